@@ -1,0 +1,88 @@
+"""The silo's Flower app: a handler a message, each inside a wall that lets only an error code out.
+
+Order inside `train`, which the guarantee rests on: decode and check the request, charge the ledger, and only then read
+records and train. Whatever fails after the charge leaves the charge standing.
+
+Flower sends a ClientApp's exception to the server word for word. A message of an exception can carry a record, so every
+handler runs inside `_walled`: the server gets a code, the silo's own log the rest.
+
+Only the handler that trains imports torch: in a deployment each message starts a new process.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+
+from clients.silo import Silo
+from fedmodel import accounting, wire
+from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
+from fedmodel.mechanisms import DpSgdEvent
+
+Handler = Callable[[Message, Context, Silo], RecordDict]
+
+logger = logging.getLogger(__name__)
+
+app = ClientApp()
+
+
+def _walled(handler: Handler) -> Callable[[Message, Context], Message]:
+    """Turn a handler's answer into a reply, and any exception into a code."""
+
+    def respond(message: Message, context: Context) -> Message:
+        try:
+            silo = Silo.from_context(context)
+        except ConfigError as error:
+            logger.error("this node cannot take part: %s", error)  # noqa: TRY400 - about public configuration only
+            return Message(wire.refusal(error.code), reply_to=message)
+        with silo.log() as log:
+            try:
+                return Message(handler(message, context, silo), reply_to=message)
+            except FedmodelError as error:
+                log.error("%s refused: %s", message.metadata.message_type, error)  # noqa: TRY400 - the message says it all
+                return Message(wire.refusal(error.code), reply_to=message)
+            except Exception:  # whatever it is, its text must not leave the silo
+                log.exception("%s failed", message.metadata.message_type)
+                return Message(wire.refusal(FedmodelError.code), reply_to=message)
+
+    return respond
+
+
+def _join(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa: ARG001 - the handlers' one shape
+    """Check that the silo can take part, reserve the run's whole plan, and say so."""
+    wire.check_join_request(message)
+    silo.records()
+    with silo.ledger() as ledger:
+        event = ledger.reservation(silo.run)
+        if event is None:
+            plan = silo.plan
+            event = DpSgdEvent(
+                noise_multiplier=accounting.noise_multiplier(plan),
+                max_grad_norm=plan.max_grad_norm,
+                sample_rate=plan.sample_rate,
+                steps=plan.steps,
+                denominator=plan.expected_batch_size,
+                noise_source=plan.noise,
+            )
+            ledger.reserve(silo.run, event)
+    return wire.join_reply(wire.JoinReply(silo.name, event))
+
+
+def _train(message: Message, context: Context, silo: Silo) -> RecordDict:
+    """Charge the ledger, train on the silo's records, and send the noised difference."""
+    from clients.training import train_round
+
+    request = wire.read_train_request(message)
+    if request.round_number > silo.scenario.rounds:
+        raise ProtocolError(f"round {request.round_number} is past the {silo.scenario.rounds} of the scenario")
+    with silo.ledger() as ledger:
+        charged = ledger.charge(silo.run, request.round_number, silo.plan.steps_per_round)
+    update_P = train_round(silo, charged, request, context.state)
+    return wire.train_reply(wire.TrainReply(request.round_number, charged, update_P))
+
+
+app.query(wire.JOIN_ACTION)(_walled(_join))
+app.train()(_walled(_train))

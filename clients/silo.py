@@ -1,0 +1,100 @@
+"""Which silo this process acts for, and where its own things are.
+
+In a simulation the run's configuration says all of it: the scenario, the run's folder, and by the node's partition number
+which of the scenario's silos this is. A silo's ledger and log lie under the run's folder, a file each.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Self
+
+from flwr.app import Context
+
+from fedmodel.config import Scenario, SiloPlan, scenario_from_json
+from fedmodel.data import Records, silo_records
+from fedmodel.errors import ConfigError, DataError
+from fedmodel.ledger import Ledger, Scope
+
+
+@dataclass(frozen=True)
+class Silo:
+    """One silo in one run.
+
+    Attributes:
+        name: The silo's name in the scenario.
+        scenario: What is to be done.
+        run: The run's identifier, as the ledger keeps it.
+        device: "cpu" or "cuda".
+        home: The folder under which the silo's ledger and log lie.
+    """
+
+    name: str
+    scenario: Scenario
+    run: str
+    device: str
+    home: Path
+
+    @classmethod
+    def from_context(cls, context: Context) -> Self:
+        """Read who this is from the configuration of run and node.
+
+        Raises:
+            ConfigError: When the configuration does not say.
+        """
+        run_dir, device = (context.run_config.get(key) for key in ("run-dir", "device"))
+        if not run_dir or device not in ("cpu", "cuda"):
+            raise ConfigError("the run's configuration names no run-dir and device; start it with `fedmodel simulate`")
+        scenario = scenario_from_json(str(context.run_config.get("scenario")))
+        names = scenario.federation.silos
+        number = context.node_config.get("partition-id")
+        if not isinstance(number, int) or not 0 <= number < len(names):
+            raise ConfigError(f"this node's partition-id is {number!r}; the scenario has silos 0 to {len(names) - 1}")
+        return cls(names[number], scenario, str(context.run_id), str(device), Path(str(run_dir)))
+
+    @property
+    def plan(self) -> SiloPlan:
+        """What this silo is asked to do."""
+        return self.scenario.plan(self.name)
+
+    def records(self) -> Records:
+        """Return this silo's records. Sensitive.
+
+        Raises:
+            DataError: When there are fewer than an expected lot holds.
+        """
+        records = silo_records(self.scenario, self.name)
+        if len(records) < self.plan.expected_batch_size:
+            raise DataError(
+                f"silo {self.name!r} holds fewer records than privacy.expected_batch_size ="
+                f" {self.plan.expected_batch_size}; declare a smaller one, or leave the silo out"
+            )
+        return records
+
+    def ledger(self) -> Ledger:
+        """Open this silo's ledger."""
+        path = self.home / "ledgers" / f"{self.name}.sqlite"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        plan = self.plan
+        return Ledger(path, Scope(self.name, plan.unit, plan.delta, plan.epsilon))
+
+    @contextmanager
+    def log(self) -> Iterator[logging.Logger]:
+        """Open this silo's own log, a file that nothing else writes to.
+
+        It does not propagate: under Flower's simulation a client's standard error is shown on the server's side.
+        """
+        path = self.home / "logs" / f"{self.name}.log"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger = logging.Logger(f"silo.{self.name}", level=logging.INFO)
+        logger.addHandler(handler)
+        try:
+            yield logger
+        finally:
+            handler.close()

@@ -1,0 +1,123 @@
+"""A silo's share of one round: the DP-SGD loop, top to bottom.
+
+Guarantee: what `train_round` returns depends on the silo's records only through `event.steps` releases of the mechanism
+that `event` describes, at the figures it names. The number of steps comes from the event, never from the data; no loss,
+norm or count is returned. Post-processing (the inner optimiser, the difference from the global model) costs nothing.
+
+Shapes: N records, F features, P parameters.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import torch
+from flwr.app import RecordDict
+from numpy.typing import NDArray
+from torch import nn
+from torch.optim import Optimizer
+
+from clients.optimizers import build_optimizer, keep_state, recall_state
+from clients.silo import Silo
+from fedmodel import vectors
+from fedmodel.config import Scenario, scenario_from_json
+from fedmodel.data import data_shape
+from fedmodel.dp_sgd import DpSgd
+from fedmodel.errors import ConfigError
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.models import build_model
+from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
+from fedmodel.preflight import preflight
+from fedmodel.seeds import derive_seed
+from fedmodel.wire import TrainRequest
+
+
+def train_round(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
+    """Train on the silo's records as charged, and return the difference from the global model.
+
+    Args:
+        silo: Whose records, and the scenario.
+        event: What the ledger was charged; every privacy figure is taken from here.
+        request: The round and the global model.
+        state: Where optimiser state waits between rounds, if the scenario keeps it.
+
+    Returns:
+        The update, float32 of shape `(P,)`, differentially private.
+
+    Raises:
+        PrivacyError: When the preflight finds that one record could move more than the clip.
+        ProtocolError: When the model received does not fit.
+    """
+    scenario = silo.scenario
+    device = _use_device(silo.device)
+    _preflight_once(scenario.model_dump_json(), event, device)
+
+    noise = _noise(scenario, silo.name, request.round_number, event)
+    module, optimizer, sgd = _pipeline(scenario, event, noise, device)
+    vectors.load(module, request.model_P)
+    if scenario.training.keep_optimizer_state:
+        recall_state(optimizer, state)
+
+    records = silo.records()
+    x_NF = torch.from_numpy(records.x_NF).to(device)
+    y_N = torch.from_numpy(records.y_N).to(device)
+
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        # Dropout's masks are not a secret that privacy rests on; seeding them makes runs comparable.
+        torch.manual_seed(derive_seed(_seed(scenario), "dropout", silo.name, request.round_number))
+        for _ in range(event.steps):
+            lot = noise.lot(len(records), event.sample_rate)
+            sgd.step(x_NF, y_N, lot)
+
+    if scenario.training.keep_optimizer_state:
+        keep_state(optimizer, state)
+    return vectors.flatten(module) - request.model_P
+
+
+def _pipeline(
+    scenario: Scenario, event: DpSgdEvent, noise: NoiseSource, device: torch.device
+) -> tuple[nn.Module, Optimizer, DpSgd]:
+    """Return the model, the inner optimiser and the DP-SGD over both, every privacy figure from the event."""
+    module = build_model(scenario.model, data_shape(scenario.data), seed=0).to(device)
+    optimizer = build_optimizer(scenario.training, module)
+    sgd = DpSgd(
+        module,
+        scenario.training.loss,
+        optimizer,
+        noise_multiplier=event.noise_multiplier,
+        max_grad_norm=event.max_grad_norm,
+        denominator=event.denominator,
+        noise=noise,
+        max_physical_batch=scenario.training.max_physical_batch,
+    )
+    return module, optimizer, sgd
+
+
+@lru_cache(maxsize=64)
+def _preflight_once(scenario_json: str, event: DpSgdEvent, device: torch.device) -> None:
+    """Measure the pipeline's sensitivity, once a process: it depends on scenario, event and device, not on the round."""
+    scenario = scenario_from_json(scenario_json)
+    _, _, sgd = _pipeline(scenario, event, OsNoise(), device)
+    preflight(sgd, data_shape(scenario.data))
+
+
+def _noise(scenario: Scenario, silo: str, round_number: int, event: DpSgdEvent) -> NoiseSource:
+    """Return where lots and noise come from, as charged."""
+    if event.noise_source == "os":
+        return OsNoise()
+    return SeededNoise(derive_seed(_seed(scenario), "unsafe-noise", silo, round_number))
+
+
+def _seed(scenario: Scenario) -> int:
+    if scenario.seed is None:
+        raise ConfigError("a scenario that runs has a seed; read it with read_scenario")
+    return scenario.seed
+
+
+def _use_device(name: str) -> torch.device:
+    """Return the device, set up so that a silo's result does not hang on how many cores it has."""
+    torch.set_num_threads(1)
+    # TF32 would round the companions of a record differently with and without it.
+    torch.backends.cudnn.allow_tf32 = False
+    return torch.device(name)

@@ -1,0 +1,36 @@
+"""What a scenario may say, and how one is read.
+
+`schema` holds the frozen, validated models; `reading` turns a TOML file and `--set` options into one of them, or into
+one clear line that says what is wrong.
+"""
+
+from fedmodel.config.reading import builtin_scenarios, read_scenario, scenario_from_json, scenario_to_toml
+from fedmodel.config.schema import (
+    CnnConfig,
+    DataConfig,
+    FederationConfig,
+    MlpConfig,
+    ModelConfig,
+    PartitionConfig,
+    PrivacyConfig,
+    Scenario,
+    SiloPlan,
+    TrainingConfig,
+)
+
+__all__ = [
+    "CnnConfig",
+    "DataConfig",
+    "FederationConfig",
+    "MlpConfig",
+    "ModelConfig",
+    "PartitionConfig",
+    "PrivacyConfig",
+    "Scenario",
+    "SiloPlan",
+    "TrainingConfig",
+    "builtin_scenarios",
+    "read_scenario",
+    "scenario_from_json",
+    "scenario_to_toml",
+]

@@ -1,0 +1,170 @@
+"""From a TOML file and `--set` options to a `Scenario`, or to one line that says what is wrong.
+
+A message names the file, the key, the value found, the rule, and the nearest known word where a word is unknown.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import tomllib
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Final, get_args
+
+import tomli_w
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from fedmodel.config.schema import CnnConfig, MlpConfig, Scenario, SiloPrivacyConfig
+from fedmodel.errors import ConfigError
+
+_PRIVACY_KEYS = "unit, max_grad_norm, delta, sample_rate, expected_batch_size and one of epsilon or noise_multiplier"
+_MODELS: Final[dict[str, type[BaseModel]]] = {"mlp": MlpConfig, "cnn": CnnConfig}
+
+
+def builtin_scenarios() -> dict[str, Path]:
+    """Return the scenarios that ship with the distribution, by name."""
+    folder = Path(str(files("scenarios")))
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}
+
+
+def read_scenario(name_or_path: str, settings: Iterable[str] = ()) -> Scenario:
+    """Read a scenario from a file, or from the built-in ones by name.
+
+    Args:
+        name_or_path: A path to a TOML file, or the name of a built-in scenario.
+        settings: `a.b=value` overrides, each value in TOML, or a bare word for a string; `a.b=` removes the key.
+
+    Returns:
+        The validated scenario. A scenario without a seed gets one from the operating system.
+
+    Raises:
+        ConfigError: With one line, when the file or an override is not acceptable.
+    """
+    path = _find(name_or_path)
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigError(f"{path.name}: not valid TOML: {error}") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path}: cannot be read as a scenario: {error}") from error
+    for setting in settings:
+        _apply(document, setting)
+    document.setdefault("seed", secrets.randbelow(2**31))
+    return _validate(document, path.name)
+
+
+def scenario_from_json(text: str) -> Scenario:
+    """Read back what `Scenario.model_dump_json` wrote.
+
+    Raises:
+        ConfigError: When the text is not a scenario.
+    """
+    try:
+        document = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise ConfigError("the run's scenario is not JSON; start it with `fedmodel simulate`") from error
+    return _validate(document, "the run's scenario")
+
+
+def scenario_to_toml(scenario: Scenario) -> str:
+    """Return the scenario as resolved, defaults and seed included, in TOML that `read_scenario` takes back."""
+    return tomli_w.dumps(scenario.model_dump(mode="json", exclude_none=True))
+
+
+def _find(name_or_path: str) -> Path:
+    """Return the file that is meant, an existing path before a built-in name."""
+    path = Path(name_or_path)
+    if path.is_file():
+        return path
+    known = builtin_scenarios()
+    if name_or_path in known:
+        return known[name_or_path]
+    near = get_close_matches(path.stem, known, n=1)
+    hint = f"did you mean {near[0]!r}?" if near else "`fedmodel scenarios` lists the built-in ones"
+    raise ConfigError(f"{name_or_path}: no such file and no built-in scenario of that name; {hint}")
+
+
+def _apply(document: dict[str, Any], setting: str) -> None:
+    """Lay one `a.b=value` over the document, in place."""
+    key, equals, text = setting.partition("=")
+    words = [word.strip() for word in key.split(".")]
+    if not equals or not all(words):
+        raise ConfigError(f"--set {setting}: expected key=value, as in --set privacy.epsilon=2")
+    target = document
+    for word in words[:-1]:
+        target = target.setdefault(word, {})
+        if not isinstance(target, dict):
+            raise ConfigError(f"--set {setting}: {word} is a value, not a section")
+    if not text.strip():
+        target.pop(words[-1], None)
+        return
+    try:
+        target[words[-1]] = tomllib.loads(f"value = {text}")["value"]
+    except tomllib.TOMLDecodeError:
+        target[words[-1]] = text.strip()  # a bare word is a string: --set training.optimizer=adam
+
+
+def _validate(document: Mapping[str, Any], source: str) -> Scenario:
+    """Return the scenario, or raise the first thing wrong as one line."""
+    try:
+        return Scenario.model_validate(dict(document))
+    except ValidationError as error:
+        problems = error.errors()
+        more = f" ({len(problems) - 1} more like this)" if len(problems) > 1 else ""
+        raise ConfigError(f"{source}: {_explain(problems[0])}{more}") from error
+
+
+def _explain(problem: ErrorDetails) -> str:
+    """Say in one line what pydantic found."""
+    location = problem["loc"]
+    # Behind `model`, pydantic puts the kind into the location; a person never wrote it there.
+    words = [str(part) for part in (location[:1] + location[2:] if location[:1] == ("model",) else location)]
+    where = ".".join(words)
+    section = _section(location[:-1]) if location else Scenario
+    found = problem["input"]
+    match problem["type"]:
+        case "extra_forbidden":
+            return f"{where} is not a known key; {_nearest(words[-1], section.model_fields)}"
+        case "missing" if words[0] == "privacy":
+            return f"{where} is missing; a privacy claim needs {_PRIVACY_KEYS}: say it, nothing is guessed"
+        case "missing":
+            return f"{where} is missing; add it"
+        case "union_tag_not_found":
+            return f"{where}.kind is missing; known: {', '.join(_MODELS)}"
+        case "union_tag_invalid":
+            return f"unknown model {found['kind']!r}; {_nearest(str(found['kind']), _MODELS)}"
+        case "literal_error":
+            choices = [str(choice) for choice in get_args(section.model_fields[words[-1]].annotation)]
+            return f"{where} = {found!r} is not known; {_nearest(str(found), choices)}"
+        case "value_error":
+            rule = str(problem["ctx"]["error"])
+            return f"{where}: {rule}" if where else rule
+        case _:
+            rule = problem["msg"][0].lower() + problem["msg"][1:]
+            return f"{where} = {found!r} is not accepted: {rule}"
+
+
+def _nearest(word: str, known: Iterable[str]) -> str:
+    """Name the nearest known word, or all of them."""
+    names = list(known)
+    near = get_close_matches(word, names, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
+
+
+def _section(location: tuple[int | str, ...]) -> type[BaseModel]:
+    """Return the section that a location lies in."""
+    if location[:2] == ("privacy", "silo"):
+        return SiloPrivacyConfig
+    section: type[BaseModel] = Scenario
+    for part in location:
+        if part == "model":
+            continue
+        inner = _MODELS.get(str(part)) or section.model_fields[str(part)].annotation
+        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+            break  # inside a list or a plain table; its section is the one that holds it
+        section = inner
+    return section

@@ -1,0 +1,311 @@
+"""The frozen models behind a scenario's TOML: every key, its type, its range, its rule.
+
+A scenario is public: it goes to the server and to every silo. Nothing in it may be computed from records that nobody
+paid for; in particular sample rates, expected batch sizes, silo weights and reference ranges are declared, never counted.
+
+Privacy has no silent default. Unit, clip, delta, sample rate, expected batch size and one of noise multiplier or
+epsilon are said or the scenario is refused.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+
+SiloName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")]
+Range = Annotated[tuple[float, float], Field(strict=False)]
+Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(strict=False)]
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+
+MAX_STEPS = 1_000_000  # a plan longer than this is a slip of the pen, and PLD accounting of it would take minutes
+
+
+class _Frozen(BaseModel):
+    """Base of every section: immutable, strict about types, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class PartitionConfig(_Frozen):
+    """How a simulation deals one data set out to silos: Dirichlet over sizes and over labels.
+
+    Smaller concentrations are less even (sizes) and less alike (labels); 100 is nearly uniform.
+    """
+
+    size_concentration: Positive = 10.0
+    label_concentration: Positive = 10.0
+    min_records: int = Field(default=1, ge=1)
+
+
+class DataConfig(_Frozen):
+    """Where records come from and how features are scaled, by public ranges only."""
+
+    source: Literal["breast-cancer", "digits", "synthetic"]
+    held_out: float = Field(gt=0, lt=1)
+    reference_range: Range | None = None
+    reference_ranges: dict[str, Range] = {}
+    feature_bound: Positive = 3.0
+    records: int = Field(default=100, ge=10, le=1_000_000)
+    features: int = Field(default=10, ge=2, le=10_000)
+    partition: PartitionConfig = PartitionConfig()
+
+    @field_validator("reference_range", "reference_ranges")
+    @classmethod
+    def _ranges_rise(
+        cls, value: tuple[float, float] | dict[str, tuple[float, float]] | None
+    ) -> tuple[float, float] | dict[str, tuple[float, float]] | None:
+        pairs = value.values() if isinstance(value, dict) else [] if value is None else [value]
+        for low, high in pairs:
+            if not low < high:
+                raise ValueError(f"a reference range must rise from low to high, found [{low}, {high}]")
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind_of_range(self) -> DataConfig:
+        if self.reference_range is not None and self.reference_ranges:
+            raise ValueError("give reference_range for all features or reference_ranges for each, not both")
+        return self
+
+
+class FederationConfig(_Frozen):
+    """Who takes part. Weights are public and never the number of records."""
+
+    silos: Annotated[tuple[SiloName, ...], Field(strict=False, min_length=1, max_length=10_000)]
+    cohort: int | None = Field(default=None, ge=1)
+    min_silos: int = Field(default=2, ge=1)
+    weights: dict[str, Positive] = {}
+    round_timeout_s: float = Field(default=600.0, gt=0, le=86_400)
+
+    @model_validator(mode="after")
+    def _names_and_counts(self) -> FederationConfig:
+        repeated = sorted({name for name in self.silos if self.silos.count(name) > 1})
+        if repeated:
+            raise ValueError(f"silo {repeated[0]!r} is named twice; every silo needs its own name")
+        if self.cohort_size > len(self.silos):
+            raise ValueError(f"cohort = {self.cohort} is more than the {len(self.silos)} silos named")
+        if self.min_silos > self.cohort_size:
+            raise ValueError(
+                f"min_silos = {self.min_silos} is more than the cohort of {self.cohort_size}, so no round could count"
+            )
+        _known_silos(self.weights, self.silos, "federation.weights")
+        return self
+
+    @property
+    def cohort_size(self) -> int:
+        """How many silos are asked to train each round."""
+        return len(self.silos) if self.cohort is None else self.cohort
+
+    def weight(self, silo: str) -> float:
+        """Return the silo's public weight in the average, 1 unless declared."""
+        return self.weights.get(silo, 1.0)
+
+
+class _ModelBase(_Frozen):
+    init: Literal["random", "zero", "constant"] = "random"
+    init_value: float | None = None
+
+    @model_validator(mode="after")
+    def _constant_has_value(self) -> _ModelBase:
+        if (self.init == "constant") != (self.init_value is not None):
+            raise ValueError('init_value is given with init = "constant", and only then')
+        return self
+
+
+class MlpConfig(_ModelBase):
+    """Fully connected layers; `hidden = []` is a linear model."""
+
+    kind: Literal["mlp"]
+    hidden: Widths = ()
+    activation: Literal["relu", "tanh"] = "relu"
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+
+class CnnConfig(_ModelBase):
+    """Convolutions of 3x3 with GroupNorm, each followed by 2x2 max pooling, then one linear layer."""
+
+    kind: Literal["cnn"]
+    channels: Widths = (16, 32)
+    groups: int = Field(default=4, ge=1)
+    activation: Literal["relu", "tanh"] = "relu"
+    dropout: float = Field(default=0.0, ge=0, lt=1)
+
+    @model_validator(mode="after")
+    def _groups_divide(self) -> CnnConfig:
+        if not self.channels:
+            raise ValueError("a cnn needs at least one entry in channels")
+        for width in self.channels:
+            if width % self.groups:
+                raise ValueError(f"groups = {self.groups} does not divide channels of {width}, as GroupNorm needs")
+        return self
+
+
+ModelConfig = Annotated[MlpConfig | CnnConfig, Field(discriminator="kind")]
+
+
+class TrainingConfig(_Frozen):
+    """How a silo trains between two exchanges with the server."""
+
+    loss: Literal["cross-entropy", "mse"]
+    optimizer: Literal["sgd", "adam", "adagrad"]
+    learning_rate: float = Field(gt=0, le=1e6)
+    momentum: float = Field(default=0.0, ge=0, lt=1)
+    local_steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
+    local_epochs: int | None = Field(default=None, ge=1, le=10_000)
+    keep_optimizer_state: bool = False
+    max_physical_batch: int = Field(default=512, ge=1)
+
+    @model_validator(mode="after")
+    def _agrees_with_itself(self) -> TrainingConfig:
+        if (self.local_steps is None) == (self.local_epochs is None):
+            raise ValueError("give exactly one of local_steps and local_epochs")
+        if self.momentum and self.optimizer != "sgd":
+            raise ValueError(f'momentum belongs to optimizer = "sgd", found {self.optimizer!r}')
+        return self
+
+    def steps_per_round(self, sample_rate: float) -> int:
+        """Return the DP-SGD steps of one round: the single source for the plan and for the loop.
+
+        An epoch of lots drawn at rate q is 1/q steps, rounded to nearest. Truncating instead, as `int(1 / q)` does,
+        plans n - 1 steps where n are run for 312 of the rates 1/n with n up to 5,000.
+
+        >>> config = TrainingConfig(loss="mse", optimizer="sgd", learning_rate=1.0, local_epochs=1)
+        >>> config.steps_per_round(1 / 49)
+        49
+        """
+        if self.local_steps is not None:
+            return self.local_steps
+        return max(1, round((self.local_epochs or 1) / sample_rate))
+
+
+class SiloPrivacyConfig(_Frozen):
+    """What one silo declares differently from the rest."""
+
+    sample_rate: float | None = Field(default=None, gt=0, le=1)
+    expected_batch_size: int | None = Field(default=None, ge=1)
+    delta: float | None = Field(default=None, gt=0, lt=1)
+    epsilon: float | None = Field(default=None, gt=0, le=100)
+    noise_multiplier: float | None = Field(default=None, gt=0, le=1e6)
+
+    @model_validator(mode="after")
+    def _not_both(self) -> SiloPrivacyConfig:
+        if self.epsilon is not None and self.noise_multiplier is not None:
+            raise ValueError("give one of epsilon and noise_multiplier, not both")
+        return self
+
+
+class PrivacyConfig(_Frozen):
+    """The claim each silo will make, and the public figures it rests on."""
+
+    unit: Literal["record"]
+    max_grad_norm: Positive
+    delta: float = Field(gt=0, lt=1)
+    epsilon: float | None = Field(default=None, gt=0, le=100)
+    noise_multiplier: float | None = Field(default=None, gt=0, le=1e6)
+    sample_rate: float = Field(gt=0, le=1)
+    expected_batch_size: int = Field(ge=1)
+    noise: Literal["os", "seeded-unsafe"] = "os"
+    silo: dict[str, SiloPrivacyConfig] = {}
+
+    @model_validator(mode="after")
+    def _one_of_noise_and_epsilon(self) -> PrivacyConfig:
+        if (self.epsilon is None) == (self.noise_multiplier is None):
+            found = "neither" if self.epsilon is None else "both"
+            raise ValueError(f"give exactly one of epsilon and noise_multiplier, found {found}; nothing is guessed")
+        return self
+
+
+@dataclass(frozen=True)
+class SiloPlan:
+    """What one silo is asked to do over a whole run: the figures its claim is calibrated from.
+
+    Attributes:
+        silo: The silo's name.
+        unit: The privacy unit; neighbours differ by adding or removing one of these.
+        delta: The delta of the claim.
+        epsilon: The target, or None where the noise multiplier is given.
+        noise_multiplier: The noise's standard deviation over the clip, or None where a target is given.
+        max_grad_norm: The clip C, in the L2 norm of one record's gradient.
+        sample_rate: The Poisson rate q of every lot, public.
+        expected_batch_size: The public denominator of every step.
+        steps_per_round: DP-SGD steps in one round.
+        rounds: Rounds in the run, at most.
+        noise: Where lots and noise are drawn from.
+    """
+
+    silo: str
+    unit: str
+    delta: float
+    epsilon: float | None
+    noise_multiplier: float | None
+    max_grad_norm: float
+    sample_rate: float
+    expected_batch_size: int
+    steps_per_round: int
+    rounds: int
+    noise: Literal["os", "seeded-unsafe"]
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.steps_per_round * self.rounds
+
+
+class Scenario(_Frozen):
+    """One federation, from data to claim."""
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+    summary: str = Field(min_length=1, max_length=100)
+    rounds: int = Field(ge=1, le=100_000)
+    stop_below_loss: Positive | None = None
+    seed: int | None = Field(default=None, ge=0, lt=2**63)
+    data: DataConfig
+    federation: FederationConfig
+    model: ModelConfig
+    training: TrainingConfig
+    privacy: PrivacyConfig
+
+    @model_validator(mode="after")
+    def _parts_fit(self) -> Scenario:
+        _known_silos(self.privacy.silo, self.federation.silos, "privacy.silo")
+        if self.privacy.noise == "seeded-unsafe" and self.seed is None:
+            raise ValueError('privacy.noise = "seeded-unsafe" needs a seed')
+        for silo in self.federation.silos:
+            plan = self.plan(silo)
+            if plan.steps > MAX_STEPS:
+                raise ValueError(
+                    f"silo {silo!r} would take {plan.steps} steps in {self.rounds} rounds, more than {MAX_STEPS}"
+                )
+        return self
+
+    def plan(self, silo: str) -> SiloPlan:
+        """Return what the silo is asked to do, its own declarations laid over the shared ones."""
+        shared = self.privacy
+        own = shared.silo.get(silo, SiloPrivacyConfig())
+        target_is_own = own.epsilon is not None or own.noise_multiplier is not None
+        sample_rate = shared.sample_rate if own.sample_rate is None else own.sample_rate
+        batch = shared.expected_batch_size if own.expected_batch_size is None else own.expected_batch_size
+        return SiloPlan(
+            silo=silo,
+            unit=shared.unit,
+            delta=shared.delta if own.delta is None else own.delta,
+            epsilon=own.epsilon if target_is_own else shared.epsilon,
+            noise_multiplier=own.noise_multiplier if target_is_own else shared.noise_multiplier,
+            max_grad_norm=shared.max_grad_norm,
+            sample_rate=sample_rate,
+            expected_batch_size=batch,
+            steps_per_round=self.training.steps_per_round(sample_rate),
+            rounds=self.rounds,
+            noise=shared.noise,
+        )
+
+
+def _known_silos(named: dict[str, object] | dict[str, float], silos: tuple[str, ...], where: str) -> None:
+    """Refuse a name that no silo bears."""
+    for name in named:
+        if name not in silos:
+            near = get_close_matches(name, silos, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(silos)}"
+            raise ValueError(f"{where} names {name!r}, which is no silo of this federation{hint}")

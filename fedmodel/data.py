@@ -1,0 +1,245 @@
+"""Records: real data sets that need no download, public scaling, a held-out part, and how a simulation deals them out.
+
+Features are scaled by reference ranges that the scenario declares. No mean, deviation, minimum or count of records is
+ever used: such a statistic would be a release about patients that nobody paid for.
+
+Order of operations, all from the scenario's seed: load, hold out the server's test part, deal the rest to silos. Held-out
+records are never seen by a silo.
+
+Does NOT protect anything: records are plaintext in this process. In a simulation one process holds every silo's records;
+a deployed silo holds only its own.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn import datasets
+from sklearn.model_selection import train_test_split
+
+from fedmodel.config import DataConfig, PartitionConfig, Scenario
+from fedmodel.errors import ConfigError, DataError
+from fedmodel.seeds import derive_seed
+
+_PARTITION_TRIES = 1_000
+
+
+@dataclass(frozen=True)
+class DataShape:
+    """What is public about a data source: the shape of a record, not how many there are.
+
+    Attributes:
+        features: Shape of one record's features, `(F,)` or `(channels, height, width)`.
+        classes: Number of labels. With two, label 1 is the positive class.
+        names: Names of the features where they have any.
+    """
+
+    features: tuple[int, ...]
+    classes: int
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Records:
+    """Scaled records in memory.
+
+    Sensitive: both arrays, and their length under add/remove adjacency.
+
+    Attributes:
+        x_NF: float32, shape `(N, *features)`.
+        y_N: int64 labels in `[0, classes)`.
+    """
+
+    x_NF: NDArray[np.float32]
+    y_N: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.y_N)
+
+    def __repr__(self) -> str:
+        return "Records(...)"  # a repr ends up in logs; neither values nor their number belong there
+
+    def take(self, index_N: NDArray[np.intp]) -> Records:
+        """Return the chosen records."""
+        return Records(self.x_NF[index_N], self.y_N[index_N])
+
+
+def data_shape(config: DataConfig) -> DataShape:
+    """Return what is public about the source, without reading a record."""
+    match config.source:
+        case "breast-cancer":
+            return DataShape((30,), 2, _BREAST_CANCER_FEATURES)
+        case "digits":
+            return DataShape((1, 8, 8), 10)
+        case "synthetic":
+            return DataShape((config.features,), 2)
+
+
+def scale(x_NF: NDArray[np.float64], config: DataConfig) -> NDArray[np.float32]:
+    """Map each feature's reference range onto [-1, 1] and bound what lies far outside.
+
+    Args:
+        x_NF: Raw features, shape `(N, *features)`.
+        config: Declares `reference_range`, or `reference_ranges` by feature name, and `feature_bound`.
+
+    Returns:
+        float32 features in `[-feature_bound, feature_bound]`. A function of each record alone.
+
+    Raises:
+        ConfigError: When ranges are named that the source does not have, or some are missing.
+        DataError: When a feature is not finite.
+    """
+    if not np.isfinite(x_NF).all():
+        raise DataError("a feature is NaN or infinite; clean the source before it is used for training")
+    shape = data_shape(config)
+    if config.reference_ranges:
+        _check_names(set(config.reference_ranges), shape.names)
+        low_F, high_F = np.array([config.reference_ranges[name] for name in shape.names]).T
+    elif config.reference_range is not None:
+        low_F, high_F = (np.full(shape.features, end) for end in config.reference_range)
+    else:
+        raise ConfigError(
+            f"data.reference_range is missing: {config.source} features are scaled by public ranges that the scenario"
+            " declares, never by statistics of the records"
+        )
+    scaled_NF = (x_NF - (low_F + high_F) / 2) / ((high_F - low_F) / 2)
+    return np.clip(scaled_NF, -config.feature_bound, config.feature_bound).astype(np.float32)
+
+
+def silo_records(scenario: Scenario, silo: str) -> Records:
+    """Return the records of one silo of a simulation.
+
+    Raises:
+        ConfigError: When the scenario names no such silo.
+        DataError: When the records cannot be dealt out as declared.
+    """
+    if silo not in scenario.federation.silos:
+        raise ConfigError(f"silo {silo!r} is none of {', '.join(scenario.federation.silos)}")
+    return _deal(*_deal_key(scenario))[1][scenario.federation.silos.index(silo)]
+
+
+def held_out_records(scenario: Scenario) -> Records:
+    """Return the server's test records, which no silo trains on."""
+    return _deal(*_deal_key(scenario))[0]
+
+
+def partition(
+    y_N: NDArray[np.int64], silos: int, config: PartitionConfig, rng: np.random.Generator
+) -> list[NDArray[np.intp]]:
+    """Deal records out unevenly and not identically, by Dirichlet over sizes and over labels.
+
+    Sizes are `w ~ Dir(size_concentration)`. Records of each label are then dealt in proportions
+    `~ Dir(label_concentration * silos * w)`, whose mean is `w` (after Hsu, Qi and Brown 2019, section 3, with
+    uneven sizes).
+
+    Args:
+        y_N: Labels.
+        silos: Number of parts.
+        config: Concentrations, and the smallest part that is accepted.
+        rng: The experiment's generator.
+
+    Returns:
+        One index array a silo. Together they hold every record exactly once.
+
+    Raises:
+        DataError: When no draw gives every silo `min_records`.
+    """
+    if silos * config.min_records > len(y_N):
+        raise DataError(
+            f"{len(y_N)} records cannot give {silos} silos {config.min_records} each;"
+            " lower data.partition.min_records or the number of silos"
+        )
+    for _ in range(_PARTITION_TRIES):
+        size_S = rng.dirichlet(np.full(silos, config.size_concentration))
+        parts: list[list[NDArray[np.intp]]] = [[] for _ in range(silos)]
+        for label in np.unique(y_N):
+            index_N = rng.permutation(np.flatnonzero(y_N == label))
+            share_S = rng.dirichlet(np.maximum(config.label_concentration * silos * size_S, 1e-6))
+            cuts = np.round(np.cumsum(share_S)[:-1] * len(index_N)).astype(np.intp)
+            for part, chunk in zip(parts, np.split(index_N, cuts), strict=True):
+                part.append(chunk)
+        dealt = [np.sort(np.concatenate(part)) for part in parts]
+        if min(map(len, dealt)) >= config.min_records:
+            return dealt
+    raise DataError(
+        f"no partition in {_PARTITION_TRIES} draws gave every silo {config.min_records} records;"
+        " raise data.partition.size_concentration or lower min_records"
+    )
+
+
+def _deal_key(scenario: Scenario) -> tuple[str, int, int]:
+    """Return what a deal depends on, in a form that can be a cache's key."""
+    if scenario.seed is None:
+        raise ConfigError("the scenario has no seed; a partition cannot be repeated without one")
+    return scenario.data.model_dump_json(), len(scenario.federation.silos), scenario.seed
+
+
+@lru_cache(maxsize=2)
+def _deal(config_json: str, silos: int, seed: int) -> tuple[Records, tuple[Records, ...]]:
+    """Load, hold out and deal, once a process: the held-out records, and every silo's."""
+    config = DataConfig.model_validate_json(config_json)
+    x_NF, y_N = _load(config, derive_seed(seed, "records"))
+    train_N, test_N = train_test_split(
+        np.arange(len(y_N)),
+        test_size=config.held_out,
+        stratify=y_N,
+        random_state=derive_seed(seed, "held-out") % 2**32,
+    )
+    everything = Records(scale(x_NF, config), y_N)
+    rng = np.random.default_rng(derive_seed(seed, "partition"))
+    parts = partition(y_N[train_N], silos, config.partition, rng)
+    return everything.take(np.sort(test_N)), tuple(everything.take(train_N[part]) for part in parts)
+
+
+def _load(config: DataConfig, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return raw features, shaped as `data_shape` says, and labels."""
+    match config.source:
+        case "breast-cancer":
+            bunch = datasets.load_breast_cancer()
+            # scikit-learn labels benign 1; here the positive class is the one a doctor must not miss.
+            return bunch.data, np.asarray(bunch.target == 0, dtype=np.int64)
+        case "digits":
+            bunch = datasets.load_digits()
+            return bunch.images[:, None].astype(np.float64), bunch.target.astype(np.int64)
+        case "synthetic":
+            x_NF, y_N = datasets.make_classification(
+                n_samples=config.records,
+                n_features=config.features,
+                n_informative=max(2, config.features // 2),
+                random_state=seed % 2**32,
+            )
+            return x_NF, y_N.astype(np.int64)
+
+
+def _check_names(given: set[str], known: tuple[str, ...]) -> None:
+    """Refuse ranges for features that are not there, and features without a range."""
+    for name in sorted(given - set(known)):
+        near = get_close_matches(name, known, n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ConfigError(f"data.reference_ranges: the source has no feature {name!r}{hint}")
+    for name in known:
+        if name not in given:
+            raise ConfigError(f"data.reference_ranges: feature {name!r} has no range; declare a public one")
+
+
+_MEASURES = (
+    "radius",
+    "texture",
+    "perimeter",
+    "area",
+    "smoothness",
+    "compactness",
+    "concavity",
+    "concave points",
+    "symmetry",
+    "fractal dimension",
+)
+_BREAST_CANCER_FEATURES = (
+    *(f"mean {measure}" for measure in _MEASURES),
+    *(f"{measure} error" for measure in _MEASURES),
+    *(f"worst {measure}" for measure in _MEASURES),
+)

@@ -1,0 +1,124 @@
+"""The models and losses that a scenario may name.
+
+Every model treats each record of a batch by itself: no batch normalisation, no buffers. That is what makes a per-record
+clip mean anything, and `fedmodel.preflight` measures it before training rather than trusting this sentence.
+
+A classifier of two classes has one output, a logit; of K > 2 classes, K logits. The sigmoid or softmax of the classic
+network is part of its loss and of `probabilities`, where it is computed without overflow.
+
+Shapes: B batch, F features of a record, K outputs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedmodel.config import CnnConfig, MlpConfig, ModelConfig
+from fedmodel.data import DataShape
+from fedmodel.errors import ConfigError
+
+Loss = Literal["cross-entropy", "mse"]
+
+
+def build_model(config: ModelConfig, shape: DataShape, seed: int) -> nn.Module:
+    """Return a model with its initial parameters.
+
+    Args:
+        config: Architecture and initialisation.
+        shape: A record's shape and the number of classes.
+        seed: Decides random initial parameters, whatever the state of torch's global generator.
+
+    Raises:
+        ConfigError: When the architecture does not fit the records.
+    """
+    outputs = 1 if shape.classes == 2 else shape.classes
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        match config:
+            case MlpConfig():
+                module = _mlp(config, shape, outputs)
+            case CnnConfig():
+                module = _cnn(config, shape, outputs)
+    if config.init != "random":
+        value = config.init_value if config.init_value is not None else 0.0
+        for parameter in module.parameters():
+            nn.init.constant_(parameter, value)
+    return module
+
+
+def loss_sum(loss: Loss, output_BK: Tensor, label_B: Tensor) -> Tensor:
+    """Return the loss summed over the batch, so that each record's gradient stands unscaled in the sum.
+
+    Args:
+        loss: "cross-entropy" (binary or multi-class by K) or "mse" (against 0/1 or one-hot targets).
+        output_BK: Logits, shape `(B, K)`.
+        label_B: int64 labels, shape `(B,)`.
+
+    Returns:
+        A scalar; zero for an empty batch.
+    """
+    if output_BK.shape[1] == 1:
+        target_BK = label_B.to(output_BK.dtype)[:, None]
+        if loss == "cross-entropy":
+            return functional.binary_cross_entropy_with_logits(output_BK, target_BK, reduction="sum")
+    else:
+        if loss == "cross-entropy":
+            return functional.cross_entropy(output_BK, label_B, reduction="sum")
+        target_BK = functional.one_hot(label_B, output_BK.shape[1]).to(output_BK.dtype)
+    return functional.mse_loss(output_BK, target_BK, reduction="sum")
+
+
+def probabilities(loss: Loss, output_BK: Tensor) -> Tensor:
+    """Return each record's class scores, shape `(B, classes)`, each in [0, 1]; rows sum to 1 for cross-entropy."""
+    if output_BK.shape[1] == 1:
+        positive_B1 = torch.sigmoid(output_BK) if loss == "cross-entropy" else output_BK.clamp(0, 1)
+        return torch.cat([1 - positive_B1, positive_B1], dim=1)
+    return torch.softmax(output_BK, dim=1) if loss == "cross-entropy" else output_BK.clamp(0, 1)
+
+
+def _mlp(config: MlpConfig, shape: DataShape, outputs: int) -> nn.Module:
+    """Linear layers with an activation and dropout between them."""
+    width = 1
+    for extent in shape.features:
+        width *= extent
+    layers: list[nn.Module] = [nn.Flatten()]
+    for before, after in itertools.pairwise((width, *config.hidden)):
+        layers += [nn.Linear(before, after), _activation(config.activation)]
+        if config.dropout:
+            layers.append(nn.Dropout(config.dropout))
+    layers.append(nn.Linear((width, *config.hidden)[-1], outputs))
+    return nn.Sequential(*layers)
+
+
+def _cnn(config: CnnConfig, shape: DataShape, outputs: int) -> nn.Module:
+    """Convolution, GroupNorm, activation and pooling per entry of `channels`, then one linear layer."""
+    if len(shape.features) != 3:
+        raise ConfigError(f'model.kind = "cnn" needs images; this source has records of shape {shape.features}')
+    channels, height, width = shape.features
+    if min(height, width) >> len(config.channels) == 0:
+        raise ConfigError(
+            f"{len(config.channels)} poolings leave nothing of {height}x{width} images; use fewer channels entries"
+        )
+    layers: list[nn.Module] = []
+    for before, after in itertools.pairwise((channels, *config.channels)):
+        layers += [
+            nn.Conv2d(before, after, kernel_size=3, padding=1),
+            nn.GroupNorm(config.groups, after),
+            _activation(config.activation),
+            nn.MaxPool2d(2),
+        ]
+        height, width = height // 2, width // 2
+    layers.append(nn.Flatten())
+    if config.dropout:
+        layers.append(nn.Dropout(config.dropout))
+    layers.append(nn.Linear(config.channels[-1] * height * width, outputs))
+    return nn.Sequential(*layers)
+
+
+def _activation(name: Literal["relu", "tanh"]) -> nn.Module:
+    return nn.ReLU() if name == "relu" else nn.Tanh()

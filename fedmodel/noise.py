@@ -1,0 +1,94 @@
+"""The only place where privacy's randomness comes from: which records enter a lot, and the noise on its sum.
+
+Both are secrets. Whoever can predict the noise subtracts it; whoever knows the lot loses amplification by sampling.
+
+`OsNoise` draws every bit from the operating system's CSPRNG. Gaussians are Box-Muller in float64 on 53-bit uniforms, and
+each value is half the sum of four, so that recovering the uniforms behind a value by enumeration is infeasible (Holohan
+and Braghin 2021, section 5.1, n = 2); the noised sum is then rounded to float32, which discards 29 of the 53 bits that
+floating-point attacks read (Mironov 2012). Its tail ends beyond 8.5 standard deviations of each of the four, a
+probability of 2e-17 a draw, which is negligible against any delta in use and is not accounted for.
+
+`SeededNoise` repeats itself. It exists so that two runs can be compared bit by bit, is marked "seeded-unsafe" wherever it
+is used, and protects nobody who shares the seed.
+
+Does NOT defend against timing of the sampler, nor against someone who reads this process's memory.
+
+Shapes: P parameters, N records.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from fedmodel.mechanisms import NoiseSourceName
+from fedmodel.seeds import derive_seed
+
+_SUMMANDS = 4  # 2n of Holohan and Braghin with n = 2; half the sum of four unit normals is a unit normal
+
+
+class NoiseSource(Protocol):
+    """Where lots and noise are drawn from; `name` is what the ledger records."""
+
+    name: NoiseSourceName
+
+    def lot(self, records: int, sample_rate: float) -> NDArray[np.intp]:
+        """Return the indices of a Poisson lot: each record independently with probability `sample_rate`."""
+        ...
+
+    def gaussian(self, size: int, std: float, device: torch.device) -> Tensor:
+        """Return float64 noise N(0, std^2) of shape `(size,)` on the device."""
+        ...
+
+
+class OsNoise:
+    """Lots and noise from the operating system's CSPRNG.
+
+    Guarantee: a record enters a lot with probability floor(q * 2^64) / 2^64, never above q; draws are independent of one
+    another and of anything an adversary sees.
+    """
+
+    name: NoiseSourceName = "os"
+
+    def lot(self, records: int, sample_rate: float) -> NDArray[np.intp]:
+        """Return the indices of a Poisson lot, ascending, shape `(L,)` with 0 <= L <= records."""
+        if sample_rate >= 1:
+            return np.arange(records, dtype=np.intp)
+        drawn_N = np.frombuffer(os.urandom(8 * records), dtype=np.uint64)
+        return np.flatnonzero(drawn_N < np.uint64(int(math.ldexp(sample_rate, 64))))
+
+    def gaussian(self, size: int, std: float, device: torch.device) -> Tensor:
+        """Return float64 noise of shape `(size,)`; bits come from the host, the transform runs on the device."""
+        pairs = _SUMMANDS * size // 2
+        bits = np.frombuffer(bytearray(os.urandom(16 * pairs)), dtype=np.int64).reshape(2, pairs)
+        # Arithmetic shift of a signed word, then the low 53 bits: uniform on [0, 2^53).
+        uniform = (torch.from_numpy(bits).to(device) >> 11) & ((1 << 53) - 1)
+        # (k + 1) / 2^53 lies in (0, 1], so the logarithm is finite.
+        radius = torch.sqrt(-2.0 * torch.log((uniform[0] + 1).double() * 2.0**-53))
+        angle = uniform[1].double() * (2.0**-53 * 2.0 * math.pi)
+        normals = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)])
+        return normals.view(_SUMMANDS, size).sum(dim=0) * (std / 2.0)
+
+
+class SeededNoise:
+    """Repeatable lots and noise. UNSAFE: whoever knows the seed can subtract all of it."""
+
+    name: NoiseSourceName = "seeded-unsafe"
+
+    def __init__(self, seed: int) -> None:
+        self._lots = np.random.default_rng(derive_seed(seed, "lots"))
+        self._noise = np.random.default_rng(derive_seed(seed, "noise"))
+
+    def lot(self, records: int, sample_rate: float) -> NDArray[np.intp]:
+        """Return the indices of a Poisson lot, ascending."""
+        return np.flatnonzero(self._lots.random(records) < sample_rate)
+
+    def gaussian(self, size: int, std: float, device: torch.device) -> Tensor:
+        """Return float64 noise of shape `(size,)`, the same on every device."""
+        return torch.from_numpy(self._noise.normal(0.0, std, size)).to(device)

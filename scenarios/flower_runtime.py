@@ -1,0 +1,214 @@
+"""The `flower` engine: the same apps under Flower's own simulation runtime, by `flwr run`, with Ray beneath.
+
+A SuperLink of our own is started on a free loopback port, from an empty folder (Ray's workers would import whatever lies
+in its working folder before the bundle), the app bundle is made from the installed packages, the run is followed by its
+status (`flwr run` exits 0 for runs that fail), and everything started here is stopped by process group.
+
+Telemetry, update checks and run-time installation of dependencies are off.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Final
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import tomli_w
+from flwr.app.user_config import UserConfig
+
+from fedmodel.errors import FedmodelError
+
+PACKAGES: Final = ("fedmodel", "clients", "server", "scenarios")
+COMPONENTS: Final = {"serverapp": "server.server_app:app", "clientapp": "clients.client_app:app"}
+
+_START_S: Final = 60.0
+_STOP_S: Final = 20.0
+_POLL_S: Final = 0.5
+_CONNECTION: Final = "here"
+
+
+def run_under_flower(nodes: int, run_config: UserConfig, run_dir: Path) -> None:
+    """Run the installed apps under Flower's simulation runtime, to the run's end.
+
+    Args:
+        nodes: How many simulated SuperNodes.
+        run_config: The run's configuration.
+        run_dir: Where Flower's own log goes, as `flower.log`.
+
+    Raises:
+        FedmodelError: When Flower does not start, or the run does not end as completed.
+    """
+    with tempfile.TemporaryDirectory(prefix="fedmodel-") as scratch:
+        work = Path(scratch)
+        app, empty = work / "fedmodel-app", work / "empty"
+        _write_bundle(app)
+        empty.mkdir()
+        port = _free_port()
+        environment = _environment(work / "flower-home", port)
+        (work / "run.toml").write_text(tomli_w.dumps(run_config), encoding="utf-8")
+        with _superlink(port, empty, environment, run_dir / "flower.log"):
+            federation = f"num-supernodes={nodes} client-resources-num-cpus=1 client-resources-num-gpus=0.0"
+            if run_config.get("device") == "cuda":
+                federation = f"num-supernodes={nodes} client-resources-num-cpus=1 client-resources-num-gpus=0.1"
+            started = _flwr(
+                ["run", str(app), _CONNECTION, "--run-config", str(work / "run.toml"), "--federation-config", federation],
+                empty,
+                environment,
+            )
+            run_id = str(started["run-id"])
+            status = _follow(run_id, empty, environment)
+    if status != "finished:completed":
+        raise FedmodelError(_why(run_dir, status))
+
+
+def _write_bundle(app: Path) -> None:
+    """Lay out an app from the packages as installed, so that it works from a checkout and from site-packages alike."""
+    for package in PACKAGES:
+        spec = find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise FedmodelError(f"the installed package {package!r} cannot be found; install fedmodel again")
+        source = Path(spec.submodule_search_locations[0])
+        shutil.copytree(source, app / package, ignore=shutil.ignore_patterns("__pycache__"))
+    project = {
+        "project": {"name": "fedmodel", "version": version("fedmodel")},
+        "tool": {
+            "flwr": {
+                "app": {
+                    "publisher": "fedmodel",
+                    "fab-include": [f"{package}/**" for package in PACKAGES],
+                    "components": COMPONENTS,
+                    "config": {"scenario": "", "run-dir": "", "device": "cpu"},
+                }
+            }
+        },
+    }
+    (app / "pyproject.toml").write_text(tomli_w.dumps(project), encoding="utf-8")
+
+
+def _environment(home: Path, port: int) -> dict[str, str]:
+    """Return the environment for Flower's processes, and write its configuration."""
+    home.mkdir()
+    connection = {"address": f"127.0.0.1:{port}", "insecure": True}
+    (home / "config.toml").write_text(
+        tomli_w.dumps({"superlink": {"default": _CONNECTION, _CONNECTION: connection}}), encoding="utf-8"
+    )
+    return {
+        **os.environ,
+        "FLWR_HOME": str(home),
+        "FLWR_TELEMETRY_ENABLED": "0",
+        "FLWR_DISABLE_UPDATE_CHECK": "1",
+        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
+    }
+
+
+@contextmanager
+def _superlink(port: int, folder: Path, environment: Mapping[str, str], log: Path) -> Iterator[None]:
+    """Run a SuperLink in simulation mode, and stop it and all it started."""
+    command = [_tool("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
+    command += ["--host", "127.0.0.1", "--port", str(port), "--disable-runtime-dependency-installation"]
+    with log.open("wb") as output:
+        # A session of its own makes one process group of the SuperLink, the run and Ray's workers.
+        process = subprocess.Popen(  # noqa: S603 - a fixed command, no shell
+            command, cwd=folder, env=dict(environment), stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        _wait_healthy(process, port, log)
+        yield
+    finally:
+        _stop_group(process)
+
+
+def _wait_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+    """Return when the SuperLink answers."""
+    deadline = time.monotonic() + _START_S
+    while time.monotonic() < deadline:
+        if process.poll() is not None:
+            raise FedmodelError(f"Flower's SuperLink ended with status {process.returncode} at start; see {log}")
+        try:
+            with urlopen(f"http://127.0.0.1:{port}/health", timeout=1):  # noqa: S310 - loopback, http by intent
+                return
+        except (URLError, OSError):
+            time.sleep(0.1)
+    raise FedmodelError(f"Flower's SuperLink did not answer within {_START_S:.0f} s; see {log}")
+
+
+def _stop_group(process: subprocess.Popen[bytes]) -> None:
+    """End the process group: politely, then not."""
+    for sign in (signal.SIGTERM, signal.SIGKILL):
+        try:
+            os.killpg(process.pid, sign)
+        except ProcessLookupError:
+            break
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            continue
+    process.wait(_STOP_S)
+
+
+def _follow(run_id: str, folder: Path, environment: Mapping[str, str]) -> str:
+    """Return the run's status once it has ended."""
+    while True:
+        listed = _flwr(["ls", _CONNECTION, "--run-id", run_id], folder, environment)
+        status = str(listed["runs"][0]["status"])
+        if status.startswith("finished"):
+            return status
+        time.sleep(_POLL_S)
+
+
+def _flwr(arguments: list[str], folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
+    """Call Flower's command, and return the JSON object that it prints after its chatter."""
+    done = subprocess.run(  # noqa: S603 - a fixed command, no shell
+        [_tool("flwr"), *arguments, "--format", "json"],
+        cwd=folder,
+        env=dict(environment),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    start = done.stdout.find("{")
+    if done.returncode or start < 0:
+        raise FedmodelError(f"`flwr {arguments[0]}` failed: {(done.stderr or done.stdout).strip()[-500:]}")
+    answer: dict[str, object] = json.loads(done.stdout[start:])
+    return answer
+
+
+def _why(run_dir: Path, status: str) -> str:
+    """Return the server app's own last word about a failed run, from Flower's log."""
+    text = (run_dir / "flower.log").read_text(encoding="utf-8", errors="replace")
+    for line in reversed(text.splitlines()):
+        name, colon, message = line.strip().rpartition("Error: ")
+        if colon and name.startswith("fedmodel.errors."):
+            return message
+    return f"the run ended as {status!r} under Flower; see {run_dir / 'flower.log'}"
+
+
+def _tool(name: str) -> str:
+    """Return the command that was installed beside this Python."""
+    path = Path(sys.executable).parent / name
+    if not path.exists():
+        raise FedmodelError(f"{name} is not installed beside {sys.executable}; install fedmodel again")
+    return str(path)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

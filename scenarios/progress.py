@@ -1,0 +1,56 @@
+"""What a person sees while a run goes on: a bar over rounds, fed from the run's own `metrics.jsonl`.
+
+Both engines write that file, one of them from another process, so one way of watching serves both. Nothing is drawn where
+standard error is no terminal.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from scenarios.runner import read_metrics
+
+_PERIOD_S = 0.2
+
+
+@contextmanager
+def rounds_progress(console: Console, metrics: Path, rounds: int) -> Iterator[None]:
+    """Draw a bar with loss, accuracy, the largest epsilon and the time left, until the block ends."""
+    if not console.is_terminal:
+        yield
+        return
+    progress = Progress(
+        TextColumn("round"),
+        MofNCompleteColumn(),
+        BarColumn(bar_width=16),
+        TextColumn("{task.description}"),
+        TimeRemainingColumn(compact=True),
+        console=console,
+        transient=True,
+    )
+    finished = threading.Event()
+    with progress:
+        task = progress.add_task("silos join and calibrate", total=rounds)
+
+        def follow() -> None:
+            while not finished.wait(_PERIOD_S):
+                lines = read_metrics(metrics)
+                if lines:
+                    last = lines[-1]
+                    epsilon = max(last["epsilon"].values(), default=0.0)
+                    figures = f"loss {last['loss']:.3f}  accuracy {last['accuracy']:.3f}  ε {epsilon:.2f}"
+                    progress.update(task, completed=len(lines), description=figures)
+
+        thread = threading.Thread(target=follow, daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            finished.set()
+            thread.join()

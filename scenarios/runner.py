@@ -1,0 +1,210 @@
+"""One simulated run: check everything, make the run's folder, run an engine, and sum up from what it left on disk.
+
+Nothing is written before every check has passed. The summary is derived from the folder (metrics, ledgers), the same
+way for both engines; each silo's epsilon is replayed from its own ledger, not from what it told the server.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from fedmodel import accounting
+from fedmodel.config import Scenario, scenario_to_toml
+from fedmodel.errors import ConfigError, DataError, LedgerError, ProtocolError
+from fedmodel.ledger import read_ledger
+
+Engine = Literal["in-process", "flower"]
+Device = Literal["auto", "cpu", "cuda"]
+
+PACKAGES: Final = ("fedmodel", "clients", "server", "scenarios")
+
+
+def check_scenario(scenario: Scenario) -> int:
+    """Refuse a scenario that could not run, before anything is written.
+
+    Returns:
+        The number of the model's trainable parameters.
+
+    Raises:
+        ConfigError: When the model does not fit the data, or delta is too large for a silo.
+        DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
+    """
+    from fedmodel.data import data_shape, silo_records
+    from fedmodel.models import build_model
+    from fedmodel.vectors import parameter_count
+
+    parameters = parameter_count(build_model(scenario.model, data_shape(scenario.data), seed=0))
+    for silo in scenario.federation.silos:
+        plan, records = scenario.plan(silo), silo_records(scenario, silo)
+        if len(records) < plan.expected_batch_size:
+            raise DataError(
+                f"silo {silo!r} holds fewer records than a lot: privacy.expected_batch_size ="
+                f" {plan.expected_batch_size}; declare a smaller lot, or set data.partition.min_records to deal more"
+            )
+        if plan.delta * len(records) >= 1:
+            raise ConfigError(
+                f"privacy.delta = {plan.delta:g} is not under one over the records of silo {silo!r}, so it would allow"
+                " publishing a record outright; choose a smaller delta"
+            )
+    return parameters
+
+
+def resolve_device(device: Device) -> str:
+    """Return "cpu" or "cuda".
+
+    Raises:
+        ConfigError: When CUDA is asked for and absent.
+    """
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: no CUDA device is available here; use --device cpu or auto")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+@contextmanager
+def run_folder(scenario: Scenario, out: Path | None) -> Iterator[Path]:
+    """Make the run's folder and write the scenario as resolved into it.
+
+    Raises:
+        ConfigError: When the folder cannot be made, or holds something already.
+    """
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder = Path("runs") / f"{scenario.name}-{stamp}-{os.getpid()}" if out is None else out
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise ConfigError(f"--out {folder}: is not an empty folder; a run never writes over another")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "scenario.toml").write_text(scenario_to_toml(scenario), encoding="utf-8")
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: cannot be written: {error.strerror}") from error
+    yield folder.resolve()
+
+
+def simulate(
+    scenario: Scenario, engine: Engine, device: str, run_dir: Path, watching: AbstractContextManager[object]
+) -> dict[str, Any]:
+    """Run a checked scenario in its folder, and return the summary that was written to it.
+
+    Args:
+        scenario: Checked by `check_scenario`.
+        engine: What carries messages between server and silos.
+        device: "cpu" or "cuda".
+        run_dir: Made by `run_folder`.
+        watching: Open while the engine runs, such as a progress bar over the folder's `metrics.jsonl`.
+
+    Raises:
+        FedmodelError: When the run fails; what was written until then stays.
+    """
+    started = time.monotonic()
+    run_config: dict[str, bool | float | int | str] = {
+        "scenario": scenario.model_dump_json(exclude_none=True),
+        "run-dir": str(run_dir),
+        "device": device,
+    }
+    nodes = len(scenario.federation.silos)
+    with watching:
+        if engine == "flower":
+            from scenarios.flower_runtime import run_under_flower
+
+            run_under_flower(nodes, run_config, run_dir)
+        else:
+            from clients.client_app import app as client_app
+            from scenarios.engine import run_in_process
+            from server.server_app import app as server_app
+
+            run_in_process(server_app, client_app, nodes, run_config)
+    summary = _summary(scenario, engine, device, run_dir, time.monotonic() - started)
+    beside = run_dir / "summary.json.partial"
+    beside.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
+    beside.replace(run_dir / "summary.json")
+    return summary
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a `metrics.jsonl`, none where the file does not exist yet."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    return [json.loads(line) for line in whole.splitlines() if line]
+
+
+def _summary(scenario: Scenario, engine: Engine, device: str, run_dir: Path, seconds: float) -> dict[str, Any]:
+    """Sum up a run from its folder."""
+    lines = read_metrics(run_dir / "metrics.jsonl")
+    if not lines:
+        raise ProtocolError(f"the run left no round behind; see {run_dir}")
+    figures = ("accuracy", "recall", "precision", "f1", "auroc", "loss")
+    dropouts = Counter((silo, code) for line in lines for silo, code in line["dropouts"].items())
+    return {
+        "scenario": scenario.name,
+        "engine": engine,
+        "device": device,
+        "rounds_completed": len(lines),
+        "clients": len(scenario.federation.silos),
+        "parameters": check_scenario(scenario),
+        "metrics": {key: lines[-1][key] for key in figures if key in lines[-1]},
+        "privacy": [_privacy_row(run_dir, silo) for silo in scenario.federation.silos],
+        "encryption": {"secure_aggregation": "off", "threshold": None, "bits": 32},
+        "dropouts": [
+            {"silo": silo, "code": code, "rounds": rounds} for (silo, code), rounds in sorted(dropouts.items())
+        ],
+        "timing": {
+            "seconds_total": round(seconds, 3),
+            "seconds_per_round": round(sum(line["seconds"] for line in lines) / len(lines), 4),
+        },
+        "code_hash": code_hash(),
+        "seed": scenario.seed,
+    }
+
+
+def _privacy_row(run_dir: Path, silo: str) -> dict[str, Any]:
+    """Replay a silo's ledger into what it has spent; a silo that never opened one has spent nothing."""
+    path = run_dir / "ledgers" / f"{silo}.sqlite"
+    if not path.exists():
+        return {"silo": silo, "unit": "record", "epsilon": 0.0, "steps": 0}
+    scope, events = read_ledger(path)
+    shared = {(e.noise_multiplier, e.max_grad_norm, e.sample_rate, e.noise_source) for e in events}
+    if len(shared) > 1:
+        raise LedgerError(f"{path}: a run's charges differ in more than their steps")
+    row: dict[str, Any] = {
+        "silo": silo,
+        "unit": scope.unit,
+        "epsilon": accounting.epsilon(events, scope.delta),
+        "delta": scope.delta,
+        "accountant": accounting.ACCOUNTANT,
+        "target_epsilon": scope.target_epsilon,
+        "steps": sum(event.steps for event in events),
+    }
+    for noise_multiplier, max_grad_norm, sample_rate, noise_source in shared:
+        row["noise_multiplier"] = noise_multiplier
+        row["max_grad_norm"] = max_grad_norm
+        row["sample_rate"] = sample_rate
+        row["noise_source"] = noise_source
+    return row
+
+
+def code_hash() -> str:
+    """Return the SHA-256 over the installed packages' Python files, names and contents, in order of names."""
+    digest = hashlib.sha256(b"fedmodel/v1/code")
+    for package in sorted(PACKAGES):
+        spec = find_spec(package)
+        if spec is None or not spec.submodule_search_locations:
+            raise ConfigError(f"the installed package {package!r} cannot be found; install fedmodel again")
+        root = Path(spec.submodule_search_locations[0])
+        for path in sorted(root.rglob("*.py")):
+            for part in (f"{package}/{path.relative_to(root).as_posix()}".encode(), path.read_bytes()):
+                digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()

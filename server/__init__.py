@@ -1,0 +1,1 @@
+"""What runs at the coordinator: the Flower ServerApp, its rounds, averaging, metrics and checkpoints."""

@@ -1,0 +1,33 @@
+"""The model on disk: whole or not at all.
+
+A file is written beside its place, synced and renamed over it, so a crash leaves the old model or the new one.
+
+Does NOT encrypt: the model is a differentially private release, and the file is readable.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import safetensors.torch
+from torch import nn
+
+
+def save_model(module: nn.Module, path: Path, about: dict[str, str]) -> None:
+    """Write the model's tensors in safetensors form.
+
+    Args:
+        module: What to save.
+        path: Where; replaced atomically.
+        about: Public words to store with it, such as the scenario's name and the round.
+    """
+    data = safetensors.torch.save(
+        {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}, metadata=about
+    )
+    beside = path.with_suffix(".partial")
+    with beside.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    beside.replace(path)

@@ -1,0 +1,97 @@
+"""What the server measures, on records of its own that no silo trained on, and the file it writes them to.
+
+No figure here comes from a silo's records except through the differentially private model.
+
+Shapes: B batch, P parameters.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn import metrics
+from torch import nn
+
+from fedmodel.data import Records
+from fedmodel.models import Loss, loss_sum, probabilities
+
+_BATCH = 4096
+
+
+def evaluate(module: nn.Module, loss: Loss, records: Records, device: torch.device) -> dict[str, float]:
+    """Return loss, accuracy, precision, recall, F1 and AUROC on held-out records.
+
+    For two classes, precision, recall and F1 are those of the positive class, label 1. For more they are macro
+    averages, and AUROC is one against the rest.
+
+    Args:
+        module: The model, on the device.
+        loss: Name of the loss; reported as a mean over records.
+        records: Held-out records.
+        device: Where the model is.
+
+    Returns:
+        The six figures. AUROC is NaN-free: it is left out where a class is missing from the records.
+    """
+    total = 0.0
+    parts = []
+    training = module.training
+    module.eval()
+    with torch.no_grad():
+        for start in range(0, len(records), _BATCH):
+            x_BF = torch.from_numpy(records.x_NF[start : start + _BATCH]).to(device)
+            y_B = torch.from_numpy(records.y_N[start : start + _BATCH]).to(device)
+            output = module(x_BF)
+            total += float(loss_sum(loss, output, y_B))
+            parts.append(probabilities(loss, output).cpu().numpy())
+    module.train(training)
+    score = np.concatenate(parts)
+    predicted = score.argmax(axis=1)
+    binary = score.shape[1] == 2
+    average = "binary" if binary else "macro"
+    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
+        records.y_N, predicted, average=average, zero_division=0.0
+    )
+    figures = {
+        "loss": total / len(records),
+        "accuracy": float(metrics.accuracy_score(records.y_N, predicted)),
+        "precision": float(precision),
+        "recall": float(recall),
+        "f1": float(f1),
+    }
+    if len(np.unique(records.y_N)) == score.shape[1]:
+        figures["auroc"] = float(_auroc(records, score, binary=binary))
+    return figures
+
+
+def _auroc(records: Records, score: np.ndarray[Any, np.dtype[np.float32]], *, binary: bool) -> float:
+    """Area under the ROC curve, one class against the rest and averaged where there are more than two."""
+    if binary:
+        return float(metrics.roc_auc_score(records.y_N, score[:, 1]))
+    one_hot = np.eye(score.shape[1], dtype=np.int64)[records.y_N]
+    return float(metrics.roc_auc_score(one_hot, score, average="macro"))
+
+
+class MetricsLog:
+    """`metrics.jsonl`: one JSON object a round, on disk before the next round begins.
+
+    A reader never sees half a line that ends in a newline: each is written in one call and flushed to disk.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def append(self, line: dict[str, object]) -> None:
+        """Write one line."""
+        text = json.dumps(line, sort_keys=True, allow_nan=False) + "\n"
+        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        try:
+            os.write(descriptor, text.encode())
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

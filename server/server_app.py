@@ -1,0 +1,102 @@
+"""The coordinator's Flower app: a run from join to final model, as one loop.
+
+    join -> [ cohort -> train -> average -> apply -> evaluate -> write ] per round -> stop
+
+It writes `metrics.jsonl` and `model.safetensors` after every round, so what is on disk is always the last whole round.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import time
+from collections import defaultdict
+from pathlib import Path
+
+import torch
+from flwr.app import Context
+from flwr.serverapp import Grid, ServerApp
+
+from fedmodel import accounting, vectors
+from fedmodel.config import Scenario, scenario_from_json
+from fedmodel.data import data_shape, held_out_records
+from fedmodel.errors import ConfigError, ProtocolError
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.models import build_model
+from fedmodel.seeds import derive_seed
+from fedmodel.wire import TrainRequest
+from server.checkpoint import save_model
+from server.metrics import MetricsLog, evaluate
+from server.rounds import join, train_round
+from server.strategy import choose_cohort
+
+logger = logging.getLogger(__name__)
+
+app = ServerApp()
+
+
+@app.main()
+def main(grid: Grid, context: Context) -> None:
+    """Run the scenario that the run's configuration carries.
+
+    Raises:
+        FedmodelError: When the run cannot begin, or a round fails closed. What was written until then stays.
+    """
+    run_dir = Path(str(context.run_config.get("run-dir") or ""))
+    if not run_dir.is_dir():
+        raise ConfigError("the run's configuration names no run-dir; start it with `fedmodel simulate`")
+    scenario = scenario_from_json(str(context.run_config.get("scenario")))
+    run_federation(grid, scenario, run_dir, torch.device(str(context.run_config.get("device"))))
+
+
+def run_federation(grid: Grid, scenario: Scenario, run_dir: Path, device: torch.device) -> None:
+    """Train the scenario's model over the grid's silos, until its rounds are done or its loss is low enough."""
+    if scenario.seed is None:
+        raise ConfigError("a scenario that runs has a seed; read it with read_scenario")
+    federation = scenario.federation
+    torch.set_num_threads(1)
+    test = held_out_records(scenario)
+    module = build_model(scenario.model, data_shape(scenario.data), derive_seed(scenario.seed, "model")).to(device)
+    log = MetricsLog(run_dir / "metrics.jsonl")
+    charged: dict[str, list[DpSgdEvent]] = defaultdict(list)
+
+    members, absent = join(grid, federation)
+    for silo, code in absent.items():
+        logger.warning("silo %s did not join: %s", silo, code)
+
+    for round_number in range(1, scenario.rounds + 1):
+        started = time.monotonic()
+        size = min(federation.cohort_size, len(members))
+        cohort = choose_cohort(list(members), size, scenario.seed, round_number)
+        model_P = vectors.flatten(module)
+        result = train_round(grid, federation, members, cohort, TrainRequest(round_number, model_P))
+        vectors.load(module, model_P + result.update_P)
+
+        for silo, event in result.charged.items():
+            charged[silo].append(event)
+        figures = evaluate(module, scenario.training.loss, test, device)
+        if not math.isfinite(figures["loss"]):
+            raise ProtocolError(f"the model diverged in round {round_number}: its loss is not finite; lower learning_rate")
+        save_model(module, run_dir / "model.safetensors", {"scenario": scenario.name, "round": str(round_number)})
+        log.append(
+            {
+                "round": round_number,
+                **figures,
+                "epsilon": _epsilons(scenario, charged),
+                "cohort": cohort,
+                "dropouts": {**absent, **result.dropouts},
+                "seconds": round(time.monotonic() - started, 3),
+            }
+        )
+        logger.info("round %d of %d: loss %.4f", round_number, scenario.rounds, figures["loss"])
+        if scenario.stop_below_loss is not None and figures["loss"] < scenario.stop_below_loss:
+            logger.info("stopped: loss %.4f is under %.4f", figures["loss"], scenario.stop_below_loss)
+            break
+
+
+def _epsilons(scenario: Scenario, charged: dict[str, list[DpSgdEvent]]) -> dict[str, float]:
+    """Return each silo's epsilon so far, from what it says it charged; the ledgers have the last word."""
+    return {
+        silo: round(accounting.epsilon(events, scenario.plan(silo).delta, accounting.COARSE_GRID), 6)
+        for silo, events in sorted(charged.items())
+    }
