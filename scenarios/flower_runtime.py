@@ -37,7 +37,7 @@ COMPONENTS: Final = {"serverapp": "server.server_app:app", "clientapp": "clients
 
 _START_S: Final = 60.0
 _STOP_S: Final = 20.0
-_POLL_S: Final = 0.5
+_POLL_S: Final = 2.0
 _CONNECTION: Final = "here"
 
 

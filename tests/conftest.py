@@ -1,0 +1,77 @@
+"""What tests share: a scenario small enough to run in a second, and where a GPU is found."""
+
+from __future__ import annotations
+
+import os
+
+os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
+os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
+os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
+
+from pathlib import Path
+
+import pytest
+
+from fedmodel.config import Scenario, read_scenario
+
+TINY = """
+name = "tiny"
+summary = "three silos, two rounds, a linear model"
+rounds = 2
+seed = 5
+
+[federation]
+silos = ["north", "south", "west"]
+min_silos = 2
+
+[model]
+kind = "mlp"
+
+[training]
+loss = "cross-entropy"
+optimizer = "sgd"
+learning_rate = 0.5
+local_steps = 2
+
+[privacy]
+unit = "record"
+max_grad_norm = 1.0
+delta = 1e-3
+noise_multiplier = 2.0
+sample_rate = 0.5
+expected_batch_size = 10
+
+[data]
+source = "synthetic"
+records = 120
+features = 4
+held_out = 0.25
+reference_range = [-2.0, 2.0]
+
+[data.partition]
+min_records = 20
+"""
+
+
+@pytest.fixture
+def tiny_file(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY, encoding="utf-8")
+    return path
+
+
+@pytest.fixture
+def tiny(tiny_file: Path) -> Scenario:
+    return read_scenario(str(tiny_file))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Skip what needs a GPU where there is none, and say so."""
+    if not any(item.get_closest_marker("gpu") for item in items):
+        return
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and none is available here"))

@@ -1,0 +1,111 @@
+"""Records are real, scaled by public ranges alone, held out before they are dealt, and dealt completely."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from sklearn import datasets
+
+from fedmodel.config import DataConfig, PartitionConfig, Scenario, read_scenario
+from fedmodel.data import Records, data_shape, held_out_records, partition, scale, silo_records
+from fedmodel.errors import ConfigError, DataError
+
+
+def test_hospitals_hold_real_patients_each_once_and_none_of_the_test_set() -> None:
+    scenario = read_scenario("hospitals")
+    parts = [held_out_records(scenario), *(silo_records(scenario, silo) for silo in scenario.federation.silos)]
+    assert sum(map(len, parts)) == 569
+    bunch = datasets.load_breast_cancer()
+    expected = scale(bunch.data, scenario.data)
+    rows = np.concatenate([part.x_NF for part in parts])
+    assert sorted(map(bytes, rows)) == sorted(map(bytes, expected))
+    assert int(sum(part.y_N.sum() for part in parts)) == 212  # malignant, the positive class
+
+
+def test_hospitals_are_uneven_and_not_identical() -> None:
+    scenario = read_scenario("hospitals")
+    parts = [silo_records(scenario, silo) for silo in scenario.federation.silos]
+    sizes = [len(part) for part in parts]
+    rates = [part.y_N.mean() for part in parts]
+    assert max(sizes) > 1.3 * min(sizes)
+    assert max(rates) - min(rates) > 0.05
+
+
+def test_reference_ranges_name_scikit_learns_features() -> None:
+    scenario = read_scenario("hospitals")
+    assert data_shape(scenario.data).names == tuple(datasets.load_breast_cancer().feature_names)
+
+
+def test_scaling_a_record_does_not_depend_on_the_others() -> None:
+    """A mean or a minimum of the records would move every row when one is taken away."""
+    config = read_scenario("hospitals").data
+    raw = datasets.load_breast_cancer().data
+    assert np.array_equal(scale(raw, config)[100:], scale(raw[100:], config))
+
+
+def test_scaling_maps_the_range_to_one_and_bounds_the_rest() -> None:
+    config = DataConfig(source="synthetic", held_out=0.5, features=3, reference_range=(0.0, 4.0), feature_bound=2.0)
+    scaled = scale(np.array([[0.0, 4.0, 2.0], [1e9, -1e9, 3.0]]), config)
+    assert scaled.tolist() == [[-1.0, 1.0, 0.0], [2.0, -2.0, 0.5]]
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_a_feature_that_is_no_number_is_refused(value: float) -> None:
+    config = DataConfig(source="synthetic", held_out=0.5, features=2, reference_range=(0.0, 1.0))
+    with pytest.raises(DataError, match="NaN or infinite"):
+        scale(np.array([[0.0, value]]), config)
+
+
+def test_features_are_never_scaled_by_a_guess() -> None:
+    with pytest.raises(ConfigError, match="public ranges that the scenario declares"):
+        scale(np.zeros((1, 2)), DataConfig(source="synthetic", held_out=0.5, features=2))
+
+
+def test_an_unknown_feature_and_a_missing_one_are_named() -> None:
+    ranges = dict(read_scenario("hospitals").data.reference_ranges)
+    ranges["mean radios"] = ranges.pop("mean radius")
+    config = DataConfig(source="breast-cancer", held_out=0.5, reference_ranges=ranges)
+    with pytest.raises(ConfigError, match="no feature 'mean radios'; did you mean 'mean radius'"):
+        scale(np.zeros((1, 30)), config)
+    del ranges["mean radios"]
+    config = DataConfig(source="breast-cancer", held_out=0.5, reference_ranges=ranges)
+    with pytest.raises(ConfigError, match="'mean radius' has no range"):
+        scale(np.zeros((1, 30)), config)
+
+
+@given(seed=st.integers(0, 10_000), silos=st.integers(1, 8), records=st.integers(40, 200))
+def test_partition_deals_every_record_exactly_once(seed: int, silos: int, records: int) -> None:
+    rng = np.random.default_rng(seed)
+    y_N = rng.integers(0, 3, records)
+    parts = partition(y_N, silos, PartitionConfig(), rng)
+    assert len(parts) == silos
+    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(records))
+
+
+def test_partition_repeats_with_the_seed_and_changes_with_it(tiny: Scenario) -> None:
+    again = Scenario.model_validate(tiny.model_dump())
+    other = tiny.model_copy(update={"seed": 6})
+    assert np.array_equal(silo_records(tiny, "north").x_NF, silo_records(again, "north").x_NF)
+    assert not np.array_equal(held_out_records(tiny).x_NF, held_out_records(other).x_NF)
+
+
+def test_impossible_partitions_say_so() -> None:
+    rng = np.random.default_rng(0)
+    with pytest.raises(DataError, match="cannot give 3 silos 10 each"):
+        partition(np.zeros(20, dtype=np.int64), 3, PartitionConfig(min_records=10), rng)
+    skewed = PartitionConfig(min_records=49, size_concentration=0.01)
+    with pytest.raises(DataError, match="no partition in 1000 draws"):
+        partition(np.zeros(100, dtype=np.int64), 2, skewed, rng)
+
+
+def test_records_do_not_show_in_a_repr(tiny: Scenario) -> None:
+    records = silo_records(tiny, "north")
+    assert repr(records) == "Records(...)"
+    assert isinstance(records, Records)
+
+
+def test_an_unknown_silo_is_refused(tiny: Scenario) -> None:
+    with pytest.raises(ConfigError, match="'east' is none of north, south, west"):
+        silo_records(tiny, "east")

@@ -1,0 +1,101 @@
+"""Models have the shape the scenario says, start as it says, and treat every record by itself."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from fedmodel import vectors
+from fedmodel.config import CnnConfig, MlpConfig
+from fedmodel.data import DataShape
+from fedmodel.errors import ConfigError, ProtocolError
+from fedmodel.models import Loss, build_model, loss_sum, probabilities
+
+CLASSIC = MlpConfig(kind="mlp", hidden=(64, 32), dropout=0.5)
+FLAT = DataShape((10,), 2)
+IMAGES = DataShape((1, 8, 8), 10)
+
+
+def test_the_classic_network() -> None:
+    module = build_model(CLASSIC, FLAT, seed=1)
+    widths = [(layer.in_features, layer.out_features) for layer in module.modules() if isinstance(layer, nn.Linear)]
+    assert widths == [(10, 64), (64, 32), (32, 1)]
+    assert [layer.p for layer in module.modules() if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
+    assert sum(isinstance(layer, nn.ReLU) for layer in module.modules()) == 2
+    assert vectors.parameter_count(module) == 2817
+
+
+def test_the_cnn_normalises_by_groups_only() -> None:
+    module = build_model(CnnConfig(kind="cnn"), IMAGES, seed=1)
+    assert any(isinstance(layer, nn.GroupNorm) for layer in module.modules())
+    assert list(module.buffers()) == []
+    assert module(torch.zeros(3, 1, 8, 8)).shape == (3, 10)
+
+
+def test_the_seed_decides_the_start_and_the_global_generator_does_not() -> None:
+    torch.manual_seed(0)
+    first = vectors.flatten(build_model(CLASSIC, FLAT, seed=1))
+    state = torch.get_rng_state()
+    torch.manual_seed(99)
+    assert np.array_equal(first, vectors.flatten(build_model(CLASSIC, FLAT, seed=1)))
+    assert not np.array_equal(first, vectors.flatten(build_model(CLASSIC, FLAT, seed=2)))
+    torch.manual_seed(0)
+    build_model(CLASSIC, FLAT, seed=1)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize(("init", "value"), [("zero", None), ("constant", 0.25)])
+def test_zero_and_constant_starts(init: str, value: float | None) -> None:
+    config = MlpConfig.model_validate({"kind": "mlp", "hidden": [3], "init": init, "init_value": value})
+    assert set(vectors.flatten(build_model(config, FLAT, seed=1)).tolist()) == {value or 0.0}
+
+
+def test_a_cnn_needs_images_large_enough() -> None:
+    with pytest.raises(ConfigError, match="needs images"):
+        build_model(CnnConfig(kind="cnn"), FLAT, seed=1)
+    with pytest.raises(ConfigError, match="4 poolings leave nothing of 8x8"):
+        build_model(CnnConfig(kind="cnn", channels=(4, 4, 4, 4)), IMAGES, seed=1)
+
+
+def test_losses_by_hand() -> None:
+    logit = torch.tensor([[2.0], [-1.0]])
+    label = torch.tensor([1, 0])
+    expected = math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))
+    assert float(loss_sum("cross-entropy", logit, label)) == pytest.approx(expected)
+    assert float(loss_sum("mse", logit, label)) == pytest.approx(1 + 1)
+    many = torch.tensor([[1.0, 2.0, 3.0]])
+    assert float(loss_sum("cross-entropy", many, torch.tensor([2]))) == pytest.approx(
+        math.log(math.e + math.e**2 + math.e**3) - 3
+    )
+    assert float(loss_sum("mse", many, torch.tensor([2]))) == pytest.approx(1 + 4 + 4)
+
+
+@pytest.mark.parametrize("loss", ["cross-entropy", "mse"])
+@pytest.mark.parametrize("outputs", [1, 4])
+def test_probabilities_are_scores_between_zero_and_one(loss: Loss, outputs: int) -> None:
+    score = probabilities(loss, torch.tensor([[-1e9] * outputs, [1e9] * outputs, [0.3] * outputs]))
+    assert score.shape == (3, 2 if outputs == 1 else outputs)
+    assert bool(((score >= 0) & (score <= 1)).all())
+
+
+def test_vectors_go_there_and_back_bit_for_bit() -> None:
+    source, target = build_model(CLASSIC, FLAT, seed=1), build_model(CLASSIC, FLAT, seed=2)
+    vector = vectors.flatten(source)
+    vectors.load(target, vector)
+    assert np.array_equal(vectors.flatten(target), vector)
+
+
+@pytest.mark.parametrize("spoil", ["long", "nan", "inf"])
+def test_a_vector_that_does_not_fit_changes_nothing(spoil: str) -> None:
+    module = build_model(CLASSIC, FLAT, seed=1)
+    before = vectors.flatten(module)
+    vector = np.append(before, np.float32(0)) if spoil == "long" else before.copy()
+    if spoil != "long":
+        vector[5] = np.nan if spoil == "nan" else np.inf
+    with pytest.raises(ProtocolError):
+        vectors.load(module, vector)
+    assert np.array_equal(vectors.flatten(module), before)

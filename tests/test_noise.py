@@ -1,0 +1,93 @@
+"""Noise has the distribution it claims, lots include each record at the rate they claim, and the OS's are never repeated."""
+
+from __future__ import annotations
+
+import math
+import os
+
+import numpy as np
+import pytest
+import torch
+from scipy import stats
+
+from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
+
+CPU = torch.device("cpu")
+SOURCES = [OsNoise(), SeededNoise(3)]
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded"])
+def test_gaussian_has_the_standard_deviation_asked_for(source: NoiseSource) -> None:
+    size, std = 200_000, 3.5
+    noise = source.gaussian(size, std, CPU).numpy()
+    assert noise.dtype == np.float64
+    # Five standard errors: of a mean, and of a sample deviation.
+    assert abs(noise.mean()) < 5 * std / math.sqrt(size)
+    assert abs(noise.std() / std - 1) < 5 / math.sqrt(2 * size)
+    # p under 1e-9 once in a thousand million correct runs.
+    assert stats.kstest(noise / std, "norm").pvalue > 1e-9
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded"])
+def test_coordinates_and_draws_are_uncorrelated(source: NoiseSource) -> None:
+    size = 100_000
+    first, second = (source.gaussian(size, 1.0, CPU).numpy() for _ in range(2))
+    assert abs(np.corrcoef(first, second)[0, 1]) < 5 / math.sqrt(size)
+    assert abs(np.corrcoef(first[:-1], first[1:])[0, 1]) < 5 / math.sqrt(size)
+    # Box-Muller's halves share a radius; their sizes must not show it.
+    half = size // 2
+    assert abs(np.corrcoef(first[:half] ** 2, first[half:] ** 2)[0, 1]) < 5 / math.sqrt(half)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 31])
+def test_any_size_of_noise(size: int) -> None:
+    assert OsNoise().gaussian(size, 1.0, CPU).shape == (size,)
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded"])
+@pytest.mark.parametrize("rate", [0.05, 0.5, 0.9])
+def test_lots_are_poisson(source: NoiseSource, rate: float) -> None:
+    records, lots = 50, 4_000
+    counts = np.zeros(records)
+    sizes = []
+    for _ in range(lots):
+        lot = source.lot(records, rate)
+        counts[lot] += 1
+        sizes.append(len(lot))
+    # Each record at the rate, independently: a binomial size, not a fixed one.
+    assert np.all(np.abs(counts / lots - rate) < 5 * math.sqrt(rate * (1 - rate) / lots))
+    expected = records * rate * (1 - rate)
+    assert abs(np.var(sizes) / expected - 1) < 5 * math.sqrt(2 / lots) + 0.05
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded"])
+def test_a_full_lot_holds_everyone_and_a_tiny_rate_hardly_anyone(source: NoiseSource) -> None:
+    assert source.lot(7, 1.0).tolist() == list(range(7))
+    assert len(source.lot(1_000, 1e-12)) == 0
+    assert source.lot(0, 0.5).tolist() == []
+
+
+def test_os_noise_asks_the_operating_system_for_every_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def counted(size: int, real: object = os.urandom) -> bytes:
+        asked.append(size)
+        return real(size)  # type: ignore[operator, no-any-return]
+
+    monkeypatch.setattr(os, "urandom", counted)
+    torch.manual_seed(0)
+    first = OsNoise().gaussian(10, 1.0, CPU)
+    torch.manual_seed(0)
+    assert not torch.equal(first, OsNoise().gaussian(10, 1.0, CPU))
+    OsNoise().lot(10, 0.5)
+    # Four normals a coordinate, a word each; one word a record.
+    assert asked == [320, 320, 80]
+
+
+def test_seeded_noise_repeats_and_says_so() -> None:
+    first, second, other = SeededNoise(1), SeededNoise(1), SeededNoise(2)
+    assert torch.equal(first.gaussian(9, 1.0, CPU), second.gaussian(9, 1.0, CPU))
+    assert not torch.equal(first.gaussian(9, 1.0, CPU), other.gaussian(9, 1.0, CPU))
+    assert np.array_equal(SeededNoise(1).lot(99, 0.5), SeededNoise(1).lot(99, 0.5))
+    assert first.name == "seeded-unsafe"
+    assert OsNoise().name == "os"
