@@ -38,15 +38,17 @@ def _walled(handler: Handler) -> Callable[[Message, Context], Message]:
         except ConfigError as error:
             logger.error("this node cannot take part: %s", error)  # noqa: TRY400 - about public configuration only
             return Message(wire.refusal(error.code), reply_to=message)
-        with silo.log() as log:
-            try:
-                return Message(handler(message, context, silo), reply_to=message)
-            except FedmodelError as error:
+        try:
+            return Message(handler(message, context, silo), reply_to=message)
+        except FedmodelError as error:
+            code = error.code
+            with silo.log() as log:
                 log.error("%s refused: %s", message.metadata.message_type, error)  # noqa: TRY400 - the message says it all
-                return Message(wire.refusal(error.code), reply_to=message)
-            except Exception:  # whatever it is, its text must not leave the silo
+        except Exception:  # whatever it is, its text must not leave the silo
+            code = FedmodelError.code
+            with silo.log() as log:
                 log.exception("%s failed", message.metadata.message_type)
-                return Message(wire.refusal(FedmodelError.code), reply_to=message)
+        return Message(wire.refusal(code), reply_to=message)
 
     return respond
 

@@ -90,7 +90,7 @@ class Silo:
         """
         path = self.home / "logs" / f"{self.name}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
-        handler = logging.FileHandler(path, encoding="utf-8", delay=True)
+        handler = logging.FileHandler(path, encoding="utf-8")
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger = logging.Logger(f"silo.{self.name}", level=logging.INFO)
         logger.addHandler(handler)

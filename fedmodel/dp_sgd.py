@@ -152,7 +152,9 @@ class _GuardedOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no t
         """Clip and add up per-record gradients, those with a NaN or infinity as zero."""
         for parameter in self.params:
             if not isinstance(parameter.grad_sample, Tensor):
-                raise PrivacyError("a trainable parameter got no per-record gradient; it would be released without noise")
+                raise PrivacyError(
+                    "a trainable parameter got no per-record gradient; it would be released without noise"
+                )
         finite_B = torch.stack([p.grad_sample.flatten(1).isfinite().all(dim=1) for p in self.params]).all(dim=0)
         if not finite_B.all():
             for parameter in self.params:

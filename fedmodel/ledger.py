@@ -82,7 +82,9 @@ class Ledger:
             if row is None:
                 self._append("create", None, None, body)
             elif row[0] != body:
-                raise LedgerError(f"{path}: the ledger is about {row[0]}, not {body}; use another file for another scope")
+                raise LedgerError(
+                    f"{path}: the ledger is about {row[0]}, not {body}; use another file for another scope"
+                )
 
     def __enter__(self) -> Self:
         return self

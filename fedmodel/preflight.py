@@ -62,9 +62,7 @@ def preflight(sgd: DpSgd, shape: DataShape) -> None:
         check_sensitivity(sgd.clipped_sum, shape, sgd.max_grad_norm, device)
 
 
-def check_sensitivity(
-    clipped_sum: ClippedSum, shape: DataShape, max_grad_norm: float, device: torch.device
-) -> float:
+def check_sensitivity(clipped_sum: ClippedSum, shape: DataShape, max_grad_norm: float, device: torch.device) -> float:
     """Measure how far one made-up outlier moves the sum, and refuse more than the clip.
 
     Args:

@@ -130,7 +130,9 @@ def _head(message: Message, expected: dict[str, type]) -> ConfigRecord:
     if not isinstance(record, ConfigRecord):
         raise ProtocolError(f"a message has no {_HEAD!r} record")
     if "version" in expected and record.get("version") != VERSION:
-        raise ProtocolError(f"a message of version {record.get('version')!r} is not understood; this is version {VERSION}")
+        raise ProtocolError(
+            f"a message of version {record.get('version')!r} is not understood; this is version {VERSION}"
+        )
     if {key: type(value) for key, value in record.items()} != expected:
         raise ProtocolError(f"a message's head must hold exactly {sorted(expected)}")
     return record

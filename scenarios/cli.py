@@ -124,7 +124,9 @@ def budget_epsilon(
     except LedgerError as error:
         raise ConfigError(str(error)) from error
     epsilon = accounting.epsilon([event], delta)
-    _answer({"epsilon": epsilon, "delta": delta, "accountant": accounting.ACCOUNTANT}, f"epsilon {epsilon:.4f}", as_json)
+    _answer(
+        {"epsilon": epsilon, "delta": delta, "accountant": accounting.ACCOUNTANT}, f"epsilon {epsilon:.4f}", as_json
+    )
 
 
 @budget_app.command("calibrate")
@@ -146,6 +148,7 @@ def budget_calibrate(
 def main() -> None:
     """Run the command; a user's mistake ends in one line and an exit status, never in a traceback."""
     handler = RichHandler(console=_err, show_time=False, show_path=False, show_level=False)
+    handler.setLevel(logging.WARNING)
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
     try:
         sys.exit(app(standalone_mode=False))
@@ -193,7 +196,9 @@ def _show(summary: dict[str, Any], run_dir: Path) -> None:
         )
     _out.print(table)
     if any(row.get("noise_source") == "seeded-unsafe" for row in rows):
-        _out.print("[bold red]Noise was seeded: whoever knows the seed can remove it. These epsilons protect nobody.[/]")
+        _out.print(
+            "[bold red]Noise was seeded: whoever knows the seed can remove it. These epsilons protect nobody.[/]"
+        )
     for dropout in summary["dropouts"]:
         _out.print(f"[yellow]{dropout['silo']} dropped out of {dropout['rounds']} rounds: {dropout['code']}[/yellow]")
     _out.print("The server saw each silo's noised update: updates are not aggregated under encryption.")

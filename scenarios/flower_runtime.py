@@ -65,7 +65,15 @@ def run_under_flower(nodes: int, run_config: UserConfig, run_dir: Path) -> None:
             if run_config.get("device") == "cuda":
                 federation = f"num-supernodes={nodes} client-resources-num-cpus=1 client-resources-num-gpus=0.1"
             started = _flwr(
-                ["run", str(app), _CONNECTION, "--run-config", str(work / "run.toml"), "--federation-config", federation],
+                [
+                    "run",
+                    str(app),
+                    _CONNECTION,
+                    "--run-config",
+                    str(work / "run.toml"),
+                    "--federation-config",
+                    federation,
+                ],
                 empty,
                 environment,
             )
@@ -141,7 +149,7 @@ def _wait_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> Non
         if process.poll() is not None:
             raise FedmodelError(f"Flower's SuperLink ended with status {process.returncode} at start; see {log}")
         try:
-            with urlopen(f"http://127.0.0.1:{port}/health", timeout=1):  # noqa: S310 - loopback, http by intent
+            with urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
                 return
         except (URLError, OSError):
             time.sleep(0.1)
@@ -190,13 +198,12 @@ def _flwr(arguments: list[str], folder: Path, environment: Mapping[str, str]) ->
 
 
 def _why(run_dir: Path, status: str) -> str:
-    """Return the server app's own last word about a failed run, from Flower's log."""
-    text = (run_dir / "flower.log").read_text(encoding="utf-8", errors="replace")
-    for line in reversed(text.splitlines()):
-        name, colon, message = line.strip().rpartition("Error: ")
-        if colon and name.startswith("fedmodel.errors."):
-            return message
-    return f"the run ended as {status!r} under Flower; see {run_dir / 'flower.log'}"
+    """Return the coordinator's own last word about a failed run."""
+    log = run_dir / "server.log"
+    lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
+    if lines and " ERROR " in lines[-1]:
+        return lines[-1].split(" ERROR ", maxsplit=1)[1]
+    return f"the run ended as {status!r} under Flower; see {run_dir / 'flower.log'} and {log}"
 
 
 def _tool(name: str) -> str:

@@ -7,6 +7,7 @@ Does NOT encrypt: the model is a differentially private release, and the file is
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -22,9 +23,9 @@ def save_model(module: nn.Module, path: Path, about: dict[str, str]) -> None:
         path: Where; replaced atomically.
         about: Public words to store with it, such as the scenario's name and the round.
     """
-    data = safetensors.torch.save(
-        {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}, metadata=about
-    )
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    # One entry: safetensors writes several in random order, and equal models should be equal files.
+    data = safetensors.torch.save(tensors, metadata={"fedmodel": json.dumps(about, sort_keys=True)})
     beside = path.with_suffix(".partial")
     with beside.open("wb") as file:
         file.write(data)

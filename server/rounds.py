@@ -76,12 +76,14 @@ def join(grid: Grid, federation: FederationConfig) -> tuple[dict[str, Member], d
             continue
         answer = wire.read_join_reply(reply)
         if answer.silo not in federation.silos or answer.silo in members:
-            raise ProtocolError(f"a node joined as silo {answer.silo!r}, a name that is taken or not in this federation")
+            raise ProtocolError(
+                f"a node joined as silo {answer.silo!r}, a name that is taken or not in this federation"
+            )
         members[answer.silo] = Member(node_id, answer.plan)
     absent = [silo for silo in federation.silos if silo not in members]
-    # A node that refuses does not say its name; with one absent silo there is no doubt whose code it is.
-    codes = refusals if len(refusals) == len(absent) else []
-    dropouts = dict(zip(absent, codes or ["lost"] * len(absent), strict=True))
+    # A node that refuses does not say its name, so a code is attributed only where there is no doubt whose it is.
+    certain = len(refusals) == len(absent) and len(set(refusals)) == 1
+    dropouts = dict.fromkeys(absent, refusals[0] if certain else "lost")
     if len(members) < federation.min_silos:
         raise DropoutError(_too_few("to begin", len(members), federation.min_silos, dropouts))
     return members, dropouts

@@ -11,6 +11,8 @@ import logging
 import math
 import time
 from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -20,7 +22,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedmodel import accounting, vectors
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import data_shape, held_out_records
-from fedmodel.errors import ConfigError, ProtocolError
+from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.models import build_model
 from fedmodel.seeds import derive_seed
@@ -45,8 +47,9 @@ def main(grid: Grid, context: Context) -> None:
     run_dir = Path(str(context.run_config.get("run-dir") or ""))
     if not run_dir.is_dir():
         raise ConfigError("the run's configuration names no run-dir; start it with `fedmodel simulate`")
-    scenario = scenario_from_json(str(context.run_config.get("scenario")))
-    run_federation(grid, scenario, run_dir, torch.device(str(context.run_config.get("device"))))
+    with _log_to(run_dir / "server.log"):
+        scenario = scenario_from_json(str(context.run_config.get("scenario")))
+        run_federation(grid, scenario, run_dir, torch.device(str(context.run_config.get("device"))))
 
 
 def run_federation(grid: Grid, scenario: Scenario, run_dir: Path, device: torch.device) -> None:
@@ -76,7 +79,9 @@ def run_federation(grid: Grid, scenario: Scenario, run_dir: Path, device: torch.
             charged[silo].append(event)
         figures = evaluate(module, scenario.training.loss, test, device)
         if not math.isfinite(figures["loss"]):
-            raise ProtocolError(f"the model diverged in round {round_number}: its loss is not finite; lower learning_rate")
+            raise ProtocolError(
+                f"the model diverged in round {round_number}: its loss is not finite; lower learning_rate"
+            )
         save_model(module, run_dir / "model.safetensors", {"scenario": scenario.name, "round": str(round_number)})
         log.append(
             {
@@ -92,6 +97,26 @@ def run_federation(grid: Grid, scenario: Scenario, run_dir: Path, device: torch.
         if scenario.stop_below_loss is not None and figures["loss"] < scenario.stop_below_loss:
             logger.info("stopped: loss %.4f is under %.4f", figures["loss"], scenario.stop_below_loss)
             break
+
+
+@contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Keep what the coordinator logs, and last of all why it failed: under Flower nothing else of it comes back."""
+    log = logging.getLogger("server")
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    level = log.level
+    log.setLevel(logging.INFO)
+    log.addHandler(handler)
+    try:
+        yield
+    except FedmodelError as error:
+        handler.emit(log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (error,), None))
+        raise
+    finally:
+        log.removeHandler(handler)
+        log.setLevel(level)
+        handler.close()
 
 
 def _epsilons(scenario: Scenario, charged: dict[str, list[DpSgdEvent]]) -> dict[str, float]:

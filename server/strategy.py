@@ -43,6 +43,8 @@ def average_updates(
     total_P = np.zeros(parameters, dtype=np.float64)
     for silo in sorted(updates):
         if updates[silo].shape != (parameters,):
-            raise ProtocolError(f"silo {silo!r} sent {updates[silo].shape[0]} parameters where the model has {parameters}")
+            raise ProtocolError(
+                f"silo {silo!r} sent {updates[silo].shape[0]} parameters where the model has {parameters}"
+            )
         total_P += federation.weight(silo) * updates[silo].astype(np.float64)
     return (total_P / sum(federation.weight(silo) for silo in updates)).astype(np.float32)

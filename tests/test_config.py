@@ -53,7 +53,9 @@ def test_refusals_name_key_value_and_way_out(tiny_file: Path, setting: str, word
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("key", ["unit", "max_grad_norm", "delta", "sample_rate", "expected_batch_size", "noise_multiplier"])
+@pytest.mark.parametrize(
+    "key", ["unit", "max_grad_norm", "delta", "sample_rate", "expected_batch_size", "noise_multiplier"]
+)
 def test_privacy_has_no_silent_default(tiny_file: Path, key: str) -> None:
     with pytest.raises(ConfigError, match=r"privacy.*nothing is guessed"):
         read_scenario(str(tiny_file), [f"privacy.{key}="])
@@ -94,8 +96,13 @@ def test_a_scenario_without_seed_gets_one_and_keeps_it(tiny_file: Path) -> None:
 
 def test_a_silo_overrides_only_what_it_declares(tiny_file: Path) -> None:
     scenario = read_scenario(
-        str(tiny_file), ["privacy.silo.north.epsilon=2.0", "privacy.silo.north.sample_rate=0.25", "training.local_steps=",
-                         "training.local_epochs=1"]
+        str(tiny_file),
+        [
+            "privacy.silo.north.epsilon=2.0",
+            "privacy.silo.north.sample_rate=0.25",
+            "training.local_steps=",
+            "training.local_epochs=1",
+        ],
     )
     north, south = scenario.plan("north"), scenario.plan("south")
     assert (north.epsilon, north.noise_multiplier, north.sample_rate, north.steps_per_round) == (2.0, None, 0.25, 4)

@@ -1,0 +1,147 @@
+"""Real processes: the installed command, a real interrupt, and Flower's own runtime beside ours."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.numpy
+
+from fedmodel.ledger import read_ledger
+from scenarios import flower_runtime
+
+ROOT = Path(__file__).parents[2]
+FEDMODEL = Path(sys.executable).parent / "fedmodel"
+
+
+def simulate(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(FEDMODEL), "simulate", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=280
+    )
+
+
+def test_hospitals_meet_their_claim_on_patients_never_trained_on(tmp_path: Path) -> None:
+    """The mean of five seeds, as the scenario promises it, with every hospital at or under its epsilon."""
+    accuracies = []
+    for seed in range(1, 6):
+        done = simulate("hospitals", "--set", f"seed={seed}", "--json", "--out", f"r{seed}", folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert done.stderr == ""  # quiet when standard error is no terminal
+        summary = json.loads(done.stdout)
+        accuracies.append(summary["metrics"]["accuracy"])
+        assert len(summary["privacy"]) == 4
+        for row in summary["privacy"]:
+            assert 2.9 < row["epsilon"] <= 3.0
+            assert row["delta"] == 1e-3
+            assert (row["steps"], row["noise_source"], row["unit"]) == (40, "os", "record")
+    assert np.mean(accuracies) >= 0.95, accuracies
+
+
+def test_both_engines_end_with_the_same_model(tmp_path: Path) -> None:
+    settings = ["quickstart", "--set", "privacy.noise=seeded-unsafe", "--set", "rounds=3", "--json"]
+    summaries = {}
+    for engine in ("in-process", "flower"):
+        done = simulate(*settings, "--engine", engine, "--out", engine, folder=tmp_path)
+        assert done.returncode == 0, done.stderr
+        summaries[engine] = json.loads(done.stdout)
+    models = [safetensors.numpy.load_file(tmp_path / engine / "model.safetensors") for engine in summaries]
+    assert models[0].keys() == models[1].keys()
+    for name in models[0]:
+        assert np.abs(models[0][name] - models[1][name]).max() <= 1e-6, name
+    privacy = [
+        [{key: row[key] for key in ("silo", "epsilon", "steps", "noise_multiplier")} for row in summary["privacy"]]
+        for summary in summaries.values()
+    ]
+    assert privacy[0] == privacy[1]
+    leftovers = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
+    assert not [line for line in leftovers.splitlines() if "flower-superlink" in line or "raylet" in line]
+
+
+def test_a_failure_under_flower_is_one_line_with_the_servers_reason(tmp_path: Path, tiny_file: Path) -> None:
+    """One silo's ledger is a folder, so it cannot join; without it there are too few."""
+    (tmp_path / "r" / "ledgers" / "north.sqlite").mkdir(parents=True)
+    from fedmodel.config import read_scenario
+
+    scenario = read_scenario(str(tiny_file), ["federation.min_silos=3"])
+    config: dict[str, bool | float | int | str] = {
+        "scenario": scenario.model_dump_json(exclude_none=True),
+        "run-dir": str(tmp_path / "r"),
+        "device": "cpu",
+    }
+    with pytest.raises(flower_runtime.FedmodelError, match="2 silos are too few to begin"):
+        flower_runtime.run_under_flower(3, config, tmp_path / "r")
+
+
+@pytest.mark.parametrize("after", ["third round", "join"])
+def test_an_interrupt_ends_at_once_and_keeps_what_was_spent(after: str, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [str(FEDMODEL), "simulate", "hospitals", "--set", "rounds=5000", "--set", "privacy.epsilon=",
+         "--set", "privacy.noise_multiplier=50.0", "--out", "r"],
+        cwd=tmp_path, stderr=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )  # fmt: skip
+    metrics, ledgers = tmp_path / "r" / "metrics.jsonl", tmp_path / "r" / "ledgers"
+    awaited = metrics if after == "third round" else ledgers / "dune.sqlite"
+    deadline = time.monotonic() + 60
+    while not awaited.exists() or (awaited == metrics and metrics.read_bytes().count(b"\n") < 3):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGINT)
+    started = time.monotonic()
+    _, err = process.communicate(timeout=20)
+    assert time.monotonic() - started < 5
+    assert process.returncode == 130
+    assert "what was spent stands in" in err
+    assert "Traceback" not in err
+    rounds = [json.loads(line)["round"] for line in metrics.read_text().splitlines()] if metrics.exists() else []
+    assert rounds == list(range(1, len(rounds) + 1))
+    for silo in ("aurora", "borealis", "cascade", "dune"):
+        _, events = read_ledger(ledgers / f"{silo}.sqlite")
+        # Every finished round is charged, and at most the one that was cut short besides.
+        assert len(rounds) <= sum(event.steps for event in events) <= len(rounds) + 1
+    assert not (tmp_path / "r" / "summary.json").exists()
+
+
+def test_the_bundle_is_the_app_that_pyproject_declares(tmp_path: Path) -> None:
+    flower_runtime._write_bundle(tmp_path / "fedmodel-app")
+    ours = tomllib.loads((tmp_path / "fedmodel-app" / "pyproject.toml").read_text())
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    assert ours["tool"]["flwr"]["app"] == declared["tool"]["flwr"]["app"]
+    assert ours["project"]["version"] == declared["project"]["version"]
+
+
+def test_telemetry_is_off_in_every_process_started() -> None:
+    probe = (
+        "import scenarios.cli, os; print(os.environ['FLWR_TELEMETRY_ENABLED'], os.environ['FLWR_DISABLE_UPDATE_CHECK'])"
+    )
+    environment = {**os.environ, "FLWR_TELEMETRY_ENABLED": "1"}
+    done = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["0", "1"]
+
+
+def test_joining_a_run_imports_no_torch() -> None:
+    probe = "import sys, clients.client_app; print('torch' in sys.modules, 'opacus' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+def test_a_second_make_reinstalls_nothing(tmp_path: Path) -> None:
+    """`make -n install` prints what it would do; with a fresh stamp that is nothing."""
+    shutil.copy(ROOT / "Makefile", tmp_path)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    dry = ["make", "--no-print-directory", "-n", "install"]
+    before = subprocess.run(dry, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
+    assert "pip install" in before
+    (tmp_path / ".venv").mkdir()
+    (tmp_path / ".venv" / ".installed").touch()
+    assert "pip" not in subprocess.run(dry, cwd=tmp_path, capture_output=True, text=True, check=True).stdout

@@ -1,0 +1,263 @@
+"""The command as a user meets it: answers, one line for a mistake, nothing written, exit status."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from scipy.stats import norm
+
+from fedmodel.ledger import read_ledger
+from scenarios import cli, runner
+
+SUMMARY_KEYS = {
+    "scenario", "engine", "device", "rounds_completed", "clients", "parameters", "metrics", "privacy", "encryption",
+    "dropouts", "timing", "code_hash", "seed",
+}  # fmt: skip
+PRIVACY_KEYS = {
+    "silo", "unit", "epsilon", "delta", "accountant", "noise_multiplier", "max_grad_norm", "sample_rate", "steps",
+}  # fmt: skip
+
+
+class Run:
+    """Call the command in this process, and keep what it printed."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], folder: Path) -> None:
+        self._patch, self._capsys, self.folder = monkeypatch, capsys, folder
+        monkeypatch.chdir(folder)
+
+    def __call__(self, *arguments: str) -> int:
+        self._patch.setattr(sys, "argv", ["fedmodel", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+        self.out, self.err = self._capsys.readouterr()
+        code = ended.value.code
+        return code if isinstance(code, int) else 0
+
+    def json(self, *arguments: str) -> Any:
+        assert self(*arguments, "--json") == 0, self.err
+        return json.loads(self.out)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    return Run(monkeypatch, capsys, tmp_path)
+
+
+def test_a_run_leaves_the_promised_folder(run: Run, tiny_file: Path) -> None:
+    summary = run.json("simulate", str(tiny_file), "--out", "r")
+    folder = run.folder / "r"
+    assert set(summary) == SUMMARY_KEYS
+    assert json.loads((folder / "summary.json").read_text()) == summary
+    assert summary["rounds_completed"] == len((folder / "metrics.jsonl").read_text().splitlines()) == 2
+    assert {path.name for path in folder.iterdir()} == {
+        "summary.json", "metrics.jsonl", "model.safetensors", "ledgers", "scenario.toml", "server.log"
+    }  # fmt: skip
+    assert sorted(path.name for path in (folder / "ledgers").iterdir()) == [
+        "north.sqlite",
+        "south.sqlite",
+        "west.sqlite",
+    ]
+    assert set(summary["metrics"]) == {"accuracy", "recall", "precision", "f1", "auroc", "loss"}
+    assert [row["silo"] for row in summary["privacy"]] == ["north", "south", "west"]
+    assert all(set(row) >= PRIVACY_KEYS for row in summary["privacy"])
+    assert summary["encryption"] == {"secure_aggregation": "off", "threshold": None, "bits": 32}
+    assert summary["clients"] == 3
+    assert summary["parameters"] == 5
+    assert re.fullmatch("[0-9a-f]{64}", summary["code_hash"])
+    assert run.err == ""
+
+
+def test_the_resolved_scenario_repeats_the_run(run: Run, tiny_file: Path) -> None:
+    settings = ["--set", "privacy.noise=seeded-unsafe"]
+    run.json("simulate", str(tiny_file), *settings, "--out", "a")
+    run.json("simulate", "a/scenario.toml", "--out", "b")
+    assert (run.folder / "a/model.safetensors").read_bytes() == (run.folder / "b/model.safetensors").read_bytes()
+    run.json("simulate", "a/scenario.toml", "--set", "seed=6", "--out", "c")
+    assert (run.folder / "a/model.safetensors").read_bytes() != (run.folder / "c/model.safetensors").read_bytes()
+
+
+def test_one_seed_does_not_repeat_the_noise(run: Run, tiny_file: Path) -> None:
+    for name in "ab":
+        run.json("simulate", str(tiny_file), "--out", name)
+    assert (run.folder / "a/model.safetensors").read_bytes() != (run.folder / "b/model.safetensors").read_bytes()
+
+
+def test_each_epsilon_is_recomputed_from_the_ledger_by_a_closed_form(run: Run, tiny_file: Path) -> None:
+    """Independently of our accountant: Balle and Wang's closed form on the rows that the ledger holds."""
+    summary = run.json(
+        "simulate", str(tiny_file), "--out", "r", "--set", "privacy.sample_rate=1.0",
+        "--set", "privacy.noise_multiplier=", "--set", "privacy.epsilon=2.5",
+    )  # fmt: skip
+    for row in summary["privacy"]:
+        scope, events = read_ledger(run.folder / "r" / "ledgers" / f"{row['silo']}.sqlite")
+        assert [event.sample_rate for event in events] == [1.0, 1.0]
+        mu = math.sqrt(sum(event.steps / event.noise_multiplier**2 for event in events))
+        epsilon = row["epsilon"]
+        delta = norm.cdf(mu / 2 - epsilon / mu) - math.exp(epsilon) * norm.cdf(-mu / 2 - epsilon / mu)
+        assert delta <= scope.delta == 1e-3
+        assert delta == pytest.approx(1e-3, rel=1e-3)
+        assert 2.49 < epsilon <= 2.5
+
+
+def test_seeded_noise_is_said_in_table_summary_and_ledger(run: Run, tiny_file: Path) -> None:
+    assert run("simulate", str(tiny_file), "--out", "r", "--set", "privacy.noise=seeded-unsafe") == 0
+    assert "These epsilons protect nobody" in " ".join(run.out.split())
+    summary = json.loads((run.folder / "r/summary.json").read_text())
+    assert {row["noise_source"] for row in summary["privacy"]} == {"seeded-unsafe"}
+    assert {event.noise_source for event in read_ledger(run.folder / "r/ledgers/west.sqlite")[1]} == {"seeded-unsafe"}
+    assert run("simulate", str(tiny_file), "--out", "s") == 0
+    assert "protect nobody" not in " ".join(run.out.split())
+
+
+def test_the_table_fits_and_names_the_folder(run: Run, tiny_file: Path) -> None:
+    assert run("simulate", str(tiny_file), "--out", "r") == 0
+    for word in ("accuracy", "recall", "epsilon", "delta", "north", "south", "west", "2 rounds"):
+        assert word in run.out
+    assert f"Run folder: {run.folder / 'r'}" in run.out
+    assert max(len(line) for line in run.out.splitlines() if "Run folder" not in line) <= 80
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--set", "privacy.epsilonn=1"], "privacy.epsilonn is not a known key; did you mean 'epsilon'?"),
+        (["--set", "rounds='2'"], "rounds = '2' is not accepted"),
+        (["--set", "privacy.delta="], "privacy.delta is missing"),
+        (["--set", "privacy.noise_multiplier="], "exactly one of epsilon and noise_multiplier"),
+        (["--set", "privacy.delta=2.0"], "privacy.delta = 2.0 is not accepted"),
+        (["--set", "model.kind=mlpp"], "unknown model 'mlpp'; did you mean 'mlp'?"),
+        (["--set", "privacy.expected_batch_size=60"], "holds fewer records than a lot"),
+        (["--set", "privacy.delta=0.5"], "is not under one over the records of silo"),
+        (["--set", "model.kind=cnn"], "needs images"),
+        (["--set", "data.partition.min_records=80"], "cannot give 3 silos 80 each"),
+        (["--set", "data.reference_range="], "data.reference_range is missing"),
+        (["--engine", "flwr"], "Invalid value for '--engine'"),
+    ],
+)  # fmt: skip
+def test_bad_input_is_one_clear_line_and_nothing_written(
+    run: Run, tiny_file: Path, arguments: list[str], words: str
+) -> None:
+    assert run("simulate", str(tiny_file), "--out", "r", *arguments) == 2
+    assert words in run.err
+    assert "Traceback" not in run.err
+    assert run.out == ""
+    assert [path.name for path in run.folder.iterdir()] == ["tiny.toml"]
+    if "Usage" not in run.err:
+        assert run.err.count("\n") == 1
+
+
+def test_a_missing_file_is_named(run: Run) -> None:
+    assert run("simulate", "nowhere.toml") == 2
+    assert "nowhere.toml: no such file" in run.err
+
+
+def test_cuda_asked_for_and_absent(run: Run, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    assert run("simulate", str(tiny_file), "--device", "cuda", "--out", "r") == 2
+    assert "no CUDA device is available here" in run.err
+    assert not (run.folder / "r").exists()
+
+
+def test_a_run_never_writes_over_another(run: Run, tiny_file: Path) -> None:
+    run.json("simulate", str(tiny_file), "--out", "r")
+    before = (run.folder / "r/summary.json").read_bytes()
+    assert run("simulate", str(tiny_file), "--out", "r") == 2
+    assert "never writes over another" in run.err
+    assert (run.folder / "r/summary.json").read_bytes() == before
+
+
+def test_a_run_that_fails_says_why_and_where(run: Run, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def nothing(*_: object) -> None:
+        raise RuntimeError("patient Ada Lovelace")
+
+    monkeypatch.setattr("clients.silo.Silo.records", nothing)
+    assert run("simulate", str(tiny_file), "--out", "r") == 1
+    assert "0 silos are too few to begin" in run.err
+    assert "Ada" not in run.err + run.out
+    assert "Ada" in (run.folder / "r/logs/north.log").read_text()
+
+
+def test_dropouts_are_in_table_and_summary(run: Run, tiny_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from clients.silo import Silo
+
+    real = Silo.records
+
+    def west_fails(self: Silo) -> object:
+        if self.name == "west":
+            raise RuntimeError
+        return real(self)
+
+    monkeypatch.setattr(Silo, "records", west_fails)
+    assert run("simulate", str(tiny_file), "--out", "r") == 0
+    assert "west dropped out of 2 rounds: internal" in run.out
+    summary = json.loads((run.folder / "r/summary.json").read_text())
+    assert summary["dropouts"] == [{"silo": "west", "code": "internal", "rounds": 2}]
+    assert summary["privacy"][2]["epsilon"] == 0.0
+
+
+def test_scenarios_are_listed_and_each_passes_its_checks(run: Run) -> None:
+    listed = run.json("scenarios")
+    assert set(listed) >= {"hospitals", "quickstart", "digits"}
+    assert run("scenarios") == 0
+    for name, summary in listed.items():
+        assert name in run.out
+        assert summary in run.out  # a line each, unbroken at 80 columns
+
+
+def test_budget_epsilon_and_calibrate(run: Run) -> None:
+    plan = ["--sample-rate", "1", "--steps", "50", "--delta", "1e-5"]
+    answer = run.json("budget", "epsilon", "--noise-multiplier", "8", *plan)
+    assert round(answer["epsilon"], 3) == 3.797
+    answer = run.json("budget", "calibrate", "--epsilon", "3.797", *plan)
+    assert answer["noise_multiplier"] == pytest.approx(8.0, abs=2e-3)
+    assert run("budget", "epsilon", "--noise-multiplier", "8", *plan) == 0
+    assert run.out == "epsilon 3.7965\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (
+            ["epsilon", "--noise-multiplier", "0", "--sample-rate", "1", "--steps", "1", "--delta", "1e-5"],
+            "noise_multiplier",
+        ),
+        (
+            ["epsilon", "--noise-multiplier", "1", "--sample-rate", "2", "--steps", "1", "--delta", "1e-5"],
+            "sample_rate",
+        ),
+        (["epsilon", "--noise-multiplier", "1", "--sample-rate", "1", "--steps", "1", "--delta", "1"], "delta"),
+        (["epsilon", "--noise-multiplier", "1", "--sample-rate", "1", "--steps", "0", "--delta", "1e-5"], "--steps"),
+        (["calibrate", "--epsilon", "-1", "--sample-rate", "1", "--steps", "1", "--delta", "1e-5"], "epsilon"),
+        (["calibrate", "--epsilon", "x", "--sample-rate", "1", "--steps", "1", "--delta", "1e-5"], "--epsilon"),
+    ],
+)
+def test_budget_refuses_what_is_out_of_range(run: Run, arguments: list[str], words: str) -> None:
+    assert run("budget", *arguments) == 2
+    assert words in run.err
+    assert run.out == ""
+
+
+def test_the_code_hash_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    assert runner.code_hash() == runner.code_hash()
+    package = tmp_path / "otherpackage"
+    package.mkdir()
+    (package / "__init__.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(runner, "PACKAGES", ("otherpackage",))
+    first = runner.code_hash()
+    (package / "__init__.py").write_text("x = 2\n")
+    assert runner.code_hash() != first
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("name", ["hospitals", "digits"])
+def test_scenarios_train_on_a_gpu(run: Run, name: str) -> None:
+    summary = run.json("simulate", name, "--device", "cuda", "--out", "r")
+    assert summary["device"] == "cuda"
+    assert summary["metrics"]["accuracy"] > 0.8

@@ -1,0 +1,151 @@
+"""A silo charges before it trains, lets nothing but a code out when it fails, and answers only what it should."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from flwr.app import Message, RecordDict
+
+from clients import training
+from clients.silo import Silo
+from fedmodel import wire
+from fedmodel.config import Scenario
+from fedmodel.data import Records, data_shape, silo_records
+from fedmodel.ledger import read_ledger
+from fedmodel.models import build_model
+from fedmodel.vectors import flatten
+from tests.fakes import FaultyGrid
+
+PATIENT = "Ada Lovelace, born 1815-12-10"
+
+
+def ask(grid: FaultyGrid, content: RecordDict, kind: str, node: int = 2) -> Message:
+    message = grid.create_message(content, kind, node, "1")
+    (reply,) = grid.send_and_receive([message])
+    return reply
+
+
+def model(scenario: Scenario) -> np.ndarray:
+    return flatten(build_model(scenario.model, data_shape(scenario.data), seed=1))
+
+
+def joined(scenario: Scenario, tmp_path: Path) -> FaultyGrid:
+    grid = FaultyGrid(scenario, tmp_path)
+    assert not ask(grid, wire.join_request(), wire.JOIN).has_error()
+    return grid
+
+
+def test_join_reserves_the_whole_plan_and_says_so(tiny: Scenario, tmp_path: Path) -> None:
+    grid = FaultyGrid(tiny, tmp_path)
+    answer = wire.read_join_reply(ask(grid, wire.join_request(), wire.JOIN, node=3))
+    assert answer.silo == "south"
+    assert (answer.plan.steps, answer.plan.noise_multiplier, answer.plan.denominator) == (4, 2.0, 10)
+    # Asked again, it answers the same and reserves nothing more.
+    assert wire.read_join_reply(ask(grid, wire.join_request(), wire.JOIN, node=3)) == answer
+
+
+def test_training_charges_the_ledger_before_it_reads_records(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = joined(tiny, tmp_path)
+    seen: list[int] = []
+
+    def records(silo: Silo) -> Records:
+        seen.append(sum(event.steps for event in read_ledger(tmp_path / "ledgers" / "north.sqlite")[1]))
+        return silo_records(silo.scenario, silo.name)
+
+    monkeypatch.setattr(Silo, "records", records)
+    reply = ask(grid, wire.train_request(wire.TrainRequest(1, model(tiny))), wire.TRAIN)
+    assert seen == [2]
+    assert wire.read_train_reply(reply).charged.steps == 2
+
+
+def test_a_round_that_fails_after_its_charge_stays_charged(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = joined(tiny, tmp_path)
+
+    def fails(*_: object) -> None:
+        raise RuntimeError(PATIENT)
+
+    monkeypatch.setattr(training, "train_round", fails)
+    reply = ask(grid, wire.train_request(wire.TrainRequest(1, model(tiny))), wire.TRAIN)
+    assert wire.refusal_code(reply.error) == "internal"
+    assert sum(event.steps for event in read_ledger(tmp_path / "ledgers" / "north.sqlite")[1]) == 2
+
+
+@pytest.mark.parametrize("stage", ["join", "train"])
+def test_a_patients_name_in_an_exception_stays_at_the_silo(
+    stage: str,
+    tiny: Scenario,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    grid = joined(tiny, tmp_path) if stage == "train" else FaultyGrid(tiny, tmp_path)
+
+    def fails(_: Silo) -> Records:
+        raise ValueError(f"cannot parse row 17: {PATIENT}")
+
+    monkeypatch.setattr(Silo, "records", fails)
+    request = wire.join_request() if stage == "join" else wire.train_request(wire.TrainRequest(1, model(tiny)))
+    reply = ask(grid, request, wire.JOIN if stage == "join" else wire.TRAIN)
+
+    assert wire.refusal_code(reply.error) == "internal"
+    everything = repr(reply) + caplog.text + "".join(capfd.readouterr())
+    assert "Ada" not in everything
+    assert "row 17" not in everything
+    assert "Traceback" not in everything
+    assert PATIENT in (tmp_path / "logs" / "north.log").read_text(encoding="utf-8")
+
+
+def test_the_log_is_the_silos_own(tiny: Scenario, tmp_path: Path) -> None:
+    grid = FaultyGrid(tiny, tmp_path)
+    ask(grid, wire.train_request(wire.TrainRequest(1, model(tiny))), wire.TRAIN)
+    assert [path.name for path in (tmp_path / "logs").iterdir()] == ["north.log"]
+
+
+@pytest.mark.parametrize(
+    ("request_", "kind", "code"),
+    [
+        (wire.train_request(wire.TrainRequest(1, np.zeros(5, dtype=np.float32))), wire.TRAIN, "ledger-failed"),
+        (RecordDict(), wire.JOIN, "protocol-violated"),
+    ],
+)
+def test_a_silo_that_has_not_joined_refuses(
+    request_: RecordDict, kind: str, code: str, tiny: Scenario, tmp_path: Path
+) -> None:
+    reply = ask(FaultyGrid(tiny, tmp_path), request_, kind)
+    assert wire.refusal_code(reply.error) == code
+
+
+def test_a_round_past_the_plan_is_refused(tiny: Scenario, tmp_path: Path) -> None:
+    grid = joined(tiny, tmp_path)
+    reply = ask(grid, wire.train_request(wire.TrainRequest(3, model(tiny))), wire.TRAIN)
+    assert wire.refusal_code(reply.error) == "protocol-violated"
+    for code in (None, None, "budget-exceeded"):  # the same round again and again ends with the plan
+        reply = ask(grid, wire.train_request(wire.TrainRequest(1, model(tiny))), wire.TRAIN)
+        assert (wire.refusal_code(reply.error) if reply.has_error() else None) == code
+    assert sum(event.steps for event in read_ledger(tmp_path / "ledgers" / "north.sqlite")[1]) == 4
+
+
+def test_a_model_that_does_not_fit_is_refused(tiny: Scenario, tmp_path: Path) -> None:
+    grid = joined(tiny, tmp_path)
+    reply = ask(grid, wire.train_request(wire.TrainRequest(1, np.zeros(3, dtype=np.float32))), wire.TRAIN)
+    assert wire.refusal_code(reply.error) == "protocol-violated"
+
+
+def test_a_silo_with_fewer_records_than_a_lot_does_not_join(tiny: Scenario, tmp_path: Path) -> None:
+    many = tiny.model_copy(update={"privacy": tiny.privacy.model_copy(update={"expected_batch_size": 1000})})
+    reply = ask(FaultyGrid(many, tmp_path), wire.join_request(), wire.JOIN)
+    assert wire.refusal_code(reply.error) == "data-refused"
+    assert "fewer records than" in (tmp_path / "logs" / "north.log").read_text(encoding="utf-8")
+
+
+def test_a_node_without_configuration_refuses(tiny: Scenario, tmp_path: Path) -> None:
+    grid = FaultyGrid(tiny, tmp_path)
+    grid._contexts[2].run_config = {}
+    assert wire.refusal_code(ask(grid, wire.join_request(), wire.JOIN).error) == "config-refused"

@@ -1,0 +1,156 @@
+"""Rounds over the real apps with faulty replies: dropouts by code, deadlines of our own, and a closed failure."""
+
+from __future__ import annotations
+
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Error, Message
+
+from fedmodel import wire
+from fedmodel.config import Scenario, read_scenario
+from fedmodel.errors import DropoutError, ProtocolError
+from fedmodel.ledger import read_ledger
+from server.rounds import join, train_round
+from server.server_app import run_federation
+from tests.fakes import Fault, FaultyGrid
+from tests.test_client_app import model
+
+CPU = torch.device("cpu")
+NODE = {"north": 2, "south": 3, "west": 4}
+
+
+def without(*silos: str, only: str = wire.TRAIN) -> Fault:
+    """Replies of these silos to this kind of message never come."""
+    gone = {NODE[silo] for silo in silos}
+    return lambda node, reply: None if node in gone and reply.metadata.message_type == only else reply
+
+
+def quick(scenario: Scenario) -> Scenario:
+    federation = scenario.federation.model_copy(update={"round_timeout_s": 0.3})
+    return scenario.model_copy(update={"federation": federation})
+
+
+def lines(run_dir: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_late_silo_is_left_behind_at_the_deadline(tiny: Scenario, tmp_path: Path) -> None:
+    started = time.monotonic()
+    run_federation(FaultyGrid(quick(tiny), tmp_path, without("south")), quick(tiny), tmp_path, CPU)
+    assert time.monotonic() - started < 30
+    assert [line["dropouts"] for line in lines(tmp_path)] == [{"south": "late"}] * 2
+    # What it released cannot be taken back: it stays charged.
+    assert sum(event.steps for event in read_ledger(tmp_path / "ledgers" / "south.sqlite")[1]) == 4
+
+
+def test_too_few_answers_fail_the_round_and_leave_no_model(tiny: Scenario, tmp_path: Path) -> None:
+    with pytest.raises(DropoutError, match=r"1 silos are too few to finish round 1.*south \(late\), west \(late\)"):
+        run_federation(FaultyGrid(quick(tiny), tmp_path, without("south", "west")), quick(tiny), tmp_path, CPU)
+    assert not (tmp_path / "model.safetensors").exists()
+    assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_a_silo_that_never_joins_is_a_dropout_of_every_round(tiny: Scenario, tmp_path: Path) -> None:
+    run_federation(FaultyGrid(quick(tiny), tmp_path, without("west", only=wire.JOIN)), quick(tiny), tmp_path, CPU)
+    assert [line["dropouts"] for line in lines(tmp_path)] == [{"west": "late"}] * 2
+    assert [line["cohort"] for line in lines(tmp_path)] == [["north", "south"]] * 2
+
+
+def test_too_few_members_do_not_begin(tiny: Scenario, tmp_path: Path) -> None:
+    with pytest.raises(DropoutError, match="too few to begin"):
+        join(FaultyGrid(quick(tiny), tmp_path, without("north", "west", only=wire.JOIN)), quick(tiny).federation)
+
+
+def test_text_from_a_crashed_client_is_nowhere_on_the_servers_side(
+    tiny: Scenario, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def crash(node: int, reply: Message) -> Message:
+        if node == NODE["west"] and reply.metadata.message_type == wire.TRAIN:
+            reply.__dict__.update(_content=None, _error=Error(8, "ClientApp crashed on patient Ada Lovelace"))
+        return reply
+
+    run_federation(FaultyGrid(tiny, tmp_path, crash), tiny, tmp_path, CPU)
+    assert [line["dropouts"] for line in lines(tmp_path)] == [{"west": "lost"}] * 2
+    written = "".join(path.read_bytes().decode("latin-1") for path in tmp_path.rglob("*") if path.is_file())
+    assert "Ada" not in written + caplog.text
+
+
+def _spoil(kind: str) -> Fault:
+    def fault(node: int, reply: Message) -> Message:
+        if node != NODE["west"] or reply.metadata.message_type != wire.TRAIN:
+            return reply
+        answer = wire.read_train_reply(reply)
+        update = answer.update_P
+        number = answer.round_number
+        if kind == "nan":
+            update = np.full_like(update, np.nan)
+        elif kind == "short":
+            update = update[:-1]
+        else:
+            number += 1
+        reply.content = wire.train_reply(wire.TrainReply(number, answer.charged, update))
+        return reply
+
+    return fault
+
+
+@pytest.mark.parametrize("kind", ["nan", "short", "other round"])
+def test_a_spoiled_update_drops_its_silo_and_nothing_else(kind: str, tiny: Scenario, tmp_path: Path) -> None:
+    run_federation(FaultyGrid(tiny, tmp_path, _spoil(kind)), tiny, tmp_path, CPU)
+    assert [line["dropouts"] for line in lines(tmp_path)] == [{"west": "protocol-violated"}] * 2
+
+
+def test_two_nodes_with_one_name_are_refused(tiny: Scenario, tmp_path: Path) -> None:
+    def impostor(_: int, reply: Message) -> Message:
+        plan = wire.read_join_reply(reply).plan
+        reply.content = wire.join_reply(wire.JoinReply("north", plan))
+        return reply
+
+    with pytest.raises(ProtocolError, match="'north', a name that is taken"):
+        join(FaultyGrid(tiny, tmp_path, impostor), tiny.federation)
+
+
+def test_the_average_of_the_replies_is_what_is_applied(tiny: Scenario, tmp_path: Path) -> None:
+    grid = FaultyGrid(tiny, tmp_path)
+    members, absent = join(grid, tiny.federation)
+    assert absent == {}
+    request = wire.TrainRequest(1, model(tiny))
+    result = train_round(grid, tiny.federation, members, ["north", "west"], request)
+    updates = [
+        wire.read_train_reply(reply).update_P for reply in grid.seen if reply.metadata.message_type == wire.TRAIN
+    ]
+    assert len(updates) == 2
+    assert np.allclose(result.update_P, np.mean(updates, axis=0), atol=1e-6)
+
+
+def test_only_the_cohort_trains_and_is_charged(tiny_file: Path, tmp_path: Path) -> None:
+    scenario = read_scenario(str(tiny_file), ["federation.cohort=2"])
+    run_federation(FaultyGrid(scenario, tmp_path), scenario, tmp_path, CPU)
+    rounds: dict[str, int] = dict.fromkeys(NODE, 0)
+    for line in lines(tmp_path):
+        assert isinstance(line["cohort"], list)
+        for silo in line["cohort"]:
+            rounds[silo] += 1
+    for silo, count in rounds.items():
+        charged = read_ledger(tmp_path / "ledgers" / f"{silo}.sqlite")[1]
+        assert len(charged) == count
+    assert sum(rounds.values()) == 4
+
+
+def test_training_stops_below_the_loss_threshold(tiny_file: Path, tmp_path: Path) -> None:
+    scenario = read_scenario(str(tiny_file), ["stop_below_loss=100.0"])
+    run_federation(FaultyGrid(scenario, tmp_path), scenario, tmp_path, CPU)
+    assert len(lines(tmp_path)) == 1
+    assert sum(event.steps for event in read_ledger(tmp_path / "ledgers" / "north.sqlite")[1]) == 2
+
+
+def test_a_diverged_model_is_a_clear_failure(tiny_file: Path, tmp_path: Path) -> None:
+    settings = ["training.learning_rate=1e6", "privacy.max_grad_norm=1e9", "privacy.noise_multiplier=1e6", "rounds=40"]
+    scenario = read_scenario(str(tiny_file), [*settings, "training.loss=mse", "training.local_steps=50"])
+    with pytest.raises(ProtocolError, match="diverged|NaN or infinity|too few"):
+        run_federation(FaultyGrid(scenario, tmp_path), scenario, tmp_path, CPU)

@@ -1,0 +1,154 @@
+"""What a silo sends is what the event says: so many steps, from the named source, as a difference."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import RecordDict
+
+from clients import training
+from clients.silo import Silo
+from clients.training import train_round
+from fedmodel.config import Scenario, read_scenario
+from fedmodel.data import data_shape
+from fedmodel.dp_sgd import DpSgd
+from fedmodel.errors import PrivacyError
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.models import build_model
+from fedmodel.vectors import flatten
+from fedmodel.wire import TrainRequest
+
+EVENT = DpSgdEvent(2.0, 1.0, 0.5, 2, denominator=10)
+
+
+def silo(scenario: Scenario, tmp_path: Path) -> Silo:
+    return Silo("north", scenario, "1", "cpu", tmp_path)
+
+
+def request(scenario: Scenario, round_number: int = 1, seed: int = 1) -> TrainRequest:
+    return TrainRequest(round_number, flatten(build_model(scenario.model, data_shape(scenario.data), seed)))
+
+
+def test_the_update_is_a_difference_from_the_model_received(tiny: Scenario, tmp_path: Path) -> None:
+    """With a vanishing learning rate the difference vanishes, whatever the model was."""
+    slow = tiny.model_copy(update={"training": tiny.training.model_copy(update={"learning_rate": 1e-12})})
+    update = train_round(silo(slow, tmp_path), EVENT, request(slow), RecordDict())
+    assert np.abs(request(slow).model_P).max() > 0.01
+    assert np.abs(update).max() < 1e-6
+
+
+def test_exactly_the_charged_steps_are_taken_at_the_charged_figures(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+    figures: list[tuple[float, float, int]] = []
+    real = DpSgd.step
+
+    def counted(self: DpSgd, *arguments: object) -> None:
+        inner = self._optimizer
+        figures.append((inner.noise_multiplier, inner.max_grad_norm, inner.expected_batch_size))
+        steps.append(len(arguments[2]))  # type: ignore[arg-type]
+        real(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(DpSgd, "step", counted)
+    event = replace(EVENT, steps=17, noise_multiplier=1.25, max_grad_norm=0.75, denominator=11)
+    train_round(silo(tiny, tmp_path), event, request(tiny), RecordDict())
+    assert len(steps) == 17
+    assert set(figures) == {(1.25, 0.75, 11)}
+    assert len(set(steps)) > 1  # Poisson lots, not fixed ones
+
+
+def test_noise_from_the_operating_system_differs_between_equal_runs(tiny: Scenario, tmp_path: Path) -> None:
+    first, second = (train_round(silo(tiny, tmp_path), EVENT, request(tiny), RecordDict()) for _ in range(2))
+    assert not np.allclose(first, second)
+
+
+def test_seeded_noise_repeats_by_silo_and_round(tiny: Scenario, tmp_path: Path) -> None:
+    event = replace(EVENT, noise_source="seeded-unsafe")
+
+    def update(name: str, round_number: int) -> np.ndarray:
+        acting = replace(silo(tiny, tmp_path), name=name)
+        return train_round(acting, event, request(tiny, round_number), RecordDict())
+
+    assert np.array_equal(update("north", 1), update("north", 1))
+    assert not np.allclose(update("north", 1), update("north", 2))
+    assert not np.allclose(update("north", 1), update("south", 1))
+
+
+def test_the_event_decides_the_noise_source_not_the_scenario(tiny_file: Path, tmp_path: Path) -> None:
+    """What the ledger says was done is what is done, even where the scenario would have it otherwise."""
+    unsafe = read_scenario(str(tiny_file), ["privacy.noise=seeded-unsafe"])
+    first, second = (train_round(silo(unsafe, tmp_path), EVENT, request(unsafe), RecordDict()) for _ in range(2))
+    assert not np.allclose(first, second)
+
+
+def test_training_runs_the_preflight(tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuses(*_: object) -> None:
+        raise PrivacyError("measured")
+
+    training._preflight_once.cache_clear()
+    monkeypatch.setattr(training, "preflight", refuses)
+    with pytest.raises(PrivacyError, match="measured"):
+        train_round(silo(tiny, tmp_path), EVENT, request(tiny), RecordDict())
+    training._preflight_once.cache_clear()
+
+
+def test_training_leaves_torchs_global_generator_alone(tiny: Scenario, tmp_path: Path) -> None:
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    train_round(silo(tiny, tmp_path), EVENT, request(tiny), RecordDict())
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adagrad"])
+def test_optimizer_state_crosses_rounds_only_when_asked(optimizer: str, tiny_file: Path, tmp_path: Path) -> None:
+    settings = [f"training.optimizer={optimizer}"] + (["training.momentum=0.9"] if optimizer == "sgd" else [])
+    event = replace(EVENT, noise_source="seeded-unsafe")
+
+    def second_round(keep: bool) -> tuple[np.ndarray, RecordDict]:
+        scenario = read_scenario(str(tiny_file), [*settings, f"training.keep_optimizer_state={str(keep).lower()}"])
+        state = RecordDict()
+        train_round(silo(scenario, tmp_path), event, request(scenario, 1), state)
+        return train_round(silo(scenario, tmp_path), event, request(scenario, 2), state), state
+
+    kept, kept_state = second_round(keep=True)
+    fresh, fresh_state = second_round(keep=False)
+    assert list(fresh_state) == []
+    assert list(kept_state) == ["fedmodel.optimizer"]
+    assert not np.allclose(kept, fresh)
+
+
+@pytest.mark.parametrize("optimizer", ["sgd", "adam", "adagrad"])
+def test_kept_state_is_as_if_never_interrupted(optimizer: str, tiny_file: Path, tmp_path: Path) -> None:
+    """Two rounds of n steps with kept state are one of 2n, when both see the same lots and noise."""
+    settings = [f"training.optimizer={optimizer}", "training.keep_optimizer_state=true"]
+    settings += ["training.momentum=0.9"] if optimizer == "sgd" else []
+    scenario = read_scenario(str(tiny_file), settings)
+    acting, state = silo(scenario, tmp_path), RecordDict()
+
+    class Zero(training.SeededNoise):
+        def lot(self, records: int, sample_rate: float) -> np.ndarray:
+            return np.arange(records)
+
+        def gaussian(self, size: int, std: float, device: torch.device) -> torch.Tensor:
+            return torch.zeros(size, dtype=torch.float64)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_noise", lambda *_: Zero(0))
+        begin = request(scenario)
+        first = train_round(acting, EVENT, begin, state)
+        second = train_round(acting, EVENT, TrainRequest(2, begin.model_P + first), state)
+        whole = train_round(acting, replace(EVENT, steps=4), begin, RecordDict())
+    assert np.allclose(first + second, whole, atol=1e-5)
+
+
+@pytest.mark.gpu
+def test_a_gpu_trains_to_the_same_update(tiny: Scenario, tmp_path: Path) -> None:
+    event = replace(EVENT, noise_source="seeded-unsafe")
+    on_cpu = train_round(silo(tiny, tmp_path), event, request(tiny), RecordDict())
+    on_gpu = train_round(replace(silo(tiny, tmp_path), device="cuda"), event, request(tiny), RecordDict())
+    assert np.allclose(on_cpu, on_gpu, atol=1e-5)
