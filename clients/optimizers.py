@@ -1,7 +1,7 @@
 """The inner optimisers, and how their state crosses rounds when a scenario says that it may.
 
-By default every round starts with a fresh optimiser. State that is kept is made of noised gradients alone, so keeping it
-costs no privacy; it waits in the silo's Flower context, in memory, and a silo that restarts begins afresh.
+By default every round starts with a fresh optimiser. State that is kept is made of noised gradients alone, so keeping
+it costs no privacy; it waits in the silo's Flower context, in memory, and a silo that restarts begins afresh.
 
 Shapes: P parameters.
 """

@@ -1,7 +1,7 @@
 """Which silo this process acts for, and where its own things are.
 
-In a simulation the run's configuration says all of it: the scenario, the run's folder, and by the node's partition number
-which of the scenario's silos this is. A silo's ledger and log lie under the run's folder, a file each.
+In a simulation the run's configuration says all of it: the scenario, the run's folder, and by the node's partition
+number which of the scenario's silos this is. A silo's ledger and log lie under the run's folder, a file each.
 """
 
 from __future__ import annotations

@@ -96,7 +96,7 @@ def _pipeline(
 
 @lru_cache(maxsize=64)
 def _preflight_once(scenario_json: str, event: DpSgdEvent, device: torch.device) -> None:
-    """Measure the pipeline's sensitivity, once a process: it depends on scenario, event and device, not on the round."""
+    """Measure the pipeline's sensitivity, once a process: neither round nor records change it."""
     scenario = scenario_from_json(scenario_json)
     _, _, sgd = _pipeline(scenario, event, OsNoise(), device)
     preflight(sgd, data_shape(scenario.data))

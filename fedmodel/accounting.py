@@ -1,8 +1,8 @@
 """From events to (epsilon, delta), and from a target back to a noise multiplier.
 
-Guarantee: `epsilon` returns an upper bound on the epsilon of running the given events on one data set, at the given delta,
-when neighbours differ by adding or removing one record. It composes privacy loss distributions (Koskela et al. 2020;
-Doroshenko et al. 2022) that are discretised pessimistically, so a coarser grid only raises the answer.
+Guarantee: `epsilon` returns an upper bound on the epsilon of running the given events on one data set, at the given
+delta, when neighbours differ by adding or removing one record. It composes privacy loss distributions (Koskela et al.
+2020; Doroshenko et al. 2022) that are discretised pessimistically, so a coarser grid only raises the answer.
 
 What it does NOT cover: events that are chosen by looking at earlier releases (adaptive choice of the mechanisms
 themselves, as opposed to their inputs), replace-one neighbours, groups of records, several records of one person.

@@ -3,11 +3,11 @@
 Features are scaled by reference ranges that the scenario declares. No mean, deviation, minimum or count of records is
 ever used: such a statistic would be a release about patients that nobody paid for.
 
-Order of operations, all from the scenario's seed: load, hold out the server's test part, deal the rest to silos. Held-out
-records are never seen by a silo.
+Order of operations, all from the scenario's seed: load, hold out the server's test part, deal the rest to silos.
+Held-out records are never seen by a silo.
 
-Does NOT protect anything: records are plaintext in this process. In a simulation one process holds every silo's records;
-a deployed silo holds only its own.
+Does NOT protect anything: records are plaintext in this process. In a simulation one process holds every silo's
+records; a deployed silo holds only its own.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def scale(x_NF: NDArray[np.float64], config: DataConfig) -> NDArray[np.float32]:
             " declares, never by statistics of the records"
         )
     scaled_NF = (x_NF - (low_F + high_F) / 2) / ((high_F - low_F) / 2)
-    return np.clip(scaled_NF, -config.feature_bound, config.feature_bound).astype(np.float32)
+    bounded_NF: NDArray[np.float32] = np.clip(scaled_NF, -config.feature_bound, config.feature_bound).astype(np.float32)
+    return bounded_NF
 
 
 def silo_records(scenario: Scenario, silo: str) -> Records:

@@ -1,4 +1,6 @@
-"""One step of DP-SGD: per-record gradients, a clip, a sum, noise, a public denominator (Abadi et al. 2016, algorithm 1).
+"""One step of DP-SGD: per-record gradients, a clip, a sum, noise, a public denominator.
+
+After Abadi et al. 2016, algorithm 1.
 
 Guarantee, for one call of `DpSgd.step` on a lot: the gradient handed to the optimiser is
 
@@ -15,8 +17,8 @@ where adding or removing one record moves the sum by at most C in L2 (to float32
 | an exception, or a stop, in mid-lot         | the pending sum is discarded before the next lot begins              |
 | a trainable parameter gets no gradient      | `PrivacyError`: part of the model would be released without noise    |
 
-Per-record gradients and the clip are Opacus's `GradSampleModule` and `DPOptimizer`; noise is `fedmodel.noise`'s. Ghost and
-adaptive clipping are not used: in Opacus 1.6 ghost clipping bounds nothing for losses of shape (B, 1), and adaptive
+Per-record gradients and the clip are Opacus's `GradSampleModule` and `DPOptimizer`; noise is `fedmodel.noise`'s. Ghost
+and adaptive clipping are not used: in Opacus 1.6 ghost clipping bounds nothing for losses of shape (B, 1), and adaptive
 ghost clipping does not clip at all.
 
 Shapes: B batch, F features, P parameters, N records.
@@ -91,7 +93,8 @@ class DpSgd:
     @property
     def parameters(self) -> list[nn.Parameter]:
         """The parameters that are clipped, noised and updated."""
-        return self._optimizer.params
+        parameters: list[nn.Parameter] = self._optimizer.params
+        return parameters
 
     def step(self, x_NF: Tensor, y_N: Tensor, lot: NDArray[np.intp]) -> None:
         """Take one noised step on the lot.
@@ -119,7 +122,7 @@ class DpSgd:
         """Leave the lot's clipped sum in each parameter's `summed_grad`, nothing older in it."""
         self._discard()
         for chunk in _chunks(torch.from_numpy(lot).to(y_N.device), self._max_physical_batch):
-            loss_sum(self._loss, self._per_record(x_NF[chunk]), y_N[chunk]).backward()
+            torch.autograd.backward(loss_sum(self._loss, self._per_record(x_NF[chunk]), y_N[chunk]))
             self._optimizer.clip_and_accumulate()
             for parameter in self.parameters:
                 parameter.grad_sample = None  # type: ignore[attr-defined]
@@ -134,7 +137,8 @@ class DpSgd:
             parameter.grad = None
             parameter.grad_sample = None  # type: ignore[attr-defined]
             parameter.summed_grad = None  # type: ignore[attr-defined]
-            parameter._forward_counter = 0  # type: ignore[attr-defined]  # noqa: SLF001 - Opacus counts open forwards here
+            # Opacus counts a parameter's open forward passes here.
+            parameter._forward_counter = 0  # type: ignore[attr-defined]  # noqa: SLF001
         for module in self.module.modules():
             for attribute in ("activations", "max_batch_len"):
                 if hasattr(module, attribute):
@@ -168,7 +172,7 @@ class _GuardedOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no t
         sizes = [parameter.numel() for parameter in self.params]
         device = self.params[0].device
         noise_P = self._noise.gaussian(sum(sizes), self.noise_multiplier * self.max_grad_norm, device)
-        for parameter, part in zip(self.params, noise_P.split(sizes), strict=True):
+        for parameter, part in zip(self.params, torch.split(noise_P, sizes), strict=True):
             noised = parameter.summed_grad.double() + part.view_as(parameter)
             # Rounding to float32 comes after the noise: see fedmodel.noise on floating-point attacks.
             parameter.grad = noised.to(parameter.dtype) / self.expected_batch_size
@@ -178,4 +182,4 @@ class _GuardedOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no t
 def _chunks(index_L: Tensor, size: int) -> Iterator[Tensor]:
     """Cut a lot into physical batches; an empty lot has none."""
     if len(index_L):
-        yield from index_L.split(size)
+        yield from torch.split(index_L, size)

@@ -7,7 +7,8 @@ The rows hold events, never an epsilon: epsilon is derived by replay (`fedmodel.
     charge    once a round, BEFORE any record is read for training: what the round will do
 
 Guarantee: when `charge` returns, the entry is on disk (`synchronous=FULL`), so a crash after it can lose a release but
-never the record of one. A round that fails after its charge stays charged. A run's charges never exceed its reservation.
+never the record of one. A round that fails after its charge stays charged. A run's charges never
+exceed its reservation.
 
 Does NOT protect against whoever can write the file: entries are neither signed nor chained.
 """
@@ -132,7 +133,8 @@ class Ledger:
             taken = sum(event_from_json(body).steps for body in self._bodies("charge", run))
             if taken + steps > plan.steps:
                 raise PrivacyBudgetExceeded(
-                    f"round {round_number} asks for {steps} steps; run {run} has taken {taken} of the {plan.steps} planned"
+                    f"round {round_number} asks for {steps} steps;"
+                    f" run {run} has taken {taken} of the {plan.steps} planned"
                 )
             event = replace(plan, steps=steps)
             self._append("charge", run, round_number, event_to_json(event))

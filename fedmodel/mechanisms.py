@@ -1,7 +1,7 @@
 """What was done to records, as events that a ledger keeps and an accountant reads.
 
-The event is the durable truth: epsilon is derived from it, so that a better accountant can read an old ledger again. The
-parser knows a closed list of mechanisms and refuses every other; it never imports what a file tells it to.
+The event is the durable truth: epsilon is derived from it, so that a better accountant can read an old ledger again.
+The parser knows a closed list of mechanisms and refuses every other; it never imports what a file tells it to.
 """
 
 from __future__ import annotations
@@ -19,7 +19,9 @@ NoiseSourceName = Literal["os", "seeded-unsafe"]
 
 @dataclass(frozen=True)
 class DpSgdEvent:
-    """Some steps of DP-SGD: Poisson lots, per-record clipping, Gaussian noise on the sum (Abadi et al. 2016, section 3).
+    """Some steps of DP-SGD: Poisson lots, per-record clipping, Gaussian noise on the sum.
+
+    After Abadi et al. 2016, section 3.
 
     Attributes:
         noise_multiplier: Standard deviation of the noise over `max_grad_norm`, on the sum of clipped gradients.

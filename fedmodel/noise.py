@@ -2,14 +2,14 @@
 
 Both are secrets. Whoever can predict the noise subtracts it; whoever knows the lot loses amplification by sampling.
 
-`OsNoise` draws every bit from the operating system's CSPRNG. Gaussians are Box-Muller in float64 on 53-bit uniforms, and
-each value is half the sum of four, so that recovering the uniforms behind a value by enumeration is infeasible (Holohan
-and Braghin 2021, section 5.1, n = 2); the noised sum is then rounded to float32, which discards 29 of the 53 bits that
-floating-point attacks read (Mironov 2012). Its tail ends beyond 8.5 standard deviations of each of the four, a
-probability of 2e-17 a draw, which is negligible against any delta in use and is not accounted for.
+`OsNoise` draws every bit from the operating system's CSPRNG. Gaussians are Box-Muller in float64 on 53-bit uniforms,
+and each value is half the sum of four, so that recovering the uniforms behind a value by enumeration is infeasible
+(Holohan and Braghin 2021, section 5.1, n = 2); the noised sum is then rounded to float32, which discards 29 of the 53
+bits that floating-point attacks read (Mironov 2012). Its tail ends beyond 8.5 standard deviations of each of the four,
+a probability of 2e-17 a draw, which is negligible against any delta in use and is not accounted for.
 
-`SeededNoise` repeats itself. It exists so that two runs can be compared bit by bit, is marked "seeded-unsafe" wherever it
-is used, and protects nobody who shares the seed.
+`SeededNoise` repeats itself. It exists so that two runs can be compared bit by bit, is marked "seeded-unsafe" wherever
+it is used, and protects nobody who shares the seed.
 
 Does NOT defend against timing of the sampler, nor against someone who reads this process's memory.
 
@@ -50,8 +50,8 @@ class NoiseSource(Protocol):
 class OsNoise:
     """Lots and noise from the operating system's CSPRNG.
 
-    Guarantee: a record enters a lot with probability floor(q * 2^64) / 2^64, never above q; draws are independent of one
-    another and of anything an adversary sees.
+    Guarantee: a record enters a lot with probability floor(q * 2^64) / 2^64, never above q; draws are independent of
+    one another and of anything an adversary sees.
     """
 
     name: NoiseSourceName = "os"

@@ -1,13 +1,13 @@
 """Measured before training: one outlier moves the clipped sum by at most the clip.
 
 A validator that reads layer names can be wrong, and Opacus 1.6's is: it accepts batch normalisation without affine
-parameters, ghost clipping with losses of shape (B, 1), and adaptive clipping that never clips. So the real pipeline, with
-the real model and loss, is run on made-up records with and without one outlier, and the difference is measured. What
-breaks the bound on any of the probes is refused.
+parameters, ghost clipping with losses of shape (B, 1), and adaptive clipping that never clips. So the real pipeline,
+with the real model and loss, is run on made-up records with and without one outlier, and the difference is measured.
+What breaks the bound on any of the probes is refused.
 
-Guarantee: a pipeline that passes met the bound on every probe, at the parameters given and at random ones. It is a test,
-not a proof: a pipeline built to recognise the probes would pass. It reads no record of the silo and draws nothing from a
-secret source, so it costs no privacy.
+Guarantee: a pipeline that passes met the bound on every probe, at the parameters given and at random ones. It is a
+test, not a proof: a pipeline built to recognise the probes would pass. It reads no record of the silo and draws nothing
+from a secret source, so it costs no privacy.
 
 Shapes: B batch, F features, P parameters.
 """
@@ -50,7 +50,8 @@ def preflight(sgd: DpSgd, shape: DataShape) -> None:
     buffers = [name for name, _ in sgd.module.named_buffers()]
     if buffers:
         raise PrivacyError(
-            f"the model keeps {buffers[0]!r} outside its parameters, where no noise is added; use GroupNorm or LayerNorm"
+            f"the model keeps {buffers[0]!r} outside its parameters, where no noise is added;"
+            " use GroupNorm or LayerNorm"
         )
     device = sgd.parameters[0].device
     with _without_dropout(sgd.module), _restored(sgd.parameters):
@@ -92,8 +93,8 @@ def check_sensitivity(clipped_sum: ClippedSum, shape: DataShape, max_grad_norm: 
                 moved = float((clipped_sum(with_x, with_y).double() - without_P).norm()) / max_grad_norm
                 if not moved <= 1 + _TOLERANCE:  # a NaN is not at most anything
                     raise PrivacyError(
-                        f"one record of scale {scale:g} moves the clipped sum by {moved:.3g} times the clip, where at most 1"
-                        " is allowed; the model couples records (batch normalisation?) or its gradients are not clipped"
+                        f"one record of scale {scale:g} moves the clipped sum by {moved:.3g} times the clip, where at most"
+                        " 1 is allowed; the model couples records (batch normalisation?) or gradients are not clipped"
                     )
                 largest = max(largest, moved)
     return largest

@@ -1,4 +1,6 @@
-"""What crosses between server and silo, and how it lies in a Flower message. Nothing else in this package speaks Flower.
+"""What crosses between server and silo, and how it lies in a Flower message.
+
+Nothing else in this package speaks Flower.
 
     server                                   silo
       | -- query.join   {version}          --> |   reads its data, opens its ledger, reserves its plan

@@ -130,4 +130,4 @@ def _delivered(message: Message, message_id: str) -> Message:
         )
     }
     metadata = Metadata(message_id=message_id, reply_to_message_id="", **fields)  # type: ignore[arg-type]
-    return Message(metadata=metadata, content=copy.deepcopy(message.content))  # type: ignore[call-overload]
+    return Message(metadata=metadata, content=copy.deepcopy(message.content))  # type: ignore[call-overload, no-any-return]

@@ -1,8 +1,8 @@
 """The `flower` engine: the same apps under Flower's own simulation runtime, by `flwr run`, with Ray beneath.
 
-A SuperLink of our own is started on a free loopback port, from an empty folder (Ray's workers would import whatever lies
-in its working folder before the bundle), the app bundle is made from the installed packages, the run is followed by its
-status (`flwr run` exits 0 for runs that fail), and everything started here is stopped by process group.
+A SuperLink of our own is started on a free loopback port, from an empty folder (Ray's workers would import whatever
+lies in its working folder before the bundle), the app bundle is made from the installed packages, the run is followed
+by its status (`flwr run` exits 0 for runs that fail), and everything started here is stopped by process group.
 
 Telemetry, update checks and run-time installation of dependencies are off.
 """
@@ -23,7 +23,7 @@ from contextlib import contextmanager
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 from urllib.error import URLError
 from urllib.request import urlopen
 
@@ -180,7 +180,7 @@ def _follow(run_id: str, folder: Path, environment: Mapping[str, str]) -> str:
         time.sleep(_POLL_S)
 
 
-def _flwr(arguments: list[str], folder: Path, environment: Mapping[str, str]) -> dict[str, object]:
+def _flwr(arguments: list[str], folder: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     """Call Flower's command, and return the JSON object that it prints after its chatter."""
     done = subprocess.run(  # noqa: S603 - a fixed command, no shell
         [_tool("flwr"), *arguments, "--format", "json"],
@@ -193,7 +193,7 @@ def _flwr(arguments: list[str], folder: Path, environment: Mapping[str, str]) ->
     start = done.stdout.find("{")
     if done.returncode or start < 0:
         raise FedmodelError(f"`flwr {arguments[0]}` failed: {(done.stderr or done.stdout).strip()[-500:]}")
-    answer: dict[str, object] = json.loads(done.stdout[start:])
+    answer: dict[str, Any] = json.loads(done.stdout[start:])
     return answer
 
 

@@ -1,7 +1,7 @@
 """What a person sees while a run goes on: a bar over rounds, fed from the run's own `metrics.jsonl`.
 
-Both engines write that file, one of them from another process, so one way of watching serves both. Nothing is drawn where
-standard error is no terminal.
+Both engines write that file, one of them from another process, so one way of watching serves both. Nothing is drawn
+where standard error is no terminal.
 """
 
 from __future__ import annotations

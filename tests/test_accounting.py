@@ -1,4 +1,4 @@
-"""Epsilon against golden values, closed forms and an independent accountant; calibration on the safe side of its target."""
+"""Epsilon against golden values, closed forms and another accountant; calibration on the safe side of its target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Figures on held-out records agree with their definitions; the log is whole lines; a model file is whole or not there."""
+"""Figures agree with their definitions; the log is whole lines; a model file is whole or not there."""
 
 from __future__ import annotations
 

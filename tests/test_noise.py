@@ -1,4 +1,4 @@
-"""Noise has the distribution it claims, lots include each record at the rate they claim, and the OS's are never repeated."""
+"""Noise and lots have the distributions they claim, and the operating system's are never repeated."""
 
 from __future__ import annotations
 

@@ -152,5 +152,5 @@ def test_training_stops_below_the_loss_threshold(tiny_file: Path, tmp_path: Path
 def test_a_diverged_model_is_a_clear_failure(tiny_file: Path, tmp_path: Path) -> None:
     settings = ["training.learning_rate=1e6", "privacy.max_grad_norm=1e9", "privacy.noise_multiplier=1e6", "rounds=40"]
     scenario = read_scenario(str(tiny_file), [*settings, "training.loss=mse", "training.local_steps=50"])
-    with pytest.raises(ProtocolError, match="diverged|NaN or infinity|too few"):
+    with pytest.raises(ProtocolError, match=r"diverged|NaN or infinity|too few"):
         run_federation(FaultyGrid(scenario, tmp_path), scenario, tmp_path, CPU)

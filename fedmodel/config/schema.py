@@ -1,7 +1,8 @@
 """The frozen models behind a scenario's TOML: every key, its type, its range, its rule.
 
 A scenario is public: it goes to the server and to every silo. Nothing in it may be computed from records that nobody
-paid for; in particular sample rates, expected batch sizes, silo weights and reference ranges are declared, never counted.
+paid for; in particular sample rates, expected batch sizes, silo weights and reference ranges are declared,
+never counted.
 
 Privacy has no silent default. Unit, clip, delta, sample rate, expected batch size and one of noise multiplier or
 epsilon are said or the scenario is refused.
@@ -9,6 +10,7 @@ epsilon are said or the scenario is refused.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Literal
@@ -302,7 +304,7 @@ class Scenario(_Frozen):
         )
 
 
-def _known_silos(named: dict[str, object] | dict[str, float], silos: tuple[str, ...], where: str) -> None:
+def _known_silos(named: Iterable[str], silos: tuple[str, ...], where: str) -> None:
     """Refuse a name that no silo bears."""
     for name in named:
         if name not in silos:
