@@ -1,0 +1,53 @@
+"""What the documents promise is so: every key is documented, every dependency has its line, every command exists."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+from pydantic import BaseModel
+
+from fedmodel.config import schema
+from scenarios import cli
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_every_key_of_a_scenario_is_documented_and_no_other() -> None:
+    text = (ROOT / "docs" / "scenarios.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    documented = {key for row in rows for key in re.findall(r"`([a-z_]+)`", row)}
+    sections = [kind for kind in vars(schema).values() if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    known = {field for kind in sections for field in kind.model_fields}
+    containers = {"data", "partition", "federation", "model", "training", "privacy"}
+    assert documented == known - containers
+
+
+def test_every_dependency_has_its_line_in_the_decisions() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    text = (ROOT / "docs" / "decisions.md").read_text(encoding="utf-8")
+    table = "\n".join(line for line in text.splitlines() if line.startswith("|"))
+    for requirement in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
+        name = re.split(r"[\[<>=!~]", requirement)[0]
+        assert name in table, requirement
+
+
+def test_the_readme_names_only_commands_that_exist() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    groups = {"budget": {command.name for command in cli.budget_app.registered_commands}}
+    commands = {command.name or getattr(command.callback, "__name__", "") for command in cli.app.registered_commands}
+    for line in re.findall(r"^fedmodel (.+)$", text, flags=re.MULTILINE):
+        first, second = line.split()[:2]
+        assert first in commands or second in groups[first], line
+    targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
+    for target in re.findall(r"^make ([a-z]+)", text, flags=re.MULTILINE):
+        assert target in targets
+
+
+def test_every_reason_why_not_stands_on_a_file_that_is_there() -> None:
+    for page in ("README.md", "docs/decisions.md"):
+        for path in re.findall(
+            r"`((?:benchmarks|fedmodel|clients|server|scenarios|docs)/[\w./-]+\.\w+)`", (ROOT / page).read_text()
+        ):
+            assert (ROOT / path).exists(), (page, path)
