@@ -94,7 +94,8 @@ def check_sensitivity(clipped_sum: ClippedSum, shape: DataShape, max_grad_norm: 
                 if not moved <= 1 + _TOLERANCE:  # a NaN is not at most anything
                     raise PrivacyError(
                         f"one record of scale {scale:g} moves the clipped sum by {moved:.3g} times the clip,"
-                        " where at most 1 is allowed; the model couples records (batch normalisation?) or gradients are not clipped"
+                        " where at most 1 is allowed; the model couples records (batch normalisation?)"
+                        " or its gradients are not clipped"
                     )
                 largest = max(largest, moved)
     return largest
