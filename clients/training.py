@@ -4,6 +4,12 @@ Guarantee: what `train_round` returns depends on the silo's records only through
 that `event` describes, at the figures it names. The number of steps comes from the event, never from the data; no loss,
 norm or count is returned. Post-processing (the inner optimiser, the difference from the global model) costs nothing.
 
+Dropout: a record's gradient is random through its mask. Masks are drawn independently for every record and step, from a
+generator that the operating system seeds afresh each round and nobody sees. For any fixed masks of the others, adding a
+record moves the clipped sum by at most C, and hiding which masks were drawn can only help (joint convexity of the
+hockey-stick divergence). Masks that an adversary could predict would void this: moving every later record to another
+mask by adding one would change all their gradients. Only "seeded-unsafe" runs, which claim nothing, repeat them.
+
 Shapes: N records, F features, P parameters.
 """
 
@@ -24,13 +30,26 @@ from fedmodel import vectors
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import data_shape
 from fedmodel.dp_sgd import DpSgd
-from fedmodel.errors import ConfigError
+from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.models import build_model
 from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.preflight import preflight
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
+
+
+def check_request(silo: Silo, plan: DpSgdEvent, request: TrainRequest) -> None:
+    """Refuse a request that could not be trained, before anything is charged for it. Reads no record.
+
+    Raises:
+        PrivacyError: When the preflight finds that one record could move more than the clip.
+        ProtocolError: When the model received does not fit.
+    """
+    device = _use_device(silo.device)
+    _preflight_once(silo.scenario.model_dump_json(), plan, device)
+    module, _, _ = _pipeline(silo.scenario, plan, OsNoise(), device)
+    vectors.load(module, request.model_P)
 
 
 def train_round(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
@@ -46,14 +65,14 @@ def train_round(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: Rec
         The update, float32 of shape `(P,)`, differentially private.
 
     Raises:
-        PrivacyError: When the preflight finds that one record could move more than the clip.
+        PrivacyError: When lots and noise would not come from the source that the event names.
         ProtocolError: When the model received does not fit.
     """
     scenario = silo.scenario
     device = _use_device(silo.device)
-    _preflight_once(scenario.model_dump_json(), event, device)
-
     noise = _noise(scenario, silo.name, request.round_number, event)
+    if noise.name != event.noise_source:
+        raise PrivacyError(f"noise would come from {noise.name!r} where {event.noise_source!r} was charged")
     module, optimizer, sgd = _pipeline(scenario, event, noise, device)
     vectors.load(module, request.model_P)
     if scenario.training.keep_optimizer_state:
@@ -64,8 +83,7 @@ def train_round(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: Rec
     y_N = torch.from_numpy(records.y_N).to(device)
 
     with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        # Dropout's masks are not a secret that privacy rests on; seeding them makes runs comparable.
-        torch.manual_seed(derive_seed(_seed(scenario), "dropout", silo.name, request.round_number))
+        torch.manual_seed(noise.mask_seed())
         for _ in range(event.steps):
             lot = noise.lot(len(records), event.sample_rate)
             sgd.step(x_NF, y_N, lot)

@@ -21,14 +21,13 @@ from scipy.optimize import brentq
 
 from fedmodel.config import SiloPlan
 from fedmodel.errors import ConfigError
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.mechanisms import LEAST_DELTA, LEAST_NOISE, MOST_NOISE, DpSgdEvent
 
 ACCOUNTANT = "pld"
 FINE_GRID = 1e-4
 COARSE_GRID = 1e-3
 
-_LOWEST_NOISE = 0.2  # below this a sampled Gaussian's epsilon is in the hundreds: no claim worth making
-_HIGHEST_NOISE = 1e6
+_LARGEST_LOSS = 1_000.0  # Rényi divergence of order 2 from which no epsilon is worth a grid of millions of points
 _TOLERANCE = 1e-4  # of the noise multiplier, relative
 
 
@@ -41,16 +40,18 @@ def epsilon(events: Iterable[DpSgdEvent], delta: float, grid: float = FINE_GRID)
         grid: Width of the discretisation of privacy loss. `COARSE_GRID` is several times faster and slightly higher.
 
     Returns:
-        Epsilon, 0 for no events; infinity where no finite epsilon holds at this delta.
+        Epsilon, 0 for no events; infinity where none worth claiming holds (it would be in the hundreds).
 
     Raises:
         ConfigError: When delta is out of range.
     """
-    if not 0 < delta < 1:
-        raise ConfigError(f"delta = {delta} is out of range; it lies strictly between 0 and 1")
+    if not LEAST_DELTA <= delta < 1:
+        raise ConfigError(f"delta = {delta} is out of range; it lies between {LEAST_DELTA:g} and 1")
     steps: Counter[tuple[float, float]] = Counter()
     for event in events:
         steps[event.sample_rate, event.noise_multiplier] += event.steps
+    if sum(_order_two(rate, noise) * count for (rate, noise), count in steps.items()) > _LARGEST_LOSS:
+        return math.inf  # an upper bound all the same, and no memory is spent on its tail
     return _compose(tuple(sorted(steps.items())), delta, grid)
 
 
@@ -86,22 +87,26 @@ def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: in
         # Kept off 0 and infinity, which a root finder cannot use; neither end is ever near a target.
         return math.log(min(max(spent, 1e-12), 1e12) / target_epsilon)
 
-    low, high = math.log(_LOWEST_NOISE), 0.0
+    # `low` stays where the target is missed, `high` where it is met.
+    least = math.log(LEAST_NOISE)
+    low, high = least, 0.0
     while excess(high, COARSE_GRID) > 0:
         low, high = high, high + 1
-        if high > math.log(_HIGHEST_NOISE):
+        if high > math.log(MOST_NOISE):
             raise ConfigError(
-                f"no noise multiplier up to {_HIGHEST_NOISE:g} gives epsilon {target_epsilon:g} at delta {delta:g}"
+                f"no noise multiplier up to {MOST_NOISE:g} gives epsilon {target_epsilon:g} at delta {delta:g}"
                 f" over {steps} steps; ask for a larger epsilon or fewer steps"
             )
-    if excess(low, COARSE_GRID) <= 0:
-        return _LOWEST_NOISE
+    if excess(least, COARSE_GRID) <= 0:
+        return LEAST_NOISE
     # Epsilon is nearly a power of the noise, so in logarithms nearly a line. The coarse grid brackets the answer from
     # above, since it is the higher bound; the fine grid's lies a little beneath.
     high = brentq(excess, low, high, args=(COARSE_GRID,), xtol=_TOLERANCE) + _TOLERANCE
-    low = high - 0.01
+    low = max(high - 0.01, least)
     while excess(low, FINE_GRID) <= 0:
-        low, high = low - 0.1, low
+        if low == least:
+            return LEAST_NOISE
+        low, high = max(low - 0.1, least), low
     log_noise = brentq(excess, low, high, args=(FINE_GRID,), xtol=_TOLERANCE)
     while excess(log_noise, FINE_GRID) > 0:
         log_noise += _TOLERANCE
@@ -120,6 +125,11 @@ def _compose(steps: tuple[tuple[tuple[float, float], int], ...], delta: float, g
             event = dp_accounting.PoissonSampledDpEvent(sample_rate, event)
         accountant.compose(event, count)
     return float(accountant.get_epsilon(delta))
+
+
+def _order_two(sample_rate: float, noise: float) -> float:
+    """Return one step's Rényi divergence of order 2 (Mironov, Talwar and Zhang 2019, section 3.3), exactly."""
+    return math.log1p(sample_rate**2 * math.expm1(1 / noise**2))
 
 
 def _event(noise: float, sample_rate: float, steps: int) -> DpSgdEvent:

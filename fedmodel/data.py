@@ -184,12 +184,15 @@ def _deal(config_json: str, silos: int, seed: int) -> tuple[Records, tuple[Recor
     """Load, hold out and deal, once a process: the held-out records, and every silo's."""
     config = DataConfig.model_validate_json(config_json)
     x_NF, y_N = _load(config, derive_seed(seed, "records"))
-    train_N, test_N = train_test_split(
-        np.arange(len(y_N)),
-        test_size=config.held_out,
-        stratify=y_N,
-        random_state=derive_seed(seed, "held-out") % 2**32,
-    )
+    try:
+        train_N, test_N = train_test_split(
+            np.arange(len(y_N)),
+            test_size=config.held_out,
+            stratify=y_N,
+            random_state=derive_seed(seed, "held-out") % 2**32,
+        )
+    except ValueError as error:
+        raise DataError(f"data.held_out = {config.held_out} leaves a part without every label; {error}") from error
     everything = Records(scale(x_NF, config), y_N)
     rng = np.random.default_rng(derive_seed(seed, "partition"))
     parts = partition(y_N[train_N], silos, config.partition, rng)
@@ -211,6 +214,7 @@ def _load(config: DataConfig, seed: int) -> tuple[NDArray[np.float64], NDArray[n
                 n_samples=config.records,
                 n_features=config.features,
                 n_informative=max(2, config.features // 2),
+                n_redundant=min(2, config.features - max(2, config.features // 2)),
                 random_state=seed % 2**32,
             )
             return x_NF, y_N.astype(np.int64)

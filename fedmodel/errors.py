@@ -36,9 +36,11 @@ class ConfigError(FedmodelError):
 
 
 class DataError(FedmodelError):
-    """Records are missing, malformed or too few for what was asked."""
+    """Records are missing, malformed or too few for what was asked.
 
-    code = "data-refused"
+    It has no code of its own: what leaves a silo must not tell a bad record from any other failure.
+    """
+
     exit_status = 2
 
 

@@ -6,7 +6,8 @@ The rows hold events, never an epsilon: epsilon is derived by replay (`fedmodel.
     reserve   once a run: the whole plan, with the noise multiplier that was calibrated for it
     charge    once a round, BEFORE any record is read for training: what the round will do
 
-Guarantee: when `charge` returns, the entry is on disk (`synchronous=FULL`), so a crash after it can lose a release but
+Guarantee: when `charge` returns, the entry is on disk (`synchronous=EXTRA`: the folder's entry of
+the journal too), so a crash after it can lose a release but
 never the record of one. A round that fails after its charge stays charged. A run's charges never
 exceed its reservation.
 
@@ -158,7 +159,7 @@ class Ledger:
     def _transaction(self) -> Iterator[None]:
         """Run a block under the write lock; commit it to disk, or undo all of it."""
         with _sqlite_errors(self._path):
-            self._connection.execute("PRAGMA synchronous = FULL")
+            self._connection.execute("PRAGMA synchronous = EXTRA")
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield

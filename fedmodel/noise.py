@@ -1,6 +1,7 @@
-"""The only place where privacy's randomness comes from: which records enter a lot, and the noise on its sum.
+"""The only place where privacy's randomness comes from: which records enter a lot, dropout masks, noise on a sum.
 
-Both are secrets. Whoever can predict the noise subtracts it; whoever knows the lot loses amplification by sampling.
+All are secrets. Whoever can predict the noise subtracts it; whoever knows the lot voids amplification by sampling;
+whoever knows the masks can tell from them how many records came before.
 
 `OsNoise` draws every bit from the operating system's CSPRNG. Gaussians are Box-Muller in float64 on 53-bit uniforms,
 and each value is half the sum of four, so that recovering the uniforms behind a value by enumeration is infeasible
@@ -20,6 +21,7 @@ from __future__ import annotations
 
 import math
 import os
+import secrets
 from typing import Protocol
 
 import numpy as np
@@ -44,6 +46,10 @@ class NoiseSource(Protocol):
 
     def gaussian(self, size: int, std: float, device: torch.device) -> Tensor:
         """Return float64 noise N(0, std^2) of shape `(size,)` on the device."""
+        ...
+
+    def mask_seed(self) -> int:
+        """Return a seed for torch's generator, from which dropout masks are drawn. As secret as the noise."""
         ...
 
 
@@ -75,6 +81,10 @@ class OsNoise:
         normals = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)])
         return normals.view(_SUMMANDS, size).sum(dim=0) * (std / 2.0)
 
+    def mask_seed(self) -> int:
+        """Return 63 fresh bits of the operating system."""
+        return secrets.randbits(63)
+
 
 class SeededNoise:
     """Repeatable lots and noise. UNSAFE: whoever knows the seed can subtract all of it."""
@@ -82,6 +92,7 @@ class SeededNoise:
     name: NoiseSourceName = "seeded-unsafe"
 
     def __init__(self, seed: int) -> None:
+        self._seed = seed
         self._lots = np.random.default_rng(derive_seed(seed, "lots"))
         self._noise = np.random.default_rng(derive_seed(seed, "noise"))
 
@@ -92,3 +103,7 @@ class SeededNoise:
     def gaussian(self, size: int, std: float, device: torch.device) -> Tensor:
         """Return float64 noise of shape `(size,)`, the same on every device."""
         return torch.from_numpy(self._noise.normal(0.0, std, size)).to(device)
+
+    def mask_seed(self) -> int:
+        """Return the same seed every time."""
+        return derive_seed(self._seed, "masks")

@@ -37,8 +37,9 @@ _OUTLIERS = (1.0, 1e4, 1e25, math.inf, math.nan)
 def preflight(sgd: DpSgd, shape: DataShape) -> None:
     """Refuse a pipeline in which one record can move the clipped sum by more than the clip.
 
-    Dropout is switched off meanwhile, since its masks differ between any two batches; it multiplies each record's own
-    activations and so cannot couple records. Parameters and modes are put back whatever happens.
+    Dropout is switched off meanwhile, since its masks differ between any two batches: what is measured is the bound for
+    fixed masks. That it then holds for random ones rests on masks being secret, as `clients.training` says and does.
+    Parameters and modes are put back whatever happens.
 
     Args:
         sgd: The pipeline as it will train.

@@ -1,7 +1,8 @@
 """The `fedmodel` command.
 
-Exit status: 0 ok, 2 usage or refused, 3 a privacy claim refuted, 4 a ledger invalid, 5 inconclusive, 130 interrupted,
-1 anything else. Answers go to standard output, everything else to standard error.
+Exit status: 0 ok, 2 usage or refused, 4 a ledger invalid, 130 interrupted, 1 anything else. Answers go to standard
+output, everything else to standard error. Figures of privacy are rounded up: what is printed is never
+less than what was spent.
 
 Heavy imports stand inside the commands that need them, so that `--help` and usage errors are quick.
 """
@@ -10,6 +11,7 @@ from __future__ import annotations
 
 import json
 import logging
+import math
 import os
 import sys
 from contextlib import nullcontext
@@ -92,11 +94,11 @@ def simulate(
         from scenarios.runner import simulate as run
 
         where = resolve_device(device)
-        check_scenario(resolved)
+        parameters = check_scenario(resolved)
     with run_folder(resolved, out) as run_dir:
         watching = rounds_progress(_err, run_dir / "metrics.jsonl", resolved.rounds)
         try:
-            summary = run(resolved, engine, where, run_dir, watching)
+            summary = run(resolved, parameters, engine, where, run_dir, watching)
         except KeyboardInterrupt:
             _err.print(f"interrupted; what was spent stands in {run_dir / 'ledgers'}", soft_wrap=True)
             raise typer.Exit(_INTERRUPTED) from None
@@ -124,9 +126,10 @@ def budget_epsilon(
     except LedgerError as error:
         raise ConfigError(str(error)) from error
     epsilon = accounting.epsilon([event], delta)
-    _answer(
-        {"epsilon": epsilon, "delta": delta, "accountant": accounting.ACCOUNTANT}, f"epsilon {epsilon:.4f}", as_json
-    )
+    if not math.isfinite(epsilon):
+        raise ConfigError("this plan has no epsilon worth claiming: it would be in the hundreds; raise the noise")
+    answer = {"epsilon": epsilon, "delta": delta, "accountant": accounting.ACCOUNTANT}
+    _answer(answer, f"epsilon {_up(epsilon)}", as_json)
 
 
 @budget_app.command("calibrate")
@@ -142,7 +145,7 @@ def budget_calibrate(
 
     noise = accounting.calibrate(epsilon, delta, sample_rate, steps)
     answer = {"noise_multiplier": noise, "epsilon": epsilon, "delta": delta, "accountant": accounting.ACCOUNTANT}
-    _answer(answer, f"noise multiplier {noise:.4f}", as_json)
+    _answer(answer, f"noise multiplier {_up(noise)}", as_json)
 
 
 def main() -> None:
@@ -167,6 +170,11 @@ def _answer(answer: dict[str, Any], line: str, as_json: bool) -> None:
     print(json.dumps(answer) if as_json else line)  # noqa: T201
 
 
+def _up(figure: float) -> str:
+    """Return a figure to four decimals, rounded up: noise that suffices, an epsilon that holds."""
+    return f"{math.ceil(figure * 10_000) / 10_000:.4f}"
+
+
 def _show(summary: dict[str, Any], run_dir: Path) -> None:
     """Print a run's outcome for a person."""
     timing, metrics = summary["timing"], summary["metrics"]
@@ -188,9 +196,9 @@ def _show(summary: dict[str, Any], run_dir: Path) -> None:
         spent = row["steps"] > 0
         table.add_row(
             row["silo"],
-            f"{row['epsilon']:.4f}",
+            _up(row["epsilon"]),
             f"{row['delta']:g}" if "delta" in row else "-",
-            f"{row['noise_multiplier']:.4f}" if spent else "-",
+            _up(row["noise_multiplier"]) if spent else "-",
             f"{row['sample_rate']:g}" if spent else "-",
             str(row["steps"]),
         )

@@ -2,17 +2,18 @@
 
 A SuperLink of our own is started on a free loopback port, from an empty folder (Ray's workers would import whatever
 lies in its working folder before the bundle), the app bundle is made from the installed packages, the run is followed
-by its status (`flwr run` exits 0 for runs that fail), and everything started here is stopped by process group.
+by its status (`flwr run` exits 0 for runs that fail), and everything started here, and everything that that
+started, is stopped.
 
 Telemetry, update checks and run-time installation of dependencies are off.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -21,22 +22,22 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from importlib.metadata import version
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Final
 from urllib.error import URLError
 from urllib.request import urlopen
 
+import psutil
 import tomli_w
 from flwr.app.user_config import UserConfig
 
 from fedmodel.errors import FedmodelError
+from scenarios.packages import PACKAGES, package_folder
 
-PACKAGES: Final = ("fedmodel", "clients", "server", "scenarios")
 COMPONENTS: Final = {"serverapp": "server.server_app:app", "clientapp": "clients.client_app:app"}
 
 _START_S: Final = 60.0
-_STOP_S: Final = 20.0
+_STOP_S: Final = 3.0
 _POLL_S: Final = 2.0
 _CONNECTION: Final = "here"
 
@@ -86,11 +87,7 @@ def run_under_flower(nodes: int, run_config: UserConfig, run_dir: Path) -> None:
 def _write_bundle(app: Path) -> None:
     """Lay out an app from the packages as installed, so that it works from a checkout and from site-packages alike."""
     for package in PACKAGES:
-        spec = find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise FedmodelError(f"the installed package {package!r} cannot be found; install fedmodel again")
-        source = Path(spec.submodule_search_locations[0])
-        shutil.copytree(source, app / package, ignore=shutil.ignore_patterns("__pycache__"))
+        shutil.copytree(package_folder(package), app / package, ignore=shutil.ignore_patterns("__pycache__"))
     project = {
         "project": {"name": "fedmodel", "version": version("fedmodel")},
         "tool": {
@@ -131,7 +128,7 @@ def _superlink(port: int, folder: Path, environment: Mapping[str, str], log: Pat
     command = [_tool("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--disable-runtime-dependency-installation"]
     with log.open("wb") as output:
-        # A session of its own makes one process group of the SuperLink, the run and Ray's workers.
+        # A session of its own, so that a terminal's Ctrl-C reaches this command alone, which then stops the rest.
         process = subprocess.Popen(  # noqa: S603 - a fixed command, no shell
             command, cwd=folder, env=dict(environment), stdout=output, stderr=output, start_new_session=True
         )
@@ -139,7 +136,7 @@ def _superlink(port: int, folder: Path, environment: Mapping[str, str], log: Pat
         _wait_healthy(process, port, log)
         yield
     finally:
-        _stop_group(process)
+        _stop_tree(process)
 
 
 def _wait_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
@@ -156,18 +153,30 @@ def _wait_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> Non
     raise FedmodelError(f"Flower's SuperLink did not answer within {_START_S:.0f} s; see {log}")
 
 
-def _stop_group(process: subprocess.Popen[bytes]) -> None:
-    """End the process group: politely, then not."""
-    for sign in (signal.SIGTERM, signal.SIGKILL):
-        try:
-            os.killpg(process.pid, sign)
-        except ProcessLookupError:
+def _stop_tree(process: subprocess.Popen[bytes]) -> None:
+    """End the SuperLink and everything beneath it: politely, then not, and again until nothing is left.
+
+    Not by process group: Flower starts its executor in a session of its own, and Ray's workers with it. Left alone,
+    they would go on training, and charging ledgers, with nobody watching.
+    """
+    known = _descendants(psutil.Process(process.pid)) if process.poll() is None else []
+    for stop in (psutil.Process.terminate, psutil.Process.kill):
+        for one in known:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                stop(one)
+        _, alive = psutil.wait_procs(known, timeout=_STOP_S)
+        known = [one for parent in alive for one in _descendants(parent)]
+        if not known:
             break
-        try:
-            process.wait(_STOP_S)
-        except subprocess.TimeoutExpired:
-            continue
     process.wait(_STOP_S)
+
+
+def _descendants(parent: psutil.Process) -> list[psutil.Process]:
+    """Return a process and all beneath it, none where it has ended."""
+    try:
+        return [parent, *parent.children(recursive=True)]
+    except psutil.NoSuchProcess:
+        return []
 
 
 def _follow(run_id: str, folder: Path, environment: Mapping[str, str]) -> str:

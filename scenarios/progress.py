@@ -44,7 +44,8 @@ def rounds_progress(console: Console, metrics: Path, rounds: int) -> Iterator[No
                 if lines:
                     last = lines[-1]
                     epsilon = max(last["epsilon"].values(), default=0.0)
-                    figures = f"loss {last['loss']:.3f}  accuracy {last['accuracy']:.3f}  ε {epsilon:.2f}"
+                    unsafe = "  SEEDED" if last["noise"] == "seeded-unsafe" else ""
+                    figures = f"loss {last['loss']:.3f}  accuracy {last['accuracy']:.3f}  ε {epsilon:.2f}{unsafe}"
                     progress.update(task, completed=len(lines), description=figures)
 
         thread = threading.Thread(target=follow, daemon=True)

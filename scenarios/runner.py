@@ -6,27 +6,26 @@ way for both engines; each silo's epsilon is replayed from its own ledger, not f
 
 from __future__ import annotations
 
-import hashlib
 import json
+import math
 import os
 import time
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from fedmodel import accounting
-from fedmodel.config import Scenario, scenario_to_toml
+from fedmodel.config import Scenario, SiloPlan, scenario_to_toml
 from fedmodel.errors import ConfigError, DataError, LedgerError, ProtocolError
 from fedmodel.ledger import read_ledger
+from fedmodel.mechanisms import DpSgdEvent
+from scenarios.packages import code_hash
 
 Engine = Literal["in-process", "flower"]
 Device = Literal["auto", "cpu", "cuda"]
-
-PACKAGES: Final = ("fedmodel", "clients", "server", "scenarios")
 
 
 def check_scenario(scenario: Scenario) -> int:
@@ -56,7 +55,18 @@ def check_scenario(scenario: Scenario) -> int:
                 f"privacy.delta = {plan.delta:g} is not under one over the records of silo {silo!r}, so it would allow"
                 " publishing a record outright; choose a smaller delta"
             )
+        if plan.noise_multiplier is not None and not math.isfinite(_planned_epsilon(plan)):
+            raise ConfigError(
+                f"privacy.noise_multiplier = {plan.noise_multiplier:g} over {plan.steps} steps leaves silo {silo!r} no"
+                " epsilon worth claiming; raise it, or take fewer steps"
+            )
     return parameters
+
+
+def _planned_epsilon(plan: SiloPlan) -> float:
+    """Return an upper bound on what the whole plan of a declared noise multiplier would spend."""
+    event = DpSgdEvent(accounting.noise_multiplier(plan), plan.max_grad_norm, plan.sample_rate, plan.steps, 1)
+    return accounting.epsilon([event], plan.delta, accounting.COARSE_GRID)
 
 
 def resolve_device(device: Device) -> str:
@@ -94,12 +104,18 @@ def run_folder(scenario: Scenario, out: Path | None) -> Iterator[Path]:
 
 
 def simulate(
-    scenario: Scenario, engine: Engine, device: str, run_dir: Path, watching: AbstractContextManager[object]
+    scenario: Scenario,
+    parameters: int,
+    engine: Engine,
+    device: str,
+    run_dir: Path,
+    watching: AbstractContextManager[object],
 ) -> dict[str, Any]:
     """Run a checked scenario in its folder, and return the summary that was written to it.
 
     Args:
         scenario: Checked by `check_scenario`.
+        parameters: What that returned.
         engine: What carries messages between server and silos.
         device: "cpu" or "cuda".
         run_dir: Made by `run_folder`.
@@ -126,7 +142,15 @@ def simulate(
             from server.server_app import app as server_app
 
             run_in_process(server_app, client_app, nodes, run_config)
-    summary = _summary(scenario, engine, device, run_dir, time.monotonic() - started)
+    summary = {
+        "scenario": scenario.name,
+        "engine": engine,
+        "device": device,
+        "parameters": parameters,
+        **_outcome(scenario, run_dir, time.monotonic() - started),
+        "code_hash": code_hash(),
+        "seed": scenario.seed,
+    }
     beside = run_dir / "summary.json.partial"
     beside.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
     beside.replace(run_dir / "summary.json")
@@ -141,20 +165,16 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in whole.splitlines() if line]
 
 
-def _summary(scenario: Scenario, engine: Engine, device: str, run_dir: Path, seconds: float) -> dict[str, Any]:
-    """Sum up a run from its folder."""
+def _outcome(scenario: Scenario, run_dir: Path, seconds: float) -> dict[str, Any]:
+    """Sum up what a run left in its folder."""
     lines = read_metrics(run_dir / "metrics.jsonl")
     if not lines:
         raise ProtocolError(f"the run left no round behind; see {run_dir}")
     figures = ("accuracy", "recall", "precision", "f1", "auroc", "loss")
     dropouts = Counter((silo, code) for line in lines for silo, code in line["dropouts"].items())
     return {
-        "scenario": scenario.name,
-        "engine": engine,
-        "device": device,
         "rounds_completed": len(lines),
         "clients": len(scenario.federation.silos),
-        "parameters": check_scenario(scenario),
         "metrics": {key: lines[-1][key] for key in figures if key in lines[-1]},
         "privacy": [_privacy_row(run_dir, silo) for silo in scenario.federation.silos],
         "encryption": {"secure_aggregation": "off", "threshold": None, "bits": 32},
@@ -165,8 +185,6 @@ def _summary(scenario: Scenario, engine: Engine, device: str, run_dir: Path, sec
             "seconds_total": round(seconds, 3),
             "seconds_per_round": round(sum(line["seconds"] for line in lines) / len(lines), 4),
         },
-        "code_hash": code_hash(),
-        "seed": scenario.seed,
     }
 
 
@@ -194,17 +212,3 @@ def _privacy_row(run_dir: Path, silo: str) -> dict[str, Any]:
         row["sample_rate"] = sample_rate
         row["noise_source"] = noise_source
     return row
-
-
-def code_hash() -> str:
-    """Return the SHA-256 over the installed packages' Python files, names and contents, in order of names."""
-    digest = hashlib.sha256(b"fedmodel/v1/code")
-    for package in sorted(PACKAGES):
-        spec = find_spec(package)
-        if spec is None or not spec.submodule_search_locations:
-            raise ConfigError(f"the installed package {package!r} cannot be found; install fedmodel again")
-        root = Path(spec.submodule_search_locations[0])
-        for path in sorted(root.rglob("*.py")):
-            for part in (f"{package}/{path.relative_to(root).as_posix()}".encode(), path.read_bytes()):
-                digest.update(len(part).to_bytes(8, "big") + part)
-    return digest.hexdigest()

@@ -13,8 +13,9 @@ from __future__ import annotations
 
 import logging
 import time
+from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from flwr.app import Message, RecordDict
@@ -22,7 +23,7 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fedmodel import wire
-from fedmodel.config import FederationConfig
+from fedmodel.config import FederationConfig, Scenario
 from fedmodel.errors import DropoutError, FedmodelError, ProtocolError
 from fedmodel.mechanisms import DpSgdEvent
 from server.strategy import average_updates
@@ -56,34 +57,39 @@ class RoundResult:
     dropouts: dict[str, str]
 
 
-def join(grid: Grid, federation: FederationConfig) -> tuple[dict[str, Member], dict[str, str]]:
+def join(grid: Grid, scenario: Scenario) -> tuple[dict[str, Member], dict[str, str]]:
     """Wait for the federation's nodes, and ask each who it is.
 
+    A node whose answer breaks the protocol, plans other than the scenario asks, or bears a name that is not in the
+    federation, is left out; so are all nodes that claim one name.
+
     Returns:
-        Members by silo, and the codes of nodes that refused, by silo where its name is known.
+        Members by silo, and the codes of the silos that are not among them; "lost" where it is not certain whose a
+        code is, since a node that refuses does not say its name.
 
     Raises:
         DropoutError: When fewer than `min_silos` joined before the deadline.
-        ProtocolError: When two nodes claim one name, or a node claims a name outside the federation.
     """
+    federation = scenario.federation
     nodes = _wait_for_nodes(grid, len(federation.silos), federation.round_timeout_s)
     replies = _exchange(grid, dict.fromkeys(nodes, wire.join_request()), wire.JOIN, 0, federation.round_timeout_s)
-    members: dict[str, Member] = {}
-    refusals: list[str] = []
+    claims: dict[str, list[Member]] = defaultdict(list)
+    codes: list[str] = []
     for node_id, reply in replies.items():
         if reply is None or reply.has_error():
-            refusals.append(_code(reply))
+            codes.append(_code(reply))
             continue
-        answer = wire.read_join_reply(reply)
-        if answer.silo not in federation.silos or answer.silo in members:
-            raise ProtocolError(
-                f"a node joined as silo {answer.silo!r}, a name that is taken or not in this federation"
-            )
-        members[answer.silo] = Member(node_id, answer.plan)
+        try:
+            answer = wire.read_join_reply(reply)
+            _check_plan(answer, scenario)
+        except FedmodelError as error:
+            codes.append(error.code)
+            continue
+        claims[answer.silo].append(Member(node_id, answer.plan))
+    members = {silo: claims[silo][0] for silo in federation.silos if len(claims[silo]) == 1}
     absent = [silo for silo in federation.silos if silo not in members]
-    # A node that refuses does not say its name, so a code is attributed only where there is no doubt whose it is.
-    certain = len(refusals) == len(absent) and len(set(refusals)) == 1
-    dropouts = dict.fromkeys(absent, refusals[0] if certain else "lost")
+    certain = len(codes) == len(absent) and len(set(codes)) == 1
+    dropouts = dict.fromkeys(absent, codes[0] if certain else "lost")
     if len(members) < federation.min_silos:
         raise DropoutError(_too_few("to begin", len(members), federation.min_silos, dropouts))
     return members, dropouts
@@ -114,9 +120,8 @@ def train_round(
             continue
         try:
             answer = wire.read_train_reply(reply)
-            _check_answer(answer, request)
+            _check_answer(answer, request, members[silo])
         except FedmodelError as error:
-            logger.warning("round %d: silo %s broke the protocol: %s", request.round_number, silo, error)
             dropouts[silo] = error.code
             continue
         updates[silo], charged[silo] = answer.update_P, answer.charged
@@ -126,15 +131,37 @@ def train_round(
         raise DropoutError(
             _too_few(f"to finish round {request.round_number}", len(updates), federation.min_silos, dropouts)
         )
-    return RoundResult(average_updates(updates, federation, len(request.model_P)), charged, dropouts)
+    return RoundResult(average_updates(updates, federation), charged, dropouts)
 
 
-def _check_answer(answer: wire.TrainReply, request: wire.TrainRequest) -> None:
-    """Refuse an update for another round or another model."""
+def _check_plan(answer: wire.JoinReply, scenario: Scenario) -> None:
+    """Refuse a silo that is not of the federation, or that plans other than the scenario asks of it.
+
+    Its noise may be any where a target is given: a silo may always add more than it needs.
+    """
+    if answer.silo not in scenario.federation.silos:
+        raise ProtocolError("a node joined under a name that is not in this federation")
+    plan = scenario.plan(answer.silo)
+    expected = DpSgdEvent(
+        noise_multiplier=answer.plan.noise_multiplier if plan.noise_multiplier is None else plan.noise_multiplier,
+        max_grad_norm=plan.max_grad_norm,
+        sample_rate=plan.sample_rate,
+        steps=plan.steps,
+        denominator=plan.expected_batch_size,
+        noise_source=plan.noise,
+    )
+    if answer.plan != expected:
+        raise ProtocolError("a silo plans other than the scenario asks")
+
+
+def _check_answer(answer: wire.TrainReply, request: wire.TrainRequest, member: Member) -> None:
+    """Refuse an update for another round or another model, or one charged otherwise than planned."""
     if answer.round_number != request.round_number:
-        raise ProtocolError(f"an answer for round {answer.round_number} came in round {request.round_number}")
+        raise ProtocolError("an answer came for another round")
     if answer.update_P.shape != request.model_P.shape:
-        raise ProtocolError(f"an update of {len(answer.update_P)} parameters came for {len(request.model_P)}")
+        raise ProtocolError("an update came for another model")
+    if answer.charged != replace(member.plan, steps=answer.charged.steps) or answer.charged.steps > member.plan.steps:
+        raise ProtocolError("an update was charged otherwise than planned")
 
 
 def _wait_for_nodes(grid: Grid, expected: int, timeout_s: float) -> list[int]:

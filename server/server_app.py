@@ -2,7 +2,8 @@
 
     join -> [ cohort -> train -> average -> apply -> evaluate -> write ] per round -> stop
 
-It writes `metrics.jsonl` and `model.safetensors` after every round, so what is on disk is always the last whole round.
+After every round it writes `model.safetensors`, which says its own round, and then a line of `metrics.jsonl`: a round
+with a line is whole.
 """
 
 from __future__ import annotations
@@ -44,8 +45,9 @@ def main(grid: Grid, context: Context) -> None:
     Raises:
         FedmodelError: When the run cannot begin, or a round fails closed. What was written until then stays.
     """
-    run_dir = Path(str(context.run_config.get("run-dir") or ""))
-    if not run_dir.is_dir():
+    named = context.run_config.get("run-dir")
+    run_dir = Path(str(named))
+    if not named or not run_dir.is_dir():
         raise ConfigError("the run's configuration names no run-dir; start it with `fedmodel simulate`")
     with _log_to(run_dir / "server.log"):
         scenario = scenario_from_json(str(context.run_config.get("scenario")))
@@ -63,7 +65,11 @@ def run_federation(grid: Grid, scenario: Scenario, run_dir: Path, device: torch.
     log = MetricsLog(run_dir / "metrics.jsonl")
     charged: dict[str, list[DpSgdEvent]] = defaultdict(list)
 
-    members, absent = join(grid, federation)
+    members, absent = join(grid, scenario)
+    if scenario.privacy.noise == "seeded-unsafe":
+        logger.info(
+            "noise is seeded-unsafe: whoever knows the seed can remove it; no epsilon of this run protects anybody"
+        )
     for silo, code in absent.items():
         logger.warning("silo %s did not join: %s", silo, code)
 
@@ -82,17 +88,18 @@ def run_federation(grid: Grid, scenario: Scenario, run_dir: Path, device: torch.
             raise ProtocolError(
                 f"the model diverged in round {round_number}: its loss is not finite; lower learning_rate"
             )
-        save_model(module, run_dir / "model.safetensors", {"scenario": scenario.name, "round": str(round_number)})
-        log.append(
-            {
-                "round": round_number,
-                **figures,
-                "epsilon": _epsilons(scenario, charged),
-                "cohort": cohort,
-                "dropouts": {**absent, **result.dropouts},
-                "seconds": round(time.monotonic() - started, 3),
-            }
-        )
+        line: dict[str, object] = {
+            "round": round_number,
+            **figures,
+            "epsilon": _epsilons(scenario, charged),
+            "noise": scenario.privacy.noise,
+            "cohort": cohort,
+            "dropouts": {**absent, **result.dropouts},
+            "seconds": round(time.monotonic() - started, 3),
+        }
+        about = {"scenario": scenario.name, "round": str(round_number), "noise": scenario.privacy.noise}
+        save_model(module, run_dir / "model.safetensors", about)
+        log.append(line)
         logger.info("round %d of %d: loss %.4f", round_number, scenario.rounds, figures["loss"])
         if scenario.stop_below_loss is not None and figures["loss"] < scenario.stop_below_loss:
             logger.info("stopped: loss %.4f is under %.4f", figures["loss"], scenario.stop_below_loss)
@@ -122,6 +129,6 @@ def _log_to(path: Path) -> Iterator[None]:
 def _epsilons(scenario: Scenario, charged: dict[str, list[DpSgdEvent]]) -> dict[str, float]:
     """Return each silo's epsilon so far, from what it says it charged; the ledgers have the last word."""
     return {
-        silo: round(accounting.epsilon(events, scenario.plan(silo).delta, accounting.COARSE_GRID), 6)
+        silo: accounting.epsilon(events, scenario.plan(silo).delta, accounting.COARSE_GRID)
         for silo, events in sorted(charged.items())
     }

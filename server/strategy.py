@@ -30,21 +30,19 @@ def choose_cohort(silos: Sequence[str], size: int, seed: int, round_number: int)
     return sorted(drawn[:size])
 
 
-def average_updates(
-    updates: Mapping[str, NDArray[np.float32]], federation: FederationConfig, parameters: int
-) -> NDArray[np.float32]:
+def average_updates(updates: Mapping[str, NDArray[np.float32]], federation: FederationConfig) -> NDArray[np.float32]:
     """Return the weighted mean of the silos' updates, shape `(P,)`, summed in float64 in order of names.
 
+    Args:
+        updates: By silo, all of one length.
+        federation: Holds the public weights.
+
     Raises:
-        ProtocolError: When there is no update, or one has another length than the model.
+        ProtocolError: When there is no update.
     """
     if not updates:
         raise ProtocolError("a round without updates has no average")
-    total_P = np.zeros(parameters, dtype=np.float64)
+    total_P = np.zeros(len(next(iter(updates.values()))), dtype=np.float64)
     for silo in sorted(updates):
-        if updates[silo].shape != (parameters,):
-            raise ProtocolError(
-                f"silo {silo!r} sent {updates[silo].shape[0]} parameters where the model has {parameters}"
-            )
         total_P += federation.weight(silo) * updates[silo].astype(np.float64)
     return (total_P / sum(federation.weight(silo) for silo in updates)).astype(np.float32)

@@ -142,3 +142,15 @@ def test_delta_out_of_range_is_refused(delta: float) -> None:
 def test_calibration_out_of_range_is_refused(target: float, rate: float, steps: int) -> None:
     with pytest.raises(ConfigError, match="out of range"):
         accounting.calibrate(target, 1e-5, rate, steps)
+
+
+def test_a_plan_far_out_costs_no_memory_and_claims_nothing() -> None:
+    assert accounting.epsilon([event(0.2, 0.5, 1_000_000)], 1e-5) == math.inf
+    assert accounting.epsilon([event(0.2, 1.0, 1)], 1e-5) < math.inf
+
+
+def test_calibration_at_the_smallest_delta() -> None:
+    noise = accounting.calibrate(1.0, 1e-12, 1.0, 10)
+    assert accounting.epsilon([event(noise, 1.0, 10)], 1e-12) <= 1.0
+    with pytest.raises(ConfigError, match="delta = 1e-20 is out of range"):
+        accounting.calibrate(1.0, 1e-20, 1.0, 10)

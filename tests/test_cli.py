@@ -13,7 +13,7 @@ import pytest
 from scipy.stats import norm
 
 from fedmodel.ledger import read_ledger
-from scenarios import cli, runner
+from scenarios import cli, packages
 
 SUMMARY_KEYS = {
     "scenario", "engine", "device", "rounds_completed", "clients", "parameters", "metrics", "privacy", "encryption",
@@ -111,6 +111,10 @@ def test_seeded_noise_is_said_in_table_summary_and_ledger(run: Run, tiny_file: P
     summary = json.loads((run.folder / "r/summary.json").read_text())
     assert {row["noise_source"] for row in summary["privacy"]} == {"seeded-unsafe"}
     assert {event.noise_source for event in read_ledger(run.folder / "r/ledgers/west.sqlite")[1]} == {"seeded-unsafe"}
+    lines = [json.loads(line) for line in (run.folder / "r/metrics.jsonl").read_text().splitlines()]
+    assert {line["noise"] for line in lines} == {"seeded-unsafe"}
+    assert b"seeded-unsafe" in (run.folder / "r/model.safetensors").read_bytes()
+    assert "seeded-unsafe" in (run.folder / "r/server.log").read_text()
     assert run("simulate", str(tiny_file), "--out", "s") == 0
     assert "protect nobody" not in " ".join(run.out.split())
 
@@ -137,6 +141,8 @@ def test_the_table_fits_and_names_the_folder(run: Run, tiny_file: Path) -> None:
         (["--set", "model.kind=cnn"], "needs images"),
         (["--set", "data.partition.min_records=80"], "cannot give 3 silos 80 each"),
         (["--set", "data.reference_range="], "data.reference_range is missing"),
+        (["--set", "data.held_out=0.001"], "data.held_out = 0.001 leaves a part without every label"),
+        (["--set", "privacy.noise_multiplier=0.2", "--set", "rounds=1000"], "no epsilon worth claiming"),
         (["--engine", "flwr"], "Invalid value for '--engine'"),
     ],
 )  # fmt: skip
@@ -217,7 +223,7 @@ def test_budget_epsilon_and_calibrate(run: Run) -> None:
     answer = run.json("budget", "calibrate", "--epsilon", "3.797", *plan)
     assert answer["noise_multiplier"] == pytest.approx(8.0, abs=2e-3)
     assert run("budget", "epsilon", "--noise-multiplier", "8", *plan) == 0
-    assert run.out == "epsilon 3.7965\n"
+    assert run.out == "epsilon 3.7966\n"
 
 
 @pytest.mark.parametrize(
@@ -243,16 +249,34 @@ def test_budget_refuses_what_is_out_of_range(run: Run, arguments: list[str], wor
     assert run.out == ""
 
 
+def test_printed_figures_of_privacy_are_rounded_up(run: Run) -> None:
+    """Four decimals of the noise that suffices must suffice, four of an epsilon that holds must hold."""
+    plan = ["--sample-rate", "0.01", "--steps", "5", "--delta", "1e-2"]
+    exact = run.json("budget", "calibrate", "--epsilon", "1e-4", *plan)["noise_multiplier"]
+    assert run("budget", "calibrate", "--epsilon", "1e-4", *plan) == 0
+    assert exact <= float(run.out.split()[-1]) < exact + 1e-4
+    plan = ["--sample-rate", "0.3", "--steps", "7", "--delta", "1e-5", "--noise-multiplier", "2.3"]
+    exact = run.json("budget", "epsilon", *plan)["epsilon"]
+    assert run("budget", "epsilon", *plan) == 0
+    assert exact <= float(run.out.split()[-1]) < exact + 1e-4
+
+
+def test_a_plan_without_an_epsilon_worth_claiming_is_refused_quickly(run: Run) -> None:
+    plan = ["--sample-rate", "0.5", "--steps", "1000000", "--delta", "1e-5", "--noise-multiplier", "0.2"]
+    assert run("budget", "epsilon", *plan) == 2
+    assert "no epsilon worth claiming" in run.err
+
+
 def test_the_code_hash_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert runner.code_hash() == runner.code_hash()
+    assert packages.code_hash() == packages.code_hash()
     package = tmp_path / "otherpackage"
     package.mkdir()
     (package / "__init__.py").write_text("x = 1\n")
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(runner, "PACKAGES", ("otherpackage",))
-    first = runner.code_hash()
+    monkeypatch.setattr(packages, "PACKAGES", ("otherpackage",))
+    first = packages.code_hash()
     (package / "__init__.py").write_text("x = 2\n")
-    assert runner.code_hash() != first
+    assert packages.code_hash() != first
 
 
 @pytest.mark.gpu

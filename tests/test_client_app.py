@@ -9,13 +9,16 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from clients import training
+from clients.client_app import app
 from clients.silo import Silo
 from fedmodel import wire
 from fedmodel.config import Scenario
 from fedmodel.data import Records, data_shape, silo_records
+from fedmodel.errors import DataError
 from fedmodel.ledger import read_ledger
 from fedmodel.models import build_model
 from fedmodel.vectors import flatten
+from scenarios.engine import _delivered
 from tests.fakes import FaultyGrid
 
 PATIENT = "Ada Lovelace, born 1815-12-10"
@@ -111,7 +114,7 @@ def test_the_log_is_the_silos_own(tiny: Scenario, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("request_", "kind", "code"),
     [
-        (wire.train_request(wire.TrainRequest(1, np.zeros(5, dtype=np.float32))), wire.TRAIN, "ledger-failed"),
+        (wire.train_request(wire.TrainRequest(1, np.zeros(5, dtype=np.float32))), wire.TRAIN, "protocol-violated"),
         (RecordDict(), wire.JOIN, "protocol-violated"),
     ],
 )
@@ -136,13 +139,61 @@ def test_a_model_that_does_not_fit_is_refused(tiny: Scenario, tmp_path: Path) ->
     grid = joined(tiny, tmp_path)
     reply = ask(grid, wire.train_request(wire.TrainRequest(1, np.zeros(3, dtype=np.float32))), wire.TRAIN)
     assert wire.refusal_code(reply.error) == "protocol-violated"
+    assert read_ledger(tmp_path / "ledgers" / "north.sqlite")[1] == []  # what could not be trained costs nothing
 
 
-def test_a_silo_with_fewer_records_than_a_lot_does_not_join(tiny: Scenario, tmp_path: Path) -> None:
-    many = tiny.model_copy(update={"privacy": tiny.privacy.model_copy(update={"expected_batch_size": 1000})})
-    reply = ask(FaultyGrid(many, tmp_path), wire.join_request(), wire.JOIN)
-    assert wire.refusal_code(reply.error) == "data-refused"
-    assert "fewer records than" in (tmp_path / "logs" / "north.log").read_text(encoding="utf-8")
+def test_no_answer_hangs_on_how_many_records_there_are(tiny: Scenario, tmp_path: Path) -> None:
+    """A server that names a lot between two neighbours' counts must not learn which one it talks to."""
+    count = len(silo_records(tiny, "north"))
+    for batch in (count, count + 1, 1000):
+        privacy = tiny.privacy.model_copy(update={"expected_batch_size": batch})
+        grid = FaultyGrid(tiny.model_copy(update={"privacy": privacy}), tmp_path / str(batch))
+        assert not ask(grid, wire.join_request(), wire.JOIN).has_error()
+
+
+def test_a_bad_record_looks_like_any_other_failure(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    codes = set()
+    for error in (DataError("a feature is NaN"), ValueError("a bug")):
+
+        def fails(_: Silo, error: Exception = error) -> Records:
+            raise error
+
+        monkeypatch.setattr(Silo, "records", fails)
+        codes.add(wire.refusal_code(ask(FaultyGrid(tiny, tmp_path), wire.join_request(), wire.JOIN).error))
+    assert codes == {"internal"}
+
+
+@pytest.mark.parametrize("obstacle", ["logs is a file", "log is full"])
+def test_the_wall_holds_when_the_silos_own_log_fails(
+    obstacle: str,
+    tiny: Scenario,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    if obstacle == "logs is a file":
+        (tmp_path / "logs").write_text("in the way")
+    else:
+        (tmp_path / "logs").mkdir()
+        (tmp_path / "logs" / "north.log").symlink_to("/dev/full")
+
+    def fails(_: Silo) -> Records:
+        raise ValueError(PATIENT)
+
+    monkeypatch.setattr(Silo, "records", fails)
+    request = FaultyGrid(tiny, tmp_path).create_message(wire.join_request(), wire.JOIN, 2, "1")
+    reply = app(_delivered(request, "1"), FaultyGrid(tiny, tmp_path)._contexts[2])
+    assert wire.refusal_code(reply.error) == "internal"
+    assert "Ada" not in repr(reply) + "".join(capfd.readouterr())
+
+
+def test_a_scenario_made_to_break_the_parser_is_a_refusal(tiny: Scenario, tmp_path: Path) -> None:
+    grid = FaultyGrid(tiny, tmp_path)
+    request = grid.create_message(wire.join_request(), wire.JOIN, 2, "1")
+    grid._contexts[2].run_config = {**grid._contexts[2].run_config, "scenario": "[" * 200_000}
+    assert wire.refusal_code(app(_delivered(request, "1"), grid._contexts[2]).error) == "config-refused"
 
 
 def test_a_node_without_configuration_refuses(tiny: Scenario, tmp_path: Path) -> None:

@@ -84,7 +84,7 @@ def test_the_clipped_sum_is_the_definition(
     x, y = batch(shape, 7)
     expected = clipped_by_hand(build_model(config, shape, seed=1), loss, x, y, clip=0.5)
     ours = make(module, loss=loss, clip=0.5, physical=physical).clipped_sum(x, y)
-    assert torch.allclose(ours, expected, atol=2e-5)
+    assert torch.allclose(ours.float(), expected, atol=2e-5)
 
 
 def test_our_step_is_opacus_plain_step() -> None:
@@ -120,6 +120,34 @@ def test_one_record_moves_the_sum_by_at_most_the_clip(seed: int, scale: float, c
     others = torch.tensor([0, 1, 3, 4])
     moved = (sgd.clipped_sum(x, y) - sgd.clipped_sum(x[others], y[others])).norm()
     assert float(moved) <= clip * (1 + 1e-5) + 1e-6
+
+
+@pytest.mark.parametrize("physical", [32, 512])
+def test_a_large_lot_rounds_alike_with_and_without_a_record(physical: int) -> None:
+    """Added up in float32, taking away the first of 200,000 records moves the sum by more than the clip."""
+    sgd = make(build_model(MlpConfig(kind="mlp"), FLAT, seed=1), physical=physical)
+    x, y = batch(FLAT, 60_000)
+    moved = sgd.clipped_sum(x + 1, y) - sgd.clipped_sum(x[1:] + 1, y[1:])
+    own = sgd.clipped_sum(x[:1] + 1, y[:1])
+    assert float((moved - own).norm()) < 1e-4
+
+
+def test_noise_is_added_in_float64_and_rounded_last() -> None:
+    """Bit for bit: (sum + noise) in float64, then float32, then the division."""
+    module = build_model(MLP, FLAT, seed=1)
+    before = [p.detach().clone() for p in module.parameters()]
+    x, y = batch(FLAT, 9)
+    sum_P = make(module).clipped_sum(x, y)
+    make_again = make(build_model(MLP, FLAT, seed=1), noise=SeededNoise(4), noise_multiplier=1e5, lr=1.0)
+    make_again.step(x, y, np.arange(9))
+    noise_P = SeededNoise(4).gaussian(len(sum_P), 1e5, torch.device("cpu"))
+    expected = (sum_P + noise_P).float()
+    wrong = sum_P.float() + noise_P.float()
+    assert not torch.equal(expected, wrong)
+    after = make_again.parameters
+    got = torch.cat([(b - a.detach()).reshape(-1) for a, b in zip(after, before, strict=True)])
+    expected_step = torch.cat([b.reshape(-1) for b in before]) - (torch.cat([b.reshape(-1) for b in before]) - expected)
+    assert torch.equal(got, expected_step)
 
 
 def test_an_empty_lot_still_adds_its_noise() -> None:

@@ -91,3 +91,8 @@ def test_seeded_noise_repeats_and_says_so() -> None:
     assert np.array_equal(SeededNoise(1).lot(99, 0.5), SeededNoise(1).lot(99, 0.5))
     assert first.name == "seeded-unsafe"
     assert OsNoise().name == "os"
+
+
+def test_mask_seeds_are_fresh_from_the_operating_system_and_repeat_only_when_seeded() -> None:
+    assert len({OsNoise().mask_seed() for _ in range(5)}) == 5
+    assert SeededNoise(1).mask_seed() == SeededNoise(1).mask_seed() != SeededNoise(2).mask_seed()

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from flwr.app import Error, Message
+from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 
 from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import DropoutError, ProtocolError
 from fedmodel.ledger import read_ledger
+from fedmodel.mechanisms import DpSgdEvent, event_to_json
 from server.rounds import join, train_round
 from server.server_app import run_federation
 from tests.fakes import Fault, FaultyGrid
@@ -63,7 +66,7 @@ def test_a_silo_that_never_joins_is_a_dropout_of_every_round(tiny: Scenario, tmp
 
 def test_too_few_members_do_not_begin(tiny: Scenario, tmp_path: Path) -> None:
     with pytest.raises(DropoutError, match="too few to begin"):
-        join(FaultyGrid(quick(tiny), tmp_path, without("north", "west", only=wire.JOIN)), quick(tiny).federation)
+        join(FaultyGrid(quick(tiny), tmp_path, without("north", "west", only=wire.JOIN)), quick(tiny))
 
 
 def test_text_from_a_crashed_client_is_nowhere_on_the_servers_side(
@@ -105,19 +108,105 @@ def test_a_spoiled_update_drops_its_silo_and_nothing_else(kind: str, tiny: Scena
     assert [line["dropouts"] for line in lines(tmp_path)] == [{"west": "protocol-violated"}] * 2
 
 
+def _joins_as(change: Callable[[wire.JoinReply], RecordDict]) -> Fault:
+    def fault(node: int, reply: Message) -> Message:
+        if node == NODE["west"] and reply.metadata.message_type == wire.JOIN:
+            reply.content = change(wire.read_join_reply(reply))
+        return reply
+
+    return fault
+
+
+def _with_text(key: str, text: str) -> RecordDict:
+    content = wire.join_reply(wire.JoinReply("west", DpSgdEvent(2.0, 1.0, 0.5, 4, 10)))
+    content.config_records["fedmodel"][key] = text
+    return content
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda _: _with_text("silo", "Ada Lovelace"),
+        lambda _: _with_text("plan", '{"mechanism":"Ada Lovelace"}'),
+        lambda _: _with_text("Ada Lovelace", "x"),
+        lambda _: _with_text("plan", "[" * 200_000),
+        lambda answer: wire.join_reply(replace(answer, plan=replace(answer.plan, noise_multiplier=1.9))),
+        lambda answer: wire.join_reply(replace(answer, plan=replace(answer.plan, steps=10**6))),
+        lambda answer: wire.join_reply(replace(answer, plan=replace(answer.plan, noise_source="seeded-unsafe"))),
+        lambda _: RecordDict(),
+    ],
+)
+def test_a_bad_answer_to_join_leaves_out_one_silo_and_its_words(
+    change: Callable[[wire.JoinReply], RecordDict], tiny: Scenario, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_federation(FaultyGrid(tiny, tmp_path, _joins_as(change)), tiny, tmp_path, CPU)
+    assert [line["cohort"] for line in lines(tmp_path)] == [["north", "south"]] * 2
+    assert "Ada" not in caplog.text
+
+
+def _trains_with(change: Callable[[RecordDict], None]) -> Fault:
+    def fault(node: int, reply: Message) -> Message:
+        if node == NODE["west"] and reply.metadata.message_type == wire.TRAIN:
+            change(reply.content)
+        return reply
+
+    return fault
+
+
+def _array(dtype: str, shape: tuple[int, ...], stype: str, data: bytes) -> Callable[[RecordDict], None]:
+    def change(content: RecordDict) -> None:
+        content["fedmodel.arrays"] = ArrayRecord({"vector": Array(dtype, shape, stype, data)})
+
+    return change
+
+
+def _charged(text: str) -> Callable[[RecordDict], None]:
+    def change(content: RecordDict) -> None:
+        content.config_records["fedmodel"]["charged"] = text
+
+    return change
+
+
+_HONEST = event_to_json(DpSgdEvent(2.0, 1.0, 0.5, 2, 10))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        _array("float32", (5,), "numpy.ndarray", b"PK\x03\x04 an archive"),
+        _array("float32", (10**15,), "fedmodel/v1/f32le", b"\0" * 20),
+        _array("Ada Lovelace", (5,), "fedmodel/v1/f32le", b"\0" * 20),
+        _array("float32", (5,), "fedmodel/v1/f32le", b"\0" * 21),
+        _charged(_HONEST.replace('"noise_multiplier":2.0', '"noise_multiplier":1' + "0" * 400)),
+        _charged(_HONEST.replace('"noise_multiplier":2.0', '"noise_multiplier":1e-6')),
+        _charged(_HONEST.replace('"noise_multiplier":2.0', '"noise_multiplier":3.0')),
+        _charged(_HONEST.replace('"steps":2', '"steps":' + "9" * 5001)),
+        _charged(_HONEST.replace('"steps":2', '"steps":5')),
+        _charged("[" * 200_000),
+        _charged(_HONEST.replace('"dp-sgd"', '"Ada Lovelace"')),
+    ],
+)
+def test_a_hostile_update_drops_its_silo_and_nothing_else(
+    change: Callable[[RecordDict], None], tiny: Scenario, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    run_federation(FaultyGrid(tiny, tmp_path, _trains_with(change)), tiny, tmp_path, CPU)
+    assert [set(line["dropouts"]) for line in lines(tmp_path)] == [{"west"}] * 2  # type: ignore[call-overload]
+    assert "Ada" not in caplog.text
+
+
 def test_two_nodes_with_one_name_are_refused(tiny: Scenario, tmp_path: Path) -> None:
     def impostor(_: int, reply: Message) -> Message:
         plan = wire.read_join_reply(reply).plan
         reply.content = wire.join_reply(wire.JoinReply("north", plan))
         return reply
 
-    with pytest.raises(ProtocolError, match="'north', a name that is taken"):
-        join(FaultyGrid(tiny, tmp_path, impostor), tiny.federation)
+    with pytest.raises(DropoutError, match="0 silos are too few to begin"):
+        join(FaultyGrid(tiny, tmp_path, impostor), tiny)
 
 
 def test_the_average_of_the_replies_is_what_is_applied(tiny: Scenario, tmp_path: Path) -> None:
     grid = FaultyGrid(tiny, tmp_path)
-    members, absent = join(grid, tiny.federation)
+    members, absent = join(grid, tiny)
     assert absent == {}
     request = wire.TrainRequest(1, model(tiny))
     result = train_round(grid, tiny.federation, members, ["north", "west"], request)
@@ -149,8 +238,15 @@ def test_training_stops_below_the_loss_threshold(tiny_file: Path, tmp_path: Path
     assert sum(event.steps for event in read_ledger(tmp_path / "ledgers" / "north.sqlite")[1]) == 2
 
 
-def test_a_diverged_model_is_a_clear_failure(tiny_file: Path, tmp_path: Path) -> None:
-    settings = ["training.learning_rate=1e6", "privacy.max_grad_norm=1e9", "privacy.noise_multiplier=1e6", "rounds=40"]
-    scenario = read_scenario(str(tiny_file), [*settings, "training.loss=mse", "training.local_steps=50"])
-    with pytest.raises(ProtocolError, match=r"diverged|NaN or infinity|too few"):
-        run_federation(FaultyGrid(scenario, tmp_path), scenario, tmp_path, CPU)
+def test_a_diverged_model_is_a_clear_failure(tiny: Scenario, tmp_path: Path) -> None:
+    """Each update is finite, and so is the model; its loss is not."""
+
+    def huge(_: int, reply: Message) -> Message:
+        if reply.metadata.message_type == wire.TRAIN:
+            answer = wire.read_train_reply(reply)
+            reply.content = wire.train_reply(replace(answer, update_P=np.full_like(answer.update_P, 2e38)))
+        return reply
+
+    with pytest.raises(ProtocolError, match="the model diverged in round 1: its loss is not finite"):
+        run_federation(FaultyGrid(tiny, tmp_path, huge), tiny, tmp_path, CPU)
+    assert not (tmp_path / "metrics.jsonl").exists()

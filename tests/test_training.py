@@ -12,13 +12,14 @@ from flwr.app import RecordDict
 
 from clients import training
 from clients.silo import Silo
-from clients.training import train_round
+from clients.training import check_request, train_round
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import data_shape
 from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import PrivacyError
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.models import build_model
+from fedmodel.noise import OsNoise
 from fedmodel.vectors import flatten
 from fedmodel.wire import TrainRequest
 
@@ -46,7 +47,14 @@ def test_exactly_the_charged_steps_are_taken_at_the_charged_figures(
 ) -> None:
     steps: list[int] = []
     figures: list[tuple[float, float, int]] = []
-    real = DpSgd.step
+    rates: set[float] = set()
+    real, real_lot = DpSgd.step, OsNoise.lot
+
+    def lot(self: OsNoise, records: int, sample_rate: float) -> np.ndarray:
+        rates.add(sample_rate)
+        return real_lot(self, records, sample_rate)
+
+    monkeypatch.setattr(OsNoise, "lot", lot)
 
     def counted(self: DpSgd, *arguments: object) -> None:
         inner = self._optimizer
@@ -55,10 +63,11 @@ def test_exactly_the_charged_steps_are_taken_at_the_charged_figures(
         real(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(DpSgd, "step", counted)
-    event = replace(EVENT, steps=17, noise_multiplier=1.25, max_grad_norm=0.75, denominator=11)
+    event = DpSgdEvent(1.25, 0.75, 0.4, 17, denominator=11)  # each unlike the scenario's
     train_round(silo(tiny, tmp_path), event, request(tiny), RecordDict())
     assert len(steps) == 17
     assert set(figures) == {(1.25, 0.75, 11)}
+    assert rates == {0.4}
     assert len(set(steps)) > 1  # Poisson lots, not fixed ones
 
 
@@ -86,14 +95,14 @@ def test_the_event_decides_the_noise_source_not_the_scenario(tiny_file: Path, tm
     assert not np.allclose(first, second)
 
 
-def test_training_runs_the_preflight(tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_is_checked_by_the_preflight(tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def refuses(*_: object) -> None:
         raise PrivacyError("measured")
 
     training._preflight_once.cache_clear()
     monkeypatch.setattr(training, "preflight", refuses)
     with pytest.raises(PrivacyError, match="measured"):
-        train_round(silo(tiny, tmp_path), EVENT, request(tiny), RecordDict())
+        check_request(silo(tiny, tmp_path), EVENT, request(tiny))
     training._preflight_once.cache_clear()
 
 
@@ -102,6 +111,33 @@ def test_training_leaves_torchs_global_generator_alone(tiny: Scenario, tmp_path:
     state = torch.get_rng_state()
     train_round(silo(tiny, tmp_path), EVENT, request(tiny), RecordDict())
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_noise_from_another_source_than_was_charged_is_refused(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(training, "_noise", lambda *_: training.SeededNoise(0))
+    with pytest.raises(PrivacyError, match="'seeded-unsafe' where 'os' was charged"):
+        train_round(silo(tiny, tmp_path), EVENT, request(tiny), RecordDict())
+
+
+def test_dropout_masks_are_as_secret_as_the_noise(tiny_file: Path, tmp_path: Path) -> None:
+    """Masks that follow from the public seed couple records: with them, two noiseless runs would be equal."""
+    scenario = read_scenario(str(tiny_file), ["model.hidden=[8]", "model.dropout=0.5"])
+
+    class Full(OsNoise):
+        def lot(self, records: int, sample_rate: float) -> np.ndarray:
+            return np.arange(records)
+
+        def gaussian(self, size: int, std: float, device: torch.device) -> torch.Tensor:
+            return torch.zeros(size, dtype=torch.float64)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(training, "_noise", lambda *_: Full())
+        first, second = (
+            train_round(silo(scenario, tmp_path), EVENT, request(scenario), RecordDict()) for _ in range(2)
+        )
+    assert not np.allclose(first, second)
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "adam", "adagrad"])
@@ -131,6 +167,8 @@ def test_kept_state_is_as_if_never_interrupted(optimizer: str, tiny_file: Path, 
     acting, state = silo(scenario, tmp_path), RecordDict()
 
     class Zero(training.SeededNoise):
+        name = "os"
+
         def lot(self, records: int, sample_rate: float) -> np.ndarray:
             return np.arange(records)
 

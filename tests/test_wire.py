@@ -46,6 +46,10 @@ def test_an_update_has_no_room_for_a_training_metric() -> None:
         wire.read_train_reply(message(content))
 
 
+def words(vector: np.ndarray, dtype: str = "float32", stype: str = "fedmodel/v1/f32le") -> Array:
+    return Array(dtype, vector.shape, stype, vector.tobytes())
+
+
 def _train(head: dict[str, object], array: Array | None) -> Message:
     records: dict[str, ArrayRecord | ConfigRecord] = {"fedmodel": ConfigRecord(head)}  # type: ignore[arg-type]
     if array is not None:
@@ -56,33 +60,33 @@ def _train(head: dict[str, object], array: Array | None) -> Message:
 GOOD_HEAD: dict[str, object] = {"version": 1, "round": 1}
 
 
+def test_a_well_formed_request_is_read() -> None:
+    assert wire.read_train_request(_train(GOOD_HEAD, words(VECTOR))).model_P.tolist() == VECTOR.tolist()
+
+
 @pytest.mark.parametrize(
     ("head", "array"),
     [
-        ({"version": 2, "round": 1}, Array(VECTOR)),
-        ({"round": 1}, Array(VECTOR)),
-        ({"version": 1, "round": "1"}, Array(VECTOR)),
-        ({"version": 1, "round": 0}, Array(VECTOR)),
-        ({"version": 1, "round": True}, Array(VECTOR)),
-        ({**GOOD_HEAD, "extra": 1}, Array(VECTOR)),
+        ({"version": 2, "round": 1}, words(VECTOR)),
+        ({"round": 1}, words(VECTOR)),
+        ({"version": 1, "round": "1"}, words(VECTOR)),
+        ({"version": 1, "round": 0}, words(VECTOR)),
+        ({"version": 1, "round": True}, words(VECTOR)),
+        ({**GOOD_HEAD, "extra": 1}, words(VECTOR)),
         (GOOD_HEAD, None),
-        (GOOD_HEAD, Array(VECTOR.astype(np.float64))),
-        (GOOD_HEAD, Array(VECTOR.reshape(1, 5))),
-        (GOOD_HEAD, Array(np.array([1.0, np.nan], dtype=np.float32))),
-        (GOOD_HEAD, Array(np.array([np.inf], dtype=np.float32))),
-        (GOOD_HEAD, Array("float32", (5,), "numpy.ndarray", b"\x93NUMPY rubbish")),
+        (GOOD_HEAD, Array(VECTOR)),
+        (GOOD_HEAD, words(VECTOR.astype(np.float64))),
+        (GOOD_HEAD, words(VECTOR, dtype="float64")),
+        (GOOD_HEAD, words(VECTOR.reshape(1, 5))),
+        (GOOD_HEAD, words(np.array([1.0, np.nan], dtype=np.float32))),
+        (GOOD_HEAD, words(np.array([np.inf], dtype=np.float32))),
+        (GOOD_HEAD, Array("float32", (1,), "fedmodel/v1/f32le", b"12345")),
         (GOOD_HEAD, Array("float32", (5,), "pickle", b"cos\nsystem\n(S'true'\ntR.")),
     ],
 )
 def test_a_malformed_request_is_refused(head: dict[str, object], array: Array | None) -> None:
     with pytest.raises(ProtocolError):
         wire.read_train_request(_train(head, array))
-
-
-def test_an_array_that_lies_about_its_type_is_refused() -> None:
-    lying = Array("float32", (5,), "numpy.ndarray", Array(VECTOR.astype(np.float64)).data)
-    with pytest.raises(ProtocolError, match="flat, float32 and finite"):
-        wire.read_train_request(_train(GOOD_HEAD, lying))
 
 
 def test_an_event_that_cannot_be_accounted_for_is_refused() -> None:
@@ -107,4 +111,6 @@ def test_text_in_a_foreign_error_is_dropped(error: Error) -> None:
 
 def test_every_error_has_a_code_of_its_own() -> None:
     kinds = [kind for kind in vars(errors).values() if isinstance(kind, type) and issubclass(kind, Exception)]
+    kinds.remove(errors.DataError)  # on purpose: a bad record must look like any other failure
+    assert errors.DataError.code == errors.FedmodelError.code
     assert len({kind.code for kind in kinds}) == len(kinds) == len(errors.error_codes())

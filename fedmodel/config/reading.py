@@ -47,10 +47,10 @@ def read_scenario(name_or_path: str, settings: Iterable[str] = ()) -> Scenario:
     path = _find(name_or_path)
     try:
         document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except tomllib.TOMLDecodeError as error:
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of ten thousand digits
         raise ConfigError(f"{path.name}: not valid TOML: {error}") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path}: cannot be read as a scenario: {error}") from error
     for setting in settings:
         _apply(document, setting)
     document.setdefault("seed", secrets.randbelow(2**31))
@@ -65,7 +65,7 @@ def scenario_from_json(text: str) -> Scenario:
     """
     try:
         document = json.loads(text)
-    except json.JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError("the run's scenario is not JSON; start it with `fedmodel simulate`") from error
     return _validate(document, "the run's scenario")
 
@@ -104,7 +104,7 @@ def _apply(document: dict[str, Any], setting: str) -> None:
         return
     try:
         target[words[-1]] = tomllib.loads(f"value = {text}")["value"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         target[words[-1]] = text.strip()  # a bare word is a string: --set training.optimizer=adam
 
 

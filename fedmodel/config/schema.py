@@ -17,12 +17,16 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from fedmodel.mechanisms import LEAST_DELTA, LEAST_NOISE, LEAST_RATE, MOST_NOISE, MOST_STEPS, NoiseSourceName
+
 SiloName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")]
 Range = Annotated[tuple[float, float], Field(strict=False)]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(strict=False)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 
-MAX_STEPS = 1_000_000  # a plan longer than this is a slip of the pen, and PLD accounting of it would take minutes
+NoiseMultiplier = Annotated[float, Field(ge=LEAST_NOISE, le=MOST_NOISE)]
+SampleRate = Annotated[float, Field(ge=LEAST_RATE, le=1)]
+Delta = Annotated[float, Field(ge=LEAST_DELTA, lt=1)]
 
 
 class _Frozen(BaseModel):
@@ -107,7 +111,7 @@ class FederationConfig(_Frozen):
 
 class _ModelBase(_Frozen):
     init: Literal["random", "zero", "constant"] = "random"
-    init_value: float | None = None
+    init_value: float | None = Field(default=None, ge=-1e6, le=1e6)
 
     @model_validator(mode="after")
     def _constant_has_value(self) -> _ModelBase:
@@ -154,7 +158,7 @@ class TrainingConfig(_Frozen):
     optimizer: Literal["sgd", "adam", "adagrad"]
     learning_rate: float = Field(gt=0, le=1e6)
     momentum: float = Field(default=0.0, ge=0, lt=1)
-    local_steps: int | None = Field(default=None, ge=1, le=MAX_STEPS)
+    local_steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
     local_epochs: int | None = Field(default=None, ge=1, le=10_000)
     keep_optimizer_state: bool = False
     max_physical_batch: int = Field(default=512, ge=1)
@@ -185,11 +189,11 @@ class TrainingConfig(_Frozen):
 class SiloPrivacyConfig(_Frozen):
     """What one silo declares differently from the rest."""
 
-    sample_rate: float | None = Field(default=None, gt=0, le=1)
+    sample_rate: SampleRate | None = None
     expected_batch_size: int | None = Field(default=None, ge=1)
-    delta: float | None = Field(default=None, gt=0, lt=1)
+    delta: Delta | None = None
     epsilon: float | None = Field(default=None, gt=0, le=100)
-    noise_multiplier: float | None = Field(default=None, gt=0, le=1e6)
+    noise_multiplier: NoiseMultiplier | None = None
 
     @model_validator(mode="after")
     def _not_both(self) -> SiloPrivacyConfig:
@@ -203,12 +207,12 @@ class PrivacyConfig(_Frozen):
 
     unit: Literal["record"]
     max_grad_norm: Positive
-    delta: float = Field(gt=0, lt=1)
+    delta: Delta
     epsilon: float | None = Field(default=None, gt=0, le=100)
-    noise_multiplier: float | None = Field(default=None, gt=0, le=1e6)
-    sample_rate: float = Field(gt=0, le=1)
+    noise_multiplier: NoiseMultiplier | None = None
+    sample_rate: SampleRate
     expected_batch_size: int = Field(ge=1)
-    noise: Literal["os", "seeded-unsafe"] = "os"
+    noise: NoiseSourceName = "os"
     silo: dict[str, SiloPrivacyConfig] = {}
 
     @model_validator(mode="after")
@@ -247,7 +251,7 @@ class SiloPlan:
     expected_batch_size: int
     steps_per_round: int
     rounds: int
-    noise: Literal["os", "seeded-unsafe"]
+    noise: NoiseSourceName
 
     @property
     def steps(self) -> int:
@@ -276,9 +280,9 @@ class Scenario(_Frozen):
             raise ValueError('privacy.noise = "seeded-unsafe" needs a seed')
         for silo in self.federation.silos:
             plan = self.plan(silo)
-            if plan.steps > MAX_STEPS:
+            if plan.steps > MOST_STEPS:
                 raise ValueError(
-                    f"silo {silo!r} would take {plan.steps} steps in {self.rounds} rounds, more than {MAX_STEPS}"
+                    f"silo {silo!r} would take {plan.steps} steps in {self.rounds} rounds, more than {MOST_STEPS}"
                 )
         return self
 

@@ -13,6 +13,7 @@ import tomllib
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 import safetensors.numpy
 
@@ -27,6 +28,50 @@ def simulate(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [str(FEDMODEL), "simulate", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=280
     )
+
+
+def leftovers() -> list[str]:
+    """Processes that a run under Flower starts, and that should be gone."""
+    names = ("flower-superlink", "flower-superexec", "flwr-simulation", "raylet", "ray::", "gcs_server")
+    lines = (" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
+    return [line for line in lines if any(name in line for name in names)]
+
+
+def test_an_interrupt_under_flower_leaves_no_silo_training(tmp_path: Path, tiny_file: Path) -> None:
+    """Flower's executor and Ray live in sessions of their own; left alone they went on charging ledgers."""
+    process = subprocess.Popen(
+        [
+            str(FEDMODEL),
+            "simulate",
+            str(tiny_file),
+            "--engine",
+            "flower",
+            "--out",
+            "r",
+            "--set",
+            "rounds=20000",
+            "--set",
+            "privacy.noise_multiplier=100.0",
+        ],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    metrics = tmp_path / "r" / "metrics.jsonl"
+    deadline = time.monotonic() + 120
+    while not metrics.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert "what was spent stands in" in err
+    spent = [len(read_ledger(path)[1]) for path in sorted((tmp_path / "r" / "ledgers").iterdir())]
+    assert leftovers() == []
+    time.sleep(3)
+    assert [len(read_ledger(path)[1]) for path in sorted((tmp_path / "r" / "ledgers").iterdir())] == spent
 
 
 def test_hospitals_meet_their_claim_on_patients_never_trained_on(tmp_path: Path) -> None:
@@ -62,8 +107,7 @@ def test_both_engines_end_with_the_same_model(tmp_path: Path) -> None:
         for summary in summaries.values()
     ]
     assert privacy[0] == privacy[1]
-    leftovers = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True, check=True).stdout
-    assert not [line for line in leftovers.splitlines() if "flower-superlink" in line or "raylet" in line]
+    assert leftovers() == []
 
 
 def test_a_failure_under_flower_is_one_line_with_the_servers_reason(tmp_path: Path, tiny_file: Path) -> None:
