@@ -11,8 +11,13 @@ os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from fedmodel.config import Scenario, read_scenario
+
+# These machines are noisy, so no test is timed; where nobody is there to look at a new finding, the examples repeat.
+settings.register_profile("fedmodel", deadline=None, derandomize=bool(os.environ.get("CI")))
+settings.load_profile("fedmodel")
 
 TINY = """
 name = "tiny"

@@ -1,0 +1,217 @@
+"""The one room that imports `cryptography`: hashes, keys, signatures, sealing and keystreams, each under its own label.
+
+Every use names a purpose, `b"fedmodel/v1/<purpose>"`, which is hashed, signed or derived along, so that bytes made for
+one purpose never pass for another's. Lengths are checked before use; whatever does not verify raises `CryptoError`
+without saying why, save for what the caller can mend.
+
+| Here           | Is                                               | After                        |
+|----------------|--------------------------------------------------|------------------------------|
+| `digest`       | SHA-256 over a label and length-prefixed parts   | FIPS 180-4                   |
+| `derive_key`   | HKDF-SHA256                                      | RFC 5869                     |
+| `SigningKey`   | Ed25519 over label, length and message           | RFC 8032                     |
+| `AgreementKey` | X25519; points of small order are refused        | RFC 7748, section 6.1        |
+| `SealingKey`   | HPKE base mode: X25519, or X25519 with ML-KEM-768 | RFC 9180; FIPS 203; X-Wing  |
+| `keystream`    | AES-256 in counter mode from a zero counter      | SP 800-38A, section 6.5      |
+
+Does NOT erase secrets from memory: Python copies bytes as it likes. It does not authenticate the sender of a sealed
+message either; the protocol signs around it.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterator
+from enum import Enum
+from typing import Final, Self
+
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives import hashes, hpke
+from cryptography.hazmat.primitives.asymmetric import mlkem
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from fedmodel.errors import CryptoError
+
+KEY_SIZE: Final = 32
+SIGNATURE_SIZE: Final = 64
+
+_PREFIX: Final = b"fedmodel/v1/"
+_MLKEM_SEED_SIZE: Final = 64
+_MLKEM_PUBLIC_SIZE: Final = 1184
+# A block that stays in a core's second-level cache beside the vector it is added to.
+_BLOCK: Final = 128 * 1024
+_ZEROS: Final = bytes(_BLOCK)
+
+
+class Suite(Enum):
+    """Which key encapsulation seals messages; both use HKDF-SHA256 and ChaCha20-Poly1305."""
+
+    CLASSIC = 1
+    POST_QUANTUM = 2
+
+
+def random_bytes(size: int) -> bytes:
+    """Return bytes of the operating system's CSPRNG."""
+    return secrets.token_bytes(size)
+
+
+def digest(label: bytes, *parts: bytes) -> bytes:
+    """Return the 32-byte hash of some parts for one purpose; no two lists of parts hash alike by concatenation.
+
+    >>> digest(b"fedmodel/v1/doctest", b"ab", b"c") == digest(b"fedmodel/v1/doctest", b"a", b"bc")
+    False
+    """
+    state = hashes.Hash(hashes.SHA256())
+    for part in (_checked(label), *parts):
+        state.update(len(part).to_bytes(8, "big"))
+        state.update(part)
+    return state.finalize()
+
+
+def derive_key(secret: bytes, label: bytes, context: bytes, size: int = KEY_SIZE) -> bytes:
+    """Derive a key for one purpose in one context from a secret of at least 32 uniform bytes.
+
+    Raises:
+        CryptoError: When the secret is shorter than 32 bytes.
+    """
+    if len(secret) < KEY_SIZE:
+        raise CryptoError(f"a secret of {len(secret)} bytes is too short to derive a key from; {KEY_SIZE} are needed")
+    # No salt: the secret is uniform already (RFC 5869, section 3.1). The length keeps label and context apart.
+    info = len(_checked(label)).to_bytes(2, "big") + label + context
+    return HKDF(algorithm=hashes.SHA256(), length=size, salt=None, info=info).derive(secret)
+
+
+class SigningKey:
+    """An Ed25519 key pair; signatures are deterministic and bound to a label."""
+
+    def __init__(self, private: bytes) -> None:
+        self._key = Ed25519PrivateKey.from_private_bytes(_sized(private, KEY_SIZE, "a signing key"))
+        self.public = self._key.public_key().public_bytes_raw()
+
+    @classmethod
+    def generate(cls) -> Self:
+        """Return a new key from the operating system's CSPRNG."""
+        return cls(random_bytes(KEY_SIZE))
+
+    def sign(self, label: bytes, message: bytes) -> bytes:
+        """Return the 64-byte signature of a message for one purpose."""
+        return self._key.sign(_framed(label, message))
+
+
+def verify(public: bytes, label: bytes, message: bytes, signature: bytes) -> None:
+    """Check a signature.
+
+    Raises:
+        CryptoError: When it is not the key's signature of this message for this purpose.
+    """
+    key = Ed25519PublicKey.from_public_bytes(_sized(public, KEY_SIZE, "a verification key"))
+    try:
+        key.verify(_sized(signature, SIGNATURE_SIZE, "a signature"), _framed(label, message))
+    except InvalidSignature:
+        raise CryptoError("a signature does not verify") from None
+
+
+class AgreementKey:
+    """An X25519 key pair that follows from a secret, so that whoever recovers the secret recovers the key."""
+
+    def __init__(self, secret: bytes, label: bytes, context: bytes) -> None:
+        self._key = X25519PrivateKey.from_private_bytes(derive_key(secret, label, context))
+        self.public = self._key.public_key().public_bytes_raw()
+
+    def agree(self, peer: bytes) -> bytes:
+        """Return the 32 bytes shared with a peer's public key. Derive keys from them; never use them as one.
+
+        Raises:
+            CryptoError: When the peer's key is our own, or a point of small order, with which every peer would share
+                the same known secret.
+        """
+        if _sized(peer, KEY_SIZE, "an agreement key") == self.public:
+            raise CryptoError("a peer's agreement key is our own, sent back")
+        try:
+            return self._key.exchange(X25519PublicKey.from_public_bytes(peer))
+        except ValueError:
+            raise CryptoError("a peer's agreement key is a point of small order") from None
+
+
+class SealingKey:
+    """A key pair to which others seal messages, derived from a secret."""
+
+    def __init__(self, suite: Suite, secret: bytes, context: bytes) -> None:
+        self._suite = suite
+        curve = X25519PrivateKey.from_private_bytes(derive_key(secret, b"fedmodel/v1/seal-x25519", context))
+        self._key: X25519PrivateKey | hpke.MLKEM768X25519PrivateKey = curve
+        self.public = curve.public_key().public_bytes_raw()
+        if suite is Suite.POST_QUANTUM:
+            seed = derive_key(secret, b"fedmodel/v1/seal-mlkem768", context, _MLKEM_SEED_SIZE)
+            lattice = mlkem.MLKEM768PrivateKey.from_seed_bytes(seed)
+            self._key = hpke.MLKEM768X25519PrivateKey(lattice, curve)
+            self.public = lattice.public_key().public_bytes_raw() + self.public
+
+    def open(self, sealed: bytes, context: bytes) -> bytes:
+        """Return what was sealed to this key in this context.
+
+        Raises:
+            CryptoError: When it was not, whatever the reason.
+        """
+        try:
+            return _hpke(self._suite).decrypt(sealed, self._key, context)
+        except (InvalidTag, ValueError):
+            raise CryptoError("a sealed message does not open with this key in this context") from None
+
+
+def seal(suite: Suite, public: bytes, plaintext: bytes, context: bytes) -> bytes:
+    """Seal a message to a public key; only its holder opens it, and only in the same context.
+
+    Raises:
+        CryptoError: When the public key has the wrong length or is not a key.
+    """
+    size = KEY_SIZE if suite is Suite.CLASSIC else _MLKEM_PUBLIC_SIZE + KEY_SIZE
+    _sized(public, size, "a sealing key")
+    try:
+        key: X25519PublicKey | hpke.MLKEM768X25519PublicKey = X25519PublicKey.from_public_bytes(public[-KEY_SIZE:])
+        if suite is Suite.POST_QUANTUM:
+            lattice = mlkem.MLKEM768PublicKey.from_public_bytes(public[:-KEY_SIZE])
+            key = hpke.MLKEM768X25519PublicKey(lattice, X25519PublicKey.from_public_bytes(public[-KEY_SIZE:]))
+        return _hpke(suite).encrypt(plaintext, key, context)
+    except ValueError:
+        raise CryptoError("a sealing key is not a usable public key") from None
+
+
+def keystream(key: bytes, size: int) -> Iterator[memoryview]:
+    """Yield `size` pseudorandom bytes in blocks of at most 128 KiB; each view is overwritten by the next.
+
+    The counter starts at zero, which is safe because a key is used for one stream and never again.
+    """
+    encryptor = Cipher(algorithms.AES256(_sized(key, KEY_SIZE, "a keystream key")), modes.CTR(bytes(16))).encryptor()
+    # `update_into` wants room for a block more than it writes.
+    buffer = bytearray(min(size, _BLOCK) + 15)
+    for start in range(0, size, _BLOCK):
+        length = min(_BLOCK, size - start)
+        encryptor.update_into(memoryview(_ZEROS)[:length], buffer)
+        yield memoryview(buffer)[:length]
+
+
+def _hpke(suite: Suite) -> hpke.Suite:
+    kem = hpke.KEM.X25519 if suite is Suite.CLASSIC else hpke.KEM.MLKEM768_X25519
+    return hpke.Suite(kem, hpke.KDF.HKDF_SHA256, hpke.AEAD.CHACHA20_POLY1305)
+
+
+def _checked(label: bytes) -> bytes:
+    """Refuse a label that is not versioned."""
+    if not label.startswith(_PREFIX) or len(label) == len(_PREFIX):
+        raise CryptoError(f"a label begins with {_PREFIX.decode()} and names a purpose")
+    return label
+
+
+def _framed(label: bytes, message: bytes) -> bytes:
+    """Return what is signed: the label's length, the label, the message."""
+    return len(_checked(label)).to_bytes(2, "big") + label + message
+
+
+def _sized(value: bytes, size: int, what: str) -> bytes:
+    """Refuse a value of another length."""
+    if len(value) != size:
+        raise CryptoError(f"{what} of {len(value)} bytes, where {size} are needed")
+    return value

@@ -1,0 +1,93 @@
+"""From real coordinates to ring elements and back, so that sums of many silos' vectors are exact and cannot wrap.
+
+A coordinate x in [-bound, bound] becomes the integer floor(x * scale + u), with u uniform in [0, 1) from the operating
+system's CSPRNG and scale = levels / bound. `levels` is the largest for which the largest cohort's sum stays inside the
+ring's signed range.
+
+Guarantees, for coordinates within the bound:
+- unbiased: the expected integer is x * scale, to 2^-33 (the randomness has 32 bits);
+- error of one vector under 1 / scale in every coordinate; of a sum of n vectors under n / scale, with a standard
+  deviation of at most sqrt(n) / (2 scale);
+- no sum of up to `cohort` vectors wraps.
+
+Coordinates outside the bound are clipped to it, which for an update that is differentially private already is
+post-processing. NaN and infinity are refused: they have no honest integer.
+
+Does NOT add privacy: rounding is not accounted for.
+
+Shapes: P coordinates.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmodel.errors import ConfigError, ProtocolError
+from fedmodel.masking import RingBits, Words
+
+_DTYPES: dict[int, np.dtype[np.unsignedinteger]] = {16: np.dtype("<u2"), 32: np.dtype("<u4")}
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """A public mapping that every silo of a round shares.
+
+    Attributes:
+        bound: Largest magnitude of a coordinate, above 0.
+        ring_bits: 16 or 32.
+        cohort: Most vectors that will ever be added up.
+
+    Raises:
+        ConfigError: When the ring has no room for the cohort, or the bound is not a positive number.
+    """
+
+    bound: float
+    ring_bits: RingBits
+    cohort: int
+
+    def __post_init__(self) -> None:
+        if not (np.isfinite(self.bound) and self.bound > 0):
+            raise ConfigError(f"a quantisation bound of {self.bound} is not a positive number")
+        if self.ring_bits not in _DTYPES or self.cohort < 1 or self.levels < 1:
+            raise ConfigError(f"a ring of {self.ring_bits} bits has no room for the sum of {self.cohort} vectors")
+
+    @property
+    def levels(self) -> int:
+        """The largest magnitude of one vector's integer: `cohort` of them stay under half the ring."""
+        return ((1 << (self.ring_bits - 1)) - 1) // self.cohort
+
+    @property
+    def scale(self) -> float:
+        """Integers to one unit of a coordinate."""
+        return self.levels / self.bound
+
+    def encode(self, vector_P: NDArray[np.float32]) -> Words:
+        """Round a vector to ring elements, at random and without bias.
+
+        Raises:
+            ProtocolError: When a coordinate is NaN or infinite.
+        """
+        if not np.isfinite(vector_P).all():
+            raise ProtocolError("a vector with a NaN or infinite coordinate is not quantised")
+        scaled_P = np.clip(vector_P.astype(np.float64), -self.bound, self.bound) * self.scale
+        drawn_P = np.frombuffer(os.urandom(4 * len(scaled_P)), dtype=np.uint32)
+        integers_P = np.floor(scaled_P + drawn_P * 2.0**-32).astype(np.int64)
+        # A rounding of the product can touch one past the end; the sum's room was counted without it.
+        np.clip(integers_P, -self.levels, self.levels, out=integers_P)
+        # The two's complement of a negative integer is its ring element.
+        return integers_P.astype(_DTYPES[self.ring_bits])
+
+    def decode(self, sum_P: Words) -> NDArray[np.float32]:
+        """Return the real sum behind a sum of encoded vectors.
+
+        Raises:
+            ProtocolError: When the words are not this ring's.
+        """
+        if sum_P.dtype != _DTYPES[self.ring_bits]:
+            raise ProtocolError(f"a sum of {sum_P.dtype} words is not of the ring of {self.ring_bits} bits")
+        signed_P = sum_P.view(np.dtype("<i2") if self.ring_bits == 16 else np.dtype("<i4")).astype(np.float64)
+        return (signed_P / self.scale).astype(np.float32)

@@ -1,0 +1,114 @@
+"""Threshold sharing of a secret in a prime field (Shamir 1979).
+
+Guarantee: any `threshold` shares give the secret back; the joint distribution of fewer is uniform and independent of
+it, because the other coefficients of the polynomial are uniform in the field.
+
+Does NOT detect a false share: wrong shares give a wrong secret. The protocol commits to secrets, and checks.
+
+The field has p = 2^256 - 189 elements, the largest prime under 2^256, so that a secret of 32 bytes is a field element
+for all but 189 of the 2^256 values. Points are silo numbers from 1; 0 is where the secret lies.
+
+Plain integers: with points this small a product is not reduced until the end, and Python's integers are fast enough. It
+is not constant-time; secrets are used once, at a silo that times nothing for others.
+"""
+
+from __future__ import annotations
+
+import math
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from fedmodel.errors import CryptoError
+
+PRIME: Final = 2**256 - 189
+SHARE_SIZE: Final = 32
+_MOST_POINTS: Final = 2**20
+
+
+def random_element() -> int:
+    """Return a uniform field element from the operating system's CSPRNG."""
+    return secrets.randbelow(PRIME)
+
+
+def split(secret: int, threshold: int, points: Sequence[int], prime: int = PRIME) -> dict[int, int]:
+    """Share a secret among points.
+
+    Args:
+        secret: In [0, prime).
+        threshold: How many shares give it back, from 1 to the number of points.
+        points: Distinct, from 1.
+        prime: The field; another than the default only to count all of a small one in a test.
+
+    Returns:
+        The share of each point.
+
+    Raises:
+        CryptoError: When an argument is out of range.
+    """
+    _check_points(points, prime)
+    if not 0 <= secret < prime:
+        raise CryptoError("a secret is not an element of the field")
+    if not 1 <= threshold <= len(points):
+        raise CryptoError(f"a threshold of {threshold} cannot be met by {len(points)} shares")
+    # The leading coefficient may be zero: forbidding it would tell the shares apart from uniform ones.
+    coefficients = [secret, *(secrets.randbelow(prime) for _ in range(threshold - 1))]
+    return {point: _evaluate(coefficients, point, prime) for point in points}
+
+
+def lagrange_at_zero(points: Sequence[int], prime: int = PRIME) -> dict[int, int]:
+    """Return each point's coefficient in the polynomial's value at 0; one call serves every secret shared among them.
+
+    Raises:
+        CryptoError: When points repeat or are out of range.
+    """
+    _check_points(points, prime)
+    product = math.prod(points)
+    denominators = [point * math.prod(other - point for other in points if other != point) % prime for point in points]
+    numerator = product % prime
+    return {
+        point: numerator * inverse % prime
+        for point, inverse in zip(points, _invert_all(denominators, prime), strict=True)
+    }
+
+
+def combine(shares: Mapping[int, int], coefficients: Mapping[int, int], prime: int = PRIME) -> int:
+    """Return the secret behind shares of exactly the points that the coefficients are for.
+
+    Raises:
+        CryptoError: When the points differ, or a share is not an element of the field.
+    """
+    if shares.keys() != coefficients.keys():
+        raise CryptoError("shares and coefficients are not for the same points")
+    if not all(0 <= share < prime for share in shares.values()):
+        raise CryptoError("a share is not an element of the field")
+    return sum(share * coefficients[point] for point, share in shares.items()) % prime
+
+
+def _evaluate(coefficients: Sequence[int], point: int, prime: int) -> int:
+    """Horner's rule, reduced once: at small points the intermediate grows by a few bits a step."""
+    value = 0
+    for coefficient in reversed(coefficients):
+        value = value * point + coefficient
+    return value % prime
+
+
+def _invert_all(values: Iterable[int], prime: int) -> list[int]:
+    """Invert many elements at the price of one inversion and three products each (Montgomery's trick)."""
+    values = list(values)
+    prefix = [1]
+    for value in values:
+        prefix.append(prefix[-1] * value % prime)
+    inverse = pow(prefix[-1], -1, prime)
+    inverses = []
+    for value, before in zip(reversed(values), reversed(prefix[:-1]), strict=True):
+        inverses.append(inverse * before % prime)
+        inverse = inverse * value % prime
+    return inverses[::-1]
+
+
+def _check_points(points: Sequence[int], prime: int) -> None:
+    if len(set(points)) != len(points) or not points:
+        raise CryptoError("points of shares must be there, and distinct")
+    if not all(1 <= point < min(prime, _MOST_POINTS) for point in points):
+        raise CryptoError("a point of a share is out of range; points are silo numbers from 1")

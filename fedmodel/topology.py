@@ -1,0 +1,151 @@
+"""Who masks with whom, and how many shares bring a secret back.
+
+Up to `COMPLETE_UP_TO` silos every pair shares a mask. Above, each silo has `degree` neighbours on a ring in random
+order (a Harary graph on a permutation; Bell et al. 2020, section 3.2), so that a silo's work does not grow with the
+federation.
+
+The threshold t is what stands between a server that asks half of a silo's neighbours for one of its secrets and the
+other half for the other. With k neighbours (in a complete graph: n silos, itself included) of which c collude, every
+honest one answers once, so both secrets need 2t <= (k - c) + 2c shares. Hence
+
+    t > (k + c) / 2          secrecy: never both secrets of one silo
+    t <= k - d               correctness: d dropouts leave enough shares
+
+In a complete graph both hold with certainty for the numbers tolerated. On a ring, how many colluders and dropouts are
+among a silo's neighbours is chance (hypergeometric, since the order is drawn from nonces that honest silos contribute
+to), and `plan_topology` finds the smallest degree for which
+
+    some silo's secrecy fails, or the survivors' graph falls apart, with probability at most 2^-secrecy_bits
+    one silo's secrets cannot be brought back with probability at most 2^-CORRECTNESS_BITS
+
+The first is a union over all silos. The second is for one silo: it costs a round, not a secret.
+
+Does NOT hold for more colluders than tolerated: then nothing here is claimed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from scipy.stats import hypergeom
+
+from fedmodel.crypto import digest
+from fedmodel.errors import ConfigError
+
+COMPLETE_UP_TO: Final = 300
+CORRECTNESS_BITS: Final = 40
+
+
+@dataclass(frozen=True)
+class Topology:
+    """The parameters of a round's graph.
+
+    Attributes:
+        silos: n, in the cohort.
+        degree: Neighbours of each silo; n - 1 in a complete graph.
+        threshold: Shares that bring a secret back.
+    """
+
+    silos: int
+    degree: int
+    threshold: int
+
+    @property
+    def complete(self) -> bool:
+        """Whether every pair shares a mask."""
+        return self.degree == self.silos - 1
+
+    @property
+    def shares(self) -> int:
+        """Shares of each secret: one a neighbour, and in a complete graph one that the silo keeps."""
+        return self.silos if self.complete else self.degree
+
+
+def plan_topology(silos: int, colluding: int, dropping: int, secrecy_bits: int = 40) -> Topology:
+    """Choose degree and threshold for a cohort.
+
+    Args:
+        silos: n, at least 3: of two, each learns the other's update from the sum.
+        colluding: c, silos that may work with the server.
+        dropping: d, silos that may vanish in a round.
+        secrecy_bits: -log2 of the failure probability on a ring.
+
+    Raises:
+        ConfigError: When the numbers leave no threshold.
+
+    >>> plan_topology(100, 33, 33)
+    Topology(silos=100, degree=99, threshold=67)
+    """
+    if silos < 3 or min(colluding, dropping) < 0 or silos - colluding - dropping < 1 or silos - colluding < 2:
+        raise ConfigError(
+            f"{silos} silos with {colluding} colluding and {dropping} dropping out: hiding one update in a sum takes at"
+            " least 3 silos, 2 of them honest, and one that stays"
+        )
+    if silos > COMPLETE_UP_TO:
+        return _plan_ring(silos, colluding, dropping, secrecy_bits)
+    threshold = (silos + colluding) // 2 + 1
+    if threshold > silos - dropping:
+        raise ConfigError(
+            f"{silos} silos cannot tolerate {colluding} colluding and {dropping} dropping out at once: the threshold is"
+            f" {threshold}, and {silos - dropping} would be left"
+        )
+    return Topology(silos, silos - 1, threshold)
+
+
+def ring_order(silos: Sequence[int], seed: bytes) -> list[int]:
+    """Return the silos in the pseudorandom order that a seed gives, by sorting under a keyed hash."""
+    return sorted(silos, key=lambda silo: digest(b"fedmodel/v1/ring-order", seed, silo.to_bytes(4, "big")))
+
+
+def neighbours(topology: Topology, silos: Sequence[int], seed: bytes) -> dict[int, list[int]]:
+    """Return each silo's neighbours, in ascending order. The relation is symmetric and regular.
+
+    Args:
+        topology: Of this many silos.
+        silos: Their numbers, distinct, from 1.
+        seed: What the order is drawn from; unused in a complete graph.
+
+    Raises:
+        ConfigError: When the number of silos is not the topology's.
+    """
+    if len(set(silos)) != topology.silos or len(silos) != topology.silos:
+        raise ConfigError(f"a graph for {topology.silos} silos was asked of {len(set(silos))} distinct ones")
+    if topology.complete:
+        return {silo: sorted(set(silos) - {silo}) for silo in silos}
+    order = ring_order(silos, seed)
+    reach = topology.degree // 2
+    return {
+        silo: sorted(order[(place + step) % len(order)] for step in range(-reach, reach + 1) if step)
+        for place, silo in enumerate(order)
+    }
+
+
+def _plan_ring(silos: int, colluding: int, dropping: int, secrecy_bits: int) -> Topology:
+    """Return the smallest even degree, with its largest threshold, that meets both probabilities."""
+    gone = (colluding + dropping) / silos
+    for degree in range(2, silos - 1, 2):
+        threshold = _largest_threshold(silos, dropping, degree)
+        both_secrets = _log2_tail(silos, colluding, degree, 2 * threshold - degree)
+        # A ring falls apart only where `degree / 2` silos in a row are gone: less likely than as many at random places.
+        apart = degree // 2 * math.log2(gone) if gone else -math.inf
+        if math.log2(silos) + float(np.logaddexp2(both_secrets, apart)) <= -secrecy_bits:
+            return Topology(silos, degree, threshold)
+    raise ConfigError(
+        f"{silos} silos with {colluding} colluding and {dropping} dropping out leave no graph that fails with"
+        f" probability under 2^-{secrecy_bits}"
+    )
+
+
+def _largest_threshold(silos: int, dropping: int, degree: int) -> int:
+    """Return the most shares that are still there, but for a chance of 2^-CORRECTNESS_BITS."""
+    missing = next(m for m in range(degree + 1) if _log2_tail(silos, dropping, degree, m + 1) <= -CORRECTNESS_BITS)
+    return degree - missing
+
+
+def _log2_tail(silos: int, marked: int, drawn: int, least: int) -> float:
+    """Return log2 of the chance that at least `least` of a silo's `drawn` neighbours are among the `marked`."""
+    return float(hypergeom.logsf(least - 1, silos - 1, marked, drawn)) / math.log(2)
