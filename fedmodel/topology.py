@@ -85,9 +85,9 @@ def plan_topology(silos: int, colluding: int, dropping: int, secrecy_bits: int =
             f"{silos} silos with {colluding} colluding and {dropping} dropping out: hiding one update in a sum takes at"
             " least 3 silos, 2 of them honest, and one that stays"
         )
-    if silos > COMPLETE_UP_TO:
-        return _plan_ring(silos, colluding, dropping, secrecy_bits)
     threshold = (silos + colluding) // 2 + 1
+    if threshold <= silos - dropping and silos > COMPLETE_UP_TO:
+        return _plan_ring(silos, colluding, dropping, secrecy_bits)
     if threshold > silos - dropping:
         raise ConfigError(
             f"{silos} silos cannot tolerate {colluding} colluding and {dropping} dropping out at once: the threshold is"

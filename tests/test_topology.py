@@ -90,7 +90,8 @@ def test_in_a_complete_graph_no_split_of_the_honest_gives_both_secrets(silos: in
         (3, 2, 0, "2 of them honest"),
         (3, -1, 0, "at least 3 silos"),
         (3, 1, 1, "cannot tolerate 1 colluding and 1 dropping out at once: the threshold is 3, and 2 would be left"),
-        (1000, 500, 400, "leave no graph"),
+        (1000, 500, 400, "cannot tolerate 500 colluding and 400 dropping out at once"),
+        (301, 100, 99, "leave no graph"),
     ],
 )
 def test_impossible_numbers_are_refused(silos: int, colluding: int, dropping: int, words: str) -> None:
