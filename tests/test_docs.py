@@ -9,6 +9,7 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from fedmodel.config import schema
+from fedmodel.topology import plan_topology
 from scenarios import cli
 
 ROOT = Path(__file__).parents[1]
@@ -51,3 +52,15 @@ def test_every_reason_why_not_stands_on_a_file_that_is_there() -> None:
             r"`((?:benchmarks|fedmodel|clients|server|scenarios|docs)/[\w./-]+\.\w+)`", (ROOT / page).read_text()
         ):
             assert (ROOT / path).exists(), (page, path)
+
+
+def test_the_parameters_in_the_specification_are_those_that_the_code_chooses() -> None:
+    text = (ROOT / "docs" / "secure-aggregation.md").read_text(encoding="utf-8")
+    table = text[text.index("## 8. Parameters") : text.index("**Ring.**")]
+    rows = [[cell.strip().replace(",", "") for cell in line.strip("|").split("|")] for line in table.splitlines()]
+    checked = 0
+    for silos, colluding, dropping, bits, degree, threshold in (row for row in rows if row[0].isdigit()):
+        planned = plan_topology(int(silos), int(colluding), int(dropping), 40 if bits == "certain" else int(bits))
+        assert (planned.degree, planned.threshold) == (int(degree), int(threshold))
+        checked += 1
+    assert checked == 5
