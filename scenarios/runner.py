@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from fedmodel import accounting
 from fedmodel.config import Scenario, SiloPlan, scenario_to_toml
@@ -25,6 +25,9 @@ from fedmodel.mechanisms import DpSgdEvent
 from scenarios.packages import code_hash
 
 Engine = Literal["in-process", "flower"]
+
+# Four bytes each stay under the 2 GB that a message of Flower's protocol buffers can hold.
+_MOST_PARAMETERS: Final = 500_000_000
 Device = Literal["auto", "cpu", "cuda"]
 
 
@@ -38,11 +41,19 @@ def check_scenario(scenario: Scenario) -> int:
         ConfigError: When the model does not fit the data, or delta is too large for a silo.
         DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
     """
+    import torch
+
     from fedmodel.data import data_shape, silo_records
     from fedmodel.models import build_model
     from fedmodel.vectors import parameter_count
 
-    parameters = parameter_count(build_model(scenario.model, data_shape(scenario.data), seed=0))
+    with torch.device("meta"):  # shapes without memory: the model may be far too large for this machine
+        parameters = parameter_count(build_model(scenario.model, data_shape(scenario.data), seed=0))
+    if parameters > _MOST_PARAMETERS:
+        raise ConfigError(
+            f"the model would have {parameters:,} parameters, more than the {_MOST_PARAMETERS:,} that fit into one"
+            " message; use fewer or narrower layers"
+        )
     for silo in scenario.federation.silos:
         plan, records = scenario.plan(silo), silo_records(scenario, silo)
         if len(records) < plan.expected_batch_size:

@@ -141,6 +141,7 @@ def test_the_table_fits_and_names_the_folder(run: Run, tiny_file: Path) -> None:
         (["--set", "model.kind=cnn"], "needs images"),
         (["--set", "data.partition.min_records=80"], "cannot give 3 silos 80 each"),
         (["--set", "data.reference_range="], "data.reference_range is missing"),
+        (["--set", "model.hidden=[65536,65536]"], "the model would have 4,295,"),
         (["--set", "data.held_out=0.001"], "data.held_out = 0.001 leaves a part without every label"),
         (["--set", "privacy.noise_multiplier=0.2", "--set", "rounds=1000"], "no epsilon worth claiming"),
         (["--engine", "flwr"], "Invalid value for '--engine'"),
