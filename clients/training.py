@@ -4,11 +4,11 @@ Guarantee: what `train_round` returns depends on the silo's records only through
 that `event` describes, at the figures it names. The number of steps comes from the event, never from the data; no loss,
 norm or count is returned. Post-processing (the inner optimiser, the difference from the global model) costs nothing.
 
-Dropout: a record's gradient is random through its mask. Masks are drawn independently for every record and step, from a
-generator that the operating system seeds afresh each round and nobody sees. For any fixed masks of the others, adding a
-record moves the clipped sum by at most C, and hiding which masks were drawn can only help (joint convexity of the
-hockey-stick divergence). Masks that an adversary could predict would void this: moving every later record to another
-mask by adding one would change all their gradients. Only "seeded-unsafe" runs, which claim nothing, repeat them.
+Dropout: a record's gradient is random through its mask. Masks are drawn from the same source as the noise,
+independently for every record and step, and nobody sees them. For any fixed masks of the others, adding a record moves
+the clipped sum by at most C, and hiding which masks were drawn can only help (joint convexity of the hockey-stick
+divergence). Masks that an adversary could predict would void this: moving every later record to another mask by adding
+one would change all their gradients. Only "seeded-unsafe" runs, which claim nothing, repeat them.
 
 Shapes: N records, F features, P parameters.
 """
@@ -32,7 +32,7 @@ from fedmodel.data import data_shape
 from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.models import build_model
+from fedmodel.models import Dropout, build_model
 from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.preflight import preflight
 from fedmodel.seeds import derive_seed
@@ -82,11 +82,9 @@ def train_round(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: Rec
     x_NF = torch.from_numpy(records.x_NF).to(device)
     y_N = torch.from_numpy(records.y_N).to(device)
 
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(noise.mask_seed())
-        for _ in range(event.steps):
-            lot = noise.lot(len(records), event.sample_rate)
-            sgd.step(x_NF, y_N, lot)
+    for _ in range(event.steps):
+        lot = noise.lot(len(records), event.sample_rate)
+        sgd.step(x_NF, y_N, lot)
 
     if scenario.training.keep_optimizer_state:
         keep_state(optimizer, state)
@@ -98,6 +96,9 @@ def _pipeline(
 ) -> tuple[nn.Module, Optimizer, DpSgd]:
     """Return the model, the inner optimiser and the DP-SGD over both, every privacy figure from the event."""
     module = build_model(scenario.model, data_shape(scenario.data), seed=0).to(device)
+    for layer in module.modules():
+        if isinstance(layer, Dropout):
+            layer.source = noise
     optimizer = build_optimizer(scenario.training, module)
     sgd = DpSgd(
         module,

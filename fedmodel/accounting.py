@@ -21,13 +21,13 @@ from scipy.optimize import brentq
 
 from fedmodel.config import SiloPlan
 from fedmodel.errors import ConfigError
-from fedmodel.mechanisms import LEAST_DELTA, LEAST_NOISE, MOST_NOISE, DpSgdEvent
+from fedmodel.mechanisms import LEAST_DELTA, LEAST_NOISE, LEAST_RATE, MOST_NOISE, MOST_STEPS, DpSgdEvent
 
 ACCOUNTANT = "pld"
 FINE_GRID = 1e-4
 COARSE_GRID = 1e-3
 
-_LARGEST_LOSS = 1_000.0  # Rényi divergence of order 2 from which no epsilon is worth a grid of millions of points
+_LARGEST_LOSS = 1_000.0  # Rényi divergence of order 2 past which a privacy loss distribution may outgrow memory
 _TOLERANCE = 1e-4  # of the noise multiplier, relative
 
 
@@ -40,7 +40,8 @@ def epsilon(events: Iterable[DpSgdEvent], delta: float, grid: float = FINE_GRID)
         grid: Width of the discretisation of privacy loss. `COARSE_GRID` is several times faster and slightly higher.
 
     Returns:
-        Epsilon, 0 for no events; infinity where none worth claiming holds (it would be in the hundreds).
+        Epsilon, 0 for no events; infinity past an order-2 Rényi divergence of 1,000, where none is computed
+        though one may hold.
 
     Raises:
         ConfigError: When delta is out of range.
@@ -75,7 +76,7 @@ def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: in
         steps: At least 1.
 
     Returns:
-        A multiplier s with `epsilon(s) <= target_epsilon` as `epsilon` computes it on the fine grid.
+        A multiplier s of at least `LEAST_NOISE` with `epsilon(s) <= target_epsilon`, computed on the fine grid.
 
     Raises:
         ConfigError: When an argument is out of range, or no multiplier up to 10^6 meets the target.
@@ -139,7 +140,7 @@ def _event(noise: float, sample_rate: float, steps: int) -> DpSgdEvent:
 def _check_ranges(target_epsilon: float, sample_rate: float, steps: int) -> None:
     if not 0 < target_epsilon < math.inf:
         raise ConfigError(f"epsilon = {target_epsilon} is out of range; it is a positive number")
-    if not 0 < sample_rate <= 1:
-        raise ConfigError(f"sample rate = {sample_rate} is out of range; it lies in (0, 1]")
-    if steps < 1:
-        raise ConfigError(f"steps = {steps} is out of range; at least one is taken")
+    if not LEAST_RATE <= sample_rate <= 1:
+        raise ConfigError(f"sample rate = {sample_rate} is out of range; it lies between {LEAST_RATE:g} and 1")
+    if not 1 <= steps <= MOST_STEPS:
+        raise ConfigError(f"steps = {steps} is out of range; from 1 to {MOST_STEPS} are accounted for")

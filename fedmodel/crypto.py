@@ -38,6 +38,7 @@ KEY_SIZE: Final = 32
 SIGNATURE_SIZE: Final = 64
 
 _PREFIX: Final = b"fedmodel/v1/"
+_MOST_DERIVED: Final = 255 * 32
 _MLKEM_SEED_SIZE: Final = 64
 _MLKEM_PUBLIC_SIZE: Final = 1184
 # A block that stays in a core's second-level cache beside the vector it is added to.
@@ -74,8 +75,10 @@ def derive_key(secret: bytes, label: bytes, context: bytes, size: int = KEY_SIZE
     """Derive a key for one purpose in one context from a secret of at least 32 uniform bytes.
 
     Raises:
-        CryptoError: When the secret is shorter than 32 bytes.
+        CryptoError: When the secret is shorter than 32 bytes, or the size is not from 1 to 8,160 bytes.
     """
+    if not 1 <= size <= _MOST_DERIVED:
+        raise CryptoError(f"{size} bytes cannot be derived at once; HKDF gives from 1 to {_MOST_DERIVED}")
     if len(secret) < KEY_SIZE:
         raise CryptoError(f"a secret of {len(secret)} bytes is too short to derive a key from; {KEY_SIZE} are needed")
     # No salt: the secret is uniform already (RFC 5869, section 3.1). The length keeps label and context apart.
@@ -103,6 +106,9 @@ class SigningKey:
 def verify(public: bytes, label: bytes, message: bytes, signature: bytes) -> None:
     """Check a signature.
 
+    Of an honest key: one that its owner chose to be of small order verifies more than it signed, so a roster's keys are
+    those that their owners proved to hold.
+
     Raises:
         CryptoError: When it is not the key's signature of this message for this purpose.
     """
@@ -127,7 +133,8 @@ class AgreementKey:
             CryptoError: When the peer's key is our own, or a point of small order, with which every peer would share
                 the same known secret.
         """
-        if _sized(peer, KEY_SIZE, "an agreement key") == self.public:
+        # X25519 ignores the top bit, so a key with it set is the same key.
+        if bytes([*_sized(peer, KEY_SIZE, "an agreement key")[:-1], peer[-1] & 0x7F]) == self.public:
             raise CryptoError("a peer's agreement key is our own, sent back")
         try:
             return self._key.exchange(X25519PublicKey.from_public_bytes(peer))
@@ -140,7 +147,9 @@ class SealingKey:
 
     def __init__(self, suite: Suite, secret: bytes, context: bytes) -> None:
         self._suite = suite
-        curve = X25519PrivateKey.from_private_bytes(derive_key(secret, b"fedmodel/v1/seal-x25519", context))
+        # A label a suite: the same secret under the other suite is another key.
+        label = b"fedmodel/v1/seal-x25519" if suite is Suite.CLASSIC else b"fedmodel/v1/seal-hybrid-x25519"
+        curve = X25519PrivateKey.from_private_bytes(derive_key(secret, label, context))
         self._key: X25519PrivateKey | hpke.MLKEM768X25519PrivateKey = curve
         self.public = curve.public_key().public_bytes_raw()
         if suite is Suite.POST_QUANTUM:

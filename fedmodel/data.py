@@ -1,7 +1,8 @@
 """Records: real data sets that need no download, public scaling, a held-out part, and how a simulation deals them out.
 
-Features are scaled by reference ranges that the scenario declares. No mean, deviation, minimum or count of records is
-ever used: such a statistic would be a release about patients that nobody paid for.
+Features are scaled by reference ranges that the scenario declares. This module computes no mean, deviation, minimum or
+count of records to scale by: such a statistic would be a release about patients that nobody paid for. Where a scenario
+took its ranges from is for it to say; those of `hospitals` were published with the data set, long before any run.
 
 Order of operations, all from the scenario's seed: load, hold out the server's test part, deal the rest to silos.
 Held-out records are never seen by a silo.

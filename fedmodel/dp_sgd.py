@@ -161,9 +161,11 @@ class _GuardedOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no t
                 raise PrivacyError(
                     "a trainable parameter got no per-record gradient; it would be released without noise"
                 )
-        norm_B = torch.stack([p.grad_sample.flatten(1).norm(dim=1) for p in self.params]).norm(dim=0)
-        # A norm that overflows makes a factor of zero, one of NaN is made zero here.
-        factor_B = (self.max_grad_norm / (norm_B + 1e-6)).clamp(max=1.0).nan_to_num(0.0).double()
+        # Norms in float64: over ten million equal entries a float32 norm is a hundredth too small.
+        norms_BL = [torch.linalg.vector_norm(p.grad_sample.flatten(1), dim=1, dtype=torch.float64) for p in self.params]
+        norm_B = torch.linalg.vector_norm(torch.stack(norms_BL), dim=0)
+        # An infinite norm makes a factor of zero; one that is NaN is made zero here.
+        factor_B = (self.max_grad_norm / (norm_B + 1e-12)).clamp(max=1.0).nan_to_num(0.0)
         for parameter in self.params:
             # Zero times infinity is NaN, so a dropped record's entries are zeroed too.
             grad_BP = parameter.grad_sample.flatten(1).double().nan_to_num(0.0, 0.0, 0.0)

@@ -20,9 +20,39 @@ from torch.nn import functional
 
 from fedmodel.config import CnnConfig, MlpConfig, ModelConfig
 from fedmodel.data import DataShape
-from fedmodel.errors import ConfigError
+from fedmodel.errors import ConfigError, PrivacyError
+from fedmodel.noise import NoiseSource
 
 Loss = Literal["cross-entropy", "mse"]
+
+
+class Dropout(nn.Module):
+    """Dropout whose masks come from a `NoiseSource`, as secret as the noise and independent for every record.
+
+    torch's own takes its masks from a Mersenne Twister that a seed of 32 bits decides. Masks that can be guessed couple
+    records, since adding one gives every later one another mask.
+
+    Args:
+        rate: Share of activations dropped.
+    """
+
+    def __init__(self, rate: float) -> None:
+        super().__init__()
+        self.rate = rate
+        self.source: NoiseSource | None = None
+
+    def forward(self, x_BF: Tensor) -> Tensor:
+        """Drop and rescale in training; change nothing in evaluation.
+
+        Raises:
+            PrivacyError: When a training pass has no source to draw from.
+        """
+        if not self.training:
+            return x_BF
+        if self.source is None:
+            raise PrivacyError("dropout was asked for masks without a source of them")
+        kept = self.source.keep(x_BF.numel(), 1 - self.rate, x_BF.device).view(x_BF.shape)
+        return x_BF * kept / (1 - self.rate)
 
 
 def build_model(config: ModelConfig, shape: DataShape, seed: int) -> nn.Module:
@@ -90,7 +120,7 @@ def _mlp(config: MlpConfig, shape: DataShape, outputs: int) -> nn.Module:
     for before, after in itertools.pairwise((width, *config.hidden)):
         layers += [nn.Linear(before, after), _activation(config.activation)]
         if config.dropout:
-            layers.append(nn.Dropout(config.dropout))
+            layers.append(Dropout(config.dropout))
     layers.append(nn.Linear((width, *config.hidden)[-1], outputs))
     return nn.Sequential(*layers)
 
@@ -115,7 +145,7 @@ def _cnn(config: CnnConfig, shape: DataShape, outputs: int) -> nn.Module:
         height, width = height // 2, width // 2
     layers.append(nn.Flatten())
     if config.dropout:
-        layers.append(nn.Dropout(config.dropout))
+        layers.append(Dropout(config.dropout))
     layers.append(nn.Linear(config.channels[-1] * height * width, outputs))
     return nn.Sequential(*layers)
 

@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import math
 import os
-import secrets
 from typing import Protocol
 
 import numpy as np
@@ -48,8 +47,8 @@ class NoiseSource(Protocol):
         """Return float64 noise N(0, std^2) of shape `(size,)` on the device."""
         ...
 
-    def mask_seed(self) -> int:
-        """Return a seed for torch's generator, from which dropout masks are drawn. As secret as the noise."""
+    def keep(self, size: int, rate: float, device: torch.device) -> Tensor:
+        """Return `size` booleans, each true independently with probability `rate` (to 2^-32): a dropout mask."""
         ...
 
 
@@ -81,9 +80,10 @@ class OsNoise:
         normals = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)])
         return normals.view(_SUMMANDS, size).sum(dim=0) * (std / 2.0)
 
-    def mask_seed(self) -> int:
-        """Return 63 fresh bits of the operating system."""
-        return secrets.randbits(63)
+    def keep(self, size: int, rate: float, device: torch.device) -> Tensor:
+        """Return a mask of shape `(size,)` from as many words of the operating system."""
+        drawn = np.frombuffer(os.urandom(4 * size), dtype=np.uint32)
+        return torch.from_numpy(drawn < rate * 2.0**32).to(device)
 
 
 class SeededNoise:
@@ -92,7 +92,7 @@ class SeededNoise:
     name: NoiseSourceName = "seeded-unsafe"
 
     def __init__(self, seed: int) -> None:
-        self._seed = seed
+        self._masks = np.random.default_rng(derive_seed(seed, "masks"))
         self._lots = np.random.default_rng(derive_seed(seed, "lots"))
         self._noise = np.random.default_rng(derive_seed(seed, "noise"))
 
@@ -104,6 +104,6 @@ class SeededNoise:
         """Return float64 noise of shape `(size,)`, the same on every device."""
         return torch.from_numpy(self._noise.normal(0.0, std, size)).to(device)
 
-    def mask_seed(self) -> int:
-        """Return the same seed every time."""
-        return derive_seed(self._seed, "masks")
+    def keep(self, size: int, rate: float, device: torch.device) -> Tensor:
+        """Return a mask of shape `(size,)`, the same on every device."""
+        return torch.from_numpy(self._masks.random(size) < rate).to(device)

@@ -25,6 +25,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from fedmodel.data import DataShape
 from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import PrivacyError
+from fedmodel.models import Dropout
 
 ClippedSum = Callable[[Tensor, Tensor], Tensor]
 
@@ -53,6 +54,10 @@ def preflight(sgd: DpSgd, shape: DataShape) -> None:
         raise PrivacyError(
             f"the model keeps {buffers[0]!r} outside its parameters, where no noise is added;"
             " use GroupNorm or LayerNorm"
+        )
+    if any(isinstance(layer, _DropoutNd) for layer in sgd.module.modules()):
+        raise PrivacyError(
+            "the model takes dropout masks from torch's generator, which can be guessed; use models.Dropout"
         )
     device = sgd.parameters[0].device
     with _without_dropout(sgd.module), _restored(sgd.parameters):
@@ -105,7 +110,7 @@ def check_sensitivity(clipped_sum: ClippedSum, shape: DataShape, max_grad_norm: 
 @contextmanager
 def _without_dropout(module: nn.Module) -> Iterator[None]:
     """Switch dropout layers off, and back to what they were."""
-    layers = [layer for layer in module.modules() if isinstance(layer, _DropoutNd) and layer.training]
+    layers = [layer for layer in module.modules() if isinstance(layer, Dropout) and layer.training]
     for layer in layers:
         layer.eval()
     try:

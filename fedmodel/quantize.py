@@ -1,11 +1,11 @@
 """From real coordinates to ring elements and back, so that sums of many silos' vectors are exact and cannot wrap.
 
-A coordinate x in [-bound, bound] becomes the integer floor(x * scale + u), with u uniform in [0, 1) from the operating
-system's CSPRNG and scale = levels / bound. `levels` is the largest for which the largest cohort's sum stays inside the
-ring's signed range.
+A coordinate x in [-bound, bound] becomes floor(x * scale), or one more with the probability of what was cut off, drawn
+from the operating system's CSPRNG; scale = levels / bound. `levels` is the largest for which the largest cohort's sum
+stays inside the ring's signed range.
 
 Guarantees, for coordinates within the bound:
-- unbiased: the expected integer is x * scale, to 2^-33 (the randomness has 32 bits);
+- unbiased: the expected integer is x * scale, to 2^-32 and the rounding of that product in float64;
 - error of one vector under 1 / scale in every coordinate; of a sum of n vectors under n / scale, with a standard
   deviation of at most sqrt(n) / (2 scale);
 - no sum of up to `cohort` vectors wraps.
@@ -50,8 +50,8 @@ class Quantizer:
     cohort: int
 
     def __post_init__(self) -> None:
-        if not (np.isfinite(self.bound) and self.bound > 0):
-            raise ConfigError(f"a quantisation bound of {self.bound} is not a positive number")
+        if not 1e-30 <= self.bound <= 1e30:
+            raise ConfigError(f"a quantisation bound of {self.bound} is not a positive number from 1e-30 to 1e30")
         if self.ring_bits not in _DTYPES or self.cohort < 1 or self.levels < 1:
             raise ConfigError(f"a ring of {self.ring_bits} bits has no room for the sum of {self.cohort} vectors")
 
@@ -71,18 +71,19 @@ class Quantizer:
         Raises:
             ProtocolError: When a coordinate is NaN or infinite.
         """
-        if not np.isfinite(vector_P).all():
-            raise ProtocolError("a vector with a NaN or infinite coordinate is not quantised")
+        if vector_P.ndim != 1 or not np.isfinite(vector_P).all():
+            raise ProtocolError("what is quantised is a flat vector without a NaN or infinite coordinate")
         scaled_P = np.clip(vector_P.astype(np.float64), -self.bound, self.bound) * self.scale
         drawn_P = np.frombuffer(os.urandom(4 * len(scaled_P)), dtype=np.uint32)
-        integers_P = np.floor(scaled_P + drawn_P * 2.0**-32).astype(np.int64)
-        # A rounding of the product can touch one past the end; the sum's room was counted without it.
+        floor_P = np.floor(scaled_P)
+        integers_P = floor_P.astype(np.int64) + (drawn_P * 2.0**-32 < scaled_P - floor_P)
+        # A rounding of the product could touch one past the end; the sum's room was counted without it.
         np.clip(integers_P, -self.levels, self.levels, out=integers_P)
         # The two's complement of a negative integer is its ring element.
         return integers_P.astype(_DTYPES[self.ring_bits])
 
-    def decode(self, sum_P: Words) -> NDArray[np.float32]:
-        """Return the real sum behind a sum of encoded vectors.
+    def decode(self, sum_P: Words) -> NDArray[np.float64]:
+        """Return the real sum behind a sum of encoded vectors, in float64 so that nothing is rounded again.
 
         Raises:
             ProtocolError: When the words are not this ring's.
@@ -90,4 +91,4 @@ class Quantizer:
         if sum_P.dtype != _DTYPES[self.ring_bits]:
             raise ProtocolError(f"a sum of {sum_P.dtype} words is not of the ring of {self.ring_bits} bits")
         signed_P = sum_P.view(np.dtype("<i2") if self.ring_bits == 16 else np.dtype("<i4")).astype(np.float64)
-        return (signed_P / self.scale).astype(np.float32)
+        return signed_P / self.scale

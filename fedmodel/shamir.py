@@ -3,7 +3,7 @@
 Guarantee: any `threshold` shares give the secret back; the joint distribution of fewer is uniform and independent of
 it, because the other coefficients of the polynomial are uniform in the field.
 
-Does NOT detect a false share: wrong shares give a wrong secret. The protocol commits to secrets, and checks.
+Does NOT detect a false share, nor too few of them: both give a wrong secret. The protocol commits and checks.
 
 The field has p = 2^256 - 189 elements, the largest prime under 2^256, so that a secret of 32 bytes is a field element
 for all but 189 of the 2^256 values. Points are silo numbers from 1; 0 is where the secret lies.

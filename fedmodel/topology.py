@@ -20,6 +20,10 @@ to), and `plan_topology` finds the smallest degree for which
 
 The first is a union over all silos. The second is for one silo: it costs a round, not a secret.
 
+Colluders and dropouts are taken to be fixed without knowledge of the order. A server that calls live silos dead after
+it knows the order gets no secret by it (the first line holds for any such choice), but it may cut the survivors' graph
+in two, and learn two sums instead of one, with more than the stated probability; ask for more bits where that matters.
+
 Does NOT hold for more colluders than tolerated: then nothing here is claimed.
 """
 
@@ -72,7 +76,10 @@ def plan_topology(silos: int, colluding: int, dropping: int, secrecy_bits: int =
         silos: n, at least 3: of two, each learns the other's update from the sum.
         colluding: c, silos that may work with the server.
         dropping: d, silos that may vanish in a round.
-        secrecy_bits: -log2 of the failure probability on a ring.
+        secrecy_bits: -log2 of the failure probability on a ring, at least 1.
+
+    Returns:
+        A ring above `COMPLETE_UP_TO` silos, where one meets the probabilities; else the complete graph.
 
     Raises:
         ConfigError: When the numbers leave no threshold.
@@ -86,14 +93,13 @@ def plan_topology(silos: int, colluding: int, dropping: int, secrecy_bits: int =
             " least 3 silos, 2 of them honest, and one that stays"
         )
     threshold = (silos + colluding) // 2 + 1
-    if threshold <= silos - dropping and silos > COMPLETE_UP_TO:
-        return _plan_ring(silos, colluding, dropping, secrecy_bits)
     if threshold > silos - dropping:
         raise ConfigError(
             f"{silos} silos cannot tolerate {colluding} colluding and {dropping} dropping out at once: the threshold is"
             f" {threshold}, and {silos - dropping} would be left"
         )
-    return Topology(silos, silos - 1, threshold)
+    ring = _plan_ring(silos, colluding, dropping, secrecy_bits) if silos > COMPLETE_UP_TO else None
+    return ring or Topology(silos, silos - 1, threshold)
 
 
 def ring_order(silos: Sequence[int], seed: bytes) -> list[int]:
@@ -124,26 +130,23 @@ def neighbours(topology: Topology, silos: Sequence[int], seed: bytes) -> dict[in
     }
 
 
-def _plan_ring(silos: int, colluding: int, dropping: int, secrecy_bits: int) -> Topology:
-    """Return the smallest even degree, with its largest threshold, that meets both probabilities."""
+def _plan_ring(silos: int, colluding: int, dropping: int, secrecy_bits: int) -> Topology | None:
+    """Return the smallest even degree, with its largest threshold, that meets both probabilities, if one does."""
+    if secrecy_bits < 1:
+        raise ConfigError(f"secrecy_bits = {secrecy_bits} is no probability to stay under; ask for at least 1")
     gone = (colluding + dropping) / silos
+    missing = 0
     for degree in range(2, silos - 1, 2):
-        threshold = _largest_threshold(silos, dropping, degree)
+        # The most neighbours that may be missing only grows with the degree, so the search goes on where it stopped.
+        while _log2_tail(silos, dropping, degree, missing + 1) > -CORRECTNESS_BITS:
+            missing += 1
+        threshold = degree - missing
         both_secrets = _log2_tail(silos, colluding, degree, 2 * threshold - degree)
         # A ring falls apart only where `degree / 2` silos in a row are gone: less likely than as many at random places.
         apart = degree // 2 * math.log2(gone) if gone else -math.inf
         if math.log2(silos) + float(np.logaddexp2(both_secrets, apart)) <= -secrecy_bits:
             return Topology(silos, degree, threshold)
-    raise ConfigError(
-        f"{silos} silos with {colluding} colluding and {dropping} dropping out leave no graph that fails with"
-        f" probability under 2^-{secrecy_bits}"
-    )
-
-
-def _largest_threshold(silos: int, dropping: int, degree: int) -> int:
-    """Return the most shares that are still there, but for a chance of 2^-CORRECTNESS_BITS."""
-    missing = next(m for m in range(degree + 1) if _log2_tail(silos, dropping, degree, m + 1) <= -CORRECTNESS_BITS)
-    return degree - missing
+    return None
 
 
 def _log2_tail(silos: int, marked: int, drawn: int, least: int) -> float:

@@ -100,7 +100,7 @@ def simulate(
         try:
             summary = run(resolved, parameters, engine, where, run_dir, watching)
         except KeyboardInterrupt:
-            _err.print(f"interrupted; what was spent stands in {run_dir / 'ledgers'}", soft_wrap=True)
+            _err.print(f"interrupted; what was spent stands in {run_dir / 'ledgers'}", soft_wrap=True, markup=False)
             raise typer.Exit(_INTERRUPTED) from None
     if as_json:
         print(json.dumps(summary))  # noqa: T201
@@ -127,7 +127,7 @@ def budget_epsilon(
         raise ConfigError(str(error)) from error
     epsilon = accounting.epsilon([event], delta)
     if not math.isfinite(epsilon):
-        raise ConfigError("this plan has no epsilon worth claiming: it would be in the hundreds; raise the noise")
+        raise ConfigError("no epsilon is computed for this plan: its noise is too small for its steps; raise it")
     answer = {"epsilon": epsilon, "delta": delta, "accountant": accounting.ACCOUNTANT}
     _answer(answer, f"epsilon {_up(epsilon)}", as_json)
 
@@ -158,6 +158,11 @@ def main() -> None:
     except FedmodelError as error:
         _err.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(error.exit_status)
+    except MemoryError:
+        _err.print(
+            "[bold red]error:[/bold red] not enough memory for this scenario; make the data or the model smaller"
+        )
+        sys.exit(1)
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
@@ -210,4 +215,4 @@ def _show(summary: dict[str, Any], run_dir: Path) -> None:
     for dropout in summary["dropouts"]:
         _out.print(f"[yellow]{dropout['silo']} dropped out of {dropout['rounds']} rounds: {dropout['code']}[/yellow]")
     _out.print("The server saw each silo's noised update: updates are not aggregated under encryption.")
-    _out.print(f"Run folder: {run_dir}", soft_wrap=True, highlight=False)
+    _out.print(f"Run folder: {run_dir}", soft_wrap=True, highlight=False, markup=False)

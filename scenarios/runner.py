@@ -68,8 +68,8 @@ def check_scenario(scenario: Scenario) -> int:
             )
         if plan.noise_multiplier is not None and not math.isfinite(_planned_epsilon(plan)):
             raise ConfigError(
-                f"privacy.noise_multiplier = {plan.noise_multiplier:g} over {plan.steps} steps leaves silo {silo!r} no"
-                " epsilon worth claiming; raise it, or take fewer steps"
+                f"privacy.noise_multiplier = {plan.noise_multiplier:g} over {plan.steps} steps is too little for silo"
+                f" {silo!r}: no epsilon is computed for it; raise it, or take fewer steps"
             )
     return parameters
 

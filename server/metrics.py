@@ -8,6 +8,7 @@ Shapes: B batch, P parameters.
 from __future__ import annotations
 
 import json
+import math
 import os
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sklearn import metrics
 from torch import nn
 
 from fedmodel.data import Records
+from fedmodel.errors import ProtocolError
 from fedmodel.models import Loss, loss_sum, probabilities
 
 _BATCH = 4096
@@ -36,7 +38,10 @@ def evaluate(module: nn.Module, loss: Loss, records: Records, device: torch.devi
         device: Where the model is.
 
     Returns:
-        The six figures. AUROC is NaN-free: it is left out where a class is missing from the records.
+        The six figures, all finite. AUROC is left out where a class is missing from the records.
+
+    Raises:
+        ProtocolError: When an output or the loss is not finite.
     """
     total = 0.0
     parts = []
@@ -51,6 +56,8 @@ def evaluate(module: nn.Module, loss: Loss, records: Records, device: torch.devi
             parts.append(probabilities(loss, output).cpu().numpy())
     module.train(training)
     score = np.concatenate(parts)
+    if not (math.isfinite(total) and np.isfinite(score).all()):
+        raise ProtocolError("the model diverged: its outputs or its loss are not finite; lower learning_rate")
     predicted = score.argmax(axis=1)
     binary = score.shape[1] == 2
     average = "binary" if binary else "macro"

@@ -22,7 +22,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
-from fedmodel import wire
+from fedmodel import accounting, wire
 from fedmodel.config import FederationConfig, Scenario
 from fedmodel.errors import DropoutError, FedmodelError, ProtocolError
 from fedmodel.mechanisms import DpSgdEvent
@@ -36,10 +36,10 @@ _LONGEST_PAUSE_S = 0.5
 
 @dataclass(frozen=True)
 class Member:
-    """A silo that joined: its node, and the plan that it will charge."""
+    """A silo that joined: its node, and what it will charge for each round."""
 
     node_id: int
-    plan: DpSgdEvent
+    charge: DpSgdEvent
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,8 @@ def join(grid: Grid, scenario: Scenario) -> tuple[dict[str, Member], dict[str, s
         except FedmodelError as error:
             codes.append(error.code)
             continue
-        claims[answer.silo].append(Member(node_id, answer.plan))
+        charge = replace(answer.plan, steps=scenario.plan(answer.silo).steps_per_round)
+        claims[answer.silo].append(Member(node_id, charge))
     members = {silo: claims[silo][0] for silo in federation.silos if len(claims[silo]) == 1}
     absent = [silo for silo in federation.silos if silo not in members]
     certain = len(codes) == len(absent) and len(set(codes)) == 1
@@ -137,7 +138,7 @@ def train_round(
 def _check_plan(answer: wire.JoinReply, scenario: Scenario) -> None:
     """Refuse a silo that is not of the federation, or that plans other than the scenario asks of it.
 
-    Its noise may be any where a target is given: a silo may always add more than it needs.
+    Where a target is given, its noise may be any that meets it: a silo may always add more than it needs.
     """
     if answer.silo not in scenario.federation.silos:
         raise ProtocolError("a node joined under a name that is not in this federation")
@@ -152,6 +153,8 @@ def _check_plan(answer: wire.JoinReply, scenario: Scenario) -> None:
     )
     if answer.plan != expected:
         raise ProtocolError("a silo plans other than the scenario asks")
+    if plan.epsilon is not None and accounting.epsilon([answer.plan], plan.delta) > plan.epsilon:
+        raise ProtocolError("a silo plans less noise than its target epsilon needs")
 
 
 def _check_answer(answer: wire.TrainReply, request: wire.TrainRequest, member: Member) -> None:
@@ -160,7 +163,7 @@ def _check_answer(answer: wire.TrainReply, request: wire.TrainRequest, member: M
         raise ProtocolError("an answer came for another round")
     if answer.update_P.shape != request.model_P.shape:
         raise ProtocolError("an update came for another model")
-    if answer.charged != replace(member.plan, steps=answer.charged.steps) or answer.charged.steps > member.plan.steps:
+    if answer.charged != member.charge:
         raise ProtocolError("an update was charged otherwise than planned")
 
 

@@ -143,7 +143,7 @@ def test_the_table_fits_and_names_the_folder(run: Run, tiny_file: Path) -> None:
         (["--set", "data.reference_range="], "data.reference_range is missing"),
         (["--set", "model.hidden=[65536,65536]"], "the model would have 4,295,"),
         (["--set", "data.held_out=0.001"], "data.held_out = 0.001 leaves a part without every label"),
-        (["--set", "privacy.noise_multiplier=0.2", "--set", "rounds=1000"], "no epsilon worth claiming"),
+        (["--set", "privacy.noise_multiplier=0.2", "--set", "rounds=1000"], "no epsilon is computed"),
         (["--engine", "flwr"], "Invalid value for '--engine'"),
     ],
 )  # fmt: skip
@@ -159,7 +159,15 @@ def test_bad_input_is_one_clear_line_and_nothing_written(
         assert run.err.count("\n") == 1
 
 
+def test_a_folder_with_brackets_in_its_name_is_named_as_it_is(run: Run, tiny_file: Path) -> None:
+    assert run("simulate", str(tiny_file), "--out", "x[") == 0
+    assert run("simulate", str(tiny_file), "--out", "x[/b]y") == 0
+    assert "x[/b]y" in run.out
+
+
 def test_a_missing_file_is_named(run: Run) -> None:
+    assert run("simulate", "x" * 5000) == 2
+    assert "is not the name of a file" in run.err
     assert run("simulate", "nowhere.toml") == 2
     assert "nowhere.toml: no such file" in run.err
 
@@ -241,6 +249,8 @@ def test_budget_epsilon_and_calibrate(run: Run) -> None:
         (["epsilon", "--noise-multiplier", "1", "--sample-rate", "1", "--steps", "1", "--delta", "1"], "delta"),
         (["epsilon", "--noise-multiplier", "1", "--sample-rate", "1", "--steps", "0", "--delta", "1e-5"], "--steps"),
         (["calibrate", "--epsilon", "-1", "--sample-rate", "1", "--steps", "1", "--delta", "1e-5"], "epsilon"),
+        (["calibrate", "--epsilon", "1", "--sample-rate", "1e-12", "--steps", "1", "--delta", "1e-5"], "sample rate"),
+        (["calibrate", "--epsilon", "1", "--sample-rate", "1", "--steps", "10000000", "--delta", "1e-5"], "steps"),
         (["calibrate", "--epsilon", "x", "--sample-rate", "1", "--steps", "1", "--delta", "1e-5"], "--epsilon"),
     ],
 )
@@ -265,7 +275,7 @@ def test_printed_figures_of_privacy_are_rounded_up(run: Run) -> None:
 def test_a_plan_without_an_epsilon_worth_claiming_is_refused_quickly(run: Run) -> None:
     plan = ["--sample-rate", "0.5", "--steps", "1000000", "--delta", "1e-5", "--noise-multiplier", "0.2"]
     assert run("budget", "epsilon", *plan) == 2
-    assert "no epsilon worth claiming" in run.err
+    assert "no epsilon is computed" in run.err
 
 
 def test_the_code_hash_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -109,8 +109,9 @@ def test_points_of_small_order_are_refused(point: int, top_bit: int) -> None:
 
 def test_ones_own_key_and_wrong_lengths_are_refused() -> None:
     key = AgreementKey(bytes(32), LABEL, b"")
-    with pytest.raises(CryptoError, match="our own"):
-        key.agree(key.public)
+    for echo in (key.public, key.public[:-1] + bytes([key.public[-1] | 0x80])):
+        with pytest.raises(CryptoError, match="our own"):
+            key.agree(echo)
     for peer in (b"", key.public[:-1], key.public + b"\0"):
         with pytest.raises(CryptoError, match="32 are needed"):
             key.agree(peer)
@@ -169,7 +170,17 @@ def test_the_digest_is_frozen() -> None:
     assert crypto.digest(LABEL, b"ab") == hashlib.sha256(framed).digest()
 
 
+def test_suites_share_no_key() -> None:
+    classic, hybrid = (
+        SealingKey(suite, bytes([3]) * 32, b"ctx").public for suite in (Suite.CLASSIC, Suite.POST_QUANTUM)
+    )
+    assert hybrid[-32:] != classic
+
+
 def test_a_short_secret_derives_nothing() -> None:
+    for size in (0, 8161):
+        with pytest.raises(CryptoError, match="cannot be derived"):
+            crypto.derive_key(bytes(32), LABEL, b"", size)
     with pytest.raises(CryptoError, match="too short"):
         crypto.derive_key(bytes(31), LABEL, b"")
 

@@ -11,6 +11,7 @@ from pydantic import BaseModel
 from fedmodel.config import schema
 from fedmodel.topology import plan_topology
 from scenarios import cli
+from scenarios.packages import PACKAGES
 
 ROOT = Path(__file__).parents[1]
 
@@ -23,6 +24,12 @@ def test_every_key_of_a_scenario_is_documented_and_no_other() -> None:
     known = {field for kind in sections for field in kind.model_fields}
     containers = {"data", "partition", "federation", "model", "training", "privacy"}
     assert documented == known - containers
+
+
+def test_every_package_is_in_the_wheel() -> None:
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]["packages"]
+    folders = [path.parent for name in PACKAGES for path in (ROOT / name).rglob("__init__.py")]
+    assert sorted(declared) == sorted(".".join(folder.relative_to(ROOT).parts) for folder in folders)
 
 
 def test_every_dependency_has_its_line_in_the_decisions() -> None:

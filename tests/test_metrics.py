@@ -13,6 +13,7 @@ import torch
 from torch import nn
 
 from fedmodel.data import Records
+from fedmodel.errors import ProtocolError
 from server.checkpoint import save_model
 from server.metrics import MetricsLog, evaluate
 
@@ -50,6 +51,16 @@ def test_multi_class_figures_are_macro_averages() -> None:
     assert figures["recall"] == pytest.approx((1 + 1 / 2 + 1) / 3)
     assert figures["precision"] == pytest.approx((1 + 1 + 1 / 2) / 3)
     assert 0.5 < figures["auroc"] <= 1
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_model_that_diverged_is_said_to_have(value: float) -> None:
+    module = threshold_at_zero()
+    with torch.no_grad():
+        module.weight.fill_(value)
+    records = Records(np.ones((3, 1), dtype=np.float32), np.array([0, 1, 1]))
+    with pytest.raises(ProtocolError, match="diverged"):
+        evaluate(module, "cross-entropy", records, CPU)
 
 
 def test_auroc_is_left_out_where_a_class_is_missing() -> None:

@@ -13,7 +13,7 @@ from fedmodel import vectors
 from fedmodel.config import CnnConfig, MlpConfig
 from fedmodel.data import DataShape
 from fedmodel.errors import ConfigError, ProtocolError
-from fedmodel.models import Loss, build_model, loss_sum, probabilities
+from fedmodel.models import Dropout, Loss, build_model, loss_sum, probabilities
 
 CLASSIC = MlpConfig(kind="mlp", hidden=(64, 32), dropout=0.5)
 FLAT = DataShape((10,), 2)
@@ -24,7 +24,7 @@ def test_the_classic_network() -> None:
     module = build_model(CLASSIC, FLAT, seed=1)
     widths = [(layer.in_features, layer.out_features) for layer in module.modules() if isinstance(layer, nn.Linear)]
     assert widths == [(10, 64), (64, 32), (32, 1)]
-    assert [layer.p for layer in module.modules() if isinstance(layer, nn.Dropout)] == [0.5, 0.5]
+    assert [layer.rate for layer in module.modules() if isinstance(layer, Dropout)] == [0.5, 0.5]
     assert sum(isinstance(layer, nn.ReLU) for layer in module.modules()) == 2
     assert vectors.parameter_count(module) == 2817
 

@@ -93,6 +93,16 @@ def test_seeded_noise_repeats_and_says_so() -> None:
     assert OsNoise().name == "os"
 
 
-def test_mask_seeds_are_fresh_from_the_operating_system_and_repeat_only_when_seeded() -> None:
-    assert len({OsNoise().mask_seed() for _ in range(5)}) == 5
-    assert SeededNoise(1).mask_seed() == SeededNoise(1).mask_seed() != SeededNoise(2).mask_seed()
+@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded"])
+@pytest.mark.parametrize("rate", [0.1, 0.5])
+def test_masks_keep_each_place_independently_at_the_rate(source: NoiseSource, rate: float) -> None:
+    size = 100_000
+    kept = source.keep(size, rate, CPU).numpy().astype(float)
+    assert abs(kept.mean() - rate) < 5 * math.sqrt(rate * (1 - rate) / size)
+    assert abs(np.corrcoef(kept[:-1], kept[1:])[0, 1]) < 5 / math.sqrt(size)
+    assert not np.array_equal(kept, source.keep(size, rate, CPU).numpy())
+
+
+def test_masks_repeat_only_when_seeded() -> None:
+    assert torch.equal(SeededNoise(1).keep(99, 0.5, CPU), SeededNoise(1).keep(99, 0.5, CPU))
+    assert not torch.equal(OsNoise().keep(99, 0.5, CPU), OsNoise().keep(99, 0.5, CPU))

@@ -122,3 +122,9 @@ def test_parameters_come_back_after_a_refusal() -> None:
     with pytest.raises(PrivacyError):
         preflight(make(module), FLAT)
     assert (vectors.flatten(module) == before).all()
+
+
+def test_dropout_from_torchs_own_generator_is_refused() -> None:
+    module = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+    with pytest.raises(PrivacyError, match="which can be guessed"):
+        preflight(make(module), FLAT)

@@ -194,6 +194,17 @@ def test_a_hostile_update_drops_its_silo_and_nothing_else(
     assert "Ada" not in caplog.text
 
 
+def test_a_silo_that_plans_too_little_noise_for_its_target_is_left_out(tiny_file: Path, tmp_path: Path) -> None:
+    """Its epsilon would be past the scenario's, and past what the server can account for."""
+    scenario = read_scenario(str(tiny_file), ["privacy.noise_multiplier=", "privacy.epsilon=2.0"])
+    little = _joins_as(lambda answer: wire.join_reply(replace(answer, plan=replace(answer.plan, noise_multiplier=0.2))))
+    run_federation(FaultyGrid(scenario, tmp_path, little), scenario, tmp_path, CPU)
+    assert [line["cohort"] for line in lines(tmp_path)] == [["north", "south"]] * 2
+    more = _joins_as(lambda answer: wire.join_reply(replace(answer, plan=replace(answer.plan, noise_multiplier=50.0))))
+    members, _ = join(FaultyGrid(scenario, tmp_path / "more", more), scenario)
+    assert set(members) == set(NODE)
+
+
 def test_two_nodes_with_one_name_are_refused(tiny: Scenario, tmp_path: Path) -> None:
     def impostor(_: int, reply: Message) -> Message:
         plan = wire.read_join_reply(reply).plan
@@ -247,6 +258,6 @@ def test_a_diverged_model_is_a_clear_failure(tiny: Scenario, tmp_path: Path) -> 
             reply.content = wire.train_reply(replace(answer, update_P=np.full_like(answer.update_P, 2e38)))
         return reply
 
-    with pytest.raises(ProtocolError, match="the model diverged in round 1: its loss is not finite"):
+    with pytest.raises(ProtocolError, match="the model diverged: its outputs or its loss are not finite"):
         run_federation(FaultyGrid(tiny, tmp_path, huge), tiny, tmp_path, CPU)
     assert not (tmp_path / "metrics.jsonl").exists()

@@ -83,6 +83,12 @@ def test_in_a_complete_graph_no_split_of_the_honest_gives_both_secrets(silos: in
     assert silos - dropping >= threshold
 
 
+def test_the_complete_graph_serves_where_no_ring_does() -> None:
+    assert plan_topology(301, 0, 150) == Topology(301, 300, 151)
+    with pytest.raises(ConfigError, match="at least 1"):
+        plan_topology(1000, 200, 100, 0)
+
+
 @pytest.mark.parametrize(
     ("silos", "colluding", "dropping", "words"),
     [
@@ -91,7 +97,7 @@ def test_in_a_complete_graph_no_split_of_the_honest_gives_both_secrets(silos: in
         (3, -1, 0, "at least 3 silos"),
         (3, 1, 1, "cannot tolerate 1 colluding and 1 dropping out at once: the threshold is 3, and 2 would be left"),
         (1000, 500, 400, "cannot tolerate 500 colluding and 400 dropping out at once"),
-        (301, 100, 99, "leave no graph"),
+        (1000, 333, 400, "cannot tolerate"),
     ],
 )
 def test_impossible_numbers_are_refused(silos: int, colluding: int, dropping: int, words: str) -> None:

@@ -78,8 +78,11 @@ def scenario_to_toml(scenario: Scenario) -> str:
 def _find(name_or_path: str) -> Path:
     """Return the file that is meant, an existing path before a built-in name."""
     path = Path(name_or_path)
-    if path.is_file():
-        return path
+    try:
+        if path.is_file():
+            return path
+    except (OSError, ValueError) as error:  # a name too long, or with a null byte
+        raise ConfigError(f"{name_or_path[:80]!r}: is not the name of a file or of a scenario") from error
     known = builtin_scenarios()
     if name_or_path in known:
         return known[name_or_path]

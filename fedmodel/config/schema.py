@@ -24,6 +24,8 @@ Range = Annotated[tuple[float, float], Field(strict=False)]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(strict=False)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 
+_MOST_VALUES = 100_000_000  # of synthetic data; its generator holds them several times over
+
 NoiseMultiplier = Annotated[float, Field(ge=LEAST_NOISE, le=MOST_NOISE)]
 SampleRate = Annotated[float, Field(ge=LEAST_RATE, le=1)]
 Delta = Annotated[float, Field(ge=LEAST_DELTA, lt=1)]
@@ -73,6 +75,8 @@ class DataConfig(_Frozen):
     def _one_kind_of_range(self) -> DataConfig:
         if self.reference_range is not None and self.reference_ranges:
             raise ValueError("give reference_range for all features or reference_ranges for each, not both")
+        if self.records * self.features > _MOST_VALUES:
+            raise ValueError(f"{self.records} records of {self.features} features are more than {_MOST_VALUES} values")
         return self
 
 
@@ -161,7 +165,7 @@ class TrainingConfig(_Frozen):
     local_steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
     local_epochs: int | None = Field(default=None, ge=1, le=10_000)
     keep_optimizer_state: bool = False
-    max_physical_batch: int = Field(default=512, ge=1)
+    max_physical_batch: int = Field(default=512, ge=1, le=1_000_000)
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> TrainingConfig:
