@@ -23,7 +23,7 @@ Per-record gradients are Opacus's `GradSampleModule`, and the optimiser around t
 and noise of our own. Ghost and adaptive clipping are not used: in Opacus 1.6 ghost clipping bounds nothing for losses
 of shape (B, 1), and adaptive ghost clipping does not clip at all.
 
-Shapes: B batch, F features, P parameters, N records.
+Shapes: B batch, F features, P parameters, N records, L parameter tensors.
 """
 
 from __future__ import annotations
@@ -162,8 +162,8 @@ class _GuardedOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no t
                     "a trainable parameter got no per-record gradient; it would be released without noise"
                 )
         # Norms in float64: over ten million equal entries a float32 norm is a hundredth too small.
-        norms_BL = [torch.linalg.vector_norm(p.grad_sample.flatten(1), dim=1, dtype=torch.float64) for p in self.params]
-        norm_B = torch.linalg.vector_norm(torch.stack(norms_BL), dim=0)
+        norms_LB = [torch.linalg.vector_norm(p.grad_sample.flatten(1), dim=1, dtype=torch.float64) for p in self.params]
+        norm_B = torch.linalg.vector_norm(torch.stack(norms_LB), dim=0)
         # An infinite norm makes a factor of zero; one that is NaN is made zero here.
         factor_B = (self.max_grad_norm / (norm_B + 1e-12)).clamp(max=1.0).nan_to_num(0.0)
         for parameter in self.params:
