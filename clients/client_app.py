@@ -36,7 +36,7 @@ def _walled(handler: Handler) -> Callable[[Message, Context], Message]:
             silo = Silo.from_context(context)
             try:
                 return Message(handler(message, context, silo), reply_to=message)
-            except Exception as error:
+            except Exception as error:  # whatever it is, its text must not leave the silo
                 code = error.code if isinstance(error, FedmodelError) else code
                 silo.log(message.metadata.message_type, error)
         except ConfigError as error:

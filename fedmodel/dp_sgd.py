@@ -82,7 +82,7 @@ class DpSgd:
         self._max_physical_batch = max_physical_batch
         try:
             self._per_record = GradSampleModule(module, loss_reduction="sum", strict=True)
-        except NotImplementedError as error:
+        except NotImplementedError as error:  # what Opacus raises for a layer that it does not know
             raise PrivacyError(f"the model has a layer without per-record gradients: {error}") from error
         self._optimizer = _GuardedOptimizer(
             optimizer,

@@ -202,13 +202,13 @@ def _show(summary: dict[str, Any], run_dir: Path) -> None:
         table.add_row(
             row["silo"],
             _up(row["epsilon"]),
-            f"{row['delta']:g}" if "delta" in row else "-",
+            f"{row['delta']:g}",
             _up(row["noise_multiplier"]) if spent else "-",
             f"{row['sample_rate']:g}" if spent else "-",
             str(row["steps"]),
         )
     _out.print(table)
-    if any(row.get("noise_source") == "seeded-unsafe" for row in rows):
+    if any(row["noise_source"] == "seeded-unsafe" for row in rows):
         _out.print(
             "[bold red]Noise was seeded: whoever knows the seed can remove it. These epsilons protect nobody.[/]"
         )

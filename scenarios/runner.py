@@ -187,7 +187,7 @@ def _outcome(scenario: Scenario, run_dir: Path, seconds: float) -> dict[str, Any
         "rounds_completed": len(lines),
         "clients": len(scenario.federation.silos),
         "metrics": {key: lines[-1][key] for key in figures if key in lines[-1]},
-        "privacy": [_privacy_row(run_dir, silo) for silo in scenario.federation.silos],
+        "privacy": [_privacy_row(run_dir, scenario.plan(silo)) for silo in scenario.federation.silos],
         "encryption": {"secure_aggregation": "off", "threshold": None, "bits": 32},
         "dropouts": [
             {"silo": silo, "code": code, "rounds": rounds} for (silo, code), rounds in sorted(dropouts.items())
@@ -199,27 +199,27 @@ def _outcome(scenario: Scenario, run_dir: Path, seconds: float) -> dict[str, Any
     }
 
 
-def _privacy_row(run_dir: Path, silo: str) -> dict[str, Any]:
-    """Replay a silo's ledger into what it has spent; a silo that never opened one has spent nothing."""
-    path = run_dir / "ledgers" / f"{silo}.sqlite"
-    if not path.exists():
-        return {"silo": silo, "unit": "record", "epsilon": 0.0, "steps": 0}
-    scope, events = read_ledger(path)
+def _privacy_row(run_dir: Path, plan: SiloPlan) -> dict[str, Any]:
+    """Replay a silo's ledger into what it has spent; figures are None for a silo that released nothing."""
+    path = run_dir / "ledgers" / f"{plan.silo}.sqlite"
+    delta, events = plan.delta, list[DpSgdEvent]()
+    if path.exists():  # a silo that never opened a ledger has spent nothing
+        scope, events = read_ledger(path)
+        delta = scope.delta
     shared = {(e.noise_multiplier, e.max_grad_norm, e.sample_rate, e.noise_source) for e in events}
     if len(shared) > 1:
         raise LedgerError(f"{path}: a run's charges differ in more than their steps")
-    row: dict[str, Any] = {
-        "silo": silo,
-        "unit": scope.unit,
-        "epsilon": accounting.epsilon(events, scope.delta),
-        "delta": scope.delta,
+    noise_multiplier, max_grad_norm, sample_rate, noise_source = shared.pop() if shared else (None,) * 4
+    return {
+        "silo": plan.silo,
+        "unit": plan.unit,
+        "epsilon": accounting.epsilon(events, delta),
+        "delta": delta,
         "accountant": accounting.ACCOUNTANT,
-        "target_epsilon": scope.target_epsilon,
+        "target_epsilon": plan.epsilon,
+        "noise_multiplier": noise_multiplier,
+        "max_grad_norm": max_grad_norm,
+        "sample_rate": sample_rate,
+        "noise_source": noise_source,
         "steps": sum(event.steps for event in events),
     }
-    for noise_multiplier, max_grad_norm, sample_rate, noise_source in shared:
-        row["noise_multiplier"] = noise_multiplier
-        row["max_grad_norm"] = max_grad_norm
-        row["sample_rate"] = sample_rate
-        row["noise_source"] = noise_source
-    return row
