@@ -4,7 +4,8 @@
     ├── ConfigError             a scenario, an option or a request is not acceptable
     ├── DataError               records are missing, malformed or too few
     ├── ProtocolError           a message broke the rules of the exchange
-    │   └── DropoutError        too few silos are left to finish a round
+    │   ├── DropoutError        too few silos are left to finish a round
+    │   └── AggregationRefused  a message broke a rule of secure aggregation, and which
     ├── CryptoError             a key, signature or ciphertext did not verify
     ├── PrivacyError            a mechanism does not bound what one record can do
     ├── PolicyRefused           the silo's own policy says no
@@ -18,6 +19,7 @@ A message names what was found, which rule it breaks and what to do next; never 
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import ClassVar
 
 
@@ -54,6 +56,40 @@ class DropoutError(ProtocolError):
     """Too few silos are left to finish a round."""
 
     code = "too-few-silos"
+
+
+class Rule(Enum):
+    """The rules of secure aggregation that a message can break; a test names each."""
+
+    MALFORMED = "a message is not in its one encoding"
+    REPLAYED = "a message is of another run, round or attempt"
+    OUT_OF_ORDER = "a stage comes before the one that it stands on"
+    REPEATED = "a stage is done once"
+    UNKNOWN_SENDER = "only silos of the roster take part"
+    BAD_SIGNATURE = "every message is signed by its sender"
+    DUPLICATE = "numbers, names and keys are distinct"
+    OWN_ADVERT = "a silo's own advert is there as it was sent"
+    ECHOED_KEY = "nobody else has a silo's key"
+    WEAK_KEY = "no key is a point of small order, or not in its one encoding"
+    ROSTER = "the roster is within the policy"
+    COHORT = "the cohort is within the policy"
+    CONTEXT = "all silos got the same model and configuration"
+    SURVIVORS = "the survivors are within the cohort, and enough"
+    NOT_MASKED_WITH = "every surviving neighbour is one that was masked with"
+    TWO_FACED = "there is one list of survivors"
+    QUORUM = "a quorum signed the list of survivors"
+    SHARES = "enough neighbours dealt shares"
+    VECTOR = "a masked update is the vector that its silo signed"
+
+
+class AggregationRefused(ProtocolError):
+    """A message broke a rule of secure aggregation; nothing was revealed for it."""
+
+    code = "aggregation-refused"
+
+    def __init__(self, rule: Rule, found: str) -> None:
+        super().__init__(f"{found} ({rule.value})")
+        self.rule = rule
 
 
 class CryptoError(FedmodelError):

@@ -85,6 +85,24 @@ def combine(shares: Mapping[int, int], coefficients: Mapping[int, int], prime: i
     return sum(share * coefficients[point] for point, share in shares.items()) % prime
 
 
+def extrapolate(shares: Mapping[int, int], point: int, prime: int = PRIME) -> int:
+    """Return the value at another point of the polynomial through these shares.
+
+    Moving the origin to the point makes it a value at 0.
+
+    Raises:
+        CryptoError: When a point is out of range, or the point is one of the shares'.
+    """
+    _check_points([point, *shares], prime)
+    moved = [(other - point) % prime for other in shares]
+    product = math.prod(moved)
+    total = 0
+    for place, share in zip(moved, shares.values(), strict=True):
+        denominator = place * math.prod(other - place for other in moved if other != place)
+        total += share * product * pow(denominator, -1, prime)
+    return total % prime
+
+
 def _evaluate(coefficients: Sequence[int], point: int, prime: int) -> int:
     """Horner's rule, reduced once: at small points the intermediate grows by a few bits a step."""
     value = 0

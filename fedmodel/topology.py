@@ -118,16 +118,29 @@ def neighbours(topology: Topology, silos: Sequence[int], seed: bytes) -> dict[in
     Raises:
         ConfigError: When the number of silos is not the topology's.
     """
+    order = _order(topology, silos, seed)
+    return {silo: _around(topology, order, place) for place, silo in enumerate(order)}
+
+
+def neighbours_of(topology: Topology, silos: Sequence[int], seed: bytes, silo: int) -> list[int]:
+    """Return one silo's neighbours: its entry of `neighbours`, without the others'."""
+    order = _order(topology, silos, seed)
+    return _around(topology, order, order.index(silo))
+
+
+def _order(topology: Topology, silos: Sequence[int], seed: bytes) -> list[int]:
+    """Return the silos in the order of the ring; in a complete graph any will do."""
     if len(set(silos)) != topology.silos or len(silos) != topology.silos:
         raise ConfigError(f"a graph for {topology.silos} silos was asked of {len(set(silos))} distinct ones")
+    return list(silos) if topology.complete else ring_order(silos, seed)
+
+
+def _around(topology: Topology, order: Sequence[int], place: int) -> list[int]:
+    """Return the neighbours of whoever is at a place, ascending."""
     if topology.complete:
-        return {silo: sorted(set(silos) - {silo}) for silo in silos}
-    order = ring_order(silos, seed)
+        return sorted(set(order) - {order[place]})
     reach = topology.degree // 2
-    return {
-        silo: sorted(order[(place + step) % len(order)] for step in range(-reach, reach + 1) if step)
-        for place, silo in enumerate(order)
-    }
+    return sorted(order[(place + step) % len(order)] for step in range(-reach, reach + 1) if step)
 
 
 def _plan_ring(silos: int, colluding: int, dropping: int, secrecy_bits: int) -> Topology | None:

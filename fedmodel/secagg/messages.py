@@ -1,0 +1,396 @@
+"""The five signed messages, byte by byte: one encoding each, and nothing else is read.
+
+    header (32)  |  body  |  signature (64), under the type's own label, over header and body
+
+Integers are big-endian. Every length is checked before it is used; every field that is fixed is compared; numbers
+ascend. What does not fit is refused as malformed, what is of another window as replayed, before a signature is tried.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final, Self
+
+from fedmodel.crypto import KEY_SIZE, SIGNATURE_SIZE, SigningKey, check_agreement_key, digest, digest_words, verify
+from fedmodel.errors import AggregationRefused, CryptoError, Rule
+from fedmodel.masking import Words
+from fedmodel.secagg.keys import MASK_KEY_SIZE, OFFER_SIZE
+from fedmodel.secagg.parameters import Setting
+from fedmodel.shamir import PRIME, SHARE_SIZE
+
+VERSION: Final = 1
+HEADER_SIZE: Final = 32
+_HEADER: Final = struct.Struct(">4sBBBBQIHHII")
+_MAGIC: Final = b"FMSA"
+_HASH: Final = 32
+_MOST_BODY: Final = 16 * 2**20
+
+
+class Kind(Enum):
+    """A message's type; its signature's label follows from it."""
+
+    ADVERT = 1
+    SHARE = 2
+    MASK = 3
+    COMMIT = 4
+    REVEAL = 5
+
+    @property
+    def label(self) -> bytes:
+        """What the signature is bound to."""
+        return b"fedmodel/v1/sa-" + self.name.lower().encode()
+
+
+class Secret(Enum):
+    """Which of a peer's two secrets a revealed share is of."""
+
+    B = 1
+    ROOT = 2
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in a run a message belongs.
+
+    Attributes:
+        setting: Roster, policy and window. Only run and attempt of the window are in a header.
+        round_number: The window's first round for ADVERT and SHARE, else the round.
+    """
+
+    setting: Setting
+    round_number: int
+
+    def header(self, kind: Kind, sender: int, body_size: int) -> bytes:
+        """Return the 32 bytes before a body."""
+        policy, window = self.setting.policy, self.setting.window
+        return _HEADER.pack(
+            _MAGIC,
+            VERSION,
+            kind.value,
+            policy.suite.value,
+            policy.ring_bits,
+            window.run,
+            self.round_number,
+            window.attempt,
+            0,
+            sender,
+            body_size,
+        )
+
+    def seal(self, kind: Kind, sender: int, body: bytes, identity: SigningKey) -> bytes:
+        """Return a signed message."""
+        signed = self.header(kind, sender, len(body)) + body
+        return signed + identity.sign(kind.label, signed)
+
+    def open(self, kind: Kind, data: bytes) -> tuple[int, bytes]:
+        """Check a message of this place, and return its sender and body.
+
+        Raises:
+            AggregationRefused: As malformed, replayed, of an unknown sender, or with a bad signature.
+        """
+        sender = sender_of(data)
+        body = data[HEADER_SIZE:-SIGNATURE_SIZE]
+        ours = self.header(kind, sender, len(body))
+        if data[:8] != ours[:8] or data[22:HEADER_SIZE] != ours[22:]:
+            raise AggregationRefused(Rule.MALFORMED, f"a message is no {kind.name} of this version, suite and ring")
+        if data[8:22] != ours[8:22]:
+            raise AggregationRefused(Rule.REPLAYED, f"a {kind.name} is of another run, round or attempt")
+        try:
+            verify(self.setting.roster.key(sender), kind.label, data[:-SIGNATURE_SIZE], data[-SIGNATURE_SIZE:])
+        except CryptoError:
+            raise AggregationRefused(Rule.BAD_SIGNATURE, f"a {kind.name} is not signed by silo {sender}") from None
+        return sender, body
+
+
+@dataclass(frozen=True)
+class Advert:
+    """A silo's keys for a window.
+
+    Attributes:
+        sender: The silo's number.
+        transport: The key that shares to it are sealed to.
+        nonce: 32 bytes of its own for the graph.
+        mask_keys: One a round.
+        commitments: To `b`, one a round.
+    """
+
+    sender: int
+    transport: bytes
+    nonce: bytes
+    mask_keys: tuple[bytes, ...]
+    commitments: tuple[bytes, ...]
+
+    def sign(self, place: Place, identity: SigningKey) -> bytes:
+        """Return the message."""
+        rounds = b"".join(key + told for key, told in zip(self.mask_keys, self.commitments, strict=True))
+        body = place.setting.base + self.transport + self.nonce + rounds
+        return place.seal(Kind.ADVERT, self.sender, body, identity)
+
+    @classmethod
+    def read(cls, data: bytes, place: Place) -> Self:
+        """Check and read a message."""
+        sender, body = place.open(Kind.ADVERT, data)
+        count, suite = place.setting.window.count, place.setting.policy.suite
+        key_size = MASK_KEY_SIZE[suite]
+        reader = _Reader(body, _HASH + key_size + _HASH + count * (key_size + _HASH))
+        if reader.take(_HASH) != place.setting.base:
+            raise AggregationRefused(Rule.REPLAYED, f"silo {sender}'s ADVERT is for another roster, policy or window")
+        transport, nonce = reader.take(key_size), reader.take(_HASH)
+        pairs = [(reader.take(key_size), reader.take(_HASH)) for _ in range(count)]
+        return cls(sender, transport, nonce, tuple(key for key, _ in pairs), tuple(told for _, told in pairs))
+
+    def check_keys(self) -> None:
+        """Refuse keys that are not in their one encoding, or that repeat inside the message.
+
+        Raises:
+            AggregationRefused: When one is not, or does.
+        """
+        keys = (self.transport, *self.mask_keys)
+        if len(set(keys)) != len(keys):
+            raise AggregationRefused(Rule.DUPLICATE, f"silo {self.sender} advertised one key twice")
+        for key in keys:
+            try:
+                check_agreement_key(key[-KEY_SIZE:])  # of the hybrid, X25519's part
+            except CryptoError as error:
+                raise AggregationRefused(Rule.WEAK_KEY, f"silo {self.sender}'s ADVERT: {error}") from error
+
+
+@dataclass(frozen=True)
+class Share:
+    """What one silo deals to one neighbour.
+
+    Attributes:
+        sender: Who deals.
+        cohort: The hash of all adverts.
+        receiver: To whom.
+        envelope: The shares of b and root, every round's, sealed to the receiver's transport key.
+        offers: What the post-quantum suite's lower silo offers the upper, one a round; else none.
+    """
+
+    sender: int
+    cohort: bytes
+    receiver: int
+    envelope: bytes
+    offers: tuple[bytes, ...]
+
+    def sign(self, place: Place, identity: SigningKey) -> bytes:
+        """Return the message."""
+        head = self.cohort + struct.pack(">II", self.receiver, len(self.envelope))
+        return place.seal(Kind.SHARE, self.sender, head + self.envelope + b"".join(self.offers), identity)
+
+    @classmethod
+    def read(cls, data: bytes, place: Place) -> Self:
+        """Check and read a message."""
+        sender, body = place.open(Kind.SHARE, data)
+        reader = _Reader(body)
+        cohort, receiver = reader.take(_HASH), reader.number()
+        envelope = reader.take(reader.number())
+        window, policy = place.setting.window, place.setting.policy
+        size = OFFER_SIZE[policy.suite] if sender < receiver else 0
+        offers = tuple(reader.take(size) for _ in range(window.count)) if size else ()
+        reader.end()
+        return cls(sender, cohort, receiver, envelope, offers)
+
+
+@dataclass(frozen=True)
+class Mask:
+    """What goes beside a masked update.
+
+    Attributes:
+        sender: The silo's number.
+        context: ctx, as the silo derived it.
+        words: The hash of the masked update.
+        masked_with: The neighbours that it masked with, ascending.
+    """
+
+    sender: int
+    context: bytes
+    words: bytes
+    masked_with: tuple[int, ...]
+
+    def sign(self, place: Place, identity: SigningKey) -> bytes:
+        """Return the message."""
+        return place.seal(Kind.MASK, self.sender, self.context + self.words + pack_numbers(self.masked_with), identity)
+
+    @classmethod
+    def read(cls, data: bytes, place: Place) -> Self:
+        """Check and read a message."""
+        sender, body = place.open(Kind.MASK, data)
+        reader = _Reader(body)
+        message = cls(sender, reader.take(_HASH), reader.take(_HASH), reader.numbers(len(place.setting.roster)))
+        reader.end()
+        return message
+
+
+@dataclass(frozen=True)
+class Commit:
+    """One silo's signature on one survivor list, in one context."""
+
+    sender: int
+    context: bytes
+    survivors: bytes
+
+    def sign(self, place: Place, identity: SigningKey) -> bytes:
+        """Return the message."""
+        return place.seal(Kind.COMMIT, self.sender, self.context + self.survivors, identity)
+
+    @classmethod
+    def read(cls, data: bytes, place: Place) -> Self:
+        """Check and read a message."""
+        sender, body = place.open(Kind.COMMIT, data)
+        reader = _Reader(body, 2 * _HASH)
+        return cls(sender, reader.take(_HASH), reader.take(_HASH))
+
+
+@dataclass(frozen=True)
+class Reveal:
+    """The shares that a silo gives: one a peer.
+
+    Attributes:
+        sender: The silo's number.
+        context: As in the COMMITs.
+        survivors: The hash of the list that they are on.
+        shares: By dealer: which secret, and the share.
+    """
+
+    sender: int
+    context: bytes
+    survivors: bytes
+    shares: Mapping[int, tuple[Secret, int]]
+
+    def sign(self, place: Place, identity: SigningKey) -> bytes:
+        """Return the message."""
+        rows = b"".join(
+            struct.pack(">IB", dealer, secret.value) + share.to_bytes(SHARE_SIZE, "big")
+            for dealer, (secret, share) in sorted(self.shares.items())
+        )
+        body = self.context + self.survivors + struct.pack(">I", len(self.shares)) + rows
+        return place.seal(Kind.REVEAL, self.sender, body, identity)
+
+    @classmethod
+    def read(cls, data: bytes, place: Place) -> Self:
+        """Check and read a message."""
+        sender, body = place.open(Kind.REVEAL, data)
+        reader = _Reader(body)
+        context, survivors, count = reader.take(_HASH), reader.take(_HASH), reader.number()
+        if count > len(place.setting.roster):
+            raise AggregationRefused(Rule.MALFORMED, "a REVEAL has more shares than the roster has silos")
+        shares: dict[int, tuple[Secret, int]] = {}
+        last = 0
+        for _ in range(count):
+            dealer, kind = reader.number(), reader.take(1)[0]
+            share = int.from_bytes(reader.take(SHARE_SIZE), "big")
+            if dealer <= last or kind not in (Secret.B.value, Secret.ROOT.value) or share >= PRIME:
+                raise AggregationRefused(Rule.MALFORMED, "a REVEAL's shares ascend, each of b or root, in the field")
+            shares[dealer] = Secret(kind), share
+            last = dealer
+        reader.end()
+        return cls(sender, context, survivors, shares)
+
+
+def sender_of(data: bytes) -> int:
+    """Return the number that a message says its sender has. Unchecked."""
+    if not HEADER_SIZE + SIGNATURE_SIZE <= len(data) <= HEADER_SIZE + _MOST_BODY + SIGNATURE_SIZE:
+        raise AggregationRefused(Rule.MALFORMED, f"{len(data)} bytes are no message")
+    return int.from_bytes(data[24:28], "big")
+
+
+def join_messages(messages: Iterable[bytes]) -> bytes:
+    """Return messages as one blob: each says its own length."""
+    return b"".join(messages)
+
+
+def split_messages(blob: bytes) -> list[bytes]:
+    """Cut a blob into messages, by the lengths that they give.
+
+    Raises:
+        AggregationRefused: When the lengths do not add up.
+    """
+    messages = []
+    place = 0
+    while place < len(blob):
+        if len(blob) - place < HEADER_SIZE + SIGNATURE_SIZE:
+            raise AggregationRefused(Rule.MALFORMED, "a sequence of messages is cut short")
+        size = HEADER_SIZE + int.from_bytes(blob[place + 28 : place + HEADER_SIZE], "big") + SIGNATURE_SIZE
+        if size > len(blob) - place:
+            raise AggregationRefused(Rule.MALFORMED, "a sequence of messages is cut short")
+        messages.append(blob[place : place + size])
+        place += size
+    return messages
+
+
+def pack_numbers(numbers: Sequence[int]) -> bytes:
+    """Return a count and numbers of four bytes each."""
+    return struct.pack(f">I{len(numbers)}I", len(numbers), *numbers)
+
+
+def read_numbers(data: bytes, most: int) -> tuple[int, ...]:
+    """Read what `pack_numbers` wrote, all of it: silo numbers, ascending.
+
+    Raises:
+        AggregationRefused: When they are not, or are out of the roster.
+    """
+    reader = _Reader(data)
+    numbers = reader.numbers(most)
+    reader.end()
+    return numbers
+
+
+def survivors_digest(survivors: Sequence[int]) -> bytes:
+    """Return the hash of a survivor list, which stands for it in COMMIT and REVEAL."""
+    return digest(b"fedmodel/v1/sa-survivors", pack_numbers(survivors))
+
+
+def cohort_digest_of(setting: Setting, adverts: Sequence[bytes]) -> bytes:
+    """Return the hash of U1: all ADVERTs whole, in order of numbers."""
+    return digest(b"fedmodel/v1/sa-cohort", setting.base, *adverts)
+
+
+def graph_seed(setting: Setting, adverts: Sequence[Advert]) -> bytes:
+    """Return what the graph's order is drawn from: every nonce, in order of numbers."""
+    return digest(b"fedmodel/v1/sa-graph", setting.base, *(advert.nonce for advert in adverts))
+
+
+def words_digest(words_P: Words) -> bytes:
+    """Return the hash of a flat vector of little-endian words; their width is in the label."""
+    label = b"fedmodel/v1/sa-update-%d" % (8 * words_P.dtype.itemsize)
+    return digest_words(label, words_P.data.cast("B"))
+
+
+class _Reader:
+    """Takes a body apart from its front; whoever takes too much, or leaves something, is refused."""
+
+    def __init__(self, data: bytes, size: int | None = None) -> None:
+        if size is not None and len(data) != size:
+            raise AggregationRefused(Rule.MALFORMED, f"a body of {len(data)} bytes, where {size} are needed")
+        self._data = data
+        self._place = 0
+
+    def take(self, size: int) -> bytes:
+        """Return the next bytes."""
+        if size > len(self._data) - self._place:
+            raise AggregationRefused(Rule.MALFORMED, "a body is cut short")
+        self._place += size
+        return self._data[self._place - size : self._place]
+
+    def number(self) -> int:
+        """Return the next number of four bytes."""
+        return int.from_bytes(self.take(4), "big")
+
+    def numbers(self, most: int) -> tuple[int, ...]:
+        """Return a counted list of silo numbers, ascending."""
+        count = self.number()
+        if count > most:
+            raise AggregationRefused(Rule.MALFORMED, f"{count} silo numbers, where the roster has {most}")
+        numbers: tuple[int, ...] = struct.unpack(f">{count}I", self.take(4 * count))
+        if any(low >= high for low, high in zip((0, *numbers), numbers, strict=False)) or numbers[-1:] > (most,):
+            raise AggregationRefused(Rule.MALFORMED, "silo numbers ascend, from 1 to the roster's size")
+        return numbers
+
+    def end(self) -> None:
+        """Refuse what is left over."""
+        if self._place != len(self._data):
+            raise AggregationRefused(Rule.MALFORMED, "a body goes on after its end")

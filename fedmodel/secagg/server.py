@@ -1,0 +1,408 @@
+"""The server's side of secure aggregation: it routes, decides who is late, and adds up.
+
+Nothing here is trusted by a silo. What the server checks, it checks so that one hostile silo costs its own update and
+not everybody's, and so that a false message has a name to it.
+
+    Collection(setting)                 one window
+        add_advert, close_adverts       U1, its adverts, the graph
+        add_shares, shares_for          who dealt, what each silo is to be given
+        round(number)                   one round of it
+    Tally(collection, number)           one round
+        add_masked, close_masked        U3
+        add_commit, commits             the quorum
+        add_reveal, total               shares, and the sum
+
+A message that breaks a rule raises, is not taken in, and is whoever's who sent it. `blamed` names silos whose messages
+were well formed and false: shares that give no secret that was committed to, updates that cannot be in one sum.
+
+Shapes: P coordinates.
+"""
+
+from __future__ import annotations
+
+import itertools
+import os
+import random
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Final
+
+import numpy as np
+
+from fedmodel import shamir
+from fedmodel.errors import AggregationRefused, CryptoError, DropoutError, Rule
+from fedmodel.masking import Words, add_mask, subtract_mask
+from fedmodel.secagg.keys import MaskKey, commitment, pair_key, self_key
+from fedmodel.secagg.messages import (
+    Advert,
+    Commit,
+    Mask,
+    Place,
+    Reveal,
+    Secret,
+    Share,
+    cohort_digest_of,
+    graph_seed,
+    survivors_digest,
+    words_digest,
+)
+from fedmodel.secagg.parameters import Setting
+from fedmodel.topology import Topology, neighbours
+
+# Sets of shares that are tried for one secret before it is given up: enough for four false shares of a hundred.
+_MOST_TRIES: Final = 2_000
+# Under this much work, threads cost more than they bring.
+_LEAST_BYTES: Final = 8 * 2**20
+
+
+class Collection:
+    """A window, from adverts to dealt shares."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.place = Place(setting, setting.window.first)
+        self.adverts: dict[int, Advert] = {}
+        self.cohort: tuple[int, ...] = ()
+        self.cohort_digest = b""
+        self.peers: dict[int, list[int]] = {}
+        self.blamed: dict[int, str] = {}
+        self._advert_data: dict[int, bytes] = {}
+        self._shares: dict[int, dict[int, bytes]] = {}
+        self._offers: dict[tuple[int, int], tuple[bytes, ...]] = {}
+        self._topology: Topology | None = None
+
+    def add_advert(self, data: bytes) -> int:
+        """Take a silo's ADVERT, and return its number.
+
+        Raises:
+            AggregationRefused: When it is not right, or is the silo's second.
+        """
+        advert = Advert.read(data, self.place)
+        advert.check_keys()
+        if advert.sender in self.adverts or self.cohort:
+            raise AggregationRefused(Rule.REPEATED, f"silo {advert.sender} advertised already, or too late")
+        self.adverts[advert.sender], self._advert_data[advert.sender] = advert, data
+        return advert.sender
+
+    def close_adverts(self) -> list[bytes]:
+        """Fix U1, and return its adverts: what every silo of it is to be sent.
+
+        Silos that share a key are left out, all of them: whose it was cannot be told.
+
+        Raises:
+            AggregationRefused: When the cohort is too small, or no threshold hides an update.
+        """
+        owners: dict[bytes, int] = {}
+        for number, advert in self.adverts.items():
+            for key in (advert.transport, *advert.mask_keys):
+                other = owners.setdefault(key, number)
+                if other != number:
+                    self.blamed[other] = self.blamed[number] = "advertised a key that another silo advertised too"
+        cohort = sorted(self.adverts.keys() - self.blamed.keys())
+        self._topology = self.setting.policy.topology(len(cohort))
+        ordered = [self._advert_data[number] for number in cohort]
+        self.cohort, self.cohort_digest = tuple(cohort), cohort_digest_of(self.setting, ordered)
+        seed = graph_seed(self.setting, [self.adverts[number] for number in cohort])
+        self.peers = neighbours(self._topology, cohort, seed)
+        return ordered
+
+    @property
+    def topology(self) -> Topology:
+        """The graph's parameters, once U1 is fixed."""
+        if self._topology is None:
+            raise AggregationRefused(Rule.OUT_OF_ORDER, "the cohort is not fixed yet")
+        return self._topology
+
+    def add_shares(self, messages: Sequence[bytes]) -> int:
+        """Take all that one silo deals, and return its number.
+
+        Raises:
+            AggregationRefused: When it is not one SHARE to each of its neighbours.
+        """
+        shares = [(Share.read(data, self.place), data) for data in messages]
+        senders = {share.sender for share, _ in shares}
+        if len(senders) != 1 or not senders <= set(self.cohort):
+            raise AggregationRefused(Rule.SHARES, "shares came from no silo of the cohort, or from two at once")
+        (sender,) = senders
+        rows = {share.receiver: data for share, data in shares}
+        wrong = [share for share, _ in shares if share.cohort != self.cohort_digest]
+        if wrong or len(rows) != len(shares) or sorted(rows) != self.peers[sender] or sender in self._shares:
+            raise AggregationRefused(Rule.SHARES, f"silo {sender} did not deal once to each of its neighbours")
+        self._shares[sender] = rows
+        for share, _ in shares:
+            if share.offers:
+                self._offers[sender, share.receiver] = share.offers
+        return sender
+
+    @property
+    def dealt(self) -> frozenset[int]:
+        """U2: who dealt."""
+        return frozenset(self._shares)
+
+    def shares_for(self, number: int) -> list[bytes]:
+        """Return the SHAREs to be given to a silo, in order of senders."""
+        return [self._shares[peer][number] for peer in self.peers[number] if peer in self._shares]
+
+    def offer(self, lower: int, upper: int, index: int) -> bytes:
+        """Return what the lower of a pair offered the upper for a round; nothing under the classic suite."""
+        offers = self._offers.get((lower, upper))
+        return offers[index] if offers else b""
+
+    def check_enough_dealt(self) -> None:
+        """Refuse to go on where a round could not end.
+
+        Raises:
+            DropoutError: When fewer dealt than the least sum, or than some silo's threshold, asks for.
+        """
+        needed = max(self.setting.policy.n_min, self.topology.threshold if self.topology.complete else 0)
+        if len(self.dealt) < needed:
+            raise DropoutError(f"{len(self.dealt)} silos dealt shares, where {needed} are needed")
+
+    def round(self, number: int) -> Tally:
+        """Begin a round of the window."""
+        return Tally(self, number)
+
+
+class Tally:
+    """A round, from masked updates to their sum."""
+
+    def __init__(self, collection: Collection, number: int) -> None:
+        if number not in collection.setting.window.rounds:
+            raise AggregationRefused(Rule.OUT_OF_ORDER, f"round {number} is not of the window")
+        self._collection = collection
+        self._setting = collection.setting
+        self._place = Place(collection.setting, number)
+        self._number = number
+        self._index = number - collection.setting.window.first
+        self._masked: dict[int, tuple[Mask, Words]] = {}
+        self._commits: dict[int, bytes] = {}
+        self._reveals: dict[int, Reveal] = {}
+        self._coefficients: dict[tuple[int, ...], dict[int, int]] = {}
+        self._liars: set[int] = set()
+        self.survivors: tuple[int, ...] = ()
+        self.context = b""
+        self.blamed: dict[int, str] = {}
+
+    def add_masked(self, data: bytes, words_P: Words) -> int:
+        """Take a masked update, and return its silo's number. The words are kept, not copied.
+
+        Raises:
+            AggregationRefused: When it is not of a silo that dealt, not what it signed, or its second.
+        """
+        mask = Mask.read(data, self._place)
+        collection = self._collection
+        if mask.sender not in collection.dealt or mask.sender in self._masked or self.survivors:
+            raise AggregationRefused(Rule.REPEATED, f"silo {mask.sender} did not deal, sent twice, or came too late")
+        if not set(mask.masked_with) <= collection.dealt & set(collection.peers[mask.sender]):
+            raise AggregationRefused(Rule.SHARES, f"silo {mask.sender} masked with silos that did not deal to it")
+        lengths = {len(words) for _, words in self._masked.values()} | {len(words_P)}
+        if 8 * words_P.dtype.itemsize != self._setting.policy.ring_bits or len(lengths) != 1:
+            raise AggregationRefused(Rule.VECTOR, f"silo {mask.sender}'s words are of another ring or length")
+        if words_digest(words_P) != mask.words:
+            raise AggregationRefused(Rule.VECTOR, f"silo {mask.sender}'s words are not those that it signed")
+        self._masked[mask.sender] = mask, words_P
+        return mask.sender
+
+    def close_masked(self) -> tuple[int, ...]:
+        """Fix U3: the largest group that masked in one context, each with every neighbour in it.
+
+        Silos that do not fit are named in `blamed`: in another context, or at odds with a neighbour about whether
+        shares were dealt. Which of the two at odds is false cannot be told, unless one is at odds with several.
+
+        Raises:
+            DropoutError: When fewer are left than the least sum, or than bring back some secret.
+        """
+        contexts = [mask.context for mask, _ in self._masked.values()]
+        self.context = max(set(contexts), key=lambda one: (contexts.count(one), one), default=b"")
+        alive = {number for number, (mask, _) in self._masked.items() if mask.context == self.context}
+        for number in self._masked.keys() - alive:
+            self.blamed[number] = "masked in another context: another model, or other rules"
+        with_whom = {number: frozenset(self._masked[number][0].masked_with) for number in alive}
+        while alive:
+            odds = {number: self._at_odds(number, alive, with_whom) for number in alive}
+            worst = max(alive, key=lambda number: (len(odds[number]), number))
+            if not odds[worst]:
+                break
+            alive.remove(worst)
+            self.blamed[worst] = f"shares between it and {_names(odds[worst])} were not right"
+        needed = self._setting.policy.n_min
+        if len(alive) < needed:
+            raise DropoutError(f"{len(alive)} masked updates fit together, where policy asks for {needed}")
+        self.survivors = tuple(sorted(alive))
+        return self.survivors
+
+    @property
+    def told(self) -> bytes:
+        """The hash of the survivor list."""
+        return survivors_digest(self.survivors)
+
+    def add_commit(self, data: bytes) -> int:
+        """Take a COMMIT, and return its silo's number.
+
+        Raises:
+            AggregationRefused: When it is not on the survivor list, or the silo's second.
+        """
+        commit = Commit.read(data, self._place)
+        if (commit.context, commit.survivors) != (self.context, self.told) or commit.sender in self._commits:
+            raise AggregationRefused(Rule.TWO_FACED, f"silo {commit.sender} signed another list, or twice")
+        self._commits[commit.sender] = data
+        return commit.sender
+
+    def commits(self) -> list[bytes]:
+        """Return a quorum of COMMITs, none where the policy needs none.
+
+        Raises:
+            DropoutError: When there are too few.
+        """
+        policy, roster = self._setting.policy, self._setting.roster
+        if policy.consistency == "quorum":
+            return []
+        needed = policy.quorum(roster)
+        if len(self._commits) < needed:
+            raise DropoutError(
+                f"{len(self._commits)} of {len(roster)} silos signed the list, where {needed} are needed"
+            )
+        return [data for _, data in sorted(self._commits.items())][:needed]
+
+    def add_reveal(self, data: bytes) -> int:
+        """Take a REVEAL, and return its silo's number.
+
+        Raises:
+            AggregationRefused: When it is not on the survivor list, of the wrong secret for a silo, or its second.
+        """
+        reveal = Reveal.read(data, self._place)
+        if (reveal.context, reveal.survivors) != (self.context, self.told) or reveal.sender in self._reveals:
+            raise AggregationRefused(Rule.TWO_FACED, f"silo {reveal.sender} revealed for another list, or twice")
+        if reveal.sender not in self._collection.cohort:
+            raise AggregationRefused(Rule.SHARES, f"silo {reveal.sender} is not of the cohort")
+        dealers = {*self._collection.peers[reveal.sender], reveal.sender}
+        alive = set(self.survivors)
+        for dealer, (secret, _) in reveal.shares.items():
+            if dealer not in dealers or secret is not (Secret.B if dealer in alive else Secret.ROOT):
+                raise AggregationRefused(Rule.SHARES, f"silo {reveal.sender} gave a share that was not asked for")
+        self._reveals[reveal.sender] = reveal
+        return reveal.sender
+
+    def total(self) -> Words:
+        """Return the sum of the survivors' vectors, shape `(P,)`, every mask taken away.
+
+        Raises:
+            DropoutError: When too few shares of a secret are there, or none of their sets gives what was committed to.
+        """
+        words = [self._masked[number][1] for number in self.survivors]
+        lone = ((self_key(self._recover(number, Secret.B), self.context, number), -1) for number in self.survivors)
+        return _summed(words, itertools.chain(lone, self._left_over()))
+
+    def _at_odds(self, number: int, alive: set[int], with_whom: Mapping[int, frozenset[int]]) -> list[int]:
+        """Return the neighbours in a group of which only one of the two masked with the other."""
+        return [
+            peer
+            for peer in self._collection.peers[number]
+            if peer in alive and not (peer in with_whom[number] and number in with_whom[peer])
+        ]
+
+    def _left_over(self) -> Iterator[tuple[bytes, int]]:
+        """Yield the masks that survivors share with the vanished, each with the sign that takes it away."""
+        collection, policy = self._collection, self._setting.policy
+        alive = set(self.survivors)
+        for vanished in sorted(collection.dealt - alive):
+            ends = [
+                number
+                for number in collection.peers[vanished]
+                if number in alive and vanished in self._masked[number][0].masked_with
+            ]
+            if not ends:
+                continue
+            root = self._recover(vanished, Secret.ROOT)
+            key = MaskKey(policy.suite, root, self._setting.base, self._number, vanished)
+            for number in ends:
+                offer = collection.offer(min(number, vanished), max(number, vanished), self._index)
+                public = collection.adverts[number].mask_keys[self._index]
+                try:
+                    secret = key.agree(number, public, offer)
+                except CryptoError as error:
+                    raise DropoutError(f"what silo {number} and vanished silo {vanished} shared is lost") from error
+                yield pair_key(secret, self.context, number, vanished), -1 if number < vanished else 1
+
+    def _recover(self, dealer: int, secret: Secret) -> int:
+        """Bring a secret back, and check it; where shares are false, find a set that is not, and name the false."""
+        threshold = self._collection.topology.threshold
+        shares = {
+            sender: reveal.shares[dealer][1] for sender, reveal in self._reveals.items() if dealer in reveal.shares
+        }
+        if len(shares) < threshold:
+            raise DropoutError(
+                f"{len(shares)} shares of silo {dealer}'s secret, where a threshold of {threshold} is needed"
+            )
+        ordered = sorted(shares, key=lambda sender: (sender in self._liars, sender))
+        for points in _subsets(ordered, threshold):
+            chosen = {point: shares[point] for point in points}
+            found = shamir.combine(chosen, self._lagrange(points))
+            if self._is_committed(dealer, secret, found):
+                if points != tuple(ordered[:threshold]):
+                    self._name_liars(dealer, shares, chosen)
+                return found
+        self.blamed[dealer] = "no set of shares gives the secret that it committed to: it dealt falsely, or many lie"
+        raise DropoutError(f"the shares of silo {dealer}'s secret give nothing that it committed to")
+
+    def _lagrange(self, points: tuple[int, ...]) -> Mapping[int, int]:
+        """Return the coefficients of a set of points; in a complete graph one set serves all secrets."""
+        if points not in self._coefficients:
+            self._coefficients.clear()
+            self._coefficients[points] = shamir.lagrange_at_zero(points)
+        return self._coefficients[points]
+
+    def _is_committed(self, dealer: int, secret: Secret, found: int) -> bool:
+        advert = self._collection.adverts[dealer]
+        setting, index = self._setting, self._index
+        if secret is Secret.B:
+            return commitment(found, setting.base, self._number, dealer) == advert.commitments[index]
+        key = MaskKey(setting.policy.suite, found, setting.base, self._number, dealer)
+        return key.public == advert.mask_keys[index]
+
+    def _name_liars(self, dealer: int, shares: Mapping[int, int], right: Mapping[int, int]) -> None:
+        """Name every sender whose share is not on the polynomial that the right ones are on."""
+        for sender, share in shares.items():
+            if sender not in right and shamir.extrapolate(right, sender) != share:
+                self._liars.add(sender)
+                self.blamed[sender] = f"its share of silo {dealer}'s secret is false"
+
+
+def _subsets(ordered: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
+    """Yield sets of senders to try: the first, then each that leaves out a run of them, then random ones."""
+    count = len(ordered)
+    yield tuple(ordered[:size])
+    for start in range(1, count if count > size else 1):
+        yield tuple(sorted(ordered[(start + step) % count] for step in range(size)))
+    chooser = random.Random(0)  # noqa: S311 - which sets are tried is no secret
+    for _ in range(_MOST_TRIES if count > size else 0):
+        yield tuple(sorted(chooser.sample(list(ordered), size)))
+
+
+def _summed(words: Sequence[Words], masks: Iterable[tuple[bytes, int]]) -> Words:
+    """Add vectors and masks up, spread over the cores: cipher and numpy let go of the interpreter's lock."""
+    masks = list(masks)
+    workers = os.cpu_count() or 1
+    if (len(words) + len(masks)) * words[0].nbytes < _LEAST_BYTES:
+        workers = 1
+
+    def part(worker: int) -> Words:
+        total_P: Words = np.zeros_like(words[0])
+        for vector_P in words[worker::workers]:
+            np.add(total_P, vector_P, out=total_P)
+        for key, sign in masks[worker::workers]:
+            (add_mask if sign > 0 else subtract_mask)(total_P, key)
+        return total_P
+
+    if workers == 1:
+        return part(0)
+    with ThreadPoolExecutor(workers) as pool:
+        parts = pool.map(part, range(workers))
+        total_P = next(parts)
+        for other_P in parts:
+            np.add(total_P, other_P, out=total_P)
+    return total_P
+
+
+def _names(numbers: Sequence[int]) -> str:
+    return ", ".join(f"silo {number}" for number in numbers)

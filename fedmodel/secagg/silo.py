@@ -1,0 +1,516 @@
+"""A silo's side of secure aggregation: bytes in, bytes out, and every refusal by name.
+
+The order of things, for each window and then for each of its rounds:
+
+    advert(window)      fresh secrets for every round of the window
+    deal(adverts)       checks U1; shares of every secret, sealed to each neighbour
+    receive(shares)     opens what neighbours dealt; root and transport secret are erased
+    mask(round, ...)    in place; b and pair secrets of the round are erased
+    commit(round, ...)  signs one survivor list U3
+    reveal(round, ...)  one share a neighbour, of b or of root; the round is closed
+
+Guarantees, while the roster's administrator and this silo are honest and at most `policy.colluding` others work with
+the server, whatever the server sends:
+- the update stays hidden but for its part in one sum of at least `policy.n_min` silos' updates, all of which got the
+  same model and configuration;
+- of no silo both secrets are revealed, because each answer is given once, and t > (k + c) / 2;
+- threshold, ring, suite, quorum and least cohort come from the policy and the roster, never from a message.
+
+State goes down and comes back as bytes. Whoever calls a stage keeps the new state on disk BEFORE the stage's message
+leaves: that is what makes "once" true of a process that is killed. Rounds and attempts only rise; a lower one is
+refused, and the secrets of rounds gone by are erased with the first act in a later one.
+
+Does NOT withstand a restored backup of its own state, nor hide who took part and when.
+
+After Bonawitz et al. 2017, section 6 and figure 4; Bell et al. 2020, section 4; Pasquini et al. 2022, section 5.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from fedmodel import shamir
+from fedmodel.crypto import SealingKey, SigningKey, Suite, random_bytes, seal
+from fedmodel.errors import AggregationRefused, CryptoError, Rule
+from fedmodel.masking import Words, add_mask, subtract_mask
+from fedmodel.secagg.keys import MaskKey, commitment, envelope_context, pair_key, self_key
+from fedmodel.secagg.messages import (
+    Advert,
+    Commit,
+    Mask,
+    Place,
+    Reveal,
+    Secret,
+    Share,
+    cohort_digest_of,
+    graph_seed,
+    survivors_digest,
+    words_digest,
+)
+from fedmodel.secagg.parameters import Policy, Roster, Setting, Window
+from fedmodel.topology import neighbours_of
+
+
+@dataclass
+class _Round:
+    """What a silo holds for one round of a window. Sensitive, all but the last two.
+
+    Attributes:
+        root: Until shares were received.
+        b: Until the update was masked.
+        pairs: By neighbour, what the two share; until the update was masked.
+        held: By dealer, its shares of b and root; until revealed. With the silo itself in a complete graph.
+        context: ctx, once masked.
+        masked_with: The neighbours masked with.
+    """
+
+    root: str | None
+    b: str | None
+    pairs: dict[str, str] = field(default_factory=dict)
+    held: dict[str, list[str]] = field(default_factory=dict)
+    context: str | None = None
+    masked_with: list[int] = field(default_factory=list)
+
+
+@dataclass
+class _Window:
+    """What a silo holds for a window; `transport` is sensitive."""
+
+    first: int
+    attempt: int
+    count: int
+    transport: str | None
+    advert: str
+    rounds: dict[str, _Round]
+    cohort: list[int] = field(default_factory=list)
+    cohort_digest: str = ""
+    peers: list[int] = field(default_factory=list)
+    received: bool = False
+
+
+@dataclass
+class _State:
+    """All that crosses from one stage to the next. `round` and `attempt` are the highest acted in."""
+
+    round: int = 0
+    attempt: int = 0
+    signed: str | None = None
+    masked: bool = False
+    revealed: bool = False
+    window: _Window | None = None
+
+
+class Silo:
+    """One silo in one run.
+
+    Args:
+        identity: The silo's signing key. Sensitive.
+        roster: Opened under the administrator's key.
+        policy: The silo's own.
+        run: The run, 64 bits.
+        state: What `state()` returned last in this run, or None. Sensitive.
+
+    Raises:
+        AggregationRefused: When the silo is not in the roster, or the roster is past the policy.
+        CryptoError: When the state is not one.
+    """
+
+    def __init__(
+        self, identity: SigningKey, roster: Roster, policy: Policy, run: int, state: bytes | None = None
+    ) -> None:
+        self._identity, self._roster, self._policy, self._run = identity, roster, policy, run
+        self._setting(1, 1, 1)  # refuses a roster past the policy
+        self.number = roster.number(identity.public)
+        self._state = _State() if state is None else _read_state(state)
+
+    def state(self) -> bytes:
+        """Return what the next stage needs. Sensitive: to be kept sealed, and on disk before a message leaves."""
+        return json.dumps(asdict(self._state), separators=(",", ":")).encode()
+
+    def advert(self, window: Window) -> bytes:
+        """Make fresh secrets for a window, in place of all others, and return the ADVERT.
+
+        Raises:
+            AggregationRefused: When the window is not higher than the highest round and attempt acted in.
+        """
+        setting = self._setting(window.first, window.attempt, window.count)
+        if window.run != self._run or (window.first, window.attempt) <= (self._state.round, self._state.attempt):
+            raise AggregationRefused(
+                Rule.REPLAYED, f"a window from round {window.first}, attempt {window.attempt}, is not a new one"
+            )
+        transport = random_bytes(32)
+        rounds = {
+            number: _Round(root=_hex(shamir.random_element()), b=_hex(shamir.random_element()))
+            for number in window.rounds
+        }
+        mask_keys = [self._mask_key(setting, number, held).public for number, held in rounds.items()]
+        told = [commitment(_int(held.b), setting.base, number, self.number) for number, held in rounds.items()]
+        public = self._transport_key(setting, transport).public
+        message = Advert(self.number, public, random_bytes(32), tuple(mask_keys), tuple(told))
+        data = message.sign(Place(setting, window.first), self._identity)
+        self._state = _State(
+            round=window.first,
+            attempt=window.attempt,
+            window=_Window(
+                first=window.first,
+                attempt=window.attempt,
+                count=window.count,
+                transport=transport.hex(),
+                advert=data.hex(),
+                rounds={str(number): held for number, held in rounds.items()},
+            ),
+        )
+        return data
+
+    def deal(self, adverts: Sequence[bytes]) -> list[bytes]:
+        """Check the cohort U1, and return a SHARE to each neighbour: to all, or to nobody.
+
+        Raises:
+            AggregationRefused: When anything about the cohort or its keys is wrong; which, is named.
+        """
+        window, setting = self._window()
+        if window.cohort:
+            raise AggregationRefused(Rule.REPEATED, "shares were dealt in this window already")
+        place = Place(setting, window.first)
+        told = self._checked_cohort(window, place, adverts)
+        cohort = sorted(told)
+        topology = self._policy.topology(len(cohort))
+        cohort_digest = cohort_digest_of(setting, [told[number][1] for number in cohort])
+        peers = neighbours_of(topology, cohort, graph_seed(setting, [told[n][0] for n in cohort]), self.number)
+        holders = sorted([*peers, self.number]) if topology.complete else peers
+
+        envelopes: dict[int, list[bytes]] = {peer: [] for peer in peers}
+        offers: dict[int, list[bytes]] = {peer: [] for peer in peers}
+        for index, (number, held) in enumerate(self._rounds(window)):
+            key = self._mask_key(setting, number, held)
+            shares_b = shamir.split(_int(held.b), topology.threshold, holders)
+            shares_root = shamir.split(_int(held.root), topology.threshold, holders)
+            if topology.complete:
+                held.held[str(self.number)] = [_hex(shares_b[self.number]), _hex(shares_root[self.number])]
+            for peer in peers:
+                envelopes[peer].append(_bytes(shares_b[peer]) + _bytes(shares_root[peer]))
+                public = told[peer][0].mask_keys[index]
+                try:
+                    offers[peer].append(key.offer(peer, public))
+                    if self._policy.suite is Suite.CLASSIC or peer > self.number:
+                        held.pairs[str(peer)] = key.agree(peer, public, b"").hex()
+                except CryptoError as error:
+                    raise AggregationRefused(Rule.WEAK_KEY, f"silo {peer}'s ADVERT: {error}") from error
+        window.cohort, window.cohort_digest, window.peers = cohort, cohort_digest.hex(), peers
+        return [
+            Share(
+                self.number,
+                cohort_digest,
+                peer,
+                seal(
+                    self._policy.suite,
+                    told[peer][0].transport,
+                    b"".join(envelopes[peer]),
+                    envelope_context(setting.base, cohort_digest, self.number, peer),
+                ),
+                tuple(offer for offer in offers[peer] if offer),
+            ).sign(place, self._identity)
+            for peer in peers
+        ]
+
+    def receive(self, shares: Sequence[bytes]) -> dict[int, str]:
+        """Open what neighbours dealt. A share that is not right counts as not dealt.
+
+        Returns:
+            By place in the sequence, why a message counted as not there; for the silo's own log.
+
+        Raises:
+            AggregationRefused: When too few neighbours dealt; the window cannot be taken part in then.
+        """
+        window, setting = self._window()
+        if not window.cohort or window.received:
+            raise AggregationRefused(Rule.OUT_OF_ORDER, "shares are received once, after they were dealt")
+        refused: dict[int, str] = {}
+        dealt = {}
+        for place, data in enumerate(shares):
+            try:
+                share, opened, agreed = self._opened_share(window, setting, data)
+                if share.sender in dealt:
+                    raise AggregationRefused(Rule.DUPLICATE, f"silo {share.sender} dealt twice")
+            except (AggregationRefused, CryptoError) as error:
+                refused[place] = str(error)
+                continue
+            dealt[share.sender] = opened, agreed
+        topology = self._policy.topology(len(window.cohort))
+        if len(dealt) + topology.complete < topology.threshold:
+            raise AggregationRefused(
+                Rule.SHARES, f"{len(dealt)} neighbours dealt, where a threshold of {topology.threshold} asks for more"
+            )
+        for index, (_, held) in enumerate(self._rounds(window)):
+            for sender, (opened, agreed) in dealt.items():
+                row = opened[64 * index : 64 * index + 64]
+                held.held[str(sender)] = [row[:32].hex(), row[32:].hex()]
+                if agreed:
+                    held.pairs[str(sender)] = agreed[index]
+            held.masked_with = sorted(dealt)
+            held.root = None
+        window.transport = None
+        window.received = True
+        return refused
+
+    @property
+    def has_received(self) -> bool:
+        """Whether the shares of the live window are there."""
+        return self._state.window is not None and self._state.window.received
+
+    def check_can_mask(self, round_number: int) -> None:
+        """Refuse a round that `mask` would refuse, before anything is spent on it.
+
+        Raises:
+            AggregationRefused: When shares of the round are not held, or a stage of it was done.
+        """
+        window, _ = self._window()
+        if not window.received or round_number not in range(window.first, window.first + window.count):
+            raise AggregationRefused(Rule.OUT_OF_ORDER, f"no shares were received for round {round_number}")
+        state = self._state
+        if (round_number, window.attempt) < (state.round, state.attempt):
+            raise AggregationRefused(Rule.REPLAYED, f"round {round_number} is past; round {state.round} has begun")
+        if round_number == state.round and (state.masked or state.revealed or state.signed is not None):
+            raise AggregationRefused(Rule.REPEATED, f"round {round_number} was masked, signed or revealed already")
+
+    def mask(self, round_number: int, words_P: Words, model: bytes, configuration: bytes) -> bytes:
+        """Mask a quantised update in place, and return the MASK message that goes beside it.
+
+        Args:
+            round_number: A round of the live window.
+            words_P: Ring elements, shape `(P,)`. Sensitive before, and uniform to everybody else after.
+            model: The hash of the model received.
+            configuration: The hash of what was done with it.
+
+        Raises:
+            AggregationRefused: As `check_can_mask`, or when the words are not the policy's ring's.
+        """
+        self.check_can_mask(round_number)
+        if 8 * words_P.dtype.itemsize != self._policy.ring_bits:
+            raise AggregationRefused(Rule.MALFORMED, f"words of {words_P.dtype} are not of the policy's ring")
+        window, setting = self._window()
+        self._advance(round_number, window.attempt)
+        held = window.rounds[str(round_number)]
+        context = setting.context(round_number, bytes.fromhex(window.cohort_digest), model, configuration)
+        # From here on the secrets are used, whatever becomes of the message.
+        self._state.masked = True
+        b, pairs = _int(held.b), held.pairs
+        held.b, held.pairs, held.context = None, {}, context.hex()
+        add_mask(words_P, self_key(b, context, self.number))
+        for peer in held.masked_with:
+            key = pair_key(bytes.fromhex(pairs[str(peer)]), context, self.number, peer)
+            (add_mask if self.number < peer else subtract_mask)(words_P, key)
+        message = Mask(self.number, context, words_digest(words_P), tuple(held.masked_with))
+        return message.sign(Place(setting, round_number), self._identity)
+
+    def commit(self, round_number: int, attempt: int, context: bytes, survivors: Sequence[int]) -> bytes:
+        """Sign a survivor list: one a round and attempt, also as a witness that has no part in the round.
+
+        Args:
+            round_number: The round.
+            attempt: The window's.
+            context: ctx, as those who masked derived it.
+            survivors: U3, ascending.
+
+        Raises:
+            AggregationRefused: When a list was signed already, or this one is not acceptable.
+        """
+        setting = self._advance(round_number, attempt)
+        if self._state.signed is not None or self._state.revealed:
+            raise AggregationRefused(Rule.TWO_FACED, f"a survivor list of round {round_number} was signed already")
+        told = self._checked_survivors(round_number, attempt, context, survivors)
+        self._state.signed = (context + told).hex()
+        return Commit(self.number, context, told).sign(Place(setting, round_number), self._identity)
+
+    def reveal(
+        self, round_number: int, attempt: int, context: bytes, survivors: Sequence[int], commits: Sequence[bytes]
+    ) -> bytes:
+        """Give one share a dealer, of `b` where it is in U3, else of `root`; then the round is closed.
+
+        Args:
+            round_number: The round.
+            attempt: The window's.
+            context: ctx.
+            survivors: U3, ascending.
+            commits: COMMITs of a quorum of the roster, on this list in this context. None where the policy's
+                consistency is "quorum".
+
+        Raises:
+            AggregationRefused: When anything was revealed already, another list was signed, or there is no quorum.
+        """
+        setting = self._advance(round_number, attempt)
+        if self._state.revealed:
+            raise AggregationRefused(Rule.REPEATED, f"shares of round {round_number} were given already")
+        told = self._checked_survivors(round_number, attempt, context, survivors)
+        held = self._part(round_number, attempt)
+        if held is None or not held.held:
+            raise AggregationRefused(Rule.OUT_OF_ORDER, f"this silo holds no shares of round {round_number}")
+        place = Place(setting, round_number)
+        if self._policy.consistency == "commit":
+            if self._state.signed not in (None, (context + told).hex()):
+                raise AggregationRefused(Rule.TWO_FACED, "the survivor list is not the one that was signed")
+            self._check_quorum(place, context, told, commits)
+        alive = set(survivors)
+        shares = {
+            int(dealer): (Secret.B, _int(of_b)) if int(dealer) in alive else (Secret.ROOT, _int(of_root))
+            for dealer, (of_b, of_root) in held.held.items()
+        }
+        self._state.revealed = True
+        held.b, held.root, held.pairs, held.held = None, None, {}, {}
+        return Reveal(self.number, context, told, shares).sign(place, self._identity)
+
+    def _setting(self, first: int, attempt: int, count: int) -> Setting:
+        return Setting(self._roster, self._policy, Window(self._run, first, attempt, count))
+
+    def _window(self) -> tuple[_Window, Setting]:
+        """Return the live window."""
+        window = self._state.window
+        if window is None:
+            raise AggregationRefused(Rule.OUT_OF_ORDER, "this silo advertised no keys")
+        return window, self._setting(window.first, window.attempt, window.count)
+
+    def _rounds(self, window: _Window) -> list[tuple[int, _Round]]:
+        return [(int(number), held) for number, held in window.rounds.items()]
+
+    def _part(self, round_number: int, attempt: int) -> _Round | None:
+        """Return what this silo holds of a round, None where it has no part in it."""
+        window = self._state.window
+        if window is None or window.attempt != attempt or not window.received:
+            return None
+        return window.rounds.get(str(round_number))
+
+    def _advance(self, round_number: int, attempt: int) -> Setting:
+        """Enter a round: a lower one is refused, and what is held of lower ones is erased."""
+        setting = self._setting(round_number, attempt, 1)
+        state = self._state
+        if (round_number, attempt) < (state.round, state.attempt):
+            raise AggregationRefused(
+                Rule.REPLAYED,
+                f"round {round_number}, attempt {attempt}, is past; round {state.round}, attempt {state.attempt}, has"
+                " begun",
+            )
+        if (round_number, attempt) > (state.round, state.attempt):
+            self._state = _State(round=round_number, attempt=attempt, window=state.window)
+            if state.window is not None:
+                for number in [number for number in state.window.rounds if int(number) < round_number]:
+                    del state.window.rounds[number]
+        return setting
+
+    def _mask_key(self, setting: Setting, round_number: int, held: _Round) -> MaskKey:
+        return MaskKey(self._policy.suite, _int(held.root), setting.base, round_number, self.number)
+
+    def _transport_key(self, setting: Setting, secret: bytes) -> SealingKey:
+        return SealingKey(self._policy.suite, secret, setting.base + self.number.to_bytes(4, "big"))
+
+    def _checked_cohort(
+        self, window: _Window, place: Place, adverts: Sequence[bytes]
+    ) -> dict[int, tuple[Advert, bytes]]:
+        """Return the cohort's adverts by number, each with its bytes, every rule about them held."""
+        if len(adverts) > len(self._roster):
+            raise AggregationRefused(Rule.COHORT, f"{len(adverts)} adverts, where the roster has {len(self._roster)}")
+        told: dict[int, tuple[Advert, bytes]] = {}
+        owners: dict[bytes, int] = {}
+        for data in adverts:
+            advert = Advert.read(data, place)
+            if advert.sender in told:
+                raise AggregationRefused(Rule.DUPLICATE, f"silo {advert.sender} is in the cohort twice")
+            told[advert.sender] = advert, data
+            advert.check_keys()
+            for key in (advert.transport, *advert.mask_keys):
+                other = owners.setdefault(key, advert.sender)
+                if self.number in (other, advert.sender) and other != advert.sender:
+                    raise AggregationRefused(Rule.ECHOED_KEY, f"silo {other + advert.sender - self.number} has our key")
+                if other != advert.sender:
+                    raise AggregationRefused(Rule.DUPLICATE, f"silos {other} and {advert.sender} have one key")
+        if self.number not in told or told[self.number][1].hex() != window.advert:
+            raise AggregationRefused(Rule.OWN_ADVERT, "our own advert is missing or changed")
+        return told
+
+    def _opened_share(self, window: _Window, setting: Setting, data: bytes) -> tuple[Share, bytes, list[str]]:
+        """Return a SHARE, the shares in it, and what the hybrid suite's lower silo agreed with us."""
+        share = Share.read(data, Place(setting, window.first))
+        cohort = bytes.fromhex(window.cohort_digest)
+        if share.receiver != self.number or share.sender not in window.peers or share.cohort != cohort:
+            raise AggregationRefused(Rule.SHARES, f"a share of silo {share.sender} is not for us in this cohort")
+        context = envelope_context(setting.base, cohort, share.sender, self.number)
+        opened = self._transport_key(setting, bytes.fromhex(window.transport or "")).open(share.envelope, context)
+        if len(opened) != 64 * window.count:
+            raise AggregationRefused(Rule.MALFORMED, f"silo {share.sender} sealed shares of another size")
+        for start in range(0, len(opened), 32):
+            if int.from_bytes(opened[start : start + 32], "big") >= shamir.PRIME:
+                raise AggregationRefused(Rule.MALFORMED, f"silo {share.sender} sealed what is not in the field")
+        agreed = [
+            self._mask_key(setting, number, held).agree(share.sender, b"", offer).hex()
+            for (number, held), offer in zip(self._rounds(window), share.offers, strict=False)
+        ]
+        return share, opened, agreed
+
+    def _checked_survivors(self, round_number: int, attempt: int, context: bytes, survivors: Sequence[int]) -> bytes:
+        """Return the hash of a survivor list that this silo can accept."""
+        alive = set(survivors)
+        fits = list(survivors) == sorted(alive) and alive <= set(range(1, len(self._roster) + 1))
+        if not fits or len(alive) < self._policy.n_min or len(context) != 32:
+            raise AggregationRefused(
+                Rule.SURVIVORS, f"{len(alive)} survivors, where policy asks for {self._policy.n_min} of the roster"
+            )
+        held = self._part(round_number, attempt)
+        window = self._state.window
+        if held is None or window is None:
+            if self.number in alive:
+                raise AggregationRefused(Rule.SURVIVORS, "we are listed as a survivor of a round we have no part in")
+            return survivors_digest(survivors)
+        if not alive <= set(window.cohort) or (held.context is None and self.number in alive):
+            raise AggregationRefused(Rule.SURVIVORS, "a survivor is not of the cohort, or sent nothing")
+        if held.context is not None:
+            if held.context != context.hex():
+                raise AggregationRefused(
+                    Rule.CONTEXT, "others masked in another context: another model, or other rules"
+                )
+            strangers = alive & set(window.peers) - set(held.masked_with)
+            if strangers:
+                raise AggregationRefused(Rule.NOT_MASKED_WITH, f"silo {min(strangers)} survives, and we did not")
+        return survivors_digest(survivors)
+
+    def _check_quorum(self, place: Place, context: bytes, told: bytes, commits: Sequence[bytes]) -> None:
+        """Refuse a list that too few silos of the roster signed. No more are verified than are needed."""
+        needed = self._policy.quorum(self._roster)
+        signers: set[int] = set()
+        for data in commits[: len(self._roster)]:
+            commit = Commit.read(data, place)
+            if (commit.context, commit.survivors) != (context, told):
+                raise AggregationRefused(Rule.TWO_FACED, f"silo {commit.sender} signed another list or context")
+            signers.add(commit.sender)
+            if len(signers) >= needed:
+                return
+        raise AggregationRefused(Rule.QUORUM, f"{len(signers)} silos signed, where {needed} are needed")
+
+
+def _read_state(data: bytes) -> _State:
+    try:
+        document: dict[str, Any] = json.loads(data)
+        window = document.pop("window")
+        state = _State(**document)
+        if window is not None:
+            rounds = {number: _Round(**held) for number, held in window.pop("rounds").items()}
+            state.window = _Window(**window, rounds=rounds)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CryptoError("the kept state of secure aggregation cannot be read; start a new run") from error
+    return state
+
+
+def _hex(element: int) -> str:
+    return _bytes(element).hex()
+
+
+def _bytes(element: int) -> bytes:
+    return element.to_bytes(shamir.SHARE_SIZE, "big")
+
+
+def _int(kept: str | None) -> int:
+    """Return a kept field element; one that was erased is no longer there."""
+    if kept is None:
+        raise AggregationRefused(Rule.OUT_OF_ORDER, "a secret of this stage was erased already")
+    return int(kept, 16)
