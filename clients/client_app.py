@@ -1,7 +1,8 @@
 """The silo's Flower app: a handler a message, each inside a wall that lets only an error code out.
 
-Order inside `train`, which the guarantee rests on: decode and check the request and the pipeline, charge the ledger,
-and only then read records and train. Whatever fails after the charge leaves the charge standing.
+Order inside `train`, which the guarantee rests on: decode and check the request, what secure aggregation needs and the
+pipeline, charge the ledger, and only then read records and train. Whatever fails after the charge leaves the charge
+standing.
 
 Flower sends a ClientApp's exception to the server word for word. A message of an exception can carry a record, so every
 handler runs inside `_walled`: the server gets a code, the silo's own log the rest. That a silo fails is visible; why is
@@ -21,6 +22,7 @@ from clients.silo import Silo
 from fedmodel import accounting, wire
 from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
 from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.secagg import Window
 
 Handler = Callable[[Message, Context, Silo], RecordDict]
 
@@ -50,7 +52,7 @@ def _walled(handler: Handler) -> Callable[[Message, Context], Message]:
 
 def _join(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa: ARG001 - the handlers' one shape
     """Check that the silo can take part, reserve the run's whole plan, and say so."""
-    wire.check_join_request(message)
+    window = wire.read_join_request(message)
     silo.records()
     with silo.ledger() as ledger:
         event = ledger.reservation(silo.run)
@@ -65,11 +67,47 @@ def _join(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa
                 noise_source=plan.noise,
             )
             ledger.reserve(silo.run, event)
-    return wire.join_reply(wire.JoinReply(silo.name, event))
+    return wire.join_reply(wire.JoinReply(silo.name, event, b"" if window is None else _keys(silo, window)))
+
+
+def _advert(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa: ARG001 - the handlers' one shape
+    """Make secrets for a window of rounds, and advertise their public halves."""
+    return wire.protocol_reply([_keys(silo, wire.read_advert_request(message))])
+
+
+def _share(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa: ARG001 - the handlers' one shape
+    """Check the cohort, and deal shares of the window's secrets to every neighbour in it."""
+    adverts = wire.read_share_request(message)
+    with silo.protocol() as protocol:
+        shares = protocol.deal(adverts)
+    return wire.protocol_reply(shares)
+
+
+def _commit(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa: ARG001 - the handlers' one shape
+    """Sign one list of survivors."""
+    asked = wire.read_survivors_request(message)
+    with silo.protocol() as protocol:
+        signed = protocol.commit(asked.round_number, asked.attempt, asked.context, asked.survivors)
+    return wire.protocol_reply([signed])
+
+
+def _reveal(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa: ARG001 - the handlers' one shape
+    """Give one share a peer, and advertise for the next window if asked to."""
+    asked = wire.read_survivors_request(message)
+    with silo.protocol() as protocol:
+        shares = protocol.reveal(asked.round_number, asked.attempt, asked.context, asked.survivors, asked.commits)
+    return wire.reveal_reply(wire.RevealReply(shares, b"" if asked.window is None else _keys(silo, asked.window)))
+
+
+def _keys(silo: Silo, window: Window) -> bytes:
+    """Return a fresh ADVERT."""
+    with silo.protocol() as protocol:
+        return protocol.advert(window)
 
 
 def _train(message: Message, context: Context, silo: Silo) -> RecordDict:
-    """Charge the ledger, train on the silo's records, and send the noised difference."""
+    """Charge the ledger, train on the silo's records, and send the noised difference, masked if it is to be."""
+    from clients.hiding import hide, prepare
     from clients.training import check_request, train_round
 
     request = wire.read_train_request(message)
@@ -79,11 +117,19 @@ def _train(message: Message, context: Context, silo: Silo) -> RecordDict:
         plan = ledger.reservation(silo.run)
         if plan is None:
             raise ProtocolError("this silo has not joined the run; a silo joins before it trains")
+        prepare(silo, request)
         check_request(silo, plan, request)
         charged = ledger.charge(silo.run, request.round_number, silo.plan.steps_per_round)
     update_P = train_round(silo, charged, request, context.state)
-    return wire.train_reply(wire.TrainReply(request.round_number, charged, update_P))
+    return hide(silo, charged, request, update_P)
 
 
-app.query(wire.JOIN_ACTION)(_walled(_join))
+for _kind, _handler in (
+    (wire.JOIN, _join),
+    (wire.ADVERT, _advert),
+    (wire.SHARE, _share),
+    (wire.COMMIT, _commit),
+    (wire.REVEAL, _reveal),
+):
+    app.query(_kind.removeprefix("query."))(_walled(_handler))
 app.train()(_walled(_train))

@@ -1,23 +1,32 @@
 """Which silo this process acts for, and where its own things are.
 
 In a simulation the run's configuration says all of it: the scenario, the run's folder, and by the node's partition
-number which of the scenario's silos this is. A silo's ledger and log lie under the run's folder, a file each.
+number which of the scenario's silos this is. A silo's kit, ledger and log lie under the run's folder.
+
+What the scenario asks for is the server's word. What the silo insists on is in its kit, `silo.toml`: whether updates
+leave in the clear or masked, and under which policy, is read from there alone.
 """
 
 from __future__ import annotations
 
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 from typing import Self
 
 from flwr.app import Context
 
+from clients.vault import protocol
 from fedmodel.config import Scenario, SiloPlan, scenario_from_json
 from fedmodel.data import Records, silo_records
-from fedmodel.errors import ConfigError, FedmodelError
+from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused
 from fedmodel.ledger import Ledger, Scope
+from fedmodel.provision import Kit, read_kit
+from fedmodel.secagg import Silo as Protocol
 
 
 @dataclass(frozen=True)
@@ -29,7 +38,7 @@ class Silo:
         scenario: What is to be done.
         run: The run's identifier, as the ledger keeps it.
         device: "cpu" or "cuda".
-        home: The folder under which the silo's ledger and log lie.
+        home: The folder under which the silo's kit, ledger and log lie.
     """
 
     name: str
@@ -55,6 +64,34 @@ class Silo:
             raise ConfigError(f"this node's partition-id is {number!r}; the scenario has silos 0 to {len(names) - 1}")
         return cls(names[number], scenario, str(context.run_id), str(device), Path(str(run_dir)))
 
+    @cached_property
+    def kit(self) -> Kit:
+        """What this silo was handed before the run began.
+
+        Raises:
+            ConfigError: When it is missing, or is another silo's.
+        """
+        kit = read_kit(self._folder)
+        if kit.law.name != self.name:
+            raise ConfigError(f"{self._folder}: the kit is silo {kit.law.name!r}'s, not {self.name!r}'s")
+        return kit
+
+    @contextmanager
+    def protocol(self) -> Iterator[Protocol]:
+        """Open this silo's side of secure aggregation; what became of it is on disk when the block ends.
+
+        Raises:
+            PolicyRefused: When the silo's own law has secure aggregation off.
+        """
+        if self.kit.law.encryption.secure_aggregation != "on":
+            raise PolicyRefused("silo.toml has secure aggregation off, so no stage of it is taken part in")
+        with protocol(self.kit, self._folder, int(self.run) % 2**64) as silo:
+            yield silo
+
+    @property
+    def _folder(self) -> Path:
+        return self.home / "silos" / self.name
+
     @property
     def plan(self) -> SiloPlan:
         """What this silo is asked to do."""
@@ -76,7 +113,13 @@ class Silo:
         return Ledger(path, Scope(self.name, plan.unit, plan.delta, plan.epsilon))
 
     def log(self, action: str, error: Exception) -> None:
-        """Write what went wrong into this silo's own log, a file that nothing else writes to.
+        """Write what went wrong into this silo's own log."""
+        # A refusal's message says it all; anything else needs its trace.
+        told = str(error) if isinstance(error, FedmodelError) else "".join(traceback.format_exception(error))
+        self.note(action, f"{type(error).__name__}: {told}")
+
+    def note(self, action: str, found: str) -> None:
+        """Write a line into this silo's own log, a file that nothing else writes to.
 
         Python's logging is not used: its handlers print what they cannot write to standard error, which Flower's
         simulation shows on the server's side.
@@ -84,7 +127,5 @@ class Silo:
         path = self.home / "logs" / f"{self.name}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
-        # A refusal's message says it all; anything else needs its trace.
-        told = str(error) if isinstance(error, FedmodelError) else "".join(traceback.format_exception(error))
         with path.open("a", encoding="utf-8") as file:
-            file.write(f"{time} {action}: {type(error).__name__}: {told}\n")
+            file.write(f"{time} {action}: {found}\n")

@@ -72,6 +72,11 @@ def random_bytes(size: int) -> bytes:
     return secrets.token_bytes(size)
 
 
+def random_stream(size: int) -> bytes:
+    """Return many bytes that nobody can predict: a keystream under a fresh key of the CSPRNG, which takes less time."""
+    return b"".join(bytes(block) for block in keystream(random_bytes(KEY_SIZE), size))
+
+
 def digest(label: bytes, *parts: bytes) -> bytes:
     """Return the 32-byte hash of some parts for one purpose; no two lists of parts hash alike by concatenation.
 
@@ -112,7 +117,8 @@ class SigningKey:
     """An Ed25519 key pair; signatures are deterministic and bound to a label."""
 
     def __init__(self, private: bytes) -> None:
-        self._key = Ed25519PrivateKey.from_private_bytes(_sized(private, KEY_SIZE, "a signing key"))
+        self._private = _sized(private, KEY_SIZE, "a signing key")
+        self._key = Ed25519PrivateKey.from_private_bytes(private)
         self.public = self._key.public_key().public_bytes_raw()
 
     @classmethod
@@ -123,6 +129,10 @@ class SigningKey:
     def sign(self, label: bytes, message: bytes) -> bytes:
         """Return the 64-byte signature of a message for one purpose."""
         return self._key.sign(_framed(label, message))
+
+    def derive(self, label: bytes, context: bytes) -> bytes:
+        """Return a 32-byte key for its owner's use alone. Sensitive."""
+        return derive_key(self._private, label, context)
 
 
 def verify(public: bytes, label: bytes, message: bytes, signature: bytes) -> None:

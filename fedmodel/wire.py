@@ -2,58 +2,91 @@
 
 Nothing else in this package speaks Flower.
 
-    server                                   silo
-      | -- query.join   {version}          --> |   reads its data, opens its ledger, reserves its plan
-      | <-------------- {silo, plan}       --- |
-      | -- train        {version, round,   --> |   charges its ledger, then trains
-      |                  model}                |
-      | <-------------- {round, charged,   --- |
-      |                  update}               |
-      | <-------------- Error(code)        --- |   instead of either answer; a code, never a reason in words
+    server                                        silo
+      | -- query.join    {version}, window     --> |   reads its data, opens its ledger, reserves its plan
+      | <--------------- {silo, plan}, advert  --- |
+      | -- query.advert  {version}, window     --> |   makes secrets for a window of rounds
+      | <--------------- advert                --- |
+      | -- query.share   {version}, adverts    --> |   deals shares of its secrets to its neighbours
+      | <--------------- shares                --- |
+      | -- train         {version, round},     --> |   charges its ledger, trains, quantises, masks
+      |                  model, shares             |
+      | <--------------- {round, charged},     --- |
+      |                  update, mask              |
+      | -- query.commit  {version, round,      --> |   signs one list of survivors
+      |                  attempt}, survivors       |
+      | <--------------- commit                --- |
+      | -- query.reveal  {version, round,      --> |   gives one share a peer; advertises for the next window
+      |                  attempt}, survivors,      |
+      |                  commits, window           |
+      | <--------------- reveal, advert        --- |
+      | <--------------- Error(code)           --- |   instead of any answer; a code, never a reason in words
+
+Without secure aggregation there are `query.join` and `train` alone. Messages of secure aggregation are bytes here, read
+by `fedmodel.secagg`.
 
 Every answer is public by construction: names, planned and charged events (figures of the scenario, never counts of
-records), and an update that is differentially private. There is no field for a training metric. A model and an update
-are one flat array of raw little-endian float32 words each. Bytes from the other side are checked here: type, length,
-range, version. What is wrong with them is said in fixed words, since words of the other side's could be anything.
+records), and an update that is differentially private, and masked where secure aggregation is on. There is no field for
+a training metric. A model and an update are one flat array of raw little-endian words each: float32, or the unsigned
+words of a ring. Bytes from the other side are checked here: type, length, range, version. What is wrong with them is
+said in fixed words, since words of the other side's could be anything.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
 from fedmodel.errors import ProtocolError, error_codes
+from fedmodel.masking import RingBits, Words
 from fedmodel.mechanisms import DpSgdEvent, event_from_json, event_to_json
+from fedmodel.secagg import Window, join_messages, pack_numbers, read_numbers, split_messages
 
-VERSION: Final = 1
-JOIN_ACTION: Final = "join"
-JOIN: Final = f"query.{JOIN_ACTION}"
+VERSION: Final = 2
+JOIN: Final = "query.join"
+ADVERT: Final = "query.advert"
+SHARE: Final = "query.share"
 TRAIN: Final = "train"
+COMMIT: Final = "query.commit"
+REVEAL: Final = "query.reveal"
 
 _REFUSED: Final = 1000  # outside the codes that Flower uses for its own errors
 _HEAD: Final = "fedmodel"
 _ARRAYS: Final = "fedmodel.arrays"
-_RAW: Final = "fedmodel/v1/f32le"  # not NumPy's format: its reader also opens archives and evaluates headers
+_MESSAGES: Final = "fedmodel.messages"
+_WINDOW: Final = "fedmodel.window"
+# Not NumPy's format: its reader also opens archives and evaluates headers.
+_RAW: Final = {"float32": "fedmodel/v1/f32le", "uint32": "fedmodel/v1/u32le", "uint16": "fedmodel/v1/u16le"}
+_MOST_SILOS: Final = 100_000
 
 
 @dataclass(frozen=True)
 class JoinReply:
-    """A silo's name, and what it plans to spend on the whole run."""
+    """A silo's name, what it plans to spend on the whole run, and its ADVERT where it was asked for one."""
 
     silo: str
     plan: DpSgdEvent
+    advert: bytes = b""
 
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """A round's number, from 1, and the global model, float32 of shape `(P,)`."""
+    """What a silo is to train from.
+
+    Attributes:
+        round_number: From 1.
+        model_P: The global model, float32 of shape `(P,)`.
+        shares: SHAREs to this silo, until it has them.
+    """
 
     round_number: int
     model_P: NDArray[np.float32]
+    shares: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,49 +98,178 @@ class TrainReply:
     update_P: NDArray[np.float32]
 
 
-def join_request() -> RecordDict:
-    """Ask a silo who it is and whether it takes part."""
-    return RecordDict({_HEAD: ConfigRecord({"version": VERSION})})
+@dataclass(frozen=True)
+class MaskedReply:
+    """The same in words of a ring, of shape `(P,)`, and the MASK message that goes beside masked ones."""
+
+    round_number: int
+    charged: DpSgdEvent
+    words_P: Words
+    mask: bytes = b""
 
 
-def check_join_request(message: Message) -> None:
-    """Refuse a request to join that is not of this protocol's version."""
+@dataclass(frozen=True)
+class SurvivorsRequest:
+    """Which updates are in a round's sum: what COMMIT and REVEAL are asked on.
+
+    Attributes:
+        round_number: From 1.
+        attempt: Of the window.
+        context: ctx, 32 bytes.
+        survivors: Numbers in the roster, ascending.
+        commits: A quorum of COMMITs, for REVEAL.
+        window: What to advertise for next, with REVEAL.
+    """
+
+    round_number: int
+    attempt: int
+    context: bytes
+    survivors: tuple[int, ...]
+    commits: tuple[bytes, ...] = ()
+    window: Window | None = None
+
+
+@dataclass(frozen=True)
+class RevealReply:
+    """A silo's REVEAL, and its ADVERT where it was asked for one."""
+
+    reveal: bytes
+    advert: bytes = b""
+
+
+def join_request(window: Window | None = None) -> RecordDict:
+    """Ask a silo who it is and whether it takes part, and for keys for a first window."""
+    return _with_window(RecordDict({_HEAD: ConfigRecord({"version": VERSION})}), window)
+
+
+def read_join_request(message: Message) -> Window | None:
+    """Check a request to join, and return the window to advertise for."""
     _head(message, {"version": int})
+    return _window(message)
 
 
 def join_reply(reply: JoinReply) -> RecordDict:
     """Encode a silo's answer to a request to join."""
-    return RecordDict({_HEAD: ConfigRecord({"silo": reply.silo, "plan": event_to_json(reply.plan)})})
+    head = ConfigRecord({"silo": reply.silo, "plan": event_to_json(reply.plan)})
+    return RecordDict({_HEAD: head, **_blobs(advert=reply.advert)})
 
 
 def read_join_reply(message: Message) -> JoinReply:
     """Decode a silo's answer to a request to join."""
     head = _head(message, {"silo": str, "plan": str})
-    return JoinReply(str(head["silo"]), event_from_json(str(head["plan"])))
+    blobs = _read_blobs(message, "advert")
+    return JoinReply(str(head["silo"]), event_from_json(str(head["plan"])), blobs["advert"])
+
+
+def advert_request(window: Window) -> RecordDict:
+    """Ask a silo for keys for a window."""
+    return join_request(window)
+
+
+def read_advert_request(message: Message) -> Window:
+    """Decode a request for keys."""
+    window = read_join_request(message)
+    if window is None:
+        raise ProtocolError("a request for keys names no window")
+    return window
+
+
+def share_request(adverts: Sequence[bytes]) -> RecordDict:
+    """Send a cohort's ADVERTs to one of it."""
+    return RecordDict({_HEAD: ConfigRecord({"version": VERSION}), **_blobs(adverts=join_messages(adverts))})
+
+
+def read_share_request(message: Message) -> list[bytes]:
+    """Decode a cohort's ADVERTs."""
+    _head(message, {"version": int})
+    return split_messages(_read_blobs(message, "adverts")["adverts"])
+
+
+def protocol_reply(messages: Sequence[bytes]) -> RecordDict:
+    """Encode a silo's ADVERT, SHAREs or COMMIT."""
+    return RecordDict(_blobs(messages=join_messages(messages)))
+
+
+def read_protocol_reply(message: Message) -> list[bytes]:
+    """Decode a silo's ADVERT, SHAREs or COMMIT."""
+    return split_messages(_read_blobs(message, "messages")["messages"])
 
 
 def train_request(request: TrainRequest) -> RecordDict:
     """Encode a request to train."""
     head = ConfigRecord({"version": VERSION, "round": request.round_number})
-    return RecordDict({_HEAD: head, _ARRAYS: _array(request.model_P)})
+    arrays = _array(request.model_P)
+    return RecordDict({_HEAD: head, _ARRAYS: arrays, **_blobs(shares=join_messages(request.shares))})
 
 
 def read_train_request(message: Message) -> TrainRequest:
     """Decode a request to train."""
     head = _head(message, {"version": int, "round": int})
-    return TrainRequest(_round(head), _vector(message))
+    shares = split_messages(_read_blobs(message, "shares")["shares"])
+    return TrainRequest(_round(head), _real_vector(message), tuple(shares))
 
 
 def train_reply(reply: TrainReply) -> RecordDict:
     """Encode a silo's update."""
-    head = ConfigRecord({"round": reply.round_number, "charged": event_to_json(reply.charged)})
-    return RecordDict({_HEAD: head, _ARRAYS: _array(reply.update_P)})
+    return _update(reply, _array(reply.update_P))
 
 
 def read_train_reply(message: Message) -> TrainReply:
     """Decode a silo's update."""
     head = _head(message, {"round": int, "charged": str})
-    return TrainReply(_round(head), event_from_json(str(head["charged"])), _vector(message))
+    _read_blobs(message)
+    return TrainReply(_round(head), event_from_json(str(head["charged"])), _real_vector(message))
+
+
+def masked_reply(reply: MaskedReply) -> RecordDict:
+    """Encode a silo's update in words of a ring."""
+    content = _update(reply, _array(reply.words_P))
+    content.update(_blobs(mask=reply.mask))
+    return content
+
+
+def read_masked_reply(message: Message, ring_bits: RingBits) -> MaskedReply:
+    """Decode a silo's update in words of a ring."""
+    head = _head(message, {"round": int, "charged": str})
+    mask = _read_blobs(message, "mask")["mask"]
+    words_P: Words = np.frombuffer(_raw_vector(message, f"uint{ring_bits}"), dtype=f"<u{ring_bits // 8}")
+    return MaskedReply(_round(head), event_from_json(str(head["charged"])), words_P, mask)
+
+
+def survivors_request(request: SurvivorsRequest) -> RecordDict:
+    """Encode a request to commit or to reveal."""
+    head = ConfigRecord({"version": VERSION, "round": request.round_number, "attempt": request.attempt})
+    blobs = _blobs(
+        context=request.context,
+        survivors=pack_numbers(request.survivors),
+        commits=join_messages(request.commits),
+    )
+    return _with_window(RecordDict({_HEAD: head, **blobs}), request.window)
+
+
+def read_survivors_request(message: Message) -> SurvivorsRequest:
+    """Decode a request to commit or to reveal."""
+    head = _head(message, {"version": int, "round": int, "attempt": int})
+    blobs = _read_blobs(message, "context", "survivors", "commits")
+    return SurvivorsRequest(
+        _round(head),
+        _whole(head["attempt"], 2**16 - 1),
+        blobs["context"],
+        read_numbers(blobs["survivors"], _MOST_SILOS),
+        tuple(split_messages(blobs["commits"])),
+        _window(message),
+    )
+
+
+def reveal_reply(reply: RevealReply) -> RecordDict:
+    """Encode a silo's REVEAL."""
+    return RecordDict(_blobs(reveal=reply.reveal, advert=reply.advert))
+
+
+def read_reveal_reply(message: Message) -> RevealReply:
+    """Decode a silo's REVEAL."""
+    blobs = _read_blobs(message, "reveal", "advert")
+    return RevealReply(blobs["reveal"], blobs["advert"])
 
 
 def refusal(code: str) -> Error:
@@ -140,29 +302,89 @@ def _head(message: Message, expected: dict[str, type]) -> ConfigRecord:
     return record
 
 
+def _update(reply: TrainReply | MaskedReply, arrays: ArrayRecord) -> RecordDict:
+    head = ConfigRecord({"round": reply.round_number, "charged": event_to_json(reply.charged)})
+    return RecordDict({_HEAD: head, _ARRAYS: arrays})
+
+
 def _round(head: ConfigRecord) -> int:
-    number = head["round"]
-    if not isinstance(number, int) or not 1 <= number <= 1_000_000:
-        raise ProtocolError("a round's number is out of range")
+    return _whole(head["round"], 1_000_000)
+
+
+def _whole(number: object, most: int) -> int:
+    if not isinstance(number, int) or not 1 <= number <= most:
+        raise ProtocolError("a round's number, or an attempt's, is out of range")
     return number
 
 
-def _array(vector_P: NDArray[np.float32]) -> ArrayRecord:
-    words = np.ascontiguousarray(vector_P, dtype="<f4")
-    return ArrayRecord({"vector": Array("float32", words.shape, _RAW, words.tobytes())})
+def _with_window(content: RecordDict, window: Window | None) -> RecordDict:
+    """Add a window to a message, if there is one."""
+    if window is not None:
+        fields: dict[str, int | str] = {
+            "run": f"{window.run:x}",
+            "first": window.first,
+            "attempt": window.attempt,
+            "count": window.count,
+        }
+        content[_WINDOW] = ConfigRecord({**fields})  # a run has 64 bits, and Flower's integers are signed
+    return content
 
 
-def _vector(message: Message) -> NDArray[np.float32]:
-    """Return the one flat, finite float32 array of a message. Nothing is parsed: words are words."""
-    record = message.content.get(_ARRAYS)
-    if not isinstance(record, ArrayRecord) or set(record) != {"vector"}:
-        raise ProtocolError("a message must hold one array, named 'vector'")
-    array = record["vector"]
-    if array.stype != _RAW or array.dtype != "float32" or tuple(array.shape) != (len(array.data) // 4,):
-        raise ProtocolError("a vector must be flat float32 in raw little-endian words")
-    if len(array.data) % 4:
-        raise ProtocolError("a vector must be whole words of four bytes")
-    vector_P = np.frombuffer(array.data, dtype="<f4").astype(np.float32)
+def _window(message: Message) -> Window | None:
+    """Return the window that a message names, if it names one."""
+    record = message.content.get(_WINDOW)
+    if record is None:
+        return None
+    if not isinstance(record, ConfigRecord):
+        raise ProtocolError("a message's window is no record")
+    if {key: type(value) for key, value in record.items()} != {"run": str, "first": int, "attempt": int, "count": int}:
+        raise ProtocolError("a message's window must hold run, first, attempt and count")
+    run = str(record["run"])
+    if not 1 <= len(run) <= 16 or set(run) - set("0123456789abcdef"):
+        raise ProtocolError("a window's run is not 64 bits in hexadecimal")
+    first, attempt, count = (_whole(record[key], 1_000_000) for key in ("first", "attempt", "count"))
+    return Window(int(run, 16), first, attempt, count)
+
+
+def _blobs(**named: bytes) -> dict[str, ArrayRecord | ConfigRecord | MetricRecord]:
+    """Return a record of byte strings, without those that are empty: Flower does not carry them."""
+    present = {name: blob for name, blob in named.items() if blob}
+    return {_MESSAGES: ConfigRecord({**present})} if present else {}
+
+
+def _read_blobs(message: Message, *names: str) -> dict[str, bytes]:
+    """Return a message's byte strings by name, empty where they are not there."""
+    record = message.content.get(_MESSAGES) if message.has_content() else None
+    if record is None:
+        return dict.fromkeys(names, b"")
+    if not isinstance(record, ConfigRecord) or not set(record) <= set(names):
+        raise ProtocolError("a message carries byte strings that its kind does not have")
+    blobs = {name: record.get(name, b"") for name in names}
+    if not all(isinstance(blob, bytes) for blob in blobs.values()):
+        raise ProtocolError("a message's byte strings must be bytes")
+    return {name: blob for name, blob in blobs.items() if isinstance(blob, bytes)}
+
+
+def _array(vector_P: NDArray[np.float32] | Words) -> ArrayRecord:
+    words = vector_P.astype(vector_P.dtype.newbyteorder("<"))
+    return ArrayRecord({"vector": Array(words.dtype.name, words.shape, _RAW[words.dtype.name], words.tobytes())})
+
+
+def _real_vector(message: Message) -> NDArray[np.float32]:
+    """Return the one flat, finite float32 array of a message."""
+    vector_P = np.frombuffer(_raw_vector(message, "float32"), dtype="<f4").astype(np.float32)
     if not np.isfinite(vector_P).all():
         raise ProtocolError("a vector must be finite")
     return vector_P
+
+
+def _raw_vector(message: Message, name: str) -> bytes:
+    """Return the words of the one flat array of a message. Nothing is parsed: words are words."""
+    record = message.content.get(_ARRAYS) if message.has_content() else None
+    if not isinstance(record, ArrayRecord) or set(record) != {"vector"}:
+        raise ProtocolError("a message must hold one array, named 'vector'")
+    array = record["vector"]
+    count, rest = divmod(len(array.data), np.dtype(name).itemsize)
+    if array.stype != _RAW[name] or array.dtype != name or rest or tuple(array.shape) != (count,):
+        raise ProtocolError(f"a vector must be flat {name} in whole raw little-endian words")
+    return array.data

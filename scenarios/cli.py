@@ -180,6 +180,22 @@ def _up(figure: float) -> str:
     return f"{math.ceil(figure * 10_000) / 10_000:.4f}"
 
 
+def _seen_by_server(encryption: dict[str, Any]) -> str:
+    """Say in a sentence what the server could see of updates."""
+    match encryption["secure_aggregation"]:
+        case "on":
+            colluding = encryption["colluding_tolerated"]
+            return (
+                f"The server saw sums of at least {encryption['least_silos_in_a_sum']} silos' updates and no single one,"
+                f" as long as no more than {colluding} of the silos work with it (threshold {encryption['threshold']},"
+                f" {encryption['suite']} keys, {encryption['bits']}-bit words)."
+            )
+        case "simulated":
+            return "The server saw each silo's noised update: secure aggregation was simulated, without its masks."
+        case _:
+            return "The server saw each silo's noised update: updates are not aggregated under encryption."
+
+
 def _show(summary: dict[str, Any], run_dir: Path) -> None:
     """Print a run's outcome for a person."""
     timing, metrics = summary["timing"], summary["metrics"]
@@ -214,5 +230,7 @@ def _show(summary: dict[str, Any], run_dir: Path) -> None:
         )
     for dropout in summary["dropouts"]:
         _out.print(f"[yellow]{dropout['silo']} dropped out of {dropout['rounds']} rounds: {dropout['code']}[/yellow]")
-    _out.print("The server saw each silo's noised update: updates are not aggregated under encryption.")
+    if summary["rounds_failed"]:
+        _out.print(f"[yellow]{summary['rounds_failed']} rounds failed closed; the model stayed as it was.[/yellow]")
+    _out.print(_seen_by_server(summary["encryption"]))
     _out.print(f"Run folder: {run_dir}", soft_wrap=True, highlight=False, markup=False)

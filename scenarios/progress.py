@@ -45,6 +45,11 @@ def rounds_progress(console: Console, metrics: Path, rounds: int) -> Iterator[No
                     last = lines[-1]
                     epsilon = max(last["epsilon"].values(), default=0.0)
                     unsafe = "  SEEDED" if last["noise"] == "seeded-unsafe" else ""
+                    if "failed" in last:
+                        progress.update(
+                            task, completed=len(lines), description=f"failed closed  ε {epsilon:.2f}{unsafe}"
+                        )
+                        continue
                     figures = f"loss {last['loss']:.3f}  accuracy {last['accuracy']:.3f}  ε {epsilon:.2f}{unsafe}"
                     progress.update(task, completed=len(lines), description=figures)
 

@@ -22,6 +22,7 @@ from fedmodel.config import Scenario, SiloPlan, scenario_to_toml
 from fedmodel.errors import ConfigError, DataError, LedgerError, ProtocolError
 from fedmodel.ledger import read_ledger
 from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.provision import provision, scenario_policy
 from scenarios.packages import code_hash
 
 Engine = Literal["in-process", "flower"]
@@ -38,7 +39,8 @@ def check_scenario(scenario: Scenario) -> int:
         The number of the model's trainable parameters.
 
     Raises:
-        ConfigError: When the model does not fit the data, or delta is too large for a silo.
+        ConfigError: When the model does not fit the data, delta is too large for a silo, or secure aggregation
+            could hide nothing.
         DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
     """
     import torch
@@ -54,6 +56,8 @@ def check_scenario(scenario: Scenario) -> int:
             f"the model would have {parameters:,} parameters, more than the {_MOST_PARAMETERS:,} that fit into one"
             " message; use fewer or narrower layers"
         )
+    if scenario.encryption.secure_aggregation != "off":
+        scenario_policy(scenario)
     for silo in scenario.federation.silos:
         plan, records = scenario.plan(silo), silo_records(scenario, silo)
         if len(records) < plan.expected_batch_size:
@@ -136,6 +140,7 @@ def simulate(
         FedmodelError: When the run fails; what was written until then stays.
     """
     started = time.monotonic()
+    provision(scenario, run_dir)
     run_config: dict[str, bool | float | int | str] = {
         "scenario": scenario.model_dump_json(exclude_none=True),
         "run-dir": str(run_dir),
@@ -179,16 +184,18 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 def _outcome(scenario: Scenario, run_dir: Path, seconds: float) -> dict[str, Any]:
     """Sum up what a run left in its folder."""
     lines = read_metrics(run_dir / "metrics.jsonl")
-    if not lines:
-        raise ProtocolError(f"the run left no round behind; see {run_dir}")
+    whole = [line for line in lines if "failed" not in line]
+    if not whole:
+        raise ProtocolError(f"the run left no whole round behind; see {run_dir}")
     figures = ("accuracy", "recall", "precision", "f1", "auroc", "loss")
     dropouts = Counter((silo, code) for line in lines for silo, code in line["dropouts"].items())
     return {
-        "rounds_completed": len(lines),
+        "rounds_completed": len(whole),
+        "rounds_failed": len(lines) - len(whole),
         "clients": len(scenario.federation.silos),
-        "metrics": {key: lines[-1][key] for key in figures if key in lines[-1]},
+        "metrics": {key: whole[-1][key] for key in figures if key in whole[-1]},
         "privacy": [_privacy_row(run_dir, scenario.plan(silo)) for silo in scenario.federation.silos],
-        "encryption": {"secure_aggregation": "off", "threshold": None, "bits": 32},
+        "encryption": _encryption(scenario, whole),
         "dropouts": [
             {"silo": silo, "code": code, "rounds": rounds} for (silo, code), rounds in sorted(dropouts.items())
         ],
@@ -197,6 +204,25 @@ def _outcome(scenario: Scenario, run_dir: Path, seconds: float) -> dict[str, Any
             "seconds_per_round": round(sum(line["seconds"] for line in lines) / len(lines), 4),
         },
     }
+
+
+def _encryption(scenario: Scenario, whole: list[dict[str, Any]]) -> dict[str, Any]:
+    """Say how updates were hidden: the figures that held in every round."""
+    encryption = scenario.encryption
+    row: dict[str, Any] = {"secure_aggregation": encryption.secure_aggregation, "threshold": None, "bits": 32}
+    if encryption.secure_aggregation == "off":
+        return row
+    policy = scenario_policy(scenario)
+    row |= {"bits": policy.ring_bits, "bound": policy.bound}
+    if encryption.secure_aggregation == "on":
+        row |= {
+            "threshold": min(line["threshold"] for line in whole),
+            "least_silos_in_a_sum": min(len(set(line["cohort"]) - set(line["dropouts"])) for line in whole),
+            "colluding_tolerated": policy.colluding,
+            "suite": policy.suite.name.lower().replace("_", "-"),
+            "consistency": policy.consistency,
+        }
+    return row
 
 
 def _privacy_row(run_dir: Path, plan: SiloPlan) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The exchanges of a run over Flower's Grid, each with a deadline of our own.
+"""Joining a run, and a round in which the server sees every update.
 
     join    once:        every node says which silo it is and what it plans to spend
     train   each round:  the cohort gets the global model and answers with updates
@@ -6,32 +6,38 @@
 A silo that refuses, fails or is late counts as a dropout of that exchange, by code. A round with fewer than `min_silos`
 answers fails closed: the model stays as it was. Nothing that a silo sends but a code of the error tree is ever logged.
 
-Flower's own strategies wait without end for nodes that are gone; these do not.
+With secure aggregation, `server.aggregation` has the rounds.
 """
 
 from __future__ import annotations
 
 import logging
-import time
 from collections import defaultdict
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 import numpy as np
-from flwr.app import Message, RecordDict
-from flwr.serverapp import Grid
+from flwr.app import Message
 from numpy.typing import NDArray
 
 from fedmodel import accounting, wire
 from fedmodel.config import FederationConfig, Scenario
 from fedmodel.errors import DropoutError, FedmodelError, ProtocolError
 from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.secagg import Window
+from server.exchange import Post
 from server.strategy import average_updates
 
 logger = logging.getLogger(__name__)
 
-_FIRST_PAUSE_S = 0.02
-_LONGEST_PAUSE_S = 0.5
+
+class NoAnswer(Exception):
+    """There is no answer to read; `code` says why."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
 
 
 @dataclass(frozen=True)
@@ -43,96 +49,168 @@ class Member:
 
 
 @dataclass(frozen=True)
+class Joined:
+    """Who takes part in a run.
+
+    Attributes:
+        members: By silo.
+        absent: Codes of the silos that are not among them; "lost" where it is not certain whose a code is, since a
+            node that refuses does not say its name.
+        adverts: By silo, its ADVERT for the first window, where it sent one.
+    """
+
+    members: dict[str, Member]
+    absent: dict[str, str]
+    adverts: dict[str, bytes]
+
+
+@dataclass(frozen=True)
 class RoundResult:
     """One round's outcome.
 
     Attributes:
-        update_P: The weighted mean of the updates, float32 of shape `(P,)`.
-        charged: What each silo that answered says it charged.
-        dropouts: Code by silo for those that did not.
+        update_P: The weighted mean of the updates, float32 of shape `(P,)`; None where the round failed closed.
+        charged: What each silo that answered says it charged, whether or not its update is in the mean.
+        dropouts: Code by silo for those of the cohort whose update is not in the mean.
+        failure: Why the round failed, empty where it did not.
+        threshold: Shares that brought each secret back, None without secure aggregation.
     """
 
-    update_P: NDArray[np.float32]
-    charged: dict[str, DpSgdEvent]
-    dropouts: dict[str, str]
+    update_P: NDArray[np.float32] | None
+    charged: dict[str, DpSgdEvent] = field(default_factory=dict)
+    dropouts: dict[str, str] = field(default_factory=dict)
+    failure: str = ""
+    threshold: int | None = None
 
 
-def join(grid: Grid, scenario: Scenario) -> tuple[dict[str, Member], dict[str, str]]:
+def join(post: Post, scenario: Scenario, window: Window | None = None) -> Joined:
     """Wait for the federation's nodes, and ask each who it is.
 
     A node whose answer breaks the protocol, plans other than the scenario asks, or bears a name that is not in the
     federation, is left out; so are all nodes that claim one name.
 
-    Returns:
-        Members by silo, and the codes of the silos that are not among them; "lost" where it is not certain whose a
-        code is, since a node that refuses does not say its name.
+    Args:
+        post: Carries the questions.
+        scenario: What they are about.
+        window: What to advertise keys for, with secure aggregation.
 
     Raises:
         DropoutError: When fewer than `min_silos` joined before the deadline.
     """
     federation = scenario.federation
-    nodes = _wait_for_nodes(grid, len(federation.silos), federation.round_timeout_s)
-    replies = _exchange(grid, dict.fromkeys(nodes, wire.join_request()), wire.JOIN, 0, federation.round_timeout_s)
-    claims: dict[str, list[Member]] = defaultdict(list)
-    codes: list[str] = []
-    for node_id, reply in replies.items():
-        if reply is None or reply.has_error():
-            codes.append(_code(reply))
-            continue
-        try:
-            answer = wire.read_join_reply(reply)
+    content = wire.join_request(window)
+    nodes = {node: (node, content) for node in post.nodes(len(federation.silos))}
+    claims: dict[str, list[tuple[Member, bytes]]] = defaultdict(list)
+    codes: dict[str, str] = {}
+    for node_id, reply in post.ask(wire.JOIN, 0, nodes):
+        with excused(codes, str(node_id)):
+            answer = wire.read_join_reply(answered(reply))
             _check_plan(answer, scenario)
-        except FedmodelError as error:
-            codes.append(error.code)
-            continue
-        charge = replace(answer.plan, steps=scenario.plan(answer.silo).steps_per_round)
-        claims[answer.silo].append(Member(node_id, charge))
-    members = {silo: claims[silo][0] for silo in federation.silos if len(claims[silo]) == 1}
-    absent = [silo for silo in federation.silos if silo not in members]
-    certain = len(codes) == len(absent) and len(set(codes)) == 1
-    dropouts = dict.fromkeys(absent, codes[0] if certain else "lost")
-    if len(members) < federation.min_silos:
-        raise DropoutError(_too_few("to begin", len(members), federation.min_silos, dropouts))
-    return members, dropouts
+            charge = replace(answer.plan, steps=scenario.plan(answer.silo).steps_per_round)
+            claims[answer.silo].append((Member(node_id, charge), answer.advert))
+    sure = {silo: claims[silo][0] for silo in federation.silos if len(claims[silo]) == 1}
+    absent = [silo for silo in federation.silos if silo not in sure]
+    certain = len(codes) == len(absent) and len(set(codes.values())) == 1
+    dropouts = dict.fromkeys(absent, next(iter(codes.values())) if certain else "lost")
+    if len(sure) < federation.min_silos:
+        raise DropoutError(too_few("to begin", len(sure), federation.min_silos, dropouts))
+    members = {silo: member for silo, (member, _) in sure.items()}
+    return Joined(members, dropouts, {silo: advert for silo, (_, advert) in sure.items() if advert})
 
 
 def train_round(
-    grid: Grid,
+    post: Post,
     federation: FederationConfig,
     members: Mapping[str, Member],
     cohort: list[str],
     request: wire.TrainRequest,
 ) -> RoundResult:
-    """Send the model to the cohort, and average what comes back.
-
-    Raises:
-        DropoutError: When fewer than `min_silos` answered in time.
-    """
+    """Send the model to the cohort, and average what comes back; too few answers fail the round."""
     content = wire.train_request(request)
-    nodes = {members[silo].node_id: content for silo in cohort}
-    replies = _exchange(grid, nodes, wire.TRAIN, request.round_number, federation.round_timeout_s)
+    nodes = {silo: (members[silo].node_id, content) for silo in cohort}
     updates: dict[str, NDArray[np.float32]] = {}
     charged: dict[str, DpSgdEvent] = {}
     dropouts: dict[str, str] = {}
-    for silo in cohort:
-        reply = replies[members[silo].node_id]
-        if reply is None or reply.has_error():
-            dropouts[silo] = _code(reply)
-            continue
-        try:
-            answer = wire.read_train_reply(reply)
-            _check_answer(answer, request, members[silo])
-        except FedmodelError as error:
-            dropouts[silo] = error.code
-            continue
-        updates[silo], charged[silo] = answer.update_P, answer.charged
-    for silo, code in dropouts.items():
-        logger.warning("round %d: silo %s dropped out: %s", request.round_number, silo, code)
+    for silo, reply in post.ask(wire.TRAIN, request.round_number, nodes):
+        with excused(dropouts, silo):
+            answer = wire.read_train_reply(answered(reply))
+            check_answer(answer, answer.update_P.shape, request, members[silo])
+            updates[silo], charged[silo] = answer.update_P, answer.charged
+    log_dropouts(request.round_number, dropouts)
     if len(updates) < federation.min_silos:
-        raise DropoutError(
-            _too_few(f"to finish round {request.round_number}", len(updates), federation.min_silos, dropouts)
-        )
+        aim = f"to finish round {request.round_number}"
+        return RoundResult(None, charged, dropouts, too_few(aim, len(updates), federation.min_silos, dropouts))
     return RoundResult(average_updates(updates, federation), charged, dropouts)
+
+
+def check_answer(
+    answer: wire.TrainReply | wire.MaskedReply, shape: tuple[int, ...], request: wire.TrainRequest, member: Member
+) -> None:
+    """Refuse an update for another round or another model, or one charged otherwise than planned.
+
+    Raises:
+        ProtocolError: Which of them.
+    """
+    if answer.round_number != request.round_number:
+        raise ProtocolError("an answer came for another round")
+    if shape != request.model_P.shape:
+        raise ProtocolError("an update came for another model")
+    if answer.charged != member.charge:
+        raise ProtocolError("an update was charged otherwise than planned")
+
+
+def answered(reply: Message | None) -> Message:
+    """Return a reply that is one.
+
+    Raises:
+        NoAnswer: When it is late, or a refusal.
+    """
+    if reply is None:
+        raise NoAnswer("late")
+    if reply.has_error():
+        raise NoAnswer(wire.refusal_code(reply.error))
+    return reply
+
+
+@contextmanager
+def excused(into: dict[str, str], silo: str) -> Iterator[None]:
+    """Let what is wrong with one silo's answer cost that silo's part and nobody else's: keep why, by code."""
+    try:
+        yield
+    except NoAnswer as missing:
+        into[silo] = missing.code
+    except FedmodelError as error:
+        into[silo] = error.code
+
+
+def only(messages: list[bytes]) -> bytes:
+    """Return the one message of a list.
+
+    Raises:
+        ProtocolError: When there is another number of them.
+    """
+    if len(messages) != 1:
+        raise ProtocolError(f"{len(messages)} messages came where one was asked for")
+    return messages[0]
+
+
+def log_dropouts(round_number: int, dropouts: Mapping[str, str]) -> None:
+    """Say which silos a round goes on without."""
+    for silo, code in dropouts.items():
+        logger.warning("round %d: silo %s dropped out: %s", round_number, silo, code)
+
+
+def too_few(aim: str, found: int, needed: int, dropouts: Mapping[str, str]) -> str:
+    """Return one line on a stage that too few silos answered."""
+    return (
+        f"{found} silos are too few {aim}, where federation.min_silos = {needed}; dropped out: {reasons(dropouts)}."
+        " Each silo's own log says why"
+    )
+
+
+def reasons(dropouts: Mapping[str, str]) -> str:
+    """Return each silo that dropped out, with its code."""
+    return ", ".join(f"{silo} ({code})" for silo, code in sorted(dropouts.items()))
 
 
 def _check_plan(answer: wire.JoinReply, scenario: Scenario) -> None:
@@ -155,61 +233,3 @@ def _check_plan(answer: wire.JoinReply, scenario: Scenario) -> None:
         raise ProtocolError("a silo plans other than the scenario asks")
     if plan.epsilon is not None and accounting.epsilon([answer.plan], plan.delta) > plan.epsilon:
         raise ProtocolError("a silo plans less noise than its target epsilon needs")
-
-
-def _check_answer(answer: wire.TrainReply, request: wire.TrainRequest, member: Member) -> None:
-    """Refuse an update for another round or another model, or one charged otherwise than planned."""
-    if answer.round_number != request.round_number:
-        raise ProtocolError("an answer came for another round")
-    if answer.update_P.shape != request.model_P.shape:
-        raise ProtocolError("an update came for another model")
-    if answer.charged != member.charge:
-        raise ProtocolError("an update was charged otherwise than planned")
-
-
-def _wait_for_nodes(grid: Grid, expected: int, timeout_s: float) -> list[int]:
-    """Return node ids as soon as all are there, or those that are when the deadline passes."""
-    deadline = time.monotonic() + timeout_s
-    pause_s = _FIRST_PAUSE_S
-    while True:
-        nodes = sorted(grid.get_node_ids())
-        if len(nodes) >= expected or time.monotonic() >= deadline:
-            return nodes
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-
-
-def _exchange(
-    grid: Grid, contents: Mapping[int, RecordDict], message_type: str, round_number: int, timeout_s: float
-) -> dict[int, Message | None]:
-    """Send one message to each node, and return each node's reply, None for those that were late."""
-    deadline = time.monotonic() + timeout_s
-    messages = [
-        Message(content, node_id, message_type, ttl=timeout_s, group_id=str(round_number))
-        for node_id, content in contents.items()
-    ]
-    sent = dict(zip(grid.push_messages(messages), contents, strict=True))
-    replies: dict[int, Message | None] = dict.fromkeys(contents)
-    pause_s = _FIRST_PAUSE_S
-    while sent:
-        for reply in grid.pull_messages(list(sent)):
-            node_id = sent.pop(reply.metadata.reply_to_message_id, None)
-            if node_id is not None:
-                replies[node_id] = reply
-        if not sent or time.monotonic() >= deadline:
-            break
-        time.sleep(pause_s)
-        pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
-    return replies
-
-
-def _code(reply: Message | None) -> str:
-    return "late" if reply is None else wire.refusal_code(reply.error)
-
-
-def _too_few(aim: str, found: int, needed: int, dropouts: Mapping[str, str]) -> str:
-    reasons = ", ".join(f"{silo} ({code})" for silo, code in sorted(dropouts.items()))
-    return (
-        f"{found} silos are too few {aim}, where federation.min_silos = {needed}; dropped out: {reasons}."
-        " Each silo's own log says why"
-    )

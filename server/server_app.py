@@ -3,7 +3,8 @@
     join -> [ cohort -> train -> average -> apply -> evaluate -> write ] per round -> stop
 
 After every round it writes `model.safetensors`, which says its own round, and then a line of `metrics.jsonl`: a round
-with a line is whole.
+with a line is whole. A round that failed closed leaves the model as it was, and a line that says so; more of those
+than the scenario tolerates end the run.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,14 +25,17 @@ from flwr.serverapp import Grid, ServerApp
 from fedmodel import accounting, vectors
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import data_shape, held_out_records
-from fedmodel.errors import ConfigError, FedmodelError
+from fedmodel.errors import ConfigError, DropoutError, FedmodelError
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.models import build_model
+from fedmodel.provision import read_roster
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
+from server.aggregation import SecureRounds, cohort_round, simulated_round, window_from
 from server.checkpoint import save_model
+from server.exchange import Post
 from server.metrics import MetricsLog, evaluate
-from server.rounds import join, train_round
+from server.rounds import Joined, RoundResult, join, train_round
 from server.strategy import choose_cohort
 
 logger = logging.getLogger(__name__)
@@ -57,48 +63,79 @@ def run_federation(grid: Grid, scenario: Scenario, run_dir: Path, device: torch.
     """Train the scenario's model over the grid's silos, until its rounds are done or its loss is low enough."""
     if scenario.seed is None:
         raise ConfigError("a scenario that runs has a seed; read it with read_scenario")
-    federation = scenario.federation
     torch.set_num_threads(1)
     test = held_out_records(scenario)
     module = build_model(scenario.model, data_shape(scenario.data), derive_seed(scenario.seed, "model")).to(device)
     log = MetricsLog(run_dir / "metrics.jsonl")
     charged: dict[str, list[DpSgdEvent]] = defaultdict(list)
 
-    members, absent = join(grid, scenario)
+    rounds = _rounds(Post(grid, scenario), scenario, run_dir)
     if scenario.privacy.noise == "seeded-unsafe":
         logger.info(
             "noise is seeded-unsafe: whoever knows the seed can remove it; no epsilon of this run protects anybody"
         )
-    for silo, code in absent.items():
+    for silo, code in rounds.joined.absent.items():
         logger.warning("silo %s did not join: %s", silo, code)
 
+    failures = 0
     for round_number in range(1, scenario.rounds + 1):
         started = time.monotonic()
-        size = min(federation.cohort_size, len(members))
-        cohort = choose_cohort(list(members), size, scenario.seed, round_number)
+        cohort = rounds.cohort(round_number)
         model_P = vectors.flatten(module)
-        result = train_round(grid, federation, members, cohort, TrainRequest(round_number, model_P))
-        vectors.load(module, model_P + result.update_P)
-
+        result = rounds.train(cohort, TrainRequest(round_number, model_P))
         for silo, event in result.charged.items():
             charged[silo].append(event)
-        figures = evaluate(module, scenario.training.loss, test, device)
         line: dict[str, object] = {
             "round": round_number,
-            **figures,
             "epsilon": _epsilons(scenario, charged),
             "noise": scenario.privacy.noise,
             "cohort": cohort,
-            "dropouts": {**absent, **result.dropouts},
-            "seconds": round(time.monotonic() - started, 3),
+            "dropouts": {**rounds.joined.absent, **result.dropouts},
         }
+        if result.update_P is None:
+            failures += 1
+            logger.warning("%s", result.failure)
+            if failures > scenario.federation.tolerated_failures:
+                raise DropoutError(result.failure)
+            log.append({**line, "failed": True, "seconds": round(time.monotonic() - started, 3)})
+            continue
+        vectors.load(module, model_P + result.update_P)
+        figures = evaluate(module, scenario.training.loss, test, device)
         about = {"scenario": scenario.name, "round": str(round_number), "noise": scenario.privacy.noise}
         save_model(module, run_dir / "model.safetensors", about)
-        log.append(line)
+        log.append({**line, **figures, "threshold": result.threshold, "seconds": round(time.monotonic() - started, 3)})
         logger.info("round %d of %d: loss %.4f", round_number, scenario.rounds, figures["loss"])
         if scenario.stop_below_loss is not None and figures["loss"] < scenario.stop_below_loss:
             logger.info("stopped: loss %.4f is under %.4f", figures["loss"], scenario.stop_below_loss)
             break
+
+
+@dataclass(frozen=True)
+class _Rounds:
+    """How rounds of this run go: who is in them, and what brings one to its result."""
+
+    joined: Joined
+    cohort: Callable[[int], list[str]]
+    train: Callable[[list[str], TrainRequest], RoundResult]
+
+
+def _rounds(post: Post, scenario: Scenario, run_dir: Path) -> _Rounds:
+    """Let the silos join, and return how rounds go under the scenario's kind of aggregation."""
+    federation, seed = scenario.federation, scenario.seed or 0
+    mode = scenario.encryption.secure_aggregation
+    joined = join(post, scenario, window_from(scenario, post.run, first=1, attempt=1) if mode == "on" else None)
+    members = joined.members
+
+    def cohort(number: int) -> list[str]:
+        size = min(federation.cohort_size, len(members))
+        return choose_cohort(list(members), size, seed, cohort_round(scenario, number))
+
+    if mode == "on":
+        roster = read_roster(run_dir / "server")
+        return _Rounds(joined, cohort, SecureRounds(post, scenario, roster, joined, cohort).train_round)
+    if mode == "simulated":
+        return _Rounds(joined, cohort, partial(simulated_round, post, scenario, joined))
+    return _Rounds(joined, cohort, partial(train_round, post, federation, members))
 
 
 @contextmanager

@@ -9,6 +9,7 @@ from flwr.app import Message
 
 from clients.client_app import app as client_app
 from fedmodel.config import Scenario
+from fedmodel.provision import provision
 from scenarios.engine import InProcessGrid
 
 Fault = Callable[[int, Message], Message | None]
@@ -29,6 +30,8 @@ class FaultyGrid(InProcessGrid):
     """
 
     def __init__(self, scenario: Scenario, run_dir: Path, fault: Fault | None = None) -> None:
+        if not (run_dir / "silos").exists():
+            provision(scenario, run_dir)
         super().__init__(client_app, len(scenario.federation.silos), run_config(scenario, run_dir))
         self._fault = fault or (lambda _, reply: reply)
         self.seen: list[Message] = []

@@ -17,7 +17,7 @@ from scenarios import cli, packages
 
 SUMMARY_KEYS = {
     "scenario", "engine", "device", "rounds_completed", "clients", "parameters", "metrics", "privacy", "encryption",
-    "dropouts", "timing", "code_hash", "seed",
+    "rounds_failed", "dropouts", "timing", "code_hash", "seed",
 }  # fmt: skip
 PRIVACY_KEYS = {
     "silo", "unit", "epsilon", "delta", "accountant", "noise_multiplier", "max_grad_norm", "sample_rate", "steps",
@@ -56,7 +56,8 @@ def test_a_run_leaves_the_promised_folder(run: Run, tiny_file: Path) -> None:
     assert json.loads((folder / "summary.json").read_text()) == summary
     assert summary["rounds_completed"] == len((folder / "metrics.jsonl").read_text().splitlines()) == 2
     assert {path.name for path in folder.iterdir()} == {
-        "summary.json", "metrics.jsonl", "model.safetensors", "ledgers", "scenario.toml", "server.log"
+        "summary.json", "metrics.jsonl", "model.safetensors", "ledgers", "scenario.toml", "server.log",
+        "server", "silos",
     }  # fmt: skip
     assert sorted(path.name for path in (folder / "ledgers").iterdir()) == [
         "north.sqlite",

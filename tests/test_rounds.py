@@ -18,6 +18,7 @@ from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import DropoutError, ProtocolError
 from fedmodel.ledger import read_ledger
 from fedmodel.mechanisms import DpSgdEvent, event_to_json
+from server.exchange import Post
 from server.rounds import join, train_round
 from server.server_app import run_federation
 from tests.fakes import Fault, FaultyGrid
@@ -66,7 +67,9 @@ def test_a_silo_that_never_joins_is_a_dropout_of_every_round(tiny: Scenario, tmp
 
 def test_too_few_members_do_not_begin(tiny: Scenario, tmp_path: Path) -> None:
     with pytest.raises(DropoutError, match="too few to begin"):
-        join(FaultyGrid(quick(tiny), tmp_path, without("north", "west", only=wire.JOIN)), quick(tiny))
+        join(
+            Post(FaultyGrid(quick(tiny), tmp_path, without("north", "west", only=wire.JOIN)), quick(tiny)), quick(tiny)
+        )
 
 
 def test_text_from_a_crashed_client_is_nowhere_on_the_servers_side(
@@ -201,8 +204,8 @@ def test_a_silo_that_plans_too_little_noise_for_its_target_is_left_out(tiny_file
     run_federation(FaultyGrid(scenario, tmp_path, little), scenario, tmp_path, CPU)
     assert [line["cohort"] for line in lines(tmp_path)] == [["north", "south"]] * 2
     more = _joins_as(lambda answer: wire.join_reply(replace(answer, plan=replace(answer.plan, noise_multiplier=50.0))))
-    members, _ = join(FaultyGrid(scenario, tmp_path / "more", more), scenario)
-    assert set(members) == set(NODE)
+    joined = join(Post(FaultyGrid(scenario, tmp_path / "more", more), scenario), scenario)
+    assert set(joined.members) == set(NODE)
 
 
 def test_two_nodes_with_one_name_are_refused(tiny: Scenario, tmp_path: Path) -> None:
@@ -212,19 +215,21 @@ def test_two_nodes_with_one_name_are_refused(tiny: Scenario, tmp_path: Path) -> 
         return reply
 
     with pytest.raises(DropoutError, match="0 silos are too few to begin"):
-        join(FaultyGrid(tiny, tmp_path, impostor), tiny)
+        join(Post(FaultyGrid(tiny, tmp_path, impostor), tiny), tiny)
 
 
 def test_the_average_of_the_replies_is_what_is_applied(tiny: Scenario, tmp_path: Path) -> None:
     grid = FaultyGrid(tiny, tmp_path)
-    members, absent = join(grid, tiny)
-    assert absent == {}
+    post = Post(grid, tiny)
+    joined = join(post, tiny)
+    assert joined.absent == {}
     request = wire.TrainRequest(1, model(tiny))
-    result = train_round(grid, tiny.federation, members, ["north", "west"], request)
+    result = train_round(post, tiny.federation, joined.members, ["north", "west"], request)
     updates = [
         wire.read_train_reply(reply).update_P for reply in grid.seen if reply.metadata.message_type == wire.TRAIN
     ]
     assert len(updates) == 2
+    assert result.update_P is not None
     assert np.allclose(result.update_P, np.mean(updates, axis=0), atol=1e-6)
 
 

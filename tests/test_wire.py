@@ -8,10 +8,14 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, Metadata,
 
 from fedmodel import errors, wire
 from fedmodel.errors import LedgerError, ProtocolError
+from fedmodel.masking import RingBits
 from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.secagg import Window
 
 EVENT = DpSgdEvent(1.1, 0.5, 0.01, 3, denominator=64)
 VECTOR = np.arange(5, dtype=np.float32)
+WINDOW = Window(2**64 - 1, 3, 2, 4)
+MESSAGE = b"FMSA" + bytes(24) + (5).to_bytes(4, "big") + b"-body" + bytes(64)
 
 
 def message(content: RecordDict | None = None, error: Error | None = None) -> Message:
@@ -20,14 +24,69 @@ def message(content: RecordDict | None = None, error: Error | None = None) -> Me
 
 
 def test_messages_go_there_and_back() -> None:
-    wire.check_join_request(message(wire.join_request()))
-    assert wire.read_join_reply(message(wire.join_reply(wire.JoinReply("north", EVENT)))) == wire.JoinReply(
-        "north", EVENT
-    )
+    assert wire.read_join_request(message(wire.join_request())) is None
+    assert wire.read_join_request(message(wire.join_request(WINDOW))) == WINDOW
+    for joined in (wire.JoinReply("north", EVENT), wire.JoinReply("north", EVENT, MESSAGE)):
+        assert wire.read_join_reply(message(wire.join_reply(joined))) == joined
     request = wire.read_train_request(message(wire.train_request(wire.TrainRequest(3, VECTOR))))
     assert (request.round_number, request.model_P.tolist()) == (3, VECTOR.tolist())
     reply = wire.read_train_reply(message(wire.train_reply(wire.TrainReply(3, EVENT, VECTOR))))
     assert (reply.round_number, reply.charged, reply.update_P.tolist()) == (3, EVENT, VECTOR.tolist())
+
+
+def test_messages_of_secure_aggregation_go_there_and_back() -> None:
+    assert wire.read_advert_request(message(wire.advert_request(WINDOW))) == WINDOW
+    assert wire.read_share_request(message(wire.share_request([MESSAGE, MESSAGE]))) == [MESSAGE, MESSAGE]
+    assert wire.read_protocol_reply(message(wire.protocol_reply([MESSAGE]))) == [MESSAGE]
+    request = wire.TrainRequest(3, VECTOR, (MESSAGE, MESSAGE))
+    assert wire.read_train_request(message(wire.train_request(request))).shares == request.shares
+    asked = wire.SurvivorsRequest(3, 2, bytes(range(32)), (1, 3, 4), (MESSAGE,), WINDOW)
+    assert wire.read_survivors_request(message(wire.survivors_request(asked))) == asked
+    bare = wire.SurvivorsRequest(3, 2, bytes(32), (1, 3, 4))
+    assert wire.read_survivors_request(message(wire.survivors_request(bare))) == bare
+    revealed = wire.RevealReply(MESSAGE, MESSAGE)
+    assert wire.read_reveal_reply(message(wire.reveal_reply(revealed))) == revealed
+
+
+@pytest.mark.parametrize(("bits", "dtype"), [(16, "<u2"), (32, "<u4")])
+def test_masked_words_go_there_and_back_and_not_as_another_ring(bits: RingBits, dtype: str) -> None:
+    words_P = np.array([0, 1, 2**bits - 1], dtype=dtype)
+    content = wire.masked_reply(wire.MaskedReply(3, EVENT, words_P, MESSAGE))
+    reply = wire.read_masked_reply(message(content), bits)
+    assert (reply.words_P.tolist(), reply.words_P.dtype, reply.mask) == (words_P.tolist(), words_P.dtype, MESSAGE)
+    with pytest.raises(ProtocolError, match="whole raw little-endian"):
+        wire.read_masked_reply(message(content), 16 if bits == 32 else 32)
+    with pytest.raises(ProtocolError):
+        wire.read_train_reply(message(content))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"run": "-1", "first": 1, "attempt": 1, "count": 1},
+        {"run": "", "first": 1, "attempt": 1, "count": 1},
+        {"run": "1" * 17, "first": 1, "attempt": 1, "count": 1},
+        {"run": "1", "first": 0, "attempt": 1, "count": 1},
+        {"run": "1", "first": 1, "attempt": 2**16, "count": 1},
+        {"run": "1", "first": 1, "attempt": 1, "count": 257},
+        {"run": "1", "first": 1, "attempt": 1},
+        {"run": 1, "first": 1, "attempt": 1, "count": 1},
+    ],
+)
+def test_a_malformed_window_is_refused(fields: dict[str, int | str]) -> None:
+    content = wire.advert_request(WINDOW)
+    content["fedmodel.window"] = ConfigRecord({**fields})
+    with pytest.raises(ProtocolError):
+        wire.read_advert_request(message(content))
+    with pytest.raises(ProtocolError, match="no window"):
+        wire.read_advert_request(message(wire.join_request()))
+
+
+@pytest.mark.parametrize("blobs", [{"other": b"x"}, {"messages": "words"}, {"messages": b"cut short"}, {"messages": 1}])
+def test_byte_strings_that_do_not_belong_are_refused(blobs: dict[str, bytes | str | int]) -> None:
+    content = RecordDict({"fedmodel.messages": ConfigRecord({**blobs})})
+    with pytest.raises(ProtocolError):
+        wire.read_protocol_reply(message(content))
 
 
 def test_a_model_is_one_flat_array_on_the_wire() -> None:
@@ -57,7 +116,7 @@ def _train(head: dict[str, object], array: Array | None) -> Message:
     return message(RecordDict(records))  # type: ignore[arg-type]
 
 
-GOOD_HEAD: dict[str, object] = {"version": 1, "round": 1}
+GOOD_HEAD: dict[str, object] = {"version": 2, "round": 1}
 
 
 def test_a_well_formed_request_is_read() -> None:
@@ -67,11 +126,11 @@ def test_a_well_formed_request_is_read() -> None:
 @pytest.mark.parametrize(
     ("head", "array"),
     [
-        ({"version": 2, "round": 1}, words(VECTOR)),
+        ({"version": 1, "round": 1}, words(VECTOR)),
         ({"round": 1}, words(VECTOR)),
-        ({"version": 1, "round": "1"}, words(VECTOR)),
-        ({"version": 1, "round": 0}, words(VECTOR)),
-        ({"version": 1, "round": True}, words(VECTOR)),
+        ({"version": 2, "round": "1"}, words(VECTOR)),
+        ({"version": 2, "round": 0}, words(VECTOR)),
+        ({"version": 2, "round": True}, words(VECTOR)),
         ({**GOOD_HEAD, "extra": 1}, words(VECTOR)),
         (GOOD_HEAD, None),
         (GOOD_HEAD, Array(VECTOR)),

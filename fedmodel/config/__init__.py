@@ -4,16 +4,26 @@
 one clear line that says what is wrong.
 """
 
-from fedmodel.config.reading import builtin_scenarios, read_scenario, scenario_from_json, scenario_to_toml
+from fedmodel.config.reading import (
+    builtin_scenarios,
+    read_scenario,
+    read_silo_file,
+    scenario_from_json,
+    scenario_to_toml,
+    silo_file_to_toml,
+)
 from fedmodel.config.schema import (
     CnnConfig,
     DataConfig,
+    EncryptionConfig,
+    FaultsConfig,
     FederationConfig,
     MlpConfig,
     ModelConfig,
     PartitionConfig,
     PrivacyConfig,
     Scenario,
+    SiloFile,
     SiloPlan,
     TrainingConfig,
 )
@@ -21,16 +31,21 @@ from fedmodel.config.schema import (
 __all__ = [
     "CnnConfig",
     "DataConfig",
+    "EncryptionConfig",
+    "FaultsConfig",
     "FederationConfig",
     "MlpConfig",
     "ModelConfig",
     "PartitionConfig",
     "PrivacyConfig",
     "Scenario",
+    "SiloFile",
     "SiloPlan",
     "TrainingConfig",
     "builtin_scenarios",
     "read_scenario",
+    "read_silo_file",
     "scenario_from_json",
     "scenario_to_toml",
+    "silo_file_to_toml",
 ]

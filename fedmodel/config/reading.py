@@ -18,7 +18,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fedmodel.config.schema import CnnConfig, MlpConfig, Scenario, SiloPrivacyConfig
+from fedmodel.config.schema import CnnConfig, FaultsConfig, MlpConfig, Scenario, SiloFile, SiloPrivacyConfig
 from fedmodel.errors import ConfigError
 
 _PRIVACY_KEYS = "unit, max_grad_norm, delta, sample_rate, expected_batch_size and one of epsilon or noise_multiplier"
@@ -75,6 +75,29 @@ def scenario_to_toml(scenario: Scenario) -> str:
     return tomli_w.dumps(scenario.model_dump(mode="json", exclude_none=True))
 
 
+def read_silo_file(path: Path) -> SiloFile:
+    """Read a silo's own `silo.toml`.
+
+    Raises:
+        ConfigError: With one line, when there is none or it is not acceptable.
+    """
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: a silo acts by its own law, and this file cannot be read") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path.name}: not valid TOML: {error}") from error
+    try:
+        return SiloFile.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(f"{path.name}: {_explain(error.errors()[0], SiloFile)}") from error
+
+
+def silo_file_to_toml(silo_file: SiloFile) -> str:
+    """Return a silo's law in TOML that `read_silo_file` takes back."""
+    return tomli_w.dumps(silo_file.model_dump(mode="json", exclude_none=True))
+
+
 def _find(name_or_path: str) -> Path:
     """Return the file that is meant, an existing path before a built-in name."""
     path = Path(name_or_path)
@@ -121,13 +144,13 @@ def _validate(document: Mapping[str, Any], source: str) -> Scenario:
         raise ConfigError(f"{source}: {_explain(problems[0])}{more}") from error
 
 
-def _explain(problem: ErrorDetails) -> str:
+def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
     """Say in one line what pydantic found."""
     location = problem["loc"]
     # Behind `model`, pydantic puts the kind into the location; a person never wrote it there.
     words = [str(part) for part in (location[:1] + location[2:] if location[:1] == ("model",) else location)]
     where = ".".join(words)
-    section = _section(location[:-1]) if location else Scenario
+    section = _section(location[:-1], root) if location else root
     found = problem["input"]
     match problem["type"]:
         case "extra_forbidden":
@@ -158,11 +181,13 @@ def _nearest(word: str, known: Iterable[str]) -> str:
     return f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names)}"
 
 
-def _section(location: tuple[int | str, ...]) -> type[BaseModel]:
+def _section(location: tuple[int | str, ...], root: type[BaseModel]) -> type[BaseModel]:
     """Return the section that a location lies in."""
     if location[:2] == ("privacy", "silo"):
         return SiloPrivacyConfig
-    section: type[BaseModel] = Scenario
+    if location[:1] == ("faults",):
+        return FaultsConfig
+    section = root
     for part in location:
         if part == "model":
             continue

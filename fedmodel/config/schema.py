@@ -22,6 +22,7 @@ from fedmodel.mechanisms import LEAST_DELTA, LEAST_NOISE, LEAST_RATE, MOST_NOISE
 SiloName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")]
 Range = Annotated[tuple[float, float], Field(strict=False)]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(strict=False)]
+Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 
 _MOST_VALUES = 100_000_000  # of synthetic data; its generator holds them several times over
@@ -88,6 +89,7 @@ class FederationConfig(_Frozen):
     min_silos: int = Field(default=2, ge=1)
     weights: dict[str, Positive] = {}
     round_timeout_s: float = Field(default=600.0, gt=0, le=86_400)
+    tolerated_failures: int = Field(default=0, ge=0)
 
     @model_validator(mode="after")
     def _names_and_counts(self) -> FederationConfig:
@@ -111,6 +113,42 @@ class FederationConfig(_Frozen):
     def weight(self, silo: str) -> float:
         """Return the silo's public weight in the average, 1 unless declared."""
         return self.weights.get(silo, 1.0)
+
+    def relative_weight(self, silo: str) -> float:
+        """Return the silo's weight over the largest, so that a bound on updates bounds weighted ones too."""
+        return self.weight(silo) / max(self.weight(other) for other in self.silos)
+
+
+class EncryptionConfig(_Frozen):
+    """Whether updates are hidden in a sum, and how; what of it is a silo's own law, its `silo.toml` repeats."""
+
+    secure_aggregation: Literal["off", "simulated", "on"] = "off"
+    bound: Positive | None = None
+    ring_bits: Literal[16, 32] = 32
+    colluding: int | None = Field(default=None, ge=0)
+    dropping: int | None = Field(default=None, ge=0)
+    secrecy_bits: int = Field(default=80, ge=1, le=256)
+    window: int = Field(default=8, ge=1, le=256)
+    post_quantum: bool = False
+    consistency: Literal["commit", "quorum"] = "commit"
+
+    @model_validator(mode="after")
+    def _bound_is_said(self) -> EncryptionConfig:
+        if self.secure_aggregation != "off" and self.bound is None:
+            raise ValueError(
+                "secure aggregation needs bound, the largest magnitude of an update's coordinate, since sums are of"
+                " integers; larger ones are clipped to it"
+            )
+        return self
+
+
+class FaultsConfig(_Frozen):
+    """A rehearsal: how often a silo's answer to a stage is lost, half of them before the silo was asked at all."""
+
+    share: Probability = 0.0
+    train: Probability = 0.0
+    commit: Probability = 0.0
+    reveal: Probability = 0.0
 
 
 class _ModelBase(_Frozen):
@@ -276,6 +314,8 @@ class Scenario(_Frozen):
     model: ModelConfig
     training: TrainingConfig
     privacy: PrivacyConfig
+    encryption: EncryptionConfig = EncryptionConfig()
+    faults: FaultsConfig | None = None
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Scenario:
@@ -310,6 +350,22 @@ class Scenario(_Frozen):
             rounds=self.rounds,
             noise=shared.noise,
         )
+
+
+class SiloFile(_Frozen):
+    """A silo's own law, `silo.toml`: what no scenario and no server can loosen.
+
+    Attributes:
+        name: The silo's.
+        min_silos: Least silos in a sum.
+        largest_roster: Most silos in a federation that it takes part in.
+        encryption: Secure aggregation or nothing, and how.
+    """
+
+    name: SiloName
+    min_silos: int = Field(ge=1)
+    largest_roster: int = Field(ge=1, le=100_000)
+    encryption: EncryptionConfig
 
 
 def _known_silos(named: Iterable[str], silos: tuple[str, ...], where: str) -> None:

@@ -13,9 +13,9 @@ Does NOT protect against poisoned inputs, nor against what follows from the sums
 differ in one silo differ by its vector. Differential privacy at the silo answers the second.
 """
 
-from fedmodel.secagg.messages import join_messages, pack_numbers, read_numbers, split_messages
+from fedmodel.secagg.messages import join_messages, pack_numbers, read_numbers, sender_of, split_messages
 from fedmodel.secagg.parameters import Consistency, Member, Policy, Roster, Setting, Window
-from fedmodel.secagg.server import Collection, Tally
+from fedmodel.secagg.server import Collection, Tally, sum_words
 from fedmodel.secagg.silo import Silo
 
 __all__ = [
@@ -31,5 +31,7 @@ __all__ = [
     "join_messages",
     "pack_numbers",
     "read_numbers",
+    "sender_of",
     "split_messages",
+    "sum_words",
 ]

@@ -23,6 +23,7 @@ from __future__ import annotations
 import itertools
 import os
 import random
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Final
@@ -169,12 +170,13 @@ class Tally:
     def __init__(self, collection: Collection, number: int) -> None:
         if number not in collection.setting.window.rounds:
             raise AggregationRefused(Rule.OUT_OF_ORDER, f"round {number} is not of the window")
-        self._collection = collection
+        self.collection = collection
         self._setting = collection.setting
         self._place = Place(collection.setting, number)
-        self._number = number
+        self.number = number
         self._index = number - collection.setting.window.first
         self._masked: dict[int, tuple[Mask, Words]] = {}
+        self._with_whom: dict[int, frozenset[int]] = {}
         self._commits: dict[int, bytes] = {}
         self._reveals: dict[int, Reveal] = {}
         self._coefficients: dict[tuple[int, ...], dict[int, int]] = {}
@@ -190,7 +192,7 @@ class Tally:
             AggregationRefused: When it is not of a silo that dealt, not what it signed, or its second.
         """
         mask = Mask.read(data, self._place)
-        collection = self._collection
+        collection = self.collection
         if mask.sender not in collection.dealt or mask.sender in self._masked or self.survivors:
             raise AggregationRefused(Rule.REPEATED, f"silo {mask.sender} did not deal, sent twice, or came too late")
         if not set(mask.masked_with) <= collection.dealt & set(collection.peers[mask.sender]):
@@ -201,6 +203,7 @@ class Tally:
         if words_digest(words_P) != mask.words:
             raise AggregationRefused(Rule.VECTOR, f"silo {mask.sender}'s words are not those that it signed")
         self._masked[mask.sender] = mask, words_P
+        self._with_whom[mask.sender] = frozenset(mask.masked_with)
         return mask.sender
 
     def close_masked(self) -> tuple[int, ...]:
@@ -217,9 +220,8 @@ class Tally:
         alive = {number for number, (mask, _) in self._masked.items() if mask.context == self.context}
         for number in self._masked.keys() - alive:
             self.blamed[number] = "masked in another context: another model, or other rules"
-        with_whom = {number: frozenset(self._masked[number][0].masked_with) for number in alive}
         while alive:
-            odds = {number: self._at_odds(number, alive, with_whom) for number in alive}
+            odds = {number: self._at_odds(number, alive) for number in alive}
             worst = max(alive, key=lambda number: (len(odds[number]), number))
             if not odds[worst]:
                 break
@@ -248,6 +250,11 @@ class Tally:
         self._commits[commit.sender] = data
         return commit.sender
 
+    @property
+    def has_quorum(self) -> bool:
+        """Whether enough silos of the roster signed."""
+        return len(self._commits) >= self._setting.policy.quorum(self._setting.roster)
+
     def commits(self) -> list[bytes]:
         """Return a quorum of COMMITs, none where the policy needs none.
 
@@ -273,15 +280,22 @@ class Tally:
         reveal = Reveal.read(data, self._place)
         if (reveal.context, reveal.survivors) != (self.context, self.told) or reveal.sender in self._reveals:
             raise AggregationRefused(Rule.TWO_FACED, f"silo {reveal.sender} revealed for another list, or twice")
-        if reveal.sender not in self._collection.cohort:
+        if reveal.sender not in self.collection.cohort:
             raise AggregationRefused(Rule.SHARES, f"silo {reveal.sender} is not of the cohort")
-        dealers = {*self._collection.peers[reveal.sender], reveal.sender}
+        dealers = {*self.collection.peers[reveal.sender], reveal.sender}
         alive = set(self.survivors)
         for dealer, (secret, _) in reveal.shares.items():
             if dealer not in dealers or secret is not (Secret.B if dealer in alive else Secret.ROOT):
                 raise AggregationRefused(Rule.SHARES, f"silo {reveal.sender} gave a share that was not asked for")
         self._reveals[reveal.sender] = reveal
         return reveal.sender
+
+    @property
+    def is_recoverable(self) -> bool:
+        """Whether there are enough shares of every secret that the sum needs."""
+        given = Counter(dealer for reveal in self._reveals.values() for dealer in reveal.shares)
+        needed = [*self.survivors, *(vanished for vanished, _ in self._vanished())]
+        return all(given[dealer] >= self.collection.topology.threshold for dealer in needed)
 
     def total(self) -> Words:
         """Return the sum of the survivors' vectors, shape `(P,)`, every mask taken away.
@@ -293,28 +307,30 @@ class Tally:
         lone = ((self_key(self._recover(number, Secret.B), self.context, number), -1) for number in self.survivors)
         return _summed(words, itertools.chain(lone, self._left_over()))
 
-    def _at_odds(self, number: int, alive: set[int], with_whom: Mapping[int, frozenset[int]]) -> list[int]:
+    def _at_odds(self, number: int, alive: set[int]) -> list[int]:
         """Return the neighbours in a group of which only one of the two masked with the other."""
+        own = self._with_whom[number]
         return [
             peer
-            for peer in self._collection.peers[number]
-            if peer in alive and not (peer in with_whom[number] and number in with_whom[peer])
+            for peer in self.collection.peers[number]
+            if peer in alive and not (peer in own and number in self._with_whom[peer])
         ]
+
+    def _vanished(self) -> Iterator[tuple[int, list[int]]]:
+        """Yield every silo that dealt and is not in the sum, with the survivors that masked with it, if any did."""
+        alive = set(self.survivors)
+        for vanished in sorted(self.collection.dealt - alive):
+            peers = self.collection.peers[vanished]
+            ends = [peer for peer in peers if peer in alive and vanished in self._with_whom[peer]]
+            if ends:
+                yield vanished, ends
 
     def _left_over(self) -> Iterator[tuple[bytes, int]]:
         """Yield the masks that survivors share with the vanished, each with the sign that takes it away."""
-        collection, policy = self._collection, self._setting.policy
-        alive = set(self.survivors)
-        for vanished in sorted(collection.dealt - alive):
-            ends = [
-                number
-                for number in collection.peers[vanished]
-                if number in alive and vanished in self._masked[number][0].masked_with
-            ]
-            if not ends:
-                continue
+        collection, policy = self.collection, self._setting.policy
+        for vanished, ends in self._vanished():
             root = self._recover(vanished, Secret.ROOT)
-            key = MaskKey(policy.suite, root, self._setting.base, self._number, vanished)
+            key = MaskKey(policy.suite, root, self._setting.base, self.number, vanished)
             for number in ends:
                 offer = collection.offer(min(number, vanished), max(number, vanished), self._index)
                 public = collection.adverts[number].mask_keys[self._index]
@@ -326,7 +342,7 @@ class Tally:
 
     def _recover(self, dealer: int, secret: Secret) -> int:
         """Bring a secret back, and check it; where shares are false, find a set that is not, and name the false."""
-        threshold = self._collection.topology.threshold
+        threshold = self.collection.topology.threshold
         shares = {
             sender: reveal.shares[dealer][1] for sender, reveal in self._reveals.items() if dealer in reveal.shares
         }
@@ -353,11 +369,11 @@ class Tally:
         return self._coefficients[points]
 
     def _is_committed(self, dealer: int, secret: Secret, found: int) -> bool:
-        advert = self._collection.adverts[dealer]
+        advert = self.collection.adverts[dealer]
         setting, index = self._setting, self._index
         if secret is Secret.B:
-            return commitment(found, setting.base, self._number, dealer) == advert.commitments[index]
-        key = MaskKey(setting.policy.suite, found, setting.base, self._number, dealer)
+            return commitment(found, setting.base, self.number, dealer) == advert.commitments[index]
+        key = MaskKey(setting.policy.suite, found, setting.base, self.number, dealer)
         return key.public == advert.mask_keys[index]
 
     def _name_liars(self, dealer: int, shares: Mapping[int, int], right: Mapping[int, int]) -> None:
@@ -377,6 +393,11 @@ def _subsets(ordered: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
     chooser = random.Random(0)  # noqa: S311 - which sets are tried is no secret
     for _ in range(_MOST_TRIES if count > size else 0):
         yield tuple(sorted(chooser.sample(list(ordered), size)))
+
+
+def sum_words(words: Sequence[Words]) -> Words:
+    """Return the sum of vectors in their ring."""
+    return _summed(words, ())
 
 
 def _summed(words: Sequence[Words], masks: Iterable[tuple[bytes, int]]) -> Words:

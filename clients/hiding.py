@@ -1,0 +1,75 @@
+"""From an update to the words that leave the silo: weighed, quantised, and masked where the silo's law says so.
+
+Guarantee: with secure aggregation on, what leaves is the sum of ring elements and masks that only a quorum of silos can
+bring to fall, as `fedmodel.secagg.Silo.mask` says; a second update for the same round and attempt does not leave at
+all. The masks hang on the hash of the model as it was received and of the scenario as the silo reads it, so that silos
+that got others do not mask together.
+
+Simulated, the same words leave unmasked: the same numerics, and no secrecy.
+
+Shapes: P parameters.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from flwr.app import RecordDict
+from numpy.typing import NDArray
+
+from clients.silo import Silo
+from fedmodel import wire
+from fedmodel.crypto import digest, digest_words
+from fedmodel.masking import Words
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.quantize import Quantizer
+from fedmodel.seeds import derive_seed
+from fedmodel.wire import TrainRequest
+
+
+def prepare(silo: Silo, request: TrainRequest) -> None:
+    """Take in what neighbours dealt, and refuse a round that could not be masked, before anything is spent on it.
+
+    Raises:
+        AggregationRefused: When shares of the round are not held, or it was masked already.
+    """
+    if silo.kit.law.encryption.secure_aggregation != "on":
+        return
+    with silo.protocol() as protocol:
+        if request.shares and not protocol.has_received:
+            for place, found in protocol.receive(request.shares).items():
+                silo.note("train", f"the share at place {place} counts as not dealt: {found}")
+        protocol.check_can_mask(request.round_number)
+
+
+def hide(silo: Silo, charged: DpSgdEvent, request: TrainRequest, update_P: NDArray[np.float32]) -> RecordDict:
+    """Return the message that leaves the silo for an update.
+
+    Args:
+        silo: Whose.
+        charged: What the ledger was charged for it.
+        request: What it was trained from.
+        update_P: The noised difference from the global model, shape `(P,)`.
+    """
+    mode = silo.kit.law.encryption.secure_aggregation
+    if mode == "off":
+        return wire.train_reply(wire.TrainReply(request.round_number, charged, update_P))
+    words_P = _quantised(silo, charged, request.round_number, update_P)
+    if mode == "simulated":
+        return wire.masked_reply(wire.MaskedReply(request.round_number, charged, words_P))
+    model = digest_words(b"fedmodel/v1/sa-model", np.ascontiguousarray(request.model_P, dtype="<f4").data.cast("B"))
+    configuration = digest(b"fedmodel/v1/sa-configuration", silo.scenario.model_dump_json().encode())
+    with silo.protocol() as protocol:
+        mask = protocol.mask(request.round_number, words_P, model, configuration)
+    return wire.masked_reply(wire.MaskedReply(request.round_number, charged, words_P, mask))
+
+
+def _quantised(silo: Silo, charged: DpSgdEvent, round_number: int, update_P: NDArray[np.float32]) -> Words:
+    """Return the update, weighed by the silo's public weight, in ring elements."""
+    weight = silo.scenario.federation.relative_weight(silo.name)
+    quantizer: Quantizer = silo.kit.policy.quantizer
+    weighed_P = update_P * np.float32(weight)
+    if charged.noise_source == "os":
+        return quantizer.encode(weighed_P)
+    # A run that claims nothing repeats itself to the last bit.
+    seed = derive_seed(silo.scenario.seed or 0, "unsafe-rounding", silo.name, round_number)
+    return quantizer.encode(weighed_P, np.random.default_rng(seed).bytes)

@@ -1,0 +1,280 @@
+"""Rounds in which the server opens only the sum: the stages of secure aggregation over Flower's Grid.
+
+    advert, share    once a window of rounds; adverts ride on joining and on the last reveal, unless a silo missed it
+    train            the model goes out, with a window's shares; masked updates come back
+    commit           every member of the roster is asked to sign one list of survivors
+    reveal           one share a peer; the sum
+
+A silo that misses a stage is a dropout of what that stage was for, and is back with the next round or window. Below
+quorum or threshold the round fails closed: the model stays as it was, what was charged stays charged, and the next
+round has secrets of its own. A failed dealing is begun again with fresh adverts and a higher attempt.
+
+Simulated, the same words are summed without masks, and the server sees them.
+
+Shapes: P parameters.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Final
+
+import numpy as np
+from flwr.app import Message, RecordDict
+from numpy.typing import NDArray
+
+from fedmodel import wire
+from fedmodel.config import FederationConfig, Scenario
+from fedmodel.errors import AggregationRefused, DropoutError, ProtocolError
+from fedmodel.masking import Words
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.provision import scenario_policy
+from fedmodel.quantize import Quantizer
+from fedmodel.secagg import Collection, Roster, Setting, Tally, Window, sender_of, sum_words
+from server.exchange import Post
+from server.rounds import (
+    Joined,
+    RoundResult,
+    answered,
+    check_answer,
+    excused,
+    log_dropouts,
+    only,
+    reasons,
+    too_few,
+)
+
+logger = logging.getLogger(__name__)
+
+_MOST_ATTEMPTS: Final = 3
+
+
+class SecureRounds:
+    """Secure aggregation in one run.
+
+    Args:
+        post: Carries the questions.
+        scenario: Whose policy every silo is asked to have.
+        roster: Of the whole federation.
+        joined: Who takes part.
+        cohort_of: Who trains in a round.
+    """
+
+    def __init__(
+        self,
+        post: Post,
+        scenario: Scenario,
+        roster: Roster,
+        joined: Joined,
+        cohort_of: Callable[[int], list[str]],
+    ) -> None:
+        self._post, self._scenario, self._roster = post, scenario, roster
+        self._policy = scenario_policy(scenario)
+        self._members, self._cohort_of = joined.members, cohort_of
+        self._numbers = {member.name: number for number, member in enumerate(roster.members, start=1)}
+        self._names = {number: name for name, number in self._numbers.items()}
+        self._adverts: dict[Window, dict[str, bytes]] = {window_from(scenario, post.run, 1, 1): joined.adverts}
+        self._collection: Collection | None = None
+        self._missing: dict[str, str] = {}
+        self._holding: set[str] = set()
+
+    def train_round(self, cohort: list[str], request: wire.TrainRequest) -> RoundResult:
+        """Bring a round to its sum, or to a closed failure with a reason."""
+        dropouts: dict[str, str] = {}
+        charged: dict[str, DpSgdEvent] = {}
+        number = request.round_number
+        try:
+            collection = self._window(number, cohort)
+            dropouts.update(self._missing)
+            tally = collection.round(number)
+            self._train(tally, request, charged, dropouts)
+            survivors = [self._names[one] for one in tally.close_masked()]
+            self._commit(tally)
+            self._reveal(tally)
+            total_P = tally.total()
+        except ProtocolError as error:
+            log_dropouts(number, dropouts)
+            gone = f"; dropped out: {reasons(dropouts)}" if dropouts else ""
+            return RoundResult(None, charged, dropouts, f"round {number} failed closed: {error}{gone}")
+        dropouts.update(dict.fromkeys((silo for silo in charged if silo not in survivors), AggregationRefused.code))
+        self._log_blame(number, tally.blamed)
+        log_dropouts(number, dropouts)
+        update_P = mean_of_sum(total_P, survivors, self._policy.quantizer, self._scenario.federation)
+        return RoundResult(update_P, charged, dropouts, threshold=collection.topology.threshold)
+
+    def _window(self, number: int, cohort: list[str]) -> Collection:
+        """Return the live window, or deal for one that begins with this round."""
+        live = self._collection
+        if live is not None and number in live.setting.window.rounds:
+            return live
+        self._collection = None
+        for attempt in range(1, _MOST_ATTEMPTS + 1):
+            try:
+                self._collection = self._deal(window_from(self._scenario, self._post.run, number, attempt), cohort)
+            except ProtocolError as error:
+                logger.warning("round %d, attempt %d: shares were not dealt: %s", number, attempt, error)
+            else:
+                return self._collection
+        raise DropoutError(f"shares were not dealt in {_MOST_ATTEMPTS} attempts; server.log says why")
+
+    def _deal(self, window: Window, cohort: list[str]) -> Collection:
+        """Collect adverts and shares for a window."""
+        collection = Collection(Setting(self._roster, self._policy, window))
+        self._missing, self._holding = {}, set()
+        adverts = self._adverts.pop(window, {})
+        late = dict.fromkeys((silo for silo in cohort if silo not in adverts), wire.advert_request(window))
+        for silo, reply in self._ask(wire.ADVERT, window.first, late):
+            with excused(self._missing, silo):
+                adverts[silo] = only(wire.read_protocol_reply(answered(reply)))
+        for silo in sorted(adverts.keys() & set(cohort)):
+            with excused(self._missing, silo):
+                collection.add_advert(self._own(silo, adverts[silo]))
+        told = wire.share_request(collection.close_adverts())
+        everyone = dict.fromkeys((self._names[number] for number in collection.cohort), told)
+        for silo, reply in self._ask(wire.SHARE, window.first, everyone):
+            with excused(self._missing, silo):
+                messages = wire.read_protocol_reply(answered(reply))
+                collection.add_shares([self._own(silo, data) for data in messages])
+        self._missing.update({self._names[number]: AggregationRefused.code for number in collection.blamed})
+        self._log_blame(window.first, collection.blamed)
+        collection.check_enough_dealt()
+        logger.info(
+            "rounds %d to %d: %d silos dealt, %d neighbours each, threshold %d, quorum %d of %d",
+            window.first,
+            window.rounds[-1],
+            len(collection.dealt),
+            collection.topology.degree,
+            collection.topology.threshold,
+            self._policy.quorum(self._roster),
+            len(self._roster),
+        )
+        return collection
+
+    def _train(
+        self, tally: Tally, request: wire.TrainRequest, charged: dict[str, DpSgdEvent], dropouts: dict[str, str]
+    ) -> None:
+        """Send the model, with the window's shares to whoever may not have them yet; take masked updates in."""
+        collection = tally.collection
+        contents = {}
+        for number in sorted(collection.dealt):
+            silo = self._names[number]
+            shares = () if silo in self._holding else tuple(collection.shares_for(number))
+            contents[silo] = wire.train_request(replace(request, shares=shares))
+        for silo, reply in self._ask(wire.TRAIN, request.round_number, contents):
+            with excused(dropouts, silo):
+                answer = wire.read_masked_reply(answered(reply), self._policy.ring_bits)
+                check_answer(answer, answer.words_P.shape, request, self._members[silo])
+                charged[silo] = answer.charged
+                self._holding.add(silo)
+                tally.add_masked(self._own(silo, answer.mask), answer.words_P)
+
+    def _commit(self, tally: Tally) -> None:
+        """Ask everybody in the roster to sign the list of survivors, until a quorum has."""
+        if self._policy.consistency == "quorum":
+            return
+        failed: dict[str, str] = {}
+        told = wire.survivors_request(_on_survivors(tally))
+        for silo, reply in self._ask(wire.COMMIT, tally.number, dict.fromkeys(self._members, told)):
+            with excused(failed, silo):
+                tally.add_commit(self._own(silo, only(wire.read_protocol_reply(answered(reply)))))
+            if tally.has_quorum:
+                break
+        _log_failed(tally.number, "commit", failed)
+
+    def _reveal(self, tally: Tally) -> None:
+        """Ask for shares until every secret that is needed can be brought back; and for the next window's adverts."""
+        failed: dict[str, str] = {}
+        window, following = self._next_window(tally)
+        asked = replace(_on_survivors(tally), commits=tuple(tally.commits()))
+        told, told_too = wire.survivors_request(asked), wire.survivors_request(replace(asked, window=window))
+        dealers = [self._names[number] for number in sorted(tally.collection.dealt)]
+        contents = {silo: told_too if silo in following else told for silo in dealers}
+        adverts: dict[str, bytes] = {}
+        for silo, reply in self._ask(wire.REVEAL, tally.number, contents):
+            with excused(failed, silo):
+                answer = wire.read_reveal_reply(answered(reply))
+                if answer.advert:
+                    adverts[silo] = answer.advert
+                tally.add_reveal(self._own(silo, answer.reveal))
+            if tally.is_recoverable and not following:
+                break
+        if window is not None:
+            self._adverts[window] = adverts
+        _log_failed(tally.number, "reveal", failed)
+
+    def _next_window(self, tally: Tally) -> tuple[Window | None, list[str]]:
+        """Return the window after this round, if this round is the last of its own, and who is to be in it."""
+        number = tally.number
+        if number != tally.collection.setting.window.rounds[-1] or number >= self._scenario.rounds:
+            return None, []
+        return window_from(self._scenario, self._post.run, number + 1, attempt=1), self._cohort_of(number + 1)
+
+    def _ask(self, kind: str, number: int, contents: Mapping[str, RecordDict]) -> Iterator[tuple[str, Message | None]]:
+        nodes = {silo: (self._members[silo].node_id, content) for silo, content in contents.items()}
+        return self._post.ask(kind, number, nodes)
+
+    def _own(self, silo: str, data: bytes) -> bytes:
+        """Return a message that says it is of the silo that brought it."""
+        if sender_of(data) != self._numbers[silo]:
+            raise ProtocolError("a silo brought a message of another's")
+        return data
+
+    def _log_blame(self, number: int, blamed: Mapping[int, str]) -> None:
+        for silo, reason in sorted(blamed.items()):
+            logger.warning("round %d: silo %s is to blame: %s", number, self._names[silo], reason)
+
+
+def simulated_round(
+    post: Post, scenario: Scenario, joined: Joined, cohort: list[str], request: wire.TrainRequest
+) -> RoundResult:
+    """Sum the same words as secure aggregation would, unmasked: the same numerics, and no secrecy."""
+    policy, number = scenario_policy(scenario), request.round_number
+    content = wire.train_request(request)
+    words: dict[str, Words] = {}
+    charged: dict[str, DpSgdEvent] = {}
+    dropouts: dict[str, str] = {}
+    nodes = {silo: (joined.members[silo].node_id, content) for silo in cohort}
+    for silo, reply in post.ask(wire.TRAIN, number, nodes):
+        with excused(dropouts, silo):
+            answer = wire.read_masked_reply(answered(reply), policy.ring_bits)
+            check_answer(answer, answer.words_P.shape, request, joined.members[silo])
+            words[silo], charged[silo] = answer.words_P, answer.charged
+    log_dropouts(number, dropouts)
+    if len(words) < policy.n_min:
+        failure = too_few(f"to finish round {number}", len(words), policy.n_min, dropouts)
+        return RoundResult(None, charged, dropouts, failure)
+    total_P = sum_words(list(words.values()))
+    return RoundResult(mean_of_sum(total_P, list(words), policy.quantizer, scenario.federation), charged, dropouts)
+
+
+def mean_of_sum(
+    total_P: Words, survivors: Iterable[str], quantizer: Quantizer, federation: FederationConfig
+) -> NDArray[np.float32]:
+    """Return the weighted mean behind a sum of quantised, weighed updates, shape `(P,)`."""
+    weight = sum(federation.relative_weight(silo) for silo in survivors)
+    return (quantizer.decode(total_P) / weight).astype(np.float32)
+
+
+def window_from(scenario: Scenario, run: int, first: int, attempt: int) -> Window:
+    """Return the window that begins with a round; windows end where multiples of their length do, or with the run."""
+    last = min(cohort_round(scenario, first) + scenario.encryption.window - 1, scenario.rounds)
+    return Window(run, first, attempt, last - first + 1)
+
+
+def cohort_round(scenario: Scenario, number: int) -> int:
+    """Return the round whose cohort a round has: within a window, it stays."""
+    if scenario.encryption.secure_aggregation == "off":
+        return number
+    return number - (number - 1) % scenario.encryption.window
+
+
+def _on_survivors(tally: Tally) -> wire.SurvivorsRequest:
+    attempt = tally.collection.setting.window.attempt
+    return wire.SurvivorsRequest(tally.number, attempt, tally.context, tally.survivors)
+
+
+def _log_failed(number: int, stage: str, failed: Mapping[str, str]) -> None:
+    for silo, code in failed.items():
+        logger.warning("round %d: silo %s did not %s: %s", number, silo, stage, code)
