@@ -87,6 +87,7 @@ def _commit(message: Message, context: Context, silo: Silo) -> RecordDict:  # no
     """Sign one list of survivors."""
     asked = wire.read_survivors_request(message)
     with silo.protocol() as protocol:
+        silo.take_in(protocol, asked.shares)
         signed = protocol.commit(asked.round_number, asked.attempt, asked.context, asked.survivors)
     return wire.protocol_reply([signed])
 
@@ -95,6 +96,7 @@ def _reveal(message: Message, context: Context, silo: Silo) -> RecordDict:  # no
     """Give one share a peer, and advertise for the next window if asked to."""
     asked = wire.read_survivors_request(message)
     with silo.protocol() as protocol:
+        silo.take_in(protocol, asked.shares)
         shares = protocol.reveal(asked.round_number, asked.attempt, asked.context, asked.survivors, asked.commits)
     return wire.reveal_reply(wire.RevealReply(shares, b"" if asked.window is None else _keys(silo, asked.window)))
 

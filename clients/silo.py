@@ -10,7 +10,7 @@ leave in the clear or masked, and under which policy, is read from there alone.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -87,6 +87,12 @@ class Silo:
             raise PolicyRefused("silo.toml has secure aggregation off, so no stage of it is taken part in")
         with protocol(self.kit, self._folder, int(self.run) % 2**64) as silo:
             yield silo
+
+    def take_in(self, protocol: Protocol, shares: Sequence[bytes]) -> None:
+        """Open what neighbours dealt, unless it was opened before; what is wrong with it goes into this silo's log."""
+        if shares and not protocol.has_received:
+            for place, found in protocol.receive(shares).items():
+                self.note("shares", f"the one at place {place} counts as not dealt: {found}")
 
     @property
     def _folder(self) -> Path:

@@ -186,8 +186,8 @@ def _seen_by_server(encryption: dict[str, Any]) -> str:
         case "on":
             colluding = encryption["colluding_tolerated"]
             return (
-                f"The server saw sums of at least {encryption['least_silos_in_a_sum']} silos' updates and no single one,"
-                f" as long as no more than {colluding} of the silos work with it (threshold {encryption['threshold']},"
+                f"The server saw sums of at least {encryption['least_silos_in_a_sum']} silos' updates and no single"
+                f" one, as long as no more than {colluding} of the silos work with it (threshold {encryption['threshold']},"
                 f" {encryption['suite']} keys, {encryption['bits']}-bit words)."
             )
         case "simulated":

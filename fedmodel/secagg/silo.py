@@ -133,10 +133,19 @@ class Silo:
     def advert(self, window: Window) -> bytes:
         """Make fresh secrets for a window, in place of all others, and return the ADVERT.
 
+        Asked again for the same window before shares were dealt, it returns the same ADVERT: its answer may be lost.
+
         Raises:
             AggregationRefused: When the window is not higher than the highest round and attempt acted in.
         """
         setting = self._setting(window.first, window.attempt, window.count)
+        live = self._state.window
+        if (
+            live is not None
+            and not live.cohort
+            and window == self._setting(live.first, live.attempt, live.count).window
+        ):
+            return bytes.fromhex(live.advert)
         if window.run != self._run or (window.first, window.attempt) <= (self._state.round, self._state.attempt):
             raise AggregationRefused(
                 Rule.REPLAYED, f"a window from round {window.first}, attempt {window.attempt}, is not a new one"
