@@ -71,12 +71,12 @@ def scenario_policy(scenario: Scenario) -> Policy:
         ConfigError: When it could protect nobody, or no cohort of the scenario can be hidden under it.
     """
     federation = scenario.federation
-    policy = policy_of(scenario.encryption, federation.min_silos, len(federation.silos))
-    if federation.cohort_size < max(3, policy.n_min):
+    if federation.cohort_size < 3:
         raise ConfigError(
-            f"federation.cohort = {federation.cohort_size} is too few to hide an update among: this policy asks for"
-            f" {max(3, policy.n_min)}; name more silos, or turn encryption.secure_aggregation off"
+            f"a cohort of {federation.cohort_size} is too few to hide an update among: of two, each learns the other's;"
+            " name more silos, or turn encryption.secure_aggregation off"
         )
+    policy = policy_of(scenario.encryption, federation.min_silos, len(federation.silos))
     try:
         policy.topology(federation.cohort_size)
     except AggregationRefused as error:

@@ -98,7 +98,8 @@ class SecureRounds:
             log_dropouts(number, dropouts)
             gone = f"; dropped out: {reasons(dropouts)}" if dropouts else ""
             return RoundResult(None, charged, dropouts, f"round {number} failed closed: {error}{gone}")
-        dropouts.update(dict.fromkeys((silo for silo in charged if silo not in survivors), AggregationRefused.code))
+        for silo in charged.keys() - set(survivors):
+            dropouts.setdefault(silo, AggregationRefused.code)
         self._log_blame(number, tally.blamed)
         log_dropouts(number, dropouts)
         update_P = mean_of_sum(total_P, survivors, self._policy.quantizer, self._scenario.federation)

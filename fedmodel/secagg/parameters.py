@@ -178,8 +178,8 @@ class Policy:
             raise ConfigError("colluding and dropping silos are counted from 0")
         if self.n_min < self.colluding + 2:
             raise ConfigError(
-                f"n_min = {self.n_min} with {self.colluding} colluding silos: a sum of fewer than two honest silos"
-                f" hides nothing; set n_min to at least {self.colluding + 2}"
+                f"min_silos = {self.n_min} with {self.colluding} colluding silos: a sum of fewer than two honest silos"
+                f" hides nothing; set it to at least {self.colluding + 2}"
             )
         if not 3 <= self.largest_roster <= _MOST_MEMBERS:
             raise ConfigError(f"a largest roster of {self.largest_roster} silos is not from 3 to {_MOST_MEMBERS}")

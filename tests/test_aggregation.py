@@ -1,0 +1,342 @@
+"""Secure aggregation over the real apps: the right sums, nothing in the clear, silos that vanish, closed failures."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Message
+
+from clients import hiding
+from clients.silo import Silo as SiloOfApp
+from fedmodel import wire
+from fedmodel.config import Scenario, read_scenario
+from fedmodel.errors import ConfigError, DropoutError
+from fedmodel.ledger import read_ledger
+from fedmodel.provision import scenario_policy
+from scenarios.runner import check_scenario
+from server.aggregation import SecureRounds, mean_of_sum
+from server.rounds import RoundResult
+from server.server_app import run_federation
+from tests.fakes import Fault, FaultyGrid
+
+CPU = torch.device("cpu")
+ON = [
+    "encryption.secure_aggregation=on",
+    "encryption.bound=50.0",
+    "encryption.colluding=0",
+    'federation.silos=["north","south","west","east"]',
+    "federation.min_silos=2",
+    "data.partition.min_records=10",
+    "rounds=5",
+    "encryption.window=3",
+]
+SEEDED = "privacy.noise=seeded-unsafe"
+NODE = {"north": 2, "south": 3, "west": 4, "east": 5}
+
+
+def lines(run_dir: Path) -> list[dict[str, object]]:
+    return [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def lost(kind: str, *silos: str, rounds: tuple[str, ...] = ()) -> Fault:
+    """Answers of these silos to this stage, in these rounds or in all, come back as errors at once."""
+
+    def fault(node: int, reply: Message) -> Message:
+        metadata = reply.metadata
+        here = metadata.message_type == kind and (not rounds or metadata.group_id in rounds)
+        if here and node in {NODE[silo] for silo in silos}:
+            reply.__dict__.update(_content=None, _error=wire.refusal("internal"))
+        return reply
+
+    return fault
+
+
+class Spy:
+    """Keeps every update's words before they are masked, and every sum that the server opened."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.words: dict[int, dict[str, np.ndarray]] = defaultdict(dict)
+        self.results: dict[int, tuple[list[str], RoundResult]] = {}
+        quantised, train = hiding._quantised, SecureRounds.train_round
+
+        def spied(silo: SiloOfApp, charged: object, number: int, update_P: np.ndarray) -> np.ndarray:
+            words_P = quantised(silo, charged, number, update_P)  # type: ignore[arg-type]
+            self.words[number][silo.name] = words_P.copy()
+            return words_P
+
+        def trained(rounds: SecureRounds, cohort: list[str], request: wire.TrainRequest) -> RoundResult:
+            result = train(rounds, cohort, request)
+            self.results[request.round_number] = cohort, result
+            return result
+
+        monkeypatch.setattr(hiding, "_quantised", spied)
+        monkeypatch.setattr(SecureRounds, "train_round", trained)
+
+    def check(self, scenario: Scenario) -> int:
+        """Hold every sum that was opened against the words that went into it; return how many there were."""
+        whole = 0
+        for number, (cohort, result) in self.results.items():
+            if result.update_P is None:
+                continue
+            survivors = [silo for silo in cohort if silo not in result.dropouts]
+            total_P = np.sum([self.words[number][silo] for silo in survivors], axis=0, dtype=np.uint64)
+            dtype = self.words[number][survivors[0]].dtype
+            policy = scenario_policy(scenario)
+            assert len(survivors) >= policy.n_min
+            expected = mean_of_sum(total_P.astype(dtype), survivors, policy.quantizer, scenario.federation)
+            assert np.array_equal(result.update_P, expected)
+            whole += 1
+        return whole
+
+
+VARIANTS = [
+    [],
+    ["encryption.post_quantum=true"],
+    ["encryption.ring_bits=16"],
+    ["encryption.consistency=quorum"],
+    ["encryption.window=1"],
+    ["federation.cohort=3"],
+    ["federation.weights={north=3.0,west=0.5}"],
+]
+
+
+@pytest.mark.parametrize("settings", VARIANTS, ids=lambda settings: "".join(settings) or "plain")
+def test_every_opened_sum_is_that_of_the_silos_in_it(
+    settings: list[str], tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = read_scenario(str(tiny_file), [*ON, *settings])
+    spy = Spy(monkeypatch)
+    grid = FaultyGrid(scenario, tmp_path)
+    run_federation(grid, scenario, tmp_path, CPU)
+    assert spy.check(scenario) == 5
+    # What crossed is never what was summed: the masks differ in all but a word in 2^16 or 2^32.
+    for reply in grid.seen:
+        if reply.metadata.message_type == wire.TRAIN:
+            answer = wire.read_masked_reply(reply, scenario.encryption.ring_bits)
+            told = spy.words[answer.round_number].values()
+            assert all(np.count_nonzero(answer.words_P == words_P) <= 1 for words_P in told)
+
+
+@pytest.mark.parametrize("settings", VARIANTS, ids=lambda settings: "".join(settings) or "plain")
+def test_simulated_is_the_real_protocols_result_bit_for_bit(
+    settings: list[str], tiny_file: Path, tmp_path: Path
+) -> None:
+    models = []
+    for mode in ("on", "simulated"):
+        changes = [*ON, SEEDED, *settings, f"encryption.secure_aggregation={mode}"]
+        scenario = read_scenario(str(tiny_file), changes)
+        folder = tmp_path / mode
+        folder.mkdir()
+        run_federation(FaultyGrid(scenario, folder, lost(wire.TRAIN, "west", rounds=("2", "4"))), scenario, folder, CPU)
+        models.append((folder / "model.safetensors").read_bytes())
+    assert models[0] == models[1]
+
+
+def test_the_rehearsal_of_loss_ends_with_right_sums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every stage of it loses somebody, and some round fails closed; every sum that is opened is right."""
+    scenario = read_scenario("dropout")
+    assert scenario.faults is not None
+    assert all(rate > 0 for rate in scenario.faults.model_dump().values())
+    spy = Spy(monkeypatch)
+    run_federation(FaultyGrid(scenario, tmp_path), scenario, tmp_path, CPU)
+    whole = spy.check(scenario)
+    failed = [line for line in lines(tmp_path) if "failed" in line]
+    assert whole == scenario.rounds - len(failed)
+    assert 0 < len(failed) <= scenario.federation.tolerated_failures
+    assert sum(bool(line["dropouts"]) for line in lines(tmp_path)) > 10
+
+
+@pytest.mark.parametrize(
+    ("fault", "dropouts"),
+    [
+        (lost(wire.SHARE, "west"), {"west": "internal"}),
+        (lost(wire.TRAIN, "west"), {"west": "internal"}),
+        (lost(wire.COMMIT, "west"), {}),
+        (lost(wire.REVEAL, "west"), {}),
+    ],
+)
+def test_one_silo_lost_at_any_stage_costs_its_own_update_at_most(
+    fault: Fault, dropouts: dict[str, str], tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = read_scenario(str(tiny_file), ON)
+    spy = Spy(monkeypatch)
+    run_federation(FaultyGrid(scenario, tmp_path, fault), scenario, tmp_path, CPU)
+    assert spy.check(scenario) == 5
+    assert [line["dropouts"] for line in lines(tmp_path)] == [dropouts] * 5
+
+
+@pytest.mark.parametrize("stage", [wire.TRAIN, wire.COMMIT, wire.REVEAL])
+def test_a_round_below_threshold_fails_closed_and_the_next_goes_on(stage: str, tiny_file: Path, tmp_path: Path) -> None:
+    scenario = read_scenario(str(tiny_file), [*ON, "federation.tolerated_failures=1"])
+    fault = lost(stage, "north", "south", "west", rounds=("2",))
+    run_federation(FaultyGrid(scenario, tmp_path, fault), scenario, tmp_path, CPU)
+    told = lines(tmp_path)
+    assert [line.get("failed", False) for line in told] == [False, True, False, False, False]
+    # What was trained stays charged, also for the round that came to nothing.
+    for silo in NODE:
+        assert len(read_ledger(tmp_path / "ledgers" / f"{silo}.sqlite")[1]) == 5
+
+
+def test_a_failed_round_leaves_the_model_as_it_was(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = read_scenario(str(tiny_file), [*ON, "federation.tolerated_failures=1", "rounds=3"])
+    sent: dict[int, np.ndarray] = {}
+    train = SecureRounds.train_round
+
+    def spied(rounds: SecureRounds, cohort: list[str], request: wire.TrainRequest) -> RoundResult:
+        sent[request.round_number] = request.model_P.copy()
+        return train(rounds, cohort, request)
+
+    monkeypatch.setattr(SecureRounds, "train_round", spied)
+    fault = lost(wire.REVEAL, "north", "south", "west", rounds=("2",))
+    run_federation(FaultyGrid(scenario, tmp_path, fault), scenario, tmp_path, CPU)
+    assert np.array_equal(sent[2], sent[3])
+    assert not np.array_equal(sent[1], sent[2])
+
+
+def test_more_failures_than_tolerated_end_the_run_with_the_reason(tiny_file: Path, tmp_path: Path) -> None:
+    scenario = read_scenario(str(tiny_file), ON)
+    fault = lost(wire.COMMIT, "north", "south", "west")
+    with pytest.raises(DropoutError, match=r"round 1 failed closed: 1 of 4 silos signed the list, where 3 are needed"):
+        run_federation(FaultyGrid(scenario, tmp_path, fault), scenario, tmp_path, CPU)
+    assert not (tmp_path / "model.safetensors").exists()
+
+
+def test_a_failed_dealing_is_begun_again_with_fresh_adverts(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = read_scenario(str(tiny_file), ON)
+    spy = Spy(monkeypatch)
+    asked: list[int] = []
+
+    def once(node: int, reply: Message) -> Message:
+        if reply.metadata.message_type == wire.SHARE and node != NODE["east"] and len(asked) < 3:
+            asked.append(node)
+            reply.__dict__.update(_content=None, _error=wire.refusal("internal"))
+        return reply
+
+    grid = FaultyGrid(scenario, tmp_path, once)
+    run_federation(grid, scenario, tmp_path, CPU)
+    assert spy.check(scenario) == 5
+    assert all(line["dropouts"] == {} for line in lines(tmp_path))
+    adverts = [data for reply in grid.seen if reply.metadata.message_type == wire.ADVERT and reply.has_content()
+               for data in wire.read_protocol_reply(reply)]  # fmt: skip
+    assert [int.from_bytes(data[20:22], "big") for data in adverts[:4]] == [2] * 4
+
+
+def test_a_steady_round_is_three_exchanges(tiny_file: Path, tmp_path: Path) -> None:
+    scenario = read_scenario(str(tiny_file), [*ON, "rounds=6"])
+    grid = FaultyGrid(scenario, tmp_path)
+    run_federation(grid, scenario, tmp_path, CPU)
+    kinds = [reply.metadata.message_type for reply in grid.seen]
+    # Adverts ride on joining and on the last reveal of a window; a window of three rounds costs one dealing.
+    assert kinds.count(wire.ADVERT) == 0
+    assert kinds.count(wire.JOIN) == 4
+    assert kinds.count(wire.SHARE) == 2 * 4
+    assert kinds.count(wire.TRAIN) == 6 * 4
+    assert 6 * 3 <= kinds.count(wire.COMMIT) <= 6 * 4
+    assert 6 * 3 <= kinds.count(wire.REVEAL) <= 6 * 4
+
+
+def test_a_silo_that_insists_on_masks_sends_none_of_its_update_in_the_clear(tiny_file: Path, tmp_path: Path) -> None:
+    """The scenario is the server's word, and it asks for plain updates; `silo.toml` is the silo's."""
+    law = read_scenario(str(tiny_file), ON)
+    grid = FaultyGrid(law, tmp_path)
+    loose = law.model_copy(update={"encryption": law.encryption.model_copy(update={"secure_aggregation": "off"})})
+    with pytest.raises(DropoutError, match="aggregation-refused"):
+        run_federation(grid, loose, tmp_path, CPU)
+    trained = [reply for reply in grid.seen if reply.metadata.message_type == wire.TRAIN]
+    assert [wire.refusal_code(reply.error) for reply in trained] == ["aggregation-refused"] * 4
+    # It was refused before anything was spent on it.
+    assert all(read_ledger(tmp_path / "ledgers" / f"{silo}.sqlite")[1] == [] for silo in NODE)
+
+
+def test_a_silo_asked_to_train_a_round_twice_sends_one_update(tiny_file: Path, tmp_path: Path) -> None:
+    """Two masked updates of one round would differ by the difference of what is under the masks."""
+    scenario = read_scenario(str(tiny_file), ON)
+    codes: list[str] = []
+
+    class Twice(FaultyGrid):
+        def push_messages(self, messages):  # type: ignore[no-untyped-def]
+            messages = list(messages)
+            ids = list(super().push_messages(messages))
+            for message in messages:
+                if message.metadata.message_type == wire.TRAIN:
+                    (reply,) = self.pull_messages(super().push_messages([message]))
+                    codes.append(wire.refusal_code(reply.error))
+            return ids
+
+    run_federation(Twice(scenario, tmp_path), scenario, tmp_path, CPU)
+    assert codes == ["aggregation-refused"] * 20
+    for silo in NODE:
+        assert len(read_ledger(tmp_path / "ledgers" / f"{silo}.sqlite")[1]) == 5
+
+
+def test_a_silo_that_brings_anothers_message_is_left_out(tiny_file: Path, tmp_path: Path) -> None:
+    scenario = read_scenario(str(tiny_file), ON)
+    masks: dict[str, bytes] = {}
+
+    def swap(node: int, reply: Message) -> Message:
+        if reply.metadata.message_type == wire.TRAIN:
+            answer = wire.read_masked_reply(reply, 32)
+            if node == NODE["north"]:
+                masks[reply.metadata.group_id] = answer.mask
+            if node == NODE["west"]:
+                changed = wire.MaskedReply(
+                    answer.round_number, answer.charged, answer.words_P, masks[reply.metadata.group_id]
+                )
+                reply.content = wire.masked_reply(changed)
+        return reply
+
+    run_federation(FaultyGrid(scenario, tmp_path, swap), scenario, tmp_path, CPU)
+    assert [line["dropouts"] for line in lines(tmp_path)] == [{"west": "protocol-violated"}] * 5
+
+
+def test_a_model_sent_to_one_silo_alone_opens_nothing_of_it(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pasquini et al. 2022: the server sends one silo another model to tell its update from the others'."""
+    scenario = read_scenario(str(tiny_file), [*ON, "rounds=1"])
+
+    class TwoModels(FaultyGrid):
+        def push_messages(self, messages):  # type: ignore[no-untyped-def]
+            for message in (messages := list(messages)):
+                if message.metadata.message_type == wire.TRAIN and message.metadata.dst_node_id == NODE["west"]:
+                    head = message.content.array_records["fedmodel.arrays"]["vector"]
+                    other = np.frombuffer(head.data, dtype="<f4") + np.float32(0.25)
+                    request = wire.TrainRequest(1, other.astype(np.float32))
+                    message.content["fedmodel.arrays"] = wire.train_request(request)["fedmodel.arrays"]
+            return super().push_messages(messages)
+
+    spy = Spy(monkeypatch)
+    run_federation(TwoModels(scenario, tmp_path), scenario, tmp_path, CPU)
+    assert lines(tmp_path)[0]["dropouts"] == {"west": "aggregation-refused"}
+    assert spy.check(scenario) == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "match"),
+    [
+        (["encryption.bound="], "needs bound"),
+        (["encryption.colluding=1"], "min_silos = 2 with 1 colluding"),
+        (['federation.silos=["north","south"]'], "too few to hide"),
+        (["federation.cohort=2"], "too few to hide"),
+        (["encryption.colluding=2", "federation.min_silos=4"], None),
+        (["encryption.colluding=3", "federation.min_silos=4"], "min_silos = 4 with 3 colluding"),
+        (["encryption.bound=1e-31"], "bound"),
+    ],
+)
+def test_a_scenario_that_could_hide_nothing_is_refused_before_it_runs(
+    settings: list[str], match: str | None, tiny_file: Path
+) -> None:
+    if match is None:
+        check_scenario(read_scenario(str(tiny_file), [*ON, *settings]))
+        return
+    with pytest.raises(ConfigError, match=match):
+        check_scenario(read_scenario(str(tiny_file), [*ON, *settings]))

@@ -1,0 +1,156 @@
+"""A silo's state of secure aggregation: on disk before a message leaves, sealed, one process at a time."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from clients.vault import protocol
+from fedmodel.config import Scenario, read_scenario
+from fedmodel.crypto import SigningKey
+from fedmodel.errors import AggregationRefused, CryptoError, Rule
+from fedmodel.provision import Kit, provision, read_kit
+from fedmodel.secagg import Silo, Window
+
+CONTEXT = bytes(range(32))
+
+
+@pytest.fixture
+def folder(tiny: Scenario, tiny_file: Path, tmp_path: Path) -> Path:
+    settings = ["encryption.secure_aggregation=on", "encryption.bound=1.0", "encryption.colluding=0"]
+    provision(read_scenario(str(tiny_file), settings), tmp_path)
+    return tmp_path / "silos" / "north"
+
+
+def test_what_a_stage_did_is_there_for_the_next_process(folder: Path) -> None:
+    kit = read_kit(folder)
+    with protocol(kit, folder, 7) as silo:
+        advert = silo.advert(Window(7, 1, 1, 2))
+    with protocol(read_kit(folder), folder, 7) as silo:
+        assert silo.advert(Window(7, 1, 1, 2)) == advert  # asked again, the same: nothing was dealt
+        with pytest.raises(AggregationRefused) as refused:
+            silo.mask(1, None, CONTEXT, CONTEXT)  # type: ignore[arg-type]
+    assert refused.value.rule is Rule.OUT_OF_ORDER
+
+
+def test_what_fails_after_a_stage_leaves_the_file_as_it_was(folder: Path) -> None:
+    kit = read_kit(folder)
+    with protocol(kit, folder, 7) as silo:
+        silo.commit(1, 1, CONTEXT, [2, 3])
+    path = folder / "aggregation-7.state"
+    kept = path.read_bytes()
+
+    def signs_and_fails() -> None:
+        with protocol(kit, folder, 7) as silo:
+            silo.commit(2, 1, CONTEXT, [2, 3])
+            raise RuntimeError("the message never left")
+
+    with pytest.raises(RuntimeError):
+        signs_and_fails()
+    assert path.read_bytes() == kept
+    with protocol(kit, folder, 7) as silo:
+        silo.commit(2, 1, CONTEXT, [2, 3])
+
+
+def test_a_second_signature_is_refused_by_a_process_that_starts_anew(folder: Path) -> None:
+    with protocol(read_kit(folder), folder, 7) as silo:
+        silo.commit(1, 1, CONTEXT, [2, 3])
+    with protocol(read_kit(folder), folder, 7) as silo, pytest.raises(AggregationRefused) as refused:
+        silo.commit(1, 1, CONTEXT, [2, 3])
+    assert refused.value.rule is Rule.TWO_FACED
+
+
+def test_secrets_lie_sealed_on_disk(folder: Path) -> None:
+    with protocol(read_kit(folder), folder, 7) as silo:
+        silo.advert(Window(7, 1, 1, 2))
+        state = json.loads(silo.state())
+    secrets = [state["window"]["transport"], *(held[name] for held in state["window"]["rounds"].values()
+                                               for name in ("root", "b"))]  # fmt: skip
+    assert len(secrets) == len(set(secrets)) == 5
+    for path in folder.iterdir():
+        written = path.read_bytes()
+        for secret in secrets:
+            assert secret.encode() not in written
+            assert bytes.fromhex(secret) not in written
+    assert (folder / "aggregation-7.state").stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("change", ["flip", "cut", "another run", "another silo"])
+def test_a_state_that_is_not_this_silos_for_this_run_is_refused(change: str, folder: Path) -> None:
+    kit = read_kit(folder)
+    with protocol(kit, folder, 7) as silo:
+        silo.advert(Window(7, 1, 1, 2))
+    path = folder / "aggregation-7.state"
+    data, run = path.read_bytes(), 7
+    if change == "flip":
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    elif change == "cut":
+        path.write_bytes(data[:40])
+    elif change == "another run":
+        path.rename(folder / "aggregation-8.state")
+        run = 8
+    else:
+        kit = Kit(kit.law, SigningKey.generate(), kit.roster)
+    with pytest.raises(CryptoError), protocol(kit, folder, run):
+        pass
+
+
+_SIGNER = """
+import sys, time
+from pathlib import Path
+from clients.vault import protocol
+from fedmodel.provision import read_kit
+folder = Path(sys.argv[1])
+with protocol(read_kit(folder), folder, 7) as silo:
+    silo.commit(1, 1, bytes(range(32)), [2, 3])
+    print("signed", flush=True)
+    time.sleep(float(sys.argv[2]))
+print("kept", flush=True)
+"""
+
+
+def _sign(folder: Path, pause_s: float) -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", _SIGNER, str(folder), str(pause_s)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True)  # fmt: skip
+
+
+def test_two_processes_do_not_act_on_one_state_at_once(folder: Path) -> None:
+    first = _sign(folder, 1.0)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "signed\n"
+    second = _sign(folder, 0.0)
+    out, error = second.communicate(timeout=60)
+    assert first.communicate(timeout=60)[0] == "kept\n"
+    assert first.returncode == 0
+    assert out == ""
+    assert "was signed already" in error
+
+
+def test_a_process_killed_before_its_state_was_kept_has_said_nothing(folder: Path) -> None:
+    """The message is only returned when the block has ended, and then the state is on disk."""
+    process = _sign(folder, 60.0)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "signed\n"
+    os.kill(process.pid, signal.SIGKILL)
+    assert "kept" not in process.communicate(timeout=60)[0]
+    started = time.monotonic()
+    with protocol(read_kit(folder), folder, 7) as silo:  # and the lock went with it
+        silo.commit(1, 1, CONTEXT, [2, 3])
+    assert time.monotonic() - started < 30
+
+
+def test_the_state_is_on_disk_when_the_block_ends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    order: list[str] = []
+    fsync, replace = os.fsync, Path.replace
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (order.append("fsync"), fsync(descriptor))[1])
+    monkeypatch.setattr(Path, "replace", lambda one, other: (order.append("replace"), replace(one, other))[1])
+    with protocol(read_kit(folder), folder, 7) as silo:
+        assert isinstance(silo, Silo)
+    assert order == ["fsync", "replace", "fsync"]
