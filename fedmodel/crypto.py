@@ -12,7 +12,7 @@ without saying why, save for what the caller can mend.
 | `SigningKey`   | Ed25519 over label, length and message           | RFC 8032                     |
 | `AgreementKey` | X25519; points of small order are refused        | RFC 7748, section 6.1        |
 | `SealingKey`   | HPKE base mode: X25519, or X25519 with ML-KEM-768 | RFC 9180; FIPS 203; X-Wing  |
-| `keystream`    | AES-256 in counter mode from a zero counter      | SP 800-38A, section 6.5      |
+| `Keystream`    | AES-256 in counter mode from a zero counter      | SP 800-38A, section 6.5      |
 
 Does NOT erase secrets from memory: Python copies bytes as it likes. It does not authenticate the sender of a sealed
 message either; the protocol signs around it.
@@ -21,7 +21,6 @@ message either; the protocol signs around it.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterator
 from enum import Enum
 from typing import Final, Self
 
@@ -55,9 +54,10 @@ _SMALL_ORDER: Final = frozenset(
         "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
     )
 )
-# A block that stays in a core's second-level cache beside the vector it is added to.
-_BLOCK: Final = 128 * 1024
-_ZEROS: Final = bytes(_BLOCK)
+# What stays in a core's second-level cache beside the part of a vector that it is added to, and is long enough that
+# the cipher's call, not Python's, is what takes the time.
+BLOCK_SIZE: Final = 256 * 1024
+_ZEROS: Final = memoryview(bytes(BLOCK_SIZE))
 
 
 class Suite(Enum):
@@ -74,7 +74,11 @@ def random_bytes(size: int) -> bytes:
 
 def random_stream(size: int) -> bytes:
     """Return many bytes that nobody can predict: a keystream under a fresh key of the CSPRNG, which takes less time."""
-    return b"".join(bytes(block) for block in keystream(random_bytes(KEY_SIZE), size))
+    stream, buffer = Keystream(random_bytes(KEY_SIZE)), bytearray(size + 15)
+    for start in range(0, size, BLOCK_SIZE):
+        length = min(BLOCK_SIZE, size - start)
+        stream.fill(memoryview(buffer)[start:], length)
+    return bytes(memoryview(buffer)[:size])
 
 
 def digest(label: bytes, *parts: bytes) -> bytes:
@@ -241,18 +245,31 @@ def seal(suite: Suite, public: bytes, plaintext: bytes, context: bytes) -> bytes
         raise CryptoError("a sealing key is not a usable public key") from None
 
 
-def keystream(key: bytes, size: int) -> Iterator[memoryview]:
-    """Yield `size` pseudorandom bytes in blocks of at most 128 KiB; each view is overwritten by the next.
+class Keystream:
+    """The pseudorandom bytes that follow from a key, in order, as often as asked for.
 
     The counter starts at zero, which is safe because a key is used for one stream and never again.
+
+    Args:
+        key: 32 bytes, uniform and secret.
+        start: The byte to begin at, a multiple of 16: the streams of one key at different starts are parts of one.
     """
-    encryptor = Cipher(algorithms.AES256(_sized(key, KEY_SIZE, "a keystream key")), modes.CTR(bytes(16))).encryptor()
-    # `update_into` wants room for a block more than it writes.
-    buffer = bytearray(min(size, _BLOCK) + 15)
-    for start in range(0, size, _BLOCK):
-        length = min(_BLOCK, size - start)
-        encryptor.update_into(memoryview(_ZEROS)[:length], buffer)
-        yield memoryview(buffer)[:length]
+
+    def __init__(self, key: bytes, start: int = 0) -> None:
+        if start % 16:
+            raise CryptoError("a keystream begins at a multiple of 16 bytes")
+        counter = (start // 16).to_bytes(16, "big")
+        cipher = Cipher(algorithms.AES256(_sized(key, KEY_SIZE, "a keystream key")), modes.CTR(counter))
+        self._update_into = cipher.encryptor().update_into
+
+    def fill(self, buffer: bytearray | memoryview, size: int) -> None:
+        """Write the next bytes of the stream to the front of a buffer.
+
+        Args:
+            buffer: Of at least `size` + 15 bytes: the cipher wants room for a block more than it writes.
+            size: From 0 to `BLOCK_SIZE`. All but the last of a stream are multiples of 16.
+        """
+        self._update_into(_ZEROS[:size], buffer)
 
 
 def _hpke(suite: Suite) -> hpke.Suite:

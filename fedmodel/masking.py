@@ -6,48 +6,73 @@ vector back exactly: the ring is Z_2^16 or Z_2^32, and its sums are those of uns
 
 Does NOT check that a key is used once. The protocol derives every key from a context that never repeats.
 
+Many masks are laid over one part of the vector before the next, so that the part stays in a core's cache.
+
 Shapes: P coordinates.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmodel.crypto import keystream
+from fedmodel.crypto import BLOCK_SIZE, Keystream
 from fedmodel.errors import CryptoError
 
 RingBits = Literal[16, 32]
 Words = NDArray[np.unsignedinteger]
+Sign = Literal[1, -1]
 
 
 def add_mask(vector_P: Words, key: bytes) -> None:
     """Add the key's mask to a vector of little-endian ring elements, in place."""
-    for part, mask in _parts(vector_P, key):
-        np.add(part, mask, out=part)
+    apply_masks(vector_P, [(key, 1)])
 
 
 def subtract_mask(vector_P: Words, key: bytes) -> None:
     """Take the key's mask away again, in place."""
-    for part, mask in _parts(vector_P, key):
-        np.subtract(part, mask, out=part)
+    apply_masks(vector_P, [(key, -1)])
 
 
-def _parts(vector_P: Words, key: bytes) -> Iterator[tuple[Words, Words]]:
-    """Yield the vector piece by piece, each with its piece of the mask, both small enough for a core's cache.
+def apply_masks(vector_P: Words, masks: Sequence[tuple[bytes, Sign]], workers: int = 1) -> None:
+    """Add masks, or take them away where their sign is -1, in place.
+
+    Args:
+        vector_P: Flat, contiguous, little-endian words of 16 or 32 bits.
+        masks: Keys and signs.
+        workers: Threads, each with a range of the vector; cipher and numpy let go of the interpreter's lock.
 
     Raises:
-        CryptoError: When the vector is not a flat, contiguous one of 16- or 32-bit unsigned words.
+        CryptoError: When the vector is another kind.
     """
     flat = vector_P.ndim == 1 and vector_P.flags.c_contiguous
     if not flat or vector_P.dtype not in (np.dtype("<u2"), np.dtype("<u4")):
         raise CryptoError("a masked vector is a flat, contiguous array of little-endian 16- or 32-bit words")
+    # A range is whole blocks, but for the last: a thread with less than one gains nothing.
+    blocks = -(-vector_P.nbytes // BLOCK_SIZE)
+    size = -(-blocks // max(1, workers)) * BLOCK_SIZE
+    starts = range(0, vector_P.nbytes, size or 1)
+    if len(starts) <= 1:
+        _mask_range(vector_P, masks, 0)
+        return
     width = vector_P.dtype.itemsize
-    start = 0
-    for block in keystream(key, width * len(vector_P)):
-        mask: Words = np.frombuffer(block, dtype=vector_P.dtype)
-        yield vector_P[start : start + len(mask)], mask
-        start += len(mask)
+    with ThreadPoolExecutor(len(starts)) as pool:
+        parts = (vector_P[start // width : (start + size) // width] for start in starts)
+        list(pool.map(lambda part, start: _mask_range(part, masks, start), parts, starts))
+
+
+def _mask_range(part_P: Words, masks: Sequence[tuple[bytes, Sign]], start: int) -> None:
+    """Lay every mask over a range of a vector that begins at a byte of it."""
+    streams = [(Keystream(key, start), np.add if sign > 0 else np.subtract) for key, sign in masks]
+    buffer = bytearray(BLOCK_SIZE + 15)
+    width = part_P.dtype.itemsize
+    for begin in range(0, len(part_P), BLOCK_SIZE // width):
+        block = part_P[begin : begin + BLOCK_SIZE // width]
+        mask = np.frombuffer(buffer, dtype=part_P.dtype, count=len(block))
+        for stream, lay in streams:
+            stream.fill(buffer, block.nbytes)
+            lay(block, mask, out=block)

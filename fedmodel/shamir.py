@@ -19,6 +19,8 @@ import secrets
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Final
 
+import numpy as np
+
 from fedmodel.errors import CryptoError
 
 PRIME: Final = 2**256 - 189
@@ -63,9 +65,15 @@ def lagrange_at_zero(points: Sequence[int], prime: int = PRIME) -> dict[int, int
         CryptoError: When points repeat or are out of range.
     """
     _check_points(points, prime)
-    product = math.prod(points)
-    denominators = [point * math.prod(other - point for other in points if other != point) % prime for point in points]
-    numerator = product % prime
+    places = np.array(points, dtype=np.int64)
+    differences = places[None, :] - places[:, None]
+    np.fill_diagonal(differences, places)  # a point's own column stands for the point itself
+    # As many differences as fit are multiplied at once in machine words; the rest in plain integers.
+    together = 62 // max(1, int(np.abs(differences).max()).bit_length())
+    spare = np.ones((len(points), -len(points) % together), dtype=np.int64)
+    packed = np.concatenate([differences, spare], axis=1).reshape(len(points), -1, together).prod(axis=2)
+    denominators = [math.prod(row) % prime for row in packed.tolist()]
+    numerator = math.prod(points) % prime
     return {
         point: numerator * inverse % prime
         for point, inverse in zip(points, _invert_all(denominators, prime), strict=True)

@@ -32,6 +32,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Final
 
 import numpy as np
@@ -69,6 +70,7 @@ class Topology:
         return self.silos if self.complete else self.degree
 
 
+@cache
 def plan_topology(silos: int, colluding: int, dropping: int, secrecy_bits: int = 40) -> Topology:
     """Choose degree and threshold for a cohort.
 

@@ -32,7 +32,7 @@ from fedmodel.masking import Words
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import scenario_policy
 from fedmodel.quantize import Quantizer
-from fedmodel.secagg import Collection, Roster, Setting, Tally, Window, sender_of, sum_words
+from fedmodel.secagg import Collection, Roster, Setting, Tally, Window, sender_of
 from server.exchange import Post
 from server.rounds import (
     Joined,
@@ -264,7 +264,10 @@ def simulated_round(
     if len(words) < policy.n_min:
         failure = too_few(f"to finish round {number}", len(words), policy.n_min, dropouts)
         return RoundResult(None, charged, dropouts, failure)
-    total_P = sum_words(list(words.values()))
+    first, *others = words.values()
+    total_P = first.copy()
+    for words_P in others:
+        np.add(total_P, words_P, out=total_P)
     return RoundResult(mean_of_sum(total_P, list(words), policy.quantizer, scenario.federation), charged, dropouts)
 
 

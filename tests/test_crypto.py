@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 
 import pytest
+from blake3 import blake3
 from cryptography.hazmat.bindings._rust import openssl as rust
 from cryptography.hazmat.primitives.asymmetric import mlkem
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -260,17 +261,112 @@ def test_the_cipher_beneath_the_keystream_is_aes_256_in_counter_mode() -> None:
     assert count == 3
 
 
-@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 128 * 1024, 128 * 1024 + 1, 300_000])
+def stream(key: bytes, size: int, start: int = 0) -> bytes:
+    """The stream in pieces of a block and a rest, as a mask takes it."""
+    source, buffer, pieces = crypto.Keystream(key, start), bytearray(crypto.BLOCK_SIZE + 15), []
+    for begin in range(0, size, crypto.BLOCK_SIZE):
+        length = min(crypto.BLOCK_SIZE, size - begin)
+        source.fill(buffer, length)
+        pieces.append(bytes(buffer[:length]))
+    return b"".join(pieces)
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 16, 17, 256 * 1024, 256 * 1024 + 1, 700_000])
 def test_the_keystream_is_the_cipher_from_a_zero_counter(size: int) -> None:
     key = bytes(range(32))
     expected = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor().update(bytes(size))
-    assert b"".join(bytes(block) for block in crypto.keystream(key, size)) == expected
+    assert stream(key, size) == expected
 
 
 def test_the_keystreams_first_block_is_nists_aes_256() -> None:
     """SP 800-38A's F.1.5 key: the block cipher itself on a zero block, which is what counter zero encrypts."""
     key = bytes.fromhex("603deb1015ca71be2b73aef0857d77811f352c073b6108d72d9810a30914dff4")
     block = Cipher(algorithms.AES256(key), modes.ECB()).encryptor().update(bytes(16))  # noqa: S305 - one known block
-    assert bytes(next(crypto.keystream(key, 16))) == block
+    assert stream(key, 16) == block
     nist = Cipher(algorithms.AES256(key), modes.ECB()).encryptor()  # noqa: S305
     assert nist.update(bytes.fromhex("6bc1bee22e409f96e93d7e117393172a")).hex() == "f3eed1bdb5d2a03c064b5a7e3db181f8"
+
+
+@pytest.mark.parametrize("start", [16, 4096, 256 * 1024])
+def test_a_keystream_from_a_later_byte_is_the_rest_of_it(start: int) -> None:
+    key = bytes(range(32))
+    assert stream(key, 300_000, start) == stream(key, start + 300_000)[start:]
+    with pytest.raises(CryptoError, match="multiple of 16"):
+        crypto.Keystream(key, start + 1)
+
+
+def test_random_streams_are_never_the_same_and_have_their_length() -> None:
+    for size in (0, 1, 16, 300_001):
+        assert len(crypto.random_stream(size)) == size
+    assert crypto.random_stream(32) != crypto.random_stream(32)
+
+
+def test_long_vectors_are_hashed_by_blake3_under_their_label() -> None:
+    """The reference's own vectors: 251 repeating bytes, its derive_key mode, its context string."""
+    context, published = "BLAKE3 2019-12-27 16:29:52 test vectors context", {
+        0: "2cc39783c223154fea8dfb7c1b1660f2ac2dcbd1c1de8277b0b0dd39b7e50d7d",
+        1: "b3e2e340a117a499c6cf2398a19ee0d29cca2bb7404c73063382693bf66cb06c",
+    }  # fmt: skip
+    for size, expected in published.items():
+        data = bytes(place % 251 for place in range(size))
+        assert blake3(data, derive_key_context=context).hexdigest() == expected
+    label = b"fedmodel/v1/doctest"
+    assert crypto.digest_words(label, b"ab") == blake3(b"ab", derive_key_context=label.decode()).digest()
+    assert crypto.digest_words(label, b"ab") != crypto.digest_words(label + b"2", b"ab")
+
+
+# The eight points of edwards25519 whose order divides 8, found here by arithmetic and not by a list.
+_P = 2**255 - 19
+_D = -121665 * pow(121666, -1, _P) % _P
+
+
+def _add(one: tuple[int, int], other: tuple[int, int]) -> tuple[int, int]:
+    (x1, y1), (x2, y2) = one, other
+    cross = _D * x1 * x2 * y1 * y2 % _P
+    x = (x1 * y2 + x2 * y1) * pow(1 + cross, -1, _P) % _P
+    return x, (y1 * y2 + x1 * x2) * pow(1 - cross, -1, _P) % _P
+
+
+def _x_of(y: int) -> int | None:
+    square = (y * y - 1) * pow(_D * y * y + 1, -1, _P) % _P
+    root = pow(square, (_P + 3) // 8, _P)
+    if root * root % _P != square:
+        root = root * pow(2, (_P - 1) // 4, _P) % _P
+    return root if root * root % _P == square else None
+
+
+def _times(point: tuple[int, int], count: int) -> tuple[int, int]:
+    total = (0, 1)
+    for bit in bin(count)[2:]:
+        total = _add(total, total)
+        if bit == "1":
+            total = _add(total, point)
+    return total
+
+
+def test_every_verification_key_of_small_order_is_refused() -> None:
+    order = 2**252 + 27742317777372353535851937790883648493
+    small: set[int] = set()
+    for y in range(2, 60):
+        x = _x_of(y)
+        if x is not None:
+            point = _times((x, y), order)  # what is left has an order that divides 8
+            small |= {_times(point, times)[1] for times in range(8)}
+    assert len(small) == 5
+    for y in small:
+        for sign in (0, 0x80):
+            encoded = bytearray(y.to_bytes(32, "little"))
+            encoded[-1] |= sign
+            with pytest.raises(CryptoError, match="small order"):
+                crypto.check_verification_key(bytes(encoded))
+    for value in (_P, _P + 1, 2**255 - 1):
+        with pytest.raises(CryptoError, match="one encoding"):
+            crypto.check_verification_key(value.to_bytes(32, "little"))
+    crypto.check_verification_key(SigningKey.generate().public)
+
+
+@pytest.mark.parametrize("value", [_P, _P + 9, 2**255 - 1, 2**255 + 9])
+def test_an_agreement_key_in_another_encoding_is_refused(value: int) -> None:
+    with pytest.raises(CryptoError, match="one encoding"):
+        crypto.check_agreement_key(value.to_bytes(32, "little"))
+    crypto.check_agreement_key((9).to_bytes(32, "little"))

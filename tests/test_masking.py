@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedmodel.errors import CryptoError
-from fedmodel.masking import add_mask, subtract_mask
+from fedmodel.masking import add_mask, apply_masks, subtract_mask
 
 DTYPES = [np.dtype("<u2"), np.dtype("<u4")]
 
@@ -89,3 +89,19 @@ def test_other_vectors_are_refused_untouched(vector: np.ndarray) -> None:
 def test_a_key_of_another_length_is_refused() -> None:
     with pytest.raises(CryptoError, match="32 are needed"):
         add_mask(np.zeros(4, dtype="<u4"), bytes(31))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("workers", [1, 2, 3, 16])
+@pytest.mark.parametrize("size", [0, 1, 70_000, 400_001])
+def test_however_many_threads_share_the_work_the_sum_is_the_same(
+    dtype: np.dtype[np.uint32], workers: int, size: int
+) -> None:
+    keys = [bytes([number]) * 32 for number in range(3)]
+    expected = np.zeros(size, dtype=dtype)
+    add_mask(expected, keys[0])
+    subtract_mask(expected, keys[1])
+    add_mask(expected, keys[2])
+    together = np.zeros(size, dtype=dtype)
+    apply_masks(together, [(keys[0], 1), (keys[1], -1), (keys[2], 1)], workers)
+    assert np.array_equal(together, expected)

@@ -15,7 +15,7 @@ differ in one silo differ by its vector. Differential privacy at the silo answer
 
 from fedmodel.secagg.messages import join_messages, pack_numbers, read_numbers, sender_of, split_messages
 from fedmodel.secagg.parameters import Consistency, Member, Policy, Roster, Setting, Window
-from fedmodel.secagg.server import Collection, Tally, sum_words
+from fedmodel.secagg.server import Collection, Tally
 from fedmodel.secagg.silo import Silo
 
 __all__ = [
@@ -33,5 +33,4 @@ __all__ = [
     "read_numbers",
     "sender_of",
     "split_messages",
-    "sum_words",
 ]

@@ -8,6 +8,7 @@ ascend. What does not fit is refused as malformed, what is of another window as 
 
 from __future__ import annotations
 
+import itertools
 import struct
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from fedmodel.shamir import PRIME, SHARE_SIZE
 VERSION: Final = 1
 HEADER_SIZE: Final = 32
 _HEADER: Final = struct.Struct(">4sBBBBQIHHII")
+_SHARE_ROW: Final = struct.Struct(f">IB{SHARE_SIZE}s")
 _MAGIC: Final = b"FMSA"
 _HASH: Final = 32
 _MOST_BODY: Final = 16 * 2**20
@@ -264,7 +266,7 @@ class Reveal:
     def sign(self, place: Place, identity: SigningKey) -> bytes:
         """Return the message."""
         rows = b"".join(
-            struct.pack(">IB", dealer, secret.value) + share.to_bytes(SHARE_SIZE, "big")
+            _SHARE_ROW.pack(dealer, secret.value, share.to_bytes(SHARE_SIZE, "big"))
             for dealer, (secret, share) in sorted(self.shares.items())
         )
         body = self.context + self.survivors + struct.pack(">I", len(self.shares)) + rows
@@ -278,16 +280,13 @@ class Reveal:
         context, survivors, count = reader.take(_HASH), reader.take(_HASH), reader.number()
         if count > len(place.setting.roster):
             raise AggregationRefused(Rule.MALFORMED, "a REVEAL has more shares than the roster has silos")
-        shares: dict[int, tuple[Secret, int]] = {}
-        last = 0
-        for _ in range(count):
-            dealer, kind = reader.number(), reader.take(1)[0]
-            share = int.from_bytes(reader.take(SHARE_SIZE), "big")
-            if dealer <= last or kind not in (Secret.B.value, Secret.ROOT.value) or share >= PRIME:
-                raise AggregationRefused(Rule.MALFORMED, "a REVEAL's shares ascend, each of b or root, in the field")
-            shares[dealer] = Secret(kind), share
-            last = dealer
+        rows = list(_SHARE_ROW.iter_unpack(reader.take(_SHARE_ROW.size * count)))
         reader.end()
+        kinds = {secret.value: secret for secret in Secret}
+        shares = {dealer: (kinds[kind], int.from_bytes(share, "big")) for dealer, kind, share in rows if kind in kinds}
+        ascending = all(one[0] < other[0] for one, other in itertools.pairwise(rows))
+        if len(shares) != count or not ascending or any(share >= PRIME for _, share in shares.values()):
+            raise AggregationRefused(Rule.MALFORMED, "a REVEAL's shares ascend, each of b or root, in the field")
         return cls(sender, context, survivors, shares)
 
 

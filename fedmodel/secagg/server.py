@@ -23,16 +23,15 @@ from __future__ import annotations
 import itertools
 import os
 import random
-from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence, Set
 from typing import Final
 
 import numpy as np
 
 from fedmodel import shamir
 from fedmodel.errors import AggregationRefused, CryptoError, DropoutError, Rule
-from fedmodel.masking import Words, add_mask, subtract_mask
+from fedmodel.masking import Sign, Words, apply_masks
 from fedmodel.secagg.keys import MaskKey, commitment, pair_key, self_key
 from fedmodel.secagg.messages import (
     Advert,
@@ -52,8 +51,6 @@ from fedmodel.topology import Topology, neighbours
 
 # Sets of shares that are tried for one secret before it is given up: enough for four false shares of a hundred.
 _MOST_TRIES: Final = 2_000
-# Under this much work, threads cost more than they bring.
-_LEAST_BYTES: Final = 8 * 2**20
 
 
 class Collection:
@@ -136,9 +133,9 @@ class Collection:
         return sender
 
     @property
-    def dealt(self) -> frozenset[int]:
+    def dealt(self) -> Set[int]:
         """U2: who dealt."""
-        return frozenset(self._shares)
+        return self._shares.keys()
 
     def shares_for(self, number: int) -> list[bytes]:
         """Return the SHAREs to be given to a silo, in order of senders."""
@@ -178,11 +175,15 @@ class Tally:
         self._masked: dict[int, tuple[Mask, Words]] = {}
         self._with_whom: dict[int, frozenset[int]] = {}
         self._commits: dict[int, bytes] = {}
-        self._reveals: dict[int, Reveal] = {}
+        self._reveals: set[int] = set()
         self._coefficients: dict[tuple[int, ...], dict[int, int]] = {}
         self._liars: set[int] = set()
+        self._total_P: Words | None = None
+        self._shares: defaultdict[int, dict[int, int]] = defaultdict(dict)
         self.survivors: tuple[int, ...] = ()
+        self.told = b""
         self.context = b""
+        self._alive: frozenset[int] = frozenset()
         self.blamed: dict[int, str] = {}
 
     def add_masked(self, data: bytes, words_P: Words) -> int:
@@ -197,11 +198,14 @@ class Tally:
             raise AggregationRefused(Rule.REPEATED, f"silo {mask.sender} did not deal, sent twice, or came too late")
         if not set(mask.masked_with) <= collection.dealt & set(collection.peers[mask.sender]):
             raise AggregationRefused(Rule.SHARES, f"silo {mask.sender} masked with silos that did not deal to it")
-        lengths = {len(words) for _, words in self._masked.values()} | {len(words_P)}
-        if 8 * words_P.dtype.itemsize != self._setting.policy.ring_bits or len(lengths) != 1:
+        fits = self._total_P is None or len(words_P) == len(self._total_P)
+        if 8 * words_P.dtype.itemsize != self._setting.policy.ring_bits or not fits:
             raise AggregationRefused(Rule.VECTOR, f"silo {mask.sender}'s words are of another ring or length")
         if words_digest(words_P) != mask.words:
             raise AggregationRefused(Rule.VECTOR, f"silo {mask.sender}'s words are not those that it signed")
+        if self._total_P is None:
+            self._total_P = np.zeros_like(words_P)
+        np.add(self._total_P, words_P, out=self._total_P)  # while it is in the cache
         self._masked[mask.sender] = mask, words_P
         self._with_whom[mask.sender] = frozenset(mask.masked_with)
         return mask.sender
@@ -230,13 +234,12 @@ class Tally:
         needed = self._setting.policy.n_min
         if len(alive) < needed:
             raise DropoutError(f"{len(alive)} masked updates fit together, where policy asks for {needed}")
-        self.survivors = tuple(sorted(alive))
+        self.survivors, self._alive = tuple(sorted(alive)), frozenset(alive)
+        self.told = survivors_digest(self.survivors)
+        for _, words_P in (self._masked[number] for number in self._masked.keys() - alive):
+            if self._total_P is not None:
+                np.subtract(self._total_P, words_P, out=self._total_P)
         return self.survivors
-
-    @property
-    def told(self) -> bytes:
-        """The hash of the survivor list."""
-        return survivors_digest(self.survivors)
 
     def add_commit(self, data: bytes) -> int:
         """Take a COMMIT, and return its silo's number.
@@ -283,19 +286,22 @@ class Tally:
         if reveal.sender not in self.collection.cohort:
             raise AggregationRefused(Rule.SHARES, f"silo {reveal.sender} is not of the cohort")
         dealers = {*self.collection.peers[reveal.sender], reveal.sender}
-        alive = set(self.survivors)
+        gives_b = reveal.sender in self._alive
         for dealer, (secret, _) in reveal.shares.items():
-            if dealer not in dealers or secret is not (Secret.B if dealer in alive else Secret.ROOT):
+            asked = Secret.B if dealer in self._alive else Secret.ROOT
+            if dealer not in dealers or secret is not asked or (secret is Secret.B and not gives_b):
                 raise AggregationRefused(Rule.SHARES, f"silo {reveal.sender} gave a share that was not asked for")
-        self._reveals[reveal.sender] = reveal
+        self._reveals.add(reveal.sender)
+        for dealer, (_, share) in reveal.shares.items():
+            self._shares[dealer][reveal.sender] = share
         return reveal.sender
 
     @property
     def is_recoverable(self) -> bool:
         """Whether there are enough shares of every secret that the sum needs."""
-        given = Counter(dealer for reveal in self._reveals.values() for dealer in reveal.shares)
-        needed = [*self.survivors, *(vanished for vanished, _ in self._vanished())]
-        return all(given[dealer] >= self.collection.topology.threshold for dealer in needed)
+        threshold = self.collection.topology.threshold
+        needed = itertools.chain(self.survivors, (vanished for vanished, _ in self._vanished()))
+        return all(len(self._shares[dealer]) >= threshold for dealer in needed)
 
     def total(self) -> Words:
         """Return the sum of the survivors' vectors, shape `(P,)`, every mask taken away.
@@ -303,9 +309,15 @@ class Tally:
         Raises:
             DropoutError: When too few shares of a secret are there, or none of their sets gives what was committed to.
         """
-        words = [self._masked[number][1] for number in self.survivors]
-        lone = ((self_key(self._recover(number, Secret.B), self.context, number), -1) for number in self.survivors)
-        return _summed(words, itertools.chain(lone, self._left_over()))
+        if self._total_P is None:
+            raise AggregationRefused(Rule.OUT_OF_ORDER, "no masked update was taken in")
+        masks: list[tuple[bytes, Sign]] = [
+            (self_key(self._recover(number, Secret.B), self.context, number), -1) for number in self.survivors
+        ]
+        masks += self._left_over()
+        total_P = self._total_P.copy()
+        apply_masks(total_P, masks, os.cpu_count() or 1)
+        return total_P
 
     def _at_odds(self, number: int, alive: set[int]) -> list[int]:
         """Return the neighbours in a group of which only one of the two masked with the other."""
@@ -318,14 +330,13 @@ class Tally:
 
     def _vanished(self) -> Iterator[tuple[int, list[int]]]:
         """Yield every silo that dealt and is not in the sum, with the survivors that masked with it, if any did."""
-        alive = set(self.survivors)
-        for vanished in sorted(self.collection.dealt - alive):
+        for vanished in sorted(self.collection.dealt - self._alive):
             peers = self.collection.peers[vanished]
-            ends = [peer for peer in peers if peer in alive and vanished in self._with_whom[peer]]
+            ends = [peer for peer in peers if peer in self._alive and vanished in self._with_whom[peer]]
             if ends:
                 yield vanished, ends
 
-    def _left_over(self) -> Iterator[tuple[bytes, int]]:
+    def _left_over(self) -> Iterator[tuple[bytes, Sign]]:
         """Yield the masks that survivors share with the vanished, each with the sign that takes it away."""
         collection, policy = self.collection, self._setting.policy
         for vanished, ends in self._vanished():
@@ -343,9 +354,7 @@ class Tally:
     def _recover(self, dealer: int, secret: Secret) -> int:
         """Bring a secret back, and check it; where shares are false, find a set that is not, and name the false."""
         threshold = self.collection.topology.threshold
-        shares = {
-            sender: reveal.shares[dealer][1] for sender, reveal in self._reveals.items() if dealer in reveal.shares
-        }
+        shares = self._shares[dealer]
         if len(shares) < threshold:
             raise DropoutError(
                 f"{len(shares)} shares of silo {dealer}'s secret, where a threshold of {threshold} is needed"
@@ -393,36 +402,6 @@ def _subsets(ordered: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
     chooser = random.Random(0)  # noqa: S311 - which sets are tried is no secret
     for _ in range(_MOST_TRIES if count > size else 0):
         yield tuple(sorted(chooser.sample(list(ordered), size)))
-
-
-def sum_words(words: Sequence[Words]) -> Words:
-    """Return the sum of vectors in their ring."""
-    return _summed(words, ())
-
-
-def _summed(words: Sequence[Words], masks: Iterable[tuple[bytes, int]]) -> Words:
-    """Add vectors and masks up, spread over the cores: cipher and numpy let go of the interpreter's lock."""
-    masks = list(masks)
-    workers = os.cpu_count() or 1
-    if (len(words) + len(masks)) * words[0].nbytes < _LEAST_BYTES:
-        workers = 1
-
-    def part(worker: int) -> Words:
-        total_P: Words = np.zeros_like(words[0])
-        for vector_P in words[worker::workers]:
-            np.add(total_P, vector_P, out=total_P)
-        for key, sign in masks[worker::workers]:
-            (add_mask if sign > 0 else subtract_mask)(total_P, key)
-        return total_P
-
-    if workers == 1:
-        return part(0)
-    with ThreadPoolExecutor(workers) as pool:
-        parts = pool.map(part, range(workers))
-        total_P = next(parts)
-        for other_P in parts:
-            np.add(total_P, other_P, out=total_P)
-    return total_P
 
 
 def _names(numbers: Sequence[int]) -> str:

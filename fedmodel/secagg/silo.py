@@ -7,7 +7,7 @@ The order of things, for each window and then for each of its rounds:
     receive(shares)     opens what neighbours dealt; root and transport secret are erased
     mask(round, ...)    in place; b and pair secrets of the round are erased
     commit(round, ...)  signs one survivor list U3
-    reveal(round, ...)  one share a neighbour, of b or of root; the round is closed
+    reveal(round, ...)  at most one share a neighbour, of b or of root; the round is closed
 
 Guarantees, while the roster's administrator and this silo are honest and at most `policy.colluding` others work with
 the server, whatever the server sends:
@@ -29,13 +29,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 from fedmodel import shamir
 from fedmodel.crypto import SealingKey, SigningKey, Suite, random_bytes, seal
 from fedmodel.errors import AggregationRefused, CryptoError, Rule
-from fedmodel.masking import Words, add_mask, subtract_mask
+from fedmodel.masking import Sign, Words, apply_masks
 from fedmodel.secagg.keys import MaskKey, commitment, envelope_context, pair_key, self_key
 from fedmodel.secagg.messages import (
     Advert,
@@ -88,6 +88,8 @@ class _Window:
     cohort: list[int] = field(default_factory=list)
     cohort_digest: str = ""
     peers: list[int] = field(default_factory=list)
+    threshold: int = 0
+    complete: bool = False
     received: bool = False
 
 
@@ -128,7 +130,12 @@ class Silo:
 
     def state(self) -> bytes:
         """Return what the next stage needs. Sensitive: to be kept sealed, and on disk before a message leaves."""
-        return json.dumps(asdict(self._state), separators=(",", ":")).encode()
+        state, window = vars(self._state), self._state.window
+        document: dict[str, Any] = {**state, "window": None}
+        if window is not None:
+            rounds = {number: vars(held) for number, held in window.rounds.items()}
+            document["window"] = {**vars(window), "rounds": rounds}
+        return json.dumps(document, separators=(",", ":")).encode()
 
     def advert(self, window: Window) -> bytes:
         """Make fresh secrets for a window, in place of all others, and return the ADVERT.
@@ -209,6 +216,7 @@ class Silo:
                 except CryptoError as error:
                     raise AggregationRefused(Rule.WEAK_KEY, f"silo {peer}'s ADVERT: {error}") from error
         window.cohort, window.cohort_digest, window.peers = cohort, cohort_digest.hex(), peers
+        window.threshold, window.complete = topology.threshold, topology.complete
         return [
             Share(
                 self.number,
@@ -248,10 +256,9 @@ class Silo:
                 refused[place] = str(error)
                 continue
             dealt[share.sender] = opened, agreed
-        topology = self._policy.topology(len(window.cohort))
-        if len(dealt) + topology.complete < topology.threshold:
+        if len(dealt) + window.complete < window.threshold:
             raise AggregationRefused(
-                Rule.SHARES, f"{len(dealt)} neighbours dealt, where a threshold of {topology.threshold} asks for more"
+                Rule.SHARES, f"{len(dealt)} neighbours dealt, where a threshold of {window.threshold} asks for more"
             )
         for index, (_, held) in enumerate(self._rounds(window)):
             for sender, (opened, agreed) in dealt.items():
@@ -308,10 +315,11 @@ class Silo:
         self._state.masked = True
         b, pairs = _int(held.b), held.pairs
         held.b, held.pairs, held.context = None, {}, context.hex()
-        add_mask(words_P, self_key(b, context, self.number))
+        masks: list[tuple[bytes, Sign]] = [(self_key(b, context, self.number), 1)]
         for peer in held.masked_with:
             key = pair_key(bytes.fromhex(pairs[str(peer)]), context, self.number, peer)
-            (add_mask if self.number < peer else subtract_mask)(words_P, key)
+            masks.append((key, 1 if self.number < peer else -1))
+        apply_masks(words_P, masks)
         message = Mask(self.number, context, words_digest(words_P), tuple(held.masked_with))
         return message.sign(Place(setting, round_number), self._identity)
 
@@ -337,7 +345,12 @@ class Silo:
     def reveal(
         self, round_number: int, attempt: int, context: bytes, survivors: Sequence[int], commits: Sequence[bytes]
     ) -> bytes:
-        """Give one share a dealer, of `b` where it is in U3, else of `root`; then the round is closed.
+        """Give at most one share a dealer, of `b` where it is in U3, else of `root`; then the round is closed.
+
+        Shares of `b` come from survivors alone. Each of them has masked with every neighbour in U3; so of the t that
+        open a survivor's `b`, one honest one at least is among the t - 1 others that the survivor itself masked with
+        (2t > k + c), and their mask hides it still. Were those who sent nothing to give shares of `b` too, a server
+        could hand a silo the shares of such silos alone, and be left with its update under no mask at all.
 
         Args:
             round_number: The round.
@@ -363,10 +376,12 @@ class Silo:
                 raise AggregationRefused(Rule.TWO_FACED, "the survivor list is not the one that was signed")
             self._check_quorum(place, context, told, commits)
         alive = set(survivors)
-        shares = {
-            int(dealer): (Secret.B, _int(of_b)) if int(dealer) in alive else (Secret.ROOT, _int(of_root))
-            for dealer, (of_b, of_root) in held.held.items()
-        }
+        shares: dict[int, tuple[Secret, int]] = {}
+        for dealer, (of_b, of_root) in held.held.items():
+            if int(dealer) not in alive:
+                shares[int(dealer)] = Secret.ROOT, _int(of_root)
+            elif self.number in alive:
+                shares[int(dealer)] = Secret.B, _int(of_b)
         self._state.revealed = True
         held.b, held.root, held.pairs, held.held = None, None, {}, {}
         return Reveal(self.number, context, told, shares).sign(place, self._identity)
