@@ -9,11 +9,12 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo test test-slow lint format clean
 
 help:
 	@echo "make demo   install into .venv, then train the four-hospital federation"
 	@echo "make test   install into .venv, then run the tests"
+	@echo "make test-slow   what takes minutes: real servers and silos, a million mutated messages"
 	@echo "make lint   ruff, mypy and import-linter"
 	@echo "make clean  remove .venv and caches; runs/ stays"
 
@@ -31,6 +32,10 @@ demo: install
 
 test: install
 	$(BIN)/python -m pytest
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m tests.secagg.fuzz --messages 1000000
 
 lint: install
 	$(BIN)/ruff check .

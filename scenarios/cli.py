@@ -108,6 +108,33 @@ def simulate(
         _show(summary, run_dir)
 
 
+@app.command()
+def graph(
+    silos: Annotated[int, typer.Option(help="Silos in a cohort, from 3.")],
+    colluding: Annotated[int, typer.Option(help="Silos that may work with the server.")],
+    dropping: Annotated[int, typer.Option(help="Silos that may vanish in a round.")],
+    bits: Annotated[int, typer.Option(help="-log2 of the failure probability, above 300 silos.")] = 80,
+    as_json: Json = False,
+) -> None:
+    """Say who masks with whom in secure aggregation, and how many shares bring a secret back."""
+    from fedmodel.topology import plan_topology
+
+    plan = plan_topology(silos, colluding, dropping, bits)
+    answer = {
+        "silos": plan.silos,
+        "graph": "complete" if plan.complete else "ring",
+        "neighbours": plan.degree,
+        "threshold": plan.threshold,
+        "failure": None if plan.complete else f"2^-{bits}",
+    }
+    surely = "with certainty" if plan.complete else f"but for a probability of 2^-{bits}"
+    line = (
+        f"threshold {plan.threshold}, {plan.degree} neighbours each ({answer['graph']}); no single update is learned"
+        f" with up to {colluding} colluding, {surely}"
+    )
+    _answer(answer, line, as_json)
+
+
 @budget_app.command("epsilon")
 def budget_epsilon(
     noise_multiplier: Annotated[float, typer.Option(help="Noise over the clip.")],
@@ -184,10 +211,10 @@ def _seen_by_server(encryption: dict[str, Any]) -> str:
     """Say in a sentence what the server could see of updates."""
     match encryption["secure_aggregation"]:
         case "on":
-            colluding = encryption["colluding_tolerated"]
+            least, threshold = encryption["least_silos_in_a_sum"], encryption["threshold"]
             return (
-                f"The server saw sums of at least {encryption['least_silos_in_a_sum']} silos' updates and no single"
-                f" one, as long as no more than {colluding} of the silos work with it (threshold {encryption['threshold']},"
+                f"The server saw sums of at least {least} silos' updates and no single one, as long as no more than"
+                f" {encryption['colluding_tolerated']} of the silos work with it (threshold {threshold},"
                 f" {encryption['suite']} keys, {encryption['bits']}-bit words)."
             )
         case "simulated":

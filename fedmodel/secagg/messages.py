@@ -284,7 +284,7 @@ class Reveal:
         reader.end()
         kinds = {secret.value: secret for secret in Secret}
         shares = {dealer: (kinds[kind], int.from_bytes(share, "big")) for dealer, kind, share in rows if kind in kinds}
-        ascending = all(one[0] < other[0] for one, other in itertools.pairwise(rows))
+        ascending = all(one < other for one, other in itertools.pairwise([0, *(row[0] for row in rows)]))
         if len(shares) != count or not ascending or any(share >= PRIME for _, share in shares.values()):
             raise AggregationRefused(Rule.MALFORMED, "a REVEAL's shares ascend, each of b or root, in the field")
         return cls(sender, context, survivors, shares)
