@@ -54,6 +54,16 @@ _SMALL_ORDER: Final = frozenset(
         "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
     )
 )
+# The same of Montgomery's curve and its twist, by u: orders 4 and 2 (0), 4 (1 and -1), 8.
+_SMALL_ORDER_U: Final = frozenset(
+    (
+        0,
+        1,
+        _FIELD - 1,
+        325606250916557431795983626356110631294008115727848805560023387167927233504,
+        39382357235489614581723060781553021112529911719440698176882885853963445705823,
+    )
+)
 # What stays in a core's second-level cache beside the part of a vector that it is added to, and is long enough that
 # the cipher's call, not Python's, is what takes the time.
 BLOCK_SIZE: Final = 256 * 1024
@@ -167,13 +177,14 @@ def check_verification_key(public: bytes) -> None:
 
 
 def check_agreement_key(public: bytes) -> None:
-    """Refuse an X25519 key that is not in its one encoding, so that equal keys are equal bytes.
+    """Refuse an X25519 key that is of small order, or not in its one encoding, so that equal keys are equal bytes.
 
     Raises:
-        CryptoError: When it is not, or has another length.
+        CryptoError: When it is one, or has another length.
     """
-    if int.from_bytes(_sized(public, KEY_SIZE, "an agreement key"), "little") >= _FIELD:
-        raise CryptoError("an agreement key is not in its one encoding")
+    value = int.from_bytes(_sized(public, KEY_SIZE, "an agreement key"), "little")
+    if value >= _FIELD or value in _SMALL_ORDER_U:
+        raise CryptoError("an agreement key is a point of small order, or not in its one encoding")
 
 
 class AgreementKey:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from typing import Final
 
@@ -92,8 +93,7 @@ class SecureRounds:
             self._train(tally, request, charged, dropouts)
             survivors = [self._names[one] for one in tally.close_masked()]
             self._commit(tally)
-            self._reveal(tally)
-            total_P = tally.total()
+            total_P = self._reveal(tally)
         except ProtocolError as error:
             log_dropouts(number, dropouts)
             gone = f"; dropped out: {reasons(dropouts)}" if dropouts else ""
@@ -183,8 +183,8 @@ class SecureRounds:
                 break
         _log_failed(tally.number, "commit", failed)
 
-    def _reveal(self, tally: Tally) -> None:
-        """Ask for shares until every secret that is needed can be brought back; and for the next window's adverts."""
+    def _reveal(self, tally: Tally) -> Words:
+        """Ask for shares until they give the sum, and for the next window's adverts."""
         failed: dict[str, str] = {}
         window, following = self._next_window(tally)
         dealers = [self._names[number] for number in sorted(tally.collection.dealt)]
@@ -197,10 +197,12 @@ class SecureRounds:
                     adverts[silo] = answer.advert
                 tally.add_reveal(self._own(silo, answer.reveal))
             if tally.is_recoverable and not following:
-                break
+                with suppress(DropoutError):  # of a false share: one more may do without it
+                    return tally.total()
         if window is not None:
             self._adverts[window] = adverts
         _log_failed(tally.number, "reveal", failed)
+        return tally.total()
 
     def _next_window(self, tally: Tally) -> tuple[Window | None, list[str]]:
         """Return the window after this round, if this round is the last of its own, and who is to be in it."""

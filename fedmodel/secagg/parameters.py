@@ -185,6 +185,8 @@ class Policy:
             raise ConfigError(f"a largest roster of {self.largest_roster} silos is not from 3 to {_MOST_MEMBERS}")
         if not 1 <= self.window <= MOST_ROUNDS:
             raise ConfigError(f"a window of {self.window} rounds is not from 1 to {MOST_ROUNDS}")
+        if not 1 <= self.secrecy_bits <= 256:
+            raise ConfigError(f"secrecy_bits = {self.secrecy_bits} is not from 1 to 256")
         _ = self.quantizer  # a ring without room is refused here
 
     @property

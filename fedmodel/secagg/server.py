@@ -226,11 +226,13 @@ class Tally:
             self.blamed[number] = "masked in another context: another model, or other rules"
         while alive:
             odds = {number: self._at_odds(number, alive) for number in alive}
-            worst = max(alive, key=lambda number: (len(odds[number]), number))
+            # Between two alone, whoever the other did not mask with: its offers may be what is lost.
+            doubted = {number: any(number not in self._with_whom[peer] for peer in odds[number]) for number in alive}
+            worst = max(alive, key=lambda number: (len(odds[number]), doubted[number], number))
             if not odds[worst]:
                 break
             alive.remove(worst)
-            self.blamed[worst] = f"shares between it and {_names(odds[worst])} were not right"
+            self.blamed[worst] = f"shares between it and {_names(odds[worst])} were not right, or were said not to be"
         needed = self._setting.policy.n_min
         if len(alive) < needed:
             raise DropoutError(f"{len(alive)} masked updates fit together, where policy asks for {needed}")
@@ -348,6 +350,7 @@ class Tally:
                 try:
                     secret = key.agree(number, public, offer)
                 except CryptoError as error:
+                    self.blamed[number] = f"what it offered silo {vanished} does not open with the key it was made for"
                     raise DropoutError(f"what silo {number} and vanished silo {vanished} shared is lost") from error
                 yield pair_key(secret, self.context, number, vanished), -1 if number < vanished else 1
 
@@ -386,11 +389,21 @@ class Tally:
         return key.public == advert.mask_keys[index]
 
     def _name_liars(self, dealer: int, shares: Mapping[int, int], right: Mapping[int, int]) -> None:
-        """Name every sender whose share is not on the polynomial that the right ones are on."""
-        for sender, share in shares.items():
-            if sender not in right and shamir.extrapolate(right, sender) != share:
-                self._liars.add(sender)
-                self.blamed[sender] = f"its share of silo {dealer}'s secret is false"
+        """Name every sender whose share is not on the polynomial through the set that gave the secret.
+
+        False shares may cancel in a set that gives the right secret, and frame others: their polynomial then agrees
+        with at most t + c - 2 shares (it meets the true one in 0 and t - 2 places more). Only above that is it sure.
+        """
+        others = {sender: share for sender, share in shares.items() if sender not in right}
+        false = {sender for sender, share in others.items() if shamir.extrapolate(right, sender) != share}
+        self._liars |= false
+        sure = len(shares) - len(false) > len(right) + self._setting.policy.colluding - 2
+        for sender in false:
+            self.blamed[sender] = (
+                f"its share of silo {dealer}'s secret is false, or silo {dealer} dealt it so"
+                if sure
+                else f"its share of silo {dealer}'s secret does not fit the others', of which some may be false instead"
+            )
 
 
 def _subsets(ordered: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:

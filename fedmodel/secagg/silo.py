@@ -11,8 +11,9 @@ The order of things, for each window and then for each of its rounds:
 
 Guarantees, while the roster's administrator and this silo are honest and at most `policy.colluding` others work with
 the server, whatever the server sends:
-- the update stays hidden but for its part in one sum of at least `policy.n_min` silos' updates, all of which got the
-  same model and configuration;
+- an update given to `mask` stays hidden but for its part in one sum of at least `policy.n_min` silos' updates, all of
+  which got the same model and configuration (on a ring, above 300 silos, a server may cut that sum in two: see
+  `docs/secure-aggregation.md`, section 5);
 - of no silo both secrets are revealed, because each answer is given once, and t > (k + c) / 2;
 - threshold, ring, suite, quorum and least cohort come from the policy and the roster, never from a message.
 
@@ -28,7 +29,8 @@ After Bonawitz et al. 2017, section 6 and figure 4; Bell et al. 2020, section 4;
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,6 +94,10 @@ class _Window:
     complete: bool = False
     received: bool = False
 
+    def window(self, run: int) -> Window:
+        """Return which window it is."""
+        return Window(run, self.first, self.attempt, self.count)
+
 
 @dataclass
 class _State:
@@ -147,11 +153,7 @@ class Silo:
         """
         setting = self._setting(window.first, window.attempt, window.count)
         live = self._state.window
-        if (
-            live is not None
-            and not live.cohort
-            and window == self._setting(live.first, live.attempt, live.count).window
-        ):
+        if live is not None and not live.cohort and live.window(self._run) == window:
             return bytes.fromhex(live.advert)
         if window.run != self._run or (window.first, window.attempt) <= (self._state.round, self._state.attempt):
             raise AggregationRefused(
@@ -190,6 +192,8 @@ class Silo:
         window, setting = self._window()
         if window.cohort:
             raise AggregationRefused(Rule.REPEATED, "shares were dealt in this window already")
+        if len(window.rounds) != window.count:
+            raise AggregationRefused(Rule.REPLAYED, "a round of this window is past already")
         place = Place(setting, window.first)
         told = self._checked_cohort(window, place, adverts)
         cohort = sorted(told)
@@ -198,40 +202,39 @@ class Silo:
         peers = neighbours_of(topology, cohort, graph_seed(setting, [told[n][0] for n in cohort]), self.number)
         holders = sorted([*peers, self.number]) if topology.complete else peers
 
-        envelopes: dict[int, list[bytes]] = {peer: [] for peer in peers}
+        rows: dict[int, list[bytes]] = {peer: [] for peer in peers}
         offers: dict[int, list[bytes]] = {peer: [] for peer in peers}
-        for index, (number, held) in enumerate(self._rounds(window)):
+        own: list[list[str]] = []
+        pairs: list[dict[str, str]] = []
+        for number in setting.window.rounds:
+            held = window.rounds[str(number)]
             key = self._mask_key(setting, number, held)
             shares_b = shamir.split(_int(held.b), topology.threshold, holders)
             shares_root = shamir.split(_int(held.root), topology.threshold, holders)
-            if topology.complete:
-                held.held[str(self.number)] = [_hex(shares_b[self.number]), _hex(shares_root[self.number])]
+            own.append([_hex(shares[self.number]) for shares in (shares_b, shares_root) if self.number in shares])
+            agreed = {}
             for peer in peers:
-                envelopes[peer].append(_bytes(shares_b[peer]) + _bytes(shares_root[peer]))
-                public = told[peer][0].mask_keys[index]
-                try:
+                rows[peer].append(_bytes(shares_b[peer]) + _bytes(shares_root[peer]))
+                with _weak_key(peer):
+                    public = told[peer][0].mask_keys[number - window.first]
                     offers[peer].append(key.offer(peer, public))
                     if self._policy.suite is Suite.CLASSIC or peer > self.number:
-                        held.pairs[str(peer)] = key.agree(peer, public, b"").hex()
-                except CryptoError as error:
-                    raise AggregationRefused(Rule.WEAK_KEY, f"silo {peer}'s ADVERT: {error}") from error
+                        agreed[str(peer)] = key.agree(peer, public, b"").hex()
+            pairs.append(agreed)
+        messages = []
+        for peer in peers:
+            with _weak_key(peer):
+                context = envelope_context(setting.base, cohort_digest, self.number, peer)
+                envelope = seal(self._policy.suite, told[peer][0].transport, b"".join(rows[peer]), context)
+            share = Share(self.number, cohort_digest, peer, envelope, tuple(offer for offer in offers[peer] if offer))
+            messages.append(share.sign(place, self._identity))
+        # Nothing was refused: now it was dealt.
+        for held, mine, agreed in zip(window.rounds.values(), own, pairs, strict=True):
+            held.pairs = agreed
+            held.held = {str(self.number): mine} if mine else {}
         window.cohort, window.cohort_digest, window.peers = cohort, cohort_digest.hex(), peers
         window.threshold, window.complete = topology.threshold, topology.complete
-        return [
-            Share(
-                self.number,
-                cohort_digest,
-                peer,
-                seal(
-                    self._policy.suite,
-                    told[peer][0].transport,
-                    b"".join(envelopes[peer]),
-                    envelope_context(setting.base, cohort_digest, self.number, peer),
-                ),
-                tuple(offer for offer in offers[peer] if offer),
-            ).sign(place, self._identity)
-            for peer in peers
-        ]
+        return messages
 
     def receive(self, shares: Sequence[bytes]) -> dict[int, str]:
         """Open what neighbours dealt. A share that is not right counts as not dealt.
@@ -260,12 +263,13 @@ class Silo:
             raise AggregationRefused(
                 Rule.SHARES, f"{len(dealt)} neighbours dealt, where a threshold of {window.threshold} asks for more"
             )
-        for index, (_, held) in enumerate(self._rounds(window)):
+        for number, held in window.rounds.items():
+            index = int(number) - window.first
             for sender, (opened, agreed) in dealt.items():
                 row = opened[64 * index : 64 * index + 64]
                 held.held[str(sender)] = [row[:32].hex(), row[32:].hex()]
                 if agreed:
-                    held.pairs[str(sender)] = agreed[index]
+                    held.pairs[str(sender)] = agreed[number]
             held.masked_with = sorted(dealt)
             held.root = None
         window.transport = None
@@ -286,10 +290,8 @@ class Silo:
         window, _ = self._window()
         if not window.received or round_number not in range(window.first, window.first + window.count):
             raise AggregationRefused(Rule.OUT_OF_ORDER, f"no shares were received for round {round_number}")
-        state = self._state
-        if (round_number, window.attempt) < (state.round, state.attempt):
-            raise AggregationRefused(Rule.REPLAYED, f"round {round_number} is past; round {state.round} has begun")
-        if round_number == state.round and (state.masked or state.revealed or state.signed is not None):
+        state = self._at(round_number, window.attempt)
+        if state.masked or state.revealed or state.signed is not None:
             raise AggregationRefused(Rule.REPEATED, f"round {round_number} was masked, signed or revealed already")
 
     def mask(self, round_number: int, words_P: Words, model: bytes, configuration: bytes) -> bytes:
@@ -308,11 +310,12 @@ class Silo:
         if 8 * words_P.dtype.itemsize != self._policy.ring_bits:
             raise AggregationRefused(Rule.MALFORMED, f"words of {words_P.dtype} are not of the policy's ring")
         window, setting = self._window()
-        self._advance(round_number, window.attempt)
+        state = self._at(round_number, window.attempt)
         held = window.rounds[str(round_number)]
         context = setting.context(round_number, bytes.fromhex(window.cohort_digest), model, configuration)
         # From here on the secrets are used, whatever becomes of the message.
-        self._state.masked = True
+        state.masked = True
+        self._enter(state)
         b, pairs = _int(held.b), held.pairs
         held.b, held.pairs, held.context = None, {}, context.hex()
         masks: list[tuple[bytes, Sign]] = [(self_key(b, context, self.number), 1)]
@@ -335,11 +338,12 @@ class Silo:
         Raises:
             AggregationRefused: When a list was signed already, or this one is not acceptable.
         """
-        setting = self._advance(round_number, attempt)
-        if self._state.signed is not None or self._state.revealed:
+        state, setting = self._at(round_number, attempt), self._setting(round_number, attempt, 1)
+        if state.signed is not None or state.revealed:
             raise AggregationRefused(Rule.TWO_FACED, f"a survivor list of round {round_number} was signed already")
         told = self._checked_survivors(round_number, attempt, context, survivors)
-        self._state.signed = (context + told).hex()
+        state.signed = (context + told).hex()
+        self._enter(state)
         return Commit(self.number, context, told).sign(Place(setting, round_number), self._identity)
 
     def reveal(
@@ -363,8 +367,8 @@ class Silo:
         Raises:
             AggregationRefused: When anything was revealed already, another list was signed, or there is no quorum.
         """
-        setting = self._advance(round_number, attempt)
-        if self._state.revealed:
+        state, setting = self._at(round_number, attempt), self._setting(round_number, attempt, 1)
+        if state.revealed:
             raise AggregationRefused(Rule.REPEATED, f"shares of round {round_number} were given already")
         told = self._checked_survivors(round_number, attempt, context, survivors)
         held = self._part(round_number, attempt)
@@ -372,7 +376,7 @@ class Silo:
             raise AggregationRefused(Rule.OUT_OF_ORDER, f"this silo holds no shares of round {round_number}")
         place = Place(setting, round_number)
         if self._policy.consistency == "commit":
-            if self._state.signed not in (None, (context + told).hex()):
+            if state.signed not in (None, (context + told).hex()):
                 raise AggregationRefused(Rule.TWO_FACED, "the survivor list is not the one that was signed")
             self._check_quorum(place, context, told, commits)
         alive = set(survivors)
@@ -382,7 +386,8 @@ class Silo:
                 shares[int(dealer)] = Secret.ROOT, _int(of_root)
             elif self.number in alive:
                 shares[int(dealer)] = Secret.B, _int(of_b)
-        self._state.revealed = True
+        state.revealed = True
+        self._enter(state)
         held.b, held.root, held.pairs, held.held = None, None, {}, {}
         return Reveal(self.number, context, told, shares).sign(place, self._identity)
 
@@ -394,10 +399,7 @@ class Silo:
         window = self._state.window
         if window is None:
             raise AggregationRefused(Rule.OUT_OF_ORDER, "this silo advertised no keys")
-        return window, self._setting(window.first, window.attempt, window.count)
-
-    def _rounds(self, window: _Window) -> list[tuple[int, _Round]]:
-        return [(int(number), held) for number, held in window.rounds.items()]
+        return window, Setting(self._roster, self._policy, window.window(self._run))
 
     def _part(self, round_number: int, attempt: int) -> _Round | None:
         """Return what this silo holds of a round, None where it has no part in it."""
@@ -406,9 +408,12 @@ class Silo:
             return None
         return window.rounds.get(str(round_number))
 
-    def _advance(self, round_number: int, attempt: int) -> Setting:
-        """Enter a round: a lower one is refused, and what is held of lower ones is erased."""
-        setting = self._setting(round_number, attempt, 1)
+    def _at(self, round_number: int, attempt: int) -> _State:
+        """Return the state in which a round finds this silo: fresh in a higher one than any before.
+
+        Raises:
+            AggregationRefused: When a higher one has begun.
+        """
         state = self._state
         if (round_number, attempt) < (state.round, state.attempt):
             raise AggregationRefused(
@@ -416,12 +421,18 @@ class Silo:
                 f"round {round_number}, attempt {attempt}, is past; round {state.round}, attempt {state.attempt}, has"
                 " begun",
             )
-        if (round_number, attempt) > (state.round, state.attempt):
-            self._state = _State(round=round_number, attempt=attempt, window=state.window)
-            if state.window is not None:
-                for number in [number for number in state.window.rounds if int(number) < round_number]:
-                    del state.window.rounds[number]
-        return setting
+        if (round_number, attempt) == (state.round, state.attempt):
+            return state
+        return _State(round=round_number, attempt=attempt, window=state.window)
+
+    def _enter(self, state: _State) -> None:
+        """Be in a round, once nothing about it was refused: what is held of lower ones is erased."""
+        self._state = state
+        if state.window is not None:
+            for number in [number for number in state.window.rounds if int(number) < state.round]:
+                del state.window.rounds[number]
+            if not state.window.rounds:
+                state.window = None
 
     def _mask_key(self, setting: Setting, round_number: int, held: _Round) -> MaskKey:
         return MaskKey(self._policy.suite, _int(held.root), setting.base, round_number, self.number)
@@ -453,8 +464,8 @@ class Silo:
             raise AggregationRefused(Rule.OWN_ADVERT, "our own advert is missing or changed")
         return told
 
-    def _opened_share(self, window: _Window, setting: Setting, data: bytes) -> tuple[Share, bytes, list[str]]:
-        """Return a SHARE, the shares in it, and what the hybrid suite's lower silo agreed with us."""
+    def _opened_share(self, window: _Window, setting: Setting, data: bytes) -> tuple[Share, bytes, dict[str, str]]:
+        """Return a SHARE, the shares in it, and by round what the hybrid suite's lower silo agreed with us."""
         share = Share.read(data, Place(setting, window.first))
         cohort = bytes.fromhex(window.cohort_digest)
         if share.receiver != self.number or share.sender not in window.peers or share.cohort != cohort:
@@ -466,10 +477,11 @@ class Silo:
         for start in range(0, len(opened), 32):
             if int.from_bytes(opened[start : start + 32], "big") >= shamir.PRIME:
                 raise AggregationRefused(Rule.MALFORMED, f"silo {share.sender} sealed what is not in the field")
-        agreed = [
-            self._mask_key(setting, number, held).agree(share.sender, b"", offer).hex()
-            for (number, held), offer in zip(self._rounds(window), share.offers, strict=False)
-        ]
+        agreed = {}
+        if share.offers:
+            for number, held in window.rounds.items():
+                key, offer = self._mask_key(setting, int(number), held), share.offers[int(number) - window.first]
+                agreed[number] = key.agree(share.sender, b"", offer).hex()
         return share, opened, agreed
 
     def _checked_survivors(self, round_number: int, attempt: int, context: bytes, survivors: Sequence[int]) -> bytes:
@@ -494,7 +506,7 @@ class Silo:
                     Rule.CONTEXT, "others masked in another context: another model, or other rules"
                 )
             strangers = alive & set(window.peers) - set(held.masked_with)
-            if strangers:
+            if strangers and self.number in alive:
                 raise AggregationRefused(Rule.NOT_MASKED_WITH, f"silo {min(strangers)} survives, and we did not")
         return survivors_digest(survivors)
 
@@ -510,6 +522,15 @@ class Silo:
             if len(signers) >= needed:
                 return
         raise AggregationRefused(Rule.QUORUM, f"{len(signers)} silos signed, where {needed} are needed")
+
+
+@contextmanager
+def _weak_key(peer: int) -> Iterator[None]:
+    """Name the silo whose advertised key cannot be used."""
+    try:
+        yield
+    except CryptoError as error:
+        raise AggregationRefused(Rule.WEAK_KEY, f"silo {peer}'s ADVERT: {error}") from error
 
 
 def _read_state(data: bytes) -> _State:
