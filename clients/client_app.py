@@ -20,7 +20,7 @@ from flwr.clientapp import ClientApp
 
 from clients.silo import Silo
 from fedmodel import accounting, wire
-from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
+from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.secagg import Window
 
@@ -41,7 +41,7 @@ def _walled(handler: Handler) -> Callable[[Message, Context], Message]:
             except Exception as error:  # whatever it is, its text must not leave the silo
                 code = error.code if isinstance(error, FedmodelError) else code
                 silo.log(message.metadata.message_type, error)
-        except ConfigError as error:
+        except (ConfigError, PolicyRefused) as error:
             code = error.code
         except Exception:  # noqa: S110 - the silo's own log failed, and no other place is the silo's own
             pass
@@ -85,7 +85,7 @@ def _share(message: Message, context: Context, silo: Silo) -> RecordDict:  # noq
 
 def _commit(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa: ARG001 - the handlers' one shape
     """Sign one list of survivors."""
-    asked = wire.read_survivors_request(message)
+    asked = _asked(message, silo)
     with silo.protocol() as protocol:
         silo.take_in(protocol, asked.shares)
         signed = protocol.commit(asked.round_number, asked.attempt, asked.context, asked.survivors)
@@ -94,17 +94,33 @@ def _commit(message: Message, context: Context, silo: Silo) -> RecordDict:  # no
 
 def _reveal(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa: ARG001 - the handlers' one shape
     """Give one share a peer, and advertise for the next window if asked to."""
-    asked = wire.read_survivors_request(message)
+    asked = _asked(message, silo)
     with silo.protocol() as protocol:
         silo.take_in(protocol, asked.shares)
         shares = protocol.reveal(asked.round_number, asked.attempt, asked.context, asked.survivors, asked.commits)
-    return wire.reveal_reply(wire.RevealReply(shares, b"" if asked.window is None else _keys(silo, asked.window)))
+        advert = b"" if asked.window is None else protocol.advert(_within(asked.window, silo))
+    return wire.reveal_reply(wire.RevealReply(shares, advert))
 
 
 def _keys(silo: Silo, window: Window) -> bytes:
     """Return a fresh ADVERT."""
     with silo.protocol() as protocol:
-        return protocol.advert(window)
+        return protocol.advert(_within(window, silo))
+
+
+def _within(window: Window, silo: Silo) -> Window:
+    """Refuse a window past the scenario's rounds: taken up, it would leave the silo out of all that are left."""
+    if window.rounds[-1] > silo.scenario.rounds:
+        raise ProtocolError("a window goes past the rounds of the scenario")
+    return window
+
+
+def _asked(message: Message, silo: Silo) -> wire.SurvivorsRequest:
+    """Read what is asked about survivors, of a round that the scenario has."""
+    asked = wire.read_survivors_request(message)
+    if asked.round_number > silo.scenario.rounds:
+        raise ProtocolError(f"round {asked.round_number} is past the {silo.scenario.rounds} of the scenario")
+    return asked
 
 
 def _train(message: Message, context: Context, silo: Silo) -> RecordDict:

@@ -18,9 +18,10 @@ from numpy.typing import NDArray
 
 from clients.silo import Silo
 from fedmodel import wire
-from fedmodel.crypto import digest, digest_words
+from fedmodel.crypto import digest_words
 from fedmodel.masking import Words
 from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.provision import scenario_hash
 from fedmodel.quantize import Quantizer
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
@@ -55,9 +56,8 @@ def hide(silo: Silo, charged: DpSgdEvent, request: TrainRequest, update_P: NDArr
     if mode == "simulated":
         return wire.masked_reply(wire.MaskedReply(request.round_number, charged, words_P))
     model = digest_words(b"fedmodel/v1/sa-model", np.ascontiguousarray(request.model_P, dtype="<f4").data.cast("B"))
-    configuration = digest(b"fedmodel/v1/sa-configuration", silo.scenario.model_dump_json().encode())
     with silo.protocol() as protocol:
-        mask = protocol.mask(request.round_number, words_P, model, configuration)
+        mask = protocol.mask(request.round_number, words_P, model, scenario_hash(silo.scenario))
     return wire.masked_reply(wire.MaskedReply(request.round_number, charged, words_P, mask))
 
 

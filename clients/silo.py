@@ -1,10 +1,11 @@
 """Which silo this process acts for, and where its own things are.
 
-In a simulation the run's configuration says all of it: the scenario, the run's folder, and by the node's partition
-number which of the scenario's silos this is. A silo's kit, ledger and log lie under the run's folder.
+The scenario comes with the run's configuration, which is the server's word. What the silo insists on is in its kit,
+`silo.toml`: the hash of the scenario that it takes part in, whether updates leave in the clear or masked, and under
+which policy. Any other scenario is refused before anything is done for it.
 
-What the scenario asks for is the server's word. What the silo insists on is in its kit, `silo.toml`: whether updates
-leave in the clear or masked, and under which policy, is read from there alone.
+Where a silo's things lie is its node's word: `home` in the node's configuration, which its own operator starts it with.
+A simulated node has none, and takes the run's folder; a deployed one without it would let the server choose a folder.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ from fedmodel.config import Scenario, SiloPlan, scenario_from_json
 from fedmodel.data import Records, silo_records
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused
 from fedmodel.ledger import Ledger, Scope
-from fedmodel.provision import Kit, read_kit
+from fedmodel.provision import Kit, read_kit, scenario_hash
 from fedmodel.secagg import Silo as Protocol
 
 
@@ -52,9 +53,11 @@ class Silo:
         """Read who this is from the configuration of run and node.
 
         Raises:
-            ConfigError: When the configuration does not say.
+            ConfigError: When the configuration does not say, or there is no kit.
+            PolicyRefused: When the scenario is not the one that this silo's law names.
         """
         run_dir, device = (context.run_config.get(key) for key in ("run-dir", "device"))
+        run_dir = context.node_config.get("home") or run_dir
         if not run_dir or device not in ("cpu", "cuda"):
             raise ConfigError("the run's configuration names no run-dir and device; start it with `fedmodel simulate`")
         scenario = scenario_from_json(str(context.run_config.get("scenario")))
@@ -62,7 +65,10 @@ class Silo:
         number = context.node_config.get("partition-id")
         if not isinstance(number, int) or not 0 <= number < len(names):
             raise ConfigError(f"this node's partition-id is {number!r}; the scenario has silos 0 to {len(names) - 1}")
-        return cls(names[number], scenario, str(context.run_id), str(device), Path(str(run_dir)))
+        silo = cls(names[number], scenario, str(context.run_id), str(device), Path(str(run_dir)))
+        if silo.kit.law.scenario != scenario_hash(scenario).hex():
+            raise PolicyRefused("silo.toml names the hash of another scenario than the one that was sent")
+        return silo
 
     @cached_property
     def kit(self) -> Kit:

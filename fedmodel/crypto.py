@@ -177,7 +177,10 @@ def check_verification_key(public: bytes) -> None:
 
 
 def check_agreement_key(public: bytes) -> None:
-    """Refuse an X25519 key that is of small order, or not in its one encoding, so that equal keys are equal bytes.
+    """Refuse an X25519 key that is of small order, or not in its one encoding.
+
+    Unequal keys may still agree alike with everybody: u and 1/u do. Whoever derives keys from what was agreed binds the
+    parties' names, and so rests on no more than this.
 
     Raises:
         CryptoError: When it is one, or has another length.
@@ -185,6 +188,21 @@ def check_agreement_key(public: bytes) -> None:
     value = int.from_bytes(_sized(public, KEY_SIZE, "an agreement key"), "little")
     if value >= _FIELD or value in _SMALL_ORDER_U:
         raise CryptoError("an agreement key is a point of small order, or not in its one encoding")
+
+
+def check_sealing_key(public: bytes) -> None:
+    """Refuse a key of either suite that could not be used: its X25519 part as above, its ML-KEM part as FIPS 203 says.
+
+    Raises:
+        CryptoError: When it could not, or has another length.
+    """
+    check_agreement_key(public[-KEY_SIZE:])
+    if len(public) != KEY_SIZE:
+        lattice = _sized(public[:-KEY_SIZE], _MLKEM_PUBLIC_SIZE, "an ML-KEM-768 key")
+        try:
+            mlkem.MLKEM768PublicKey.from_public_bytes(lattice)
+        except ValueError:
+            raise CryptoError("the ML-KEM-768 part of a key is not in its one encoding") from None
 
 
 class AgreementKey:

@@ -4,7 +4,8 @@
     silos/NAME/   silo.toml, identity.key (0600), roster, administrator.pub
 
 The administrator's key signs the roster and is then forgotten: a roster is made once for a simulated run. A silo reads
-nothing but its own folder, so what its `silo.toml` says holds whatever a server sends.
+nothing but its own folder, so what its `silo.toml` says holds whatever a server sends: which scenario it takes part in,
+by its hash, and how its updates are masked.
 
 Does NOT encrypt the identity key: whoever reads a silo's folder can act for it.
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from fedmodel.config import EncryptionConfig, Scenario, SiloFile, read_silo_file, silo_file_to_toml
-from fedmodel.crypto import SigningKey, Suite
+from fedmodel.crypto import SigningKey, Suite, digest
 from fedmodel.errors import AggregationRefused, ConfigError
 from fedmodel.secagg import Member, Policy, Roster
 
@@ -84,6 +85,11 @@ def scenario_policy(scenario: Scenario) -> Policy:
     return policy
 
 
+def scenario_hash(scenario: Scenario) -> bytes:
+    """Return the hash by which silos know a scenario: of all its keys, defaults too."""
+    return digest(b"fedmodel/v1/scenario", scenario.model_dump_json().encode())
+
+
 def provision(scenario: Scenario, folder: Path) -> None:
     """Make every party's kit for a simulated federation, keys and all, under a run's folder."""
     federation = scenario.federation
@@ -99,6 +105,7 @@ def provision(scenario: Scenario, folder: Path) -> None:
         if silo is not None:
             law = SiloFile(
                 name=silo,
+                scenario=scenario_hash(scenario).hex(),
                 min_silos=federation.min_silos,
                 largest_roster=len(federation.silos),
                 encryption=scenario.encryption,

@@ -80,12 +80,14 @@ class SecureRounds:
         self._collection: Collection | None = None
         self._missing: dict[str, str] = {}
         self._holding: set[str] = set()
+        self._barred: set[str] = set()
 
     def train_round(self, cohort: list[str], request: wire.TrainRequest) -> RoundResult:
         """Bring a round to its sum, or to a closed failure with a reason."""
         dropouts: dict[str, str] = {}
         charged: dict[str, DpSgdEvent] = {}
         number = request.round_number
+        tally: Tally | None = None
         try:
             collection = self._window(number, cohort)
             dropouts.update(self._missing)
@@ -95,12 +97,16 @@ class SecureRounds:
             self._commit(tally)
             total_P = self._reveal(tally)
         except ProtocolError as error:
+            if tally is not None and tally.false_dealers:
+                self._log_named(number, tally.blamed)
+                self._barred |= {self._names[one] for one in tally.false_dealers}
+                self._collection = None  # its other rounds would end alike
             log_dropouts(number, dropouts)
             gone = f"; dropped out: {reasons(dropouts)}" if dropouts else ""
             return RoundResult(None, charged, dropouts, f"round {number} failed closed: {error}{gone}")
         for silo in charged.keys() - set(survivors):
             dropouts.setdefault(silo, AggregationRefused.code)
-        self._log_blame(number, tally.blamed)
+        self._log_named(number, tally.blamed)
         log_dropouts(number, dropouts)
         update_P = mean_of_sum(total_P, survivors, self._policy.quantizer, self._scenario.federation)
         return RoundResult(update_P, charged, dropouts, threshold=collection.topology.threshold)
@@ -123,7 +129,8 @@ class SecureRounds:
     def _deal(self, window: Window, cohort: list[str]) -> Collection:
         """Collect adverts and shares for a window."""
         collection = Collection(Setting(self._roster, self._policy, window))
-        self._missing, self._holding = {}, set()
+        self._missing, self._holding = dict.fromkeys(self._barred & set(cohort), AggregationRefused.code), set()
+        cohort = [silo for silo in cohort if silo not in self._barred]
         adverts = self._adverts.pop(window, {})
         late = dict.fromkeys((silo for silo in cohort if silo not in adverts), wire.advert_request(window))
         for silo, reply in self._ask(wire.ADVERT, window.first, late):
@@ -139,7 +146,7 @@ class SecureRounds:
                 messages = wire.read_protocol_reply(answered(reply))
                 collection.add_shares([self._own(silo, data) for data in messages])
         self._missing.update({self._names[number]: AggregationRefused.code for number in collection.blamed})
-        self._log_blame(window.first, collection.blamed)
+        self._log_named(window.first, collection.blamed)
         collection.check_enough_dealt()
         logger.info(
             "rounds %d to %d: %d silos dealt, %d neighbours each, threshold %d, quorum %d of %d",
@@ -190,14 +197,16 @@ class SecureRounds:
         dealers = [self._names[number] for number in sorted(tally.collection.dealt)]
         contents = self._on_survivors(tally, dealers, tuple(tally.commits()), window, following)
         adverts: dict[str, bytes] = {}
+        tried = False
         for silo, reply in self._ask(wire.REVEAL, tally.number, contents):
             with excused(failed, silo):
                 answer = wire.read_reveal_reply(answered(reply))
                 if answer.advert:
                     adverts[silo] = answer.advert
                 tally.add_reveal(self._own(silo, answer.reveal))
-            if tally.is_recoverable and not following:
-                with suppress(DropoutError):  # of a false share: one more may do without it
+            if tally.is_recoverable and not following and not tried:
+                tried = True
+                with suppress(DropoutError):  # of a false share: all that are still to come may do without it
                     return tally.total()
         if window is not None:
             self._adverts[window] = adverts
@@ -242,9 +251,9 @@ class SecureRounds:
             raise ProtocolError("a silo brought a message of another's")
         return data
 
-    def _log_blame(self, number: int, blamed: Mapping[int, str]) -> None:
+    def _log_named(self, number: int, blamed: Mapping[int, str]) -> None:
         for silo, reason in sorted(blamed.items()):
-            logger.warning("round %d: silo %s is to blame: %s", number, self._names[silo], reason)
+            logger.warning("round %d: silo %s: %s", number, self._names[silo], reason)
 
 
 def simulated_round(

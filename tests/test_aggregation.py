@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,11 +14,12 @@ from flwr.app import Message
 
 from clients import hiding
 from clients.silo import Silo as SiloOfApp
-from fedmodel import wire
+from fedmodel import shamir, wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, DropoutError
 from fedmodel.ledger import read_ledger
 from fedmodel.provision import scenario_policy
+from fedmodel.secagg import Silo as Protocol
 from scenarios.runner import check_scenario
 from server.aggregation import SecureRounds, mean_of_sum
 from server.rounds import RoundResult
@@ -318,6 +320,26 @@ def test_a_model_sent_to_one_silo_alone_opens_nothing_of_it(
     run_federation(TwoModels(scenario, tmp_path), scenario, tmp_path, CPU)
     assert lines(tmp_path)[0]["dropouts"] == {"west": "aggregation-refused"}
     assert spy.check(scenario) == 1
+
+
+def test_a_false_dealer_costs_a_round_and_is_left_out_of_the_next_window(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = read_scenario(str(tiny_file), [*ON, "federation.tolerated_failures=1"])
+    deal = Protocol.deal
+
+    def falsely(silo: Protocol, adverts: Sequence[bytes]) -> list[bytes]:
+        with monkeypatch.context() as patch:
+            if silo.number == 3:
+                patch.setattr(shamir, "split", lambda _, __, points: {one: shamir.random_element() for one in points})
+            return deal(silo, adverts)
+
+    monkeypatch.setattr(Protocol, "deal", falsely)
+    spy = Spy(monkeypatch)
+    run_federation(FaultyGrid(scenario, tmp_path), scenario, tmp_path, CPU)
+    assert [line.get("failed", False) for line in lines(tmp_path)] == [True, False, False, False, False]
+    assert [line["dropouts"] for line in lines(tmp_path)[1:]] == [{"west": "aggregation-refused"}] * 4
+    assert spy.check(scenario) == 4
 
 
 @pytest.mark.parametrize(

@@ -12,11 +12,13 @@ from clients import training
 from clients.client_app import app
 from clients.silo import Silo
 from fedmodel import wire
-from fedmodel.config import Scenario
+from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import Records, data_shape, silo_records
 from fedmodel.errors import DataError
 from fedmodel.ledger import read_ledger
 from fedmodel.models import build_model
+from fedmodel.provision import provision
+from fedmodel.secagg import Window
 from fedmodel.vectors import flatten
 from scenarios.engine import _delivered
 from tests.fakes import FaultyGrid
@@ -200,3 +202,43 @@ def test_a_node_without_configuration_refuses(tiny: Scenario, tmp_path: Path) ->
     grid = FaultyGrid(tiny, tmp_path)
     grid._contexts[2].run_config = {}
     assert wire.refusal_code(ask(grid, wire.join_request(), wire.JOIN).error) == "config-refused"
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["federation.weights={north=1.0,south=1e-3,west=1e-3}", "privacy.noise=seeded-unsafe", "rounds=3",
+     "privacy.silo.south.expected_batch_size=100000000"],
+)  # fmt: skip
+def test_a_scenario_that_the_silos_law_does_not_name_is_refused(
+    setting: str, tiny_file: Path, tiny: Scenario, tmp_path: Path
+) -> None:
+    """With weights or denominators of its own choosing, a server makes a sum of many into the update of one."""
+    provision(tiny, tmp_path)
+    grid = FaultyGrid(read_scenario(str(tiny_file), [setting]), tmp_path)
+    reply = ask(grid, wire.join_request(), wire.JOIN)
+    assert wire.refusal_code(reply.error) == "policy-refused"
+    assert not (tmp_path / "ledgers").exists()
+
+
+def test_a_node_with_a_home_of_its_own_reads_nothing_elsewhere(tiny: Scenario, tmp_path: Path) -> None:
+    """The run's folder is the server's word: it could name one where the law is another, or the ledger empty."""
+    provision(tiny, tmp_path / "home")
+    elsewhere = tmp_path / "elsewhere"
+    grid = FaultyGrid(tiny, elsewhere)
+    grid._contexts[2].node_config["home"] = str(tmp_path / "home")
+    assert not ask(grid, wire.join_request(), wire.JOIN).has_error()
+    assert (tmp_path / "home" / "ledgers" / "north.sqlite").exists()
+    assert not (elsewhere / "ledgers").exists()
+
+
+@pytest.mark.parametrize("kind", [wire.COMMIT, wire.REVEAL])
+def test_a_round_past_the_scenarios_is_not_signed_for(kind: str, tiny_file: Path, tmp_path: Path) -> None:
+    """Signed, it would leave the silo out of every round that is left."""
+    on = ["encryption.secure_aggregation=on", "encryption.bound=9.0", "encryption.colluding=0"]
+    grid = FaultyGrid(read_scenario(str(tiny_file), on), tmp_path)
+    asked = wire.survivors_request(wire.SurvivorsRequest(3, 1, bytes(32), (2, 3)))
+    assert wire.refusal_code(ask(grid, asked, kind).error) == "protocol-violated"
+    within = wire.survivors_request(wire.SurvivorsRequest(2, 1, bytes(32), (2, 3)))
+    assert ask(grid, within, wire.COMMIT).has_content()
+    late = wire.advert_request(Window(1, 2, 1, 2))
+    assert wire.refusal_code(ask(grid, late, wire.ADVERT).error) == "protocol-violated"

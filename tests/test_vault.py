@@ -102,6 +102,19 @@ def test_a_state_that_is_not_this_silos_for_this_run_is_refused(change: str, fol
         pass
 
 
+def test_what_another_run_left_behind_is_erased_but_for_how_far_it_came(folder: Path) -> None:
+    kit = read_kit(folder)
+    with protocol(kit, folder, 7) as silo:
+        silo.advert(Window(7, 3, 1, 2))
+    with protocol(kit, folder, 8):
+        pass
+    with protocol(kit, folder, 7) as silo:
+        assert json.loads(silo.state())["window"] is None
+        with pytest.raises(AggregationRefused):
+            silo.advert(Window(7, 3, 1, 2))
+        silo.advert(Window(7, 4, 1, 1))
+
+
 _SIGNER = """
 import sys, time
 from pathlib import Path

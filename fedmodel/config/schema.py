@@ -353,16 +353,19 @@ class Scenario(_Frozen):
 
 
 class SiloFile(_Frozen):
-    """A silo's own law, `silo.toml`: what no scenario and no server can loosen.
+    """A silo's own law, `silo.toml`: what no server can loosen.
 
     Attributes:
         name: The silo's.
+        scenario: The hash of the one scenario that it takes part in. Whoever could send another could divide the other
+            silos' updates out of a sum, by their weights or denominators, or ask for noise that is known.
         min_silos: Least silos in a sum.
         largest_roster: Most silos in a federation that it takes part in.
         encryption: Secure aggregation or nothing, and how.
     """
 
     name: SiloName
+    scenario: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     min_silos: int = Field(ge=1)
     largest_roster: int = Field(ge=1, le=100_000)
     encryption: EncryptionConfig

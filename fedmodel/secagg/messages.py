@@ -1,6 +1,6 @@
 """The five signed messages, byte by byte: one encoding each, and nothing else is read.
 
-    header (32)  |  body  |  signature (64), under the type's own label, over header and body
+    header (32)  |  body  |  signature (64), under the type's own label, over H(roster), header and body
 
 Integers are big-endian. Every length is checked before it is used; every field that is fixed is compared; numbers
 ascend. What does not fit is refused as malformed, what is of another window as replayed, before a signature is tried.
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import Final, Self
 
-from fedmodel.crypto import KEY_SIZE, SIGNATURE_SIZE, SigningKey, check_agreement_key, digest, digest_words, verify
+from fedmodel.crypto import SIGNATURE_SIZE, SigningKey, check_sealing_key, digest, digest_words, verify
 from fedmodel.errors import AggregationRefused, CryptoError, Rule
 from fedmodel.masking import Words
 from fedmodel.secagg.keys import MASK_KEY_SIZE, OFFER_SIZE
@@ -84,8 +84,12 @@ class Place:
 
     def seal(self, kind: Kind, sender: int, body: bytes, identity: SigningKey) -> bytes:
         """Return a signed message."""
-        signed = self.header(kind, sender, len(body)) + body
-        return signed + identity.sign(kind.label, signed)
+        message = self.header(kind, sender, len(body)) + body
+        return message + identity.sign(kind.label, self._signed(message))
+
+    def _signed(self, message: bytes) -> bytes:
+        """Return what is signed: a message of one roster is none of another, though a key may be in both."""
+        return self.setting.roster.digest + message
 
     def open(self, kind: Kind, data: bytes) -> tuple[int, bytes]:
         """Check a message of this place, and return its sender and body.
@@ -101,7 +105,8 @@ class Place:
         if data[8:22] != ours[8:22]:
             raise AggregationRefused(Rule.REPLAYED, f"a {kind.name} is of another run, round or attempt")
         try:
-            verify(self.setting.roster.key(sender), kind.label, data[:-SIGNATURE_SIZE], data[-SIGNATURE_SIZE:])
+            signed = self._signed(data[:-SIGNATURE_SIZE])
+            verify(self.setting.roster.key(sender), kind.label, signed, data[-SIGNATURE_SIZE:])
         except CryptoError:
             raise AggregationRefused(Rule.BAD_SIGNATURE, f"a {kind.name} is not signed by silo {sender}") from None
         return sender, body
@@ -155,7 +160,7 @@ class Advert:
             raise AggregationRefused(Rule.DUPLICATE, f"silo {self.sender} advertised one key twice")
         for key in keys:
             try:
-                check_agreement_key(key[-KEY_SIZE:])  # of the hybrid, X25519's part
+                check_sealing_key(key)
             except CryptoError as error:
                 raise AggregationRefused(Rule.WEAK_KEY, f"silo {self.sender}'s ADVERT: {error}") from error
 

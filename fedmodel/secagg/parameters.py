@@ -156,7 +156,8 @@ class Policy:
         largest_roster: Most silos in a roster.
         window: Most rounds for which secrets are dealt at once.
         suite: Classic, or post-quantum.
-        consistency: "commit", or "quorum", which leaves the COMMIT stage out and is weaker.
+        consistency: "commit"; or "quorum", which leaves the COMMIT stage out, and holds only against a server that
+            shows every silo the same list: another one opens a single update.
 
     Raises:
         ConfigError: When the numbers could protect nobody.

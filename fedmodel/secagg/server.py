@@ -1,7 +1,8 @@
 """The server's side of secure aggregation: it routes, decides who is late, and adds up.
 
-Nothing here is trusted by a silo. What the server checks, it checks so that one hostile silo costs its own update and
-not everybody's, and so that a false message has a name to it.
+Nothing here is trusted by a silo. What the server checks, it checks so that a hostile silo costs its own update and
+not everybody's wherever the protocol allows, and so that a false message has a name to it. A dealer whose shares bring
+back nothing costs a round: `false_dealers` are those to leave out of the next window.
 
     Collection(setting)                 one window
         add_advert, close_adverts       U1, its adverts, the graph
@@ -12,8 +13,8 @@ not everybody's, and so that a false message has a name to it.
         add_commit, commits             the quorum
         add_reveal, total               shares, and the sum
 
-A message that breaks a rule raises, is not taken in, and is whoever's who sent it. `blamed` names silos whose messages
-were well formed and false: shares that give no secret that was committed to, updates that cannot be in one sum.
+A message that breaks a rule raises, is not taken in, and is whoever's who sent it. `blamed` says of silos whose
+messages were well formed what does not fit; where two contradict each other it says so, and not who is right.
 
 Shapes: P coordinates.
 """
@@ -183,7 +184,9 @@ class Tally:
         self.survivors: tuple[int, ...] = ()
         self.told = b""
         self.context = b""
+        self.false_dealers: set[int] = set()
         self._alive: frozenset[int] = frozenset()
+        self._blamed_before: dict[int, str] = {}
         self.blamed: dict[int, str] = {}
 
     def add_masked(self, data: bytes, words_P: Words) -> int:
@@ -232,11 +235,12 @@ class Tally:
             if not odds[worst]:
                 break
             alive.remove(worst)
-            self.blamed[worst] = f"shares between it and {_names(odds[worst])} were not right, or were said not to be"
+            self.blamed[worst] = f"left out: it and {_names(odds[worst])} disagree on whether shares were right"
         needed = self._setting.policy.n_min
         if len(alive) < needed:
             raise DropoutError(f"{len(alive)} masked updates fit together, where policy asks for {needed}")
         self.survivors, self._alive = tuple(sorted(alive)), frozenset(alive)
+        self._blamed_before = dict(self.blamed)
         self.told = survivors_digest(self.survivors)
         for _, words_P in (self._masked[number] for number in self._masked.keys() - alive):
             if self._total_P is not None:
@@ -313,6 +317,8 @@ class Tally:
         """
         if self._total_P is None:
             raise AggregationRefused(Rule.OUT_OF_ORDER, "no masked update was taken in")
+        # Tried again with more shares, what did not fit before may fit now.
+        self.blamed, self.false_dealers = dict(self._blamed_before), set()
         masks: list[tuple[bytes, Sign]] = [
             (self_key(self._recover(number, Secret.B), self.context, number), -1) for number in self.survivors
         ]
@@ -351,6 +357,7 @@ class Tally:
                     secret = key.agree(number, public, offer)
                 except CryptoError as error:
                     self.blamed[number] = f"what it offered silo {vanished} does not open with the key it was made for"
+                    self.false_dealers.add(number)
                     raise DropoutError(f"what silo {number} and vanished silo {vanished} shared is lost") from error
                 yield pair_key(secret, self.context, number, vanished), -1 if number < vanished else 1
 
@@ -371,6 +378,7 @@ class Tally:
                     self._name_liars(dealer, shares, chosen)
                 return found
         self.blamed[dealer] = "no set of shares gives the secret that it committed to: it dealt falsely, or many lie"
+        self.false_dealers.add(dealer)
         raise DropoutError(f"the shares of silo {dealer}'s secret give nothing that it committed to")
 
     def _lagrange(self, points: tuple[int, ...]) -> Mapping[int, int]:

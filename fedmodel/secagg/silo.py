@@ -12,9 +12,11 @@ The order of things, for each window and then for each of its rounds:
 Guarantees, while the roster's administrator and this silo are honest and at most `policy.colluding` others work with
 the server, whatever the server sends:
 - an update given to `mask` stays hidden but for its part in one sum of at least `policy.n_min` silos' updates, all of
-  which got the same model and configuration (on a ring, above 300 silos, a server may cut that sum in two: see
-  `docs/secure-aggregation.md`, section 5);
-- of no silo both secrets are revealed, because each answer is given once, and t > (k + c) / 2;
+  which got the same model and configuration. NOT with `consistency = "quorum"`, where a server that shows silos
+  different lists opens a single update; and on a ring, above 300 silos, with the probability that
+  `docs/secure-aggregation.md`, section 5, says;
+- of no silo both secrets are revealed, because each answer is given once, and t > (k + c) / 2 (but for a probability of
+  2^-secrecy_bits on a ring);
 - threshold, ring, suite, quorum and least cohort come from the policy and the roster, never from a message.
 
 State goes down and comes back as bytes. Whoever calls a stage keeps the new state on disk BEFORE the stage's message
@@ -143,6 +145,10 @@ class Silo:
             document["window"] = {**vars(window), "rounds": rounds}
         return json.dumps(document, separators=(",", ":")).encode()
 
+    def forget(self) -> None:
+        """Erase every secret, and keep how far this silo had come."""
+        self._state.window = None
+
     def advert(self, window: Window) -> bytes:
         """Make fresh secrets for a window, in place of all others, and return the ADVERT.
 
@@ -248,6 +254,8 @@ class Silo:
         window, setting = self._window()
         if not window.cohort or window.received:
             raise AggregationRefused(Rule.OUT_OF_ORDER, "shares are received once, after they were dealt")
+        if len(shares) > len(window.peers):
+            raise AggregationRefused(Rule.SHARES, f"{len(shares)} shares came, of {len(window.peers)} neighbours")
         refused: dict[int, str] = {}
         dealt = {}
         for place, data in enumerate(shares):

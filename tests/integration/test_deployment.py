@@ -71,7 +71,7 @@ def test_real_silos_aggregate_and_go_on_when_one_is_killed(kill: bool, tmp_path:
         for number, silo in enumerate(SILOS):
             node = [flower_runtime._tool("flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{port}"]
             node += ["--host", "127.0.0.1", "--port", str(flower_runtime._free_port())]
-            node += ["--node-config", f"partition-id={number} num-partitions={len(SILOS)}"]
+            node += ["--node-config", f'partition-id={number} num-partitions={len(SILOS)} home="{run_dir}"']
             nodes.append(stack.enter_context(_process(node, tmp_path / silo, environment)))
         asked = ["run", str(tmp_path / "fedmodel-app"), "here", "--run-config", str(tmp_path / "run.toml")]
         started = flower_runtime._flwr(asked, tmp_path / "superlink", environment)

@@ -399,15 +399,49 @@ def test_a_false_offer_costs_whoever_made_it() -> None:
     assert exact(held, total)
 
 
-@pytest.mark.parametrize("key", ["mask", "transport"])
-def test_an_advert_with_a_key_of_small_order_costs_its_sender_its_part(key: str) -> None:
-    federation = Federation(5)
+def test_whom_a_first_try_doubted_is_cleared_by_a_second_that_succeeds() -> None:
+    federation = Federation(6)
+    held = open_window(federation).round()
+    held.mask(federation.updates())
+    held.close()
+    held.commit()
+    signed = held.tally.commits()
+    for number in (6, 1, 2, 3, 4, 5):
+        message = held.reveal_one(number, commits=signed)
+        if number == 6:
+            reveal = Reveal.read(message, held.place)
+            false = {one: (secret, (share + 1) % shamir.PRIME) for one, (secret, share) in reveal.shares.items()}
+            message = replace(reveal, shares=false).sign(held.place, federation.identities[6])
+        held.tally.add_reveal(message)
+        if held.tally.is_recoverable:
+            try:
+                total = held.tally.total()
+            except DropoutError:
+                assert held.tally.false_dealers  # for all that is known with exactly enough shares
+            else:
+                break
+    assert exact(held, total)
+    assert held.tally.false_dealers == set()
+    assert held.tally.blamed.keys() == {6}
+
+
+@pytest.mark.parametrize(("key", "suite"), [("mask", Suite.CLASSIC), ("transport", Suite.CLASSIC),
+                                            ("mask", Suite.POST_QUANTUM), ("transport", Suite.POST_QUANTUM)])  # fmt: skip
+@pytest.mark.parametrize("part", ["curve", "lattice"])
+def test_an_advert_with_a_key_that_cannot_be_used_costs_its_sender_its_part(key: str, suite: Suite, part: str) -> None:
+    """The point of small order, or an ML-KEM key with coefficients past its modulus."""
+    federation = Federation(5, suite=suite)
+    own = (9).to_bytes(32, "little") if part == "lattice" else bytes(32)
+    if suite is Suite.POST_QUANTUM:
+        own = (b"\xff" if part == "lattice" else b"\0") * 1184 + own
+    elif part == "lattice":
+        pytest.skip("the classic suite has no lattice")
 
     def tamper(kind: Kind, sender: int, message):
         if (kind, sender) != (Kind.ADVERT, 5):
             return message
         place = Place(federation.setting(WINDOW), 1)
-        weak = {"mask_keys": (bytes(32),)} if key == "mask" else {"transport": bytes(32)}
+        weak = {"mask_keys": (own,)} if key == "mask" else {"transport": own}
         return replace(Advert.read(message, place), **weak).sign(place, federation.identities[5])
 
     opened = open_window(federation, tamper=tamper)

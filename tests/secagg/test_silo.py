@@ -17,7 +17,7 @@ from fedmodel.errors import AggregationRefused, ConfigError, CryptoError, Dropou
 from fedmodel.masking import apply_masks, subtract_mask
 from fedmodel.secagg import Member, Policy, Roster, Setting, Silo, Window, read_numbers
 from fedmodel.secagg import silo as silo_module
-from fedmodel.secagg.keys import commitment, pair_key, self_key
+from fedmodel.secagg.keys import MaskKey, commitment, pair_key, self_key
 from fedmodel.secagg.messages import Advert, Commit, Kind, Place, Reveal, Secret, Share, survivors_digest
 from tests.secagg.peers import (
     MODEL,
@@ -427,8 +427,13 @@ def test_a_share_of_another_cohort_counts_as_not_dealt() -> None:
 def test_a_second_share_of_one_dealer_counts_as_not_there() -> None:
     """So no silo holds two shares of one secret, whichever of them were right."""
     federation, rows = dealt(5)
-    shares = [rows[sender][1] for sender in (2, 3, 4, 5, 2)]
-    assert list(federation.call(1, "receive", shares)) == [4]
+    shares = [rows[sender][1] for sender in (2, 3, 4, 2)]
+    assert list(federation.call(1, "receive", shares)) == [3]
+
+
+def test_more_shares_than_neighbours_are_refused_before_any_is_read() -> None:
+    federation, rows = dealt(5)
+    assert refusal(federation.call, 1, "receive", [rows[2][1]] * 5) is Rule.SHARES
 
 
 def test_too_few_dealers_are_refused() -> None:
@@ -754,7 +759,9 @@ def replayed_adverts(federation: Federation) -> dict[str, bytes]:
 def test_an_advert_from_elsewhere_is_refused(where: str) -> None:
     federation, adverts = adverts_of(4)
     adverts[3] = replayed_adverts(federation)[where]
-    assert refusal(federation.call, 1, "deal", adverts) is Rule.REPLAYED
+    # A message of another roster does not even verify under the same key.
+    rule = Rule.BAD_SIGNATURE if where == "roster" else Rule.REPLAYED
+    assert refusal(federation.call, 1, "deal", adverts) is rule
 
 
 def test_an_advert_for_another_count_of_rounds_is_refused() -> None:
@@ -852,6 +859,80 @@ def test_what_is_refused_leaves_the_state_as_it_was(stage: str) -> None:
     }
     refusal(getattr(silo, stage), *asked[stage])
     assert silo.state() == before
+
+
+def test_two_lists_never_open_one_round_by_way_of_another() -> None:
+    """Silos that sign round 2's list before they have its shares, and then give their shares under round 3's.
+
+    Were what they hold filed by place and not by round, they would give shares of round 2 under the list of round 3: the
+    victim's `b` from one list, the roots of all that it masked with from the other.
+    """
+    federation = Federation(8, colluding=0)
+    window = Window(RUN, 1, 1, 3)
+    collection, adverts, _ = collect_adverts(federation, window)
+    threshold, setting = collection.topology.threshold, federation.setting(window)
+    for number in federation.numbers:
+        collection.add_shares(federation.call(number, "deal", adverts))
+    early, victim, rest = (1, 2, 3, 4, 5), 6, (6, 7, 8)
+    assert len(early) == threshold
+    contexts = {r: setting.context(r, collection.cohort_digest, MODEL, RULES) for r in (2, 3)}
+    signed = [federation.call(number, "commit", 2, 1, contexts[2], rest) for number in early]
+    for number in federation.numbers:
+        shares = collection.shares_for(number)
+        if number == victim:
+            shares = [data for data in shares if Share.read(data, Place(setting, 1)).sender not in (1, 2)]
+        federation.call(number, "receive", shares)
+    updates = federation.updates()
+    for number in rest:
+        federation.call(number, "mask", 2, updates[number].copy(), MODEL, RULES)
+    given = {2: [federation.call(number, "reveal", 2, 1, contexts[2], rest, signed) for number in rest]}
+    for number in (1, 2):
+        federation.call(number, "mask", 3, updates[number].copy(), MODEL, RULES)
+    third = (1, 2, victim)
+    signed = [federation.call(number, "commit", 3, 1, contexts[3], third) for number in early]
+    given[3] = [federation.call(number, "reveal", 3, 1, contexts[3], third, signed) for number in early]
+
+    of_b: dict[int, int] = {}
+    for round_number, messages in given.items():
+        for message in messages:
+            reveal = Reveal.read(message, Place(setting, round_number))
+            if victim in reveal.shares and reveal.shares[victim][0] is Secret.B:
+                of_b[reveal.sender] = reveal.shares[victim][1]
+    assert len(of_b) >= threshold  # enough of them, if they were of one round
+    committed = set(collection.adverts[victim].commitments)
+    for points in itertools.combinations(sorted(of_b), threshold):
+        found = shamir.combine({point: of_b[point] for point in points}, shamir.lagrange_at_zero(points))
+        assert not {commitment(found, setting.base, r, victim) for r in window.rounds} & committed
+
+
+def test_without_commits_a_two_faced_server_opens_a_single_update() -> None:
+    """What `consistency = "quorum"` gives up, as the specification says: each silo is shown a list of its own."""
+    federation = Federation(10, colluding=0, consistency="quorum")
+    held = open_window(federation).round()
+    updates = federation.updates()
+    held.mask(updates)
+    context, victim = held_context(held), 1
+    shares: dict[tuple[Secret, int], dict[int, int]] = {}
+    for holder in federation.numbers:
+        others = {holder, holder % 10 + 1} | {1: {3}, 10: {2}}.get(holder, set())
+        message = held.reveal_one(holder, sorted({victim} | others), [], context)
+        for dealer, (secret, share) in Reveal.read(message, held.place).shares.items():
+            shares.setdefault((secret, dealer), {})[holder] = share
+    setting, adverts = held.opened.collection.setting, held.opened.collection.adverts
+
+    def brought_back(secret: Secret, dealer: int) -> int:
+        points = sorted(shares[secret, dealer])[: held.opened.collection.topology.threshold]
+        chosen = {point: shares[secret, dealer][point] for point in points}
+        return shamir.combine(chosen, shamir.lagrange_at_zero(points))
+
+    masks = [(self_key(brought_back(Secret.B, victim), context, victim), -1)]
+    for peer in range(2, 11):
+        key = MaskKey(federation.policy.suite, brought_back(Secret.ROOT, peer), setting.base, 1, peer)
+        agreed = key.agree(victim, adverts[victim].mask_keys[0], b"")
+        masks.append((pair_key(agreed, context, victim, peer), -1))
+    opened = held.words[victim].copy()
+    apply_masks(opened, masks)
+    assert np.array_equal(opened, updates[victim])
 
 
 @pytest.mark.parametrize("acted", [False, True])
