@@ -422,27 +422,30 @@ def test_whom_a_first_try_doubted_is_cleared_by_a_second_that_succeeds() -> None
                 break
     assert exact(held, total)
     assert held.tally.false_dealers == set()
-    assert held.tally.blamed.keys() == {6}
+    assert held.tally.blamed == {}
 
 
-@pytest.mark.parametrize(("key", "suite"), [("mask", Suite.CLASSIC), ("transport", Suite.CLASSIC),
-                                            ("mask", Suite.POST_QUANTUM), ("transport", Suite.POST_QUANTUM)])  # fmt: skip
-@pytest.mark.parametrize("part", ["curve", "lattice"])
-def test_an_advert_with_a_key_that_cannot_be_used_costs_its_sender_its_part(key: str, suite: Suite, part: str) -> None:
-    """The point of small order, or an ML-KEM key with coefficients past its modulus."""
+@pytest.mark.parametrize("key", ["mask_keys", "transport"])
+@pytest.mark.parametrize(
+    ("suite", "weak"),
+    [
+        (Suite.CLASSIC, bytes(32)),
+        (Suite.POST_QUANTUM, bytes(1184 + 32)),
+        (Suite.POST_QUANTUM, b"\xff" * 1184 + (9).to_bytes(32, "little")),
+    ],
+    ids=["small order", "small order beside a lattice", "past the lattice's modulus"],
+)
+def test_an_advert_with_a_key_that_cannot_be_used_costs_its_sender_its_part(
+    key: str, suite: Suite, weak: bytes
+) -> None:
     federation = Federation(5, suite=suite)
-    own = (9).to_bytes(32, "little") if part == "lattice" else bytes(32)
-    if suite is Suite.POST_QUANTUM:
-        own = (b"\xff" if part == "lattice" else b"\0") * 1184 + own
-    elif part == "lattice":
-        pytest.skip("the classic suite has no lattice")
 
     def tamper(kind: Kind, sender: int, message):
         if (kind, sender) != (Kind.ADVERT, 5):
             return message
         place = Place(federation.setting(WINDOW), 1)
-        weak = {"mask_keys": (own,)} if key == "mask" else {"transport": own}
-        return replace(Advert.read(message, place), **weak).sign(place, federation.identities[5])
+        changed = {key: (weak,) if key == "mask_keys" else weak}
+        return replace(Advert.read(message, place), **changed).sign(place, federation.identities[5])
 
     opened = open_window(federation, tamper=tamper)
     assert opened.refused == [(Kind.ADVERT, 5)]

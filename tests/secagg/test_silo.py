@@ -864,8 +864,8 @@ def test_what_is_refused_leaves_the_state_as_it_was(stage: str) -> None:
 def test_two_lists_never_open_one_round_by_way_of_another() -> None:
     """Silos that sign round 2's list before they have its shares, and then give their shares under round 3's.
 
-    Were what they hold filed by place and not by round, they would give shares of round 2 under the list of round 3: the
-    victim's `b` from one list, the roots of all that it masked with from the other.
+    Were what they hold filed by place and not by round, they would give shares of round 2 under the list of round 3:
+    the victim's `b` from one list, the roots of all that it masked with from the other.
     """
     federation = Federation(8, colluding=0)
     window = Window(RUN, 1, 1, 3)
