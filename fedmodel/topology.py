@@ -21,8 +21,9 @@ to), and `plan_topology` finds the smallest degree for which
 The first is a union over all silos. The second is for one silo: it costs a round, not a secret.
 
 Colluders and dropouts are taken to be fixed without knowledge of the order. A server that calls live silos dead after
-it knows the order gets no secret by it (the first line holds for any such choice), but it may cut the survivors' graph
-in two, and learn two sums instead of one, with more than the stated probability; ask for more bits where that matters.
+it knows the order gets no secret by it (the first line holds for any such choice). That it cannot cut the survivors'
+graph in two either rests on the protocol, where survivors alone give shares of `b`: `docs/secure-aggregation.md`,
+section 5, says with what probability.
 
 Does NOT hold for more colluders than tolerated: then nothing here is claimed.
 """

@@ -212,9 +212,10 @@ def _seen_by_server(encryption: dict[str, Any]) -> str:
     match encryption["secure_aggregation"]:
         case "on":
             least, threshold = encryption["least_silos_in_a_sum"], encryption["threshold"]
+            lies = " and it shows all silos one list" if encryption["consistency"] == "quorum" else ""
             return (
                 f"The server saw sums of at least {least} silos' updates and no single one, as long as no more than"
-                f" {encryption['colluding_tolerated']} of the silos work with it (threshold {threshold},"
+                f" {encryption['colluding_tolerated']} of the silos work with it{lies} (threshold {threshold},"
                 f" {encryption['suite']} keys, {encryption['bits']}-bit words)."
             )
         case "simulated":

@@ -14,11 +14,13 @@ from importlib.resources import files
 
 import pytest
 from blake3 import blake3
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.bindings._rust import openssl as rust
 from cryptography.hazmat.primitives.asymmetric import mlkem
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -370,3 +372,21 @@ def test_an_agreement_key_in_another_encoding_is_refused(value: int) -> None:
     with pytest.raises(CryptoError, match="one encoding"):
         crypto.check_agreement_key(value.to_bytes(32, "little"))
     crypto.check_agreement_key((9).to_bytes(32, "little"))
+
+
+def test_the_cipher_of_sealed_messages_is_rfc_8439() -> None:
+    """HPKE's published ciphertexts, above, are in AES-GCM and in this; here is the cipher alone."""
+    count = 0
+    for record in vectors("ciphers/ChaCha20Poly1305/openssl.txt"):
+        key, nonce, aad, plain, tag, cipher = (
+            bytes.fromhex(record[name]) for name in ("key", "iv", "aad", "plaintext", "tag", "ciphertext")
+        )
+        if len(nonce) != 12:
+            continue
+        if "result" in record:
+            with pytest.raises(InvalidTag):
+                ChaCha20Poly1305(key).decrypt(nonce, cipher + tag, aad)
+        else:
+            assert ChaCha20Poly1305(key).encrypt(nonce, plain, aad) == cipher + tag
+        count += 1
+    assert count >= 2
