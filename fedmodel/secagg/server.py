@@ -115,10 +115,13 @@ class Collection:
     def add_shares(self, messages: Sequence[bytes]) -> int:
         """Take all that one silo deals, and return its number.
 
+        Signatures are checked by those whom the shares are for: at 1,000 silos there are 158,000. A dealer whose
+        signatures are false is at odds with every neighbour, and left out of every sum.
+
         Raises:
             AggregationRefused: When it is not one SHARE to each of its neighbours.
         """
-        shares = [(Share.read(data, self.place), data) for data in messages]
+        shares = [(Share.read(data, self.place, verified=False), data) for data in messages]
         senders = {share.sender for share, _ in shares}
         if len(senders) != 1 or not senders <= set(self.cohort):
             raise AggregationRefused(Rule.SHARES, "shares came from no silo of the cohort, or from two at once")
