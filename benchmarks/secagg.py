@@ -41,7 +41,7 @@ from numpy.typing import NDArray
 
 from fedmodel.crypto import SigningKey, verify
 from fedmodel.masking import Words
-from fedmodel.secagg import Collection, Member, Policy, Roster, Setting, Silo, Window, messages, parameters
+from fedmodel.secagg import Collection, Member, Policy, Roster, Setting, Silo, Tally, Window, messages, parameters
 from fedmodel.secagg.messages import Commit, Mask, Place, survivors_digest, words_digest
 from fedmodel.topology import COMPLETE_UP_TO, plan_topology
 
@@ -271,7 +271,7 @@ class Population:
     def messages(self, gone: set[int]) -> tuple[list[tuple[bytes, Words]], list[bytes], list[bytes]]:
         """Return what the server is sent in a round: masked updates, COMMITs, REVEALs."""
         masked = [sent for number, sent in self._masked.items() if number not in gone]
-        tally = self.collection.round(1)
+        tally = Tally(self.collection, 1)
         for data, words_P in masked:
             tally.add_masked(data, words_P)
         survivors = tally.close_masked()
@@ -288,7 +288,7 @@ class Population:
         self, masked: Sequence[tuple[bytes, Words]], commits: Sequence[bytes], reveals: Sequence[bytes]
     ) -> Words:
         """Do the server's round."""
-        tally = self.collection.round(1)
+        tally = Tally(self.collection, 1)
         for data, words_P in masked:
             tally.add_masked(data, words_P)
         tally.close_masked()

@@ -91,7 +91,7 @@ class SecureRounds:
         try:
             collection = self._window(number, cohort)
             dropouts.update(self._missing)
-            tally = collection.round(number)
+            tally = Tally(collection, number)
             self._train(tally, request, charged, dropouts)
             survivors = [self._names[one] for one in tally.close_masked()]
             self._commit(tally)

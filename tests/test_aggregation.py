@@ -64,12 +64,14 @@ class Spy:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.words: dict[int, dict[str, np.ndarray]] = defaultdict(dict)
+        self.updates: dict[int, dict[str, np.ndarray]] = defaultdict(dict)
         self.results: dict[int, tuple[list[str], RoundResult]] = {}
         quantised, train = hiding._quantised, SecureRounds.train_round
 
         def spied(silo: SiloOfApp, charged: object, number: int, update_P: np.ndarray) -> np.ndarray:
             words_P = quantised(silo, charged, number, update_P)  # type: ignore[arg-type]
             self.words[number][silo.name] = words_P.copy()
+            self.updates[number][silo.name] = update_P.copy()
             return words_P
 
         def trained(rounds: SecureRounds, cohort: list[str], request: wire.TrainRequest) -> RoundResult:
@@ -93,6 +95,11 @@ class Spy:
             assert len(survivors) >= policy.n_min
             expected = mean_of_sum(total_P.astype(dtype), survivors, policy.quantizer, scenario.federation)
             assert np.array_equal(result.update_P, expected)
+            # And that is the weighted mean, to a step of the quantiser for each silo.
+            weights = [scenario.federation.weight(silo) for silo in survivors]
+            mean_P = np.average([self.updates[number][silo] for silo in survivors], axis=0, weights=weights)
+            step = max(weights) / sum(weights) * len(survivors) / policy.quantizer.scale
+            assert np.abs(result.update_P - mean_P).max() <= step + 1e-6
             whole += 1
         return whole
 
@@ -258,6 +265,20 @@ def test_a_silo_that_insists_on_masks_sends_none_of_its_update_in_the_clear(tiny
     assert [wire.refusal_code(reply.error) for reply in trained] == ["aggregation-refused"] * 4
     # It was refused before anything was spent on it.
     assert all(read_ledger(tmp_path / "ledgers" / f"{silo}.sqlite")[1] == [] for silo in NODE)
+
+
+def test_a_law_stricter_than_the_scenario_that_it_names_is_kept(tiny_file: Path, tmp_path: Path) -> None:
+    scenario = read_scenario(str(tiny_file))
+    grid = FaultyGrid(scenario, tmp_path)
+    for silo in scenario.federation.silos:
+        law = tmp_path / "silos" / silo / "silo.toml"
+        strict = (
+            law.read_text().replace('"off"', '"on"').replace("[encryption]", "[encryption]\nbound = 9.0\ncolluding = 0")
+        )
+        law.write_text(strict, encoding="utf-8")
+    with pytest.raises(DropoutError, match="aggregation-refused"):
+        run_federation(grid, scenario, tmp_path, CPU)
+    assert all(reply.has_error() for reply in grid.seen if reply.metadata.message_type == wire.TRAIN)
 
 
 def test_a_silo_asked_to_train_a_round_twice_sends_one_update(tiny_file: Path, tmp_path: Path) -> None:

@@ -1,22 +1,25 @@
 """Secure aggregation: the server learns the sum of many silos' vectors and nothing else about any of them.
 
 The specification is `docs/secure-aggregation.md`; it says what each party holds, sends and checks, and what each
-adversary gains. Here is its code, without a network: `Silo` and `Collection` take bytes and return bytes.
+adversary gains. Here is its code, without a network: `Silo`, `Collection` and `Tally` take bytes and return bytes.
 
     parameters   roster, policy, window: what no message can change
     keys         from the two secrets that can be brought back to every key of a round
     messages     the five signed messages, byte by byte
+    state        what a silo keeps between two stages
     silo         a silo's stages and refusals
-    server       routing, adding up, blame
+    collection   the server's side of a window: adverts and shares
+    tally        the server's side of a round: the sum, and who is to blame where there is none
 
 Does NOT protect against poisoned inputs, nor against what follows from the sums themselves: two sums over cohorts that
 differ in one silo differ by its vector. Differential privacy at the silo answers the second.
 """
 
+from fedmodel.secagg.collection import Collection
 from fedmodel.secagg.messages import join_messages, pack_numbers, read_numbers, sender_of, split_messages
 from fedmodel.secagg.parameters import Consistency, Member, Policy, Roster, Setting, Window
-from fedmodel.secagg.server import Collection, Tally
 from fedmodel.secagg.silo import Silo
+from fedmodel.secagg.tally import Tally
 
 __all__ = [
     "Collection",

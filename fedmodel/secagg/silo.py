@@ -30,11 +30,9 @@ After Bonawitz et al. 2017, section 6 and figure 4; Bell et al. 2020, section 4;
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 from fedmodel import shamir
 from fedmodel.crypto import SealingKey, SigningKey, Suite, random_bytes, seal
@@ -55,62 +53,18 @@ from fedmodel.secagg.messages import (
     words_digest,
 )
 from fedmodel.secagg.parameters import Policy, Roster, Setting, Window
+from fedmodel.secagg.state import RoundState, State, WindowState, read_state, to_bytes, to_hex, to_int
 from fedmodel.topology import neighbours_of
 
 
-@dataclass
-class _Round:
-    """What a silo holds for one round of a window. Sensitive, all but the last two.
+@dataclass(frozen=True)
+class _Dealt:
+    """One round's part of a dealing: what goes to each peer, and what stays with the silo."""
 
-    Attributes:
-        root: Until shares were received.
-        b: Until the update was masked.
-        pairs: By neighbour, what the two share; until the update was masked.
-        held: By dealer, its shares of b and root; until revealed. With the silo itself in a complete graph.
-        context: ctx, once masked.
-        masked_with: The neighbours masked with.
-    """
-
-    root: str | None
-    b: str | None
-    pairs: dict[str, str] = field(default_factory=dict)
-    held: dict[str, list[str]] = field(default_factory=dict)
-    context: str | None = None
-    masked_with: list[int] = field(default_factory=list)
-
-
-@dataclass
-class _Window:
-    """What a silo holds for a window; `transport` is sensitive."""
-
-    first: int
-    attempt: int
-    count: int
-    transport: str | None
-    advert: str
-    rounds: dict[str, _Round]
-    cohort: list[int] = field(default_factory=list)
-    cohort_digest: str = ""
-    peers: list[int] = field(default_factory=list)
-    threshold: int = 0
-    complete: bool = False
-    received: bool = False
-
-    def window(self, run: int) -> Window:
-        """Return which window it is."""
-        return Window(run, self.first, self.attempt, self.count)
-
-
-@dataclass
-class _State:
-    """All that crosses from one stage to the next. `round` and `attempt` are the highest acted in."""
-
-    round: int = 0
-    attempt: int = 0
-    signed: str | None = None
-    masked: bool = False
-    revealed: bool = False
-    window: _Window | None = None
+    rows: dict[int, bytes]
+    offers: dict[int, bytes]
+    pairs: dict[str, str]
+    own: dict[str, list[str]]
 
 
 class Silo:
@@ -134,16 +88,11 @@ class Silo:
         self._identity, self._roster, self._policy, self._run = identity, roster, policy, run
         self._setting(1, 1, 1)  # refuses a roster past the policy
         self.number = roster.number(identity.public)
-        self._state = _State() if state is None else _read_state(state)
+        self._state = State() if state is None else read_state(state)
 
     def state(self) -> bytes:
         """Return what the next stage needs. Sensitive: to be kept sealed, and on disk before a message leaves."""
-        state, window = vars(self._state), self._state.window
-        document: dict[str, Any] = {**state, "window": None}
-        if window is not None:
-            rounds = {number: vars(held) for number, held in window.rounds.items()}
-            document["window"] = {**vars(window), "rounds": rounds}
-        return json.dumps(document, separators=(",", ":")).encode()
+        return self._state.to_bytes()
 
     def forget(self) -> None:
         """Erase every secret, and keep how far this silo had come."""
@@ -167,18 +116,18 @@ class Silo:
             )
         transport = random_bytes(32)
         rounds = {
-            number: _Round(root=_hex(shamir.random_element()), b=_hex(shamir.random_element()))
+            number: RoundState(root=to_hex(shamir.random_element()), b=to_hex(shamir.random_element()))
             for number in window.rounds
         }
         mask_keys = [self._mask_key(setting, number, held).public for number, held in rounds.items()]
-        told = [commitment(_int(held.b), setting.base, number, self.number) for number, held in rounds.items()]
+        told = [commitment(to_int(held.b), setting.base, number, self.number) for number, held in rounds.items()]
         public = self._transport_key(setting, transport).public
         message = Advert(self.number, public, random_bytes(32), tuple(mask_keys), tuple(told))
         data = message.sign(Place(setting, window.first), self._identity)
-        self._state = _State(
+        self._state = State(
             round=window.first,
             attempt=window.attempt,
-            window=_Window(
+            window=WindowState(
                 first=window.first,
                 attempt=window.attempt,
                 count=window.count,
@@ -208,36 +157,23 @@ class Silo:
         peers = neighbours_of(topology, cohort, graph_seed(setting, [told[n][0] for n in cohort]), self.number)
         holders = sorted([*peers, self.number]) if topology.complete else peers
 
-        rows: dict[int, list[bytes]] = {peer: [] for peer in peers}
-        offers: dict[int, list[bytes]] = {peer: [] for peer in peers}
-        own: list[list[str]] = []
-        pairs: list[dict[str, str]] = []
-        for number in setting.window.rounds:
-            held = window.rounds[str(number)]
-            key = self._mask_key(setting, number, held)
-            shares_b = shamir.split(_int(held.b), topology.threshold, holders)
-            shares_root = shamir.split(_int(held.root), topology.threshold, holders)
-            own.append([_hex(shares[self.number]) for shares in (shares_b, shares_root) if self.number in shares])
-            agreed = {}
-            for peer in peers:
-                rows[peer].append(_bytes(shares_b[peer]) + _bytes(shares_root[peer]))
-                with _weak_key(peer):
-                    public = told[peer][0].mask_keys[number - window.first]
-                    offers[peer].append(key.offer(peer, public))
-                    if self._policy.suite is Suite.CLASSIC or peer > self.number:
-                        agreed[str(peer)] = key.agree(peer, public, b"").hex()
-            pairs.append(agreed)
+        adverts_of_peers = {peer: told[peer][0] for peer in peers}
+        rounds = [
+            self._deal_round(setting, number, topology.threshold, holders, adverts_of_peers)
+            for number in setting.window.rounds
+        ]
         messages = []
-        for peer in peers:
+        for peer, advert in adverts_of_peers.items():
+            context = envelope_context(setting.base, cohort_digest, self.number, peer)
             with _weak_key(peer):
-                context = envelope_context(setting.base, cohort_digest, self.number, peer)
-                envelope = seal(self._policy.suite, told[peer][0].transport, b"".join(rows[peer]), context)
-            share = Share(self.number, cohort_digest, peer, envelope, tuple(offer for offer in offers[peer] if offer))
+                rows = b"".join(dealt.rows[peer] for dealt in rounds)
+                envelope = seal(self._policy.suite, advert.transport, rows, context)
+            offers = tuple(dealt.offers[peer] for dealt in rounds if dealt.offers[peer])
+            share = Share(self.number, cohort_digest, peer, envelope, offers)
             messages.append(share.sign(place, self._identity))
         # Nothing was refused: now it was dealt.
-        for held, mine, agreed in zip(window.rounds.values(), own, pairs, strict=True):
-            held.pairs = agreed
-            held.held = {str(self.number): mine} if mine else {}
+        for held, dealt in zip(window.rounds.values(), rounds, strict=True):
+            held.pairs, held.held = dealt.pairs, dealt.own
         window.cohort, window.cohort_digest, window.peers = cohort, cohort_digest.hex(), peers
         window.threshold, window.complete = topology.threshold, topology.complete
         return messages
@@ -324,7 +260,7 @@ class Silo:
         # From here on the secrets are used, whatever becomes of the message.
         state.masked = True
         self._enter(state)
-        b, pairs = _int(held.b), held.pairs
+        b, pairs = to_int(held.b), held.pairs
         held.b, held.pairs, held.context = None, {}, context.hex()
         masks: list[tuple[bytes, Sign]] = [(self_key(b, context, self.number), 1)]
         for peer in held.masked_with:
@@ -391,32 +327,51 @@ class Silo:
         shares: dict[int, tuple[Secret, int]] = {}
         for dealer, (of_b, of_root) in held.held.items():
             if int(dealer) not in alive:
-                shares[int(dealer)] = Secret.ROOT, _int(of_root)
+                shares[int(dealer)] = Secret.ROOT, to_int(of_root)
             elif self.number in alive:
-                shares[int(dealer)] = Secret.B, _int(of_b)
+                shares[int(dealer)] = Secret.B, to_int(of_b)
         state.revealed = True
         self._enter(state)
         held.b, held.root, held.pairs, held.held = None, None, {}, {}
         return Reveal(self.number, context, told, shares).sign(place, self._identity)
 
+    def _deal_round(
+        self, setting: Setting, number: int, threshold: int, holders: Sequence[int], peers: Mapping[int, Advert]
+    ) -> _Dealt:
+        """Share one round's secrets among their holders, and agree with each neighbour as far as it takes one side."""
+        index = number - setting.window.first
+        held = self._window()[0].rounds[str(number)]
+        key = self._mask_key(setting, number, held)
+        of_b = shamir.split(to_int(held.b), threshold, holders)
+        of_root = shamir.split(to_int(held.root), threshold, holders)
+        offers, pairs = {}, {}
+        for peer, advert in peers.items():
+            with _weak_key(peer):
+                offers[peer] = key.offer(peer, advert.mask_keys[index])
+                if self._policy.suite is Suite.CLASSIC or peer > self.number:
+                    pairs[str(peer)] = key.agree(peer, advert.mask_keys[index], b"").hex()
+        rows = {peer: to_bytes(of_b[peer]) + to_bytes(of_root[peer]) for peer in peers}
+        mine = {str(one): [to_hex(of_b[one]), to_hex(of_root[one])] for one in holders if one == self.number}
+        return _Dealt(rows, offers, pairs, mine)
+
     def _setting(self, first: int, attempt: int, count: int) -> Setting:
         return Setting(self._roster, self._policy, Window(self._run, first, attempt, count))
 
-    def _window(self) -> tuple[_Window, Setting]:
+    def _window(self) -> tuple[WindowState, Setting]:
         """Return the live window."""
         window = self._state.window
         if window is None:
             raise AggregationRefused(Rule.OUT_OF_ORDER, "this silo advertised no keys")
         return window, Setting(self._roster, self._policy, window.window(self._run))
 
-    def _part(self, round_number: int, attempt: int) -> _Round | None:
+    def _part(self, round_number: int, attempt: int) -> RoundState | None:
         """Return what this silo holds of a round, None where it has no part in it."""
         window = self._state.window
         if window is None or window.attempt != attempt or not window.received:
             return None
         return window.rounds.get(str(round_number))
 
-    def _at(self, round_number: int, attempt: int) -> _State:
+    def _at(self, round_number: int, attempt: int) -> State:
         """Return the state in which a round finds this silo: fresh in a higher one than any before.
 
         Raises:
@@ -431,9 +386,9 @@ class Silo:
             )
         if (round_number, attempt) == (state.round, state.attempt):
             return state
-        return _State(round=round_number, attempt=attempt, window=state.window)
+        return State(round=round_number, attempt=attempt, window=state.window)
 
-    def _enter(self, state: _State) -> None:
+    def _enter(self, state: State) -> None:
         """Be in a round, once nothing about it was refused: what is held of lower ones is erased."""
         self._state = state
         if state.window is not None:
@@ -442,14 +397,14 @@ class Silo:
             if not state.window.rounds:
                 state.window = None
 
-    def _mask_key(self, setting: Setting, round_number: int, held: _Round) -> MaskKey:
-        return MaskKey(self._policy.suite, _int(held.root), setting.base, round_number, self.number)
+    def _mask_key(self, setting: Setting, round_number: int, held: RoundState) -> MaskKey:
+        return MaskKey(self._policy.suite, to_int(held.root), setting.base, round_number, self.number)
 
     def _transport_key(self, setting: Setting, secret: bytes) -> SealingKey:
         return SealingKey(self._policy.suite, secret, setting.base + self.number.to_bytes(4, "big"))
 
     def _checked_cohort(
-        self, window: _Window, place: Place, adverts: Sequence[bytes]
+        self, window: WindowState, place: Place, adverts: Sequence[bytes]
     ) -> dict[int, tuple[Advert, bytes]]:
         """Return the cohort's adverts by number, each with its bytes, every rule about them held."""
         if len(adverts) > len(self._roster):
@@ -472,7 +427,7 @@ class Silo:
             raise AggregationRefused(Rule.OWN_ADVERT, "our own advert is missing or changed")
         return told
 
-    def _opened_share(self, window: _Window, setting: Setting, data: bytes) -> tuple[Share, bytes, dict[str, str]]:
+    def _opened_share(self, window: WindowState, setting: Setting, data: bytes) -> tuple[Share, bytes, dict[str, str]]:
         """Return a SHARE, the shares in it, and by round what the hybrid suite's lower silo agreed with us."""
         share = Share.read(data, Place(setting, window.first))
         cohort = bytes.fromhex(window.cohort_digest)
@@ -539,31 +494,3 @@ def _weak_key(peer: int) -> Iterator[None]:
         yield
     except CryptoError as error:
         raise AggregationRefused(Rule.WEAK_KEY, f"silo {peer}'s ADVERT: {error}") from error
-
-
-def _read_state(data: bytes) -> _State:
-    try:
-        document: dict[str, Any] = json.loads(data)
-        window = document.pop("window")
-        state = _State(**document)
-        if window is not None:
-            rounds = {number: _Round(**held) for number, held in window.pop("rounds").items()}
-            state.window = _Window(**window, rounds=rounds)
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise CryptoError("the kept state of secure aggregation cannot be read; start a new run") from error
-    return state
-
-
-def _hex(element: int) -> str:
-    return _bytes(element).hex()
-
-
-def _bytes(element: int) -> bytes:
-    return element.to_bytes(shamir.SHARE_SIZE, "big")
-
-
-def _int(kept: str | None) -> int:
-    """Return a kept field element; one that was erased is no longer there."""
-    if kept is None:
-        raise AggregationRefused(Rule.OUT_OF_ORDER, "a secret of this stage was erased already")
-    return int(kept, 16)

@@ -175,7 +175,7 @@ class Round:
     def __init__(self, opened: Opened, number: int) -> None:
         self.federation, self.opened, self.number = opened.federation, opened, number
         self.attempt = opened.window.attempt
-        self.tally: Tally = opened.collection.round(number)
+        self.tally: Tally = Tally(opened.collection, number)
         self.masked: dict[int, bytes] = {}
         self.words: dict[int, np.ndarray] = {}
         self.commits: dict[int, bytes] = {}

@@ -1,0 +1,125 @@
+"""The server's side of a window: who takes part, whose keys are whose, who dealt to whom.
+
+    add_advert, close_adverts       U1, its adverts, the graph
+    add_shares, shares_for          U2: who dealt, and what each silo is to be given
+
+Nothing here is trusted by a silo. What the server checks, it checks so that a hostile silo costs its own update and
+not everybody's wherever the protocol allows, and so that a false message has a name to it. A message that breaks a rule
+raises, is not taken in, and is whoever's who sent it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence, Set
+
+from fedmodel.errors import AggregationRefused, DropoutError, Rule
+from fedmodel.secagg.messages import Advert, Place, Share, cohort_digest_of, graph_seed
+from fedmodel.secagg.parameters import Setting
+from fedmodel.topology import Topology, neighbours
+
+
+class Collection:
+    """A window, from adverts to dealt shares."""
+
+    def __init__(self, setting: Setting) -> None:
+        self.setting = setting
+        self.place = Place(setting, setting.window.first)
+        self.adverts: dict[int, Advert] = {}
+        self.cohort: tuple[int, ...] = ()
+        self.cohort_digest = b""
+        self.peers: dict[int, list[int]] = {}
+        self.blamed: dict[int, str] = {}
+        self._advert_data: dict[int, bytes] = {}
+        self._shares: dict[int, dict[int, bytes]] = {}
+        self._offers: dict[tuple[int, int], tuple[bytes, ...]] = {}
+        self._topology: Topology | None = None
+
+    def add_advert(self, data: bytes) -> int:
+        """Take a silo's ADVERT, and return its number.
+
+        Raises:
+            AggregationRefused: When it is not right, or is the silo's second.
+        """
+        advert = Advert.read(data, self.place)
+        advert.check_keys()
+        if advert.sender in self.adverts or self.cohort:
+            raise AggregationRefused(Rule.REPEATED, f"silo {advert.sender} advertised already, or too late")
+        self.adverts[advert.sender], self._advert_data[advert.sender] = advert, data
+        return advert.sender
+
+    def close_adverts(self) -> list[bytes]:
+        """Fix U1, and return its adverts: what every silo of it is to be sent.
+
+        Silos that share a key are left out, all of them: whose it was cannot be told.
+
+        Raises:
+            AggregationRefused: When the cohort is too small, or no threshold hides an update.
+        """
+        owners: dict[bytes, int] = {}
+        for number, advert in self.adverts.items():
+            for key in (advert.transport, *advert.mask_keys):
+                other = owners.setdefault(key, number)
+                if other != number:
+                    self.blamed[other] = self.blamed[number] = "advertised a key that another silo advertised too"
+        cohort = sorted(self.adverts.keys() - self.blamed.keys())
+        self._topology = self.setting.policy.topology(len(cohort))
+        ordered = [self._advert_data[number] for number in cohort]
+        self.cohort, self.cohort_digest = tuple(cohort), cohort_digest_of(self.setting, ordered)
+        seed = graph_seed(self.setting, [self.adverts[number] for number in cohort])
+        self.peers = neighbours(self._topology, cohort, seed)
+        return ordered
+
+    @property
+    def topology(self) -> Topology:
+        """The graph's parameters, once U1 is fixed."""
+        if self._topology is None:
+            raise AggregationRefused(Rule.OUT_OF_ORDER, "the cohort is not fixed yet")
+        return self._topology
+
+    def add_shares(self, messages: Sequence[bytes]) -> int:
+        """Take all that one silo deals, and return its number.
+
+        Signatures are checked by those whom the shares are for: at 1,000 silos there are 158,000. A dealer whose
+        signatures are false is at odds with every neighbour, and left out of every sum.
+
+        Raises:
+            AggregationRefused: When it is not one SHARE to each of its neighbours.
+        """
+        shares = [(Share.read(data, self.place, verified=False), data) for data in messages]
+        senders = {share.sender for share, _ in shares}
+        if len(senders) != 1 or not senders <= set(self.cohort):
+            raise AggregationRefused(Rule.SHARES, "shares came from no silo of the cohort, or from two at once")
+        (sender,) = senders
+        rows = {share.receiver: data for share, data in shares}
+        wrong = [share for share, _ in shares if share.cohort != self.cohort_digest]
+        if wrong or len(rows) != len(shares) or sorted(rows) != self.peers[sender] or sender in self._shares:
+            raise AggregationRefused(Rule.SHARES, f"silo {sender} did not deal once to each of its neighbours")
+        self._shares[sender] = rows
+        for share, _ in shares:
+            if share.offers:
+                self._offers[sender, share.receiver] = share.offers
+        return sender
+
+    @property
+    def dealt(self) -> Set[int]:
+        """U2: who dealt."""
+        return self._shares.keys()
+
+    def shares_for(self, number: int) -> list[bytes]:
+        """Return the SHAREs to be given to a silo, in order of senders."""
+        return [self._shares[peer][number] for peer in self.peers[number] if peer in self._shares]
+
+    def offer(self, lower: int, upper: int, index: int) -> bytes:
+        """Return what the lower of a pair offered the upper for a round; nothing under the classic suite."""
+        offers = self._offers.get((lower, upper))
+        return offers[index] if offers else b""
+
+    def check_enough_dealt(self) -> None:
+        """Refuse to go on where a round could not end.
+
+        Raises:
+            DropoutError: When fewer dealt than the least sum, or than some silo's threshold, asks for.
+        """
+        needed = max(self.setting.policy.n_min, self.topology.threshold if self.topology.complete else 0)
+        if len(self.dealt) < needed:
+            raise DropoutError(f"{len(self.dealt)} silos dealt shares, where {needed} are needed")

@@ -1,0 +1,112 @@
+"""What a silo keeps between two stages: plain data, written down as JSON and read back.
+
+Field elements and keys are hexadecimal; what was erased is None, or no longer there. Sensitive, nearly all of it.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+from fedmodel import shamir
+from fedmodel.errors import AggregationRefused, CryptoError, Rule
+from fedmodel.secagg.parameters import Window
+
+
+@dataclass
+class RoundState:
+    """What a silo holds for one round of a window. Sensitive, all but the last two.
+
+    Attributes:
+        root: Until shares were received.
+        b: Until the update was masked.
+        pairs: By neighbour, what the two share; until the update was masked.
+        held: By dealer, its shares of b and root; until revealed. With the silo itself in a complete graph.
+        context: ctx, once masked.
+        masked_with: The neighbours masked with.
+    """
+
+    root: str | None
+    b: str | None
+    pairs: dict[str, str] = field(default_factory=dict)
+    held: dict[str, list[str]] = field(default_factory=dict)
+    context: str | None = None
+    masked_with: list[int] = field(default_factory=list)
+
+
+@dataclass
+class WindowState:
+    """What a silo holds for a window; `transport` is sensitive."""
+
+    first: int
+    attempt: int
+    count: int
+    transport: str | None
+    advert: str
+    rounds: dict[str, RoundState]
+    cohort: list[int] = field(default_factory=list)
+    cohort_digest: str = ""
+    peers: list[int] = field(default_factory=list)
+    threshold: int = 0
+    complete: bool = False
+    received: bool = False
+
+    def window(self, run: int) -> Window:
+        """Return which window it is."""
+        return Window(run, self.first, self.attempt, self.count)
+
+
+@dataclass
+class State:
+    """All that crosses from one stage to the next. `round` and `attempt` are the highest acted in."""
+
+    round: int = 0
+    attempt: int = 0
+    signed: str | None = None
+    masked: bool = False
+    revealed: bool = False
+    window: WindowState | None = None
+
+    def to_bytes(self) -> bytes:
+        """Return what `read_state` takes back. Sensitive."""
+        document: dict[str, Any] = {**vars(self), "window": None}
+        if self.window is not None:
+            rounds = {number: vars(held) for number, held in self.window.rounds.items()}
+            document["window"] = {**vars(self.window), "rounds": rounds}
+        return json.dumps(document, separators=(",", ":")).encode()
+
+
+def read_state(data: bytes) -> State:
+    """Read what `State.to_bytes` wrote.
+
+    Raises:
+        CryptoError: When it is not that.
+    """
+    try:
+        document: dict[str, Any] = json.loads(data)
+        window = document.pop("window")
+        state = State(**document)
+        if window is not None:
+            rounds = {number: RoundState(**held) for number, held in window.pop("rounds").items()}
+            state.window = WindowState(**window, rounds=rounds)
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise CryptoError("the kept state of secure aggregation cannot be read; start a new run") from error
+    return state
+
+
+def to_hex(element: int) -> str:
+    """Return a field element as it is kept."""
+    return to_bytes(element).hex()
+
+
+def to_bytes(element: int) -> bytes:
+    """Return a field element as a share carries it."""
+    return element.to_bytes(shamir.SHARE_SIZE, "big")
+
+
+def to_int(kept: str | None) -> int:
+    """Return a kept field element; one that was erased is no longer there."""
+    if kept is None:
+        raise AggregationRefused(Rule.OUT_OF_ORDER, "a secret of this stage was erased already")
+    return int(kept, 16)
