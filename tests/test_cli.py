@@ -74,6 +74,51 @@ def test_a_run_leaves_the_promised_folder(run: Run, tiny_file: Path) -> None:
     assert run.err == ""
 
 
+ON = ["encryption.secure_aggregation=on", "encryption.bound=9.0", "encryption.colluding=0"]
+
+
+def test_a_run_says_how_updates_were_hidden(run: Run, tiny_file: Path) -> None:
+    settings = [word for setting in ON for word in ("--set", setting)]
+    summary = run.json("simulate", str(tiny_file), *settings, "--out", "r")
+    assert summary["encryption"] == {
+        "secure_aggregation": "on", "threshold": 2, "bits": 32, "bound": 9.0, "least_silos_in_a_sum": 3,
+        "colluding_tolerated": 0, "suite": "classic", "consistency": "commit",
+    }  # fmt: skip
+    assert run("simulate", str(tiny_file), *settings, "--out", "r2") == 0
+    assert "saw sums of at least 3 silos' updates and no single one" in " ".join(run.out.split())
+    for mode, words in (("simulated", "was simulated, without its masks"), ("off", "are not aggregated under")):
+        more = [*settings, "--set", f"encryption.secure_aggregation={mode}"]
+        assert run("simulate", str(tiny_file), *more, "--out", mode) == 0
+        assert words in " ".join(run.out.split())
+        assert "and no single one" not in run.out
+    assert run("simulate", str(tiny_file), *settings, "--set", "encryption.consistency=quorum", "--out", "q") == 0
+    assert "shows all silos one list" in " ".join(run.out.split())
+
+
+def test_rounds_that_failed_closed_are_counted_and_said(run: Run, tiny_file: Path) -> None:
+    """Seven silos lose many an exchange; the run goes on as long as the scenario says."""
+    silos = 'federation.silos=["a","b","c","d","e","f","g"]'
+    more = [*ON, silos, "rounds=12", "faults.reveal=0.3", "federation.tolerated_failures=12", "encryption.colluding=0",
+            "data.partition.min_records=5", "privacy.expected_batch_size=5"]  # fmt: skip
+    settings = [word for setting in more for word in ("--set", setting)]
+    assert run("simulate", str(tiny_file), *settings, "--out", "r") == 0
+    summary = json.loads((run.folder / "r" / "summary.json").read_text())
+    assert summary["rounds_failed"] > 0
+    assert summary["rounds_completed"] + summary["rounds_failed"] == 12
+    assert f"{summary['rounds_failed']} rounds failed closed" in run.out
+
+
+def test_the_graph_of_a_cohort_is_told(run: Run) -> None:
+    options = ("--silos", "1000", "--colluding", "200", "--dropping", "100")
+    assert run.json("graph", *options, "--bits", "40") == {
+        "silos": 1000, "graph": "ring", "neighbours": 158, "threshold": 115, "failure": "2^-40",
+    }  # fmt: skip
+    assert run("graph", *options) == 0
+    assert "threshold 149, 198 neighbours each (ring)" in run.out
+    assert run("graph", "--silos", "4", "--colluding", "2", "--dropping", "2") == 2
+    assert "at least 3 silos" in run.err
+
+
 def test_the_resolved_scenario_repeats_the_run(run: Run, tiny_file: Path) -> None:
     settings = ["--set", "privacy.noise=seeded-unsafe"]
     run.json("simulate", str(tiny_file), *settings, "--out", "a")

@@ -18,6 +18,7 @@ import pytest
 import safetensors.numpy
 
 from fedmodel.ledger import read_ledger
+from fedmodel.provision import provision
 from scenarios import flower_runtime
 
 ROOT = Path(__file__).parents[2]
@@ -91,8 +92,10 @@ def test_hospitals_meet_their_claim_on_patients_never_trained_on(tmp_path: Path)
     assert np.mean(accuracies) >= 0.95, accuracies
 
 
-def test_both_engines_end_with_the_same_model(tmp_path: Path) -> None:
-    settings = ["quickstart", "--set", "privacy.noise=seeded-unsafe", "--set", "rounds=3", "--json"]
+@pytest.mark.parametrize("scenario", ["quickstart", "hospitals"])
+def test_both_engines_end_with_the_same_model(scenario: str, tmp_path: Path) -> None:
+    """Of hospitals, the sum of masked updates: masks leave nothing behind."""
+    settings = [scenario, "--set", "privacy.noise=seeded-unsafe", "--set", "rounds=3", "--json"]
     summaries = {}
     for engine in ("in-process", "flower"):
         done = simulate(*settings, "--engine", engine, "--out", engine, folder=tmp_path)
@@ -107,6 +110,7 @@ def test_both_engines_end_with_the_same_model(tmp_path: Path) -> None:
         for summary in summaries.values()
     ]
     assert privacy[0] == privacy[1]
+    assert summaries["flower"]["encryption"] == summaries["in-process"]["encryption"]
     assert leftovers() == []
 
 
@@ -121,6 +125,7 @@ def test_a_failure_under_flower_is_one_line_with_the_servers_reason(tmp_path: Pa
         "run-dir": str(tmp_path / "r"),
         "device": "cpu",
     }
+    provision(scenario, tmp_path / "r")
     with pytest.raises(flower_runtime.FedmodelError, match="2 silos are too few to begin"):
         flower_runtime.run_under_flower(3, config, tmp_path / "r")
 
