@@ -371,7 +371,7 @@ def _read_blobs(message: Message, *names: str) -> dict[str, bytes]:
 
 
 def _array(vector_P: NDArray[np.float32] | Words) -> ArrayRecord:
-    words = vector_P.astype(vector_P.dtype.newbyteorder("<"))
+    words = vector_P.astype(vector_P.dtype.newbyteorder("<"), copy=False)
     return ArrayRecord({"vector": Array(words.dtype.name, words.shape, _RAW[words.dtype.name], words.tobytes())})
 
 

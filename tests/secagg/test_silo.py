@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.stats import hypergeom
 
 from fedmodel import shamir
 from fedmodel.crypto import SigningKey, Suite
@@ -18,7 +19,8 @@ from fedmodel.masking import apply_masks, subtract_mask
 from fedmodel.secagg import Member, Policy, Roster, Setting, Silo, Window, read_numbers
 from fedmodel.secagg import silo as silo_module
 from fedmodel.secagg.keys import MaskKey, commitment, pair_key, self_key
-from fedmodel.secagg.messages import Advert, Commit, Kind, Place, Reveal, Secret, Share, survivors_digest
+from fedmodel.secagg.messages import Advert, Commit, Kind, Place, Reveal, Secret, Share, graph_seed, survivors_digest
+from fedmodel.topology import neighbours_of, plan_topology
 from tests.secagg.peers import (
     MODEL,
     RULES,
@@ -1238,3 +1240,29 @@ def test_two_assignments_of_updates_give_the_server_one_view(monkeypatch: pytest
     assert all((other.words[number] == held.words[number]).all() for number in updates)
     assert (other.commits, other.reveals) == (held.commits, held.reveals)
     assert (other_total == total).all()
+
+
+def test_grinding_for_a_graph_is_worth_a_fresh_draw_a_try() -> None:
+    """A server that leaves silos out, or lets a colluder try nonces, draws anew each time: it steers nothing.
+
+    The number of colluders around a victim has the mean and the spread of a hypergeometric draw, so a try succeeds as
+    `plan_topology` says, and many tries cost as many of the secrecy bits.
+    """
+    tries, silos, colluders, victim = 400, 400, set(range(1, 81)), 400
+    topology = plan_topology(silos, len(colluders), 40, 40)
+    assert not topology.complete
+    setting = Federation(3).setting(WINDOW)
+    adverts = [Advert(number, b"", bytes([number % 256]) * 32, (), ()) for number in range(1, silos + 1)]
+    seeds, around = set(), []
+    for attempt in range(tries):
+        adverts[0] = replace(adverts[0], nonce=attempt.to_bytes(32, "big"))  # silo 1 colludes
+        seed = graph_seed(setting, adverts)
+        seeds.add(seed)
+        near = neighbours_of(topology, range(1, silos + 1), seed, victim)
+        around.append(len(colluders.intersection(near)))
+    assert len(seeds) == tries
+    expected = hypergeom(silos - 1, len(colluders), topology.degree)
+    assert abs(np.mean(around) - expected.mean()) < 5 * expected.std() / tries**0.5
+    assert abs(np.var(around) / expected.var() - 1) < 5 * (2 / tries) ** 0.5
+    # A silo left out changes the seed as well.
+    assert graph_seed(setting, adverts[:-1]) not in seeds
