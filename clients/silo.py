@@ -5,7 +5,8 @@ The scenario comes with the run's configuration, which is the server's word. Wha
 which policy. Any other scenario is refused before anything is done for it.
 
 Where a silo's things lie is its node's word: `home` in the node's configuration, which its own operator starts it with.
-A simulated node has none, and takes the run's folder; a deployed one without it would let the server choose a folder.
+A simulated node, one of a number of partitions, has none, and takes the run's folder; any other node is refused without
+it, since a folder that the server names could hold another law.
 """
 
 from __future__ import annotations
@@ -57,7 +58,10 @@ class Silo:
             PolicyRefused: When the scenario is not the one that this silo's law names.
         """
         run_dir, device = (context.run_config.get(key) for key in ("run-dir", "device"))
-        run_dir = context.node_config.get("home") or run_dir
+        home = context.node_config.get("home")
+        if not home and "num-partitions" not in context.node_config:
+            raise ConfigError("this node's configuration names no home; start it with home=FOLDER, its own")
+        run_dir = home or run_dir
         if not run_dir or device not in ("cpu", "cuda"):
             raise ConfigError("the run's configuration names no run-dir and device; start it with `fedmodel simulate`")
         scenario = scenario_from_json(str(context.run_config.get("scenario")))

@@ -16,6 +16,7 @@ Shapes: N records, F features, P parameters.
 from __future__ import annotations
 
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ from fedmodel import vectors
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import data_shape
 from fedmodel.dp_sgd import DpSgd
-from fedmodel.errors import ConfigError, PrivacyError
+from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.models import Dropout, build_model
 from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
@@ -38,15 +39,18 @@ from fedmodel.preflight import preflight
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
 
+_STEPS_OF_A_STEP: Final = 256  # how finely a step's noise must be resolved at the largest weight
+
 
 def check_request(silo: Silo, plan: DpSgdEvent, request: TrainRequest) -> None:
     """Refuse a request that could not be trained, before anything is charged for it. Reads no record.
 
     Raises:
         PrivacyError: When the preflight finds that one record could move more than the clip.
-        ProtocolError: When the model received does not fit.
+        ProtocolError: When the model received does not fit, or would swallow a step.
     """
     device = _use_device(silo.device)
+    _check_magnitude(silo.scenario, plan, request.model_P)
     _preflight_once(silo.scenario.model_dump_json(), plan, device)
     module, _, _ = _pipeline(silo.scenario, plan, OsNoise(), device)
     vectors.load(module, request.model_P)
@@ -89,6 +93,23 @@ def train_round(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: Rec
     if scenario.training.keep_optimizer_state:
         keep_state(optimizer, state)
     return vectors.flatten(module) - request.model_P
+
+
+def _check_magnitude(scenario: Scenario, plan: DpSgdEvent, model_P: NDArray[np.float32]) -> None:
+    """Refuse a model on whose coordinates a step would be rounded away.
+
+    Float32 has no room for a small step beside a large weight. On a model made of such weights the updates of most
+    silos are zero, noise and all, and a sum of many is the update of the one that moved.
+    """
+    training = scenario.training
+    noise = plan.noise_multiplier * plan.max_grad_norm / plan.denominator
+    step = training.learning_rate * (noise if training.optimizer == "sgd" else min(1.0, noise))
+    spacing = float(np.spacing(np.abs(model_P).max(initial=0.0)))
+    if spacing > step / _STEPS_OF_A_STEP:
+        raise ProtocolError(
+            f"the model received has weights so large that float32 moves them by {spacing:.1e} at least, where a step"
+            f" is {step:.1e}; updates would be rounded away"
+        )
 
 
 def _pipeline(

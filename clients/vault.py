@@ -40,6 +40,8 @@ def protocol(kit: Kit, folder: Path, run: int) -> Iterator[Silo]:
     path = folder / f"aggregation-{run}.state"
     with (folder / "aggregation.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
+        for cut_short in folder.glob("*.partial"):
+            cut_short.unlink()  # of a process that was killed while it wrote
         if not path.exists():
             for other in sorted(folder.glob("aggregation-*.state")):
                 _forget(kit, other)

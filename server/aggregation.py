@@ -296,6 +296,18 @@ def window_from(scenario: Scenario, run: int, first: int, attempt: int) -> Windo
     return Window(run, first, attempt, last - first + 1)
 
 
+def is_advert_of(scenario: Scenario, roster: Roster, window: Window | None, silo: str, advert: bytes) -> bool:
+    """Return whether bytes are the ADVERT for a window of the silo of this name."""
+    if window is None:
+        return False
+    names = [member.name for member in roster.members]
+    try:
+        number = Collection(Setting(roster, scenario_policy(scenario), window)).add_advert(advert)
+    except AggregationRefused:
+        return False
+    return names[number - 1] == silo
+
+
 def cohort_round(scenario: Scenario, number: int) -> int:
     """Return the round whose cohort a round has: within a window, it stays."""
     if scenario.encryption.secure_aggregation == "off":

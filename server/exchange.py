@@ -73,22 +73,36 @@ class Post:
             Message(contents[key][1], contents[key][0], kind, ttl=self._timeout_s, group_id=str(round_number))
             for key in asked
         ]
-        sent = dict(zip(self._grid.push_messages(messages), asked, strict=True))
+        # Flower gives an empty id, or none at all, for what it does not send: to a node that has left, for one.
+        ids = list(self._grid.push_messages(messages))
+        sent = {message_id: key for message_id, key in zip(ids, asked, strict=False) if message_id}
+        unsent = set(asked) - set(sent.values())
         pause_s = _FIRST_PAUSE_S
         while sent:
-            for reply in self._grid.pull_messages(list(sent)):
-                key = sent.pop(reply.metadata.reply_to_message_id, None)
-                if key is not None and lost[key] is None:
-                    yield key, reply
-                elif key is not None:
-                    yield key, None
+            for message_id, reply in self._pull(list(sent)):
+                key = sent.pop(message_id, None)
+                if key is not None:
+                    yield key, None if lost[key] else reply
             if not sent or time.monotonic() >= deadline:
                 break
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
         for key in contents:
-            if lost[key] == "request" or key in sent.values():
+            if lost[key] == "request" or key in unsent or key in sent.values():
                 yield key, None
+
+    def _pull(self, ids: list[str]) -> list[tuple[str, Message | None]]:
+        """Return the replies that are there, each with the id of what it answers; None for one that cannot be read.
+
+        Flower reads all replies at once, and raises whatever it raises for the first that is malformed: then each is
+        asked for by itself, so that a silo's malformed object costs that silo's answer alone.
+        """
+        try:
+            return [(reply.metadata.reply_to_message_id, reply) for reply in self._grid.pull_messages(ids)]
+        except Exception:  # of any kind: what a node sends is read before anything of ours sees it
+            if len(ids) == 1:
+                return [(ids[0], None)]
+            return [pulled for message_id in ids for pulled in self._pull([message_id])]
 
 
 class Faults:

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -83,16 +83,23 @@ class RoundResult:
     threshold: int | None = None
 
 
-def join(post: Post, scenario: Scenario, window: Window | None = None) -> Joined:
+def join(
+    post: Post,
+    scenario: Scenario,
+    window: Window | None = None,
+    signed: Callable[[str, bytes], bool] = lambda _, __: True,
+) -> Joined:
     """Wait for the federation's nodes, and ask each who it is.
 
     A node whose answer breaks the protocol, plans other than the scenario asks, or bears a name that is not in the
-    federation, is left out; so are all nodes that claim one name.
+    federation, is left out; so is one that claims a name whose key did not sign its ADVERT, and so are all nodes that
+    claim one name where nothing is signed.
 
     Args:
         post: Carries the questions.
         scenario: What they are about.
         window: What to advertise keys for, with secure aggregation.
+        signed: Whether an ADVERT is that of the silo of this name.
 
     Raises:
         DropoutError: When fewer than `min_silos` joined before the deadline.
@@ -106,6 +113,8 @@ def join(post: Post, scenario: Scenario, window: Window | None = None) -> Joined
         with excused(codes, str(node_id)):
             answer = wire.read_join_reply(answered(reply))
             _check_plan(answer, scenario)
+            if window is not None and not signed(answer.silo, answer.advert):
+                raise ProtocolError("a node claims a name whose key did not sign for it")
             charge = replace(answer.plan, steps=scenario.plan(answer.silo).steps_per_round)
             claims[answer.silo].append((Member(node_id, charge), answer.advert))
     sure = {silo: claims[silo][0] for silo in federation.silos if len(claims[silo]) == 1}

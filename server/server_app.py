@@ -31,7 +31,7 @@ from fedmodel.models import build_model
 from fedmodel.provision import read_roster
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
-from server.aggregation import SecureRounds, cohort_round, simulated_round, window_from
+from server.aggregation import SecureRounds, cohort_round, is_advert_of, simulated_round, window_from
 from server.checkpoint import save_model
 from server.exchange import Post
 from server.metrics import MetricsLog, evaluate
@@ -123,7 +123,9 @@ def _rounds(post: Post, scenario: Scenario, run_dir: Path) -> _Rounds:
     """Let the silos join, and return how rounds go under the scenario's kind of aggregation."""
     federation, seed = scenario.federation, scenario.seed or 0
     mode = scenario.encryption.secure_aggregation
-    joined = join(post, scenario, window_from(scenario, post.run, first=1, attempt=1) if mode == "on" else None)
+    roster = read_roster(run_dir / "server")
+    window = window_from(scenario, post.run, first=1, attempt=1) if mode == "on" else None
+    joined = join(post, scenario, window, partial(is_advert_of, scenario, roster, window))
     members = joined.members
 
     def cohort(number: int) -> list[str]:
@@ -131,7 +133,6 @@ def _rounds(post: Post, scenario: Scenario, run_dir: Path) -> _Rounds:
         return choose_cohort(list(members), size, seed, cohort_round(scenario, number))
 
     if mode == "on":
-        roster = read_roster(run_dir / "server")
         return _Rounds(joined, cohort, SecureRounds(post, scenario, roster, joined, cohort).train_round)
     if mode == "simulated":
         return _Rounds(joined, cohort, partial(simulated_round, post, scenario, joined))
@@ -149,8 +150,10 @@ def _log_to(path: Path) -> Iterator[None]:
     log.addHandler(handler)
     try:
         yield
-    except FedmodelError as error:
-        handler.emit(log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (error,), None))
+    except Exception as error:
+        # Another's text could be a node's; its kind is enough to look for.
+        told = str(error) if isinstance(error, FedmodelError) else f"the coordinator failed: {type(error).__name__}"
+        handler.emit(log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (told,), None))
         raise
     finally:
         log.removeHandler(handler)

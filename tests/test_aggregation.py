@@ -322,6 +322,59 @@ def test_a_silo_that_brings_anothers_message_is_left_out(tiny_file: Path, tmp_pa
     assert [line["dropouts"] for line in lines(tmp_path)] == [{"west": "protocol-violated"}] * 5
 
 
+@pytest.mark.parametrize("answers", ["as another", "before the other"])
+def test_a_name_is_its_keys_and_no_other_nodes(answers: str, tiny_file: Path, tmp_path: Path) -> None:
+    """A node that joins under another's name costs itself its part, and the other nothing."""
+    scenario = read_scenario(str(tiny_file), ON)
+    thief = NODE["east"] if answers == "as another" else NODE["north"]
+    name = "north" if answers == "as another" else "east"
+
+    def steal(node: int, reply: Message) -> Message:
+        if reply.metadata.message_type == wire.JOIN and node == thief:
+            answer = wire.read_join_reply(reply)
+            reply.content = wire.join_reply(wire.JoinReply(name, answer.plan, answer.advert))
+        return reply
+
+    run_federation(FaultyGrid(scenario, tmp_path, steal), scenario, tmp_path, CPU)
+    left_out = {node: silo for silo, node in NODE.items()}[thief]
+    assert [set(line["dropouts"]) for line in lines(tmp_path)] == [{left_out}] * 5  # type: ignore[call-overload]
+
+
+def test_an_object_that_flower_cannot_read_costs_its_silo_its_answer(tiny_file: Path, tmp_path: Path) -> None:
+    scenario = read_scenario(str(tiny_file), ON)
+
+    class Malformed(FaultyGrid):
+        def pull_messages(self, message_ids):  # type: ignore[no-untyped-def]
+            replies = list(super().pull_messages(message_ids))
+            for reply in replies:
+                if reply.metadata.src_node_id == NODE["west"] and reply.metadata.message_type == wire.TRAIN:
+                    self._replies.update({one.metadata.reply_to_message_id: one for one in replies})
+                    raise KeyError("CustomDataClass")
+            return replies
+
+    run_federation(Malformed(scenario, tmp_path), scenario, tmp_path, CPU)
+    assert [line["dropouts"] for line in lines(tmp_path)] == [{"west": "late"}] * 5
+
+
+def test_a_node_that_left_is_late_and_not_forgotten(tiny_file: Path, tmp_path: Path) -> None:
+    """Flower gives every message to a node that is gone the same empty id."""
+    scenario = read_scenario(str(tiny_file), [*ON, "rounds=1"])
+
+    class Leaving(FaultyGrid):
+        def push_messages(self, messages):  # type: ignore[no-untyped-def]
+            messages = list(messages)
+            ids = list(super().push_messages(messages))
+            gone = {NODE["west"], NODE["east"]}
+            kinds = {wire.COMMIT}
+            return [
+                "" if one.metadata.dst_node_id in gone and one.metadata.message_type in kinds else message_id
+                for one, message_id in zip(messages, ids, strict=True)
+            ]
+
+    with pytest.raises(DropoutError, match="2 of 4 silos signed the list, where 3 are needed"):
+        run_federation(Leaving(scenario, tmp_path), scenario, tmp_path, CPU)
+
+
 def test_a_model_sent_to_one_silo_alone_opens_nothing_of_it(
     tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

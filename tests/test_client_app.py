@@ -231,6 +231,13 @@ def test_a_node_with_a_home_of_its_own_reads_nothing_elsewhere(tiny: Scenario, t
     assert not (elsewhere / "ledgers").exists()
 
 
+def test_a_node_that_is_not_simulated_needs_a_home(tiny: Scenario, tmp_path: Path) -> None:
+    grid = FaultyGrid(tiny, tmp_path)
+    del grid._contexts[2].node_config["num-partitions"]
+    assert wire.refusal_code(ask(grid, wire.join_request(), wire.JOIN).error) == "config-refused"
+    assert not (tmp_path / "ledgers").exists()
+
+
 @pytest.mark.parametrize("kind", [wire.COMMIT, wire.REVEAL])
 def test_a_round_past_the_scenarios_is_not_signed_for(kind: str, tiny_file: Path, tmp_path: Path) -> None:
     """Signed, it would leave the silo out of every round that is left."""

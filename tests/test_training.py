@@ -16,7 +16,7 @@ from clients.training import check_request, train_round
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import data_shape
 from fedmodel.dp_sgd import DpSgd
-from fedmodel.errors import PrivacyError
+from fedmodel.errors import PrivacyError, ProtocolError
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.models import build_model
 from fedmodel.noise import OsNoise
@@ -190,3 +190,20 @@ def test_a_gpu_trains_to_the_same_update(tiny: Scenario, tmp_path: Path) -> None
     on_cpu = train_round(silo(tiny, tmp_path), event, request(tiny), RecordDict())
     on_gpu = train_round(replace(silo(tiny, tmp_path), device="cuda"), event, request(tiny), RecordDict())
     assert np.allclose(on_cpu, on_gpu, atol=1e-5)
+
+
+@pytest.mark.parametrize(("weight", "refused"), [(1.0, False), (1000.0, False), (1e5, True), (1e9, True), (3e38, True)])
+def test_a_model_that_would_swallow_a_step_is_refused_before_anything_is_charged(
+    weight: float, refused: bool, tiny: Scenario, tmp_path: Path
+) -> None:
+    """On weights that large the other silos' updates are zero, noise and all, and a sum is one silo's update."""
+    model_P = request(tiny).model_P.copy()
+    model_P[0] = weight
+    asked = TrainRequest(1, model_P)
+    if refused:
+        with pytest.raises(ProtocolError, match="rounded away"):
+            check_request(silo(tiny, tmp_path), EVENT, asked)
+        return
+    check_request(silo(tiny, tmp_path), EVENT, asked)
+    update = train_round(silo(tiny, tmp_path), EVENT, asked, RecordDict())
+    assert np.count_nonzero(update) == len(update)

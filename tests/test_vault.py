@@ -67,6 +67,13 @@ def test_a_second_signature_is_refused_by_a_process_that_starts_anew(folder: Pat
     assert refused.value.rule is Rule.TWO_FACED
 
 
+def test_what_a_killed_process_wrote_half_is_gone_with_the_next(folder: Path) -> None:
+    (folder / "aggregation-7.partial").write_bytes(b"sealed secrets")
+    with protocol(read_kit(folder), folder, 7):
+        pass
+    assert not list(folder.glob("*.partial"))
+
+
 def test_secrets_lie_sealed_on_disk(folder: Path) -> None:
     with protocol(read_kit(folder), folder, 7) as silo:
         silo.advert(Window(7, 1, 1, 2))

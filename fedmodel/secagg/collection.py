@@ -118,7 +118,7 @@ class Collection:
         """Refuse to go on where a round could not end.
 
         Raises:
-            DropoutError: When fewer dealt than the least sum, or than some silo's threshold, asks for.
+            DropoutError: When fewer dealt than the least sum asks for, or in a complete graph than the threshold.
         """
         needed = max(self.setting.policy.n_min, self.topology.threshold if self.topology.complete else 0)
         if len(self.dealt) < needed:

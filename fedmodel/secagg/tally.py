@@ -6,7 +6,8 @@
 
 A message that breaks a rule raises, is not taken in, and is whoever's who sent it. `blamed` says of silos whose
 messages were well formed what does not fit; where two contradict each other it says so, and not who is right. A dealer
-whose shares bring back nothing costs the round: `false_dealers` are those to leave out of the next window.
+whose shares bring back nothing costs the round; `false_dealers` are those of whom it is certain, with no more silos
+lying than policy tolerates.
 
 Shapes: P coordinates.
 """
@@ -14,6 +15,7 @@ Shapes: P coordinates.
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import random
 from collections import defaultdict
@@ -37,7 +39,9 @@ from fedmodel.secagg.messages import (
     words_digest,
 )
 
-# Sets of shares that are tried for one secret before it is given up: enough for four false shares of a hundred.
+# Sets of shares that are tried for one secret before it is given up: all where there are few, else as many at random as
+# find four false shares of a hundred.
+_MOST_SETS: Final = 50_000
 _MOST_TRIES: Final = 2_000
 
 
@@ -264,8 +268,13 @@ class Tally:
                 if points != tuple(ordered[:threshold]):
                     self._name_liars(dealer, shares, chosen)
                 return found
-        self.blamed[dealer] = "no set of shares gives the secret that it committed to: it dealt falsely, or many lie"
-        self.false_dealers.add(dealer)
+        # Of all sets, with more than t + c - 1 shares, one is honest: if none gives the secret, it was never dealt.
+        spare = len(shares) - threshold
+        if spare >= self._setting.policy.colluding and math.comb(len(shares), threshold) <= _MOST_SETS:
+            self.blamed[dealer] = "it dealt no shares of the secret that it committed to"
+            self.false_dealers.add(dealer)
+        else:
+            self.blamed[dealer] = "its shares give nothing that it committed to: it dealt falsely, or several silos lie"
         raise DropoutError(f"the shares of silo {dealer}'s secret give nothing that it committed to")
 
     def _lagrange(self, points: tuple[int, ...]) -> Mapping[int, int]:
@@ -302,13 +311,16 @@ class Tally:
 
 
 def _subsets(ordered: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
-    """Yield sets of senders to try: the first, then each that leaves out a run of them, then random ones."""
+    """Yield sets of senders to try: the first, then each that leaves out a run of them, then all or random ones."""
     count = len(ordered)
     yield tuple(ordered[:size])
     for start in range(1, count if count > size else 1):
         yield tuple(sorted(ordered[(start + step) % count] for step in range(size)))
+    if math.comb(count, size) <= _MOST_SETS:
+        yield from itertools.combinations(ordered, size)
+        return
     chooser = random.Random(0)  # noqa: S311 - which sets are tried is no secret
-    for _ in range(_MOST_TRIES if count > size else 0):
+    for _ in range(_MOST_TRIES):
         yield tuple(sorted(chooser.sample(list(ordered), size)))
 
 

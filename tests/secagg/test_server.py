@@ -452,6 +452,33 @@ def test_an_advert_with_a_key_that_cannot_be_used_costs_its_sender_its_part(
     assert exact(*run_round(opened))
 
 
+@pytest.mark.parametrize(("silos", "gone"), [(4, {3}), (3, set())])
+def test_an_honest_dealer_is_never_left_out_for_one_liar(silos: int, gone: set[int]) -> None:
+    """With exactly t shares, one of them false, nobody's secret comes back, and nothing says whose fault it is."""
+    federation = Federation(silos, n_min=3, dropping=0)
+    held = open_window(federation).round()
+    held.mask(federation.updates())
+    held.close()
+    held.commit()
+    held.reveal(gone, liar(federation, {silos}))
+    with pytest.raises(DropoutError, match="give nothing"):
+        held.tally.total()
+    assert held.tally.false_dealers == set()
+
+
+def test_a_false_dealer_is_certain_when_every_set_was_tried() -> None:
+    federation = Federation(5, colluding=1)
+    opened = open_window(federation, tamper=redealt(federation, 2, lambda _: shamir.random_element().to_bytes(32) * 2))
+    held = opened.round()
+    held.mask(federation.updates())
+    held.close()
+    held.commit()
+    held.reveal()
+    with pytest.raises(DropoutError, match="give nothing"):
+        held.tally.total()
+    assert held.tally.false_dealers == {2}
+
+
 def redealt(federation: Federation, sender: int, rows, receivers=None):
     """Return a tampering in which a silo seals other shares, which are made from the receiver's number."""
     adverts: dict[int, Advert] = {}
