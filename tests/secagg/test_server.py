@@ -417,7 +417,9 @@ def test_whom_a_first_try_doubted_is_cleared_by_a_second_that_succeeds() -> None
             try:
                 total = held.tally.total()
             except DropoutError:
-                assert held.tally.false_dealers  # for all that is known with exactly enough shares
+                # With exactly enough shares somebody is doubted, and nobody is for certain.
+                assert held.tally.blamed
+                assert not held.tally.false_dealers
             else:
                 break
     assert exact(held, total)
