@@ -23,6 +23,7 @@ from fedmodel.seeds import derive_seed
 
 _FIRST_PAUSE_S: Final = 0.02
 _LONGEST_PAUSE_S: Final = 0.5
+_MOST_FAILURES: Final = 5  # to pull one reply, over some two seconds
 
 Key = TypeVar("Key", int, str)
 
@@ -39,6 +40,7 @@ class Post:
         self._grid = grid
         self._timeout_s = scenario.federation.round_timeout_s
         self._faults = Faults(scenario)
+        self._unreadable: Counter[str] = Counter()
 
     @property
     def run(self) -> int:
@@ -95,14 +97,16 @@ class Post:
         """Return the replies that are there, each with the id of what it answers; None for one that cannot be read.
 
         Flower reads all replies at once, and raises whatever it raises for the first that is malformed: then each is
-        asked for by itself, so that a silo's malformed object costs that silo's answer alone.
+        asked for by itself, so that a silo's malformed object costs that silo's answer alone. A network that fails for
+        a moment raises too, so one failure is not the end.
         """
         try:
             return [(reply.metadata.reply_to_message_id, reply) for reply in self._grid.pull_messages(ids)]
         except Exception:  # of any kind: what a node sends is read before anything of ours sees it
-            if len(ids) == 1:
-                return [(ids[0], None)]
-            return [pulled for message_id in ids for pulled in self._pull([message_id])]
+            if len(ids) > 1:
+                return [pulled for message_id in ids for pulled in self._pull([message_id])]
+        self._unreadable[ids[0]] += 1
+        return [(ids[0], None)] if self._unreadable[ids[0]] >= _MOST_FAILURES else []
 
 
 class Faults:
