@@ -87,7 +87,6 @@ def _commit(message: Message, context: Context, silo: Silo) -> RecordDict:  # no
     """Sign one list of survivors."""
     asked = _asked(message, silo)
     with silo.protocol() as protocol:
-        silo.take_in(protocol, asked.shares)
         signed = protocol.commit(asked.round_number, asked.attempt, asked.context, asked.survivors)
     return wire.protocol_reply([signed])
 
@@ -96,7 +95,6 @@ def _reveal(message: Message, context: Context, silo: Silo) -> RecordDict:  # no
     """Give one share a peer, and advertise for the next window if asked to."""
     asked = _asked(message, silo)
     with silo.protocol() as protocol:
-        silo.take_in(protocol, asked.shares)
         shares = protocol.reveal(asked.round_number, asked.attempt, asked.context, asked.survivors, asked.commits)
         advert = b"" if asked.window is None else protocol.advert(_within(asked.window, silo))
     return wire.reveal_reply(wire.RevealReply(shares, advert))

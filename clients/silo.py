@@ -12,7 +12,7 @@ it, since a folder that the server names could hold another law.
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -97,12 +97,6 @@ class Silo:
             raise PolicyRefused("silo.toml has secure aggregation off, so no stage of it is taken part in")
         with protocol(self.kit, self._folder, int(self.run) % 2**64) as silo:
             yield silo
-
-    def take_in(self, protocol: Protocol, shares: Sequence[bytes]) -> None:
-        """Open what neighbours dealt, unless it was opened before; what is wrong with it goes into this silo's log."""
-        if shares and not protocol.has_received:
-            for place, found in protocol.receive(shares).items():
-                self.note("shares", f"the one at place {place} counts as not dealt: {found}")
 
     @property
     def _folder(self) -> Path:

@@ -14,12 +14,11 @@ Nothing else in this package speaks Flower.
       | <--------------- {round, charged},     --- |
       |                  update, mask              |
       | -- query.commit  {version, round,      --> |   signs one list of survivors
-      |                  attempt}, survivors,      |
-      |                  shares                    |
+      |                  attempt}, survivors       |
       | <--------------- commit                --- |
       | -- query.reveal  {version, round,      --> |   gives one share a peer; advertises for the next window
       |                  attempt}, survivors,      |
-      |                  shares, commits, window   |
+      |                  commits, window           |
       | <--------------- reveal, advert        --- |
       | <--------------- Error(code)           --- |   instead of any answer; a code, never a reason in words
 
@@ -118,7 +117,6 @@ class SurvivorsRequest:
         attempt: Of the window.
         context: ctx, 32 bytes.
         survivors: Numbers in the roster, ascending.
-        shares: SHAREs to this silo, where it may not have them.
         commits: A quorum of COMMITs, for REVEAL.
         window: What to advertise for next, with REVEAL.
     """
@@ -127,7 +125,6 @@ class SurvivorsRequest:
     attempt: int
     context: bytes
     survivors: tuple[int, ...]
-    shares: tuple[bytes, ...] = ()
     commits: tuple[bytes, ...] = ()
     window: Window | None = None
 
@@ -245,7 +242,6 @@ def survivors_request(request: SurvivorsRequest) -> RecordDict:
     blobs = _blobs(
         context=request.context,
         survivors=pack_numbers(request.survivors),
-        shares=join_messages(request.shares),
         commits=join_messages(request.commits),
     )
     return _with_window(RecordDict({_HEAD: head, **blobs}), request.window)
@@ -254,13 +250,12 @@ def survivors_request(request: SurvivorsRequest) -> RecordDict:
 def read_survivors_request(message: Message) -> SurvivorsRequest:
     """Decode a request to commit or to reveal."""
     head = _head(message, {"version": int, "round": int, "attempt": int})
-    blobs = _read_blobs(message, "context", "survivors", "shares", "commits")
+    blobs = _read_blobs(message, "context", "survivors", "commits")
     return SurvivorsRequest(
         _round(head),
         _whole(head["attempt"], 2**16 - 1),
         blobs["context"],
         read_numbers(blobs["survivors"], _MOST_SILOS),
-        tuple(split_messages(blobs["shares"])),
         tuple(split_messages(blobs["commits"])),
         _window(message),
     )

@@ -228,18 +228,11 @@ class SecureRounds:
         window: Window | None = None,
         following: Sequence[str] = (),
     ) -> dict[str, RecordDict]:
-        """Return what silos are asked about the list of survivors, each with its shares if it may not have them."""
-        collection = tally.collection
-        attempt = collection.setting.window.attempt
-        asked = wire.SurvivorsRequest(tally.number, attempt, tally.context, tally.survivors, commits=commits)
-        contents = {}
-        for silo in silos:
-            number = self._numbers[silo]
-            lacks = number in collection.dealt and silo not in self._holding
-            shares = tuple(collection.shares_for(number)) if lacks else ()
-            own = replace(asked, shares=shares, window=window if silo in following else None)
-            contents[silo] = wire.survivors_request(own)
-        return contents
+        """Return what silos are asked about the list of survivors."""
+        attempt = tally.collection.setting.window.attempt
+        asked = wire.SurvivorsRequest(tally.number, attempt, tally.context, tally.survivors, commits)
+        told, told_too = wire.survivors_request(asked), wire.survivors_request(replace(asked, window=window))
+        return {silo: told_too if silo in following else told for silo in silos}
 
     def _ask(self, kind: str, number: int, contents: Mapping[str, RecordDict]) -> Iterator[tuple[str, Message | None]]:
         nodes = {silo: (self._members[silo].node_id, content) for silo, content in contents.items()}

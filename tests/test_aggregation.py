@@ -281,6 +281,22 @@ def test_a_law_stricter_than_the_scenario_that_it_names_is_kept(tiny_file: Path,
     assert all(reply.has_error() for reply in grid.seen if reply.metadata.message_type == wire.TRAIN)
 
 
+def test_what_leaves_a_silo_is_masked_as_its_law_says_and_not_its_scenario(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The server deals and trains as it should; the scenario that the silos read has masks off, and their law on."""
+    scenario = read_scenario(str(tiny_file), ON)
+    off = scenario.encryption.model_copy(update={"secure_aggregation": "off"})
+    read = scenario.model_copy(update={"encryption": off})
+    grid = FaultyGrid(read, tmp_path)
+    for silo in NODE:
+        law = tmp_path / "silos" / silo / "silo.toml"
+        law.write_text(law.read_text().replace('secure_aggregation = "off"', 'secure_aggregation = "on"'))
+    spy = Spy(monkeypatch)
+    run_federation(grid, scenario, tmp_path, CPU)
+    assert spy.check(scenario) == 5
+
+
 def test_a_silo_asked_to_train_a_round_twice_sends_one_update(tiny_file: Path, tmp_path: Path) -> None:
     """Two masked updates of one round would differ by the difference of what is under the masks."""
     scenario = read_scenario(str(tiny_file), ON)

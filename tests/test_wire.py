@@ -40,7 +40,7 @@ def test_messages_of_secure_aggregation_go_there_and_back() -> None:
     assert wire.read_protocol_reply(message(wire.protocol_reply([MESSAGE]))) == [MESSAGE]
     request = wire.TrainRequest(3, VECTOR, (MESSAGE, MESSAGE))
     assert wire.read_train_request(message(wire.train_request(request))).shares == request.shares
-    asked = wire.SurvivorsRequest(3, 2, bytes(range(32)), (1, 3, 4), (MESSAGE,), (MESSAGE, MESSAGE), WINDOW)
+    asked = wire.SurvivorsRequest(3, 2, bytes(range(32)), (1, 3, 4), (MESSAGE, MESSAGE), WINDOW)
     assert wire.read_survivors_request(message(wire.survivors_request(asked))) == asked
     bare = wire.SurvivorsRequest(3, 2, bytes(32), (1, 3, 4))
     assert wire.read_survivors_request(message(wire.survivors_request(bare))) == bare
