@@ -3,7 +3,7 @@
     advert, share    once a window of rounds; adverts ride on joining and on the last reveal, unless a silo missed it
     train            the model goes out, with a window's shares; masked updates come back
     commit           every member of the roster is asked to sign one list of survivors
-    reveal           one share a peer; the sum
+    reveal           at most one share a peer; the sum
 
 A silo that misses a stage is a dropout of what that stage was for, and is back with the next round or window. Below
 quorum or threshold the round fails closed: the model stays as it was, what was charged stays charged, and the next

@@ -268,7 +268,7 @@ class Tally:
                 if points != tuple(ordered[:threshold]):
                     self._name_liars(dealer, shares, chosen)
                 return found
-        # Of all sets, with more than t + c - 1 shares, one is honest: if none gives the secret, it was never dealt.
+        # Of all sets of t + c shares or more, one is honest: if none gives the secret, it was never dealt.
         spare = len(shares) - threshold
         if spare >= self._setting.policy.colluding and math.comb(len(shares), threshold) <= _MOST_SETS:
             self.blamed[dealer] = "it dealt no shares of the secret that it committed to"
