@@ -24,6 +24,7 @@ from sklearn.model_selection import train_test_split
 
 from fedmodel.config import DataConfig, PartitionConfig, Scenario
 from fedmodel.errors import ConfigError, DataError
+from fedmodel.mechanisms import UnitName
 from fedmodel.seeds import derive_seed
 
 _PARTITION_TRIES = 1_000
@@ -53,10 +54,12 @@ class Records:
     Attributes:
         x_NF: float32, shape `(N, *features)`.
         y_N: int64 labels in `[0, classes)`.
+        person_N: Whose each record is, as numbers that mean nothing else.
     """
 
     x_NF: NDArray[np.float32]
     y_N: NDArray[np.int64]
+    person_N: NDArray[np.int64]
 
     def __len__(self) -> int:
         return len(self.y_N)
@@ -66,7 +69,26 @@ class Records:
 
     def take(self, index_N: NDArray[np.intp]) -> Records:
         """Return the chosen records."""
-        return Records(self.x_NF[index_N], self.y_N[index_N])
+        return Records(self.x_NF[index_N], self.y_N[index_N], self.person_N[index_N])
+
+    def capped(self, unit: UnitName, max_records: int) -> Records:
+        """Return the records of which no privacy unit has more than so many.
+
+        Guarantee: adding or removing all records of one unit adds or removes at most `max_records` of those returned,
+        and changes no other: which of a person's are kept, the first, hangs on that person's alone. A client is
+        everything that a silo holds.
+        """
+        match unit:
+            case "record":
+                return self
+            case "client":
+                return self.take(np.arange(min(len(self), max_records), dtype=np.intp))
+            case "person":
+                order_N = np.argsort(self.person_N, kind="stable")
+                sorted_N = self.person_N[order_N]
+                # How many of the same person come before, in stored order.
+                earlier_N = np.arange(len(self)) - np.searchsorted(sorted_N, sorted_N, side="left")
+                return self.take(np.sort(order_N[earlier_N < max_records]))
 
 
 def data_shape(config: DataConfig) -> DataShape:
@@ -113,7 +135,7 @@ def scale(x_NF: NDArray[np.float64], config: DataConfig) -> NDArray[np.float32]:
 
 
 def silo_records(scenario: Scenario, silo: str) -> Records:
-    """Return the records of one silo of a simulation.
+    """Return the records of one silo of a simulation, no unit's more than the scenario's privacy unit has.
 
     Raises:
         ConfigError: When the scenario names no such silo.
@@ -121,7 +143,9 @@ def silo_records(scenario: Scenario, silo: str) -> Records:
     """
     if silo not in scenario.federation.silos:
         raise ConfigError(f"silo {silo!r} is none of {', '.join(scenario.federation.silos)}")
-    return _deal(*_deal_key(scenario))[1][scenario.federation.silos.index(silo)]
+    records = _deal(*_deal_key(scenario))[1][scenario.federation.silos.index(silo)]
+    plan = scenario.plan(silo)
+    return records.capped(plan.unit, plan.max_records)
 
 
 def held_out_records(scenario: Scenario) -> Records:
@@ -185,19 +209,39 @@ def _deal(config_json: str, silos: int, seed: int) -> tuple[Records, tuple[Recor
     """Load, hold out and deal, once a process: the held-out records, and every silo's."""
     config = DataConfig.model_validate_json(config_json)
     x_NF, y_N = _load(config, derive_seed(seed, "records"))
+    person_N = _persons(config, len(y_N), derive_seed(seed, "persons"))
+    # Persons are dealt whole, by the label of their first record.
+    _, first_P = np.unique(person_N, return_index=True)
+    label_P = y_N[first_P]
     try:
-        train_N, test_N = train_test_split(
-            np.arange(len(y_N)),
+        train_P, test_P = train_test_split(
+            np.arange(len(label_P)),
             test_size=config.held_out,
-            stratify=y_N,
+            stratify=label_P,
             random_state=derive_seed(seed, "held-out") % 2**32,
         )
     except ValueError as error:
         raise DataError(f"data.held_out = {config.held_out} leaves a part without every label; {error}") from error
-    everything = Records(scale(x_NF, config), y_N)
+    everything = Records(scale(x_NF, config), y_N, person_N)
     rng = np.random.default_rng(derive_seed(seed, "partition"))
-    parts = partition(y_N[train_N], silos, config.partition, rng)
-    return everything.take(np.sort(test_N)), tuple(everything.take(train_N[part]) for part in parts)
+    dealt = [train_P[part] for part in partition(label_P[train_P], silos, config.partition, rng)]
+    held_out, *silos_own = (everything.take(_records_of(persons, person_N)) for persons in (np.sort(test_P), *dealt))
+    return held_out, tuple(silos_own)
+
+
+def _persons(config: DataConfig, records: int, seed: int) -> NDArray[np.int64]:
+    """Return whose each record is: everyone has one, or, of synthetic data, from 1 to `records_per_person`."""
+    if config.records_per_person == 1:
+        return np.arange(records)
+    counts = np.random.default_rng(seed).integers(1, config.records_per_person, records, endpoint=True)
+    return np.repeat(np.arange(records), counts)[:records]
+
+
+def _records_of(persons: NDArray[np.intp], person_N: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return the places of these persons' records, in the order in which the persons are named."""
+    if len(person_N) == person_N[-1] + 1:
+        return persons  # everyone has one
+    return np.concatenate([np.flatnonzero(person_N == person) for person in persons])
 
 
 def _load(config: DataConfig, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

@@ -34,8 +34,8 @@ def test_events_read_back_exactly_and_canonically(event: DpSgdEvent) -> None:
 
 def test_the_stored_form_is_frozen() -> None:
     assert event_to_json(EVENT) == (
-        '{"denominator":64,"max_grad_norm":0.5,"mechanism":"dp-sgd","noise_multiplier":1.1,"noise_source":"os",'
-        '"sample_rate":0.01,"sampler":"poisson","steps":3}'
+        '{"denominator":64,"max_grad_norm":0.5,"max_records":1,"mechanism":"dp-sgd","noise_multiplier":1.1,'
+        '"noise_source":"os","realised_sample_rate":0.01,"sample_rate":0.01,"sampler":"poisson","steps":3}'
     )
 
 
@@ -57,6 +57,11 @@ def test_the_stored_form_is_frozen() -> None:
         ("denominator", 0),
         ("noise_source", "mersenne"),
         ("sampler", "shuffle"),
+        ("realised_sample_rate", 0),
+        ("realised_sample_rate", 1.01),
+        ("max_records", 0),
+        ("max_records", 1001),
+        ("max_records", 1.0),
         ("mechanism", "laplace"),
         ("mechanism", "os.system"),
     ],

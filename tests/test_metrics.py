@@ -31,7 +31,7 @@ def threshold_at_zero() -> nn.Module:
 def test_binary_figures_by_hand() -> None:
     # Logits 2, 1, -1, 3, -2 and labels 1, 0, 1, 1, 0: TP 2, FP 1, FN 1, TN 1.
     x = np.array([[2.0], [1.0], [-1.0], [3.0], [-2.0]], dtype=np.float32)
-    records = Records(x, np.array([1, 0, 1, 1, 0]))
+    records = Records(x, np.array([1, 0, 1, 1, 0]), np.arange(5))
     figures = evaluate(threshold_at_zero(), "cross-entropy", records, CPU)
     assert figures["accuracy"] == pytest.approx(3 / 5)
     assert figures["precision"] == pytest.approx(2 / 3)
@@ -46,7 +46,7 @@ def test_binary_figures_by_hand() -> None:
 def test_multi_class_figures_are_macro_averages() -> None:
     module = nn.Identity()
     x = 5 * np.eye(3, dtype=np.float32)[[0, 1, 2, 2]]
-    figures = evaluate(module, "cross-entropy", Records(x, np.array([0, 1, 2, 1])), CPU)
+    figures = evaluate(module, "cross-entropy", Records(x, np.array([0, 1, 2, 1]), np.arange(4)), CPU)
     assert figures["accuracy"] == pytest.approx(3 / 4)
     assert figures["recall"] == pytest.approx((1 + 1 / 2 + 1) / 3)
     assert figures["precision"] == pytest.approx((1 + 1 + 1 / 2) / 3)
@@ -58,14 +58,17 @@ def test_a_model_that_diverged_is_said_to_have(value: float) -> None:
     module = threshold_at_zero()
     with torch.no_grad():
         module.weight.fill_(value)
-    records = Records(np.ones((3, 1), dtype=np.float32), np.array([0, 1, 1]))
+    records = Records(np.ones((3, 1), dtype=np.float32), np.array([0, 1, 1]), np.arange(3))
     with pytest.raises(ProtocolError, match="diverged"):
         evaluate(module, "cross-entropy", records, CPU)
 
 
 def test_auroc_is_left_out_where_a_class_is_missing() -> None:
     figures = evaluate(
-        threshold_at_zero(), "mse", Records(np.ones((3, 1), dtype=np.float32), np.ones(3, dtype=np.int64)), CPU
+        threshold_at_zero(),
+        "mse",
+        Records(np.ones((3, 1), dtype=np.float32), np.ones(3, dtype=np.int64), np.arange(3)),
+        CPU,
     )
     assert "auroc" not in figures
     assert figures["accuracy"] == 1.0
@@ -73,7 +76,9 @@ def test_auroc_is_left_out_where_a_class_is_missing() -> None:
 
 def test_evaluation_switches_dropout_off_and_back_on() -> None:
     module = nn.Sequential(nn.Dropout(0.9), threshold_at_zero()).train()
-    records = Records(np.linspace(-2, 2, 50, dtype=np.float32)[:, None], (np.linspace(-2, 2, 50) > 0).astype(np.int64))
+    records = Records(
+        np.linspace(-2, 2, 50, dtype=np.float32)[:, None], (np.linspace(-2, 2, 50) > 0).astype(np.int64), np.arange(50)
+    )
     assert evaluate(module, "cross-entropy", records, CPU)["accuracy"] == 1.0
     assert module.training
 
