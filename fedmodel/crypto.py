@@ -1,8 +1,9 @@
 """The one room that imports `cryptography`: hashes, keys, signatures, sealing and keystreams, each under its own label.
 
 Every use names a purpose, `b"fedmodel/v1/<purpose>"`, which is hashed, signed or derived along, so that bytes made for
-one purpose never pass for another's. Lengths are checked before use; whatever does not verify raises `CryptoError`
-without saying why, save for what the caller can mend.
+one purpose never pass for another's. The one exception is a signed note, which other people's tools check: its first
+byte tells it from everything that is signed with a label. Lengths are checked before use; whatever does not verify
+raises `CryptoError` without saying why, save for what the caller can mend.
 
 | Here           | Is                                               | After                        |
 |----------------|--------------------------------------------------|------------------------------|
@@ -10,6 +11,7 @@ without saying why, save for what the caller can mend.
 | `digest_words` | BLAKE3, for vectors of megabytes                 | BLAKE3, 2020                 |
 | `derive_key`   | HKDF-SHA256                                      | RFC 5869                     |
 | `SigningKey`   | Ed25519 over label, length and message           | RFC 8032                     |
+| `sign_note`    | Ed25519 over a note's text alone, without a label | RFC 8032; C2SP signed-note  |
 | `AgreementKey` | X25519; points of small order are refused        | RFC 7748, section 6.1        |
 | `SealingKey`   | HPKE base mode: X25519, or X25519 with ML-KEM-768 | RFC 9180; FIPS 203; X-Wing  |
 | `Keystream`    | AES-256 in counter mode from a zero counter      | SP 800-38A, section 6.5      |
@@ -40,6 +42,7 @@ SIGNATURE_SIZE: Final = 64
 
 _PREFIX: Final = b"fedmodel/v1/"
 _MOST_DERIVED: Final = 255 * 32
+_MOST_LABEL: Final = 255
 _MLKEM_SEED_SIZE: Final = 64
 _MLKEM_PUBLIC_SIZE: Final = 1184
 _FIELD: Final = 2**255 - 19
@@ -144,6 +147,18 @@ class SigningKey:
         """Return the 64-byte signature of a message for one purpose."""
         return self._key.sign(_framed(label, message))
 
+    def sign_note(self, text: bytes) -> bytes:
+        """Return the 64-byte signature of a note's text as it is, as C2SP's signed-note has it.
+
+        Without a label, so that ordinary tools can check it. It is safe beside `sign` with the same key: what that
+        signs begins with a zero byte (see `_framed`), what this signs with a printable character, so that neither
+        signature ever passes for the other.
+
+        Raises:
+            CryptoError: When the text does not begin with a printable ASCII character, or not end with a newline.
+        """
+        return self._key.sign(_note(text))
+
     def derive(self, label: bytes, context: bytes) -> bytes:
         """Return a 32-byte key for its owner's use alone. Sensitive."""
         return derive_key(self._private, label, context)
@@ -163,6 +178,22 @@ def verify(public: bytes, label: bytes, message: bytes, signature: bytes) -> Non
         key.verify(_sized(signature, SIGNATURE_SIZE, "a signature"), _framed(label, message))
     except InvalidSignature:
         raise CryptoError("a signature does not verify") from None
+
+
+def verify_note(public: bytes, text: bytes, signature: bytes) -> None:
+    """Check the signature of a note's text, made by `sign_note` or by another implementation of C2SP's signed-note.
+
+    Of an honest key, as for `verify`. A text that `sign_note` would not sign is refused before its signature is tried:
+    one made by `sign` for a purpose of ours must not pass for a note's.
+
+    Raises:
+        CryptoError: When it is not the key's signature of this text.
+    """
+    key = Ed25519PublicKey.from_public_bytes(_sized(public, KEY_SIZE, "a verification key"))
+    try:
+        key.verify(_sized(signature, SIGNATURE_SIZE, "a signature"), _note(text))
+    except InvalidSignature:
+        raise CryptoError("a note's signature does not verify") from None
 
 
 def check_verification_key(public: bytes) -> None:
@@ -314,8 +345,20 @@ def _checked(label: bytes) -> bytes:
 
 
 def _framed(label: bytes, message: bytes) -> bytes:
-    """Return what is signed: the label's length, the label, the message."""
+    """Return what is signed: the label's length, the label, the message.
+
+    A label is shorter than 256 bytes, so the first byte is 0: that, and nothing else, keeps it apart from a note.
+    """
+    if len(label) > _MOST_LABEL:
+        raise CryptoError(f"a label of {len(label)} bytes, where a signature's has at most {_MOST_LABEL}")
     return len(_checked(label)).to_bytes(2, "big") + label + message
+
+
+def _note(text: bytes) -> bytes:
+    """Refuse a note's text that could be mistaken for a message with its label, or that is no lines of text."""
+    if not text or not 0x21 <= text[0] <= 0x7E or not text.endswith(b"\n"):
+        raise CryptoError("a note's text begins with a printable ASCII character, not a space, and ends with a newline")
+    return text
 
 
 def _sized(value: bytes, size: int, what: str) -> bytes:
