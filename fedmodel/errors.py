@@ -127,9 +127,20 @@ class LedgerError(FedmodelError):
 
 
 class LedgerTampered(LedgerError):
-    """The ledger was changed after it was written."""
+    """The ledger was changed after it was written; `sequence` is the first bad entry's, where one is known."""
 
     code = "ledger-tampered"
+
+    def __init__(self, found: str, sequence: int | None = None) -> None:
+        super().__init__(found if sequence is None else f"entry {sequence}: {found}")
+        self.found = found
+        self.sequence = sequence
+
+    def inside(self, path: object) -> LedgerTampered:
+        """Return the same, with the file that it was found in."""
+        named = LedgerTampered(f"{path}: {self}")
+        named.sequence = self.sequence
+        return named
 
 
 def error_codes() -> frozenset[str]:

@@ -1,0 +1,752 @@
+"""The file: entries in SQLite, appended under one lock, synced before anything is told, with a signed head kept apart.
+
+Guarantee: when a method that appends returns, its entry is on disk (write-ahead log, `synchronous=FULL`), so that a
+crash afterwards can lose a release but never the record of one. Whichever processes append at once, each entry follows
+the one before (`BEGIN IMMEDIATE`), and a scope's totals stay within its cap: `fedmodel.ledger.entries` decides, and
+CHECKs and triggers of the file refuse what a fault in that would let pass. Nothing is ever updated or deleted.
+
+The head, a signed note with size and root of the Merkle tree, is written beside the silo's keys after every entry. A
+ledger that does not extend it, because rows were deleted, or last week's backup was put back, is not opened. Whoever
+puts both back is noticed by whoever else keeps a head: the server gets one each round.
+
+Between two full readings, rows are checked as they are used: whatever decides about a charge is signed, stands in the
+Merkle tree where its number says, adds up to the totals, and no row is missing. Whoever can write the file and has no
+key can still hide entries from both their run and their scope, and have rounds charged past the plan until the next
+full reading, which names the first such entry: a silo reads all of it once a run.
+
+Does NOT protect against whoever has the silo's key and can write all its files, and meets nobody who keeps a head. Does
+NOT re-read every entry when it is opened, which would make each round slower than the last: `verify_ledger` does, and
+a silo calls it once a run.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Final, Self
+
+from fedmodel import merkle
+from fedmodel.config import MOST_EPSILON
+from fedmodel.crypto import SigningKey, random_bytes
+from fedmodel.durable import replace_file
+from fedmodel.errors import LedgerError, LedgerTampered, PrivacyBudgetExceeded, ProtocolError
+from fedmodel.heads import Head, Proven, open_head, sign_head
+from fedmodel.ledger.entries import (
+    KINDS,
+    NOTHING_BEFORE,
+    Entry,
+    Kind,
+    Run,
+    Scope,
+    Standing,
+    canonical,
+    charge_body,
+    genesis,
+    origin_of,
+    reserve_body,
+    scope_body,
+    share,
+    void_body,
+)
+from fedmodel.mechanisms import DpSgdEvent, event_from_json
+
+APPLICATION: Final = 0x464D4C47  # "FMLG", in the file's header
+PAGE_SIZE: Final = 4096
+COLUMNS: Final = (
+    "sequence", "time", "scope", "run", "round", "kind", "key", "body", "cap", "reserved", "spent", "previous",
+    "signature",
+)  # fmt: skip
+INSERT_ENTRY: Final = f"INSERT INTO entries VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - of constants
+INSERT_NODE: Final = "INSERT INTO nodes VALUES (?, ?, ?)"
+_SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM entries"  # noqa: S608 - of constants
+# From the newest backwards: the plus keeps SQLite from sorting all of a scope by its index.
+_NEWEST_OF_SCOPE: Final = "WHERE +scope = ? ORDER BY sequence DESC LIMIT 1"
+_LOCK_S: Final = 30
+# Clocks are corrected by moments all the time; within one, an entry takes the time of the one before.
+_MOMENT: Final = timedelta(seconds=60)
+
+_KINDS = ", ".join(f"'{kind}'" for kind in KINDS)
+SCHEMA: Final = (
+    f"""CREATE TABLE entries (
+    sequence  INTEGER PRIMARY KEY,
+    time      TEXT NOT NULL,
+    scope     TEXT,
+    run       TEXT,
+    round     INTEGER,
+    kind      TEXT NOT NULL CHECK (kind IN ({_KINDS})),
+    key       TEXT UNIQUE,
+    body      TEXT NOT NULL,
+    cap       INTEGER NOT NULL,
+    reserved  INTEGER NOT NULL CHECK (reserved <= cap),
+    spent     INTEGER NOT NULL CHECK (0 <= spent AND spent <= reserved),
+    previous  BLOB NOT NULL CHECK (length(previous) = 32),
+    signature BLOB NOT NULL CHECK (length(signature) = 64)
+) STRICT""",
+    "CREATE INDEX entries_of_run ON entries (run, kind)",
+    "CREATE INDEX entries_of_scope ON entries (scope, kind)",
+    """CREATE TABLE nodes (
+    level    INTEGER NOT NULL,
+    position INTEGER NOT NULL,
+    hash     BLOB NOT NULL CHECK (length(hash) = 32),
+    PRIMARY KEY (level, position)
+) STRICT, WITHOUT ROWID""",
+    """CREATE TRIGGER entries_follow BEFORE INSERT ON entries
+WHEN NEW.sequence IS NOT (SELECT coalesce(max(sequence), 0) + 1 FROM entries)
+OR EXISTS (SELECT 1 FROM entries WHERE key = NEW.key)
+BEGIN SELECT RAISE(ABORT, 'an entry follows the newest one, under a key of its own'); END""",
+    # Without it, INSERT OR REPLACE would delete what is there, and no trigger of a DELETE would see it.
+    """CREATE TRIGGER nodes_are_new BEFORE INSERT ON nodes
+WHEN EXISTS (SELECT 1 FROM nodes WHERE level = NEW.level AND position = NEW.position)
+BEGIN SELECT RAISE(ABORT, 'a ledger is only appended to'); END""",
+    *(
+        f"CREATE TRIGGER {table}_never_{verb.lower()} BEFORE {verb} ON {table}\n"
+        "BEGIN SELECT RAISE(ABORT, 'a ledger is only appended to'); END"
+        for table in ("entries", "nodes")
+        for verb in ("UPDATE", "DELETE")
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Charge:
+    """A charge: what was charged, and the number of its entry."""
+
+    event: DpSgdEvent
+    sequence: int
+
+
+@dataclass(frozen=True)
+class Reservation:
+    """What a run may be charged for.
+
+    Attributes:
+        plan: All of its steps, as reserved.
+        scope: The scope's name.
+        scenario: Hash of the scenario that the plan is of.
+    """
+
+    plan: DpSgdEvent
+    scope: str
+    scenario: str
+
+
+class Ledger:
+    """An open ledger; use it as a context manager.
+
+    Args:
+        path: The file; it is made where neither it nor a head exists.
+        silo: Whose ledger it is.
+        identity: The silo's key, which signs entries and heads.
+        head: The file of the newest head, in another folder.
+
+    Attributes:
+        path: The file.
+
+    Raises:
+        LedgerError: When the file cannot be opened or is another silo's.
+        LedgerTampered: When it does not extend the head.
+    """
+
+    def __init__(self, path: Path, silo: str, identity: SigningKey, head: Path) -> None:
+        self.path, self._silo, self._identity, self._head = path, silo, identity, head
+        kept = self._kept_head()
+        with _sqlite_errors(path):
+            if kept is not None and not (path.exists() and path.stat().st_size):
+                raise LedgerTampered(f"{path}: is gone, and its head of {kept.size} entries is kept; {_WAY_OUT}")
+            # Readable by its owner alone from the start; the write-ahead log takes after it.
+            os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+            self._connection = sqlite3.connect(path, isolation_level=None, timeout=_LOCK_S)
+            try:
+                self._begin()
+                if (
+                    kept is None
+                ):  # another process may have made the ledger meanwhile, and whoever makes it keeps a head
+                    kept = self._kept_head()
+                if kept is not None:
+                    self._check_extends(kept, "the head kept beside its keys")
+                elif self._size() > 1:
+                    raise LedgerTampered(
+                        f"{path}: has {self._size()} entries, and {head} with its newest head is missing, so that"
+                        " nobody can tell whether newer ones are gone; put it back, or the one that the server keeps"
+                    )
+                else:
+                    self._keep_head()
+            except BaseException:
+                self._connection.close()
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._connection.close()
+
+    # What stands
+
+    def standing(self) -> Standing:
+        """Return where the ledger stands, from all its entries.
+
+        Raises:
+            LedgerTampered: When one of them cannot follow those before it.
+        """
+        standing = Standing()
+        for entry in self._entries(""):
+            standing.apply(entry)
+            entry.check_signature(self._identity.public)
+        return standing
+
+    def reservation(self, run: str) -> Reservation | None:
+        """Return what a run reserved, or None where it did not, or its rest was given back."""
+        entry = self._reserved(run)
+        if entry is None:
+            return None
+        plan = event_from_json(canonical(entry.content["event"]))
+        return Reservation(plan, str(entry.scope), str(entry.content["scenario"]))
+
+    def scope(self, name: str) -> Scope | None:
+        """Return a scope as it stands now, or None where it was never created."""
+        created = self._one("WHERE scope = ? AND kind = 'create'", name)
+        if created is None:
+            return None
+        newest = "WHERE scope = ? AND kind = 'override' ORDER BY sequence DESC LIMIT 1"
+        changed = self._one(newest, name)
+        scope = Scope(**created.content)
+        return scope if changed is None else replace(scope, epsilon=float(changed.content["epsilon"]))
+
+    def head(self) -> bytes:
+        """Return the signed head of all entries."""
+        size = self._size()
+        return sign_head(Head(origin_of(self._silo), size, merkle.root(size, self._node)), self._identity)
+
+    def proven(self, since: int) -> Proven:
+        """Return the signed head with the proof that it extends the ledger's first `since` entries.
+
+        Raises:
+            LedgerError: When there are fewer.
+        """
+        with self._transaction():  # head and proof are of one size
+            size = self._size()
+            return Proven(self.head(), since, merkle.consistency_proof(since, size, self._node))
+
+    def check_extends(self, note: bytes, holder: str) -> int:
+        """Check the ledger against a head that somebody kept, and return the head's size.
+
+        Raises:
+            ProtocolError: When it is no head of this silo's.
+            LedgerTampered: When it is, and the ledger does not extend it.
+        """
+        try:
+            head = open_head(note, origin_of(self._silo), self._identity.public)
+        except LedgerTampered as error:
+            raise ProtocolError(f"what {holder} keeps is no head of this silo's ledger: {error}") from error
+        self._check_extends(head, f"the head that {holder} keeps")
+        return head.size
+
+    # What is appended
+
+    def check_scope(self, scope: Scope) -> None:
+        """Refuse a scope that is not as the ledger has it now.
+
+        Raises:
+            LedgerError: When it has other figures: a budget is made once, and changed by an override.
+        """
+        if self.scope(scope.name) == scope:
+            return
+        known = {other.data: other for other in self.standing().scopes.values()}.get(scope.data)
+        if known is None:
+            raise LedgerError(f"{self.path}: has no budget for data set {scope.data!r}")
+        raise LedgerError(_differs(self.path, known, scope))
+
+    def open_scope(self, scope: Scope) -> None:
+        """Create a scope where its data set has none yet.
+
+        Raises:
+            LedgerError: When the data set has another: a budget is made once, and changed by an override.
+        """
+        scope.check()
+        if self.scope(scope.name) == scope:
+            return
+        with self._appending():
+            standing = self.standing()
+            known = {other.data: other for other in standing.scopes.values()}.get(scope.data)
+            if known == scope:
+                return
+            if known is not None:
+                raise LedgerError(_differs(self.path, known, scope))
+            self._append(Draft("create", scope_body(scope), scope.name), standing)
+
+    def reserve(
+        self,
+        scope: str,
+        run: str,
+        plan: DpSgdEvent,
+        steps_per_round: int,
+        *,
+        scenario: str = "",
+        partial: bool = False,
+    ) -> DpSgdEvent:
+        """Reserve the whole plan of a run, once.
+
+        Args:
+            scope: The scope's name.
+            run: The run.
+            plan: All of its steps.
+            steps_per_round: Of which a round takes so many.
+            scenario: Hash of the scenario that the plan is of.
+            partial: Reserve the first rounds where the budget does not pay all of them.
+
+        Returns:
+            What was reserved, the plan or its first rounds; asked again, the same.
+
+        Raises:
+            LedgerError: When the run reserved another plan, or its rest was given back.
+            PrivacyBudgetExceeded: When it does not fit. Nothing is entered.
+        """
+        if not 1 <= steps_per_round <= plan.steps:
+            raise LedgerError(f"a round of {steps_per_round} steps is none of a plan of {plan.steps}")
+        with self._appending():
+            standing = self.standing()
+            known = standing.runs.get(run)
+            if known is not None:
+                asked = (replace(plan, steps=known.plan.steps), scope, scenario)
+                as_long = known.plan.steps == plan.steps or (partial and known.plan.steps < plan.steps)
+                if known.closed or not as_long or (known.plan, known.scope, known.scenario) != asked:
+                    raise LedgerError(f"run {run} reserved another plan, or gave it back; a plan is made once")
+                return known.plan
+            found = standing.scopes.get(scope)
+            if found is None:
+                raise LedgerError(f"{self.path}: has no scope {scope}")
+            rounds = standing.rounds_fitting(found, plan, steps_per_round) if partial else 0
+            fitting = replace(plan, steps=rounds * steps_per_round) if rounds else plan
+            cost = found.cost(fitting)
+            admitted = standing.admit(found, fitting, cost)
+            self._append(Draft("reserve", reserve_body(fitting, scenario, admitted, cost), scope, run), standing)
+            return fitting
+
+    def charge(self, run: str, round_number: int, steps: int, key: str) -> Charge:
+        """Enter what a round is about to do. Call it before the records are read for training.
+
+        Every call is a charge, and pays for one release. A request whose update is still in hand is answered with that,
+        and not charged; one whose update is not, whatever became of it, is charged again.
+
+        Args:
+            run: The run, reserved before.
+            round_number: The round, from 1.
+            steps: DP-SGD steps that the round will take.
+            key: Of what is asked. Charged again, the entry's key says how often: `key.2`.
+
+        Returns:
+            What was charged: the plan's figures with these steps.
+
+        Raises:
+            LedgerError: When the run has no reservation.
+            PrivacyBudgetExceeded: When the steps do not fit into what is left of the plan. Nothing is entered.
+        """
+        with self._appending():
+            self._check_complete()
+            reserved = self._reserved(run)
+            if reserved is None:
+                raise LedgerError(f"run {run} has no reservation; a silo joins a run before it trains in it")
+            plan, taken = event_from_json(canonical(reserved.content["event"])), self._taken(run)
+            if taken + steps > plan.steps:
+                raise PrivacyBudgetExceeded(
+                    f"round {round_number} asks for {steps} steps;"
+                    f" run {run} has taken {taken} of the {plan.steps} that its budget pays for"
+                )
+            before = self._one(_NEWEST_OF_SCOPE, str(reserved.scope)) or reserved
+            self._check_totals(before)
+            cost = int(reserved.content["cost"])
+            more = share(cost, taken + steps, plan.steps) - share(cost, taken, plan.steps)
+            event = replace(plan, steps=steps)
+            totals = (before.cap, before.reserved, min(before.reserved, before.spent + more))
+            body = charge_body(event, taken + steps)
+            draft = Draft("charge", body, reserved.scope, run, round_number, self._unused(key))
+            entry = self._signed(draft, totals)
+            self._insert(entry)
+        return Charge(event, entry.sequence)
+
+    def is_charged(self, key: str) -> bool:
+        """Return whether something was charged under a key."""
+        return self._one("WHERE key = ?", key) is not None
+
+    def void_charge(self, run: str, round_number: int, reason: str) -> None:
+        """Take back the newest charge of the whole ledger. The caller knows that nothing noised for it left.
+
+        Raises:
+            LedgerError: When that is not of this round of this run.
+        """
+        with self._appending():
+            standing = self.standing()
+            found = standing.runs.get(run)
+            newest = standing.charged[-1] if standing.charged else None
+            if found is None or newest is None or found.charges.get(newest, (None,))[0] != round_number:
+                raise LedgerError(
+                    f"the newest charge of the ledger is not of round {round_number} of run {run}, and no other is"
+                    " voided: of any before it an update may have left"
+                )
+            body = void_body(newest, reason, found.taken - found.charges[newest][1])
+            self._append(Draft("void", body, found.scope, run, round_number), standing)
+
+    def release(self, run: str, reason: str) -> None:
+        """Give back what a run reserved and did not take. No round of it is charged any more.
+
+        Raises:
+            LedgerError: When there is nothing to give back, or the run took the whole budget.
+        """
+        with self._appending():
+            standing = self.standing()
+            found = standing.runs.get(run)
+            if found is None or found.closed:
+                raise LedgerError(f"run {run} holds no reservation")
+            if found.admitted == "plan" and found.charges:
+                raise LedgerError(
+                    f"run {run} was admitted as the one plan of {found.scope}, and took the whole budget: what follows"
+                    " would have been chosen after seeing its releases, which is not accounted for"
+                )
+            body = void_body(found.sequence, reason, found.taken)
+            self._append(Draft("void", body, found.scope, run), standing)
+
+    def override(self, scope: str, epsilon: float, reason: str, by: str) -> None:
+        """Change a scope's cap: a person's deed, with a name. It is entered whatever the clock says.
+
+        Raises:
+            LedgerError: When there is no such scope, or runs hold more than the new cap.
+        """
+        if not 0 < epsilon <= MOST_EPSILON:
+            raise LedgerError(f"a cap of epsilon {epsilon} is none; it is over 0, and at most {MOST_EPSILON}")
+        with self._appending():
+            standing = self.standing()
+            if scope not in standing.scopes:
+                known = ", ".join(standing.scopes) or "none"
+                raise LedgerError(f"{self.path}: has no scope {scope!r}; known: {known}")
+            self._append(
+                Draft("override", canonical({"by": by, "epsilon": epsilon, "reason": reason}), scope), standing
+            )
+
+    def checkpoint(self, to: str) -> bytes:
+        """Enter to whom the head is given, and return it: of all entries but this one."""
+        with self._appending():
+            standing = self.standing()
+            head, root = self.head(), merkle.root(standing.size, self._node)
+            self._append(
+                Draft("checkpoint", canonical({"root": root.hex(), "size": standing.size, "to": to})), standing
+            )
+        return head
+
+    def audit(self, finding: dict[str, str]) -> None:
+        """Enter what somebody found or signed off, under a `subject`."""
+        with self._appending():
+            self._append(Draft("audit", canonical(finding)), self.standing())
+
+    # Below: the file
+
+    def _begin(self) -> None:
+        """Set the connection up, and make or recognise the file."""
+        application = self._application()
+        # Asked twice: another process may make the ledger between the two questions.
+        if not application and self._query("SELECT count(*) FROM sqlite_schema") != [(0,)]:
+            application = self._application() or -1
+        if application not in (0, APPLICATION):
+            raise LedgerError(f"{self.path}: is a database of something else, not a ledger")
+        self._query(f"PRAGMA page_size = {PAGE_SIZE}")
+        self._keep_a_log()
+        self._query("PRAGMA synchronous = FULL")
+        if not application:
+            with self._appending():
+                if not self._is_made():  # by another process, meanwhile
+                    prepare(self._connection)
+                    body = genesis(self._silo, self._identity.public, random_bytes(16))
+                    self._append(Draft("create", body), Standing())
+        first = next(iter(self._entries("WHERE sequence = 1")), None)
+        if first is None or (first.content.get("silo"), first.content.get("key")) != (
+            self._silo,
+            self._identity.public.hex(),
+        ):
+            raise LedgerError(f"{self.path}: is not the ledger of silo {self._silo!r} under its key; use another file")
+        first.check_signature(self._identity.public)
+
+    def _application(self) -> int:
+        ((application,),) = self._query("PRAGMA application_id")
+        return int(application)
+
+    def _keep_a_log(self) -> None:
+        """Have the file keep a write-ahead log. SQLite does not wait for others that say so at the same moment."""
+        deadline = time.monotonic() + _LOCK_S
+        while True:
+            try:
+                kept = self._connection.execute("PRAGMA journal_mode = WAL").fetchone()
+            except sqlite3.OperationalError as error:
+                if error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.01)
+                continue
+            if kept != ("wal",):
+                raise LedgerError(f"{self.path}: the file cannot keep a write-ahead log; put it on a local disk")
+            return
+
+    @contextmanager
+    def _appending(self) -> Iterator[None]:
+        """Run a block under the write lock; sync it to disk, or undo all of it; then keep the new head."""
+        with self._transaction():
+            before = self._size() if self._is_made() else 0
+            yield
+            after = self._size()
+        if after > before:
+            self._keep_head()
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        with _sqlite_errors(self.path):
+            self._connection.execute("BEGIN IMMEDIATE")
+            try:
+                yield
+                self._connection.execute("COMMIT")
+            except BaseException:
+                if self._connection.in_transaction:
+                    self._connection.execute("ROLLBACK")
+                raise
+
+    def _append(self, draft: Draft, standing: Standing) -> None:
+        """Append what follows from where the ledger stands, by the rules that every reader applies.
+
+        Raises:
+            LedgerError: When the rules refuse it.
+        """
+        # The totals after an entry hang on its body alone, so it can be tried without them.
+        trial = self._signed(draft, (0, 0, 0))
+        try:
+            standing.apply(trial)
+        except LedgerTampered as refused:
+            raise LedgerError(f"nothing was entered: {refused.found}") from refused
+        totals = (0, 0, 0) if draft.scope is None else standing.totals(draft.scope)
+        self._insert(replace(trial, cap=totals[0], reserved=totals[1], spent=totals[2]).sign(self._identity))
+
+    def _signed(self, draft: Draft, totals: tuple[int, int, int]) -> Entry:
+        last = self._one("ORDER BY sequence DESC LIMIT 1")
+        sequence, previous = (1, NOTHING_BEFORE) if last is None else (last.sequence + 1, last.hash)
+        moment = _time_after("" if last is None else last.time, draft.kind)
+        entry = Entry(
+            sequence, moment, draft.scope, draft.run, draft.round, draft.kind, draft.key, draft.body, *totals, previous
+        )
+        return entry.sign(self._identity)
+
+    def _insert(self, entry: Entry) -> None:
+        insert(self._connection, entry, self._node)
+
+    def _query(self, sql: str, *values: object) -> list[tuple[Any, ...]]:
+        """Return what a query gives.
+
+        Raises:
+            LedgerError: When the file cannot be read as it must be.
+        """
+        with _sqlite_errors(self.path):
+            return self._connection.execute(sql, values).fetchall()
+
+    def _size(self) -> int:
+        ((size,),) = self._query("SELECT coalesce(max(sequence), 0) FROM entries")
+        return int(size)
+
+    def _is_made(self) -> bool:
+        return self._query("SELECT count(*) FROM sqlite_schema WHERE name = 'entries'") == [(1,)]
+
+    def _node(self, level: int, position: int) -> bytes:
+        found = self._query("SELECT hash FROM nodes WHERE level = ? AND position = ?", level, position)
+        if len(found) != 1 or type(found[0][0]) is not bytes or len(found[0][0]) != merkle.HASH_SIZE:
+            raise LedgerTampered(
+                f"{self.path}: a node of its Merkle tree is missing, or none; `fedmodel ledger verify` says more"
+            )
+        return bytes(found[0][0])
+
+    def _entries(self, where: str, *values: str) -> Iterator[Entry]:
+        for row in self._query(f"{_SELECT} {where}", *values):
+            entry = Entry(*row)
+            entry.check_types()
+            if merkle.leaf_hash(entry.document) != self._node(0, entry.sequence - 1):
+                raise LedgerTampered(f"{self.path}: it is not what the Merkle tree has in its place", entry.sequence)
+            yield entry
+
+    def _one(self, where: str, *values: str) -> Entry | None:
+        """Return the one row that is asked for, after checking that the silo signed it."""
+        entry = next(iter(self._entries(where, *values)), None)
+        if entry is not None:
+            entry.check_signature(self._identity.public)
+        return entry
+
+    def _check_complete(self) -> None:
+        """Refuse a file in which a row is missing."""
+        ((count,),) = self._query("SELECT count(*) FROM entries")
+        if count != self._size():
+            raise LedgerTampered(f"{self.path}: {self._size() - count} entries are missing")
+
+    def _check_totals(self, newest: Entry) -> None:
+        """Refuse a file in which an entry was hidden from its run: their sums are not what a scope's newest says."""
+        runs = [
+            Run(
+                str(entry.scope),
+                event_from_json(canonical(entry.content["event"])),
+                int(entry.content["cost"]),
+                entry.content["admitted"],
+                entry.content["scenario"],
+                entry.sequence,
+                taken=self._taken(str(entry.run)),
+                closed=entry.sequence in self._voided(str(entry.run)),
+            )
+            for entry in self._entries("WHERE scope = ? AND kind = 'reserve'", str(newest.scope))
+        ]
+        reserved = min(newest.cap, sum(run.reserved for run in runs))
+        if (newest.reserved, newest.spent) != (reserved, min(reserved, sum(run.spent for run in runs))):
+            raise LedgerTampered(f"{self.path}: what its runs hold and took is not what its newest entries say")
+
+    def _reserved(self, run: str) -> Entry | None:
+        """Return a run's reservation, unless its rest was given back."""
+        entry = self._one("WHERE run = ? AND kind = 'reserve'", run)
+        return None if entry is None or entry.sequence in self._voided(run) else entry
+
+    def _unused(self, key: str) -> str:
+        """Return a key that no entry has: this one, or this one with how often it is charged."""
+        times, unused = 1, key
+        while self.is_charged(unused):
+            times, unused = times + 1, f"{key}.{times + 1}"
+        return unused
+
+    def _taken(self, run: str) -> int:
+        """Return the steps that a run has taken: its newest charge or void says so."""
+        newest = [
+            self._one("WHERE run = ? AND kind = ? ORDER BY sequence DESC LIMIT 1", run, kind)
+            for kind in ("charge", "void")
+        ]
+        last = max((entry for entry in newest if entry is not None), key=lambda entry: entry.sequence, default=None)
+        return 0 if last is None else int(last.content["taken"])
+
+    def _voided(self, run: str) -> set[int]:
+        return {entry.content["of"] for entry in self._entries("WHERE run = ? AND kind = 'void'", run)}
+
+    # Below: the head
+
+    def _kept_head(self) -> Head | None:
+        """Return the head kept beside the silo's keys, if there is one."""
+        try:
+            note = self._head.read_bytes()
+        except FileNotFoundError:
+            return None
+        except OSError as error:
+            raise LedgerError(f"{self._head}: the ledger's head cannot be read: {error.strerror}") from error
+        return open_head(note, origin_of(self._silo), self._identity.public)
+
+    def _keep_head(self) -> None:
+        """Write the newest head in its place. One process at a time, so that no older one comes after a newer."""
+        try:
+            with self._head.with_suffix(".lock").open("wb") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+                replace_file(self._head, self.head())
+        except OSError as error:
+            raise LedgerError(
+                f"{self._head}: the ledger's head cannot be written: {error.strerror}; what was entered stands, and"
+                " nothing was released for it"
+            ) from error
+
+    def _check_extends(self, head: Head, what: str) -> None:
+        size = self._size()
+        if size < head.size:
+            raise LedgerTampered(
+                f"{self.path}: has {size} entries where {what} has {head.size}: newer ones are gone; {_WAY_OUT}"
+            )
+        if merkle.root(head.size, self._node) != head.root:
+            raise LedgerTampered(
+                f"{self.path}: is not what {what} is of: its first {head.size} entries are others; {_WAY_OUT}"
+            )
+
+
+_WAY_OUT: Final = (
+    "if a backup was put back, put the newest file in its place; if that is lost, what it had spent is unknown, so the"
+    " data set's budget counts as spent, and a person decides on a new kit and a new budget"
+)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """An entry before its place is known."""
+
+    kind: Kind
+    body: str
+    scope: str | None = None
+    run: str | None = None
+    round: int | None = None
+    key: str | None = None
+
+
+def prepare(connection: sqlite3.Connection) -> None:
+    """Make the tables of a ledger."""
+    connection.execute(f"PRAGMA application_id = {APPLICATION}")
+    for statement in SCHEMA:
+        connection.execute(statement)
+
+
+def insert(connection: sqlite3.Connection, entry: Entry, node: merkle.Node) -> None:
+    """Write an entry, and the nodes of the Merkle tree that it completes.
+
+    The file's `user_version` repeats the SQLite that wrote last, so that no byte of the header stands alone.
+    """
+    connection.execute(f"PRAGMA user_version = {sqlite_number()}")
+    connection.execute(INSERT_ENTRY, [getattr(entry, column) for column in COLUMNS])
+    leaf = merkle.leaf_hash(entry.document)
+    connection.executemany(INSERT_NODE, merkle.new_nodes(entry.sequence - 1, leaf, node))
+
+
+def sqlite_number() -> int:
+    """Return the version of SQLite as it writes it into headers."""
+    major, minor, patch = sqlite3.sqlite_version_info
+    return major * 1_000_000 + minor * 1_000 + patch
+
+
+def _time_after(before: str, kind: Kind) -> str:
+    """Return the time of an entry: now, or that of the entry before where the clock was set back by a moment.
+
+    Raises:
+        LedgerError: When it was set back by more, unless a person overrides.
+    """
+    now = _now()
+    told = now.isoformat(timespec="milliseconds")
+    if told >= before or kind == "override":
+        return told
+    if datetime.fromisoformat(before) - now <= _MOMENT:
+        return before
+    raise LedgerError(
+        f"the clock says {told}, before the newest entry's {before}; set the clock right, or enter an override if that"
+        " entry's time is the wrong one"
+    )
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _differs(path: Path, known: Scope, asked: Scope) -> str:
+    """Say how two scopes of one data set differ."""
+    names = [name for name in known.__dataclass_fields__ if getattr(known, name) != getattr(asked, name)]
+    found = ", ".join(f"{name} {getattr(known, name)} where {getattr(asked, name)} is asked" for name in names)
+    return (
+        f"{path}: the budget of {known.data} was made with {found}; a budget is made once: `fedmodel ledger override`"
+        " changes its cap, and nothing else is changed"
+    )
+
+
+@contextmanager
+def _sqlite_errors(path: Path) -> Iterator[None]:
+    """Say which ledger could not be used, and why."""
+    try:
+        yield
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        raise LedgerError(f"{path}: the ledger cannot be used: {error}; nothing was released") from error
+    except OSError as error:
+        raise LedgerError(f"{path}: the ledger cannot be used: {error.strerror}; nothing was released") from error

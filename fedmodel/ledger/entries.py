@@ -1,0 +1,572 @@
+"""What an entry of a ledger is, and which may follow which: pure rules over values, with no file beneath.
+
+    create      first of all, whose ledger it is; then each budget scope: data set, unit, adjacency, delta, cap, order
+    reserve     a run's whole plan, before anything is done for it
+    charge      what one round will do, before any record is read for it
+    void        the newest charge of all, if no noised byte of it left; or the part of a reservation that is not taken
+    override    a person's change of a scope's cap, with who and why
+    checkpoint  to whom a signed head was given
+    audit       what somebody found or signed off
+
+The rows hold events, never an epsilon: epsilon is derived by replay (`fedmodel.accounting`).
+
+**The budget.** A scope's cap, epsilon at its delta, is turned into room for Rényi divergence of the scope's order,
+counted in whole millionths: `cap`. A plan is admitted in one of two ways, and its reservation says in which.
+
+    filter   its divergence, rounded up, fits beside that of everything reserved before. However plans are chosen, by
+             looking at earlier releases too, all of them together stay within the cap (Feldman and Zrnic 2021).
+    plan     it is the first of its scope, and its own epsilon, composed in advance by PLD, is within the cap. Then it
+             takes the whole budget, and once it is charged no later plan is admitted: with nothing to choose, nothing
+             is adaptive. Only a cap that a person raises over the divergence of both lets the filter admit more.
+
+Guarantee: whoever only appends entries that `Standing.apply` takes never spends more than the cap of a scope, as long
+as no override raised it. Each entry carries the totals after it, so that a reader of the last one knows what is left.
+
+A plan's divergence, computed in floating point, is written down once, rounded up, in whole millionths; what follows
+from it is integer arithmetic. A reader computes it again, and takes a ledger whose figure is no less, to one millionth:
+one that was kept by a looser accountant is as sound as ever.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, replace
+from functools import cached_property
+from typing import Any, Final, Literal, Self, get_args
+
+from fedmodel import accounting
+from fedmodel.config import MOST_EPSILON
+from fedmodel.crypto import SIGNATURE_SIZE, SigningKey, check_verification_key, digest, verify
+from fedmodel.errors import ConfigError, CryptoError, LedgerError, LedgerTampered, PrivacyBudgetExceeded
+from fedmodel.heads import Head
+from fedmodel.mechanisms import LEAST_DELTA, MOST_RECORDS, DpSgdEvent, UnitName, event_from_json, event_to_json
+from fedmodel.merkle import EMPTY_ROOT
+
+Kind = Literal["create", "reserve", "charge", "void", "checkpoint", "audit", "override"]
+Admission = Literal["filter", "plan"]
+
+MICRO: Final = 1_000_000
+MOST_ORDER: Final = 256
+KINDS: Final = get_args(Kind)
+NOTHING_BEFORE: Final = bytes(32)
+_LABEL: Final = b"fedmodel/v1/ledger-entry"
+_VERSION: Final = 1
+
+
+@dataclass(frozen=True)
+class Scope:
+    """A budget: on what, and how much.
+
+    Attributes:
+        data: The data set.
+        unit: Whose presence is hidden.
+        max_records: Most records of one unit.
+        delta: Of the claim.
+        epsilon: The cap.
+        order: Of the Rényi filter, a whole number from 2, fixed with the scope.
+        adjacency: How neighbouring data sets differ.
+    """
+
+    data: str
+    unit: UnitName
+    max_records: int
+    delta: float
+    epsilon: float
+    order: int
+    adjacency: Literal["add-or-remove-one"] = "add-or-remove-one"
+
+    @property
+    def name(self) -> str:
+        """What entries call it; epsilons of two scopes are never added."""
+        return f"{self.data}/{self.unit}" + ("" if self.unit == "record" else f"-{self.max_records}")
+
+    @cached_property
+    def cap(self) -> int:
+        """The room for Rényi divergence, in millionths, rounded down."""
+        return math.floor(accounting.renyi_room(self.epsilon, self.delta, self.order) * MICRO)
+
+    def check(self) -> None:
+        """Refuse a scope of which no claim could be made.
+
+        Raises:
+            LedgerError: When a figure is out of range, or of another type.
+        """
+        numbers = (self.delta, self.epsilon)
+        if (
+            not all(type(number) in (int, float) for number in numbers)
+            or not (LEAST_DELTA <= self.delta < 1 and 0 < self.epsilon <= MOST_EPSILON)
+            or self.unit not in get_args(UnitName)
+            or type(self.max_records) is not int
+            or not 1 <= self.max_records <= (1 if self.unit == "record" else MOST_RECORDS)
+            or type(self.order) is not int
+            or not 2 <= self.order <= MOST_ORDER
+            or type(self.data) is not str
+        ):
+            raise LedgerError(f"no claim can be made of a budget with these figures: {self}")
+        accounting.check_supported(self.adjacency, "poisson")
+
+    def cost(self, plan: DpSgdEvent) -> int:
+        """Return the divergence of a plan in millionths, rounded up, at least 1."""
+        return max(1, math.ceil(accounting.renyi(plan, self.order) * MICRO))
+
+    def check_records(self, plan: DpSgdEvent) -> None:
+        """Refuse a plan for units of another number of records.
+
+        Raises:
+            PrivacyBudgetExceeded: When it is.
+        """
+        if plan.max_records != self.max_records:
+            raise PrivacyBudgetExceeded(
+                f"a plan for units of {plan.max_records} records cannot be charged to {self.name}, whose units have"
+                f" {self.max_records}: what protects one does not protect the other"
+            )
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row.
+
+    Attributes:
+        sequence: From 1.
+        time: UTC, to the millisecond, as ISO 8601.
+        scope: The scope's name, None where it is about none.
+        run: The run, None where it is about none.
+        round: The round, None where it is about none.
+        kind: What it is.
+        key: Idempotency key: no two entries have one alike.
+        body: Canonical JSON.
+        cap: Of the scope, in millionths, after this entry; 0 without a scope, like the next two.
+        reserved: Of it, for plans.
+        spent: Of that, for rounds.
+        previous: Hash of the entry before; zeros for the first.
+        signature: The silo's, over the hash.
+    """
+
+    sequence: int
+    time: str
+    scope: str | None
+    run: str | None
+    round: int | None
+    kind: Kind
+    key: str | None
+    body: str
+    cap: int
+    reserved: int
+    spent: int
+    previous: bytes
+    signature: bytes = b""
+
+    @cached_property
+    def document(self) -> bytes:
+        """The canonical JSON of everything but the signature: what is hashed, and a leaf of the Merkle tree."""
+        figures = {name: getattr(self, name) for name in self.__dataclass_fields__ if name != "signature"}
+        return canonical({**figures, "previous": self.previous.hex()}).encode()
+
+    @cached_property
+    def hash(self) -> bytes:
+        """What the next entry is chained to."""
+        return digest(_LABEL, self.document)
+
+    @cached_property
+    def content(self) -> dict[str, Any]:
+        """The body, read.
+
+        Raises:
+            LedgerTampered: When it is not canonical JSON of an object.
+        """
+        try:
+            content = json.loads(self.body)
+            is_canonical = isinstance(content, dict) and canonical(content) == self.body
+        except (ValueError, RecursionError) as error:
+            raise LedgerTampered("its body is not JSON", self.sequence) from error
+        if not is_canonical:
+            raise LedgerTampered("its body is not a canonical JSON object", self.sequence)
+        return dict(content)
+
+    def check_types(self) -> None:
+        """Refuse a row whose columns are of other kinds than this class says; a file can hold any.
+
+        Raises:
+            LedgerTampered: When one is.
+        """
+        words = (self.scope, self.run, self.key)
+        numbers = (self.sequence, self.cap, self.reserved, self.spent, 0 if self.round is None else self.round)
+        texts = (self.time, self.kind, self.body, *("" if word is None else word for word in words))
+        hashes = (self.previous, self.signature)
+        if not (
+            all(type(number) is int for number in numbers)
+            and all(type(text) is str and text.isascii() for text in texts)
+            and all(type(value) is bytes for value in hashes)
+        ):
+            raise LedgerTampered("one of its columns is of another type than it was written in")
+
+    def sign(self, key: SigningKey) -> Self:
+        """Return the entry with its owner's signature."""
+        return replace(self, signature=key.sign(_LABEL, self.hash))
+
+    def check_signature(self, public: bytes) -> None:
+        """Refuse an entry that its owner did not sign.
+
+        Raises:
+            LedgerTampered: When it is one.
+        """
+        try:
+            verify(public, _LABEL, self.hash, self.signature)
+        except CryptoError:
+            raise LedgerTampered("its signature is not the silo's", self.sequence) from None
+
+
+@dataclass
+class Run:
+    """What a scope's ledger holds about one run.
+
+    Attributes:
+        scope: The scope's name.
+        plan: The whole plan, as reserved.
+        cost: Its divergence in millionths.
+        admitted: In which of the two ways.
+        scenario: Hash of the scenario that the plan is of.
+        sequence: Of its reservation.
+        charges: By sequence, of those that stand: round, steps, key.
+        taken: Steps charged.
+        closed: Whether the rest was given back.
+    """
+
+    scope: str
+    plan: DpSgdEvent
+    cost: int
+    admitted: Admission
+    scenario: str
+    sequence: int
+    charges: dict[int, tuple[int, int, str]] = field(default_factory=dict)
+    taken: int = 0
+    closed: bool = False
+
+    @property
+    def events(self) -> list[DpSgdEvent]:
+        """What was charged, oldest first."""
+        return [replace(self.plan, steps=steps) for _, steps, _ in self.charges.values()]
+
+    @property
+    def spent(self) -> int:
+        """Of the cost, what the steps taken are, in millionths."""
+        return share(self.cost, self.taken, self.plan.steps)
+
+    @property
+    def reserved(self) -> int:
+        """Of the cost, what is still held for the run or spent by it, in millionths."""
+        return self.spent if self.closed else self.cost
+
+    @property
+    def matters(self) -> bool:
+        """Whether anything of it was, or can yet be, released."""
+        return not self.closed or bool(self.charges)
+
+
+class Standing:
+    """Where a ledger stands after some entries: its owner, its scopes, its runs.
+
+    Attributes:
+        silo: Whose ledger it is.
+        key: The public key that its first entry names.
+        scopes: By name, with the cap that holds now.
+        runs: By run.
+        charged: Sequences of all charges that stand, of whichever run, oldest first.
+        size: Entries taken.
+        last: The newest one.
+    """
+
+    def __init__(self) -> None:
+        self.silo = ""
+        self.key = b""
+        self.scopes: dict[str, Scope] = {}
+        self.runs: dict[str, Run] = {}
+        self.size = 0
+        self.last: Entry | None = None
+        self._keys: set[str] = set()
+        self.charged: list[int] = []
+
+    def totals(self, scope: str) -> tuple[int, int, int]:
+        """Return cap, reserved and spent of a scope, in millionths; who took the whole budget counts as that."""
+        cap = self.scopes[scope].cap
+        reserved = min(cap, self.held(scope))
+        return cap, reserved, min(reserved, sum(run.spent for run in self.of(scope)))
+
+    def held(self, scope: str) -> int:
+        """Return the divergence of all reservations of a scope, in millionths, whatever its cap."""
+        return sum(run.reserved for run in self.of(scope))
+
+    def of(self, scope: str) -> list[Run]:
+        """Return the runs of a scope, oldest first."""
+        return [run for run in self.runs.values() if run.scope == scope]
+
+    def events(self, scope: str) -> list[DpSgdEvent]:
+        """Return everything charged to a scope, oldest first."""
+        return [event for run in self.of(scope) for event in run.events]
+
+    def admit(self, scope: Scope, plan: DpSgdEvent, cost: int, tolerance: float = 0.0) -> Admission:
+        """Return in which way a plan is admitted.
+
+        Args:
+            scope: As it stands now.
+            plan: All of a run's steps.
+            cost: `scope.cost(plan)`.
+            tolerance: Of epsilon, relative, for who reads what another machine admitted.
+
+        Raises:
+            PrivacyBudgetExceeded: When it is in neither.
+        """
+        scope.check_records(plan)
+        earlier = [run for run in self.of(scope.name) if run.matters]
+        if self.held(scope.name) + cost <= scope.cap:
+            return "filter"
+        if not earlier and accounting.epsilon([plan], scope.delta) <= scope.epsilon * (1 + tolerance):
+            return "plan"
+        whole = [run for run in earlier if run.admitted == "plan"]
+        if whole:
+            raise PrivacyBudgetExceeded(
+                f"the budget of {scope.name} (epsilon {scope.epsilon:g} at delta {scope.delta:g}) was taken whole by"
+                f" one plan of {whole[0].plan.steps} steps; nothing is left for another"
+            )
+        left = (scope.cap - self.held(scope.name)) / MICRO
+        raise PrivacyBudgetExceeded(
+            f"a plan of {plan.steps} steps does not fit into the budget of {scope.name} (epsilon {scope.epsilon:g} at"
+            f" delta {scope.delta:g}): it needs {cost / MICRO:.6f} of Rényi divergence of order {scope.order}, and"
+            f" {left:.6f} is left"
+        )
+
+    def rounds_fitting(self, scope: Scope, plan: DpSgdEvent, steps_per_round: int) -> int:
+        """Return for how many rounds of a plan a scope would admit it, from its first round on."""
+
+        def fits(rounds: int) -> bool:
+            part = replace(plan, steps=rounds * steps_per_round)
+            try:
+                self.admit(scope, part, scope.cost(part))
+            except PrivacyBudgetExceeded:
+                return False
+            return True
+
+        low, high = 0, plan.steps // steps_per_round
+        if high == 0 or fits(high):
+            return high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        return low
+
+    def runs_fitting(self, scope: Scope, plan: DpSgdEvent) -> int:
+        """Return how many more runs of a plan a scope would admit, one after the other, each in full."""
+        try:
+            admitted = self.admit(scope, plan, scope.cost(plan))
+        except PrivacyBudgetExceeded:
+            return 0
+        return 1 if admitted == "plan" else (scope.cap - self.held(scope.name)) // scope.cost(plan)
+
+    def apply(self, entry: Entry) -> None:
+        """Take the next entry.
+
+        Raises:
+            LedgerTampered: When no ledger that was only appended to has it here; its totals are not compared.
+        """
+        try:
+            entry.check_types()
+            self._check_place(entry)
+            getattr(self, f"_take_{entry.kind}")(entry)
+        except LedgerTampered as error:
+            raise LedgerTampered(error.found, error.sequence or self.size + 1) from error
+        except (
+            ConfigError,
+            CryptoError,
+            LedgerError,
+            PrivacyBudgetExceeded,
+            KeyError,
+            TypeError,
+            ValueError,
+            OverflowError,
+            RecursionError,
+        ) as error:
+            raise LedgerTampered(f"it is no {entry.kind} that may stand here: {error}", entry.sequence) from error
+        if entry.key is not None:
+            self._keys.add(entry.key)
+        self.size, self.last = entry.sequence, entry
+
+    def check_totals(self, entry: Entry) -> None:
+        """Refuse an entry whose totals are not what follows from all entries up to it.
+
+        Raises:
+            LedgerTampered: When they are not.
+        """
+        found = (entry.cap, entry.reserved, entry.spent)
+        expected = (0, 0, 0) if entry.scope is None else self.totals(entry.scope)
+        if found != expected:
+            raise LedgerTampered(f"its totals are {found} where {expected} follow from the entries", entry.sequence)
+
+    def _check_place(self, entry: Entry) -> None:
+        """Check number, chain, time and key."""
+        previous, before = (NOTHING_BEFORE, "") if self.last is None else (self.last.hash, self.last.time)
+        if entry.sequence != self.size + 1:
+            raise LedgerTampered(f"entry {self.size + 1} is missing", self.size + 1)
+        if entry.previous != previous:
+            raise LedgerTampered("it is not chained to the entry before it", entry.sequence)
+        if entry.time < before and entry.kind != "override":
+            raise LedgerTampered("it is older than the entry before it", entry.sequence)
+        if entry.key is not None and entry.key in self._keys:
+            raise LedgerTampered("another entry has its idempotency key", entry.sequence)
+        if entry.kind not in KINDS or len(entry.signature) != SIGNATURE_SIZE:
+            raise LedgerTampered("its kind or signature is none", entry.sequence)
+        if (self.last is None) != (entry.kind == "create" and entry.scope is None):
+            raise LedgerTampered("a ledger begins with whose it is, and says so once", entry.sequence)
+        if entry.scope is not None and entry.kind != "create" and entry.scope not in self.scopes:
+            raise LedgerTampered("its scope was never created", entry.sequence)
+        if entry.kind in ("reserve", "charge", "void", "override") and entry.scope is None:
+            raise LedgerTampered("it is about no scope", entry.sequence)
+
+    def _take_create(self, entry: Entry) -> None:
+        content = entry.content
+        if entry.scope is None:
+            if set(content) != {"key", "nonce", "silo", "version"} or content["version"] != _VERSION:
+                raise LedgerError(f"a ledger says silo, key and nonce, in version {_VERSION}")
+            if type(content["silo"]) is not str:
+                raise LedgerError("a silo has a name")
+            Head(origin_of(content["silo"]), 0, EMPTY_ROOT)  # refuses a name that no head could bear
+            self.silo, self.key = content["silo"], bytes.fromhex(content["key"])
+            check_verification_key(self.key)
+            return
+        scope = Scope(**content)
+        scope.check()
+        if scope.name != entry.scope or scope.name in self.scopes:
+            raise LedgerError("a scope is created once, under its own name")
+        if scope.data in {other.data for other in self.scopes.values()}:
+            raise LedgerError("a data set has one scope")
+        self.scopes[scope.name] = scope
+
+    def _take_reserve(self, entry: Entry) -> None:
+        content, scope = entry.content, self.scopes[str(entry.scope)]
+        plan = event_from_json(canonical(content["event"]))
+        if entry.run is None or entry.run in self.runs or set(content) != {"admitted", "cost", "event", "scenario"}:
+            raise LedgerError("a run is reserved once, with event, cost, scenario and how it was admitted")
+        cost = content["cost"]
+        # Another machine's logarithms may differ in the last bit.
+        if type(cost) is not int or cost < max(1, scope.cost(plan) - 1):
+            raise LedgerError(f"its cost is {cost}, where {scope.cost(plan)} follows")
+        admitted = self.admit(scope, plan, cost, tolerance=1e-6)
+        if content["admitted"] != admitted:
+            raise LedgerError(f"it was admitted by the {content['admitted']}, where the {admitted} would")
+        self.runs[entry.run] = Run(scope.name, plan, cost, admitted, str(content["scenario"]), entry.sequence)
+
+    def _take_charge(self, entry: Entry) -> None:
+        run = self._run(entry)
+        event = event_from_json(canonical(entry.content["event"]))
+        if entry.round is None or entry.key is None or set(entry.content) != {"event", "taken"}:
+            raise LedgerError("a charge is of a round, under a key, and says how much of its plan is taken")
+        if run.closed or event != replace(run.plan, steps=event.steps):
+            raise LedgerError("a charge is what its run reserved, while that is open")
+        if run.taken + event.steps > run.plan.steps:
+            raise LedgerError(f"its run would take {run.taken + event.steps} of {run.plan.steps} steps")
+        run.charges[entry.sequence] = (entry.round, event.steps, entry.key)
+        self.charged.append(entry.sequence)
+        self._take_steps(run, event.steps, entry)
+
+    def _take_void(self, entry: Entry) -> None:
+        run, of = self._run(entry), entry.content["of"]
+        if set(entry.content) != {"of", "reason", "taken"}:
+            raise LedgerError("a void says of which entry, why, and how much of the plan is taken")
+        if of == run.sequence:
+            if run.closed or (run.admitted == "plan" and run.charges):
+                raise LedgerError("what took the whole budget and was charged, or was given back, is not given back")
+            run.closed = True
+            self._take_steps(run, 0, entry)
+        elif of in run.charges and of == self.charged[-1]:
+            self.charged.pop()
+            self._take_steps(run, -run.charges.pop(of)[1], entry)
+        else:
+            raise LedgerError("only a reservation, or the newest charge of the whole ledger, is voided")
+
+    def _take_override(self, entry: Entry) -> None:
+        scope = self.scopes[str(entry.scope)]
+        if set(entry.content) != {"by", "epsilon", "reason"}:
+            raise LedgerError("an override says by whom, why, and the new cap")
+        epsilon = entry.content["epsilon"]
+        if type(epsilon) not in (int, float) or not 0 < epsilon <= MOST_EPSILON:
+            raise LedgerError(f"a cap is a number over 0, up to {MOST_EPSILON}")
+        changed = replace(scope, epsilon=float(epsilon))
+        if changed.epsilon < scope.epsilon:
+            self._check_lowered(changed)
+        self.scopes[scope.name] = changed
+
+    def _check_lowered(self, scope: Scope) -> None:
+        """Refuse a cap under what is reserved already."""
+        runs = [run for run in self.of(scope.name) if run.matters]
+        whole = [run.plan for run in runs if run.admitted == "plan"]
+        fits = accounting.epsilon(whole, scope.delta) <= scope.epsilon if whole else self.held(scope.name) <= scope.cap
+        if not fits:
+            raise LedgerError(
+                f"epsilon {scope.epsilon:g} is under what runs hold already; void their reservations first"
+            )
+
+    def _take_checkpoint(self, entry: Entry) -> None:
+        if set(entry.content) != {"root", "size", "to"} or entry.content["size"] != self.size:
+            raise LedgerError("a checkpoint is of all entries before it")
+
+    def _take_audit(self, entry: Entry) -> None:
+        if "subject" not in entry.content:
+            raise LedgerError("an audit says its subject")
+
+    def _take_steps(self, run: Run, steps: int, entry: Entry) -> None:
+        """Count steps, and hold an entry to what it says of them."""
+        run.taken += steps
+        if entry.content["taken"] != run.taken:
+            raise LedgerError(f"it says that {entry.content['taken']} steps are taken, where {run.taken} are")
+
+    def _run(self, entry: Entry) -> Run:
+        run = self.runs[str(entry.run)]
+        if run.scope != entry.scope:
+            raise LedgerError("its run is of another scope")
+        return run
+
+
+def canonical(document: Mapping[str, object]) -> str:
+    """Return the one JSON of a document: sorted keys, no spaces, no NaN, ASCII."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def share(cost: int, taken: int, steps: int) -> int:
+    """Return what the first `taken` of a plan's steps cost, rounded up; the whole plan costs exactly its cost.
+
+    >>> share(10, 1, 3), share(10, 3, 3)
+    (4, 10)
+    """
+    return -(-cost * taken // steps)
+
+
+def origin_of(silo: str) -> str:
+    """Return the origin of a silo's signed heads."""
+    return f"fedmodel/v1/ledger/{silo}"
+
+
+def genesis(silo: str, public: bytes, nonce: bytes) -> str:
+    """Return the body of a ledger's first entry; the nonce tells two ledgers of one silo apart."""
+    return canonical({"silo": silo, "key": public.hex(), "nonce": nonce.hex(), "version": _VERSION})
+
+
+def scope_body(scope: Scope) -> str:
+    """Return the body of the entry that creates a scope."""
+    return canonical(asdict(scope))
+
+
+def reserve_body(plan: DpSgdEvent, scenario: str, admitted: Admission, cost: int) -> str:
+    """Return the body of a reservation."""
+    event = json.loads(event_to_json(plan))
+    return canonical({"admitted": admitted, "cost": cost, "event": event, "scenario": scenario})
+
+
+def charge_body(event: DpSgdEvent, taken: int) -> str:
+    """Return the body of a charge, after which so many steps of its run's plan are taken."""
+    return canonical({"event": json.loads(event_to_json(event)), "taken": taken})
+
+
+def void_body(of: int, reason: str, taken: int) -> str:
+    """Return the body of a void, after which so many steps of the run's plan are taken."""
+    return canonical({"of": of, "reason": reason, "taken": taken})
