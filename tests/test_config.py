@@ -35,7 +35,7 @@ from tests.conftest import TINY
         ("privacy.noise_multiplier=0", "privacy.noise_multiplier = 0 is not accepted"),
         ("privacy.noise_multiplier=inf", "privacy.noise_multiplier = inf is not accepted"),
         ("privacy.sample_rate=1.5", "privacy.sample_rate = 1.5 is not accepted"),
-        ("privacy.unit=person", "privacy.unit = 'person' is not known; known: record"),
+        ("privacy.unit=household", "privacy.unit = 'household' is not known; known: record, person, client"),
         ("privacy.epsilon=3", "exactly one of epsilon and noise_multiplier, found both"),
         ("federation.silos=['a','a']", "silo 'a' is named twice"),
         ("federation.silos=['../a']", "federation.silos.0 = '../a' is not accepted"),

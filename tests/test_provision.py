@@ -9,7 +9,17 @@ import pytest
 from fedmodel.config import EncryptionConfig, Scenario, read_scenario
 from fedmodel.crypto import SigningKey, Suite
 from fedmodel.errors import AggregationRefused, ConfigError, Rule
-from fedmodel.provision import policy_of, provision, read_kit, read_roster, scenario_policy
+from fedmodel.packages import code_hash
+from fedmodel.provision import (
+    law_of,
+    policy_of,
+    provision,
+    read_identity,
+    read_kit,
+    read_roster,
+    scenario_hash,
+    scenario_policy,
+)
 from fedmodel.secagg import Roster
 
 ON = ["encryption.secure_aggregation=on", "encryption.bound=2.0", "encryption.colluding=0"]
@@ -24,12 +34,20 @@ def test_a_kit_holds_one_partys_secret_and_everybodys_roster(scenario: Scenario,
     provision(scenario, tmp_path)
     rosters = {read_roster(tmp_path / part).digest for part in ("server", "silos/north", "silos/south", "silos/west")}
     assert len(rosters) == 1
-    assert not (tmp_path / "server" / "identity.key").exists()
+    server = read_identity(tmp_path / "server").public
+    assert (tmp_path / "server" / "identity.key").stat().st_mode & 0o777 == 0o600
+    assert server not in {member.key for member in read_roster(tmp_path / "server").members}
+    secrets = {path.read_text() for path in tmp_path.rglob("identity.key")}
+    assert len(secrets) == 4
     for number, name in enumerate(("north", "south", "west"), start=1):
         kit = read_kit(tmp_path / "silos" / name)
         assert kit.law.name == kit.roster.members[number - 1].name == name
         assert kit.roster.number(kit.identity.public) == number
         assert kit.policy == scenario_policy(scenario)
+        assert kit.law == law_of(scenario, name, server)
+        assert kit.law.servers == (server.hex(),)
+        assert kit.law.scenarios == (scenario_hash(scenario).hex(),)
+        assert kit.law.code == (code_hash(),)
         assert (tmp_path / "silos" / name / "identity.key").stat().st_mode & 0o777 == 0o600
 
 

@@ -18,7 +18,17 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fedmodel.config.schema import CnnConfig, FaultsConfig, MlpConfig, Scenario, SiloFile, SiloPrivacyConfig
+from fedmodel.config.schema import (
+    BudgetConfig,
+    CnnConfig,
+    DataSource,
+    FaultsConfig,
+    HoursConfig,
+    MlpConfig,
+    Scenario,
+    SiloFile,
+    SiloPrivacyConfig,
+)
 from fedmodel.errors import ConfigError
 
 _PRIVACY_KEYS = "unit, max_grad_norm, delta, sample_rate, expected_batch_size and one of epsilon or noise_multiplier"
@@ -163,8 +173,12 @@ def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
             return f"{where}.kind is missing; known: {', '.join(_MODELS)}"
         case "union_tag_invalid":
             return f"unknown model {found['kind']!r}; {_nearest(str(found['kind']), _MODELS)}"
+        case "literal_error" if words[-1] == "[key]":
+            return f"{'.'.join(words[:-1])} is not known; {_nearest(words[-2], get_args(DataSource))}"
         case "literal_error":
-            choices = [str(choice) for choice in get_args(section.model_fields[words[-1]].annotation)]
+            # In a list, the last word is a place in it.
+            key = next(word for word in reversed(words) if word in section.model_fields)
+            choices = [str(choice) for choice in _choices(section.model_fields[key].annotation)]
             return f"{where} = {found!r} is not known; {_nearest(str(found), choices)}"
         case "value_error":
             rule = str(problem["ctx"]["error"])
@@ -172,6 +186,12 @@ def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
         case _:
             rule = problem["msg"][0].lower() + problem["msg"][1:]
             return f"{where} = {found!r} is not accepted: {rule}"
+
+
+def _choices(annotation: Any) -> list[object]:
+    """Return what a Literal admits, or what the Literal inside a tuple does."""
+    inner = [choice for part in get_args(annotation) for choice in (_choices(part) if get_args(part) else [part])]
+    return [choice for choice in inner if choice is not Ellipsis]
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:
@@ -187,6 +207,8 @@ def _section(location: tuple[int | str, ...], root: type[BaseModel]) -> type[Bas
         return SiloPrivacyConfig
     if location[:1] == ("faults",):
         return FaultsConfig
+    if root is SiloFile and location[:1] in (("budgets",), ("hours",)):
+        return BudgetConfig if location[0] == "budgets" else HoursConfig
     section = root
     for part in location:
         if part == "model":

@@ -13,15 +13,28 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from fedmodel.mechanisms import LEAST_DELTA, LEAST_NOISE, LEAST_RATE, MOST_NOISE, MOST_STEPS, NoiseSourceName
+from fedmodel.mechanisms import (
+    LEAST_DELTA,
+    LEAST_NOISE,
+    LEAST_RATE,
+    MOST_NOISE,
+    MOST_RECORDS,
+    MOST_STEPS,
+    NoiseSourceName,
+    UnitName,
+)
 
 SiloName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")]
 Range = Annotated[tuple[float, float], Field(strict=False)]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(strict=False)]
+DataSource = Literal["breast-cancer", "digits", "synthetic"]
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
+Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 
@@ -29,6 +42,8 @@ _MOST_VALUES = 100_000_000  # of synthetic data; its generator holds them severa
 
 NoiseMultiplier = Annotated[float, Field(ge=LEAST_NOISE, le=MOST_NOISE)]
 SampleRate = Annotated[float, Field(ge=LEAST_RATE, le=1)]
+MOST_EPSILON = 1_000
+Epsilon = Annotated[float, Field(gt=0, le=MOST_EPSILON)]
 Delta = Annotated[float, Field(ge=LEAST_DELTA, lt=1)]
 
 
@@ -52,13 +67,14 @@ class PartitionConfig(_Frozen):
 class DataConfig(_Frozen):
     """Where records come from and how features are scaled, by public ranges only."""
 
-    source: Literal["breast-cancer", "digits", "synthetic"]
+    source: DataSource
     held_out: float = Field(gt=0, lt=1)
     reference_range: Range | None = None
     reference_ranges: dict[str, Range] = {}
     feature_bound: Positive = 3.0
     records: int = Field(default=100, ge=10, le=1_000_000)
     features: int = Field(default=10, ge=2, le=10_000)
+    records_per_person: int = Field(default=1, ge=1, le=MOST_RECORDS)
     partition: PartitionConfig = PartitionConfig()
 
     @field_validator("reference_range", "reference_ranges")
@@ -76,6 +92,8 @@ class DataConfig(_Frozen):
     def _one_kind_of_range(self) -> DataConfig:
         if self.reference_range is not None and self.reference_ranges:
             raise ValueError("give reference_range for all features or reference_ranges for each, not both")
+        if self.records_per_person > 1 and self.source != "synthetic":
+            raise ValueError(f'records_per_person belongs to source = "synthetic", found {self.source!r}')
         if self.records * self.features > _MOST_VALUES:
             raise ValueError(f"{self.records} records of {self.features} features are more than {_MOST_VALUES} values")
         return self
@@ -247,7 +265,8 @@ class SiloPrivacyConfig(_Frozen):
 class PrivacyConfig(_Frozen):
     """The claim each silo will make, and the public figures it rests on."""
 
-    unit: Literal["record"]
+    unit: UnitName
+    max_records: int | None = Field(default=None, ge=1, le=MOST_RECORDS)
     max_grad_norm: Positive
     delta: Delta
     epsilon: float | None = Field(default=None, gt=0, le=100)
@@ -262,6 +281,7 @@ class PrivacyConfig(_Frozen):
         if (self.epsilon is None) == (self.noise_multiplier is None):
             found = "neither" if self.epsilon is None else "both"
             raise ValueError(f"give exactly one of epsilon and noise_multiplier, found {found}; nothing is guessed")
+        _records_are_said(self.unit, self.max_records)
         return self
 
 
@@ -271,7 +291,9 @@ class SiloPlan:
 
     Attributes:
         silo: The silo's name.
+        data: The data set.
         unit: The privacy unit; neighbours differ by adding or removing one of these.
+        max_records: Most records of one unit that are trained on.
         delta: The delta of the claim.
         epsilon: The target, or None where the noise multiplier is given.
         noise_multiplier: The noise's standard deviation over the clip, or None where a target is given.
@@ -284,7 +306,9 @@ class SiloPlan:
     """
 
     silo: str
-    unit: str
+    data: DataSource
+    unit: UnitName
+    max_records: int
     delta: float
     epsilon: float | None
     noise_multiplier: float | None
@@ -316,10 +340,14 @@ class Scenario(_Frozen):
     privacy: PrivacyConfig
     encryption: EncryptionConfig = EncryptionConfig()
     faults: FaultsConfig | None = None
+    budgets: dict[str, Epsilon] = {}
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Scenario:
         _known_silos(self.privacy.silo, self.federation.silos, "privacy.silo")
+        _known_silos(self.budgets, self.federation.silos, "budgets")
+        if self.privacy.unit == "person" and self.data.source == "digits":
+            raise ValueError('privacy.unit = "person": the digits do not say who wrote them; take another unit')
         if self.privacy.noise == "seeded-unsafe" and self.seed is None:
             raise ValueError('privacy.noise = "seeded-unsafe" needs a seed')
         for silo in self.federation.silos:
@@ -339,7 +367,9 @@ class Scenario(_Frozen):
         batch = shared.expected_batch_size if own.expected_batch_size is None else own.expected_batch_size
         return SiloPlan(
             silo=silo,
+            data=self.data.source,
             unit=shared.unit,
+            max_records=shared.max_records or 1,
             delta=shared.delta if own.delta is None else own.delta,
             epsilon=own.epsilon if target_is_own else shared.epsilon,
             noise_multiplier=own.noise_multiplier if target_is_own else shared.noise_multiplier,
@@ -352,23 +382,115 @@ class Scenario(_Frozen):
         )
 
 
+class BudgetConfig(_Frozen):
+    """What may be spent on one data set, ever.
+
+    Attributes:
+        unit: Whose presence is hidden.
+        max_records: Most records of one unit that are trained on, for any unit but a record.
+        adjacency: How neighbours differ; nothing else is accounted for.
+        delta: Of the claim.
+        epsilon: The cap.
+        order: Of the Rényi filter; by default the one that admits most at this cap. Fixed when the ledger is made.
+        partial_runs: Whether to take part in a run that the budget does not pay to its end.
+    """
+
+    unit: UnitName
+    max_records: int | None = Field(default=None, ge=1, le=MOST_RECORDS)
+    adjacency: Literal["add-or-remove-one"] = "add-or-remove-one"
+    delta: Delta
+    epsilon: Epsilon
+    order: int | None = Field(default=None, ge=2, le=256)
+    partial_runs: bool = False
+
+    @field_validator("adjacency", mode="before")
+    @classmethod
+    def _is_accounted_for(cls, value: object) -> object:
+        if value != "add-or-remove-one":
+            raise ValueError(
+                f"{value!r} is not accounted for; only add-or-remove-one is: to replace a record moves a sum by up to"
+                " twice the clip, which the accountants at hand understate under sampling"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _records(self) -> BudgetConfig:
+        _records_are_said(self.unit, self.max_records)
+        return self
+
+
+class HoursConfig(_Frozen):
+    """When a silo joins and trains, by its own clock: past midnight where `end` is before `start`, all day if alike."""
+
+    days: Annotated[tuple[Day, ...], Field(strict=False, min_length=1)] = get_args(Day)
+    start: Clock = "00:00"
+    end: Clock = "00:00"
+
+
+class SiloEncryptionConfig(EncryptionConfig):
+    """How a silo hides its updates; required unless its own file says otherwise."""
+
+    secure_aggregation: Literal["off", "simulated", "on"] = "on"
+
+
 class SiloFile(_Frozen):
-    """A silo's own law, `silo.toml`: what no server can loosen.
+    """A silo's own law, `silo.toml`: what no server can loosen. Defaults are the strict ones.
 
     Attributes:
         name: The silo's.
-        scenario: The hash of the one scenario that it takes part in. Whoever could send another could divide the other
-            silos' updates out of a sum, by their weights or denominators, or ask for noise that is known.
+        servers: Public keys of the servers that may ask anything, Ed25519 in hexadecimal.
+        scenarios: Hashes of the scenarios that it takes part in, model and all. Whoever could send another could divide
+            the other silos' updates out of a sum, by their weights or denominators, or ask for noise that is known.
+        code: Hashes of the code that it trains with.
+        mechanisms: Kinds of event that may be charged.
+        noise_sources: Where noise may be drawn from.
+        least_noise_multiplier: Least noise over the clip.
+        largest_clip: Largest clip of a gradient.
+        smallest_cohort: Least silos that are asked in a round.
+        smallest_threshold: Least shares that bring a secret of secure aggregation back.
         min_silos: Least silos in a sum.
         largest_roster: Most silos in a federation that it takes part in.
+        metrics: What may leave besides updates. There is nothing to name: no figure computed from records leaves.
+        hours: When it joins and trains; at any time where it is not said.
+        budgets: By data set. A data set without one is not trained on.
         encryption: Secure aggregation or nothing, and how.
     """
 
     name: SiloName
-    scenario: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    min_silos: int = Field(ge=1)
-    largest_roster: int = Field(ge=1, le=100_000)
-    encryption: EncryptionConfig
+    servers: Annotated[tuple[Hash, ...], Field(strict=False)] = ()
+    scenarios: Annotated[tuple[Hash, ...], Field(strict=False)] = ()
+    code: Annotated[tuple[Hash, ...], Field(strict=False)] = ()
+    mechanisms: Annotated[tuple[Literal["dp-sgd"], ...], Field(strict=False)] = ("dp-sgd",)
+    noise_sources: Annotated[tuple[NoiseSourceName, ...], Field(strict=False)] = ("os",)
+    least_noise_multiplier: NoiseMultiplier = 1.0
+    largest_clip: Positive = 1.0
+    smallest_cohort: int = Field(default=3, ge=1)
+    smallest_threshold: int = Field(default=2, ge=1)
+    min_silos: int = Field(default=3, ge=1)
+    largest_roster: int = Field(default=100, ge=1, le=100_000)
+    metrics: Annotated[tuple[str, ...], Field(strict=False)] = ()
+    hours: HoursConfig | None = None
+    budgets: dict[DataSource, BudgetConfig]
+    encryption: SiloEncryptionConfig
+
+    @field_validator("metrics")
+    @classmethod
+    def _no_metric_leaves(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if value:
+            raise ValueError(
+                f"metrics names {value[0]!r}: no figure computed from records leaves a silo, since none of them is"
+                " differentially private; leave it empty"
+            )
+        return value
+
+
+def _records_are_said(unit: UnitName, max_records: int | None) -> None:
+    """Refuse a unit of several records without a cap, and a cap on a record."""
+    if (unit == "record") == (max_records is not None):
+        raise ValueError(
+            'max_records, the most records of one unit that are trained on, is given with unit = "person" or "client",'
+            f" and only then; found unit = {unit!r} with {'none' if max_records is None else max_records}"
+        )
 
 
 def _known_silos(named: Iterable[str], silos: tuple[str, ...], where: str) -> None:

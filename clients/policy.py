@@ -1,0 +1,233 @@
+"""What this silo insists on, checked in its own process, from its own file, before any record is read.
+
+A server can ask; it cannot loosen. Each function refuses with a reason that names what was found and the rule: the
+reason stays in the silo's log, the code `policy-refused` goes to the server.
+
+    who asks        its signature is by a key that `silo.toml` names        every message
+    what is asked   the scenario and everything in it that the law limits   every message
+    with what code  the packages installed here are ones that it names      every message
+    when            within its hours                                        joining and training
+    how noisy       what will be charged is no looser than the law          joining and training
+
+What the ledger allows is for `fedmodel.ledger`; what secure aggregation allows, for `fedmodel.secagg`.
+
+Does NOT protect a silo whose operator changes this code: the hash that is compared is computed by the code that runs.
+It tells an installation from another, not an honest one from a lying one.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from functools import lru_cache
+from typing import Final
+
+from fedmodel import accounting
+from fedmodel.config import DataSource, HoursConfig, Scenario, SiloFile
+from fedmodel.errors import AggregationRefused, PolicyRefused
+from fedmodel.ledger import Scope
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.packages import code_hash
+from fedmodel.provision import policy_of, scenario_hash
+from fedmodel.topology import COMPLETE_UP_TO
+
+_DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
+
+
+def check_scenario(law: SiloFile, scenario: Scenario) -> None:
+    """Refuse a scenario that the law does not name, or that asks for more than it gives.
+
+    Raises:
+        PolicyRefused: Which rule it breaks.
+    """
+    if scenario_hash(scenario).hex() not in law.scenarios:
+        raise PolicyRefused("silo.toml does not name the hash of the scenario that was sent; a person adds it, or not")
+    plan = scenario.plan(law.name)
+    budget = law.budgets.get(scenario.data.source)
+    if budget is None:
+        raise PolicyRefused(f"data set {plan.data!r} has no budget in silo.toml, so nothing is trained on it")
+    if (plan.unit, plan.max_records) != (budget.unit, budget.max_records or 1):
+        raise PolicyRefused(
+            f"privacy unit {plan.unit} of at most {plan.max_records} records is not the budget's, {budget.unit} of at"
+            f" most {budget.max_records or 1}; epsilons of different units are never added"
+        )
+    if plan.delta > budget.delta:
+        raise PolicyRefused(f"delta {plan.delta:g} is over the budget's {budget.delta:g}")
+    if plan.noise not in law.noise_sources:
+        raise PolicyRefused(f"noise source {plan.noise!r} is none of this silo's: {', '.join(law.noise_sources)}")
+    if plan.max_grad_norm > law.largest_clip:
+        raise PolicyRefused(f"clip {plan.max_grad_norm:g} is over this silo's maximum {law.largest_clip:g}")
+    if scenario.federation.min_silos < law.min_silos:
+        raise PolicyRefused(
+            f"a sum of {scenario.federation.min_silos} silos is under this silo's minimum {law.min_silos}"
+        )
+    asked, ours = scenario.encryption.secure_aggregation, law.encryption.secure_aggregation
+    if asked != ours:
+        raise PolicyRefused(f"secure aggregation {asked!r} is asked for, where this silo's law says {ours!r}")
+    check_cohort(law, scenario.federation.cohort_size)
+
+
+def check_cohort(law: SiloFile, cohort: int) -> None:
+    """Refuse a cohort among which too few could hide.
+
+    Without secure aggregation a silo never sees who else is asked, and the scenario's word is all there is.
+
+    Args:
+        law: The silo's.
+        cohort: Silos asked: as the scenario says, and, where shares are dealt, as they are.
+
+    Raises:
+        PolicyRefused: When it, or the threshold that follows from it, is under the law's minimum.
+    """
+    if cohort < law.smallest_cohort:
+        raise PolicyRefused(f"cohort {cohort} is under this silo's minimum {law.smallest_cohort}")
+    if law.encryption.secure_aggregation != "on":
+        return
+    policy = policy_of(law.encryption, law.min_silos, law.largest_roster)
+    try:
+        threshold = policy.topology(cohort).threshold
+    except AggregationRefused as error:
+        raise PolicyRefused(f"secure aggregation by this silo's law cannot be: {error}") from error
+    if threshold < law.smallest_threshold:
+        raise PolicyRefused(f"threshold {threshold} is under this silo's minimum {law.smallest_threshold}")
+
+
+def check_code(law: SiloFile) -> None:
+    """Refuse to act with code that the law does not name.
+
+    Raises:
+        PolicyRefused: When the packages installed here are others.
+    """
+    found = _code_hash()
+    if found not in law.code:
+        raise PolicyRefused(f"the code installed here has hash {found[:16]}..., which silo.toml does not name")
+
+
+def check_hours(law: SiloFile, now: datetime) -> None:
+    """Refuse to join or train outside the law's hours.
+
+    Args:
+        law: The silo's.
+        now: By the silo's own clock, in its own time zone.
+
+    Raises:
+        PolicyRefused: When it is outside.
+    """
+    if law.hours is not None and not _within(law.hours, now):
+        raise PolicyRefused(f"{_DAYS[now.weekday()]} {now:%H:%M} is outside this silo's hours: {_hours(law.hours)}")
+
+
+def check_event(law: SiloFile, event: DpSgdEvent) -> None:
+    """Refuse a mechanism, or noise, that the law does not allow.
+
+    Raises:
+        PolicyRefused: Which rule it breaks.
+    """
+    if event.mechanism not in law.mechanisms:
+        raise PolicyRefused(f"mechanism {event.mechanism!r} is none of this silo's: {', '.join(law.mechanisms)}")
+    if event.noise_multiplier < law.least_noise_multiplier:
+        raise PolicyRefused(
+            f"noise multiplier {event.noise_multiplier:g} is under this silo's minimum {law.least_noise_multiplier:g}"
+        )
+
+
+def budget_scope(law: SiloFile, data: DataSource) -> Scope:
+    """Return the scope of the ledger that a data set's budget is.
+
+    Raises:
+        PolicyRefused: When the data set has none.
+    """
+    budget = law.budgets.get(data)
+    if budget is None:
+        raise PolicyRefused(f"data set {data!r} has no budget in silo.toml, so nothing is trained on it")
+    # Where the law does not say, the ledger's order holds once there is one.
+    order = accounting.filter_order(budget.epsilon, budget.delta) if budget.order is None else budget.order
+    return Scope(data, budget.unit, budget.max_records or 1, budget.delta, budget.epsilon, order, budget.adjacency)
+
+
+def sentences(law: SiloFile) -> list[str]:
+    """Return the law in sentences for a person to sign off, one for each rule."""
+    hidden = {
+        "on": f"Updates leave masked: a server opens sums of at least {law.min_silos} silos, and no single update.",
+        "simulated": "Updates leave UNMASKED: the server sees each one. Secure aggregation is only simulated.",
+        "off": "Updates leave UNMASKED: the server sees each one.",
+    }[law.encryption.secure_aggregation]
+    said = [
+        f"This is the law of silo {law.name}. No server can loosen it.",
+        _listed("It answers servers that sign with", law.servers, "It answers no server: none is named."),
+        _listed("It takes part in the scenarios with hash", law.scenarios, "It takes part in no scenario."),
+        _listed("It trains with the code with hash", law.code, "It trains with no code: none is named."),
+        *(_budget(law, data) for data in law.budgets),
+        "No other data set is trained on.",
+        f"Every release is by {', '.join(law.mechanisms)}, with noise of at least {law.least_noise_multiplier:.10g}"
+        f" times the clip, and a clip of at most {law.largest_clip:.10g}.",
+        _noise(law),
+        f"It takes part only where at least {law.smallest_cohort} silos are asked in a round and at least"
+        f" {law.min_silos} are in a sum, of at most {law.largest_roster} in the federation."
+        + ("" if law.encryption.secure_aggregation == "on" else " Unmasked, that is the scenario's word alone."),
+        hidden,
+    ]
+    if law.encryption.secure_aggregation == "on":
+        policy = policy_of(law.encryption, law.min_silos, law.largest_roster)
+        said.append(
+            f"That holds as long as no more than {policy.colluding} of the silos work with the server (above"
+            f" {COMPLETE_UP_TO} silos, but for a probability of 2^-{policy.secrecy_bits}); at least"
+            f" {law.smallest_threshold} silos are needed to bring a secret back."
+        )
+        if law.encryption.consistency == "quorum":
+            said.append("It does NOT hold against a server that shows silos different lists.")
+    said.append("No metric leaves: no loss, no count of records, no text of an error.")
+    said.append("It works at any hour." if law.hours is None else f"It joins and trains {_hours(law.hours)}.")
+    return said
+
+
+def _noise(law: SiloFile) -> str:
+    """Say where noise comes from."""
+    if "seeded-unsafe" in law.noise_sources:
+        return "Noise may be SEEDED: whoever knows the seed can remove it, and no epsilon protects anybody."
+    return (
+        "Noise is drawn from the operating system." if law.noise_sources else "It trains with no noise: none is named."
+    )
+
+
+def _budget(law: SiloFile, data: DataSource) -> str:
+    """Say what may be spent on a data set."""
+    scope = budget_scope(law, data)
+    whose = {
+        "record": "one record",
+        "person": f"one person, of whom at most {scope.max_records} records are used",
+        "client": f"this whole silo, of which at most {scope.max_records} records are used",
+    }[scope.unit]
+    whole = "A run that it does not pay to its end is refused"
+    if law.budgets[data].partial_runs:
+        whole = "A run that it does not pay to its end is taken part in for as long as it does"
+    order = "an order fixed with the ledger" if law.budgets[data].order is None else f"order {scope.order}"
+    return (
+        f"On {data}, at most epsilon {scope.epsilon:.10g} at delta {scope.delta:.10g} is ever spent, for the presence"
+        f" of {whose}; runs chosen one after the other are held to it by a Rényi filter of {order}. {whole}."
+    )
+
+
+def _listed(words: str, values: tuple[str, ...], none: str) -> str:
+    return f"{words} {' or '.join(f'{value[:16]}...' for value in values)}." if values else none
+
+
+def _hours(hours: HoursConfig) -> str:
+    days = "every day" if len(hours.days) == len(_DAYS) else "on " + ", ".join(hours.days)
+    if hours.start == hours.end:
+        return days
+    return f"{days} from {hours.start} until {hours.end}" + (" of the day after" if hours.end < hours.start else "")
+
+
+def _within(hours: HoursConfig, now: datetime) -> bool:
+    """Return whether a moment is in the hours; what began before midnight belongs to the day that it began on."""
+    clock, today, yesterday = f"{now:%H:%M}", _DAYS[now.weekday()], _DAYS[now.weekday() - 1]
+    if hours.start < hours.end:
+        return today in hours.days and hours.start <= clock < hours.end
+    if hours.start == hours.end:
+        return today in hours.days
+    return (today in hours.days and clock >= hours.start) or (yesterday in hours.days and clock < hours.end)
+
+
+@lru_cache(maxsize=1)
+def _code_hash() -> str:
+    return code_hash()
