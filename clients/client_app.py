@@ -1,8 +1,12 @@
 """The silo's Flower app: a handler a message, each inside a wall that lets only an error code out.
 
-Order inside `train`, which the guarantee rests on: decode and check the request, what secure aggregation needs and the
-pipeline, charge the ledger, and only then read records and train. Whatever fails after the charge leaves the charge
-standing.
+Before any handler, every message is held to the silo's own law (`clients.policy`): who asks, what for, with what code.
+
+Order inside `train`, which the guarantee rests on: decode and check the request, the ledger that the server remembers,
+what secure aggregation needs and the pipeline; charge the ledger; only then read records, train and mask; put the
+update into the outbox; and only then let it leave. Whatever fails after the charge leaves the charge standing. A
+charge pays for one release: the same request asked again gets the bytes in the outbox, or, where they are not there any
+more or never were, is charged again.
 
 Flower sends a ClientApp's exception to the server word for word. A message of an exception can carry a record, so every
 handler runs inside `_walled`: the server gets a code, the silo's own log the rest. That a silo fails is visible; why is
@@ -14,14 +18,19 @@ Only the handler that trains imports torch: in a deployment each message starts 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
+from datetime import datetime
 
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
+from clients import policy
 from clients.silo import Silo
 from fedmodel import accounting, wire
-from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
+from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
+from fedmodel.ledger import verify_ledger
 from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.provision import scenario_hash
 from fedmodel.secagg import Window
 
 Handler = Callable[[Message, Context, Silo], RecordDict]
@@ -37,11 +46,12 @@ def _walled(handler: Handler) -> Callable[[Message, Context], Message]:
         try:
             silo = Silo.from_context(context)
             try:
+                _check(message, silo)
                 return Message(handler(message, context, silo), reply_to=message)
             except Exception as error:  # whatever it is, its text must not leave the silo
                 code = error.code if isinstance(error, FedmodelError) else code
                 silo.log(message.metadata.message_type, error)
-        except (ConfigError, PolicyRefused) as error:
+        except ConfigError as error:
             code = error.code
         except Exception:  # noqa: S110 - the silo's own log failed, and no other place is the silo's own
             pass
@@ -50,24 +60,39 @@ def _walled(handler: Handler) -> Callable[[Message, Context], Message]:
     return respond
 
 
+def _check(message: Message, silo: Silo) -> None:
+    """Hold a message to the silo's law, whatever it asks."""
+    law = silo.kit.law
+    wire.check_request(message, silo.run_number, scenario_hash(silo.scenario), law.servers)
+    policy.check_code(law)
+    policy.check_scenario(law, silo.scenario)
+
+
 def _join(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa: ARG001 - the handlers' one shape
-    """Check that the silo can take part, reserve the run's whole plan, and say so."""
+    """Check that the silo can take part, reserve the run's plan, and say so."""
     window = wire.read_join_request(message)
-    silo.records()
+    law, plan = silo.kit.law, silo.plan
+    policy.check_hours(law, datetime.now().astimezone())
+    event = DpSgdEvent(
+        noise_multiplier=accounting.noise_multiplier(plan),
+        max_grad_norm=plan.max_grad_norm,
+        sample_rate=plan.sample_rate,
+        steps=plan.steps,
+        denominator=plan.expected_batch_size,
+        noise_source=plan.noise,
+        max_records=plan.max_records,
+    )
+    policy.check_event(law, event)
     with silo.ledger() as ledger:
-        event = ledger.reservation(silo.run)
-        if event is None:
-            plan = silo.plan
-            event = DpSgdEvent(
-                noise_multiplier=accounting.noise_multiplier(plan),
-                max_grad_norm=plan.max_grad_norm,
-                sample_rate=plan.sample_rate,
-                steps=plan.steps,
-                denominator=plan.expected_batch_size,
-                noise_source=plan.noise,
-            )
-            ledger.reserve(silo.run, event)
-    return wire.join_reply(wire.JoinReply(silo.name, event, b"" if window is None else _keys(silo, window)))
+        verify_ledger(ledger.path, silo.kit.identity.public, unused=False)  # once a run, all of it is read again
+        # What could fail comes first: a run that the silo cannot take part in reserves nothing.
+        silo.records()
+        advert = b"" if window is None else _keys(silo, window)
+        reserved = silo.reserve(ledger, event)
+        head = ledger.head()
+    if reserved.steps < event.steps:
+        silo.note("join", f"the budget pays for {reserved.steps} of the {event.steps} steps planned, and no more")
+    return wire.join_reply(wire.JoinReply(silo.name, event, advert, head))
 
 
 def _advert(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa: ARG001 - the handlers' one shape
@@ -78,6 +103,7 @@ def _advert(message: Message, context: Context, silo: Silo) -> RecordDict:  # no
 def _share(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa: ARG001 - the handlers' one shape
     """Check the cohort, and deal shares of the window's secrets to every neighbour in it."""
     adverts = wire.read_share_request(message)
+    policy.check_cohort(silo.kit.law, len(adverts))
     with silo.protocol() as protocol:
         shares = protocol.deal(adverts)
     return wire.protocol_reply(shares)
@@ -123,21 +149,32 @@ def _asked(message: Message, silo: Silo) -> wire.SurvivorsRequest:
 
 def _train(message: Message, context: Context, silo: Silo) -> RecordDict:
     """Charge the ledger, train on the silo's records, and send the noised difference, masked if it is to be."""
-    from clients.hiding import hide, prepare
+    from clients.hiding import hide, prepare, request_key
     from clients.training import check_request, train_round
 
     request = wire.read_train_request(message)
     if request.round_number > silo.scenario.rounds:
         raise ProtocolError(f"round {request.round_number} is past the {silo.scenario.rounds} of the scenario")
-    with silo.ledger() as ledger:
-        plan = ledger.reservation(silo.run)
-        if plan is None:
-            raise ProtocolError("this silo has not joined the run; a silo joins before it trains")
-        prepare(silo, request)
-        check_request(silo, plan, request)
-        charged = ledger.charge(silo.run, request.round_number, silo.plan.steps_per_round)
-    update_P = train_round(silo, charged, request, context.state)
-    return hide(silo, charged, request, update_P)
+    policy.check_hours(silo.kit.law, datetime.now().astimezone())
+    with silo.outbox() as outbox, silo.ledger() as ledger:
+        since = ledger.check_extends(request.known, "the server") if request.known else 0
+        plan = silo.reserved(ledger)
+        key = request_key(silo, request)
+        kept = outbox.recall(key) if ledger.is_charged(key) else None
+        if kept is None:
+            prepare(silo, request)
+            check_request(silo, plan, request)
+            charged = ledger.charge(silo.run, request.round_number, silo.plan.steps_per_round, key)
+            state = RecordDict(dict(context.state))
+            update_P = train_round(silo, charged.event, request, state)
+            kept = wire.pack_update(hide(silo, charged.event, request, update_P))
+            outbox.keep(key, charged.sequence, kept)
+            context.state = state  # noised too, so it is kept only with the update that was charged
+        head = ledger.proven(since).to_bytes()
+    update = wire.unpack_update(kept)
+    if isinstance(update, wire.TrainReply):
+        return wire.train_reply(replace(update, head=head))
+    return wire.masked_reply(replace(update, head=head))
 
 
 for _kind, _handler in (

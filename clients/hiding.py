@@ -13,12 +13,11 @@ Shapes: P parameters.
 from __future__ import annotations
 
 import numpy as np
-from flwr.app import RecordDict
 from numpy.typing import NDArray
 
 from clients.silo import Silo
 from fedmodel import wire
-from fedmodel.crypto import digest_words
+from fedmodel.crypto import digest, digest_words
 from fedmodel.masking import Words
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import scenario_hash
@@ -42,8 +41,19 @@ def prepare(silo: Silo, request: TrainRequest) -> None:
         protocol.check_can_mask(request.round_number)
 
 
-def hide(silo: Silo, charged: DpSgdEvent, request: TrainRequest, update_P: NDArray[np.float32]) -> RecordDict:
-    """Return the message that leaves the silo for an update.
+def request_key(silo: Silo, request: TrainRequest) -> str:
+    """Return what a request's charge and its update are known by: run, round, scenario and model, and nothing else.
+
+    Not the shares: they are left out when a request is made again.
+    """
+    parts = (silo.run.encode(), request.round_number.to_bytes(4, "big"), scenario_hash(silo.scenario), _model(request))
+    return digest(b"fedmodel/v1/round-key", *parts).hex()
+
+
+def hide(
+    silo: Silo, charged: DpSgdEvent, request: TrainRequest, update_P: NDArray[np.float32]
+) -> wire.TrainReply | wire.MaskedReply:
+    """Return what leaves the silo for an update.
 
     Args:
         silo: Whose.
@@ -53,14 +63,18 @@ def hide(silo: Silo, charged: DpSgdEvent, request: TrainRequest, update_P: NDArr
     """
     mode = silo.kit.law.encryption.secure_aggregation
     if mode == "off":
-        return wire.train_reply(wire.TrainReply(request.round_number, charged, update_P))
+        return wire.TrainReply(request.round_number, charged, update_P)
     words_P = _quantised(silo, charged, request.round_number, update_P)
     if mode == "simulated":
-        return wire.masked_reply(wire.MaskedReply(request.round_number, charged, words_P))
-    model = digest_words(b"fedmodel/v1/sa-model", np.ascontiguousarray(request.model_P, dtype="<f4").data.cast("B"))
+        return wire.MaskedReply(request.round_number, charged, words_P)
     with silo.protocol() as protocol:
-        mask = protocol.mask(request.round_number, words_P, model, scenario_hash(silo.scenario))
-    return wire.masked_reply(wire.MaskedReply(request.round_number, charged, words_P, mask))
+        mask = protocol.mask(request.round_number, words_P, _model(request), scenario_hash(silo.scenario))
+    return wire.MaskedReply(request.round_number, charged, words_P, mask)
+
+
+def _model(request: TrainRequest) -> bytes:
+    """Return the hash of the model as received."""
+    return digest_words(b"fedmodel/v1/sa-model", np.ascontiguousarray(request.model_P, dtype="<f4").data.cast("B"))
 
 
 def _quantised(silo: Silo, charged: DpSgdEvent, round_number: int, update_P: NDArray[np.float32]) -> Words:

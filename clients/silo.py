@@ -1,20 +1,19 @@
 """Which silo this process acts for, and where its own things are.
 
 The scenario comes with the run's configuration, which is the server's word. What the silo insists on is in its kit,
-`silo.toml`: the hash of the scenario that it takes part in, whether updates leave in the clear or masked, and under
-which policy. Any other scenario is refused before anything is done for it.
+`silo.toml`: `clients.policy` holds every message to it before anything is done for it.
 
 Where a silo's things lie is its node's word: `home` in the node's configuration, which its own operator starts it with.
-A simulated node, one of a number of partitions, has none, and takes the run's folder; any other node is refused without
-it, since a folder that the server names could hold another law.
+A simulated silo has none, and takes the run's folder, which `simulate` marked as one of simulated silos; any other
+folder that the server names is refused, since it could hold another law, or last week's.
 """
 
 from __future__ import annotations
 
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from functools import cached_property
 from pathlib import Path
@@ -22,12 +21,15 @@ from typing import Self
 
 from flwr.app import Context
 
+from clients import policy
+from clients.outbox import Outbox, outbox
 from clients.vault import protocol
 from fedmodel.config import Scenario, SiloPlan, scenario_from_json
 from fedmodel.data import Records, silo_records
-from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused
+from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
 from fedmodel.ledger import Ledger, Scope
-from fedmodel.provision import Kit, read_kit, scenario_hash
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.provision import SIMULATED, Kit, read_kit, scenario_hash
 from fedmodel.secagg import Silo as Protocol
 
 
@@ -55,11 +57,10 @@ class Silo:
 
         Raises:
             ConfigError: When the configuration does not say, or there is no kit.
-            PolicyRefused: When the scenario is not the one that this silo's law names.
         """
         run_dir, device = (context.run_config.get(key) for key in ("run-dir", "device"))
         home = context.node_config.get("home")
-        if not home and "num-partitions" not in context.node_config:
+        if not home and not (Path(str(run_dir)) / SIMULATED).is_file():
             raise ConfigError("this node's configuration names no home; start it with home=FOLDER, its own")
         run_dir = home or run_dir
         if not run_dir or device not in ("cpu", "cuda"):
@@ -69,10 +70,7 @@ class Silo:
         number = context.node_config.get("partition-id")
         if not isinstance(number, int) or not 0 <= number < len(names):
             raise ConfigError(f"this node's partition-id is {number!r}; the scenario has silos 0 to {len(names) - 1}")
-        silo = cls(names[number], scenario, str(context.run_id), str(device), Path(str(run_dir)))
-        if silo.kit.law.scenario != scenario_hash(scenario).hex():
-            raise PolicyRefused("silo.toml names the hash of another scenario than the one that was sent")
-        return silo
+        return cls(names[number], scenario, str(int(context.run_id) % 2**64), str(device), Path(str(run_dir)))
 
     @cached_property
     def kit(self) -> Kit:
@@ -95,8 +93,13 @@ class Silo:
         """
         if self.kit.law.encryption.secure_aggregation != "on":
             raise PolicyRefused("silo.toml has secure aggregation off, so no stage of it is taken part in")
-        with protocol(self.kit, self._folder, int(self.run) % 2**64) as silo:
+        with protocol(self.kit, self._folder, self.run_number) as silo:
             yield silo
+
+    @property
+    def run_number(self) -> int:
+        """The run, as 64 bits."""
+        return int(self.run)
 
     @property
     def _folder(self) -> Path:
@@ -117,10 +120,57 @@ class Silo:
 
     def ledger(self) -> Ledger:
         """Open this silo's ledger."""
-        path = self.home / "ledgers" / f"{self.name}.sqlite"
-        path.parent.mkdir(parents=True, exist_ok=True)
+        path = ledger_path(self.home, self.name)
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Ledger(path, self.name, self.kit.identity, self._folder / "ledger.head")
+
+    def reserve(self, ledger: Ledger, event: DpSgdEvent) -> DpSgdEvent:
+        """Reserve the run's plan under this silo's budget, all of it or, where its law says so, what is paid for.
+
+        Raises:
+            PrivacyBudgetExceeded: When nothing of it is.
+        """
         plan = self.plan
-        return Ledger(path, Scope(self.name, plan.unit, plan.delta, plan.epsilon))
+        scope = self._scope(ledger)
+        ledger.open_scope(scope)
+        partial = self.kit.law.budgets[plan.data].partial_runs
+        return ledger.reserve(
+            scope.name,
+            self.run,
+            event,
+            plan.steps_per_round,
+            scenario=scenario_hash(self.scenario).hex(),
+            partial=partial,
+        )
+
+    def reserved(self, ledger: Ledger) -> DpSgdEvent:
+        """Return what this run reserved, and may be charged for under the law as it is now.
+
+        Raises:
+            ProtocolError: When the silo did not join the run, or joined it for another scenario.
+            LedgerError: When its budget is another by now.
+            PolicyRefused: When the law does not allow the plan any more.
+        """
+        found, scope = ledger.reservation(self.run), self._scope(ledger)
+        if found is None:
+            raise ProtocolError("this silo has not joined the run; a silo joins before it trains")
+        if (found.scope, found.scenario) != (scope.name, scenario_hash(self.scenario).hex()):
+            raise ProtocolError("this silo joined the run for another scenario than the one that is sent now")
+        ledger.check_scope(scope)
+        policy.check_event(self.kit.law, found.plan)
+        return found.plan
+
+    def _scope(self, ledger: Ledger) -> Scope:
+        """Return this run's budget; an order that the law does not say is the one that the ledger has."""
+        scope = policy.budget_scope(self.kit.law, self.plan.data)
+        known = ledger.scope(scope.name)
+        if known is not None and self.kit.law.budgets[self.plan.data].order is None:
+            return replace(scope, order=known.order)
+        return scope
+
+    def outbox(self) -> AbstractContextManager[Outbox]:
+        """Open this silo's outbox; whoever else would, waits."""
+        return outbox(self.kit, self._folder)
 
     def log(self, action: str, error: Exception) -> None:
         """Write what went wrong into this silo's own log."""
@@ -139,3 +189,8 @@ class Silo:
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{time} {action}: {found}\n")
+
+
+def ledger_path(home: Path, silo: str) -> Path:
+    """Return where a silo's ledger lies."""
+    return home / "ledgers" / f"{silo}.sqlite"

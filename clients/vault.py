@@ -14,12 +14,12 @@ NOT notice that a backup of the file was put back.
 from __future__ import annotations
 
 import fcntl
-import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from fedmodel.crypto import SealingKey, Suite, seal
+from fedmodel.durable import replace_file
 from fedmodel.errors import CryptoError
 from fedmodel.provision import Kit
 from fedmodel.secagg import Silo
@@ -40,7 +40,7 @@ def protocol(kit: Kit, folder: Path, run: int) -> Iterator[Silo]:
     path = folder / f"aggregation-{run}.state"
     with (folder / "aggregation.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for cut_short in folder.glob("*.partial"):
+        for cut_short in folder.glob("aggregation-*.partial"):
             cut_short.unlink()  # of a process that was killed while it wrote
         if not path.exists():
             for other in sorted(folder.glob("aggregation-*.state")):
@@ -68,26 +68,10 @@ def _read(kit: Kit, path: Path, run: int) -> Silo:
 
 def _write(kit: Kit, path: Path, run: int, silo: Silo) -> None:
     key, context = _seal_of(kit, run)
-    _replace(path, seal(Suite.CLASSIC, key.public, silo.state(), context))
+    replace_file(path, seal(Suite.CLASSIC, key.public, silo.state(), context))
 
 
 def _seal_of(kit: Kit, run: int) -> tuple[SealingKey, bytes]:
     """Return what a run's state is sealed under, and bound to."""
     context = b"fedmodel/v1/aggregation-state" + run.to_bytes(8, "big")
     return SealingKey(Suite.CLASSIC, kit.identity.derive(b"fedmodel/v1/state", context), context), context
-
-
-def _replace(path: Path, data: bytes) -> None:
-    """Write a file beside its place, and put it there when all of it is on disk."""
-    beside = path.with_suffix(".partial")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)

@@ -17,7 +17,7 @@ Shapes: P parameters.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Final
@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from fedmodel import wire
 from fedmodel.config import FederationConfig, Scenario
-from fedmodel.errors import AggregationRefused, DropoutError, ProtocolError
+from fedmodel.errors import AggregationRefused, DropoutError, PrivacyBudgetExceeded, ProtocolError
 from fedmodel.masking import Words
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import scenario_policy
@@ -46,6 +46,7 @@ from server.rounds import (
     reasons,
     too_few,
 )
+from server.witness import Witness
 
 logger = logging.getLogger(__name__)
 
@@ -59,8 +60,10 @@ class SecureRounds:
         post: Carries the questions.
         scenario: Whose policy every silo is asked to have.
         roster: Of the whole federation.
+        witness: Keeps the heads of its silos' ledgers.
         joined: Who takes part.
         cohort_of: Who trains in a round.
+        withdrawn: Who is asked no more; it grows.
     """
 
     def __init__(
@@ -68,12 +71,14 @@ class SecureRounds:
         post: Post,
         scenario: Scenario,
         roster: Roster,
+        witness: Witness,
         joined: Joined,
         cohort_of: Callable[[int], list[str]],
+        withdrawn: Container[str] = (),
     ) -> None:
-        self._post, self._scenario, self._roster = post, scenario, roster
+        self._post, self._scenario, self._roster, self._witness = post, scenario, roster, witness
         self._policy = scenario_policy(scenario)
-        self._members, self._cohort_of = joined.members, cohort_of
+        self._members, self._cohort_of, self._withdrawn = joined.members, cohort_of, withdrawn
         self._numbers = {member.name: number for number, member in enumerate(roster.members, start=1)}
         self._names = {number: name for name, number in self._numbers.items()}
         self._adverts: dict[Window, dict[str, bytes]] = {window_from(scenario, post.run, 1, 1): joined.adverts}
@@ -88,10 +93,12 @@ class SecureRounds:
         charged: dict[str, DpSgdEvent] = {}
         number = request.round_number
         tally: Tally | None = None
+        asked: tuple[str, ...] = ()
         try:
             collection = self._window(number, cohort)
-            dropouts.update(self._missing)
+            dropouts.update({silo: code for silo, code in self._missing.items() if silo not in self._withdrawn})
             tally = Tally(collection, number)
+            asked = self._asked(collection)
             self._train(tally, request, charged, dropouts)
             survivors = [self._names[one] for one in tally.close_masked()]
             self._commit(tally)
@@ -101,15 +108,23 @@ class SecureRounds:
                 self._log_named(number, tally.blamed)
                 self._barred |= {self._names[one] for one in tally.false_dealers}
                 self._collection = None  # its other rounds would end alike
+            if PrivacyBudgetExceeded.code in dropouts.values():
+                self._collection = None  # dealt for silos that are asked no more
             log_dropouts(number, dropouts)
             gone = f"; dropped out: {reasons(dropouts)}" if dropouts else ""
-            return RoundResult(None, charged, dropouts, f"round {number} failed closed: {error}{gone}")
+            return RoundResult(None, charged, dropouts, f"round {number} failed closed: {error}{gone}", asked=asked)
         for silo in charged.keys() - set(survivors):
             dropouts.setdefault(silo, AggregationRefused.code)
         self._log_named(number, tally.blamed)
         log_dropouts(number, dropouts)
         update_P = mean_of_sum(total_P, survivors, self._policy.quantizer, self._scenario.federation)
-        return RoundResult(update_P, charged, dropouts, threshold=collection.topology.threshold)
+        threshold = collection.topology.threshold
+        return RoundResult(update_P, charged, dropouts, threshold=threshold, asked=asked, summed=len(survivors))
+
+    def _asked(self, collection: Collection) -> tuple[str, ...]:
+        """Return who of a window's cohort is asked, or would be had their shares come: all that have not left."""
+        names = {self._names[number] for number in collection.dealt} | self._missing.keys()
+        return tuple(sorted(name for name in names if name not in self._withdrawn))
 
     def _window(self, number: int, cohort: list[str]) -> Collection:
         """Return the live window, or deal for one that begins with this round."""
@@ -165,15 +180,18 @@ class SecureRounds:
     ) -> None:
         """Send the model, with the window's shares to whoever may not have them yet; take masked updates in."""
         collection = tally.collection
-        contents = {}
+        own = {}
         for number in sorted(collection.dealt):
             silo = self._names[number]
+            if silo in self._withdrawn:
+                continue
             shares = () if silo in self._holding else tuple(collection.shares_for(number))
-            contents[silo] = wire.train_request(replace(request, shares=shares))
-        for silo, reply in self._ask(wire.TRAIN, request.round_number, contents):
+            own[silo] = replace(request, shares=shares, known=self._witness.known(silo))
+        for silo, reply in self._ask(wire.TRAIN, request.round_number, wire.train_requests(request, own)):
             with excused(dropouts, silo):
                 answer = wire.read_masked_reply(answered(reply), self._policy.ring_bits)
                 check_answer(answer, answer.words_P.shape, request, self._members[silo])
+                self._witness.follow(silo, answer.head)
                 charged[silo] = answer.charged
                 self._holding.add(silo)
                 tally.add_masked(self._own(silo, answer.mask), answer.words_P)
@@ -250,19 +268,20 @@ class SecureRounds:
 
 
 def simulated_round(
-    post: Post, scenario: Scenario, joined: Joined, cohort: list[str], request: wire.TrainRequest
+    post: Post, scenario: Scenario, witness: Witness, joined: Joined, cohort: list[str], request: wire.TrainRequest
 ) -> RoundResult:
     """Sum the same words as secure aggregation would, unmasked: the same numerics, and no secrecy."""
     policy, number = scenario_policy(scenario), request.round_number
-    content = wire.train_request(request)
+    contents = wire.train_requests(request, {silo: replace(request, known=witness.known(silo)) for silo in cohort})
     words: dict[str, Words] = {}
     charged: dict[str, DpSgdEvent] = {}
     dropouts: dict[str, str] = {}
-    nodes = {silo: (joined.members[silo].node_id, content) for silo in cohort}
+    nodes = {silo: (joined.members[silo].node_id, content) for silo, content in contents.items()}
     for silo, reply in post.ask(wire.TRAIN, number, nodes):
         with excused(dropouts, silo):
             answer = wire.read_masked_reply(answered(reply), policy.ring_bits)
             check_answer(answer, answer.words_P.shape, request, joined.members[silo])
+            witness.follow(silo, answer.head)
             words[silo], charged[silo] = answer.words_P, answer.charged
     log_dropouts(number, dropouts)
     if len(words) < policy.n_min:
@@ -272,7 +291,8 @@ def simulated_round(
     total_P = first.copy()
     for words_P in others:
         np.add(total_P, words_P, out=total_P)
-    return RoundResult(mean_of_sum(total_P, list(words), policy.quantizer, scenario.federation), charged, dropouts)
+    update_P = mean_of_sum(total_P, list(words), policy.quantizer, scenario.federation)
+    return RoundResult(update_P, charged, dropouts, summed=len(words))
 
 
 def mean_of_sum(

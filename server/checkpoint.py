@@ -8,11 +8,12 @@ Does NOT encrypt: the model is a differentially private release, and the file is
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 
 import safetensors.torch
 from torch import nn
+
+from fedmodel.durable import replace_file
 
 
 def save_model(module: nn.Module, path: Path, about: dict[str, str]) -> None:
@@ -26,9 +27,4 @@ def save_model(module: nn.Module, path: Path, about: dict[str, str]) -> None:
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
     # One entry: safetensors writes several in random order, and equal models should be equal files.
     data = safetensors.torch.save(tensors, metadata={"fedmodel": json.dumps(about, sort_keys=True)})
-    beside = path.with_suffix(".partial")
-    with beside.open("wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    replace_file(path, data)

@@ -19,6 +19,8 @@ from flwr.serverapp import Grid
 
 from fedmodel import wire
 from fedmodel.config import Scenario
+from fedmodel.crypto import SigningKey
+from fedmodel.provision import scenario_hash
 from fedmodel.seeds import derive_seed
 
 _FIRST_PAUSE_S: Final = 0.02
@@ -34,10 +36,11 @@ class Post:
     Args:
         grid: Flower's.
         scenario: Whose time-out and faults hold.
+        key: The server's, which signs every question.
     """
 
-    def __init__(self, grid: Grid, scenario: Scenario) -> None:
-        self._grid = grid
+    def __init__(self, grid: Grid, scenario: Scenario, key: SigningKey) -> None:
+        self._grid, self._key, self._scenario = grid, key, scenario_hash(scenario)
         self._timeout_s = scenario.federation.round_timeout_s
         self._faults = Faults(scenario)
         self._unreadable: Counter[str] = Counter()
@@ -71,10 +74,11 @@ class Post:
         deadline = time.monotonic() + self._timeout_s
         lost = {key: self._faults.loses(kind, round_number, key) for key in contents}
         asked = [key for key in contents if lost[key] != "request"]
-        messages = [
-            Message(contents[key][1], contents[key][0], kind, ttl=self._timeout_s, group_id=str(round_number))
-            for key in asked
-        ]
+        messages = []
+        for one in asked:
+            node, content = contents[one]
+            signed = wire.sign_request(content, kind, self.run, self._scenario, self._key)
+            messages.append(Message(signed, node, kind, ttl=self._timeout_s, group_id=str(round_number)))
         # Flower gives an empty id, or none at all, for what it does not send: to a node that has left, for one.
         ids = list(self._grid.push_messages(messages))
         sent = {message_id: key for message_id, key in zip(ids, asked, strict=False) if message_id}

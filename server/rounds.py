@@ -28,6 +28,7 @@ from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.secagg import Window
 from server.exchange import Post
 from server.strategy import average_updates
+from server.witness import Witness
 
 logger = logging.getLogger(__name__)
 
@@ -74,6 +75,8 @@ class RoundResult:
         dropouts: Code by silo for those of the cohort whose update is not in the mean.
         failure: Why the round failed, empty where it did not.
         threshold: Shares that brought each secret back, None without secure aggregation.
+        asked: Who was asked to train; the cohort given, where it is not said.
+        summed: How many updates are in the mean.
     """
 
     update_P: NDArray[np.float32] | None
@@ -81,23 +84,27 @@ class RoundResult:
     dropouts: dict[str, str] = field(default_factory=dict)
     failure: str = ""
     threshold: int | None = None
+    asked: tuple[str, ...] = ()
+    summed: int = 0
 
 
 def join(
     post: Post,
     scenario: Scenario,
+    witness: Witness,
     window: Window | None = None,
     signed: Callable[[str, bytes], bool] = lambda _, __: True,
 ) -> Joined:
     """Wait for the federation's nodes, and ask each who it is.
 
     A node whose answer breaks the protocol, plans other than the scenario asks, or bears a name that is not in the
-    federation, is left out; so is one that claims a name whose key did not sign its ADVERT, and so are all nodes that
-    claim one name where nothing is signed.
+    federation, is left out; so is one that claims a name whose key did not sign its ledger's head, and its ADVERT with
+    secure aggregation. All nodes that claim one name are left out: a head can be shown by whoever carried it.
 
     Args:
         post: Carries the questions.
         scenario: What they are about.
+        witness: Knows the silos' keys.
         window: What to advertise keys for, with secure aggregation.
         signed: Whether an ADVERT is that of the silo of this name.
 
@@ -113,6 +120,7 @@ def join(
         with excused(codes, str(node_id)):
             answer = wire.read_join_reply(answered(reply))
             _check_plan(answer, scenario)
+            witness.check(answer.silo, answer.head)
             if window is not None and not signed(answer.silo, answer.advert):
                 raise ProtocolError("a node claims a name whose key did not sign for it")
             charge = replace(answer.plan, steps=scenario.plan(answer.silo).steps_per_round)
@@ -130,13 +138,14 @@ def join(
 def train_round(
     post: Post,
     federation: FederationConfig,
+    witness: Witness,
     members: Mapping[str, Member],
     cohort: list[str],
     request: wire.TrainRequest,
 ) -> RoundResult:
     """Send the model to the cohort, and average what comes back; too few answers fail the round."""
-    content = wire.train_request(request)
-    nodes = {silo: (members[silo].node_id, content) for silo in cohort}
+    contents = wire.train_requests(request, {silo: replace(request, known=witness.known(silo)) for silo in cohort})
+    nodes = {silo: (members[silo].node_id, content) for silo, content in contents.items()}
     updates: dict[str, NDArray[np.float32]] = {}
     charged: dict[str, DpSgdEvent] = {}
     dropouts: dict[str, str] = {}
@@ -144,12 +153,13 @@ def train_round(
         with excused(dropouts, silo):
             answer = wire.read_train_reply(answered(reply))
             check_answer(answer, answer.update_P.shape, request, members[silo])
+            witness.follow(silo, answer.head)
             updates[silo], charged[silo] = answer.update_P, answer.charged
     log_dropouts(request.round_number, dropouts)
     if len(updates) < federation.min_silos:
         aim = f"to finish round {request.round_number}"
         return RoundResult(None, charged, dropouts, too_few(aim, len(updates), federation.min_silos, dropouts))
-    return RoundResult(average_updates(updates, federation), charged, dropouts)
+    return RoundResult(average_updates(updates, federation), charged, dropouts, summed=len(updates))
 
 
 def check_answer(
@@ -237,6 +247,7 @@ def _check_plan(answer: wire.JoinReply, scenario: Scenario) -> None:
         steps=plan.steps,
         denominator=plan.expected_batch_size,
         noise_source=plan.noise,
+        max_records=plan.max_records,
     )
     if answer.plan != expected:
         raise ProtocolError("a silo plans other than the scenario asks")

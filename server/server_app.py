@@ -2,6 +2,9 @@
 
     join -> [ cohort -> train -> average -> apply -> evaluate -> write ] per round -> stop
 
+A silo whose budget is spent leaves in good order: it is asked no more, and the run goes on without it. When fewer than
+`min_silos` are left, the run ends there, with the model of the last whole round.
+
 After every round it writes `model.safetensors`, which says its own round, and then a line of `metrics.jsonl`: a round
 with a line is whole. A round that failed closed leaves the model as it was, and a line that says so; more of those
 than the scenario tolerates end the run.
@@ -25,10 +28,10 @@ from flwr.serverapp import Grid, ServerApp
 from fedmodel import accounting, vectors
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import data_shape, held_out_records
-from fedmodel.errors import ConfigError, DropoutError, FedmodelError
+from fedmodel.errors import ConfigError, DropoutError, FedmodelError, PrivacyBudgetExceeded
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.models import build_model
-from fedmodel.provision import read_roster
+from fedmodel.provision import read_identity, read_roster
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
 from server.aggregation import SecureRounds, cohort_round, is_advert_of, simulated_round, window_from
@@ -37,6 +40,7 @@ from server.exchange import Post
 from server.metrics import MetricsLog, evaluate
 from server.rounds import Joined, RoundResult, join, train_round
 from server.strategy import choose_cohort
+from server.witness import Witness
 
 logger = logging.getLogger(__name__)
 
@@ -69,7 +73,7 @@ def run_federation(grid: Grid, scenario: Scenario, run_dir: Path, device: torch.
     log = MetricsLog(run_dir / "metrics.jsonl")
     charged: dict[str, list[DpSgdEvent]] = defaultdict(list)
 
-    rounds = _rounds(Post(grid, scenario), scenario, run_dir)
+    rounds = _rounds(Post(grid, scenario, read_identity(run_dir / "server")), scenario, run_dir)
     if scenario.privacy.noise == "seeded-unsafe":
         logger.info(
             "noise is seeded-unsafe: whoever knows the seed can remove it; no epsilon of this run protects anybody"
@@ -78,6 +82,8 @@ def run_federation(grid: Grid, scenario: Scenario, run_dir: Path, device: torch.
         logger.warning("silo %s did not join: %s", silo, code)
 
     failures = 0
+    for silo, code in rounds.joined.absent.items():
+        rounds.let_go(silo, code, 0)
     for round_number in range(1, scenario.rounds + 1):
         started = time.monotonic()
         cohort = rounds.cohort(round_number)
@@ -85,19 +91,26 @@ def run_federation(grid: Grid, scenario: Scenario, run_dir: Path, device: torch.
         result = rounds.train(cohort, TrainRequest(round_number, model_P))
         for silo, event in result.charged.items():
             charged[silo].append(event)
+        left = [silo for silo, code in result.dropouts.items() if rounds.let_go(silo, code, round_number)]
         line: dict[str, object] = {
             "round": round_number,
             "epsilon": _epsilons(scenario, charged),
             "noise": scenario.privacy.noise,
-            "cohort": cohort,
+            "cohort": list(result.asked) or cohort,
+            "summed": result.summed,
             "dropouts": {**rounds.joined.absent, **result.dropouts},
+            "withdrawn": rounds.withdrawn,
         }
+        too_few = len(rounds.left) < scenario.federation.min_silos
         if result.update_P is None:
-            failures += 1
+            failures += 0 if left else 1  # whose budget ends, and when, nobody could plan for
             logger.warning("%s", result.failure)
-            if failures > scenario.federation.tolerated_failures:
+            if failures > scenario.federation.tolerated_failures and not too_few:
                 raise DropoutError(result.failure)
             log.append({**line, "failed": True, "seconds": round(time.monotonic() - started, 3)})
+            if too_few:
+                _log_end(rounds, scenario)
+                break
             continue
         vectors.load(module, model_P + result.update_P)
         figures = evaluate(module, scenario.training.loss, test, device)
@@ -108,6 +121,9 @@ def run_federation(grid: Grid, scenario: Scenario, run_dir: Path, device: torch.
         if scenario.stop_below_loss is not None and figures["loss"] < scenario.stop_below_loss:
             logger.info("stopped: loss %.4f is under %.4f", figures["loss"], scenario.stop_below_loss)
             break
+        if too_few:
+            _log_end(rounds, scenario)
+            break
 
 
 @dataclass(frozen=True)
@@ -117,6 +133,20 @@ class _Rounds:
     joined: Joined
     cohort: Callable[[int], list[str]]
     train: Callable[[list[str], TrainRequest], RoundResult]
+    withdrawn: dict[str, dict[str, str | int]]
+
+    @property
+    def left(self) -> list[str]:
+        """Who can still be asked."""
+        return [silo for silo in self.joined.members if silo not in self.withdrawn]
+
+    def let_go(self, silo: str, code: str, round_number: int) -> bool:
+        """Ask a silo no more that says its budget is spent, and return whether that is new."""
+        if code != PrivacyBudgetExceeded.code or silo in self.withdrawn:
+            return False
+        self.withdrawn[silo] = {"round": round_number, "code": code}
+        logger.warning("silo %s left in round %d: %s", silo, round_number, code)
+        return True
 
 
 def _rounds(post: Post, scenario: Scenario, run_dir: Path) -> _Rounds:
@@ -125,18 +155,31 @@ def _rounds(post: Post, scenario: Scenario, run_dir: Path) -> _Rounds:
     mode = scenario.encryption.secure_aggregation
     roster = read_roster(run_dir / "server")
     window = window_from(scenario, post.run, first=1, attempt=1) if mode == "on" else None
-    joined = join(post, scenario, window, partial(is_advert_of, scenario, roster, window))
-    members = joined.members
+    witness = Witness(run_dir / "server" / "heads", roster)
+    joined = join(post, scenario, witness, window, partial(is_advert_of, scenario, roster, window))
+    withdrawn: dict[str, dict[str, str | int]] = {}
 
     def cohort(number: int) -> list[str]:
-        size = min(federation.cohort_size, len(members))
-        return choose_cohort(list(members), size, seed, cohort_round(scenario, number))
+        left = [silo for silo in joined.members if silo not in withdrawn]
+        size = min(federation.cohort_size, len(left))
+        return choose_cohort(left, size, seed, cohort_round(scenario, number))
 
     if mode == "on":
-        return _Rounds(joined, cohort, SecureRounds(post, scenario, roster, joined, cohort).train_round)
-    if mode == "simulated":
-        return _Rounds(joined, cohort, partial(simulated_round, post, scenario, joined))
-    return _Rounds(joined, cohort, partial(train_round, post, federation, members))
+        train = SecureRounds(post, scenario, roster, witness, joined, cohort, withdrawn).train_round
+    elif mode == "simulated":
+        train = partial(simulated_round, post, scenario, witness, joined)
+    else:
+        train = partial(train_round, post, federation, witness, joined.members)
+    return _Rounds(joined, cohort, train, withdrawn)
+
+
+def _log_end(rounds: _Rounds, scenario: Scenario) -> None:
+    """Say why a run ends before its rounds are done."""
+    logger.warning(
+        "ended: %d silos are left where federation.min_silos = %d; the model is that of the last whole round",
+        len(rounds.left),
+        scenario.federation.min_silos,
+    )
 
 
 @contextmanager

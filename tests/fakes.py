@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from clients.client_app import app as client_app
+from fedmodel import wire
 from fedmodel.config import Scenario
-from fedmodel.provision import provision
+from fedmodel.ledger import read_ledger
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.provision import provision, read_identity, scenario_hash
 from scenarios.engine import InProcessGrid
 
 Fault = Callable[[int, Message], Message | None]
@@ -23,6 +26,12 @@ def run_config(scenario: Scenario, run_dir: Path) -> dict[str, bool | float | in
     }
 
 
+def charged(path: Path) -> list[DpSgdEvent]:
+    """Return everything that a ledger was charged, of all its scopes; a file that is not there raises."""
+    standing = read_ledger(path)
+    return [event for scope in standing.scopes for event in standing.events(scope)]
+
+
 class FaultyGrid(InProcessGrid):
     """The in-process grid, with a hand on every reply: return it, another, or None for one that never comes.
 
@@ -34,7 +43,19 @@ class FaultyGrid(InProcessGrid):
             provision(scenario, run_dir)
         super().__init__(client_app, len(scenario.federation.silos), run_config(scenario, run_dir))
         self._fault = fault or (lambda _, reply: reply)
+        self._server, self._scenario = read_identity(run_dir / "server"), scenario_hash(scenario)
         self.seen: list[Message] = []
+
+    def asked(self, content: RecordDict, kind: str, node: int) -> Message:
+        """Return a question as the server asks it: signed."""
+        signed = wire.sign_request(content, kind, self.run.run_id, self._scenario, self._server)
+        return self.create_message(signed, kind, node, "1")
+
+    def sign_again(self, message: Message) -> None:
+        """Sign a question that was changed, as a server does that lies, and a carrier cannot."""
+        asked = RecordDict({name: record for name, record in message.content.items() if name != "fedmodel.signed"})
+        kind = message.metadata.message_type
+        message.content = wire.sign_request(asked, kind, self.run.run_id, self._scenario, self._server)
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         kept = []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,19 +14,18 @@ import safetensors.numpy
 import torch
 from flwr.app import Message
 
-from clients import hiding
+from clients import hiding, policy
 from clients.silo import Silo as SiloOfApp
 from fedmodel import shamir, wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, DropoutError
-from fedmodel.ledger import read_ledger
 from fedmodel.provision import scenario_policy
 from fedmodel.secagg import Silo as Protocol
 from scenarios.runner import check_scenario
 from server.aggregation import SecureRounds, mean_of_sum
 from server.rounds import RoundResult
 from server.server_app import run_federation
-from tests.fakes import Fault, FaultyGrid
+from tests.fakes import Fault, FaultyGrid, charged
 
 CPU = torch.device("cpu")
 ON = [
@@ -57,6 +57,15 @@ def lost(kind: str, *silos: str, rounds: tuple[str, ...] = ()) -> Fault:
         return reply
 
     return fault
+
+
+class Lying(FaultyGrid):
+    """The grid of a server that acts on one scenario, and signs that it is the one that the silos read."""
+
+    def push_messages(self, messages):  # type: ignore[no-untyped-def]
+        for message in (messages := list(messages)):
+            self.sign_again(message)
+        return super().push_messages(messages)
 
 
 class Spy:
@@ -189,7 +198,7 @@ def test_a_round_below_threshold_fails_closed_and_the_next_goes_on(stage: str, t
     assert [line.get("failed", False) for line in told] == [False, True, False, False, False]
     # What was trained stays charged, also for the round that came to nothing.
     for silo in NODE:
-        assert len(read_ledger(tmp_path / "ledgers" / f"{silo}.sqlite")[1]) == 5
+        assert len(charged(tmp_path / "ledgers" / f"{silo}.sqlite")) == 5
 
 
 def test_a_failed_round_leaves_the_model_as_it_was(
@@ -257,14 +266,16 @@ def test_a_steady_round_is_three_exchanges(tiny_file: Path, tmp_path: Path) -> N
 def test_a_silo_that_insists_on_masks_sends_none_of_its_update_in_the_clear(tiny_file: Path, tmp_path: Path) -> None:
     """The scenario is the server's word, and it asks for plain updates; `silo.toml` is the silo's."""
     law = read_scenario(str(tiny_file), ON)
-    grid = FaultyGrid(law, tmp_path)
     loose = law.model_copy(update={"encryption": law.encryption.model_copy(update={"secure_aggregation": "off"})})
+    with pytest.raises(DropoutError, match=r"0 silos are too few to begin.*crypto-failed"):
+        run_federation(FaultyGrid(law, tmp_path), loose, tmp_path, CPU)
+    grid = Lying(law, tmp_path)
     with pytest.raises(DropoutError, match="aggregation-refused"):
         run_federation(grid, loose, tmp_path, CPU)
     trained = [reply for reply in grid.seen if reply.metadata.message_type == wire.TRAIN]
     assert [wire.refusal_code(reply.error) for reply in trained] == ["aggregation-refused"] * 4
     # It was refused before anything was spent on it.
-    assert all(read_ledger(tmp_path / "ledgers" / f"{silo}.sqlite")[1] == [] for silo in NODE)
+    assert all(charged(tmp_path / "ledgers" / f"{silo}.sqlite") == [] for silo in NODE)
 
 
 def test_a_law_stricter_than_the_scenario_that_it_names_is_kept(tiny_file: Path, tmp_path: Path) -> None:
@@ -276,46 +287,80 @@ def test_a_law_stricter_than_the_scenario_that_it_names_is_kept(tiny_file: Path,
             law.read_text().replace('"off"', '"on"').replace("[encryption]", "[encryption]\nbound = 9.0\ncolluding = 0")
         )
         law.write_text(strict, encoding="utf-8")
-    with pytest.raises(DropoutError, match="aggregation-refused"):
+    with pytest.raises(DropoutError, match=r"0 silos are too few to begin.*policy-refused"):
         run_federation(grid, scenario, tmp_path, CPU)
-    assert all(reply.has_error() for reply in grid.seen if reply.metadata.message_type == wire.TRAIN)
+    assert [wire.refusal_code(reply.error) for reply in grid.seen] == ["policy-refused"] * 3
+    model_P = np.zeros(5, dtype=np.float32)
+    for silo in scenario.federation.silos:  # asked to train all the same
+        question = grid.asked(wire.train_request(wire.TrainRequest(1, model_P)), wire.TRAIN, NODE[silo])
+        (reply,) = grid.send_and_receive([question])
+        assert wire.refusal_code(reply.error) == "policy-refused"
+        log = (tmp_path / "logs" / f"{silo}.log").read_text()
+        assert "secure aggregation 'off' is asked for, where this silo's law says 'on'" in log
+    assert not (tmp_path / "ledgers").exists()
 
 
 def test_what_leaves_a_silo_is_masked_as_its_law_says_and_not_its_scenario(
     tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The server deals and trains as it should; the scenario that the silos read has masks off, and their law on."""
+    """The server deals and trains as it should; the scenario that the silos read has masks off, and their law on.
+
+    The law's policy refuses that; and were it not there, masks would not hang on the scenario.
+    """
     scenario = read_scenario(str(tiny_file), ON)
     off = scenario.encryption.model_copy(update={"secure_aggregation": "off"})
     read = scenario.model_copy(update={"encryption": off})
-    grid = FaultyGrid(read, tmp_path)
+    grid = Lying(read, tmp_path)
     for silo in NODE:
         law = tmp_path / "silos" / silo / "silo.toml"
         law.write_text(law.read_text().replace('secure_aggregation = "off"', 'secure_aggregation = "on"'))
+    with pytest.raises(DropoutError, match=r"0 silos are too few to begin.*policy-refused"):
+        run_federation(grid, scenario, tmp_path, CPU)
+    monkeypatch.setattr(policy, "check_scenario", lambda *_: None)
     spy = Spy(monkeypatch)
     run_federation(grid, scenario, tmp_path, CPU)
     assert spy.check(scenario) == 5
+    for reply in grid.seen:
+        if reply.metadata.message_type == wire.TRAIN:
+            answer = wire.read_masked_reply(reply, scenario.encryption.ring_bits)
+            told = spy.words[answer.round_number].values()
+            assert all(np.count_nonzero(answer.words_P == words_P) <= 1 for words_P in told)
 
 
 def test_a_silo_asked_to_train_a_round_twice_sends_one_update(tiny_file: Path, tmp_path: Path) -> None:
-    """Two masked updates of one round would differ by the difference of what is under the masks."""
+    """Two masked updates of one round would differ by the difference of what is under the masks.
+
+    The same question gets the same bytes, and another for the same round gets nothing.
+    """
     scenario = read_scenario(str(tiny_file), ON)
+    again: list[tuple[bytes, bytes]] = []
     codes: list[str] = []
 
     class Twice(FaultyGrid):
         def push_messages(self, messages):  # type: ignore[no-untyped-def]
             messages = list(messages)
             ids = list(super().push_messages(messages))
-            for message in messages:
-                if message.metadata.message_type == wire.TRAIN:
-                    (reply,) = self.pull_messages(super().push_messages([message]))
-                    codes.append(wire.refusal_code(reply.error))
+            for message, message_id in zip(messages, ids, strict=True):
+                if message.metadata.message_type != wire.TRAIN:
+                    continue
+                (reply,) = self.pull_messages(super().push_messages([message]))
+                again.append((left(self._replies[message_id]), left(reply)))
+                request = wire.read_train_request(message)
+                other = wire.train_request(replace(request, model_P=request.model_P + np.float32(0.25)))
+                question = self.asked(other, wire.TRAIN, message.metadata.dst_node_id)
+                (reply,) = self.pull_messages(super().push_messages([question]))
+                codes.append(wire.refusal_code(reply.error))
             return ids
+
+    def left(reply: Message) -> bytes:
+        return wire.pack_update(wire.read_masked_reply(reply, 32))
 
     run_federation(Twice(scenario, tmp_path), scenario, tmp_path, CPU)
     assert codes == ["aggregation-refused"] * 20
+    assert len(again) == 20
+    assert all(first == second for first, second in again)
     for silo in NODE:
-        assert len(read_ledger(tmp_path / "ledgers" / f"{silo}.sqlite")[1]) == 5
+        assert len(charged(tmp_path / "ledgers" / f"{silo}.sqlite")) == 5
 
 
 def test_a_silo_that_brings_anothers_message_is_left_out(tiny_file: Path, tmp_path: Path) -> None:
@@ -328,10 +373,7 @@ def test_a_silo_that_brings_anothers_message_is_left_out(tiny_file: Path, tmp_pa
             if node == NODE["north"]:
                 masks[reply.metadata.group_id] = answer.mask
             if node == NODE["west"]:
-                changed = wire.MaskedReply(
-                    answer.round_number, answer.charged, answer.words_P, masks[reply.metadata.group_id]
-                )
-                reply.content = wire.masked_reply(changed)
+                reply.content = wire.masked_reply(replace(answer, mask=masks[reply.metadata.group_id]))
         return reply
 
     run_federation(FaultyGrid(scenario, tmp_path, swap), scenario, tmp_path, CPU)
@@ -348,7 +390,7 @@ def test_a_name_is_its_keys_and_no_other_nodes(answers: str, tiny_file: Path, tm
     def steal(node: int, reply: Message) -> Message:
         if reply.metadata.message_type == wire.JOIN and node == thief:
             answer = wire.read_join_reply(reply)
-            reply.content = wire.join_reply(wire.JoinReply(name, answer.plan, answer.advert))
+            reply.content = wire.join_reply(replace(answer, silo=name))
         return reply
 
     run_federation(FaultyGrid(scenario, tmp_path, steal), scenario, tmp_path, CPU)
@@ -405,6 +447,7 @@ def test_a_model_sent_to_one_silo_alone_opens_nothing_of_it(
                     other = np.frombuffer(head.data, dtype="<f4") + np.float32(0.25)
                     request = wire.TrainRequest(1, other.astype(np.float32))
                     message.content["fedmodel.arrays"] = wire.train_request(request)["fedmodel.arrays"]
+                    self.sign_again(message)
             return super().push_messages(messages)
 
     spy = Spy(monkeypatch)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -15,20 +16,18 @@ from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import Records, data_shape, silo_records
 from fedmodel.errors import DataError
-from fedmodel.ledger import read_ledger
 from fedmodel.models import build_model
-from fedmodel.provision import provision
+from fedmodel.provision import SIMULATED, provision
 from fedmodel.secagg import Window
 from fedmodel.vectors import flatten
 from scenarios.engine import _delivered
-from tests.fakes import FaultyGrid
+from tests.fakes import FaultyGrid, charged
 
 PATIENT = "Ada Lovelace, born 1815-12-10"
 
 
 def ask(grid: FaultyGrid, content: RecordDict, kind: str, node: int = 2) -> Message:
-    message = grid.create_message(content, kind, node, "1")
-    (reply,) = grid.send_and_receive([message])
+    (reply,) = grid.send_and_receive([grid.asked(content, kind, node)])
     return reply
 
 
@@ -58,7 +57,7 @@ def test_training_charges_the_ledger_before_it_reads_records(
     seen: list[int] = []
 
     def records(silo: Silo) -> Records:
-        seen.append(sum(event.steps for event in read_ledger(tmp_path / "ledgers" / "north.sqlite")[1]))
+        seen.append(sum(event.steps for event in charged(tmp_path / "ledgers" / "north.sqlite")))
         return silo_records(silo.scenario, silo.name)
 
     monkeypatch.setattr(Silo, "records", records)
@@ -78,7 +77,7 @@ def test_a_round_that_fails_after_its_charge_stays_charged(
     monkeypatch.setattr(training, "train_round", fails)
     reply = ask(grid, wire.train_request(wire.TrainRequest(1, model(tiny))), wire.TRAIN)
     assert wire.refusal_code(reply.error) == "internal"
-    assert sum(event.steps for event in read_ledger(tmp_path / "ledgers" / "north.sqlite")[1]) == 2
+    assert sum(event.steps for event in charged(tmp_path / "ledgers" / "north.sqlite")) == 2
 
 
 @pytest.mark.parametrize("stage", ["join", "train"])
@@ -131,17 +130,49 @@ def test_a_round_past_the_plan_is_refused(tiny: Scenario, tmp_path: Path) -> Non
     grid = joined(tiny, tmp_path)
     reply = ask(grid, wire.train_request(wire.TrainRequest(3, model(tiny))), wire.TRAIN)
     assert wire.refusal_code(reply.error) == "protocol-violated"
-    for code in (None, None, "budget-exceeded"):  # the same round again and again ends with the plan
-        reply = ask(grid, wire.train_request(wire.TrainRequest(1, model(tiny))), wire.TRAIN)
+    for number, code in enumerate((None, None, "budget-exceeded")):  # other models for one round end with the plan
+        other = model(tiny) + np.float32(number)
+        reply = ask(grid, wire.train_request(wire.TrainRequest(1, other)), wire.TRAIN)
         assert (wire.refusal_code(reply.error) if reply.has_error() else None) == code
-    assert sum(event.steps for event in read_ledger(tmp_path / "ledgers" / "north.sqlite")[1]) == 4
+    assert [event.steps for event in charged(tmp_path / "ledgers" / "north.sqlite")] == [2, 2]
+
+
+def test_the_same_request_gets_the_same_bytes_and_is_charged_once(tiny: Scenario, tmp_path: Path) -> None:
+    """Made again, its noise would be other noise, and two updates for one charge would leave."""
+    grid = joined(tiny, tmp_path)
+    asked = wire.train_request(wire.TrainRequest(1, model(tiny)))
+    replies = [ask(grid, asked, wire.TRAIN) for _ in range(3)]
+    vectors = [reply.content.array_records["fedmodel.arrays"]["vector"].data for reply in replies]
+    assert len(vectors[0]) == 4 * len(model(tiny))
+    assert vectors[1:] == [vectors[0]] * 2
+    assert len({wire.read_train_reply(reply).charged for reply in replies}) == 1
+    assert [event.steps for event in charged(tmp_path / "ledgers" / "north.sqlite")] == [2]
+
+
+@pytest.mark.parametrize("between", ["another round", "another run"])
+def test_an_earlier_round_asked_again_is_not_made_again_for_nothing(
+    between: str, tiny_file: Path, tmp_path: Path
+) -> None:
+    """Asked for one and another in turn, a silo that did would release ever more updates under two charges."""
+    scenario = read_scenario(str(tiny_file), ["budgets={north=30.0,south=30.0,west=30.0}"])
+    grid = joined(scenario, tmp_path)
+    other = grid if between == "another round" else joined(scenario, tmp_path)
+    first, second = (wire.train_request(wire.TrainRequest(number, model(scenario))) for number in (1, 2))
+    before = ask(grid, first, wire.TRAIN)
+    assert not ask(other, second, wire.TRAIN).has_error()
+    spent = charged(tmp_path / "ledgers" / "north.sqlite")
+    assert [event.steps for event in spent] == [2, 2]
+    after = ask(grid, first, wire.TRAIN)
+    if after.has_content() and charged(tmp_path / "ledgers" / "north.sqlite") == spent:
+        one, two = (wire.pack_update(wire.read_train_reply(reply)) for reply in (before, after))
+        assert one == two, "another update of a round left, and nothing was charged for it"
 
 
 def test_a_model_that_does_not_fit_is_refused(tiny: Scenario, tmp_path: Path) -> None:
     grid = joined(tiny, tmp_path)
     reply = ask(grid, wire.train_request(wire.TrainRequest(1, np.zeros(3, dtype=np.float32))), wire.TRAIN)
     assert wire.refusal_code(reply.error) == "protocol-violated"
-    assert read_ledger(tmp_path / "ledgers" / "north.sqlite")[1] == []  # what could not be trained costs nothing
+    assert charged(tmp_path / "ledgers" / "north.sqlite") == []  # what could not be trained costs nothing
 
 
 def test_no_answer_hangs_on_how_many_records_there_are(tiny: Scenario, tmp_path: Path) -> None:
@@ -185,15 +216,15 @@ def test_the_wall_holds_when_the_silos_own_log_fails(
         raise ValueError(PATIENT)
 
     monkeypatch.setattr(Silo, "records", fails)
-    request = FaultyGrid(tiny, tmp_path).create_message(wire.join_request(), wire.JOIN, 2, "1")
-    reply = app(_delivered(request, "1"), FaultyGrid(tiny, tmp_path)._contexts[2])
+    grid = FaultyGrid(tiny, tmp_path)
+    reply = app(_delivered(grid.asked(wire.join_request(), wire.JOIN, 2), "1"), grid._contexts[2])
     assert wire.refusal_code(reply.error) == "internal"
     assert "Ada" not in repr(reply) + "".join(capfd.readouterr())
 
 
 def test_a_scenario_made_to_break_the_parser_is_a_refusal(tiny: Scenario, tmp_path: Path) -> None:
     grid = FaultyGrid(tiny, tmp_path)
-    request = grid.create_message(wire.join_request(), wire.JOIN, 2, "1")
+    request = grid.asked(wire.join_request(), wire.JOIN, 2)
     grid._contexts[2].run_config = {**grid._contexts[2].run_config, "scenario": "[" * 200_000}
     assert wire.refusal_code(app(_delivered(request, "1"), grid._contexts[2]).error) == "config-refused"
 
@@ -222,9 +253,9 @@ def test_a_scenario_that_the_silos_law_does_not_name_is_refused(
 
 def test_a_node_with_a_home_of_its_own_reads_nothing_elsewhere(tiny: Scenario, tmp_path: Path) -> None:
     """The run's folder is the server's word: it could name one where the law is another, or the ledger empty."""
-    provision(tiny, tmp_path / "home")
     elsewhere = tmp_path / "elsewhere"
     grid = FaultyGrid(tiny, elsewhere)
+    shutil.copytree(elsewhere / "silos", tmp_path / "home" / "silos")
     grid._contexts[2].node_config["home"] = str(tmp_path / "home")
     assert not ask(grid, wire.join_request(), wire.JOIN).has_error()
     assert (tmp_path / "home" / "ledgers" / "north.sqlite").exists()
@@ -233,7 +264,7 @@ def test_a_node_with_a_home_of_its_own_reads_nothing_elsewhere(tiny: Scenario, t
 
 def test_a_node_that_is_not_simulated_needs_a_home(tiny: Scenario, tmp_path: Path) -> None:
     grid = FaultyGrid(tiny, tmp_path)
-    del grid._contexts[2].node_config["num-partitions"]
+    (tmp_path / SIMULATED).unlink()
     assert wire.refusal_code(ask(grid, wire.join_request(), wire.JOIN).error) == "config-refused"
     assert not (tmp_path / "ledgers").exists()
 

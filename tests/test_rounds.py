@@ -16,12 +16,13 @@ from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import DropoutError, ProtocolError
-from fedmodel.ledger import read_ledger
 from fedmodel.mechanisms import DpSgdEvent, event_to_json
+from fedmodel.provision import read_roster
 from server.exchange import Post
 from server.rounds import join, train_round
 from server.server_app import run_federation
-from tests.fakes import Fault, FaultyGrid
+from server.witness import Witness
+from tests.fakes import Fault, FaultyGrid, charged
 from tests.test_client_app import model
 
 CPU = torch.device("cpu")
@@ -32,6 +33,15 @@ def without(*silos: str, only: str = wire.TRAIN) -> Fault:
     """Replies of these silos to this kind of message never come."""
     gone = {NODE[silo] for silo in silos}
     return lambda node, reply: None if node in gone and reply.metadata.message_type == only else reply
+
+
+def post(grid: FaultyGrid, scenario: Scenario) -> Post:
+    """Return what carries the questions, and signs them as the server whom the silos' law names."""
+    return Post(grid, scenario, grid._server)
+
+
+def witness(run_dir: Path) -> Witness:
+    return Witness(run_dir / "server" / "heads", read_roster(run_dir / "server"))
 
 
 def quick(scenario: Scenario) -> Scenario:
@@ -49,7 +59,7 @@ def test_a_late_silo_is_left_behind_at_the_deadline(tiny: Scenario, tmp_path: Pa
     assert time.monotonic() - started < 30
     assert [line["dropouts"] for line in lines(tmp_path)] == [{"south": "late"}] * 2
     # What it released cannot be taken back: it stays charged.
-    assert sum(event.steps for event in read_ledger(tmp_path / "ledgers" / "south.sqlite")[1]) == 4
+    assert sum(event.steps for event in charged(tmp_path / "ledgers" / "south.sqlite")) == 4
 
 
 def test_too_few_answers_fail_the_round_and_leave_no_model(tiny: Scenario, tmp_path: Path) -> None:
@@ -66,10 +76,9 @@ def test_a_silo_that_never_joins_is_a_dropout_of_every_round(tiny: Scenario, tmp
 
 
 def test_too_few_members_do_not_begin(tiny: Scenario, tmp_path: Path) -> None:
+    grid = FaultyGrid(quick(tiny), tmp_path, without("north", "west", only=wire.JOIN))
     with pytest.raises(DropoutError, match="too few to begin"):
-        join(
-            Post(FaultyGrid(quick(tiny), tmp_path, without("north", "west", only=wire.JOIN)), quick(tiny)), quick(tiny)
-        )
+        join(post(grid, quick(tiny)), quick(tiny), witness(tmp_path))
 
 
 def test_text_from_a_crashed_client_is_nowhere_on_the_servers_side(
@@ -99,7 +108,7 @@ def _spoil(kind: str) -> Fault:
             update = update[:-1]
         else:
             number += 1
-        reply.content = wire.train_reply(wire.TrainReply(number, answer.charged, update))
+        reply.content = wire.train_reply(replace(answer, round_number=number, update_P=update))
         return reply
 
     return fault
@@ -120,8 +129,8 @@ def _joins_as(change: Callable[[wire.JoinReply], RecordDict]) -> Fault:
     return fault
 
 
-def _with_text(key: str, text: str) -> RecordDict:
-    content = wire.join_reply(wire.JoinReply("west", DpSgdEvent(2.0, 1.0, 0.5, 4, 10)))
+def _with_text(answer: wire.JoinReply, key: str, text: str) -> RecordDict:
+    content = wire.join_reply(answer)
     content.config_records["fedmodel"][key] = text
     return content
 
@@ -129,10 +138,10 @@ def _with_text(key: str, text: str) -> RecordDict:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda _: _with_text("silo", "Ada Lovelace"),
-        lambda _: _with_text("plan", '{"mechanism":"Ada Lovelace"}'),
-        lambda _: _with_text("Ada Lovelace", "x"),
-        lambda _: _with_text("plan", "[" * 200_000),
+        lambda answer: _with_text(answer, "silo", "Ada Lovelace"),
+        lambda answer: _with_text(answer, "plan", '{"mechanism":"Ada Lovelace"}'),
+        lambda answer: _with_text(answer, "Ada Lovelace", "x"),
+        lambda answer: _with_text(answer, "plan", "[" * 200_000),
         lambda answer: wire.join_reply(replace(answer, plan=replace(answer.plan, noise_multiplier=1.9))),
         lambda answer: wire.join_reply(replace(answer, plan=replace(answer.plan, steps=10**6))),
         lambda answer: wire.join_reply(replace(answer, plan=replace(answer.plan, noise_source="seeded-unsafe"))),
@@ -204,27 +213,35 @@ def test_a_silo_that_plans_too_little_noise_for_its_target_is_left_out(tiny_file
     run_federation(FaultyGrid(scenario, tmp_path, little), scenario, tmp_path, CPU)
     assert [line["cohort"] for line in lines(tmp_path)] == [["north", "south"]] * 2
     more = _joins_as(lambda answer: wire.join_reply(replace(answer, plan=replace(answer.plan, noise_multiplier=50.0))))
-    joined = join(Post(FaultyGrid(scenario, tmp_path / "more", more), scenario), scenario)
+    grid = FaultyGrid(scenario, tmp_path / "more", more)
+    joined = join(post(grid, scenario), scenario, witness(tmp_path / "more"))
     assert set(joined.members) == set(NODE)
 
 
-def test_two_nodes_with_one_name_are_refused(tiny: Scenario, tmp_path: Path) -> None:
-    def impostor(_: int, reply: Message) -> Message:
-        plan = wire.read_join_reply(reply).plan
-        reply.content = wire.join_reply(wire.JoinReply("north", plan))
+@pytest.mark.parametrize(("head", "left"), [("its own", 0), ("another's", 1), ("none", 1)])
+def test_two_nodes_with_one_name_are_refused(head: str, left: int, tiny: Scenario, tmp_path: Path) -> None:
+    """With a head of the name's own, which whoever carries it can show, nobody knows which of them is the silo."""
+    heads: dict[int, bytes] = {}
+
+    def impostor(node: int, reply: Message) -> Message:
+        answer = wire.read_join_reply(reply)
+        heads[node] = answer.head
+        if node != NODE["north"]:
+            shown = {"its own": heads[NODE["north"]], "another's": answer.head, "none": b""}[head]
+            reply.content = wire.join_reply(replace(answer, silo="north", head=shown))
         return reply
 
-    with pytest.raises(DropoutError, match="0 silos are too few to begin"):
-        join(Post(FaultyGrid(tiny, tmp_path, impostor), tiny), tiny)
+    with pytest.raises(DropoutError, match=f"{left} silos are too few to begin"):
+        join(post(FaultyGrid(tiny, tmp_path, impostor), tiny), tiny, witness(tmp_path))
 
 
 def test_the_average_of_the_replies_is_what_is_applied(tiny: Scenario, tmp_path: Path) -> None:
     grid = FaultyGrid(tiny, tmp_path)
-    post = Post(grid, tiny)
-    joined = join(post, tiny)
+    carrier = post(grid, tiny)
+    joined = join(carrier, tiny, witness(tmp_path))
     assert joined.absent == {}
     request = wire.TrainRequest(1, model(tiny))
-    result = train_round(post, tiny.federation, joined.members, ["north", "west"], request)
+    result = train_round(carrier, tiny.federation, witness(tmp_path), joined.members, ["north", "west"], request)
     updates = [
         wire.read_train_reply(reply).update_P for reply in grid.seen if reply.metadata.message_type == wire.TRAIN
     ]
@@ -242,8 +259,7 @@ def test_only_the_cohort_trains_and_is_charged(tiny_file: Path, tmp_path: Path) 
         for silo in line["cohort"]:
             rounds[silo] += 1
     for silo, count in rounds.items():
-        charged = read_ledger(tmp_path / "ledgers" / f"{silo}.sqlite")[1]
-        assert len(charged) == count
+        assert len(charged(tmp_path / "ledgers" / f"{silo}.sqlite")) == count
     assert sum(rounds.values()) == 4
 
 
@@ -251,7 +267,7 @@ def test_training_stops_below_the_loss_threshold(tiny_file: Path, tmp_path: Path
     scenario = read_scenario(str(tiny_file), ["stop_below_loss=100.0"])
     run_federation(FaultyGrid(scenario, tmp_path), scenario, tmp_path, CPU)
     assert len(lines(tmp_path)) == 1
-    assert sum(event.steps for event in read_ledger(tmp_path / "ledgers" / "north.sqlite")[1]) == 2
+    assert sum(event.steps for event in charged(tmp_path / "ledgers" / "north.sqlite")) == 2
 
 
 def test_a_diverged_model_is_a_clear_failure(tiny: Scenario, tmp_path: Path) -> None:

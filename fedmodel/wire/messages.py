@@ -1,18 +1,17 @@
 """What crosses between server and silo, and how it lies in a Flower message.
 
-Nothing else in this package speaks Flower.
-
     server                                        silo
-      | -- query.join    {version}, window     --> |   reads its data, opens its ledger, reserves its plan
-      | <--------------- {silo, plan}, advert  --- |
+      | -- query.join    {version}, window     --> |   checks its law, opens its ledger, reserves its plan
+      | <--------------- {silo, plan}, advert, --- |
+      |                  head                      |
       | -- query.advert  {version}, window     --> |   makes secrets for a window of rounds
       | <--------------- advert                --- |
       | -- query.share   {version}, adverts    --> |   deals shares of its secrets to its neighbours
       | <--------------- shares                --- |
       | -- train         {version, round},     --> |   charges its ledger, trains, quantises, masks
-      |                  model, shares             |
+      |                  model, shares, known      |
       | <--------------- {round, charged},     --- |
-      |                  update, mask              |
+      |                  update, mask, head        |
       | -- query.commit  {version, round,      --> |   signs one list of survivors
       |                  attempt}, survivors       |
       | <--------------- commit                --- |
@@ -23,7 +22,11 @@ Nothing else in this package speaks Flower.
       | <--------------- Error(code)           --- |   instead of any answer; a code, never a reason in words
 
 Without secure aggregation there are `query.join` and `train` alone. Messages of secure aggregation are bytes here, read
-by `fedmodel.secagg`.
+by `fedmodel.secagg`; `known` and `head` are signed heads of the silo's ledger, the one that the server keeps and the
+one that holds the round's charge.
+
+Every question is signed by the server's key, together with its kind and its run, so that a silo answers the server that
+its law names, and whoever carries messages can neither make one nor change one, nor ask again in another run.
 
 Every answer is public by construction: names, planned and charged events (figures of the scenario, never counts of
 records), and an update that is differentially private, and masked where secure aggregation is on. There is no field for
@@ -34,7 +37,7 @@ said in fixed words, since words of the other side's could be anything.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
 
@@ -47,7 +50,7 @@ from fedmodel.masking import RingBits, Words
 from fedmodel.mechanisms import DpSgdEvent, event_from_json, event_to_json
 from fedmodel.secagg import Window, join_messages, pack_numbers, read_numbers, split_messages
 
-VERSION: Final = 2
+VERSION: Final = 3
 JOIN: Final = "query.join"
 ADVERT: Final = "query.advert"
 SHARE: Final = "query.share"
@@ -67,11 +70,12 @@ _MOST_SILOS: Final = 100_000
 
 @dataclass(frozen=True)
 class JoinReply:
-    """A silo's name, what it plans to spend on the whole run, and its ADVERT where it was asked for one."""
+    """A silo's name, what it plans to spend on the whole run, its ADVERT if asked for, and its ledger's signed head."""
 
     silo: str
     plan: DpSgdEvent
     advert: bytes = b""
+    head: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -82,20 +86,26 @@ class TrainRequest:
         round_number: From 1.
         model_P: The global model, float32 of shape `(P,)`.
         shares: SHAREs to this silo, until it has them.
+        known: The newest head of this silo's ledger that the server keeps, empty where it has none.
     """
 
     round_number: int
     model_P: NDArray[np.float32]
     shares: tuple[bytes, ...] = ()
+    known: bytes = b""
 
 
 @dataclass(frozen=True)
 class TrainReply:
-    """A noised difference from the global model, float32 of shape `(P,)`, and the event charged for it."""
+    """A noised difference from the global model, float32 of shape `(P,)`, and the event charged for it.
+
+    `head` is the signed head of the silo's ledger with that charge, and the proof that it extends the one known.
+    """
 
     round_number: int
     charged: DpSgdEvent
     update_P: NDArray[np.float32]
+    head: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -106,6 +116,7 @@ class MaskedReply:
     charged: DpSgdEvent
     words_P: Words
     mask: bytes = b""
+    head: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -151,14 +162,14 @@ def read_join_request(message: Message) -> Window | None:
 def join_reply(reply: JoinReply) -> RecordDict:
     """Encode a silo's answer to a request to join."""
     head = ConfigRecord({"silo": reply.silo, "plan": event_to_json(reply.plan)})
-    return RecordDict({_HEAD: head, **_blobs(advert=reply.advert)})
+    return RecordDict({_HEAD: head, **_blobs(advert=reply.advert, head=reply.head)})
 
 
 def read_join_reply(message: Message) -> JoinReply:
     """Decode a silo's answer to a request to join."""
     head = _head(message, {"silo": str, "plan": str})
-    blobs = _read_blobs(message, "advert")
-    return JoinReply(str(head["silo"]), event_from_json(str(head["plan"])), blobs["advert"])
+    blobs = _read_blobs(message, "advert", "head")
+    return JoinReply(str(head["silo"]), event_from_json(str(head["plan"])), blobs["advert"], blobs["head"])
 
 
 def advert_request(window: Window) -> RecordDict:
@@ -197,43 +208,84 @@ def read_protocol_reply(message: Message) -> list[bytes]:
 
 def train_request(request: TrainRequest) -> RecordDict:
     """Encode a request to train."""
-    head = ConfigRecord({"version": VERSION, "round": request.round_number})
-    arrays = _array(request.model_P)
-    return RecordDict({_HEAD: head, _ARRAYS: arrays, **_blobs(shares=join_messages(request.shares))})
+    return next(iter(train_requests(request, {"": request}).values()))
+
+
+def train_requests(request: TrainRequest, own: Mapping[str, TrainRequest]) -> dict[str, RecordDict]:
+    """Encode requests to several silos, which differ in `shares` and `known` alone and so hold one array together."""
+    arrays, contents = _array(request.model_P), {}
+    for silo, each in own.items():
+        head = ConfigRecord({"version": VERSION, "round": each.round_number})
+        blobs = _blobs(shares=join_messages(each.shares), known=each.known)
+        contents[silo] = RecordDict({_HEAD: head, _ARRAYS: arrays, **blobs})
+    return contents
 
 
 def read_train_request(message: Message) -> TrainRequest:
     """Decode a request to train."""
     head = _head(message, {"version": int, "round": int})
-    shares = split_messages(_read_blobs(message, "shares")["shares"])
-    return TrainRequest(_round(head), _real_vector(message), tuple(shares))
+    blobs = _read_blobs(message, "shares", "known")
+    return TrainRequest(_round(head), _real_vector(message), tuple(split_messages(blobs["shares"])), blobs["known"])
 
 
 def train_reply(reply: TrainReply) -> RecordDict:
     """Encode a silo's update."""
-    return _update(reply, _array(reply.update_P))
+    content = _update(reply, _array(reply.update_P))
+    content.update(_blobs(head=reply.head))
+    return content
 
 
 def read_train_reply(message: Message) -> TrainReply:
     """Decode a silo's update."""
     head = _head(message, {"round": int, "charged": str})
-    _read_blobs(message)
-    return TrainReply(_round(head), event_from_json(str(head["charged"])), _real_vector(message))
+    ledger = _read_blobs(message, "head")["head"]
+    return TrainReply(_round(head), event_from_json(str(head["charged"])), _real_vector(message), ledger)
 
 
 def masked_reply(reply: MaskedReply) -> RecordDict:
     """Encode a silo's update in words of a ring."""
     content = _update(reply, _array(reply.words_P))
-    content.update(_blobs(mask=reply.mask))
+    content.update(_blobs(mask=reply.mask, head=reply.head))
     return content
 
 
 def read_masked_reply(message: Message, ring_bits: RingBits) -> MaskedReply:
     """Decode a silo's update in words of a ring."""
     head = _head(message, {"round": int, "charged": str})
-    mask = _read_blobs(message, "mask")["mask"]
+    blobs = _read_blobs(message, "mask", "head")
     words_P: Words = np.frombuffer(_raw_vector(message, f"uint{ring_bits}"), dtype=f"<u{ring_bits // 8}")
-    return MaskedReply(_round(head), event_from_json(str(head["charged"])), words_P, mask)
+    return MaskedReply(_round(head), event_from_json(str(head["charged"])), words_P, blobs["mask"], blobs["head"])
+
+
+def pack_update(reply: TrainReply | MaskedReply) -> bytes:
+    """Return what of a reply is kept to be sent again: all but the ledger's head, which may have moved on."""
+    vector_P = reply.update_P if isinstance(reply, TrainReply) else reply.words_P
+    words = vector_P.astype(vector_P.dtype.newbyteorder("<"), copy=False)
+    mask = b"" if isinstance(reply, TrainReply) else reply.mask
+    number, charged = reply.round_number.to_bytes(4, "big"), event_to_json(reply.charged).encode()
+    parts = (number, charged, words.dtype.name.encode(), words.tobytes(), mask)
+    return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
+
+
+def unpack_update(packed: bytes) -> TrainReply | MaskedReply:
+    """Read back what `pack_update` returned.
+
+    Raises:
+        ProtocolError: When it is something else.
+        LedgerError: When the event in it is none.
+    """
+    parts, place = [], 0
+    while place < len(packed):
+        size = int.from_bytes(packed[place : place + 8], "big")
+        parts.append(packed[place + 8 : place + 8 + size])
+        place += 8 + size
+    if len(parts) != 5 or place != len(packed) or parts[2] not in {name.encode() for name in _RAW}:
+        raise ProtocolError("what was kept is no update")
+    number, charged = int.from_bytes(parts[0], "big"), event_from_json(parts[1].decode())
+    vector_P = np.frombuffer(parts[3], dtype=np.dtype(parts[2].decode()).newbyteorder("<"))
+    if parts[2] == b"float32":
+        return TrainReply(number, charged, vector_P)
+    return MaskedReply(number, charged, vector_P, parts[4])
 
 
 def survivors_request(request: SurvivorsRequest) -> RecordDict:

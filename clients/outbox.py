@@ -1,0 +1,73 @@
+"""The last update that a silo made, kept sealed until the next, so that a request asked again gets the same bytes.
+
+Guarantee: an update is on disk here before it can leave the process, with the number of its charge in the ledger. So
+where the update of the charge before the newest is here, the newest's never left. One process at a time makes updates
+for a silo.
+
+Does NOT keep more than the last update of the silo, nor notice that it was deleted, or put back from a backup: what is
+asked for and is not here is made, and charged, again.
+"""
+
+from __future__ import annotations
+
+import fcntl
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+from fedmodel.crypto import SealingKey, Suite, seal
+from fedmodel.durable import replace_file
+from fedmodel.errors import CryptoError
+from fedmodel.provision import Kit
+
+_CONTEXT: Final = b"fedmodel/v1/outbox"
+_KEY_SIZE: Final = 64
+_HEAD_SIZE: Final = _KEY_SIZE + 8
+
+
+class Outbox:
+    """An open outbox.
+
+    Args:
+        kit: The silo's.
+        folder: The silo's own.
+    """
+
+    def __init__(self, kit: Kit, folder: Path) -> None:
+        self._path = folder / "outbox"
+        self._seal = SealingKey(Suite.CLASSIC, kit.identity.derive(b"fedmodel/v1/outbox-key", _CONTEXT), _CONTEXT)
+
+    def recall(self, key: str) -> bytes | None:
+        """Return what was kept under a key, or None where something else, nothing, or what cannot be opened, was."""
+        try:
+            kept = self._seal.open(self._path.read_bytes(), _CONTEXT)
+        except (FileNotFoundError, CryptoError):
+            return None
+        return kept[_HEAD_SIZE:] if kept[:_KEY_SIZE] == key.encode() else None
+
+    @property
+    def last(self) -> int | None:
+        """The number of the charge whose update is here, None where there is none.
+
+        Raises:
+            CryptoError: When the file was not sealed by this silo.
+        """
+        if not self._path.exists():
+            return None
+        return int.from_bytes(self._seal.open(self._path.read_bytes(), _CONTEXT)[_KEY_SIZE:_HEAD_SIZE], "big")
+
+    def keep(self, key: str, charge: int, update: bytes) -> None:
+        """Keep an update in place of the last one, with the number of its charge; it is on disk when this returns."""
+        if len(key) != _KEY_SIZE:
+            raise CryptoError(f"a key of {len(key)} characters, where {_KEY_SIZE} are needed")
+        head = key.encode() + charge.to_bytes(8, "big")
+        replace_file(self._path, seal(Suite.CLASSIC, self._seal.public, head + update, _CONTEXT))
+
+
+@contextmanager
+def outbox(kit: Kit, folder: Path) -> Iterator[Outbox]:
+    """Open a silo's outbox, and keep every other process that would make an update, or void one, waiting."""
+    with (folder / "outbox.lock").open("wb") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        yield Outbox(kit, folder)

@@ -1,0 +1,61 @@
+"""What the server remembers of every silo's ledger: its newest signed head.
+
+Guarantee: a silo whose ledger does not extend the head that it gave last, since entries were deleted or changed, or a
+backup was put back, is refused: its update is in no sum. Heads are on disk before the round that they came with counts.
+
+Does NOT see entries: a head is a number and a hash. Does NOT help against a server that forgets on purpose.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from fedmodel.durable import replace_file
+from fedmodel.errors import LedgerTampered
+from fedmodel.heads import Proven, follow, open_head
+from fedmodel.ledger import origin_of
+from fedmodel.secagg import Roster
+
+
+class Witness:
+    """The heads of a federation's silos.
+
+    Args:
+        folder: Where they are kept, a file a silo.
+        roster: Whose keys they are signed with.
+    """
+
+    def __init__(self, folder: Path, roster: Roster) -> None:
+        self._folder = folder
+        self._keys = {member.name: member.key for member in roster.members}
+        folder.mkdir(parents=True, exist_ok=True)
+
+    def check(self, silo: str, head: bytes) -> None:
+        """Refuse a head that the silo of this name did not sign: whoever brings one holds its key.
+
+        Raises:
+            LedgerTampered: When it did not.
+        """
+        if silo not in self._keys:
+            raise LedgerTampered("a head came from no silo of the roster")
+        open_head(head, origin_of(silo), self._keys[silo])
+
+    def known(self, silo: str) -> bytes:
+        """Return the newest head of a silo's ledger, empty where none came yet."""
+        path = self._folder / silo
+        return path.read_bytes() if path.exists() else b""
+
+    def follow(self, silo: str, head: bytes) -> None:
+        """Take a silo's new head.
+
+        Raises:
+            LedgerTampered: When it is not the silo's, or does not extend the last.
+        """
+        key = self._keys.get(silo)
+        if key is None:
+            raise LedgerTampered("a head came from no silo of the roster")
+        last, origin = self.known(silo), origin_of(silo)
+        proven = Proven.from_bytes(head)
+        follow(proven, origin, key, open_head(last, origin, key) if last else None)
+        if proven.note != last:
+            replace_file(self._folder / silo, proven.note)
