@@ -32,7 +32,7 @@ import tomli_w
 from flwr.app.user_config import UserConfig
 
 from fedmodel.errors import FedmodelError
-from scenarios.packages import PACKAGES, package_folder
+from fedmodel.packages import PACKAGES, package_folder
 
 COMPONENTS: Final = {"serverapp": "server.server_app:app", "clientapp": "clients.client_app:app"}
 

@@ -20,10 +20,10 @@ from typing import Any, Final, Literal
 from fedmodel import accounting
 from fedmodel.config import Scenario, SiloPlan, scenario_to_toml
 from fedmodel.errors import ConfigError, DataError, LedgerError, ProtocolError
-from fedmodel.ledger import read_ledger
 from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.packages import code_hash
 from fedmodel.provision import provision, scenario_policy
-from scenarios.packages import code_hash
+from scenarios import officer
 
 Engine = Literal["in-process", "flower"]
 
@@ -80,7 +80,8 @@ def check_scenario(scenario: Scenario) -> int:
 
 def _planned_epsilon(plan: SiloPlan) -> float:
     """Return an upper bound on what the whole plan of a declared noise multiplier would spend."""
-    event = DpSgdEvent(accounting.noise_multiplier(plan), plan.max_grad_norm, plan.sample_rate, plan.steps, 1)
+    noise = accounting.noise_multiplier(plan)
+    event = DpSgdEvent(noise, plan.max_grad_norm, plan.sample_rate, plan.steps, 1, max_records=plan.max_records)
     return accounting.epsilon([event], plan.delta, accounting.COARSE_GRID)
 
 
@@ -189,6 +190,7 @@ def _outcome(scenario: Scenario, run_dir: Path, seconds: float) -> dict[str, Any
         raise ProtocolError(f"the run left no whole round behind; see {run_dir}")
     figures = ("accuracy", "recall", "precision", "f1", "auroc", "loss")
     dropouts = Counter((silo, code) for line in lines for silo, code in line["dropouts"].items())
+    withdrawn = lines[-1]["withdrawn"]
     return {
         "rounds_completed": len(whole),
         "rounds_failed": len(lines) - len(whole),
@@ -199,11 +201,23 @@ def _outcome(scenario: Scenario, run_dir: Path, seconds: float) -> dict[str, Any
         "dropouts": [
             {"silo": silo, "code": code, "rounds": rounds} for (silo, code), rounds in sorted(dropouts.items())
         ],
+        "withdrawn": [{"silo": silo, **left} for silo, left in sorted(withdrawn.items())],
+        "ended_early": _ended_early(scenario, lines),
         "timing": {
             "seconds_total": round(seconds, 3),
             "seconds_per_round": round(sum(line["seconds"] for line in lines) / len(lines), 4),
         },
     }
+
+
+def _ended_early(scenario: Scenario, lines: list[dict[str, Any]]) -> str | None:
+    """Say why a run has fewer rounds than its scenario, None where it has them all."""
+    if len(lines) == scenario.rounds:
+        return None
+    stop, last = scenario.stop_below_loss, lines[-1]
+    if stop is not None and "loss" in last and last["loss"] < stop:
+        return f"the loss is under {stop:g}"
+    return f"{len(last['withdrawn'])} silos withdrew, and fewer than {scenario.federation.min_silos} could go on"
 
 
 def _encryption(scenario: Scenario, whole: list[dict[str, Any]]) -> dict[str, Any]:
@@ -217,7 +231,7 @@ def _encryption(scenario: Scenario, whole: list[dict[str, Any]]) -> dict[str, An
     if encryption.secure_aggregation == "on":
         row |= {
             "threshold": min(line["threshold"] for line in whole),
-            "least_silos_in_a_sum": min(len(set(line["cohort"]) - set(line["dropouts"])) for line in whole),
+            "least_silos_in_a_sum": min(line["summed"] for line in whole),
             "colluding_tolerated": policy.colluding,
             "suite": policy.suite.name.lower().replace("_", "-"),
             "consistency": policy.consistency,
@@ -226,23 +240,31 @@ def _encryption(scenario: Scenario, whole: list[dict[str, Any]]) -> dict[str, An
 
 
 def _privacy_row(run_dir: Path, plan: SiloPlan) -> dict[str, Any]:
-    """Replay a silo's ledger into what it has spent; figures are None for a silo that released nothing."""
+    """Verify a silo's ledger and replay it into what was spent; figures are None for a silo that released nothing."""
     path = run_dir / "ledgers" / f"{plan.silo}.sqlite"
-    delta, events = plan.delta, list[DpSgdEvent]()
+    delta, events, budget = plan.delta, list[DpSgdEvent](), None
     if path.exists():  # a silo that never opened a ledger has spent nothing
-        scope, events = read_ledger(path)
-        delta = scope.delta
+        standing = officer.verify(officer.Place.of(path), [], None).standing
+        for scope in standing.scopes.values():
+            delta, events, budget = scope.delta, standing.events(scope.name), scope.epsilon
     shared = {(e.noise_multiplier, e.max_grad_norm, e.sample_rate, e.noise_source) for e in events}
     if len(shared) > 1:
         raise LedgerError(f"{path}: a run's charges differ in more than their steps")
     noise_multiplier, max_grad_norm, sample_rate, noise_source = shared.pop() if shared else (None,) * 4
+    # The coarse grid's are upper bounds too, and hardly higher.
+    figures = officer.figures(events, delta, accounting.COARSE_GRID)
     return {
         "silo": plan.silo,
         "unit": plan.unit,
+        "max_records": plan.max_records,
         "epsilon": accounting.epsilon(events, delta),
         "delta": delta,
         "accountant": accounting.ACCOUNTANT,
+        "budget": budget,
         "target_epsilon": plan.epsilon,
+        "mu": figures["mu"],
+        "mu_floor": figures["mu_floor"],
+        "advantage": figures["advantage"],
         "noise_multiplier": noise_multiplier,
         "max_grad_norm": max_grad_norm,
         "sample_rate": sample_rate,

@@ -13,14 +13,16 @@ import pytest
 from scipy.stats import norm
 
 from fedmodel.ledger import read_ledger
-from scenarios import cli, packages
+from scenarios import cli
+from tests.fakes import charged
 
 SUMMARY_KEYS = {
     "scenario", "engine", "device", "rounds_completed", "clients", "parameters", "metrics", "privacy", "encryption",
-    "rounds_failed", "dropouts", "timing", "code_hash", "seed",
+    "rounds_failed", "dropouts", "withdrawn", "ended_early", "timing", "code_hash", "seed",
 }  # fmt: skip
 PRIVACY_KEYS = {
     "silo", "unit", "epsilon", "delta", "accountant", "noise_multiplier", "max_grad_norm", "sample_rate", "steps",
+    "max_records", "budget", "mu", "mu_floor", "advantage",
 }  # fmt: skip
 
 
@@ -67,6 +69,11 @@ def test_a_run_leaves_the_promised_folder(run: Run, tiny_file: Path) -> None:
     assert set(summary["metrics"]) == {"accuracy", "recall", "precision", "f1", "auroc", "loss"}
     assert [row["silo"] for row in summary["privacy"]] == ["north", "south", "west"]
     assert all(set(row) >= PRIVACY_KEYS for row in summary["privacy"])
+    for row in summary["privacy"]:
+        assert 0 < row["epsilon"] <= row["budget"]
+        assert 0 < row["advantage"] < 1
+        assert (row["unit"], row["max_records"]) == ("record", 1)
+    assert (summary["withdrawn"], summary["ended_early"]) == ([], None)
     assert summary["encryption"] == {"secure_aggregation": "off", "threshold": None, "bits": 32}
     assert summary["clients"] == 3
     assert summary["parameters"] == 5
@@ -141,7 +148,8 @@ def test_each_epsilon_is_recomputed_from_the_ledger_by_a_closed_form(run: Run, t
         "--set", "privacy.noise_multiplier=", "--set", "privacy.epsilon=2.5",
     )  # fmt: skip
     for row in summary["privacy"]:
-        scope, events = read_ledger(run.folder / "r" / "ledgers" / f"{row['silo']}.sqlite")
+        path = run.folder / "r" / "ledgers" / f"{row['silo']}.sqlite"
+        (scope,), events = read_ledger(path).scopes.values(), charged(path)
         assert [event.sample_rate for event in events] == [1.0, 1.0]
         mu = math.sqrt(sum(event.steps / event.noise_multiplier**2 for event in events))
         epsilon = row["epsilon"]
@@ -156,7 +164,7 @@ def test_seeded_noise_is_said_in_table_summary_and_ledger(run: Run, tiny_file: P
     assert "These epsilons protect nobody" in " ".join(run.out.split())
     summary = json.loads((run.folder / "r/summary.json").read_text())
     assert {row["noise_source"] for row in summary["privacy"]} == {"seeded-unsafe"}
-    assert {event.noise_source for event in read_ledger(run.folder / "r/ledgers/west.sqlite")[1]} == {"seeded-unsafe"}
+    assert {event.noise_source for event in charged(run.folder / "r/ledgers/west.sqlite")} == {"seeded-unsafe"}
     lines = [json.loads(line) for line in (run.folder / "r/metrics.jsonl").read_text().splitlines()]
     assert {line["noise"] for line in lines} == {"seeded-unsafe"}
     assert b"seeded-unsafe" in (run.folder / "r/model.safetensors").read_bytes()
@@ -275,12 +283,32 @@ def test_scenarios_are_listed_and_each_passes_its_checks(run: Run) -> None:
 
 def test_budget_epsilon_and_calibrate(run: Run) -> None:
     plan = ["--sample-rate", "1", "--steps", "50", "--delta", "1e-5"]
-    answer = run.json("budget", "epsilon", "--noise-multiplier", "8", *plan)
-    assert round(answer["epsilon"], 3) == 3.797
+    answers = [run.json("budget", "epsilon", "--noise-multiplier", "8", *plan, *fine) for fine in ((), ("--fine",))]
+    mu = math.sqrt(50) / 8  # what full lots are: one Gaussian mechanism (Dong et al. 2022)
+    for answer in answers:
+        assert round(answer["epsilon"], 3) == 3.797
+        assert mu <= answer["mu"] < 1.01 * mu
+        assert answer["advantage"] == pytest.approx(2 * norm.cdf(mu / 2) - 1, abs=1e-4)
+        assert answer["advantage"] >= 2 * norm.cdf(mu / 2) - 1
+        assert (answer["delta"], answer["mu_floor"], answer["accountant"]) == (1e-5, 1e-9, "pld")
+        for epsilon, delta in answer["curve"]:
+            exact = norm.cdf(mu / 2 - epsilon / mu) - math.exp(epsilon) * norm.cdf(-mu / 2 - epsilon / mu)
+            assert exact <= delta * (1 + 1e-3)
+            assert delta <= exact * 1.1 + 1e-12  # far below the floor, what accounting truncates is all there is
+    assert answers[1]["epsilon"] < answers[0]["epsilon"]  # the finer grid is closer
     answer = run.json("budget", "calibrate", "--epsilon", "3.797", *plan)
     assert answer["noise_multiplier"] == pytest.approx(8.0, abs=2e-3)
     assert run("budget", "epsilon", "--noise-multiplier", "8", *plan) == 0
-    assert run.out == "epsilon 3.7966\n"
+    assert run.out.startswith("epsilon 3.7966; no attack's advantage is over 0.3415; 0.88")
+    assert run.out.endswith("-GDP wherever delta is over 1e-09\n")
+
+
+def test_the_fine_grid_is_closer_and_no_grid_is_under(run: Run) -> None:
+    """On the README's example, whose epsilon Opacus and dp-accounting give too (`tests/test_accounting.py`)."""
+    plan = ["--noise-multiplier", "1", "--sample-rate", "0.0128", "--steps", "1560", "--delta", "1e-5"]
+    fine, coarse = run.json("budget", "epsilon", *plan, "--fine"), run.json("budget", "epsilon", *plan)
+    assert round(fine["epsilon"], 3) == 2.988
+    assert fine["epsilon"] <= coarse["epsilon"] < fine["epsilon"] + 2e-3
 
 
 @pytest.mark.parametrize(
@@ -315,27 +343,19 @@ def test_printed_figures_of_privacy_are_rounded_up(run: Run) -> None:
     assert run("budget", "calibrate", "--epsilon", "1e-4", *plan) == 0
     assert exact <= float(run.out.split()[-1]) < exact + 1e-4
     plan = ["--sample-rate", "0.3", "--steps", "7", "--delta", "1e-5", "--noise-multiplier", "2.3"]
-    exact = run.json("budget", "epsilon", *plan)["epsilon"]
+    exact = run.json("budget", "epsilon", *plan)
     assert run("budget", "epsilon", *plan) == 0
-    assert exact <= float(run.out.split()[-1]) < exact + 1e-4
+    line = r"epsilon (\S+); no attack's advantage is over (\S+); (\S+)-GDP wherever delta is over 1e-09\n"
+    found = re.fullmatch(line, run.out)
+    assert found is not None
+    for name, printed in zip(("epsilon", "advantage", "mu"), found.groups(), strict=True):
+        assert exact[name] <= float(printed) < exact[name] + 1e-4
 
 
 def test_a_plan_without_an_epsilon_worth_claiming_is_refused_quickly(run: Run) -> None:
     plan = ["--sample-rate", "0.5", "--steps", "1000000", "--delta", "1e-5", "--noise-multiplier", "0.2"]
     assert run("budget", "epsilon", *plan) == 2
     assert "no epsilon is computed" in run.err
-
-
-def test_the_code_hash_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert packages.code_hash() == packages.code_hash()
-    package = tmp_path / "otherpackage"
-    package.mkdir()
-    (package / "__init__.py").write_text("x = 1\n")
-    monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setattr(packages, "PACKAGES", ("otherpackage",))
-    first = packages.code_hash()
-    (package / "__init__.py").write_text("x = 2\n")
-    assert packages.code_hash() != first
 
 
 @pytest.mark.gpu

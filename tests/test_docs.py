@@ -9,10 +9,12 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from fedmodel.config import schema
+from fedmodel.packages import PACKAGES
 from fedmodel.topology import plan_topology
 from scenarios import cli
-from scenarios.packages import PACKAGES
+from scenarios.officer_cli import GROUPS
 
+LAW = (schema.SiloFile, schema.BudgetConfig, schema.HoursConfig, schema.SiloEncryptionConfig)
 ROOT = Path(__file__).parents[1]
 
 
@@ -21,9 +23,18 @@ def test_every_key_of_a_scenario_is_documented_and_no_other() -> None:
     rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
     documented = {key for row in rows for key in re.findall(r"`([a-z_]+)`", row)}
     sections = [kind for kind in vars(schema).values() if isinstance(kind, type) and issubclass(kind, BaseModel)]
-    known = {field for kind in sections if kind is not schema.SiloFile for field in kind.model_fields}
+    known = {field for kind in sections if kind not in LAW for field in kind.model_fields}
     containers = {"data", "partition", "federation", "model", "training", "privacy", "encryption", "faults"}
     assert documented == known - containers
+
+
+def test_every_key_of_a_silos_law_is_documented_and_no_other() -> None:
+    text = (ROOT / "docs" / "silo.md").read_text(encoding="utf-8")
+    rows = [line.split("|")[1] for line in text.splitlines() if line.startswith("| `")]
+    documented = {key for row in rows for key in re.findall(r"`([a-z_]+)`", row)}
+    assert documented == {
+        field for kind in LAW if kind is not schema.SiloEncryptionConfig for field in kind.model_fields
+    }
 
 
 def test_every_package_is_in_the_wheel() -> None:
@@ -43,7 +54,8 @@ def test_every_dependency_has_its_line_in_the_decisions() -> None:
 
 def test_the_readme_names_only_commands_that_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    groups = {"budget": {command.name for command in cli.budget_app.registered_commands}}
+    groups = {name: {command.name for command in group.registered_commands} for name, group in GROUPS.items()}
+    assert groups.keys() == {group.name for group in cli.app.registered_groups}
     commands = {command.name or getattr(command.callback, "__name__", "") for command in cli.app.registered_commands}
     for line in re.findall(r"^fedmodel (.+)$", text, flags=re.MULTILINE):
         first, second = line.split()[:2]

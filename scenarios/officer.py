@@ -1,0 +1,288 @@
+"""What a privacy officer asks: what was spent and is left, whether a ledger is whole, what a silo's law says.
+
+Every answer is read from a ledger or a kit, and from nothing that a server said. Verbs that write sign with the silo's
+key: they are for whoever holds its kit.
+
+In a run's folder everything is found by its place: the ledger at `ledgers/NAME.sqlite`, the kit at `silos/NAME`, the
+server's heads at `server/heads/NAME`. Elsewhere, options say where.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Final
+
+from clients import policy
+from clients.outbox import outbox
+from fedmodel import accounting
+from fedmodel.config import MOST_EPSILON, Scenario, SiloFile
+from fedmodel.crypto import check_verification_key, digest
+from fedmodel.errors import ConfigError, CryptoError, FedmodelError, LedgerError
+from fedmodel.heads import verifier_key
+from fedmodel.ledger import MICRO, Ledger, Run, Scope, Standing, Verified, read_ledger, verify_ledger
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.provision import Kit, read_kit, read_roster
+
+_HEAD: Final = "ledger.head"
+_CURVE: Final = (0.25, 0.5, 1.0, 1.5, 2.0)  # of epsilon
+MU_FLOOR: Final = 1e-9
+"""The delta under which mu is not asked to hold: far under that of any claim, far over what accounting truncates."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a ledger lies, and what is known about it from elsewhere.
+
+    Attributes:
+        ledger: The file.
+        kit: The silo's folder, which may not be there.
+    """
+
+    ledger: Path
+    kit: Path
+
+    @classmethod
+    def of(cls, ledger: Path, kit: Path | None = None) -> Place:
+        """Return a ledger's place, with the kit that lies where a run's folder has it unless another is given."""
+        ledger = ledger.resolve()
+        return cls(ledger, ledger.parent.parent / "silos" / ledger.stem if kit is None else kit.resolve())
+
+    @cached_property
+    def own(self) -> Kit:
+        """The silo's kit.
+
+        Raises:
+            ConfigError: When it is not there.
+        """
+        return read_kit(self.kit)
+
+    def key(self) -> bytes | None:
+        """Return the silo's public key, from a roster beside the ledger, or None where there is none."""
+        for folder in (self.kit, self.ledger.parent.parent / "server"):
+            if (folder / "roster").exists():
+                keys = {member.name: member.key for member in read_roster(folder).members}
+                if self.ledger.stem in keys:
+                    return keys[self.ledger.stem]
+        return None
+
+    def heads(self) -> list[bytes]:
+        """Return the signed heads that lie beside the ledger: the silo's own, and the server's."""
+        places = (self.kit / _HEAD, self.ledger.parent.parent / "server" / "heads" / self.ledger.stem)
+        return [path.read_bytes() for path in places if path.is_file()]
+
+    def open(self) -> Ledger:
+        """Verify the ledger, and open it for writing, under the silo's key."""
+        if not self.ledger.is_file():
+            raise LedgerError(f"{self.ledger}: no such ledger")
+        verify_ledger(self.ledger, self.own.identity.public, unused=False)
+        return Ledger(self.ledger, self.own.law.name, self.own.identity, self.kit / _HEAD)
+
+
+def verify(place: Place, heads: list[Path], key: str | None) -> Verified:
+    """Check everything about a ledger, against all heads that are known.
+
+    Raises:
+        LedgerTampered: When it is not as it was written.
+        ConfigError: When a head or the key cannot be read.
+    """
+    try:
+        public = place.key() if key is None else bytes.fromhex(key)
+        notes = place.heads() + [path.read_bytes() for path in heads]
+        if public is not None:
+            check_verification_key(public)
+    except (OSError, ValueError, CryptoError) as error:
+        raise ConfigError(f"the key is hexadecimal and a head is a file: {error}") from error
+    return verify_ledger(place.ledger, public, notes)
+
+
+def told(found: Verified) -> dict[str, Any]:
+    """Return what a verification found, for `--json`."""
+    return {
+        "valid": True,
+        "silo": found.standing.silo,
+        "entries": found.head.size,
+        "root": found.head.root.hex(),
+        "heads": list(found.heads),
+        "key": found.standing.key.hex(),
+        "key_from": "the ledger itself" if found.key_is_its_own else "the roster or the command line",
+        "unused_bytes_compared": found.unused_compared,
+        "verifier_key": verifier_key(found.head.origin, found.standing.key),
+    }
+
+
+def entries(found: Verified) -> list[dict[str, Any]]:
+    """Return a ledger's entries as documents, oldest first."""
+    return [
+        {
+            **json.loads(entry.document),
+            "body": entry.content,
+            "hash": entry.hash.hex(),
+            "signature": entry.signature.hex(),
+        }
+        for entry in found.entries
+    ]
+
+
+def spent(ledger: Path) -> dict[str, Any]:
+    """Return what a ledger's scopes have spent, hold and have left, by run."""
+    standing = read_ledger(ledger)
+    return {"silo": standing.silo, "scopes": [_scope(standing, scope) for scope in standing.scopes.values()]}
+
+
+def figures(events: list[DpSgdEvent], delta: float, grid: float = accounting.FINE_GRID) -> dict[str, Any]:
+    """Return what is shown besides epsilon: the curve, mu with its floor, and the largest advantage of an attack."""
+    epsilon = accounting.epsilon(events, delta, grid)
+    if not events or not math.isfinite(epsilon):
+        return {"epsilon": epsilon, "curve": [], "mu": None, "mu_floor": MU_FLOOR, "advantage": None}
+    points = [epsilon * part for part in _CURVE]
+    return {
+        "epsilon": epsilon,
+        "curve": [list(pair) for pair in zip(points, accounting.deltas(events, points, grid), strict=True)],
+        "mu": accounting.gdp_mu(events, MU_FLOOR, grid),
+        "mu_floor": MU_FLOOR,
+        "advantage": accounting.advantage(events, grid),
+    }
+
+
+def forecast(ledger: Path, scenario: Scenario, silo: str | None) -> dict[str, Any]:
+    """Return how many more rounds, or whole runs, of a scenario a ledger's budget admits.
+
+    Raises:
+        ConfigError: When the scenario does not have the silo, or the ledger no budget that it could be charged to.
+    """
+    standing = read_ledger(ledger)
+    name = silo or standing.silo
+    if name not in scenario.federation.silos:
+        raise ConfigError(
+            f"the scenario has no silo {name!r}; say with --silo which of {scenario.federation.silos} it is"
+        )
+    plan = scenario.plan(name)
+    scopes = [scope for scope in standing.scopes.values() if scope.data == plan.data]
+    if not scopes:
+        raise ConfigError(f"{ledger}: has no budget for data set {plan.data!r}")
+    (scope,) = scopes
+    noise = accounting.noise_multiplier(plan)
+    event = DpSgdEvent(
+        noise, plan.max_grad_norm, plan.sample_rate, plan.steps, plan.expected_batch_size, plan.noise,
+        max_records=plan.max_records,
+    )  # fmt: skip
+    if (plan.unit, plan.max_records) != (scope.unit, scope.max_records) or plan.delta > scope.delta:
+        raise ConfigError(
+            f"the scenario claims delta {plan.delta:g} for a {plan.unit} of at most {plan.max_records} records, and the"
+            f" budget is {scope.name} at delta {scope.delta:g}; a silo refuses it"
+        )
+    runs = standing.runs_fitting(scope, event)
+    return {
+        "silo": name,
+        "scope": scope.name,
+        "runs": runs,
+        "rounds": standing.rounds_fitting(scope, event, plan.steps_per_round),
+        "rounds_of_a_run": plan.rounds,
+        "noise_multiplier": noise,
+        "epsilon_of_a_run": accounting.epsilon([event], plan.delta),
+    }
+
+
+def give_back(place: Place, run: str, round_number: int | None, reason: str) -> str:
+    """Void a round's charge, of which nothing left, or what a run holds and no round of it will take.
+
+    Returns:
+        What was done, in a sentence.
+
+    Raises:
+        ConfigError: When there is no such run.
+        LedgerError: When the round's update is in the outbox, and so may have left; or the ledger refuses.
+    """
+    with outbox(place.own, place.kit) as kept, place.open() as ledger:
+        standing = ledger.standing()
+        found = standing.runs.get(run)
+        if found is None:
+            raise ConfigError(f"{place.ledger}: has no run {run!r}; known: {', '.join(standing.runs) or 'none'}")
+        if round_number is None:
+            ledger.release(run, reason)
+            return f"run {run} holds nothing more, and no round of it can be charged"
+        # The outbox holds the last update that can have left: of the newest charge but one, where the newest's did not.
+        if kept.last != (standing.charged[-2] if len(standing.charged) > 1 else None):
+            raise LedgerError(
+                f"the outbox does not hold the update before round {round_number}'s, so that this one may have left;"
+                " what left stays charged"
+            )
+        ledger.void_charge(run, round_number, reason)
+        return f"the newest charge of round {round_number} of run {run} is taken back"
+
+
+def sign_off(place: Place, law: SiloFile, by: str) -> None:
+    """Enter into the ledger that a person approves of the silo's law as it is."""
+    text = (place.kit / "silo.toml").read_bytes()
+    place.ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    with Ledger(place.ledger, law.name, place.own.identity, place.kit / _HEAD) as ledger:
+        ledger.audit({"subject": "silo.toml", "digest": digest(b"fedmodel/v1/silo-toml", text).hex(), "by": by})
+
+
+def override(place: Place, scope: str, epsilon: float, reason: str, by: str) -> None:
+    """Enter that a person changes a budget's cap.
+
+    Raises:
+        ConfigError: When the cap is none.
+    """
+    if not 0 < epsilon <= MOST_EPSILON:
+        raise ConfigError(f"epsilon = {epsilon} is out of range; a cap is a number up to {MOST_EPSILON}")
+    with place.open() as ledger:
+        ledger.override(scope, epsilon, reason, by)
+
+
+def law_of(kit: Path) -> tuple[SiloFile, list[str]]:
+    """Return a kit's law, and what it says in sentences."""
+    law = read_kit(kit).law
+    return law, policy.sentences(law)
+
+
+def _scope(standing: Standing, scope: Scope) -> dict[str, Any]:
+    """Return one budget's figures."""
+    cap, reserved, used = standing.totals(scope.name)
+    runs = standing.of(scope.name)
+    whole = any(run.admitted == "plan" and run.matters for run in runs)
+    return {
+        "scope": scope.name,
+        "unit": scope.unit,
+        "max_records": scope.max_records,
+        "delta": scope.delta,
+        "budget": scope.epsilon,
+        "order": scope.order,
+        "accountant": accounting.ACCOUNTANT,
+        **figures(standing.events(scope.name), scope.delta),
+        "filter_epsilon": accounting.renyi_to_epsilon(
+            sum(run.spent for run in runs) / MICRO, scope.order, scope.delta
+        ) if any(run.charges for run in runs) else 0.0,
+        "divergence": {"cap": cap / MICRO, "reserved": reserved / MICRO, "spent": used / MICRO,
+                       "left": (cap - reserved) / MICRO},
+        "taken_whole": whole,
+        "noise_sources": sorted({run.plan.noise_source for run in runs}),
+        "runs": [_run(name, run, scope) for name, run in standing.runs.items() if run.scope == scope.name],
+    }  # fmt: skip
+
+
+def _run(name: str, run: Run, scope: Scope) -> dict[str, Any]:
+    """Return one run's figures."""
+    return {
+        "run": name,
+        "rounds": len({number for number, _, _ in run.charges.values()}),
+        "steps": run.taken,
+        "reserved_steps": run.taken if run.closed else run.plan.steps,
+        "noise_multiplier": run.plan.noise_multiplier,
+        "sample_rate": run.plan.sample_rate,
+        "noise_source": run.plan.noise_source,
+        "admitted": run.admitted,
+        "epsilon": accounting.epsilon(run.events, scope.delta),
+        "epsilon_reserved": accounting.epsilon(run.events if run.closed else [run.plan], scope.delta),
+    }
+
+
+def refused(error: FedmodelError) -> Mapping[str, Any]:
+    """Return why a ledger did not verify, for `--json`."""
+    return {"valid": False, "first_bad": getattr(error, "sequence", None), "reason": str(error)}

@@ -1,0 +1,300 @@
+"""The verbs of a privacy officer: `budget`, `ledger` and `silo`. Thin: `scenarios.officer` has the answers."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from fedmodel.errors import ConfigError, LedgerError
+from scenarios.printing import Json, answer, down, out, up
+
+budget_app = typer.Typer(
+    help="What a plan costs, what noise a target needs, what is spent and left.", no_args_is_help=True
+)
+ledger_app = typer.Typer(help="Whether a ledger is whole, and what a person enters into it.", no_args_is_help=True)
+silo_app = typer.Typer(help="What a silo insists on.", no_args_is_help=True)
+GROUPS = {"budget": budget_app, "ledger": ledger_app, "silo": silo_app}
+
+SampleRate = Annotated[float, typer.Option(help="Poisson rate of every lot, in (0, 1].")]
+Steps = Annotated[int, typer.Option(min=1, help="DP-SGD steps in all.")]
+Delta = Annotated[float, typer.Option(help="Delta of the claim, in (0, 1).")]
+Ledger = Annotated[Path, typer.Argument(help="A silo's ledger, as ledgers/NAME.sqlite.")]
+KitOption = Annotated[
+    Path | None, typer.Option("--kit", help="The silo's kit. Default: silos/NAME beside the ledger's folder.")
+]
+Records = Annotated[int, typer.Option("--max-records", min=1, help="Most records of one person or client.")]
+Fine = Annotated[bool, typer.Option("--fine", help="On the grid of 1e-4 instead of 1e-3: closer, and slower.")]
+Reason = Annotated[str, typer.Option(help="Why; it is entered.")]
+
+
+@budget_app.command("epsilon")
+def budget_epsilon(
+    noise_multiplier: Annotated[float, typer.Option(help="Noise over the clip.")],
+    sample_rate: SampleRate,
+    steps: Steps,
+    delta: Delta,
+    max_records: Records = 1,
+    fine: Fine = False,
+    as_json: Json = False,
+) -> None:
+    """Say what epsilon a plan costs, by PLD under add/remove of one record, or of one person with several."""
+    from fedmodel import accounting
+    from fedmodel.mechanisms import DpSgdEvent
+    from scenarios import officer
+
+    try:
+        event = DpSgdEvent(noise_multiplier, 1.0, sample_rate, steps, denominator=1, max_records=max_records)
+    except LedgerError as error:
+        raise ConfigError(str(error)) from error
+    found = officer.figures([event], delta, accounting.FINE_GRID if fine else accounting.COARSE_GRID)
+    if not math.isfinite(found["epsilon"]):
+        raise ConfigError("no epsilon is computed for this plan: its noise is too small for its steps; raise it")
+    line = (
+        f"epsilon {up(found['epsilon'])}; no attack's advantage is over {up(found['advantage'])}; {up(found['mu'])}-GDP"
+        f" wherever delta is over {found['mu_floor']:g}"
+    )
+    answer({**found, "delta": delta, "accountant": accounting.ACCOUNTANT}, line, as_json)
+
+
+@budget_app.command("calibrate")
+def budget_calibrate(
+    epsilon: Annotated[float, typer.Option(help="The target, above 0.")],
+    sample_rate: SampleRate,
+    steps: Steps,
+    delta: Delta,
+    max_records: Records = 1,
+    as_json: Json = False,
+) -> None:
+    """Say what noise multiplier keeps a plan at or under a target epsilon."""
+    from fedmodel import accounting
+
+    noise = accounting.calibrate(epsilon, delta, sample_rate, steps, max_records)
+    found = {"noise_multiplier": noise, "epsilon": epsilon, "delta": delta, "accountant": accounting.ACCOUNTANT}
+    answer(found, f"noise multiplier {up(noise)}", as_json)
+
+
+@budget_app.command("show")
+def budget_show(ledger: Ledger, as_json: Json = False) -> None:
+    """Say what a silo has spent, holds for runs, and has left."""
+    from scenarios import officer
+
+    found = officer.spent(ledger)
+    if as_json:
+        answer(_finite(found), "", as_json)
+        return
+    for scope in found["scopes"]:
+        _show_scope(found["silo"], scope)
+
+
+@budget_app.command("forecast")
+def budget_forecast(
+    ledger: Ledger,
+    scenario: Annotated[str, typer.Argument(help="A TOML file, or the name of a built-in scenario.")],
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in privacy.epsilon=2.")
+    ] = None,
+    silo: Annotated[str | None, typer.Option(help="The silo's name in the scenario. Default: the ledger's.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say how many more runs of a scenario, or rounds of one, a silo's budget admits."""
+    from fedmodel.config import read_scenario
+    from scenarios import officer
+
+    found = officer.forecast(ledger, read_scenario(scenario, settings or ()), silo)
+    line = (
+        f"{found['runs']} whole runs fit, or {found['rounds']} rounds of one (of {found['rounds_of_a_run']}), at noise"
+        f" {up(found['noise_multiplier'])}; a whole run alone costs epsilon {up(found['epsilon_of_a_run'])}"
+    )
+    answer(_finite(found), line, as_json)
+
+
+@ledger_app.command("verify")
+def ledger_verify(
+    ledger: Ledger,
+    head: Annotated[list[Path] | None, typer.Option("--head", help="A signed head that somebody kept.")] = None,
+    key: Annotated[
+        str | None, typer.Option(help="The silo's public key, in hexadecimal. Default: the roster's.")
+    ] = None,
+    kit: KitOption = None,
+    as_json: Json = False,
+) -> None:
+    """Check every entry, signature, total and byte of a ledger, and that it extends every head that is known."""
+    from scenarios import officer
+
+    try:
+        found = officer.verify(officer.Place.of(ledger, kit), head or [], key)
+    except LedgerError as error:
+        if as_json:
+            answer(officer.refused(error), "", as_json)
+        raise
+    document = officer.told(found)
+    line = f"{ledger}: {document['entries']} entries of silo {document['silo']}, all as they were written"
+    if found.heads:
+        line += f"; extends {len(found.heads)} signed heads, the newest of {max(found.heads)} entries"
+    else:
+        line += "; NO signed head is known, so deleted newest entries would not show"
+    if found.key_is_its_own:
+        line += "; NOBODY ELSE vouches for its key: give --key"
+    if not found.unused_compared:
+        line += "; its unused bytes were laid out by another version of SQLite and were not compared"
+    answer(document, line, as_json)
+
+
+@ledger_app.command("checkpoint")
+def ledger_checkpoint(
+    ledger: Ledger,
+    to: Annotated[str, typer.Option(help="Who gets it; it is entered.")],
+    kit: KitOption = None,
+    as_json: Json = False,
+) -> None:
+    """Print a signed head of a ledger, for somebody else to keep."""
+    from scenarios import officer
+
+    with officer.Place.of(ledger, kit).open() as opened:
+        note = opened.checkpoint(_said(to, "--to")).decode()
+    answer({"head": note}, note.rstrip(), as_json)
+
+
+@ledger_app.command("export")
+def ledger_export(ledger: Ledger, kit: KitOption = None, as_json: Json = False) -> None:
+    """Verify a ledger, and print its entries: a JSON object a line, or one object with --json."""
+    from scenarios import officer
+
+    documents = officer.entries(officer.verify(officer.Place.of(ledger, kit), [], None))
+    answer({"entries": documents}, "\n".join(json.dumps(document) for document in documents), as_json)
+
+
+@ledger_app.command("void")
+def ledger_void(
+    ledger: Ledger,
+    run: Annotated[str, typer.Argument(help="A run that `budget show` lists.")],
+    reason: Reason,
+    round_number: Annotated[
+        int | None, typer.Option("--round", help="The newest charge's round. Default: all that is not taken.")
+    ] = None,
+    kit: KitOption = None,
+    as_json: Json = False,
+) -> None:
+    """Give back what a run holds and will not take, or the newest charge if nothing of it left."""
+    from scenarios import officer
+
+    done = officer.give_back(officer.Place.of(ledger, kit), run, round_number, _said(reason, "--reason"))
+    answer({"done": done}, done, as_json)
+
+
+@ledger_app.command("override")
+def ledger_override(
+    ledger: Ledger,
+    scope: Annotated[str, typer.Argument(help="A budget that `budget show` lists, as breast-cancer/record.")],
+    epsilon: Annotated[float, typer.Option(help="The new cap.")],
+    reason: Reason,
+    by: Annotated[str, typer.Option(help="Who decides; it is entered.")],
+    kit: KitOption = None,
+    as_json: Json = False,
+) -> None:
+    """Change a budget's cap. Until silo.toml says the same, the silo refuses to train."""
+    from scenarios import officer
+
+    officer.override(officer.Place.of(ledger, kit), scope, epsilon, _said(reason, "--reason"), _said(by, "--by"))
+    answer({"scope": scope, "epsilon": epsilon}, f"{scope}: the cap is epsilon {epsilon:g}, by {by}", as_json)
+
+
+@silo_app.command("policy")
+def silo_policy(
+    kit: Annotated[Path, typer.Argument(help="A silo's kit, as silos/NAME.")],
+    by: Annotated[str | None, typer.Option("--sign-off", metavar="NAME", help="Enter that NAME approves it.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Say in plain sentences what a silo insists on, for a person to approve."""
+    from scenarios import officer
+
+    law, sentences = officer.law_of(kit)
+    if by is not None:
+        ledger = kit.resolve().parent.parent / "ledgers" / f"{law.name}.sqlite"
+        officer.sign_off(officer.Place.of(ledger, kit), law, _said(by, "--sign-off"))
+        sentences = [*sentences, f"Approved by {by}; the ledger says so."]
+    document = {"silo": law.name, "sentences": sentences, "policy": law.model_dump(mode="json")}
+    if as_json:
+        answer(document, "", as_json)
+        return
+    for sentence in sentences:
+        out.print(f"- {sentence}", highlight=False, markup=False)
+
+
+@silo_app.command("schema")
+def silo_schema() -> None:
+    """Print the JSON schema of silo.toml."""
+    from fedmodel.config import SiloFile
+
+    print(json.dumps(SiloFile.model_json_schema(), indent=2))  # noqa: T201
+
+
+def _show_scope(silo: str, scope: dict[str, Any]) -> None:
+    """Print one budget for a person."""
+    divergence, whole = scope["divergence"], scope["taken_whole"]
+    out.print(
+        f"[bold]{silo}[/bold], {scope['scope']}: budget epsilon {scope['budget']:g} at delta {scope['delta']:g}",
+        highlight=False,
+    )
+    table = Table(title="By run", title_justify="left")
+    for heading in ("run", "rounds", "steps", "held", "noise", "epsilon", "admitted by"):
+        table.add_column(heading, justify="left" if heading in ("run", "admitted by") else "right")
+    for run in scope["runs"]:
+        table.add_row(
+            run["run"], str(run["rounds"]), str(run["steps"]), str(run["reserved_steps"] - run["steps"]),
+            up(run["noise_multiplier"]), up(run["epsilon"]), run["admitted"],
+        )  # fmt: skip
+    out.print(table)
+    if whole:
+        left = "One plan, fixed in advance, took the whole budget: nothing is left for another."
+    else:
+        left = (
+            f"Of {down(divergence['cap'])} of Rényi divergence of order {scope['order']}: spent"
+            f" {up(divergence['spent'])}, held {up(divergence['reserved'] - divergence['spent'])}, left"
+            f" {down(divergence['left'])}."
+        )
+    out.print(left, highlight=False)
+    if not whole:
+        out.print(f"By the filter's order, epsilon {up(scope['filter_epsilon'])} is spent.", highlight=False)
+    out.print(f"However plans were chosen, never over epsilon {scope['budget']:g}.", highlight=False)
+    if scope["advantage"] is not None:
+        points = ", ".join(f"{up(epsilon)}: {_scientific(delta)}" for epsilon, delta in scope["curve"])
+        out.print(
+            f"Had every plan been fixed in advance (PLD): epsilon {up(scope['epsilon'])}; no attack tells presence from"
+            f" absence with an advantage over {up(scope['advantage'])}; {up(scope['mu'])}-GDP wherever delta is over"
+            f" {scope['mu_floor']:g}; delta at epsilon {points}.",
+            highlight=False,
+        )
+    if "seeded-unsafe" in scope["noise_sources"]:
+        out.print(
+            "[bold red]Noise was seeded: whoever knows the seed can remove it. No figure here protects anybody.[/]"
+        )
+
+
+def _said(words: str, option: str) -> str:
+    """Refuse an empty answer where a person has to give one."""
+    if not words.strip():
+        raise ConfigError(f"{option} is empty; what is entered into a ledger says something")
+    return words
+
+
+def _scientific(figure: float) -> str:
+    """Return a small figure to two digits, rounded up."""
+    if figure <= 0:
+        return "0"
+    exponent = math.floor(math.log10(figure)) - 1
+    return f"{math.ceil(figure / 10.0**exponent) * 10.0**exponent:.1e}"
+
+
+def _finite(document: Any) -> Any:
+    """Return a document with null for every figure that is not finite: JSON has no infinity."""
+    if isinstance(document, dict):
+        return {key: _finite(value) for key, value in document.items()}
+    if isinstance(document, list):
+        return [_finite(value) for value in document]
+    return None if isinstance(document, float) and not math.isfinite(document) else document
