@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmodel import crypto
-from fedmodel.crypto import AgreementKey, SealingKey, SigningKey, Suite
+from fedmodel.crypto import AgreementKey, SealingKey, SigningKey, Suite, primitives
 from fedmodel.errors import CryptoError
 
 LABEL = b"fedmodel/v1/test"
@@ -204,12 +204,12 @@ def test_hpke_opens_the_published_ciphertexts(path: str, kem: int) -> None:
             key = X25519PrivateKey.from_private_bytes(private)
         else:
             expanded = hashlib.shake_256(private).digest(96)
-            key = crypto.hpke.MLKEM768X25519PrivateKey(
+            key = primitives.hpke.MLKEM768X25519PrivateKey(
                 mlkem.MLKEM768PrivateKey.from_seed_bytes(expanded[:64]),
                 X25519PrivateKey.from_private_bytes(expanded[64:]),
             )
         plaintext = rust.hpke._decrypt_with_aad(
-            crypto._hpke(suite),
+            primitives._hpke(suite),
             bytes.fromhex(record["enc"]) + bytes.fromhex(first["ct"]),
             key,
             bytes.fromhex(record["info"]),

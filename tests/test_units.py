@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from fedmodel import accounting
 from fedmodel.config import read_scenario
-from fedmodel.data import Records, _deal, _deal_key, silo_records
+from fedmodel.data import Records, silo_records
+from fedmodel.data.records import _deal, _deal_key
 from fedmodel.errors import ConfigError
 from fedmodel.ledger import read_ledger
 from fedmodel.mechanisms import DpSgdEvent, realised_rate

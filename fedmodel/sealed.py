@@ -1,0 +1,1 @@
+"""Files at rest, in the age format."""

@@ -1,0 +1,1 @@
+"""Processes that are started, watched, started again and ended together."""
