@@ -180,6 +180,20 @@ def _budget(scenario: Scenario, plan: SiloPlan, noise: float) -> BudgetConfig:
     )
 
 
+def is_kit(folder: Path) -> bool:
+    """Return whether a folder is a silo's kit."""
+    return (folder / _LAW).is_file()
+
+
+def read_law(folder: Path) -> SiloFile:
+    """Read the law of a silo's kit, for which nothing has to be unlocked.
+
+    Raises:
+        ConfigError: When there is none or it is not acceptable.
+    """
+    return read_silo_file(folder / _LAW)
+
+
 def read_kit(folder: Path) -> Kit:
     """Read a silo's kit.
 
@@ -187,7 +201,7 @@ def read_kit(folder: Path) -> Kit:
         ConfigError: When it is not all there.
         AggregationRefused: When the roster is not the administrator's.
     """
-    return Kit(read_silo_file(folder / _LAW), read_identity(folder), read_roster(folder))
+    return Kit(read_law(folder), read_identity(folder), read_roster(folder))
 
 
 def read_identity(folder: Path) -> SigningKey:
