@@ -14,7 +14,13 @@ from fedmodel.topology import plan_topology
 from scenarios import cli
 from scenarios.officer_cli import GROUPS
 
-LAW = (schema.SiloFile, schema.BudgetConfig, schema.HoursConfig, schema.SiloEncryptionConfig)
+LAW = (
+    schema.SiloFile,
+    schema.BudgetConfig,
+    schema.ConnectionConfig,
+    schema.HoursConfig,
+    schema.SiloEncryptionConfig,
+)
 ROOT = Path(__file__).parents[1]
 
 

@@ -18,17 +18,7 @@ import tomli_w
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
-from fedmodel.config.schema import (
-    BudgetConfig,
-    CnnConfig,
-    DataSource,
-    FaultsConfig,
-    HoursConfig,
-    MlpConfig,
-    Scenario,
-    SiloFile,
-    SiloPrivacyConfig,
-)
+from fedmodel.config.schema import CnnConfig, DataSource, MlpConfig, Scenario, SiloFile
 from fedmodel.errors import ConfigError
 
 _PRIVACY_KEYS = "unit, max_grad_norm, delta, sample_rate, expected_batch_size and one of epsilon or noise_multiplier"
@@ -202,19 +192,17 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 
 
 def _section(location: tuple[int | str, ...], root: type[BaseModel]) -> type[BaseModel]:
-    """Return the section that a location lies in."""
-    if location[:2] == ("privacy", "silo"):
-        return SiloPrivacyConfig
-    if location[:1] == ("faults",):
-        return FaultsConfig
-    if root is SiloFile and location[:1] in (("budgets",), ("hours",)):
-        return BudgetConfig if location[0] == "budgets" else HoursConfig
+    """Return the section that a location lies in; places in a list and keys of a table lie in what they are in."""
     section = root
     for part in location:
-        if part == "model":
-            continue
-        inner = _MODELS.get(str(part)) or section.model_fields[str(part)].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
-            break  # inside a list or a plain table; its section is the one that holds it
-        section = inner
+        known = section.model_fields.get(str(part))
+        section = _MODELS.get(str(part)) or (known and _model_in(known.annotation)) or section
     return section
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """Return the one section that a type holds, plain, optional, in a tuple or in a table; none of a union of kinds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = [found for part in get_args(annotation) if (found := _model_in(part)) is not None]
+    return inner[0] if len(inner) == 1 else None

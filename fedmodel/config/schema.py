@@ -10,12 +10,13 @@ epsilon are said or the scenario is refused.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Annotated, Literal, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fedmodel.mechanisms import (
     LEAST_DELTA,
@@ -35,6 +36,8 @@ DataSource = Literal["breast-cancer", "digits", "synthetic"]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
+AgeRecipient = Annotated[str, Field(pattern=r"^age1[02-9ac-hj-np-z]{58}$")]
+Device = Literal["auto", "cpu", "cuda"]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 
@@ -45,6 +48,19 @@ SampleRate = Annotated[float, Field(ge=LEAST_RATE, le=1)]
 MOST_EPSILON = 1_000
 Epsilon = Annotated[float, Field(gt=0, le=MOST_EPSILON)]
 Delta = Annotated[float, Field(ge=LEAST_DELTA, lt=1)]
+
+
+def _is_address(value: str) -> str:
+    """Refuse what is no "host:port"; an address of IPv6 stands in brackets."""
+    host, _, port = value.rpartition(":")
+    if not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
+        raise ValueError(f'{value!r} is no address; write "host:port", as in "fl.example.org:9443" or "[::1]:9443"')
+    if not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65_535:
+        raise ValueError(f"{value!r} has no port from 1 to 65535 behind the colon")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_is_address)]
 
 
 class _Frozen(BaseModel):
@@ -433,12 +449,23 @@ class SiloEncryptionConfig(EncryptionConfig):
     secure_aggregation: Literal["off", "simulated", "on"] = "on"
 
 
+class ConnectionConfig(_Frozen):
+    """Where a deployed silo finds its server.
+
+    Attributes:
+        address: As "host:port", or "[address]:port" of IPv6. The host is a name in the server's certificate.
+    """
+
+    address: Address
+
+
 class SiloFile(_Frozen):
     """A silo's own law, `silo.toml`: what no server can loosen. Defaults are the strict ones.
 
     Attributes:
         name: The silo's.
         servers: Public keys of the servers that may ask anything, Ed25519 in hexadecimal.
+        post_quantum_servers: Hashes of those servers' ML-DSA keys; where there are any, one signs all that is asked, too.
         scenarios: Hashes of the scenarios that it takes part in, model and all. Whoever could send another could divide
             the other silos' updates out of a sum, by their weights or denominators, or ask for noise that is known.
         code: Hashes of the code that it trains with.
@@ -454,10 +481,14 @@ class SiloFile(_Frozen):
         hours: When it joins and trains; at any time where it is not said.
         budgets: By data set. A data set without one is not trained on.
         encryption: Secure aggregation or nothing, and how.
+        connection: Where its server is; a simulated silo has none.
+        device: Where it trains.
+        escrow: Recipients of age that can open what it keeps at rest, besides itself.
     """
 
     name: SiloName
     servers: Annotated[tuple[Hash, ...], Field(strict=False)] = ()
+    post_quantum_servers: Annotated[tuple[Hash, ...], Field(strict=False)] = ()
     scenarios: Annotated[tuple[Hash, ...], Field(strict=False)] = ()
     code: Annotated[tuple[Hash, ...], Field(strict=False)] = ()
     mechanisms: Annotated[tuple[Literal["dp-sgd"], ...], Field(strict=False)] = ("dp-sgd",)
@@ -472,6 +503,9 @@ class SiloFile(_Frozen):
     hours: HoursConfig | None = None
     budgets: dict[DataSource, BudgetConfig]
     encryption: SiloEncryptionConfig
+    connection: ConnectionConfig | None = None
+    device: Device = "auto"
+    escrow: Annotated[tuple[AgeRecipient, ...], Field(strict=False)] = ()
 
     @field_validator("metrics")
     @classmethod
