@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -21,7 +20,6 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Final
 from urllib.error import URLError
@@ -32,9 +30,7 @@ import tomli_w
 from flwr.app.user_config import UserConfig
 
 from fedmodel.errors import FedmodelError
-from fedmodel.packages import PACKAGES, package_folder
-
-COMPONENTS: Final = {"serverapp": "server.server_app:app", "clientapp": "clients.client_app:app"}
+from fedmodel.packages import app_files
 
 _START_S: Final = 60.0
 _STOP_S: Final = 3.0
@@ -86,22 +82,10 @@ def run_under_flower(nodes: int, run_config: UserConfig, run_dir: Path) -> None:
 
 def _write_bundle(app: Path) -> None:
     """Lay out an app from the packages as installed, so that it works from a checkout and from site-packages alike."""
-    for package in PACKAGES:
-        shutil.copytree(package_folder(package), app / package, ignore=shutil.ignore_patterns("__pycache__"))
-    project = {
-        "project": {"name": "fedmodel", "version": version("fedmodel")},
-        "tool": {
-            "flwr": {
-                "app": {
-                    "publisher": "fedmodel",
-                    "fab-include": [f"{package}/**" for package in PACKAGES],
-                    "components": COMPONENTS,
-                    "config": {"scenario": "", "run-dir": "", "device": "cpu"},
-                }
-            }
-        },
-    }
-    (app / "pyproject.toml").write_text(tomli_w.dumps(project), encoding="utf-8")
+    for name, content in app_files().items():
+        path = app / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(content)
 
 
 def _environment(home: Path, port: int) -> dict[str, str]:

@@ -2,11 +2,18 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
+from collections.abc import Callable, Iterable
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from flwr.cli.config_utils import get_fab_config, get_fab_metadata
 
 from fedmodel import packages
+from fedmodel.errors import ConfigError
+from fedmodel.wire.bundle import make_bundle
 
 
 def test_the_code_hash_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -19,3 +26,82 @@ def test_the_code_hash_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tm
     first = packages.code_hash()
     (package / "__init__.py").write_text("x = 2\n")
     assert packages.code_hash() != first
+
+
+def altered(bundle: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:
+    """The same bundle with other files."""
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        files = {entry.filename: archive.read(entry) for entry in archive.infolist()}
+    change(files)
+    return zipped(files.items())
+
+
+def zipped(files: Iterable[tuple[str, bytes]]) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files:
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+@pytest.fixture(scope="module")
+def bundle() -> bytes:
+    return make_bundle()
+
+
+def test_a_bundle_of_the_installed_packages_has_their_hash(bundle: bytes) -> None:
+    assert packages.bundle_hash(bundle) == packages.code_hash()
+    assert make_bundle() == bundle
+
+
+def test_a_bundle_is_one_that_flower_takes(bundle: bytes) -> None:
+    assert get_fab_metadata(bundle) == ("fedmodel/fedmodel", version("fedmodel"))
+    assert set(get_fab_config(bundle)["tool"]["flwr"]["app"]["config"]) == {"scenario", "run", "run-dir", "device"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda files: files.update({"clients/policy.py": files["clients/policy.py"] + b"\n"}),
+        lambda files: files.update({"clients/new.py": b"x = 1\n"}),
+        lambda files: files.update({"sitecustomize.py": b"x = 1\n"}),
+        lambda files: files.update({"clients/policy.so": b"\x7fELF"}),
+        lambda files: files.update({"clients/__pycache__/policy.cpython-311.pyc": b""}),
+        lambda files: files.update({"clients/policy.PY": b""}),
+        lambda files: files.pop("clients/policy.py"),
+        lambda files: files.update({"clients/moved.py": files.pop("clients/policy.py")}),
+    ],
+    ids=["changed", "added", "outside the packages", "library", "compiled", "capitals", "taken away", "moved"],
+)
+def test_a_bundle_of_other_code_has_another_hash(bundle: bytes, change: Callable[[dict[str, bytes]], None]) -> None:
+    try:
+        assert packages.bundle_hash(altered(bundle, change)) != packages.code_hash()
+    except ConfigError as refused:
+        assert "twice" in str(refused)  # noqa: PT017 - either is right
+
+
+def test_other_than_code_does_not_change_the_hash(bundle: bytes) -> None:
+    other = altered(bundle, lambda files: files.update({"scenarios/mine.toml": b"rounds = 1\n"}))
+    assert packages.bundle_hash(other) == packages.code_hash()
+
+
+@pytest.mark.parametrize(
+    "name", ["clients/policy.py", "clients/POLICY.py", "./clients/x.py", "/clients/x.py", "clients/../x.py", "a\\b.py"]
+)
+@pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
+def test_a_bundle_that_can_be_read_in_two_ways_is_refused(bundle: bytes, name: str) -> None:
+    with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
+        files = [(entry.filename, archive.read(entry)) for entry in archive.infolist()]
+    with pytest.raises(ConfigError, match="bundle names a file"):
+        packages.bundle_hash(zipped([*files, (name, b"x = 1\n")]))
+
+
+@pytest.mark.parametrize("cut", [0, 10, -1])
+def test_what_is_no_zip_file_is_refused(bundle: bytes, cut: int) -> None:
+    with pytest.raises(ConfigError, match="ZIP"):
+        packages.bundle_hash(bundle[:cut])
+
+
+def test_a_bundle_that_would_fill_the_memory_is_refused() -> None:
+    with pytest.raises(ConfigError, match="unpacked"):
+        packages.bundle_hash(zipped([("clients/zeros.py", bytes(65 * 2**20))]))
