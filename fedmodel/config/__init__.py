@@ -1,16 +1,20 @@
-"""What a scenario may say, and how one is read.
+"""What a scenario, or a deployed party's file, may say, and how one is read.
 
-`schema` holds the frozen, validated models; `reading` turns a TOML file and `--set` options into one of them, or into
-one clear line that says what is wrong.
+`schema` and `federation` hold the frozen, validated models; `reading` turns a TOML file and `--set` options into one of
+them, or into one clear line that says what is wrong.
 """
 
+from fedmodel.config.federation import FederationFile, ServerFile, ServerPlace, SiloEntry
 from fedmodel.config.reading import (
     builtin_scenarios,
+    read_federation_file,
     read_scenario,
+    read_server_file,
     read_silo_file,
     scenario_from_json,
     scenario_to_toml,
     silo_file_to_toml,
+    to_toml,
 )
 from fedmodel.config.schema import (
     MOST_EPSILON,
@@ -44,20 +48,27 @@ __all__ = [
     "EncryptionConfig",
     "FaultsConfig",
     "FederationConfig",
+    "FederationFile",
     "HoursConfig",
     "MlpConfig",
     "ModelConfig",
     "PartitionConfig",
     "PrivacyConfig",
     "Scenario",
+    "ServerFile",
+    "ServerPlace",
     "SiloEncryptionConfig",
+    "SiloEntry",
     "SiloFile",
     "SiloPlan",
     "TrainingConfig",
     "builtin_scenarios",
+    "read_federation_file",
     "read_scenario",
+    "read_server_file",
     "read_silo_file",
     "scenario_from_json",
     "scenario_to_toml",
     "silo_file_to_toml",
+    "to_toml",
 ]

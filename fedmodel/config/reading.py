@@ -12,15 +12,17 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final, get_args
+from typing import Any, Final, TypeVar, get_args
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
+from fedmodel.config.federation import FederationFile, ServerFile
 from fedmodel.config.schema import CnnConfig, DataSource, MlpConfig, Scenario, SiloFile
 from fedmodel.errors import ConfigError
 
+_File = TypeVar("_File", bound=BaseModel)
 _PRIVACY_KEYS = "unit, max_grad_norm, delta, sample_rate, expected_batch_size and one of epsilon or noise_multiplier"
 _MODELS: Final[dict[str, type[BaseModel]]] = {"mlp": MlpConfig, "cnn": CnnConfig}
 
@@ -72,7 +74,7 @@ def scenario_from_json(text: str) -> Scenario:
 
 def scenario_to_toml(scenario: Scenario) -> str:
     """Return the scenario as resolved, defaults and seed included, in TOML that `read_scenario` takes back."""
-    return tomli_w.dumps(scenario.model_dump(mode="json", exclude_none=True))
+    return to_toml(scenario)
 
 
 def read_silo_file(path: Path) -> SiloFile:
@@ -81,21 +83,49 @@ def read_silo_file(path: Path) -> SiloFile:
     Raises:
         ConfigError: With one line, when there is none or it is not acceptable.
     """
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: a silo acts by its own law, and this file cannot be read") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path.name}: not valid TOML: {error}") from error
-    try:
-        return SiloFile.model_validate(document)
-    except ValidationError as error:
-        raise ConfigError(f"{path.name}: {_explain(error.errors()[0], SiloFile)}") from error
+    return _read(path, SiloFile, "a silo acts by its own law, and this file cannot be read")
+
+
+def read_server_file(path: Path) -> ServerFile:
+    """Read a server's own `server.toml`.
+
+    Raises:
+        ConfigError: With one line, when there is none or it is not acceptable.
+    """
+    return _read(path, ServerFile, "a server runs by this file, and it cannot be read")
+
+
+def read_federation_file(path: Path) -> FederationFile:
+    """Read what a federation is made from, `federation.toml`.
+
+    Raises:
+        ConfigError: With one line, when there is none or it is not acceptable.
+    """
+    return _read(path, FederationFile, "a federation is made from this file, and it cannot be read")
+
+
+def to_toml(document: BaseModel) -> str:
+    """Return any of these files in TOML that its reader takes back."""
+    return tomli_w.dumps(document.model_dump(mode="json", exclude_none=True))
 
 
 def silo_file_to_toml(silo_file: SiloFile) -> str:
     """Return a silo's law in TOML that `read_silo_file` takes back."""
-    return tomli_w.dumps(silo_file.model_dump(mode="json", exclude_none=True))
+    return to_toml(silo_file)
+
+
+def _read(path: Path, kind: type[_File], why: str) -> _File:
+    """Return a file as one of the models, or say in one line what is wrong with it."""
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {why}") from error
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{path.name}: not valid TOML: {error}") from error
+    try:
+        return kind.model_validate(document)
+    except ValidationError as error:
+        raise ConfigError(f"{path.name}: {_explain(error.errors()[0], kind)}") from error
 
 
 def _find(name_or_path: str) -> Path:
@@ -155,7 +185,7 @@ def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
     match problem["type"]:
         case "extra_forbidden":
             return f"{where} is not a known key; {_nearest(words[-1], section.model_fields)}"
-        case "missing" if words[0] == "privacy":
+        case "missing" if root is Scenario and words[0] == "privacy":
             return f"{where} is missing; a privacy claim needs {_PRIVACY_KEYS}: say it, nothing is guessed"
         case "missing":
             return f"{where} is missing; add it"

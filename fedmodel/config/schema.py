@@ -63,13 +63,13 @@ def _is_address(value: str) -> str:
 Address = Annotated[str, AfterValidator(_is_address)]
 
 
-class _Frozen(BaseModel):
+class Section(BaseModel):
     """Base of every section: immutable, strict about types, no unknown keys, no NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
 
 
-class PartitionConfig(_Frozen):
+class PartitionConfig(Section):
     """How a simulation deals one data set out to silos: Dirichlet over sizes and over labels.
 
     Smaller concentrations are less even (sizes) and less alike (labels); 100 is nearly uniform.
@@ -80,7 +80,7 @@ class PartitionConfig(_Frozen):
     min_records: int = Field(default=1, ge=1)
 
 
-class DataConfig(_Frozen):
+class DataConfig(Section):
     """Where records come from and how features are scaled, by public ranges only."""
 
     source: DataSource
@@ -115,7 +115,7 @@ class DataConfig(_Frozen):
         return self
 
 
-class FederationConfig(_Frozen):
+class FederationConfig(Section):
     """Who takes part. Weights are public and never the number of records."""
 
     silos: Annotated[tuple[SiloName, ...], Field(strict=False, min_length=1, max_length=10_000)]
@@ -153,7 +153,7 @@ class FederationConfig(_Frozen):
         return self.weight(silo) / max(self.weight(other) for other in self.silos)
 
 
-class EncryptionConfig(_Frozen):
+class EncryptionConfig(Section):
     """Whether updates are hidden in a sum, and how; what of it is a silo's own law, its `silo.toml` repeats."""
 
     secure_aggregation: Literal["off", "simulated", "on"] = "off"
@@ -176,7 +176,7 @@ class EncryptionConfig(_Frozen):
         return self
 
 
-class FaultsConfig(_Frozen):
+class FaultsConfig(Section):
     """A rehearsal: how often a silo's answer to a stage is lost, half of them before the silo was asked at all."""
 
     share: Probability = 0.0
@@ -185,7 +185,7 @@ class FaultsConfig(_Frozen):
     reveal: Probability = 0.0
 
 
-class _ModelBase(_Frozen):
+class _ModelBase(Section):
     init: Literal["random", "zero", "constant"] = "random"
     init_value: float | None = Field(default=None, ge=-1e6, le=1e6)
 
@@ -227,7 +227,7 @@ class CnnConfig(_ModelBase):
 ModelConfig = Annotated[MlpConfig | CnnConfig, Field(discriminator="kind")]
 
 
-class TrainingConfig(_Frozen):
+class TrainingConfig(Section):
     """How a silo trains between two exchanges with the server."""
 
     loss: Literal["cross-entropy", "mse"]
@@ -262,7 +262,7 @@ class TrainingConfig(_Frozen):
         return max(1, round((self.local_epochs or 1) / sample_rate))
 
 
-class SiloPrivacyConfig(_Frozen):
+class SiloPrivacyConfig(Section):
     """What one silo declares differently from the rest."""
 
     sample_rate: SampleRate | None = None
@@ -278,7 +278,7 @@ class SiloPrivacyConfig(_Frozen):
         return self
 
 
-class PrivacyConfig(_Frozen):
+class PrivacyConfig(Section):
     """The claim each silo will make, and the public figures it rests on."""
 
     unit: UnitName
@@ -341,7 +341,7 @@ class SiloPlan:
         return self.steps_per_round * self.rounds
 
 
-class Scenario(_Frozen):
+class Scenario(Section):
     """One federation, from data to claim."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
@@ -398,7 +398,7 @@ class Scenario(_Frozen):
         )
 
 
-class BudgetConfig(_Frozen):
+class BudgetConfig(Section):
     """What may be spent on one data set, ever.
 
     Attributes:
@@ -435,7 +435,7 @@ class BudgetConfig(_Frozen):
         return self
 
 
-class HoursConfig(_Frozen):
+class HoursConfig(Section):
     """When a silo joins and trains, by its own clock: past midnight where `end` is before `start`, all day if alike."""
 
     days: Annotated[tuple[Day, ...], Field(strict=False, min_length=1)] = get_args(Day)
@@ -449,7 +449,7 @@ class SiloEncryptionConfig(EncryptionConfig):
     secure_aggregation: Literal["off", "simulated", "on"] = "on"
 
 
-class ConnectionConfig(_Frozen):
+class ConnectionConfig(Section):
     """Where a deployed silo finds its server.
 
     Attributes:
@@ -459,13 +459,13 @@ class ConnectionConfig(_Frozen):
     address: Address
 
 
-class SiloFile(_Frozen):
+class SiloFile(Section):
     """A silo's own law, `silo.toml`: what no server can loosen. Defaults are the strict ones.
 
     Attributes:
         name: The silo's.
         servers: Public keys of the servers that may ask anything, Ed25519 in hexadecimal.
-        post_quantum_servers: Hashes of those servers' ML-DSA keys; where there are any, one signs all that is asked, too.
+        post_quantum_servers: Hashes of their ML-DSA keys; where there are any, one signs all that is asked, too.
         scenarios: Hashes of the scenarios that it takes part in, model and all. Whoever could send another could divide
             the other silos' updates out of a sum, by their weights or denominators, or ask for noise that is known.
         code: Hashes of the code that it trains with.

@@ -1,0 +1,131 @@
+"""The frozen models behind a deployed federation's two other files: what it is made from, and what its server runs by.
+
+`federation.toml` is the administrator's: who takes part, where the server is, which scenarios the silos' laws are
+written for. `server.toml` is the server's own, in its kit. Neither holds a secret.
+"""
+
+from __future__ import annotations
+
+import re
+from ipaddress import ip_address
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field, field_validator, model_validator
+
+from fedmodel.config.schema import Address, AgeRecipient, Device, Section, SiloName
+
+MOST_DAYS = 1_095
+"""Three years: a key that is never replaced is one whose loss nobody notices."""
+
+FederationName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")]
+# The names of the other parties' folders and certificates.
+_TAKEN = ("server", "authority")
+
+
+def _is_host(value: str) -> str:
+    """Refuse what is neither an address nor a name of hosts."""
+    try:
+        ip_address(value)
+    except ValueError:
+        label = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+        if len(value) > 253 or not re.fullmatch(rf"{label}(?:\.{label})*", value):
+            raise ValueError(
+                f"{value!r} is neither a host's name nor an address; the port stands under server.port"
+            ) from None
+    return value
+
+
+Host = Annotated[str, AfterValidator(_is_host)]
+Hosts = Annotated[tuple[Host, ...], Field(strict=False, min_length=1, max_length=100)]
+Recipients = Annotated[tuple[AgeRecipient, ...], Field(strict=False)]
+
+
+class ServerPlace(Section):
+    """Where the server is.
+
+    Attributes:
+        hosts: Names and addresses by which silos reach it; its certificate holds them, and silos take the first.
+        port: Of TCP, the only one that is opened.
+        listen: The server's own address to listen on; by default all that it has.
+    """
+
+    hosts: Hosts
+    port: int = Field(default=9443, ge=1, le=65_535)
+    listen: Host = "0.0.0.0"  # noqa: S104 - the fleet's port is for the silos, and answers holders of a certificate only
+
+    @property
+    def address(self) -> str:
+        """Where silos reach it."""
+        return joined(self.hosts[0], self.port)
+
+
+class SiloEntry(Section):
+    """A silo that takes part."""
+
+    name: SiloName
+
+    @field_validator("name")
+    @classmethod
+    def _is_free(cls, value: str) -> str:
+        if value in _TAKEN:
+            raise ValueError(f"a silo cannot be called {value!r}, which is another party's name")
+        return value
+
+
+class FederationFile(Section):
+    """What a federation is made from, `federation.toml`.
+
+    Attributes:
+        name: The federation's. Its roster and certificates bear it.
+        post_quantum: Whether every party has an ML-DSA-65 key beside its Ed25519 key.
+        days: How long certificates and the roster are good for.
+        seal: What opens a kit's keys: a key file for each party, or a passphrase for each.
+        scenarios: Files, beside this one, or names of built-in ones: what the silos' laws admit, and nothing more.
+        escrow: Recipients of age that can open what is kept at rest, besides its owner. They open no key of a party.
+        server: Where the server is.
+        silos: Who takes part.
+    """
+
+    name: FederationName
+    post_quantum: bool = False
+    days: int = Field(default=397, ge=1, le=MOST_DAYS)
+    seal: Literal["key-file", "passphrase"] = "key-file"
+    scenarios: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
+    escrow: Recipients = ()
+    server: ServerPlace
+    silos: Annotated[tuple[SiloEntry, ...], Field(strict=False, min_length=1, max_length=10_000)]
+
+    @model_validator(mode="after")
+    def _names_differ(self) -> FederationFile:
+        names = [silo.name for silo in self.silos]
+        repeated = sorted({name for name in names if names.count(name) > 1})
+        if repeated:
+            raise ValueError(f"silo {repeated[0]!r} is named twice; every silo needs its own name")
+        return self
+
+
+class ServerFile(Section):
+    """What a server runs by, `server.toml`.
+
+    Attributes:
+        federation: The federation's name, as the roster says it.
+        listen: Where the fleet's port is opened, "host:port".
+        hosts: Names and addresses in its certificate.
+        device: Where it evaluates.
+        escrow: Recipients of age that can open what it keeps at rest, besides itself.
+    """
+
+    federation: FederationName
+    listen: Address
+    hosts: Hosts
+    device: Device = "auto"
+    escrow: Recipients = ()
+
+
+def joined(host: str, port: int) -> str:
+    """Return "host:port", an address of IPv6 in brackets.
+
+    >>> joined("::1", 9443)
+    '[::1]:9443'
+    """
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
