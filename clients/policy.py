@@ -22,7 +22,7 @@ from functools import lru_cache
 from typing import Final
 
 from fedmodel import accounting
-from fedmodel.config import DataSource, HoursConfig, Scenario, SiloFile
+from fedmodel.config import HoursConfig, Scenario, SiloFile, TableSource
 from fedmodel.errors import AggregationRefused, PolicyRefused
 from fedmodel.ledger import Scope
 from fedmodel.mechanisms import DpSgdEvent
@@ -42,7 +42,7 @@ def check_scenario(law: SiloFile, scenario: Scenario) -> None:
     if scenario_hash(scenario).hex() not in law.scenarios:
         raise PolicyRefused("silo.toml does not name the hash of the scenario that was sent; a person adds it, or not")
     plan = scenario.plan(law.name)
-    budget = law.budgets.get(scenario.data.source)
+    budget = law.budgets.get(plan.data)
     if budget is None:
         raise PolicyRefused(f"data set {plan.data!r} has no budget in silo.toml, so nothing is trained on it")
     if (plan.unit, plan.max_records) != (budget.unit, budget.max_records or 1):
@@ -130,7 +130,7 @@ def check_event(law: SiloFile, event: DpSgdEvent) -> None:
         )
 
 
-def budget_scope(law: SiloFile, data: DataSource) -> Scope:
+def budget_scope(law: SiloFile, data: str) -> Scope:
     """Return the scope of the ledger that a data set's budget is.
 
     Raises:
@@ -158,6 +158,7 @@ def sentences(law: SiloFile) -> list[str]:
         _listed("It trains with the code with hash", law.code, "It trains with no code: none is named."),
         *(_budget(law, data) for data in law.budgets),
         "No other data set is trained on.",
+        *(_table(name, source) for name, source in law.tables.items()),
         f"Every release is by {', '.join(law.mechanisms)}, with noise of at least {law.least_noise_multiplier:.10g}"
         f" times the clip, and a clip of at most {law.largest_clip:.10g}.",
         _noise(law),
@@ -189,7 +190,7 @@ def _noise(law: SiloFile) -> str:
     )
 
 
-def _budget(law: SiloFile, data: DataSource) -> str:
+def _budget(law: SiloFile, data: str) -> str:
     """Say what may be spent on a data set."""
     scope = budget_scope(law, data)
     whose = {
@@ -205,6 +206,17 @@ def _budget(law: SiloFile, data: DataSource) -> str:
         f"On {data}, at most epsilon {scope.epsilon:.10g} at delta {scope.delta:.10g} is ever spent, for the presence"
         f" of {whose}; runs chosen one after the other are held to it by a Rényi filter of {order}. {whole}."
     )
+
+
+def _table(name: str, source: TableSource) -> str:
+    """Say where a data set lies; of a database the query alone, which is what is read."""
+    where = {
+        "csv": f"the CSV file {source.csv}",
+        "parquet": f"the Parquet file {source.parquet}",
+        "folder": f"the CSV and Parquet files in {source.folder}",
+        "url": f"a {source.database} database, by an account that can only read: {source.query}",
+    }
+    return f"{name} is read from {next(where[key] for key in where if getattr(source, key) is not None)}."
 
 
 def _listed(words: str, values: tuple[str, ...], none: str) -> str:

@@ -163,8 +163,8 @@ def test_defaults_are_the_strict_ones() -> None:
         ('adjacency = "add-or-remove-one"', 'adjacency = "replace-one"', "'replace-one' is not accounted for"),
         (
             "[budgets.synthetic]",
-            "[budgets.diabetes]",
-            "budgets.diabetes is not known; known: breast-cancer, digits, synthetic",
+            "[budgets.Diabetes]",
+            "budgets.Diabetes: a name is lower-case letters, digits and hyphens",
         ),
     ],
 )

@@ -37,11 +37,13 @@ from fedmodel.config.schema import (
     SiloPlan,
     TrainingConfig,
 )
+from fedmodel.config.tables import ColumnConfig, TableSource
 
 __all__ = [
     "MOST_EPSILON",
     "BudgetConfig",
     "CnnConfig",
+    "ColumnConfig",
     "ConnectionConfig",
     "DataConfig",
     "DataSource",
@@ -61,6 +63,7 @@ __all__ = [
     "SiloEntry",
     "SiloFile",
     "SiloPlan",
+    "TableSource",
     "TrainingConfig",
     "builtin_scenarios",
     "read_federation_file",

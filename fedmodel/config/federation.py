@@ -13,6 +13,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fedmodel.config.schema import Address, AgeRecipient, Device, Section, SiloName
+from fedmodel.config.tables import DataName, TableSource
 
 MOST_DAYS = 1_095
 """Three years: a key that is never replaced is one whose loss nobody notices."""
@@ -113,6 +114,7 @@ class ServerFile(Section):
         hosts: Names and addresses in its certificate.
         device: Where it evaluates.
         escrow: Recipients of age that can open what it keeps at rest, besides itself.
+        tables: Where its own held-out records lie, by the names that scenarios call the data sets.
     """
 
     federation: FederationName
@@ -120,6 +122,7 @@ class ServerFile(Section):
     hosts: Hosts
     device: Device = "auto"
     escrow: Recipients = ()
+    tables: dict[DataName, TableSource] = Field(default={})
 
 
 def joined(host: str, port: int) -> str:

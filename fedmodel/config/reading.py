@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from fedmodel.config.federation import FederationFile, ServerFile
-from fedmodel.config.schema import CnnConfig, DataSource, MlpConfig, Scenario, SiloFile
+from fedmodel.config.schema import CnnConfig, MlpConfig, Scenario, SiloFile
 from fedmodel.errors import ConfigError
 
 _File = TypeVar("_File", bound=BaseModel)
@@ -193,8 +193,8 @@ def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
             return f"{where}.kind is missing; known: {', '.join(_MODELS)}"
         case "union_tag_invalid":
             return f"unknown model {found['kind']!r}; {_nearest(str(found['kind']), _MODELS)}"
-        case "literal_error" if words[-1] == "[key]":
-            return f"{'.'.join(words[:-1])} is not known; {_nearest(words[-2], get_args(DataSource))}"
+        case "string_pattern_mismatch" if words[-1] == "[key]":
+            return f"{'.'.join(words[:-1])}: a name is lower-case letters, digits and hyphens, 40 at most"
         case "literal_error":
             # In a list, the last word is a place in it.
             key = next(word for word in reversed(words) if word in section.model_fields)

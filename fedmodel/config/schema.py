@@ -18,6 +18,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from fedmodel.config.tables import ColumnConfig, ColumnName, DataName, Range, TableSource, check_table
 from fedmodel.mechanisms import (
     LEAST_DELTA,
     LEAST_NOISE,
@@ -30,9 +31,8 @@ from fedmodel.mechanisms import (
 )
 
 SiloName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")]
-Range = Annotated[tuple[float, float], Field(strict=False)]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(strict=False)]
-DataSource = Literal["breast-cancer", "digits", "synthetic"]
+DataSource = Literal["breast-cancer", "digits", "synthetic", "table"]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -41,6 +41,9 @@ Device = Literal["auto", "cpu", "cuda"]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
 
+_OF_DEALT_DATA = ("held_out", "reference_range", "reference_ranges", "records", "features", "records_per_person",
+                  "partition")  # fmt: skip
+_OF_TABLES = ("name", "label", "labels", "columns", "person", "folder")
 _MOST_VALUES = 100_000_000  # of synthetic data; its generator holds them several times over
 
 NoiseMultiplier = Annotated[float, Field(ge=LEAST_NOISE, le=MOST_NOISE)]
@@ -81,10 +84,13 @@ class PartitionConfig(Section):
 
 
 class DataConfig(Section):
-    """Where records come from and how features are scaled, by public ranges only."""
+    """Where records come from and how features are scaled, by public ranges only.
+
+    A built-in data set is dealt out from here. A table is only described here: where it lies is each silo's to say.
+    """
 
     source: DataSource
-    held_out: float = Field(gt=0, lt=1)
+    held_out: float | None = Field(default=None, gt=0, lt=1)
     reference_range: Range | None = None
     reference_ranges: dict[str, Range] = {}
     feature_bound: Positive = 3.0
@@ -92,6 +98,12 @@ class DataConfig(Section):
     features: int = Field(default=10, ge=2, le=10_000)
     records_per_person: int = Field(default=1, ge=1, le=MOST_RECORDS)
     partition: PartitionConfig = PartitionConfig()
+    name: DataName | None = None
+    label: ColumnName | None = None
+    labels: Annotated[tuple[ColumnName, ...], Field(strict=False, max_length=1_000)] = ()
+    columns: Annotated[tuple[ColumnConfig, ...], Field(strict=False, max_length=10_000)] = ()
+    person: ColumnName | None = None
+    folder: str | None = Field(default=None, min_length=1)
 
     @field_validator("reference_range", "reference_ranges")
     @classmethod
@@ -113,6 +125,31 @@ class DataConfig(Section):
         if self.records * self.features > _MOST_VALUES:
             raise ValueError(f"{self.records} records of {self.features} features are more than {_MOST_VALUES} values")
         return self
+
+    @model_validator(mode="after")
+    def _is_a_table_or_none(self) -> DataConfig:
+        given = [key for key in sorted(self.model_fields_set) if getattr(self, key) is not None]
+        foreign = _OF_DEALT_DATA if self.source == "table" else _OF_TABLES
+        for key in given:
+            # A resolved scenario says defaults too.
+            if key in foreign and getattr(self, key) != type(self).model_fields[key].default:
+                raise ValueError(f"{key} does not belong to source = {self.source!r}; leave it out")
+        if self.source != "table":
+            if self.held_out is None:
+                raise ValueError("held_out is missing; add it")
+            return self
+        if self.name is None or self.name in get_args(DataSource):
+            raise ValueError(
+                'source = "table" needs name, by which silo.toml calls the data set under [budgets] and [tables], and'
+                f" none of {', '.join(get_args(DataSource))}"
+            )
+        check_table(self.columns, self.label, self.labels, self.person)
+        return self
+
+    @property
+    def data_set(self) -> str:
+        """What the data set is called, in budgets and ledgers too."""
+        return self.name or self.source
 
 
 class FederationConfig(Section):
@@ -322,7 +359,7 @@ class SiloPlan:
     """
 
     silo: str
-    data: DataSource
+    data: str
     unit: UnitName
     max_records: int
     delta: float
@@ -364,6 +401,10 @@ class Scenario(Section):
         _known_silos(self.budgets, self.federation.silos, "budgets")
         if self.privacy.unit == "person" and self.data.source == "digits":
             raise ValueError('privacy.unit = "person": the digits do not say who wrote them; take another unit')
+        if self.privacy.unit == "person" and self.data.source == "table" and self.data.person is None:
+            raise ValueError('privacy.unit = "person" needs data.person, the column that says whose a record is')
+        if self.data.source == "table" and "held-out" in self.federation.silos:
+            raise ValueError("a silo cannot be called 'held-out': that is the name of the server's own table")
         if self.privacy.noise == "seeded-unsafe" and self.seed is None:
             raise ValueError('privacy.noise = "seeded-unsafe" needs a seed')
         for silo in self.federation.silos:
@@ -383,7 +424,7 @@ class Scenario(Section):
         batch = shared.expected_batch_size if own.expected_batch_size is None else own.expected_batch_size
         return SiloPlan(
             silo=silo,
-            data=self.data.source,
+            data=self.data.data_set,
             unit=shared.unit,
             max_records=shared.max_records or 1,
             delta=shared.delta if own.delta is None else own.delta,
@@ -480,6 +521,7 @@ class SiloFile(Section):
         metrics: What may leave besides updates. There is nothing to name: no figure computed from records leaves.
         hours: When it joins and trains; at any time where it is not said.
         budgets: By data set. A data set without one is not trained on.
+        tables: Where this silo's own data sets lie, by the names that scenarios call them.
         encryption: Secure aggregation or nothing, and how.
         connection: Where its server is; a simulated silo has none.
         device: Where it trains.
@@ -501,11 +543,19 @@ class SiloFile(Section):
     largest_roster: int = Field(default=100, ge=1, le=100_000)
     metrics: Annotated[tuple[str, ...], Field(strict=False)] = ()
     hours: HoursConfig | None = None
-    budgets: dict[DataSource, BudgetConfig]
+    budgets: dict[DataName, BudgetConfig]
+    tables: dict[DataName, TableSource] = {}
     encryption: SiloEncryptionConfig
     connection: ConnectionConfig | None = None
     device: Device = "auto"
     escrow: Annotated[tuple[AgeRecipient, ...], Field(strict=False)] = ()
+
+    @model_validator(mode="after")
+    def _tables_have_names_of_their_own(self) -> SiloFile:
+        for name in self.tables:
+            if name in get_args(DataSource):
+                raise ValueError(f"tables.{name}: {name!r} is a data set on board; call the table something else")
+        return self
 
     @field_validator("metrics")
     @classmethod

@@ -1,0 +1,206 @@
+"""The frozen models of a silo's own data: what a table is, which is public, and where it lies, which is the silo's.
+
+A scenario declares each column, its public range, its plausible limits and what becomes of a missing value. `silo.toml`
+says where the table lies. Neither holds a password, and no message of these models repeats a URL, which could.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Final, Literal
+from urllib.parse import parse_qsl, urlsplit
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Range = Annotated[tuple[float, float], Field(strict=False)]
+DataName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")]
+# Of any alphabet, but on one line: names stand in errors and in documents.
+ColumnName = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
+Choices = Annotated[tuple[ColumnName, ...], Field(strict=False, max_length=1_000)]
+
+SQLITE: Final = "sqlite"
+POSTGRESQL: Final = "postgresql"
+_SCHEMES: Final = {"sqlite": SQLITE, "postgresql": POSTGRESQL, "postgresql+psycopg": POSTGRESQL}
+# What of libpq a URL may set: where and how to connect, never who may do what, nor a password.
+_OPTIONS: Final = ("host", "port", "sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout")
+_LOCAL: Final = ("localhost", "127.0.0.1", "::1")
+_VERIFIED: Final = ("verify-ca", "verify-full")
+
+
+class _Section(BaseModel):
+    """The same base as `schema` has, which imports this module."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+class ColumnConfig(_Section):
+    """A column of a table.
+
+    Attributes:
+        name: As it stands in the source.
+        type: What its values are.
+        range: Public reference range of a number, mapped onto [-1, 1]; never computed from records.
+        limits: What a number must lie within, or the table is refused.
+        categories: What a category can be, in the order of the features that it becomes.
+        missing: A missing value refuses the table, drops its record, or is filled in. Each looks at one record alone.
+        fill: The public constant that is filled in; never a figure of the records.
+    """
+
+    name: ColumnName
+    type: Literal["float", "integer", "boolean", "category"]
+    range: Range | None = None
+    limits: Range | None = None
+    categories: Choices = ()
+    missing: Literal["refuse", "drop", "fill"] = "refuse"
+    fill: bool | int | float | str | None = None
+
+    @model_validator(mode="after")
+    def _fits_its_type(self) -> ColumnConfig:
+        numeric = self.type in ("float", "integer")
+        if numeric != (self.range is not None):
+            raise ValueError(
+                f"column {self.name!r}: range, a public reference range, is given with a float or an integer, and only"
+                f" then; found type = {self.type!r}"
+            )
+        if not numeric and self.limits is not None:
+            raise ValueError(f"column {self.name!r}: limits are given with a float or an integer, and only then")
+        for key, pair in (("range", self.range), ("limits", self.limits)):
+            if pair is not None and not pair[0] < pair[1]:
+                raise ValueError(f"column {self.name!r}: {key} must rise from low to high, found {list(pair)}")
+        if (self.type == "category") != bool(self.categories):
+            raise ValueError(f"column {self.name!r}: categories are given with a category, and only then")
+        _differ(self.categories, f"column {self.name!r}: category")
+        self._fill_is_said()
+        return self
+
+    def _fill_is_said(self) -> None:
+        """Refuse a constant that is not asked for, and one that the column could not hold."""
+        if (self.missing == "fill") != (self.fill is not None):
+            raise ValueError(
+                f'column {self.name!r}: fill, a public constant, is given with missing = "fill", and only then'
+            )
+        if self.fill is None:
+            return
+        number = isinstance(self.fill, int | float) and not isinstance(self.fill, bool)
+        fits = {
+            "float": number,
+            "integer": number and isinstance(self.fill, int),
+            "boolean": isinstance(self.fill, bool),
+            "category": self.fill in self.categories,
+        }[self.type]
+        if not fits:
+            raise ValueError(f"column {self.name!r}: fill = {self.fill!r} is no {self.type} of it")
+        if self.limits is not None and not self.limits[0] <= float(self.fill) <= self.limits[1]:
+            raise ValueError(f"column {self.name!r}: fill = {self.fill!r} is outside its limits {list(self.limits)}")
+
+    @property
+    def features(self) -> tuple[str, ...]:
+        """Names of the features that it becomes."""
+        return tuple(f"{self.name}={choice}" for choice in self.categories) or (self.name,)
+
+
+class TableSource(_Section):
+    """Where a table lies: exactly one of a file of CSV, a file of Parquet, a folder of both, and a query.
+
+    Attributes:
+        csv: Path of a CSV file with a header, in UTF-8, with commas; a relative one begins at this file's folder.
+        parquet: Path of a Parquet file, likewise.
+        folder: Path of a folder, likewise: all `*.csv` and `*.parquet` in it, in the order of their names.
+        url: Of a database, `sqlite:///PATH` or `postgresql://USER@HOST/DATABASE`, without a password.
+        query: The one SELECT that gives the table.
+        password_file: Path of a file that holds the account's password, readable by its owner alone.
+    """
+
+    csv: str | None = Field(default=None, min_length=1)
+    parquet: str | None = Field(default=None, min_length=1)
+    folder: str | None = Field(default=None, min_length=1)
+    url: str | None = Field(default=None, min_length=1)
+    query: str | None = Field(default=None, min_length=1)
+    password_file: str | None = Field(default=None, min_length=1)
+
+    @model_validator(mode="after")
+    def _is_one_thing(self) -> TableSource:
+        given = [key for key in ("csv", "parquet", "folder", "url") if getattr(self, key) is not None]
+        if len(given) != 1:
+            raise ValueError(
+                f"give exactly one of csv, parquet, folder and url, found {' and '.join(given) or 'none of them'}"
+            )
+        if (self.url is None) != (self.query is None):
+            raise ValueError("query is given with url, and only then")
+        if self.query is not None:
+            _is_one_select(self.query)
+        if self.url is not None:
+            _is_plain(self.url)
+        if self.password_file is not None and self.database != POSTGRESQL:
+            raise ValueError("password_file is given with the url of a PostgreSQL database, and only then")
+        return self
+
+    @property
+    def database(self) -> str | None:
+        """Which kind of database it is, None for files."""
+        return None if self.url is None else _SCHEMES[urlsplit(self.url).scheme]
+
+
+def _is_one_select(query: str) -> None:
+    """Refuse what is not one statement that reads; that it does not write is for the database to see to."""
+    bare = query.strip().removesuffix(";")
+    if not re.match(r"(?:SELECT|WITH)\b", bare, flags=re.IGNORECASE):
+        raise ValueError("query must be one SELECT, or WITH ... SELECT, from its first word on")
+    if ";" in bare:
+        raise ValueError("query must be one statement: no semicolon may stand in it but at its end")
+
+
+def _is_plain(url: str) -> None:
+    """Refuse a URL of another database, with a password, or over a network without a verified certificate."""
+    try:
+        parts = urlsplit(url)
+        host, options = parts.hostname, parse_qsl(parts.query, strict_parsing=bool(parts.query))
+    except ValueError:
+        raise ValueError("url cannot be read; write it as sqlite:///PATH or postgresql://USER@HOST/DATABASE") from None
+    kind = _SCHEMES.get(parts.scheme)
+    if kind is None:
+        raise ValueError("url must begin with sqlite:/// or postgresql://; other databases are not read")
+    if parts.password is not None or "password" in dict(options):
+        raise ValueError("url holds a password; put it into a file of mode 0600 and name that as password_file")
+    if kind == SQLITE:
+        if parts.netloc or len(parts.path) < 2 or parts.query or parts.fragment:
+            raise ValueError("url of SQLite must be sqlite:///PATH and nothing else; it is always opened to be read")
+        return
+    _is_postgresql(host, dict(options), parts.path)
+
+
+def _is_postgresql(host: str | None, options: dict[str, str], path: str) -> None:
+    """Refuse a URL of PostgreSQL that leaves open to whom one speaks, or that sets what is not its to set."""
+    for option in options:
+        if option not in _OPTIONS:
+            raise ValueError(f"url may set {', '.join(_OPTIONS)} and no other option")
+    where = options.get("host") or host
+    if not where or "," in where or len(path) < 2:
+        raise ValueError("url must name one host (or ?host=/FOLDER of a socket) and a database")
+    local = where.startswith("/") or where in _LOCAL
+    if not local and options.get("sslmode", "verify-full") not in _VERIFIED:
+        raise ValueError("url sets an sslmode by which records could cross a network unprotected; leave it out")
+
+
+def _differ(names: tuple[str, ...], what: str) -> None:
+    """Refuse a name that is given twice."""
+    for name in names:
+        if names.count(name) > 1:
+            raise ValueError(f"{what} {name!r} is named twice")
+
+
+def check_table(
+    columns: tuple[ColumnConfig, ...], label: str | None, labels: tuple[str, ...], person: str | None
+) -> None:
+    """Refuse a table that could not be read one way only.
+
+    Raises:
+        ValueError: Which rule it breaks.
+    """
+    if label is None or len(labels) < 2 or not columns:
+        raise ValueError(
+            'source = "table" needs label, the column to predict, labels, its classes in order and at least two, and'
+            " at least one [[data.columns]]"
+        )
+    _differ(labels, "label")
+    _differ((*(column.name for column in columns), label, *([] if person is None else [person])), "column")
