@@ -3,23 +3,44 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import BinaryIO
 
 
-def replace_file(path: Path, data: bytes) -> None:
-    """Write a file beside its place, readable by its owner alone, and put it there when all of it is on disk.
+@contextmanager
+def replacing(path: Path) -> Iterator[BinaryIO]:
+    """Give a file beside a file's place, and put it there when the block has ended and all of it is on disk.
+
+    It is readable by its owner alone (0600) before the first byte is in it, whatever was there before. When the block
+    raises, it is taken away and what was at the place stays.
 
     Two processes that replace one file need a lock of their own: they would write beside it at one place.
     """
     beside = path.with_name(path.name + ".partial")
-    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
-        file.flush()
-        os.fsync(file.fileno())
-    beside.replace(path)
+    # What a killed process left may be open to others, or be a link to elsewhere: never written into.
+    beside.unlink(missing_ok=True)
+    descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        beside.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            beside.unlink()
+        raise
+    # The rename itself is on disk only when the folder is.
     folder = os.open(path.parent, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Write a file beside its place, and put it there when all of it is on disk; see `replacing`."""
+    with replacing(path) as file:
+        file.write(data)
