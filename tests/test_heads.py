@@ -160,6 +160,16 @@ def test_a_note_ends_with_a_newline(text: bytes) -> None:
         crypto.verify_note(KEY.public, text, plain)
 
 
+@pytest.mark.parametrize("control", [b"\0", b"\2", b"\6", b"\t", b"\r", b"\x1f"])
+def test_a_note_has_no_control_characters(control: bytes) -> None:
+    """Whatever X.509 signs has some, so that an authority's key signs both."""
+    text = b"0 and" + control + b"so on\n"
+    with pytest.raises(CryptoError, match="control characters"):
+        KEY.sign_note(text)
+    with pytest.raises(CryptoError, match="control characters"):
+        crypto.verify_note(KEY.public, text, Ed25519PrivateKey.from_private_bytes(bytes([7]) * 32).sign(text))
+
+
 def test_no_signature_with_a_label_passes_for_a_notes() -> None:
     """What is signed with a label begins with a zero byte; a label so long that it would not is refused."""
     framed = (16).to_bytes(2, "big") + b"fedmodel/v1/test" + b"message\n"

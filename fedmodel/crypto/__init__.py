@@ -1,8 +1,17 @@
 """Every primitive of cryptography, in the one package that imports `cryptography`.
 
-`primitives` holds hashes, keys, signatures, sealing and keystreams.
+| Module         | Holds                                                                                        |
+|----------------|----------------------------------------------------------------------------------------------|
+| `primitives`   | hashes, Ed25519, X25519, HPKE, keystreams, each under its own label                          |
+| `postquantum`  | ML-DSA-65, which signs beside Ed25519 where a federation asks for it                         |
 """
 
+from fedmodel.crypto.postquantum import (
+    POST_QUANTUM_PUBLIC_SIZE,
+    POST_QUANTUM_SIGNATURE_SIZE,
+    PostQuantumKey,
+    verify_post_quantum,
+)
 from fedmodel.crypto.primitives import (
     BLOCK_SIZE,
     KEY_SIZE,
@@ -28,9 +37,12 @@ from fedmodel.crypto.primitives import (
 __all__ = [
     "BLOCK_SIZE",
     "KEY_SIZE",
+    "POST_QUANTUM_PUBLIC_SIZE",
+    "POST_QUANTUM_SIGNATURE_SIZE",
     "SIGNATURE_SIZE",
     "AgreementKey",
     "Keystream",
+    "PostQuantumKey",
     "SealingKey",
     "SigningKey",
     "Suite",
@@ -45,4 +57,5 @@ __all__ = [
     "seal",
     "verify",
     "verify_note",
+    "verify_post_quantum",
 ]

@@ -1,9 +1,11 @@
-"""The one room that imports `cryptography`: hashes, keys, signatures, sealing and keystreams, each under its own label.
+"""Hashes, keys, signatures, sealing and keystreams, each under its own label.
 
 Every use names a purpose, `b"fedmodel/v1/<purpose>"`, which is hashed, signed or derived along, so that bytes made for
-one purpose never pass for another's. The one exception is a signed note, which other people's tools check: its first
-byte tells it from everything that is signed with a label. Lengths are checked before use; whatever does not verify
-raises `CryptoError` without saying why, save for what the caller can mend.
+one purpose never pass for another's. The exceptions are what other people's tools check: a signed note here, and X.509
+(`certificates`). One Ed25519 key may sign all three kinds, which their bytes keep apart: what has a label begins with a
+zero byte, X.509 with 0x30 and has control characters in it, and a note has printable characters and newlines alone.
+Lengths are checked before use; whatever does not verify raises `CryptoError` without saying why, save for what the
+caller can mend.
 
 | Here           | Is                                               | After                        |
 |----------------|--------------------------------------------------|------------------------------|
@@ -101,7 +103,7 @@ def digest(label: bytes, *parts: bytes) -> bytes:
     False
     """
     state = hashes.Hash(hashes.SHA256())
-    for part in (_checked(label), *parts):
+    for part in (checked_label(label), *parts):
         state.update(len(part).to_bytes(8, "big"))
         state.update(part)
     return state.finalize()
@@ -112,7 +114,7 @@ def digest_words(label: bytes, data: bytes | memoryview) -> bytes:
 
     BLAKE3's collision resistance is that of SHA-256, 128 bits; its mode with a label needs no length beside it.
     """
-    return blake3(data, derive_key_context=_checked(label).decode()).digest()
+    return blake3(data, derive_key_context=checked_label(label).decode()).digest()
 
 
 def derive_key(secret: bytes, label: bytes, context: bytes, size: int = KEY_SIZE) -> bytes:
@@ -126,7 +128,7 @@ def derive_key(secret: bytes, label: bytes, context: bytes, size: int = KEY_SIZE
     if len(secret) < KEY_SIZE:
         raise CryptoError(f"a secret of {len(secret)} bytes is too short to derive a key from; {KEY_SIZE} are needed")
     # No salt: the secret is uniform already (RFC 5869, section 3.1). The length keeps label and context apart.
-    info = len(_checked(label)).to_bytes(2, "big") + label + context
+    info = len(checked_label(label)).to_bytes(2, "big") + label + context
     return HKDF(algorithm=hashes.SHA256(), length=size, salt=None, info=info).derive(secret)
 
 
@@ -134,7 +136,7 @@ class SigningKey:
     """An Ed25519 key pair; signatures are deterministic and bound to a label."""
 
     def __init__(self, private: bytes) -> None:
-        self._private = _sized(private, KEY_SIZE, "a signing key")
+        self._private = sized(private, KEY_SIZE, "a signing key")
         self._key = Ed25519PrivateKey.from_private_bytes(private)
         self.public = self._key.public_key().public_bytes_raw()
 
@@ -152,10 +154,11 @@ class SigningKey:
 
         Without a label, so that ordinary tools can check it. It is safe beside `sign` with the same key: what that
         signs begins with a zero byte (see `_framed`), what this signs with a printable character, so that neither
-        signature ever passes for the other.
+        signature ever passes for the other. It is safe beside an authority's key (`certificates.Authority`) too.
 
         Raises:
-            CryptoError: When the text does not begin with a printable ASCII character, or not end with a newline.
+            CryptoError: When the text does not begin with a printable ASCII character, has a control character besides
+                newlines, or does not end with a newline.
         """
         return self._key.sign(_note(text))
 
@@ -173,9 +176,9 @@ def verify(public: bytes, label: bytes, message: bytes, signature: bytes) -> Non
     Raises:
         CryptoError: When it is not the key's signature of this message for this purpose.
     """
-    key = Ed25519PublicKey.from_public_bytes(_sized(public, KEY_SIZE, "a verification key"))
+    key = Ed25519PublicKey.from_public_bytes(sized(public, KEY_SIZE, "a verification key"))
     try:
-        key.verify(_sized(signature, SIGNATURE_SIZE, "a signature"), _framed(label, message))
+        key.verify(sized(signature, SIGNATURE_SIZE, "a signature"), _framed(label, message))
     except InvalidSignature:
         raise CryptoError("a signature does not verify") from None
 
@@ -189,9 +192,9 @@ def verify_note(public: bytes, text: bytes, signature: bytes) -> None:
     Raises:
         CryptoError: When it is not the key's signature of this text.
     """
-    key = Ed25519PublicKey.from_public_bytes(_sized(public, KEY_SIZE, "a verification key"))
+    key = Ed25519PublicKey.from_public_bytes(sized(public, KEY_SIZE, "a verification key"))
     try:
-        key.verify(_sized(signature, SIGNATURE_SIZE, "a signature"), _note(text))
+        key.verify(sized(signature, SIGNATURE_SIZE, "a signature"), _note(text))
     except InvalidSignature:
         raise CryptoError("a note's signature does not verify") from None
 
@@ -202,7 +205,7 @@ def check_verification_key(public: bytes) -> None:
     Raises:
         CryptoError: When it is one, or has another length.
     """
-    masked = bytes([*_sized(public, KEY_SIZE, "a verification key")[:-1], public[-1] & 0x7F])
+    masked = bytes([*sized(public, KEY_SIZE, "a verification key")[:-1], public[-1] & 0x7F])
     if masked in _SMALL_ORDER or int.from_bytes(masked, "little") >= _FIELD:
         raise CryptoError("a verification key is a point of small order, or not in its one encoding")
 
@@ -216,7 +219,7 @@ def check_agreement_key(public: bytes) -> None:
     Raises:
         CryptoError: When it is one, or has another length.
     """
-    value = int.from_bytes(_sized(public, KEY_SIZE, "an agreement key"), "little")
+    value = int.from_bytes(sized(public, KEY_SIZE, "an agreement key"), "little")
     if value >= _FIELD or value in _SMALL_ORDER_U:
         raise CryptoError("an agreement key is a point of small order, or not in its one encoding")
 
@@ -229,7 +232,7 @@ def check_sealing_key(public: bytes) -> None:
     """
     check_agreement_key(public[-KEY_SIZE:])
     if len(public) != KEY_SIZE:
-        lattice = _sized(public[:-KEY_SIZE], _MLKEM_PUBLIC_SIZE, "an ML-KEM-768 key")
+        lattice = sized(public[:-KEY_SIZE], _MLKEM_PUBLIC_SIZE, "an ML-KEM-768 key")
         try:
             mlkem.MLKEM768PublicKey.from_public_bytes(lattice)
         except ValueError:
@@ -251,7 +254,7 @@ class AgreementKey:
                 the same known secret.
         """
         # X25519 ignores the top bit, so a key with it set is the same key.
-        if bytes([*_sized(peer, KEY_SIZE, "an agreement key")[:-1], peer[-1] & 0x7F]) == self.public:
+        if bytes([*sized(peer, KEY_SIZE, "an agreement key")[:-1], peer[-1] & 0x7F]) == self.public:
             raise CryptoError("a peer's agreement key is our own, sent back")
         try:
             return self._key.exchange(X25519PublicKey.from_public_bytes(peer))
@@ -294,7 +297,7 @@ def seal(suite: Suite, public: bytes, plaintext: bytes, context: bytes) -> bytes
         CryptoError: When the public key has the wrong length or is not a key.
     """
     size = KEY_SIZE if suite is Suite.CLASSIC else _MLKEM_PUBLIC_SIZE + KEY_SIZE
-    _sized(public, size, "a sealing key")
+    sized(public, size, "a sealing key")
     try:
         key: X25519PublicKey | hpke.MLKEM768X25519PublicKey = X25519PublicKey.from_public_bytes(public[-KEY_SIZE:])
         if suite is Suite.POST_QUANTUM:
@@ -319,7 +322,7 @@ class Keystream:
         if start % 16:
             raise CryptoError("a keystream begins at a multiple of 16 bytes")
         counter = (start // 16).to_bytes(16, "big")
-        cipher = Cipher(algorithms.AES256(_sized(key, KEY_SIZE, "a keystream key")), modes.CTR(counter))
+        cipher = Cipher(algorithms.AES256(sized(key, KEY_SIZE, "a keystream key")), modes.CTR(counter))
         self._update_into = cipher.encryptor().update_into
 
     def fill(self, buffer: bytearray | memoryview, size: int) -> None:
@@ -337,11 +340,37 @@ def _hpke(suite: Suite) -> hpke.Suite:
     return hpke.Suite(kem, hpke.KDF.HKDF_SHA256, hpke.AEAD.CHACHA20_POLY1305)
 
 
-def _checked(label: bytes) -> bytes:
-    """Refuse a label that is not versioned."""
+def checked_label(label: bytes) -> bytes:
+    """Return a label; refuse one that is not versioned.
+
+    Raises:
+        CryptoError: When it does not begin as every label does, or names nothing.
+    """
     if not label.startswith(_PREFIX) or len(label) == len(_PREFIX):
         raise CryptoError(f"a label begins with {_PREFIX.decode()} and names a purpose")
     return label
+
+
+def signature_label(label: bytes) -> bytes:
+    """Return a label that may be signed under: both kinds of signature have room for 255 bytes.
+
+    Raises:
+        CryptoError: When it is longer, or not versioned.
+    """
+    if len(label) > _MOST_LABEL:
+        raise CryptoError(f"a label of {len(label)} bytes, where a signature's has at most {_MOST_LABEL}")
+    return checked_label(label)
+
+
+def sized(value: bytes, size: int, what: str) -> bytes:
+    """Return a value; refuse one of another length.
+
+    Raises:
+        CryptoError: When its length is another; the message says `what` it is.
+    """
+    if len(value) != size:
+        raise CryptoError(f"{what} of {len(value)} bytes, where {size} are needed")
+    return value
 
 
 def _framed(label: bytes, message: bytes) -> bytes:
@@ -349,20 +378,16 @@ def _framed(label: bytes, message: bytes) -> bytes:
 
     A label is shorter than 256 bytes, so the first byte is 0: that, and nothing else, keeps it apart from a note.
     """
-    if len(label) > _MOST_LABEL:
-        raise CryptoError(f"a label of {len(label)} bytes, where a signature's has at most {_MOST_LABEL}")
-    return len(_checked(label)).to_bytes(2, "big") + label + message
+    return len(signature_label(label)).to_bytes(2, "big") + label + message
 
 
 def _note(text: bytes) -> bytes:
-    """Refuse a note's text that could be mistaken for a message with its label, or that is no lines of text."""
+    """Refuse a note's text that could be mistaken for a message with its label or for X.509, or that is no text.
+
+    All that X.509 signs names its algorithm, whose tag is the control character 0x06.
+    """
     if not text or not 0x21 <= text[0] <= 0x7E or not text.endswith(b"\n"):
         raise CryptoError("a note's text begins with a printable ASCII character, not a space, and ends with a newline")
+    if any(byte < 0x20 and byte != 0x0A for byte in text):
+        raise CryptoError("a note's text has no control characters but newlines")
     return text
-
-
-def _sized(value: bytes, size: int, what: str) -> bytes:
-    """Refuse a value of another length."""
-    if len(value) != size:
-        raise CryptoError(f"{what} of {len(value)} bytes, where {size} are needed")
-    return value
