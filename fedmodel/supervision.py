@@ -69,6 +69,11 @@ class Facts:
         self._known[name] = value
         self._send({"fact": name, "value": value})
 
+    def say(self, line: str) -> None:
+        """Have the supervisor show a line, beside writing it to this child's own log."""
+        sys.stderr.write(line + "\n")
+        self._send({"said": line})
+
     def give_up(self, reason: str) -> NoReturn:
         """End this child, and with it everything else: no next attempt would go better."""
         sys.stderr.write(reason + "\n")
@@ -211,6 +216,8 @@ class Supervisor:
                 frame = json.loads(line)
                 if "gave_up" in frame:
                     self._gave_up = self._gave_up or str(frame["gave_up"])
+                elif "said" in frame:
+                    logger.warning("%s: %s", watched.child.name, frame["said"])
                 else:
                     watched.facts[str(frame["fact"])] = str(frame["value"])
 

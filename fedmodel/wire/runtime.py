@@ -11,8 +11,10 @@ forgotten all tasks, so whoever lost its connection begins again.
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,6 +29,7 @@ from flwr.proto.task_pb2 import Task
 from flwr.supercore.constant import TASK_TOKEN_HEADER, TaskType
 from flwr.supercore.control.control_http_client import ControlHttpClient
 from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExecAuthHttpInterceptor
+from flwr.supercore.logger import FLOWER_LOGGER
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientInterceptor, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
@@ -147,6 +150,21 @@ def listen(path: Path) -> socket.socket:
         os.umask(before)
     listening.listen(128)
     return listening
+
+
+def log_plainly() -> None:
+    """Send all that this process logs, Flower's lines too, to standard error: a line each, with its time, no colours.
+
+    A request's own line is left out, and what is merely of use to Flower's developers.
+    """
+    FLOWER_LOGGER.handlers.clear()
+    FLOWER_LOGGER.propagate = True
+    FLOWER_LOGGER.setLevel(logging.INFO)
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
+    for name in ("httpx", "httpcore", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _on_socket(client: httpx.Client, path: Path) -> httpx.Client:

@@ -1,0 +1,242 @@
+"""The silo's process that keeps its connection to the server: Flower's SuperNode, started from Python.
+
+Flower's own node runs here as it is, but for what it has no option for. Each such thing is replaced in `_adapt`, which
+refuses to start where the name that is replaced is not in the installed Flower any more.
+
+    a client certificate      its HTTP client gets an SSL context of ours, and uses no proxy
+    the pause between polls   3 s becomes a tenth of the time since the last message, from 0.1 s to 3 s
+    waiting for the answer    0.5 s becomes 0.05 s
+    heartbeats                30 s becomes 10 s, so that the server takes a killed silo for gone after 20 s, not 60 s
+
+A node that was killed is online for the server until then, and Flower refuses it in the meantime. So whoever starts
+this process again passes on the number that the node had, and the node signs off before it signs in.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import logging
+import ssl
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Any, Final
+
+import httpx
+import uvicorn
+from flwr.common.constant import ISOLATION_MODE_PROCESS
+from flwr.proto.fleet_pb2 import (
+    ActivateNodeRequest,
+    ActivateNodeResponse,
+    DeactivateNodeRequest,
+    PullMessagesRequest,
+    PullMessagesResponse,
+    PushMessagesRequest,
+    PushMessagesResponse,
+)
+from flwr.supercore.error import ApiErrorCode, FlowerError
+from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+from flwr.supernode.fleet_http_client import FleetHttpClient
+from flwr.supernode.main import create_app
+from flwr.supernode.nodestate import NodeStateFactory
+
+from clients.reach import Approach, find_obstacle
+from fedmodel.errors import ConfigError
+from fedmodel.supervision import Facts
+from fedmodel.wire.runtime import listen, log_plainly
+
+logger = logging.getLogger(__name__)
+
+NODE: Final = "node"
+_FLOWER_POLL_S: Final = 3
+_SHARE: Final = 0.1  # an idle silo costs the server a request every three seconds, a busy one answers at once
+_SHORTEST_PAUSE_S: Final = 0.1
+_REPLY_PAUSE_S: Final = 0.05
+_HEARTBEAT_S: Final = 10
+_TIMEOUT_S: Final = 30.0
+_START_S: Final = 30.0
+_OCCUPIED_PAUSE_S: Final = 0.5
+_TOLD_AFTER: Final = 4
+
+
+@dataclass(frozen=True)
+class Node:
+    """What a SuperNode is started with.
+
+    Attributes:
+        address: The server's, "host:port".
+        tls: Makes the context of the connection, from the files as they are when it is called.
+        key: Reads the node's key pair, of an elliptic curve, as Flower takes it, and the public one in PEM. Sensitive.
+        socket: Where the Runtime API is served.
+        secret: What whoever runs tasks shares with it. Sensitive.
+    """
+
+    address: str
+    tls: Callable[[], ssl.SSLContext]
+    key: Callable[[], tuple[tuple[Any, Any], str]]
+    socket: Path
+    secret: bytes
+
+
+def run_supernode(node: Node, facts: Facts) -> None:
+    """Connect to the server, and carry messages between it and the executor until a signal comes or it forgets us."""
+    log_plainly()
+    keys, public = node.key()
+    tls = node.tls()
+    patient = facts.get(NODE) is not None
+    find = partial(find_obstacle, node.address, tls, public)
+    Approach(find, facts.say, facts.give_up, patient=patient).wait()
+    activity = _Activity()
+    _adapt(tls, facts, activity)
+    objects = ObjectStoreFactory()
+    states = NodeStateFactory(objectstore_factory=objects)
+    server = _serve_runtime(node, states)
+    try:
+        flower = importlib.import_module("flwr.supernode.start_client_internal")
+        flower.start_client_internal(
+            state_factory=states,
+            server_address=node.address,
+            node_config={},
+            insecure=False,
+            authentication_keys=keys,
+            isolation=ISOLATION_MODE_PROCESS,
+            runtime_api_address="",
+            superexec_auth_secret=node.secret,
+            runtime_dependency_install=False,
+        )
+    finally:
+        server.should_exit = True
+
+
+def _serve_runtime(node: Node, states: NodeStateFactory) -> uvicorn.Server:
+    """Serve the Runtime API on the socket, in a thread; return when it is there."""
+    app = create_app(state_factory=states, superexec_auth_secret=node.secret)
+    config = uvicorn.Config(app, ws="none", access_log=False, log_config=None, proxy_headers=False, server_header=False)
+    server = uvicorn.Server(config)
+    listening = listen(node.socket)
+    thread = threading.Thread(target=server.run, args=([listening],), name="runtime-api", daemon=True)
+    thread.start()
+    deadline = time.monotonic() + _START_S
+    while not server.started:
+        if not thread.is_alive() or time.monotonic() >= deadline:
+            raise ConfigError(f"Flower's Runtime API did not start on {node.socket}")
+        time.sleep(0.01)
+    return server
+
+
+class _Activity:
+    """When something last happened."""
+
+    def __init__(self) -> None:
+        self._last = time.monotonic()
+
+    def note(self) -> None:
+        self._last = time.monotonic()
+
+    def pause_s(self) -> float:
+        """Return for how long to wait before asking again."""
+        return min(max((time.monotonic() - self._last) * _SHARE, _SHORTEST_PAUSE_S), float(_FLOWER_POLL_S))
+
+
+class _Clock:
+    """Stands for the module `time` in Flower's loop."""
+
+    def __init__(self, activity: _Activity) -> None:
+        self._activity = activity
+
+    def sleep(self, seconds: float) -> None:
+        """Wait, not as long as Flower would."""
+        time.sleep(self._activity.pause_s() if seconds == _FLOWER_POLL_S else min(seconds, _REPLY_PAUSE_S))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(time, name)
+
+
+def _adapt(tls: ssl.SSLContext, facts: Facts, activity: _Activity) -> None:
+    """Replace what Flower has no option for.
+
+    Raises:
+        ConfigError: When the installed Flower does not have it.
+    """
+    loop = importlib.import_module("flwr.supernode.start_client_internal")
+    connection = importlib.import_module("flwr.supernode.fleet_http_connection")
+    heartbeat = importlib.import_module("flwr.supercore.heartbeat")
+    replace_name(loop, "time", _Clock(activity))
+    replace_name(connection, "FleetHttpClient", _client_class(tls, facts, activity))
+    replace_name(connection, "HEARTBEAT_DEFAULT_INTERVAL", _HEARTBEAT_S)
+    replace_name(heartbeat, "HEARTBEAT_DEFAULT_INTERVAL", _HEARTBEAT_S)
+
+
+def replace_name(module: ModuleType, name: str, value: object) -> None:
+    """Replace a name of Flower's.
+
+    Raises:
+        ConfigError: When there is none.
+    """
+    if not hasattr(module, name):
+        raise ConfigError(f"{module.__name__} has no {name!r}; fedmodel works with Flower 1.41, so install that again")
+    setattr(module, name, value)
+
+
+def _client_class(tls: ssl.SSLContext, facts: Facts, activity: _Activity) -> type[FleetHttpClient]:
+    """Return Flower's client with our TLS, that signs off before it signs in."""
+
+    class SiloClient(FleetHttpClient):
+        def __init__(self, base_url: str, *, interceptors: Sequence[ProtobufClientInterceptor] = (), **_: Any) -> None:
+            super().__init__(base_url, interceptors=interceptors, verify=False)
+            self._client.close()
+            self._client = httpx.Client(verify=tls, timeout=_TIMEOUT_S, trust_env=False)
+
+        def ActivateNode(self, request: ActivateNodeRequest) -> ActivateNodeResponse:  # noqa: N802 - Flower's
+            self._sign_off()
+            for attempt in itertools.count(1):
+                try:
+                    answer = super().ActivateNode(request)
+                    break
+                except httpx.HTTPStatusError as error:
+                    if not _is_occupied(error):
+                        raise
+                if attempt == _TOLD_AFTER:  # a server that has just started registers its nodes within moments
+                    facts.say(_OCCUPIED)
+                time.sleep(_OCCUPIED_PAUSE_S)
+            facts.tell(NODE, str(answer.node_id))
+            facts.say("connected to the server")
+            activity.note()
+            return answer
+
+        def PullMessages(self, request: PullMessagesRequest) -> PullMessagesResponse:  # noqa: N802 - Flower's
+            answer = super().PullMessages(request)
+            if answer.messages_list:
+                activity.note()
+            return answer
+
+        def PushMessages(self, request: PushMessagesRequest) -> PushMessagesResponse:  # noqa: N802 - Flower's
+            activity.note()
+            return super().PushMessages(request)
+
+        def _sign_off(self) -> None:
+            """Have the server take the node's last life for ended."""
+            if last := facts.get(NODE):
+                with contextlib.suppress(httpx.HTTPError):  # it may know so already, or have forgotten the node
+                    self.DeactivateNode(DeactivateNodeRequest(node_id=int(last)))
+
+    return SiloClient
+
+
+_OCCUPIED: Final = (
+    "the server does not take this silo yet: for it this silo is connected already; either its last connection has not"
+    " been given up yet, which takes 20 s, or another machine has the key of its node; trying again"
+)
+
+
+def _is_occupied(error: httpx.HTTPStatusError) -> bool:
+    """Return whether the server refused the node as one that is online, or that it does not have yet."""
+    told = FlowerError.from_json(error.response.text)
+    return told is not None and told.code == ApiErrorCode.FLEET_NODE_ACTIVATION_FAILED

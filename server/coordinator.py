@@ -1,0 +1,259 @@
+"""The server's other process: registers the roster's nodes with Flower, and brings every run to its outcome, in turn.
+
+    runs/NAME/scenario.toml   what is to be done, as submitted
+    runs/NAME/run.json        {"run": decimal, "submitted": time}; written last, so a folder without it is not looked at
+    runs/NAME/outcome.json    {"completed": true}, or {"completed": false, "error": line, "code": code}; ends it
+
+A run without an outcome is begun, or taken up from its checkpoint: after a restart of this process, of the SuperLink or
+of the machine alike. For Flower it is another run each time; for silos it is the same one, by its number.
+
+An error of ours is a run's outcome: tried again it would end so again. Any other, a SuperLink that is gone first of
+all, is not, and the run is taken up again after a while that doubles. An error of ours while Flower no longer knows the
+task is of that kind too: whoever loses the SuperLink in the middle of a round sees silos that do not answer.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import httpx
+from flwr.app import Context
+from flwr.common.constant import Status, SubStatus
+from flwr.common.serde import context_from_proto, run_from_proto, user_config_to_proto
+from flwr.proto.control_pb2 import (
+    ListNodesRequest,
+    ListRunsRequest,
+    RegisterNodeRequest,
+    StartRunRequest,
+    StopRunRequest,
+    UnregisterNodeRequest,
+)
+from flwr.proto.fab_pb2 import Fab
+from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest, SendTaskHeartbeatRequest
+from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
+from flwr.superlink.grid import HttpGrid
+
+from fedmodel.config import read_scenario
+from fedmodel.durable import replace_file
+from fedmodel.errors import ConfigError, FedmodelError
+from fedmodel.supervision import Facts
+from fedmodel.wire.bundle import make_bundle
+from fedmodel.wire.runtime import SERVER_TASK, SocketControl, SocketRuntime, log_plainly
+
+logger = logging.getLogger(__name__)
+
+SCENARIO: Final = "scenario.toml"
+RUN: Final = "run.json"
+OUTCOME: Final = "outcome.json"
+
+_POLL_S: Final = 0.5
+_CONNECT_S: Final = 0.1
+_PATIENCE_S: Final = 30.0
+_FIRST_DELAY_S: Final = 0.2
+_LONGEST_DELAY_S: Final = 30.0
+
+
+@dataclass(frozen=True)
+class Desk:
+    """What a coordinator is started with.
+
+    Attributes:
+        home: The server's kit, unlocked.
+        nodes: Reads the public keys, in PEM, of the silos' nodes by silo, from the roster as it is when it is called.
+        app: The server's app, as installed.
+        device: Where models are measured: "auto", "cpu" or "cuda".
+        socket: The SuperLink's.
+        secret: What whoever runs tasks shares with it. Sensitive.
+    """
+
+    home: Path
+    nodes: Callable[[], Mapping[str, str]]
+    app: Callable[[Grid, Context], None]
+    device: str
+    socket: Path
+    secret: bytes
+
+
+@dataclass(frozen=True)
+class Submitted:
+    """A run that waits for its outcome: its folder, and its number, which is the same for as long as it takes."""
+
+    folder: Path
+    number: int
+
+
+class SocketGrid(HttpGrid):
+    """Flower's grid over a socket; it lives no longer than the task, and retries nothing."""
+
+    def __init__(self, client: SocketRuntime) -> None:
+        super().__init__(token="of the task in hand")  # noqa: S106 - the client shows the task's own
+        self._client = client
+
+
+def run_coordinator(desk: Desk, _facts: Facts) -> None:
+    """Register nodes and bring runs to their outcomes, until the process is ended."""
+    log_plainly()
+    bundle = make_bundle()
+    with SocketControl(desk.socket) as control, SocketRuntime(desk.socket, "flwr-serverapp", desk.secret) as runtime:
+        _wait_for_link(control)
+        register_nodes(control, desk.nodes())
+        _stop_leftovers(control)
+        delay_s = _FIRST_DELAY_S
+        while True:
+            submitted = next_run(desk.home)
+            if submitted is None:
+                time.sleep(_POLL_S)
+                continue
+            try:
+                conduct(control, runtime, desk, submitted, bundle)
+                delay_s = _FIRST_DELAY_S
+            except Exception as error:  # whatever it is, the run is still to be done
+                logger.exception("run %s: %s; again in %.1f s", submitted.folder.name, type(error).__name__, delay_s)
+                time.sleep(delay_s)
+                delay_s = min(delay_s * 2, _LONGEST_DELAY_S)
+                _stop_leftovers(control)
+
+
+def register_nodes(control: SocketControl, nodes: Mapping[str, str]) -> None:
+    """Have Flower know the keys of the roster's nodes, and no others."""
+    wanted = {key.strip().encode(): silo for silo, key in nodes.items()}
+    known = {bytes(node.public_key).strip(): node.node_id for node in control.ListNodes(ListNodesRequest()).nodes_info}
+    for key, node_id in known.items():
+        if key not in wanted:
+            control.UnregisterNode(UnregisterNodeRequest(node_id=node_id))
+    for key, silo in wanted.items():
+        if key not in known:
+            control.RegisterNode(RegisterNodeRequest(public_key=key + b"\n", name=silo))
+    logger.info("%d nodes are registered: %s", len(wanted), ", ".join(sorted(wanted.values())))
+
+
+def next_run(home: Path) -> Submitted | None:
+    """Return the run that has waited longest, None where none does; one that cannot be read has its outcome now."""
+    waiting = []
+    for folder in sorted((home / "runs").glob("*/")):
+        if not (folder / RUN).exists() or (folder / OUTCOME).exists():
+            continue
+        try:
+            said = json.loads((folder / RUN).read_text(encoding="utf-8"))
+            waiting.append((str(said["submitted"]), Submitted(folder, _number(said["run"]))))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            _end(folder, ConfigError(f"{folder / RUN} does not say a run's number and time ({type(error).__name__})"))
+    return min(waiting, key=lambda one: one[0])[1] if waiting else None
+
+
+def conduct(control: SocketControl, runtime: SocketRuntime, desk: Desk, submitted: Submitted, bundle: bytes) -> None:
+    """Begin a run or take it up, and write down how it ended.
+
+    Raises:
+        Exception: When it has not ended: Flower does not answer, or something unforeseen happened.
+    """
+    try:
+        scenario = read_scenario(str(submitted.folder / SCENARIO)).model_dump_json(exclude_none=True)
+    except FedmodelError as error:
+        _end(submitted.folder, error)
+        return
+    shown = {"scenario": scenario, "run": str(submitted.number)}
+    _start(control, shown, bundle)
+    _acquire(runtime)
+    with runtime.beating():
+        pulled = runtime.PullTaskInput(PullTaskInputRequest())
+        run, context = run_from_proto(pulled.run), context_from_proto(pulled.context)
+        TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = pulled.task_id, run.run_id, context.node_id
+        own = {"home": str(desk.home), "run-dir": str(submitted.folder), "device": _device(desk.device)}
+        context.run_config = {**shown, **own}
+        grid = SocketGrid(runtime)
+        grid.set_run(run)
+        try:
+            desk.app(grid, context)
+        except FedmodelError as error:
+            if not _is_known(runtime):
+                raise
+            _end(submitted.folder, error)
+            _push_output(runtime, SubStatus.FAILED, error.code)
+            return
+    _end(submitted.folder, None)
+    _push_output(runtime, SubStatus.COMPLETED, "")
+
+
+def _start(control: SocketControl, config: Mapping[str, str], bundle: bytes) -> None:
+    """Have Flower begin a run, so that there is a task to take."""
+    fab = Fab(hash_str=hashlib.sha256(bundle).hexdigest(), content=bundle)
+    answer = control.StartRun(StartRunRequest(fab=fab, override_config=user_config_to_proto(dict(config))))
+    if not answer.run_id:
+        raise RuntimeError("Flower's SuperLink did not begin the run; see its log")
+
+
+def _acquire(runtime: SocketRuntime) -> None:
+    """Take the task of the run that was just begun."""
+    deadline = time.monotonic() + _PATIENCE_S
+    while runtime.acquire(SERVER_TASK) is None:
+        if time.monotonic() >= deadline:
+            raise RuntimeError("Flower's SuperLink gave no task for the run that it began")
+        time.sleep(_CONNECT_S)
+
+
+def _end(folder: Path, error: FedmodelError | None) -> None:
+    """Write a run's outcome; there is one a run."""
+    outcome: dict[str, object] = {"completed": error is None}
+    if error is not None:
+        outcome |= {"error": str(error), "code": error.code}
+    replace_file(folder / OUTCOME, json.dumps(outcome).encode())
+    logger.info("run %s: %s", folder.name, "completed" if error is None else f"failed: {error}")
+
+
+def _push_output(runtime: SocketRuntime, status: str, details: str) -> None:
+    """Tell Flower how the task ended; the outcome stands without it."""
+    try:
+        runtime.PushTaskOutput(PushTaskOutputRequest(sub_status=status, details=details))
+    except httpx.HTTPError as error:
+        logger.warning("Flower was not told how the task ended: %s", error)
+
+
+def _is_known(runtime: SocketRuntime) -> bool:
+    """Return whether Flower is there, and still knows the task in hand."""
+    try:
+        return bool(runtime.SendTaskHeartbeat(SendTaskHeartbeatRequest()).success)
+    except httpx.HTTPError:
+        return False
+
+
+def _wait_for_link(control: SocketControl) -> None:
+    """Return when the SuperLink answers on its socket."""
+    while True:
+        try:
+            control.ListNodes(ListNodesRequest())
+        except httpx.TransportError:
+            time.sleep(_CONNECT_S)
+        else:
+            return
+
+
+def _stop_leftovers(control: SocketControl) -> None:
+    """Stop what an earlier coordinator left running: its messages would keep silos busy."""
+    for run in control.ListRuns(ListRunsRequest()).run_dict.values():
+        if run.status.status != Status.FINISHED:
+            control.StopRun(StopRunRequest(run_id=run.run_id))
+
+
+def _number(said: object) -> int:
+    number = int(str(said))
+    if not 0 <= number < 2**64:
+        raise ValueError("a run's number has 64 bits")
+    return number
+
+
+def _device(said: str) -> str:
+    """Return "cpu" or "cuda"; "auto" is the GPU where there is one."""
+    if said != "auto":
+        return said
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
