@@ -1,21 +1,31 @@
-"""Records: where they come from, how they are scaled, held out and, in a simulation, dealt."""
+"""Records: where they come from, how they are scaled, held out and, in a simulation, dealt.
 
-from fedmodel.data.records import (
-    DataShape,
-    Records,
-    data_shape,
+`records` has what they are, and the data sets on board; `tables` a declared table, from `sources` (files) and
+`databases` (queries), kept by `cache`; `access` says who gets which.
+"""
+
+from fedmodel.data.access import (
+    deployed_records,
     held_out_records,
-    partition,
-    scale,
+    held_out_table,
     silo_records,
+    table_source,
 )
+from fedmodel.data.cache import Cache
+from fedmodel.data.records import DataShape, Records, data_shape, partition, scale
+from fedmodel.data.tables import table_records
 
 __all__ = [
+    "Cache",
     "DataShape",
     "Records",
     "data_shape",
+    "deployed_records",
     "held_out_records",
+    "held_out_table",
     "partition",
     "scale",
     "silo_records",
+    "table_records",
+    "table_source",
 ]

@@ -1,4 +1,4 @@
-"""Records: real data sets that need no download, public scaling, a held-out part, and how a simulation deals them out.
+"""Records: what they are, how they are scaled, and the data sets on board, which are dealt out to silos.
 
 Features are scaled by reference ranges that the scenario declares. This module computes no mean, deviation, minimum or
 count of records to scale by: such a statistic would be a release about patients that nobody paid for. Where a scenario
@@ -7,8 +7,10 @@ took its ranges from is for it to say; those of `hospitals` were published with 
 Order of operations, all from the scenario's seed: load, hold out the server's test part, deal the rest to silos.
 Held-out records are never seen by a silo.
 
-Does NOT protect anything: records are plaintext in this process. In a simulation one process holds every silo's
-records; a deployed silo holds only its own.
+A silo's own table is for `fedmodel.data.tables`; who gets which records, for `fedmodel.data.access`.
+
+Does NOT protect anything: records are plaintext in this process. One process holds the records that are dealt to every
+silo: these data sets are published ones.
 """
 
 from __future__ import annotations
@@ -100,6 +102,9 @@ def data_shape(config: DataConfig) -> DataShape:
             return DataShape((1, 8, 8), 10)
         case "synthetic":
             return DataShape((config.features,), 2)
+        case "table":
+            names = tuple(name for column in config.columns for name in column.features)
+            return DataShape((len(names),), len(config.labels), names)
 
 
 def scale(x_NF: NDArray[np.float64], config: DataConfig) -> NDArray[np.float32]:
@@ -129,28 +134,30 @@ def scale(x_NF: NDArray[np.float64], config: DataConfig) -> NDArray[np.float32]:
             f"data.reference_range is missing: {config.source} features are scaled by public ranges that the scenario"
             " declares, never by statistics of the records"
         )
+    return onto_unit(x_NF, low_F, high_F, config.feature_bound)
+
+
+def onto_unit(
+    x_NF: NDArray[np.float64], low_F: NDArray[np.float64] | float, high_F: NDArray[np.float64] | float, bound: float
+) -> NDArray[np.float32]:
+    """Map `[low, high]` onto [-1, 1], value by value, and bound what lies outside of plus and minus `bound`.
+
+    >>> onto_unit(np.array([0.0, 5.0, 99.0]), 0.0, 10.0, 3.0).tolist()
+    [-1.0, 0.0, 3.0]
+    """
     scaled_NF = (x_NF - (low_F + high_F) / 2) / ((high_F - low_F) / 2)
-    bounded_NF: NDArray[np.float32] = np.clip(scaled_NF, -config.feature_bound, config.feature_bound).astype(np.float32)
+    bounded_NF: NDArray[np.float32] = np.clip(scaled_NF, -bound, bound).astype(np.float32)
     return bounded_NF
 
 
-def silo_records(scenario: Scenario, silo: str) -> Records:
-    """Return the records of one silo of a simulation, no unit's more than the scenario's privacy unit has.
+def dealt(scenario: Scenario) -> tuple[Records, tuple[Records, ...]]:
+    """Return a built-in data set as it is dealt out: the server's held-out records, and every silo's.
 
     Raises:
-        ConfigError: When the scenario names no such silo.
+        ConfigError: When features are not scaled as must be.
         DataError: When the records cannot be dealt out as declared.
     """
-    if silo not in scenario.federation.silos:
-        raise ConfigError(f"silo {silo!r} is none of {', '.join(scenario.federation.silos)}")
-    records = _deal(*_deal_key(scenario))[1][scenario.federation.silos.index(silo)]
-    plan = scenario.plan(silo)
-    return records.capped(plan.unit, plan.max_records)
-
-
-def held_out_records(scenario: Scenario) -> Records:
-    """Return the server's test records, which no silo trains on."""
-    return _deal(*_deal_key(scenario))[0]
+    return _deal(*_deal_key(scenario))
 
 
 def partition(
@@ -263,6 +270,8 @@ def _load(config: DataConfig, seed: int) -> tuple[NDArray[np.float64], NDArray[n
                 random_state=seed % 2**32,
             )
             return x_NF, y_N.astype(np.int64)
+        case "table":
+            raise ConfigError("a table is not dealt out: every silo has its own")
 
 
 def _check_names(given: set[str], known: tuple[str, ...]) -> None:

@@ -1,0 +1,125 @@
+"""Who gets which records: a simulated silo, a deployed one, and the server for its evaluation.
+
+| Source   | A simulated silo                  | A deployed silo                  | The server                     |
+|----------|-----------------------------------|----------------------------------|--------------------------------|
+| on board | its part of the deal              | its part of the deal             | the held-out part of the deal  |
+| `table`  | `FOLDER/<silo>.csv` or `.parquet` | `[tables.NAME]` of its silo.toml | `FOLDER/held-out.csv`, or      |
+|          |                                   |                                  | `[tables.NAME]` of server.toml |
+
+FOLDER is `folder` under `[data]`, and only a simulation reads it: a scenario comes from the server, and no server says
+which of a silo's files are read. A deployed silo asks `deployed_records`, and nothing else, for a table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+
+from fedmodel.config import DataConfig, Scenario, SiloFile, TableSource
+from fedmodel.data.cache import Cache
+from fedmodel.data.records import Records, dealt
+from fedmodel.data.sources import identity
+from fedmodel.data.tables import table_records
+from fedmodel.errors import ConfigError, DataError
+
+HELD_OUT = "held-out"
+
+
+def silo_records(scenario: Scenario, silo: str) -> Records:
+    """Return the records of one silo of a simulation, no unit's more than the scenario's privacy unit has.
+
+    Raises:
+        ConfigError: When the scenario names no such silo.
+        DataError: When the records cannot be dealt out as declared, or a table is not as declared.
+    """
+    _check_silo(scenario, silo)
+    if scenario.data.source == "table":
+        return _capped(scenario, silo, _simulated(scenario.data, silo))
+    return _capped(scenario, silo, dealt(scenario)[1][scenario.federation.silos.index(silo)])
+
+
+def held_out_records(scenario: Scenario) -> Records:
+    """Return the test records of a simulation's server, which no silo trains on."""
+    return _simulated(scenario.data, HELD_OUT) if scenario.data.source == "table" else dealt(scenario)[0]
+
+
+def deployed_records(scenario: Scenario, law: SiloFile, home: Path, cache: Cache | None) -> Records:
+    """Return the records of a deployed silo, no unit's more than the scenario's privacy unit has. Sensitive.
+
+    Args:
+        scenario: What is to be done; of a table it gives the columns, and no place.
+        law: The silo's own, which says where its tables lie.
+        home: The folder of `silo.toml`, from which relative paths begin.
+        cache: Where what was read is kept, sealed; None to read anew every time.
+
+    Raises:
+        ConfigError: When the law does not say where the table lies, or an account could write.
+        DataError: When the table is not as declared. It has no code of its own: what leaves is "internal".
+    """
+    _check_silo(scenario, law.name)
+    if scenario.data.source != "table":
+        return silo_records(scenario, law.name)
+    source = table_source(scenario.data, law.tables, home, "silo.toml")
+    return _capped(scenario, law.name, table_records(scenario.data, source, cache))
+
+
+def held_out_table(config: DataConfig, source: TableSource, cache: Cache | None = None) -> Records:
+    """Return the test records of a deployed server, from its own table; whole, since nothing is claimed for them.
+
+    Raises:
+        ConfigError: When an account could write.
+        DataError: When the table is not as declared, or holds no record to evaluate on.
+    """
+    records = table_records(config, source, cache)
+    if not len(records):
+        raise DataError(f"table {config.data_set!r}: the server's holds no record, so no model could be evaluated")
+    return records
+
+
+def table_source(config: DataConfig, tables: Mapping[str, TableSource], home: Path, file: str) -> TableSource:
+    """Return where a scenario's table lies, by a party's own file, with paths that begin at that file's folder.
+
+    Raises:
+        ConfigError: When the file does not say.
+    """
+    if config.data_set not in tables:
+        raise ConfigError(
+            f"{file} does not say where table {config.data_set!r} lies; add [tables.{config.data_set}] with csv,"
+            " parquet, folder, or url and query"
+        )
+    return tables[config.data_set].under(home)
+
+
+def _check_silo(scenario: Scenario, silo: str) -> None:
+    """Refuse a silo that the scenario does not name."""
+    if silo not in scenario.federation.silos:
+        raise ConfigError(f"silo {silo!r} is none of {', '.join(scenario.federation.silos)}")
+
+
+def _capped(scenario: Scenario, silo: str, records: Records) -> Records:
+    plan = scenario.plan(silo)
+    return records.capped(plan.unit, plan.max_records)
+
+
+def _simulated(config: DataConfig, party: str) -> Records:
+    """Return a party's records out of a simulation's folder."""
+    if config.folder is None:
+        raise ConfigError(
+            "data.folder is missing: a simulation reads each silo's table from FOLDER/<silo>.csv or .parquet, and the"
+            " server's from FOLDER/held-out.csv or .parquet"
+        )
+    folder = Path(config.folder)
+    found = [path for kind in ("csv", "parquet") if (path := folder / f"{party}.{kind}").is_file()]
+    if len(found) != 1:
+        raise DataError(
+            f"{folder}: {'both' if found else 'neither'} of {party}.csv and {party}.parquet there; exactly one is read"
+        )
+    source = TableSource.model_validate({found[0].suffix[1:]: str(found[0])})
+    return _read(config.model_dump_json(), source.model_dump_json(), identity(source))
+
+
+@lru_cache(maxsize=256)
+def _read(config_json: str, source_json: str, _: bytes) -> Records:
+    """Read a simulated party's table, once a process for as long as its file is the same."""
+    return table_records(DataConfig.model_validate_json(config_json), TableSource.model_validate_json(source_json))

@@ -1,0 +1,195 @@
+"""A table from a query: SQLite and PostgreSQL, by SQLAlchemy, and by an account that can only read.
+
+| Database   | Opened                                            | Refused                                             |
+|------------|---------------------------------------------------|-----------------------------------------------------|
+| SQLite     | `mode=ro`, temporary storage in memory            | -                                                   |
+| PostgreSQL | in one transaction, READ ONLY, REPEATABLE READ;   | an account that is a superuser, or may create in    |
+|            | over a network by TLS with a verified certificate | the database or a schema of it, or change a table   |
+|            |                                                   | of it, or write the server's files or run its       |
+|            |                                                   | programs, itself or by a role it is a member of     |
+
+A READ ONLY transaction alone would do for an honest query. The account is looked at besides, since whoever steals its
+password is not held to READ ONLY.
+
+NOT looked at: functions that run with their owner's rights (SECURITY DEFINER), other databases of the same server,
+sequences and large objects.
+
+A database's own error quotes values. Of a query's only the five letters of its SQLSTATE are passed on.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+from uuid import UUID
+
+from fedmodel.config import TableSource
+from fedmodel.config.tables import POSTGRESQL, is_local
+from fedmodel.data.sources import needs
+from fedmodel.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+    from sqlalchemy import Connection, Engine
+
+_ROWS = 10_000  # fetched at once
+
+# What the account may do beyond reading: the first that holds is said. Roles that it is a member of count whether it
+# inherits from them or not, since it can take them on.
+_POWERS = """
+WITH roles AS (SELECT oid, rolsuper FROM pg_roles WHERE pg_has_role(session_user, oid, 'MEMBER')),
+schemas AS (SELECT oid FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'),
+tables AS (SELECT oid FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f')
+  AND relnamespace IN (SELECT oid FROM schemas))
+SELECT CASE
+  WHEN EXISTS (SELECT FROM roles WHERE rolsuper) THEN 'is a superuser'
+  WHEN EXISTS (SELECT FROM pg_roles WHERE pg_has_role(session_user, oid, 'MEMBER') AND rolname IN
+    ('pg_write_server_files', 'pg_execute_server_program', 'pg_write_all_data'))
+    THEN 'may write any data, write files of the server or run its programs'
+  WHEN EXISTS (SELECT FROM roles WHERE has_database_privilege(oid, current_database(), 'CREATE'))
+    THEN 'may create schemas in the database'
+  WHEN EXISTS (SELECT FROM roles r, schemas s WHERE has_schema_privilege(r.oid, s.oid, 'CREATE'))
+    THEN 'may create tables in a schema'
+  WHEN EXISTS (SELECT FROM roles r, tables t WHERE has_table_privilege(r.oid, t.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
+    OR has_any_column_privilege(r.oid, t.oid, 'INSERT, UPDATE'))
+    THEN 'may change a table'
+END
+"""
+
+
+def query(source: TableSource, declared: tuple[str, ...]) -> pa.Table:
+    """Return what the source's query gives, with the types that its values have. Sensitive.
+
+    Args:
+        source: With a URL.
+        declared: Names of columns that may be said in an error; those of others could be made of values.
+
+    Raises:
+        ConfigError: When a package is missing, the password cannot be read, or the account could write.
+        DataError: When the database cannot be reached or does not answer the query.
+    """
+    try:
+        from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+    except ImportError:
+        raise needs("SQLAlchemy") from None
+    try:
+        with _connected(source) as connection:
+            options = {"no_parameters": True, "stream_results": True, "yield_per": _ROWS}
+            found = connection.exec_driver_sql(source.query or "", execution_options=options)
+            names = list(found.keys())
+            columns: list[list[object]] = [[] for _ in names]
+            for rows in found.partitions():
+                for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+                    column.extend(values)
+    except DBAPIError as error:
+        state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None) or "unknown"
+        raise DataError(f"the database refused the query ({state}); try it by hand with the same account") from None
+    except SQLAlchemyError as error:
+        raise DataError(f"the query gives no table ({type(error).__name__})") from None
+    return _table(names, columns, declared)
+
+
+def _table(names: list[str], columns: list[list[object]], declared: tuple[str, ...]) -> pa.Table:
+    """Return columns of Python's values as ones of one type each."""
+    import pyarrow as pa
+
+    arrays = []
+    for name, values in zip(names, columns, strict=True):
+        kinds = {type(value) for value in values} - {type(None)}
+        if kinds == {Decimal}:
+            values = [None if value is None else _number(value) for value in values]  # type: ignore[arg-type]
+        elif kinds == {UUID}:
+            values = [None if value is None else str(value) for value in values]
+        try:
+            arrays.append(pa.array(values))
+        except (pa.ArrowException, ValueError, TypeError, OverflowError):
+            which = f"column {name!r}" if name in declared else "a column"
+            raise DataError(f"the query: {which} has values of more than one type, or too large ones") from None
+    return pa.Table.from_arrays(arrays, names=names)
+
+
+def _number(value: Decimal) -> int | float:
+    return int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
+
+
+@contextmanager
+def _connected(source: TableSource) -> Iterator[Connection]:
+    """Open the database to be read, and close it."""
+    from sqlalchemy.exc import DBAPIError
+
+    engine = _postgresql(source) if source.database == POSTGRESQL else _sqlite(source)
+    try:
+        try:
+            connection = engine.connect()
+        except DBAPIError as error:
+            # Before a query no record can be in it, and of a password libpq says nothing.
+            raise DataError(f"the database cannot be reached: {' '.join(str(error.orig).split())}") from None
+        with connection:
+            if source.database == POSTGRESQL:
+                connection.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+                _check_powers(connection)
+            yield connection
+    finally:
+        engine.dispose()
+
+
+def _sqlite(source: TableSource) -> Engine:
+    """Return how a SQLite file is opened: to be read, and without temporary files, into which it would sort."""
+    from sqlalchemy import create_engine
+    from sqlalchemy.pool import NullPool
+
+    def opened() -> sqlite3.Connection:
+        connection = sqlite3.connect(f"file:{quote(source.sqlite_path)}?mode=ro", uri=True)
+        connection.execute("PRAGMA temp_store = MEMORY")
+        return connection
+
+    return create_engine("sqlite://", creator=opened, poolclass=NullPool, hide_parameters=True)
+
+
+def _postgresql(source: TableSource) -> Engine:
+    """Return how PostgreSQL is reached."""
+    try:
+        import psycopg  # noqa: F401
+        from sqlalchemy import create_engine, make_url
+        from sqlalchemy.pool import NullPool
+    except ImportError:
+        raise needs("psycopg") from None
+    url = make_url(source.url or "").set(drivername="postgresql+psycopg")
+    if source.password_file is not None:
+        url = url.set(password=_password(Path(source.password_file)))
+    options: dict[str, Any] = {"connect_timeout": 10, "application_name": "fedmodel"}
+    if not is_local(source.url or ""):
+        options |= {"sslmode": "verify-full", "sslrootcert": "system"}
+    given = {key: value for key, value in url.query.items() if key != "host" and key != "port"}
+    return create_engine(url, connect_args={**options, **given}, poolclass=NullPool, hide_parameters=True)
+
+
+def _check_powers(connection: Connection) -> None:
+    """Refuse a transaction that is not READ ONLY, and an account that need not keep to one."""
+    if connection.exec_driver_sql("SHOW transaction_read_only").scalar() != "on":
+        raise ConfigError("the database did not make the transaction READ ONLY, so nothing is read")
+    power = connection.exec_driver_sql(_POWERS, execution_options={"no_parameters": True}).scalar()
+    if power is not None:
+        raise ConfigError(
+            f"the database's account {power}; a silo reads by an account that can do nothing else: one with SELECT on"
+            " what the query needs, and no more"
+        )
+
+
+def _password(path: Path) -> str:
+    """Read an account's password from a file that nobody else can read."""
+    try:
+        mode = stat.S_IMODE(path.stat().st_mode)
+        if mode & 0o077:
+            raise ConfigError(f"{path}: has mode {mode:04o}, and others could read the password; chmod 600 {path}")
+        return path.read_text(encoding="utf-8").rstrip("\r\n")
+    except OSError as error:
+        raise ConfigError(f"{path}: the password cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path}: the password is not text in UTF-8") from None

@@ -1,0 +1,137 @@
+"""Where tables come from: a CSV or Parquet file, a folder of both, or a query (`fedmodel.data.databases`).
+
+What comes out is columns as the source has them, in the source's order: of a file its own; of a folder that of the
+names of its files; of a query none that can be relied on, so `fedmodel.data.tables` puts its records into one.
+
+What the readers say in their own errors quotes lines and values. None of it is passed on: an error from here names the
+file, by the path that the silo's own file gave, and the rule.
+
+Nothing is written: neither pyarrow nor the databases here keep a temporary file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import stat
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from fedmodel.config import TableSource
+from fedmodel.errors import ConfigError, DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+_KINDS = (".csv", ".parquet")
+
+
+def needs(name: str) -> ConfigError:
+    """Return what to say where a package of the extra `data` is not installed."""
+    return ConfigError(f"{name} is not installed here, and reading a table needs it: pip install 'fedmodel[data]'")
+
+
+def tables(source: TableSource, columns: tuple[str, ...]) -> Iterator[pa.Table]:
+    """Yield the source's columns, a file at a time. Sensitive.
+
+    Args:
+        source: With absolute paths.
+        columns: Names of the columns that are declared; the source must have these and no other.
+
+    Raises:
+        ConfigError: When a package is missing, or a database's account could write.
+        DataError: When it cannot be read, or has other columns.
+    """
+    try:
+        import pyarrow  # noqa: F401
+    except ImportError:
+        raise needs("pyarrow") from None
+    if source.url is not None:
+        from fedmodel.data.databases import query
+
+        yield _with_columns(query(source, columns), columns, "the query")
+        return
+    for path in _files(source):
+        yield _with_columns(_file(path, columns), columns, source.folder or str(path))
+
+
+def identity(source: TableSource, run: str = "") -> bytes:
+    """Return 32 bytes that differ when what the source would give may differ.
+
+    Args:
+        source: Where it lies.
+        run: The run. A database does not say when it changed, so what a query gives is of one run.
+
+    Raises:
+        DataError: When a file is not there.
+    """
+    files = [] if source.url is not None else [[str(path), *_stamp(path)] for path in _files(source)]
+    said = [source.model_dump(mode="json"), files, "" if source.url is None else run]
+    return hashlib.sha256(json.dumps(said).encode()).digest()
+
+
+def _stamp(path: Path) -> tuple[int, ...]:
+    """Return what of a file changes when it does; the time of its last change cannot be set back by its owner."""
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
+
+
+def _files(source: TableSource) -> list[Path]:
+    """Return the files to read, in order."""
+    if source.folder is None:
+        return [Path(source.csv or source.parquet or "")]
+    folder = Path(source.folder)
+    try:
+        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _KINDS and path.is_file())
+    except OSError as error:
+        raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
+    if not found:
+        raise DataError(f"{folder}: has no file that ends in .csv or .parquet")
+    return found
+
+
+def _file(path: Path, columns: tuple[str, ...]) -> pa.Table:
+    """Read a file; a CSV's declared columns as text."""
+    import pyarrow as pa
+    from pyarrow import csv, parquet
+
+    parquets = path.suffix.lower() == ".parquet"
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError(f"{path}: is not a file")
+        if parquets:
+            with parquet.ParquetFile(path) as file:
+                return file.read()
+        return csv.read_csv(
+            str(path),
+            parse_options=csv.ParseOptions(newlines_in_values=True),
+            convert_options=csv.ConvertOptions(
+                column_types={name: pa.large_string() for name in columns}, strings_can_be_null=True, null_values=[""]
+            ),
+        )
+    except (pa.ArrowException, ValueError):
+        # Their words quote the line.
+        rule = "a Parquet file" if parquets else "CSV in UTF-8, with a header and as many fields in every line"
+        raise DataError(f"{path}: is not {rule}") from None
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror or 'it is damaged'}") from None
+
+
+def _with_columns(table: pa.Table, columns: tuple[str, ...], where: str) -> pa.Table:
+    """Refuse other columns than are declared. Such a one is not named: a file without a header has values there."""
+    found: list[str] = table.column_names
+    for name in columns:
+        if name not in found:
+            raise DataError(f"{where}: column {name!r} is missing; it must be there under this very name")
+        if found.count(name) > 1:
+            raise DataError(f"{where}: column {name!r} is there twice")
+    if len(found) > len(columns):
+        raise DataError(
+            f"{where}: has a column that the scenario does not declare; leave it out of the source. Declared are"
+            f" {', '.join(columns)}"
+        )
+    return table.select(list(columns))
