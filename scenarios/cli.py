@@ -82,10 +82,10 @@ def simulate(
     resolved = read_scenario(scenario, settings or ())
     with err.status("loading") if err.is_terminal else nullcontext():
         from scenarios.progress import rounds_progress
-        from scenarios.runner import check_scenario, resolve_device, run_folder
+        from scenarios.runner import check_scenario, placed, resolve_device, run_folder
         from scenarios.runner import simulate as run
 
-        where = resolve_device(device)
+        where, resolved = resolve_device(device), placed(resolved)
         parameters = check_scenario(resolved)
     with run_folder(resolved, out) as run_dir:
         watching = rounds_progress(err, run_dir / "metrics.jsonl", resolved.rounds)

@@ -32,8 +32,21 @@ _MOST_PARAMETERS: Final = 500_000_000
 Device = Literal["auto", "cpu", "cuda"]
 
 
-def check_scenario(scenario: Scenario) -> int:
+def placed(scenario: Scenario) -> Scenario:
+    """Return a scenario whose folder of tables, if it has one, is said from the root: engines work in other folders."""
+    if scenario.data.folder is None:
+        return scenario
+    data = scenario.data.model_copy(update={"folder": str(Path(scenario.data.folder).absolute())})
+    return scenario.model_copy(update={"data": data})
+
+
+def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
     """Refuse a scenario that could not run, before anything is written.
+
+    Args:
+        scenario: The one to check.
+        deployed: Whether silos have tables of their own, so that nobody here knows, or may know, how many records
+            one holds; what is on board is dealt out in a deployment too, and is checked the same way.
 
     Returns:
         The number of the model's trainable parameters.
@@ -59,23 +72,29 @@ def check_scenario(scenario: Scenario) -> int:
     if scenario.encryption.secure_aggregation != "off":
         scenario_policy(scenario)
     for silo in scenario.federation.silos:
-        plan, records = scenario.plan(silo), silo_records(scenario, silo)
-        if len(records) < plan.expected_batch_size:
-            raise DataError(
-                f"silo {silo!r} holds fewer records than a lot: privacy.expected_batch_size ="
-                f" {plan.expected_batch_size}; declare a smaller lot, or set data.partition.min_records to deal more"
-            )
-        if plan.delta * len(records) >= 1:
-            raise ConfigError(
-                f"privacy.delta = {plan.delta:g} is not under one over the records of silo {silo!r}, so it would allow"
-                " publishing a record outright; choose a smaller delta"
-            )
+        plan = scenario.plan(silo)
+        if not (deployed and scenario.data.source == "table"):
+            _check_size(plan, len(silo_records(scenario, silo)))
         if plan.noise_multiplier is not None and not math.isfinite(_planned_epsilon(plan)):
             raise ConfigError(
                 f"privacy.noise_multiplier = {plan.noise_multiplier:g} over {plan.steps} steps is too little for silo"
                 f" {silo!r}: no epsilon is computed for it; raise it, or take fewer steps"
             )
     return parameters
+
+
+def _check_size(plan: SiloPlan, records: int) -> None:
+    """Refuse a silo, whose records are all this user's, that holds too few for a lot or too many for delta."""
+    if records < plan.expected_batch_size:
+        raise DataError(
+            f"silo {plan.silo!r} holds fewer records than a lot: privacy.expected_batch_size ="
+            f" {plan.expected_batch_size}; declare a smaller lot, or set data.partition.min_records to deal more"
+        )
+    if plan.delta * records >= 1:
+        raise ConfigError(
+            f"privacy.delta = {plan.delta:g} is not under one over the records of silo {plan.silo!r}, so it would allow"
+            " publishing a record outright; choose a smaller delta"
+        )
 
 
 def _planned_epsilon(plan: SiloPlan) -> float:
