@@ -28,7 +28,7 @@ from fedmodel.wire.runtime import SocketRuntime, answer_one, log_plainly
 
 logger = logging.getLogger(__name__)
 
-_POLL_S: Final = 0.05
+_POLL_S: Final = 0.03
 _MOST_REMEMBERED: Final = 100
 
 App = Callable[[Message, Context], Message]

@@ -5,7 +5,8 @@ refuses to start where the name that is replaced is not in the installed Flower 
 
     a client certificate      its HTTP client gets an SSL context of ours, and uses no proxy
     the pause between polls   3 s becomes a tenth of the time since the last message, from 0.1 s to 3 s
-    waiting for the answer    0.5 s becomes 0.05 s
+    waiting for the answer    0.5 s becomes 0.02 s
+    waiting for an object     1 s, when it is announced before it is there, becomes 0.01 s, doubling
     heartbeats                30 s becomes 10 s, so that the server takes a killed silo for gone after 20 s, not 60 s
 
 A node that was killed is online for the server until then, and Flower refuses it in the meantime. So whoever starts
@@ -25,7 +26,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Final
 
 import httpx
@@ -50,7 +50,7 @@ from flwr.supernode.nodestate import NodeStateFactory
 from clients.reach import Approach, find_obstacle
 from fedmodel.errors import ConfigError
 from fedmodel.supervision import Facts
-from fedmodel.wire.runtime import listen, log_plainly
+from fedmodel.wire.runtime import hasten, listen, log_plainly, replace_name
 
 logger = logging.getLogger(__name__)
 
@@ -58,7 +58,7 @@ NODE: Final = "node"
 _FLOWER_POLL_S: Final = 3
 _SHARE: Final = 0.1  # an idle silo costs the server a request every three seconds, a busy one answers at once
 _SHORTEST_PAUSE_S: Final = 0.1
-_REPLY_PAUSE_S: Final = 0.05
+_REPLY_PAUSE_S: Final = 0.02
 _HEARTBEAT_S: Final = 10
 _TIMEOUT_S: Final = 30.0
 _START_S: Final = 30.0
@@ -169,20 +169,10 @@ def _adapt(tls: ssl.SSLContext, facts: Facts, activity: _Activity) -> None:
     connection = importlib.import_module("flwr.supernode.fleet_http_connection")
     heartbeat = importlib.import_module("flwr.supercore.heartbeat")
     replace_name(loop, "time", _Clock(activity))
+    hasten(loop, "pull_objects")
     replace_name(connection, "FleetHttpClient", _client_class(tls, facts, activity))
     replace_name(connection, "HEARTBEAT_DEFAULT_INTERVAL", _HEARTBEAT_S)
     replace_name(heartbeat, "HEARTBEAT_DEFAULT_INTERVAL", _HEARTBEAT_S)
-
-
-def replace_name(module: ModuleType, name: str, value: object) -> None:
-    """Replace a name of Flower's.
-
-    Raises:
-        ConfigError: When there is none.
-    """
-    if not hasattr(module, name):
-        raise ConfigError(f"{module.__name__} has no {name!r}; fedmodel works with Flower 1.41, so install that again")
-    setattr(module, name, value)
 
 
 def _client_class(tls: ssl.SSLContext, facts: Facts, activity: _Activity) -> type[FleetHttpClient]:

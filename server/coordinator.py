@@ -39,14 +39,14 @@ from flwr.proto.fab_pb2 import Fab
 from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest, SendTaskHeartbeatRequest
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import HttpGrid
+from flwr.superlink.grid import HttpGrid, http_grid
 
 from fedmodel.config import read_scenario
 from fedmodel.durable import replace_file
 from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.supervision import Facts
 from fedmodel.wire.bundle import make_bundle
-from fedmodel.wire.runtime import SERVER_TASK, SocketControl, SocketRuntime, log_plainly
+from fedmodel.wire.runtime import SERVER_TASK, SocketControl, SocketRuntime, hasten, log_plainly
 
 logger = logging.getLogger(__name__)
 
@@ -91,9 +91,15 @@ class Submitted:
 
 
 class SocketGrid(HttpGrid):
-    """Flower's grid over a socket; it lives no longer than the task, and retries nothing."""
+    """Flower's grid over a socket; it lives no longer than the task, and retries nothing.
 
-    def __init__(self, client: SocketRuntime) -> None:
+    Args:
+        client: With the task in hand.
+        timeout_s: For how long a reply that a silo began to send, and did not end, holds up all others.
+    """
+
+    def __init__(self, client: SocketRuntime, timeout_s: float) -> None:
+        hasten(http_grid, "pull_objects", timeout_s)
         super().__init__(token="of the task in hand")  # noqa: S106 - the client shows the task's own
         self._client = client
 
@@ -156,11 +162,11 @@ def conduct(control: SocketControl, runtime: SocketRuntime, desk: Desk, submitte
         Exception: When it has not ended: Flower does not answer, or something unforeseen happened.
     """
     try:
-        scenario = read_scenario(str(submitted.folder / SCENARIO)).model_dump_json(exclude_none=True)
+        scenario = read_scenario(str(submitted.folder / SCENARIO))
     except FedmodelError as error:
         _end(submitted.folder, error)
         return
-    shown = {"scenario": scenario, "run": str(submitted.number)}
+    shown = {"scenario": scenario.model_dump_json(exclude_none=True), "run": str(submitted.number)}
     _start(control, shown, bundle)
     _acquire(runtime)
     with runtime.beating():
@@ -169,7 +175,7 @@ def conduct(control: SocketControl, runtime: SocketRuntime, desk: Desk, submitte
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = pulled.task_id, run.run_id, context.node_id
         own = {"home": str(desk.home), "run-dir": str(submitted.folder), "device": _device(desk.device)}
         context.run_config = {**shown, **own}
-        grid = SocketGrid(runtime)
+        grid = SocketGrid(runtime, scenario.federation.round_timeout_s)
         grid.set_run(run)
         try:
             desk.app(grid, context)

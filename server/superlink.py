@@ -75,7 +75,7 @@ def run_superlink(link: Link, _facts: Facts) -> None:
         os.environ.pop(switch, None)
     seen = _stamps(link.watched)
     context = link.tls()
-    context.sslobject_class = _LoggedHandshake
+    context.sslobject_class = _ToldHandshake
     app = create_app(_flower_settings(link), SuperLinkLifespan)
     asyncio.run(_serve(link, app, context, seen))
 
@@ -147,13 +147,20 @@ class _Quiet(uvicorn.Server):
         yield
 
 
-class _LoggedHandshake(ssl.SSLObject):
-    """Logs why a handshake was refused: asyncio does not."""
+class _ToldHandshake(ssl.SSLObject):
+    """Tells both sides why a handshake was refused; asyncio tells neither.
+
+    It drops the connection with the alert still unsent. Here it is first told that more is awaited, which has it send
+    what there is, and the truth when anything more comes, or the handshake's time-out.
+    """
 
     _told = Seldom()
+    _refused: ssl.SSLError | None = None
 
     def do_handshake(self) -> None:
         """Go on with the handshake."""
+        if self._refused is not None:
+            raise self._refused
         try:
             super().do_handshake()
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
@@ -162,7 +169,8 @@ class _LoggedHandshake(ssl.SSLObject):
             reason = getattr(error, "verify_message", "") or error.reason or type(error).__name__
             if self._told.is_new(reason):
                 logger.warning("refused at the door: TLS: %s", reason)
-            raise
+            self._refused = error
+            raise ssl.SSLWantReadError from error
 
 
 def _stamps(paths: tuple[Path, ...]) -> list[object]:

@@ -18,7 +18,9 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Final, Self
 
 import httpx
@@ -32,7 +34,9 @@ from flwr.supercore.interceptors import RuntimeVersionHttpInterceptor, SuperExec
 from flwr.supercore.logger import FLOWER_LOGGER
 from flwr.supercore.protobuf.client import ProtobufCall, ProtobufClientInterceptor, ProtobufRequestContext
 from flwr.supercore.runtime import RuntimeHttpClient
-from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
+from flwr.supernode.runtime import run_clientapp
+
+from fedmodel.errors import ConfigError
 
 SERVER_TASK: Final = str(TaskType.SERVER_APP)
 SILO_TASK: Final = str(TaskType.CLIENT_APP)
@@ -41,6 +45,9 @@ _ACQUIRE: Final = "/flwr.proto.Runtime/AcquireTask"
 _BASE_URL: Final = "http://flower"  # httpx wants a host; the socket is the only way there is
 _TIMEOUT_S: Final = 30.0
 _BEAT_S: Final = 15.0  # Flower takes a task for lost after 60 s
+_PULL_S: Final = 0.01  # Flower's own is a second
+_LONGEST_PULL_S: Final = 1.0
+_MOST_PULL_S: Final = 600.0
 _LONGEST_SOCKET_PATH: Final = 100  # the kernel's bound is 107 bytes
 
 
@@ -123,14 +130,43 @@ def answer_one(client: SocketRuntime, answer: Callable[[Message, Context, bytes]
     """
     if client.acquire(SILO_TASK) is None:
         return False
+    hasten(run_clientapp, "pull_and_inflate_object_from_tree")
     with client.beating():
-        message, context, _, bundle = pull_task_input(client)
+        message, context, _, bundle = run_clientapp.pull_task_input(client)
         reply = answer(message, context, bundle.content)
         if isinstance(reply, Error):
             reply = Message(reply, reply_to=message)
-        push_message(client, reply, context)
-        push_task_output(client=client, context=context, sub_status=SubStatus.COMPLETED, details="")
+        run_clientapp.push_message(client, reply, context)
+        run_clientapp.push_task_output(client=client, context=context, sub_status=SubStatus.COMPLETED, details="")
     return True
+
+
+def replace_name(module: ModuleType, name: str, value: object) -> None:
+    """Replace a name of Flower's, for what it has no option for.
+
+    Raises:
+        ConfigError: When there is none: the installed Flower is another than the one that this was written for.
+    """
+    if not hasattr(module, name):
+        raise ConfigError(f"{module.__name__} has no {name!r}; fedmodel works with Flower 1.41, so install that again")
+    setattr(module, name, value)
+
+
+def hasten(module: ModuleType, name: str, most_s: float = _MOST_PULL_S) -> None:
+    """Have one of Flower's functions that wait for objects ask again sooner: it is told of them before they are there.
+
+    Args:
+        module: Where it is used.
+        name: Its name there.
+        most_s: For how long it waits altogether.
+
+    Raises:
+        ConfigError: When there is none.
+    """
+    pull = getattr(module, name, None)
+    pull = pull.func if isinstance(pull, partial) else pull
+    pace = {"initial_backoff": _PULL_S, "backoff_cap": _LONGEST_PULL_S, "max_tries_per_object": None}
+    replace_name(module, name, pull and partial(pull, max_time=most_s, **pace))
 
 
 def listen(path: Path) -> socket.socket:

@@ -1,0 +1,198 @@
+"""A server or a silo with small apps, in a process of its own: `python -m tests.integration.deployed server|silo ...`.
+
+Its folder is one of `tests.integration.authority`. Flower, TLS, sockets and supervision are real, the two apps are not.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from flwr.app import ConfigRecord, Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.serverapp import Grid, ServerApp
+
+from clients.executor import Bench, run_executor
+from clients.supernode import Node, run_supernode
+from fedmodel.errors import FedmodelError, ProtocolError
+from fedmodel.packages import code_hash
+from fedmodel.supervision import Child, Supervisor
+from server.coordinator import Desk, run_coordinator
+from server.superlink import Link, run_superlink
+from tests.integration import authority
+
+TALK = "tests.talk"
+small_client, small_server = ClientApp(), ServerApp()
+
+
+@small_client.query("echo")
+def _echo(message: Message, context: Context) -> Message:
+    said = message.content[TALK]["said"]
+    return Message(
+        RecordDict({TALK: ConfigRecord({"said": said, "home": str(context.node_config["home"]), "pid": os.getpid()})}),
+        reply_to=message,
+    )
+
+
+@small_server.main()
+def _talk(grid: Grid, context: Context) -> None:
+    """Talk with every node as often as tests.json beside the run says, and write down what came back."""
+    run_dir = Path(str(context.run_config["run-dir"]))
+    asked = json.loads((run_dir / "asked.json").read_text())
+    answers = []
+    for number in range(asked["times"]):
+        deadline = time.monotonic() + 60
+        while len(nodes := sorted(grid.get_node_ids())) < asked["silos"]:
+            assert time.monotonic() < deadline
+            time.sleep(0.02)
+        started = time.monotonic()
+        said = RecordDict({TALK: ConfigRecord({"said": number})})
+        ids = set(grid.push_messages([Message(said, node, asked.get("kind", "query.echo"), ttl=60) for node in nodes]))
+        while ids and time.monotonic() < started + 60:
+            for reply in grid.pull_messages(list(ids)):
+                ids.discard(reply.metadata.reply_to_message_id)
+                answers.append(
+                    {"error": reply.error.reason}
+                    if reply.has_error()
+                    else {**reply.content[TALK]} | {"s": time.monotonic() - started}
+                )
+            time.sleep(0.005)
+        (run_dir / "answers.json").write_text(json.dumps(answers))
+    if asked.get("fails"):
+        raise ProtocolError("this run fails, as asked")
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@contextmanager
+def started(*words: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """Run this module in a process, and end it, whatever becomes of the block."""
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.integration.deployed", *words], stdout=output, stderr=output
+        )
+    try:
+        yield process
+    finally:
+        if process.poll() is None:
+            process.send_signal(signal.SIGTERM)
+            try:
+                process.wait(15)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def wait_until(condition: Callable[[], object], timeout_s: float = 60.0, why: Callable[[], str] = lambda: "") -> None:
+    deadline = time.monotonic() + timeout_s
+    while not condition():
+        assert time.monotonic() < deadline, why() or "did not come about"
+        time.sleep(0.02)
+
+
+def submit(folder: Path, name: str, **asked: object) -> Path:
+    """Lay out a run of the small apps."""
+    run = folder / "home" / "runs" / name
+    run.mkdir(parents=True)
+    (run / "scenario.toml").write_text((Path(__file__).with_name("small.toml")).read_text())
+    (run / "asked.json").write_text(json.dumps({"silos": 1, "times": 1, **asked}))
+    (run / "run.json").write_text(json.dumps({"run": str(time.time_ns()), "submitted": f"{time.time_ns()}"}))
+    return run
+
+
+def outcome(run: Path, timeout_s: float = 90.0) -> dict[str, object]:
+    """Wait for a run's outcome."""
+    path = run / "outcome.json"
+    logs = run.parent.parent.parent / "logs"
+    wait_until(
+        path.exists, timeout_s, lambda: "\n".join(f"{log}:\n{log.read_text()[-2000:]}" for log in logs.glob("*"))
+    )
+    found: dict[str, object] = json.loads(path.read_text())
+    return found
+
+
+def server(folder: Path, port: int) -> list[Child]:
+    sockets = Path(tempfile.mkdtemp(prefix="fm-"))
+    secret = os.urandom(32)
+    (folder / "server.socket").write_text(str(sockets / "link"))
+    link = Link(
+        host="127.0.0.1",
+        port=port,
+        tls=lambda: authority.server_tls(folder),
+        roster=folder / "roster.json",
+        watched=(folder / "roster.json", folder / "revoked.pem"),
+        socket=sockets / "link",
+        secret=secret,
+    )
+    desk = Desk(
+        home=folder / "home",
+        nodes=lambda: authority.node_keys(folder),
+        app=small_server,
+        device="cpu",
+        socket=sockets / "link",
+        secret=secret,
+    )
+    return [
+        Child(
+            "superlink", lambda facts: run_superlink(link, facts), folder / "logs" / "superlink.log", ("coordinator",)
+        ),
+        Child("coordinator", lambda facts: run_coordinator(desk, facts), folder / "logs" / "coordinator.log"),
+    ]
+
+
+def silo(folder: Path, port: int, name: str, certificate: str, code: str) -> list[Child]:
+    sockets = Path(tempfile.mkdtemp(prefix="fm-"))
+    secret = os.urandom(32)
+    (folder / f"{certificate}.socket").write_text(str(sockets / "node"))
+    node = Node(
+        address=f"127.0.0.1:{port}",
+        tls=lambda: authority.silo_tls(folder, certificate),
+        key=lambda: authority.read_node(folder, name),
+        socket=sockets / "node",
+        secret=secret,
+    )
+    bench = Bench(
+        home=folder / name, code=code or code_hash(), app=small_client, socket=sockets / "node", secret=secret
+    )
+    logs = folder / "logs"
+    return [
+        Child("supernode", lambda facts: run_supernode(node, facts), logs / f"{certificate}-supernode.log"),
+        Child(
+            "executor", lambda facts: run_executor(bench, facts), logs / f"{certificate}-executor.log", ("supernode",)
+        ),
+    ]
+
+
+def main(role: str, where: str, port: str, name: str = "", certificate: str = "", code: str = "") -> int:
+    logging.basicConfig(level=logging.INFO, format="%(message)s")
+    folder = Path(where)
+    children = (
+        server(folder, int(port)) if role == "server" else silo(folder, int(port), name, certificate or name, code)
+    )
+    os.environ["FLWR_HOME"] = tempfile.mkdtemp(prefix="fm-home-")
+    try:
+        Supervisor(children).run()
+    except FedmodelError as error:
+        sys.stderr.write(f"error: {error}\n")
+        return error.exit_status
+    return 0
+
+
+if __name__ == "__main__":
+    from tests.integration import deployed  # under its own name, as tests know it
+
+    sys.exit(deployed.main(*sys.argv[1:]))
