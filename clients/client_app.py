@@ -6,7 +6,8 @@ Order inside `train`, which the guarantee rests on: decode and check the request
 what secure aggregation needs and the pipeline; charge the ledger; only then read records, train and mask; put the
 update into the outbox; and only then let it leave. Whatever fails after the charge leaves the charge standing. A
 charge pays for one release: the same request asked again gets the bytes in the outbox, or, where they are not there any
-more or never were, is charged again.
+more or never were, is charged again. A stage of secure aggregation is done once; the very same question again gets the
+very same bytes (`clients.vault`).
 
 Flower sends a ClientApp's exception to the server word for word. A message of an exception can carry a record, so every
 handler runs inside `_walled`: the server gets a code, the silo's own log the rest. That a silo fails is visible; why is
@@ -31,9 +32,11 @@ from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
 from fedmodel.ledger import verify_ledger
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import scenario_hash
-from fedmodel.secagg import Window
+from fedmodel.secagg import Silo as Protocol
+from fedmodel.secagg import Window, join_messages, split_messages
 
-Handler = Callable[[Message, Context, Silo], RecordDict]
+Handler = Callable[[Message, Context, Silo, bytes], RecordDict]
+"""Answers a message of a silo; the bytes are the hash of all that is asked."""
 
 app = ClientApp()
 
@@ -46,8 +49,8 @@ def _walled(handler: Handler) -> Callable[[Message, Context], Message]:
         try:
             silo = Silo.from_context(context)
             try:
-                _check(message, silo)
-                return Message(handler(message, context, silo), reply_to=message)
+                asked = _check(message, silo)
+                return Message(handler(message, context, silo, asked), reply_to=message)
             except Exception as error:  # whatever it is, its text must not leave the silo
                 code = error.code if isinstance(error, FedmodelError) else code
                 silo.log(message.metadata.message_type, error)
@@ -60,15 +63,16 @@ def _walled(handler: Handler) -> Callable[[Message, Context], Message]:
     return respond
 
 
-def _check(message: Message, silo: Silo) -> None:
-    """Hold a message to the silo's law, whatever it asks."""
+def _check(message: Message, silo: Silo) -> bytes:
+    """Hold a message to the silo's law, whatever it asks, and return the hash of all of it."""
     law = silo.kit.law
-    wire.check_request(message, silo.run_number, scenario_hash(silo.scenario), law.servers)
+    asked = wire.check_request(message, silo.run_number, scenario_hash(silo.scenario), law.servers)
     policy.check_code(law)
     policy.check_scenario(law, silo.scenario)
+    return asked
 
 
-def _join(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa: ARG001 - the handlers' one shape
+def _join(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
     """Check that the silo can take part, reserve the run's plan, and say so."""
     window = wire.read_join_request(message)
     law, plan = silo.kit.law, silo.plan
@@ -95,35 +99,40 @@ def _join(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa
     return wire.join_reply(wire.JoinReply(silo.name, event, advert, head))
 
 
-def _advert(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa: ARG001 - the handlers' one shape
+def _advert(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
     """Make secrets for a window of rounds, and advertise their public halves."""
     return wire.protocol_reply([_keys(silo, wire.read_advert_request(message))])
 
 
-def _share(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa: ARG001 - the handlers' one shape
+def _share(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
     """Check the cohort, and deal shares of the window's secrets to every neighbour in it."""
     adverts = wire.read_share_request(message)
     policy.check_cohort(silo.kit.law, len(adverts))
-    with silo.protocol() as protocol:
-        shares = protocol.deal(adverts)
-    return wire.protocol_reply(shares)
+    shares = silo.answer(asked, lambda protocol: join_messages(protocol.deal(adverts)))
+    return wire.protocol_reply(split_messages(shares))
 
 
-def _commit(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa: ARG001 - the handlers' one shape
+def _commit(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
     """Sign one list of survivors."""
-    asked = _asked(message, silo)
-    with silo.protocol() as protocol:
-        signed = protocol.commit(asked.round_number, asked.attempt, asked.context, asked.survivors)
+    list_ = _asked(message, silo)
+    signed = silo.answer(
+        asked, lambda protocol: protocol.commit(list_.round_number, list_.attempt, list_.context, list_.survivors)
+    )
     return wire.protocol_reply([signed])
 
 
-def _reveal(message: Message, context: Context, silo: Silo) -> RecordDict:  # noqa: ARG001 - the handlers' one shape
+def _reveal(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
     """Give one share a peer, and advertise for the next window if asked to."""
-    asked = _asked(message, silo)
-    with silo.protocol() as protocol:
-        shares = protocol.reveal(asked.round_number, asked.attempt, asked.context, asked.survivors, asked.commits)
-        advert = b"" if asked.window is None else protocol.advert(_within(asked.window, silo))
-    return wire.reveal_reply(wire.RevealReply(shares, advert))
+    list_ = _asked(message, silo)
+
+    def act(protocol: Protocol) -> bytes:
+        place = (list_.round_number, list_.attempt, list_.context)
+        shares = protocol.reveal(*place, list_.survivors, list_.commits)
+        advert = b"" if list_.window is None else protocol.advert(_within(list_.window, silo))
+        return join_messages([shares, advert])
+
+    shares, *advert = split_messages(silo.answer(asked, act))
+    return wire.reveal_reply(wire.RevealReply(shares, advert[0] if advert else b""))
 
 
 def _keys(silo: Silo, window: Window) -> bytes:
@@ -147,9 +156,10 @@ def _asked(message: Message, silo: Silo) -> wire.SurvivorsRequest:
     return asked
 
 
-def _train(message: Message, context: Context, silo: Silo) -> RecordDict:
+def _train(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
     """Charge the ledger, train on the silo's records, and send the noised difference, masked if it is to be."""
     from clients.hiding import hide, prepare, request_key
+    from clients.optimizers import pack_state, unpack_state
     from clients.training import check_request, train_round
 
     request = wire.read_train_request(message)
@@ -165,11 +175,11 @@ def _train(message: Message, context: Context, silo: Silo) -> RecordDict:
             prepare(silo, request)
             check_request(silo, plan, request)
             charged = ledger.charge(silo.run, request.round_number, silo.plan.steps_per_round, key)
-            state = RecordDict(dict(context.state))
+            state = unpack_state(outbox.state(silo.run_number))
             update_P = train_round(silo, charged.event, request, state)
             kept = wire.pack_update(hide(silo, charged.event, request, update_P))
-            outbox.keep(key, charged.sequence, kept)
-            context.state = state  # noised too, so it is kept only with the update that was charged
+            # The state is noised too, so it is kept only with the update that was charged.
+            outbox.keep(key, charged.sequence, kept, silo.run_number, pack_state(state))
         head = ledger.proven(since).to_bytes()
     update = wire.unpack_update(kept)
     if isinstance(update, wire.TrainReply):

@@ -1,5 +1,8 @@
 """The last update that a silo made, kept sealed until the next, so that a request asked again gets the same bytes.
 
+Beside it, in the same file, lies what the inner optimiser keeps for the next round of the run, if it keeps anything:
+the one is never there without the other, and neither is lost when a process ends.
+
 Guarantee: an update is on disk here before it can leave the process, with the number of its charge in the ledger. So
 where the update of the charge before the newest is here, the newest's never left. One process at a time makes updates
 for a silo.
@@ -24,6 +27,7 @@ from fedmodel.provision import Kit
 _CONTEXT: Final = b"fedmodel/v1/outbox"
 _KEY_SIZE: Final = 64
 _HEAD_SIZE: Final = _KEY_SIZE + 8
+_STATE_AT: Final = _HEAD_SIZE + 16  # after the run, and the state's length
 
 
 class Outbox:
@@ -44,7 +48,16 @@ class Outbox:
             kept = self._seal.open(self._path.read_bytes(), _CONTEXT)
         except (FileNotFoundError, CryptoError):
             return None
-        return kept[_HEAD_SIZE:] if kept[:_KEY_SIZE] == key.encode() else None
+        return kept[_STATE_AT + _size(kept) :] if kept[:_KEY_SIZE] == key.encode() else None
+
+    def state(self, run: int) -> bytes:
+        """Return what was kept for the next round of a run, empty where the last update is of another or gone."""
+        try:
+            kept = self._seal.open(self._path.read_bytes(), _CONTEXT)
+        except (FileNotFoundError, CryptoError):
+            return b""
+        is_of_run = int.from_bytes(kept[_HEAD_SIZE : _HEAD_SIZE + 8], "big") == run
+        return kept[_STATE_AT : _STATE_AT + _size(kept)] if is_of_run else b""
 
     @property
     def last(self) -> int | None:
@@ -57,12 +70,24 @@ class Outbox:
             return None
         return int.from_bytes(self._seal.open(self._path.read_bytes(), _CONTEXT)[_KEY_SIZE:_HEAD_SIZE], "big")
 
-    def keep(self, key: str, charge: int, update: bytes) -> None:
-        """Keep an update in place of the last one, with the number of its charge; it is on disk when this returns."""
+    def keep(self, key: str, charge: int, update: bytes, run: int = 0, state: bytes = b"") -> None:
+        """Keep an update in place of the last one; it is on disk when this returns.
+
+        Args:
+            key: What it is asked for by.
+            charge: The number of its charge.
+            update: What leaves.
+            run: The run that it is of.
+            state: What the next round of the run begins with, besides the model. Noised, as the update is.
+        """
         if len(key) != _KEY_SIZE:
             raise CryptoError(f"a key of {len(key)} characters, where {_KEY_SIZE} are needed")
-        head = key.encode() + charge.to_bytes(8, "big")
-        replace_file(self._path, seal(Suite.CLASSIC, self._seal.public, head + update, _CONTEXT))
+        head = key.encode() + b"".join(number.to_bytes(8, "big") for number in (charge, run, len(state)))
+        replace_file(self._path, seal(Suite.CLASSIC, self._seal.public, head + state + update, _CONTEXT))
+
+
+def _size(kept: bytes) -> int:
+    return int.from_bytes(kept[_STATE_AT - 8 : _STATE_AT], "big")
 
 
 @contextmanager

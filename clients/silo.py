@@ -4,14 +4,18 @@ The scenario comes with the run's configuration, which is the server's word. Wha
 `silo.toml`: `clients.policy` holds every message to it before anything is done for it.
 
 Where a silo's things lie is its node's word: `home` in the node's configuration, which its own operator starts it with.
-A simulated silo has none, and takes the run's folder, which `simulate` marked as one of simulated silos; any other
-folder that the server names is refused, since it could hold another law, or last week's.
+A deployed silo's home is its kit: law, identity, ledger and log all lie there, and its name and device are what its own
+law says. A simulated silo has none, and takes the run's folder, which `simulate` marked as one of simulated silos; any
+other folder that the server names is refused, since it could hold another law, or last week's.
+
+A run is known by the number that the server gives it (`run` in its configuration, which the server's signature on every
+request binds), since Flower's own is another once a run was taken up again; where none is given, by Flower's.
 """
 
 from __future__ import annotations
 
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -23,13 +27,13 @@ from flwr.app import Context
 
 from clients import policy
 from clients.outbox import Outbox, outbox
-from clients.vault import protocol
+from clients.vault import answer, protocol
 from fedmodel.config import Scenario, SiloPlan, scenario_from_json
 from fedmodel.data import Records, silo_records
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
 from fedmodel.ledger import Ledger, Scope
 from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.provision import SIMULATED, Kit, read_kit, scenario_hash
+from fedmodel.provision import SIMULATED, Kit, is_kit, read_kit, read_law, scenario_hash
 from fedmodel.secagg import Silo as Protocol
 
 
@@ -41,8 +45,9 @@ class Silo:
         name: The silo's name in the scenario.
         scenario: What is to be done.
         run: The run's identifier, as the ledger keeps it.
-        device: "cpu" or "cuda".
-        home: The folder under which the silo's kit, ledger and log lie.
+        device: "cpu", "cuda", or "auto".
+        home: The folder under which the silo's ledger and log lie.
+        folder: Where its law, its keys and its state are: `home` itself, or a simulated silo's part of it.
     """
 
     name: str
@@ -50,6 +55,7 @@ class Silo:
     run: str
     device: str
     home: Path
+    folder: Path
 
     @classmethod
     def from_context(cls, context: Context) -> Self:
@@ -58,19 +64,23 @@ class Silo:
         Raises:
             ConfigError: When the configuration does not say, or there is no kit.
         """
+        scenario = scenario_from_json(str(context.run_config.get("scenario")))
+        run, home = _run_of(context), context.node_config.get("home")
+        if home and (kit := Path(str(home))) and is_kit(kit):
+            law = read_law(kit)
+            return cls(law.name, scenario, run, law.device, kit, kit)
         run_dir, device = (context.run_config.get(key) for key in ("run-dir", "device"))
-        home = context.node_config.get("home")
         if not home and not (Path(str(run_dir)) / SIMULATED).is_file():
             raise ConfigError("this node's configuration names no home; start it with home=FOLDER, its own")
         run_dir = home or run_dir
         if not run_dir or device not in ("cpu", "cuda"):
             raise ConfigError("the run's configuration names no run-dir and device; start it with `fedmodel simulate`")
-        scenario = scenario_from_json(str(context.run_config.get("scenario")))
         names = scenario.federation.silos
         number = context.node_config.get("partition-id")
         if not isinstance(number, int) or not 0 <= number < len(names):
             raise ConfigError(f"this node's partition-id is {number!r}; the scenario has silos 0 to {len(names) - 1}")
-        return cls(names[number], scenario, str(int(context.run_id) % 2**64), str(device), Path(str(run_dir)))
+        folder = Path(str(run_dir))
+        return cls(names[number], scenario, run, str(device), folder, folder / "silos" / names[number])
 
     @cached_property
     def kit(self) -> Kit:
@@ -79,9 +89,9 @@ class Silo:
         Raises:
             ConfigError: When it is missing, or is another silo's.
         """
-        kit = read_kit(self._folder)
+        kit = read_kit(self.folder)
         if kit.law.name != self.name:
-            raise ConfigError(f"{self._folder}: the kit is silo {kit.law.name!r}'s, not {self.name!r}'s")
+            raise ConfigError(f"{self.folder}: the kit is silo {kit.law.name!r}'s, not {self.name!r}'s")
         return kit
 
     @contextmanager
@@ -91,19 +101,31 @@ class Silo:
         Raises:
             PolicyRefused: When the silo's own law has secure aggregation off.
         """
+        self._check_aggregates()
+        with protocol(self.kit, self.folder, self.run_number) as silo:
+            yield silo
+
+    def answer(self, asked: bytes, act: Callable[[Protocol], bytes]) -> bytes:
+        """Do a stage of secure aggregation once; the very same question again gets the very same bytes.
+
+        Args:
+            asked: Hash of all that was asked.
+            act: Does the stage, and returns its answer.
+
+        Raises:
+            PolicyRefused: When the silo's own law has secure aggregation off.
+        """
+        self._check_aggregates()
+        return answer(self.kit, self.folder, self.run_number, asked, act)
+
+    def _check_aggregates(self) -> None:
         if self.kit.law.encryption.secure_aggregation != "on":
             raise PolicyRefused("silo.toml has secure aggregation off, so no stage of it is taken part in")
-        with protocol(self.kit, self._folder, self.run_number) as silo:
-            yield silo
 
     @property
     def run_number(self) -> int:
         """The run, as 64 bits."""
         return int(self.run)
-
-    @property
-    def _folder(self) -> Path:
-        return self.home / "silos" / self.name
 
     @property
     def plan(self) -> SiloPlan:
@@ -122,7 +144,7 @@ class Silo:
         """Open this silo's ledger."""
         path = ledger_path(self.home, self.name)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Ledger(path, self.name, self.kit.identity, self._folder / "ledger.head")
+        return Ledger(path, self.name, self.kit.identity, self.folder / "ledger.head")
 
     def reserve(self, ledger: Ledger, event: DpSgdEvent) -> DpSgdEvent:
         """Reserve the run's plan under this silo's budget, all of it or, where its law says so, what is paid for.
@@ -170,7 +192,7 @@ class Silo:
 
     def outbox(self) -> AbstractContextManager[Outbox]:
         """Open this silo's outbox; whoever else would, waits."""
-        return outbox(self.kit, self._folder)
+        return outbox(self.kit, self.folder)
 
     def log(self, action: str, error: Exception) -> None:
         """Write what went wrong into this silo's own log."""
@@ -189,6 +211,14 @@ class Silo:
         time = datetime.now(UTC).isoformat(timespec="milliseconds")
         with path.open("a", encoding="utf-8") as file:
             file.write(f"{time} {action}: {found}\n")
+
+
+def _run_of(context: Context) -> str:
+    """Return a run's number, 64 bits in decimal, as the server gives it, or as Flower does."""
+    given = context.run_config.get("run") or int(context.run_id) % 2**64
+    if not str(given).isascii() or not str(given).isdecimal() or not 0 < int(given) < 2**64:
+        raise ConfigError("the run's configuration gives it a number that is not one of 64 bits")
+    return str(int(given))
 
 
 def ledger_path(home: Path, silo: str) -> Path:

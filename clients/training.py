@@ -63,7 +63,7 @@ def train_round(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: Rec
         silo: Whose records, and the scenario.
         event: What the ledger was charged; every privacy figure is taken from here.
         request: The round and the global model.
-        state: Where optimiser state waits between rounds, if the scenario keeps it.
+        state: Optimiser state between rounds, if the scenario keeps it; changed in place.
 
     Returns:
         The update, float32 of shape `(P,)`, differentially private.
@@ -160,4 +160,6 @@ def _use_device(name: str) -> torch.device:
     torch.set_num_threads(1)
     # TF32 would round the companions of a record differently with and without it.
     torch.backends.cudnn.allow_tf32 = False
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     return torch.device(name)

@@ -4,6 +4,12 @@ Guarantee: when the block of `protocol` ends without an error, the new state is 
 return the stage's message. A process killed before that has sent nothing; killed after, it cannot be made to do the
 stage again. Two processes never act on one state at once. What a stage refused leaves the file as it was.
 
+The last answer lies in the same file as the state that it led to, so that there is never the one without the other.
+Asked the very same again, since the answer or the server that waited for it was lost, `answer` gives the very same
+bytes: whoever asks learns nothing that it could not have had before. Anything else is a stage, and refused if it was
+done. Only the last answer is kept, and only until the next stage: a share that was revealed stays in the file, sealed,
+for that long.
+
 A secret that a stage erased is gone from the file that replaces the old one. What a run that ended in the middle left
 behind is erased when the next one begins, all but how far it had come.
 
@@ -14,15 +20,28 @@ NOT notice that a backup of the file was put back.
 from __future__ import annotations
 
 import fcntl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
-from fedmodel.crypto import SealingKey, Suite, seal
+from fedmodel.crypto import KEY_SIZE, SealingKey, Suite, seal
 from fedmodel.durable import replace_file
 from fedmodel.errors import CryptoError
 from fedmodel.provision import Kit
 from fedmodel.secagg import Silo
+
+_LENGTH_SIZE: Final = 8
+
+
+@dataclass
+class _Kept:
+    """What the file holds: the state, and the last answer with the hash of what was asked."""
+
+    silo: Silo
+    asked: bytes = bytes(KEY_SIZE)
+    answer: bytes = b""
 
 
 @contextmanager
@@ -37,6 +56,32 @@ def protocol(kit: Kit, folder: Path, run: int) -> Iterator[Silo]:
     Raises:
         CryptoError: When the state was not sealed by this silo for this run.
     """
+    with _opened(kit, folder, run) as kept:
+        yield kept.silo
+
+
+def answer(kit: Kit, folder: Path, run: int, asked: bytes, act: Callable[[Silo], bytes]) -> bytes:
+    """Do a stage once, and answer the very same question again with the very same bytes.
+
+    Args:
+        kit: The silo's.
+        folder: The silo's own.
+        run: The run.
+        asked: Hash of all that was asked, 32 bytes.
+        act: Does the stage, and returns its answer.
+
+    Raises:
+        CryptoError: When the state was not sealed by this silo for this run.
+    """
+    with _opened(kit, folder, run) as kept:
+        if not kept.answer or kept.asked != asked:
+            kept.answer, kept.asked = act(kept.silo), asked
+        return kept.answer
+
+
+@contextmanager
+def _opened(kit: Kit, folder: Path, run: int) -> Iterator[_Kept]:
+    """Open the file under its lock, and put what became of it in its place when the block ends without an error."""
     path = folder / f"aggregation-{run}.state"
     with (folder / "aggregation.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -45,30 +90,36 @@ def protocol(kit: Kit, folder: Path, run: int) -> Iterator[Silo]:
         if not path.exists():
             for other in sorted(folder.glob("aggregation-*.state")):
                 _forget(kit, other)
-        silo = _read(kit, path, run)
-        yield silo
-        _write(kit, path, run, silo)
+        kept = _read(kit, path, run)
+        yield kept
+        _write(kit, path, run, kept)
 
 
 def _forget(kit: Kit, path: Path) -> None:
     """Erase the secrets of another run; a file that cannot be read is left to whoever asks for its run."""
     number = path.stem.removeprefix("aggregation-")
     with suppress(CryptoError, ValueError):
-        silo = _read(kit, path, int(number))
-        silo.forget()
-        _write(kit, path, int(number), silo)
+        kept = _read(kit, path, int(number))
+        kept.silo.forget()
+        _write(kit, path, int(number), _Kept(kept.silo))
 
 
-def _read(kit: Kit, path: Path, run: int) -> Silo:
-    """Return a silo's side as it was kept, or from the beginning where nothing was."""
+def _read(kit: Kit, path: Path, run: int) -> _Kept:
+    """Return what was kept, or the beginning where nothing was."""
+    if not path.exists():
+        return _Kept(Silo(kit.identity, kit.roster, kit.policy, run))
     key, context = _seal_of(kit, run)
-    kept = key.open(path.read_bytes(), context) if path.exists() else None
-    return Silo(kit.identity, kit.roster, kit.policy, run, kept)
+    data = key.open(path.read_bytes(), context)
+    size = int.from_bytes(data[:_LENGTH_SIZE], "big")
+    state, rest = data[_LENGTH_SIZE : _LENGTH_SIZE + size], data[_LENGTH_SIZE + size :]
+    return _Kept(Silo(kit.identity, kit.roster, kit.policy, run, state), rest[:KEY_SIZE], rest[KEY_SIZE:])
 
 
-def _write(kit: Kit, path: Path, run: int, silo: Silo) -> None:
+def _write(kit: Kit, path: Path, run: int, kept: _Kept) -> None:
     key, context = _seal_of(kit, run)
-    replace_file(path, seal(Suite.CLASSIC, key.public, silo.state(), context))
+    state = kept.silo.state()
+    data = len(state).to_bytes(_LENGTH_SIZE, "big") + state + kept.asked + kept.answer
+    replace_file(path, seal(Suite.CLASSIC, key.public, data, context))
 
 
 def _seal_of(kit: Kit, run: int) -> tuple[SealingKey, bytes]:

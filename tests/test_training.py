@@ -27,7 +27,7 @@ EVENT = DpSgdEvent(2.0, 1.0, 0.5, 2, denominator=10)
 
 
 def silo(scenario: Scenario, tmp_path: Path) -> Silo:
-    return Silo("north", scenario, "1", "cpu", tmp_path)
+    return Silo("north", scenario, "1", "cpu", tmp_path, tmp_path)
 
 
 def request(scenario: Scenario, round_number: int = 1, seed: int = 1) -> TrainRequest:

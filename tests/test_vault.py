@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from clients.vault import protocol
+from clients.vault import answer, protocol
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import AggregationRefused, CryptoError, Rule
@@ -125,7 +125,7 @@ def test_what_another_run_left_behind_is_erased_but_for_how_far_it_came(folder: 
 _SIGNER = """
 import sys, time
 from pathlib import Path
-from clients.vault import protocol
+from clients.vault import answer, protocol
 from fedmodel.provision import read_kit
 folder = Path(sys.argv[1])
 with protocol(read_kit(folder), folder, 7) as silo:
@@ -174,3 +174,51 @@ def test_the_state_is_on_disk_when_the_block_ends(folder: Path, monkeypatch: pyt
     with protocol(read_kit(folder), folder, 7) as silo:
         assert isinstance(silo, Silo)
     assert order == ["fsync", "replace", "fsync"]
+
+
+ASKED, OTHER = bytes([1] * 32), bytes([2] * 32)
+
+
+def test_the_very_same_question_gets_the_very_same_bytes_and_no_stage_twice(folder: Path) -> None:
+    """The answer may have been lost with the server that waited for it. Another question is another stage."""
+    kit = read_kit(folder)
+
+    def commit(silo: Silo) -> bytes:
+        return silo.commit(1, 1, CONTEXT, [2, 3])
+
+    signed = answer(kit, folder, 7, ASKED, commit)
+    kept = (folder / "aggregation-7.state").read_bytes()
+    assert answer(read_kit(folder), folder, 7, ASKED, commit) == signed
+    with pytest.raises(AggregationRefused) as refused:
+        answer(kit, folder, 7, OTHER, commit)
+    assert refused.value.rule is Rule.TWO_FACED
+    # What was refused left the answer that there is.
+    assert answer(kit, folder, 7, ASKED, lambda _: b"never asked for") == signed
+    assert kept != b""
+
+
+def test_only_the_last_answer_is_kept(folder: Path) -> None:
+    kit = read_kit(folder)
+    answer(kit, folder, 7, ASKED, lambda silo: silo.commit(1, 1, CONTEXT, [2, 3]))
+    answer(kit, folder, 7, OTHER, lambda silo: silo.commit(2, 1, CONTEXT, [2, 3]))
+    with pytest.raises(AggregationRefused):
+        answer(kit, folder, 7, ASKED, lambda silo: silo.commit(1, 1, CONTEXT, [2, 3]))
+
+
+def test_an_answer_of_another_run_is_none(folder: Path) -> None:
+    kit = read_kit(folder)
+    first = answer(kit, folder, 7, ASKED, lambda silo: silo.commit(1, 1, CONTEXT, [2, 3]))
+    assert answer(kit, folder, 8, ASKED, lambda silo: silo.commit(1, 1, CONTEXT, [2, 3])) != first
+    with protocol(kit, folder, 7) as silo, pytest.raises(AggregationRefused):
+        silo.commit(1, 1, CONTEXT, [2, 3])
+
+
+def test_the_answer_and_the_state_that_it_led_to_are_in_place_together(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kit = read_kit(folder)
+    with monkeypatch.context() as patch:
+        patch.setattr("clients.vault.replace_file", lambda *_: [][0])
+        with pytest.raises(IndexError):
+            answer(kit, folder, 7, ASKED, lambda silo: silo.commit(1, 1, CONTEXT, [2, 3]))
+    assert answer(kit, folder, 7, OTHER, lambda silo: silo.commit(1, 1, CONTEXT, [2, 3]))

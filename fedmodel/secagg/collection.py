@@ -10,10 +10,11 @@ raises, is not taken in, and is whoever's who sent it.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence, Set
 
 from fedmodel.errors import AggregationRefused, DropoutError, Rule
-from fedmodel.secagg.messages import Advert, Place, Share, cohort_digest_of, graph_seed
+from fedmodel.secagg.messages import Advert, Place, Share, cohort_digest_of, graph_seed, sender_of
 from fedmodel.secagg.parameters import Setting
 from fedmodel.topology import Topology, neighbours
 
@@ -33,6 +34,26 @@ class Collection:
         self._shares: dict[int, dict[int, bytes]] = {}
         self._offers: dict[tuple[int, int], tuple[bytes, ...]] = {}
         self._topology: Topology | None = None
+
+    @classmethod
+    def again(cls, setting: Setting, adverts: Sequence[bytes], shares: Sequence[bytes]) -> Collection:
+        """Return a dealt window as it was, from what `messages` returned.
+
+        Raises:
+            AggregationRefused: When it is something else.
+        """
+        collection = cls(setting)
+        for data in adverts:
+            collection.add_advert(data)
+        collection.close_adverts()
+        for _, dealt in itertools.groupby(shares, sender_of):
+            collection.add_shares(list(dealt))
+        return collection
+
+    def messages(self) -> tuple[list[bytes], list[bytes]]:
+        """Return what a dealt window follows from: the ADVERTs of U1, and all SHAREs, dealer by dealer."""
+        adverts = [self._advert_data[number] for number in self.cohort]
+        return adverts, [data for rows in self._shares.values() for data in rows.values()]
 
     def add_advert(self, data: bytes) -> int:
         """Take a silo's ADVERT, and return its number.

@@ -39,7 +39,7 @@ def sign_request(content: RecordDict, kind: str, run: int, scenario: bytes, serv
     return RecordDict({**content, _SIGNED: record})
 
 
-def check_request(message: Message, run: int, scenario: bytes, servers: Collection[str]) -> None:
+def check_request(message: Message, run: int, scenario: bytes, servers: Collection[str]) -> bytes:
     """Refuse a question that is not signed by a server of these keys, for its kind and this run.
 
     Args:
@@ -47,6 +47,9 @@ def check_request(message: Message, run: int, scenario: bytes, servers: Collecti
         run: The run, 64 bits.
         scenario: Hash of the scenario as it came to the silo.
         servers: Ed25519 keys in hexadecimal.
+
+    Returns:
+        The hash of all that is asked, 32 bytes: the same for the very same question.
 
     Raises:
         PolicyRefused: When no signature is there, or its key is none of these.
@@ -59,7 +62,9 @@ def check_request(message: Message, run: int, scenario: bytes, servers: Collecti
     if key.hex() not in servers:
         raise PolicyRefused(f"the server's key {key.hex()[:16]}... is none that silo.toml names")
     content = RecordDict({name: value for name, value in message.content.items() if name != _SIGNED})
-    verify(key, _LABEL, _request_digest(content, message.metadata.message_type, run, scenario), signature)
+    asked = _request_digest(content, message.metadata.message_type, run, scenario)
+    verify(key, _LABEL, asked, signature)
+    return asked
 
 
 def _request_digest(content: RecordDict, kind: str, run: int, scenario: bytes) -> bytes:
