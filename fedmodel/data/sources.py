@@ -43,10 +43,6 @@ def tables(source: TableSource, columns: tuple[str, ...]) -> Iterator[pa.Table]:
         ConfigError: When a package is missing, or a database's account could write.
         DataError: When it cannot be read, or has other columns.
     """
-    try:
-        import pyarrow  # noqa: F401
-    except ImportError:
-        raise needs("pyarrow") from None
     if source.url is not None:
         from fedmodel.data.databases import query
 

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from fedmodel.config import ColumnConfig, DataConfig, TableSource
 from fedmodel.data.cache import Cache
 from fedmodel.data.records import Records, data_shape, onto_unit
-from fedmodel.data.sources import identity, tables
+from fedmodel.data.sources import identity, needs, tables
 from fedmodel.errors import ConfigError, DataError, FedmodelError
 
 if TYPE_CHECKING:
@@ -110,7 +110,10 @@ def _typed(config: DataConfig, table: pa.Table) -> pa.Table:
 
 def _read(config: DataConfig, source: TableSource) -> Records:
     """Read, check and scale."""
-    import pyarrow as pa
+    try:
+        import pyarrow as pa
+    except ImportError:
+        raise needs("pyarrow") from None
 
     whole = pa.concat_tables([_typed(config, table) for table in tables(source, _names(config))])
     label = str(config.label)
