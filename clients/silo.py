@@ -29,11 +29,12 @@ from clients import policy
 from clients.outbox import Outbox, outbox
 from clients.vault import answer, protocol
 from fedmodel.config import Scenario, SiloPlan, scenario_from_json
-from fedmodel.data import Records, silo_records
+from fedmodel.data import Cache, Records, deployed_records, silo_records
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
 from fedmodel.ledger import Ledger, Scope
 from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.provision import SIMULATED, Kit, is_kit, read_kit, read_law, scenario_hash
+from fedmodel.provision import SIMULATED, Kit, is_kit, is_sealed, read_kit, read_law, scenario_hash, unlocked
+from fedmodel.sealed import opener_from_secret
 from fedmodel.secagg import Silo as Protocol
 
 
@@ -138,7 +139,11 @@ class Silo:
         How many there are is compared with nothing that the server chooses: an answer that hung on it would be a free
         comparison of a private count. The divisor of the sums is public and need not bound it.
         """
-        return silo_records(self.scenario, self.name)
+        if not is_sealed(self.folder):
+            return silo_records(self.scenario, self.name)
+        own = unlocked(self.folder)
+        cache = Cache(self.folder / "cache", (own.recipient,), opener_from_secret(own.age_secret), self.run)
+        return deployed_records(self.scenario, self.kit.law, self.folder, cache)
 
     def ledger(self) -> Ledger:
         """Open this silo's ledger."""

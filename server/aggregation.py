@@ -20,7 +20,7 @@ import logging
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from flwr.app import Message, RecordDict
@@ -86,6 +86,43 @@ class SecureRounds:
         self._missing: dict[str, str] = {}
         self._holding: set[str] = set()
         self._barred: set[str] = set()
+
+    def state(self) -> dict[str, Any]:
+        """Return what the next round stands on besides the live window's messages, as plain data."""
+        (following, adverts), *_ = *self._adverts.items(), (None, {})
+        return {
+            "window": _fields(self._live_window),
+            "following": _fields(following),
+            "adverts": {silo: data.hex() for silo, data in adverts.items()},
+            "missing": dict(self._missing),
+            "holding": sorted(self._holding),
+            "barred": sorted(self._barred),
+        }
+
+    def dealt(self) -> tuple[list[bytes], list[bytes]] | None:
+        """Return the live window's ADVERTs and SHAREs, None where there is no window."""
+        return self._collection and self._collection.messages()
+
+    def take_up(self, state: Mapping[str, Any], dealt: tuple[list[bytes], list[bytes]] | None) -> None:
+        """Go on from what `state` and `dealt` returned once, in a process that is gone.
+
+        Raises:
+            ProtocolError: When the two are not of one moment.
+        """
+        window, following = (_window_of(state[key], self._post.run) for key in ("window", "following"))
+        adverts = {silo: bytes.fromhex(data) for silo, data in state["adverts"].items()}
+        self._adverts = {} if following is None else {following: adverts}
+        self._missing, self._holding = dict(state["missing"]), set(state["holding"])
+        self._barred = set(state["barred"])
+        self._collection = None
+        if window is not None:
+            if dealt is None:
+                raise ProtocolError("a window's messages are not where its round was kept")
+            self._collection = Collection.again(Setting(self._roster, self._policy, window), *dealt)
+
+    @property
+    def _live_window(self) -> Window | None:
+        return None if self._collection is None else self._collection.setting.window
 
     def train_round(self, cohort: list[str], request: wire.TrainRequest) -> RoundResult:
         """Bring a round to its sum, or to a closed failure with a reason."""
@@ -301,6 +338,16 @@ def mean_of_sum(
     """Return the weighted mean behind a sum of quantised, weighed updates, shape `(P,)`."""
     weight = sum(federation.relative_weight(silo) for silo in survivors)
     return (quantizer.decode(total_P) / weight).astype(np.float32)
+
+
+def _fields(window: Window | None) -> list[int] | None:
+    """Return a window of the run as plain data."""
+    return None if window is None else [window.first, window.attempt, window.count]
+
+
+def _window_of(fields: Sequence[int] | None, run: int) -> Window | None:
+    """Return the window of the run that `_fields` wrote down."""
+    return None if fields is None else Window(run, *fields)
 
 
 def window_from(scenario: Scenario, run: int, first: int, attempt: int) -> Window:

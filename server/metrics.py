@@ -93,6 +93,16 @@ class MetricsLog:
     def __init__(self, path: Path) -> None:
         self._path = path
 
+    def mend(self, line: dict[str, object]) -> None:
+        """Bring the file up to a checkpoint's line: cut off what a kill left half written, and add what it lost."""
+        whole = self._path.read_bytes() if self._path.exists() else b""
+        end = whole.rfind(b"\n") + 1
+        if end < len(whole):
+            os.truncate(self._path, end)
+        written = [json.loads(one)["round"] for one in whole[:end].splitlines()]
+        if line["round"] not in written:
+            self.append(line)
+
     def append(self, line: dict[str, object]) -> None:
         """Write one line."""
         text = json.dumps(line, sort_keys=True, allow_nan=False) + "\n"

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
@@ -26,7 +26,7 @@ from fedmodel.config import FederationConfig, Scenario
 from fedmodel.errors import DropoutError, FedmodelError, ProtocolError
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.secagg import Window
-from server.exchange import Post
+from server.exchange import NOWHERE, Post
 from server.strategy import average_updates
 from server.witness import Witness
 
@@ -43,7 +43,7 @@ class NoAnswer(Exception):
 
 @dataclass(frozen=True)
 class Member:
-    """A silo that joined: its node, and what it will charge for each round."""
+    """A silo that joined: its node, `NOWHERE` while it has none, and what it will charge for each round."""
 
     node_id: int
     charge: DpSgdEvent
@@ -112,19 +112,7 @@ def join(
         DropoutError: When fewer than `min_silos` joined before the deadline.
     """
     federation = scenario.federation
-    content = wire.join_request(window)
-    nodes = {node: (node, content) for node in post.nodes(len(federation.silos))}
-    claims: dict[str, list[tuple[Member, bytes]]] = defaultdict(list)
-    codes: dict[str, str] = {}
-    for node_id, reply in post.ask(wire.JOIN, 0, nodes):
-        with excused(codes, str(node_id)):
-            answer = wire.read_join_reply(answered(reply))
-            _check_plan(answer, scenario)
-            witness.check(answer.silo, answer.head)
-            if window is not None and not signed(answer.silo, answer.advert):
-                raise ProtocolError("a node claims a name whose key did not sign for it")
-            charge = replace(answer.plan, steps=scenario.plan(answer.silo).steps_per_round)
-            claims[answer.silo].append((Member(node_id, charge), answer.advert))
+    claims, codes = _claims(post, scenario, witness, post.nodes(len(federation.silos)), window, signed)
     sure = {silo: claims[silo][0] for silo in federation.silos if len(claims[silo]) == 1}
     absent = [silo for silo in federation.silos if silo not in sure]
     certain = len(codes) == len(absent) and len(set(codes.values())) == 1
@@ -133,6 +121,46 @@ def join(
         raise DropoutError(too_few("to begin", len(sure), federation.min_silos, dropouts))
     members = {silo: member for silo, (member, _) in sure.items()}
     return Joined(members, dropouts, {silo: advert for silo, (_, advert) in sure.items() if advert})
+
+
+def find_again(post: Post, scenario: Scenario, witness: Witness, members: dict[str, Member], timeout_s: float) -> None:
+    """Look for the nodes of members that have none at present, in place, for so long at most.
+
+    A silo that joined under one node may be back under another, once the SuperLink was started again.
+    """
+    lost = {silo for silo, member in members.items() if member.node_id == NOWHERE}
+    if not lost:
+        return
+    known = {member.node_id for member in members.values()}
+    nodes = [node for node in post.nodes(len(members), timeout_s) if node not in known]
+    claims, _ = _claims(post, scenario, witness, nodes)
+    for silo in lost:
+        if len(claims[silo]) == 1 and claims[silo][0][0].charge == members[silo].charge:
+            members[silo] = claims[silo][0][0]
+
+
+def _claims(
+    post: Post,
+    scenario: Scenario,
+    witness: Witness,
+    nodes: Iterable[int],
+    window: Window | None = None,
+    signed: Callable[[str, bytes], bool] = lambda _, __: True,
+) -> tuple[Mapping[str, list[tuple[Member, bytes]]], dict[str, str]]:
+    """Ask nodes whose they are. Returns who claims each name, with ADVERTs, and by node why there was no answer."""
+    content = wire.join_request(window)
+    claims: dict[str, list[tuple[Member, bytes]]] = defaultdict(list)
+    codes: dict[str, str] = {}
+    for node_id, reply in post.ask_nodes(wire.JOIN, dict.fromkeys(nodes, content)):
+        with excused(codes, str(node_id)):
+            answer = wire.read_join_reply(answered(reply))
+            _check_plan(answer, scenario)
+            witness.check(answer.silo, answer.head)
+            if window is not None and not signed(answer.silo, answer.advert):
+                raise ProtocolError("a node claims a name whose key did not sign for it")
+            charge = replace(answer.plan, steps=scenario.plan(answer.silo).steps_per_round)
+            claims[answer.silo].append((Member(node_id, charge), answer.advert))
+    return claims, codes
 
 
 def train_round(

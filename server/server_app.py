@@ -5,44 +5,56 @@
 A silo whose budget is spent leaves in good order: it is asked no more, and the run goes on without it. When fewer than
 `min_silos` are left, the run ends there, with the model of the last whole round.
 
-After every round it writes `model.safetensors`, which says its own round, and then a line of `metrics.jsonl`: a round
-with a line is whole. A round that failed closed leaves the model as it was, and a line that says so; more of those
-than the scenario tolerates end the run.
+After every round it writes the model, which says its own round, and then a line of `metrics.jsonl`: a round with a line
+is whole. A round that failed closed leaves the model as it was, and a line that says so; more of those than the
+scenario tolerates end the run.
+
+A deployed server's model is an age file, `model.safetensors.age`, and before both comes a checkpoint: killed at any
+moment and started again, the run goes on from its last whole round, with the cohorts that it would have had
+(`server.journal`). A simulated server keeps neither.
 """
 
 from __future__ import annotations
 
 import logging
 import time
-from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections import Counter
+from collections.abc import Callable, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Final
 
+import numpy as np
 import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
+from numpy.typing import NDArray
+from torch import nn
 
 from fedmodel import accounting, vectors
 from fedmodel.config import Scenario, scenario_from_json
-from fedmodel.data import data_shape, held_out_records
+from fedmodel.data import Records, data_shape, held_out_records, held_out_table, table_source
 from fedmodel.errors import ConfigError, DropoutError, FedmodelError, PrivacyBudgetExceeded
-from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.models import build_model
-from fedmodel.provision import read_identity, read_roster
+from fedmodel.provision import read_identity, read_roster, read_server_law, unlocked
+from fedmodel.sealed import opener_from_secret
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
 from server.aggregation import SecureRounds, cohort_round, is_advert_of, simulated_round, window_from
 from server.checkpoint import save_model
-from server.exchange import Post
+from server.exchange import NOWHERE, Post
+from server.journal import Checkpoint, Dealt, Journal
 from server.metrics import MetricsLog, evaluate
-from server.rounds import Joined, RoundResult, join, train_round
+from server.rounds import Joined, Member, RoundResult, find_again, join, train_round
 from server.strategy import choose_cohort
 from server.witness import Witness
 
 logger = logging.getLogger(__name__)
+
+_MOST_WAITS: Final = 10
+_LOOK_S: Final = 0.5  # before a round, for silos that had not come back when the run was taken up again
 
 app = ServerApp()
 
@@ -54,47 +66,79 @@ def main(grid: Grid, context: Context) -> None:
     Raises:
         FedmodelError: When the run cannot begin, or a round fails closed. What was written until then stays.
     """
-    named = context.run_config.get("run-dir")
+    named, home = (context.run_config.get(key) for key in ("run-dir", "home"))
     run_dir = Path(str(named))
     if not named or not run_dir.is_dir():
         raise ConfigError("the run's configuration names no run-dir; start it with `fedmodel simulate`")
     with _log_to(run_dir / "server.log"):
         scenario = scenario_from_json(str(context.run_config.get("scenario")))
-        run_federation(grid, scenario, run_dir, torch.device(str(context.run_config.get("device"))))
+        run = context.run_config.get("run")
+        run_federation(
+            grid,
+            scenario,
+            run_dir,
+            torch.device(str(context.run_config.get("device"))),
+            home=Path(str(home)) if home else None,
+            run=int(run) if run else None,
+        )
 
 
-def run_federation(grid: Grid, scenario: Scenario, run_dir: Path, device: torch.device) -> None:
-    """Train the scenario's model over the grid's silos, until its rounds are done or its loss is low enough."""
+def run_federation(
+    grid: Grid,
+    scenario: Scenario,
+    run_dir: Path,
+    device: torch.device,
+    home: Path | None = None,
+    run: int | None = None,
+) -> None:
+    """Train the scenario's model over the grid's silos, until its rounds are done or its loss is low enough.
+
+    Args:
+        grid: Flower's.
+        scenario: What to do.
+        run_dir: The run's folder; where a checkpoint lies in it, the run is taken up again.
+        device: Where the model is measured.
+        home: The deployed server's kit, unlocked; None in a simulation, whose kit lies in the run's folder.
+        run: The run's number, 64 bits; Flower's where none is given.
+    """
     if scenario.seed is None:
         raise ConfigError("a scenario that runs has a seed; read it with read_scenario")
     torch.set_num_threads(1)
-    test = held_out_records(scenario)
+    place = _Place(run_dir, run_dir / "server" if home is None else home, home is not None)
+    journal = place.journal()
+    kept, dealt = (journal and journal.load()) or (None, None)
+    test = place.held_out(scenario)
     module = build_model(scenario.model, data_shape(scenario.data), derive_seed(scenario.seed, "model")).to(device)
     log = MetricsLog(run_dir / "metrics.jsonl")
-    charged: dict[str, list[DpSgdEvent]] = defaultdict(list)
 
-    rounds = _rounds(Post(grid, scenario, read_identity(run_dir / "server")), scenario, run_dir)
-    if scenario.privacy.noise == "seeded-unsafe":
-        logger.info(
-            "noise is seeded-unsafe: whoever knows the seed can remove it; no epsilon of this run protects anybody"
-        )
-    for silo, code in rounds.joined.absent.items():
-        logger.warning("silo %s did not join: %s", silo, code)
+    post = Post(grid, scenario, read_identity(place.home), run, journal)
+    rounds = _rounds(post, scenario, place.home, kept, dealt)
+    if kept is None:
+        charged, failures = Counter[str](), 0
+        _log_beginning(rounds, scenario)
+        for silo, code in rounds.joined.absent.items():
+            rounds.let_go(silo, code, 0)
+        if journal is not None:
+            journal.keep(rounds.checkpoint(0, vectors.flatten(module), charged, failures))
+    else:
+        charged, failures = Counter(kept.charged), kept.failures
+        vectors.load(module, kept.model_P)
+        _take_up(kept, module, place, scenario, log)
 
-    failures = 0
-    for silo, code in rounds.joined.absent.items():
-        rounds.let_go(silo, code, 0)
-    for round_number in range(1, scenario.rounds + 1):
+    for round_number in range(kept.round_number + 1 if kept else 1, scenario.rounds + 1):
+        if kept is not None and kept.ended:
+            break
         started = time.monotonic()
+        post.begin(round_number)
+        find_again(post, scenario, rounds.witness, rounds.joined.members, _LOOK_S)
         cohort = rounds.cohort(round_number)
         model_P = vectors.flatten(module)
         result = rounds.train(cohort, TrainRequest(round_number, model_P))
-        for silo, event in result.charged.items():
-            charged[silo].append(event)
+        charged.update(result.charged.keys())
         left = [silo for silo, code in result.dropouts.items() if rounds.let_go(silo, code, round_number)]
         line: dict[str, object] = {
             "round": round_number,
-            "epsilon": _epsilons(scenario, charged),
+            "epsilon": _epsilons(scenario, rounds, charged),
             "noise": scenario.privacy.noise,
             "cohort": list(result.asked) or cohort,
             "summed": result.summed,
@@ -102,28 +146,81 @@ def run_federation(grid: Grid, scenario: Scenario, run_dir: Path, device: torch.
             "withdrawn": rounds.withdrawn,
         }
         too_few = len(rounds.left) < scenario.federation.min_silos
+        ended = too_few
         if result.update_P is None:
             failures += 0 if left else 1  # whose budget ends, and when, nobody could plan for
             logger.warning("%s", result.failure)
             if failures > scenario.federation.tolerated_failures and not too_few:
                 raise DropoutError(result.failure)
-            log.append({**line, "failed": True, "seconds": round(time.monotonic() - started, 3)})
-            if too_few:
-                _log_end(rounds, scenario)
-                break
-            continue
-        vectors.load(module, model_P + result.update_P)
-        figures = evaluate(module, scenario.training.loss, test, device)
+            line["failed"] = True
+        else:
+            vectors.load(module, model_P + result.update_P)
+            figures = evaluate(module, scenario.training.loss, test, device)
+            line |= {**figures, "threshold": result.threshold}
+            ended |= scenario.stop_below_loss is not None and figures["loss"] < scenario.stop_below_loss
+        line["seconds"] = round(time.monotonic() - started, 3)
+        if journal is not None:
+            journal.keep(
+                rounds.checkpoint(round_number, vectors.flatten(module), charged, failures, ended=ended, line=line),
+                rounds.dealt(),
+            )
+        if result.update_P is not None:
+            place.save(module, scenario, round_number)
+        log.append(line)
+        if "loss" in line:
+            logger.info("round %d of %d: loss %.4f", round_number, scenario.rounds, line["loss"])
+        if ended:
+            _log_end(rounds, scenario, line)
+            break
+    if journal is not None:
+        journal.forget()
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where a run's things lie, and whether they lie there sealed.
+
+    Attributes:
+        run_dir: The run's folder.
+        home: The server's kit.
+        sealed: A deployed server seals what it writes; a simulation's folder is its researcher's own.
+    """
+
+    run_dir: Path
+    home: Path
+    sealed: bool
+
+    def journal(self) -> Journal | None:
+        """Return the run's journal, None in a simulation."""
+        if not self.sealed:
+            return None
+        own = unlocked(self.home)
+        return Journal(self.run_dir, own.recipient, opener_from_secret(own.age_secret))
+
+    def held_out(self, scenario: Scenario) -> Records:
+        """Return the server's own test records."""
+        if not self.sealed or scenario.data.source != "table":
+            return held_out_records(scenario)
+        source = table_source(scenario.data, read_server_law(self.home).tables, self.home, "server.toml")
+        return held_out_table(scenario.data, source)
+
+    def save(self, module: nn.Module, scenario: Scenario, round_number: int) -> None:
+        """Write the model, whole or not at all."""
         about = {"scenario": scenario.name, "round": str(round_number), "noise": scenario.privacy.noise}
-        save_model(module, run_dir / "model.safetensors", about)
-        log.append({**line, **figures, "threshold": result.threshold, "seconds": round(time.monotonic() - started, 3)})
-        logger.info("round %d of %d: loss %.4f", round_number, scenario.rounds, figures["loss"])
-        if scenario.stop_below_loss is not None and figures["loss"] < scenario.stop_below_loss:
-            logger.info("stopped: loss %.4f is under %.4f", figures["loss"], scenario.stop_below_loss)
-            break
-        if too_few:
-            _log_end(rounds, scenario)
-            break
+        if not self.sealed:
+            save_model(module, self.run_dir / "model.safetensors", about)
+            return
+        recipients = (unlocked(self.home).recipient, *read_server_law(self.home).escrow)
+        save_model(module, self.run_dir / "model.safetensors.age", about, recipients)
+
+
+def _take_up(kept: Checkpoint, module: nn.Module, place: _Place, scenario: Scenario, log: MetricsLog) -> None:
+    """Bring the files that follow a checkpoint up to it: a kill may have come between."""
+    logger.info("taken up again after round %d of %d", kept.round_number, scenario.rounds)
+    if kept.line:
+        if "failed" not in kept.line:
+            place.save(module, scenario, kept.round_number)
+        log.mend(dict(kept.line))
 
 
 @dataclass(frozen=True)
@@ -131,9 +228,11 @@ class _Rounds:
     """How rounds of this run go: who is in them, and what brings one to its result."""
 
     joined: Joined
+    witness: Witness
     cohort: Callable[[int], list[str]]
     train: Callable[[list[str], TrainRequest], RoundResult]
     withdrawn: dict[str, dict[str, str | int]]
+    secure: SecureRounds | None
 
     @property
     def left(self) -> list[str]:
@@ -148,33 +247,104 @@ class _Rounds:
         logger.warning("silo %s left in round %d: %s", silo, round_number, code)
         return True
 
+    def checkpoint(
+        self,
+        round_number: int,
+        model_P: NDArray[np.float32],
+        charged: Counter[str],
+        failures: int,
+        *,
+        ended: bool = False,
+        line: Mapping[str, object] | None = None,
+    ) -> Checkpoint:
+        """Return the run as it is after a round."""
+        return Checkpoint(
+            round_number,
+            model_P,
+            {silo: member.charge for silo, member in self.joined.members.items()},
+            dict(charged),
+            dict(self.joined.absent),
+            dict(self.withdrawn),
+            failures,
+            ended,
+            dict(line or {}),
+            {} if self.secure is None else self.secure.state(),
+        )
 
-def _rounds(post: Post, scenario: Scenario, run_dir: Path) -> _Rounds:
-    """Let the silos join, and return how rounds go under the scenario's kind of aggregation."""
+    def dealt(self) -> Dealt | None:
+        """Return the live window's messages, None where there is none."""
+        return None if self.secure is None else self.secure.dealt()
+
+
+def _rounds(post: Post, scenario: Scenario, home: Path, kept: Checkpoint | None, dealt: Dealt | None) -> _Rounds:
+    """Let the silos join, or find them again, and return how rounds go under the scenario's kind of aggregation."""
     federation, seed = scenario.federation, scenario.seed or 0
     mode = scenario.encryption.secure_aggregation
-    roster = read_roster(run_dir / "server")
-    window = window_from(scenario, post.run, first=1, attempt=1) if mode == "on" else None
-    witness = Witness(run_dir / "server" / "heads", roster)
-    joined = join(post, scenario, witness, window, partial(is_advert_of, scenario, roster, window))
-    withdrawn: dict[str, dict[str, str | int]] = {}
+    roster = read_roster(home)
+    witness = Witness(home / "heads", roster)
+    if kept is None:
+        window = window_from(scenario, post.run, first=1, attempt=1) if mode == "on" else None
+        joined = join(post, scenario, witness, window, partial(is_advert_of, scenario, roster, window))
+        withdrawn: dict[str, dict[str, str | int]] = {}
+    else:
+        members = {silo: Member(NOWHERE, charge) for silo, charge in kept.charges.items()}
+        joined, withdrawn = Joined(members, dict(kept.absent), {}), dict(kept.withdrawn)
+        _wait_for_silos(post, scenario, witness, joined, withdrawn)
 
     def cohort(number: int) -> list[str]:
         left = [silo for silo in joined.members if silo not in withdrawn]
         size = min(federation.cohort_size, len(left))
         return choose_cohort(left, size, seed, cohort_round(scenario, number))
 
+    secure: SecureRounds | None = None
     if mode == "on":
-        train = SecureRounds(post, scenario, roster, witness, joined, cohort, withdrawn).train_round
+        secure = SecureRounds(post, scenario, roster, witness, joined, cohort, withdrawn)
+        if kept is not None:
+            secure.take_up(kept.secure, dealt)
+        train = secure.train_round
     elif mode == "simulated":
         train = partial(simulated_round, post, scenario, witness, joined)
     else:
         train = partial(train_round, post, federation, witness, joined.members)
-    return _Rounds(joined, cohort, train, withdrawn)
+    return _Rounds(joined, witness, cohort, train, withdrawn, secure)
 
 
-def _log_end(rounds: _Rounds, scenario: Scenario) -> None:
+def _wait_for_silos(
+    post: Post, scenario: Scenario, witness: Witness, joined: Joined, withdrawn: Container[str]
+) -> None:
+    """Wait until enough silos of a run that is taken up again have found their way back for a round.
+
+    Raises:
+        DropoutError: When they have not for ten times the round's time-out.
+    """
+    federation = scenario.federation
+    for _ in range(_MOST_WAITS):
+        find_again(post, scenario, witness, joined.members, federation.round_timeout_s)
+        back = [silo for silo, one in joined.members.items() if one.node_id != NOWHERE and silo not in withdrawn]
+        if len(back) >= min(federation.min_silos, len([silo for silo in joined.members if silo not in withdrawn])):
+            return
+        logger.warning("waiting: %d silos are back, where federation.min_silos = %d", len(back), federation.min_silos)
+    raise DropoutError(
+        f"{len(back)} silos came back for a run that was taken up again, where federation.min_silos ="
+        f" {federation.min_silos}; start the others, and submit the scenario again"
+    )
+
+
+def _log_beginning(rounds: _Rounds, scenario: Scenario) -> None:
+    """Say what a reader of the log should know from the start."""
+    if scenario.privacy.noise == "seeded-unsafe":
+        logger.info(
+            "noise is seeded-unsafe: whoever knows the seed can remove it; no epsilon of this run protects anybody"
+        )
+    for silo, code in rounds.joined.absent.items():
+        logger.warning("silo %s did not join: %s", silo, code)
+
+
+def _log_end(rounds: _Rounds, scenario: Scenario, line: Mapping[str, object]) -> None:
     """Say why a run ends before its rounds are done."""
+    if scenario.stop_below_loss is not None and "loss" in line and line["loss"] < scenario.stop_below_loss:
+        logger.info("stopped: loss %.4f is under %.4f", line["loss"], scenario.stop_below_loss)
+        return
     logger.warning(
         "ended: %d silos are left where federation.min_silos = %d; the model is that of the last whole round",
         len(rounds.left),
@@ -204,9 +374,11 @@ def _log_to(path: Path) -> Iterator[None]:
         handler.close()
 
 
-def _epsilons(scenario: Scenario, charged: dict[str, list[DpSgdEvent]]) -> dict[str, float]:
+def _epsilons(scenario: Scenario, rounds: _Rounds, charged: Counter[str]) -> dict[str, float]:
     """Return each silo's epsilon so far, from what it says it charged; the ledgers have the last word."""
     return {
-        silo: accounting.epsilon(events, scenario.plan(silo).delta, accounting.COARSE_GRID)
-        for silo, events in sorted(charged.items())
+        silo: accounting.epsilon(
+            [rounds.joined.members[silo].charge] * charged[silo], scenario.plan(silo).delta, accounting.COARSE_GRID
+        )
+        for silo in sorted(charged)
     }

@@ -56,6 +56,8 @@ class Witness:
             raise LedgerTampered("a head came from no silo of the roster")
         last, origin = self.known(silo), origin_of(silo)
         proven = Proven.from_bytes(head)
+        if proven.note == last:
+            return  # taken already, before the round was taken up again
         follow(proven, origin, key, open_head(last, origin, key) if last else None)
         if proven.note != last:
             replace_file(self._folder / silo, proven.note)

@@ -1,0 +1,207 @@
+"""What a run goes on from after its server was killed.
+
+    checkpoint.age   after every round: the model, who was charged for how many rounds, who left, the round's line
+    window.age       a window's adverts and shares, where secure aggregation is on
+    answers/         every answer of the round at hand, in the order in which it was acted upon
+
+A run that is taken up again does the round at hand once more, from its beginning. What was answered already is read
+back in its order, so that the same windows, lists of survivors and sums follow from it; only what is still open is
+asked, in the very words in which it was asked before. A silo gives the very same question the very same bytes, so
+nobody is charged twice for one release, and no stage of secure aggregation is done twice.
+
+Guarantee: an answer is on disk here before anything follows from it. The checkpoint is one file, replaced whole: there
+is the last round or the one before, and never a part. Everything is an age file to the server's own key.
+
+Does NOT notice that an older checkpoint was put back from a backup: the rounds since are asked again, with other
+bytes, and each silo's ledger charges them again or refuses. Does NOT hide from a thief how many answers there were.
+
+Shapes: P parameters.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from flwr.app import Message
+from flwr.common.serde import message_from_proto, message_to_proto
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from numpy.typing import NDArray
+
+from fedmodel.durable import replace_file
+from fedmodel.errors import CryptoError, ProtocolError
+from fedmodel.mechanisms import DpSgdEvent, event_from_json, event_to_json
+from fedmodel.sealed import Opener, open_bytes, seal_bytes
+from fedmodel.secagg import join_messages, split_messages
+
+_VERSION: Final = 1
+_LENGTH_SIZE: Final = 8
+
+Dealt = tuple[list[bytes], list[bytes]]
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A run after a whole round, or after joining.
+
+    Attributes:
+        round_number: The round; 0 after joining.
+        model_P: The model after it, float32 of shape `(P,)`.
+        charges: By silo that takes part, what it charges for a round.
+        charged: By silo, for how many rounds it said that it charged.
+        absent: Codes of the silos that did not join.
+        withdrawn: Silos that are asked no more, and since when.
+        failures: Rounds that failed closed.
+        ended: Whether this is the run's last round.
+        line: The round's line of metrics, empty after joining.
+        secure: What secure aggregation stands on, as its rounds say; empty without it.
+    """
+
+    round_number: int
+    model_P: NDArray[np.float32]
+    charges: Mapping[str, DpSgdEvent]
+    charged: Mapping[str, int]
+    absent: Mapping[str, str]
+    withdrawn: Mapping[str, dict[str, str | int]]
+    failures: int = 0
+    ended: bool = False
+    line: Mapping[str, object] = field(default_factory=dict)
+    secure: Mapping[str, Any] = field(default_factory=dict)
+
+    def to_bytes(self) -> bytes:
+        """Return it as bytes: a length, JSON of that length, and the model's words."""
+        told = {name: value for name, value in vars(self).items() if name != "model_P"}
+        told["charges"] = {silo: event_to_json(event) for silo, event in self.charges.items()}
+        head = json.dumps({"version": _VERSION, **told}, sort_keys=True, allow_nan=False).encode()
+        return len(head).to_bytes(_LENGTH_SIZE, "big") + head + self.model_P.astype("<f4").tobytes()
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> Checkpoint:
+        """Read back what `to_bytes` returned.
+
+        Raises:
+            ProtocolError: When it is something else, or of another version.
+        """
+        size = int.from_bytes(data[:_LENGTH_SIZE], "big")
+        try:
+            told = json.loads(data[_LENGTH_SIZE : _LENGTH_SIZE + size])
+            version = told.pop("version")
+            told["charges"] = {silo: event_from_json(event) for silo, event in told["charges"].items()}
+            model_P = np.frombuffer(data, dtype="<f4", offset=_LENGTH_SIZE + size).astype(np.float32)
+        except (ValueError, KeyError, AttributeError) as error:
+            raise ProtocolError("a checkpoint is not one; its run cannot be taken up again") from error
+        if version != _VERSION:
+            raise ProtocolError(f"a checkpoint of version {version}, where this is version {_VERSION}; begin a new run")
+        return cls(model_P=model_P, **told)
+
+
+class _Files:
+    """Age files to the server's own key, each replaced whole."""
+
+    def __init__(self, recipient: str, opener: Opener) -> None:
+        self._recipients, self._opener = (recipient,), opener
+
+    def read(self, path: Path) -> bytes:
+        try:
+            return open_bytes(path.read_bytes(), self._opener)
+        except (OSError, CryptoError) as error:
+            raise CryptoError(f"{path}: does not open with this server's key; its run cannot go on") from error
+
+    def write(self, path: Path, data: bytes) -> None:
+        replace_file(path, seal_bytes(data, self._recipients))
+
+
+class Journal:
+    """A run's own memory on disk.
+
+    Args:
+        folder: Of the run.
+        recipient: The server's age recipient.
+        opener: Its key. Sensitive.
+    """
+
+    def __init__(self, folder: Path, recipient: str, opener: Opener) -> None:
+        self._checkpoint, self._window = folder / "checkpoint.age", folder / "window.age"
+        self._answers = folder / "answers"
+        self._files = _Files(recipient, opener)
+        self._round, self._ask = 0, 0
+        self._kept_window: object = None
+        self._answers.mkdir(mode=0o700, exist_ok=True)
+
+    def load(self) -> tuple[Checkpoint, Dealt | None] | None:
+        """Return the last whole round, and the window that lies beside it; None where the run has not begun.
+
+        Raises:
+            CryptoError: When a file was not sealed by this server.
+            ProtocolError: When a file is not what it should be.
+        """
+        if not self._checkpoint.exists():
+            return None
+        kept = Checkpoint.from_bytes(self._files.read(self._checkpoint))
+        dealt = _dealt_from(self._files.read(self._window)) if kept.secure.get("window") else None
+        self._kept_window = kept.secure.get("window")
+        return kept, dealt
+
+    def keep(self, checkpoint: Checkpoint, dealt: Dealt | None = None) -> None:
+        """Put a round on disk as the last whole one: when this returns, the run goes on from there."""
+        window = checkpoint.secure.get("window")
+        # Before the checkpoint that names it; one that names the window before does not need that any more.
+        if dealt is not None and window != self._kept_window:
+            self._files.write(self._window, _dealt_to(dealt))
+            self._kept_window = window
+        self._files.write(self._checkpoint, checkpoint.to_bytes())
+
+    def begin(self, round_number: int) -> None:
+        """Begin a round, or begin it once more: forget the answers of every other."""
+        self._round, self._ask = round_number, 0
+        for path in self._answers.iterdir():
+            if not path.name.startswith(f"{round_number:07d}-") or path.suffix != ".age":
+                path.unlink()
+
+    def asking(self) -> Answers:
+        """Return the answers to the round's next question to its silos, those that there are."""
+        self._ask += 1
+        return Answers(self._files, self._answers, f"{self._round:07d}-{self._ask:03d}")
+
+    def forget(self) -> None:
+        """Erase what a run that has ended does not need."""
+        self.begin(0)
+        self._window.unlink(missing_ok=True)
+
+
+class Answers:
+    """What came to one question, silo by silo, in the order in which it was acted upon."""
+
+    def __init__(self, files: _Files, folder: Path, name: str) -> None:
+        self._files, self._folder, self._name = files, folder, name
+        self._count = 0
+
+    def told(self) -> list[tuple[str, Message | None]]:
+        """Return who answered what before the run was taken up again; None is an answer that did not come in time."""
+        found = []
+        for path in sorted(self._folder.glob(f"{self._name}-*.age")):
+            head, _, data = self._files.read(path).partition(b"\n")
+            reply = message_from_proto(ProtoMessage.FromString(data)) if data else None
+            found.append((head.decode(), reply))
+            self._count += 1
+        return found
+
+    def keep(self, silo: str, reply: Message | None) -> None:
+        """Put an answer on disk; call it before anything follows from the answer."""
+        data = b"" if reply is None else message_to_proto(reply).SerializeToString()
+        self._count += 1
+        self._files.write(self._folder / f"{self._name}-{self._count:06d}.age", silo.encode() + b"\n" + data)
+
+
+def _dealt_to(dealt: Dealt) -> bytes:
+    adverts, shares = (join_messages(messages) for messages in dealt)
+    return len(adverts).to_bytes(_LENGTH_SIZE, "big") + adverts + shares
+
+
+def _dealt_from(data: bytes) -> Dealt:
+    size = int.from_bytes(data[:_LENGTH_SIZE], "big")
+    return split_messages(data[_LENGTH_SIZE : _LENGTH_SIZE + size]), split_messages(data[_LENGTH_SIZE + size :])

@@ -1,0 +1,274 @@
+"""A server that dies at any moment and is started again: the run ends as if it had never been interrupted.
+
+The real apps over the in-process grid. The server dies by an exception that nothing catches, at a step that is counted:
+before or after a question goes out, an answer comes, is kept, a checkpoint, a model or a line is written. What it had
+in memory is gone with it; silos keep what they have on disk, as real ones do. `tests/integration/` kills real
+processes.
+
+Noise is seeded here, so that "as if" can be said of every bit of the model.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from pkgutil import resolve_name
+from types import SimpleNamespace
+from typing import Any
+from unittest import mock
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Message
+from safetensors.numpy import load
+
+from fedmodel.config import Scenario, read_scenario
+from fedmodel.errors import CryptoError, ProtocolError
+from fedmodel.ledger import verify_ledger
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.provision import read_kit
+from fedmodel.sealed import new_age_key, open_bytes, opener_from_secret
+from server.journal import Checkpoint, Journal
+from server.server_app import run_federation
+from tests.fakes import FaultyGrid, charged, run_config
+
+RUN = 2**63 + 12345
+SECRET, RECIPIENT = new_age_key()
+BASE = ["privacy.noise=seeded-unsafe", "rounds=3", "federation.round_timeout_s=5.0"]
+ON = [*BASE, "encryption.secure_aggregation=on", "encryption.bound=50.0", "encryption.colluding=0",
+      'federation.silos=["north","south","west","east"]', "data.partition.min_records=10",
+      "encryption.window=2", "training.momentum=0.9", "training.keep_optimizer_state=true"]  # fmt: skip
+MODES = {"off": BASE, "on": ON}
+
+
+class Killed(BaseException):
+    """Nothing catches it, as nothing catches SIGKILL."""
+
+
+class Doom:
+    """Counts the steps of a server, and kills it at one of them."""
+
+    def __init__(self, at: int | None = None) -> None:
+        self.at, self.steps = at, 0
+
+    def step(self) -> None:
+        self.steps += 1
+        if self.steps == self.at:
+            raise Killed
+
+    def around(self, real: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the call with a step before it and one after."""
+
+        def call(*arguments: Any, **named: Any) -> Any:
+            self.step()
+            result = real(*arguments, **named)
+            self.step()
+            return result
+
+        return call
+
+
+class DoomedGrid(FaultyGrid):
+    """The in-process grid, to one run whatever Flower calls it, with a server that dies around its calls."""
+
+    def __init__(self, scenario: Scenario, run_dir: Path, doom: Doom) -> None:
+        super().__init__(scenario, run_dir)
+        for context in self._contexts.values():
+            context.run_config = {**run_config(scenario, run_dir), "run": str(RUN)}
+        self._doom = doom
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        self._doom.step()
+        pushed = list(super().push_messages(messages))
+        self._doom.step()
+        return pushed
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        pulled = list(super().pull_messages(message_ids))
+        self._doom.step()
+        return pulled
+
+
+@contextmanager
+def server_of(folder: Path, doom: Doom) -> Iterator[None]:
+    """A server whose kit is that of a simulation, but sealed, and whose writes are steps."""
+    own = SimpleNamespace(recipient=RECIPIENT, age_secret=SECRET)
+    with ExitStack() as stack:
+        for name, value in (("unlocked", lambda _: own), ("read_server_law", lambda _: SimpleNamespace(escrow=()))):
+            stack.enter_context(mock.patch(f"server.server_app.{name}", value))
+        for place in (
+            "server.journal.replace_file",
+            "server.witness.replace_file",
+            "server.server_app.save_model",
+            "server.metrics.MetricsLog.append",
+        ):
+            stack.enter_context(mock.patch(place, doom.around(resolve_name(place))))
+        yield
+
+
+def serve(scenario: Scenario, folder: Path, doom: Doom) -> bool:
+    """Run the server until it ends or dies; return whether it ended."""
+    grid = DoomedGrid(scenario, folder, doom)
+    with server_of(folder, doom):
+        try:
+            run_federation(grid, scenario, folder, torch.device("cpu"), home=folder / "server", run=RUN)
+        except Killed:
+            return False
+    return True
+
+
+def outcome(scenario: Scenario, folder: Path) -> dict[str, Any]:
+    """Return what a run left behind: all that must be as if it had never been interrupted."""
+    sealed = (folder / "model.safetensors.age").read_bytes()
+    tensors = load(open_bytes(sealed, opener_from_secret(SECRET)))
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    for line in lines:
+        del line["seconds"]
+    charges = {}
+    for silo in scenario.federation.silos:
+        path = folder / "ledgers" / f"{silo}.sqlite"
+        verify_ledger(path, read_kit(folder / "silos" / silo).identity.public)
+        charges[silo] = charged(path)
+    return {"model": {name: tensor.tobytes() for name, tensor in tensors.items()}, "lines": lines, "charges": charges}
+
+
+@pytest.fixture(scope="module", params=MODES)
+def reference(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Scenario, dict[str, Any], int]:
+    """A run that was never interrupted, and how many steps its server took."""
+    from tests.conftest import TINY
+
+    folder = tmp_path_factory.mktemp(request.param)
+    (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
+    scenario = read_scenario(str(folder / "tiny.toml"), MODES[request.param])
+    doom = Doom()
+    (folder / "run").mkdir()
+    assert serve(scenario, folder / "run", doom)
+    return scenario, outcome(scenario, folder / "run"), doom.steps
+
+
+def killed_at(
+    scenario: Scenario, folder: Path, moments: Iterable[int], expected: dict[str, Any], tries: int = 30
+) -> int:
+    """Kill the server at these steps, one life after the other, and hold what it leaves to what it should."""
+    folder.mkdir()
+    lives = iter(moments)
+    kills = 0
+    for _ in range(tries):
+        if serve(scenario, folder, Doom(next(lives, None))):
+            break
+        kills += 1
+    found = outcome(scenario, folder)
+    assert found["lines"] == expected["lines"]
+    assert found["model"] == expected["model"]
+    assert found["charges"] == expected["charges"]
+    assert not list((folder / "answers").iterdir())
+    return kills
+
+
+SLICES = 8
+
+
+@pytest.mark.parametrize("part", range(SLICES))
+def test_a_server_killed_at_any_step_ends_as_if_it_never_was(
+    part: int, reference: tuple[Scenario, dict[str, Any], int], tmp_path: Path
+) -> None:
+    """A few steps of all; `make test-chaos` takes every one."""
+    scenario, expected, steps = reference
+    at = 1 + (part * steps) // SLICES + part % 3
+    assert killed_at(scenario, tmp_path / "run", [at], expected) == 1
+
+
+@pytest.mark.chaos
+@pytest.mark.timeout(3600)
+def test_a_server_killed_at_every_single_step_ends_as_if_it_never_was(
+    reference: tuple[Scenario, dict[str, Any], int], tmp_path: Path
+) -> None:
+    scenario, expected, steps = reference
+    kills = sum(killed_at(scenario, tmp_path / str(at), [at], expected) for at in range(1, steps + 1))
+    assert kills == steps
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_server_killed_again_and_again_ends_as_if_it_never_was(
+    seed: int, reference: tuple[Scenario, dict[str, Any], int], tmp_path: Path
+) -> None:
+    """In its second and third life too, and while it takes up what it had."""
+    scenario, expected, steps = reference
+    chance = np.random.default_rng(seed)
+    moments = [int(chance.integers(1, steps // 4)) for _ in range(6)]  # early enough that there is more to do
+    assert killed_at(scenario, tmp_path / "run", moments, expected) >= 3
+
+
+def test_nothing_that_a_run_leaves_can_be_read_without_the_key(
+    reference: tuple[Scenario, dict[str, Any], int], tmp_path: Path
+) -> None:
+    """Killed in the middle of a round: model, answers and window are there, and none in the clear."""
+    scenario, _, steps = reference
+    (tmp_path / "run").mkdir()
+    assert not serve(scenario, tmp_path / "run", Doom(steps // 2))
+    files = [path for path in (tmp_path / "run").rglob("*.age") if path.is_file()]
+    assert {path.name for path in files} >= {"checkpoint.age", "model.safetensors.age"}
+    for path in files:
+        data = path.read_bytes()
+        assert data.startswith(b"age-encryption.org/v1\n")
+        assert path.stat().st_mode & 0o077 == 0
+        assert b"charges" not in data
+        assert b"F32" not in data
+    assert not list((tmp_path / "run").rglob("*.partial"))
+    assert not (tmp_path / "run" / "model.safetensors").exists()
+
+
+def checkpoint(**other: Any) -> Checkpoint:
+    event = DpSgdEvent(2.0, 1.0, 0.5, 2, denominator=10)
+    told = {"round_number": 3, "model_P": np.arange(5, dtype=np.float32), "charges": {"north": event},
+            "charged": {"north": 3}, "absent": {}, "withdrawn": {}, **other}  # fmt: skip
+    return Checkpoint(**told)
+
+
+def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
+    kept = checkpoint(failures=1, ended=True, line={"round": 3}, secure={"window": None})
+    back = Checkpoint.from_bytes(kept.to_bytes())
+    assert back.model_P.tobytes() == kept.model_P.tobytes()
+    assert {**vars(back), "model_P": 0} == {**vars(kept), "model_P": 0}
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"\0" * 8, b"\0" * 7 + b"\x02{}", b"\xff" * 40, b"\0" * 7 + b'\x0d{"version":1}']
+)
+def test_what_is_no_checkpoint_is_refused(data: bytes) -> None:
+    with pytest.raises(ProtocolError, match="checkpoint"):
+        Checkpoint.from_bytes(data)
+
+
+def test_a_checkpoint_of_another_version_is_refused() -> None:
+    with pytest.raises(ProtocolError, match="version 2"):
+        Checkpoint.from_bytes(checkpoint().to_bytes().replace(b'"version": 1', b'"version": 2'))
+
+
+def test_another_servers_key_opens_no_checkpoint(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, RECIPIENT, opener_from_secret(SECRET))
+    assert journal.load() is None
+    journal.keep(checkpoint())
+    other, recipient = new_age_key()
+    with pytest.raises(CryptoError, match=r"checkpoint\.age"):
+        Journal(tmp_path, recipient, opener_from_secret(other)).load()
+
+
+def test_answers_come_back_in_their_order_and_only_to_their_round(tmp_path: Path) -> None:
+    journal = Journal(tmp_path, RECIPIENT, opener_from_secret(SECRET))
+    journal.begin(4)
+    first = journal.asking()
+    assert first.told() == []
+    for silo in ("west", "north", "east"):
+        first.keep(silo, None)
+    again = Journal(tmp_path, RECIPIENT, opener_from_secret(SECRET))
+    again.begin(4)
+    assert again.asking().told() == [("west", None), ("north", None), ("east", None)]
+    assert again.asking().told() == []
+    again.begin(5)
+    assert again.asking().told() == []
