@@ -28,10 +28,11 @@ def _is_host(value: str) -> str:
     try:
         ip_address(value)
     except ValueError:
-        label = r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
-        if len(value) > 253 or not re.fullmatch(rf"{label}(?:\.{label})*", value):
+        label = r"[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+        # A last label of digits alone is a mistyped address.
+        if len(value) > 253 or not re.fullmatch(rf"(?:{label}\.)*(?![0-9]+$){label}", value):
             raise ValueError(
-                f"{value!r} is neither a host's name nor an address; the port stands under server.port"
+                f"{value!r} is neither a host's name, in lower case, nor an address; the port stands under server.port"
             ) from None
     return value
 

@@ -1,34 +1,71 @@
-"""Kits: what each party of a federation is handed before it begins.
+"""Kits: what each party of a federation is handed before it begins, and how it reads its own back.
 
-`simulated` makes and reads those of a simulation.
+| Module         | What it has                                                                             |
+|----------------|-----------------------------------------------------------------------------------------|
+| `laws`         | a silo's law, written from scenarios                                                    |
+| `simulated`    | a simulation's kits, all on one machine                                                 |
+| `authority`    | a deployed federation's kits: made, added, rotated, renewed, revoked (not imported here) |
+| `roster`       | everybody's public keys, signed by the authority                                        |
+| `identity`     | a party's keys in one sealed file                                                       |
+| `kits`         | reading a kit of either kind; what this process has unlocked                            |
+| `fingerprints` | a party's keys as digits to compare by telephone                                        |
 """
 
-from fedmodel.provision.simulated import (
+from fedmodel.provision.fingerprints import authority_fingerprint, fingerprints, party_fingerprint
+from fedmodel.provision.identity import Unlocked
+from fedmodel.provision.kits import (
     SIMULATED,
     Kit,
+    accept_roster,
+    check_private,
+    expiring,
     is_kit,
-    law_of,
+    is_sealed,
     policy_of,
-    provision,
+    read_authority,
+    read_federation_roster,
     read_identity,
     read_kit,
     read_law,
     read_roster,
-    scenario_hash,
-    scenario_policy,
+    read_server_law,
+    unlock,
+    unlocked,
 )
+from fedmodel.provision.laws import joint_law, law_of, scenario_hash, scenario_policy
+from fedmodel.provision.roster import AuthorityKeys, FederationRoster, Party, Revocation, open_roster
+from fedmodel.provision.simulated import provision
 
 __all__ = [
     "SIMULATED",
+    "AuthorityKeys",
+    "FederationRoster",
     "Kit",
+    "Party",
+    "Revocation",
+    "Unlocked",
+    "accept_roster",
+    "authority_fingerprint",
+    "check_private",
+    "expiring",
+    "fingerprints",
     "is_kit",
+    "is_sealed",
+    "joint_law",
     "law_of",
+    "open_roster",
+    "party_fingerprint",
     "policy_of",
     "provision",
+    "read_authority",
+    "read_federation_roster",
     "read_identity",
     "read_kit",
     "read_law",
     "read_roster",
+    "read_server_law",
     "scenario_hash",
     "scenario_policy",
+    "unlock",
+    "unlocked",
 ]

@@ -1,0 +1,376 @@
+"""The administrator's side of a deployed federation: its authority, and every party's kit.
+
+    OUT/authority/   the authority's sealed keys, its certificate, the roster, what was revoked; to be kept offline
+    OUT/server/      the server's kit
+    OUT/silos/NAME/  a silo's kit
+    OUT/keys/        where kits are sealed by key files: one for each, and for the authority, carried another way
+
+Kits are handed over by whoever carries files; only `roster.json` and `revoked.pem`, which are public and signed, change
+for everybody when a party is added, rotated, renewed or revoked. Where OUT still holds copies of the other kits, those
+two are replaced in them, and nothing else is.
+
+Guarantee: `issue` leaves a whole federation or nothing. A change is made in the order kit, list of revocations, roster,
+so that a process killed in between leaves a roster that says what was true before; the change is then made again.
+
+Does NOT reach kits that were handed over: the new `roster.json` and `revoked.pem` go to the server, which hands the
+roster on. Until they are there, what was revoked is still taken. Does NOT replace the authority itself: whoever loses
+its key makes a new federation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from difflib import get_close_matches
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from fedmodel.config import FederationFile, Scenario, SiloEntry, SiloFile, builtin_scenarios, read_scenario
+from fedmodel.crypto.certificates import fingerprint
+from fedmodel.crypto.postquantum import post_quantum_hash
+from fedmodel.durable import replace_file
+from fedmodel.errors import ConfigError
+from fedmodel.provision.fingerprints import fingerprints
+from fedmodel.provision.kits import (
+    CERTIFICATE,
+    LAW,
+    REVOKED,
+    ROSTER_FILE,
+    read_authority,
+    read_federation_roster,
+    read_law,
+)
+from fedmodel.provision.laws import joint_law, scenario_hash
+from fedmodel.provision.making import (
+    SERVER,
+    Seals,
+    made_whole,
+    private_folder,
+    write_server_law,
+    write_silo_law,
+)
+from fedmodel.provision.office import Office, found, opened
+from fedmodel.provision.roster import AuthorityKeys, FederationRoster, Party, Revocation, moment
+from fedmodel.sealed import Opener
+
+Passphrases = Callable[[str], str]
+"""Gives a party's passphrase by its name; the authority's by "authority"."""
+
+
+@dataclass(frozen=True)
+class Change:
+    """What a verb of the administrator did.
+
+    Attributes:
+        roster: As it is now.
+        keys: The authority's.
+        changed: The kit that was made or changed, where one was.
+        notes: What a person has to do now, a line each.
+    """
+
+    roster: FederationRoster
+    keys: AuthorityKeys
+    changed: Path | None
+    notes: tuple[str, ...]
+
+    @property
+    def fingerprints(self) -> dict[str, str]:
+        """Everybody's digits, by name."""
+        return fingerprints(self.roster, self.keys)
+
+
+def read_scenarios(federation: FederationFile, beside: Path) -> list[Scenario]:
+    """Read the scenarios that a federation's file names.
+
+    Args:
+        federation: The file.
+        beside: The folder that it lies in, where its paths begin.
+
+    Raises:
+        ConfigError: When one is missing, is named twice, has no seed, or names a silo that is not of the federation.
+    """
+    found: dict[str, Scenario] = {}
+    for name in federation.scenarios:
+        place = name if name in builtin_scenarios() else str(beside / name)
+        scenario = read_scenario(place)
+        if scenario != read_scenario(place):
+            raise ConfigError(
+                f"scenario {scenario.name!r} has no seed, so it is another one, with another hash, each time that it is"
+                f" read; write one into it: seed = {scenario.seed}"
+            )
+        if scenario.name in found:
+            raise ConfigError(f"scenario {scenario.name!r} is named twice; a federation knows scenarios by their names")
+        found[scenario.name] = scenario
+    _check_silos([silo.name for silo in federation.silos], list(found.values()))
+    return list(found.values())
+
+
+def issue(
+    federation: FederationFile,
+    scenarios: Sequence[Scenario],
+    out: Path,
+    *,
+    passphrases: Passphrases | None = None,
+    now: datetime | None = None,
+) -> Change:
+    """Make a federation: its authority, the roster, and a kit for each party.
+
+    Args:
+        federation: What it is made from.
+        scenarios: What its silos' laws admit, as `read_scenarios` returns.
+        out: A new folder, or an empty one.
+        passphrases: Where the federation's keys are sealed under passphrases.
+        now: For tests; else the clock's.
+
+    Raises:
+        ConfigError: When the place is taken, or a silo's law cannot be written.
+    """
+    now = datetime.now(UTC) if now is None else now
+    if (federation.seal == "passphrase") != (passphrases is not None):
+        raise ConfigError(f'seal = "{federation.seal}", and {"no " * (passphrases is None)}passphrases are given')
+    with made_whole(out) as root:
+        seals = Seals(root / "keys", passphrases)
+        office = found(root, federation, seals, now)
+        members = [office.make_kit(root / SERVER, SERVER, seals)]
+        write_server_law(root / SERVER, federation)
+        private_folder(root / "silos")
+        for silo in federation.silos:
+            kit = root / "silos" / silo.name
+            members.append(office.make_kit(kit, silo.name, seals))
+            law = joint_law(scenarios, silo.name, bytes.fromhex(members[0].identity))
+            write_silo_law(kit, law, federation, members[0])
+        for scenario in scenarios:
+            office.keep_scenario(scenario)
+        roster = office.publish(members, ())
+    notes = ("Keep authority/ offline. Give each party its kit, and nothing of another's.", *_keys_note(seals))
+    return Change(roster, office.keys, out, notes)
+
+
+def add(
+    root: Path,
+    name: str,
+    opener: Opener,
+    *,
+    scenarios: Sequence[Scenario] = (),
+    passphrases: Passphrases | None = None,
+    now: datetime | None = None,
+) -> Change:
+    """Add a silo: its kit, and a newer roster.
+
+    Args:
+        root: The federation's folder.
+        name: The new silo's.
+        opener: Opens the authority.
+        scenarios: Those that name it, in place of the federation's of the same names.
+        passphrases: Where kits are sealed under passphrases.
+        now: For tests; else the clock's.
+
+    Raises:
+        ConfigError: When it is a member already, or no scenario names it.
+    """
+    with opened(root, opener, now) as office:
+        if any(member.name == name for member in office.roster.members):
+            raise ConfigError(f"{name!r} is a member already; `fedmodel authority rotate` gives it new keys")
+        federation = _with_silo(office.federation, name)
+        known = {scenario.name: scenario for scenario in [*office.scenarios(), *scenarios]}
+        _check_silos([silo.name for silo in federation.silos], list(known.values()))
+        law = joint_law(list(known.values()), name, bytes.fromhex(office.roster.server.identity))
+        seals = _seals(office, passphrases)
+        private_folder(root / "silos")
+        with made_whole(office.kit(name)) as kit:
+            party = office.make_kit(kit, name, seals)
+            write_silo_law(kit, law, federation, office.roster.server)
+        for scenario in scenarios:
+            office.keep_scenario(scenario)
+        office.keep_federation(federation)
+        roster = office.publish([*office.roster.members, party], office.roster.revoked)
+        return Change(
+            roster,
+            office.keys,
+            office.kit(name),
+            (*_carry(root), *_keys_note(seals), *_admit_note(list(known.values()), law.largest_roster)),
+        )
+
+
+def rotate(
+    root: Path,
+    name: str,
+    opener: Opener,
+    *,
+    passphrases: Passphrases | None = None,
+    now: datetime | None = None,
+) -> Change:
+    """Give a party new keys of every kind, and revoke the old.
+
+    A silo's budgets are taken out of its new `silo.toml`: its ledger is signed by the old key, what was spent under it
+    still counts, and a new ledger would not know of it. A person enters what is left.
+
+    Raises:
+        ConfigError: When it is no member.
+    """
+    with opened(root, opener, now) as office:
+        old = office.roster.member(name)
+        seals, kit = _seals(office, passphrases), office.kit(name)
+        law = _law_without_budgets(office, name)
+        had = office.certificates(name)
+        party = office.make_kit(kit, name, seals)
+        if law is None:
+            write_server_law(kit, office.federation)
+        else:
+            write_silo_law(kit, law, office.federation, office.roster.server)
+        office.enter_revoked(name, had, "rotated")
+        gone = Revocation(name=name, identity=old.identity, when=moment(office.now), reason="keys rotated")
+        members = [party if member.name == name else member for member in office.roster.members]
+        roster = office.publish(members, (*office.roster.revoked, gone))
+        after = _server_rotated(party) if name == SERVER else _silo_rotated(name)
+        return Change(roster, office.keys, kit, (*_carry(root), *_keys_note(seals), *after))
+
+
+def renew(root: Path, names: Sequence[str], opener: Opener, *, now: datetime | None = None) -> Change:
+    """Issue certificates again, with new dates and for the keys that they have, and a roster and a list as well.
+
+    Args:
+        root: The federation's folder.
+        names: Whose; of everybody where there are none.
+        opener: Opens the authority.
+        now: For tests; else the clock's.
+
+    Raises:
+        ConfigError: When one is no member.
+    """
+    with opened(root, opener, now) as office:
+        changed = {name: office.roster.member(name) for name in names or [one.name for one in office.roster.members]}
+        for name, party in changed.items():
+            new = office.renewed(party)
+            office.keep_certificate(name, new)
+            if office.kit(name).is_dir():
+                replace_file(office.kit(name) / CERTIFICATE, new)
+            changed[name] = party.model_copy(update={"certificate": fingerprint(new)})
+        members = [changed.get(member.name, member) for member in office.roster.members]
+        roster = office.publish(members, office.roster.revoked)
+        note = f"Give {', '.join(changed)} the new {CERTIFICATE}, which holds no secret."
+        return Change(roster, office.keys, None, (*_carry(root), note))
+
+
+def revoke(root: Path, name: str, reason: str, opener: Opener, *, now: datetime | None = None) -> Change:
+    """Put a silo out of the federation: out of the roster, its certificates onto the list.
+
+    Raises:
+        ConfigError: When it is no member, or nobody would be left.
+    """
+    if not reason.strip() or len(reason) > 200:
+        raise ConfigError("a revocation says why, in 1 to 200 characters; the roster shows it to everybody")
+    with opened(root, opener, now) as office:
+        old = office.roster.member(name)
+        if name == SERVER:
+            raise ConfigError("a federation without its server is none; `fedmodel authority rotate` gives it new keys")
+        if len(office.roster.silos) == 1:
+            raise ConfigError(f"{name!r} is the last silo; a federation of none is not kept: put its folder away")
+        office.enter_revoked(name, office.certificates(name), reason)
+        gone = Revocation(name=name, identity=old.identity, when=moment(office.now), reason=reason)
+        members = [member for member in office.roster.members if member.name != name]
+        left = tuple(silo for silo in office.federation.silos if silo.name != name)
+        office.keep_federation(office.federation.model_copy(update={"silos": left}))
+        roster = office.publish(members, (*office.roster.revoked, gone))
+        return Change(roster, office.keys, None, _carry(root))
+
+
+def show(folder: Path) -> Change:
+    """Return the roster of a federation's folder, or of a kit, for which nothing has to be opened.
+
+    Raises:
+        ConfigError: When it is neither.
+    """
+    place = folder / "authority" if (folder / "authority" / ROSTER_FILE).is_file() else folder
+    return Change(read_federation_roster(place, expired_too=True), read_authority(place), None, ())
+
+
+def _seals(office: Office, passphrases: Passphrases | None) -> Seals:
+    """Return how a new kit is sealed, as all others are."""
+    if office.federation.seal == "key-file":
+        return Seals(office.root / "keys", None)
+    if passphrases is None:
+        raise ConfigError("kits of this federation are sealed under passphrases; give one for the new keys")
+    return Seals(office.root / "keys", passphrases)
+
+
+def _with_silo(federation: FederationFile, name: str) -> FederationFile:
+    """Return a federation's file with a silo more."""
+    try:
+        entry = SiloEntry.model_validate({"name": name})
+    except ValidationError as error:
+        raise ConfigError(
+            f"{name!r} is no name of a silo: lower-case letters, digits and dashes, 40 at most"
+        ) from error
+    return federation.model_copy(update={"silos": (*federation.silos, entry)})
+
+
+def _law_without_budgets(office: Office, name: str) -> SiloFile | None:
+    """Return the law of a silo whose keys are rotated, None for the server."""
+    if name == SERVER:
+        return None
+    kit = office.kit(name)
+    if (kit / LAW).is_file():
+        law = read_law(kit)
+    else:
+        law = joint_law(office.scenarios(), name, bytes.fromhex(office.roster.server.identity))
+    return law.model_copy(update={"budgets": {}})
+
+
+def _check_silos(silos: Sequence[str], scenarios: Sequence[Scenario]) -> None:
+    """Refuse a scenario for silos that are not of the federation, or that would hide updates among fewer than all."""
+    for scenario in scenarios:
+        named = scenario.federation.silos
+        for name in named:
+            if name not in silos:
+                near = get_close_matches(name, silos, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(silos)}"
+                raise ConfigError(f"scenario {scenario.name!r} names {name!r}, no silo of the federation; {hint}")
+        if scenario.encryption.secure_aggregation == "on" and len(named) < len(silos):
+            missing = sorted(set(silos) - set(named))
+            raise ConfigError(
+                f"scenario {scenario.name!r} does not name {missing[0]!r}: under secure aggregation the roster is the"
+                " whole federation, and thresholds follow from it; name every silo under federation.silos"
+            )
+
+
+def _carry(root: Path) -> tuple[str, ...]:
+    """Say what has to reach the server."""
+    place = root / "authority"
+    return (f"Bring {place / ROSTER_FILE} and {place / REVOKED} to the server's kit; it hands the roster on.",)
+
+
+def _keys_note(seals: Seals) -> tuple[str, ...]:
+    """Say how what opens kits travels."""
+    if seals.passphrase is None:
+        return ("Each file under keys/ opens one kit: bring it another way than the kit, and keep no copy.",)
+    return ("Tell each party its passphrase another way than the kit.",)
+
+
+def _admit_note(scenarios: Sequence[Scenario], largest_roster: int) -> tuple[str, ...]:
+    """Say what other silos have to change in their own laws, which nobody else does."""
+    hashes = ", ".join(f'"{scenario_hash(scenario).hex()}"' for scenario in scenarios)
+    return (
+        "The other silos' laws are as they were. To go on with the scenarios as they are now, each adds to its"
+        f" silo.toml: scenarios = [{hashes}] and largest_roster = {largest_roster}.",
+    )
+
+
+def _server_rotated(party: Party) -> tuple[str, ...]:
+    """Say what silos have to change once the server has other keys."""
+    lattice = ""
+    if party.post_quantum is not None:
+        lattice = f' and post_quantum_servers = ["{post_quantum_hash(bytes.fromhex(party.post_quantum))}"]'
+    return (
+        f'Each silo, after it compared fingerprints, sets in its silo.toml: servers = ["{party.identity}"]{lattice}.',
+    )
+
+
+def _silo_rotated(name: str) -> tuple[str, ...]:
+    """Say what becomes of a silo's ledger."""
+    return (
+        f"{name}'s ledger stays under its old key, and what it says was spent still counts. Put it away, and enter"
+        " under [budgets] of the new silo.toml what is left of each; until then the silo does not train.",
+    )

@@ -1,0 +1,318 @@
+"""How a party reads its own kit back: a simulated one's folder, or a deployed one's, whose keys are sealed.
+
+A deployed kit:
+
+    silo.toml or server.toml       what it runs by
+    identity.age                   its keys, sealed in the age format (0600)
+    tls.key, node.key              encrypted PKCS8 (0600), passwords derived from the identity; a server has no node.key
+    tls.pem, authority.pem         its certificate, the authority's
+    authority.mldsa65              the authority's ML-DSA key in hexadecimal, where the federation is post-quantum
+    roster.json                    everybody's public keys, signed by the authority
+    revoked.pem                    the server's alone: certificates that are good no more
+
+`unlock` opens `identity.age` once, for this process and those that it forks; after that the folder is read like a
+simulated one. A silo reads nothing but its own folder, so what its `silo.toml` says holds whatever a server sends.
+
+Guarantee: a kit that its owner alone can get at, or a refusal that names the path, its mode and the command to run;
+keys that are those of the roster; a roster as `fedmodel.provision.roster` says.
+
+Does NOT protect keys in the memory of an unlocked process, nor against whoever is root on the machine. Owner and mode
+are what is checked, not access lists.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from fedmodel.config import EncryptionConfig, ServerFile, SiloFile, read_server_file, read_silo_file
+from fedmodel.crypto import SigningKey, Suite
+from fedmodel.crypto.certificates import not_valid_after
+from fedmodel.crypto.postquantum import PostQuantumKey
+from fedmodel.crypto.renewing import authority_key, revocations_due
+from fedmodel.durable import replace_file
+from fedmodel.errors import ConfigError, CryptoError, ProtocolError
+from fedmodel.provision.identity import SEALED_IDENTITY, Unlocked, open_identity
+from fedmodel.provision.roster import AuthorityKeys, FederationRoster, Party, moment, open_roster
+from fedmodel.sealed import Opener
+from fedmodel.secagg import Policy, Roster
+
+SIMULATED: Final = "silos/.simulated"
+IDENTITY: Final = "identity.key"
+ROSTER: Final = "roster"
+ADMINISTRATOR: Final = "administrator.pub"
+LAW: Final = "silo.toml"
+
+SERVER_LAW: Final = "server.toml"
+ROSTER_FILE: Final = "roster.json"
+AUTHORITY: Final = "authority.pem"
+AUTHORITY_POST_QUANTUM: Final = "authority.mldsa65"
+CERTIFICATE: Final = "tls.pem"
+TLS_KEY: Final = "tls.key"
+NODE_KEY: Final = "node.key"
+REVOKED: Final = "revoked.pem"
+WARN_DAYS: Final = 30
+
+_OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
+
+
+@dataclass(frozen=True)
+class Kit:
+    """What one silo holds. `identity` and `post_quantum` are sensitive."""
+
+    law: SiloFile
+    identity: SigningKey
+    roster: Roster
+    post_quantum: PostQuantumKey | None = None
+
+    @property
+    def policy(self) -> Policy:
+        """What this silo insists on in secure aggregation."""
+        return policy_of(self.law.encryption, self.law.min_silos, self.law.largest_roster)
+
+
+_unlocked: Final[dict[Path, Unlocked]] = {}
+
+
+def policy_of(encryption: EncryptionConfig, min_silos: int, largest_roster: int) -> Policy:
+    """Return the policy of secure aggregation that a configuration says.
+
+    Without numbers of its own, a third of the silos may collude and another third drop out.
+
+    Raises:
+        ConfigError: When it could protect nobody.
+    """
+    third = (largest_roster - 1) // 3
+    return Policy(
+        n_min=min_silos,
+        colluding=third if encryption.colluding is None else encryption.colluding,
+        dropping=third if encryption.dropping is None else encryption.dropping,
+        bound=encryption.bound or 0.0,
+        largest_roster=largest_roster,
+        secrecy_bits=encryption.secrecy_bits,
+        ring_bits=encryption.ring_bits,
+        window=encryption.window,
+        suite=Suite.POST_QUANTUM if encryption.post_quantum else Suite.CLASSIC,
+        consistency=encryption.consistency,
+    )
+
+
+def is_kit(folder: Path) -> bool:
+    """Return whether a folder is a silo's kit."""
+    return (folder / LAW).is_file()
+
+
+def is_sealed(folder: Path) -> bool:
+    """Return whether a folder is a deployed party's, whose keys have to be unlocked."""
+    return (folder / SEALED_IDENTITY).is_file()
+
+
+def read_law(folder: Path) -> SiloFile:
+    """Read the law of a silo's kit, for which nothing has to be unlocked.
+
+    Raises:
+        ConfigError: When there is none or it is not acceptable.
+    """
+    return read_silo_file(folder / LAW)
+
+
+def read_server_law(folder: Path) -> ServerFile:
+    """Read what a server runs by, for which nothing has to be unlocked.
+
+    Raises:
+        ConfigError: When there is none or it is not acceptable.
+    """
+    return read_server_file(folder / SERVER_LAW)
+
+
+def read_kit(folder: Path) -> Kit:
+    """Read a silo's kit; a deployed one has to be unlocked before.
+
+    Raises:
+        ConfigError: When it is not all there, is locked, others can get at it, or it is no member any more.
+        AggregationRefused: When the roster is not the administrator's.
+    """
+    law = read_law(folder)
+    if not is_sealed(folder):
+        return Kit(law, read_identity(folder), read_roster(folder))
+    check_private(folder)
+    own, roster = unlocked(folder), read_federation_roster(folder)
+    check_member(folder, own, roster)
+    if law.name != own.name:
+        raise ConfigError(f"{folder / LAW}: says silo {law.name!r}, and the keys beside it are {own.name!r}'s")
+    return Kit(law, own.identity, roster.aggregation(), own.post_quantum)
+
+
+def read_identity(folder: Path) -> SigningKey:
+    """Read the key of a kit, a silo's or the server's. Sensitive.
+
+    Raises:
+        ConfigError: When there is none, or it is locked.
+    """
+    if is_sealed(folder):
+        return unlocked(folder).identity
+    try:
+        return SigningKey(bytes.fromhex((folder / IDENTITY).read_text(encoding="ascii").strip()))
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder}: holds no {IDENTITY} of 32 bytes in hexadecimal") from error
+
+
+def read_roster(folder: Path) -> Roster:
+    """Read the roster of secure aggregation of a kit, under the administrator's key beside it.
+
+    Raises:
+        ConfigError: When one of the two is missing, or a deployed federation's has expired.
+        AggregationRefused: When the roster is not the administrator's.
+    """
+    if (folder / ROSTER_FILE).is_file():
+        return read_federation_roster(folder).aggregation()
+    try:
+        administrator = bytes.fromhex((folder / ADMINISTRATOR).read_text(encoding="ascii").strip())
+        return Roster.open((folder / ROSTER).read_bytes(), administrator)
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder}: holds no roster with the administrator's key beside it") from error
+
+
+def read_authority(folder: Path) -> AuthorityKeys:
+    """Read the keys that a deployed kit's roster is held to.
+
+    Raises:
+        ConfigError: When they are missing or no keys.
+    """
+    try:
+        public = authority_key((folder / AUTHORITY).read_bytes())
+        beside = folder / AUTHORITY_POST_QUANTUM
+        post_quantum = bytes.fromhex(beside.read_text(encoding="ascii").strip()) if beside.exists() else None
+    except (OSError, ValueError, CryptoError) as error:
+        raise ConfigError(f"{folder / AUTHORITY}: is not the certificate of an authority") from error
+    return AuthorityKeys(public, post_quantum)
+
+
+def read_federation_roster(folder: Path, now: datetime | None = None, *, expired_too: bool = False) -> FederationRoster:
+    """Read the signed roster of a deployed kit.
+
+    Raises:
+        ConfigError: When it is missing or has expired.
+        AggregationRefused: When it is not the authority's.
+    """
+    try:
+        data = (folder / ROSTER_FILE).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{folder}: holds no {ROSTER_FILE}; take the newest from the administrator") from error
+    return open_roster(data, read_authority(folder), now=now, expired_too=expired_too)
+
+
+def accept_roster(folder: Path, data: bytes, now: datetime | None = None) -> bool:
+    """Take a newer roster in place of the kit's, whoever brought it.
+
+    Returns:
+        Whether it was newer; the same one once more is no news.
+
+    Raises:
+        AggregationRefused: When it is not the authority's.
+        ConfigError: When it is another federation's or out of its time.
+        ProtocolError: When the kit has a newer one, or another of the same serial.
+    """
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)  # two that accept at once would write beside the file at one place
+        known = read_federation_roster(folder, now, expired_too=True)
+        found = open_roster(data, read_authority(folder), known.federation, now)
+        if found == known:
+            return False
+        if found.serial <= known.serial:
+            raise ProtocolError(
+                f"a roster of serial {found.serial} was offered, where this kit has {known.serial}: a roster is never"
+                " replaced by an older one, nor by another of its serial"
+            )
+        replace_file(folder / ROSTER_FILE, data)
+    finally:
+        os.close(place)
+    return True
+
+
+def unlock(folder: Path, opener: Opener) -> Unlocked:
+    """Open a deployed kit's keys, and remember them for this process.
+
+    Raises:
+        ConfigError: When others can get at the kit, or its keys are not those of its roster.
+        CryptoError: When the opener does not open them.
+    """
+    check_private(folder)
+    own = open_identity(folder, opener)
+    check_member(folder, own, read_federation_roster(folder, expired_too=True))
+    _unlocked[folder.resolve()] = own
+    return own
+
+
+def unlocked(folder: Path) -> Unlocked:
+    """Return what this process has unlocked of a kit. Sensitive.
+
+    Raises:
+        ConfigError: When it has not.
+    """
+    found = _unlocked.get(folder.resolve())
+    if found is None:
+        raise ConfigError(f"{folder}: is sealed; unlock it with --key-file or a passphrase")
+    return found
+
+
+def check_private(folder: Path) -> None:
+    """Refuse a deployed kit that anybody but its owner can get at.
+
+    Raises:
+        ConfigError: With the path, its mode and the command that mends it.
+    """
+    for path, allowed in ((folder, 0o700), *((folder / name, 0o600) for name in (SEALED_IDENTITY, TLS_KEY, NODE_KEY))):
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+        except FileNotFoundError:
+            continue  # what has to be there is missed by whoever reads it
+        except OSError as error:
+            raise ConfigError(f"{path}: cannot be looked at: {error.strerror}") from error
+        if mode & _OTHERS:
+            raise ConfigError(
+                f"{path}: has mode {mode:04o}, which lets others at a kit's keys; run: chmod {allowed:o} '{path}'"
+            )
+
+
+def check_member(folder: Path, own: Unlocked, roster: FederationRoster) -> Party:
+    """Refuse keys that are not those of the roster, and return what the roster says of them.
+
+    Raises:
+        ConfigError: When they are of nobody any more, or of nobody yet.
+    """
+    if own.federation != roster.federation:
+        raise ConfigError(f"{folder}: keys of federation {own.federation!r} beside a roster of {roster.federation!r}")
+    party = roster.member(own.name)
+    post_quantum = own.post_quantum.public.hex() if own.post_quantum else None
+    if (party.identity, party.post_quantum, party.age) != (own.identity.public.hex(), post_quantum, own.recipient):
+        raise ConfigError(
+            f"{folder}: the keys are not those that the roster, serial {roster.serial}, has for {own.name!r}: they were"
+            " rotated, and the kit is the old one; take the new from the administrator"
+        )
+    return party
+
+
+def expiring(folder: Path, now: datetime | None = None) -> list[str]:
+    """Return a line for everything of a deployed kit that ends within 30 days, or has ended."""
+    now = datetime.now(UTC) if now is None else now
+    roster = read_federation_roster(folder, now, expired_too=True)
+    ends = [("the roster", datetime.fromisoformat(roster.expires))]
+    for what, name in (("the certificate", CERTIFICATE), ("the authority's certificate", AUTHORITY)):
+        if (folder / name).is_file():
+            ends.append((what, not_valid_after((folder / name).read_bytes())))
+    if (folder / REVOKED).is_file():
+        ends.append(("the list of revoked certificates", revocations_due((folder / REVOKED).read_bytes())))
+    lines = []
+    for what, end in ends:
+        if end - now <= timedelta(days=WARN_DAYS):
+            days = (end - now) // timedelta(days=1)
+            when = f"expired on {moment(end)}" if end <= now else f"expires on {moment(end)}, in {days} days"
+            lines.append(f"{folder}: {what} {when}; the administrator renews it with `fedmodel authority renew`")
+    return lines

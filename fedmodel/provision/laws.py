@@ -1,0 +1,181 @@
+"""What a silo's law is written from: the scenarios that it takes part in, and nothing that they do not ask for.
+
+In a simulation one scenario is the law: a silo's file allows what the scenario asks of it, to the last figure. Its
+budget pays for one run, or, where the scenario says under `[budgets]`, for what it says. A deployed silo may take part
+in several: see `joint_law`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+from fedmodel import accounting
+from fedmodel.config import (
+    MOST_EPSILON,
+    BudgetConfig,
+    Scenario,
+    SiloEncryptionConfig,
+    SiloFile,
+    SiloPlan,
+)
+from fedmodel.crypto import digest
+from fedmodel.errors import AggregationRefused, ConfigError
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.packages import code_hash
+from fedmodel.provision.kits import policy_of
+from fedmodel.secagg import Policy
+
+
+def scenario_policy(scenario: Scenario) -> Policy:
+    """Return the policy that a scenario asks every silo to have.
+
+    Raises:
+        ConfigError: When it could protect nobody, or no cohort of the scenario can be hidden under it.
+    """
+    federation = scenario.federation
+    if federation.cohort_size < 3:
+        raise ConfigError(
+            f"a cohort of {federation.cohort_size} is too few to hide an update among: of two, each learns the other's;"
+            " name more silos, or turn encryption.secure_aggregation off"
+        )
+    policy = policy_of(scenario.encryption, federation.min_silos, len(federation.silos))
+    try:
+        policy.topology(federation.cohort_size)
+    except AggregationRefused as error:
+        raise ConfigError(f"secure aggregation cannot run as the scenario asks: {error}") from error
+    return policy
+
+
+def scenario_hash(scenario: Scenario) -> bytes:
+    """Return the hash by which silos know a scenario: of all its keys, defaults too."""
+    return digest(b"fedmodel/v1/scenario", scenario.model_dump_json().encode())
+
+
+def law_of(scenario: Scenario, silo: str, server: bytes) -> SiloFile:
+    """Return the law of a simulated silo: what the scenario asks of it, and nothing more.
+
+    Args:
+        scenario: The one that it takes part in.
+        silo: Its name.
+        server: The public key of the server that it answers.
+
+    Raises:
+        ConfigError: When no noise meets the scenario's target, or nothing could be hidden.
+    """
+    federation, plan = scenario.federation, scenario.plan(silo)
+    noise = accounting.noise_multiplier(plan)
+    threshold = 1
+    if scenario.encryption.secure_aggregation == "on":
+        policy = scenario_policy(scenario)
+        # Of the smallest cohort that a round may have once silos have left.
+        threshold = policy.topology(max(3, federation.min_silos)).threshold
+    return SiloFile(
+        name=silo,
+        servers=(server.hex(),),
+        scenarios=(scenario_hash(scenario).hex(),),
+        code=(code_hash(),),
+        noise_sources=(plan.noise,),
+        least_noise_multiplier=noise,
+        largest_clip=plan.max_grad_norm,
+        smallest_cohort=federation.min_silos,
+        smallest_threshold=threshold,
+        min_silos=federation.min_silos,
+        largest_roster=len(federation.silos),
+        budgets={plan.data: _budget(scenario, plan, noise)},
+        encryption=SiloEncryptionConfig(**scenario.encryption.model_dump()),
+    )
+
+
+def _budget(scenario: Scenario, plan: SiloPlan, noise: float) -> BudgetConfig:
+    """Return what a silo may spend: what one run costs, or what the scenario says under `[budgets]`."""
+    epsilon = scenario.budgets.get(plan.silo, plan.epsilon)
+    if epsilon is None:
+        event = DpSgdEvent(noise, plan.max_grad_norm, plan.sample_rate, plan.steps, 1, max_records=plan.max_records)
+        spent = accounting.epsilon([event], plan.delta)
+        if spent > MOST_EPSILON:
+            raise ConfigError(f"silo {plan.silo!r} would spend epsilon {spent:g}, over {MOST_EPSILON}; raise its noise")
+        epsilon = math.ceil(spent * 10_000) / 10_000
+    return BudgetConfig(
+        unit=plan.unit,
+        max_records=None if plan.unit == "record" else plan.max_records,
+        delta=plan.delta,
+        epsilon=epsilon,
+        partial_runs=plan.silo in scenario.budgets,
+    )
+
+
+def joint_law(scenarios: Sequence[Scenario], silo: str, server: bytes) -> SiloFile:
+    """Return the law of a silo that takes part in several scenarios: the loosest figure that one of them asks for.
+
+    So each scenario is admitted, by its hash, and none but these; the figures beside the hashes admit a little more of
+    each than that scenario needs. Budgets of one data set add up, by which every run has room under the filter.
+
+    Args:
+        scenarios: Of the federation; those that do not name the silo are left out.
+        silo: Its name.
+        server: The public key of the server that it answers.
+
+    Raises:
+        ConfigError: When no scenario names it, two ask for other encryption, or two count one data set's budget in
+            different units or deltas: figures that cannot be added.
+    """
+    named = [scenario for scenario in scenarios if silo in scenario.federation.silos]
+    if not named:
+        raise ConfigError(
+            f"silo {silo!r} is in none of the scenarios ({', '.join(one.name for one in scenarios)}); name it under"
+            " federation.silos of one, or take it out of the federation"
+        )
+    laws = [law_of(scenario, silo, server) for scenario in named]
+    for scenario, law in zip(named[1:], laws[1:], strict=True):
+        _check_alike(named[0], laws[0], scenario, law)
+    return laws[0].model_copy(
+        update={
+            "scenarios": tuple(law.scenarios[0] for law in laws),
+            "noise_sources": tuple(sorted({source for law in laws for source in law.noise_sources})),
+            "least_noise_multiplier": min(law.least_noise_multiplier for law in laws),
+            "largest_clip": max(law.largest_clip for law in laws),
+            "smallest_cohort": min(law.smallest_cohort for law in laws),
+            "smallest_threshold": min(law.smallest_threshold for law in laws),
+            "min_silos": min(law.min_silos for law in laws),
+            "largest_roster": max(law.largest_roster for law in laws),
+            "budgets": _budgets(silo, laws),
+        }
+    )
+
+
+def _check_alike(first: Scenario, law: SiloFile, second: Scenario, other: SiloFile) -> None:
+    """Refuse two scenarios under which a silo would have to mask in two ways: it has one policy."""
+    both = f"scenarios {first.name!r} and {second.name!r}"
+    if law.encryption != other.encryption:
+        raise ConfigError(f"{both} differ under [encryption], and a silo has one policy; make them alike")
+    masks = law.encryption.secure_aggregation == "on"
+    if masks and (law.min_silos, law.largest_roster) != (other.min_silos, other.largest_roster):
+        raise ConfigError(
+            f"{both} differ in min_silos or in how many silos they name ({law.min_silos} of {law.largest_roster},"
+            f" {other.min_silos} of {other.largest_roster}), from which keys of secure aggregation follow; make them"
+            " alike"
+        )
+
+
+def _budgets(silo: str, laws: Sequence[SiloFile]) -> dict[str, BudgetConfig]:
+    """Return what may be spent by data set, over all scenarios."""
+    found: dict[str, BudgetConfig] = {}
+    for law in laws:
+        for data, budget in law.budgets.items():
+            known = found.get(data)
+            if known is None:
+                found[data] = budget
+                continue
+            if (known.unit, known.max_records, known.delta) != (budget.unit, budget.max_records, budget.delta):
+                raise ConfigError(
+                    f"two scenarios spend silo {silo!r}'s budget of {data!r} in figures that do not add up:"
+                    f" per {known.unit} at delta {known.delta:g}, and per {budget.unit} at delta {budget.delta:g};"
+                    " make unit, max_records and delta alike"
+                )
+            epsilon = math.ceil(round((known.epsilon + budget.epsilon) * 10_000, 6)) / 10_000
+            if epsilon > MOST_EPSILON:
+                raise ConfigError(f"silo {silo!r} would spend epsilon {epsilon:g} of {data!r}, over {MOST_EPSILON}")
+            partial = known.partial_runs or budget.partial_runs
+            found[data] = known.model_copy(update={"epsilon": epsilon, "partial_runs": partial})
+    return found

@@ -1,0 +1,263 @@
+"""The roster of a deployed federation, `roster.json`: everybody's public keys, signed by the authority.
+
+    {"roster": {"version", "federation", "serial", "issued", "expires", "members", "revoked"},
+     "signatures": {"ed25519", "mldsa65"}}
+
+The file is canonical JSON (sorted keys, no spaces) and a newline; what is signed is the same encoding of the inner
+object. It is public, and so can be carried by anybody, the server too.
+
+Guarantee: what `open_roster` returns was signed by the holder of the authority's key, and of its ML-DSA key where the
+kit has one, for this federation; it has not expired; it names one server, and no name or key twice, none that is weak,
+and none that it also revokes. `accept_roster` never goes back to an older one.
+
+Does NOT say that a newer one exists: whoever carries rosters can withhold one until the one at hand expires.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, ValidationError
+
+from fedmodel.config.schema import Section, SiloName
+from fedmodel.crypto import SigningKey, check_verification_key, verify
+from fedmodel.crypto.postquantum import PostQuantumKey, verify_post_quantum
+from fedmodel.errors import AggregationRefused, ConfigError, CryptoError, Rule
+from fedmodel.secagg import Member, Roster
+
+_LABEL: Final = b"fedmodel/v1/roster-file"
+_MOST_BYTES: Final = 64 * 1024 * 1024  # 10,000 members of 4.5 kB, with room
+_SKEW: Final = timedelta(minutes=5)  # clocks that nobody sets differ by seconds a day
+
+Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+MlDsaKey = Annotated[str, Field(pattern=r"^[0-9a-f]{3904}$")]
+Moment = Annotated[str, Field(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z$")]
+
+
+@dataclass(frozen=True)
+class AuthorityKeys:
+    """What a roster is held to; each kit has them from the administrator, and no message changes them.
+
+    Attributes:
+        identity: The Ed25519 key of the authority's certificate.
+        post_quantum: Its ML-DSA-65 key, where the federation has such.
+    """
+
+    identity: bytes
+    post_quantum: bytes | None
+
+
+class Party(Section):
+    """A member and its public keys.
+
+    Attributes:
+        name: Its name; the server's is "server".
+        role: What it is.
+        identity: Its Ed25519 key.
+        post_quantum: Its ML-DSA-65 key.
+        node: Its P-384 key by which Flower knows it, in PEM; the server has none.
+        age: The recipient that what it keeps at rest is sealed to.
+        tls: SHA-256 of its TLS key (SubjectPublicKeyInfo).
+        certificate: SHA-256 of its certificate, in DER.
+    """
+
+    name: SiloName
+    role: Literal["server", "silo"]
+    identity: Hex32
+    post_quantum: MlDsaKey | None
+    node: Annotated[str, Field(max_length=500)] | None
+    age: Annotated[str, Field(max_length=100)]
+    tls: Hex32
+    certificate: Hex32
+
+
+class Revocation(Section):
+    """A key that is a member's no more."""
+
+    name: SiloName
+    identity: Hex32
+    when: Moment
+    reason: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class FederationRoster(Section):
+    """Everybody of a federation; see the module's text for what an open one guarantees."""
+
+    version: Literal[1] = 1
+    federation: SiloName
+    serial: Annotated[int, Field(ge=1, lt=2**53)]
+    issued: Moment
+    expires: Moment
+    members: Annotated[tuple[Party, ...], Field(strict=False, min_length=1, max_length=10_001)]
+    revoked: Annotated[tuple[Revocation, ...], Field(strict=False, max_length=100_000)] = ()
+
+    @property
+    def server(self) -> Party:
+        """The federation's server."""
+        return next(member for member in self.members if member.role == "server")
+
+    @property
+    def silos(self) -> tuple[Party, ...]:
+        """Its silos, by name."""
+        return tuple(sorted((member for member in self.members if member.role == "silo"), key=lambda one: one.name))
+
+    def member(self, name: str) -> Party:
+        """Return the member of a name.
+
+        Raises:
+            ConfigError: When there is none.
+        """
+        for member in self.members:
+            if member.name == name:
+                return member
+        gone = next((one for one in self.revoked if one.name == name), None)
+        why = f"; it was revoked on {gone.when}: {gone.reason}" if gone else ""
+        raise ConfigError(f"{name!r} is no member of federation {self.federation!r}, serial {self.serial}{why}")
+
+    def aggregation(self) -> Roster:
+        """Return the roster of secure aggregation: the silos by name."""
+        return Roster(self.federation, tuple(Member(silo.name, bytes.fromhex(silo.identity)) for silo in self.silos))
+
+    def sign(self, authority: SigningKey, post_quantum: PostQuantumKey | None) -> bytes:
+        """Return the file: the roster with the authority's signatures."""
+        inner = self.model_dump(mode="json")
+        message = _canonical(inner)
+        signatures = {
+            "ed25519": authority.sign(_LABEL, message).hex(),
+            "mldsa65": post_quantum.sign(_LABEL, message).hex() if post_quantum else None,
+        }
+        return _canonical({"roster": inner, "signatures": signatures}) + b"\n"
+
+
+def open_roster(
+    data: bytes,
+    authority: AuthorityKeys,
+    federation: str | None = None,
+    now: datetime | None = None,
+    *,
+    expired_too: bool = False,
+) -> FederationRoster:
+    """Read a signed roster.
+
+    Args:
+        data: The file.
+        authority: The keys that the reader was handed by the administrator.
+        federation: Whose it has to be, where the reader knows.
+        now: The time; by default the machine's.
+        expired_too: Whether one out of its time is read as well, to say who it was for or what a newer one replaces.
+
+    Raises:
+        AggregationRefused: When it is not the authority's, malformed, or names something twice or a weak key.
+        ConfigError: When it is another federation's, or out of its time.
+    """
+    document = _parse(data)
+    inner = document["roster"]
+    _check_signatures(_canonical(inner), document["signatures"], authority)
+    try:
+        roster = FederationRoster.model_validate(inner)
+    except ValidationError as error:
+        where = ".".join(str(part) for part in error.errors()[0]["loc"])
+        raise AggregationRefused(Rule.MALFORMED, f"the roster's {where or 'form'} cannot be read") from error
+    _check_members(roster, authority.post_quantum is not None)
+    if federation is not None and roster.federation != federation:
+        raise ConfigError(
+            f"the roster is of federation {roster.federation!r}, and this is {federation!r}; take its own"
+        )
+    if not expired_too:
+        _check_time(roster, datetime.now(UTC) if now is None else now)
+    return roster
+
+
+def moment(time: datetime) -> str:
+    """Return a time as the roster writes it, to the second.
+
+    >>> moment(datetime(2026, 3, 1, 12, tzinfo=UTC))
+    '2026-03-01T12:00:00Z'
+    """
+    return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+def _canonical(document: Any) -> bytes:
+    """Return the one encoding of a document."""
+    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
+
+
+def _parse(data: bytes) -> dict[str, Any]:
+    """Return the outer document of a file in its one encoding."""
+    if len(data) > _MOST_BYTES:
+        raise AggregationRefused(Rule.MALFORMED, f"a roster of {len(data)} bytes, more than {_MOST_BYTES}")
+    try:
+        document = json.loads(data)
+        whole = _canonical(document) + b"\n" == data
+    except (ValueError, RecursionError) as error:
+        raise AggregationRefused(Rule.MALFORMED, "the roster is not JSON") from error
+    # Whoever reads a key that is there twice another way would see another roster under the same signature.
+    if not whole:
+        raise AggregationRefused(Rule.MALFORMED, "the roster is not in its one encoding")
+    if not isinstance(document, dict) or document.keys() != {"roster", "signatures"}:
+        raise AggregationRefused(Rule.MALFORMED, "the roster's file holds a roster and its signatures, and no more")
+    if not isinstance(document["signatures"], dict) or document["signatures"].keys() != {"ed25519", "mldsa65"}:
+        raise AggregationRefused(Rule.MALFORMED, "the roster's signatures are ed25519 and mldsa65")
+    return document
+
+
+def _check_signatures(message: bytes, signatures: dict[str, Any], authority: AuthorityKeys) -> None:
+    """Refuse a roster that lacks a signature which the reader's keys ask for, or has one that they do not verify."""
+    try:
+        verify(authority.identity, _LABEL, message, bytes.fromhex(signatures["ed25519"]))
+        if authority.post_quantum is not None:
+            verify_post_quantum(authority.post_quantum, _LABEL, message, bytes.fromhex(signatures["mldsa65"] or ""))
+        elif signatures["mldsa65"] is not None:
+            raise CryptoError("a signature by ML-DSA that this kit has no key for")
+    except (CryptoError, TypeError, ValueError) as error:
+        raise AggregationRefused(
+            Rule.BAD_SIGNATURE, "the roster is not signed by the authority that this kit was handed"
+        ) from error
+
+
+def _check_members(roster: FederationRoster, post_quantum: bool) -> None:
+    """Refuse a roster in which two could be taken for one, or one for nobody."""
+    if sum(member.role == "server" for member in roster.members) != 1 or not roster.silos:
+        raise AggregationRefused(Rule.ROSTER, "a roster names one server, and a silo")
+    gone = {one.identity for one in roster.revoked}
+    for member in roster.members:
+        if (member.role == "server") != (member.name == "server"):
+            raise AggregationRefused(Rule.ROSTER, f"the roster's {member.role} is called {member.name!r}")
+        if (member.node is None) != (member.role == "server"):
+            raise AggregationRefused(Rule.ROSTER, f"{member.name!r} is a {member.role}; silos alone have a node key")
+        if (member.post_quantum is not None) != post_quantum:
+            raise AggregationRefused(Rule.ROSTER, f"{member.name!r} has an ML-DSA key where the authority has, or none")
+        if member.identity in gone:
+            raise AggregationRefused(Rule.ROSTER, f"the key of {member.name!r} is revoked in the same roster")
+        try:
+            check_verification_key(bytes.fromhex(member.identity))
+        except CryptoError as error:
+            raise AggregationRefused(Rule.WEAK_KEY, f"the roster's key of {member.name!r}: {error}") from error
+    for what, values in _unique(roster):
+        if len(set(values)) != len(values):
+            raise AggregationRefused(Rule.DUPLICATE, f"two members of the roster have one {what}")
+
+
+def _unique(roster: FederationRoster) -> Iterator[tuple[str, list[str]]]:
+    """Yield what may be nobody else's, each with every member's."""
+    for what in ("name", "identity", "post_quantum", "node", "age", "tls", "certificate"):
+        values = [getattr(member, what) for member in roster.members]
+        yield what, [value for value in values if value is not None]
+
+
+def _check_time(roster: FederationRoster, now: datetime) -> None:
+    """Refuse a roster that is not valid yet or any more."""
+    issued, expires = (datetime.fromisoformat(time) for time in (roster.issued, roster.expires))
+    if now < issued - _SKEW:
+        raise ConfigError(
+            f"the roster was issued on {roster.issued}, and this machine's clock says {moment(now)}; set the clock"
+        )
+    if now >= expires:
+        raise ConfigError(
+            f"the roster expired on {roster.expires}, and this machine's clock says {moment(now)}; the administrator"
+            " issues another with `fedmodel authority renew`"
+        )
