@@ -4,8 +4,24 @@
 |----------------|----------------------------------------------------------------------------------------------|
 | `primitives`   | hashes, Ed25519, X25519, HPKE, keystreams, each under its own label                          |
 | `postquantum`  | ML-DSA-65, which signs beside Ed25519 where a federation asks for it                         |
+| `certificates` | X.509: the authority, what it issues and revokes; Flower's node keys                         |
+| `transport`    | TLS contexts from those, and a line on why a connection failed                               |
 """
 
+from fedmodel.crypto.certificates import (
+    Authority,
+    Issued,
+    NodeKey,
+    Purpose,
+    check_issued,
+    check_revocations,
+    fingerprint,
+    load_node_key,
+    make_node_key,
+    not_valid_after,
+    serial_number,
+    subject_name,
+)
 from fedmodel.crypto.postquantum import (
     POST_QUANTUM_PUBLIC_SIZE,
     POST_QUANTUM_SIGNATURE_SIZE,
@@ -33,6 +49,7 @@ from fedmodel.crypto.primitives import (
     verify,
     verify_note,
 )
+from fedmodel.crypto.transport import client_context, explain_tls, server_context
 
 __all__ = [
     "BLOCK_SIZE",
@@ -41,20 +58,35 @@ __all__ = [
     "POST_QUANTUM_SIGNATURE_SIZE",
     "SIGNATURE_SIZE",
     "AgreementKey",
+    "Authority",
+    "Issued",
     "Keystream",
+    "NodeKey",
     "PostQuantumKey",
+    "Purpose",
     "SealingKey",
     "SigningKey",
     "Suite",
     "check_agreement_key",
+    "check_issued",
+    "check_revocations",
     "check_sealing_key",
     "check_verification_key",
+    "client_context",
     "derive_key",
     "digest",
     "digest_words",
+    "explain_tls",
+    "fingerprint",
+    "load_node_key",
+    "make_node_key",
+    "not_valid_after",
     "random_bytes",
     "random_stream",
     "seal",
+    "serial_number",
+    "server_context",
+    "subject_name",
     "verify",
     "verify_note",
     "verify_post_quantum",

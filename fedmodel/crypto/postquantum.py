@@ -1,7 +1,7 @@
 """ML-DSA-65 (FIPS 204): signatures that a quantum computer does not forge, beside Ed25519 and never in its place.
 
 The label is ML-DSA's context string, not put before the message as Ed25519's is: FIPS 204 (section 5.2, algorithms 2
-and 3) frames a context by its length before it hashes, which keeps labels apart as well, and X.509 and CMS sign with the
+and 3) frames a context by its length before it hashes, which keeps labels apart as well; X.509 and CMS sign with the
 empty context (RFC 9881, RFC 9882), so that no signature made here passes for a certificate's, whatever the message. Any
 implementation with a context string checks them.
 
@@ -19,7 +19,7 @@ from typing import Final, Self
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.mldsa import MLDSA65PrivateKey, MLDSA65PublicKey
 
-from fedmodel.crypto.primitives import KEY_SIZE, random_bytes, signature_label, sized
+from fedmodel.crypto.primitives import KEY_SIZE, digest, random_bytes, signature_label, sized
 from fedmodel.errors import CryptoError
 
 POST_QUANTUM_PUBLIC_SIZE: Final = 1952
@@ -72,6 +72,11 @@ def verify_post_quantum(public: bytes, label: bytes, message: bytes, signature: 
         raise CryptoError("an ML-DSA-65 signature does not verify") from None
     except UnsupportedAlgorithm:
         raise _missing() from None
+
+
+def post_quantum_hash(public: bytes) -> str:
+    """Return the hash by which a law names a server's ML-DSA key, 64 hex digits: the key itself is 1,952 bytes."""
+    return digest(b"fedmodel/v1/post-quantum-key", sized(public, POST_QUANTUM_PUBLIC_SIZE, "an ML-DSA-65 key")).hex()
 
 
 def _missing() -> CryptoError:

@@ -1,0 +1,211 @@
+"""TLS between a federation's parties: version 1.3 alone, and each shows the other a certificate of the one authority.
+
+| Who       | Refuses                                                                                              |
+|-----------|------------------------------------------------------------------------------------------------------|
+| a server  | no certificate, another authority's, one that is expired, revoked, or not for clients                |
+| a client  | another authority's, one that is expired, for another host, or not for servers                       |
+
+Nothing of the machine's own trust store is used. No session is resumed, so every connection shows its certificate anew.
+
+With TLS 1.3 a client's handshake ends before the server has looked at its certificate: a client learns that it was
+refused from its first read, and not from connecting. So whoever asks whether it would be let in asks for something.
+
+NOT protected: a client has no list of revocations. A server's certificate is revoked by the roster, which names its
+fingerprint. A server's list is read when its context is made: a newer one needs a new context. Key exchange is what
+OpenSSL offers; before 3.5 that is not post-quantum, so recorded traffic may be read one day.
+"""
+
+from __future__ import annotations
+
+import logging
+import socket
+import ssl
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+from fedmodel.crypto.certificates import check_issued, check_revocations
+from fedmodel.errors import ConfigError, CryptoError
+
+# OpenSSL's numbers of what a certificate fails by (x509_vfy.h), as a client finds it in the server's.
+_VERIFIED: Final = {
+    9: "the server's certificate is not valid yet; set this machine's clock, or wait for its first day",
+    10: "the server's certificate has expired; the administrator issues another, or this machine's clock is wrong",
+    18: "the server's certificate is not of this federation's authority; check the address, and authority.pem",
+    19: "the server's certificate is not of this federation's authority; check the address, and authority.pem",
+    20: "the server's certificate is not of this federation's authority; check the address, and authority.pem",
+    21: "the server's certificate is not of this federation's authority; check the address, and authority.pem",
+    23: "the server's certificate was revoked; the administrator issues another",
+    26: "the server's certificate is not for servers; it runs with another party's certificate",
+    62: "the server's certificate is for another host; connect by a name in it, or have it issued for this one",
+    64: "the server's certificate is for another address; connect by one in it, or have it issued for this one",
+}
+# What a server's alert says, the end of OpenSSL's name for it: the beginnings differ between versions.
+_ALERTS: Final = {
+    "CERTIFICATE_REQUIRED": "the server requires our certificate, and none was shown; check tls.pem and tls.key",
+    "UNKNOWN_CA": "the server does not know our certificate's authority: this kit is of another federation",
+    "CERTIFICATE_EXPIRED": "the server says that our certificate has expired, or its own list of revocations; "
+    "have tls.pem issued again, or the list",
+    "CERTIFICATE_REVOKED": "the server says that our certificate was revoked; ask the federation's administrator",
+    "UNSUPPORTED_CERTIFICATE": "the server says that our certificate is not for clients; tls.pem is another party's",
+    "BAD_CERTIFICATE": "the server says that our certificate is not valid, or not yet; check the clocks on both sides",
+    "CERTIFICATE_UNKNOWN": "the server refused our certificate without saying why; its log may",
+    "DECRYPT_ERROR": "the server says that our certificate was changed; put tls.pem back from a backup",
+    "PROTOCOL_VERSION": "the other side does not speak TLS 1.3; something between us and the server may not either",
+    "HANDSHAKE_FAILURE": "the other side found no way to speak TLS with us; something between may stand for the server",
+}
+_LOG: Final = logging.getLogger(__name__)
+_NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"})
+
+
+def server_context(
+    certificate: Path, key: Path, password: str, authority: Path, revoked: Path | None = None
+) -> ssl.SSLContext:
+    """Return what a server speaks TLS by.
+
+    Guarantee: whoever completes a handshake and reads or writes a byte holds the key of a certificate that this
+    authority issued for clients, valid now, and not in the list of revocations where one is given.
+
+    Args:
+        certificate: Its own, PEM.
+        key: Its key, PEM, encrypted.
+        password: What opens it. Sensitive.
+        authority: The authority's certificate, PEM.
+        revoked: The authority's list of revocations, PEM. Without one no certificate counts as revoked.
+
+    Raises:
+        ConfigError: When a file cannot be read, or the list of revocations has run out.
+        CryptoError: When key, certificate, authority and list do not belong together, or the key does not open.
+    """
+    context = _context(ssl.PROTOCOL_TLS_SERVER, certificate, key, password, authority)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.sslobject_class = _SaysWhy
+    # A resumed session would show the certificate of the first, whatever happened to it since.
+    context.num_tickets = 0
+    context.options |= ssl.OP_NO_TICKET
+    if revoked is not None:
+        try:
+            check_revocations(_read(revoked), _read(authority))
+        except (ConfigError, CryptoError) as error:
+            raise type(error)(f"{revoked}: {error}") from None
+        context.load_verify_locations(cafile=revoked)
+        context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
+    return context
+
+
+def client_context(certificate: Path, key: Path, password: str, authority: Path) -> ssl.SSLContext:
+    """Return what a client speaks TLS by; it shows its certificate, and checks the server's and the host in it.
+
+    Args:
+        certificate: Its own, PEM.
+        key: Its key, PEM, encrypted.
+        password: What opens it. Sensitive.
+        authority: The authority's certificate, PEM.
+
+    Raises:
+        ConfigError: When a file cannot be read.
+        CryptoError: When key, certificate and authority do not belong together, or the key does not open.
+    """
+    context = _context(ssl.PROTOCOL_TLS_CLIENT, certificate, key, password, authority)
+    context.verify_mode = ssl.CERT_REQUIRED
+    context.check_hostname = True
+    context.hostname_checks_common_name = False
+    return context
+
+
+def explain_tls(error: BaseException) -> str:
+    """Return one line on why a connection failed, and what to do, from the error or whatever it came from."""
+    for cause in _causes(error):
+        line = _explained(cause)
+        if line is not None:
+            return line
+    return f"the connection failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+class _SaysWhy(ssl.SSLObject):
+    """A server's end of a connection in an event loop that tells a client why it is refused, and the log.
+
+    asyncio and uvloop close a connection whose handshake failed without sending the alert that OpenSSL wrote, so that a
+    client would see an end of file and nothing else. So they are told once that more must be read, whereupon they send
+    what was written, and the next time of the failure. Nothing was agreed by then, and their limit on the time of a
+    handshake holds for the rest of it too.
+    """
+
+    _failure: ssl.SSLError | None = None
+
+    def do_handshake(self) -> None:
+        if self._failure is not None:
+            raise self._failure
+        try:
+            super().do_handshake()
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise
+        except ssl.SSLError as error:
+            self._failure = error
+            if isinstance(error, ssl.SSLCertVerificationError):
+                _LOG.warning("a client's certificate is refused: %s", error.verify_message)
+            else:
+                _LOG.info("a client's handshake failed: %s", error.reason)
+            raise ssl.SSLWantReadError(ssl.SSL_ERROR_WANT_READ, "an alert is to be sent") from error
+
+
+def _explained(error: BaseException) -> str | None:
+    """Return the line for one error, or None where a cause of it may say more."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return _VERIFIED.get(error.verify_code, f"the server's certificate is refused: {error.verify_message}")
+    if isinstance(error, ssl.SSLError):
+        reason = getattr(error, "reason", None) or ""  # missing where Python raised it and not OpenSSL
+        for alert, line in _ALERTS.items():
+            if reason.endswith(f"ALERT_{alert}"):
+                return line
+        if reason in _NOT_TLS:
+            return "what answers there does not speak TLS; check the port, and whether a proxy stands between"
+    if isinstance(error, ConnectionRefusedError):
+        return "the connection was refused: no server listens there; check the address, and whether it runs"
+    if isinstance(error, socket.gaierror):
+        return "the server's name is not known here; check the address, and this machine's DNS"
+    if isinstance(error, TimeoutError):
+        return "the server did not answer in time; check the address, and firewalls between"
+    # The last is what HTTP libraries call it, who are not imported here.
+    closed = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
+    if isinstance(error, closed) or type(error).__name__ == "RemoteProtocolError":
+        return "the server closed the connection; it may have refused our certificate, and its log says why"
+    return None
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """Go from an error to what it came from: HTTP libraries wrap what the socket raised, twice."""
+    seen: list[BaseException] = []
+    current: BaseException | None = error
+    while current is not None and current not in seen:
+        seen.append(current)
+        yield current
+        current = current.__cause__ or current.__context__
+
+
+def _context(protocol: int, certificate: Path, key: Path, password: str, authority: Path) -> ssl.SSLContext:
+    """Return what both sides have in common."""
+    try:
+        check_issued(_read(certificate), _read(authority))
+    except CryptoError as error:
+        raise CryptoError(f"{certificate}, {authority}: {error}") from None
+    _read(key)
+    context = ssl.SSLContext(protocol)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.verify_flags |= ssl.VERIFY_X509_STRICT
+    try:
+        context.load_verify_locations(cafile=authority)
+        # Bytes: OpenSSL would ask at the terminal where none is given.
+        context.load_cert_chain(certificate, key, password.encode())
+    except ssl.SSLError as error:
+        if error.reason == "KEY_VALUES_MISMATCH":
+            raise CryptoError(f"{key}: the key of another certificate than {certificate}") from None
+        raise CryptoError(f"{key}: does not open with this kit's identity") from None
+    return context
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
