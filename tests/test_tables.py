@@ -426,6 +426,7 @@ def test_a_cache_is_of_one_schema_and_one_state_of_the_source(tmp_path: Path, ca
     table_records(table_of(), source, cache)
     wider = table_records(table_of(changed("age", range=[0.0, 200.0])), source, cache)
     assert wider.x_NF[0, 0] == -0.5
+    assert table_records(table_of(), source, cache).x_NF[0, 0] == 0.0
     # Of the same length, and its times set back: the change of the file is seen all the same.
     before = (tmp_path / "a.csv").stat()
     write(tmp_path / "a.csv", [["75", *ROWS[0][1:]], ROWS[1]])

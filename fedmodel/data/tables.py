@@ -71,10 +71,8 @@ def table_records(config: DataConfig, source: TableSource, cache: Cache | None =
                 return kept
         records = _read(config, source)
         # What changed while it was read may be half of one state and half of another.
-        if _key(config, source, "" if cache is None else cache.run) != key:
-            raise DataError(
-                f"table {config.data_set!r}: changed while it was read; put files in place by renaming them"
-            )
+        if _key(config, source, run) != key:
+            raise DataError(f"table {config.data_set!r}: changed while it was read; rename whole files into place")
     except FedmodelError:
         raise
     except MemoryError:
