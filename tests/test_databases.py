@@ -130,7 +130,7 @@ def test_a_column_that_is_not_declared_is_not_named(sqlite: Path) -> None:
     for column in ('1 AS "63.25"', f'{mixed} AS "63.25"'):
         with pytest.raises(DataError, match="a column") as refused:
             table_records(CONFIG, of(sqlite, QUERY.replace(" FROM", f", {column} FROM")))
-        assert "63.25" not in str(refused.value)
+        assert not any(word in str(refused.value) for word in ("63.25", "sixty"))
 
 
 def test_a_query_is_read_once_a_run(sqlite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

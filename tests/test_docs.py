@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from fedmodel.config import schema
+from fedmodel.config import DataConfig, TableSource, schema
+from fedmodel.data import table_records
 from fedmodel.packages import PACKAGES
 from fedmodel.topology import plan_topology
 from scenarios import cli
@@ -20,6 +21,7 @@ LAW = (
     schema.ConnectionConfig,
     schema.HoursConfig,
     schema.SiloEncryptionConfig,
+    schema.TableSource,
 )
 ROOT = Path(__file__).parents[1]
 
@@ -30,7 +32,7 @@ def test_every_key_of_a_scenario_is_documented_and_no_other() -> None:
     documented = {key for row in rows for key in re.findall(r"`([a-z_]+)`", row)}
     sections = [kind for kind in vars(schema).values() if isinstance(kind, type) and issubclass(kind, BaseModel)]
     known = {field for kind in sections if kind not in LAW for field in kind.model_fields}
-    containers = {"data", "partition", "federation", "model", "training", "privacy", "encryption", "faults"}
+    containers = {"data", "partition", "federation", "model", "training", "privacy", "encryption", "faults", "columns"}
     assert documented == known - containers
 
 
@@ -41,6 +43,18 @@ def test_every_key_of_a_silos_law_is_documented_and_no_other() -> None:
     assert documented == {
         field for kind in LAW if kind is not schema.SiloEncryptionConfig for field in kind.model_fields
     }
+
+
+def test_the_examples_of_a_table_are_ones_that_are_read(tmp_path: Path) -> None:
+    scenarios, silo = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("scenarios.md", "silo.md"))
+    (declared,) = re.findall(r"```toml\n(\[data\].*?)```", scenarios, flags=re.DOTALL)
+    config = DataConfig.model_validate(tomllib.loads(declared)["data"])
+    (csv,) = re.findall(r"```csv\n(.*?)```", scenarios, flags=re.DOTALL)
+    (tmp_path / "admissions.csv").write_text(csv, encoding="utf-8")
+    assert len(table_records(config, TableSource(csv=str(tmp_path / "admissions.csv")))) == 3
+    places = re.findall(r"```toml\n(\[tables.*?)```", silo, flags=re.DOTALL)
+    sources = [TableSource.model_validate(tomllib.loads(place)["tables"][config.data_set]) for place in places]
+    assert [source.database for source in sources] == [None, "postgresql"]
 
 
 def test_every_package_is_in_the_wheel() -> None:
@@ -60,8 +74,13 @@ def test_every_dependency_has_its_line_in_the_decisions() -> None:
 
 def test_the_readme_names_only_commands_that_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    groups = {name: {command.name for command in group.registered_commands} for name, group in GROUPS.items()}
+    groups = {
+        group.name: {command.name for command in group.typer_instance.registered_commands}
+        for group in cli.app.registered_groups
+        if group.typer_instance is not None
+    }
     assert groups.keys() == {group.name for group in cli.app.registered_groups}
+    assert groups.keys() > GROUPS.keys()
     commands = {command.name or getattr(command.callback, "__name__", "") for command in cli.app.registered_commands}
     for line in re.findall(r"^fedmodel (.+)$", text, flags=re.MULTILINE):
         first, second = line.split()[:2]

@@ -7,6 +7,7 @@ says where the table lies. Neither holds a password, and no message of these mod
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
@@ -135,6 +136,22 @@ class TableSource(_Section):
             raise ValueError("password_file is given with the url of a PostgreSQL database, and only then")
         return self
 
+    def under(self, folder: Path) -> TableSource:
+        """Return the same, with relative paths beginning at a folder."""
+        paths = {
+            key: str(folder / path)
+            for key in ("csv", "parquet", "folder", "password_file")
+            if (path := getattr(self, key))
+        }
+        if self.database == SQLITE:
+            paths["url"] = f"sqlite:///{folder / self.sqlite_path}"
+        return self.model_copy(update=paths)
+
+    @property
+    def sqlite_path(self) -> str:
+        """Path of a SQLite file: `sqlite:///PATH`, which begins with another slash where it is absolute."""
+        return urlsplit(self.url or "").path[1:]
+
     @property
     def database(self) -> str | None:
         """Which kind of database it is, None for files."""
@@ -177,9 +194,18 @@ def _is_postgresql(host: str | None, options: dict[str, str], path: str) -> None
     where = options.get("host") or host
     if not where or "," in where or len(path) < 2:
         raise ValueError("url must name one host (or ?host=/FOLDER of a socket) and a database")
-    local = where.startswith("/") or where in _LOCAL
-    if not local and options.get("sslmode", "verify-full") not in _VERIFIED:
+    if not _is_local(where) and options.get("sslmode", "verify-full") not in _VERIFIED:
         raise ValueError("url sets an sslmode by which records could cross a network unprotected; leave it out")
+
+
+def is_local(url: str) -> bool:
+    """Return whether a URL of PostgreSQL leads to a socket, or to this machine."""
+    parts = urlsplit(url)
+    return _is_local(dict(parse_qsl(parts.query)).get("host") or parts.hostname or "")
+
+
+def _is_local(host: str) -> bool:
+    return host.startswith("/") or host in _LOCAL
 
 
 def _differ(names: tuple[str, ...], what: str) -> None:
