@@ -34,6 +34,7 @@ from rich.table import Table
 from fedmodel.errors import FedmodelError
 from scenarios.officer_cli import GROUPS
 from scenarios.printing import Json, answer, err, out, up
+from scenarios.provision_cli import authority_app, provision
 
 _INTERRUPTED = 130
 
@@ -46,6 +47,8 @@ app = typer.Typer(
 )
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
+app.add_typer(authority_app, name="authority")
+app.command()(provision)
 
 
 @app.command()

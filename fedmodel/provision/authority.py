@@ -91,20 +91,29 @@ def read_scenarios(federation: FederationFile, beside: Path) -> list[Scenario]:
     Raises:
         ConfigError: When one is missing, is named twice, has no seed, or names a silo that is not of the federation.
     """
-    found: dict[str, Scenario] = {}
+    known: dict[str, Scenario] = {}
     for name in federation.scenarios:
-        place = name if name in builtin_scenarios() else str(beside / name)
-        scenario = read_scenario(place)
-        if scenario != read_scenario(place):
-            raise ConfigError(
-                f"scenario {scenario.name!r} has no seed, so it is another one, with another hash, each time that it is"
-                f" read; write one into it: seed = {scenario.seed}"
-            )
-        if scenario.name in found:
+        scenario = read_steadily(name if name in builtin_scenarios() else str(beside / name))
+        if scenario.name in known:
             raise ConfigError(f"scenario {scenario.name!r} is named twice; a federation knows scenarios by their names")
-        found[scenario.name] = scenario
-    _check_silos([silo.name for silo in federation.silos], list(found.values()))
-    return list(found.values())
+        known[scenario.name] = scenario
+    _check_silos([silo.name for silo in federation.silos], list(known.values()))
+    return list(known.values())
+
+
+def read_steadily(name_or_path: str) -> Scenario:
+    """Read a scenario that is the same each time that it is read: laws name it by its hash.
+
+    Raises:
+        ConfigError: When it cannot be read, or has no seed.
+    """
+    scenario = read_scenario(name_or_path)
+    if scenario != read_scenario(name_or_path):
+        raise ConfigError(
+            f"scenario {scenario.name!r} has no seed, so it is another one, with another hash, each time that it is"
+            f" read; write one into it: seed = {scenario.seed}"
+        )
+    return scenario
 
 
 def issue(
@@ -144,7 +153,10 @@ def issue(
         for scenario in scenarios:
             office.keep_scenario(scenario)
         roster = office.publish(members, ())
-    notes = ("Keep authority/ offline. Give each party its kit, and nothing of another's.", *_keys_note(seals))
+    notes = (
+        "Keep authority/ offline. Give each party its kit, and nothing of another's; compare fingerprints.",
+        *_keys_note(seals),
+    )
     return Change(roster, office.keys, out, notes)
 
 
@@ -175,7 +187,9 @@ def add(
             raise ConfigError(f"{name!r} is a member already; `fedmodel authority rotate` gives it new keys")
         federation = _with_silo(office.federation, name)
         known = {scenario.name: scenario for scenario in [*office.scenarios(), *scenarios]}
-        _check_silos([silo.name for silo in federation.silos], list(known.values()))
+        naming = [scenario for scenario in known.values() if name in scenario.federation.silos]
+        gone = [one.name for one in office.roster.revoked]
+        _check_silos([silo.name for silo in federation.silos], naming, gone)
         law = joint_law(list(known.values()), name, bytes.fromhex(office.roster.server.identity))
         seals = _seals(office, passphrases)
         private_folder(root / "silos")
@@ -319,16 +333,16 @@ def _law_without_budgets(office: Office, name: str) -> SiloFile | None:
     return law.model_copy(update={"budgets": {}})
 
 
-def _check_silos(silos: Sequence[str], scenarios: Sequence[Scenario]) -> None:
+def _check_silos(silos: Sequence[str], scenarios: Sequence[Scenario], gone: Sequence[str] = ()) -> None:
     """Refuse a scenario for silos that are not of the federation, or that would hide updates among fewer than all."""
     for scenario in scenarios:
         named = scenario.federation.silos
         for name in named:
-            if name not in silos:
+            if name not in silos and name not in gone:
                 near = get_close_matches(name, silos, n=1)
                 hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(silos)}"
                 raise ConfigError(f"scenario {scenario.name!r} names {name!r}, no silo of the federation; {hint}")
-        if scenario.encryption.secure_aggregation == "on" and len(named) < len(silos):
+        if scenario.encryption.secure_aggregation == "on" and not set(silos) <= set(named):
             missing = sorted(set(silos) - set(named))
             raise ConfigError(
                 f"scenario {scenario.name!r} does not name {missing[0]!r}: under secure aggregation the roster is the"
@@ -345,7 +359,10 @@ def _carry(root: Path) -> tuple[str, ...]:
 def _keys_note(seals: Seals) -> tuple[str, ...]:
     """Say how what opens kits travels."""
     if seals.passphrase is None:
-        return ("Each file under keys/ opens one kit: bring it another way than the kit, and keep no copy.",)
+        return (
+            "keys/NAME.key opens the kit of NAME: bring it another way than the kit, and keep no copy of it. What opens"
+            " authority/ is keys/authority.key: keep it where authority/ is not.",
+        )
     return ("Tell each party its passphrase another way than the kit.",)
 
 
