@@ -14,7 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-from scenarios.runner import read_metrics
+from scenarios.summary import read_metrics
 
 _PERIOD_S = 0.2
 

@@ -6,11 +6,9 @@ way for both engines; each silo's epsilon is replayed from its own ledger, not f
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import time
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
@@ -19,11 +17,10 @@ from typing import Any, Final, Literal
 
 from fedmodel import accounting
 from fedmodel.config import Scenario, SiloPlan, scenario_to_toml
-from fedmodel.errors import ConfigError, DataError, LedgerError, ProtocolError
+from fedmodel.errors import ConfigError, DataError
 from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.packages import code_hash
 from fedmodel.provision import provision, scenario_policy
-from scenarios import officer
+from scenarios.summary import rows_from_ledgers, sum_up
 
 Engine = Literal["in-process", "flower"]
 
@@ -178,115 +175,7 @@ def simulate(
             from server.server_app import app as server_app
 
             run_in_process(server_app, client_app, nodes, run_config)
-    summary = {
-        "scenario": scenario.name,
-        "engine": engine,
-        "device": device,
-        "parameters": parameters,
-        **_outcome(scenario, run_dir, time.monotonic() - started),
-        "code_hash": code_hash(),
-        "seed": scenario.seed,
-    }
-    beside = run_dir / "summary.json.partial"
-    beside.write_text(json.dumps(summary, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-    beside.replace(run_dir / "summary.json")
-    return summary
-
-
-def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """Return the whole lines of a `metrics.jsonl`, none where the file does not exist yet."""
-    if not path.exists():
-        return []
-    whole, _, _ = path.read_bytes().rpartition(b"\n")
-    return [json.loads(line) for line in whole.splitlines() if line]
-
-
-def _outcome(scenario: Scenario, run_dir: Path, seconds: float) -> dict[str, Any]:
-    """Sum up what a run left in its folder."""
-    lines = read_metrics(run_dir / "metrics.jsonl")
-    whole = [line for line in lines if "failed" not in line]
-    if not whole:
-        raise ProtocolError(f"the run left no whole round behind; see {run_dir}")
-    figures = ("accuracy", "recall", "precision", "f1", "auroc", "loss")
-    dropouts = Counter((silo, code) for line in lines for silo, code in line["dropouts"].items())
-    withdrawn = lines[-1]["withdrawn"]
-    return {
-        "rounds_completed": len(whole),
-        "rounds_failed": len(lines) - len(whole),
-        "clients": len(scenario.federation.silos),
-        "metrics": {key: whole[-1][key] for key in figures if key in whole[-1]},
-        "privacy": [_privacy_row(run_dir, scenario.plan(silo)) for silo in scenario.federation.silos],
-        "encryption": _encryption(scenario, whole),
-        "dropouts": [
-            {"silo": silo, "code": code, "rounds": rounds} for (silo, code), rounds in sorted(dropouts.items())
-        ],
-        "withdrawn": [{"silo": silo, **left} for silo, left in sorted(withdrawn.items())],
-        "ended_early": _ended_early(scenario, lines),
-        "timing": {
-            "seconds_total": round(seconds, 3),
-            "seconds_per_round": round(sum(line["seconds"] for line in lines) / len(lines), 4),
-        },
-    }
-
-
-def _ended_early(scenario: Scenario, lines: list[dict[str, Any]]) -> str | None:
-    """Say why a run has fewer rounds than its scenario, None where it has them all."""
-    if len(lines) == scenario.rounds:
-        return None
-    stop, last = scenario.stop_below_loss, lines[-1]
-    if stop is not None and "loss" in last and last["loss"] < stop:
-        return f"the loss is under {stop:g}"
-    return f"{len(last['withdrawn'])} silos withdrew, and fewer than {scenario.federation.min_silos} could go on"
-
-
-def _encryption(scenario: Scenario, whole: list[dict[str, Any]]) -> dict[str, Any]:
-    """Say how updates were hidden: the figures that held in every round."""
-    encryption = scenario.encryption
-    row: dict[str, Any] = {"secure_aggregation": encryption.secure_aggregation, "threshold": None, "bits": 32}
-    if encryption.secure_aggregation == "off":
-        return row
-    policy = scenario_policy(scenario)
-    row |= {"bits": policy.ring_bits, "bound": policy.bound}
-    if encryption.secure_aggregation == "on":
-        row |= {
-            "threshold": min(line["threshold"] for line in whole),
-            "least_silos_in_a_sum": min(line["summed"] for line in whole),
-            "colluding_tolerated": policy.colluding,
-            "suite": policy.suite.name.lower().replace("_", "-"),
-            "consistency": policy.consistency,
-        }
-    return row
-
-
-def _privacy_row(run_dir: Path, plan: SiloPlan) -> dict[str, Any]:
-    """Verify a silo's ledger and replay it into what was spent; figures are None for a silo that released nothing."""
-    path = run_dir / "ledgers" / f"{plan.silo}.sqlite"
-    delta, events, budget = plan.delta, list[DpSgdEvent](), None
-    if path.exists():  # a silo that never opened a ledger has spent nothing
-        standing = officer.verify(officer.Place.of(path), [], None).standing
-        for scope in standing.scopes.values():
-            delta, events, budget = scope.delta, standing.events(scope.name), scope.epsilon
-    shared = {(e.noise_multiplier, e.max_grad_norm, e.sample_rate, e.noise_source) for e in events}
-    if len(shared) > 1:
-        raise LedgerError(f"{path}: a run's charges differ in more than their steps")
-    noise_multiplier, max_grad_norm, sample_rate, noise_source = shared.pop() if shared else (None,) * 4
-    # The coarse grid's are upper bounds too, and hardly higher.
-    figures = officer.figures(events, delta, accounting.COARSE_GRID)
-    return {
-        "silo": plan.silo,
-        "unit": plan.unit,
-        "max_records": plan.max_records,
-        "epsilon": accounting.epsilon(events, delta),
-        "delta": delta,
-        "accountant": accounting.ACCOUNTANT,
-        "budget": budget,
-        "target_epsilon": plan.epsilon,
-        "mu": figures["mu"],
-        "mu_floor": figures["mu_floor"],
-        "advantage": figures["advantage"],
-        "noise_multiplier": noise_multiplier,
-        "max_grad_norm": max_grad_norm,
-        "sample_rate": sample_rate,
-        "noise_source": noise_source,
-        "steps": sum(event.steps for event in events),
-    }
+    ledgers = {silo: run_dir / "ledgers" / f"{silo}.sqlite" for silo in scenario.federation.silos}
+    privacy = rows_from_ledgers(scenario, ledgers)
+    seconds = time.monotonic() - started
+    return sum_up(scenario, run_dir, seconds, privacy, engine=engine, device=device, parameters=parameters)

@@ -101,7 +101,7 @@ class SecureRounds:
 
     def dealt(self) -> tuple[list[bytes], list[bytes]] | None:
         """Return the live window's ADVERTs and SHAREs, None where there is no window."""
-        return self._collection and self._collection.messages()
+        return None if self._collection is None else self._collection.messages()
 
     def take_up(self, state: Mapping[str, Any], dealt: tuple[list[bytes], list[bytes]] | None) -> None:
         """Go on from what `state` and `dealt` returned once, in a process that is gone.

@@ -24,7 +24,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -35,18 +35,17 @@ from torch import nn
 
 from fedmodel import accounting, vectors
 from fedmodel.config import Scenario, scenario_from_json
-from fedmodel.data import Records, data_shape, held_out_records, held_out_table, table_source
+from fedmodel.data import data_shape
 from fedmodel.errors import ConfigError, DropoutError, FedmodelError, PrivacyBudgetExceeded
 from fedmodel.models import build_model
-from fedmodel.provision import read_identity, read_roster, read_server_law, unlocked
-from fedmodel.sealed import opener_from_secret
+from fedmodel.provision import read_identity, read_roster
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
 from server.aggregation import SecureRounds, cohort_round, is_advert_of, simulated_round, window_from
-from server.checkpoint import save_model
 from server.exchange import NOWHERE, Post
-from server.journal import Checkpoint, Dealt, Journal
+from server.journal import Checkpoint, Dealt
 from server.metrics import MetricsLog, evaluate
+from server.place import Place
 from server.rounds import Joined, Member, RoundResult, find_again, join, train_round
 from server.strategy import choose_cohort
 from server.witness import Witness
@@ -104,7 +103,7 @@ def run_federation(
     if scenario.seed is None:
         raise ConfigError("a scenario that runs has a seed; read it with read_scenario")
     torch.set_num_threads(1)
-    place = _Place(run_dir, run_dir / "server" if home is None else home, home is not None)
+    place = Place(run_dir, run_dir / "server" if home is None else home, home is not None)
     journal = place.journal()
     kept, dealt = (journal and journal.load()) or (None, None)
     test = place.held_out(scenario)
@@ -123,7 +122,7 @@ def run_federation(
     else:
         charged, failures = Counter(kept.charged), kept.failures
         vectors.load(module, kept.model_P)
-        _take_up(kept, module, place, scenario, log)
+        _take_up(kept, module, place, scenario, rounds.joined, log)
 
     for round_number in range(kept.round_number + 1 if kept else 1, scenario.rounds + 1):
         if kept is not None and kept.ended:
@@ -136,7 +135,7 @@ def run_federation(
         result = rounds.train(cohort, TrainRequest(round_number, model_P))
         charged.update(result.charged.keys())
         left = [silo for silo, code in result.dropouts.items() if rounds.let_go(silo, code, round_number)]
-        line: dict[str, object] = {
+        line: dict[str, Any] = {
             "round": round_number,
             "epsilon": _epsilons(scenario, rounds, charged),
             "noise": scenario.privacy.noise,
@@ -166,6 +165,7 @@ def run_federation(
             )
         if result.update_P is not None:
             place.save(module, scenario, round_number)
+        place.report(rounds.joined, charged)
         log.append(line)
         if "loss" in line:
             logger.info("round %d of %d: loss %.4f", round_number, scenario.rounds, line["loss"])
@@ -176,50 +176,15 @@ def run_federation(
         journal.forget()
 
 
-@dataclass(frozen=True)
-class _Place:
-    """Where a run's things lie, and whether they lie there sealed.
-
-    Attributes:
-        run_dir: The run's folder.
-        home: The server's kit.
-        sealed: A deployed server seals what it writes; a simulation's folder is its researcher's own.
-    """
-
-    run_dir: Path
-    home: Path
-    sealed: bool
-
-    def journal(self) -> Journal | None:
-        """Return the run's journal, None in a simulation."""
-        if not self.sealed:
-            return None
-        own = unlocked(self.home)
-        return Journal(self.run_dir, own.recipient, opener_from_secret(own.age_secret))
-
-    def held_out(self, scenario: Scenario) -> Records:
-        """Return the server's own test records."""
-        if not self.sealed or scenario.data.source != "table":
-            return held_out_records(scenario)
-        source = table_source(scenario.data, read_server_law(self.home).tables, self.home, "server.toml")
-        return held_out_table(scenario.data, source)
-
-    def save(self, module: nn.Module, scenario: Scenario, round_number: int) -> None:
-        """Write the model, whole or not at all."""
-        about = {"scenario": scenario.name, "round": str(round_number), "noise": scenario.privacy.noise}
-        if not self.sealed:
-            save_model(module, self.run_dir / "model.safetensors", about)
-            return
-        recipients = (unlocked(self.home).recipient, *read_server_law(self.home).escrow)
-        save_model(module, self.run_dir / "model.safetensors.age", about, recipients)
-
-
-def _take_up(kept: Checkpoint, module: nn.Module, place: _Place, scenario: Scenario, log: MetricsLog) -> None:
+def _take_up(
+    kept: Checkpoint, module: nn.Module, place: Place, scenario: Scenario, joined: Joined, log: MetricsLog
+) -> None:
     """Bring the files that follow a checkpoint up to it: a kill may have come between."""
     logger.info("taken up again after round %d of %d", kept.round_number, scenario.rounds)
     if kept.line:
         if "failed" not in kept.line:
             place.save(module, scenario, kept.round_number)
+        place.report(joined, Counter(kept.charged))
         log.mend(dict(kept.line))
 
 
@@ -255,7 +220,7 @@ class _Rounds:
         failures: int,
         *,
         ended: bool = False,
-        line: Mapping[str, object] | None = None,
+        line: Mapping[str, Any] | None = None,
     ) -> Checkpoint:
         """Return the run as it is after a round."""
         return Checkpoint(
@@ -340,7 +305,7 @@ def _log_beginning(rounds: _Rounds, scenario: Scenario) -> None:
         logger.warning("silo %s did not join: %s", silo, code)
 
 
-def _log_end(rounds: _Rounds, scenario: Scenario, line: Mapping[str, object]) -> None:
+def _log_end(rounds: _Rounds, scenario: Scenario, line: Mapping[str, Any]) -> None:
     """Say why a run ends before its rounds are done."""
     if scenario.stop_below_loss is not None and "loss" in line and line["loss"] < scenario.stop_below_loss:
         logger.info("stopped: loss %.4f is under %.4f", line["loss"], scenario.stop_below_loss)

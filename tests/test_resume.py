@@ -98,11 +98,11 @@ def server_of(folder: Path, doom: Doom) -> Iterator[None]:
     own = SimpleNamespace(recipient=RECIPIENT, age_secret=SECRET)
     with ExitStack() as stack:
         for name, value in (("unlocked", lambda _: own), ("read_server_law", lambda _: SimpleNamespace(escrow=()))):
-            stack.enter_context(mock.patch(f"server.server_app.{name}", value))
+            stack.enter_context(mock.patch(f"server.place.{name}", value))
         for place in (
             "server.journal.replace_file",
             "server.witness.replace_file",
-            "server.server_app.save_model",
+            "server.place.save_model",
             "server.metrics.MetricsLog.append",
         ):
             stack.enter_context(mock.patch(place, doom.around(resolve_name(place))))

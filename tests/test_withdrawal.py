@@ -18,7 +18,7 @@ from fedmodel.heads import Head, open_head, sign_head
 from fedmodel.ledger import Ledger, origin_of, read_ledger, verify_ledger
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import read_identity, read_roster
-from scenarios import runner
+from scenarios.summary import outcome, read_metrics, rows_from_ledgers
 from server.server_app import run_federation
 from tests.fakes import FaultyGrid
 
@@ -42,7 +42,12 @@ def scenario_with(tiny_file: Path, mode: str, *settings: str) -> Scenario:
 
 def run(scenario: Scenario, folder: Path) -> list[dict[str, Any]]:
     run_federation(FaultyGrid(scenario, folder), scenario, folder, torch.device("cpu"))
-    return runner.read_metrics(folder / "metrics.jsonl")
+    return read_metrics(folder / "metrics.jsonl")
+
+
+def summed(scenario: Scenario, folder: Path) -> dict[str, Any]:
+    ledgers = {silo: folder / "ledgers" / f"{silo}.sqlite" for silo in scenario.federation.silos}
+    return outcome(scenario, folder, 1.0, rows_from_ledgers(scenario, ledgers))
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -74,7 +79,7 @@ def test_a_run_ends_early_with_the_last_good_model_when_too_few_are_left(
     assert [("failed" in line) for line in lines] == [False, False, True]
     assert set(lines[-1]["withdrawn"]) == {"north", "south"}
     assert '"round": "2"' in _about(tmp_path / "model.safetensors")
-    summary = runner._outcome(scenario, tmp_path, 1.0)
+    summary = summed(scenario, tmp_path)
     assert (summary["rounds_completed"], summary["rounds_failed"]) == (2, 1)
     assert summary["ended_early"] == "2 silos withdrew, and fewer than 3 could go on"
     assert summary["withdrawn"] == [
@@ -103,10 +108,10 @@ def test_what_is_said_to_be_in_a_sum_is_what_was_in_it(tiny_file: Path, tmp_path
     scenario = scenario_with(tiny_file, "on", *settings, f"budgets={{{leaving}={cost_of(2)}}}")
     grid = FaultyGrid(scenario, tmp_path / "one-leaves")
     run_federation(grid, scenario, tmp_path / "one-leaves", torch.device("cpu"))
-    lines = runner.read_metrics(tmp_path / "one-leaves" / "metrics.jsonl")
+    lines = read_metrics(tmp_path / "one-leaves" / "metrics.jsonl")
     assert [line["summed"] for line in lines] == [4, 4, 3, 3, 3]
     assert [line["cohort"] for line in lines[3:]] == [first["cohort"][1:]] * 2
-    summary = runner._outcome(scenario, tmp_path / "one-leaves", 1.0)
+    summary = summed(scenario, tmp_path / "one-leaves")
     assert summary["encryption"]["least_silos_in_a_sum"] == 3
     said = (tmp_path / "one-leaves" / "logs" / f"{leaving}.log").read_text()
     assert said.count("PrivacyBudgetExceeded") == 1
@@ -163,7 +168,7 @@ def test_a_ledger_that_went_back_is_noticed_by_the_server_alone(mode: str, tiny_
 
     grid._fault = put_back
     run_federation(grid, scenario, tmp_path, torch.device("cpu"))
-    lines = runner.read_metrics(tmp_path / "metrics.jsonl")
+    lines = read_metrics(tmp_path / "metrics.jsonl")
     assert (tmp_path / "restored").exists()
     assert [line["dropouts"].get("north") for line in lines][-1] == "ledger-tampered"
     said = (tmp_path / "logs" / "north.log").read_text()
@@ -184,7 +189,7 @@ def test_the_server_refuses_a_silo_whose_head_does_not_follow(tiny_file: Path, t
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(Ledger, "check_extends", lambda *_: 2)
         run_federation(grid, scenario, folder, torch.device("cpu"))
-    (line,) = runner.read_metrics(folder / "metrics.jsonl")
+    (line,) = read_metrics(folder / "metrics.jsonl")
     assert line["dropouts"] == {"north": "ledger-tampered"}
     assert (folder / "server" / "heads" / "north").read_bytes() == kept
 

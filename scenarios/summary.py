@@ -1,0 +1,178 @@
+"""What a run left behind, summed up: the same keys for every engine, and for a deployment.
+
+Figures of privacy are replayed from each silo's own ledger where that is at hand, as in a simulation or a rehearsal. A
+deployed server has none of them: there a row says what the silo reported to have charged, and says so (`source`).
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from fedmodel import accounting
+from fedmodel.config import Scenario, SiloPlan
+from fedmodel.durable import replace_file
+from fedmodel.errors import LedgerError, ProtocolError
+from fedmodel.mechanisms import DpSgdEvent, event_from_json
+from fedmodel.packages import code_hash
+from fedmodel.provision import scenario_policy
+from scenarios import officer
+from server.place import CHARGES
+
+_FIGURES = ("accuracy", "recall", "precision", "f1", "auroc", "loss")
+
+
+def read_metrics(path: Path) -> list[dict[str, Any]]:
+    """Return the whole lines of a `metrics.jsonl`, none where the file does not exist yet."""
+    if not path.exists():
+        return []
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    return [json.loads(line) for line in whole.splitlines() if line]
+
+
+def sum_up(
+    scenario: Scenario, run_dir: Path, seconds: float, privacy: list[dict[str, Any]], **about: object
+) -> dict[str, Any]:
+    """Sum up a run, write `summary.json` into its folder, and return what stands in it.
+
+    Args:
+        scenario: What was done.
+        run_dir: The run's folder.
+        seconds: How long it took in all.
+        privacy: A row a silo, of `row_from_ledger` or `rows_reported`.
+        about: What the folder does not say: `engine`, `device`, `parameters`.
+
+    Raises:
+        ProtocolError: When no round of it is whole.
+    """
+    summary = {
+        "scenario": scenario.name,
+        **about,
+        **outcome(scenario, run_dir, seconds, privacy),
+        "code_hash": code_hash(),
+        "seed": scenario.seed,
+    }
+    replace_file(run_dir / "summary.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())
+    return summary
+
+
+def outcome(scenario: Scenario, run_dir: Path, seconds: float, privacy: list[dict[str, Any]]) -> dict[str, Any]:
+    """Return what a run's own files say of it.
+
+    Raises:
+        ProtocolError: When no round of it is whole.
+    """
+    lines = read_metrics(run_dir / "metrics.jsonl")
+    whole = [line for line in lines if "failed" not in line]
+    if not whole:
+        raise ProtocolError(f"the run left no whole round behind; see {run_dir}")
+    dropouts = Counter((silo, code) for line in lines for silo, code in line["dropouts"].items())
+    withdrawn = lines[-1]["withdrawn"]
+    return {
+        "rounds_completed": len(whole),
+        "rounds_failed": len(lines) - len(whole),
+        "clients": len(scenario.federation.silos),
+        "metrics": {key: whole[-1][key] for key in _FIGURES if key in whole[-1]},
+        "privacy": privacy,
+        "encryption": _encryption(scenario, whole),
+        "dropouts": [
+            {"silo": silo, "code": code, "rounds": rounds} for (silo, code), rounds in sorted(dropouts.items())
+        ],
+        "withdrawn": [{"silo": silo, **left} for silo, left in sorted(withdrawn.items())],
+        "ended_early": _ended_early(scenario, lines),
+        "timing": {
+            "seconds_total": round(seconds, 3),
+            "seconds_per_round": round(sum(line["seconds"] for line in lines) / len(lines), 4),
+        },
+    }
+
+
+def _ended_early(scenario: Scenario, lines: list[dict[str, Any]]) -> str | None:
+    """Say why a run has fewer rounds than its scenario, None where it has them all."""
+    if len(lines) == scenario.rounds:
+        return None
+    stop, last = scenario.stop_below_loss, lines[-1]
+    if stop is not None and "loss" in last and last["loss"] < stop:
+        return f"the loss is under {stop:g}"
+    return f"{len(last['withdrawn'])} silos withdrew, and fewer than {scenario.federation.min_silos} could go on"
+
+
+def _encryption(scenario: Scenario, whole: list[dict[str, Any]]) -> dict[str, Any]:
+    """Say how updates were hidden: the figures that held in every round."""
+    encryption = scenario.encryption
+    row: dict[str, Any] = {"secure_aggregation": encryption.secure_aggregation, "threshold": None, "bits": 32}
+    if encryption.secure_aggregation == "off":
+        return row
+    policy = scenario_policy(scenario)
+    row |= {"bits": policy.ring_bits, "bound": policy.bound}
+    if encryption.secure_aggregation == "on":
+        row |= {
+            "threshold": min(line["threshold"] for line in whole),
+            "least_silos_in_a_sum": min(line["summed"] for line in whole),
+            "colluding_tolerated": policy.colluding,
+            "suite": policy.suite.name.lower().replace("_", "-"),
+            "consistency": policy.consistency,
+        }
+    return row
+
+
+def rows_from_ledgers(scenario: Scenario, ledgers: Mapping[str, Path]) -> list[dict[str, Any]]:
+    """Return a row a silo: its ledger verified, and replayed into what was spent.
+
+    Args:
+        scenario: Whose silos.
+        ledgers: By silo, where its ledger lies; a silo that never opened one has spent nothing.
+    """
+    rows = []
+    for silo in scenario.federation.silos:
+        plan = scenario.plan(silo)
+        delta, events, budget = plan.delta, list[DpSgdEvent](), None
+        if ledgers[silo].exists():
+            standing = officer.verify(officer.Place.of(ledgers[silo]), [], None).standing
+            for scope in standing.scopes.values():
+                delta, events, budget = scope.delta, standing.events(scope.name), scope.epsilon
+        rows.append({**_row(plan, delta, events), "budget": budget, "source": "ledger"})
+    return rows
+
+
+def rows_reported(scenario: Scenario, run_dir: Path) -> list[dict[str, Any]]:
+    """Return a row a silo, from what it reported to the server; its ledger has the last word."""
+    path = run_dir / CHARGES
+    reported = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    rows = []
+    for silo in scenario.federation.silos:
+        plan = scenario.plan(silo)
+        said = reported.get(silo, {"rounds": 0, "event": ""})
+        events = [event_from_json(said["event"])] * said["rounds"]
+        rows.append({**_row(plan, plan.delta, events), "budget": None, "source": "reported"})
+    return rows
+
+
+def _row(plan: SiloPlan, delta: float, events: list[DpSgdEvent]) -> dict[str, Any]:
+    """Return what was spent by some events; figures are None for a silo that released nothing."""
+    shared = {(e.noise_multiplier, e.max_grad_norm, e.sample_rate, e.noise_source) for e in events}
+    if len(shared) > 1:
+        raise LedgerError(f"silo {plan.silo}: a run's charges differ in more than their steps")
+    noise_multiplier, max_grad_norm, sample_rate, noise_source = shared.pop() if shared else (None,) * 4
+    # The coarse grid's are upper bounds too, and hardly higher.
+    figures = officer.figures(events, delta, accounting.COARSE_GRID)
+    return {
+        "silo": plan.silo,
+        "unit": plan.unit,
+        "max_records": plan.max_records,
+        "epsilon": accounting.epsilon(events, delta),
+        "delta": delta,
+        "accountant": accounting.ACCOUNTANT,
+        "target_epsilon": plan.epsilon,
+        "mu": figures["mu"],
+        "mu_floor": figures["mu_floor"],
+        "advantage": figures["advantage"],
+        "noise_multiplier": noise_multiplier,
+        "max_grad_norm": max_grad_norm,
+        "sample_rate": sample_rate,
+        "noise_source": noise_source,
+        "steps": sum(event.steps for event in events),
+    }

@@ -1,0 +1,78 @@
+"""Where a run's things lie at the server, and whether they lie there sealed.
+
+model.safetensors          a simulation's model
+model.safetensors.age      a deployed server's, which it and the escrow can open
+charges.json               what silos say they charged, at a deployed server, which has no ledger of theirs
+checkpoint.age, ...        what a run is taken up from (`server.journal`)
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from torch import nn
+
+from fedmodel.config import Scenario
+from fedmodel.data import Records, held_out_records, held_out_table, table_source
+from fedmodel.durable import replace_file
+from fedmodel.mechanisms import event_to_json
+from fedmodel.provision import read_server_law, unlocked
+from fedmodel.sealed import opener_from_secret
+from server.checkpoint import save_model
+from server.journal import Journal
+from server.rounds import Joined
+
+CHARGES: Final = "charges.json"
+MODEL: Final = "model.safetensors"
+SEALED_MODEL: Final = "model.safetensors.age"
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a run's things lie, and whether they lie there sealed.
+
+    Attributes:
+        run_dir: The run's folder.
+        home: The server's kit.
+        sealed: A deployed server seals what it writes; a simulation's folder is its researcher's own.
+    """
+
+    run_dir: Path
+    home: Path
+    sealed: bool
+
+    def journal(self) -> Journal | None:
+        """Return the run's journal, None in a simulation."""
+        if not self.sealed:
+            return None
+        own = unlocked(self.home)
+        return Journal(self.run_dir, own.recipient, opener_from_secret(own.age_secret))
+
+    def held_out(self, scenario: Scenario) -> Records:
+        """Return the server's own test records."""
+        if not self.sealed or scenario.data.source != "table":
+            return held_out_records(scenario)
+        source = table_source(scenario.data, read_server_law(self.home).tables, self.home, "server.toml")
+        return held_out_table(scenario.data, source)
+
+    def save(self, module: nn.Module, scenario: Scenario, round_number: int) -> None:
+        """Write the model, whole or not at all."""
+        about = {"scenario": scenario.name, "round": str(round_number), "noise": scenario.privacy.noise}
+        if not self.sealed:
+            save_model(module, self.run_dir / MODEL, about)
+            return
+        recipients = (unlocked(self.home).recipient, *read_server_law(self.home).escrow)
+        save_model(module, self.run_dir / SEALED_MODEL, about, recipients)
+
+    def report(self, joined: Joined, charged: Mapping[str, int]) -> None:
+        """Write down what silos say they charged: a deployed server has no ledger of theirs to sum up from."""
+        if self.sealed:
+            said = {
+                silo: {"rounds": charged.get(silo, 0), "event": event_to_json(member.charge)}
+                for silo, member in joined.members.items()
+            }
+            replace_file(self.run_dir / CHARGES, (json.dumps(said, sort_keys=True) + "\n").encode())
