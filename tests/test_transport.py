@@ -250,9 +250,26 @@ def test_a_server_of_another_host_is_refused(silo: Kit, server: Kit, host: str, 
     assert line.startswith(f"the server's certificate is for another {what}")
 
 
-def test_a_servers_common_name_is_no_host(silo: Kit, tmp_path: Path) -> None:
-    named = kit(tmp_path / "localhost", Purpose.SERVER, hosts=["server.example"])
+@pytest.mark.parametrize("hosts", [["server.example"], ["10.0.0.5"]])
+def test_a_servers_common_name_is_no_host(silo: Kit, tmp_path: Path, hosts: list[str]) -> None:
+    """With an address alone in it, OpenSSL would fall back on the name."""
+    named = kit(tmp_path / "localhost", Purpose.SERVER, hosts=hosts)
     assert refused_server(silo, named, "localhost")[0] == 62
+
+
+def test_a_certificate_that_is_not_as_rfc_5280_asks_is_refused(silo: Kit, server: Kit) -> None:
+    """Of our authority, but without its key's identifier: only strict checking minds."""
+    read = x509.load_pem_x509_certificate(server.certificate)
+    builder = x509.CertificateBuilder(
+        read.issuer, read.subject, read.public_key(), 1, read.not_valid_before_utc, read.not_valid_after_utc
+    )
+    for extension in read.extensions:
+        if not isinstance(extension.value, x509.AuthorityKeyIdentifier):
+            builder = builder.add_extension(extension.value, critical=extension.critical)
+    server.cert.write_bytes(builder.sign(OWN._key, None).public_bytes(Encoding.PEM))
+    code, line = refused_server(silo, server)
+    assert code == 85
+    assert line == "the server's certificate is refused: Missing Authority Key Identifier"
 
 
 def test_a_clients_certificate_is_refused_as_a_servers(silo: Kit, tmp_path: Path) -> None:
