@@ -167,6 +167,8 @@ def test_a_query_is_read_once_a_run(sqlite: Path, tmp_path: Path, monkeypatch: p
         ({"url": "postgresql://a:SESAME@b/c", "query": "SELECT 1"}, "url holds a password"),
         ({"url": "postgresql://a@b/c?password=SESAME", "query": "SELECT 1"}, "url holds a password"),
         ({"url": "postgresql://a@b/c?options=-cSESAME", "query": "SELECT 1"}, "and no other option"),
+        ({"url": "postgresql://a@b/c?sslmode=disable&sslmode=verify-full", "query": "SELECT 1"}, "one thing twice"),
+        ({"url": "postgresql://a@b/c?host=/run", "query": "SELECT 1"}, "one thing twice"),
         ({"url": "postgresql://a@b/c?SESAME", "query": "SELECT 1"}, "url cannot be read"),
         ({"url": "postgresql:///c", "query": "SELECT 1"}, "must name one host"),
         ({"url": "postgresql://a@b", "query": "SELECT 1"}, "must name one host"),

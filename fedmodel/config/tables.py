@@ -177,6 +177,9 @@ def _is_plain(url: str) -> None:
     kind = _SCHEMES.get(parts.scheme)
     if kind is None:
         raise ValueError("url must begin with sqlite:/// or postgresql://; other databases are not read")
+    # Which of two would hold is the driver's to choose, and what was looked at could be the other.
+    if len(dict(options)) < len(options) or (host and "host" in dict(options)):
+        raise ValueError("url sets one thing twice; say each once, the host too")
     if parts.password is not None or "password" in dict(options):
         raise ValueError("url holds a password; put it into a file of mode 0600 and name that as password_file")
     if kind == SQLITE:
