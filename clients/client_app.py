@@ -66,7 +66,8 @@ def _walled(handler: Handler) -> Callable[[Message, Context], Message]:
 def _check(message: Message, silo: Silo) -> bytes:
     """Hold a message to the silo's law, whatever it asks, and return the hash of all of it."""
     law = silo.kit.law
-    asked = wire.check_request(message, silo.run_number, scenario_hash(silo.scenario), law.servers)
+    hashed = scenario_hash(silo.scenario)
+    asked = wire.check_request(message, silo.run_number, hashed, law.servers, law.post_quantum_servers)
     policy.check_code(law)
     policy.check_scenario(law, silo.scenario)
     return asked

@@ -145,7 +145,25 @@ class LedgerTampered(LedgerError):
 
 def error_codes() -> frozenset[str]:
     """Return every code of the tree: the only words about a failure that may leave a silo."""
+    return frozenset(kind.code for kind in _kinds())
+
+
+def error_kind(code: str) -> type[FedmodelError]:
+    """Return the kind of error that a code names, the base of the tree where it names none.
+
+    Of two kinds with one code it is the one nearer to the base. `AggregationRefused` is told as its base: a rule, which
+    it asks for, is not in a code.
+
+    >>> error_kind("budget-exceeded").__name__
+    'PrivacyBudgetExceeded'
+    """
+    found = next((kind for kind in _kinds() if kind.code == code), FedmodelError)
+    return ProtocolError if found is AggregationRefused else found
+
+
+def _kinds() -> list[type[FedmodelError]]:
+    """Return every kind of the tree, from the base on."""
     kinds: list[type[FedmodelError]] = [FedmodelError]
     for kind in kinds:
         kinds.extend(kind.__subclasses__())
-    return frozenset(kind.code for kind in kinds)
+    return kinds

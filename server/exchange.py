@@ -25,6 +25,7 @@ from flwr.supercore.run import RunNotRunningException
 from fedmodel import wire
 from fedmodel.config import Scenario
 from fedmodel.crypto import SigningKey
+from fedmodel.crypto.postquantum import PostQuantumKey
 from fedmodel.provision import scenario_hash
 from fedmodel.seeds import derive_seed
 from server.journal import Journal
@@ -46,14 +47,22 @@ class Post:
         grid: Flower's.
         scenario: Whose time-out and faults hold.
         key: The server's, which signs every question.
+        post_quantum: Its ML-DSA key, which signs them besides, where it has one.
         run: The run's number, 64 bits; Flower's where none is given.
         journal: Where answers are kept, if they are.
     """
 
     def __init__(
-        self, grid: Grid, scenario: Scenario, key: SigningKey, run: int | None = None, journal: Journal | None = None
+        self,
+        grid: Grid,
+        scenario: Scenario,
+        key: SigningKey,
+        post_quantum: PostQuantumKey | None = None,
+        run: int | None = None,
+        journal: Journal | None = None,
     ) -> None:
-        self._grid, self._key, self._scenario = grid, key, scenario_hash(scenario)
+        self._grid, self._scenario = grid, scenario_hash(scenario)
+        self._key, self._post_quantum = key, post_quantum
         self.run = int(grid.run.run_id) % 2**64 if run is None else run
         self._journal = journal
         self._timeout_s = scenario.federation.round_timeout_s
@@ -112,7 +121,7 @@ class Post:
         messages = []
         for silo in asked:
             node, content = contents[silo]
-            signed = wire.sign_request(content, kind, self.run, self._scenario, self._key)
+            signed = wire.sign_request(content, kind, self.run, self._scenario, self._key, self._post_quantum)
             messages.append(Message(signed, node, kind, ttl=self._timeout_s, group_id=str(round_number)))
         # Flower gives an empty id, or none at all, for what it does not send: to a node that has left, for one.
         ids = list(self._grid.push_messages(messages)) if messages else []

@@ -17,10 +17,12 @@ from typing import Final
 from torch import nn
 
 from fedmodel.config import Scenario
+from fedmodel.crypto import SigningKey
+from fedmodel.crypto.postquantum import PostQuantumKey
 from fedmodel.data import Records, held_out_records, held_out_table, table_source
 from fedmodel.durable import replace_file
 from fedmodel.mechanisms import event_to_json
-from fedmodel.provision import read_server_law, unlocked
+from fedmodel.provision import read_identity, read_server_law, unlocked
 from fedmodel.sealed import opener_from_secret
 from server.checkpoint import save_model
 from server.journal import Journal
@@ -44,6 +46,13 @@ class Place:
     run_dir: Path
     home: Path
     sealed: bool
+
+    def keys(self) -> tuple[SigningKey, PostQuantumKey | None]:
+        """Return what the server signs its questions with. Sensitive."""
+        if not self.sealed:
+            return read_identity(self.home), None
+        own = unlocked(self.home)
+        return own.identity, own.post_quantum
 
     def journal(self) -> Journal | None:
         """Return the run's journal, None in a simulation."""

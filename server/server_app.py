@@ -38,7 +38,7 @@ from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import data_shape
 from fedmodel.errors import ConfigError, DropoutError, FedmodelError, PrivacyBudgetExceeded
 from fedmodel.models import build_model
-from fedmodel.provision import read_identity, read_roster
+from fedmodel.provision import read_roster
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
 from server.aggregation import SecureRounds, cohort_round, is_advert_of, simulated_round, window_from
@@ -110,7 +110,7 @@ def run_federation(
     module = build_model(scenario.model, data_shape(scenario.data), derive_seed(scenario.seed, "model")).to(device)
     log = MetricsLog(run_dir / "metrics.jsonl")
 
-    post = Post(grid, scenario, read_identity(place.home), run, journal)
+    post = Post(grid, scenario, *place.keys(), run, journal)
     rounds = _rounds(post, scenario, place.home, kept, dealt)
     if kept is None:
         charged, failures = Counter[str](), 0

@@ -29,7 +29,7 @@ from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import CryptoError, ProtocolError
 from fedmodel.ledger import verify_ledger
 from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.provision import read_kit
+from fedmodel.provision import read_identity, read_kit
 from fedmodel.sealed import new_age_key, open_bytes, opener_from_secret
 from server.journal import Checkpoint, Journal
 from server.server_app import run_federation
@@ -95,7 +95,8 @@ class DoomedGrid(FaultyGrid):
 @contextmanager
 def server_of(folder: Path, doom: Doom) -> Iterator[None]:
     """A server whose kit is that of a simulation, but sealed, and whose writes are steps."""
-    own = SimpleNamespace(recipient=RECIPIENT, age_secret=SECRET)
+    identity = read_identity(folder / "server")
+    own = SimpleNamespace(recipient=RECIPIENT, age_secret=SECRET, identity=identity, post_quantum=None)
     with ExitStack() as stack:
         for name, value in (("unlocked", lambda _: own), ("read_server_law", lambda _: SimpleNamespace(escrow=()))):
             stack.enter_context(mock.patch(f"server.place.{name}", value))

@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmodel import errors, wire
-from fedmodel.crypto import SigningKey, digest_words
+from fedmodel.crypto import PostQuantumKey, SigningKey, digest_words
+from fedmodel.crypto.postquantum import post_quantum_hash
 from fedmodel.errors import CryptoError, LedgerError, PolicyRefused, ProtocolError
 from fedmodel.masking import RingBits
 from fedmodel.mechanisms import DpSgdEvent
@@ -208,6 +209,47 @@ def test_what_the_server_signed_is_answered() -> None:
     ):
         _check(wire.sign_request(content, kind, RUN, SCENARIO, SERVER), kind)
         _check(wire.sign_request(content, kind, 0, SCENARIO, SERVER), kind, 0)
+
+
+LATTICE, OTHER_LATTICE = PostQuantumKey(bytes(range(32))), PostQuantumKey(bytes(range(1, 33)))
+
+
+@pytest.mark.parametrize(
+    ("signer", "known", "error"),
+    [
+        (LATTICE, (), None),
+        (LATTICE, (LATTICE,), None),
+        (LATTICE, (OTHER_LATTICE, LATTICE), None),
+        (None, (LATTICE,), PolicyRefused),
+        (OTHER_LATTICE, (LATTICE,), PolicyRefused),
+    ],
+)
+def test_a_law_that_names_lattice_keys_asks_for_both_signatures(
+    signer: PostQuantumKey | None, known: Sequence[PostQuantumKey], error: type[Exception] | None
+) -> None:
+    signed = wire.sign_request(_asked(), wire.TRAIN, RUN, SCENARIO, SERVER, signer)
+    hashes = [post_quantum_hash(key.public) for key in known]
+    asked = (message(signed, kind=wire.TRAIN), RUN, SCENARIO, [SERVER.public.hex()], hashes)
+    if error is None:
+        wire.check_request(*asked)
+    else:
+        with pytest.raises(error):
+            wire.check_request(*asked)
+
+
+@pytest.mark.parametrize("broken", ["signature", "mldsa65-signature", "mldsa65"])
+def test_neither_signature_stands_for_the_other(broken: str) -> None:
+    """Whoever breaks one of the two schemes makes that signature, and the other not."""
+    signed = wire.sign_request(_asked(), wire.TRAIN, RUN, SCENARIO, SERVER, LATTICE)
+    record = signed["fedmodel.signed"]
+    assert isinstance(record, ConfigRecord)
+    value = record[broken]
+    assert isinstance(value, bytes)
+    record[broken] = value[:-1] + bytes([value[-1] ^ 1])
+    with pytest.raises((CryptoError, PolicyRefused)):
+        wire.check_request(
+            message(signed, kind=wire.TRAIN), RUN, SCENARIO, [SERVER.public.hex()], [post_quantum_hash(LATTICE.public)]
+        )
 
 
 def _set(record: str, key: str, value: Any) -> Callable[[RecordDict], object]:
