@@ -24,6 +24,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.executor import Bench, run_executor
 from clients.supernode import Node, run_supernode
+from fedmodel.durable import replace_file
 from fedmodel.errors import FedmodelError, ProtocolError
 from fedmodel.packages import code_hash
 from fedmodel.supervision import Child, Supervisor
@@ -67,7 +68,7 @@ def _talk(grid: Grid, context: Context) -> None:
                     else {**reply.content[TALK]} | {"s": time.monotonic() - started}
                 )
             time.sleep(0.005)
-        (run_dir / "answers.json").write_text(json.dumps(answers))
+        replace_file(run_dir / "answers.json", json.dumps(answers).encode())
     if asked.get("fails"):
         raise ProtocolError("this run fails, as asked")
 
@@ -183,7 +184,8 @@ def main(role: str, where: str, port: str, name: str = "", certificate: str = ""
     children = (
         server(folder, int(port)) if role == "server" else silo(folder, int(port), name, certificate or name, code)
     )
-    os.environ["FLWR_HOME"] = tempfile.mkdtemp(prefix="fm-home-")
+    (folder / "flower").mkdir(exist_ok=True)
+    os.environ["FLWR_HOME"] = str(folder / "flower")
     try:
         Supervisor(children).run()
     except FedmodelError as error:
