@@ -3,15 +3,16 @@
 Every answer is read from a ledger or a kit, and from nothing that a server said. Verbs that write sign with the silo's
 key: they are for whoever holds its kit.
 
-In a run's folder everything is found by its place: the ledger at `ledgers/NAME.sqlite`, the kit at `silos/NAME`, the
-server's heads at `server/heads/NAME`. Elsewhere, options say where.
+Everything is found by its place: the ledger at `ledgers/NAME.sqlite`; in a run's folder the kit at `silos/NAME`, or
+`kits/silos/NAME` after a rehearsal, and the server's heads at `server/heads/NAME`; a deployed silo's kit is the folder
+that its `ledgers` lie in. Elsewhere, options say where. A deployed silo's keys are sealed: whoever signs unlocks them.
 """
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -26,7 +27,19 @@ from fedmodel.errors import ConfigError, CryptoError, FedmodelError, LedgerError
 from fedmodel.heads import verifier_key
 from fedmodel.ledger import MICRO, Ledger, Run, Scope, Standing, Verified, read_ledger, verify_ledger
 from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.provision import Kit, read_kit, read_roster
+from fedmodel.provision import (
+    Kit,
+    fingerprints,
+    is_kit,
+    is_sealed,
+    read_federation_roster,
+    read_kit,
+    read_law,
+    read_roster,
+    unlock,
+)
+from fedmodel.sealed import Opener
+from fedmodel.secagg import Member
 
 _HEAD: Final = "ledger.head"
 _CURVE: Final = (0.25, 0.5, 1.0, 1.5, 2.0)  # of epsilon
@@ -50,24 +63,32 @@ class Place:
     def of(cls, ledger: Path, kit: Path | None = None) -> Place:
         """Return a ledger's place, with the kit that lies where a run's folder has it unless another is given."""
         ledger = ledger.resolve()
-        return cls(ledger, ledger.parent.parent / "silos" / ledger.stem if kit is None else kit.resolve())
+        if kit is not None:
+            return cls(ledger, kit.resolve())
+        above, name = ledger.parent.parent, ledger.stem
+        places = (above, above / "kits" / "silos" / name, above / "silos" / name)
+        return cls(ledger, next((place for place in places if is_kit(place)), places[-1]))
 
     @cached_property
     def own(self) -> Kit:
         """The silo's kit.
 
         Raises:
-            ConfigError: When it is not there.
+            ConfigError: When it is not there, or is sealed and was not unlocked.
         """
         return read_kit(self.kit)
+
+    def unlock(self, opener: Callable[[], Opener]) -> None:
+        """Open the keys of a deployed silo's kit, for this process; a simulated one's lie open."""
+        if is_sealed(self.kit):
+            unlock(self.kit, opener())
 
     def key(self) -> bytes | None:
         """Return the silo's public key, from a roster beside the ledger, or None where there is none."""
         for folder in (self.kit, self.ledger.parent.parent / "server"):
-            if (folder / "roster").exists():
-                keys = {member.name: member.key for member in read_roster(folder).members}
-                if self.ledger.stem in keys:
-                    return keys[self.ledger.stem]
+            keys = {member.name: member.key for member in _members(folder)}
+            if self.ledger.stem in keys:
+                return keys[self.ledger.stem]
         return None
 
     def heads(self) -> list[bytes]:
@@ -81,6 +102,13 @@ class Place:
             raise LedgerError(f"{self.ledger}: no such ledger")
         verify_ledger(self.ledger, self.own.identity.public, unused=False)
         return Ledger(self.ledger, self.own.law.name, self.own.identity, self.kit / _HEAD)
+
+
+def _members(folder: Path) -> tuple[Member, ...]:
+    """Return a roster's silos; one that has expired still says whose key is whose."""
+    if (folder / "roster.json").exists():
+        return read_federation_roster(folder, expired_too=True).aggregation().members
+    return read_roster(folder).members if (folder / "roster").exists() else ()
 
 
 def verify(place: Place, heads: list[Path], key: str | None) -> Verified:
@@ -236,10 +264,22 @@ def override(place: Place, scope: str, epsilon: float, reason: str, by: str) -> 
         ledger.override(scope, epsilon, reason, by)
 
 
+def ledger_of(kit: Path, silo: str) -> Path:
+    """Return where the ledger of a kit's silo lies: in it where it is deployed, beside it in a simulation."""
+    kit = kit.resolve()
+    return (kit if is_sealed(kit) else kit.parent.parent) / "ledgers" / f"{silo}.sqlite"
+
+
 def law_of(kit: Path) -> tuple[SiloFile, list[str]]:
     """Return a kit's law, and what it says in sentences."""
-    law = read_kit(kit).law
-    return law, policy.sentences(law)
+    law = read_law(kit) if is_sealed(kit) else read_kit(kit).law
+    said = policy.sentences(law)
+    if is_sealed(kit):
+        said.append(f"It reaches its server at {law.connection}." if law.connection else "It reaches no server.")
+        said += [
+            f"{name}: {print_}" for name, print_ in fingerprints(read_federation_roster(kit, expired_too=True)).items()
+        ]
+    return law, said
 
 
 def _scope(standing: Standing, scope: Scope) -> dict[str, Any]:

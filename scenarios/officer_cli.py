@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.table import Table
 
 from fedmodel.errors import ConfigError, LedgerError
 from scenarios.printing import Json, answer, down, out, up
+from scenarios.unlocking import KeyFile, PassphraseFile, ask_opener, typed
+
+if TYPE_CHECKING:
+    from scenarios.officer import Place
 
 budget_app = typer.Typer(
     help="What a plan costs, what noise a target needs, what is spent and left.", no_args_is_help=True
@@ -150,12 +154,15 @@ def ledger_checkpoint(
     ledger: Ledger,
     to: Annotated[str, typer.Option(help="Who gets it; it is entered.")],
     kit: KitOption = None,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> None:
     """Print a signed head of a ledger, for somebody else to keep."""
     from scenarios import officer
 
-    with officer.Place.of(ledger, kit).open() as opened:
+    place = _unlocked(officer.Place.of(ledger, kit), key_file, passphrase_file)
+    with place.open() as opened:
         note = opened.checkpoint(_said(to, "--to")).decode()
     answer({"head": note}, note.rstrip(), as_json)
 
@@ -178,12 +185,15 @@ def ledger_void(
         int | None, typer.Option("--round", help="The newest charge's round. Default: all that is not taken.")
     ] = None,
     kit: KitOption = None,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> None:
     """Give back what a run holds and will not take, or the newest charge if nothing of it left."""
     from scenarios import officer
 
-    done = officer.give_back(officer.Place.of(ledger, kit), run, round_number, _said(reason, "--reason"))
+    place = _unlocked(officer.Place.of(ledger, kit), key_file, passphrase_file)
+    done = officer.give_back(place, run, round_number, _said(reason, "--reason"))
     answer({"done": done}, done, as_json)
 
 
@@ -195,12 +205,15 @@ def ledger_override(
     reason: Reason,
     by: Annotated[str, typer.Option(help="Who decides; it is entered.")],
     kit: KitOption = None,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> None:
     """Change a budget's cap. Until silo.toml says the same, the silo refuses to train."""
     from scenarios import officer
 
-    officer.override(officer.Place.of(ledger, kit), scope, epsilon, _said(reason, "--reason"), _said(by, "--by"))
+    place = _unlocked(officer.Place.of(ledger, kit), key_file, passphrase_file)
+    officer.override(place, scope, epsilon, _said(reason, "--reason"), _said(by, "--by"))
     answer({"scope": scope, "epsilon": epsilon}, f"{scope}: the cap is epsilon {epsilon:g}, by {by}", as_json)
 
 
@@ -208,6 +221,8 @@ def ledger_override(
 def silo_policy(
     kit: Annotated[Path, typer.Argument(help="A silo's kit, as silos/NAME.")],
     by: Annotated[str | None, typer.Option("--sign-off", metavar="NAME", help="Enter that NAME approves it.")] = None,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> None:
     """Say in plain sentences what a silo insists on, for a person to approve."""
@@ -215,8 +230,8 @@ def silo_policy(
 
     law, sentences = officer.law_of(kit)
     if by is not None:
-        ledger = kit.resolve().parent.parent / "ledgers" / f"{law.name}.sqlite"
-        officer.sign_off(officer.Place.of(ledger, kit), law, _said(by, "--sign-off"))
+        place = _unlocked(officer.Place(officer.ledger_of(kit, law.name), kit.resolve()), key_file, passphrase_file)
+        officer.sign_off(place, law, _said(by, "--sign-off"))
         sentences = [*sentences, f"Approved by {by}; the ledger says so."]
     document = {"silo": law.name, "sentences": sentences, "policy": law.model_dump(mode="json")}
     if as_json:
@@ -232,6 +247,12 @@ def silo_schema() -> None:
     from fedmodel.config import SiloFile
 
     print(json.dumps(SiloFile.model_json_schema(), indent=2))  # noqa: T201
+
+
+def _unlocked(place: Place, key_file: Path | None, passphrase_file: Path | None) -> Place:
+    """Return a place whose keys are open, asking for a passphrase where they are sealed and no file is given."""
+    place.unlock(lambda: ask_opener(key_file, passphrase_file, lambda: typed(place.ledger.stem)))
+    return place
 
 
 def _show_scope(silo: str, scope: dict[str, Any]) -> None:
