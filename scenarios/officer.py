@@ -32,6 +32,7 @@ from fedmodel.provision import (
     fingerprints,
     is_kit,
     is_sealed,
+    read_authority,
     read_federation_roster,
     read_kit,
     read_law,
@@ -276,9 +277,10 @@ def law_of(kit: Path) -> tuple[SiloFile, list[str]]:
     said = policy.sentences(law)
     if is_sealed(kit):
         said.append(f"It reaches its server at {law.connection}." if law.connection else "It reaches no server.")
-        said += [
-            f"{name}: {print_}" for name, print_ in fingerprints(read_federation_roster(kit, expired_too=True)).items()
-        ]
+        roster = read_federation_roster(kit, expired_too=True)
+        known = fingerprints(roster, read_authority(kit))
+        for party in ("authority", roster.server.name, law.name):
+            said.append(f"Fingerprint of {party}, to compare by telephone: {known[party]}.")
     return law, said
 
 

@@ -1,9 +1,5 @@
 """The server's other process: registers the roster's nodes with Flower, and brings every run to its outcome, in turn.
 
-    runs/NAME/scenario.toml   what is to be done, as submitted
-    runs/NAME/run.json        {"run": decimal, "submitted": time}; written last, so a folder without it is not looked at
-    runs/NAME/outcome.json    {"completed": true}, or {"completed": false, "error": line, "code": code}; ends it
-
 A run without an outcome is begun, or taken up from its checkpoint: after a restart of this process, of the SuperLink or
 of the machine alike. For Flower it is another run each time; for silos it is the same one, by its number.
 
@@ -15,7 +11,6 @@ task is of that kind too: whoever loses the SuperLink in the middle of a round s
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 import time
 from collections.abc import Callable, Mapping
@@ -42,17 +37,13 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid, http_grid
 
 from fedmodel.config import read_scenario
-from fedmodel.durable import replace_file
-from fedmodel.errors import ConfigError, FedmodelError
+from fedmodel.errors import FedmodelError
 from fedmodel.supervision import Facts
 from fedmodel.wire.bundle import make_bundle
 from fedmodel.wire.runtime import SERVER_TASK, SocketControl, SocketRuntime, hasten, log_plainly
+from server import runs
 
 logger = logging.getLogger(__name__)
-
-SCENARIO: Final = "scenario.toml"
-RUN: Final = "run.json"
-OUTCOME: Final = "outcome.json"
 
 _POLL_S: Final = 0.5
 _CONNECT_S: Final = 0.1
@@ -82,14 +73,6 @@ class Desk:
     secret: bytes
 
 
-@dataclass(frozen=True)
-class Submitted:
-    """A run that waits for its outcome: its folder, and its number, which is the same for as long as it takes."""
-
-    folder: Path
-    number: int
-
-
 class SocketGrid(HttpGrid):
     """Flower's grid over a socket; it lives no longer than the task, and retries nothing.
 
@@ -114,7 +97,7 @@ def run_coordinator(desk: Desk, _facts: Facts) -> None:
         _stop_leftovers(control)
         delay_s = _FIRST_DELAY_S
         while True:
-            submitted = next_run(desk.home)
+            submitted = runs.waiting(desk.home)
             if submitted is None:
                 time.sleep(_POLL_S)
                 continue
@@ -141,28 +124,16 @@ def register_nodes(control: SocketControl, nodes: Mapping[str, str]) -> None:
     logger.info("%d nodes are registered: %s", len(wanted), ", ".join(sorted(wanted.values())))
 
 
-def next_run(home: Path) -> Submitted | None:
-    """Return the run that has waited longest, None where none does; one that cannot be read has its outcome now."""
-    waiting = []
-    for folder in sorted((home / "runs").glob("*/")):
-        if not (folder / RUN).exists() or (folder / OUTCOME).exists():
-            continue
-        try:
-            said = json.loads((folder / RUN).read_text(encoding="utf-8"))
-            waiting.append((str(said["submitted"]), Submitted(folder, _number(said["run"]))))
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            _end(folder, ConfigError(f"{folder / RUN} does not say a run's number and time ({type(error).__name__})"))
-    return min(waiting, key=lambda one: one[0])[1] if waiting else None
-
-
-def conduct(control: SocketControl, runtime: SocketRuntime, desk: Desk, submitted: Submitted, bundle: bytes) -> None:
+def conduct(
+    control: SocketControl, runtime: SocketRuntime, desk: Desk, submitted: runs.Submitted, bundle: bytes
+) -> None:
     """Begin a run or take it up, and write down how it ended.
 
     Raises:
         Exception: When it has not ended: Flower does not answer, or something unforeseen happened.
     """
     try:
-        scenario = read_scenario(str(submitted.folder / SCENARIO))
+        scenario = read_scenario(str(submitted.folder / runs.SCENARIO))
     except FedmodelError as error:
         _end(submitted.folder, error)
         return
@@ -207,11 +178,8 @@ def _acquire(runtime: SocketRuntime) -> None:
 
 
 def _end(folder: Path, error: FedmodelError | None) -> None:
-    """Write a run's outcome; there is one a run."""
-    outcome: dict[str, object] = {"completed": error is None}
-    if error is not None:
-        outcome |= {"error": str(error), "code": error.code}
-    replace_file(folder / OUTCOME, json.dumps(outcome).encode())
+    """Write down a run's outcome."""
+    runs.end(folder, error)
     logger.info("run %s: %s", folder.name, "completed" if error is None else f"failed: {error}")
 
 
@@ -247,13 +215,6 @@ def _stop_leftovers(control: SocketControl) -> None:
     for run in control.ListRuns(ListRunsRequest()).run_dict.values():
         if run.status.status != Status.FINISHED:
             control.StopRun(StopRunRequest(run_id=run.run_id))
-
-
-def _number(said: object) -> int:
-    number = int(str(said))
-    if not 0 <= number < 2**64:
-        raise ValueError("a run's number has 64 bits")
-    return number
 
 
 def _device(said: str) -> str:

@@ -8,7 +8,7 @@ Its state is in memory: messages of silos lie nowhere on a disk. What a restart 
 coordinator, which registers the nodes again and takes the run up where its checkpoint stands. So it is started again
 whenever the roster or the list of revoked certificates changes, and a revoked silo's connection ends then.
 
-Who is refused by TLS is logged with the reason that OpenSSL gives; its address is not known there.
+Who is refused by TLS is told and logged why by `fedmodel.crypto.transport`, whose contexts this is given.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from flwr.superlink.main import create_app
 
 from fedmodel.supervision import Facts
 from fedmodel.wire.runtime import listen, log_plainly
-from server.door import App, Door, Seldom
+from server.door import App, Door
 
 logger = logging.getLogger(__name__)
 
@@ -75,7 +75,6 @@ def run_superlink(link: Link, _facts: Facts) -> None:
         os.environ.pop(switch, None)
     seen = _stamps(link.watched)
     context = link.tls()
-    context.sslobject_class = _ToldHandshake
     app = create_app(_flower_settings(link), SuperLinkLifespan)
     asyncio.run(_serve(link, app, context, seen))
 
@@ -145,32 +144,6 @@ class _Quiet(uvicorn.Server):
     def capture_signals(self) -> Iterator[None]:
         """Capture none."""
         yield
-
-
-class _ToldHandshake(ssl.SSLObject):
-    """Tells both sides why a handshake was refused; asyncio tells neither.
-
-    It drops the connection with the alert still unsent. Here it is first told that more is awaited, which has it send
-    what there is, and the truth when anything more comes, or the handshake's time-out.
-    """
-
-    _told = Seldom()
-    _refused: ssl.SSLError | None = None
-
-    def do_handshake(self) -> None:
-        """Go on with the handshake."""
-        if self._refused is not None:
-            raise self._refused
-        try:
-            super().do_handshake()
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            raise
-        except ssl.SSLError as error:
-            reason = getattr(error, "verify_message", "") or error.reason or type(error).__name__
-            if self._told.is_new(reason):
-                logger.warning("refused at the door: TLS: %s", reason)
-            self._refused = error
-            raise ssl.SSLWantReadError from error
 
 
 def _stamps(paths: tuple[Path, ...]) -> list[object]:
