@@ -109,7 +109,7 @@ def is_kit(folder: Path) -> bool:
 
 def is_sealed(folder: Path) -> bool:
     """Return whether a folder is a deployed party's, whose keys have to be unlocked."""
-    return (folder / SEALED_IDENTITY).is_file()
+    return any((folder / name).is_file() for name in (SEALED_IDENTITY, ROSTER_FILE))
 
 
 def read_law(folder: Path) -> SiloFile:
