@@ -47,7 +47,7 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 
-from clients.reach import Approach, find_obstacle
+from clients.reach import Approach, Look, find_obstacle
 from fedmodel.errors import ConfigError
 from fedmodel.supervision import Facts
 from fedmodel.wire.runtime import hasten, listen, log_plainly, replace_name
@@ -73,14 +73,18 @@ class Node:
     Attributes:
         address: The server's, "host:port".
         tls: Makes the context of the connection, from the files as they are when it is called.
-        key: Reads the node's key pair, of an elliptic curve, as Flower takes it, and the public one in PEM. Sensitive.
+        key: Reads the node's key, of an elliptic curve, as Flower takes it. Sensitive.
+        look: Looks at the server's certificate and roster before the node connects.
+        recognise: Looks at the certificate, in DER, of whoever answers from then on; raises where it is another's.
         socket: Where the Runtime API is served.
         secret: What whoever runs tasks shares with it. Sensitive.
     """
 
     address: str
     tls: Callable[[], ssl.SSLContext]
-    key: Callable[[], tuple[tuple[Any, Any], str]]
+    key: Callable[[], Any]
+    look: Look
+    recognise: Callable[[bytes], None]
     socket: Path
     secret: bytes
 
@@ -88,13 +92,12 @@ class Node:
 def run_supernode(node: Node, facts: Facts) -> None:
     """Connect to the server, and carry messages between it and the executor until a signal comes or it forgets us."""
     log_plainly()
-    keys, public = node.key()
-    tls = node.tls()
+    key, tls = node.key(), node.tls()
     patient = facts.get(NODE) is not None
-    find = partial(find_obstacle, node.address, tls, public)
+    find = partial(find_obstacle, node.address, tls, node.look)
     Approach(find, facts.say, facts.give_up, patient=patient).wait()
     activity = _Activity()
-    _adapt(tls, facts, activity)
+    _adapt(node, tls, facts, activity)
     objects = ObjectStoreFactory()
     states = NodeStateFactory(objectstore_factory=objects)
     server = _serve_runtime(node, states)
@@ -105,7 +108,7 @@ def run_supernode(node: Node, facts: Facts) -> None:
             server_address=node.address,
             node_config={},
             insecure=False,
-            authentication_keys=keys,
+            authentication_keys=(key, key.public_key()),
             isolation=ISOLATION_MODE_PROCESS,
             runtime_api_address="",
             superexec_auth_secret=node.secret,
@@ -159,7 +162,7 @@ class _Clock:
         return getattr(time, name)
 
 
-def _adapt(tls: ssl.SSLContext, facts: Facts, activity: _Activity) -> None:
+def _adapt(node: Node, tls: ssl.SSLContext, facts: Facts, activity: _Activity) -> None:
     """Replace what Flower has no option for.
 
     Raises:
@@ -170,19 +173,23 @@ def _adapt(tls: ssl.SSLContext, facts: Facts, activity: _Activity) -> None:
     heartbeat = importlib.import_module("flwr.supercore.heartbeat")
     replace_name(loop, "time", _Clock(activity))
     hasten(loop, "pull_objects")
-    replace_name(connection, "FleetHttpClient", _client_class(tls, facts, activity))
+    replace_name(connection, "FleetHttpClient", _client_class(node, tls, facts, activity))
     replace_name(connection, "HEARTBEAT_DEFAULT_INTERVAL", _HEARTBEAT_S)
     replace_name(heartbeat, "HEARTBEAT_DEFAULT_INTERVAL", _HEARTBEAT_S)
 
 
-def _client_class(tls: ssl.SSLContext, facts: Facts, activity: _Activity) -> type[FleetHttpClient]:
+def _client_class(node: Node, tls: ssl.SSLContext, facts: Facts, activity: _Activity) -> type[FleetHttpClient]:
     """Return Flower's client with our TLS, that signs off before it signs in."""
+
+    def recognise(response: httpx.Response) -> None:
+        node.recognise(response.extensions["network_stream"].get_extra_info("ssl_object").getpeercert(True) or b"")
 
     class SiloClient(FleetHttpClient):
         def __init__(self, base_url: str, *, interceptors: Sequence[ProtobufClientInterceptor] = (), **_: Any) -> None:
             super().__init__(base_url, interceptors=interceptors, verify=False)
             self._client.close()
-            self._client = httpx.Client(verify=tls, timeout=_TIMEOUT_S, trust_env=False)
+            hooks: dict[str, list[Callable[..., Any]]] = {"response": [recognise]}
+            self._client = httpx.Client(verify=tls, timeout=_TIMEOUT_S, trust_env=False, event_hooks=hooks)
 
         def ActivateNode(self, request: ActivateNodeRequest) -> ActivateNodeResponse:  # noqa: N802 - Flower's
             self._sign_off()

@@ -32,6 +32,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedmodel.errors import FedmodelError
+from scenarios.deploy_cli import server_group
 from scenarios.officer_cli import GROUPS
 from scenarios.printing import Json, answer, err, out, up
 from scenarios.provision_cli import authority_app, provision
@@ -48,6 +49,7 @@ app = typer.Typer(
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
 app.add_typer(authority_app, name="authority")
+app.add_typer(server_group, name="server")
 app.command()(provision)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import ssl
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -19,6 +20,10 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
+from fedmodel.crypto.transport import server_context
+from fedmodel.errors import ConfigError
+
+PASSWORD = "of tests " * 4
 DAY = timedelta(days=1)
 
 
@@ -113,17 +118,32 @@ def new_node(folder: Path, name: str) -> None:
     (folder / f"{name}.node").write_bytes(key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
 
 
-def read_node(folder: Path, name: str) -> tuple[tuple[ec.EllipticCurvePrivateKey, ec.EllipticCurvePublicKey], str]:
-    """Return a node's key pair, and the public one in PEM."""
+def read_node(folder: Path, name: str) -> ec.EllipticCurvePrivateKey:
+    """Return a node's key."""
     key = load_pem_private_key((folder / f"{name}.node").read_bytes(), None)
     assert isinstance(key, ec.EllipticCurvePrivateKey)
-    public = key.public_key()
-    return (key, public), public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+    return key
+
+
+def public_node(folder: Path, name: str) -> str:
+    """Return the public half of a node's key, in PEM."""
+    public = read_node(folder, name).public_key()
+    return public.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo).decode()
+
+
+def looked(folder: Path, name: str) -> Callable[[bytes, bytes], None]:
+    """Return what looks whether a silo is in the roster that a server shows."""
+
+    def look(_certificate: bytes, roster: bytes) -> None:
+        if public_node(folder, name) not in {member["node"] for member in json.loads(roster)["roster"]["members"]}:
+            raise ConfigError("this silo is not registered")
+
+    return look
 
 
 def write_roster(folder: Path, silos: tuple[str, ...]) -> None:
     """Write roster.json, unsigned: what is tested here asks for no proof."""
-    members = [{"name": silo, "role": "silo", "node": read_node(folder, silo)[1]} for silo in silos]
+    members = [{"name": silo, "role": "silo", "node": public_node(folder, silo)} for silo in silos]
     partial = folder / "roster.partial"
     partial.write_text(json.dumps({"roster": {"members": members}}))
     partial.replace(folder / "roster.json")
@@ -137,14 +157,8 @@ def node_keys(folder: Path) -> dict[str, str]:
 
 def server_tls(folder: Path) -> ssl.SSLContext:
     """Return the context of a server that wants certificates, and looks whether they were revoked."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3
-    context.load_cert_chain(folder / "server.pem", folder / "server.key")
-    context.load_verify_locations(folder / "authority.pem")
-    context.load_verify_locations(folder / "revoked.pem")
-    context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
-    context.verify_mode = ssl.CERT_REQUIRED
-    return context
+    paths = (folder / name for name in ("server.pem", "server.key"))
+    return server_context(*paths, PASSWORD, folder / "authority.pem", folder / "revoked.pem")
 
 
 def silo_tls(folder: Path, name: str | None) -> ssl.SSLContext:
@@ -153,5 +167,5 @@ def silo_tls(folder: Path, name: str | None) -> ssl.SSLContext:
     context.minimum_version = ssl.TLSVersion.TLSv1_3
     context.load_verify_locations(folder / "authority.pem")
     if name is not None:
-        context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key")
+        context.load_cert_chain(folder / f"{name}.pem", folder / f"{name}.key", PASSWORD)
     return context

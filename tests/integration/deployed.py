@@ -163,6 +163,8 @@ def silo(folder: Path, port: int, name: str, certificate: str, code: str) -> lis
         address=f"127.0.0.1:{port}",
         tls=lambda: authority.silo_tls(folder, certificate),
         key=lambda: authority.read_node(folder, name),
+        look=authority.looked(folder, name),
+        recognise=lambda certificate: None,
         socket=sockets / "node",
         secret=secret,
     )

@@ -211,7 +211,7 @@ def test_a_silo_waits_for_its_server(federation: Federation, tmp_path: Path) -> 
     shutil.copytree(federation.folder, tmp_path / "later", dirs_exist_ok=True)
     later = Federation(tmp_path / "later", federation.issuer, free_port(), federation.server)
     with later.silo() as north:
-        wait_until(lambda: "no server answers" in later.log("north.out"))
+        wait_until(lambda: "no server listens there" in later.log("north.out"))
         assert north.poll() is None
         with started("server", str(later.folder), str(later.port), log=later.logs / "server.out"):
             later.connected()
@@ -255,40 +255,40 @@ def test_a_silo_that_is_revoked_while_it_is_connected_is_told_so_and_is_heard_no
         federation.connected("north")
         federation.connected("south")
         federation.issuer.revoke("south")
-        wait_until(lambda: "this silo's certificate was revoked" in federation.log("south.out"))
+        wait_until(lambda: "our certificate was revoked" in federation.log("south.out"))
         federation.connected("north", times=2)
         assert federation.nodes()["south"][1] != "online"
 
 
 def test_every_refusal_has_its_own_line(federation: Federation, tmp_path: Path) -> None:
-    public = authority.read_node(federation.folder, "north")[1]
+    look = authority.looked(federation.folder, "north")
     here = f"127.0.0.1:{federation.port}"
 
     def line(address: str, tls: ssl.SSLContext, *, lasting: bool = True) -> str:
-        found = find_obstacle(address, tls, public)
+        found = find_obstacle(address, tls, look)
         assert found is not None
         assert found.lasting is lasting
         return found.line
 
     good = authority.silo_tls(federation.folder, "north")
-    assert find_obstacle(here, good, public) is None
+    assert find_obstacle(here, good, look) is None
     other = authority.Authority(tmp_path / "other", "other")
     other.issue("north")
-    assert "no certificate of this federation's authority" in line(here, authority.silo_tls(other.folder, "north"))
+    assert "certificate is not of this federation's authority" in line(here, authority.silo_tls(other.folder, "north"))
     foreign = authority.silo_tls(federation.folder, None)
-    assert "got none" in line(here, foreign)
-    foreign.load_cert_chain(other.folder / "north.pem", other.folder / "north.key")
-    assert "from another authority than the server's" in line(here, foreign)
+    assert "none was shown" in line(here, foreign)
+    foreign.load_cert_chain(other.folder / "north.pem", other.folder / "north.key", authority.PASSWORD)
+    assert "does not know our certificate's authority" in line(here, foreign)
     federation.issuer.issue("late", days=(-60, -1))
-    assert "takes this silo's certificate for expired" in line(here, authority.silo_tls(federation.folder, "late"))
-    assert "is not for 'localhost'" in line(f"localhost:{federation.port}", good)
+    assert "our certificate has expired" in line(here, authority.silo_tls(federation.folder, "late"))
+    assert "certificate is for another host" in line(f"localhost:{federation.port}", good)
     assert "is not known here" in line("no-such-host.invalid:1", good)
-    assert "no server answers" in line(f"127.0.0.1:{free_port()}", good, lasting=False)
+    assert "no server listens there" in line(f"127.0.0.1:{free_port()}", good, lasting=False)
 
 
 def test_a_request_that_was_signed_with_a_clock_off_by_an_hour_is_refused(federation: Federation) -> None:
     node_id = federation.nodes()["north"][0]
-    (private, _), public = authority.read_node(federation.folder, "north")
+    private, public = (read(federation.folder, "north") for read in (authority.read_node, authority.public_node))
     request = SendNodeHeartbeatRequest(node=Node(node_id=node_id), heartbeat_interval=10).SerializeToString()
 
     def status(off: timedelta) -> int:

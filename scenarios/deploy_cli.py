@@ -1,0 +1,51 @@
+"""The verbs of a deployed party: `server start` and `silo start`. Thin: `scenarios.deployment` does the work."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedmodel.sealed import Opener
+from scenarios.officer_cli import silo_app
+from scenarios.printing import err
+from scenarios.unlocking import ask_opener, typed
+
+INTERRUPTED = 130
+
+server_group = typer.Typer(help="The federation's server.", no_args_is_help=True)
+
+Kit = Annotated[Path, typer.Argument(help="The party's kit, a folder of its own.")]
+KeyFile = Annotated[Path | None, typer.Option("--key-file", help="The age identity that opens the kit's keys.")]
+PassphraseFile = Annotated[
+    Path | None, typer.Option("--passphrase-file", help="A file whose first line opens them. Default: it is asked for.")
+]
+
+
+@server_group.command("start")
+def server_start(kit: Kit, key_file: KeyFile = None, passphrase_file: PassphraseFile = None) -> None:
+    """Serve a federation until interrupted; exit status 2 when the kit is refused."""
+    from scenarios.deployment import serve
+
+    _run(serve, kit, key_file, passphrase_file, "the server's kit")
+
+
+@silo_app.command("start")
+def silo_start(kit: Kit, key_file: KeyFile = None, passphrase_file: PassphraseFile = None) -> None:
+    """Take part with a silo until interrupted; exit status 2 when kit or server refuses, for good."""
+    from scenarios.deployment import take_part
+
+    _run(take_part, kit, key_file, passphrase_file, "the silo's kit")
+
+
+def _run(
+    start: Callable[[Path, Opener], int], kit: Path, key_file: Path | None, passphrase_file: Path | None, what: str
+) -> None:
+    """Start a party, and end as its end asks for."""
+    opener = ask_opener(key_file, passphrase_file, lambda: typed(what))
+    if start(kit, opener) == signal.SIGINT:
+        err.print("interrupted")
+        raise typer.Exit(INTERRUPTED)

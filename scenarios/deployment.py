@@ -1,0 +1,234 @@
+"""A deployed party on its machine: its kit is unlocked, its processes are started and kept up.
+
+    fedmodel server start   supervisor -> superlink     Flower's SuperLink; the one port that is opened
+                                       -> coordinator   registers nodes, brings runs to their outcome
+    fedmodel silo start     supervisor -> supernode     the connection to the server; no port is opened
+                                       -> executor      answers messages, with the installed code
+
+The supervisor imports everything and unlocks the kit once; its children are forks of it, and have both. Between them is
+a Unix socket in a folder that is gone with them. What they print is in KIT/logs, the supervisor's notices too.
+
+Guarantee: one party runs once on a machine from one kit; memory with keys goes into no core dump, and no other process
+of the same account can read it.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import logging
+import os
+import shutil
+import ssl
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache, partial
+from pathlib import Path
+from typing import Final
+
+from fedmodel.crypto.certificates import load_node_key
+from fedmodel.crypto.renewing import tls_key_hash
+from fedmodel.crypto.transport import client_context, server_context
+from fedmodel.errors import ConfigError, CryptoError, FedmodelError, ProtocolError
+from fedmodel.packages import code_hash
+from fedmodel.provision import (
+    Unlocked,
+    accept_roster,
+    expiring,
+    open_roster,
+    read_authority,
+    read_federation_roster,
+    read_kit,
+    read_server_law,
+    unlock,
+)
+from fedmodel.provision.kits import AUTHORITY, CERTIFICATE, NODE_KEY, REVOKED, ROSTER_FILE, TLS_KEY, check_member
+from fedmodel.sealed import Opener
+from fedmodel.supervision import Child, Supervisor, forbid_dumps
+
+logger = logging.getLogger(__name__)
+
+_LOCK: Final = "running.lock"
+_SECRET_BYTES: Final = 32
+
+
+def serve(kit: Path, opener: Opener) -> int:
+    """Keep a server up until it is told to end; return the number of the signal that told it.
+
+    Raises:
+        FedmodelError: When its kit is not a server's, not whole, or runs already.
+    """
+    kit = kit.resolve()
+    with _in_use(kit, opener) as (own, scratch):
+        law = read_server_law(kit)
+        if own.name != "server":
+            raise ConfigError(f"{kit}: is the kit of silo {own.name!r}; start it with `fedmodel silo start`")
+        _server_tls(kit, own)  # what is wrong with it is said here, and not again and again in a log
+        children = _server_children(kit, own, law.listen, law.device, scratch)
+        return _keep_up(children, kit)
+
+
+def take_part(kit: Path, opener: Opener) -> int:
+    """Keep a silo up until it is told to end; return the number of the signal that told it.
+
+    Raises:
+        FedmodelError: When its kit is not a silo's, not whole, or runs already, or the server will never take it.
+    """
+    kit = kit.resolve()
+    with _in_use(kit, opener) as (own, scratch):
+        if own.name == "server":
+            raise ConfigError(f"{kit}: is the server's kit; start it with `fedmodel server start`")
+        law = read_kit(kit).law
+        if law.connection is None:
+            raise ConfigError(f"{kit / 'silo.toml'}: names no server; add [connection] with its address")
+        _silo_tls(kit, own)
+        children = _silo_children(kit, own, law.connection.address, scratch)
+        return _keep_up(children, kit)
+
+
+def _server_children(kit: Path, own: Unlocked, listen: str, device: str, scratch: Path) -> list[Child]:
+    """Import all that a server needs, and return its processes."""
+    from clients.reach import split_address
+    from server.coordinator import Desk, run_coordinator
+    from server.server_app import app
+    from server.superlink import Link, run_superlink
+
+    host, port = split_address(listen)
+    socket, secret = scratch / "link", os.urandom(_SECRET_BYTES)
+    watched = tuple(kit / name for name in (ROSTER_FILE, REVOKED, CERTIFICATE))
+    link = Link(host, port, partial(_server_tls, kit, own), kit / ROSTER_FILE, watched, socket, secret)
+    desk = Desk(kit, partial(_nodes, kit), app, device, socket, secret)
+    return [
+        Child("superlink", partial(run_superlink, link), kit / "logs" / "superlink.log", ("coordinator",)),
+        Child("coordinator", partial(run_coordinator, desk), kit / "logs" / "coordinator.log"),
+    ]
+
+
+def _silo_children(kit: Path, own: Unlocked, address: str, scratch: Path) -> list[Child]:
+    """Import all that a silo needs, training too, and return its processes."""
+    import clients.hiding
+    import clients.training  # noqa: F401 - so that the first message that trains is no slower
+    from clients.client_app import app
+    from clients.executor import Bench, run_executor
+    from clients.supernode import Node, run_supernode
+
+    socket, secret = scratch / "node", os.urandom(_SECRET_BYTES)
+    node = Node(
+        address=address,
+        tls=partial(_silo_tls, kit, own),
+        key=lambda: load_node_key((kit / NODE_KEY).read_bytes(), own.node_password),
+        look=partial(_look, kit, own),
+        recognise=partial(_recognise, kit),
+        socket=socket,
+        secret=secret,
+    )
+    bench = Bench(kit, code_hash(), app, socket, secret)
+    return [
+        Child("supernode", partial(run_supernode, node), kit / "logs" / "supernode.log"),
+        Child("executor", partial(run_executor, bench), kit / "logs" / "executor.log", ("supernode",)),
+    ]
+
+
+def _keep_up(children: Sequence[Child], kit: Path) -> int:
+    """Watch the children, and write what there is to say about them to the kit's log as well."""
+    path = kit / "logs" / "supervisor.log"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    log = logging.FileHandler(path, encoding="utf-8")
+    log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    root = logging.getLogger()
+    root.addHandler(log)
+    try:
+        for line in expiring(kit):
+            logger.warning("%s", line)
+        return Supervisor(children).run()
+    except FedmodelError as error:
+        log.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "%s", (error,), None))
+        raise
+    finally:
+        root.removeHandler(log)
+        log.close()
+
+
+@contextmanager
+def _in_use(kit: Path, opener: Opener) -> Iterator[tuple[Unlocked, Path]]:
+    """Unlock a kit and hold it for this process and its children; yield its keys and a short-lived folder."""
+    os.umask(0o077)
+    forbid_dumps()
+    own = unlock(kit, opener)
+    with (kit / _LOCK).open("wb") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            raise ConfigError(f"{kit}: runs already on this machine; stop that first") from error
+        scratch = Path(tempfile.mkdtemp(prefix="fm-"))
+        try:
+            os.environ["FLWR_HOME"] = str(scratch / "flower")
+            yield own, scratch
+        finally:
+            with suppress(OSError):
+                shutil.rmtree(scratch)
+
+
+def _server_tls(kit: Path, own: Unlocked) -> ssl.SSLContext:
+    """Return the context of the fleet's port. Sensitive."""
+    return server_context(kit / CERTIFICATE, kit / TLS_KEY, own.tls_password, kit / AUTHORITY, kit / REVOKED)
+
+
+def _silo_tls(kit: Path, own: Unlocked) -> ssl.SSLContext:
+    """Return the context of a silo's connection. Sensitive."""
+    return client_context(kit / CERTIFICATE, kit / TLS_KEY, own.tls_password, kit / AUTHORITY)
+
+
+def _nodes(kit: Path) -> dict[str, str]:
+    """Return the public keys of the silos' nodes by silo."""
+    return {silo.name: silo.node for silo in read_federation_roster(kit).silos if silo.node is not None}
+
+
+def _look(kit: Path, own: Unlocked, certificate: bytes, shown: bytes) -> None:
+    """Look at a server's certificate and at the roster that it shows; take the roster, if it is newer than ours.
+
+    Raises:
+        FedmodelError: When this silo is no member any more, or not yet one for the server; or the server is not the
+            federation's.
+    """
+    try:
+        if accept_roster(kit, shown):
+            logger.warning("took the roster that the server shows, which is newer than this kit's")
+    except ProtocolError as error:
+        logger.warning("%s", error)  # the server's is older; whether this silo is in it is seen below
+    check_member(kit, own, read_federation_roster(kit))
+    theirs = open_roster(shown, read_authority(kit), expired_too=True)
+    try:
+        member = theirs.member(own.name)
+    except ConfigError as error:
+        raise ConfigError(
+            f"this silo is not registered: the server's roster, serial {theirs.serial}, does not have it; the server's"
+            " administrator puts the newest roster into its kit"
+        ) from error
+    if member.node != read_federation_roster(kit).member(own.name).node:
+        raise ConfigError(
+            f"this silo's node is not registered: the server's roster, serial {theirs.serial}, has another key for it;"
+            " the server's administrator puts the newest roster into its kit"
+        )
+    _recognise(kit, certificate)
+
+
+def _recognise(kit: Path, certificate: bytes) -> None:
+    """Refuse a server whose key is not the one that the roster has, whoever certified it.
+
+    Raises:
+        CryptoError: When it is another.
+    """
+    if tls_key_hash(ssl.DER_cert_to_PEM_cert(certificate).encode("ascii")) != _server_key(
+        kit, (kit / ROSTER_FILE).stat().st_mtime_ns
+    ):
+        raise CryptoError(
+            "the server's certificate is of another key than the roster has for the server: it was rotated, or it is"
+            " not this federation's server; take the newest roster from the administrator"
+        )
+
+
+@lru_cache(maxsize=4)
+def _server_key(kit: Path, _written: int) -> str:
+    """Return the hash of the server's key as the roster has it; the roster is read again when it was written again."""
+    return read_federation_roster(kit, expired_too=True).server.tls
