@@ -86,6 +86,7 @@ class SecureRounds:
         self._missing: dict[str, str] = {}
         self._holding: set[str] = set()
         self._barred: set[str] = set()
+        self._number = 0
 
     def state(self) -> dict[str, Any]:
         """Return what the next round stands on besides the live window's messages, as plain data."""
@@ -100,8 +101,9 @@ class SecureRounds:
         }
 
     def dealt(self) -> tuple[list[bytes], list[bytes]] | None:
-        """Return the live window's ADVERTs and SHAREs, None where there is no window."""
-        return None if self._collection is None else self._collection.messages()
+        """Return the ADVERTs and SHAREs of the window that the next round stands on, None where it stands on none."""
+        live = None if self._live_window is None else self._collection
+        return None if live is None else live.messages()
 
     def take_up(self, state: Mapping[str, Any], dealt: tuple[list[bytes], list[bytes]] | None) -> None:
         """Go on from what `state` and `dealt` returned once, in a process that is gone.
@@ -122,13 +124,16 @@ class SecureRounds:
 
     @property
     def _live_window(self) -> Window | None:
-        return None if self._collection is None else self._collection.setting.window
+        """The window that the next round stands on, None where that round will be dealt for."""
+        if self._collection is None or self._number >= self._collection.setting.window.rounds[-1]:
+            return None
+        return self._collection.setting.window
 
     def train_round(self, cohort: list[str], request: wire.TrainRequest) -> RoundResult:
         """Bring a round to its sum, or to a closed failure with a reason."""
         dropouts: dict[str, str] = {}
         charged: dict[str, DpSgdEvent] = {}
-        number = request.round_number
+        number = self._number = request.round_number
         tally: Tally | None = None
         asked: tuple[str, ...] = ()
         try:
