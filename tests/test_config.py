@@ -9,7 +9,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmodel.config import TrainingConfig, builtin_scenarios, read_scenario, scenario_from_json, scenario_to_toml
+from fedmodel.config import (
+    FederationFile,
+    ServerFile,
+    TrainingConfig,
+    builtin_scenarios,
+    read_federation_file,
+    read_scenario,
+    read_server_file,
+    read_silo_file,
+    scenario_from_json,
+    scenario_to_toml,
+    to_toml,
+)
 from fedmodel.errors import ConfigError
 from tests.conftest import TINY
 
@@ -147,3 +159,122 @@ def test_no_override_ends_in_anything_but_a_scenario_or_one_refusal(key: str, te
     path = builtin_scenarios()["quickstart"]
     with contextlib.suppress(ConfigError):
         assert read_scenario(str(path), [f"{key}={text}"]).plan("left").steps >= 1
+
+
+FEDERATION = """
+name = "northern"
+scenarios = ["hospitals"]
+escrow = []
+
+[server]
+hosts = ["fl.example.org", "10.0.0.1", "::1"]
+port = 9443
+
+[[silos]]
+name = "aurora"
+
+[[silos]]
+name = "borealis"
+"""
+SERVER = """
+federation = "northern"
+listen = "[::]:9443"
+hosts = ["fl.example.org"]
+"""
+SILO = """
+name = "aurora"
+
+[budgets]
+
+[encryption]
+bound = 1.0
+
+[connection]
+address = "fl.example.org:9443"
+"""
+RECIPIENT = "age1525sq9z2423h4xmenngsv9ads4zkek2c5u2e42qjyla3vpqvpfesz0zp9x"
+
+
+def test_a_federations_files_read_back_the_same(tmp_path: Path) -> None:
+    for text, name, read in (
+        (FEDERATION, "federation.toml", read_federation_file),
+        (SERVER, "server.toml", read_server_file),
+        (SILO, "silo.toml", read_silo_file),
+    ):
+        path = tmp_path / name
+        path.write_text(text, encoding="utf-8")
+        found = read(path)
+        path.write_text(to_toml(found), encoding="utf-8")
+        assert read(path) == found
+    federation = read_federation_file_of(tmp_path, FEDERATION)
+    assert (federation.post_quantum, federation.days, federation.seal) == (False, 397, "key-file")
+    assert federation.server.address == "fl.example.org:9443"
+    assert ServerFile(federation="a", listen="0.0.0.0:1", hosts=("b",)).device == "auto"
+
+
+def read_federation_file_of(folder: Path, text: str) -> FederationFile:
+    path = folder / "federation.toml"
+    path.write_text(text, encoding="utf-8")
+    return read_federation_file(path)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("name =", "nane =", "federation.toml: nane is not a known key; did you mean 'name'?"),
+        (
+            "escrow = []",
+            "post_quantun = true",
+            "federation.toml: post_quantun is not a known key; did you mean 'post_q",
+        ),
+        ("port =", "prot =", "federation.toml: server.prot is not a known key; did you mean 'port'?"),
+        ('name = "borealis"', 'nmae = "borealis"', "federation.toml: silos.1.nmae is not a known key; did you mean 'n"),
+        ("escrow = []", 'seal = "keyfile"', "seal = 'keyfile' is not known; did you mean 'key-file'?"),
+        ("escrow = []", "days = 0", "days = 0 is not accepted"),
+        ("escrow = []", f'escrow = ["{RECIPIENT[:-1]}"]', "escrow.0"),
+        ("escrow = []", 'escrow = ["AGE-SECRET-KEY-1QQ"]', "escrow.0"),
+        ('"borealis"', '"aurora"', "silo 'aurora' is named twice"),
+        ('"borealis"', '"server"', "a silo cannot be called 'server'"),
+        ('"borealis"', '"authority"', "a silo cannot be called 'authority'"),
+        ('"borealis"', '"../b"', "silos.1.name = '../b' is not accepted"),
+        ('"10.0.0.1"', '"10.0.0"', "'10.0.0' is neither a host's name, in lower case, nor an address"),
+        ('"10.0.0.1"', '"fl.example.org:9443"', "the port stands under server.port"),
+        ('"10.0.0.1"', '"*.example.org"', "is neither a host's name"),
+        ('"10.0.0.1"', '"FL.example.org"', "in lower case"),
+        ("port = 9443", "port = 65536", "server.port = 65536 is not accepted"),
+        ('scenarios = ["hospitals"]', "", "scenarios is missing; add it"),
+        ('scenarios = ["hospitals"]', "scenarios = []", "scenarios = [] is not accepted"),
+    ],
+)
+def test_a_federations_file_is_refused_in_one_line(old: str, new: str, words: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read_federation_file_of(tmp_path, FEDERATION.replace(old, new, 1))
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (SILO.replace("address", "adress"), "silo.toml: connection.adress is not a known key; did you mean 'address'?"),
+        (SILO.replace(":9443", ""), "'fl.example.org' is no address; write \"host:port\""),
+        (SILO.replace(":9443", ":0"), "has no port from 1 to 65535 behind the colon"),
+        (SILO.replace(":9443", ":70000"), "has no port from 1 to 65535 behind the colon"),
+        (SILO.replace("fl.example.org", "::1"), "is no address"),
+        (f'device = "gpu"\n{SILO}', "device = 'gpu' is not known"),
+        (f'post_quantum_servers = ["ab"]\n{SILO}', "post_quantum_servers.0 = 'ab' is not accepted"),
+    ],
+)
+def test_where_a_silo_finds_its_server_is_refused_in_one_line(text: str, words: str, tmp_path: Path) -> None:
+    path = tmp_path / "silo.toml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError) as refused:
+        read_silo_file(path)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
+    for read in (read_federation_file, read_server_file, read_silo_file):
+        with pytest.raises(ConfigError, match=r"nowhere\.toml: .*cannot be read"):
+            read(tmp_path / "nowhere.toml")

@@ -125,7 +125,7 @@ def _read(path: Path, kind: type[_File], why: str) -> _File:
     try:
         return kind.model_validate(document)
     except ValidationError as error:
-        raise ConfigError(f"{path.name}: {_explain(error.errors()[0], kind)}") from error
+        raise ConfigError(f"{path.name}: {_explain(_telling(error.errors()), kind)}") from error
 
 
 def _find(name_or_path: str) -> Path:
@@ -171,7 +171,13 @@ def _validate(document: Mapping[str, Any], source: str) -> Scenario:
     except ValidationError as error:
         problems = error.errors()
         more = f" ({len(problems) - 1} more like this)" if len(problems) > 1 else ""
-        raise ConfigError(f"{source}: {_explain(problems[0])}{more}") from error
+        raise ConfigError(f"{source}: {_explain(_telling(problems))}{more}") from error
+
+
+def _telling(problems: list[ErrorDetails]) -> ErrorDetails:
+    """Return the problem to tell: where a key is missing, one that is not known is often that key, mistyped."""
+    unknown = (problem for problem in problems if problem["type"] == "extra_forbidden")
+    return next(unknown, problems[0]) if problems[0]["type"] == "missing" else problems[0]
 
 
 def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
