@@ -15,7 +15,7 @@ import os
 import sys
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 # Before anything of Flower is imported: a privacy tool does not phone home.
 for _switch, _value in (
@@ -34,8 +34,10 @@ from rich.table import Table
 from fedmodel.errors import FedmodelError
 from scenarios.deploy_cli import server_group
 from scenarios.officer_cli import GROUPS
-from scenarios.printing import Json, answer, err, out, up
+from scenarios.operator_cli import deploy_local
+from scenarios.printing import Json, answer, err, out
 from scenarios.provision_cli import authority_app, provision
+from scenarios.show import show_run
 
 _INTERRUPTED = 130
 
@@ -50,6 +52,7 @@ for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
 app.add_typer(authority_app, name="authority")
 app.add_typer(server_group, name="server")
+app.command("deploy-local")(deploy_local)
 app.command()(provision)
 
 
@@ -102,7 +105,7 @@ def simulate(
     if as_json:
         print(json.dumps(summary))  # noqa: T201
     else:
-        _show(summary, run_dir)
+        show_run(summary, run_dir)
 
 
 @app.command()
@@ -151,64 +154,3 @@ def main() -> None:
     except (KeyboardInterrupt, click.exceptions.Abort):
         err.print("interrupted")
         sys.exit(_INTERRUPTED)
-
-
-def _seen_by_server(encryption: dict[str, Any]) -> str:
-    """Say in a sentence what the server could see of updates."""
-    match encryption["secure_aggregation"]:
-        case "on":
-            least, threshold = encryption["least_silos_in_a_sum"], encryption["threshold"]
-            lies = " and it shows all silos one list" if encryption["consistency"] == "quorum" else ""
-            return (
-                f"The server saw sums of at least {least} silos' updates and no single one, as long as no more than"
-                f" {encryption['colluding_tolerated']} of the silos work with it{lies} (threshold {threshold},"
-                f" {encryption['suite']} keys, {encryption['bits']}-bit words)."
-            )
-        case "simulated":
-            return "The server saw each silo's noised update: secure aggregation was simulated, without its masks."
-        case _:
-            return "The server saw each silo's noised update: updates are not aggregated under encryption."
-
-
-def _show(summary: dict[str, Any], run_dir: Path) -> None:
-    """Print a run's outcome for a person."""
-    timing, metrics = summary["timing"], summary["metrics"]
-    out.print(
-        f"[bold]{summary['scenario']}[/bold]: {summary['rounds_completed']} rounds, {summary['clients']} silos,"
-        f" {summary['parameters']} parameters, {timing['seconds_total']:.1f} s on {summary['device']}"
-    )
-    figures = Table(title="On the server's held-out records", title_justify="left")
-    for name in metrics:
-        figures.add_column(name, justify="right")
-    figures.add_row(*(f"{value:.4f}" for value in metrics.values()))
-    out.print(figures)
-
-    rows = summary["privacy"]
-    unit = rows[0]["unit"] + ("" if rows[0]["unit"] == "record" else f" of at most {rows[0]['max_records']} records")
-    table = Table(title=f"Spent by each silo, per {unit}", title_justify="left")
-    for heading in ("silo", "epsilon", "delta", "noise", "sample rate", "steps"):
-        table.add_column(heading, justify="left" if heading == "silo" else "right")
-    for row in rows:
-        spent = row["steps"] > 0
-        table.add_row(
-            row["silo"],
-            up(row["epsilon"]),
-            f"{row['delta']:g}",
-            up(row["noise_multiplier"]) if spent else "-",
-            f"{row['sample_rate']:g}" if spent else "-",
-            str(row["steps"]),
-        )
-    out.print(table)
-    if any(row["noise_source"] == "seeded-unsafe" for row in rows):
-        out.print("[bold red]Noise was seeded: whoever knows the seed can remove it. These epsilons protect nobody.[/]")
-    gone = {left["silo"] for left in summary["withdrawn"]}
-    for dropout in (one for one in summary["dropouts"] if one["silo"] not in gone):
-        out.print(f"[yellow]{dropout['silo']} dropped out of {dropout['rounds']} rounds: {dropout['code']}[/yellow]")
-    for left in summary["withdrawn"]:
-        out.print(f"[yellow]{left['silo']} left in round {left['round']}: {left['code']}[/yellow]")
-    if summary["ended_early"]:
-        out.print(f"[yellow]The run ended early: {summary['ended_early']}.[/yellow]", highlight=False)
-    if summary["rounds_failed"]:
-        out.print(f"[yellow]{summary['rounds_failed']} rounds failed closed; the model stayed as it was.[/yellow]")
-    out.print(_seen_by_server(summary["encryption"]))
-    out.print(f"Run folder: {run_dir}", soft_wrap=True, highlight=False, markup=False)

@@ -12,17 +12,13 @@ import typer
 from fedmodel.sealed import Opener
 from scenarios.officer_cli import silo_app
 from scenarios.printing import err
-from scenarios.unlocking import ask_opener, typed
+from scenarios.unlocking import KeyFile, PassphraseFile, ask_opener, typed
 
 INTERRUPTED = 130
 
 server_group = typer.Typer(help="The federation's server.", no_args_is_help=True)
 
 Kit = Annotated[Path, typer.Argument(help="The party's kit, a folder of its own.")]
-KeyFile = Annotated[Path | None, typer.Option("--key-file", help="The age identity that opens the kit's keys.")]
-PassphraseFile = Annotated[
-    Path | None, typer.Option("--passphrase-file", help="A file whose first line opens them. Default: it is asked for.")
-]
 
 
 @server_group.command("start")

@@ -49,6 +49,7 @@ from fedmodel.supervision import Child, Supervisor, forbid_dumps
 logger = logging.getLogger(__name__)
 
 _LOCK: Final = "running.lock"
+_LINK: Final = "link"
 _SECRET_BYTES: Final = 32
 
 
@@ -94,7 +95,7 @@ def _server_children(kit: Path, own: Unlocked, listen: str, device: str, scratch
     from server.superlink import Link, run_superlink
 
     host, port = split_address(listen)
-    socket, secret = scratch / "link", os.urandom(_SECRET_BYTES)
+    socket, secret = scratch / _LINK, os.urandom(_SECRET_BYTES)
     watched = tuple(kit / name for name in (ROSTER_FILE, REVOKED, CERTIFICATE))
     link = Link(host, port, partial(_server_tls, kit, own), kit / ROSTER_FILE, watched, socket, secret)
     desk = Desk(kit, partial(_nodes, kit), app, device, socket, secret)
@@ -161,12 +162,27 @@ def _in_use(kit: Path, opener: Opener) -> Iterator[tuple[Unlocked, Path]]:
         except OSError as error:
             raise ConfigError(f"{kit}: runs already on this machine; stop that first") from error
         scratch = Path(tempfile.mkdtemp(prefix="fm-"))
+        lock.write(str(scratch).encode())  # for whoever asks how it does, under the same account
+        lock.flush()
         try:
             os.environ["FLWR_HOME"] = str(scratch / "flower")
             yield own, scratch
         finally:
             with suppress(OSError):
                 shutil.rmtree(scratch)
+
+
+def running(kit: Path) -> Path | None:
+    """Return the socket of the server that runs from a kit on this machine, None where none does."""
+    try:
+        with (kit / _LOCK).open("rb") as lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except OSError:
+                return Path(lock.read().decode()) / _LINK
+    except FileNotFoundError:
+        pass
+    return None
 
 
 def _server_tls(kit: Path, own: Unlocked) -> ssl.SSLContext:

@@ -6,18 +6,23 @@ Everything is read from the kit's own folder, as the account that the server run
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from fedmodel.config import Scenario
-from fedmodel.errors import error_kind
+from fedmodel.config import Scenario, read_scenario
+from fedmodel.errors import ConfigError, error_kind
+from fedmodel.heads import open_head
+from fedmodel.ledger import origin_of
+from fedmodel.provision import expiring, party_fingerprint, read_federation_roster, read_server_law
 from scenarios.runner import check_scenario
-from scenarios.summary import rows_reported, sum_up
+from scenarios.summary import read_metrics, rows_reported, sum_up
 from server import runs
 
 _POLL_S: Final = 0.2
+_PATIENCE: Final = 2  # heartbeats that Flower lets a node miss
 
 
 def submit(home: Path, scenario: Scenario) -> tuple[runs.Submitted, int]:
@@ -55,3 +60,94 @@ def summary_of(run: runs.Submitted, scenario: Scenario, parameters: int, seconds
     return sum_up(
         scenario, run.folder, seconds, privacy, engine="deployment", device="silos' own", parameters=parameters
     )
+
+
+def status_of(home: Path) -> dict[str, Any]:
+    """Return how a server stands: whether it runs, its silos with their last signs of life and ledgers, its runs.
+
+    Raises:
+        ConfigError: When the folder is no server's kit.
+    """
+    from scenarios.deployment import running
+
+    read_server_law(home)
+    roster = read_federation_roster(home, expired_too=True)
+    socket = running(home)
+    nodes = {} if socket is None else _nodes(socket)
+    silos = []
+    for silo in roster.silos:
+        path, key = home / "heads" / silo.name, bytes.fromhex(silo.identity)
+        head = open_head(path.read_bytes(), origin_of(silo.name), key) if path.exists() else None
+        silos.append(
+            {
+                "silo": silo.name,
+                **nodes.get((silo.node or "").strip(), {"state": "unknown", "last_seen": None}),
+                "ledger_entries": None if head is None else head.size,
+                "fingerprint": party_fingerprint(roster.federation, silo),
+            }
+        )
+    return {
+        "federation": roster.federation,
+        "running": socket is not None,
+        "roster": {"serial": roster.serial, "expires": roster.expires},
+        "silos": silos,
+        "runs": [_run(folder) for folder in runs.folders(home)],
+        "warnings": expiring(home),
+    }
+
+
+def _nodes(socket: Path) -> Mapping[str, dict[str, Any]]:
+    """Ask the SuperLink how its nodes do, by their public keys."""
+    import httpx
+    from flwr.proto.control_pb2 import ListNodesRequest
+
+    from fedmodel.wire.runtime import SocketControl
+
+    try:
+        with SocketControl(socket) as control:
+            listed = control.ListNodes(ListNodesRequest()).nodes_info
+    except httpx.HTTPError:
+        return {}  # it is just starting, or starting again
+    return {
+        bytes(node.public_key).decode().strip(): {"state": str(node.status), "last_seen": _last_seen(node)}
+        for node in listed
+    }
+
+
+def _last_seen(node: Any) -> str | None:
+    """Return when a node last gave a sign of life: Flower keeps until when it is taken for alive after one."""
+    if not node.last_activated_at:
+        return None
+    if node.status != "online":
+        return str(node.last_deactivated_at or node.last_activated_at)
+    last = node.online_until - _PATIENCE * node.heartbeat_interval
+    return datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds")
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    """Return how a run stands."""
+    ended, lines = runs.outcome_of(folder), read_metrics(folder / "metrics.jsonl")
+    state = "waiting or running" if ended is None else "completed" if ended.completed else f"failed: {ended.code}"
+    return {
+        "run": folder.name,
+        "state": state,
+        "rounds": len(lines),
+        "rounds_planned": read_scenario(str(folder / runs.SCENARIO)).rounds,
+        "accuracy": next((line["accuracy"] for line in reversed(lines) if "accuracy" in line), None),
+        "error": "" if ended is None else ended.error,
+    }
+
+
+def check_server_runs(home: Path) -> None:
+    """Refuse to wait for a run that nobody will bring to its end.
+
+    Raises:
+        ConfigError: When no server runs from the kit on this machine.
+    """
+    from scenarios.deployment import running
+
+    if running(home) is None:
+        raise ConfigError(
+            f"no server runs from {home}, so nothing would happen; start it with `fedmodel server start {home}`, and"
+            " the runs that were handed in go on"
+        )

@@ -135,38 +135,39 @@ def _network(names: list[str], apart: bool | None) -> Iterator[Networks]:
 
 @contextmanager
 def _running(parties: list[_Party], network: Networks) -> Iterator[Callable[[], None]]:
-    """Run every party's process; the block gets what raises as soon as one has ended."""
-    with ExitStack() as stack:
-        processes = {party.name: stack.enter_context(_process(party, network)) for party in parties}
+    """Run every party's process; the block gets what raises as soon as one has ended. At its end all end, at once."""
+    processes: dict[str, subprocess.Popen[bytes]] = {}
 
-        def check_alive() -> None:
-            for party in parties:
-                status = processes[party.name].poll()
-                if status is not None:
-                    last = _last_line(party.log)
-                    raise FedmodelError(f"{party.name} ended with status {status}: {last}; see {party.log}")
+    def check_alive() -> None:
+        for party in parties:
+            status = processes[party.name].poll()
+            if status is not None:
+                last = _last_line(party.log)
+                raise FedmodelError(f"{party.name} ended with status {status}: {last}; see {party.log}")
 
+    try:
+        for party in parties:
+            processes[party.name] = _start(party, network)
         yield check_alive
+    finally:
+        for process in processes.values():
+            process.terminate()
+        deadline = time.monotonic() + _STOP_S
+        for process in processes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            if process.poll() is None:
+                process.kill()  # what it started ends with it
+                process.wait()
 
 
-@contextmanager
-def _process(party: _Party, network: Networks) -> Iterator[subprocess.Popen[bytes]]:
-    """Run one party's command, and end it: politely, and if that is not enough, with all beneath it."""
+def _start(party: _Party, network: Networks) -> subprocess.Popen[bytes]:
+    """Start one party's command, in a session of its own: a terminal's Ctrl-C reaches the rehearsal alone."""
     command = [*network.inside(party.name), *party.command]
     with party.log.open("wb") as output:
-        # A session of its own, so that a terminal's Ctrl-C reaches this command alone, which then ends the rest.
-        process = subprocess.Popen(  # noqa: S603 - a fixed command, no shell
+        return subprocess.Popen(  # noqa: S603 - a fixed command, no shell
             command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=_environment(), start_new_session=True
         )
-    try:
-        yield process
-    finally:
-        process.terminate()
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(_STOP_S)
-        if process.poll() is None:
-            process.kill()  # what it started ends with it
-            process.wait()
 
 
 def _environment() -> Mapping[str, str]:

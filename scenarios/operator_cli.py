@@ -1,0 +1,140 @@
+"""The verbs of a federation's operator: `server submit`, `server status` and `deploy-local`.
+
+Thin: `scenarios.operator` and `scenarios.rehearsal` do the work. Importing this adds the first two to the group.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.table import Table
+
+from scenarios.deploy_cli import INTERRUPTED, Kit, server_group
+from scenarios.printing import Json, answer, err, out
+
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in privacy.epsilon=2.")
+]
+ScenarioName = Annotated[str, typer.Argument(help="A TOML file, or the name of a built-in scenario.")]
+
+
+@server_group.command("submit")
+def server_submit(kit: Kit, scenario: ScenarioName, settings: Settings = None, as_json: Json = False) -> None:
+    """Hand in a scenario and follow its run; the exit status says whether it completed."""
+    from fedmodel.config import read_scenario
+    from scenarios.show import show_run
+
+    resolved = read_scenario(scenario, settings or ())
+    with err.status("loading") if err.is_terminal else nullcontext():
+        from scenarios import operator
+        from scenarios.progress import rounds_progress
+
+        operator.check_server_runs(kit)
+        run, parameters = operator.submit(kit, resolved)
+    started = time.monotonic()
+    watching = rounds_progress(err, run.folder / "metrics.jsonl", resolved.rounds)
+    try:
+        operator.follow(run, watching, partial(operator.check_server_runs, kit))
+    except KeyboardInterrupt:
+        err.print(f"not followed any more; the run goes on in {run.folder}", soft_wrap=True, markup=False)
+        raise typer.Exit(INTERRUPTED) from None
+    summary = operator.summary_of(run, resolved, parameters, time.monotonic() - started)
+    if as_json:
+        print(json.dumps(summary))  # noqa: T201
+    else:
+        show_run(summary, run.folder)
+
+
+@server_group.command("status")
+def server_status(kit: Kit, as_json: Json = False) -> None:
+    """Show silos, when they were last seen, their ledgers' heads, and the runs."""
+    from scenarios.operator import status_of
+
+    found = status_of(kit)
+    if as_json:
+        answer(found, "", as_json)
+        return
+    _show_status(found)
+
+
+def deploy_local(
+    scenario: ScenarioName,
+    settings: Settings = None,
+    out: Annotated[Path | None, typer.Option(help="The run's folder; new or empty. Default: under runs/.")] = None,
+    apart: Annotated[
+        bool | None,
+        typer.Option(
+            "--namespaces/--loopback",
+            help="A network namespace for each party, or all on loopback. Default: namespaces where that is allowed.",
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Rehearse a deployment on this machine: a real server, real silos, TLS, keys; then end all of it."""
+    from fedmodel.config import read_scenario
+    from scenarios.show import show_run
+
+    resolved = read_scenario(scenario, settings or ())
+    with err.status("loading") if err.is_terminal else nullcontext():
+        from scenarios.progress import rounds_progress
+        from scenarios.rehearsal import rehearse
+        from scenarios.runner import check_scenario, run_folder
+
+        parameters = check_scenario(resolved)
+    with run_folder(resolved, out) as run_dir:
+
+        def watching(metrics: Path) -> Any:
+            return rounds_progress(err, metrics, resolved.rounds)
+
+        try:
+            summary = rehearse(resolved, parameters, run_dir, watching, apart=apart)
+        except KeyboardInterrupt:
+            err.print(f"interrupted; all that was started has ended, and left {run_dir}", soft_wrap=True, markup=False)
+            raise typer.Exit(INTERRUPTED) from None
+    if as_json:
+        print(json.dumps(summary))  # noqa: T201
+        return
+    show_run(summary, run_dir)
+    key, identity = run_dir / "kits" / "keys" / "server.key", run_dir / "kits" / "server" / "identity.age"
+    err.print("The model is sealed to the server; the ordinary age tool opens it:", highlight=False)
+    err.print(
+        f"  age -d -i {key} {identity} | age -d -i - {run_dir / 'model.safetensors.age'} > model.safetensors",
+        soft_wrap=True,
+        highlight=False,
+        markup=False,
+    )
+
+
+def _show_status(found: dict[str, Any]) -> None:
+    """Print how a server stands for a person."""
+    up = "runs" if found["running"] else "does NOT run"
+    roster = found["roster"]
+    out.print(
+        f"[bold]{found['federation']}[/bold]: its server {up}; roster {roster['serial']}, good until"
+        f" {roster['expires'][:10]}",
+        highlight=False,
+    )
+    silos = Table(title="Silos", title_justify="left")
+    for heading in ("silo", "state", "last seen (UTC)", "ledger entries"):
+        silos.add_column(heading, justify="right" if heading == "ledger entries" else "left")
+    for silo in found["silos"]:
+        seen = (silo["last_seen"] or "-")[:19].replace("T", " ")
+        entries = silo["ledger_entries"]
+        silos.add_row(silo["silo"], silo["state"], seen, "-" if entries is None else str(entries))
+    out.print(silos)
+    if found["runs"]:
+        table = Table(title="Runs", title_justify="left")
+        for heading in ("run", "state", "rounds", "accuracy"):
+            table.add_column(heading, justify="right" if heading in ("rounds", "accuracy") else "left", overflow="fold")
+        for run in found["runs"]:
+            accuracy = "-" if run["accuracy"] is None else f"{run['accuracy']:.4f}"
+            table.add_row(run["run"], run["state"], f"{run['rounds']}/{run['rounds_planned']}", accuracy)
+        out.print(table)
+    for line in found["warnings"]:
+        out.print(f"[yellow]{line}[/yellow]", soft_wrap=True, highlight=False)
