@@ -50,6 +50,7 @@ _POLITE_S: Final = 5.0
 _IDLE_S: Final = 3600.0
 _ENDING: Final = (signal.SIGTERM, signal.SIGINT)
 _WATCHED: Final = (*_ENDING, signal.SIGCHLD)
+_PR_SET_PDEATHSIG: Final = 1
 _PR_SET_DUMPABLE: Final = 4
 _PR_SET_CHILD_SUBREAPER: Final = 36
 
@@ -339,6 +340,11 @@ def forbid_dumps() -> None:
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     _prctl(_PR_SET_DUMPABLE, 0)
+
+
+def end_with_parent() -> None:
+    """Have the kernel end this process politely when the one that started it dies; for a child, before its program."""
+    _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _prctl(option: int, value: int) -> None:

@@ -20,10 +20,13 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
 
+import psutil
+
 from fedmodel.errors import ConfigError
 
 _HOST: Final = "198.18.0.1"
 _PORT: Final = 9443
+_PREFIX: Final = "fedmodel-"
 _MOST: Final = 200  # parties in one small network
 
 
@@ -66,7 +69,8 @@ def namespaces(parties: Sequence[str], *, required: bool) -> Iterator[Networks |
     Raises:
         ConfigError: When namespaces are required and cannot be made.
     """
-    names = {party: f"fedmodel-{os.getpid()}-{number}" for number, party in enumerate(parties)}
+    _clear_up()
+    names = {party: f"{_PREFIX}{os.getpid()}-{number}" for number, party in enumerate(parties)}
     try:
         reason = _obstacle(len(parties)) or _make(list(names.values()))
         if reason and required:
@@ -74,6 +78,18 @@ def namespaces(parties: Sequence[str], *, required: bool) -> Iterator[Networks |
         yield None if reason else Networks("namespaces", _HOST, _PORT, names)
     finally:
         for name in names.values():
+            _ip("netns", "del", name)
+
+
+def _clear_up() -> None:
+    """Take down what a rehearsal left that was killed."""
+    if shutil.which("ip") is None or os.geteuid() != 0:
+        return
+    listed = subprocess.run(["ip", "netns", "list"], capture_output=True, text=True, check=False)  # noqa: S607 - fixed words
+    for line in listed.stdout.splitlines():
+        name = line.partition(" ")[0]
+        owner = name.removeprefix(_PREFIX).partition("-")[0]
+        if name.startswith(_PREFIX) and owner.isdecimal() and not psutil.pid_exists(int(owner)):
             _ip("netns", "del", name)
 
 

@@ -31,6 +31,7 @@ from typing import Any, Final
 from fedmodel.config import FederationFile, Scenario
 from fedmodel.errors import FedmodelError
 from fedmodel.provision.authority import issue
+from fedmodel.supervision import end_with_parent
 from scenarios import operator
 from scenarios.networks import Networks, loopback, namespaces
 from scenarios.summary import rows_from_ledgers, sum_up
@@ -166,7 +167,13 @@ def _start(party: _Party, network: Networks) -> subprocess.Popen[bytes]:
     command = [*network.inside(party.name), *party.command]
     with party.log.open("wb") as output:
         return subprocess.Popen(  # noqa: S603 - a fixed command, no shell
-            command, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=_environment(), start_new_session=True
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=_environment(),
+            start_new_session=True,
+            preexec_fn=end_with_parent,  # nothing that was rehearsed trains on when this command is killed
         )
 
 
