@@ -52,16 +52,16 @@ def run_under_flower(nodes: int, run_config: UserConfig, run_dir: Path) -> None:
     with tempfile.TemporaryDirectory(prefix="fedmodel-") as scratch:
         work = Path(scratch)
         app, empty = work / "fedmodel-app", work / "empty"
-        _write_bundle(app)
+        write_bundle(app)
         empty.mkdir()
-        port = _free_port()
-        environment = _environment(work / "flower-home", port)
+        port = free_port()
+        environment = flower_environment(work / "flower-home", port)
         (work / "run.toml").write_text(tomli_w.dumps(run_config), encoding="utf-8")
         with _superlink(port, empty, environment, run_dir / "flower.log"):
             federation = f"num-supernodes={nodes} client-resources-num-cpus=1 client-resources-num-gpus=0.0"
             if run_config.get("device") == "cuda":
                 federation = f"num-supernodes={nodes} client-resources-num-cpus=1 client-resources-num-gpus=0.1"
-            started = _flwr(
+            started = flwr_json(
                 [
                     "run",
                     str(app),
@@ -75,12 +75,12 @@ def run_under_flower(nodes: int, run_config: UserConfig, run_dir: Path) -> None:
                 environment,
             )
             run_id = str(started["run-id"])
-            status = _follow(run_id, empty, environment)
+            status = follow(run_id, empty, environment)
     if status != "finished:completed":
         raise FedmodelError(_why(run_dir, status))
 
 
-def _write_bundle(app: Path) -> None:
+def write_bundle(app: Path) -> None:
     """Lay out an app from the packages as installed, so that it works from a checkout and from site-packages alike."""
     for name, content in app_files().items():
         path = app / name
@@ -88,7 +88,7 @@ def _write_bundle(app: Path) -> None:
         path.write_bytes(content)
 
 
-def _environment(home: Path, port: int) -> dict[str, str]:
+def flower_environment(home: Path, port: int) -> dict[str, str]:
     """Return the environment for Flower's processes, and write its configuration."""
     home.mkdir()
     connection = {"address": f"127.0.0.1:{port}", "insecure": True}
@@ -109,7 +109,7 @@ def _environment(home: Path, port: int) -> dict[str, str]:
 @contextmanager
 def _superlink(port: int, folder: Path, environment: Mapping[str, str], log: Path) -> Iterator[None]:
     """Run a SuperLink in simulation mode, and stop it and all it started."""
-    command = [_tool("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
+    command = [tool("flower-superlink"), "--insecure", "--simulation", "--isolation", "subprocess"]
     command += ["--host", "127.0.0.1", "--port", str(port), "--disable-runtime-dependency-installation"]
     with log.open("wb") as output:
         # A session of its own, so that a terminal's Ctrl-C reaches this command alone, which then stops the rest.
@@ -117,13 +117,13 @@ def _superlink(port: int, folder: Path, environment: Mapping[str, str], log: Pat
             command, cwd=folder, env=dict(environment), stdout=output, stderr=output, start_new_session=True
         )
     try:
-        _wait_healthy(process, port, log)
+        wait_healthy(process, port, log)
         yield
     finally:
-        _stop_tree(process)
+        stop_tree(process)
 
 
-def _wait_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
+def wait_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     """Return when the SuperLink answers."""
     deadline = time.monotonic() + _START_S
     while time.monotonic() < deadline:
@@ -137,7 +137,7 @@ def _wait_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> Non
     raise FedmodelError(f"Flower's SuperLink did not answer within {_START_S:.0f} s; see {log}")
 
 
-def _stop_tree(process: subprocess.Popen[bytes]) -> None:
+def stop_tree(process: subprocess.Popen[bytes]) -> None:
     """End the SuperLink and everything beneath it: politely, then not, and again until nothing is left.
 
     Not by process group: Flower starts its executor in a session of its own, and Ray's workers with it. Left alone,
@@ -163,20 +163,20 @@ def _descendants(parent: psutil.Process) -> list[psutil.Process]:
         return []
 
 
-def _follow(run_id: str, folder: Path, environment: Mapping[str, str]) -> str:
+def follow(run_id: str, folder: Path, environment: Mapping[str, str]) -> str:
     """Return the run's status once it has ended."""
     while True:
-        listed = _flwr(["ls", _CONNECTION, "--run-id", run_id], folder, environment)
+        listed = flwr_json(["ls", _CONNECTION, "--run-id", run_id], folder, environment)
         status = str(listed["runs"][0]["status"])
         if status.startswith("finished"):
             return status
         time.sleep(_POLL_S)
 
 
-def _flwr(arguments: list[str], folder: Path, environment: Mapping[str, str]) -> dict[str, Any]:
+def flwr_json(arguments: list[str], folder: Path, environment: Mapping[str, str]) -> dict[str, Any]:
     """Call Flower's command, and return the JSON object that it prints after its chatter."""
     done = subprocess.run(  # noqa: S603 - a fixed command, no shell
-        [_tool("flwr"), *arguments, "--format", "json"],
+        [tool("flwr"), *arguments, "--format", "json"],
         cwd=folder,
         env=dict(environment),
         capture_output=True,
@@ -199,7 +199,7 @@ def _why(run_dir: Path, status: str) -> str:
     return f"the run ended as {status!r} under Flower; see {run_dir / 'flower.log'} and {log}"
 
 
-def _tool(name: str) -> str:
+def tool(name: str) -> str:
     """Return the command that was installed beside this Python."""
     path = Path(sys.executable).parent / name
     if not path.exists():
@@ -207,7 +207,7 @@ def _tool(name: str) -> str:
     return str(path)
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

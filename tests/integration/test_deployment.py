@@ -38,7 +38,7 @@ def _process(command: list[str], folder: Path, environment: Mapping[str, str]) -
     try:
         yield process
     finally:
-        flower_runtime._stop_tree(process)
+        flower_runtime.stop_tree(process)
 
 
 def _wait_for(path: Path, words: str, timeout_s: float) -> None:
@@ -57,30 +57,30 @@ def test_real_silos_aggregate_and_go_on_when_one_is_killed(kill: bool, tmp_path:
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     provision(scenario, run_dir)
-    flower_runtime._write_bundle(tmp_path / "fedmodel-app")
-    port = flower_runtime._free_port()
-    environment = flower_runtime._environment(tmp_path / "flower-home", port)
+    flower_runtime.write_bundle(tmp_path / "fedmodel-app")
+    port = flower_runtime.free_port()
+    environment = flower_runtime.flower_environment(tmp_path / "flower-home", port)
     run_config = {"scenario": scenario.model_dump_json(exclude_none=True), "run-dir": str(run_dir), "device": "cpu"}
     (tmp_path / "run.toml").write_text(tomli_w.dumps(run_config), encoding="utf-8")
     with ExitStack() as stack:
-        link = [flower_runtime._tool("flower-superlink"), "--insecure", "--isolation", "subprocess"]
+        link = [flower_runtime.tool("flower-superlink"), "--insecure", "--isolation", "subprocess"]
         link += ["--host", "127.0.0.1", "--port", str(port), "--disable-runtime-dependency-installation"]
         superlink = stack.enter_context(_process(link, tmp_path / "superlink", environment))
-        flower_runtime._wait_healthy(superlink, port, tmp_path / "superlink" / "log")
+        flower_runtime.wait_healthy(superlink, port, tmp_path / "superlink" / "log")
         nodes = []
         for number, silo in enumerate(SILOS):
-            node = [flower_runtime._tool("flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{port}"]
-            node += ["--host", "127.0.0.1", "--port", str(flower_runtime._free_port())]
+            node = [flower_runtime.tool("flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{port}"]
+            node += ["--host", "127.0.0.1", "--port", str(flower_runtime.free_port())]
             node += ["--node-config", f'partition-id={number} num-partitions={len(SILOS)} home="{run_dir}"']
             nodes.append(stack.enter_context(_process(node, tmp_path / silo, environment)))
         asked = ["run", str(tmp_path / "fedmodel-app"), "here", "--run-config", str(tmp_path / "run.toml")]
-        started = flower_runtime._flwr(asked, tmp_path / "superlink", environment)
+        started = flower_runtime.flwr_json(asked, tmp_path / "superlink", environment)
         if kill:
             _wait_for(run_dir / "server.log", "round 1 of 3", timeout_s=300)
             family = [psutil.Process(nodes[3].pid), *psutil.Process(nodes[3].pid).children(recursive=True)]
             for one in family:
                 os.kill(one.pid, signal.SIGKILL)
-        status = flower_runtime._follow(str(started["run-id"]), tmp_path / "superlink", environment)
+        status = flower_runtime.follow(str(started["run-id"]), tmp_path / "superlink", environment)
     assert status == "finished:completed", (run_dir / "server.log").read_text()
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [line["round"] for line in lines] == [1, 2, 3]

@@ -164,7 +164,7 @@ def test_an_interrupt_ends_at_once_and_keeps_what_was_spent(after: str, tmp_path
 
 
 def test_the_bundle_is_the_app_that_pyproject_declares(tmp_path: Path) -> None:
-    flower_runtime._write_bundle(tmp_path / "fedmodel-app")
+    flower_runtime.write_bundle(tmp_path / "fedmodel-app")
     ours = tomllib.loads((tmp_path / "fedmodel-app" / "pyproject.toml").read_text())
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert ours["tool"]["flwr"]["app"] == declared["tool"]["flwr"]["app"]
