@@ -100,12 +100,7 @@ def opener_from_key_file(path: Path) -> Opener:
     """
     try:
         with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode & _OTHERS:
-                raise ConfigError(
-                    f"{path}: a key file is its owner's alone, and this has mode {mode:04o}, which lets others at it; "
-                    f"run: chmod 600 {path}"
-                )
+            check_private_file(path, stat.S_IMODE(os.fstat(file.fileno()).st_mode))
             text = file.read(_MOST_KEY_FILE + 1)
     except OSError as error:
         raise ConfigError(f"{path}: the key file cannot be read: {error.strerror}") from None
@@ -119,6 +114,29 @@ def opener_from_key_file(path: Path) -> Opener:
         return Opener(identities=[_identity(key) for key in keys])
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def check_private_file(path: Path, mode: int) -> None:
+    """Refuse a file with a secret that anybody but its owner can get at.
+
+    A credential of systemd may show its group's read bit: there it is the mask of an access list that names the
+    service's user and nobody else, in a folder that systemd made for the service alone. All other bits are refused
+    there as well.
+
+    Args:
+        path: Where it lies.
+        mode: Its permissions, read from the file that was opened.
+
+    Raises:
+        ConfigError: With the path, the mode and the command that mends it.
+    """
+    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+    allowed = stat.S_IRGRP if credentials and path.resolve().parent == Path(credentials).resolve() else 0
+    if mode & _OTHERS & ~allowed:
+        raise ConfigError(
+            f"{path}: a key file is its owner's alone, and this has mode {mode:04o}, which lets others at it; "
+            f"run: chmod 600 {path}"
+        )
 
 
 def new_age_key() -> tuple[str, str]:

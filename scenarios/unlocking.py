@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from fedmodel.errors import ConfigError
-from fedmodel.sealed import Opener, opener_from_key_file, opener_from_passphrase
+from fedmodel.sealed import Opener, check_private_file, opener_from_key_file, opener_from_passphrase
 
 LEAST_PASSPHRASE = 12
 
@@ -104,9 +104,7 @@ def _private_text(path: Path) -> str:
     """Return the text of a file that its owner alone can read."""
     try:
         with path.open(encoding="utf-8") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            if mode & (stat.S_IRWXG | stat.S_IRWXO):
-                raise ConfigError(f"{path}: has mode {mode:04o}, which lets others read it; run: chmod 600 '{path}'")
+            check_private_file(path, stat.S_IMODE(os.fstat(file.fileno()).st_mode))
             return file.read(65_536)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None

@@ -79,6 +79,25 @@ def test_a_key_file_that_others_can_read_is_refused(federation: Federation) -> N
         opener_from_key_file(key)
 
 
+def test_a_credential_of_systemd_may_be_its_groups_to_read_and_nothing_more(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Newer versions give it to the service's user by an access list, whose mask is shown as the group's bits."""
+    key = federation.root / "keys" / "north.key"
+    key.chmod(0o440)
+    with pytest.raises(ConfigError, match="0440"):
+        opener_from_key_file(key)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(federation.root / "silos"))
+    with pytest.raises(ConfigError, match="0440"):
+        opener_from_key_file(key)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(key.parent))
+    unlock(federation.kit("north"), opener_from_key_file(key))
+    for mode in (0o460, 0o444, 0o450, 0o604):
+        key.chmod(mode)
+        with pytest.raises(ConfigError, match=f"{mode:04o}"):
+            opener_from_key_file(key)
+
+
 def test_another_partys_keys_do_not_pass_for_ones_own(federation: Federation) -> None:
     north, south = federation.kit("north"), federation.kit("south")
     with pytest.raises(CryptoError):
