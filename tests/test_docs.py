@@ -8,12 +8,14 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
-from fedmodel.config import DataConfig, TableSource, schema
+from fedmodel.config import DataConfig, FederationFile, ServerFile, ServerPlace, SiloEntry, TableSource, schema
 from fedmodel.data import table_records
 from fedmodel.packages import PACKAGES
+from fedmodel.provision.authority import read_scenarios
 from fedmodel.topology import plan_topology
 from scenarios import cli
 from scenarios.officer_cli import GROUPS
+from scenarios.provision_cli import authority_app
 
 LAW = (
     schema.SiloFile,
@@ -43,6 +45,25 @@ def test_every_key_of_a_silos_law_is_documented_and_no_other() -> None:
     assert documented == {
         field for kind in LAW if kind is not schema.SiloEncryptionConfig for field in kind.model_fields
     }
+
+
+def test_every_key_of_a_federations_files_is_documented_and_no_other() -> None:
+    text = (ROOT / "docs" / "provision.md").read_text(encoding="utf-8")
+    tables = text.split("\n## `server.toml`")
+    assert len(tables) == 2
+    for part, kinds in zip(tables, ((FederationFile, ServerPlace, SiloEntry), (ServerFile,)), strict=True):
+        rows = [line.split("|")[1] for line in part.splitlines() if line.startswith("| `")]
+        documented = {key for row in rows for key in re.findall(r"^ `([a-z_]+)` $", row)}
+        assert documented == {field for kind in kinds for field in kind.model_fields}
+    (example,) = re.findall(r"```toml\n(.*?)```", text, flags=re.DOTALL)
+    federation = FederationFile.model_validate(tomllib.loads(example))
+    assert [scenario.name for scenario in read_scenarios(federation, ROOT)] == ["hospitals"]
+
+
+def test_every_verb_of_the_administrator_is_documented() -> None:
+    text = (ROOT / "docs" / "provision.md").read_text(encoding="utf-8")
+    known = {command.name for command in authority_app.registered_commands}
+    assert set(re.findall(r"^\| `fedmodel authority ([a-z]+)", text, flags=re.MULTILINE)) == known
 
 
 def test_the_examples_of_a_table_are_ones_that_are_read(tmp_path: Path) -> None:
