@@ -1,7 +1,7 @@
 """A party's public keys as digits that two people can compare by telephone.
 
 Twelve groups of five decimal digits: 60 digits, 199 bits. To make keys with the digits of another's takes 2^199 trials;
-to make two sets of keys with the same digits, 2^99. Ten digits, two groups, would be found in seconds on one machine:
+to make two sets of keys with the same digits, 2^99. Ten digits, two groups, would be found in hours on one machine:
 compare all twelve.
 
 A fingerprint covers federation, name, role and every public key of a party: what it signs with, Flower's node key, its
