@@ -19,6 +19,7 @@ import logging
 import os
 import shutil
 import ssl
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -61,9 +62,9 @@ def serve(kit: Path, opener: Opener) -> int:
     """
     kit = kit.resolve()
     with _in_use(kit, opener) as (own, scratch):
-        law = read_server_law(kit)
         if own.name != "server":
             raise ConfigError(f"{kit}: is the kit of silo {own.name!r}; start it with `fedmodel silo start`")
+        law = read_server_law(kit)
         _server_tls(kit, own)  # what is wrong with it is said here, and not again and again in a log
         children = _server_children(kit, own, law.listen, law.device, scratch)
         return _keep_up(children, kit)
@@ -131,13 +132,15 @@ def _silo_children(kit: Path, own: Unlocked, address: str, scratch: Path) -> lis
 
 
 def _keep_up(children: Sequence[Child], kit: Path) -> int:
-    """Watch the children, and write what there is to say about them to the kit's log as well."""
+    """Watch the children; what there is to say about them goes to standard error and to the kit's log, a line each."""
     path = kit / "logs" / "supervisor.log"
     path.parent.mkdir(mode=0o700, exist_ok=True)
     log = logging.FileHandler(path, encoding="utf-8")
-    log.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-    root = logging.getLogger()
-    root.addHandler(log)
+    handlers = (log, logging.StreamHandler(sys.stderr))
+    for handler in handlers:
+        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+    # In place of what the command has for short answers, which breaks lines at 80 columns.
+    logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
     try:
         for line in expiring(kit):
             logger.warning("%s", line)
@@ -146,7 +149,7 @@ def _keep_up(children: Sequence[Child], kit: Path) -> int:
         log.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "%s", (error,), None))
         raise
     finally:
-        root.removeHandler(log)
+        logging.getLogger().removeHandler(log)
         log.close()
 
 
@@ -156,12 +159,13 @@ def _in_use(kit: Path, opener: Opener) -> Iterator[tuple[Unlocked, Path]]:
     os.umask(0o077)
     forbid_dumps()
     own = unlock(kit, opener)
-    with (kit / _LOCK).open("wb") as lock:
+    with (kit / _LOCK).open("ab") as lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise ConfigError(f"{kit}: runs already on this machine; stop that first") from error
         scratch = Path(tempfile.mkdtemp(prefix="fm-"))
+        lock.truncate(0)
         lock.write(str(scratch).encode())  # for whoever asks how it does, under the same account
         lock.flush()
         try:

@@ -98,7 +98,7 @@ def started(*words: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
                 process.wait()
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 60.0, why: Callable[[], str] = lambda: "") -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 120.0, why: Callable[[], str] = lambda: "") -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, why() or "did not come about"
@@ -115,7 +115,7 @@ def submit(folder: Path, name: str, **asked: object) -> Path:
     return run
 
 
-def outcome(run: Path, timeout_s: float = 90.0) -> dict[str, object]:
+def outcome(run: Path, timeout_s: float = 120.0) -> dict[str, object]:
     """Wait for a run's outcome."""
     path = run / "outcome.json"
     logs = run.parent.parent.parent / "logs"
