@@ -14,6 +14,7 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
     Encoding,
     NoEncryption,
     PrivateFormat,
@@ -192,7 +193,7 @@ def test_x509_and_labelled_signatures_never_pass_for_each_other() -> None:
 def test_a_node_key_is_as_flower_writes_and_reads_it() -> None:
     made = crypto.make_node_key(PASSWORD)
     key = crypto.load_node_key(made.key, PASSWORD)
-    assert key.curve.name == "secp384r1"
+    assert key.curve.name == "secp256r1"
     assert made.public == public_key_to_bytes(key.public_key())
     assert verify_signature(bytes_to_public_key(made.public), b"m", sign_message(key, b"m"))
     assert isinstance(load_pem_public_key(made.public), ec.EllipticCurvePublicKey)
@@ -204,13 +205,15 @@ def test_a_node_key_that_is_none_is_refused(tmp_path: Path) -> None:
     made = crypto.make_node_key(PASSWORD)
     key = crypto.load_node_key(made.key, PASSWORD)
     plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    under = BestAvailableEncryption(PASSWORD.encode())
+    other = ec.generate_private_key(ec.SECP384R1()).private_bytes(Encoding.PEM, PrivateFormat.PKCS8, under)
     for pem, password, words in [
         (made.key, "another", "does not open with its kit's identity"),
         (made.key, "", "does not open"),
         (plain, PASSWORD, "does not open"),
         (b"junk", PASSWORD, "does not open"),
         (made.public, PASSWORD, "does not open"),
-        (silo.key.read_bytes(), PASSWORD, "is on P-384"),
+        (other, PASSWORD, "is on P-256"),
     ]:
         with pytest.raises(CryptoError, match=words):
             crypto.load_node_key(pem, password)

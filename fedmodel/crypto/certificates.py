@@ -10,8 +10,9 @@ Its kinds of signatures never pass for each other, for the bytes that are signed
 | `SigningKey.sign_note` | printable, | 0x30 too, but it refuses control characters, and whatever X.509 signs has one: |
 |                        | 0x21-0x7E  | 0x06, the tag of its algorithm's identifier                                    |
 
-Leaf keys are P-256, which every TLS library takes; Flower wants P-384 for its nodes. Private keys leave this module as
-PKCS #8 under a password (PBES2: PBKDF2 and AES-256-CBC), which is what `ssl` and `openssl` read.
+Leaf keys and those of Flower's nodes are P-256: a node signs every request, and P-384 takes eight times as long. Private
+keys leave this module as PKCS #8 under a password (PBES2: PBKDF2 and AES-256-CBC), which is what `ssl` and `openssl`
+read.
 
 NOT protected: the password of a key file. PBKDF2's few rounds do not slow a guesser down, so it must be derived from 32
 uniform bytes and never chosen by a person. PBES2 does not authenticate: a changed file fails to parse, or is another
@@ -209,8 +210,8 @@ class Authority:
 
 
 def make_node_key(password: str) -> NodeKey:
-    """Return a new P-384 key for a Flower node, encrypted under a derived password (Sensitive)."""
-    key = ec.generate_private_key(ec.SECP384R1())
+    """Return a new P-256 key for a Flower node, encrypted under a derived password (Sensitive)."""
+    key = ec.generate_private_key(ec.SECP256R1())
     public = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
     return NodeKey(_encrypted(key, password), public)
 
@@ -219,15 +220,15 @@ def load_node_key(pem: bytes, password: str) -> ec.EllipticCurvePrivateKey:
     """Return a node's key, as Flower takes it. Sensitive.
 
     Raises:
-        CryptoError: When it does not open with the password, or is no P-384 key.
+        CryptoError: When it does not open with the password, or is no P-256 key.
     """
     try:
         key = load_pem_private_key(pem, password.encode())
     except (ValueError, TypeError, UnsupportedAlgorithm):
         # TypeError: it was not encrypted at all, and so is not what was made.
         raise CryptoError("a node's key does not open with its kit's identity") from None
-    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP384R1):
-        raise CryptoError("a node's key is on P-384, and this is another kind of key")
+    if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
+        raise CryptoError("a node's key is on P-256, and this is another kind of key")
     return key
 
 

@@ -59,7 +59,7 @@ class Party(Section):
         role: What it is.
         identity: Its Ed25519 key.
         post_quantum: Its ML-DSA-65 key.
-        node: Its P-384 key by which Flower knows it, in PEM; the server has none.
+        node: Its P-256 key by which Flower knows it, in PEM; the server has none.
         age: The recipient that what it keeps at rest is sealed to.
         tls: SHA-256 of its TLS key (SubjectPublicKeyInfo).
         certificate: SHA-256 of its certificate, in DER.
