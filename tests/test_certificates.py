@@ -200,8 +200,7 @@ def test_a_node_key_is_as_flower_writes_and_reads_it() -> None:
     assert "PRIVATE" not in repr(made)
 
 
-def test_a_node_key_that_is_none_is_refused(tmp_path: Path) -> None:
-    silo = kit(tmp_path / "north")
+def test_a_node_key_that_is_none_is_refused() -> None:
     made = crypto.make_node_key(PASSWORD)
     key = crypto.load_node_key(made.key, PASSWORD)
     plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
