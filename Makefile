@@ -9,12 +9,14 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
-.PHONY: help install demo test test-slow lint format clean
+.PHONY: help install demo test test-slow test-chaos lint format clean
 
 help:
 	@echo "make demo   install into .venv, then train the four-hospital federation"
 	@echo "make test   install into .venv, then run the tests"
 	@echo "make test-slow   what takes minutes: real servers and silos, a million mutated messages"
+	@echo "make test-chaos  kills servers and silos by the dozen, at every stage"
+	@echo "make test-chaos  servers, silos and networks killed by the dozen, in every stage of a run"
 	@echo "make lint   ruff, mypy and import-linter"
 	@echo "make clean  remove .venv and caches; runs/ stays"
 
@@ -30,12 +32,19 @@ install: $(STAMP)
 demo: install
 	$(BIN)/fedmodel simulate scenarios/hospitals.toml
 
+# A worker a core, a file of tests to one worker.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python -m tests.secagg.fuzz --messages 1000000
+
+test-chaos: install
+	$(BIN)/python -m pytest -m chaos
+
+test-chaos: install
+	$(BIN)/python -m pytest -m chaos
 
 lint: install
 	$(BIN)/ruff check .
