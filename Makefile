@@ -16,7 +16,6 @@ help:
 	@echo "make test   install into .venv, then run the tests"
 	@echo "make test-slow   what takes minutes: real servers and silos, a million mutated messages"
 	@echo "make test-chaos  kills servers and silos by the dozen, at every stage"
-	@echo "make test-chaos  servers, silos and networks killed by the dozen, in every stage of a run"
 	@echo "make lint   ruff, mypy and import-linter"
 	@echo "make clean  remove .venv and caches; runs/ stays"
 
@@ -39,9 +38,6 @@ test: install
 test-slow: install
 	$(BIN)/python -m pytest -m slow
 	$(BIN)/python -m tests.secagg.fuzz --messages 1000000
-
-test-chaos: install
-	$(BIN)/python -m pytest -m chaos
 
 test-chaos: install
 	$(BIN)/python -m pytest -m chaos
