@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ import sys
 import time
 import tomllib
 from pathlib import Path
+from uuid import uuid4
 
 import numpy as np
 import psutil
@@ -31,11 +33,25 @@ def simulate(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     )
 
 
+MARK, MARKED = "FEDMODEL_TESTED_BY", uuid4().hex
+
+
+@pytest.fixture(autouse=True)
+def _marked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a test here starts bears its mark, and so does whatever that starts: other tests run beside it."""
+    monkeypatch.setenv(MARK, MARKED)
+
+
 def leftovers() -> list[str]:
-    """Processes that a run under Flower starts, and that should be gone."""
+    """Processes that a run under Flower started, and that should be gone."""
     names = ("flower-superlink", "flower-superexec", "flwr-simulation", "raylet", "ray::", "gcs_server")
-    lines = (" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
-    return [line for line in lines if any(name in line for name in names)]
+    found = []
+    for process in psutil.process_iter():
+        with contextlib.suppress(psutil.NoSuchProcess, psutil.AccessDenied, psutil.ZombieProcess):
+            line = " ".join(process.cmdline())
+            if any(name in line for name in names) and process.environ().get(MARK) == MARKED:
+                found.append(line)
+    return found
 
 
 def test_an_interrupt_under_flower_leaves_no_silo_training(tmp_path: Path, tiny_file: Path) -> None:

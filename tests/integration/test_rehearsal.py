@@ -1,0 +1,157 @@
+"""`fedmodel deploy-local`: the commands of a deployment, as a person runs them, and what they leave behind.
+
+With seeded noise a deployment must end with the very model of a simulation: same apps, same sums, whatever carried the
+messages. It protects nobody, which the table says; the accuracy that is promised follows from it.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import psutil
+import pytest
+from safetensors.numpy import load, load_file
+
+from fedmodel.provision import unlock
+from fedmodel.sealed import opener_from_key_file, opener_from_secret, read_sealed
+
+FEDMODEL = [sys.executable, "-c", "from scenarios.cli import main; main()"]
+SEEDED = ["hospitals", "--set", "rounds=2", "--set", "privacy.noise=seeded-unsafe", "--json"]
+SILOS = ("aurora", "borealis", "cascade", "dune")
+
+
+def fedmodel(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*FEDMODEL, *words], cwd=folder, capture_output=True, text=True, check=False, timeout=280)
+
+
+def started_from(folder: Path) -> list[str]:
+    """Processes that have a rehearsal's kit in their command."""
+    lines = (" ".join(process.info["cmdline"] or []) for process in psutil.process_iter(["cmdline"]))
+    return [line for line in lines if str(folder / "kits") in line]
+
+
+@pytest.fixture(scope="module")
+def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], dict[str, Any]]:
+    """The same two rounds, rehearsed and simulated: the folder, and both summaries."""
+    folder = tmp_path_factory.mktemp("rehearsal")
+    done = fedmodel("deploy-local", *SEEDED, "--out", "deployed", folder=folder)
+    assert done.returncode == 0, done.stderr
+    beside = fedmodel("simulate", *SEEDED, "--out", "simulated", folder=folder)
+    assert beside.returncode == 0, beside.stderr
+    return folder, json.loads(done.stdout), json.loads(beside.stdout)
+
+
+def opened(folder: Path) -> bytes:
+    own = unlock(folder / "kits" / "server", opener_from_key_file(folder / "kits" / "keys" / "server.key"))
+    return read_sealed(folder / "model.safetensors.age", opener_from_secret(own.age_secret))
+
+
+def test_a_deployment_ends_with_the_model_of_a_simulation(
+    rehearsed: tuple[Path, dict[str, Any], dict[str, Any]],
+) -> None:
+    folder, deployed, simulated = rehearsed
+    ours, theirs = load(opened(folder / "deployed")), load_file(folder / "simulated" / "model.safetensors")
+    assert ours.keys() == theirs.keys()
+    for name, tensor in ours.items():
+        assert np.array_equal(tensor, theirs[name]), name
+    assert deployed["metrics"] == simulated["metrics"]
+    assert simulated.keys() <= deployed.keys()
+    for ours_row, theirs_row in zip(deployed["privacy"], simulated["privacy"], strict=True):
+        assert ours_row == theirs_row
+    assert deployed["encryption"] == simulated["encryption"]
+    assert (deployed["engine"], deployed["rounds_failed"], deployed["dropouts"]) == ("deployment", 0, [])
+
+
+def test_a_rehearsals_folder_is_a_runs_and_its_ledgers_verify(
+    rehearsed: tuple[Path, dict[str, Any], dict[str, Any]],
+) -> None:
+    folder = rehearsed[0] / "deployed"
+    assert {"summary.json", "metrics.jsonl", "scenario.toml", "ledgers", "server.log"} <= {
+        path.name for path in folder.iterdir()
+    }
+    assert not (folder / "model.safetensors").exists()
+    for silo in SILOS:
+        done = fedmodel("ledger", "verify", str(folder / "ledgers" / f"{silo}.sqlite"), "--json", folder=folder)
+        found = json.loads(done.stdout)
+        assert (done.returncode, found["valid"], found["silo"]) == (0, True, silo)
+        assert found["key_from"] == "the roster or the command line"
+        assert found["heads"] != []
+
+
+def test_nothing_of_a_rehearsal_is_left_running(rehearsed: tuple[Path, dict[str, Any], dict[str, Any]]) -> None:
+    assert started_from(rehearsed[0] / "deployed") == []
+
+
+@pytest.mark.skipif(shutil.which("age") is None, reason="the `age` command is not installed")
+def test_the_ordinary_tool_opens_the_model(
+    rehearsed: tuple[Path, dict[str, Any], dict[str, Any]], tmp_path: Path
+) -> None:
+    """As `deploy-local` tells a person to do it."""
+    folder = rehearsed[0] / "deployed"
+    command = (
+        f"age -d -i {folder}/kits/keys/server.key {folder}/kits/server/identity.age |"
+        f" age -d -i - {folder}/model.safetensors.age > model.safetensors"
+    )
+    subprocess.run(["sh", "-c", command], cwd=tmp_path, check=True)
+    assert (tmp_path / "model.safetensors").read_bytes() == opened(folder)
+
+
+def test_a_status_says_how_server_silos_and_runs_stand(
+    rehearsed: tuple[Path, dict[str, Any], dict[str, Any]],
+) -> None:
+    kit = rehearsed[0] / "deployed" / "kits" / "server"
+    found = json.loads(fedmodel("server", "status", str(kit), "--json", folder=kit).stdout)
+    assert (found["federation"], found["running"], found["warnings"]) == ("hospitals", False, [])
+    assert [silo["silo"] for silo in found["silos"]] == list(SILOS)
+    assert all(silo["ledger_entries"] >= 4 for silo in found["silos"])
+    (run,) = found["runs"]
+    assert (run["state"], run["rounds"], run["rounds_planned"]) == ("completed", 2, 2)
+    shown = fedmodel("server", "status", str(kit), folder=kit)
+    assert "does NOT run" in shown.stdout
+    assert max(map(len, shown.stdout.splitlines())) <= 80
+
+
+def test_a_run_is_not_handed_to_a_server_that_does_not_run(
+    rehearsed: tuple[Path, dict[str, Any], dict[str, Any]],
+) -> None:
+    kit = rehearsed[0] / "deployed" / "kits" / "server"
+    before = sorted(path.name for path in (kit / "runs").iterdir())
+    done = fedmodel("server", "submit", str(kit), "hospitals", folder=kit)
+    assert done.returncode == 2
+    assert "no server runs from" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert sorted(path.name for path in (kit / "runs").iterdir()) == before
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
+def test_a_rehearsal_that_ends_early_leaves_nothing_running(number: signal.Signals, tmp_path: Path) -> None:
+    process = subprocess.Popen(
+        [*FEDMODEL, "deploy-local", "hospitals", "--out", "r", "--loopback"],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    logs = tmp_path / "r" / "kits" / "silos" / "dune" / "logs" / "supernode.log"
+    deadline = time.monotonic() + 120
+    while not logs.exists():
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+    os.kill(process.pid, number)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
+    assert "Traceback" not in err
+    deadline = time.monotonic() + 30
+    while started_from(tmp_path / "r"):
+        assert time.monotonic() < deadline, started_from(tmp_path / "r")
+        time.sleep(0.2)
