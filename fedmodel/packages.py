@@ -27,6 +27,7 @@ COMPONENTS: Final = {"serverapp": "server.server_app:app", "clientapp": "clients
 RUN_KEYS: Final = {"scenario": "", "run": "", "run-dir": "", "device": "cpu"}
 
 _LARGEST_BUNDLE_BYTES: Final = 64 * 2**20  # unpacked; Flower carries none over 10 MB packed
+_MOST_FILES: Final = 10_000
 _RUNS: Final = (".py", ".pyw", ".pyc", ".pyo", ".pyd", ".so", ".pth")
 
 
@@ -107,13 +108,18 @@ def _hash(files: Iterable[tuple[str, bytes]]) -> str:
 
 
 def _check_entries(entries: list[zipfile.ZipInfo]) -> None:
-    """Refuse entries that two readers could read differently, or that fill the memory."""
+    """Refuse entries that two readers could read differently, or that fill the memory or the day."""
     seen: set[str] = set()
+    if len(entries) > _MOST_FILES:
+        raise ConfigError(f"an app bundle has over {_MOST_FILES} files")
     for entry in entries:
         name = entry.filename
         # zipfile cuts a name at a zero byte; what stood in the file is in orig_filename.
         if name != entry.orig_filename or "\\" in name or any(part in ("", ".", "..") for part in name.split("/")):
             raise ConfigError("an app bundle names a file in another than the one plain way")
+        # Python unpacks the others' blocks whole, whatever size was said.
+        if entry.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
+            raise ConfigError("an app bundle is packed in another way than Flower packs one")
         if name.casefold() in seen:
             raise ConfigError("an app bundle names a file twice")
         seen.add(name.casefold())

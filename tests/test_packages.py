@@ -105,3 +105,18 @@ def test_what_is_no_zip_file_is_refused(bundle: bytes, cut: int) -> None:
 def test_a_bundle_that_would_fill_the_memory_is_refused() -> None:
     with pytest.raises(ConfigError, match="unpacked"):
         packages.bundle_hash(zipped([("clients/zeros.py", bytes(65 * 2**20))]))
+
+
+@pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
+def test_a_bundle_that_is_packed_in_another_way_is_refused(method: int) -> None:
+    """Forty bytes of bzip2 become a megabyte before anybody can look at their number."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("clients/small.py", bytes(2**20))
+    with pytest.raises(ConfigError, match="packed in another way"):
+        packages.bundle_hash(buffer.getvalue())
+
+
+def test_a_bundle_of_too_many_files_is_refused() -> None:
+    with pytest.raises(ConfigError, match="over 10000 files"):
+        packages.bundle_hash(zipped((f"clients/{number}.py", b"") for number in range(10_001)))
