@@ -382,7 +382,12 @@ def _end_with(life: int) -> None:
 
 def _descendants() -> list[psutil.Process]:
     """Return every living process beneath this one."""
-    return [one for one in psutil.Process().children(recursive=True) if one.status() != psutil.STATUS_ZOMBIE]
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):  # it ended in between
+            if one.status() != psutil.STATUS_ZOMBIE:
+                found.append(one)
+    return found
 
 
 def _kill(pids: Sequence[int]) -> None:
