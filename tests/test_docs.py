@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import tomllib
+from functools import cache
 from pathlib import Path
 
 from pydantic import BaseModel
@@ -117,6 +119,38 @@ def test_every_reason_why_not_stands_on_a_file_that_is_there() -> None:
             r"`((?:benchmarks|fedmodel|clients|server|scenarios|docs)/[\w./-]+\.\w+)`", (ROOT / page).read_text()
         ):
             assert (ROOT / path).exists(), (page, path)
+
+
+def test_every_test_that_a_document_names_is_there() -> None:
+    """A claim that a test is said to show is one that somebody can run."""
+    named = {
+        (page.name, path, name)
+        for page in (ROOT / "docs").rglob("*.md")
+        for path, name in re.findall(r"\b(tests/[\w./-]+\.py)::(\w+)", page.read_text(encoding="utf-8"))
+    }
+    assert len(named) > 30
+    for page, path, name in sorted(named):
+        assert name in _tests_of(ROOT / path), f"{page} names {path}::{name}, which is not there"
+
+
+def test_every_row_of_the_threat_model_names_a_test() -> None:
+    text = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
+    covered = text[: text.index("## Not covered")]
+    rows = [line for line in covered.splitlines() if line.startswith("| **")]
+    assert len(rows) >= 10
+    for row in rows:
+        assert "tests/" in row or "out of scope" in row, row
+
+
+@cache
+def _tests_of(path: Path) -> frozenset[str]:
+    """Return the names of a file's tests, read without running it."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    return frozenset(
+        node.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and node.name.startswith("test_")
+    )
 
 
 def test_the_parameters_in_the_specification_are_those_that_the_code_chooses() -> None:
