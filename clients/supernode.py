@@ -7,6 +7,7 @@ refuses to start where the name that is replaced is not in the installed Flower 
     the pause between polls   3 s becomes a tenth of the time since the last message, from 0.1 s to 3 s
     waiting for the answer    0.5 s becomes 0.02 s
     waiting for an object     1 s, when it is announced before it is there, becomes 0.01 s, doubling
+    a run that ends meanwhile the message that was on its way is given up as a whole, its task too
     heartbeats                30 s becomes 10 s, so that the server takes a killed silo for gone after 20 s, not 60 s
 
 A node that was killed is online for the server until then, and Flower refuses it in the meantime. So whoever starts
@@ -26,6 +27,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final
 
 import httpx
@@ -43,6 +45,7 @@ from flwr.proto.fleet_pb2 import (
 from flwr.supercore.error import ApiErrorCode, FlowerError
 from flwr.supercore.object_store import ObjectStoreFactory
 from flwr.supercore.protobuf.client import ProtobufClientInterceptor
+from flwr.supercore.run import RunNotRunningException
 from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
@@ -173,9 +176,43 @@ def _adapt(node: Node, tls: ssl.SSLContext, facts: Facts, activity: _Activity) -
     heartbeat = importlib.import_module("flwr.supercore.heartbeat")
     replace_name(loop, "time", _Clock(activity))
     hasten(loop, "pull_objects")
+    replace_name(loop, "_pull_and_store_message", _given_up_whole(loop))
     replace_name(connection, "FleetHttpClient", _client_class(node, tls, facts, activity))
     replace_name(connection, "HEARTBEAT_DEFAULT_INTERVAL", _HEARTBEAT_S)
     replace_name(heartbeat, "HEARTBEAT_DEFAULT_INTERVAL", _HEARTBEAT_S)
+
+
+def _given_up_whole(loop: ModuleType) -> Callable[..., int | None] | None:
+    """Return Flower's receiving of a message, which leaves nothing behind when the run ends in the middle of it.
+
+    Flower would forget the message and keep the task: whoever takes that waits for objects that never come, and all
+    other messages wait for it. It does clear up after any other error, so the run's end becomes one.
+    """
+    real: Callable[..., int | None] | None = getattr(loop, "_pull_and_store_message", None)
+    return real and partial(_receive, real)
+
+
+def _receive(
+    real: Callable[..., int | None],
+    *,
+    pull_object: Callable[..., bytes],
+    confirm_message_received: Callable[..., None],
+    **others: Any,
+) -> int | None:
+    """Receive a message, with the two calls about its objects failing as anything else does."""
+    return real(
+        pull_object=partial(_ending, pull_object),
+        confirm_message_received=partial(_ending, confirm_message_received),
+        **others,
+    )
+
+
+def _ending(call: Callable[..., Any], *arguments: Any) -> Any:
+    """Make a call; that its run has ended is an error like any other."""
+    try:
+        return call(*arguments)
+    except RunNotRunningException as ended:
+        raise InterruptedError("its run has ended meanwhile") from ended
 
 
 def _client_class(node: Node, tls: ssl.SSLContext, facts: Facts, activity: _Activity) -> type[FleetHttpClient]:
