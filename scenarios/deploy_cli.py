@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
@@ -42,6 +44,10 @@ def _run(
 ) -> None:
     """Start a party, and end as its end asks for."""
     opener = ask_opener(key_file, passphrase_file, lambda: typed(what))
-    if start(kit, opener) == signal.SIGINT:
+    interrupted = start(kit, opener) == signal.SIGINT
+    if interrupted:
         err.print("interrupted")
-        raise typer.Exit(INTERRUPTED)
+    # All is ended and cleared up; taking torch apart besides would keep whoever waits for seconds.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(INTERRUPTED if interrupted else 0)
