@@ -7,7 +7,7 @@ refuses to start where the name that is replaced is not in the installed Flower 
     the pause between polls   3 s becomes a tenth of the time since the last message, from 0.1 s to 3 s
     waiting for the answer    0.5 s becomes 0.02 s
     waiting for an object     1 s, when it is announced before it is there, becomes 0.01 s, doubling
-    a run that ends meanwhile the message that was on its way is given up as a whole, its task too
+    a run that ends meanwhile leaves no task behind whose message never comes whole, and no answer cut off
     heartbeats                30 s becomes 10 s, so that the server takes a killed silo for gone after 20 s, not 60 s
 
 A node that was killed is online for the server until then, and Flower refuses it in the meantime. So whoever starts
@@ -176,43 +176,66 @@ def _adapt(node: Node, tls: ssl.SSLContext, facts: Facts, activity: _Activity) -
     heartbeat = importlib.import_module("flwr.supercore.heartbeat")
     replace_name(loop, "time", _Clock(activity))
     hasten(loop, "pull_objects")
-    replace_name(loop, "_pull_and_store_message", _given_up_whole(loop))
+    for name, instead in (("_pull_and_store_message", _whole), ("_push_messages", _patient)):
+        real = getattr(loop, name, None)
+        replace_name(loop, name, real and partial(instead, loop, real=real))
     replace_name(connection, "FleetHttpClient", _client_class(node, tls, facts, activity))
     replace_name(connection, "HEARTBEAT_DEFAULT_INTERVAL", _HEARTBEAT_S)
     replace_name(heartbeat, "HEARTBEAT_DEFAULT_INTERVAL", _HEARTBEAT_S)
 
 
-def _given_up_whole(loop: ModuleType) -> Callable[..., int | None] | None:
-    """Return Flower's receiving of a message, which leaves nothing behind when the run ends in the middle of it.
+def _whole(
+    loop: ModuleType, *, real: Any, receive: Any, pull_object: Any, confirm_message_received: Any, **others: Any
+) -> Any:
+    """Receive a message as Flower does, but begin nothing before all of it is here.
 
-    Flower would forget the message and keep the task: whoever takes that waits for objects that never come, and all
-    other messages wait for it. It does clear up after any other error, so the run's end becomes one.
+    Flower makes its task first. Where the run ends before its objects came, it forgets the message and keeps the task:
+    whoever takes that waits for ever, and all other messages wait for it.
     """
-    real: Callable[..., int | None] | None = getattr(loop, "_pull_and_store_message", None)
-    return real and partial(_receive, real)
+    contents: dict[str, bytes] = {}
 
+    def received() -> Any:
+        found = receive()
+        if found is None:
+            return None
+        message, tree = found
+        names = list(dict.fromkeys(part.object_id for part in loop.iterate_object_tree(tree)))
+        try:
+            contents.update(loop.pull_objects(names, lambda name: pull_object(message.metadata.run_id, name)))
+        except Exception as error:
+            logger.warning("message %s did not come whole: %s", message.metadata.message_id, error)
+            return None
+        return found
 
-def _receive(
-    real: Callable[..., int | None],
-    *,
-    pull_object: Callable[..., bytes],
-    confirm_message_received: Callable[..., None],
-    **others: Any,
-) -> int | None:
-    """Receive a message, with the two calls about its objects failing as anything else does."""
+    def confirmed(run: int, name: str) -> None:
+        with contextlib.suppress(RunNotRunningException):  # nobody waits for the answer, and it is thrown away
+            confirm_message_received(run, name)
+
     return real(
-        pull_object=partial(_ending, pull_object),
-        confirm_message_received=partial(_ending, confirm_message_received),
+        receive=received,
+        pull_object=lambda _, name: contents.pop(name),
+        confirm_message_received=confirmed,
         **others,
     )
 
 
-def _ending(call: Callable[..., Any], *arguments: Any) -> Any:
-    """Make a call; that its run has ended is an error like any other."""
-    try:
-        return call(*arguments)
-    except RunNotRunningException as ended:
-        raise InterruptedError("its run has ended meanwhile") from ended
+def _patient(loop: ModuleType, *, real: Any, send: Any, object_store: Any, **others: Any) -> Any:
+    """Push answers as Flower does; one whose run has ended is thrown away when all of it is there, and not before.
+
+    It is announced before its objects are: whoever still brings those would find no place for them, and die of it.
+    """
+
+    def sent(message: Any, tree: Any, seconds: float) -> Any:
+        try:
+            return send(message, tree, seconds)
+        except RunNotRunningException:
+            deadline = time.monotonic() + _TIMEOUT_S
+            names = [part.object_id for part in loop.iterate_object_tree(tree)]
+            while any(object_store.get(name) == b"" for name in names) and time.monotonic() < deadline:
+                time.sleep(_REPLY_PAUSE_S)
+            raise
+
+    return real(send=sent, object_store=object_store, **others)
 
 
 def _client_class(node: Node, tls: ssl.SSLContext, facts: Facts, activity: _Activity) -> type[FleetHttpClient]:
