@@ -25,7 +25,7 @@ LAW = (
     schema.ConnectionConfig,
     schema.HoursConfig,
     schema.SiloEncryptionConfig,
-    schema.TableSource,
+    TableSource,
 )
 ROOT = Path(__file__).parents[1]
 
