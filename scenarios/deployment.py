@@ -22,7 +22,7 @@ import ssl
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from functools import lru_cache, partial
 from pathlib import Path
 from typing import Final
@@ -36,6 +36,7 @@ from fedmodel.provision import (
     Unlocked,
     accept_roster,
     expiring,
+    is_sealed,
     open_roster,
     read_authority,
     read_federation_roster,
@@ -61,7 +62,7 @@ def serve(kit: Path, opener: Opener) -> int:
         FedmodelError: When its kit is not a server's, not whole, or runs already.
     """
     kit = kit.resolve()
-    with _in_use(kit, opener) as (own, scratch):
+    with _refusals_kept(kit), _in_use(kit, opener) as (own, scratch):
         if own.name != "server":
             raise ConfigError(f"{kit}: is the kit of silo {own.name!r}; start it with `fedmodel silo start`")
         law = read_server_law(kit)
@@ -77,7 +78,7 @@ def take_part(kit: Path, opener: Opener) -> int:
         FedmodelError: When its kit is not a silo's, not whole, or runs already, or the server will never take it.
     """
     kit = kit.resolve()
-    with _in_use(kit, opener) as (own, scratch):
+    with _refusals_kept(kit), _in_use(kit, opener) as (own, scratch):
         if own.name == "server":
             raise ConfigError(f"{kit}: is the server's kit; start it with `fedmodel server start`")
         law = read_kit(kit).law
@@ -133,9 +134,7 @@ def _silo_children(kit: Path, own: Unlocked, address: str, scratch: Path) -> lis
 
 def _keep_up(children: Sequence[Child], kit: Path) -> int:
     """Watch the children; what there is to say about them goes to standard error and to the kit's log, a line each."""
-    path = kit / "logs" / "supervisor.log"
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    log = logging.FileHandler(path, encoding="utf-8")
+    log = _kit_log(kit)
     handlers = (log, logging.StreamHandler(sys.stderr))
     for handler in handlers:
         handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
@@ -145,18 +144,35 @@ def _keep_up(children: Sequence[Child], kit: Path) -> int:
         for line in expiring(kit):
             logger.warning("%s", line)
         return Supervisor(children).run()
-    except FedmodelError as error:
-        log.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "%s", (error,), None))
-        raise
     finally:
         logging.getLogger().removeHandler(log)
         log.close()
 
 
 @contextmanager
+def _refusals_kept(kit: Path) -> Iterator[None]:
+    """Write why a kit was not started, or ended for good, into its own log as well: nobody may have seen it said."""
+    os.umask(0o077)
+    try:
+        yield
+    except FedmodelError as error:
+        if is_sealed(kit):
+            with suppress(OSError), closing(_kit_log(kit)) as log:
+                log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+                log.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "%s", (error,), None))
+        raise
+
+
+def _kit_log(kit: Path) -> logging.FileHandler:
+    """Open the log of a kit's supervisor."""
+    path = kit / "logs" / "supervisor.log"
+    path.parent.mkdir(mode=0o700, exist_ok=True)
+    return logging.FileHandler(path, encoding="utf-8")
+
+
+@contextmanager
 def _in_use(kit: Path, opener: Opener) -> Iterator[tuple[Unlocked, Path]]:
     """Unlock a kit and hold it for this process and its children; yield its keys and a short-lived folder."""
-    os.umask(0o077)
     forbid_dumps()
     own = unlock(kit, opener)
     with (kit / _LOCK).open("ab") as lock:
