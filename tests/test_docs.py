@@ -142,6 +142,36 @@ def test_every_row_of_the_threat_model_names_a_test() -> None:
         assert "tests/" in row or "out of scope" in row, row
 
 
+def test_every_line_of_the_troubleshooting_table_is_one_that_the_code_says() -> None:
+    text = (ROOT / "docs" / "deploy.md").read_text(encoding="utf-8")
+    table = text[text.index("## Troubleshooting") : text.index("## Limits")]
+    rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")]
+    said = _words_said()
+    lines = [
+        line for row in rows if " stays " not in row and "`unknown`" not in row for line in re.findall(r"`(.+?)`", row)
+    ]
+    assert len(lines) > 25
+    for line in lines:
+        pattern = ".+".join(re.escape(part.strip(" ")) for part in line.split("..."))
+        assert re.search(pattern, said), line
+
+
+@cache
+def _words_said() -> str:
+    """Return every text in the code, a line each, with a sign where a value stands in it."""
+    texts = []
+    for path in (path for package in PACKAGES for path in sorted((ROOT / package).rglob("*.py"))):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            match node:
+                case ast.Constant(value=str(text)):
+                    texts.append(text)
+                case ast.JoinedStr(values=parts):
+                    texts.append(
+                        "".join(str(part.value) if isinstance(part, ast.Constant) else "\u2026" for part in parts)
+                    )
+    return "\n".join(text.replace("\n", " ") for text in texts)
+
+
 @cache
 def _tests_of(path: Path) -> frozenset[str]:
     """Return the names of a file's tests, read without running it."""
