@@ -3,7 +3,8 @@
 Flower's own node runs here as it is, but for what it has no option for. Each such thing is replaced in `_adapt`, which
 refuses to start where the name that is replaced is not in the installed Flower any more.
 
-    a client certificate      its HTTP client gets an SSL context of ours, and uses no proxy
+    a client certificate      its HTTP client gets an SSL context of ours, and uses no proxy; to a server that has
+                              another key than the roster says nothing is sent
     the pause between polls   3 s becomes a tenth of the time since the last message, from 0.1 s to 3 s
     waiting for the answer    0.5 s becomes 0.02 s
     waiting for an object     1 s, when it is announced before it is there, becomes 0.01 s, doubling
@@ -51,7 +52,8 @@ from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 
 from clients.reach import Approach, Look, find_obstacle
-from fedmodel.errors import ConfigError
+from fedmodel.crypto.transport import recognising, unrecognised_in
+from fedmodel.errors import ConfigError, CryptoError
 from fedmodel.supervision import Facts
 from fedmodel.wire.runtime import hasten, listen, log_plainly, replace_name
 
@@ -78,7 +80,8 @@ class Node:
         tls: Makes the context of the connection, from the files as they are when it is called.
         key: Reads the node's key, of an elliptic curve, as Flower takes it. Sensitive.
         look: Looks at the server's certificate and roster before the node connects.
-        recognise: Looks at the certificate, in DER, of whoever answers from then on; raises where it is another's.
+        recognise: Looks at the certificate, in DER, of whoever is connected to from then on, before anything is sent;
+            raises a FedmodelError where it is another's.
         socket: Where the Runtime API is served.
         secret: What whoever runs tasks shares with it. Sensitive.
     """
@@ -238,18 +241,36 @@ def _patient(loop: ModuleType, *, real: Any, send: Any, object_store: Any, **oth
     return real(send=sent, object_store=object_store, **others)
 
 
+class _Certain(httpx.Client):
+    """Has an unrecognised server end the process, which looks at its roster when it is started again.
+
+    Flower takes it for a connection that failed, and would try again for ever.
+    """
+
+    def send(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        try:
+            return super().send(request, **options)
+        except httpx.ConnectError as error:
+            if unrecognised := unrecognised_in(error):
+                raise CryptoError(str(unrecognised)) from error
+            raise
+
+
 def _client_class(node: Node, tls: ssl.SSLContext, facts: Facts, activity: _Activity) -> type[FleetHttpClient]:
     """Return Flower's client with our TLS, that signs off before it signs in."""
 
-    def recognise(response: httpx.Response) -> None:
+    def still_recognise(response: httpx.Response) -> None:
+        """Look again: the roster may have become newer while a connection was kept."""
         node.recognise(response.extensions["network_stream"].get_extra_info("ssl_object").getpeercert(True) or b"")
+
+    recognising(tls, node.recognise)
 
     class SiloClient(FleetHttpClient):
         def __init__(self, base_url: str, *, interceptors: Sequence[ProtobufClientInterceptor] = (), **_: Any) -> None:
             super().__init__(base_url, interceptors=interceptors, verify=False)
             self._client.close()
-            hooks: dict[str, list[Callable[..., Any]]] = {"response": [recognise]}
-            self._client = httpx.Client(verify=tls, timeout=_TIMEOUT_S, trust_env=False, event_hooks=hooks)
+            hooks: dict[str, list[Callable[..., Any]]] = {"response": [still_recognise]}
+            self._client = _Certain(verify=tls, timeout=_TIMEOUT_S, trust_env=False, event_hooks=hooks)
 
         def ActivateNode(self, request: ActivateNodeRequest) -> ActivateNodeResponse:  # noqa: N802 - Flower's
             self._sign_off()

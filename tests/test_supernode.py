@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 import importlib
+import socket
+import ssl
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
 from typing import Any
 
 import pytest
 from flwr.app import Message, RecordDict
+from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.object_store import ObjectStoreFactory
@@ -16,7 +22,11 @@ from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.nodestate import NodeStateFactory
 
 from clients import supernode
+from fedmodel.crypto import Purpose
+from fedmodel.errors import CryptoError
+from fedmodel.supervision import Facts
 from fedmodel.wire.bundle import make_bundle
+from tests.tls_kits import Kit, kit
 
 RUN = 12345
 
@@ -104,3 +114,58 @@ def test_an_answer_whose_run_has_ended_is_kept_until_all_of_it_is_there() -> Non
 
     supernode._patient(loop, real=real, send=over, object_store=store)
     assert brought == [True]
+
+
+# --- Whom it speaks to ------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def answering(context: ssl.SSLContext) -> Iterator[tuple[str, list[bytes]]]:
+    """A server of one connection that says 200 to what it reads; its address, and what it was sent inside TLS."""
+    sent: list[bytes] = []
+    with socket.create_server(("127.0.0.1", 0)) as plain:
+        plain.settimeout(20)
+
+        def serve() -> None:
+            with suppress(OSError), context.wrap_socket(plain.accept()[0], server_side=True) as connection:
+                connection.settimeout(20)
+                while read := connection.recv(65536):
+                    sent.append(read)
+                    if b"".join(sent).endswith(b"THE END"):
+                        connection.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{plain.getsockname()[1]}", sent
+        finally:
+            thread.join(20)
+    assert not thread.is_alive()
+
+
+def pushed(silo: Kit, address: str, meant: Kit) -> None:
+    """Send an object as a node does, to whom it takes for the server."""
+
+    def recognise(certificate: bytes) -> None:
+        if ssl.DER_cert_to_PEM_cert(certificate).encode() != meant.certificate:
+            raise CryptoError("another key than the roster has")
+
+    nothing: Any = None
+    node = supernode.Node(address, nothing, nothing, nothing, recognise, nothing, b"")
+    client = supernode._client_class(node, silo.client(), Facts({}), supernode._Activity())(address)
+    with client._client:
+        client.PushObject(PushObjectRequest(object_id="a" * 64, object_content=b"THE UPDATE" * 1000 + b"THE END"))
+
+
+def test_an_impostor_with_a_certificate_of_the_authority_is_sent_nothing(tmp_path: Path) -> None:
+    """A server's old kit, say. And it is no connection that failed: Flower would try again, and nobody would know."""
+    silo, server, old = kit(tmp_path / "n"), kit(tmp_path / "s", Purpose.SERVER), kit(tmp_path / "o", Purpose.SERVER)
+    with answering(server.server()) as (address, sent):
+        pushed(silo, address, server)
+    assert b"THE UPDATE" in b"".join(sent)
+    with (
+        answering(old.server()) as (address, sent),
+        pytest.raises(CryptoError, match="another key than the roster has"),
+    ):
+        pushed(silo, address, server)
+    assert sent == []

@@ -10,9 +10,12 @@ Its kinds of signatures never pass for each other, for the bytes that are signed
 | `SigningKey.sign_note` | printable, | 0x30 too, but it refuses control characters, and whatever X.509 signs has one: |
 |                        | 0x21-0x7E  | 0x06, the tag of its algorithm's identifier                                    |
 
-Leaf keys and those of Flower's nodes are P-256: a node signs every request, and P-384 takes eight times as long. Private
-keys leave this module as PKCS #8 under a password (PBES2: PBKDF2 and AES-256-CBC), which is what `ssl` and `openssl`
-read.
+Leaf keys and those of Flower's nodes are P-256: a node makes a signature for every request, and P-384 takes eight times
+as long. Private keys leave this module as PKCS #8 under a password (PBES2: PBKDF2 and AES-256-CBC), which is what `ssl`
+and `openssl` read.
+
+What a node signs for a request is the time, and nothing of what the request says: within minutes it passes beside any
+other request too. What is sent is protected by TLS, and by what `fedmodel.wire` signs itself.
 
 NOT protected: the password of a key file. PBKDF2's few rounds do not slow a guesser down, so it must be derived from 32
 uniform bytes and never chosen by a person. PBES2 does not authenticate: a changed file fails to parse, or is another

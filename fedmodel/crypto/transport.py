@@ -10,9 +10,10 @@ Nothing of the machine's own trust store is used. No session is resumed, so ever
 With TLS 1.3 a client's handshake ends before the server has looked at its certificate: a client learns that it was
 refused from its first read, and not from connecting. So whoever asks whether it would be let in asks for something.
 
-NOT protected: a client has no list of revocations. A server's certificate is revoked by the roster, which names its
-fingerprint. A server's list is read when its context is made: a newer one needs a new context. Key exchange is what
-OpenSSL offers; before 3.5 that is not post-quantum, so recorded traffic may be read one day.
+NOT protected: a client has no list of revocations. Whoever knows which key the server has hands `recognising` a look at
+its certificate, which a connection passes before anything is sent. A server's list is read when its context is made: a
+newer one needs a new context. Key exchange is what OpenSSL offers; before 3.5 that is not post-quantum, so recorded
+traffic may be read one day.
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
 from fedmodel.crypto.certificates import check_issued, check_revocations
-from fedmodel.errors import ConfigError, CryptoError
+from fedmodel.errors import ConfigError, CryptoError, FedmodelError
 
 # OpenSSL's numbers of what a certificate fails by (x509_vfy.h), as a client finds it in the server's.
 _VERIFIED: Final = {
@@ -113,6 +114,44 @@ def client_context(certificate: Path, key: Path, password: str, authority: Path)
     return context
 
 
+class Unrecognised(ssl.SSLError):
+    """A server whose certificate the authority issued, but which is not the one that is meant. Its text says why."""
+
+
+def recognising(context: ssl.SSLContext, recognise: Callable[[bytes], None]) -> ssl.SSLContext:
+    """Have a client's context look at the certificate of every server, once it has verified it; return that context.
+
+    Guarantee: to a server that is not recognised nothing is sent after the handshake: `wrap_socket` raises
+    `Unrecognised` and closes the connection. By then that server has seen this client's certificate.
+
+    Args:
+        context: A client's. It is changed.
+        recognise: Takes the certificate in DER; raises a FedmodelError, or an OSError, where it is another's.
+    """
+
+    class Recognising(ssl.SSLSocket):
+        def do_handshake(self, block: bool = False) -> None:
+            super().do_handshake(block)
+            _recognised(self.getpeercert(binary_form=True), recognise)
+
+    class RecognisingObject(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            super().do_handshake()
+            _recognised(self.getpeercert(binary_form=True), recognise)
+
+    context.sslsocket_class = Recognising
+    context.sslobject_class = RecognisingObject
+    return context
+
+
+def _recognised(certificate: bytes | None, recognise: Callable[[bytes], None]) -> None:
+    """Look at a server's certificate; what is against it fails the handshake."""
+    try:
+        recognise(certificate or b"")
+    except (FedmodelError, OSError) as error:
+        raise Unrecognised(ssl.SSL_ERROR_SSL, str(error)) from error
+
+
 def explain_tls(error: BaseException) -> str:
     """Return one line on why a connection failed, and what to do, from the error or whatever it came from."""
     for cause in _causes(error):
@@ -120,6 +159,11 @@ def explain_tls(error: BaseException) -> str:
         if line is not None:
             return line
     return f"the connection failed: {type(error).__name__}: {' '.join(str(error).split())[:200]}"
+
+
+def unrecognised_in(error: BaseException) -> Unrecognised | None:
+    """Return the refusal of a server that an error comes from, None where it comes from something else."""
+    return next((cause for cause in _causes(error) if isinstance(cause, Unrecognised)), None)
 
 
 class _SaysWhy(ssl.SSLObject):
@@ -151,6 +195,8 @@ class _SaysWhy(ssl.SSLObject):
 
 def _explained(error: BaseException) -> str | None:
     """Return the line for one error, or None where a cause of it may say more."""
+    if isinstance(error, Unrecognised):
+        return str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return _VERIFIED.get(error.verify_code, f"the server's certificate is refused: {error.verify_message}")
     if isinstance(error, ssl.SSLError):
