@@ -282,12 +282,42 @@ def test_a_querys_error_is_its_state_alone(query: str, state: str, server: Serve
     assert not any(word in said(refused.value) for word in ("benign", "malignant", "SESAME"))
 
 
+# So that there is a role that a newer PostgreSQL brings along.
+RENAME = "SET allow_system_table_mods = on; UPDATE pg_authid SET rolname = '{1}' WHERE rolname = '{0}'"
+
+
 @pytest.mark.parametrize(
     ("power", "undone", "rule"),
     [
         ("ALTER ROLE reader SUPERUSER", "ALTER ROLE reader NOSUPERUSER", "is a superuser"),
         ("GRANT postgres TO reader", "REVOKE postgres FROM reader", "is a superuser"),
-        ("GRANT pg_write_server_files TO reader", "REVOKE pg_write_server_files FROM reader", "write files of"),
+        ("GRANT pg_write_server_files TO reader", "REVOKE pg_write_server_files FROM reader",
+         "member of pg_write_server_files"),
+        ("GRANT pg_execute_server_program TO reader", "REVOKE pg_execute_server_program FROM reader", "member of pg_e"),
+        ("GRANT pg_signal_backend TO reader", "REVOKE pg_signal_backend FROM reader", "member of pg_signal_backend"),
+        ("CREATE ROLE between; GRANT pg_write_all_data TO between; GRANT between TO reader", "DROP ROLE between",
+         "member of pg_write_all_data"),
+        *((f"CREATE ROLE later; GRANT later TO reader; {RENAME.format('later', later)}",
+           f"{RENAME.format(later, 'later')}; DROP ROLE later", f"member of {later}")
+          for later in ("pg_create_subscription", "pg_maintain")),
+        *((f"ALTER ROLE reader {power}", f"ALTER ROLE reader NO{power}", "may make roles or databases, replicate")
+          for power in ("CREATEROLE", "CREATEDB", "REPLICATION", "BYPASSRLS")),
+        ("CREATE ROLE between CREATEROLE; GRANT between TO reader", "DROP ROLE between", "may make roles"),
+        ("ALTER DATABASE ward OWNER TO reader", "ALTER DATABASE ward OWNER TO postgres", "owns"),
+        ("ALTER TABLE admissions OWNER TO reader",
+         "ALTER TABLE admissions OWNER TO postgres; GRANT SELECT ON admissions TO reader", "owns"),
+        ("ALTER TABLE admissions OWNER TO reader; REVOKE ALL ON admissions FROM reader; GRANT SELECT ON admissions TO"
+         " reader",  # an owner can take back what it gave up
+         "ALTER TABLE admissions OWNER TO postgres; GRANT SELECT ON admissions TO reader", "owns"),
+        ("CREATE SCHEMA wing AUTHORIZATION reader", "DROP SCHEMA wing", "owns"),
+        ("CREATE SCHEMA wing; CREATE ROLE between; ALTER SCHEMA wing OWNER TO between; GRANT between TO reader",
+         "DROP SCHEMA wing; DROP ROLE between", "owns"),
+        ("CREATE FUNCTION odd() RETURNS int LANGUAGE sql AS 'SELECT 1'; ALTER FUNCTION odd OWNER TO reader",
+         "DROP FUNCTION odd()", "owns"),
+        ("GRANT TRIGGER ON admissions TO reader", "REVOKE TRIGGER ON admissions FROM reader", "may change a table"),
+        ("GRANT INSERT ON admissions TO PUBLIC", "REVOKE INSERT ON admissions FROM PUBLIC", "may change a table"),
+        ("GRANT UPDATE ON pg_class TO reader", "REVOKE UPDATE ON pg_class FROM reader", "may change a table"),
+        ("CREATE SEQUENCE number; GRANT USAGE ON SEQUENCE number TO reader", "DROP SEQUENCE number", "may change a t"),
         ("GRANT CREATE ON DATABASE ward TO reader", "REVOKE CREATE ON DATABASE ward FROM reader", "create schemas"),
         ("GRANT CREATE ON SCHEMA public TO PUBLIC", "REVOKE CREATE ON SCHEMA public FROM PUBLIC", "create tables"),
         ("GRANT DELETE ON admissions TO reader", "REVOKE DELETE ON admissions FROM reader", "may change a table"),
@@ -308,6 +338,15 @@ def test_an_account_that_could_write_is_refused(
     finally:
         server.run(*undone.split(";"))
     assert len(table_records(CONFIG, source)) == 3
+
+
+def test_an_account_that_reads_all_data_is_one_that_can_only_read(server: Server, password_file: Path) -> None:
+    source = TableSource(url=server.url("reader"), query=QUERY, password_file=str(password_file))
+    server.run("GRANT pg_read_all_data, pg_monitor TO reader")
+    try:
+        assert len(table_records(CONFIG, source)) == 3
+    finally:
+        server.run("REVOKE pg_read_all_data, pg_monitor FROM reader")
 
 
 def test_a_function_that_writes_finds_the_transaction_read_only(server: Server, password_file: Path) -> None:

@@ -3,16 +3,20 @@
 | Database   | Opened                                            | Refused                                             |
 |------------|---------------------------------------------------|-----------------------------------------------------|
 | SQLite     | `mode=ro`, temporary storage in memory            | -                                                   |
-| PostgreSQL | in one transaction, READ ONLY, REPEATABLE READ;   | an account that is a superuser, or may create in    |
-|            | over a network by TLS with a verified certificate | the database or a schema of it, or change a table   |
-|            |                                                   | of it, or write the server's files or run its       |
-|            |                                                   | programs, itself or by a role it is a member of     |
+| PostgreSQL | in one transaction, READ ONLY, REPEATABLE READ;   | an account that by itself, or by a role that it is  |
+|            | over a network by TLS with a verified certificate | a member of, is a superuser, may make roles or      |
+|            |                                                   | databases, replicate, or see past row security;     |
+|            |                                                   | owns the database or anything in it; has one of     |
+|            |                                                   | PostgreSQL's own roles that do more than read; may  |
+|            |                                                   | create in the database or a schema of it; has more  |
+|            |                                                   | than SELECT on a table, a column or a sequence      |
 
 A READ ONLY transaction alone would do for an honest query. The account is looked at besides, since whoever steals its
 password is not held to READ ONLY.
 
-NOT looked at: functions that run with their owner's rights (SECURITY DEFINER), other databases of the same server,
-sequences and large objects.
+NOT looked at: functions that run with their owner's rights (SECURITY DEFINER), other databases of the same server, what
+PostgreSQL lets every account do (temporary tables, large objects of its own), and rights on large objects, tablespaces,
+foreign servers and settings.
 
 A database's own error quotes values. Of a query's only the five letters of its SQLSTATE are passed on.
 """
@@ -41,24 +45,34 @@ if TYPE_CHECKING:
 _ROWS = 10_000  # fetched at once
 
 # What the account may do beyond reading: the first that holds is said. Roles that it is a member of count whether it
-# inherits from them or not, since it can take them on.
+# inherits from them or not, since it can take them on. Of PostgreSQL's own roles those are named that only read, so
+# that one which a later version brings is refused. Owners count whatever they gave up: they can take it back.
 _POWERS = """
-WITH roles AS (SELECT oid, rolsuper FROM pg_roles WHERE pg_has_role(session_user, oid, 'MEMBER')),
-schemas AS (SELECT oid FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_%' AND nspname <> 'information_schema'),
-tables AS (SELECT oid FROM pg_class WHERE relkind IN ('r', 'p', 'v', 'm', 'f')
-  AND relnamespace IN (SELECT oid FROM schemas))
+WITH roles AS (SELECT * FROM pg_roles WHERE pg_has_role(session_user, oid, 'MEMBER')),
+here AS (SELECT oid, datdba FROM pg_database WHERE datname = current_database()),
+schemas AS (SELECT oid FROM pg_namespace WHERE nspname NOT LIKE 'pg\\_t%'),
+powers AS (SELECT min(rolname) AS name FROM roles WHERE rolname LIKE 'pg\\_%' AND rolname NOT IN
+  ('pg_read_all_data', 'pg_monitor', 'pg_read_all_settings', 'pg_read_all_stats', 'pg_stat_scan_tables')),
+grants AS (
+  SELECT relnamespace AS schema, (aclexplode(relacl)).* FROM pg_class
+  UNION ALL
+  SELECT relnamespace, (aclexplode(attacl)).* FROM pg_attribute JOIN pg_class c ON c.oid = attrelid)
 SELECT CASE
   WHEN EXISTS (SELECT FROM roles WHERE rolsuper) THEN 'is a superuser'
-  WHEN EXISTS (SELECT FROM pg_roles WHERE pg_has_role(session_user, oid, 'MEMBER') AND rolname IN
-    ('pg_write_server_files', 'pg_execute_server_program', 'pg_write_all_data'))
-    THEN 'may write any data, write files of the server or run its programs'
+  WHEN EXISTS (SELECT FROM roles WHERE rolcreaterole OR rolcreatedb OR rolreplication OR rolbypassrls)
+    THEN 'may make roles or databases, replicate them, or see past row security'
+  WHEN EXISTS (SELECT FROM here, roles WHERE roles.oid = datdba)
+    OR EXISTS (SELECT FROM pg_shdepend WHERE deptype = 'o' AND dbid IN (0, (SELECT oid FROM here))
+      AND refclassid = 'pg_authid'::regclass AND refobjid IN (SELECT oid FROM roles))
+    THEN 'owns the database, or something in it'
+  WHEN (SELECT name FROM powers) IS NOT NULL THEN 'is a member of ' || (SELECT name FROM powers)
   WHEN EXISTS (SELECT FROM roles WHERE has_database_privilege(oid, current_database(), 'CREATE'))
     THEN 'may create schemas in the database'
   WHEN EXISTS (SELECT FROM roles r, schemas s WHERE has_schema_privilege(r.oid, s.oid, 'CREATE'))
     THEN 'may create tables in a schema'
-  WHEN EXISTS (SELECT FROM roles r, tables t WHERE has_table_privilege(r.oid, t.oid, 'INSERT, UPDATE, DELETE, TRUNCATE')
-    OR has_any_column_privilege(r.oid, t.oid, 'INSERT, UPDATE'))
-    THEN 'may change a table'
+  WHEN EXISTS (SELECT FROM grants WHERE privilege_type <> 'SELECT' AND (grantee IN (SELECT oid FROM roles)
+    OR grantee = 0 AND schema <> 'pg_catalog'::regnamespace))
+    THEN 'may change a table or a sequence, or do more with it than SELECT'
 END
 """
 
