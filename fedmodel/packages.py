@@ -1,17 +1,21 @@
 """The installed packages: where they lie, what an app of them holds, and a hash that says which code ran.
 
 `code_hash` is over the packages as installed, `bundle_hash` over a bundle of them that came from elsewhere: the two are
-equal for the same Python files, and for no others.
+equal for the same files that Python could run (`_RUNS`: sources, extension modules, compiled files), and for no others.
+An extension module beside a source of its name is what Python imports in its place, so it has to be in the hash.
 
-Does NOT say anything of a bundle's other files, scenarios and documents, nor of the libraries beneath the packages.
+Does NOT say anything of a bundle's other files, scenarios and documents, nor of the libraries beneath the packages, nor
+of what Python keeps in `__pycache__`: whoever can write there can write to the sources beside it, and is not noticed.
 """
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import io
 import zipfile
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterable, Iterator
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -44,12 +48,12 @@ def package_folder(package: str) -> Path:
 
 
 def code_hash() -> str:
-    """Return the SHA-256 over the packages' Python files, names and contents, in order of names."""
-    files = []
-    for package in PACKAGES:
-        root = package_folder(package)
-        files += [(_name(package, root, path), path.read_bytes()) for path in root.rglob("*.py")]
-    return _hash(files)
+    """Return the SHA-256 over the packages' files that Python could run, names and contents, in order of names.
+
+    Raises:
+        ConfigError: When a package is not installed, or a folder of it is a link to elsewhere.
+    """
+    return _hash((name, path.read_bytes()) for name, path in _installed() if _runs(name))
 
 
 def bundle_hash(bundle: bytes) -> str:
@@ -58,16 +62,19 @@ def bundle_hash(bundle: bytes) -> str:
     It is `code_hash()` of whoever made the bundle from packages as installed. A file of code outside the packages
     changes it.
 
+    Guarantee: of a file no more is unpacked than a byte over the size that the bundle says it has, and these sizes
+    together are bounded before anything is.
+
     Raises:
-        ConfigError: When it is no ZIP file, is too large, or names a file twice or not in the one plain way, so that
-            another reader could find other files in it.
+        ConfigError: When it is no ZIP file, is too large, says another size of a file than it has, or names a file
+            twice or not in the one plain way, so that another reader could find other files in it.
     """
     try:
         with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             _check_entries(entries)
-            files = [(one.filename, archive.read(one)) for one in entries if one.filename.lower().endswith(_RUNS)]
-    except (zipfile.BadZipFile, NotImplementedError, RuntimeError, EOFError, ValueError, OSError) as error:
+            files = [(one.filename, _unpacked(archive, one)) for one in entries if _runs(one.filename)]
+    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise ConfigError(f"an app bundle cannot be read as a ZIP file ({type(error).__name__})") from error
     return _hash(files)
 
@@ -75,12 +82,36 @@ def bundle_hash(bundle: bytes) -> str:
 def app_files() -> dict[str, bytes]:
     """Return the files of the Flower app that the installed packages are, by their paths in it."""
     files = {"pyproject.toml": tomli_w.dumps(_project()).encode()}
+    return files | {name: path.read_bytes() for name, path in _installed()}
+
+
+def _installed() -> Iterator[tuple[str, Path]]:
+    """Go through the files of the installed packages, with their paths in an app; refuse what leads elsewhere."""
     for package in PACKAGES:
         root = package_folder(package)
         for path in sorted(root.rglob("*")):
-            if path.is_file() and "__pycache__" not in path.parts:
-                files[_name(package, root, path)] = path.read_bytes()
-    return files
+            inside = path.relative_to(root)
+            if path.is_symlink() and path.is_dir():
+                raise ConfigError(f"{path}: is a link to a folder, whose code no hash would cover; install it as files")
+            if path.is_file() and "__pycache__" not in inside.parts:
+                yield f"{package}/{inside.as_posix()}", path
+
+
+def _runs(name: str) -> bool:
+    """Return whether Python could run a file of this name."""
+    return name.lower().endswith(_RUNS)
+
+
+def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:
+    """Return what a file in a bundle holds, if that is as much as the bundle says."""
+    # zipfile stops at the size that stands in the entry, and would say nothing of what follows.
+    one_more = copy.copy(entry)
+    one_more.file_size += 1
+    with archive.open(one_more) as file:
+        content = file.read(one_more.file_size)
+    if len(content) != entry.file_size:
+        raise ConfigError("an app bundle has a file of another size than it says")
+    return content
 
 
 def _project() -> dict[str, dict[str, object]]:
@@ -92,10 +123,6 @@ def _project() -> dict[str, dict[str, object]]:
         "config": RUN_KEYS,
     }
     return {"project": {"name": "fedmodel", "version": version("fedmodel")}, "tool": {"flwr": {"app": app}}}
-
-
-def _name(package: str, root: Path, path: Path) -> str:
-    return f"{package}/{path.relative_to(root).as_posix()}"
 
 
 def _hash(files: Iterable[tuple[str, bytes]]) -> str:

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import io
+import struct
+import tracemalloc
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable
 from importlib.metadata import version
 from pathlib import Path
@@ -26,6 +29,44 @@ def test_the_code_hash_changes_with_the_code(monkeypatch: pytest.MonkeyPatch, tm
     first = packages.code_hash()
     (package / "__init__.py").write_text("x = 2\n")
     assert packages.code_hash() != first
+
+
+@pytest.fixture
+def other_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A package that is installed in place of ours."""
+    package = tmp_path / "otherpackage"
+    (package / "__pycache__").mkdir(parents=True)
+    (package / "noise.py").write_text("x = 1\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(packages, "PACKAGES", (package.name,))
+    return package
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["noise.cpython-311-x86_64-linux-gnu.so", "noise.so", "noise.pyd", "noise.pyc", "deep/noise.so", "a.pth", "b.PYC"],
+)
+def test_whatever_python_would_run_in_place_of_a_file_changes_the_code_hash(name: str, other_package: Path) -> None:
+    before = packages.code_hash()
+    (other_package / name).parent.mkdir(exist_ok=True)
+    (other_package / name).write_bytes(b"\x7fELF")
+    assert packages.code_hash() != before
+    assert packages.bundle_hash(zipped(packages.app_files().items())) == packages.code_hash()
+
+
+def test_what_python_writes_itself_does_not_change_the_code_hash(other_package: Path) -> None:
+    before = packages.code_hash()
+    (other_package / "__pycache__" / "noise.cpython-311.pyc").write_bytes(b"x")
+    (other_package / "noise.toml").write_bytes(b"x")
+    assert packages.code_hash() == before
+
+
+def test_a_folder_that_lies_elsewhere_is_refused(other_package: Path, tmp_path: Path) -> None:
+    """Python would follow it, and prefers a folder to a file of the name."""
+    (tmp_path / "elsewhere").mkdir()
+    (other_package / "noise").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(ConfigError, match="is a link to a folder"):
+        packages.code_hash()
 
 
 def altered(bundle: bytes, change: Callable[[dict[str, bytes]], None]) -> bytes:
@@ -105,6 +146,39 @@ def test_what_is_no_zip_file_is_refused(bundle: bytes, cut: int) -> None:
 def test_a_bundle_that_would_fill_the_memory_is_refused() -> None:
     with pytest.raises(ConfigError, match="unpacked"):
         packages.bundle_hash(zipped([("clients/zeros.py", bytes(65 * 2**20))]))
+
+
+def saying(size: int, content: bytes, method: int = zipfile.ZIP_DEFLATED, *, summed: int | None = None) -> bytes:
+    """A bundle whose table says another size of a file, and the checksum of as much, or of `summed` bytes."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", method) as archive:
+        archive.writestr("clients/zeros.py", content)
+    bundle = bytearray(buffer.getvalue())
+    table = bundle.rfind(b"PK\x01\x02")
+    struct.pack_into("<I", bundle, table + 16, zlib.crc32(content[: size if summed is None else summed]))
+    struct.pack_into("<I", bundle, table + 24, size)
+    return bytes(bundle)
+
+
+@pytest.mark.parametrize("size", [0, 100, 2**20 - 1, 2**20 + 1])
+@pytest.mark.parametrize("method", [zipfile.ZIP_DEFLATED, zipfile.ZIP_STORED])
+def test_a_file_of_another_size_than_is_said_is_refused(size: int, method: int) -> None:
+    """A reader that stops where it was told to finds another file than one that does not."""
+    assert packages.bundle_hash(saying(2**20, bytes(2**20), method))
+    for summed in (size, size + 1, 2**20):
+        with pytest.raises(ConfigError, match=r"another size than it says|cannot be read as a ZIP"):
+            packages.bundle_hash(saying(size, bytes(2**20), method, summed=summed))
+
+
+def test_a_file_that_says_a_small_size_is_not_unpacked_beyond_it() -> None:
+    bundle = saying(100, bytes(64 * 2**20))
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError):
+            packages.bundle_hash(bundle)
+        assert tracemalloc.get_traced_memory()[1] < 2**20
+    finally:
+        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("method", [zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA])
