@@ -40,6 +40,7 @@ from fedmodel.provision import read_federation_roster
 from fedmodel.provision.authority import issue
 from fedmodel.provision.identity import Unlocked, open_identity
 from fedmodel.sealed import open_bytes, opener_from_key_file, opener_from_secret
+from fedmodel.supervision import end_with_parent
 from scenarios.networks import Networks, loopback
 from server import runs
 from tests.integration.deployed import wait_until
@@ -141,26 +142,52 @@ class Deployment:
     def command(self, name: str) -> list[str]:
         """Return what a party is started with."""
         party = self.parties[name]
-        verb = SERVER if name == SERVER else "silo"
+        verb = SERVER if party.name == SERVER else "silo"
         words = [verb, "start", str(party.kit), "--key-file", str(party.key)]
         return [*self.network.inside(name), *COMMAND, *words]
 
     def start(self, *names: str) -> None:
         """Start parties, all of them where none is named."""
         for name in names or self.parties:
-            party = self.parties[name]
-            with party.said.open("ab") as said:
-                party.process = subprocess.Popen(
-                    self.command(name), stdin=subprocess.DEVNULL, stdout=said, stderr=said,
-                    env=self._environment, cwd=TREE, start_new_session=True,
-                )  # fmt: skip
+            self.launch(name, self.command(name))
 
-    def cli(self, *words: str, timeout_s: float = 120.0) -> subprocess.CompletedProcess[str]:
+    def launch(self, name: str, command: Sequence[str], tree: Path = TREE) -> None:
+        """Start a party by a command of its own, or with other code."""
+        party = self.parties[name]
+        environment = {**self._environment, "PYTHONPATH": str(tree)}
+        with party.said.open("ab") as said:
+            party.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=said,
+                stderr=said,
+                env=environment,
+                cwd=tree,
+                start_new_session=True,
+                preexec_fn=end_with_parent,  # nothing is left of tests that are killed
+            )
+
+    def end(self, name: str) -> None:
+        """End a party as a person does, and forget it."""
+        party = self.parties.pop(name)
+        assert party.process is not None
+        party.process.terminate()
+        party.process.wait(30)
+
+    def cli(
+        self, *words: str, prefix: Sequence[str] = (), timeout_s: float = 120.0
+    ) -> subprocess.CompletedProcess[str]:
         """Run the command to its end."""
         return subprocess.run(
-            [*COMMAND, *words], capture_output=True, text=True, check=False, env=self._environment, cwd=TREE,
+            [*prefix, *COMMAND, *words],
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            check=False,
+            env=self._environment,
+            cwd=TREE,
             timeout=timeout_s,
-        )  # fmt: skip
+        )
 
     def submit(self) -> runs.Submitted:
         """Hand the scenario in."""
@@ -426,7 +453,8 @@ class Executioner:
             return lambda: len(self.deployment.metrics()) > past
         if kill.party != SERVER and kill.stage == "train" and self._chance.random() < 0.5:
             charged = self._charged(kill.party)
-            return lambda: self._charged(kill.party) != charged
+            past = len(self.deployment.metrics())  # it may be out of a round or two after the kill before
+            return lambda: self._charged(kill.party) != charged or len(self.deployment.metrics()) > past + 2
         stage, count = kill.stage, int(self._chance.integers(1, 3))
         if kill.party != SERVER:  # what the silo is about to be asked follows what the server just got
             stage = _EARLIER[stage]
