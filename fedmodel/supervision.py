@@ -104,6 +104,19 @@ class Child:
     takes_along: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Chore:
+    """What a supervisor does by the way, at its start and again and again.
+
+    Attributes:
+        run: What it does. Children wait meanwhile, so it is short. What it raises is logged, and ends nothing.
+        every_s: After how many seconds it is done again.
+    """
+
+    run: Callable[[], None]
+    every_s: float
+
+
 @dataclass
 class _Watched:
     """A child, and how it does."""
@@ -127,7 +140,8 @@ class Supervisor:
     in the child.
     """
 
-    def __init__(self, children: Sequence[Child]) -> None:
+    def __init__(self, children: Sequence[Child], chore: Chore | None = None) -> None:
+        self._chore, self._chore_due = chore, time.monotonic()
         self._watched = {child.name: _Watched(child) for child in children}
         for child in children:
             if unknown := set(child.takes_along) - set(self._watched):
@@ -146,6 +160,7 @@ class Supervisor:
         with self._in_charge():
             try:
                 while self._ended_by is None and self._gave_up is None:
+                    self._do_chore()
                     self._start_due()
                     self._wait(self._next_s())
                     self._reap()
@@ -185,9 +200,20 @@ class Supervisor:
             if not watched.pid and watched.due <= now:
                 self._fork(watched)
 
+    def _do_chore(self) -> None:
+        """Do the chore, where it is due."""
+        if self._chore is None or time.monotonic() < self._chore_due:
+            return
+        self._chore_due = time.monotonic() + self._chore.every_s
+        try:
+            self._chore.run()
+        except Exception:  # children are worth more than a chore
+            logger.exception("what is done by the way failed")
+
     def _next_s(self) -> float:
         """Return for how long nothing is to be done unless something happens."""
         times = [watched.kill_at if watched.pid else watched.due for watched in self._watched.values()]
+        times += [] if self._chore is None else [self._chore_due]
         return max(0.0, min([_IDLE_S, *(each - time.monotonic() for each in times if each is not None)]))
 
     def _wait(self, timeout_s: float) -> None:
@@ -222,11 +248,11 @@ class Supervisor:
                 else:
                     watched.facts[str(frame["fact"])] = str(frame["value"])
 
-    def _reap(self) -> None:
+    def _reap(self, options: int = os.WNOHANG) -> None:
         """Notice who has died, and say when it is started again."""
         dead = {}
         with contextlib.suppress(ChildProcessError):
-            while (found := os.waitpid(-1, os.WNOHANG))[0]:
+            while (found := os.waitpid(-1, options))[0]:
                 dead[found[0]] = os.waitstatus_to_exitcode(found[1])
         for watched in [one for one in self._watched.values() if one.pid in dead]:
             self._bury(watched, dead[watched.pid])
@@ -283,7 +309,7 @@ class Supervisor:
             if time.monotonic() >= deadline:
                 _kill([one.pid for one in left])
             self._wait(0.05)
-        self._reap()
+        self._reap(0)  # all have ended, but one whose other threads are just ending cannot be cleared away yet
 
     def _fork(self, watched: _Watched) -> None:
         """Start a child."""
@@ -336,10 +362,18 @@ class Supervisor:
 def forbid_dumps() -> None:
     """Keep this process's memory out of core files and from other processes of the same account, and its children's.
 
-    Does NOT keep it from the administrator of the machine.
+    So it is called before the first secret is read. Does NOT keep it from the administrator of the machine, and on
+    other systems than Linux keeps it out of core files alone.
+
+    Raises:
+        ConfigError: When the kernel refuses.
     """
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    _prctl(_PR_SET_DUMPABLE, 0)
+    if refused := _prctl(_PR_SET_DUMPABLE, 0):
+        raise ConfigError(
+            f"the system does not keep this process's memory from other processes: {os.strerror(refused)}; no key is"
+            " read here: look whether a filter of system calls is in the way"
+        )
 
 
 def end_with_parent() -> None:
@@ -347,16 +381,18 @@ def end_with_parent() -> None:
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
-def _prctl(option: int, value: int) -> None:
-    """Set a property of this process, where the system is Linux."""
-    if sys.platform.startswith("linux"):
-        ctypes.CDLL(None, use_errno=True).prctl(option, ctypes.c_ulong(value), 0, 0, 0)
+def _prctl(option: int, value: int) -> int:
+    """Set a property of this process, where the system is Linux; return 0, or the number of the error."""
+    if not sys.platform.startswith("linux"):
+        return 0
+    failed = ctypes.CDLL(None, use_errno=True).prctl(option, ctypes.c_ulong(value), 0, 0, 0)
+    return ctypes.get_errno() if failed else 0
 
 
 def _redirect(log: Path) -> None:
     """Append standard output and error to a file, and read nothing."""
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
     os.dup2(descriptor, 1)

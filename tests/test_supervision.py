@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import os
 import signal
 import subprocess
@@ -14,8 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
+from fedmodel import supervision
 from fedmodel.errors import ConfigError
-from fedmodel.supervision import Child, Facts, Supervisor
+from fedmodel.supervision import Child, Chore, Facts, Supervisor, forbid_dumps
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 20.0) -> None:
@@ -194,3 +196,38 @@ def test_a_child_that_gives_up_ends_all_with_its_reason(tmp_path: Path) -> None:
 def test_an_unknown_companion_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="no such child"):
         Supervisor([Child("a", lambda facts: None, tmp_path / "log", ("b",))])
+
+
+def test_a_chore_is_done_again_and_again_and_whatever_it_raises_ends_nothing(tmp_path: Path) -> None:
+    done: list[float] = []
+
+    def chore() -> None:
+        done.append(time.monotonic())
+        if len(done) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+        raise ValueError("on purpose")
+
+    children = [Child("sleeper", lambda _: time.sleep(600), tmp_path / "log")]
+    assert Supervisor(children, Chore(chore, 0.3)).run() == signal.SIGTERM
+    assert all(0.3 <= later - earlier < 5 for earlier, later in itertools.pairwise(done))
+
+
+def test_memory_that_the_system_does_not_keep_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(supervision, "_PR_SET_DUMPABLE", 999_999)
+    monkeypatch.setattr(supervision.resource, "setrlimit", lambda *_: None)
+    with pytest.raises(ConfigError, match=r"does not keep this process's memory .* Invalid argument"):
+        forbid_dumps()
+
+
+def test_a_childs_log_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
+    (tmp_path / "theirs").write_text("")
+    (tmp_path / "log").symlink_to(tmp_path / "theirs")
+
+    def write(_: Facts) -> None:
+        sys.stdout.write("mine\n")
+
+    children = [Child("writer", write, tmp_path / "log")]
+    ends = Chore(lambda: os.kill(os.getpid(), signal.SIGTERM) if time.monotonic() > started + 0.5 else None, 0.2)
+    started = time.monotonic()
+    Supervisor(children, ends).run()
+    assert (tmp_path / "theirs").read_text() == ""
