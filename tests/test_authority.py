@@ -444,6 +444,8 @@ def test_systemd_takes_the_units(name: str, pristine: Federation, tmp_path: Path
     assert f"ExecStart=/opt/fedmodel/bin/fedmodel {role} start /var/lib/fedmodel/{name} --key-file" in text
     for line in ("NoNewPrivileges=yes", "ProtectSystem=strict", "PrivateTmp=yes", "Restart=on-failure", "LimitCORE=0"):
         assert f"\n{line}\n" in text
+    assert ("\nLimitNOFILE=65536\n" in text) == (role == "server")
+    assert "\nRuntimeDirectory=%N\nRuntimeDirectoryMode=0700\n" in text
     assert f"\nReadWritePaths=/var/lib/fedmodel/{name}\n" in text
     assert f"\nLoadCredential=key:/etc/fedmodel/{name}.key\n" in text
     unit = tmp_path / f"fedmodel-{role}.service"

@@ -7,7 +7,6 @@ import re
 import shutil
 import stat
 import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -160,16 +159,3 @@ def test_a_container_starts_the_party_from_what_was_copied(party: str, name: str
     image = (EXAMPLES / "Containerfile").read_text(encoding="utf-8")
     assert re.search(r'ENTRYPOINT \["/opt/fedmodel/bin/fedmodel"\]', image)
     assert "No test builds it" in image
-
-
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed here")
-def test_systemd_takes_the_unit_with_the_drop_in_of_the_guide(kits: Path, tmp_path: Path) -> None:
-    guide = (EXAMPLES.parent / "deploy.md").read_text(encoding="utf-8")
-    (drop_in,) = re.findall(r"```\n(\[Service\]\n.*?)```", guide, flags=re.DOTALL)
-    unit = tmp_path / "fedmodel-server.service"
-    text = (kits / "server" / unit.name).read_text(encoding="utf-8")
-    unit.write_text(text.replace("/opt/fedmodel/bin/fedmodel", sys.executable))  # it looks whether the program is there
-    (tmp_path / f"{unit.name}.d").mkdir()
-    (tmp_path / f"{unit.name}.d" / "socket.conf").write_text(drop_in)
-    found = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
-    assert (found.returncode, found.stdout, found.stderr) == (0, "", "")

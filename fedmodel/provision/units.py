@@ -1,8 +1,8 @@
 """What a kit has for its machine: a systemd unit that shuts the process in, and a README of five lines.
 
-The unit runs as a user of its own, writes nowhere but in its kit, gains no privilege, and leaves no core dump, which
-would hold keys. The key file (or passphrase) comes as a credential of systemd: it lies outside the kit, and the service
-alone sees it.
+The unit runs as a user of its own, writes nowhere but in its kit and in a folder of its own in /run, gains no
+privilege, and leaves no core dump, which would hold keys. The key file (or passphrase) comes as a credential of
+systemd: it lies outside the kit, and the service alone sees it.
 """
 
 from __future__ import annotations
@@ -28,6 +28,9 @@ Type=exec
 User=fedmodel
 UMask=0077
 Environment=HOME=/tmp
+# The socket is in there, and not in the service's own /tmp, where no command beside the service would find it.
+RuntimeDirectory=%N
+RuntimeDirectoryMode=0700
 WorkingDirectory={kit}
 LoadCredential={credential}:{secret}
 ExecStart={program} {role} start {kit} {option} ${{CREDENTIALS_DIRECTORY}}/{credential}
@@ -57,10 +60,13 @@ SystemCallArchitectures=native
 SystemCallFilter=@system-service
 CapabilityBoundingSet=
 LimitCORE=0
-
+{limits}
 [Install]
 WantedBy=multi-user.target
 """
+
+# A silo, or whoever only knocks, takes one descriptor at a time; systemd's 1024 would be gone first.
+_SERVER_LIMITS: Final = "LimitNOFILE=65536\n"
 
 _README: Final = """\
 1. This is the kit of {who} in federation {federation}. Its keys are sealed; the {secret_word} that opens them comes another way: keep the two apart.
@@ -125,6 +131,7 @@ def unit_text(place: Place) -> str:
         option="--key-file" if by_key else "--passphrase-file",
         program=place.program,
         role=place.role,
+        limits=_SERVER_LIMITS if place.role == "server" else "",
     )
 
 
