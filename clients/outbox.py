@@ -24,7 +24,7 @@ from fedmodel.durable import replace_file
 from fedmodel.errors import CryptoError
 from fedmodel.provision import Kit
 
-_CONTEXT: Final = b"fedmodel/v1/outbox"
+_CONTEXT: Final = b"fedmodel/v1/outbox-2"
 _KEY_SIZE: Final = 64
 _HEAD_SIZE: Final = _KEY_SIZE + 8
 _STATE_AT: Final = _HEAD_SIZE + 16  # after the run, and the state's length

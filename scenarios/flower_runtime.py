@@ -208,6 +208,7 @@ def tool(name: str) -> str:
 
 
 def free_port() -> int:
+    """Return a port of the loopback interface that is free now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port: int = probe.getsockname()[1]

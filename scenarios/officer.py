@@ -276,7 +276,9 @@ def law_of(kit: Path) -> tuple[SiloFile, list[str]]:
     law = read_law(kit) if is_sealed(kit) else read_kit(kit).law
     said = policy.sentences(law)
     if is_sealed(kit):
-        said.append(f"It reaches its server at {law.connection}." if law.connection else "It reaches no server.")
+        said.append(
+            f"It reaches its server at {law.connection.address}." if law.connection else "It reaches no server."
+        )
         roster = read_federation_roster(kit, expired_too=True)
         known = fingerprints(roster, read_authority(kit))
         for party in ("authority", roster.server.name, law.name):

@@ -21,7 +21,7 @@ budget_app = typer.Typer(
     help="What a plan costs, what noise a target needs, what is spent and left.", no_args_is_help=True
 )
 ledger_app = typer.Typer(help="Whether a ledger is whole, and what a person enters into it.", no_args_is_help=True)
-silo_app = typer.Typer(help="What a silo insists on.", no_args_is_help=True)
+silo_app = typer.Typer(help="A silo: start it, and what it insists on.", no_args_is_help=True)
 GROUPS = {"budget": budget_app, "ledger": ledger_app, "silo": silo_app}
 
 SampleRate = Annotated[float, typer.Option(help="Poisson rate of every lot, in (0, 1].")]

@@ -5,6 +5,7 @@ Everything is read from the kit's own folder, as the account that the server run
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
@@ -142,10 +143,16 @@ def check_server_runs(home: Path) -> None:
     """Refuse to wait for a run that nobody will bring to its end.
 
     Raises:
-        ConfigError: When no server runs from the kit on this machine.
+        ConfigError: When it is no server's kit, another account's, or no server runs from it on this machine.
     """
     from scenarios.deployment import running
 
+    read_server_law(home)
+    if home.stat().st_uid != os.geteuid():
+        raise ConfigError(
+            f"{home}: is user {home.stat().st_uid}'s, and this is user {os.geteuid()}; hand runs in under the account"
+            " that the server runs under"
+        )
     if running(home) is None:
         raise ConfigError(
             f"no server runs from {home}, so nothing would happen; start it with `fedmodel server start {home}`, and"

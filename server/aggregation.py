@@ -92,6 +92,7 @@ class SecureRounds:
         """Return what the next round stands on besides the live window's messages, as plain data."""
         (following, adverts), *_ = *self._adverts.items(), (None, {})
         return {
+            "roster": self._roster.digest.hex(),
             "window": _fields(self._live_window),
             "following": _fields(following),
             "adverts": {silo: data.hex() for silo, data in adverts.items()},
@@ -105,12 +106,20 @@ class SecureRounds:
         live = None if self._live_window is None else self._collection
         return None if live is None else live.messages()
 
-    def take_up(self, state: Mapping[str, Any], dealt: tuple[list[bytes], list[bytes]] | None) -> None:
+    def take_up(self, state: Mapping[str, Any], dealt: tuple[list[bytes], list[bytes]] | None) -> bool:
         """Go on from what `state` and `dealt` returned once, in a process that is gone.
+
+        Returns:
+            Whether it goes on. Under another roster no secret of the window holds, at silos neither: the round at hand
+            begins with fresh ones, and whoever was masked in it already is out of it.
 
         Raises:
             ProtocolError: When the two are not of one moment.
         """
+        if state["roster"] != self._roster.digest.hex():
+            logger.warning("the roster is another than the run's last round had; the round at hand begins afresh")
+            self._adverts = {}
+            return False
         window, following = (_window_of(state[key], self._post.run) for key in ("window", "following"))
         adverts = {silo: bytes.fromhex(data) for silo, data in state["adverts"].items()}
         self._adverts = {} if following is None else {following: adverts}
@@ -121,6 +130,7 @@ class SecureRounds:
             if dealt is None:
                 raise ProtocolError("a window's messages are not where its round was kept")
             self._collection = Collection.again(Setting(self._roster, self._policy, window), *dealt)
+        return True
 
     @property
     def _live_window(self) -> Window | None:

@@ -13,14 +13,15 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import httpx
-from flwr.app import Context
-from flwr.common.constant import Status, SubStatus
+from flwr.app import Context, Error, Message, Metadata
+from flwr.app.message import make_message
+from flwr.common.constant import SUPERLINK_NODE_ID, ErrorCode, Status, SubStatus
 from flwr.common.serde import context_from_proto, run_from_proto, user_config_to_proto
 from flwr.proto.control_pb2 import (
     ListNodesRequest,
@@ -31,8 +32,19 @@ from flwr.proto.control_pb2 import (
     UnregisterNodeRequest,
 )
 from flwr.proto.fab_pb2 import Fab
-from flwr.proto.runtime_pb2 import PullTaskInputRequest, PushTaskOutputRequest, SendTaskHeartbeatRequest
+from flwr.proto.message_pb2 import ConfirmMessageReceivedRequest, ObjectTree
+from flwr.proto.message_pb2 import Metadata as ProtoMetadata
+from flwr.proto.runtime_pb2 import (
+    PullAppMessagesRequest,
+    PullTaskInputRequest,
+    PushTaskOutputRequest,
+    SendTaskHeartbeatRequest,
+)
 from flwr.serverapp import Grid
+from flwr.supercore.constant import SYSTEM_MESSAGE_TYPE
+from flwr.supercore.inflatable.inflatable_object import iterate_object_tree
+from flwr.supercore.inflatable.inflatable_protobuf_utils import make_pull_object_fn_protobuf
+from flwr.supercore.inflatable.inflatable_utils import inflate_object_from_contents
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.superlink.grid import HttpGrid, http_grid
 
@@ -42,12 +54,15 @@ from fedmodel.supervision import Facts
 from fedmodel.wire.bundle import make_bundle
 from fedmodel.wire.runtime import SERVER_TASK, SocketControl, SocketRuntime, hasten, log_plainly
 from server import runs
+from server.exchange import is_link_lost
+from server.journal import forget
 
 logger = logging.getLogger(__name__)
 
 _POLL_S: Final = 0.5
 _CONNECT_S: Final = 0.1
 _PATIENCE_S: Final = 30.0
+_LONGEST_UPLOAD_S: Final = 30.0
 _FIRST_DELAY_S: Final = 0.2
 _LONGEST_DELAY_S: Final = 30.0
 
@@ -78,13 +93,60 @@ class SocketGrid(HttpGrid):
 
     Args:
         client: With the task in hand.
+        owners: By node, the silo whose key it is registered with.
         timeout_s: For how long a reply that a silo began to send, and did not end, holds up all others.
     """
 
-    def __init__(self, client: SocketRuntime, timeout_s: float) -> None:
+    def __init__(self, client: SocketRuntime, owners: Mapping[int, str], timeout_s: float) -> None:
         hasten(http_grid, "pull_objects", timeout_s)
         super().__init__(token="of the task in hand")  # noqa: S106 - the client shows the task's own
         self._client = client
+        self.owners = owners
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        """Return the replies that are there, each taken in by itself.
+
+        Flower gives each reply out once, and reads all that it gave in one go: what it cannot read of one node's would
+        cost everybody whose reply came along.
+        """
+        told = self._runtime_client.PullMessages(PullAppMessagesRequest(message_ids=list(message_ids)))
+        pairs = zip(told.messages_list, told.message_object_trees, strict=True)
+        return [self._taken_in(message.metadata, tree) for message, tree in pairs]
+
+    def _taken_in(self, told: ProtoMetadata, tree: ObjectTree) -> Message:
+        """Return a reply, or an error of Flower's own in its place where it cannot be read."""
+        run_id = self.run.run_id
+        try:
+            pull = make_pull_object_fn_protobuf(self._runtime_client.PullObject, self.node, run_id)
+            ids = [part.object_id for part in iterate_object_tree(tree)]
+            contents = http_grid.pull_objects(ids, pull_object_fn=pull)  # type: ignore[attr-defined]  # as hastened
+            received = ConfirmMessageReceivedRequest(node=self.node, run_id=run_id, message_object_id=told.message_id)
+            self._runtime_client.ConfirmMessageReceived(received)
+            reply = inflate_object_from_contents(told.message_id, contents)
+            if not isinstance(reply, Message):
+                raise TypeError("what a node sent as a reply is none")
+        except Exception as error:  # of any kind: what a node sends is read here
+            if is_link_lost(error):
+                raise
+            return _unreadable(told, run_id)
+        reply.metadata.__dict__["_message_id"] = told.message_id
+        return reply
+
+
+def _unreadable(told: ProtoMetadata, run_id: int) -> Message:
+    """Return what stands for a reply that cannot be read."""
+    metadata = Metadata(
+        run_id=run_id,
+        message_id="",
+        src_node_id=SUPERLINK_NODE_ID,
+        dst_node_id=SUPERLINK_NODE_ID,
+        message_type=SYSTEM_MESSAGE_TYPE,
+        group_id="",
+        ttl=0,
+        reply_to_message_id=told.reply_to_message_id,
+        created_at=time.time(),
+    )
+    return make_message(metadata=metadata, error=Error(code=ErrorCode.MESSAGE_UNAVAILABLE, reason=""))
 
 
 def run_coordinator(desk: Desk, _facts: Facts) -> None:
@@ -146,7 +208,8 @@ def conduct(
         TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = pulled.task_id, run.run_id, context.node_id
         own = {"home": str(desk.home), "run-dir": str(submitted.folder), "device": _device(desk.device)}
         context.run_config = {**shown, **own}
-        grid = SocketGrid(runtime, scenario.federation.round_timeout_s)
+        longest_s = min(_LONGEST_UPLOAD_S, scenario.federation.round_timeout_s / 2)
+        grid = SocketGrid(runtime, _owners(control, desk.nodes()), longest_s)
         grid.set_run(run)
         try:
             desk.app(grid, context)
@@ -158,6 +221,13 @@ def conduct(
             return
     _end(submitted.folder, None)
     _push_output(runtime, SubStatus.COMPLETED, "")
+
+
+def _owners(control: SocketControl, nodes: Mapping[str, str]) -> dict[int, str]:
+    """Return the silos of the registered nodes, by node."""
+    silos = {key.strip().encode(): silo for silo, key in nodes.items()}
+    listed = control.ListNodes(ListNodesRequest()).nodes_info
+    return {node.node_id: silos[key] for node in listed if (key := bytes(node.public_key).strip()) in silos}
 
 
 def _start(control: SocketControl, config: Mapping[str, str], bundle: bytes) -> None:
@@ -180,6 +250,7 @@ def _acquire(runtime: SocketRuntime) -> None:
 def _end(folder: Path, error: FedmodelError | None) -> None:
     """Write down a run's outcome."""
     runs.end(folder, error)
+    forget(folder)
     logger.info("run %s: %s", folder.name, "completed" if error is None else f"failed: {error}")
 
 

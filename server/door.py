@@ -9,11 +9,16 @@ Paths are compared whole and as they were sent: nothing is decoded, folded or jo
 would read in another way than it stands is no path of the list. A node that would register itself is among what is
 refused: nodes are registered by the server, from the roster.
 
-Does NOT replace TLS with client certificates, on which this listens.
+A request's body is bounded, by its length as told and as it comes, and has to keep coming: Flower reads all of one
+before it looks at who sent it.
+
+Does NOT replace TLS with client certificates, on which this listens. Does NOT bound how many holders of certificates
+ask at once: the server of HTTP does.
 """
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -44,6 +49,10 @@ _FLEET: Final = frozenset(
         "confirm-message-received",
     )
 )
+# An object of Flower's is a record or a chunk of an array, of 20 MiB at most; all else is small.
+_MOST_BODY: Final = {"/v1/fleet/push-object": 32 * 2**20}
+_MOST_OTHER_BODY: Final = 4 * 2**20
+_SILENCE_S: Final = 30.0
 _QUIET_S: Final = 10.0
 _MOST_KINDS: Final = 1_000
 
@@ -68,7 +77,7 @@ class Door:
             return
         match _asked(scope):
             case ("POST", path) if path in _FLEET:
-                await self._inside(scope, receive, send)
+                await self._let_in(scope, receive, send)
             case ("GET" | "HEAD", "/health"):
                 await self._inside(scope, receive, send)
             case ("GET", path) if path == ROSTER and self._roster.is_file():
@@ -77,6 +86,30 @@ class Door:
                 if self._told.is_new(asked):
                     logger.warning("refused at the door: %s %.200r", scope["method"], scope["path"])
                 await _respond(send, 404, b"")
+
+    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Pass a silo's call on, its body bounded."""
+        most = _MOST_BODY.get(scope["path"], _MOST_OTHER_BODY)
+        if _told_length(scope) > most:
+            await _respond(send, 413, b"")
+            return
+        came = 0
+
+        async def bounded() -> MutableMapping[str, Any]:
+            nonlocal came
+            try:
+                part = await (receive() if came < 0 else asyncio.wait_for(receive(), _SILENCE_S))
+            except TimeoutError:
+                return {"type": "http.disconnect"}
+            if part["type"] == "http.request" and came >= 0:
+                came += len(part.get("body", b""))
+                if came > most:
+                    return {"type": "http.disconnect"}
+                if not part.get("more_body", False):
+                    came = -1  # all of it is there: whoever listens on waits for the end of the connection
+            return part
+
+        await self._inside(scope, bounded, send)
 
 
 class Seldom:
@@ -101,6 +134,12 @@ def _asked(scope: Scope) -> tuple[str, str]:
     path: str = scope["path"]
     as_sent = scope.get("raw_path") == path.encode("utf-8", "replace") and not scope.get("query_string")
     return scope["method"], path if as_sent and not scope.get("root_path") else ""
+
+
+def _told_length(scope: Scope) -> int:
+    """Return the length that a request says its body has, 0 where it does not say."""
+    told = [value for name, value in scope["headers"] if name == b"content-length"]
+    return int(told[0]) if told and told[0].isdigit() else 0
 
 
 async def _respond(send: Send, status: int, body: bytes) -> None:

@@ -15,7 +15,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import Final, Literal
+from typing import Final, Literal, Protocol, runtime_checkable
 
 import httpx
 from flwr.app import Message, RecordDict
@@ -38,6 +38,13 @@ NOWHERE: Final = 0
 
 Half = Literal["request", "reply"]
 Questions = Mapping[str, tuple[int, RecordDict]]
+
+
+@runtime_checkable
+class Owned(Protocol):
+    """A grid that knows whose nodes are: `owners` has the silo's name by node."""
+
+    owners: Mapping[int, str]
 
 
 class Post:
@@ -65,6 +72,7 @@ class Post:
         self._key, self._post_quantum = key, post_quantum
         self.run = int(grid.run.run_id) % 2**64 if run is None else run
         self._journal = journal
+        self.owners: Mapping[int, str] = grid.owners if isinstance(grid, Owned) else {}
         self._timeout_s = scenario.federation.round_timeout_s
         self._faults = Faults(scenario)
         self._unreadable: Counter[str] = Counter()
@@ -74,12 +82,21 @@ class Post:
         if self._journal is not None:
             self._journal.begin(round_number)
 
-    def nodes(self, expected: int, timeout_s: float | None = None) -> list[int]:
+    def start_over(self) -> None:
+        """Forget what was answered in the round at hand, before it is taken up again."""
+        if self._journal is not None:
+            self._journal.start_over()
+
+    def present(self) -> list[int]:
+        """Return the nodes that are there."""
+        return sorted(self._grid.get_node_ids())
+
+    def nodes(self, expected: int) -> list[int]:
         """Return node ids as soon as so many are there, or those that are when the deadline passes."""
-        deadline = time.monotonic() + (self._timeout_s if timeout_s is None else timeout_s)
+        deadline = time.monotonic() + self._timeout_s
         pause_s = _FIRST_PAUSE_S
         while True:
-            nodes = sorted(self._grid.get_node_ids())
+            nodes = self.present()
             if len(nodes) >= expected or time.monotonic() >= deadline:
                 return nodes
             time.sleep(pause_s)
@@ -102,8 +119,7 @@ class Post:
             if still_open.pop(silo, None) is not None:
                 yield silo, reply
         for silo, reply in self._ask(kind, round_number, still_open, lost):
-            answers.keep(silo, reply)
-            yield silo, reply
+            yield silo, answers.keep(silo, reply)
 
     def ask_nodes(self, kind: str, contents: Mapping[int, RecordDict]) -> Iterator[tuple[int, Message | None]]:
         """Ask nodes of which it is not known yet whose they are; what they answer is not kept."""
@@ -128,13 +144,15 @@ class Post:
         sent = {message_id: silo for message_id, silo in zip(ids, asked, strict=False) if message_id}
         unsent = contents.keys() - set(sent.values())
         pause_s = _FIRST_PAUSE_S
+        late = False
         while sent:
             for message_id, reply in self._pull(list(sent)):
                 silo_asked = sent.pop(message_id, None)
                 if silo_asked is not None:
                     yield silo_asked, None if lost[silo_asked] else reply
-            if not sent or time.monotonic() >= deadline:
+            if not sent or late:
                 break
+            late = time.monotonic() >= deadline  # one more look: what was acted upon meanwhile may have taken long
             time.sleep(pause_s)
             pause_s = min(pause_s * 2, _LONGEST_PAUSE_S)
         for silo in contents:

@@ -12,8 +12,9 @@ nobody is charged twice for one release, and no stage of secure aggregation is d
 Guarantee: an answer is on disk here before anything follows from it. The checkpoint is one file, replaced whole: there
 is the last round or the one before, and never a part. Everything is an age file to the server's own key.
 
-Does NOT notice that an older checkpoint was put back from a backup: the rounds since are asked again, with other
-bytes, and each silo's ledger charges them again or refuses. Does NOT hide from a thief how many answers there were.
+Does NOT say who wrote a file: whoever can write to the server's disk can seal another model to its key. Does NOT notice
+that an older checkpoint was put back from a backup: the rounds since are asked again, with other bytes, and each silo's
+ledger charges them again or refuses. Does NOT hide from a thief how many answers there were.
 
 Shapes: P parameters.
 """
@@ -21,6 +22,7 @@ Shapes: P parameters.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -40,6 +42,9 @@ from fedmodel.secagg import join_messages, split_messages
 
 _VERSION: Final = 1
 _LENGTH_SIZE: Final = 8
+_CHECKPOINT: Final = "checkpoint.age"
+_WINDOW: Final = "window.age"
+_ANSWERS: Final = "answers"
 
 Dealt = tuple[list[bytes], list[bytes]]
 
@@ -92,7 +97,7 @@ class Checkpoint:
             version = told.pop("version")
             told["charges"] = {silo: event_from_json(event) for silo, event in told["charges"].items()}
             model_P = np.frombuffer(data, dtype="<f4", offset=_LENGTH_SIZE + size).astype(np.float32)
-        except (ValueError, KeyError, AttributeError) as error:
+        except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ProtocolError("a checkpoint is not one; its run cannot be taken up again") from error
         if version != _VERSION:
             raise ProtocolError(f"a checkpoint of version {version}, where this is version {_VERSION}; begin a new run")
@@ -108,7 +113,7 @@ class _Files:
     def read(self, path: Path) -> bytes:
         try:
             return open_bytes(path.read_bytes(), self._opener)
-        except (OSError, CryptoError) as error:
+        except CryptoError as error:
             raise CryptoError(f"{path}: does not open with this server's key; its run cannot go on") from error
 
     def write(self, path: Path, data: bytes) -> None:
@@ -125,8 +130,7 @@ class Journal:
     """
 
     def __init__(self, folder: Path, recipient: str, opener: Opener) -> None:
-        self._checkpoint, self._window = folder / "checkpoint.age", folder / "window.age"
-        self._answers = folder / "answers"
+        self._checkpoint, self._window, self._answers = folder / _CHECKPOINT, folder / _WINDOW, folder / _ANSWERS
         self._files = _Files(recipient, opener)
         self._round, self._ask = 0, 0
         self._kept_window: object = None
@@ -136,13 +140,15 @@ class Journal:
         """Return the last whole round, and the window that lies beside it; None where the run has not begun.
 
         Raises:
-            CryptoError: When a file was not sealed by this server.
+            CryptoError: When a file does not open with this server's key.
+            OSError: When one cannot be read; that is no verdict on the run.
             ProtocolError: When a file is not what it should be.
         """
         if not self._checkpoint.exists():
             return None
         kept = Checkpoint.from_bytes(self._files.read(self._checkpoint))
-        dealt = _dealt_from(self._files.read(self._window)) if kept.secure.get("window") else None
+        needed = kept.secure.get("window") and not kept.ended
+        dealt = _dealt_from(self._files.read(self._window)) if needed else None
         self._kept_window = kept.secure.get("window")
         return kept, dealt
 
@@ -167,10 +173,10 @@ class Journal:
         self._ask += 1
         return Answers(self._files, self._answers, f"{self._round:07d}-{self._ask:03d}")
 
-    def forget(self) -> None:
-        """Erase what a run that has ended does not need."""
-        self.begin(0)
-        self._window.unlink(missing_ok=True)
+    def start_over(self) -> None:
+        """Forget the answers of the round at hand: they are of silos' keys that are none any more."""
+        shutil.rmtree(self._answers, ignore_errors=True)
+        self._answers.mkdir(mode=0o700, exist_ok=True)
 
 
 class Answers:
@@ -185,16 +191,41 @@ class Answers:
         found = []
         for path in sorted(self._folder.glob(f"{self._name}-*.age")):
             head, _, data = self._files.read(path).partition(b"\n")
-            reply = message_from_proto(ProtoMessage.FromString(data)) if data else None
-            found.append((head.decode(), reply))
+            found.append((head.decode(), _unpacked(data)))
             self._count += 1
         return found
 
-    def keep(self, silo: str, reply: Message | None) -> None:
-        """Put an answer on disk; call it before anything follows from the answer."""
-        data = b"" if reply is None else message_to_proto(reply).SerializeToString()
+    def keep(self, silo: str, reply: Message | None) -> Message | None:
+        """Put an answer on disk, and return it as it will be read back; act upon that, and not before.
+
+        An answer that cannot be written down is none: it would stop every life of the run at the same place.
+        """
+        data = _packed(reply)
         self._count += 1
         self._files.write(self._folder / f"{self._name}-{self._count:06d}.age", silo.encode() + b"\n" + data)
+        return _unpacked(data)
+
+
+def forget(folder: Path) -> None:
+    """Erase what a run that has its outcome does not need: answers, and the window."""
+    shutil.rmtree(folder / _ANSWERS, ignore_errors=True)
+    (folder / _WINDOW).unlink(missing_ok=True)
+
+
+def _packed(reply: Message | None) -> bytes:
+    """Return an answer as bytes, none where there is none or where Flower cannot write it down."""
+    if reply is None:
+        return b""
+    try:
+        data: bytes = message_to_proto(reply).SerializeToString()
+        message_from_proto(ProtoMessage.FromString(data))
+    except Exception:  # of any kind: what a node sends may inflate and not go back
+        return b""
+    return data
+
+
+def _unpacked(data: bytes) -> Message | None:
+    return message_from_proto(ProtoMessage.FromString(data)) if data else None
 
 
 def _dealt_to(dealt: Dealt) -> bytes:

@@ -7,6 +7,7 @@ Shapes: B batch, P parameters.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -99,8 +100,7 @@ class MetricsLog:
         end = whole.rfind(b"\n") + 1
         if end < len(whole):
             os.truncate(self._path, end)
-        written = [json.loads(one)["round"] for one in whole[:end].splitlines()]
-        if line["round"] not in written:
+        if line["round"] not in {_round_of(one) for one in whole[:end].splitlines()}:
             self.append(line)
 
     def append(self, line: dict[str, object]) -> None:
@@ -108,7 +108,17 @@ class MetricsLog:
         text = json.dumps(line, sort_keys=True, allow_nan=False) + "\n"
         descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
         try:
-            os.write(descriptor, text.encode())
+            if os.write(descriptor, text.encode()) != len(text.encode()):
+                raise OSError(errno.ENOSPC, f"{self._path}: a line was not written whole")
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+
+def _round_of(line: bytes) -> int | None:
+    """Return the round of a line, None where it is no line of ours."""
+    try:
+        number: int = json.loads(line)["round"]
+    except (ValueError, KeyError, TypeError):
+        return None
+    return number

@@ -21,12 +21,11 @@ from fedmodel.crypto import SigningKey
 from fedmodel.crypto.postquantum import PostQuantumKey
 from fedmodel.data import Records, held_out_records, held_out_table, table_source
 from fedmodel.durable import replace_file
-from fedmodel.mechanisms import event_to_json
+from fedmodel.mechanisms import DpSgdEvent, event_to_json
 from fedmodel.provision import read_identity, read_server_law, unlocked
 from fedmodel.sealed import opener_from_secret
 from server.checkpoint import save_model
-from server.journal import Journal
-from server.rounds import Joined
+from server.journal import Journal, forget
 
 CHARGES: Final = "charges.json"
 MODEL: Final = "model.safetensors"
@@ -77,11 +76,15 @@ class Place:
         recipients = (unlocked(self.home).recipient, *read_server_law(self.home).escrow)
         save_model(module, self.run_dir / SEALED_MODEL, about, recipients)
 
-    def report(self, joined: Joined, charged: Mapping[str, int]) -> None:
+    def clear_up(self) -> None:
+        """Erase what a run that has ended does not need."""
+        if self.sealed:
+            forget(self.run_dir)
+
+    def report(self, charges: Mapping[str, DpSgdEvent], charged: Mapping[str, int]) -> None:
         """Write down what silos say they charged: a deployed server has no ledger of theirs to sum up from."""
         if self.sealed:
             said = {
-                silo: {"rounds": charged.get(silo, 0), "event": event_to_json(member.charge)}
-                for silo, member in joined.members.items()
+                silo: {"rounds": charged.get(silo, 0), "event": event_to_json(event)} for silo, event in charges.items()
             }
             replace_file(self.run_dir / CHARGES, (json.dumps(said, sort_keys=True) + "\n").encode())

@@ -12,10 +12,12 @@ With secure aggregation, `server.aggregation` has the rounds.
 from __future__ import annotations
 
 import logging
+import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from typing import Final
 
 import numpy as np
 from flwr.app import Message
@@ -31,6 +33,8 @@ from server.strategy import average_updates
 from server.witness import Witness
 
 logger = logging.getLogger(__name__)
+
+_LOOK_AGAIN_S: Final = 0.2
 
 
 class NoAnswer(Exception):
@@ -126,17 +130,23 @@ def join(
 def find_again(post: Post, scenario: Scenario, witness: Witness, members: dict[str, Member], timeout_s: float) -> None:
     """Look for the nodes of members that have none at present, in place, for so long at most.
 
-    A silo that joined under one node may be back under another, once the SuperLink was started again.
+    A silo that joined under one node may be back under another, once the SuperLink was started again. Nobody else is
+    asked, where it is known whose nodes are: a silo that was not there when the run began would reserve it.
     """
-    lost = {silo for silo, member in members.items() if member.node_id == NOWHERE}
-    if not lost:
-        return
-    known = {member.node_id for member in members.values()}
-    nodes = [node for node in post.nodes(len(members), timeout_s) if node not in known]
-    claims, _ = _claims(post, scenario, witness, nodes)
-    for silo in lost:
-        if len(claims[silo]) == 1 and claims[silo][0][0].charge == members[silo].charge:
-            members[silo] = claims[silo][0][0]
+    deadline = time.monotonic() + timeout_s
+    asked = {member.node_id for member in members.values()}
+    while lost := {silo for silo, member in members.items() if member.node_id == NOWHERE}:
+        nodes = [node for node in post.present() if node not in asked]
+        if post.owners:
+            nodes = [node for node in nodes if post.owners.get(node) in lost]
+        claims, _ = _claims(post, scenario, witness, nodes)
+        for silo in lost:
+            if len(claims[silo]) == 1 and claims[silo][0][0].charge == members[silo].charge:
+                members[silo] = claims[silo][0][0]
+        asked.update(nodes)
+        if time.monotonic() >= deadline:
+            return
+        time.sleep(_LOOK_AGAIN_S)
 
 
 def _claims(
@@ -156,6 +166,8 @@ def _claims(
             answer = wire.read_join_reply(answered(reply))
             _check_plan(answer, scenario)
             witness.check(answer.silo, answer.head)
+            if post.owners and post.owners.get(node_id) != answer.silo:
+                raise ProtocolError("a node claims a name that its key is not registered for")
             if window is not None and not signed(answer.silo, answer.advert):
                 raise ProtocolError("a node claims a name whose key did not sign for it")
             charge = replace(answer.plan, steps=scenario.plan(answer.silo).steps_per_round)

@@ -37,8 +37,10 @@ from fedmodel import accounting, vectors
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import data_shape
 from fedmodel.errors import ConfigError, DropoutError, FedmodelError, PrivacyBudgetExceeded
+from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.models import build_model
-from fedmodel.provision import read_roster
+from fedmodel.provision import read_roster, scenario_policy
+from fedmodel.secagg import Roster
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
 from server.aggregation import SecureRounds, cohort_round, is_advert_of, simulated_round, window_from
@@ -110,6 +112,12 @@ def run_federation(
     module = build_model(scenario.model, data_shape(scenario.data), derive_seed(scenario.seed, "model")).to(device)
     log = MetricsLog(run_dir / "metrics.jsonl")
 
+    if kept is not None:
+        vectors.load(module, kept.model_P)
+        _take_up(kept, module, place, scenario, log)
+        if kept.ended or kept.round_number == scenario.rounds:
+            return place.clear_up()  # killed after its last round: nothing is left to ask
+
     post = Post(grid, scenario, *place.keys(), run, journal)
     rounds = _rounds(post, scenario, place.home, kept, dealt)
     if kept is None:
@@ -121,12 +129,8 @@ def run_federation(
             journal.keep(rounds.checkpoint(0, vectors.flatten(module), charged, failures))
     else:
         charged, failures = Counter(kept.charged), kept.failures
-        vectors.load(module, kept.model_P)
-        _take_up(kept, module, place, scenario, rounds.joined, log)
 
     for round_number in range(kept.round_number + 1 if kept else 1, scenario.rounds + 1):
-        if kept is not None and kept.ended:
-            break
         started = time.monotonic()
         post.begin(round_number)
         find_again(post, scenario, rounds.witness, rounds.joined.members, _LOOK_S)
@@ -165,26 +169,23 @@ def run_federation(
             )
         if result.update_P is not None:
             place.save(module, scenario, round_number)
-        place.report(rounds.joined, charged)
+        place.report(rounds.charges, charged)
         log.append(line)
         if "loss" in line:
             logger.info("round %d of %d: loss %.4f", round_number, scenario.rounds, line["loss"])
         if ended:
             _log_end(rounds, scenario, line)
             break
-    if journal is not None:
-        journal.forget()
+    return place.clear_up()
 
 
-def _take_up(
-    kept: Checkpoint, module: nn.Module, place: Place, scenario: Scenario, joined: Joined, log: MetricsLog
-) -> None:
+def _take_up(kept: Checkpoint, module: nn.Module, place: Place, scenario: Scenario, log: MetricsLog) -> None:
     """Bring the files that follow a checkpoint up to it: a kill may have come between."""
     logger.info("taken up again after round %d of %d", kept.round_number, scenario.rounds)
     if kept.line:
         if "failed" not in kept.line:
             place.save(module, scenario, kept.round_number)
-        place.report(joined, Counter(kept.charged))
+        place.report(kept.charges, kept.charged)
         log.mend(dict(kept.line))
 
 
@@ -198,6 +199,11 @@ class _Rounds:
     train: Callable[[list[str], TrainRequest], RoundResult]
     withdrawn: dict[str, dict[str, str | int]]
     secure: SecureRounds | None
+
+    @property
+    def charges(self) -> dict[str, DpSgdEvent]:
+        """What each silo that takes part charges for a round."""
+        return {silo: member.charge for silo, member in self.joined.members.items()}
 
     @property
     def left(self) -> list[str]:
@@ -226,7 +232,7 @@ class _Rounds:
         return Checkpoint(
             round_number,
             model_P,
-            {silo: member.charge for silo, member in self.joined.members.items()},
+            self.charges,
             dict(charged),
             dict(self.joined.absent),
             dict(self.withdrawn),
@@ -252,9 +258,11 @@ def _rounds(post: Post, scenario: Scenario, home: Path, kept: Checkpoint | None,
         joined = join(post, scenario, witness, window, partial(is_advert_of, scenario, roster, window))
         withdrawn: dict[str, dict[str, str | int]] = {}
     else:
-        members = {silo: Member(NOWHERE, charge) for silo, charge in kept.charges.items()}
-        joined, withdrawn = Joined(members, dict(kept.absent), {}), dict(kept.withdrawn)
-        _wait_for_silos(post, scenario, witness, joined, withdrawn)
+        silos = {member.name for member in roster.members}
+        members = {silo: Member(NOWHERE, charge) for silo, charge in kept.charges.items() if silo in silos}
+        revoked = dict.fromkeys(kept.charges.keys() - silos, "lost")
+        joined, withdrawn = Joined(members, {**kept.absent, **revoked}, {}), dict(kept.withdrawn)
+        _wait_for_silos(post, scenario, witness, joined, withdrawn, roster)
 
     def cohort(number: int) -> list[str]:
         left = [silo for silo in joined.members if silo not in withdrawn]
@@ -264,8 +272,8 @@ def _rounds(post: Post, scenario: Scenario, home: Path, kept: Checkpoint | None,
     secure: SecureRounds | None = None
     if mode == "on":
         secure = SecureRounds(post, scenario, roster, witness, joined, cohort, withdrawn)
-        if kept is not None:
-            secure.take_up(kept.secure, dealt)
+        if kept is not None and not secure.take_up(kept.secure, dealt):
+            post.start_over()
         train = secure.train_round
     elif mode == "simulated":
         train = partial(simulated_round, post, scenario, witness, joined)
@@ -275,24 +283,30 @@ def _rounds(post: Post, scenario: Scenario, home: Path, kept: Checkpoint | None,
 
 
 def _wait_for_silos(
-    post: Post, scenario: Scenario, witness: Witness, joined: Joined, withdrawn: Container[str]
+    post: Post, scenario: Scenario, witness: Witness, joined: Joined, withdrawn: Container[str], roster: Roster
 ) -> None:
-    """Wait until enough silos of a run that is taken up again have found their way back for a round.
+    """Wait until as many silos of a run that is taken up again are back as a round needs.
 
     Raises:
-        DropoutError: When they have not for ten times the round's time-out.
+        DropoutError: When they are not after ten times the round's time-out.
     """
     federation = scenario.federation
-    for _ in range(_MOST_WAITS):
-        find_again(post, scenario, witness, joined.members, federation.round_timeout_s)
+    needed = federation.min_silos
+    if scenario.encryption.secure_aggregation == "on":
+        needed = max(needed, scenario_policy(scenario).quorum(roster))
+    needed = min(needed, len([silo for silo in joined.members if silo not in withdrawn]))
+    deadline = time.monotonic() + _MOST_WAITS * federation.round_timeout_s
+    while True:
+        find_again(post, scenario, witness, joined.members, _LOOK_S)
         back = [silo for silo, one in joined.members.items() if one.node_id != NOWHERE and silo not in withdrawn]
-        if len(back) >= min(federation.min_silos, len([silo for silo in joined.members if silo not in withdrawn])):
+        if len(back) >= needed:
             return
-        logger.warning("waiting: %d silos are back, where federation.min_silos = %d", len(back), federation.min_silos)
-    raise DropoutError(
-        f"{len(back)} silos came back for a run that was taken up again, where federation.min_silos ="
-        f" {federation.min_silos}; start the others, and submit the scenario again"
-    )
+        if time.monotonic() >= deadline:
+            raise DropoutError(
+                f"{len(back)} silos came back for a run that was taken up again, where a round needs {needed}; start"
+                " the others, and submit the scenario again"
+            )
+        time.sleep(_LOOK_S)
 
 
 def _log_beginning(rounds: _Rounds, scenario: Scenario) -> None:

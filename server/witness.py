@@ -29,6 +29,7 @@ class Witness:
         self._folder = folder
         self._keys = {member.name: member.key for member in roster.members}
         folder.mkdir(parents=True, exist_ok=True)
+        self._before = {silo: self.known(silo) for silo in self._keys}
 
     def check(self, silo: str, head: bytes) -> None:
         """Refuse a head that the silo of this name did not sign: whoever brings one holds its key.
@@ -46,18 +47,23 @@ class Witness:
         return path.read_bytes() if path.exists() else b""
 
     def follow(self, silo: str, head: bytes) -> None:
-        """Take a silo's new head.
+        """Take the head that a silo's update came with: of its ledger with one charge more, at least.
+
+        The head that was the newest when this process began is taken once more: an answer that was acted upon before a
+        run was taken up again.
 
         Raises:
-            LedgerTampered: When it is not the silo's, or does not extend the last.
+            LedgerTampered: When it is not the silo's, or does not extend the last by an entry.
         """
         key = self._keys.get(silo)
         if key is None:
             raise LedgerTampered("a head came from no silo of the roster")
         last, origin = self.known(silo), origin_of(silo)
         proven = Proven.from_bytes(head)
-        if proven.note == last:
-            return  # taken already, before the round was taken up again
-        follow(proven, origin, key, open_head(last, origin, key) if last else None)
-        if proven.note != last:
-            replace_file(self._folder / silo, proven.note)
+        if last and proven.note == last == self._before[silo]:
+            return
+        known = open_head(last, origin, key) if last else None
+        head_now = follow(proven, origin, key, known)
+        if known is not None and head_now.size == known.size:
+            raise LedgerTampered(f"{origin}: an update came with the head that came with the one before")
+        replace_file(self._folder / silo, proven.note)

@@ -235,6 +235,28 @@ def test_two_nodes_with_one_name_are_refused(head: str, left: int, tiny: Scenari
         join(post(FaultyGrid(tiny, tmp_path, impostor), tiny), tiny, witness(tmp_path))
 
 
+def test_a_node_is_the_silo_that_its_key_is_registered_for(tiny_file: Path, tmp_path: Path) -> None:
+    """Where that is known, a name's signed head, which others may have too, is not enough."""
+    scenario = read_scenario(str(tiny_file), ["federation.min_silos=1", "federation.round_timeout_s=1.0"])
+
+    def impostor(node: int, reply: Message) -> Message | None:
+        answer = wire.read_join_reply(reply)
+        heads[node] = answer.head
+        if node == NODE["north"]:
+            return None  # away
+        if node == NODE["south"]:
+            reply.content = wire.join_reply(replace(answer, silo="north", head=heads[NODE["north"]]))
+        return reply
+
+    for known, members in ((False, {"north", "west"}), (True, {"west"})):
+        heads: dict[int, bytes] = {}
+        grid = FaultyGrid(scenario, tmp_path / str(known), impostor)
+        if known:
+            grid.owners = {node: silo for silo, node in NODE.items()}  # type: ignore[attr-defined]
+        joined = join(post(grid, scenario), scenario, witness(tmp_path / str(known)))
+        assert set(joined.members) == members
+
+
 def test_the_average_of_the_replies_is_what_is_applied(tiny: Scenario, tmp_path: Path) -> None:
     grid = FaultyGrid(tiny, tmp_path)
     carrier = post(grid, tiny)

@@ -205,6 +205,16 @@ def test_only_the_last_answer_is_kept(folder: Path) -> None:
         answer(kit, folder, 7, ASKED, lambda silo: silo.commit(1, 1, CONTEXT, [2, 3]))
 
 
+def test_a_later_stage_erases_the_answer_of_the_one_before(folder: Path) -> None:
+    """A share that was given lies no longer than a next stage at the silo."""
+    kit = read_kit(folder)
+    answer(kit, folder, 7, ASKED, lambda silo: silo.commit(1, 1, CONTEXT, [2, 3]))
+    with protocol(kit, folder, 7) as silo:
+        silo.advert(Window(7, 3, 1, 2))
+    with pytest.raises(AggregationRefused):
+        answer(kit, folder, 7, ASKED, lambda silo: silo.commit(1, 1, CONTEXT, [2, 3]))
+
+
 def test_an_answer_of_another_run_is_none(folder: Path) -> None:
     kit = read_kit(folder)
     first = answer(kit, folder, 7, ASKED, lambda silo: silo.commit(1, 1, CONTEXT, [2, 3]))

@@ -83,7 +83,7 @@ class FederationFile(Section):
         days: How long certificates and the roster are good for.
         seal: What opens a kit's keys: a key file for each party, or a passphrase for each.
         scenarios: Files, beside this one, or names of built-in ones: what the silos' laws admit, and nothing more.
-        escrow: Recipients of age that can open what is kept at rest, besides its owner. They open no key of a party.
+        escrow: Recipients of age that can open models, besides the server; no party's keys, and nothing of a silo's.
         server: Where the server is.
         silos: Who takes part.
     """

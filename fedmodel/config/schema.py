@@ -525,7 +525,6 @@ class SiloFile(Section):
         encryption: Secure aggregation or nothing, and how.
         connection: Where its server is; a simulated silo has none.
         device: Where it trains.
-        escrow: Recipients of age that can open what it keeps at rest, besides itself.
     """
 
     name: SiloName
@@ -548,7 +547,6 @@ class SiloFile(Section):
     encryption: SiloEncryptionConfig
     connection: ConnectionConfig | None = None
     device: Device = "auto"
-    escrow: Annotated[tuple[AgeRecipient, ...], Field(strict=False)] = ()
 
     @model_validator(mode="after")
     def _tables_have_names_of_their_own(self) -> SiloFile:

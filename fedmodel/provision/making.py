@@ -136,7 +136,6 @@ def write_silo_law(folder: Path, law: SiloFile, federation: FederationFile, serv
         update={
             "post_quantum_servers": lattice,
             "connection": ConnectionConfig(address=federation.server.address),
-            "escrow": federation.escrow,
         }
     )
     write_document(folder / LAW, deployed)

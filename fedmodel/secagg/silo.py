@@ -23,6 +23,9 @@ State goes down and comes back as bytes. Whoever calls a stage keeps the new sta
 leaves: that is what makes "once" true of a process that is killed. Rounds and attempts only rise; a lower one is
 refused, and the secrets of rounds gone by are erased with the first act in a later one.
 
+A window ends with the roster and the policy that it was made under: kept under others, its secrets are erased, and this
+silo is a witness at most until the next.
+
 Does NOT withstand a restored backup of its own state, nor hide who took part and when.
 
 After Bonawitz et al. 2017, section 6 and figure 4; Bell et al. 2020, section 4; Pasquini et al. 2022, section 5.
@@ -89,6 +92,8 @@ class Silo:
         self._setting(1, 1, 1)  # refuses a roster past the policy
         self.number = roster.number(identity.public)
         self._state = State() if state is None else read_state(state)
+        if self._state.window is not None and not self._is_as_it_was(self._state.window):
+            self.forget()
 
     def state(self) -> bytes:
         """Return what the next stage needs. Sensitive: to be kept sealed, and on disk before a message leaves."""
@@ -132,6 +137,7 @@ class Silo:
                 attempt=window.attempt,
                 count=window.count,
                 transport=transport.hex(),
+                base=setting.base.hex(),
                 advert=data.hex(),
                 rounds={str(number): held for number, held in rounds.items()},
             ),
@@ -356,6 +362,17 @@ class Silo:
 
     def _setting(self, first: int, attempt: int, count: int) -> Setting:
         return Setting(self._roster, self._policy, Window(self._run, first, attempt, count))
+
+    def _is_as_it_was(self, window: WindowState) -> bool:
+        """Return whether a kept window was made under this roster and this policy.
+
+        Numbers are places in the roster: under another, whoever vanished may look like a survivor, and both secrets of
+        a third be given.
+        """
+        try:
+            return self._setting(window.first, window.attempt, window.count).base.hex() == window.base
+        except AggregationRefused:
+            return False
 
     def _window(self) -> tuple[WindowState, Setting]:
         """Return the live window."""

@@ -37,12 +37,13 @@ class RoundState:
 
 @dataclass
 class WindowState:
-    """What a silo holds for a window; `transport` is sensitive."""
+    """What a silo holds for a window; `transport` is sensitive. `base` tells the roster and policy of its making."""
 
     first: int
     attempt: int
     count: int
     transport: str | None
+    base: str
     advert: str
     rounds: dict[str, RoundState]
     cohort: list[int] = field(default_factory=list)
