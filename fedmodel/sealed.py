@@ -11,7 +11,7 @@ What is promised:
 | `read_sealed`, `open_bytes` | all of the plaintext, authenticated to its last byte, or an error and nothing         |
 | `open_to`                   | each byte was authenticated before it was written; after an error, what was written   |
 |                             | is a beginning of the plaintext and NOT the whole                                     |
-| `opener_from_key_file`      | a file that others could read is refused before it is used                            |
+| `opener_from_key_file`      | a file that others could read or wrote is refused before it is used                   |
 
 So a sink of `open_to` should be one that can be thrown away, as `fedmodel.durable.replacing` gives.
 
@@ -26,6 +26,7 @@ from __future__ import annotations
 
 import io
 import os
+import pwd
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -96,11 +97,12 @@ def opener_from_key_file(path: Path) -> Opener:
     """Return what opens what is sealed to any key of an age key file, as `age-keygen` writes it.
 
     Raises:
-        ConfigError: When the file cannot be read, can be read or written by anybody but its owner, or holds no key.
+        ConfigError: When the file cannot be read, is another account's, can be read or written by anybody but its
+            owner, or holds no key.
     """
     try:
         with path.open("rb") as file:
-            check_private_file(path, stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+            check_private_file(path, os.fstat(file.fileno()))
             text = file.read(_MOST_KEY_FILE + 1)
     except OSError as error:
         raise ConfigError(f"{path}: the key file cannot be read: {error.strerror}") from None
@@ -116,27 +118,52 @@ def opener_from_key_file(path: Path) -> Opener:
         raise ConfigError(f"{path}: {error}") from None
 
 
-def check_private_file(path: Path, mode: int) -> None:
-    """Refuse a file with a secret that anybody but its owner can get at.
+def check_private_file(path: Path, found: os.stat_result, what: str = "a key file") -> None:
+    """Refuse a file with a secret that anybody but this process's account can get at.
 
-    A credential of systemd may show its group's read bit: there it is the mask of an access list that names the
-    service's user and nobody else, in a folder that systemd made for the service alone. All other bits are refused
-    there as well.
+    A credential of systemd may belong to root, and may show its group's read bit: there it is the mask of an access
+    list that names the service's user and nobody else, in a folder that systemd made for the service alone. All other
+    bits are refused there as well.
 
     Args:
         path: Where it lies.
-        mode: Its permissions, read from the file that was opened.
+        found: Its owner and permissions, read from the file that was opened.
+        what: What it is, for the message.
 
     Raises:
-        ConfigError: With the path, the mode and the command that mends it.
+        ConfigError: With the path, what was found and the command that mends it.
     """
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    allowed = stat.S_IRGRP if credentials and path.resolve().parent == Path(credentials).resolve() else 0
-    if mode & _OTHERS & ~allowed:
+    folder = os.environ.get("CREDENTIALS_DIRECTORY")
+    credential = bool(folder) and path.resolve().parent == Path(folder or "").resolve()
+    check_owner(path, found, root_too=credential)
+    mode = stat.S_IMODE(found.st_mode)
+    if mode & _OTHERS & ~(stat.S_IRGRP if credential else 0):
         raise ConfigError(
-            f"{path}: a key file is its owner's alone, and this has mode {mode:04o}, which lets others at it; "
+            f"{path}: {what} is its owner's alone, and this has mode {mode:04o}, which lets others at it; "
             f"run: chmod 600 {path}"
         )
+
+
+def check_owner(path: Path, found: os.stat_result, *, root_too: bool = False) -> None:
+    """Refuse what belongs to another account than this process's, which could change it, and its mode, at any time.
+
+    Raises:
+        ConfigError: With the path, both accounts and the command that mends it.
+    """
+    own = os.geteuid()
+    if found.st_uid != own and not (root_too and found.st_uid == 0):
+        raise ConfigError(
+            f"{path}: belongs to {_account(found.st_uid)}, and this runs as {_account(own)}; run as its owner, or, if"
+            f" what is in it is to be trusted: chown {_account(own)} {path}"
+        )
+
+
+def _account(uid: int) -> str:
+    """Return an account's name, or its number where it has none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
 
 
 def new_age_key() -> tuple[str, str]:

@@ -51,7 +51,9 @@ def provision(
     from fedmodel.config import read_federation_file
     from fedmodel.errors import ConfigError
     from fedmodel.provision.authority import issue, read_scenarios
+    from fedmodel.supervision import forbid_dumps
 
+    forbid_dumps()  # everybody's keys are made in here
     file = read_federation_file(federation)
     if passphrase_file is not None and file.seal != "passphrase":
         raise ConfigError('--passphrase-file belongs to seal = "passphrase" in federation.toml; here are key files')

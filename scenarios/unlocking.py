@@ -2,12 +2,14 @@
 
 A passphrase is never an argument of the command, where every user of the machine would see it, nor a variable of the
 environment, which children get. One that is typed is not shown; one that seals something new is typed twice.
+
+Guarantee: before the first byte of a secret is read, this process's memory is kept out of core files and from other
+processes of the account (`forbid_dumps`), or nothing is read.
 """
 
 from __future__ import annotations
 
 import os
-import stat
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,6 +19,7 @@ import typer
 
 from fedmodel.errors import ConfigError
 from fedmodel.sealed import Opener, check_private_file, opener_from_key_file, opener_from_passphrase
+from fedmodel.supervision import forbid_dumps
 
 LEAST_PASSPHRASE = 12
 
@@ -32,6 +35,7 @@ def ask_opener(key_file: Path | None, passphrase_file: Path | None, prompt: Call
     Raises:
         ConfigError: When both are given, or one cannot be read or can be by others.
     """
+    forbid_dumps()
     if key_file is not None and passphrase_file is not None:
         raise ConfigError("--key-file and --passphrase-file are two ways to open one thing; give one")
     if key_file is not None:
@@ -41,6 +45,7 @@ def ask_opener(key_file: Path | None, passphrase_file: Path | None, prompt: Call
 
 def typed(what: str) -> str:
     """Ask for a passphrase, without showing it."""
+    forbid_dumps()
     return str(typer.prompt(f"Passphrase of {what}", hide_input=True, err=True))
 
 
@@ -50,6 +55,7 @@ def typed_twice(what: str) -> str:
     Raises:
         ConfigError: When it is too short to withstand guesses.
     """
+    forbid_dumps()
     said = typer.prompt(f"New passphrase of {what}", hide_input=True, confirmation_prompt=True, err=True)
     return long_enough(what, str(said))
 
@@ -102,9 +108,10 @@ def long_enough(what: str, passphrase: str) -> str:
 
 def _private_text(path: Path) -> str:
     """Return the text of a file that its owner alone can read."""
+    forbid_dumps()
     try:
         with path.open(encoding="utf-8") as file:
-            check_private_file(path, stat.S_IMODE(os.fstat(file.fileno()).st_mode))
+            check_private_file(path, os.fstat(file.fileno()))
             return file.read(65_536)
     except OSError as error:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None

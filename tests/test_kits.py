@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pwd
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -70,6 +72,31 @@ def test_a_kit_that_others_can_get_at_is_refused(name: str, mode: int, mended: s
         assert refused.value.exit_status == 2
     path.chmod(int(mended, 8))
     read_kit(kit)
+
+
+@pytest.mark.parametrize("name", [".", "identity.age", "tls.key", "node.key"])
+def test_a_kit_of_another_account_is_refused(
+    name: str, federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who owns it can change it, and its mode, at any time."""
+    kit = federation.kit("north")
+    path, opener = kit / name, federation.opener("north")
+    real = Path.stat
+
+    def stat(self: Path, **options: bool) -> os.stat_result:
+        found = real(self, **options)
+        fields = list(found)
+        fields[4] = 4_000_001 if self == path else found.st_uid
+        return os.stat_result(fields)
+
+    monkeypatch.setattr(Path, "stat", stat)
+    with pytest.raises(ConfigError) as refused:
+        unlock(kit, opener)
+    me = pwd.getpwuid(os.geteuid()).pw_name
+    assert str(refused.value) == (
+        f"{path}: belongs to 4000001, and this runs as {me}; run as its owner, or, if what is in it is to be trusted:"
+        f" chown {me} {path}"
+    )
 
 
 def test_a_key_file_that_others_can_read_is_refused(federation: Federation) -> None:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import json
+import resource
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 import typer
 
-from scenarios import unlocking
+from scenarios import provision_cli, unlocking
 from tests.conftest import TINY
 from tests.federations import MASKED, Federation, federation, federation_toml, issued, pristine
 from tests.test_cli import Run, run
@@ -131,6 +136,54 @@ def test_a_passphrase_is_typed_hidden_and_a_new_one_twice(monkeypatch: pytest.Mo
     assert unlocking.typed("the authority") == unlocking.typed_twice("north") == "correct horse battery"
     assert [one["hide_input"] for one in asked] == [True, True]
     assert [one.get("confirmation_prompt", False) for one in asked] == [False, True]
+
+
+def dumpable() -> bool:
+    return bool(ctypes.CDLL(None).prctl(3, 0, 0, 0, 0))
+
+
+@pytest.fixture
+def open_to_dumps() -> Iterator[None]:
+    """This process is one whose memory others may read, as it was before."""
+    limit = resource.getrlimit(resource.RLIMIT_CORE)
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
+    assert dumpable()
+    yield
+    ctypes.CDLL(None).prctl(4, 1, 0, 0, 0)
+    with contextlib.suppress(ValueError, OSError):
+        resource.setrlimit(resource.RLIMIT_CORE, limit)
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="prctl is Linux's")
+@pytest.mark.usefixtures("open_to_dumps")
+@pytest.mark.parametrize("way", ["prompt", "typed", "typed_twice", "key_file", "passphrases_of", "provision"])
+def test_memory_is_kept_from_others_before_a_secret_is_in_it(
+    way: str, federation: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[bool] = []
+
+    def said(*_: object, **__: object) -> str:
+        seen.append(dumpable())
+        return "correct horse battery"
+
+    words = tmp_path / "words.toml"
+    words.write_text('north = "correct horse battery"\n')
+    words.chmod(0o600)
+    monkeypatch.setattr(typer, "prompt", said)
+    monkeypatch.setattr(unlocking, "check_private_file", said)
+    monkeypatch.setattr(unlocking, "opener_from_key_file", said)
+    monkeypatch.setattr("fedmodel.config.read_federation_file", said)
+    ways: dict[str, Callable[[], object]] = {
+        "prompt": lambda: unlocking.ask_opener(None, None, said),
+        "typed": lambda: unlocking.typed("the authority"),
+        "typed_twice": lambda: unlocking.typed_twice("north"),
+        "key_file": lambda: unlocking.ask_opener(federation.root / "keys" / "north.key", None, str),
+        "passphrases_of": lambda: unlocking.passphrases_of(words),
+        "provision": lambda: provision_cli.provision(tmp_path / "federation.toml", tmp_path / "kits"),
+    }
+    with contextlib.suppress(AttributeError):  # what is said is no federation
+        ways[way]()
+    assert seen == [False]
 
 
 def test_what_opens_keys_is_one_thing(federation: Federation, tmp_path: Path) -> None:

@@ -206,6 +206,33 @@ def test_a_key_file_of_its_owner_alone_is_taken(tmp_path: Path, mode: int) -> No
     sealed.opener_from_key_file(key_file(tmp_path / "keys.txt", mode=mode))
 
 
+def test_a_key_file_of_another_account_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = key_file(tmp_path / "keys.txt")
+    own = os.geteuid()
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_001)
+    with pytest.raises(ConfigError, match=rf"{path}: belongs to .*, and this runs as 4000001; .*: chown 4000001 "):
+        sealed.opener_from_key_file(path)
+    monkeypatch.setattr(os, "geteuid", lambda: own)
+    sealed.opener_from_key_file(path)
+
+
+def test_roots_is_taken_as_a_credential_of_systemd_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def look(uid: int, mode: int) -> None:
+        sealed.check_private_file(tmp_path / "key", os.stat_result((mode, 0, 0, 1, uid, 0, 0, 0, 0, 0)))
+
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_001)
+    for uid in (0, 4_000_002):
+        with pytest.raises(ConfigError, match="belongs to"):
+            look(uid, 0o440)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(tmp_path))
+    look(0, 0o440)
+    look(4_000_001, 0o400)
+    with pytest.raises(ConfigError, match="belongs to 4000002"):
+        look(4_000_002, 0o400)
+    with pytest.raises(ConfigError, match="mode 0444"):
+        look(0, 0o444)
+
+
 def test_what_is_no_key_file_is_refused(tmp_path: Path) -> None:
     missing = tmp_path / "none.txt"
     for path, words in [

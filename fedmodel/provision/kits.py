@@ -13,7 +13,8 @@ A deployed kit:
 `unlock` opens `identity.age` once, for this process and those that it forks; after that the folder is read like a
 simulated one. A silo reads nothing but its own folder, so what its `silo.toml` says holds whatever a server sends.
 
-Guarantee: a kit that its owner alone can get at, or a refusal that names the path, its mode and the command to run;
+Guarantee: a kit that this process's account owns and alone can get at, or a refusal that names the path, its owner or
+mode and the command to run;
 keys that are those of the roster; a roster as `fedmodel.provision.roster` says.
 
 Does NOT protect keys in the memory of an unlocked process, nor against whoever is root on the machine. Owner and mode
@@ -39,7 +40,7 @@ from fedmodel.durable import replace_file
 from fedmodel.errors import ConfigError, CryptoError, ProtocolError
 from fedmodel.provision.identity import SEALED_IDENTITY, Unlocked, open_identity
 from fedmodel.provision.roster import AuthorityKeys, FederationRoster, Party, moment, open_roster
-from fedmodel.sealed import Opener
+from fedmodel.sealed import Opener, check_owner
 from fedmodel.secagg import Policy, Roster
 
 SIMULATED: Final = "silos/.simulated"
@@ -263,18 +264,23 @@ def unlocked(folder: Path) -> Unlocked:
 
 
 def check_private(folder: Path) -> None:
-    """Refuse a deployed kit that anybody but its owner can get at.
+    """Refuse a deployed kit that anybody but this process's account can get at.
+
+    Looked at are the owner and the mode of its folder, its sealed identity and its encrypted keys. Whatever else is in
+    the folder nobody else can reach.
 
     Raises:
-        ConfigError: With the path, its mode and the command that mends it.
+        ConfigError: With the path, its owner or mode, and the command that mends it.
     """
     for path, allowed in ((folder, 0o700), *((folder / name, 0o600) for name in (SEALED_IDENTITY, TLS_KEY, NODE_KEY))):
         try:
-            mode = stat.S_IMODE(path.stat().st_mode)
+            found = path.stat()
         except FileNotFoundError:
             continue  # what has to be there is missed by whoever reads it
         except OSError as error:
             raise ConfigError(f"{path}: cannot be looked at: {error.strerror}") from error
+        check_owner(path, found)
+        mode = stat.S_IMODE(found.st_mode)
         if mode & _OTHERS:
             raise ConfigError(
                 f"{path}: has mode {mode:04o}, which lets others at a kit's keys; run: chmod {allowed:o} '{path}'"
