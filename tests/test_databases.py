@@ -360,10 +360,30 @@ def test_a_function_that_writes_finds_the_transaction_read_only(server: Server, 
         server.run("DROP FUNCTION wipe()")
 
 
+def test_a_password_may_be_a_credential_of_systemd(password_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    password_file.chmod(0o440)
+    monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(password_file.parent))
+    assert module._password(password_file) == PASSWORD
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY")
+    password_file.chmod(0o600)
+    monkeypatch.setattr(os, "geteuid", lambda: 4_000_001)
+    with pytest.raises(ConfigError, match=r"belongs to .*, and this runs as 4000001"):
+        module._password(password_file)
+
+
+def test_a_password_file_is_looked_at_as_it_was_opened(password_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever puts another in its place between the look and the reading gains nothing."""
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", lambda *_, **__: pytest.fail("looked at by its name"))
+        assert module._password(password_file) == PASSWORD
+
+
 def test_a_password_stays_where_it_is(server: Server, tmp_path: Path, password_file: Path) -> None:
     source = TableSource(url=server.url("reader"), query=QUERY, password_file=str(password_file))
     password_file.chmod(0o640)
-    with pytest.raises(ConfigError, match="has mode 0640, and others could read the password; chmod 600"):
+    with pytest.raises(
+        ConfigError, match=r"a password file is its owner's alone, and this has mode 0640, .*; run: chmod 600"
+    ):
         table_records(CONFIG, source)
     password_file.chmod(0o600)
     password_file.write_text("SESAME-wrong")

@@ -23,8 +23,8 @@ A database's own error quotes values. Of a query's only the five letters of its 
 
 from __future__ import annotations
 
+import os
 import sqlite3
-import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from decimal import Decimal
@@ -37,12 +37,14 @@ from fedmodel.config import TableSource
 from fedmodel.config.tables import POSTGRESQL, is_local
 from fedmodel.data.sources import needs
 from fedmodel.errors import ConfigError, DataError
+from fedmodel.sealed import check_private_file
 
 if TYPE_CHECKING:
     import pyarrow as pa
     from sqlalchemy import Connection, Engine
 
 _ROWS = 10_000  # fetched at once
+_MOST_PASSWORD = 4096
 
 # What the account may do beyond reading: the first that holds is said. Roles that it is a member of count whether it
 # inherits from them or not, since it can take them on. Of PostgreSQL's own roles those are named that only read, so
@@ -197,12 +199,11 @@ def _check_powers(connection: Connection) -> None:
 
 
 def _password(path: Path) -> str:
-    """Read an account's password from a file that nobody else can read."""
+    """Read an account's password from a file that nobody else can read, or from a credential of systemd."""
     try:
-        mode = stat.S_IMODE(path.stat().st_mode)
-        if mode & 0o077:
-            raise ConfigError(f"{path}: has mode {mode:04o}, and others could read the password; chmod 600 {path}")
-        return path.read_text(encoding="utf-8").rstrip("\r\n")
+        with path.open(encoding="utf-8") as file:
+            check_private_file(path, os.fstat(file.fileno()), "a password file")
+            return file.read(_MOST_PASSWORD).rstrip("\r\n")
     except OSError as error:
         raise ConfigError(f"{path}: the password cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
