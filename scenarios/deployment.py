@@ -12,7 +12,7 @@ Guarantee: one party runs once on a machine from one kit; memory with keys goes 
 of the same account can read it.
 
 NOT protected: a party from its own account. Whatever runs under it can still read the key file, where that belongs to
-the account, and unlock the kit as this does; hand in runs; ask the server's socket for all that an administrator can;
+the account, and unlock the kit as this does; hand in runs; ask the server's socket for all that it serves;
 and end, or change, what runs here. So the account is the party's alone, and the key file a credential of systemd's.
 """
 
