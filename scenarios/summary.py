@@ -145,8 +145,8 @@ def rows_reported(scenario: Scenario, run_dir: Path) -> list[dict[str, Any]]:
     rows = []
     for silo in scenario.federation.silos:
         plan = scenario.plan(silo)
-        said = reported.get(silo, {"rounds": 0, "event": ""})
-        events = [event_from_json(said["event"])] * said["rounds"]
+        said = reported.get(silo)  # a silo that did not join reported nothing
+        events = [event_from_json(said["event"])] * said["rounds"] if said else []
         rows.append({**_row(plan, plan.delta, events), "budget": None, "source": "reported"})
     return rows
 

@@ -35,6 +35,8 @@ from server.witness import Witness
 logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S: Final = 0.2
+_MORE_TRIES: Final = 3
+_TRY_AGAIN_S: Final = 1.0
 
 
 class NoAnswer(Exception):
@@ -116,7 +118,17 @@ def join(
         DropoutError: When fewer than `min_silos` joined before the deadline.
     """
     federation = scenario.federation
+    deadline = time.monotonic() + federation.round_timeout_s
     claims, codes = _claims(post, scenario, witness, post.nodes(len(federation.silos)), window, signed)
+    for _ in range(_MORE_TRIES):
+        unheard = [int(node) for node, code in codes.items() if code in ("late", "lost")]
+        if not unheard or all(claims[silo] for silo in federation.silos) or time.monotonic() >= deadline:
+            break
+        time.sleep(_TRY_AGAIN_S)  # a silo that has just been started again, or whose message was lost on the way
+        more, still = _claims(post, scenario, witness, unheard, window, signed)
+        codes = {node: code for node, code in codes.items() if int(node) not in unheard} | still
+        for silo, claimed in more.items():
+            claims[silo].extend(claimed)
     sure = {silo: claims[silo][0] for silo in federation.silos if len(claims[silo]) == 1}
     absent = [silo for silo in federation.silos if silo not in sure]
     certain = len(codes) == len(absent) and len(set(codes.values())) == 1
@@ -156,10 +168,10 @@ def _claims(
     nodes: Iterable[int],
     window: Window | None = None,
     signed: Callable[[str, bytes], bool] = lambda _, __: True,
-) -> tuple[Mapping[str, list[tuple[Member, bytes]]], dict[str, str]]:
+) -> tuple[defaultdict[str, list[tuple[Member, bytes]]], dict[str, str]]:
     """Ask nodes whose they are. Returns who claims each name, with ADVERTs, and by node why there was no answer."""
     content = wire.join_request(window)
-    claims: dict[str, list[tuple[Member, bytes]]] = defaultdict(list)
+    claims: defaultdict[str, list[tuple[Member, bytes]]] = defaultdict(list)
     codes: dict[str, str] = {}
     for node_id, reply in post.ask_nodes(wire.JOIN, dict.fromkeys(nodes, content)):
         with excused(codes, str(node_id)):

@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Callable, Container, Iterator, Mapping
+from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -134,6 +134,7 @@ def run_federation(
         started = time.monotonic()
         post.begin(round_number)
         find_again(post, scenario, rounds.witness, rounds.joined.members, _LOOK_S)
+        _wait_for_nodes(post, scenario, rounds)
         cohort = rounds.cohort(round_number)
         model_P = vectors.flatten(module)
         result = rounds.train(cohort, TrainRequest(round_number, model_P))
@@ -194,6 +195,7 @@ class _Rounds:
     """How rounds of this run go: who is in them, and what brings one to its result."""
 
     joined: Joined
+    roster: Roster
     witness: Witness
     cohort: Callable[[int], list[str]]
     train: Callable[[list[str], TrainRequest], RoundResult]
@@ -279,7 +281,7 @@ def _rounds(post: Post, scenario: Scenario, home: Path, kept: Checkpoint | None,
         train = partial(simulated_round, post, scenario, witness, joined)
     else:
         train = partial(train_round, post, federation, witness, joined.members)
-    return _Rounds(joined, witness, cohort, train, withdrawn, secure)
+    return _Rounds(joined, roster, witness, cohort, train, withdrawn, secure)
 
 
 def _wait_for_silos(
@@ -291,10 +293,7 @@ def _wait_for_silos(
         DropoutError: When they are not after ten times the round's time-out.
     """
     federation = scenario.federation
-    needed = federation.min_silos
-    if scenario.encryption.secure_aggregation == "on":
-        needed = max(needed, scenario_policy(scenario).quorum(roster))
-    needed = min(needed, len([silo for silo in joined.members if silo not in withdrawn]))
+    needed = _needed(scenario, roster, [silo for silo in joined.members if silo not in withdrawn])
     deadline = time.monotonic() + _MOST_WAITS * federation.round_timeout_s
     while True:
         find_again(post, scenario, witness, joined.members, _LOOK_S)
@@ -307,6 +306,25 @@ def _wait_for_silos(
                 " the others, and submit the scenario again"
             )
         time.sleep(_LOOK_S)
+
+
+def _wait_for_nodes(post: Post, scenario: Scenario, rounds: _Rounds) -> None:
+    """Wait, for a round's time-out at most, while fewer silos are connected than a round needs: it could only fail."""
+    needed = _needed(scenario, rounds.roster, rounds.left)
+    deadline = time.monotonic() + scenario.federation.round_timeout_s
+    while time.monotonic() < deadline:
+        there = set(post.present())
+        if sum(rounds.joined.members[silo].node_id in there for silo in rounds.left) >= needed:
+            return
+        time.sleep(_LOOK_S)
+
+
+def _needed(scenario: Scenario, roster: Roster, silos: Collection[str]) -> int:
+    """Return how many silos a round needs, all that can be asked where they are fewer."""
+    needed = scenario.federation.min_silos
+    if scenario.encryption.secure_aggregation == "on":
+        needed = max(needed, scenario_policy(scenario).quorum(roster))
+    return min(needed, len(silos))
 
 
 def _log_beginning(rounds: _Rounds, scenario: Scenario) -> None:
