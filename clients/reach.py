@@ -14,6 +14,8 @@ does, over the very TLS that the node will use, and what comes of it is turned i
 "No" means that a person has to do something; a silo that was connected before goes on trying all the same, since that
 person may be at the server.
 
+Of an answer no more is read than one of its kind can have, whoever gives it.
+
 The connection is direct: proxies of the environment are not used, neither here nor by the node.
 """
 
@@ -26,7 +28,8 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from email.utils import parsedate_to_datetime
-from typing import Final
+from functools import partial
+from typing import Any, BinaryIO, Final
 
 from fedmodel.crypto.transport import explain_tls
 from fedmodel.errors import ConfigError, FedmodelError
@@ -37,6 +40,9 @@ _ALERT_S: Final = 0.5  # TLS 1.3 lets a client go on before the server has looke
 _AHEAD_S: Final = 4.0
 _BEHIND_S: Final = 60.0
 _LARGEST_ROSTER_BYTES: Final = 64 * 2**20
+_LARGEST_HEALTH_BYTES: Final = 64 * 2**10
+# Of what stands around contents: status lines and headers, for which Python's limits are per line, and chunks' sizes.
+_AROUND_BYTES: Final = 2**20
 _HEALTH: Final = "/health"
 _ROSTER: Final = "/v1/fedmodel/roster"
 
@@ -107,20 +113,62 @@ def _talk(plain: socket.socket, host: str, port: int, tls: ssl.SSLContext, look:
         connection = http.client.HTTPConnection(host, port)
         connection.sock = secure
         before = time.time()
-        connection.request("GET", _HEALTH)
-        answer = connection.getresponse()
-        answer.read()
+        answer, _ = _get(connection, _HEALTH, _LARGEST_HEALTH_BYTES)
         if answer.status != http.HTTPStatus.OK:
             return Obstacle(f"{host}:{port}: what answers is no server of a federation ({answer.status})", True)
         if found := _about_clock(answer.getheader("Date"), before, time.time()):
             return found
-        connection.request("GET", _ROSTER)
-        answer = connection.getresponse()
-        roster = answer.read(_LARGEST_ROSTER_BYTES)
+        answer, roster = _get(connection, _ROSTER, _LARGEST_ROSTER_BYTES)
         if answer.status != http.HTTPStatus.OK:
             return Obstacle(f"{host}:{port}: the server shows no roster; its kit is not whole", lasting=False)
         look(secure.getpeercert(binary_form=True) or b"", roster)
     return None
+
+
+def _get(connection: http.client.HTTPConnection, path: str, most: int) -> tuple[http.client.HTTPResponse, bytes]:
+    """Ask for something, and return the answer and what is in it.
+
+    Guarantee: no more is read than `most` bytes of content and `_AROUND_BYTES` around them.
+
+    Raises:
+        ConfigError: When its content is longer.
+        HTTPException: When what stands around it is.
+    """
+    connection.response_class = partial(_Bounded, most=most)  # type: ignore[assignment]
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    content = answer.read(most + 1)
+    if len(content) > most:
+        raise ConfigError(f"what answers there is no server of a federation: {path} is over {most} bytes")
+    return answer, content
+
+
+class _Few:
+    """A stream of which no more than a number of bytes is read. It has what http.client needs, and nothing besides."""
+
+    def __init__(self, stream: BinaryIO, most: int) -> None:
+        self._stream, self._left = stream, most
+        self.flush, self.close = stream.flush, stream.close
+
+    def read(self, size: int = -1) -> bytes:
+        return self._taken(self._stream.read(min(size, self._left + 1) if size >= 0 else self._left + 1))
+
+    def readline(self, size: int = -1) -> bytes:
+        return self._taken(self._stream.readline(size))
+
+    def _taken(self, data: bytes) -> bytes:
+        self._left -= len(data)
+        if self._left < 0:
+            raise http.client.HTTPException("the answer does not end")
+        return data
+
+
+class _Bounded(http.client.HTTPResponse):
+    """An answer that ends: http.client bounds a header's lines, but neither how often a server says 100, nor chunks."""
+
+    def __init__(self, *given: Any, most: int, **options: Any) -> None:
+        super().__init__(*given, **options)
+        self.fp: Any = _Few(self.fp, most + _AROUND_BYTES)
 
 
 def _about_clock(date: str | None, before: float, after: float) -> Obstacle | None:
