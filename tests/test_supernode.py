@@ -17,6 +17,7 @@ from flwr.proto.message_pb2 import PushObjectRequest
 from flwr.supercore.fab import Fab
 from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects, get_object_tree
 from flwr.supercore.object_store import ObjectStoreFactory
+from flwr.supercore.retry import make_simple_http_retry_invoker
 from flwr.supercore.run import Run, RunNotRunningException
 from flwr.supercore.task_identity import TaskIdentity
 from flwr.supernode.nodestate import NodeStateFactory
@@ -154,7 +155,10 @@ def pushed(silo: Kit, address: str, meant: Kit) -> None:
     node = supernode.Node(address, nothing, nothing, nothing, recognise, nothing, b"")
     client = supernode._client_class(node, silo.client(), Facts({}), supernode._Activity())(address)
     with client._client:
-        client.PushObject(PushObjectRequest(object_id="a" * 64, object_content=b"THE UPDATE" * 1000 + b"THE END"))
+        again = make_simple_http_retry_invoker()  # as Flower sends
+        again.max_tries = 3
+        content = b"THE UPDATE" * 1000 + b"THE END"
+        again.invoke(client.PushObject, PushObjectRequest(object_id="a" * 64, object_content=content))
 
 
 def test_an_impostor_with_a_certificate_of_the_authority_is_sent_nothing(tmp_path: Path) -> None:
