@@ -153,7 +153,7 @@ def test_a_missing_file_stays_a_missing_file(tmp_path: Path) -> None:
 # --- Recipients, secrets, key files ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("recipients", [[], (), RECIPIENT])
+@pytest.mark.parametrize("recipients", [[], (), RECIPIENT], ids=["list", "tuple", "a word"])
 def test_nobody_is_no_recipient(tmp_path: Path, recipients: list[str]) -> None:
     for call in (
         lambda: sealed.seal_bytes(b"", recipients),
@@ -173,7 +173,11 @@ def test_a_wrong_recipient_is_named_and_a_secret_is_not() -> None:
         assert SECRET[20:40].lower() not in str(raised.value).lower()
 
 
-@pytest.mark.parametrize("text", ["", "AGE-SECRET-KEY-1QQ", RECIPIENT, SECRET[:-1], SECRET[:-1] + "!"])
+@pytest.mark.parametrize(
+    "text",
+    ["", "AGE-SECRET-KEY-1QQ", RECIPIENT, SECRET[:-1], SECRET[:-1] + "!"],
+    ids=["nothing", "short", "a recipient", "cut", "misspelt"],  # a fresh key is no name of a test
+)
 def test_a_wrong_secret_is_refused_and_not_shown(text: str) -> None:
     for call in (sealed.opener_from_secret, sealed.recipient_of):
         with pytest.raises(ConfigError, match="not a secret key of age") as raised:
