@@ -17,10 +17,8 @@ from __future__ import annotations
 import argparse
 import json
 import statistics
-import subprocess
 import tempfile
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, nullcontext
 from pathlib import Path
 
 import tomli_w
@@ -79,32 +77,19 @@ def _as_flower_does(scenario: Scenario, work: Path) -> None:
     with ExitStack() as stack:
         link = [flower_runtime.tool("flower-superlink"), "--insecure", "--isolation", "subprocess"]
         link += ["--host", "127.0.0.1", "--port", str(port), "--disable-runtime-dependency-installation"]
-        superlink = stack.enter_context(_process(link, work / "superlink", environment))
+        superlink = stack.enter_context(flower_runtime.running(link, work / "superlink", environment))
         flower_runtime.wait_healthy(superlink, port, work / "superlink" / "log")
         silos = scenario.federation.silos
         for number, silo in enumerate(silos):
             node = [flower_runtime.tool("flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{port}"]
             node += ["--host", "127.0.0.1", "--port", str(flower_runtime.free_port())]
             node += ["--node-config", f'partition-id={number} num-partitions={len(silos)} home="{run_dir}"']
-            stack.enter_context(_process(node, work / silo, environment))
+            stack.enter_context(flower_runtime.running(node, work / silo, environment))
         asked = ["run", str(work / "app"), "here", "--run-config", str(work / "run.toml")]
         started = flower_runtime.flwr_json(asked, work / "superlink", environment)
         status = flower_runtime.follow(str(started["run-id"]), work / "superlink", environment)
     if status != "finished:completed":
         raise SystemExit(f"Flower's run ended as {status}: {(run_dir / 'server.log').read_text(encoding='utf-8')}")
-
-
-@contextmanager
-def _process(command: list[str], folder: Path, environment: dict[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    folder.mkdir()
-    with (folder / "log").open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=folder, env=environment, stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        flower_runtime.stop_tree(process)
 
 
 if __name__ == "__main__":

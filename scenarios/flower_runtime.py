@@ -137,6 +137,20 @@ def wait_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None
     raise FedmodelError(f"Flower's SuperLink did not answer within {_START_S:.0f} s; see {log}")
 
 
+@contextmanager
+def running(command: list[str], folder: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
+    """Run one of Flower's commands in a folder of its own, its output in `log` there, and end all beneath it."""
+    folder.mkdir()
+    with (folder / "log").open("wb") as output:
+        process = subprocess.Popen(  # noqa: S603 - a fixed command, no shell
+            command, cwd=folder, env=dict(environment), stdout=output, stderr=output, start_new_session=True
+        )
+    try:
+        yield process
+    finally:
+        stop_tree(process)
+
+
 def stop_tree(process: subprocess.Popen[bytes]) -> None:
     """End the SuperLink and everything beneath it: politely, then not, and again until nothing is left.
 

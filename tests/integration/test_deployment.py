@@ -9,10 +9,8 @@ from __future__ import annotations
 import json
 import os
 import signal
-import subprocess
 import time
-from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 
 import psutil
@@ -26,19 +24,6 @@ from tests.fakes import charged
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 SILOS = ("aurora", "borealis", "cascade", "dune")
-
-
-@contextmanager
-def _process(command: list[str], folder: Path, environment: Mapping[str, str]) -> Iterator[subprocess.Popen[bytes]]:
-    folder.mkdir()
-    with (folder / "log").open("wb") as output:
-        process = subprocess.Popen(
-            command, cwd=folder, env=dict(environment), stdout=output, stderr=output, start_new_session=True
-        )
-    try:
-        yield process
-    finally:
-        flower_runtime.stop_tree(process)
 
 
 def _wait_for(path: Path, words: str, timeout_s: float) -> None:
@@ -65,14 +50,14 @@ def test_real_silos_aggregate_and_go_on_when_one_is_killed(kill: bool, tmp_path:
     with ExitStack() as stack:
         link = [flower_runtime.tool("flower-superlink"), "--insecure", "--isolation", "subprocess"]
         link += ["--host", "127.0.0.1", "--port", str(port), "--disable-runtime-dependency-installation"]
-        superlink = stack.enter_context(_process(link, tmp_path / "superlink", environment))
+        superlink = stack.enter_context(flower_runtime.running(link, tmp_path / "superlink", environment))
         flower_runtime.wait_healthy(superlink, port, tmp_path / "superlink" / "log")
         nodes = []
         for number, silo in enumerate(SILOS):
             node = [flower_runtime.tool("flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{port}"]
             node += ["--host", "127.0.0.1", "--port", str(flower_runtime.free_port())]
             node += ["--node-config", f'partition-id={number} num-partitions={len(SILOS)} home="{run_dir}"']
-            nodes.append(stack.enter_context(_process(node, tmp_path / silo, environment)))
+            nodes.append(stack.enter_context(flower_runtime.running(node, tmp_path / silo, environment)))
         asked = ["run", str(tmp_path / "fedmodel-app"), "here", "--run-config", str(tmp_path / "run.toml")]
         started = flower_runtime.flwr_json(asked, tmp_path / "superlink", environment)
         if kill:
