@@ -17,8 +17,8 @@ from unittest import mock
 
 import numpy as np
 
-from fedmodel import crypto, shamir
-from fedmodel.crypto import Suite
+from fedmodel import shamir
+from fedmodel.crypto import Suite, primitives
 from fedmodel.masking import add_mask
 from fedmodel.secagg import Window
 from fedmodel.secagg import silo as silo_module
@@ -47,7 +47,7 @@ def counted_secrets(seed: bytes) -> Iterator[None]:
         return int.from_bytes(block(), "big") % bound
 
     with (
-        mock.patch.object(crypto, "random_bytes", random_bytes),
+        mock.patch.object(primitives, "random_bytes", random_bytes),
         mock.patch.object(silo_module, "random_bytes", random_bytes),
         mock.patch.object(shamir.secrets, "randbelow", randbelow),
     ):
