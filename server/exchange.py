@@ -162,10 +162,10 @@ class Post:
     def _pull(self, ids: list[str]) -> list[tuple[str, Message | None]]:
         """Return the replies that are there, each with the id of what it answers; None for one that cannot be read.
 
-        Flower reads all replies at once, and raises whatever it raises for the first that is malformed: then each is
-        asked for by itself, so that a silo's malformed object costs that silo's answer alone. A network that fails for
-        a moment raises too, so one failure is not the end. A SuperLink that is gone, or knows this run no more, is
-        nobody's answer: that ends the attempt, not the run.
+        A deployed server's grid takes each reply in by itself. Flower's own reads all at once, and raises whatever it
+        raises for the first that is malformed: then each is asked for by itself, though some may have been given out
+        and are gone. A network that fails for a moment raises too, so one failure is not the end. A SuperLink that is
+        gone, or knows this run no more, is nobody's answer: that ends the attempt, not the run.
         """
         try:
             return [(reply.metadata.reply_to_message_id, reply) for reply in self._grid.pull_messages(ids)]

@@ -32,7 +32,9 @@ class Witness:
         self._before = {silo: self.known(silo) for silo in self._keys}
 
     def check(self, silo: str, head: bytes) -> None:
-        """Refuse a head that the silo of this name did not sign: whoever brings one holds its key.
+        """Refuse a head that the silo of this name did not sign.
+
+        It does not show who brings it: a head is made to be handed out.
 
         Raises:
             LedgerTampered: When it did not.
