@@ -12,10 +12,11 @@ nobody is charged twice for one release, and no stage of secure aggregation is d
 Guarantee: an answer is on disk here before anything follows from it. The checkpoint is one file, replaced whole: there
 is the last round or the one before, and never a part. Everything is an age file to the server's own key.
 
-One server a silo is taken for granted: of two, each pushes the other's last update out of the silo's outbox, and what is
-asked again then is charged again. Does NOT say who wrote a file: whoever can write to the server's disk can seal another model to its key. Does NOT notice
-that an older checkpoint was put back from a backup: the rounds since are asked again, with other bytes, and each silo's
-ledger charges them again or refuses. Does NOT hide from a thief how many answers there were.
+One server a silo is taken for granted: of two, each pushes the other's last update out of the silo's outbox, and what
+is asked again then is charged again. Does NOT say who wrote a file: whoever can write to the server's disk can seal
+another model to its key. Does NOT notice that an older checkpoint was put back from a backup: the rounds since are
+asked again, with other bytes, and each silo's ledger charges them again or refuses. Does NOT hide from a thief how
+many answers there were.
 
 Shapes: P parameters.
 """
