@@ -287,20 +287,21 @@ def _rounds(post: Post, scenario: Scenario, home: Path, kept: Checkpoint | None,
 def _wait_for_silos(
     post: Post, scenario: Scenario, witness: Witness, joined: Joined, withdrawn: Container[str], roster: Roster
 ) -> None:
-    """Wait until as many silos of a run that is taken up again are back as a round needs.
+    """Wait until the silos of a run that is taken up again are back: for all as long as for a round, then for enough.
 
     Raises:
         DropoutError: When they are not after ten times the round's time-out.
     """
-    federation = scenario.federation
-    needed = _needed(scenario, roster, [silo for silo in joined.members if silo not in withdrawn])
-    deadline = time.monotonic() + _MOST_WAITS * federation.round_timeout_s
+    timeout_s, started = scenario.federation.round_timeout_s, time.monotonic()
+    left = [silo for silo in joined.members if silo not in withdrawn]
+    needed = _needed(scenario, roster, left)
     while True:
         find_again(post, scenario, witness, joined.members, _LOOK_S)
-        back = [silo for silo, one in joined.members.items() if one.node_id != NOWHERE and silo not in withdrawn]
-        if len(back) >= needed:
+        back = [silo for silo in left if joined.members[silo].node_id != NOWHERE]
+        waited_s = time.monotonic() - started
+        if len(back) == len(left) or (len(back) >= needed and waited_s >= timeout_s):
             return
-        if time.monotonic() >= deadline:
+        if waited_s >= _MOST_WAITS * timeout_s:
             raise DropoutError(
                 f"{len(back)} silos came back for a run that was taken up again, where a round needs {needed}; start"
                 " the others, and submit the scenario again"
