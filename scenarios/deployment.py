@@ -22,6 +22,7 @@ import fcntl
 import logging
 import os
 import shutil
+import socket
 import ssl
 import stat
 import sys
@@ -77,8 +78,28 @@ def serve(kit: Path, opener: Opener) -> int:
             raise ConfigError(f"{kit}: is the kit of silo {own.name!r}; start it with `fedmodel silo start`")
         law = read_server_law(kit)
         _server_tls(kit, own)  # what is wrong with it is said here, and not again and again in a log
+        check_listen(law.listen)
         children = _server_children(kit, own, law.listen, law.device, scratch)
         return _keep_up(children, kit)
+
+
+def check_listen(address: str) -> None:
+    """Refuse an address that the server could not listen on.
+
+    Raises:
+        ConfigError: When another program has it, or this machine does not.
+    """
+    from clients.reach import split_address
+
+    host, port = split_address(address)
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        socket.create_server((host, port), family=family).close()
+    except OSError as error:
+        raise ConfigError(
+            f"server.toml: listen = {address!r} cannot be listened on: {error.strerror}; stop what has the port, or name"
+            " an address of this machine"
+        ) from error
 
 
 def take_part(kit: Path, opener: Opener) -> int:

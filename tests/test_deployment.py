@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import socket
 import threading
 import time
 from collections.abc import Callable
@@ -155,3 +156,14 @@ def test_what_expires_is_looked_for_once_a_day(
     assert deployment._keep_up([], kit) == 15
     log = (kit / "logs" / "supervisor.log").read_text()
     assert [part in log for part in ("in 30 days", "cannot be seen: no roster", "in 29 days")] == [True] * 3
+
+
+def test_an_address_that_cannot_be_listened_on_is_said_at_start() -> None:
+    """And not again and again in a log, by a process that is started again."""
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+        with pytest.raises(ConfigError, match=f"127.0.0.1:{port}' cannot be listened on"):
+            deployment.check_listen(f"127.0.0.1:{port}")
+    deployment.check_listen(f"127.0.0.1:{port}")
+    with pytest.raises(ConfigError, match="an address of this machine"):
+        deployment.check_listen("192.0.2.1:9443")
