@@ -97,8 +97,8 @@ def check_listen(address: str) -> None:
         socket.create_server((host, port), family=family).close()
     except OSError as error:
         raise ConfigError(
-            f"server.toml: listen = {address!r} cannot be listened on: {error.strerror}; stop what has the port, or name"
-            " an address of this machine"
+            f"server.toml: listen = {address!r} cannot be listened on: {error.strerror}; stop what has the port, or"
+            " name an address of this machine"
         ) from error
 
 

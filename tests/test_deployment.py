@@ -165,5 +165,5 @@ def test_an_address_that_cannot_be_listened_on_is_said_at_start() -> None:
         with pytest.raises(ConfigError, match=f"127.0.0.1:{port}' cannot be listened on"):
             deployment.check_listen(f"127.0.0.1:{port}")
     deployment.check_listen(f"127.0.0.1:{port}")
-    with pytest.raises(ConfigError, match="an address of this machine"):
+    with pytest.raises(ConfigError, match="name an address of this machine"):
         deployment.check_listen("192.0.2.1:9443")
