@@ -19,6 +19,8 @@ import psutil
 import pytest
 import safetensors.numpy
 
+from fedmodel.errors import LedgerError
+from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import provision
 from scenarios import flower_runtime
 from tests.fakes import charged
@@ -146,6 +148,18 @@ def test_a_failure_under_flower_is_one_line_with_the_servers_reason(tmp_path: Pa
         flower_runtime.run_under_flower(3, config, tmp_path / "r")
 
 
+def entered(path: Path) -> list[DpSgdEvent]:
+    """Return what a ledger was charged; nothing where it was interrupted between the file, its tables and an entry."""
+    if not path.stat().st_size and not path.with_name(path.name + "-wal").exists():
+        return []
+    try:
+        return charged(path)
+    except LedgerError as error:
+        if "nothing was ever entered into it" not in str(error):
+            raise
+        return []
+
+
 @pytest.mark.parametrize("after", ["third round", "join"])
 def test_an_interrupt_ends_at_once_and_keeps_what_was_spent(after: str, tmp_path: Path) -> None:
     process = subprocess.Popen(
@@ -171,9 +185,7 @@ def test_an_interrupt_ends_at_once_and_keeps_what_was_spent(after: str, tmp_path
     rounds = [json.loads(line)["round"] for line in metrics.read_text().splitlines()] if metrics.exists() else []
     assert rounds == list(range(1, len(rounds) + 1))
     for silo in ("aurora", "borealis", "cascade", "dune"):
-        path = ledgers / f"{silo}.sqlite"
-        # Empty where it was interrupted between the file and its first entry.
-        events = charged(path) if path.stat().st_size or path.with_name(path.name + "-wal").exists() else []
+        events = entered(ledgers / f"{silo}.sqlite")
         # Every finished round is charged, and at most the one that was cut short besides.
         assert len(rounds) <= sum(event.steps for event in events) <= len(rounds) + 1
     assert not (tmp_path / "r" / "summary.json").exists()
