@@ -22,7 +22,8 @@ from unittest import mock
 import numpy as np
 import pytest
 import torch
-from flwr.app import Message
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.supercore.task_identity import TaskIdentity
 from safetensors.numpy import load
 
 from fedmodel.config import Scenario, read_scenario
@@ -273,3 +274,26 @@ def test_answers_come_back_in_their_order_and_only_to_their_round(tmp_path: Path
     assert again.asking().told() == []
     again.begin(5)
     assert again.asking().told() == []
+
+
+def test_an_answer_that_cannot_be_written_down_is_none_and_stops_nobody(tmp_path: Path) -> None:
+    """A header of Flower's is JSON: a lone surrogate inflates well, and does not go back."""
+    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
+    grid_message = Message(RecordDict({"\ud800": ConfigRecord({"a": 1})}), 7, "train")
+    journal = Journal(tmp_path, RECIPIENT, opener_from_secret(SECRET))
+    journal.begin(1)
+    assert journal.asking().keep("north", grid_message) is None
+    again = Journal(tmp_path, RECIPIENT, opener_from_secret(SECRET))
+    again.begin(1)
+    assert again.asking().told() == [("north", None)]
+
+
+def test_a_run_that_ended_in_mid_window_needs_its_window_no_more(tmp_path: Path) -> None:
+    """It was erased with the run's end; killed between that and the outcome, the run is no failed one."""
+    journal = Journal(tmp_path, RECIPIENT, opener_from_secret(SECRET))
+    journal.keep(checkpoint(ended=True, secure={"window": [3, 1, 2]}), ([], []))
+    (tmp_path / "window.age").unlink()
+    loaded = journal.load()
+    assert loaded is not None
+    assert loaded[0].ended
+    assert loaded[1] is None

@@ -15,9 +15,13 @@ from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 
 from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.errors import DropoutError, ProtocolError
+from fedmodel.crypto import SigningKey
+from fedmodel.errors import DropoutError, LedgerTampered, ProtocolError
+from fedmodel.heads import Head, Proven, sign_head
+from fedmodel.ledger import origin_of
 from fedmodel.mechanisms import DpSgdEvent, event_to_json
 from fedmodel.provision import read_roster
+from fedmodel.secagg import Member, Roster
 from server.exchange import Post
 from server.rounds import join, train_round
 from server.server_app import run_federation
@@ -304,3 +308,16 @@ def test_a_diverged_model_is_a_clear_failure(tiny: Scenario, tmp_path: Path) -> 
     with pytest.raises(ProtocolError, match="the model diverged: its outputs or its loss are not finite"):
         run_federation(FaultyGrid(tiny, tmp_path, huge), tiny, tmp_path, CPU)
     assert not (tmp_path / "metrics.jsonl").exists()
+
+
+def test_an_update_comes_with_a_charge_more_in_its_silos_ledger(tmp_path: Path) -> None:
+    """The same head once more is of an update that nobody paid for; but a run that is taken up reads its own again."""
+    identity = SigningKey.generate()
+    roster = Roster("fed", (Member("north", identity.public),))
+    note = sign_head(Head(origin_of("north"), 1, bytes(32)), identity)
+    first, again = Proven(note, 0, ()).to_bytes(), Proven(note, 1, ()).to_bytes()
+    known = Witness(tmp_path, roster)
+    known.follow("north", first)
+    with pytest.raises(LedgerTampered, match="the head that came with the one before"):
+        known.follow("north", again)
+    Witness(tmp_path, roster).follow("north", first)
