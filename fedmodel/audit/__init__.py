@@ -1,0 +1,1 @@
+"""The empirical audit: canaries, what they saw, what follows from it."""
