@@ -41,6 +41,10 @@ def check_scenario(law: SiloFile, scenario: Scenario) -> None:
     """
     if scenario_hash(scenario).hex() not in law.scenarios:
         raise PolicyRefused("silo.toml does not name the hash of the scenario that was sent; a person adds it, or not")
+    if scenario.audit is not None and law.connection is not None:
+        raise PolicyRefused(
+            "an audited run keeps what its canaries saw in the open, and is simulated; this silo is not"
+        )
     plan = scenario.plan(law.name)
     budget = law.budgets.get(plan.data)
     if budget is None:

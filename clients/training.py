@@ -10,12 +10,15 @@ the clipped sum by at most C, and hiding which masks were drawn can only help (j
 divergence). Masks that an adversary could predict would void this: moving every later record to another mask by adding
 one would change all their gradients. Only "seeded-unsafe" runs, which claim nothing, repeat them.
 
+In an audited run (`[audit]` in the scenario) canaries are among the records, and what is released on them is kept; the
+loop is the same.
+
 Shapes: N records, F features, P parameters.
 """
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 import numpy as np
@@ -26,14 +29,16 @@ from torch import nn
 from torch.optim import Optimizer
 
 from clients.optimizers import build_optimizer, keep_state, recall_state
+from clients.probing import Probing
 from clients.silo import Silo
 from fedmodel import vectors
+from fedmodel.audit.probes import Probed, ProbedLoss, probed
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import data_shape
 from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
 from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.models import Dropout, build_model
+from fedmodel.models import Dropout, LossSum, build_model, loss_sum
 from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.preflight import preflight
 from fedmodel.seeds import derive_seed
@@ -82,17 +87,26 @@ def train_round(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: Rec
     if scenario.training.keep_optimizer_state:
         recall_state(optimizer, state)
 
+    probing = None if scenario.audit is None else Probing(silo, event, request)
     records = silo.records()
     x_NF = torch.from_numpy(records.x_NF).to(device)
     y_N = torch.from_numpy(records.y_N).to(device)
+    if probing is not None:
+        x_NF, y_N = probing.add_canaries(x_NF, y_N)
+        probing.watch(module, optimizer)
 
     for _ in range(event.steps):
-        lot = noise.lot(len(records), event.sample_rate)
+        lot = noise.lot(len(y_N), event.sample_rate)
+        if probing is not None:
+            probing.drew(lot)
         sgd.step(x_NF, y_N, lot)
 
     if scenario.training.keep_optimizer_state:
         keep_state(optimizer, state)
-    return vectors.flatten(module) - request.model_P
+    update_P = vectors.flatten(module) - request.model_P
+    if probing is not None:
+        probing.keep(update_P)
+    return update_P
 
 
 def _check_magnitude(scenario: Scenario, plan: DpSgdEvent, model_P: NDArray[np.float32]) -> None:
@@ -116,14 +130,17 @@ def _pipeline(
     scenario: Scenario, event: DpSgdEvent, noise: NoiseSource, device: torch.device
 ) -> tuple[nn.Module, Optimizer, DpSgd]:
     """Return the model, the inner optimiser and the DP-SGD over both, every privacy figure from the event."""
-    module = build_model(scenario.model, data_shape(scenario.data), seed=0).to(device)
+    module = probed(build_model(scenario.model, data_shape(scenario.data), seed=0), scenario).to(device)
     for layer in module.modules():
         if isinstance(layer, Dropout):
             layer.source = noise
     optimizer = build_optimizer(scenario.training, module)
+    loss: LossSum = partial(loss_sum, scenario.training.loss)
+    if isinstance(module, Probed):
+        loss = ProbedLoss(loss, module.canaries, event.max_grad_norm)
     sgd = DpSgd(
         module,
-        scenario.training.loss,
+        loss,
         optimizer,
         noise_multiplier=event.noise_multiplier,
         max_grad_norm=event.max_grad_norm,

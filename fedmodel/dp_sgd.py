@@ -40,7 +40,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from fedmodel.errors import PrivacyError
-from fedmodel.models import Loss, loss_sum
+from fedmodel.models import LossSum
 from fedmodel.noise import NoiseSource
 
 # Opacus hooks the first layer, whose input needs no gradient; torch warns of that on every run, and it is as intended.
@@ -52,7 +52,7 @@ class DpSgd:
 
     Args:
         module: The model; its trainable parameters are updated in place.
-        loss: Name of the loss, summed over records.
+        loss: The loss, summed over records.
         optimizer: A torch optimiser over exactly the module's trainable parameters.
         noise_multiplier: Standard deviation of the noise over `max_grad_norm`.
         max_grad_norm: The clip C in L2.
@@ -67,7 +67,7 @@ class DpSgd:
     def __init__(
         self,
         module: nn.Module,
-        loss: Loss,
+        loss: LossSum,
         optimizer: Optimizer,
         *,
         noise_multiplier: float,
@@ -78,7 +78,7 @@ class DpSgd:
     ) -> None:
         self.module = module.train()
         self.max_grad_norm = max_grad_norm
-        self._loss: Loss = loss
+        self._loss = loss
         self._max_physical_batch = max_physical_batch
         try:
             self._per_record = GradSampleModule(module, loss_reduction="sum", strict=True)
@@ -124,7 +124,7 @@ class DpSgd:
         """Leave the lot's clipped sum in each parameter's `summed_grad`, nothing older in it."""
         self._discard()
         for chunk in _chunks(torch.from_numpy(lot).to(y_N.device), self._max_physical_batch):
-            torch.autograd.backward(loss_sum(self._loss, self._per_record(x_NF[chunk]), y_N[chunk]))
+            torch.autograd.backward(self._loss(self._per_record(x_NF[chunk]), y_N[chunk]))
             self._optimizer.clip_and_accumulate()
             for parameter in self.parameters:
                 parameter.grad_sample = None  # type: ignore[attr-defined]

@@ -12,6 +12,7 @@ Shapes: B batch, F features of a record, K outputs.
 from __future__ import annotations
 
 import itertools
+from collections.abc import Callable
 from typing import Literal
 
 import torch
@@ -24,6 +25,8 @@ from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.noise import NoiseSource
 
 Loss = Literal["cross-entropy", "mse"]
+LossSum = Callable[[Tensor, Tensor], Tensor]
+"""From outputs `(B, K)` and labels `(B,)` to the loss summed over the batch."""
 
 
 class Dropout(nn.Module):

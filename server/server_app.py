@@ -34,6 +34,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from fedmodel import accounting, vectors
+from fedmodel.audit.probes import bare, probed
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import data_shape
 from fedmodel.errors import ConfigError, DropoutError, FedmodelError, PrivacyBudgetExceeded
@@ -109,7 +110,8 @@ def run_federation(
     journal = place.journal()
     kept, dealt = (journal and journal.load()) or (None, None)
     test = place.held_out(scenario)
-    module = build_model(scenario.model, data_shape(scenario.data), derive_seed(scenario.seed, "model")).to(device)
+    model = build_model(scenario.model, data_shape(scenario.data), derive_seed(scenario.seed, "model"))
+    module = probed(model, scenario).to(device)
     log = MetricsLog(run_dir / "metrics.jsonl")
 
     if kept is not None:
@@ -169,7 +171,7 @@ def run_federation(
                 rounds.dealt(),
             )
         if result.update_P is not None:
-            place.save(module, scenario, round_number)
+            place.save(bare(module), scenario, round_number)
         place.report(rounds.charges, charged)
         log.append(line)
         if "loss" in line:
@@ -185,7 +187,7 @@ def _take_up(kept: Checkpoint, module: nn.Module, place: Place, scenario: Scenar
     logger.info("taken up again after round %d of %d", kept.round_number, scenario.rounds)
     if kept.line:
         if "failed" not in kept.line:
-            place.save(module, scenario, kept.round_number)
+            place.save(bare(module), scenario, kept.round_number)
         place.report(kept.charges, kept.charged)
         log.mend(dict(kept.line))
 

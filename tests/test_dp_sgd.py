@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pytest
@@ -48,7 +49,7 @@ def make(
     optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=lr)
     return DpSgd(
         module,
-        loss,
+        partial(loss_sum, loss),
         optimizer,
         noise_multiplier=noise_multiplier,
         max_grad_norm=clip,

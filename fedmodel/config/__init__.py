@@ -18,6 +18,7 @@ from fedmodel.config.reading import (
 )
 from fedmodel.config.schema import (
     MOST_EPSILON,
+    AuditConfig,
     BudgetConfig,
     CnnConfig,
     ConnectionConfig,
@@ -41,6 +42,7 @@ from fedmodel.config.tables import ColumnConfig, TableSource
 
 __all__ = [
     "MOST_EPSILON",
+    "AuditConfig",
     "BudgetConfig",
     "CnnConfig",
     "ColumnConfig",

@@ -222,6 +222,19 @@ class FaultsConfig(Section):
     reveal: Probability = 0.0
 
 
+class AuditConfig(Section):
+    """Canaries in a simulated run, which an audit looks for in what the run releases; see `fedmodel.audit`.
+
+    Attributes:
+        canaries: "probe", written into a block of parameters of their own, or "loss", made-up records that the model
+            itself learns.
+        count: Of every silo, from 4; a fair coin decides of each whether it is in the silo's data.
+    """
+
+    canaries: Literal["probe", "loss"] = "probe"
+    count: int = Field(ge=4, le=10_000)
+
+
 class _ModelBase(Section):
     init: Literal["random", "zero", "constant"] = "random"
     init_value: float | None = Field(default=None, ge=-1e6, le=1e6)
@@ -394,6 +407,7 @@ class Scenario(Section):
     encryption: EncryptionConfig = EncryptionConfig()
     faults: FaultsConfig | None = None
     budgets: dict[str, Epsilon] = {}
+    audit: AuditConfig | None = None
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Scenario:

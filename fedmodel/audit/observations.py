@@ -1,0 +1,197 @@
+"""What an audit saw at a silo: coins before the run, a file a release while it runs, and all of it read back.
+
+    silos/NAME/audit/coins              which canaries are in the data, with a nonce; hashed into the ledger before
+    silos/NAME/audit/release-00001.npz  what one trained round released on the canaries' coordinates
+
+Coins are fair and come from the operating system. The commitment is a hash of the file, with its nonce: whoever has it
+can tell that the coins were not chosen after the run, and learns nothing of them before they are shown.
+
+Does NOT belong anywhere but in a simulated silo's folder: lot sizes tell how many records the silo holds.
+
+Shapes: T steps, K canaries, R releases (one a trained round), N records, canaries' included.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import zipfile
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmodel.crypto import digest, random_bytes
+from fedmodel.errors import LedgerTampered
+
+_FOLDER: Final = "audit"
+_COINS: Final = "coins"
+_LABEL: Final = b"fedmodel/v1/audit-coins"
+_OBSERVED: Final = b"fedmodel/v1/audit-observations"
+
+
+@dataclass(frozen=True)
+class Release:
+    """What one trained round released, as its silo saw it. Sensitive: all but sums, update and model.
+
+    Attributes:
+        round_number: The round.
+        started: UTC, ISO 8601 to the millisecond, as a ledger writes time: before records were read for it.
+        sums_TK: Each step's noised sum on the canaries' coordinates, gradient times the public denominator, float32.
+        poison_T: The same on the coordinate of the record whose gradient is not a number.
+        lots_T: Records drawn, a step.
+        drawn_N: How often each record was drawn.
+        update_K: The silo's update on the canaries' coordinates, as it left training.
+        model_K: The global model on them, as the silo received it.
+    """
+
+    round_number: int
+    started: str
+    sums_TK: NDArray[np.float32]
+    poison_T: NDArray[np.float32]
+    lots_T: NDArray[np.int64]
+    drawn_N: NDArray[np.int64]
+    update_K: NDArray[np.float32]
+    model_K: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Observations:
+    """What one silo's audit saw of one run. Sensitive: coins, lot sizes and counts say what is in the silo's data.
+
+    Attributes:
+        silo: Its name.
+        coins_K: Which canaries are in its data.
+        sums_TK: Noised sums on the canaries' coordinates: gradient times the public denominator.
+        poison_T: The same on the coordinate of the record whose gradient is not a number.
+        lots_T: Records drawn.
+        drawn_N: How often each record was drawn.
+        round_T: The round of each step, rising.
+        round_R: The round of each release.
+        update_RK: The silo's update on the canaries' coordinates, as it left training.
+        model_RK: The global model on them, as the silo received it for that round.
+        started_R: UTC, ISO 8601 to the millisecond: before records were read for the release.
+    """
+
+    silo: str
+    coins_K: NDArray[np.bool_]
+    sums_TK: NDArray[np.float32]
+    poison_T: NDArray[np.float32]
+    lots_T: NDArray[np.int64]
+    drawn_N: NDArray[np.int64]
+    round_T: NDArray[np.int64]
+    round_R: NDArray[np.int64]
+    update_RK: NDArray[np.float32]
+    model_RK: NDArray[np.float32]
+    started_R: tuple[str, ...]
+
+    @property
+    def records(self) -> int:
+        """N."""
+        return len(self.drawn_N)
+
+
+def toss(silo_folder: Path, count: int) -> str:
+    """Toss a silo's coins, keep them in its folder, and return the commitment to them, in hexadecimal.
+
+    Args:
+        silo_folder: A simulated silo's.
+        count: K.
+
+    Raises:
+        FileExistsError: When coins are there already: they are tossed once.
+    """
+    folder = silo_folder / _FOLDER
+    folder.mkdir(mode=0o700)
+    coins = "".join(f"{byte:08b}" for byte in random_bytes(-(-count // 8)))[:count]
+    data = json.dumps({"coins": coins, "nonce": random_bytes(16).hex()}, sort_keys=True).encode()
+    descriptor = os.open(folder / _COINS, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
+        file.write(data)
+    return digest(_LABEL, data).hex()
+
+
+def commitment(silo_folder: Path) -> str:
+    """Return the commitment to the coins in a silo's folder, in hexadecimal."""
+    return digest(_LABEL, _read(silo_folder / _FOLDER / _COINS)).hex()
+
+
+def coins(silo_folder: Path) -> NDArray[np.bool_]:
+    """Return which canaries are in a silo's data, shape `(K,)`. Sensitive while the run goes on."""
+    path = silo_folder / _FOLDER / _COINS
+    try:
+        tossed = json.loads(_read(path))["coins"]
+        return np.array([{"0": False, "1": True}[coin] for coin in tossed])
+    except (ValueError, KeyError, TypeError) as error:
+        raise LedgerTampered(f"{path}: is not as it was written: no row of coins is in it") from error
+
+
+def keep(silo_folder: Path, release: Release) -> None:
+    """Write what a release was into the silo's folder, after those before it."""
+    folder = silo_folder / _FOLDER
+    number = len(list(folder.glob("release-*.npz"))) + 1
+    packed = io.BytesIO()
+    values: dict[str, Any] = {field.name: np.asarray(getattr(release, field.name)) for field in fields(Release)}
+    np.savez(packed, **values)
+    beside = folder / f"release-{number:05}.partial"
+    beside.write_bytes(packed.getvalue())
+    beside.replace(folder / f"release-{number:05}.npz")
+
+
+def observations_digest(silo_folder: Path) -> str:
+    """Return the hash of everything that a silo's audit saw, in hexadecimal: a changed byte is another."""
+    return digest(_OBSERVED, *(_read(path) for path in [silo_folder / _FOLDER / _COINS, *_releases(silo_folder)])).hex()
+
+
+def read_observations(silo_folder: Path, silo: str) -> Observations:
+    """Return all that a silo's audit saw.
+
+    Raises:
+        LedgerTampered: When a file of it is missing or is not as it was written.
+    """
+    tossed_K = coins(silo_folder)
+    seen = [_release(path) for path in _releases(silo_folder)]
+    block = len(tossed_K) if seen and seen[0].sums_TK.shape[1] else 0
+    try:
+        return Observations(
+            silo=silo,
+            coins_K=tossed_K,
+            sums_TK=np.concatenate([np.empty((0, block), np.float32), *(one.sums_TK for one in seen)]),
+            poison_T=np.concatenate([np.empty(0, np.float32), *(one.poison_T for one in seen)]),
+            lots_T=np.concatenate([np.empty(0, np.int64), *(one.lots_T for one in seen)]),
+            drawn_N=sum((one.drawn_N for one in seen[1:]), seen[0].drawn_N) if seen else np.empty(0, np.int64),
+            round_T=np.repeat([one.round_number for one in seen], [len(one.lots_T) for one in seen]),
+            round_R=np.array([one.round_number for one in seen], dtype=np.int64),
+            update_RK=np.stack([one.update_K for one in seen]) if seen else np.empty((0, block), np.float32),
+            model_RK=np.stack([one.model_K for one in seen]) if seen else np.empty((0, block), np.float32),
+            started_R=tuple(one.started for one in seen),
+        )
+    except ValueError as error:
+        raise LedgerTampered(f"{silo_folder / _FOLDER}: what was seen does not fit together: {error}") from error
+
+
+def _releases(silo_folder: Path) -> list[Path]:
+    """Return the files of releases, oldest first; a number that is left out is refused when it is read."""
+    found = len(list((silo_folder / _FOLDER).glob("release-*.npz")))
+    return [silo_folder / _FOLDER / f"release-{number:05}.npz" for number in range(1, found + 1)]
+
+
+def _release(path: Path) -> Release:
+    """Read one release."""
+    try:
+        with np.load(io.BytesIO(_read(path)), allow_pickle=False) as held:
+            values: dict[str, Any] = {field.name: held[field.name] for field in fields(Release)}
+        values["round_number"], values["started"] = int(values["round_number"]), str(values["started"])
+        return Release(**values)
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
+        raise LedgerTampered(f"{path}: is not as it was written ({type(error).__name__})") from error
+
+
+def _read(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise LedgerTampered(f"{path}: what an audit saw cannot be read: {error.strerror}") from error

@@ -1,0 +1,207 @@
+"""Canaries go through the very pipeline that trains, change nothing of the model, and see one clip each."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import RecordDict
+from torch import nn
+
+from clients.policy import check_scenario
+from clients.silo import Silo
+from clients.training import check_request, train_round
+from fedmodel.audit import observations
+from fedmodel.audit.probes import Probed, ProbedLoss, bare, loss_canaries, probed, with_probes
+from fedmodel.config import AuditConfig, ConnectionConfig, Scenario, read_scenario
+from fedmodel.data import data_shape, silo_records
+from fedmodel.dp_sgd import DpSgd
+from fedmodel.errors import LedgerTampered, PolicyRefused
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.models import build_model, loss_sum
+from fedmodel.noise import SeededNoise
+from fedmodel.preflight import preflight
+from fedmodel.provision.laws import law_of
+from fedmodel.vectors import flatten
+from fedmodel.wire import TrainRequest
+
+CLIP = 0.7
+EVENT = DpSgdEvent(2.0, CLIP, 1.0, 3, denominator=10)
+COUNT = 12
+
+
+def audited(scenario: Scenario, canaries: str = "probe", count: int = COUNT) -> Scenario:
+    return scenario.model_copy(update={"audit": AuditConfig(canaries=canaries, count=count)})  # type: ignore[arg-type]
+
+
+def request(scenario: Scenario, round_number: int = 1) -> TrainRequest:
+    return TrainRequest(
+        round_number, flatten(probed(build_model(scenario.model, data_shape(scenario.data), 1), scenario))
+    )
+
+
+def sgd(module: Probed, noise: SeededNoise, std: float = 0.0) -> DpSgd:
+    return DpSgd(
+        module,
+        ProbedLoss(partial(loss_sum, "cross-entropy"), module.canaries, CLIP),
+        torch.optim.SGD(module.parameters(), lr=1.0),
+        noise_multiplier=std,
+        max_grad_norm=CLIP,
+        denominator=1,
+        noise=noise,
+        max_physical_batch=5,
+    )
+
+
+def data(tiny: Scenario, coins: np.ndarray, copies: int = 1) -> tuple[Probed, torch.Tensor, torch.Tensor]:
+    module = probed(build_model(tiny.model, data_shape(tiny.data), 1), audited(tiny, count=len(coins)))
+    assert isinstance(module, Probed)
+    records = silo_records(tiny, "north")
+    x, y = with_probes(torch.from_numpy(records.x_NF), torch.from_numpy(records.y_N), coins, copies)
+    return module, x, y
+
+
+@pytest.mark.parametrize("copies", [1, 3])
+def test_a_canary_that_is_in_moves_its_coordinate_by_exactly_the_clip(tiny: Scenario, copies: int) -> None:
+    coins = np.array([True, False, True, True, False])
+    module, x, y = data(tiny, coins, copies)
+    summed = sgd(module, SeededNoise(1)).clipped_sum(x, y)
+    block = summed[-len(coins) - 1 :].numpy()
+    assert block[:-1] == pytest.approx(copies * CLIP * coins, rel=1e-6)
+    # The record that is not a number adds nothing, and spoils nothing.
+    assert block[-1] == 0.0
+
+
+def test_the_model_gets_the_very_sum_that_it_would_have_had(tiny: Scenario) -> None:
+    coins = np.array([True, False, True, False])
+    module, x, y = data(tiny, coins)
+    with_canaries = sgd(module, SeededNoise(1)).clipped_sum(x, y)
+    plain = DpSgd(
+        bare(module),
+        partial(loss_sum, "cross-entropy"),
+        torch.optim.SGD(bare(module).parameters(), lr=1.0),
+        noise_multiplier=1.0,
+        max_grad_norm=CLIP,
+        denominator=1,
+        noise=SeededNoise(1),
+        max_physical_batch=5,
+    )
+    records = silo_records(tiny, "north")
+    without = plain.clipped_sum(torch.from_numpy(records.x_NF), torch.from_numpy(records.y_N))
+    assert float(without.abs().max()) > 0.1
+    assert with_canaries[: len(without)].numpy() == pytest.approx(without.numpy(), abs=1e-6)
+
+
+def test_a_probed_pipeline_passes_the_preflight(tiny: Scenario) -> None:
+    module, _, _ = data(tiny, np.ones(4, dtype=bool))
+    preflight(sgd(module, SeededNoise(1)), data_shape(tiny.data))
+
+
+def test_evaluation_sees_the_model_alone(tiny: Scenario) -> None:
+    module, x, _ = data(tiny, np.ones(4, dtype=bool))
+    nn.init.constant_(module.block.weight, 9.0)
+    assert module.eval()(x).equal(bare(module)(x))
+    assert module.train()(x).shape[1] == bare(module)(x).shape[1] + 5
+
+
+def test_what_is_kept_is_what_was_released(tiny: Scenario, tmp_path: Path) -> None:
+    """Two rounds: the sums are noise about a clip for those who are in, and the update is made of them."""
+    scenario = audited(tiny, count=200)
+    silo = Silo("north", scenario, "1", "cpu", tmp_path, tmp_path)
+    committed = observations.toss(tmp_path, 200)
+    assert observations.commitment(tmp_path) == committed
+    for number in (1, 2):
+        check_request(silo, EVENT, request(scenario))
+        update = train_round(silo, EVENT, request(scenario, number), RecordDict())
+    seen = observations.read_observations(tmp_path, "north")
+    assert seen.coins_K.sum() not in (0, 200)
+    assert seen.round_T.tolist() == [1, 1, 1, 2, 2, 2]
+    assert seen.round_R.tolist() == [1, 2]
+    assert seen.started_R[0] <= seen.started_R[1]
+    records = len(silo_records(tiny, "north")) + int(seen.coins_K.sum()) + 1
+    assert seen.records == records
+    assert seen.lots_T.tolist() == [records] * 6
+    assert seen.drawn_N.tolist() == [6] * records
+    assert seen.update_RK[1] == pytest.approx(update[-201:-1])
+    # Plain SGD: an update is the rate times the sum of noised gradients, which are the sums over the denominator.
+    rate = tiny.training.learning_rate
+    assert seen.update_RK[1] == pytest.approx(-rate * seen.sums_TK[3:].sum(axis=0) / 10, rel=1e-4, abs=1e-6)
+    std = EVENT.noise_multiplier * CLIP
+    inside, outside = seen.sums_TK[:, seen.coins_K], seen.sums_TK[:, ~seen.coins_K]
+    assert abs(inside.mean() - CLIP) < 5 * std / np.sqrt(inside.size)
+    assert abs(outside.mean()) < 5 * std / np.sqrt(outside.size)
+    assert abs(outside.std() - std) < 5 * std / np.sqrt(2 * outside.size)
+    assert abs(seen.poison_T).max() < 6 * std
+
+
+def test_a_deployed_silo_takes_part_in_no_audited_run(tiny: Scenario) -> None:
+    scenario = audited(tiny)
+    law = law_of(scenario, "north", bytes(32))
+    check_scenario(law, scenario)
+    deployed = law.model_copy(update={"connection": ConnectionConfig(address="fl.example.org:9443")})
+    with pytest.raises(PolicyRefused, match="is simulated; this silo is not"):
+        check_scenario(deployed, scenario)
+
+
+def test_coins_are_fair_tossed_once_and_committed_to(tmp_path: Path) -> None:
+    committed = observations.toss(tmp_path, 10_000)
+    tossed = observations.coins(tmp_path)
+    assert tossed.shape == (10_000,)
+    assert abs(tossed.mean() - 0.5) < 5 * 0.5 / 100
+    with pytest.raises(FileExistsError):
+        observations.toss(tmp_path, 10_000)
+    path = tmp_path / "audit" / "coins"
+    text = path.read_text()
+    flipped = text.replace("01", "10", 1)
+    path.write_text(flipped)
+    assert observations.commitment(tmp_path) != committed
+    path.write_text('{"coins": "01x"}')
+    with pytest.raises(LedgerTampered, match="not as it was written"):
+        observations.coins(tmp_path)
+
+
+@pytest.mark.parametrize("harm", ["cut", "lost", "renamed"])
+def test_what_was_seen_is_whole_or_refused(harm: str, tiny: Scenario, tmp_path: Path) -> None:
+    scenario = audited(tiny)
+    silo = Silo("north", scenario, "1", "cpu", tmp_path, tmp_path)
+    observations.toss(tmp_path, COUNT)
+    for number in (1, 2):
+        train_round(silo, EVENT, request(scenario, number), RecordDict())
+    before = observations.observations_digest(tmp_path)
+    first = tmp_path / "audit" / "release-00001.npz"
+    match harm:
+        case "cut":
+            first.write_bytes(first.read_bytes()[:100])
+            assert observations.observations_digest(tmp_path) != before
+        case "lost":
+            first.unlink()
+        case "renamed":
+            first.rename(first.with_name("release-00009.npz"))
+    with pytest.raises(LedgerTampered):
+        observations.read_observations(tmp_path, "north")
+
+
+def test_loss_canaries_are_records_that_the_model_learns(tiny: Scenario, tmp_path: Path) -> None:
+    scenario = audited(tiny, "loss", 6)
+    made = loss_canaries(scenario, "north")
+    assert (made.x_NF == loss_canaries(scenario, "north").x_NF).all()
+    assert not (made.x_NF == loss_canaries(scenario, "south").x_NF).any()
+    assert made.x_NF.shape == (6, *data_shape(tiny.data).features)
+    assert abs(made.x_NF).max() <= 1
+    silo = Silo("north", scenario, "1", "cpu", tmp_path, tmp_path)
+    observations.toss(tmp_path, 6)
+    update = train_round(silo, EVENT, request(scenario), RecordDict())
+    assert len(update) == len(flatten(build_model(tiny.model, data_shape(tiny.data), 1)))
+    seen = observations.read_observations(tmp_path, "north")
+    assert seen.records == len(silo_records(tiny, "north")) + int(seen.coins_K.sum())
+    assert seen.sums_TK.shape == (3, 0)
+    assert seen.update_RK.shape == (1, 0)
+
+
+def test_a_scenario_says_its_canaries(tiny_file: Path) -> None:
+    found = read_scenario(str(tiny_file), ["audit.count=9", "audit.canaries=loss"])
+    assert found.audit == AuditConfig(canaries="loss", count=9)
+    assert read_scenario(str(tiny_file)).audit is None
