@@ -79,10 +79,11 @@ def test_the_model_gets_the_very_sum_that_it_would_have_had(tiny: Scenario) -> N
     coins = np.array([True, False, True, False])
     module, x, y = data(tiny, coins)
     with_canaries = sgd(module, SeededNoise(1)).clipped_sum(x, y)
+    model = build_model(tiny.model, data_shape(tiny.data), 1)  # Opacus's hooks stay in the other
     plain = DpSgd(
-        bare(module),
+        model,
         partial(loss_sum, "cross-entropy"),
-        torch.optim.SGD(bare(module).parameters(), lr=1.0),
+        torch.optim.SGD(model.parameters(), lr=1.0),
         noise_multiplier=1.0,
         max_grad_norm=CLIP,
         denominator=1,
