@@ -32,6 +32,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedmodel.errors import FedmodelError
+from scenarios.demo_cli import demo_app
 from scenarios.deploy_cli import server_group
 from scenarios.officer_cli import GROUPS
 from scenarios.operator_cli import deploy_local
@@ -51,6 +52,7 @@ app = typer.Typer(
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
 app.add_typer(authority_app, name="authority")
+app.add_typer(demo_app, name="demo")
 app.add_typer(server_group, name="server")
 app.command("deploy-local")(deploy_local)
 app.command()(provision)

@@ -123,16 +123,29 @@ def run_folder(scenario: Scenario, out: Path | None) -> Iterator[Path]:
     Raises:
         ConfigError: When the folder cannot be made, or holds something already.
     """
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    folder = Path("runs") / f"{scenario.name}-{stamp}-{os.getpid()}" if out is None else out
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise ConfigError(f"--out {folder}: is not an empty folder; a run never writes over another")
+    folder = new_folder(scenario.name, out)
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         (folder / "scenario.toml").write_text(scenario_to_toml(scenario), encoding="utf-8")
     except OSError as error:
         raise ConfigError(f"--out {folder}: cannot be written: {error.strerror}") from error
     yield folder.resolve()
+
+
+def new_folder(name: str, out: Path | None) -> Path:
+    """Make an empty folder and return it: the one that is asked for, or one of its own under `runs`.
+
+    Raises:
+        ConfigError: When the folder cannot be made, or holds something already.
+    """
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    folder = Path("runs") / f"{name}-{stamp}-{os.getpid()}" if out is None else out
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(f"--out {folder}: is not an empty folder; a run never writes over another")
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: cannot be written: {error.strerror}") from error
+    return folder
 
 
 def simulate(

@@ -75,6 +75,14 @@ def test_a_canary_that_is_in_moves_its_coordinate_by_exactly_the_clip(tiny: Scen
     assert block[-1] == 0.0
 
 
+def test_before_the_clip_a_canary_is_far_over_it_and_one_record_is_not_a_number(tiny: Scenario) -> None:
+    module, x, y = data(tiny, np.array([True, True, False, True]))
+    loss = ProbedLoss(partial(loss_sum, "cross-entropy"), module.canaries, CLIP)
+    (slope,) = torch.autograd.grad(loss(module(x), y), [module.block.weight])
+    assert slope[:-1, 0].tolist() == pytest.approx([10 * CLIP, 10 * CLIP, 0, 10 * CLIP])
+    assert torch.isnan(slope[-1, 0])
+
+
 def test_the_model_gets_the_very_sum_that_it_would_have_had(tiny: Scenario) -> None:
     coins = np.array([True, False, True, False])
     module, x, y = data(tiny, coins)

@@ -158,7 +158,9 @@ def invert(update_P: NDArray[np.floating], inputs: int, rows: int) -> NDArray[np
     bias_R = update_P[rows * inputs : rows * inputs + rows].astype(np.float64)
     row = int(np.abs(bias_R).argmax())
     if bias_R[row] == 0:
-        raise ConfigError("the update moves no bias of the first layer, so there is nothing to invert; try another seed")
+        raise ConfigError(
+            "the update moves no bias of the first layer, so there is nothing to invert; try another seed"
+        )
     image_F: NDArray[np.float64] = weight_RF[row] / bias_R[row]
     return image_F
 
