@@ -10,6 +10,8 @@
     ├── PrivacyError            a mechanism does not bound what one record can do
     ├── PolicyRefused           the silo's own policy says no
     ├── PrivacyBudgetExceeded   the silo's budget says no
+    ├── ClaimRefuted            a figure of privacy does not follow, or an attack did better than it allows
+    ├── Inconclusive            an audit that could not have refuted a false claim
     └── LedgerError             the ledger cannot be read or written
         └── LedgerTampered      the ledger was changed after it was written
 
@@ -117,6 +119,20 @@ class PrivacyBudgetExceeded(FedmodelError):
 
     code = "budget-exceeded"
     exit_status = 2
+
+
+class ClaimRefuted(FedmodelError):
+    """A figure of privacy does not follow from what it is computed from, or an attack did better than it allows."""
+
+    code = "claim-refuted"
+    exit_status = 3
+
+
+class Inconclusive(FedmodelError):
+    """An audit that could not have refuted a false claim: it says nothing, and is never a pass."""
+
+    code = "inconclusive"
+    exit_status = 5
 
 
 class LedgerError(FedmodelError):
