@@ -753,17 +753,17 @@ class RoundFigures(Part):
 
     Attributes:
         round: Its number.
-        failed: Why it failed closed, as a code; null where it did not.
+        failed: Whether it failed closed, with the model as it was.
         cohort: Silos that were asked.
-        summed: Updates in the sum; null where the round failed.
+        summed: Updates in the sum; 0 where the round failed.
         seconds: It took.
         figures: Such as "loss" and "accuracy".
     """
 
     round: int
-    failed: str | None
+    failed: bool
     cohort: int
-    summed: int | None
+    summed: int
     seconds: float
     figures: dict[str, float]
 
