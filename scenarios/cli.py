@@ -1,6 +1,7 @@
 """The `fedmodel` command.
 
-Exit status: 0 ok, 2 usage or refused, 4 a ledger invalid, 130 interrupted, 1 anything else. Answers go to standard
+Exit status: 0 ok, 2 usage or refused, 3 a claim refuted, 4 a ledger invalid, 5 inconclusive, 130 interrupted, 1
+anything else. Answers go to standard
 output, everything else to standard error. Figures of privacy are rounded up: what is printed is never
 less than what was spent.
 
@@ -32,6 +33,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from fedmodel.errors import FedmodelError
+from scenarios.audit_cli import audit_app
 from scenarios.demo_cli import demo_app
 from scenarios.deploy_cli import server_group
 from scenarios.officer_cli import GROUPS
@@ -51,6 +53,7 @@ app = typer.Typer(
 )
 for _name, _group in GROUPS.items():
     app.add_typer(_group, name=_name)
+app.add_typer(audit_app, name="audit")
 app.add_typer(authority_app, name="authority")
 app.add_typer(demo_app, name="demo")
 app.add_typer(server_group, name="server")

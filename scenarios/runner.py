@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -155,6 +155,7 @@ def simulate(
     device: str,
     run_dir: Path,
     watching: AbstractContextManager[object],
+    kits_ready: Callable[[], None] = lambda: None,
 ) -> dict[str, Any]:
     """Run a checked scenario in its folder, and return the summary that was written to it.
 
@@ -165,12 +166,14 @@ def simulate(
         device: "cpu" or "cuda".
         run_dir: Made by `run_folder`.
         watching: Open while the engine runs, such as a progress bar over the folder's `metrics.jsonl`.
+        kits_ready: Called when every party's kit is made, and nothing was asked of any yet.
 
     Raises:
         FedmodelError: When the run fails; what was written until then stays.
     """
     started = time.monotonic()
     provision(scenario, run_dir)
+    kits_ready()
     run_config: dict[str, bool | float | int | str] = {
         "scenario": scenario.model_dump_json(exclude_none=True),
         "run-dir": str(run_dir),

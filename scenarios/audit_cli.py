@@ -1,0 +1,169 @@
+"""The verb `audit`: attack the real pipeline, and say what was found. Thin: `scenarios.auditing` has the answers.
+
+Exit status: 0 not refuted, 3 refuted, 5 inconclusive.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
+
+import typer
+from rich.table import Table
+
+from fedmodel.errors import ClaimRefuted, FedmodelError, Inconclusive
+from scenarios.printing import Json, answer, down, err, out, up
+
+if TYPE_CHECKING:
+    from fedmodel.audit.plan import Plan
+    from fedmodel.config import Scenario
+
+audit_app = typer.Typer(
+    help="Attack the real pipeline: is the claim refuted, and would a false one have been?", no_args_is_help=True
+)
+
+_INTERRUPTED: Final = 130
+_NAMES: Final = {
+    "steinke": "Steinke et al. 2023",
+    "fdp": "f-DP, Mahloujifar et al. 2024",
+    "clopper_pearson": "Clopper-Pearson",
+    "gaussian": "Gaussian score model",
+}
+
+ScenarioName = Annotated[str, typer.Argument(help="A TOML file, or the name of a built-in scenario.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in privacy.epsilon=2.")
+]
+Canaries = Annotated[int, typer.Option(help="Of all silos together.")]
+Kind = Annotated[
+    Literal["probe", "loss"],
+    typer.Option(help="probe: in a block of parameters of their own (white box). loss: made-up records (black box)."),
+]
+Significance = Annotated[float, typer.Option(help="Chance to refute a claim that holds.")]
+
+
+@audit_app.command("plan")
+def audit_plan(
+    scenario: ScenarioName,
+    settings: Settings = None,
+    canaries: Canaries = 1_000,
+    kind: Kind = "probe",
+    significance: Significance = 0.05,
+    as_json: Json = False,
+) -> None:
+    """Say what an audit would test, and what it could find; run nothing."""
+    _, plan = _planned(scenario, settings, canaries, kind, significance)
+    answer({**plan.document(), "hash": plan.hash, "epsilon": plan.epsilon, "mu": plan.mu}, _told(plan), as_json)
+    _check_power(plan)
+
+
+@audit_app.command("run")
+def audit_run(
+    scenario: ScenarioName,
+    settings: Settings = None,
+    canaries: Canaries = 1_000,
+    kind: Kind = "probe",
+    significance: Significance = 0.05,
+    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where silos train.")] = "auto",
+    folder: Annotated[
+        Path | None, typer.Option("--out", help="The run's folder; new or empty. Default: under runs/.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Run a scenario with canaries among its records, and try to refute its claim."""
+    resolved, plan = _planned(scenario, settings, canaries, kind, significance)
+    with err.status("loading") if err.is_terminal else nullcontext():
+        from scenarios import auditing
+        from scenarios.progress import rounds_progress
+        from scenarios.runner import check_scenario, resolve_device, run_folder, simulate
+        from scenarios.show import show_run
+
+        where = resolve_device(device)
+        parameters = check_scenario(resolved)
+    if not as_json:
+        out.print(_told(plan), highlight=False)
+    _check_power(plan)
+    with run_folder(resolved, folder) as run_dir:
+        watching = rounds_progress(err, run_dir / "metrics.jsonl", resolved.rounds)
+        try:
+            summary = simulate(
+                resolved, parameters, "in-process", where, run_dir, watching,
+                lambda: auditing.enter_plan(plan, run_dir),
+            )  # fmt: skip
+            with err.status("attacking") if err.is_terminal else nullcontext():
+                found = auditing.evaluate(resolved, run_dir)
+                auditing.sign_off(run_dir, found)
+        except KeyboardInterrupt:
+            err.print(f"interrupted; what was spent stands in {run_dir / 'ledgers'}", soft_wrap=True, markup=False)
+            raise typer.Exit(_INTERRUPTED) from None
+    if as_json:
+        print(json.dumps({"run": str(run_dir), **found}))  # noqa: T201
+    else:
+        show_run(summary, run_dir)
+        show_audit(found)
+    raise typer.Exit(exit_status(found["verdict"]))
+
+
+def exit_status(verdict: str) -> int:
+    """Return the exit status of a verdict."""
+    kinds: dict[str, type[FedmodelError]] = {"refuted": ClaimRefuted, "inconclusive": Inconclusive}
+    return kinds[verdict].exit_status if verdict in kinds else 0
+
+
+def show_audit(found: dict[str, Any]) -> None:
+    """Print what an audit found, for a person."""
+    table = Table(title="Lower bounds on epsilon, each with its own confidence", title_justify="left")
+    for heading in ("estimator", "epsilon at least", "confidence", "assumption"):
+        table.add_column(heading, justify="right" if heading in ("epsilon at least", "confidence") else "left")
+    for name, bound in found["lower_bounds"].items():
+        table.add_row(_NAMES[name], down(bound["epsilon"]), f"{bound['confidence']:.0%}", bound["assumption"])
+    out.print(table)
+    gauges = found["gauges"]
+    failed = [gauge for gauge in gauges if not gauge["passed"]]
+    names = len({gauge["name"] for gauge in gauges})
+    out.print(f"{len(gauges) - len(failed)} of {len(gauges)} gauges held ({names} kinds).", highlight=False)
+    for gauge in failed:
+        where = f" at {gauge['silo']}" if gauge["silo"] else ""
+        out.print(f"[red]{gauge['name']}{where}: {gauge['explanation']}[/red]", highlight=False)
+    colour = {"not-refuted": "green", "refuted": "bold red", "inconclusive": "yellow"}[found["verdict"]]
+    out.print(
+        f"[{colour}]{found['verdict']}[/{colour}]: claimed epsilon {up(found['claimed_epsilon'])} at delta"
+        f" {found['delta']:g}; {'; '.join(found['reasons'])}.",
+        highlight=False,
+    )
+
+
+def _planned(
+    scenario: str, settings: list[str] | None, canaries: int, kind: Literal["probe", "loss"], significance: float
+) -> tuple[Scenario, Plan]:
+    """Return a scenario with canaries, and the plan of its audit."""
+    from fedmodel.config import read_scenario
+
+    resolved = read_scenario(scenario, settings or ())
+    with err.status("planning") if err.is_terminal else nullcontext():
+        from scenarios import auditing
+        from scenarios.runner import placed
+
+        with_canaries = placed(auditing.with_canaries(resolved, canaries, kind))
+        return with_canaries, auditing.plan_audit(with_canaries, significance)
+
+
+def _told(plan: Plan) -> str:
+    """Return a plan in words."""
+    return (
+        f"Plan {plan.hash[:16]}: {plan.canaries} {plan.kind} canaries, {plan.guesses} guesses, of which"
+        f" {plan.needed} right refute epsilon {up(plan.epsilon)} at delta {plan.delta:g} at significance"
+        f" {plan.significance:g}. Were the noise {plan.less_noise:g} of the claimed, that would happen with"
+        f" probability {plan.power:.3f} ({plan.runs} simulated runs)."
+    )
+
+
+def _check_power(plan: Plan) -> None:
+    """End as inconclusive where the audit could find too little, before anything is run."""
+    if plan.power < plan.least_power:
+        raise Inconclusive(
+            f"an audit with {plan.canaries} canaries would find half the noise with probability {plan.power:.3f}, under"
+            f" the {plan.least_power:g} that is asked for, so its pass would mean nothing; raise --canaries"
+        )
