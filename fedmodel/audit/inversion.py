@@ -168,7 +168,7 @@ def invert(update_P: NDArray[np.floating], inputs: int, rows: int) -> NDArray[np
 def correlation(one_F: NDArray[np.floating], other_F: NDArray[np.floating]) -> float:
     """Return Pearson's correlation; 0 where one of the two is constant.
 
-    >>> correlation(np.array([0.0, 1.0, 2.0]), np.array([5.0, 3.0, 1.0]))
+    >>> round(correlation(np.array([0.0, 1.0, 2.0]), np.array([5.0, 3.0, 1.0])), 6)
     -1.0
     """
     one, other = one_F.ravel() - one_F.mean(), other_F.ravel() - other_F.mean()
