@@ -1,7 +1,7 @@
 """The `fedmodel` command.
 
-Exit status: 0 ok, 2 usage or refused, 3 a claim refuted, 4 a ledger invalid, 5 inconclusive, 130 interrupted, 1
-anything else. Answers go to standard
+Exit status: 0 ok, 2 usage or refused, 3 a claim refuted, 4 a ledger invalid, 5 inconclusive, 130 interrupted,
+1 anything else. Answers go to standard
 output, everything else to standard error. Figures of privacy are rounded up: what is printed is never
 less than what was spent.
 
@@ -40,6 +40,7 @@ from scenarios.officer_cli import GROUPS
 from scenarios.operator_cli import deploy_local
 from scenarios.printing import Json, answer, err, out
 from scenarios.provision_cli import authority_app, provision
+from scenarios.report_cli import report_app
 from scenarios.show import show_run
 
 _INTERRUPTED = 130
@@ -56,6 +57,7 @@ for _name, _group in GROUPS.items():
 app.add_typer(audit_app, name="audit")
 app.add_typer(authority_app, name="authority")
 app.add_typer(demo_app, name="demo")
+app.add_typer(report_app, name="report")
 app.add_typer(server_group, name="server")
 app.command("deploy-local")(deploy_local)
 app.command()(provision)

@@ -1,0 +1,116 @@
+"""The verbs of a report: `build`, `verify`, `diff`, `schema`. Thin: `scenarios.reporting` has the answers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import groupby
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+
+from fedmodel.errors import ClaimRefuted, LedgerError
+from scenarios.printing import Json, answer, out
+from scenarios.unlocking import KeyFile, PassphraseFile, ask_opener, typed
+
+if TYPE_CHECKING:
+    from scenarios.differences import Difference
+
+report_app = typer.Typer(
+    help="A run's report: make it, verify it, compare two, print its schema.", no_args_is_help=True
+)  # fmt: skip
+
+RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
+
+
+@report_app.command("build")
+def report_build(
+    run: RunFolder, key_file: KeyFile = None, passphrase_file: PassphraseFile = None, as_json: Json = False
+) -> None:
+    """Write a run's report.html, registry.yaml and report.json, signed by the run's server."""
+    from fedmodel.provision import is_sealed, unlock
+    from fedmodel.report.page import render
+    from scenarios import reporting
+
+    kit = reporting.server_kit(run)
+    if is_sealed(kit):
+        unlock(kit, ask_opener(key_file, passphrase_file, lambda: typed("the server")))
+    page = reporting.build(run, render)
+    signed = reporting.read_report(run)
+    found = {"report": str(page), "signer": signed.key.hex(), "claim": signed.report.claim.sentence}
+    answer(found, f"{signed.report.claim.sentence}\nReport: {page}", as_json)
+
+
+@report_app.command("verify")
+def report_verify(
+    run: RunFolder,
+    key: Annotated[
+        str | None, typer.Option(help="The server's public key, in hexadecimal. Default: the silos' laws'.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Compute a report again from the ledgers, and check every figure, file and signature; name the first that fails.
+
+    Exit status: 3 where a figure does not follow, 4 where a ledger, a file or the signature is not as it was written.
+    """
+    from scenarios import reporting
+
+    try:
+        checked = reporting.verify(run, key)
+    except (ClaimRefuted, LedgerError) as error:
+        if as_json:
+            answer({"valid": False, "code": error.code, "reason": str(error)}, "", as_json)
+        raise
+    if as_json:
+        items = [{"item": item, "found": found} for item, found in checked.items]
+        answer({"valid": True, "signer": checked.report.integrity.signer, "checked": items}, "", as_json)
+        return
+    table = Table.grid(padding=(0, 2))
+    for item, found in checked.items:
+        table.add_row(f"[bold]{escape(item)}[/bold]", escape(found))
+    out.print(table, highlight=False)
+    out.print(f"{run}: every figure of its report follows", soft_wrap=True, highlight=False, markup=False)
+
+
+@report_app.command("diff")
+def report_diff(run: RunFolder, other: RunFolder, as_json: Json = False) -> None:
+    """Say what changed from one run's report to another's, by section."""
+    from scenarios import reporting
+
+    found = reporting.diff(run, other)
+    if as_json:
+        rows = [{"section": one.section, "path": one.path, "one": one.one, "other": one.other, "by": one.by}
+                for one in found]  # fmt: skip
+        answer({"changes": rows}, "", as_json)
+        return
+    for section, changed in groupby(found, key=lambda one: one.section):
+        out.print(f"[bold]{section}[/bold]")
+        for line in _lines(changed):
+            out.print(f"  {line}", highlight=False, markup=False)
+    if not found:
+        out.print("nothing differs")
+
+
+@report_app.command("schema")
+def report_schema() -> None:
+    """Print the JSON schema of what report.json has under `report`."""
+    from fedmodel.report.schema import schema_text
+
+    print(schema_text(), end="")  # noqa: T201
+
+
+def _lines(rows: Iterator[Difference]) -> Iterator[str]:
+    """Return changes in words, a line each."""
+    for row in rows:
+        name = row.path.partition(".")[2] or row.path
+        by = "" if row.by is None else f" ({row.by:+.6g})"
+        yield f"{name}: {_shown(row.one)} -> {_shown(row.other)}{by}"
+
+
+def _shown(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    text = "none" if value is None else str(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

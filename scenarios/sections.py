@@ -1,0 +1,398 @@
+"""A report's sections, computed from what a run's folder says; every figure of privacy from its ledgers.
+
+Guarantee: the same folder gives the same document, but for what `Built` says and what is installed.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from hashlib import sha256
+from typing import Any, Final
+
+from fedmodel import accounting
+from fedmodel.heads import verifier_key
+from fedmodel.ledger import MICRO, Run, Scope, Standing, origin_of
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.provision import scenario_hash
+from fedmodel.report import accountants, document
+from scenarios import officer, statements
+from scenarios.gathering import Gathered, SiloLedger, head_of
+from scenarios.summary import outcome
+
+_CURVE_POINTS: Final = 41
+_MOST_POINTS: Final = 200  # of a budget over time
+_METHODS: Final = (
+    document.Method(
+        name="pld",
+        means="the claim: an upper bound, by privacy loss distributions that are discretised pessimistically",
+        by="fedmodel.accounting, over dp_accounting's distributions",
+    ),
+    document.Method(
+        name="prv",
+        means="an independent upper bound, by privacy random variables (Gopi et al. 2021), within 0.01",
+        by="Opacus",
+    ),
+    document.Method(
+        name="rdp",
+        means="a looser upper bound, by Rényi divergences (Mironov et al. 2019), at the best whole order",
+        by="dp_accounting; fedmodel.accounting where a unit has several records",
+    ),
+)
+
+
+def run_facts(gathered: Gathered) -> document.RunFacts:
+    """Return which run it is."""
+    times = sorted(time for ledger in gathered.ledgers.values() if ledger.own for time in ledger.times(ledger.own))
+    runs = [ledger.run for ledger in gathered.ledgers.values() if ledger.run is not None]
+    return document.RunFacts(
+        scenario=gathered.scenario.name,
+        summary=gathered.scenario.summary,
+        run=runs[0] if runs else None,
+        engine=gathered.summary["engine"],
+        device=gathered.summary["device"],
+        parameters=gathered.summary["parameters"],
+        silos=gathered.scenario.federation.silos,
+        seed=gathered.scenario.seed,
+        first_charge=times[0] if times else None,
+        last_charge=times[-1] if times else None,
+        seconds=gathered.summary["timing"]["seconds_total"],
+    )
+
+
+def claim(gathered: Gathered, mechanism: document.Mechanism, counted: document.Accounting) -> document.Claim:
+    """Return the claim."""
+    privacy = gathered.scenario.privacy
+    silos = tuple(_silo_claim(gathered, silo) for silo in gathered.scenario.federation.silos)
+    epsilons = [silo.epsilon for silo in silos]
+    largest = None if None in epsilons else max(epsilon for epsilon in epsilons if epsilon is not None)
+    delta, most = max(silo.delta for silo in silos), privacy.max_records or 1
+    unit = statements.unit_of(privacy.unit, most)
+    return document.Claim(
+        sentence=statements.claim(gathered, largest, delta, unit, mechanism.rounds_completed + mechanism.rounds_failed),
+        meaning=statements.meaning(
+            [(row.advantage, counts.curve) for row, counts in zip(silos, counted.silos, strict=True)]
+        ),
+        protects=largest is not None and privacy.noise != "seeded-unsafe",
+        unit=privacy.unit,
+        max_records=most,
+        adjacency="add-or-remove-one",
+        epsilon=largest,
+        delta=delta,
+        silos=silos,
+    )
+
+
+def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
+    plan, ledger = gathered.scenario.plan(silo), gathered.ledgers.get(silo)
+    delta = _delta(gathered, silo)
+    events = [] if ledger is None else ledger.events
+    every = [] if ledger is None or ledger.scope is None else ledger.standing.events(ledger.scope.name)
+    figures = officer.figures(events, delta, accounting.COARSE_GRID)  # upper bounds too, and hardly higher
+    return document.SiloClaim(
+        silo=silo,
+        epsilon=_finite(accounting.epsilon(events, delta)),
+        epsilon_all_runs=_finite(accounting.epsilon(every, delta)),
+        delta=delta,
+        target_epsilon=plan.epsilon,
+        mu=figures["mu"],
+        mu_floor=figures["mu_floor"],
+        advantage=figures["advantage"],
+        steps=sum(event.steps for event in events),
+    )
+
+
+def scope(gathered: Gathered) -> document.Scope:
+    """Return what the claim is about, and all that was spent on it."""
+    data = gathered.scenario.data
+    budgets = tuple(
+        _budget(ledger, found) for ledger in gathered.ledgers.values() for found in ledger.standing.scopes.values()
+    )
+    spent = [budget.spent for budget in budgets if budget.data == data.data_set]
+    return document.Scope(
+        data_sets=(document.DataSet(name=data.data_set, source=data.source, kind=statements.data_kind(gathered)),),
+        budgets=budgets,
+        prior_runs=sum(1 for budget in budgets for run in budget.runs if not run.this),
+        largest_spent=None if None in spent else max((one for one in spent if one is not None), default=0.0),
+    )
+
+
+def _budget(ledger: SiloLedger, found: Scope) -> document.SiloBudget:
+    standing, runs = ledger.standing, ledger.standing.of(found.name)
+    divergence = sum(run.spent for run in runs) / MICRO
+    charged = any(run.charges for run in runs)
+    return document.SiloBudget(
+        silo=ledger.silo,
+        scope=found.name,
+        data=found.data,
+        unit=found.unit,
+        max_records=found.max_records,
+        adjacency=found.adjacency,
+        delta=found.delta,
+        cap=found.epsilon,
+        spent=_finite(accounting.epsilon(standing.events(found.name), found.delta)),
+        filter_spent=accounting.renyi_to_epsilon(divergence, found.order, found.delta) if charged else 0.0,
+        order=found.order,
+        taken_whole=any(run.admitted == "plan" and run.matters for run in runs),
+        runs=tuple(
+            _ledger_run(ledger, name, run, found) for name, run in standing.runs.items() if run.scope == found.name
+        ),
+    )
+
+
+def _ledger_run(ledger: SiloLedger, name: str, run: Run, found: Scope) -> document.LedgerRun:
+    times = ledger.times(run)
+    return document.LedgerRun(
+        run=name,
+        this=name == ledger.run,
+        scenario=run.scenario,
+        rounds=len({number for number, _, _ in run.charges.values()}),
+        steps=run.taken,
+        reserved_steps=run.taken if run.closed else run.plan.steps,
+        noise_multiplier=run.plan.noise_multiplier,
+        sample_rate=run.plan.sample_rate,
+        noise_source=run.plan.noise_source,
+        epsilon=_finite(accounting.epsilon(run.events, found.delta)),
+        admitted=run.admitted,
+        first_charge=times[0] if times else None,
+        last_charge=times[-1] if times else None,
+    )
+
+
+def trust(gathered: Gathered, told: Mapping[str, Any]) -> document.Trust:
+    """Return who adds noise, who sees what."""
+    row = told["encryption"]
+    terms = document.SecureAggregation(
+        mode=row["secure_aggregation"],
+        threshold=row["threshold"],
+        least_silos_in_a_sum=row.get("least_silos_in_a_sum"),
+        colluding_tolerated=row.get("colluding_tolerated"),
+        suite=row.get("suite"),
+        consistency=row.get("consistency"),
+        bits=row["bits"],
+        bound=row.get("bound"),
+    )
+    return document.Trust(
+        model="local-to-the-silo",
+        noise_added_by=statements.NOISE_ADDED_BY,
+        parties=statements.parties(gathered, terms),
+        secure_aggregation=terms,
+        collusion=statements.collusion(terms),
+        access=statements.ACCESS,
+    )
+
+
+def mechanism(gathered: Gathered, told: Mapping[str, Any]) -> document.Mechanism:
+    """Return what was done to records, as planned and as charged."""
+    scenario = gathered.scenario
+    unit = statements.unit_of(scenario.privacy.unit, scenario.privacy.max_records or 1)
+    plans = [scenario.plan(silo) for silo in scenario.federation.silos]
+    return document.Mechanism(
+        description=statements.DESCRIPTION,
+        sensitivity=statements.sensitivity(unit, scenario.privacy.max_grad_norm),
+        sampling=statements.sampling([plan.sample_rate for plan in plans]),
+        side_channels=statements.SIDE_CHANNELS,
+        silos=tuple(_silo_mechanism(gathered, silo) for silo in scenario.federation.silos),
+        rounds_planned=scenario.rounds,
+        rounds_completed=told["rounds_completed"],
+        rounds_failed=told["rounds_failed"],
+        ended_early=told["ended_early"],
+        dropouts=tuple(document.Dropout(**row) for row in told["dropouts"]),
+        withdrawn=tuple(document.Withdrawal(**row) for row in told["withdrawn"]),
+    )
+
+
+def _silo_mechanism(gathered: Gathered, silo: str) -> document.SiloMechanism:
+    plan, ledger = gathered.scenario.plan(silo), gathered.ledgers.get(silo)
+    run = None if ledger is None else ledger.own
+    event = run.events[0] if run is not None and run.charges else None
+    return document.SiloMechanism(
+        silo=silo,
+        noise_multiplier_planned=accounting.noise_multiplier(plan),
+        noise_multiplier=None if event is None else event.noise_multiplier,
+        max_grad_norm_planned=plan.max_grad_norm,
+        max_grad_norm=None if event is None else event.max_grad_norm,
+        sample_rate_planned=plan.sample_rate,
+        sample_rate_realised=None if event is None else event.realised_sample_rate,
+        steps_planned=plan.steps,
+        steps_charged=0 if run is None else run.taken,
+        rounds_charged=0 if run is None else len({number for number, _, _ in run.charges.values()}),
+        denominator_planned=plan.expected_batch_size,
+        denominator=None if event is None else event.denominator,
+        sampler=None if event is None else event.sampler,
+        noise_source=None if event is None else event.noise_source,
+        weight=gathered.scenario.federation.weight(silo),
+    )
+
+
+def counted(gathered: Gathered) -> document.Accounting:
+    """Return the run's charges as three accountants read them."""
+    silos = gathered.scenario.federation.silos
+    found: dict[tuple[tuple[DpSgdEvent, ...], float], dict[str, Any]] = {}
+    rows = []
+    for silo in silos:
+        ledger = gathered.ledgers.get(silo)
+        key = (tuple(ledger.events) if ledger else (), _delta(gathered, silo))
+        if key not in found:
+            found[key] = _counted(*key)
+        rows.append(document.SiloAccounting(silo=silo, **found[key]))
+    return document.Accounting(composition=statements.COMPOSITION, methods=_METHODS, silos=tuple(rows))
+
+
+def _counted(events: Sequence[DpSgdEvent], delta: float) -> dict[str, Any]:
+    pld = accounting.epsilon(events, delta)
+    prv, reason = accountants.prv(events, delta)
+    rdp, order = accountants.rdp(events, delta)
+    points = [2 * pld * i / (_CURVE_POINTS - 1) for i in range(_CURVE_POINTS)] if events and math.isfinite(pld) else []
+    curve = zip(points, accounting.deltas(events, points), strict=True)
+    return {
+        "delta": delta,
+        "pld": _finite(pld),
+        "prv": prv,
+        "prv_reason": reason,
+        "rdp": rdp,
+        "rdp_order": order,
+        "curve": tuple(document.CurvePoint(epsilon=epsilon, delta=at) for epsilon, at in curve),
+    }
+
+
+def training(gathered: Gathered, told: Mapping[str, Any]) -> document.Training:
+    """Return what the model is good for, and how budgets were spent."""
+    names = ("loss", "accuracy", "recall", "precision", "f1", "auroc")
+    return document.Training(
+        figures={name: float(value) for name, value in told["metrics"].items()},
+        rounds=tuple(
+            document.RoundFigures(
+                round=line["round"],
+                failed="failed" in line,
+                cohort=len(line["cohort"]),
+                summed=line["summed"] or 0,
+                seconds=float(line["seconds"]),
+                figures={name: float(line[name]) for name in names if name in line},
+            )
+            for line in gathered.lines
+        ),
+        budgets=tuple(
+            _budget_line(ledger, ledger.scope) for ledger in gathered.ledgers.values() if ledger.scope is not None
+        ),
+    )
+
+
+def _budget_line(ledger: SiloLedger, scope: Scope) -> document.BudgetLine:
+    """Return what was spent after each charge that stands, with the cap of that time."""
+    charged = sorted(
+        (sequence, run.plan, steps)
+        for run in ledger.standing.of(scope.name)
+        for sequence, (_, steps, _) in run.charges.items()
+    )  # fmt: skip
+    caps = _caps(ledger, scope.name)
+    whole = accounting.epsilon(ledger.standing.events(scope.name), scope.delta)
+    step = math.ceil(len(charged) / _MOST_POINTS) or 1
+    points, spent = [], dict[DpSgdEvent, int]()
+    for number, (sequence, plan, steps) in enumerate(charged, start=1):
+        spent[plan] = spent.get(plan, 0) + steps
+        if number % step and number not in (1, len(charged)):
+            continue
+        events = [_with(plan, taken) for plan, taken in spent.items()]
+        # Both are upper bounds: less was spent before than is in the end.
+        epsilon = min(whole, accounting.epsilon(events, scope.delta, accounting.COARSE_GRID))
+        if number == len(charged):
+            epsilon = whole
+        cap = next(value for since, value in reversed(caps) if since <= sequence)
+        time = ledger.entries[sequence - 1].time
+        points.append(document.BudgetPoint(time=time, epsilon=_finite(epsilon), cap=cap))
+    return document.BudgetLine(silo=ledger.silo, scope=scope.name, delta=scope.delta, points=tuple(points))
+
+
+def _caps(ledger: SiloLedger, scope: str) -> list[tuple[int, float]]:
+    """Return the caps of a budget, with the entry from which each held."""
+    return [
+        (entry.sequence, float(entry.content["epsilon"]))
+        for entry in ledger.entries
+        if entry.scope == scope and entry.kind in ("create", "override")
+    ]
+
+
+def _with(plan: DpSgdEvent, steps: int) -> DpSgdEvent:
+    values = {**vars(plan), "steps": steps}
+    return DpSgdEvent(**values)
+
+
+def integrity(
+    gathered: Gathered, signer: bytes, dependencies: Sequence[str], files: Mapping[str, str]
+) -> document.Integrity:
+    """Return what another party needs to compute it all again."""
+    return document.Integrity(
+        signer=signer.hex(),
+        ledgers=tuple(_head(ledger) for ledger in gathered.ledgers.values()),
+        code_hash=gathered.summary["code_hash"],
+        scenario_hash=scenario_hash(gathered.scenario).hex(),
+        dependencies=tuple(dependencies),
+        dependencies_hash=sha256("".join(f"{line}\n" for line in dependencies).encode()).hexdigest(),
+        files=tuple(document.FileHash(name=name, sha256=value) for name, value in files.items()),
+        overrides=tuple(
+            document.Override(
+                silo=ledger.silo,
+                scope=str(entry.scope),
+                entry=entry.sequence,
+                time=entry.time,
+                epsilon=float(entry.content["epsilon"]),
+                by=str(entry.content["by"]),
+                reason=str(entry.content["reason"]),
+            )
+            for ledger in gathered.ledgers.values()
+            for entry in ledger.entries
+            if entry.kind == "override"
+        ),
+    )
+
+
+def _head(ledger: SiloLedger) -> document.LedgerHead:
+    standing: Standing = ledger.standing
+    return document.LedgerHead(
+        silo=ledger.silo,
+        key=standing.key.hex(),
+        key_from="roster" if ledger.vouched else "ledger",
+        entries=len(ledger.entries),
+        root=ledger.root.hex(),
+        head=None if ledger.note is None else ledger.note.decode(),
+        head_entries=head_of(ledger),
+        verifier_key=verifier_key(origin_of(standing.silo), standing.key),
+    )
+
+
+def limits(gathered: Gathered) -> document.Limits:
+    """Return what the report leaves open, and who approved."""
+    return document.Limits(
+        statements=statements.limits(gathered),
+        approvals=tuple(
+            document.Approval(
+                silo=ledger.silo,
+                entry=entry.sequence,
+                time=entry.time,
+                subject=str(entry.content["subject"]),
+                by=str(entry.content["by"]),
+                digest=entry.content.get("digest"),
+            )
+            for ledger in gathered.ledgers.values()
+            for entry in ledger.audits()
+            if "by" in entry.content
+        ),
+        signature_lines=statements.SIGNATURE_LINES,
+    )
+
+
+def told_of(gathered: Gathered) -> dict[str, Any]:
+    """Return what the run's own files say of how it went."""
+    return outcome(gathered.scenario, gathered.run_dir, gathered.summary["timing"]["seconds_total"], [])
+
+
+def _delta(gathered: Gathered, silo: str) -> float:
+    """Return the delta of a silo's claim: its budget's, or the plan's where it was never charged."""
+    ledger = gathered.ledgers.get(silo)
+    found = None if ledger is None else ledger.scope
+    return gathered.scenario.plan(silo).delta if found is None else found.delta
+
+
+def _finite(epsilon: float) -> float | None:
+    return epsilon if math.isfinite(epsilon) else None
