@@ -36,7 +36,10 @@ ScenarioName = Annotated[str, typer.Argument(help="A TOML file, or the name of a
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in privacy.epsilon=2.")
 ]
-Canaries = Annotated[int, typer.Option(help="Of all silos together.")]
+Canaries = Annotated[
+    int | None,
+    typer.Option(help="Of all silos together. Default: 1,000, or up to 4,000 where fewer would find too little."),
+]
 Kind = Annotated[
     Literal["probe", "loss"],
     typer.Option(help="probe: in a block of parameters of their own (white box). loss: made-up records (black box)."),
@@ -48,7 +51,7 @@ Significance = Annotated[float, typer.Option(help="Chance to refute a claim that
 def audit_plan(
     scenario: ScenarioName,
     settings: Settings = None,
-    canaries: Canaries = 1_000,
+    canaries: Canaries = None,
     kind: Kind = "probe",
     significance: Significance = 0.05,
     as_json: Json = False,
@@ -63,7 +66,7 @@ def audit_plan(
 def audit_run(
     scenario: ScenarioName,
     settings: Settings = None,
-    canaries: Canaries = 1_000,
+    canaries: Canaries = None,
     kind: Kind = "probe",
     significance: Significance = 0.05,
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where silos train.")] = "auto",
@@ -136,7 +139,7 @@ def show_audit(found: dict[str, Any]) -> None:
 
 
 def _planned(
-    scenario: str, settings: list[str] | None, canaries: int, kind: Literal["probe", "loss"], significance: float
+    scenario: str, settings: list[str] | None, canaries: int | None, kind: Literal["probe", "loss"], significance: float
 ) -> tuple[Scenario, Plan]:
     """Return a scenario with canaries, and the plan of its audit."""
     from fedmodel.config import read_scenario
@@ -146,8 +149,7 @@ def _planned(
         from scenarios import auditing
         from scenarios.runner import placed
 
-        with_canaries = placed(auditing.with_canaries(resolved, canaries, kind))
-        return with_canaries, auditing.plan_audit(with_canaries, significance)
+        return auditing.planned(placed(resolved), canaries, kind, significance)
 
 
 def _told(plan: Plan) -> str:

@@ -51,7 +51,8 @@ PLAN_FILE: Final = "audit-plan.json"
 AUDIT_FILE: Final = "audit.json"
 PLAN_SUBJECT: Final = "audit-plan"
 RESULT_SUBJECT: Final = "audit-result"
-CANARIES: Final = 1_000
+CANARIES: Final = (1_000, 2_000, 4_000)
+"""Of all silos together: the first that gives power enough, or else the first."""
 
 _RESULT: Final = b"fedmodel/v1/audit-result"
 _TRIALS: Final = 5  # trained at less noise, to find what loss canaries could find
@@ -92,6 +93,25 @@ def plan_audit(scenario: Scenario, significance: float = SIGNIFICANCE) -> Plan:
     silos = [_canaries(scenario, silo, scenario.audit.count) for silo in scenario.federation.silos]
     plan = make_plan(scenario_hash(scenario).hex(), scenario.audit.canaries, silos, significance)
     return _tried(scenario, plan) if plan.kind == "loss" else plan
+
+
+def planned(scenario: Scenario, canaries: int | None, kind: Kind, significance: float) -> tuple[Scenario, Plan]:
+    """Return a scenario with canaries, and the plan of its audit.
+
+    Args:
+        scenario: Without canaries.
+        canaries: In all; None for the first number of `CANARIES` that gives power enough. Loss canaries are 1,000.
+        kind: Of canaries.
+        significance: Of the test.
+    """
+    numbers = (canaries,) if canaries is not None else CANARIES if kind == "probe" else CANARIES[:1]
+    tried = []
+    for number in numbers:
+        with_them = with_canaries(scenario, number, kind)
+        tried.append((with_them, plan_audit(with_them, significance)))
+        if tried[-1][1].power >= LEAST_POWER:
+            return tried[-1]
+    return tried[0]
 
 
 def enter_plan(plan: Plan, run_dir: Path) -> None:

@@ -166,12 +166,12 @@ def make_plan(
     total, mu = sum(silo.canaries for silo in silos), max(silo.mu for silo in silos)
     if total < 20:
         raise ConfigError(f"{total} canaries are too few to tell anything; take 20 at least, and 1,000 to tell much")
-    coins_SM, scores_SM = _simulated(silos, LESS_NOISE, int(scenario[:15], 16))
+    ranked_SM = _ranked(*_simulated(silos, LESS_NOISE, int(scenario[:15], 16)))
     best: tuple[float, int, int, float] | None = None
     for share in _SHARES:
         guesses = max(2, 2 * round(share * total / 2))
         needed = least_correct(total, guesses, mu, significance)
-        correct_S = _correct(coins_SM, scores_SM, guesses)
+        correct_S = _correct(ranked_SM, guesses)
         margin = (float(correct_S.mean()) - needed) / max(float(correct_S.std()), 0.5)
         if best is None or margin > best[0]:
             best = (margin, guesses, needed, float((correct_S >= needed).mean()))
@@ -228,10 +228,14 @@ def _simulated(silos: Sequence[SiloCanaries], less: float, seed: int) -> tuple[N
     return np.concatenate(coins, axis=1), np.concatenate(scores, axis=1)
 
 
-def _correct(coins_SM: NDArray[np.bool_], scores_SM: NDArray[np.float64], guesses: int) -> NDArray[np.int64]:
+def _ranked(coins_SM: NDArray[np.bool_], scores_SM: NDArray[np.float64]) -> NDArray[np.bool_]:
+    """Return each run's coins in the order of its scores, the smallest first."""
+    ranked_SM: NDArray[np.bool_] = np.take_along_axis(coins_SM, np.argsort(scores_SM, axis=1), axis=1)
+    return ranked_SM
+
+
+def _correct(ranked_SM: NDArray[np.bool_], guesses: int) -> NDArray[np.int64]:
     """Return how many of a run's guesses are right: its largest scores are guessed in, its smallest out."""
-    order_SM = np.argsort(scores_SM, axis=1)
-    ranked_SM = np.take_along_axis(coins_SM, order_SM, axis=1)
     half = guesses // 2
     correct_S: NDArray[np.int64] = (~ranked_SM[:, :half]).sum(axis=1) + ranked_SM[:, -half:].sum(axis=1)
     return correct_S
