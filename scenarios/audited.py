@@ -1,15 +1,21 @@
 """An audit's place in the ledgers: its plan before the run's first charge, its result after; and what it says, read.
 
-Of each silo that was charged, in this order: an `audit` entry of subject "audit-plan" whose `digest` is the plan's
-hash, the run's first charge, an `audit` entry of subject "audit-result" whose `digest` is the SHA-256 of `audit.json`.
+Of each silo that was charged, in this order (`scenarios.auditing` enters them):
+
+    audit    subject "audit-plan", with the plan's hash: one, and no other since another run was charged
+    charge   the run's first
+    audit    subject "audit-result", with the hash of `audit.json`
 
 Guarantee: `audit` passes an `audit.json` only if every charged silo's ledger says that its plan was fixed before, and
 that it is the result; a result that is entered and not there is refused, so that none that displeases is left away.
+
+Does NOT attack again: `fedmodel audit` does, from what silos' kits keep of the run.
 """
 
 from __future__ import annotations
 
 import json
+import math
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -18,10 +24,9 @@ from fedmodel import accounting
 from fedmodel.audit.plan import plan_hash
 from fedmodel.errors import ClaimRefuted, LedgerTampered
 from fedmodel.report import document
-from scenarios.gathering import AUDIT, Gathered, SiloLedger, file_hash
+from scenarios.auditing import AUDIT_FILE, PLAN_SUBJECT, RESULT_SUBJECT, result_hash
+from scenarios.gathering import Gathered, SiloLedger
 
-PLAN: Final = "audit-plan"
-RESULT: Final = "audit-result"
 _TOLERANCE: Final = 1e-6
 
 
@@ -35,40 +40,50 @@ def audit(gathered: Gathered) -> document.Audit | None:
     found = gathered.audit
     if found is None:
         for ledger in gathered.ledgers.values():
-            for entry in ledger.audits(RESULT):
+            for entry in ledger.audits(RESULT_SUBJECT):
                 raise LedgerTampered(
-                    f"{AUDIT} is missing: silo {ledger.silo}'s ledger has its result at entry {entry.sequence}"
+                    f"{AUDIT_FILE} is missing: silo {ledger.silo}'s ledger has its result at entry {entry.sequence}"
                 )
         return None
     plan = found.get("plan")
     if not isinstance(plan, dict) or found.get("plan_hash") != plan_hash(plan):
-        raise LedgerTampered(f"{AUDIT}: its plan_hash is not the hash of its plan")
-    result = file_hash(gathered.run_dir / AUDIT)
+        raise LedgerTampered(f"{AUDIT_FILE}: its plan_hash is not the hash of its plan")
+    result = result_hash(gathered.run_dir)
     entered = [
         _entered(ledger, found["plan_hash"], result)
         for ledger in gathered.ledgers.values()
         if ledger.own is not None and ledger.own.charges
     ]
     section = _read(found, entered)
-    _check_claimed(gathered, section.claimed_epsilon)
+    spent = [
+        accounting.epsilon(one.events, gathered.scenario.plan(one.silo).delta) for one in gathered.ledgers.values()
+    ]
+    if not math.isclose(section.claimed_epsilon, max(spent), rel_tol=_TOLERANCE):
+        raise ClaimRefuted(
+            f"audit.claimed_epsilon: {section.claimed_epsilon} stands, {max(spent)} follows from the ledgers"
+        )
     return section
 
 
 def _entered(ledger: SiloLedger, plan: str, result: str) -> dict[str, Any]:
     """Find plan, first charge and result in a ledger, in this order."""
-    first = next(entry.sequence for entry in ledger.entries if entry.kind == "charge" and entry.run == ledger.run)
-    plans = [entry for entry in ledger.audits(PLAN) if entry.content.get("digest") == plan and entry.sequence < first]
-    if not plans:
+    charges = [(entry.sequence, entry.run) for entry in ledger.entries if entry.kind == "charge"]
+    first = next(sequence for sequence, run in charges if run == ledger.run)
+    before = max((sequence for sequence, _ in charges if sequence < first), default=0)
+    plans = [entry for entry in ledger.audits(PLAN_SUBJECT) if before < entry.sequence < first]
+    if [entry.content.get("plan") for entry in plans] != [plan]:
         raise LedgerTampered(
-            f"silo {ledger.silo}'s ledger does not hold the audit's plan ({plan[:16]}...) before its first charge,"
-            f" entry {first}; what is planned afterwards can be chosen to pass"
+            f"silo {ledger.silo}'s ledger does not hold the audit's plan ({plan[:16]}...), and no other, before its"
+            f" first charge, entry {first}; what is planned afterwards can be chosen to pass"
         )
-    results = [entry for entry in ledger.audits(RESULT) if entry.sequence > first]
-    if not results or results[-1].content.get("digest") != result:
-        raise LedgerTampered(f"silo {ledger.silo}'s ledger does not hold this {AUDIT} ({result[:16]}...) as the result")
+    results = [entry for entry in ledger.audits(RESULT_SUBJECT) if entry.sequence > first]
+    if not results or results[-1].content.get("document") != result:
+        raise LedgerTampered(
+            f"silo {ledger.silo}'s ledger does not hold this {AUDIT_FILE} ({result[:16]}...) as the result"
+        )
     return {
         "silo": ledger.silo,
-        "plan_entry": plans[-1].sequence,
+        "plan_entry": plans[0].sequence,
         "first_charge_entry": first,
         "result_entry": results[-1].sequence,
     }
@@ -76,18 +91,12 @@ def _entered(ledger: SiloLedger, plan: str, result: str) -> dict[str, Any]:
 
 def _read(found: dict[str, Any], entered: list[dict[str, Any]]) -> document.Audit:
     try:
-        return document.Audit.model_validate_json(json.dumps({**found, "entered": entered}))
+        told = {**found, "entered": entered, "power": {"power": found["power"], **found["power_test"]}}
+        del told["power_test"]
+        return document.Audit.model_validate_json(json.dumps(told))
+    except (KeyError, TypeError) as error:
+        raise LedgerTampered(f"{AUDIT_FILE}: says nothing of the audit's power ({error})") from None
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(str(part) for part in first["loc"])
-        raise LedgerTampered(f"{AUDIT}: {where}: {first['msg']}") from None
-
-
-def _check_claimed(gathered: Gathered, claimed: float) -> None:
-    """Refuse an audit of another claim than that of the plans which the ledgers reserved."""
-    runs = [(ledger, ledger.own) for ledger in gathered.ledgers.values() if ledger.own is not None]
-    whole = [(run.plan, ledger.standing.scopes[run.scope].delta) for ledger, run in runs]
-    low = max(accounting.epsilon([plan], delta) for plan, delta in whole)
-    high = max(accounting.epsilon([plan], delta, accounting.COARSE_GRID) for plan, delta in whole)
-    if not low * (1 - _TOLERANCE) <= claimed <= high * (1 + _TOLERANCE):
-        raise ClaimRefuted(f"audit.claimed_epsilon: {claimed} stands, {low} follows from the ledgers' reservations")
+        raise LedgerTampered(f"{AUDIT_FILE}: {where}: {first['msg']}") from None

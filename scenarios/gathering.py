@@ -24,15 +24,15 @@ from fedmodel.ledger import Entry, Run, Scope, Standing, Verified, origin_of, ve
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import is_kit, read_law, scenario_hash
 from fedmodel.report.document import LedgerHead, Report
+from scenarios.auditing import AUDIT_FILE, PLAN_FILE
 from scenarios.officer import Place
 from scenarios.summary import read_metrics
 
-AUDIT: Final = "audit.json"
 SUMMARY: Final = "summary.json"
 SCENARIO: Final = "scenario.toml"
 METRICS: Final = "metrics.jsonl"
 _MODELS: Final = ("model.safetensors", "model.safetensors.age")
-_FILES: Final = (SCENARIO, SUMMARY, METRICS, *_MODELS, "charges.json", AUDIT)
+_FILES: Final = (SCENARIO, SUMMARY, METRICS, *_MODELS, "charges.json", PLAN_FILE, AUDIT_FILE)
 
 
 @dataclass(frozen=True)
@@ -154,7 +154,7 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
         summary,
         read_metrics(run_dir / METRICS),
         _of_the_run(ledgers, scenario),
-        _read_json(run_dir / AUDIT) if (run_dir / AUDIT).exists() else None,
+        _read_json(run_dir / AUDIT_FILE) if (run_dir / AUDIT_FILE).exists() else None,
         _signer(run_dir, scenario, summary["code_hash"]),
     )
 

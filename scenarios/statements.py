@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fedmodel.report.document import CurvePoint, SecureAggregation, Seen
+from scenarios.auditing import PLAN_SUBJECT
 from scenarios.gathering import Gathered
 from scenarios.printing import up
 
@@ -181,7 +182,7 @@ def not_protected(gathered: Gathered) -> tuple[str, ...]:
 def limits(gathered: Gathered) -> tuple[str, ...]:
     """Return what the report does not say."""
     scenario = gathered.scenario
-    planned = any(True for ledger in gathered.ledgers.values() for _ in ledger.audits("audit-plan"))
+    planned = any(True for ledger in gathered.ledgers.values() for _ in ledger.audits(PLAN_SUBJECT))
     found = [
         (True, "Whether this epsilon is small enough: that is for people to judge."),
         (True, "That the code whose hash stands here is the code that ran at a silo: its operator runs what it runs."),

@@ -527,7 +527,7 @@ class Power(Part):
 
 
 class Gauge(Part):
-    """A figure that must lie where the claim says.
+    """A figure that must lie where the claim says. One that is no finite number is null, and did not pass.
 
     Attributes:
         name: Which.
@@ -542,12 +542,24 @@ class Gauge(Part):
 
     name: str
     silo: str | None
-    measured: float
-    expected: float
-    low: float
-    high: float
+    measured: float | None
+    expected: float | None
+    low: float | None
+    high: float | None
     passed: bool
     explanation: str
+
+
+class Unmeasured(Part):
+    """An invariant that the run gave too little to measure.
+
+    Attributes:
+        name: Which.
+        silo: Whose; null where it is of all.
+    """
+
+    name: str
+    silo: str | None
 
 
 class Attack(Part):
@@ -636,6 +648,7 @@ class Audit(Part):
         lower_bounds: By estimator.
         power: Against less noise than claimed.
         gauges: Invariants of the mechanism.
+        unmeasured: Those that the run gave too little to measure.
         membership: Inference on the final model; null where none was done.
         scores: Of canaries.
         guesses: That the verdict rests on.
@@ -653,6 +666,7 @@ class Audit(Part):
     lower_bounds: dict[str, LowerBound]
     power: Power
     gauges: tuple[Gauge, ...]
+    unmeasured: tuple[Unmeasured, ...] = ()
     membership: Membership | None
     scores: Scores
     guesses: AuditGuesses
