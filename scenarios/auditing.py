@@ -20,7 +20,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import asdict, replace
-from functools import partial
+from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, Literal
@@ -232,8 +232,14 @@ def _canaries(scenario: Scenario, silo: str, count: int) -> SiloCanaries:
         max_records=plan.max_records,
         epsilon=accounting.epsilon([event], plan.delta),
         delta=plan.delta,
-        mu=accounting.gdp_mu([event], officer.MU_FLOOR),
+        mu=_mu(event),
     )
+
+
+@lru_cache(maxsize=64)
+def _mu(event: DpSgdEvent) -> float:
+    """Return the least mu for which the event is mu-GDP; silos that plan alike ask alike."""
+    return accounting.gdp_mu([event], officer.MU_FLOOR)
 
 
 def _enter(run_dir: Path, silo: str, finding: dict[str, str]) -> None:
