@@ -1,0 +1,126 @@
+"""Invariant gauges: what a run's releases must look like under correct code, whatever the data.
+
+A lower bound on epsilon sees a fault only where it shows in how well canaries are guessed; halved noise in one silo of
+ten, a seed used twice or a shuffle in place of Poisson lots need not. A gauge measures one thing that the claimed
+mechanism fixes, against its distribution under correct code. It is two-sided: noise over what is claimed fails too,
+since the claim is then of another mechanism. Each NAME gives a false alarm with a probability of at most `FALSE_ALARM`
+in a run, over all its silos; those of `release_gauges` give none.
+
+What cannot be measured is left out, never passed: `unmeasured` tells what that is, and the caller must look.
+
+Does NOT see what the observations do not say: whether noise can be predicted, and what else a silo released. Each
+gauge says what it is blind to.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Final
+
+from fedmodel.audit.canary_gauges import canary_gauges
+from fedmodel.audit.lot_gauges import lot_gauges
+from fedmodel.audit.measured import Gauge, Seen
+from fedmodel.audit.noise_gauges import noise_gauges
+from fedmodel.audit.observations import Observations
+from fedmodel.audit.release_gauges import charged_before_release, charged_steps, finite, noise_shares
+from fedmodel.errors import DataError
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.quantize import Quantizer
+
+__all__ = ["FALSE_ALARM", "OF_ALL", "OF_SILOS", "Gauge", "failed", "gauges", "unmeasured"]
+
+FALSE_ALARM: Final = 1e-6
+OF_SILOS: Final = (
+    "noise_std",
+    "noise_shape",
+    "noise_lag1",
+    "denominator",
+    "canary_mean",
+    "canary_peak",
+    "out_mean",
+    "poison",
+    "lot_rate",
+    "lot_dispersion",
+    "draw_dispersion",
+    "finite",
+    "charged_before_release",
+    "charged_steps",
+)
+"""Gauges of one silo; `noise_std`, `denominator` and `poison` are measured of all silos together too."""
+OF_ALL: Final = ("noise_repeat", "noise_between_silos", "noise_shares")
+"""Gauges of all silos together, whose `silo` is None."""
+
+
+def gauges(
+    seen: Sequence[Observations],
+    event_by_silo: Mapping[str, DpSgdEvent],
+    *,
+    weights: Mapping[str, float],
+    charges: Mapping[str, Sequence[tuple[str, int]]],
+    quantizer: Quantizer | None = None,
+    false_alarm: float = FALSE_ALARM,
+) -> list[Gauge]:
+    """Return every gauge that can be measured.
+
+    A silo that released a value that is not a number fails `finite`, and no other gauge of its values is measured.
+
+    Args:
+        seen: What each silo's audit saw.
+        event_by_silo: What its ledger was charged; every figure that is claimed is taken from here.
+        weights: Every silo's public weight.
+        charges: The ledger's charges of the run, by silo and in order: time as ISO 8601, and steps.
+        quantizer: What updates were rounded with, None where they were not.
+        false_alarm: The probability with which a gauge of one name may fail under correct code, in (0, 1).
+
+    Raises:
+        DataError: When the observations do not fit together, or lack a silo's event, weight or charges.
+    """
+    for of in seen:
+        _check(of)
+        if of.silo not in event_by_silo or of.silo not in weights or of.silo not in charges:
+            raise DataError(f"silo {of.silo} was seen, but its event, weight or charges are not given")
+    if len({of.silo for of in seen}) < len(seen) or len({of.sums_TK.shape[1] for of in seen}) > 1:
+        raise DataError("observations are one a silo, of a block that silos share")
+    found = [finite(of) for of in seen]
+    sound = [of for of, one in zip(seen, found, strict=True) if one.passed]
+    told = [Seen(of, event_by_silo[of.silo]) for of in sound]
+    found += [*noise_gauges(told, false_alarm), *canary_gauges(told, false_alarm)]
+    found += lot_gauges([Seen(of, event_by_silo[of.silo]) for of in seen], false_alarm)
+    if len(sound) == len(seen):
+        found += noise_shares(seen, weights, quantizer)
+    for of in seen:
+        found += [charged_before_release(of, charges[of.silo]), charged_steps(of, charges[of.silo])]
+    return found
+
+
+def failed(found: Iterable[Gauge]) -> list[Gauge]:
+    """Return the gauges that did not pass."""
+    return [one for one in found if not one.passed]
+
+
+def unmeasured(found: Iterable[Gauge], silos: Sequence[str]) -> list[tuple[str, str | None]]:
+    """Return the name and the silo of each gauge that could not be measured, None for the silo of one of all together.
+
+    `denominator` has no measure where lots do not vary, at q = 1, and `noise_between_silos` none where there is one
+    silo; they are named all the same.
+    """
+    there = {(one.name, one.silo) for one in found}
+    due: list[tuple[str, str | None]] = [(name, silo) for name in OF_SILOS for silo in silos]
+    due += [(name, None) for name in OF_ALL]
+    return [one for one in due if one not in there]
+
+
+def _check(of: Observations) -> None:
+    """Refuse observations whose arrays do not fit together."""
+    steps, releases = len(of.lots_T), len(of.round_R)
+    width = of.sums_TK.shape[1:]
+    fits = (
+        of.sums_TK.shape[:1] == of.round_T.shape == of.lots_T.shape
+        and of.poison_T.shape in ((steps,), (0,))
+        and of.update_RK.shape == of.model_RK.shape == (releases, *width)
+        and len(of.started_R) == releases
+        and width in (of.coins_K.shape, (0,))
+        and int(of.drawn_N.sum()) == int(of.lots_T.sum())
+    )
+    if not fits:
+        raise DataError(f"what was seen at silo {of.silo} does not fit together")
