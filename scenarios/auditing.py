@@ -153,7 +153,7 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
         charges={silo: _charges(ledger) for silo, ledger in ledgers.items()},
         quantizer=None if scenario.encryption.secure_aggregation == "off" else scenario_policy(scenario).quantizer,
     )
-    verdict, reasons = _verdict(plan, made.correct, [one.explanation for one in measured if not one.passed])
+    verdict, reasons = verdict_of(plan, made.correct, [one.explanation for one in measured if not one.passed])
     return {
         "plan": plan.document(),
         "plan_hash": plan.hash,
@@ -265,6 +265,12 @@ def _check_entered(run_dir: Path, silo: str, plan: Plan, ledger: Verified) -> No
         raise LedgerTampered(f"{run_dir / PLAN_FILE}: is not the plan that silo {silo}'s ledger was told of")
     if entered[0].content["coins"] != observations.commitment(run_dir / "silos" / silo):
         raise LedgerTampered(f"silo {silo}: its coins are not those that its ledger was told of")
+    told = [entry for entry in ledger.entries if entry.kind == "audit" and entry.content["subject"] == RESULT_SUBJECT]
+    seen = observations.observations_digest(run_dir / "silos" / silo)
+    if any(entry.content["observations"] != seen for entry in told):
+        raise LedgerTampered(
+            f"silo {silo}: what its audit saw is not what its ledger was told of when it was evaluated"
+        )
 
 
 def _charges(ledger: Verified) -> list[tuple[str, int]]:
@@ -283,7 +289,7 @@ def _spent(scenario: Scenario, silo: str, ledger: Verified) -> float:
     return accounting.epsilon(events, scenario.plan(silo).delta)
 
 
-def _verdict(plan: Plan, correct: int, failed: Sequence[str]) -> tuple[str, list[str]]:
+def verdict_of(plan: Plan, correct: int, failed: Sequence[str]) -> tuple[str, list[str]]:
     """Return the verdict, and why."""
     reasons = [f"a gauge failed: {explanation}" for explanation in failed]
     if correct >= plan.needed:
