@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from fedmodel import accounting
 from fedmodel.audit import observations
 from fedmodel.audit.estimators import guess, lower_bounds
-from fedmodel.audit.gauges import gauges, unmeasured
+from fedmodel.audit.gauges import Gauge, gauges, unmeasured
 from fedmodel.audit.observations import Observations, read_observations
 from fedmodel.audit.plan import LEAST_POWER, SIGNIFICANCE, Plan, SiloCanaries, make_plan, plan_hash, score, with_power
 from fedmodel.config import AuditConfig, Scenario
@@ -153,11 +153,13 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
         charges={silo: _charges(ledger) for silo, ledger in ledgers.items()},
         quantizer=None if scenario.encryption.secure_aggregation == "off" else scenario_policy(scenario).quantizer,
     )
+    spent = {silo: _spent(scenario, silo, ledger) for silo, ledger in ledgers.items()}
+    measured += _accounted(scenario, ledgers, spent)
     verdict, reasons = verdict_of(plan, made.correct, [one.explanation for one in measured if not one.passed])
     return {
         "plan": plan.document(),
         "plan_hash": plan.hash,
-        "claimed_epsilon": max(_spent(scenario, silo, ledger) for silo, ledger in ledgers.items()),
+        "claimed_epsilon": max(spent.values()),
         "delta": plan.delta,
         "claimed_mu": plan.mu,
         "lower_bounds": {
@@ -268,9 +270,7 @@ def _check_entered(run_dir: Path, silo: str, plan: Plan, ledger: Verified) -> No
     told = [entry for entry in ledger.entries if entry.kind == "audit" and entry.content["subject"] == RESULT_SUBJECT]
     seen = observations.observations_digest(run_dir / "silos" / silo)
     if any(entry.content["observations"] != seen for entry in told):
-        raise LedgerTampered(
-            f"silo {silo}: what its audit saw is not what its ledger was told of when it was evaluated"
-        )
+        raise LedgerTampered(f"silo {silo}: what its audit saw is not what its ledger was told of afterwards")
 
 
 def _charges(ledger: Verified) -> list[tuple[str, int]]:
@@ -285,12 +285,33 @@ def _event(ledger: Verified) -> DpSgdEvent:
 
 
 def _spent(scenario: Scenario, silo: str, ledger: Verified) -> float:
-    events = [event for scope in ledger.standing.scopes for event in ledger.standing.events(scope)]
-    return accounting.epsilon(events, scenario.plan(silo).delta)
+    return accounting.epsilon(_events(ledger), scenario.plan(silo).delta)
+
+
+def _events(ledger: Verified) -> list[DpSgdEvent]:
+    """Return all that a ledger was charged."""
+    return [event for scope in ledger.standing.scopes for event in ledger.standing.events(scope)]
+
+
+def _accounted(scenario: Scenario, ledgers: Mapping[str, Verified], spent: Mapping[str, float]) -> list[Gauge]:
+    """Hold each silo's claim against other accountants."""
+    from fedmodel.audit.accountants import accountants
+
+    return [
+        accountants(silo, _events(ledger), spent[silo], scenario.plan(silo).delta)
+        for silo, ledger in ledgers.items()
+        if ledger.standing.charged
+    ]
 
 
 def verdict_of(plan: Plan, correct: int, failed: Sequence[str]) -> tuple[str, list[str]]:
-    """Return the verdict, and why."""
+    """Return the verdict, and why.
+
+    Args:
+        plan: Of the audit.
+        correct: Guesses that were right.
+        failed: What each gauge that failed says.
+    """
     reasons = [f"a gauge failed: {explanation}" for explanation in failed]
     if correct >= plan.needed:
         reasons.insert(0, f"{correct} of {plan.guesses} guesses were right, where {plan.needed} refute the claim")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -267,8 +266,8 @@ def test_what_cannot_be_audited_is_refused(settings: list[str], canaries: int, r
 
 
 @pytest.fixture(scope="module")
-def silos() -> Iterator[list[SiloCanaries]]:
-    yield [SiloCanaries(silo, 250, 6.56, 1.0, 40, 1, 3.0, 1e-3, 40**0.5 / 6.56) for silo in SILOS]
+def silos() -> list[SiloCanaries]:
+    return [SiloCanaries(silo, 250, 6.56, 1.0, 40, 1, 3.0, 1e-3, 40**0.5 / 6.56) for silo in SILOS]
 
 
 def test_a_plan_is_the_same_again_and_its_hash_covers_all_of_it(silos: list[SiloCanaries]) -> None:
