@@ -1,0 +1,202 @@
+"""The report as one HTML page: a person's view of the document, that opens offline and fetches nothing.
+
+Guarantee: the page is made from its arguments alone, and the same ones give the same bytes. It has no script, and a
+content security policy that admits none, nor anything from elsewhere. Every text of the document is escaped, whoever
+wrote it: names of scenarios and reasons of overrides come from people. An epsilon, a delta and noise are rounded up on
+it, lower bounds and power down. No lower bound stands on it as an estimate, no audit as a proof.
+
+Does NOT protect against whoever changes the page: what is signed is `report.json`, and the page's own hash in it.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from importlib import resources
+from xml.etree import ElementTree as ET
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from pydantic import JsonValue
+
+from fedmodel.mechanisms import NoiseSourceName, UnitName
+from fedmodel.report import words
+from fedmodel.report.document import LedgerRun, Report
+from fedmodel.report.figures import Figure, figures
+
+CONTENTS = {
+    "claim": "The claim",
+    "scope": "Scope",
+    "trust": "Trust",
+    "mechanism": "Mechanism",
+    "accounting": "Accounting",
+    "usefulness": "Usefulness",
+    "not-protected": "What is not protected",
+    "audit": "Audit",
+    "integrity": "Integrity",
+    "limits": "Limits and approvals",
+}
+_WRONG = (0.001, 0.01, 0.1)  # false alarms at which the claim is told as odds
+
+
+def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
+    """Return the whole page.
+
+    Args:
+        report: What it says.
+        pictures: Reconstruction pictures to show with the audit, as an illustration: SVG of `plots.pictures_row`, by
+            caption. They are no part of what is signed.
+
+    Raises:
+        ValueError: When a picture is anything but such an SVG.
+    """
+    environment = Environment(
+        loader=PackageLoader("fedmodel.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals |= {
+        **{one.__name__: one for one in (words.up, words.down, words.percent_up, words.percent_down, words.small)},
+        **{one.__name__: one for one in (words.one_in, words.number, words.moment, words.name, words.listed)},
+        **{one.__name__: one for one in (words.counted, whom, noise_from, meter, this_run, up_or_none)},
+    }
+    audit = report.audit
+    plan = audit.plan if audit else {}
+    significance = plan.get("significance")
+    sheet = (resources.files("fedmodel.report") / "page.css").read_text(encoding="utf-8")
+    page = environment.get_template("page.html.j2").render(
+        report=report,
+        contents=list(CONTENTS.items()),
+        css=Markup(sheet),  # noqa: S704 - a file of this package
+        figures={key: _Shown(one) for key, one in figures(report).items()},
+        pictures={caption: picture(svg) for caption, svg in (pictures or {}).items()},
+        unit=whom(report.claim.unit, report.claim.max_records),
+        excepted=excepted(report),
+        odds=odds(report),
+        failed_gauges=[one for one in audit.gauges if not one.passed] if audit else [],
+        late=[
+            one.silo
+            for one in (audit.entered if audit else ())
+            if one.first_charge_entry is not None and one.first_charge_entry <= one.plan_entry
+        ],
+        significance=significance if isinstance(significance, float) else None,
+        plan=[(key, _plain(value)) for key, value in sorted(plan.items()) if not _rows(value)],
+        plan_tables=[_table(key, rows) for key, value in sorted(plan.items()) if (rows := _rows(value))],
+    )
+    return re.sub(r"\n\s*\n+", "\n", page)
+
+
+class _Shown:
+    """A figure whose SVG is not escaped again."""
+
+    def __init__(self, figure: Figure) -> None:
+        self.svg = Markup(figure.svg)  # noqa: S704 - drawn by this package, and escaped there
+        self.title, self.caption = figure.title, figure.caption
+
+
+def whom(unit: UnitName, max_records: int) -> str:
+    """Say whose presence is hidden.
+
+    >>> whom("record", 1), whom("person", 8)
+    ('one record', 'one person, of at most 8 records')
+    """
+    return f"one {unit}" if unit == "record" else f"one {unit}, of at most {words.counted(max_records, 'record')}"
+
+
+def noise_from(source: NoiseSourceName | None) -> str:
+    """Say where noise was drawn from."""
+    return {"os": "operating system", "seeded-unsafe": "A SEED: protects nobody", None: "none drawn"}[source]
+
+
+def up_or_none(figure: float | None, digits: int = 4) -> str | None:
+    """Round up what is there."""
+    return None if figure is None else words.up(figure, digits)
+
+
+def meter(spent: float | None, cap: float) -> Markup:
+    """Return what was spent of a cap, in figures and as a bar."""
+    share = 100 if spent is None else min(100, round(100 * spent / cap)) if cap else 100
+    text = f"{words.up(spent)} of {words.number(cap)}"
+    return Markup('{} <span class="meter" aria-hidden="true"><i style="width:{}%"></i></span>').format(text, share)
+
+
+def this_run(run: LedgerRun) -> Markup:
+    """Return a run's number, marked where it is the report's own."""
+    shown = Markup('<code class="hash">{}</code>').format(run.run)
+    return shown + Markup(" <strong>this run</strong>") if run.this else shown
+
+
+def odds(report: Report) -> list[tuple[str, str]]:
+    """Return false alarms, and the most right ones that the claim allows with them; nothing where it bounds nothing."""
+    claim = report.claim
+    if claim.epsilon is None or not claim.protects:
+        return []
+    return [
+        (f"{wrong:.1%}".replace(".0", ""), words.percent_up(words.right_at_most(wrong, claim.epsilon, claim.delta)))
+        for wrong in _WRONG
+    ]
+
+
+def excepted(report: Report) -> list[str]:
+    """Return, in sentences, for whom the claim does not hold."""
+    claim, found = report.claim, list[str]()
+    if not claim.protects:
+        found.append("Anybody: its noise was seeded.")
+    unbounded = [one.silo for one in claim.silos if one.epsilon is None]
+    if unbounded:
+        found.append(f"Records of {words.listed(unbounded)}: no bound is computed for them.")
+    match claim.unit:
+        case "record":
+            found.append("A person with several records is covered for one record at a time, not for all together.")
+        case "person":
+            found.append("A person with records at several silos is covered at each silo alone, not for all together.")
+        case _:
+            found.append("Of a silo’s data beyond one client, nothing is promised.")
+    return found
+
+
+def picture(svg: str) -> Markup:
+    """Return a picture for the page.
+
+    Raises:
+        ValueError: When it is no SVG, or has anything in it that runs, or that is somewhere else.
+    """
+    try:
+        root = ET.fromstring(svg)  # noqa: S314 - it expands what it declares, and anything declared is refused next
+    except ET.ParseError as error:
+        raise ValueError(f"a picture is an SVG of plots.pictures_row, and this is no XML: {error}") from error
+    allowed = {"svg", "title", "desc", "g", "defs", "clipPath", "rect", "path", "text", "tspan", "image", "use"}
+    for element in root.iter():
+        tag = element.tag.rpartition("}")[2]
+        if tag not in allowed or "<!" in svg:
+            raise ValueError(
+                f"a picture is an SVG of plots.pictures_row, and this one has {tag!r} or a declaration in it"
+            )
+        for key, value in element.attrib.items():
+            local = key.rpartition("}")[2].lower()
+            elsewhere = local == "href" and not value.startswith(("#", "data:image/png;base64,"))
+            if local.startswith("on") or elsewhere or re.search(r"url\((?!#)", value):
+                raise ValueError(f"a picture holds all that it shows, and runs nothing; found {local}={value[:60]!r}")
+    return Markup(svg)  # noqa: S704 - looked through above
+
+
+def _rows(value: JsonValue) -> list[dict[str, JsonValue]]:
+    """Return a list of objects as rows, nothing where it is anything else."""
+    rows = [one for one in value if isinstance(one, dict)] if isinstance(value, list) else []
+    return rows if isinstance(value, list) and len(rows) == len(value) else []
+
+
+def _table(key: str, rows: list[dict[str, JsonValue]]) -> tuple[str, list[str], list[list[str]]]:
+    """Return rows as a table: its key, its columns with the one that names a row first, and its cells as text."""
+    columns = sorted(
+        {column for row in rows for column in row}, key=lambda column: (column not in ("silo", "name"), column)
+    )
+    return key, [words.name(column) for column in columns], [[_plain(row.get(one)) for one in columns] for row in rows]
+
+
+def _plain(value: JsonValue) -> str:
+    """Return a value of a plan as text."""
+    return value if isinstance(value, str) else json.dumps(value, sort_keys=True, ensure_ascii=False)

@@ -1,0 +1,209 @@
+"""Figures as a person reads them: rounded so that what is printed still holds, in plain English, the same everywhere.
+
+An epsilon, a delta and noise that suffices are rounded up, a lower bound and a power down. Rounding is decimal, of the
+shortest figure that reads back as the same, so that 1.1 stays 1.1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+
+NO_BOUND = "no bound computed"
+_MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
+           "November", "December")  # fmt: skip
+_SHORT = {
+    "steinke": "One-run test",
+    "fdp": "One-run test, f-DP",
+    "clopper_pearson": "Exact binomial",
+    "gaussian": "Gaussian",
+}
+_NAMES = {
+    "steinke": "One-run test (Steinke, Nasr and Jagielski 2023)",
+    "fdp": "One-run test, f-DP (Mahloujifar, Melis and Chaudhuri 2024)",
+    "clopper_pearson": "Exact binomial limits over thresholds (Clopper and Pearson)",
+    "gaussian": "Distance of the two score distributions",
+    "auroc": "AUROC",
+    "f1": "F1",
+    "noise_std": "Spread of the noise",
+    "canary_mean": "Height of a canary after clipping",
+    "noise_lag1": "Noise does not repeat from step to step",
+    "noise_between_silos": "Noise is not shared between silos",
+    "lot_rate": "Share of records drawn",
+    "lot_dispersion": "Lots vary as Poisson sampling does",
+    "denominator": "The divisor is public and constant",
+    "poison": "A broken record adds nothing",
+    "finite": "Every figure released is a number",
+    "noise_shares": "Every share of noise is there",
+    "charged_before_release": "Charged before release",
+    "charged_steps": "Every step was charged",
+}
+
+
+def up(figure: float | None, digits: int = 4) -> str:
+    """Return a figure with so many decimals, rounded up.
+
+    >>> up(2.99999988, 2), up(1.1, 2), up(None)
+    ('3.00', '1.10', 'no bound computed')
+    """
+    return NO_BOUND if figure is None else _rounded(figure, digits, ROUND_CEILING)
+
+
+def down(figure: float, digits: int = 4) -> str:
+    """Return a figure with so many decimals, rounded down.
+
+    >>> down(1.0899, 2)
+    '1.08'
+    """
+    return _rounded(figure, digits, ROUND_FLOOR)
+
+
+def percent_up(share: float, digits: int = 1) -> str:
+    """Return a share in percent, rounded up.
+
+    >>> percent_up(0.20186)
+    '20.2%'
+    """
+    return f"{_rounded(Decimal(str(share)) * 100, digits, ROUND_CEILING)}%"
+
+
+def percent_down(share: float, digits: int = 1) -> str:
+    """Return a share in percent, rounded down.
+
+    >>> percent_down(0.9999)
+    '99.9%'
+    """
+    return f"{_rounded(Decimal(str(share)) * 100, digits, ROUND_FLOOR)}%"
+
+
+def small(delta: float) -> str:
+    """Return a small probability with two digits, rounded up, without an E.
+
+    >>> small(0.001), small(1.23e-5), small(1e-9), small(0.0)
+    ('0.001', '0.000013', '10⁻⁹', '0')
+    """
+    if delta == 0:
+        return "0"
+    exact = Decimal(str(delta))
+    digit = Decimal(1).scaleb(exact.adjusted() - 1)
+    mantissa = exact.quantize(digit, ROUND_CEILING)
+    if mantissa >= Decimal("1e-6"):
+        return f"{mantissa.normalize():f}"
+    power = f"10{str(mantissa.adjusted()).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
+    leading = mantissa.scaleb(-mantissa.adjusted()).normalize()
+    return power if leading == 1 else f"{leading:f} × {power}"
+
+
+def one_in(delta: float) -> str:
+    """Return a small probability as odds, rounded towards the larger probability.
+
+    >>> one_in(0.001), one_in(1.1e-5)
+    ('1 in 1,000', '1 in 90,000')
+    """
+    if delta <= 0:
+        return "never"
+    times = math.floor(1 / Decimal(str(delta)))
+    digit: int = 10 ** max(len(str(times)) - 2, 0)
+    return f"1 in {times // digit * digit:,}"
+
+
+def number(figure: float | None) -> str:
+    """Return a figure with four digits; it is for reading, and no bound.
+
+    >>> number(6.560156), number(40.0), number(0.00012), number(1560000.0), number(None)
+    ('6.560', '40', '0.00012', '1,560,000', 'none')
+    """
+    if figure is None:
+        return "none"
+    if figure == int(figure) and abs(figure) < 1e15:
+        return f"{int(figure):,}".replace("-", "−")
+    if abs(figure) < 1e-5 or abs(figure) >= 1e6:
+        return f"{figure:.3e}".replace("-", "−")
+    decimals = max(0, 3 - math.floor(math.log10(abs(figure))))
+    text = f"{figure:,.{min(decimals, 6)}f}"
+    return (text.rstrip("0").rstrip(".") if abs(figure) < 0.01 else text).replace("-", "−")
+
+
+def moment(text: str | None, seconds: bool = False) -> str:
+    """Return a moment of ISO 8601 for a person, in UTC; what is none stays as it is.
+
+    >>> moment("2026-11-25T00:34:12.123Z"), moment("2026-11-25T01:34:12+01:00", seconds=True), moment(None)
+    ('25 November 2026, 00:34 UTC', '25 November 2026, 00:34:12 UTC', 'never')
+    """
+    if text is None:
+        return "never"
+    try:
+        when = when_of(text)
+    except ValueError:
+        return text
+    return f"{when.day} {_MONTHS[when.month - 1]} {when.year}, {when:%H:%M:%S} UTC" if seconds else (
+        f"{when.day} {_MONTHS[when.month - 1]} {when.year}, {when:%H:%M} UTC")  # fmt: skip
+
+
+def when_of(text: str) -> datetime:
+    """Return a moment of ISO 8601 in UTC; one without a zone is taken to be in UTC.
+
+    Raises:
+        ValueError: When it is none.
+    """
+    when = datetime.fromisoformat(text)
+    return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
+
+
+def name(key: str) -> str:
+    """Return a key of the document as words.
+
+    >>> name("noise_std"), name("some_new_gauge")
+    ('Spread of the noise', 'Some new gauge')
+    """
+    return _NAMES.get(key) or key.replace("_", " ").replace("-", " ").capitalize()
+
+
+def short(estimator: str) -> str:
+    """Return an estimator's name for the margin of a plot.
+
+    >>> short("fdp"), short("some_other")
+    ('One-run test, f-DP', 'Some other')
+    """
+    return _SHORT.get(estimator) or name(estimator)
+
+
+def listed(words: Sequence[str]) -> str:
+    """Return words as a list in a sentence.
+
+    >>> listed(["a"]), listed(["a", "b", "c"])
+    ('a', 'a, b and c')
+    """
+    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}" if words else "none"
+
+
+def counted(figure: int, thing: str) -> str:
+    """Return a count with its thing, in the plural where it is.
+
+    >>> counted(1, "run"), counted(1200, "run")
+    ('1 run', '1,200 runs')
+    """
+    return f"{figure:,} {thing}{'' if figure == 1 else 's'}"
+
+
+def right_at_most(wrong: float, epsilon: float, delta: float) -> float:
+    """Return the most that an observer can be right about presence who is wrong about absence so often.
+
+    The trade-off of (epsilon, delta)-DP: Kairouz, Oh and Viswanath 2015, "The composition theorem for differential
+    privacy", theorem 2.1.
+
+    >>> round(right_at_most(0.01, 3.0, 1e-3), 4), right_at_most(0.0, 3.0, 1e-3), right_at_most(0.5, 50.0, 0.0)
+    (0.2019, 0.001, 1.0)
+    """
+    by_presence = math.exp(min(epsilon, 700.0)) * wrong + delta
+    by_absence = 1 - math.exp(-epsilon) * (1 - delta - wrong)
+    return min(by_presence, by_absence, 1.0)
+
+
+def _rounded(figure: float | Decimal, digits: int, way: str) -> str:
+    """Round a figure one way, with a comma between thousands and a proper minus."""
+    exact = figure if isinstance(figure, Decimal) else Decimal(str(figure))
+    rounded = exact.quantize(Decimal(1).scaleb(-digits), way)
+    return f"{rounded if rounded else abs(rounded):,f}".replace("-", "−")

@@ -1,0 +1,489 @@
+"""The report's page and its plots: what a browser shows, says, fetches and prints of them, and what stands in them."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import matplotlib as mpl
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+
+from fedmodel.report import plots, words
+from fedmodel.report.document import Report
+from fedmodel.report.page import CONTENTS, excepted, render
+from tests import reports
+from tests.chromium import Chromium, start
+
+VOID = {"meta", "link", "br", "img", "input", "hr"}
+PLOTS = ["plot-budget", "plot-delta", "plot-learning", "plot-bounds", "plot-scores", "plot-roc"]
+OF_AUDIT = PLOTS[3:]
+VERDICTS = ["not-refuted", "refuted", "inconclusive"]
+HOSTILE = """<script>alert(1)</script>"onload='x'"""
+
+
+@pytest.fixture(scope="module")
+def audited() -> Report:
+    return reports.report(reports.audit())
+
+
+@pytest.fixture(scope="module")
+def html(audited: Report) -> str:
+    return render(audited)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Chromium]:
+    with start() as running:
+        yield running
+
+
+@pytest.fixture(scope="module", params=["audited", "bare"])
+def page_file(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, html: str) -> Path:
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_text(html if request.param == "audited" else render(reports.report()), encoding="utf-8")
+    return path
+
+
+class Reader(HTMLParser):
+    """Reads a page strictly: every element is closed, in order; ids and attributes are kept."""
+
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.open: list[str] = []
+        self.seen: list[tuple[str, dict[str, str]]] = []
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, {key: value or "" for key, value in attrs}))
+        assert len(dict(attrs)) == len(attrs), f"an attribute twice in {tag}"
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.seen.append((tag, {key: value or "" for key, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def ids(self) -> list[str]:
+        return [attrs["id"] for _, attrs in self.seen if "id" in attrs]
+
+
+def svg_of(html: str, name: str) -> ET.Element:
+    """Return one plot of a page, parsed."""
+    found = re.search(rf"<svg [^>]*id=\"{name}\".*?</svg>", html, re.DOTALL)
+    assert found, f"no {name}"
+    return ET.fromstring(found[0])  # noqa: S314 - of our own page
+
+
+# ---------------------------------------------------------------- in a browser
+
+
+@pytest.mark.parametrize(("width", "scheme"), [(390, "light"), (390, "dark"), (1280, "light"), (1280, "dark")])
+def test_a_browser_shows_every_section_fetches_nothing_and_says_nothing(
+    browser: Chromium, page_file: Path, width: int, scheme: Any
+) -> None:
+    with browser.page(page_file, width, scheme=scheme) as page:
+        shown = "[...document.querySelectorAll('main > section')].filter(s => s.getBoundingClientRect().height > 50)"
+        assert page.evaluate(f"{shown}.map(s => s.id)") == list(CONTENTS)
+        assert page.evaluate("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))")
+        assert page.complaints == []
+        assert [one for one in page.requested if not one.startswith("data:")] == [page_file.as_uri()]
+        assert page.evaluate("document.documentElement.scrollWidth") == width
+        assert page.evaluate(WIDER) == []
+        low = page.evaluate(CONTRAST)
+        assert low["looked_at"] > 100
+        assert low["found"] == []
+        paper = page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/g).map(Number)")
+        assert (max(paper) < 60) == (scheme == "dark")
+
+
+# Elements that stick out of the window, unless they lie in a box of their own that scrolls.
+WIDER = """[...document.body.querySelectorAll('*')].filter(e => {
+  const box = e.getBoundingClientRect();
+  return box.width && box.right > document.documentElement.clientWidth + 0.5 && !e.closest('.box.scroll, .versions');
+}).map(e => e.tagName + ' ' + e.className + ' ' + e.textContent.slice(0, 40))"""
+
+# Text on the first background under it that is not transparent, by WCAG's relative luminance; plots' text too.
+CONTRAST = """(() => {
+  const parts = text => text.match(/[\\d.]+/g).map(Number);
+  const luminance = rgb => rgb.slice(0, 3).map(v => v / 255)
+    .map(v => v <= 0.04045 ? v / 12.92 : ((v + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, v, i) => sum + v * [0.2126, 0.7152, 0.0722][i], 0);
+  const behind = e => { for (; e; e = e.parentElement) {
+    const c = parts(getComputedStyle(e).backgroundColor);
+    if (c.length === 3 || c[3] === 1) return c; } return [255, 255, 255]; };
+  const found = []; let looked_at = 0;
+  for (const e of document.body.querySelectorAll('*')) {
+    if (![...e.childNodes].some(n => n.nodeType === 3 && n.textContent.trim())) continue;
+    if (['title', 'desc'].includes(e.tagName)) continue;
+    const style = getComputedStyle(e), text = e.closest('svg') ? style.fill : style.color;
+    const [a, b] = [luminance(parts(text)), luminance(behind(e))].sort((x, y) => y - x);
+    looked_at += 1;
+    if ((a + 0.05) / (b + 0.05) < 4.5) found.push(e.tagName + ' ' + text + ' ' + e.textContent.slice(0, 40));
+  }
+  return {found, looked_at};
+})()"""
+
+
+def test_the_first_screen_of_a_telephone_holds_claim_figures_verdict_and_exceptions(
+    browser: Chromium, tmp_path: Path, html: str
+) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(html, encoding="utf-8")
+    with browser.page(path, 390, 844) as page:
+        for selector in (".lead", ".facts .badge", ".except strong"):
+            assert page.evaluate(f"document.querySelector('{selector}').getBoundingClientRect().bottom") < 844
+
+
+def test_text_of_plots_stays_readable_on_a_telephone(browser: Chromium, tmp_path: Path, html: str) -> None:
+    path = tmp_path / "report.html"
+    path.write_text(html, encoding="utf-8")
+    with browser.page(path, 390) as page:
+        sizes = page.evaluate("""[...document.querySelectorAll('svg.plot text')].map(t => {
+          const shown = t.getScreenCTM();
+          return parseFloat(getComputedStyle(t).fontSize) * Math.hypot(shown.a, shown.b); })""")
+        assert len(sizes) > 50
+        assert min(sizes) > 8
+
+
+def test_it_prints_on_more_than_one_page_and_fewer_than_fifteen(browser: Chromium, page_file: Path) -> None:
+    with browser.page(page_file, scheme="dark") as page:
+        pdf = page.pdf()
+    assert pdf.startswith(b"%PDF-")
+    counts = [
+        int(one) for one in re.findall(rb"/Type /Pages\s*/Count (\d+)|/Count (\d+)\s*/Type /Pages", pdf)[0] if one
+    ]
+    assert 1 < counts[0] < 15
+    sizes = {(round(float(w)), round(float(h))) for w, h in re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", pdf)}
+    assert sizes == {(595, 842)}  # A4
+
+
+def test_the_driver_sees_what_a_page_must_not_do(browser: Chromium, tmp_path: Path) -> None:
+    """The checks above can fail: a page that fetches, logs and is too wide is seen to."""
+    path = tmp_path / "bad.html"
+    path.write_text("<!DOCTYPE html><meta charset=utf-8><meta name=viewport content='width=device-width'>"
+                    "<title>x</title><p style='width:900px;color:#999'>wide</p>"
+                    "<script>console.log('said'); nowhere()</script>"
+                    "<img src='missing.png'>", encoding="utf-8")  # fmt: skip
+    with browser.page(path, 390) as page:
+        assert "said" in page.complaints
+        assert any("Uncaught" in one for one in page.complaints)
+        assert (tmp_path / "missing.png").as_uri() in page.requested
+        assert page.evaluate("document.documentElement.scrollWidth") > 390
+        assert len(page.evaluate(WIDER)) == 1
+        assert len(page.evaluate(CONTRAST)["found"]) == 1
+
+
+# ---------------------------------------------------------------- as text
+
+
+@pytest.mark.parametrize("verdict", [*VERDICTS, None])
+def test_the_page_is_well_formed_and_has_nothing_that_runs_or_is_elsewhere(verdict: str | None) -> None:
+    html = render(reports.report(reports.audit(verdict) if verdict else None))
+    reader = Reader(html)
+    ids = reader.ids()
+    assert len(set(ids)) == len(ids)
+    referred = re.findall(r"(?:href=\"#|url\(#)([^\")]+)", html)
+    labels = [one for _, attrs in reader.seen for one in attrs.get("aria-labelledby", "").split()]
+    assert {*referred, *labels} <= set(ids)
+    assert not {tag for tag, _ in reader.seen} & {
+        "script",
+        "link",
+        "iframe",
+        "object",
+        "embed",
+        "base",
+        "form",
+        "foreignobject",
+    }
+    assert "<script" not in html
+    for tag, attrs in reader.seen:
+        for key, value in attrs.items():
+            assert not key.startswith("on"), (tag, key)
+            if key in ("src", "href", "xlink:href", "action", "data"):
+                assert value.startswith(("#", "data:")), (tag, key, value)
+    for target in re.findall(r"url\(([^)]*)\)|@import", html):
+        assert target.startswith("#")
+    policy = next(attrs["content"] for _, attrs in reader.seen if attrs.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none'; style-src 'unsafe-inline'; img-src data:;")
+    assert "script-src" not in policy
+    head = {tag: attrs for tag, attrs in reader.seen if tag == "html"}
+    assert head["html"]["lang"] == "en"
+
+
+def test_every_section_is_there_with_its_questions_and_every_table_with_caption_and_scopes(
+    html: str, audited: Report
+) -> None:
+    reader = Reader(html)
+    assert [attrs["id"] for tag, attrs in reader.seen if tag == "section"] == list(CONTENTS)
+    for part in (audited.claim, audited.scope, audited.trust, audited.mechanism, audited.accounting, audited.training,
+                 audited.not_protected, audited.audit, audited.integrity, audited.limits):  # fmt: skip
+        assert part is not None
+        for question in part.nist:
+            assert question in html
+    tags = [tag for tag, _ in reader.seen]
+    assert tags.count("table") == tags.count("caption") > 10
+    assert all(attrs.get("scope") in ("col", "row") for tag, attrs in reader.seen if tag == "th")
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_a_plot_says_in_words_what_it_shows_and_takes_the_pages_colours(html: str, name: str) -> None:
+    svg = svg_of(html, name)
+    space = "{http://www.w3.org/2000/svg}"
+    assert svg.attrib["role"] == "img"
+    assert svg.attrib["aria-labelledby"] == f"{name}-title {name}-desc"
+    title, description = svg.find(f"{space}title"), svg.find(f"{space}desc")
+    assert title is not None
+    assert title.text
+    assert description is not None
+    assert re.search(r"\d", description.text or "")
+    assert svg.attrib["viewBox"].startswith("0 0 360 ")
+    assert not {"width", "height"} & svg.attrib.keys()
+    text = ET.tostring(svg, encoding="unicode")
+    assert not re.findall(r"#[0-9a-f]{6}\b", text)
+    assert "var(--line1)" in text
+    assert "<ns0:style" not in text
+
+
+def test_a_run_without_audit_says_so_and_how_to_audit() -> None:
+    html = render(reports.report())
+    assert "This run was not audited." in html
+    assert "fedmodel audit run hospitals" in html
+    assert "Not audited" in html
+    assert not [name for name in OF_AUDIT if name in html]
+
+
+@pytest.mark.parametrize(
+    ("verdict", "says", "never"),
+    [
+        ("not-refuted", "That does not prove it.", "The claim is refuted."),
+        ("refuted", "The audit refuted this claim.", "did not refute"),
+        ("inconclusive", "The audit is inconclusive, and counts as none.", "did not refute"),
+    ],
+)
+def test_a_verdict_is_told_for_what_it_is_worth(verdict: str, says: str, never: str) -> None:
+    html = render(reports.report(reports.audit(verdict)))
+    assert says in html
+    assert never not in html
+    assert "no estimate of epsilon" in html
+    assert "Epsilon is not under" in html
+    for word in ("proven", "verified private", "true epsilon is"):
+        assert word not in html
+
+
+def test_a_failed_check_is_told_first_and_one_that_was_not_made_is_told_too() -> None:
+    audit = reports.audit("refuted")
+    html = render(reports.report(audit))
+    assert "1 check of 29 failed:" in html
+    assert html.index("measured 3.28, expected 6.56") < html.index("Every check</caption>")
+    unmade = audit.model_copy(update={"unmeasured": (reports.unmeasured("noise_lag1", "dune"),)})
+    assert "Noise does not repeat from step to step (dune)" in render(reports.report(unmade))
+    assert "Not checked," not in html
+
+
+def test_a_plan_that_came_after_the_first_charge_is_not_called_fixed_in_advance() -> None:
+    audit = reports.audit()
+    late = audit.entered[0].model_copy(update={"plan_entry": 9})
+    html = render(reports.report(audit.model_copy(update={"entered": (late, *audit.entered[1:])})))
+    assert "Not in every ledger:" in html
+    assert "nothing was chosen" not in html
+    assert "No ledger holds the plan" in render(reports.report(audit.model_copy(update={"entered": ()})))
+
+
+def test_seeded_noise_is_told_in_a_banner_and_promises_nothing() -> None:
+    report = reports.report()
+    seeded = report.model_copy(update={"claim": report.claim.model_copy(update={"protects": False})})
+    html = render(seeded)
+    assert "These figures protect nobody." in html
+    assert "no promise" in html
+    assert "they are right about presence" not in html
+    assert excepted(seeded)[0] == "Anybody: its noise was seeded."
+    assert "protect nobody" not in render(report)
+
+
+def test_a_silo_without_a_bound_is_named_and_has_no_number() -> None:
+    report = reports.report()
+    silos = (report.claim.silos[0].model_copy(update={"epsilon": None}), *report.claim.silos[1:])
+    html = render(
+        report.model_copy(update={"claim": report.claim.model_copy(update={"silos": silos, "epsilon": None})})
+    )
+    assert "Records of aurora: no bound is computed for them." in html
+    assert "no bound computed" in html
+    assert "they are right about presence" not in html
+
+
+def test_figures_are_rounded_so_that_they_hold(html: str) -> None:
+    assert '<dd class="big">3.00</dd>' in html  # of 2.9999998755
+    assert "6.5602" in html  # noise of 6.56015609 that suffices
+    assert "1.1399" in html  # a lower bound as it is
+    assert "2.41890" not in html
+    assert "20.2%" in html
+    audit = reports.audit()
+    low = audit.lower_bounds["fdp"].model_copy(update={"epsilon": 1.99999})
+    shown = render(reports.report(audit.model_copy(update={"lower_bounds": {"fdp": low}})))
+    assert "1.9999" in shown
+    assert "2.0000" not in shown
+
+
+def test_the_same_report_gives_the_same_bytes_whatever_matplotlib_is_set_to(audited: Report, html: str) -> None:
+    before = dict(mpl.rcParams)
+    with mpl.rc_context({"svg.fonttype": "path", "lines.linewidth": 9, "svg.hashsalt": None, "font.size": 30}):
+        assert render(audited) == html
+    assert dict(mpl.rcParams) == before
+
+
+def test_text_of_people_comes_out_escaped() -> None:
+    report = reports.report(reports.audit())
+    integrity, run = report.integrity, report.run
+    audit = report.audit
+    assert audit is not None
+    hostile = report.model_copy(
+        update={
+            "run": run.model_copy(update={"scenario": HOSTILE, "summary": HOSTILE}),
+            "claim": report.claim.model_copy(update={"sentence": HOSTILE}),
+            "scope": report.scope.model_copy(update={"data_sets": (reports.data_set(HOSTILE),)}),
+            "integrity": integrity.model_copy(
+                update={"overrides": (integrity.overrides[0].model_copy(update={"reason": HOSTILE, "time": HOSTILE}),)}
+            ),
+            "training": report.training.model_copy(
+                update={"budgets": tuple(one.model_copy(update={"silo": HOSTILE}) for one in report.training.budgets)}
+            ),
+            "audit": audit.model_copy(update={"plan": {HOSTILE: HOSTILE, "silos": [{HOSTILE: HOSTILE}]}}),
+        }
+    )
+    html = render(hostile, {HOSTILE: picture()})
+    assert html.count("&lt;script&gt;") > 8
+    reader = Reader(html)
+    assert not [tag for tag, attrs in reader.seen if tag == "script" or "onload" in attrs]
+
+
+# ---------------------------------------------------------------- plots by themselves
+
+
+def digits() -> list[tuple[str, np.ndarray]]:
+    random, truth = np.random.default_rng(1), np.outer(np.arange(8), np.arange(8))
+    return [
+        ("the record", truth),
+        ("unprotected gradient", truth * 3 + 1),
+        ("clipped and noised", random.normal(size=(8, 8))),
+    ]
+
+
+def picture() -> str:
+    return plots.pictures_row("pictures", digits(), "What a server sees", "Three pictures.")
+
+
+def test_pictures_stand_on_the_page_as_an_illustration(audited: Report) -> None:
+    html = render(audited, {"One digit, three ways.": picture()})
+    reader = Reader(html)
+    images = [attrs["href"] for tag, attrs in reader.seen if tag == "image"]
+    assert len(images) == 3
+    assert all(one.startswith("data:image/png;base64,") for one in images)
+    assert "An illustration" in html
+    text = "".join(svg_of(html, "pictures").itertext())
+    assert "correlation 1.00" in text
+    assert "correlation −" in text or "correlation 0" in text
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "<p>no picture</p>",
+        "<svg",
+        "<svg><script>x</script></svg>",
+        "<svg onload='x'/>",
+        "<svg><image href='https://example.org/a.png'/></svg>",
+        "<svg><image href='data:image/svg+xml,x'/></svg>",
+        "<svg><rect style='fill:url(https://example.org/a)'/></svg>",
+        "<!DOCTYPE svg [<!ENTITY a 'b'>]><svg><text>&a;</text></svg>",
+    ],
+)
+def test_a_picture_that_is_anything_else_is_refused(audited: Report, bad: str) -> None:
+    with pytest.raises(ValueError, match="a picture"):
+        render(audited, {"caption": bad})
+
+
+def test_the_row_of_pictures_is_a_png_too() -> None:
+    png = plots.pictures_png(digits())
+    assert png.startswith(b"\x89PNG\r\n\x1a\n")
+    assert png == plots.pictures_png(digits())
+    width = int.from_bytes(png[16:20], "big")
+    assert width == 1080
+
+
+def test_roc_points_agree_with_a_count_over_all_thresholds() -> None:
+    random = np.random.default_rng(2)
+    inside, outside = (
+        random.integers(0, 9, 40).astype(float).tolist(),
+        random.integers(-3, 6, 30).astype(float).tolist(),
+    )
+    false, true = plots.roc_points(inside, outside)
+    thresholds = sorted({*inside, *outside}, reverse=True)
+    assert true.tolist() == pytest.approx([0.0, *(sum(x >= t for x in inside) / 40 for t in thresholds)])
+    assert false.tolist() == pytest.approx([0.0, *(sum(x >= t for x in outside) / 30 for t in thresholds)])
+
+
+def test_correct_runs_stay_under_the_band_and_half_the_noise_does_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The shaded band is what its caption says: at most 5% of correct runs leave it anywhere."""
+    drawn: dict[str, Any] = {}
+    fill = Axes.fill_between
+
+    def keep(self: Axes, x: Any, low: Any, high: Any, **more: Any) -> Any:
+        drawn.update(x=x, high=high)
+        return fill(self, x, low, high, **more)
+
+    monkeypatch.setattr(Axes, "fill_between", keep)
+    random, mu, outside = np.random.default_rng(3), 0.96, {1.0: 0, 2.0: 0}
+    scores = {k: (random.normal(k * mu, 1, (60, 500)), random.normal(0, 1, (60, 500))) for k in outside}
+    plots.roc("roc", scores[1.0][0][0].tolist(), scores[1.0][1][0].tolist(), mu, True, "t", "d")
+    for factor, (inside, out) in scores.items():
+        for one, other in zip(inside, out, strict=True):
+            false, true = plots.roc_points(one.tolist(), other.tolist())
+            outside[factor] += bool((true > np.interp(false, drawn["x"], drawn["high"]) + 1e-9).any())
+    assert outside[1.0] <= 3
+    assert outside[2.0] >= 50
+
+
+@pytest.mark.parametrize("silos", [1, 2, 5, 9])
+def test_budgets_of_any_number_of_silos_are_drawn_and_the_rest_is_owned_up_to(silos: int) -> None:
+    report = reports.report()
+    line = report.training.budgets[0]
+    lines = tuple(line.model_copy(update={"silo": f"silo-{one}"}) for one in range(silos))
+    html = render(report.model_copy(update={"training": report.training.model_copy(update={"budgets": lines})}))
+    text = list(svg_of(html, "plot-budget").itertext())
+    assert sum(one in [f"silo-{n}" for n in range(silos)] for one in text) == min(silos, 6)
+    assert ("3 are not." in html) == (silos == 9)
+
+
+def test_a_report_with_little_in_it_has_a_page_too() -> None:
+    report = reports.report()
+    training = report.training.model_copy(update={"rounds": (), "budgets": (), "figures": {}})
+    silos = tuple(one.model_copy(update={"pld": None, "curve": ()}) for one in report.accounting.silos)
+    accounting = report.accounting.model_copy(update={"silos": silos})
+    run = report.run.model_copy(update={"run": None, "first_charge": None, "last_charge": None})
+    bare = report.model_copy(update={"training": training, "accounting": accounting, "run": run})
+    html = render(bare)
+    Reader(html)
+    assert "<svg" not in html
+    assert "in no ledger" in html
+
+
+def test_a_name_that_cannot_begin_an_id_is_refused() -> None:
+    with pytest.raises(ValueError, match="begins its ids"):
+        plots.pictures_row('x"onload="', digits(), "t", "d")
+
+
+@pytest.mark.parametrize(
+    ("figure", "shown"), [(2.99999988, "3.0000"), (1.1, "1.1000"), (-0.00001, "0.0000"), (12345.67891, "12,345.6790")]
+)
+def test_rounding_up_never_falls_short(figure: float, shown: str) -> None:
+    assert words.up(figure) == shown
