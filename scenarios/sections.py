@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
@@ -88,18 +89,25 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
     delta = _delta(gathered, silo)
     events = [] if ledger is None else ledger.events
     every = [] if ledger is None or ledger.scope is None else ledger.standing.events(ledger.scope.name)
-    figures = officer.figures(events, delta, accounting.COARSE_GRID)  # upper bounds too, and hardly higher
+    mu, advantage = _besides(tuple(events), delta)
     return document.SiloClaim(
         silo=silo,
         epsilon=_finite(accounting.epsilon(events, delta)),
         epsilon_all_runs=_finite(accounting.epsilon(every, delta)),
         delta=delta,
         target_epsilon=plan.epsilon,
-        mu=figures["mu"],
-        mu_floor=figures["mu_floor"],
-        advantage=figures["advantage"],
+        mu=mu,
+        mu_floor=officer.MU_FLOOR,
+        advantage=advantage,
         steps=sum(event.steps for event in events),
     )
+
+
+@lru_cache(maxsize=64)
+def _besides(events: tuple[DpSgdEvent, ...], delta: float) -> tuple[float | None, float | None]:
+    """Return mu and the largest advantage, on the coarse grid: upper bounds too, and hardly higher."""
+    figures = officer.figures(list(events), delta, accounting.COARSE_GRID)
+    return figures["mu"], figures["advantage"]
 
 
 def scope(gathered: Gathered) -> document.Scope:
@@ -228,32 +236,32 @@ def _silo_mechanism(gathered: Gathered, silo: str) -> document.SiloMechanism:
 def counted(gathered: Gathered) -> document.Accounting:
     """Return the run's charges as three accountants read them."""
     silos = gathered.scenario.federation.silos
-    found: dict[tuple[tuple[DpSgdEvent, ...], float], dict[str, Any]] = {}
     rows = []
     for silo in silos:
         ledger = gathered.ledgers.get(silo)
-        key = (tuple(ledger.events) if ledger else (), _delta(gathered, silo))
-        if key not in found:
-            found[key] = _counted(*key)
-        rows.append(document.SiloAccounting(silo=silo, **found[key]))
+        row = _counted(tuple(ledger.events) if ledger else (), _delta(gathered, silo))
+        rows.append(row.model_copy(update={"silo": silo}))
     return document.Accounting(composition=statements.COMPOSITION, methods=_METHODS, silos=tuple(rows))
 
 
-def _counted(events: Sequence[DpSgdEvent], delta: float) -> dict[str, Any]:
+@lru_cache(maxsize=64)
+def _counted(events: tuple[DpSgdEvent, ...], delta: float) -> document.SiloAccounting:
+    """Return what three accountants say of some events, of no silo yet: many silos have the same."""
     pld = accounting.epsilon(events, delta)
     prv, reason = accountants.prv(events, delta)
     rdp, order = accountants.rdp(events, delta)
     points = [2 * pld * i / (_CURVE_POINTS - 1) for i in range(_CURVE_POINTS)] if events and math.isfinite(pld) else []
     curve = zip(points, accounting.deltas(events, points), strict=True)
-    return {
-        "delta": delta,
-        "pld": _finite(pld),
-        "prv": prv,
-        "prv_reason": reason,
-        "rdp": rdp,
-        "rdp_order": order,
-        "curve": tuple(document.CurvePoint(epsilon=epsilon, delta=at) for epsilon, at in curve),
-    }
+    return document.SiloAccounting(
+        silo="",
+        delta=delta,
+        pld=_finite(pld),
+        prv=prv,
+        prv_reason=reason,
+        rdp=rdp,
+        rdp_order=order,
+        curve=tuple(document.CurvePoint(epsilon=epsilon, delta=at) for epsilon, at in curve),
+    )
 
 
 def training(gathered: Gathered, told: Mapping[str, Any]) -> document.Training:

@@ -1,0 +1,738 @@
+"""A report follows from its run's folder: whatever is changed, in it or in the folder, is found and named."""
+
+from __future__ import annotations
+
+import copy
+import json
+import re
+import shutil
+import sqlite3
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+import yaml
+from pydantic import ValidationError
+
+from fedmodel.accounting import epsilon
+from fedmodel.audit.plan import plan_hash
+from fedmodel.config import read_scenario
+from fedmodel.crypto import SigningKey
+from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerError, LedgerTampered
+from fedmodel.ledger import Ledger
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.provision import read_identity, read_kit
+from fedmodel.report import accountants, document, registry, schema, signing
+from fedmodel.report.document import Report
+from scenarios import officer, reporting
+from scenarios.auditing import PLAN_SUBJECT, RESULT_SUBJECT, result_hash
+from scenarios.differences import changes, differences
+from scenarios.gathering import read_run
+from scenarios.runner import check_scenario, run_folder, simulate
+from tests.conftest import TINY
+
+MASKED = TINY + '\n[encryption]\nsecure_aggregation = "on"\nbound = 4.0\ncolluding = 1\n'
+SILOS = ("north", "south", "west")
+# What a machine says of itself when it builds: its signature alone vouches for it.
+VOLATILE = ("built.at", "built.python", "built.libraries.")
+
+
+def page(report: Report) -> str:
+    return f"<!doctype html><title>{report.run.scenario}</title>"
+
+
+def simulated(folder: Path, text: str, *settings: str, kits_ready: Callable[[Path], None] = lambda run: None) -> Path:
+    (folder / "scenario.toml").write_text(text, encoding="utf-8")
+    scenario = read_scenario(str(folder / "scenario.toml"), ["federation.min_silos=3", *settings])
+    with run_folder(scenario, folder / "run") as run_dir:
+        simulate(
+            scenario,
+            check_scenario(scenario),
+            "in-process",
+            "cpu",
+            run_dir,
+            nullcontext(),
+            partial(kits_ready, run_dir),
+        )
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = simulated(tmp_path_factory.mktemp("report"), MASKED)
+    reporting.build(run, page)
+    return run
+
+
+@pytest.fixture
+def run(built: Path, tmp_path: Path) -> Path:
+    """A copy of the run's folder, to spoil."""
+    return Path(shutil.copytree(built, tmp_path / "run"))
+
+
+@pytest.fixture
+def read_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
+    """Read a folder once, for a test that changes the report alone; again where that says else of ledgers."""
+
+    def prepare(folder: Path) -> None:
+        stored = reporting.read_report(folder).report
+        gathered = read_run(folder, stored)
+
+        def read(run_dir: Path, changed: Report) -> Any:
+            return gathered if changed.integrity.ledgers == stored.integrity.ledgers else read_run(run_dir, changed)
+
+        monkeypatch.setattr(reporting, "_check_summary", lambda gathered: None)
+        monkeypatch.setattr(reporting, "read_run", read)
+
+    return prepare
+
+
+def told(run: Path) -> dict[str, Any]:
+    return dict(json.loads((run / "report.json").read_text(encoding="utf-8")))
+
+
+def forge(run: Path, report: dict[str, Any], key: SigningKey | None = None) -> None:
+    """Write a report that says something else, signed as the true one is, or by another key."""
+    identity = read_identity(run / "server") if key is None else key
+    read = Report.model_validate_json(json.dumps(report))
+    (run / "report.json").write_bytes(signing.seal(read, identity))
+
+
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Callable[[Any, Any], None], Any]]:
+    """Go through all leaves of a document: name, how to set it in a copy, what is there."""
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
+    for key, found in inside:
+        name = f"{path}[{key}]" if isinstance(value, list) else f"{path}.{key}".lstrip(".")
+        if isinstance(found, dict | list):
+            yield from (
+                (deeper, lambda root, new, key=key, put=put: put(root[key], new), leaf)
+                for deeper, put, leaf in leaves(found, name)
+            )
+        else:
+            yield name, lambda root, new, key=key: root.__setitem__(key, new), found
+
+
+def another(leaf: Any) -> list[Any]:
+    """Return other values of a leaf, of which the first that the model takes is one that somebody could have put."""
+    if isinstance(leaf, bool):
+        return [not leaf]
+    if isinstance(leaf, int):
+        return [leaf + 1]
+    if isinstance(leaf, float):
+        return [leaf * 0.99 - 1e-4 if leaf < 1e-3 else leaf * 0.99]
+    if isinstance(leaf, str) and re.fullmatch("[0-9a-f]+", leaf):
+        return [("0" if leaf[0] != "0" else "1") + leaf[1:]]
+    if isinstance(leaf, str):
+        return [
+            leaf + "!",
+            "digits",
+            "person",
+            "off",
+            "simulated",
+            "seeded-unsafe",
+            "filter",
+            "plan",
+            "ledger",
+            "rdp",
+            "prv",
+        ]
+    return ["none", 1, 1.5]
+
+
+def changed(report: dict[str, Any], put: Callable[[Any, Any], None], leaf: Any) -> dict[str, Any] | None:
+    """Return a copy with another value at a leaf, None where the model takes none there."""
+    for value in another(leaf):
+        if value == leaf:
+            continue
+        copied = copy.deepcopy(report)
+        put(copied, value)
+        try:
+            Report.model_validate_json(json.dumps(copied))
+        except ValidationError:
+            continue
+        return copied
+    return None
+
+
+def refusal(run: Path, key: str | None = None) -> FedmodelError:
+    with pytest.raises(FedmodelError) as caught:
+        reporting.verify(run, key)
+    return caught.value
+
+
+# What is built
+
+
+def test_a_report_is_built_and_verified(built: Path) -> None:
+    checked = reporting.verify(built)
+    assert {item for item, _ in checked.items} >= {"ledger north", "epsilon", "files", "code", "signature"}
+    assert {file.name for file in checked.report.integrity.files} == {
+        "scenario.toml", "summary.json", "metrics.jsonl", "model.safetensors", "report.html", "registry.yaml",
+    }  # fmt: skip
+    assert (built / "report.html").read_text(encoding="utf-8") == page(checked.report)
+
+
+def test_its_figures_are_those_of_the_ledgers(built: Path) -> None:
+    report = reporting.read_report(built).report
+    event = DpSgdEvent(2.0, 1.0, 0.5, 4, 10)
+    assert report.claim.epsilon == epsilon([event], 1e-3) == report.scope.largest_spent
+    assert [row.steps for row in report.claim.silos] == [4, 4, 4]
+    for row in report.accounting.silos:
+        assert row.pld is not None
+        assert row.prv is not None
+        assert row.pld - 0.01 < row.prv < row.pld + 0.03 < row.rdp
+        assert [point.delta for point in row.curve] == sorted((point.delta for point in row.curve), reverse=True)
+    for line in report.training.budgets:
+        assert [point.epsilon for point in line.points] == [epsilon([event_of(2)], 1e-3, 1e-3), report.claim.epsilon]
+        assert {point.cap for point in line.points} == {read_run(built).ledgers[line.silo].scope.epsilon}  # type: ignore[union-attr]
+    assert report.trust.secure_aggregation.threshold == 3
+    assert report.claim.protects
+    assert f"epsilon {officer_up(report.claim.epsilon)}" in report.claim.sentence
+
+
+def event_of(steps: int) -> DpSgdEvent:
+    return DpSgdEvent(2.0, 1.0, 0.5, steps, 10)
+
+
+def officer_up(figure: float | None) -> str:
+    from scenarios.printing import up
+
+    assert figure is not None
+    return up(figure)
+
+
+def test_the_published_schema_is_that_of_the_models_and_takes_the_report(built: Path) -> None:
+    published = Path(schema.__file__).with_name("report.schema.json").read_text(encoding="utf-8")
+    assert published == schema.schema_text()
+    described = json.loads(published)
+    assert described["$id"] == "report.schema.json"
+    jsonschema.Draft202012Validator.check_schema(described)
+    report = told(built)["report"]
+    jsonschema.Draft202012Validator(described).validate(report)
+    for spoilt in ({**report, "more": 1}, {**report, "claim": None}):
+        with pytest.raises(jsonschema.ValidationError):
+            jsonschema.Draft202012Validator(described).validate(spoilt)
+
+
+def test_every_section_names_the_questions_it_answers(built: Path) -> None:
+    report = told(built)["report"]
+    sections = set(report) - {"format", "built", "run", "audit"}
+    assert sections >= {"claim", "scope", "trust", "mechanism", "accounting", "not_protected", "integrity", "limits"}
+    for section in sections:
+        assert all(question.endswith("?") for question in report[section]["nist"])
+    assert set(Report.model_fields["audit"].annotation.__args__) == {document.Audit, type(None)}  # type: ignore[union-attr]
+
+
+def test_the_registry_entry_follows_the_registry_and_says_what_a_person_has_to_add(built: Path) -> None:
+    entry = yaml.safe_load((built / "registry.yaml").read_text(encoding="utf-8"))
+    deployment = entry["deployment"]
+    assert set(deployment) == {
+        "product", "dp_flavor", "privacy_loss", "model", "accounting", "implementation", "resources",
+    }  # fmt: skip
+    report = reporting.read_report(built).report
+    assert deployment["privacy_loss"]["privacy_parameters"] == {"epsilon": report.claim.epsilon, "delta": 1e-3}
+    for path in entry["to_complete"]:
+        found = entry
+        for step in path.split("."):
+            found = found[step]
+        assert found is None, path
+    assert registry.to_yaml(report) == (built / "registry.yaml").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("records", "rate"), [(1, 1.0), (1, 0.01), (4, 0.5)])
+def test_the_accountants_beside_agree_or_say_why_not(records: int, rate: float) -> None:
+    event = DpSgdEvent(4.0, 1.0, rate, 20, 10, max_records=records)
+    pld, (prv, reason), (rdp, order) = (
+        epsilon([event], 1e-3),
+        accountants.prv([event], 1e-3),
+        accountants.rdp([event], 1e-3),
+    )
+    assert rdp >= pld
+    assert order in accountants.ORDERS
+    if records == 1:
+        assert prv is not None
+        assert reason is None
+        assert abs(prv - pld) < 0.03
+    else:
+        assert prv is None
+        assert "several" in str(reason)
+
+
+def test_nothing_released_is_nothing_spent() -> None:
+    assert accountants.prv([], 1e-3) == (None, "nothing was released")
+    assert accountants.rdp([], 1e-3) == (0.0, None)
+
+
+# What is changed in the report
+
+
+def test_every_figure_that_is_changed_is_found_though_it_is_signed(
+    read_once: Callable[[Path], None], built: Path, run: Path
+) -> None:
+    read_once(built)
+    report = told(built)["report"]
+    tried, by_signature_alone, kinds = 0, set(), {ClaimRefuted: 0, LedgerTampered: 0}
+    for name, put, leaf in leaves(report):
+        spoilt = changed(report, put, leaf)
+        if spoilt is None:
+            assert isinstance(leaf, str | None), name  # one of one word, or nothing where nothing else is possible
+            continue
+        tried += 1
+        forge(run, spoilt)
+        if name.startswith(VOLATILE):
+            assert reporting.verify(run).report != reporting.read_report(built).report
+            by_signature_alone.add(name)
+            continue
+        error = refusal(run)
+        assert type(error) in kinds, (name, error)
+        kinds[type(error)] += 1  # type: ignore[index]
+        assert error.exit_status == (4 if name.startswith(("integrity.", "format")) else 3), (name, error)
+        if name.startswith(("claim.", "scope.", "accounting.", "mechanism.", "training.", "run.")):
+            assert f" {name}: " in str(error), (name, error)
+    assert tried > 600
+    assert min(kinds.values()) > 30
+    assert len(by_signature_alone) == 7
+
+
+def test_every_figure_that_is_changed_and_not_signed_is_found(
+    read_once: Callable[[Path], None], built: Path, run: Path
+) -> None:
+    read_once(built)
+    file = told(built)
+    tried = 0
+    for name, put, leaf in list(leaves(file["report"]))[::7] + [
+        one for one in leaves(file["report"]) if "built" in one[0]
+    ]:
+        spoilt = changed(file["report"], put, leaf)
+        if spoilt is None:
+            continue
+        (run / "report.json").write_text(json.dumps({**file, "report": spoilt}, indent=2) + "\n", encoding="utf-8")
+        assert refusal(run).exit_status in (3, 4), name
+        tried += 1
+    assert tried > 90
+
+
+def test_the_message_names_field_what_stands_and_what_follows(built: Path, run: Path) -> None:
+    report = told(built)["report"]
+    report["accounting"]["silos"][2]["pld"] = 0.5
+    forge(run, report)
+    error = refusal(run)
+    assert isinstance(error, ClaimRefuted)
+    follows = told(built)["report"]["accounting"]["silos"][2]["pld"]
+    assert str(error) == (
+        f"report.json: accounting.silos[2].pld: 0.5 stands, {follows} follows from the ledger of 'west'"
+    )
+
+
+@pytest.mark.parametrize("spoil", ["add", "drop", "nan", "twice", "empty", "list", "huge"])
+def test_what_is_no_report_is_refused_in_a_line(run: Path, spoil: str) -> None:
+    path, file = run / "report.json", told(run)
+    texts = {
+        "add": json.dumps({**file, "report": {**file["report"], "more": 1}}),
+        "drop": json.dumps({**file, "report": {key: file["report"][key] for key in file["report"] if key != "claim"}}),
+        "nan": path.read_text().replace('"seconds": ', '"seconds": NaN, "was": ', 1),
+        "twice": path.read_text().replace('  "report": {', '  "report": {"format": "fedmodel-report/1",', 1),
+        "empty": "",
+        "list": "[]",
+        "huge": " " * (64 * 2**20 + 1),
+    }
+    path.write_text(texts[spoil], encoding="utf-8")
+    error = refusal(run)
+    assert isinstance(error, LedgerTampered)
+    assert str(error).startswith("report.json: ")
+    assert "\n" not in str(error)
+
+
+def test_another_form_of_the_same_document_is_not_the_file_that_was_signed(run: Path) -> None:
+    (run / "report.json").write_text(json.dumps(told(run)), encoding="utf-8")
+    assert "one form" in str(refusal(run))
+
+
+@pytest.mark.parametrize("part", ["key", "signature"])
+def test_a_signature_that_is_changed_is_refused(run: Path, part: str) -> None:
+    file = told(run)
+    file["signature"][part] = ("0" if file["signature"][part][0] != "0" else "1") + file["signature"][part][1:]
+    (run / "report.json").write_text(json.dumps(file, indent=2) + "\n", encoding="utf-8")
+    assert isinstance(refusal(run), LedgerTampered)
+
+
+def test_a_report_of_another_key_is_forged_whatever_it_says_of_its_signer(built: Path, run: Path) -> None:
+    other = SigningKey.generate()
+    report = told(built)["report"]
+    forge(run, report, other)
+    assert "another key than that of the run's server" in str(refusal(run))
+    report["integrity"]["signer"] = other.public.hex()
+    forge(run, report, other)
+    error = refusal(run)
+    assert isinstance(error, LedgerTampered)
+    assert "integrity.signer" in str(error)
+    with pytest.raises(LedgerTampered, match="another server's key than --key"):
+        reporting.verify(run, other.public.hex())
+
+
+def test_a_folder_without_kits_is_verified_under_the_key_that_is_given_and_no_other(built: Path, run: Path) -> None:
+    """What another party gets: no kit, and the server's key by another way."""
+    signer = reporting.read_report(built).key.hex()
+    for folder in ("silos", "server"):
+        shutil.rmtree(run / folder)
+    assert isinstance(refusal(run), ConfigError)
+    assert reporting.verify(run, signer).report == reporting.read_report(built).report
+    error = refusal(run, SigningKey.generate().public.hex())
+    assert isinstance(error, LedgerTampered)
+    assert "integrity.signer" in str(error)
+    for none in ("xyz", "ab"):
+        with pytest.raises(ConfigError, match="--key is a public key"):
+            reporting.verify(run, none)
+
+
+# What is changed in the folder
+
+
+def rows(path: Path) -> int:
+    with sqlite3.connect(path) as connection:
+        return int(connection.execute("SELECT count(*) FROM entries").fetchone()[0])
+
+
+@pytest.mark.parametrize("silo", SILOS)
+def test_every_ledger_row_that_is_changed_is_found(built: Path, run: Path, silo: str) -> None:
+    path = run / "ledgers" / f"{silo}.sqlite"
+    for sequence in range(1, rows(path) + 1):
+        shutil.copy2(built / "ledgers" / path.name, path)
+        connection = sqlite3.connect(path, isolation_level=None)
+        connection.execute("DROP TRIGGER entries_never_update")
+        connection.execute("UPDATE entries SET body = replace(body, '1', '2') WHERE sequence = ?", (sequence,))
+        sql = (
+            sqlite3.connect(built / "ledgers" / path.name)
+            .execute("SELECT sql FROM sqlite_schema WHERE name = 'entries_never_update'")
+            .fetchone()[0]
+        )
+        connection.execute(sql)
+        connection.close()
+        error = refusal(run)
+        assert isinstance(error, LedgerTampered)
+        assert error.exit_status == 4
+        assert silo in str(error)
+
+
+def test_a_ledger_that_is_gone_is_missed(run: Path) -> None:
+    (run / "ledgers" / "south.sqlite").unlink()
+    assert "is gone" in str(refusal(run))
+
+
+def test_a_ledger_that_another_key_wrote_again_is_refused(built: Path, run: Path, tmp_path: Path) -> None:
+    """Everything in it is well signed, and nothing of it is the silo's; heads and kits that would tell are gone."""
+    (tmp_path / "other").mkdir()
+    other = simulated(tmp_path / "other", MASKED)
+    for folder in ("silos", "server"):
+        shutil.rmtree(run / folder)
+    shutil.copy2(other / "ledgers" / "south.sqlite", run / "ledgers" / "south.sqlite")
+    error = refusal(run, reporting.read_report(built).key.hex())
+    assert isinstance(error, LedgerTampered)
+    assert "south" in str(error)
+
+
+@pytest.mark.parametrize(
+    "name", ["scenario.toml", "summary.json", "metrics.jsonl", "model.safetensors", "report.html", "registry.yaml"]
+)
+def test_every_file_that_is_changed_or_gone_is_found(run: Path, name: str) -> None:
+    path = run / name
+    path.write_bytes(path.read_bytes() + (b"\n" if name != "report.html" else b" "))
+    error = refusal(run)
+    assert isinstance(error, LedgerTampered)
+    assert f"integrity.files.{name}" in str(error)
+    path.unlink()
+    assert refusal(run).exit_status in (2, 4)
+
+
+def test_a_file_that_is_added_is_found(run: Path) -> None:
+    (run / "charges.json").write_text("{}", encoding="utf-8")
+    assert "charges.json: nothing stands" in str(refusal(run))
+
+
+def test_an_entry_that_does_not_follow_from_the_report_is_found_though_its_hash_is_right(run: Path) -> None:
+    path = run / "registry.yaml"
+    path.write_text(path.read_text().replace("tier: null", "tier: 1"), encoding="utf-8")
+    report = told(run)["report"]
+    for file in report["integrity"]["files"]:
+        if file["name"] == "registry.yaml":
+            file["sha256"] = reporting.file_hash(path)
+    forge(run, report)
+    assert isinstance(refusal(run), ClaimRefuted)
+
+
+def test_a_report_of_no_page_is_none(run: Path) -> None:
+    report = told(run)["report"]
+    report["integrity"]["files"] = [one for one in report["integrity"]["files"] if one["name"] != "report.html"]
+    (run / "report.html").unlink()
+    forge(run, report)
+    assert "is of no report.html" in str(refusal(run))
+
+
+def test_a_summary_that_tells_another_epsilon_than_the_ledgers_makes_no_report(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    summary["privacy"][1]["epsilon"] /= 2
+    (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    with pytest.raises(ClaimRefuted, match=r"summary.json: privacy\[1\].epsilon: "):
+        reporting.build(run, page)
+
+
+def test_a_summary_of_code_that_the_silos_refuse_makes_no_report(run: Path) -> None:
+    summary = json.loads((run / "summary.json").read_text())
+    summary["code_hash"] = "0" * 64
+    (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
+    with pytest.raises(LedgerTampered, match="refuses"):
+        reporting.build(run, page)
+
+
+def test_a_scenario_of_another_run_makes_no_report(run: Path) -> None:
+    text = (run / "scenario.toml").read_text(encoding="utf-8")
+    (run / "scenario.toml").write_text(text.replace("learning_rate = 0.5", "learning_rate = 0.6"), encoding="utf-8")
+    with pytest.raises(LedgerError, match="no ledger holds a run of"):
+        reporting.build(run, page)
+
+
+def test_a_key_that_is_not_the_servers_signs_no_report(run: Path) -> None:
+    with pytest.raises(ConfigError, match="another server"):
+        reporting.build(run, page, SigningKey.generate())
+
+
+# What changes since
+
+
+def test_what_is_entered_after_the_report_leaves_it_as_it_is_and_a_new_one_says_it(run: Path) -> None:
+    kit = run / "silos" / "north"
+    officer.sign_off(officer.Place.of(run / "ledgers" / "north.sqlite"), read_kit(kit).law, "Ada")
+    checked = dict(reporting.verify(run).items)
+    assert "1 newer entries are not in the report" in checked["ledger north"]
+    before = reporting.read_report(run).report
+    officer.override(officer.Place.of(run / "ledgers" / "north.sqlite"), "synthetic/record", 9.0, "a study", "Ada")
+    reporting.verify(run)
+    reporting.build(run, page)
+    after = reporting.verify(run).report
+    assert [(one.silo, one.by, one.subject) for one in after.limits.approvals] == [("north", "Ada", "silo.toml")]
+    assert [(one.by, one.reason, one.epsilon) for one in after.integrity.overrides] == [("Ada", "a study", 9.0)]
+    assert before.limits.approvals == before.integrity.overrides == ()
+    assert after.scope.budgets[0].cap == 9.0
+    assert {point.cap for point in after.training.budgets[0].points} == {before.scope.budgets[0].cap}
+
+
+def test_a_prior_run_is_in_the_scope_and_in_what_was_spent_in_all(tmp_path: Path) -> None:
+    """A ledger that another run was charged to before, as a deployed silo's is."""
+    run = simulated(tmp_path, MASKED, "budgets.north=9.0")
+    with Ledger(
+        run / "ledgers" / "north.sqlite", "north", read_kit(run / "silos" / "north").identity,
+        run / "silos" / "north" / "ledger.head",
+    ) as ledger:  # fmt: skip
+        ledger.reserve("synthetic/record", "77", DpSgdEvent(8.0, 1.0, 0.5, 2, 10), 1, scenario="ab" * 32)
+        ledger.charge("77", 1, 2, "earlier")
+    report = reporting.sections.scope(read_run(run))
+    north = next(budget for budget in report.budgets if budget.silo == "north")
+    assert report.prior_runs == 1
+    assert [(one.run == "77", one.this, one.steps) for one in north.runs] == [(False, True, 4), (True, False, 2)]
+    assert north.spent == epsilon([event_of(4), DpSgdEvent(8.0, 1.0, 0.5, 2, 10)], 1e-3) == report.largest_spent
+    claim = reporting.sections._silo_claim(read_run(run), "north")
+    assert claim.epsilon == epsilon([event_of(4)], 1e-3)
+    assert claim.epsilon_all_runs == north.spent
+
+
+def test_noise_that_was_seeded_claims_nothing(tmp_path: Path) -> None:
+    report = told_of(simulated(tmp_path, MASKED, "privacy.noise=seeded-unsafe"))
+    assert not report.claim.protects
+    assert "Nothing is claimed" in report.claim.sentence
+    assert any("Noise was seeded" in one for one in report.not_protected.statements)
+
+
+def told_of(run: Path) -> Report:
+    reporting.build(run, page)
+    return reporting.verify(run).report
+
+
+def test_units_of_several_records_say_why_there_is_no_prv(tmp_path: Path) -> None:
+    report = told_of(
+        simulated(
+            tmp_path, MASKED, "privacy.unit=person", "privacy.max_records=3", "data.records_per_person=3",
+            "data.partition.min_records=5", "data.records=360",
+            "encryption.secure_aggregation=off", "privacy.noise_multiplier=4.0",
+        )
+    )  # fmt: skip
+    assert {row.prv for row in report.accounting.silos} == {None}
+    assert all("several" in str(row.prv_reason) for row in report.accounting.silos)
+    assert "person with at most 3 records" in report.claim.sentence
+    assert report.trust.secure_aggregation.mode == "off"
+    assert any("Single updates: the server sees each" in one for one in report.not_protected.statements)
+
+
+# An audit
+
+PLAN = {"canaries": 20, "test": "by hand"}
+
+
+def enter(run: Path, silo: str, finding: dict[str, str]) -> None:
+    kit = run / "silos" / silo
+    (run / "ledgers").mkdir(exist_ok=True)
+    with Ledger(run / "ledgers" / f"{silo}.sqlite", silo, read_kit(kit).identity, kit / "ledger.head") as ledger:
+        ledger.audit(finding)
+
+
+def enter_plan(run: Path) -> None:
+    for silo in SILOS:
+        enter(run, silo, {"subject": PLAN_SUBJECT, "plan": plan_hash(PLAN), "coins": "00"})
+
+
+def conclude(run: Path, **says: Any) -> None:
+    """Write what an audit found, and enter its hash."""
+    found = {
+        "plan": PLAN, "plan_hash": plan_hash(PLAN), "claimed_epsilon": epsilon([event_of(4)], 1e-3), "delta": 1e-3,
+        "claimed_mu": 0.5, "power": 0.9, "power_test": {"against": "half the noise", "least": 0.8, "runs": 5},
+        "lower_bounds": {"fdp": {"epsilon": 0.4, "confidence": 0.95, "assumption": "none", "mu": 0.1}},
+        "gauges": [{"name": "finite", "silo": None, "measured": None, "expected": 1.0, "low": 1.0, "high": 1.0,
+                    "passed": False, "explanation": "none"}],
+        "unmeasured": [{"name": "lot_rate", "silo": "north"}], "membership": None,
+        "scores": {"included": [1.0], "excluded": [0.5]},
+        "guesses": {"canaries": 20, "made": 10, "correct": 5, "needed": 9}, "verdict": "not-refuted", "reasons": [],
+        **says,
+    }  # fmt: skip
+    (run / "audit.json").write_text(json.dumps(found), encoding="utf-8")
+    for silo in SILOS:
+        enter(run, silo, {"subject": RESULT_SUBJECT, "document": result_hash(run), "observations": "00"})
+
+
+@pytest.fixture(scope="module")
+def audited(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return simulated(tmp_path_factory.mktemp("audited"), MASKED, kits_ready=enter_plan)
+
+
+@pytest.fixture
+def attacked(audited: Path, tmp_path: Path) -> Path:
+    return Path(shutil.copytree(audited, tmp_path / "attacked"))
+
+
+def test_an_audit_stands_in_the_report_with_its_place_in_every_ledger(
+    read_once: Callable[[Path], None], attacked: Path
+) -> None:
+    conclude(attacked)
+    reporting.build(attacked, page)
+    checked = reporting.verify(attacked)
+    audit = checked.report.audit
+    assert audit is not None
+    assert [entry.silo for entry in audit.entered] == list(SILOS)
+    assert all(one.plan_entry < (one.first_charge_entry or 0) < (one.result_entry or 0) for one in audit.entered)
+    assert audit.power.power == 0.9
+    assert "audit.json" in {file.name for file in checked.report.integrity.files}
+    read_once(attacked)
+    report = told(attacked)["report"]
+    for name, put, leaf in leaves(report["audit"], "audit"):
+        spoilt = copy.deepcopy(report)
+        put(spoilt["audit"], next(value for value in another(leaf)))
+        try:
+            forge(attacked, spoilt)
+        except ValidationError:
+            continue
+        assert f" {name}: " in str(refusal(attacked)), name
+
+
+def test_a_report_without_an_audit_says_that_none_was_tried(built: Path) -> None:
+    report = reporting.read_report(built).report
+    assert report.audit is None
+    assert any("none was tried" in one for one in report.limits.statements)
+
+
+def test_an_audit_that_was_planned_and_has_no_result_is_said(audited: Path) -> None:
+    report = reporting.gather(audited)
+    assert report.audit is None
+    assert any("its result is not here" in one for one in report.limits.statements)
+
+
+def test_a_result_that_displeases_cannot_be_left_away(attacked: Path) -> None:
+    conclude(attacked)
+    (attacked / "audit.json").unlink()
+    with pytest.raises(LedgerTampered, match="is missing"):
+        reporting.build(attacked, page)
+
+
+def test_a_result_that_was_written_again_is_not_the_one_entered(attacked: Path) -> None:
+    conclude(attacked, verdict="refuted")
+    path = attacked / "audit.json"
+    path.write_text(path.read_text().replace("refuted", "not-refuted"), encoding="utf-8")
+    with pytest.raises(LedgerTampered, match="as the result"):
+        reporting.build(attacked, page)
+
+
+def test_another_plan_than_the_one_entered_is_refused(attacked: Path) -> None:
+    other = {**PLAN, "canaries": 10}
+    conclude(attacked, plan=other, plan_hash=plan_hash(other))
+    with pytest.raises(LedgerTampered, match="does not hold the audit's plan"):
+        reporting.build(attacked, page)
+
+
+def test_a_plan_that_is_not_of_its_hash_is_refused(attacked: Path) -> None:
+    conclude(attacked, plan={**PLAN, "canaries": 10})
+    with pytest.raises(LedgerTampered, match="is not the hash of its plan"):
+        reporting.build(attacked, page)
+
+
+def test_a_plan_that_was_entered_after_the_first_charge_is_none(run: Path) -> None:
+    enter_plan(run)
+    conclude(run)
+    with pytest.raises(LedgerTampered, match="planned afterwards"):
+        reporting.build(run, page)
+
+
+def test_of_two_plans_none_was_fixed(tmp_path: Path) -> None:
+    def twice(run: Path) -> None:
+        enter_plan(run)
+        enter(run, "west", {"subject": PLAN_SUBJECT, "plan": "ab" * 32, "coins": "00"})
+
+    run = simulated(tmp_path, MASKED, kits_ready=twice)
+    conclude(run)
+    with pytest.raises(LedgerTampered, match="silo west's ledger does not hold the audit's plan"):
+        reporting.build(run, page)
+
+
+def test_an_audit_of_another_claim_is_refuted(attacked: Path) -> None:
+    conclude(attacked, claimed_epsilon=9.0)
+    with pytest.raises(ClaimRefuted, match=r"audit.claimed_epsilon: 9\.0 stands"):
+        reporting.build(attacked, page)
+
+
+def test_an_audit_of_another_form_is_refused_by_the_name_of_the_field(attacked: Path) -> None:
+    conclude(attacked, verdict="passed")
+    with pytest.raises(LedgerTampered, match=r"audit.json: verdict: "):
+        reporting.build(attacked, page)
+
+
+# Two runs
+
+
+def test_two_runs_differ_where_they_do(built: Path, tmp_path: Path) -> None:
+    other = simulated(tmp_path, MASKED, "privacy.noise_multiplier=3.0", "rounds=3")
+    reporting.build(other, page)
+    found = {one.path: one for one in reporting.diff(built, other)}
+    rounds = found["mechanism.rounds_planned"]
+    assert (rounds.one, rounds.other, rounds.by, rounds.section) == (2, 3, 1.0, "mechanism")
+    assert found["mechanism.silos[west].noise_multiplier"].by == 1.0
+    assert found["accounting.silos[north].pld"].by is not None
+    assert found["training.rounds"].one == "2 rows"
+    assert "claim.unit" not in found
+    assert reporting.diff(built, built) == []
+
+
+def test_a_report_that_was_changed_is_not_compared(built: Path, run: Path) -> None:
+    file = told(run)
+    file["report"]["claim"]["epsilon"] = 0.1
+    (run / "report.json").write_text(json.dumps(file, indent=2) + "\n", encoding="utf-8")
+    with pytest.raises(LedgerTampered, match="signature"):
+        reporting.diff(built, run)
+
+
+def test_differences_are_found_in_order_and_rows_are_matched_by_name() -> None:
+    assert [one.path for one in differences({"b": [1, 2], "a": 1}, {"a": 2, "b": [1]})] == ["b[1]", "a"]
+    assert not list(differences({"pld": 1.0}, {"pld": 1.0 + 1e-10}))
+    assert list(differences({"pld": 1.0}, {"pld": 1.0 + 1e-8}))
+    assert list(differences({"pld": 1}, {"pld": True}))
+    one, other = [{"silo": "a", "x": 1}, {"silo": "b", "x": 2}], [{"silo": "b", "x": 3}]
+    assert {change.path for change in changes(one, other)} == {"[a]", "[b].x"}
