@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 
 from fedmodel.report import plots, words
 from fedmodel.report.document import Report
-from fedmodel.report.page import CONTENTS, excepted, render
+from fedmodel.report.page import CONTENTS, excepted, odds, render
 from tests import reports
 from tests.chromium import Chromium, start
 
@@ -285,9 +285,26 @@ def test_a_failed_check_is_told_first_and_one_that_was_not_made_is_told_too() ->
     html = render(reports.report(audit))
     assert "1 check of 29 failed:" in html
     assert html.index("measured 3.28, expected 6.56") < html.index("Every check</caption>")
-    unmade = audit.model_copy(update={"unmeasured": (reports.unmeasured("noise_lag1", "dune"),)})
-    assert "Noise does not repeat from step to step (dune)" in render(reports.report(unmade))
+    unmade = audit.model_copy(
+        update={"unmeasured": tuple(reports.unmeasured("noise_lag1", one) for one in ("aurora", "dune"))}
+    )
+    assert "Noise does not repeat from step to step (aurora and dune)" in render(reports.report(unmade))
     assert "Not checked," not in html
+
+
+def test_a_power_that_no_simulation_can_show_is_not_told() -> None:
+    audit = reports.audit()
+    sure = audit.model_copy(update={"power": audit.power.model_copy(update={"power": 1.0})})
+    html = render(reports.report(sure))
+    assert "99.7%" in html
+    assert "would have noticed in 100" not in html
+
+
+def test_odds_are_by_epsilon_and_delta_where_a_silo_has_no_mu(audited: Report) -> None:
+    silos = (audited.claim.silos[0].model_copy(update={"mu": None}), *audited.claim.silos[1:])
+    without = audited.model_copy(update={"claim": audited.claim.model_copy(update={"silos": silos})})
+    assert odds(audited)[1] == ("1%", "8.7%", "20.2%")
+    assert odds(without)[1] == ("1%", "20.2%", "20.2%")
 
 
 def test_a_plan_that_came_after_the_first_charge_is_not_called_fixed_in_advance() -> None:
@@ -326,7 +343,8 @@ def test_figures_are_rounded_so_that_they_hold(html: str) -> None:
     assert "6.5602" in html  # noise of 6.56015609 that suffices
     assert "1.1399" in html  # a lower bound as it is
     assert "2.41890" not in html
-    assert "20.2%" in html
+    assert "20.2%" in html  # by epsilon and delta alone
+    assert "8.7%" in html  # by mu, 8.6597%
     audit = reports.audit()
     low = audit.lower_bounds["fdp"].model_copy(update={"epsilon": 1.99999})
     shown = render(reports.report(audit.model_copy(update={"lower_bounds": {"fdp": low}})))

@@ -16,14 +16,16 @@ from collections.abc import Mapping
 from importlib import resources
 from xml.etree import ElementTree as ET
 
+import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import JsonValue
 
 from fedmodel.mechanisms import NoiseSourceName, UnitName
 from fedmodel.report import words
-from fedmodel.report.document import LedgerRun, Report
+from fedmodel.report.document import Audit, LedgerRun, Power, Report
 from fedmodel.report.figures import Figure, figures
+from fedmodel.report.plots import gdp_allows
 
 CONTENTS = {
     "claim": "The claim",
@@ -61,7 +63,7 @@ def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
     environment.globals |= {
         **{one.__name__: one for one in (words.up, words.down, words.percent_up, words.percent_down, words.small)},
         **{one.__name__: one for one in (words.one_in, words.number, words.moment, words.name, words.listed)},
-        **{one.__name__: one for one in (words.counted, whom, noise_from, meter, this_run, up_or_none)},
+        **{one.__name__: one for one in (words.counted, whom, noise_from, meter, this_run, up_or_none, chance)},
     }
     audit = report.audit
     plan = audit.plan if audit else {}
@@ -83,6 +85,7 @@ def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
             if one.first_charge_entry is not None and one.first_charge_entry <= one.plan_entry
         ],
         significance=significance if isinstance(significance, float) else None,
+        unmeasured=_unmeasured(audit) if audit else [],
         plan=[(key, _plain(value)) for key, value in sorted(plan.items()) if not _rows(value)],
         plan_tables=[_table(key, rows) for key, value in sorted(plan.items()) if (rows := _rows(value))],
     )
@@ -116,6 +119,15 @@ def up_or_none(figure: float | None, digits: int = 4) -> str | None:
     return None if figure is None else words.up(figure, digits)
 
 
+def chance(power: Power) -> str:
+    """Return a power, rounded down, and never as the certainty that simulated runs cannot show.
+
+    >>> chance(Power(against="half the noise", power=1.0, least=0.8, runs=400))
+    '99.7%'
+    """
+    return words.percent_down(min(power.power, 1 - 1 / max(power.runs, 1)))
+
+
 def meter(spent: float | None, cap: float) -> Markup:
     """Return what was spent of a cap, in figures and as a bar."""
     share = 100 if spent is None else min(100, round(100 * spent / cap)) if cap else 100
@@ -129,15 +141,25 @@ def this_run(run: LedgerRun) -> Markup:
     return shown + Markup(" <strong>this run</strong>") if run.this else shown
 
 
-def odds(report: Report) -> list[tuple[str, str]]:
-    """Return false alarms, and the most right ones that the claim allows with them; nothing where it bounds nothing."""
+def odds(report: Report) -> list[tuple[str, str, str]]:
+    """Return false alarms, the most right ones with them by all that is known, and by epsilon and delta alone.
+
+    Nothing is returned where the claim bounds nothing. What is known besides is mu: within `mu_floor` of delta the run
+    is as private as mu-GDP, at every epsilon.
+    """
     claim = report.claim
     if claim.epsilon is None or not claim.protects:
         return []
-    return [
-        (f"{wrong:.1%}".replace(".0", ""), words.percent_up(words.right_at_most(wrong, claim.epsilon, claim.delta)))
-        for wrong in _WRONG
-    ]
+    mus = [one.mu for one in claim.silos]
+    known = max((mu for mu in mus if mu is not None), default=None) if None not in mus else None
+    floor = max((one.mu_floor for one in claim.silos), default=0.0)
+    rows = []
+    for wrong in _WRONG:
+        alone = words.right_at_most(wrong, claim.epsilon, claim.delta)
+        by_curve = alone if known is None else float(gdp_allows(np.array([wrong]), known)[0]) + floor
+        shown = words.percent_up(min(alone, by_curve)), words.percent_up(alone)
+        rows.append((f"{wrong:.1%}".replace(".0", ""), *shown))
+    return rows
 
 
 def excepted(report: Report) -> list[str]:
@@ -181,6 +203,14 @@ def picture(svg: str) -> Markup:
             if local.startswith("on") or elsewhere or re.search(r"url\((?!#)", value):
                 raise ValueError(f"a picture holds all that it shows, and runs nothing; found {local}={value[:60]!r}")
     return Markup(svg)  # noqa: S704 - looked through above
+
+
+def _unmeasured(audit: Audit) -> list[tuple[str, str]]:
+    """Return what was not checked, and at which silos."""
+    silos: dict[str, list[str]] = {}
+    for one in audit.unmeasured:
+        silos.setdefault(one.name, []).append(one.silo or "all silos together")
+    return [(words.name(key), words.listed(found)) for key, found in silos.items()]
 
 
 def _rows(value: JsonValue) -> list[dict[str, JsonValue]]:
