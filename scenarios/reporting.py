@@ -317,5 +317,5 @@ def _items(gathered: Gathered, stored: Report, given: bytes | None) -> Iterator[
         yield "audit", f"{stored.audit.verdict}; its plan was entered before the first charge ({entries})"
     here = code_hash() == stored.integrity.code_hash
     yield "code", f"{stored.integrity.code_hash[:16]}..., {'as' if here else 'NOT what is'} installed here"
-    whose = "--key" if given is not None else "the silos' laws"
-    yield "signature", f"of the run's server, {stored.integrity.signer[:16]}..., whose key {whose} name"
+    whose = "--key gives" if given is not None else "the silos' laws name"
+    yield "signature", f"of the run's server, {stored.integrity.signer[:16]}..., whose key {whose}"

@@ -168,6 +168,7 @@ def not_protected(gathered: Gathered) -> tuple[str, ...]:
         (gathered.simulated, "Silos from one another: in a simulation they share one machine, and keys lie unencrypted"
                              " in the run's folder."),
         (not gathered.simulated, "A silo from its own operator, or from root on any machine."),
+        ("network" in gathered.summary, "Parties from one another: this was a rehearsal, and all shared one machine."),
         (scenario.privacy.unit == "record", "A person with several records, as a person: each record is protected, and"
                                             " what they tell together is not bounded by these figures."),
         (scenario.privacy.unit != "record", "What a unit's records beyond the most that are trained on would tell: they"
