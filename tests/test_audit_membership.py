@@ -107,7 +107,8 @@ def test_figures_by_hand() -> None:
     assert attack.tpr_at_1pct_fpr == 20 / 50
     # One false alarm counts as ten.
     assert attack.epsilon_estimate == pytest.approx(math.log((20 / 50 - 0.05) / 0.1))
-    assert measured("rmia", in_M, out_O[:99], 0.05).tpr_at_1pct_fpr == 20 / 50
+    assert measured("rmia", in_M, np.repeat(out_O, 2), 0.05).tpr_at_1pct_fpr == 20 / 50
+    assert measured("rmia", in_M, out_O[50:], 0.05).tpr_at_1pct_fpr == 10 / 50
     assert measured("rmia", in_M, np.append(out_O, 99.0), 0.05).tpr_at_1pct_fpr == 10 / 50
 
 
@@ -197,7 +198,7 @@ def test_hospitals_are_attacked_with_records_that_are_nobodys_twice(
     hospitals: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     members, held_out = silo_records(hospitals, "aurora"), held_out_records(hospitals)
-    persons = Records(held_out.x_NF, held_out.y_N, held_out.person_N // 3)
+    persons = Records(held_out.x_NF, held_out.y_N, np.arange(len(held_out)) % 50)
     used: dict[str, Records] = {}
     make, attack = membership.train_reference, membership.rmia
 
@@ -216,6 +217,7 @@ def test_hospitals_are_attacked_with_records_that_are_nobodys_twice(
     found = membership.attacks(module, hospitals, members, persons)
     assert [one.name for one in found] == ["loss-threshold", "rmia"]
     assert used["members"] is members
+    assert used["population"] is used["others"]
     assert len(used["reference"]) + len(used["others"]) == len(held_out)
     assert min(len(used["reference"]), len(used["others"])) > len(held_out) / 3
     assert not set(used["reference"].person_N) & set(used["others"].person_N)
