@@ -38,10 +38,11 @@ from scenarios.demo_cli import demo_app
 from scenarios.deploy_cli import server_group
 from scenarios.officer_cli import GROUPS
 from scenarios.operator_cli import deploy_local
+from scenarios.page import write_report
 from scenarios.printing import Json, answer, err, out
 from scenarios.provision_cli import authority_app, provision
 from scenarios.report_cli import report_app
-from scenarios.show import show_run
+from scenarios.show import show_report, show_run
 
 _INTERRUPTED = 130
 
@@ -89,6 +90,7 @@ def simulate(
     ] = "in-process",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where silos train.")] = "auto",
     out: Annotated[Path | None, typer.Option(help="The run's folder; new or empty. Default: under runs/.")] = None,
+    report: Annotated[bool, typer.Option(help="Write the run's report.")] = True,
     as_json: Json = False,
 ) -> None:
     """Train a scenario's model over simulated silos on this machine."""
@@ -113,6 +115,8 @@ def simulate(
         print(json.dumps(summary))  # noqa: T201
     else:
         show_run(summary, run_dir)
+    if report:
+        show_report(write_report(run_dir), as_json)
 
 
 @app.command()

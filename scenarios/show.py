@@ -69,3 +69,9 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
         out.print(f"[yellow]{summary['rounds_failed']} rounds failed closed; the model stayed as it was.[/yellow]")
     out.print(_seen_by_server(summary["encryption"]))
     out.print(f"Run folder: {run_dir}", soft_wrap=True, highlight=False, markup=False)
+
+
+def show_report(page: Path, as_json: bool) -> None:
+    """Print where a run's report lies, for a person, last of all."""
+    if not as_json:
+        out.print(f"Report: {page}", soft_wrap=True, highlight=False, markup=False)
