@@ -162,11 +162,7 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
         "claimed_epsilon": max(spent.values()),
         "delta": plan.delta,
         "claimed_mu": plan.mu,
-        "lower_bounds": {
-            name: {"epsilon": bound.epsilon, "confidence": bound.confidence, "assumption": bound.assumption,
-                   "mu": bound.mu}
-            for name, bound in lower_bounds(scores_M, coins_M, plan.guesses, plan.delta, plan.significance).items()
-        },
+        "lower_bounds": _bounds(plan, scores_M, coins_M),
         "power": plan.power,
         "power_test": {"against": f"{plan.less_noise:g} of the noise", "least": plan.least_power, "runs": plan.runs},
         "gauges": [_finite(asdict(one)) for one in measured],
@@ -335,7 +331,26 @@ def _scores(
     if plan.kind == "loss":
         return _loss_scores(scenario, run_dir), coins_M
     clip = scenario.privacy.max_grad_norm
-    return np.concatenate([score(one, silo, clip) for one, silo in zip(seen, plan.silos, strict=True)]), coins_M
+    # A silo that released nothing tells nothing, and what is no number tells nothing here: the gauge `finite` fails.
+    scores_M = np.concatenate(
+        [
+            score(one, silo, clip) if len(one.sums_TK) else np.zeros(len(one.coins_K))
+            for one, silo in zip(seen, plan.silos, strict=True)
+        ]
+    )
+    return np.nan_to_num(scores_M, nan=0.0, posinf=0.0, neginf=0.0), coins_M
+
+
+def _bounds(plan: Plan, scores_M: NDArray[np.float64], coins_M: NDArray[np.bool_]) -> dict[str, dict[str, Any]]:
+    """Return the lower bounds by estimator; none where scores do not vary, of which gauges of noise say why."""
+    try:
+        bounds = lower_bounds(scores_M, coins_M, plan.guesses, plan.delta, plan.significance)
+    except ConfigError:
+        return {}
+    rows = {name: asdict(bound) for name, bound in bounds.items()}
+    for row in rows.values():
+        del row["name"]
+    return rows
 
 
 def _loss_scores(scenario: Scenario, run_dir: Path) -> NDArray[np.float64]:
