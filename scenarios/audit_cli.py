@@ -109,6 +109,44 @@ def audit_run(
     raise typer.Exit(exit_status(found["verdict"]))
 
 
+@audit_app.command("selftest")
+def audit_selftest(as_json: Json = False) -> None:
+    """Plant faults in the real pipeline, one after the other, and see that the audit catches each."""
+    with err.status("loading") if err.is_terminal else nullcontext():
+        from scenarios import faults, selftest
+        from scenarios.progress import steps_progress
+    with steps_progress(err, selftest.audits(faults.FAULTS)) as watching:
+        found = selftest.suite(faults.FAULTS, watching)
+    if as_json:
+        print(json.dumps(found))  # noqa: T201
+    else:
+        show_selftest(found)
+    wrong = selftest.missed(found)
+    if wrong is not None:
+        raise ClaimRefuted(f"the audit does not do what it claims: {wrong}")
+
+
+def show_selftest(found: dict[str, Any]) -> None:
+    """Print which check caught which fault, for a person."""
+    table = Table(title="Faults planted in the real pipeline", title_justify="left")
+    for heading in ("fault", "caught by", "figure"):
+        table.add_column(heading, justify="right" if heading == "figure" else "left")
+    for row in found["faults"]:
+        caught = row["check"] if row["caught"] else f"[bold red]NOT by {row['check']}[/bold red]"
+        table.add_row(row["fault"], caught, "-" if row["figure"] is None else f"{row['figure']:.4g}")
+    out.print(table)
+    for row in found["faults"]:
+        if not row["caught"]:
+            out.print(f"[red]{row['fault']}: {row['explanation']}[/red]", highlight=False)
+    caught, correct = sum(row["caught"] for row in found["faults"]), found["correct"]
+    passed = "passes" if correct["passed"] else f"[bold red]does not pass {', '.join(correct['failed'])} of[/bold red]"
+    out.print(
+        f"{caught} of {len(found['faults'])} faults caught; correct code {passed} all {correct['gauges']} gauges."
+        f" {found['seconds']:.0f} seconds.",
+        highlight=False,
+    )
+
+
 def exit_status(verdict: str) -> int:
     """Return the exit status of a verdict."""
     kinds: dict[str, type[FedmodelError]] = {"refuted": ClaimRefuted, "inconclusive": Inconclusive}

@@ -7,7 +7,7 @@ where standard error is no terminal.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -60,3 +60,22 @@ def rounds_progress(console: Console, metrics: Path, rounds: int) -> Iterator[No
         finally:
             finished.set()
             thread.join()
+
+
+@contextmanager
+def steps_progress(console: Console, steps: int) -> Iterator[Callable[[str], None]]:
+    """Draw a bar over so many steps, and yield what is told each step's name when it begins."""
+    if not console.is_terminal:
+        yield lambda _: None
+        return
+    columns = (MofNCompleteColumn(), BarColumn(bar_width=16), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("", total=steps)
+        begun = -1
+
+        def watching(name: str) -> None:
+            nonlocal begun
+            begun += 1
+            progress.update(task, completed=begun, description=name)
+
+        yield watching

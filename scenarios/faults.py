@@ -1,0 +1,82 @@
+"""The faults that an audit is tried on: what is planted, in which run, and the check that must catch it.
+
+    full       every record in every lot, one step a round                      noise, clips, seeds, charges
+    sampled    a quarter of all records in a lot, ten steps a round             lots, divisors, rates
+    dropouts   secure aggregation, and silos whose answers are lost             what the sum is made of
+
+A check is a gauge's name, or one of two that are none: `preflight`, by which silos refuse before anything is trained or
+charged, and `lower_bound`, by which so many guesses about canaries are right that the claim is refuted.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Final, Literal
+
+from scenarios import mutations
+from scenarios.planting import Planted, together
+
+Setting = Literal["full", "sampled", "dropouts"]
+
+PREFLIGHT: Final = "preflight"
+LOWER_BOUND: Final = "lower_bound"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One planted fault.
+
+    Attributes:
+        name: What it is called in the table.
+        check: Which must catch it.
+        setting: In which run.
+        plant: Puts it into the code while its block runs.
+    """
+
+    name: str
+    check: str
+    setting: Setting
+    plant: Callable[[], Planted]
+
+
+def _unmeasured(plant: Callable[[], Planted]) -> Callable[[], Planted]:
+    """Return a fault in a process that leaves its preflight out."""
+    return partial(together, mutations.without_preflight, plant)
+
+
+def _number(silo: str) -> int:
+    """Return the number in a silo's name."""
+    return int(silo.removeprefix("s"))
+
+
+FAULTS: Final = (
+    Fault("noise-x0.9", "noise_std", "full", partial(mutations.noise_times, 0.9)),
+    Fault("noise-x0.5", LOWER_BOUND, "full", partial(mutations.noise_times, 0.5)),
+    Fault("noise-once-a-round", "noise_std", "sampled", mutations.noise_once_a_round),
+    Fault("noise-misses-a-layer", "noise_std", "full", mutations.noise_misses_a_layer),
+    Fault("noise-uniform", "noise_shape", "full", mutations.noise_uniform),
+    Fault("seed-reused", "noise_lag1", "full", partial(mutations.noise_seeded, lambda silo, _: _number(silo))),
+    Fault("seed-shared", "noise_between_silos", "full", partial(mutations.noise_seeded, lambda _, number: number)),
+    Fault("seed-shared-later", "noise_repeat", "full",
+          partial(mutations.noise_seeded, lambda silo, number: _number(silo) + number)),
+    Fault("clip-x2", "canary_mean", "full", mutations.clip_doubled),
+    Fault("no-clip", PREFLIGHT, "full", mutations.clip_missing),
+    Fault("no-clip, no preflight", "canary_mean", "full", _unmeasured(mutations.clip_missing)),
+    Fault("clip-of-the-sum", PREFLIGHT, "full", mutations.clip_of_the_sum),
+    Fault("clip-misses-a-layer", "canary_mean", "full", mutations.clip_misses_a_layer),
+    Fault("ghost-clipping-bypassed", PREFLIGHT, "full", mutations.ghost_clipping),
+    Fault("ghost-clipping-bypassed, no preflight", "finite", "full", _unmeasured(mutations.ghost_clipping)),
+    Fault("nan-through-clip", PREFLIGHT, "full", mutations.clip_lets_nan_through),
+    Fault("nan-through-clip, no preflight", "finite", "full", _unmeasured(mutations.clip_lets_nan_through)),
+    Fault("shuffle-for-poisson", "lot_dispersion", "sampled", mutations.lots_shuffled),
+    Fault("rate-x1.5", "lot_rate", "sampled", partial(mutations.lots_at_rate, 1.5)),
+    Fault("wrong-denominator", "denominator", "sampled", mutations.denominator_counted),
+    Fault("noise-share-dropped", "noise_shares", "dropouts", mutations.noise_share_dropped),
+    Fault("update-left-out", "noise_shares", "dropouts", mutations.update_left_out),
+    Fault("charge-after-release", "charged_before_release", "full", mutations.charged_late),
+    Fault("charge-missing", "charged_steps", "full", mutations.trained_twice),
+    Fault("steps-uncharged", "charged_steps", "sampled", mutations.one_step_more),
+    Fault("epsilon-from-looser-q", "accountants", "sampled", mutations.rate_halved_in_accounting),
+)  # fmt: skip

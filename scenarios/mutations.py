@@ -1,0 +1,314 @@
+"""Mistakes of DP-SGD, planted in the code that runs: each puts another value in place of an attribute for a while.
+
+They are mistakes that were made somewhere: noise of the wrong size or from a seed, a clip that is not there, lots of a
+fixed size, a divisor that was counted, a charge that comes late, an accountant that reads another rate. Nothing of a
+run is imitated: its silos, server, ledgers and audit are what they are, but for the one attribute.
+
+Does NOT change a file: the hash that a silo's law names is of the packages on disk, so a mutated process passes for an
+honest one, as `clients.policy` says of any changed process.
+
+Shapes: B batch, P parameters, L a lot.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from typing import Any, Final
+
+import numpy as np
+import torch
+from flwr.app import RecordDict
+from numpy.typing import NDArray
+from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+from torch import Tensor, nn
+
+from clients import hiding, training
+from clients.outbox import Outbox
+from clients.silo import Silo
+from fedmodel import dp_sgd
+from fedmodel.accounting import pld
+from fedmodel.config import Scenario
+from fedmodel.dp_sgd import DpSgd
+from fedmodel.ledger import Charge, Ledger
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
+from fedmodel.seeds import derive_seed
+from fedmodel.wire import TrainRequest
+from scenarios.planting import Planted, replaced, together
+
+_OPTIMIZER: Final = dp_sgd._GuardedOptimizer
+_SEED: Final = 1
+
+
+def without_preflight() -> Planted:
+    """Do not measure the pipeline before it trains."""
+    return replaced(training, "preflight", lambda *_: None)
+
+
+def noise_times(factor: float) -> Planted:
+    """Draw noise with another standard deviation."""
+    gaussian = OsNoise.gaussian
+
+    def scaled(self: OsNoise, size: int, std: float, device: torch.device) -> Tensor:
+        return gaussian(self, size, factor * std, device)
+
+    return replaced(OsNoise, "gaussian", scaled)
+
+
+def noise_once_a_round() -> Planted:
+    """Add noise to the first step of a round alone."""
+    gaussian = OsNoise.gaussian
+
+    def once(self: OsNoise, size: int, std: float, device: torch.device) -> Tensor:
+        factor = 0.0 if vars(self).setdefault("drawn", False) else 1.0
+        vars(self)["drawn"] = True
+        return gaussian(self, size, factor * std, device)
+
+    return replaced(OsNoise, "gaussian", once)
+
+
+def noise_misses_a_layer() -> Planted:
+    """Add no noise to the last tensor of parameters."""
+    release = _OPTIMIZER.release
+
+    def partly(self: Any) -> None:
+        gaussian, last = self._noise.gaussian, self.params[-1].numel()
+
+        def short(size: int, std: float, device: torch.device) -> Tensor:
+            noise_P: Tensor = gaussian(size, std, device)
+            noise_P[size - last :] = 0.0
+            return noise_P
+
+        with replaced(self._noise, "gaussian", short):
+            release(self)
+
+    return replaced(_OPTIMIZER, "release", partly)
+
+
+def noise_uniform() -> Planted:
+    """Draw noise of the right variance from a uniform distribution."""
+
+    def uniform(self: OsNoise, size: int, std: float, device: torch.device) -> Tensor:  # noqa: ARG001 - one shape
+        end = math.sqrt(3) * std
+        return torch.from_numpy(np.random.default_rng().uniform(-end, end, size)).to(device)
+
+    return replaced(OsNoise, "gaussian", uniform)
+
+
+def noise_seeded(seed_of: Callable[[str, int], int]) -> Planted:
+    """Start the generator of noise every round, from a seed that is made from the silo's name and the round."""
+    make = training._noise
+
+    def seeded(scenario: Scenario, silo: str, round_number: int, event: DpSgdEvent) -> NoiseSource:
+        source = make(scenario, silo, round_number, event)
+        vars(source)["gaussian"] = SeededNoise(derive_seed(_SEED, seed_of(silo, round_number))).gaussian
+        return source
+
+    return replaced(training, "_noise", seeded)
+
+
+def clip_doubled() -> Planted:
+    """Clip to twice what was charged, and add the noise that was charged."""
+    make = training._pipeline
+
+    def doubled(scenario: Scenario, event: DpSgdEvent, noise: NoiseSource, device: torch.device) -> object:
+        looser = replace(
+            event, max_grad_norm=2 * event.max_grad_norm, noise_multiplier=event.noise_multiplier / 2
+        )  # fmt: skip
+        return make(scenario, looser, noise, device)
+
+    return replaced(training, "_pipeline", doubled)
+
+
+def clip_missing() -> Planted:
+    """Weigh every record's gradient with 1."""
+    clip = _OPTIMIZER.clip_and_accumulate
+
+    def unclipped(self: Any) -> None:
+        with replaced(self, "max_grad_norm", math.inf):
+            clip(self)
+
+    return replaced(_OPTIMIZER, "clip_and_accumulate", unclipped)
+
+
+def clip_of_the_sum() -> Planted:
+    """Clip the sum of a batch, and not each record's gradient."""
+    clip = _OPTIMIZER.clip_and_accumulate
+
+    def summed(self: Any) -> None:
+        with replaced(self, "max_grad_norm", math.inf):
+            clip(self)
+        norm = torch.cat([parameter.summed_grad.flatten() for parameter in self.params]).norm()
+        for parameter in self.params:
+            parameter.summed_grad *= (self.max_grad_norm / norm).clamp(max=1.0)
+
+    return replaced(_OPTIMIZER, "clip_and_accumulate", summed)
+
+
+def clip_misses_a_layer() -> Planted:
+    """Leave the last tensor of parameters out of a gradient's norm."""
+    clip, norm_of = _OPTIMIZER.clip_and_accumulate, torch.linalg.vector_norm
+
+    def partly(self: Any) -> None:
+        last = self.params[-1].grad_sample.data_ptr()
+
+        def norm(x: Tensor, **how: Any) -> Tensor:
+            found: Tensor = norm_of(x, **how)
+            return torch.zeros_like(found) if x.data_ptr() == last else found
+
+        with replaced(torch.linalg, "vector_norm", norm):
+            clip(self)
+
+    return replaced(_OPTIMIZER, "clip_and_accumulate", partly)
+
+
+def clip_lets_nan_through() -> Planted:
+    """Make no number of what is none."""
+    clip = _OPTIMIZER.clip_and_accumulate
+
+    def trusting(self: Any) -> None:
+        with replaced(Tensor, "nan_to_num", lambda values, *_: values):
+            clip(self)
+
+    return replaced(_OPTIMIZER, "clip_and_accumulate", trusting)
+
+
+def ghost_clipping() -> Planted:
+    """Clip as Opacus 1.6's ghost clipping does losses of shape (B, 1): each weight times the sum of all of them."""
+
+    def wrap(module: nn.Module, **how: Any) -> nn.Module:
+        wrapped: nn.Module = GradSampleModuleFastGradientClipping(module, **how)
+        return wrapped
+
+    def accumulate(self: DpSgd, x_NF: Tensor, y_N: Tensor, lot: NDArray[np.intp]) -> None:
+        self._discard()
+        chosen = torch.from_numpy(lot).to(y_N.device)
+        outputs, labels = self._per_record(x_NF[chosen]), y_N[chosen]
+        losses = [self._loss(outputs[at : at + 1], labels[at : at + 1]) for at in range(len(lot))]
+        self._per_record.max_grad_norm = self.max_grad_norm
+        inner = self._optimizer.original_optimizer
+        DPTensorFastGradientClipping(self._per_record, inner, torch.stack(losses)[:, None], "sum").backward()
+        for parameter in self.parameters:
+            parameter.summed_grad = parameter.grad.double()  # type: ignore[attr-defined, union-attr]
+            parameter.grad = None
+
+    return together(
+        partial(replaced, dp_sgd, "GradSampleModule", wrap), partial(replaced, DpSgd, "_accumulate", accumulate)
+    )
+
+
+def lots_shuffled() -> Planted:
+    """Take lots of one size from a shuffled order, one after the other."""
+
+    def shuffled(self: OsNoise, records: int, sample_rate: float) -> NDArray[np.intp]:
+        size = round(sample_rate * records)
+        order: NDArray[np.intp] = vars(self).get("order", np.empty(0, dtype=np.intp))
+        if len(order) < size:
+            order = np.random.default_rng().permutation(records)
+        vars(self)["order"] = order[size:]
+        return np.sort(order[:size])
+
+    return replaced(OsNoise, "lot", shuffled)
+
+
+def lots_at_rate(factor: float) -> Planted:
+    """Draw lots with another rate."""
+    draw = OsNoise.lot
+
+    def faster(self: OsNoise, records: int, sample_rate: float) -> NDArray[np.intp]:
+        return draw(self, records, min(1.0, factor * sample_rate))
+
+    return replaced(OsNoise, "lot", faster)
+
+
+def denominator_counted() -> Planted:
+    """Divide a sum by how many records were drawn for it."""
+    step = DpSgd.step
+
+    def counted(self: DpSgd, x_NF: Tensor, y_N: Tensor, lot: NDArray[np.intp]) -> None:
+        with replaced(self._optimizer, "expected_batch_size", max(1, len(lot))):
+            step(self, x_NF, y_N, lot)
+
+    return replaced(DpSgd, "step", counted)
+
+
+def noise_share_dropped() -> Planted:
+    """Take the noise out of one silo's update again, when its gradients were seen."""
+    train, gaussian = training.train_round, OsNoise.gaussian
+    drawn: list[Tensor] = []
+
+    def noted(self: OsNoise, size: int, std: float, device: torch.device) -> Tensor:
+        drawn.append(gaussian(self, size, std, device))
+        return drawn[-1]
+
+    def quiet(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
+        drawn.clear()
+        update_P = train(silo, event, request, state)
+        if silo.name != silo.scenario.federation.silos[0]:
+            return update_P
+        noise_P = torch.stack(drawn).sum(dim=0).cpu().numpy()
+        rate = silo.scenario.training.learning_rate / event.denominator
+        return (update_P + rate * noise_P).astype(np.float32)
+
+    return together(partial(replaced, OsNoise, "gaussian", noted), partial(replaced, training, "train_round", quiet))
+
+
+def update_left_out() -> Planted:
+    """Let zeros go into the sum for one silo, which counts among its survivors."""
+    quantise = hiding._quantised
+
+    def zeros(silo: Silo, event: DpSgdEvent, number: int, update_P: NDArray[np.float32]) -> object:
+        is_first = silo.name == silo.scenario.federation.silos[0]
+        return quantise(silo, event, number, np.zeros_like(update_P) if is_first else update_P)
+
+    return replaced(hiding, "_quantised", zeros)
+
+
+def charged_late() -> Planted:
+    """Charge the ledger when the update is made, and not before."""
+    charge, keep = Ledger.charge, Outbox.keep
+    due: list[Callable[[], Charge]] = []
+
+    def later(self: Ledger, run: str, round_number: int, steps: int, key: str) -> Charge:
+        due.append(partial(charge, self, run, round_number, steps, key))
+        return Charge(replace(self.standing().runs[run].plan, steps=steps), 0)
+
+    def then(self: Outbox, key: str, _: int, *rest: Any) -> None:
+        keep(self, key, due.pop()().sequence, *rest)
+
+    return together(partial(replaced, Ledger, "charge", later), partial(replaced, Outbox, "keep", then))
+
+
+def trained_twice() -> Planted:
+    """Train every round twice for one charge."""
+    train = training.train_round
+
+    def twice(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
+        train(silo, event, request, state)
+        return train(silo, event, request, state)
+
+    return replaced(training, "train_round", twice)
+
+
+def one_step_more() -> Planted:
+    """Take a step more in every round than is charged."""
+    train = training.train_round
+
+    def longer(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
+        return train(silo, replace(event, steps=event.steps + 1), request, state)
+
+    return replaced(training, "train_round", longer)
+
+
+def rate_halved_in_accounting() -> Planted:
+    """Account for half the rate that lots are drawn with."""
+    plan_of = pld._plan
+
+    def halved(events: Any) -> object:
+        return tuple((step._replace(rate=step.rate / 2), count) for step, count in plan_of(events))
+
+    return replaced(pld, "_plan", halved)

@@ -1,0 +1,233 @@
+"""The mutation suite: every planted fault is caught by the check that is named for it, and nothing stays planted."""
+
+from __future__ import annotations
+
+import json
+import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, get_args
+
+import pytest
+import torch
+
+from clients import hiding, training
+from clients.outbox import Outbox
+from fedmodel import wire
+from fedmodel.accounting import pld
+from fedmodel.audit.gauges import OF_ALL, OF_SILOS
+from fedmodel.dp_sgd import DpSgd, _GuardedOptimizer
+from fedmodel.ledger import Ledger
+from fedmodel.noise import OsNoise
+from scenarios import cli, faults, mutations, selftest
+from scenarios.faults import FAULTS, LOWER_BOUND, PREFLIGHT, Fault, Setting
+from scenarios.planting import fresh, replaced
+from server.exchange import Faults
+
+ASKED = (
+    "noise-x0.9",
+    "noise-x0.5",
+    "clip-x2",
+    "no-clip",
+    "seed-reused",
+    "shuffle-for-poisson",
+    "wrong-denominator",
+    "noise-share-dropped",
+    "nan-through-clip",
+    "charge-after-release",
+    "epsilon-from-looser-q",
+    "ghost-clipping-bypassed",
+)
+QUICK = ("noise-x0.9", "no-clip", "nan-through-clip, no preflight", "charge-after-release")
+TOUCHED = (OsNoise, DpSgd, _GuardedOptimizer, Ledger, Outbox, hiding, training, pld, torch.Tensor, torch.linalg)
+
+
+def named(*names: str) -> list[Fault]:
+    return [fault for fault in FAULTS if fault.name in names]
+
+
+def attributes() -> list[dict[str, Any]]:
+    return [dict(vars(owner)) for owner in TOUCHED]
+
+
+@pytest.fixture(scope="module")
+def quick() -> tuple[dict[str, Any], list[str]]:
+    said: list[str] = []
+    return selftest.suite(named(*QUICK), said.append), said
+
+
+def run(*words: str) -> int:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("sys.argv", ["fedmodel", *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.main()
+    return int(ended.value.code or 0)
+
+
+def check_suite(found: dict[str, Any], planted: list[Fault]) -> None:
+    assert [(row["fault"], row["check"]) for row in found["faults"]] == [(one.name, one.check) for one in planted]
+    assert [row["fault"] for row in found["faults"] if not row["caught"]] == []
+    assert all(row["explanation"] for row in found["faults"])
+    assert found["correct"]["passed"]
+    assert found["correct"]["failed"] == []
+    assert selftest.missed(found) is None
+    assert json.loads(json.dumps(found, allow_nan=False)) == found
+
+
+def test_the_list_has_what_was_asked_for_and_every_check_is_known() -> None:
+    assert set(ASKED) <= {fault.name for fault in FAULTS}
+    assert len({fault.name for fault in FAULTS}) == len(FAULTS)
+    assert {fault.check for fault in FAULTS} <= {*OF_SILOS, *OF_ALL, PREFLIGHT, LOWER_BOUND, "accountants"}
+
+
+def test_faults_are_caught_by_their_named_checks(quick: tuple[dict[str, Any], list[str]]) -> None:
+    found, said = quick
+    check_suite(found, named(*QUICK))
+    assert found["correct"]["gauges"] > 40
+    assert said == ["correct code, full", *QUICK]
+    rows = {row["fault"]: row for row in found["faults"]}
+    assert 0.86 < rows["noise-x0.9"]["figure"] < 0.94
+    assert rows["no-clip"]["figure"] > 1
+    assert "moves the clipped sum" in rows["no-clip"]["explanation"]
+    assert rows["charge-after-release"]["figure"] == 4
+
+
+@pytest.mark.slow
+def test_every_fault_is_caught_and_correct_code_passes_after_them() -> None:
+    found = selftest.suite(FAULTS)
+    check_suite(found, list(FAULTS))
+    assert found["seconds"] < 180
+    for setting in get_args(Setting):
+        assert selftest.Trial(setting).audited(nullcontext).fired == {}
+
+
+def test_some_silos_train_and_their_answers_are_lost() -> None:
+    scenario = selftest.scenario("dropouts")
+    lost = Faults(scenario)
+    silos, rounds = scenario.federation.silos, range(1, scenario.rounds)
+    halves = [lost.loses(wire.TRAIN, number, silo) for number in rounds for silo in silos]
+    assert halves.count("reply") == 2
+    assert halves.count("request") == 1
+    assert scenario.encryption.secure_aggregation == "on"
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
+def test_what_is_planted_comes_back_after_an_exception(fault: Fault) -> None:
+    before = attributes()
+    with pytest.raises(KeyboardInterrupt):
+        interrupted(fault, before)
+    assert attributes() == before
+
+
+def interrupted(fault: Fault, before: list[dict[str, Any]]) -> None:
+    with fault.plant():
+        assert attributes() != before
+        raise KeyboardInterrupt
+
+
+def test_an_attribute_comes_back_where_it_was() -> None:
+    class Base:
+        name = "base"
+
+    class Derived(Base):
+        pass
+
+    with replaced(Derived, "name", "planted"):
+        assert Derived.name == "planted"
+        assert Base.name == "base"
+    assert "name" not in vars(Derived)
+    with pytest.raises(AttributeError), replaced(Derived, "gone", 1):
+        pass
+
+
+def test_what_was_found_out_under_a_fault_is_forgotten() -> None:
+    scenario = selftest.scenario("full")
+    event = training.DpSgdEvent(2.0, 1.0, 1.0, 4, 20)
+    with fresh(), mutations.without_preflight(), mutations.clip_missing():
+        training._preflight_once(scenario.model_dump_json(), event, torch.device("cpu"))
+        assert training._preflight_once.cache_info().currsize == 1
+    assert training._preflight_once.cache_info().currsize == 0
+
+
+def test_a_fault_that_does_nothing_is_not_caught(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
+    (tmp_path / "temporary").mkdir()
+    nothing = Fault("nothing", "noise_std", "sampled", nullcontext)
+    monkeypatch.setattr(faults, "FAULTS", (nothing,))
+    assert run("audit", "selftest", "--json") == 3
+    printed = capsys.readouterr()
+    found = json.loads(printed.out)
+    assert found["faults"] == [
+        {
+            "fault": "nothing",
+            "caught": False,
+            "check": "noise_std",
+            "figure": None,
+            "explanation": "noise_std did not fire",
+            "also": [],
+        }
+    ]
+    assert found["correct"]["passed"]
+    assert "not caught: nothing (noise_std)" in " ".join(printed.err.split())
+    assert list(tmp_path.iterdir()) == [tmp_path / "temporary"]
+    assert list((tmp_path / "temporary").iterdir()) == []
+
+
+def test_a_check_that_fires_without_the_fault_too_catches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    with mutations.noise_times(0.9):
+        found = selftest.suite(named("noise-x0.9"))
+    assert not found["faults"][0]["caught"]
+    assert "without the fault too" in found["faults"][0]["explanation"]
+    assert found["correct"]["failed"] == ["noise_std"]
+    assert "correct code does not pass noise_std" in str(selftest.missed(found))
+
+
+def test_a_run_that_does_not_begin_is_told_and_catches_nothing() -> None:
+    found = selftest.suite([Fault("broken", "finite", "full", broken)])
+    assert not found["faults"][0]["caught"]
+    assert "there was nothing to audit" in found["faults"][0]["explanation"]
+
+
+@contextmanager
+def broken() -> Iterator[None]:
+    def refuse(*_: object) -> None:
+        raise OSError
+
+    with replaced(training, "check_request", refuse):
+        yield
+
+
+def test_it_prints_a_table_of_80_columns(
+    quick: tuple[dict[str, Any], list[str]], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    widest = max(FAULTS, key=lambda fault: len(fault.name)).name
+    rows = [*quick[0]["faults"], {**quick[0]["faults"][0], "fault": widest, "check": "charged_before_release"}]
+    missing = {**rows[0], "fault": "nothing", "caught": False, "explanation": "it did not fire"}
+    monkeypatch.setattr(faults, "FAULTS", ())
+    monkeypatch.setattr(selftest, "suite", lambda *_: {**quick[0], "faults": [*rows, missing]})
+    monkeypatch.setattr("scenarios.printing.out.width", 80, raising=False)
+    assert run("audit", "selftest") == 3
+    lines = capsys.readouterr().out.splitlines()
+    assert max(len(line) for line in lines) <= 80
+    table = [line.split() for line in lines]
+    assert any(words[1:4] == ["noise-x0.9", "│", "noise_std"] for words in table)
+    assert any(widest in line and "charged_before_release" in line for line in lines)
+    assert any("NOT by noise_std" in line for line in lines)
+    assert any("nothing: it did not fire" in line for line in lines)
+
+
+def test_logs_are_silent_meanwhile_and_heard_after(caplog: pytest.LogCaptureFixture) -> None:
+    def warn(_: str) -> None:
+        logging.getLogger("server").warning("a silo dropped out")
+
+    selftest.suite([], warn)
+    with selftest._unlogged():
+        warn("")
+    assert "dropped out" not in caplog.text
+    warn("")
+    assert "dropped out" in caplog.text
