@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 
 import numpy as np
 import pytest
@@ -167,6 +168,26 @@ def test_a_reference_model_is_made_again_alike() -> None:
     assert not all(torch.equal(p, q) for p, q in zip(first.parameters(), other.parameters(), strict=True))
     x_NF, y_N = torch.from_numpy(records.x_NF), torch.from_numpy(records.y_N)
     assert float(loss_sum("cross-entropy", first(x_NF), y_N).detach()) / 50 < 0.1
+
+
+@pytest.mark.parametrize("records", [30, 0])
+def test_a_reference_model_hangs_on_no_number_of_threads(records: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+
+    def watched(loss: Loss, output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        seen.append(torch.get_num_threads())
+        return loss_sum(loss, output, label)
+
+    before = torch.get_num_threads()
+    monkeypatch.setattr(membership, "loss_sum", watched)
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ConfigError) if not records else nullcontext():
+            trained(made(30, 5).take(np.arange(records)), 1)
+        assert set(seen) == ({1} if records else set())
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
 
 
 def test_a_reference_model_is_of_2000_records_at_most(monkeypatch: pytest.MonkeyPatch) -> None:

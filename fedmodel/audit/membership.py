@@ -22,6 +22,8 @@ Shapes: N records, M members, O records that are not, Z of the population.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
@@ -205,6 +207,18 @@ def true_probabilities(module: nn.Module, loss: Loss, records: Records) -> NDArr
     return torch.cat(parts).cpu().numpy()
 
 
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Compute on one thread, so that results are the same on any number of cores; and busy ones slow it down less."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@_one_thread()
 def train_reference(config: ModelConfig, shape: DataShape, loss: Loss, records: Records, seed: int) -> nn.Module:
     """Train a model without privacy on records that are not members: the same for the same records and seed.
 
@@ -237,6 +251,7 @@ def _loss_of_one(loss: Loss, output_K: Tensor, label: Tensor) -> Tensor:
     return loss_sum(loss, output_K[None], label[None])
 
 
+@_one_thread()
 def _outputs(module: nn.Module, records: Records) -> list[tuple[Tensor, Tensor]]:
     """Return outputs in float64 and labels, batch by batch."""
     if not len(records):
