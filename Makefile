@@ -12,7 +12,7 @@ export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 .PHONY: help install demo test test-slow test-chaos lint format clean
 
 help:
-	@echo "make demo   install into .venv, then train the four-hospital federation"
+	@echo "make demo   install into .venv, then train the four-hospital federation, attack it, report on it"
 	@echo "make test   install into .venv, then run the tests"
 	@echo "make test-slow   what takes minutes: real servers and silos, a million mutated messages"
 	@echo "make test-chaos  kills servers and silos by the dozen, at every stage"
@@ -29,7 +29,7 @@ $(STAMP): pyproject.toml
 install: $(STAMP)
 
 demo: install
-	$(BIN)/fedmodel simulate scenarios/hospitals.toml
+	$(BIN)/fedmodel audit run scenarios/hospitals.toml
 
 # A worker a core, a file of tests to one worker.
 test: install

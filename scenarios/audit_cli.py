@@ -73,6 +73,7 @@ def audit_run(
     folder: Annotated[
         Path | None, typer.Option("--out", help="The run's folder; new or empty. Default: under runs/.")
     ] = None,
+    report: Annotated[bool, typer.Option(help="Write the run's report.")] = True,
     as_json: Json = False,
 ) -> None:
     """Run a scenario with canaries among its records, and try to refute its claim."""
@@ -81,7 +82,8 @@ def audit_run(
         from scenarios import auditing
         from scenarios.progress import rounds_progress
         from scenarios.runner import check_scenario, resolve_device, run_folder, simulate
-        from scenarios.show import show_run
+        from scenarios.page import write_report
+        from scenarios.show import show_report, show_run
 
         where = resolve_device(device)
         parameters = check_scenario(resolved)
@@ -106,6 +108,8 @@ def audit_run(
     else:
         show_run(summary, run_dir)
         show_audit(found)
+    if report:
+        show_report(write_report(run_dir), as_json)
     raise typer.Exit(exit_status(found["verdict"]))
 
 
