@@ -80,9 +80,9 @@ def audit_run(
     resolved, plan = _planned(scenario, settings, canaries, kind, significance)
     with err.status("loading") if err.is_terminal else nullcontext():
         from scenarios import auditing
+        from scenarios.page import write_report
         from scenarios.progress import rounds_progress
         from scenarios.runner import check_scenario, resolve_device, run_folder, simulate
-        from scenarios.page import write_report
         from scenarios.show import show_report, show_run
 
         where = resolve_device(device)

@@ -9,7 +9,8 @@ Of each silo that was charged, in this order (`scenarios.auditing` enters them):
 Guarantee: `audit` passes an `audit.json` only if every charged silo's ledger says that its plan was fixed before, and
 that it is the result; a result that is entered and not there is refused, so that none that displeases is left away.
 
-Does NOT attack again: `fedmodel audit` does, from what silos' kits keep of the run.
+`attack_again` evaluates the audit anew, from what the silos' folders keep of the run, and holds every figure to that.
+Where those are not at hand, as in a folder that was handed on without them, the ledgers alone vouch for it.
 """
 
 from __future__ import annotations
@@ -21,10 +22,12 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from fedmodel import accounting
+from fedmodel.audit import observations
 from fedmodel.audit.plan import plan_hash
 from fedmodel.errors import ClaimRefuted, LedgerTampered
 from fedmodel.report import document
-from scenarios.auditing import AUDIT_FILE, PLAN_SUBJECT, RESULT_SUBJECT, result_hash
+from scenarios.auditing import AUDIT_FILE, PLAN_SUBJECT, RESULT_SUBJECT, evaluate, result_hash
+from scenarios.differences import ATTACKED_AGAIN, differences
 from scenarios.gathering import Gathered, SiloLedger
 
 _TOLERANCE: Final = 1e-6
@@ -63,6 +66,29 @@ def audit(gathered: Gathered) -> document.Audit | None:
             f"audit.claimed_epsilon: {section.claimed_epsilon} stands, {max(spent)} follows from the ledgers"
         )
     return section
+
+
+def attack_again(gathered: Gathered) -> bool:
+    """Evaluate an audit anew, and hold what it said to that.
+
+    Returns:
+        Whether there was one, and all that it saw is at hand.
+
+    Raises:
+        ClaimRefuted: When a figure does not follow; the first is named.
+        LedgerTampered: When plan, coins or observations are not those that ledgers were told of.
+    """
+    silos = gathered.scenario.federation.silos
+    seen = [(gathered.run_dir / "silos" / silo / observations.FOLDER).is_dir() for silo in silos]
+    if gathered.audit is None or not any(seen):
+        return False
+    follows = json.loads(json.dumps(evaluate(gathered.scenario, gathered.run_dir)))
+    for difference in differences(gathered.audit, follows, tolerances=ATTACKED_AGAIN):
+        raise ClaimRefuted(
+            f"{AUDIT_FILE}: {difference.path}: {difference.one!r} stands, {difference.other!r} follows from what the"
+            " silos' audits saw"
+        )
+    return True
 
 
 def _entered(ledger: SiloLedger, plan: str, result: str) -> dict[str, Any]:

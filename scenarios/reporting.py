@@ -32,7 +32,7 @@ from fedmodel.provision import read_identity
 from fedmodel.report import registry, signing
 from fedmodel.report.document import Built, FileHash, NotProtected, Report
 from scenarios import sections, statements
-from scenarios.audited import audit
+from scenarios.audited import attack_again, audit
 from scenarios.differences import Difference, changes, differences
 from scenarios.gathering import METRICS, SCENARIO, SUMMARY, Gathered, file_hash, read_run
 from scenarios.summary import rows_from_ledgers
@@ -153,11 +153,12 @@ def verify(run_dir: Path, key: str | None = None) -> Checked:
     follows = signing.plain(_compute(gathered, stored, given))
     for difference in differences(signing.plain(stored), follows):
         raise ClaimRefuted(f"{signing.NAME}: {_told(difference)} {_source(difference.path, stored)}")
+    attacked = attack_again(gathered)
     if signed.key.hex() != stored.integrity.signer:
         raise LedgerTampered(f"{signing.NAME}: is signed by another key than that of the run's server")
     signed.check()
     _check_registry(run_dir, stored)
-    return Checked(stored, tuple(_items(gathered, stored, given)))
+    return Checked(stored, tuple(_items(gathered, stored, given, attacked=attacked)))
 
 
 def diff(run_a: Path, run_b: Path) -> list[Difference]:
@@ -297,7 +298,7 @@ def _source(path: str, stored: Report) -> str:
     return f"from the ledgers, {SCENARIO} and {SUMMARY}"
 
 
-def _items(gathered: Gathered, stored: Report, given: bytes | None) -> Iterator[tuple[str, str]]:
+def _items(gathered: Gathered, stored: Report, given: bytes | None, *, attacked: bool) -> Iterator[tuple[str, str]]:
     """Say what was checked."""
     for ledger, head in zip(gathered.ledgers.values(), stored.integrity.ledgers, strict=True):
         whose = "its key is the roster's" if head.key_from == "roster" else "NOBODY ELSE vouches for its key"
@@ -314,7 +315,8 @@ def _items(gathered: Gathered, stored: Report, given: bytes | None) -> Iterator[
     yield "files", ", ".join(file.name for file in stored.integrity.files)
     if stored.audit is not None:
         entries = ", ".join(f"{row.silo} {row.plan_entry} < {row.first_charge_entry}" for row in stored.audit.entered)
-        yield "audit", f"{stored.audit.verdict}; its plan was entered before the first charge ({entries})"
+        again = "found again from what it saw" if attacked else "NOT evaluated again: what it saw is not here"
+        yield "audit", f"{stored.audit.verdict}; {again}; its plan was entered before the first charge ({entries})"
     here = code_hash() == stored.integrity.code_hash
     yield "code", f"{stored.integrity.code_hash[:16]}..., {'as' if here else 'NOT what is'} installed here"
     whose = "--key gives" if given is not None else "the silos' laws name"

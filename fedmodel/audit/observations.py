@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from fedmodel.crypto import digest, random_bytes
 from fedmodel.errors import LedgerTampered
 
-_FOLDER: Final = "audit"
+FOLDER: Final = "audit"
 _COINS: Final = "coins"
 _LABEL: Final = b"fedmodel/v1/audit-coins"
 _OBSERVED: Final = b"fedmodel/v1/audit-observations"
@@ -104,7 +104,7 @@ def toss(silo_folder: Path, count: int) -> str:
     Raises:
         FileExistsError: When coins are there already: they are tossed once.
     """
-    folder = silo_folder / _FOLDER
+    folder = silo_folder / FOLDER
     folder.mkdir(mode=0o700)
     coins = "".join(f"{byte:08b}" for byte in random_bytes(-(-count // 8)))[:count]
     data = json.dumps({"coins": coins, "nonce": random_bytes(16).hex()}, sort_keys=True).encode()
@@ -116,12 +116,12 @@ def toss(silo_folder: Path, count: int) -> str:
 
 def commitment(silo_folder: Path) -> str:
     """Return the commitment to the coins in a silo's folder, in hexadecimal."""
-    return digest(_LABEL, _read(silo_folder / _FOLDER / _COINS)).hex()
+    return digest(_LABEL, _read(silo_folder / FOLDER / _COINS)).hex()
 
 
 def coins(silo_folder: Path) -> NDArray[np.bool_]:
     """Return which canaries are in a silo's data, shape `(K,)`. Sensitive while the run goes on."""
-    path = silo_folder / _FOLDER / _COINS
+    path = silo_folder / FOLDER / _COINS
     try:
         tossed = json.loads(_read(path))["coins"]
         return np.array([{"0": False, "1": True}[coin] for coin in tossed])
@@ -131,7 +131,7 @@ def coins(silo_folder: Path) -> NDArray[np.bool_]:
 
 def keep(silo_folder: Path, release: Release) -> None:
     """Write what a release was into the silo's folder, after those before it."""
-    folder = silo_folder / _FOLDER
+    folder = silo_folder / FOLDER
     number = len(list(folder.glob("release-*.npz"))) + 1
     packed = io.BytesIO()
     values: dict[str, Any] = {field.name: np.asarray(getattr(release, field.name)) for field in fields(Release)}
@@ -143,7 +143,7 @@ def keep(silo_folder: Path, release: Release) -> None:
 
 def observations_digest(silo_folder: Path) -> str:
     """Return the hash of everything that a silo's audit saw, in hexadecimal: a changed byte is another."""
-    return digest(_OBSERVED, *(_read(path) for path in [silo_folder / _FOLDER / _COINS, *_releases(silo_folder)])).hex()
+    return digest(_OBSERVED, *(_read(path) for path in [silo_folder / FOLDER / _COINS, *_releases(silo_folder)])).hex()
 
 
 def read_observations(silo_folder: Path, silo: str) -> Observations:
@@ -170,13 +170,13 @@ def read_observations(silo_folder: Path, silo: str) -> Observations:
             started_R=tuple(one.started for one in seen),
         )
     except ValueError as error:
-        raise LedgerTampered(f"{silo_folder / _FOLDER}: what was seen does not fit together: {error}") from error
+        raise LedgerTampered(f"{silo_folder / FOLDER}: what was seen does not fit together: {error}") from error
 
 
 def _releases(silo_folder: Path) -> list[Path]:
     """Return the files of releases, oldest first; a number that is left out is refused when it is read."""
-    found = len(list((silo_folder / _FOLDER).glob("release-*.npz")))
-    return [silo_folder / _FOLDER / f"release-{number:05}.npz" for number in range(1, found + 1)]
+    found = len(list((silo_folder / FOLDER).glob("release-*.npz")))
+    return [silo_folder / FOLDER / f"release-{number:05}.npz" for number in range(1, found + 1)]
 
 
 def _release(path: Path) -> Release:
