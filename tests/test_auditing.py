@@ -7,7 +7,7 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -35,9 +35,11 @@ def tiny_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def audited(path: Path, out: Path, *settings: str) -> tuple[Scenario, Plan]:
+def audited(
+    path: Path, out: Path, *settings: str, kind: Literal["probe", "loss"] = "probe", canaries: int = 600
+) -> tuple[Scenario, Plan]:
     """Run the small scenario with canaries, up to what was seen."""
-    scenario, plan = auditing.planned(read_scenario(str(path), [*SETTINGS, *settings]), 600, "probe", 0.05)
+    scenario, plan = auditing.planned(read_scenario(str(path), [*SETTINGS, *settings]), canaries, kind, 0.05)
     with runner.run_folder(scenario, out) as run_dir:
         runner.simulate(
             scenario,
@@ -260,6 +262,63 @@ def test_a_verdict_of_too_little_power_is_never_a_pass(run: tuple[Scenario, Plan
 def test_what_cannot_be_audited_is_refused(settings: list[str], canaries: int, refusal: str, tiny_path: Path) -> None:
     with pytest.raises(ConfigError, match=refusal):
         auditing.planned(read_scenario(str(tiny_path), [*SETTINGS, *settings]), canaries, "probe", 0.05)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["privacy.unit=client", "privacy.max_records=4", "privacy.noise_multiplier=12.0"],
+        [
+            "privacy.unit=person",
+            "privacy.max_records=3",
+            "data.records_per_person=3",
+            "privacy.noise_multiplier=9.0",
+            "data.partition.min_records=5",
+        ],
+        ["privacy.sample_rate=0.5", "privacy.unit=client", "privacy.max_records=4", "privacy.noise_multiplier=8.0"],
+    ],
+    ids=["clients", "persons", "clients in lots"],
+)
+def test_a_canary_is_one_unit_of_privacy(settings: list[str], tiny_path: Path, tmp_path: Path) -> None:
+    scenario, plan = audited(tiny_path, tmp_path / "run", *settings, "privacy.expected_batch_size=4")
+    found = auditing.evaluate(scenario, tmp_path / "run")
+    assert [gauge for gauge in found["gauges"] if not gauge["passed"]] == []
+    assert found["guesses"]["correct"] < plan.needed
+    rate = scenario.privacy.sample_rate
+    means = [gauge for gauge in found["gauges"] if gauge["name"] == "canary_mean"]
+    # As many records as the unit has, each drawn with the rate: far from what one record would add.
+    assert [gauge["expected"] for gauge in means] == pytest.approx([plan.silos[0].max_records * rate] * 3)
+    assert plan.silos[0].max_records in (3, 4)
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        ["training.optimizer=adam", "training.learning_rate=0.05", "training.keep_optimizer_state=true"],
+        ["training.momentum=0.9", "training.keep_optimizer_state=true", "training.max_physical_batch=7"],
+        ["privacy.sample_rate=0.5", "training.local_steps=3", "federation.cohort=2"],
+    ],
+    ids=["adam", "momentum", "cohorts"],
+)
+def test_however_a_scenario_trains_the_canaries_see_the_mechanism(
+    settings: list[str], tiny_path: Path, tmp_path: Path
+) -> None:
+    scenario, plan = audited(tiny_path, tmp_path / "run", *settings)
+    found = auditing.evaluate(scenario, tmp_path / "run")
+    assert [gauge for gauge in found["gauges"] if not gauge["passed"]] == []
+    assert plan.guesses * 0.6 < found["guesses"]["correct"] < plan.needed
+
+
+def test_loss_canaries_are_attacked_through_the_final_model_alone(tiny_path: Path, tmp_path: Path) -> None:
+    """What they could find is found out by training at half the noise: here next to nothing, and that is said."""
+    scenario, plan = audited(tiny_path, tmp_path / "run", kind="loss", canaries=60)
+    assert (plan.kind, plan.runs) == ("loss", 5)
+    assert plan.power < LEAST_POWER
+    found = auditing.evaluate(scenario, tmp_path / "run")
+    assert found["verdict"] == "inconclusive"
+    assert {gauge["name"] for gauge in found["gauges"]} >= {"lot_rate", "charged_before_release", "charged_steps"}
+    assert {one["name"] for one in found["unmeasured"]} >= {"noise_std", "canary_mean"}
+    assert len(found["scores"]["included"]) + len(found["scores"]["excluded"]) == 60
 
 
 # The plan itself
