@@ -119,8 +119,12 @@ def audit_selftest(as_json: Json = False) -> None:
     with err.status("loading") if err.is_terminal else nullcontext():
         from scenarios import faults, selftest
         from scenarios.progress import steps_progress
-    with steps_progress(err, selftest.audits(faults.FAULTS)) as watching:
-        found = selftest.suite(faults.FAULTS, watching)
+    try:
+        with steps_progress(err, selftest.audits(faults.FAULTS)) as watching:
+            found = selftest.suite(faults.FAULTS, watching)
+    except KeyboardInterrupt:
+        err.print("interrupted; nothing is left behind")
+        raise typer.Exit(_INTERRUPTED) from None
     if as_json:
         print(json.dumps(found))  # noqa: T201
     else:

@@ -178,6 +178,23 @@ def test_a_fault_that_does_nothing_is_not_caught(
     assert list((tmp_path / "temporary").iterdir()) == []
 
 
+def test_interrupted_it_leaves_nothing_behind(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    before = attributes()
+
+    def interrupt(*_: object) -> None:
+        assert list(tmp_path.iterdir()) != []
+        raise KeyboardInterrupt
+
+    with replaced(training, "check_request", interrupt):
+        assert run("audit", "selftest") == 130
+    assert "nothing is left behind" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+    assert attributes() == before
+
+
 def test_a_check_that_fires_without_the_fault_too_catches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     with mutations.noise_times(0.9):
         found = selftest.suite(named("noise-x0.9"))
