@@ -520,7 +520,9 @@ def test_observations_that_do_not_fit_are_refused() -> None:
         measure(seen, events, charges=charges, weight=weights(2))
 
 
-@pytest.mark.parametrize(("summands", "trials", "rate"), [(3, 6, 0.3), (4, 5, 0.5), (5, 4, 0.01), (2, 12, 0.9)])
+@pytest.mark.parametrize(
+    ("summands", "trials", "rate"), [(3, 6, 0.3), (4, 5, 0.5), (5, 4, 0.01), (5, 4, 0.001), (2, 12, 0.9)]
+)
 def test_an_interval_of_dispersion_holds_exactly(summands: int, trials: int, rate: float) -> None:
     pmf = binom.pmf(np.arange(trials + 1), trials, rate)
     outcomes = list(itertools.product(range(trials + 1), repeat=summands))
