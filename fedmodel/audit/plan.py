@@ -169,7 +169,7 @@ def make_plan(
     ranked_SM = _ranked(*_simulated(silos, LESS_NOISE, int(scenario[:15], 16)))
     best: tuple[float, int, int, float] | None = None
     for share in _SHARES:
-        guesses = max(2, 2 * round(share * total / 2))
+        guesses = max(2, min(2 * round(share * total / 2), total - total % 2))
         needed = least_correct(total, guesses, mu, significance)
         correct_S = _correct(ranked_SM, guesses)
         margin = (float(correct_S.mean()) - needed) / max(float(correct_S.std()), 0.5)
