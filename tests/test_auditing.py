@@ -329,8 +329,8 @@ def silos() -> list[SiloCanaries]:
     return [SiloCanaries(silo, 250, 6.56, 1.0, 40, 1, 3.0, 1e-3, 40**0.5 / 6.56) for silo in SILOS]
 
 
-def test_an_odd_number_of_canaries_has_no_more_guesses_than_canaries() -> None:
-    odd = [replace(one, canaries=333) for one in silos()]
+def test_an_odd_number_of_canaries_has_no_more_guesses_than_canaries(silos: list[SiloCanaries]) -> None:
+    odd = [replace(one, canaries=333) for one in silos]
     assert make_plan("ab" * 32, "probe", odd).guesses <= 998
 
 
