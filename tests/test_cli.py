@@ -34,6 +34,8 @@ class Run:
         monkeypatch.chdir(folder)
 
     def __call__(self, *arguments: str) -> int:
+        if arguments[0] == "simulate" and "--report" not in arguments:
+            arguments = (*arguments, "--no-report")  # it takes longer than a small run
         self._patch.setattr(sys, "argv", ["fedmodel", *arguments])
         with pytest.raises(SystemExit) as ended:
             cli.main()
@@ -52,14 +54,14 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 
 def test_a_run_leaves_the_promised_folder(run: Run, tiny_file: Path) -> None:
-    summary = run.json("simulate", str(tiny_file), "--out", "r")
+    summary = run.json("simulate", str(tiny_file), "--report", "--out", "r")
     folder = run.folder / "r"
     assert set(summary) == SUMMARY_KEYS
     assert json.loads((folder / "summary.json").read_text()) == summary
     assert summary["rounds_completed"] == len((folder / "metrics.jsonl").read_text().splitlines()) == 2
     assert {path.name for path in folder.iterdir()} == {
         "summary.json", "metrics.jsonl", "model.safetensors", "ledgers", "scenario.toml", "server.log",
-        "server", "silos",
+        "server", "silos", "report.html", "report.json", "registry.yaml",
     }  # fmt: skip
     assert sorted(path.name for path in (folder / "ledgers").iterdir()) == [
         "north.sqlite",
@@ -174,11 +176,12 @@ def test_seeded_noise_is_said_in_table_summary_and_ledger(run: Run, tiny_file: P
 
 
 def test_the_table_fits_and_names_the_folder(run: Run, tiny_file: Path) -> None:
-    assert run("simulate", str(tiny_file), "--out", "r") == 0
+    assert run("simulate", str(tiny_file), "--report", "--out", "r") == 0
     for word in ("accuracy", "recall", "epsilon", "delta", "north", "south", "west", "2 rounds"):
         assert word in run.out
     assert f"Run folder: {run.folder / 'r'}" in run.out
-    assert max(len(line) for line in run.out.splitlines() if "Run folder" not in line) <= 80
+    assert run.out.endswith(f"Report: {run.folder / 'r' / 'report.html'}\n")
+    assert max(len(line) for line in run.out.splitlines() if not line.startswith(("Run folder", "Report"))) <= 80
 
 
 @pytest.mark.parametrize(

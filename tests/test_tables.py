@@ -555,7 +555,9 @@ def test_hospitals_from_files_are_the_hospitals_on_board(
     found = []
     for name in ("table.toml", "hospitals"):
         monkeypatch.setattr(
-            sys, "argv", ["fedmodel", "simulate", name, "--set", "rounds=2", "--out", f"r-{name}", "--json"]
+            sys,
+            "argv",
+            ["fedmodel", "simulate", name, "--set", "rounds=2", "--out", f"r-{name}", "--json", "--no-report"],
         )
         with pytest.raises(SystemExit) as ended:
             cli.main()

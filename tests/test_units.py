@@ -83,7 +83,9 @@ def test_a_run_accounts_for_the_unit_that_it_claims(
     settings = [*PERSONS, f"privacy.unit={unit}", f"privacy.max_records={k}", "privacy.sample_rate=0.1",
                 "privacy.noise_multiplier=20.0"]  # fmt: skip
     arguments = [word for setting in settings for word in ("--set", setting)]
-    monkeypatch.setattr("sys.argv", ["fedmodel", "simulate", str(tiny_file), *arguments, "--out", "r", "--json"])
+    monkeypatch.setattr(
+        "sys.argv", ["fedmodel", "simulate", str(tiny_file), *arguments, "--out", "r", "--json", "--no-report"]
+    )
     with pytest.raises(SystemExit) as ended:
         cli.main()
     out, err = capsys.readouterr()
