@@ -109,15 +109,14 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
         description: The same in words, with figures, for whoever does not see it.
     """
     out = io.BytesIO()
-    FigureCanvasSVG(figure).print_figure(
-        out, format="svg", metadata={"Date": None, "Creator": None, "Format": None, "Type": None}
-    )
+    FigureCanvasSVG(figure).print_figure(out, format="svg")
     root = ET.fromstring(out.getvalue())  # noqa: S314 - written by matplotlib a line ago
     used = set(re.findall(r"(?:url\(#|href=\"#)([^)\"]+)", out.getvalue().decode()))
     for parent in root.iter():
         parent.tag = parent.tag.partition("}")[2]
         for child in list(parent):
-            if child.tag.endswith(("}metadata", "}style")):  # a style sheet would reach the whole page
+            # Metadata hold the date; a style sheet would reach the whole page.
+            if child.tag.endswith(("}metadata", "}style")):
                 parent.remove(child)
         _clean(parent, name, used)
     root.attrib = {
