@@ -350,7 +350,7 @@ def test_figures_are_rounded_so_that_they_hold(html: str) -> None:
 
 
 def test_the_same_report_gives_the_same_bytes_whatever_matplotlib_is_set_to(audited: Report, html: str) -> None:
-    other = {"svg.fonttype": "path", "lines.linewidth": 9.0, "xtick.major.size": 30.0, "svg.hashsalt": None}
+    other: Any = {"svg.fonttype": "path", "lines.linewidth": 9.0, "xtick.major.size": 30.0, "svg.hashsalt": None}
     with mpl.rc_context(other):
         assert render(audited) == html
         assert {key: mpl.rcParams[key] for key in other} == other
