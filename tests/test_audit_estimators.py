@@ -464,3 +464,12 @@ def test_what_is_of_no_use_is_refused_in_one_line(name: str) -> None:
     with pytest.raises(ConfigError, match=says) as refused:
         call()
     assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("spread", [1e-3, 1e-9, 1e-15])
+def test_scores_that_hardly_vary_have_a_limit_too(spread: float) -> None:
+    """Noise that is not there at all leaves rounding: the separation is beyond what any table of t knows."""
+    jitter = np.random.default_rng(1).normal(0, spread, 500)
+    mu = gaussian_mu(1.0 + jitter, jitter[::-1], 0.05)
+    assert 100 < mu < math.inf
+    assert math.isfinite(gdp_epsilon(mu, 1e-3))

@@ -35,6 +35,7 @@ from scipy.special import betainc, betainccinv, expit, log_ndtr
 from fedmodel.errors import ConfigError
 
 _HALVINGS = 40  # of a bracket: epsilon and mu are found to 1e-11 of their size
+_LARGEST_STATISTIC = 1e4  # past 1e6 the noncentral t distribution is wrong in its first digits
 _NORMAL = NormalDist()
 
 
@@ -310,6 +311,7 @@ def gaussian_mu(in_scores: ArrayLike, out_scores: ArrayLike, significance: float
         )
     unit = math.sqrt(1 / in_I.size + 1 / out_O.size)  # standard error of a difference of means
     statistic = float(in_I.mean() - out_O.mean()) / math.sqrt(squares / degrees) / unit
+    statistic = min(statistic, _LARGEST_STATISTIC)  # a smaller one has a smaller limit, which holds as well
     if stats.t.sf(statistic, degrees) >= significance:
         return 0.0
     above = max(statistic, 1.0)
