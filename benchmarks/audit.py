@@ -18,7 +18,7 @@ from typing import Any
 
 from fedmodel.audit.plan import SIGNIFICANCE, Plan
 from fedmodel.config import Scenario, read_scenario
-from scenarios import auditing, runner
+from scenarios import audit_entries, auditing, planning, runner
 
 
 def seconds_per_round(scenario: Scenario, plan: Plan | None, folder: Path) -> list[float]:
@@ -31,7 +31,7 @@ def seconds_per_round(scenario: Scenario, plan: Plan | None, folder: Path) -> li
             "cpu",
             out,
             nullcontext(),
-            (lambda: None) if plan is None else lambda: auditing.enter_plan(plan, out),
+            (lambda: None) if plan is None else lambda: audit_entries.enter_plan(plan, out),
         )
     lines = (folder / "metrics.jsonl").read_text().splitlines()
     return [json.loads(line)["seconds"] for line in lines]
@@ -41,8 +41,8 @@ def measure(name: str, repeat: int) -> dict[str, Any]:
     """Return medians, and their ratio."""
     plain = read_scenario(name)
     started = time.monotonic()
-    audited, plan = auditing.planned(plain, None, "probe", SIGNIFICANCE)
-    planning = time.monotonic() - started
+    audited, plan = planning.planned(plain, None, "probe", SIGNIFICANCE)
+    planned_s = time.monotonic() - started
     without, with_them, whole = [], [], []
     with tempfile.TemporaryDirectory() as held:
         for turn in range(repeat):
@@ -50,8 +50,9 @@ def measure(name: str, repeat: int) -> dict[str, Any]:
             started = time.monotonic()
             out = Path(held) / f"{turn}-audited"
             with_them += seconds_per_round(audited, plan, out)
-            auditing.sign_off(out, auditing.evaluate(audited, out))
-            whole.append(planning + time.monotonic() - started)
+            audit_entries.enter_seen(out)
+            audit_entries.sign_off(out, auditing.evaluate(audited, out))
+            whole.append(planned_s + time.monotonic() - started)
     before, after = statistics.median(without), statistics.median(with_them)
     return {
         "scenario": name,
@@ -59,7 +60,7 @@ def measure(name: str, repeat: int) -> dict[str, Any]:
         "round_without_s": before,
         "round_with_s": after,
         "ratio": after / before,
-        "plan_s": planning,
+        "plan_s": planned_s,
         "audit_s": statistics.median(whole),
     }
 

@@ -1,16 +1,21 @@
 """A silo's side of an audited run: canaries into its data, and what its noised sums are on them.
 
 Order, which the audit's gauges rest on: the time is taken before any record is read; each lot is noted as it was drawn;
-each noised gradient is read when the inner optimiser is about to step, which is after clip, sum, noise and division,
-and is all that an observer of the mechanism could see.
+each noised gradient is read when the inner optimiser is about to step, which is after clip, sum, noise and division. A
+second optimiser of the same kind, in the same state, takes the same steps on a copy of the parameters from the
+gradients that were read: what it ends with is what may leave, and how far the update is from that is noted.
+
+The gradients are read on every tensor: on the canaries' block as they are, on all others only for how much noise is in
+them, which is told by the clipped sum that they were made of and never kept.
 
 Only a simulated silo takes part in an audited run (`clients.policy`).
 
-Shapes: N records, F features, K canaries, P parameters.
+Shapes: N records, F features, K canaries, P parameters, L tensors of them.
 """
 
 from __future__ import annotations
 
+import copy
 from datetime import UTC, datetime
 from typing import Any
 
@@ -20,9 +25,11 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from clients.optimizers import build_optimizer
 from clients.silo import Silo
+from fedmodel import vectors
 from fedmodel.audit.observations import Release, coins, keep
-from fedmodel.audit.probes import Probed, loss_canaries, with_probes
+from fedmodel.audit.probes import Probed, chosen_coordinates, loss_canaries, with_probes
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.wire import TrainRequest
 
@@ -43,8 +50,11 @@ class Probing:
         self._coins_K = coins(silo.folder)
         self._lots: list[NDArray[np.intp]] = []
         self._sums: list[NDArray[np.float32]] = []
+        self._noise: list[list[float]] = []
+        self._sizes: list[int] = []
         self._records = 0
         self._block = 0
+        self._again = nn.ParameterList()
 
     def add_canaries(self, x_NF: Tensor, y_N: Tensor) -> tuple[Tensor, Tensor]:
         """Return the silo's features and labels with the canaries that are in its data."""
@@ -60,16 +70,21 @@ class Probing:
         return x_NF, y_N
 
     def watch(self, module: nn.Module, optimizer: Optimizer) -> None:
-        """Note each noised sum on the block, from here on."""
-        if not isinstance(module, Probed):
-            return
-        weight = module.block.weight
-        self._block = weight.numel()
+        """Note each noised gradient from here on, and take each step again."""
+        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        self._block = module.block.weight.numel() if isinstance(module, Probed) else 0
+        self._sizes = [parameter.numel() for parameter in parameters]
+        self._again = nn.ParameterList([nn.Parameter(parameter.detach().clone()) for parameter in parameters])
+        again = build_optimizer(self._silo.scenario.training, self._again)
+        again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
 
-        def note(_: Optimizer, *__: Any) -> None:
-            if weight.grad is not None:
-                noised_K = weight.grad.detach().reshape(-1).double() * self._event.denominator
-                self._sums.append(noised_K.float().cpu().numpy())
+        def note(*_: Any) -> None:
+            for parameter, copied in zip(parameters, self._again, strict=True):
+                copied.grad = None if parameter.grad is None else parameter.grad.detach().clone()
+            self._noise.append([_noise_of(parameter, self._event.denominator) for parameter in parameters])
+            if self._block:  # the block is last
+                self._sums.append(_noised(parameters[-1], self._event.denominator).float().cpu().numpy())
+            again.step()
 
         optimizer.register_step_pre_hook(note)
 
@@ -79,9 +94,11 @@ class Probing:
 
     def keep(self, update_P: NDArray[np.float32]) -> None:
         """Write down what was seen of the round."""
-        block = self._block
+        block, model_P = self._block, self._request.model_P
         sums = np.stack(self._sums) if self._sums else np.empty((len(self._lots), 1), dtype=np.float32)
         canaries = max(block - 1, 0)
+        chosen_S = chosen_coordinates(self._silo.scenario, len(update_P) - block)
+        expected_P = vectors.flatten(self._again) - model_P
         keep(
             self._silo.folder,
             Release(
@@ -92,9 +109,34 @@ class Probing:
                 lots_T=np.array([len(lot) for lot in self._lots], dtype=np.int64),
                 drawn_N=np.bincount(np.concatenate(self._lots), minlength=self._records).astype(np.int64),
                 update_K=_block_of(update_P, block),
-                model_K=_block_of(self._request.model_P, block),
+                model_K=_block_of(model_P, block),
+                noise_TL=np.array(self._noise).reshape(len(self._noise), len(self._sizes)),
+                sizes_L=np.array(self._sizes, dtype=np.int64),
+                update_S=update_P[chosen_S],
+                model_S=model_P[chosen_S],
+                unexplained=_relative(update_P, expected_P),
             ),
         )
+
+
+def _noised(parameter: nn.Parameter, denominator: int) -> Tensor:
+    """Return a noised sum, float64 and flat, from the gradient that was made of it; NaN where there is none."""
+    if parameter.grad is None:
+        return torch.full((parameter.numel(),), torch.nan, dtype=torch.float64)
+    return parameter.grad.detach().reshape(-1).double() * denominator
+
+
+def _noise_of(parameter: nn.Parameter, denominator: int) -> float:
+    """Return the mean square of what was added to a tensor's clipped sum."""
+    clipped = parameter.summed_grad  # type: ignore[attr-defined]  # Opacus keeps the sum there until the step is done
+    added = _noised(parameter, denominator) - clipped.detach().reshape(-1).double()
+    return float((added**2).mean())
+
+
+def _relative(update_P: NDArray[np.float32], expected_P: NDArray[np.float32]) -> float:
+    """Return the largest difference over the largest entry of what was expected; NaN where one is not a number."""
+    difference = float(np.abs(update_P.astype(np.float64) - expected_P).max(initial=0.0))
+    return difference / max(float(np.abs(expected_P).max(initial=0.0)), 1e-30) if difference else 0.0
 
 
 def _block_of(vector_P: NDArray[np.float32], block: int) -> NDArray[np.float32]:

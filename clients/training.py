@@ -32,6 +32,7 @@ from clients.optimizers import build_optimizer, keep_state, recall_state
 from clients.probing import Probing
 from clients.silo import Silo
 from fedmodel import vectors
+from fedmodel.audit.observations import coins
 from fedmodel.audit.probes import Probed, ProbedLoss, probed
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import data_shape
@@ -54,6 +55,8 @@ def check_request(silo: Silo, plan: DpSgdEvent, request: TrainRequest) -> None:
         PrivacyError: When the preflight finds that one record could move more than the clip.
         ProtocolError: When the model received does not fit, or would swallow a step.
     """
+    if silo.scenario.audit is not None:
+        coins(silo.folder)
     device = _use_device(silo.device)
     _check_magnitude(silo.scenario, plan, request.model_P)
     _preflight_once(silo.scenario.model_dump_json(), plan, device)

@@ -79,7 +79,7 @@ def audit_run(
     """Run a scenario with canaries among its records, and try to refute its claim."""
     resolved, plan = _planned(scenario, settings, canaries, kind, significance)
     with err.status("loading") if err.is_terminal else nullcontext():
-        from scenarios import auditing
+        from scenarios import audit_entries, auditing
         from scenarios.page import write_report
         from scenarios.progress import rounds_progress
         from scenarios.runner import check_scenario, resolve_device, run_folder, simulate
@@ -95,11 +95,12 @@ def audit_run(
         try:
             summary = simulate(
                 resolved, parameters, "in-process", where, run_dir, watching,
-                lambda: auditing.enter_plan(plan, run_dir),
+                lambda: audit_entries.enter_plan(plan, run_dir),
             )  # fmt: skip
             with err.status("attacking") if err.is_terminal else nullcontext():
+                audit_entries.enter_seen(run_dir)
                 found = auditing.evaluate(resolved, run_dir)
-                auditing.sign_off(run_dir, found)
+                audit_entries.sign_off(run_dir, found)
         except KeyboardInterrupt:
             err.print(f"interrupted; what was spent stands in {run_dir / 'ledgers'}", soft_wrap=True, markup=False)
             raise typer.Exit(_INTERRUPTED) from None
@@ -192,10 +193,10 @@ def _planned(
 
     resolved = read_scenario(scenario, settings or ())
     with err.status("planning") if err.is_terminal else nullcontext():
-        from scenarios import auditing
+        from scenarios.planning import planned
         from scenarios.runner import placed
 
-        return auditing.planned(placed(resolved), canaries, kind, significance)
+        return planned(placed(resolved), canaries, kind, significance)
 
 
 def _told(plan: Plan) -> str:

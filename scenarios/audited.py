@@ -26,7 +26,8 @@ from fedmodel.audit import observations
 from fedmodel.audit.plan import plan_hash
 from fedmodel.errors import ClaimRefuted, LedgerTampered
 from fedmodel.report import document
-from scenarios.auditing import AUDIT_FILE, PLAN_SUBJECT, RESULT_SUBJECT, evaluate, result_hash
+from scenarios.audit_entries import AUDIT_FILE, PLAN_SUBJECT, RESULT_SUBJECT, result_hash
+from scenarios.auditing import evaluate
 from scenarios.differences import ATTACKED_AGAIN, differences
 from scenarios.gathering import Gathered, SiloLedger
 
@@ -103,9 +104,10 @@ def _entered(ledger: SiloLedger, plan: str, result: str) -> dict[str, Any]:
             f" first charge, entry {first}; what is planned afterwards can be chosen to pass"
         )
     results = [entry for entry in ledger.audits(RESULT_SUBJECT) if entry.sequence > first]
-    if not results or results[-1].content.get("document") != result:
+    if [entry.content.get("document") for entry in results] != [result]:
         raise LedgerTampered(
-            f"silo {ledger.silo}'s ledger does not hold this {AUDIT_FILE} ({result[:16]}...) as the result"
+            f"silo {ledger.silo}'s ledger does not hold this {AUDIT_FILE} ({result[:16]}...), and no other, as the"
+            " result"
         )
     return {
         "silo": ledger.silo,

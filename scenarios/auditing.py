@@ -1,129 +1,50 @@
-"""One audited run: fix and enter the plan, run the scenario with canaries, and say what was found.
+"""What an audited run's canaries say of its claim: bounds, gauges, a verdict, from the run's folder alone.
 
-    plan      canaries into the scenario; guesses, significance and statistic fixed; power simulated
-    enter     coins tossed; the plan's hash and the coins' into every silo's ledger, before its first charge
-    run       the scenario, as `simulate` runs it: the same apps, ledgers, masks
-    evaluate  from the run's folder alone, so that anybody who has it can do it again
-    sign off  the hash of what was found into every silo's ledger
+    plan       canaries into the scenario; what is tested, and what it could find     `scenarios.planning`
+    enter      plan and coins into every ledger, before its first charge              `scenarios.audit_entries`
+    run        the scenario, as `simulate` runs it: the same apps, ledgers, masks
+    enter      what was seen, before anybody evaluates it
+    evaluate   here; whoever has the folder can do it again
+    sign off   what was found
 
-Guarantee: a verdict of "not-refuted" is given only where the plan's test did not refute, every gauge held, and the test
-would have refuted half the noise with the plan's least power. It is no proof: it says that an attack as strong as the
-mechanism allows found no more than was claimed.
+Guarantee: a verdict of "not-refuted" is given only where the plan's test did not refute, no gauge failed, those that
+every run can give were measured, and the test would have refuted half the noise with the least power that is asked
+for, in the steps that were really taken. It is no proof: it says that an attack as strong as the mechanism allows found
+no more than was claimed.
 
-Gauges are held to their own level, 10^-6 each; they are no part of the plan's significance.
+Gauges are held to a level of their own, 10^-6 for each name of one; they are no part of the plan's significance.
 """
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, replace
-from functools import lru_cache, partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final, Literal
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel import accounting
-from fedmodel.audit import observations
 from fedmodel.audit.estimators import guess, lower_bounds
 from fedmodel.audit.gauges import Gauge, gauges, unmeasured
 from fedmodel.audit.observations import Observations, read_observations
-from fedmodel.audit.plan import LEAST_POWER, SIGNIFICANCE, Plan, SiloCanaries, make_plan, plan_hash, score, with_power
-from fedmodel.config import AuditConfig, Scenario
-from fedmodel.crypto import digest
-from fedmodel.durable import replace_file
-from fedmodel.errors import ConfigError, LedgerTampered
-from fedmodel.ledger import Ledger, Verified
-from fedmodel.mechanisms import LEAST_NOISE, DpSgdEvent, realised_rate
-from fedmodel.provision import read_kit, scenario_hash, scenario_policy
-from fedmodel.seeds import derive_seed
+from fedmodel.audit.plan import LEAST_POWER, Plan, power_of, score
+from fedmodel.config import Scenario
+from fedmodel.errors import ConfigError
+from fedmodel.ledger import Verified
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.provision import scenario_policy
 from scenarios import officer
+from scenarios.audit_entries import check_entered, read_plan
+from scenarios.black_box import loss_scores, membership
+from scenarios.planning import check_plan
 
-if TYPE_CHECKING:
-    from torch import nn
-
-PLAN_FILE: Final = "audit-plan.json"
-AUDIT_FILE: Final = "audit.json"
-PLAN_SUBJECT: Final = "audit-plan"
-RESULT_SUBJECT: Final = "audit-result"
-CANARIES: Final = (1_000, 2_000, 4_000)
-"""Of all silos together: the first that gives power enough, or else the first."""
-
-_RESULT: Final = b"fedmodel/v1/audit-result"
-_TRIALS: Final = 5  # trained at less noise, to find what loss canaries could find
-
-Kind = Literal["probe", "loss"]
-
-
-def with_canaries(scenario: Scenario, canaries: int, kind: Kind) -> Scenario:
-    """Return a scenario with so many canaries in all, as many at every silo.
-
-    Raises:
-        ConfigError: When it has canaries already, or these are too few for its silos.
-    """
-    if scenario.audit is not None:
-        raise ConfigError("the scenario has an [audit] section already; leave it out, and say --canaries instead")
-    each = canaries // len(scenario.federation.silos)
-    if not 4 <= each <= 10_000:
-        raise ConfigError(
-            f"--canaries {canaries} makes {each} for each of {len(scenario.federation.silos)} silos, where 4 to 10,000"
-            " are possible"
-        )
-    return scenario.model_copy(update={"audit": AuditConfig(canaries=kind, count=each)})
-
-
-def plan_audit(scenario: Scenario, significance: float = SIGNIFICANCE) -> Plan:
-    """Fix what will be tested in a run of a scenario with canaries.
-
-    Raises:
-        ConfigError: When noise is seeded, so that there is no claim to test, or no noise meets the target.
-    """
-    if scenario.audit is None:
-        raise ConfigError("the scenario has no canaries; `fedmodel audit plan` puts them in")
-    if scenario.privacy.noise == "seeded-unsafe":
-        raise ConfigError(
-            "privacy.noise = 'seeded-unsafe' claims nothing that could be refuted; audit a run whose noise is the"
-            " operating system's"
-        )
-    silos = [_canaries(scenario, silo, scenario.audit.count) for silo in scenario.federation.silos]
-    plan = make_plan(scenario_hash(scenario).hex(), scenario.audit.canaries, silos, significance)
-    return _tried(scenario, plan) if plan.kind == "loss" else plan
-
-
-def planned(scenario: Scenario, canaries: int | None, kind: Kind, significance: float) -> tuple[Scenario, Plan]:
-    """Return a scenario with canaries, and the plan of its audit.
-
-    Args:
-        scenario: Without canaries.
-        canaries: In all; None for the first number of `CANARIES` that gives power enough. Loss canaries are 1,000.
-        kind: Of canaries.
-        significance: Of the test.
-    """
-    numbers = (canaries,) if canaries is not None else CANARIES if kind == "probe" else CANARIES[:1]
-    tried = []
-    for number in numbers:
-        with_them = with_canaries(scenario, number, kind)
-        tried.append((with_them, plan_audit(with_them, significance)))
-        if tried[-1][1].power >= LEAST_POWER:
-            return tried[-1]
-    return tried[0]
-
-
-def enter_plan(plan: Plan, run_dir: Path) -> None:
-    """Toss every silo's coins, and enter the plan with the commitment to them into its ledger.
-
-    It is called when kits are made and nothing was charged yet.
-    """
-    replace_file(run_dir / PLAN_FILE, _json(plan.document()))
-    for canaries in plan.silos:
-        folder = run_dir / "silos" / canaries.silo
-        coins = observations.toss(folder, canaries.canaries)
-        _enter(run_dir, canaries.silo, {"subject": PLAN_SUBJECT, "plan": plan.hash, "coins": coins})
+_ESSENTIAL: Final = (
+    "noise_everywhere", "lot_rate", "finite", "charged_before_release", "charged_steps", "update_explained",
+)  # fmt: skip
+_OF_PROBES: Final = ("noise_std", "canary_mean", "poison")
 
 
 def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
@@ -134,28 +55,27 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
         run_dir: The run's folder.
 
     Raises:
-        LedgerTampered: When plan, coins or observations are not those that ledgers were told of before.
+        ConfigError: When the run was not audited.
+        LedgerTampered: When the plan is none of this scenario, or plan, coins or observations are not those that
+            ledgers were told of in time.
         LedgerError: When a ledger does not verify.
     """
     plan = read_plan(run_dir)
-    if plan.scenario != scenario_hash(scenario).hex():
-        raise LedgerTampered(f"{run_dir / PLAN_FILE}: is the plan of another scenario than this run's")
+    check_plan(scenario, plan)
     ledgers = {one.silo: _verified(run_dir, one.silo) for one in plan.silos}
     for silo, ledger in ledgers.items():
-        _check_entered(run_dir, silo, plan, ledger)
+        check_entered(run_dir, silo, plan, ledger)
     seen = [read_observations(run_dir / "silos" / one.silo, one.silo) for one in plan.silos]
     scores_M, coins_M = _scores(scenario, plan, seen, run_dir)
     made = guess(scores_M, coins_M, plan.guesses)
-    measured = gauges(
-        [one for one in seen if len(one.round_R)],
-        {silo: _event(ledger) for silo, ledger in ledgers.items() if ledger.standing.charged},
-        weights={silo: scenario.federation.weight(silo) for silo in scenario.federation.silos},
-        charges={silo: _charges(ledger) for silo, ledger in ledgers.items()},
-        quantizer=None if scenario.encryption.secure_aggregation == "off" else scenario_policy(scenario).quantizer,
-    )
     spent = {silo: _spent(scenario, silo, ledger) for silo, ledger in ledgers.items()}
-    measured += _accounted(scenario, ledgers, spent)
-    verdict, reasons = verdict_of(plan, made.correct, [one.explanation for one in measured if not one.passed])
+    measured = _gauges(scenario, seen, ledgers) + _accounted(scenario, ledgers, spent)
+    missing = unmeasured(measured, [one.silo for one in seen if len(one.round_R)])
+    power = _power(plan, seen)
+    failed = [one.explanation for one in measured if not one.passed]
+    verdict, reasons = verdict_of(
+        plan, made.correct, failed, power=power, unfit=_unfit(plan, seen, missing), void=_void(plan, seen)
+    )
     return {
         "plan": plan.document(),
         "plan_hash": plan.hash,
@@ -163,11 +83,11 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
         "delta": plan.delta,
         "claimed_mu": plan.mu,
         "lower_bounds": _bounds(plan, scores_M, coins_M),
-        "power": plan.power,
-        "power_test": {"against": f"{plan.less_noise:g} of the noise", "least": plan.least_power, "runs": plan.runs},
+        "power": power,
+        "power_test": {"against": "half the noise", "least": plan.least_power, "runs": plan.runs},
         "gauges": [_finite(asdict(one)) for one in measured],
-        "unmeasured": [{"name": name, "silo": silo} for name, silo in unmeasured(measured, [one.silo for one in seen])],
-        "membership": _membership(scenario, run_dir),
+        "unmeasured": [{"name": name, "silo": silo} for name, silo in missing],
+        "membership": membership(scenario, run_dir),
         "scores": {
             "included": [round(float(one), 6) for one in scores_M[coins_M]],
             "excluded": [round(float(one), 6) for one in scores_M[~coins_M]],
@@ -178,95 +98,49 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def sign_off(run_dir: Path, found: Mapping[str, Any]) -> None:
-    """Write down what was found, and enter its hash, and that of all that was seen, into every silo's ledger."""
-    replace_file(run_dir / AUDIT_FILE, _json(found))
-    document = result_hash(run_dir)
-    for one in found["plan"]["silos"]:
-        seen = observations.observations_digest(run_dir / "silos" / one["silo"])
-        _enter(run_dir, one["silo"], {"subject": RESULT_SUBJECT, "document": document, "observations": seen})
-
-
-def result_hash(run_dir: Path) -> str:
-    """Return the hash of what an audit found, in hexadecimal."""
-    return digest(_RESULT, (run_dir / AUDIT_FILE).read_bytes()).hex()
-
-
-def read_plan(run_dir: Path) -> Plan:
-    """Return the plan of an audited run.
-
-    Raises:
-        ConfigError: When the run was not audited.
-        LedgerTampered: When it is no plan.
-    """
-    path = run_dir / PLAN_FILE
-    if not path.is_file():
-        raise ConfigError(f"{run_dir}: this run was not audited; `fedmodel audit run` runs a scenario with canaries")
-    try:
-        document = json.loads(path.read_bytes())
-        silos = tuple(SiloCanaries(**silo) for silo in document.pop("silos"))
-        plan = Plan(silos=silos, **document)
-    except (ValueError, TypeError, KeyError) as error:
-        raise LedgerTampered(f"{path}: is not as it was written: {error}") from error
-    if plan_hash(plan.document()) != plan_hash(json.loads(path.read_bytes())):
-        raise LedgerTampered(f"{path}: is not as it was written")
-    return plan
-
-
-def _canaries(scenario: Scenario, silo: str, count: int) -> SiloCanaries:
-    """Return what a silo's plan claims."""
-    plan = scenario.plan(silo)
-    noise = accounting.noise_multiplier(plan)
-    event = DpSgdEvent(
-        noise, plan.max_grad_norm, plan.sample_rate, plan.steps, plan.expected_batch_size, plan.noise,
-        max_records=plan.max_records,
-    )  # fmt: skip
-    return SiloCanaries(
-        silo=silo,
-        canaries=count,
-        noise_multiplier=noise,
-        rate=realised_rate(plan.sample_rate, plan.noise),
-        steps=plan.steps,
-        max_records=plan.max_records,
-        epsilon=accounting.epsilon([event], plan.delta),
-        delta=plan.delta,
-        mu=_mu(event),
+def _gauges(scenario: Scenario, seen: Sequence[Observations], ledgers: Mapping[str, Verified]) -> list[Gauge]:
+    """Return every gauge that can be measured of the silos that released something."""
+    return gauges(
+        [one for one in seen if len(one.round_R)],
+        {silo: _event(ledger) for silo, ledger in ledgers.items() if ledger.standing.runs},
+        weights={silo: scenario.federation.weight(silo) for silo in scenario.federation.silos},
+        charges={silo: _charges(ledger) for silo, ledger in ledgers.items()},
+        quantizer=None if scenario.encryption.secure_aggregation == "off" else scenario_policy(scenario).quantizer,
     )
 
 
-@lru_cache(maxsize=64)
-def _mu(event: DpSgdEvent) -> float:
-    """Return the least mu for which the event is mu-GDP; silos that plan alike ask alike."""
-    return accounting.gdp_mu([event], officer.MU_FLOOR)
+def _power(plan: Plan, seen: Sequence[Observations]) -> float:
+    """Return the power of the plan's test in the steps that were really taken, never over what was planned."""
+    taken = [replace(silo, steps=len(one.lots_T)) for silo, one in zip(plan.silos, seen, strict=True)]
+    if plan.kind == "loss" or [one.steps for one in taken] == [one.steps for one in plan.silos]:
+        return plan.power
+    return min(plan.power, power_of(plan, taken))
 
 
-def _enter(run_dir: Path, silo: str, finding: dict[str, str]) -> None:
-    """Append an entry of an audit to a simulated silo's ledger."""
-    folder = run_dir / "silos" / silo
-    path = run_dir / "ledgers" / f"{silo}.sqlite"
-    path.parent.mkdir(mode=0o700, exist_ok=True)
-    with Ledger(path, silo, read_kit(folder).identity, folder / "ledger.head") as ledger:
-        ledger.audit(finding)
+def _void(plan: Plan, seen: Sequence[Observations]) -> str:
+    """Say why a run's guesses test nothing: more may have been spent than the claim that was to be tested."""
+    for silo, one in zip(plan.silos, seen, strict=True):
+        if len(one.lots_T) > silo.steps:
+            return (
+                f"silo {one.silo} took {len(one.lots_T)} steps, where the plan that was to be tested has {silo.steps}"
+            )
+    return ""
+
+
+def _unfit(plan: Plan, seen: Sequence[Observations], missing: Sequence[tuple[str, str | None]]) -> list[str]:
+    """Say why nothing may be passed in a run: nothing was released, or what every run shows could not be measured."""
+    rounds = {int(number) for one in seen for number in one.round_R}
+    if not rounds:
+        return ["no silo released anything"]
+    due = _ESSENTIAL + (_OF_PROBES if plan.kind == "probe" else ())
+    lacking = sorted({name for name, silo in missing if silo is not None and name in due})
+    if ("noise_shares", None) in missing and len(rounds) > 1:
+        lacking.append("noise_shares")
+    return [f"gauges without which nothing is passed could not be measured: {', '.join(lacking)}"] if lacking else []
 
 
 def _verified(run_dir: Path, silo: str) -> Verified:
     return officer.verify(officer.Place.of(run_dir / "ledgers" / f"{silo}.sqlite"), [], None)
-
-
-def _check_entered(run_dir: Path, silo: str, plan: Plan, ledger: Verified) -> None:
-    """Refuse a plan or coins that the ledger was not told of before its first charge."""
-    entered = [entry for entry in ledger.entries if entry.kind == "audit" and entry.content["subject"] == PLAN_SUBJECT]
-    first = next((entry.sequence for entry in ledger.entries if entry.kind == "charge"), None)
-    if len(entered) != 1 or (first is not None and entered[0].sequence > first):
-        raise LedgerTampered(f"silo {silo}: its ledger was told of no plan, or not of one before its first charge")
-    if entered[0].content["plan"] != plan.hash:
-        raise LedgerTampered(f"{run_dir / PLAN_FILE}: is not the plan that silo {silo}'s ledger was told of")
-    if entered[0].content["coins"] != observations.commitment(run_dir / "silos" / silo):
-        raise LedgerTampered(f"silo {silo}: its coins are not those that its ledger was told of")
-    told = [entry for entry in ledger.entries if entry.kind == "audit" and entry.content["subject"] == RESULT_SUBJECT]
-    seen = observations.observations_digest(run_dir / "silos" / silo)
-    if any(entry.content["observations"] != seen for entry in told):
-        raise LedgerTampered(f"silo {silo}: what its audit saw is not what its ledger was told of afterwards")
 
 
 def _charges(ledger: Verified) -> list[tuple[str, int]]:
@@ -277,7 +151,7 @@ def _charges(ledger: Verified) -> list[tuple[str, int]]:
 def _event(ledger: Verified) -> DpSgdEvent:
     """Return what the run of a simulated silo's ledger, which has one, was charged, all rounds together."""
     (run,) = ledger.standing.runs.values()
-    return replace(run.plan, steps=run.taken)
+    return replace(run.plan, steps=max(run.taken, 1))
 
 
 def _spent(scenario: Scenario, silo: str, ledger: Verified) -> float:
@@ -300,26 +174,34 @@ def _accounted(scenario: Scenario, ledgers: Mapping[str, Verified], spent: Mappi
     ]
 
 
-def verdict_of(plan: Plan, correct: int, failed: Sequence[str]) -> tuple[str, list[str]]:
+def verdict_of(
+    plan: Plan, correct: int, failed: Sequence[str], *, power: float, unfit: Sequence[str] = (), void: str = ""
+) -> tuple[str, list[str]]:
     """Return the verdict, and why.
 
     Args:
         plan: Of the audit.
         correct: Guesses that were right.
         failed: What each gauge that failed says.
+        power: Of the test, for the steps that were really taken.
+        unfit: Why nothing may be passed in this run.
+        void: Why its guesses test nothing, empty where they do.
     """
     reasons = [f"a gauge failed: {explanation}" for explanation in failed]
-    if correct >= plan.needed:
+    if correct >= plan.needed and not void:
         reasons.insert(0, f"{correct} of {plan.guesses} guesses were right, where {plan.needed} refute the claim")
     if reasons:
         return "refuted", reasons
-    if plan.power < LEAST_POWER:
+    if void or unfit:
+        return "inconclusive", [*([void] if void else []), *unfit]
+    if power < LEAST_POWER:
         return "inconclusive", [
-            f"the audit would have found half the noise with a chance of {plan.power:.2f}, where {LEAST_POWER:g} is"
-            " asked for; take more canaries"
+            f"the audit would have found half the noise with a chance of {power:.2f} in the steps that were taken,"
+            f" where {LEAST_POWER:g} is asked for; take more canaries, or let the run go to its end"
         ]
     return "not-refuted", [
-        f"{correct} of {plan.guesses} guesses were right, where {plan.needed} would refute the claim; every gauge held"
+        f"{correct} of {plan.guesses} guesses were right, where {plan.needed} would refute the claim; every gauge that"
+        " could be measured held"
     ]
 
 
@@ -329,7 +211,7 @@ def _scores(
     """Return all canaries' scores and coins, silo after silo, shape `(M,)`."""
     coins_M = np.concatenate([one.coins_K for one in seen])
     if plan.kind == "loss":
-        return _loss_scores(scenario, run_dir), coins_M
+        return loss_scores(scenario, run_dir), coins_M
     clip = scenario.privacy.max_grad_norm
     # A silo that released nothing tells nothing, and what is no number tells nothing here: the gauge `finite` fails.
     scores_M = np.concatenate(
@@ -351,91 +233,6 @@ def _bounds(plan: Plan, scores_M: NDArray[np.float64], coins_M: NDArray[np.bool_
     for row in rows.values():
         del row["name"]
     return rows
-
-
-def _loss_scores(scenario: Scenario, run_dir: Path) -> NDArray[np.float64]:
-    """Return minus the final model's loss on every loss canary, silo after silo."""
-    from fedmodel.audit.membership import record_losses
-    from fedmodel.audit.probes import loss_canaries
-
-    module = final_model(scenario, run_dir)
-    losses = [
-        record_losses(module, scenario.training.loss, loss_canaries(scenario, silo))
-        for silo in scenario.federation.silos
-    ]
-    return -np.concatenate(losses).astype(np.float64)
-
-
-def final_model(scenario: Scenario, run_dir: Path) -> nn.Module:
-    """Return the model that a simulated run ended with.
-
-    Raises:
-        ConfigError: When there is none, or it is sealed.
-    """
-    import safetensors.torch
-
-    from fedmodel.data import data_shape
-    from fedmodel.models import build_model
-    from server.place import MODEL
-
-    path = run_dir / MODEL
-    if not path.is_file():
-        raise ConfigError(f"{path}: there is no model to attack; a deployed server's is sealed")
-    module = build_model(scenario.model, data_shape(scenario.data), seed=0)
-    module.load_state_dict(safetensors.torch.load(path.read_bytes()))
-    return module.eval()
-
-
-def _membership(scenario: Scenario, run_dir: Path) -> dict[str, Any] | None:
-    """Return what membership inference on the final model finds, None where there are too few records to try."""
-    from fedmodel.audit.membership import NOTE, attacks
-    from fedmodel.data import Records, held_out_records, silo_records
-
-    parts = [silo_records(scenario, silo) for silo in scenario.federation.silos]
-    members = Records(
-        np.concatenate([part.x_NF for part in parts]),
-        np.concatenate([part.y_N for part in parts]),
-        np.concatenate([part.person_N for part in parts]),
-    )
-    try:
-        found = attacks(final_model(scenario, run_dir), scenario, members, held_out_records(scenario))
-    except ConfigError:
-        return None
-    rows = {one.name.replace("-", "_"): {**asdict(one)} for one in found}
-    for row in rows.values():
-        del row["name"]
-    return {**rows, "note": NOTE}
-
-
-def _tried(scenario: Scenario, plan: Plan) -> Plan:
-    """Return a plan of loss canaries with its power: the scenario is trained at less noise, and attacked."""
-    from scenarios.runner import check_scenario, run_folder, simulate
-
-    noises = {one.silo: max(LEAST_NOISE, plan.less_noise * one.noise_multiplier) for one in plan.silos}
-    loud = max(noises.values())
-    privacy = scenario.privacy.model_copy(update={"epsilon": None, "noise_multiplier": loud, "silo": {}})
-    encryption = scenario.encryption.model_copy(update={"secure_aggregation": "off"})
-    correct = []
-    for trial in range(_TRIALS):
-        seed = derive_seed(scenario.seed or 0, "audit-trial", trial)
-        tried = scenario.model_copy(
-            update={"privacy": privacy, "encryption": encryption, "budgets": {}, "faults": None, "seed": seed}
-        )
-        with TemporaryDirectory() as folder, run_folder(tried, Path(folder) / "run") as run_dir:
-            kits_ready = partial(_toss_all, tried, run_dir)
-            simulate(tried, check_scenario(tried), "in-process", "cpu", run_dir, nullcontext(), kits_ready)
-            coins_M = np.concatenate([observations.coins(run_dir / "silos" / one.silo) for one in plan.silos])
-            correct.append(guess(_loss_scores(tried, run_dir), coins_M, plan.guesses).correct)
-    return with_power(plan, correct)
-
-
-def _toss_all(scenario: Scenario, run_dir: Path) -> None:
-    for silo in scenario.federation.silos:
-        observations.toss(run_dir / "silos" / silo, scenario.audit.count if scenario.audit else 0)
-
-
-def _json(document: Mapping[str, Any]) -> bytes:
-    return (json.dumps(document, indent=2, allow_nan=False) + "\n").encode()
 
 
 def _finite(gauge: dict[str, Any]) -> dict[str, Any]:

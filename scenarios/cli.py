@@ -32,7 +32,7 @@ from rich.logging import RichHandler
 from rich.markup import escape
 from rich.table import Table
 
-from fedmodel.errors import FedmodelError
+from fedmodel.errors import ConfigError, FedmodelError
 from scenarios.audit_cli import audit_app
 from scenarios.demo_cli import demo_app
 from scenarios.deploy_cli import server_group
@@ -102,6 +102,8 @@ def simulate(
         from scenarios.runner import check_scenario, placed, resolve_device, run_folder
         from scenarios.runner import simulate as run
 
+        if resolved.audit is not None:
+            raise ConfigError("a scenario with [audit] is for `fedmodel audit run`, which writes that section itself")
         where, resolved = resolve_device(device), placed(resolved)
         parameters = check_scenario(resolved)
     with run_folder(resolved, out) as run_dir:

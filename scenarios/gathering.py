@@ -24,7 +24,7 @@ from fedmodel.ledger import Entry, Run, Scope, Standing, Verified, origin_of, ve
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import is_kit, read_law, scenario_hash
 from fedmodel.report.document import LedgerHead, Report
-from scenarios.auditing import AUDIT_FILE, PLAN_FILE
+from scenarios.audit_entries import AUDIT_FILE, PLAN_FILE
 from scenarios.officer import Place
 from scenarios.summary import read_metrics
 

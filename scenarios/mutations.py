@@ -25,14 +25,17 @@ from numpy.typing import NDArray
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from clients import hiding, training
 from clients.outbox import Outbox
+from clients.probing import Probing
 from clients.silo import Silo
 from fedmodel import dp_sgd
 from fedmodel.accounting import pld
 from fedmodel.config import Scenario
 from fedmodel.dp_sgd import DpSgd
+from fedmodel.errors import LedgerError
 from fedmodel.ledger import Charge, Ledger
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
@@ -71,8 +74,8 @@ def noise_once_a_round() -> Planted:
     return replaced(OsNoise, "gaussian", once)
 
 
-def noise_misses_a_layer() -> Planted:
-    """Add no noise to the last tensor of parameters."""
+def noise_misses(block: bool) -> Planted:
+    """Add no noise to the canaries' block, which is the last tensor of parameters, or to no tensor but that."""
     release = _OPTIMIZER.release
 
     def partly(self: Any) -> None:
@@ -80,7 +83,7 @@ def noise_misses_a_layer() -> Planted:
 
         def short(size: int, std: float, device: torch.device) -> Tensor:
             noise_P: Tensor = gaussian(size, std, device)
-            noise_P[size - last :] = 0.0
+            noise_P[slice(size - last, None) if block else slice(0, size - last)] = 0.0
             return noise_P
 
         with replaced(self._noise, "gaussian", short):
@@ -149,12 +152,30 @@ def clip_of_the_sum() -> Planted:
     return replaced(_OPTIMIZER, "clip_and_accumulate", summed)
 
 
-def clip_misses_a_layer() -> Planted:
-    """Leave the last tensor of parameters out of a gradient's norm."""
+def noise_taken_off() -> Planted:
+    """Put the gradient without noise back, once the audit has looked at the one with."""
+    watch = Probing.watch
+
+    def blind(self: Probing, module: nn.Module, optimizer: Optimizer) -> None:
+        watch(self, module, optimizer)
+
+        def put_back(*_: Any) -> None:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    clipped = parameter.summed_grad.to(parameter.dtype)
+                    parameter.grad = clipped / self._event.denominator
+
+        optimizer.register_step_pre_hook(put_back)
+
+    return replaced(Probing, "watch", blind)
+
+
+def clip_misses(place: int) -> Planted:
+    """Leave one tensor of parameters out of a gradient's norm: the canaries' block is number -1."""
     clip, norm_of = _OPTIMIZER.clip_and_accumulate, torch.linalg.vector_norm
 
     def partly(self: Any) -> None:
-        last = self.params[-1].grad_sample.data_ptr()
+        last = self.params[place].grad_sample.data_ptr()
 
         def norm(x: Tensor, **how: Any) -> Tensor:
             found: Tensor = norm_of(x, **how)
@@ -292,6 +313,18 @@ def trained_twice() -> Planted:
         return train(silo, event, request, state)
 
     return replaced(training, "train_round", twice)
+
+
+def never_charged() -> Planted:
+    """Say that a round is charged, and enter nothing."""
+
+    def charge(self: Ledger, run: str, round_number: int, steps: int, key: str) -> Charge:  # noqa: ARG001 - one shape
+        reserved = self.reservation(run)
+        if reserved is None:
+            raise LedgerError("nothing was reserved")
+        return Charge(replace(reserved.plan, steps=steps), 1)
+
+    return replaced(Ledger, "charge", charge)
 
 
 def one_step_more() -> Planted:

@@ -28,7 +28,7 @@ from typing import Any, Final
 
 from fedmodel.config import Scenario
 from fedmodel.errors import FedmodelError, PrivacyError
-from scenarios import auditing, officer
+from scenarios import audit_entries, auditing, officer, planning
 from scenarios.faults import LOWER_BOUND, PREFLIGHT, Fault, Setting
 from scenarios.planting import Planted, fresh
 from scenarios.runner import check_scenario, run_folder, simulate
@@ -189,7 +189,7 @@ class Trial:
     def __init__(self, setting: Setting) -> None:
         self._scenario = scenario(setting)
         self._parameters = check_scenario(self._scenario)
-        self._plan = auditing.plan_audit(self._scenario)
+        self._plan = planning.plan_audit(self._scenario)
 
     def audited(self, plant: Callable[[], Planted]) -> Audited:
         """Run it with something planted, and audit it. Whatever was planted is gone when this returns or raises."""
@@ -201,7 +201,7 @@ class Trial:
                 return Audited({}, 0, f"there was nothing to audit: {error}")
 
     def _audited(self, run_dir: Path) -> Audited:
-        entered = partial(auditing.enter_plan, self._plan, run_dir)
+        entered = partial(audit_entries.enter_plan, self._plan, run_dir)
         try:
             simulate(self._scenario, self._parameters, "in-process", "cpu", run_dir, nullcontext(), entered)
         except FedmodelError:
@@ -211,6 +211,7 @@ class Trial:
                 return Audited({PREFLIGHT: refused}, 0)
             if not any(run_dir.glob("silos/*/audit/release-*.npz")):
                 raise
+        audit_entries.enter_seen(run_dir)
         return _read(auditing.evaluate(self._scenario, run_dir))
 
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fedmodel.report.document import CurvePoint, SecureAggregation, Seen
-from scenarios.auditing import PLAN_SUBJECT
+from scenarios.audit_entries import PLAN_SUBJECT
 from scenarios.gathering import Gathered
 from scenarios.printing import up
 

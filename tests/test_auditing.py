@@ -17,10 +17,10 @@ from torch import Tensor
 from fedmodel.audit import observations
 from fedmodel.audit.plan import LEAST_POWER, Plan, SiloCanaries, make_plan, plan_hash, with_power
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.errors import ConfigError, LedgerTampered
+from fedmodel.errors import ConfigError, LedgerError, LedgerTampered
 from fedmodel.ledger import verify_ledger
 from fedmodel.noise import OsNoise
-from scenarios import audit_cli, auditing, cli, runner
+from scenarios import audit_cli, audit_entries, auditing, cli, planning, runner
 from tests.conftest import TINY
 
 # Three silos, full lots, eight steps.
@@ -39,7 +39,7 @@ def audited(
     path: Path, out: Path, *settings: str, kind: Literal["probe", "loss"] = "probe", canaries: int = 600
 ) -> tuple[Scenario, Plan]:
     """Run the small scenario with canaries, up to what was seen."""
-    scenario, plan = auditing.planned(read_scenario(str(path), [*SETTINGS, *settings]), canaries, kind, 0.05)
+    scenario, plan = planning.planned(read_scenario(str(path), [*SETTINGS, *settings]), canaries, kind, 0.05)
     with runner.run_folder(scenario, out) as run_dir:
         runner.simulate(
             scenario,
@@ -48,8 +48,9 @@ def audited(
             "cpu",
             run_dir,
             nullcontext(),
-            lambda: auditing.enter_plan(plan, run_dir),
+            lambda: audit_entries.enter_plan(plan, run_dir),
         )
+    audit_entries.enter_seen(out)
     return scenario, plan
 
 
@@ -58,7 +59,7 @@ def run(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Scen
     out = tmp_path_factory.mktemp("audited") / "run"
     scenario, plan = audited(tiny_path, out)
     found = auditing.evaluate(scenario, out)
-    auditing.sign_off(out, found)
+    audit_entries.sign_off(out, found)
     return scenario, plan, out, found
 
 
@@ -107,11 +108,11 @@ def test_ledgers_are_told_of_the_plan_before_anything_is_charged(
         entries = verify_ledger(out / "ledgers" / f"{silo}.sqlite").entries
         told = [(entry.sequence, entry.content) for entry in entries if entry.kind == "audit"]
         charges = [entry.sequence for entry in entries if entry.kind == "charge"]
-        assert [content["subject"] for _, content in told] == ["audit-plan", "audit-result"]
+        assert [content["subject"] for _, content in told] == ["audit-plan", "audit-seen", "audit-result"]
         assert told[0][0] < charges[0]
         assert told[1][0] > charges[-1]
         assert told[0][1]["plan"] == plan.hash
-        assert told[1][1]["document"] == auditing.result_hash(out)
+        assert told[2][1]["document"] == audit_entries.result_hash(out)
 
 
 def test_the_same_folder_gives_the_same_findings(run: tuple[Scenario, Plan, Path, dict[str, Any]]) -> None:
@@ -129,8 +130,8 @@ def edit(path: Path, change: Any) -> None:
 @pytest.mark.parametrize(
     ("harm", "refusal"),
     [
-        (lambda run: edit(run / "audit-plan.json", lambda plan: plan.update(needed=10_000)), "is not the plan that"),
-        (lambda run: edit(run / "audit-plan.json", lambda plan: plan.update(guesses=2)), "is not the plan that"),
+        (lambda run: edit(run / "audit-plan.json", lambda plan: plan.update(needed=10_000)), "tests otherwise"),
+        (lambda run: edit(run / "audit-plan.json", lambda plan: plan.update(guesses=2)), "tests otherwise"),
         (lambda run: edit(run / "audit-plan.json", lambda plan: plan.update(more=1)), "not as it was written"),
         (lambda run: edit(run / "audit-plan.json", lambda plan: plan.pop("silos")), "not as it was written"),
         (lambda run: (run / "audit-plan.json").write_text("{"), "not as it was written"),
@@ -156,7 +157,7 @@ def test_what_was_changed_after_the_run_is_noticed(harm: Any, refusal: str, copi
 
 
 def test_a_plan_that_came_after_a_charge_is_none(tiny_path: Path, tmp_path: Path) -> None:
-    scenario, plan = auditing.planned(read_scenario(str(tiny_path), [*SETTINGS, "rounds=1"]), 600, "probe", 0.05)
+    scenario, plan = planning.planned(read_scenario(str(tiny_path), [*SETTINGS, "rounds=1"]), 600, "probe", 0.05)
 
     def toss() -> None:
         for silo in SILOS:
@@ -166,7 +167,8 @@ def test_a_plan_that_came_after_a_charge_is_none(tiny_path: Path, tmp_path: Path
         runner.simulate(scenario, 5, "in-process", "cpu", out, nullcontext(), toss)
     for silo in SILOS:
         shutil.rmtree(out / "silos" / silo / "audit")
-    auditing.enter_plan(plan, out)
+    audit_entries.enter_plan(plan, out)
+    audit_entries.enter_seen(out)
     with pytest.raises(LedgerTampered, match="not of one before its first charge"):
         auditing.evaluate(scenario, out)
 
@@ -238,13 +240,23 @@ def test_too_little_power_is_inconclusive_and_nothing_is_run(
 
 def test_a_verdict_of_too_little_power_is_never_a_pass(run: tuple[Scenario, Plan, Path, dict[str, Any]]) -> None:
     plan = run[1]
-    assert auditing.verdict_of(plan, 0, [])[0] == "not-refuted"
-    assert auditing.verdict_of(replace(plan, power=0.79), 0, [])[0] == "inconclusive"
-    assert auditing.verdict_of(replace(plan, power=0.79), plan.needed, [])[0] == "refuted"
-    assert auditing.verdict_of(plan, plan.needed - 1, [])[0] == "not-refuted"
-    assert auditing.verdict_of(plan, plan.needed, [])[0] == "refuted"
-    verdict, reasons = auditing.verdict_of(plan, 0, ["the noise is half"])
-    assert (verdict, reasons) == ("refuted", ["a gauge failed: the noise is half"])
+
+    def verdict(correct: int, *failed: str, power: float = 1.0, unfit: str = "", void: str = "") -> str:
+        return auditing.verdict_of(
+            plan, correct, failed, power=power, unfit=[unfit] if unfit else [], void=void
+        )[0]  # fmt: skip
+
+    assert verdict(0) == "not-refuted"
+    assert verdict(0, power=0.79) == "inconclusive"
+    assert verdict(plan.needed, power=0.79) == "refuted"
+    assert verdict(plan.needed - 1) == "not-refuted"
+    assert verdict(plan.needed) == "refuted"
+    assert verdict(0, "the noise is half") == "refuted"
+    assert verdict(0, unfit="nothing was measured") == "inconclusive"
+    assert verdict(plan.needed, unfit="nothing was measured") == "refuted"
+    # More steps than were planned: so many right guesses are no evidence, and a failed gauge is.
+    assert verdict(plan.needed, void="it took more steps") == "inconclusive"
+    assert verdict(0, "the noise is half", void="it took more steps") == "refuted"
     assert [audit_cli.exit_status(one) for one in ("not-refuted", "refuted", "inconclusive")] == [0, 3, 5]
 
 
@@ -261,7 +273,7 @@ def test_a_verdict_of_too_little_power_is_never_a_pass(run: tuple[Scenario, Plan
 )
 def test_what_cannot_be_audited_is_refused(settings: list[str], canaries: int, refusal: str, tiny_path: Path) -> None:
     with pytest.raises(ConfigError, match=refusal):
-        auditing.planned(read_scenario(str(tiny_path), [*SETTINGS, *settings]), canaries, "probe", 0.05)
+        planning.planned(read_scenario(str(tiny_path), [*SETTINGS, *settings]), canaries, "probe", 0.05)
 
 
 @pytest.mark.parametrize(
@@ -321,6 +333,84 @@ def test_loss_canaries_are_attacked_through_the_final_model_alone(tiny_path: Pat
     assert len(found["scores"]["included"]) + len(found["scores"]["excluded"]) == 60
 
 
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        ({"needed": 10_000}, "tests otherwise"),
+        ({"power": 1.0, "guesses": 20, "needed": 21}, "says a power of 1"),
+        ({"least_power": 0.01}, "tests otherwise"),
+        ({"less_noise": 0.1}, "tests otherwise"),
+        ({"statistic": "mine"}, "tests otherwise"),
+        ({"kind": "loss"}, "is of another scenario"),
+        ({"scenario": "00" * 32}, "is of another scenario"),
+        ({"mu": 3.0}, "claims other figures for silo south"),
+        ({"noise_multiplier": 30.0}, "claims other figures for silo south"),
+        ({"steps": 9}, "other silos, canaries or steps"),
+        ({"canaries": 100}, "other silos, canaries or steps"),
+    ],
+    ids=lambda value: next(iter(value)) if isinstance(value, dict) else "",
+)
+def test_a_plan_that_could_not_refute_is_refused_though_it_was_entered(
+    change: dict[str, Any], refusal: str, run: tuple[Scenario, Plan, Path, dict[str, Any]]
+) -> None:
+    scenario, plan, _, _ = run
+    planning.check_plan(scenario, plan)
+    if change.keys() <= {"mu", "noise_multiplier", "steps", "canaries"}:
+        silos = (plan.silos[0], replace(plan.silos[1], **change), plan.silos[2])
+        changed = replace(plan, silos=silos)
+    else:
+        changed = replace(plan, **change)
+    with pytest.raises(LedgerTampered, match=refusal):
+        planning.check_plan(scenario, changed)
+
+
+def test_a_run_is_signed_off_once(copied: tuple[Scenario, Path]) -> None:
+    scenario, out = copied
+    before = (out / "audit.json").read_bytes()
+    with pytest.raises(LedgerError, match="a run is audited once"):
+        audit_entries.sign_off(out, {**auditing.evaluate(scenario, out), "verdict": "another"})
+    assert (out / "audit.json").read_bytes() == before
+
+
+def test_a_run_that_ended_early_is_no_pass(tiny_path: Path, tmp_path: Path) -> None:
+    """One round of four: so few steps could not tell half the noise from all of it."""
+    scenario, plan = audited(tiny_path, tmp_path / "run", "stop_below_loss=100.0")
+    found = auditing.evaluate(scenario, tmp_path / "run")
+    assert plan.power > LEAST_POWER
+    assert found["power"] < 0.5
+    assert found["verdict"] == "inconclusive"
+    assert "in the steps that were taken" in found["reasons"][0]
+
+
+def test_a_silo_that_never_took_part_claims_nothing_and_takes_power_away(tiny_path: Path, tmp_path: Path) -> None:
+    scenario, plan = audited(tiny_path, tmp_path / "run", "budgets.north=0.01")
+    found = auditing.evaluate(scenario, tmp_path / "run")
+    assert {gauge["silo"] for gauge in found["gauges"]} == {None, "south", "west"}
+    assert found["power"] < plan.power
+    assert [gauge for gauge in found["gauges"] if not gauge["passed"]] == []
+
+
+def test_cohorts_are_planned_for_as_they_will_be_drawn(tiny_path: Path) -> None:
+    """Two of three silos a round, of four rounds with two steps each: what each will be charged, and not all eight."""
+    scenario, plan = planning.planned(
+        read_scenario(str(tiny_path), [*SETTINGS, "federation.cohort=2"]), 600, "probe", 0.05
+    )
+    assert sum(one.steps for one in plan.silos) == 4 * 2 * 2
+    assert max(one.steps for one in plan.silos) < 8
+    whole = scenario.plan("north").steps
+    assert whole == 8
+
+
+def test_simulate_refuses_a_scenario_with_canaries(
+    tiny_path: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ("simulate", str(tiny_path), "--set", "audit.count=20", "--out", str(tmp_path / "run"))
+    status, _, error = invoke(*words, capfd=capfd, monkeypatch=monkeypatch)
+    assert status == 2
+    assert "is for `fedmodel audit run`" in error
+    assert not (tmp_path / "run").exists()
+
+
 # The plan itself
 
 
@@ -365,4 +455,5 @@ def test_power_of_trained_runs_is_read_off_a_normal_distribution(silos: list[Sil
     plan = make_plan("ab" * 32, "loss", silos)
     assert with_power(plan, [plan.needed + 40, plan.needed + 42]).power > 0.999
     assert with_power(plan, [plan.needed - 40, plan.needed - 42]).power < 0.001
-    assert with_power(plan, [plan.needed - 6, plan.needed + 5]).power == pytest.approx(0.5, abs=0.01)
+    # A standard error under the mean, which is just at what is needed.
+    assert with_power(plan, [plan.needed - 6, plan.needed + 5]).power == pytest.approx(0.2398, abs=0.001)

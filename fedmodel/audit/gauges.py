@@ -22,7 +22,13 @@ from fedmodel.audit.lot_gauges import lot_gauges
 from fedmodel.audit.measured import Gauge, Seen
 from fedmodel.audit.noise_gauges import noise_gauges
 from fedmodel.audit.observations import Observations
-from fedmodel.audit.release_gauges import charged_before_release, charged_steps, finite, noise_shares
+from fedmodel.audit.release_gauges import (
+    charged_before_release,
+    charged_steps,
+    finite,
+    noise_shares,
+    update_explained,
+)
 from fedmodel.errors import DataError
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.quantize import Quantizer
@@ -32,6 +38,7 @@ __all__ = ["FALSE_ALARM", "OF_ALL", "OF_SILOS", "Gauge", "failed", "gauges", "un
 FALSE_ALARM: Final = 1e-6
 OF_SILOS: Final = (
     "noise_std",
+    "noise_everywhere",
     "noise_shape",
     "noise_lag1",
     "denominator",
@@ -45,6 +52,7 @@ OF_SILOS: Final = (
     "finite",
     "charged_before_release",
     "charged_steps",
+    "update_explained",
 )
 """Gauges of one silo; `noise_std`, `denominator` and `poison` are measured of all silos together too."""
 OF_ALL: Final = ("noise_repeat", "noise_between_silos", "noise_shares")
@@ -90,6 +98,7 @@ def gauges(
         found += noise_shares(seen, weights, quantizer)
     for of in seen:
         found += [charged_before_release(of, charges[of.silo]), charged_steps(of, charges[of.silo])]
+        found += update_explained(of)
     return found
 
 

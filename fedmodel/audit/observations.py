@@ -8,7 +8,8 @@ can tell that the coins were not chosen after the run, and learns nothing of the
 
 Does NOT belong anywhere but in a simulated silo's folder: lot sizes tell how many records the silo holds.
 
-Shapes: T steps, K canaries, R releases (one a trained round), N records, canaries' included.
+Shapes: T steps, K canaries, R releases (one a trained round), N records, canaries' included, L tensors of parameters,
+S coordinates of the model itself, drawn once for all silos.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import io
 import json
 import os
 import zipfile
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +47,12 @@ class Release:
         drawn_N: How often each record was drawn.
         update_K: The silo's update on the canaries' coordinates, as it left training.
         model_K: The global model on them, as the silo received it.
+        noise_TL: Mean square of what was added to each tensor's clipped sum, of every tensor that is trained.
+        sizes_L: Coordinates of each.
+        update_S: The update on coordinates of the model itself.
+        model_S: The global model on them.
+        unexplained: How far the update is from what the inner optimiser makes of the noised gradients that were seen,
+            at the coordinate where it is farthest, over the largest coordinate of the update.
     """
 
     round_number: int
@@ -56,6 +63,11 @@ class Release:
     drawn_N: NDArray[np.int64]
     update_K: NDArray[np.float32]
     model_K: NDArray[np.float32]
+    noise_TL: NDArray[np.float64]
+    sizes_L: NDArray[np.int64]
+    update_S: NDArray[np.float32]
+    model_S: NDArray[np.float32]
+    unexplained: float
 
 
 @dataclass(frozen=True)
@@ -74,6 +86,11 @@ class Observations:
         update_RK: The silo's update on the canaries' coordinates, as it left training.
         model_RK: The global model on them, as the silo received it for that round.
         started_R: UTC, ISO 8601 to the millisecond: before records were read for the release.
+        noise_TL: Mean square of what was added to each tensor's clipped sum, of every tensor that is trained.
+        sizes_L: Coordinates of each.
+        update_RS: The silo's update on coordinates of the model itself.
+        model_RS: The global model on them.
+        unexplained_R: How far each update is from what the inner optimiser makes of the noised gradients, relatively.
     """
 
     silo: str
@@ -87,6 +104,11 @@ class Observations:
     update_RK: NDArray[np.float32]
     model_RK: NDArray[np.float32]
     started_R: tuple[str, ...]
+    noise_TL: NDArray[np.float64] = field(default_factory=lambda: np.empty((0, 0)))
+    sizes_L: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
+    update_RS: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    model_RS: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    unexplained_R: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     @property
     def records(self) -> int:
@@ -134,7 +156,7 @@ def keep(silo_folder: Path, release: Release) -> None:
     folder = silo_folder / FOLDER
     number = len(list(folder.glob("release-*.npz"))) + 1
     packed = io.BytesIO()
-    values: dict[str, Any] = {field.name: np.asarray(getattr(release, field.name)) for field in fields(Release)}
+    values: dict[str, Any] = {one.name: np.asarray(getattr(release, one.name)) for one in fields(Release)}
     np.savez(packed, **values)
     beside = folder / f"release-{number:05}.partial"
     beside.write_bytes(packed.getvalue())
@@ -168,6 +190,11 @@ def read_observations(silo_folder: Path, silo: str) -> Observations:
             update_RK=np.stack([one.update_K for one in seen]) if seen else np.empty((0, block), np.float32),
             model_RK=np.stack([one.model_K for one in seen]) if seen else np.empty((0, block), np.float32),
             started_R=tuple(one.started for one in seen),
+            noise_TL=np.concatenate([one.noise_TL for one in seen]) if seen else np.empty((0, 0)),
+            sizes_L=seen[0].sizes_L if seen else np.empty(0, np.int64),
+            update_RS=np.stack([one.update_S for one in seen]) if seen else np.empty((0, 0), np.float32),
+            model_RS=np.stack([one.model_S for one in seen]) if seen else np.empty((0, 0), np.float32),
+            unexplained_R=np.array([one.unexplained for one in seen]),
         )
     except ValueError as error:
         raise LedgerTampered(f"{silo_folder / FOLDER}: what was seen does not fit together: {error}") from error
@@ -183,8 +210,9 @@ def _release(path: Path) -> Release:
     """Read one release."""
     try:
         with np.load(io.BytesIO(_read(path)), allow_pickle=False) as held:
-            values: dict[str, Any] = {field.name: held[field.name] for field in fields(Release)}
-        values["round_number"], values["started"] = int(values["round_number"]), str(values["started"])
+            values: dict[str, Any] = {one.name: held[one.name] for one in fields(Release)}
+        for name, kind in (("round_number", int), ("started", str), ("unexplained", float)):
+            values[name] = kind(values[name])
         return Release(**values)
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise LedgerTampered(f"{path}: is not as it was written ({type(error).__name__})") from error

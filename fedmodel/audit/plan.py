@@ -43,7 +43,7 @@ LESS_NOISE: Final = 0.5  # of the claimed, what power is against
 _LABEL: Final = b"fedmodel/v1/audit-plan"
 _RUNS: Final = 400
 _SHARES: Final = tuple(share / 20 for share in range(1, 21))  # of the canaries, that are guessed about
-_STATISTIC: Final = "f-DP, one run (Mahloujifar, Melis and Chaudhuri 2024), of the largest and smallest scores"
+STATISTIC: Final = "f-DP, one run (Mahloujifar, Melis and Chaudhuri 2024), of the largest and smallest scores"
 
 
 @dataclass(frozen=True)
@@ -98,7 +98,7 @@ class Plan:
     significance: float
     needed: int
     power: float
-    statistic: str = _STATISTIC
+    statistic: str = STATISTIC
     less_noise: float = LESS_NOISE
     least_power: float = LEAST_POWER
     runs: int = _RUNS
@@ -166,18 +166,30 @@ def make_plan(
     total, mu = sum(silo.canaries for silo in silos), max(silo.mu for silo in silos)
     if total < 20:
         raise ConfigError(f"{total} canaries are too few to tell anything; take 20 at least, and 1,000 to tell much")
-    ranked_SM = _ranked(*_simulated(silos, LESS_NOISE, int(scenario[:15], 16)))
-    best: tuple[float, int, int, float] | None = None
+    ranked_SM = _ranked(*_simulated(silos, scenario, "guesses"))
+    best: tuple[float, int, int] | None = None
     for share in _SHARES:
         guesses = max(2, min(2 * round(share * total / 2), total - total % 2))
         needed = least_correct(total, guesses, mu, significance)
         correct_S = _correct(ranked_SM, guesses)
         margin = (float(correct_S.mean()) - needed) / max(float(correct_S.std()), 0.5)
         if best is None or margin > best[0]:
-            best = (margin, guesses, needed, float((correct_S >= needed).mean()))
+            best = (margin, guesses, needed)
     assert best is not None  # noqa: S101 - there is a share
-    _, guesses, needed, power = best
-    return Plan(scenario, kind, tuple(silos), guesses, significance, needed, power)
+    plan = Plan(scenario, kind, tuple(silos), best[1], significance, best[2], 0.0)
+    return replace(plan, power=power_of(plan, silos))
+
+
+def power_of(plan: Plan, silos: Sequence[SiloCanaries]) -> float:
+    """Return the chance that a plan's test refutes at `LESS_NOISE` of the noise, by simulation.
+
+    Args:
+        plan: Gives guesses and what they must reach.
+        silos: Its canaries, with the steps that are asked about: planned, or really taken.
+    """
+    # Other runs than those that the number of guesses was chosen by, which look better than they are.
+    correct_S = _correct(_ranked(*_simulated(silos, plan.scenario, "power")), plan.guesses)
+    return float((correct_S >= plan.needed).mean())
 
 
 def with_power(plan: Plan, correct: Sequence[int]) -> Plan:
@@ -185,9 +197,11 @@ def with_power(plan: Plan, correct: Sequence[int]) -> Plan:
 
     Args:
         plan: Of loss canaries.
-        correct: Correct guesses of each such run, two at least. A normal distribution is laid through them.
+        correct: Correct guesses of each such run, two at least. A normal distribution is laid through them, whose mean
+            is a standard error under theirs: so few runs could have been lucky ones.
     """
-    mean, spread = float(np.mean(correct)), max(float(np.std(correct, ddof=1)), 0.5)
+    spread = max(float(np.std(correct, ddof=1)), 0.5)
+    mean = float(np.mean(correct)) - spread / math.sqrt(len(correct))
     power = 0.5 * math.erfc((plan.needed - 0.5 - mean) / spread / math.sqrt(2))
     return replace(plan, power=power, runs=len(correct))
 
@@ -214,15 +228,17 @@ def _log_ratio(sums: NDArray[np.float64], silo: SiloCanaries, steps: int) -> NDA
     return ratio
 
 
-def _simulated(silos: Sequence[SiloCanaries], less: float, seed: int) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
+def _simulated(
+    silos: Sequence[SiloCanaries], scenario: str, purpose: str
+) -> tuple[NDArray[np.bool_], NDArray[np.float64]]:
     """Return coins and scores of runs of the mechanism with less noise, each of shape `(S, M)`."""
-    rng = np.random.default_rng(derive_seed(seed, "audit-power"))
+    rng = np.random.default_rng(derive_seed(int(scenario[:15], 16), "audit-simulation", purpose))
     coins, scores = [], []
     for silo in silos:
         shape = (_RUNS, silo.canaries)
         coins_SK = rng.random(shape) < 0.5
         drawn_SK = rng.binomial(silo.steps * silo.max_records, silo.rate, shape)
-        noise_SK = rng.normal(0.0, less * silo.noise_multiplier * math.sqrt(silo.steps), shape)
+        noise_SK = rng.normal(0.0, LESS_NOISE * silo.noise_multiplier * math.sqrt(silo.steps), shape)
         coins.append(coins_SK)
         scores.append(_log_ratio(coins_SK * drawn_SK + noise_SK, silo, silo.steps))
     return np.concatenate(coins, axis=1), np.concatenate(scores, axis=1)

@@ -26,6 +26,7 @@ from typing import Final
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedmodel.config import Scenario
@@ -33,6 +34,7 @@ from fedmodel.data import Records, data_shape
 from fedmodel.models import LossSum
 from fedmodel.seeds import derive_seed
 
+_FOLLOWED: Final = 500
 _CLIPS: Final = 10.0
 """What a canary's gradient is before the clip, in clips: far enough over one that a clip that is not there shows."""
 
@@ -101,7 +103,7 @@ class ProbedLoss:
         return total + (slope_C * block_CK.gather(1, own_C[:, None])[:, 0]).sum()
 
 
-def with_probes(x_NF: Tensor, y_N: Tensor, coins_K: np.typing.NDArray[np.bool_], copies: int) -> tuple[Tensor, Tensor]:
+def with_probes(x_NF: Tensor, y_N: Tensor, coins_K: NDArray[np.bool_], copies: int) -> tuple[Tensor, Tensor]:
     """Return a silo's data with the canaries that are in it, and the record that is not a number, at its end.
 
     Args:
@@ -128,3 +130,15 @@ def loss_canaries(scenario: Scenario, silo: str) -> Records:
     x_KF = rng.uniform(-1.0, 1.0, (count, *shape.features)).astype(np.float32)
     y_K = rng.integers(0, shape.classes, count, dtype=np.int64)
     return Records(x_KF, y_K, -1 - np.arange(count))
+
+
+def chosen_coordinates(scenario: Scenario, parameters: int) -> NDArray[np.intp]:
+    """Return which coordinates of the model itself an audit follows into the sum: the same at every silo, ascending.
+
+    Args:
+        scenario: Its seed draws them.
+        parameters: Of the model, without the canaries' block.
+    """
+    rng = np.random.default_rng(derive_seed(scenario.seed or 0, "audit-coordinates"))
+    chosen_S: NDArray[np.intp] = np.sort(rng.choice(parameters, min(parameters, _FOLLOWED), replace=False))
+    return chosen_S
