@@ -25,6 +25,7 @@ from fedmodel.errors import DataError
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.quantize import Quantizer
 
+_OWN = 40  # parameters of the model itself
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
@@ -55,6 +56,8 @@ class Run:
     divisor: Literal["public", "lot"] = "public"
     poison: float = 0.0
     share: Literal["", "unnoised", "left out", "by records"] = ""
+    quiet: float = 1.0  # the noise of the model's own tensor, in parts of what is claimed
+    unexplained: float = 0.0
 
     def measure(self, seed: int = 0, level: float = FALSE_ALARM) -> list[Gauge]:
         """Simulate the run and return its gauges."""
@@ -102,8 +105,18 @@ class Run:
             update_RK=np.zeros((self.rounds, self.canaries), np.float32),
             model_RK=np.zeros((self.rounds, self.canaries), np.float32),
             started_R=tuple(_time(at, 5) for at in range(self.rounds)),
+            noise_TL=self._squares(rng.spawn(1)[0], steps),
+            sizes_L=np.array([_OWN, self.canaries + 1]),
+            unexplained_R=np.array([0.0] * (self.rounds - 1) + [self.unexplained]),
         )
         return observed, event, self._noise(rng, (steps, self.canaries + 1))
+
+    def _squares(self, rng: np.random.Generator, steps: int) -> NDArray[np.float64]:
+        """Mean squares of noise on the model's own tensor, and on the block."""
+        sizes_L = np.array([_OWN, self.canaries + 1])
+        part_L = np.array([self.quiet, self.noise]) * self.sigma * self.clip
+        squares_TL: NDArray[np.float64] = rng.chisquare(sizes_L, (steps, 2)) / sizes_L * part_L**2
+        return squares_TL
 
     def _lots(self, rng: np.random.Generator, steps: int, records: int) -> NDArray[np.bool_]:
         lot_TN = rng.random((steps, records)) < self.rate * self.faster
@@ -301,7 +314,7 @@ def test_a_fault_fails_its_gauge(run: Run, name: str) -> None:
 
 
 CLEAN_BESIDE = [
-    ("noise_std", Run(noise=0.8), {"noise_std", "noise_shape", "poison"}),
+    ("noise_std", Run(noise=0.8), {"noise_std", "noise_everywhere", "noise_shape", "poison"}),
     ("clip", Run(clips=2.0), {"canary_mean", "canary_peak"}),
     ("lots", Run(lots="shuffle"), {"lot_dispersion", "draw_dispersion"}),
     ("share", Run(share="unnoised"), {"noise_shares"}),
@@ -385,6 +398,7 @@ def test_steps_after_the_last_release_count() -> None:
         update_RK=one.update_RK[:3],
         model_RK=one.model_RK[:3],
         started_R=one.started_R[:3],
+        unexplained_R=one.unexplained_R[:3],
     )
     charges = {of.silo: charged(of, events[of.silo]) for of in seen}
     assert not failed(measure([fewer, *seen[1:]], events, charges=charges))
@@ -449,6 +463,41 @@ def test_updates_that_cannot_be_told_apart_are_not_measured() -> None:
     assert "noise_shares" not in names(measure(summed(seen, share, np.zeros(100)), events))
 
 
+@pytest.mark.parametrize("quiet", [0.0, 0.75, 1.3])
+def test_noise_that_is_missing_on_the_models_own_tensors_is_found(quiet: float) -> None:
+    """The canaries' block has all of its noise, and every other gauge of noise looks there."""
+    found = Run(quiet=quiet).measure()
+    assert {one.name for one in failed(found)} == {"noise_everywhere"}
+    assert all("number 1 " in one.explanation for one in failed(found))
+
+
+@pytest.mark.parametrize("unexplained", [1e-4, math.inf, math.nan])
+def test_an_update_that_its_noised_gradients_do_not_make_is_found(unexplained: float) -> None:
+    found = Run(unexplained=unexplained).measure()
+    assert {one.name for one in failed(found)} == {"update_explained"}
+    assert not failed(Run(unexplained=1e-8).measure())
+
+
+def test_an_update_on_the_models_own_coordinates_is_followed_into_the_sum() -> None:
+    """Four canaries' coordinates are too few for three silos; with the model's own they are enough, and lies show."""
+    seen, events = Run(canaries=4, lost=()).simulate()
+    rng = np.random.default_rng(1)
+    shape = seen[0].update_RK.shape[0], 60
+    updates = [rng.normal(size=shape).astype(np.float32) for _ in seen]
+    model_RS = np.zeros(shape, np.float32)
+    for at in range(shape[0] - 1):
+        model_RS[at + 1] = model_RS[at] + sum((1 + number) * one[at] for number, one in enumerate(updates)) / 6
+    followed = [replace(of, update_RS=one, model_RS=model_RS) for of, one in zip(seen, updates, strict=True)]
+
+    def shares(silos: list[Observations]) -> list[Gauge]:
+        return [one for one in measure(silos, events) if one.name == "noise_shares"]
+
+    assert shares(seen) == []
+    assert [one.passed for one in shares(followed)] == [True]
+    quiet = replace(followed[0], update_RS=followed[0].update_RS + np.float32(0.1) * updates[1])
+    assert [one.passed for one in shares([quiet, *followed[1:]])] == [False]
+
+
 def test_gauges_that_could_not_fail_are_left_out() -> None:
     few = Run(rounds=1, steps=2)
     lacking = unmeasured(few.measure(), ["silo-0", "silo-1", "silo-2"])
@@ -475,7 +524,8 @@ def test_without_coordinates_lots_and_charges_are_measured() -> None:
     found = measure(bare, events)
     assert not failed(found)
     of_lots = {"lot_rate", "lot_dispersion", "draw_dispersion"}
-    assert names(found) == of_lots | {"finite", "charged_before_release", "charged_steps"}
+    of_releases = {"finite", "charged_before_release", "charged_steps", "update_explained"}
+    assert names(found) == of_lots | of_releases | {"noise_everywhere"}
 
 
 def test_a_silo_without_a_release_is_not_passed() -> None:
@@ -484,6 +534,7 @@ def test_a_silo_without_a_release_is_not_passed() -> None:
         seen[0],
         **{field: getattr(seen[0], field)[:0] for field in ("sums_TK", "poison_T", "lots_T", "drawn_N", "round_T")},
         **{field: getattr(seen[0], field)[:0] for field in ("round_R", "update_RK", "model_RK", "started_R")},
+        **{field: getattr(seen[0], field)[:0] for field in ("noise_TL", "unexplained_R")},
     )
     found = measure([absent, *seen[1:]], events)
     assert {one.name for one in found if one.silo == "silo-0"} == {"finite", "charged_before_release", "charged_steps"}
@@ -505,6 +556,10 @@ def test_observations_that_do_not_fit_are_refused() -> None:
         {"silo": "silo-1"},
         {"poison_T": seen[0].poison_T[1:]},
         {"update_RK": seen[0].update_RK[1:]},
+        {"noise_TL": seen[0].noise_TL[1:]},
+        {"sizes_L": seen[0].sizes_L[1:]},
+        {"unexplained_R": seen[0].unexplained_R[1:]},
+        {"update_RS": np.zeros((4, 2), np.float32)},
         {"update_RK": seen[0].update_RK[:, 1:], "model_RK": seen[0].model_RK[:, 1:]},
     ):
         with pytest.raises(DataError, match=r"fit together|one a silo"):

@@ -15,6 +15,7 @@ import torch
 
 from clients import hiding, training
 from clients.outbox import Outbox
+from clients.probing import Probing
 from fedmodel import wire
 from fedmodel.accounting import pld
 from fedmodel.audit.gauges import OF_ALL, OF_SILOS
@@ -41,7 +42,19 @@ ASKED = (
     "ghost-clipping-bypassed",
 )
 QUICK = ("noise-x0.9", "no-clip", "nan-through-clip, no preflight", "charge-after-release")
-TOUCHED = (OsNoise, DpSgd, _GuardedOptimizer, Ledger, Outbox, hiding, training, pld, torch.Tensor, torch.linalg)
+TOUCHED = (
+    OsNoise,
+    DpSgd,
+    _GuardedOptimizer,
+    Ledger,
+    Outbox,
+    Probing,
+    hiding,
+    training,
+    pld,
+    torch.Tensor,
+    torch.linalg,
+)
 
 
 def named(*names: str) -> list[Fault]:
@@ -200,8 +213,8 @@ def test_a_check_that_fires_without_the_fault_too_catches_nothing(monkeypatch: p
         found = selftest.suite(named("noise-x0.9"))
     assert not found["faults"][0]["caught"]
     assert "without the fault too" in found["faults"][0]["explanation"]
-    assert found["correct"]["failed"] == ["noise_std"]
-    assert "correct code does not pass noise_std" in str(selftest.missed(found))
+    assert "noise_std" in found["correct"]["failed"]
+    assert "correct code does not pass" in str(selftest.missed(found))
 
 
 def test_a_run_that_does_not_begin_is_told_and_catches_nothing() -> None:

@@ -130,6 +130,10 @@ def _check(of: Observations) -> None:
         and len(of.started_R) == releases
         and width in (of.coins_K.shape, (0,))
         and int(of.drawn_N.sum()) == int(of.lots_T.sum())
+        and (not of.noise_TL.size or of.noise_TL.shape == (steps, len(of.sizes_L)))
+        and of.update_RS.shape == of.model_RS.shape
+        and (not of.update_RS.size or len(of.update_RS) == releases)
+        and len(of.unexplained_R) in (releases, 0)
     )
     if not fits:
         raise DataError(f"what was seen at silo {of.silo} does not fit together")
