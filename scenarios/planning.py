@@ -56,7 +56,7 @@ def with_canaries(scenario: Scenario, canaries: int, kind: Kind) -> Scenario:
         ConfigError: When it has canaries already, or these are too few for its silos.
     """
     if scenario.audit is not None:
-        raise ConfigError("the scenario has an [audit] section already; leave it out, and say --canaries instead")
+        raise ConfigError("the scenario has an [audit] section, which says how many canaries there are; leave one out")
     each = canaries // len(scenario.federation.silos)
     if not 4 <= each <= 10_000:
         raise ConfigError(
@@ -88,11 +88,13 @@ def planned(scenario: Scenario, canaries: int | None, kind: Kind, significance: 
     """Return a scenario with canaries, and the plan of its audit.
 
     Args:
-        scenario: Without canaries.
-        canaries: In all; None for the first number of `CANARIES` that gives power enough. Loss canaries are 1,000.
+        scenario: With canaries or, as usual, without.
+        canaries: In all; None for those that it has, or for the first number of `CANARIES` that gives power enough. Loss canaries are 1,000.
         kind: Of canaries.
         significance: Of the test.
     """
+    if scenario.audit is not None and canaries is None:
+        return scenario, plan_audit(scenario, significance)
     numbers = (canaries,) if canaries is not None else CANARIES if kind == "probe" else CANARIES[:1]
     tried = []
     for number in numbers:

@@ -265,7 +265,7 @@ def test_a_verdict_of_too_little_power_is_never_a_pass(run: tuple[Scenario, Plan
     ("settings", "canaries", "refusal"),
     [
         (["privacy.noise=seeded-unsafe"], 600, "claims nothing that could be refuted"),
-        (["audit.count=9"], 600, "has an \\[audit\\] section already"),
+        (["audit.count=9"], 600, "has an \\[audit\\] section, which says"),
         ([], 9, "where 4 to 10,000 are possible"),
         ([], 12, "too few to tell anything"),
         ([], 300_000, "where 4 to 10,000 are possible"),
@@ -389,6 +389,14 @@ def test_a_silo_that_never_took_part_claims_nothing_and_takes_power_away(tiny_pa
     assert {gauge["silo"] for gauge in found["gauges"]} == {None, "south", "west"}
     assert found["power"] < plan.power
     assert [gauge for gauge in found["gauges"] if not gauge["passed"]] == []
+
+
+def test_an_audited_runs_own_scenario_is_audited_again_as_it_was(
+    run: tuple[Scenario, Plan, Path, dict[str, Any]],
+) -> None:
+    _, plan, out, _ = run
+    again = read_scenario(str(out / "scenario.toml"))
+    assert planning.planned(again, None, "probe", 0.05) == (again, plan)
 
 
 def test_cohorts_are_planned_for_as_they_will_be_drawn(tiny_path: Path) -> None:
