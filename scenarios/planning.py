@@ -89,7 +89,8 @@ def planned(scenario: Scenario, canaries: int | None, kind: Kind, significance: 
 
     Args:
         scenario: With canaries or, as usual, without.
-        canaries: In all; None for those that it has, or for the first number of `CANARIES` that gives power enough. Loss canaries are 1,000.
+        canaries: In all; None for those that it has, or for the first number of `CANARIES` that gives power enough.
+            Loss canaries are 1,000.
         kind: Of canaries.
         significance: Of the test.
     """
