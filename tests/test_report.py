@@ -29,7 +29,7 @@ from fedmodel.provision import read_identity, read_kit
 from fedmodel.report import accountants, document, registry, schema, signing
 from fedmodel.report.document import Report
 from scenarios import officer, reporting
-from scenarios.auditing import PLAN_SUBJECT, RESULT_SUBJECT, result_hash
+from scenarios.audit_entries import PLAN_SUBJECT, RESULT_SUBJECT, result_hash
 from scenarios.differences import changes, differences
 from scenarios.gathering import read_run
 from scenarios.runner import check_scenario, run_folder, simulate
