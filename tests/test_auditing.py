@@ -174,6 +174,23 @@ def test_a_plan_that_came_after_a_charge_is_none(tiny_path: Path, tmp_path: Path
         auditing.evaluate(scenario, out)
 
 
+@pytest.mark.parametrize("when", ["before the run", "never", "twice"])
+def test_what_was_seen_is_told_once_and_after_the_run(when: str, tiny_path: Path, tmp_path: Path) -> None:
+    scenario, plan = planning.planned(read_scenario(str(tiny_path), [*SETTINGS, "rounds=1"]), 600, "probe", 0.05)
+
+    def enter() -> None:
+        audit_entries.enter_plan(plan, tmp_path / "run")
+        if when == "before the run":
+            audit_entries.enter_seen(tmp_path / "run")
+
+    with runner.run_folder(scenario, tmp_path / "run") as out:
+        runner.simulate(scenario, 5, "in-process", "cpu", out, nullcontext(), enter)
+    for _ in range(2 if when == "twice" else 0):
+        audit_entries.enter_seen(out)
+    with pytest.raises(LedgerTampered, match="was not told once, after the run, of what its audit saw"):
+        auditing.evaluate(scenario, out)
+
+
 def test_a_run_without_a_plan_was_not_audited(copied: tuple[Scenario, Path]) -> None:
     scenario, out = copied
     (out / "audit-plan.json").unlink()
