@@ -35,10 +35,11 @@ from scenarios import sections, statements
 from scenarios.audited import attack_again, audit
 from scenarios.differences import Difference, changes, differences
 from scenarios.gathering import METRICS, SCENARIO, SUMMARY, Gathered, file_hash, read_run
+from scenarios.rendering import page_hash
 from scenarios.summary import rows_from_ledgers
 
 PAGE: Final = "report.html"
-_LIBRARIES: Final = ("dp-accounting", "numpy", "opacus", "scipy", "torch")
+_LIBRARIES: Final = ("dp-accounting", "jinja2", "matplotlib", "numpy", "opacus", "scipy", "torch")
 _MADE: Final = (registry.NAME, PAGE)
 # A cap that a person changes after the run is no fault of the summary's, which tells the one of its time.
 _LATER: Final = ("budget",)
@@ -229,6 +230,7 @@ def _built() -> Built:
         fedmodel=version("fedmodel"),
         python=platform.python_version(),
         libraries={name: version(name) for name in _LIBRARIES},
+        page=page_hash(),
     )
 
 

@@ -23,6 +23,7 @@ from scenarios.summary import outcome
 
 _CURVE_POINTS: Final = 41
 _MOST_POINTS: Final = 200  # of a budget over time
+_SEEDED: Final = "seeded-unsafe"
 _METHODS: Final = (
     document.Method(
         name="pld",
@@ -74,7 +75,9 @@ def claim(gathered: Gathered, mechanism: document.Mechanism, counted: document.A
         meaning=statements.meaning(
             [(row.advantage, counts.curve) for row, counts in zip(silos, counted.silos, strict=True)]
         ),
-        protects=largest is not None and privacy.noise != "seeded-unsafe",
+        protects=largest is not None
+        and privacy.noise != _SEEDED
+        and not any(_seeded(ledger.events) for ledger in gathered.ledgers.values()),
         unit=privacy.unit,
         max_records=most,
         adjacency="add-or-remove-one",
@@ -93,7 +96,7 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
     return document.SiloClaim(
         silo=silo,
         epsilon=_finite(accounting.epsilon(events, delta)),
-        epsilon_all_runs=_finite(accounting.epsilon(every, delta)),
+        epsilon_all_runs=_bound(every, delta),
         delta=delta,
         target_epsilon=plan.epsilon,
         mu=mu,
@@ -116,11 +119,13 @@ def scope(gathered: Gathered) -> document.Scope:
     budgets = tuple(
         _budget(ledger, found) for ledger in gathered.ledgers.values() for found in ledger.standing.scopes.values()
     )
-    spent = [budget.spent for budget in budgets if budget.data == data.data_set]
+    own = [budget for budget in budgets if budget.data == data.data_set]
+    spent = [budget.spent for budget in own]
     return document.Scope(
         data_sets=(document.DataSet(name=data.data_set, source=data.source, kind=statements.data_kind(gathered)),),
         budgets=budgets,
         prior_runs=sum(1 for budget in budgets for run in budget.runs if not run.this),
+        protects=all(budget.protects for budget in own),
         largest_spent=None if None in spent else max((one for one in spent if one is not None), default=0.0),
     )
 
@@ -128,7 +133,8 @@ def scope(gathered: Gathered) -> document.Scope:
 def _budget(ledger: SiloLedger, found: Scope) -> document.SiloBudget:
     standing, runs = ledger.standing, ledger.standing.of(found.name)
     divergence = sum(run.spent for run in runs) / MICRO
-    charged = any(run.charges for run in runs)
+    events = standing.events(found.name)
+    filtered = accounting.renyi_to_epsilon(divergence, found.order, found.delta) if events else 0.0
     return document.SiloBudget(
         silo=ledger.silo,
         scope=found.name,
@@ -138,8 +144,9 @@ def _budget(ledger: SiloLedger, found: Scope) -> document.SiloBudget:
         adjacency=found.adjacency,
         delta=found.delta,
         cap=found.epsilon,
-        spent=_finite(accounting.epsilon(standing.events(found.name), found.delta)),
-        filter_spent=accounting.renyi_to_epsilon(divergence, found.order, found.delta) if charged else 0.0,
+        protects=not _seeded(events),
+        spent=_bound(events, found.delta),
+        filter_spent=None if _seeded(events) else filtered,
         order=found.order,
         taken_whole=any(run.admitted == "plan" and run.matters for run in runs),
         runs=tuple(
@@ -160,7 +167,7 @@ def _ledger_run(ledger: SiloLedger, name: str, run: Run, found: Scope) -> docume
         noise_multiplier=run.plan.noise_multiplier,
         sample_rate=run.plan.sample_rate,
         noise_source=run.plan.noise_source,
-        epsilon=_finite(accounting.epsilon(run.events, found.delta)),
+        epsilon=_bound(run.events, found.delta),
         admitted=run.admitted,
         first_charge=times[0] if times else None,
         last_charge=times[-1] if times else None,
@@ -308,7 +315,8 @@ def _budget_line(ledger: SiloLedger, scope: Scope) -> document.BudgetLine:
             epsilon = whole
         cap = next(value for since, value in reversed(caps) if since <= sequence)
         time = ledger.entries[sequence - 1].time
-        points.append(document.BudgetPoint(time=time, epsilon=_finite(epsilon), cap=cap))
+        shown = None if _seeded(events) else _finite(epsilon)
+        points.append(document.BudgetPoint(time=time, epsilon=shown, cap=cap))
     return document.BudgetLine(silo=ledger.silo, scope=scope.name, delta=scope.delta, points=tuple(points))
 
 
@@ -404,3 +412,13 @@ def _delta(gathered: Gathered, silo: str) -> float:
 
 def _finite(epsilon: float) -> float | None:
     return epsilon if math.isfinite(epsilon) else None
+
+
+def _bound(events: Sequence[DpSgdEvent], delta: float) -> float | None:
+    """Return the epsilon of some charges; None where none is computed, or whose noise somebody can subtract."""
+    return None if _seeded(events) else _finite(accounting.epsilon(list(events), delta))
+
+
+def _seeded(events: Sequence[DpSgdEvent]) -> bool:
+    """Return whether noise of any of them was seeded."""
+    return any(event.noise_source == _SEEDED for event in events)

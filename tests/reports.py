@@ -76,7 +76,7 @@ def report(audit: Audit | None = None) -> Report:
     return Report(
         built=Built(
             at=at(60), fedmodel="0.1.0", python="3.11.9",
-            libraries={"dp-accounting": "0.6.0", "opacus": "1.6.0", "scipy": "1.16.3"},
+            libraries={"dp-accounting": "0.6.0", "opacus": "1.6.0", "scipy": "1.16.3"}, page="0" * 64,
         ),
         run=RunFacts(
             scenario="hospitals", summary="four hospitals, one breast-cancer classifier, epsilon 3",
@@ -147,12 +147,12 @@ def scope() -> Scope:
             SiloBudget(
                 silo=silo, scope="breast-cancer record 1 add-or-remove-one", data="breast-cancer", unit="record",
                 max_records=1, adjacency="add-or-remove-one", delta=DELTA, cap=8.0 if silo == "aurora" else 3.0,
-                spent=EPSILON + (1.2345678 if silo == "aurora" else 0), filter_spent=3.4, order=8,
+                spent=EPSILON + (1.2345678 if silo == "aurora" else 0), protects=True, filter_spent=3.4, order=8,
                 taken_whole=silo != "aurora", runs=(run(False), run(True)) if silo == "aurora" else (run(True),),
             )
             for silo in SILOS
         ),
-        prior_runs=1, largest_spent=EPSILON + 1.2345678,
+        prior_runs=1, protects=True, largest_spent=EPSILON + 1.2345678,
     )  # fmt: skip
 
 

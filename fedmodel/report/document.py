@@ -45,13 +45,15 @@ class Built(Part):
         at: When.
         fedmodel: The version.
         python: The interpreter's version.
-        libraries: Installed versions of what was computed with, by name.
+        libraries: Installed versions of what was computed and drawn with, by name.
+        page: Over the code and templates that rendered the page: where they are the same, so is the page.
     """
 
     at: Moment
     fedmodel: str
     python: str
     libraries: dict[str, str]
+    page: Hash
 
 
 class RunFacts(Part):
@@ -90,7 +92,8 @@ class SiloClaim(Part):
     Attributes:
         silo: Its name.
         epsilon: Of this run, by PLD.
-        epsilon_all_runs: Of everything that its ledger holds on these data, this run included.
+        epsilon_all_runs: Of everything that its ledger holds on these data, this run included; null where noise of any
+            of it was seeded, which protects nobody.
         delta: Of both.
         target_epsilon: What the scenario asked for; null where it gave the noise.
         mu: The run is as private as mu-GDP, wherever delta is over `mu_floor`; null where none was found.
@@ -169,7 +172,7 @@ class LedgerRun(Part):
         noise_multiplier: Noise over the clip.
         sample_rate: As planned.
         noise_source: Where noise was drawn from.
-        epsilon: Of what was charged, by PLD, at the budget's delta.
+        epsilon: Of what was charged, by PLD, at the budget's delta; null where its noise was seeded.
         admitted: In which of the ledger's two ways.
         first_charge: When.
         last_charge: When.
@@ -202,6 +205,7 @@ class SiloBudget(Part):
         adjacency: How neighbouring data sets differ.
         delta: Of the claim.
         cap: Epsilon that may be spent, as it stands now.
+        protects: False where noise of a run that was charged was seeded: what was spent is then no bound, and null.
         spent: Cumulative epsilon of all runs, by PLD, had every plan been fixed in advance.
         filter_spent: Cumulative epsilon by the filter's one order, however plans were chosen.
         order: Of that filter.
@@ -217,8 +221,9 @@ class SiloBudget(Part):
     adjacency: Literal["add-or-remove-one"]
     delta: float
     cap: float
+    protects: bool
     spent: Epsilon
-    filter_spent: float
+    filter_spent: Epsilon
     order: int
     taken_whole: bool
     runs: tuple[LedgerRun, ...]
@@ -232,6 +237,7 @@ class Scope(Part):
         data_sets: What the run trained on.
         budgets: Every budget of every silo's ledger, with all its runs.
         prior_runs: How many other runs these ledgers hold.
+        protects: False where a budget on the run's data is one of which `protects` is False.
         largest_spent: The largest cumulative epsilon on the run's data; null where no bound is computed.
     """
 
@@ -243,6 +249,7 @@ class Scope(Part):
     data_sets: tuple[DataSet, ...]
     budgets: tuple[SiloBudget, ...]
     prior_runs: int
+    protects: bool
     largest_spent: Epsilon
 
 
@@ -787,7 +794,8 @@ class BudgetPoint(Part):
 
     Attributes:
         time: Of the charge.
-        epsilon: Cumulative, of all runs, by PLD: an upper bound, on a coarser grid but for the last.
+        epsilon: Cumulative, of all runs, by PLD: an upper bound, on a coarser grid but for the last; null from the
+            first charge on whose noise was seeded.
         cap: That held then.
     """
 
