@@ -122,7 +122,7 @@ class Probing:
 def _noised(parameter: nn.Parameter, denominator: int) -> Tensor:
     """Return a noised sum, float64 and flat, from the gradient that was made of it; NaN where there is none."""
     if parameter.grad is None:
-        return torch.full((parameter.numel(),), torch.nan, dtype=torch.float64)
+        return torch.full((parameter.numel(),), torch.nan, dtype=torch.float64, device=parameter.device)
     return parameter.grad.detach().reshape(-1).double() * denominator
 
 
