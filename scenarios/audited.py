@@ -24,12 +24,13 @@ from pydantic import ValidationError
 from fedmodel import accounting
 from fedmodel.audit import observations
 from fedmodel.audit.plan import plan_hash
-from fedmodel.errors import ClaimRefuted, LedgerTampered
+from fedmodel.errors import ClaimRefuted, ConfigError, LedgerTampered
 from fedmodel.report import document
 from scenarios.audit_entries import AUDIT_FILE, PLAN_SUBJECT, RESULT_SUBJECT, result_hash
 from scenarios.auditing import evaluate
 from scenarios.differences import ATTACKED_AGAIN, differences
-from scenarios.gathering import Gathered, SiloLedger
+from scenarios.gathering import Gathered
+from scenarios.ledgers import SiloLedger
 
 _TOLERANCE: Final = 1e-6
 
@@ -83,7 +84,10 @@ def attack_again(gathered: Gathered) -> bool:
     seen = [(gathered.run_dir / "silos" / silo / observations.FOLDER).is_dir() for silo in silos]
     if gathered.audit is None or not any(seen):
         return False
-    follows = json.loads(json.dumps(evaluate(gathered.scenario, gathered.run_dir)))
+    try:
+        follows = json.loads(json.dumps(evaluate(gathered.scenario, gathered.run_dir)))
+    except ConfigError as error:
+        raise LedgerTampered(f"what the silos' audits saw is not as it was kept: {error}") from None
     for difference in differences(gathered.audit, follows, tolerances=ATTACKED_AGAIN):
         raise ClaimRefuted(
             f"{AUDIT_FILE}: {difference.path}: {difference.one!r} stands, {difference.other!r} follows from what the"

@@ -62,6 +62,21 @@ class Difference:
         return float(self.other - self.one)
 
 
+def in_words(difference: Difference) -> str:
+    """Say a difference: what it is, what stands, what follows.
+
+    >>> in_words(Difference("a.b", 1, None))
+    'a.b: 1 stands, nothing follows'
+    """
+    one, other = ("nothing" if value is None else _short(value) for value in (difference.one, difference.other))
+    return f"{difference.path}: {one} stands, {other} follows"
+
+
+def _short(value: Any) -> str:
+    text = str(value)
+    return text if len(text) <= 100 else f"{text[:97]}..."
+
+
 def differences(
     stored: Any, follows: Any, path: str = "", tolerances: Mapping[str, tuple[float, float]] = TOLERANCES
 ) -> Iterator[Difference]:

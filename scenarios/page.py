@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 
 from scenarios.printing import err
@@ -12,8 +11,8 @@ from scenarios.printing import err
 def write_report(run_dir: Path) -> Path:
     """Write a run's report, signed by its server, and return where the page lies.
 
-    The pictures are of public digits, whatever the run's data are: illustrative, and no part of what is signed but as
-    part of the page.
+    The pictures are of public digits, whatever the run's data are: illustrative. They are kept beside the page, as
+    `pictures.json`, since noise and masks in them are fresh each time, and the page can be rendered again with them.
 
     Raises:
         FedmodelError: As `scenarios.reporting.build` does.
@@ -33,4 +32,4 @@ def write_report(run_dir: Path) -> Path:
             "A handwritten digit, and what an attack makes of an update of it",
             f"Beside the original, {seen}.",
         )
-        return build(run_dir, partial(render, pictures={NOTE: picture}))
+        return build(run_dir, render, pictures={NOTE: picture})

@@ -1,12 +1,17 @@
 """A run's report: gathered from its folder, built and signed, verified by computing it again, compared with another's.
 
     report.html      a page for people (`fedmodel.report.page`)
+    pictures.json    what it shows besides, where it shows pictures
     registry.yaml    an entry for a registry of deployments
-    report.json      the document, signed by the run's server; written last, so a folder that has it has all three
+    report.json      the document, signed by the run's server
 
-Guarantee: `verify` passes a folder only if every ledger in it is as it was written, every figure of privacy in the
-report follows from them, every other figure from the folder's files, every file is the one that the report is of, and
-the run's server, whose key the silos' laws name or the caller gives, signed the document.
+An earlier `report.json` is taken away before the first of them is written, and the new one is written last: a folder
+that has one has all that it is of, whenever the process ended.
+
+Guarantee: `verify` passes a folder only if every ledger in it is as it was written, every update in a sum was charged
+for, every figure of privacy in the report follows from the ledgers, every other figure from the folder's files, every
+file is the one that the report is of, page and registry entry follow from the document, and the run's server, whose key
+the silos' laws name or the caller gives, signed it. What could not be checked, it says.
 
 What a machine says of itself when it builds a report (`Built`, and installed versions) is taken as stored: nobody can
 compute it again, and the signature alone vouches for it.
@@ -16,33 +21,36 @@ Does NOT show that a ledger tells what happened: it shows that the report tells 
 
 from __future__ import annotations
 
+import json
 import platform
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from hashlib import sha256
 from importlib.metadata import distributions, version
 from pathlib import Path
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from fedmodel.crypto import SigningKey
 from fedmodel.durable import replace_file
-from fedmodel.errors import ClaimRefuted, ConfigError, LedgerTampered
-from fedmodel.packages import code_hash
+from fedmodel.errors import ClaimRefuted, ConfigError, LedgerError, LedgerTampered
 from fedmodel.provision import read_identity
 from fedmodel.report import registry, signing
 from fedmodel.report.document import Built, FileHash, NotProtected, Report
 from scenarios import sections, statements
 from scenarios.audited import attack_again, audit
-from scenarios.differences import Difference, changes, differences
+from scenarios.checked import items
+from scenarios.differences import Difference, changes, differences, in_words
 from scenarios.gathering import METRICS, SCENARIO, SUMMARY, Gathered, file_hash, read_run
-from scenarios.rendering import page_hash
-from scenarios.summary import rows_from_ledgers
+from scenarios.holding import check_summary
+from scenarios.rendering import PAGE, PICTURES, Render, check_page, page_hash, read_pictures
+from scenarios.told import first_fault
 
-PAGE: Final = "report.html"
 _LIBRARIES: Final = ("dp-accounting", "jinja2", "matplotlib", "numpy", "opacus", "scipy", "torch")
 _MADE: Final = (registry.NAME, PAGE)
-# A cap that a person changes after the run is no fault of the summary's, which tells the one of its time.
-_LATER: Final = ("budget",)
 
 
 @dataclass(frozen=True)
@@ -52,10 +60,12 @@ class Checked:
     Attributes:
         report: The document.
         items: What was checked, a line each: what it was, and what was found.
+        outside: Whether the server's key came from outside the folder.
     """
 
     report: Report
     items: tuple[tuple[str, str], ...]
+    outside: bool
 
 
 def gather(run_dir: Path, stored: Report | None = None, signer: bytes | None = None) -> Report:
@@ -75,30 +85,55 @@ def gather(run_dir: Path, stored: Report | None = None, signer: bytes | None = N
     return _compute(read_run(run_dir, stored), stored, signer)
 
 
-def build(run_dir: Path, render: Callable[[Report], str], key: SigningKey | None = None) -> Path:
+def build(
+    run_dir: Path, render: Render, key: SigningKey | None = None, pictures: Mapping[str, str] | None = None
+) -> Path:
     """Write a run's report, and return where the page lies.
 
     Args:
         run_dir: The folder of a run that has ended.
         render: Makes the page; what it is given lacks the hashes of page and registry entry alone.
         key: The run's server's; by default that of its kit in the folder.
+        pictures: That the page shows, SVG by caption; by default those that an earlier page showed.
 
     Raises:
-        ConfigError: When it is no run's folder, or the key is not the one that the silos' laws name.
+        ConfigError: When it is no run's folder, cannot be written, or the key is not the one that the silos' laws name.
         ClaimRefuted: When a figure of privacy in the folder does not follow from the ledgers.
-        LedgerTampered: When a ledger, or an audit, is not as it was written.
+        LedgerError: When a file, a ledger or an audit is not as it was written.
     """
     identity = read_identity(server_kit(run_dir)) if key is None else key
-    report = gather(run_dir, signer=identity.public)
-    if report.integrity.signer != identity.public.hex():
-        raise ConfigError(f"{run_dir}: the silos' laws name another server than whose key is to sign; its kit signs")
-    made = {PAGE: render(report), registry.NAME: registry.to_yaml(report)}
-    for name, text in made.items():
-        replace_file(run_dir / name, text.encode())
-    hashes = tuple(FileHash(name=name, sha256=file_hash(run_dir / name)) for name in _MADE)
-    whole = report.integrity.model_copy(update={"files": report.integrity.files + hashes})
-    replace_file(run_dir / signing.NAME, signing.seal(report.model_copy(update={"integrity": whole}), identity))
+    with _in_a_line(run_dir):
+        report = gather(run_dir, signer=identity.public)
+        if report.integrity.signer != identity.public.hex():
+            raise ConfigError(
+                f"{run_dir}: the silos' laws name another server than whose key is to sign; its kit signs"
+            )
+        shown = read_pictures(run_dir) if pictures is None else pictures
+        kept = {} if pictures is None else {PICTURES: (json.dumps(dict(pictures), indent=2) + "\n").encode()}
+        report = _of_files(report, kept)
+        made = {registry.NAME: registry.to_yaml(report).encode(), PAGE: render(report, shown).encode()}
+        signed = signing.seal(_of_files(report, made), identity)
+    _write(run_dir, {**kept, **made}, signed)
     return run_dir / PAGE
+
+
+def _of_files(report: Report, files: Mapping[str, bytes]) -> Report:
+    """Return a report that is of these files besides, or in place of those of their names."""
+    hashes = {file.name: file.sha256 for file in report.integrity.files}
+    hashes |= {name: sha256(data).hexdigest() for name, data in files.items()}
+    listed = tuple(FileHash(name=name, sha256=value) for name, value in hashes.items())
+    return report.model_copy(update={"integrity": report.integrity.model_copy(update={"files": listed})})
+
+
+def _write(run_dir: Path, files: Mapping[str, bytes], signed: bytes) -> None:
+    """Put a report into its folder: an earlier one is taken away first, so that none stands beside another's page."""
+    try:
+        (run_dir / signing.NAME).unlink(missing_ok=True)
+        for name, data in files.items():
+            replace_file(run_dir / name, data)
+        replace_file(run_dir / signing.NAME, signed)
+    except OSError as error:
+        raise ConfigError(f"{run_dir}: the report cannot be written there: {error.strerror}") from None
 
 
 def server_kit(run_dir: Path) -> Path:
@@ -129,37 +164,39 @@ def read_report(run_dir: Path) -> signing.Signed:
         ) from None
 
 
-def verify(run_dir: Path, key: str | None = None) -> Checked:
+def verify(run_dir: Path, key: str | None = None, render: Render | None = None) -> Checked:
     """Compute a run's report again, and hold everything to it.
 
     Args:
         run_dir: The folder.
         key: The public key of the run's server in hexadecimal, from a source that is trusted; by default the one that
             the silos' laws in the folder name.
+        render: Makes the page again; without it the page is held to its hash alone.
 
     Raises:
         ConfigError: When there is no report, or nothing says whose key signs.
         ClaimRefuted: When a figure does not follow; the first that does not is named.
-        LedgerTampered: When a ledger, a file or the signature is not as it was written.
+        LedgerError: When a ledger, a file or the signature is not as it was written.
     """
     signed = read_report(run_dir)
     stored, given = signed.report, _public(key)
-    gathered = read_run(run_dir, stored)
-    if gathered.signer is None and given is None:
-        raise ConfigError(f"{run_dir}: holds no silo's law, which would name the server's key; give --key")
-    if given is not None and gathered.signer not in (None, given):
-        raise LedgerTampered(f"{run_dir}: the silos' laws name another server's key than --key")
-    for difference in _integrity(gathered, stored, given):
-        raise LedgerTampered(f"{signing.NAME}: {_told(difference)}")
-    follows = signing.plain(_compute(gathered, stored, given))
-    for difference in differences(signing.plain(stored), follows):
-        raise ClaimRefuted(f"{signing.NAME}: {_told(difference)} {_source(difference.path, stored)}")
-    attacked = attack_again(gathered)
-    if signed.key.hex() != stored.integrity.signer:
-        raise LedgerTampered(f"{signing.NAME}: is signed by another key than that of the run's server")
-    signed.check()
-    _check_registry(run_dir, stored)
-    return Checked(stored, tuple(_items(gathered, stored, given, attacked=attacked)))
+    with _in_a_line(run_dir):
+        _check_files(run_dir, stored)
+        gathered = read_run(run_dir, stored)
+        if gathered.signer is None and given is None:
+            raise ConfigError(f"{run_dir}: holds no silo's law, which would name the server's key; give --key")
+        if given is not None and gathered.signer not in (None, given):
+            raise LedgerTampered(f"{run_dir}: the silos' laws name another server's key than --key")
+        for difference in _integrity(gathered, stored, given):
+            raise LedgerTampered(f"{signing.NAME}: {in_words(difference)}")
+        follows = signing.plain(_compute(gathered, stored, given))
+        for difference in differences(signing.plain(stored), follows):
+            raise ClaimRefuted(f"{signing.NAME}: {in_words(difference)} {_source(difference.path, stored)}")
+        attacked, fewer = attack_again(gathered), check_summary(gathered)
+        _check_signature(signed)
+        page = _check_made(run_dir, stored, render)
+    found = items(gathered, stored, given=given is not None, attacked=attacked, page=page, fewer=fewer)
+    return Checked(stored, tuple(found), given is not None)
 
 
 def diff(run_a: Path, run_b: Path) -> list[Difference]:
@@ -167,12 +204,40 @@ def diff(run_a: Path, run_b: Path) -> list[Difference]:
 
     Raises:
         ConfigError: When a run has no report.
-        LedgerTampered: When a report is not as its key signed it.
+        LedgerTampered: When a report is not as its key signed it, or names another signer.
     """
     one, other = read_report(run_a), read_report(run_b)
-    one.check()
-    other.check()
+    _check_signature(one)
+    _check_signature(other)
     return list(changes(signing.plain(one.report), signing.plain(other.report)))
+
+
+def _check_signature(signed: signing.Signed) -> None:
+    """Refuse a report that the server whom it names did not sign."""
+    if signed.key.hex() != signed.report.integrity.signer:
+        raise LedgerTampered(f"{signing.NAME}: is signed by another key than that of the run's server")
+    signed.check()
+
+
+@contextmanager
+def _in_a_line(run_dir: Path) -> Iterator[None]:
+    """Say in a line what of a folder cannot be read, or is of no form that a run writes."""
+    try:
+        yield
+    except OSError as error:
+        raise LedgerError(f"{error.filename or run_dir}: cannot be read: {error.strerror}") from None
+    except ValidationError as error:
+        raise LedgerTampered(f"{run_dir}: its files are not as a run writes them: {first_fault(error)}") from None
+
+
+def _check_files(run_dir: Path, stored: Report) -> None:
+    """Refuse a folder of which a file is not the one that a report is of, before any is read as what it should be."""
+    for file in stored.integrity.files:
+        path = run_dir / file.name
+        found = file_hash(path) if path.parent == run_dir and path.is_file() else None
+        if found != file.sha256:
+            difference = Difference(f"integrity.files.{file.name}", file.sha256, found)
+            raise LedgerTampered(f"{signing.NAME}: {in_words(difference)}")
 
 
 def _compute(gathered: Gathered, stored: Report | None, given: bytes | None) -> Report:
@@ -180,7 +245,7 @@ def _compute(gathered: Gathered, stored: Report | None, given: bytes | None) -> 
     signer = gathered.signer or given
     if signer is None:
         raise ConfigError(f"{gathered.run_dir}: holds no silo's law, which would name the server's key")
-    _check_summary(gathered)
+    check_summary(gathered)
     told = sections.told_of(gathered)
     mechanism, counted = sections.mechanism(gathered, told), sections.counted(gathered)
     return Report(
@@ -234,28 +299,18 @@ def _built() -> Built:
     )
 
 
-def _check_summary(gathered: Gathered) -> None:
-    """Refuse a summary that tells another figure of privacy than the ledgers."""
-    ledgers = {
-        silo: gathered.run_dir / "ledgers" / f"{silo}.sqlite" for silo in gathered.scenario.federation.silos
-    }  # fmt: skip
-    if any(ledger.newer for ledger in gathered.ledgers.values()):
-        return  # it is of an earlier time; the report's own figures are of the entries of then
-    told, follows = (
-        [{name: value for name, value in row.items() if name not in _LATER} for row in privacy]
-        for privacy in (gathered.summary["privacy"], rows_from_ledgers(gathered.scenario, ledgers))
-    )
-    for difference in differences(told, follows, "privacy"):
-        raise ClaimRefuted(f"{SUMMARY}: {_told(difference)} from the ledgers")
-
-
-def _check_registry(run_dir: Path, stored: Report) -> None:
-    """Refuse a report without a page or an entry, and an entry that does not follow from it."""
+def _check_made(run_dir: Path, stored: Report, render: Render | None) -> str:
+    """Refuse a report without a page or an entry, or of which one does not follow; say what of the page was found."""
     missing = set(_MADE) - {file.name for file in stored.integrity.files}
     if missing:
         raise LedgerTampered(f"{signing.NAME}: is of no {min(missing)}, and a report is made with one")
-    if (run_dir / registry.NAME).read_text(encoding="utf-8") != registry.to_yaml(stored):
+    files = tuple(file for file in stored.integrity.files if file.name not in _MADE)
+    given = stored.model_copy(update={"integrity": stored.integrity.model_copy(update={"files": files})})
+    if (run_dir / registry.NAME).read_bytes() != registry.to_yaml(given).encode():
         raise ClaimRefuted(f"{registry.NAME}: is not the entry that follows from the report")
+    if render is None:
+        return "NOT rendered again: it is the file that was signed, and nobody was asked to render it"
+    return check_page(run_dir, given, render)
 
 
 def _public(key: str | None) -> bytes | None:
@@ -266,17 +321,6 @@ def _public(key: str | None) -> bytes | None:
     if public is not None and len(public) != 32:
         raise ConfigError("--key is a public key: 32 bytes in hexadecimal")
     return public
-
-
-def _told(difference: Difference) -> str:
-    """Return a difference in words: what it is, what stands, what follows."""
-    one, other = ("nothing" if value is None else _short(value) for value in (difference.one, difference.other))
-    return f"{difference.path}: {one} stands, {other} follows"
-
-
-def _short(value: Any) -> str:
-    text = str(value)
-    return text if len(text) <= 100 else f"{text[:97]}..."
 
 
 def _source(path: str, stored: Report) -> str:
@@ -298,28 +342,3 @@ def _source(path: str, stored: Report) -> str:
     if silo is not None:
         return f"from the ledger of {silo!r}"
     return f"from the ledgers, {SCENARIO} and {SUMMARY}"
-
-
-def _items(gathered: Gathered, stored: Report, given: bytes | None, *, attacked: bool) -> Iterator[tuple[str, str]]:
-    """Say what was checked."""
-    for ledger, head in zip(gathered.ledgers.values(), stored.integrity.ledgers, strict=True):
-        whose = "its key is the roster's" if head.key_from == "roster" else "NOBODY ELSE vouches for its key"
-        newer = f"; {ledger.newer} newer entries are not in the report" if ledger.newer else ""
-        yield f"ledger {ledger.silo}", f"{head.entries} entries, all as they were written; {whose}{newer}"
-    silos = len(stored.accounting.silos)
-    yield "epsilon", f"PLD, PRV, RDP and the curve of {silos} silos follow from their ledgers"
-    yield (
-        "summary.json",
-        "its figures of privacy follow from the ledgers"
-        if not any(ledger.newer for ledger in gathered.ledgers.values())
-        else "is the file that the report is of; ledgers have grown since",
-    )
-    yield "files", ", ".join(file.name for file in stored.integrity.files)
-    if stored.audit is not None:
-        entries = ", ".join(f"{row.silo} {row.plan_entry} < {row.first_charge_entry}" for row in stored.audit.entered)
-        again = "found again from what it saw" if attacked else "NOT evaluated again: what it saw is not here"
-        yield "audit", f"{stored.audit.verdict}; {again}; its plan was entered before the first charge ({entries})"
-    here = code_hash() == stored.integrity.code_hash
-    yield "code", f"{stored.integrity.code_hash[:16]}..., {'as' if here else 'NOT what is'} installed here"
-    whose = "--key gives" if given is not None else "the silos' laws name"
-    yield "signature", f"of the run's server, {stored.integrity.signer[:16]}..., whose key {whose}"

@@ -12,13 +12,15 @@ from hashlib import sha256
 from typing import Any, Final
 
 from fedmodel import accounting
+from fedmodel.errors import LedgerError
 from fedmodel.heads import verifier_key
 from fedmodel.ledger import MICRO, Run, Scope, Standing, origin_of
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import scenario_hash
 from fedmodel.report import accountants, document
 from scenarios import officer, statements
-from scenarios.gathering import Gathered, SiloLedger, head_of
+from scenarios.gathering import Gathered
+from scenarios.ledgers import SiloLedger, head_of
 from scenarios.summary import outcome
 
 _CURVE_POINTS: Final = 41
@@ -399,8 +401,15 @@ def limits(gathered: Gathered) -> document.Limits:
 
 
 def told_of(gathered: Gathered) -> dict[str, Any]:
-    """Return what the run's own files say of how it went."""
-    return outcome(gathered.scenario, gathered.run_dir, gathered.summary["timing"]["seconds_total"], [])
+    """Return what the run's own files say of how it went.
+
+    Raises:
+        LedgerError: When they do not say it.
+    """
+    try:
+        return outcome(gathered.scenario, gathered.run_dir, gathered.summary["timing"]["seconds_total"], [])
+    except (KeyError, TypeError, ValueError) as error:
+        raise LedgerError(f"metrics.jsonl: is not as a run writes it ({type(error).__name__}: {error})") from None
 
 
 def _delta(gathered: Gathered, silo: str) -> float:

@@ -2,6 +2,7 @@
 
 Figures of privacy are replayed from each silo's own ledger where that is at hand, as in a simulation or a rehearsal. A
 deployed server has none of them: there a row says what the silo reported to have charged, and says so (`source`).
+Either way a row is of the one run, whatever else a ledger holds.
 """
 
 from __future__ import annotations
@@ -16,10 +17,12 @@ from fedmodel import accounting
 from fedmodel.config import Scenario, SiloPlan
 from fedmodel.durable import replace_file
 from fedmodel.errors import LedgerError, ProtocolError
+from fedmodel.ledger import Standing
 from fedmodel.mechanisms import DpSgdEvent, event_from_json
 from fedmodel.packages import code_hash
 from fedmodel.provision import scenario_policy
 from scenarios import officer
+from scenarios.ledgers import newest_run
 from server.place import CHARGES
 
 _FIGURES = ("accuracy", "recall", "precision", "f1", "auroc", "loss")
@@ -120,22 +123,29 @@ def _encryption(scenario: Scenario, whole: list[dict[str, Any]]) -> dict[str, An
 
 
 def rows_from_ledgers(scenario: Scenario, ledgers: Mapping[str, Path]) -> list[dict[str, Any]]:
-    """Return a row a silo: its ledger verified, and replayed into what was spent.
+    """Return a row a silo: its ledger verified, and replayed into what the newest run of the scenario spent.
+
+    What other runs spent is in the ledgers, and in a report's scope; it is not in these rows.
 
     Args:
         scenario: Whose silos.
         ledgers: By silo, where its ledger lies; a silo that never opened one has spent nothing.
     """
-    rows = []
-    for silo in scenario.federation.silos:
-        plan = scenario.plan(silo)
-        delta, events, budget = plan.delta, list[DpSgdEvent](), None
-        if ledgers[silo].exists():
-            standing = officer.verify(officer.Place.of(ledgers[silo]), [], None).standing
-            for scope in standing.scopes.values():
-                delta, events, budget = scope.delta, standing.events(scope.name), scope.epsilon
-        rows.append({**_row(plan, delta, events), "budget": budget, "source": "ledger"})
-    return rows
+    found = {silo: officer.verify(officer.Place.of(path), [], None) for silo, path in ledgers.items() if path.exists()}
+    run = newest_run(scenario, {silo: (one.standing, one.entries) for silo, one in found.items()})
+    return [
+        row_from_ledger(scenario.plan(silo), found[silo].standing if silo in found else Standing(), run)
+        for silo in scenario.federation.silos
+    ]
+
+
+def row_from_ledger(plan: SiloPlan, standing: Standing, run: str | None) -> dict[str, Any]:
+    """Return what one run spent of a silo's budget, by its ledger."""
+    own = None if run is None else standing.runs.get(run)
+    scopes = [scope for scope in standing.scopes.values() if scope.data == plan.data]
+    scope = standing.scopes[own.scope] if own is not None else next(iter(scopes), None)
+    delta, budget = (plan.delta, None) if scope is None else (scope.delta, scope.epsilon)
+    return {**row_of(plan, delta, [] if own is None else own.events), "budget": budget, "source": "ledger"}
 
 
 def rows_reported(scenario: Scenario, run_dir: Path) -> list[dict[str, Any]]:
@@ -147,15 +157,15 @@ def rows_reported(scenario: Scenario, run_dir: Path) -> list[dict[str, Any]]:
         plan = scenario.plan(silo)
         said = reported.get(silo)  # a silo that did not join reported nothing
         events = [event_from_json(said["event"])] * said["rounds"] if said else []
-        rows.append({**_row(plan, plan.delta, events), "budget": None, "source": "reported"})
+        rows.append({**row_of(plan, plan.delta, events), "budget": None, "source": "reported"})
     return rows
 
 
-def _row(plan: SiloPlan, delta: float, events: list[DpSgdEvent]) -> dict[str, Any]:
+def row_of(plan: SiloPlan, delta: float, events: list[DpSgdEvent]) -> dict[str, Any]:
     """Return what was spent by some events; figures are None for a silo that released nothing."""
     shared = {(e.noise_multiplier, e.max_grad_norm, e.sample_rate, e.noise_source) for e in events}
     if len(shared) > 1:
-        raise LedgerError(f"silo {plan.silo}: a run's charges differ in more than their steps")
+        raise LedgerError(f"silo {plan.silo}: what one run was charged for differs in more than steps")
     noise_multiplier, max_grad_norm, sample_rate, noise_source = shared.pop() if shared else (None,) * 4
     # The coarse grid's are upper bounds too, and hardly higher.
     figures = officer.figures(events, delta, accounting.COARSE_GRID)

@@ -1,0 +1,86 @@
+"""What a verification checked, and what it could not check, in words: a line each, none of them silent about a gap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from fedmodel.packages import code_hash
+from fedmodel.report import registry, signing
+from fedmodel.report.document import LedgerHead, Report
+from scenarios.gathering import Gathered
+from scenarios.ledgers import SiloLedger
+from scenarios.rendering import PAGE
+
+# Of a run's folder, what is read elsewhere or holds keys; files are named by what the report says of them.
+_PLACES: Final = ("ledgers", "server", "silos", "kits", "logs", "server.log", signing.NAME, registry.NAME, PAGE)
+
+
+def items(
+    gathered: Gathered, stored: Report, *, given: bool, attacked: bool, page: str, fewer: Sequence[str]
+) -> Iterator[tuple[str, str]]:
+    """Go through what was checked: what it is, and what was found.
+
+    Args:
+        gathered: What the folder says.
+        stored: The report, of which everything was found to follow.
+        given: Whether the server's key came from outside the folder.
+        attacked: Whether the audit was evaluated again.
+        page: What `scenarios.rendering.check_page` found.
+        fewer: Silos that had charged more than they had reported.
+    """
+    for ledger, head in zip(gathered.ledgers.values(), stored.integrity.ledgers, strict=True):
+        yield f"ledger {ledger.silo}", "; ".join(_ledger(ledger, head))
+    yield "rounds", "every update in a sum was charged for in its silo's ledger"
+    yield "epsilon", f"PLD, PRV, RDP and the curve of {len(stored.accounting.silos)} silos follow from their ledgers"
+    less = f"; {', '.join(fewer)} had charged more than the server was told" if fewer else ""
+    yield "summary.json", f"its figures of privacy follow from the ledgers{less}"
+    yield "files", ", ".join(file.name for file in stored.integrity.files)
+    yield "page", page
+    if stored.audit is not None:
+        entries = ", ".join(f"{row.silo} {row.plan_entry} < {row.first_charge_entry}" for row in stored.audit.entered)
+        again = "found again from what it saw" if attacked else "NOT evaluated again: what it saw is not here"
+        yield "audit", f"{stored.audit.verdict}; {again}; its plan was entered before the first charge ({entries})"
+    here = code_hash() == stored.integrity.code_hash
+    yield "code", f"{stored.integrity.code_hash[:16]}..., {'as' if here else 'NOT what is'} installed here"
+    whose = (
+        "the key that --key gives"
+        if given
+        else "whom the silos' laws in this folder name as the run's server; NOT checked against anything outside this"
+        " folder: compare that key with the server's, or give it with --key"
+    )
+    yield "signature", f"of {stored.integrity.signer}, {whose}"
+    yield "not compared", "; ".join(_left_out(gathered, stored))
+
+
+def _ledger(ledger: SiloLedger, head: LedgerHead) -> Iterator[str]:
+    """Say how a ledger was found, and by whom it is vouched for."""
+    yield f"{head.entries} entries, all as they were written"
+    if ledger.roster:
+        yield "its key is the roster's"
+    elif head.key_from == "roster":
+        yield "NO roster is here: the report alone says that its key is the roster's"
+    else:
+        yield "NOBODY ELSE vouches for its key"
+    if ledger.heads:
+        yield f"no entry of a signed head is missing, as kept by {' and '.join(ledger.heads)}"
+    elif head.head is not None:
+        yield f"NO head of it is here but the report's own, of {head.head_entries} entries"
+    else:
+        yield "NO signed head of it is here: entries taken away at its end would not be noticed"
+    if not ledger.compared:
+        yield "its bytes that hold no entry were NOT compared (a log beside it, or another SQLite wrote it)"
+    if ledger.newer:
+        yield f"{ledger.newer} newer entries are not in the report"
+
+
+def _left_out(gathered: Gathered, stored: Report) -> Iterator[str]:
+    """Say what lies in the folder and was not held to anything."""
+    yield "silos' laws, but for the server's key and the code that they name"
+    known = {*_PLACES, *(file.name for file in stored.integrity.files)}
+    others = sorted(one.name for one in gathered.run_dir.iterdir() if one.name not in known)
+    ledgers = {f"{silo}.sqlite{end}" for silo in gathered.ledgers for end in ("", "-wal", "-shm")}
+    beside = sorted(one.name for one in (gathered.run_dir / "ledgers").iterdir() if one.name not in ledgers)
+    others += [f"ledgers/{name}" for name in beside]
+    if others:
+        yield f"of the folder, {', '.join(others)}"
