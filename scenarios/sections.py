@@ -74,12 +74,8 @@ def claim(gathered: Gathered, mechanism: document.Mechanism, counted: document.A
     unit = statements.unit_of(privacy.unit, most)
     return document.Claim(
         sentence=statements.claim(gathered, largest, delta, unit, mechanism.rounds_completed + mechanism.rounds_failed),
-        meaning=statements.meaning(
-            [(row.advantage, counts.curve) for row, counts in zip(silos, counted.silos, strict=True)]
-        ),
-        protects=largest is not None
-        and privacy.noise != _SEEDED
-        and not any(_seeded(ledger.events) for ledger in gathered.ledgers.values()),
+        meaning=statements.meaning(silos, counted.silos, _protects(gathered)),
+        protects=_protects(gathered),
         unit=privacy.unit,
         max_records=most,
         adjacency="add-or-remove-one",
@@ -94,10 +90,11 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
     delta = _delta(gathered, silo)
     events = [] if ledger is None else ledger.events
     every = [] if ledger is None or ledger.scope is None else ledger.standing.events(ledger.scope.name)
-    mu, advantage = _besides(tuple(events), delta)
+    # Of noise that somebody can subtract no figure is a bound: none is told.
+    mu, advantage = (None, None) if _seeded(events) else _besides(tuple(events), delta)
     return document.SiloClaim(
         silo=silo,
-        epsilon=_finite(accounting.epsilon(events, delta)),
+        epsilon=_bound(events, delta),
         epsilon_all_runs=_bound(every, delta),
         delta=delta,
         target_epsilon=plan.epsilon,
@@ -106,6 +103,13 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
         advantage=advantage,
         steps=sum(event.steps for event in events),
     )
+
+
+def _protects(gathered: Gathered) -> bool:
+    """Return whether anything is claimed: every silo's charges have a bound, and no noise was seeded."""
+    return not statements.seeded(gathered) and None not in [
+        _counted(tuple(ledger.events), _delta(gathered, silo)).pld for silo, ledger in gathered.ledgers.items()
+    ]
 
 
 @lru_cache(maxsize=64)
@@ -191,22 +195,23 @@ def trust(gathered: Gathered, told: Mapping[str, Any]) -> document.Trust:
     )
     return document.Trust(
         model="local-to-the-silo",
-        noise_added_by=statements.NOISE_ADDED_BY,
-        parties=statements.parties(gathered, terms),
+        noise_added_by=statements.noise_added_by(gathered),
+        parties=statements.parties(gathered, terms, _protects(gathered)),
         secure_aggregation=terms,
         collusion=statements.collusion(terms),
-        access=statements.ACCESS,
+        access=statements.access(gathered),
     )
 
 
 def mechanism(gathered: Gathered, told: Mapping[str, Any]) -> document.Mechanism:
     """Return what was done to records, as planned and as charged."""
     scenario = gathered.scenario
-    unit = statements.unit_of(scenario.privacy.unit, scenario.privacy.max_records or 1)
+    most = scenario.privacy.max_records or 1
+    unit = statements.unit_of(scenario.privacy.unit, most)
     plans = [scenario.plan(silo) for silo in scenario.federation.silos]
     return document.Mechanism(
         description=statements.DESCRIPTION,
-        sensitivity=statements.sensitivity(unit, scenario.privacy.max_grad_norm),
+        sensitivity=statements.sensitivity(unit, scenario.privacy.max_grad_norm, most),
         sampling=statements.sampling([plan.sample_rate for plan in plans]),
         side_channels=statements.SIDE_CHANNELS,
         silos=tuple(_silo_mechanism(gathered, silo) for silo in scenario.federation.silos),

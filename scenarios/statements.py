@@ -9,23 +9,18 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from fedmodel.report.document import CurvePoint, SecureAggregation, Seen
+from fedmodel.report import odds, words
+from fedmodel.report.document import SecureAggregation, Seen, SiloAccounting, SiloClaim
 from scenarios.audit_entries import PLAN_SUBJECT
 from scenarios.gathering import Gathered
 from scenarios.printing import up
 
 _FALSE_ALARM: Final = 0.01
+_LARGEST_WRITTEN: Final = 13.8  # e to this is about a million; past it a power of ten is easier to read
+_WHOLE_FROM: Final = 100
 
 SIGNATURE_LINES: Final = ("Privacy officer", "Responsible for the data", "Responsible for the model")
 
-NOISE_ADDED_BY: Final = (
-    "Each silo adds Gaussian noise to its own clipped sums, in its own process, before an update is masked or leaves;"
-    " nobody else's noise is counted."
-)
-ACCESS: Final = (
-    "Records stay at their silo and are read by its own process alone; no metric, no count of records and no text of an"
-    " error leaves it. The server has held-out records of its own."
-)
 DESCRIPTION: Final = (
     "DP-SGD (Abadi et al. 2016): Poisson lots, each record's gradient clipped in L2, Gaussian noise on the sum, a"
     " public denominator. Each step is charged to the silo's ledger before records are read for it."
@@ -33,13 +28,14 @@ DESCRIPTION: Final = (
 SIDE_CHANNELS: Final = (
     "Noise is drawn from the operating system's generator unless it says otherwise, a value being half the sum of four"
     " normals in double precision (Holohan and Braghin 2021), rounded to single. A value that is not a number"
-    " contributes nothing. Timing of the sampler is not hidden; accounting adds what floating point adds, about 1e-16 a"
-    " step to delta."
+    " contributes nothing. Timing of the sampler is not hidden. Bounds hold in exact arithmetic; what floating point"
+    " adds, about 1e-16 a step to delta, is not included."
 )
 COMPOSITION: Final = (
     "All steps of the run are composed by privacy loss distributions. What one ledger holds of several runs is composed"
     " the same way, as if all plans had been fixed in advance, and by the ledger's Rényi filter, however they were"
-    " chosen. Epsilons are never added up. Silos hold distinct units, so the largest of their claims holds for all."
+    " chosen. Epsilons are never added up. Each silo's claim is of what that silo holds: the largest of them holds for"
+    " every unit that one silo alone holds, and nothing is claimed of what several silos hold of one unit together."
 )
 
 
@@ -55,39 +51,59 @@ def unit_of(unit: str, max_records: int) -> str:
 def claim(gathered: Gathered, epsilon: float | None, delta: float, unit: str, rounds: int) -> str:
     """Return the claim in a sentence."""
     name = gathered.scenario.name
+    if seeded(gathered):
+        return f"Nothing is claimed for {name}: its noise was seeded, and whoever knows the seed can remove it."
     if epsilon is None:
         return f"No bound is computed for {name}: its noise is too little for its steps, and nothing is claimed."
-    if gathered.scenario.privacy.noise == "seeded-unsafe":
-        return f"Nothing is claimed for {name}: its noise was seeded, and whoever knows the seed can remove it."
     return (
         f"Whatever left the silos of {name}, over all {rounds} rounds, is (epsilon {up(epsilon)}, delta"
-        f" {delta:g})-differentially private for every {unit} of every silo: it is nearly as likely with as without it."
+        f" {delta:g})-differentially private for every {unit} of every silo: whatever one looks for in it is at most"
+        f" e^epsilon = {factor(epsilon)} times as likely with as without it, plus delta, and the other way round."
     )
 
 
-def meaning(silos: Sequence[tuple[float | None, Sequence[CurvePoint]]]) -> str:
+def factor(epsilon: float) -> str:
+    """Write e^epsilon, rounded up.
+
+    >>> factor(0.0), factor(2.9999998), factor(8.0), factor(900.0)
+    ('1', '20.1', '2,981', '10^391')
+    """
+    if epsilon > _LARGEST_WRITTEN:
+        return f"10^{math.ceil(epsilon / math.log(10))}"
+    times = math.exp(epsilon)
+    return words.up(times, 0 if times >= _WHOLE_FROM else 1).removesuffix(".0")
+
+
+def meaning(silos: Sequence[SiloClaim], counted: Sequence[SiloAccounting], protects: bool) -> str:
     """Return what the figures mean for one unit, of the silo for which they mean least.
 
     Args:
-        silos: Of each, the largest advantage of an attack, and points of its curve of delta.
+        silos: What is claimed of each.
+        counted: Its curve of delta, in the same order.
+        protects: Whether anything is claimed.
     """
-    released = [(advantage, curve) for advantage, curve in silos if advantage is not None and curve]
-    if not released:
-        return "Nothing was released, or nothing is claimed."
-    # Any test's power is at most e^epsilon times its false alarms, plus delta, at every point of the curve.
-    power = max(min(math.exp(point.epsilon) * _FALSE_ALARM + point.delta for point in curve) for _, curve in released)
+    if not protects:
+        return "Nothing is claimed, so no figure says how well anybody is hidden."
+    if not any(one.steps for one in silos):
+        return "Nothing was released."
+    found = odds.right_at_most(_FALSE_ALARM, silos, counted)
+    advantages = [one.advantage for one in silos]
+    most = max((one for one in advantages if one is not None), default=None) if None not in advantages else None
     return (
-        f"A test that calls 1 in 100 of those who are absent present finds at most {up(min(power, 1.0) * 100)}% of"
-        " those who are present. No test's true positive rate is over its false one by more than"
-        f" {up(max(advantage for advantage, _ in released))}."
+        f"A test that calls 1 in 100 of those who are absent present finds at most {words.percent_up(found)} of those"
+        " who are present."
+        + ("" if most is None else f" No test's true positive rate is over its false one by more than {up(most)}.")
     )
 
 
-def sensitivity(unit: str, clip: float) -> str:
+def sensitivity(unit: str, clip: float, max_records: int) -> str:
     """Return how what one unit can do is bounded."""
+    several = (
+        f", and one {unit} by at most {max_records} times as much, {max_records * clip:g}" if max_records > 1 else ""
+    )
     return (
-        f"A gradient is clipped to an L2 norm of {clip:g}, so that one record moves a sum by at most that. Neighbours"
-        f" differ by one {unit}, added or removed."
+        f"A gradient is clipped to an L2 norm of {clip:g}, so that one record moves a sum by at most that{several}."
+        f" Neighbours differ by one {unit}, added or removed."
     )
 
 
@@ -111,11 +127,45 @@ def collusion(terms: SecureAggregation) -> str:
     )
 
 
-def parties(gathered: Gathered, terms: SecureAggregation) -> tuple[Seen, ...]:
-    """Return who sees what, and what holds."""
+def noise_added_by(gathered: Gathered) -> str:
+    """Say who adds noise, where and before what."""
+    where = {
+        "in-process": "in the one process that all silos and the server shared",
+        "flower": "in a worker process of the simulation, which silos took turns in",
+    }.get(gathered.summary["engine"], "in its own process")
+    return (
+        f"Each silo adds Gaussian noise to its own clipped sums, {where}, before an update is masked or leaves; nobody"
+        " else's noise is counted."
+    )
+
+
+def access(gathered: Gathered) -> str:
+    """Say who can get at records, and what else leaves a silo."""
+    kept = {
+        "in-process": "Records of all silos were read in the one process that they and the server shared: its code, and"
+        " nothing else, kept them apart.",
+        "flower": "Records of all silos were read in worker processes of one simulation, by one user on one machine:"
+        " its code, and nothing else, kept them apart.",
+    }.get(gathered.summary["engine"], "Records stay at their silo and are read by its own process alone.")
+    left = (
+        "No metric, no count of records and no text of an error leaves a silo."
+        if gathered.audit is None
+        else "No metric and no text of an error leaves a silo; the audit's figures tell how many records it held."
+    )
+    return f"{kept} {left} The server has held-out records of its own."
+
+
+def parties(gathered: Gathered, terms: SecureAggregation, protects: bool) -> tuple[Seen, ...]:
+    """Return who sees what, and what holds; no figure does where nothing is claimed."""
     unit = unit_of(gathered.scenario.privacy.unit, gathered.scenario.privacy.max_records or 1)
-    noised = f"(epsilon, delta) for each {unit}, as the silo's ledger says"
-    after = "no figure protects anybody" if _seeded(gathered) else "post-processing costs nothing"
+    if protects:
+        noised, after = (
+            f"(epsilon, delta) for each {unit}, as the silo's ledger says",
+            "; post-processing costs nothing",
+        )
+    else:
+        noised, after = "no figure: nothing is claimed of this run", ""
+    sentence = noised[0].upper() + noised[1:]
     server = (
         Seen(
             who="The server",
@@ -126,7 +176,7 @@ def parties(gathered: Gathered, terms: SecureAggregation) -> tuple[Seen, ...]:
         else Seen(
             who="The server",
             sees="each silo's noised update, names, who trained when, error codes",
-            holds=f"{noised}.",
+            holds=f"{sentence}.",
         )
     )
     return (
@@ -139,7 +189,7 @@ def parties(gathered: Gathered, terms: SecureAggregation) -> tuple[Seen, ...]:
         Seen(
             who="Whoever gets the model",
             sees="the model, or its state after every round",
-            holds=f"{noised}; {after}.",
+            holds=f"{sentence}{after}.",
         ),
         Seen(
             who="The network",
@@ -154,7 +204,7 @@ def not_protected(gathered: Gathered) -> tuple[str, ...]:
     scenario, encryption = gathered.scenario, gathered.scenario.encryption
     masked = encryption.secure_aggregation == "on"
     found = [
-        (_seeded(gathered), "Noise was seeded: whoever knows the seed subtracts it. No figure here protects anybody."),
+        (seeded(gathered), "Noise was seeded: whoever knows the seed subtracts it. No figure here protects anybody."),
         (True, "The server's own held-out records: their exact figures are published each round."),
         (True, "A poisoned update: nothing bounds what a hostile silo adds."
                + (" Under masks nobody can inspect it." if masked else "")),
@@ -171,10 +221,13 @@ def not_protected(gathered: Gathered) -> tuple[str, ...]:
         ("network" in gathered.summary, "Parties from one another: this was a rehearsal, and all shared one machine."),
         (scenario.privacy.unit == "record", "A person with several records, as a person: each record is protected, and"
                                             " what they tell together is not bounded by these figures."),
+        (scenario.privacy.unit == "person", "A person with records at several silos, as one person: each silo's claim"
+                                            " is of the records that it holds."),
         (scenario.privacy.unit != "record", "What a unit's records beyond the most that are trained on would tell: they"
                                             " are left out, and that they were is not hidden from its silo."),
         (bool(scenario.data.reference_ranges or scenario.data.reference_range),
          "The declared ranges by which features are scaled: whatever they were chosen by, no run pays for it."),
+        (gathered.audit is not None, "How many records each silo held: the audit's figures on lots tell it."),
         (scenario.faults is not None, "Faults were rehearsed: silos were made to vanish."),
     ]  # fmt: skip
     return tuple(text for applies, text in found if applies)
@@ -194,6 +247,8 @@ def limits(gathered: Gathered) -> tuple[str, ...]:
         (gathered.audit is None and planned, "What the audit found that a ledger says was planned: its result is not"
                                              " here."),
         (gathered.audit is not None, "That the claim is true: an audit that does not refute it is no proof of it."),
+        (gathered.audit is not None or planned, "Whether other audits of this scenario were made and not kept: the"
+                                                " coins are the operator's."),
         (scenario.audit is not None and scenario.audit.canaries == "loss",
          "What the model would be without the audit's canaries: it was trained on them too."),
         (True, "That the protocol and this code are right: nobody but their authors has reviewed them."),
@@ -212,5 +267,7 @@ def data_kind(gathered: Gathered) -> str:
     }[data.source]
 
 
-def _seeded(gathered: Gathered) -> bool:
-    return gathered.scenario.privacy.noise == "seeded-unsafe"
+def seeded(gathered: Gathered) -> bool:
+    """Return whether noise of this run was seeded, by its scenario or by what was charged."""
+    sources = {event.noise_source for ledger in gathered.ledgers.values() for event in ledger.events}
+    return "seeded-unsafe" in {gathered.scenario.privacy.noise, *sources}

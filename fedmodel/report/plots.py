@@ -15,7 +15,6 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from statistics import NormalDist
 from typing import Any
 
 import numpy as np
@@ -40,6 +39,7 @@ from fedmodel.report.drawing import (
     png,
     svg,
 )
+from fedmodel.report.odds import by_gdp
 
 MOST_PANELS = 6
 _CHANCE = 0.95  # simultaneous confidence of the band around the bound of a ROC
@@ -289,8 +289,7 @@ def gdp_allows(false: NDArray[np.float64], mu: float) -> NDArray[np.float64]:
     >>> gdp_allows(np.array([0.0, 0.5, 1.0]), 1.0).round(4).tolist()
     [0.0, 0.8413, 1.0]
     """
-    normal = NormalDist()
-    return np.array([rate if rate in (0.0, 1.0) else normal.cdf(normal.inv_cdf(rate) + mu) for rate in false.tolist()])
+    return np.array([by_gdp(rate, mu) for rate in false.tolist()])
 
 
 def pictures_row(name: str, images: Sequence[tuple[str, NDArray[Any]]], title: str, description: str) -> str:

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from fedmodel.report.document import Report
+from fedmodel.report.document import Report, Scope
 
 NAME: Final = "registry.yaml"
 _STATUS: Final = "Draft"
@@ -72,26 +72,38 @@ def _product(report: Report) -> dict[str, Any]:
 
 def _flavor(report: Report) -> dict[str, Any]:
     names = ", ".join(data.name for data in report.scope.data_sets)
+    claimed = report.claim.protects
     return {
-        "name": "Approximate DP",
+        "name": "Approximate DP" if claimed else None,
         "input_metric": f"add or remove one {_unit(report)}",
         "bound_on_input_distance": 1,
-        "output_measure": "smoothed max divergence",
-        "bound_on_output_distance": report.claim.epsilon,
+        "output_measure": "smoothed max divergence" if claimed else None,
+        "bound_on_output_distance": report.claim.epsilon if claimed else None,
         "data_domain": f"each silo's records of {names}",
         "unprotected_quantities": " ".join(report.not_protected.statements),
     }
 
 
 def _privacy_loss(report: Report) -> dict[str, Any]:
-    claim = report.claim
+    claim, scope = report.claim, report.scope
+    parameters = (
+        {"epsilon": claim.epsilon, "delta": claim.delta} if claim.protects else dict.fromkeys(("epsilon", "delta"))
+    )
     return {
         "privacy_unit": {"record": "record-level", "person": "person-level", "client": "client-level"}[claim.unit],
         "privacy_unit_description": f"one {_unit(report)} of one silo, added or removed",
-        "privacy_parameters": {"epsilon": claim.epsilon, "delta": claim.delta},
-        "privacy_parameters_description": f"{claim.sentence} The largest of all silos'; with all that their ledgers"
-        f" hold, epsilon {report.scope.largest_spent}.",
+        "privacy_parameters": parameters,
+        "privacy_parameters_description": f"{claim.sentence} {_in_all(scope)}",
     }
+
+
+def _in_all(scope: Scope) -> str:
+    """Say what all runs that the ledgers hold compose to."""
+    if not scope.protects:
+        return "With the other runs that the ledgers hold, nothing is bounded: noise of a run was seeded."
+    if scope.largest_spent is None:
+        return "With the other runs that the ledgers hold, no bound is computed."
+    return f"With all that the ledgers hold on these data, the largest epsilon of a silo is {scope.largest_spent}."
 
 
 def _model(report: Report) -> dict[str, Any]:

@@ -1,0 +1,156 @@
+"""The plain sentences of a report say no more than holds: of seeded noise, of engines, units and audits."""
+
+from __future__ import annotations
+
+import math
+from contextlib import nullcontext
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from fedmodel.accounting import deltas
+from fedmodel.config import read_scenario
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.report import odds, registry
+from fedmodel.report.document import Report
+from scenarios import reporting, statements
+from scenarios.gathering import Gathered, read_run
+from scenarios.runner import check_scenario, run_folder, simulate
+from tests.conftest import TINY
+
+PERSON = ("privacy.unit=person", "privacy.max_records=3", "data.records_per_person=3", "data.partition.min_records=5",
+          "data.records=360", "privacy.noise_multiplier=4.0")  # fmt: skip
+
+
+def simulated(folder: Path, *settings: str) -> Path:
+    (folder / "scenario.toml").write_text(TINY, encoding="utf-8")
+    scenario = read_scenario(str(folder / "scenario.toml"), ["federation.min_silos=3", *settings])
+    with run_folder(scenario, folder / "run") as run_dir:
+        simulate(scenario, check_scenario(scenario), "in-process", "cpu", run_dir, nullcontext())
+    return run_dir
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return simulated(tmp_path_factory.mktemp("statements"))
+
+
+@pytest.fixture(scope="module")
+def gathered(run: Path) -> Gathered:
+    return read_run(run)
+
+
+@pytest.fixture(scope="module")
+def report(run: Path) -> Report:
+    return reporting.gather(run)
+
+
+@pytest.fixture(scope="module")
+def seeded(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return reporting.gather(simulated(tmp_path_factory.mktemp("seeded"), "privacy.noise=seeded-unsafe"))
+
+
+def test_of_seeded_noise_no_figure_is_told_anywhere(seeded: Report) -> None:
+    claim, entry = seeded.claim, registry.entry(seeded)["deployment"]
+    assert (claim.protects, claim.epsilon) == (False, None)
+    assert {(one.epsilon, one.epsilon_all_runs, one.mu, one.advantage) for one in claim.silos} == {(None,) * 4}
+    assert claim.sentence.startswith("Nothing is claimed for tiny: its noise was seeded")
+    assert claim.meaning == "Nothing is claimed, so no figure says how well anybody is hidden."
+    assert not [one.holds for one in seeded.trust.parties if "epsilon" in one.holds]
+    assert [one.holds for one in seeded.trust.parties if one.who == "Whoever gets the model"] == [
+        "No figure: nothing is claimed of this run."
+    ]
+    assert entry["privacy_loss"]["privacy_parameters"] == {"epsilon": None, "delta": None}
+    assert entry["dp_flavor"]["bound_on_output_distance"] is None
+    assert entry["dp_flavor"]["name"] is None
+    assert "nothing is bounded: noise of a run was seeded" in entry["privacy_loss"]["privacy_parameters_description"]
+    assert "None" not in entry["privacy_loss"]["privacy_parameters_description"]
+
+
+def test_a_claim_has_its_figures_in_the_registry_and_against_the_parties(report: Report) -> None:
+    entry = registry.entry(report)["deployment"]
+    assert entry["privacy_loss"]["privacy_parameters"] == {"epsilon": report.claim.epsilon, "delta": 1e-3}
+    assert entry["dp_flavor"]["bound_on_output_distance"] == report.claim.epsilon is not None
+    assert f"silo is {report.scope.largest_spent}." in entry["privacy_loss"]["privacy_parameters_description"]
+    holds = {one.who: one.holds for one in report.trust.parties}
+    assert holds["Whoever gets the model"] == (
+        "(epsilon, delta) for each record, as the silo's ledger says; post-processing costs nothing."
+    )
+
+
+def test_noise_that_only_the_ledgers_call_seeded_is_seeded(gathered: Gathered) -> None:
+    north = gathered.ledgers["north"]
+    assert not statements.seeded(gathered)
+    said: Any = SimpleNamespace(events=[DpSgdEvent(2.0, 1.0, 0.5, 4, 10, "seeded-unsafe")])
+    assert statements.seeded(replace(gathered, ledgers={**gathered.ledgers, "north": said}))
+    assert {event.noise_source for event in north.events} == {"os"}
+
+
+@pytest.mark.parametrize(("epsilon", "times"), [(3.0, "e^epsilon = 20.1 times"), (8.0, "e^epsilon = 2,981 times"),
+                                                (800.0, "e^epsilon = 10^348 times")])  # fmt: skip
+def test_the_claim_says_how_many_times_as_likely(gathered: Gathered, epsilon: float, times: str) -> None:
+    said = statements.claim(gathered, epsilon, 1e-3, "record", 2)
+    assert f"at most {times} as likely with as without it, plus delta" in said
+    assert "nearly" not in said
+
+
+def test_what_an_event_can_tell_is_the_least_of_all_bounds_that_hold(report: Report) -> None:
+    """At a sample rate under 1 the Gaussian curve is loose, and the privacy curve is not."""
+    found = odds.right_at_most(0.01, report.claim.silos, report.accounting.silos)
+    silo, curve = report.claim.silos[0], report.accounting.silos[0].curve
+    assert silo.mu is not None
+    by_points = min(math.exp(point.epsilon) * 0.01 + point.delta for point in curve)
+    assert found <= by_points < odds.by_gdp(0.01, silo.mu)
+    assert f"finds at most {math.ceil(found * 1000) / 10}% of" in report.claim.meaning
+    event = DpSgdEvent(2.0, 1.0, 0.5, 4, 10)
+    exact = min(math.exp(one / 20) * 0.01 + deltas([event], [one / 20])[0] for one in range(120))
+    assert exact - 1e-3 < found < exact + 0.01
+
+
+def test_a_silo_without_bound_tells_everything_and_one_with_the_largest_claim_counts(report: Report) -> None:
+    silos, counted = report.claim.silos, report.accounting.silos
+    unbounded = (silos[0].model_copy(update={"epsilon": None}), *silos[1:])
+    assert odds.right_at_most(0.01, unbounded, counted) == 1.0
+    weak = (silos[0].model_copy(update={"epsilon": 9.0, "mu": None}), *silos[1:])
+    flat = (counted[0].model_copy(update={"curve": ()}), *counted[1:])
+    assert odds.right_at_most(0.01, weak, flat) == 1 - math.exp(-9.0) * (1 - 1e-3 - 0.01)
+
+
+def test_who_reads_records_depends_on_the_engine(gathered: Gathered, report: Report) -> None:
+    assert "in the one process that all silos and the server shared" in report.trust.noise_added_by
+    assert "Records of all silos were read in the one process" in report.trust.access
+    flower = replace(gathered, summary={**gathered.summary, "engine": "flower"})
+    assert "worker process" in statements.noise_added_by(flower)
+    assert "worker processes of one simulation" in statements.access(flower)
+    deployed = replace(gathered, summary={**gathered.summary, "engine": "deployment"})
+    assert "in its own process" in statements.noise_added_by(deployed)
+    assert "are read by its own process alone" in statements.access(deployed)
+    for engine in (gathered, flower):
+        assert "own process" not in statements.noise_added_by(engine) + statements.access(engine)
+
+
+def test_what_floating_point_adds_is_not_said_to_be_included(report: Report) -> None:
+    assert "about 1e-16 a step to delta, is not included" in report.mechanism.side_channels
+
+
+def test_an_audit_tells_lots_and_may_not_be_the_only_one(gathered: Gathered) -> None:
+    audited = replace(gathered, audit={})
+    assert any("How many records each silo held" in one for one in statements.not_protected(audited))
+    assert any("other audits of this scenario were made and not kept" in one for one in statements.limits(audited))
+    assert "the audit's figures tell how many records it held" in statements.access(audited)
+    assert "no count of records" in statements.access(gathered)
+    for of in (statements.not_protected, statements.limits):
+        assert not [one for one in of(gathered) if "lots tell" in one or "other audits" in one]
+
+
+def test_one_person_moves_a_sum_by_all_of_their_records(tmp_path: Path) -> None:
+    report = reporting.gather(simulated(tmp_path, *PERSON))
+    assert "one record moves a sum by at most that" in report.mechanism.sensitivity
+    assert "one person with at most 3 records by at most 3 times as much, 3." in report.mechanism.sensitivity
+    assert "distinct units" not in report.accounting.composition
+    assert "what several silos hold of one unit together" in report.accounting.composition
+    assert any("records at several silos" in one for one in report.not_protected.statements)
+    assert "times as much" not in statements.sensitivity("record", 1.0, 1)
