@@ -293,13 +293,35 @@ def test_a_power_that_no_simulation_can_show_is_not_told() -> None:
     audit = reports.audit()
     sure = audit.model_copy(update={"power": audit.power.model_copy(update={"power": 1.0})})
     html = render(reports.report(sure))
-    assert "99.7%" in html
-    assert "would have noticed in 100" not in html
+    assert '<dd class="big">99.2%</dd>' in html  # 0.05 to the power of 1/400 is 0.9925
+    assert "lower limit at 95% (Clopper and Pearson): 100.0% of 400 simulated runs noticed" in html
+    assert "would have noticed in at least 99.2% of cases" in html
+    seldom = audit.model_copy(update={"power": audit.power.model_copy(update={"power": 0.85})})
+    assert '<dd class="big">81.7%</dd>' in render(reports.report(seldom))  # of 340 in 400
+    trained = sure.model_copy(update={"plan": {**audit.plan, "kind": "loss"}})
+    assert "an estimate by a normal curve, from 400 trained runs" in render(reports.report(trained))
+
+
+def test_an_audit_of_enough_power_can_be_inconclusive_and_says_why_in_words() -> None:
+    audit = reports.audit("inconclusive")
+    why = "gauges without which nothing is passed could not be measured: noise_everywhere, update_explained"
+    fit = audit.power.model_copy(update={"power": 0.95})
+    html = render(reports.report(audit.model_copy(update={"power": fit, "reasons": (why,)})))
+    assert "counts as none.</strong> That it found nothing says nothing. Why:" in html
+    assert "measured: noise lies on every tensor of the model, the update is what the noised gradients make<" in html
+    assert "that an audit needs" not in html
+    assert "that an audit needs" in render(reports.report(audit))
 
 
 def test_odds_are_by_epsilon_and_delta_where_a_silo_has_no_mu(audited: Report) -> None:
     silos = (audited.claim.silos[0].model_copy(update={"mu": None}), *audited.claim.silos[1:])
-    without = audited.model_copy(update={"claim": audited.claim.model_copy(update={"silos": silos})})
+    flat = (audited.accounting.silos[0].model_copy(update={"curve": ()}), *audited.accounting.silos[1:])
+    without = audited.model_copy(
+        update={
+            "claim": audited.claim.model_copy(update={"silos": silos}),
+            "accounting": audited.accounting.model_copy(update={"silos": flat}),
+        }
+    )
     assert odds(audited)[1] == ("1%", "8.7%", "20.2%")
     assert odds(without)[1] == ("1%", "20.2%", "20.2%")
 
@@ -322,6 +344,108 @@ def test_seeded_noise_is_told_in_a_banner_and_promises_nothing() -> None:
     assert "they are right about presence" not in html
     assert excepted(seeded)[0] == "Anybody: its noise was seeded."
     assert "protect nobody" not in render(report)
+
+
+def seeded_before(report: Report, ours: bool) -> Report:
+    """Return a report of which aurora's first run, this one or another, had seeded noise."""
+    budget = report.scope.budgets[0]
+    runs = tuple(
+        one.model_copy(update={"noise_source": "seeded-unsafe", "epsilon": None}) if one.this == ours else one
+        for one in budget.runs
+    )
+    budget = budget.model_copy(update={"protects": False, "spent": None, "filter_spent": None, "runs": runs})
+    silos = (report.claim.silos[0].model_copy(update={"epsilon_all_runs": None}), *report.claim.silos[1:])
+    scope = report.scope.model_copy(
+        update={"protects": False, "largest_spent": None, "budgets": (budget, *report.scope.budgets[1:])}
+    )
+    return report.model_copy(update={"scope": scope, "claim": report.claim.model_copy(update={"silos": silos})})
+
+
+def test_another_run_of_seeded_noise_is_told_in_a_banner_and_bounds_nothing(html: str) -> None:
+    shown = render(seeded_before(reports.report(), ours=False))
+    assert "all runs together are bounded by nothing.</strong>" in shown
+    assert "protect nobody" not in shown
+    assert '<dt>With other runs in the ledgers</dt><dd class="big">no promise</dd>' in shown
+    assert "nothing is bounded: a run’s noise was seeded; the cap is 8" in shown
+    assert shown.count("<span>A SEED: protects nobody</span>") == 1
+    assert '<dd class="big">3.00</dd>' in shown  # of this run alone
+    for never in ("bounded by nothing", "A SEED", "no promise"):
+        assert never not in html
+
+
+def test_the_table_of_runs_has_a_column_of_where_noise_came_from(html: str) -> None:
+    table = re.search(r"Every run in these ledgers.*?</table>", html, re.DOTALL)
+    assert table
+    assert table[0].count('data-label="Noise from"><span>operating system</span>') == 5
+
+
+def test_of_seeded_noise_there_is_no_figure_of_a_claim() -> None:
+    report = reports.report()
+    silos = tuple(one.model_copy(update=dict.fromkeys(("epsilon", "epsilon_all_runs", "mu", "advantage")))
+                  for one in report.claim.silos)  # fmt: skip
+    rows = tuple(one.model_copy(update={"noise_source": "seeded-unsafe"}) for one in report.mechanism.silos)
+    seeded = report.model_copy(
+        update={
+            "claim": report.claim.model_copy(update={"protects": False, "epsilon": None, "silos": silos}),
+            "mechanism": report.mechanism.model_copy(update={"silos": rows}),
+        }
+    )
+    html = render(seeded)
+    assert "These figures protect nobody." in html
+    assert html.count('data-label="Epsilon, this run" class="num strong"><span>no promise</span>') == 4
+    assert "it would be" not in html
+    assert "know nothing of seeds" in html
+    assert "PLD, the claim" not in html
+    assert "plot-delta" not in html
+    assert excepted(seeded) == ["Anybody: its noise was seeded."]
+
+
+def test_a_claim_without_a_bound_is_not_said_to_be_of_a_seed() -> None:
+    report = reports.report()
+    silos = (report.claim.silos[0].model_copy(update={"epsilon": None}), *report.claim.silos[1:])
+    claim = report.claim.model_copy(update={"silos": silos, "epsilon": None, "protects": False})
+    html = render(report.model_copy(update={"claim": claim}))
+    assert "Nothing is claimed.</strong> For the charges of a silo no bound is computed" in html
+    assert "seed" not in html.split("<main>")[0].split("</style>")[1]
+
+
+def test_delta_is_no_chance_that_the_promise_fails(html: str) -> None:
+    assert "what any probability may differ by, besides the factor of epsilon" in html
+    assert "may fail" not in html
+    assert "fails less" not in html
+
+
+def test_the_page_knows_no_release_past_these_ledgers(html: str) -> None:
+    assert "holds all of it" not in html
+    assert "what was released past them counts nowhere on this page. A simulation" in html.replace("\n", " ")
+    assert "everything that this run released, nothing of other runs" in html
+    report = reports.report()
+    deployed = report.model_copy(update={"run": report.run.model_copy(update={"engine": "deployment"})})
+    assert "starts with fresh ledgers" not in render(deployed)
+
+
+def test_the_page_says_who_vouches_for_what(html: str, audited: Report) -> None:
+    assert "needs no trust in whoever made this page" not in html
+    assert "came with the folder" in html
+    assert "the roster in the folder" in html
+    assert "No signed head" not in html
+    ledgers = tuple(
+        one.model_copy(update={"head": None, "head_entries": None}) for one in audited.integrity.ledgers[:2]
+    )
+    integrity = audited.integrity.model_copy(update={"ledgers": (*ledgers, *audited.integrity.ledgers[2:])})
+    shown = render(audited.model_copy(update={"integrity": integrity}))
+    assert "<strong>No signed head</strong> of the ledger of aurora and borealis lay beside it." in shown
+
+
+def test_odds_are_the_least_of_all_points_of_the_privacy_curve(audited: Report) -> None:
+    silos = tuple(one.model_copy(update={"mu": 3.0}) for one in audited.claim.silos)
+    loose = audited.model_copy(update={"claim": audited.claim.model_copy(update={"silos": silos})})
+    assert odds(loose)[1] == ("1%", "8.7%", "20.2%")  # by the curve: 8.6598%
+
+
+def test_every_check_has_a_plain_name() -> None:
+    for key in ("noise_everywhere", "update_explained", "accountants"):
+        assert words.name(key) != key.replace("_", " ").capitalize()
 
 
 def test_a_silo_without_a_bound_is_named_and_has_no_number() -> None:

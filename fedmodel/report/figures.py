@@ -74,6 +74,8 @@ def _budget_in_words(label: str, line: BudgetLine) -> str:
 
 def _delta(report: Report) -> Figure | None:
     """Draw the privacy curve of the silo with the largest epsilon."""
+    if not report.claim.protects:
+        return None
     bounded = [(one.pld, one) for one in report.accounting.silos if one.pld is not None and one.curve]
     if not bounded:
         return None
@@ -82,8 +84,8 @@ def _delta(report: Report) -> Figure | None:
     title = f"The whole privacy curve of {silo.silo}"
     caption = (
         "How to read it: epsilon and delta are two ends of one promise, and every point on the curve holds at once."
-        f" Further right, a weaker bound that fails less often. {silo.silo} is the silo with the largest epsilon; the"
-        " dot is the point that this report quotes."
+        f" Further right, probabilities may differ by a larger factor, and by less besides. {silo.silo} is the silo"
+        " with the largest epsilon; the dot is the point that this report quotes."
     )
     some = [curve[place] for place in sorted({0, len(curve) // 2, len(curve) - 1})]
     said = "; ".join(f"epsilon {words.up(at, 2)}, delta {words.small(delta)}" for at, delta in some)

@@ -16,16 +16,16 @@ from collections.abc import Mapping
 from importlib import resources
 from xml.etree import ElementTree as ET
 
-import numpy as np
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import JsonValue
+from scipy.stats import beta
 
 from fedmodel.mechanisms import NoiseSourceName, UnitName
 from fedmodel.report import words
-from fedmodel.report.document import Audit, LedgerRun, Power, Report
+from fedmodel.report.document import Audit, LedgerRun, Power, Report, SiloBudget
 from fedmodel.report.figures import Figure, figures
-from fedmodel.report.plots import gdp_allows
+from fedmodel.report.odds import right_at_most
 
 CONTENTS = {
     "claim": "The claim",
@@ -62,8 +62,8 @@ def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
     )
     environment.globals |= {
         **{one.__name__: one for one in (words.up, words.down, words.percent_up, words.percent_down, words.small)},
-        **{one.__name__: one for one in (words.one_in, words.number, words.moment, words.name, words.listed)},
-        **{one.__name__: one for one in (words.counted, whom, noise_from, meter, this_run, up_or_none, chance)},
+        **{one.__name__: one for one in (words.number, words.moment, words.name, words.listed)},
+        **{one.__name__: one for one in (words.counted, whom, noise_from, spent_of, this_run, up_or_none, at_least)},
     }
     audit = report.audit
     plan = audit.plan if audit else {}
@@ -78,6 +78,14 @@ def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
         unit=whom(report.claim.unit, report.claim.max_records),
         excepted=excepted(report),
         odds=odds(report),
+        seeded=seeded(report),
+        unpromised=[
+            one.silo
+            for one in report.scope.budgets
+            if not one.protects and one.data in {data.name for data in report.scope.data_sets}
+        ],
+        headless=[one.silo for one in report.integrity.ledgers if one.head is None],
+        reasons=[words.plainly(one) for one in audit.reasons] if audit else [],
         failed_gauges=[one for one in audit.gauges if not one.passed] if audit else [],
         late=[
             one.silo
@@ -119,17 +127,23 @@ def up_or_none(figure: float | None, digits: int = 4) -> str | None:
     return None if figure is None else words.up(figure, digits)
 
 
-def chance(power: Power) -> str:
-    """Return a power, rounded down, and never as the certainty that simulated runs cannot show.
+def at_least(power: Power) -> str:
+    """Return what simulated runs show of a power: the lower limit of Clopper and Pearson, at 95%, rounded down.
 
-    >>> chance(Power(against="half the noise", power=1.0, least=0.8, runs=400))
-    '99.7%'
+    >>> at_least(Power(against="half the noise", power=1.0, least=0.8, runs=400))
+    '99.2%'
+    >>> at_least(Power(against="half the noise", power=0.0, least=0.8, runs=400))
+    '0.0%'
     """
-    return words.percent_down(min(power.power, 1 - 1 / max(power.runs, 1)))
+    noticed = round(power.power * power.runs)
+    return words.percent_down(float(beta.ppf(0.05, noticed, power.runs - noticed + 1)) if noticed else 0.0)
 
 
-def meter(spent: float | None, cap: float) -> Markup:
+def spent_of(budget: SiloBudget) -> Markup:
     """Return what was spent of a cap, in figures and as a bar."""
+    spent, cap = budget.spent, budget.cap
+    if not budget.protects:
+        return Markup("nothing is bounded: a run’s noise was seeded; the cap is {}").format(words.number(cap))
     share = 100 if spent is None else min(100, round(100 * spent / cap)) if cap else 100
     text = f"{words.up(spent)} of {words.number(cap)}"
     return Markup('{} <span class="meter" aria-hidden="true"><i style="width:{}%"></i></span>').format(text, share)
@@ -144,35 +158,37 @@ def this_run(run: LedgerRun) -> Markup:
 def odds(report: Report) -> list[tuple[str, str, str]]:
     """Return false alarms, the most right ones with them by all that is known, and by epsilon and delta alone.
 
-    Nothing is returned where the claim bounds nothing. What is known besides is mu: within `mu_floor` of delta the run
-    is as private as mu-GDP, at every epsilon.
+    Nothing is returned where the claim bounds nothing.
     """
     claim = report.claim
     if claim.epsilon is None or not claim.protects:
         return []
-    mus = [one.mu for one in claim.silos]
-    known = max((mu for mu in mus if mu is not None), default=None) if None not in mus else None
-    floor = max((one.mu_floor for one in claim.silos), default=0.0)
     rows = []
     for wrong in _WRONG:
         alone = words.right_at_most(wrong, claim.epsilon, claim.delta)
-        by_curve = alone if known is None else float(gdp_allows(np.array([wrong]), known)[0]) + floor
-        shown = words.percent_up(min(alone, by_curve)), words.percent_up(alone)
-        rows.append((f"{wrong:.1%}".replace(".0", ""), *shown))
+        known = right_at_most(wrong, claim.silos, report.accounting.silos)
+        rows.append((f"{wrong:.1%}".replace(".0", ""), words.percent_up(known), words.percent_up(alone)))
     return rows
+
+
+def seeded(report: Report) -> bool:
+    """Return whether noise of this run was seeded; a claim may protect nobody for want of a bound, too."""
+    sources = {one.noise_source for one in report.mechanism.silos}
+    return "seeded-unsafe" in sources or (not report.claim.protects and report.claim.epsilon is not None)
 
 
 def excepted(report: Report) -> list[str]:
     """Return, in sentences, for whom the claim does not hold."""
     claim, found = report.claim, list[str]()
-    if not claim.protects:
-        found.append("Anybody: its noise was seeded.")
+    if seeded(report):
+        return ["Anybody: its noise was seeded."]
     unbounded = [one.silo for one in claim.silos if one.epsilon is None]
     if unbounded:
         found.append(f"Records of {words.listed(unbounded)}: no bound is computed for them.")
     match claim.unit:
         case "record":
             found.append("A person with several records is covered for one record at a time, not for all together.")
+            found.append("A record that several silos hold is covered at each silo alone.")
         case "person":
             found.append("A person with records at several silos is covered at each silo alone, not for all together.")
         case _:

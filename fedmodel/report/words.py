@@ -35,6 +35,8 @@ _NAMES = {
     "noise_repeat": "No noise is used twice",
     "draw_dispersion": "Every record is drawn as often",
     "accountants": "Other accountants agree",
+    "noise_everywhere": "Noise lies on every tensor of the model",
+    "update_explained": "The update is what the noised gradients make",
     "noise_lag1": "Noise does not repeat from step to step",
     "noise_between_silos": "Noise is not shared between silos",
     "lot_rate": "Share of records drawn",
@@ -102,19 +104,6 @@ def small(delta: float) -> str:
     return power if leading == 1 else f"{leading:f} × {power}"
 
 
-def one_in(delta: float) -> str:
-    """Return a small probability as odds, rounded towards the larger probability.
-
-    >>> one_in(0.001), one_in(1.1e-5)
-    ('1 in 1,000', '1 in 90,000')
-    """
-    if delta <= 0:
-        return "never"
-    times = math.floor(1 / Decimal(str(delta)))
-    digit: int = 10 ** max(len(str(times)) - 2, 0)
-    return f"1 in {times // digit * digit:,}"
-
-
 def number(figure: float | None) -> str:
     """Return a figure with four digits; it is for reading, and no bound.
 
@@ -165,6 +154,19 @@ def name(key: str) -> str:
     ('Spread of the noise', 'Some new gauge')
     """
     return _NAMES.get(key) or key.replace("_", " ").replace("-", " ").capitalize()
+
+
+def plainly(reason: str) -> str:
+    """Return a reason with the checks' names in words, where it lists them after its last colon.
+
+    >>> plainly("could not be measured: noise_std, finite"), plainly("the noise is finite")
+    ('could not be measured: spread of the noise, every figure released is a number', 'the noise is finite')
+    """
+    before, colon, after = reason.rpartition(": ")
+    keys = after.split(", ")
+    if not colon or not set(keys) <= _NAMES.keys():
+        return reason
+    return f"{before}: {', '.join(name(key)[0].lower() + name(key)[1:] for key in keys)}"
 
 
 def short(estimator: str) -> str:
