@@ -50,7 +50,7 @@ def items(
         " folder: compare that key with the server's, or give it with --key"
     )
     yield "signature", f"of {stored.integrity.signer}, {whose}"
-    yield "not compared", "; ".join(_left_out(gathered, stored))
+    yield "not compared", "; ".join(_left_out(gathered, stored)) or "nothing else lies here"
 
 
 def _ledger(ledger: SiloLedger, head: LedgerHead) -> Iterator[str]:
@@ -76,7 +76,8 @@ def _ledger(ledger: SiloLedger, head: LedgerHead) -> Iterator[str]:
 
 def _left_out(gathered: Gathered, stored: Report) -> Iterator[str]:
     """Say what lies in the folder and was not held to anything."""
-    yield "silos' laws, but for the server's key and the code that they name"
+    if gathered.signer is not None:
+        yield "silos' laws, but for the server's key and the code that they name"
     known = {*_PLACES, *(file.name for file in stored.integrity.files)}
     others = sorted(one.name for one in gathered.run_dir.iterdir() if one.name not in known)
     ledgers = {f"{silo}.sqlite{end}" for silo in gathered.ledgers for end in ("", "-wal", "-shm")}

@@ -72,6 +72,8 @@ def report_verify(
         answer({"valid": True, "signer": signer, "key_given": checked.outside, "checked": items}, "", as_json)
         return
     table = Table.grid(padding=(0, 2))
+    table.add_column()
+    table.add_column(overflow="fold")  # a key is longer than a narrow terminal leaves room for, and is told whole
     for item, found in checked.items:
         table.add_row(f"[bold]{escape(item)}[/bold]", escape(found))
     out.print(table, highlight=False)

@@ -13,24 +13,17 @@ for, every figure of privacy in the report follows from the ledgers, every other
 file is the one that the report is of, page and registry entry follow from the document, and the run's server, whose key
 the silos' laws name or the caller gives, signed it. What could not be checked, it says.
 
-What a machine says of itself when it builds a report (`Built`, and installed versions) is taken as stored: nobody can
-compute it again, and the signature alone vouches for it.
-
 Does NOT show that a ledger tells what happened: it shows that the report tells what the ledgers do.
 """
 
 from __future__ import annotations
 
 import json
-import platform
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from hashlib import sha256
-from importlib.metadata import distributions, version
 from pathlib import Path
-from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -39,18 +32,15 @@ from fedmodel.durable import replace_file
 from fedmodel.errors import ClaimRefuted, ConfigError, LedgerError, LedgerTampered
 from fedmodel.provision import read_identity
 from fedmodel.report import registry, signing
-from fedmodel.report.document import Built, FileHash, NotProtected, Report
-from scenarios import sections, statements
-from scenarios.audited import attack_again, audit
+from fedmodel.report.document import FileHash, Report
+from scenarios.audited import attack_again
 from scenarios.checked import items
+from scenarios.computing import MADE, changed_integrity, compute, source_of
 from scenarios.differences import Difference, changes, differences, in_words
-from scenarios.gathering import METRICS, SCENARIO, SUMMARY, Gathered, file_hash, read_run
+from scenarios.gathering import file_hash, read_run
 from scenarios.holding import check_summary
-from scenarios.rendering import PAGE, PICTURES, Render, check_page, page_hash, read_pictures
+from scenarios.rendering import PAGE, PICTURES, Render, check_page, read_pictures
 from scenarios.told import first_fault
-
-_LIBRARIES: Final = ("dp-accounting", "jinja2", "matplotlib", "numpy", "opacus", "scipy", "torch")
-_MADE: Final = (registry.NAME, PAGE)
 
 
 @dataclass(frozen=True)
@@ -82,7 +72,7 @@ def gather(run_dir: Path, stored: Report | None = None, signer: bytes | None = N
         ClaimRefuted: When `summary.json` tells another figure of privacy than the ledgers.
         LedgerTampered: When a ledger, or an audit, is not as it was written.
     """
-    return _compute(read_run(run_dir, stored), stored, signer)
+    return compute(read_run(run_dir, stored), stored, signer)
 
 
 def build(
@@ -187,11 +177,11 @@ def verify(run_dir: Path, key: str | None = None, render: Render | None = None) 
             raise ConfigError(f"{run_dir}: holds no silo's law, which would name the server's key; give --key")
         if given is not None and gathered.signer not in (None, given):
             raise LedgerTampered(f"{run_dir}: the silos' laws name another server's key than --key")
-        for difference in _integrity(gathered, stored, given):
+        for difference in changed_integrity(gathered, stored, given):
             raise LedgerTampered(f"{signing.NAME}: {in_words(difference)}")
-        follows = signing.plain(_compute(gathered, stored, given))
+        follows = signing.plain(compute(gathered, stored, given))
         for difference in differences(signing.plain(stored), follows):
-            raise ClaimRefuted(f"{signing.NAME}: {in_words(difference)} {_source(difference.path, stored)}")
+            raise ClaimRefuted(f"{signing.NAME}: {in_words(difference)} {source_of(difference.path, stored)}")
         attacked, fewer = attack_again(gathered), check_summary(gathered)
         _check_signature(signed)
         page = _check_made(run_dir, stored, render)
@@ -240,71 +230,12 @@ def _check_files(run_dir: Path, stored: Report) -> None:
             raise LedgerTampered(f"{signing.NAME}: {in_words(difference)}")
 
 
-def _compute(gathered: Gathered, stored: Report | None, given: bytes | None) -> Report:
-    """Compute the document, and hold the summary to it."""
-    signer = gathered.signer or given
-    if signer is None:
-        raise ConfigError(f"{gathered.run_dir}: holds no silo's law, which would name the server's key")
-    check_summary(gathered)
-    told = sections.told_of(gathered)
-    mechanism, counted = sections.mechanism(gathered, told), sections.counted(gathered)
-    return Report(
-        built=_built() if stored is None else stored.built,
-        run=sections.run_facts(gathered),
-        claim=sections.claim(gathered, mechanism, counted),
-        scope=sections.scope(gathered),
-        trust=sections.trust(gathered, told),
-        mechanism=mechanism,
-        accounting=counted,
-        not_protected=NotProtected(statements=statements.not_protected(gathered)),
-        audit=audit(gathered),
-        training=sections.training(gathered, told),
-        integrity=sections.integrity(gathered, signer, _dependencies(stored), _files(gathered, stored)),
-        limits=sections.limits(gathered),
-    )
-
-
-def _integrity(gathered: Gathered, stored: Report, given: bytes | None) -> Iterator[Difference]:
-    """Go through what of ledgers, files and keys is not what the report is of."""
-    signer = gathered.signer or given or b""
-    follows = sections.integrity(gathered, signer, _dependencies(stored), _files(gathered, stored))
-    one, other = stored.integrity.model_dump(mode="json"), follows.model_dump(mode="json")
-    # Files by name: one that is gone should not make all that stand behind it look changed.
-    for part in (one, other):
-        part["files"] = {file["name"]: file["sha256"] for file in part["files"]}
-    yield from differences(one, other, "integrity")
-
-
-def _files(gathered: Gathered, stored: Report | None) -> dict[str, str]:
-    """Return the folder's files by name; with those that a report is made of, where it was."""
-    made = _MADE if stored is not None else ()
-    found = gathered.files()
-    return found | {name: file_hash(gathered.run_dir / name) for name in made if (gathered.run_dir / name).is_file()}
-
-
-def _dependencies(stored: Report | None) -> list[str]:
-    """Return what is installed, or what was when a stored report was made."""
-    if stored is not None:
-        return list(stored.integrity.dependencies)
-    return sorted({f"{one.metadata['Name'].lower().replace('_', '-')}=={one.version}" for one in distributions()})
-
-
-def _built() -> Built:
-    return Built(
-        at=datetime.now(UTC).isoformat(timespec="seconds"),
-        fedmodel=version("fedmodel"),
-        python=platform.python_version(),
-        libraries={name: version(name) for name in _LIBRARIES},
-        page=page_hash(),
-    )
-
-
 def _check_made(run_dir: Path, stored: Report, render: Render | None) -> str:
     """Refuse a report without a page or an entry, or of which one does not follow; say what of the page was found."""
-    missing = set(_MADE) - {file.name for file in stored.integrity.files}
+    missing = set(MADE) - {file.name for file in stored.integrity.files}
     if missing:
         raise LedgerTampered(f"{signing.NAME}: is of no {min(missing)}, and a report is made with one")
-    files = tuple(file for file in stored.integrity.files if file.name not in _MADE)
+    files = tuple(file for file in stored.integrity.files if file.name not in MADE)
     given = stored.model_copy(update={"integrity": stored.integrity.model_copy(update={"files": files})})
     if (run_dir / registry.NAME).read_bytes() != registry.to_yaml(given).encode():
         raise ClaimRefuted(f"{registry.NAME}: is not the entry that follows from the report")
@@ -321,24 +252,3 @@ def _public(key: str | None) -> bytes | None:
     if public is not None and len(public) != 32:
         raise ConfigError("--key is a public key: 32 bytes in hexadecimal")
     return public
-
-
-def _source(path: str, stored: Report) -> str:
-    """Say from what a field follows."""
-    section, _, rest = path.partition(".")
-    if section == "training" and not rest.startswith("budgets"):
-        return f"from {METRICS}"
-    if section == "audit":
-        return "from audit.json"
-    part: Any = signing.plain(stored)
-    silo = None
-    for step in path.replace("[", ".[").split("."):
-        try:
-            part = part[int(step[1:-1])] if step.startswith("[") else part[step]
-        except (KeyError, IndexError, TypeError):
-            break
-        if isinstance(part, dict) and "silo" in part:
-            silo = part["silo"]
-    if silo is not None:
-        return f"from the ledger of {silo!r}"
-    return f"from the ledgers, {SCENARIO} and {SUMMARY}"

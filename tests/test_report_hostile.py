@@ -37,6 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, finished: Path) -> Run:
+    monkeypatch.setenv("COLUMNS", "80")
     shutil.copytree(finished, tmp_path / "r")
     return Run(monkeypatch, capsys, tmp_path)
 
@@ -351,6 +352,7 @@ def test_without_a_key_from_elsewhere_it_says_so_and_names_the_key(run: Run) -> 
     key = reporting.read_report(run.folder / "r").key.hex()
     assert run("report", "verify", "r") == 0
     assert f"compare {key} with the server's key" in run.out.splitlines()[-1]
+    assert "…" not in run.out
     answered = run.json("report", "verify", "r")
     assert answered["key_given"] is False
     assert "NOT checked against anything outside this folder" in found(run)["signature"]
