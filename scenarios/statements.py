@@ -17,7 +17,6 @@ from scenarios.printing import up
 
 _FALSE_ALARM: Final = 0.01
 _LARGEST_WRITTEN: Final = 13.8  # e to this is about a million; past it a power of ten is easier to read
-_WHOLE_FROM: Final = 100
 
 SIGNATURE_LINES: Final = ("Privacy officer", "Responsible for the data", "Responsible for the model")
 
@@ -56,22 +55,23 @@ def claim(gathered: Gathered, epsilon: float | None, delta: float, unit: str, ro
     if epsilon is None:
         return f"No bound is computed for {name}: its noise is too little for its steps, and nothing is claimed."
     return (
-        f"Whatever left the silos of {name}, over all {rounds} rounds, is (epsilon {up(epsilon)}, delta"
-        f" {delta:g})-differentially private for every {unit} of every silo: whatever one looks for in it is at most"
-        f" e^epsilon = {factor(epsilon)} times as likely with as without it, plus delta, and the other way round."
+        f"All that left the silos of {name}, in {words.counted(rounds, 'round')}, is (epsilon {up(epsilon)}, delta"
+        f" {words.small(delta)})-differentially private for every {unit} of every silo: whatever one looks for in it is"
+        f" at most {factor(epsilon)} times (e^epsilon) as likely with that {gathered.scenario.privacy.unit} as without,"
+        " plus delta, and the other way round."
     )
 
 
 def factor(epsilon: float) -> str:
-    """Write e^epsilon, rounded up.
+    """Write e^epsilon with three digits or more, rounded up.
 
-    >>> factor(0.0), factor(2.9999998), factor(8.0), factor(900.0)
-    ('1', '20.1', '2,981', '10^391')
+    >>> factor(0.0), factor(0.3283), factor(2.9999998), factor(8.0), factor(900.0)
+    ('1.00', '1.39', '20.1', '2,981', '10^391')
     """
     if epsilon > _LARGEST_WRITTEN:
         return f"10^{math.ceil(epsilon / math.log(10))}"
     times = math.exp(epsilon)
-    return words.up(times, 0 if times >= _WHOLE_FROM else 1).removesuffix(".0")
+    return words.up(times, max(0, 2 - math.floor(math.log10(times))))
 
 
 def meaning(silos: Sequence[SiloClaim], counted: Sequence[SiloAccounting], protects: bool) -> str:

@@ -397,7 +397,41 @@ def test_of_seeded_noise_there_is_no_figure_of_a_claim() -> None:
     assert "know nothing of seeds" in html
     assert "PLD, the claim" not in html
     assert "plot-delta" not in html
+    assert "<dt>Meant to hide the presence of</dt>" in html
+    assert "not computed" not in html
     assert excepted(seeded) == ["Anybody: its noise was seeded."]
+
+
+def test_a_budget_of_seeded_noise_is_not_drawn_and_one_that_turned_so_says_where(html: str) -> None:
+    def of(*bounded: bool | None) -> str:
+        report = reports.report()
+        lines = tuple(
+            line.model_copy(
+                update={
+                    "points": tuple(
+                        point if has or (has is None and place < 5) else point.model_copy(update={"epsilon": None})
+                        for place, point in enumerate(line.points)
+                    )
+                }
+            )
+            for line, has in zip(report.training.budgets, bounded, strict=True)
+        )
+        return render(report.model_copy(update={"training": report.training.model_copy(update={"budgets": lines})}))
+
+    assert "plot-budget" not in of(False, False, False, False)
+    some = of(False, True, True, True)
+    assert "aurora" not in "".join(svg_of(some, "plot-budget").itertext())
+    assert "Where steps stop" not in some + html
+    assert "Where steps stop short of it, noise was seeded" in of(None, True, True, True)
+
+
+def test_what_was_spent_never_looks_over_a_cap_that_holds() -> None:
+    report = reports.report()
+    budget = report.scope.budgets[0].model_copy(update={"spent": 2.43006, "cap": 2.43007})
+    scope = report.scope.model_copy(update={"budgets": (budget, *report.scope.budgets[1:])})
+    html = render(report.model_copy(update={"scope": scope}))
+    assert "2.4301 of 2.4301 " in html
+    assert "3.0000 of 3 " in html
 
 
 def test_a_claim_without_a_bound_is_not_said_to_be_of_a_seed() -> None:

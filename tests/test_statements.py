@@ -89,11 +89,11 @@ def test_noise_that_only_the_ledgers_call_seeded_is_seeded(gathered: Gathered) -
     assert {event.noise_source for event in north.events} == {"os"}
 
 
-@pytest.mark.parametrize(("epsilon", "times"), [(3.0, "e^epsilon = 20.1 times"), (8.0, "e^epsilon = 2,981 times"),
-                                                (800.0, "e^epsilon = 10^348 times")])  # fmt: skip
+@pytest.mark.parametrize(("epsilon", "times"), [(0.3283, "1.39"), (3.0, "20.1"), (8.0, "2,981"), (800.0, "10^348")])
 def test_the_claim_says_how_many_times_as_likely(gathered: Gathered, epsilon: float, times: str) -> None:
-    said = statements.claim(gathered, epsilon, 1e-3, "record", 2)
-    assert f"at most {times} as likely with as without it, plus delta" in said
+    said = statements.claim(gathered, epsilon, 1e-3, "record", 1)
+    assert f"at most {times} times (e^epsilon) as likely with that record as without, plus delta" in said
+    assert "in 1 round, is" in said
     assert "nearly" not in said
 
 

@@ -43,7 +43,7 @@ def figures(report: Report) -> dict[str, Figure]:
 
 def _budget(report: Report) -> Figure | None:
     """Draw the budgets over time."""
-    lines = [line for line in report.training.budgets if line.points]
+    lines = [line for line in report.training.budgets if any(point.epsilon is not None for point in line.points)]
     if not lines:
         return None
     names = [line.silo for line in lines]
@@ -54,9 +54,11 @@ def _budget(report: Report) -> Figure | None:
     ]
     title = "Budget spent over time, by silo"
     left_out = len(lines) - plots.MOST_PANELS
+    stops = any(line.points[-1].epsilon is None for line in lines)
     caption = (
         "How to read it: a panel a silo. The filled steps are epsilon spent so far, by this run and all before it; the"
         " dashed line is the cap that the silo set itself. A step that would pass it is refused."
+        + (" Where steps stop short of it, noise was seeded or no bound is computed from there on." if stops else "")
         + (f" The {plots.MOST_PANELS} silos that spent most are drawn, {left_out} are not." if left_out > 0 else "")
     )
     said = [_budget_in_words(label, line) for label, line in zip(labels, lines, strict=True)]

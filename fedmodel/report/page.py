@@ -145,7 +145,9 @@ def spent_of(budget: SiloBudget) -> Markup:
     if not budget.protects:
         return Markup("nothing is bounded: a run’s noise was seeded; the cap is {}").format(words.number(cap))
     share = 100 if spent is None else min(100, round(100 * spent / cap)) if cap else 100
-    text = f"{words.up(spent)} of {words.number(cap)}"
+    # A cap that needs more digits than `number` shows is rounded as what was spent of it is.
+    shown = words.number(cap) if cap == round(cap, 2) else words.up(cap)
+    text = f"{words.up(spent)} of {shown}"
     return Markup('{} <span class="meter" aria-hidden="true"><i style="width:{}%"></i></span>').format(text, share)
 
 
