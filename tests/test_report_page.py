@@ -377,6 +377,8 @@ def test_the_table_of_runs_has_a_column_of_where_noise_came_from(html: str) -> N
     table = re.search(r"Every run in these ledgers.*?</table>", html, re.DOTALL)
     assert table
     assert table[0].count('data-label="Noise from"><span>operating system</span>') == 5
+    assert '<th role="columnheader" scope="col">Noise from</th>' in table[0]
+    assert table[0].count("columnheader") == table[0].split("</tr>")[1].count("<td") + 1
 
 
 def test_of_seeded_noise_there_is_no_figure_of_a_claim() -> None:
