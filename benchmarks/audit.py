@@ -18,7 +18,8 @@ from typing import Any
 
 from fedmodel.audit.plan import SIGNIFICANCE, Plan
 from fedmodel.config import Scenario, read_scenario
-from scenarios import audit_entries, auditing, planning, runner
+from scenarios import runner
+from scenarios.audits import audit_entries, auditing, planning
 
 
 def seconds_per_round(scenario: Scenario, plan: Plan | None, folder: Path) -> list[float]:

@@ -1,4 +1,4 @@
-"""The verb `audit`: attack the real pipeline, and say what was found. Thin: `scenarios.auditing` has the answers.
+"""The verb `audit`: attack the real pipeline, and say what was found. Thin: `scenarios.audits` has the answers.
 
 Exit status: 0 not refuted, 3 refuted, 5 inconclusive.
 """
@@ -79,9 +79,9 @@ def audit_run(
     """Run a scenario with canaries among its records, and try to refute its claim."""
     resolved, plan = _planned(scenario, settings, canaries, kind, significance)
     with err.status("loading") if err.is_terminal else nullcontext():
-        from scenarios import audit_entries, auditing
-        from scenarios.page import write_report
+        from scenarios.audits import audit_entries, auditing
         from scenarios.progress import rounds_progress
+        from scenarios.reports.page import write_report
         from scenarios.runner import check_scenario, resolve_device, run_folder, simulate
         from scenarios.show import show_report, show_run
 
@@ -118,7 +118,7 @@ def audit_run(
 def audit_selftest(as_json: Json = False) -> None:
     """Plant faults in the real pipeline, one after the other, and see that the audit catches each."""
     with err.status("loading") if err.is_terminal else nullcontext():
-        from scenarios import faults, selftest
+        from scenarios.audits import faults, selftest
         from scenarios.progress import steps_progress
     try:
         with steps_progress(err, selftest.audits(faults.FAULTS)) as watching:
@@ -193,7 +193,7 @@ def _planned(
 
     resolved = read_scenario(scenario, settings or ())
     with err.status("planning") if err.is_terminal else nullcontext():
-        from scenarios.planning import planned
+        from scenarios.audits.planning import planned
         from scenarios.runner import placed
 
         return planned(placed(resolved), canaries, kind, significance)

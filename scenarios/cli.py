@@ -38,10 +38,10 @@ from scenarios.demo_cli import demo_app
 from scenarios.deploy_cli import server_group
 from scenarios.officer_cli import GROUPS
 from scenarios.operator_cli import deploy_local
-from scenarios.page import write_report
 from scenarios.printing import Json, answer, err, out
 from scenarios.provision_cli import authority_app, provision
 from scenarios.report_cli import report_app
+from scenarios.reports.page import write_report
 from scenarios.show import show_report, show_run
 
 _INTERRUPTED = 130

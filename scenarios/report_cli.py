@@ -1,4 +1,4 @@
-"""The verbs of a report: `build`, `verify`, `diff`, `schema`. Thin: `scenarios.reporting` has the answers."""
+"""The verbs of a report: `build`, `verify`, `diff`, `schema`. Thin: `scenarios.reports.reporting` has the answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from scenarios.printing import Json, answer, out
 from scenarios.unlocking import KeyFile, PassphraseFile, ask_opener, typed
 
 if TYPE_CHECKING:
-    from scenarios.differences import Difference
+    from scenarios.reports.differences import Difference
 
 report_app = typer.Typer(
     help="A run's report: make it, verify it, compare two, print its schema.", no_args_is_help=True
@@ -34,7 +34,7 @@ def report_build(
     """Write a run's report.html, registry.yaml and report.json, signed by the run's server."""
     from fedmodel.provision import is_sealed, unlock
     from fedmodel.report.page import render
-    from scenarios import reporting
+    from scenarios.reports import reporting
 
     kit = reporting.server_kit(run)
     if is_sealed(kit):
@@ -58,7 +58,7 @@ def report_verify(
     Exit status: 3 where a figure does not follow, 4 where a ledger, a file or the signature is not as it was written.
     """
     from fedmodel.report.page import render
-    from scenarios import reporting
+    from scenarios.reports import reporting
 
     try:
         checked = reporting.verify(run, key, render)
@@ -92,7 +92,7 @@ def report_diff(run: RunFolder, other: RunFolder, as_json: Json = False) -> None
 
     Each is held to its signature and the key that it names, and to nothing else: `report verify` checks figures.
     """
-    from scenarios import reporting
+    from scenarios.reports import reporting
 
     found = reporting.diff(run, other)
     if as_json:

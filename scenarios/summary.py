@@ -22,7 +22,7 @@ from fedmodel.mechanisms import DpSgdEvent, event_from_json
 from fedmodel.packages import code_hash
 from fedmodel.provision import scenario_policy
 from scenarios import officer
-from scenarios.ledgers import newest_run
+from scenarios.reports.ledgers import newest_run
 from server.place import CHARGES
 
 _FIGURES = ("accuracy", "recall", "precision", "f1", "auroc", "loss")

@@ -20,7 +20,8 @@ from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, LedgerError, LedgerTampered
 from fedmodel.ledger import verify_ledger
 from fedmodel.noise import OsNoise
-from scenarios import audit_cli, audit_entries, auditing, cli, planning, runner
+from scenarios import audit_cli, cli, runner
+from scenarios.audits import audit_entries, auditing, planning
 from tests.conftest import TINY
 
 # Three silos, full lots, eight steps.

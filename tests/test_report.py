@@ -28,10 +28,11 @@ from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import read_identity, read_kit
 from fedmodel.report import accountants, document, registry, schema, signing
 from fedmodel.report.document import Report
-from scenarios import computing, officer, reporting, sections
-from scenarios.audit_entries import PLAN_SUBJECT, RESULT_SUBJECT, result_hash
-from scenarios.differences import changes, differences
-from scenarios.gathering import read_run
+from scenarios import officer
+from scenarios.audits.audit_entries import PLAN_SUBJECT, RESULT_SUBJECT, result_hash
+from scenarios.reports import computing, reporting, sections
+from scenarios.reports.differences import changes, differences
+from scenarios.reports.gathering import read_run
 from scenarios.runner import check_scenario, run_folder, simulate
 from tests.conftest import TINY
 

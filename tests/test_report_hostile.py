@@ -21,7 +21,7 @@ from fedmodel.ledger.book import PAGE_SIZE, insert, prepare
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import read_kit
 from fedmodel.report.page import render
-from scenarios import reporting
+from scenarios.reports import reporting
 from scenarios.summary import rows_from_ledgers
 from tests.test_cli import Run
 from tests.test_report import MASKED, SILOS, forge, simulated, told

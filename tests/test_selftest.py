@@ -22,9 +22,10 @@ from fedmodel.audit.gauges import OF_ALL, OF_SILOS
 from fedmodel.dp_sgd import DpSgd, _GuardedOptimizer
 from fedmodel.ledger import Ledger
 from fedmodel.noise import OsNoise
-from scenarios import cli, faults, mutations, selftest
-from scenarios.faults import FAULTS, LOWER_BOUND, PREFLIGHT, Fault, Setting
-from scenarios.planting import fresh, replaced
+from scenarios import cli
+from scenarios.audits import faults, mutations, selftest
+from scenarios.audits.faults import FAULTS, LOWER_BOUND, PREFLIGHT, Fault, Setting
+from scenarios.audits.planting import fresh, replaced
 from server.exchange import Faults
 
 ASKED = (

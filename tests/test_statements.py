@@ -16,8 +16,8 @@ from fedmodel.config import read_scenario
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.report import odds, registry
 from fedmodel.report.document import Report
-from scenarios import reporting, statements
-from scenarios.gathering import Gathered, read_run
+from scenarios.reports import reporting, statements
+from scenarios.reports.gathering import Gathered, read_run
 from scenarios.runner import check_scenario, run_folder, simulate
 from tests.conftest import TINY
 

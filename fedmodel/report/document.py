@@ -9,7 +9,7 @@ ask of a claim; each names, in `nist`, the questions that it answers.
 Guarantee: a document is frozen, has no field that is not named here, no NaN and no infinity. An epsilon for which no
 bound is computed is null, never a number.
 
-Does NOT say that a figure is true: `scenarios.reporting` computes figures from ledgers, and compares them again.
+Does NOT say that a figure is true: `scenarios.reports` computes figures from ledgers, and compares them again.
 
 It is longer than other files, since it is one schema, and is read as one.
 """
@@ -91,7 +91,7 @@ class SiloClaim(Part):
 
     Attributes:
         silo: Its name.
-        epsilon: Of this run, by PLD.
+        epsilon: Of this run, by PLD; null where noise was seeded, or no bound is computed.
         epsilon_all_runs: Of everything that its ledger holds on these data, this run included; null where noise of any
             of it was seeded, which protects nobody.
         delta: Of both.
@@ -124,7 +124,7 @@ class Claim(Part):
         unit: Whose presence is hidden.
         max_records: Most records of one unit that were trained on.
         adjacency: How neighbouring data sets differ.
-        epsilon: The largest of all silos', by PLD.
+        epsilon: The largest of all silos', by PLD; null where noise was seeded, or no bound is computed.
         delta: The largest of all silos'.
         silos: A row each.
     """

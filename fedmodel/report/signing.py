@@ -8,7 +8,7 @@ What is signed is the canonical JSON of `report`: sorted keys, no spaces, no NaN
 Guarantee: a file whose `Signed.check` passes holds exactly the document that the holder of `Signed.key` signed, in the
 one form in which it is written: no byte of it can be another.
 
-Does NOT say whose the key is: `scenarios.reporting` holds it to the one that silos' laws name, or that is given.
+Does NOT say whose the key is: `scenarios.reports` holds it to the one that silos' laws name, or that is given.
 """
 
 from __future__ import annotations

@@ -18,9 +18,10 @@ from fedmodel.ledger import MICRO, Run, Scope, Standing, origin_of
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import scenario_hash
 from fedmodel.report import accountants, document
-from scenarios import officer, statements
-from scenarios.gathering import Gathered
-from scenarios.ledgers import SiloLedger, head_of
+from scenarios import officer
+from scenarios.reports import statements
+from scenarios.reports.gathering import Gathered
+from scenarios.reports.ledgers import SiloLedger, head_of
 from scenarios.summary import outcome
 
 _CURVE_POINTS: Final = 41

@@ -3,8 +3,8 @@
 Guarantee: whatever lies at these places, what is returned has every field that a report is made from, in its type;
 else one line says which has not.
 
-Does NOT hold these figures to anything: `scenarios.reporting` holds those of privacy to the ledgers, and the rounds to
-the charges.
+Does NOT hold these figures to anything: `scenarios.reports.reporting` holds those of privacy to the ledgers, and the
+rounds to the charges.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """An audit's place in the ledgers: its plan before the run's first charge, its result after; and what it says, read.
 
-Of each silo that was charged, in this order (`scenarios.auditing` enters them):
+Of each silo that was charged, in this order (`scenarios.audits.auditing` enters them):
 
     audit    subject "audit-plan", with the plan's hash: one, and no other since another run was charged
     charge   the run's first
@@ -26,11 +26,11 @@ from fedmodel.audit import observations
 from fedmodel.audit.plan import plan_hash
 from fedmodel.errors import ClaimRefuted, ConfigError, LedgerTampered
 from fedmodel.report import document
-from scenarios.audit_entries import AUDIT_FILE, PLAN_SUBJECT, RESULT_SUBJECT, result_hash
-from scenarios.auditing import evaluate
-from scenarios.differences import ATTACKED_AGAIN, differences
-from scenarios.gathering import Gathered
-from scenarios.ledgers import SiloLedger
+from scenarios.audits.audit_entries import AUDIT_FILE, PLAN_SUBJECT, RESULT_SUBJECT, result_hash
+from scenarios.audits.auditing import evaluate
+from scenarios.reports.differences import ATTACKED_AGAIN, differences
+from scenarios.reports.gathering import Gathered
+from scenarios.reports.ledgers import SiloLedger
 
 _TOLERANCE: Final = 1e-6
 

@@ -33,14 +33,14 @@ from fedmodel.errors import ClaimRefuted, ConfigError, LedgerError, LedgerTamper
 from fedmodel.provision import read_identity
 from fedmodel.report import registry, signing
 from fedmodel.report.document import FileHash, Report
-from scenarios.audited import attack_again
-from scenarios.checked import items
-from scenarios.computing import MADE, changed_integrity, compute, source_of
-from scenarios.differences import Difference, changes, differences, in_words
-from scenarios.gathering import file_hash, read_run
-from scenarios.holding import check_summary
-from scenarios.rendering import PAGE, PICTURES, Render, check_page, read_pictures
-from scenarios.told import first_fault
+from scenarios.reports.audited import attack_again
+from scenarios.reports.checked import items
+from scenarios.reports.computing import MADE, changed_integrity, compute, source_of
+from scenarios.reports.differences import Difference, changes, differences, in_words
+from scenarios.reports.gathering import file_hash, read_run
+from scenarios.reports.holding import check_summary
+from scenarios.reports.rendering import PAGE, PICTURES, Render, check_page, read_pictures
+from scenarios.reports.told import first_fault
 
 
 @dataclass(frozen=True)

@@ -41,7 +41,7 @@ from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
-from scenarios.planting import Planted, replaced, together
+from scenarios.audits.planting import Planted, replaced, together
 
 _OPTIMIZER: Final = dp_sgd._GuardedOptimizer
 _SEED: Final = 1

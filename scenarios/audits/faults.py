@@ -15,8 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
 
-from scenarios import mutations
-from scenarios.planting import Planted, together
+from scenarios.audits import mutations
+from scenarios.audits.planting import Planted, together
 
 Setting = Literal["full", "sampled", "dropouts"]
 

@@ -35,7 +35,7 @@ from fedmodel.mechanisms import LEAST_NOISE, DpSgdEvent, realised_rate
 from fedmodel.provision import scenario_hash
 from fedmodel.seeds import derive_seed
 from scenarios import officer
-from scenarios.black_box import loss_scores
+from scenarios.audits.black_box import loss_scores
 from server.aggregation import cohort_round
 from server.strategy import choose_cohort
 

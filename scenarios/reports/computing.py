@@ -15,12 +15,12 @@ from typing import Any, Final
 from fedmodel.errors import ConfigError
 from fedmodel.report import registry, signing
 from fedmodel.report.document import Built, NotProtected, Report
-from scenarios import sections, statements
-from scenarios.audited import audit
-from scenarios.differences import Difference, differences
-from scenarios.gathering import METRICS, SCENARIO, SUMMARY, Gathered, file_hash
-from scenarios.holding import check_summary
-from scenarios.rendering import PAGE, page_hash
+from scenarios.reports import sections, statements
+from scenarios.reports.audited import audit
+from scenarios.reports.differences import Difference, differences
+from scenarios.reports.gathering import METRICS, SCENARIO, SUMMARY, Gathered, file_hash
+from scenarios.reports.holding import check_summary
+from scenarios.reports.rendering import PAGE, page_hash
 
 MADE: Final = (registry.NAME, PAGE)
 _LIBRARIES: Final = ("dp-accounting", "jinja2", "matplotlib", "numpy", "opacus", "scipy", "torch")

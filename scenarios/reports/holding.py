@@ -10,8 +10,8 @@ from typing import Any, Final
 
 from fedmodel.errors import ClaimRefuted
 from fedmodel.ledger import Standing
-from scenarios.differences import differences, in_words
-from scenarios.gathering import SUMMARY, Gathered
+from scenarios.reports.differences import differences, in_words
+from scenarios.reports.gathering import SUMMARY, Gathered
 from scenarios.summary import row_from_ledger, row_of
 
 # A cap that a person changes after the run is no fault of the summary's, which tells the one of its time.

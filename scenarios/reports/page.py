@@ -15,14 +15,14 @@ def write_report(run_dir: Path) -> Path:
     `pictures.json`, since noise and masks in them are fresh each time, and the page can be rendered again with them.
 
     Raises:
-        FedmodelError: As `scenarios.reporting.build` does.
+        FedmodelError: As `scenarios.reports.reporting.build` does.
     """
     with err.status("reporting") if err.is_terminal else nullcontext():
         from fedmodel.audit.inversion import NOTE, inversion
         from fedmodel.config import read_scenario
         from fedmodel.report.page import render
         from fedmodel.report.plots import pictures_row
-        from scenarios.reporting import build
+        from scenarios.reports.reporting import build
 
         found = inversion(read_scenario("digits"))
         seen = "; ".join(f"{one.caption}: correlation {one.correlation:.2f}" for one in found.pictures[1:])

@@ -11,9 +11,9 @@ from typing import Final
 
 from fedmodel.report import odds, words
 from fedmodel.report.document import SecureAggregation, Seen, SiloAccounting, SiloClaim
-from scenarios.audit_entries import PLAN_SUBJECT
-from scenarios.gathering import Gathered
+from scenarios.audits.audit_entries import PLAN_SUBJECT
 from scenarios.printing import up
+from scenarios.reports.gathering import Gathered
 
 _FALSE_ALARM: Final = 0.01
 _LARGEST_WRITTEN: Final = 13.8  # e to this is about a million; past it a power of ten is easier to read

@@ -8,9 +8,9 @@ from typing import Final
 from fedmodel.packages import code_hash
 from fedmodel.report import registry, signing
 from fedmodel.report.document import LedgerHead, Report
-from scenarios.gathering import Gathered
-from scenarios.ledgers import SiloLedger
-from scenarios.rendering import PAGE
+from scenarios.reports.gathering import Gathered
+from scenarios.reports.ledgers import SiloLedger
+from scenarios.reports.rendering import PAGE
 
 # Of a run's folder, what is read elsewhere or holds keys; files are named by what the report says of them.
 _PLACES: Final = ("ledgers", "server", "silos", "kits", "logs", "server.log", signing.NAME, registry.NAME, PAGE)
@@ -26,7 +26,7 @@ def items(
         stored: The report, of which everything was found to follow.
         given: Whether the server's key came from outside the folder.
         attacked: Whether the audit was evaluated again.
-        page: What `scenarios.rendering.check_page` found.
+        page: What `scenarios.reports.rendering.check_page` found.
         fewer: Silos that had charged more than they had reported.
     """
     for ledger, head in zip(gathered.ledgers.values(), stored.integrity.ledgers, strict=True):

@@ -28,9 +28,10 @@ from typing import Any, Final
 
 from fedmodel.config import Scenario
 from fedmodel.errors import FedmodelError, PrivacyError
-from scenarios import audit_entries, auditing, officer, planning
-from scenarios.faults import LOWER_BOUND, PREFLIGHT, Fault, Setting
-from scenarios.planting import Planted, fresh
+from scenarios import officer
+from scenarios.audits import audit_entries, auditing, planning
+from scenarios.audits.faults import LOWER_BOUND, PREFLIGHT, Fault, Setting
+from scenarios.audits.planting import Planted, fresh
 from scenarios.runner import check_scenario, run_folder, simulate
 
 _SCENARIO: Final = """

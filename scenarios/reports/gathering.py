@@ -2,7 +2,7 @@
 
 Guarantee: every update that `metrics.jsonl` says is in a sum is one that its silo's ledger was charged for.
 
-Does NOT take a figure of privacy from `summary.json`: `scenarios.reporting` compares that with the ledgers.
+Does NOT take a figure of privacy from `summary.json`: `scenarios.reports.reporting` compares that with the ledgers.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from fedmodel.config import Scenario, SiloFile, read_scenario
 from fedmodel.errors import ConfigError, LedgerTampered
 from fedmodel.provision import is_kit, read_law
 from fedmodel.report.document import Report
-from scenarios.audit_entries import AUDIT_FILE, PLAN_FILE
-from scenarios.ledgers import SiloLedger, read_ledgers
-from scenarios.rendering import PICTURES
-from scenarios.told import read_object, read_rounds, read_summary
+from scenarios.audits.audit_entries import AUDIT_FILE, PLAN_FILE
+from scenarios.reports.ledgers import SiloLedger, read_ledgers
+from scenarios.reports.rendering import PICTURES
+from scenarios.reports.told import read_object, read_rounds, read_summary
 
 SUMMARY: Final = "summary.json"
 SCENARIO: Final = "scenario.toml"

@@ -1,7 +1,7 @@
 """What an audited run's canaries say of its claim: bounds, gauges, a verdict, from the run's folder alone.
 
-    plan       canaries into the scenario; what is tested, and what it could find     `scenarios.planning`
-    enter      plan and coins into every ledger, before its first charge              `scenarios.audit_entries`
+    plan       canaries into the scenario; what is tested, and what it could find     `scenarios.audits.planning`
+    enter      plan and coins into every ledger, before its first charge              `scenarios.audits.audit_entries`
     run        the scenario, as `simulate` runs it: the same apps, ledgers, masks
     enter      what was seen, before anybody evaluates it
     evaluate   here; whoever has the folder can do it again
@@ -37,9 +37,9 @@ from fedmodel.ledger import Verified
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import scenario_policy
 from scenarios import officer
-from scenarios.audit_entries import check_entered, read_plan
-from scenarios.black_box import loss_scores, membership
-from scenarios.planning import check_plan
+from scenarios.audits.audit_entries import check_entered, read_plan
+from scenarios.audits.black_box import loss_scores, membership
+from scenarios.audits.planning import check_plan
 
 _ESSENTIAL: Final = (
     "noise_everywhere", "lot_rate", "finite", "charged_before_release", "charged_steps", "update_explained",

@@ -1,0 +1,1 @@
+"""Audits of simulated runs: planned, entered, evaluated; and the faults that test them."""

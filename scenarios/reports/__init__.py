@@ -1,0 +1,1 @@
+"""A run's report: gathered from its folder, built, verified, compared."""
