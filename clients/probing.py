@@ -2,8 +2,9 @@
 
 Order, which the audit's gauges rest on: the time is taken before any record is read; each lot is noted as it was drawn;
 each noised gradient is read when the inner optimiser is about to step, which is after clip, sum, noise and division. A
-second optimiser of the same kind, in the same state, takes the same steps on a copy of the parameters from the
-gradients that were read: what it ends with is what may leave, and how far the update is from that is noted.
+second optimiser of the same kind takes the same steps on a copy of the model as received, from the gradients that were
+read: what it ends with is what may leave, and how far the update is from that is noted. State that a silo keeps between
+rounds may be fresh, or what that second optimiser ended some round with; with any other, no update is explained.
 
 The gradients are read on every tensor: on the canaries' block as they are, on all others only for how much noise is in
 them, which is told by the clipped sum that they were made of and never kept.
@@ -16,7 +17,11 @@ Shapes: N records, F features, K canaries, P parameters, L tensors of them.
 from __future__ import annotations
 
 import copy
+import math
+from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
+from hashlib import sha256
 from typing import Any
 
 import numpy as np
@@ -28,7 +33,7 @@ from torch.optim import Optimizer
 from clients.optimizers import build_optimizer
 from clients.silo import Silo
 from fedmodel import vectors
-from fedmodel.audit.observations import Release, coins, keep
+from fedmodel.audit.observations import Release, coins, keep, keep_state, known_states
 from fedmodel.audit.probes import Probed, chosen_coordinates, loss_canaries, with_probes
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.wire import TrainRequest
@@ -51,6 +56,9 @@ class Probing:
         self._lots: list[NDArray[np.intp]] = []
         self._sums: list[NDArray[np.float32]] = []
         self._noise: list[list[float]] = []
+        self._followed: list[NDArray[np.float32]] = []
+        self._is_known = True
+        self._ended: Callable[[], str] = str
         self._sizes: list[int] = []
         self._records = 0
         self._block = 0
@@ -75,13 +83,21 @@ class Probing:
         self._block = module.block.weight.numel() if isinstance(module, Probed) else 0
         self._sizes = [parameter.numel() for parameter in parameters]
         self._again = nn.ParameterList([nn.Parameter(parameter.detach().clone()) for parameter in parameters])
+        vectors.load(self._again, self._request.model_P)
         again = build_optimizer(self._silo.scenario.training, self._again)
+        # What a silo kept of an earlier round may be what the audit's own copy ended with, and nothing else.
+        self._is_known = state_digest(optimizer) in {state_digest(again), *known_states(self._silo.folder)}
         again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        self._ended = partial(state_digest, again)
+        followed_S = torch.from_numpy(chosen_coordinates(self._silo.scenario, sum(self._sizes) - self._block))
 
         def note(*_: Any) -> None:
             for parameter, copied in zip(parameters, self._again, strict=True):
                 copied.grad = None if parameter.grad is None else parameter.grad.detach().clone()
-            self._noise.append([_noise_of(parameter, self._event.denominator) for parameter in parameters])
+            added = [_added(parameter, self._event.denominator) for parameter in parameters]
+            self._noise.append([float((one**2).mean()) for one in added])
+            own_P = torch.cat([*(one.cpu() for one in (added[:-1] if self._block else added))])
+            self._followed.append(own_P[followed_S].float().numpy())
             if self._block:  # the block is last
                 self._sums.append(_noised(parameters[-1], self._event.denominator).float().cpu().numpy())
             again.step()
@@ -114,9 +130,11 @@ class Probing:
                 sizes_L=np.array(self._sizes, dtype=np.int64),
                 update_S=update_P[chosen_S],
                 model_S=model_P[chosen_S],
-                unexplained=_relative(update_P, expected_P),
+                followed_TS=np.stack(self._followed) if self._followed else np.empty((0, len(chosen_S)), np.float32),
+                unexplained=_relative(update_P, expected_P) if self._is_known else math.inf,
             ),
         )
+        keep_state(self._silo.folder, self._ended())
 
 
 def _noised(parameter: nn.Parameter, denominator: int) -> Tensor:
@@ -126,11 +144,21 @@ def _noised(parameter: nn.Parameter, denominator: int) -> Tensor:
     return parameter.grad.detach().reshape(-1).double() * denominator
 
 
-def _noise_of(parameter: nn.Parameter, denominator: int) -> float:
-    """Return the mean square of what was added to a tensor's clipped sum."""
+def _added(parameter: nn.Parameter, denominator: int) -> Tensor:
+    """Return what was added to a tensor's clipped sum, float64 and flat."""
     clipped = parameter.summed_grad  # type: ignore[attr-defined]  # Opacus keeps the sum there until the step is done
-    added = _noised(parameter, denominator) - clipped.detach().reshape(-1).double()
-    return float((added**2).mean())
+    added: Tensor = _noised(parameter, denominator) - clipped.detach().reshape(-1).double()
+    return added
+
+
+def state_digest(optimizer: Optimizer) -> str:
+    """Return a hash of an optimiser's state, in hexadecimal; a fresh one's is of nothing."""
+    found = sha256()
+    for index, held in sorted(optimizer.state_dict()["state"].items()):
+        for name, value in sorted(held.items()):
+            if isinstance(value, Tensor):
+                found.update(f"{index}.{name}\0".encode() + value.detach().cpu().numpy().tobytes())
+    return found.hexdigest()
 
 
 def _relative(update_P: NDArray[np.float32], expected_P: NDArray[np.float32]) -> float:

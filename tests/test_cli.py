@@ -61,7 +61,7 @@ def test_a_run_leaves_the_promised_folder(run: Run, tiny_file: Path) -> None:
     assert summary["rounds_completed"] == len((folder / "metrics.jsonl").read_text().splitlines()) == 2
     assert {path.name for path in folder.iterdir()} == {
         "summary.json", "metrics.jsonl", "model.safetensors", "ledgers", "scenario.toml", "server.log",
-        "server", "silos", "report.html", "report.json", "registry.yaml",
+        "server", "silos", "report.html", "report.json", "registry.yaml", "pictures.json",
     }  # fmt: skip
     assert sorted(path.name for path in (folder / "ledgers").iterdir()) == [
         "north.sqlite",

@@ -53,9 +53,18 @@ OF_SILOS: Final = (
     "charged_before_release",
     "charged_steps",
     "update_explained",
+    "model_noise_std",
+    "model_noise_shape",
+    "model_noise_lag1",
 )
 """Gauges of one silo; `noise_std`, `denominator` and `poison` are measured of all silos together too."""
-OF_ALL: Final = ("noise_repeat", "noise_between_silos", "noise_shares")
+OF_ALL: Final = (
+    "noise_repeat",
+    "noise_between_silos",
+    "noise_shares",
+    "model_noise_repeat",
+    "model_noise_between_silos",
+)
 """Gauges of all silos together, whose `silo` is None."""
 
 
@@ -132,6 +141,7 @@ def _check(of: Observations) -> None:
         and int(of.drawn_N.sum()) == int(of.lots_T.sum())
         and (not of.noise_TL.size or of.noise_TL.shape == (steps, len(of.sizes_L)))
         and of.update_RS.shape == of.model_RS.shape
+        and (not of.followed_TS.size or len(of.followed_TS) == steps)
         and (not of.update_RS.size or len(of.update_RS) == releases)
         and len(of.unexplained_R) in (releases, 0)
     )

@@ -9,6 +9,7 @@ Shapes: T steps, O canaries that are out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from itertools import combinations, combinations_with_replacement
 from typing import Final
 
@@ -31,7 +32,52 @@ def noise_gauges(seen: Sequence[Seen], level: float) -> list[Gauge]:
     found = [*_noise_std(seen, level), *_denominator(seen, level), *_noise_everywhere(seen, level)]
     for one in seen:
         found += [*_noise_shape(one, level / len(seen)), *_noise_lag1(one, level / len(seen))]
-    return [*found, *_noise_repeat(seen, level), *_noise_between_silos(seen, level)]
+    found += [*_noise_repeat(seen, level), *_noise_between_silos(seen, level)]
+    return [*found, *_model_noise(seen, level)]
+
+
+def _model_noise(seen: Sequence[Seen], level: float) -> Iterator[Gauge]:
+    """The gauges of shape, repetition and likeness once more, of noise on coordinates of the model itself.
+
+    Each has its name with `model_` before it, and its level. `model_noise_std` is of single coordinates: one without
+    noise shows, where a tensor's mean square hides it. The coordinates are some hundreds, drawn by the scenario's seed;
+    blind to others.
+    """
+    followed = [_followed(one) for one in seen if one.of.followed_TS.size]
+    found = [*_noise_repeat(followed, level), *_noise_between_silos(followed, level)] if followed else []
+    for one in followed:
+        share = level / len(followed)
+        found += [*_noise_shape(one, share), *_noise_lag1(one, share), *_worst_coordinate(one, share)]
+    yield from (replace(one, name=f"model_{one.name}") for one in found)
+
+
+def _followed(one: Seen) -> Seen:
+    """Return a silo as if the model's own coordinates were canaries', all of them out."""
+    coordinates = one.of.followed_TS.shape[1]
+    return replace(one, of=replace(one.of, sums_TK=one.of.followed_TS, coins_K=np.zeros(coordinates, dtype=np.bool_)))
+
+
+def _worst_coordinate(one: Seen, level: float) -> Iterator[Gauge]:
+    """The standard deviation of the noise on the coordinate where it is farthest from what is claimed."""
+    squares_O = (one.noise**2).sum(axis=0)
+    steps, coordinates = one.noise.shape
+    share = level / coordinates
+    low, high = (chi2.ppf(share / 2, steps) / steps) ** 0.5, (chi2.isf(share / 2, steps) / steps) ** 0.5
+    ratios = [(float(square) / steps) ** 0.5 for square in squares_O]
+    yield worst(
+        [
+            gauge(
+                "noise_std",
+                one.silo,
+                ratio,
+                1.0,
+                (low, high),
+                f"of {coordinates} coordinates of the model the one with the farthest noise has {ratio:.4f} times the"
+                f" standard deviation that is claimed, over {steps} steps; chance leaves {low:.4f} to {high:.4f}",
+            )
+            for ratio in ratios
+        ]
+    )
 
 
 def _noise_std(seen: Sequence[Seen], level: float) -> Iterator[Gauge]:

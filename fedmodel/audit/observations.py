@@ -30,6 +30,7 @@ from fedmodel.errors import LedgerTampered
 
 FOLDER: Final = "audit"
 _COINS: Final = "coins"
+_STATES: Final = "states"
 _LABEL: Final = b"fedmodel/v1/audit-coins"
 _OBSERVED: Final = b"fedmodel/v1/audit-observations"
 
@@ -51,6 +52,7 @@ class Release:
         sizes_L: Coordinates of each.
         update_S: The update on coordinates of the model itself.
         model_S: The global model on them.
+        followed_TS: What was added to the clipped sum on those coordinates, each step.
         unexplained: How far the update is from what the inner optimiser makes of the noised gradients that were seen,
             at the coordinate where it is farthest, over the largest coordinate of the update.
     """
@@ -67,6 +69,7 @@ class Release:
     sizes_L: NDArray[np.int64]
     update_S: NDArray[np.float32]
     model_S: NDArray[np.float32]
+    followed_TS: NDArray[np.float32]
     unexplained: float
 
 
@@ -90,6 +93,7 @@ class Observations:
         sizes_L: Coordinates of each.
         update_RS: The silo's update on coordinates of the model itself.
         model_RS: The global model on them.
+        followed_TS: What was added to the clipped sums on those coordinates, each step.
         unexplained_R: How far each update is from what the inner optimiser makes of the noised gradients, relatively.
     """
 
@@ -108,6 +112,7 @@ class Observations:
     sizes_L: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, np.int64))
     update_RS: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
     model_RS: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
+    followed_TS: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
     unexplained_R: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     @property
@@ -163,6 +168,18 @@ def keep(silo_folder: Path, release: Release) -> None:
     beside.replace(folder / f"release-{number:05}.npz")
 
 
+def keep_state(silo_folder: Path, digest_of: str) -> None:
+    """Note the hash of a state that the audit's own optimiser ended a round with."""
+    with (silo_folder / FOLDER / _STATES).open("a", encoding="ascii") as file:
+        file.write(digest_of + "\n")
+
+
+def known_states(silo_folder: Path) -> list[str]:
+    """Return the hashes of states that rounds ended with, oldest first."""
+    path = silo_folder / FOLDER / _STATES
+    return path.read_text(encoding="ascii").splitlines() if path.exists() else []
+
+
 def observations_digest(silo_folder: Path) -> str:
     """Return the hash of everything that a silo's audit saw, in hexadecimal: a changed byte is another."""
     return digest(_OBSERVED, *(_read(path) for path in [silo_folder / FOLDER / _COINS, *_releases(silo_folder)])).hex()
@@ -194,6 +211,7 @@ def read_observations(silo_folder: Path, silo: str) -> Observations:
             sizes_L=seen[0].sizes_L if seen else np.empty(0, np.int64),
             update_RS=np.stack([one.update_S for one in seen]) if seen else np.empty((0, 0), np.float32),
             model_RS=np.stack([one.model_S for one in seen]) if seen else np.empty((0, 0), np.float32),
+            followed_TS=np.concatenate([one.followed_TS for one in seen]) if seen else np.empty((0, 0), np.float32),
             unexplained_R=np.array([one.unexplained for one in seen]),
         )
     except ValueError as error:

@@ -38,10 +38,11 @@ from fedmodel.seeds import derive_seed
 
 LEAST_POWER: Final = 0.8
 SIGNIFICANCE: Final = 0.05
+MOST_SIGNIFICANCE: Final = 0.1
 LESS_NOISE: Final = 0.5  # of the claimed, what power is against
 
 _LABEL: Final = b"fedmodel/v1/audit-plan"
-_RUNS: Final = 400
+RUNS: Final = 400
 _SHARES: Final = tuple(share / 20 for share in range(1, 21))  # of the canaries, that are guessed about
 STATISTIC: Final = "f-DP, one run (Mahloujifar, Melis and Chaudhuri 2024), of the largest and smallest scores"
 
@@ -101,7 +102,7 @@ class Plan:
     statistic: str = STATISTIC
     less_noise: float = LESS_NOISE
     least_power: float = LEAST_POWER
-    runs: int = _RUNS
+    runs: int = RUNS
 
     @property
     def canaries(self) -> int:
@@ -152,7 +153,7 @@ def make_plan(
         scenario: Hash of the scenario, in hexadecimal.
         kind: Of canaries.
         silos: Their canaries, one silo at least.
-        significance: In (0, 1).
+        significance: Over 0, up to `MOST_SIGNIFICANCE`.
 
     Returns:
         The plan; the same for the same arguments. Its power is that of probe canaries: what loss canaries could find is
@@ -161,8 +162,10 @@ def make_plan(
     Raises:
         ConfigError: When there are too few canaries to guess about, or the significance is none.
     """
-    if not 0 < significance < 1:
-        raise ConfigError(f"significance = {significance} is out of range; it lies between 0 and 1")
+    if not 0 < significance <= MOST_SIGNIFICANCE:
+        raise ConfigError(
+            f"significance = {significance} is out of range; it is over 0, and at most {MOST_SIGNIFICANCE:g}"
+        )
     total, mu = sum(silo.canaries for silo in silos), max(silo.mu for silo in silos)
     if total < 20:
         raise ConfigError(f"{total} canaries are too few to tell anything; take 20 at least, and 1,000 to tell much")
@@ -235,7 +238,7 @@ def _simulated(
     rng = np.random.default_rng(derive_seed(int(scenario[:15], 16), "audit-simulation", purpose))
     coins, scores = [], []
     for silo in silos:
-        shape = (_RUNS, silo.canaries)
+        shape = (RUNS, silo.canaries)
         coins_SK = rng.random(shape) < 0.5
         drawn_SK = rng.binomial(silo.steps * silo.max_records, silo.rate, shape)
         noise_SK = rng.normal(0.0, LESS_NOISE * silo.noise_multiplier * math.sqrt(silo.steps), shape)

@@ -91,9 +91,10 @@ def read_plan(run_dir: Path) -> Plan:
         document = json.loads(path.read_bytes())
         silos = tuple(SiloCanaries(**silo) for silo in document.pop("silos"))
         plan = Plan(silos=silos, **document)
+        is_whole = plan_hash(plan.document()) == plan_hash(json.loads(path.read_bytes()))
     except (ValueError, TypeError, KeyError) as error:
         raise LedgerTampered(f"{path}: is not as it was written: {error}") from error
-    if plan_hash(plan.document()) != plan_hash(json.loads(path.read_bytes())):
+    if not is_whole:
         raise LedgerTampered(f"{path}: is not as it was written")
     return plan
 

@@ -112,7 +112,9 @@ def _gauges(scenario: Scenario, seen: Sequence[Observations], ledgers: Mapping[s
 def _power(plan: Plan, seen: Sequence[Observations]) -> float:
     """Return the power of the plan's test in the steps that were really taken, never over what was planned."""
     taken = [replace(silo, steps=len(one.lots_T)) for silo, one in zip(plan.silos, seen, strict=True)]
-    if plan.kind == "loss" or [one.steps for one in taken] == [one.steps for one in plan.silos]:
+    if plan.needed > plan.guesses:
+        return 0.0
+    if plan.kind == "loss":  # it was found by training, and is the planner's word
         return plan.power
     return min(plan.power, power_of(plan, taken))
 

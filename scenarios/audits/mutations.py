@@ -27,7 +27,7 @@ from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClippi
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from clients import hiding, training
+from clients import hiding, optimizers, training
 from clients.outbox import Outbox
 from clients.probing import Probing
 from clients.silo import Silo
@@ -76,20 +76,11 @@ def noise_once_a_round() -> Planted:
 
 def noise_misses(block: bool) -> Planted:
     """Add no noise to the canaries' block, which is the last tensor of parameters, or to no tensor but that."""
-    release = _OPTIMIZER.release
 
-    def partly(self: Any) -> None:
-        gaussian, last = self._noise.gaussian, self.params[-1].numel()
+    def partly(noise_P: Tensor, own: int) -> None:
+        noise_P[slice(own, None) if block else slice(0, own)] = 0.0
 
-        def short(size: int, std: float, device: torch.device) -> Tensor:
-            noise_P: Tensor = gaussian(size, std, device)
-            noise_P[slice(size - last, None) if block else slice(0, size - last)] = 0.0
-            return noise_P
-
-        with replaced(self._noise, "gaussian", short):
-            release(self)
-
-    return replaced(_OPTIMIZER, "release", partly)
+    return _noise_made(partly)
 
 
 def noise_uniform() -> Planted:
@@ -150,6 +141,64 @@ def clip_of_the_sum() -> Planted:
             parameter.summed_grad *= (self.max_grad_norm / norm).clamp(max=1.0)
 
     return replaced(_OPTIMIZER, "clip_and_accumulate", summed)
+
+
+def noise_repeats_on_the_model() -> Planted:
+    """Draw the noise of the model's own coordinates once, and use it in every step, round and silo."""
+    kept: list[Tensor] = []
+
+    def same(noise_P: Tensor, own: int) -> None:
+        if not kept:
+            kept.append(noise_P[:own].clone())
+        noise_P[:own] = kept[0]
+
+    return _noise_made(same)
+
+
+def noise_misses_a_coordinate() -> Planted:
+    """Add no noise to the first coordinate of the model."""
+
+    def short(noise_P: Tensor, own: int) -> None:  # noqa: ARG001 - one shape
+        noise_P[0] = 0.0
+
+    return _noise_made(short)
+
+
+def _noise_made(change: Callable[[Tensor, int], None]) -> Planted:
+    """Change the noise of every step: of so many coordinates of the model's own, and of the canaries' block."""
+    release = _OPTIMIZER.release
+
+    def changed(self: Any) -> None:
+        gaussian, block = self._noise.gaussian, self.params[-1].numel()
+
+        def drawn(size: int, std: float, device: torch.device) -> Tensor:
+            noise_P: Tensor = gaussian(size, std, device)
+            change(noise_P, size - block)
+            return noise_P
+
+        with replaced(self._noise, "gaussian", drawn):
+            release(self)
+
+    return replaced(_OPTIMIZER, "release", changed)
+
+
+def state_without_noise() -> Planted:
+    """Keep the inner optimiser's momentum between rounds from the last clipped sum, and not from what was noised."""
+    keep, release = optimizers.keep_state, _OPTIMIZER.release
+    kept: dict[Tensor, Tensor] = {}
+
+    def noted(self: Any) -> None:
+        kept.update({one: one.summed_grad.to(one.dtype) / self.expected_batch_size for one in self.params})
+        release(self)
+
+    def leaky(optimizer: Optimizer, state: RecordDict) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter in kept:
+                    optimizer.state[parameter]["momentum_buffer"] = kept[parameter]
+        keep(optimizer, state)
+
+    return together(lambda: replaced(_OPTIMIZER, "release", noted), lambda: replaced(training, "keep_state", leaky))
 
 
 def noise_taken_off() -> Planted:

@@ -21,6 +21,8 @@ from fedmodel.audit.estimators import guess, least_correct
 from fedmodel.audit.plan import (
     LEAST_POWER,
     LESS_NOISE,
+    MOST_SIGNIFICANCE,
+    RUNS,
     SIGNIFICANCE,
     STATISTIC,
     Plan,
@@ -42,6 +44,7 @@ from server.strategy import choose_cohort
 CANARIES: Final = (1_000, 2_000, 4_000)
 """Of all silos together: the first that gives power enough, or else the first."""
 
+_LEAST_EACH: Final = 20  # fewer coins of a silo could all fall alike
 _TRIALS: Final = 5  # trained at less noise, to find what loss canaries could find
 _RELATIVE: Final = 1e-6  # of figures that another machine computes
 _LUCK: Final = 0.05  # of a simulated power, on a machine that rounds otherwise
@@ -58,10 +61,10 @@ def with_canaries(scenario: Scenario, canaries: int, kind: Kind) -> Scenario:
     if scenario.audit is not None:
         raise ConfigError("the scenario has an [audit] section, which says how many canaries there are; leave one out")
     each = canaries // len(scenario.federation.silos)
-    if not 4 <= each <= 10_000:
+    if not _LEAST_EACH <= each <= 10_000:
         raise ConfigError(
-            f"--canaries {canaries} makes {each} for each of {len(scenario.federation.silos)} silos, where 4 to 10,000"
-            " are possible"
+            f"--canaries {canaries} makes {each} for each of {len(scenario.federation.silos)} silos, where 20 to"
+            " 10,000 are possible"
         )
     return scenario.model_copy(update={"audit": AuditConfig(canaries=kind, count=each)})
 
@@ -125,10 +128,14 @@ def check_plan(scenario: Scenario, plan: Plan) -> None:
     counted = [(one.silo, one.canaries, one.steps, one.max_records) for one in plan.silos]
     if counted != [(one.silo, one.canaries, one.steps, one.max_records) for one in ours]:
         raise LedgerTampered("the audit's plan has other silos, canaries or steps than the scenario")
+    if plan.guesses % 2 or not 2 <= plan.guesses <= plan.canaries or not 0 < plan.significance <= MOST_SIGNIFICANCE:
+        raise LedgerTampered(f"the audit's plan has {plan.guesses} guesses at significance {plan.significance:g}")
     needed = least_correct(plan.canaries, plan.guesses, plan.mu, plan.significance)
     said = (plan.needed, plan.less_noise, plan.least_power, plan.statistic)
     if said != (needed, LESS_NOISE, LEAST_POWER, STATISTIC):
         raise LedgerTampered(f"the audit's plan tests otherwise than is done here: {needed} right guesses refute it")
+    if plan.runs != (RUNS if plan.kind == "probe" else _TRIALS):
+        raise LedgerTampered(f"the audit's plan says {plan.runs} runs, from which its power was not found")
     if plan.kind == "probe" and plan.power > power_of(plan, plan.silos) + _LUCK:
         raise LedgerTampered(f"the audit's plan says a power of {plan.power:g}, which simulation does not find")
 

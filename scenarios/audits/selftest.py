@@ -91,6 +91,7 @@ _DIFFERENT: Final[Mapping[Setting, Mapping[str, Mapping[str, Any]]]] = {
     },
     "dropouts": {
         "": {"rounds": 5},
+        "training": {"momentum": 0.5, "keep_optimizer_state": True},
         "federation": {"silos": ["s1", "s2", "s3", "s4"], "min_silos": 3},
         "encryption": {"secure_aggregation": "on", "colluding": 1, "window": 3},
         "faults": {"train": 0.15},

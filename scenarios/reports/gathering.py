@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedmodel.config import Scenario, SiloFile, read_scenario
-from fedmodel.errors import ConfigError, LedgerTampered
+from fedmodel.errors import ConfigError, LedgerError, LedgerTampered
 from fedmodel.provision import is_kit, read_law
 from fedmodel.report.document import Report
 from scenarios.audits.audit_entries import AUDIT_FILE, PLAN_FILE
@@ -86,6 +86,8 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
             f" silos' at {run_dir / 'ledgers'}/NAME.sqlite"
         )
     summary, lines = read_summary(run_dir / SUMMARY), read_rounds(run_dir / METRICS)
+    if lines[-1]["round"] > scenario.rounds:
+        raise LedgerError(f"{run_dir / METRICS}: has round {lines[-1]['round']}, and the scenario {scenario.rounds}")
     _check_charged(lines, ledgers)
     return Gathered(
         run_dir,

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -40,7 +40,7 @@ class _Round(_Said):
     dropouts: dict[str, str]
     withdrawn: dict[str, _Left]
     seconds: float
-    failed: bool = False
+    failed: Literal[True] = True
     threshold: int | None = None
     loss: float | None = None
     accuracy: float | None = None
@@ -94,6 +94,9 @@ def read_rounds(path: Path) -> list[dict[str, Any]]:
         raise LedgerError(f"{path}: cannot be read as lines of JSON ({type(error).__name__})") from None
     for number, line in enumerate(lines, start=1):
         _check(_Round, line, f"{path}: line {number}")
+    numbers = [line["round"] for line in lines]
+    if numbers != sorted(set(numbers)) or (numbers and numbers[0] < 1):
+        raise LedgerError(f"{path}: its rounds do not rise")
     if not any("failed" not in line for line in lines):
         raise LedgerError(f"{path}: has no whole round")
     return lines
