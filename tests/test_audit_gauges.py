@@ -57,6 +57,7 @@ class Run:
     poison: float = 0.0
     share: Literal["", "unnoised", "left out", "by records"] = ""
     quiet: float = 1.0  # the noise of the model's own tensor, in parts of what is claimed
+    alike: Literal["", "steps", "silos", "once", "uniform", "a coordinate"] = ""
     unexplained: float = 0.0
 
     def measure(self, seed: int = 0, level: float = FALSE_ALARM) -> list[Gauge]:
@@ -106,6 +107,7 @@ class Run:
             model_RK=np.zeros((self.rounds, self.canaries), np.float32),
             started_R=tuple(_time(at, 5) for at in range(self.rounds)),
             noise_TL=self._squares(rng.spawn(1)[0], steps),
+            followed_TS=self._followed(rng.spawn(1)[0], number, steps),
             sizes_L=np.array([_OWN, self.canaries + 1]),
             unexplained_R=np.array([0.0] * (self.rounds - 1) + [self.unexplained]),
         )
@@ -117,6 +119,21 @@ class Run:
         part_L = np.array([self.quiet, self.noise]) * self.sigma * self.clip
         squares_TL: NDArray[np.float64] = rng.chisquare(sizes_L, (steps, 2)) / sizes_L * part_L**2
         return squares_TL
+
+    def _followed(self, rng: np.random.Generator, number: int, steps: int) -> NDArray[np.float32]:
+        """Noise on the model's own coordinates."""
+        drawn_TS = rng.normal(0, self.quiet * self.sigma * self.clip, (steps, 250))
+        if self.alike == "steps":
+            drawn_TS[:] = drawn_TS[0]
+        if self.alike == "silos":
+            drawn_TS = np.random.default_rng(1).normal(0, self.sigma * self.clip, (steps, 250))
+        if self.alike == "once" and number == 0:
+            drawn_TS[-1] = drawn_TS[1]
+        if self.alike == "uniform":
+            drawn_TS = rng.uniform(-(3**0.5), 3**0.5, (steps, 250)) * self.sigma * self.clip
+        if self.alike == "a coordinate":
+            drawn_TS[:, 7] = 0.0
+        return drawn_TS.astype(np.float32)
 
     def _lots(self, rng: np.random.Generator, steps: int, records: int) -> NDArray[np.bool_]:
         lot_TN = rng.random((steps, records)) < self.rate * self.faster
@@ -465,10 +482,29 @@ def test_updates_that_cannot_be_told_apart_are_not_measured() -> None:
 
 @pytest.mark.parametrize("quiet", [0.0, 0.75, 1.3])
 def test_noise_that_is_missing_on_the_models_own_tensors_is_found(quiet: float) -> None:
-    """The canaries' block has all of its noise, and every other gauge of noise looks there."""
-    found = Run(quiet=quiet).measure()
-    assert {one.name for one in failed(found)} == {"noise_everywhere"}
-    assert all("number 1 " in one.explanation for one in failed(found))
+    """The canaries' block has all of its noise, and every gauge of noise that is not the model's looks there."""
+    found = failed(Run(quiet=quiet).measure())
+    assert {"noise_everywhere"} <= names(found) <= {"noise_everywhere", "model_noise_std", "model_noise_shape"}
+    assert all("number 1 " in one.explanation for one in found if one.name == "noise_everywhere")
+
+
+@pytest.mark.parametrize(
+    ("alike", "gauge_of_it"),
+    [
+        ("steps", "model_noise_lag1"),
+        ("steps", "model_noise_repeat"),
+        ("silos", "model_noise_between_silos"),
+        ("once", "model_noise_repeat"),
+        ("uniform", "model_noise_shape"),
+        ("a coordinate", "model_noise_std"),
+    ],
+)
+def test_noise_of_the_models_own_coordinates_is_measured_by_itself(
+    alike: Literal["steps", "silos", "once", "uniform", "a coordinate"], gauge_of_it: str
+) -> None:
+    found = names(failed(Run(alike=alike).measure()))
+    assert gauge_of_it in found
+    assert all(name.startswith("model_") for name in found)
 
 
 @pytest.mark.parametrize("unexplained", [1e-4, math.inf, math.nan])
@@ -525,7 +561,9 @@ def test_without_coordinates_lots_and_charges_are_measured() -> None:
     assert not failed(found)
     of_lots = {"lot_rate", "lot_dispersion", "draw_dispersion"}
     of_releases = {"finite", "charged_before_release", "charged_steps", "update_explained"}
-    assert names(found) == of_lots | of_releases | {"noise_everywhere"}
+    assert {name for name in names(found) if not name.startswith("model_")} == of_lots | of_releases | {
+        "noise_everywhere"
+    }
 
 
 def test_a_silo_without_a_release_is_not_passed() -> None:
@@ -534,7 +572,7 @@ def test_a_silo_without_a_release_is_not_passed() -> None:
         seen[0],
         **{field: getattr(seen[0], field)[:0] for field in ("sums_TK", "poison_T", "lots_T", "drawn_N", "round_T")},
         **{field: getattr(seen[0], field)[:0] for field in ("round_R", "update_RK", "model_RK", "started_R")},
-        **{field: getattr(seen[0], field)[:0] for field in ("noise_TL", "unexplained_R")},
+        **{field: getattr(seen[0], field)[:0] for field in ("noise_TL", "followed_TS", "unexplained_R")},
     )
     found = measure([absent, *seen[1:]], events)
     assert {one.name for one in found if one.silo == "silo-0"} == {"finite", "charged_before_release", "charged_steps"}
@@ -558,6 +596,7 @@ def test_observations_that_do_not_fit_are_refused() -> None:
         {"update_RK": seen[0].update_RK[1:]},
         {"noise_TL": seen[0].noise_TL[1:]},
         {"sizes_L": seen[0].sizes_L[1:]},
+        {"followed_TS": seen[0].followed_TS[1:]},
         {"unexplained_R": seen[0].unexplained_R[1:]},
         {"update_RS": np.zeros((4, 2), np.float32)},
         {"update_RK": seen[0].update_RK[:, 1:], "model_RK": seen[0].model_RK[:, 1:]},

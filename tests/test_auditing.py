@@ -137,6 +137,7 @@ def edit(path: Path, change: Any) -> None:
         (lambda run: edit(run / "audit-plan.json", lambda plan: plan.update(more=1)), "not as it was written"),
         (lambda run: edit(run / "audit-plan.json", lambda plan: plan.pop("silos")), "not as it was written"),
         (lambda run: (run / "audit-plan.json").write_text("{"), "not as it was written"),
+        (lambda run: edit(run / "audit-plan.json", lambda plan: plan.update(power=float("nan"))), "not as it was"),
         (
             lambda run: edit(run / "silos/north/audit/coins", lambda told: told.update(coins=told["coins"][::-1])),
             "coins are not those",
@@ -149,7 +150,7 @@ def edit(path: Path, change: Any) -> None:
             "is not what its ledger was told of",
         ),
     ],
-    ids=["needed", "guesses", "a key more", "silos", "no JSON", "coins", "a release lost", "a release swapped"],
+    ids=["needed", "guesses", "a key more", "silos", "no JSON", "NaN", "coins", "a release lost", "a release swapped"],
 )
 def test_what_was_changed_after_the_run_is_noticed(harm: Any, refusal: str, copied: tuple[Scenario, Path]) -> None:
     scenario, out = copied
@@ -246,7 +247,7 @@ def test_half_the_noise_is_refuted_and_ends_with_3(
 def test_too_little_power_is_inconclusive_and_nothing_is_run(
     tiny_path: Path, tmp_path: Path, sets: list[str], capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    words = (str(tiny_path), *sets, "--canaries", "30")
+    words = (str(tiny_path), *sets, "--canaries", "60")
     status, told, error = invoke("audit", "plan", *words, "--json", capfd=capfd, monkeypatch=monkeypatch)
     assert status == 5
     assert json.loads(told)["power"] < LEAST_POWER
@@ -284,9 +285,9 @@ def test_a_verdict_of_too_little_power_is_never_a_pass(run: tuple[Scenario, Plan
     [
         (["privacy.noise=seeded-unsafe"], 600, "claims nothing that could be refuted"),
         (["audit.count=9"], 600, "has an \\[audit\\] section, which says"),
-        ([], 9, "where 4 to 10,000 are possible"),
-        ([], 12, "too few to tell anything"),
-        ([], 300_000, "where 4 to 10,000 are possible"),
+        ([], 59, "where 20 to 10,000 are possible"),
+        ([], 12, "where 20 to 10,000 are possible"),
+        ([], 300_000, "where 20 to 10,000 are possible"),
     ],
     ids=["seeded", "has one", "too few each", "too few", "too many"],
 )
@@ -360,6 +361,10 @@ def test_loss_canaries_are_attacked_through_the_final_model_alone(tiny_path: Pat
         ({"least_power": 0.01}, "tests otherwise"),
         ({"less_noise": 0.1}, "tests otherwise"),
         ({"statistic": "mine"}, "tests otherwise"),
+        ({"significance": 0.999}, "guesses at significance 0.999"),
+        ({"guesses": 1}, "has 1 guesses"),
+        ({"guesses": 602}, "has 602 guesses"),
+        ({"runs": 10**9}, "says 1000000000 runs"),
         ({"kind": "loss"}, "is of another scenario"),
         ({"scenario": "00" * 32}, "is of another scenario"),
         ({"mu": 3.0}, "claims other figures for silo south"),
@@ -389,6 +394,15 @@ def test_a_run_is_signed_off_once(copied: tuple[Scenario, Path]) -> None:
     with pytest.raises(LedgerError, match="a run is audited once"):
         audit_entries.sign_off(out, {**auditing.evaluate(scenario, out), "verdict": "another"})
     assert (out / "audit.json").read_bytes() == before
+
+
+def test_a_plan_that_could_refute_nothing_passes_nothing(run: tuple[Scenario, Plan, Path, dict[str, Any]]) -> None:
+    _, plan, out, _ = run
+    seen = [observations.read_observations(out / "silos" / silo, silo) for silo in SILOS]
+    assert auditing._power(plan, seen) == plan.power
+    for kind in ("probe", "loss"):
+        hopeless = replace(plan, kind=kind, needed=plan.guesses + 1, power=1.0)
+        assert auditing._power(hopeless, seen) == 0.0
 
 
 def test_a_run_that_ended_early_is_no_pass(tiny_path: Path, tmp_path: Path) -> None:
