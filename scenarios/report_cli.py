@@ -69,7 +69,8 @@ def report_verify(
     if as_json:
         items = [{"item": item, "found": found} for item, found in checked.items]
         signer = checked.report.integrity.signer
-        answer({"valid": True, "signer": signer, "key_given": checked.outside, "checked": items}, "", as_json)
+        told = {"valid": True, "signer": signer, "key_given": checked.outside, "page_rendered": checked.rendered}
+        answer({**told, "checked": items}, "", as_json)
         return
     table = Table.grid(padding=(0, 2))
     table.add_column()
@@ -78,6 +79,8 @@ def report_verify(
         table.add_row(f"[bold]{escape(item)}[/bold]", escape(found))
     out.print(table, highlight=False)
     line = f"{run}: every figure of its report follows from the folder"
+    if not checked.rendered:
+        line += ". The page was NOT rendered again: read report.json, or verify with the versions that made it"
     if not checked.outside:
         line += (
             f". Whose folder it is was NOT checked: compare {checked.report.integrity.signer} with the server's key by"

@@ -15,7 +15,7 @@ import pytest
 from fedmodel.config import read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.durable import replace_file
-from fedmodel.errors import ConfigError
+from fedmodel.errors import ConfigError, LedgerError
 from fedmodel.ledger import Ledger, verify_ledger
 from fedmodel.ledger.book import PAGE_SIZE, insert, prepare
 from fedmodel.mechanisms import DpSgdEvent
@@ -418,3 +418,22 @@ def test_a_key_file_of_another_server_builds_nothing(run: Run) -> None:
     with pytest.raises(ConfigError, match="another server"):
         reporting.build(run.folder / "r", render, SigningKey.generate())
     assert (run.folder / "r" / "report.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        (lambda lines: [*lines, {**lines[-1], "round": lines[-1]["round"] + 1}], "and the scenario"),
+        (lambda lines: [*lines, lines[-1]], "do not rise"),
+        (lambda lines: [{**lines[0], "failed": False}, *lines[1:]], "failed"),
+        (lambda lines: [{**lines[0], "round": 0}, *lines[1:]], "do not rise"),
+    ],
+    ids=["past the scenario", "twice", "failed, and not", "before the first"],
+)
+def test_rounds_that_no_run_has_make_no_report(change: Any, refusal: str, run: Run) -> None:
+    folder = run.folder / "r"
+    path = folder / "metrics.jsonl"
+    lines = change([json.loads(line) for line in path.read_text().splitlines()])
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    with pytest.raises(LedgerError, match=refusal):
+        reporting.gather(folder)

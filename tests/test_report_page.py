@@ -17,6 +17,7 @@ from matplotlib.axes import Axes
 from fedmodel.report import plots, words
 from fedmodel.report.document import Report
 from fedmodel.report.page import CONTENTS, excepted, odds, render
+from fedmodel.report.page import picture as picture_of
 from tests import reports
 from tests.chromium import Chromium, start
 
@@ -668,3 +669,21 @@ def test_a_name_that_cannot_begin_an_id_is_refused() -> None:
 )
 def test_rounding_up_never_falls_short(figure: float, shown: str) -> None:
     assert words.up(figure) == shown
+
+
+@pytest.mark.parametrize(
+    ("written", "instead"),
+    [
+        ('class="plot"', 'class="plot" style="position:fixed;width:100vw;height:100vh;background:white"'),
+        ('class="plot"', 'class="banner"'),
+        ('class="plot"', 'class="plot" overflow="visible"'),
+        ("fill: none", "fill: none; position: fixed"),
+    ],
+    ids=["over the page", "another class", "out of its frame", "a style"],
+)
+def test_a_picture_stays_in_its_frame(written: str, instead: str) -> None:
+    svg = plots.pictures_row("pictures", digits(), "What a server sees", "Three pictures.")
+    assert picture_of(svg) == svg
+    assert written in svg
+    with pytest.raises(ValueError, match="does not draw with"):
+        picture_of(svg.replace(written, instead, 1))

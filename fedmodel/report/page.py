@@ -48,7 +48,7 @@ def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
     Args:
         report: What it says.
         pictures: Reconstruction pictures to show with the audit, as an illustration: SVG of `plots.pictures_row`, by
-            caption. They are no part of what is signed.
+            caption. What they say is their maker's word; the report is not asked.
 
     Raises:
         ValueError: When a picture is anything but such an SVG.
@@ -198,6 +198,13 @@ def excepted(report: Report) -> list[str]:
     return found
 
 
+_DRAWN_WITH = frozenset(
+    ("id", "class", "role", "viewbox", "aria-labelledby", "clip-path", "d", "style", "href", "transform", "x", "y",
+     "width", "height")
+)  # fmt: skip
+_STYLED = frozenset(["fill", "font-family", "font-size", "text-anchor", ""])
+
+
 def picture(svg: str) -> Markup:
     """Return a picture for the page.
 
@@ -220,6 +227,10 @@ def picture(svg: str) -> Markup:
             elsewhere = local == "href" and not value.startswith(("#", "data:image/png;base64,"))
             if local.startswith("on") or elsewhere or re.search(r"url\((?!#)", value):
                 raise ValueError(f"a picture holds all that it shows, and runs nothing; found {local}={value[:60]!r}")
+            styled = {one.partition(":")[0].strip() for one in value.split(";")} if local == "style" else set()
+            # No place, size or cover of its own on the page: a picture stays in its frame.
+            if local not in _DRAWN_WITH or not styled <= _STYLED or (local == "class" and value != "plot"):
+                raise ValueError(f"a picture has what plots.pictures_row does not draw with: {local}={value[:60]!r}")
     return Markup(svg)  # noqa: S704 - looked through above
 
 

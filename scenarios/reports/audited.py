@@ -1,10 +1,11 @@
 """An audit's place in the ledgers: its plan before the run's first charge, its result after; and what it says, read.
 
-Of each silo that was charged, in this order (`scenarios.audits.auditing` enters them):
+Of each silo that was charged, in this order (`scenarios.audits.audit_entries` enters them):
 
     audit    subject "audit-plan", with the plan's hash: one, and no other since another run was charged
     charge   the run's first
-    audit    subject "audit-result", with the hash of `audit.json`
+    audit    subject "audit-seen", after the run's last; `attack_again` holds what was seen to it
+    audit    subject "audit-result", with the hash of `audit.json`: one
 
 Guarantee: `audit` passes an `audit.json` only if every charged silo's ledger says that its plan was fixed before, and
 that it is the result; a result that is entered and not there is refused, so that none that displeases is left away.

@@ -23,7 +23,7 @@ from scenarios.reports.holding import check_summary
 from scenarios.reports.rendering import PAGE, page_hash
 
 MADE: Final = (registry.NAME, PAGE)
-_LIBRARIES: Final = ("dp-accounting", "jinja2", "matplotlib", "numpy", "opacus", "scipy", "torch")
+_LIBRARIES: Final = ("dp-accounting", "jinja2", "kiwisolver", "matplotlib", "numpy", "opacus", "scipy", "torch")
 
 
 def compute(gathered: Gathered, stored: Report | None, given: bytes | None) -> Report:

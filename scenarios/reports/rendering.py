@@ -1,8 +1,9 @@
 """Whether a page is the one that follows from its report: it is rendered again, and compared byte for byte.
 
 The page is made from the document and from the pictures beside it (`pictures.json`: SVG by caption), and from nothing
-else. The same code, templates and libraries give the same bytes, so what stands on a page is what the report says, and
-nobody who can sign a report can show another page with it.
+else. The same code, templates and libraries give the same bytes, so what stands on a page is what the report says, but
+for the pictures: they stay in their frame, which says that they are an illustration, and what stands in it is the word
+of whoever signed.
 
 Does NOT compare where the page was drawn by other versions: those place lines and text otherwise. Then the page's hash
 in the signed report says that it is the file that was signed, and nobody that it tells what the report does.
@@ -25,7 +26,7 @@ PAGE: Final = "report.html"
 PICTURES: Final = "pictures.json"
 Render = Callable[[Report, Mapping[str, str]], str]
 
-_DRAWN_BY: Final = ("jinja2", "matplotlib", "numpy")
+_DRAWN_BY: Final = ("jinja2", "kiwisolver", "matplotlib", "numpy", "scipy")
 _SOURCES: Final = (".py", ".j2", ".css")
 
 

@@ -51,11 +51,13 @@ class Checked:
         report: The document.
         items: What was checked, a line each: what it was, and what was found.
         outside: Whether the server's key came from outside the folder.
+        rendered: Whether the page was rendered again, and is the same.
     """
 
     report: Report
     items: tuple[tuple[str, str], ...]
     outside: bool
+    rendered: bool
 
 
 def gather(run_dir: Path, stored: Report | None = None, signer: bytes | None = None) -> Report:
@@ -186,7 +188,7 @@ def verify(run_dir: Path, key: str | None = None, render: Render | None = None) 
         _check_signature(signed)
         page = _check_made(run_dir, stored, render)
     found = items(gathered, stored, given=given is not None, attacked=attacked, page=page, fewer=fewer)
-    return Checked(stored, tuple(found), given is not None)
+    return Checked(stored, tuple(found), given is not None, page.startswith("rendered again"))
 
 
 def diff(run_a: Path, run_b: Path) -> list[Difference]:
