@@ -137,7 +137,7 @@ def _bounds(audit: Audit) -> Figure | None:
     caption = (
         "How to read it: a bar begins where that estimator’s knowledge ends, and reaches to the claim. The true epsilon"
         " may lie anywhere in the bar. A long bar means that the attack was weak, and not that privacy is better than"
-        " claimed. A bar beyond the dashed line would contradict the claim."
+        " claimed. A bar beyond the dashed line speaks against the claim, as far as its confidence and assumption go."
     )
     bars = [(words.short(key), one.epsilon) for key, one in audit.lower_bounds.items()]
     said = "; ".join(f"{label}: epsilon is not under {words.down(low, 2)}" for label, low in bars)
