@@ -30,7 +30,6 @@ from clients.silo import Silo
 from fedmodel import accounting, wire
 from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
 from fedmodel.ledger import verify_ledger
-from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import scenario_hash
 from fedmodel.secagg import Silo as Protocol
 from fedmodel.secagg import Window, join_messages, split_messages
@@ -76,17 +75,9 @@ def _check(message: Message, silo: Silo) -> bytes:
 def _join(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
     """Check that the silo can take part, reserve the run's plan, and say so."""
     window = wire.read_join_request(message)
-    law, plan = silo.kit.law, silo.plan
+    law = silo.kit.law
     policy.check_hours(law, datetime.now().astimezone())
-    event = DpSgdEvent(
-        noise_multiplier=accounting.noise_multiplier(plan),
-        max_grad_norm=plan.max_grad_norm,
-        sample_rate=plan.sample_rate,
-        steps=plan.steps,
-        denominator=plan.expected_batch_size,
-        noise_source=plan.noise,
-        max_records=plan.max_records,
-    )
+    event = accounting.planned_event(silo.plan)
     policy.check_event(law, event)
     with silo.ledger() as ledger:
         verify_ledger(ledger.path, silo.kit.identity.public, unused=False)  # once a run, all of it is read again

@@ -195,11 +195,7 @@ def forecast(ledger: Path, scenario: Scenario, silo: str | None) -> dict[str, An
     if not scopes:
         raise ConfigError(f"{ledger}: has no budget for data set {plan.data!r}")
     (scope,) = scopes
-    noise = accounting.noise_multiplier(plan)
-    event = DpSgdEvent(
-        noise, plan.max_grad_norm, plan.sample_rate, plan.steps, plan.expected_batch_size, plan.noise,
-        max_records=plan.max_records,
-    )  # fmt: skip
+    event = accounting.planned_event(plan)
     if (plan.unit, plan.max_records) != (scope.unit, scope.max_records) or plan.delta > scope.delta:
         raise ConfigError(
             f"the scenario claims delta {plan.delta:g} for a {plan.unit} of at most {plan.max_records} records, and the"
@@ -212,7 +208,7 @@ def forecast(ledger: Path, scenario: Scenario, silo: str | None) -> dict[str, An
         "runs": runs,
         "rounds": standing.rounds_fitting(scope, event, plan.steps_per_round),
         "rounds_of_a_run": plan.rounds,
-        "noise_multiplier": noise,
+        "noise_multiplier": event.noise_multiplier,
         "epsilon_of_a_run": accounting.epsilon([event], plan.delta),
     }
 

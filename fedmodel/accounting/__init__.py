@@ -11,7 +11,7 @@ different units, which are never composed; the sum of two epsilons, which nothin
 Each bound holds in exact arithmetic. Floating point adds what it adds: about 1e-16 a step to a delta.
 """
 
-from fedmodel.accounting.calibration import calibrate, noise_multiplier
+from fedmodel.accounting.calibration import calibrate, noise_multiplier, planned_event
 from fedmodel.accounting.pld import (
     ACCOUNTANT,
     COARSE_GRID,
@@ -36,6 +36,7 @@ __all__ = [
     "filter_order",
     "gdp_mu",
     "noise_multiplier",
+    "planned_event",
     "renyi",
     "renyi_room",
     "renyi_to_epsilon",

@@ -34,6 +34,19 @@ def noise_multiplier(plan: SiloPlan) -> float:
     return calibrate(plan.epsilon, plan.delta, rate, plan.steps, plan.max_records)
 
 
+def planned_event(plan: SiloPlan) -> DpSgdEvent:
+    """Return what a whole plan is charged as: its own figures, and the noise that it needs."""
+    return DpSgdEvent(
+        noise_multiplier=noise_multiplier(plan),
+        max_grad_norm=plan.max_grad_norm,
+        sample_rate=plan.sample_rate,
+        steps=plan.steps,
+        denominator=plan.expected_batch_size,
+        noise_source=plan.noise,
+        max_records=plan.max_records,
+    )
+
+
 @lru_cache(maxsize=256)
 def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: int, max_records: int = 1) -> float:
     """Return the least noise multiplier, to one part in 10^4, whose epsilon over the steps is at most the target.

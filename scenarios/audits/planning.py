@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
+from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,7 +34,7 @@ from fedmodel.audit.plan import (
 )
 from fedmodel.config import AuditConfig, Scenario
 from fedmodel.errors import ConfigError, LedgerTampered
-from fedmodel.mechanisms import LEAST_NOISE, DpSgdEvent, realised_rate
+from fedmodel.mechanisms import LEAST_NOISE, DpSgdEvent
 from fedmodel.provision import scenario_hash
 from fedmodel.seeds import derive_seed
 from scenarios import officer
@@ -143,17 +144,14 @@ def check_plan(scenario: Scenario, plan: Plan) -> None:
 def _canaries(scenario: Scenario, silo: str, count: int) -> SiloCanaries:
     """Return what will be charged for a silo's canaries."""
     plan = scenario.plan(silo)
-    noise, steps = accounting.noise_multiplier(plan), plan.steps_per_round * _rounds(scenario, silo)
-    event = DpSgdEvent(
-        noise, plan.max_grad_norm, plan.sample_rate, max(steps, 1), plan.expected_batch_size, plan.noise,
-        max_records=plan.max_records,
-    )  # fmt: skip
+    steps = plan.steps_per_round * _rounds(scenario, silo)
+    event = replace(accounting.planned_event(plan), steps=max(steps, 1))
     epsilon, mu = _claim(event, plan.delta)
     return SiloCanaries(
         silo=silo,
         canaries=count,
-        noise_multiplier=noise,
-        rate=realised_rate(plan.sample_rate, plan.noise),
+        noise_multiplier=event.noise_multiplier,
+        rate=event.realised_sample_rate,
         steps=steps,
         max_records=plan.max_records,
         epsilon=epsilon,
