@@ -159,7 +159,7 @@ def _preflight_once(scenario_json: str, event: DpSgdEvent, device: torch.device)
     """Measure the pipeline's sensitivity, once a process: neither round nor records change it."""
     scenario = scenario_from_json(scenario_json)
     _, _, sgd = _pipeline(scenario, event, OsNoise(), device)
-    preflight(sgd, data_shape(scenario.data))
+    preflight(sgd, data_shape(scenario.data), event.max_grad_norm)
 
 
 def _noise(scenario: Scenario, silo: str, round_number: int, event: DpSgdEvent) -> NoiseSource:

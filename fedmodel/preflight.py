@@ -35,7 +35,7 @@ _COMPANIONS = (2, 8)
 _OUTLIERS = (1.0, 1e4, 1e25, math.inf, math.nan)
 
 
-def preflight(sgd: DpSgd, shape: DataShape) -> None:
+def preflight(sgd: DpSgd, shape: DataShape, max_grad_norm: float | None = None) -> None:
     """Refuse a pipeline in which one record can move the clipped sum by more than the clip.
 
     Dropout is switched off meanwhile, since its masks differ between any two batches: what is measured is the bound for
@@ -45,6 +45,7 @@ def preflight(sgd: DpSgd, shape: DataShape) -> None:
     Args:
         sgd: The pipeline as it will train.
         shape: What records look like.
+        max_grad_norm: The clip that is charged, which the pipeline is held to; by default the one that it says it has.
 
     Raises:
         PrivacyError: When the bound is broken, or the model keeps statistics of records in buffers.
@@ -60,13 +61,14 @@ def preflight(sgd: DpSgd, shape: DataShape) -> None:
             "the model takes dropout masks from torch's generator, which can be guessed; use models.Dropout"
         )
     device = sgd.parameters[0].device
+    clip = sgd.max_grad_norm if max_grad_norm is None else max_grad_norm
     with _without_dropout(sgd.module), _restored(sgd.parameters):
-        check_sensitivity(sgd.clipped_sum, shape, sgd.max_grad_norm, device)
+        check_sensitivity(sgd.clipped_sum, shape, clip, device)
         generator = torch.Generator().manual_seed(1)
         for parameter in sgd.parameters:
             # A zero or saturated start can hide a missing clip behind vanishing gradients.
             parameter.data.copy_(torch.randn(parameter.shape, generator=generator))
-        check_sensitivity(sgd.clipped_sum, shape, sgd.max_grad_norm, device)
+        check_sensitivity(sgd.clipped_sum, shape, clip, device)
 
 
 def check_sensitivity(clipped_sum: ClippedSum, shape: DataShape, max_grad_norm: float, device: torch.device) -> float:

@@ -103,6 +103,14 @@ def test_no_clip_at_all_is_refused() -> None:
         preflight(sgd, FLAT)
 
 
+def test_a_pipeline_is_held_to_the_clip_that_is_charged_and_not_to_its_own_word() -> None:
+    """All of it was built for twice the clip, so that it agrees with itself."""
+    model = build_model(read_scenario("hospitals").model, DataShape((6,), 2), seed=1)
+    preflight(make(model, clip=2.0), FLAT)
+    with pytest.raises(PrivacyError, match="times the clip"):
+        preflight(make(build_model(read_scenario("hospitals").model, FLAT, seed=1), clip=2.0), FLAT, 1.0)
+
+
 def test_a_clip_twice_too_wide_is_refused() -> None:
     sgd = make(build_model(read_scenario("hospitals").model, DataShape((6,), 2), seed=1))
     sgd._optimizer.max_grad_norm = 2.0
