@@ -633,7 +633,8 @@ def test_commits_on_another_list_or_context_do_not_count() -> None:
     right = signed_by(held, (1, 2, 3))
     for other in (signed_by(held, [4], [1, 2, 3, 4]), signed_by(held, [4], context=bytes(32))):
         assert refusal(held.reveal_one, 5, commits=right + other) is Rule.TWO_FACED
-    assert refusal(held.reveal_one, 5, commits=[*right, right[0][:-1] + b"\0"]) is Rule.BAD_SIGNATURE
+    flipped = right[0][:-1] + bytes([right[0][-1] ^ 1])
+    assert refusal(held.reveal_one, 5, commits=[*right, flipped]) is Rule.BAD_SIGNATURE
     outsider = Commit(6, held.context, held.tally.told).sign(held.place, SigningKey.generate())
     assert refusal(held.reveal_one, 5, commits=[*right, outsider]) is Rule.UNKNOWN_SENDER
 
