@@ -28,6 +28,7 @@ from fedmodel.ledger import Scope
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.packages import code_hash
 from fedmodel.provision import policy_of, scenario_hash
+from fedmodel.rounding import down, small, up
 from fedmodel.topology import COMPLETE_UP_TO
 
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
@@ -55,7 +56,7 @@ def check_scenario(law: SiloFile, scenario: Scenario) -> None:
             f" most {budget.max_records or 1}; epsilons of different units are never added"
         )
     if plan.delta > budget.delta:
-        raise PolicyRefused(f"delta {plan.delta:g} is over the budget's {budget.delta:g}")
+        raise PolicyRefused(f"delta {plan.delta} is over the budget's {budget.delta}")
     if plan.noise not in law.noise_sources:
         raise PolicyRefused(f"noise source {plan.noise!r} is none of this silo's: {', '.join(law.noise_sources)}")
     if plan.max_grad_norm > law.largest_clip:
@@ -163,8 +164,8 @@ def sentences(law: SiloFile) -> list[str]:
         *(_budget(law, data) for data in law.budgets),
         "No other data set is trained on.",
         *(_table(name, source) for name, source in law.tables.items()),
-        f"Every release is by {', '.join(law.mechanisms)}, with noise of at least {law.least_noise_multiplier:.10g}"
-        f" times the clip, and a clip of at most {law.largest_clip:.10g}.",
+        f"Every release is by {', '.join(law.mechanisms)}, with noise of at least {down(law.least_noise_multiplier)}"
+        f" times the clip, and a clip of at most {up(law.largest_clip)}.",
         _noise(law),
         f"It takes part only where at least {law.smallest_cohort} silos are asked in a round and at least"
         f" {law.min_silos} are in a sum, of at most {law.largest_roster} in the federation."
@@ -207,7 +208,7 @@ def _budget(law: SiloFile, data: str) -> str:
         whole = "A run that it does not pay to its end is taken part in for as long as it does"
     order = "an order fixed with the ledger" if law.budgets[data].order is None else f"order {scope.order}"
     return (
-        f"On {data}, at most epsilon {scope.epsilon:.10g} at delta {scope.delta:.10g} is ever spent, for the presence"
+        f"On {data}, at most epsilon {up(scope.epsilon)} at delta {small(scope.delta)} is ever spent, for the presence"
         f" of {whose}; runs chosen one after the other are held to it by a Rényi filter of {order}. {whole}."
     )
 

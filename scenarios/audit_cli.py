@@ -14,7 +14,8 @@ import typer
 from rich.table import Table
 
 from fedmodel.errors import ClaimRefuted, FedmodelError, Inconclusive
-from scenarios.printing import Json, answer, down, err, out, up
+from fedmodel.rounding import down, small, up
+from scenarios.printing import Json, answer, err, out
 
 if TYPE_CHECKING:
     from fedmodel.audit.plan import Plan
@@ -180,7 +181,7 @@ def show_audit(found: dict[str, Any]) -> None:
     colour = {"not-refuted": "green", "refuted": "bold red", "inconclusive": "yellow"}[found["verdict"]]
     out.print(
         f"[{colour}]{found['verdict']}[/{colour}]: claimed epsilon {up(found['claimed_epsilon'])} at delta"
-        f" {found['delta']:g}; {'; '.join(found['reasons'])}.",
+        f" {small(found['delta'])}; {'; '.join(found['reasons'])}.",
         highlight=False,
     )
 
@@ -203,9 +204,9 @@ def _told(plan: Plan) -> str:
     """Return a plan in words."""
     return (
         f"Plan {plan.hash[:16]}: {plan.canaries} {plan.kind} canaries, {plan.guesses} guesses, of which"
-        f" {plan.needed} right refute epsilon {up(plan.epsilon)} at delta {plan.delta:g} at significance"
+        f" {plan.needed} right refute epsilon {up(plan.epsilon)} at delta {small(plan.delta)} at significance"
         f" {plan.significance:g}. Were the noise {plan.less_noise:g} of the claimed, that would happen with"
-        f" probability {plan.power:.3f} ({plan.runs} simulated runs)."
+        f" probability {down(plan.power, 3)} ({plan.runs} simulated runs)."
     )
 
 
@@ -213,6 +214,7 @@ def _check_power(plan: Plan) -> None:
     """End as inconclusive where the audit could find too little, before anything is run."""
     if plan.power < plan.least_power:
         raise Inconclusive(
-            f"an audit with {plan.canaries} canaries would find half the noise with probability {plan.power:.3f}, under"
-            f" the {plan.least_power:g} that is asked for, so its pass would mean nothing; raise --canaries"
+            f"an audit with {plan.canaries} canaries would find half the noise with probability"
+            f" {down(plan.power, 3)}, under the {plan.least_power:g} that is asked for, so its pass would mean nothing;"
+            " raise --canaries"
         )

@@ -198,8 +198,8 @@ def forecast(ledger: Path, scenario: Scenario, silo: str | None) -> dict[str, An
     event = accounting.planned_event(plan)
     if (plan.unit, plan.max_records) != (scope.unit, scope.max_records) or plan.delta > scope.delta:
         raise ConfigError(
-            f"the scenario claims delta {plan.delta:g} for a {plan.unit} of at most {plan.max_records} records, and the"
-            f" budget is {scope.name} at delta {scope.delta:g}; a silo refuses it"
+            f"the scenario claims delta {plan.delta} for a {plan.unit} of at most {plan.max_records} records, and the"
+            f" budget is {scope.name} at delta {scope.delta}; a silo refuses it"
         )
     runs = standing.runs_fitting(scope, event)
     return {

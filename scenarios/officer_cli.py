@@ -11,7 +11,8 @@ import typer
 from rich.table import Table
 
 from fedmodel.errors import ConfigError, LedgerError
-from scenarios.printing import Json, answer, down, out, up
+from fedmodel.rounding import down, small, up
+from scenarios.printing import Json, answer, out
 from scenarios.unlocking import KeyFile, PassphraseFile, ask_opener, typed
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def budget_epsilon(
         raise ConfigError("no epsilon is computed for this plan: its noise is too small for its steps; raise it")
     line = (
         f"epsilon {up(found['epsilon'])}; no attack's advantage is over {up(found['advantage'])}; {up(found['mu'])}-GDP"
-        f" wherever delta is over {found['mu_floor']:g}"
+        f" wherever delta is over {small(found['mu_floor'])}"
     )
     answer({**found, "delta": delta, "accountant": accounting.ACCOUNTANT}, line, as_json)
 
@@ -214,7 +215,7 @@ def ledger_override(
 
     place = _unlocked(officer.Place.of(ledger, kit), key_file, passphrase_file)
     officer.override(place, scope, epsilon, _said(reason, "--reason"), _said(by, "--by"))
-    answer({"scope": scope, "epsilon": epsilon}, f"{scope}: the cap is epsilon {epsilon:g}, by {by}", as_json)
+    answer({"scope": scope, "epsilon": epsilon}, f"{scope}: the cap is epsilon {up(epsilon)}, by {by}", as_json)
 
 
 @silo_app.command("policy")
@@ -259,7 +260,7 @@ def _show_scope(silo: str, scope: dict[str, Any]) -> None:
     """Print one budget for a person."""
     divergence, whole = scope["divergence"], scope["taken_whole"]
     out.print(
-        f"[bold]{silo}[/bold], {scope['scope']}: budget epsilon {scope['budget']:g} at delta {scope['delta']:g}",
+        f"[bold]{silo}[/bold], {scope['scope']}: budget epsilon {up(scope['budget'])} at delta {small(scope['delta'])}",
         highlight=False,
     )
     table = Table(title="By run", title_justify="left")
@@ -282,13 +283,13 @@ def _show_scope(silo: str, scope: dict[str, Any]) -> None:
     out.print(left, highlight=False)
     if not whole:
         out.print(f"By the filter's order, epsilon {up(scope['filter_epsilon'])} is spent.", highlight=False)
-    out.print(f"However plans were chosen, never over epsilon {scope['budget']:g}.", highlight=False)
+    out.print(f"However plans were chosen, never over epsilon {up(scope['budget'])}.", highlight=False)
     if scope["advantage"] is not None:
-        points = ", ".join(f"{up(epsilon)}: {_scientific(delta)}" for epsilon, delta in scope["curve"])
+        points = ", ".join(f"{up(epsilon)}: {small(delta)}" for epsilon, delta in scope["curve"])
         out.print(
             f"Had every plan been fixed in advance (PLD): epsilon {up(scope['epsilon'])}; no attack tells presence from"
             f" absence with an advantage over {up(scope['advantage'])}; {up(scope['mu'])}-GDP wherever delta is over"
-            f" {scope['mu_floor']:g}; delta at epsilon {points}.",
+            f" {small(scope['mu_floor'])}; delta at epsilon {points}.",
             highlight=False,
         )
     if "seeded-unsafe" in scope["noise_sources"]:
@@ -302,14 +303,6 @@ def _said(words: str, option: str) -> str:
     if not words.strip():
         raise ConfigError(f"{option} is empty; what is entered into a ledger says something")
     return words
-
-
-def _scientific(figure: float) -> str:
-    """Return a small figure to two digits, rounded up."""
-    if figure <= 0:
-        return "0"
-    exponent = math.floor(math.log10(figure)) - 1
-    return f"{math.ceil(figure / 10.0**exponent) * 10.0**exponent:.1e}"
 
 
 def _finite(document: Any) -> Any:

@@ -14,6 +14,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fedmodel.rounding import up
 from scenarios.summary import read_metrics
 
 _PERIOD_S = 0.2
@@ -47,10 +48,10 @@ def rounds_progress(console: Console, metrics: Path, rounds: int) -> Iterator[No
                     unsafe = "  SEEDED" if last["noise"] == "seeded-unsafe" else ""
                     if "failed" in last:
                         progress.update(
-                            task, completed=len(lines), description=f"failed closed  ε {epsilon:.2f}{unsafe}"
+                            task, completed=len(lines), description=f"failed closed  ε {up(epsilon, 2)}{unsafe}"
                         )
                         continue
-                    figures = f"loss {last['loss']:.3f}  accuracy {last['accuracy']:.3f}  ε {epsilon:.2f}{unsafe}"
+                    figures = f"loss {last['loss']:.3f}  accuracy {last['accuracy']:.3f}  ε {up(epsilon, 2)}{unsafe}"
                     progress.update(task, completed=len(lines), description=figures)
 
         thread = threading.Thread(target=follow, daemon=True)

@@ -128,13 +128,11 @@ def _lines(rows: Iterator[Difference]) -> Iterator[str]:
         name = row.path.partition(".")[2] or row.path
         by = "" if row.by is None else f" ({row.by:+.6g})"
         one, other = _shown(row.one), _shown(row.other)
-        if one == other:  # six digits, or the beginning of a text, do not tell them apart
+        if one == other:  # the beginning of a text does not tell them apart
             one, other = repr(row.one), repr(row.other)
         yield f"{name}: {one} -> {other}{by}"
 
 
 def _shown(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    text = "none" if value is None else str(value)
+    text = "none" if value is None else str(value).removesuffix(".0")
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

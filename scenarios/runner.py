@@ -89,7 +89,7 @@ def _check_size(plan: SiloPlan, records: int) -> None:
         )
     if plan.delta * records >= 1:
         raise ConfigError(
-            f"privacy.delta = {plan.delta:g} is not under one over the records of silo {plan.silo!r}, so it would allow"
+            f"privacy.delta = {plan.delta} is not under one over the records of silo {plan.silo!r}, so it would allow"
             " publishing a record outright; choose a smaller delta"
         )
 

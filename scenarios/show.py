@@ -7,7 +7,8 @@ from typing import Any
 
 from rich.table import Table
 
-from scenarios.printing import out, up
+from fedmodel.rounding import small, up
+from scenarios.printing import out
 
 
 def _seen_by_server(encryption: dict[str, Any]) -> str:
@@ -50,7 +51,7 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
         table.add_row(
             row["silo"],
             up(row["epsilon"]),
-            f"{row['delta']:g}",
+            small(row["delta"]),
             up(row["noise_multiplier"]) if spent else "-",
             f"{row['sample_rate']:g}" if spent else "-",
             str(row["steps"]),

@@ -10,6 +10,7 @@ from fedmodel import accounting
 from fedmodel.audit.accountants import Steps, accountants, prv_epsilon, sum_epsilon
 from fedmodel.audit.estimators import gdp_epsilon
 from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.rounding import up
 
 # Rate, noise, steps, records of a unit, delta.
 KINDS = [
@@ -37,7 +38,7 @@ def test_what_is_claimed_holds_and_half_the_rate_does_not(
     found = accountants("s", [charged], looser, delta)
     assert not found.passed
     assert found.measured > 0.04
-    assert f"claims epsilon {looser:.4f}" in found.explanation
+    assert f"claims epsilon {up(looser)} at" in found.explanation
 
 
 @pytest.mark.parametrize("records", [1, 3])

@@ -303,7 +303,7 @@ def test_budget_epsilon_and_calibrate(run: Run) -> None:
     assert answer["noise_multiplier"] == pytest.approx(8.0, abs=2e-3)
     assert run("budget", "epsilon", "--noise-multiplier", "8", *plan) == 0
     assert run.out.startswith("epsilon 3.7966; no attack's advantage is over 0.3415; 0.88")
-    assert run.out.endswith("-GDP wherever delta is over 1e-09\n")
+    assert run.out.endswith("-GDP wherever delta is over 10⁻⁹\n")
 
 
 def test_the_fine_grid_is_closer_and_no_grid_is_under(run: Run) -> None:
@@ -348,7 +348,7 @@ def test_printed_figures_of_privacy_are_rounded_up(run: Run) -> None:
     plan = ["--sample-rate", "0.3", "--steps", "7", "--delta", "1e-5", "--noise-multiplier", "2.3"]
     exact = run.json("budget", "epsilon", *plan)
     assert run("budget", "epsilon", *plan) == 0
-    line = r"epsilon (\S+); no attack's advantage is over (\S+); (\S+)-GDP wherever delta is over 1e-09\n"
+    line = r"epsilon (\S+); no attack's advantage is over (\S+); (\S+)-GDP wherever delta is over 10⁻⁹\n"
     found = re.fullmatch(line, run.out)
     assert found is not None
     for name, printed in zip(("epsilon", "advantage", "mu"), found.groups(), strict=True):

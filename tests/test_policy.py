@@ -186,7 +186,7 @@ def test_the_sentences_say_every_rule(law: SiloFile) -> None:
     for words in (
         "law of silo north", SERVER.public.hex()[:16], law.scenarios[0][:16], law.code[0][:16],
         "On synthetic, at most epsilon", "at delta 0.001 is ever spent, for the presence of one record",
-        "Rényi filter of", "is refused", "noise of at least 2 times", "clip of at most 1",
+        "Rényi filter of", "is refused", "noise of at least 2.0000 times", "clip of at most 1",
         "from the operating system", "at least 3 silos are asked", "no single update", "No metric leaves",
         "on mon, tue from 20:00 until 06:00 of the day after",
     ):  # fmt: skip

@@ -202,7 +202,7 @@ def event_of(steps: int) -> DpSgdEvent:
 
 
 def officer_up(figure: float | None) -> str:
-    from scenarios.printing import up
+    from fedmodel.rounding import up
 
     assert figure is not None
     return up(figure)

@@ -666,13 +666,6 @@ def test_a_name_that_cannot_begin_an_id_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    ("figure", "shown"), [(2.99999988, "3.0000"), (1.1, "1.1000"), (-0.00001, "0.0000"), (12345.67891, "12,345.6790")]
-)
-def test_rounding_up_never_falls_short(figure: float, shown: str) -> None:
-    assert words.up(figure) == shown
-
-
-@pytest.mark.parametrize(
     ("written", "instead"),
     [
         ('class="plot"', 'class="plot" style="position:fixed;width:100vw;height:100vh;background:white"'),

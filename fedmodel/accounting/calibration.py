@@ -78,7 +78,7 @@ def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: in
         low, high = high, high + 1
         if high > math.log(MOST_NOISE):
             raise ConfigError(
-                f"no noise multiplier up to {MOST_NOISE:g} gives epsilon {target_epsilon:g} at delta {delta:g}"
+                f"no noise multiplier up to {MOST_NOISE:g} gives epsilon {target_epsilon} at delta {delta}"
                 f" over {steps} steps; ask for a larger epsilon or fewer steps"
             )
     if excess(least, COARSE_GRID) <= 0:

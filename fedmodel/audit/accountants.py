@@ -33,6 +33,7 @@ from scipy.stats import binom
 
 from fedmodel.audit.measured import Gauge, gauge
 from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.rounding import down, small, up
 
 NAME: Final = "accountants"
 
@@ -64,15 +65,15 @@ def accountants(silo: str, events: Iterable[DpSgdEvent], claimed: float, delta: 
     steps = _merged(events)
     by_sum, by_prv = sum_epsilon(steps, delta), prv_epsilon(steps, delta) if claimed < _LARGEST_PRV else None
     least = max(by_sum, by_prv or 0.0)
-    told = "" if by_prv is None else f", and by PRV (Opacus) at least {by_prv:.4f}"
+    told = "" if by_prv is None else f", and by PRV (Opacus) at least {down(by_prv)}"
     return gauge(
         NAME,
         silo,
         max(0.0, least - claimed),
         0.0,
         (0.0, _ROUNDING * least),
-        f"silo {silo} claims epsilon {claimed:.4f} at delta {delta:g}; by the sum of its releases it is at least"
-        f" {by_sum:.4f}{told}",
+        f"silo {silo} claims epsilon {up(claimed)} at delta {small(delta)}; by the sum of its releases it is at least"
+        f" {down(by_sum)}{told}",
     )
 
 

@@ -100,7 +100,7 @@ class Inversion:
     def claim(self) -> str:
         """What the noise belongs to, in words."""
         plan = self.plan
-        target = f", that of epsilon {plan.epsilon:g} at delta {plan.delta:g}" if plan.epsilon is not None else ""
+        target = f", that of epsilon {plan.epsilon} at delta {plan.delta}" if plan.epsilon is not None else ""
         return f"noise multiplier {self.noise_multiplier:.2f}{target} over {plan.steps} steps"
 
 

@@ -327,13 +327,13 @@ class Standing:
         whole = [run for run in earlier if run.admitted == "plan"]
         if whole:
             raise PrivacyBudgetExceeded(
-                f"the budget of {scope.name} (epsilon {scope.epsilon:g} at delta {scope.delta:g}) was taken whole by"
+                f"the budget of {scope.name} (epsilon {scope.epsilon} at delta {scope.delta}) was taken whole by"
                 f" one plan of {whole[0].plan.steps} steps; nothing is left for another"
             )
         left = (scope.cap - self.held(scope.name)) / MICRO
         raise PrivacyBudgetExceeded(
-            f"a plan of {plan.steps} steps does not fit into the budget of {scope.name} (epsilon {scope.epsilon:g} at"
-            f" delta {scope.delta:g}): it needs {cost / MICRO:.6f} of Rényi divergence of order {scope.order}, and"
+            f"a plan of {plan.steps} steps does not fit into the budget of {scope.name} (epsilon {scope.epsilon} at"
+            f" delta {scope.delta}): it needs {cost / MICRO:.6f} of Rényi divergence of order {scope.order}, and"
             f" {left:.6f} is left"
         )
 
@@ -502,9 +502,7 @@ class Standing:
         whole = [run.plan for run in runs if run.admitted == "plan"]
         fits = accounting.epsilon(whole, scope.delta) <= scope.epsilon if whole else self.held(scope.name) <= scope.cap
         if not fits:
-            raise LedgerError(
-                f"epsilon {scope.epsilon:g} is under what runs hold already; void their reservations first"
-            )
+            raise LedgerError(f"epsilon {scope.epsilon} is under what runs hold already; void their reservations first")
 
     def _take_checkpoint(self, entry: Entry) -> None:
         if set(entry.content) != {"root", "size", "to"} or entry.content["size"] != self.size:

@@ -7,7 +7,6 @@ in several: see `joint_law`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 from fedmodel import accounting
@@ -24,6 +23,7 @@ from fedmodel.errors import AggregationRefused, ConfigError
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.packages import code_hash
 from fedmodel.provision.kits import policy_of
+from fedmodel.rounding import raised
 from fedmodel.secagg import Policy
 
 
@@ -94,8 +94,8 @@ def _budget(scenario: Scenario, plan: SiloPlan, noise: float) -> BudgetConfig:
         event = DpSgdEvent(noise, plan.max_grad_norm, plan.sample_rate, plan.steps, 1, max_records=plan.max_records)
         spent = accounting.epsilon([event], plan.delta)
         if spent > MOST_EPSILON:
-            raise ConfigError(f"silo {plan.silo!r} would spend epsilon {spent:g}, over {MOST_EPSILON}; raise its noise")
-        epsilon = math.ceil(spent * 10_000) / 10_000
+            raise ConfigError(f"silo {plan.silo!r} would spend epsilon {spent}, over {MOST_EPSILON}; raise its noise")
+        epsilon = raised(spent)
     return BudgetConfig(
         unit=plan.unit,
         max_records=None if plan.unit == "record" else plan.max_records,
@@ -170,12 +170,12 @@ def _budgets(silo: str, laws: Sequence[SiloFile]) -> dict[str, BudgetConfig]:
             if (known.unit, known.max_records, known.delta) != (budget.unit, budget.max_records, budget.delta):
                 raise ConfigError(
                     f"two scenarios spend silo {silo!r}'s budget of {data!r} in figures that do not add up:"
-                    f" per {known.unit} at delta {known.delta:g}, and per {budget.unit} at delta {budget.delta:g};"
+                    f" per {known.unit} at delta {known.delta}, and per {budget.unit} at delta {budget.delta};"
                     " make unit, max_records and delta alike"
                 )
-            epsilon = math.ceil(round((known.epsilon + budget.epsilon) * 10_000, 6)) / 10_000
+            epsilon = raised(known.epsilon, budget.epsilon)
             if epsilon > MOST_EPSILON:
-                raise ConfigError(f"silo {silo!r} would spend epsilon {epsilon:g} of {data!r}, over {MOST_EPSILON}")
+                raise ConfigError(f"silo {silo!r} would spend epsilon {epsilon} of {data!r}, over {MOST_EPSILON}")
             partial = known.partial_runs or budget.partial_runs
             found[data] = known.model_copy(update={"epsilon": epsilon, "partial_runs": partial})
     return found

@@ -11,6 +11,7 @@ import numpy as np
 
 from fedmodel.report import plots, words
 from fedmodel.report.document import Audit, BudgetLine, Report
+from fedmodel.rounding import down, small, up
 
 _LEARNED = ("loss", "accuracy", "auroc", "recall")  # at most two of them are drawn, the first that were measured
 
@@ -69,8 +70,8 @@ def _budget_in_words(label: str, line: BudgetLine) -> str:
     """Say what one silo spent over time."""
     last = line.points[-1]
     return (
-        f"{label}: epsilon {words.up(last.epsilon)} of {words.number(last.cap)} spent at {words.moment(last.time)},"
-        f" from {words.up(line.points[0].epsilon)} at {words.moment(line.points[0].time)}."
+        f"{label}: epsilon {up(last.epsilon)} of {words.number(last.cap)} spent at {words.moment(last.time)},"
+        f" from {up(line.points[0].epsilon)} at {words.moment(line.points[0].time)}."
     )
 
 
@@ -90,10 +91,8 @@ def _delta(report: Report) -> Figure | None:
         " with the largest epsilon; the dot is the point that this report quotes."
     )
     some = [curve[place] for place in sorted({0, len(curve) // 2, len(curve) - 1})]
-    said = "; ".join(f"epsilon {words.up(at, 2)}, delta {words.small(delta)}" for at, delta in some)
-    description = (
-        f"Points on the curve: {said}. The claim: epsilon {words.up(epsilon)}, delta {words.small(silo.delta)}."
-    )
+    said = "; ".join(f"epsilon {up(at, 2)}, delta {small(delta)}" for at, delta in some)
+    description = f"Points on the curve: {said}. The claim: epsilon {up(epsilon)}, delta {small(silo.delta)}."
     return Figure(plots.delta_curve("plot-delta", curve, (epsilon, silo.delta), title, description), title, caption)
 
 
@@ -140,8 +139,8 @@ def _bounds(audit: Audit) -> Figure | None:
         " claimed. A bar beyond the dashed line speaks against the claim, as far as its confidence and assumption go."
     )
     bars = [(words.short(key), one.epsilon) for key, one in audit.lower_bounds.items()]
-    said = "; ".join(f"{label}: epsilon is not under {words.down(low, 2)}" for label, low in bars)
-    description = f"{said}. The claim: epsilon is not over {words.up(claimed, 2)}."
+    said = "; ".join(f"{label}: epsilon is not under {down(low, 2)}" for label, low in bars)
+    description = f"{said}. The claim: epsilon is not over {up(claimed, 2)}."
     return Figure(plots.bounds("plot-bounds", bars, claimed, title, description), title, caption)
 
 

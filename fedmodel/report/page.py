@@ -26,6 +26,7 @@ from fedmodel.report import words
 from fedmodel.report.document import Audit, LedgerRun, Power, Report, SiloBudget
 from fedmodel.report.figures import Figure, figures
 from fedmodel.report.odds import right_at_most
+from fedmodel.rounding import down, percent_down, percent_up, small, up
 
 CONTENTS = {
     "claim": "The claim",
@@ -61,7 +62,7 @@ def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
         lstrip_blocks=True,
     )
     environment.globals |= {
-        **{one.__name__: one for one in (words.up, words.down, words.percent_up, words.percent_down, words.small)},
+        **{one.__name__: one for one in (up, down, percent_up, percent_down, small)},
         **{one.__name__: one for one in (words.number, words.moment, words.name, words.listed)},
         **{one.__name__: one for one in (words.counted, whom, noise_from, spent_of, this_run, up_or_none, at_least)},
     }
@@ -124,7 +125,7 @@ def noise_from(source: NoiseSourceName | None) -> str:
 
 def up_or_none(figure: float | None, digits: int = 4) -> str | None:
     """Round up what is there."""
-    return None if figure is None else words.up(figure, digits)
+    return None if figure is None else up(figure, digits)
 
 
 def at_least(power: Power) -> str:
@@ -136,7 +137,7 @@ def at_least(power: Power) -> str:
     '0.0%'
     """
     noticed = round(power.power * power.runs)
-    return words.percent_down(float(beta.ppf(0.05, noticed, power.runs - noticed + 1)) if noticed else 0.0)
+    return percent_down(float(beta.ppf(0.05, noticed, power.runs - noticed + 1)) if noticed else 0.0)
 
 
 def spent_of(budget: SiloBudget) -> Markup:
@@ -146,8 +147,8 @@ def spent_of(budget: SiloBudget) -> Markup:
         return Markup("nothing is bounded: a run’s noise was seeded; the cap is {}").format(words.number(cap))
     share = 100 if spent is None else min(100, round(100 * spent / cap)) if cap else 100
     # A cap that needs more digits than `number` shows is rounded as what was spent of it is.
-    shown = words.number(cap) if cap == round(cap, 2) else words.up(cap)
-    text = f"{words.up(spent)} of {shown}"
+    shown = words.number(cap) if cap == round(cap, 2) else up(cap)
+    text = f"{up(spent)} of {shown}"
     return Markup('{} <span class="meter" aria-hidden="true"><i style="width:{}%"></i></span>').format(text, share)
 
 
@@ -169,7 +170,7 @@ def odds(report: Report) -> list[tuple[str, str, str]]:
     for wrong in _WRONG:
         alone = words.right_at_most(wrong, claim.epsilon, claim.delta)
         known = right_at_most(wrong, claim.silos, report.accounting.silos)
-        rows.append((f"{wrong:.1%}".replace(".0", ""), words.percent_up(known), words.percent_up(alone)))
+        rows.append((f"{wrong:.1%}".replace(".0", ""), percent_up(known), percent_up(alone)))
     return rows
 
 

@@ -40,6 +40,7 @@ from fedmodel.report.drawing import (
     svg,
 )
 from fedmodel.report.odds import by_gdp
+from fedmodel.rounding import up
 
 MOST_PANELS = 6
 _CHANCE = 0.95  # simultaneous confidence of the band around the bound of a ROC
@@ -90,7 +91,7 @@ def budget_over_time(name: str, silos: Sequence[Spent], title: str, description:
             axes.step([at[0], *at], [0.0, *spent], where="post", color=ONE)
             axes.fill_between([at[0], *at], [0.0, *spent], step="post", color=FILL_ONE, linewidth=0)
             axes.step(at, caps, where="post", color=CAP, linestyle=(0, (5, 2)), linewidth=1.3)
-            axes.annotate(f"cap {caps[-1]:g}", (at[-1], caps[-1]), (0, 2), textcoords="offset points",
+            axes.annotate(f"cap {up(caps[-1], 2)}", (at[-1], caps[-1]), (0, 2), textcoords="offset points",
                           ha="right", color=CAP, fontsize=SMALL)  # fmt: skip
             axes.set_title(one.label if len(one.label) <= 22 else f"{one.label[:21]}…", loc="left", pad=3)
             axes.set_ylim(0, top)

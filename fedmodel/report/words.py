@@ -1,7 +1,6 @@
-"""Figures as a person reads them: rounded so that what is printed still holds, in plain English, the same everywhere.
+"""Names, moments, counts and figures that are no bounds, as a person reads them, the same everywhere.
 
-An epsilon, a delta and noise that suffices are rounded up, a lower bound and a power down. Rounding is decimal, of the
-shortest figure that reads back as the same, so that 1.1 stays 1.1.
+A figure of privacy is rounded so that it still holds: `fedmodel.rounding` does that, and nothing here does.
 """
 
 from __future__ import annotations
@@ -9,9 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from datetime import UTC, datetime
-from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 
-NO_BOUND = "no bound computed"
 _MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
            "November", "December")  # fmt: skip
 _SHORT = {
@@ -53,60 +50,6 @@ _NAMES = {
     "charged_before_release": "Charged before release",
     "charged_steps": "Every step was charged",
 }
-
-
-def up(figure: float | None, digits: int = 4) -> str:
-    """Return a figure with so many decimals, rounded up.
-
-    >>> up(2.99999988, 2), up(1.1, 2), up(None)
-    ('3.00', '1.10', 'no bound computed')
-    """
-    return NO_BOUND if figure is None else _rounded(figure, digits, ROUND_CEILING)
-
-
-def down(figure: float, digits: int = 4) -> str:
-    """Return a figure with so many decimals, rounded down.
-
-    >>> down(1.0899, 2)
-    '1.08'
-    """
-    return _rounded(figure, digits, ROUND_FLOOR)
-
-
-def percent_up(share: float, digits: int = 1) -> str:
-    """Return a share in percent, rounded up.
-
-    >>> percent_up(0.20186)
-    '20.2%'
-    """
-    return f"{_rounded(Decimal(str(share)) * 100, digits, ROUND_CEILING)}%"
-
-
-def percent_down(share: float, digits: int = 1) -> str:
-    """Return a share in percent, rounded down.
-
-    >>> percent_down(0.9999)
-    '99.9%'
-    """
-    return f"{_rounded(Decimal(str(share)) * 100, digits, ROUND_FLOOR)}%"
-
-
-def small(delta: float) -> str:
-    """Return a small probability with two digits, rounded up, without an E.
-
-    >>> small(0.001), small(1.23e-5), small(1e-9), small(0.0)
-    ('0.001', '0.000013', '10⁻⁹', '0')
-    """
-    if delta == 0:
-        return "0"
-    exact = Decimal(str(delta))
-    digit = Decimal(1).scaleb(exact.adjusted() - 1)
-    mantissa = exact.quantize(digit, ROUND_CEILING)
-    if mantissa >= Decimal("1e-6"):
-        return f"{mantissa.normalize():f}"
-    power = f"10{str(mantissa.adjusted()).translate(str.maketrans('-0123456789', '⁻⁰¹²³⁴⁵⁶⁷⁸⁹'))}"
-    leading = mantissa.scaleb(-mantissa.adjusted()).normalize()
-    return power if leading == 1 else f"{leading:f} × {power}"
 
 
 def number(figure: float | None) -> str:
@@ -213,10 +156,3 @@ def right_at_most(wrong: float, epsilon: float, delta: float) -> float:
     by_presence = math.exp(min(epsilon, 700.0)) * wrong + delta
     by_absence = 1 - math.exp(-epsilon) * (1 - delta - wrong)
     return min(by_presence, by_absence, 1.0)
-
-
-def _rounded(figure: float | Decimal, digits: int, way: str) -> str:
-    """Round a figure one way, with a comma between thousands and a proper minus."""
-    exact = figure if isinstance(figure, Decimal) else Decimal(str(figure))
-    rounded = exact.quantize(Decimal(1).scaleb(-digits), way)
-    return f"{rounded if rounded else abs(rounded):,f}".replace("-", "−")

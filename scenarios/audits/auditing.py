@@ -36,6 +36,7 @@ from fedmodel.errors import ConfigError
 from fedmodel.ledger import Verified
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import scenario_policy
+from fedmodel.rounding import down
 from scenarios import officer
 from scenarios.audits.audit_entries import check_entered, read_plan
 from scenarios.audits.black_box import loss_scores, membership
@@ -198,7 +199,7 @@ def verdict_of(
         return "inconclusive", [*([void] if void else []), *unfit]
     if power < LEAST_POWER:
         return "inconclusive", [
-            f"the audit would have found half the noise with a chance of {power:.2f} in the steps that were taken,"
+            f"the audit would have found half the noise with a chance of {down(power, 2)} in the steps that were taken,"
             f" where {LEAST_POWER:g} is asked for; take more canaries, or let the run go to its end"
         ]
     return "not-refuted", [

@@ -11,8 +11,8 @@ from typing import Final
 
 from fedmodel.report import odds, words
 from fedmodel.report.document import SecureAggregation, Seen, SiloAccounting, SiloClaim
+from fedmodel.rounding import percent_up, small, up
 from scenarios.audits.audit_entries import PLAN_SUBJECT
-from scenarios.printing import up
 from scenarios.reports.gathering import Gathered
 
 _FALSE_ALARM: Final = 0.01
@@ -56,7 +56,7 @@ def claim(gathered: Gathered, epsilon: float | None, delta: float, unit: str, ro
         return f"No bound is computed for {name}: its noise is too little for its steps, and nothing is claimed."
     return (
         f"All that left the silos of {name}, in {words.counted(rounds, 'round')}, is (epsilon {up(epsilon)}, delta"
-        f" {words.small(delta)})-differentially private for every {unit} of every silo: whatever one looks for in it is"
+        f" {small(delta)})-differentially private for every {unit} of every silo: whatever one looks for in it is"
         f" at most {factor(epsilon)} times (e^epsilon) as likely with that {gathered.scenario.privacy.unit} as without,"
         " plus delta, and the other way round."
     )
@@ -71,7 +71,7 @@ def factor(epsilon: float) -> str:
     if epsilon > _LARGEST_WRITTEN:
         return f"10^{math.ceil(epsilon / math.log(10))}"
     times = math.exp(epsilon)
-    return words.up(times, max(0, 2 - math.floor(math.log10(times))))
+    return up(times, max(0, 2 - math.floor(math.log10(times))))
 
 
 def meaning(silos: Sequence[SiloClaim], counted: Sequence[SiloAccounting], protects: bool) -> str:
@@ -90,7 +90,7 @@ def meaning(silos: Sequence[SiloClaim], counted: Sequence[SiloAccounting], prote
     advantages = [one.advantage for one in silos]
     most = max((one for one in advantages if one is not None), default=None) if None not in advantages else None
     return (
-        f"A test that calls 1 in 100 of those who are absent present finds at most {words.percent_up(found)} of those"
+        f"A test that calls 1 in 100 of those who are absent present finds at most {percent_up(found)} of those"
         " who are present."
         + ("" if most is None else f" No test's true positive rate is over its false one by more than {up(most)}.")
     )
