@@ -91,6 +91,31 @@ def test_broken_toml_is_one_line(tmp_path: Path) -> None:
         read_scenario(str(path))
 
 
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_a_file_saved_by_an_editor_that_marks_utf8_reads_as_it_does_without_the_mark(
+    newline: str, tmp_path: Path
+) -> None:
+    plain = tmp_path / "tiny.toml"
+    plain.write_text(TINY, encoding="utf-8")
+    (tmp_path / "w").mkdir()
+    marked = tmp_path / "w" / "tiny.toml"
+    marked.write_bytes(TINY.replace("\n", newline).encode("utf-8-sig"))
+    assert read_scenario(str(marked)) == read_scenario(str(plain))
+    for text, read in ((SILO, read_silo_file), (FEDERATION, read_federation_file)):
+        marked.write_bytes(text.replace("\n", newline).encode("utf-8-sig"))
+        plain.write_text(text, encoding="utf-8")
+        assert read(marked) == read(plain)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "latin-1", "cp1252"])
+def test_a_file_in_another_encoding_is_told_so_with_what_to_do(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "saved.toml"
+    path.write_bytes(TINY.replace("three silos", "trois hôpitaux à l’est".replace("’", "'")).encode(encoding))
+    for read in (lambda: read_scenario(str(path)), lambda: read_silo_file(path), lambda: read_federation_file(path)):
+        with pytest.raises(ConfigError, match=r"saved\.toml: (is not UTF-8 from byte \d+ on; save it as UTF-8)$"):
+            read()
+
+
 @pytest.mark.parametrize("name", sorted(builtin_scenarios()))
 def test_resolved_scenario_reads_back_the_same(name: str, tmp_path: Path) -> None:
     scenario = read_scenario(name)

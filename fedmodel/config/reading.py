@@ -47,12 +47,7 @@ def read_scenario(name_or_path: str, settings: Iterable[str] = ()) -> Scenario:
         ConfigError: With one line, when the file or an override is not acceptable.
     """
     path = _find(name_or_path)
-    try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:  # not TOML, not UTF-8, a number of ten thousand digits
-        raise ConfigError(f"{path.name}: not valid TOML: {error}") from error
+    document = _document(path, "a scenario is read from this file, and it cannot be read")
     for setting in settings:
         _apply(document, setting)
     document.setdefault("seed", secrets.randbelow(2**31))
@@ -117,15 +112,23 @@ def silo_file_to_toml(silo_file: SiloFile) -> str:
 def _read(path: Path, kind: type[_File], why: str) -> _File:
     """Return a file as one of the models, or say in one line what is wrong with it."""
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {why}") from error
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path.name}: not valid TOML: {error}") from error
-    try:
-        return kind.model_validate(document)
+        return kind.model_validate(_document(path, why))
     except ValidationError as error:
         raise ConfigError(f"{path.name}: {_explain(_telling(error.errors()), kind)}") from error
+
+
+def _document(path: Path, why: str) -> dict[str, Any]:
+    """Return what a TOML file holds, a byte order mark or none before it, or say in one line why it cannot be read."""
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise ConfigError(f"{path}: {why}: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{path.name}: is not UTF-8 from byte {error.start + 1} on; save it as UTF-8") from error
+    try:
+        return tomllib.loads(text)
+    except (ValueError, RecursionError) as error:  # not TOML, or a number of ten thousand digits
+        raise ConfigError(f"{path.name}: not valid TOML: {error}") from error
 
 
 def _find(name_or_path: str) -> Path:
