@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 import subprocess
 import sys
@@ -23,7 +24,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import ProxyHandler, build_opener
 
 import psutil
 import tomli_w
@@ -36,6 +37,10 @@ _START_S: Final = 60.0
 _STOP_S: Final = 3.0
 _POLL_S: Final = 2.0
 _CONNECTION: Final = "here"
+# What would lead calls of this machine to itself elsewhere, or end Flower's processes before they begin.
+_STRAYS: Final = re.compile(
+    r"(?i:\w+_proxy)|RAY_(?!USAGE_STATS_ENABLED)\w+|PYTHON(WARNINGS|INSPECT|DEVMODE|STARTUP|VERBOSE|UTF8|IOENCODING)"
+)
 
 
 def run_under_flower(nodes: int, run_config: UserConfig, run_dir: Path) -> None:
@@ -89,19 +94,24 @@ def write_bundle(app: Path) -> None:
 
 
 def flower_environment(home: Path, port: int) -> dict[str, str]:
-    """Return the environment for Flower's processes, and write its configuration."""
+    """Return the environment for Flower's processes, and write its configuration.
+
+    What the user's own environment says of proxies, of another Ray and of how Python warns is left out: all of this
+    happens on this machine.
+    """
     home.mkdir()
     connection = {"address": f"127.0.0.1:{port}", "insecure": True}
     (home / "config.toml").write_text(
         tomli_w.dumps({"superlink": {"default": _CONNECTION, _CONNECTION: connection}}), encoding="utf-8"
     )
     return {
-        **os.environ,
+        **{name: value for name, value in os.environ.items() if not _STRAYS.fullmatch(name)},
         "FLWR_HOME": str(home),
         "FLWR_TELEMETRY_ENABLED": "0",
         "FLWR_DISABLE_UPDATE_CHECK": "1",
         "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
+        "PYTHONUTF8": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",
     }
 
@@ -126,11 +136,12 @@ def _superlink(port: int, folder: Path, environment: Mapping[str, str], log: Pat
 def wait_healthy(process: subprocess.Popen[bytes], port: int, log: Path) -> None:
     """Return when the SuperLink answers."""
     deadline = time.monotonic() + _START_S
+    direct = build_opener(ProxyHandler({}))
     while time.monotonic() < deadline:
         if process.poll() is not None:
             raise FedmodelError(f"Flower's SuperLink ended with status {process.returncode} at start; see {log}")
         try:
-            with urlopen(f"http://127.0.0.1:{port}/health", timeout=1):
+            with direct.open(f"http://127.0.0.1:{port}/health", timeout=1):
                 return
         except (URLError, OSError):
             time.sleep(0.1)
@@ -194,7 +205,8 @@ def flwr_json(arguments: list[str], folder: Path, environment: Mapping[str, str]
         cwd=folder,
         env=dict(environment),
         capture_output=True,
-        text=True,
+        encoding="utf-8",
+        errors="replace",
         check=False,
     )
     start = done.stdout.find("{")
