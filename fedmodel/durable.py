@@ -14,7 +14,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Give a file beside a file's place, and put it there when the block has ended and all of it is on disk.
 
     It is readable by its owner alone (0600) before the first byte is in it, whatever was there before. When the block
-    raises, it is taken away and what was at the place stays.
+    raises, it is taken away and what was at the place stays. An error of the disk, such as that it is full, names the
+    place, which the system leaves out.
 
     Two processes that replace one file need a lock of their own: they would write beside it at one place.
     """
@@ -28,9 +29,11 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             beside.unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)
         raise
     # The rename itself is on disk only when the folder is.
     folder = os.open(path.parent, os.O_RDONLY)

@@ -113,6 +113,8 @@ def simulate(
         except KeyboardInterrupt:
             err.print(f"interrupted; what was spent stands in {run_dir / 'ledgers'}", soft_wrap=True, markup=False)
             raise typer.Exit(_INTERRUPTED) from None
+        except OSError as error:
+            raise FedmodelError(f"{_failed(error)}; what was spent stands in {run_dir / 'ledgers'}") from error
     if as_json:
         print(json.dumps(summary))  # noqa: T201
     else:
@@ -148,6 +150,12 @@ def graph(
     answer(found, line, as_json)
 
 
+def _failed(error: OSError) -> str:
+    """Say in one line what the system did not do, and to which file."""
+    what = error.strerror or type(error).__name__
+    return what if error.filename is None else f"{error.filename}: {what}"
+
+
 def main() -> None:
     """Run the command; a user's mistake ends in one line and an exit status, never in a traceback."""
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False)
@@ -158,6 +166,12 @@ def main() -> None:
     except FedmodelError as error:
         err.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True, highlight=False)
         sys.exit(error.exit_status)
+    except BrokenPipeError:  # whoever read standard output, such as `head`, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        err.print(f"[bold red]error:[/bold red] {escape(_failed(error))}", soft_wrap=True, highlight=False)
+        sys.exit(1)
     except MemoryError:
         err.print("[bold red]error:[/bold red] not enough memory for this scenario; make the data or the model smaller")
         sys.exit(1)

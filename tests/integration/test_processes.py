@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
@@ -111,8 +112,12 @@ def test_hospitals_meet_their_claim_on_patients_never_trained_on(tmp_path: Path)
 
 
 @pytest.mark.parametrize("scenario", ["quickstart", "hospitals"])
-def test_both_engines_end_with_the_same_model(scenario: str, tmp_path: Path) -> None:
-    """Of hospitals, the sum of masked updates: masks leave nothing behind."""
+def test_both_engines_end_with_the_same_model(scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of hospitals, the sum of masked updates: masks leave nothing behind. No variable of the user's leads astray."""
+    for name in ("http_proxy", "HTTPS_PROXY", "all_proxy", "grpc_proxy"):
+        monkeypatch.setenv(name, "http://192.0.2.1:3128")  # an address of documentation: nobody answers
+    for name, value in (("PYTHONIOENCODING", "ascii"), ("RAY_ADDRESS", "192.0.2.1:6379"), ("LC_ALL", "C")):
+        monkeypatch.setenv(name, value)
     settings = [scenario, "--set", "privacy.noise=seeded-unsafe", "--set", "rounds=3", "--json"]
     summaries = {}
     for engine in ("in-process", "flower"):
@@ -130,6 +135,33 @@ def test_both_engines_end_with_the_same_model(scenario: str, tmp_path: Path) -> 
     assert privacy[0] == privacy[1]
     assert summaries["flower"]["encryption"] == summaries["in-process"]["encryption"]
     assert leftovers() == []
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 260 KiB, which a run of many rounds fills."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    if os.getuid():
+        pytest.skip("mounting a small disk takes root")
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=260k", "tmpfs", str(disk)], check=True)
+    try:
+        yield disk
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_a_disk_that_is_full_is_one_line_that_names_the_file_and_where_the_ledgers_are(
+    small_disk: Path, tiny_file: Path
+) -> None:
+    done = simulate(str(tiny_file), "--out", "r", "--set", "rounds=200", folder=small_disk)
+    folder, last = small_disk / "r", done.stderr.splitlines()[-1]
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert last.startswith(f"error: {folder}/"), done.stderr
+    assert last.endswith(f": No space left on device; what was spent stands in {folder / 'ledgers'}")
+    assert not list(folder.rglob("*.partial"))
+    assert all(charged(path) for path in (folder / "ledgers").glob("*.sqlite"))
 
 
 def test_a_failure_under_flower_is_one_line_with_the_servers_reason(tmp_path: Path, tiny_file: Path) -> None:
