@@ -6,6 +6,7 @@ way for both engines; each silo's epsilon is replayed from its own ledger, not f
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 import time
@@ -27,6 +28,9 @@ Engine = Literal["in-process", "flower"]
 # Four bytes each stay under the 2 GB that a message of Flower's protocol buffers can hold.
 _MOST_PARAMETERS: Final = 500_000_000
 Device = Literal["auto", "cpu", "cuda"]
+
+_FAR: Final = 4.0  # times the divisor, either way, past which a lot's size is most likely a mistake
+_log = logging.getLogger(__name__)
 
 
 def placed(scenario: Scenario) -> Scenario:
@@ -55,7 +59,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
     """
     import torch
 
-    from fedmodel.data import data_shape, silo_records
+    from fedmodel.data import data_shape, held_out_records, silo_records
     from fedmodel.models import build_model
     from fedmodel.vectors import parameter_count
 
@@ -68,10 +72,13 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
         )
     if scenario.encryption.secure_aggregation != "off":
         scenario_policy(scenario)
+    is_elsewhere = deployed and scenario.data.source == "table"
+    if not is_elsewhere:
+        held_out_records(scenario)
     for silo in scenario.federation.silos:
         plan = scenario.plan(silo)
-        if not (deployed and scenario.data.source == "table"):
-            _check_size(plan, len(silo_records(scenario, silo)))
+        if not is_elsewhere:
+            _check_size(scenario, plan, len(silo_records(scenario, silo)))
         if plan.noise_multiplier is not None and not math.isfinite(_planned_epsilon(plan)):
             raise ConfigError(
                 f"privacy.noise_multiplier = {plan.noise_multiplier:g} over {plan.steps} steps is too little for silo"
@@ -80,12 +87,25 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
     return parameters
 
 
-def _check_size(plan: SiloPlan, records: int) -> None:
-    """Refuse a silo, whose records are all this user's, that holds too few for a lot or too many for delta."""
+def _check_size(scenario: Scenario, plan: SiloPlan, records: int) -> None:
+    """Refuse a silo, whose records are all this user's, that holds too few for a lot or too many for delta.
+
+    A lot that is not of the size that sums are divided by makes every step too large or too small: that is said.
+    """
+    own = f"privacy.silo.{plan.silo}"
     if records < plan.expected_batch_size:
+        deal = "" if scenario.data.source == "table" else ", or set data.partition.min_records to deal more"
         raise DataError(
             f"silo {plan.silo!r} holds fewer records than a lot: privacy.expected_batch_size ="
-            f" {plan.expected_batch_size}; declare a smaller lot, or set data.partition.min_records to deal more"
+            f" {plan.expected_batch_size}; declare a smaller lot for it, {own}.expected_batch_size{deal}"
+        )
+    lot = plan.sample_rate * records
+    if not 1 / _FAR <= lot / plan.expected_batch_size <= _FAR:
+        _log.warning(
+            "a lot of silo %s has some %.4g records, and its sums are divided by privacy.expected_batch_size = %d, so"
+            " its steps are %s; set %s.sample_rate = %.2g, or expected_batch_size",
+            *(plan.silo, lot, plan.expected_batch_size, "far too large" if lot > plan.expected_batch_size else "tiny"),
+            *(own, plan.expected_batch_size / records),
         )
     if plan.delta * records >= 1:
         raise ConfigError(

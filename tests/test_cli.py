@@ -193,7 +193,7 @@ def test_the_table_fits_and_names_the_folder(run: Run, tiny_file: Path) -> None:
         (["--set", "privacy.noise_multiplier="], "exactly one of epsilon and noise_multiplier"),
         (["--set", "privacy.delta=2.0"], "privacy.delta = 2.0 is not accepted"),
         (["--set", "model.kind=mlpp"], "unknown model 'mlpp'; did you mean 'mlp'?"),
-        (["--set", "privacy.expected_batch_size=60"], "holds fewer records than a lot"),
+        (["--set", "privacy.expected_batch_size=60"], "it, privacy.silo.north.expected_batch_size, or set data.part"),
         (["--set", "privacy.delta=0.5"], "is not under one over the records of silo"),
         (["--set", "model.kind=cnn"], "needs images"),
         (["--set", "data.partition.min_records=80"], "cannot give 3 silos 80 each"),

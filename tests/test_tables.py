@@ -43,6 +43,7 @@ from fedmodel.data import (
     table_records,
 )
 from fedmodel.data import tables as module
+from fedmodel.data.access import HELD_OUT
 from fedmodel.data.cache import padded
 from fedmodel.errors import ConfigError, DataError, FedmodelError
 from fedmodel.sealed import Opener, new_age_key, opener_from_secret, read_sealed, write_sealed
@@ -499,13 +500,27 @@ def with_persons(folder: Path) -> Scenario:
 def test_nothing_of_a_deployed_tables_size_is_demanded(tmp_path: Path) -> None:
     scenario = scenario_of(tmp_path / "nowhere")
     assert check_scenario(scenario, deployed=True) == 7  # a linear model of six features
-    with pytest.raises(DataError, match=r"neither of north\.csv and north\.parquet"):
+    with pytest.raises(DataError, match=r"neither of held-out\.csv and held-out\.parquet"):
         check_scenario(scenario)
-    for silo in scenario.federation.silos:
+    for party in (*scenario.federation.silos, HELD_OUT):
         tmp_path.joinpath("nowhere").mkdir(exist_ok=True)
-        write(tmp_path / "nowhere" / f"{silo}.csv", ROWS)
-    with pytest.raises(DataError, match="holds fewer records than a lot"):
+        write(tmp_path / "nowhere" / f"{party}.csv", ROWS)
+    with pytest.raises(DataError, match=r"a lot: .*; declare a smaller lot for it, privacy\.silo\.\w+\.expected\w+$"):
         check_scenario(scenario)
+
+
+def test_a_simulation_without_a_record_to_evaluate_on_is_refused_before_any_silo_is_asked(tmp_path: Path) -> None:
+    scenario = scenario_of(tmp_path)
+    for silo in scenario.federation.silos:
+        write(tmp_path / f"{silo}.csv", ROWS)
+    dropped = scenario.model_dump(mode="json", exclude_none=True)
+    gap = next(column for column in dropped["data"]["columns"] if column["type"] == "float")
+    gap["missing"] = "drop"
+    assert gap["name"] == HEADER[0]
+    for rows in ([], [["", *row[1:]] for row in ROWS]):
+        write(tmp_path / f"{HELD_OUT}.csv", rows)
+        with pytest.raises(DataError, match="the server's holds no record"):
+            check_scenario(Scenario.model_validate(dropped))
 
 
 def test_both_a_csv_and_a_parquet_file_are_one_too_many(tmp_path: Path) -> None:

@@ -40,8 +40,14 @@ def silo_records(scenario: Scenario, silo: str) -> Records:
 
 
 def held_out_records(scenario: Scenario) -> Records:
-    """Return the test records of a simulation's server, which no silo trains on."""
-    return _simulated(scenario.data, HELD_OUT) if scenario.data.source == "table" else dealt(scenario)[0]
+    """Return the test records of a simulation's server, which no silo trains on.
+
+    Raises:
+        DataError: When there is none, or a table is not as declared.
+    """
+    if scenario.data.source != "table":
+        return dealt(scenario)[0]
+    return _to_evaluate_on(scenario.data, _simulated(scenario.data, HELD_OUT))
 
 
 def deployed_records(scenario: Scenario, law: SiloFile, home: Path, cache: Cache | None) -> Records:
@@ -71,10 +77,7 @@ def held_out_table(config: DataConfig, source: TableSource, cache: Cache | None 
         ConfigError: When an account could write.
         DataError: When the table is not as declared, or holds no record to evaluate on.
     """
-    records = table_records(config, source, cache)
-    if not len(records):
-        raise DataError(f"table {config.data_set!r}: the server's holds no record, so no model could be evaluated")
-    return records
+    return _to_evaluate_on(config, table_records(config, source, cache))
 
 
 def table_source(config: DataConfig, tables: Mapping[str, TableSource], home: Path, file: str) -> TableSource:
@@ -89,6 +92,13 @@ def table_source(config: DataConfig, tables: Mapping[str, TableSource], home: Pa
             " parquet, folder, or url and query"
         )
     return tables[config.data_set].under(home)
+
+
+def _to_evaluate_on(config: DataConfig, records: Records) -> Records:
+    """Refuse test records of which there are none; some may have been dropped for a missing value."""
+    if not len(records):
+        raise DataError(f"table {config.data_set!r}: the server's holds no record, so no model could be evaluated")
+    return records
 
 
 def _check_silo(scenario: Scenario, silo: str) -> None:
