@@ -12,8 +12,10 @@ from typing import Any
 import pytest
 from scipy.stats import norm
 
+from fedmodel.config import read_scenario
 from fedmodel.ledger import read_ledger
 from scenarios import cli
+from scenarios.runner import check_scenario
 from tests.fakes import charged
 
 SUMMARY_KEYS = {
@@ -51,6 +53,22 @@ class Run:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     return Run(monkeypatch, capsys, tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("setting", "words"),
+    [
+        ("privacy.expected_batch_size=2", r"expected_batch_size = 2, .* far too large; .*silo\.\w+\.sample_rate"),
+        ("privacy.sample_rate=0.01", r"some 0\.\d+ records, .* are tiny; set privacy\.silo\.\w+\.sample_rate = 0\.\d+"),
+        ("privacy.expected_batch_size=12", None),
+    ],
+)  # fmt: skip
+def test_a_lot_far_from_what_its_sums_are_divided_by_is_said_with_the_key_that_mends_it(
+    tiny_file: Path, setting: str, words: str | None, caplog: pytest.LogCaptureFixture
+) -> None:
+    check_scenario(read_scenario(str(tiny_file), [setting]))
+    assert len(caplog.messages) == (0 if words is None else 3)  # one for each silo
+    assert all(re.search(words or "", said) for said in caplog.messages)
 
 
 def test_a_run_leaves_the_promised_folder(run: Run, tiny_file: Path) -> None:
