@@ -11,7 +11,6 @@ import fcntl
 import json
 import os
 import select
-import shutil
 import signal
 import tempfile
 import time
@@ -21,7 +20,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal
 
-import pytest
+from tests import tools
 
 ANSWER_S = 60.0  # a browser that starts on two busy cores takes its time
 _FLAGS = [
@@ -240,7 +239,4 @@ def _pipe() -> tuple[int, int]:
 
 def start() -> Chromium:
     """Start a browser, or skip the test where there is none."""
-    program = shutil.which("chromium")
-    if program is None:
-        pytest.skip("chromium is not installed: apt-get install chromium")
-    return Chromium(program)
+    return Chromium(str(tools.require("chromium")))

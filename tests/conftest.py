@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from fedmodel.config import Scenario, read_scenario
+from tests import tools
 
 # These machines are noisy, so no test is timed; where nobody is there to look at a new finding, the examples repeat.
 settings.register_profile("fedmodel", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -68,6 +69,22 @@ def tiny_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny(tiny_file: Path) -> Scenario:
     return read_scenario(str(tiny_file))
+
+
+_skipped: list[str] = []
+
+
+def pytest_runtest_logreport(report: pytest.TestReport) -> None:
+    """Keep why a test was skipped."""
+    if report.skipped and isinstance(report.longrepr, tuple):
+        _skipped.append(report.longrepr[2])
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Say last of all what went untested."""
+    told = tools.untested(_skipped)
+    if told and not hasattr(config, "workerinput"):  # a worker's reports reach the process that prints
+        print(told)  # noqa: T201
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -35,6 +35,7 @@ from fedmodel.provision import (
 from fedmodel.provision.authority import add, issue, read_scenarios, renew, revoke, rotate, show
 from fedmodel.provision.identity import Unlocked, open_identity
 from fedmodel.sealed import opener_from_passphrase, read_sealed
+from tests import tools
 from tests.conftest import TINY
 from tests.federations import (
     MASKED,
@@ -158,7 +159,7 @@ def test_where_both_signatures_are_asked_for_a_roster_without_one_is_refused(fed
         read_federation_roster(federation.kit("north"))
 
 
-@pytest.mark.skipif(shutil.which("age") is None, reason="the ordinary age tool is not installed here")
+@tools.needed("age")
 def test_the_ordinary_age_tool_opens_an_identity_and_what_is_sealed_to_it(pristine: Federation, tmp_path: Path) -> None:
     own = pristine.unlock("north")
     sealed, key = pristine.kit("north") / "identity.age", pristine.root / "keys" / "north.key"
@@ -436,7 +437,7 @@ def test_secrets_are_not_in_what_is_printed(pristine: Federation) -> None:
     assert str(own.seed) not in shown
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not installed here")
+@tools.needed("systemd-analyze")
 @pytest.mark.parametrize("name", ["server", "north"])
 def test_systemd_takes_the_units(name: str, pristine: Federation, tmp_path: Path) -> None:
     role = "server" if name == "server" else "silo"

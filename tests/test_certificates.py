@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import shutil
 import subprocess
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -32,6 +31,7 @@ from flwr.supercore.primitives.asymmetric import (
 from fedmodel import crypto
 from fedmodel.crypto import Authority, Purpose, SigningKey
 from fedmodel.errors import ConfigError, CryptoError
+from tests import tools
 from tests.tls_kits import DAY, NOW, OWN, PASSWORD, SEED, STRANGER, Kit, kit, revocations
 
 # --- Certificates -----------------------------------------------------------------------------------------------------
@@ -223,7 +223,7 @@ def test_a_node_key_that_is_none_is_refused() -> None:
 # --- The ordinary tool ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.skipif(shutil.which("openssl") is None, reason="the `openssl` command is not installed")
+@tools.needed("openssl")
 def test_openssl_verifies_what_was_issued(tmp_path: Path) -> None:
     silo, server = kit(tmp_path / "north"), kit(tmp_path / "server", Purpose.SERVER)
 

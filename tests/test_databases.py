@@ -23,6 +23,7 @@ from fedmodel.data import Cache, table_records
 from fedmodel.data import databases as module
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.sealed import new_age_key, opener_from_secret
+from tests import tools
 
 CONFIG = DataConfig.model_validate({
     "source": "table", "name": "admissions", "label": "outcome", "labels": ["benign", "malignant"], "person": "patient",
@@ -182,7 +183,6 @@ def test_a_source_that_cannot_be_is_refused(source: dict[str, str], rule: str) -
     assert "SESAME" not in str(refused.value.errors()[0]["ctx"]["error"])  # type: ignore[attr-defined]
 
 
-BINARIES = Path("/usr/lib/postgresql/15/bin")
 PASSWORD = "open; SESAME %"  # noqa: S105
 
 
@@ -205,9 +205,7 @@ class Server:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Server]:
-    binaries = BINARIES if BINARIES.is_dir() else Path(shutil.which("initdb") or "/nowhere/initdb").parent
-    if not (binaries / "initdb").exists():
-        pytest.skip("needs PostgreSQL's initdb and pg_ctl, and none are installed here")
+    binaries = tools.require("initdb").parent
     root = os.geteuid() == 0
     if root and (not shutil.which("runuser") or subprocess.run(["id", "postgres"], capture_output=True).returncode):
         pytest.skip("PostgreSQL does not run as root, and there is no user postgres to run it")

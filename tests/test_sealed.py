@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import pickle
-import shutil
 import stat
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from hypothesis import strategies as st
 from fedmodel import durable, sealed
 from fedmodel.errors import ConfigError, CryptoError
 from fedmodel.sealed import Opener
+from tests import tools
 
 CHUNK = 65536
 BODY = bytes(range(256)) * 1000  # four chunks, the last one short
@@ -29,7 +29,7 @@ SEALED = sealed.seal_bytes(BODY, [RECIPIENT])
 # Of a passphrase: each costs a second and a gigabyte, so one serves all tests.
 PASSPHRASE = "correct horse battery staple"  # noqa: S105
 
-needs_age = pytest.mark.skipif(shutil.which("age") is None, reason="the `age` command is not installed")
+needs_age = tools.needed("age")
 
 
 @pytest.fixture(scope="module")

@@ -37,6 +37,7 @@ from fedmodel.sealed import open_bytes, opener_from_secret, read_sealed
 from scenarios.networks import namespaces
 from server.journal import Checkpoint
 from server.place import SEALED_MODEL
+from tests import tools
 from tests.conftest import TINY
 from tests.integration.chaos import (
     SERVER,
@@ -329,9 +330,8 @@ def test_everything_on_a_disk_is_its_owners_alone(survived: Survived) -> None:
     assert [path for path in open_to_others if path.suffix not in (".md", ".service", ".csv")] == []
 
 
+@tools.needed("age")
 def test_the_ordinary_age_tool_opens_the_model(survived: Survived, tmp_path: Path) -> None:
-    if shutil.which("age") is None:
-        pytest.skip("there is no `age` command here")
     deployment = survived.deployment
     key, identity = deployment.kits / "keys" / "server.key", deployment.kits / "server" / "identity.age"
     command = f"age -d -i {key} {identity} | age -d -i - {deployment.folder / SEALED_MODEL} > model.safetensors"
@@ -410,7 +410,8 @@ def test_fifty_kills_and_more_struck_every_target_in_every_stage() -> None:
 def test_a_network_that_is_cut_for_a_while_costs_a_round_at_most(folder: Path) -> None:
     with namespaces([SERVER, *SILOS], required=False) as network:
         if network is None:
-            pytest.skip("network namespaces cannot be made here; that takes Linux, iproute2 and root")
+            tools.require("ip")
+            pytest.skip("network namespaces cannot be made here; that takes Linux and root")
         deployment = Deployment(folder, scenario_of(folder, rounds=60, timeout_s=15.0), network)
         with stopped_at_last(deployment):
             deployment.submit()

@@ -30,6 +30,7 @@ from fedmodel.errors import CryptoError, DropoutError, PolicyRefused
 from fedmodel.ledger import verify_ledger
 from fedmodel.provision.authority import add, issue, renew
 from fedmodel.sealed import opener_from_key_file
+from tests import tools
 from tests.conftest import TINY
 from tests.integration.chaos import SERVER, TREE, Deployment, Party, federation_of, stopped_at_last
 from tests.integration.deployed import free_port, wait_until
@@ -203,10 +204,9 @@ def test_a_server_whose_certificate_has_expired(served: Served) -> None:
     assert "expired" in late.log("supervisor")  # and its own operator was warned
 
 
+@tools.needed("faketime")
 @pytest.mark.parametrize(("offset", "words"), [("+1h", "ahead of the server's"), ("-1h", "set the clock")])
 def test_a_silo_whose_clock_is_off_by_an_hour(offset: str, words: str, served: Served) -> None:
-    if shutil.which("faketime") is None:
-        pytest.skip("there is no `faketime` command here, which gives a process another clock")
     kits = served.copy(f"clock{offset}")
     said = refused(served, kits, "north", ("env", "FAKETIME_DONT_FAKE_MONOTONIC=1", "faketime", "-f", offset))
     assert re.search(words, said), said

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from safetensors.numpy import load, load_file
 
 from fedmodel.provision import unlock
 from fedmodel.sealed import opener_from_key_file, opener_from_secret, read_sealed
+from tests import tools
 
 FEDMODEL = [sys.executable, "-c", "from scenarios.cli import main; main()"]
 SEEDED = ["hospitals", "--set", "rounds=2", "--set", "privacy.noise=seeded-unsafe", "--json"]
@@ -91,7 +91,7 @@ def test_nothing_of_a_rehearsal_is_left_running(rehearsed: tuple[Path, dict[str,
     assert started_from(rehearsed[0] / "deployed") == []
 
 
-@pytest.mark.skipif(shutil.which("age") is None, reason="the `age` command is not installed")
+@tools.needed("age")
 def test_the_ordinary_tool_opens_the_model(
     rehearsed: tuple[Path, dict[str, Any], dict[str, Any]], tmp_path: Path
 ) -> None:

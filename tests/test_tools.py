@@ -1,0 +1,71 @@
+"""What is skipped for want of a program is said at the end, with what brings it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+from tests import tools
+
+ROOT = Path(__file__).parents[1]
+ASKS = """
+import pytest
+from tests import tools
+
+@tools.needed("age")
+def test_marked() -> None: ...
+
+@pytest.fixture
+def server() -> object:
+    return tools.require("faketime")
+
+def test_in_a_fixture(server: object) -> None: ...
+"""
+
+
+def run_without(program_folders: str, *words: str) -> str:
+    """Run the tests of `ASKS` as a machine would that has these folders of programs alone."""
+    path = ROOT / "tests" / f"test_asks_for_tools_{os.getpid()}.py"
+    path.write_text(ASKS, encoding="utf-8")
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "pytest", str(path), "-p", "no:cacheprovider", *words],
+            cwd=ROOT,
+            env={**os.environ, "PATH": program_folders},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    finally:
+        path.unlink()
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def test_the_last_line_says_what_went_untested_and_what_brings_it(tmp_path: Path) -> None:
+    for words in ((), ("-q",), ("--numprocesses", "1")):
+        last = run_without(str(tmp_path), *words).splitlines()[-1]
+        assert last.startswith("NOT TESTED, for want of age, faketime: the ordinary age tool opens models")
+        assert last.endswith("`apt-get install age faketime` mends it")
+
+
+def test_nothing_is_said_where_all_is_there(tmp_path: Path) -> None:
+    for name in ("age", "faketime"):
+        (tmp_path / name).write_text("#!/bin/sh\n")
+        (tmp_path / name).chmod(0o755)
+    assert "NOT TESTED" not in run_without(str(tmp_path))
+
+
+def test_no_test_looks_for_a_program_by_another_way() -> None:
+    """So that none goes missing without a word; CI installs each of them."""
+    for path in sorted((ROOT / "tests").rglob("*.py")):
+        if path.name not in ("tools.py", "test_tools.py"):
+            for name in re.findall(r"""shutil\.which\(["']([\w-]+)""", path.read_text(encoding="utf-8")):
+                assert name not in tools.TOOLS, f"{path} looks for {name} itself"
+    script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    assert {tool.package for tool in tools.TOOLS.values()} <= set(re.findall(r"[\w-]+", script))
+    assert shutil.which("sh")
