@@ -31,6 +31,12 @@ from fedmodel.provision import policy_of, scenario_hash
 from fedmodel.rounding import down, small, up
 from fedmodel.topology import COMPLETE_UP_TO
 
+_FORMS: Final = {
+    "text": "ids are one person's if they are alike but for outer space, width and Unicode's ways to write a letter",
+    "caseless": "ids are one person's if they are alike but for case, outer space, width and Unicode's ways to write a"
+    " letter",
+    "digits": "ids are one person's if they are the same whole number, leading zeros or not",
+}
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
@@ -163,7 +169,7 @@ def sentences(law: SiloFile) -> list[str]:
         _listed("It trains with the code with hash", law.code, "It trains with no code: none is named."),
         *(_budget(law, data) for data in law.budgets),
         "No other data set is trained on.",
-        *(_table(name, source) for name, source in law.tables.items()),
+        *(line for name, source in law.tables.items() for line in [_table(name, source), *_person(law, name, source)]),
         f"Every release is by {', '.join(law.mechanisms)}, with noise of at least {down(law.least_noise_multiplier)}"
         f" times the clip, and a clip of at most {up(law.largest_clip)}.",
         _noise(law),
@@ -222,6 +228,17 @@ def _table(name: str, source: TableSource) -> str:
         "url": f"a {source.database} database, by an account that can only read: {source.query}",
     }
     return f"{name} is read from {next(where[key] for key in where if getattr(source, key) is not None)}."
+
+
+def _person(law: SiloFile, name: str, source: TableSource) -> list[str]:
+    """Say when two records of a table are one person's, where that matters or is said."""
+    budget = law.budgets.get(name)
+    if source.person is None and (budget is None or budget.unit != "person"):
+        return []
+    column, form = "the column that the scenario names", "text"
+    if source.person is not None:
+        column, form = f"column {source.person.column!r}", source.person.form
+    return [f"Whose record of {name} it is, is said by {column}: {_FORMS[form]}."]
 
 
 def _listed(words: str, values: tuple[str, ...], none: str) -> str:

@@ -23,7 +23,8 @@ from clients.outbox import outbox
 from fedmodel import accounting
 from fedmodel.config import MOST_EPSILON, Scenario, SiloFile
 from fedmodel.crypto import check_verification_key, digest
-from fedmodel.errors import ConfigError, CryptoError, FedmodelError, LedgerError
+from fedmodel.data import table_lookalikes
+from fedmodel.errors import ConfigError, CryptoError, DataError, FedmodelError, LedgerError
 from fedmodel.heads import verifier_key
 from fedmodel.ledger import MICRO, Ledger, Run, Scope, Standing, Verified, read_ledger, verify_ledger
 from fedmodel.mechanisms import DpSgdEvent
@@ -280,6 +281,23 @@ def law_of(kit: Path) -> tuple[SiloFile, list[str]]:
         for party in ("authority", roster.server.name, law.name):
             said.append(f"Fingerprint of {party}, to compare by telephone: {known[party]}.")
     return law, said
+
+
+def lookalikes_of(kit: Path, law: SiloFile) -> dict[str, list[tuple[str, ...]]]:
+    """Return where ids of a silo's tables look like one person's, by table; of those that say whose a record is.
+
+    Raises:
+        ConfigError: When a database's account could write.
+        DataError: When a table cannot be read, or has an id that its form does not admit.
+    """
+    found = {}
+    for name, source in law.tables.items():
+        if source.person is not None:
+            try:
+                found[name] = table_lookalikes(source.under(kit.resolve()), source.person)
+            except DataError as error:
+                raise DataError(f"table {name!r}: {error}") from None
+    return found
 
 
 def _scope(standing: Standing, scope: Scope) -> dict[str, Any]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.table import Table
@@ -24,6 +24,8 @@ budget_app = typer.Typer(
 ledger_app = typer.Typer(help="Whether a ledger is whole, and what a person enters into it.", no_args_is_help=True)
 silo_app = typer.Typer(help="A silo: start it, and what it insists on.", no_args_is_help=True)
 GROUPS = {"budget": budget_app, "ledger": ledger_app, "silo": silo_app}
+
+_MOST_GROUPS: Final = 20
 
 SampleRate = Annotated[float, typer.Option(help="Poisson rate of every lot, in (0, 1].")]
 Steps = Annotated[int, typer.Option(min=1, help="DP-SGD steps in all.")]
@@ -222,6 +224,7 @@ def ledger_override(
 def silo_policy(
     kit: Annotated[Path, typer.Argument(help="A silo's kit, as silos/NAME.")],
     by: Annotated[str | None, typer.Option("--sign-off", metavar="NAME", help="Enter that NAME approves it.")] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="Read the tables, for ids that look like one person's.")] = False,
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
@@ -235,11 +238,27 @@ def silo_policy(
         officer.sign_off(place, law, _said(by, "--sign-off"))
         sentences = [*sentences, f"Approved by {by}; the ledger says so."]
     document = {"silo": law.name, "sentences": sentences, "policy": law.model_dump(mode="json")}
+    if ids:
+        document["lookalikes"] = found = officer.lookalikes_of(kit, law)
+        sentences = [*sentences, *(line for name, groups in found.items() for line in _lookalikes(name, groups))]
+        document["sentences"] = sentences
     if as_json:
         answer(document, "", as_json)
         return
     for sentence in sentences:
         out.print(f"- {sentence}", highlight=False, markup=False)
+
+
+def _lookalikes(table: str, groups: list[tuple[str, ...]]) -> list[str]:
+    """Say where ids of a table look alike, as many as a person reads."""
+    if not groups:
+        return [f"No two ids of {table} look alike."]
+    more = f" The first {_MOST_GROUPS} follow; --json has all." if len(groups) > _MOST_GROUPS else ""
+    return [
+        f"Some ids of {table} are several persons' by the form declared, and differ in case, leading zeros, spaces,"
+        f" punctuation or width alone; groups of such ids: {len(groups)}.{more}",
+        *(f"They look like one person's: {', '.join(places)}." for places in groups[:_MOST_GROUPS]),
+    ]
 
 
 @silo_app.command("schema")

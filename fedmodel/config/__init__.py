@@ -38,7 +38,7 @@ from fedmodel.config.schema import (
     SiloPlan,
     TrainingConfig,
 )
-from fedmodel.config.tables import ColumnConfig, TableSource
+from fedmodel.config.tables import ColumnConfig, PersonColumn, PersonForm, TableSource
 
 __all__ = [
     "MOST_EPSILON",
@@ -57,6 +57,8 @@ __all__ = [
     "MlpConfig",
     "ModelConfig",
     "PartitionConfig",
+    "PersonColumn",
+    "PersonForm",
     "PrivacyConfig",
     "Scenario",
     "ServerFile",

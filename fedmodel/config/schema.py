@@ -18,7 +18,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from fedmodel.config.tables import ColumnConfig, ColumnName, DataName, Range, TableSource, check_table
+from fedmodel.config.tables import ColumnConfig, ColumnName, DataName, Person, Range, TableSource, check_table
 from fedmodel.mechanisms import (
     LEAST_DELTA,
     LEAST_NOISE,
@@ -102,7 +102,7 @@ class DataConfig(Section):
     label: ColumnName | None = None
     labels: Annotated[tuple[ColumnName, ...], Field(strict=False, max_length=1_000)] = ()
     columns: Annotated[tuple[ColumnConfig, ...], Field(strict=False, max_length=10_000)] = ()
-    person: ColumnName | None = None
+    person: Person | None = None
     folder: str | None = Field(default=None, min_length=1)
 
     @field_validator("reference_range", "reference_ranges")

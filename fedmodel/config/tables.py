@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
 
 Range = Annotated[tuple[float, float], Field(strict=False)]
 DataName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")]
+PersonForm = Literal["text", "caseless", "digits"]
 # Of any alphabet, but on one line: names stand in errors and in documents.
 ColumnName = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
 Choices = Annotated[tuple[ColumnName, ...], Field(strict=False, max_length=1_000)]
@@ -100,6 +101,32 @@ class ColumnConfig(_Section):
         return tuple(f"{self.name}={choice}" for choice in self.categories) or (self.name,)
 
 
+class PersonColumn(_Section):
+    """Which column says whose a record is, and when two of its ids are one person's (`fedmodel.data.persons`).
+
+    `"patient_id"` is short for `{column = "patient_id", form = "text"}`, and is how it is written back.
+
+    Attributes:
+        column: As it stands in the source.
+        form: "text", "caseless" where case does not count, "digits" where ids are whole numbers.
+    """
+
+    column: ColumnName
+    form: PersonForm = "text"
+
+    @model_serializer
+    def _as_short_as_can_be(self) -> str | dict[str, str]:
+        # A scenario's hash stays what it was before there were forms.
+        return self.column if self.form == "text" else {"column": self.column, "form": self.form}
+
+
+def _spelled_out(value: object) -> object:
+    return {"column": value} if isinstance(value, str) else value
+
+
+Person = Annotated[PersonColumn, BeforeValidator(_spelled_out, json_schema_input_type=ColumnName | PersonColumn)]
+
+
 class TableSource(_Section):
     """Where a table lies: exactly one of a file of CSV, a file of Parquet, a folder of both, and a query.
 
@@ -110,6 +137,7 @@ class TableSource(_Section):
         url: Of a database, `sqlite:///PATH` or `postgresql://USER@HOST/DATABASE`, without a password.
         query: The one SELECT that gives the table.
         password_file: Path of a file that holds the account's password, readable by its owner alone.
+        person: Which column says whose a record is, and in which form; a scenario cannot say otherwise.
     """
 
     csv: str | None = Field(default=None, min_length=1)
@@ -118,6 +146,7 @@ class TableSource(_Section):
     url: str | None = Field(default=None, min_length=1)
     query: str | None = Field(default=None, min_length=1)
     password_file: str | None = Field(default=None, min_length=1)
+    person: Person | None = None
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> TableSource:
@@ -219,7 +248,7 @@ def _differ(names: tuple[str, ...], what: str) -> None:
 
 
 def check_table(
-    columns: tuple[ColumnConfig, ...], label: str | None, labels: tuple[str, ...], person: str | None
+    columns: tuple[ColumnConfig, ...], label: str | None, labels: tuple[str, ...], person: PersonColumn | None
 ) -> None:
     """Refuse a table that could not be read one way only.
 
@@ -232,4 +261,4 @@ def check_table(
             " at least one [[data.columns]]"
         )
     _differ(labels, "label")
-    _differ((*(column.name for column in columns), label, *([] if person is None else [person])), "column")
+    _differ((*(column.name for column in columns), label, *([] if person is None else [person.column])), "column")

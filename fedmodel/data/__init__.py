@@ -1,7 +1,8 @@
 """Records: where they come from, how they are scaled, held out and, in a simulation, dealt.
 
 `records` has what they are, and the data sets on board; `tables` a declared table, from `sources` (files) and
-`databases` (queries), kept by `cache`; `access` says who gets which.
+`databases` (queries), kept by `cache`; `persons` says whose a record is, and `lookalikes` whose else it may be;
+`access` says who gets which.
 """
 
 from fedmodel.data.access import (
@@ -12,6 +13,7 @@ from fedmodel.data.access import (
     table_source,
 )
 from fedmodel.data.cache import Cache
+from fedmodel.data.lookalikes import lookalikes, table_lookalikes
 from fedmodel.data.records import DataShape, Records, data_shape, partition, scale
 from fedmodel.data.tables import table_records
 
@@ -23,9 +25,11 @@ __all__ = [
     "deployed_records",
     "held_out_records",
     "held_out_table",
+    "lookalikes",
     "partition",
     "scale",
     "silo_records",
+    "table_lookalikes",
     "table_records",
     "table_source",
 ]

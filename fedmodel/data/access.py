@@ -67,6 +67,7 @@ def deployed_records(scenario: Scenario, law: SiloFile, home: Path, cache: Cache
     if scenario.data.source != "table":
         return silo_records(scenario, law.name)
     source = table_source(scenario.data, law.tables, home, "silo.toml")
+    _check_form(scenario.data, source)
     return _capped(scenario, law.name, table_records(scenario.data, source, cache))
 
 
@@ -105,6 +106,16 @@ def _check_silo(scenario: Scenario, silo: str) -> None:
     """Refuse a silo that the scenario does not name."""
     if silo not in scenario.federation.silos:
         raise ConfigError(f"silo {silo!r} is none of {', '.join(scenario.federation.silos)}")
+
+
+def _check_form(config: DataConfig, source: TableSource) -> None:
+    """Refuse to tell persons apart by a form that the silo's own file does not say: it alone knows its ids."""
+    if config.person is not None and source.person is None and config.person.form != "text":
+        raise ConfigError(
+            f'the scenario reads the ids of {config.data_set!r} as form = "{config.person.form}", and silo.toml does'
+            f' not say so; if that is right add person = {{column = "{config.person.column}", form ='
+            f' "{config.person.form}"}} to [tables.{config.data_set}]'
+        )
 
 
 def _capped(scenario: Scenario, silo: str, records: Records) -> Records:

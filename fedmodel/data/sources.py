@@ -24,6 +24,7 @@ from fedmodel.errors import ConfigError, DataError
 if TYPE_CHECKING:
     import pyarrow as pa
 
+THE_QUERY = "the query"
 _KINDS = (".csv", ".parquet")
 
 
@@ -32,8 +33,8 @@ def needs(name: str) -> ConfigError:
     return ConfigError(f"{name} is not installed here, and reading a table needs it: pip install 'fedmodel[data]'")
 
 
-def tables(source: TableSource, columns: tuple[str, ...]) -> Iterator[pa.Table]:
-    """Yield the source's columns, a file at a time. Sensitive.
+def tables(source: TableSource, columns: tuple[str, ...]) -> Iterator[tuple[str, pa.Table]]:
+    """Yield the source's columns, a file at a time, each with where it is from: a path, or "the query". Sensitive.
 
     Args:
         source: With absolute paths.
@@ -46,10 +47,29 @@ def tables(source: TableSource, columns: tuple[str, ...]) -> Iterator[pa.Table]:
     if source.url is not None:
         from fedmodel.data.databases import query
 
-        yield _with_columns(query(source, columns), columns, "the query")
+        yield THE_QUERY, _with_columns(query(source, columns), columns, THE_QUERY)
         return
-    for path in _files(source):
-        yield _with_columns(_file(path, columns), columns, source.folder or str(path))
+    for path in files_of(source):
+        yield str(path), _with_columns(_file(path, columns), columns, source.folder or str(path))
+
+
+def column(source: TableSource, name: str) -> Iterator[tuple[str, pa.ChunkedArray]]:
+    """Yield one column of a source, whatever others it has, as `tables` does. Sensitive.
+
+    Raises:
+        ConfigError: When a package is missing, or a database's account could write.
+        DataError: When it cannot be read, or has no such column.
+    """
+    if source.url is not None:
+        from fedmodel.data.databases import query
+
+        found = [(THE_QUERY, query(source, (name,)))]
+    else:
+        found = [(str(path), _file(path, (name,))) for path in files_of(source)]
+    for where, table in found:
+        if table.column_names.count(name) != 1:
+            raise DataError(f"{where}: has no column {name!r}, or two; it must be there under this very name")
+        yield where, table[name]
 
 
 def identity(source: TableSource, run: str = "") -> bytes:
@@ -62,7 +82,7 @@ def identity(source: TableSource, run: str = "") -> bytes:
     Raises:
         DataError: When a file is not there.
     """
-    files = [] if source.url is not None else [[str(path), *_stamp(path)] for path in _files(source)]
+    files = [] if source.url is not None else [[str(path), *_stamp(path)] for path in files_of(source)]
     said = [source.model_dump(mode="json"), files, "" if source.url is None else run]
     return hashlib.sha256(json.dumps(said).encode()).digest()
 
@@ -76,7 +96,7 @@ def _stamp(path: Path) -> tuple[int, ...]:
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
-def _files(source: TableSource) -> list[Path]:
+def files_of(source: TableSource) -> list[Path]:
     """Return the files to read, in order."""
     if source.folder is None:
         return [Path(source.csv or source.parquet or "")]

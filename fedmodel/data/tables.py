@@ -11,14 +11,16 @@ adds or removes one, at most, and changes no other.
 | `boolean`  | true, false; whole numbers 0 and 1; text   | -1 or 1                                             |
 | `category` | text; whole numbers, true and false        | a feature for each category, in order, of 0 or 1    |
 | label      | as a category                              | its place among `labels`                            |
-| person     | text, whole numbers                        | a number that stands for that person here alone     |
+| person     | text, bytes, whole numbers                 | a number that stands for that person here alone, by |
+|            |                                            | the normal form of her id (`fedmodel.data.persons`) |
 
 A missing value is a NULL, or nothing between two commas; "NA" is text, and NaN is no number.
 
 Records of files keep the files' order. A query's are put into an order by their content: a database gives rows in any
 order that it likes, and which of a person's records are used must hang on those records alone.
 
-Errors name a table, a column and a rule. Never a value, a line or how many there are: they end in logs.
+Errors name a table, a column and a rule. Never a value, a line or how many there are: they end in logs. Of a person's
+id that its form does not admit they name the file and the row besides, without which nobody could mend it.
 
 Does NOT hide that a table is refused: the silo drops out of the round, and the server sees that. So limits are for what
 cannot be, not for what is rare.
@@ -32,8 +34,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmodel.config import ColumnConfig, DataConfig, TableSource
+from fedmodel.config import ColumnConfig, DataConfig, PersonColumn, TableSource
 from fedmodel.data.cache import Cache
+from fedmodel.data.persons import normal_ids
 from fedmodel.data.records import Records, data_shape, onto_unit
 from fedmodel.data.sources import identity, needs, tables
 from fedmodel.errors import ConfigError, DataError, FedmodelError
@@ -41,7 +44,7 @@ from fedmodel.errors import ConfigError, DataError, FedmodelError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_LABEL_FORM = b"fedmodel/v1/table-key"
+_LABEL_FORM = b"fedmodel/v2/table-key"  # v1 grouped records by ids as they were spelled
 
 
 def table_records(config: DataConfig, source: TableSource, cache: Cache | None = None) -> Records:
@@ -94,16 +97,36 @@ def _key(config: DataConfig, source: TableSource, run: str) -> bytes:
 
 def _names(config: DataConfig) -> tuple[str, ...]:
     """Return the columns that the source must have."""
-    return (*(column.name for column in config.columns), str(config.label), *([config.person] if config.person else []))
+    person = [config.person.column] if config.person else []
+    return (*(column.name for column in config.columns), str(config.label), *person)
 
 
-def _typed(config: DataConfig, table: pa.Table) -> pa.Table:
+def person_column(config: DataConfig, source: TableSource) -> PersonColumn | None:
+    """Return which column says whose a record is, and in which form: the silo's own word goes before the scenario's.
+
+    Raises:
+        ConfigError: When the two name different columns.
+    """
+    if config.person is None or source.person is None:
+        return config.person
+    if config.person.column != source.person.column:
+        raise ConfigError(
+            f"table {config.data_set!r}: the scenario says by column {config.person.column!r} whose a record is, and"
+            f" this party's own file by {source.person.column!r}; only its own holds"
+        )
+    return source.person
+
+
+def _typed(config: DataConfig, person: PersonColumn | None, where: str, table: pa.Table) -> pa.Table:
     """Return a source's columns, each in the one form that its declared type has."""
     import pyarrow as pa
 
     kinds = {column.name: str(column.type) for column in config.columns}
-    kinds |= {str(config.label): "category", **({config.person: "person"} if config.person else {})}
-    return pa.table({name: _Reader(config, name).typed(table[name], kind) for name, kind in kinds.items()})
+    kinds[str(config.label)] = "category"
+    typed = {name: _Reader(config, name).typed(table[name], kind) for name, kind in kinds.items()}
+    if person is not None:
+        typed[person.column] = _Reader(config, person.column).ids(table[person.column], person, where)
+    return pa.table(typed)
 
 
 def _read(config: DataConfig, source: TableSource) -> Records:
@@ -113,7 +136,8 @@ def _read(config: DataConfig, source: TableSource) -> Records:
     except ImportError:
         raise needs("pyarrow") from None
 
-    whole = pa.concat_tables([_typed(config, table) for table in tables(source, _names(config))])
+    person = person_column(config, source)
+    whole = pa.concat_tables([_typed(config, person, where, table) for where, table in tables(source, _names(config))])
     label = str(config.label)
     keep_N = np.ones(len(whole[label]), dtype=np.bool_)
     x_NF = np.empty((len(keep_N), *data_shape(config).features), dtype=np.float32)
@@ -124,8 +148,8 @@ def _read(config: DataConfig, source: TableSource) -> Records:
         at += width
     y_N = _Reader(config, label).places(whole[label], config.labels, "labels")
     person_N = np.arange(len(keep_N))
-    if config.person:
-        person_N = _Reader(config, config.person).persons(whole[config.person])
+    if person is not None:
+        person_N = _Reader(config, person.column).persons(whole[person.column])
     records = Records(x_NF[keep_N], y_N[keep_N], person_N[keep_N])
     return records if source.url is None else _by_content(records)
 
@@ -161,7 +185,6 @@ class _Reader:
             "integer": (pa.int64(), whole or text, "a value is not a whole number"),
             "boolean": (pa.bool_(), types.is_boolean(found) or whole or text, "a value is neither true nor false"),
             "category": (pa.large_string(), text or whole or types.is_boolean(found), "a value is not text"),
-            "person": (pa.large_string(), text or whole, "a value is neither text nor a whole number"),
         }[kind]
         if types.is_null(found):
             return values.cast(target)
@@ -217,10 +240,15 @@ class _Reader:
         place_N: NDArray[np.int64] = compute.fill_null(place, -1).to_numpy().astype(np.int64)
         return place_N
 
+    def ids(self, values: pa.ChunkedArray, person: PersonColumn, where: str) -> pa.ChunkedArray:
+        """Return the normal form of every id."""
+        try:
+            return normal_ids(values, person.form, where)
+        except DataError as error:
+            self._refuse(str(error))
+
     def persons(self, values: pa.ChunkedArray) -> NDArray[np.int64]:
         """Return numbers that are alike where persons are; no two persons share one, as they could with a hash."""
-        if values.null_count:
-            self._refuse("whose a record is, is missing; leave such records out")
         person_N = values.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
         return np.asarray(person_N, dtype=np.int64)
 
