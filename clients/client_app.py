@@ -3,11 +3,11 @@
 Before any handler, every message is held to the silo's own law (`clients.policy`): who asks, what for, with what code.
 
 Order inside `train`, which the guarantee rests on: decode and check the request, the ledger that the server remembers,
-what secure aggregation needs and the pipeline; charge the ledger; only then read records, train and mask; put the
-update into the outbox; and only then let it leave. Whatever fails after the charge leaves the charge standing. A
-charge pays for one release: the same request asked again gets the bytes in the outbox, or, where they are not there any
-more or never were, is charged again. A stage of secure aggregation is done once; the very same question again gets the
-very same bytes (`clients.vault`).
+what secure aggregation needs, the state to begin from and the pipeline; charge the ledger; only then read records,
+train and mask; put the update into the outbox; and only then let it leave. Whatever fails after the charge leaves the
+charge standing. A charge pays for one release: the same request asked again gets the bytes in the outbox, or, where
+they are not there any more or never were, is charged again. A stage of secure aggregation is done once; the very same
+question again gets the very same bytes (`clients.vault`).
 
 Flower sends a ClientApp's exception to the server word for word. A message of an exception can carry a record, so every
 handler runs inside `_walled`: the server gets a code, the silo's own log the rest. That a silo fails is visible; why is
@@ -150,8 +150,8 @@ def _asked(message: Message, silo: Silo) -> wire.SurvivorsRequest:
 
 def _train(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
     """Charge the ledger, train on the silo's records, and send the noised difference, masked if it is to be."""
-    from clients.hiding import hide, prepare, request_key
-    from clients.optimizers import pack_state, unpack_state
+    from clients import carried
+    from clients.hiding import hide, lineage_left, prepare, request_key
     from clients.training import check_request, train_round
 
     request = wire.read_train_request(message)
@@ -165,13 +165,14 @@ def _train(message: Message, context: Context, silo: Silo, asked: bytes) -> Reco
         kept = outbox.recall(key) if ledger.is_charged(key) else None
         if kept is None:
             prepare(silo, request)
+            state = carried.begin(outbox.state(silo.run_number), request.lineage)
             check_request(silo, plan, request)
             charged = ledger.charge(silo.run, request.round_number, silo.plan.steps_per_round, key)
-            state = unpack_state(outbox.state(silo.run_number))
             update_P = train_round(silo, charged.event, request, state)
             kept = wire.pack_update(hide(silo, charged.event, request, update_P))
             # The state is noised too, so it is kept only with the update that was charged.
-            outbox.keep(key, charged.sequence, kept, silo.run_number, pack_state(state))
+            left = carried.leave(state, lineage_left(silo, request))
+            outbox.keep(key, charged.sequence, kept, silo.run_number, left)
         head = ledger.proven(since).to_bytes()
     update = wire.unpack_update(kept)
     if isinstance(update, wire.TrainReply):

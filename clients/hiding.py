@@ -2,8 +2,8 @@
 
 Guarantee: with secure aggregation on, what leaves is the sum of ring elements and masks that only a quorum of silos can
 bring to fall, as `fedmodel.secagg.Silo.mask` says; a second update for the same round and attempt does not leave at
-all. The masks hang on the hash of the model as it was received and of the scenario as the silo reads it, so that silos
-that got others do not mask together.
+all. The masks hang on the hash of the model as it was received, of the scenario as the silo reads it and of the rounds
+that made the state which the round began from, so that silos that had others do not mask together.
 
 Simulated, the same words leave unmasked: the same numerics, and no secrecy.
 
@@ -17,11 +17,12 @@ from numpy.typing import NDArray
 
 from clients.silo import Silo
 from fedmodel import wire
-from fedmodel.crypto import digest, digest_words
+from fedmodel.crypto import digest
 from fedmodel.masking import Words
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import scenario_hash
 from fedmodel.quantize import Quantizer
+from fedmodel.secagg import configuration, lineage_after, model_digest
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
 
@@ -42,12 +43,19 @@ def prepare(silo: Silo, request: TrainRequest) -> None:
 
 
 def request_key(silo: Silo, request: TrainRequest) -> str:
-    """Return what a request's charge and its update are known by: run, round, scenario and model, and nothing else.
+    """Return what a request's charge and its update are known by: run, round, scenario, model and lineage.
 
     Not the shares: they are left out when a request is made again.
     """
-    parts = (silo.run.encode(), request.round_number.to_bytes(4, "big"), scenario_hash(silo.scenario), _model(request))
-    return digest(b"fedmodel/v1/round-key", *parts).hex()
+    place = (silo.run.encode(), request.round_number.to_bytes(4, "big"))
+    parts = (scenario_hash(silo.scenario), model_digest(request.model_P), request.lineage)
+    return digest(b"fedmodel/v1/round-key", *place, *parts).hex()
+
+
+def lineage_left(silo: Silo, request: TrainRequest) -> bytes:
+    """Return the lineage of the state that a round leaves at the silo."""
+    model, scenario = model_digest(request.model_P), scenario_hash(silo.scenario)
+    return lineage_after(request.lineage, silo.run_number, request.round_number, model, scenario)
 
 
 def hide(
@@ -68,13 +76,9 @@ def hide(
     if mode == "simulated":
         return wire.MaskedReply(request.round_number, charged, words_P)
     with silo.protocol() as protocol:
-        mask = protocol.mask(request.round_number, words_P, _model(request), scenario_hash(silo.scenario))
+        done = configuration(scenario_hash(silo.scenario), request.lineage)
+        mask = protocol.mask(request.round_number, words_P, model_digest(request.model_P), done)
     return wire.MaskedReply(request.round_number, charged, words_P, mask)
-
-
-def _model(request: TrainRequest) -> bytes:
-    """Return the hash of the model as received."""
-    return digest_words(b"fedmodel/v1/sa-model", np.ascontiguousarray(request.model_P, dtype="<f4").data.cast("B"))
 
 
 def _quantised(silo: Silo, charged: DpSgdEvent, round_number: int, update_P: NDArray[np.float32]) -> Words:

@@ -1,7 +1,7 @@
 """The inner optimisers, and how their state crosses rounds when a scenario says that it may.
 
 By default every round starts with a fresh optimiser. State that is kept is made of noised gradients alone, so keeping
-it costs no privacy; it waits beside the update that it was released with (`clients.outbox`).
+it costs no privacy; `clients.carried` says when a round may begin from it.
 
 Shapes: P parameters.
 """
@@ -12,8 +12,6 @@ from typing import Final
 
 import torch
 from flwr.app import Array, ArrayRecord, RecordDict
-from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
 from torch import nn
 from torch.optim import Optimizer
 
@@ -43,16 +41,6 @@ def keep_state(optimizer: Optimizer, state: RecordDict) -> None:
         if isinstance(value, torch.Tensor)
     }
     state[_STATE] = ArrayRecord(tensors)
-
-
-def pack_state(state: RecordDict) -> bytes:
-    """Return a state as bytes, none for an empty one."""
-    return recorddict_to_proto(state).SerializeToString() if state else b""
-
-
-def unpack_state(packed: bytes) -> RecordDict:
-    """Read back what `pack_state` returned."""
-    return recorddict_from_proto(ProtoRecordDict.FromString(packed))
 
 
 def recall_state(optimizer: Optimizer, state: RecordDict) -> None:

@@ -1,6 +1,6 @@
 """The last update that a silo made, kept sealed until the next, so that a request asked again gets the same bytes.
 
-Beside it, in the same file, lies what the inner optimiser keeps for the next round of the run, if it keeps anything:
+Beside it, in the same file, lies what is carried into the next round of the run, if anything is (`clients.carried`):
 the one is never there without the other, and neither is lost when a process ends.
 
 Guarantee: an update is on disk here before it can leave the process, with the number of its charge in the ledger. So

@@ -3,8 +3,9 @@
 Order, which the audit's gauges rest on: the time is taken before any record is read; each lot is noted as it was drawn;
 each noised gradient is read when the inner optimiser is about to step, which is after clip, sum, noise and division. A
 second optimiser of the same kind takes the same steps on a copy of the model as received, from the gradients that were
-read: what it ends with is what may leave, and how far the update is from that is noted. State that a silo keeps between
-rounds may be fresh, or what that second optimiser ended some round with; with any other, no update is explained.
+read: what it ends with is what may leave, and how far the update is from that is noted. A round that is to begin fresh
+begins with a fresh state, and any other with the one that the second optimiser ended the round of that lineage with;
+from a state that is neither, no update is explained.
 
 The gradients are read on every tensor: on the canaries' block as they are, on all others only for how much noise is in
 them, which is told by the clipped sum that they were made of and never kept.
@@ -30,12 +31,14 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from clients.hiding import lineage_left
 from clients.optimizers import build_optimizer
 from clients.silo import Silo
 from fedmodel import vectors
 from fedmodel.audit.observations import Release, coins, keep, keep_state, known_states
 from fedmodel.audit.probes import Probed, chosen_coordinates, loss_canaries, with_probes
 from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.secagg import FRESH
 from fedmodel.wire import TrainRequest
 
 
@@ -85,8 +88,10 @@ class Probing:
         self._again = nn.ParameterList([nn.Parameter(parameter.detach().clone()) for parameter in parameters])
         vectors.load(self._again, self._request.model_P)
         again = build_optimizer(self._silo.scenario.training, self._again)
-        # What a silo kept of an earlier round may be what the audit's own copy ended with, and nothing else.
-        self._is_known = state_digest(optimizer) in {state_digest(again), *known_states(self._silo.folder)}
+        # What a silo kept of an earlier round may be what the audit's own copy ended that round with, and nothing else.
+        named = self._request.lineage
+        allowed = [state_digest(again)] if named == FRESH else known_states(self._silo.folder, named)
+        self._is_known = state_digest(optimizer) in allowed
         again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
         self._ended = partial(state_digest, again)
         followed_S = torch.from_numpy(chosen_coordinates(self._silo.scenario, sum(self._sizes) - self._block))
@@ -134,7 +139,7 @@ class Probing:
                 unexplained=_relative(update_P, expected_P) if self._is_known else math.inf,
             ),
         )
-        keep_state(self._silo.folder, self._ended())
+        keep_state(self._silo.folder, lineage_left(self._silo, self._request), self._ended())
 
 
 def _noised(parameter: nn.Parameter, denominator: int) -> Tensor:

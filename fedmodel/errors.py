@@ -76,6 +76,7 @@ class Rule(Enum):
     ROSTER = "the roster is within the policy"
     COHORT = "the cohort is within the policy"
     CONTEXT = "all silos got the same model and configuration"
+    LINEAGE = "a round begins from state of the same rounds at every silo, or fresh"
     SURVIVORS = "the survivors are within the cohort, and enough"
     NOT_MASKED_WITH = "every surviving neighbour is one that was masked with"
     TWO_FACED = "there is one list of survivors"

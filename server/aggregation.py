@@ -35,6 +35,7 @@ from fedmodel.provision import scenario_policy
 from fedmodel.quantize import Quantizer
 from fedmodel.secagg import Collection, Roster, Setting, Tally, Window, sender_of
 from server.exchange import Post
+from server.lineages import Lineages
 from server.rounds import (
     Joined,
     RoundResult,
@@ -63,6 +64,7 @@ class SecureRounds:
         witness: Keeps the heads of its silos' ledgers.
         joined: Who takes part.
         cohort_of: Who trains in a round.
+        lineages: What silos hold between rounds.
         withdrawn: Who is asked no more; it grows.
     """
 
@@ -74,8 +76,10 @@ class SecureRounds:
         witness: Witness,
         joined: Joined,
         cohort_of: Callable[[int], list[str]],
+        lineages: Lineages,
         withdrawn: Container[str] = (),
     ) -> None:
+        self._lineages = lineages
         self._post, self._scenario, self._roster, self._witness = post, scenario, roster, witness
         self._policy = scenario_policy(scenario)
         self._members, self._cohort_of, self._withdrawn = joined.members, cohort_of, withdrawn
@@ -232,11 +236,10 @@ class SecureRounds:
     ) -> None:
         """Send the model, with the window's shares to whoever may not have them yet; take masked updates in."""
         collection = tally.collection
-        own = {}
-        for number in sorted(collection.dealt):
-            silo = self._names[number]
-            if silo in self._withdrawn:
-                continue
+        numbers = {self._names[number]: number for number in sorted(collection.dealt)}
+        numbers = {silo: number for silo, number in numbers.items() if silo not in self._withdrawn}
+        request, own = self._lineages.named(request, numbers), {}
+        for silo, number in numbers.items():
             shares = () if silo in self._holding else tuple(collection.shares_for(number))
             own[silo] = replace(request, shares=shares, known=self._witness.known(silo))
         for silo, reply in self._ask(wire.TRAIN, request.round_number, wire.train_requests(request, own)):
@@ -247,6 +250,7 @@ class SecureRounds:
                 charged[silo] = answer.charged
                 self._holding.add(silo)
                 tally.add_masked(self._own(silo, answer.mask), answer.words_P)
+                self._lineages.answered(request, [silo])
 
     def _commit(self, tally: Tally) -> None:
         """Ask everybody in the roster to sign the list of survivors, until a quorum has."""
@@ -320,10 +324,17 @@ class SecureRounds:
 
 
 def simulated_round(
-    post: Post, scenario: Scenario, witness: Witness, joined: Joined, cohort: list[str], request: wire.TrainRequest
+    post: Post,
+    scenario: Scenario,
+    witness: Witness,
+    joined: Joined,
+    cohort: list[str],
+    request: wire.TrainRequest,
+    lineages: Lineages,
 ) -> RoundResult:
     """Sum the same words as secure aggregation would, unmasked: the same numerics, and no secrecy."""
     policy, number = scenario_policy(scenario), request.round_number
+    request = lineages.named(request, cohort)
     contents = wire.train_requests(request, {silo: replace(request, known=witness.known(silo)) for silo in cohort})
     words: dict[str, Words] = {}
     charged: dict[str, DpSgdEvent] = {}
@@ -335,6 +346,7 @@ def simulated_round(
             check_answer(answer, answer.words_P.shape, request, joined.members[silo])
             witness.follow(silo, answer.head)
             words[silo], charged[silo] = answer.words_P, answer.charged
+    lineages.answered(request, words)
     log_dropouts(number, dropouts)
     if len(words) < policy.n_min:
         failure = too_few(f"to finish round {number}", len(words), policy.n_min, dropouts)

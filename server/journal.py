@@ -66,6 +66,7 @@ class Checkpoint:
         ended: Whether this is the run's last round.
         line: The round's line of metrics, empty after joining.
         secure: What secure aggregation stands on, as its rounds say; empty without it.
+        lineages: By silo, of the state that it holds between rounds; of the others nothing is known.
     """
 
     round_number: int
@@ -78,6 +79,7 @@ class Checkpoint:
     ended: bool = False
     line: Mapping[str, object] = field(default_factory=dict)
     secure: Mapping[str, Any] = field(default_factory=dict)
+    lineages: Mapping[str, str] = field(default_factory=dict)
 
     def to_bytes(self) -> bytes:
         """Return it as bytes: a length, JSON of that length, and the model's words."""

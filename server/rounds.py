@@ -29,6 +29,7 @@ from fedmodel.errors import DropoutError, FedmodelError, ProtocolError
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.secagg import Window
 from server.exchange import NOWHERE, Post
+from server.lineages import Lineages
 from server.strategy import average_updates
 from server.witness import Witness
 
@@ -194,8 +195,10 @@ def train_round(
     members: Mapping[str, Member],
     cohort: list[str],
     request: wire.TrainRequest,
+    lineages: Lineages,
 ) -> RoundResult:
     """Send the model to the cohort, and average what comes back; too few answers fail the round."""
+    request = lineages.named(request, cohort)
     contents = wire.train_requests(request, {silo: replace(request, known=witness.known(silo)) for silo in cohort})
     nodes = {silo: (members[silo].node_id, content) for silo, content in contents.items()}
     updates: dict[str, NDArray[np.float32]] = {}
@@ -207,6 +210,7 @@ def train_round(
             check_answer(answer, answer.update_P.shape, request, members[silo])
             witness.follow(silo, answer.head)
             updates[silo], charged[silo] = answer.update_P, answer.charged
+    lineages.answered(request, updates)
     log_dropouts(request.round_number, dropouts)
     if len(updates) < federation.min_silos:
         aim = f"to finish round {request.round_number}"

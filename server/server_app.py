@@ -47,6 +47,7 @@ from fedmodel.wire import TrainRequest
 from server.aggregation import SecureRounds, cohort_round, is_advert_of, simulated_round, window_from
 from server.exchange import NOWHERE, Post
 from server.journal import Checkpoint, Dealt
+from server.lineages import Lineages
 from server.metrics import MetricsLog, evaluate
 from server.place import Place
 from server.rounds import Joined, Member, RoundResult, find_again, join, train_round
@@ -202,6 +203,7 @@ class _Rounds:
     cohort: Callable[[int], list[str]]
     train: Callable[[list[str], TrainRequest], RoundResult]
     withdrawn: dict[str, dict[str, str | int]]
+    lineages: Lineages
     secure: SecureRounds | None
 
     @property
@@ -244,6 +246,7 @@ class _Rounds:
             ended,
             dict(line or {}),
             {} if self.secure is None else self.secure.state(),
+            self.lineages.state(),
         )
 
     def dealt(self) -> Dealt | None:
@@ -273,17 +276,18 @@ def _rounds(post: Post, scenario: Scenario, home: Path, kept: Checkpoint | None,
         size = min(federation.cohort_size, len(left))
         return choose_cohort(left, size, seed, cohort_round(scenario, number))
 
+    lineages = Lineages(scenario, post.run, None if kept is None else kept.lineages)
     secure: SecureRounds | None = None
     if mode == "on":
-        secure = SecureRounds(post, scenario, roster, witness, joined, cohort, withdrawn)
+        secure = SecureRounds(post, scenario, roster, witness, joined, cohort, lineages, withdrawn)
         if kept is not None and not secure.take_up(kept.secure, dealt):
             post.start_over()
         train = secure.train_round
     elif mode == "simulated":
-        train = partial(simulated_round, post, scenario, witness, joined)
+        train = partial(simulated_round, post, scenario, witness, joined, lineages=lineages)
     else:
-        train = partial(train_round, post, federation, witness, joined.members)
-    return _Rounds(joined, roster, witness, cohort, train, withdrawn, secure)
+        train = partial(train_round, post, federation, witness, joined.members, lineages=lineages)
+    return _Rounds(joined, roster, witness, cohort, train, withdrawn, lineages, secure)
 
 
 def _wait_for_silos(

@@ -21,6 +21,7 @@ from fedmodel.provision import law_of, provision, read_identity, scenario_hash
 from fedmodel.secagg import Window
 from fedmodel.vectors import flatten
 from scenarios import cli
+from server.lineages import Lineages
 from tests.fakes import FaultyGrid, run_config
 
 LEDGER = Path("ledgers") / "north.sqlite"
@@ -35,9 +36,14 @@ def ask(grid: FaultyGrid, content: Any, kind: str, node: int = 2) -> Message:
     return reply
 
 
-def train(grid: FaultyGrid, scenario: Scenario, seed: int, round_number: int = 1) -> bytes | str:
-    """Return the update's bytes, or the code of the refusal."""
+def train(
+    grid: FaultyGrid, scenario: Scenario, seed: int, round_number: int = 1, lineages: Lineages | None = None
+) -> bytes | str:
+    """Return the update's bytes, or the code of the refusal; with `lineages`, of a round that goes on from the last."""
     request = wire.TrainRequest(round_number, model(scenario, seed))
+    if lineages is not None:
+        request = lineages.named(request, ["north"])
+        lineages.answered(request, ["north"])
     reply = ask(grid, wire.train_request(request), wire.TRAIN)
     return wire.refusal_code(reply.error) if reply.has_error() else wire.read_train_reply(reply).update_P.tobytes()
 
@@ -313,8 +319,11 @@ def test_what_a_failed_round_trained_is_not_in_the_next_ones_update(
     with monkeypatch.context() as patch:
         patch.setattr("clients.outbox.Outbox.keep", lambda *_: [][0])
         assert train(failed, scenario, seed=1) == "internal"
-    assert train(failed, scenario, seed=2, round_number=2) == train(whole, scenario, seed=2, round_number=2)
-    assert train(failed, scenario, seed=3, round_number=3) == train(whole, scenario, seed=3, round_number=3)
+    of_whole, of_failed = (Lineages(scenario, grid.run.run_id) for grid in (whole, failed))
+    for number in (2, 3):
+        updates = [train(failed, scenario, number, number, of_failed), train(whole, scenario, number, number, of_whole)]
+        assert updates[0] == updates[1]
+        assert isinstance(updates[0], bytes)
 
 
 def test_a_round_that_was_released_leaves_its_state_to_the_next(tiny_file: Path, tmp_path: Path) -> None:
@@ -323,7 +332,8 @@ def test_a_round_that_was_released_leaves_its_state_to_the_next(tiny_file: Path,
     for keep in ("true", "false"):
         scenario = read_scenario(str(tiny_file), [*settings, f"training.keep_optimizer_state={keep}"])
         grid = joined(scenario, tmp_path / keep)
-        updates.append([train(grid, scenario, seed=number, round_number=number) for number in (1, 2)])
+        lineages = Lineages(scenario, grid.run.run_id)
+        updates.append([train(grid, scenario, number, number, lineages) for number in (1, 2)])
     assert updates[0][0] == updates[1][0]
     assert updates[0][1] != updates[1][1]
 

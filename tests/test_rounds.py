@@ -23,6 +23,7 @@ from fedmodel.mechanisms import DpSgdEvent, event_to_json
 from fedmodel.provision import read_roster
 from fedmodel.secagg import Member, Roster
 from server.exchange import Post
+from server.lineages import Lineages
 from server.rounds import join, train_round
 from server.server_app import run_federation
 from server.witness import Witness
@@ -267,7 +268,8 @@ def test_the_average_of_the_replies_is_what_is_applied(tiny: Scenario, tmp_path:
     joined = join(carrier, tiny, witness(tmp_path))
     assert joined.absent == {}
     request = wire.TrainRequest(1, model(tiny))
-    result = train_round(carrier, tiny.federation, witness(tmp_path), joined.members, ["north", "west"], request)
+    asked, lineages = ["north", "west"], Lineages(tiny, carrier.run)
+    result = train_round(carrier, tiny.federation, witness(tmp_path), joined.members, asked, request, lineages)
     updates = [
         wire.read_train_reply(reply).update_P for reply in grid.seen if reply.metadata.message_type == wire.TRAIN
     ]

@@ -54,8 +54,10 @@ def test_messages_of_secure_aggregation_go_there_and_back() -> None:
     assert wire.read_advert_request(message(wire.advert_request(WINDOW))) == WINDOW
     assert wire.read_share_request(message(wire.share_request([MESSAGE, MESSAGE]))) == [MESSAGE, MESSAGE]
     assert wire.read_protocol_reply(message(wire.protocol_reply([MESSAGE]))) == [MESSAGE]
-    request = wire.TrainRequest(3, VECTOR, (MESSAGE, MESSAGE))
-    assert wire.read_train_request(message(wire.train_request(request))).shares == request.shares
+    for lineage in (b"", bytes(range(32))):
+        request = wire.TrainRequest(3, VECTOR, (MESSAGE, MESSAGE), lineage=lineage)
+        read = wire.read_train_request(message(wire.train_request(request)))
+        assert (read.shares, read.lineage) == (request.shares, lineage)
     asked = wire.SurvivorsRequest(3, 2, bytes(range(32)), (1, 3, 4), (MESSAGE, MESSAGE), WINDOW)
     assert wire.read_survivors_request(message(wire.survivors_request(asked))) == asked
     bare = wire.SurvivorsRequest(3, 2, bytes(32), (1, 3, 4))
@@ -106,6 +108,12 @@ def test_byte_strings_that_do_not_belong_are_refused(blobs: dict[str, bytes | st
         wire.read_protocol_reply(message(content))
 
 
+@pytest.mark.parametrize("size", [1, 31, 33])
+def test_a_lineage_is_a_hash_or_is_not_there(size: int) -> None:
+    with pytest.raises(ProtocolError, match="a lineage"):
+        wire.read_train_request(message(wire.train_request(wire.TrainRequest(3, VECTOR, lineage=bytes(size)))))
+
+
 def test_a_model_is_one_flat_array_on_the_wire() -> None:
     content = wire.train_request(wire.TrainRequest(1, VECTOR))
     arrays = [array for record in content.array_records.values() for array in record.values()]
@@ -133,7 +141,7 @@ def _train(head: dict[str, object], array: Array | None) -> Message:
     return message(RecordDict(records))  # type: ignore[arg-type]
 
 
-GOOD_HEAD: dict[str, object] = {"version": 3, "round": 1}
+GOOD_HEAD: dict[str, object] = {"version": wire.VERSION, "round": 1}
 
 
 def test_a_well_formed_request_is_read() -> None:
@@ -143,12 +151,12 @@ def test_a_well_formed_request_is_read() -> None:
 @pytest.mark.parametrize(
     ("head", "array"),
     [
-        ({"version": 2, "round": 1}, words(VECTOR)),
-        ({"version": 4, "round": 1}, words(VECTOR)),
+        ({**GOOD_HEAD, "version": wire.VERSION - 1}, words(VECTOR)),
+        ({**GOOD_HEAD, "version": wire.VERSION + 1}, words(VECTOR)),
         ({"round": 1}, words(VECTOR)),
-        ({"version": 3, "round": "1"}, words(VECTOR)),
-        ({"version": 3, "round": 0}, words(VECTOR)),
-        ({"version": 3, "round": True}, words(VECTOR)),
+        ({**GOOD_HEAD, "round": "1"}, words(VECTOR)),
+        ({**GOOD_HEAD, "round": 0}, words(VECTOR)),
+        ({**GOOD_HEAD, "round": True}, words(VECTOR)),
         ({**GOOD_HEAD, "extra": 1}, words(VECTOR)),
         (GOOD_HEAD, None),
         (GOOD_HEAD, Array(VECTOR)),

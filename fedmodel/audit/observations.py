@@ -168,16 +168,17 @@ def keep(silo_folder: Path, release: Release) -> None:
     beside.replace(folder / f"release-{number:05}.npz")
 
 
-def keep_state(silo_folder: Path, digest_of: str) -> None:
-    """Note the hash of a state that the audit's own optimiser ended a round with."""
+def keep_state(silo_folder: Path, lineage: bytes, digest_of: str) -> None:
+    """Note the hash of a state that the audit's own optimiser ended a round with, and the state's lineage."""
     with (silo_folder / FOLDER / _STATES).open("a", encoding="ascii") as file:
-        file.write(digest_of + "\n")
+        file.write(f"{lineage.hex()} {digest_of}\n")
 
 
-def known_states(silo_folder: Path) -> list[str]:
-    """Return the hashes of states that rounds ended with, oldest first."""
+def known_states(silo_folder: Path, lineage: bytes) -> list[str]:
+    """Return the hashes of states of one lineage that rounds ended with, oldest first."""
     path = silo_folder / FOLDER / _STATES
-    return path.read_text(encoding="ascii").splitlines() if path.exists() else []
+    kept = [line.split() for line in path.read_text(encoding="ascii").splitlines()] if path.exists() else []
+    return [digest_of for of, digest_of in kept if of == lineage.hex()]
 
 
 def observations_digest(silo_folder: Path) -> str:

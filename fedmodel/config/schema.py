@@ -429,6 +429,11 @@ class Scenario(Section):
                 )
         return self
 
+    @property
+    def carries_state(self) -> bool:
+        """Whether silos carry anything from one round into the next besides the model."""
+        return self.training.keep_optimizer_state
+
     def plan(self, silo: str) -> SiloPlan:
         """Return what the silo is asked to do, its own declarations laid over the shared ones."""
         shared = self.privacy

@@ -5,6 +5,7 @@ adversary gains. Here is its code, without a network: `Silo`, `Collection` and `
 
     parameters   roster, policy, window: what no message can change
     keys         from the two secrets that can be brought back to every key of a round
+    lineage      which rounds made what a silo keeps between rounds
     messages     the five signed messages, byte by byte
     state        what a silo keeps between two stages
     silo         a silo's stages and refusals
@@ -16,12 +17,15 @@ differ in one silo differ by its vector. Differential privacy at the silo answer
 """
 
 from fedmodel.secagg.collection import Collection
+from fedmodel.secagg.lineage import FRESH, LINEAGE_SIZE, configuration, lineage_after, model_digest
 from fedmodel.secagg.messages import join_messages, pack_numbers, read_numbers, sender_of, split_messages
 from fedmodel.secagg.parameters import Consistency, Member, Policy, Roster, Setting, Window
 from fedmodel.secagg.silo import Silo
 from fedmodel.secagg.tally import Tally
 
 __all__ = [
+    "FRESH",
+    "LINEAGE_SIZE",
     "Collection",
     "Consistency",
     "Member",
@@ -31,7 +35,10 @@ __all__ = [
     "Silo",
     "Tally",
     "Window",
+    "configuration",
     "join_messages",
+    "lineage_after",
+    "model_digest",
     "pack_numbers",
     "read_numbers",
     "sender_of",

@@ -9,7 +9,8 @@
       | -- query.share   {version}, adverts    --> |   deals shares of its secrets to its neighbours
       | <--------------- shares                --- |
       | -- train         {version, round},     --> |   charges its ledger, trains, quantises, masks
-      |                  model, shares, known      |
+      |                  model, shares, known,     |
+      |                  lineage                   |
       | <--------------- {round, charged},     --- |
       |                  update, mask, head        |
       | -- query.commit  {version, round,      --> |   signs one list of survivors
@@ -23,7 +24,7 @@
 
 Without secure aggregation there are `query.join` and `train` alone. Messages of secure aggregation are bytes here, read
 by `fedmodel.secagg`; `known` and `head` are signed heads of the silo's ledger, the one that the server keeps and the
-one that holds the round's charge.
+one that holds the round's charge; `lineage` names the state that a round begins from besides the model.
 
 Every question is signed by the server's key, together with its kind and its run, so that a silo answers the server that
 its law names, and whoever carries messages can neither make one nor change one, nor ask again in another run.
@@ -48,9 +49,9 @@ from numpy.typing import NDArray
 from fedmodel.errors import ProtocolError, error_codes
 from fedmodel.masking import RingBits, Words
 from fedmodel.mechanisms import DpSgdEvent, event_from_json, event_to_json
-from fedmodel.secagg import Window, join_messages, pack_numbers, read_numbers, split_messages
+from fedmodel.secagg import FRESH, LINEAGE_SIZE, Window, join_messages, pack_numbers, read_numbers, split_messages
 
-VERSION: Final = 3
+VERSION: Final = 4
 JOIN: Final = "query.join"
 ADVERT: Final = "query.advert"
 SHARE: Final = "query.share"
@@ -87,12 +88,14 @@ class TrainRequest:
         model_P: The global model, float32 of shape `(P,)`.
         shares: SHAREs to this silo, until it has them.
         known: The newest head of this silo's ledger that the server keeps, empty where it has none.
+        lineage: Of the state that the round begins from; empty where it begins fresh.
     """
 
     round_number: int
     model_P: NDArray[np.float32]
     shares: tuple[bytes, ...] = ()
     known: bytes = b""
+    lineage: bytes = FRESH
 
 
 @dataclass(frozen=True)
@@ -216,7 +219,7 @@ def train_requests(request: TrainRequest, own: Mapping[str, TrainRequest]) -> di
     arrays, contents = _array(request.model_P), {}
     for silo, each in own.items():
         head = ConfigRecord({"version": VERSION, "round": each.round_number})
-        blobs = _blobs(shares=join_messages(each.shares), known=each.known)
+        blobs = _blobs(shares=join_messages(each.shares), known=each.known, lineage=each.lineage)
         contents[silo] = RecordDict({_HEAD: head, _ARRAYS: arrays, **blobs})
     return contents
 
@@ -224,8 +227,11 @@ def train_requests(request: TrainRequest, own: Mapping[str, TrainRequest]) -> di
 def read_train_request(message: Message) -> TrainRequest:
     """Decode a request to train."""
     head = _head(message, {"version": int, "round": int})
-    blobs = _read_blobs(message, "shares", "known")
-    return TrainRequest(_round(head), _real_vector(message), tuple(split_messages(blobs["shares"])), blobs["known"])
+    blobs = _read_blobs(message, "shares", "known", "lineage")
+    if len(blobs["lineage"]) not in (0, LINEAGE_SIZE):
+        raise ProtocolError("a lineage is a hash, or is not there")
+    shares = tuple(split_messages(blobs["shares"]))
+    return TrainRequest(_round(head), _real_vector(message), shares, blobs["known"], blobs["lineage"])
 
 
 def train_reply(reply: TrainReply) -> RecordDict:

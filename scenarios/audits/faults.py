@@ -61,6 +61,7 @@ FAULTS: Final = (
     Fault("noise-repeats-on-the-model", "model_noise_repeat", "full", mutations.noise_repeats_on_the_model),
     Fault("noise-taken-off-later", "update_explained", "full", mutations.noise_taken_off),
     Fault("noise-missing-in-kept-state", "update_explained", "dropouts", mutations.state_without_noise),
+    Fault("state-kept-without-lineage", "update_explained", "dropouts", mutations.state_without_lineage),
     Fault("noise-uniform", "noise_shape", "full", mutations.noise_uniform),
     Fault("seed-reused", "noise_lag1", "full", partial(mutations.noise_seeded, lambda silo, _: _number(silo))),
     Fault("seed-shared", "noise_between_silos", "full", partial(mutations.noise_seeded, lambda _, number: number)),

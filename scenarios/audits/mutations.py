@@ -27,7 +27,7 @@ from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClippi
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from clients import hiding, optimizers, training
+from clients import carried, hiding, optimizers, training
 from clients.outbox import Outbox
 from clients.probing import Probing
 from clients.silo import Silo
@@ -39,6 +39,7 @@ from fedmodel.errors import LedgerError
 from fedmodel.ledger import Charge, Ledger
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
+from fedmodel.secagg import LINEAGE_SIZE
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
 from scenarios.audits.planting import Planted, replaced, together
@@ -199,6 +200,12 @@ def state_without_noise() -> Planted:
         keep(optimizer, state)
 
     return together(lambda: replaced(_OPTIMIZER, "release", noted), lambda: replaced(training, "keep_state", leaky))
+
+
+def state_without_lineage() -> Planted:
+    """Begin every round from whatever is kept, also where the cohort is to begin fresh."""
+    begin = carried.begin
+    return replaced(carried, "begin", lambda kept, _: begin(kept, kept[:LINEAGE_SIZE]))
 
 
 def noise_taken_off() -> Planted:
