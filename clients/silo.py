@@ -31,6 +31,7 @@ from clients.vault import answer, protocol
 from fedmodel.config import Scenario, SiloPlan, scenario_from_json
 from fedmodel.data import Cache, Records, deployed_records, silo_records
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
+from fedmodel.inert import indented, inert
 from fedmodel.ledger import Ledger, Scope
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import SIMULATED, Kit, is_kit, is_sealed, read_kit, read_law, scenario_hash, unlocked
@@ -201,9 +202,10 @@ class Silo:
 
     def log(self, action: str, error: Exception) -> None:
         """Write what went wrong into this silo's own log."""
+        self.note(action, f"{type(error).__name__}: {error}")
         # A refusal's message says it all; anything else needs its trace.
-        told = str(error) if isinstance(error, FedmodelError) else "".join(traceback.format_exception(error))
-        self.note(action, f"{type(error).__name__}: {told}")
+        if not isinstance(error, FedmodelError):
+            self._write(indented("".join(traceback.format_exception(error)).rstrip("\n")))
 
     def note(self, action: str, found: str) -> None:
         """Write a line into this silo's own log, a file that nothing else writes to.
@@ -211,11 +213,14 @@ class Silo:
         Python's logging is not used: its handlers print what they cannot write to standard error, which Flower's
         simulation shows on the server's side.
         """
+        time = datetime.now(UTC).isoformat(timespec="milliseconds")
+        self._write(inert(f"{time} {action}: {found}"))
+
+    def _write(self, text: str) -> None:
         path = self.home / "logs" / f"{self.name}.log"
         path.parent.mkdir(parents=True, exist_ok=True)
-        time = datetime.now(UTC).isoformat(timespec="milliseconds")
         with path.open("a", encoding="utf-8") as file:
-            file.write(f"{time} {action}: {found}\n")
+            file.write(f"{text}\n")
 
 
 def _run_of(context: Context) -> str:

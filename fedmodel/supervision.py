@@ -39,6 +39,7 @@ from typing import Final, NoReturn
 import psutil
 
 from fedmodel.errors import ConfigError
+from fedmodel.inert import InertStream
 
 logger = logging.getLogger(__name__)
 
@@ -399,8 +400,12 @@ def _redirect(log: Path) -> None:
     os.dup2(descriptor, 2)
     os.close(descriptor)
     os.close(nothing)
-    sys.stdout = open(1, "w", buffering=1, closefd=False)  # noqa: SIM115 - for as long as the process lives
-    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stdout, sys.stderr = (_line_by_line(number) for number in (1, 2))
+
+
+def _line_by_line(descriptor: int) -> InertStream:
+    """Return what a child prints on, for as long as it lives: whatever prints there, peers' words do nothing."""
+    return InertStream(open(descriptor, "wb", closefd=False), encoding="utf-8", line_buffering=True)
 
 
 def _end_with(life: int) -> None:

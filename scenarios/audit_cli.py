@@ -5,13 +5,13 @@ Exit status: 0 not refuted, 3 refuted, 5 inconclusive.
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Final, Literal
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from fedmodel.errors import ClaimRefuted, FedmodelError, Inconclusive
 from fedmodel.rounding import down, small, up
@@ -106,7 +106,7 @@ def audit_run(
             err.print(f"interrupted; what was spent stands in {run_dir / 'ledgers'}", soft_wrap=True, markup=False)
             raise typer.Exit(_INTERRUPTED) from None
     if as_json:
-        print(json.dumps({"run": str(run_dir), **found}))  # noqa: T201
+        answer({"run": str(run_dir), **found}, "", as_json)
     else:
         show_run(summary, run_dir)
         show_audit(found)
@@ -128,7 +128,7 @@ def audit_selftest(as_json: Json = False) -> None:
         err.print("interrupted; nothing is left behind")
         raise typer.Exit(_INTERRUPTED) from None
     if as_json:
-        print(json.dumps(found))  # noqa: T201
+        answer(found, "", as_json)
     else:
         show_selftest(found)
     wrong = selftest.missed(found)
@@ -142,17 +142,20 @@ def show_selftest(found: dict[str, Any]) -> None:
     for heading in ("fault", "caught by", "figure"):
         table.add_column(heading, justify="right" if heading == "figure" else "left")
     for row in found["faults"]:
-        caught = row["check"] if row["caught"] else f"[bold red]NOT by {row['check']}[/bold red]"
+        caught = row["check"] if row["caught"] else Text(f"NOT by {row['check']}", "bold red")
         table.add_row(row["fault"], caught, "-" if row["figure"] is None else f"{row['figure']:.4g}")
     out.print(table)
     for row in found["faults"]:
         if not row["caught"]:
-            out.print(f"[red]{row['fault']}: {row['explanation']}[/red]", highlight=False)
+            out.print(f"{row['fault']}: {row['explanation']}", style="red", highlight=False)
     caught, correct = sum(row["caught"] for row in found["faults"]), found["correct"]
-    passed = "passes" if correct["passed"] else f"[bold red]does not pass {', '.join(correct['failed'])} of[/bold red]"
+    passed = ("passes", "") if correct["passed"] else (f"does not pass {', '.join(correct['failed'])} of", "bold red")
     out.print(
-        f"{caught} of {len(found['faults'])} faults caught; correct code {passed} all {correct['gauges']} gauges."
-        f" {found['seconds']:.0f} seconds.",
+        Text.assemble(
+            f"{caught} of {len(found['faults'])} faults caught; correct code ",
+            passed,
+            f" all {correct['gauges']} gauges. {found['seconds']:.0f} seconds.",
+        ),
         highlight=False,
     )
 
@@ -177,13 +180,13 @@ def show_audit(found: dict[str, Any]) -> None:
     out.print(f"{len(gauges) - len(failed)} of {len(gauges)} gauges held ({names} kinds).", highlight=False)
     for gauge in failed:
         where = f" at {gauge['silo']}" if gauge["silo"] else ""
-        out.print(f"[red]{gauge['name']}{where}: {gauge['explanation']}[/red]", highlight=False)
+        out.print(f"{gauge['name']}{where}: {gauge['explanation']}", style="red", highlight=False)
     colour = {"not-refuted": "green", "refuted": "bold red", "inconclusive": "yellow"}[found["verdict"]]
-    out.print(
-        f"[{colour}]{found['verdict']}[/{colour}]: claimed epsilon {up(found['claimed_epsilon'])} at delta"
-        f" {small(found['delta'])}; {'; '.join(found['reasons'])}.",
-        highlight=False,
+    about = (
+        f": claimed epsilon {up(found['claimed_epsilon'])} at delta {small(found['delta'])};"
+        f" {'; '.join(found['reasons'])}."
     )
+    out.print(Text.assemble((found["verdict"], colour), about), highlight=False)
 
 
 def _planned(

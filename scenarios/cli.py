@@ -10,7 +10,7 @@ Heavy imports stand inside the commands that need them, so that `--help` and usa
 
 from __future__ import annotations
 
-import json
+import io
 import logging
 import os
 import sys
@@ -29,16 +29,17 @@ for _switch, _value in (
 import click
 import typer
 from rich.logging import RichHandler
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from fedmodel.errors import ConfigError, FedmodelError
+from fedmodel.inert import InertFormatter, inert, inert_lines
 from scenarios.audit_cli import audit_app
 from scenarios.demo_cli import demo_app
 from scenarios.deploy_cli import server_group
 from scenarios.officer_cli import GROUPS
 from scenarios.operator_cli import deploy_local
-from scenarios.printing import Json, answer, err, out
+from scenarios.printing import Json, answer, err, out, show_crash
 from scenarios.provision_cli import authority_app, provision
 from scenarios.report_cli import report_app
 from scenarios.reports.page import write_report
@@ -71,11 +72,11 @@ def scenarios(as_json: Json = False) -> None:
 
     summaries = {name: read_scenario(name).summary for name in builtin_scenarios()}
     if as_json:
-        print(json.dumps(summaries))  # noqa: T201
+        answer(summaries, "", as_json)
         return
     table = Table.grid(padding=(0, 2))
     for name, summary in summaries.items():
-        table.add_row(f"[bold]{name}[/bold]", summary)
+        table.add_row(Text(name, "bold"), summary)
     out.print(table)
 
 
@@ -116,7 +117,7 @@ def simulate(
         except OSError as error:
             raise FedmodelError(f"{_failed(error)}; what was spent stands in {run_dir / 'ledgers'}") from error
     if as_json:
-        print(json.dumps(summary))  # noqa: T201
+        answer(summary, "", as_json)
     else:
         show_run(summary, run_dir)
     if report:
@@ -158,13 +159,15 @@ def _failed(error: OSError) -> str:
 
 def main() -> None:
     """Run the command; a user's mistake ends in one line and an exit status, never in a traceback."""
+    sys.excepthook = show_crash
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False)
     handler.setLevel(logging.WARNING)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[handler])
+    handler.setFormatter(InertFormatter("%(message)s"))
+    logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         sys.exit(app(standalone_mode=False))
     except FedmodelError as error:
-        err.print(f"[bold red]error:[/bold red] {escape(str(error))}", soft_wrap=True, highlight=False)
+        _say_error(str(error))
         sys.exit(error.exit_status)
     except BrokenPipeError:  # whoever read standard output, such as `head`, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -173,11 +176,18 @@ def main() -> None:
         err.print(f"[bold red]error:[/bold red] {escape(_failed(error))}", soft_wrap=True, highlight=False)
         sys.exit(1)
     except MemoryError:
-        err.print("[bold red]error:[/bold red] not enough memory for this scenario; make the data or the model smaller")
+        _say_error("not enough memory for this scenario; make the data or the model smaller")
         sys.exit(1)
     except click.ClickException as error:
-        error.show()
+        said = io.StringIO()
+        error.show(file=said)
+        sys.stderr.write(inert_lines(said.getvalue()))
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.exceptions.Abort):
         err.print("interrupted")
         sys.exit(_INTERRUPTED)
+
+
+def _say_error(reason: str) -> None:
+    """Print why the command ends, in one line."""
+    err.print(Text.assemble(("error:", "bold red"), " ", inert(reason)), soft_wrap=True, highlight=False)

@@ -38,6 +38,7 @@ from fedmodel.crypto.certificates import load_node_key
 from fedmodel.crypto.renewing import tls_key_hash
 from fedmodel.crypto.transport import client_context, server_context
 from fedmodel.errors import ConfigError, CryptoError, FedmodelError, ProtocolError
+from fedmodel.inert import InertFormatter
 from fedmodel.packages import code_hash
 from fedmodel.provision import (
     Unlocked,
@@ -168,7 +169,7 @@ def _keep_up(children: Sequence[Child], kit: Path) -> int:
     log = _kit_log(kit)
     handlers = (log, logging.StreamHandler(sys.stderr))
     for handler in handlers:
-        handler.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+        handler.setFormatter(InertFormatter("%(asctime)s %(message)s"))
     # In place of what the command has for short answers, which breaks lines at 80 columns.
     logging.basicConfig(level=logging.WARNING, handlers=handlers, force=True)
     try:
@@ -187,7 +188,7 @@ def _refusals_kept(kit: Path) -> Iterator[None]:
     except FedmodelError as error:
         if is_sealed(kit):
             with suppress(OSError, FedmodelError), closing(_kit_log(kit)) as log:
-                log.setFormatter(logging.Formatter("%(asctime)s %(message)s"))
+                log.setFormatter(InertFormatter("%(asctime)s %(message)s"))
                 log.handle(logger.makeRecord(logger.name, logging.ERROR, __file__, 0, "%s", (error,), None))
         raise
 

@@ -9,10 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from fedmodel.errors import ConfigError, LedgerError
+from fedmodel.inert import inert
 from fedmodel.rounding import down, small, up
-from scenarios.printing import Json, answer, out
+from scenarios.printing import Json, answer, json_line, out
 from scenarios.unlocking import KeyFile, PassphraseFile, ask_opener, typed
 
 if TYPE_CHECKING:
@@ -176,7 +178,7 @@ def ledger_export(ledger: Ledger, kit: KitOption = None, as_json: Json = False) 
     from scenarios import officer
 
     documents = officer.entries(officer.verify(officer.Place.of(ledger, kit), [], None))
-    answer({"entries": documents}, "\n".join(json.dumps(document) for document in documents), as_json)
+    answer({"entries": documents}, "\n".join(map(json_line, documents)), as_json)
 
 
 @ledger_app.command("void")
@@ -278,10 +280,8 @@ def _unlocked(place: Place, key_file: Path | None, passphrase_file: Path | None)
 def _show_scope(silo: str, scope: dict[str, Any]) -> None:
     """Print one budget for a person."""
     divergence, whole = scope["divergence"], scope["taken_whole"]
-    out.print(
-        f"[bold]{silo}[/bold], {scope['scope']}: budget epsilon {up(scope['budget'])} at delta {small(scope['delta'])}",
-        highlight=False,
-    )
+    about = f", {scope['scope']}: budget epsilon {up(scope['budget'])} at delta {small(scope['delta'])}"
+    out.print(Text.assemble((silo, "bold"), about), highlight=False)
     table = Table(title="By run", title_justify="left")
     for heading in ("run", "rounds", "steps", "held", "noise", "epsilon", "admitted by"):
         table.add_column(heading, justify="left" if heading in ("run", "admitted by") else "right")
@@ -313,14 +313,18 @@ def _show_scope(silo: str, scope: dict[str, Any]) -> None:
         )
     if "seeded-unsafe" in scope["noise_sources"]:
         out.print(
-            "[bold red]Noise was seeded: whoever knows the seed can remove it. No figure here protects anybody.[/]"
+            "Noise was seeded: whoever knows the seed can remove it. No figure here protects anybody.", style="bold red"
         )
 
 
 def _said(words: str, option: str) -> str:
-    """Refuse an empty answer where a person has to give one."""
+    """Refuse an empty answer where a person has to give one, and one that would not show as what it is."""
     if not words.strip():
         raise ConfigError(f"{option} is empty; what is entered into a ledger says something")
+    if inert(words) != words:
+        raise ConfigError(
+            f"{option} has a character that acts or is not seen, and a ledger is read by people: {inert(words)}"
+        )
     return words
 
 

@@ -5,7 +5,6 @@ Thin: `scenarios.operator` and `scenarios.rehearsal` do the work. Importing this
 
 from __future__ import annotations
 
-import json
 import time
 from contextlib import nullcontext
 from functools import partial
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.table import Table
+from rich.text import Text
 
 from scenarios.deploy_cli import INTERRUPTED, Kit, server_group
 from scenarios.printing import Json, answer, err, out
@@ -46,7 +46,7 @@ def server_submit(kit: Kit, scenario: ScenarioName, settings: Settings = None, a
         raise typer.Exit(INTERRUPTED) from None
     summary = operator.summary_of(run, resolved, parameters, time.monotonic() - started)
     if as_json:
-        print(json.dumps(summary))  # noqa: T201
+        answer(summary, "", as_json)
     else:
         show_run(summary, run.folder)
 
@@ -98,7 +98,7 @@ def deploy_local(
             err.print(f"interrupted; all that was started has ended, and left {run_dir}", soft_wrap=True, markup=False)
             raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        print(json.dumps(summary))  # noqa: T201
+        answer(summary, "", as_json)
         return
     show_run(summary, run_dir)
     key, identity = run_dir / "kits" / "keys" / "server.key", run_dir / "kits" / "server" / "identity.age"
@@ -115,11 +115,8 @@ def _show_status(found: dict[str, Any]) -> None:
     """Print how a server stands for a person."""
     up = "runs" if found["running"] else "does NOT run"
     roster = found["roster"]
-    out.print(
-        f"[bold]{found['federation']}[/bold]: its server {up}; roster {roster['serial']}, good until"
-        f" {roster['expires'][:10]}",
-        highlight=False,
-    )
+    about = f": its server {up}; roster {roster['serial']}, good until {roster['expires'][:10]}"
+    out.print(Text.assemble((found["federation"], "bold"), about), highlight=False)
     silos = Table(title="Silos", title_justify="left")
     for heading in ("silo", "state", "last seen (UTC)", "ledger entries"):
         silos.add_column(heading, justify="right" if heading == "ledger entries" else "left")
@@ -137,4 +134,4 @@ def _show_status(found: dict[str, Any]) -> None:
             table.add_row(run["run"], run["state"], f"{run['rounds']}/{run['rounds_planned']}", accuracy)
         out.print(table)
     for line in found["warnings"]:
-        out.print(f"[yellow]{line}[/yellow]", soft_wrap=True, highlight=False)
+        out.print(line, style="yellow", soft_wrap=True, highlight=False)

@@ -30,7 +30,7 @@ def rounds_progress(console: Console, metrics: Path, rounds: int) -> Iterator[No
         TextColumn("round"),
         MofNCompleteColumn(),
         BarColumn(bar_width=16),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         TimeRemainingColumn(compact=True),
         console=console,
         transient=True,
@@ -69,7 +69,7 @@ def steps_progress(console: Console, steps: int) -> Iterator[Callable[[str], Non
     if not console.is_terminal:
         yield lambda _: None
         return
-    columns = (MofNCompleteColumn(), BarColumn(bar_width=16), TextColumn("{task.description}"))
+    columns = (MofNCompleteColumn(), BarColumn(bar_width=16), TextColumn("{task.description}", markup=False))
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("", total=steps)
         begun = -1

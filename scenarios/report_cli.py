@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from fedmodel.errors import ClaimRefuted, LedgerError
+from fedmodel.inert import inert
 from scenarios.printing import Json, answer, out
 from scenarios.unlocking import KeyFile, PassphraseFile, ask_opener, typed
 
@@ -76,7 +77,7 @@ def report_verify(
     table.add_column()
     table.add_column(overflow="fold")  # a key is longer than a narrow terminal leaves room for, and is told whole
     for item, found in checked.items:
-        table.add_row(f"[bold]{escape(item)}[/bold]", escape(found))
+        table.add_row(Text(item, "bold"), found)
     out.print(table, highlight=False)
     line = f"{run}: every figure of its report follows from the folder"
     if not checked.rendered:
@@ -107,7 +108,7 @@ def report_diff(run: RunFolder, other: RunFolder, as_json: Json = False) -> None
     for one, other in signers:
         out.print(f"two servers signed them: {one} and {other}", soft_wrap=True, highlight=False, markup=False)
     for section, changed in groupby(found, key=lambda one: one.section):
-        out.print(f"[bold]{section}[/bold]")
+        out.print(section, style="bold")
         for line in _lines(changed):
             out.print(f"  {line}", highlight=False, markup=False)
     if not found:
@@ -134,5 +135,5 @@ def _lines(rows: Iterator[Difference]) -> Iterator[str]:
 
 
 def _shown(value: Any) -> str:
-    text = "none" if value is None else str(value).removesuffix(".0")
+    text = "none" if value is None else inert(str(value)).removesuffix(".0")
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from rich.table import Table
+from rich.text import Text
 
 from fedmodel.rounding import small, up
 from scenarios.printing import out
@@ -31,10 +32,11 @@ def _seen_by_server(encryption: dict[str, Any]) -> str:
 def show_run(summary: dict[str, Any], run_dir: Path) -> None:
     """Print a run's outcome for a person."""
     timing, metrics = summary["timing"], summary["metrics"]
-    out.print(
-        f"[bold]{summary['scenario']}[/bold]: {summary['rounds_completed']} rounds, {summary['clients']} silos,"
-        f" {summary['parameters']} parameters, {timing['seconds_total']:.1f} s on {summary['device']}"
+    about = (
+        f": {summary['rounds_completed']} rounds, {summary['clients']} silos, {summary['parameters']} parameters,"
+        f" {timing['seconds_total']:.1f} s on {summary['device']}"
     )
+    out.print(Text.assemble((summary["scenario"], "bold"), about))
     figures = Table(title="On the server's held-out records", title_justify="left")
     for name in metrics:
         figures.add_column(name, justify="right")
@@ -58,16 +60,20 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
         )
     out.print(table)
     if any(row["noise_source"] == "seeded-unsafe" for row in rows):
-        out.print("[bold red]Noise was seeded: whoever knows the seed can remove it. These epsilons protect nobody.[/]")
+        out.print(
+            "Noise was seeded: whoever knows the seed can remove it. These epsilons protect nobody.", style="bold red"
+        )
     gone = {left["silo"] for left in summary["withdrawn"]}
     for dropout in (one for one in summary["dropouts"] if one["silo"] not in gone):
-        out.print(f"[yellow]{dropout['silo']} dropped out of {dropout['rounds']} rounds: {dropout['code']}[/yellow]")
+        told = f"{dropout['silo']} dropped out of {dropout['rounds']} rounds: {dropout['code']}"
+        out.print(told, style="yellow")
     for left in summary["withdrawn"]:
-        out.print(f"[yellow]{left['silo']} left in round {left['round']}: {left['code']}[/yellow]")
+        out.print(f"{left['silo']} left in round {left['round']}: {left['code']}", style="yellow")
     if summary["ended_early"]:
-        out.print(f"[yellow]The run ended early: {summary['ended_early']}.[/yellow]", highlight=False)
+        out.print(f"The run ended early: {summary['ended_early']}.", style="yellow", highlight=False)
     if summary["rounds_failed"]:
-        out.print(f"[yellow]{summary['rounds_failed']} rounds failed closed; the model stayed as it was.[/yellow]")
+        failed = f"{summary['rounds_failed']} rounds failed closed; the model stayed as it was."
+        out.print(failed, style="yellow")
     out.print(_seen_by_server(summary["encryption"]))
     out.print(f"Run folder: {run_dir}", soft_wrap=True, highlight=False, markup=False)
 

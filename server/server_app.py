@@ -38,6 +38,7 @@ from fedmodel.audit.probes import bare, probed
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import data_shape
 from fedmodel.errors import ConfigError, DropoutError, FedmodelError, PrivacyBudgetExceeded
+from fedmodel.inert import InertFormatter
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.models import build_model
 from fedmodel.provision import read_roster, scenario_policy
@@ -361,7 +362,7 @@ def _log_to(path: Path) -> Iterator[None]:
     """Keep what the coordinator logs, and last of all why it failed: under Flower nothing else of it comes back."""
     log = logging.getLogger("server")
     handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(InertFormatter("%(asctime)s %(levelname)s %(message)s"))
     level = log.level
     log.setLevel(logging.INFO)
     log.addHandler(handler)

@@ -19,6 +19,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fedmodel.config.tables import ColumnConfig, ColumnName, DataName, Person, Range, TableSource, check_table
+from fedmodel.inert import inert
 from fedmodel.mechanisms import (
     LEAST_DELTA,
     LEAST_NOISE,
@@ -51,6 +52,13 @@ SampleRate = Annotated[float, Field(ge=LEAST_RATE, le=1)]
 MOST_EPSILON = 1_000
 Epsilon = Annotated[float, Field(gt=0, le=MOST_EPSILON)]
 Delta = Annotated[float, Field(ge=LEAST_DELTA, lt=1)]
+
+
+def _is_inert(value: str) -> str:
+    """Refuse a text with a character that acts on whoever shows it, or that nobody sees."""
+    if inert(value) != value:
+        raise ValueError(f"a character in it acts on whoever shows it, or is not seen; it is {inert(value)!r}")
+    return value
 
 
 def _is_address(value: str) -> str:
@@ -395,7 +403,7 @@ class Scenario(Section):
     """One federation, from data to claim."""
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
-    summary: str = Field(min_length=1, max_length=100)
+    summary: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(_is_inert)]
     rounds: int = Field(ge=1, le=100_000)
     stop_below_loss: Positive | None = None
     seed: int | None = Field(default=None, ge=0, lt=2**63)

@@ -32,6 +32,7 @@ from fedmodel.crypto.certificates import fingerprint
 from fedmodel.crypto.postquantum import post_quantum_hash
 from fedmodel.durable import replace_file
 from fedmodel.errors import ConfigError
+from fedmodel.inert import inert
 from fedmodel.provision.fingerprints import fingerprints
 from fedmodel.provision.kits import (
     CERTIFICATE,
@@ -276,6 +277,8 @@ def revoke(root: Path, name: str, reason: str, opener: Opener, *, now: datetime 
     """
     if not reason.strip() or len(reason) > 200:
         raise ConfigError("a revocation says why, in 1 to 200 characters; the roster shows it to everybody")
+    if inert(reason) != reason:
+        raise ConfigError(f"the reason has a character that acts on whoever shows it, or is not seen: {inert(reason)}")
     with opened(root, opener, now) as office:
         old = office.roster.member(name)
         if name == SERVER:

@@ -37,6 +37,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime import run_clientapp
 
 from fedmodel.errors import ConfigError
+from fedmodel.inert import InertFormatter
 
 SERVER_TASK: Final = str(TaskType.SERVER_APP)
 SILO_TASK: Final = str(TaskType.CLIENT_APP)
@@ -197,7 +198,7 @@ def log_plainly() -> None:
     FLOWER_LOGGER.propagate = True
     FLOWER_LOGGER.setLevel(logging.INFO)
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(InertFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.basicConfig(level=logging.INFO, handlers=[handler], force=True)
     for name in ("httpx", "httpcore", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -1,0 +1,157 @@
+"""Real commands on hostile names: whatever a folder, a file or a silo's error is called, a terminal only shows it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from clients.silo import Silo
+from fedmodel import wire
+from fedmodel.config import Scenario
+from fedmodel.inert import inert, inert_lines
+from scenarios.printing import InertConsole, answer
+from tests.fakes import FaultyGrid
+
+ACTING = "a\x1b[2J\x1b]8;;http:⁄⁄x\x07b\rc\x9b31m\u202ed\u2066\u200b\ufeff\u2028[red]e\n\x1b[1mforged: all is well"
+
+
+def fedmodel(*arguments: str, within: Path) -> tuple[int, str, str]:
+    """Run the command as a person does, with a terminal's encoding; return status and what it printed."""
+    command = [str(Path(sys.executable).parent / "fedmodel"), *arguments]
+    environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "400"}
+    found = subprocess.run(command, cwd=within, env=environment, capture_output=True, check=False, timeout=120)
+    return found.returncode, found.stdout.decode(), found.stderr.decode()
+
+
+def is_plain(printed: str) -> bool:
+    return inert_lines(printed) == printed and not any(line.startswith("forged") for line in printed.split("\n"))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    path = tmp_path / ACTING
+    path.mkdir()
+    return path
+
+
+@pytest.mark.parametrize("verb", ["report verify", "report build", "silo policy", "authority show", "server status"])
+def test_a_folder_of_any_name_is_refused_in_a_line_that_only_says_it(verb: str, folder: Path) -> None:
+    status, said, why = fedmodel(*verb.split(), folder.name, within=folder.parent)
+    assert status == 2
+    assert said == ""
+    assert inert(ACTING) in why
+    assert is_plain(why)
+    assert len(why.rstrip("\n").split("\n")) == 1
+
+
+def test_a_ledger_of_any_name_is_refused_in_a_line_and_its_json_is_ascii(folder: Path) -> None:
+    status, _, why = fedmodel("ledger", "verify", str(folder / "x.sqlite"), within=folder)
+    assert status == 4
+    assert inert(ACTING) in why
+    assert is_plain(why)
+    status, said, why = fedmodel("ledger", "verify", str(folder / "\x7f.sqlite"), "--json", within=folder)
+    assert status == 4
+    assert is_plain(said + why)
+    assert said.isascii()
+
+
+def test_an_argument_that_is_refused_is_shown_and_does_nothing(tmp_path: Path) -> None:
+    for arguments in (["budget", "epsilon", "--steps", ACTING], ["budget", f"--{ACTING}"], [ACTING]):
+        status, said, why = fedmodel(*arguments, within=tmp_path)
+        assert status == 2
+        assert said == ""
+        assert is_plain(why.replace("\nforged", "\n forged").replace("\\n\\x1b[1mforged", "")), why
+
+
+def test_a_scenario_says_nothing_that_acts(tiny_file: Path) -> None:
+    """Names are of letters, digits and hyphens; a summary, of any letters."""
+    text = tiny_file.read_text(encoding="utf-8")
+    for written, key in ((r"three \u001b[2J", "summary"), (r"three \u202e silos", "summary"), (r"a\nb", "summary")):
+        tiny_file.write_text(text.replace("three silos, two rounds, a linear model", written), encoding="utf-8")
+        status, said, why = fedmodel("simulate", str(tiny_file), within=tiny_file.parent)
+        assert (status, said) == (2, "")
+        assert key in why
+        assert is_plain(why)
+    tiny_file.write_text(text.replace('"north"', r'"no\u001b[2Jrth"'), encoding="utf-8")
+    status, said, why = fedmodel("simulate", str(tiny_file), within=tiny_file.parent)
+    assert (status, said) == (2, "")
+    assert is_plain(why)
+    tiny_file.write_text(text, encoding="utf-8")
+    status, said, why = fedmodel("simulate", str(tiny_file), "--set", f"name={ACTING}", within=tiny_file.parent)
+    assert (status, said) == (2, "")
+    assert is_plain(why)
+
+
+def test_what_breaks_a_silo_stands_in_its_log_as_lines_of_one_error(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A database's error, or a row of a table, is whoever's words they are."""
+
+    def fails(_: Silo) -> object:
+        raise ValueError(ACTING)
+
+    monkeypatch.setattr(Silo, "records", fails)
+    grid = FaultyGrid(tiny, tmp_path)
+    (reply,) = grid.send_and_receive([grid.asked(wire.join_request(), wire.JOIN, 2)])
+    assert wire.refusal_code(reply.error) == "internal"
+    log = (tmp_path / "logs" / "north.log").read_text(encoding="utf-8")
+    assert inert_lines(log) == log
+    first, *trace = log.rstrip("\n").split("\n")
+    assert first.endswith(f"ValueError: {inert(ACTING)}")
+    assert trace
+    assert all(line.startswith("  ") for line in trace)
+
+
+def test_the_console_shows_markup_and_escapes_as_text_and_its_own_styles_as_styles(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from rich.table import Table
+    from rich.text import Text
+
+    console = InertConsole()
+    table = Table.grid()
+    table.add_row(Text(ACTING, "bold"), f"[link=http://x]{ACTING}[/link] :smile:")
+    console.print(table)
+    console.print(f"[bold]{ACTING}", style="red")
+    answer({"name": ACTING}, f"a line {ACTING}", as_json=False)
+    answer({"name": f"{ACTING}\x7f"}, "", as_json=True)
+    printed = capsys.readouterr().out
+    assert inert_lines(printed) == printed
+    assert "[bold]a" in printed
+    assert "[link=http" in printed
+    assert ":smile:" in printed
+
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    InertConsole().print(Text(ACTING, "bold"), "[bold]")
+    printed = capsys.readouterr().out
+    assert "\x1b[1m" in printed
+    printed = re.sub(r"\x1b\[[0-9;]*m", "", printed)
+    assert inert_lines(printed) == printed
+
+
+def test_a_crash_that_nobody_foresaw_is_shown_without_acting(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from scenarios import cli
+
+    def crashes(**_: object) -> None:
+        raise RuntimeError(ACTING)
+
+    monkeypatch.setattr(cli, "app", crashes)
+    monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
+    before = logging.root.handlers[:]
+    try:
+        with pytest.raises(RuntimeError) as crash:
+            cli.main()
+        sys.excepthook(crash.type, crash.value, crash.tb)
+    finally:
+        logging.root.handlers[:] = before
+    printed = capsys.readouterr().err
+    assert "RuntimeError: a\\x1b" in printed
+    assert inert_lines(printed) == printed
