@@ -173,7 +173,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        err.print(f"[bold red]error:[/bold red] {escape(_failed(error))}", soft_wrap=True, highlight=False)
+        _say_error(_failed(error))
         sys.exit(1)
     except MemoryError:
         _say_error("not enough memory for this scenario; make the data or the model smaller")

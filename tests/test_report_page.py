@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Iterator
 from html.parser import HTMLParser
@@ -15,10 +16,11 @@ import pytest
 from matplotlib.axes import Axes
 
 from fedmodel.audit.gauges import OF_ALL, OF_SILOS
+from fedmodel.inert import inert, inert_lines
 from fedmodel.report import plots, words
 from fedmodel.report.document import Report
 from fedmodel.report.page import CONTENTS, excepted, odds, render
-from fedmodel.report.page import picture as picture_of
+from fedmodel.report.pictures import framed
 from tests import reports
 from tests.chromium import Chromium, start
 
@@ -58,6 +60,7 @@ class Reader(HTMLParser):
     def __init__(self, html: str) -> None:
         super().__init__()
         self.open: list[str] = []
+        self.text = ""
         self.seen: list[tuple[str, dict[str, str]]] = []
         self.feed(html)
         self.close()
@@ -74,6 +77,9 @@ class Reader(HTMLParser):
 
     def handle_endtag(self, tag: str) -> None:
         assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
 
     def ids(self) -> list[str]:
         return [attrs["id"] for _, attrs in self.seen if "id" in attrs]
@@ -561,12 +567,14 @@ def picture() -> str:
 
 def test_pictures_stand_on_the_page_as_an_illustration(audited: Report) -> None:
     html = render(audited, {"One digit, three ways.": picture()})
-    reader = Reader(html)
-    images = [attrs["href"] for tag, attrs in reader.seen if tag == "image"]
+    assert "An illustration" in html
+    (image,) = [attrs for tag, attrs in Reader(html).seen if tag == "img"]
+    assert image["alt"] == "What a server sees Three pictures."
+    svg = shown(html)
+    images = [element.get("href", "") for element in svg.iter() if element.tag.endswith("}image")]
     assert len(images) == 3
     assert all(re.fullmatch(r"data:image/png;base64,[A-Za-z0-9+/=]+", one) for one in images)
-    assert "An illustration" in html
-    text = "".join(svg_of(html, "pictures").itertext())
+    text = "".join(svg.itertext())
     assert "correlation 1.00" in text
     assert "correlation −" in text or "correlation 0" in text
 
@@ -585,8 +593,82 @@ def test_pictures_stand_on_the_page_as_an_illustration(audited: Report) -> None:
     ],
 )
 def test_a_picture_that_is_anything_else_is_refused(audited: Report, bad: str) -> None:
-    with pytest.raises(ValueError, match="a picture"):
-        render(audited, {"caption": bad})
+    for written in (bad, bad.replace("<svg", '<svg xmlns="http://www.w3.org/2000/svg"')):
+        with pytest.raises(ValueError, match="a picture"):
+            render(audited, {"caption": written})
+
+
+def of_svg(inside: str, root: str = "") -> str:
+    return f'<svg xmlns="http://www.w3.org/2000/svg" {root}>{inside}</svg>'
+
+
+COVER = '</svg></figure><div style="position:fixed;inset:0"><h1>quickstart</h1><p>Epsilon, at most 0.01</p></div>'
+# Each is well-formed XML that HTML's parser would read as something else.
+HOSTILE_XML = {
+    "processing instruction": of_svg(f"<?x >{COVER}<?y ?><g/>"),
+    "CDATA": of_svg(f"<text><![CDATA[{COVER}]]></text>"),
+    "comment": of_svg(f"<!-->{COVER}<!-- --><g/>"),
+    "text in a title": of_svg(f"<title>{COVER.replace('<', '&lt;')}</title>"),
+    "numbers for brackets": of_svg(f"<text>{COVER.replace('<', '&#60;')}</text>"),
+    "attribute": of_svg(f"<g id='{COVER.replace('<', '&lt;')}'/>"),
+    "quote in an attribute": of_svg("<g id='&quot;&gt;&lt;/svg&gt;&lt;script&gt;x&lt;/script&gt;'/>"),
+    "foreign object": of_svg('<foreignObject><p xmlns="http://www.w3.org/1999/xhtml">Epsilon 0.01</p></foreignObject>'),
+    "another namespace": of_svg('<h:g xmlns:h="http://www.w3.org/1999/xhtml">Epsilon, at most 0.01</h:g>'),
+    "a script of another namespace": of_svg('<h:script xmlns:h="http://www.w3.org/1999/xhtml">x</h:script>'),
+    "a prefix for a name": '<s:svg xmlns:s="http://www.w3.org/2000/svg"><s:text>Epsilon 0.01</s:text></s:svg>',
+    "style sheet": of_svg("<style>body{display:none}</style>"),
+    "style": of_svg("", 'style="position:fixed;inset:0"'),
+    "handler": of_svg('<g onload="x"/>'),
+    "animated reference": of_svg('<use href="#a"><set attributeName="href" to="https://example.org/a.svg"/></use>'),
+    "reference elsewhere": of_svg('<use href="https://example.org/a.svg#a"/>'),
+    "reference of a namespace": of_svg('<use xmlns:k="http://www.w3.org/1999/xlink" k:href="javascript:x"/>'),
+    "link": of_svg('<a href="javascript:x"><text>Epsilon 0.01</text></a>'),
+    "entity": f'<!DOCTYPE svg [<!ENTITY a "{COVER.replace("<", "&#60;")}">]>' + of_svg("<text>&a;</text>"),
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE_XML)
+def test_xml_that_is_hostile_html_leaves_nothing_on_the_page_but_an_image(audited: Report, name: str) -> None:
+    try:
+        html = render(audited, {"A picture": HOSTILE_XML[name]})
+    except ValueError as refused:
+        assert "a picture" in str(refused)  # noqa: PT017 - either is an answer
+        return
+    plain = render(audited, {"A picture": of_svg("")})
+    (image,) = [attrs for tag, attrs in Reader(html).seen if tag == "img"]
+    assert set(image) == {"class", "alt", "src"}
+    assert re.fullmatch(r"data:image/svg\+xml;base64,[A-Za-z0-9+/=]+", image["src"])
+    # But for what is in the image's own attributes, the page is that of an empty picture.
+    assert tags(html) == tags(plain)
+    assert "at most 0.01" not in Reader(html).text
+    drawn = {element.tag.partition("}")[2] for element in shown(html).iter()}
+    assert drawn <= {"svg", "g", "text", "title", "use"}
+    assert shown(html).tag.startswith("{http://www.w3.org/2000/svg}")
+
+
+def tags(html: str) -> list[str]:
+    return [tag for tag, _ in Reader(html).seen]
+
+
+def shown(html: str) -> ET.Element:
+    """Return the picture that an image on the page is of."""
+    (image,) = [attrs for tag, attrs in Reader(html).seen if tag == "img"]
+    data = image["src"].removeprefix("data:image/svg+xml;base64,")
+    return ET.fromstring(base64.b64decode(data, validate=True).decode())  # noqa: S314 - written by our own page
+
+
+def test_no_character_of_the_page_acts_whoever_wrote_it(audited: Report) -> None:
+    acting = "a\x1b[2J\x9b31m\r\u202eb\u2066\u200b\ufeff\u2028\U000e0041c"
+    run = audited.run.model_copy(update={"scenario": acting, "summary": acting})
+    budgets = tuple(one.model_copy(update={"silo": acting}) for one in audited.training.budgets)
+    hostile = audited.model_copy(
+        update={"run": run, "training": audited.training.model_copy(update={"budgets": budgets})}
+    )
+    html = render(hostile, {acting: of_svg(f"<text>{acting[4:].replace(chr(13), '')}</text>")})
+    assert inert_lines(html) == html
+    assert html.count(inert(acting)) > 4
+    text = "".join(shown(html).itertext())
+    assert inert_lines(text) == text
 
 
 def test_the_row_of_pictures_is_a_png_too() -> None:
@@ -677,7 +759,7 @@ def test_a_name_that_cannot_begin_an_id_is_refused() -> None:
 )
 def test_a_picture_stays_in_its_frame(written: str, instead: str) -> None:
     svg = plots.pictures_row("pictures", digits(), "What a server sees", "Three pictures.")
-    assert picture_of(svg) == svg
     assert written in svg
+    assert framed(svg) == framed(svg)
     with pytest.raises(ValueError, match="does not draw with"):
-        picture_of(svg.replace(written, instead, 1))
+        framed(svg.replace(written, instead, 1))

@@ -99,7 +99,7 @@ def drawing(name: str, colours: Mapping[str, str] | None = None) -> Iterator[Non
         yield
 
 
-def svg(figure: Figure, name: str, title: str, description: str) -> str:
+def svg(figure: Figure, name: str, title: str, description: str, font: str | None = None) -> str:
     """Return a figure as an SVG element for an HTML page.
 
     Args:
@@ -107,6 +107,7 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
         name: The same name.
         title: What it shows.
         description: The same in words, with figures, for whoever does not see it.
+        font: Its own, where no page gives it one.
     """
     out = io.BytesIO()
     FigureCanvasSVG(figure).print_figure(out, format="svg")
@@ -126,6 +127,7 @@ def svg(figure: Figure, name: str, title: str, description: str) -> str:
         "id": name,
         "role": "img",
         "aria-labelledby": f"{name}-title {name}-desc",
+        **({} if font is None else {"font-family": font}),
     }
     told = [ET.Element("title", {"id": f"{name}-title"}), ET.Element("desc", {"id": f"{name}-desc"})]
     told[0].text, told[1].text = title, description

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from fedmodel.inert import inert
 from fedmodel.report import plots, words
 from fedmodel.report.document import Audit, BudgetLine, Report
 from fedmodel.rounding import down, small, up
@@ -48,7 +49,10 @@ def _budget(report: Report) -> Figure | None:
     if not lines:
         return None
     names = [line.silo for line in lines]
-    labels = [line.silo if names.count(line.silo) == 1 else f"{line.silo}, {line.scope}" for line in lines]
+    labels = [
+        inert(name if names.count(name) == 1 else f"{name}, {line.scope}")
+        for name, line in zip(names, lines, strict=True)
+    ]
     spent = [
         plots.Spent(label, [(words.when_of(point.time), point.epsilon, point.cap) for point in line.points])
         for label, line in zip(labels, lines, strict=True)

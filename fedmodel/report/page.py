@@ -2,8 +2,10 @@
 
 Guarantee: the page is made from its arguments alone, and the same ones give the same bytes. It has no script, and a
 content security policy that admits none, nor anything from elsewhere. Every text of the document is escaped, whoever
-wrote it: names of scenarios and reasons of overrides come from people. An epsilon, a delta and noise are rounded up on
-it, lower bounds and power down. No lower bound stands on it as an estimate, no audit as a proof.
+wrote it: names of scenarios and reasons of overrides come from people; and no character of the page acts on whoever
+looks at it or at its source (`fedmodel.inert`). A picture is data, none of it markup of the page. An epsilon, a delta
+and noise are rounded up on it, lower bounds and power down. No lower bound stands on it as an estimate, no audit as a
+proof.
 
 Does NOT protect against whoever changes the page: what is signed is `report.json`, and the page's own hash in it.
 """
@@ -14,18 +16,19 @@ import json
 import re
 from collections.abc import Mapping
 from importlib import resources
-from xml.etree import ElementTree as ET
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 from pydantic import JsonValue
 from scipy.stats import beta
 
+from fedmodel.inert import inert_lines
 from fedmodel.mechanisms import NoiseSourceName, UnitName
 from fedmodel.report import words
 from fedmodel.report.document import Audit, LedgerRun, Power, Report, SiloBudget
 from fedmodel.report.figures import Figure, figures
 from fedmodel.report.odds import right_at_most
+from fedmodel.report.pictures import framed
 from fedmodel.rounding import down, percent_down, percent_up, small, up
 
 CONTENTS = {
@@ -49,7 +52,7 @@ def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
     Args:
         report: What it says.
         pictures: Reconstruction pictures to show with the audit, as an illustration: SVG of `plots.pictures_row`, by
-            caption. What they say is their maker's word; the report is not asked.
+            caption. What they say is their maker's word; the report is not asked. They go in as data (`framed`).
 
     Raises:
         ValueError: When a picture is anything but such an SVG.
@@ -75,7 +78,7 @@ def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
         contents=list(CONTENTS.items()),
         css=Markup(sheet),  # noqa: S704 - a file of this package
         figures={key: _Shown(one) for key, one in figures(report).items()},
-        pictures={caption: picture(svg) for caption, svg in (pictures or {}).items()},
+        pictures={caption: framed(svg) for caption, svg in (pictures or {}).items()},
         unit=whom(report.claim.unit, report.claim.max_records),
         excepted=excepted(report),
         odds=odds(report),
@@ -98,7 +101,7 @@ def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
         plan=[(key, _plain(value)) for key, value in sorted(plan.items()) if not _rows(value)],
         plan_tables=[_table(key, rows) for key, value in sorted(plan.items()) if (rows := _rows(value))],
     )
-    return re.sub(r"\n\s*\n+", "\n", page)
+    return inert_lines(re.sub(r"\n\s*\n+", "\n", page))
 
 
 class _Shown:
@@ -197,42 +200,6 @@ def excepted(report: Report) -> list[str]:
         case _:
             found.append("Of a silo’s data beyond one client, nothing is promised.")
     return found
-
-
-_DRAWN_WITH = frozenset(
-    ("id", "class", "role", "viewbox", "aria-labelledby", "clip-path", "d", "style", "href", "transform", "x", "y",
-     "width", "height")
-)  # fmt: skip
-_STYLED = frozenset(["fill", "font-family", "font-size", "text-anchor", ""])
-
-
-def picture(svg: str) -> Markup:
-    """Return a picture for the page.
-
-    Raises:
-        ValueError: When it is no SVG, or has anything in it that runs, or that is somewhere else.
-    """
-    try:
-        root = ET.fromstring(svg)  # noqa: S314 - it expands what it declares, and anything declared is refused next
-    except ET.ParseError as error:
-        raise ValueError(f"a picture is an SVG of plots.pictures_row, and this is no XML: {error}") from error
-    allowed = {"svg", "title", "desc", "g", "defs", "clipPath", "rect", "path", "text", "tspan", "image", "use"}
-    for element in root.iter():
-        tag = element.tag.rpartition("}")[2]
-        if tag not in allowed or "<!" in svg:
-            raise ValueError(
-                f"a picture is an SVG of plots.pictures_row, and this one has {tag!r} or a declaration in it"
-            )
-        for key, value in element.attrib.items():
-            local = key.rpartition("}")[2].lower()
-            elsewhere = local == "href" and not value.startswith(("#", "data:image/png;base64,"))
-            if local.startswith("on") or elsewhere or re.search(r"url\((?!#)", value):
-                raise ValueError(f"a picture holds all that it shows, and runs nothing; found {local}={value[:60]!r}")
-            styled = {one.partition(":")[0].strip() for one in value.split(";")} if local == "style" else set()
-            # No place, size or cover of its own on the page: a picture stays in its frame.
-            if local not in _DRAWN_WITH or not styled <= _STYLED or (local == "class" and value != "plot"):
-                raise ValueError(f"a picture has what plots.pictures_row does not draw with: {local}={value[:60]!r}")
-    return Markup(svg)  # noqa: S704 - looked through above
 
 
 def _unmeasured(audit: Audit) -> list[tuple[str, str]]:

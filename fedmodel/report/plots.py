@@ -43,6 +43,8 @@ from fedmodel.report.odds import by_gdp
 from fedmodel.rounding import up
 
 MOST_PANELS = 6
+_ON_WHITE = {INK: "#111111", FAINT: "#555555"}  # where no page gives colours
+_FONT = "DejaVu Sans, sans-serif"
 _CHANCE = 0.95  # simultaneous confidence of the band around the bound of a ROC
 
 
@@ -296,6 +298,8 @@ def gdp_allows(false: NDArray[np.float64], mu: float) -> NDArray[np.float64]:
 def pictures_row(name: str, images: Sequence[tuple[str, NDArray[Any]]], title: str, description: str) -> str:
     """Draw grey pictures in a row, each with its caption and its correlation with the first.
 
+    It is an image by itself, with colours for white and a font, since it does not stand in the page but in a frame.
+
     Args:
         name: As in `budget_over_time`.
         images: Captions and pictures of two dimensions; the first is what the others try to reconstruct. Each is
@@ -303,8 +307,8 @@ def pictures_row(name: str, images: Sequence[tuple[str, NDArray[Any]]], title: s
         title: What the pictures show.
         description: The same in words, with figures.
     """
-    with drawing(name):
-        return svg(_pictures(images), name, title, description)
+    with drawing(name, _ON_WHITE):
+        return svg(_pictures(images), name, title, description, font=_FONT)
 
 
 def pictures_png(images: Sequence[tuple[str, NDArray[Any]]]) -> bytes:
@@ -313,7 +317,7 @@ def pictures_png(images: Sequence[tuple[str, NDArray[Any]]]) -> bytes:
     Args:
         images: As `pictures_row` takes them.
     """
-    with drawing("pictures", {INK: "#111111", FAINT: "#555555"}):
+    with drawing("pictures", _ON_WHITE):
         return png(_pictures(images))
 
 

@@ -33,10 +33,10 @@ _SOURCES: Final = (".py", ".j2", ".css")
 def page_hash() -> str:
     """Return the SHA-256 over the code and the templates that render a page, as installed."""
     found = sha256()
-    for file in sorted(resources.files("fedmodel.report").iterdir(), key=lambda one: one.name):
-        if file.name.endswith(_SOURCES):
-            data = file.read_bytes()
-            found.update(f"{file.name}\0{len(data)}\0".encode() + data)
+    own = [file for file in resources.files("fedmodel.report").iterdir() if file.name.endswith(_SOURCES)]
+    for file in sorted([*own, resources.files("fedmodel") / "inert.py"], key=lambda one: one.name):
+        data = file.read_bytes()
+        found.update(f"{file.name}\0{len(data)}\0".encode() + data)
     return found.hexdigest()
 
 
