@@ -22,9 +22,10 @@ from fedmodel.audit.gauges import OF_ALL, OF_SILOS
 from fedmodel.dp_sgd import DpSgd, _GuardedOptimizer
 from fedmodel.ledger import Ledger
 from fedmodel.noise import OsNoise
+from fedmodel.report import page
 from scenarios import cli
 from scenarios.audits import faults, mutations, selftest
-from scenarios.audits.faults import FAULTS, LOWER_BOUND, PREFLIGHT, Fault, Setting
+from scenarios.audits.faults import FAULTS, LOWER_BOUND, PAGE_MARKUP, PREFLIGHT, Fault, Setting
 from scenarios.audits.planting import fresh, replaced
 from server.exchange import Faults
 
@@ -51,6 +52,7 @@ TOUCHED = (
     Outbox,
     Probing,
     hiding,
+    page,
     training,
     pld,
     torch.Tensor,
@@ -93,7 +95,7 @@ def check_suite(found: dict[str, Any], planted: list[Fault]) -> None:
 def test_the_list_has_what_was_asked_for_and_every_check_is_known() -> None:
     assert set(ASKED) <= {fault.name for fault in FAULTS}
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
-    assert {fault.check for fault in FAULTS} <= {*OF_SILOS, *OF_ALL, PREFLIGHT, LOWER_BOUND, "accountants"}
+    assert {fault.check for fault in FAULTS} <= {*OF_SILOS, *OF_ALL, PREFLIGHT, LOWER_BOUND, PAGE_MARKUP, "accountants"}
 
 
 def test_faults_are_caught_by_their_named_checks(quick: tuple[dict[str, Any], list[str]]) -> None:

@@ -3,9 +3,11 @@
     full       every record in every lot, one step a round                      noise, clips, seeds, charges
     sampled    a quarter of all records in a lot, ten steps a round             lots, divisors, rates
     dropouts   secure aggregation, and silos whose answers are lost             what the sum is made of
+    page       a report, with a hostile picture on its page                     what a reader is shown
 
-A check is a gauge's name, or one of two that are none: `preflight`, by which silos refuse before anything is trained or
-charged, and `lower_bound`, by which so many guesses about canaries are right that the claim is refuted.
+A check is a gauge's name, or one of three that are none: `preflight`, by which silos refuse before anything is trained
+or charged, `lower_bound`, by which so many guesses about canaries are right that the claim is refuted, and
+`page_markup`, by which a picture has brought elements of its own onto the page.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ from typing import Final, Literal
 from scenarios.audits import mutations
 from scenarios.audits.planting import Planted, together
 
-Setting = Literal["full", "sampled", "dropouts"]
+Setting = Literal["full", "sampled", "dropouts", "page"]
 
 PREFLIGHT: Final = "preflight"
 LOWER_BOUND: Final = "lower_bound"
+PAGE_MARKUP: Final = "page_markup"
 
 
 @dataclass(frozen=True)
@@ -87,5 +90,6 @@ FAULTS: Final = (
     Fault("charge-missing", "charged_steps", "full", mutations.trained_twice),
     Fault("charge-never", "charged_before_release", "full", mutations.never_charged),
     Fault("steps-uncharged", "charged_steps", "sampled", mutations.one_step_more),
+    Fault("picture-with-markup", PAGE_MARKUP, "page", mutations.picture_as_markup),
     Fault("epsilon-from-looser-q", "accountants", "sampled", mutations.rate_halved_in_accounting),
 )  # fmt: skip

@@ -21,6 +21,7 @@ from typing import Any, Final
 import numpy as np
 import torch
 from flwr.app import RecordDict
+from markupsafe import Markup
 from numpy.typing import NDArray
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
@@ -39,6 +40,7 @@ from fedmodel.errors import LedgerError
 from fedmodel.ledger import Charge, Ledger
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
+from fedmodel.report import page
 from fedmodel.secagg import LINEAGE_SIZE
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
@@ -401,3 +403,8 @@ def rate_halved_in_accounting() -> Planted:
         return tuple((step._replace(rate=step.rate / 2), count) for step, count in plan_of(events))
 
     return replaced(pld, "_plan", halved)
+
+
+def picture_as_markup() -> Planted:
+    """Put a picture into the page as it came, as markup of the page."""
+    return replaced(page, "framed", Markup)

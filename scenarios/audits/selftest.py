@@ -20,7 +20,7 @@ import time
 import tomllib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -30,7 +30,8 @@ from fedmodel.config import Scenario
 from fedmodel.errors import FedmodelError, PrivacyError
 from scenarios import officer
 from scenarios.audits import audit_entries, auditing, planning
-from scenarios.audits.faults import LOWER_BOUND, PREFLIGHT, Fault, Setting
+from scenarios.audits.faults import LOWER_BOUND, PAGE_MARKUP, PREFLIGHT, Fault, Setting
+from scenarios.audits.page_check import brought_by_a_picture
 from scenarios.audits.planting import Planted, fresh
 from scenarios.runner import check_scenario, run_folder, simulate
 
@@ -97,6 +98,7 @@ _DIFFERENT: Final[Mapping[Setting, Mapping[str, Mapping[str, Any]]]] = {
         "faults": {"train": 0.15},
         "audit": {"count": 60},
     },
+    "page": {"audit": {"count": 60}},
 }
 
 
@@ -189,7 +191,7 @@ class Trial:
     """A small run, checked and planned once, to be run and audited any number of times."""
 
     def __init__(self, setting: Setting) -> None:
-        self._scenario = scenario(setting)
+        self._scenario, self._shows_a_page = scenario(setting), setting == "page"
         self._parameters = check_scenario(self._scenario)
         self._plan = planning.plan_audit(self._scenario)
 
@@ -214,7 +216,11 @@ class Trial:
             if not any(run_dir.glob("silos/*/audit/release-*.npz")):
                 raise
         audit_entries.enter_seen(run_dir)
-        return _read(auditing.evaluate(self._scenario, run_dir))
+        found = _read(auditing.evaluate(self._scenario, run_dir))
+        if self._shows_a_page and (brought := brought_by_a_picture(run_dir)):
+            told = f"{brought} elements stand on the report's page that a picture brought, where a picture is an image"
+            return replace(found, fired={**found.fired, PAGE_MARKUP: Fired(brought, told)})
+        return found
 
 
 def _refusal(scenario: Scenario, run_dir: Path) -> Fired | None:
