@@ -22,9 +22,9 @@ from functools import lru_cache
 from typing import Final
 
 from fedmodel import accounting
-from fedmodel.config import HoursConfig, Scenario, SiloFile, TableSource
+from fedmodel.config import BudgetConfig, HoursConfig, Scenario, SiloFile, TableSource
 from fedmodel.errors import AggregationRefused, PolicyRefused
-from fedmodel.ledger import Scope
+from fedmodel.ledger import Scope, Standing
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.packages import code_hash
 from fedmodel.provision import policy_of, scenario_hash
@@ -53,7 +53,7 @@ def check_scenario(law: SiloFile, scenario: Scenario) -> None:
             "an audited run keeps what its canaries saw in the open, and is simulated; this silo is not"
         )
     plan = scenario.plan(law.name)
-    budget = law.budgets.get(plan.data)
+    budget = law.budget_of(plan.data)
     if budget is None:
         raise PolicyRefused(f"data set {plan.data!r} has no budget in silo.toml, so nothing is trained on it")
     if (plan.unit, plan.max_records) != (budget.unit, budget.max_records or 1):
@@ -142,17 +142,37 @@ def check_event(law: SiloFile, event: DpSgdEvent) -> None:
 
 
 def budget_scope(law: SiloFile, data: str) -> Scope:
-    """Return the scope of the ledger that a data set's budget is.
+    """Return the scope of the ledger that a data set's budget is; of one that counts several data sets, one for all.
 
     Raises:
         PolicyRefused: When the data set has none.
     """
-    budget = law.budgets.get(data)
-    if budget is None:
+    name = law.budget_name(data)
+    if name is None:
         raise PolicyRefused(f"data set {data!r} has no budget in silo.toml, so nothing is trained on it")
+    return _scope(name, law.budgets[name])
+
+
+def _scope(name: str, budget: BudgetConfig) -> Scope:
     # Where the law does not say, the ledger's order holds once there is one.
     order = accounting.filter_order(budget.epsilon, budget.delta) if budget.order is None else budget.order
-    return Scope(data, budget.unit, budget.max_records or 1, budget.delta, budget.epsilon, order, budget.adjacency)
+    return Scope(name, budget.unit, budget.max_records or 1, budget.delta, budget.epsilon, order, budget.adjacency)
+
+
+def check_nothing_is_forgotten(law: SiloFile, standing: Standing) -> None:
+    """Refuse a budget that counts a data set on which the ledger holds runs under a budget of its own.
+
+    Raises:
+        PolicyRefused: When what they spent would be forgotten.
+    """
+    for scope in standing.scopes.values():
+        name = law.budget_name(scope.data)
+        if name not in (None, scope.data) and any(run.matters for run in standing.of(scope.name)):
+            raise PolicyRefused(
+                f"budget {name!r} counts data set {scope.data!r}, and the ledger holds runs on it under {scope.name}, a"
+                f" budget of its own, which would be forgotten; call the budget {scope.data!r}, or make a new kit and"
+                " decide on its budget knowing what was spent"
+            )
 
 
 def sentences(law: SiloFile) -> list[str]:
@@ -167,9 +187,10 @@ def sentences(law: SiloFile) -> list[str]:
         _listed("It answers servers that sign with", law.servers, "It answers no server: none is named."),
         _listed("It takes part in the scenarios with hash", law.scenarios, "It takes part in no scenario."),
         _listed("It trains with the code with hash", law.code, "It trains with no code: none is named."),
-        *(_budget(law, data) for data in law.budgets),
+        *(_budget(law, name) for name in law.budgets),
         "No other data set is trained on.",
         *(line for name, source in law.tables.items() for line in [_table(name, source), *_person(law, name, source)]),
+        *_disjoint(law),
         f"Every release is by {', '.join(law.mechanisms)}, with noise of at least {down(law.least_noise_multiplier)}"
         f" times the clip, and a clip of at most {up(law.largest_clip)}.",
         _noise(law),
@@ -201,18 +222,20 @@ def _noise(law: SiloFile) -> str:
     )
 
 
-def _budget(law: SiloFile, data: str) -> str:
-    """Say what may be spent on a data set."""
-    scope = budget_scope(law, data)
+def _budget(law: SiloFile, name: str) -> str:
+    """Say what may be spent on a data set, or on several together."""
+    budget = law.budgets[name]
+    scope = _scope(name, budget)
     whose = {
         "record": "one record",
         "person": f"one person, of whom at most {scope.max_records} records are used",
         "client": f"this whole silo, of which at most {scope.max_records} records are used",
     }[scope.unit]
     whole = "A run that it does not pay to its end is refused"
-    if law.budgets[data].partial_runs:
+    if budget.partial_runs:
         whole = "A run that it does not pay to its end is taken part in for as long as it does"
-    order = "an order fixed with the ledger" if law.budgets[data].order is None else f"order {scope.order}"
+    order = "an order fixed with the ledger" if budget.order is None else f"order {scope.order}"
+    data = " and ".join(budget.covers or (name,)) + (" together" if len(budget.covers or ()) > 1 else "")
     return (
         f"On {data}, at most epsilon {up(scope.epsilon)} at delta {small(scope.delta)} is ever spent, for the presence"
         f" of {whose}; runs chosen one after the other are held to it by a Rényi filter of {order}. {whole}."
@@ -232,13 +255,24 @@ def _table(name: str, source: TableSource) -> str:
 
 def _person(law: SiloFile, name: str, source: TableSource) -> list[str]:
     """Say when two records of a table are one person's, where that matters or is said."""
-    budget = law.budgets.get(name)
+    budget = law.budget_of(name)
     if source.person is None and (budget is None or budget.unit != "person"):
         return []
     column, form = "the column that the scenario names", "text"
     if source.person is not None:
         column, form = f"column {source.person.column!r}", source.person.form
     return [f"Whose record of {name} it is, is said by {column}: {_FORMS[form]}."]
+
+
+def _disjoint(law: SiloFile) -> list[str]:
+    """Say what rests on the operator's word."""
+    names = [name for name, source in law.tables.items() if source.disjoint]
+    if not names:
+        return []
+    return [
+        f"That the queries of {', '.join(names)} give nobody's record whom another of them of the same database gives"
+        " is this silo's own word: no program checks it, and their budgets are counted apart."
+    ]
 
 
 def _listed(words: str, values: tuple[str, ...], none: str) -> str:

@@ -29,7 +29,7 @@ from clients import policy
 from clients.outbox import Outbox, outbox
 from clients.vault import answer, protocol
 from fedmodel.config import Scenario, SiloPlan, scenario_from_json
-from fedmodel.data import Cache, Records, deployed_records, silo_records
+from fedmodel.data import Cache, Records, check_sources, deployed_records, silo_records
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
 from fedmodel.inert import indented, inert
 from fedmodel.ledger import Ledger, Scope
@@ -157,18 +157,19 @@ class Silo:
 
         Raises:
             PrivacyBudgetExceeded: When nothing of it is.
+            PolicyRefused: When the records are another budget's too.
         """
         plan = self.plan
-        scope = self._scope(ledger)
+        self._check_sources()
+        scope, budget = self._scope(ledger), self.kit.law.budget_of(plan.data)
         ledger.open_scope(scope)
-        partial = self.kit.law.budgets[plan.data].partial_runs
         return ledger.reserve(
             scope.name,
             self.run,
             event,
             plan.steps_per_round,
             scenario=scenario_hash(self.scenario).hex(),
-            partial=partial,
+            partial=budget is not None and budget.partial_runs,
         )
 
     def reserved(self, ledger: Ledger) -> DpSgdEvent:
@@ -177,8 +178,9 @@ class Silo:
         Raises:
             ProtocolError: When the silo did not join the run, or joined it for another scenario.
             LedgerError: When its budget is another by now.
-            PolicyRefused: When the law does not allow the plan any more.
+            PolicyRefused: When the law does not allow the plan any more, or the records are another budget's too.
         """
+        self._check_sources()
         found, scope = ledger.reservation(self.run), self._scope(ledger)
         if found is None:
             raise ProtocolError("this silo has not joined the run; a silo joins before it trains")
@@ -190,11 +192,17 @@ class Silo:
 
     def _scope(self, ledger: Ledger) -> Scope:
         """Return this run's budget; an order that the law does not say is the one that the ledger has."""
-        scope = policy.budget_scope(self.kit.law, self.plan.data)
-        known = ledger.scope(scope.name)
-        if known is not None and self.kit.law.budgets[self.plan.data].order is None:
-            return replace(scope, order=known.order)
-        return scope
+        law = self.kit.law
+        scope = policy.budget_scope(law, self.plan.data)
+        budget, known = law.budgets[scope.data], ledger.scope(scope.name)
+        if budget.covers is not None:
+            policy.check_nothing_is_forgotten(law, ledger.standing())
+        return scope if known is None or budget.order is not None else replace(scope, order=known.order)
+
+    def _check_sources(self) -> None:
+        """Refuse to charge one budget for records that lie, as things are now, under another's name too."""
+        if is_sealed(self.folder):
+            check_sources(self.kit.law, self.folder)
 
     def outbox(self) -> AbstractContextManager[Outbox]:
         """Open this silo's outbox; whoever else would, waits."""

@@ -109,11 +109,14 @@ def take_part(kit: Path, opener: Opener) -> int:
     Raises:
         FedmodelError: When its kit is not a silo's, not whole, or runs already, or the server will never take it.
     """
+    from fedmodel.data import check_sources
+
     kit = kit.resolve()
     with _refusals_kept(kit), _in_use(kit, opener) as (own, scratch):
         if own.name == "server":
             raise ConfigError(f"{kit}: is the server's kit; start it with `fedmodel server start`")
         law = read_kit(kit).law
+        check_sources(law, kit)
         if law.connection is None:
             raise ConfigError(f"{kit / 'silo.toml'}: names no server; add [connection] with its address")
         _silo_tls(kit, own)

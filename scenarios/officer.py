@@ -23,7 +23,7 @@ from clients.outbox import outbox
 from fedmodel import accounting
 from fedmodel.config import MOST_EPSILON, Scenario, SiloFile
 from fedmodel.crypto import check_verification_key, digest
-from fedmodel.data import table_lookalikes
+from fedmodel.data import check_sources, table_lookalikes
 from fedmodel.errors import ConfigError, CryptoError, DataError, FedmodelError, LedgerError
 from fedmodel.heads import verifier_key
 from fedmodel.ledger import MICRO, Ledger, Run, Scope, Standing, Verified, read_ledger, verify_ledger
@@ -192,7 +192,7 @@ def forecast(ledger: Path, scenario: Scenario, silo: str | None) -> dict[str, An
             f"the scenario has no silo {name!r}; say with --silo which of {scenario.federation.silos} it is"
         )
     plan = scenario.plan(name)
-    scopes = [scope for scope in standing.scopes.values() if scope.data == plan.data]
+    scopes = [scope for scope in standing.scopes.values() if scope.data == _counted_by(ledger, plan.data)]
     if not scopes:
         raise ConfigError(f"{ledger}: has no budget for data set {plan.data!r}")
     (scope,) = scopes
@@ -212,6 +212,12 @@ def forecast(ledger: Path, scenario: Scenario, silo: str | None) -> dict[str, An
         "noise_multiplier": event.noise_multiplier,
         "epsilon_of_a_run": accounting.epsilon([event], plan.delta),
     }
+
+
+def _counted_by(ledger: Path, data: str) -> str:
+    """Return the budget that counts a data set: by the silo's law where it is at hand, else the one named after it."""
+    kit = Place.of(ledger).kit
+    return (read_law(kit).budget_name(data) if is_kit(kit) else None) or data
 
 
 def give_back(place: Place, run: str, round_number: int | None, reason: str) -> str:
@@ -269,8 +275,13 @@ def ledger_of(kit: Path, silo: str) -> Path:
 
 
 def law_of(kit: Path) -> tuple[SiloFile, list[str]]:
-    """Return a kit's law, and what it says in sentences."""
+    """Return a kit's law, and what it says in sentences.
+
+    Raises:
+        PolicyRefused: When one source would be charged to two budgets.
+    """
     law = read_law(kit) if is_sealed(kit) else read_kit(kit).law
+    check_sources(law, kit.resolve())
     said = policy.sentences(law)
     if is_sealed(kit):
         said.append(

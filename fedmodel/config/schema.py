@@ -14,10 +14,12 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from difflib import get_close_matches
+from itertools import combinations
 from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from fedmodel.config.same_source import same_by_text, two_budgets
 from fedmodel.config.tables import ColumnConfig, ColumnName, DataName, Person, Range, TableSource, check_table
 from fedmodel.inert import inert
 from fedmodel.mechanisms import (
@@ -467,9 +469,10 @@ class Scenario(Section):
 
 
 class BudgetConfig(Section):
-    """What may be spent on one data set, ever.
+    """What may be spent on one data set, ever, or on several together.
 
     Attributes:
+        covers: The data sets that it counts, as one; by default the one that it is named after.
         unit: Whose presence is hidden.
         max_records: Most records of one unit that are trained on, for any unit but a record.
         adjacency: How neighbours differ; nothing else is accounted for.
@@ -479,6 +482,7 @@ class BudgetConfig(Section):
         partial_runs: Whether to take part in a run that the budget does not pay to its end.
     """
 
+    covers: Annotated[tuple[DataName, ...], Field(strict=False, min_length=1)] | None = None
     unit: UnitName
     max_records: int | None = Field(default=None, ge=1, le=MOST_RECORDS)
     adjacency: Literal["add-or-remove-one"] = "add-or-remove-one"
@@ -547,7 +551,7 @@ class SiloFile(Section):
         largest_roster: Most silos in a federation that it takes part in.
         metrics: What may leave besides updates. There is nothing to name: no figure computed from records leaves.
         hours: When it joins and trains; at any time where it is not said.
-        budgets: By data set. A data set without one is not trained on.
+        budgets: By data set, or of several together. A data set without one is not trained on.
         tables: Where this silo's own data sets lie, by the names that scenarios call them.
         encryption: Secure aggregation or nothing, and how.
         connection: Where its server is; a simulated silo has none.
@@ -581,6 +585,28 @@ class SiloFile(Section):
             if name in get_args(DataSource):
                 raise ValueError(f"tables.{name}: {name!r} is a data set on board; call the table something else")
         return self
+
+    @model_validator(mode="after")
+    def _a_budget_is_of_data(self) -> SiloFile:
+        counted = [data for name, budget in self.budgets.items() for data in budget.covers or (name,)]
+        for data in counted:
+            if counted.count(data) > 1:
+                raise ValueError(f"data set {data!r} is counted by two budgets, or twice by one; let one count it")
+        tables = [name for name in self.tables if name in counted]
+        for one, other in combinations(tables, 2):
+            way = same_by_text(self.tables[one], self.tables[other])
+            if way is not None and self.budget_name(one) != self.budget_name(other):
+                raise ValueError(two_budgets(one, other, way))
+        return self
+
+    def budget_name(self, data: str) -> str | None:
+        """Return the name of the budget that counts a data set, as in the ledger; None where none does."""
+        return next((name for name, budget in self.budgets.items() if data in (budget.covers or (name,))), None)
+
+    def budget_of(self, data: str) -> BudgetConfig | None:
+        """Return the budget that counts a data set, None where none does."""
+        name = self.budget_name(data)
+        return None if name is None else self.budgets[name]
 
     @field_validator("metrics")
     @classmethod

@@ -138,6 +138,8 @@ class TableSource(_Section):
         query: The one SELECT that gives the table.
         password_file: Path of a file that holds the account's password, readable by its owner alone.
         person: Which column says whose a record is, and in which form; a scenario cannot say otherwise.
+        disjoint: The operator's word that the query gives nobody's record whom another table of the same database gives
+            too; no program can see that.
     """
 
     csv: str | None = Field(default=None, min_length=1)
@@ -147,6 +149,7 @@ class TableSource(_Section):
     query: str | None = Field(default=None, min_length=1)
     password_file: str | None = Field(default=None, min_length=1)
     person: Person | None = None
+    disjoint: bool = False
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> TableSource:
@@ -163,6 +166,8 @@ class TableSource(_Section):
             _is_plain(self.url)
         if self.password_file is not None and self.database != POSTGRESQL:
             raise ValueError("password_file is given with the url of a PostgreSQL database, and only then")
+        if self.disjoint and self.url is None:
+            raise ValueError("disjoint is given with url and query, and only then: of files it can be seen")
         return self
 
     def under(self, folder: Path) -> TableSource:

@@ -2,7 +2,7 @@
 
 `records` has what they are, and the data sets on board; `tables` a declared table, from `sources` (files) and
 `databases` (queries), kept by `cache`; `persons` says whose a record is, and `lookalikes` whose else it may be;
-`access` says who gets which.
+`same_source` whether two tables are one; `access` says who gets which.
 """
 
 from fedmodel.data.access import (
@@ -15,12 +15,14 @@ from fedmodel.data.access import (
 from fedmodel.data.cache import Cache
 from fedmodel.data.lookalikes import lookalikes, table_lookalikes
 from fedmodel.data.records import DataShape, Records, data_shape, partition, scale
+from fedmodel.data.same_source import check_sources
 from fedmodel.data.tables import table_records
 
 __all__ = [
     "Cache",
     "DataShape",
     "Records",
+    "check_sources",
     "data_shape",
     "deployed_records",
     "held_out_records",

@@ -19,6 +19,7 @@ from pathlib import Path
 from fedmodel.config import DataConfig, Scenario, SiloFile, TableSource
 from fedmodel.data.cache import Cache
 from fedmodel.data.records import Records, dealt
+from fedmodel.data.same_source import check_sources
 from fedmodel.data.sources import identity
 from fedmodel.data.tables import table_records
 from fedmodel.errors import ConfigError, DataError
@@ -62,13 +63,17 @@ def deployed_records(scenario: Scenario, law: SiloFile, home: Path, cache: Cache
     Raises:
         ConfigError: When the law does not say where the table lies, or an account could write.
         DataError: When the table is not as declared. It has no code of its own: what leaves is "internal".
+        PolicyRefused: When the table, as it was read, is what another budget counts.
     """
     _check_silo(scenario, law.name)
     if scenario.data.source != "table":
         return silo_records(scenario, law.name)
     source = table_source(scenario.data, law.tables, home, "silo.toml")
     _check_form(scenario.data, source)
-    return _capped(scenario, law.name, table_records(scenario.data, source, cache))
+    records = table_records(scenario.data, source, cache)
+    # A file could be put in another's place between the charge and the reading of it.
+    check_sources(law, home)
+    return _capped(scenario, law.name, records)
 
 
 def held_out_table(config: DataConfig, source: TableSource, cache: Cache | None = None) -> Records:

@@ -102,12 +102,17 @@ def files_of(source: TableSource) -> list[Path]:
         return [Path(source.csv or source.parquet or "")]
     folder = Path(source.folder)
     try:
-        found = sorted(path for path in folder.iterdir() if path.suffix.lower() in _KINDS and path.is_file())
+        found = listed(folder)
     except OSError as error:
         raise DataError(f"{folder}: cannot be read: {error.strerror}") from None
     if not found:
         raise DataError(f"{folder}: has no file that ends in .csv or .parquet")
     return found
+
+
+def listed(folder: Path) -> list[Path]:
+    """Return the files of a folder that are read, in order."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _KINDS and path.is_file())
 
 
 def _file(path: Path, columns: tuple[str, ...]) -> pa.Table:

@@ -126,7 +126,8 @@ def scope(gathered: Gathered) -> document.Scope:
     budgets = tuple(
         _budget(ledger, found) for ledger in gathered.ledgers.values() for found in ledger.standing.scopes.values()
     )
-    own = [budget for budget in budgets if budget.data == data.data_set]
+    # A budget that counts several data sets bears the name of one, or its own.
+    own = [one for one in budgets if one.data == data.data_set or any(run.this for run in one.runs)]
     spent = [budget.spent for budget in own]
     return document.Scope(
         data_sets=(document.DataSet(name=data.data_set, source=data.source, kind=statements.data_kind(gathered)),),

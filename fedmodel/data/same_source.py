@@ -1,0 +1,123 @@
+"""Whether two tables of one silo are the same source, by what lies there now.
+
+Guarantee: `check_sources` passes only where no file that one budget's tables are read from is, at that moment, a file
+that another budget's are: by whatever path, through symbolic or hard links, alone or in a folder, or as a copy of the
+same bytes. It is called before anything is charged and again once a table was read, since a file can be put in place
+of another meanwhile.
+
+Does NOT see a copy of which one byte is another, an export in another format, or what lay there last week. The silo's
+own people know these, and `docs/silo.md` says what to do.
+
+Cost: a look at each file of the silo's tables; the content is read of files alone that are of exactly one size.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from fedmodel.config import SiloFile, TableSource
+from fedmodel.config.same_source import path_of, same_by_text, same_query, two_budgets
+from fedmodel.data.sources import listed
+from fedmodel.errors import DataError, PolicyRefused
+
+
+@dataclass(frozen=True)
+class _File:
+    """A file of a table, and which it is for the file system."""
+
+    table: str
+    path: Path
+    place: tuple[int, int]
+    size: int
+
+
+def check_sources(law: SiloFile, home: Path) -> None:
+    """Refuse to act where one source would be charged to two budgets.
+
+    Args:
+        law: The silo's own.
+        home: The folder of `silo.toml`, from which relative paths begin.
+
+    Raises:
+        PolicyRefused: Which tables, and in which way they are the same.
+        DataError: When a file cannot be looked at, so that nobody can tell.
+    """
+    tables = {name: source.under(home) for name, source in law.tables.items() if law.budget_name(name) is not None}
+    for one, other in itertools.combinations(tables, 2):
+        if law.budget_name(one) != law.budget_name(other) and (way := same_by_text(tables[one], tables[other])):
+            raise PolicyRefused(two_budgets(one, other, way))
+    files = [file for name, source in tables.items() for file in _files(name, source)]
+    for way, alike in _alike(files):
+        for one_file, other_file in itertools.combinations(alike, 2):
+            one, other = one_file.table, other_file.table
+            if law.budget_name(one) == law.budget_name(other):
+                continue
+            if tables[one].database and tables[other].database:
+                said = same_query(tables[one], tables[other])
+            else:
+                said = f"{way}, {one_file.path} and {other_file.path}"
+            if said is not None:
+                raise PolicyRefused(two_budgets(one, other, said))
+
+
+def _files(name: str, source: TableSource) -> Iterator[_File]:
+    """Yield the files that a table would be read from now; none where there are none yet."""
+    place = path_of(source)
+    if place is None:
+        return
+    try:
+        for path in listed(Path(place)) if source.folder else [Path(place)]:
+            found = path.stat()
+            yield _File(name, path, (found.st_dev, found.st_ino), found.st_size)
+    except (FileNotFoundError, NotADirectoryError):
+        return
+    except OSError as error:
+        raise _unseen(Path(place), error) from None
+
+
+def _alike(files: list[_File]) -> Iterator[tuple[str, list[_File]]]:
+    """Yield files that are one, or copies of one, with a word for it; of tables of two names or more."""
+    by_size: dict[int, list[_File]] = {}
+    for file in files:
+        by_size.setdefault(file.size, []).append(file)
+    for size, alike in by_size.items():
+        if len({file.table for file in alike}) < 2:
+            continue
+        by_place: dict[tuple[int, int], list[_File]] = {}
+        for file in alike:
+            by_place.setdefault(file.place, []).append(file)
+        yield from (("one file", group) for group in by_place.values())
+        by_content: dict[bytes, list[_File]] = {}
+        for file in alike:
+            if size and _holds_records(file.path):
+                by_content.setdefault(_digest(file.path), []).append(file)
+        yield from (("copies of one file", group) for group in by_content.values())
+
+
+def _digest(path: Path) -> bytes:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").digest()
+    except OSError as error:
+        raise _unseen(path, error) from None
+
+
+def _holds_records(path: Path) -> bool:
+    """Return whether a file is more than the header of a CSV, which tables of one schema may have alike."""
+    if path.suffix.lower() != ".csv":
+        return True
+    try:
+        with path.open("rb") as file:
+            return any(line.strip() for line in itertools.islice(file, 1, None))
+    except OSError as error:
+        raise _unseen(path, error) from None
+
+
+def _unseen(path: Path, error: OSError) -> DataError:
+    return DataError(
+        f"{path}: cannot be read ({error.strerror}), so that nobody can tell whether it is another table's file too"
+    )
