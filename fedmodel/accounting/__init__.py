@@ -3,7 +3,8 @@
 Guarantee: what stands here is an upper bound for running the given events on one data set, when neighbours differ by
 adding or removing one privacy unit that holds at most `max_records` records. `epsilon`, `deltas`, `advantage` and
 `gdp_mu` compose privacy loss distributions (`pld`), for plans that were fixed in advance. `renyi` and its companions
-(`renyi_filter`) are for plans that are chosen by looking at earlier releases.
+(`renyi_filter`) are for plans that are chosen by looking at earlier releases. A run that may end by looking cost what
+its whole plan costs, and `odometer` says how much less that may be.
 
 What it does NOT cover: replace-one neighbours and lots of a fixed size, which `check_supported` refuses; figures of
 different units, which are never composed; the sum of two epsilons, which nothing here computes.
@@ -12,6 +13,7 @@ Each bound holds in exact arithmetic. Floating point adds what it adds: about 1e
 """
 
 from fedmodel.accounting.calibration import calibrate, noise_multiplier, planned_event
+from fedmodel.accounting.odometer import Reading, checkpoints, odometer
 from fedmodel.accounting.pld import (
     ACCOUNTANT,
     COARSE_GRID,
@@ -28,14 +30,17 @@ __all__ = [
     "ACCOUNTANT",
     "COARSE_GRID",
     "FINE_GRID",
+    "Reading",
     "advantage",
     "calibrate",
     "check_supported",
+    "checkpoints",
     "deltas",
     "epsilon",
     "filter_order",
     "gdp_mu",
     "noise_multiplier",
+    "odometer",
     "planned_event",
     "renyi",
     "renyi_room",

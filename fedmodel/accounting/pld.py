@@ -4,7 +4,8 @@ Guarantee: every figure is an upper bound, on any grid. Privacy loss distributio
 so that they dominate what they stand for (Doroshenko et al. 2022), composed, and cut only towards infinity; so a
 coarser grid only raises the answer.
 
-What it does NOT cover: plans that are chosen by looking at earlier releases (`fedmodel.accounting.renyi_filter`).
+What it does NOT cover: plans that are chosen by looking at earlier releases (`fedmodel.accounting.renyi_filter`), and
+the steps that a run took until somebody ended it by looking (`fedmodel.accounting.odometer`).
 """
 
 from __future__ import annotations
