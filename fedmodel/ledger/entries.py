@@ -20,7 +20,24 @@ counted in whole millionths: `cap`. A plan is admitted in one of two ways, and i
              is adaptive. Only a cap that a person raises over the divergence of both lets the filter admit more.
 
 Guarantee: whoever only appends entries that `Standing.apply` takes never spends more than the cap of a scope, as long
-as no override raised it. Each entry carries the totals after it, so that a reader of the last one knows what is left.
+as no override raised it: everything that was charged to it, together, is (epsilon, delta)-private for the cap's epsilon
+and the scope's delta, whoever chose plans, their order and their ends by looking at whatever was released. Each entry
+carries the totals after it, so that a reader of the last one knows what is left.
+
+Proof. Let X be the scope's room, a number that is fixed before the first release. (1) Every plan was admitted by the
+filter. A charged step of a plan has a divergence of at most d = cost / steps, known before the step is taken, and what
+`totals` counts of a run is never under d times the steps that it took: `Run.spent` rounds up, and a run holds all of
+its cost until it is closed. So at every moment, after every prefix of every strategy, the divergences of the steps
+taken add up to X at most. A strategy that may choose the next step, or to stop, by looking is what the Rényi filter
+allows (Feldman and Zrnic 2021): all of it has divergence X at most, and the cap's epsilon at delta. To close a run
+gives back the divergence of steps that were not taken, and no other: divergences at one order, unlike epsilons by PLD,
+may be counted by the steps really taken, since the sum is held under X whatever was released. (2) The first charged
+plan was admitted as the plan, since its divergence is over X. It is not closed once charged (`_take_void`), and while
+it stands nothing else is admitted, so all that is ever charged is the first tau of its T steps, for a tau that anybody
+may choose: post-processing of all T (`fedmodel.accounting.odometer`). An override that raises the cap makes X another
+number; from then on (1) holds for that one, if whoever raised it did not choose it by looking, which no program can
+see. An override that lowers it changes what is admitted, and nothing of what was claimed: `Standing.bound` tells the
+largest cap that held since the first charge.
 
 A plan's divergence, computed in floating point, is written down once, rounded up, in whole millionths; what follows
 from it is integer arithmetic. A reader computes it again, and takes a ledger whose figure is no less, to one millionth:
@@ -250,6 +267,19 @@ class Run:
         return [replace(self.plan, steps=steps) for _, steps, _ in self.charges.values()]
 
     @property
+    def claimed(self) -> list[DpSgdEvent]:
+        """What its epsilon is of, whenever and however it ended: its whole plan, once any step of it was charged.
+
+        Epsilon of `events` alone would be a bound only if their number had been fixed in advance.
+
+        Raises:
+            LedgerTampered: When it took more steps than its plan has, which no ledger lets it.
+        """
+        if self.taken > self.plan.steps:
+            raise LedgerTampered(f"a run took {self.taken} steps of a plan of {self.plan.steps}", self.sequence)
+        return [self.plan] if self.charges else []
+
+    @property
     def spent(self) -> int:
         """Of the cost, what the steps taken are, in millionths."""
         return share(self.cost, self.taken, self.plan.steps)
@@ -276,6 +306,7 @@ class Standing:
         charged: Sequences of all charges that stand, of whichever run, oldest first.
         size: Entries taken.
         last: The newest one.
+        caps: By scope, the largest cap that held since its first charge, and whether a person raised it since.
     """
 
     def __init__(self) -> None:
@@ -287,6 +318,7 @@ class Standing:
         self.last: Entry | None = None
         self._keys: set[str] = set()
         self.charged: list[int] = []
+        self.caps: dict[str, tuple[float, bool]] = {}
 
     def totals(self, scope: str) -> tuple[int, int, int]:
         """Return cap, reserved and spent of a scope, in millionths; who took the whole budget counts as that."""
@@ -305,6 +337,25 @@ class Standing:
     def events(self, scope: str) -> list[DpSgdEvent]:
         """Return everything charged to a scope, oldest first."""
         return [event for run in self.of(scope) for event in run.events]
+
+    def claimed(self, scope: str) -> list[DpSgdEvent]:
+        """Return the whole plans of everything charged to a scope, oldest first."""
+        return [event for run in self.of(scope) for event in run.claimed]
+
+    def bound(self, scope: str) -> float:
+        """Return epsilon of everything that is charged to a scope, however plans were chosen and wherever they ended.
+
+        The one plan's, where it took the whole budget; else the largest cap that held since the first charge. Never
+        that of the divergence taken: what a strategy that stops by looking took is no bound on what it found. 0 where
+        nothing is charged.
+        """
+        runs = [run for run in self.of(scope) if run.matters]
+        if not any(run.charges for run in runs):
+            return 0.0
+        largest = replace(self.scopes[scope], epsilon=self.caps[scope][0])
+        if [run.admitted for run in runs] == ["plan"] and self.held(scope) >= largest.cap:
+            return accounting.epsilon(runs[0].claimed, largest.delta)
+        return largest.epsilon
 
     def admit(self, scope: Scope, plan: DpSgdEvent, cost: int, tolerance: float = 0.0) -> Admission:
         """Return in which way a plan is admitted.
@@ -467,6 +518,7 @@ class Standing:
             raise LedgerError(f"its run would take {run.taken + event.steps} of {run.plan.steps} steps")
         run.charges[entry.sequence] = (entry.round, event.steps, entry.key)
         self.charged.append(entry.sequence)
+        self.caps.setdefault(run.scope, (self.scopes[run.scope].epsilon, False))
         self._take_steps(run, event.steps, entry)
 
     def _take_void(self, entry: Entry) -> None:
@@ -495,6 +547,9 @@ class Standing:
         if changed.epsilon < scope.epsilon:
             self._check_lowered(changed)
         self.scopes[scope.name] = changed
+        if scope.name in self.caps:
+            cap, raised = self.caps[scope.name]
+            self.caps[scope.name] = max(cap, changed.epsilon), raised or changed.epsilon > cap
 
     def _check_lowered(self, scope: Scope) -> None:
         """Refuse a cap under what is reserved already."""

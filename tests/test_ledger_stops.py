@@ -1,0 +1,128 @@
+"""What a ledger says was spent holds wherever runs ended, whoever chose that by looking at what was released."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from fedmodel import accounting
+from fedmodel.crypto import SigningKey
+from fedmodel.errors import LedgerTampered, PrivacyBudgetExceeded
+from fedmodel.ledger import Ledger, Scope
+from fedmodel.mechanisms import DpSgdEvent
+
+SCOPE = Scope("hearts", "record", 1, 1e-3, 3.0, 5)
+NAME = SCOPE.name
+SMALL = DpSgdEvent(20.0, 1.0, 1.0, 20, denominator=60)  # admitted by the filter
+WHOLE = DpSgdEvent(6.58, 1.0, 1.0, 40, denominator=60)  # over the cap by the filter, under it by PLD
+
+
+@pytest.fixture
+def ledger(tmp_path: Path) -> Iterator[Ledger]:
+    with Ledger(tmp_path / "north.sqlite", "north", SigningKey(bytes([7]) * 32), tmp_path / "north.head") as ledger:
+        ledger.open_scope(SCOPE)
+        yield ledger
+
+
+def bound(ledger: Ledger) -> float:
+    return ledger.standing().bound(NAME)
+
+
+@pytest.mark.parametrize("plan", [SMALL, WHOLE], ids=["filter", "plan"])
+def test_a_run_is_claimed_by_its_whole_plan_from_its_first_charge_on(ledger: Ledger, plan: DpSgdEvent) -> None:
+    ledger.reserve(NAME, "r1", plan, 1)
+    assert ledger.standing().runs["r1"].claimed == []
+    ledger.charge("r1", 1, 3, "k1")
+    run = ledger.standing().runs["r1"]
+    assert (run.claimed, [event.steps for event in run.events]) == ([plan], [3])
+    if plan is SMALL:
+        ledger.release("r1", "its loss was low enough")
+        assert ledger.standing().runs["r1"].claimed == [plan]
+    assert ledger.standing().claimed(NAME) == [plan]
+    ledger.void_charge("r1", 1, "nothing left")
+    assert ledger.standing().claimed(NAME) == []
+    assert bound(ledger) == 0.0
+
+
+def test_a_run_past_its_plan_has_no_claim(ledger: Ledger) -> None:
+    ledger.reserve(NAME, "r1", SMALL, 1)
+    ledger.charge("r1", 1, 20, "k1")
+    with pytest.raises(LedgerTampered, match="21 steps of a plan of 20"):
+        _ = replace(ledger.standing().runs["r1"], taken=21).claimed
+
+
+def test_the_one_plan_bounds_everything_wherever_it_ends(ledger: Ledger) -> None:
+    ledger.reserve(NAME, "r1", WHOLE, 1)
+    assert bound(ledger) == 0.0
+    ledger.charge("r1", 1, 1, "k1")
+    assert bound(ledger) == accounting.epsilon([WHOLE], SCOPE.delta)
+    assert bound(ledger) > 9 * accounting.epsilon([replace(WHOLE, steps=1)], SCOPE.delta)
+
+
+def test_plans_chosen_by_looking_are_bounded_by_the_cap_however_little_they_took(ledger: Ledger) -> None:
+    """Neither what one run took, nor what its plan was: another may follow, chosen by what this one released."""
+    for number in range(3):
+        ledger.reserve(NAME, f"r{number}", SMALL, 1)
+        ledger.charge(f"r{number}", 1, 1, f"k{number}")
+        ledger.release(f"r{number}", "the attacker has seen enough")
+        assert bound(ledger) == SCOPE.epsilon
+
+
+def test_who_stops_early_gets_back_the_divergence_of_the_steps_that_were_not_taken_and_no_more(ledger: Ledger) -> None:
+    """The adversary ends every run by looking, and plans anew with what is left, until nothing is: by PLD of the steps
+    taken there would be room for more, and for a plan of its own epsilon too."""
+    plan = replace(WHOLE, steps=2)
+    taken = 0
+    while taken <= 100:
+        try:
+            ledger.reserve(NAME, f"r{taken}", plan, 1, partial=True)
+        except PrivacyBudgetExceeded:
+            break
+        ledger.charge(f"r{taken}", 1, 1, f"k{taken}")
+        ledger.release(f"r{taken}", "the attacker has seen enough")
+        taken += 1
+    assert taken == SCOPE.cap // SCOPE.cost(replace(plan, steps=1))
+    assert accounting.epsilon([replace(plan, steps=taken + 5)], SCOPE.delta) < SCOPE.epsilon
+    assert bound(ledger) == SCOPE.epsilon
+
+
+@pytest.mark.parametrize("charged", [False, True])
+def test_a_cap_that_was_lowered_after_a_look_is_no_claim(ledger: Ledger, charged: bool) -> None:
+    """Who lowers it chooses the figure by what was released; before the first release there is nothing to look at."""
+    ledger.reserve(NAME, "r1", SMALL, 1)
+    if charged:
+        ledger.charge("r1", 1, 1, "k1")
+    ledger.override(NAME, 2.0, "less is enough", "somebody")
+    ledger.charge("r1", 2, 1, "k2")
+    assert bound(ledger) == (3.0 if charged else 2.0)
+    assert ledger.standing().caps[NAME] == (bound(ledger), False)
+
+
+def test_a_cap_that_was_raised_is_the_claim_from_then_on(ledger: Ledger) -> None:
+    ledger.reserve(NAME, "r1", SMALL, 1)
+    ledger.charge("r1", 1, 1, "k1")
+    ledger.override(NAME, 5.0, "more", "somebody")
+    ledger.override(NAME, 4.0, "not so much", "somebody")
+    assert bound(ledger) == 5.0
+    assert ledger.standing().caps[NAME] == (5.0, True)
+
+
+def test_a_raise_makes_room_beside_the_one_plan_and_then_the_cap_is_the_claim(ledger: Ledger) -> None:
+    """Raised before anything was charged, or after, or by less than makes any room."""
+    ledger.reserve(NAME, "r1", WHOLE, 1)
+    ledger.override(NAME, 3.6, "more", "somebody")
+    ledger.charge("r1", 1, 1, "k1")
+    assert bound(ledger) == 3.6
+    ledger.reserve(NAME, "r2", SMALL, 1)
+    ledger.charge("r2", 1, 1, "k2")
+    assert bound(ledger) == 3.6
+
+
+def test_a_raise_that_makes_no_room_leaves_the_one_plan_as_the_claim(ledger: Ledger) -> None:
+    ledger.reserve(NAME, "r1", WHOLE, 1)
+    ledger.charge("r1", 1, 1, "k1")
+    ledger.override(NAME, 3.3, "more, and less than its divergence needs", "somebody")
+    assert bound(ledger) == accounting.epsilon([WHOLE], SCOPE.delta)
