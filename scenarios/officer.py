@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -42,6 +42,7 @@ from fedmodel.provision import (
 )
 from fedmodel.sealed import Opener
 from fedmodel.secagg import Member
+from scenarios.claims import claim_of
 
 _HEAD: Final = "ledger.head"
 _CURVE: Final = (0.25, 0.5, 1.0, 1.5, 2.0)  # of epsilon
@@ -164,7 +165,7 @@ def spent(ledger: Path) -> dict[str, Any]:
     return {"silo": standing.silo, "scopes": [_scope(standing, scope) for scope in standing.scopes.values()]}
 
 
-def figures(events: list[DpSgdEvent], delta: float, grid: float = accounting.FINE_GRID) -> dict[str, Any]:
+def figures(events: Sequence[DpSgdEvent], delta: float, grid: float = accounting.FINE_GRID) -> dict[str, Any]:
     """Return what is shown besides epsilon: the curve, mu with its floor, and the largest advantage of an attack."""
     epsilon = accounting.epsilon(events, delta, grid)
     if not events or not math.isfinite(epsilon):
@@ -312,7 +313,11 @@ def lookalikes_of(kit: Path, law: SiloFile) -> dict[str, list[tuple[str, ...]]]:
 
 
 def _scope(standing: Standing, scope: Scope) -> dict[str, Any]:
-    """Return one budget's figures."""
+    """Return one budget's figures: `epsilon` holds however plans were chosen and wherever they ended.
+
+    The curve, mu and the advantage are of `epsilon_of_plans`: all plans in full, had each been fixed in advance.
+    """
+    claimed = standing.claimed(scope.name)
     cap, reserved, used = standing.totals(scope.name)
     runs = standing.of(scope.name)
     whole = any(run.admitted == "plan" and run.matters for run in runs)
@@ -324,10 +329,11 @@ def _scope(standing: Standing, scope: Scope) -> dict[str, Any]:
         "budget": scope.epsilon,
         "order": scope.order,
         "accountant": accounting.ACCOUNTANT,
-        **figures(standing.events(scope.name), scope.delta),
-        "filter_epsilon": accounting.renyi_to_epsilon(
-            sum(run.spent for run in runs) / MICRO, scope.order, scope.delta
-        ) if any(run.charges for run in runs) else 0.0,
+        **figures(claimed, scope.delta),
+        "epsilon": standing.bound(scope.name),
+        "raised": standing.caps.get(scope.name, (0.0, False))[1],
+        "epsilon_of_plans": accounting.epsilon(claimed, scope.delta),
+        "epsilon_of_steps_taken": accounting.epsilon(standing.events(scope.name), scope.delta),
         "divergence": {"cap": cap / MICRO, "reserved": reserved / MICRO, "spent": used / MICRO,
                        "left": (cap - reserved) / MICRO},
         "taken_whole": whole,
@@ -342,13 +348,14 @@ def _run(name: str, run: Run, scope: Scope) -> dict[str, Any]:
         "run": name,
         "rounds": len({number for number, _, _ in run.charges.values()}),
         "steps": run.taken,
-        "reserved_steps": run.taken if run.closed else run.plan.steps,
+        "reserved_steps": run.plan.steps,
+        "held_steps": 0 if run.closed else run.plan.steps - run.taken,
         "noise_multiplier": run.plan.noise_multiplier,
         "sample_rate": run.plan.sample_rate,
         "noise_source": run.plan.noise_source,
         "admitted": run.admitted,
-        "epsilon": accounting.epsilon(run.events, scope.delta),
-        "epsilon_reserved": accounting.epsilon(run.events if run.closed else [run.plan], scope.delta),
+        **claim_of(run.claimed, run.taken, scope.delta),
+        "epsilon_reserved": accounting.epsilon([run.plan] if run.matters else [], scope.delta),
     }
 
 

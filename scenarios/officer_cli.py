@@ -283,12 +283,12 @@ def _show_scope(silo: str, scope: dict[str, Any]) -> None:
     about = f", {scope['scope']}: budget epsilon {up(scope['budget'])} at delta {small(scope['delta'])}"
     out.print(Text.assemble((silo, "bold"), about), highlight=False)
     table = Table(title="By run", title_justify="left")
-    for heading in ("run", "rounds", "steps", "held", "noise", "epsilon", "admitted by"):
+    for heading in ("run", "rounds", "steps", "held", "noise", "epsilon", "of steps taken", "admitted by"):
         table.add_column(heading, justify="left" if heading in ("run", "admitted by") else "right")
     for run in scope["runs"]:
         table.add_row(
-            run["run"], str(run["rounds"]), str(run["steps"]), str(run["reserved_steps"] - run["steps"]),
-            up(run["noise_multiplier"]), up(run["epsilon"]), run["admitted"],
+            run["run"], str(run["rounds"]), str(run["steps"]), str(run["held_steps"]),
+            up(run["noise_multiplier"]), up(run["epsilon"]), up(run["epsilon_of_steps_taken"]), run["admitted"],
         )  # fmt: skip
     out.print(table)
     if whole:
@@ -300,15 +300,20 @@ def _show_scope(silo: str, scope: dict[str, Any]) -> None:
             f" {down(divergence['left'])}."
         )
     out.print(left, highlight=False)
-    if not whole:
-        out.print(f"By the filter's order, epsilon {up(scope['filter_epsilon'])} is spent.", highlight=False)
-    out.print(f"However plans were chosen, never over epsilon {up(scope['budget'])}.", highlight=False)
+    out.print(
+        f"However plans were chosen and wherever they ended, all of it is within epsilon {up(scope['epsilon'])}; of"
+        f" each run the whole plan counts. Of the steps taken it would be {up(scope['epsilon_of_steps_taken'])}, had"
+        " every plan and its length been fixed in advance.",
+        highlight=False,
+    )
+    if scope["raised"]:
+        out.print("A person raised the cap since: that holds if they did not choose it by looking.", highlight=False)
     if scope["advantage"] is not None:
         points = ", ".join(f"{up(epsilon)}: {small(delta)}" for epsilon, delta in scope["curve"])
         out.print(
-            f"Had every plan been fixed in advance (PLD): epsilon {up(scope['epsilon'])}; no attack tells presence from"
-            f" absence with an advantage over {up(scope['advantage'])}; {up(scope['mu'])}-GDP wherever delta is over"
-            f" {small(scope['mu_floor'])}; delta at epsilon {points}.",
+            f"All plans in full, had each been fixed in advance (PLD): epsilon {up(scope['epsilon_of_plans'])}; no"
+            f" attack tells presence from absence with an advantage over {up(scope['advantage'])};"
+            f" {up(scope['mu'])}-GDP wherever delta is over {small(scope['mu_floor'])}; delta at epsilon {points}.",
             highlight=False,
         )
     if "seeded-unsafe" in scope["noise_sources"]:

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedmodel.rounding import small, up
+from scenarios.claims import early
 from scenarios.printing import out
 
 
@@ -46,7 +47,7 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
     rows = summary["privacy"]
     unit = rows[0]["unit"] + ("" if rows[0]["unit"] == "record" else f" of at most {rows[0]['max_records']} records")
     table = Table(title=f"Spent by each silo, per {unit}", title_justify="left")
-    for heading in ("silo", "epsilon", "delta", "noise", "sample rate", "steps"):
+    for heading in ("silo", "epsilon", "delta", "noise", "sample rate", "steps", "of"):
         table.add_column(heading, justify="left" if heading == "silo" else "right")
     for row in rows:
         spent = row["steps"] > 0
@@ -57,8 +58,12 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
             up(row["noise_multiplier"]) if spent else "-",
             f"{row['sample_rate']:g}" if spent else "-",
             str(row["steps"]),
+            str(row["steps_reserved"]),
         )
     out.print(table)
+    told = early(rows)
+    if told is not None:
+        out.print(told, highlight=False)
     if any(row["noise_source"] == "seeded-unsafe" for row in rows):
         out.print(
             "Noise was seeded: whoever knows the seed can remove it. These epsilons protect nobody.", style="bold red"

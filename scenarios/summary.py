@@ -2,14 +2,16 @@
 
 Figures of privacy are replayed from each silo's own ledger where that is at hand, as in a simulation or a rehearsal. A
 deployed server has none of them: there a row says what the silo reported to have charged, and says so (`source`).
-Either way a row is of the one run, whatever else a ledger holds.
+Either way a row is of the one run, whatever else a ledger holds, and `epsilon` with all that is read off the same curve
+is of the whole plan that was reserved: it holds wherever the run ended (`scenarios.claims`).
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from fedmodel.mechanisms import DpSgdEvent, event_from_json
 from fedmodel.packages import code_hash
 from fedmodel.provision import scenario_policy
 from scenarios import officer
+from scenarios.claims import claim_of
 from scenarios.reports.ledgers import newest_run
 from server.place import CHARGES
 
@@ -145,44 +148,70 @@ def row_from_ledger(plan: SiloPlan, standing: Standing, run: str | None) -> dict
     scopes = [scope for scope in standing.scopes.values() if scope.data == plan.data]
     scope = standing.scopes[own.scope] if own is not None else next(iter(scopes), None)
     delta, budget = (plan.delta, None) if scope is None else (scope.delta, scope.epsilon)
-    return {**row_of(plan, delta, [] if own is None else own.events), "budget": budget, "source": "ledger"}
+    claimed, taken = ([], 0) if own is None else (own.claimed, own.taken)
+    return {**row_of(plan, delta, claimed, taken), "budget": budget, "source": "ledger"}
 
 
 def rows_reported(scenario: Scenario, run_dir: Path) -> list[dict[str, Any]]:
-    """Return a row a silo, from what it reported to the server; its ledger has the last word."""
+    """Return a row a silo, from what it reported to the server; its ledger has the last word.
+
+    A silo reports what it charges for a round, and in how many. Its plan is then the scenario's: one whose budget paid
+    for a part of that reserved less, and spent no more than is told here.
+
+    Raises:
+        LedgerError: When a silo reported more than its plan has.
+    """
     path = run_dir / CHARGES
     reported = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     rows = []
     for silo in scenario.federation.silos:
         plan = scenario.plan(silo)
         said = reported.get(silo)  # a silo that did not join reported nothing
-        events = [event_from_json(said["event"])] * said["rounds"] if said else []
-        rows.append({**row_of(plan, plan.delta, events), "budget": None, "source": "reported"})
+        times = int(said["rounds"]) if said else 0
+        event = event_from_json(said["event"]) if said and times else None
+        taken = 0 if event is None else event.steps * times
+        rows.append({**row_reported(plan, event, taken), "budget": None})
     return rows
 
 
-def row_of(plan: SiloPlan, delta: float, events: list[DpSgdEvent]) -> dict[str, Any]:
-    """Return what was spent by some events; figures are None for a silo that released nothing."""
-    shared = {(e.noise_multiplier, e.max_grad_norm, e.sample_rate, e.noise_source) for e in events}
-    if len(shared) > 1:
-        raise LedgerError(f"silo {plan.silo}: what one run was charged for differs in more than steps")
-    noise_multiplier, max_grad_norm, sample_rate, noise_source = shared.pop() if shared else (None,) * 4
+def row_reported(plan: SiloPlan, event: DpSgdEvent | None, taken: int) -> dict[str, Any]:
+    """Return the row of a silo that reported to have charged such an event, so many steps of it in all."""
+    claimed = [] if event is None else [replace(event, steps=plan.steps)]
+    return {**row_of(plan, plan.delta, claimed, taken), "source": "reported"}
+
+
+def row_of(plan: SiloPlan, delta: float, claimed: Sequence[DpSgdEvent], taken: int) -> dict[str, Any]:
+    """Return what a run cost; figures are None for a silo that released nothing.
+
+    Args:
+        plan: Of the scenario.
+        delta: Of the claim.
+        claimed: The whole plan that was reserved; nothing where nothing was charged.
+        taken: Steps that were charged.
+
+    Raises:
+        LedgerError: When more steps were charged than reserved: of such a run nothing is claimed.
+    """
+    reserved = claimed[0] if claimed else None
+    if taken > (0 if reserved is None else reserved.steps):
+        raise LedgerError(f"silo {plan.silo}: {taken} steps were charged, more than its plan has; nothing is claimed")
     # The coarse grid's are upper bounds too, and hardly higher.
-    figures = officer.figures(events, delta, accounting.COARSE_GRID)
+    figures = officer.figures(claimed, delta, accounting.COARSE_GRID)
     return {
         "silo": plan.silo,
         "unit": plan.unit,
         "max_records": plan.max_records,
-        "epsilon": accounting.epsilon(events, delta),
+        **claim_of(claimed, taken, delta),
         "delta": delta,
         "accountant": accounting.ACCOUNTANT,
         "target_epsilon": plan.epsilon,
         "mu": figures["mu"],
         "mu_floor": figures["mu_floor"],
         "advantage": figures["advantage"],
-        "noise_multiplier": noise_multiplier,
-        "max_grad_norm": max_grad_norm,
-        "sample_rate": sample_rate,
-        "noise_source": noise_source,
-        "steps": sum(event.steps for event in events),
+        "noise_multiplier": None if reserved is None else reserved.noise_multiplier,
+        "max_grad_norm": None if reserved is None else reserved.max_grad_norm,
+        "sample_rate": None if reserved is None else reserved.sample_rate,
+        "noise_source": None if reserved is None else reserved.noise_source,
+        "steps": taken,
+        "steps_reserved": 0 if reserved is None else reserved.steps,
     }

@@ -21,7 +21,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -380,10 +380,16 @@ def _log_to(path: Path) -> Iterator[None]:
 
 
 def _epsilons(scenario: Scenario, rounds: _Rounds, charged: Counter[str]) -> dict[str, float]:
-    """Return each silo's epsilon so far, from what it says it charged; the ledgers have the last word."""
+    """Return the epsilon of each silo that says it charged something; the ledgers have the last word.
+
+    It is of the whole plan from the first round on: what a run costs does not hang on where somebody who watches it
+    ends it.
+    """
     return {
         silo: accounting.epsilon(
-            [rounds.joined.members[silo].charge] * charged[silo], scenario.plan(silo).delta, accounting.COARSE_GRID
+            [replace(rounds.joined.members[silo].charge, steps=scenario.plan(silo).steps)],
+            scenario.plan(silo).delta,
+            accounting.COARSE_GRID,
         )
         for silo in sorted(charged)
     }

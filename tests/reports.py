@@ -121,10 +121,13 @@ def claim() -> Claim:
         meaning="At epsilon 3.00 and delta 0.001, an observer who is wrong about absence in 1% of cases can be right"
         " about"
         " presence in at most 20.2% of cases, whatever else they know.",
+        early=None,
         protects=True, unit="record", max_records=1, adjacency="add-or-remove-one", epsilon=EPSILON, delta=DELTA,
         silos=tuple(
-            SiloClaim(silo=silo, epsilon=EPSILON, epsilon_all_runs=EPSILON + (1.2345678 if silo == "aurora" else 0),
-                      delta=DELTA, target_epsilon=3.0, mu=MU, mu_floor=1e-9, advantage=0.3702246361411179, steps=ROUNDS)
+            SiloClaim(silo=silo, epsilon=EPSILON, epsilon_of_steps_taken=EPSILON, odometer=None,
+                      epsilon_all_runs=8.0 if silo == "aurora" else EPSILON,
+                      delta=DELTA, target_epsilon=3.0, mu=MU, mu_floor=1e-9, advantage=0.3702246361411179,
+                      steps=ROUNDS, steps_reserved=ROUNDS)
             for silo in SILOS
         ),
     )  # fmt: skip
@@ -136,7 +139,7 @@ def scope() -> Scope:
             run="5f0c2b1e9a7d4c33" if this else "0d9e8f7a6b5c4d21", this=this, scenario=digest("hospitals"),
             rounds=ROUNDS if this else 8, steps=ROUNDS if this else 8, reserved_steps=ROUNDS if this else 8,
             noise_multiplier=6.560156095339964, sample_rate=1.0, noise_source="os",
-            epsilon=EPSILON if this else 1.2345678,
+            epsilon=EPSILON if this else 1.2345678, epsilon_of_steps_taken=EPSILON if this else 1.2345678,
             admitted="plan", first_charge=at(0 if this else -86400), last_charge=at(39.2 if this else -86300),
         )  # fmt: skip
 
@@ -147,12 +150,13 @@ def scope() -> Scope:
             SiloBudget(
                 silo=silo, scope="breast-cancer record 1 add-or-remove-one", data="breast-cancer", unit="record",
                 max_records=1, adjacency="add-or-remove-one", delta=DELTA, cap=8.0 if silo == "aurora" else 3.0,
-                spent=EPSILON + (1.2345678 if silo == "aurora" else 0), protects=True, filter_spent=3.4, order=8,
+                spent=EPSILON + (1.2345678 if silo == "aurora" else 0), protects=True, order=8,
+                bound=8.0 if silo == "aurora" else EPSILON,
                 taken_whole=silo != "aurora", runs=(run(False), run(True)) if silo == "aurora" else (run(True),),
             )
             for silo in SILOS
         ),
-        prior_runs=1, protects=True, largest_spent=EPSILON + 1.2345678,
+        prior_runs=1, protects=True, largest_bound=8.0,
     )  # fmt: skip
 
 

@@ -361,10 +361,10 @@ def seeded_before(report: Report, ours: bool) -> Report:
         one.model_copy(update={"noise_source": "seeded-unsafe", "epsilon": None}) if one.this == ours else one
         for one in budget.runs
     )
-    budget = budget.model_copy(update={"protects": False, "spent": None, "filter_spent": None, "runs": runs})
+    budget = budget.model_copy(update={"protects": False, "spent": None, "bound": None, "runs": runs})
     silos = (report.claim.silos[0].model_copy(update={"epsilon_all_runs": None}), *report.claim.silos[1:])
     scope = report.scope.model_copy(
-        update={"protects": False, "largest_spent": None, "budgets": (budget, *report.scope.budgets[1:])}
+        update={"protects": False, "largest_bound": None, "budgets": (budget, *report.scope.budgets[1:])}
     )
     return report.model_copy(update={"scope": scope, "claim": report.claim.model_copy(update={"silos": silos})})
 
@@ -373,7 +373,7 @@ def test_another_run_of_seeded_noise_is_told_in_a_banner_and_bounds_nothing(html
     shown = render(seeded_before(reports.report(), ours=False))
     assert "all runs together are bounded by nothing.</strong>" in shown
     assert "protect nobody" not in shown
-    assert '<dt>With other runs in the ledgers</dt><dd class="big">no promise</dd>' in shown
+    assert '<dt>With all runs that the budgets admit</dt><dd class="big">no promise</dd>' in shown
     assert "nothing is bounded: a run’s noise was seeded; the cap is 8" in shown
     assert shown.count("<span>A SEED: protects nobody</span>") == 1
     assert '<dd class="big">3.00</dd>' in shown  # of this run alone

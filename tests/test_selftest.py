@@ -20,7 +20,7 @@ from fedmodel import wire
 from fedmodel.accounting import pld
 from fedmodel.audit.gauges import OF_ALL, OF_SILOS
 from fedmodel.dp_sgd import DpSgd, _GuardedOptimizer
-from fedmodel.ledger import Ledger
+from fedmodel.ledger import Ledger, Run
 from fedmodel.noise import OsNoise
 from fedmodel.report import page
 from scenarios import cli
@@ -49,6 +49,7 @@ TOUCHED = (
     DpSgd,
     _GuardedOptimizer,
     Ledger,
+    Run,
     Outbox,
     Probing,
     hiding,

@@ -74,7 +74,7 @@ def test_a_claim_has_its_figures_in_the_registry_and_against_the_parties(report:
     entry = registry.entry(report)["deployment"]
     assert entry["privacy_loss"]["privacy_parameters"] == {"epsilon": report.claim.epsilon, "delta": 1e-3}
     assert entry["dp_flavor"]["bound_on_output_distance"] == report.claim.epsilon is not None
-    assert f"silo is {report.scope.largest_spent}." in entry["privacy_loss"]["privacy_parameters_description"]
+    assert f"silo is {report.scope.largest_bound}." in entry["privacy_loss"]["privacy_parameters_description"]
     holds = {one.who: one.holds for one in report.trust.parties}
     assert holds["Whoever gets the model"] == (
         "(epsilon, delta) for each record, as the silo's ledger says; post-processing costs nothing."

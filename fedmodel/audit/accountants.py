@@ -58,7 +58,7 @@ def accountants(silo: str, events: Iterable[DpSgdEvent], claimed: float, delta: 
 
     Args:
         silo: Whose.
-        events: What its ledger was charged.
+        events: What its ledger reserved for it, whole plans.
         claimed: The epsilon that is claimed for them at `delta`.
         delta: In (0, 1).
     """

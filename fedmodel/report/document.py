@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from fedmodel.mechanisms import NoiseSourceName, UnitName
 
-FORMAT: Final = "fedmodel-report/1"
+FORMAT: Final = "fedmodel-report/2"
 SCHEMA_ID: Final = "report.schema.json"
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -86,24 +86,47 @@ class RunFacts(Part):
     seconds: float
 
 
+class Odometer(Part):
+    """A figure that holds at the step where a run ended, whoever ended it: a statement beside the plan's figure.
+
+    Whoever relies on both relies on two statements, and their deltas add.
+
+    Attributes:
+        epsilon: That holds there.
+        delta: Of the statement.
+        steps: Of the checkpoint that it was read at.
+    """
+
+    epsilon: float
+    delta: float
+    steps: int
+
+
 class SiloClaim(Part):
     """What is claimed for one silo's records, from its ledger.
 
     Attributes:
         silo: Its name.
-        epsilon: Of this run, by PLD; null where noise was seeded, or no bound is computed.
-        epsilon_all_runs: Of everything that its ledger holds on these data, this run included; null where noise of any
-            of it was seeded, which protects nobody.
-        delta: Of both.
+        epsilon: Of this run's whole plan, by PLD: it holds wherever the run ended, and whoever ended it; null where
+            noise was seeded, or no bound is computed.
+        epsilon_of_steps_taken: Of the steps that were charged, had the length been fixed in advance; no bound where the
+            run was ended by looking.
+        odometer: What holds besides where the run ended, if that is less than `epsilon`; null elsewhere.
+        epsilon_all_runs: Of everything that its ledger holds on these data, this run included, however plans were
+            chosen and wherever they ended; null where noise of any of it was seeded, which protects nobody.
+        delta: Of all of them.
         target_epsilon: What the scenario asked for; null where it gave the noise.
-        mu: The run is as private as mu-GDP, wherever delta is over `mu_floor`; null where none was found.
+        mu: The run's whole plan is as private as mu-GDP, wherever delta is over `mu_floor`; null where none was found.
         mu_floor: See `mu`.
         advantage: No attack on membership has a true positive rate that is over its false one by more.
         steps: Noised sums that were charged.
+        steps_reserved: Of the whole plan; 0 where nothing was charged.
     """
 
     silo: str
     epsilon: Epsilon
+    epsilon_of_steps_taken: Epsilon
+    odometer: Odometer | None
     epsilon_all_runs: Epsilon
     delta: float
     target_epsilon: float | None
@@ -111,6 +134,7 @@ class SiloClaim(Part):
     mu_floor: float
     advantage: float | None
     steps: int
+    steps_reserved: int
 
 
 class Claim(Part):
@@ -120,6 +144,7 @@ class Claim(Part):
         nist: The questions of NIST SP 800-226 that it answers.
         sentence: The claim, plainly.
         meaning: What the figures mean for one person.
+        early: What holds where fewer steps were taken than were reserved; null where they were all taken.
         protects: False where noise was seeded, so that no figure here protects anybody.
         unit: Whose presence is hidden.
         max_records: Most records of one unit that were trained on.
@@ -136,6 +161,7 @@ class Claim(Part):
     )
     sentence: str
     meaning: str
+    early: str | None
     protects: bool
     unit: UnitName
     max_records: int
@@ -168,11 +194,13 @@ class LedgerRun(Part):
         scenario: The hash of its scenario.
         rounds: Rounds that were charged.
         steps: Noised sums that were charged.
-        reserved_steps: Held for it, those that were charged included.
+        reserved_steps: Of its whole plan, which its epsilon is of.
         noise_multiplier: Noise over the clip.
         sample_rate: As planned.
         noise_source: Where noise was drawn from.
-        epsilon: Of what was charged, by PLD, at the budget's delta; null where its noise was seeded.
+        epsilon: Of its whole plan, by PLD, at the budget's delta, 0 where nothing was charged; null where its noise was
+            seeded.
+        epsilon_of_steps_taken: Of what was charged, had the length been fixed in advance; null where that is.
         admitted: In which of the ledger's two ways.
         first_charge: When.
         last_charge: When.
@@ -188,6 +216,7 @@ class LedgerRun(Part):
     sample_rate: float
     noise_source: NoiseSourceName
     epsilon: Epsilon
+    epsilon_of_steps_taken: Epsilon
     admitted: Literal["filter", "plan"]
     first_charge: Moment | None
     last_charge: Moment | None
@@ -206,9 +235,10 @@ class SiloBudget(Part):
         delta: Of the claim.
         cap: Epsilon that may be spent, as it stands now.
         protects: False where noise of a run that was charged was seeded: what was spent is then no bound, and null.
-        spent: Cumulative epsilon of all runs, by PLD, had every plan been fixed in advance.
-        filter_spent: Cumulative epsilon by the filter's one order, however plans were chosen.
-        order: Of that filter.
+        bound: Epsilon of all runs together, however plans were chosen and wherever they ended: the one plan's where it
+            took the whole budget, else the largest cap that held since the first charge.
+        spent: Epsilon of the steps that all runs took, by PLD, had every plan and its length been fixed in advance.
+        order: Of the budget's filter.
         taken_whole: Whether one plan took all of it, so that nothing is left for another.
         runs: Every run, oldest first.
     """
@@ -222,8 +252,8 @@ class SiloBudget(Part):
     delta: float
     cap: float
     protects: bool
+    bound: Epsilon
     spent: Epsilon
-    filter_spent: Epsilon
     order: int
     taken_whole: bool
     runs: tuple[LedgerRun, ...]
@@ -238,7 +268,7 @@ class Scope(Part):
         budgets: Every budget of every silo's ledger, with all its runs.
         prior_runs: How many other runs these ledgers hold.
         protects: False where a budget on the run's data is one of which `protects` is False.
-        largest_spent: The largest cumulative epsilon on the run's data; null where no bound is computed.
+        largest_bound: The largest `bound` of a budget on the run's data; null where there is none.
     """
 
     nist: Questions = (
@@ -250,7 +280,7 @@ class Scope(Part):
     budgets: tuple[SiloBudget, ...]
     prior_runs: int
     protects: bool
-    largest_spent: Epsilon
+    largest_bound: Epsilon
 
 
 class Seen(Part):
@@ -433,7 +463,7 @@ class CurvePoint(Part):
 
 
 class SiloAccounting(Part):
-    """One run of one silo, by three accountants.
+    """The whole plan of one run of one silo, by three accountants; of a run that released nothing, of nothing.
 
     Attributes:
         silo: Its name.
@@ -649,7 +679,7 @@ class Audit(Part):
         plan: What was fixed before the run.
         plan_hash: Its hash, which the ledgers hold.
         entered: Where they hold it.
-        claimed_epsilon: What it tried to refute.
+        claimed_epsilon: What it tried to refute: the largest epsilon of a silo, of its whole plan.
         delta: At which.
         claimed_mu: The same as mu-GDP.
         lower_bounds: By estimator.
@@ -794,8 +824,8 @@ class BudgetPoint(Part):
 
     Attributes:
         time: Of the charge.
-        epsilon: Cumulative, of all runs, by PLD: an upper bound, on a coarser grid but for the last; null from the
-            first charge on whose noise was seeded.
+        epsilon: Of the steps of all runs until then, had every plan and its length been fixed in advance; on a coarser
+            grid but for the last; null from the first charge on whose noise was seeded.
         cap: That held then.
     """
 
@@ -879,7 +909,7 @@ class Report(Part):
         title="A report of fedmodel", json_schema_extra={"$id": SCHEMA_ID, "$schema": _DIALECT}
     )  # fmt: skip
 
-    format: Literal["fedmodel-report/1"] = FORMAT
+    format: Literal["fedmodel-report/2"] = FORMAT
     built: Built
     run: RunFacts
     claim: Claim

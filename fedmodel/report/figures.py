@@ -61,8 +61,9 @@ def _budget(report: Report) -> Figure | None:
     left_out = len(lines) - plots.MOST_PANELS
     stops = any(line.points[-1].epsilon is None for line in lines)
     caption = (
-        "How to read it: a panel a silo. The filled steps are epsilon spent so far, by this run and all before it; the"
-        " dashed line is the cap that the silo set itself. A step that would pass it is refused."
+        "How to read it: a panel a silo. The filled steps are epsilon of the steps taken so far, by this run and all"
+        " before it, had every plan and its length been fixed in advance; the dashed line is the cap that the silo set"
+        " itself, which holds however they were chosen. A step that would pass it is refused."
         + (" Where steps stop short of it, noise was seeded or no bound is computed from there on." if stops else "")
         + (f" The {plots.MOST_PANELS} silos that spent most are drawn, {left_out} are not." if left_out > 0 else "")
     )

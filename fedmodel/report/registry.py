@@ -93,7 +93,7 @@ def _privacy_loss(report: Report) -> dict[str, Any]:
         "privacy_unit": {"record": "record-level", "person": "person-level", "client": "client-level"}[claim.unit],
         "privacy_unit_description": f"one {_unit(report)} of one silo, added or removed",
         "privacy_parameters": parameters,
-        "privacy_parameters_description": f"{claim.sentence} {_in_all(scope)}",
+        "privacy_parameters_description": " ".join(filter(None, (claim.sentence, claim.early, _in_all(scope)))),
     }
 
 
@@ -101,9 +101,12 @@ def _in_all(scope: Scope) -> str:
     """Say what all runs that the ledgers hold compose to."""
     if not scope.protects:
         return "With the other runs that the ledgers hold, nothing is bounded: noise of a run was seeded."
-    if scope.largest_spent is None:
+    if scope.largest_bound is None:
         return "With the other runs that the ledgers hold, no bound is computed."
-    return f"With all that the ledgers hold on these data, the largest epsilon of a silo is {scope.largest_spent}."
+    return (
+        "With all that the ledgers hold on these data, however plans were chosen and wherever they ended, the largest"
+        f" epsilon of a silo is {scope.largest_bound}."
+    )
 
 
 def _model(report: Report) -> dict[str, Any]:

@@ -12,11 +12,16 @@ every run can give were measured, and the test would have refuted half the noise
 for, in the steps that were really taken. It is no proof: it says that an attack as strong as the mechanism allows found
 no more than was claimed.
 
+The claim that is attacked is the run's: epsilon of the whole plan that each silo reserved, which holds wherever the run
+ended. The plan's test is of the steps that the scenario gives each silo, never more, so it refutes no claim that is
+true of a run that ended early; what it could find is told for the steps that were really taken.
+
 Gauges are held to a level of their own, 10^-6 for each name of one; they are no part of the plan's significance.
 """
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -34,7 +39,7 @@ from fedmodel.audit.plan import LEAST_POWER, Plan, power_of, score
 from fedmodel.config import Scenario
 from fedmodel.errors import ConfigError
 from fedmodel.ledger import Verified
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.mechanisms import DpSgdEvent, event_from_json
 from fedmodel.provision import scenario_policy
 from fedmodel.rounding import down
 from scenarios import officer
@@ -69,8 +74,8 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
     seen = [read_observations(run_dir / "silos" / one.silo, one.silo) for one in plan.silos]
     scores_M, coins_M = _scores(scenario, plan, seen, run_dir)
     made = guess(scores_M, coins_M, plan.guesses)
-    spent = {silo: _spent(scenario, silo, ledger) for silo, ledger in ledgers.items()}
-    measured = _gauges(scenario, seen, ledgers) + _accounted(scenario, ledgers, spent)
+    claimed = {silo: _claimed(scenario, silo, ledger) for silo, ledger in ledgers.items()}
+    measured = _gauges(scenario, seen, ledgers) + _accounted(scenario, ledgers, claimed)
     missing = unmeasured(measured, [one.silo for one in seen if len(one.round_R)])
     power = _power(plan, seen)
     failed = [one.explanation for one in measured if not one.passed]
@@ -80,7 +85,7 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
     return {
         "plan": plan.document(),
         "plan_hash": plan.hash,
-        "claimed_epsilon": max(spent.values()),
+        "claimed_epsilon": max(claimed.values()),
         "delta": plan.delta,
         "claimed_mu": plan.mu,
         "lower_bounds": _bounds(plan, scores_M, coins_M),
@@ -157,21 +162,28 @@ def _event(ledger: Verified) -> DpSgdEvent:
     return replace(run.plan, steps=max(run.taken, 1))
 
 
-def _spent(scenario: Scenario, silo: str, ledger: Verified) -> float:
-    return accounting.epsilon(_events(ledger), scenario.plan(silo).delta)
+def _claimed(scenario: Scenario, silo: str, ledger: Verified) -> float:
+    """Return what is claimed of all that a ledger holds: by whole plans, as `scenarios.claims` tells it."""
+    events = [event for scope in ledger.standing.scopes for event in ledger.standing.claimed(scope)]
+    return accounting.epsilon(events, scenario.plan(silo).delta)
 
 
-def _events(ledger: Verified) -> list[DpSgdEvent]:
-    """Return all that a ledger was charged."""
-    return [event for scope in ledger.standing.scopes for event in ledger.standing.events(scope)]
+def _reserved(ledger: Verified) -> list[DpSgdEvent]:
+    """Return the plans of all runs of which a charge stands, from the entries: what a claim has to be of."""
+    charged = {ledger.entries[sequence - 1].run for sequence in ledger.standing.charged}
+    return [
+        event_from_json(json.dumps(entry.content["event"]))
+        for entry in ledger.entries
+        if entry.kind == "reserve" and entry.run in charged
+    ]
 
 
-def _accounted(scenario: Scenario, ledgers: Mapping[str, Verified], spent: Mapping[str, float]) -> list[Gauge]:
-    """Hold each silo's claim against other accountants."""
+def _accounted(scenario: Scenario, ledgers: Mapping[str, Verified], claimed: Mapping[str, float]) -> list[Gauge]:
+    """Hold each silo's claim against other accountants, who read its plans from its entries."""
     from fedmodel.audit.accountants import accountants
 
     return [
-        accountants(silo, _events(ledger), spent[silo], scenario.plan(silo).delta)
+        accountants(silo, _reserved(ledger), claimed[silo], scenario.plan(silo).delta)
         for silo, ledger in ledgers.items()
         if ledger.standing.charged
     ]

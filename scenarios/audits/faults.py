@@ -3,6 +3,7 @@
     full       every record in every lot, one step a round                      noise, clips, seeds, charges
     sampled    a quarter of all records in a lot, ten steps a round             lots, divisors, rates
     dropouts   secure aggregation, and silos whose answers are lost             what the sum is made of
+    stopped    as full, ended by its loss after the first of its rounds         what an early end is said to cost
     page       a report, with a hostile picture on its page                     what a reader is shown
 
 A check is a gauge's name, or one of three that are none: `preflight`, by which silos refuse before anything is trained
@@ -20,7 +21,7 @@ from typing import Final, Literal
 from scenarios.audits import mutations
 from scenarios.audits.planting import Planted, together
 
-Setting = Literal["full", "sampled", "dropouts", "page"]
+Setting = Literal["full", "sampled", "dropouts", "stopped", "page"]
 
 PREFLIGHT: Final = "preflight"
 LOWER_BOUND: Final = "lower_bound"
@@ -92,4 +93,5 @@ FAULTS: Final = (
     Fault("steps-uncharged", "charged_steps", "sampled", mutations.one_step_more),
     Fault("picture-with-markup", PAGE_MARKUP, "page", mutations.picture_as_markup),
     Fault("epsilon-from-looser-q", "accountants", "sampled", mutations.rate_halved_in_accounting),
+    Fault("epsilon-of-the-steps-at-a-stop", "accountants", "stopped", mutations.claimed_by_the_steps_taken),
 )  # fmt: skip

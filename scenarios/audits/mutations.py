@@ -37,7 +37,7 @@ from fedmodel.accounting import pld
 from fedmodel.config import Scenario
 from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import LedgerError
-from fedmodel.ledger import Charge, Ledger
+from fedmodel.ledger import Charge, Ledger, Run
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.report import page
@@ -408,3 +408,8 @@ def rate_halved_in_accounting() -> Planted:
 def picture_as_markup() -> Planted:
     """Put a picture into the page as it came, as markup of the page."""
     return replaced(page, "framed", Markup)
+
+
+def claimed_by_the_steps_taken() -> Planted:
+    """Claim of a run what the steps cost that it took, as if nobody had chosen where it ended."""
+    return replaced(Run, "claimed", Run.events)

@@ -85,6 +85,7 @@ count = 600
 """
 _DIFFERENT: Final[Mapping[Setting, Mapping[str, Mapping[str, Any]]]] = {
     "full": {},
+    "stopped": {"": {"stop_below_loss": 1e9}, "audit": {"count": 200}},
     "sampled": {
         "training": {"local_steps": 10},
         "privacy": {"sample_rate": 0.25},

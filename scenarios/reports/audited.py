@@ -62,7 +62,7 @@ def audit(gathered: Gathered) -> document.Audit | None:
     ]
     section = _read(found, entered)
     spent = [
-        accounting.epsilon(one.events, gathered.scenario.plan(one.silo).delta) for one in gathered.ledgers.values()
+        accounting.epsilon(one.claimed, gathered.scenario.plan(one.silo).delta) for one in gathered.ledgers.values()
     ]
     if not math.isclose(section.claimed_epsilon, max(spent), rel_tol=_TOLERANCE):
         raise ClaimRefuted(

@@ -32,7 +32,8 @@ def items(
     for ledger, head in zip(gathered.ledgers.values(), stored.integrity.ledgers, strict=True):
         yield f"ledger {ledger.silo}", "; ".join(_ledger(ledger, head))
     yield "rounds", "every update in a sum was charged for in its silo's ledger"
-    yield "epsilon", f"PLD, PRV, RDP and the curve of {len(stored.accounting.silos)} silos follow from their ledgers"
+    whose = f"{len(stored.accounting.silos)} silos follow from the plans that their ledgers reserved"
+    yield "epsilon", f"PLD, PRV, RDP and the curve of {whose}"
     less = f"; {', '.join(fewer)} had charged more than the server was told" if fewer else ""
     yield "summary.json", f"its figures of privacy follow from the ledgers{less}"
     yield "files", ", ".join(file.name for file in stored.integrity.files)

@@ -74,6 +74,11 @@ class SiloLedger:
         return [] if self.own is None else self.own.events
 
     @property
+    def claimed(self) -> list[DpSgdEvent]:
+        """What the report's run is claimed by: its whole plan, nothing where nothing was charged."""
+        return [] if self.own is None else self.own.claimed
+
+    @property
     def rounds(self) -> set[int]:
         """Which rounds of the report's run were charged."""
         return set() if self.own is None else {number for number, _, _ in self.own.charges.values()}

@@ -14,11 +14,12 @@ from typing import Any, Final
 from fedmodel import accounting
 from fedmodel.errors import LedgerError
 from fedmodel.heads import verifier_key
-from fedmodel.ledger import MICRO, Run, Scope, Standing, origin_of
+from fedmodel.ledger import Run, Scope, Standing, origin_of
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import scenario_hash
 from fedmodel.report import accountants, document
 from scenarios import officer
+from scenarios.claims import claim_of, early
 from scenarios.reports import statements
 from scenarios.reports.gathering import Gathered
 from scenarios.reports.ledgers import SiloLedger, head_of
@@ -73,10 +74,12 @@ def claim(gathered: Gathered, mechanism: document.Mechanism, counted: document.A
     largest = None if None in epsilons else max(epsilon for epsilon in epsilons if epsilon is not None)
     delta, most = max(silo.delta for silo in silos), privacy.max_records or 1
     unit = statements.unit_of(privacy.unit, most)
+    protects = _protects(gathered)
     return document.Claim(
         sentence=statements.claim(gathered, largest, delta, unit, mechanism.rounds_completed + mechanism.rounds_failed),
-        meaning=statements.meaning(silos, counted.silos, _protects(gathered)),
-        protects=_protects(gathered),
+        meaning=statements.meaning(silos, counted.silos, protects),
+        early=early([one.model_dump() for one in silos]) if protects else None,
+        protects=protects,
         unit=privacy.unit,
         max_records=most,
         adjacency="add-or-remove-one",
@@ -89,27 +92,36 @@ def claim(gathered: Gathered, mechanism: document.Mechanism, counted: document.A
 def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
     plan, ledger = gathered.scenario.plan(silo), gathered.ledgers.get(silo)
     delta = _delta(gathered, silo)
-    events = [] if ledger is None else ledger.events
-    every = [] if ledger is None or ledger.scope is None else ledger.standing.events(ledger.scope.name)
+    claimed = [] if ledger is None else ledger.claimed
+    taken = 0 if ledger is None or ledger.own is None else ledger.own.taken
     # Of noise that somebody can subtract no figure is a bound: none is told.
-    mu, advantage = (None, None) if _seeded(events) else _besides(tuple(events), delta)
+    mu, advantage = (None, None) if _seeded(claimed) else _besides(tuple(claimed), delta)
+    told = claim_of(claimed, taken, delta)
     return document.SiloClaim(
         silo=silo,
-        epsilon=_bound(events, delta),
-        epsilon_all_runs=_bound(every, delta),
+        epsilon=_told(claimed, told["epsilon"]),
+        epsilon_of_steps_taken=_told(claimed, told["epsilon_of_steps_taken"]),
+        odometer=None if _seeded(claimed) or told["odometer"] is None else document.Odometer(**told["odometer"]),
+        epsilon_all_runs=0.0 if ledger is None or ledger.scope is None else _of_all_runs(ledger, ledger.scope.name),
         delta=delta,
         target_epsilon=plan.epsilon,
         mu=mu,
         mu_floor=officer.MU_FLOOR,
         advantage=advantage,
-        steps=sum(event.steps for event in events),
+        steps=taken,
+        steps_reserved=sum(event.steps for event in claimed),
     )
+
+
+def _of_all_runs(ledger: SiloLedger, scope: str) -> float | None:
+    """Return the epsilon of everything that a ledger holds on some data, however chosen."""
+    return _told(ledger.standing.claimed(scope), ledger.standing.bound(scope))
 
 
 def _protects(gathered: Gathered) -> bool:
     """Return whether anything is claimed: every silo's charges have a bound, and no noise was seeded."""
     return not statements.seeded(gathered) and None not in [
-        _counted(tuple(ledger.events), _delta(gathered, silo)).pld for silo, ledger in gathered.ledgers.items()
+        _counted(tuple(ledger.claimed), _delta(gathered, silo)).pld for silo, ledger in gathered.ledgers.items()
     ]
 
 
@@ -128,21 +140,19 @@ def scope(gathered: Gathered) -> document.Scope:
     )
     # A budget that counts several data sets bears the name of one, or its own.
     own = [one for one in budgets if one.data == data.data_set or any(run.this for run in one.runs)]
-    spent = [budget.spent for budget in own]
+    bounds = [budget.bound for budget in own]
     return document.Scope(
         data_sets=(document.DataSet(name=data.data_set, source=data.source, kind=statements.data_kind(gathered)),),
         budgets=budgets,
         prior_runs=sum(1 for budget in budgets for run in budget.runs if not run.this),
         protects=all(budget.protects for budget in own),
-        largest_spent=None if None in spent else max((one for one in spent if one is not None), default=0.0),
+        largest_bound=None if None in bounds else max((one for one in bounds if one is not None), default=0.0),
     )
 
 
 def _budget(ledger: SiloLedger, found: Scope) -> document.SiloBudget:
     standing, runs = ledger.standing, ledger.standing.of(found.name)
-    divergence = sum(run.spent for run in runs) / MICRO
     events = standing.events(found.name)
-    filtered = accounting.renyi_to_epsilon(divergence, found.order, found.delta) if events else 0.0
     return document.SiloBudget(
         silo=ledger.silo,
         scope=found.name,
@@ -153,8 +163,8 @@ def _budget(ledger: SiloLedger, found: Scope) -> document.SiloBudget:
         delta=found.delta,
         cap=found.epsilon,
         protects=not _seeded(events),
+        bound=_of_all_runs(ledger, found.name),
         spent=_bound(events, found.delta),
-        filter_spent=None if _seeded(events) else filtered,
         order=found.order,
         taken_whole=any(run.admitted == "plan" and run.matters for run in runs),
         runs=tuple(
@@ -171,11 +181,12 @@ def _ledger_run(ledger: SiloLedger, name: str, run: Run, found: Scope) -> docume
         scenario=run.scenario,
         rounds=len({number for number, _, _ in run.charges.values()}),
         steps=run.taken,
-        reserved_steps=run.taken if run.closed else run.plan.steps,
+        reserved_steps=run.plan.steps,
         noise_multiplier=run.plan.noise_multiplier,
         sample_rate=run.plan.sample_rate,
         noise_source=run.plan.noise_source,
-        epsilon=_bound(run.events, found.delta),
+        epsilon=_bound(run.claimed, found.delta),
+        epsilon_of_steps_taken=_bound(run.events, found.delta),
         admitted=run.admitted,
         first_charge=times[0] if times else None,
         last_charge=times[-1] if times else None,
@@ -250,12 +261,12 @@ def _silo_mechanism(gathered: Gathered, silo: str) -> document.SiloMechanism:
 
 
 def counted(gathered: Gathered) -> document.Accounting:
-    """Return the run's charges as three accountants read them."""
+    """Return the run's plan as three accountants read it, where anything of it was charged."""
     silos = gathered.scenario.federation.silos
     rows = []
     for silo in silos:
         ledger = gathered.ledgers.get(silo)
-        row = _counted(tuple(ledger.events) if ledger else (), _delta(gathered, silo))
+        row = _counted(tuple(ledger.claimed) if ledger else (), _delta(gathered, silo))
         rows.append(row.model_copy(update={"silo": silo}))
     return document.Accounting(composition=statements.COMPOSITION, methods=_METHODS, silos=tuple(rows))
 
@@ -431,8 +442,13 @@ def _finite(epsilon: float) -> float | None:
 
 
 def _bound(events: Sequence[DpSgdEvent], delta: float) -> float | None:
-    """Return the epsilon of some charges; None where none is computed, or whose noise somebody can subtract."""
-    return None if _seeded(events) else _finite(accounting.epsilon(list(events), delta))
+    """Return the epsilon of some events; None where none is computed, or whose noise somebody can subtract."""
+    return _told(events, accounting.epsilon(list(events), delta))
+
+
+def _told(events: Sequence[DpSgdEvent], epsilon: float) -> float | None:
+    """Return an epsilon of some events; None where it is no number, or whose noise somebody can subtract."""
+    return None if _seeded(events) else _finite(epsilon)
 
 
 def _seeded(events: Sequence[DpSgdEvent]) -> bool:

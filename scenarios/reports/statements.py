@@ -31,10 +31,12 @@ SIDE_CHANNELS: Final = (
     " adds, about 1e-16 a step to delta, is not included."
 )
 COMPOSITION: Final = (
-    "All steps of the run are composed by privacy loss distributions. What one ledger holds of several runs is composed"
-    " the same way, as if all plans had been fixed in advance, and by the ledger's Rényi filter, however they were"
-    " chosen. Epsilons are never added up. Each silo's claim is of what that silo holds: the largest of them holds for"
-    " every unit that one silo alone holds, and nothing is claimed of what several silos hold of one unit together."
+    "All steps of the plan that was reserved are composed by privacy loss distributions, those that were not taken too:"
+    " whoever ends a run may have looked at what it released, and the whole plan bounds it wherever it ends. What one"
+    " ledger holds of several runs is bounded by the cap of its Rényi filter, however they were chosen, or by the one"
+    " plan that took the whole budget. Epsilons are never added up. Each silo's claim is of what that silo holds: the"
+    " largest of them holds for every unit that one silo alone holds, and nothing is claimed of what several silos hold"
+    " of one unit together."
 )
 
 

@@ -1,0 +1,75 @@
+"""What one run cost one silo, as every output tells it: the figure that holds wherever it ended, and others beside it.
+
+    epsilon                   of the whole plan that was reserved: it holds whoever ended the run, by whatever they saw
+    epsilon_of_steps_taken    had the length been fixed in advance; no bound where the end was chosen by looking
+    odometer                  where it is smaller than the first: a statement of its own that holds where the run ended
+                              (`fedmodel.accounting.odometer`); null elsewhere
+
+Guarantee: whatever tells one of them tells it under these names, and `epsilon` is never of fewer steps than were
+reserved before the run's first release. A run that released nothing cost nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from fedmodel import accounting
+from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.report import words
+from fedmodel.rounding import small, up
+
+STEPS_ALONE: Final = "had the length been fixed in advance"
+
+
+def claim_of(claimed: Sequence[DpSgdEvent], taken: int, delta: float) -> dict[str, Any]:
+    """Return the figures of a run.
+
+    Args:
+        claimed: Its whole plan; nothing where nothing of it was charged (`Run.claimed`).
+        taken: Steps that were charged.
+        delta: Of every figure.
+
+    Raises:
+        ConfigError: When more was taken than the plan has.
+    """
+    if not claimed:
+        return {"epsilon": 0.0, "epsilon_of_steps_taken": 0.0, "odometer": None}
+    (plan,) = claimed
+    read = accounting.odometer(plan, taken, delta)
+    epsilon = accounting.epsilon([plan], delta)
+    return {
+        "epsilon": epsilon,
+        "epsilon_of_steps_taken": accounting.epsilon([replace(plan, steps=taken)], delta),
+        "odometer": {"epsilon": read.epsilon, "delta": delta, "steps": read.checkpoint}
+        if read.epsilon < epsilon
+        else None,
+    }
+
+
+def early(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Say what holds of silos that took fewer steps than they reserved; None where there are none.
+
+    Args:
+        rows: A row a silo, with `silo`, `steps`, `steps_reserved` and what `claim_of` returns.
+    """
+    short = [row for row in rows if 0 < row["steps"] < row["steps_reserved"]]
+    if not short:
+        return None
+    names = [row["silo"] for row in short]
+    figures = [row["epsilon_of_steps_taken"] for row in short]
+    alone = None if None in figures else max(figures)
+    read = [row["odometer"] for row in short if row["odometer"] is not None]
+    said = (
+        f"Fewer steps were taken than were reserved at {words.listed(names)}: epsilon is of the whole plan all the"
+        " same, since whoever ends a run may have looked at what it released. Of the steps taken it would be"
+        f" {up(alone)}, {STEPS_ALONE}."
+    )
+    if len(read) < len(short):
+        return said
+    epsilon, delta = (max(one[name] for one in read) for name in ("epsilon", "delta"))
+    return (
+        f"{said} By an odometer, epsilon {up(epsilon)} at delta {small(delta)} holds where the run ended, whoever ended"
+        " it: a statement of its own. Whoever relies on both relies on two, and their deltas add."
+    )
