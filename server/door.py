@@ -9,21 +9,28 @@ Paths are compared whole and as they were sent: nothing is decoded, folded or jo
 would read in another way than it stands is no path of the list. A node that would register itself is among what is
 refused: nodes are registered by the server, from the roster.
 
-A request's body is bounded, by its length as told and as it comes, and has to keep coming: Flower reads all of one
-before it looks at who sent it.
+Every request is of a silo's share (`server.share`). Its body has a length that is told beforehand (411), is no longer
+than its call needs (413), is not compressed (415), and is here before Flower hears of it: Flower reads all of one
+before it looks at who sent it. Body and answer have to keep moving. Whoever is refused is told why, and the connection
+is closed, so that nobody goes on sending what nobody reads.
 
-Does NOT replace TLS with client certificates, on which this listens. Does NOT bound how many holders of certificates
-ask at once: the server of HTTP does.
+Does NOT replace TLS with client certificates, on which this listens, nor the bounds on connections (`server.port`).
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
+from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
+
+from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
+
+from server.share import MOST_FIELDS, MOST_HEADER_BYTES, Seldom, Share, Shares
 
 logger = logging.getLogger(__name__)
 
@@ -49,12 +56,42 @@ _FLEET: Final = frozenset(
         "confirm-message-received",
     )
 )
-# An object of Flower's is a record or a chunk of an array, of 20 MiB at most; all else is small.
-_MOST_BODY: Final = {"/v1/fleet/push-object": 32 * 2**20}
-_MOST_OTHER_BODY: Final = 4 * 2**20
-_SILENCE_S: Final = 30.0
-_QUIET_S: Final = 10.0
-_MOST_KINDS: Final = 1_000
+# An object of Flower's is a chunk of an array, 5 MiB, or a record: shares to all silos of a large federation at most.
+_MOST_OBJECT: Final = 32 * 2**20
+# An announcement: some 70 bytes an object. Small, since two bytes of it may become a hundred in memory.
+_MOST_ANNOUNCEMENT: Final = 64 * 2**10
+_MOST_BODY: Final = {"/v1/fleet/push-object": _MOST_OBJECT, "/v1/fleet/push-messages": _MOST_ANNOUNCEMENT}
+# A node's number, a key, a hash.
+_MOST_OTHER_BODY: Final = 4 * 2**10
+# How large an answer will be is not known before it is made: a chunk with what is around it, as a rule.
+_LIKELY_ANSWER: Final = {
+    "/v1/fleet/pull-object": FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE + 2**10,
+    "/v1/fleet/get-fab": FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE,
+}
+_SLICE: Final = 64 * 2**10
+_ABOUT_BODIES: Final = frozenset({b"transfer-encoding", b"content-encoding", b"content-length"})
+_MOST_DIGITS: Final = 12
+_MOST_THROWN_AWAY: Final = 8 * 2**20
+NOBODY: Final = "nobody"
+"""Who asks where no connection says it: a caller in this process."""
+
+
+class Refused(Exception):
+    """Why a request is not passed on, and with which status.
+
+    Args:
+        status: Of HTTP.
+        detail: What the silo is told.
+        late_s: For how long the answer is held back.
+    """
+
+    def __init__(self, status: int, detail: str, late_s: float = 0.0) -> None:
+        super().__init__(detail)
+        self.status, self.detail, self.late_s = status, detail, late_s
+
+
+class Gone(Exception):
+    """There is nobody to answer: whoever asked is gone, or was hung up on."""
 
 
 class Door:
@@ -63,10 +100,11 @@ class Door:
     Args:
         inside: Flower's own app.
         roster: The file to show; a silo without one gets 404.
+        shares: Whose requests are counted how.
     """
 
-    def __init__(self, inside: App, roster: Path) -> None:
-        self._inside, self._roster, self._told = inside, roster, Seldom()
+    def __init__(self, inside: App, roster: Path, shares: Shares) -> None:
+        self._inside, self._roster, self._shares, self._told = inside, roster, shares, Seldom()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Pass a request on, answer it, or refuse it."""
@@ -75,58 +113,162 @@ class Door:
             return
         if scope["type"] != "http":
             return
+        asker = _Asker(scope, self._shares)
+        send = _paced(send, asker)
+        with contextlib.suppress(Gone):
+            try:
+                with asker.asking() as pause_s:
+                    await asyncio.sleep(pause_s)
+                    await self._answer(scope, receive, send, asker)
+            except Refused as refused:
+                asker.tell(refused.detail)
+                await asyncio.sleep(refused.late_s)
+                body = b'{"detail":"%s"}' % refused.detail.encode()
+                await _turn_away(receive, send, refused.status, body, asker.limits.closing_s)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send, asker: _Asker) -> None:
+        """Answer a request that is within its silo's share."""
         match _asked(scope):
             case ("POST", path) if path in _FLEET:
-                await self._let_in(scope, receive, send)
+                size_bytes = _told_length(scope, _MOST_BODY.get(path, _MOST_OTHER_BODY))
+                async with asker.room(size_bytes + _LIKELY_ANSWER.get(path, 0)):
+                    body = await _read(receive, size_bytes, asker)
+                    await self._inside(scope, _given(body, receive), send)
             case ("GET" | "HEAD", "/health"):
+                _told_length(scope, 0)
                 await self._inside(scope, receive, send)
             case ("GET", path) if path == ROSTER and self._roster.is_file():
-                await _respond(send, 200, self._roster.read_bytes())
+                _told_length(scope, 0)
+                async with asker.room(self._roster.stat().st_size):
+                    await _respond(send, 200, self._roster.read_bytes())
             case asked:
                 if self._told.is_new(asked):
                     logger.warning("refused at the door: %s %.200r", scope["method"], scope["path"])
-                await _respond(send, 404, b"")
+                await _turn_away(receive, send, 404, b"", asker.limits.closing_s)
 
-    async def _let_in(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a silo's call on, its body bounded."""
-        most = _MOST_BODY.get(scope["path"], _MOST_OTHER_BODY)
-        if _told_length(scope) > most:
-            await _respond(send, 413, b"")
-            return
-        came = 0
 
-        async def bounded() -> MutableMapping[str, Any]:
-            nonlocal came
+class _Asker:
+    """Whose request it is, as the connection says."""
+
+    def __init__(self, scope: Scope, shares: Shares) -> None:
+        state = scope.get("state", {})
+        self.name: str = state.get("silo", NOBODY)
+        self._share: Share = state.get("share") or shares.of(self.name)
+        self._hang_up: Callable[[], None] = state.get("hang_up", _nothing)
+        self._shares, self._headers, self.limits = shares, scope["headers"], shares.limits
+
+    @contextmanager
+    def asking(self) -> Iterator[float]:
+        """Count the request; yield for how long it waits.
+
+        Raises:
+            Refused: When there are too many, or its header is too large.
+        """
+        header_bytes = sum(len(name) + len(value) + 4 for name, value in self._headers)
+        if len(self._headers) > MOST_FIELDS or header_bytes > MOST_HEADER_BYTES:
+            raise Refused(431, f"a header of {len(self._headers)} fields and {header_bytes} bytes")
+        if self._share.is_busy:
+            raise Refused(429, f"more than {self.limits.requests} requests at once", self.limits.penalty_s)
+        with self._share.asking() as pause_s:
+            yield pause_s
+
+    @asynccontextmanager
+    async def room(self, size_bytes: int) -> AsyncIterator[None]:
+        """Hold room for what is on its way.
+
+        Raises:
+            Refused: When there is none for too long.
+        """
+        try:
+            await self._share.take(size_bytes)
+        except TimeoutError:
+            raise Refused(503, "the server has no room for this at present") from None
+        try:
+            yield
+        finally:
+            self._share.give(size_bytes)
+
+    def tell(self, what: str) -> None:
+        """Log what was refused."""
+        self._shares.tell(self.name, what)
+
+    def hang_up(self, why: str) -> None:
+        """Close the connection at once."""
+        self.tell(why)
+        self._hang_up()
+
+
+async def _read(receive: Receive, size_bytes: int, asker: _Asker) -> bytes:
+    """Return a body, which has to come at some pace.
+
+    Raises:
+        Gone: When it did not, or whoever sends it is gone.
+    """
+    parts: list[bytes] = []
+    came, begun = 0, time.monotonic()
+    while True:
+        try:
+            async with asyncio.timeout(asker.limits.left_s(time.monotonic() - begun, came)):
+                part = await receive()
+        except TimeoutError:
+            asker.hang_up("a request's body that comes too slowly")
+            raise Gone from None
+        if part["type"] != "http.request":
+            raise Gone
+        parts.append(part.get("body", b""))
+        came += len(parts[-1])
+        if came > size_bytes:  # the parser of HTTP sees to it that it is not; whoever calls this without one does not
+            raise Refused(413, "a body that is longer than it says")
+        if not part.get("more_body", False):
+            return b"".join(parts)
+
+
+def _given(body: bytes, receive: Receive) -> Receive:
+    """Return what gives a body that is here, and then waits for the end of the connection."""
+    given = False
+
+    async def give() -> MutableMapping[str, Any]:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return give
+
+
+def _paced(send: Send, asker: _Asker) -> Send:
+    """Return what sends an answer in slices, each when the one before is on its way; who reads too slowly is left."""
+    sent, begun, gone = 0, 0.0, False
+
+    async def paced(message: MutableMapping[str, Any]) -> None:
+        nonlocal sent, begun, gone
+        begun = begun or time.monotonic()
+        for part in _sliced(message):
+            if gone:
+                return
             try:
-                part = await (receive() if came < 0 else asyncio.wait_for(receive(), _SILENCE_S))
+                async with asyncio.timeout(asker.limits.left_s(time.monotonic() - begun, sent)):
+                    await send(part)
             except TimeoutError:
-                return {"type": "http.disconnect"}
-            if part["type"] == "http.request" and came >= 0:
-                came += len(part.get("body", b""))
-                if came > most:
-                    return {"type": "http.disconnect"}
-                if not part.get("more_body", False):
-                    came = -1  # all of it is there: whoever listens on waits for the end of the connection
-            return part
+                gone = True
+                asker.hang_up("an answer that is read too slowly")
+            sent += len(part.get("body", b""))
 
-        await self._inside(scope, bounded, send)
+    return paced
 
 
-class Seldom:
-    """Says whether something is worth a line: the same is, once in ten seconds."""
+def _sliced(message: MutableMapping[str, Any]) -> Iterator[MutableMapping[str, Any]]:
+    """Cut a part of an answer into parts of which the server of HTTP takes one at a time."""
+    body, place = message.get("body", b""), 0
+    while len(body) - place > _SLICE:
+        yield {"type": message["type"], "body": body[place : place + _SLICE], "more_body": True}
+        place += _SLICE
+    yield {**message, "body": body[place:]} if place else message
 
-    def __init__(self) -> None:
-        self._last: dict[object, float] = {}
 
-    def is_new(self, what: object) -> bool:
-        """Return whether this was not told lately, and note that it is now."""
-        now = time.monotonic()
-        if now - self._last.get(what, -_QUIET_S) < _QUIET_S:
-            return False
-        if len(self._last) >= _MOST_KINDS:
-            self._last.clear()  # whoever asks for thousands of things does not fill the memory
-        self._last[what] = now
-        return True
+def _nothing() -> None:
+    """Hang up on whoever has no connection: a caller in this process."""
 
 
 def _asked(scope: Scope) -> tuple[str, str]:
@@ -136,13 +278,50 @@ def _asked(scope: Scope) -> tuple[str, str]:
     return scope["method"], path if as_sent and not scope.get("root_path") else ""
 
 
-def _told_length(scope: Scope) -> int:
-    """Return the length that a request says its body has, 0 where it does not say."""
-    told = [value for name, value in scope["headers"] if name == b"content-length"]
-    return int(told[0]) if told and told[0].isdigit() else 0
+def _told_length(scope: Scope, most_bytes: int) -> int:
+    """Return the length that a request says its body has.
+
+    Raises:
+        Refused: When it says none and has a body, says more than its call needs, or says that it is compressed.
+    """
+    told = {name: value for name, value in scope["headers"] if name in _ABOUT_BODIES}
+    if b"transfer-encoding" in told:
+        raise Refused(411, "a body whose length is not said beforehand")
+    if told.get(b"content-encoding", b"identity") != b"identity":
+        raise Refused(415, "a body that is compressed")
+    length = told.get(b"content-length", b"0")
+    if not length.isdigit():
+        raise Refused(400, "a body whose length is no number")
+    if len(length) > _MOST_DIGITS or int(length) > most_bytes:
+        raise Refused(413, f"a body of more than the {most_bytes} bytes that this call has at most")
+    return int(length)
 
 
 async def _respond(send: Send, status: int, body: bytes) -> None:
-    headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-    await send({"type": "http.response.start", "status": status, "headers": headers})
+    """Answer."""
+    await send({"type": "http.response.start", "status": status, "headers": _headers(body)})
     await send({"type": "http.response.body", "body": body})
+
+
+async def _turn_away(receive: Receive, send: Send, status: int, body: bytes, patience_s: float) -> None:
+    """Answer for the last time, and close the connection when the other side may have read that.
+
+    Whoever still sends reads nothing, and would find the connection closed and no reason: some of what comes is taken
+    and thrown away first.
+    """
+    headers = [*_headers(body), (b"connection", b"close")]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    await send({"type": "http.response.body", "body": body, "more_body": True})
+    came = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(patience_s):
+            while came < _MOST_THROWN_AWAY:
+                part = await receive()
+                came += len(part.get("body", b""))
+                if not part.get("more_body", False):
+                    break
+    await send({"type": "http.response.body", "body": b""})
+
+
+def _headers(body: bytes) -> list[tuple[bytes, bytes]]:
+    return [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]

@@ -2,8 +2,9 @@
 
 Flower serves everything on one port, the call that starts a run with it. Here two apps over one state are served from
 one event loop: Flower's own, whole, on a socket that this account alone can enter; and one that has the routes of the
-fleet and no other, behind `server.door`, over TLS 1.3 with client certificates. The second leaves out the middleware of
-what it does not have, which is most of what Flower's own takes for a request.
+fleet and no other, behind `server.port` and `server.door`, over TLS 1.3 with client certificates. The second leaves out
+the middleware of what it does not have, which is most of what Flower's own takes for a request. What a silo may take of
+it is said in `server.share`; its messages are bounded in `server.announced`.
 
 Its state is in memory: messages of silos lie nowhere on a disk. What a restart forgets is made up for by the
 coordinator, which registers the nodes again and takes the run up where its checkpoint stands. So it is started again
@@ -16,14 +17,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import resource
 import signal
 import ssl
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -31,8 +35,11 @@ import uvicorn
 from fastapi import FastAPI, HTTPException
 from flwr.common.constant import ISOLATION_MODE_PROCESS, TRANSPORT_TYPE_GRPC_RERE
 from flwr.proto.fleet_pb2 import PushMessagesRequest
+from flwr.proto.message_pb2 import PushObjectRequest
+from flwr.server.superlink.linkstate import linkstate_factory
 from flwr.supercore.constant import FLWR_IN_MEMORY_DB_NAME
 from flwr.supercore.error import http_error_translator
+from flwr.supercore.object_store import object_store_factory
 from flwr.supercore.protobuf.translation import ProtobufTranslationMiddleware
 from flwr.supercore.routers import health
 from flwr.superlink.auth_plugin import NoOpControlAuthnPlugin
@@ -45,18 +52,21 @@ from starlette.middleware import Middleware
 from starlette.middleware.base import BaseHTTPMiddleware, RequestResponseEndpoint
 from starlette.requests import Request
 from starlette.responses import Response
-from uvicorn.protocols.http.h11_impl import H11Protocol
+from starlette.types import ASGIApp
 
 from fedmodel.supervision import Facts
-from fedmodel.wire.runtime import listen, log_plainly
-from server.door import Door, Seldom
+from fedmodel.wire.runtime import listen, log_plainly, replace_name
+from server.announced import BoundedState, PartedStore, PastShare
+from server.door import NOBODY, Door
+from server.port import FleetServer, listen_at
+from server.share import Bucket, Limits, Shares
 
 logger = logging.getLogger(__name__)
 
 _LOOK_S: Final = 1.0
 _GRACE_S: Final = 2
-_HANDSHAKE_S: Final = 10.0
-_MOST_CONNECTIONS: Final = 4_096
+_LINES_RATE, _LINES_BURST = 1.0, 60.0
+_MOST_KINDS: Final = 1_000
 # Switches by which Flower would open ports of its own, or keep its state on a disk.
 _SWITCHES: Final = ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_API", "FLWR_OIDC_ENABLED")
 
@@ -73,6 +83,7 @@ class Link:
         watched: Files whose change starts it again.
         socket: Where all of Flower's app is served.
         secret: What whoever runs tasks shares with it. Sensitive.
+        limits: What silos may take of it, for so many of them and so many files that may be open.
     """
 
     host: str
@@ -82,47 +93,76 @@ class Link:
     watched: tuple[Path, ...]
     socket: Path
     secret: bytes
+    limits: Callable[[int, int], Limits] = Limits.of
 
 
 def run_superlink(link: Link, _facts: Facts) -> None:
     """Serve until a signal comes, or a watched file changes."""
     log_plainly()
-    _brace()
+    files = _brace()
     for switch in _SWITCHES:
         os.environ.pop(switch, None)
     seen = _stamps(link.watched)
     context = link.tls()
-    app = create_app(_flower_settings(link), SuperLinkLifespan)
-    asyncio.run(_serve(link, app, context, seen))
+    silos = silos_in(link.roster)
+    shares = Shares(link.limits(len(silos), files), silos)
+    asyncio.run(_serve(link, whole_app(link, len(silos)), context, shares, seen))
 
 
-def _brace() -> None:
-    """Stand what anybody can do who reaches the port: connections that say nothing cost a file, and not for long."""
+def _brace() -> int:
+    """Make room for connections, and none for lines without end; return how many files may be open."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    asyncio.constants.SSL_HANDSHAKE_TIMEOUT = _HANDSHAKE_S  # type: ignore[attr-defined]  # uvicorn has no option for it
-    logging.getLogger("asyncio").addFilter(_OnceInAWhile())
+    for handler in logging.getLogger().handlers:
+        handler.addFilter(Sparing())
+    return most
 
 
-class _OnceInAWhile(logging.Filter):
-    """Lets one line of a kind through in ten seconds: asyncio writes one for each connection that it cannot take."""
+class Sparing(logging.Filter):
+    """Lets sixty lines of a kind through at once, and then one a second: others decide how many there are to write."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._told = Seldom()
+        self._kinds: dict[tuple[str, str], Bucket] = {}
+        self._left_out = 0
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Return whether a line is new."""
-        return self._told.is_new(record.msg)
+        """Return whether a line is written."""
+        kind = (record.name, str(record.msg))
+        if kind not in self._kinds and len(self._kinds) >= _MOST_KINDS:
+            kind = ("", "")
+        now = time.monotonic()
+        bucket = self._kinds.setdefault(kind, Bucket(_LINES_RATE, _LINES_BURST, now))
+        if not bucket.take_if_there(now):
+            self._left_out += 1
+            return False
+        if self._left_out:
+            record.msg = f"[{self._left_out} lines were left out] {record.msg}"
+            self._left_out = 0
+        return True
 
 
-class _Impatient(H11Protocol):
-    """HTTP that does not wait for ever for a first request."""
+def silos_in(roster: Path) -> frozenset[str]:
+    """Return the names of a roster's silos; none where there is no roster that can be read, so that nobody is in it.
 
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        """Give the other side some seconds to ask something."""
-        super().connection_made(transport)
-        self.timeout_keep_alive_task = self.loop.call_later(_HANDSHAKE_S, self.timeout_keep_alive_handler)
+    Its signature is not looked at: the file is this account's own, and names who has a share, not who is let in.
+    """
+    try:
+        members = json.loads(roster.read_bytes())["roster"]["members"]
+        return frozenset(str(member["name"]) for member in members if member["role"] == "silo")
+    except (OSError, ValueError, KeyError, TypeError):
+        return frozenset()
+
+
+def whole_app(link: Link, silos: int) -> FastAPI:
+    """Return Flower's own app, over a state that bounds what nodes leave there.
+
+    Raises:
+        ConfigError: When the installed Flower is another.
+    """
+    replace_name(object_store_factory, "InMemoryObjectStore", PartedStore)
+    replace_name(linkstate_factory, "InMemoryLinkState", partial(BoundedState, silos))
+    return create_app(_flower_settings(link), SuperLinkLifespan)
 
 
 def _flower_settings(link: Link) -> SuperLinkLifespanConfig:
@@ -153,21 +193,48 @@ def _flower_settings(link: Link) -> SuperLinkLifespanConfig:
 
 
 class OwnMessages(BaseHTTPMiddleware):
-    """Refuses messages that a node sends in another's name, or that answer nothing: Flower takes a sender's word."""
+    """Refuses messages that a node sends in another's name, that answer nothing, or that are more than an answer is.
+
+    Flower takes a sender's word, and keeps whatever comes.
+
+    Args:
+        app: What is behind.
+        shares: Where refusals are told.
+    """
+
+    def __init__(self, app: ASGIApp, shares: Shares) -> None:
+        super().__init__(app)
+        self._shares = shares
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
         """Look at what a node pushes, once its signature was checked."""
         pushed = getattr(request.state, "protobuf_request", None)
-        if isinstance(pushed, PushMessagesRequest):
-            for message in pushed.messages_list:
-                told = message.metadata
-                if told.src_node_id != pushed.node.node_id or not told.reply_to_message_id:
-                    logger.warning("refused: a node pushed a message that is no answer of its own")
-                    raise HTTPException(status_code=403, detail="a node pushes answers of its own")
-        return await call_next(request)
+        name: str = getattr(request.state, "silo", NOBODY)
+        if isinstance(pushed, PushMessagesRequest) and (against := _against(pushed)):
+            self._shares.tell(name, against)
+            raise HTTPException(status_code=403, detail=against)
+        if isinstance(pushed, PushObjectRequest) and not pushed.session_id:
+            raise HTTPException(status_code=400, detail="an object is of no announcement")
+        try:
+            return await call_next(request)
+        except PastShare as past:
+            self._shares.tell(name, str(past))
+            raise HTTPException(status_code=413, detail=str(past)) from None
 
 
-def fleet_app(whole: FastAPI) -> FastAPI:
+def _against(pushed: PushMessagesRequest) -> str | None:
+    """Return what is against a message that a node pushes, or None."""
+    if len(pushed.messages_list) != 1 or len(pushed.message_object_trees) != 1:
+        return "a node pushes one answer at a time"
+    told = pushed.messages_list[0].metadata
+    if told.src_node_id != pushed.node.node_id or not told.reply_to_message_id:
+        return "a node pushes answers of its own"
+    if told.message_id != pushed.message_object_trees[0].object_id:
+        return "a node announces the message that it pushes"
+    return None
+
+
+def fleet_app(whole: FastAPI, shares: Shares) -> FastAPI:
     """Return an app of the fleet's routes alone, over the state of Flower's own.
 
     Every request is translated, and authenticated by the node's key, by Flower's own middleware, in Flower's order.
@@ -180,7 +247,7 @@ def fleet_app(whole: FastAPI) -> FastAPI:
             Middleware(BaseHTTPMiddleware, dispatch=http_error_translator),
             Middleware(ProtobufTranslationMiddleware),
             Middleware(NodeAuthMiddleware),
-            Middleware(OwnMessages),
+            Middleware(OwnMessages, shares=shares),
         ],
     )
     fleet.state = whole.state
@@ -189,23 +256,18 @@ def fleet_app(whole: FastAPI) -> FastAPI:
     return fleet
 
 
-async def _serve(link: Link, app: FastAPI, context: ssl.SSLContext, seen: list[object]) -> None:
+async def _serve(link: Link, app: FastAPI, context: ssl.SSLContext, shares: Shares, seen: list[object]) -> None:
     """Serve both sides until it is time to end."""
     common = {"ws": "none", "access_log": False, "log_config": None, "proxy_headers": False, "server_header": False}
     inside = _Quiet(uvicorn.Config(app, lifespan="on", timeout_graceful_shutdown=_GRACE_S, **common))  # type: ignore[arg-type]
-    outside = _Quiet(
-        uvicorn.Config(
-            Door(fleet_app(app), link.roster),
-            host=link.host,
-            port=link.port,
-            lifespan="off",
-            http=_Impatient,
-            limit_concurrency=_MOST_CONNECTIONS,
-            ssl_context_factory=lambda _config, _default: context,
-            timeout_graceful_shutdown=_GRACE_S,
-            **common,  # type: ignore[arg-type]
-        )
+    config = uvicorn.Config(
+        Door(fleet_app(app, shares), link.roster, shares),
+        lifespan="off",
+        timeout_keep_alive=shares.limits.header_s,
+        timeout_graceful_shutdown=_GRACE_S,
+        **common,  # type: ignore[arg-type]
     )
+    outside = FleetServer(config, listen_at(link.host, link.port), context, shares)
     ending = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):

@@ -26,11 +26,10 @@ from flwr.supercore.primitives.asymmetric import public_key_to_bytes, sign_messa
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.cli.flower_superlink import SuperLinkLifespan
-from flwr.superlink.main import create_app
 
 from server.door import Door
-from server.superlink import Link, _flower_settings, fleet_app
+from server.share import Limits, Shares
+from server.superlink import Link, fleet_app, whole_app
 
 
 @dataclass
@@ -58,8 +57,9 @@ class Fleet:
 
     def __init__(self, folder: Path) -> None:
         link = Link("127.0.0.1", 1, lambda: None, folder / "none", (), folder / "socket", bytes(32))  # type: ignore[arg-type,return-value]
-        self.whole: FastAPI = create_app(_flower_settings(link), SuperLinkLifespan)
-        self.app = Door(fleet_app(self.whole), folder / "roster.json")
+        self.whole: FastAPI = whole_app(link, silos=2)
+        self.shares = Shares(Limits.of(2, 1_024), ("north", "south"))
+        self.app = Door(fleet_app(self.whole, self.shares), folder / "roster.json", self.shares)
         self.north, self.south = self._node("north"), self._node("south")
 
     def _node(self, name: str) -> Silo:
@@ -127,8 +127,8 @@ def test_the_fleets_app_has_no_route_but_the_fleets(fleet: Fleet, path: str) -> 
         async with httpx.AsyncClient(transport=transport, base_url="https://server") as client:
             return (await client.request(method, path, headers=fleet.south.headers())).status_code
 
-    assert asyncio.run(ask(fleet_app(fleet.whole), "POST")) == 404
-    assert asyncio.run(ask(fleet_app(fleet.whole), "GET")) == 404
+    assert asyncio.run(ask(fleet_app(fleet.whole, fleet.shares), "POST")) == 404
+    assert asyncio.run(ask(fleet_app(fleet.whole, fleet.shares), "GET")) == 404
 
 
 def test_a_body_is_bounded_as_it_is_told(fleet: Fleet) -> None:

@@ -141,11 +141,11 @@ def looked(folder: Path, name: str) -> Callable[[bytes, bytes], None]:
     return look
 
 
-def write_roster(folder: Path, silos: tuple[str, ...]) -> None:
-    """Write roster.json, unsigned: what is tested here asks for no proof."""
+def write_roster(folder: Path, silos: tuple[str, ...], padding_bytes: int = 0) -> None:
+    """Write roster.json, unsigned: what is tested here asks for no proof. Padding makes it as large as one of many."""
     members = [{"name": silo, "role": "silo", "node": public_node(folder, silo)} for silo in silos]
     partial = folder / "roster.partial"
-    partial.write_text(json.dumps({"roster": {"members": members}}))
+    partial.write_text(json.dumps({"roster": {"members": members}, "padding": " " * padding_bytes}))
     partial.replace(folder / "roster.json")
 
 

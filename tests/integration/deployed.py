@@ -1,4 +1,6 @@
-"""A server or a silo with small apps, in a process of its own: `python -m tests.integration.deployed server|silo ...`.
+"""A server or a silo with small apps, in a process of its own: `python -m tests.integration.deployed ROLE ...`.
+
+ROLE is server, silo, or hasty-server, whose deadlines are short.
 
 Its folder is one of `tests.integration.authority`. Flower, TLS, sockets and supervision are real, the two apps are not.
 """
@@ -16,6 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
@@ -29,6 +32,7 @@ from fedmodel.errors import FedmodelError, ProtocolError
 from fedmodel.packages import code_hash
 from fedmodel.supervision import Child, Supervisor
 from server.coordinator import Desk, run_coordinator
+from server.share import Limits
 from server.superlink import Link, run_superlink
 from tests.integration import authority
 
@@ -126,7 +130,12 @@ def outcome(run: Path, timeout_s: float = 120.0) -> dict[str, object]:
     return found
 
 
-def server(folder: Path, port: int) -> list[Child]:
+def hasty(silos: int, files: int) -> Limits:
+    """Return the limits of a real server, but that nobody is waited for as long."""
+    return replace(Limits.of(silos, files), handshake_s=2.0, header_s=2, closing_s=2.0, grace_s=3.0)
+
+
+def server(folder: Path, port: int, limits: Callable[[int, int], Limits] = Limits.of) -> list[Child]:
     sockets = Path(tempfile.mkdtemp(prefix="fm-"))
     secret = os.urandom(32)
     (folder / "server.socket").write_text(str(sockets / "link"))
@@ -138,6 +147,7 @@ def server(folder: Path, port: int) -> list[Child]:
         watched=(folder / "roster.json", folder / "revoked.pem"),
         socket=sockets / "link",
         secret=secret,
+        limits=limits,
     )
     desk = Desk(
         home=folder / "home",
@@ -184,7 +194,9 @@ def main(role: str, where: str, port: str, name: str = "", certificate: str = ""
     logging.basicConfig(level=logging.INFO, format="%(message)s")
     folder = Path(where)
     children = (
-        server(folder, int(port)) if role == "server" else silo(folder, int(port), name, certificate or name, code)
+        server(folder, int(port), Limits.of if role == "server" else hasty)
+        if role in ("server", "hasty-server")
+        else silo(folder, int(port), name, certificate or name, code)
     )
     (folder / "flower").mkdir(exist_ok=True)
     os.environ["FLWR_HOME"] = str(folder / "flower")

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import http.client
 import json
 import os
 import socket
 import ssl
 import stat
-import subprocess
-import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
@@ -25,53 +21,14 @@ from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
 from fedmodel.wire.runtime import SocketControl, SocketRuntime
 from tests.integration import authority
-from tests.integration.deployed import free_port, started, wait_until
-
-
-@dataclass(frozen=True)
-class Served:
-    """A server that is up."""
-
-    folder: Path
-    issuer: authority.Authority
-    port: int
-    process: subprocess.Popen[bytes]
-
-    @property
-    def socket(self) -> Path:
-        return Path((self.folder / "server.socket").read_text())
-
-    def connect(self, silo: str | None = "north") -> ssl.SSLSocket:
-        plain = socket.create_connection(("127.0.0.1", self.port), 10)
-        return authority.silo_tls(self.folder, silo).wrap_socket(plain, server_hostname="127.0.0.1")
-
-    def ask(self, line: str, body: bytes = b"", *headers: str) -> tuple[int, bytes]:
-        """Send a request line as it stands; return status and body."""
-        with self.connect() as secure:
-            fields = ("Host: x", f"Content-Length: {len(body)}", "Connection: close", *headers)
-            secure.sendall("\r\n".join((f"{line} HTTP/1.1", *fields, "", "")).encode("latin-1") + body)
-            answer = http.client.HTTPResponse(secure)
-            answer.begin()
-            return answer.status, answer.read()
+from tests.integration.deployed import wait_until
+from tests.integration.served import Served, serving
 
 
 @pytest.fixture(scope="module")
 def served() -> Iterator[Served]:
-    with tempfile.TemporaryDirectory(prefix="fm-") as name:
-        folder = Path(name)
-        issuer = authority.Authority(folder)
-        issuer.issue("server", host="127.0.0.1")
-        for silo in ("north", "south"):
-            issuer.issue(silo)
-            authority.new_node(folder, silo)
-        authority.write_roster(folder, ("north",))
-        (folder / "logs").mkdir()
-        (folder / "home" / "runs").mkdir(parents=True)
-        port = free_port()
-        with started("server", str(folder), str(port), log=folder / "logs" / "out") as process:
-            registered = folder / "logs" / "coordinator.log"
-            wait_until(lambda: registered.exists() and "1 nodes are registered" in registered.read_text())
-            yield Served(folder, issuer, port, process)
+    with serving("north") as served:
+        yield served
 
 
 PROTOBUF = f"Content-Type: {PROTOBUF_MEDIA_TYPE}"
@@ -175,11 +132,7 @@ def test_nobody_comes_in_without_a_certificate_of_the_authority(served: Served, 
     tls = authority.silo_tls(served.folder, None)
     tls.load_cert_chain(tmp_path / "north.pem", tmp_path / "north.key", authority.PASSWORD)
     assert "UNKNOWN_CA" in refused(served, tls)
-    wait_until(lambda: "a client's certificate is refused" in log(served))
-
-
-def log(served: Served) -> str:
-    return (served.folder / "logs" / "superlink.log").read_text()
+    wait_until(lambda: "a client's certificate is refused" in served.log)
 
 
 def test_no_older_tls_is_spoken(served: Served) -> None:
@@ -196,7 +149,7 @@ def test_the_server_certificate_is_no_key_to_the_server(served: Served) -> None:
 
 def test_refusals_are_logged(served: Served) -> None:
     served.ask("POST /v1/control/list-runs-of-others")
-    wait_until(lambda: "refused at the door: POST '/v1/control/list-runs-of-others'" in log(served))
+    wait_until(lambda: "refused at the door: POST '/v1/control/list-runs-of-others'" in served.log)
 
 
 def test_the_socket_is_its_owners_alone_and_serves_all_of_it(served: Served) -> None:
@@ -229,7 +182,7 @@ def test_a_certificate_that_is_revoked_while_the_server_runs_is_refused_and_othe
     served.issuer.revoke("south")
     wait_until(lambda: not _comes_in(served, "south") and _comes_in(served, "north"))
     assert "CERTIFICATE_REVOKED" in refused(served, authority.silo_tls(served.folder, "south"))
-    assert "is refused: certificate revoked" in log(served)
+    assert "is refused: certificate revoked" in served.log
 
 
 def _comes_in(served: Served, silo: str) -> bool:

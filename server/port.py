@@ -1,0 +1,281 @@
+"""The fleet's port: who may connect, and for how long a connection that brings nothing is kept.
+
+    accepted    counted by its address, until a certificate was shown; the handshake has a deadline
+    TLS         the name in the certificate says whose share the connection is of
+    HTTP/1.1    each request's header has a deadline that no byte puts off; one request at a time
+
+uvicorn's own server accepts whatever comes and counts what has come so far, half a header or none, against all alike.
+Here a connection is somebody's before a byte of HTTP is read from it, and is counted against nobody else.
+
+Does NOT look at what is asked: that is `server.door`'s.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import logging
+import socket
+import ssl
+import time
+from collections.abc import Callable
+from functools import partial
+from ipaddress import IPv6Address, ip_address
+from typing import Any, Final
+
+import h11
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from server.share import MOST_HEADER_BYTES, Bucket, Limits, Seldom, Share, Shares
+
+logger = logging.getLogger(__name__)
+
+_BACKLOG: Final = 2_048
+_FULL_S: Final = 0.1
+_MOST_ADDRESSES: Final = 10_000
+# What waits for a slow reader is here and in asyncio's own buffer of the same size, and not a whole answer.
+_WRITE_BUFFER: Final = 64 * 2**10
+_IPV6_BLOCK_BITS: Final = 64  # the smallest that a subscriber gets: all of it is one's own
+_TOO_MANY: Final = (
+    b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\n"
+    b"connection: close\r\ncontent-length: %d\r\n\r\n"
+)
+
+
+class Line(H11Protocol):
+    """One silo's connection.
+
+    The time for a request's header runs from the handshake's end, and then from each answer's end, to the header's: a
+    header that trickles does not put it off, nor does a connection that is idle. The header is fed to the parser in
+    small pieces, so that none is parsed that is larger than it may be. A request that is sent before the last one was
+    answered ends the connection: no client of ours does that.
+    """
+
+    def __init__(self, shares: Shares, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self._shares, self._name, self._refused = shares, "", False
+        self._share: Share | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Count the connection, or refuse it."""
+        self._name = name_in(transport.get_extra_info("peercert"))
+        share = self._shares.of(self._name)
+        against = share.connect()
+        if against is not None:
+            self._refused = True
+            self._shares.tell(self._name, against)
+            body = b'{"detail":"%s"}' % against.encode()
+            transport.write(_TOO_MANY % len(body) + body)
+            transport.close()
+            return
+        self._share = share
+        self.app_state = {"share": share, "silo": self._name, "hang_up": transport.abort}
+        transport.set_write_buffer_limits(_WRITE_BUFFER)
+        super().connection_made(transport)
+        due_s = self._shares.limits.header_s
+        self.timeout_keep_alive_task = self.loop.call_later(due_s, self.timeout_keep_alive_handler)
+
+    def data_received(self, data: bytes) -> None:
+        """Parse what came. uvicorn's own would put off the deadline with every byte."""
+        for place in range(0, len(data), MOST_HEADER_BYTES):
+            if self._refused or self.transport.is_closing():
+                return
+            self.conn.receive_data(data[place : place + MOST_HEADER_BYTES])
+            self.handle_events()
+            if self._is_ahead():
+                self._shares.tell(self._name, "a request before the last one was answered")
+                self.transport.abort()
+
+    def _is_ahead(self) -> bool:
+        """Return whether more was sent than a request, before its answer began.
+
+        Once it began, its length may have told the client that all of it is there, before it has ended here.
+        """
+        if self.cycle is None or self.conn.their_state not in (h11.DONE, h11.MUST_CLOSE):
+            return False
+        return len(self.conn.trailing_data[0]) > (MOST_HEADER_BYTES if self.cycle.response_started else 0)
+
+    def eof_received(self) -> None:
+        """Say nothing: TLS ends the connection by itself."""
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Count the connection no more."""
+        if self._refused:
+            return
+        if self._share is not None:
+            self._share.disconnect()
+            self._share = None
+        super().connection_lost(exc)
+        self._unset_keepalive_if_required()
+
+
+def name_in(certificate: Any) -> str:
+    """Return the common name in a verified certificate, as the ssl module tells it; "" where there is none.
+
+    >>> name_in({"subject": ((("organizationName", "x"),), (("commonName", "north"),))})
+    'north'
+    """
+    for names in (certificate or {}).get("subject", ()):
+        for kind, value in names:
+            if kind == "commonName":
+                return str(value)
+    return ""
+
+
+class Port:
+    """Accepts connections, as asyncio's servers do, and bounds those that have shown no certificate.
+
+    Args:
+        listening: Sockets that listen.
+        tls: What is spoken on them.
+        limits: How many strangers there may be.
+        line: Makes the protocol of a connection.
+    """
+
+    def __init__(
+        self,
+        listening: list[socket.socket],
+        tls: ssl.SSLContext,
+        limits: Limits,
+        line: Callable[[], asyncio.Protocol],
+    ) -> None:
+        self.sockets, self._tls, self._limits, self._line = listening, tls, limits, line
+        self._strangers: dict[asyncio.Task[None], str] = {}  # in the order of their coming
+        self._buckets: dict[str, Bucket] = {}
+        self._told = Seldom()
+        self._accepting = [asyncio.create_task(self._accept(one)) for one in listening]
+
+    async def _accept(self, listening: socket.socket) -> None:
+        """Take connections for as long as there is a socket."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                plain, address = await loop.sock_accept(listening)
+            except OSError as error:
+                if error.errno in (errno.EBADF, errno.EINVAL):
+                    return  # closed
+                if self._told.is_new(error.errno):
+                    logger.warning("no connection can be accepted: %s", error.strerror)
+                await asyncio.sleep(_FULL_S)
+                continue
+            self._arrive(plain, block_of(address[0]))
+
+    def _arrive(self, plain: socket.socket, address: str) -> None:
+        """Begin a handshake, unless its address opens connections faster than it may."""
+        if not self._bucket(address).take_if_there(time.monotonic()):
+            plain.close()
+            if self._told.is_new(address):
+                logger.warning("refused at the port: %s opens connections too fast", address)
+            return
+        own = [task for task, whose in self._strangers.items() if whose == address]
+        if len(own) >= self._limits.strangers_at_one_address:
+            self._give_way(own[0])
+        elif len(self._strangers) >= self._limits.strangers:
+            addresses = list(self._strangers.values())
+            most = max(addresses, key=addresses.count)
+            self._give_way(next(task for task, whose in self._strangers.items() if whose == most))
+        task = asyncio.create_task(self._greet(plain))
+        self._strangers[task] = address
+        task.add_done_callback(self._strangers.pop)
+
+    def _bucket(self, address: str) -> Bucket:
+        if address not in self._buckets:
+            now = time.monotonic()
+            if len(self._buckets) >= _MOST_ADDRESSES:
+                self._buckets = {whose: bucket for whose, bucket in self._buckets.items() if not bucket.is_full(now)}
+            self._buckets[address] = Bucket(self._limits.arrivals_rate, self._limits.arrivals_burst, now)
+        return self._buckets[address]
+
+    def _give_way(self, task: asyncio.Task[None]) -> None:
+        """End the oldest handshake of an address that has too many: a slow one then costs a quick one nothing."""
+        address = self._strangers.pop(task)
+        task.remove_done_callback(self._strangers.pop)
+        task.cancel()
+        if self._told.is_new((address, "slow")):
+            logger.warning("refused at the port: %s leaves many handshakes open", address)
+
+    async def _greet(self, plain: socket.socket) -> None:
+        """Speak TLS; the protocol is told by asyncio when that is agreed. Who is refused is logged by the context."""
+        with contextlib.suppress(OSError):
+            await asyncio.get_running_loop().connect_accepted_socket(
+                self._line,
+                plain,
+                ssl=self._tls,
+                ssl_handshake_timeout=self._limits.handshake_s,
+                ssl_shutdown_timeout=self._limits.closing_s,
+            )
+
+    def close(self) -> None:
+        """Accept no more."""
+        for task in (*self._accepting, *self._strangers):
+            task.cancel()
+        for listening in self.sockets:
+            listening.close()
+
+    async def wait_closed(self) -> None:
+        """Return when nobody is being accepted any more."""
+        await asyncio.gather(*self._accepting, *self._strangers, return_exceptions=True)
+
+
+def block_of(address: str) -> str:
+    """Return what stands for an address and all those that its owner has as well.
+
+    >>> block_of("192.0.2.7"), block_of("2001:db8:1:2:3:4:5:6%eth0")
+    ('192.0.2.7', '2001:db8:1:2::')
+    """
+    found = ip_address(address.partition("%")[0])
+    if not isinstance(found, IPv6Address):
+        return str(found)
+    if found.ipv4_mapped is not None:
+        return str(found.ipv4_mapped)
+    return str(IPv6Address(int(found) >> _IPV6_BLOCK_BITS << _IPV6_BLOCK_BITS))
+
+
+def listen_at(host: str, port: int) -> list[socket.socket]:
+    """Return sockets that listen at all addresses of a name.
+
+    Raises:
+        OSError: When one of them cannot be listened on.
+    """
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    listening: list[socket.socket] = []
+    try:
+        for family, address in dict.fromkeys((family, address) for family, _, _, _, address in found):
+            listening.append(socket.create_server(address[:2], family=family, backlog=_BACKLOG))
+            listening[-1].setblocking(False)
+    except OSError:
+        for one in listening:
+            one.close()
+        raise
+    return listening
+
+
+class FleetServer(uvicorn.Server):
+    """uvicorn behind a port of ours; it leaves signals to whoever runs it.
+
+    Args:
+        config: uvicorn's; its address and TLS are not used.
+        listening: Sockets that listen.
+        tls: What is spoken on them.
+        shares: Whose connections are counted how.
+    """
+
+    def __init__(
+        self, config: uvicorn.Config, listening: list[socket.socket], tls: ssl.SSLContext, shares: Shares
+    ) -> None:
+        super().__init__(config)
+        self._listening, self._tls, self._shares = listening, tls, shares
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Any:
+        """Capture none."""
+        yield
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - as overridden
+        """Begin to accept."""
+        await self.lifespan.startup()
+        line = partial(Line, self._shares, config=self.config, server_state=self.server_state, app_state={})
+        self.servers = [Port(self._listening, self._tls, self._shares.limits, line)]  # type: ignore[list-item]
+        self.started = True
