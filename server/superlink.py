@@ -65,7 +65,7 @@ logger = logging.getLogger(__name__)
 
 _LOOK_S: Final = 1.0
 _GRACE_S: Final = 2
-_LINES_RATE, _LINES_BURST = 1.0, 60.0
+_LINES_RATE, _LINES_BURST = 1.0, 300.0
 _MOST_KINDS: Final = 1_000
 # Switches by which Flower would open ports of its own, or keep its state on a disk.
 _SWITCHES: Final = ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_API", "FLWR_OIDC_ENABLED")
@@ -119,7 +119,7 @@ def _brace() -> int:
 
 
 class Sparing(logging.Filter):
-    """Lets sixty lines of a kind through at once, and then one a second: others decide how many there are to write."""
+    """Lets three hundred lines of a kind through at once, and then one a second: others decide how many there are to write."""
 
     def __init__(self) -> None:
         super().__init__()
