@@ -42,6 +42,7 @@ from fedmodel.inert import InertFormatter
 from fedmodel.packages import code_hash
 from fedmodel.provision import (
     Unlocked,
+    accept_revocations,
     accept_roster,
     expiring,
     is_sealed,
@@ -304,7 +305,9 @@ def running(kit: Path) -> Path | None:
 
 def _server_tls(kit: Path, own: Unlocked) -> ssl.SSLContext:
     """Return the context of the fleet's port. Sensitive."""
-    return server_context(kit / CERTIFICATE, kit / TLS_KEY, own.tls_password, kit / AUTHORITY, kit / REVOKED)
+    context = server_context(kit / CERTIFICATE, kit / TLS_KEY, own.tls_password, kit / AUTHORITY, kit / REVOKED)
+    accept_revocations(kit)
+    return context
 
 
 def _silo_tls(kit: Path, own: Unlocked) -> ssl.SSLContext:

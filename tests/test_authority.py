@@ -18,8 +18,10 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from fedmodel.config import read_federation_file, read_scenario, read_silo_file
 from fedmodel.crypto.certificates import check_issued, check_revocations, fingerprint, not_valid_after, serial_number
 from fedmodel.crypto.postquantum import post_quantum_hash
+from fedmodel.crypto.renewing import revocations_number
 from fedmodel.errors import ConfigError, CryptoError
 from fedmodel.provision import (
+    accept_revocations,
     expiring,
     fingerprints,
     is_sealed,
@@ -366,6 +368,33 @@ def test_a_revoked_silo_comes_back_with_new_keys(federation: Federation) -> None
     assert change.roster.member("west").identity != federation.roster.member("west").identity
     assert federation.unlock("west").name == "west"
     assert len(crl(federation)) == 1
+
+
+def test_a_list_of_revocations_is_never_replaced_by_an_older_one(federation: Federation) -> None:
+    """Under the older one, the certificate of whoever was put out would be good again."""
+    kit = federation.kit("server")
+    accept_revocations(kit)
+    older = (kit / "revoked.pem").read_bytes()
+    revoke(federation.root, "west", "left", federation.opener())
+    accept_revocations(kit)
+    accept_revocations(kit)  # the same once more is no older one
+    newer = (kit / "revoked.pem").read_bytes()
+    (kit / "revoked.pem").write_bytes(older)
+    check_revocations(older, (kit / "authority.pem").read_bytes())  # the authority's, and not run out
+    with pytest.raises(ConfigError, match=r"is list \d+ of the authority's, and this kit had list \d+"):
+        accept_revocations(kit)
+    (kit / "revoked.pem").write_bytes(newer)
+    accept_revocations(kit)
+    (kit / "revoked.number").write_text("none")
+    with pytest.raises(ConfigError, match="cannot be read or kept"):
+        accept_revocations(kit)
+
+
+def test_the_numbers_of_lists_rise_though_the_administrators_clock_is_set_back(federation: Federation) -> None:
+    last = federation.kit("authority") / "revoked.pem"
+    before = revocations_number(last.read_bytes())
+    revoke(federation.root, "west", "left", federation.opener(), now=datetime.now(UTC) - timedelta(hours=2))
+    assert revocations_number(last.read_bytes()) == before + 1
 
 
 def test_renewing_gives_new_dates_to_the_same_keys(federation: Federation) -> None:

@@ -181,25 +181,29 @@ class Authority:
             builder = builder.add_extension(alternatives, critical=False)
         return Issued(builder.sign(self._key, None).public_bytes(Encoding.PEM), _encrypted(key, password))
 
-    def revoke(self, serials: Mapping[int, datetime], *, days: int = LEAF_DAYS, now: datetime | None = None) -> bytes:
+    def revoke(
+        self, serials: Mapping[int, datetime], *, days: int = LEAF_DAYS, now: datetime | None = None, after: int = 0
+    ) -> bytes:
         """Return the list of revocations, PEM: all of them, since a newer list replaces the older.
 
         Args:
             serials: The serial numbers that are revoked, and since when. None at all is a list too.
             days: Until a newer one must be there; after it, whoever checks refuses everybody.
             now: For tests; else the clock's.
+            after: The number of the list that this one replaces.
 
         Raises:
             ConfigError: When `days` is less than 1, or a time has no zone.
         """
         begins = _from(now)
+        # Must rise from list to list (RFC 5280, section 5.2.3), so it is the time, in milliseconds, or one more.
+        number = max(after + 1, int((begins + CLOCKS).timestamp() * 1000))
         builder = (
             x509.CertificateRevocationListBuilder()
             .issuer_name(self._read.subject)
             .last_update(begins)
             .next_update(_until(now, days))
-            # Must rise from list to list (RFC 5280, section 5.2.3), so it is the time, in milliseconds.
-            .add_extension(x509.CRLNumber(int((begins + CLOCKS).timestamp() * 1000)), critical=False)
+            .add_extension(x509.CRLNumber(number), critical=False)
             .add_extension(self._key_identifier(), critical=False)
         )
         for serial, when in sorted(serials.items()):

@@ -68,6 +68,19 @@ def revocations_due(revoked: bytes) -> datetime:
     return due
 
 
+def revocations_number(revoked: bytes) -> int:
+    """Return which of an authority's lists of revocations, PEM, one is: each newer one has a higher number.
+
+    Raises:
+        CryptoError: When it is none, or does not say.
+    """
+    try:
+        numbers = x509.load_pem_x509_crl(revoked).extensions.get_extension_for_class(x509.CRLNumber)
+    except (ValueError, x509.ExtensionNotFound):
+        raise CryptoError("no list of revocations, or one that does not say its number") from None
+    return numbers.value.crl_number
+
+
 def renew(seed: bytes, authority: bytes, certificate: bytes, *, days: int, now: datetime | None = None) -> bytes:
     """Return a certificate with new dates for the key, name, hosts and purpose of an old one, PEM.
 

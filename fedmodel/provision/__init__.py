@@ -16,6 +16,7 @@ from fedmodel.provision.identity import Unlocked
 from fedmodel.provision.kits import (
     SIMULATED,
     Kit,
+    accept_revocations,
     accept_roster,
     check_private,
     expiring,
@@ -44,6 +45,7 @@ __all__ = [
     "Party",
     "Revocation",
     "Unlocked",
+    "accept_revocations",
     "accept_roster",
     "authority_fingerprint",
     "check_private",

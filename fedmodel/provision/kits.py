@@ -9,6 +9,7 @@ A deployed kit:
     authority.mldsa65              the authority's ML-DSA key in hexadecimal, where the federation is post-quantum
     roster.json                    everybody's public keys, signed by the authority
     revoked.pem                    the server's alone: certificates that are good no more
+    revoked.number                 which list of them was the newest that this kit had
 
 `unlock` opens `identity.age` once, for this process and those that it forks; after that the folder is read like a
 simulated one. A silo reads nothing but its own folder, so what its `silo.toml` says holds whatever a server sends.
@@ -35,7 +36,7 @@ from fedmodel.config import EncryptionConfig, ServerFile, SiloFile, read_server_
 from fedmodel.crypto import SigningKey, Suite
 from fedmodel.crypto.certificates import not_valid_after
 from fedmodel.crypto.postquantum import PostQuantumKey
-from fedmodel.crypto.renewing import authority_key, revocations_due
+from fedmodel.crypto.renewing import authority_key, revocations_due, revocations_number
 from fedmodel.durable import replace_file
 from fedmodel.errors import ConfigError, CryptoError, ProtocolError
 from fedmodel.provision.identity import SEALED_IDENTITY, Unlocked, open_identity
@@ -57,6 +58,7 @@ CERTIFICATE: Final = "tls.pem"
 TLS_KEY: Final = "tls.key"
 NODE_KEY: Final = "node.key"
 REVOKED: Final = "revoked.pem"
+NEWEST_REVOKED: Final = "revoked.number"
 WARN_DAYS: Final = 30
 
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
@@ -235,6 +237,33 @@ def accept_roster(folder: Path, data: bytes, now: datetime | None = None) -> boo
     finally:
         os.close(place)
     return True
+
+
+def accept_revocations(folder: Path) -> None:
+    """Take the list of revocations that lies in a kit, unless it was there in a newer one before.
+
+    Call it once the list was checked to be the authority's.
+
+    Raises:
+        ConfigError: When an older list was put back, under which certificates that were revoked are good again.
+        CryptoError: When the list does not say its number.
+    """
+    place = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX)
+        found, newest = revocations_number((folder / REVOKED).read_bytes()), folder / NEWEST_REVOKED
+        known = int(newest.read_text(encoding="ascii")) if newest.exists() else 0
+        if found < known:
+            raise ConfigError(
+                f"{folder / REVOKED}: is list {found} of the authority's, and this kit had list {known}: a list of"
+                " revocations is never replaced by an older one; take the newest from the administrator"
+            )
+        if found > known:
+            replace_file(newest, f"{found}\n".encode())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{folder}: the number of its newest list of revocations cannot be read or kept") from error
+    finally:
+        os.close(place)
 
 
 def unlock(folder: Path, opener: Opener) -> Unlocked:

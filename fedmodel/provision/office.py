@@ -26,7 +26,7 @@ from fedmodel.config import FederationFile, Scenario, read_federation_file, read
 from fedmodel.crypto import SigningKey
 from fedmodel.crypto.certificates import Authority, fingerprint, not_valid_after, serial_number
 from fedmodel.crypto.postquantum import PostQuantumKey
-from fedmodel.crypto.renewing import renew
+from fedmodel.crypto.renewing import renew, revocations_number
 from fedmodel.durable import replace_file
 from fedmodel.errors import ConfigError
 from fedmodel.provision.identity import open_identity
@@ -126,7 +126,9 @@ class Office:
             revoked=tuple(revoked),
         )
         gone = {int(entry["serial"], 16): datetime.fromisoformat(entry["when"]) for entry in self._gone()}
-        listed = self.authority.revoke(gone, days=self.days, now=self.now)
+        last = self.folder / REVOKED
+        after = revocations_number(last.read_bytes()) if last.exists() else 0
+        listed = self.authority.revoke(gone, days=self.days, now=self.now, after=after)
         signed = roster.sign(SigningKey(self.seed), self.post_quantum)
         for folder in (self.folder, self.kit(SERVER)):
             if folder.is_dir():
