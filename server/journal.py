@@ -12,11 +12,14 @@ nobody is charged twice for one release, and no stage of secure aggregation is d
 Guarantee: an answer is on disk here before anything follows from it. The checkpoint is one file, replaced whole: there
 is the last round or the one before, and never a part. Everything is an age file to the server's own key.
 
+Each file says inside which run and scenario it is of, and which file it is, the window's which window: one of another
+run, or another one of this run, is refused by name. Which round was the last whole one lies elsewhere too, beside the
+heads of silos' ledgers: an older checkpoint is refused by it, and where that was put back as well, each silo refuses a
+round before the newest that its ledger was charged for.
+
 One server a silo is taken for granted: of two, each pushes the other's last update out of the silo's outbox, and what
 is asked again then is charged again. Does NOT say who wrote a file: whoever can write to the server's disk can seal
-another model to its key. Does NOT notice that an older checkpoint was put back from a backup: the rounds since are
-asked again, with other bytes, and each silo's ledger charges them again or refuses. Does NOT hide from a thief how
-many answers there were.
+another model to its key. Does NOT hide from a thief how many answers there were.
 
 Shapes: P parameters.
 """
@@ -36,6 +39,7 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from numpy.typing import NDArray
 
+from fedmodel.crypto import digest
 from fedmodel.durable import replace_file
 from fedmodel.errors import CryptoError, ProtocolError
 from fedmodel.mechanisms import DpSgdEvent, event_from_json, event_to_json
@@ -44,6 +48,7 @@ from fedmodel.secagg import join_messages, split_messages
 
 _VERSION: Final = 1
 _LENGTH_SIZE: Final = 8
+_LABEL: Final = b"fedmodel/v1/journal"
 _CHECKPOINT: Final = "checkpoint.age"
 _WINDOW: Final = "window.age"
 _ANSWERS: Final = "answers"
@@ -109,19 +114,30 @@ class Checkpoint:
 
 
 class _Files:
-    """Age files to the server's own key, each replaced whole."""
+    """Age files to the server's own key, each replaced whole, and each of one run, one scenario and one place."""
 
-    def __init__(self, recipient: str, opener: Opener) -> None:
+    def __init__(self, recipient: str, opener: Opener, run: int, scenario: bytes) -> None:
         self._recipients, self._opener = (recipient,), opener
+        self._of = (run.to_bytes(8, "big"), scenario)
 
-    def read(self, path: Path) -> bytes:
+    def read(self, path: Path, about: str = "") -> bytes:
         try:
-            return open_bytes(path.read_bytes(), self._opener)
+            data = open_bytes(path.read_bytes(), self._opener)
         except CryptoError as error:
             raise CryptoError(f"{path}: does not open with this server's key; its run cannot go on") from error
+        head = self._head(path, about)
+        if not data.startswith(head):
+            raise ProtocolError(
+                f"{path}: is of another run, scenario or round, or of an older version; put back the one that was"
+                " there, or submit the scenario again, as a new run"
+            )
+        return data[len(head) :]
 
-    def write(self, path: Path, data: bytes) -> None:
-        replace_file(path, seal_bytes(data, self._recipients))
+    def write(self, path: Path, data: bytes, about: str = "") -> None:
+        replace_file(path, seal_bytes(self._head(path, about) + data, self._recipients))
+
+    def _head(self, path: Path, about: str) -> bytes:
+        return digest(_LABEL, *self._of, path.name.encode(), about.encode())
 
 
 class Journal:
@@ -131,11 +147,15 @@ class Journal:
         folder: Of the run.
         recipient: The server's age recipient.
         opener: Its key. Sensitive.
+        run: The run's number.
+        scenario: The hash of its scenario.
+        newest: The file that says which round was the last whole one, in another folder.
     """
 
-    def __init__(self, folder: Path, recipient: str, opener: Opener) -> None:
+    def __init__(self, folder: Path, recipient: str, opener: Opener, run: int, scenario: bytes, newest: Path) -> None:
         self._checkpoint, self._window, self._answers = folder / _CHECKPOINT, folder / _WINDOW, folder / _ANSWERS
-        self._files = _Files(recipient, opener)
+        self._files = _Files(recipient, opener, run, scenario)
+        self._newest = newest
         self._round, self._ask = 0, 0
         self._kept_window: object = None
         self._answers.mkdir(mode=0o700, exist_ok=True)
@@ -146,14 +166,17 @@ class Journal:
         Raises:
             CryptoError: When a file does not open with this server's key.
             OSError: When one cannot be read; that is no verdict on the run.
-            ProtocolError: When a file is not what it should be.
+            ProtocolError: When a file is not what it should be, is of another run or window, or is older than the last
+                whole round.
         """
         if not self._checkpoint.exists():
             return None
         kept = Checkpoint.from_bytes(self._files.read(self._checkpoint))
-        needed = kept.secure.get("window") and not kept.ended
-        dealt = _dealt_from(self._files.read(self._window)) if needed else None
-        self._kept_window = kept.secure.get("window")
+        self._check_newest(kept.round_number)
+        window = kept.secure.get("window")
+        needed = window and not kept.ended
+        dealt = _dealt_from(self._files.read(self._window, str(window))) if needed else None
+        self._kept_window = window
         return kept, dealt
 
     def keep(self, checkpoint: Checkpoint, dealt: Dealt | None = None) -> None:
@@ -161,9 +184,25 @@ class Journal:
         window = checkpoint.secure.get("window")
         # Before the checkpoint that names it; one that names the window before does not need that any more.
         if dealt is not None and window != self._kept_window:
-            self._files.write(self._window, _dealt_to(dealt))
+            self._files.write(self._window, _dealt_to(dealt), str(window))
             self._kept_window = window
         self._files.write(self._checkpoint, checkpoint.to_bytes())
+        self._newest.parent.mkdir(parents=True, exist_ok=True)
+        replace_file(self._newest, str(checkpoint.round_number).encode())
+
+    def _check_newest(self, round_number: int) -> None:
+        """Refuse a checkpoint from before the last round that was whole."""
+        try:
+            newest = int(self._newest.read_bytes())
+        except FileNotFoundError:
+            return  # killed right after the first checkpoint
+        except ValueError as error:
+            raise ProtocolError(f"{self._newest}: says no round") from error
+        if round_number < newest:
+            raise ProtocolError(
+                f"{self._checkpoint}: is of round {round_number}, and round {newest} of the run was whole: an older one"
+                " was put back. Put the newest in its place; if that is lost, submit the scenario again, as a new run"
+            )
 
     def begin(self, round_number: int) -> None:
         """Begin a round, or begin it once more: forget the answers of every other."""

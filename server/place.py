@@ -21,8 +21,9 @@ from fedmodel.crypto import SigningKey
 from fedmodel.crypto.postquantum import PostQuantumKey
 from fedmodel.data import Records, held_out_records, held_out_table, table_source
 from fedmodel.durable import replace_file
+from fedmodel.errors import ConfigError
 from fedmodel.mechanisms import DpSgdEvent, event_to_json
-from fedmodel.provision import read_identity, read_server_law, unlocked
+from fedmodel.provision import read_identity, read_server_law, scenario_hash, unlocked
 from fedmodel.sealed import opener_from_secret
 from server.checkpoint import save_model
 from server.journal import Journal, forget
@@ -53,12 +54,19 @@ class Place:
         own = unlocked(self.home)
         return own.identity, own.post_quantum
 
-    def journal(self) -> Journal | None:
-        """Return the run's journal, None in a simulation."""
+    def journal(self, run: int | None, scenario: Scenario) -> Journal | None:
+        """Return the run's journal, None in a simulation.
+
+        Raises:
+            ConfigError: When a deployed server's run has no number of its own.
+        """
         if not self.sealed:
             return None
-        own = unlocked(self.home)
-        return Journal(self.run_dir, own.recipient, opener_from_secret(own.age_secret))
+        if run is None:
+            raise ConfigError("a deployed server's run has a number; hand it in with `fedmodel server submit`")
+        own, opener = unlocked(self.home), opener_from_secret(unlocked(self.home).age_secret)
+        newest = self.home / "heads" / f"{run}.round"  # no silo's name has a dot
+        return Journal(self.run_dir, own.recipient, opener, run, scenario_hash(scenario), newest)
 
     def held_out(self, scenario: Scenario) -> Records:
         """Return the server's own test records."""

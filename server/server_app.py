@@ -109,7 +109,7 @@ def run_federation(
         raise ConfigError("a scenario that runs has a seed; read it with read_scenario")
     torch.set_num_threads(1)
     place = Place(run_dir, run_dir / "server" if home is None else home, home is not None)
-    journal = place.journal()
+    journal = place.journal(run, scenario)
     kept, dealt = (journal and journal.load()) or (None, None)
     test = place.held_out(scenario)
     model = build_model(scenario.model, data_shape(scenario.data), derive_seed(scenario.seed, "model"))

@@ -11,6 +11,7 @@ Noise is seeded here, so that "as if" can be said of every bit of the model.
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -27,7 +28,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from safetensors.numpy import load
 
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.errors import CryptoError, ProtocolError
+from fedmodel.errors import CryptoError, DropoutError, ProtocolError
 from fedmodel.ledger import verify_ledger
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import read_identity, read_kit
@@ -129,12 +130,18 @@ def outcome(scenario: Scenario, folder: Path) -> dict[str, Any]:
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
     for line in lines:
         del line["seconds"]
+    charges = outcome_of_ledgers(scenario, folder)
+    return {"model": {name: tensor.tobytes() for name, tensor in tensors.items()}, "lines": lines, "charges": charges}
+
+
+def outcome_of_ledgers(scenario: Scenario, folder: Path) -> dict[str, list[DpSgdEvent]]:
+    """Return what each silo's ledger, which is whole, was charged."""
     charges = {}
     for silo in scenario.federation.silos:
         path = folder / "ledgers" / f"{silo}.sqlite"
         verify_ledger(path, read_kit(folder / "silos" / silo).identity.public)
         charges[silo] = charged(path)
-    return {"model": {name: tensor.tobytes() for name, tensor in tensors.items()}, "lines": lines, "charges": charges}
+    return charges
 
 
 @pytest.fixture(scope="module", params=MODES)
@@ -232,6 +239,11 @@ def checkpoint(**other: Any) -> Checkpoint:
     return Checkpoint(**told)
 
 
+def journal_of(folder: Path, **other: Any) -> Journal:
+    told = {"recipient": RECIPIENT, "opener": opener_from_secret(SECRET), "run": RUN, "scenario": bytes(32), **other}
+    return Journal(folder, newest=folder / "heads" / f"{told['run']}.round", **told)
+
+
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
     kept = checkpoint(failures=1, ended=True, line={"round": 3}, secure={"window": None})
     back = Checkpoint.from_bytes(kept.to_bytes())
@@ -253,22 +265,22 @@ def test_a_checkpoint_of_another_version_is_refused() -> None:
 
 
 def test_another_servers_key_opens_no_checkpoint(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, RECIPIENT, opener_from_secret(SECRET))
+    journal = journal_of(tmp_path)
     assert journal.load() is None
     journal.keep(checkpoint())
     other, recipient = new_age_key()
     with pytest.raises(CryptoError, match=r"checkpoint\.age"):
-        Journal(tmp_path, recipient, opener_from_secret(other)).load()
+        journal_of(tmp_path, recipient=recipient, opener=opener_from_secret(other)).load()
 
 
 def test_answers_come_back_in_their_order_and_only_to_their_round(tmp_path: Path) -> None:
-    journal = Journal(tmp_path, RECIPIENT, opener_from_secret(SECRET))
+    journal = journal_of(tmp_path)
     journal.begin(4)
     first = journal.asking()
     assert first.told() == []
     for silo in ("west", "north", "east"):
         first.keep(silo, None)
-    again = Journal(tmp_path, RECIPIENT, opener_from_secret(SECRET))
+    again = journal_of(tmp_path)
     again.begin(4)
     assert again.asking().told() == [("west", None), ("north", None), ("east", None)]
     assert again.asking().told() == []
@@ -280,20 +292,103 @@ def test_an_answer_that_cannot_be_written_down_is_none_and_stops_nobody(tmp_path
     """A header of Flower's is JSON: a lone surrogate inflates well, and does not go back."""
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
     grid_message = Message(RecordDict({"\ud800": ConfigRecord({"a": 1})}), 7, "train")
-    journal = Journal(tmp_path, RECIPIENT, opener_from_secret(SECRET))
+    journal = journal_of(tmp_path)
     journal.begin(1)
     assert journal.asking().keep("north", grid_message) is None
-    again = Journal(tmp_path, RECIPIENT, opener_from_secret(SECRET))
+    again = journal_of(tmp_path)
     again.begin(1)
     assert again.asking().told() == [("north", None)]
 
 
 def test_a_run_that_ended_in_mid_window_needs_its_window_no_more(tmp_path: Path) -> None:
     """It was erased with the run's end; killed between that and the outcome, the run is no failed one."""
-    journal = Journal(tmp_path, RECIPIENT, opener_from_secret(SECRET))
+    journal = journal_of(tmp_path)
     journal.keep(checkpoint(ended=True, secure={"window": [3, 1, 2]}), ([], []))
     (tmp_path / "window.age").unlink()
     loaded = journal.load()
     assert loaded is not None
     assert loaded[0].ended
     assert loaded[1] is None
+
+
+@pytest.mark.parametrize("other", [{"run": RUN + 1}, {"scenario": bytes([1]) * 32}], ids=["run", "scenario"])
+def test_the_files_of_another_run_or_scenario_are_refused(other: dict[str, Any], tmp_path: Path) -> None:
+    journal = journal_of(tmp_path)
+    journal.keep(checkpoint())
+    journal.begin(4)
+    journal.asking().keep("north", None)
+    with pytest.raises(ProtocolError, match="is of another run, scenario or round"):
+        journal_of(tmp_path, **other).load()
+    again = journal_of(tmp_path, **other)
+    again.begin(4)
+    with pytest.raises(ProtocolError, match="is of another run, scenario or round"):
+        again.asking().told()
+
+
+def test_an_answer_of_another_round_or_place_is_refused(tmp_path: Path) -> None:
+    journal = journal_of(tmp_path)
+    journal.begin(3)
+    journal.asking().keep("north", None)
+    (kept,) = (tmp_path / "answers").iterdir()
+    kept.rename(kept.with_name(kept.name.replace("0000003", "0000004")))
+    again = journal_of(tmp_path)
+    again.begin(4)
+    with pytest.raises(ProtocolError, match="is of another run, scenario or round"):
+        again.asking().told()
+
+
+def test_the_window_of_another_moment_is_refused(tmp_path: Path) -> None:
+    journal = journal_of(tmp_path)
+    journal.keep(checkpoint(secure={"window": [1, 1, 3]}), ([], []))
+    older = (tmp_path / "window.age").read_bytes()
+    journal.keep(checkpoint(secure={"window": [4, 1, 3]}), ([], []))
+    assert journal_of(tmp_path).load() is not None
+    (tmp_path / "window.age").write_bytes(older)
+    with pytest.raises(ProtocolError, match=r"window\.age: is of another run, scenario or round"):
+        journal_of(tmp_path).load()
+
+
+def test_an_older_checkpoint_is_refused_by_the_round_that_is_kept_elsewhere(tmp_path: Path) -> None:
+    journal = journal_of(tmp_path)
+    journal.keep(checkpoint(round_number=3))
+    older = (tmp_path / "checkpoint.age").read_bytes()
+    journal.keep(checkpoint(round_number=7))
+    (tmp_path / "checkpoint.age").write_bytes(older)
+    with pytest.raises(ProtocolError, match="is of round 3, and round 7 of the run was whole"):
+        journal_of(tmp_path).load()
+    # Put back together with it: killed between the two files looks alike, and silos notice.
+    (tmp_path / "heads" / f"{RUN}.round").write_bytes(b"2")
+    assert journal_of(tmp_path).load() is not None
+
+
+@pytest.mark.parametrize("mode", MODES)
+def test_a_server_that_was_put_back_altogether_is_refused_by_every_silo(
+    mode: str, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its checkpoint and what it keeps elsewhere are of round 1, and silos were charged for round 3."""
+    scenario, run, copied = read_scenario(str(tiny_file), MODES[mode]), tmp_path / "run", tmp_path / "copied"
+    run.mkdir()
+    keep = Journal.keep
+
+    def kept(journal: Journal, told: Checkpoint, *dealt: Any) -> None:
+        if told.round_number == 3:
+            raise Killed
+        keep(journal, told, *dealt)
+        if told.round_number == 1:
+            shutil.copytree(run, copied, ignore=lambda _, names: {"silos", "ledgers", "logs"} & set(names))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Journal, "keep", kept)
+        assert not serve(scenario, run, Doom())
+    before = outcome_of_ledgers(scenario, run)
+    (run / "checkpoint.age").write_bytes((copied / "checkpoint.age").read_bytes())
+    with pytest.raises(ProtocolError, match="is of round 1, and round 2 of the run was whole"):
+        serve(scenario, run, Doom())
+    shutil.rmtree(run / "server" / "heads")
+    shutil.copytree(copied, run, dirs_exist_ok=True)
+    with pytest.raises(DropoutError):
+        serve(scenario, run, Doom())
+    assert outcome_of_ledgers(scenario, run) == before
+    for silo in scenario.federation.silos:
+        told = (run / "logs" / f"{silo}.log").read_text(encoding="utf-8")
+        assert "round 2 is asked for, where round 3 of the run was charged" in told
