@@ -1,7 +1,8 @@
 """What the server remembers of every silo's ledger: its newest signed head.
 
 Guarantee: a silo whose ledger does not extend the head that it gave last, since entries were deleted or changed, or a
-backup was put back, is refused: its update is in no sum. Heads are on disk before the round that they came with counts.
+backup was put back, is refused: a shorter ledger does not join, and of any other the update is in no sum. Heads are on
+disk before the round that they came with counts.
 
 Does NOT see entries: a head is a number and a hash. Does NOT help against a server that forgets on purpose.
 """
@@ -32,16 +33,25 @@ class Witness:
         self._before = {silo: self.known(silo) for silo in self._keys}
 
     def check(self, silo: str, head: bytes) -> None:
-        """Refuse a head that the silo of this name did not sign.
+        """Refuse a head that the silo of this name did not sign, or that is of a ledger gone back.
 
         It does not show who brings it: a head is made to be handed out.
 
         Raises:
-            LedgerTampered: When it did not.
+            LedgerTampered: When it did not, or it is.
         """
         if silo not in self._keys:
             raise LedgerTampered("a head came from no silo of the roster")
-        open_head(head, origin_of(silo), self._keys[silo])
+        origin, key = origin_of(silo), self._keys[silo]
+        now = open_head(head, origin, key)
+        try:
+            known = open_head(self.known(silo), origin, key)
+        except LedgerTampered:
+            return  # none yet, or of keys that were rotated
+        if now.size < known.size or (now.size == known.size and now.root != known.root):
+            raise LedgerTampered(
+                f"{origin}: its ledger of {now.size} entries is not the one whose head of {known.size} is kept here"
+            )
 
     def known(self, silo: str) -> bytes:
         """Return the newest head of a silo's ledger, empty where none came yet."""

@@ -312,6 +312,24 @@ def test_a_diverged_model_is_a_clear_failure(tiny: Scenario, tmp_path: Path) -> 
     assert not (tmp_path / "metrics.jsonl").exists()
 
 
+def test_a_silo_whose_ledger_went_back_does_not_join(tmp_path: Path) -> None:
+    """A backup of all that it has was put back: only who kept a newer head sees that."""
+    identity, rotated = SigningKey.generate(), SigningKey.generate()
+    known = Witness(tmp_path, Roster("fed", (Member("north", identity.public),)))
+    notes = [sign_head(Head(origin_of("north"), size, bytes([size]) * 32), identity) for size in (1, 2, 3)]
+    known.check("north", notes[0])
+    known.follow("north", Proven(notes[1], 0, ()).to_bytes())
+    for note in (notes[1], notes[2]):
+        known.check("north", note)
+    fork = sign_head(Head(origin_of("north"), 2, bytes(32)), identity)
+    for note in (notes[0], fork):
+        with pytest.raises(LedgerTampered, match="is not the one whose head of 2 is kept here"):
+            known.check("north", note)
+    # With new keys it has a new ledger.
+    again = Witness(tmp_path, Roster("fed", (Member("north", rotated.public),)))
+    again.check("north", sign_head(Head(origin_of("north"), 1, bytes(32)), rotated))
+
+
 def test_an_update_comes_with_a_charge_more_in_its_silos_ledger(tmp_path: Path) -> None:
     """The same head once more is of an update that nobody paid for; but a run that is taken up reads its own again."""
     identity = SigningKey.generate()
