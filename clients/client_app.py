@@ -164,6 +164,7 @@ def _train(message: Message, context: Context, silo: Silo, asked: bytes) -> Reco
         key = request_key(silo, request)
         kept = outbox.recall(key) if ledger.is_charged(key) else None
         if kept is None:
+            _check_goes_on(request.round_number, ledger.newest_round(silo.run))
             prepare(silo, request)
             state = carried.begin(outbox.state(silo.run_number), request.lineage)
             check_request(silo, plan, request)
@@ -178,6 +179,15 @@ def _train(message: Message, context: Context, silo: Silo, asked: bytes) -> Reco
     if isinstance(update, wire.TrainReply):
         return wire.train_reply(replace(update, head=head))
     return wire.masked_reply(replace(update, head=head))
+
+
+def _check_goes_on(round_number: int, newest: int) -> None:
+    """Refuse a round before the newest that was charged: a server that goes back releases a round twice."""
+    if round_number < newest:
+        raise ProtocolError(
+            f"round {round_number} is asked for, where round {newest} of the run was charged: the server's checkpoint"
+            " was put back; its operator begins a new run"
+        )
 
 
 for _kind, _handler in (

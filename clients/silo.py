@@ -104,7 +104,7 @@ class Silo:
             PolicyRefused: When the silo's own law has secure aggregation off.
         """
         self._check_aggregates()
-        with protocol(self.kit, self.folder, self.run_number) as silo:
+        with self.ledger() as ledger, protocol(self.kit, self.folder, self.run_number, ledger) as silo:
             yield silo
 
     def answer(self, asked: bytes, act: Callable[[Protocol], bytes]) -> bytes:
@@ -118,7 +118,8 @@ class Silo:
             PolicyRefused: When the silo's own law has secure aggregation off.
         """
         self._check_aggregates()
-        return answer(self.kit, self.folder, self.run_number, asked, act)
+        with self.ledger() as ledger:
+            return answer(self.kit, self.folder, self.run_number, ledger, asked, act)
 
     def _check_aggregates(self) -> None:
         if self.kit.law.encryption.secure_aggregation != "on":

@@ -1,8 +1,13 @@
 """Where a silo keeps the secrets of secure aggregation between two messages: a file a run, sealed, under a lock.
 
-Guarantee: when the block of `protocol` ends without an error, the new state is on disk, and only then can a handler
-return the stage's message. A process killed before that has sent nothing; killed after, it cannot be made to do the
-stage again. Two processes never act on one state at once. What a stage refused leaves the file as it was.
+Guarantee: when the block of `protocol` ends without an error, the new state is on disk, and the ledger knows of every
+act that must stay done; only then can a handler return the stage's message. A process killed before that has sent
+nothing; killed after, it cannot be made to do the stage again. Two processes never act on one state at once. What a
+stage refused leaves the file as it was.
+
+The file may be lost, or an older copy put back: the state is written first, then the ledger, so a ledger that knows of
+an act that the state does not know of shows that. `fedmodel.secagg` then takes part in nothing that needs its secrets,
+until the next window.
 
 The last answer lies in the same file as the state that it led to, so that there is never the one without the other.
 Asked the very same again, since the answer or the server that waited for it was lost, `answer` gives the very same
@@ -14,7 +19,7 @@ A secret that a stage erased is gone from the file that replaces the old one. Wh
 behind is erased when the next one begins, all but how far it had come.
 
 Does NOT erase the blocks that a disk may keep of an old file: whoever has them and the identity key reads them. Does
-NOT notice that a backup of the file was put back.
+NOT notice a backup of file, ledger and ledger's head that were put back together: whoever keeps a newer head does.
 """
 
 from __future__ import annotations
@@ -29,8 +34,9 @@ from typing import Final
 from fedmodel.crypto import KEY_SIZE, SealingKey, Suite, seal
 from fedmodel.durable import replace_file
 from fedmodel.errors import CryptoError
+from fedmodel.ledger import Ledger
 from fedmodel.provision import Kit
-from fedmodel.secagg import Silo
+from fedmodel.secagg import Progress, Silo
 
 _LENGTH_SIZE: Final = 8
 
@@ -45,43 +51,45 @@ class _Kept:
 
 
 @contextmanager
-def protocol(kit: Kit, folder: Path, run: int) -> Iterator[Silo]:
+def protocol(kit: Kit, folder: Path, run: int, ledger: Ledger) -> Iterator[Silo]:
     """Open a silo's side of secure aggregation in one run, and keep what became of it.
 
     Args:
         kit: The silo's.
         folder: The silo's own.
         run: The run.
+        ledger: The silo's own.
 
     Raises:
         CryptoError: When the state was not sealed by this silo for this run.
     """
-    with _opened(kit, folder, run) as kept:
+    with _opened(kit, folder, run, ledger) as kept:
         kept.answer = b""  # the stage that begins here is a later one
         yield kept.silo
 
 
-def answer(kit: Kit, folder: Path, run: int, asked: bytes, act: Callable[[Silo], bytes]) -> bytes:
+def answer(kit: Kit, folder: Path, run: int, ledger: Ledger, asked: bytes, act: Callable[[Silo], bytes]) -> bytes:
     """Do a stage once, and answer the very same question again with the very same bytes.
 
     Args:
         kit: The silo's.
         folder: The silo's own.
         run: The run.
+        ledger: The silo's own.
         asked: Hash of all that was asked, 32 bytes.
         act: Does the stage, and returns its answer.
 
     Raises:
         CryptoError: When the state was not sealed by this silo for this run.
     """
-    with _opened(kit, folder, run) as kept:
+    with _opened(kit, folder, run, ledger) as kept:
         if not kept.answer or kept.asked != asked:
             kept.answer, kept.asked = act(kept.silo), asked
         return kept.answer
 
 
 @contextmanager
-def _opened(kit: Kit, folder: Path, run: int) -> Iterator[_Kept]:
+def _opened(kit: Kit, folder: Path, run: int, ledger: Ledger) -> Iterator[_Kept]:
     """Open the file under its lock, and put what became of it in its place when the block ends without an error."""
     path = folder / f"aggregation-{run}.state"
     with (folder / "aggregation.lock").open("wb") as lock:
@@ -91,29 +99,31 @@ def _opened(kit: Kit, folder: Path, run: int) -> Iterator[_Kept]:
         if not path.exists():
             for other in sorted(folder.glob("aggregation-*.state")):
                 _forget(kit, other)
-        kept = _read(kit, path, run)
+        kept = _read(kit, path, run, ledger.progress(str(run)))
         yield kept
         _write(kit, path, run, kept)
+        ledger.advance(str(run), kept.silo.progress)
 
 
 def _forget(kit: Kit, path: Path) -> None:
     """Erase the secrets of another run; a file that cannot be read is left to whoever asks for its run."""
     number = path.stem.removeprefix("aggregation-")
     with suppress(CryptoError, ValueError):
-        kept = _read(kit, path, int(number))
+        kept = _read(kit, path, int(number), Progress())
         kept.silo.forget()
         _write(kit, path, int(number), _Kept(kept.silo))
 
 
-def _read(kit: Kit, path: Path, run: int) -> _Kept:
-    """Return what was kept, or the beginning where nothing was."""
+def _read(kit: Kit, path: Path, run: int, known: Progress) -> _Kept:
+    """Return what was kept, or the beginning where nothing was; without an answer where it is older than is known."""
     if not path.exists():
-        return _Kept(Silo(kit.identity, kit.roster, kit.policy, run))
+        return _Kept(Silo(kit.identity, kit.roster, kit.policy, run, known=known))
     key, context = _seal_of(kit, run)
     data = key.open(path.read_bytes(), context)
     size = int.from_bytes(data[:_LENGTH_SIZE], "big")
     state, rest = data[_LENGTH_SIZE : _LENGTH_SIZE + size], data[_LENGTH_SIZE + size :]
-    return _Kept(Silo(kit.identity, kit.roster, kit.policy, run, state), rest[:KEY_SIZE], rest[KEY_SIZE:])
+    silo = Silo(kit.identity, kit.roster, kit.policy, run, state, known)
+    return _Kept(silo) if silo.is_put_back else _Kept(silo, rest[:KEY_SIZE], rest[KEY_SIZE:])
 
 
 def _write(kit: Kit, path: Path, run: int, kept: _Kept) -> None:

@@ -67,6 +67,7 @@ class Rule(Enum):
     REPLAYED = "a message is of another run, round or attempt"
     OUT_OF_ORDER = "a stage comes before the one that it stands on"
     REPEATED = "a stage is done once"
+    STALE = "state that was lost or put back is not gone on with"
     UNKNOWN_SENDER = "only silos of the roster take part"
     BAD_SIGNATURE = "every message is signed by its sender"
     DUPLICATE = "numbers, names and keys are distinct"

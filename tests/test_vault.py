@@ -8,18 +8,37 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
-from clients.vault import answer, protocol
+from clients import vault
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import AggregationRefused, CryptoError, Rule
+from fedmodel.ledger import Ledger
 from fedmodel.provision import Kit, provision, read_kit
 from fedmodel.secagg import Silo, Window
 
 CONTEXT = bytes(range(32))
+
+
+def ledger_of(folder: Path) -> Ledger:
+    kit = read_kit(folder)
+    return Ledger(folder / "ledger.sqlite", kit.law.name, kit.identity, folder / "ledger.head")
+
+
+@contextmanager
+def protocol(kit: Kit, folder: Path, run: int) -> Iterator[Silo]:
+    with ledger_of(folder) as ledger, vault.protocol(kit, folder, run, ledger) as silo:
+        yield silo
+
+
+def answer(kit: Kit, folder: Path, run: int, asked: bytes, act: Callable[[Silo], bytes]) -> bytes:
+    with ledger_of(folder) as ledger:
+        return vault.answer(kit, folder, run, ledger, asked, act)
 
 
 @pytest.fixture
@@ -125,8 +144,8 @@ def test_what_another_run_left_behind_is_erased_but_for_how_far_it_came(folder: 
 _SIGNER = """
 import sys, time
 from pathlib import Path
-from clients.vault import answer, protocol
 from fedmodel.provision import read_kit
+from tests.test_vault import protocol
 folder = Path(sys.argv[1])
 with protocol(read_kit(folder), folder, 7) as silo:
     silo.commit(1, 1, bytes(range(32)), [2, 3])
@@ -169,9 +188,10 @@ def test_a_process_killed_before_its_state_was_kept_has_said_nothing(folder: Pat
 def test_the_state_is_on_disk_when_the_block_ends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     order: list[str] = []
     fsync, replace = os.fsync, Path.replace
+    ledger = ledger_of(folder)
     monkeypatch.setattr(os, "fsync", lambda descriptor: (order.append("fsync"), fsync(descriptor))[1])
     monkeypatch.setattr(Path, "replace", lambda one, other: (order.append("replace"), replace(one, other))[1])
-    with protocol(read_kit(folder), folder, 7) as silo:
+    with ledger, vault.protocol(read_kit(folder), folder, 7, ledger) as silo:
         assert isinstance(silo, Silo)
     assert order == ["fsync", "replace", "fsync"]
 

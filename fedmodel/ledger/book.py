@@ -51,12 +51,15 @@ from fedmodel.ledger.entries import (
     charge_body,
     genesis,
     origin_of,
+    progress_body,
+    progress_of,
     reserve_body,
     scope_body,
     share,
     void_body,
 )
 from fedmodel.mechanisms import DpSgdEvent, event_from_json
+from fedmodel.secagg.progress import Progress
 
 APPLICATION: Final = 0x464D4C47  # "FMLG", in the file's header
 PAGE_SIZE: Final = 4096
@@ -222,6 +225,26 @@ class Ledger:
         changed = self._one(newest, name)
         scope = Scope(**created.content)
         return scope if changed is None else replace(scope, epsilon=float(changed.content["epsilon"]))
+
+    def progress(self, run: str) -> Progress:
+        """Return how far the silo came in a run's secure aggregation, by the newest entry about it.
+
+        Raises:
+            LedgerTampered: When an entry is missing: it could be that one.
+        """
+        self._check_complete()
+        newest = self._one("WHERE run = ? AND kind = 'audit' ORDER BY sequence DESC LIMIT 1", run)
+        if newest is None:
+            return Progress()
+        try:
+            return progress_of(newest)
+        except ValueError as error:
+            raise LedgerTampered(f"{self.path}: it tells of no secure aggregation: {error}", newest.sequence) from error
+
+    def newest_round(self, run: str) -> int:
+        """Return the highest round of a run that was charged, whether or not that stands; 0 where none was."""
+        ((newest,),) = self._query("SELECT coalesce(max(round), 0) FROM entries WHERE run = ? AND kind = 'charge'", run)
+        return int(newest)
 
     def head(self) -> bytes:
         """Return the signed head of all entries."""
@@ -394,6 +417,11 @@ class Ledger:
                     f"the newest charge of the ledger is not of round {round_number} of run {run}, and no other is"
                     " voided: of any before it an update may have left"
                 )
+            progress = standing.progress.get(run, Progress())
+            if progress.masked and progress.round == round_number:
+                raise LedgerError(
+                    f"an update of round {round_number} of run {run} was masked, and may have left; its charge stands"
+                )
             body = void_body(newest, reason, found.taken - found.charges[newest][1])
             self._append(Draft("void", body, found.scope, run, round_number), standing)
 
@@ -447,6 +475,25 @@ class Ledger:
         """Enter what somebody found or signed off, under a `subject`."""
         with self._appending():
             self._append(Draft("audit", canonical(finding)), self.standing())
+
+    def advance(self, run: str, progress: Progress) -> None:
+        """Enter how far the silo came in a run's secure aggregation, once; call it before a message says so.
+
+        Raises:
+            LedgerError: When another list of survivors was signed in that round, or the run is past it. Nothing is
+                entered, and nothing may leave.
+        """
+        if not progress.is_something or self.progress(run) == progress:
+            return
+        with self._appending():
+            known = self.progress(run)
+            if not progress.covers(known):
+                raise LedgerError(
+                    f"{self.path}: in run {run}, something else was done in round {known.round} than what would be"
+                    " entered now: a state of secure aggregation was put back while another process acted"
+                )
+            draft = Draft("audit", progress_body(progress), run=run, round=progress.round)
+            self._insert(self._signed(draft, (0, 0, 0)))
 
     # Below: the file
 

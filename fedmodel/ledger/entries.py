@@ -6,7 +6,7 @@
     void        the newest charge of all, if no noised byte of it left; or the part of a reservation that is not taken
     override    a person's change of a scope's cap, with who and why
     checkpoint  to whom a signed head was given
-    audit       what somebody found or signed off
+    audit       what somebody found or signed off; with a run, how far the silo came in its secure aggregation
 
 The rows hold events, never an epsilon: epsilon is derived by replay (`fedmodel.accounting`).
 
@@ -60,6 +60,7 @@ from fedmodel.errors import ConfigError, CryptoError, LedgerError, LedgerTampere
 from fedmodel.heads import Head
 from fedmodel.mechanisms import LEAST_DELTA, MOST_RECORDS, DpSgdEvent, UnitName, event_from_json, event_to_json
 from fedmodel.merkle import EMPTY_ROOT
+from fedmodel.secagg.progress import Progress
 
 Kind = Literal["create", "reserve", "charge", "void", "checkpoint", "audit", "override"]
 Admission = Literal["filter", "plan"]
@@ -67,6 +68,7 @@ Admission = Literal["filter", "plan"]
 MICRO: Final = 1_000_000
 MOST_ORDER: Final = 256
 KINDS: Final = get_args(Kind)
+AGGREGATION_SUBJECT: Final = "secure aggregation"
 NOTHING_BEFORE: Final = bytes(32)
 _LABEL: Final = b"fedmodel/v1/ledger-entry"
 _VERSION: Final = 1
@@ -304,6 +306,7 @@ class Standing:
         scopes: By name, with the cap that holds now.
         runs: By run.
         charged: Sequences of all charges that stand, of whichever run, oldest first.
+        progress: By run, how far the silo came in its secure aggregation.
         size: Entries taken.
         last: The newest one.
         caps: By scope, the largest cap that held since its first charge, and whether a person raised it since.
@@ -319,6 +322,7 @@ class Standing:
         self._keys: set[str] = set()
         self.charged: list[int] = []
         self.caps: dict[str, tuple[float, bool]] = {}
+        self.progress: dict[str, Progress] = {}
 
     def totals(self, scope: str) -> tuple[int, int, int]:
         """Return cap, reserved and spent of a scope, in millionths; who took the whole budget counts as that."""
@@ -566,6 +570,16 @@ class Standing:
     def _take_audit(self, entry: Entry) -> None:
         if "subject" not in entry.content:
             raise LedgerError("an audit says its subject")
+        if (entry.run is None) != (entry.content["subject"] != AGGREGATION_SUBJECT):
+            raise LedgerError("what is entered of a run's secure aggregation names the run, and nothing else does")
+        if entry.run is not None:
+            progress, known = progress_of(entry), self.progress.get(entry.run, Progress())
+            if not progress.covers(known):
+                raise LedgerError(
+                    f"round {progress.round} of run {entry.run} comes after round {known.round}, or a second list of"
+                    " survivors was signed in it"
+                )
+            self.progress[entry.run] = progress
 
     def _take_steps(self, run: Run, steps: int, entry: Entry) -> None:
         """Count steps, and hold an entry to what it says of them."""
@@ -618,6 +632,23 @@ def reserve_body(plan: DpSgdEvent, scenario: str, admitted: Admission, cost: int
 def charge_body(event: DpSgdEvent, taken: int) -> str:
     """Return the body of a charge, after which so many steps of its run's plan are taken."""
     return canonical({"event": json.loads(event_to_json(event)), "taken": taken})
+
+
+def progress_of(entry: Entry) -> Progress:
+    """Return what an entry says of a run's secure aggregation.
+
+    Raises:
+        ValueError: When it says nothing that it could.
+    """
+    fields = {name: value for name, value in entry.content.items() if name != "subject"}
+    if entry.round != fields.get("round"):
+        raise ValueError("its round is another than the one that it tells of")
+    return Progress.from_fields(fields)
+
+
+def progress_body(progress: Progress) -> str:
+    """Return the body of the entry that says how far a run's secure aggregation came."""
+    return canonical({**progress.to_fields(), "subject": AGGREGATION_SUBJECT})
 
 
 def void_body(of: int, reason: str, taken: int) -> str:

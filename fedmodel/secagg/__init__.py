@@ -8,6 +8,7 @@ adversary gains. Here is its code, without a network: `Silo`, `Collection` and `
     lineage      which rounds made what a silo keeps between rounds
     messages     the five signed messages, byte by byte
     state        what a silo keeps between two stages
+    progress     what of it a ledger must know
     silo         a silo's stages and refusals
     collection   the server's side of a window: adverts and shares
     tally        the server's side of a round: the sum, and who is to blame where there is none
@@ -20,6 +21,7 @@ from fedmodel.secagg.collection import Collection
 from fedmodel.secagg.lineage import FRESH, LINEAGE_SIZE, configuration, lineage_after, model_digest
 from fedmodel.secagg.messages import join_messages, pack_numbers, read_numbers, sender_of, split_messages
 from fedmodel.secagg.parameters import Consistency, Member, Policy, Roster, Setting, Window
+from fedmodel.secagg.progress import Progress
 from fedmodel.secagg.silo import Silo
 from fedmodel.secagg.tally import Tally
 
@@ -30,6 +32,7 @@ __all__ = [
     "Consistency",
     "Member",
     "Policy",
+    "Progress",
     "Roster",
     "Setting",
     "Silo",

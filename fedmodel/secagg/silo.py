@@ -26,7 +26,12 @@ refused, and the secrets of rounds gone by are erased with the first act in a la
 A window ends with the roster and the policy that it was made under: kept under others, its secrets are erased, and this
 silo is a witness at most until the next.
 
-Does NOT withstand a restored backup of its own state, nor hide who took part and when.
+State that was put back from a backup, or lost, is known by the ledger: `progress` is what the caller enters there
+before a message leaves, and hands in again as `known`. State that does not know of all of it is stale. Nothing more is
+done in that round then, no secret of its window is used, and the silo is a witness at most until the next window.
+
+Does NOT withstand a backup from which the state was restored together with what the caller knows it by, nor hide who
+took part and when.
 
 After Bonawitz et al. 2017, section 6 and figure 4; Bell et al. 2020, section 4; Pasquini et al. 2022, section 5.
 """
@@ -56,6 +61,7 @@ from fedmodel.secagg.messages import (
     words_digest,
 )
 from fedmodel.secagg.parameters import Policy, Roster, Setting, Window
+from fedmodel.secagg.progress import Progress
 from fedmodel.secagg.state import RoundState, State, WindowState, read_state, to_bytes, to_hex, to_int
 from fedmodel.topology import neighbours_of
 
@@ -79,6 +85,11 @@ class Silo:
         policy: The silo's own.
         run: The run, 64 bits.
         state: What `state()` returned last in this run, or None. Sensitive.
+        known: The newest `progress` of this run that its ledger knows of.
+
+    Attributes:
+        number: Its place in the roster.
+        is_put_back: Whether the state given did not know of all that is known, and was not gone on with.
 
     Raises:
         AggregationRefused: When the silo is not in the roster, or the roster is past the policy.
@@ -86,18 +97,32 @@ class Silo:
     """
 
     def __init__(
-        self, identity: SigningKey, roster: Roster, policy: Policy, run: int, state: bytes | None = None
+        self,
+        identity: SigningKey,
+        roster: Roster,
+        policy: Policy,
+        run: int,
+        state: bytes | None = None,
+        known: Progress = Progress(),  # noqa: B008 - frozen
     ) -> None:
         self._identity, self._roster, self._policy, self._run = identity, roster, policy, run
         self._setting(1, 1, 1)  # refuses a roster past the policy
         self.number = roster.number(identity.public)
         self._state = State() if state is None else read_state(state)
+        self.is_put_back = not self._state.progress.covers(known)
+        if self.is_put_back:
+            self._state = State.after(known)
         if self._state.window is not None and not self._is_as_it_was(self._state.window):
             self.forget()
 
     def state(self) -> bytes:
         """Return what the next stage needs. Sensitive: to be kept sealed, and on disk before a message leaves."""
         return self._state.to_bytes()
+
+    @property
+    def progress(self) -> Progress:
+        """What a ledger must know of before a message leaves, where it is something."""
+        return self._state.progress
 
     def forget(self) -> None:
         """Erase every secret, and keep how far this silo had come."""
@@ -182,6 +207,7 @@ class Silo:
             held.pairs, held.held = dealt.pairs, dealt.own
         window.cohort, window.cohort_digest, window.peers = cohort, cohort_digest.hex(), peers
         window.threshold, window.complete = topology.threshold, topology.complete
+        self._state.dealt = window.cohort_digest
         return messages
 
     def receive(self, shares: Sequence[bytes]) -> dict[int, str]:
@@ -323,7 +349,7 @@ class Silo:
         told = self._checked_survivors(round_number, attempt, context, survivors)
         held = self._part(round_number, attempt)
         if held is None or not held.held:
-            raise AggregationRefused(Rule.OUT_OF_ORDER, f"this silo holds no shares of round {round_number}")
+            raise self._without_part(f"this silo holds no shares of round {round_number}")
         place = Place(setting, round_number)
         if self._policy.consistency == "commit":
             if state.signed not in (None, (context + told).hex()):
@@ -336,7 +362,7 @@ class Silo:
                 shares[int(dealer)] = Secret.ROOT, to_int(of_root)
             elif self.number in alive:
                 shares[int(dealer)] = Secret.B, to_int(of_b)
-        state.revealed = True
+        state.revealed, state.signed = True, (context + told).hex()
         self._enter(state)
         held.b, held.root, held.pairs, held.held = None, None, {}, {}
         return Reveal(self.number, context, told, shares).sign(place, self._identity)
@@ -378,8 +404,17 @@ class Silo:
         """Return the live window."""
         window = self._state.window
         if window is None:
-            raise AggregationRefused(Rule.OUT_OF_ORDER, "this silo advertised no keys")
+            raise self._without_part("this silo advertised no keys")
         return window, Setting(self._roster, self._policy, window.window(self._run))
+
+    def _without_part(self, why: str) -> AggregationRefused:
+        """Return the refusal of what needs secrets that this silo does not have."""
+        if not self._state.is_stale:
+            return AggregationRefused(Rule.OUT_OF_ORDER, why)
+        return AggregationRefused(
+            Rule.STALE,
+            "what this silo kept of the window was lost, or is older than its ledger; it is back with the next window",
+        )
 
     def _part(self, round_number: int, attempt: int) -> RoundState | None:
         """Return what this silo holds of a round, None where it has no part in it."""
@@ -392,7 +427,7 @@ class Silo:
         """Return the state in which a round finds this silo: fresh in a higher one than any before.
 
         Raises:
-            AggregationRefused: When a higher one has begun.
+            AggregationRefused: When a higher one has begun, or what was done in it is not known any more.
         """
         state = self._state
         if (round_number, attempt) < (state.round, state.attempt):
@@ -401,9 +436,11 @@ class Silo:
                 f"round {round_number}, attempt {attempt}, is past; round {state.round}, attempt {state.attempt}, has"
                 " begun",
             )
-        if (round_number, attempt) == (state.round, state.attempt):
-            return state
-        return State(round=round_number, attempt=attempt, window=state.window)
+        if (round_number, attempt) != (state.round, state.attempt):
+            return State(round=round_number, attempt=attempt, is_stale=state.is_stale, window=state.window)
+        if state.is_stale and state.revealed:
+            raise self._without_part("")
+        return state
 
     def _enter(self, state: State) -> None:
         """Be in a round, once nothing about it was refused: what is held of lower ones is erased."""

@@ -12,6 +12,7 @@ from typing import Any
 from fedmodel import shamir
 from fedmodel.errors import AggregationRefused, CryptoError, Rule
 from fedmodel.secagg.parameters import Window
+from fedmodel.secagg.progress import Progress
 
 
 @dataclass
@@ -60,14 +61,38 @@ class WindowState:
 
 @dataclass
 class State:
-    """All that crosses from one stage to the next. `round` and `attempt` are the highest acted in."""
+    """All that crosses from one stage to the next. `round` and `attempt` are the highest acted in.
+
+    `dealt` to `revealed` are of that round; `is_stale` until the next window, where this is what stands in place of a
+    state that was older than the ledger.
+    """
 
     round: int = 0
     attempt: int = 0
+    dealt: str = ""
     signed: str | None = None
     masked: bool = False
     revealed: bool = False
+    is_stale: bool = False
     window: WindowState | None = None
+
+    @property
+    def progress(self) -> Progress:
+        """How far the silo came."""
+        return Progress(self.round, self.attempt, self.dealt, self.masked, self.signed or "")
+
+    @classmethod
+    def after(cls, known: Progress) -> State:
+        """Return the state of a silo that has lost its own: nothing more is done in the round that it came to."""
+        return cls(
+            known.round,
+            known.attempt,
+            dealt=known.dealt,
+            signed=known.signed or None,
+            masked=known.masked,
+            revealed=True,
+            is_stale=True,
+        )
 
     def to_bytes(self) -> bytes:
         """Return what `read_state` takes back. Sensitive."""

@@ -1,7 +1,8 @@
 """A federation in memory: real silos and a real server, with nothing between them but what a test does to messages.
 
 A silo never lives from one stage to the next. Each call builds it from the bytes of its last state, as a process that
-was restarted would, so that whatever "once" rests on is in those bytes.
+was restarted would, so that whatever "once" rests on is in those bytes, and in what its ledger knows: a test may put an
+older state in the newest's place, as somebody does who restores a backup.
 
 `View` says what follows from messages: the linear equations that a server holds, and which sums of updates they give.
 """
@@ -17,13 +18,14 @@ import numpy as np
 
 from fedmodel.crypto import SigningKey, Suite
 from fedmodel.errors import AggregationRefused, FedmodelError, Rule
-from fedmodel.secagg import Collection, Member, Policy, Roster, Setting, Silo, Tally, Window
+from fedmodel.secagg import Collection, Member, Policy, Progress, Roster, Setting, Silo, Tally, Window
 from fedmodel.secagg.messages import Kind, Mask, Place, Reveal, Secret
 
 RUN = 9
 MODEL, RULES = b"m" * 32, b"c" * 32
 STAGES = (Kind.ADVERT, Kind.SHARE, Kind.MASK, Kind.COMMIT, Kind.REVEAL)
 
+Moment = tuple[Mapping[int, bytes | None], Mapping[int, Progress]]
 Gone = Mapping[Kind, Iterable[int]]
 Tamper = Callable[[Kind, int, Any], Any]
 
@@ -54,7 +56,7 @@ def summed(vectors: Iterable[np.ndarray]) -> np.ndarray:
 
 
 class Federation:
-    """Keys, a signed roster, one policy, and every silo's last state.
+    """Keys, a signed roster, one policy, every silo's last state and what its ledger knows.
 
     Args:
         silos: How many the roster has.
@@ -70,6 +72,7 @@ class Federation:
         told = {"n_min": 3, "colluding": 1, "dropping": 1, "bound": 1.0, "largest_roster": max(3, silos)}
         self.policy = Policy(**{**told, **policy})
         self.states: dict[int, bytes | None] = dict.fromkeys(self.identities)
+        self.ledgers: dict[int, Progress] = dict.fromkeys(self.identities, Progress())
 
     @property
     def numbers(self) -> list[int]:
@@ -77,7 +80,7 @@ class Federation:
 
     def silo(self, number: int) -> Silo:
         """Return a silo as its last state left it."""
-        return Silo(self.identities[number], self.roster, self.policy, RUN, self.states[number])
+        return Silo(self.identities[number], self.roster, self.policy, RUN, self.states[number], self.ledgers[number])
 
     def call(self, number: int, stage: str, *args: Any) -> Any:
         """Run one stage of a silo and keep its state, whether or not it refused."""
@@ -86,6 +89,17 @@ class Federation:
             return getattr(silo, stage)(*args)
         finally:
             self.states[number] = silo.state()
+            if silo.progress.is_something:
+                self.ledgers[number] = silo.progress
+
+    def moment(self) -> Moment:
+        """Return where everybody is, to begin from there more than once."""
+        return dict(self.states), dict(self.ledgers)
+
+    def go_back(self, moment: Moment) -> None:
+        """Have everybody where they were, ledgers too, as if what came after had never been."""
+        states, ledgers = moment
+        self.states, self.ledgers = dict(states), dict(ledgers)
 
     def setting(self, window: Window) -> Setting:
         return Setting(self.roster, self.policy, window)

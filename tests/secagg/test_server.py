@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from fedmodel import shamir
 from fedmodel.crypto import Suite, seal, verify
 from fedmodel.errors import AggregationRefused, DropoutError, FedmodelError, Rule
-from fedmodel.secagg import Collection, Window, messages
+from fedmodel.secagg import Collection, Progress, Window, messages
 from fedmodel.secagg.keys import commitment, envelope_context
 from fedmodel.secagg.messages import Advert, Commit, Kind, Mask, Place, Reveal, Secret, Share
 from tests.secagg.peers import (
@@ -63,14 +63,14 @@ def threshold_of(silos: int, colluding: int) -> int:
 @pytest.mark.parametrize("silos", [3, 4, 5, 6])
 def test_every_subset_vanishing_at_mask(suite: Suite, ring: int, silos: int) -> None:
     opened = open_window(Federation(silos, colluding=0, n_min=2, suite=suite, ring_bits=ring))
-    before = dict(opened.federation.states)
+    before = opened.federation.moment()
     least = max(2, threshold_of(silos, 0))  # b comes back from survivors alone
     seen = 0
     for count in range(silos + 1):
         for gone in itertools.combinations(range(1, silos + 1), count):
             # Whether they missed the training only, and are there to sign and to reveal, or are gone for good.
             for stages in ((Kind.MASK,), (Kind.MASK, Kind.COMMIT, Kind.REVEAL)):
-                opened.federation.states = dict(before)
+                opened.federation.go_back(before)
                 away = dict.fromkeys(stages, gone)
                 if silos - count < least:
                     with pytest.raises(DropoutError):
@@ -594,9 +594,9 @@ def test_a_false_offer_to_who_vanishes_is_a_closed_failure() -> None:
 def test_a_vanished_silo_is_recovered_from_its_root_alone(suite: Suite) -> None:
     """Whether it is the lower or the upper of a pair, and whoever else vanished too."""
     opened = open_window(Federation(6, colluding=0, suite=suite))
-    before = dict(opened.federation.states)
+    before = opened.federation.moment()
     for gone in ([1], [6], [3], [1, 6], [2, 3]):
-        opened.federation.states = dict(before)
+        opened.federation.go_back(before)
         held, total = run_round(opened, gone=dict.fromkeys((Kind.MASK, Kind.REVEAL), gone))
         assert exact(held, total)
 
@@ -862,7 +862,7 @@ def test_two_runs_with_one_update_share_nothing(again: str) -> None:
         held.mask({number: words_of(32, 4096, number) for number in federation.numbers})
         rounds.append((opened.collection, held))
         if opened is first and again == "run":
-            federation.states = dict.fromkeys(federation.states)
+            federation.go_back((dict.fromkeys(federation.states), dict.fromkeys(federation.states, Progress())))
     (one, before), (other, after) = rounds
     assert not set(keys_of(one)) & set(keys_of(other))
     for number in federation.numbers:

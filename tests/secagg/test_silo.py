@@ -16,7 +16,7 @@ from fedmodel import shamir
 from fedmodel.crypto import SigningKey, Suite
 from fedmodel.errors import AggregationRefused, ConfigError, CryptoError, DropoutError, FedmodelError, Rule
 from fedmodel.masking import apply_masks, subtract_mask
-from fedmodel.secagg import Member, Policy, Roster, Setting, Silo, Window, read_numbers
+from fedmodel.secagg import Member, Policy, Progress, Roster, Setting, Silo, Window, read_numbers
 from fedmodel.secagg import silo as silo_module
 from fedmodel.secagg.keys import MaskKey, commitment, pair_key, self_key
 from fedmodel.secagg.messages import Advert, Commit, Kind, Place, Reveal, Secret, Share, graph_seed, survivors_digest
@@ -27,6 +27,7 @@ from tests.secagg.peers import (
     RUN,
     SUITES,
     Federation,
+    Moment,
     Opened,
     Round,
     View,
@@ -997,11 +998,15 @@ def test_whoever_is_killed_after_its_state_was_kept_is_not_asked_again() -> None
     assert (held.tally.total() == summed(lost.updates().values())).all()
 
 
-def test_a_silo_that_lost_its_state_has_no_part_in_the_round() -> None:
+@pytest.mark.parametrize("known", [True, False], ids=["its ledger knows", "nothing knows"])
+def test_a_silo_that_lost_its_state_has_no_part_in_the_round(known: bool) -> None:
     held = masked_round(5)
     held.federation.states[1] = None
-    assert refusal(held.federation.call, 1, "mask", 1, words_of(32, 16, 1), MODEL, RULES) is Rule.OUT_OF_ORDER
-    assert refusal(held.reveal_one, 1, [2, 3, 4, 5], signed_by(held, (2, 3, 4, 5), [2, 3, 4, 5])) is Rule.OUT_OF_ORDER
+    if not known:
+        held.federation.ledgers[1] = Progress()
+    rule = Rule.STALE if known else Rule.OUT_OF_ORDER
+    assert refusal(held.federation.call, 1, "mask", 1, words_of(32, 16, 1), MODEL, RULES) is rule
+    assert refusal(held.reveal_one, 1, [2, 3, 4, 5], signed_by(held, (2, 3, 4, 5), [2, 3, 4, 5])) is rule
 
 
 @pytest.mark.parametrize("state", [b"", b"{", b"[]", b"{}", b'{"window":null,"other":1}', b"\xff", b'{"window":{}}'])
@@ -1161,10 +1166,10 @@ def test_the_shares_of_b_that_a_server_can_gather_fit_every_b() -> None:
 
 
 @pytest.fixture(scope="module")
-def stopped() -> dict[str, tuple[Round, dict[int, bytes | None]]]:
-    """Rounds of both consistencies, stopped when all have masked, with the states to go on from."""
+def stopped() -> dict[str, tuple[Round, Moment]]:
+    """Rounds of both consistencies, stopped when all have masked, with the moment to go on from."""
     held = {consistency: masked_round(5, consistency=consistency) for consistency in ("commit", "quorum")}
-    return {consistency: (one, dict(one.federation.states)) for consistency, one in held.items()}
+    return {consistency: (one, one.federation.moment()) for consistency, one in held.items()}
 
 
 LISTS = st.sampled_from([[1, 2, 3, 4, 5], [1, 2, 3, 4], [1, 2, 3], [2, 3, 4, 5], [1, 4, 5], [1, 3, 5]])
@@ -1172,8 +1177,8 @@ LISTS = st.sampled_from([[1, 2, 3, 4, 5], [1, 2, 3, 4], [1, 2, 3], [2, 3, 4, 5],
 
 def hostile_reveals(stopped, consistency: str, signing, shown) -> View:
     """Show each honest silo a list to sign and a list to reveal on; silo 5 signs anything. Return what follows."""
-    held, states = stopped[consistency]
-    held.federation.states = dict(states)
+    held, moment = stopped[consistency]
+    held.federation.go_back(moment)
     held.reveals = {}
     commits = []
     for number, survivors in enumerate(signing, start=1):
@@ -1205,8 +1210,8 @@ def test_whatever_lists_are_shown_at_most_one_sum_follows(stopped, signing, show
 @given(shown=st.tuples(*[LISTS] * 4))
 def test_without_commits_at_most_one_sum_follows(stopped, shown) -> None:
     """The weaker consistency: no silo has both secrets out, though the sum may be over a set that nobody saw."""
-    held, states = stopped["quorum"]
-    held.federation.states = dict(states)
+    held, moment = stopped["quorum"]
+    held.federation.go_back(moment)
     held.reveals = {number: held.reveal_one(number, told, []) for number, told in enumerate(shown, start=1)}
     view = View(held, colluding=[5])
     assert view.both_secrets() == []
@@ -1220,13 +1225,13 @@ def test_two_assignments_of_updates_give_the_server_one_view(monkeypatch: pytest
     """
     opened = open_window(Federation(4))
     federation, updates = opened.federation, opened.federation.updates()
-    before = dict(federation.states)
+    before = federation.moment()
     held, total = run_round(opened)
     view = View(held, colluding=[4])
     assert not view.knows(Secret.ROOT, 1)
     assert not view.knows(Secret.ROOT, 2)
 
-    agreed = Silo(federation.identities[1], federation.roster, federation.policy, RUN, before[1])
+    agreed = Silo(federation.identities[1], federation.roster, federation.policy, RUN, before[0][1])
     secret = bytes.fromhex(agreed._state.window.rounds["1"].pairs["2"])
     theirs, d = pair_key(secret, held.context, 1, 2), words_of(32, 16, 77)
 
@@ -1236,7 +1241,7 @@ def test_two_assignments_of_updates_give_the_server_one_view(monkeypatch: pytest
             words -= d if sign > 0 else -d
 
     monkeypatch.setattr(silo_module, "apply_masks", apply_other)
-    federation.states = before
+    federation.go_back(before)
     other, other_total = run_round(opened, updates={**updates, 1: updates[1] + d, 2: updates[2] - d})
     assert other.masked == held.masked
     assert all((other.words[number] == held.words[number]).all() for number in updates)
