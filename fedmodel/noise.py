@@ -5,9 +5,9 @@ whoever knows the masks can tell from them how many records came before.
 
 `OsNoise` draws every bit from the operating system's CSPRNG. Gaussians are Box-Muller in float64 on 53-bit uniforms,
 and each value is half the sum of four, so that recovering the uniforms behind a value by enumeration is infeasible
-(Holohan and Braghin 2021, section 5.1, n = 2); the noised sum is then rounded to float32, which discards 29 of the 53
-bits that floating-point attacks read (Mironov 2012). Its tail ends beyond 8.5 standard deviations of each of the four,
-a probability of 2e-17 a draw, which is negligible against any delta in use and is not accounted for.
+(Holohan and Braghin 2021, section 5.1, n = 2). A radius that is large, where 53 bits are coarse, is drawn with 53 more,
+so that tails go on to 12 standard deviations of each of the four. What leaves is none of these bits: `fedmodel.dp_sgd`
+rounds the noised sum to an absolute grid, and `fedmodel.grid` says, as a number, how far that is from a true Gaussian.
 
 `SeededNoise` repeats itself. It exists so that two runs can be compared bit by bit, is marked "seeded-unsafe" wherever
 it is used, and protects nobody who shares the seed.
@@ -32,6 +32,7 @@ from fedmodel.mechanisms import NoiseSourceName
 from fedmodel.seeds import derive_seed
 
 _SUMMANDS = 4  # 2n of Holohan and Braghin with n = 2; half the sum of four unit normals is a unit normal
+_COARSE_BELOW = 1 << 40  # of 2^53: a uniform under 2^-13, whose last bit moves a radius too far, gets 53 bits more
 
 
 class NoiseSource(Protocol):
@@ -71,11 +72,14 @@ class OsNoise:
     def gaussian(self, size: int, std: float, device: torch.device) -> Tensor:
         """Return float64 noise of shape `(size,)`; bits come from the host, the transform runs on the device."""
         pairs = _SUMMANDS * size // 2
-        bits = np.frombuffer(bytearray(os.urandom(16 * pairs)), dtype=np.int64).reshape(2, pairs)
-        # Arithmetic shift of a signed word, then the low 53 bits: uniform on [0, 2^53).
-        uniform = (torch.from_numpy(bits).to(device) >> 11) & ((1 << 53) - 1)
+        uniform = _words(2 * pairs, device).view(2, pairs)
         # (k + 1) / 2^53 lies in (0, 1], so the logarithm is finite.
-        radius = torch.sqrt(-2.0 * torch.log((uniform[0] + 1).double() * 2.0**-53))
+        share = (uniform[0] + 1).double() * 2.0**-53
+        small = torch.nonzero(uniform[0] < _COARSE_BELOW)[:, 0]
+        if len(small):
+            more = (_words(len(small), device) + 1).double() * 2.0**-53
+            share[small] = (uniform[0][small].double() + more) * 2.0**-53
+        radius = torch.sqrt(-2.0 * torch.log(share))
         angle = uniform[1].double() * (2.0**-53 * 2.0 * math.pi)
         normals = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)])
         return normals.view(_SUMMANDS, size).sum(dim=0) * (std / 2.0)
@@ -84,6 +88,13 @@ class OsNoise:
         """Return a mask of shape `(size,)` from as many words of the operating system."""
         drawn = np.frombuffer(os.urandom(4 * size), dtype=np.uint32)
         return torch.from_numpy(drawn < rate * 2.0**32).to(device)
+
+
+def _words(size: int, device: torch.device) -> Tensor:
+    """Return int64 of shape `(size,)`, uniform on [0, 2^53), from the operating system."""
+    bits = np.frombuffer(bytearray(os.urandom(8 * size)), dtype=np.int64)
+    # Arithmetic shift of a signed word, then the low 53 bits.
+    return (torch.from_numpy(bits).to(device) >> 11) & ((1 << 53) - 1)
 
 
 class SeededNoise:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -69,10 +70,11 @@ def test_a_full_lot_holds_everyone_and_a_tiny_rate_hardly_anyone(source: NoiseSo
 
 def test_os_noise_asks_the_operating_system_for_every_draw(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
+    words = np.random.default_rng(1)  # by seed, so that no radius asks for more bits: one in 8,192 does
 
-    def counted(size: int, real: object = os.urandom) -> bytes:
+    def counted(size: int) -> bytes:
         asked.append(size)
-        return real(size)  # type: ignore[operator, no-any-return]
+        return words.bytes(size)
 
     monkeypatch.setattr(os, "urandom", counted)
     torch.manual_seed(0)
@@ -82,6 +84,43 @@ def test_os_noise_asks_the_operating_system_for_every_draw(monkeypatch: pytest.M
     OsNoise().lot(10, 0.5)
     # Four normals a coordinate, a word each; one word a record.
     assert asked == [320, 320, 80]
+
+
+def drawn(monkeypatch: pytest.MonkeyPatch, *words: list[int]) -> float:
+    """Return one draw of unit noise from 53-bit words: two radii and two angles, and then what more is asked for."""
+    given = iter(np.array(one, dtype=np.int64) << 11 for one in words)
+    monkeypatch.setattr(os, "urandom", lambda size: next(given).tobytes()[:size])
+    return float(OsNoise().gaussian(1, 1.0, CPU)[0])
+
+
+def test_a_large_radius_is_drawn_with_53_bits_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The second pair is silent: its radius is 0. A quarter turn leaves the sine alone."""
+    with monkeypatch.context() as patch:
+        ordinary = 1 << 40
+        assert drawn(patch, [ordinary, 2**53 - 1, 2**51, 0]) == pytest.approx(
+            math.sqrt(-2 * math.log((ordinary + 1) * 2.0**-53)) / 2
+        )
+    for first, more in ((0, 0), (0, 2**53 - 1), (5, 2**52), ((1 << 40) - 1, 12345)):
+        with monkeypatch.context() as patch:
+            share = (first + (more + 1) * 2.0**-53) * 2.0**-53
+            value = drawn(patch, [first, 2**53 - 1, 2**51, 0], [more])
+            assert value == pytest.approx(math.sqrt(-2 * math.log(share)) / 2, rel=1e-14)
+
+
+def test_logarithm_sine_and_cosine_are_as_exact_as_the_distance_from_a_gaussian_supposes() -> None:
+    """Two units in the last place, of 20,000 arguments each."""
+    rng = np.random.default_rng(3)
+    shares, angles = 2.0 ** rng.uniform(-106, 0, 20_000), rng.uniform(0, 2 * math.pi, 20_000)
+    shares = np.concatenate([shares, 1 - 2.0 ** rng.uniform(-53, -1, 2_000)])
+    for real, exact, at in (
+        (torch.log, mpmath.log, shares),
+        (torch.sin, mpmath.sin, angles),
+        (torch.cos, mpmath.cos, angles),
+    ):
+        found = real(torch.from_numpy(at)).tolist()
+        with mpmath.workdps(40):
+            off = [abs(exact(mpmath.mpf(x)) - value) / math.ulp(value) for x, value in zip(at, found, strict=True)]
+        assert max(off) <= 2
 
 
 def test_seeded_noise_repeats_and_says_so() -> None:
