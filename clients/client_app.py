@@ -27,7 +27,7 @@ from flwr.clientapp import ClientApp
 
 from clients import policy
 from clients.silo import Silo
-from fedmodel import accounting, wire
+from fedmodel import accounting, grid, wire
 from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
 from fedmodel.ledger import verify_ledger
 from fedmodel.provision import scenario_hash
@@ -82,7 +82,7 @@ def _join(message: Message, context: Context, silo: Silo, asked: bytes) -> Recor
     with silo.ledger() as ledger:
         verify_ledger(ledger.path, silo.kit.identity.public, unused=False)  # once a run, all of it is read again
         # What could fail comes first: a run that the silo cannot take part in reserves nothing.
-        silo.records()
+        grid.check_records(len(silo.records()), event.noise_multiplier)
         advert = b"" if window is None else _keys(silo, window)
         reserved = silo.reserve(ledger, event)
         head = ledger.head()

@@ -23,7 +23,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from hashlib import sha256
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -34,12 +34,14 @@ from torch.optim import Optimizer
 from clients.hiding import lineage_left
 from clients.optimizers import build_optimizer
 from clients.silo import Silo
-from fedmodel import vectors
+from fedmodel import grid, vectors
 from fedmodel.audit.observations import Release, coins, keep, keep_state, known_states
 from fedmodel.audit.probes import Probed, chosen_coordinates, loss_canaries, with_probes
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.secagg import FRESH
 from fedmodel.wire import TrainRequest
+
+_TOLD: Final = 2.0**20  # steps of the grid, exact in float32; a division rounds by 2^-24 of a value, a sixteenth of one
 
 
 class Probing:
@@ -61,6 +63,7 @@ class Probing:
         self._noise: list[list[float]] = []
         self._followed: list[NDArray[np.float32]] = []
         self._is_known = True
+        self._off_grid = 0.0
         self._ended: Callable[[], str] = str
         self._sizes: list[int] = []
         self._records = 0
@@ -100,6 +103,7 @@ class Probing:
             for parameter, copied in zip(parameters, self._again, strict=True):
                 copied.grad = None if parameter.grad is None else parameter.grad.detach().clone()
             added = [_added(parameter, self._event.denominator) for parameter in parameters]
+            self._off_grid = max(self._off_grid, *(_off_grid(one, self._event) for one in parameters))
             self._noise.append([float((one**2).mean()) for one in added])
             own_P = torch.cat([*(one.cpu() for one in (added[:-1] if self._block else added))])
             self._followed.append(own_P[followed_S].float().numpy())
@@ -137,6 +141,7 @@ class Probing:
                 model_S=model_P[chosen_S],
                 followed_TS=np.stack(self._followed) if self._followed else np.empty((0, len(chosen_S)), np.float32),
                 unexplained=_relative(update_P, expected_P) if self._is_known else math.inf,
+                off_grid=self._off_grid,
             ),
         )
         keep_state(self._silo.folder, lineage_left(self._silo, self._request), self._ended())
@@ -154,6 +159,13 @@ def _added(parameter: nn.Parameter, denominator: int) -> Tensor:
     clipped = parameter.summed_grad  # type: ignore[attr-defined]  # Opacus keeps the sum there until the step is done
     added: Tensor = _noised(parameter, denominator) - clipped.detach().reshape(-1).double()
     return added
+
+
+def _off_grid(parameter: nn.Parameter, event: DpSgdEvent) -> float:
+    """Return how far a tensor's noised sums are from their grid, in steps of it, where float32 can tell."""
+    steps_P = _noised(parameter, event.denominator) / grid.coarse(event.noise_multiplier * event.max_grad_norm)
+    told_P = steps_P[steps_P.abs() <= _TOLD]
+    return float((told_P - told_P.round()).abs().max()) if len(told_P) else 0.0
 
 
 def state_digest(optimizer: Optimizer) -> str:

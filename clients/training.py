@@ -7,8 +7,10 @@ norm or count is returned. Post-processing (the inner optimiser, the difference 
 Dropout: a record's gradient is random through its mask. Masks are drawn from the same source as the noise,
 independently for every record and step, and nobody sees them. For any fixed masks of the others, adding a record moves
 the clipped sum by at most C, and hiding which masks were drawn can only help (joint convexity of the hockey-stick
-divergence). Masks that an adversary could predict would void this: moving every later record to another mask by adding
-one would change all their gradients. Only "seeded-unsafe" runs, which claim nothing, repeat them.
+divergence): a mask belongs to a place of a physical batch, but masks of all places have one distribution and are
+independent, so that each record's own mask may be thought of as going with it wherever it is. Masks that an adversary
+could predict would void this: moving every later record to another mask by adding one would change all their gradients.
+Only "seeded-unsafe" runs, which claim nothing, repeat them.
 
 In an audited run (`[audit]` in the scenario) canaries are among the records, and what is released on them is kept; the
 loop is the same.
@@ -18,6 +20,9 @@ Shapes: N records, F features, P parameters.
 
 from __future__ import annotations
 
+import os
+import warnings
+from dataclasses import replace
 from functools import lru_cache, partial
 from typing import Final
 
@@ -39,9 +44,9 @@ from fedmodel.data import data_shape
 from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
 from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.models import Dropout, LossSum, build_model, loss_sum
+from fedmodel.models import Dropout, RecordLoss, build_model, record_losses
 from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
-from fedmodel.preflight import preflight
+from fedmodel.preflight import check_received, preflight
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
 
@@ -52,16 +57,15 @@ def check_request(silo: Silo, plan: DpSgdEvent, request: TrainRequest) -> None:
     """Refuse a request that could not be trained, before anything is charged for it. Reads no record.
 
     Raises:
-        PrivacyError: When the preflight finds that one record could move more than the clip.
+        PrivacyError: When the preflight, or a measurement at the model received, finds that one record could move more
+            than the clip.
         ProtocolError: When the model received does not fit, or would swallow a step.
     """
     if silo.scenario.audit is not None:
         coins(silo.folder)
     device = _use_device(silo.device)
     _check_magnitude(silo.scenario, plan, request.model_P)
-    _preflight_once(silo.scenario.model_dump_json(), plan, device)
-    module, _, _ = _pipeline(silo.scenario, plan, OsNoise(), device)
-    vectors.load(module, request.model_P)
+    _physical_batch(silo.scenario, plan, device, request.model_P)
 
 
 def train_round(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
@@ -77,7 +81,8 @@ def train_round(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: Rec
         The update, float32 of shape `(P,)`, differentially private.
 
     Raises:
-        PrivacyError: When lots and noise would not come from the source that the event names.
+        PrivacyError: When lots and noise would not come from the source that the event names, or the pipeline does not
+            hold to the clip at the model received.
         ProtocolError: When the model received does not fit.
     """
     scenario = silo.scenario
@@ -86,6 +91,7 @@ def train_round(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: Rec
     if noise.name != event.noise_source:
         raise PrivacyError(f"noise would come from {noise.name!r} where {event.noise_source!r} was charged")
     module, optimizer, sgd = _pipeline(scenario, event, noise, device)
+    sgd.physical_batch = _physical_batch(scenario, event, device, request.model_P)
     vectors.load(module, request.model_P)
     if scenario.training.keep_optimizer_state:
         recall_state(optimizer, state)
@@ -138,12 +144,12 @@ def _pipeline(
         if isinstance(layer, Dropout):
             layer.source = noise
     optimizer = build_optimizer(scenario.training, module)
-    loss: LossSum = partial(loss_sum, scenario.training.loss)
+    losses: RecordLoss = partial(record_losses, scenario.training.loss)
     if isinstance(module, Probed):
-        loss = ProbedLoss(loss, module.canaries, event.max_grad_norm)
+        losses = ProbedLoss(losses, module.canaries, event.max_grad_norm)
     sgd = DpSgd(
         module,
-        loss,
+        losses,
         optimizer,
         noise_multiplier=event.noise_multiplier,
         max_grad_norm=event.max_grad_norm,
@@ -154,12 +160,29 @@ def _pipeline(
     return module, optimizer, sgd
 
 
+def _physical_batch(scenario: Scenario, event: DpSgdEvent, device: torch.device, model_P: NDArray[np.float32]) -> int:
+    """Return the rows of a physical batch at which the pipeline was measured to hold to the clip at this model."""
+    # What was planned and what is charged differ in their steps alone, and are measured once.
+    vector_P = np.ascontiguousarray(model_P, dtype=np.float32)
+    return _measured(scenario.model_dump_json(), replace(event, steps=1), device, vector_P.tobytes())
+
+
+@lru_cache(maxsize=8)
+def _measured(scenario_json: str, event: DpSgdEvent, device: torch.device, model: bytes) -> int:
+    """Measure the pipeline at a model received, once for a round of all silos of a process."""
+    scenario = scenario_from_json(scenario_json)
+    module, _, sgd = _pipeline(scenario, event, OsNoise(), device)
+    sgd.physical_batch = _preflight_once(scenario_json, event, device)
+    vectors.load(module, np.frombuffer(model, dtype=np.float32))
+    return check_received(sgd, data_shape(scenario.data), event.max_grad_norm)
+
+
 @lru_cache(maxsize=64)
-def _preflight_once(scenario_json: str, event: DpSgdEvent, device: torch.device) -> None:
+def _preflight_once(scenario_json: str, event: DpSgdEvent, device: torch.device) -> int:
     """Measure the pipeline's sensitivity, once a process: neither round nor records change it."""
     scenario = scenario_from_json(scenario_json)
     _, _, sgd = _pipeline(scenario, event, OsNoise(), device)
-    preflight(sgd, data_shape(scenario.data), event.max_grad_norm)
+    return preflight(sgd, data_shape(scenario.data), event.max_grad_norm)
 
 
 def _noise(scenario: Scenario, silo: str, round_number: int, event: DpSgdEvent) -> NoiseSource:
@@ -176,10 +199,20 @@ def _seed(scenario: Scenario) -> int:
 
 
 def _use_device(name: str) -> torch.device:
-    """Return the device, set up so that a silo's result does not hang on how many cores it has."""
+    """Return the device, set up so that a record's gradient hangs neither on its place nor on how many cores there are.
+
+    What a device does all the same is measured by the preflight.
+    """
     torch.set_num_threads(1)
     # TF32 would round the companions of a record differently with and without it.
     torch.backends.cudnn.allow_tf32 = False
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    return torch.device(name)
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False  # it would choose kernels by what was fastest just now
+    torch.backends.cudnn.deterministic = True
+    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts; it asks for it
+        # A layer that has no deterministic kernel is left to the measurement, which is of bits and not of names.
+        warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    return device

@@ -25,15 +25,16 @@ from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.noise import NoiseSource
 
 Loss = Literal["cross-entropy", "mse"]
-LossSum = Callable[[Tensor, Tensor], Tensor]
-"""From outputs `(B, K)` and labels `(B,)` to the loss summed over the batch."""
+RecordLoss = Callable[[Tensor, Tensor], Tensor]
+"""From outputs `(B, K)` and labels `(B,)` to each record's own loss, `(B,)`."""
 
 
 class Dropout(nn.Module):
     """Dropout whose masks come from a `NoiseSource`, as secret as the noise and independent for every record.
 
     torch's own takes its masks from a Mersenne Twister that a seed of 32 bits decides. Masks that can be guessed couple
-    records, since adding one gives every later one another mask.
+    records, since adding one gives every later one another mask. A mask is drawn for each place of the batch, those
+    that only fill it up included.
 
     Args:
         rate: Share of activations dropped.
@@ -84,26 +85,31 @@ def build_model(config: ModelConfig, shape: DataShape, seed: int) -> nn.Module:
     return module
 
 
-def loss_sum(loss: Loss, output_BK: Tensor, label_B: Tensor) -> Tensor:
-    """Return the loss summed over the batch, so that each record's gradient stands unscaled in the sum.
+def record_losses(loss: Loss, output_BK: Tensor, label_B: Tensor) -> Tensor:
+    """Return each record's loss, from its own row alone.
 
     Args:
-        loss: "cross-entropy" (binary or multi-class by K) or "mse" (against 0/1 or one-hot targets).
+        loss: "cross-entropy" (binary or multi-class by K) or "mse" (against 0/1 or one-hot targets, summed over K).
         output_BK: Logits, shape `(B, K)`.
         label_B: int64 labels, shape `(B,)`.
 
     Returns:
-        A scalar; zero for an empty batch.
+        Shape `(B,)`.
     """
     if output_BK.shape[1] == 1:
         target_BK = label_B.to(output_BK.dtype)[:, None]
         if loss == "cross-entropy":
-            return functional.binary_cross_entropy_with_logits(output_BK, target_BK, reduction="sum")
+            return functional.binary_cross_entropy_with_logits(output_BK, target_BK, reduction="none")[:, 0]
     else:
         if loss == "cross-entropy":
-            return functional.cross_entropy(output_BK, label_B, reduction="sum")
+            return functional.cross_entropy(output_BK, label_B, reduction="none")
         target_BK = functional.one_hot(label_B, output_BK.shape[1]).to(output_BK.dtype)
-    return functional.mse_loss(output_BK, target_BK, reduction="sum")
+    return functional.mse_loss(output_BK, target_BK, reduction="none").sum(dim=1)
+
+
+def loss_sum(loss: Loss, output_BK: Tensor, label_B: Tensor) -> Tensor:
+    """Return the losses of a batch, added up: a scalar, zero for an empty batch."""
+    return record_losses(loss, output_BK, label_B).sum()
 
 
 def probabilities(loss: Loss, output_BK: Tensor) -> Tensor:

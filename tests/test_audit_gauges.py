@@ -59,6 +59,7 @@ class Run:
     quiet: float = 1.0  # the noise of the model's own tensor, in parts of what is claimed
     alike: Literal["", "steps", "silos", "once", "uniform", "a coordinate"] = ""
     unexplained: float = 0.0
+    off_grid: float = 0.06
 
     def measure(self, seed: int = 0, level: float = FALSE_ALARM) -> list[Gauge]:
         """Simulate the run and return its gauges."""
@@ -110,6 +111,7 @@ class Run:
             followed_TS=self._followed(rng.spawn(1)[0], number, steps),
             sizes_L=np.array([_OWN, self.canaries + 1]),
             unexplained_R=np.array([0.0] * (self.rounds - 1) + [self.unexplained]),
+            off_grid_R=np.array([0.0] * (self.rounds - 1) + [self.off_grid]),
         )
         return observed, event, self._noise(rng, (steps, self.canaries + 1))
 
@@ -416,6 +418,7 @@ def test_steps_after_the_last_release_count() -> None:
         model_RK=one.model_RK[:3],
         started_R=one.started_R[:3],
         unexplained_R=one.unexplained_R[:3],
+        off_grid_R=one.off_grid_R[:3],
     )
     charges = {of.silo: charged(of, events[of.silo]) for of in seen}
     assert not failed(measure([fewer, *seen[1:]], events, charges=charges))
@@ -507,6 +510,13 @@ def test_noise_of_the_models_own_coordinates_is_measured_by_itself(
     assert all(name.startswith("model_") for name in found)
 
 
+@pytest.mark.parametrize("off_grid", [0.3, 0.5, math.nan])
+def test_a_release_off_its_grid_is_found(off_grid: float) -> None:
+    found = Run(off_grid=off_grid).measure()
+    assert names(failed(found)) == {"noise_grid"}
+    assert not failed(Run(off_grid=0.07).measure())
+
+
 @pytest.mark.parametrize("unexplained", [1e-4, math.inf, math.nan])
 def test_an_update_that_its_noised_gradients_do_not_make_is_found(unexplained: float) -> None:
     found = Run(unexplained=unexplained).measure()
@@ -560,7 +570,7 @@ def test_without_coordinates_lots_and_charges_are_measured() -> None:
     found = measure(bare, events)
     assert not failed(found)
     of_lots = {"lot_rate", "lot_dispersion", "draw_dispersion"}
-    of_releases = {"finite", "charged_before_release", "charged_steps", "update_explained"}
+    of_releases = {"finite", "charged_before_release", "charged_steps", "update_explained", "noise_grid"}
     assert {name for name in names(found) if not name.startswith("model_")} == of_lots | of_releases | {
         "noise_everywhere"
     }
@@ -572,7 +582,7 @@ def test_a_silo_without_a_release_is_not_passed() -> None:
         seen[0],
         **{field: getattr(seen[0], field)[:0] for field in ("sums_TK", "poison_T", "lots_T", "drawn_N", "round_T")},
         **{field: getattr(seen[0], field)[:0] for field in ("round_R", "update_RK", "model_RK", "started_R")},
-        **{field: getattr(seen[0], field)[:0] for field in ("noise_TL", "followed_TS", "unexplained_R")},
+        **{field: getattr(seen[0], field)[:0] for field in ("noise_TL", "followed_TS", "unexplained_R", "off_grid_R")},
     )
     found = measure([absent, *seen[1:]], events)
     assert {one.name for one in found if one.silo == "silo-0"} == {"finite", "charged_before_release", "charged_steps"}

@@ -15,13 +15,15 @@ from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from fedmodel import vectors
+from fedmodel import grid, vectors
 from fedmodel.config import CnnConfig, MlpConfig
 from fedmodel.data import DataShape
 from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import PrivacyError
-from fedmodel.models import Loss, build_model, loss_sum
+from fedmodel.models import Loss, build_model, loss_sum, record_losses
 from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
+
+torch.set_num_threads(1)  # as a silo trains
 
 FLAT, IMAGES = DataShape((6,), 2), DataShape((1, 8, 8), 10)
 MLP = MlpConfig(kind="mlp", hidden=(5,))
@@ -49,7 +51,7 @@ def make(
     optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=lr)
     return DpSgd(
         module,
-        partial(loss_sum, loss),
+        partial(record_losses, loss),
         optimizer,
         noise_multiplier=noise_multiplier,
         max_grad_norm=clip,
@@ -86,10 +88,11 @@ def test_the_clipped_sum_is_the_definition(
     expected = clipped_by_hand(build_model(config, shape, seed=1), loss, x, y, clip=0.5)
     ours = make(module, loss=loss, clip=0.5, physical=physical).clipped_sum(x, y)
     assert torch.allclose(ours.float(), expected, atol=2e-5)
+    assert float(ours.norm()) <= 7 * 0.5
 
 
 def test_our_step_is_opacus_plain_step() -> None:
-    """The same noise draw fed to Opacus's own optimiser gives the same parameters."""
+    """The same noise draw fed to Opacus's own optimiser gives the same parameters, but for a step of the grid."""
     x, y = batch(FLAT, 9)
     ours = build_model(MLP, FLAT, seed=1)
     make(ours, noise=SeededNoise(4), noise_multiplier=0.7, clip=0.3, denominator=5, lr=0.1, physical=4).step(
@@ -109,7 +112,7 @@ def test_our_step_is_opacus_plain_step() -> None:
         assert parameter.grad is not None
         parameter.grad += (part / 5).view_as(parameter).float()
     optimizer.original_optimizer.step()
-    assert np.allclose(vectors.flatten(ours), vectors.flatten(theirs), atol=1e-6)
+    assert np.allclose(vectors.flatten(ours), vectors.flatten(theirs), atol=1e-6 + grid.coarse(0.7 * 0.3) * 0.1 / 5)
 
 
 @settings(max_examples=30, deadline=None)
@@ -120,31 +123,30 @@ def test_one_record_moves_the_sum_by_at_most_the_clip(seed: int, scale: float, c
     x[2] *= scale
     others = torch.tensor([0, 1, 3, 4])
     moved = (sgd.clipped_sum(x, y) - sgd.clipped_sum(x[others], y[others])).norm()
-    assert float(moved) <= clip * (1 + 1e-5) + 1e-6
+    assert float(moved) <= clip
 
 
 @pytest.mark.parametrize("physical", [32, 512])
-def test_a_large_lot_rounds_alike_with_and_without_a_record(physical: int) -> None:
-    """Added up in float32, taking away the first of 200,000 records moves the sum by more than the clip."""
-    sgd = make(build_model(MlpConfig(kind="mlp"), FLAT, seed=1), physical=physical)
+def test_a_large_lot_is_added_up_without_rounding(physical: int) -> None:
+    """In float32, taking away the first of 200,000 records moves the sum by more than the clip."""
+    sgd = make(build_model(MlpConfig(kind="mlp"), FLAT, seed=1), physical=physical, denominator=512)
     x, y = batch(FLAT, 60_000)
     moved = sgd.clipped_sum(x + 1, y) - sgd.clipped_sum(x[1:] + 1, y[1:])
-    own = sgd.clipped_sum(x[:1] + 1, y[:1])
-    assert float((moved - own).norm()) < 1e-4
+    assert torch.equal(moved, sgd.clipped_sum(x[:1] + 1, y[:1]))
 
 
-def test_noise_is_added_in_float64_and_rounded_last() -> None:
-    """Bit for bit: (sum + noise) in float64, then float32, then the division."""
+def test_noise_is_added_in_float64_and_rounded_to_the_grid_before_anything_else() -> None:
+    """Bit for bit: (sum + noise) in float64, to the grid, then float32, then the division."""
     module = build_model(MLP, FLAT, seed=1)
     before = [p.detach().clone() for p in module.parameters()]
     x, y = batch(FLAT, 9)
-    sum_P = make(module).clipped_sum(x, y)
+    sum_P = make(module, noise_multiplier=1e5).clipped_sum(x, y)
     make_again = make(build_model(MLP, FLAT, seed=1), noise=SeededNoise(4), noise_multiplier=1e5, lr=1.0)
     make_again.step(x, y, np.arange(9))
     noise_P = SeededNoise(4).gaussian(len(sum_P), 1e5, torch.device("cpu"))
-    expected = (sum_P + noise_P).float()
-    wrong = sum_P.float() + noise_P.float()
-    assert not torch.equal(expected, wrong)
+    step = 2.0 ** (16 - 16)  # 1e5 lies between 2^16 and 2^17
+    expected = (((sum_P + noise_P) / step).round() * step).float()
+    assert not torch.equal(expected, (sum_P + noise_P).float())
     after = make_again.parameters
     got = torch.cat([(b - a.detach()).reshape(-1) for a, b in zip(after, before, strict=True)])
     expected_step = torch.cat([b.reshape(-1) for b in before]) - (torch.cat([b.reshape(-1) for b in before]) - expected)
@@ -204,9 +206,9 @@ def test_a_poisoned_record_counts_nothing_and_spoils_nobody(poison: float, physi
     others = torch.tensor([0, 1, 2, 4, 5])
     with_poison, without = sgd.clipped_sum(x, y), sgd.clipped_sum(x[others], y[others])
     assert bool(with_poison.isfinite().all())
-    assert float((with_poison - without).norm()) <= 1 + 1e-5
+    assert float((with_poison - without).norm()) <= 1
     if not math.isfinite(poison):
-        assert torch.allclose(with_poison, without, atol=1e-6)
+        assert torch.equal(with_poison, without)
 
 
 def test_opacus_alone_lets_one_nan_poison_the_whole_sum() -> None:
@@ -249,7 +251,7 @@ def test_a_lot_that_was_stopped_leaves_nothing_pending(where: str, monkeypatch: 
             sgd.step(x, y, np.arange(6))
     before = vectors.flatten(module)
     sgd.step(x, y, np.array([4, 5]))
-    assert np.allclose(before - vectors.flatten(module), undisturbed.numpy(), atol=1e-6)
+    assert np.allclose(before - vectors.flatten(module), undisturbed.numpy(), atol=1e-6 + grid.coarse(1.0))
 
 
 def test_a_parameter_without_a_gradient_is_refused() -> None:
@@ -282,7 +284,7 @@ def test_a_large_record_is_clipped_by_its_true_norm() -> None:
     module = nn.Linear(size, 1, bias=False)
     nn.init.zeros_(module.weight)
     moved = make(module, clip=1e-3).clipped_sum(torch.full((1, size), 0.03), torch.tensor([1]))
-    assert float(moved.norm()) <= 1e-3 * (1 + 1e-6)
+    assert 0.999e-3 < float(moved.norm()) <= 1e-3
 
 
 def test_dropout_without_a_source_is_refused() -> None:

@@ -21,7 +21,7 @@ from fedmodel.data import data_shape, silo_records
 from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import LedgerTampered, PolicyRefused
 from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.models import build_model, loss_sum
+from fedmodel.models import build_model, record_losses
 from fedmodel.noise import SeededNoise
 from fedmodel.preflight import preflight
 from fedmodel.provision.laws import law_of
@@ -43,10 +43,10 @@ def request(scenario: Scenario, round_number: int = 1) -> TrainRequest:
     )
 
 
-def sgd(module: Probed, noise: SeededNoise, std: float = 0.0) -> DpSgd:
+def sgd(module: Probed, noise: SeededNoise, std: float = 1.0) -> DpSgd:
     return DpSgd(
         module,
-        ProbedLoss(partial(loss_sum, "cross-entropy"), module.canaries, CLIP),
+        ProbedLoss(partial(record_losses, "cross-entropy"), module.canaries, CLIP),
         torch.optim.SGD(module.parameters(), lr=1.0),
         noise_multiplier=std,
         max_grad_norm=CLIP,
@@ -77,8 +77,8 @@ def test_a_canary_that_is_in_moves_its_coordinate_by_exactly_the_clip(tiny: Scen
 
 def test_before_the_clip_a_canary_is_far_over_it_and_one_record_is_not_a_number(tiny: Scenario) -> None:
     module, x, y = data(tiny, np.array([True, True, False, True]))
-    loss = ProbedLoss(partial(loss_sum, "cross-entropy"), module.canaries, CLIP)
-    (slope,) = torch.autograd.grad(loss(module(x), y), [module.block.weight])
+    loss = ProbedLoss(partial(record_losses, "cross-entropy"), module.canaries, CLIP)
+    (slope,) = torch.autograd.grad(loss(module(x), y).sum(), [module.block.weight])
     assert slope[:-1, 0].tolist() == pytest.approx([10 * CLIP, 10 * CLIP, 0, 10 * CLIP])
     assert torch.isnan(slope[-1, 0])
 
@@ -90,7 +90,7 @@ def test_the_model_gets_the_very_sum_that_it_would_have_had(tiny: Scenario) -> N
     model = build_model(tiny.model, data_shape(tiny.data), 1)  # Opacus's hooks stay in the other
     plain = DpSgd(
         model,
-        partial(loss_sum, "cross-entropy"),
+        partial(record_losses, "cross-entropy"),
         torch.optim.SGD(model.parameters(), lr=1.0),
         noise_multiplier=1.0,
         max_grad_norm=CLIP,

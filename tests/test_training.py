@@ -22,6 +22,7 @@ from fedmodel.models import build_model
 from fedmodel.noise import OsNoise
 from fedmodel.vectors import flatten
 from fedmodel.wire import TrainRequest
+from scenarios.audits.planting import fresh
 
 EVENT = DpSgdEvent(2.0, 1.0, 0.5, 2, denominator=10)
 
@@ -99,11 +100,36 @@ def test_a_request_is_checked_by_the_preflight(tiny: Scenario, tmp_path: Path, m
     def refuses(*_: object) -> None:
         raise PrivacyError("measured")
 
-    training._preflight_once.cache_clear()
-    monkeypatch.setattr(training, "preflight", refuses)
-    with pytest.raises(PrivacyError, match="measured"):
-        check_request(silo(tiny, tmp_path), EVENT, request(tiny))
-    training._preflight_once.cache_clear()
+    with fresh():
+        monkeypatch.setattr(training, "preflight", refuses)
+        with pytest.raises(PrivacyError, match="measured"):
+            check_request(silo(tiny, tmp_path), EVENT, request(tiny))
+
+
+def test_the_pipeline_is_measured_at_every_model_received_and_trains_at_the_rows_that_were_found(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once for a model, before the charge, whatever is trained on it; a smaller physical batch is what trains."""
+    looked: list[np.ndarray] = []
+    rows: list[int] = []
+    real = DpSgd.step
+
+    def look(sgd: DpSgd, *_: object) -> int:
+        looked.append(flatten(sgd.module))
+        return 4
+
+    def noted(self: DpSgd, *arguments: object) -> None:
+        rows.append(self.physical_batch)
+        real(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "check_received", look)
+    monkeypatch.setattr(DpSgd, "step", noted)
+    with fresh():
+        for seed in (1, 2, 1):
+            check_request(silo(tiny, tmp_path), EVENT, request(tiny, seed=seed))
+            train_round(silo(tiny, tmp_path), replace(EVENT, steps=1), request(tiny, seed=seed), RecordDict())
+    assert [np.array_equal(one, request(tiny, seed=seed).model_P) for one, seed in zip(looked, (1, 2), strict=True)]
+    assert rows == [4, 4, 4]
 
 
 def test_training_leaves_torchs_global_generator_alone(tiny: Scenario, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from fedmodel.audit.release_gauges import (
     charged_before_release,
     charged_steps,
     finite,
+    noise_grid,
     noise_shares,
     update_explained,
 )
@@ -53,6 +54,7 @@ OF_SILOS: Final = (
     "charged_before_release",
     "charged_steps",
     "update_explained",
+    "noise_grid",
     "model_noise_std",
     "model_noise_shape",
     "model_noise_lag1",
@@ -107,7 +109,7 @@ def gauges(
         found += noise_shares(seen, weights, quantizer)
     for of in seen:
         found += [charged_before_release(of, charges[of.silo]), charged_steps(of, charges[of.silo])]
-        found += update_explained(of)
+        found += [*update_explained(of), *noise_grid(of)]
     return found
 
 
@@ -144,6 +146,7 @@ def _check(of: Observations) -> None:
         and (not of.followed_TS.size or len(of.followed_TS) == steps)
         and (not of.update_RS.size or len(of.update_RS) == releases)
         and len(of.unexplained_R) in (releases, 0)
+        and len(of.off_grid_R) in (releases, 0)
     )
     if not fits:
         raise DataError(f"what was seen at silo {of.silo} does not fit together")

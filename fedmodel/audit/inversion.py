@@ -37,7 +37,7 @@ from fedmodel.data import data_shape, silo_records
 from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import ConfigError
 from fedmodel.masking import Words
-from fedmodel.models import build_model, loss_sum
+from fedmodel.models import build_model, record_losses
 from fedmodel.noise import OsNoise
 from fedmodel.secagg import Collection, Member, Policy, Roster, Setting, Silo, Window
 from fedmodel.seeds import derive_seed
@@ -198,12 +198,12 @@ class _Attacked:
         module = build_model(_MODEL, data_shape(self._scenario.data), self._seed)
         before_P = vectors.flatten(module)
         optimizer = torch.optim.SGD(module.parameters(), lr=self._scenario.training.learning_rate)
-        loss = partial(loss_sum, "cross-entropy")
+        losses = partial(record_losses, "cross-entropy")
         x_1F, y_1 = torch.from_numpy(x_F[None]), torch.tensor([label])
         if noised:
             sgd = DpSgd(
                 module,
-                loss,
+                losses,
                 optimizer,
                 noise_multiplier=self.noise_multiplier,
                 max_grad_norm=self._plan.max_grad_norm,
@@ -213,7 +213,7 @@ class _Attacked:
             )
             sgd.step(x_1F, y_1, np.arange(1))
         else:
-            torch.autograd.backward(loss(module(x_1F), y_1) / self._plan.expected_batch_size)
+            torch.autograd.backward(losses(module(x_1F), y_1).sum() / self._plan.expected_batch_size)
             optimizer.step()
         return vectors.flatten(module) - before_P
 

@@ -55,6 +55,8 @@ class Release:
         followed_TS: What was added to the clipped sum on those coordinates, each step.
         unexplained: How far the update is from what the inner optimiser makes of the noised gradients that were seen,
             at the coordinate where it is farthest, over the largest coordinate of the update.
+        off_grid: How far a noised sum is from a multiple of the grid that it is to lie on, in steps of that grid, at
+            the coordinate where it is farthest, of those where float32 can tell.
     """
 
     round_number: int
@@ -71,6 +73,7 @@ class Release:
     model_S: NDArray[np.float32]
     followed_TS: NDArray[np.float32]
     unexplained: float
+    off_grid: float
 
 
 @dataclass(frozen=True)
@@ -95,6 +98,7 @@ class Observations:
         model_RS: The global model on them.
         followed_TS: What was added to the clipped sums on those coordinates, each step.
         unexplained_R: How far each update is from what the inner optimiser makes of the noised gradients, relatively.
+        off_grid_R: How far the noised sums of each release are from their grid, in steps of it.
     """
 
     silo: str
@@ -114,6 +118,7 @@ class Observations:
     model_RS: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
     followed_TS: NDArray[np.float32] = field(default_factory=lambda: np.empty((0, 0), np.float32))
     unexplained_R: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
+    off_grid_R: NDArray[np.float64] = field(default_factory=lambda: np.empty(0))
 
     @property
     def records(self) -> int:
@@ -214,6 +219,7 @@ def read_observations(silo_folder: Path, silo: str) -> Observations:
             model_RS=np.stack([one.model_S for one in seen]) if seen else np.empty((0, 0), np.float32),
             followed_TS=np.concatenate([one.followed_TS for one in seen]) if seen else np.empty((0, 0), np.float32),
             unexplained_R=np.array([one.unexplained for one in seen]),
+            off_grid_R=np.array([one.off_grid for one in seen]),
         )
     except ValueError as error:
         raise LedgerTampered(f"{silo_folder / FOLDER}: what was seen does not fit together: {error}") from error
@@ -230,7 +236,7 @@ def _release(path: Path) -> Release:
     try:
         with np.load(io.BytesIO(_read(path)), allow_pickle=False) as held:
             values: dict[str, Any] = {one.name: held[one.name] for one in fields(Release)}
-        for name, kind in (("round_number", int), ("started", str), ("unexplained", float)):
+        for name, kind in (("round_number", int), ("started", str), ("unexplained", float), ("off_grid", float)):
             values[name] = kind(values[name])
         return Release(**values)
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:

@@ -31,7 +31,7 @@ from torch import Tensor, nn
 
 from fedmodel.config import Scenario
 from fedmodel.data import Records, data_shape
-from fedmodel.models import LossSum
+from fedmodel.models import RecordLoss
 from fedmodel.seeds import derive_seed
 
 _FOLLOWED: Final = 500
@@ -78,29 +78,32 @@ def bare(module: nn.Module) -> nn.Module:
 
 
 class ProbedLoss:
-    """The loss of a probed model: the model's own for records, and for canaries what writes their coordinate.
+    """The losses of a probed model: the model's own for records, and for canaries what writes their coordinate.
+
+    Every row goes through the same operations, whatever the other rows are, and a row's loss is of that row alone.
 
     Args:
-        loss: The model's own, summed.
+        losses: The model's own, a record each.
         canaries: K.
         max_grad_norm: The clip C.
     """
 
-    def __init__(self, loss: LossSum, canaries: int, max_grad_norm: float) -> None:
-        self._loss = loss
+    def __init__(self, losses: RecordLoss, canaries: int, max_grad_norm: float) -> None:
+        self._losses = losses
         self._canaries = canaries
         self._written = _CLIPS * max_grad_norm
 
     def __call__(self, output_BK: Tensor, label_B: Tensor) -> Tensor:
-        """Return the sum over the batch; its gradient, not its value, is what it is for."""
+        """Return a loss for each row; its gradient, not its value, is what it is for."""
         is_record_B = label_B >= 0
         outputs = output_BK.shape[1] - self._canaries - 1
-        total = self._loss(output_BK[is_record_B][:, :outputs], label_B[is_record_B])
-        own_C = -1 - label_B[~is_record_B]
-        block_CK = output_BK[~is_record_B][:, outputs:]
-        slope_C = torch.full(own_C.shape, self._written, dtype=output_BK.dtype, device=output_BK.device)
-        slope_C[own_C == self._canaries] = torch.nan
-        return total + (slope_C * block_CK.gather(1, own_C[:, None])[:, 0]).sum()
+        # Zeros for the outputs of canaries: where the model's are no numbers, theirs must stay out of the gradient.
+        own_BO = torch.where(is_record_B[:, None], output_BK[:, :outputs], 0.0)
+        loss_B = self._losses(own_BO, torch.where(is_record_B, label_B, 0))
+        place_B = torch.where(is_record_B, 0, -1 - label_B)
+        written_B = output_BK[:, outputs:].gather(1, place_B[:, None])[:, 0]
+        slope_B = torch.where(label_B == -1 - self._canaries, torch.nan, self._written)
+        return torch.where(is_record_B, loss_B, slope_B * written_B)
 
 
 def with_probes(x_NF: Tensor, y_N: Tensor, coins_K: NDArray[np.bool_], copies: int) -> tuple[Tensor, Tensor]:

@@ -185,3 +185,23 @@ def update_explained(of: Observations) -> Iterator[Gauge]:
             f"of {len(of.unexplained_R)} updates of silo {of.silo} the one farthest from what its noised gradients make"
             f" is off by {farthest:.2e} of its largest coordinate; 1e-6 is left open",
         )
+
+
+def noise_grid(of: Observations) -> Iterator[Gauge]:
+    """How far a noised sum is from the grid that it was to be rounded to, in steps of the grid: hardly.
+
+    A gradient is seen after it was made float32 and divided, which moves a sum of up to 2^20 steps by a sixteenth of
+    one at most. Larger sums say nothing and are left out. Bits of the noise that leave are spread over all of a step,
+    so that one coordinate in two is farther off than a quarter. Blind to a grid that is coarser than it has to be.
+    """
+    if len(of.off_grid_R):
+        farthest = float(of.off_grid_R[int(np.nan_to_num(of.off_grid_R, nan=np.inf).argmax())])
+        yield gauge(
+            "noise_grid",
+            of.silo,
+            farthest,
+            0.0,
+            (0.0, 0.25),
+            f"of the noised sums in {len(of.off_grid_R)} releases of silo {of.silo} the one farthest from its grid is"
+            f" {farthest:.2g} of a step off; rounding leaves a sixteenth",
+        )

@@ -82,6 +82,8 @@ FAULTS: Final = (
     Fault("ghost-clipping-bypassed, no preflight", "finite", "full", _unmeasured(mutations.ghost_clipping)),
     Fault("nan-through-clip", PREFLIGHT, "full", mutations.clip_lets_nan_through),
     Fault("nan-through-clip, no preflight", "finite", "full", _unmeasured(mutations.clip_lets_nan_through)),
+    Fault("batch-not-padded", PREFLIGHT, "full", mutations.batch_not_padded),
+    Fault("grid-left-out", "noise_grid", "full", mutations.grid_left_out),
     Fault("shuffle-for-poisson", "lot_dispersion", "sampled", mutations.lots_shuffled),
     Fault("rate-x1.5", "lot_rate", "sampled", partial(mutations.lots_at_rate, 1.5)),
     Fault("wrong-denominator", "denominator", "sampled", mutations.denominator_counted),

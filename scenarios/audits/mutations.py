@@ -52,7 +52,23 @@ _SEED: Final = 1
 
 def without_preflight() -> Planted:
     """Do not measure the pipeline before it trains."""
-    return replaced(training, "preflight", lambda *_: None)
+
+    def unlooked(sgd: DpSgd, *_: object) -> int:
+        return sgd.physical_batch
+
+    return together(
+        partial(replaced, training, "preflight", unlooked), partial(replaced, training, "check_received", unlooked)
+    )
+
+
+def batch_not_padded() -> Planted:
+    """Let a physical batch have as many rows as there are records left for it."""
+    return replaced(dp_sgd, "padded", lambda values, _: values)
+
+
+def grid_left_out() -> Planted:
+    """Release every bit of the noised sum."""
+    return replaced(dp_sgd, "rounded", lambda values, _: values)
 
 
 def noise_times(factor: float) -> Planted:
@@ -125,9 +141,9 @@ def clip_missing() -> Planted:
     """Weigh every record's gradient with 1."""
     clip = _OPTIMIZER.clip_and_accumulate
 
-    def unclipped(self: Any) -> None:
+    def unclipped(self: Any, records: int) -> None:
         with replaced(self, "max_grad_norm", math.inf):
-            clip(self)
+            clip(self, records)
 
     return replaced(_OPTIMIZER, "clip_and_accumulate", unclipped)
 
@@ -136,9 +152,9 @@ def clip_of_the_sum() -> Planted:
     """Clip the sum of a batch, and not each record's gradient."""
     clip = _OPTIMIZER.clip_and_accumulate
 
-    def summed(self: Any) -> None:
+    def summed(self: Any, records: int) -> None:
         with replaced(self, "max_grad_norm", math.inf):
-            clip(self)
+            clip(self, records)
         norm = torch.cat([parameter.summed_grad.flatten() for parameter in self.params]).norm()
         for parameter in self.params:
             parameter.summed_grad *= (self.max_grad_norm / norm).clamp(max=1.0)
@@ -232,7 +248,7 @@ def clip_misses(place: int) -> Planted:
     """Leave one tensor of parameters out of a gradient's norm: the canaries' block is number -1."""
     clip, norm_of = _OPTIMIZER.clip_and_accumulate, torch.linalg.vector_norm
 
-    def partly(self: Any) -> None:
+    def partly(self: Any, records: int) -> None:
         last = self.params[place].grad_sample.data_ptr()
 
         def norm(x: Tensor, **how: Any) -> Tensor:
@@ -240,20 +256,21 @@ def clip_misses(place: int) -> Planted:
             return torch.zeros_like(found) if x.data_ptr() == last else found
 
         with replaced(torch.linalg, "vector_norm", norm):
-            clip(self)
+            clip(self, records)
 
     return replaced(_OPTIMIZER, "clip_and_accumulate", partly)
 
 
 def clip_lets_nan_through() -> Planted:
     """Make no number of what is none."""
-    clip = _OPTIMIZER.clip_and_accumulate
+    factors = _OPTIMIZER.factors
 
-    def trusting(self: Any) -> None:
-        with replaced(Tensor, "nan_to_num", lambda values, *_: values):
-            clip(self)
+    def trusting(self: Any) -> Tensor:
+        with replaced(torch, "where", lambda _, values, __: values):
+            found: Tensor = factors(self)
+        return found
 
-    return replaced(_OPTIMIZER, "clip_and_accumulate", trusting)
+    return replaced(_OPTIMIZER, "factors", trusting)
 
 
 def ghost_clipping() -> Planted:
@@ -267,10 +284,10 @@ def ghost_clipping() -> Planted:
         self._discard()
         chosen = torch.from_numpy(lot).to(y_N.device)
         outputs, labels = self._per_record(x_NF[chosen]), y_N[chosen]
-        losses = [self._loss(outputs[at : at + 1], labels[at : at + 1]) for at in range(len(lot))]
+        losses_L1 = self._losses(outputs, labels)[:, None]
         self._per_record.max_grad_norm = self.max_grad_norm
         inner = self._optimizer.original_optimizer
-        DPTensorFastGradientClipping(self._per_record, inner, torch.stack(losses)[:, None], "sum").backward()
+        DPTensorFastGradientClipping(self._per_record, inner, losses_L1, "sum").backward()
         for parameter in self.parameters:
             parameter.summed_grad = parameter.grad.double()  # type: ignore[attr-defined, union-attr]
             parameter.grad = None

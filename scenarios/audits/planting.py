@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
-from clients.training import _preflight_once
+from clients.training import _measured, _preflight_once
 from fedmodel.accounting import calibrate
 
 Planted = AbstractContextManager[None]
@@ -43,6 +43,7 @@ def fresh() -> Iterator[None]:
 
 def _forget() -> None:
     _preflight_once.cache_clear()
+    _measured.cache_clear()
     calibrate.cache_clear()
 
 
