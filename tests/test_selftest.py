@@ -16,7 +16,7 @@ import torch
 from clients import hiding, training
 from clients.outbox import Outbox
 from clients.probing import Probing
-from fedmodel import wire
+from fedmodel import dp_sgd, wire
 from fedmodel.accounting import pld
 from fedmodel.audit.gauges import OF_ALL, OF_SILOS
 from fedmodel.dp_sgd import DpSgd, _GuardedOptimizer
@@ -56,6 +56,7 @@ TOUCHED = (
     page,
     training,
     pld,
+    dp_sgd,
     torch.Tensor,
     torch.linalg,
 )

@@ -11,11 +11,13 @@ from typing import Any
 
 import pytest
 
+from fedmodel import grid
 from fedmodel.accounting import deltas
 from fedmodel.config import read_scenario
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.report import odds, registry
 from fedmodel.report.document import Report
+from fedmodel.rounding import small
 from scenarios.reports import reporting, statements
 from scenarios.reports.gathering import Gathered, read_run
 from scenarios.runner import check_scenario, run_folder, simulate
@@ -134,6 +136,17 @@ def test_who_reads_records_depends_on_the_engine(gathered: Gathered, report: Rep
 
 def test_what_floating_point_adds_is_not_said_to_be_included(report: Report) -> None:
     assert "about 1e-16 a step to delta, is not included" in report.mechanism.side_channels
+
+
+def test_what_the_noise_lacks_to_a_gaussian_is_a_number_of_this_run(gathered: Gathered, report: Report) -> None:
+    plan = gathered.scenario.plan(gathered.scenario.federation.silos[0])
+    draws = plan.steps * gathered.summary["parameters"]
+    said = report.mechanism.side_channels
+    assert f"the {draws:,} draws of noise are not quite Gaussian" in said
+    more_epsilon, more_delta = grid.added(draws, report.claim.epsilon or 0.0, report.claim.delta)
+    assert 0 < more_epsilon < 1e-5
+    assert f"at most {small(more_epsilon)} to epsilon and {small(more_delta)} to delta and is not in" in said
+    assert "Gaussian, which" not in statements.side_channels(draws, None)
 
 
 def test_an_audit_tells_lots_and_may_not_be_the_only_one(gathered: Gathered) -> None:

@@ -266,7 +266,7 @@ def clip_lets_nan_through() -> Planted:
     factors = _OPTIMIZER.factors
 
     def trusting(self: Any) -> Tensor:
-        with replaced(torch, "where", lambda _, values, __: values):
+        with replaced(Tensor, "isfinite", lambda values: torch.ones_like(values, dtype=torch.bool)):
             found: Tensor = factors(self)
         return found
 

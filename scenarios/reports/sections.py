@@ -11,7 +11,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
-from fedmodel import accounting
+from fedmodel import accounting, grid
 from fedmodel.errors import LedgerError
 from fedmodel.heads import verifier_key
 from fedmodel.ledger import Run, Scope, Standing, origin_of
@@ -226,7 +226,7 @@ def mechanism(gathered: Gathered, told: Mapping[str, Any]) -> document.Mechanism
         description=statements.DESCRIPTION,
         sensitivity=statements.sensitivity(unit, scenario.privacy.max_grad_norm, most),
         sampling=statements.sampling([plan.sample_rate for plan in plans]),
-        side_channels=statements.SIDE_CHANNELS,
+        side_channels=_side_channels(gathered),
         silos=tuple(_silo_mechanism(gathered, silo) for silo in scenario.federation.silos),
         rounds_planned=scenario.rounds,
         rounds_completed=told["rounds_completed"],
@@ -235,6 +235,22 @@ def mechanism(gathered: Gathered, told: Mapping[str, Any]) -> document.Mechanism
         dropouts=tuple(document.Dropout(**row) for row in told["dropouts"]),
         withdrawn=tuple(document.Withdrawal(**row) for row in told["withdrawn"]),
     )
+
+
+def _side_channels(gathered: Gathered) -> str:
+    """Say what floating point adds, at the silo where it adds most, to what is charged and to what was planned."""
+    claims = gathered.scenario.federation.silos if _protects(gathered) else []
+    block = 0 if gathered.scenario.audit is None else gathered.scenario.audit.count + 1
+    draws, more = 0, None
+    for silo in claims:
+        plan, delta, ledger = gathered.scenario.plan(silo), _delta(gathered, silo), gathered.ledgers.get(silo)
+        events = [] if ledger is None else ledger.events
+        bounds = [_bound(events, delta), _bound([accounting.planned_event(plan)], delta)]
+        steps = max(plan.steps, sum(event.steps for event in events))
+        draws = max(draws, steps * (gathered.summary["parameters"] + block))
+        found = grid.added(draws, max((one for one in bounds if one is not None), default=0.0), delta)
+        more = found if more is None else (max(more[0], found[0]), max(more[1], found[1]))
+    return statements.side_channels(draws, more)
 
 
 def _silo_mechanism(gathered: Gathered, silo: str) -> document.SiloMechanism:

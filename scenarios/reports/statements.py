@@ -26,9 +26,12 @@ DESCRIPTION: Final = (
 )
 SIDE_CHANNELS: Final = (
     "Noise is drawn from the operating system's generator unless it says otherwise, a value being half the sum of four"
-    " normals in double precision (Holohan and Braghin 2021), rounded to single. A value that is not a number"
-    " contributes nothing. Timing of the sampler is not hidden. Bounds hold in exact arithmetic; what floating point"
-    " adds, about 1e-16 a step to delta, is not included."
+    " normals in double precision (Holohan and Braghin 2021). Clipped gradients are added up exactly, on a grid, and a"
+    " noised sum is rounded to an absolute grid of at most 2^-16 of the noise's standard deviation before anything else"
+    " is done with it. A value that is not a number contributes nothing. Timing of the sampler is not hidden."
+)
+_ACCOUNTED_EXACTLY: Final = (
+    " Bounds hold in exact arithmetic; what floating point adds, about 1e-16 a step to delta, is not included."
 )
 COMPOSITION: Final = (
     "All steps of the plan that was reserved are composed by privacy loss distributions, those that were not taken too:"
@@ -38,6 +41,23 @@ COMPOSITION: Final = (
     " largest of them holds for every unit that one silo alone holds, and nothing is claimed of what several silos hold"
     " of one unit together."
 )
+
+
+def side_channels(draws: int, more: tuple[float, float] | None) -> str:
+    """Return what is done about floating point and timing, and what floating point leaves.
+
+    Args:
+        draws: Coordinates of noise in the run, of the silo that has most.
+        more: What computing them in floating point adds to epsilon and delta, of the silo where it adds most; None
+            where nothing is claimed.
+    """
+    if more is None:
+        return SIDE_CHANNELS + _ACCOUNTED_EXACTLY
+    noise = (
+        f" Computed in floating point, the {draws:,} draws of noise are not quite Gaussian, which adds at most"
+        f" {small(more[0])} to epsilon and {small(more[1])} to delta and is not in the figures."
+    )
+    return SIDE_CHANNELS + noise + _ACCOUNTED_EXACTLY
 
 
 def unit_of(unit: str, max_records: int) -> str:
