@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from clients import hiding, training
+from clients import carried, hiding, training
 from clients.outbox import Outbox
 from clients.probing import Probing
 from fedmodel import dp_sgd, wire
@@ -57,6 +57,7 @@ TOUCHED = (
     training,
     pld,
     dp_sgd,
+    carried,
     torch.Tensor,
     torch.linalg,
 )
