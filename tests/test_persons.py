@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import sqlite3
 import sys
@@ -42,6 +43,7 @@ from fedmodel.data import (
 )
 from fedmodel.data import tables as module
 from fedmodel.data.persons import EXACT, LONGEST, Id, normal_id
+from fedmodel.data.sources import identity
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.provision import provision
 from fedmodel.sealed import new_age_key, opener_from_secret
@@ -316,6 +318,19 @@ def test_a_cache_that_was_made_under_another_form_is_not_used(tmp_path: Path) ->
         assert len(set(persons(table_records(table_of("digits"), source, cache)))) == 1
         own = source.model_copy(update={"person": PersonColumn(column="patient", form="digits")})
         assert len(set(persons(table_records(table_of("text"), own, cache)))) == 1
+
+
+def test_what_was_kept_before_ids_had_a_form_is_not_used(tmp_path: Path) -> None:
+    """Under the very key that it was kept under: of the declaration and of the source as it is."""
+    secret, recipient = new_age_key()
+    cache = Cache(tmp_path / "cache", (recipient,), opener_from_secret(secret), "7")
+    source, config = write_csv(tmp_path / "a.csv", ["P-0", "P-0 "]), table_of(person="patient")
+    declared = hashlib.sha256(config.model_dump_json(exclude={"folder"}).encode()).digest()
+    old = hashlib.sha256(b"fedmodel/v1/table-key" + declared + identity(source, "7")).digest()
+    split = Records(np.zeros((2, 1), np.float32), np.zeros(2, np.int64), np.arange(2))
+    cache.put("ward", old, split)
+    assert cache.get("ward", old, 1) is not None
+    assert persons(table_records(config, source, cache)) == [0, 0]
 
 
 # What a form tells apart, and a person may not.

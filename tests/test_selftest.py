@@ -19,13 +19,14 @@ from clients.probing import Probing
 from fedmodel import dp_sgd, wire
 from fedmodel.accounting import pld
 from fedmodel.audit.gauges import OF_ALL, OF_SILOS
+from fedmodel.data import persons, tables
 from fedmodel.dp_sgd import DpSgd, _GuardedOptimizer
 from fedmodel.ledger import Ledger, Run
 from fedmodel.noise import OsNoise
 from fedmodel.report import page
 from scenarios import cli
 from scenarios.audits import faults, mutations, selftest
-from scenarios.audits.faults import FAULTS, LOWER_BOUND, PAGE_MARKUP, PREFLIGHT, Fault, Setting
+from scenarios.audits.faults import FAULTS, Fault, Setting
 from scenarios.audits.planting import fresh, replaced
 from server.exchange import Faults
 
@@ -52,8 +53,11 @@ TOUCHED = (
     Run,
     Outbox,
     Probing,
+    carried,
     hiding,
     page,
+    persons,
+    tables,
     training,
     pld,
     dp_sgd,
@@ -98,7 +102,8 @@ def check_suite(found: dict[str, Any], planted: list[Fault]) -> None:
 def test_the_list_has_what_was_asked_for_and_every_check_is_known() -> None:
     assert set(ASKED) <= {fault.name for fault in FAULTS}
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
-    assert {fault.check for fault in FAULTS} <= {*OF_SILOS, *OF_ALL, PREFLIGHT, LOWER_BOUND, PAGE_MARKUP, "accountants"}
+    others = {faults.PREFLIGHT, faults.LOWER_BOUND, faults.PAGE_MARKUP, faults.RECORDS_OF_A_PERSON, "accountants"}
+    assert {fault.check for fault in FAULTS} <= {*OF_SILOS, *OF_ALL, *others}
 
 
 def test_faults_are_caught_by_their_named_checks(quick: tuple[dict[str, Any], list[str]]) -> None:
@@ -113,13 +118,21 @@ def test_faults_are_caught_by_their_named_checks(quick: tuple[dict[str, Any], li
     assert rows["charge-after-release"]["figure"] == 4
 
 
+def test_persons_that_are_grouped_wrongly_are_noticed() -> None:
+    """Split by their spellings, and merged by what their column looks like."""
+    planted = [fault for fault in FAULTS if fault.check == faults.RECORDS_OF_A_PERSON]
+    found = selftest.suite(planted)
+    check_suite(found, planted)
+    assert {row["fault"]: row["figure"] for row in found["faults"]} == {"ids-as-spelled": 7, "ids-by-column": 1}
+
+
 @pytest.mark.slow
 def test_every_fault_is_caught_and_correct_code_passes_after_them() -> None:
     found = selftest.suite(FAULTS)
     check_suite(found, list(FAULTS))
     assert found["seconds"] < 180
     for setting in get_args(Setting):
-        assert selftest.Trial(setting).audited(nullcontext).fired == {}
+        assert selftest.trial_of(setting).audited(nullcontext).fired == {}
 
 
 def test_some_silos_train_and_their_answers_are_lost() -> None:

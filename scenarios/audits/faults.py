@@ -5,10 +5,12 @@
     dropouts   secure aggregation, and silos whose answers are lost             what the sum is made of
     stopped    as full, ended by its loss after the first of its rounds         what an early end is said to cost
     page       a report, with a hostile picture on its page                     what a reader is shown
+    tables     no run: tables in which persons' ids are spelled in many ways    whose record it is
 
-A check is a gauge's name, or one of three that are none: `preflight`, by which silos refuse before anything is trained
-or charged, `lower_bound`, by which so many guesses about canaries are right that the claim is refuted, and
-`page_markup`, by which a picture has brought elements of its own onto the page.
+A check is a gauge's name, or one of four that are none: `preflight`, by which silos refuse before anything is trained
+or charged, `lower_bound`, by which so many guesses about canaries are right that the claim is refuted,
+`page_markup`, by which a picture has brought elements of its own onto the page, and `records_of_a_person`, by which
+more or fewer records are left of a person than the unit has.
 """
 
 from __future__ import annotations
@@ -16,16 +18,18 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from typing import Final, Literal
 
 from scenarios.audits import mutations
 from scenarios.audits.planting import Planted, together
 
-Setting = Literal["full", "sampled", "dropouts", "stopped", "page"]
+Setting = Literal["full", "sampled", "dropouts", "stopped", "page", "tables"]
 
 PREFLIGHT: Final = "preflight"
 LOWER_BOUND: Final = "lower_bound"
 PAGE_MARKUP: Final = "page_markup"
+RECORDS_OF_A_PERSON: Final = "records_of_a_person"
 
 
 @dataclass(frozen=True)
@@ -55,6 +59,11 @@ def _number(silo: str) -> int:
     return int(silo.removeprefix("s"))
 
 
+# Without the extra `data` no table is read here, and there is nothing to plant these in.
+_OF_TABLES: Final = () if find_spec("pyarrow") is None else (
+    Fault("ids-as-spelled", RECORDS_OF_A_PERSON, "tables", mutations.ids_as_spelled),
+    Fault("ids-by-column", RECORDS_OF_A_PERSON, "tables", mutations.ids_by_column),
+)  # fmt: skip
 FAULTS: Final = (
     Fault("noise-x0.9", "noise_std", "full", partial(mutations.noise_times, 0.9)),
     Fault("noise-x0.5", LOWER_BOUND, "full", partial(mutations.noise_times, 0.5)),
@@ -94,6 +103,7 @@ FAULTS: Final = (
     Fault("charge-never", "charged_before_release", "full", mutations.never_charged),
     Fault("steps-uncharged", "charged_steps", "sampled", mutations.one_step_more),
     Fault("picture-with-markup", PAGE_MARKUP, "page", mutations.picture_as_markup),
+    *_OF_TABLES,
     Fault("epsilon-from-looser-q", "accountants", "sampled", mutations.rate_halved_in_accounting),
     Fault("epsilon-of-the-steps-at-a-stop", "accountants", "stopped", mutations.claimed_by_the_steps_taken),
 )  # fmt: skip

@@ -13,6 +13,7 @@ Shapes: B batch, P parameters, L a lot.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
@@ -34,7 +35,8 @@ from clients.probing import Probing
 from clients.silo import Silo
 from fedmodel import dp_sgd
 from fedmodel.accounting import pld
-from fedmodel.config import Scenario
+from fedmodel.config import PersonForm, Scenario
+from fedmodel.data import persons, tables
 from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import LedgerError
 from fedmodel.ledger import Charge, Ledger, Run
@@ -420,6 +422,25 @@ def rate_halved_in_accounting() -> Planted:
         return tuple((step._replace(rate=step.rate / 2), count) for step, count in plan_of(events))
 
     return replaced(pld, "_plan", halved)
+
+
+def ids_as_spelled() -> Planted:
+    """Group records by ids as they are spelled."""
+    return replaced(persons, "normal_id", lambda value, *_: str(value))
+
+
+def ids_by_column() -> Planted:
+    """Leave leading zeros out of a column's ids where all of them are figures."""
+    import pyarrow as pa
+
+    normal = tables.normal_ids
+
+    def guessed(values: Any, form: PersonForm, where: str) -> Any:
+        found = normal(values, form, where).to_pylist()
+        figures = all(re.fullmatch(r"[0-9]+(e[0-9]+)?", one) for one in found)
+        return normal(pa.chunked_array([[one.lstrip("0") if figures else one for one in found]]), form, where)
+
+    return replaced(tables, "normal_ids", guessed)
 
 
 def picture_as_markup() -> Planted:

@@ -30,8 +30,9 @@ from fedmodel.config import Scenario
 from fedmodel.errors import FedmodelError, PrivacyError
 from scenarios import officer
 from scenarios.audits import audit_entries, auditing, planning
-from scenarios.audits.faults import LOWER_BOUND, PAGE_MARKUP, PREFLIGHT, Fault, Setting
+from scenarios.audits.faults import LOWER_BOUND, PAGE_MARKUP, PREFLIGHT, RECORDS_OF_A_PERSON, Fault, Setting
 from scenarios.audits.page_check import brought_by_a_picture
+from scenarios.audits.persons_check import misgrouped
 from scenarios.audits.planting import Planted, fresh
 from scenarios.runner import check_scenario, run_folder, simulate
 
@@ -100,6 +101,7 @@ _DIFFERENT: Final[Mapping[Setting, Mapping[str, Mapping[str, Any]]]] = {
         "audit": {"count": 60},
     },
     "page": {"audit": {"count": 60}},
+    "tables": {},
 }
 
 
@@ -144,7 +146,7 @@ def suite(faults: Sequence[Fault], watching: Callable[[str], object] = lambda _:
     """
     started = time.monotonic()
     with _unlogged():
-        trials = {name: Trial(name) for name in dict.fromkeys(fault.setting for fault in faults)}
+        trials = {name: trial_of(name) for name in dict.fromkeys(fault.setting for fault in faults)}
         correct: dict[Setting, Audited] = {}
         for name, trial in trials.items():
             watching(f"correct code, {name}")
@@ -186,6 +188,27 @@ def scenario(setting: Setting) -> Scenario:
     for section, values in _DIFFERENT[setting].items():
         (document.setdefault(section, {}) if section else document).update(values)
     return Scenario.model_validate(document)
+
+
+def trial_of(setting: Setting) -> Trial | Reading:
+    """Return what faults of a setting are tried in."""
+    return Reading() if setting == "tables" else Trial(setting)
+
+
+class Reading:
+    """Tables of persons, written and read any number of times."""
+
+    def audited(self, plant: Callable[[], Planted]) -> Audited:
+        """Read them with something planted. Whatever was planted is gone when this returns or raises."""
+        with TemporaryDirectory(prefix="fedmodel-selftest-") as folder, fresh(), plant():
+            try:
+                wrong = misgrouped(Path(folder), tomllib.loads(_SCENARIO))
+            except FedmodelError as error:
+                return Audited({}, 0, f"there was nothing to audit: {error}")
+        if not wrong:
+            return Audited({}, 1)
+        told = f"of {wrong} persons more or fewer records are left than the unit has"
+        return Audited({RECORDS_OF_A_PERSON: Fired(wrong, told)}, 1)
 
 
 class Trial:
