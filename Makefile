@@ -9,10 +9,11 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
-.PHONY: help install demo test test-slow test-chaos lint format clean
+.PHONY: help install demo check test test-slow test-chaos lint format clean
 
 help:
 	@echo "make demo   install into .venv, then train the four-hospital federation, attack it, report on it"
+	@echo "make check  lint, and the tests of what changed; ROOM=secagg for the tests of one room"
 	@echo "make test   install into .venv, then run the tests"
 	@echo "make test-slow   what takes minutes: real servers and silos, a million mutated messages"
 	@echo "make test-chaos  kills servers and silos by the dozen, at every stage"
@@ -30,6 +31,11 @@ install: $(STAMP)
 
 demo: install
 	$(BIN)/fedmodel audit run scenarios/hospitals.toml
+
+check: lint
+	@tests="$$($(BIN)/python -m tests.choose $(ROOM))"; if [ -n "$$tests" ]; then \
+	  $(BIN)/python -m pytest --numprocesses auto --dist loadfile $$tests; \
+	else echo "no test file bears the name of what changed; make test runs all of them"; fi
 
 # A worker a core, a file of tests to one worker.
 test: install

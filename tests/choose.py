@@ -1,0 +1,99 @@
+"""Which test files to run for what was changed, or for one room: `python -m tests.choose [ROOM]` prints their paths.
+
+A file is chosen when it was changed itself, when it is named after a changed module or its room, or when it imports the
+changed module and few files do: what half of the tests import is told by the tests that bear its name. Tests that
+start processes (`tests/integration`) are a tier of their own, and are chosen only when they were changed.
+
+It is quick and may miss: CI runs everything.
+"""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("fedmodel", "clients", "server", "scenarios")
+_FEW = 6
+
+
+def files_of_tests(root: Path = ROOT) -> list[Path]:
+    """Return all files of tests but those that start processes, from the root."""
+    found = (path.relative_to(root) for path in sorted((root / "tests").rglob("test_*.py")))
+    return [path for path in found if "integration" not in path.parts]
+
+
+def changed(root: Path = ROOT) -> list[Path]:
+    """Return the files that differ from the last commit, or else those of the last commit, from the root."""
+    for words in (("diff", "--name-only", "HEAD"), ("diff", "--name-only", "HEAD~1", "HEAD")):
+        told = subprocess.run(["git", *words], cwd=root, capture_output=True, text=True, check=True).stdout
+        if words[-1] == "HEAD" and len(words) == 3:
+            new = ["ls-files", "--others", "--exclude-standard"]
+            told += subprocess.run(["git", *new], cwd=root, capture_output=True, text=True, check=True).stdout
+        if told:
+            return [Path(line) for line in told.splitlines()]
+    return []
+
+
+def of_changes(paths: Iterable[Path], root: Path = ROOT) -> list[Path]:
+    """Return the files of tests for some changed files."""
+    tests, chosen = files_of_tests(root), set()
+    for path in paths:
+        if path.suffix != ".py":
+            continue
+        if path.parts[0] == "tests":
+            if path.name.startswith("test_"):
+                chosen |= {path} if (root / path).exists() else set()
+            else:
+                chosen |= _few(importers(path, tests, root))
+        elif path.parts[0] in PACKAGES:
+            chosen |= named_after(path, tests) | _few(importers(path, tests, root))
+    return sorted(chosen)
+
+
+def of_room(room: str, root: Path = ROOT) -> list[Path]:
+    """Return the files of tests of a room, such as `secagg`: those of its modules, and those that import from it."""
+    tests = files_of_tests(root)
+    folders = [root / package / room for package in PACKAGES if (root / package / room).is_dir()]
+    modules = [path.relative_to(root) for folder in folders for path in sorted(folder.glob("*.py"))]
+    modules += [Path(package) / f"{room}.py" for package in PACKAGES if (root / package / f"{room}.py").exists()]
+    chosen = {path for module in modules for path in named_after(module, tests)}
+    bearing = {path for path in tests if room in path.parts or f"{path.stem}_".startswith(f"test_{room}_")}
+    return sorted(chosen | bearing)
+
+
+def named_after(path: Path, tests: Iterable[Path]) -> set[Path]:
+    """Return the tests that bear a module's name, or lie in a folder of its room's."""
+    room = path.parts[1] if len(path.parts) > 2 else ""
+    names = {f"test_{path.stem}", f"test_{room}_{path.stem}", f"test_{room}"} if room else {f"test_{path.stem}"}
+    return {one for one in tests if one.stem in names or (room and room in one.parts)}
+
+
+def importers(path: Path, tests: Iterable[Path], root: Path = ROOT) -> set[Path]:
+    """Return the tests that import a module themselves."""
+    parts = [*path.with_suffix("").parts]
+    module = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+    return {one for one in tests if module in imported(root / one)}
+
+
+def imported(path: Path) -> set[str]:
+    """Return the modules that a file imports, by any way of writing it."""
+    found = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        match node:
+            case ast.Import(names=names):
+                found |= {name.name for name in names}
+            case ast.ImportFrom(module=str(module), names=names):
+                found |= {module, *(f"{module}.{name.name}" for name in names)}
+    return found
+
+
+def _few(found: set[Path]) -> set[Path]:
+    return found if len(found) <= _FEW else set()
+
+
+if __name__ == "__main__":
+    print(*(of_room(sys.argv[1]) if sys.argv[1:] and sys.argv[1] else of_changes(changed())), sep="\n")  # noqa: T201

@@ -1,0 +1,58 @@
+"""What `make check` runs is what was changed, and never everything or nothing by mistake."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+from tests import choose
+
+
+def chosen(*paths: str) -> list[str]:
+    return [str(path) for path in choose.of_changes(map(Path, paths))]
+
+
+def test_a_module_is_tested_by_the_tests_that_bear_its_name_or_its_rooms() -> None:
+    assert "tests/test_shamir.py" in chosen("fedmodel/shamir.py")
+    assert set(chosen("fedmodel/secagg/silo.py")) >= {"tests/secagg/test_silo.py", "tests/secagg/test_server.py"}
+    assert "tests/test_ledger.py" in chosen("fedmodel/ledger/book.py")
+
+
+def test_a_module_that_few_import_is_tested_by_those_too() -> None:
+    found = choose.importers(Path("fedmodel/quantize.py"), choose.files_of_tests())
+    assert 0 < len(found) <= 6
+    assert {str(path) for path in found} <= set(chosen("fedmodel/quantize.py"))
+
+
+def test_what_everybody_imports_does_not_choose_everything() -> None:
+    assert len(choose.importers(Path("fedmodel/errors.py"), choose.files_of_tests())) > 20
+    assert len(chosen("fedmodel/errors.py")) < 10
+
+
+def test_a_changed_test_is_run_and_a_file_of_no_code_runs_none() -> None:
+    assert chosen("tests/integration/test_kills.py") == ["tests/integration/test_kills.py"]
+    assert chosen("README.md", "scenarios/hospitals.toml", "tests/test_gone.py") == []
+
+
+def test_every_room_has_tests_and_nobody_elses() -> None:
+    for room in ("secagg", "ledger", "accounting", "report", "crypto"):
+        assert choose.of_room(room), room
+    assert choose.of_room("no-room") == []
+    assert Path("tests/test_ledger.py") not in choose.of_room("secagg")
+    assert Path("tests/test_ledger_faults.py") in choose.of_room("ledger")
+
+
+def test_changes_are_those_since_the_last_commit_and_else_the_last_commits(tmp_path: Path) -> None:
+    def git(*words: str) -> None:
+        who = ["-c", "user.name=a", "-c", "user.email=a@b"]
+        subprocess.run(["git", *who, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init")
+    for name in ("one.py", "two.py"):
+        (tmp_path / name).write_text("")
+        git("add", name)
+        git("commit", "-m", name)
+    assert choose.changed(tmp_path) == [Path("two.py")]
+    (tmp_path / "one.py").write_text("x = 1")
+    (tmp_path / "three.py").write_text("")
+    assert choose.changed(tmp_path) == [Path("one.py"), Path("three.py")]
