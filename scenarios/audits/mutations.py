@@ -433,7 +433,7 @@ def ids_by_column() -> Planted:
     """Leave leading zeros out of a column's ids where all of them are figures."""
     import pyarrow as pa
 
-    normal = tables.normal_ids
+    normal = persons.normal_ids
 
     def guessed(values: Any, form: PersonForm, where: str) -> Any:
         found = normal(values, form, where).to_pylist()
