@@ -413,6 +413,10 @@ def test_a_run_that_ended_early_is_no_pass(tiny_path: Path, tmp_path: Path) -> N
     assert found["power"] < 0.5
     assert found["verdict"] == "inconclusive"
     assert "in the steps that were taken" in found["reasons"][0]
+    # What was attacked is the claim of the whole plan, which holds wherever the run ended.
+    summary = json.loads((tmp_path / "run" / "summary.json").read_text(encoding="utf-8"))
+    assert found["claimed_epsilon"] == max(row["epsilon"] for row in summary["privacy"]) == pytest.approx(plan.epsilon)
+    assert all(row["epsilon_of_steps_taken"] < row["epsilon"] for row in summary["privacy"])
 
 
 def test_a_silo_that_never_took_part_claims_nothing_and_takes_power_away(tiny_path: Path, tmp_path: Path) -> None:
