@@ -79,6 +79,7 @@ def _join(message: Message, context: Context, silo: Silo, asked: bytes) -> Recor
     policy.check_hours(law, datetime.now().astimezone())
     event = accounting.planned_event(silo.plan)
     policy.check_event(law, event)
+    policy.check_noise_levels(law, silo.scenario, event)
     with silo.ledger() as ledger:
         verify_ledger(ledger.path, silo.kit.identity.public, unused=False)  # once a run, all of it is read again
         # What could fail comes first: a run that the silo cannot take part in reserves nothing.
@@ -141,10 +142,13 @@ def _within(window: Window, silo: Silo) -> Window:
 
 
 def _asked(message: Message, silo: Silo) -> wire.SurvivorsRequest:
-    """Read what is asked about survivors, of a round that the scenario has."""
+    """Read what is asked about survivors, of a round that the scenario has and a sum that the law allows."""
     asked = wire.read_survivors_request(message)
     if asked.round_number > silo.scenario.rounds:
         raise ProtocolError(f"round {asked.round_number} is past the {silo.scenario.rounds} of the scenario")
+    roster = silo.kit.roster.members
+    named = [roster[number - 1].name for number in asked.survivors if 1 <= number <= len(roster)]
+    policy.check_survivors(silo.kit.law, silo.scenario, named)
     return asked
 
 

@@ -8,6 +8,7 @@ reason stays in the silo's log, the code `policy-refused` goes to the server.
     with what code  the packages installed here are ones that it names      every message
     when            within its hours                                        joining and training
     how noisy       what will be charged is no looser than the law          joining and training
+    among whom      a sum that is nearly one update is not opened           joining, training, commit and reveal
 
 What the ledger allows is for `fedmodel.ledger`; what secure aggregation allows, for `fedmodel.secagg`.
 
@@ -17,18 +18,20 @@ It tells an installation from another, not an honest one from a lying one.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
 from fedmodel import accounting
 from fedmodel.config import BudgetConfig, HoursConfig, Scenario, SiloFile, TableSource
-from fedmodel.errors import AggregationRefused, PolicyRefused
+from fedmodel.errors import AggregationRefused, ConfigError, PolicyRefused
 from fedmodel.ledger import Scope, Standing
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.packages import code_hash
-from fedmodel.provision import policy_of, scenario_hash
+from fedmodel.provision import check_even, check_levels, policy_of, scenario_hash, unevenness
 from fedmodel.rounding import down, small, up
+from fedmodel.secagg import Policy
 from fedmodel.topology import COMPLETE_UP_TO
 
 _FORMS: Final = {
@@ -75,6 +78,51 @@ def check_scenario(law: SiloFile, scenario: Scenario) -> None:
     if asked != ours:
         raise PolicyRefused(f"secure aggregation {asked!r} is asked for, where this silo's law says {ours!r}")
     check_cohort(law, scenario.federation.cohort_size)
+    if ours != "off":
+        _check_even(law, scenario)
+
+
+def _check_even(law: SiloFile, scenario: Scenario) -> None:
+    """Refuse a scenario by whose public figures one update could be nearly all of a whole cohort's sum."""
+    try:
+        check_even(scenario, law.least_effective_silos, _aggregation(law).colluding)
+    except ConfigError as error:
+        raise PolicyRefused(str(error)) from error
+
+
+def check_survivors(law: SiloFile, scenario: Scenario, silos: Collection[str]) -> None:
+    """Refuse to sign, or to open, a sum that could be nearly one silo's update.
+
+    Args:
+        law: This silo's.
+        scenario: Whose public figures count.
+        silos: In the sum.
+
+    Raises:
+        PolicyRefused: When they are worth too few equal ones.
+    """
+    found = unevenness(scenario, silos, law.least_effective_silos, _aggregation(law).colluding)
+    if found is not None:
+        raise PolicyRefused(f"a sum of {len(silos)} silos could be nearly one silo's update: {found}")
+
+
+def check_noise_levels(law: SiloFile, scenario: Scenario, event: DpSgdEvent) -> None:
+    """Refuse what would quantise this silo's update to nothing, noise and all.
+
+    Raises:
+        PolicyRefused: When noise of one step is less than a level.
+    """
+    if law.encryption.secure_aggregation == "off":
+        return
+    try:
+        check_levels(scenario, law.name, event.noise_multiplier, _aggregation(law).quantizer)
+    except ConfigError as error:
+        raise PolicyRefused(str(error)) from error
+
+
+def _aggregation(law: SiloFile) -> Policy:
+    """Return what the law insists on in secure aggregation."""
+    return policy_of(law.encryption, law.min_silos, law.largest_roster)
 
 
 def check_cohort(law: SiloFile, cohort: int) -> None:
@@ -93,9 +141,8 @@ def check_cohort(law: SiloFile, cohort: int) -> None:
         raise PolicyRefused(f"cohort {cohort} is under this silo's minimum {law.smallest_cohort}")
     if law.encryption.secure_aggregation != "on":
         return
-    policy = policy_of(law.encryption, law.min_silos, law.largest_roster)
     try:
-        threshold = policy.topology(cohort).threshold
+        threshold = _aggregation(law).topology(cohort).threshold
     except AggregationRefused as error:
         raise PolicyRefused(f"secure aggregation by this silo's law cannot be: {error}") from error
     if threshold < law.smallest_threshold:
@@ -200,7 +247,13 @@ def sentences(law: SiloFile) -> list[str]:
         hidden,
     ]
     if law.encryption.secure_aggregation == "on":
-        policy = policy_of(law.encryption, law.min_silos, law.largest_roster)
+        policy = _aggregation(law)
+        said.append(
+            f"No sum is opened whose weights are worth fewer than {law.least_effective_silos:.10g} equal silos, nor one"
+            f" in which, less any {policy.colluding} silos that work with the server, one update could outweigh the"
+            " others by the public weights, batches and steps. Noise of every silo is at least a level of the"
+            " quantiser."
+        )
         said.append(
             f"That holds as long as no more than {policy.colluding} of the silos work with the server (above"
             f" {COMPLETE_UP_TO} silos, but for a probability of 2^-{policy.secrecy_bits}); at least"

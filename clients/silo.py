@@ -189,6 +189,7 @@ class Silo:
             raise ProtocolError("this silo joined the run for another scenario than the one that is sent now")
         ledger.check_scope(scope)
         policy.check_event(self.kit.law, found.plan)
+        policy.check_noise_levels(self.kit.law, self.scenario, found.plan)
         return found.plan
 
     def _scope(self, ledger: Ledger) -> Scope:

@@ -124,9 +124,7 @@ def _check_magnitude(scenario: Scenario, plan: DpSgdEvent, model_P: NDArray[np.f
     Float32 has no room for a small step beside a large weight. On a model made of such weights the updates of most
     silos are zero, noise and all, and a sum of many is the update of the one that moved.
     """
-    training = scenario.training
-    noise = plan.noise_multiplier * plan.max_grad_norm / plan.denominator
-    step = training.learning_rate * (noise if training.optimizer == "sgd" else min(1.0, noise))
+    step = scenario.training.noise_step(plan.noise_multiplier * plan.max_grad_norm / plan.denominator)
     spacing = float(np.spacing(np.abs(model_P).max(initial=0.0)))
     if spacing > step / _STEPS_OF_A_STEP:
         raise ProtocolError(

@@ -20,7 +20,7 @@ from fedmodel import accounting
 from fedmodel.config import Scenario, SiloPlan, scenario_to_toml
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.provision import provision, scenario_policy
+from fedmodel.provision import check_levels, provision, scenario_policy
 from scenarios.summary import rows_from_ledgers, sum_up
 
 Engine = Literal["in-process", "flower"]
@@ -54,7 +54,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
 
     Raises:
         ConfigError: When the model does not fit the data, delta is too large for a silo, or secure aggregation
-            could hide nothing.
+            could hide nothing, or nothing but one update.
         DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
     """
     import torch
@@ -71,7 +71,9 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
             " message; use fewer or narrower layers"
         )
     if scenario.encryption.secure_aggregation != "off":
-        scenario_policy(scenario)
+        quantizer = scenario_policy(scenario).quantizer
+        for silo in scenario.federation.silos:
+            check_levels(scenario, silo, accounting.noise_multiplier(scenario.plan(silo)), quantizer)
     is_elsewhere = deployed and scenario.data.source == "table"
     if not is_elsewhere:
         held_out_records(scenario)

@@ -23,6 +23,7 @@ from fedmodel.ledger import Standing
 from fedmodel.mechanisms import DpSgdEvent, event_from_json
 from fedmodel.packages import code_hash
 from fedmodel.provision import scenario_policy
+from fedmodel.secagg import effective_silos
 from scenarios import officer
 from scenarios.claims import claim_of
 from scenarios.reports.ledgers import newest_run
@@ -118,11 +119,21 @@ def _encryption(scenario: Scenario, whole: list[dict[str, Any]]) -> dict[str, An
         row |= {
             "threshold": min(line["threshold"] for line in whole),
             "least_silos_in_a_sum": min(line["summed"] for line in whole),
+            "least_effective_silos_in_a_sum": min(worth for _, worth in sums_worth(scenario, whole)),
             "colluding_tolerated": policy.colluding,
             "suite": policy.suite.name.lower().replace("_", "-"),
             "consistency": policy.consistency,
         }
     return row
+
+
+def sums_worth(scenario: Scenario, whole: list[dict[str, Any]]) -> list[tuple[int, float]]:
+    """Return of each sum that was opened its round, and as how many equal silos its survivors' weights count."""
+    weigh = scenario.federation.weight
+    return [
+        (line["round"], effective_silos(weigh(silo) for silo in line["cohort"] if silo not in line["dropouts"]))
+        for line in whole
+    ]
 
 
 def rows_from_ledgers(scenario: Scenario, ledgers: Mapping[str, Path]) -> list[dict[str, Any]]:

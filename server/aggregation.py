@@ -24,15 +24,13 @@ from typing import Any, Final
 
 import numpy as np
 from flwr.app import Message, RecordDict
-from numpy.typing import NDArray
 
 from fedmodel import wire
-from fedmodel.config import FederationConfig, Scenario
+from fedmodel.config import Scenario
 from fedmodel.errors import AggregationRefused, DropoutError, PrivacyBudgetExceeded, ProtocolError
 from fedmodel.masking import Words
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import scenario_policy
-from fedmodel.quantize import Quantizer
 from fedmodel.secagg import Collection, Roster, Setting, Tally, Window, sender_of
 from server.exchange import Post
 from server.lineages import Lineages
@@ -47,6 +45,7 @@ from server.rounds import (
     reasons,
     too_few,
 )
+from server.sums import check_even_sum, mean_of_sum
 from server.witness import Witness
 
 logger = logging.getLogger(__name__)
@@ -155,8 +154,10 @@ class SecureRounds:
             dropouts.update({silo: code for silo, code in self._missing.items() if silo not in self._withdrawn})
             tally = Tally(collection, number)
             asked = self._asked(collection)
+            check_even_sum(self._scenario, [silo for silo in asked if silo not in self._missing])  # before any pays
             self._train(tally, request, charged, dropouts)
             survivors = [self._names[one] for one in tally.close_masked()]
+            check_even_sum(self._scenario, survivors)
             self._commit(tally)
             total_P = self._reveal(tally)
         except ProtocolError as error:
@@ -351,20 +352,16 @@ def simulated_round(
     if len(words) < policy.n_min:
         failure = too_few(f"to finish round {number}", len(words), policy.n_min, dropouts)
         return RoundResult(None, charged, dropouts, failure)
+    try:
+        check_even_sum(scenario, list(words))
+    except DropoutError as error:
+        return RoundResult(None, charged, dropouts, f"round {number} failed closed: {error}")
     first, *others = words.values()
     total_P = first.copy()
     for words_P in others:
         np.add(total_P, words_P, out=total_P)
     update_P = mean_of_sum(total_P, list(words), policy.quantizer, scenario.federation)
     return RoundResult(update_P, charged, dropouts, summed=len(words))
-
-
-def mean_of_sum(
-    total_P: Words, survivors: Iterable[str], quantizer: Quantizer, federation: FederationConfig
-) -> NDArray[np.float32]:
-    """Return the weighted mean behind a sum of quantised, weighed updates, shape `(P,)`."""
-    weight = sum(federation.relative_weight(silo) for silo in survivors)
-    return (quantizer.decode(total_P) / weight).astype(np.float32)
 
 
 def _fields(window: Window | None) -> list[int] | None:

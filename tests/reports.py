@@ -175,7 +175,8 @@ def trust() -> Trust:
             Seen(who="one silo", sees="the global model", holds="the same epsilon and delta for every other silo’s"
                                                                 " records"),
         ),
-        secure_aggregation=SecureAggregation(mode="on", threshold=3, least_silos_in_a_sum=4, colluding_tolerated=1,
+        secure_aggregation=SecureAggregation(mode="on", threshold=3, least_silos_in_a_sum=4,
+                                             least_effective_silos_in_a_sum=3.6, colluding_tolerated=1,
                                              suite="classic", consistency="commit", bits=32, bound=4.0),
         collusion="One silo may work with the server. With two, the update of a single other silo could be opened;"
         " its own"

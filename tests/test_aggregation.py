@@ -22,9 +22,10 @@ from fedmodel.errors import ConfigError, DropoutError
 from fedmodel.provision import scenario_policy
 from fedmodel.secagg import Silo as Protocol
 from scenarios.runner import check_scenario
-from server.aggregation import SecureRounds, mean_of_sum
+from server.aggregation import SecureRounds
 from server.rounds import RoundResult
 from server.server_app import run_federation
+from server.sums import mean_of_sum
 from tests.fakes import Fault, FaultyGrid, charged
 
 CPU = torch.device("cpu")

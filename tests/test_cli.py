@@ -109,6 +109,7 @@ def test_a_run_says_how_updates_were_hidden(run: Run, tiny_file: Path) -> None:
     summary = run.json("simulate", str(tiny_file), *settings, "--out", "r")
     assert summary["encryption"] == {
         "secure_aggregation": "on", "threshold": 2, "bits": 32, "bound": 9.0, "least_silos_in_a_sum": 3,
+        "least_effective_silos_in_a_sum": 3.0,
         "colluding_tolerated": 0, "suite": "classic", "consistency": "commit",
     }  # fmt: skip
     assert run("simulate", str(tiny_file), *settings, "--out", "r2") == 0

@@ -17,6 +17,7 @@ from fedmodel.config.reading import (
     to_toml,
 )
 from fedmodel.config.schema import (
+    LEAST_EFFECTIVE,
     MOST_EPSILON,
     AuditConfig,
     BudgetConfig,
@@ -41,6 +42,7 @@ from fedmodel.config.schema import (
 from fedmodel.config.tables import ColumnConfig, PersonColumn, PersonForm, TableSource
 
 __all__ = [
+    "LEAST_EFFECTIVE",
     "MOST_EPSILON",
     "AuditConfig",
     "BudgetConfig",

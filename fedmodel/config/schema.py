@@ -52,6 +52,7 @@ _MOST_VALUES = 100_000_000  # of synthetic data; its generator holds them severa
 NoiseMultiplier = Annotated[float, Field(ge=LEAST_NOISE, le=MOST_NOISE)]
 SampleRate = Annotated[float, Field(ge=LEAST_RATE, le=1)]
 MOST_EPSILON = 1_000
+LEAST_EFFECTIVE = 2.0
 Epsilon = Annotated[float, Field(gt=0, le=MOST_EPSILON)]
 Delta = Annotated[float, Field(ge=LEAST_DELTA, lt=1)]
 
@@ -307,6 +308,14 @@ class TrainingConfig(Section):
             raise ValueError(f'momentum belongs to optimizer = "sgd", found {self.optimizer!r}')
         return self
 
+    def noise_step(self, noise: float) -> float:
+        """Return how far noise moves a coordinate in one step, at least.
+
+        Args:
+            noise: Of a noised gradient's coordinate, one standard deviation.
+        """
+        return self.learning_rate * (noise if self.optimizer == "sgd" else min(1.0, noise))
+
     def steps_per_round(self, sample_rate: float) -> int:
         """Return the DP-SGD steps of one round: the single source for the plan and for the loop.
 
@@ -548,6 +557,7 @@ class SiloFile(Section):
         smallest_cohort: Least silos that are asked in a round.
         smallest_threshold: Least shares that bring a secret of secure aggregation back.
         min_silos: Least silos in a sum.
+        least_effective_silos: As how many equal silos the weights of a sum count at least.
         largest_roster: Most silos in a federation that it takes part in.
         metrics: What may leave besides updates. There is nothing to name: no figure computed from records leaves.
         hours: When it joins and trains; at any time where it is not said.
@@ -570,6 +580,7 @@ class SiloFile(Section):
     smallest_cohort: int = Field(default=3, ge=1)
     smallest_threshold: int = Field(default=2, ge=1)
     min_silos: int = Field(default=3, ge=1)
+    least_effective_silos: float = Field(default=LEAST_EFFECTIVE, gt=0, le=100_000)
     largest_roster: int = Field(default=100, ge=1, le=100_000)
     metrics: Annotated[tuple[str, ...], Field(strict=False)] = ()
     hours: HoursConfig | None = None
@@ -607,6 +618,15 @@ class SiloFile(Section):
         """Return the budget that counts a data set, None where none does."""
         name = self.budget_name(data)
         return None if name is None else self.budgets[name]
+
+    @model_validator(mode="after")
+    def _a_sum_can_be_enough(self) -> SiloFile:
+        if self.encryption.secure_aggregation == "on" and self.least_effective_silos > self.min_silos:
+            raise ValueError(
+                f"least_effective_silos = {self.least_effective_silos:g} is more than min_silos = {self.min_silos}, and"
+                " no sum of as many could be worth that; raise min_silos, or lower it"
+            )
+        return self
 
     @field_validator("metrics")
     @classmethod

@@ -13,6 +13,7 @@
 
 from fedmodel.provision.fingerprints import authority_fingerprint, fingerprints, party_fingerprint
 from fedmodel.provision.identity import Unlocked
+from fedmodel.provision.influence import check_even, check_levels, unevenness
 from fedmodel.provision.kits import (
     SIMULATED,
     Kit,
@@ -48,6 +49,8 @@ __all__ = [
     "accept_revocations",
     "accept_roster",
     "authority_fingerprint",
+    "check_even",
+    "check_levels",
     "check_private",
     "expiring",
     "fingerprints",
@@ -68,6 +71,7 @@ __all__ = [
     "read_server_law",
     "scenario_hash",
     "scenario_policy",
+    "unevenness",
     "unlock",
     "unlocked",
 ]

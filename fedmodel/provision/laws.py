@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from fedmodel import accounting
 from fedmodel.config import (
+    LEAST_EFFECTIVE,
     MOST_EPSILON,
     BudgetConfig,
     Scenario,
@@ -22,6 +23,7 @@ from fedmodel.crypto import digest
 from fedmodel.errors import AggregationRefused, ConfigError
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.packages import code_hash
+from fedmodel.provision.influence import check_even, check_levels
 from fedmodel.provision.kits import policy_of
 from fedmodel.rounding import raised
 from fedmodel.secagg import Policy
@@ -31,7 +33,8 @@ def scenario_policy(scenario: Scenario) -> Policy:
     """Return the policy that a scenario asks every silo to have.
 
     Raises:
-        ConfigError: When it could protect nobody, or no cohort of the scenario can be hidden under it.
+        ConfigError: When it could protect nobody, no cohort of the scenario can be hidden under it, or one silo's
+            update could be nearly all of a sum.
     """
     federation = scenario.federation
     if federation.cohort_size < 3:
@@ -44,6 +47,7 @@ def scenario_policy(scenario: Scenario) -> Policy:
         policy.topology(federation.cohort_size)
     except AggregationRefused as error:
         raise ConfigError(f"secure aggregation cannot run as the scenario asks: {error}") from error
+    check_even(scenario, LEAST_EFFECTIVE, policy.colluding)
     return policy
 
 
@@ -66,10 +70,12 @@ def law_of(scenario: Scenario, silo: str, server: bytes) -> SiloFile:
     federation, plan = scenario.federation, scenario.plan(silo)
     noise = accounting.noise_multiplier(plan)
     threshold = 1
-    if scenario.encryption.secure_aggregation == "on":
+    if scenario.encryption.secure_aggregation != "off":
         policy = scenario_policy(scenario)
-        # Of the smallest cohort that a round may have once silos have left.
-        threshold = policy.topology(max(3, federation.min_silos)).threshold
+        check_levels(scenario, silo, noise, policy.quantizer)
+        if scenario.encryption.secure_aggregation == "on":
+            # Of the smallest cohort that a round may have once silos have left.
+            threshold = policy.topology(max(3, federation.min_silos)).threshold
     return SiloFile(
         name=silo,
         servers=(server.hex(),),
@@ -138,6 +144,7 @@ def joint_law(scenarios: Sequence[Scenario], silo: str, server: bytes) -> SiloFi
             "smallest_cohort": min(law.smallest_cohort for law in laws),
             "smallest_threshold": min(law.smallest_threshold for law in laws),
             "min_silos": min(law.min_silos for law in laws),
+            "least_effective_silos": min(law.least_effective_silos for law in laws),
             "largest_roster": max(law.largest_roster for law in laws),
             "budgets": _budgets(silo, laws),
         }

@@ -304,6 +304,7 @@ class SecureAggregation(Part):
         mode: Whether they were.
         threshold: Least shares that bring a secret back; null where nothing was masked.
         least_silos_in_a_sum: Least updates in a sum that was opened.
+        least_effective_silos_in_a_sum: As how many equal silos the weights of a sum count, at least.
         colluding_tolerated: Silos that may work with the server.
         suite: Of keys.
         consistency: How silos agree on who is in a sum.
@@ -314,6 +315,7 @@ class SecureAggregation(Part):
     mode: Literal["off", "simulated", "on"]
     threshold: int | None
     least_silos_in_a_sum: int | None
+    least_effective_silos_in_a_sum: float | None
     colluding_tolerated: int | None
     suite: str | None
     consistency: str | None

@@ -47,6 +47,7 @@ _NAMES = {
     "poison": "A broken record adds nothing",
     "finite": "Every figure released is a number",
     "noise_shares": "Every share of noise is there",
+    "effective_silos": "Every sum is of enough silos, by their weights",
     "charged_before_release": "Charged before release",
     "charged_steps": "Every step was charged",
 }

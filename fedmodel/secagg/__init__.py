@@ -12,6 +12,7 @@ adversary gains. Here is its code, without a network: `Silo`, `Collection` and `
     silo         a silo's stages and refusals
     collection   the server's side of a window: adverts and shares
     tally        the server's side of a round: the sum, and who is to blame where there is none
+    weights      how many silos a weighted sum is really made of
 
 Does NOT protect against poisoned inputs, nor against what follows from the sums themselves: two sums over cohorts that
 differ in one silo differ by its vector. Differential privacy at the silo answers the second.
@@ -24,6 +25,7 @@ from fedmodel.secagg.parameters import Consistency, Member, Policy, Roster, Sett
 from fedmodel.secagg.progress import Progress
 from fedmodel.secagg.silo import Silo
 from fedmodel.secagg.tally import Tally
+from fedmodel.secagg.weights import effective_silos, least_effective
 
 __all__ = [
     "FRESH",
@@ -39,7 +41,9 @@ __all__ = [
     "Tally",
     "Window",
     "configuration",
+    "effective_silos",
     "join_messages",
+    "least_effective",
     "lineage_after",
     "model_digest",
     "pack_numbers",

@@ -34,9 +34,10 @@ from numpy.typing import NDArray
 from fedmodel import accounting
 from fedmodel.audit.estimators import guess, lower_bounds
 from fedmodel.audit.gauges import Gauge, gauges, unmeasured
+from fedmodel.audit.measured import gauge
 from fedmodel.audit.observations import Observations, read_observations
 from fedmodel.audit.plan import LEAST_POWER, Plan, power_of, score
-from fedmodel.config import Scenario
+from fedmodel.config import LEAST_EFFECTIVE, Scenario
 from fedmodel.errors import ConfigError
 from fedmodel.ledger import Verified
 from fedmodel.mechanisms import DpSgdEvent, event_from_json
@@ -46,6 +47,7 @@ from scenarios import officer
 from scenarios.audits.audit_entries import check_entered, read_plan
 from scenarios.audits.black_box import loss_scores, membership
 from scenarios.audits.planning import check_plan
+from scenarios.summary import read_metrics, sums_worth
 
 _ESSENTIAL: Final = (
     "noise_everywhere", "lot_rate", "finite", "charged_before_release", "charged_steps", "update_explained",
@@ -75,7 +77,7 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
     scores_M, coins_M = _scores(scenario, plan, seen, run_dir)
     made = guess(scores_M, coins_M, plan.guesses)
     claimed = {silo: _claimed(scenario, silo, ledger) for silo, ledger in ledgers.items()}
-    measured = _gauges(scenario, seen, ledgers) + _accounted(scenario, ledgers, claimed)
+    measured = _gauges(scenario, seen, ledgers) + _accounted(scenario, ledgers, claimed) + _even(scenario, run_dir)
     missing = unmeasured(measured, [one.silo for one in seen if len(one.round_R)])
     power = _power(plan, seen)
     failed = [one.explanation for one in measured if not one.passed]
@@ -113,6 +115,20 @@ def _gauges(scenario: Scenario, seen: Sequence[Observations], ledgers: Mapping[s
         charges={silo: _charges(ledger) for silo, ledger in ledgers.items()},
         quantizer=None if scenario.encryption.secure_aggregation == "off" else scenario_policy(scenario).quantizer,
     )
+
+
+def _even(scenario: Scenario, run_dir: Path) -> list[Gauge]:
+    """Say whether every sum that the server opened, or would have, was of enough silos by their public weights."""
+    whole = [line for line in read_metrics(run_dir / "metrics.jsonl") if "failed" not in line]
+    if scenario.encryption.secure_aggregation == "off" or not whole:
+        return []
+    number, worth = min(sums_worth(scenario, whole), key=lambda one: one[1])
+    told = (
+        f"of {len(whole)} sums that were opened the one whose weights are least even, in round {number}, is worth"
+        f" {down(worth, 2)} equal silos, where {LEAST_EFFECTIVE:g} are asked for"
+    )
+    most = len(scenario.federation.silos)
+    return [gauge("effective_silos", None, worth, most, (LEAST_EFFECTIVE, max(most, LEAST_EFFECTIVE)), told)]
 
 
 def _power(plan: Plan, seen: Sequence[Observations]) -> float:

@@ -98,6 +98,7 @@ FAULTS: Final = (
     Fault("wrong-denominator", "denominator", "sampled", mutations.denominator_counted),
     Fault("noise-share-dropped", "noise_shares", "dropouts", mutations.noise_share_dropped),
     Fault("update-left-out", "noise_shares", "dropouts", mutations.update_left_out),
+    Fault("weights-leave-one-silo-alone", "effective_silos", "dropouts", mutations.weights_lopsided),
     Fault("charge-after-release", "charged_before_release", "full", mutations.charged_late),
     Fault("charge-missing", "charged_steps", "full", mutations.trained_twice),
     Fault("charge-never", "charged_before_release", "full", mutations.never_charged),

@@ -35,13 +35,14 @@ from clients.probing import Probing
 from clients.silo import Silo
 from fedmodel import dp_sgd
 from fedmodel.accounting import pld
-from fedmodel.config import PersonForm, Scenario
+from fedmodel.config import FederationConfig, PersonForm, Scenario
 from fedmodel.data import persons, tables
 from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import LedgerError
 from fedmodel.ledger import Charge, Ledger, Run
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
+from fedmodel.provision import influence
 from fedmodel.report import page
 from fedmodel.secagg import LINEAGE_SIZE
 from fedmodel.seeds import derive_seed
@@ -364,6 +365,18 @@ def update_left_out() -> Planted:
         return quantise(silo, event, number, np.zeros_like(update_P) if is_first else update_P)
 
     return replaced(hiding, "_quantised", zeros)
+
+
+def weights_lopsided() -> Planted:
+    """Weigh one silo a thousand times as much as the others, and ask nobody whether that is a sum of enough."""
+
+    def weight(self: FederationConfig, silo: str) -> float:
+        return 1.0 if silo == self.silos[0] else 1e-3
+
+    return together(
+        partial(replaced, FederationConfig, "weight", weight),
+        partial(replaced, influence, "least_effective", lambda *_: math.inf),
+    )
 
 
 def charged_late() -> Planted:

@@ -200,6 +200,7 @@ def trust(gathered: Gathered, told: Mapping[str, Any]) -> document.Trust:
         mode=row["secure_aggregation"],
         threshold=row["threshold"],
         least_silos_in_a_sum=row.get("least_silos_in_a_sum"),
+        least_effective_silos_in_a_sum=row.get("least_effective_silos_in_a_sum"),
         colluding_tolerated=row.get("colluding_tolerated"),
         suite=row.get("suite"),
         consistency=row.get("consistency"),

@@ -11,7 +11,7 @@ from typing import Final
 
 from fedmodel.report import odds, words
 from fedmodel.report.document import SecureAggregation, Seen, SiloAccounting, SiloClaim
-from fedmodel.rounding import percent_up, small, up
+from fedmodel.rounding import down, percent_up, small, up
 from scenarios.audits.audit_entries import PLAN_SUBJECT
 from scenarios.reports.gathering import Gathered
 
@@ -143,9 +143,12 @@ def collusion(terms: SecureAggregation) -> str:
     """Say how many silos may work with the server."""
     if terms.mode != "on":
         return "Updates were not masked: the server sees each silo's noised update, whoever works with it."
+    found = terms.least_effective_silos_in_a_sum
+    worth = "" if found is None else f", by their weights worth {down(found, 2)} equal silos or more"
     return (
-        f"The server opens sums of at least {terms.least_silos_in_a_sum} updates and no single one, as long as no more"
-        f" than {terms.colluding_tolerated} of the silos work with it; {terms.threshold} shares bring a secret back."
+        f"The server opens sums of at least {terms.least_silos_in_a_sum} updates and no single one{worth}, as long as"
+        f" no more than {terms.colluding_tolerated} of the silos work with it; {terms.threshold} shares bring a secret"
+        " back."
     )
 
 

@@ -1,0 +1,107 @@
+"""How much of a sum is one silo's, by the public figures of a scenario: what masks can hide an update among.
+
+Masks hide an update among the others of a sum only while the others are there. Three public figures of each silo scale
+its update against the others', and who writes a scenario chooses all of them:
+
+    weight                  multiplies the update before it is quantised
+    expected_batch_size     divides a step of plain SGD; Adam and Adagrad divide by what they have accumulated instead
+    sample_rate             gives the number of steps, where it is said in epochs; noise grows with their root
+
+Guarantee, for every list of survivors that `unevenness` finds nothing in:
+- the weights are worth at least `least_effective_silos` equal ones (`fedmodel.secagg.weights`);
+- whichever silos of it work with the server, `colluding` of them or fewer, the weights of the others, and what a
+  clipped gradient moves at each of them, are worth at least `BEYOND_COLLUDERS` equal ones (or as many as the law asks
+  for, where that is less): of two silos, none has more than 3.7 times the other's.
+
+And no silo quantises its update to nothing: noise of one step, weighed, is at least a level of the quantiser
+(`levels_of_noise`).
+
+Does NOT bound what records make of an update: a silo of a thousand records in a lot where ten were declared moves a sum
+a hundred times as far. Noise multipliers are not counted either: more noise at one silo hides that silo's own records.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from typing import Final
+
+from fedmodel.config import Scenario
+from fedmodel.errors import ConfigError
+from fedmodel.quantize import Quantizer
+from fedmodel.rounding import down
+from fedmodel.secagg import least_effective
+
+BEYOND_COLLUDERS: Final = 1.5
+
+
+def unevenness(
+    scenario: Scenario, silos: Collection[str], least: float, colluding: int, leaving: int = 0
+) -> str | None:
+    """Return why a sum of these silos' updates could be nearly one update, in words, or None where it could not.
+
+    Args:
+        scenario: Whose weights, denominators and steps.
+        silos: In the sum. One that is not in the scenario has no part in it.
+        least: The law's `least_effective_silos`.
+        colluding: c, silos that may work with the server.
+        leaving: Any so many of the silos may be left out; the least even list that is left counts.
+    """
+    federation = scenario.federation
+    members = [silo for silo in silos if silo in federation.silos]
+    weights = [federation.weight(silo) for silo in members]
+    found = least_effective(weights, leaving)
+    if found < least:
+        return f"their weights are worth {down(found, 2)} equal silos, where {least:g} are needed"
+    pulls = [weight * _step(scenario, silo) for weight, silo in zip(weights, members, strict=True)]
+    needed = min(least, BEYOND_COLLUDERS)
+    for what, values in (("weights", weights), ("weights over batches", pulls)):
+        found = least_effective(values, leaving + colluding)
+        if found < needed:
+            less = f", less any {colluding} of them that work with the server," if colluding else ""
+            return f"their {what}{less} are worth {down(found, 2)} equal silos, where {needed:g} are needed"
+    return None
+
+
+def check_even(scenario: Scenario, least: float, colluding: int) -> None:
+    """Refuse a scenario of which some whole cohort could not be summed.
+
+    Raises:
+        ConfigError: When in one of them a single update could stand out.
+    """
+    federation = scenario.federation
+    leaving = len(federation.silos) - federation.cohort_size
+    found = unevenness(scenario, federation.silos, least, colluding, leaving)
+    if found is not None:
+        raise ConfigError(
+            f"a sum of {federation.cohort_size} silos could be nearly one silo's update: {found}; bring"
+            " federation.weights, or privacy.silo's expected_batch_size and sample_rate, closer together"
+        )
+
+
+def check_levels(scenario: Scenario, silo: str, noise_multiplier: float, quantizer: Quantizer) -> None:
+    """Refuse a silo whose update would be quantised to nothing, noise and all.
+
+    Raises:
+        ConfigError: When noise of one step is less than a level of the quantiser.
+    """
+    levels = levels_of_noise(scenario, silo, noise_multiplier, quantizer)
+    if levels < 1:
+        raise ConfigError(
+            f"noise of one step at silo {silo!r}, weighed, is {levels:.2g} of a level of the quantiser, so that its"
+            " update would be rounded to nothing; lower encryption.bound, take ring_bits = 32, or raise its weight"
+        )
+
+
+def levels_of_noise(scenario: Scenario, silo: str, noise_multiplier: float, quantizer: Quantizer) -> float:
+    """Return the standard deviation of one step's noise in a weighed update, in levels of the quantiser."""
+    plan = scenario.plan(silo)
+    noise = noise_multiplier * plan.max_grad_norm / plan.expected_batch_size
+    return scenario.training.noise_step(noise) * scenario.federation.relative_weight(silo) * quantizer.scale
+
+
+def _step(scenario: Scenario, silo: str) -> float:
+    """Return what a clipped gradient, or its noise, moves at a silo in a round, to a factor that all have in common."""
+    plan = scenario.plan(silo)
+    divisor = plan.expected_batch_size if scenario.training.optimizer == "sgd" else 1
+    return math.sqrt(plan.steps_per_round) / divisor
