@@ -119,7 +119,7 @@ def _brace() -> int:
 
 
 class Sparing(logging.Filter):
-    """Lets three hundred lines of a kind through at once, and then one a second: others decide how many there are to write."""
+    """Lets three hundred lines of a kind through at once, and then one a second: others decide how many there are."""
 
     def __init__(self) -> None:
         super().__init__()
