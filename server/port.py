@@ -19,6 +19,7 @@ import logging
 import socket
 import ssl
 import time
+from asyncio import sslproto
 from collections.abc import Callable
 from functools import partial
 from ipaddress import IPv6Address, ip_address
@@ -33,6 +34,9 @@ from server.share import MOST_HEADER_BYTES, Bucket, Limits, Seldom, Share, Share
 logger = logging.getLogger(__name__)
 
 _BACKLOG: Final = 2_048
+# What is read of one connection before the next has its turn. asyncio's own 256 KiB hold ten thousand of TLS's smallest
+# records, which take as long as many requests.
+_TURN_BYTES: Final = 32 * 2**10
 _FULL_S: Final = 0.1
 _MOST_ADDRESSES: Final = 10_000
 # What waits for a slow reader is here and in asyncio's own buffer of the same size, and not a whole answer.
@@ -276,6 +280,7 @@ class FleetServer(uvicorn.Server):
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:  # noqa: ARG002 - as overridden
         """Begin to accept."""
         await self.lifespan.startup()
+        sslproto.SSLProtocol.max_size = _TURN_BYTES
         line = partial(Line, self._shares, config=self.config, server_state=self.server_state, app_state={})
         self.servers = [Port(self._listening, self._tls, self._shares.limits, line)]  # type: ignore[list-item]
         self.started = True

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import logging
+from asyncio import sslproto
 from base64 import b64encode
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -18,6 +21,8 @@ from flwr.app.message import remove_content_from_message
 from flwr.common.constant import TIMESTAMP_HEADER
 from flwr.common.serde import message_to_proto
 from flwr.proto.fleet_pb2 import PullMessagesRequest, PullMessagesResponse, PushMessagesRequest
+from flwr.proto.message_pb2 import Message as ProtoMessage
+from flwr.proto.message_pb2 import ObjectTree, PushObjectRequest
 from flwr.proto.node_pb2 import Node
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.date import now
@@ -29,7 +34,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from server.door import Door
 from server.share import Limits, Shares
-from server.superlink import Link, fleet_app, whole_app
+from server.superlink import Link, Sparing, fleet_app, silos_in, whole_app
 
 
 @dataclass
@@ -102,6 +107,61 @@ def test_a_node_sends_in_its_own_name_and_in_no_other(fleet: Fleet) -> None:
     assert push(fleet, fleet.south, fleet.south.node_id, "") == 403
     # Its own answer goes on to Flower, which knows no such question.
     assert push(fleet, fleet.south, fleet.south.node_id, "a" * 64) != 403
+
+
+def test_a_node_pushes_one_answer_and_announces_it_as_what_it_is(fleet: Fleet) -> None:
+    """Flower reads the first message of a list and the first tree, and asks neither for the other."""
+    node = Node(node_id=fleet.south.node_id)
+    told, tree = ProtoMessage(), ObjectTree(object_id="b" * 64)
+    told.metadata.src_node_id, told.metadata.reply_to_message_id = node.node_id, "a" * 64
+    told.metadata.message_id = tree.object_id
+    for messages, trees in (([], []), ([told], []), ([told, told], [tree, tree]), ([told], [tree, tree])):
+        body = PushMessagesRequest(node=node, messages_list=messages, message_object_trees=trees)
+        answer = fleet.post("push-messages", fleet.south, body.SerializeToString())
+        assert (answer.status_code, "one answer at a time" in answer.text) == (403, True)
+    other = ObjectTree(object_id="c" * 64)
+    body = PushMessagesRequest(node=node, messages_list=[told], message_object_trees=[other])
+    answer = fleet.post("push-messages", fleet.south, body.SerializeToString())
+    assert (answer.status_code, "announces the message that it pushes" in answer.text) == (403, True)
+
+
+def test_an_object_of_no_announcement_is_not_looked_for(fleet: Fleet) -> None:
+    body = PushObjectRequest(node=Node(node_id=fleet.south.node_id), object_id="a" * 64, object_content=b"x")
+    assert fleet.post("push-object", fleet.south, body.SerializeToString()).status_code == 400
+
+
+def test_a_line_of_a_kind_is_written_some_times_and_the_rest_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = [0.0]
+    monkeypatch.setattr("server.superlink.time.monotonic", lambda: clock[0])
+    sparing = Sparing()
+
+    def passes(message: str, *arguments: object) -> str | None:
+        record = logging.LogRecord("x", logging.INFO, "", 0, message, arguments, None)
+        return record.getMessage() if sparing.filter(record) else None
+
+    assert [passes("pulled %d", number) for number in range(300)] == [f"pulled {number}" for number in range(300)]
+    assert [passes("pulled %d", number) for number in range(100)] == [None] * 100
+    assert passes("another") == "[100 lines were left out] another"
+    clock[0] = 1.0
+    assert passes("pulled %d", 7) == "pulled 7"
+    # Whoever can choose a line's kind gets no further: kinds past a thousand are one.
+    written = sum(passes(f"kind {number}") is not None for number in range(5_000))
+    assert written < 1_000 + 300
+
+
+def test_a_roster_that_cannot_be_read_has_nobody_in_it(tmp_path: Path) -> None:
+    roster = tmp_path / "roster.json"
+    assert silos_in(roster) == frozenset()
+    for text in ("", "[]", "{}", '{"roster": {"members": [{"name": "north"}]}}', '{"roster": {"members": 3}}'):
+        roster.write_text(text)
+        assert silos_in(roster) == frozenset()
+    members = [{"name": "server", "role": "server"}, {"name": "north", "role": "silo"}]
+    roster.write_text(json.dumps({"roster": {"members": members}}))
+    assert silos_in(roster) == {"north"}
+
+
+def test_asyncio_has_what_is_set_of_it() -> None:
+    assert isinstance(sslproto.SSLProtocol.max_size, int)
 
 
 def test_a_node_pulls_its_own_and_nobody_elses(fleet: Fleet) -> None:
