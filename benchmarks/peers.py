@@ -29,12 +29,7 @@ from server.door import Door
 from server.share import Limits, Shares
 from tests.integration import authority
 from tests.integration.served import Served, serving
-from tests.integration.test_hostile_silo import HALF, NodeOf, superlink
-
-MIB: Final = 2**20
-PUSH: Final = b"POST /v1/fleet/push-object HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (32 * MIB)
-HEALTH: Final = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
-ROSTER: Final = b"GET /v1/fedmodel/roster HTTP/1.1\r\nHost: x\r\n\r\n"
+from tests.integration.test_hostile_silo import HALF, HEALTH, MIB, PUSH, ROSTER, NodeOf, superlink
 
 
 def holding(said: bytes) -> Callable[[Served, Any], None]:

@@ -40,7 +40,7 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
 from server.share import Limits
 from tests.integration import authority
-from tests.integration.deployed import submit, wait_until
+from tests.integration.deployed import outcome, started, submit, wait_until
 from tests.integration.served import Served, answered, serving
 
 pytestmark = pytest.mark.timeout(300)
@@ -49,6 +49,9 @@ MIB = 2**20
 # One share: 32 MiB on their way, of which Flower makes up to four copies; 16 connections with all their buffers full.
 MOST_GROWTH = (32 * 4 + 16 * 2 + 96) * MIB
 HALF = b"POST /v1/fleet/push-object HTTP/1.1\r\nHost: x\r\nX-Slow: "
+HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
+ROSTER = b"GET /v1/fedmodel/roster HTTP/1.1\r\nHost: x\r\n\r\n"
+PUSH = b"POST /v1/fleet/push-object HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (32 * MIB)
 ENOUGH_S = 30.0  # for what takes a deadline of two or three seconds
 
 
@@ -150,13 +153,16 @@ def trickle(slow: ssl.SSLSocket) -> None:
 
 
 @contextmanager
-def many(served: Served, count: int, **options: object) -> Iterator[list[ssl.SSLSocket]]:
-    """Hold so many of south's connections, as far as they are let in."""
+def many(
+    served: Served, count: int, says: bytes = b"", source: str = "127.0.0.1", receive_bytes: int = 0
+) -> Iterator[list[ssl.SSLSocket]]:
+    """Hold so many of south's connections, as far as they are let in, each after it has said something."""
     with ExitStack() as held:
         opened = []
         for _ in range(count):
             with contextlib.suppress(OSError):
-                opened.append(held.enter_context(served.connect("south", **options)))  # type: ignore[arg-type]
+                opened.append(held.enter_context(served.connect("south", source, receive_bytes)))
+                opened[-1].sendall(says)
         yield opened
 
 
@@ -167,10 +173,7 @@ def refused_for(served: Served, rule: str) -> None:
 
 def test_half_headers_keep_nobody_out(served: Served, north: NodeOf) -> None:
     """The successor of sixty half headers that used to count against everybody for as long as it liked."""
-    with many(served, 60, source="127.0.0.2") as held:
-        for connection in held:
-            with contextlib.suppress(OSError):
-                connection.sendall(HALF)
+    with many(served, 60, HALF, source="127.0.0.2") as held:
         served_as_ever(north, served)
         refused_for(served, f"more than {Limits.connections} connections")
         assert all(is_closed(connection) for connection in held)
@@ -197,7 +200,7 @@ def test_an_idle_connection_is_closed(served: Served) -> None:
     with served.connect("south") as idle:
         assert is_closed(idle)
     with served.connect("south") as idle:
-        idle.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+        idle.sendall(HEALTH)
         assert is_closed(idle)
 
 
@@ -211,18 +214,13 @@ def test_a_body_that_trickles_is_not_waited_for(served: Served, north: NodeOf) -
 
 def test_bodies_that_were_announced_and_do_not_come_take_one_share_alone(served: Served, north: NodeOf) -> None:
     """Each tells of 32 MiB: the second waits for the first, and nobody waits for south."""
-    head = b"POST /v1/fleet/push-object HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (32 * MIB)
-    with many(served, 8) as held:
-        for connection in held:
-            connection.sendall(head + bytes(8_192))
+    with many(served, 8, PUSH + bytes(8_192)):
         served_as_ever(north, served)
 
 
 def test_who_does_not_read_is_left(served: Served, north: NodeOf) -> None:
     """The answer is larger than all that the kernel keeps for a connection, on both sides."""
-    with many(served, 8, receive_bytes=4_096) as held:
-        for connection in held:
-            connection.sendall(b"GET /v1/fedmodel/roster HTTP/1.1\r\nHost: x\r\n\r\n")
+    with many(served, 8, ROSTER, receive_bytes=4_096):
         served_as_ever(north, served)
         refused_for(served, "an answer that is read too slowly")
 
@@ -269,7 +267,7 @@ def test_what_no_silo_sends_is_refused_and_the_connection_closed(
 
 def test_requests_that_do_not_wait_for_answers_end_the_connection(served: Served, north: NodeOf) -> None:
     with served.connect("south") as hasty, contextlib.suppress(OSError):
-        hasty.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n" * 1_000)
+        hasty.sendall(HEALTH * 1_000)
         assert is_closed(hasty)
     refused_for(served, "a request before the last one was answered")
     served_as_ever(north, served)
@@ -279,7 +277,7 @@ def test_a_request_after_an_answer_whose_end_is_still_to_come_is_answered(served
     """An answer's length tells a client that it has all of it, before the server has done with it."""
     with served.connect("north") as quick:
         for _ in range(100):
-            quick.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+            quick.sendall(HEALTH)
             assert answered(quick)[0] == 200
 
 
@@ -290,7 +288,7 @@ def test_a_flood_of_requests_gets_its_share_and_no_more(served: Served, north: N
         while not stopped.is_set():
             with contextlib.suppress(OSError, ValueError), served.connect("south", source="127.0.0.3") as busy:
                 while not stopped.is_set():
-                    busy.sendall(b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n")
+                    busy.sendall(HEALTH)
                     statuses.append(int(busy.recv(65_536)[9:12]))
 
     threads = [threading.Thread(target=flood) for _ in range(Limits.connections)]
@@ -420,3 +418,42 @@ def test_an_answer_of_more_bytes_than_it_can_have_is_refused(
 def test_none_of_it_fills_the_log(served: Served) -> None:
     assert len(served.log.splitlines()) < 2_000
     assert "Traceback" not in served.log
+
+
+@pytest.mark.slow
+def test_a_run_goes_on_whatever_one_silo_does_meanwhile() -> None:
+    """All of it at once, under the deadlines of a deployment, while a real silo answers a real run."""
+    with serving("north", "south", padding_bytes=24 * MIB) as served:
+        process = superlink(served)
+        before = process.memory_info().rss
+        words = ("silo", str(served.folder), str(served.port), "north", "north", "")
+        with started(*words, log=served.folder / "logs" / "north.out") as north, ExitStack() as attacks:
+            wait_until(lambda: "connected to the server" in (served.folder / "logs" / "north.out").read_text())
+            for said in (HALF, b"", PUSH + b"x", ROSTER):
+                attacks.enter_context(many(served, 10, said, source="127.0.0.2", receive_bytes=4_096))
+            stopped = threading.Event()
+            threads = [threading.Thread(target=again_and_again, args=(served, stopped)) for _ in range(4)]
+            for thread in threads:
+                thread.start()
+            try:
+                run = submit(served.folder, "through", times=100)
+                assert outcome(run, 240) == {"completed": True}
+                assert served.log.count("refused: silo 'north'") == 0
+                assert superlink(served) == process
+                assert process.memory_info().rss - before < MOST_GROWTH
+            finally:
+                stopped.set()
+                for thread in threads:
+                    thread.join()
+            assert north.poll() is None
+        refused_for(served, f"more than {Limits.connections} connections")
+
+
+def again_and_again(served: Served, stopped: threading.Event) -> None:
+    """Connect and ask as fast as it goes, from new connections and from old ones."""
+    while not stopped.is_set():
+        with contextlib.suppress(OSError), served.connect("south", source="127.0.0.3") as busy:
+            for _ in range(50):
+                busy.sendall(HEALTH)
+                if not busy.recv(65_536):
+                    break
