@@ -582,10 +582,15 @@ def test_a_request_asked_again_after_another_is_paid_for_again(
     _, killed = silo.ask([server.question(1)], Crash(Step(PUT, "after", KEPT)) if is_killed else None)
     KILLS["between two"] += killed
     assert killed == is_killed
-    for number in (2, 1, 2, 1, 3):
-        ((reply,), _) = silo.ask([server.question(number)])
+    models = (server.models[1] + np.float32(1), server.models[1])
+    for turn in range(4):  # another model for the round, and the first one again
+        server.models[1] = models[turn % 2]
+        ((reply,), _) = silo.ask([server.question(1)])
         assert reply.has_content()
-    assert [len(silo.charges(number)) for number in (1, 2, 3)] == [3, 2, 1]
+    for number, answered in ((2, True), (1, False), (2, True), (3, True)):  # a round that is past is not made again
+        ((reply,), _) = silo.ask([server.question(number)])
+        assert reply.has_content() == answered
+    assert [len(silo.charges(number)) for number in (1, 2, 3)] == [5, 1, 1]
 
 
 @pytest.mark.parametrize("step", MASKED, ids=str)
