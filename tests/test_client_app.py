@@ -12,7 +12,7 @@ from flwr.app import Message, RecordDict
 from clients import training
 from clients.client_app import app
 from clients.silo import Silo
-from fedmodel import wire
+from fedmodel import grid, wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import Records, data_shape, silo_records
 from fedmodel.errors import DataError
@@ -48,6 +48,16 @@ def test_join_reserves_the_whole_plan_and_says_so(tiny: Scenario, tmp_path: Path
     assert (answer.plan.steps, answer.plan.noise_multiplier, answer.plan.denominator) == (4, 2.0, 10)
     # Asked again, it answers the same and reserves nothing more.
     assert wire.read_join_reply(ask(grid, wire.join_request(), wire.JOIN, node=3)) == answer
+
+
+def test_a_silo_of_more_records_than_sums_are_exact_for_does_not_join_and_does_not_say_why(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(grid, "most_records", lambda _: len(silo_records(tiny, "north")) - 1)
+    reply = ask(FaultyGrid(tiny, tmp_path), wire.join_request(), wire.JOIN)
+    assert wire.refusal_code(reply.error) == "internal"
+    assert charged(tmp_path / "ledgers" / "north.sqlite") == []
+    assert "past which a sum would be rounded" in (tmp_path / "logs" / "north.log").read_text()
 
 
 def test_training_charges_the_ledger_before_it_reads_records(

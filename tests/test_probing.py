@@ -16,6 +16,7 @@ from clients.silo import Silo
 from clients.training import check_request, train_round
 from fedmodel.audit import observations
 from fedmodel.audit.probes import Probed, ProbedLoss, bare, loss_canaries, probed, with_probes
+from fedmodel.audit.release_gauges import noise_grid
 from fedmodel.config import AuditConfig, ConnectionConfig, Scenario, read_scenario
 from fedmodel.data import data_shape, silo_records
 from fedmodel.dp_sgd import DpSgd
@@ -144,6 +145,24 @@ def test_what_is_kept_is_what_was_released(tiny: Scenario, tmp_path: Path) -> No
     assert abs(outside.mean()) < 5 * std / np.sqrt(outside.size)
     assert abs(outside.std() - std) < 5 * std / np.sqrt(2 * outside.size)
     assert abs(seen.poison_T).max() < 6 * std
+    # Float32 divides by ten: what is seen is off by a sixteenth of a step of the grid at most, and by something.
+    assert len(seen.off_grid_R) == 2
+    assert 0 < seen.off_grid_R.max() <= 1 / 16
+
+
+def test_what_was_seen_before_there_was_a_grid_is_read_and_says_nothing_of_it(tiny: Scenario, tmp_path: Path) -> None:
+    observations.toss(tmp_path, COUNT)
+    train_round(
+        Silo("north", audited(tiny), "1", "cpu", tmp_path, tmp_path), EVENT, request(audited(tiny)), RecordDict()
+    )
+    path = tmp_path / "audit" / "release-00001.npz"
+    with np.load(path) as held:
+        values = {name: held[name] for name in held if name != "off_grid"}
+    np.savez(path, **values)
+    seen = observations.read_observations(tmp_path, "north")
+    assert len(seen.round_R) == 1
+    assert len(seen.off_grid_R) == 0
+    assert not list(noise_grid(seen))
 
 
 def test_a_deployed_silo_takes_part_in_no_audited_run(tiny: Scenario) -> None:

@@ -132,6 +132,20 @@ def test_the_pipeline_is_measured_at_every_model_received_and_trains_at_the_rows
     assert rows == [4, 4, 4]
 
 
+def test_a_device_is_set_up_for_kernels_that_repeat_themselves() -> None:
+    """Each of these would let a record's gradient hang on a clock, on a core or on fewer bits."""
+    for owner, name, unwanted in (
+        (torch.backends.cudnn, "allow_tf32", True),
+        (torch.backends.cuda.matmul, "allow_tf32", True),
+        (torch.backends.cudnn, "benchmark", True),
+        (torch.backends.cudnn, "deterministic", False),
+    ):
+        setattr(owner, name, unwanted)  # what comes next puts it right
+        training._use_device("cpu")
+        assert getattr(owner, name) is not unwanted
+    assert torch.get_num_threads() == 1
+
+
 def test_training_leaves_torchs_global_generator_alone(tiny: Scenario, tmp_path: Path) -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()

@@ -56,7 +56,8 @@ class Release:
         unexplained: How far the update is from what the inner optimiser makes of the noised gradients that were seen,
             at the coordinate where it is farthest, over the largest coordinate of the update.
         off_grid: How far a noised sum is from a multiple of the grid that it is to lie on, in steps of that grid, at
-            the coordinate where it is farthest, of those where float32 can tell.
+            the coordinate where it is farthest, of those where float32 can tell; None in a file from before there was
+            one.
     """
 
     round_number: int
@@ -73,7 +74,7 @@ class Release:
     model_S: NDArray[np.float32]
     followed_TS: NDArray[np.float32]
     unexplained: float
-    off_grid: float
+    off_grid: float | None = None
 
 
 @dataclass(frozen=True)
@@ -219,7 +220,7 @@ def read_observations(silo_folder: Path, silo: str) -> Observations:
             model_RS=np.stack([one.model_S for one in seen]) if seen else np.empty((0, 0), np.float32),
             followed_TS=np.concatenate([one.followed_TS for one in seen]) if seen else np.empty((0, 0), np.float32),
             unexplained_R=np.array([one.unexplained for one in seen]),
-            off_grid_R=np.array([one.off_grid for one in seen]),
+            off_grid_R=np.array([one.off_grid for one in seen if one.off_grid is not None]),
         )
     except ValueError as error:
         raise LedgerTampered(f"{silo_folder / FOLDER}: what was seen does not fit together: {error}") from error
@@ -235,9 +236,11 @@ def _release(path: Path) -> Release:
     """Read one release."""
     try:
         with np.load(io.BytesIO(_read(path)), allow_pickle=False) as held:
-            values: dict[str, Any] = {one.name: held[one.name] for one in fields(Release)}
+            known = (one.name for one in fields(Release) if one.name != "off_grid" or one.name in held)
+            values: dict[str, Any] = {name: held[name] for name in known}
         for name, kind in (("round_number", int), ("started", str), ("unexplained", float), ("off_grid", float)):
-            values[name] = kind(values[name])
+            if name in values:
+                values[name] = kind(values[name])
         return Release(**values)
     except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile) as error:
         raise LedgerTampered(f"{path}: is not as it was written ({type(error).__name__})") from error
