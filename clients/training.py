@@ -165,9 +165,9 @@ def _physical_batch(scenario: Scenario, event: DpSgdEvent, device: torch.device,
     return _measured(scenario.model_dump_json(), replace(event, steps=1), device, vector_P.tobytes())
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=1)  # which holds one model: the check before the charge, the training after it, and silos alike
 def _measured(scenario_json: str, event: DpSgdEvent, device: torch.device, model: bytes) -> int:
-    """Measure the pipeline at a model received, once for a round of all silos of a process."""
+    """Measure the pipeline at a model received."""
     scenario = scenario_from_json(scenario_json)
     module, _, sgd = _pipeline(scenario, event, OsNoise(), device)
     sgd.physical_batch = _preflight_once(scenario_json, event, device)

@@ -295,6 +295,16 @@ def test_no_bit_of_the_noise_below_the_grid_is_released(noise_multiplier: float,
     assert len(set(steps.tolist())) > size / 10
 
 
+def test_noise_is_on_the_fine_grid_before_it_meets_the_sum() -> None:
+    """So that they add up exactly: of half a coarse step and a bit of a fine one, the bit is gone by then."""
+    module = nn.Linear(3, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    coarse, fine = grid.coarse(1.0), grid.fine(1.0)
+    noise = torch.tensor([coarse / 2 + 0.4 * fine, coarse / 2 + 0.6 * fine, -0.4 * coarse], dtype=torch.float64)
+    make(module, noise=Near(noise)).step(torch.zeros(1, 3), torch.zeros(1).long(), np.array([], dtype=np.intp))
+    assert (-module.weight.detach()[0] / coarse).tolist() == [0, 1, 0]
+
+
 def test_neighbours_release_from_the_same_set() -> None:
     """The very same noise on a sum with and without a record: what leaves differs by whole steps, never within one."""
     size = 500
