@@ -27,9 +27,10 @@ from flwr.app import Context
 
 from clients import policy
 from clients.outbox import Outbox, outbox
+from clients.sources import Source
 from clients.vault import answer, protocol
 from fedmodel.config import Scenario, SiloPlan, scenario_from_json
-from fedmodel.data import Cache, Records, check_sources, deployed_records, silo_records
+from fedmodel.data import Cache, Records, deployed_records, silo_records
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
 from fedmodel.inert import indented, inert
 from fedmodel.ledger import Ledger, Scope
@@ -161,10 +162,12 @@ class Silo:
             PolicyRefused: When the records are another budget's too.
         """
         plan = self.plan
-        self._check_sources()
         scope, budget = self._scope(ledger), self.kit.law.budget_of(plan.data)
+        source = self._source(scope)
+        if source is not None:
+            source.check(ledger)
         ledger.open_scope(scope)
-        return ledger.reserve(
+        reserved = ledger.reserve(
             scope.name,
             self.run,
             event,
@@ -172,6 +175,9 @@ class Silo:
             scenario=scenario_hash(self.scenario).hex(),
             partial=budget is not None and budget.partial_runs,
         )
+        if source is not None:
+            source.remember(ledger, self.run)
+        return reserved
 
     def reserved(self, ledger: Ledger) -> DpSgdEvent:
         """Return what this run reserved, and may be charged for under the law as it is now.
@@ -181,13 +187,15 @@ class Silo:
             LedgerError: When its budget is another by now.
             PolicyRefused: When the law does not allow the plan any more, or the records are another budget's too.
         """
-        self._check_sources()
         found, scope = ledger.reservation(self.run), self._scope(ledger)
         if found is None:
             raise ProtocolError("this silo has not joined the run; a silo joins before it trains")
         if (found.scope, found.scenario) != (scope.name, scenario_hash(self.scenario).hex()):
             raise ProtocolError("this silo joined the run for another scenario than the one that is sent now")
         ledger.check_scope(scope)
+        if (source := self._source(scope)) is not None:
+            source.check(ledger)
+            source.remember(ledger, self.run)
         policy.check_event(self.kit.law, found.plan)
         policy.check_noise_levels(self.kit.law, self.scenario, found.plan)
         return found.plan
@@ -201,10 +209,11 @@ class Silo:
             policy.check_nothing_is_forgotten(law, ledger.standing())
         return scope if known is None or budget.order is not None else replace(scope, order=known.order)
 
-    def _check_sources(self) -> None:
-        """Refuse to charge one budget for records that lie, as things are now, under another's name too."""
-        if is_sealed(self.folder):
-            check_sources(self.kit.law, self.folder)
+    def _source(self, scope: Scope) -> Source | None:
+        """Return what the records are read from; None of a simulated silo, which has no tables of its own."""
+        if not is_sealed(self.folder):
+            return None
+        return Source(self.kit.law, self.folder, self.plan.data, scope, self.kit.identity)
 
     def outbox(self) -> AbstractContextManager[Outbox]:
         """Open this silo's outbox; whoever else would, waits."""

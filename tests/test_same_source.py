@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,7 +18,8 @@ from clients.silo import Silo
 from fedmodel import accounting
 from fedmodel.config import Scenario, SiloFile, TableSource, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.config.same_source import same_by_text
-from fedmodel.data import access, check_sources
+from fedmodel.crypto import digest
+from fedmodel.data import access, check_sources, marks
 from fedmodel.errors import ConfigError, DataError, PolicyRefused, PrivacyBudgetExceeded
 from fedmodel.ledger import Scope, Standing
 from fedmodel.provision import scenario_hash
@@ -364,3 +366,108 @@ def test_a_data_set_is_counted_by_one_budget(ward: Ward) -> None:
 def admitting(ward: Ward, data: str) -> SiloFile:
     hashes = (scenario_hash(ward.scenario(data)).hex(),)
     return read_silo_file(ward.kit / "silo.toml").model_copy(update={"scenarios": hashes})
+
+
+# What was charged before is known again.
+
+
+def test_a_table_that_got_another_name_has_no_second_budget(ward: Ward) -> None:
+    ward.law({"ward": ward.figures})
+    ward.join("ward", 1)
+    ward.tables = {"again": ward.tables["ward"]}
+    ward.law({"again": ward.figures})
+    with pytest.raises(PolicyRefused, match=r"what tables.again is read from was charged to ward/record before"):
+        ward.join("again", 2)
+    (ward.kit / "x.csv").write_text("age,ill\n60,no\n")  # other records at the same place
+    with pytest.raises(PolicyRefused, match=r"let \[budgets.ward\] cover 'again', or lay other records at"):
+        ward.join("again", 2)
+    ward.law({"ward": {**ward.figures, "covers": ["again"]}})
+    assert ward.join("again", 2) == 4
+    assert list(ward.standing().scopes) == ["ward/record"]
+
+
+def test_a_file_that_was_moved_under_another_tables_name_is_known_again(ward: Ward) -> None:
+    """As where last month's file is kept under another name, and this month's takes its place."""
+    ward.law({"ward": ward.figures, "again": ward.figures})
+    ward.join("ward", 1)
+    (ward.kit / "x.csv").rename(ward.kit / "y.csv")
+    (ward.kit / "x.csv").write_text("age,ill\n60,no\n")
+    with pytest.raises(PolicyRefused, match=r"what tables.again is read from was charged to ward/record before"):
+        ward.join("again", 2)
+    assert ward.join("ward", 3) == 4
+    (ward.kit / "y.csv").write_text("age,ill\n70,no\n")
+    assert ward.join("again", 4) == 4
+    silo = ward.silo("again", 4)
+    (ward.kit / "x.csv").rename(ward.kit / "y.csv")
+    with silo.ledger() as ledger, pytest.raises(PolicyRefused, match="was charged to ward/record before"):
+        silo.reserved(ledger)
+
+
+def test_what_spent_nothing_is_no_bar(ward: Ward) -> None:
+    ward.law({"ward": ward.figures, "again": ward.figures})
+    ward.join("ward", 1)
+    with ward.silo("ward", 1).ledger() as ledger:
+        ledger.release("1", "nothing left")
+    ward.tables = {"again": ward.tables["ward"]}
+    ward.law({"again": ward.figures})
+    assert ward.join("again", 2) == 4
+
+
+def test_a_run_has_one_entry_of_its_source_whatever_becomes_of_the_files(ward: Ward) -> None:
+    """A server sees how many entries a ledger has: that the data changed is not its to know."""
+
+    def entered(changes: bool) -> list[str]:
+        for run in (1, 2):
+            for part in "join", "charge":
+                if changes:
+                    (ward.kit / "x.csv").write_text(f"age,ill\n{run},{'no' if part == 'join' else 'yes'}\n")
+                silo = ward.silo("ward", 10 * changes + run)
+                with silo.ledger() as ledger:
+                    if part == "join":
+                        silo.reserve(ledger, accounting.planned_event(silo.plan))
+                    silo.reserved(ledger)
+        with silo.ledger() as ledger:
+            return [entry["of"] for entry in ledger.audits("source")]
+
+    ward.law({"ward": {**ward.figures, "epsilon": 100.0}})
+    assert entered(False) == ["1", "2"]
+    assert entered(True) == ["1", "2", "11", "12"]
+
+
+def test_marks_in_a_ledger_tell_nobody_else_what_was_read(ward: Ward) -> None:
+    ward.law({"ward": ward.figures})
+    ward.join("ward", 1)
+    with ward.silo("ward", 1).ledger() as ledger:
+        (entry,) = ledger.audits("source")
+    kept = entry["marks"].split()
+    everything, telling = marks(TableSource(csv=str(ward.kit / "x.csv")))
+    assert everything == telling
+    assert len(kept) == len(everything) == 2  # where it lies, and what it holds
+    for mark in everything:
+        guesses = (mark, digest(b"fedmodel/v1/source-mark", mark), hashlib.sha256(mark).digest())
+        assert not {guess.hex()[:32] for guess in guesses} & set(kept)
+
+
+def test_of_a_disjoint_query_the_query_alone_is_anothers_bar() -> None:
+    for url in ("sqlite:////srv/w.db", PG):
+        plain, other = (TableSource(url=url, query=query) for query in (QUERY, "SELECT 1"))
+        apart = TableSource(url=url, query="SELECT 1", disjoint=True)
+        everything, telling = marks(plain)
+        assert everything == telling
+        assert set(everything) & set(marks(other)[1])
+        assert not set(everything) & set(marks(apart)[1])
+        assert set(marks(other)[0]) >= set(marks(apart)[1]) != set()
+
+
+def test_marks_of_files_are_of_their_ends_their_size_and_their_place(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    body = b"age\n" + b"1\n" * 100_000
+    for name, content in (("a.csv", body), ("b.csv", b"age\n"), ("c.csv", b"")):
+        (tmp_path / "one" / name).write_bytes(content)
+    first = set(marks(TableSource(folder=str(tmp_path / "one")))[0])
+    assert len(first) == 1 + 3 + 1  # the folder, each file, and what the one with records holds
+    (tmp_path / "one").rename(tmp_path / "two")
+    assert len(first & set(marks(TableSource(folder=str(tmp_path / "two")))[0])) == 1
+    for change in (b"2" + body[1:], body[:-2] + b"2\n", body + b"1\n"):
+        (tmp_path / "two" / "a.csv").write_bytes(change)
+        assert not first & set(marks(TableSource(folder=str(tmp_path / "two")))[0])

@@ -34,7 +34,7 @@ def same_by_text(one: TableSource, other: TableSource) -> str | None:
             return same_query(one, other) if one.database and other.database else "the same path"
         if any(path.parent == folder and path.suffix.lower() in _KINDS for path, folder in (paths, paths[::-1])):
             return "a file and the folder that it lies in" if bool(one.folder) != bool(other.folder) else None
-    if one.database == other.database == POSTGRESQL and _address(one) == _address(other):
+    if one.database == other.database == POSTGRESQL and address_of(one) == address_of(other):
         return same_query(one, other)
     return None
 
@@ -47,7 +47,7 @@ def same_query(one: TableSource, other: TableSource) -> str | None:
     >>> same_query(one, other), same_query(one, one)
     (None, 'the same query')
     """
-    if _query(one) == _query(other):
+    if query_of(one) == query_of(other):
         return "the same query"
     return None if one.disjoint and other.disjoint else "queries of the same database"
 
@@ -66,14 +66,14 @@ def path_of(source: TableSource) -> str | None:
     return source.sqlite_path if source.database == SQLITE else source.csv or source.parquet or source.folder
 
 
-def _query(source: TableSource) -> str:
+def query_of(source: TableSource) -> str:
     """Return a query but for white space, and for the case of what stands outside of quotes."""
     text = (source.query or "").strip().removesuffix(";")
     parts = re.split(r"""('[^']*'|"[^"]*")""", text)
     return "".join(part if at % 2 else re.sub(r"\s+", " ", part).lower() for at, part in enumerate(parts)).strip()
 
 
-def _address(source: TableSource) -> tuple[str, str, str]:
+def address_of(source: TableSource) -> tuple[str, str, str]:
     """Return to which machine, port and database a URL of PostgreSQL leads, whoever asks."""
     parts = urlsplit(source.url or "")
     options = dict(parse_qsl(parts.query))

@@ -15,7 +15,7 @@ from fedmodel.data.access import (
 from fedmodel.data.cache import Cache
 from fedmodel.data.lookalikes import lookalikes, table_lookalikes
 from fedmodel.data.records import DataShape, Records, data_shape, partition, scale
-from fedmodel.data.same_source import check_sources
+from fedmodel.data.same_source import check_sources, marks
 from fedmodel.data.tables import table_records
 
 __all__ = [
@@ -28,6 +28,7 @@ __all__ = [
     "held_out_records",
     "held_out_table",
     "lookalikes",
+    "marks",
     "partition",
     "scale",
     "silo_records",

@@ -5,8 +5,10 @@ that another budget's are: by whatever path, through symbolic or hard links, alo
 same bytes. It is called before anything is charged and again once a table was read, since a file can be put in place
 of another meanwhile.
 
-Does NOT see a copy of which one byte is another, an export in another format, or what lay there last week. The silo's
-own people know these, and `docs/silo.md` says what to do.
+`marks` says by what a source is known again later, under another name: `clients.sources` keeps that in the ledger.
+
+Does NOT see a copy of which one byte is another, or an export in another format. The silo's own people know these, and
+`docs/silo.md` says what to do.
 
 Cost: a look at each file of the silo's tables; the content is read of files alone that are of exactly one size.
 """
@@ -15,14 +17,26 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from fedmodel.config import SiloFile, TableSource
-from fedmodel.config.same_source import path_of, same_by_text, same_query, two_budgets
+from fedmodel.config.same_source import (
+    address_of,
+    path_of,
+    query_of,
+    same_by_text,
+    same_query,
+    two_budgets,
+)
+from fedmodel.config.tables import POSTGRESQL
 from fedmodel.data.sources import listed
 from fedmodel.errors import DataError, PolicyRefused
+
+_END: Final = 65_536  # bytes at each end of a file
 
 
 @dataclass(frozen=True)
@@ -62,6 +76,42 @@ def check_sources(law: SiloFile, home: Path) -> None:
                 said = f"{way}, {one_file.path} and {other_file.path}"
             if said is not None:
                 raise PolicyRefused(two_budgets(one, other, said))
+
+
+def marks(source: TableSource) -> tuple[list[bytes], list[bytes]]:
+    """Return what is to be remembered of a source, so that it is known again under another name.
+
+    Args:
+        source: With absolute paths.
+
+    Returns:
+        Where it lies, what its files begin and end with, and its query; and those of them that no other budget may
+        have: all, or the query alone where its silo's word is that it is disjoint from others. Sensitive: by them,
+        whoever has a file could tell that it was read.
+    """
+    found: list[tuple[str, ...]] = []
+    if (place := path_of(source)) is not None:
+        found.append(("path", str(Path(place).resolve())))
+        for file in _files("", source):
+            found.append(("path", str(file.path.resolve())))
+            if file.size and _holds_records(file.path):
+                found.append(("content", str(file.size), _ends(file)))
+    if source.database == POSTGRESQL:
+        found.append(("database", *address_of(source)))
+    own = [("query", *found[0], query_of(source))] if source.database else []
+    everything = [json.dumps(mark).encode() for mark in dict.fromkeys([*found, *own])]
+    return everything, [json.dumps(mark).encode() for mark in own] if source.disjoint else everything
+
+
+def _ends(file: _File) -> str:
+    """Return a digest of a file's beginning and end: two files that agree in them and in size are copies."""
+    try:
+        with file.path.open("rb") as opened:
+            begin = opened.read(_END)
+            opened.seek(max(0, file.size - _END))
+            return hashlib.sha256(begin + opened.read(_END)).hexdigest()
+    except OSError as error:
+        raise _unseen(file.path, error) from None
 
 
 def _files(name: str, source: TableSource) -> Iterator[_File]:

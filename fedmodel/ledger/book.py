@@ -471,6 +471,16 @@ class Ledger:
             )
         return head
 
+    def audits(self, subject: str) -> list[dict[str, Any]]:
+        """Return what was entered under a subject, oldest first, each after checking that the silo signed it."""
+        found = []
+        where = "WHERE kind = 'audit' AND run IS NULL AND instr(body, ?) ORDER BY sequence"
+        for entry in self._entries(where, canonical({"subject": subject})[1:-1]):
+            if entry.content["subject"] == subject:
+                entry.check_signature(self._identity.public)
+                found.append(entry.content)
+        return found
+
     def audit(self, finding: dict[str, str]) -> None:
         """Enter what somebody found or signed off, under a `subject`."""
         with self._appending():

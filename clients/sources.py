@@ -1,0 +1,91 @@
+"""One source is charged to one budget: as things are now, and as they were when it was charged before.
+
+What a run's records are read from is remembered in the ledger, in an `audit` entry under the subject `source`, before
+the run is charged: where they lay, and what the files began and ended with. So a table that got another name in
+`silo.toml`, or a file that was moved under another table's name, is known again.
+
+A ledger is handed to others, and whoever has a file must not find out by it whether that file was read. So what is kept
+is a pseudorandom function of each mark, under the silo's own key: Ed25519 signs deterministically (RFC 8032), and a
+signature that nobody has seen cannot be told from chance without its key. It is hashed and cut, and nothing else is
+ever signed under its label. A run has one such entry, whatever became of the files meanwhile: a server sees how many
+entries a ledger has, and not that the data changed.
+
+Does NOT know again what was changed and lies elsewhere; nor what was charged before ledgers kept marks.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from fedmodel.config import SiloFile
+from fedmodel.crypto import SigningKey, digest
+from fedmodel.data import check_sources, marks
+from fedmodel.errors import PolicyRefused
+from fedmodel.ledger import Ledger, Scope
+
+_SUBJECT: Final = "source"
+_LABEL: Final = b"fedmodel/v1/source-mark"
+_SIZE: Final = 16  # bytes of a mark that are kept: of a million, two agree with a chance of 2^-88
+
+
+@dataclass(frozen=True)
+class Source:
+    """What one run's records are read from.
+
+    Attributes:
+        law: The silo's own.
+        home: The folder of `silo.toml`, from which relative paths begin.
+        data: The data set that is asked for.
+        scope: The budget that counts it.
+        key: The silo's. Sensitive.
+    """
+
+    law: SiloFile
+    home: Path
+    data: str
+    scope: Scope
+    key: SigningKey = field(repr=False)
+
+    def check(self, ledger: Ledger) -> None:
+        """Refuse to charge a budget for what another budget counts, or was charged for.
+
+        Raises:
+            PolicyRefused: When it does, or was.
+            DataError: When a file cannot be looked at, so that nobody can tell.
+        """
+        check_sources(self.law, self.home)
+        _, telling = self._marks()
+        for entry in ledger.audits(_SUBJECT):
+            other = entry["budget"]
+            if other != self.scope.name and telling & set(entry["marks"].split()) and _matters(ledger, other):
+                name = other.partition("/")[0]
+                raise PolicyRefused(
+                    f"what tables.{self.data} is read from was charged to {other} before, and silo.toml counts it in"
+                    f" {self.scope.name} now; a budget is of data, not of a name: let [budgets.{name}] cover"
+                    f" {self.data!r}, or lay other records at another path"
+                )
+
+    def remember(self, ledger: Ledger, run: str) -> None:
+        """Enter, once a run, what its budget is charged for."""
+        entries = ledger.audits(_SUBJECT)
+        if self.data not in self.law.tables or any(entry["of"] == run for entry in entries):
+            return
+        everything, _ = self._marks()
+        known = {mark for entry in entries if entry["budget"] == self.scope.name for mark in entry["marks"].split()}
+        fresh = " ".join(sorted(everything - known))
+        ledger.audit({"subject": _SUBJECT, "budget": self.scope.name, "of": run, "marks": fresh})
+
+    def _marks(self) -> tuple[set[str], set[str]]:
+        """Return all marks of the source as they are kept, and those that no other budget may have."""
+        if self.data not in self.law.tables:
+            return set(), set()
+        found, telling = marks(self.law.tables[self.data].under(self.home))
+        kept = {mark: digest(_LABEL, self.key.sign(_LABEL, mark))[:_SIZE].hex() for mark in found}
+        return set(kept.values()), {kept[mark] for mark in telling}
+
+
+def _matters(ledger: Ledger, scope: str) -> bool:
+    """Return whether anything was, or can yet be, released under a budget."""
+    return any(run.matters for run in ledger.standing().of(scope))
