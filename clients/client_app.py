@@ -30,6 +30,7 @@ from clients.silo import Silo
 from fedmodel import accounting, grid, wire
 from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
 from fedmodel.ledger import verify_ledger
+from fedmodel.packages import code_hash
 from fedmodel.provision import scenario_hash
 from fedmodel.secagg import Silo as Protocol
 from fedmodel.secagg import Window, join_messages, split_messages
@@ -194,12 +195,26 @@ def _check_goes_on(round_number: int, newest: int) -> None:
         )
 
 
+def _countersign(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
+    """Enter that the run has ended, and with which model as the server says, and return the ledger's head.
+
+    Nothing else is signed: run and scenario are those that the request is bound to and the ledger knows. No round of
+    the run is charged after that; the same question again enters nothing more, and another model is refused.
+    """
+    request = wire.read_countersign_request(message)
+    with silo.ledger() as ledger:
+        since = ledger.check_extends(request.known, "the server") if request.known else 0
+        ledger.countersign(silo.run, scenario_hash(silo.scenario).hex(), request.model.hex(), code_hash())
+        return wire.countersign_reply(ledger.proven(since).to_bytes())
+
+
 for _kind, _handler in (
     (wire.JOIN, _join),
     (wire.ADVERT, _advert),
     (wire.SHARE, _share),
     (wire.COMMIT, _commit),
     (wire.REVEAL, _reveal),
+    (wire.COUNTERSIGN, _countersign),
 ):
     app.query(_kind.removeprefix("query."))(_walled(_handler))
 app.train()(_walled(_train))

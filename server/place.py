@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +25,7 @@ from fedmodel.durable import replace_file
 from fedmodel.errors import ConfigError
 from fedmodel.mechanisms import DpSgdEvent, event_to_json
 from fedmodel.provision import read_identity, read_server_law, scenario_hash, unlocked
-from fedmodel.sealed import opener_from_secret
+from fedmodel.sealed import open_bytes, opener_from_secret
 from server.checkpoint import save_model
 from server.journal import Journal, forget
 
@@ -83,6 +84,16 @@ class Place:
             return
         recipients = (unlocked(self.home).recipient, *read_server_law(self.home).escrow)
         save_model(module, self.run_dir / SEALED_MODEL, about, recipients)
+
+    def model_hash(self) -> bytes | None:
+        """Return the SHA-256 of the model's file, opened where it lies sealed; None where no round was whole."""
+        path = self.run_dir / (SEALED_MODEL if self.sealed else MODEL)
+        if not path.exists():
+            return None
+        data = path.read_bytes()
+        if self.sealed:
+            data = open_bytes(data, opener_from_secret(unlocked(self.home).age_secret))
+        return sha256(data).digest()
 
     def clear_up(self) -> None:
         """Erase what a run that has ended does not need."""

@@ -1,6 +1,6 @@
 """The coordinator's Flower app: a run from join to final model, as one loop.
 
-    join -> [ cohort -> train -> average -> apply -> evaluate -> write ] per round -> stop
+    join -> [ cohort -> train -> average -> apply -> evaluate -> write ] per round -> countersign -> stop
 
 A silo whose budget is spent leaves in good order: it is asked no more, and the run goes on without it. When fewer than
 `min_silos` are left, the run ends there, with the model of the last whole round.
@@ -46,6 +46,7 @@ from fedmodel.secagg import Roster
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
 from server.aggregation import SecureRounds, cohort_round, is_advert_of, simulated_round, window_from
+from server.ending import collect_countersignatures
 from server.exchange import NOWHERE, Post
 from server.journal import Checkpoint, Dealt
 from server.lineages import Lineages
@@ -58,6 +59,7 @@ from server.witness import Witness
 logger = logging.getLogger(__name__)
 
 _MOST_WAITS: Final = 10
+_END_S: Final = 15.0  # at the end, for silos whose nodes are others since the server was started again
 _LOOK_S: Final = 0.5  # before a round, for silos that had not come back when the run was taken up again
 
 app = ServerApp()
@@ -116,13 +118,15 @@ def run_federation(
     module = probed(model, scenario).to(device)
     log = MetricsLog(run_dir / "metrics.jsonl")
 
+    post = Post(grid, scenario, *place.keys(), run, journal)
     if kept is not None:
         vectors.load(module, kept.model_P)
         _take_up(kept, module, place, scenario, log)
-        if kept.ended or kept.round_number == scenario.rounds:
-            return place.clear_up()  # killed after its last round: nothing is left to ask
+        if kept.ended or kept.round_number == scenario.rounds:  # killed after its last round
+            roster = read_roster(place.home)
+            witness = Witness(place.home / "heads", roster)
+            return _end(post, scenario, place, witness, _known_again(roster, kept))
 
-    post = Post(grid, scenario, *place.keys(), run, journal)
     rounds = _rounds(post, scenario, place.home, kept, dealt)
     if kept is None:
         charged, failures = Counter[str](), 0
@@ -181,7 +185,22 @@ def run_federation(
         if ended:
             _log_end(rounds, scenario, line)
             break
-    return place.clear_up()
+    return _end(post, scenario, place, rounds.witness, rounds.joined.members)
+
+
+def _end(post: Post, scenario: Scenario, place: Place, witness: Witness, members: dict[str, Member]) -> None:
+    """Have silos countersign what was charged and what came of it, and erase what the run does not need any more."""
+    model = place.model_hash()
+    if model is not None:
+        find_again(post, scenario, witness, members, _END_S)
+        collect_countersignatures(post, scenario.rounds + 1, witness, members, model)
+    place.clear_up()
+
+
+def _known_again(roster: Roster, kept: Checkpoint) -> dict[str, Member]:
+    """Return those who joined a run that is taken up again and are still in the federation, wherever they are now."""
+    silos = {member.name for member in roster.members}
+    return {silo: Member(NOWHERE, charge) for silo, charge in kept.charges.items() if silo in silos}
 
 
 def _take_up(kept: Checkpoint, module: nn.Module, place: Place, scenario: Scenario, log: MetricsLog) -> None:
@@ -266,9 +285,8 @@ def _rounds(post: Post, scenario: Scenario, home: Path, kept: Checkpoint | None,
         joined = join(post, scenario, witness, window, partial(is_advert_of, scenario, roster, window))
         withdrawn: dict[str, dict[str, str | int]] = {}
     else:
-        silos = {member.name for member in roster.members}
-        members = {silo: Member(NOWHERE, charge) for silo, charge in kept.charges.items() if silo in silos}
-        revoked = dict.fromkeys(kept.charges.keys() - silos, "lost")
+        members = _known_again(roster, kept)
+        revoked = dict.fromkeys(kept.charges.keys() - members.keys(), "lost")
         joined, withdrawn = Joined(members, {**kept.absent, **revoked}, {}), dict(kept.withdrawn)
         _wait_for_silos(post, scenario, witness, joined, withdrawn, roster)
 

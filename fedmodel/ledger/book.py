@@ -49,6 +49,7 @@ from fedmodel.ledger.entries import (
     Standing,
     canonical,
     charge_body,
+    countersigned_body,
     genesis,
     origin_of,
     progress_body,
@@ -233,7 +234,8 @@ class Ledger:
             LedgerTampered: When an entry is missing: it could be that one.
         """
         self._check_complete()
-        newest = self._one("WHERE run = ? AND kind = 'audit' ORDER BY sequence DESC LIMIT 1", run)
+        told = "WHERE run = ? AND kind = 'audit' AND round IS NOT NULL ORDER BY sequence DESC LIMIT 1"  # not its end
+        newest = self._one(told, run)
         if newest is None:
             return Progress()
         try:
@@ -380,6 +382,10 @@ class Ledger:
             reserved = self._reserved(run)
             if reserved is None:
                 raise LedgerError(f"run {run} has no reservation; a silo joins a run before it trains in it")
+            if (end := self._one("WHERE run = ? AND kind = 'audit' AND round IS NULL", run)) is not None:
+                raise LedgerError(
+                    f"run {run} has ended, as entry {end.sequence} says; no round of it is charged any more"
+                )
             plan, taken = event_from_json(canonical(reserved.content["event"])), self._taken(run)
             if taken + steps > plan.steps:
                 raise PrivacyBudgetExceeded(
@@ -504,6 +510,33 @@ class Ledger:
                 )
             draft = Draft("audit", progress_body(progress), run=run, round=progress.round)
             self._insert(self._signed(draft, (0, 0, 0)))
+
+    def countersign(self, run: str, scenario: str, model: str, code: str) -> None:
+        """Enter that a run has ended, for one model: from then on nothing of it is charged, or voided, any more.
+
+        Asked again for the same model, it stands as it is.
+
+        Args:
+            run: The run, reserved before, charged or not.
+            scenario: Hash of the scenario that it is of, in hexadecimal.
+            model: SHA-256 of the model, in hexadecimal, as the run's server names it.
+            code: Hash of the code that runs here.
+
+        Raises:
+            LedgerError: When the ledger does not know the run, knows it for another scenario, or has countersigned its
+                end for another model.
+        """
+        with self._appending():
+            standing = self.standing()
+            found = standing.runs.get(run)
+            if found is None or found.scenario != scenario:
+                raise LedgerError(f"run {run} has no reservation for this scenario, so its end is not countersigned")
+            if found.ended and found.model != model:
+                raise LedgerError(
+                    f"the end of run {run} was countersigned for model {found.model[:16]}..., and is not for another"
+                )
+            if not found.ended:
+                self._append(Draft("audit", countersigned_body(scenario, model, code), run=run), standing)
 
     # Below: the file
 

@@ -6,7 +6,8 @@
     void        the newest charge of all, if no noised byte of it left; or the part of a reservation that is not taken
     override    a person's change of a scope's cap, with who and why
     checkpoint  to whom a signed head was given
-    audit       what somebody found or signed off; with a run, how far the silo came in its secure aggregation
+    audit       what somebody found or signed off; with a run, how far the silo came in its secure aggregation, and that
+                it has ended and with which model (`COUNTERSIGNED`)
 
 The rows hold events, never an epsilon: epsilon is derived by replay (`fedmodel.accounting`).
 
@@ -48,6 +49,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
@@ -70,8 +72,18 @@ MOST_ORDER: Final = 256
 KINDS: Final = get_args(Kind)
 AGGREGATION_SUBJECT: Final = "secure aggregation"
 NOTHING_BEFORE: Final = bytes(32)
+COUNTERSIGNED: Final = "run-countersigned"
+"""The subject of the entry by which a silo countersigns its ledger at a run's end, for that run and one model.
+
+Its signature covers, by the chain, every entry before it. After it no round of the run is charged, and no charge of it
+is voided: the entries up to it are all that the run has here. A run has one, so it is for one model.
+
+Does NOT say that the model came out of the run: a silo is told its hash, and never sees what others added to it. What
+it does know of models stands in the keys of its charges, each a hash of the model that a round began from.
+"""
 _LABEL: Final = b"fedmodel/v1/ledger-entry"
 _VERSION: Final = 1
+_HASH: Final = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -251,6 +263,9 @@ class Run:
         charges: By sequence, of those that stand: round, steps, key.
         taken: Steps charged.
         closed: Whether the rest was given back.
+        ended: Sequence of the entry that countersigns its end, None where there is none.
+        model: SHA-256 of the model that this entry is for, in hexadecimal.
+        code: Hash of the code that the silo ran by then.
     """
 
     scope: str
@@ -262,6 +277,9 @@ class Run:
     charges: dict[int, tuple[int, int, str]] = field(default_factory=dict)
     taken: int = 0
     closed: bool = False
+    ended: int | None = None
+    model: str = ""
+    code: str = ""
 
     @property
     def events(self) -> list[DpSgdEvent]:
@@ -516,7 +534,7 @@ class Standing:
         event = event_from_json(canonical(entry.content["event"]))
         if entry.round is None or entry.key is None or set(entry.content) != {"event", "taken"}:
             raise LedgerError("a charge is of a round, under a key, and says how much of its plan is taken")
-        if run.closed or event != replace(run.plan, steps=event.steps):
+        if run.closed or run.ended or event != replace(run.plan, steps=event.steps):
             raise LedgerError("a charge is what its run reserved, while that is open")
         if run.taken + event.steps > run.plan.steps:
             raise LedgerError(f"its run would take {run.taken + event.steps} of {run.plan.steps} steps")
@@ -534,11 +552,13 @@ class Standing:
                 raise LedgerError("what took the whole budget and was charged, or was given back, is not given back")
             run.closed = True
             self._take_steps(run, 0, entry)
-        elif of in run.charges and of == self.charged[-1]:
+        elif of in run.charges and of == self.charged[-1] and not run.ended:
             self.charged.pop()
             self._take_steps(run, -run.charges.pop(of)[1], entry)
         else:
-            raise LedgerError("only a reservation, or the newest charge of the whole ledger, is voided")
+            raise LedgerError(
+                "only a reservation, or the newest charge of the whole ledger while its run goes on, is voided"
+            )
 
     def _take_override(self, entry: Entry) -> None:
         scope = self.scopes[str(entry.scope)]
@@ -568,18 +588,37 @@ class Standing:
             raise LedgerError("a checkpoint is of all entries before it")
 
     def _take_audit(self, entry: Entry) -> None:
-        if "subject" not in entry.content:
+        content = entry.content
+        if "subject" not in content:
             raise LedgerError("an audit says its subject")
-        if (entry.run is None) != (entry.content["subject"] != AGGREGATION_SUBJECT):
-            raise LedgerError("what is entered of a run's secure aggregation names the run, and nothing else does")
-        if entry.run is not None:
-            progress, known = progress_of(entry), self.progress.get(entry.run, Progress())
-            if not progress.covers(known):
-                raise LedgerError(
-                    f"round {progress.round} of run {entry.run} comes after round {known.round}, or a second list of"
-                    " survivors was signed in it"
-                )
-            self.progress[entry.run] = progress
+        subject = content["subject"]
+        if (entry.run is None) != (subject not in (AGGREGATION_SUBJECT, COUNTERSIGNED)):
+            raise LedgerError(
+                "what is entered of a run's secure aggregation or its end names the run, and nothing else"
+            )
+        if subject == AGGREGATION_SUBJECT:
+            self._take_progress(entry)
+        elif subject == COUNTERSIGNED:
+            self._take_end(entry)
+
+    def _take_progress(self, entry: Entry) -> None:
+        progress, known = progress_of(entry), self.progress.get(str(entry.run), Progress())
+        if not progress.covers(known):
+            raise LedgerError(
+                f"round {progress.round} of run {entry.run} comes after round {known.round}, or a second list of"
+                " survivors was signed in it"
+            )
+        self.progress[str(entry.run)] = progress
+
+    def _take_end(self, entry: Entry) -> None:
+        run, content = self.runs[str(entry.run)], entry.content
+        if set(content) != {"code", "model", "scenario", "subject"} or content["scenario"] != run.scenario:
+            raise LedgerError("the end of a run is countersigned for its scenario, a model and the code that ran")
+        if run.ended or entry.round is not None:
+            raise LedgerError("the end of a run is countersigned once, and is of no round")
+        if not all(_HASH.fullmatch(str(content[name])) for name in ("code", "model")):
+            raise LedgerError("the end of a run is countersigned for the hash of one model")
+        run.ended, run.model, run.code = entry.sequence, content["model"], content["code"]
 
     def _take_steps(self, run: Run, steps: int, entry: Entry) -> None:
         """Count steps, and hold an entry to what it says of them."""
@@ -654,3 +693,8 @@ def progress_body(progress: Progress) -> str:
 def void_body(of: int, reason: str, taken: int) -> str:
     """Return the body of a void, after which so many steps of the run's plan are taken."""
     return canonical({"of": of, "reason": reason, "taken": taken})
+
+
+def countersigned_body(scenario: str, model: str, code: str) -> str:
+    """Return the body of the entry that countersigns a run's end."""
+    return canonical({"subject": COUNTERSIGNED, "scenario": scenario, "model": model, "code": code})

@@ -20,11 +20,15 @@
       |                  attempt}, survivors,      |
       |                  commits, window           |
       | <--------------- reveal, advert        --- |
+      | -- query.countersign {version}, model, --> |   enters into its ledger that the run has ended
+      |                  known                     |
+      | <--------------- head                  --- |
       | <--------------- Error(code)           --- |   instead of any answer; a code, never a reason in words
 
-Without secure aggregation there are `query.join` and `train` alone. Messages of secure aggregation are bytes here, read
-by `fedmodel.secagg`; `known` and `head` are signed heads of the silo's ledger, the one that the server keeps and the
-one that holds the round's charge; `lineage` names the state that a round begins from besides the model.
+Without secure aggregation there are `query.join`, `train` and `query.countersign` alone. Messages of secure aggregation
+are bytes here, read by `fedmodel.secagg`; `known` and `head` are signed heads of the silo's ledger, the one that the
+server keeps and the one that holds the round's charge, or the run's end; `lineage` names the state that a round begins
+from besides the model.
 
 Every question is signed by the server's key, together with its kind and its run, so that a silo answers the server that
 its law names, and whoever carries messages can neither make one nor change one, nor ask again in another run.
@@ -58,6 +62,7 @@ SHARE: Final = "query.share"
 TRAIN: Final = "train"
 COMMIT: Final = "query.commit"
 REVEAL: Final = "query.reveal"
+COUNTERSIGN: Final = "query.countersign"
 
 _REFUSED: Final = 1000  # outside the codes that Flower uses for its own errors
 _HEAD: Final = "fedmodel"
@@ -67,6 +72,7 @@ _WINDOW: Final = "fedmodel.window"
 # Not NumPy's format: its reader also opens archives and evaluates headers.
 _RAW: Final = {"float32": "fedmodel/v1/f32le", "uint32": "fedmodel/v1/u32le", "uint16": "fedmodel/v1/u16le"}
 _MOST_SILOS: Final = 100_000
+_HASH_SIZE: Final = 32
 
 
 @dataclass(frozen=True)
@@ -141,6 +147,19 @@ class SurvivorsRequest:
     survivors: tuple[int, ...]
     commits: tuple[bytes, ...] = ()
     window: Window | None = None
+
+
+@dataclass(frozen=True)
+class CountersignRequest:
+    """The end of a run.
+
+    Attributes:
+        model: SHA-256 of the model that it ended with, as a safetensors file that nothing seals; 32 bytes.
+        known: The newest head of this silo's ledger that the server keeps, empty where it has none.
+    """
+
+    model: bytes
+    known: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -328,6 +347,31 @@ def read_reveal_reply(message: Message) -> RevealReply:
     """Decode a silo's REVEAL."""
     blobs = _read_blobs(message, "reveal", "advert")
     return RevealReply(blobs["reveal"], blobs["advert"])
+
+
+def countersign_request(request: CountersignRequest) -> RecordDict:
+    """Encode a request to countersign a run's end."""
+    head = ConfigRecord({"version": VERSION})
+    return RecordDict({_HEAD: head, **_blobs(model=request.model, known=request.known)})
+
+
+def read_countersign_request(message: Message) -> CountersignRequest:
+    """Decode a request to countersign a run's end."""
+    _head(message, {"version": int})
+    blobs = _read_blobs(message, "model", "known")
+    if len(blobs["model"]) != _HASH_SIZE:
+        raise ProtocolError(f"the hash of a model is {_HASH_SIZE} bytes")
+    return CountersignRequest(blobs["model"], blobs["known"])
+
+
+def countersign_reply(head: bytes) -> RecordDict:
+    """Encode the head of a ledger in which a run has ended."""
+    return RecordDict(_blobs(head=head))
+
+
+def read_countersign_reply(message: Message) -> bytes:
+    """Decode the head of a ledger in which a run has ended."""
+    return _read_blobs(message, "head")["head"]
 
 
 def refusal(code: str) -> Error:
