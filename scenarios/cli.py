@@ -1,7 +1,7 @@
 """The `fedmodel` command.
 
-Exit status: 0 ok, 2 usage or refused, 3 a claim refuted, 4 a ledger invalid, 5 inconclusive, 130 interrupted,
-1 anything else. Answers go to standard
+Exit status: 0 ok, 2 usage or refused, 3 a claim refuted, 4 a ledger invalid, 5 inconclusive, 6 a report that nothing
+outside its folder vouches for in whole, 130 interrupted, 1 anything else. Answers go to standard
 output, everything else to standard error. Figures of privacy are rounded up: what is printed is never
 less than what was spent.
 

@@ -18,11 +18,14 @@ from scenarios.unlocking import KeyFile, PassphraseFile, ask_opener, typed
 
 if TYPE_CHECKING:
     from scenarios.reports.differences import Difference
+    from scenarios.reports.reporting import Checked
 
 report_app = typer.Typer(
     help="A run's report: make it, verify it, compare two, print its schema.", no_args_is_help=True
 )  # fmt: skip
 
+NOT_VOUCHED_FOR = 6
+"""The exit status of a folder that agrees with itself, and of which not all is vouched for from outside it."""
 _LONGEST = 64  # of a value that is printed: a key in hexadecimal
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
@@ -36,6 +39,7 @@ def report_build(
     from fedmodel.provision import is_sealed, unlock
     from fedmodel.report.page import render
     from scenarios.reports import reporting
+    from scenarios.reports.anchors import verify_command
 
     kit = reporting.server_kit(run)
     if is_sealed(kit):
@@ -43,7 +47,8 @@ def report_build(
     page = reporting.build(run, render)
     signed = reporting.read_report(run)
     found = {"report": str(page), "signer": signed.key.hex(), "claim": signed.report.claim.sentence}
-    answer(found, f"{signed.report.claim.sentence}\nReport: {page}", as_json)
+    told = f"{signed.report.claim.sentence}\nReport: {page}\nVerify it: {verify_command(run)}"
+    answer({**found, "verify": verify_command(run)}, told, as_json)
 
 
 @report_app.command("verify")
@@ -52,17 +57,32 @@ def report_verify(
     key: Annotated[
         str | None, typer.Option(help="The server's public key, in hexadecimal. Default: the silos' laws'.")
     ] = None,
+    authority: Annotated[
+        str | None,
+        typer.Option(help="The authority's fingerprint, as `authority show` prints it; or its public key. An anchor."),
+    ] = None,
+    silo_key: Annotated[
+        list[str] | None, typer.Option("--silo-key", metavar="NAME=HEX", help="A silo's public key. An anchor.")
+    ] = None,
+    model: Annotated[Path | None, typer.Option(help="The model, opened, where the folder has it sealed.")] = None,
     as_json: Json = False,
 ) -> None:
     """Compute a report again from the ledgers, and check every figure, file and signature; name the first that fails.
 
-    Exit status: 3 where a figure does not follow, 4 where a ledger, a file or the signature is not as it was written.
+    Whoever makes up a folder makes up its keys too: an anchor comes from a source that you trust, and not from the
+    folder.
+
+    Exit status: 0 all of it is vouched for by an anchor and countersigned by every silo, 3 a figure does not follow,
+    4 a ledger, a file or a signature is not as it was written, or not of the anchor, 6 the folder agrees with itself,
+    and not all of it is vouched for from outside: no anchor, no countersignature of a silo, or a sealed model.
     """
     from fedmodel.report.page import render
     from scenarios.reports import reporting
+    from scenarios.reports.anchors import Anchors
 
+    anchors = Anchors.of(authority, silo_key or ())
     try:
-        checked = reporting.verify(run, key, render)
+        checked = reporting.verify(run, key, render, anchors, model)
     except (ClaimRefuted, LedgerError) as error:
         if as_json:
             answer({"valid": False, "code": error.code, "reason": str(error)}, "", as_json)
@@ -70,9 +90,19 @@ def report_verify(
     if as_json:
         items = [{"item": item, "found": found} for item, found in checked.items]
         signer = checked.report.integrity.signer
-        told = {"valid": True, "signer": signer, "key_given": checked.outside, "page_rendered": checked.rendered}
+        told = {
+            "valid": True,
+            "anchored": not checked.not_anchored,
+            "not_anchored": list(checked.not_anchored),
+            "not_countersigned": list(checked.not_countersigned),
+            "model_compared": checked.model_compared,
+            "signer": signer,
+            "key_given": checked.outside,
+            "page_rendered": checked.rendered,
+        }
         answer({**told, "checked": items}, "", as_json)
-        return
+        raise typer.Exit(0 if checked.whole else NOT_VOUCHED_FOR)
+    out.print(_standing(checked), style="bold", soft_wrap=True, highlight=False)
     table = Table.grid(padding=(0, 2))
     table.add_column()
     table.add_column(overflow="fold")  # a key is longer than a narrow terminal leaves room for, and is told whole
@@ -83,11 +113,28 @@ def report_verify(
     if not checked.rendered:
         line += ". The page was NOT rendered again: read report.json, or verify with the versions that made it"
     if not checked.outside:
+        what = "That the run's server signed it" if checked.anchored else "Whose folder it is"
         line += (
-            f". Whose folder it is was NOT checked: compare {checked.report.integrity.signer} with the server's key by"
+            f". {what} was NOT checked: compare {checked.report.integrity.signer} with the server's key by"
             " another way, or give that with --key"
         )
     out.print(line, soft_wrap=True, highlight=False, markup=False)
+    raise typer.Exit(0 if checked.whole else NOT_VOUCHED_FOR)
+
+
+def _standing(checked: Checked) -> str:
+    """Say in a line what of a folder is vouched for from outside it."""
+    if not checked.anchored:
+        return (
+            "NOT checked against anything outside this folder: whoever makes up a folder makes up its keys too. Give"
+            " --authority, or --silo-key for each silo, from a source that you trust"
+        )
+    gaps = [f"nothing from outside vouches for the key of silo {silo}" for silo in checked.not_anchored]
+    gaps += [f"no countersignature of silo {silo}" for silo in checked.not_countersigned]
+    gaps += [] if checked.model_compared else ["the model lies here sealed, and was not compared: give --model"]
+    if gaps:
+        return f"NOT all of it is vouched for from outside this folder: {'; '.join(gaps)}"
+    return "Every ledger is of a key known from outside this folder, and every silo countersigned this run and model"
 
 
 @report_app.command("diff")

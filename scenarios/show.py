@@ -86,4 +86,11 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
 def show_report(page: Path, as_json: bool) -> None:
     """Print where a run's report lies, for a person, last of all."""
     if not as_json:
-        out.print(f"Report: {page}", soft_wrap=True, highlight=False, markup=False)
+        from scenarios.reports.anchors import verify_command
+
+        out.print(f"Report: {page}", soft_wrap=True, highlight=False)
+        out.print(f"Verify it: {verify_command(page.parent)}", soft_wrap=True, highlight=False)
+        out.print(
+            "Whoever is handed the folder takes what follows --authority from you, and not from the folder.",
+            highlight=False,
+        )

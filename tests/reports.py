@@ -18,6 +18,7 @@ from fedmodel.report.document import (
     BudgetPoint,
     Built,
     Claim,
+    Countersigned,
     CurvePoint,
     DataSet,
     Dropout,
@@ -130,6 +131,7 @@ def claim() -> Claim:
                       steps=ROUNDS, steps_reserved=ROUNDS)
             for silo in SILOS
         ),
+        rests_on="aurora, borealis and cascade countersigned their ledgers. There is no countersignature of dune.",
     )  # fmt: skip
 
 
@@ -269,9 +271,12 @@ def integrity() -> Integrity:
         ledgers=tuple(
             LedgerHead(silo=silo, key=digest(silo), key_from="roster" if silo != "dune" else "ledger", entries=44,
                        root=digest(silo + "root"), head=head.replace("dune", silo), head_entries=44,
-                       verifier_key=f"{silo}.example/ledger+cf119915+AbfK5adZJxsI323FwGD2AJJ9F4i89cfDuLdGJBIYntuO")
+                       verifier_key=f"{silo}.example/ledger+cf119915+AbfK5adZJxsI323FwGD2AJJ9F4i89cfDuLdGJBIYntuO",
+                       countersigned=None if silo == "dune" else Countersigned(
+                           entry=44, model=digest("model.safetensors"), code=digest("code")))
             for silo in SILOS
         ),
+        not_countersigned=("dune",),
         code_hash=digest("code"), scenario_hash=digest("scenario"),
         dependencies=tuple(sorted(f"{name}=={major}.4.1" for major, name in enumerate(
             ["alembic", "blake3", "cryptography", "dp-accounting", "flwr", "jinja2", "matplotlib", "numpy",

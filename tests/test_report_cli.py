@@ -27,25 +27,40 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
 
 def test_a_report_is_built_verified_and_compared(run: Run) -> None:
     assert run("report", "build", "r") == 0, run.err
-    assert run.out.splitlines()[-1] == f"Report: {Path('r/report.html')}"
+    authority = (run.folder / "r" / "server" / "administrator.pub").read_text().strip()
+    assert run.out.splitlines()[-2:] == [
+        f"Report: {Path('r/report.html')}",
+        f"Verify it: fedmodel report verify r --authority {authority}",
+    ]
     assert "differentially private" in run.out
     assert "<svg" in (run.folder / "r" / "report.html").read_text(encoding="utf-8")
-    assert run("report", "verify", "r") == 0, run.err
+    assert run("report", "verify", "r") == 6, run.err
+    assert run.out.splitlines()[0].startswith("NOT checked against anything outside this folder")
     assert run.out.splitlines()[-1].startswith(
         "r: every figure of its report follows from the folder. Whose folder it is"
     )
+    assert run("report", "verify", "r", "--authority", authority) == 0, run.err
+    assert run.out.splitlines()[0] == (
+        "Every ledger is of a key known from outside this folder, and every silo countersigned this run and model"
+    )
     for item in ("ledger north", "ledger south", "epsilon", "files", "signature"):
         assert item in run.out
-    assert max(map(len, run.out.splitlines()[:-1])) <= 80
+    assert max(map(len, run.out.splitlines()[1:-1])) <= 80
     assert run("report", "diff", "r", "r") == 0
     assert run.out.strip() == "nothing differs"
 
 
 def test_answers_for_machines(run: Run) -> None:
     built = run.json("report", "build", "r")
-    assert set(built) == {"report", "signer", "claim"}
-    verified = run.json("report", "verify", "r", "--key", built["signer"])
-    assert verified["valid"]
+    assert set(built) == {"report", "signer", "claim", "verify"}
+    assert run("report", "verify", "r", "--key", built["signer"], "--json") == 6
+    verified = json.loads(run.out)
+    assert (verified["valid"], verified["anchored"]) == (True, False)
+    assert verified["not_anchored"] == ["north", "south", "west"]
+    verified = run.json(*built["verify"].split()[1:], "--key", built["signer"])
+    assert (verified["valid"], verified["anchored"]) == (True, True)
+    assert verified["not_anchored"] == verified["not_countersigned"] == []
+    assert verified["model_compared"] is True
     assert verified["signer"] == built["signer"]
     assert {row["item"] for row in verified["checked"]} >= {"ledger west", "epsilon", "signature"}
     assert run.json("report", "diff", "r", "r") == {"changes": []}

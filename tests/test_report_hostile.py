@@ -21,6 +21,7 @@ from fedmodel.ledger.book import PAGE_SIZE, insert, prepare
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import read_kit
 from fedmodel.report.page import render
+from scenarios.report_cli import NOT_VOUCHED_FOR
 from scenarios.reports import reporting
 from scenarios.summary import rows_from_ledgers
 from tests.test_cli import Run
@@ -49,9 +50,19 @@ def refused(run: Run, verb: str, status: int, words: str) -> None:
     assert len(run.err.strip().splitlines()) == 1
 
 
+def answered(run: Run, *options: str) -> Any:
+    """What a folder is found to be that nothing from outside vouches for."""
+    assert run("report", "verify", "r", *options, "--json") == NOT_VOUCHED_FOR, run.err
+    return json.loads(run.out)
+
+
 def found(run: Run, *options: str) -> dict[str, str]:
-    checked = run.json("report", "verify", "r", *options)["checked"]
-    return {row["item"]: row["found"] for row in checked}
+    return {row["item"]: row["found"] for row in answered(run, *options)["checked"]}
+
+
+def anchor(folder: Path) -> tuple[str, str]:
+    """The authority's key, as it was told by another way."""
+    return "--authority", (folder / "server" / "administrator.pub").read_text(encoding="ascii").strip()
 
 
 def edit(path: Path, change: Callable[[Any], None]) -> None:
@@ -154,7 +165,8 @@ def test_what_may_be_handed_on_verifies_under_the_key_that_is_given(run: Run) ->
     key = reporting.read_report(whole).key.hex()
     assert run("report", "verify", "handed") == 2
     assert "give --key" in run.err
-    assert run("report", "verify", "handed", "--key", key) == 0, run.err
+    assert run("report", "verify", "handed", "--key", key) == NOT_VOUCHED_FOR, run.err
+    assert run("report", "verify", "handed", "--key", key, *anchor(whole)) == 0, run.err
     assert run.out.splitlines()[-1] == "handed: every figure of its report follows from the folder"
 
 
@@ -174,7 +186,7 @@ def test_a_run_of_other_noise_in_a_ledger_is_no_fault(run: Run, tmp_path: Path) 
     charge_before(other, DpSgdEvent(8.0, 1.0, 0.5, 2, 10))
     other.rename(tmp_path / "other")
     assert run("report", "build", "other") == 0, run.err
-    assert run("report", "verify", "other") == 0, run.err
+    assert run("report", "verify", "other", *anchor(tmp_path / "other")) == 0, run.err
     report = told(tmp_path / "other")["report"]
     summary = json.loads((tmp_path / "other" / "summary.json").read_text())
     assert report["claim"]["silos"][0]["epsilon"] == summary["privacy"][0]["epsilon"]
@@ -254,7 +266,7 @@ def test_a_page_of_other_versions_is_said_not_to_be_rendered_again(run: Run) -> 
 def test_a_page_made_again_shows_the_pictures_of_before(run: Run) -> None:
     assert run("report", "build", "r") == 0, run.err
     assert "One digit, three ways." in (run.folder / "r" / "report.html").read_text(encoding="utf-8")
-    assert run("report", "verify", "r") == 0, run.err
+    assert run("report", "verify", "r", *anchor(run.folder / "r")) == 0, run.err
 
 
 # What is no file of a run
@@ -277,7 +289,7 @@ def test_whatever_is_spoilt_ends_verification_in_a_line_and_with_4(run: Run, nam
         path.write_bytes(GARBAGE)
     status = run("report", "verify", "r")
     if gone and name in ("silos/north/silo.toml", "silos/north/roster", "server/heads/north"):
-        assert status in (0, 4)  # what is not there says nothing, and `found` says that it is not
+        assert status in (NOT_VOUCHED_FOR, 4)  # what is not there says nothing, and `found` says that it is not
     else:
         assert status == 4, run.err
     assert len(run.err.strip().splitlines()) == (status == 4)
@@ -318,7 +330,7 @@ def test_an_older_summary_that_tells_less_is_no_false_one(run: Run) -> None:
 
     edit(run.folder / "r" / "summary.json", older)
     assert run("report", "build", "r") == 0, run.err
-    assert run("report", "verify", "r") == 0, run.err
+    assert run("report", "verify", "r", *anchor(run.folder / "r")) == 0, run.err
 
 
 def test_a_report_that_cannot_be_written_ends_in_a_line(run: Run) -> None:
@@ -350,13 +362,12 @@ def test_a_build_that_is_cut_off_leaves_no_report_beside_another_page(
 
 def test_without_a_key_from_elsewhere_it_says_so_and_names_the_key(run: Run) -> None:
     key = reporting.read_report(run.folder / "r").key.hex()
-    assert run("report", "verify", "r") == 0
+    assert run("report", "verify", "r") == NOT_VOUCHED_FOR
     assert f"compare {key} with the server's key" in run.out.splitlines()[-1]
     assert "…" not in run.out
-    answered = run.json("report", "verify", "r")
-    assert answered["key_given"] is False
+    assert answered(run)["key_given"] is False
     assert "NOT checked against anything outside this folder" in found(run)["signature"]
-    assert run.json("report", "verify", "r", "--key", key)["key_given"] is True
+    assert answered(run, "--key", key)["key_given"] is True
     assert found(run, "--key", key)["signature"] == f"of {key}, the key that --key gives"
 
 

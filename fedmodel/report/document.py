@@ -152,6 +152,7 @@ class Claim(Part):
         epsilon: The largest of all silos', by PLD; null where noise was seeded, or no bound is computed.
         delta: The largest of all silos'.
         silos: A row each.
+        rests_on: On whose word it rests that the ledgers are whole, and are of this run and this model.
     """
 
     nist: Questions = (
@@ -169,6 +170,7 @@ class Claim(Part):
     epsilon: Epsilon
     delta: float
     silos: tuple[SiloClaim, ...]
+    rests_on: str
 
 
 class DataSet(Part):
@@ -713,6 +715,20 @@ class Audit(Part):
     reasons: tuple[str, ...]
 
 
+class Countersigned(Part):
+    """A silo's own entry that the run has ended.
+
+    Attributes:
+        entry: Its number: the entries up to it hold all of the run.
+        model: SHA-256 of the model that the server named to the silo, `model.safetensors`, opened where it is sealed.
+        code: Hash of the code that the silo ran.
+    """
+
+    entry: int
+    model: Hash
+    code: Hash
+
+
 class LedgerHead(Part):
     """What a silo's ledger was when the report was made.
 
@@ -725,6 +741,7 @@ class LedgerHead(Part):
         head: The newest signed head that lay beside it, a C2SP checkpoint; null where none did.
         head_entries: How many entries that head is of.
         verifier_key: The key as verifiers of C2SP notes take it.
+        countersigned: That the run has ended, under the silo's key; null where the silo was gone by then.
     """
 
     silo: str
@@ -735,6 +752,7 @@ class LedgerHead(Part):
     head: str | None
     head_entries: int | None
     verifier_key: str
+    countersigned: Countersigned | None
 
 
 class FileHash(Part):
@@ -778,6 +796,7 @@ class Integrity(Part):
         nist: The questions of NIST SP 800-226 that it answers.
         signer: The public key of the run's server, which signs the report.
         ledgers: What each ledger was.
+        not_countersigned: Silos of the run that did not countersign its end.
         code_hash: Over the code that ran.
         scenario_hash: By which silos know the scenario.
         dependencies: Installed versions, name==version, sorted.
@@ -793,6 +812,7 @@ class Integrity(Part):
     )
     signer: Hash
     ledgers: tuple[LedgerHead, ...]
+    not_countersigned: tuple[str, ...]
     code_hash: Hash
     scenario_hash: Hash
     dependencies: tuple[str, ...]

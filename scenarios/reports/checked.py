@@ -8,6 +8,7 @@ from typing import Final
 from fedmodel.packages import code_hash
 from fedmodel.report import registry, signing
 from fedmodel.report.document import LedgerHead, Report
+from scenarios.reports.anchors import Held
 from scenarios.reports.gathering import Gathered
 from scenarios.reports.ledgers import SiloLedger
 from scenarios.reports.rendering import PAGE
@@ -17,20 +18,31 @@ _PLACES: Final = ("ledgers", "server", "silos", "kits", "logs", "server.log", si
 
 
 def items(
-    gathered: Gathered, stored: Report, *, given: bool, attacked: bool, page: str, fewer: Sequence[str]
+    gathered: Gathered,
+    stored: Report,
+    *,
+    held: Held,
+    given: bool,
+    compared: bool,
+    attacked: bool,
+    page: str,
+    fewer: Sequence[str],
 ) -> Iterator[tuple[str, str]]:
     """Go through what was checked: what it is, and what was found.
 
     Args:
         gathered: What the folder says.
         stored: The report, of which everything was found to follow.
+        held: Whose keys are known from outside the folder.
         given: Whether the server's key came from outside the folder.
+        compared: Whether the model was found to be the one that silos countersigned for.
         attacked: Whether the audit was evaluated again.
         page: What `scenarios.reports.rendering.check_page` found.
         fewer: Silos that had charged more than they had reported.
     """
     for ledger, head in zip(gathered.ledgers.values(), stored.integrity.ledgers, strict=True):
-        yield f"ledger {ledger.silo}", "; ".join(_ledger(ledger, head))
+        yield f"ledger {ledger.silo}", "; ".join(_ledger(ledger, head, anchored=ledger.silo in held.silos))
+    yield "run's end", _countersigned(stored, compared=compared)
     yield "rounds", "every update in a sum was charged for in its silo's ledger"
     whose = f"{len(stored.accounting.silos)} silos follow from the plans that their ledgers reserved"
     yield "epsilon", f"PLD, PRV, RDP and the curve of {whose}"
@@ -47,6 +59,8 @@ def items(
     whose = (
         "the key that --key gives"
         if given
+        else "the key of the server in the authority's roster"
+        if held.server is not None
         else "whom the silos' laws in this folder name as the run's server; NOT checked against anything outside this"
         " folder: compare that key with the server's, or give it with --key"
     )
@@ -54,10 +68,27 @@ def items(
     yield "not compared", "; ".join(_left_out(gathered, stored)) or "nothing else lies here"
 
 
-def _ledger(ledger: SiloLedger, head: LedgerHead) -> Iterator[str]:
+def _countersigned(stored: Report, *, compared: bool) -> str:
+    """Say which silos countersigned the run's end, and what is known of the model that they did it for."""
+    found = [(one.silo, one.countersigned) for one in stored.integrity.ledgers if one.countersigned is not None]
+    told = [f"no countersignature of silo {silo}" for silo in stored.integrity.not_countersigned]
+    if not found:
+        return "; ".join(told)
+    entries = ", ".join(f"{silo} at entry {one.entry}" for silo, one in found)
+    model = found[0][1].model
+    which = "which is the model here" if compared else "NOT compared: the model lies here sealed; give --model"
+    others = [silo for silo, one in found if one.code != stored.integrity.code_hash]
+    if others:
+        told.append(f"{', '.join(others)} ran OTHER code than the summary says")
+    return "; ".join([f"countersigned by {entries}, for model {model}, {which}", *told])
+
+
+def _ledger(ledger: SiloLedger, head: LedgerHead, *, anchored: bool) -> Iterator[str]:
     """Say how a ledger was found, and by whom it is vouched for."""
     yield f"{head.entries} entries, all as they were written"
-    if ledger.roster:
+    if anchored:
+        yield "its key is known from outside"
+    elif ledger.roster:
         yield "its key is the roster's"
     elif head.key_from == "roster":
         yield "NO roster is here: the report alone says that its key is the roster's"

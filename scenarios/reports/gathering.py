@@ -1,6 +1,7 @@
 """What a run's folder says, read once and checked: scenario, summary, rounds, and every silo's ledger, verified.
 
-Guarantee: every update that `metrics.jsonl` says is in a sum is one that its silo's ledger was charged for.
+Guarantee: every update that `metrics.jsonl` says is in a sum is one that its silo's ledger was charged for, and no silo
+countersigned the run's end for another model than the one that lies here.
 
 Does NOT take a figure of privacy from `summary.json`: `scenarios.reports.reporting` compares that with the ledgers.
 """
@@ -18,6 +19,7 @@ from fedmodel.errors import ConfigError, LedgerError, LedgerTampered
 from fedmodel.provision import is_kit, read_law
 from fedmodel.report.document import Report
 from scenarios.audits.audit_entries import AUDIT_FILE, PLAN_FILE
+from scenarios.reports.countersigned import MODEL, check_models
 from scenarios.reports.ledgers import SiloLedger, read_ledgers
 from scenarios.reports.rendering import PICTURES
 from scenarios.reports.told import read_object, read_rounds, read_summary
@@ -25,7 +27,7 @@ from scenarios.reports.told import read_object, read_rounds, read_summary
 SUMMARY: Final = "summary.json"
 SCENARIO: Final = "scenario.toml"
 METRICS: Final = "metrics.jsonl"
-_MODELS: Final = ("model.safetensors", "model.safetensors.age")
+_MODELS: Final = (MODEL, f"{MODEL}.age")
 _FILES: Final = (SCENARIO, SUMMARY, METRICS, *_MODELS, "charges.json", PLAN_FILE, AUDIT_FILE, PICTURES)
 
 
@@ -41,6 +43,7 @@ class Gathered:
         ledgers: By silo; a silo that never opened one is not in it.
         audit: What `audit.json` says, None where there is none.
         signer: The key of the run's server, as the silos' laws have it; None where no law is at hand.
+        model: SHA-256 of the model; None where it lies here sealed.
     """
 
     run_dir: Path
@@ -50,6 +53,7 @@ class Gathered:
     ledgers: Mapping[str, SiloLedger]
     audit: dict[str, Any] | None
     signer: bytes | None
+    model: str | None
 
     @property
     def simulated(self) -> bool:
@@ -72,7 +76,7 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
         ConfigError: When it is no folder of a run that has ended, or holds no ledger.
         LedgerError: When a file is not as a run writes it.
         LedgerTampered: When a ledger is not as it was written, or does not extend a head that is known, or was not
-            charged for an update that is in a sum.
+            charged for an update that is in a sum, or countersigned the run's end for another model.
     """
     for name in (SCENARIO, SUMMARY, METRICS):
         if not (run_dir / name).is_file():
@@ -89,6 +93,8 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
     if lines[-1]["round"] > scenario.rounds:
         raise LedgerError(f"{run_dir / METRICS}: has round {lines[-1]['round']}, and the scenario {scenario.rounds}")
     _check_charged(lines, ledgers)
+    model = file_hash(run_dir / MODEL) if (run_dir / MODEL).is_file() else None
+    check_models(run_dir, ledgers, model)
     return Gathered(
         run_dir,
         scenario,
@@ -97,6 +103,7 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
         ledgers,
         read_object(run_dir / AUDIT_FILE) if (run_dir / AUDIT_FILE).exists() else None,
         _signer(run_dir, scenario, summary["code_hash"]),
+        model,
     )
 
 

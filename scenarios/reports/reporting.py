@@ -11,7 +11,10 @@ that has one has all that it is of, whenever the process ended.
 Guarantee: `verify` passes a folder only if every ledger in it is as it was written, every update in a sum was charged
 for, every figure of privacy in the report follows from the ledgers, every other figure from the folder's files, every
 file is the one that the report is of, page and registry entry follow from the document, and the run's server, whose key
-the silos' laws name or the caller gives, signed it. What could not be checked, it says.
+the silos' laws name or the caller gives, signed it. What could not be checked, it says. Where `Checked.whole` is true,
+every silo's ledger is besides of a key that is known from outside the folder, and has the silo's own entry that the run
+has ended, for the model that lies here: whoever has the server's key alone can neither write such a ledger, nor leave
+away what it holds of the run, nor use it for a model of which the server told the silo nothing.
 
 Does NOT show that a ledger tells what happened: it shows that the report tells what the ledgers do.
 """
@@ -33,9 +36,11 @@ from fedmodel.errors import ClaimRefuted, ConfigError, LedgerError, LedgerTamper
 from fedmodel.provision import read_identity
 from fedmodel.report import registry, signing
 from fedmodel.report.document import FileHash, Report
+from scenarios.reports.anchors import Anchors, hold
 from scenarios.reports.audited import attack_again
 from scenarios.reports.checked import items
 from scenarios.reports.computing import MADE, changed_integrity, compute, source_of
+from scenarios.reports.countersigned import check_models
 from scenarios.reports.differences import Difference, changes, differences, in_words
 from scenarios.reports.gathering import file_hash, read_run
 from scenarios.reports.holding import check_summary
@@ -52,12 +57,25 @@ class Checked:
         items: What was checked, a line each: what it was, and what was found.
         outside: Whether the server's key came from outside the folder.
         rendered: Whether the page was rendered again, and is the same.
+        anchored: Silos whose keys are known from outside the folder.
+        not_anchored: Silos of the run whose keys are not.
+        not_countersigned: Silos of the run that did not countersign its end.
+        model_compared: Whether the model is known to be the one that silos countersigned for.
     """
 
     report: Report
     items: tuple[tuple[str, str], ...]
     outside: bool
     rendered: bool
+    anchored: tuple[str, ...]
+    not_anchored: tuple[str, ...]
+    not_countersigned: tuple[str, ...]
+    model_compared: bool
+
+    @property
+    def whole(self) -> bool:
+        """Whether all of it is vouched for from outside the folder."""
+        return not self.not_anchored and not self.not_countersigned and self.model_compared
 
 
 def gather(run_dir: Path, stored: Report | None = None, signer: bytes | None = None) -> Report:
@@ -156,7 +174,13 @@ def read_report(run_dir: Path) -> signing.Signed:
         ) from None
 
 
-def verify(run_dir: Path, key: str | None = None, render: Render | None = None) -> Checked:
+def verify(
+    run_dir: Path,
+    key: str | None = None,
+    render: Render | None = None,
+    anchors: Anchors | None = None,
+    model: Path | None = None,
+) -> Checked:
     """Compute a run's report again, and hold everything to it.
 
     Args:
@@ -164,6 +188,8 @@ def verify(run_dir: Path, key: str | None = None, render: Render | None = None) 
         key: The public key of the run's server in hexadecimal, from a source that is trusted; by default the one that
             the silos' laws in the folder name.
         render: Makes the page again; without it the page is held to its hash alone.
+        anchors: What is known from outside the folder.
+        model: The model, opened, where the folder has it sealed.
 
     Raises:
         ConfigError: When there is no report, or nothing says whose key signs.
@@ -175,6 +201,12 @@ def verify(run_dir: Path, key: str | None = None, render: Render | None = None) 
     with _in_a_line(run_dir):
         _check_files(run_dir, stored)
         gathered = read_run(run_dir, stored)
+        if model is not None:
+            check_models(run_dir, gathered.ledgers, _opened_hash(model))
+        held = hold(run_dir, gathered.scenario, gathered.ledgers, anchors or Anchors())
+        if held.server is not None and given not in (None, held.server):
+            raise LedgerTampered(f"{run_dir}: the authority's roster names another server's key than --key")
+        outside, given = given is not None, given or held.server
         if gathered.signer is None and given is None:
             raise ConfigError(f"{run_dir}: holds no silo's law, which would name the server's key; give --key")
         if given is not None and gathered.signer not in (None, given):
@@ -187,8 +219,20 @@ def verify(run_dir: Path, key: str | None = None, render: Render | None = None) 
         attacked, fewer = attack_again(gathered), check_summary(gathered)
         _check_signature(signed)
         page = _check_made(run_dir, stored, render)
-    found = items(gathered, stored, given=given is not None, attacked=attacked, page=page, fewer=fewer)
-    return Checked(stored, tuple(found), given is not None, page.startswith("rendered again"))
+    compared = gathered.model is not None or model is not None
+    found = items(
+        gathered, stored, held=held, given=outside, compared=compared, attacked=attacked, page=page, fewer=fewer
+    )
+    return Checked(
+        report=stored,
+        items=tuple(found),
+        outside=given is not None,
+        rendered=page.startswith("rendered again"),
+        anchored=held.silos,
+        not_anchored=tuple(silo for silo in gathered.scenario.federation.silos if silo not in held.silos),
+        not_countersigned=stored.integrity.not_countersigned,
+        model_compared=compared,
+    )
 
 
 def diff(run_a: Path, run_b: Path) -> list[Difference]:
@@ -244,6 +288,13 @@ def _check_made(run_dir: Path, stored: Report, render: Render | None) -> str:
     if render is None:
         return "NOT rendered again: it is the file that was signed, and nobody was asked to render it"
     return check_page(run_dir, given, render)
+
+
+def _opened_hash(model: Path) -> str:
+    try:
+        return file_hash(model)
+    except OSError as error:
+        raise ConfigError(f"--model {model}: cannot be read: {error.strerror}") from None
 
 
 def _public(key: str | None) -> bytes | None:

@@ -21,6 +21,7 @@ from fedmodel.report import accountants, document
 from scenarios import officer
 from scenarios.claims import claim_of, early
 from scenarios.reports import statements
+from scenarios.reports.countersigned import rests_on, without
 from scenarios.reports.gathering import Gathered
 from scenarios.reports.ledgers import SiloLedger, head_of
 from scenarios.summary import outcome
@@ -86,6 +87,7 @@ def claim(gathered: Gathered, mechanism: document.Mechanism, counted: document.A
         epsilon=largest,
         delta=delta,
         silos=silos,
+        rests_on=rests_on(gathered.scenario.federation.silos, gathered.ledgers),
     )
 
 
@@ -378,6 +380,7 @@ def integrity(
     return document.Integrity(
         signer=signer.hex(),
         ledgers=tuple(_head(ledger) for ledger in gathered.ledgers.values()),
+        not_countersigned=tuple(without(gathered.scenario.federation.silos, gathered.ledgers)),
         code_hash=gathered.summary["code_hash"],
         scenario_hash=scenario_hash(gathered.scenario).hex(),
         dependencies=tuple(dependencies),
@@ -411,7 +414,15 @@ def _head(ledger: SiloLedger) -> document.LedgerHead:
         head=None if ledger.note is None else ledger.note.decode(),
         head_entries=head_of(ledger),
         verifier_key=verifier_key(origin_of(standing.silo), standing.key),
+        countersigned=_countersigned(ledger),
     )
+
+
+def _countersigned(ledger: SiloLedger) -> document.Countersigned | None:
+    run = ledger.own
+    if run is None or run.ended is None:
+        return None
+    return document.Countersigned(entry=run.ended, model=run.model, code=run.code)
 
 
 def limits(gathered: Gathered) -> document.Limits:
