@@ -1,6 +1,7 @@
 """What one run cost one silo, as every output tells it: the figure that holds wherever it ended, and others beside it.
 
-    epsilon                   of the whole plan that was reserved: it holds whoever ended the run, by whatever they saw
+    epsilon                   of the whole plan that was reserved, or the cap of the budget where that is smaller: it
+                              holds whoever ended the run, by whatever they saw
     epsilon_of_steps_taken    had the length been fixed in advance; no bound where the end was chosen by looking
     odometer                  where it is smaller than the first: a statement of its own that holds where the run ended
                               (`fedmodel.accounting.odometer`); null elsewhere
@@ -11,6 +12,7 @@ reserved before the run's first release. A run that released nothing cost nothin
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Final
@@ -23,13 +25,15 @@ from fedmodel.rounding import small, up
 STEPS_ALONE: Final = "had the length been fixed in advance"
 
 
-def claim_of(claimed: Sequence[DpSgdEvent], taken: int, delta: float) -> dict[str, Any]:
+def claim_of(claimed: Sequence[DpSgdEvent], taken: int, delta: float, cap: float = math.inf) -> dict[str, Any]:
     """Return the figures of a run.
 
     Args:
         claimed: Its whole plan; nothing where nothing of it was charged (`Run.claimed`).
         taken: Steps that were charged.
         delta: Of every figure.
+        cap: Epsilon that everything in the run's budget is within (`Standing.cap_of`). An accountant that tells more,
+            or nothing, of the plan alone is overruled by it.
 
     Raises:
         ConfigError: When more was taken than the plan has.
@@ -38,10 +42,10 @@ def claim_of(claimed: Sequence[DpSgdEvent], taken: int, delta: float) -> dict[st
         return {"epsilon": 0.0, "epsilon_of_steps_taken": 0.0, "odometer": None}
     (plan,) = claimed
     read = accounting.odometer(plan, taken, delta)
-    epsilon = accounting.epsilon([plan], delta)
+    epsilon = min(accounting.epsilon([plan], delta), cap)
     return {
         "epsilon": epsilon,
-        "epsilon_of_steps_taken": accounting.epsilon([replace(plan, steps=taken)], delta),
+        "epsilon_of_steps_taken": min(accounting.epsilon([replace(plan, steps=taken)], delta), epsilon),
         "odometer": {"epsilon": read.epsilon, "delta": delta, "steps": read.checkpoint}
         if read.epsilon < epsilon
         else None,

@@ -338,11 +338,11 @@ def _scope(standing: Standing, scope: Scope) -> dict[str, Any]:
                        "left": (cap - reserved) / MICRO},
         "taken_whole": whole,
         "noise_sources": sorted({run.plan.noise_source for run in runs}),
-        "runs": [_run(name, run, scope) for name, run in standing.runs.items() if run.scope == scope.name],
+        "runs": [_run(standing, name, run, scope) for name, run in standing.runs.items() if run.scope == scope.name],
     }  # fmt: skip
 
 
-def _run(name: str, run: Run, scope: Scope) -> dict[str, Any]:
+def _run(standing: Standing, name: str, run: Run, scope: Scope) -> dict[str, Any]:
     """Return one run's figures."""
     return {
         "run": name,
@@ -354,7 +354,7 @@ def _run(name: str, run: Run, scope: Scope) -> dict[str, Any]:
         "sample_rate": run.plan.sample_rate,
         "noise_source": run.plan.noise_source,
         "admitted": run.admitted,
-        **claim_of(run.claimed, run.taken, scope.delta),
+        **claim_of(run.claimed, run.taken, scope.delta, standing.cap_of(run)),
         "epsilon_reserved": accounting.epsilon([run.plan] if run.matters else [], scope.delta),
     }
 

@@ -9,6 +9,7 @@ is of the whole plan that was reserved: it holds wherever the run ended (`scenar
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -159,8 +160,8 @@ def row_from_ledger(plan: SiloPlan, standing: Standing, run: str | None) -> dict
     scopes = [scope for scope in standing.scopes.values() if scope.data == plan.data]
     scope = standing.scopes[own.scope] if own is not None else next(iter(scopes), None)
     delta, budget = (plan.delta, None) if scope is None else (scope.delta, scope.epsilon)
-    claimed, taken = ([], 0) if own is None else (own.claimed, own.taken)
-    return {**row_of(plan, delta, claimed, taken), "budget": budget, "source": "ledger"}
+    claimed, taken, cap = ([], 0, math.inf) if own is None else (own.claimed, own.taken, standing.cap_of(own))
+    return {**row_of(plan, delta, claimed, taken, cap), "budget": budget, "source": "ledger"}
 
 
 def rows_reported(scenario: Scenario, run_dir: Path) -> list[dict[str, Any]]:
@@ -191,7 +192,9 @@ def row_reported(plan: SiloPlan, event: DpSgdEvent | None, taken: int) -> dict[s
     return {**row_of(plan, plan.delta, claimed, taken), "source": "reported"}
 
 
-def row_of(plan: SiloPlan, delta: float, claimed: Sequence[DpSgdEvent], taken: int) -> dict[str, Any]:
+def row_of(
+    plan: SiloPlan, delta: float, claimed: Sequence[DpSgdEvent], taken: int, cap: float = math.inf
+) -> dict[str, Any]:
     """Return what a run cost; figures are None for a silo that released nothing.
 
     Args:
@@ -199,6 +202,7 @@ def row_of(plan: SiloPlan, delta: float, claimed: Sequence[DpSgdEvent], taken: i
         delta: Of the claim.
         claimed: The whole plan that was reserved; nothing where nothing was charged.
         taken: Steps that were charged.
+        cap: What the budget bounds it by besides.
 
     Raises:
         LedgerError: When more steps were charged than reserved: of such a run nothing is claimed.
@@ -212,7 +216,7 @@ def row_of(plan: SiloPlan, delta: float, claimed: Sequence[DpSgdEvent], taken: i
         "silo": plan.silo,
         "unit": plan.unit,
         "max_records": plan.max_records,
-        **claim_of(claimed, taken, delta),
+        **claim_of(claimed, taken, delta, cap),
         "delta": delta,
         "accountant": accounting.ACCOUNTANT,
         "target_epsilon": plan.epsilon,

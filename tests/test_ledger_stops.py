@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerTampered, PrivacyBudgetExceeded
 from fedmodel.ledger import Ledger, Scope
 from fedmodel.mechanisms import DpSgdEvent
+from scenarios.claims import claim_of
 
 SCOPE = Scope("hearts", "record", 1, 1e-3, 3.0, 5)
 NAME = SCOPE.name
@@ -108,6 +110,20 @@ def test_a_cap_that_was_raised_is_the_claim_from_then_on(ledger: Ledger) -> None
     ledger.override(NAME, 4.0, "not so much", "somebody")
     assert bound(ledger) == 5.0
     assert ledger.standing().caps[NAME] == (5.0, True)
+    assert ledger.standing().cap_of(ledger.standing().runs["r1"]) == math.inf
+
+
+def test_a_run_is_within_the_cap_that_all_of_its_budget_is_within(ledger: Ledger) -> None:
+    """Whatever an accountant tells of its plan alone; nothing is known of a run that released nothing."""
+    ledger.reserve(NAME, "r1", SMALL, 1)
+    assert ledger.standing().cap_of(ledger.standing().runs["r1"]) == math.inf
+    ledger.charge("r1", 1, 1, "k1")
+    cap = ledger.standing().cap_of(ledger.standing().runs["r1"])
+    assert cap == SCOPE.epsilon
+    alone = accounting.epsilon([SMALL], SCOPE.delta)
+    assert claim_of([SMALL], 1, SCOPE.delta, cap)["epsilon"] == alone < cap
+    told = claim_of([SMALL], 20, SCOPE.delta, 0.5)
+    assert (told["epsilon"], told["epsilon_of_steps_taken"], told["odometer"]) == (0.5, 0.5, None)
 
 
 def test_a_raise_makes_room_beside_the_one_plan_and_then_the_cap_is_the_claim(ledger: Ledger) -> None:

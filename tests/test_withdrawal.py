@@ -64,6 +64,10 @@ def test_a_silo_whose_budget_ends_leaves_and_the_run_goes_on(mode: str, tiny_fil
     events = standing.events("synthetic/record")
     assert sum(event.steps for event in events) == 4
     assert accounting.epsilon(events, 1e-3) <= standing.scopes["synthetic/record"].epsilon == cost_of(2)
+    row = summed(scenario, tmp_path)["privacy"][0]
+    # What its budget paid for is its plan, and it took all of that.
+    assert (row["silo"], row["steps"], row["steps_reserved"]) == ("north", 4, 4)
+    assert row["epsilon"] == row["epsilon_of_steps_taken"] == accounting.epsilon(events, 1e-3)
     for other in ("south", "west", "east"):
         assert len(read_ledger(tmp_path / "ledgers" / f"{other}.sqlite").events("synthetic/record")) == 5
     said = (tmp_path / "logs" / "north.log").read_text()
@@ -87,6 +91,13 @@ def test_a_run_ends_early_with_the_last_good_model_when_too_few_are_left(
         {"silo": "north", "round": 3, "code": "budget-exceeded"},
         {"silo": "south", "round": 2, "code": "budget-exceeded"},
     ]
+    # That others left, and a round failed, may hang on what was released: who went on is charged by its whole plan.
+    rows = {row["silo"]: (row["steps"], row["steps_reserved"], row["epsilon"]) for row in summary["privacy"]}
+    whole = accounting.epsilon([DpSgdEvent(2.0, 1.0, 0.5, 10, 10)], 1e-3)
+    assert rows["north"][:2] == (4, 4)
+    assert rows["south"][:2] == (2, 2)
+    assert rows["west"] == rows["east"] == (rows["west"][0], 10, whole)
+    assert rows["west"][0] < 10
 
 
 def test_two_silos_that_leave_in_one_round_do_not_end_the_run(tiny_file: Path, tmp_path: Path) -> None:

@@ -89,7 +89,7 @@ def odometer(plan: DpSgdEvent, taken: int, delta: float, grid: float = COARSE_GR
     if not 0 <= taken <= plan.steps:
         raise ConfigError(f"{taken} steps were taken of a plan of {plan.steps}; of such a run nothing is claimed")
     ends = checkpoints(plan.steps)
-    share = delta / len(ends)
+    share = math.nextafter(delta / len(ends), 0.0)  # so that all of them add up to delta at most
     if taken == 0:
         return Reading(0.0, 0, share)
     checkpoint = next(end for end in ends if end >= taken)

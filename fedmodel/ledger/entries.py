@@ -364,6 +364,15 @@ class Standing:
         """Return the whole plans of everything charged to a scope, oldest first."""
         return [event for run in self.of(scope) for event in run.claimed]
 
+    def cap_of(self, run: Run) -> float:
+        """Return what bounds a run besides its own plan: the largest cap of its budget since the first charge.
+
+        Everything that is charged to the budget is within it, so each run is. Infinity where nothing was charged, or a
+        person raised it since, who may have looked.
+        """
+        cap, raised = self.caps.get(run.scope, (math.inf, False))
+        return math.inf if raised else cap
+
     def bound(self, scope: str) -> float:
         """Return epsilon of everything that is charged to a scope, however plans were chosen and wherever they ended.
 

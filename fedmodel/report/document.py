@@ -685,7 +685,8 @@ class Audit(Part):
         entered: Where they hold it.
         claimed_epsilon: What it tried to refute: the largest epsilon of a silo, of its whole plan.
         delta: At which.
-        claimed_mu: The same as mu-GDP.
+        claimed_mu: Of the steps that the scenario gives each silo, which the plan's test is of: no more than the whole
+            plan's.
         lower_bounds: By estimator.
         power: Against less noise than claimed.
         gauges: Invariants of the mechanism.

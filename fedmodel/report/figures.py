@@ -75,8 +75,8 @@ def _budget_in_words(label: str, line: BudgetLine) -> str:
     """Say what one silo spent over time."""
     last = line.points[-1]
     return (
-        f"{label}: epsilon {up(last.epsilon)} of {words.number(last.cap)} spent at {words.moment(last.time)},"
-        f" from {up(line.points[0].epsilon)} at {words.moment(line.points[0].time)}."
+        f"{label}: epsilon {up(last.epsilon)} of {up(last.cap)} spent at {words.moment(last.time)},"
+        f" from {up(line.points[0].epsilon)} at {words.moment(line.points[0].time)}, had every length been fixed."
     )
 
 

@@ -147,7 +147,7 @@ def spent_of(budget: SiloBudget) -> Markup:
     """Return what was spent of a cap, in figures and as a bar."""
     spent, cap = budget.spent, budget.cap
     if not budget.protects:
-        return Markup("nothing is bounded: a run’s noise was seeded; the cap is {}").format(words.number(cap))
+        return Markup("nothing is bounded: a run’s noise was seeded; the cap is {}").format(up(cap))
     share = 100 if spent is None else min(100, round(100 * spent / cap)) if cap else 100
     # A cap that needs more digits than `number` shows is rounded as what was spent of it is.
     shown = words.number(cap) if cap == round(cap, 2) else up(cap)

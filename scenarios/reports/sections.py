@@ -98,7 +98,7 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
     taken = 0 if ledger is None or ledger.own is None else ledger.own.taken
     # Of noise that somebody can subtract no figure is a bound: none is told.
     mu, advantage = (None, None) if _seeded(claimed) else _besides(tuple(claimed), delta)
-    told = claim_of(claimed, taken, delta)
+    told = claim_of(claimed, taken, delta, _cap(ledger))
     return document.SiloClaim(
         silo=silo,
         epsilon=_told(claimed, told["epsilon"]),
@@ -115,6 +115,11 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
     )
 
 
+def _cap(ledger: SiloLedger | None) -> float:
+    """Return what bounds the report's run besides its own plan."""
+    return math.inf if ledger is None or ledger.own is None else ledger.standing.cap_of(ledger.own)
+
+
 def _of_all_runs(ledger: SiloLedger, scope: str) -> float | None:
     """Return the epsilon of everything that a ledger holds on some data, however chosen."""
     return _told(ledger.standing.claimed(scope), ledger.standing.bound(scope))
@@ -122,9 +127,10 @@ def _of_all_runs(ledger: SiloLedger, scope: str) -> float | None:
 
 def _protects(gathered: Gathered) -> bool:
     """Return whether anything is claimed: every silo's charges have a bound, and no noise was seeded."""
-    return not statements.seeded(gathered) and None not in [
-        _counted(tuple(ledger.claimed), _delta(gathered, silo)).pld for silo, ledger in gathered.ledgers.items()
-    ]
+    return not statements.seeded(gathered) and all(
+        math.isfinite(min(_cap(ledger), accounting.epsilon(ledger.claimed, _delta(gathered, silo))))
+        for silo, ledger in gathered.ledgers.items()
+    )
 
 
 @lru_cache(maxsize=64)
@@ -177,6 +183,7 @@ def _budget(ledger: SiloLedger, found: Scope) -> document.SiloBudget:
 
 def _ledger_run(ledger: SiloLedger, name: str, run: Run, found: Scope) -> document.LedgerRun:
     times = ledger.times(run)
+    told = claim_of(run.claimed, run.taken, found.delta, ledger.standing.cap_of(run))
     return document.LedgerRun(
         run=name,
         this=name == ledger.run,
@@ -187,8 +194,8 @@ def _ledger_run(ledger: SiloLedger, name: str, run: Run, found: Scope) -> docume
         noise_multiplier=run.plan.noise_multiplier,
         sample_rate=run.plan.sample_rate,
         noise_source=run.plan.noise_source,
-        epsilon=_bound(run.claimed, found.delta),
-        epsilon_of_steps_taken=_bound(run.events, found.delta),
+        epsilon=_told(run.claimed, told["epsilon"]),
+        epsilon_of_steps_taken=_told(run.claimed, told["epsilon_of_steps_taken"]),
         admitted=run.admitted,
         first_charge=times[0] if times else None,
         last_charge=times[-1] if times else None,
