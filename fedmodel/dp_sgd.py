@@ -299,10 +299,10 @@ def padded(values_R: Tensor, size: int) -> Tensor:
 def _cut_sum(grad_RP: Tensor, factor_R: Tensor, unit: float) -> Tensor:
     """Return the sum of rows times their factors, each cut towards zero to a multiple of `unit`; float64, `(P,)`."""
     # Dividing by a power of two is exact, so that one product is rounded, as if there were no grid.
-    scale_R1, dropped_R1 = (factor_R / unit)[:, None], factor_R[:, None] == 0
-    # Zero times infinity is NaN, so what is dropped is made zero.
+    scale_R1 = (factor_R / unit)[:, None]
+    # Zero times infinity is NaN, so entries of a dropped record are zeroed too.
     parts = [
-        grad_RP[:, columns].double().mul_(scale_R1).masked_fill_(dropped_R1, 0.0).trunc_().sum(dim=0)
+        grad_RP[:, columns].double().mul_(scale_R1).nan_to_num_(0.0, 0.0, 0.0).trunc_().sum(dim=0)
         for columns in _columns(grad_RP)
     ]
     return torch.cat(parts).mul_(unit)

@@ -21,7 +21,7 @@ from fedmodel.conformance import cancel, conforms, fill, hostile, settle
 from fedmodel.data import DataShape, data_shape
 from fedmodel.dp_sgd import DpSgd, padded, physical_batch
 from fedmodel.errors import DataError, PrivacyError
-from fedmodel.models import build_model, record_losses
+from fedmodel.models import Loss, build_model, record_losses
 from fedmodel.noise import OsNoise
 from fedmodel.preflight import check_received, check_sums, preflight
 from scenarios.audits.mutations import batch_not_padded
@@ -344,15 +344,14 @@ def test_a_probed_models_rows_are_treated_alike_canaries_and_what_is_no_number_i
     assert len(set(own.tolist())) == 12
 
 
-def test_a_canary_adds_only_its_own_coordinate_whatever_the_model_makes_of_it() -> None:
+@pytest.mark.parametrize("made", [math.nan, math.inf, -math.inf, 3e38])
+@pytest.mark.parametrize("loss", ["cross-entropy", "mse"])
+def test_a_canary_adds_only_its_own_coordinate_whatever_the_model_makes_of_it(loss: Loss, made: float) -> None:
     """Where the model's outputs are no numbers, a canary's gradient is all the same the one on its coordinate."""
-    module = Probed(build_model(DEEP, FLAT, seed=1), 3).train()
-    losses = ProbedLoss(partial(record_losses, "cross-entropy"), 3, 2.0)
-    for parameter in module.model.parameters():
-        nn.init.constant_(parameter, 1e30)
-    x, _ = batch(FLAT, 2)
-    assert not bool(module(x).isfinite().all())
-    output = module(x).detach().requires_grad_()
-    losses(output, torch.tensor([-2, -1])).sum().backward()
+    losses = ProbedLoss(partial(record_losses, loss), 3, 2.0)
+    output = torch.tensor([[made, 0.0, 0, 0, 0], [made, 0, 0, 0, 0], [0.5, 0, 0, 0, 0]]).requires_grad_()
+    torch.autograd.backward(losses(output, torch.tensor([-2, -1, 1])).sum())
     assert output.grad is not None
-    assert output.grad.tolist() == [[0, 0, 20, 0, 0], [0, 20, 0, 0, 0]]
+    assert output.grad[:2].tolist() == [[0, 0, 20, 0, 0], [0, 20, 0, 0, 0]]
+    assert output.grad[2, 0] != 0
+    assert output.grad[2, 1:].tolist() == [0, 0, 0, 0]

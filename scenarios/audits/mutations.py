@@ -266,14 +266,13 @@ def clip_misses(place: int) -> Planted:
 
 def clip_lets_nan_through() -> Planted:
     """Make no number of what is none."""
-    factors = _OPTIMIZER.factors
+    clip = _OPTIMIZER.clip_and_accumulate
 
-    def trusting(self: Any) -> Tensor:
-        with replaced(Tensor, "isfinite", lambda values: torch.ones_like(values, dtype=torch.bool)):
-            found: Tensor = factors(self)
-        return found
+    def trusting(self: Any, records: int) -> None:
+        with replaced(Tensor, "nan_to_num_", lambda values, *_: values):
+            clip(self, records)
 
-    return replaced(_OPTIMIZER, "factors", trusting)
+    return replaced(_OPTIMIZER, "clip_and_accumulate", trusting)
 
 
 def ghost_clipping() -> Planted:
