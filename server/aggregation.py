@@ -5,7 +5,8 @@
     commit           every member of the roster is asked to sign one list of survivors
     reveal           at most one share a peer; the sum
 
-A silo that misses a stage is a dropout of what that stage was for, and is back with the next round or window. Below
+A silo that misses a stage is a dropout of what that stage was for, and is back with the next round or window; one that
+was left out because neighbours and it disagree on what was dealt, with the next window. Below
 quorum or threshold the round fails closed: the model stays as it was, what was charged stays charged, and the next
 round has secrets of its own. A failed dealing is begun again with fresh adverts and a higher attempt.
 
@@ -156,7 +157,10 @@ class SecureRounds:
             asked = self._asked(collection)
             check_even_sum(self._scenario, [silo for silo in asked if silo not in self._missing])  # before any pays
             self._train(tally, request, charged, dropouts)
-            survivors = [self._names[one] for one in tally.close_masked()]
+            try:
+                survivors = [self._names[one] for one in tally.close_masked()]
+            finally:  # asked for the window's other rounds, they would pay and be left out of each
+                self._missing |= {self._names[one]: AggregationRefused.code for one in tally.at_odds}
             check_even_sum(self._scenario, survivors)
             self._commit(tally)
             total_P = self._reveal(tally)
@@ -238,7 +242,9 @@ class SecureRounds:
         """Send the model, with the window's shares to whoever may not have them yet; take masked updates in."""
         collection = tally.collection
         numbers = {self._names[number]: number for number in sorted(collection.dealt)}
-        numbers = {silo: number for silo, number in numbers.items() if silo not in self._withdrawn}
+        gone = [silo for silo in numbers if silo in self._withdrawn or silo in self._missing]
+        for silo in gone:
+            del numbers[silo]
         request, own = self._lineages.named(request, numbers), {}
         for silo, number in numbers.items():
             shares = () if silo in self._holding else tuple(collection.shares_for(number))

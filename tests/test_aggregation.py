@@ -21,6 +21,7 @@ from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, DropoutError
 from fedmodel.provision import scenario_policy
 from fedmodel.secagg import Silo as Protocol
+from fedmodel.secagg.messages import Place, Share
 from scenarios.runner import check_scenario
 from server.aggregation import SecureRounds
 from server.rounds import RoundResult
@@ -475,6 +476,34 @@ def test_a_false_dealer_costs_a_round_and_is_left_out_of_the_next_window(
     assert [line.get("failed", False) for line in lines(tmp_path)] == [True, False, False, False, False]
     assert [line["dropouts"] for line in lines(tmp_path)[1:]] == [{"west": "aggregation-refused"}] * 4
     assert spy.check(scenario) == 4
+
+
+def test_a_silo_that_false_dealers_have_left_out_pays_once_a_window_and_not_every_round(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two deal falsely to one, which is at odds with both then: it cannot be told who of them lies."""
+    six = 'federation.silos=["north","south","west","east","near","far"]'  # four shares of six bring a secret back
+    scenario = read_scenario(str(tiny_file), [*ON, six])  # windows of rounds 1 to 3, and 4 and 5
+    deal = Protocol.deal
+
+    def falsely(silo: Protocol, adverts: Sequence[bytes]) -> list[bytes]:
+        messages = deal(silo, adverts)
+        if silo.number not in (3, 4):
+            return messages
+        window, setting = silo._window()
+        place = Place(setting, window.first)
+        shares = [Share.read(data, place) for data in messages]
+        spoilt = [replace(one, envelope=bytes(len(one.envelope))) if one.receiver == 1 else one for one in shares]
+        return [one.sign(place, silo._identity) for one in spoilt]
+
+    monkeypatch.setattr(Protocol, "deal", falsely)
+    spy = Spy(monkeypatch)
+    run_federation(FaultyGrid(scenario, tmp_path), scenario, tmp_path, CPU)
+    assert [line["dropouts"] for line in lines(tmp_path)] == [{"north": "aggregation-refused"}] * 5
+    assert spy.check(scenario) == 5
+    assert [number for number in spy.updates if "north" in spy.updates[number]] == [1, 4]
+    assert len(charged(tmp_path / "ledgers" / "north.sqlite")) == 2
+    assert len(charged(tmp_path / "ledgers" / "south.sqlite")) == 5
 
 
 @pytest.mark.parametrize(

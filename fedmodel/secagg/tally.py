@@ -7,7 +7,8 @@
 A message that breaks a rule raises, is not taken in, and is whoever's who sent it. `blamed` says of silos whose
 messages were well formed what does not fit; where two contradict each other it says so, and not who is right. A dealer
 whose shares bring back nothing costs the round; `false_dealers` are those of whom it is certain, with no more silos
-lying than policy tolerates.
+lying than policy tolerates. `at_odds` are those left out over shares: what they masked with stays for the window, so
+they would be left out of its other rounds too.
 
 Shapes: P coordinates.
 """
@@ -76,6 +77,7 @@ class Tally:
         self.told = b""
         self.context = b""
         self.false_dealers: set[int] = set()
+        self.at_odds: set[int] = set()
         self._alive: frozenset[int] = frozenset()
         self._blamed_before: dict[int, str] = {}
         self.blamed: dict[int, str] = {}
@@ -126,6 +128,7 @@ class Tally:
             if not odds[worst]:
                 break
             alive.remove(worst)
+            self.at_odds.add(worst)
             self.blamed[worst] = f"left out: it and {_names(odds[worst])} disagree on whether shares were right"
         needed = self._setting.policy.n_min
         if len(alive) < needed:
