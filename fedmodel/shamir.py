@@ -3,7 +3,9 @@
 Guarantee: any `threshold` shares give the secret back; the joint distribution of fewer is uniform and independent of
 it, because the other coefficients of the polynomial are uniform in the field.
 
-Does NOT detect a false share, nor too few of them: both give a wrong secret. The protocol commits and checks.
+Does NOT detect a false share, nor too few of them: both give a wrong secret. The protocol commits and checks. Where
+there are more shares than the threshold, half of those above it may be false: `agreeing` finds which (Reed-Solomon
+decoding, S. Gao, *A New Algorithm for Decoding Reed-Solomon Codes*, 2003).
 
 The field has p = 2^256 - 189 elements, the largest prime under 2^256, so that a secret of 32 bytes is a field element
 for all but 189 of the 2^256 values. Points are silo numbers from 1; 0 is where the secret lies.
@@ -109,6 +111,85 @@ def extrapolate(shares: Mapping[int, int], point: int, prime: int = PRIME) -> in
         denominator = place * math.prod(other - place for other in moved if other != place)
         total += share * product * pow(denominator, -1, prime)
     return total % prime
+
+
+def agreeing(shares: Mapping[int, int], threshold: int, prime: int = PRIME) -> dict[int, int]:
+    """Return the shares on the one polynomial that all but half of those above the threshold lie on.
+
+    Args:
+        shares: By point; some may be false, whatever who made them knew.
+        threshold: How many shares give the secret back.
+        prime: The field.
+
+    Returns:
+        At least `threshold` shares, with every one that lies on the polynomial; none where there is no polynomial of
+        fewer than `threshold` coefficients on which at most `(len(shares) - threshold) // 2` do not lie.
+
+    Raises:
+        CryptoError: When points repeat or are out of range, or a share is not an element of the field.
+    """
+    points = list(shares)
+    _check_points(points, prime)
+    if not all(0 <= share < prime for share in shares.values()):
+        raise CryptoError("a share is not an element of the field")
+    # Euclid's algorithm on the product of all (x - point) and the polynomial through all shares, up to half way.
+    upper, lower = _interpolated(shares, prime)
+    before, factor = [], [1]
+    while len(lower) and 2 * (len(lower) - 1) >= len(points) + threshold:
+        quotient, rest = _divided(upper, lower, prime)
+        upper, lower = lower, rest
+        before, factor = factor, _less(before, _times(quotient, factor, prime), prime)
+    found, rest = _divided(lower, factor, prime)
+    if rest or len(found) > threshold:
+        return {}
+    right = {point: share for point, share in shares.items() if _evaluate(found, point, prime) == share}
+    return right if 2 * (len(points) - len(right)) <= len(points) - threshold else {}
+
+
+def _interpolated(shares: Mapping[int, int], prime: int) -> tuple[list[int], list[int]]:
+    """Return the product of all (x - point), and the polynomial through all shares; the lowest coefficient first."""
+    product = [1]
+    for point in shares:
+        product = _times(product, [-point % prime, 1], prime)
+    through = [0] * len(shares)
+    quotients = [_divided(product, [-point % prime, 1], prime)[0] for point in shares]
+    slopes = [_evaluate(quotient, point, prime) for quotient, point in zip(quotients, shares, strict=True)]
+    for quotient, share, inverse in zip(quotients, shares.values(), _invert_all(slopes, prime), strict=True):
+        weight = share * inverse % prime
+        through = [(one + weight * other) % prime for one, other in zip(through, quotient, strict=True)]
+    return product, _trimmed(through)
+
+
+def _divided(dividend: Sequence[int], divisor: Sequence[int], prime: int) -> tuple[list[int], list[int]]:
+    """Return quotient and remainder of two polynomials, the second of which is not zero."""
+    rest, inverse = list(dividend), pow(divisor[-1], -1, prime)
+    quotient = [0] * max(0, len(rest) - len(divisor) + 1)
+    for place in reversed(range(len(quotient))):
+        quotient[place] = factor = rest[place + len(divisor) - 1] * inverse % prime
+        for at, coefficient in enumerate(divisor):
+            rest[place + at] = (rest[place + at] - factor * coefficient) % prime
+    return _trimmed(quotient), _trimmed(rest)
+
+
+def _times(one: Sequence[int], other: Sequence[int], prime: int) -> list[int]:
+    product = [0] * max(0, len(one) + len(other) - 1)
+    for at, factor in enumerate(one):
+        for place, coefficient in enumerate(other):
+            product[at + place] += factor * coefficient
+    return _trimmed([coefficient % prime for coefficient in product])
+
+
+def _less(one: Sequence[int], other: Sequence[int], prime: int) -> list[int]:
+    longest = max(len(one), len(other))
+    first, second = (([*poly, *[0] * (longest - len(poly))]) for poly in (one, other))
+    return _trimmed([(a - b) % prime for a, b in zip(first, second, strict=True)])
+
+
+def _trimmed(coefficients: list[int]) -> list[int]:
+    """Return a polynomial without zeros at its high end; the zero polynomial has no coefficient."""
+    while coefficients and coefficients[-1] == 0:
+        coefficients.pop()
+    return coefficients
 
 
 def _evaluate(coefficients: Sequence[int], point: int, prime: int) -> int:

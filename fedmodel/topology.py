@@ -25,6 +25,9 @@ it knows the order gets no secret by it (the first line holds for any such choic
 graph in two either rests on the protocol, where survivors alone give shares of `b`: `docs/secure-aggregation.md`,
 section 5, says with what probability.
 
+The order is drawn anew with every dealing, once a window, and so both probabilities are of a dealing and not of a
+round: an order that fails, fails in all rounds of its window. `log2_of_run` is the union over the orders of a run.
+
 Does NOT hold for more colluders than tolerated: then nothing here is claimed.
 """
 
@@ -59,6 +62,11 @@ class Topology:
     silos: int
     degree: int
     threshold: int
+
+    @property
+    def decoded(self) -> int:
+        """False shares of a secret that are found for certain, where nobody's share is missing."""
+        return (self.shares - self.threshold) // 2
 
     @property
     def complete(self) -> bool:
@@ -103,6 +111,18 @@ def plan_topology(silos: int, colluding: int, dropping: int, secrecy_bits: int =
         )
     ring = _plan_ring(silos, colluding, dropping, secrecy_bits) if silos > COMPLETE_UP_TO else None
     return ring or Topology(silos, silos - 1, threshold)
+
+
+def log2_of_run(secrecy_bits: int, orders: int) -> float:
+    """Return log2 of the probability that secrecy fails in any of so many orders of a ring, by the union bound.
+
+    An honest server draws one a window, and another where a dealing fails. A hostile one may look at as many as it can
+    compute, since it chooses whose adverts are in U1, and its colluders' nonces: each counts.
+
+    >>> log2_of_run(80, 1_024)
+    -70.0
+    """
+    return math.log2(orders) - secrecy_bits
 
 
 def ring_order(silos: Sequence[int], seed: bytes) -> list[int]:

@@ -140,9 +140,15 @@ def test_the_graph_of_a_cohort_is_told(run: Run) -> None:
     options = ("--silos", "1000", "--colluding", "200", "--dropping", "100")
     assert run.json("graph", *options, "--bits", "40") == {
         "silos": 1000, "graph": "ring", "neighbours": 158, "threshold": 115, "failure": "2^-40",
+        "failure_of_run": "2^-40.0", "failure_after_2^50_tries": "2^-0.0", "false_shares_found": 21,
     }  # fmt: skip
-    assert run("graph", *options) == 0
-    assert "threshold 149, 198 neighbours each (ring)" in run.out
+    assert run("graph", *options, "--rounds", "1000") == 0
+    said = " ".join(run.out.split())
+    assert "threshold 149, 198 neighbours each (ring)" in said
+    assert "a probability of 2^-80 a window, of 2^-73.0 in a run of 1000 rounds, and of 2^-29.9 against" in said
+    assert "up to 24 false shares of a secret are found" in said
+    assert run("graph", "--silos", "100", "--colluding", "19", "--dropping", "0") == 0
+    assert "with up to 19 colluding, with certainty; up to 20 false shares" in " ".join(run.out.split())
     assert run("graph", "--silos", "4", "--colluding", "2", "--dropping", "2") == 2
     assert "at least 3 silos" in run.err
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from fedmodel import shamir
 from fedmodel.errors import CryptoError
-from fedmodel.shamir import PRIME, combine, lagrange_at_zero, split
+from fedmodel.shamir import PRIME, agreeing, combine, lagrange_at_zero, split
 
 
 def is_probable_prime(number: int) -> bool:
@@ -103,3 +103,39 @@ def test_shares_of_other_points_and_of_another_field_are_refused() -> None:
         combine({1: shares[1], 2: PRIME}, coefficients)
     with pytest.raises(CryptoError, match="distinct"):
         lagrange_at_zero([1, 1])
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(0, PRIME - 1), st.integers(1, 14), st.integers(0, 12), st.booleans(), st.data())
+def test_half_of_the_spare_shares_may_be_false_whatever_they_are(
+    secret: int, threshold: int, spare: int, small: bool, data: st.DataObject
+) -> None:
+    """False at random, or on a polynomial of their own; exactly those that are right come back."""
+    points = data.draw(st.permutations(range(1, threshold + spare + 1)))
+    dealt = split(secret, threshold, points)
+    other = split(0, threshold, points)
+    false = points[: data.draw(st.integers(0, spare // 2))]
+    shares = {**dealt, **{point: other[point] if small else shamir.random_element() for point in false}}
+    right = agreeing(shares, threshold)
+    assert right == {point: share for point, share in shares.items() if dealt[point] == share}
+    chosen = list(right)[:threshold]
+    assert combine({point: right[point] for point in chosen}, lagrange_at_zero(chosen)) == secret
+
+
+@pytest.mark.parametrize("prime", [11, 13])
+def test_nothing_is_found_where_too_many_are_false_but_another_polynomial_that_as_many_lie_on(prime: int) -> None:
+    """Exhaustive in a small field: what comes back is all that lies on one line, or nothing."""
+    points, threshold = (1, 2, 3, 4, 5), 2
+    lines = [{point: (slope * point + start) % prime for point in points}
+             for slope in range(prime) for start in range(prime)]  # fmt: skip
+    for values in itertools.product(range(0, prime, 3), repeat=5):
+        shares = dict(zip(points, values, strict=True))
+        near = [line for line in lines if sum(line[point] == shares[point] for point in points) >= 4]
+        expected = {point: share for point, share in shares.items() if near[0][point] == share} if near else {}
+        assert agreeing(shares, threshold, prime) == expected
+
+
+def test_shares_that_are_none_are_not_decoded() -> None:
+    for shares in ({}, {0: 1, 1: 2}, {1: PRIME, 2: 1}, {1: -1, 2: 1}):
+        with pytest.raises(CryptoError):
+            agreeing(shares, 1)

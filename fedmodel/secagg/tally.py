@@ -40,8 +40,8 @@ from fedmodel.secagg.messages import (
     words_digest,
 )
 
-# Sets of shares that are tried for one secret before it is given up: all where there are few, else as many at random as
-# find four false shares of a hundred.
+# Sets of shares that are tried for one secret before it is given up, where more are false than can be decoded: all
+# where there are few, else some at random.
 _MOST_SETS: Final = 50_000
 _MOST_TRIES: Final = 2_000
 
@@ -264,16 +264,17 @@ class Tally:
                 f"{len(shares)} shares of silo {dealer}'s secret, where a threshold of {threshold} is needed"
             )
         ordered = sorted(shares, key=lambda sender: (sender in self._liars, sender))
-        for points in _subsets(ordered, threshold):
+        for points in _tried(shares, ordered, threshold):
             chosen = {point: shares[point] for point in points}
             found = shamir.combine(chosen, self._lagrange(points))
             if self._is_committed(dealer, secret, found):
                 if points != tuple(ordered[:threshold]):
                     self._name_liars(dealer, shares, chosen)
                 return found
-        # Of all sets of t + c shares or more, one is honest: if none gives the secret, it was never dealt.
-        spare = len(shares) - threshold
-        if spare >= self._setting.policy.colluding and math.comb(len(shares), threshold) <= _MOST_SETS:
+        # With c false of t + 2c shares the secret was found by decoding; with c of t + c, in one of all their sets.
+        # If it was not, it was never dealt.
+        spare, colluding = len(shares) - threshold, self._setting.policy.colluding
+        if spare >= 2 * colluding or (spare >= colluding and math.comb(len(shares), threshold) <= _MOST_SETS):
             self.blamed[dealer] = "it dealt no shares of the secret that it committed to"
             self.false_dealers.add(dealer)
         else:
@@ -313,10 +314,14 @@ class Tally:
             )
 
 
-def _subsets(ordered: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
-    """Yield sets of senders to try: the first, then each that leaves out a run of them, then all or random ones."""
+def _tried(shares: Mapping[int, int], ordered: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
+    """Yield sets of senders to try: the first; one that is decoded; each that leaves out a run; all or random ones."""
     count = len(ordered)
     yield tuple(ordered[:size])
+    if count > size + 1:
+        agreeing = shamir.agreeing(shares, size)
+        if agreeing:
+            yield tuple(sorted(agreeing)[:size])
     for start in range(1, count if count > size else 1):
         yield tuple(sorted(ordered[(start + step) % count] for step in range(size)))
     if math.comb(count, size) <= _MOST_SETS:
