@@ -5,10 +5,8 @@ the run is charged: where they lay, and what the files began and ended with. So 
 `silo.toml`, or a file that was moved under another table's name, is known again.
 
 A ledger is handed to others, and whoever has a file must not find out by it whether that file was read. So what is kept
-is a pseudorandom function of each mark, under the silo's own key: Ed25519 signs deterministically (RFC 8032), and a
-signature that nobody has seen cannot be told from chance without its key. It is hashed and cut, and nothing else is
-ever signed under its label. A run has one such entry, whatever became of the files meanwhile: a server sees how many
-entries a ledger has, and not that the data changed.
+is a pseudorandom function of each mark, HKDF under the silo's own key, cut. A run has one such entry, whatever became
+of the files meanwhile: a server sees how many entries a ledger has, and not that the data changed.
 
 Does NOT know again what was changed and lies elsewhere; nor what was charged before ledgers kept marks.
 """
@@ -20,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from fedmodel.config import SiloFile
-from fedmodel.crypto import SigningKey, digest
+from fedmodel.crypto import SigningKey
 from fedmodel.data import check_sources, marks
 from fedmodel.errors import PolicyRefused
 from fedmodel.ledger import Ledger, Scope
@@ -82,7 +80,7 @@ class Source:
         if self.data not in self.law.tables:
             return set(), set()
         found, telling = marks(self.law.tables[self.data].under(self.home))
-        kept = {mark: digest(_LABEL, self.key.sign(_LABEL, mark))[:_SIZE].hex() for mark in found}
+        kept = {mark: self.key.derive(_LABEL, mark)[:_SIZE].hex() for mark in found}
         return set(kept.values()), {kept[mark] for mark in telling}
 
 

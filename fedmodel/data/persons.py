@@ -91,8 +91,11 @@ def normal_id(value: Id, form: PersonForm, exact: int = EXACT) -> str:
             raise DataError("is bytes that are not text in UTF-8") from None
     if not isinstance(value, str):
         return _number(value, form, exact)
-    if form == "text" and len(value) <= LONGEST and _PLAIN.fullmatch(value):
-        return value
+    if len(value) <= LONGEST:  # nearly all ids there are; what comes after says the same of them
+        if form == "text" and _PLAIN.fullmatch(value):
+            return value
+        if form == "digits" and value.isascii() and value.isdecimal():
+            return value.lstrip("0") or "0"
     text = _tidied(value)
     if form == "digits":
         return _digits(text)
@@ -143,7 +146,8 @@ def normal_ids(values: pa.ChunkedArray, form: PersonForm, where: str) -> pa.Chun
 
 def _tidied(text: str) -> str:
     """Return text without outer space, in NFC, of one width, each inner space a plain one; refuse what is no id."""
-    text = unicodedata.normalize("NFC", text.translate(_WIDTH))
+    if not text.isascii():
+        text = unicodedata.normalize("NFC", text.translate(_WIDTH))
     begin, end = 0, len(text)
     while begin < end and _is_outer(text[begin]):
         begin += 1
@@ -152,14 +156,15 @@ def _tidied(text: str) -> str:
     text = _short(text[begin:end])
     if not text:
         raise DataError("is empty, or nothing but space")
+    plain = text.isascii() and text.isprintable()
     # Of an unassigned character the normal form could change with Unicode.
-    if any(_is_hidden(character) for character in text):
+    if not plain and any(_is_hidden(character) for character in text):
         raise DataError("has a control, an invisible or an unassigned character in it")
     if not any(unicodedata.category(character)[0] in "LN" for character in text):
         raise DataError("has no letter and no digit")
     if text.casefold() in _MISSING:
         raise DataError("is what programs write where an id is missing")
-    return "".join(" " if character in _SPACES else character for character in text)
+    return text if plain else "".join(" " if character in _SPACES else character for character in text)
 
 
 def _is_outer(character: str) -> bool:

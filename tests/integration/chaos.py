@@ -39,7 +39,7 @@ from fedmodel.ledger import Verified, verify_ledger
 from fedmodel.provision import read_federation_roster
 from fedmodel.provision.authority import issue
 from fedmodel.provision.identity import Unlocked, open_identity
-from fedmodel.sealed import open_bytes, opener_from_key_file, opener_from_secret
+from fedmodel.sealed import Opener, open_bytes, opener_from_key_file, opener_from_secret
 from fedmodel.supervision import end_with_parent
 from scenarios.networks import Networks, loopback
 from server import runs
@@ -374,7 +374,7 @@ class Watch:
     def _kind(self, path: Path) -> str:
         if path.name not in self._kinds:
             try:
-                data = open_bytes(path.read_bytes(), self._opener).partition(b"\n")[2]
+                data = of_a_run(path.read_bytes(), self._opener).partition(b"\n")[2]
             except FileNotFoundError:
                 return ""
             message = message_from_proto(ProtoMessage.FromString(data)) if data else None
@@ -494,6 +494,11 @@ def wait_until_quick(condition: Callable[[], object], timeout_s: float, why: Cal
     while not condition():
         assert time.monotonic() < deadline, why()
         time.sleep(_LOOK_S)
+
+
+def of_a_run(sealed: bytes, opener: Opener) -> bytes:
+    """Open what a server keeps of a run, without the hash before it that says of which."""
+    return open_bytes(sealed, opener)[32:]
 
 
 def leftovers(root: Path) -> list[Path]:

@@ -33,7 +33,7 @@ from sklearn import datasets
 from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.provision.kits import LAW, SERVER_LAW
-from fedmodel.sealed import open_bytes, opener_from_secret, read_sealed
+from fedmodel.sealed import opener_from_secret, read_sealed
 from scenarios.networks import namespaces
 from server.journal import Checkpoint
 from server.place import SEALED_MODEL
@@ -48,6 +48,7 @@ from tests.integration.chaos import (
     Kill,
     Watch,
     leftovers,
+    of_a_run,
     stopped_at_last,
 )
 
@@ -163,7 +164,7 @@ class Recorder(threading.Thread):
             with suppress(FileNotFoundError):
                 sealed = self._path.read_bytes()
                 if sealed != last:
-                    kept = Checkpoint.from_bytes(open_bytes(sealed, self._opener))
+                    kept = Checkpoint.from_bytes(of_a_run(sealed, self._opener))
                     self.models[kept.round_number] = kept.model_P.astype("<f4").tobytes()
                     last = sealed
 
@@ -250,7 +251,7 @@ def secrets_of(deployment: Deployment, models: Mapping[int, bytes], stolen: Path
     found |= {f"the model after round {number}": model for number, model in models.items()}
     opener = opener_from_secret(deployment.opened(SERVER).age_secret)
     for path in stolen.glob("kits/server/runs/*/checkpoint.age"):
-        found["the stolen model"] = Checkpoint.from_bytes(open_bytes(path.read_bytes(), opener)).model_P.tobytes()
+        found["the stolen model"] = Checkpoint.from_bytes(of_a_run(path.read_bytes(), opener)).model_P.tobytes()
     for name in deployment.parties:
         own = deployment.opened(name)
         found |= {f"{name}'s seed": own.seed, f"{name}'s seed in hexadecimal": own.seed.hex().encode()}
@@ -259,7 +260,7 @@ def secrets_of(deployment: Deployment, models: Mapping[int, bytes], stolen: Path
         found |= {f"{name}'s age key": own.age_secret.encode()}
     for path in stolen.glob("kits/server/runs/*/answers/*.age"):
         with suppress(OSError):
-            data = open_bytes(path.read_bytes(), opener)
+            data = of_a_run(path.read_bytes(), opener)
             if b"\n" in data and (words := data.partition(b"\n")[2]):
                 # Of a message of any kind, its last third: masked words, shares, signatures.
                 found[f"answer {path.stem}"] = words[-len(words) // 3 :][:64]
