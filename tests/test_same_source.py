@@ -73,7 +73,7 @@ SAME_BY_TEXT = [
     )],
     *[(pg("postgresql://localhost/ward"), pg(url), "are the same query") for url in (
         "postgresql://127.0.0.1/ward", "postgresql://[::1]/ward", "postgresql:///ward?host=/var/run/postgresql",
-        "postgresql://x@LOCALHOST:5432/ward",
+        "postgresql://x@LOCALHOST:5432/ward", "postgresql://[0:0:0:0:0:0:0:1]/ward", "postgresql://127.0.0.2/ward",
     )],
 ]  # fmt: skip
 

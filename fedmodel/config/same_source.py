@@ -14,6 +14,8 @@ was exported from a database.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
+from ipaddress import ip_address
 from pathlib import PurePath
 from urllib.parse import parse_qsl, unquote, urlsplit
 
@@ -79,4 +81,7 @@ def address_of(source: TableSource) -> tuple[str, str, str]:
     options = dict(parse_qsl(parts.query))
     host = unquote(options.get("host") or parts.hostname or "").lower().rstrip(".")
     local = is_local(source.url or "") or host.startswith("/")
+    with suppress(ValueError):  # a name
+        address = ip_address(host)
+        host, local = str(address), local or address.is_loopback
     return "" if local else host, options.get("port") or str(parts.port or 5432), unquote(parts.path[1:])
