@@ -104,8 +104,8 @@ class DpSgd:
         physical_batch: Rows of every physical batch. `fedmodel.preflight` makes it smaller where kernels ask for it.
 
     Raises:
-        PrivacyError: When Opacus cannot compute per-record gradients for the model, the model is too large for the
-            bound of a norm, or there is no noise for a grid to follow from.
+        PrivacyError: When Opacus cannot compute per-record gradients for the model, the model is too large or not of
+            float32, as the bound of a norm asks for, or there is no noise for a grid to follow from.
     """
 
     def __init__(
@@ -138,6 +138,8 @@ class DpSgd:
         parameters = sum(parameter.numel() for parameter in self.parameters)
         if parameters > _MOST_PARAMETERS:
             raise PrivacyError(f"the model has {parameters} parameters; norms are exact enough for {_MOST_PARAMETERS}")
+        if any(parameter.dtype != torch.float32 for parameter in self.parameters):
+            raise PrivacyError("the model has parameters that are not float32, which the bound of a norm is for")
 
     @property
     def parameters(self) -> list[nn.Parameter]:

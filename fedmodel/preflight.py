@@ -22,7 +22,6 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from itertools import islice
 from typing import Final
 
 import torch
@@ -74,14 +73,13 @@ def preflight(sgd: DpSgd, shape: DataShape, max_grad_norm: float | None = None) 
     clip = sgd.max_grad_norm if max_grad_norm is None else max_grad_norm
     device = sgd.parameters[0].device
     with _without_dropout(sgd.module), _restored(sgd.parameters) as own:
-        for _ in islice(_tried(sgd, own), 2):  # at ordinary parameters, where coupling is told from rounding
-            check_sensitivity(sgd.clipped_sum, shape, clip, device, tolerance=_COUPLED)
+        # At ordinary parameters, where coupling is told from rounding.
+        for outliers, _ in zip((_OUTLIERS, _FEW_OUTLIERS), _tried(sgd, own), strict=False):
+            check_sensitivity(sgd.clipped_sum, shape, clip, device, outliers=outliers, tolerance=_COUPLED)
         size = settle(sgd, shape, partial(_tried, sgd, own), thorough=2)
         for number, _ in enumerate(_tried(sgd, own)):
-            if number:
-                check_sums(sgd, shape, clip, _FEW_OUTLIERS, (size - 1, size))
-            else:
-                check_sums(sgd, shape, clip, _OUTLIERS, sorted({1, 2, 7, 8, size - 1, size, size + 1, 2 * size + 3}))
+            lots = (size - 1,) if number else sorted({1, 2, 7, 8, size - 1, size, size + 1, 2 * size + 3})
+            check_sums(sgd, shape, clip, _FEW_OUTLIERS, lots)
     return sgd.physical_batch
 
 

@@ -259,6 +259,23 @@ def test_more_records_than_sums_are_exact_for_are_refused_whatever_the_lot() -> 
     sgd.step(x[1:], y[1:], np.array([0]))
 
 
+def test_a_model_of_another_precision_is_refused() -> None:
+    """A square of a float64 is rounded, so that the bound of a norm is not that of float32."""
+    with pytest.raises(PrivacyError, match="that are not float32"):
+        make(build_model(LINEAR, FLAT, seed=1).double())
+
+
+@pytest.mark.gpu
+@each_model
+def test_a_gpu_treats_records_alike_or_takes_smaller_batches(config: ModelConfig, shape: DataShape) -> None:
+    device = training._use_device("cuda")
+    sgd = make(build_model(config, shape, seed=1).to(device), denominator=64)
+    assert 1 <= preflight(sgd, shape) <= 64
+    for name in hostile(sgd.parameters, seed=5):
+        assert conforms(sgd, shape, seed=5), name
+        assert check_sums(sgd, shape, 1.0, (1.0, math.nan), (63, 64, 130)) <= 1
+
+
 def test_a_clip_or_noise_without_a_grid_is_refused() -> None:
     with pytest.raises(PrivacyError, match="has no grid"):
         make(build_model(LINEAR, FLAT, seed=1), noise_multiplier=0.0)
