@@ -4,15 +4,20 @@ Guarantee: what stands here is an upper bound for running the given events on on
 adding or removing one privacy unit that holds at most `max_records` records. `epsilon`, `deltas`, `advantage` and
 `gdp_mu` compose privacy loss distributions (`pld`), for plans that were fixed in advance. `renyi` and its companions
 (`renyi_filter`) are for plans that are chosen by looking at earlier releases. A run that may end by looking cost what
-its whole plan costs, and `odometer` says how much less that may be.
+its whole plan costs, and `odometer` says how much less that may be. `least_epsilon` alone is a lower bound, by code
+that shares nothing with them (`lower`).
+
+Floating point is counted, over the whole range that an event may have. What it may take away is bounded where it
+arises and added outwards: of one step's distribution (`cells`), of the composition (`composition`), of a closed form
+(`gaussian`). It rests on error bounds of scipy's Gaussian tails and Fourier transforms, and of numpy's exp and log,
+that tests measure. Where nothing is left of delta a figure is infinite, or delta is 1.
 
 What it does NOT cover: replace-one neighbours and lots of a fixed size, which `check_supported` refuses; figures of
 different units, which are never composed; the sum of two epsilons, which nothing here computes.
-
-Each bound holds in exact arithmetic. Floating point adds what it adds: about 1e-16 a step to a delta.
 """
 
 from fedmodel.accounting.calibration import calibrate, noise_multiplier, planned_event
+from fedmodel.accounting.lower import least_epsilon
 from fedmodel.accounting.odometer import Reading, checkpoints, odometer
 from fedmodel.accounting.pld import (
     ACCOUNTANT,
@@ -39,6 +44,7 @@ __all__ = [
     "epsilon",
     "filter_order",
     "gdp_mu",
+    "least_epsilon",
     "noise_multiplier",
     "odometer",
     "planned_event",
