@@ -20,6 +20,9 @@ counted in whole millionths: `cap`. A plan is admitted in one of two ways, and i
              takes the whole budget, and once it is charged no later plan is admitted: with nothing to choose, nothing
              is adaptive. Only a cap that a person raises over the divergence of both lets the filter admit more.
 
+In both ways a second accountant, which shares no code with the first, is asked for a lower bound
+(`fedmodel.accounting.lower`); a plan whose epsilon is at least more than it is admitted as is refused.
+
 Guarantee: whoever only appends entries that `Standing.apply` takes never spends more than the cap of a scope, as long
 as no override raised it: everything that was charged to it, together, is (epsilon, delta)-private for the cap's epsilon
 and the scope's delta, whoever chose plans, their order and their ends by looking at whatever was released. Each entry
@@ -42,7 +45,8 @@ largest cap that held since the first charge.
 
 A plan's divergence, computed in floating point, is written down once, rounded up, in whole millionths; what follows
 from it is integer arithmetic. A reader computes it again, and takes a ledger whose figure is no less, to one millionth:
-one that was kept by a looser accountant is as sound as ever.
+one that was kept by a looser accountant is as sound as ever. One that was kept by an accountant that read too little,
+so that a plan is over its cap by more than 10^-5 of it, is refused.
 """
 
 from __future__ import annotations
@@ -62,6 +66,7 @@ from fedmodel.errors import ConfigError, CryptoError, LedgerError, LedgerTampere
 from fedmodel.heads import Head
 from fedmodel.mechanisms import LEAST_DELTA, MOST_RECORDS, DpSgdEvent, UnitName, event_from_json, event_to_json
 from fedmodel.merkle import EMPTY_ROOT
+from fedmodel.rounding import down, small, up
 from fedmodel.secagg.progress import Progress
 
 Kind = Literal["create", "reserve", "charge", "void", "checkpoint", "audit", "override"]
@@ -84,6 +89,7 @@ it does know of models stands in the keys of its charges, each a hash of the mod
 _LABEL: Final = b"fedmodel/v1/ledger-entry"
 _VERSION: Final = 1
 _HASH: Final = re.compile("[0-9a-f]{64}")
+_TOLERANCE: Final = 1e-5  # of epsilon, relative: what accountants of other releases and machines may differ by
 
 
 @dataclass(frozen=True)
@@ -403,9 +409,13 @@ class Standing:
         scope.check_records(plan)
         earlier = [run for run in self.of(scope.name) if run.matters]
         if self.held(scope.name) + cost <= scope.cap:
+            _check_not_contradicted(scope, plan, scope.epsilon)
             return "filter"
-        if not earlier and accounting.epsilon([plan], scope.delta) <= scope.epsilon * (1 + tolerance):
-            return "plan"
+        if not earlier:
+            figure = accounting.epsilon([plan], scope.delta)
+            if figure <= scope.epsilon * (1 + tolerance):
+                _check_not_contradicted(scope, plan, figure)
+                return "plan"
         whole = [run for run in earlier if run.admitted == "plan"]
         if whole:
             raise PrivacyBudgetExceeded(
@@ -533,7 +543,7 @@ class Standing:
         # Another machine's logarithms may differ in the last bit.
         if type(cost) is not int or cost < max(1, scope.cost(plan) - 1):
             raise LedgerError(f"its cost is {cost}, where {scope.cost(plan)} follows")
-        admitted = self.admit(scope, plan, cost, tolerance=1e-6)
+        admitted = self.admit(scope, plan, cost, tolerance=_TOLERANCE)
         if content["admitted"] != admitted:
             raise LedgerError(f"it was admitted by the {content['admitted']}, where the {admitted} would")
         self.runs[entry.run] = Run(scope.name, plan, cost, admitted, str(content["scenario"]), entry.sequence)
@@ -640,6 +650,21 @@ class Standing:
         if run.scope != entry.scope:
             raise LedgerError("its run is of another scope")
         return run
+
+
+def _check_not_contradicted(scope: Scope, plan: DpSgdEvent, admitted: float) -> None:
+    """Refuse a plan whose epsilon is more than it is admitted as, by an accountant that shares no code with ours.
+
+    Raises:
+        PrivacyBudgetExceeded: When it is.
+    """
+    least = accounting.least_epsilon([plan], scope.delta)
+    if least > admitted:
+        raise PrivacyBudgetExceeded(
+            f"a plan of {plan.steps} steps is not admitted to {scope.name}: two accountants contradict each other. One"
+            f" admits it as epsilon {up(admitted)} at delta {small(scope.delta)}, and by the other it is at least"
+            f" {down(least)}; take more noise or fewer steps, and report this as a fault"
+        )
 
 
 def canonical(document: Mapping[str, object]) -> str:
