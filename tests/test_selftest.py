@@ -17,7 +17,7 @@ from clients import carried, hiding, training
 from clients.outbox import Outbox
 from clients.probing import Probing
 from fedmodel import dp_sgd, wire
-from fedmodel.accounting import pld
+from fedmodel.accounting import composition, pld
 from fedmodel.audit.gauges import OF_ALL, OF_SILOS
 from fedmodel.data import persons, tables
 from fedmodel.dp_sgd import DpSgd, _GuardedOptimizer
@@ -59,6 +59,7 @@ TOUCHED = (
     persons,
     tables,
     training,
+    composition,
     pld,
     dp_sgd,
     carried,
@@ -103,6 +104,7 @@ def test_the_list_has_what_was_asked_for_and_every_check_is_known() -> None:
     assert set(ASKED) <= {fault.name for fault in FAULTS}
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
     others = {faults.PREFLIGHT, faults.LOWER_BOUND, faults.PAGE_MARKUP, faults.RECORDS_OF_A_PERSON, "accountants"}
+    others |= {"accountants_at_extremes"}
     assert {fault.check for fault in FAULTS} <= {*OF_SILOS, *OF_ALL, *others}
 
 

@@ -32,6 +32,7 @@ _NAMES = {
     "noise_repeat": "No noise is used twice",
     "draw_dispersion": "Every record is drawn as often",
     "accountants": "Other accountants agree",
+    "accountants_at_extremes": "The accountant is sound at its edges",
     "noise_everywhere": "Noise lies on every tensor of the model",
     "model_noise_std": "Noise lies on every coordinate of the model that is followed",
     "model_noise_shape": "Noise on the model is as a normal distribution",

@@ -195,13 +195,16 @@ def _reserved(ledger: Verified) -> list[DpSgdEvent]:
 
 
 def _accounted(scenario: Scenario, ledgers: Mapping[str, Verified], claimed: Mapping[str, float]) -> list[Gauge]:
-    """Hold each silo's claim against other accountants, who read its plans from its entries."""
-    from fedmodel.audit.accountants import accountants
+    """Hold each silo's claim against others, who read its plans from its entries, and the accountant at its edges."""
+    from fedmodel.audit.accountants import accountants, extremes
 
     return [
-        accountants(silo, _reserved(ledger), claimed[silo], scenario.plan(silo).delta)
-        for silo, ledger in ledgers.items()
-        if ledger.standing.charged
+        extremes(),
+        *(
+            accountants(silo, _reserved(ledger), claimed[silo], scenario.plan(silo).delta)
+            for silo, ledger in ledgers.items()
+            if ledger.standing.charged
+        ),
     ]
 
 

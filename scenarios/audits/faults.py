@@ -107,4 +107,5 @@ FAULTS: Final = (
     *_OF_TABLES,
     Fault("epsilon-from-looser-q", "accountants", "sampled", mutations.rate_halved_in_accounting),
     Fault("epsilon-of-the-steps-at-a-stop", "accountants", "stopped", mutations.claimed_by_the_steps_taken),
+    Fault("accountant-forgets-its-error", "accountants_at_extremes", "full", mutations.accounting_error_forgotten),
 )  # fmt: skip
