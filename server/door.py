@@ -174,11 +174,14 @@ class _Asker:
 
     @asynccontextmanager
     async def room(self, size_bytes: int) -> AsyncIterator[None]:
-        """Hold room for what is on its way.
+        """Hold room for what is on its way. What is small needs none, so that no heartbeat waits for an update.
 
         Raises:
             Refused: When there is none for too long.
         """
+        if size_bytes <= _MOST_OTHER_BODY:
+            yield
+            return
         try:
             await self._share.take(size_bytes)
         except TimeoutError:

@@ -59,8 +59,9 @@ class Line(H11Protocol):
 
     def __init__(self, shares: Shares, *arguments: Any, **named: Any) -> None:
         super().__init__(*arguments, **named)
-        self._shares, self._name, self._refused = shares, "", False
-        self._share: Share | None = None
+        self._shares, self._name = shares, ""
+        self._release: Callable[[], None] | None = None
+        self._refused = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Count the connection, or refuse it."""
@@ -68,18 +69,26 @@ class Line(H11Protocol):
         share = self._shares.of(self._name)
         against = share.connect()
         if against is not None:
-            self._refused = True
-            self._shares.tell(self._name, against)
-            body = b'{"detail":"%s"}' % against.encode()
-            transport.write(_TOO_MANY % len(body) + body)
-            transport.close()
+            self._turn_away(transport, share, against)
             return
-        self._share = share
+        self._release = share.disconnect
         self.app_state = {"share": share, "silo": self._name, "hang_up": transport.abort}
         transport.set_write_buffer_limits(_WRITE_BUFFER)
         super().connection_made(transport)
         due_s = self._shares.limits.header_s
         self.timeout_keep_alive_task = self.loop.call_later(due_s, self.timeout_keep_alive_handler)
+
+    def _turn_away(self, transport: asyncio.Transport, share: Share, against: str) -> None:
+        """Say what is against a connection, and close it."""
+        self._refused = True
+        self._shares.tell(self._name, against)
+        if not share.turn_away():
+            transport.abort()
+            return
+        self._release = share.turned
+        body = b'{"detail":"%s"}' % against.encode()
+        transport.write(_TOO_MANY % len(body) + body)
+        transport.close()
 
     def data_received(self, data: bytes) -> None:
         """Parse what came. uvicorn's own would put off the deadline with every byte."""
@@ -106,13 +115,12 @@ class Line(H11Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         """Count the connection no more."""
-        if self._refused:
-            return
-        if self._share is not None:
-            self._share.disconnect()
-            self._share = None
-        super().connection_lost(exc)
-        self._unset_keepalive_if_required()
+        if self._release is not None:
+            self._release()
+            self._release = None
+        if not self._refused:
+            super().connection_lost(exc)
+            self._unset_keepalive_if_required()
 
 
 def name_in(certificate: Any) -> str:

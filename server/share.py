@@ -5,7 +5,7 @@ is counted out: shares times silos is no more than there is, so that nobody has 
 
 | Of                        | one share                                     | past it                                |
 |---------------------------|-----------------------------------------------|----------------------------------------|
-| connections               | 16, fewer where files are few, never under 4  | 429, and closed                        |
+| connections               | 16, fewer where files are few, never under 4  | 429, and closed; the fifth is closed   |
 | requests at once          | 12                                            | 429 after a second, and closed         |
 | requests in a while       | 200 at once, then 100 a second                | they wait                              |
 | bytes on their way        | 32 MiB, both ways together                    | they wait, 30 s at most; then 503      |
@@ -14,7 +14,8 @@ is counted out: shares times silos is no more than there is, so that nobody has 
 |                           | of 30 s                                       |                                        |
 
 Who has shown no certificate yet is counted by address (of IPv6 by its first 64 bits): 32 handshakes at once, 10 s each,
-and then the oldest gives way to the newest; 128 in all; 20 a second, after 16 for each silo of the roster at once.
+and then the oldest gives way to the newest; 128 in all; 64 connections, or 4 for each silo of the roster, and then 20 a
+second, or one for each.
 
 Does NOT bound what several silos take together beyond the sum of their shares, nor what it costs to turn somebody away:
 a flood of connections is the firewall's. Nothing here blocks, reads or writes.
@@ -40,6 +41,10 @@ MOST_FIELDS: Final = 64
 _LEAST_CONNECTIONS: Final = 4
 _ROOM_BYTES: Final = 32 * 2**20
 _MOST_ROOMS: Final = 8
+_TURNED_AWAY: Final = 4
+# Of one address: what a few silos behind it open at a restart of the server, and then. A flood of more is one.
+_LEAST_BURST, _MOST_BURST = 64.0, 512.0
+_LEAST_RATE, _MOST_RATE = 20.0, 100.0
 # Files that the process needs besides: the inside's socket and its clients, logs, the modules that are loaded late.
 _OTHER_FILES: Final = 256
 _QUIET_S: Final = 10.0
@@ -52,6 +57,7 @@ class Limits:
 
     Attributes:
         connections: Of one share.
+        turned_away: Connections of one share that are being told that they are too many.
         requests: Of one share, at once.
         requests_burst: Of one share, before it is held to some a second.
         requests_rate: A second.
@@ -72,6 +78,7 @@ class Limits:
     """
 
     connections: int = 16
+    turned_away: int = _TURNED_AWAY
     requests: int = 12
     requests_burst: float = 200.0
     requests_rate: float = 100.0
@@ -79,8 +86,8 @@ class Limits:
     all_room_bytes: int = _ROOM_BYTES * _MOST_ROOMS
     strangers: int = 128
     strangers_at_one_address: int = 32
-    arrivals_burst: float = 16.0
-    arrivals_rate: float = 20.0
+    arrivals_burst: float = _LEAST_BURST
+    arrivals_rate: float = _LEAST_RATE
     handshake_s: float = 10.0
     header_s: int = 10
     closing_s: float = 10.0
@@ -96,15 +103,16 @@ class Limits:
         Guarantee: all shares of connections, all strangers and what else the process opens fit into its files, unless
         that leaves fewer than four connections a share, which a silo cannot do without and which is logged.
         """
-        shares, most = silos + 1, cls.connections
-        fitting = (files - cls.strangers - _OTHER_FILES) // shares
+        shares, others = silos + 1, cls.strangers + _OTHER_FILES
+        fitting = (files - others) // shares - cls.turned_away
         if fitting < _LEAST_CONNECTIONS:
-            needed = _LEAST_CONNECTIONS * shares + cls.strangers + _OTHER_FILES
+            needed = (_LEAST_CONNECTIONS + cls.turned_away) * shares + others
             logger.warning("%d open files are too few for %d silos; allow the server %d", files, silos, needed)
         return cls(
-            connections=max(_LEAST_CONNECTIONS, min(most, fitting)),
+            connections=max(_LEAST_CONNECTIONS, min(cls.connections, fitting)),
             all_room_bytes=_ROOM_BYTES * min(shares, _MOST_ROOMS),
-            arrivals_burst=float(most * max(1, silos)),
+            arrivals_burst=min(max(_LEAST_BURST, float(_LEAST_CONNECTIONS * silos)), _MOST_BURST),
+            arrivals_rate=min(max(_LEAST_RATE, float(silos)), _MOST_RATE),
         )
 
     def left_s(self, waited_s: float, moved_bytes: int) -> float:
@@ -209,7 +217,7 @@ class Share:
         self._limits = limits
         self._everyone, self._own = everyone, Room(limits.room_bytes)
         self._bucket = Bucket(limits.requests_rate, limits.requests_burst, time.monotonic())
-        self.connections = self.requests = 0
+        self.connections = self.turned_away = self.requests = 0
 
     def connect(self) -> str | None:
         """Count a connection; return what is against it, or None."""
@@ -221,6 +229,17 @@ class Share:
     def disconnect(self) -> None:
         """Count a connection no more."""
         self.connections -= 1
+
+    def turn_away(self) -> bool:
+        """Count a connection that is too many while it is told so; return whether there is a place for that."""
+        if self.turned_away >= self._limits.turned_away:
+            return False
+        self.turned_away += 1
+        return True
+
+    def turned(self) -> None:
+        """Count such a connection no more."""
+        self.turned_away -= 1
 
     @property
     def is_busy(self) -> bool:

@@ -14,14 +14,14 @@ def test_all_shares_fit_into_the_files_that_may_be_open() -> None:
     for silos in (1, 2, 10, 100, 1_000):
         for files in (1_024, 4_096, 65_536, 2**20):
             limits = Limits.of(silos, files)
-            fits = limits.connections * (silos + 1) + limits.strangers < files
+            fits = (limits.connections + limits.turned_away) * (silos + 1) + limits.strangers < files
             assert fits or limits.connections == 4
 
 
 def test_too_few_files_are_told(caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING):
         Limits.of(1_000, 1_024)
-    assert "1024 open files are too few for 1000 silos; allow the server 4388" in caplog.text
+    assert "1024 open files are too few for 1000 silos; allow the server 8392" in caplog.text
 
 
 def test_no_share_of_room_is_more_than_half_of_it() -> None:
@@ -52,6 +52,21 @@ def test_connections_past_the_share_are_refused_and_one_that_ends_makes_room() -
     assert shares.of("north").connect() is None
     south.disconnect()
     assert south.connect() is None
+
+
+def test_few_are_told_that_they_are_too_many_and_the_rest_are_not() -> None:
+    share = Shares(Limits(), ("south",)).of("south")
+    assert [share.turn_away() for _ in range(6)] == [True, True, True, True, False, False]
+    share.turned()
+    assert share.turn_away()
+
+
+def test_an_address_may_open_what_silos_behind_it_open_and_not_what_a_large_roster_would() -> None:
+    bursts = [
+        (limits.arrivals_burst, limits.arrivals_rate)
+        for limits in (Limits.of(silos, 2**20) for silos in (1, 50, 10_000))
+    ]
+    assert bursts == [(64, 20), (200, 50), (512, 100)]
 
 
 def test_certificates_in_no_roster_have_one_share_together() -> None:

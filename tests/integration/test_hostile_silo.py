@@ -40,7 +40,7 @@ from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 
 from server.share import Limits
 from tests.integration import authority
-from tests.integration.deployed import outcome, started, submit, wait_until
+from tests.integration.deployed import hasty, outcome, started, submit, wait_until
 from tests.integration.served import Served, answered, serving
 
 pytestmark = pytest.mark.timeout(300)
@@ -189,6 +189,24 @@ def test_a_connection_past_the_share_is_told_so(served: Served, north: NodeOf) -
     wait_until(lambda: served.ask("GET /health", silo="south")[0] == 200)  # as soon as it has fewer
 
 
+def test_connections_far_past_the_share_are_not_even_told(served: Served, north: NodeOf) -> None:
+    """Who is told stays until it has read that, or until a deadline: so few are, and the rest are closed at once."""
+    limits, begun = hasty(2, 1_024), time.monotonic()
+    with many(served, limits.connections + 40, source="127.0.0.7") as held:
+        took_s = time.monotonic() - begun
+        told = sum(reads(connection).startswith(b"HTTP/1.1 429") for connection in held[limits.connections :])
+        served_as_ever(north, served)
+    assert told <= limits.turned_away * (1 + took_s / limits.closing_s)
+
+
+def reads(connection: ssl.SSLSocket) -> bytes:
+    """Return what the server said on a connection that it closes."""
+    try:
+        return connection.recv(65_536)
+    except OSError:
+        return b""
+
+
 def test_a_header_that_trickles_is_not_waited_for(served: Served, north: NodeOf) -> None:
     with served.connect("south") as slow:
         slow.sendall(HALF)
@@ -266,9 +284,9 @@ def test_what_no_silo_sends_is_refused_and_the_connection_closed(
 
 
 def test_requests_that_do_not_wait_for_answers_end_the_connection(served: Served, north: NodeOf) -> None:
-    with served.connect("south") as hasty, contextlib.suppress(OSError):
-        hasty.sendall(HEALTH * 1_000)
-        assert is_closed(hasty)
+    with served.connect("south") as ahead, contextlib.suppress(OSError):
+        ahead.sendall(HEALTH * 1_000)
+        assert is_closed(ahead)
     refused_for(served, "a request before the last one was answered")
     served_as_ever(north, served)
 
