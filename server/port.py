@@ -110,9 +110,6 @@ class Line(H11Protocol):
             return False
         return len(self.conn.trailing_data[0]) > (MOST_HEADER_BYTES if self.cycle.response_started else 0)
 
-    def eof_received(self) -> None:
-        """Say nothing: TLS ends the connection by itself."""
-
     def connection_lost(self, exc: Exception | None) -> None:
         """Count the connection no more."""
         if self._release is not None:

@@ -338,6 +338,7 @@ def test_who_shows_no_certificate_takes_nobodys_place(served: Served, north: Nod
                 )
             opened.append(plain)
         served_as_ever(north, served)
+        wait_until(lambda: "refused at the port: 127.0.0.4 leaves many handshakes open" in served.log, 30)
         assert all(is_closed(plain) for plain in opened)
 
 
