@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -227,31 +227,29 @@ def test_a_bound_grows_with_what_answers_grow_with() -> None:
     assert Bound.of(0, silos=4, window=256).size_bytes > small.size_bytes
 
 
-def test_locks_are_taken_in_one_order(federation: Federation) -> None:
+def test_locks_are_taken_in_one_order(federation: Federation, monkeypatch: pytest.MonkeyPatch) -> None:
     """Flower takes its two locks in one order where messages are stored, and in the other where a session has expired.
 
     A silo that announces and comes back after the session's end could stop the server between them.
     """
-    question = federation.ask(federation.nodes[0])
-    record = ConfigRecord({"a": 1}).deflate()
-    _, _, session = federation.announce(question, tree("m", ObjectTree(object_id=get_object_id(record))))
-    held, pushed = threading.Event(), threading.Event()
+    state, owned = federation.state, []
+    real = state._on_push_session_expired
 
-    def push() -> None:
-        held.wait(10)
-        federation.state.store_object(federation.run, session, get_object_id(record), record)
-        pushed.set()
+    def expired(message_object_ids: set[str]) -> None:
+        owned.append(state.lock._is_owned())  # type: ignore[attr-defined]
+        real(message_object_ids)
 
-    thread = threading.Thread(target=push)
-    thread.start()
-    with federation.state.lock:
-        held.set()
-        # Whoever waits for the first lock does not hold the second.
-        assert federation.state._lock_object_push_sessions.acquire(timeout=10)
-        assert not pushed.wait(0.2)
-        federation.state._lock_object_push_sessions.release()
-    assert pushed.wait(10)
-    thread.join()
+    monkeypatch.setattr(state, "_on_push_session_expired", expired)
+    for late in ("push", "pull"):
+        record = ConfigRecord({"late": late}).deflate()
+        name = get_object_id(record)
+        _, _, session = federation.announce(federation.ask(federation.nodes[0]), tree(late, ObjectTree(object_id=name)))
+        state._object_push_sessions[session].expires_at = datetime.min.replace(tzinfo=UTC)
+        if late == "push":
+            assert not state.store_object(federation.run, session, name, record)
+        else:
+            assert not state.get_object(federation.run, name)
+    assert owned == [True, True]
 
 
 def test_the_store_of_nobody_is_flowers(federation: Federation) -> None:

@@ -203,6 +203,25 @@ def test_requests_at_once_past_the_share_are_refused_and_nothing_stays_counted()
     asyncio.run(play())
 
 
+def test_who_is_turned_away_may_end_what_it_says_and_no_more_than_that() -> None:
+    """One that is still sending when the connection is closed would not read why."""
+
+    async def play() -> None:
+        gate, shares = door(Inside(), Limits())
+        caller = Caller(shares, headers=length(40 * MIB))
+        for _ in range(40):
+            caller.bring(bytes(MIB), more=True)
+        await caller.call(gate)
+        assert (caller.status, caller.coming.qsize()) == (413, 40 - 8)
+        polite = Caller(shares, headers=((b"transfer-encoding", b"chunked"),))
+        polite.bring(b"x", more=True)
+        polite.bring(b"y")
+        await polite.call(gate)
+        assert (polite.status, polite.coming.qsize()) == (411, 0)
+
+    asyncio.run(play())
+
+
 @pytest.mark.parametrize("outcome", ["refused", "gone", "failed"])
 def test_room_is_given_back_however_a_request_ends(outcome: str) -> None:
     class Failing(Inside):
