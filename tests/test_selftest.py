@@ -19,10 +19,12 @@ from clients.probing import Probing
 from fedmodel import dp_sgd, wire
 from fedmodel.accounting import composition, pld
 from fedmodel.audit.gauges import OF_ALL, OF_SILOS
+from fedmodel.config import FederationConfig
 from fedmodel.data import persons, tables
 from fedmodel.dp_sgd import DpSgd, _GuardedOptimizer
 from fedmodel.ledger import Ledger, Run
 from fedmodel.noise import OsNoise
+from fedmodel.provision import influence
 from fedmodel.report import page
 from scenarios import cli
 from scenarios.audits import faults, mutations, selftest
@@ -63,6 +65,8 @@ TOUCHED = (
     pld,
     dp_sgd,
     carried,
+    influence,
+    FederationConfig,
     torch.Tensor,
     torch.linalg,
 )
@@ -104,7 +108,7 @@ def test_the_list_has_what_was_asked_for_and_every_check_is_known() -> None:
     assert set(ASKED) <= {fault.name for fault in FAULTS}
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
     others = {faults.PREFLIGHT, faults.LOWER_BOUND, faults.PAGE_MARKUP, faults.RECORDS_OF_A_PERSON, "accountants"}
-    others |= {"accountants_at_extremes"}
+    others |= {"accountants_at_extremes", "effective_silos"}
     assert {fault.check for fault in FAULTS} <= {*OF_SILOS, *OF_ALL, *others}
 
 
