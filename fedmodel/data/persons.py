@@ -60,6 +60,7 @@ _PLAIN: Final = re.compile(r"[A-Za-z0-9-]*[0-9][A-Za-z0-9-]*")  # in normal form
 # As programs write a whole number that went through floating point. "1e5" could be an id, "1e+05" could not.
 _FROM_FLOAT: Final = re.compile(r"[+-]?[0-9]+(?:\.0+|[eE]\+[0-9]+|\.[0-9]*[eE]\+?[0-9]+)")
 _NUMBER: Final = re.compile(r"\+?([0-9]+)(?:(\.)([0-9]*))?(?:[eE]\+?([0-9]{1,3}))?")
+_TOO_LONG: Final = f"is longer than {LONGEST} characters"
 _NOT_DIGITS: Final = 'is no whole number, which is all that form = "digits" admits'
 
 
@@ -211,9 +212,14 @@ def _number(value: int | float | Decimal, form: PersonForm, exact: int) -> str:
             raise DataError('is of a type with a fraction; declare form = "digits"')
         if abs(value) >= exact:
             raise DataError("is too large a number for its type to tell it apart from others")
-    elif isinstance(value, Decimal) and (not value.is_finite() or value != value.to_integral_value()):
-        raise DataError("is no whole number")
+    elif isinstance(value, Decimal):
+        if not value.is_finite() or value != value.to_integral_value():
+            raise DataError("is no whole number")
+        if value.adjusted() >= LONGEST:  # nor is it written out first
+            raise DataError(_TOO_LONG)
     number = int(value)
+    if abs(number) >= 10**LONGEST:
+        raise DataError(_TOO_LONG)
     if form == "digits" and number < 0:
         raise DataError(_NOT_DIGITS)
     return _short(str(number))
@@ -222,5 +228,5 @@ def _number(value: int | float | Decimal, form: PersonForm, exact: int) -> str:
 def _short(text: str) -> str:
     """Return text that is no longer than an id is."""
     if len(text) > LONGEST:
-        raise DataError(f"is longer than {LONGEST} characters")
+        raise DataError(_TOO_LONG)
     return text
