@@ -267,6 +267,12 @@ def test_the_accountants_beside_agree_or_say_why_not(records: int, rate: float) 
         assert "several" in str(reason)
 
 
+def test_prv_is_not_told_where_its_rounding_may_exceed_its_error() -> None:
+    figure, reason = accountants.prv([DpSgdEvent(900.0, 1.0, 0.9, 10**6, 10)], 1e-12)
+    assert figure is None
+    assert "its rounding, which it does not count, may exceed its error" in str(reason)
+
+
 def test_nothing_released_is_nothing_spent() -> None:
     assert accountants.prv([], 1e-3) == (None, "nothing was released")
     assert accountants.rdp([], 1e-3) == (0.0, None)

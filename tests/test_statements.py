@@ -134,8 +134,9 @@ def test_who_reads_records_depends_on_the_engine(gathered: Gathered, report: Rep
         assert "own process" not in statements.noise_added_by(engine) + statements.access(engine)
 
 
-def test_what_floating_point_adds_is_not_said_to_be_included(report: Report) -> None:
-    assert "about 1e-16 a step to delta, is not included" in report.mechanism.side_channels
+def test_what_floating_point_takes_from_the_accountant_is_counted(report: Report) -> None:
+    assert "counts what floating point may take from it in the accountant" in report.mechanism.side_channels
+    assert "no rounding counted" in next(one.means for one in report.accounting.methods if one.name == "prv")
 
 
 def test_what_the_noise_lacks_to_a_gaussian_is_a_number_of_this_run(gathered: Gathered, report: Report) -> None:

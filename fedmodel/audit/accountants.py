@@ -92,12 +92,17 @@ def extremes() -> Gauge:
     return gauge(EXTREMES, None, under, 0.0, (0.0, 0.0), told)
 
 
+def prv_is_close(steps: int, delta: float) -> bool:
+    """Whether what PRV's transforms may round away is small beside the error that it counts: it counts no rounding."""
+    return steps * _PRV_ROUNDING <= _PRV_DELTA_ERROR * delta
+
+
 @lru_cache(maxsize=64)
 def prv_epsilon(steps: tuple[Steps, ...], delta: float) -> float | None:
     """Return the lower end of PRV's interval for epsilon; None where Opacus has none, or none to rely on."""
     if not steps or any(one.records > 1 for one in steps):
         return None
-    if sum(one.number for one in steps) * _PRV_ROUNDING > _PRV_DELTA_ERROR * delta:
+    if not prv_is_close(sum(one.number for one in steps), delta):
         return None
     accountant = PRVAccountant()
     accountant.history = [(one.noise, one.rate, one.number) for one in steps]

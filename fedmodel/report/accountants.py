@@ -1,8 +1,9 @@
 """A run's charges as two other accountants read them, to stand beside the claim.
 
-The claim is PLD's (`fedmodel.accounting`): a pessimistic discretisation, so an upper bound on any grid. Beside it:
+The claim is PLD's (`fedmodel.accounting`): an upper bound, floating point included. Beside it, with no rounding
+counted, and so for comparison alone:
 
-    PRV   Gopi et al. 2021 (arXiv 2106.02848), by Opacus: its upper bound, within 0.01 of what it estimates
+    PRV   Gopi et al. 2021 (arXiv 2106.02848), by Opacus: the upper end of its interval, within 0.01 of its estimate
     RDP   Mironov, Talwar and Zhang 2019 (arXiv 1908.10530), by dp_accounting; of several records in a unit, by ours
 
 Two that agree share no code from the event on, so a fault in one shows. Neither is ever the claim.
@@ -24,6 +25,7 @@ from dp_accounting.rdp import RdpAccountant
 from opacus.accountants import PRVAccountant
 
 from fedmodel import accounting
+from fedmodel.audit.accountants import prv_is_close
 from fedmodel.mechanisms import DpSgdEvent
 
 ORDERS: Final = range(2, 257)
@@ -32,7 +34,9 @@ _LARGEST_PRV: Final = 200.0  # past which the grid of PRV outgrows memory
 
 
 def prv(events: Sequence[DpSgdEvent], delta: float) -> tuple[float | None, str | None]:
-    """Return Opacus's upper bound on epsilon, or None and why there is none.
+    """Return the upper end of Opacus's interval for epsilon, or None and why there is none.
+
+    It holds in exact arithmetic; where rounding may exceed the error that it counts, none is told.
 
     Args:
         events: What was charged, of one unit.
@@ -44,6 +48,8 @@ def prv(events: Sequence[DpSgdEvent], delta: float) -> tuple[float | None, str |
         return None, "Opacus's accountant knows one record of a unit, and these units have several"
     if not accounting.epsilon(events, delta, accounting.COARSE_GRID) < _LARGEST_PRV:
         return None, f"past epsilon {_LARGEST_PRV:g} its grid outgrows memory"
+    if not prv_is_close(sum(event.steps for event in events), delta):
+        return None, "over so many steps at such a delta its rounding, which it does not count, may exceed its error"
     steps = Counter[tuple[float, float]]()
     for event in events:
         steps[event.noise_multiplier, event.realised_sample_rate] += event.steps
@@ -61,6 +67,8 @@ def prv(events: Sequence[DpSgdEvent], delta: float) -> tuple[float | None, str |
 
 def rdp(events: Sequence[DpSgdEvent], delta: float) -> tuple[float, int | None]:
     """Return the epsilon of the best whole order up to 256, and the order; 0 and None for no events.
+
+    An upper bound in exact arithmetic, of positive terms alone, so that rounding takes little from it.
 
     Args:
         events: What was charged, of one unit.

@@ -32,12 +32,14 @@ _SEEDED: Final = "seeded-unsafe"
 _METHODS: Final = (
     document.Method(
         name="pld",
-        means="the claim: an upper bound, by privacy loss distributions that are discretised pessimistically",
-        by="fedmodel.accounting, over dp_accounting's distributions",
+        means="the claim: an upper bound, floating point included, by privacy loss distributions that are discretised"
+        " pessimistically",
+        by="fedmodel.accounting",
     ),
     document.Method(
         name="prv",
-        means="an independent upper bound, by privacy random variables (Gopi et al. 2021), within 0.01",
+        means="another library's figure, by privacy random variables (Gopi et al. 2021), within 0.01 and no rounding"
+        " counted",
         by="Opacus",
     ),
     document.Method(

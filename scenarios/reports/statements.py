@@ -30,8 +30,9 @@ SIDE_CHANNELS: Final = (
     " noised sum is rounded to an absolute grid of at most 2^-16 of the noise's standard deviation before anything else"
     " is done with it. A value that is not a number contributes nothing. Timing of the sampler is not hidden."
 )
-_ACCOUNTED_EXACTLY: Final = (
-    " Bounds hold in exact arithmetic; what floating point adds, about 1e-16 a step to delta, is not included."
+_ACCOUNTED: Final = (
+    " The claim counts what floating point may take from it in the accountant, and a plan is admitted to a budget only"
+    " where a lower bound by other code does not contradict."
 )
 COMPOSITION: Final = (
     "All steps of the plan that was reserved are composed by privacy loss distributions, those that were not taken too:"
@@ -52,12 +53,12 @@ def side_channels(draws: int, more: tuple[float, float] | None) -> str:
             where nothing is claimed.
     """
     if more is None:
-        return SIDE_CHANNELS + _ACCOUNTED_EXACTLY
+        return SIDE_CHANNELS + _ACCOUNTED
     noise = (
         f" Computed in floating point, the {draws:,} draws of noise are not quite Gaussian, which adds at most"
         f" {small(more[0])} to epsilon and {small(more[1])} to delta and is not in the figures."
     )
-    return SIDE_CHANNELS + noise + _ACCOUNTED_EXACTLY
+    return SIDE_CHANNELS + noise + _ACCOUNTED
 
 
 def unit_of(unit: str, max_records: int) -> str:
