@@ -32,6 +32,7 @@ _PLANS: dict[str, list[tuple[float, float, int, int]]] = {
     "4 records": [(0.1, 3.0, 300, 4)],
     "16 records": [(0.01, 4.0, 1_000, 16)],
     "100 records": [(0.01, 10.0, 1_000, 100)],
+    "million steps": [(0.9, 900.0, 1_000_000, 1)],
 }
 _CALIBRATED = ("full lots", "usual", "4 records")
 
@@ -75,6 +76,7 @@ def measure(name: str) -> dict[str, float]:
         "coarse_s": coarse,
         "fine_s": fine,
         "ratio": fine / coarse,
+        "least_s": seconds(lambda: accounting.least_epsilon(events(plan), _DELTA)),
         "renyi_s": seconds(lambda: [accounting.renyi(event, _ORDER) for event in events(plan)]),
         "coarse_epsilon": accounting.epsilon(events(plan), _DELTA, accounting.COARSE_GRID),
         "fine_epsilon": accounting.epsilon(events(plan), _DELTA),

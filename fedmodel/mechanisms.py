@@ -26,7 +26,7 @@ LEAST_NOISE: Final = 0.2
 MOST_NOISE: Final = 1e6
 LEAST_RATE: Final = 1e-9
 MOST_STEPS: Final = 1_000_000
-LEAST_DELTA: Final = 1e-12  # below, it drowns in the tails that accounting truncates
+LEAST_DELTA: Final = 1e-12  # below, nothing worth having is claimed, and tails are cut for no less
 
 MOST_RECORDS: Final = 1_000  # of one unit; more could not be hidden anyway
 

@@ -17,7 +17,7 @@ from scipy import fft
 from scipy.special import ndtr
 
 from fedmodel import accounting
-from fedmodel.accounting import cells, composition, gaussian, lower, mixture
+from fedmodel.accounting import cells, composition, gaussian, lower, mixture, renyi_filter
 from fedmodel.accounting.cells import Measure
 from fedmodel.accounting.composition import Composition, Part
 from fedmodel.accounting.lower import Steps
@@ -170,6 +170,39 @@ def test_calibration_at_the_edge_meets_its_target_by_the_second_accountant_too()
     planned = event(0.9, noise, 10**6)
     assert accounting.least_epsilon([planned], 1e-12) <= accounting.epsilon([planned], 1e-12) <= 7.0
     assert 920 < noise < 940
+
+
+# The Rényi filter's figures.
+
+
+@pytest.mark.parametrize("rate", [1e-9, 1e-6, 1e-3, 0.5, 0.999, 1 - 1e-9])
+def test_a_divergence_is_no_less_than_it_is_from_end_to_end(rate: float) -> None:
+    with mpmath.workdps(50):
+        q = mpmath.mpf(rate)
+        for noise in (0.2, 10.0, 1e6):
+            s = mpmath.mpf(noise)
+            for order in (2, 256):
+                exact = mpmath.log(
+                    mpmath.fsum(
+                        mpmath.binomial(order, i) * q**i * (1 - q) ** (order - i) * mpmath.exp(i * (i - 1) / (2 * s**2))
+                        for i in range(order + 1)
+                    )
+                ) / (order - 1)
+                found = renyi_filter._divergence(mixture.Step(rate, noise, 1), order)
+                assert exact * (1 + mpmath.mpf("9e-10")) + 9e-13 <= found <= exact * (1 + 1e-8) + 1e-11
+            # Of order 2 the expectation over one draw is a power, for any number of records.
+            for records in (2, 300):
+                exact = mpmath.log(
+                    mpmath.fsum(
+                        mpmath.binomial(records, j)
+                        * q**j
+                        * (1 - q) ** (records - j)
+                        * (1 - q + q * mpmath.exp(j / s**2)) ** records
+                        for j in range(records + 1)
+                    )
+                )
+                found = renyi_filter._divergence(mixture.Step(rate, noise, records), 2)
+                assert exact * (1 + mpmath.mpf("9e-10")) + 9e-13 <= found <= exact * (1 + 1e-3) + 1e-11
 
 
 # One step's cells dominate it.
