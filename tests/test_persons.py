@@ -190,8 +190,9 @@ def test_digits_are_one_number_however_they_are_written(number: int, zeros: int,
 @given(st.text(min_size=1, max_size=6), st.integers(0, 3), st.sampled_from(FORMS))
 def test_no_message_holds_a_part_of_an_id(noise: str, place: int, form: PersonForm) -> None:
     begin, end = "8080417733"[: 3 * place], "8080417733"[3 * place :]
+    told = ""
     try:
-        told = normal_id(begin + noise + end, form) and ""
+        normal_id(begin + noise + end, form)
     except DataError as error:
         told = str(error)
     assert not any(part in told for part in (begin, end) if len(part) > 2)

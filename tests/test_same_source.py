@@ -19,7 +19,7 @@ from fedmodel import accounting
 from fedmodel.config import Scenario, SiloFile, TableSource, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.config.same_source import same_by_text
 from fedmodel.crypto import digest
-from fedmodel.data import access, check_sources, marks
+from fedmodel.data import access, check_sources, marks, tables
 from fedmodel.errors import ConfigError, DataError, PolicyRefused, PrivacyBudgetExceeded
 from fedmodel.ledger import Scope, Standing
 from fedmodel.provision import scenario_hash
@@ -298,7 +298,7 @@ def test_a_file_that_is_put_in_anothers_place_while_it_is_read_is_found(
 ) -> None:
     ward.law({"ward": ward.figures, "again": ward.figures})
     assert len(ward.silo("again", 2).records()) == 2
-    read = access.table_records
+    read = tables.table_records
 
     def swapped(*arguments: Any) -> Any:
         shutil.copyfile(ward.kit / "x.csv", ward.kit / "y.csv")
