@@ -26,14 +26,17 @@ from fedmodel.provision import read_identity, read_kit, read_roster, scenario_ha
 from fedmodel.report.page import render
 from scenarios.report_cli import NOT_VOUCHED_FOR
 from scenarios.reports import gathering, reporting
-from scenarios.reports.anchors import Anchors
-from scenarios.reports.gathering import file_hash
+from scenarios.reports.anchors import Anchors, hold
+from scenarios.reports.gathering import file_hash, read_run
 from server.server_app import run_federation
 from tests.fakes import FaultyGrid
+from tests.federations import Federation, pristine
 from tests.test_cli import Run
 from tests.test_client_app import ask, joined, model
 from tests.test_report import MASKED, SILOS, simulated, told
 from tests.test_report_hostile import anchor, cut
+
+__all__ = ["pristine"]
 
 MODEL, OTHER = b"\x11" * 32, b"\x22" * 32
 
@@ -404,3 +407,27 @@ def test_a_model_that_lies_sealed_is_compared_where_it_is_given_opened(run: Run,
     assert checked.whole
     with pytest.raises(LedgerTampered, match="these ledgers are not of this model"):
         reporting.verify(folder, anchors=Anchors.of(anchor(run_a)[1], ()), model=run_b / "model.safetensors")
+
+
+def test_the_roster_of_a_deployed_federation_is_held_to_its_fingerprint_or_key(
+    pristine: Federation, run_a: Path, tmp_path: Path
+) -> None:
+    """With the post-quantum key that the fingerprint covers; ledgers of the run are of other silos' keys."""
+    scenario = read_scenario(str(run_a / "scenario.toml"))
+    (tmp_path / "server").mkdir()
+    for name in ("roster.json", "authority.pem", "authority.mldsa65"):
+        shutil.copy2(pristine.kit("server") / name, tmp_path / "server" / name)
+    digits = pristine.change.fingerprints["authority"]
+    for told_as in (digits, digits.replace(" ", "-"), digits.replace(" ", ""), pristine.change.keys.identity.hex()):
+        held = hold(tmp_path, scenario, {}, Anchors.of(told_as, ()))
+        assert set(held.silos) == set(SILOS)
+        assert held.server == bytes.fromhex(pristine.roster.server.identity)
+    with pytest.raises(LedgerTampered, match="it is not this silo's"):
+        hold(tmp_path, scenario, read_run(run_a).ledgers, Anchors.of(digits, ()))
+    for other in (pristine.change.fingerprints["server"], pristine.change.fingerprints["north"], "00" * 32):
+        with pytest.raises(LedgerTampered, match="signed by another authority"):
+            hold(tmp_path, scenario, {}, Anchors.of(other, ()))
+    path = tmp_path / "server" / "roster.json"
+    path.write_bytes(path.read_bytes().replace(b'"serial":1', b'"serial":2'))
+    with pytest.raises(LedgerTampered, match="not as an authority signed it"):
+        hold(tmp_path, scenario, {}, Anchors.of(digits, ()))
