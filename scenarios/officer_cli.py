@@ -142,7 +142,7 @@ def ledger_verify(
             answer(officer.refused(error), "", as_json)
         raise
     document = officer.told(found)
-    line = f"{ledger}: {document['entries']} entries of silo {document['silo']}, all as they were written"
+    line = f"{inert(str(ledger))}: {document['entries']} entries of silo {document['silo']}, all as they were written"
     if found.heads:
         line += f"; extends {len(found.heads)} signed heads, the newest of {max(found.heads)} entries"
     else:

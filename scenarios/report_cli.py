@@ -47,7 +47,9 @@ def report_build(
     page = reporting.build(run, render)
     signed = reporting.read_report(run)
     found = {"report": str(page), "signer": signed.key.hex(), "claim": signed.report.claim.sentence}
-    told = f"{signed.report.claim.sentence}\nReport: {page}\nVerify it: {verify_command(run)}"
+    told = "\n".join(
+        map(inert, (signed.report.claim.sentence, f"Report is verified by: {verify_command(run)}", f"Report: {page}"))
+    )
     answer({**found, "verify": verify_command(run)}, told, as_json)
 
 
@@ -107,9 +109,9 @@ def report_verify(
     table.add_column()
     table.add_column(overflow="fold")  # a key is longer than a narrow terminal leaves room for, and is told whole
     for item, found in checked.items:
-        table.add_row(Text(item, "bold"), found)
+        table.add_row(Text(item, "bold"), inert(found))
     out.print(table, highlight=False)
-    line = f"{run}: every figure of its report follows from the folder"
+    line = f"{inert(str(run))}: every figure of its report follows from the folder"
     if not checked.rendered:
         line += ". The page was NOT rendered again: read report.json, or verify with the versions that made it"
     if not checked.outside:
@@ -178,7 +180,7 @@ def _lines(rows: Iterator[Difference]) -> Iterator[str]:
         one, other = _shown(row.one), _shown(row.other)
         if one == other:  # the beginning of a text does not tell them apart
             one, other = repr(row.one), repr(row.other)
-        yield f"{name}: {one} -> {other}{by}"
+        yield f"{inert(name)}: {one} -> {other}{by}"
 
 
 def _shown(value: Any) -> str:

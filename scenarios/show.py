@@ -8,6 +8,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from fedmodel.inert import inert
 from fedmodel.rounding import small, up
 from scenarios.claims import early
 from scenarios.printing import out
@@ -80,17 +81,16 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
         failed = f"{summary['rounds_failed']} rounds failed closed; the model stayed as it was."
         out.print(failed, style="yellow")
     out.print(_seen_by_server(summary["encryption"]))
-    out.print(f"Run folder: {run_dir}", soft_wrap=True, highlight=False, markup=False)
+    out.print(inert(f"Run folder: {run_dir}"), soft_wrap=True, highlight=False, markup=False)
 
 
 def show_report(page: Path, as_json: bool) -> None:
-    """Print where a run's report lies, for a person, last of all."""
+    """Print how a run's report is verified, and, last of all, where it lies, for a person."""
     if not as_json:
         from scenarios.reports.anchors import verify_command
 
-        out.print(f"Report: {page}", soft_wrap=True, highlight=False)
-        out.print(f"Verify it: {verify_command(page.parent)}", soft_wrap=True, highlight=False)
+        out.print(inert(f"Report is verified by: {verify_command(page.parent)}"), soft_wrap=True, highlight=False)
         out.print(
-            "Whoever is handed the folder takes what follows --authority from you, and not from the folder.",
-            highlight=False,
+            "Whoever is handed the folder has to get that key from you, and not from the folder.", highlight=False
         )
+        out.print(inert(f"Report: {page}"), soft_wrap=True, highlight=False)

@@ -61,6 +61,19 @@ def test_a_ledger_of_any_name_is_refused_in_a_line_and_its_json_is_ascii(folder:
     assert said.isascii()
 
 
+def test_a_ledger_and_a_run_in_a_folder_of_any_name_are_told_in_lines_of_ours(
+    tiny: Scenario, folder: Path, tmp_path: Path
+) -> None:
+    grid = FaultyGrid(tiny, folder)
+    (reply,) = grid.send_and_receive([grid.asked(wire.join_request(), wire.JOIN, 2)])
+    assert not reply.has_error()
+    status, said, why = fedmodel("ledger", "verify", f"{ACTING}/ledgers/north.sqlite", within=tmp_path)
+    assert (status, why) == (0, "")
+    assert said.startswith(f"{inert(ACTING)}/ledgers/north.sqlite: ")
+    assert is_plain(said)
+    assert len(said.rstrip("\n").split("\n")) == 1
+
+
 def test_an_argument_that_is_refused_is_shown_and_does_nothing(tmp_path: Path) -> None:
     for arguments in (["budget", "epsilon", "--steps", ACTING], ["budget", f"--{ACTING}"], [ACTING]):
         status, said, why = fedmodel(*arguments, within=tmp_path)

@@ -29,8 +29,8 @@ def test_a_report_is_built_verified_and_compared(run: Run) -> None:
     assert run("report", "build", "r") == 0, run.err
     authority = (run.folder / "r" / "server" / "administrator.pub").read_text().strip()
     assert run.out.splitlines()[-2:] == [
+        f"Report is verified by: fedmodel report verify r --authority {authority}",
         f"Report: {Path('r/report.html')}",
-        f"Verify it: fedmodel report verify r --authority {authority}",
     ]
     assert "differentially private" in run.out
     assert "<svg" in (run.folder / "r" / "report.html").read_text(encoding="utf-8")

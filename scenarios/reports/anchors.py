@@ -4,7 +4,8 @@ Whoever makes up a folder as a whole makes up the roster in it too. What is give
 
     --authority   the fingerprint of the federation's authority, as `fedmodel authority show` prints it, or its public
                   key in hexadecimal; of a simulation, the key in `administrator.pub`. It vouches for the roster, and
-                  the roster for every silo's key, and a deployed server's.
+                  the roster for every silo's key, and a deployed server's. The fingerprint is of the authority's
+                  ML-DSA key too, where it has one; a key in hexadecimal is the Ed25519 key alone.
     --silo-key    a silo's public key; it stands before the roster's.
 
 Guarantee: `hold` passes only ledgers whose keys are those that were given, or that a roster names which the authority
