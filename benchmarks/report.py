@@ -30,7 +30,7 @@ from scenarios.reports.rendering import read_pictures
 from scenarios.runner import check_scenario, run_folder, simulate
 from server import server_app
 
-_REPEATS = 5
+_REPEATS = 3
 
 
 def cpu_seconds(step: Callable[[], object]) -> float:
