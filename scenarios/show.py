@@ -62,10 +62,11 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
             str(row["steps_reserved"]),
         )
     out.print(table)
-    told = early(rows)
+    is_seeded = any(row["noise_source"] == "seeded-unsafe" for row in rows)
+    told = None if is_seeded else early(rows)  # of noise that somebody can subtract nothing holds
     if told is not None:
         out.print(told, highlight=False)
-    if any(row["noise_source"] == "seeded-unsafe" for row in rows):
+    if is_seeded:
         out.print(
             "Noise was seeded: whoever knows the seed can remove it. These epsilons protect nobody.", style="bold red"
         )

@@ -107,7 +107,7 @@ def test_report_page_and_registry_tell_the_plans_epsilon(run: Run) -> None:
         assert STEPS < claim.odometer.epsilon < WHOLE
     for row in report.accounting.silos:
         assert (row.pld, row.rdp > WHOLE) == (WHOLE, True)
-        assert row.curve[20].epsilon == WHOLE
+        assert row.curve[20].epsilon == pytest.approx(WHOLE, rel=1e-12)
         assert row.curve[20].delta == pytest.approx(DELTA, rel=1e-2)
     for budget in report.scope.budgets:
         assert (budget.bound, budget.spent) == (WHOLE, STEPS)
@@ -122,7 +122,7 @@ def test_report_page_and_registry_tell_the_plans_epsilon(run: Run) -> None:
     entry = (folder / "registry.yaml").read_text(encoding="utf-8")
     assert f"epsilon: {WHOLE}" in entry
     assert f"bound_on_output_distance: {WHOLE}" in entry
-    assert run("report", "verify", "r") == 0
+    assert run("report", "verify", "r") == 6  # all of it follows, and nobody outside vouches for the keys
 
 
 @pytest.mark.parametrize("where", ["claim", "silo", "accounting"])

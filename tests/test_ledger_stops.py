@@ -7,14 +7,16 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fedmodel import accounting
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerTampered, PrivacyBudgetExceeded
-from fedmodel.ledger import Ledger, Scope
+from fedmodel.ledger import Ledger, Run, Scope, Standing
 from fedmodel.mechanisms import DpSgdEvent
 from scenarios.claims import claim_of
+from tests.stopping import Values, at_the_start, before, stopped
 
 SCOPE = Scope("hearts", "record", 1, 1e-3, 3.0, 5)
 NAME = SCOPE.name
@@ -89,6 +91,34 @@ def test_who_stops_early_gets_back_the_divergence_of_the_steps_that_were_not_tak
     assert taken == SCOPE.cap // SCOPE.cost(replace(plan, steps=1))
     assert accounting.epsilon([replace(plan, steps=taken + 5)], SCOPE.delta) < SCOPE.epsilon
     assert bound(ledger) == SCOPE.epsilon
+
+
+def admitted(units: int, noise: float) -> bool:
+    """Return whether the law admits a step of such noise, where closed runs took so many steps of noise 10."""
+    plan, standing = DpSgdEvent(10.0, 1.0, 1.0, 1_000, denominator=60), Standing()
+    run = Run(NAME, plan, SCOPE.cost(plan), "filter", "", 1, {1: (1, units, "k")} if units else {}, units, closed=True)
+    standing.scopes, standing.runs = {NAME: SCOPE}, {"earlier": run}
+    step = replace(plan, noise_multiplier=noise, steps=1)
+    try:
+        return standing.admit(SCOPE, step, SCOPE.cost(step)) == "filter"
+    except PrivacyBudgetExceeded:
+        return False
+
+
+def test_the_best_adversary_who_plans_anew_by_looking_attains_no_more_than_delta() -> None:
+    """After every step it closes its run, and chooses to stop, or another run of one step of little or of more noise.
+
+    A step of noise 5 has the divergence of four of noise 10, so that what was spent is a number of those.
+    """
+    value, stop_N, most = dict[int, Values](), stopped(SCOPE.epsilon), 200
+    for units in reversed(range(most)):
+        best_N = stop_N
+        for noise, more in ((10.0, 1), (5.0, 4)):
+            if admitted(units, noise):
+                best_N = np.maximum(best_N, before(value.get(units + more, stop_N), noise))
+        value[units] = best_N
+    assert 0.1 * SCOPE.delta < at_the_start(value[0]) <= SCOPE.delta
+    assert [admitted(units, 10.0) for units in (0, 74, 75)] == [True, True, False]
 
 
 @pytest.mark.parametrize("charged", [False, True])

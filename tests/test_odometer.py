@@ -8,42 +8,22 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from numpy.typing import NDArray
 
 from fedmodel.accounting import checkpoints, epsilon, odometer
 from fedmodel.errors import ConfigError
 from fedmodel.mechanisms import DpSgdEvent
+from tests.stopping import LOSS_N, at_the_start, before, stopped
 
 NOISE, STEPS, DELTA = 6.56, 40, 1e-3  # the scenario "hospitals": four silos, every record in every lot
 PLAN = DpSgdEvent(NOISE, 1.0, 1.0, STEPS, 10)
-_CELL = 0.002
 
 
 def attained(told_T: Sequence[float]) -> float:
-    """Return delta at the told epsilons, where the step at which a Gaussian run ends is chosen to make it largest.
-
-    Told `told_T[t - 1]` at a stop after t steps, what delta has to cover is E_P[(1 - exp(told - L))+] of the loss L
-    there. L is a random walk: each step adds N(mu^2 / 2, mu^2), mu = 1 / noise. Whoever stops sees L, which is all that
-    the transcript says, so the largest of it over all rules follows backwards, by Bellman's equation: after t steps,
-    the better of stopping, and of what the next step leads to on average. The average is taken over a grid of losses.
-    """
-    mu = 1 / NOISE
-    loss_N = np.arange(-1.5, 6.0, _CELL)
-    shift = mu**2 / 2 / _CELL
-    reach = math.ceil(9 * mu / _CELL)
-    offsets = np.arange(-reach, reach + 1)
-    kernel = np.exp(-(((offsets - shift) * _CELL / mu) ** 2) / 2)  # cut off past nine deviations
-    kernel /= kernel.sum()
-
-    def stopped(told: float) -> NDArray[np.float64]:
-        return np.maximum(0.0, -np.expm1(told - loss_N))
-
-    value_N = np.zeros_like(loss_N)
+    """Return delta where `told_T[t - 1]` is told at a stop after t steps, and the stop is chosen to make it largest."""
+    value_N = np.zeros_like(LOSS_N)
     for told in reversed(told_T):
-        best_N = np.maximum(stopped(told), value_N)
-        padded = np.concatenate([np.zeros(reach), best_N, np.full(reach, best_N[-1])])
-        value_N = np.convolve(padded, kernel[::-1], "valid")
-    return float(np.interp(0.0, loss_N, value_N))
+        value_N = before(np.maximum(stopped(told), value_N), NOISE)
+    return at_the_start(value_N)
 
 
 def naive() -> list[float]:
