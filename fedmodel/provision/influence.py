@@ -48,7 +48,8 @@ def unevenness(
         leaving: Any so many of the silos may be left out; the least even list that is left counts.
     """
     federation = scenario.federation
-    members = [silo for silo in silos if silo in federation.silos]
+    known = set(federation.silos)
+    members = [silo for silo in silos if silo in known]
     weights = [federation.weight(silo) for silo in members]
     found = least_effective(weights, leaving)
     if found < least:
