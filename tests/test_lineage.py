@@ -39,6 +39,7 @@ KEEPING = ["training.momentum=0.9", "training.keep_optimizer_state=true"]
         (carried.leave(RecordDict(), HELD), HELD, "refused"),
         (carried.leave(STATE, HELD)[32:], HELD, "refused"),  # as it lay there before it had a lineage
     ],
+    ids=["nothing, fresh", "nothing", "fresh", "its own", "another", "zeros", "no state", "no lineage"],
 )
 def test_a_round_begins_from_what_is_named_or_fresh_or_not_at_all(kept: bytes, named: bytes, begins: str) -> None:
     if begins == "refused":
