@@ -114,6 +114,24 @@ def test_a_browser_shows_every_section_fetches_nothing_and_says_nothing(
         assert (max(paper) < 60) == (scheme == "dark")
 
 
+def test_a_browser_shows_a_picture_in_its_frame_and_nothing_that_it_brings(
+    browser: Chromium, audited: Report, tmp_path: Path
+) -> None:
+    hostile = HOSTILE_XML["processing instruction"].replace(" >", " viewBox='0 0 1 1'>", 1)
+    path = tmp_path / "report.html"
+    path.write_text(render(audited, {"One digit, three ways.": picture(), "Another.": hostile}), encoding="utf-8")
+    with browser.page(path, 390) as page:
+        assert page.complaints == []
+        assert [one for one in page.requested if not one.startswith("data:")] == [path.as_uri()]
+        drawn, brought = page.evaluate("[...document.images].map(i => [i.complete, i.naturalWidth, i.naturalHeight])")
+        assert drawn[0]
+        assert min(drawn[1:]) > 0
+        assert brought[0]
+        assert page.evaluate("document.body.innerText.includes('at most 0.01')") is False
+        assert page.evaluate("document.querySelectorAll('h1').length") == 1
+        assert page.evaluate(WIDER) == []
+
+
 # Elements that stick out of the window, unless they lie in a box of their own that scrolls.
 WIDER = """[...document.body.querySelectorAll('*')].filter(e => {
   const box = e.getBoundingClientRect();
