@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from functools import partial
+from typing import Literal
 
 import numpy as np
 import pytest
@@ -53,6 +54,20 @@ def test_a_records_gradient_is_its_own_at_ordinary_and_hostile_parameters(
     assert conforms(sgd, shape)
     for name in hostile(sgd.parameters, seed=3):
         assert conforms(sgd, shape), name
+
+
+@pytest.mark.parametrize("hidden", [1, 5, 8])
+@pytest.mark.parametrize("activation", ["relu", "tanh"])
+def test_a_narrow_layer_whose_kernels_mind_the_place_is_held_to_the_clip_all_the_same(
+    hidden: int, activation: Literal["relu", "tanh"]
+) -> None:
+    """With up to 8 hidden units no batch of some rows conforms on an AVX-512 machine: whatever does is taken."""
+    config = MlpConfig(kind="mlp", hidden=(hidden,), activation=activation)
+    sgd = pipeline(config, FLAT)
+    assert preflight(sgd, FLAT) == sgd.physical_batch
+    for name in hostile(sgd.parameters, seed=4):
+        assert conforms(sgd, FLAT, seed=4), name
+        assert check_sums(sgd, FLAT, 1.0, (1.0,), (15, 33), seed=4) <= 1
 
 
 @each_model
