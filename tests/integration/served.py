@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import itertools
 import socket
 import ssl
 import subprocess
@@ -14,6 +15,8 @@ from pathlib import Path
 
 from tests.integration import authority
 from tests.integration.deployed import free_port, started, wait_until
+
+_ADDRESSES = itertools.cycle([f"127.1.0.{number}" for number in range(1, 201)])
 
 
 @dataclass(frozen=True)
@@ -33,14 +36,18 @@ class Served:
     def log(self) -> str:
         return (self.folder / "logs" / "superlink.log").read_text()
 
-    def connect(self, silo: str | None = "north", source: str = "127.0.0.1", receive_bytes: int = 0) -> ssl.SSLSocket:
-        """Speak TLS from an address of this machine, with a small buffer for what comes where one is given."""
+    def connect(self, silo: str | None = "north", source: str = "", receive_bytes: int = 0) -> ssl.SSLSocket:
+        """Speak TLS from an address of this machine, by default each time from another, as clients far apart do.
+
+        What comes is kept in a small buffer where one is given.
+        """
         plain = socket.socket()
         plain.settimeout(10)
         if receive_bytes:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         try:
-            plain.bind((source, 0))
+            plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # as HTTP clients do
+            plain.bind((source or next(_ADDRESSES), 0))
             plain.connect(("127.0.0.1", self.port))
             return authority.silo_tls(self.folder, silo).wrap_socket(plain, server_hostname="127.0.0.1")
         except OSError:

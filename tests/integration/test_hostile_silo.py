@@ -154,7 +154,7 @@ def trickle(slow: ssl.SSLSocket) -> None:
 
 @contextmanager
 def many(
-    served: Served, count: int, says: bytes = b"", source: str = "127.0.0.1", receive_bytes: int = 0
+    served: Served, count: int, says: bytes = b"", source: str = "", receive_bytes: int = 0
 ) -> Iterator[list[ssl.SSLSocket]]:
     """Hold so many of south's connections, as far as they are let in, each after it has said something."""
     with ExitStack() as held:
