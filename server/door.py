@@ -58,7 +58,8 @@ _FLEET: Final = frozenset(
 )
 # An object of Flower's is a chunk of an array, 5 MiB, or a record: shares to all silos of a large federation at most.
 _MOST_OBJECT: Final = 32 * 2**20
-# An announcement: some 70 bytes an object. Small, since two bytes of it may become a hundred in memory.
+# An announcement: some 70 bytes an object, so 900 of them, or an update of 4 GiB. Small, since two bytes of it may
+# become a hundred in memory.
 _MOST_ANNOUNCEMENT: Final = 64 * 2**10
 _MOST_BODY: Final = {"/v1/fleet/push-object": _MOST_OBJECT, "/v1/fleet/push-messages": _MOST_ANNOUNCEMENT}
 # A node's number, a key, a hash.
