@@ -17,6 +17,7 @@ help:
 	@echo "make test   install into .venv, then run the tests"
 	@echo "make test-slow   what takes minutes: real servers and silos, a million mutated messages"
 	@echo "make test-chaos  kills servers and silos by the dozen, at every stage"
+	@echo "make proofs  searches a model of secure aggregation for attacks, with every rule and with each taken out"
 	@echo "make lint   ruff, mypy and import-linter"
 	@echo "make clean  remove .venv and caches; runs/ stays"
 
@@ -47,6 +48,9 @@ test-slow: install
 
 test-chaos: install
 	$(BIN)/python -m pytest -m chaos
+
+proofs: install
+	$(BIN)/python -m docs.proofs
 
 lint: install
 	$(BIN)/ruff check .

@@ -351,9 +351,9 @@ class Silo:
         if held is None or not held.held:
             raise self._without_part(f"this silo holds no shares of round {round_number}")
         place = Place(setting, round_number)
+        if state.signed not in (None, (context + told).hex()):
+            raise AggregationRefused(Rule.TWO_FACED, "the survivor list is not the one that was signed")
         if self._policy.consistency == "commit":
-            if state.signed not in (None, (context + told).hex()):
-                raise AggregationRefused(Rule.TWO_FACED, "the survivor list is not the one that was signed")
             self._check_quorum(place, context, told, commits)
         alive = set(survivors)
         shares: dict[int, tuple[Secret, int]] = {}
