@@ -105,7 +105,8 @@ FAULTS: Final = (
     Fault("steps-uncharged", "charged_steps", "sampled", mutations.one_step_more),
     Fault("picture-with-markup", PAGE_MARKUP, "page", mutations.picture_as_markup),
     *_OF_TABLES,
-    Fault("epsilon-from-looser-q", "accountants", "sampled", mutations.rate_halved_in_accounting),
+    Fault("epsilon-from-looser-q", "accountants", "sampled",
+          partial(together, mutations.without_second_accountant, mutations.rate_halved_in_accounting)),
     Fault("epsilon-of-the-steps-at-a-stop", "accountants", "stopped", mutations.claimed_by_the_steps_taken),
     Fault("accountant-forgets-its-error", "accountants_at_extremes", "full", mutations.accounting_error_forgotten),
 )  # fmt: skip
