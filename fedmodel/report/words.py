@@ -29,6 +29,7 @@ _NAMES = {
     "canary_peak": "No canary above the clip",
     "out_mean": "Nothing where no canary is",
     "noise_shape": "Noise is as a normal distribution",
+    "noise_grid": "Noised sums lie on the grid that they are rounded to",
     "noise_repeat": "No noise is used twice",
     "draw_dispersion": "Every record is drawn as often",
     "accountants": "Other accountants agree",
