@@ -2,8 +2,8 @@
 
     python benchmarks/restore.py
 
-A stage here is what a silo does for a COMMIT: ledger and state opened, the list signed, the state on disk, the entry and
-the head on disk. Without the entry, the same stage with the ledger left as it was. Medians of one run.
+A stage here is what a silo does for a COMMIT: ledger and state opened, the list signed, the state on disk, the entry
+and the head on disk. Without the entry, the same stage with the ledger left as it was. Medians of one run.
 """
 
 from __future__ import annotations
