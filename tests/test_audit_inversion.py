@@ -75,7 +75,7 @@ def test_without_the_noise_the_clip_hides_nothing(digits: Scenario, monkeypatch:
     assert found.plan == plan
     assert found.noise_multiplier == accounting.noise_multiplier(plan)
     assert asked == [found.noise_multiplier * plan.max_grad_norm] * 10
-    assert found.claim == "noise multiplier 2.63, that of epsilon 8 at delta 0.001 over 30 steps"
+    assert found.claim == "noise multiplier 2.63, that of epsilon 8.0000 at delta 0.001 over 30 steps"
 
 
 def test_masks_are_real_and_of_one_round() -> None:

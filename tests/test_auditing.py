@@ -110,11 +110,13 @@ def test_ledgers_are_told_of_the_plan_before_anything_is_charged(
         entries = verify_ledger(out / "ledgers" / f"{silo}.sqlite").entries
         told = [(entry.sequence, entry.content) for entry in entries if entry.kind == "audit"]
         charges = [entry.sequence for entry in entries if entry.kind == "charge"]
-        assert [content["subject"] for _, content in told] == ["audit-plan", "audit-seen", "audit-result"]
-        assert told[0][0] < charges[0]
-        assert told[1][0] > charges[-1]
-        assert told[0][1]["plan"] == plan.hash
-        assert told[2][1]["document"] == audit_entries.result_hash(out)
+        by_subject = {content["subject"]: (sequence, content) for sequence, content in told}
+        assert [*by_subject] == ["audit-plan", "run-countersigned", "audit-seen", "audit-result"]
+        assert len(told) == len(by_subject)
+        assert by_subject["audit-plan"][0] < charges[0]
+        assert by_subject["run-countersigned"][0] > charges[-1]
+        assert by_subject["audit-plan"][1]["plan"] == plan.hash
+        assert by_subject["audit-result"][1]["document"] == audit_entries.result_hash(out)
 
 
 def test_the_same_folder_gives_the_same_findings(run: tuple[Scenario, Plan, Path, dict[str, Any]]) -> None:

@@ -90,7 +90,7 @@ def test_a_person_sees_the_pictures_in_80_columns(demo: Demo, monkeypatch: pytes
     for start in (38, 57):
         assert [line[0:16] for line in pictures] != [line[start : start + 16] for line in pictures]
     assert set("░▒▓█") <= set("".join(pictures))
-    assert "Noise multiplier 2.63, that of epsilon 8 at delta 0.001 over 30 steps." in lines
+    assert "Noise multiplier 2.63, that of epsilon 8.0000 at delta 0.001 over 30 steps." in lines
     assert [line.split("│")[3].strip() for line in lines if "plain SGD" in line] == ["1.00"]
     assert NOTE in " ".join(" ".join(lines).split())
     assert lines[-1] == f"Pictures: {tmp_path / 'here' / 'inversion.png'}"

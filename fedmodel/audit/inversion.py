@@ -39,6 +39,7 @@ from fedmodel.errors import ConfigError
 from fedmodel.masking import Words
 from fedmodel.models import build_model, record_losses
 from fedmodel.noise import OsNoise
+from fedmodel.rounding import small, up
 from fedmodel.secagg import Collection, Member, Policy, Roster, Setting, Silo, Window
 from fedmodel.seeds import derive_seed
 
@@ -100,7 +101,8 @@ class Inversion:
     def claim(self) -> str:
         """What the noise belongs to, in words."""
         plan = self.plan
-        target = f", that of epsilon {plan.epsilon} at delta {plan.delta}" if plan.epsilon is not None else ""
+        is_calibrated = plan.epsilon is not None
+        target = f", that of epsilon {up(plan.epsilon)} at delta {small(plan.delta)}" if is_calibrated else ""
         return f"noise multiplier {self.noise_multiplier:.2f}{target} over {plan.steps} steps"
 
 
