@@ -54,6 +54,7 @@ def entries_of(folder: Path) -> list[Any]:
 
 def test_a_silo_enters_the_end_of_a_run_once_and_for_one_model(tiny: Scenario, tmp_path: Path) -> None:
     grid = joined(tiny, tmp_path)
+    assert not ask(grid, wire.train_request(wire.TrainRequest(1, model(tiny))), wire.TRAIN).has_error()
     before = len(entries_of(tmp_path))
     first = countersign(grid)
     assert not first.has_error()
@@ -72,6 +73,14 @@ def test_a_silo_countersigns_no_run_that_it_does_not_know(tiny: Scenario, tmp_pa
     grid = FaultyGrid(tiny, tmp_path)
     assert wire.refusal_code(countersign(grid).error) == LedgerError.code
     assert [entry.kind for entry in entries_of(tmp_path)] == ["create"]
+
+
+def test_a_silo_countersigns_no_run_that_it_gave_nothing_to(tiny: Scenario, tmp_path: Path) -> None:
+    """Else a server opens a second run, trains nothing in it, and has the model of the first signed for epsilon 0."""
+    grid = joined(tiny, tmp_path)
+    before = entries_of(tmp_path)
+    assert wire.refusal_code(countersign(grid).error) == LedgerError.code
+    assert entries_of(tmp_path) == before
 
 
 @pytest.mark.parametrize("hash_", [b"", b"\x11" * 31, b"\x11" * 33, b"\x11" * 4096])
@@ -124,6 +133,28 @@ def test_the_end_of_a_run_is_the_last_of_it_in_every_readers_eyes(ledger: Ledger
     assert (run.ended, run.model, run.code, run.taken) == (5, "11" * 32, "22" * 32, 2)
     ledger.release("7", "the rest is not taken")  # a person's deed, and no charge
     assert verify_ledger(ledger.path).standing.runs["7"].ended == 5
+
+
+def test_the_end_of_a_run_of_which_no_charge_stands_is_no_entry(ledger: Ledger) -> None:
+    ledger.void_charge("7", 1, "nothing left")
+    before = verify_ledger(ledger.path).entries
+    with pytest.raises(LedgerError, match="nothing that was charged for run 7 stands"):
+        ledger.countersign("7", "ab" * 32, "11" * 32, "22" * 32)
+    assert verify_ledger(ledger.path).entries == before
+    # A reader holds it to the same, whatever wrote it.
+    standing = ledger.standing()
+    last = before[-1]
+    forged = replace(
+        last,
+        sequence=len(before) + 1,
+        scope=None,
+        round=None,
+        kind="audit",
+        body=countersigned_body("ab" * 32, "11" * 32, "22" * 32),
+        previous=last.hash,
+    )
+    with pytest.raises(LedgerTampered, match="where a charge of it stands"):
+        standing.apply(forged)
 
 
 @pytest.mark.parametrize(

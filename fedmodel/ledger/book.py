@@ -517,20 +517,25 @@ class Ledger:
         Asked again for the same model, it stands as it is.
 
         Args:
-            run: The run, reserved before, charged or not.
+            run: The run, of which a charge stands.
             scenario: Hash of the scenario that it is of, in hexadecimal.
             model: SHA-256 of the model, in hexadecimal, as the run's server names it.
             code: Hash of the code that runs here.
 
         Raises:
-            LedgerError: When the ledger does not know the run, knows it for another scenario, or has countersigned its
-                end for another model.
+            LedgerError: When the ledger does not know the run, knows it for another scenario, has no charge of it that
+                stands, or has countersigned its end for another model.
         """
         with self._appending():
             standing = self.standing()
             found = standing.runs.get(run)
             if found is None or found.scenario != scenario:
                 raise LedgerError(f"run {run} has no reservation for this scenario, so its end is not countersigned")
+            if not found.charges:
+                raise LedgerError(
+                    f"nothing that was charged for run {run} stands, so its end is not countersigned: this silo gave"
+                    " nothing to the model"
+                )
             if found.ended and found.model != model:
                 raise LedgerError(
                     f"the end of run {run} was countersigned for model {found.model[:16]}..., and is not for another"

@@ -81,7 +81,8 @@ COUNTERSIGNED: Final = "run-countersigned"
 """The subject of the entry by which a silo countersigns its ledger at a run's end, for that run and one model.
 
 Its signature covers, by the chain, every entry before it. After it no round of the run is charged, and no charge of it
-is voided: the entries up to it are all that the run has here. A run has one, so it is for one model.
+is voided: the entries up to it are all that the run has here. A run has one, so it is for one model. At least one of
+its charges stands: a silo that gave nothing to a run says nothing of its model.
 
 Does NOT say that the model came out of the run: a silo is told its hash, and never sees what others added to it. What
 it does know of models stands in the keys of its charges, each a hash of the model that a round began from.
@@ -635,6 +636,8 @@ class Standing:
             raise LedgerError("the end of a run is countersigned for its scenario, a model and the code that ran")
         if run.ended or entry.round is not None:
             raise LedgerError("the end of a run is countersigned once, and is of no round")
+        if not run.charges:
+            raise LedgerError("the end of a run is countersigned where a charge of it stands, and none does")
         if not all(_HASH.fullmatch(str(content[name])) for name in ("code", "model")):
             raise LedgerError("the end of a run is countersigned for the hash of one model")
         run.ended, run.model, run.code = entry.sequence, content["model"], content["code"]
