@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
+from itertools import permutations
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +14,8 @@ import pytest
 
 from fedmodel import accounting
 from fedmodel.crypto import SigningKey
-from fedmodel.errors import LedgerTampered, PrivacyBudgetExceeded
-from fedmodel.ledger import Ledger, Run, Scope, Standing
+from fedmodel.errors import LedgerError, LedgerTampered, PrivacyBudgetExceeded
+from fedmodel.ledger import Ledger, Run, Scope, Standing, read_ledger
 from fedmodel.mechanisms import DpSgdEvent
 from scenarios.claims import claim_of
 from tests.stopping import Values, at_the_start, before, stopped
@@ -172,3 +174,82 @@ def test_a_raise_that_makes_no_room_leaves_the_one_plan_as_the_claim(ledger: Led
     ledger.charge("r1", 1, 1, "k1")
     ledger.override(NAME, 3.3, "more, and less than its divergence needs", "somebody")
     assert bound(ledger) == accounting.epsilon([WHOLE], SCOPE.delta)
+
+
+def beside_the_plan(ledger: Ledger, charged: str) -> None:
+    """Reserve the one plan, and beside it, under a higher cap, a run that the filter admits."""
+    ledger.reserve(NAME, "plan", WHOLE, 1)
+    ledger.override(NAME, 8.0, "more", "somebody")
+    ledger.reserve(NAME, "filter", replace(WHOLE, steps=30), 1)
+    found = ledger.standing().runs
+    assert [found[run].admitted for run in ("plan", "filter")] == ["plan", "filter"]
+    for number, run in enumerate(charged.split()):
+        ledger.charge(run, 1, 1, f"k{number}")
+
+
+@pytest.mark.parametrize("charged", ["", "plan", "filter", "plan filter"])
+def test_a_cap_is_not_lowered_under_a_plan_and_what_stands_beside_it(ledger: Ledger, charged: str) -> None:
+    """The plan alone is within the old cap; both together are not, whatever was charged of them."""
+    beside_the_plan(ledger, charged)
+    with pytest.raises(LedgerError, match="under what runs hold already"):
+        ledger.override(NAME, 3.0, "as before", "somebody")
+    for run in ("plan", "filter"):
+        ledger.charge(run, 2, 1, f"later-{run}")
+    both = accounting.epsilon(ledger.standing().claimed(NAME), SCOPE.delta)
+    assert SCOPE.epsilon < both <= bound(ledger) == 8.0
+    # What the run beside it took stays beside it, too, when its rest is given back.
+    ledger.release("filter", "it ended")
+    with pytest.raises(LedgerError, match="under what runs hold already"):
+        ledger.override(NAME, 3.0, "as before", "somebody")
+
+
+def test_a_cap_is_lowered_to_the_one_plan_again_where_what_stood_beside_it_is_gone(ledger: Ledger) -> None:
+    beside_the_plan(ledger, "")
+    ledger.release("filter", "it never began")
+    with pytest.raises(LedgerError, match="under what runs hold already"):
+        ledger.override(NAME, accounting.epsilon([WHOLE], SCOPE.delta) - 1e-3, "less than it", "somebody")
+    ledger.override(NAME, 3.0, "as before", "somebody")
+    ledger.charge("plan", 1, 1, "k")
+    assert bound(ledger) == accounting.epsilon([WHOLE], SCOPE.delta) <= 3.0
+
+
+def test_a_cap_that_was_lowered_so_by_another_program_is_refused_by_every_reader(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    beside_the_plan(ledger, "")
+    with monkeypatch.context() as patch:
+        patch.setattr(Standing, "_check_lowered", lambda *_: None)
+        patch.setattr(Standing, "held", lambda *_: 0)  # totals over the cap would be refused by the file, too
+        ledger.override(NAME, 3.0, "as before", "somebody")
+    with pytest.raises(LedgerTampered, match="it is no override that may stand here"):
+        read_ledger(ledger.path)
+
+
+def test_in_whatever_order_caps_change_and_runs_come_and_go_the_figure_bounds_all_plans(tmp_path: Path) -> None:
+    """Every plan of which a step was charged, as if each had been fixed in advance: never more than what is told."""
+    steps: dict[str, Callable[[Ledger], object]] = {
+        "plan": lambda ledger: ledger.reserve(NAME, "plan", WHOLE, 1),
+        "raise": lambda ledger: ledger.override(NAME, 8.0, "more", "somebody"),
+        "filter": lambda ledger: ledger.reserve(NAME, "filter", replace(WHOLE, steps=30), 1),
+        "lower": lambda ledger: ledger.override(NAME, 3.0, "as before", "somebody"),
+        "charge plan": lambda ledger: ledger.charge("plan", 1, 1, "k1"),
+        "charge filter": lambda ledger: ledger.charge("filter", 1, 1, "k2"),
+    }
+    before = [("plan", "charge plan"), ("filter", "charge filter"), ("raise", "lower")]
+    told = set()
+    for number, order in enumerate(permutations(steps)):
+        if any(order.index(first) > order.index(then) for first, then in before):
+            continue
+        with Ledger(
+            tmp_path / f"{number}.sqlite", "north", SigningKey(bytes([7]) * 32), tmp_path / f"{number}.head"
+        ) as ledger:
+            ledger.open_scope(SCOPE)
+            for step in order:
+                with suppress(LedgerError, PrivacyBudgetExceeded):
+                    steps[step](ledger)
+            standing = ledger.standing()
+            claimed = standing.claimed(NAME)
+            assert accounting.epsilon(claimed, SCOPE.delta) <= standing.bound(NAME), order
+            told.add((len(claimed), standing.scopes[NAME].epsilon, standing.bound(NAME)))
+    alone = accounting.epsilon([WHOLE], SCOPE.delta)
+    assert {(2, 8.0, 8.0), (1, 3.0, alone)} <= told

@@ -28,20 +28,24 @@ as no override raised it: everything that was charged to it, together, is (epsil
 and the scope's delta, whoever chose plans, their order and their ends by looking at whatever was released. Each entry
 carries the totals after it, so that a reader of the last one knows what is left.
 
-Proof. Let X be the scope's room, a number that is fixed before the first release. (1) Every plan was admitted by the
-filter. A charged step of a plan has a divergence of at most d = cost / steps, known before the step is taken, and what
-`totals` counts of a run is never under d times the steps that it took: `Run.spent` rounds up, and a run holds all of
-its cost until it is closed. So at every moment, after every prefix of every strategy, the divergences of the steps
-taken add up to X at most. A strategy that may choose the next step, or to stop, by looking is what the Rényi filter
-allows (Feldman and Zrnic 2021): all of it has divergence X at most, and the cap's epsilon at delta. To close a run
-gives back the divergence of steps that were not taken, and no other: divergences at one order, unlike epsilons by PLD,
-may be counted by the steps really taken, since the sum is held under X whatever was released. (2) The first charged
-plan was admitted as the plan, since its divergence is over X. It is not closed once charged (`_take_void`), and while
-it stands nothing else is admitted, so all that is ever charged is the first tau of its T steps, for a tau that anybody
-may choose: post-processing of all T (`fedmodel.accounting.odometer`). An override that raises the cap makes X another
-number; from then on (1) holds for that one, if whoever raised it did not choose it by looking, which no program can
-see. An override that lowers it changes what is admitted, and nothing of what was claimed: `Standing.bound` tells the
-largest cap that held since the first charge.
+Proof. Every entry leaves a scope in one of two states: (1) all that its runs hold fits into its room; or (2) one run
+alone holds or took anything, it was admitted as the plan, and its own epsilon is within the cap. A reservation makes
+(1) by the filter, and (2) as the plan, where nothing was held; to close a run or void a charge adds to nothing; a
+higher cap leaves either as it is; a lower one that would leave neither is refused (`_check_lowered`), whether or not
+anything was charged. So it is at the first charge, too. Let X be the room then, a number fixed before the first
+release. (1) What is held stays within X, since only the filter admits anything beside what was charged. A charged step
+of a plan has a divergence of at most d = cost / steps, known before the step is taken, and what `totals` counts of a
+run is never under d times the steps that it took: `Run.spent` rounds up, and a run holds all of its cost until it is
+closed. So at every moment, after every prefix of every strategy, the divergences of the steps taken add up to X at
+most. A strategy that may choose the next step, or to stop, by looking is what the Rényi filter allows (Feldman and
+Zrnic 2021): all of it has divergence X at most, and the cap's epsilon at delta. To close a run gives back the
+divergence of steps that were not taken, and no other: divergences at one order, unlike epsilons by PLD, may be counted
+by the steps really taken, since the sum is held under X whatever was released. (2) The plan is not closed once charged
+(`_take_void`), and while it stands nothing else is admitted, so all that is ever charged is the first tau of its T
+steps, for a tau that anybody may choose: post-processing of all T (`fedmodel.accounting.odometer`). An override that
+raises the cap makes X another number; from then on (1) holds for that one, if whoever raised it did not choose it by
+looking, which no program can see. An override that lowers it changes what is admitted, and nothing of what was claimed:
+`Standing.bound` tells the largest cap that held since the first charge.
 
 A plan's divergence, computed in floating point, is written down once, rounded up, in whole millionths; what follows
 from it is integer arithmetic. A reader computes it again, and takes a ledger whose figure is no less, to one millionth:
@@ -596,12 +600,15 @@ class Standing:
             self.caps[scope.name] = max(cap, changed.epsilon), raised or changed.epsilon > cap
 
     def _check_lowered(self, scope: Scope) -> None:
-        """Refuse a cap under what is reserved already."""
+        """Refuse a cap under what runs hold together, unless all of it is one plan's whose own epsilon is within it."""
         runs = [run for run in self.of(scope.name) if run.matters]
-        whole = [run.plan for run in runs if run.admitted == "plan"]
-        fits = accounting.epsilon(whole, scope.delta) <= scope.epsilon if whole else self.held(scope.name) <= scope.cap
-        if not fits:
-            raise LedgerError(f"epsilon {scope.epsilon} is under what runs hold already; void their reservations first")
+        if self.held(scope.name) <= scope.cap:
+            return
+        if [run.admitted for run in runs] == ["plan"] and accounting.epsilon(
+            [runs[0].plan], scope.delta
+        ) <= scope.epsilon:
+            return
+        raise LedgerError(f"epsilon {scope.epsilon} is under what runs hold already; void their reservations first")
 
     def _take_checkpoint(self, entry: Entry) -> None:
         if set(entry.content) != {"root", "size", "to"} or entry.content["size"] != self.size:
