@@ -21,6 +21,7 @@ from fedmodel.config import read_scenario
 from fedmodel.errors import LedgerTampered, Rule
 from fedmodel.ledger import Ledger, verify_ledger
 from fedmodel.ledger.entries import AGGREGATION_SUBJECT
+from fedmodel.ledger.entries import progress_of as read_progress
 from fedmodel.provision import read_kit
 from fedmodel.secagg import Progress
 from server.server_app import run_federation
@@ -89,9 +90,11 @@ def progress_of(run_dir: Path) -> list[Progress]:
     """Return what a silo's ledger says of its secure aggregation, oldest first; all of it is verified."""
     key = read_kit(run_dir / "silos" / SILO).identity.public
     entries = verify_ledger(run_dir / "ledgers" / f"{SILO}.sqlite", key).entries
-    told = [entry.content for entry in entries if entry.run is not None and entry.kind == "audit"]
-    assert all(fields.pop("subject") == AGGREGATION_SUBJECT for fields in told)
-    return [Progress.from_fields(fields) for fields in told]
+    return [
+        read_progress(entry)
+        for entry in entries
+        if entry.kind == "audit" and entry.content["subject"] == AGGREGATION_SUBJECT
+    ]
 
 
 @pytest.mark.parametrize(
