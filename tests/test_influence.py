@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 import itertools
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 from clients import policy
 from fedmodel import wire
-from fedmodel.config import Scenario, SiloFile, read_scenario, read_silo_file, silo_file_to_toml
+from fedmodel.config import Scenario, SiloFile, builtin_scenarios, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, DropoutError, PolicyRefused
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import joint_law, law_of, scenario_hash, scenario_policy
-from fedmodel.provision.influence import BEYOND_COLLUDERS, levels_of_noise, unevenness
+from fedmodel.provision.influence import BEYOND_COLLUDERS, _momentum_sums, levels_of_noise, unevenness
 from fedmodel.secagg import effective_silos, least_effective
 from scenarios.runner import check_scenario
 from server.server_app import run_federation
@@ -30,6 +32,7 @@ from tests.test_one_charge_one_release import fedmodel
 SERVER = SigningKey(bytes(range(32)))
 SILOS = tuple(NODE)
 C1 = ["encryption.colluding=1", "federation.min_silos=3"]
+EPOCHS = ["training.local_steps=", "training.local_epochs=1", "privacy.sample_rate=1.0"]
 
 
 def scenario_of(tiny_file: Path, *settings: str) -> Scenario:
@@ -71,19 +74,28 @@ def test_no_weights_are_worth_nothing() -> None:
         ([*C1, "federation.weights={north=1e3,south=1e3}"], "their weights, less any 1 of them that work with the"),
         ([*C1, "federation.weights={north=2.0,south=2.0}"], None),
         # A batch of 10 beside batches of a million: every step of the others is as nothing.
-        ([f"privacy.silo.{silo}.expected_batch_size=1000000" for silo in SILOS[1:]], "weights over batches"),
-        (["privacy.expected_batch_size=15", "privacy.silo.north.expected_batch_size=1"], "batches are worth 1.42"),
+        ([f"privacy.silo.{silo}.expected_batch_size=1000000" for silo in SILOS[1:]], "their moves by noise are worth"),
+        (["privacy.expected_batch_size=15", "privacy.silo.north.expected_batch_size=1"], "by noise are worth 1.42"),
         (["privacy.silo.north.expected_batch_size=1"], None),
-        ([*C1, "privacy.silo.north.expected_batch_size=1"], "weights over batches, less any 1 of them"),
+        ([*C1, "privacy.silo.north.expected_batch_size=1"], "their moves by noise, less any 1 of them"),
         # Adam divides by what it has accumulated.
         ([*C1, "privacy.silo.north.expected_batch_size=1", "training.optimizer=adam"], None),
         # Weights in proportion to batches make up for them.
         ([*C1, "privacy.silo.north.expected_batch_size=2", "federation.weights={north=0.2}"], None),
         # Three hundred steps beside one.
-        (["training.local_steps=", "training.local_epochs=1", "privacy.sample_rate=1.0",
-          "privacy.silo.north.sample_rate=0.003"], "weights over batches"),
-        (["training.local_steps=", "training.local_epochs=1", "privacy.sample_rate=1.0",
-          "privacy.silo.north.sample_rate=0.5"], None),
+        ([*EPOCHS, "privacy.silo.north.sample_rate=0.003"], "their moves by noise are worth"),
+        ([*EPOCHS, "privacy.silo.north.sample_rate=0.5"], None),
+        # Thirteen steps beside one: noise of four steps' size, and thirteen where all gradients have one direction.
+        ([*EPOCHS, "privacy.silo.north.sample_rate=0.0769"], "of one direction are worth 1.48"),
+        ([*EPOCHS, "privacy.silo.north.sample_rate=0.0769", "training.optimizer=adagrad"], "of one direction"),
+        ([*EPOCHS, "privacy.silo.north.sample_rate=0.0769", "training.optimizer=adam"], "of one direction"),
+        ([*EPOCHS, "privacy.silo.north.sample_rate=0.25"], None),
+        # Four steps with a momentum of 0.9 are worth ten, unless it is kept, and then the others' are too.
+        ([*EPOCHS, "privacy.silo.north.sample_rate=0.25", "training.momentum=0.9", "federation.weights={north=2.0}"],
+         "of one direction"),
+        ([*EPOCHS, "privacy.silo.north.sample_rate=0.25", "training.momentum=0.9", "federation.weights={north=2.0}",
+          "training.keep_optimizer_state=true"], None),
+        ([*C1, *EPOCHS, "privacy.silo.north.sample_rate=0.111"], "direction, less any 1 of them that work with the"),
         # Some cohort of three has the heavy one in it.
         (["federation.cohort=3", "federation.weights={north=8.0}"], "their weights are worth 1.51"),
     ],
@@ -107,6 +119,31 @@ def test_a_scenario_that_could_leave_one_update_alone_is_refused_before_it_runs(
         law_of(scenario, "north", SERVER.public)
     with pytest.raises(PolicyRefused, match=found):
         policy.check_scenario(naming, scenario)
+
+
+@pytest.mark.parametrize("steps", [1, 2, 13, 200])
+@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9, 0.999999999])
+def test_momentum_moves_as_far_as_the_optimiser_itself_does(steps: int, momentum: float) -> None:
+    """A unit gradient at one step moves by what torch's SGD makes of it; alone, and with all others."""
+    moved = []
+    for at in range(steps):
+        place = torch.zeros(1, dtype=torch.float64, requires_grad=True)
+        optimizer = torch.optim.SGD([place], lr=1.0, momentum=momentum)
+        for step in range(steps):
+            place.grad = torch.full_like(place, float(step == at))
+            optimizer.step()
+        moved.append(-place.item())
+    noise, signal = _momentum_sums(steps, momentum)
+    assert noise == pytest.approx(math.sqrt(sum(one**2 for one in moved)), rel=1e-12)
+    assert signal == pytest.approx(sum(moved), rel=1e-12)
+
+
+@pytest.mark.parametrize("name", sorted(builtin_scenarios()))
+def test_every_scenario_that_is_shipped_could_be_summed_by_its_public_figures(name: str) -> None:
+    """Masks or not, and with one silo that works with the server where that leaves two."""
+    scenario = read_scenario(name)
+    colluding = 1 if len(scenario.federation.silos) > 2 else 0
+    assert unevenness(scenario, scenario.federation.silos, 2.0, colluding) is None
 
 
 def test_in_the_clear_no_sum_hides_anything_and_weights_are_free(tiny_file: Path) -> None:

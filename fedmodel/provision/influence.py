@@ -5,26 +5,34 @@ its update against the others', and who writes a scenario chooses all of them:
 
     weight                  multiplies the update before it is quantised
     expected_batch_size     divides a step of plain SGD; Adam and Adagrad divide by what they have accumulated instead
-    sample_rate             gives the number of steps, where it is said in epochs; noise grows with their root
+    sample_rate             gives the number of steps, where it is said in epochs: gradients of one direction grow with
+                            it, and with momentum faster; independent noise grows with its root
 
 Guarantee, for every list of survivors that `unevenness` finds nothing in:
 - the weights are worth at least `least_effective_silos` equal ones (`fedmodel.secagg.weights`);
-- whichever silos of it work with the server, `colluding` of them or fewer, the weights of the others, and what a
-  clipped gradient moves at each of them, are worth at least `BEYOND_COLLUDERS` equal ones (or as many as the law asks
-  for, where that is less): of two silos, none has more than 3.7 times the other's.
+- whichever silos of it work with the server, `colluding` of them or fewer, the others are worth at least
+  `BEYOND_COLLUDERS` equal ones (or as many as the law asks for, where that is less): of two silos, none has more than
+  3.7 times the other's. That holds of three figures, each apart: the weights; noise, which moves a weighed update by
+  independent steps of one size; signal, clipped gradients of one direction and size at every step of a round. With
+  plain SGD the last two are exact, momentum included, and where it is kept between rounds signal is the most that any
+  history allows; with Adam and Adagrad they count steps of equal length.
 
 And no silo quantises its update to nothing: noise of one step, weighed, is at least a level of the quantiser
 (`levels_of_noise`).
 
 Does NOT bound what records make of an update: a silo of a thousand records in a lot where ten were declared moves a sum
-a hundred times as far. Noise multipliers are not counted either: more noise at one silo hides that silo's own records.
+a hundred times as far. Nor how long a step of Adam or Adagrad is, which hangs on the gradients before it. Noise
+multipliers are not counted either: more noise at one silo hides that silo's own records.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
+from functools import lru_cache
 from typing import Final
+
+import numpy as np
 
 from fedmodel.config import Scenario
 from fedmodel.errors import ConfigError
@@ -54,9 +62,14 @@ def unevenness(
     found = least_effective(weights, leaving)
     if found < least:
         return f"their weights are worth {down(found, 2)} equal silos, where {least:g} are needed"
-    pulls = [weight * _step(scenario, silo) for weight, silo in zip(weights, members, strict=True)]
+    noise, signal = zip(*(_moves(scenario, silo) for silo in members), strict=True)
+    figures = {
+        "weights": weights,
+        "moves by noise": _products(weights, noise),
+        "moves by gradients of one direction": _products(weights, signal),
+    }
     needed = min(least, BEYOND_COLLUDERS)
-    for what, values in (("weights", weights), ("weights over batches", pulls)):
+    for what, values in figures.items():
         found = least_effective(values, leaving + colluding)
         if found < needed:
             less = f", less any {colluding} of them that work with the server," if colluding else ""
@@ -101,8 +114,41 @@ def levels_of_noise(scenario: Scenario, silo: str, noise_multiplier: float, quan
     return scenario.training.noise_step(noise) * scenario.federation.relative_weight(silo) * quantizer.scale
 
 
-def _step(scenario: Scenario, silo: str) -> float:
-    """Return what a clipped gradient, or its noise, moves at a silo in a round, to a factor that all have in common."""
-    plan = scenario.plan(silo)
-    divisor = plan.expected_batch_size if scenario.training.optimizer == "sgd" else 1
-    return math.sqrt(plan.steps_per_round) / divisor
+def _moves(scenario: Scenario, silo: str) -> tuple[float, float]:
+    """Return what noise, and what clipped gradients of one direction, move at a silo in a round.
+
+    Each to a factor that all silos have in common, and weights apart.
+    """
+    plan, training = scenario.plan(silo), scenario.training
+    divisor = plan.expected_batch_size if training.optimizer == "sgd" else 1
+    noise, signal = _momentum_sums(plan.steps_per_round, training.momentum)
+    if training.keep_optimizer_state:
+        signal = plan.steps_per_round / (
+            1 - training.momentum
+        )  # of a velocity that earlier rounds brought to its limit
+    return noise / divisor, signal / divisor
+
+
+@lru_cache(maxsize=4096)
+def _momentum_sums(steps: int, momentum: float) -> tuple[float, float]:
+    """Return how far so many steps of SGD go by independent gradients, one standard deviation, and by equal ones.
+
+    The gradient of the i-th step from the end moves by r = 1 + m + ... + m^(i - 1) in all. Row by row the matrix takes
+    the sum of r^2, r^2, r, the sum of r, and 1 one step on. Nothing in it is negative, so nothing cancels.
+    """
+    m = momentum
+    step = np.array(
+        [
+            [1, m * m, 2 * m, 0, 1],
+            [0, m * m, 2 * m, 0, 1],
+            [0, 0, m, 0, 1],
+            [0, 0, m, 1, 1],
+            [0, 0, 0, 0, 1],
+        ]
+    )
+    squares, _, _, total, _ = np.linalg.matrix_power(step, steps)[:, -1]
+    return math.sqrt(squares), float(total)
+
+
+def _products(weights: Sequence[float], factors: Sequence[float]) -> list[float]:
+    return [weight * factor for weight, factor in zip(weights, factors, strict=True)]
