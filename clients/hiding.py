@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from clients import policy
 from clients.silo import Silo
 from fedmodel import wire
 from fedmodel.crypto import digest
@@ -32,6 +33,7 @@ def prepare(silo: Silo, request: TrainRequest) -> None:
 
     Raises:
         AggregationRefused: When shares of the round are not held, or it was masked already.
+        PolicyRefused: When no sum that this silo could be in is worth as many equal silos as its law asks for.
     """
     if silo.kit.law.encryption.secure_aggregation != "on":
         return
@@ -40,6 +42,9 @@ def prepare(silo: Silo, request: TrainRequest) -> None:
             for place, found in protocol.receive(request.shares).items():
                 silo.note("train", f"the share at place {place} counts as not dealt: {found}")
         protocol.check_can_mask(request.round_number)
+        numbers = protocol.could_be_summed_with
+    members = silo.kit.roster.members
+    policy.check_survivors(silo.kit.law, silo.scenario, [members[number - 1].name for number in numbers])
 
 
 def request_key(silo: Silo, request: TrainRequest) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import math
 from pathlib import Path
@@ -254,6 +255,24 @@ def test_a_round_that_could_only_leave_one_alone_charges_nobody(tiny_file: Path,
     with pytest.raises(DropoutError, match="round 1 failed closed: a sum of 3 silos could be nearly one"):
         run_federation(FaultyGrid(scenario, tmp_path, lost(wire.SHARE, "south")), scenario, tmp_path, CPU)
     assert all(charged(tmp_path / "ledgers" / f"{silo}.sqlite") == [] for silo in NODE)
+
+
+def test_a_stricter_law_than_the_servers_refuses_before_it_pays_and_not_at_commit(
+    tiny_file: Path, tmp_path: Path
+) -> None:
+    """The server counts with 2 and asks; a silo whose law says 3 sees that the three who are left are worth 2.95."""
+    settings = ["federation.weights={north=1.3}", "federation.min_silos=3", "federation.tolerated_failures=1"]
+    scenario = scenario_of(tiny_file, *settings)
+    grid = FaultyGrid(scenario, tmp_path, lost(wire.SHARE, "south"))
+    law = tmp_path / "silos" / "north" / "silo.toml"
+    text = law.read_text(encoding="utf-8")
+    assert "least_effective_silos = 2.0" in text
+    law.write_text(text.replace("least_effective_silos = 2.0", "least_effective_silos = 3.0"), encoding="utf-8")
+    with contextlib.suppress(DropoutError):
+        run_federation(grid, scenario, tmp_path, CPU)
+    assert "a sum of 3 silos could be nearly one silo's update" in (tmp_path / "logs" / "north.log").read_text()
+    assert charged(tmp_path / "ledgers" / "north.sqlite") == []
+    assert charged(tmp_path / "ledgers" / "east.sqlite")
 
 
 def test_the_server_does_not_ask_for_a_sum_that_no_silo_opens(tiny_file: Path) -> None:

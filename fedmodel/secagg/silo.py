@@ -257,6 +257,17 @@ class Silo:
         """Whether the shares of the live window are there."""
         return self._state.window is not None and self._state.window.received
 
+    @property
+    def could_be_summed_with(self) -> list[int]:
+        """Who could be in a sum of the live window beside this silo, itself among them, once shares are received.
+
+        A neighbour that did not deal to it cannot: the two do not mask with each other. In a complete graph nobody
+        else can be; otherwise of others than neighbours it is not known who dealt.
+        """
+        window, _ = self._window()
+        dealt = {one for held in window.rounds.values() for one in held.masked_with}
+        return [one for one in window.cohort if one in dealt or one not in window.peers]
+
     def check_can_mask(self, round_number: int) -> None:
         """Refuse a round that `mask` would refuse, before anything is spent on it.
 
