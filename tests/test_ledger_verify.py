@@ -1098,7 +1098,7 @@ def test_an_override_changes_the_cap(run: Run) -> None:
     (scope,) = run.json("budget", "show", LEDGER)["scopes"]
     by = ("--reason", "the board agreed", "--by", "A. Officer")
     assert run("ledger", "override", LEDGER, scope["scope"], "--epsilon", "50", *by) == 0
-    assert "the cap is epsilon 50, by A. Officer" in run.out
+    assert "the cap is epsilon 50.0000, by A. Officer" in run.out
     assert run.json("budget", "show", LEDGER)["scopes"][0]["budget"] == 50
     assert run("ledger", "override", LEDGER, "nothing/record", "--epsilon", "50", *by) == 4
     assert f"has no scope 'nothing/record'; known: {scope['scope']}" in told(run)

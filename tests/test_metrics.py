@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 from pathlib import Path
@@ -108,9 +109,10 @@ def test_a_crash_while_saving_leaves_the_last_model(tmp_path: Path, monkeypatch:
     before = path.read_bytes()
 
     def crash(*_: object) -> None:
-        raise OSError("no space left on device")
+        raise OSError(errno.ENOSPC, "no space left on device")
 
     monkeypatch.setattr("os.fsync", crash)
-    with pytest.raises(OSError, match="no space"):
+    with pytest.raises(OSError, match="no space") as refused:
         save_model(nn.Linear(5, 5), path, {})
+    assert refused.value.filename == str(path)  # the system's own error names no file
     assert path.read_bytes() == before
