@@ -24,7 +24,7 @@ import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, MutableMapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
@@ -183,14 +183,12 @@ class _Asker:
         if size_bytes <= _MOST_OTHER_BODY:
             yield
             return
-        try:
-            await self._share.take(size_bytes)
-        except TimeoutError:
-            raise Refused(503, "the server has no room for this at present") from None
-        try:
+        async with AsyncExitStack() as held:
+            try:
+                await held.enter_async_context(self._share.holding(size_bytes))
+            except TimeoutError:
+                raise Refused(503, "the server has no room for this at present") from None
             yield
-        finally:
-            self._share.give(size_bytes)
 
     def tell(self, what: str) -> None:
         """Log what was refused."""

@@ -1,14 +1,17 @@
 """What one silo may take of the server, so that the others notice nothing of one that takes all it can get.
 
-Every silo of the roster has a share of its own; certificates that are in no roster have one together. What is reserved
-is counted out: shares times silos is no more than there is, so that nobody has to be disturbed for somebody else.
+Every silo of the roster has a share of its own; certificates that are in no roster have one together. All shares
+together are no more than there is, but for bytes on their way. Of these a part is kept for each share alone, in which
+one object of the usual size, or its answer, always has its place. What is more is of what all have in common, which
+eight shares can fill for as long as bodies may take; the others then do with what is kept, an object at a time.
 
 | Of                        | one share                                     | past it                                |
 |---------------------------|-----------------------------------------------|----------------------------------------|
 | connections               | 16, fewer where files are few, never under 4  | 429, and closed; the fifth is closed   |
 | requests at once          | 12                                            | 429 after a second, and closed         |
 | requests in a while       | 200 at once, then 100 a second                | they wait                              |
-| bytes on their way        | 32 MiB, both ways together                    | they wait, 30 s at most; then 503      |
+| bytes on their way        | 32 MiB, both ways together, of which 5 MiB    | they wait, 30 s at most; then 503      |
+|                           | and 64 KiB are kept for it                    |                                        |
 | a header                  | 10 s from the last answer, 16 KiB, 64 fields  | closed; 400; 431                       |
 | a body, an answer's too   | 30 s, a second more for each 16 KiB; no pause | closed                                 |
 |                           | of 30 s                                       |                                        |
@@ -18,7 +21,8 @@ and then the oldest gives way to the newest; 128 in all; 64 connections, or 4 fo
 second, or one for each.
 
 Does NOT bound what several silos take together beyond the sum of their shares, nor what it costs to turn somebody away:
-a flood of connections is the firewall's. Nothing here blocks, reads or writes.
+a flood of connections is the firewall's. Does NOT keep room for an object of more than the usual size. Nothing here
+blocks, reads or writes.
 """
 
 from __future__ import annotations
@@ -27,10 +31,12 @@ import asyncio
 import logging
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator, Iterable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Final, Self
+
+from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +47,8 @@ MOST_FIELDS: Final = 64
 _LEAST_CONNECTIONS: Final = 4
 _ROOM_BYTES: Final = 32 * 2**20
 _MOST_ROOMS: Final = 8
+# A chunk of an array, which an update is sent in, with what is around it. Flower then keeps it, whatever is kept here.
+_KEPT_BYTES: Final = FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE + 64 * 2**10
 _TURNED_AWAY: Final = 4
 # Of one address: what a few silos behind it open at a restart of the server, and then. A flood of more is one.
 _LEAST_BURST, _MOST_BURST = 64.0, 512.0
@@ -62,7 +70,8 @@ class Limits:
         requests_burst: Of one share, before it is held to some a second.
         requests_rate: A second.
         room_bytes: Of one share, on their way.
-        all_room_bytes: Of all shares together.
+        kept_bytes: Of these, what is kept for that share alone.
+        common_bytes: What all shares have in common, besides what is kept for each.
         strangers: Connections without a certificate as yet, in all.
         strangers_at_one_address: The same, of one address.
         arrivals_burst: Connections that one address may open at once, before it is held to some a second.
@@ -83,7 +92,8 @@ class Limits:
     requests_burst: float = 200.0
     requests_rate: float = 100.0
     room_bytes: int = _ROOM_BYTES
-    all_room_bytes: int = _ROOM_BYTES * _MOST_ROOMS
+    kept_bytes: int = _KEPT_BYTES
+    common_bytes: int = _ROOM_BYTES * _MOST_ROOMS
     strangers: int = 128
     strangers_at_one_address: int = 32
     arrivals_burst: float = _LEAST_BURST
@@ -110,7 +120,7 @@ class Limits:
             logger.warning("%d open files are too few for %d silos; allow the server %d", files, silos, needed)
         return cls(
             connections=max(_LEAST_CONNECTIONS, min(cls.connections, fitting)),
-            all_room_bytes=_ROOM_BYTES * min(shares, _MOST_ROOMS),
+            common_bytes=_ROOM_BYTES * min(shares, _MOST_ROOMS),
             arrivals_burst=min(max(_LEAST_BURST, float(_LEAST_CONNECTIONS * silos)), _MOST_BURST),
             arrivals_rate=min(max(_LEAST_RATE, float(silos)), _MOST_RATE),
         )
@@ -175,11 +185,17 @@ class Room:
         """What is taken at present."""
         return self.size_bytes - self._left
 
+    def take_if_there(self, size_bytes: int) -> bool:
+        """Take some of it if it is there and nobody waits; return whether it was. More than all of it never is."""
+        if self._waiting or size_bytes > self._left:
+            return False
+        self._left -= size_bytes
+        return True
+
     async def take(self, size_bytes: int) -> None:
         """Take some of it; more than all of it is all of it, so that nobody waits for ever."""
         size_bytes = min(size_bytes, self.size_bytes)
-        if not self._waiting and size_bytes <= self._left:
-            self._left -= size_bytes
+        if self.take_if_there(size_bytes):
             return
         turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.append((size_bytes, turn))
@@ -210,12 +226,12 @@ class Share:
 
     Args:
         limits: What there is.
-        everyone: The room that all shares are of.
+        common: The room that all shares have in common.
     """
 
-    def __init__(self, limits: Limits, everyone: Room) -> None:
+    def __init__(self, limits: Limits, common: Room) -> None:
         self._limits = limits
-        self._everyone, self._own = everyone, Room(limits.room_bytes)
+        self._common, self._kept, self._own = common, Room(limits.kept_bytes), Room(limits.room_bytes)
         self._bucket = Bucket(limits.requests_rate, limits.requests_burst, time.monotonic())
         self.connections = self.turned_away = self.requests = 0
 
@@ -255,24 +271,37 @@ class Share:
         finally:
             self.requests -= 1
 
-    async def take(self, size_bytes: int) -> None:
-        """Wait for room for some bytes: of its own first, so that its own waiting is in nobody's way.
+    @asynccontextmanager
+    async def holding(self, size_bytes: int) -> AsyncIterator[None]:
+        """Hold room for some bytes while the block lasts; wait for it before.
+
+        Guarantee: what fits into the room that is kept for this share waits for nobody else's.
 
         Raises:
             TimeoutError: When there was none in time.
         """
+        # Of its own first, so that its own waiting is in nobody's way.
         async with asyncio.timeout(self._limits.room_s):
             await self._own.take(size_bytes)
             try:
-                await self._everyone.take(size_bytes)
+                room = await self._taken(size_bytes)
             except BaseException:
                 self._own.give(size_bytes)
                 raise
+        try:
+            yield
+        finally:
+            room.give(size_bytes)
+            self._own.give(size_bytes)
 
-    def give(self, size_bytes: int) -> None:
-        """Give room back."""
-        self._own.give(size_bytes)
-        self._everyone.give(size_bytes)
+    async def _taken(self, size_bytes: int) -> Room:
+        """Take some bytes where they are there, or else where they will be; return of which room."""
+        for room in (self._kept, self._common):
+            if room.take_if_there(size_bytes):
+                return room
+        room = self._kept if size_bytes <= self._kept.size_bytes else self._common
+        await room.take(size_bytes)
+        return room
 
 
 class Shares:
@@ -285,9 +314,9 @@ class Shares:
 
     def __init__(self, limits: Limits, silos: Iterable[str]) -> None:
         self.limits = limits
-        everyone = Room(limits.all_room_bytes)
-        self._shares = {name: Share(limits, everyone) for name in silos}
-        self._others = Share(limits, everyone)
+        common = Room(limits.common_bytes)
+        self._shares = {name: Share(limits, common) for name in silos}
+        self._others = Share(limits, common)
         self._told = Seldom()
 
     def of(self, name: str) -> Share:

@@ -118,7 +118,7 @@ def test_a_body_waits_for_room_while_another_of_its_silo_is_under_way_and_small_
     async def play() -> None:
         inside = Inside()
         inside.goes_on.clear()
-        gate, shares = door(inside, Limits(room_bytes=10_000, all_room_bytes=20_000))
+        gate, shares = door(inside, Limits(room_bytes=10_000, kept_bytes=0, common_bytes=20_000))
         first, second = Caller(shares, headers=length(8_000)), Caller(shares, headers=length(8_000))
         small = Caller(shares, "/v1/fleet/send-node-heartbeat", headers=length(10))
         calls = []
@@ -139,7 +139,9 @@ def test_who_finds_no_room_in_time_is_told_to_come_again() -> None:
     async def play() -> None:
         inside = Inside()
         inside.goes_on.clear()
-        gate, shares = door(inside, Limits(room_bytes=10_000, all_room_bytes=20_000, room_s=0.01, closing_s=0.01))
+        gate, shares = door(
+            inside, Limits(room_bytes=10_000, kept_bytes=0, common_bytes=20_000, room_s=0.01, closing_s=0.01)
+        )
         first, second = Caller(shares, headers=length(8_000)), Caller(shares, headers=length(8_000))
         first.bring(bytes(8_000))
         call = asyncio.create_task(first.call(gate))
@@ -229,7 +231,7 @@ def test_room_is_given_back_however_a_request_ends(outcome: str) -> None:
             raise ValueError(outcome)
 
     async def play() -> None:
-        gate, shares = door(Failing(), Limits(room_bytes=10_000, all_room_bytes=10_000, closing_s=0.01))
+        gate, shares = door(Failing(), Limits(room_bytes=10_000, kept_bytes=0, common_bytes=10_000, closing_s=0.01))
         for _ in range(5):
             caller = Caller(shares, headers=length(9_000))
             if outcome == "refused":
@@ -243,6 +245,7 @@ def test_room_is_given_back_however_a_request_ends(outcome: str) -> None:
                 caller.bring(bytes(9_000))
                 with pytest.raises(ValueError, match="failed"):
                     await caller.call(gate)
-        await shares.of("south").take(10_000)
+        async with asyncio.timeout(5), shares.of("south").holding(10_000):
+            pass
 
     asyncio.run(play())

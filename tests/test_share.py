@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import AsyncExitStack
+from dataclasses import replace
 
 import pytest
 
-from server.share import Bucket, Limits, Room, Shares
+from server.door import _LIKELY_ANSWER, _MOST_OTHER_BODY
+from server.share import Bucket, Limits, Room, Share, Shares
 
 
 def test_all_shares_fit_into_the_files_that_may_be_open() -> None:
@@ -28,7 +31,45 @@ def test_no_share_of_room_is_more_than_half_of_it() -> None:
     """There is a share for certificates in no roster, so even one silo has another's room beside its own."""
     for silos in (1, 2, 10, 1_000):
         limits = Limits.of(silos, 2**20)
-        assert limits.room_bytes * min(silos + 1, 8) == limits.all_room_bytes
+        assert limits.room_bytes * min(silos + 1, 8) == limits.common_bytes
+
+
+def test_one_object_of_the_usual_size_always_has_a_place_in_what_is_kept() -> None:
+    assert Limits().kept_bytes >= max(_LIKELY_ANSWER.values()) + _MOST_OTHER_BODY
+
+
+def test_of_forty_silos_eight_that_hold_all_they_can_keep_nobody_out() -> None:
+    """They hold what all have in common for ever. The others' objects come and go, one of each at a time."""
+
+    async def play() -> None:
+        names = [f"silo-{number}" for number in range(40)]
+        limits = replace(Limits.of(40, 2**20), room_s=0.05)
+        shares = Shares(limits, names)
+        usual = max(_LIKELY_ANSWER.values()) + _MOST_OTHER_BODY
+        async with AsyncExitStack() as held:
+            for name in names[:8]:
+                await held.enter_async_context(shares.of(name).holding(limits.room_bytes))
+            with pytest.raises(TimeoutError):
+                await held.enter_async_context(shares.of(names[8]).holding(limits.room_bytes))
+            for name in names[8:]:
+                for _ in range(3):
+                    async with shares.of(name).holding(usual):
+                        pass
+
+    asyncio.run(play())
+
+
+def test_an_object_waits_for_the_one_before_in_what_is_kept_and_not_for_others() -> None:
+    async def play() -> None:
+        shares = Shares(Limits(room_bytes=10, kept_bytes=4, common_bytes=10, room_s=5.0), ("north", "south"))
+        async with shares.of("south").holding(10):
+            async with shares.of("north").holding(4):
+                second = asyncio.create_task(entered(shares.of("north"), 3))
+                await asyncio.sleep(0.01)
+                assert not second.done()
+            await second
+
+    asyncio.run(play())
 
 
 def test_a_bucket_allows_a_burst_and_then_a_rate() -> None:
@@ -128,28 +169,34 @@ def test_more_than_there_is_waits_for_all_of_it_and_not_for_ever() -> None:
     asyncio.run(play())
 
 
+async def entered(share: Share, size_bytes: int) -> None:
+    """Hold room, and give it back at once."""
+    async with share.holding(size_bytes):
+        pass
+
+
 def test_one_that_fills_its_own_room_leaves_the_others_theirs() -> None:
     async def play() -> None:
-        shares = Shares(Limits(room_bytes=10, all_room_bytes=20, room_s=0.01), ("north", "south"))
-        await shares.of("south").take(10)
-        with pytest.raises(TimeoutError):
-            await shares.of("south").take(1)
-        await shares.of("north").take(10)
-        shares.of("south").give(10)
-        await shares.of("south").take(10)
+        limits = Limits(room_bytes=10, kept_bytes=0, common_bytes=20, room_s=0.01)
+        shares = Shares(limits, ("north", "south"))
+        async with shares.of("south").holding(10):
+            with pytest.raises(TimeoutError):
+                await entered(shares.of("south"), 1)
+            await entered(shares.of("north"), 10)
+        await entered(shares.of("south"), 10)
 
     asyncio.run(play())
 
 
 def test_no_room_of_all_gives_ones_own_back() -> None:
     async def play() -> None:
-        shares = Shares(Limits(room_bytes=10, all_room_bytes=10, room_s=0.01), ("north", "south"))
-        await shares.of("south").take(10)
-        for _ in range(3):
-            with pytest.raises(TimeoutError):
-                await shares.of("north").take(6)
-        shares.of("south").give(10)
-        await shares.of("north").take(10)
+        limits = Limits(room_bytes=10, kept_bytes=0, common_bytes=10, room_s=0.01)
+        shares = Shares(limits, ("north", "south"))
+        async with shares.of("south").holding(10):
+            for _ in range(3):
+                with pytest.raises(TimeoutError):
+                    await entered(shares.of("north"), 6)
+        await entered(shares.of("north"), 10)
 
     asyncio.run(play())
 
