@@ -50,6 +50,7 @@ from fedmodel.provision import (
     read_authority,
     read_federation_roster,
     read_kit,
+    read_revocations,
     read_server_law,
     unlock,
 )
@@ -305,8 +306,9 @@ def running(kit: Path) -> Path | None:
 
 def _server_tls(kit: Path, own: Unlocked) -> ssl.SSLContext:
     """Return the context of the fleet's port. Sensitive."""
-    context = server_context(kit / CERTIFICATE, kit / TLS_KEY, own.tls_password, kit / AUTHORITY, kit / REVOKED)
-    accept_revocations(kit)
+    revoked = read_revocations(kit)
+    context = server_context(kit / CERTIFICATE, kit / TLS_KEY, own.tls_password, kit / AUTHORITY, revoked)
+    accept_revocations(kit, revoked)
     return context
 
 

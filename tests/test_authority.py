@@ -10,6 +10,7 @@ import subprocess
 import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from cryptography import x509
@@ -19,6 +20,7 @@ from fedmodel.config import read_federation_file, read_scenario, read_silo_file
 from fedmodel.crypto.certificates import check_issued, check_revocations, fingerprint, not_valid_after, serial_number
 from fedmodel.crypto.postquantum import post_quantum_hash
 from fedmodel.crypto.renewing import revocations_number
+from fedmodel.crypto.transport import server_context
 from fedmodel.errors import ConfigError, CryptoError
 from fedmodel.provision import (
     accept_revocations,
@@ -30,6 +32,7 @@ from fedmodel.provision import (
     read_federation_roster,
     read_kit,
     read_law,
+    read_revocations,
     read_server_law,
     scenario_hash,
     unlock,
@@ -37,6 +40,7 @@ from fedmodel.provision import (
 from fedmodel.provision.authority import add, issue, read_scenarios, renew, revoke, rotate, show
 from fedmodel.provision.identity import Unlocked, open_identity
 from fedmodel.sealed import opener_from_passphrase, read_sealed
+from scenarios import deployment
 from tests import tools
 from tests.conftest import TINY
 from tests.federations import (
@@ -373,21 +377,43 @@ def test_a_revoked_silo_comes_back_with_new_keys(federation: Federation) -> None
 def test_a_list_of_revocations_is_never_replaced_by_an_older_one(federation: Federation) -> None:
     """Under the older one, the certificate of whoever was put out would be good again."""
     kit = federation.kit("server")
-    accept_revocations(kit)
+    accept_revocations(kit, read_revocations(kit))
     older = (kit / "revoked.pem").read_bytes()
     revoke(federation.root, "west", "left", federation.opener())
-    accept_revocations(kit)
-    accept_revocations(kit)  # the same once more is no older one
+    accept_revocations(kit, read_revocations(kit))
+    accept_revocations(kit, read_revocations(kit))  # the same once more is no older one
     newer = (kit / "revoked.pem").read_bytes()
     (kit / "revoked.pem").write_bytes(older)
     check_revocations(older, (kit / "authority.pem").read_bytes())  # the authority's, and not run out
     with pytest.raises(ConfigError, match=r"is list \d+ of the authority's, and this kit had list \d+"):
-        accept_revocations(kit)
+        accept_revocations(kit, read_revocations(kit))
     (kit / "revoked.pem").write_bytes(newer)
-    accept_revocations(kit)
+    accept_revocations(kit, read_revocations(kit))
     (kit / "revoked.number").write_text("none")
     with pytest.raises(ConfigError, match="cannot be read or kept"):
-        accept_revocations(kit)
+        accept_revocations(kit, read_revocations(kit))
+    (kit / "revoked.pem").unlink()
+    with pytest.raises(ConfigError, match=r"revoked\.pem: cannot be read"):
+        read_revocations(kit)
+
+
+def test_the_list_that_the_port_checks_by_is_the_one_whose_number_is_kept(
+    federation: Federation, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An administrator's newer list comes in between: the older one is checked by, and no newer number is kept."""
+    kit, own = federation.kit("server"), federation.unlock("server")
+    older = revocations_number((kit / "revoked.pem").read_bytes())
+
+    def swapped(*given: Any) -> Any:
+        context = server_context(*given)
+        revoke(federation.root, "west", "left", federation.opener())
+        return context
+
+    monkeypatch.setattr(deployment, "server_context", swapped)
+    context = deployment._server_tls(kit, own)
+    assert revocations_number((kit / "revoked.pem").read_bytes()) > older
+    assert int((kit / "revoked.number").read_text()) == older
+    assert context.cert_store_stats()["crl"] == 1
 
 
 def test_the_numbers_of_lists_rise_though_the_administrators_clock_is_set_back(federation: Federation) -> None:

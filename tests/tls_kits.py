@@ -38,7 +38,9 @@ class Kit:
         return client_context(self.cert, self.key, PASSWORD, self.authority)
 
     def server(self, revoked: Path | None = None) -> ssl.SSLContext:
-        return server_context(self.cert, self.key, PASSWORD, self.authority, revoked)
+        return server_context(
+            self.cert, self.key, PASSWORD, self.authority, None if revoked is None else revoked.read_bytes()
+        )
 
 
 def kit(

@@ -21,6 +21,7 @@ from __future__ import annotations
 import logging
 import socket
 import ssl
+import tempfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
@@ -60,7 +61,7 @@ _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PR
 
 
 def server_context(
-    certificate: Path, key: Path, password: str, authority: Path, revoked: Path | None = None
+    certificate: Path, key: Path, password: str, authority: Path, revoked: bytes | None = None
 ) -> ssl.SSLContext:
     """Return what a server speaks TLS by.
 
@@ -72,7 +73,8 @@ def server_context(
         key: Its key, PEM, encrypted.
         password: What opens it. Sensitive.
         authority: The authority's certificate, PEM.
-        revoked: The authority's list of revocations, PEM. Without one no certificate counts as revoked.
+        revoked: The authority's list of revocations, PEM: its bytes, so that what is checked is what is loaded. Without
+            one no certificate counts as revoked.
 
     Raises:
         ConfigError: When a file cannot be read, or the list of revocations has run out.
@@ -86,10 +88,13 @@ def server_context(
     context.options |= ssl.OP_NO_TICKET
     if revoked is not None:
         try:
-            check_revocations(_read(revoked), _read(authority))
+            check_revocations(revoked, _read(authority))
         except (ConfigError, CryptoError) as error:
-            raise type(error)(f"{revoked}: {error}") from None
-        context.load_verify_locations(cafile=revoked)
+            raise type(error)(f"revoked.pem: {error}") from None
+        with tempfile.NamedTemporaryFile() as copy:  # of bytes, ssl takes certificates alone
+            copy.write(revoked)
+            copy.flush()
+            context.load_verify_locations(cafile=copy.name)
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context
 

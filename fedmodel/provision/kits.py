@@ -239,10 +239,24 @@ def accept_roster(folder: Path, data: bytes, now: datetime | None = None) -> boo
     return True
 
 
-def accept_revocations(folder: Path) -> None:
-    """Take the list of revocations that lies in a kit, unless it was there in a newer one before.
+def read_revocations(folder: Path) -> bytes:
+    """Return the list of revocations that lies in a kit: read once, since it may be replaced at any time.
 
-    Call it once the list was checked to be the authority's.
+    Raises:
+        ConfigError: When it cannot be read.
+    """
+    try:
+        return (folder / REVOKED).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{folder / REVOKED}: cannot be read: {error.strerror}") from None
+
+
+def accept_revocations(folder: Path, revoked: bytes) -> None:
+    """Take a list of revocations, unless a kit had a newer one before.
+
+    Args:
+        folder: The kit's.
+        revoked: The very bytes that were checked to be the authority's.
 
     Raises:
         ConfigError: When an older list was put back, under which certificates that were revoked are good again.
@@ -251,7 +265,7 @@ def accept_revocations(folder: Path) -> None:
     place = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(place, fcntl.LOCK_EX)
-        found, newest = revocations_number((folder / REVOKED).read_bytes()), folder / NEWEST_REVOKED
+        found, newest = revocations_number(revoked), folder / NEWEST_REVOKED
         known = int(newest.read_text(encoding="ascii")) if newest.exists() else 0
         if found < known:
             raise ConfigError(

@@ -158,7 +158,7 @@ def node_keys(folder: Path) -> dict[str, str]:
 def server_tls(folder: Path) -> ssl.SSLContext:
     """Return the context of a server that wants certificates, and looks whether they were revoked."""
     paths = (folder / name for name in ("server.pem", "server.key"))
-    return server_context(*paths, PASSWORD, folder / "authority.pem", folder / "revoked.pem")
+    return server_context(*paths, PASSWORD, folder / "authority.pem", (folder / "revoked.pem").read_bytes())
 
 
 def silo_tls(folder: Path, name: str | None) -> ssl.SSLContext:
