@@ -1,14 +1,16 @@
-"""One source is charged to one budget: as things are now, and as they were when it was charged before.
+"""One source is charged to one budget: as things are now, and as they were when an earlier run began.
 
-What a run's records are read from is remembered in the ledger, in an `audit` entry under the subject `source`, before
-the run is charged: where they lay, and what the files began and ended with. So a table that got another name in
-`silo.toml`, or a file that was moved under another table's name, is known again.
+What a run's records are read from is remembered in the ledger, in an `audit` entry under the subject `source`, once a
+run and before it is charged: where they lay, and what the files began and ended with. So a table that got another name
+in `silo.toml`, or a file that was moved under another table's name, is known again.
 
 A ledger is handed to others, and whoever has a file must not find out by it whether that file was read. So what is kept
 is a pseudorandom function of each mark, HKDF under the silo's own key, cut. A run has one such entry, whatever became
 of the files meanwhile: a server sees how many entries a ledger has, and not that the data changed.
 
-Does NOT know again what was changed and lies elsewhere; nor what was charged before ledgers kept marks.
+Does NOT know again what was changed and lies elsewhere, nor what was charged before ledgers kept marks. Nor a file that
+took another's place in the middle of a run: before each round it is compared with what is remembered, and what it
+begins and ends with is not remembered itself.
 """
 
 from __future__ import annotations
