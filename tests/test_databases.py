@@ -18,9 +18,10 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from fedmodel.config import DataConfig, TableSource
-from fedmodel.data import Cache, table_records
+from fedmodel.config import DataConfig, PersonColumn, TableSource
+from fedmodel.data import Cache, sources, table_records
 from fedmodel.data import databases as module
+from fedmodel.data.persons import normal_ids
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.sealed import new_age_key, opener_from_secret
 from tests import tools
@@ -51,6 +52,35 @@ def sqlite(tmp_path: Path) -> Path:
         connection.executemany("INSERT INTO admissions VALUES (?, ?, ?, ?, ?)", ROWS)
     connection.close()
     return path
+
+
+@pytest.mark.parametrize(
+    ("ids", "form", "rule"),
+    [
+        ((7, 8, 9), "text", None),
+        ((7, 8, 9.0), "text", r"the id in row 3 of the query is a number with a fraction"),
+        ((7, 8, 9.0), "digits", None),
+        ((2**53 + 1, 8, 9.0), "digits", None),
+        ((7, 8, 2.0**53), "digits", r"the id in row 3 of the query went through floating point"),
+        ((7, 8, -0.0), "digits", None),
+    ],
+)
+def test_each_id_is_judged_by_its_own_type_and_not_by_the_columns(
+    ids: tuple[float, ...], form: str, rule: str | None, tmp_path: Path
+) -> None:
+    with sqlite3.connect(tmp_path / "mixed.sqlite") as connection:
+        connection.execute("CREATE TABLE admissions (patient, age, visits INTEGER, smoker, outcome TEXT)")
+        rows = [(one, 50.0, 10, True, "benign") for one in ids]
+        connection.executemany("INSERT INTO admissions VALUES (?, ?, ?, ?, ?)", rows)
+    connection.close()
+    source = of(tmp_path / "mixed.sqlite").model_copy(update={"person": PersonColumn(column="patient", form=form)})
+    if rule is not None:
+        with pytest.raises(DataError, match=rule):
+            table_records(CONFIG, source)
+        return
+    assert len(set(table_records(CONFIG, source).person_N.tolist())) == 3
+    (found,) = [values for _, values in sources.column(source, "patient")]
+    assert normal_ids(found, form, "here").to_pylist() == [str(int(one)) for one in ids]
 
 
 def of(path: Path, query: str = QUERY) -> TableSource:
@@ -111,7 +141,7 @@ def test_what_is_no_database_is_refused(tmp_path: Path) -> None:
         ("age", "fifty-63.25", "the query: column 'age' has values of more than one type"),
         ("age", 2**70 * 1.0, "outside its declared limits"),
         ("age", b"63.25", "the query: column 'age' has values of more than one type"),
-        ("visits", 63.25, "not of the declared type, integer"),
+        ("visits", 63.25, "a value is not a whole number"),
         ("smoker", 6325, "neither true nor false"),
         ("outcome", "sixty-63.25", "none of the declared labels"),
         ("patient", None, "whose a record is, is missing"),

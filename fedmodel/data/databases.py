@@ -112,16 +112,21 @@ def query(source: TableSource, declared: tuple[str, ...]) -> pa.Table:
 
 
 def _table(names: list[str], columns: list[list[object]], declared: tuple[str, ...]) -> pa.Table:
-    """Return columns of Python's values as ones of one type each."""
+    """Return columns of Python's values as ones of one type each.
+
+    Numbers of several types become text, each by itself: one that has a fraction would make floats of all the others,
+    and a record's id would hang on other records.
+    """
     import pyarrow as pa
 
     arrays = []
     for name, values in zip(names, columns, strict=True):
+        values = [_number(value) if isinstance(value, Decimal) else value for value in values]
         kinds = {type(value) for value in values} - {type(None)}
-        if kinds == {Decimal}:
-            values = [None if value is None else _number(value) for value in values]  # type: ignore[arg-type]
-        elif kinds == {UUID}:
+        if kinds == {UUID}:
             values = [None if value is None else str(value) for value in values]
+        elif kinds == {int, float}:
+            values = [None if value is None else _spelled(value) for value in values]
         try:
             arrays.append(pa.array(values))
         except (pa.ArrowException, ValueError, TypeError, OverflowError):
@@ -132,6 +137,11 @@ def _table(names: list[str], columns: list[list[object]], declared: tuple[str, .
 
 def _number(value: Decimal) -> int | float:
     return int(value) if value.is_finite() and value == value.to_integral_value() else float(value)
+
+
+def _spelled(value: object) -> str:
+    """Return a number as text that is read back as the same, and by which a float is known."""
+    return repr(value + 0.0) if isinstance(value, float) else str(value)  # -0.0 is 0.0
 
 
 @contextmanager
