@@ -8,7 +8,8 @@ admit raises; it never becomes a person of its own, and never part of another.
 | Form       | One person                                                  | Two persons                           |
 |------------|-------------------------------------------------------------|---------------------------------------|
 | `text`     | outer space of any kind; wide and narrow letters; ways in   | another case, leading zeros, anything |
-|            | Unicode to write one letter; an inner space of any kind     | else                                  |
+|            | Unicode to write one letter; inner spaces of any kind, tabs | else                                  |
+|            | and ends of lines not among them                            |                                       |
 | `caseless` | the same, and upper and lower case                          | leading zeros, anything else          |
 | `digits`   | whole numbers: leading zeros, `+`, `.0`, 1e3, any alphabet's | another number                        |
 |            | digits, outer space                                         |                                       |
@@ -17,7 +18,8 @@ What `text` does to characters is RFC 8265's UsernameCasePreserved (width mappin
 spaces. Compatibility forms (NFKC) are not folded: they would make "12" and a superscript two of "1" and "2" one person.
 
 Does NOT know whether "P-7" and "p-7" are one person: that is the form's to say. `fedmodel.data.lookalikes` finds such
-pairs for the silo's own eyes. No message holds an id, or a part of one.
+pairs for the silo's own eyes. Nor what a program rounded and then wrote in full, as `16777216.0` may be of float32. No
+message holds an id, or a part of one.
 """
 
 from __future__ import annotations
@@ -59,6 +61,7 @@ _MISSING: Final = frozenset(
 _PLAIN: Final = re.compile(r"[A-Za-z0-9-]*[0-9][A-Za-z0-9-]*")  # in normal form already
 # As programs write a whole number that went through floating point. "1e5" could be an id, "1e+05" could not.
 _FROM_FLOAT: Final = re.compile(r"[+-]?[0-9]+(?:\.0+|[eE]\+[0-9]+|\.[0-9]*[eE]\+?[0-9]+)")
+_ROUNDED_FROM: Final = 6  # the exponent from which "%g" drops digits, and zeros at the end with them
 _NUMBER: Final = re.compile(r"\+?([0-9]+)(?:(\.)([0-9]*))?(?:[eE]\+?([0-9]{1,3}))?")
 _TOO_LONG: Final = f"is longer than {LONGEST} characters"
 _NOT_DIGITS: Final = 'is no whole number, which is all that form = "digits" admits'
@@ -146,7 +149,10 @@ def normal_ids(values: pa.ChunkedArray, form: PersonForm, where: str) -> pa.Chun
 
 
 def _tidied(text: str) -> str:
-    """Return text without outer space, in NFC, of one width, each inner space a plain one; refuse what is no id."""
+    """Return text without outer space, in NFC, of one width, each inner space a plain one; refuse what is no id.
+
+    An inner tab or end of a line is refused, as other controls are: it is more often two fields than one id.
+    """
     if not text.isascii():
         text = unicodedata.normalize("NFC", text.translate(_WIDTH))
     begin, end = 0, len(text)
@@ -194,8 +200,8 @@ def _digits(text: str) -> str:
         raise DataError("has a fraction")
     if not exponent and len(fraction) == 3 and re.fullmatch("[1-9][0-9]{0,2}", whole):
         raise DataError("could be thousands, or could have a fraction; write it without a point")
-    if exponent > len(fraction) and (len(whole) > 1 or fraction not in ("", "0")):
-        # 1.23457e+11 stands for a million numbers.
+    if exponent > len(fraction) and (len(whole) > 1 or fraction not in ("", "0") or exponent >= _ROUNDED_FROM):
+        # 1.23457e+11 stands for a million numbers, and 1e+06 for 1000001 too.
         raise DataError("has an exponent that may hide digits; write all of them")
     number = int(whole + fraction.rstrip("0")) * 10 ** (exponent - len(fraction.rstrip("0")))
     if number >= EXACT:
