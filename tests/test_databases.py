@@ -18,7 +18,7 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from fedmodel.config import DataConfig, PersonColumn, TableSource
+from fedmodel.config import DataConfig, PersonColumn, PersonForm, TableSource
 from fedmodel.data import Cache, sources, table_records
 from fedmodel.data import databases as module
 from fedmodel.data.persons import normal_ids
@@ -66,7 +66,7 @@ def sqlite(tmp_path: Path) -> Path:
     ],
 )
 def test_each_id_is_judged_by_its_own_type_and_not_by_the_columns(
-    ids: tuple[float, ...], form: str, rule: str | None, tmp_path: Path
+    ids: tuple[float, ...], form: PersonForm, rule: str | None, tmp_path: Path
 ) -> None:
     with sqlite3.connect(tmp_path / "mixed.sqlite") as connection:
         connection.execute("CREATE TABLE admissions (patient, age, visits INTEGER, smoker, outcome TEXT)")
