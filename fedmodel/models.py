@@ -23,6 +23,7 @@ from fedmodel.config import CnnConfig, MlpConfig, ModelConfig
 from fedmodel.data import DataShape
 from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.noise import NoiseSource
+from fedmodel.vectors import parameter_count
 
 Loss = Literal["cross-entropy", "mse"]
 RecordLoss = Callable[[Tensor, Tensor], Tensor]
@@ -83,6 +84,16 @@ def build_model(config: ModelConfig, shape: DataShape, seed: int) -> nn.Module:
         for parameter in module.parameters():
             nn.init.constant_(parameter, value)
     return module
+
+
+def parameters_of(config: ModelConfig, shape: DataShape) -> int:
+    """Return how many trainable parameters a model has, without memory for them: it may be far too large.
+
+    Raises:
+        ConfigError: When the architecture does not fit the records.
+    """
+    with torch.device("meta"):
+        return parameter_count(build_model(config, shape, seed=0))
 
 
 def record_losses(loss: Loss, output_BK: Tensor, label_B: Tensor) -> Tensor:

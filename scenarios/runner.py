@@ -57,14 +57,10 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
             could hide nothing, or nothing but one update.
         DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
     """
-    import torch
-
     from fedmodel.data import data_shape, held_out_records, silo_records
-    from fedmodel.models import build_model
-    from fedmodel.vectors import parameter_count
+    from fedmodel.models import parameters_of
 
-    with torch.device("meta"):  # shapes without memory: the model may be far too large for this machine
-        parameters = parameter_count(build_model(scenario.model, data_shape(scenario.data), seed=0))
+    parameters = parameters_of(scenario.model, data_shape(scenario.data))
     if parameters > _MOST_PARAMETERS:
         raise ConfigError(
             f"the model would have {parameters:,} parameters, more than the {_MOST_PARAMETERS:,} that fit into one"
