@@ -27,6 +27,7 @@ from fedmodel.report.page import render
 from scenarios.report_cli import NOT_VOUCHED_FOR
 from scenarios.reports import gathering, reporting
 from scenarios.reports.anchors import Anchors, hold
+from scenarios.reports.countersigned import countersigned, without
 from scenarios.reports.gathering import file_hash, read_run
 from server.server_app import run_federation
 from tests.fakes import FaultyGrid
@@ -34,7 +35,7 @@ from tests.federations import Federation, pristine
 from tests.test_cli import Run
 from tests.test_client_app import ask, joined, model
 from tests.test_report import MASKED, SILOS, simulated, told
-from tests.test_report_hostile import anchor, cut
+from tests.test_report_hostile import anchor, cut, told_again
 
 __all__ = ["pristine"]
 
@@ -326,6 +327,36 @@ def test_no_folder_that_the_servers_key_alone_can_make_verifies_under_an_anchor(
         assert run.out == ""
         assert len(run.err.strip().splitlines()) == 1
     assert run("report", "verify", "handed", "--key", key) in (4, NOT_VOUCHED_FOR)
+
+
+def test_a_run_that_nobody_was_charged_for_claims_no_model(run: Run) -> None:
+    """The same scenario again, of which silos reserve the plan and no more: epsilon 0.0000 for the model of before."""
+    whole = simulated(run.folder, MASKED, *(f"budgets.{silo}=9.0" for silo in SILOS))
+    folder = handed(run.folder / "handed", whole, model=whole)
+    scenario = read_scenario(str(whole / "scenario.toml"))
+    for silo in SILOS:
+        head = folder / "server" / "heads" / silo
+        with Ledger(folder / "ledgers" / f"{silo}.sqlite", silo, read_kit(whole / "silos" / silo).identity, head) as it:
+            plan = next(iter(it.standing().runs.values())).plan
+            it.reserve("synthetic/record", "77", plan, scenario.rounds, scenario=scenario_hash(scenario).hex())
+            with pytest.raises(LedgerError):
+                it.countersign("77", scenario_hash(scenario).hex(), file_hash(folder / "model.safetensors"), "22" * 32)
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    gone = {"dropouts": dict.fromkeys(SILOS, "late"), "summed": 0}
+    (folder / "metrics.jsonl").write_text("".join(json.dumps(line | gone) + "\n" for line in lines), encoding="utf-8")
+    told_again(folder)
+    assert {row["epsilon"] for row in json.loads((folder / "summary.json").read_text())["privacy"]} == {0.0}
+    with pytest.raises(LedgerTampered, match="a model that nobody was charged for has no claim"):
+        sign_as_the_server(folder, whole)
+
+
+def test_an_end_that_a_silo_was_not_charged_for_is_no_countersignature(run_a: Path) -> None:
+    ledger = read_run(run_a).ledgers["north"]
+    assert countersigned({"north": ledger}) == {"north": file_hash(run_a / "model.safetensors")}
+    assert ledger.own is not None
+    ledger.own.charges.clear()
+    assert countersigned({"north": ledger}) == {}
+    assert without(["north"], {"north": ledger}) == ["north"]
 
 
 def test_what_was_run_verifies_under_its_anchors_and_under_no_others(run: Run, run_a: Path, run_b: Path) -> None:

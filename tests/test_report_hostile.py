@@ -124,12 +124,42 @@ def test_a_ledger_that_is_gone_does_not_make_a_silo_that_spent_nothing(run: Run)
     refused(run, "build", 4, "silo south: its update is in round 1 of metrics.jsonl, and no ledger is here")
 
 
-def test_a_sum_has_no_more_updates_than_ledgers_were_charged_for(run: Run) -> None:
+GONE = dict.fromkeys(SILOS, "late")
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"cohort": [], "summed": 4}, "round 1 has 4 updates in its sum, and 0 silos of its cohort did not drop out"),
+        ({"summed": 4}, "round 1 has 4 updates in its sum, and 3 silos of its cohort did not drop out"),
+        ({"summed": 0}, "round 1 has 0 updates in its sum, and 3 silos"),
+        ({"summed": None}, "round 1 has None updates in its sum, and 3 silos"),
+        ({"dropouts": {"north": "late"}}, "round 1 has 3 updates in its sum, and 2 silos"),
+        ({"dropouts": {"north": "late"}, "summed": 2}, "is whole with 2 silos in its sum, and the scenario asks for 3"),
+        ({"dropouts": GONE, "summed": 0}, "is whole with 0 silos in its sum, and the scenario asks for 3: a model that"),
+        ({"dropouts": GONE, "summed": None}, "round 1 has None updates in its sum, and 0 silos"),
+        ({"cohort": [], "summed": 0}, "is whole with 0 silos in its sum"),
+        ({"cohort": ["north"] * 3}, "round 1 has 3 updates in its sum, and 1 silos"),
+        ({"cohort": ["north", "south", "east"]}, "silo east: its update is in round 1 of metrics.jsonl, and no ledger"),
+    ],
+)
+def test_a_whole_round_is_a_sum_of_enough_silos_that_were_charged_for_it(
+    change: dict[str, Any], words: str, run: Run
+) -> None:
     folder = run.folder / "r"
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    text = "".join(json.dumps({**line, "cohort": [], "summed": 4}) + "\n" for line in lines)
+    text = "".join(json.dumps({**line, **change}) + "\n" for line in lines)
     (folder / "metrics.jsonl").write_text(text, encoding="utf-8")
-    refused(run, "build", 4, "round 1 has 4 updates in its sum, and 3 ledgers a charge for it")
+    refused(run, "build", 4, words)
+    resign(folder, "metrics.jsonl")
+    refused(run, "verify", 4, words)
+
+
+def test_a_summary_of_fewer_parameters_does_not_make_floating_point_add_less(run: Run) -> None:
+    edit(run.folder / "r" / "summary.json", lambda summary: summary.update(parameters=1))
+    refused(run, "build", 3, "summary.json: parameters: 1 stands, 5 follows from scenario.toml")
+    resign(run.folder / "r", "summary.json")
+    refused(run, "verify", 3, "parameters: 1 stands")
 
 
 def test_that_no_head_is_at_hand_is_said_and_whose_are(run: Run) -> None:

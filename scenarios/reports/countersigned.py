@@ -3,6 +3,8 @@
 A silo's countersignature is an entry of its ledger (`fedmodel.ledger.entries.COUNTERSIGNED`): under its key, over the
 run, the scenario, one model's hash and, by the chain, every entry before it.
 
+An end of a run that the silo was not charged for says nothing of a model: it counts for none.
+
 Guarantee: of the ledgers that `check_models` passes, none countersigned this run for another model than the one in the
 folder, nor two of them for two.
 
@@ -23,12 +25,11 @@ MODEL: Final = "model.safetensors"
 
 
 def countersigned(ledgers: Mapping[str, SiloLedger]) -> dict[str, str]:
-    """Return the hash of the model that each silo countersigned the run's end for; who did not is left out."""
-    return {
-        silo: ledger.own.model
-        for silo, ledger in ledgers.items()
-        if ledger.own is not None and ledger.own.ended is not None
-    }
+    """Return the hash of the model that each silo countersigned the run's end for.
+
+    Left out is who did not, or was charged for nothing of that run.
+    """
+    return {silo: run.model for silo, ledger in ledgers.items() if (run := ledger.countersigned) is not None}
 
 
 def without(silos: Iterable[str], ledgers: Mapping[str, SiloLedger]) -> list[str]:

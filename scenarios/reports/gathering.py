@@ -1,7 +1,10 @@
 """What a run's folder says, read once and checked: scenario, summary, rounds, and every silo's ledger, verified.
 
-Guarantee: every update that `metrics.jsonl` says is in a sum is one that its silo's ledger was charged for, and no silo
-countersigned the run's end for another model than the one that lies here.
+Guarantee: every whole round of `metrics.jsonl` is a sum of the scenario's least number of silos or more, each of which
+its ledger says was charged for that round: so some silos were charged for whatever has a claim. No silo countersigned
+the run's end for another model than the one that lies here, and the model has the parameters that the scenario says.
+
+Does NOT show that the model came out of these rounds: no silo sees what the others added.
 
 Does NOT take a figure of privacy from `summary.json`: `scenarios.reports.reporting` compares that with the ledgers.
 """
@@ -15,7 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedmodel.config import Scenario, SiloFile, read_scenario
-from fedmodel.errors import ConfigError, LedgerError, LedgerTampered
+from fedmodel.errors import ClaimRefuted, ConfigError, LedgerError, LedgerTampered
 from fedmodel.provision import is_kit, read_law
 from fedmodel.report.document import Report
 from scenarios.audits.audit_entries import AUDIT_FILE, PLAN_FILE
@@ -76,7 +79,9 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
         ConfigError: When it is no folder of a run that has ended, or holds no ledger.
         LedgerError: When a file is not as a run writes it.
         LedgerTampered: When a ledger is not as it was written, or does not extend a head that is known, or was not
-            charged for an update that is in a sum, or countersigned the run's end for another model.
+            charged for an update that is in a sum, or countersigned the run's end for another model; when a whole round
+            has fewer silos in its sum than the scenario asks for.
+        ClaimRefuted: When the summary has another number of parameters than the scenario's model.
     """
     for name in (SCENARIO, SUMMARY, METRICS):
         if not (run_dir / name).is_file():
@@ -92,7 +97,8 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
     summary, lines = read_summary(run_dir / SUMMARY), read_rounds(run_dir / METRICS)
     if lines[-1]["round"] > scenario.rounds:
         raise LedgerError(f"{run_dir / METRICS}: has round {lines[-1]['round']}, and the scenario {scenario.rounds}")
-    _check_charged(lines, ledgers)
+    _check_charged(scenario, lines, ledgers)
+    _check_parameters(scenario, summary["parameters"])
     model = file_hash(run_dir / MODEL) if (run_dir / MODEL).is_file() else None
     check_models(run_dir, ledgers, model)
     return Gathered(
@@ -120,31 +126,45 @@ def _read_scenario(path: Path) -> Scenario:
         raise LedgerTampered(f"{path}: is not as the run wrote it: {error}") from None
 
 
-def _check_charged(lines: Sequence[Mapping[str, Any]], ledgers: Mapping[str, SiloLedger]) -> None:
-    """Refuse rounds whose updates no ledger was charged for.
+def _check_charged(scenario: Scenario, lines: Sequence[Mapping[str, Any]], ledgers: Mapping[str, SiloLedger]) -> None:
+    """Refuse whole rounds that are no sum of enough silos, each of which was charged for it.
 
-    A ledger whose newest entries were taken away is well signed still; its silo is in the sums of the rounds all the
-    same.
+    A ledger whose newest entries were taken away is well signed still, and one of a run that took no round has no
+    charge: the silos are in the sums of the rounds all the same, or there were none.
     """
     for line in lines:
         if "failed" in line:
             continue
-        number, summed = line["round"], [silo for silo in line["cohort"] if silo not in line["dropouts"]]
-        charged = {silo for silo, ledger in ledgers.items() if number in ledger.rounds}
-        for silo in summed:
+        number, answered = line["round"], sorted(set(line["cohort"]) - line["dropouts"].keys())
+        for silo in answered:
             if silo not in ledgers:
                 raise LedgerTampered(
                     f"silo {silo}: its update is in round {number} of {METRICS}, and no ledger is here"
                 )
-            if silo not in charged:
+            if number not in ledgers[silo].rounds:
                 raise LedgerTampered(
                     f"silo {silo}: its update is in round {number} of {METRICS}, and its ledger has no charge for that"
                 )
-        if (line["summed"] or 0) > len(charged):
+        if line["summed"] != len(answered):
             raise LedgerTampered(
-                f"{METRICS}: round {number} has {line['summed']} updates in its sum, and {len(charged)} ledgers a"
-                " charge for it"
+                f"{METRICS}: round {number} has {line['summed']} updates in its sum, and {len(answered)} silos of its"
+                " cohort did not drop out"
             )
+        if len(answered) < scenario.federation.min_silos:
+            raise LedgerTampered(
+                f"{METRICS}: round {number} is whole with {len(answered)} silos in its sum, and the scenario asks for"
+                f" {scenario.federation.min_silos}: a model that nobody was charged for has no claim"
+            )
+
+
+def _check_parameters(scenario: Scenario, told: int) -> None:
+    """Refuse a summary of another model than the scenario's: how many draws of noise there were hangs on it."""
+    from fedmodel.data import data_shape
+    from fedmodel.models import parameters_of
+
+    follows = parameters_of(scenario.model, data_shape(scenario.data))
+    if told != follows:
+        raise ClaimRefuted(f"{SUMMARY}: parameters: {told} stands, {follows} follows from {SCENARIO}")
 
 
 def _signer(run_dir: Path, scenario: Scenario, code: str) -> bytes | None:

@@ -79,6 +79,12 @@ class SiloLedger:
         return [] if self.own is None else self.own.claimed
 
     @property
+    def countersigned(self) -> Run | None:
+        """The report's run, where the silo countersigned its end and was charged for it: else it is of no release."""
+        run = self.own
+        return run if run is not None and run.ended is not None and run.charges else None
+
+    @property
     def rounds(self) -> set[int]:
         """Which rounds of the report's run were charged."""
         return set() if self.own is None else {number for number, _, _ in self.own.charges.values()}

@@ -428,7 +428,7 @@ def _head(ledger: SiloLedger) -> document.LedgerHead:
 
 
 def _countersigned(ledger: SiloLedger) -> document.Countersigned | None:
-    run = ledger.own
+    run = ledger.countersigned
     if run is None or run.ended is None:
         return None
     return document.Countersigned(entry=run.ended, model=run.model, code=run.code)
