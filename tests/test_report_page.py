@@ -19,7 +19,7 @@ from fedmodel.audit.gauges import OF_ALL, OF_SILOS
 from fedmodel.inert import inert, inert_lines
 from fedmodel.report import plots, words
 from fedmodel.report.document import Report
-from fedmodel.report.page import CONTENTS, excepted, odds, render
+from fedmodel.report.page import CONTENTS, excepted, odds, render, unpromised
 from fedmodel.report.pictures import framed
 from tests import reports
 from tests.chromium import Chromium, start
@@ -781,3 +781,16 @@ def test_a_picture_stays_in_its_frame(written: str, instead: str) -> None:
     assert framed(svg) == framed(svg)
     with pytest.raises(ValueError, match="does not draw with"):
         framed(svg.replace(written, instead, 1))
+
+
+def test_a_seeded_run_in_a_budget_of_another_name_leaves_no_promise_for_all_runs() -> None:
+    """A budget may count several data sets, and then bears another name than the run's."""
+    report = reports.report()
+    (first, *others) = report.scope.budgets
+    assert any(run.this for run in first.runs)
+    renamed = first.model_copy(update={"data": "joint", "scope": "joint/record", "protects": False})
+    joint = report.model_copy(update={"scope": report.scope.model_copy(update={"budgets": (renamed, *others)})})
+    assert (unpromised(report), unpromised(joint)) == ([], [first.silo])
+    elsewhere = renamed.model_copy(update={"runs": tuple(one.model_copy(update={"this": False}) for one in first.runs)})
+    other = report.model_copy(update={"scope": report.scope.model_copy(update={"budgets": (elsewhere, *others)})})
+    assert unpromised(other) == []

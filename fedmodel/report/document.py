@@ -16,6 +16,7 @@ It is longer than other files, since it is one schema, and is read as one.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
@@ -112,8 +113,9 @@ class SiloClaim(Part):
         epsilon_of_steps_taken: Of the steps that were charged, had the length been fixed in advance; no bound where the
             run was ended by looking.
         odometer: What holds besides where the run ended, if that is less than `epsilon`; null elsewhere.
-        epsilon_all_runs: Of everything that its ledger holds on these data, this run included, however plans were
-            chosen and wherever they ended; null where noise of any of it was seeded, which protects nobody.
+        epsilon_all_runs: Of everything that is charged to the budget of this run, this run included, however plans were
+            chosen and wherever they ended; null where noise of any of it was seeded, which protects nobody. The
+            ledger's other budgets stand in the scope.
         delta: Of all of them.
         target_epsilon: What the scenario asked for; null where it gave the noise.
         mu: The run's whole plan is as private as mu-GDP, wherever delta is over `mu_floor`; null where none was found.
@@ -259,6 +261,10 @@ class SiloBudget(Part):
     order: int
     taken_whole: bool
     runs: tuple[LedgerRun, ...]
+
+    def is_of(self, data_sets: Collection[str]) -> bool:
+        """Whether it is of the report's run, or of its data: a budget of several bears a name of its own."""
+        return self.data in data_sets or any(run.this for run in self.runs)
 
 
 class Scope(Part):

@@ -47,6 +47,7 @@ from scenarios import officer
 from scenarios.audits.audit_entries import check_entered, read_plan
 from scenarios.audits.black_box import loss_scores, membership
 from scenarios.audits.planning import check_plan
+from scenarios.claims import claim_of
 from scenarios.summary import read_metrics, sums_worth
 
 _ESSENTIAL: Final = (
@@ -76,8 +77,7 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
     seen = [read_observations(run_dir / "silos" / one.silo, one.silo) for one in plan.silos]
     scores_M, coins_M = _scores(scenario, plan, seen, run_dir)
     made = guess(scores_M, coins_M, plan.guesses)
-    claimed = {silo: _claimed(scenario, silo, ledger) for silo, ledger in ledgers.items()}
-    measured = _gauges(scenario, seen, ledgers) + _accounted(scenario, ledgers, claimed) + _even(scenario, run_dir)
+    measured = _gauges(scenario, seen, ledgers) + _accounted(scenario, ledgers) + _even(scenario, run_dir)
     missing = unmeasured(measured, [one.silo for one in seen if len(one.round_R)])
     power = _power(plan, seen)
     failed = [one.explanation for one in measured if not one.passed]
@@ -87,7 +87,7 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
     return {
         "plan": plan.document(),
         "plan_hash": plan.hash,
-        "claimed_epsilon": max(claimed.values()),
+        "claimed_epsilon": max(map(_claimed, ledgers.values())),
         "delta": plan.delta,
         "claimed_mu": plan.mu,
         "lower_bounds": _bounds(plan, scores_M, coins_M),
@@ -178,8 +178,18 @@ def _event(ledger: Verified) -> DpSgdEvent:
     return replace(run.plan, steps=max(run.taken, 1))
 
 
-def _claimed(scenario: Scenario, silo: str, ledger: Verified) -> float:
-    """Return what is claimed of all that a ledger holds: by whole plans, as `scenarios.claims` tells it."""
+def _claimed(ledger: Verified) -> float:
+    """Return what is claimed of a simulated silo's run, as the report claims it; 0 where there is none."""
+    standing = ledger.standing
+    told = [
+        claim_of(run.claimed, run.taken, standing.scopes[run.scope].delta, standing.cap_of(run))
+        for run in standing.runs.values()
+    ]
+    return max((one["epsilon"] for one in told), default=0.0)
+
+
+def _by_plan(scenario: Scenario, silo: str, ledger: Verified) -> float:
+    """Return what our accountant says of all that a ledger holds, by whole plans: no cap stands in for it."""
     events = [event for scope in ledger.standing.scopes for event in ledger.standing.claimed(scope)]
     return accounting.epsilon(events, scenario.plan(silo).delta)
 
@@ -194,14 +204,14 @@ def _reserved(ledger: Verified) -> list[DpSgdEvent]:
     ]
 
 
-def _accounted(scenario: Scenario, ledgers: Mapping[str, Verified], claimed: Mapping[str, float]) -> list[Gauge]:
-    """Hold each silo's claim against others, who read its plans from its entries, and the accountant at its edges."""
+def _accounted(scenario: Scenario, ledgers: Mapping[str, Verified]) -> list[Gauge]:
+    """Hold our accountant against others, who read a silo's plans from its entries, and at its edges."""
     from fedmodel.audit.accountants import accountants, extremes
 
     return [
         extremes(),
         *(
-            accountants(silo, _reserved(ledger), claimed[silo], scenario.plan(silo).delta)
+            accountants(silo, _reserved(ledger), _by_plan(scenario, silo, ledger), scenario.plan(silo).delta)
             for silo, ledger in ledgers.items()
             if ledger.standing.charged
         ),

@@ -22,13 +22,13 @@ from typing import Any, Final
 
 from pydantic import ValidationError
 
-from fedmodel import accounting
 from fedmodel.audit import observations
 from fedmodel.audit.plan import plan_hash
 from fedmodel.errors import ClaimRefuted, ConfigError, LedgerTampered
 from fedmodel.report import document
 from scenarios.audits.audit_entries import AUDIT_FILE, PLAN_SUBJECT, RESULT_SUBJECT, result_hash
 from scenarios.audits.auditing import evaluate
+from scenarios.claims import claim_of
 from scenarios.reports.differences import ATTACKED_AGAIN, differences
 from scenarios.reports.gathering import Gathered
 from scenarios.reports.ledgers import SiloLedger
@@ -61,14 +61,24 @@ def audit(gathered: Gathered) -> document.Audit | None:
         if ledger.own is not None and ledger.own.charges
     ]
     section = _read(found, entered)
-    spent = [
-        accounting.epsilon(one.claimed, gathered.scenario.plan(one.silo).delta) for one in gathered.ledgers.values()
-    ]
-    if not math.isclose(section.claimed_epsilon, max(spent), rel_tol=_TOLERANCE):
-        raise ClaimRefuted(
-            f"audit.claimed_epsilon: {section.claimed_epsilon} stands, {max(spent)} follows from the ledgers"
-        )
+    _check_claim(gathered, section)
     return section
+
+
+def _check_claim(gathered: Gathered, section: document.Audit) -> None:
+    """Refuse an audit that attacked another claim than the report's: another epsilon, or one at another delta."""
+    claims = []
+    for ledger in gathered.ledgers.values():
+        if ledger.own is None or ledger.scope is None:
+            continue
+        delta = ledger.scope.delta
+        claims.append(claim_of(ledger.claimed, ledger.own.taken, delta, ledger.cap)["epsilon"])
+        if section.delta != delta:
+            raise ClaimRefuted(f"audit.delta: {section.delta} stands, {delta} follows from the ledger of {ledger.silo}")
+    if not math.isclose(section.claimed_epsilon, max(claims), rel_tol=_TOLERANCE):
+        raise ClaimRefuted(
+            f"audit.claimed_epsilon: {section.claimed_epsilon} stands, {max(claims)} follows from the ledgers"
+        )
 
 
 def attack_again(gathered: Gathered) -> bool:

@@ -13,6 +13,7 @@ nothing of what came after. `SiloLedger.heads` says whose are.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -83,6 +84,11 @@ class SiloLedger:
         """The report's run, where the silo countersigned its end and was charged for it: else it is of no release."""
         run = self.own
         return run if run is not None and run.ended is not None and run.charges else None
+
+    @property
+    def cap(self) -> float:
+        """What bounds the report's run besides its own plan."""
+        return math.inf if self.own is None else self.standing.cap_of(self.own)
 
     @property
     def rounds(self) -> set[int]:

@@ -119,7 +119,7 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
 
 def _cap(ledger: SiloLedger | None) -> float:
     """Return what bounds the report's run besides its own plan."""
-    return math.inf if ledger is None or ledger.own is None else ledger.standing.cap_of(ledger.own)
+    return math.inf if ledger is None else ledger.cap
 
 
 def _of_all_runs(ledger: SiloLedger, scope: str) -> float | None:
@@ -148,8 +148,7 @@ def scope(gathered: Gathered) -> document.Scope:
     budgets = tuple(
         _budget(ledger, found) for ledger in gathered.ledgers.values() for found in ledger.standing.scopes.values()
     )
-    # A budget that counts several data sets bears the name of one, or its own.
-    own = [one for one in budgets if one.data == data.data_set or any(run.this for run in one.runs)]
+    own = [one for one in budgets if one.is_of({data.data_set})]
     bounds = [budget.bound for budget in own]
     return document.Scope(
         data_sets=(document.DataSet(name=data.data_set, source=data.source, kind=statements.data_kind(gathered)),),
