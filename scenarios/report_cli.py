@@ -25,7 +25,7 @@ report_app = typer.Typer(
 )  # fmt: skip
 
 NOT_VOUCHED_FOR = 6
-"""The exit status of a folder that agrees with itself, and of which not all is vouched for from outside it."""
+"""The exit status of a folder that agrees with itself, and of which not all was checked against what is outside it."""
 _LONGEST = 64  # of a value that is printed: a key in hexadecimal
 
 RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")]
@@ -75,8 +75,9 @@ def report_verify(
     folder.
 
     Exit status: 0 all of it is vouched for by an anchor and countersigned by every silo, 3 a figure does not follow,
-    4 a ledger, a file or a signature is not as it was written, or not of the anchor, 6 the folder agrees with itself,
-    and not all of it is vouched for from outside: no anchor, no countersignature of a silo, or a sealed model.
+    4 a ledger, a file or a signature is not as it was written, or not of the anchor, or the page could run something, 6
+    the folder agrees with itself, and not all of it was checked: no anchor, no countersignature of a silo, a sealed
+    model, a page that was not rendered again, or an audit that was not evaluated again.
     """
     from fedmodel.report.page import render
     from scenarios.reports import reporting
@@ -101,6 +102,7 @@ def report_verify(
             "signer": signer,
             "key_given": checked.outside,
             "page_rendered": checked.rendered,
+            "audit_evaluated": checked.evaluated,
         }
         answer({**told, "checked": items}, "", as_json)
         raise typer.Exit(0 if checked.whole else NOT_VOUCHED_FOR)
@@ -112,8 +114,7 @@ def report_verify(
         table.add_row(Text(item, "bold"), inert(found))
     out.print(table, highlight=False)
     line = f"{inert(str(run))}: every figure of its report follows from the folder"
-    if not checked.rendered:
-        line += ". The page was NOT rendered again: read report.json, or verify with the versions that made it"
+    line += "".join(f". {gap[0].upper()}{gap[1:]}" for gap in _signed_alone(checked))
     if not checked.outside:
         what = "That the run's server signed it" if checked.anchored else "Whose folder it is"
         line += (
@@ -124,16 +125,25 @@ def report_verify(
     raise typer.Exit(0 if checked.whole else NOT_VOUCHED_FOR)
 
 
+def _signed_alone(checked: Checked) -> list[str]:
+    """Say what is the word of whoever signed the report, and what would be needed to check it."""
+    page = "the page was NOT rendered again and may say anything: read report.json, or verify with the versions named"
+    audit = "the audit was NOT evaluated again: whoever ran it can, by silos/NAME/audit in the run's own folder"
+    return [page] * (not checked.rendered) + [audit] * (checked.evaluated is False)
+
+
 def _standing(checked: Checked) -> str:
     """Say in a line what of a folder is vouched for from outside it."""
     if not checked.anchored:
-        return (
+        nobody = (
             "NOT checked against anything outside this folder: whoever makes up a folder makes up its keys too. Give"
             " --authority, or --silo-key for each silo, from a source that you trust"
         )
+        return "; ".join([nobody, *_signed_alone(checked)])
     gaps = [f"nothing from outside vouches for the key of silo {silo}" for silo in checked.not_anchored]
     gaps += [f"no countersignature of silo {silo}" for silo in checked.not_countersigned]
     gaps += [] if checked.model_compared else ["the model lies here sealed, and was not compared: give --model"]
+    gaps += _signed_alone(checked)
     if gaps:
         return f"NOT all of it is vouched for from outside this folder: {'; '.join(gaps)}"
     return "Every ledger is of a key known from outside this folder, and every silo countersigned this run and model"

@@ -465,8 +465,10 @@ def test_a_model_that_lies_sealed_is_compared_where_it_is_given_opened(run: Run,
     assert run("report", "verify", "sealed", *anchor(run_a)) == NOT_VOUCHED_FOR
     assert "the model lies here sealed" in run.out.splitlines()[0]
     opened = ("--model", str(run_a / "model.safetensors"))
-    checked = reporting.verify(folder, anchors=Anchors.of(anchor(run_a)[1], ()), model=Path(opened[1]))
+    checked = reporting.verify(folder, None, render, Anchors.of(anchor(run_a)[1], ()), Path(opened[1]))
     assert checked.whole
+    unasked = reporting.verify(folder, anchors=Anchors.of(anchor(run_a)[1], ()), model=Path(opened[1]))
+    assert (unasked.rendered, unasked.whole) == (False, False)
     with pytest.raises(LedgerTampered, match="these ledgers are not of this model"):
         reporting.verify(folder, anchors=Anchors.of(anchor(run_a)[1], ()), model=run_b / "model.safetensors")
 

@@ -23,14 +23,17 @@ from fedmodel.audit.plan import plan_hash
 from fedmodel.config import read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerError, LedgerTampered
-from fedmodel.ledger import Ledger
+from fedmodel.ledger import Ledger, Standing
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import read_identity, read_kit
 from fedmodel.report import accountants, document, registry, schema, signing
 from fedmodel.report.document import Report
+from fedmodel.report.passive import BEGINNING
 from scenarios import officer
 from scenarios.audits.audit_entries import PLAN_SUBJECT, RESULT_SUBJECT, result_hash
 from scenarios.reports import computing, reporting, sections
+from scenarios.reports.anchors import Anchors
+from scenarios.reports.audited import audit as audited_section
 from scenarios.reports.differences import changes, differences
 from scenarios.reports.gathering import read_run
 from scenarios.runner import check_scenario, run_folder, simulate
@@ -44,7 +47,7 @@ VOLATILE = ("built.at", "built.python", "built.libraries.", "built.page")
 
 def page(report: Report, pictures: Mapping[str, str]) -> str:
     del pictures
-    return f"<!doctype html><title>{report.run.scenario}</title>"
+    return f"{BEGINNING}<title>{report.run.scenario}</title>"
 
 
 def simulated(folder: Path, text: str, *settings: str, kits_ready: Callable[[Path], None] = lambda run: None) -> Path:
@@ -92,6 +95,10 @@ def read_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
         monkeypatch.setattr(reporting, "read_run", read)
 
     return prepare
+
+
+def silo_anchors(run: Path) -> Anchors:
+    return Anchors(silos={silo: read_identity(run / "silos" / silo).public for silo in SILOS})
 
 
 def told(run: Path) -> dict[str, Any]:
@@ -657,7 +664,9 @@ def test_an_audit_stands_in_the_report_with_its_place_in_every_ledger(
 ) -> None:
     conclude(attacked)
     reporting.build(attacked, page)
-    checked = reporting.verify(attacked)
+    checked = reporting.verify(attacked, None, page, silo_anchors(attacked))
+    # What the silos' audits saw is not here: the result is the word of those who entered it.
+    assert (checked.rendered, checked.evaluated, checked.whole) == (True, False, False)
     audit = checked.report.audit
     assert audit is not None
     assert [entry.silo for entry in audit.entered] == list(SILOS)
@@ -732,6 +741,28 @@ def test_of_two_plans_none_was_fixed(tmp_path: Path) -> None:
     conclude(run)
     with pytest.raises(LedgerTampered, match="silo west's ledger does not hold the audit's plan"):
         reporting.build(run, page)
+
+
+def test_an_audit_attacks_the_claim_of_the_report_its_cap_and_its_delta(
+    attacked: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where the budget's cap is under the accountant's figure of the plan, the claim is the cap."""
+    cap = 0.5 * epsilon([event_of(4)], 1e-3)
+    with monkeypatch.context() as patch:
+        patch.setattr(Standing, "cap_of", lambda self, run: cap)
+        conclude(attacked, claimed_epsilon=cap)
+        gathered = read_run(attacked)
+        found = audited_section(gathered)
+        assert found is not None
+        assert found.claimed_epsilon == cap == sections._silo_claim(gathered, "north").epsilon
+    with pytest.raises(ClaimRefuted, match=r"audit\.claimed_epsilon: .* follows from the ledgers"):
+        audited_section(gathered)
+
+
+def test_an_audit_at_another_delta_is_of_another_claim(attacked: Path) -> None:
+    conclude(attacked, delta=1e-4)
+    with pytest.raises(ClaimRefuted, match=r"audit\.delta: 0\.0001 stands, 0\.001 follows from the ledger of north"):
+        audited_section(read_run(attacked))
 
 
 def test_an_audit_of_another_claim_is_refuted(attacked: Path) -> None:

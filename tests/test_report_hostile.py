@@ -21,6 +21,7 @@ from fedmodel.ledger.book import PAGE_SIZE, insert, prepare
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import read_kit
 from fedmodel.report.page import render
+from fedmodel.report.passive import BEGINNING
 from scenarios.report_cli import NOT_VOUCHED_FOR
 from scenarios.reports import reporting
 from scenarios.summary import rows_from_ledgers
@@ -136,7 +137,10 @@ GONE = dict.fromkeys(SILOS, "late")
         ({"summed": None}, "round 1 has None updates in its sum, and 3 silos"),
         ({"dropouts": {"north": "late"}}, "round 1 has 3 updates in its sum, and 2 silos"),
         ({"dropouts": {"north": "late"}, "summed": 2}, "is whole with 2 silos in its sum, and the scenario asks for 3"),
-        ({"dropouts": GONE, "summed": 0}, "is whole with 0 silos in its sum, and the scenario asks for 3: a model that"),
+        (
+            {"dropouts": GONE, "summed": 0},
+            "is whole with 0 silos in its sum, and the scenario asks for 3: a model",
+        ),
         ({"dropouts": GONE, "summed": None}, "round 1 has None updates in its sum, and 0 silos"),
         ({"cohort": [], "summed": 0}, "is whole with 0 silos in its sum"),
         ({"cohort": ["north"] * 3}, "round 1 has 3 updates in its sum, and 1 silos"),
@@ -291,6 +295,43 @@ def test_a_page_of_other_versions_is_said_not_to_be_rendered_again(run: Run) -> 
     report["built"]["page"] = "0" * 64
     forge(folder, report)
     assert "matplotlib, the code that renders it here" in found(run)["page"]
+
+
+def forged_page(folder: Path, page: str) -> None:
+    """A page of the signer's own, said to be drawn by a version that nobody has."""
+    (folder / "report.html").write_text(page, encoding="utf-8")
+    report = told(folder)["report"]
+    report["built"]["libraries"]["matplotlib"] = "9.9.9"
+    forge(folder, report)
+    resign(folder, "report.html")
+
+
+def test_a_page_of_the_signers_own_is_never_vouched_for(run: Run) -> None:
+    folder = run.folder / "r"
+    assert run("report", "verify", "r", *anchor(folder)) == 0, run.err
+    forged_page(folder, f"{BEGINNING}<title>digits</title></head><body><h1>epsilon 0.0001</h1></body></html>")
+    assert run("report", "verify", "r", *anchor(folder)) == NOT_VOUCHED_FOR
+    for line in (run.out.splitlines()[0], run.out.splitlines()[-1]):
+        assert "the page was NOT rendered again and may say anything" in line.replace("The", "the")
+    assert run.out.splitlines()[0].startswith("NOT all of it is vouched for from outside this folder: the page was NOT")
+    assert run("report", "verify", "r", *anchor(folder), "--json") == NOT_VOUCHED_FOR
+    said = json.loads(run.out)
+    assert (said["anchored"], said["page_rendered"], said["audit_evaluated"]) == (True, False, None)
+    assert run("report", "verify", "r") == NOT_VOUCHED_FOR
+    assert "the page was NOT rendered again" in run.out.splitlines()[0]
+
+
+@pytest.mark.parametrize(
+    ("page", "words"),
+    [
+        (f"{BEGINNING}<script>alert(1)</script>", "has an element 'script'"),
+        (f'{BEGINNING}<meta http-equiv="refresh" content="0; url=https://example.org">', "acts or points elsewhere"),
+        ("<!DOCTYPE html><title>epsilon 0.0001</title>", "does not begin with the policy"),
+    ],
+)
+def test_a_page_of_the_signers_own_that_acts_is_refused(page: str, words: str, run: Run) -> None:
+    forged_page(run.folder / "r", page)
+    refused(run, "verify", 4, f"report.html: {words}" if words.startswith(("has an el", "does")) else words)
 
 
 def test_a_page_made_again_shows_the_pictures_of_before(run: Run) -> None:

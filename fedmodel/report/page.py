@@ -28,6 +28,7 @@ from fedmodel.report import words
 from fedmodel.report.document import Audit, LedgerRun, Power, Report, SiloBudget
 from fedmodel.report.figures import Figure, figures
 from fedmodel.report.odds import right_at_most
+from fedmodel.report.passive import BEGINNING
 from fedmodel.report.pictures import framed
 from fedmodel.rounding import down, percent_down, percent_up, small, up
 
@@ -75,6 +76,7 @@ def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
     sheet = (resources.files("fedmodel.report") / "page.css").read_text(encoding="utf-8")
     page = environment.get_template("page.html.j2").render(
         report=report,
+        beginning=Markup(BEGINNING.rstrip()),  # noqa: S704 - a constant of this package
         contents=list(CONTENTS.items()),
         css=Markup(sheet),  # noqa: S704 - a file of this package
         figures={key: _Shown(one) for key, one in figures(report).items()},
@@ -83,11 +85,7 @@ def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
         excepted=excepted(report),
         odds=odds(report),
         seeded=seeded(report),
-        unpromised=[
-            one.silo
-            for one in report.scope.budgets
-            if not one.protects and one.data in {data.name for data in report.scope.data_sets}
-        ],
+        unpromised=unpromised(report),
         headless=[one.silo for one in report.integrity.ledgers if one.head is None],
         reasons=[words.plainly(one) for one in audit.reasons] if audit else [],
         failed_gauges=[one for one in audit.gauges if not one.passed] if audit else [],
@@ -181,6 +179,12 @@ def seeded(report: Report) -> bool:
     """Return whether noise of this run was seeded; a claim may protect nobody for want of a bound, too."""
     sources = {one.noise_source for one in report.mechanism.silos}
     return "seeded-unsafe" in sources or (not report.claim.protects and report.claim.epsilon is not None)
+
+
+def unpromised(report: Report) -> list[str]:
+    """Return the silos of which all runs on these data together are bounded by nothing."""
+    data_sets = {data.name for data in report.scope.data_sets}
+    return [one.silo for one in report.scope.budgets if not one.protects and one.is_of(data_sets)]
 
 
 def excepted(report: Report) -> list[str]:

@@ -6,7 +6,8 @@ for the pictures: they stay in their frame, which says that they are an illustra
 of whoever signed.
 
 Does NOT compare where the page was drawn by other versions: those place lines and text otherwise. Then the page's hash
-in the signed report says that it is the file that was signed, and nobody that it tells what the report does.
+in the signed report says that it is the file that was signed, and nobody that it tells what the report does. It is held
+to running and fetching nothing all the same (`fedmodel.report.passive`). Which versions drew it is the signer's word.
 """
 
 from __future__ import annotations
@@ -21,9 +22,11 @@ from typing import Final
 
 from fedmodel.errors import ClaimRefuted, LedgerTampered
 from fedmodel.report.document import Report
+from fedmodel.report.passive import check_passive
 
 PAGE: Final = "report.html"
 PICTURES: Final = "pictures.json"
+NOT_RENDERED: Final = "NOT rendered again"
 Render = Callable[[Report, Mapping[str, str]], str]
 
 _DRAWN_BY: Final = ("jinja2", "kiwisolver", "matplotlib", "numpy", "scipy")
@@ -58,29 +61,37 @@ def read_pictures(run_dir: Path) -> dict[str, str]:
     return found
 
 
-def check_page(run_dir: Path, report: Report, render: Render) -> str:
-    """Render a page again, and hold the one in the folder to it.
+def check_page(run_dir: Path, report: Report, render: Render | None) -> str:
+    """Hold a page to running nothing, render it again, and hold the one in the folder to that.
 
     Args:
         run_dir: The run's folder.
         report: What the page was given.
-        render: Makes it.
+        render: Makes it; None where nobody is asked to.
 
     Returns:
-        What was found, in words; it begins with "NOT" where other versions than those that are installed made it.
+        What was found, in words; it begins with "NOT" where other versions than those that are installed made it, or
+        nobody was asked to.
 
     Raises:
         ClaimRefuted: When the page is not what follows.
-        LedgerTampered: When a picture is none.
+        LedgerTampered: When a picture is none, or the page could run or fetch something.
     """
+    stands = (run_dir / PAGE).read_bytes()
+    try:
+        check_passive(stands.decode())
+    except ValueError as error:
+        raise LedgerTampered(f"{PAGE}: {error if not isinstance(error, UnicodeError) else 'is no text'}") from None
+    if render is None:
+        return f"{NOT_RENDERED}: it is the file that was signed, and nobody was asked to render it"
     others = [name for name in _DRAWN_BY if report.built.libraries.get(name) != version(name)]
     others += ["the code that renders it"] * (report.built.page != page_hash())
     if others:
-        return f"NOT rendered again: {', '.join(others)} here is another version than made it"
+        return f"{NOT_RENDERED}: {', '.join(others)} here is another version than made it"
     try:
         follows = render(report, read_pictures(run_dir))
     except ValueError as error:
         raise LedgerTampered(f"{PICTURES}: {error}") from None
-    if (run_dir / PAGE).read_bytes() != follows.encode():
+    if stands != follows.encode():
         raise ClaimRefuted(f"{PAGE}: is not the page that follows from the report")
     return "rendered again from the report, and the same byte for byte"

@@ -13,7 +13,8 @@ for, every figure of privacy in the report follows from the ledgers, every other
 file is the one that the report is of, page and registry entry follow from the document, and the run's server, whose key
 the silos' laws name or the caller gives, signed it. What could not be checked, it says. Where `Checked.whole` is true,
 every silo's ledger is besides of a key that is known from outside the folder, and has the silo's own entry that the run
-has ended, for the model that lies here: whoever has the server's key alone can neither write such a ledger, nor leave
+has ended, for the model that lies here; the page was rendered again, and the audit, where there was one, evaluated
+again: whoever has the server's key alone can neither write such a ledger, nor leave
 away what it holds of the run, nor use it for a model of which the server told the silo nothing.
 
 Does NOT show that a ledger tells what happened: it shows that the report tells what the ledgers do.
@@ -44,7 +45,7 @@ from scenarios.reports.countersigned import check_models
 from scenarios.reports.differences import Difference, changes, differences, in_words
 from scenarios.reports.gathering import file_hash, read_run
 from scenarios.reports.holding import check_summary
-from scenarios.reports.rendering import PAGE, PICTURES, Render, check_page, read_pictures
+from scenarios.reports.rendering import NOT_RENDERED, PAGE, PICTURES, Render, check_page, read_pictures
 from scenarios.reports.told import first_fault
 
 
@@ -57,6 +58,7 @@ class Checked:
         items: What was checked, a line each: what it was, and what was found.
         outside: Whether the server's key came from outside the folder.
         rendered: Whether the page was rendered again, and is the same.
+        evaluated: Whether the audit was evaluated again; None where there was none.
         anchored: Silos whose keys are known from outside the folder.
         not_anchored: Silos of the run whose keys are not.
         not_countersigned: Silos of the run that did not countersign its end.
@@ -67,6 +69,7 @@ class Checked:
     items: tuple[tuple[str, str], ...]
     outside: bool
     rendered: bool
+    evaluated: bool | None
     anchored: tuple[str, ...]
     not_anchored: tuple[str, ...]
     not_countersigned: tuple[str, ...]
@@ -74,8 +77,9 @@ class Checked:
 
     @property
     def whole(self) -> bool:
-        """Whether all of it is vouched for from outside the folder."""
-        return not self.not_anchored and not self.not_countersigned and self.model_compared
+        """Whether all of it is vouched for from outside the folder, and nothing in it is the signer's word alone."""
+        vouched = not self.not_anchored and not self.not_countersigned and self.model_compared
+        return vouched and self.rendered and self.evaluated is not False
 
 
 def gather(run_dir: Path, stored: Report | None = None, signer: bytes | None = None) -> Report:
@@ -194,7 +198,7 @@ def verify(
     Raises:
         ConfigError: When there is no report, or nothing says whose key signs.
         ClaimRefuted: When a figure does not follow; the first that does not is named.
-        LedgerError: When a ledger, a file or the signature is not as it was written.
+        LedgerError: When a ledger, a file or the signature is not as it was written, or a page could run something.
     """
     signed = read_report(run_dir)
     stored, given = signed.report, _public(key)
@@ -227,7 +231,8 @@ def verify(
         report=stored,
         items=tuple(found),
         outside=given is not None,
-        rendered=page.startswith("rendered again"),
+        rendered=not page.startswith(NOT_RENDERED),
+        evaluated=attacked if gathered.audit is not None else None,
         anchored=held.silos,
         not_anchored=tuple(silo for silo in gathered.scenario.federation.silos if silo not in held.silos),
         not_countersigned=stored.integrity.not_countersigned,
@@ -285,8 +290,6 @@ def _check_made(run_dir: Path, stored: Report, render: Render | None) -> str:
     given = stored.model_copy(update={"integrity": stored.integrity.model_copy(update={"files": files})})
     if (run_dir / registry.NAME).read_bytes() != registry.to_yaml(given).encode():
         raise ClaimRefuted(f"{registry.NAME}: is not the entry that follows from the report")
-    if render is None:
-        return "NOT rendered again: it is the file that was signed, and nobody was asked to render it"
     return check_page(run_dir, given, render)
 
 
