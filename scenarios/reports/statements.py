@@ -267,8 +267,8 @@ def limits(gathered: Gathered) -> tuple[str, ...]:
         (True, "Whether this epsilon is small enough: that is for people to judge."),
         (True, "That the code whose hash stands here is the code that ran at a silo: its operator runs what it runs."),
         (True, "That a unit is what it is called: who a record is about is what the data say."),
-        (True, "That the model is what these rounds made: the server named it at the run's end, and no silo sees what the"
-               " others added."),
+        (True, "That the model is what these rounds made: the server named it at the run's end, and no silo sees what"
+               " the others added."),
         (True, "What was released about the same data outside these ledgers, or learnt by people who looked at them."),
         (True, "That choices of the scenario, made after runs that no ledger holds, cost nothing."),
         (gathered.audit is None and not planned, "Whether an attack would have refuted the claim: none was tried."),
