@@ -5,10 +5,11 @@ released. Rényi divergences at one order may be added up and stopped at a cap: 
 whole is as private as the cap says, however each plan was chosen (Feldman and Zrnic 2021; Lécuyer 2021).
 Epsilons have no such rule here, and nothing in this module adds them.
 
-Guarantee: `renyi` bounds the divergence of adding and of removing one privacy unit from above, floating point included:
-what is added for it is a hundred times what it takes, from one end of the range of events to the other. At rate 1, and
-in `renyi_room`, a figure is rounded once or twice, by less than 10^-12 of it. That order, epsilon and delta are fixed
-before anything is released is for the caller to see to.
+Guarantee: `renyi` bounds the divergence of adding and of removing one privacy unit from above, floating point included.
+What is added for it is a hundred times what it takes where a unit is one record. Where it is more, the larger direction
+was measured against long integers, at 1,000 records of order 8 and at 100 of order 64: there it is 40 times and more.
+At rate 1, and in `renyi_room`, a figure is rounded once or twice, by less than 10^-12 of it. That order, epsilon and
+delta are fixed before anything is released is for the caller to see to.
 """
 
 from __future__ import annotations
