@@ -86,6 +86,7 @@ def _join(message: Message, context: Context, silo: Silo, asked: bytes) -> Recor
         # What could fail comes first: a run that the silo cannot take part in reserves nothing.
         grid.check_records(len(silo.records()), event.noise_multiplier)
         advert = b"" if window is None else _keys(silo, window)
+        silo.begin_outbox(ledger)
         reserved = silo.reserve(ledger, event)
         head = ledger.head()
     if reserved.steps < event.steps:

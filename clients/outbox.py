@@ -4,11 +4,12 @@ Beside it, in the same file, lies what is carried into the next round of the run
 the one is never there without the other, and neither is lost when a process ends.
 
 Guarantee: an update is on disk here before it can leave the process, with the number of its charge in the ledger. So
-where the update of the charge before the newest is here, the newest's never left. One process at a time makes updates
-for a silo.
+where the update of the charge before the newest is here, the newest's never left. Before the first charge of a ledger
+there is an empty file, which says with the number 0 that no update was ever made (`begin`). A file that is not there
+says nothing: it was lost, or left away when a silo was restored. One process at a time makes updates for a silo.
 
-Does NOT keep more than the last update of the silo, nor notice that it was deleted, or put back from a backup: what is
-asked for and is not here is made, and charged, again.
+Does NOT keep more than the last update of the silo, nor notice that it was put back from a backup: what is asked for
+and is not here is made, and charged, again.
 """
 
 from __future__ import annotations
@@ -59,9 +60,14 @@ class Outbox:
         is_of_run = int.from_bytes(kept[_HEAD_SIZE : _HEAD_SIZE + 8], "big") == run
         return kept[_STATE_AT : _STATE_AT + _size(kept)] if is_of_run else b""
 
+    def begin(self) -> None:
+        """Say that no update was ever made, where nothing is kept. For a ledger in which nothing was ever charged."""
+        if not self._path.exists():
+            self._write(bytes(_STATE_AT))
+
     @property
     def last(self) -> int | None:
-        """The number of the charge whose update is here, None where there is none.
+        """The number of the charge whose update is here, 0 where none was ever made, None where the file is missing.
 
         Raises:
             CryptoError: When the file was not sealed by this silo.
@@ -83,7 +89,10 @@ class Outbox:
         if len(key) != _KEY_SIZE:
             raise CryptoError(f"a key of {len(key)} characters, where {_KEY_SIZE} are needed")
         head = key.encode() + b"".join(number.to_bytes(8, "big") for number in (charge, run, len(state)))
-        replace_file(self._path, seal(Suite.CLASSIC, self._seal.public, head + state + update, _CONTEXT))
+        self._write(head + state + update)
+
+    def _write(self, content: bytes) -> None:
+        replace_file(self._path, seal(Suite.CLASSIC, self._seal.public, content, _CONTEXT))
 
 
 def _size(kept: bytes) -> int:

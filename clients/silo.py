@@ -219,6 +219,16 @@ class Silo:
         """Open this silo's outbox; whoever else would, waits."""
         return outbox(self.kit, self.folder)
 
+    def begin_outbox(self, ledger: Ledger) -> None:
+        """Say in the outbox that no update was ever made, where nothing was ever charged.
+
+        Else a missing outbox could be that of a silo that was restored, and what left it be taken for what never did.
+        """
+        if not ledger.was_charged():
+            with self.outbox() as outbox:
+                if not ledger.was_charged():  # by another process, meanwhile
+                    outbox.begin()
+
     def log(self, action: str, error: Exception) -> None:
         """Write what went wrong into this silo's own log."""
         self.note(action, f"{type(error).__name__}: {error}")

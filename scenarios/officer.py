@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from clients import policy
-from clients.outbox import outbox
+from clients.outbox import Outbox, outbox
 from fedmodel import accounting
 from fedmodel.config import MOST_EPSILON, Scenario, SiloFile
 from fedmodel.crypto import check_verification_key, digest
@@ -229,7 +229,7 @@ def give_back(place: Place, run: str, round_number: int | None, reason: str) -> 
 
     Raises:
         ConfigError: When there is no such run.
-        LedgerError: When the round's update is in the outbox, and so may have left; or the ledger refuses.
+        LedgerError: When the outbox does not show that the round's update never left, or the ledger refuses.
     """
     with outbox(place.own, place.kit) as kept, place.open() as ledger:
         standing = ledger.standing()
@@ -239,14 +239,33 @@ def give_back(place: Place, run: str, round_number: int | None, reason: str) -> 
         if round_number is None:
             ledger.release(run, reason)
             return f"run {run} holds nothing more, and no round of it can be charged"
-        # The outbox holds the last update that can have left: of the newest charge but one, where the newest's did not.
-        if kept.last != (standing.charged[-2] if len(standing.charged) > 1 else None):
-            raise LedgerError(
-                f"the outbox does not hold the update before round {round_number}'s, so that this one may have left;"
-                " what left stays charged"
-            )
+        _check_never_left(kept, standing, round_number)
         ledger.void_charge(run, round_number, reason)
         return f"the newest charge of round {round_number} of run {run} is taken back"
+
+
+def _check_never_left(kept: Outbox, standing: Standing, round_number: int) -> None:
+    """Refuse to void the newest charge unless the outbox holds what was made last before it, or that nothing was.
+
+    It holds the last update that can have left: of the newest charge but one, where the newest's did not.
+    """
+    try:
+        last = kept.last
+    except (OSError, CryptoError) as error:
+        raise LedgerError(
+            f"the outbox cannot be read, so that round {round_number}'s update may have left: {error}; what may have"
+            " left stays charged"
+        ) from error
+    if last is None:
+        raise LedgerError(
+            f"the outbox is missing, as after a restore, so that round {round_number}'s update may have left; what may"
+            " have left stays charged"
+        )
+    if last != (standing.charged[-2] if len(standing.charged) > 1 else 0):
+        raise LedgerError(
+            f"the outbox does not hold the update before round {round_number}'s, so that this one may have left;"
+            " what left stays charged"
+        )
 
 
 def sign_off(place: Place, law: SiloFile, by: str) -> None:

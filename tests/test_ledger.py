@@ -25,12 +25,13 @@ from hypothesis import strategies as st
 
 from fedmodel import accounting
 from fedmodel.crypto import SigningKey
-from fedmodel.errors import FedmodelError, LedgerError, PrivacyBudgetExceeded
+from fedmodel.errors import FedmodelError, LedgerError, LedgerTampered, PrivacyBudgetExceeded
 from fedmodel.heads import open_head
-from fedmodel.ledger import MICRO, Charge, Ledger, Reservation, Scope, origin_of, read_ledger, verify_ledger
+from fedmodel.ledger import MICRO, Charge, Ledger, Reservation, Scope, Standing, origin_of, read_ledger, verify_ledger
 from fedmodel.ledger import book as book_module
 from fedmodel.ledger.book import COLUMNS, INSERT_ENTRY
 from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.secagg.progress import Progress
 
 SILO, KEY = "north", SigningKey(bytes([7]) * 32)
 SCOPE = Scope("hearts", "record", 1, 1e-3, 3.0, 5)
@@ -403,6 +404,53 @@ def test_a_voided_charge_is_paid_for_again(ledger: Ledger) -> None:
     assert ledger.standing().totals(NAME) == (SCOPE.cap, 125_000, 125_000)
     with refused(ledger, "has taken 20 of the 20", PrivacyBudgetExceeded):
         ledger.charge("r1", 1, 1, "k1")
+
+
+MASKED_1 = Progress(1, 1, masked=True)
+
+
+@pytest.mark.parametrize(
+    "later",
+    [
+        [],
+        [replace(MASKED_1, signed="ab" * 64)],
+        [Progress(1, 2, dealt="ab" * 32)],
+        [Progress(2, 1, signed="ab" * 64)],
+        [Progress(2, 1, signed="ab" * 64), Progress(3, 1, dealt="cd" * 32)],
+    ],
+    ids=["masked", "signed", "next attempt", "witness of the next round", "and more"],
+)
+def test_what_was_masked_for_a_charge_is_not_voided_whatever_was_done_since(
+    later: list[Progress], ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.reserve(NAME, "r1", PLAN, 1)
+    ledger.charge("r1", 1, 1, "k1")
+    for progress in (MASKED_1, *later):
+        ledger.advance("r1", progress)
+    with refused(ledger, "an update of round 1 of run r1 was masked, and may have left; its charge stands"):
+        ledger.void_charge("r1", 1, "nothing left")
+    # By a program that does not ask: refused by every reader.
+    with monkeypatch.context() as patch:
+        patch.setattr(Standing, "may_have_left", lambda *_: False)
+        ledger.void_charge("r1", 1, "nothing left")
+    with pytest.raises(LedgerTampered, match="an update was masked for the charge that is voided"):
+        read_ledger(ledger.path)
+
+
+def test_a_charge_of_a_later_attempt_is_voided_where_an_earlier_ones_update_was_masked(ledger: Ledger) -> None:
+    """Nor does another run's update keep it, nor that of another round."""
+    for run in ("r1", "r2"):
+        ledger.reserve(NAME, run, PLAN, 1)
+    ledger.charge("r1", 1, 1, "k1")
+    ledger.advance("r1", MASKED_1)
+    ledger.advance("r1", Progress(1, 2, dealt="ab" * 32))
+    ledger.charge("r1", 1, 1, "k1")
+    ledger.advance("r2", MASKED_1)
+    ledger.void_charge("r1", 1, "killed")
+    assert ledger.standing().runs["r1"].taken == 1
+    with refused(ledger, "may have left; its charge stands"):
+        ledger.void_charge("r1", 1, "and the one before")
+    read_ledger(ledger.path)
 
 
 def test_only_the_newest_charge_of_the_ledger_is_voided(ledger: Ledger) -> None:

@@ -256,11 +256,49 @@ def test_only_what_surely_never_left_is_voided(
     outbox.unlink()
     assert fedmodel(monkeypatch, *arguments, "2", "--reason", "no") == 4  # nothing shows what left
     outbox.write_bytes(whole[:-1])
-    assert fedmodel(monkeypatch, *arguments, "2", "--reason", "no") == 1
+    assert fedmodel(monkeypatch, *arguments, "2", "--reason", "no") == 4
     outbox.write_bytes(whole)
     assert fedmodel(monkeypatch, *arguments, "2", "--reason", "killed") == 0
     assert fedmodel(monkeypatch, *arguments, "1", "--reason", "no") == 4
     assert charges(tmp_path) == 2
+
+
+def test_what_left_is_not_voided_where_the_outbox_is_lost(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A silo that was restored has none, as is documented; nor is one made for a ledger that was ever charged."""
+    grid = joined(tiny, tmp_path)
+    outbox = tmp_path / "silos" / "north" / "outbox"
+    assert outbox.is_file()
+    assert isinstance(train(grid, tiny, seed=1), bytes)
+    (run,) = read_ledger(tmp_path / LEDGER).runs
+    arguments = ("ledger", "void", str(tmp_path / LEDGER), run, "--round", "1", "--reason", "no")
+    outbox.unlink()
+    assert fedmodel(monkeypatch, *arguments) == 4
+    assert "the outbox is missing" in capsys.readouterr().err
+    # Neither by joining again, nor by another run.
+    assert not ask(grid, wire.join_request(), wire.JOIN).has_error()
+    ask(FaultyGrid(tiny, tmp_path), wire.join_request(), wire.JOIN)
+    assert not outbox.exists()
+    assert fedmodel(monkeypatch, *arguments) == 4
+    assert charges(tmp_path) == 1
+
+
+def test_the_first_charge_of_a_ledger_is_voided_where_its_update_was_never_made(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    grid = joined(tiny, tmp_path)
+    (run,) = read_ledger(tmp_path / LEDGER).runs
+    arguments = ("ledger", "void", str(tmp_path / LEDGER), run, "--round", "1", "--reason", "killed")
+    for _ in range(2):  # nothing stands after the first, and still nothing was made
+        with monkeypatch.context() as patch:
+            patch.setattr("clients.training.train_round", lambda *_: [][0])
+            assert train(grid, tiny, seed=1) == "internal"
+        assert charges(tmp_path) == 1
+        assert fedmodel(monkeypatch, *arguments) == 0
+        assert charges(tmp_path) == 0
+    assert isinstance(train(grid, tiny, seed=1), bytes)
+    assert fedmodel(monkeypatch, *arguments) == 4
 
 
 def test_a_folder_that_the_server_names_is_taken_only_where_simulate_made_it(tiny: Scenario, tmp_path: Path) -> None:

@@ -408,11 +408,15 @@ class Ledger:
         """Return whether something was charged under a key."""
         return self._one("WHERE key = ?", key) is not None
 
+    def was_charged(self) -> bool:
+        """Return whether anything was ever charged, whether or not it stands."""
+        return self._query("SELECT EXISTS (SELECT 1 FROM entries WHERE kind = 'charge')") == [(1,)]
+
     def void_charge(self, run: str, round_number: int, reason: str) -> None:
         """Take back the newest charge of the whole ledger. The caller knows that nothing noised for it left.
 
         Raises:
-            LedgerError: When that is not of this round of this run.
+            LedgerError: When that is not of this round of this run, or an update was masked since in that round.
         """
         with self._appending():
             standing = self.standing()
@@ -423,8 +427,7 @@ class Ledger:
                     f"the newest charge of the ledger is not of round {round_number} of run {run}, and no other is"
                     " voided: of any before it an update may have left"
                 )
-            progress = standing.progress.get(run, Progress())
-            if progress.masked and progress.round == round_number:
+            if standing.may_have_left(run, newest):
                 raise LedgerError(
                     f"an update of round {round_number} of run {run} was masked, and may have left; its charge stands"
                 )

@@ -3,7 +3,8 @@
     create      first of all, whose ledger it is; then each budget scope: data set, unit, adjacency, delta, cap, order
     reserve     a run's whole plan, before anything is done for it
     charge      what one round will do, before any record is read for it
-    void        the newest charge of all, if no noised byte of it left; or the part of a reservation that is not taken
+    void        the newest charge of all, if no noised byte of it left, as far as entries say whether an update was
+                masked for it; or the part of a reservation that is not taken
     override    a person's change of a scope's cap, with who and why
     checkpoint  to whom a signed head was given
     audit       what somebody found or signed off; with a run, how far the silo came in its secure aggregation, and that
@@ -336,6 +337,7 @@ class Standing:
         runs: By run.
         charged: Sequences of all charges that stand, of whichever run, oldest first.
         progress: By run, how far the silo came in its secure aggregation.
+        masked: By run and round, the newest entry that says that an update of it was masked.
         size: Entries taken.
         last: The newest one.
         caps: By scope, the largest cap that held since its first charge, and whether a person raised it since.
@@ -352,6 +354,7 @@ class Standing:
         self.charged: list[int] = []
         self.caps: dict[str, tuple[float, bool]] = {}
         self.progress: dict[str, Progress] = {}
+        self.masked: dict[tuple[str, int], int] = {}
 
     def totals(self, scope: str) -> tuple[int, int, int]:
         """Return cap, reserved and spent of a scope, in millionths; who took the whole budget counts as that."""
@@ -398,6 +401,14 @@ class Standing:
         if [run.admitted for run in runs] == ["plan"] and self.held(scope) >= largest.cap:
             return accounting.epsilon(runs[0].claimed, largest.delta)
         return largest.epsilon
+
+    def may_have_left(self, run: str, charge: int) -> bool:
+        """Return whether an update was masked for a charge that stands: since it, in its round, whatever came then.
+
+        An update is masked after it was charged. One that was masked in an earlier attempt at the round has a charge
+        of its own.
+        """
+        return self.masked.get((run, self.runs[run].charges[charge][0]), 0) > charge
 
     def admit(self, scope: Scope, plan: DpSgdEvent, cost: int, tolerance: float = 0.0) -> Admission:
         """Return in which way a plan is admitted.
@@ -577,6 +588,8 @@ class Standing:
             run.closed = True
             self._take_steps(run, 0, entry)
         elif of in run.charges and of == self.charged[-1] and not run.ended:
+            if self.may_have_left(str(entry.run), of):
+                raise LedgerError("an update was masked for the charge that is voided, and may have left")
             self.charged.pop()
             self._take_steps(run, -run.charges.pop(of)[1], entry)
         else:
@@ -636,6 +649,8 @@ class Standing:
                 " survivors was signed in it"
             )
         self.progress[str(entry.run)] = progress
+        if progress.masked:
+            self.masked[str(entry.run), progress.round] = entry.sequence
 
     def _take_end(self, entry: Entry) -> None:
         run, content = self.runs[str(entry.run)], entry.content
