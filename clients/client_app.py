@@ -117,17 +117,21 @@ def _commit(message: Message, context: Context, silo: Silo, asked: bytes) -> Rec
 
 
 def _reveal(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
-    """Give one share a peer, and advertise for the next window if asked to."""
+    """Give one share a peer, and advertise for the next window if asked to.
+
+    What was revealed is in the ledger before new keys replace the state that tells of it.
+    """
     list_ = _asked(message, silo)
+    place = (list_.round_number, list_.attempt, list_.context)
 
-    def act(protocol: Protocol) -> bytes:
-        place = (list_.round_number, list_.attempt, list_.context)
-        shares = protocol.reveal(*place, list_.survivors, list_.commits)
-        advert = b"" if list_.window is None else protocol.advert(_within(list_.window, silo))
-        return join_messages([shares, advert])
+    def reveal(protocol: Protocol) -> bytes:
+        return protocol.reveal(*place, list_.survivors, list_.commits)
 
-    shares, *advert = split_messages(silo.answer(asked, act))
-    return wire.reveal_reply(wire.RevealReply(shares, advert[0] if advert else b""))
+    if list_.window is None:
+        return wire.reveal_reply(wire.RevealReply(silo.answer(asked, reveal), b""))
+    window = _within(list_.window, silo)
+    both = silo.answer(asked, reveal, lambda protocol, shares: join_messages([shares, protocol.advert(window)]))
+    return wire.reveal_reply(wire.RevealReply(*split_messages(both)))
 
 
 def _keys(silo: Silo, window: Window) -> bytes:

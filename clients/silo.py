@@ -108,19 +108,25 @@ class Silo:
         with self.ledger() as ledger, protocol(self.kit, self.folder, self.run_number, ledger) as silo:
             yield silo
 
-    def answer(self, asked: bytes, act: Callable[[Protocol], bytes]) -> bytes:
+    def answer(
+        self,
+        asked: bytes,
+        act: Callable[[Protocol], bytes],
+        then: Callable[[Protocol, bytes], bytes] | None = None,
+    ) -> bytes:
         """Do a stage of secure aggregation once; the very same question again gets the very same bytes.
 
         Args:
             asked: Hash of all that was asked.
             act: Does the stage, and returns its answer.
+            then: Does a second stage after the first one's answer, and returns both.
 
         Raises:
             PolicyRefused: When the silo's own law has secure aggregation off.
         """
         self._check_aggregates()
         with self.ledger() as ledger:
-            return answer(self.kit, self.folder, self.run_number, ledger, asked, act)
+            return answer(self.kit, self.folder, self.run_number, ledger, asked, act, then)
 
     def _check_aggregates(self) -> None:
         if self.kit.law.encryption.secure_aggregation != "on":

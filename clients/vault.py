@@ -12,7 +12,9 @@ until the next window.
 The last answer lies in the same file as the state that it led to, so that there is never the one without the other.
 Asked the very same again, since the answer or the server that waited for it was lost, `answer` gives the very same
 bytes: whoever asks learns nothing that it could not have had before. Anything else is a stage, and refused if it was
-done. Only the last answer is kept, and only until the next stage: a share that was revealed stays in the file, sealed,
+done. Where one question asks for two stages, each is on disk and in the ledger before the next begins, which may
+replace what tells of it; asked again after a kill between the two, the second follows on the first one's answer. Only
+the last answer is kept, and only until the next stage: a share that was revealed stays in the file, sealed,
 for that long.
 
 A secret that a stage erased is gone from the file that replaces the old one. What a run that ended in the middle left
@@ -31,7 +33,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from fedmodel.crypto import KEY_SIZE, SealingKey, Suite, seal
+from fedmodel.crypto import KEY_SIZE, SealingKey, Suite, digest, seal
 from fedmodel.durable import replace_file
 from fedmodel.errors import CryptoError
 from fedmodel.ledger import Ledger
@@ -39,6 +41,7 @@ from fedmodel.provision import Kit
 from fedmodel.secagg import Progress, Silo
 
 _LENGTH_SIZE: Final = 8
+_FIRST: Final = b"fedmodel/v1/first-stage-asked"
 
 
 @dataclass
@@ -48,6 +51,10 @@ class _Kept:
     silo: Silo
     asked: bytes = bytes(KEY_SIZE)
     answer: bytes = b""
+
+    def answers(self, asked: bytes) -> bool:
+        """Return whether the last answer is to this question."""
+        return bool(self.answer) and self.asked == asked
 
 
 @contextmanager
@@ -63,12 +70,20 @@ def protocol(kit: Kit, folder: Path, run: int, ledger: Ledger) -> Iterator[Silo]
     Raises:
         CryptoError: When the state was not sealed by this silo for this run.
     """
-    with _opened(kit, folder, run, ledger) as kept:
+    with _opened(kit, folder, run, ledger) as (kept, _):
         kept.answer = b""  # the stage that begins here is a later one
         yield kept.silo
 
 
-def answer(kit: Kit, folder: Path, run: int, ledger: Ledger, asked: bytes, act: Callable[[Silo], bytes]) -> bytes:
+def answer(
+    kit: Kit,
+    folder: Path,
+    run: int,
+    ledger: Ledger,
+    asked: bytes,
+    act: Callable[[Silo], bytes],
+    then: Callable[[Silo, bytes], bytes] | None = None,
+) -> bytes:
     """Do a stage once, and answer the very same question again with the very same bytes.
 
     Args:
@@ -78,19 +93,30 @@ def answer(kit: Kit, folder: Path, run: int, ledger: Ledger, asked: bytes, act: 
         ledger: The silo's own.
         asked: Hash of all that was asked, 32 bytes.
         act: Does the stage, and returns its answer.
+        then: Does a second stage that the same question asks for, given the first one's answer; returns both answers.
+            Where it is refused, the first stays done.
 
     Raises:
         CryptoError: When the state was not sealed by this silo for this run.
     """
-    with _opened(kit, folder, run, ledger) as kept:
-        if not kept.answer or kept.asked != asked:
-            kept.answer, kept.asked = act(kept.silo), asked
+    with _opened(kit, folder, run, ledger) as (kept, enter):
+        if kept.answers(asked):
+            return kept.answer
+        first = asked if then is None else digest(_FIRST, asked)
+        if not kept.answers(first):
+            kept.answer, kept.asked = act(kept.silo), first
+        if then is not None:
+            enter()
+            kept.answer, kept.asked = then(kept.silo, kept.answer), asked
         return kept.answer
 
 
 @contextmanager
-def _opened(kit: Kit, folder: Path, run: int, ledger: Ledger) -> Iterator[_Kept]:
-    """Open the file under its lock, and put what became of it in its place when the block ends without an error."""
+def _opened(kit: Kit, folder: Path, run: int, ledger: Ledger) -> Iterator[tuple[_Kept, Callable[[], None]]]:
+    """Open the file under its lock, and put what became of it in its place when the block ends without an error.
+
+    The second thing given does so at once: first the file, then the ledger.
+    """
     path = folder / f"aggregation-{run}.state"
     with (folder / "aggregation.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
@@ -100,9 +126,13 @@ def _opened(kit: Kit, folder: Path, run: int, ledger: Ledger) -> Iterator[_Kept]
             for other in sorted(folder.glob("aggregation-*.state")):
                 _forget(kit, other)
         kept = _read(kit, path, run, ledger.progress(str(run)))
-        yield kept
-        _write(kit, path, run, kept)
-        ledger.advance(str(run), kept.silo.progress)
+
+        def enter() -> None:
+            _write(kit, path, run, kept)
+            ledger.advance(str(run), kept.silo.progress)
+
+        yield kept, enter
+        enter()
 
 
 def _forget(kit: Kit, path: Path) -> None:
