@@ -32,8 +32,8 @@ from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
 from fedmodel.ledger import verify_ledger
 from fedmodel.packages import code_hash
 from fedmodel.provision import scenario_hash
+from fedmodel.secagg import MOST_ATTEMPTS, Window, join_messages, split_messages
 from fedmodel.secagg import Silo as Protocol
-from fedmodel.secagg import Window, join_messages, split_messages
 
 Handler = Callable[[Message, Context, Silo, bytes], RecordDict]
 """Answers a message of a silo; the bytes are the hash of all that is asked."""
@@ -142,9 +142,16 @@ def _keys(silo: Silo, window: Window) -> bytes:
 
 def _within(window: Window, silo: Silo) -> Window:
     """Refuse a window past the scenario's rounds: taken up, it would leave the silo out of all that are left."""
+    _check_attempt(window.attempt)
     if window.rounds[-1] > silo.scenario.rounds:
         raise ProtocolError("a window goes past the rounds of the scenario")
     return window
+
+
+def _check_attempt(attempt: int) -> None:
+    """Refuse more attempts than a server makes: each may leave entries in the ledger, which every JOIN reads."""
+    if attempt > MOST_ATTEMPTS:
+        raise ProtocolError(f"attempt {attempt} is past the {MOST_ATTEMPTS} that a window has")
 
 
 def _asked(message: Message, silo: Silo) -> wire.SurvivorsRequest:
@@ -152,6 +159,7 @@ def _asked(message: Message, silo: Silo) -> wire.SurvivorsRequest:
     asked = wire.read_survivors_request(message)
     if asked.round_number > silo.scenario.rounds:
         raise ProtocolError(f"round {asked.round_number} is past the {silo.scenario.rounds} of the scenario")
+    _check_attempt(asked.attempt)
     roster = silo.kit.roster.members
     named = [roster[number - 1].name for number in asked.survivors if 1 <= number <= len(roster)]
     policy.check_survivors(silo.kit.law, silo.scenario, named)

@@ -123,9 +123,12 @@ class Silo:
 
         Raises:
             PolicyRefused: When the silo's own law has secure aggregation off.
+            ProtocolError: When the silo did not join the run: a witness of its lists did, too.
         """
         self._check_aggregates()
         with self.ledger() as ledger:
+            if not ledger.knows(self.run):
+                raise ProtocolError("this silo has not joined the run; a silo joins before it takes part in a stage")
             return answer(self.kit, self.folder, self.run_number, ledger, asked, act, then)
 
     def _check_aggregates(self) -> None:

@@ -21,7 +21,7 @@ import logging
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 from flwr.app import Message, RecordDict
@@ -32,7 +32,7 @@ from fedmodel.errors import AggregationRefused, DropoutError, PrivacyBudgetExcee
 from fedmodel.masking import Words
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import scenario_policy
-from fedmodel.secagg import Collection, Roster, Setting, Tally, Window, sender_of
+from fedmodel.secagg import MOST_ATTEMPTS, Collection, Roster, Setting, Tally, Window, sender_of
 from server.exchange import Post
 from server.lineages import Lineages
 from server.rounds import (
@@ -50,8 +50,6 @@ from server.sums import check_even_sum, mean_of_sum
 from server.witness import Witness
 
 logger = logging.getLogger(__name__)
-
-_MOST_ATTEMPTS: Final = 3
 
 
 class SecureRounds:
@@ -193,14 +191,14 @@ class SecureRounds:
         if live is not None and number in live.setting.window.rounds:
             return live
         self._collection = None
-        for attempt in range(1, _MOST_ATTEMPTS + 1):
+        for attempt in range(1, MOST_ATTEMPTS + 1):
             try:
                 self._collection = self._deal(window_from(self._scenario, self._post.run, number, attempt), cohort)
             except ProtocolError as error:
                 logger.warning("round %d, attempt %d: shares were not dealt: %s", number, attempt, error)
             else:
                 return self._collection
-        raise DropoutError(f"shares were not dealt in {_MOST_ATTEMPTS} attempts; server.log says why")
+        raise DropoutError(f"shares were not dealt in {MOST_ATTEMPTS} attempts; server.log says why")
 
     def _deal(self, window: Window, cohort: list[str]) -> Collection:
         """Collect adverts and shares for a window."""

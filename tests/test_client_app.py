@@ -16,9 +16,10 @@ from fedmodel import grid, wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import Records, data_shape, silo_records
 from fedmodel.errors import DataError
+from fedmodel.ledger import verify_ledger
 from fedmodel.models import build_model
 from fedmodel.provision import SIMULATED, provision
-from fedmodel.secagg import Window
+from fedmodel.secagg import MOST_ATTEMPTS, Window
 from fedmodel.vectors import flatten
 from scenarios.engine import _delivered
 from tests.fakes import FaultyGrid, charged
@@ -283,10 +284,39 @@ def test_a_node_that_is_not_simulated_needs_a_home(tiny: Scenario, tmp_path: Pat
 def test_a_round_past_the_scenarios_is_not_signed_for(kind: str, tiny_file: Path, tmp_path: Path) -> None:
     """Signed, it would leave the silo out of every round that is left."""
     on = ["encryption.secure_aggregation=on", "encryption.bound=9.0", "encryption.colluding=0"]
-    grid = FaultyGrid(read_scenario(str(tiny_file), on), tmp_path)
+    grid = joined(read_scenario(str(tiny_file), on), tmp_path)
     asked = wire.survivors_request(wire.SurvivorsRequest(3, 1, bytes(32), (2, 3)))
     assert wire.refusal_code(ask(grid, asked, kind).error) == "protocol-violated"
     within = wire.survivors_request(wire.SurvivorsRequest(2, 1, bytes(32), (2, 3)))
     assert ask(grid, within, wire.COMMIT).has_content()
     late = wire.advert_request(Window(1, 2, 1, 2))
+    assert wire.refusal_code(ask(grid, late, wire.ADVERT).error) == "protocol-violated"
+
+
+def test_a_server_cannot_make_a_ledger_grow_without_end(tiny_file: Path, tmp_path: Path) -> None:
+    """Nothing is entered of a run that was not joined; and of a witness's lists, one a round and attempt."""
+    on = ["encryption.secure_aggregation=on", "encryption.bound=9.0", "encryption.colluding=0"]
+    scenario = read_scenario(str(tiny_file), on)
+    grid = FaultyGrid(scenario, tmp_path)
+
+    def committed(most: int) -> list[str]:
+        requests = [
+            wire.survivors_request(wire.SurvivorsRequest(number, attempt, bytes(32), (2, 3)))
+            for number in range(1, scenario.rounds + 3)
+            for attempt in range(1, most)
+        ]
+        replies = [ask(grid, request, wire.COMMIT) for request in requests]
+        return [wire.refusal_code(reply.error) if reply.has_error() else "signed" for reply in replies]
+
+    def size() -> int:
+        return verify_ledger(tmp_path / "ledgers" / "north.sqlite").head.size
+
+    assert set(committed(5)) == {"protocol-violated"}
+    assert size() == 1
+    assert not ask(grid, wire.join_request(), wire.JOIN).has_error()
+    before = size()
+    assert committed(8).count("signed") == scenario.rounds * MOST_ATTEMPTS
+    assert committed(8).count("signed") == 1  # the last one, asked again, gets the same bytes
+    assert size() == before + scenario.rounds * MOST_ATTEMPTS
+    late = wire.advert_request(Window(grid.run.run_id, 1, MOST_ATTEMPTS + 1, 1))
     assert wire.refusal_code(ask(grid, late, wire.ADVERT).error) == "protocol-violated"

@@ -217,6 +217,10 @@ class Ledger:
         plan = event_from_json(canonical(entry.content["event"]))
         return Reservation(plan, str(entry.scope), str(entry.content["scenario"]))
 
+    def knows(self, run: str) -> bool:
+        """Return whether a run was ever reserved, also where its rest was given back."""
+        return self._one("WHERE run = ? AND kind = 'reserve'", run) is not None
+
     def scope(self, name: str) -> Scope | None:
         """Return a scope as it stands now, or None where it was never created."""
         created = self._one("WHERE scope = ? AND kind = 'create'", name)

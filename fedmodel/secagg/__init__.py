@@ -21,7 +21,7 @@ differ in one silo differ by its vector. Differential privacy at the silo answer
 from fedmodel.secagg.collection import Collection
 from fedmodel.secagg.lineage import FRESH, LINEAGE_SIZE, configuration, lineage_after, model_digest
 from fedmodel.secagg.messages import join_messages, pack_numbers, read_numbers, sender_of, split_messages
-from fedmodel.secagg.parameters import Consistency, Member, Policy, Roster, Setting, Window
+from fedmodel.secagg.parameters import MOST_ATTEMPTS, Consistency, Member, Policy, Roster, Setting, Window
 from fedmodel.secagg.progress import Progress
 from fedmodel.secagg.silo import Silo
 from fedmodel.secagg.tally import Tally
@@ -30,6 +30,7 @@ from fedmodel.secagg.weights import effective_silos, least_effective
 __all__ = [
     "FRESH",
     "LINEAGE_SIZE",
+    "MOST_ATTEMPTS",
     "Collection",
     "Consistency",
     "Member",

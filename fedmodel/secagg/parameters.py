@@ -21,6 +21,7 @@ from fedmodel.topology import COMPLETE_UP_TO, Topology, plan_topology
 Consistency = Literal["commit", "quorum"]
 
 MOST_ROUNDS: Final = 256  # of one window: each costs a silo two shares a neighbour, kept until used
+MOST_ATTEMPTS: Final = 3  # to deal in one window: each may leave entries in every silo's ledger
 _ROSTER_LABEL: Final = b"fedmodel/v1/sa-roster"
 _ROSTER_MAGIC: Final = b"FMSR\x01"
 _MOST_MEMBERS: Final = 100_000
