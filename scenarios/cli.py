@@ -180,6 +180,7 @@ def main() -> None:
     handler = RichHandler(console=err, show_time=False, show_path=False, show_level=False)
     handler.setLevel(logging.WARNING)
     handler.setFormatter(InertFormatter("%(message)s"))
+    logging.raiseExceptions = False  # a log that cannot be written is no traceback on a person's terminal
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     try:
         sys.exit(app(standalone_mode=False))

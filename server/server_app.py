@@ -20,7 +20,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -394,7 +394,8 @@ def _log_to(path: Path) -> Iterator[None]:
     finally:
         log.removeHandler(handler)
         log.setLevel(level)
-        handler.close()
+        with suppress(OSError):  # a disk that is full takes no last line, and must not hide why the run ended
+            handler.close()
 
 
 def _epsilons(scenario: Scenario, rounds: _Rounds, charged: Counter[str]) -> dict[str, float]:
