@@ -115,7 +115,11 @@ class Replay:
         return Window(RUN, 1, attempt + 1, self.size.rounds)
 
     def make_cohort(self, number: int, roster: int, attempt: int, made: dict[int, int]) -> bool:
-        """Show silos a cohort: honest ones by which of their adverts, and colluders with one for this cohort alone."""
+        """Show silos a cohort: honest ones by which of their adverts, and colluders with one for this cohort alone.
+
+        Not where another number stands for it already: the model takes two numbers for two cohorts, with contexts of
+        their own, and the very same adverts are one.
+        """
         adverts = {}
         for one, which in made.items():
             if one in self.size.honest:
@@ -130,6 +134,8 @@ class Replay:
         setting = Setting(self.rosters[roster], self.policy, self.window(attempt))
         members = tuple(self.number(one, roster) for one in sorted(adverts))
         cohort = Cohort(members, roster, attempt, made, told, cohort_digest_of(setting, told), {})
+        if any(cohort.digest == other.digest for place, other in self.cohorts.items() if place != number):
+            return False
         try:
             for one, silo in colluders.items():
                 self._take_shares(cohort, self.number(one, roster), silo.deal(told))
