@@ -9,12 +9,13 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
-.PHONY: help install demo check test test-slow test-chaos lint format clean
+.PHONY: help install demo check test test-random test-slow test-chaos lint format clean
 
 help:
 	@echo "make demo   install into .venv, then train the four-hospital federation, attack it, report on it"
 	@echo "make check  lint, and the tests of what changed; ROOM=secagg for the tests of one room"
 	@echo "make test   install into .venv, then run the tests"
+	@echo "make test-random   the tests that start no deployment, in an order drawn from a seed, which is printed"
 	@echo "make test-slow   what takes minutes: real servers and silos, a million mutated messages"
 	@echo "make test-chaos  kills servers and silos by the dozen, at every stage"
 	@echo "make proofs  searches a model of secure aggregation for attacks, with every rule and with each taken out"
@@ -41,6 +42,9 @@ check: lint
 # A worker a core, a file of tests to one worker.
 test: install
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+test-random: install
+	$(BIN)/python -m pytest -p tests.chance --shuffle any --ignore tests/integration --numprocesses auto --dist loadfile
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
