@@ -5,10 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import socket
-import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
@@ -108,24 +107,26 @@ def test_a_folder_whose_sockets_would_have_too_long_a_path_is_refused(
                     deployment._scratch()
 
 
-def held(kit: Path, kind: int, seconds: float) -> threading.Thread:
-    """Somebody else holds a kit's lock for a while."""
+def held(kit: Path, kind: int) -> BinaryIO:
+    """Somebody else holds a kit's lock, until this is closed."""
     lock = (kit / "running.lock").open("ab")
     fcntl.flock(lock, kind)
-    thread = threading.Thread(target=lambda: (time.sleep(seconds), lock.close()))
-    thread.start()
-    return thread
+    return lock
 
 
-def test_whoever_asks_how_it_does_is_no_start(kit: Path) -> None:
-    thread = held(kit, fcntl.LOCK_SH, 0.3)
+def test_whoever_asks_how_it_does_is_no_start(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asks = held(kit, fcntl.LOCK_SH)
+    monkeypatch.setattr(deployment.time, "sleep", lambda _: asks.close())  # it is gone at the next look
     with (kit / "running.lock").open("ab") as lock:
         deployment._lock(kit, lock)
-    thread.join()
-    thread = held(kit, fcntl.LOCK_EX, 2.5)
-    with (kit / "running.lock").open("ab") as lock, pytest.raises(ConfigError, match="runs already"):
+    assert asks.closed
+    monkeypatch.undo()
+    with (
+        held(kit, fcntl.LOCK_EX),
+        (kit / "running.lock").open("ab") as lock,
+        pytest.raises(ConfigError, match="runs already"),
+    ):
         deployment._lock(kit, lock)
-    thread.join()
 
 
 def test_what_expires_is_looked_for_once_a_day(

@@ -7,6 +7,7 @@ Its folder is one of `tests.integration.authority`. Flower, TLS, sockets and sup
 
 from __future__ import annotations
 
+import fcntl
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import BinaryIO
 
 from flwr.app import ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
@@ -77,10 +79,28 @@ def _talk(grid: Grid, context: Context) -> None:
         raise ProtocolError("this run fails, as asked")
 
 
+_HELD: list[BinaryIO] = []  # locks of ports, until this process ends
+
+
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """Return a port that nobody listens on, and that no other process of tests is given while this one runs.
+
+    It lies below those that the system gives to whoever connects, so none takes it before its server does.
+    """
+    folder = Path(tempfile.gettempdir()) / f"fedmodel-test-ports-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for port in range(20_000, 32_000):
+        lock = (folder / str(port)).open("ab")
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            lock.close()
+            continue
+        _HELD.append(lock)
+        return port
+    raise RuntimeError("no port of 20,000 to 31,999 is free")
 
 
 @contextmanager

@@ -42,7 +42,7 @@ class Served:
         What comes is kept in a small buffer where one is given.
         """
         plain = socket.socket()
-        plain.settimeout(10)
+        plain.settimeout(60)
         if receive_bytes:
             plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_bytes)
         try:

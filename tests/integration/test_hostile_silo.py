@@ -43,8 +43,6 @@ from tests.integration import authority
 from tests.integration.deployed import hasty, outcome, started, submit, wait_until
 from tests.integration.served import Served, answered, serving
 
-pytestmark = pytest.mark.timeout(300)
-
 MIB = 2**20
 # One share: 32 MiB on their way, of which Flower makes up to four copies; 16 connections with all their buffers full.
 MOST_GROWTH = (32 * 4 + 16 * 2 + 96) * MIB

@@ -33,7 +33,7 @@ FEDMODEL = Path(sys.executable).parent / "fedmodel"
 
 def simulate(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(FEDMODEL), "simulate", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=280
+        [str(FEDMODEL), "simulate", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=800
     )
 
 
@@ -86,7 +86,7 @@ def test_an_interrupt_under_flower_leaves_no_silo_training(tmp_path: Path, tiny_
         assert time.monotonic() < deadline
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=30)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert "what was spent stands in" in err
     ledgers = sorted((tmp_path / "r" / "ledgers").glob("*.sqlite"))  # what a kill leaves may lie beside one
@@ -205,13 +205,13 @@ def test_an_interrupt_ends_at_once_and_keeps_what_was_spent(after: str, tmp_path
     )  # fmt: skip
     metrics, ledgers = tmp_path / "r" / "metrics.jsonl", tmp_path / "r" / "ledgers"
     awaited = metrics if after == "third round" else ledgers / "dune.sqlite"
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while not awaited.exists() or (awaited == metrics and metrics.read_bytes().count(b"\n") < 3):
         assert process.poll() is None
         assert time.monotonic() < deadline
         time.sleep(0.02)
     os.kill(process.pid, signal.SIGINT)
-    _, err = process.communicate(timeout=60)  # its 5,000 rounds would take many times that
+    _, err = process.communicate(timeout=300)  # its 5,000 rounds would take many times that
     assert process.returncode == 130
     assert "what was spent stands in" in err
     assert "Traceback" not in err

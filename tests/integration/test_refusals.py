@@ -36,7 +36,6 @@ from tests.integration.chaos import SERVER, TREE, Deployment, Party, federation_
 from tests.integration.deployed import free_port, wait_until
 from tests.integration.replaying import REPLAYED
 
-pytestmark = pytest.mark.timeout(300)
 NAMES = ("north", "south", "west")
 PUBLIC = ("roster.json", "revoked.pem")
 # Each takes a process that imports everything, or two: what another test says of the same refusal is enough every day.

@@ -30,7 +30,7 @@ SILOS = ("aurora", "borealis", "cascade", "dune")
 
 
 def fedmodel(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*FEDMODEL, *words], cwd=folder, capture_output=True, text=True, check=False, timeout=280)
+    return subprocess.run([*FEDMODEL, *words], cwd=folder, capture_output=True, text=True, check=False, timeout=800)
 
 
 def started_from(folder: Path) -> list[str]:
@@ -148,7 +148,7 @@ def test_a_rehearsal_that_ends_early_leaves_nothing_running(number: signal.Signa
         assert time.monotonic() < deadline
         time.sleep(0.1)
     os.kill(process.pid, number)
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == (130 if number == signal.SIGINT else -signal.SIGKILL)
     assert "Traceback" not in err
     deadline = time.monotonic() + 30

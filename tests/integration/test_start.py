@@ -25,7 +25,6 @@ from tests.conftest import TINY
 from tests.integration.deployed import free_port, wait_until
 
 FEDMODEL = Path(sys.executable).parent / "fedmodel"
-pytestmark = pytest.mark.timeout(400)
 
 
 class Kits:
