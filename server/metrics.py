@@ -12,10 +12,10 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from sklearn import metrics
 from torch import nn
 
@@ -27,10 +27,21 @@ _BATCH = 4096
 
 
 def evaluate(module: nn.Module, loss: Loss, records: Records, device: torch.device) -> dict[str, float]:
-    """Return loss, accuracy, precision, recall, F1 and AUROC on held-out records.
+    """Return loss, accuracy, precision, recall, F1 and AUROC on held-out records, those that are defined there.
 
     For two classes, precision, recall and F1 are those of the positive class, label 1. For more they are macro
-    averages, and AUROC is one against the rest.
+    averages over all classes, and AUROC is one against the rest. The loss is not weighed by class, whatever weights
+    silos train with, so that it is the same figure for all of them.
+
+    | A figure  | Is left out where                                                       |
+    |-----------|-------------------------------------------------------------------------|
+    | precision | the positive class, or of several any, was predicted of no record       |
+    | recall    | the positive class, or of several any, has no record                    |
+    | F1        | precision or recall is: it is their harmonic mean, and 0 where both are |
+    | AUROC     | a class has no record                                                   |
+
+    A figure of a class that is there is kept, however bad: of a model that predicts the negative class alone, recall is
+    0.
 
     Args:
         module: The model, on the device.
@@ -39,7 +50,7 @@ def evaluate(module: nn.Module, loss: Loss, records: Records, device: torch.devi
         device: Where the model is.
 
     Returns:
-        The six figures, all finite. AUROC is left out where a class is missing from the records.
+        What is defined of the six figures, all finite; loss and accuracy always are.
 
     Raises:
         ProtocolError: When an output or the loss is not finite.
@@ -59,27 +70,32 @@ def evaluate(module: nn.Module, loss: Loss, records: Records, device: torch.devi
     score = np.concatenate(parts)
     if not (math.isfinite(total) and np.isfinite(score).all()):
         raise ProtocolError("the model diverged: its outputs or its loss are not finite; lower learning_rate")
-    predicted = score.argmax(axis=1)
-    binary = score.shape[1] == 2
-    average = "binary" if binary else "macro"
-    precision, recall, f1, _ = metrics.precision_recall_fscore_support(
-        records.y_N, predicted, average=average, zero_division=0.0
-    )
-    figures = {
+    return {
         "loss": total / len(records),
-        "accuracy": float(metrics.accuracy_score(records.y_N, predicted)),
-        "precision": float(precision),
-        "recall": float(recall),
-        "f1": float(f1),
+        "accuracy": float(metrics.accuracy_score(records.y_N, score.argmax(axis=1))),
+        **_by_class(records.y_N, score.argmax(axis=1), score.shape[1]),
+        **({"auroc": _auroc(records, score)} if len(np.unique(records.y_N)) == score.shape[1] else {}),
     }
-    if len(np.unique(records.y_N)) == score.shape[1]:
-        figures["auroc"] = float(_auroc(records, score, binary=binary))
+
+
+def _by_class(label_N: NDArray[np.int64], predicted_N: NDArray[np.intp], classes: int) -> dict[str, float]:
+    """Return precision, recall and F1, each where it is defined."""
+    counted = metrics.confusion_matrix(label_N, predicted_N, labels=range(classes))
+    reported = slice(1, 2) if classes == 2 else slice(None)
+    found, there, right = (each[reported] for each in (counted.sum(axis=0), counted.sum(axis=1), counted.diagonal()))
+    figures = {}
+    if found.all():
+        figures["precision"] = float(np.mean(right / found))
+    if there.all():
+        figures["recall"] = float(np.mean(right / there))
+    if found.all() and there.all():
+        figures["f1"] = float(np.mean(2 * right / (found + there)))
     return figures
 
 
-def _auroc(records: Records, score: np.ndarray[Any, np.dtype[np.float32]], *, binary: bool) -> float:
+def _auroc(records: Records, score: NDArray[np.float32]) -> float:
     """Area under the ROC curve, one class against the rest and averaged where there are more than two."""
-    if binary:
+    if score.shape[1] == 2:
         return float(metrics.roc_auc_score(records.y_N, score[:, 1]))
     one_hot = np.eye(score.shape[1], dtype=np.int64)[records.y_N]
     return float(metrics.roc_auc_score(one_hot, score, average="macro"))

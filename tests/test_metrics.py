@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 import torch
+from sklearn import metrics
 from torch import nn
 
 from fedmodel.data import Records
@@ -64,15 +65,58 @@ def test_a_model_that_diverged_is_said_to_have(value: float) -> None:
         evaluate(module, "cross-entropy", records, CPU)
 
 
-def test_auroc_is_left_out_where_a_class_is_missing() -> None:
-    figures = evaluate(
-        threshold_at_zero(),
-        "mse",
-        Records(np.ones((3, 1), dtype=np.float32), np.ones(3, dtype=np.int64), np.arange(3)),
-        CPU,
+# Of logits and labels, what is defined; what is not, is left out and never 0.
+@pytest.mark.parametrize(
+    ("logits", "labels", "defined"),
+    [
+        pytest.param([-1, -2, -3], [0, 1, 0], {"recall": 0.0, "auroc": 0.5}, id="none predicted positive"),
+        pytest.param([1, -2, 3], [0, 0, 0], {"precision": 0.0}, id="none positive"),
+        pytest.param([-1, -2, -3], [0, 0, 0], {}, id="neither"),
+        pytest.param([1, 2, 3], [1, 1, 1], {"precision": 1.0, "recall": 1.0, "f1": 1.0}, id="all positive"),
+        pytest.param([1, 2, -3], [0, 0, 1], {"precision": 0.0, "recall": 0.0, "f1": 0.0, "auroc": 0.0}, id="all wrong"),
+        pytest.param(
+            [1, 2, 3], [1, 0, 1], {"precision": 2 / 3, "recall": 1.0, "f1": 0.8, "auroc": 0.5}, id="one class"
+        ),
+        pytest.param([2], [1], {"precision": 1.0, "recall": 1.0, "f1": 1.0}, id="one record"),
+    ],
+)
+def test_of_two_classes_what_is_not_defined_is_left_out(
+    logits: list[int], labels: list[int], defined: dict[str, float]
+) -> None:
+    x = np.array(logits, dtype=np.float32)[:, None]
+    records = Records(x, np.array(labels), np.arange(len(labels)))
+    figures = evaluate(threshold_at_zero(), "cross-entropy", records, CPU)
+    assert {name: value for name, value in figures.items() if name not in ("loss", "accuracy")} == pytest.approx(
+        defined
     )
-    assert "auroc" not in figures
-    assert figures["accuracy"] == 1.0
+    assert figures["accuracy"] == np.mean((x[:, 0] > 0) == np.array(labels))
+
+
+@pytest.mark.parametrize(
+    ("predicted", "labels", "defined"),
+    [
+        ([0, 1, 1, 0], [0, 1, 2, 2], {"recall", "auroc"}),  # a class is predicted of no record
+        ([0, 1, 2, 2], [0, 1, 1, 0], {"precision"}),  # a class has no record
+        ([0, 1, 1, 0], [0, 1, 1, 0], set()),  # both, of the same class, and perfect on what there is
+        ([1, 2, 0, 0], [0, 1, 2, 2], {"precision", "recall", "f1", "auroc"}),  # all there, and all wrong
+    ],
+)
+def test_of_several_classes_an_average_is_of_all_of_them_or_left_out(
+    predicted: list[int], labels: list[int], defined: set[str]
+) -> None:
+    x = 5 * np.eye(3, dtype=np.float32)[predicted]
+    figures = evaluate(nn.Identity(), "cross-entropy", Records(x, np.array(labels), np.arange(len(labels))), CPU)
+    assert set(figures) - {"loss", "accuracy"} == defined
+
+
+@pytest.mark.parametrize("classes", [2, 3, 10])
+def test_defined_figures_are_those_of_scikit_learn(classes: int) -> None:
+    rng = np.random.default_rng(classes)
+    logits, labels = rng.normal(size=(200, classes)).astype(np.float32), rng.integers(0, classes, 200)
+    figures = evaluate(nn.Identity(), "cross-entropy", Records(logits, labels, np.arange(200)), CPU)
+    average = "binary" if classes == 2 else "macro"
+    theirs = metrics.precision_recall_fscore_support(labels, logits.argmax(axis=1), average=average)
+    assert [figures[name] for name in ("precision", "recall", "f1")] == pytest.approx(theirs[:3], rel=1e-12)
 
 
 def test_evaluation_switches_dropout_off_and_back_on() -> None:
