@@ -23,7 +23,7 @@ from __future__ import annotations
 import os
 import warnings
 from dataclasses import replace
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Final
 
 import numpy as np
@@ -44,7 +44,7 @@ from fedmodel.data import data_shape
 from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
 from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.models import Dropout, RecordLoss, build_model, record_losses
+from fedmodel.models import Dropout, build_model, training_losses
 from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.preflight import check_received, preflight
 from fedmodel.seeds import derive_seed
@@ -142,7 +142,7 @@ def _pipeline(
         if isinstance(layer, Dropout):
             layer.source = noise
     optimizer = build_optimizer(scenario.training, module)
-    losses: RecordLoss = partial(record_losses, scenario.training.loss)
+    losses = training_losses(scenario.training, data_shape(scenario.data), device)
     if isinstance(module, Probed):
         losses = ProbedLoss(losses, module.canaries, event.max_grad_norm)
     sgd = DpSgd(

@@ -13,13 +13,14 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Callable
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedmodel.config import CnnConfig, MlpConfig, ModelConfig
+from fedmodel.config import CnnConfig, MlpConfig, ModelConfig, TrainingConfig
 from fedmodel.data import DataShape
 from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.noise import NoiseSource
@@ -118,8 +119,40 @@ def record_losses(loss: Loss, output_BK: Tensor, label_B: Tensor) -> Tensor:
     return functional.mse_loss(output_BK, target_BK, reduction="none").sum(dim=1)
 
 
+def training_losses(config: TrainingConfig, shape: DataShape, device: torch.device | None = None) -> RecordLoss:
+    """Return the losses that silos train on: `record_losses`, weighed by class where the scenario says weights.
+
+    Guarantee: a record's loss is that of its own row, times a public constant that its own label chooses. Nothing is
+    divided by a sum of weights, as torch's `CrossEntropyLoss(weight=...)` does: that sum is of the lot, and would
+    couple its records. Whoever clips each gradient of these losses bounds a record by the clip at any weights.
+
+    Args:
+        config: Its loss and class weights.
+        shape: Says how many classes there are.
+        device: Where outputs and labels are; the cpu by default.
+
+    Raises:
+        ConfigError: When there are not as many weights as classes.
+    """
+    unweighted = partial(record_losses, config.loss)
+    if config.class_weights is None:
+        return unweighted
+    if len(config.class_weights) != shape.classes:
+        raise ConfigError(
+            f"training.class_weights has {len(config.class_weights)} weights, and the data has {shape.classes} classes;"
+            " give one for each class, in the order of labels"
+        )
+    weight_K = torch.tensor(config.class_weights, dtype=torch.float32, device=device)
+    return lambda output_BK, label_B: weighed(unweighted(output_BK, label_B), weight_K[label_B])
+
+
+def weighed(loss_B: Tensor, weight_B: Tensor) -> Tensor:
+    """Return each record's loss times its own weight."""
+    return weight_B * loss_B
+
+
 def loss_sum(loss: Loss, output_BK: Tensor, label_B: Tensor) -> Tensor:
-    """Return the losses of a batch, added up: a scalar, zero for an empty batch."""
+    """Return the losses of a batch, added up and not weighed by class: a scalar, zero for an empty batch."""
     return record_losses(loss, output_BK, label_B).sum()
 
 

@@ -53,14 +53,16 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
         The number of the model's trainable parameters.
 
     Raises:
-        ConfigError: When the model does not fit the data, delta is too large for a silo, or secure aggregation
-            could hide nothing, or nothing but one update.
+        ConfigError: When the model or the class weights do not fit the data, delta is too large for a silo, or secure
+            aggregation could hide nothing, or nothing but one update.
         DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
     """
     from fedmodel.data import data_shape, held_out_records, silo_records
-    from fedmodel.models import parameters_of
+    from fedmodel.models import parameters_of, training_losses
 
-    parameters = parameters_of(scenario.model, data_shape(scenario.data))
+    shape = data_shape(scenario.data)
+    parameters = parameters_of(scenario.model, shape)
+    training_losses(scenario.training, shape)
     if parameters > _MOST_PARAMETERS:
         raise ConfigError(
             f"the model would have {parameters:,} parameters, more than the {_MOST_PARAMETERS:,} that fit into one"

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 
 from fedmodel.inert import inert
+from fedmodel.report import words
 from fedmodel.rounding import small, up
 from scenarios.claims import early
 from scenarios.printing import out
@@ -44,6 +45,10 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
         figures.add_column(name, justify="right")
     figures.add_row(*(f"{value:.4f}" for value in metrics.values()))
     out.print(figures)
+    for reason in words.undefined(metrics):
+        out.print(reason, highlight=False)
+    if summary["class_weights"]:
+        out.print(f"Class weights in training: {words.weights(summary['class_weights'])}; the loss above is without.")
 
     rows = summary["privacy"]
     unit = rows[0]["unit"] + ("" if rows[0]["unit"] == "record" else f" of at most {rows[0]['max_records']} records")

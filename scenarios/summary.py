@@ -84,6 +84,7 @@ def outcome(scenario: Scenario, run_dir: Path, seconds: float, privacy: list[dic
         "rounds_failed": len(lines) - len(whole),
         "clients": len(scenario.federation.silos),
         "metrics": {key: whole[-1][key] for key in _FIGURES if key in whole[-1]},
+        "class_weights": scenario.training.class_weights,
         "privacy": privacy,
         "encryption": _encryption(scenario, whole),
         "dropouts": [

@@ -20,7 +20,7 @@ from tests.fakes import charged
 
 SUMMARY_KEYS = {
     "scenario", "engine", "device", "rounds_completed", "clients", "parameters", "metrics", "privacy", "encryption",
-    "rounds_failed", "dropouts", "withdrawn", "ended_early", "timing", "code_hash", "seed",
+    "rounds_failed", "dropouts", "withdrawn", "ended_early", "timing", "code_hash", "seed", "class_weights",
 }  # fmt: skip
 PRIVACY_KEYS = {
     "silo", "unit", "epsilon", "delta", "accountant", "noise_multiplier", "max_grad_norm", "sample_rate", "steps",
@@ -86,7 +86,8 @@ def test_a_run_leaves_the_promised_folder(run: Run, tiny_file: Path) -> None:
         "south.sqlite",
         "west.sqlite",
     ]
-    assert set(summary["metrics"]) == {"accuracy", "recall", "precision", "f1", "auroc", "loss"}
+    # Noise decides whether the model predicts a class at all, so whether these two are defined.
+    assert set(summary["metrics"]) - {"precision", "f1"} == {"accuracy", "recall", "auroc", "loss"}
     assert [row["silo"] for row in summary["privacy"]] == ["north", "south", "west"]
     assert all(set(row) >= PRIVACY_KEYS for row in summary["privacy"])
     for row in summary["privacy"]:
@@ -99,6 +100,33 @@ def test_a_run_leaves_the_promised_folder(run: Run, tiny_file: Path) -> None:
     assert summary["parameters"] == 5
     assert re.fullmatch("[0-9a-f]{64}", summary["code_hash"])
     assert run.err == ""
+
+
+def test_class_weights_and_figures_that_are_not_defined_are_said_everywhere(run: Run, tiny_file: Path) -> None:
+    """A model that begins at zero and hardly moves predicts class 0 alone: of class 1, recall is 0, and defined."""
+    settings = ("training.class_weights=[1, 9]", "model.init=zero", "training.learning_rate=1e-12", "rounds=1")
+    more = [word for setting in settings for word in ("--set", setting)]
+    assert run("simulate", str(tiny_file), *more, "--report", "--out", "r") == 0
+    said, folder = " ".join(run.out.split()), run.folder / "r"
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["class_weights"] == [1, 9]
+    assert set(summary["metrics"]) == {"accuracy", "recall", "auroc", "loss"}
+    assert summary["metrics"]["recall"] == 0.0
+    assert not {"precision", "f1"} & set(json.loads((folder / "metrics.jsonl").read_text()))
+    training = json.loads((folder / "report.json").read_text())["report"]["training"]
+    assert (training["class_weights"], set(training["figures"])) == ([1, 9], set(summary["metrics"]))
+    page = " ".join((folder / "report.html").read_text().split())
+    for where in (said, page):
+        assert "Precision is left out, as it is not defined: a class, the positive one of two, was predicted" in where
+        assert "F1 is left out" in where
+        assert "Recall is left out" not in where
+    assert "Class weights in training: 1, 9; the loss above is without" in said
+    assert "by a public weight of its class, before the clip: 1, 9, in the order of labels" in page
+    assert run("report", "verify", str(folder)) == 6  # whole, and no key from outside was named
+    assert run("report", "diff", str(folder), str(folder)) == 0
+    assert run("simulate", str(tiny_file), "--set", "training.class_weights=[1,2,3]", "--out", "s") == 2
+    assert "training.class_weights has 3 weights, and the data has 2 classes; give one for each class" in run.err
+    assert not (run.folder / "s").exists()
 
 
 ON = ["encryption.secure_aggregation=on", "encryption.bound=9.0", "encryption.colluding=0"]

@@ -23,6 +23,7 @@ from fedmodel.config import (
     to_toml,
 )
 from fedmodel.errors import ConfigError
+from fedmodel.provision import scenario_hash
 from tests.conftest import TINY
 
 
@@ -55,6 +56,18 @@ from tests.conftest import TINY
         ("federation.min_silos=4", "min_silos = 4 is more than the cohort of 3"),
         ("data.reference_range=[2.0, 1.0]", "must rise from low to high"),
         ("training.local_epochs=1", "exactly one of local_steps and local_epochs"),
+        (
+            "training.class_weights=[1, 0]",
+            "training.class_weights: the weight of class 1 is 0, and has to be",
+        ),
+        ("training.class_weights=[-1.0, 1]", "the weight of class 0 is -1, and has to be"),
+        ("training.class_weights=[1, 1e7]", "the weight of class 1 is 1e+07, and has to be from 2^-20 to 2^20"),
+        ("training.class_weights=[1e-7, 1]", "the weight of class 0 is 1e-07, and has to be"),
+        ("training.class_weights=[1, nan]", "training.class_weights.1 = nan is not accepted"),
+        ("training.class_weights=[inf, 1]", "training.class_weights.0 = inf is not accepted"),
+        ("training.class_weights=[1, true]", "training.class_weights.1 = True is not accepted"),
+        ("training.class_weights=9", "training.class_weights = 9 is not accepted"),
+        ("training.class_weights=balanced", "training.class_weights = 'balanced' is not accepted"),
         ("rounds.x=1", "rounds is a value, not a section"),
         ("nonsense", "expected key=value"),
     ],
@@ -72,6 +85,25 @@ def test_refusals_name_key_value_and_way_out(tiny_file: Path, setting: str, word
 def test_privacy_has_no_silent_default(tiny_file: Path, key: str) -> None:
     with pytest.raises(ConfigError, match=r"privacy.*nothing is guessed"):
         read_scenario(str(tiny_file), [f"privacy.{key}="])
+
+
+def test_class_weights_belong_to_cross_entropy(tiny_file: Path) -> None:
+    with pytest.raises(
+        ConfigError, match=r'class_weights belongs to loss = "cross-entropy", found \'mse\'; leave it out'
+    ):
+        read_scenario(str(tiny_file), ["training.loss=mse", "training.class_weights=[1, 9]"])
+
+
+def test_class_weights_read_back_and_are_hashed_where_they_are_said(tiny_file: Path, tmp_path: Path) -> None:
+    """Without them a scenario has the bytes, and so the hash in a silo's law, that it had before there were any."""
+    plain = read_scenario(str(tiny_file))
+    assert "class_weights" not in plain.model_dump_json()
+    weighted = read_scenario(str(tiny_file), ["training.class_weights=[1, 1e6]"])
+    assert weighted.training.class_weights == (1.0, 1e6)
+    assert scenario_hash(weighted) != scenario_hash(plain)
+    (tmp_path / "again.toml").write_text(scenario_to_toml(weighted), encoding="utf-8")
+    assert read_scenario(str(tmp_path / "again.toml")) == weighted
+    assert scenario_from_json(weighted.model_dump_json(exclude_none=True)) == weighted
 
 
 def test_epsilon_is_bounded(tiny_file: Path) -> None:

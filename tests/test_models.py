@@ -10,10 +10,18 @@ import torch
 from torch import nn
 
 from fedmodel import vectors
-from fedmodel.config import CnnConfig, MlpConfig
+from fedmodel.config import CnnConfig, MlpConfig, TrainingConfig
 from fedmodel.data import DataShape
 from fedmodel.errors import ConfigError, ProtocolError
-from fedmodel.models import Dropout, Loss, build_model, loss_sum, probabilities
+from fedmodel.models import (
+    Dropout,
+    Loss,
+    build_model,
+    loss_sum,
+    probabilities,
+    record_losses,
+    training_losses,
+)
 
 CLASSIC = MlpConfig(kind="mlp", hidden=(64, 32), dropout=0.5)
 FLAT = DataShape((10,), 2)
@@ -99,3 +107,30 @@ def test_a_vector_that_does_not_fit_changes_nothing(spoil: str) -> None:
     with pytest.raises(ProtocolError):
         vectors.load(module, vector)
     assert np.array_equal(vectors.flatten(module), before)
+
+
+def weighted(*weights: float) -> TrainingConfig:
+    return TrainingConfig(
+        loss="cross-entropy", optimizer="sgd", learning_rate=1.0, local_steps=1, class_weights=weights
+    )
+
+
+@pytest.mark.parametrize(("weights", "outputs"), [((1.0, 9.0), 1), ((2.0, 0.5, 2.0**20), 3)])
+def test_a_records_loss_is_weighed_by_its_own_label_alone(weights: tuple[float, ...], outputs: int) -> None:
+    """Nothing is divided by a sum of weights, as torch's own weighted loss does: that sum is of the others too."""
+    losses = training_losses(weighted(*weights), DataShape((4,), len(weights)))
+    generator = torch.Generator().manual_seed(3)
+    output, label = torch.randn((9, outputs), generator=generator), torch.arange(9) % len(weights)
+    own = record_losses("cross-entropy", output, label) * torch.tensor(weights)[label]
+    assert torch.equal(losses(output, label), own)
+    for others in range(len(weights)):  # whatever the labels beside it
+        beside = torch.full_like(label, others)
+        beside[4] = label[4]
+        assert torch.equal(losses(output, beside)[4], own[4])
+    assert torch.equal(losses(output[:1], label[:1]), own[:1])
+
+
+@pytest.mark.parametrize("weights", [(1.0,), (1.0, 2.0, 3.0), ()])
+def test_as_many_weights_as_classes_or_one_line(weights: tuple[float, ...]) -> None:
+    with pytest.raises(ConfigError, match=rf"class_weights has {len(weights)} weights, and the data has 2 classes"):
+        training_losses(weighted(*weights), FLAT)

@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from clients import training
-from fedmodel import accounting, dp_sgd, grid, vectors
+from fedmodel import accounting, dp_sgd, grid, models, vectors
 from fedmodel.audit.probes import Probed, ProbedLoss
-from fedmodel.config import CnnConfig, MlpConfig, ModelConfig, read_scenario
+from fedmodel.config import CnnConfig, MlpConfig, ModelConfig, TrainingConfig, read_scenario
 from fedmodel.conformance import cancel, conforms, fill, hostile, settle
 from fedmodel.data import DataShape, data_shape
 from fedmodel.dp_sgd import DpSgd, padded, physical_batch
 from fedmodel.errors import DataError, PrivacyError
-from fedmodel.models import Loss, build_model, record_losses
+from fedmodel.models import Loss, build_model, record_losses, training_losses
 from fedmodel.noise import OsNoise
 from fedmodel.preflight import check_received, check_sums, preflight
 from scenarios.audits.mutations import batch_not_padded
@@ -264,6 +264,44 @@ def test_a_loss_that_is_not_one_for_each_record_is_refused() -> None:
     sgd._losses = lambda output, label: record_losses("mse", output, label).mean()
     with pytest.raises(PrivacyError, match=r"the loss has shape \(\), where each record needs one"):
         sgd.clipped_sum(*batch(FLAT, 3))
+
+
+@pytest.mark.parametrize("weights", [(1.0, 9.0), (1e6, 1e-6), (2.0**20, 2.0**20), (2.0**-20, 2.0**-20)])
+@pytest.mark.parametrize("config", [LINEAR, DEEP], ids=["linear", "mlp"])
+def test_class_weights_move_no_sum_by_more_than_the_clip(config: ModelConfig, weights: tuple[float, float]) -> None:
+    sgd = pipeline(config, FLAT)
+    sgd._losses = training_losses(weighing(weights), FLAT)
+    assert preflight(sgd, FLAT) == sgd.physical_batch > 1
+    for seed, _ in enumerate(hostile(sgd.parameters, seed=6)):
+        assert check_sums(sgd, FLAT, 1.0, (1.0, math.nan), (1, 15, 35), seed) <= 1
+
+
+def test_a_class_weight_goes_in_before_the_clip() -> None:
+    """A record whose gradient is under the clip gets more of it by its weight, and never more than all of it."""
+    sgd = pipeline(LINEAR, FLAT)
+    x, y = batch(FLAT, 1)
+    x, y = x / 1e3, torch.ones_like(y)
+    small = float(sgd.clipped_sum(x, y).norm())
+    assert 0 < small < 0.9
+    for weight, expected in ((0.5, 0.5 * small), (2.0**20, 1.0)):
+        sgd._losses = training_losses(weighing((1.0, weight)), FLAT)
+        assert float(sgd.clipped_sum(x, y).norm()) == pytest.approx(expected, rel=1e-5)
+
+
+def test_weights_over_the_batchs_sum_of_them_are_found_to_couple_records(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torch divides its own weighted loss: a record's gradient is then not its own, but one record at a time."""
+    sgd = pipeline(LINEAR, FLAT)
+    sgd._losses = training_losses(weighing((1.0, 9.0)), FLAT)
+    assert conforms(sgd, FLAT)
+    monkeypatch.setattr(models, "weighed", lambda loss_B, weight_B: weight_B * loss_B / weight_B.sum())
+    assert not conforms(sgd, FLAT)
+    assert settle(sgd, FLAT, lambda: iter([None])) == 1
+
+
+def weighing(weights: tuple[float, float]) -> TrainingConfig:
+    return TrainingConfig(
+        loss="cross-entropy", optimizer="sgd", learning_rate=1.0, local_steps=1, class_weights=weights
+    )
 
 
 def test_more_records_than_sums_are_exact_for_are_refused_whatever_the_lot() -> None:

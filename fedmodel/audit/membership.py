@@ -77,7 +77,8 @@ def attacks(module: nn.Module, scenario: Scenario, members: Records, held_out: R
 
     Args:
         module: The final model.
-        scenario: That it was trained by: gives the loss, the reference model's architecture, delta and the seed.
+        scenario: That it was trained by: gives the loss (without class weights), the reference model's architecture,
+            delta and the seed.
         members: Records that it was trained on. Sensitive.
         held_out: Records that it was not trained on. The records of one person fall into one half.
 

@@ -47,6 +47,11 @@ Positive = Annotated[float, Field(gt=0, le=1e9)]
 _OF_DEALT_DATA = ("held_out", "reference_range", "reference_ranges", "records", "features", "records_per_person",
                   "partition")  # fmt: skip
 _OF_TABLES = ("name", "label", "labels", "columns", "person", "folder")
+# Of a class. At a noise multiplier of 1 the clip is 2^30 steps of the fine grid (`fedmodel.grid`) or more: at the least
+# weight, 2^10 of them are left of a gradient as long as the clip, so that no class is cut away unsaid. At the most,
+# 2^20 times the largest feature of 10^9 is under 2^50 of the 2^128 that a float32 holds.
+LEAST_WEIGHT = 2.0**-20
+MOST_WEIGHT = 2.0**20
 _MOST_VALUES = 100_000_000  # of synthetic data; its generator holds them several times over
 
 NoiseMultiplier = Annotated[float, Field(ge=LEAST_NOISE, le=MOST_NOISE)]
@@ -289,7 +294,13 @@ ModelConfig = Annotated[MlpConfig | CnnConfig, Field(discriminator="kind")]
 
 
 class TrainingConfig(Section):
-    """How a silo trains between two exchanges with the server."""
+    """How a silo trains between two exchanges with the server.
+
+    Attributes:
+        class_weights: What the loss of a record is multiplied with, by its label: a weight for each class, in the order
+            of labels. Public constants, never counted from records. They go in before the clip, so that a record moves
+            a sum by at most the clip whatever its weight, and nothing is divided by a sum of them.
+    """
 
     loss: Literal["cross-entropy", "mse"]
     optimizer: Literal["sgd", "adam", "adagrad"]
@@ -299,9 +310,26 @@ class TrainingConfig(Section):
     local_epochs: int | None = Field(default=None, ge=1, le=10_000)
     keep_optimizer_state: bool = False
     max_physical_batch: int = Field(default=512, ge=1, le=1_000_000)
+    # Left out of what is hashed where it is not said: scenarios from before it keep the hash that silos admit.
+    class_weights: Annotated[tuple[float, ...], Field(strict=False, max_length=1_000)] | None = Field(
+        default=None, exclude_if=lambda weights: weights is None
+    )
+
+    @field_validator("class_weights")
+    @classmethod
+    def _weights_are_bounded(cls, value: tuple[float, ...] | None) -> tuple[float, ...] | None:
+        for place, weight in enumerate(value or ()):
+            if not LEAST_WEIGHT <= weight <= MOST_WEIGHT:
+                raise ValueError(
+                    f"the weight of class {place} is {weight:g}, and has to be from 2^-20 to 2^20, some 0.000001 to"
+                    " 1000000; only how it compares to the others matters much"
+                )
+        return value
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> TrainingConfig:
+        if self.class_weights is not None and self.loss != "cross-entropy":
+            raise ValueError(f'class_weights belongs to loss = "cross-entropy", found {self.loss!r}; leave it out')
         if (self.local_steps is None) == (self.local_epochs is None):
             raise ValueError("give exactly one of local_steps and local_epochs")
         if self.momentum and self.optimizer != "sgd":

@@ -67,8 +67,11 @@ def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
     )
     environment.globals |= {
         **{one.__name__: one for one in (up, down, percent_up, percent_down, small)},
-        **{one.__name__: one for one in (words.number, words.moment, words.name, words.listed)},
-        **{one.__name__: one for one in (words.counted, whom, noise_from, spent_of, this_run, up_or_none, at_least)},
+        **{one.__name__: one for one in (words.number, words.moment, words.name, words.listed, words.undefined)},
+        **{
+            one.__name__: one
+            for one in (words.counted, words.weights, whom, noise_from, spent_of, this_run, up_or_none, at_least)
+        },
     }
     audit = report.audit
     plan = audit.plan if audit else {}

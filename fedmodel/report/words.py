@@ -6,7 +6,7 @@ A figure of privacy is rounded so that it still holds: `fedmodel.rounding` does 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
 _MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
@@ -53,6 +53,32 @@ _NAMES = {
     "charged_before_release": "Charged before release",
     "charged_steps": "Every step was charged",
 }
+# Why a figure of `server.metrics` may be left out, by what has to have happened.
+_UNDEFINED = {
+    "precision": "Precision is left out, as it is not defined: a class, the positive one of two, was predicted of no"
+    " held-out record.",
+    "recall": "Recall is left out, as it is not defined: a class, the positive one of two, has no held-out record.",
+    "f1": "F1 is left out, as it is made of precision and recall.",
+    "auroc": "AUROC is left out, as it is not defined: a class has no held-out record.",
+}
+
+
+def undefined(figures: Collection[str]) -> list[str]:
+    """Return a sentence on each figure of a classifier that is not among those measured; none where nothing was.
+
+    >>> undefined(["accuracy", "recall", "loss", "auroc"])[1]
+    'F1 is left out, as it is made of precision and recall.'
+    """
+    return [reason for name, reason in _UNDEFINED.items() if "accuracy" in figures and name not in figures]
+
+
+def weights(found: Sequence[float]) -> str:
+    """Return class weights as they were declared.
+
+    >>> weights([1.0, 9.0, 0.25])
+    '1, 9, 0.25'
+    """
+    return ", ".join(f"{weight:.12g}" for weight in found)
 
 
 def number(figure: float | None) -> str:

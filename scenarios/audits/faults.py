@@ -1,7 +1,8 @@
 """The faults that an audit is tried on: what is planted, in which run, and the check that must catch it.
 
     full       every record in every lot, one step a round                      noise, clips, seeds, charges
-    sampled    a quarter of all records in a lot, ten steps a round             lots, divisors, rates
+    sampled    a quarter of all records in a lot, ten steps a round, classes    lots, divisors, rates, weights
+               that weigh differently
     dropouts   secure aggregation, and silos whose answers are lost             what the sum is made of
     stopped    as full, ended by its loss after the first of its rounds         what an early end is said to cost
     page       a report, with a hostile picture on its page                     what a reader is shown
@@ -85,6 +86,7 @@ FAULTS: Final = (
     Fault("no-clip", PREFLIGHT, "full", mutations.clip_missing),
     Fault("no-clip, no preflight", "canary_mean", "full", _unmeasured(mutations.clip_missing)),
     Fault("clip-of-the-sum", PREFLIGHT, "full", mutations.clip_of_the_sum),
+    Fault("class-weights-after-the-clip", PREFLIGHT, "sampled", mutations.weights_after_the_clip),
     Fault("clip-misses-the-canaries", "canary_mean", "full", partial(mutations.clip_misses, -1)),
     Fault("clip-misses-a-layer", PREFLIGHT, "full", partial(mutations.clip_misses, 0)),
     Fault("ghost-clipping-bypassed", PREFLIGHT, "full", mutations.ghost_clipping),

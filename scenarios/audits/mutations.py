@@ -34,7 +34,7 @@ from clients import carried, hiding, optimizers, training
 from clients.outbox import Outbox
 from clients.probing import Probing
 from clients.silo import Silo
-from fedmodel import dp_sgd
+from fedmodel import dp_sgd, models
 from fedmodel.accounting import composition, pld
 from fedmodel.config import FederationConfig, PersonForm, Scenario
 from fedmodel.data import persons, tables
@@ -164,6 +164,21 @@ def clip_of_the_sum() -> Planted:
             parameter.summed_grad *= (self.max_grad_norm / norm).clamp(max=1.0)
 
     return replaced(_OPTIMIZER, "clip_and_accumulate", summed)
+
+
+def weights_after_the_clip() -> Planted:
+    """Weigh a record by its class when its gradient is clipped already, and not its loss."""
+    factors = _OPTIMIZER.factors
+    noted: list[Tensor] = []
+
+    def unweighed(loss_B: Tensor, weight_B: Tensor) -> Tensor:
+        noted[:] = [weight_B.double()]
+        return loss_B
+
+    def late(self: Any) -> Tensor:
+        return factors(self) * noted[0]
+
+    return together(partial(replaced, models, "weighed", unweighed), partial(replaced, _OPTIMIZER, "factors", late))
 
 
 def noise_repeats_on_the_model() -> Planted:

@@ -88,7 +88,7 @@ _DIFFERENT: Final[Mapping[Setting, Mapping[str, Mapping[str, Any]]]] = {
     "full": {},
     "stopped": {"": {"stop_below_loss": 1e9}, "audit": {"count": 200}},
     "sampled": {
-        "training": {"local_steps": 10},
+        "training": {"local_steps": 10, "class_weights": [1.0, 9.0]},
         "privacy": {"sample_rate": 0.25},
         "audit": {"count": 200},
     },

@@ -322,6 +322,7 @@ def training(gathered: Gathered, told: Mapping[str, Any]) -> document.Training:
     """Return what the model is good for, and how budgets were spent."""
     names = ("loss", "accuracy", "recall", "precision", "f1", "auroc")
     return document.Training(
+        class_weights=gathered.scenario.training.class_weights,
         figures={name: float(value) for name, value in told["metrics"].items()},
         rounds=tuple(
             document.RoundFigures(
