@@ -303,7 +303,10 @@ def _table(name: str, source: TableSource) -> str:
         "folder": f"the CSV and Parquet files in {source.folder}",
         "url": f"a {source.database} database, by an account that can only read: {source.query}",
     }
-    return f"{name} is read from {next(where[key] for key in where if getattr(source, key) is not None)}."
+    form = ""
+    if not source.is_plain:
+        form = f", as CSV separated by {source.separator!r}, with decimal {source.decimal!r}, in {source.encoding}"
+    return f"{name} is read from {next(where[key] for key in where if getattr(source, key) is not None)}{form}."
 
 
 def _person(law: SiloFile, name: str, source: TableSource) -> list[str]:

@@ -58,10 +58,10 @@ def sqlite(tmp_path: Path) -> Path:
     ("ids", "form", "rule"),
     [
         ((7, 8, 9), "text", None),
-        ((7, 8, 9.0), "text", r"the id in row 3 of the query is a number with a fraction"),
+        ((7, 8, 9.0), "text", r"the id in row 3 of the query of .* is a number with a fraction"),
         ((7, 8, 9.0), "digits", None),
         ((2**53 + 1, 8, 9.0), "digits", None),
-        ((7, 8, 2.0**53), "digits", r"the id in row 3 of the query went through floating point"),
+        ((7, 8, 2.0**53), "digits", r"the id in row 3 of the query of .* went through floating point"),
         ((7, 8, -0.0), "digits", None),
     ],
 )

@@ -278,11 +278,9 @@ def test_a_records_companions_do_not_regroup_it(ids: list[str], data: st.DataObj
 def _grouping(ids: list[str], form: PersonForm) -> list[int]:
     config = table_of(form)
     assert config.person is not None
-    reader = module._Reader(config, "patient")
-    return [
-        int(one)
-        for one in reader.persons(reader.ids(pa.chunked_array([pa.array(ids, pa.string())]), config.person, "x"))
-    ]
+    reader = module._Reader(config, "patient", "here", ".")
+    normal = reader.ids(pa.chunked_array([pa.array(ids, pa.string())]), config.person)
+    return [int(one) for one in module._numbered([normal])]
 
 
 def test_a_refused_id_is_told_by_table_file_row_and_rule_and_not_itself(tmp_path: Path) -> None:

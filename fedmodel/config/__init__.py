@@ -39,6 +39,7 @@ from fedmodel.config.schema import (
     SiloPlan,
     TrainingConfig,
 )
+from fedmodel.config.spelling import CsvForm
 from fedmodel.config.tables import ColumnConfig, PersonColumn, PersonForm, TableSource
 
 __all__ = [
@@ -49,6 +50,7 @@ __all__ = [
     "CnnConfig",
     "ColumnConfig",
     "ConnectionConfig",
+    "CsvForm",
     "DataConfig",
     "DataSource",
     "EncryptionConfig",

@@ -20,7 +20,16 @@ from typing import Annotated, Literal, get_args
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from fedmodel.config.same_source import same_by_text, two_budgets
-from fedmodel.config.tables import ColumnConfig, ColumnName, DataName, Person, Range, TableSource, check_table
+from fedmodel.config.spelling import CsvForm, Later
+from fedmodel.config.tables import (
+    ColumnConfig,
+    ColumnName,
+    DataName,
+    Person,
+    Range,
+    TableSource,
+    check_table,
+)
 from fedmodel.inert import inert
 from fedmodel.mechanisms import (
     LEAST_DELTA,
@@ -46,7 +55,7 @@ Positive = Annotated[float, Field(gt=0, le=1e9)]
 
 _OF_DEALT_DATA = ("held_out", "reference_range", "reference_ranges", "records", "features", "records_per_person",
                   "partition")  # fmt: skip
-_OF_TABLES = ("name", "label", "labels", "columns", "person", "folder")
+_OF_TABLES = ("name", "label", "labels", "unknown_label", "columns", "person", "folder", "csv")
 # Of a class. At a noise multiplier of 1 the clip is 2^30 steps of the fine grid (`fedmodel.grid`) or more: at the least
 # weight, 2^10 of them are left of a gradient as long as the clip, so that no class is cut away unsaid. At the most,
 # 2^20 times the largest feature of 10^9 is under 2^50 of the 2^128 that a float32 holds.
@@ -99,11 +108,14 @@ class PartitionConfig(Section):
     min_records: int = Field(default=1, ge=1)
 
 
-class DataConfig(Section):
+class DataConfig(Section, Later):
     """Where records come from and how features are scaled, by public ranges only.
 
     A built-in data set is dealt out from here. A table is only described here: where it lies is each silo's to say.
+    `folder` and `csv` are a simulation's alone.
     """
+
+    LATER = ("unknown_label", "csv")
 
     source: DataSource
     held_out: float | None = Field(default=None, gt=0, lt=1)
@@ -120,6 +132,8 @@ class DataConfig(Section):
     columns: Annotated[tuple[ColumnConfig, ...], Field(strict=False, max_length=10_000)] = ()
     person: Person | None = None
     folder: str | None = Field(default=None, min_length=1)
+    unknown_label: Literal["refuse", "drop"] = "refuse"
+    csv: dict[SiloName, CsvForm] = {}
 
     @field_validator("reference_range", "reference_ranges")
     @classmethod
@@ -460,6 +474,7 @@ class Scenario(Section):
     def _parts_fit(self) -> Scenario:
         _known_silos(self.privacy.silo, self.federation.silos, "privacy.silo")
         _known_silos(self.budgets, self.federation.silos, "budgets")
+        _known_silos(self.data.csv, (*self.federation.silos, "held-out"), "data.csv")
         if self.privacy.unit == "person" and self.data.source == "digits":
             raise ValueError('privacy.unit = "person": the digits do not say who wrote them; take another unit')
         if self.privacy.unit == "person" and self.data.source == "table" and self.data.person is None:

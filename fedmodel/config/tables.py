@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import parse_qsl, urlsplit
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_serializer, model_validator
+from pydantic import BeforeValidator, Field, model_serializer, model_validator
+
+from fedmodel.config.spelling import CsvForm, Later, TableSection, choice_form
 
 Range = Annotated[tuple[float, float], Field(strict=False)]
 DataName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")]
@@ -29,13 +31,7 @@ _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 _VERIFIED: Final = ("verify-ca", "verify-full")
 
 
-class _Section(BaseModel):
-    """The same base as `schema` has, which imports this module."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
-
-
-class ColumnConfig(_Section):
+class ColumnConfig(TableSection, Later):
     """A column of a table.
 
     Attributes:
@@ -46,7 +42,12 @@ class ColumnConfig(_Section):
         categories: What a category can be, in the order of the features that it becomes.
         missing: A missing value refuses the table, drops its record, or is filled in. Each looks at one record alone.
         fill: The public constant that is filled in; never a figure of the records.
+        unknown: Of a category, a value that is none of them refuses the table, drops its record, or counts as `other`.
+            Each looks at one record alone, so that neighbours still differ by one record at most.
+        other: The category, one of those declared, that stands for all that are not.
     """
+
+    LATER = ("unknown", "other")
 
     name: ColumnName
     type: Literal["float", "integer", "boolean", "category"]
@@ -55,6 +56,8 @@ class ColumnConfig(_Section):
     categories: Choices = ()
     missing: Literal["refuse", "drop", "fill"] = "refuse"
     fill: bool | int | float | str | None = None
+    unknown: Literal["refuse", "drop", "other"] = "refuse"
+    other: ColumnName | None = None
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> ColumnConfig:
@@ -71,9 +74,19 @@ class ColumnConfig(_Section):
                 raise ValueError(f"column {self.name!r}: {key} must rise from low to high, found {list(pair)}")
         if (self.type == "category") != bool(self.categories):
             raise ValueError(f"column {self.name!r}: categories are given with a category, and only then")
-        _differ(self.categories, f"column {self.name!r}: category")
+        _choices_differ(self.categories, f"column {self.name!r}: category")
         self._fill_is_said()
+        self._unknown_is_said()
         return self
+
+    def _unknown_is_said(self) -> None:
+        """Refuse a rule for unknown categories of what has none, and an "other" that is not declared."""
+        if self.unknown != "refuse" and self.type != "category":
+            raise ValueError(f"column {self.name!r}: unknown is given with a category, and only then")
+        if (self.unknown == "other") != (self.other is not None):
+            raise ValueError(f'column {self.name!r}: other, a category, is given with unknown = "other", and only then')
+        if self.other is not None and self.other not in self.categories:
+            raise ValueError(f"column {self.name!r}: other = {self.other!r} is none of its categories; add it to them")
 
     def _fill_is_said(self) -> None:
         """Refuse a constant that is not asked for, and one that the column could not hold."""
@@ -101,7 +114,7 @@ class ColumnConfig(_Section):
         return tuple(f"{self.name}={choice}" for choice in self.categories) or (self.name,)
 
 
-class PersonColumn(_Section):
+class PersonColumn(TableSection):
     """Which column says whose a record is, and when two of its ids are one person's (`fedmodel.data.persons`).
 
     `"patient_id"` is short for `{column = "patient_id", form = "text"}`, and is how it is written back.
@@ -127,11 +140,12 @@ def _spelled_out(value: object) -> object:
 Person = Annotated[PersonColumn, BeforeValidator(_spelled_out, json_schema_input_type=ColumnName | PersonColumn)]
 
 
-class TableSource(_Section):
+class TableSource(CsvForm):
     """Where a table lies: exactly one of a file of CSV, a file of Parquet, a folder of both, and a query.
 
     Attributes:
-        csv: Path of a CSV file with a header, in UTF-8, with commas; a relative one begins at this file's folder.
+        csv: Path of a CSV file with a header; a relative one begins at this file's folder. In UTF-8, with
+            commas, unless separator, decimal and encoding say otherwise.
         parquet: Path of a Parquet file, likewise.
         folder: Path of a folder, likewise: all `*.csv` and `*.parquet` in it, in the order of their names.
         url: Of a database, `sqlite:///PATH` or `postgresql://USER@HOST/DATABASE`, without a password.
@@ -166,6 +180,8 @@ class TableSource(_Section):
             _is_plain(self.url)
         if self.password_file is not None and self.database != POSTGRESQL:
             raise ValueError("password_file is given with the url of a PostgreSQL database, and only then")
+        if not self.is_plain and not (self.csv or self.folder):
+            raise ValueError("separator, decimal and encoding are given with csv or folder, and only then")
         if self.disjoint and self.url is None:
             raise ValueError("disjoint is given with url and query, and only then: of files it can be seen")
         return self
@@ -252,6 +268,15 @@ def _differ(names: tuple[str, ...], what: str) -> None:
             raise ValueError(f"{what} {name!r} is named twice")
 
 
+def _choices_differ(choices: tuple[str, ...], what: str) -> None:
+    """Refuse a choice that is given twice, and two that a gap would make one, as "1" and "1.0"."""
+    _differ(choices, what)
+    forms: dict[str, str] = {}
+    for choice in choices:
+        if (other := forms.setdefault(choice_form(choice), choice)) != choice:
+            raise ValueError(f"{what} {choice!r} and {other!r} are read as one; take names that differ more")
+
+
 def check_table(
     columns: tuple[ColumnConfig, ...], label: str | None, labels: tuple[str, ...], person: PersonColumn | None
 ) -> None:
@@ -265,5 +290,5 @@ def check_table(
             'source = "table" needs label, the column to predict, labels, its classes in order and at least two, and'
             " at least one [[data.columns]]"
         )
-    _differ(labels, "label")
+    _choices_differ(labels, "label")
     _differ((*(column.name for column in columns), label, *([] if person is None else [person.column])), "column")

@@ -141,7 +141,9 @@ def _simulated(config: DataConfig, party: str) -> Records:
         raise DataError(
             f"{folder}: {'both' if found else 'neither'} of {party}.csv and {party}.parquet there; exactly one is read"
         )
-    source = TableSource.model_validate({found[0].suffix[1:]: str(found[0])})
+    kind = found[0].suffix[1:]
+    form = config.csv[party].model_dump() if kind == "csv" and party in config.csv else {}
+    source = TableSource.model_validate({kind: str(found[0]), **form})
     return _read(config.model_dump_json(), source.model_dump_json(), identity(source))
 
 

@@ -39,7 +39,7 @@ Id = str | bytes | int | float | Decimal
 LONGEST: Final = 200  # characters; what is longer is a text, and no id
 EXACT: Final = 2**53  # from here on float64 does not tell whole numbers apart
 
-_NARROW: Final = {"halffloat": 2**11, "float": 2**24}  # the same of other types, by pyarrow's name
+NARROW: Final = {"halffloat": 2**11, "float": 2**24}  # the same of other types, by pyarrow's name
 
 _WIDTH: Final = {
     code: "".join(chr(int(part, 16)) for part in parts[1:])
@@ -141,7 +141,7 @@ def normal_ids(values: pa.ChunkedArray, form: PersonForm, where: str) -> pa.Chun
     normal: list[str] = []
     for place, value in enumerate(coded.dictionary.to_pylist()):
         try:
-            normal.append(normal_id(value, form, _NARROW.get(str(found), EXACT)))
+            normal.append(normal_id(value, form, NARROW.get(str(found), EXACT)))
         except DataError as error:
             row = compute.index(coded.indices, pa.scalar(place, coded.indices.type)).as_py() + 1
             raise DataError(f'the id in row {row} of {where} {error} (form = "{form}")') from None

@@ -18,7 +18,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fedmodel.config import TableSource
+from fedmodel.config import CsvForm, TableSource
+from fedmodel.config.same_source import address_of
+from fedmodel.config.tables import SQLITE
+from fedmodel.data.csv_forms import almost, check_header, why_no_csv
 from fedmodel.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -47,10 +50,21 @@ def tables(source: TableSource, columns: tuple[str, ...]) -> Iterator[tuple[str,
     if source.url is not None:
         from fedmodel.data.databases import query
 
-        yield THE_QUERY, _with_columns(query(source, columns), columns, THE_QUERY)
+        try:
+            yield THE_QUERY, _with_columns(query(source, columns), columns, THE_QUERY)
+        except DataError as error:
+            raise DataError(f"{database_of(source)}: {error}") from None
         return
     for path in files_of(source):
-        yield str(path), _with_columns(_file(path, columns), columns, source.folder or str(path))
+        yield str(path), _with_columns(_file(path, columns, source), columns, str(path))
+
+
+def database_of(source: TableSource) -> str:
+    """Return which database a query asks, without who asks."""
+    if source.database == SQLITE:
+        return source.sqlite_path
+    host, _, name = address_of(source)
+    return f"database {name!r} at {host or 'this machine'}"
 
 
 def column(source: TableSource, name: str) -> Iterator[tuple[str, pa.ChunkedArray]]:
@@ -65,7 +79,7 @@ def column(source: TableSource, name: str) -> Iterator[tuple[str, pa.ChunkedArra
 
         found = [(THE_QUERY, query(source, (name,)))]
     else:
-        found = [(str(path), _file(path, (name,))) for path in files_of(source)]
+        found = [(str(path), _file(path, (name,), source)) for path in files_of(source)]
     for where, table in found:
         if table.column_names.count(name) != 1:
             raise DataError(f"{where}: has no column {name!r}, or two; it must be there under this very name")
@@ -115,7 +129,7 @@ def listed(folder: Path) -> list[Path]:
     return sorted(path for path in folder.iterdir() if path.suffix.lower() in _KINDS and path.is_file())
 
 
-def _file(path: Path, columns: tuple[str, ...]) -> pa.Table:
+def _file(path: Path, columns: tuple[str, ...], form: CsvForm) -> pa.Table:
     """Read a file; a CSV's declared columns as text."""
     import pyarrow as pa
     from pyarrow import csv, parquet
@@ -123,23 +137,27 @@ def _file(path: Path, columns: tuple[str, ...]) -> pa.Table:
     parquets = path.suffix.lower() == ".parquet"
     try:
         if not stat.S_ISREG(path.stat().st_mode):
-            raise DataError(f"{path}: is not a file")
+            raise DataError("is not a file")
         if parquets:
             with parquet.ParquetFile(path) as file:
                 return file.read()
-        return csv.read_csv(
+        table = csv.read_csv(
             str(path),
-            parse_options=csv.ParseOptions(newlines_in_values=True),
+            read_options=csv.ReadOptions(encoding=form.encoding),
+            parse_options=csv.ParseOptions(newlines_in_values=True, delimiter=form.separator),
             convert_options=csv.ConvertOptions(
                 column_types={name: pa.large_string() for name in columns}, strings_can_be_null=True, null_values=[""]
             ),
         )
+        check_header(table.column_names, columns, form)
+    except DataError as error:
+        raise DataError(f"{path}: {error}") from None
     except (pa.ArrowException, ValueError):
         # Their words quote the line.
-        rule = "a Parquet file" if parquets else "CSV in UTF-8, with a header and as many fields in every line"
-        raise DataError(f"{path}: is not {rule}") from None
+        raise DataError(f"{path}: {'is not a Parquet file' if parquets else why_no_csv(path, form)}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or 'it is damaged'}") from None
+    return table
 
 
 def _with_columns(table: pa.Table, columns: tuple[str, ...], where: str) -> pa.Table:
@@ -147,7 +165,9 @@ def _with_columns(table: pa.Table, columns: tuple[str, ...], where: str) -> pa.T
     found: list[str] = table.column_names
     for name in columns:
         if name not in found:
-            raise DataError(f"{where}: column {name!r} is missing; it must be there under this very name")
+            raise DataError(
+                f"{where}: column {name!r} is missing; it must be there under this very name{almost(name, found)}"
+            )
         if found.count(name) > 1:
             raise DataError(f"{where}: column {name!r} is there twice")
     if len(found) > len(columns):

@@ -4,11 +4,11 @@ What a record becomes is a function of that record and of what the scenario decl
 filled in are public, and whether a record is dropped hangs on its own missing values. So adding or removing a record
 adds or removes one, at most, and changes no other.
 
-| Type       | Read from                                  | Becomes                                             |
+| Type       | Read (`fedmodel.data.values`) from         | Becomes                                             |
 |------------|--------------------------------------------|-----------------------------------------------------|
 | `float`    | numbers; text that is one                  | its range mapped onto [-1, 1], bounded              |
-| `integer`  | whole numbers; text of digits              | likewise                                            |
-| `boolean`  | true, false; whole numbers 0 and 1; text   | -1 or 1                                             |
+| `integer`  | whole numbers, 64.0 too; text of them      | likewise                                            |
+| `boolean`  | true, false; 0 and 1, 0.0 and 1.0; text    | -1 or 1                                             |
 | `category` | text; whole numbers, true and false        | a feature for each category, in order, of 0 or 1    |
 | label      | as a category                              | its place among `labels`                            |
 | person     | text, bytes, whole numbers                 | a number that stands for that person here alone, by |
@@ -19,8 +19,10 @@ A missing value is a NULL, or nothing between two commas; "NA" is text, and NaN 
 Records of files keep the files' order. A query's are put into an order by their content: a database gives rows in any
 order that it likes, and which of a person's records are used must hang on those records alone.
 
-Errors name a table, a column and a rule. Never a value, a line or how many there are: they end in logs. Of a person's
-id that its form does not admit they name the file and the row besides, without which nobody could mend it.
+Whether a record is dropped for a category or a label that is not declared hangs on that value alone, too.
+
+Errors name a table, a file, a column and a rule. Never a value, a line or how many there are: they end in logs. Of a
+person's id that its form does not admit they name the row besides, without which nobody could mend it.
 
 Does NOT hide that a table is refused: the silo drops out of the round, and the server sees that. So limits are for what
 cannot be, not for what is rare.
@@ -38,13 +40,14 @@ from fedmodel.config import ColumnConfig, DataConfig, PersonColumn, TableSource
 from fedmodel.data.cache import Cache
 from fedmodel.data.persons import normal_ids
 from fedmodel.data.records import Records, data_shape, onto_unit
-from fedmodel.data.sources import identity, needs, tables
+from fedmodel.data.sources import database_of, identity, needs, tables
+from fedmodel.data.values import NOT_FINITE, places, typed
 from fedmodel.errors import ConfigError, DataError, FedmodelError
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_LABEL_FORM = b"fedmodel/v2/table-key"  # v1 grouped records by ids as they were spelled
+_LABEL_FORM = b"fedmodel/v3/table-key"  # v1 grouped records by ids as spelled; v2 refused 64.0 for a whole number
 
 
 def table_records(config: DataConfig, source: TableSource, cache: Cache | None = None) -> Records:
@@ -91,7 +94,7 @@ def table_records(config: DataConfig, source: TableSource, cache: Cache | None =
 
 def _key(config: DataConfig, source: TableSource, run: str) -> bytes:
     """Return a digest of what is declared and of what the source is now."""
-    declared = config.model_dump_json(exclude={"folder"}).encode()
+    declared = config.model_dump_json(exclude={"folder", "csv"}).encode()
     return hashlib.sha256(_LABEL_FORM + hashlib.sha256(declared).digest() + identity(source, run)).digest()
 
 
@@ -117,41 +120,44 @@ def person_column(config: DataConfig, source: TableSource) -> PersonColumn | Non
     return source.person
 
 
-def _typed(config: DataConfig, person: PersonColumn | None, where: str, table: pa.Table) -> pa.Table:
-    """Return a source's columns, each in the one form that its declared type has."""
-    import pyarrow as pa
-
-    kinds = {column.name: str(column.type) for column in config.columns}
-    kinds[str(config.label)] = "category"
-    typed = {name: _Reader(config, name).typed(table[name], kind) for name, kind in kinds.items()}
-    if person is not None:
-        typed[person.column] = _Reader(config, person.column).ids(table[person.column], person, where)
-    return pa.table(typed)
-
-
 def _read(config: DataConfig, source: TableSource) -> Records:
-    """Read, check and scale."""
+    """Read, check and scale, a file at a time, so that an error names the file."""
     try:
         import pyarrow as pa
     except ImportError:
         raise needs("pyarrow") from None
 
     person = person_column(config, source)
-    whole = pa.concat_tables([_typed(config, person, where, table) for where, table in tables(source, _names(config))])
-    label = str(config.label)
-    keep_N = np.ones(len(whole[label]), dtype=np.bool_)
-    x_NF = np.empty((len(keep_N), *data_shape(config).features), dtype=np.float32)
-    at = 0
-    for column in config.columns:
-        reader, width = _Reader(config, column.name), len(column.features)
-        x_NF[:, at : at + width] = reader.features(column, whole[column.name], keep_N)
-        at += width
-    y_N = _Reader(config, label).places(whole[label], config.labels, "labels")
-    person_N = np.arange(len(keep_N))
-    if person is not None:
-        person_N = _Reader(config, person.column).persons(whole[person.column])
-    records = Records(x_NF[keep_N], y_N[keep_N], person_N[keep_N])
+    parts: list[Records] = []
+    ids: list[pa.ChunkedArray] = []
+    for where, table in tables(source, _names(config)):
+        keep_N = np.ones(len(table), dtype=np.bool_)
+        place = where if source.url is None else f"{where} of {database_of(source)}"
+        readers = {name: _Reader(config, name, place, source.decimal) for name in table.column_names}
+        x_NF = np.empty((len(table), *data_shape(config).features), dtype=np.float32)
+        at = 0
+        for column in config.columns:
+            width = len(column.features)
+            x_NF[:, at : at + width] = readers[column.name].features(column, table[column.name], keep_N)
+            at += width
+        label = str(config.label)
+        y_N = readers[label].labels(table[label], keep_N)
+        if person is not None:
+            ids.append(readers[person.column].ids(table[person.column], person).filter(pa.array(keep_N)))
+        parts.append(Records(x_NF[keep_N], y_N[keep_N], np.arange(int(keep_N.sum()))))
+    x_NF, y_N = (np.concatenate([getattr(part, key) for part in parts]) for key in ("x_NF", "y_N"))
+    person_N = np.arange(len(y_N)) if person is None else _numbered(ids)
+    records = Records(x_NF, y_N, person_N)
     return records if source.url is None else _by_content(records)
+
+
+def _numbered(ids: list[pa.ChunkedArray]) -> NDArray[np.int64]:
+    """Return numbers that are alike where persons are; no two persons share one, as they could with a hash."""
+    import pyarrow as pa
+
+    everyone = pa.chunked_array([chunk for part in ids for chunk in part.chunks], pa.large_string())
+    person_N = everyone.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    return np.asarray(person_N, dtype=np.int64)
 
 
 def _by_content(records: Records) -> Records:
@@ -161,100 +167,84 @@ def _by_content(records: Records) -> Records:
 
 
 class _Reader:
-    """One column, and what is said when it breaks a rule."""
+    """One column of one file, and what is said when it breaks a rule."""
 
-    def __init__(self, config: DataConfig, name: str) -> None:
-        self._config, self._name = config, name
+    def __init__(self, config: DataConfig, name: str, where: str, decimal: str) -> None:
+        self._config, self._name, self._where, self._decimal = config, name, where, decimal
 
     def _refuse(self, rule: str) -> NoReturn:
-        raise DataError(f"table {self._config.data_set!r}, column {self._name!r}: {rule}") from None
+        raise DataError(f"table {self._config.data_set!r}, {self._where}, column {self._name!r}: {rule}") from None
 
-    def typed(self, values: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
+    def _typed(self, values: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
         """Return a column in the one form that its type has, whatever the source keeps it as."""
+        try:
+            return typed(values, kind, self._decimal)
+        except DataError as error:
+            self._refuse(f"{error}{self._header_again(values)}")
+
+    def _header_again(self, values: pa.ChunkedArray) -> str:
+        """Return what to say where the column's own name is a value, as in files that were put together."""
         import pyarrow as pa
         from pyarrow import compute, types
 
-        if types.is_dictionary(values.type):
-            values = values.cast(values.type.value_type)
-        found = values.type
-        text = types.is_string(found) or types.is_large_string(found) or types.is_string_view(found)
-        whole = types.is_integer(found)
-        number = whole or types.is_floating(found) or types.is_decimal(found)
-        target, allowed, rule = {
-            "float": (pa.float64(), number or text, "a value is not a number"),
-            "integer": (pa.int64(), whole or text, "a value is not a whole number"),
-            "boolean": (pa.bool_(), types.is_boolean(found) or whole or text, "a value is neither true nor false"),
-            "category": (pa.large_string(), text or whole or types.is_boolean(found), "a value is not text"),
-        }[kind]
-        if types.is_null(found):
-            return values.cast(target)
-        if not allowed:
-            self._refuse(f"its values are not of the declared type, {kind}: {rule}")
-        if text:
-            values = values.cast(pa.large_string())
-        if (text and kind == "integer" and not _all(compute.match_substring_regex(values, "^-?[0-9]+$"))) or (
-            whole and kind == "boolean" and not _all(compute.is_in(values, pa.array([0, 1], found)))
-        ):
-            self._refuse(rule)
-        try:
-            return values.cast(target)
-        except (pa.ArrowException, ValueError):
-            self._refuse(rule)
+        if not (types.is_string(values.type) or types.is_large_string(values.type)):
+            return ""
+        again = compute.any(compute.equal(values.cast(pa.large_string()), self._name), min_count=0).as_py()
+        return "; its own name stands among its values: the header is there twice" if again else ""
 
     def features(self, column: ColumnConfig, values: pa.ChunkedArray, keep_N: NDArray[np.bool_]) -> NDArray[np.float32]:
         """Return what the column becomes, and mark in `keep_N` which records are dropped for it."""
         from pyarrow import compute
 
+        values = self._typed(values, column.type)
         if values.null_count and column.missing == "refuse":
             self._refuse('a value is missing; declare missing = "drop" or "fill", or leave such records out')
+        given_N: NDArray[np.bool_] = values.is_valid().to_numpy()
         if column.missing == "drop":
-            keep_N &= values.is_valid().to_numpy()
+            keep_N &= given_N
         if column.type == "category":
             filled = values if column.fill is None else compute.fill_null(values, column.fill)
-            place_N = self.places(filled, column.categories, "categories", missing=column.missing == "drop")
+            place_N = self._places(filled, column.categories, "categories", column.unknown, keep_N)
+            if column.other is not None:
+                place_N[(place_N < 0) & filled.is_valid().to_numpy()] = column.categories.index(column.other)
             one_hot_NC: NDArray[np.float32] = (place_N[:, None] == np.arange(len(column.categories))).astype(np.float32)
             return one_hot_NC
         # In a record that is dropped, any number will do.
         spare = {"boolean": False, "integer": 0, "float": 0.0}[column.type] if column.fill is None else column.fill
         raw_N: NDArray[np.float64] = compute.fill_null(values, spare).to_numpy().astype(np.float64)
-        given_N: NDArray[np.bool_] = values.is_valid().to_numpy()
         if not np.isfinite(raw_N).all():
-            self._refuse("a value is NaN or infinite")
+            self._refuse(NOT_FINITE)
         if column.limits is not None and ((raw_N < column.limits[0]) | (raw_N > column.limits[1]))[given_N].any():
             self._refuse(f"a value is outside its declared limits {list(column.limits)}")
         low, high = (0.0, 1.0) if column.range is None else column.range
         return onto_unit(raw_N, low, high, self._config.feature_bound)[:, None]
 
-    def places(
-        self, values: pa.ChunkedArray, choices: tuple[str, ...], what: str, *, missing: bool = False
-    ) -> NDArray[np.int64]:
-        """Return each value's place among the choices, -1 where it is missing and may be."""
-        import pyarrow as pa
-        from pyarrow import compute
-
-        if values.null_count and not missing:
+    def labels(self, values: pa.ChunkedArray, keep_N: NDArray[np.bool_]) -> NDArray[np.int64]:
+        """Return the labels' places, and mark in `keep_N` which records are dropped for an unknown one."""
+        values = self._typed(values, "category")
+        if values.null_count:
             self._refuse("a value is missing; leave such records out")
-        place = compute.index_in(values, value_set=pa.array(choices, pa.large_string()), skip_nulls=True)
-        if place.null_count > values.null_count:
-            self._refuse(f"a value is none of the declared {what}: {', '.join(choices)}")
-        place_N: NDArray[np.int64] = compute.fill_null(place, -1).to_numpy().astype(np.int64)
+        return self._places(values, self._config.labels, "labels", self._config.unknown_label, keep_N)
+
+    def _places(
+        self, values: pa.ChunkedArray, choices: tuple[str, ...], what: str, unknown: str, keep_N: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
+        """Return each value's place among the choices, -1 where it has none; each rule looks at one record alone."""
+        place_N = places(values, choices, self._decimal)
+        unknown_N: NDArray[np.bool_] = (place_N < 0) & values.is_valid().to_numpy()
+        if unknown == "refuse" and unknown_N.any():
+            key = 'unknown_label = "drop" under [data]' if what == "labels" else 'unknown = "drop" or "other"'
+            self._refuse(
+                f"a value is none of the declared {what}: {', '.join(choices)}; add it to them, or declare {key}"
+                f"{self._header_again(values)}"
+            )
+        if unknown == "drop":
+            keep_N &= ~unknown_N
         return place_N
 
-    def ids(self, values: pa.ChunkedArray, person: PersonColumn, where: str) -> pa.ChunkedArray:
+    def ids(self, values: pa.ChunkedArray, person: PersonColumn) -> pa.ChunkedArray:
         """Return the normal form of every id."""
         try:
-            return normal_ids(values, person.form, where)
+            return normal_ids(values, person.form, self._where)
         except DataError as error:
-            self._refuse(str(error))
-
-    def persons(self, values: pa.ChunkedArray) -> NDArray[np.int64]:
-        """Return numbers that are alike where persons are; no two persons share one, as they could with a hash."""
-        person_N = values.combine_chunks().dictionary_encode().indices.to_numpy(zero_copy_only=False)
-        return np.asarray(person_N, dtype=np.int64)
-
-
-def _all(truths: pa.ChunkedArray) -> bool:
-    """Return whether all are true that are not missing."""
-    from pyarrow import compute
-
-    return compute.all(truths, min_count=0).as_py() is not False
+            raise DataError(f"table {self._config.data_set!r}, column {self._name!r}: {error}") from None
