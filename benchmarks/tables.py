@@ -3,8 +3,9 @@
     python benchmarks/tables.py [--json]
 
 A table is read with its persons, whose ids are grouped by their normal form; beside it, in the same run, the same table
-is read with ids grouped as they are spelled. A charge is preceded by a look at all tables of a silo, and at what its
-ledger remembers of their sources; beside it, the charge. Medians.
+is read with ids grouped as they are spelled. Whole numbers are read as a gap makes a program write them, and whole.
+A charge is preceded by a look at all tables of a silo, and at what its ledger remembers of their sources; beside it,
+the charge. Medians.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import statistics
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from unittest import mock
 
@@ -66,6 +68,21 @@ def reading(folder: Path, form: str, spelling: str) -> dict[str, float]:
     return {"normal": normal, "spelled": spelled, "ratio": normal / spelled}
 
 
+def gaps(folder: Path) -> dict[str, float]:
+    """Return what reading whole numbers that a gap made floats takes, and what reading them whole does."""
+    visits_N = np.random.default_rng(1).integers(0, 1_000, _RECORDS)
+    column = {"name": "visits", "type": "integer", "range": [0.0, 1_000.0]}
+    config = DataConfig.model_validate({
+        "source": "table", "name": "ward", "label": "ill", "labels": ["0", "1"], "columns": [column],
+    })  # fmt: skip
+    times = {}
+    for name, end in (("whole", ""), ("floats", ".0")):
+        cells = {"visits": [f"{n}{end}" for n in visits_N], "ill": [f"{n % 2}{end}" for n in visits_N]}
+        csv.write_csv(pa.table(cells), folder / f"{name}.csv")
+        times[name] = seconds(partial(table_records, config, TableSource(csv=str(folder / f"{name}.csv"))))
+    return {**times, "ratio": times["floats"] / times["whole"]}
+
+
 def checking(folder: Path, files: int) -> dict[str, float]:
     """Return what is looked at before a charge takes, and the charge, with tables of so many files in all."""
     key, scope = SigningKey.generate(), Scope("one", "record", 1, 1e-6, 500.0, 4)
@@ -106,6 +123,8 @@ def main() -> None:
     for name, (form, spelling) in _SPELLED.items():
         with tempfile.TemporaryDirectory() as folder:
             found[name] = reading(Path(folder), form, spelling)
+    with tempfile.TemporaryDirectory() as folder:
+        found["whole numbers as floats"] = gaps(Path(folder))
     for files in _FILES:
         with tempfile.TemporaryDirectory() as folder:
             found[f"{files} files"] = checking(Path(folder), files)
