@@ -58,6 +58,8 @@ def test_every_page_of_the_project_passes_whatever_its_texts_are() -> None:
         ("<p", "no plain tag"),
         ("<style></style/><script>x</script>", "element 'script'"),
         ("<style><p></style foo><script>", "element 'script'"),
+        # What Python calls space, and a browser takes for a part of the element's name: the quote opens no value there.
+        *((f'<p{space}title="x onclick=y z">', "no plain tag") for space in "\v\x1c\x1f\x85\xa0\u2003\u2028\u3000"),
     ],
 )
 def test_what_could_act_is_refused_wherever_it_stands(markup: str, words: str) -> None:
@@ -86,3 +88,8 @@ def test_what_could_act_is_refused_wherever_it_stands(markup: str, words: str) -
 def test_a_page_without_the_policy_at_its_very_beginning_is_refused(page: str) -> None:
     with pytest.raises(ValueError, match="does not begin with the policy"):
         check_passive(page)
+
+
+@pytest.mark.parametrize("space", [" ", "\t", "\n", "\f", "\r", " \n  "])
+def test_what_a_browser_calls_space_parts_attributes(space: str) -> None:
+    check_passive(f'{BEGINNING}<p{space}title="x onclick=y"{space}></p{space}>')

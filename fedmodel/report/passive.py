@@ -32,7 +32,9 @@ _ELEMENTS: Final = frozenset(
      "text", "th", "thead", "title", "tr", "tspan", "ul", "use")
 )  # fmt: skip
 _NAME: Final = r"[A-Za-z][-A-Za-z0-9_:.]*"
-_TAG: Final = re.compile(rf'</?({_NAME})((?:\s+{_NAME}(?:="[^"<>]*")?)*)\s*/?>')
+# HTML's own white space. What else `\s` matches, a browser takes for a part of the name, and a quote after it too.
+_SPACE: Final = r"[ \t\n\f\r]"
+_TAG: Final = re.compile(rf'</?({_NAME})((?:{_SPACE}+{_NAME}(?:="[^"<>]*")?)*){_SPACE}*/?>')
 _ATTRIBUTE: Final = re.compile(rf'({_NAME})(?:="([^"]*)")?')
 _ACTING: Final = frozenset(
     ["http-equiv", "srcdoc", "srcset", "action", "formaction", "ping", "target", "background", "data", "manifest"]
