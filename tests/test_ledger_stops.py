@@ -218,7 +218,7 @@ def test_a_cap_that_was_lowered_so_by_another_program_is_refused_by_every_reader
 ) -> None:
     beside_the_plan(ledger, "")
     with monkeypatch.context() as patch:
-        patch.setattr(Standing, "_check_lowered", lambda *_: None)
+        patch.setattr(Standing, "check_lowered", lambda *_: None)
         patch.setattr(Standing, "held", lambda *_: 0)  # totals over the cap would be refused by the file, too
         ledger.override(NAME, 3.0, "as before", "somebody")
     with pytest.raises(LedgerTampered, match="it is no override that may stand here"):
@@ -253,3 +253,27 @@ def test_in_whatever_order_caps_change_and_runs_come_and_go_the_figure_bounds_al
             told.add((len(claimed), standing.scopes[NAME].epsilon, standing.bound(NAME)))
     alone = accounting.epsilon([WHOLE], SCOPE.delta)
     assert {(2, 8.0, 8.0), (1, 3.0, alone)} <= told
+
+
+def test_a_cap_that_was_lowered_to_the_very_plan_is_read_by_an_accountant_of_other_last_digits(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a plan that was admitted is; and whoever lowers a cap is not let under the figure that it has itself."""
+    ledger.reserve(NAME, "plan", WHOLE, 1)
+    exact, figure = accounting.epsilon, accounting.epsilon([WHOLE], SCOPE.delta)
+    with pytest.raises(LedgerError, match="under what runs hold already"):
+        ledger.override(NAME, figure * (1 - 1e-9), "a hair under it", "somebody")
+    ledger.override(NAME, figure, "no more than the plan", "somebody")
+    monkeypatch.setattr(accounting, "epsilon", lambda events, delta: (1 + 1e-7) * exact(events, delta))
+    assert read_ledger(ledger.path).scopes[NAME].epsilon == figure
+
+
+def test_a_cap_that_was_lowered_under_the_plan_by_more_than_last_digits_is_refused(
+    ledger: Ledger, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger.reserve(NAME, "plan", WHOLE, 1)
+    exact = accounting.epsilon
+    ledger.override(NAME, exact([WHOLE], SCOPE.delta), "no more than the plan", "somebody")
+    monkeypatch.setattr(accounting, "epsilon", lambda events, delta: (1 + 1e-4) * exact(events, delta))
+    with pytest.raises(LedgerTampered, match="under what runs hold already"):
+        read_ledger(ledger.path)

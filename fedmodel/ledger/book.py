@@ -470,6 +470,9 @@ class Ledger:
             if scope not in standing.scopes:
                 known = ", ".join(standing.scopes) or "none"
                 raise LedgerError(f"{self.path}: has no scope {scope!r}; known: {known}")
+            changed = replace(standing.scopes[scope], epsilon=float(epsilon))
+            if changed.epsilon < standing.scopes[scope].epsilon:
+                standing.check_lowered(changed)  # a reader bears with other last digits; whoever writes does not
             self._append(
                 Draft("override", canonical({"by": by, "epsilon": epsilon, "reason": reason}), scope), standing
             )

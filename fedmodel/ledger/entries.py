@@ -32,7 +32,7 @@ carries the totals after it, so that a reader of the last one knows what is left
 Proof. Every entry leaves a scope in one of two states: (1) all that its runs hold fits into its room; or (2) one run
 alone holds or took anything, it was admitted as the plan, and its own epsilon is within the cap. A reservation makes
 (1) by the filter, and (2) as the plan, where nothing was held; to close a run or void a charge adds to nothing; a
-higher cap leaves either as it is; a lower one that would leave neither is refused (`_check_lowered`), whether or not
+higher cap leaves either as it is; a lower one that would leave neither is refused (`check_lowered`), whether or not
 anything was charged. So it is at the first charge, too. Let X be the room then, a number fixed before the first
 release. (1) What is held stays within X, since only the filter admits anything beside what was charged. A charged step
 of a plan has a divergence of at most d = cost / steps, known before the step is taken, and what `totals` counts of a
@@ -445,6 +445,25 @@ class Standing:
             f" {left:.6f} is left"
         )
 
+    def check_lowered(self, scope: Scope, tolerance: float = 0.0) -> None:
+        """Refuse a cap under what runs hold together, unless all of it is one plan's whose own epsilon is within it.
+
+        Args:
+            scope: With the lower cap.
+            tolerance: Of epsilon, relative, for who reads what another machine admitted.
+
+        Raises:
+            LedgerError: When it is.
+        """
+        runs = [run for run in self.of(scope.name) if run.matters]
+        if self.held(scope.name) <= scope.cap:
+            return
+        if [run.admitted for run in runs] == ["plan"]:
+            figure = accounting.epsilon([runs[0].plan], scope.delta)
+            if figure <= scope.epsilon * (1 + tolerance):
+                return
+        raise LedgerError(f"epsilon {scope.epsilon} is under what runs hold already; void their reservations first")
+
     def rounds_fitting(self, scope: Scope, plan: DpSgdEvent, steps_per_round: int) -> int:
         """Return for how many rounds of a plan a scope would admit it, from its first round on."""
 
@@ -606,22 +625,11 @@ class Standing:
             raise LedgerError(f"a cap is a number over 0, up to {MOST_EPSILON}")
         changed = replace(scope, epsilon=float(epsilon))
         if changed.epsilon < scope.epsilon:
-            self._check_lowered(changed)
+            self.check_lowered(changed, _TOLERANCE)
         self.scopes[scope.name] = changed
         if scope.name in self.caps:
             cap, raised = self.caps[scope.name]
             self.caps[scope.name] = max(cap, changed.epsilon), raised or changed.epsilon > cap
-
-    def _check_lowered(self, scope: Scope) -> None:
-        """Refuse a cap under what runs hold together, unless all of it is one plan's whose own epsilon is within it."""
-        runs = [run for run in self.of(scope.name) if run.matters]
-        if self.held(scope.name) <= scope.cap:
-            return
-        if [run.admitted for run in runs] == ["plan"] and accounting.epsilon(
-            [runs[0].plan], scope.delta
-        ) <= scope.epsilon:
-            return
-        raise LedgerError(f"epsilon {scope.epsilon} is under what runs hold already; void their reservations first")
 
     def _take_checkpoint(self, entry: Entry) -> None:
         if set(entry.content) != {"root", "size", "to"} or entry.content["size"] != self.size:
