@@ -65,7 +65,7 @@ def build_model(config: ModelConfig, shape: DataShape, seed: int) -> nn.Module:
     """Return a model with its initial parameters.
 
     Args:
-        config: Architecture and initialisation.
+        config: Architecture and initialisation. Where that is a file, parameters are random until it is put in.
         shape: A record's shape and the number of classes.
         seed: Decides random initial parameters, whatever the state of torch's global generator.
 
@@ -80,7 +80,7 @@ def build_model(config: ModelConfig, shape: DataShape, seed: int) -> nn.Module:
                 module = _mlp(config, shape, outputs)
             case CnnConfig():
                 module = _cnn(config, shape, outputs)
-    if config.init != "random":
+    if config.init in ("zero", "constant"):
         value = config.init_value if config.init_value is not None else 0.0
         for parameter in module.parameters():
             nn.init.constant_(parameter, value)

@@ -8,6 +8,10 @@
 
 Guarantee: whatever tells one of them tells it under these names, and `epsilon` is never of fewer steps than were
 reserved before the run's first release. A run that released nothing cost nothing.
+
+A run that began from a run's model tells of both. Its `epsilon` is then of all that its budget holds
+(`Standing.bound`), at a silo that released nothing in it too; that of the steps taken is composed of all steps of the
+budget; and an odometer, which reads one plan, is not told.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from fedmodel import accounting
+from fedmodel.ledger import Run, Standing
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.report import words
 from fedmodel.rounding import small, up
@@ -50,6 +55,25 @@ def claim_of(claimed: Sequence[DpSgdEvent], taken: int, delta: float, cap: float
         if read.epsilon < epsilon
         else None,
     }
+
+
+def claim_in(standing: Standing, scope: str | None, run: Run | None, delta: float, *, goes_on: bool) -> dict[str, Any]:
+    """Return the figures of a run as a ledger has them.
+
+    Args:
+        standing: Of the ledger.
+        scope: The budget; None where it has none.
+        run: What it holds of the run; None where that is nothing.
+        delta: Of every figure.
+        goes_on: Whether the run began from a run's model (`Scenario.goes_on`).
+    """
+    claimed, taken, cap = ([], 0, math.inf) if run is None else (run.claimed, run.taken, standing.cap_of(run))
+    others = [] if scope is None else [one for one in standing.of(scope) if one.charges and one is not run]
+    if scope is None or not goes_on or not others:
+        return claim_of(claimed, taken, delta, cap)
+    epsilon = standing.bound(scope)
+    composed = accounting.epsilon(standing.events(scope), delta)
+    return {"epsilon": epsilon, "epsilon_of_steps_taken": min(composed, epsilon), "odometer": None}
 
 
 def early(rows: Sequence[Mapping[str, Any]]) -> str | None:

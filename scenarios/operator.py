@@ -18,6 +18,7 @@ from fedmodel.errors import ConfigError, error_kind
 from fedmodel.heads import open_head
 from fedmodel.ledger import origin_of
 from fedmodel.provision import expiring, party_fingerprint, read_federation_roster, read_server_law
+from fedmodel.starts import read_start
 from scenarios.runner import check_scenario
 from scenarios.summary import read_metrics, rows_reported, sum_up
 from server import runs
@@ -29,11 +30,14 @@ _PATIENCE: Final = 2  # heartbeats that Flower lets a node miss
 def submit(home: Path, scenario: Scenario) -> tuple[runs.Submitted, int]:
     """Check a scenario and hand it in; returns the run, and the number of the model's parameters.
 
+    What it begins from, if that is a file, is resolved (`fedmodel.starts`), and handed in with it, sealed to the
+    server.
+
     Raises:
         ConfigError: When the scenario could not run, or names other silos than the roster.
     """
     parameters = check_scenario(scenario, deployed=True)
-    return runs.submit(home, scenario), parameters
+    return runs.submit(home, scenario, None if scenario.start is None else read_start(scenario.start)), parameters
 
 
 def follow(run: runs.Submitted, watching: AbstractContextManager[object], alive: Callable[[], None]) -> None:

@@ -27,10 +27,11 @@ ScenarioName = Annotated[str, typer.Argument(help="A TOML file, or the name of a
 @server_group.command("submit")
 def server_submit(kit: Kit, scenario: ScenarioName, settings: Settings = None, as_json: Json = False) -> None:
     """Hand in a scenario and follow its run; the exit status says whether it completed."""
+    from fedmodel import starts
     from fedmodel.config import read_scenario
     from scenarios.show import show_run
 
-    resolved = read_scenario(scenario, settings or ())
+    resolved = starts.resolved(read_scenario(scenario, settings or ()))
     with err.status("loading") if err.is_terminal else nullcontext():
         from scenarios import operator
         from scenarios.progress import rounds_progress
@@ -77,15 +78,18 @@ def deploy_local(
     as_json: Json = False,
 ) -> None:
     """Rehearse a deployment on this machine: a real server, real silos, TLS, keys; then end all of it."""
+    from fedmodel import starts
     from fedmodel.config import read_scenario
     from scenarios.show import show_run
 
-    resolved = read_scenario(scenario, settings or ())
+    resolved = starts.resolved(read_scenario(scenario, settings or ()))
     with err.status("loading") if err.is_terminal else nullcontext():
         from scenarios.progress import rounds_progress
         from scenarios.rehearsal import rehearse
         from scenarios.runner import check_scenario, run_folder
+        from scenarios.starting import refuse_rehearsal
 
+        refuse_rehearsal(resolved)
         parameters = check_scenario(resolved)
     with run_folder(resolved, out) as run_dir:
 

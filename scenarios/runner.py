@@ -21,6 +21,7 @@ from fedmodel.config import Scenario, SiloPlan, scenario_to_toml
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import check_levels, provision, scenario_policy
+from scenarios.starting import carry, check_start, settled
 from scenarios.summary import rows_from_ledgers, sum_up
 
 Engine = Literal["in-process", "flower"]
@@ -34,7 +35,11 @@ _log = logging.getLogger(__name__)
 
 
 def placed(scenario: Scenario) -> Scenario:
-    """Return a scenario whose folder of tables, if it has one, is said from the root: engines work in other folders."""
+    """Return a scenario whose folder of tables, if it has one, is said from the root: engines work in other folders.
+
+    Where it begins from a file, that is settled here (`scenarios.starting.settled`).
+    """
+    scenario = settled(scenario)
     if scenario.data.folder is None:
         return scenario
     data = scenario.data.model_copy(update={"folder": str(Path(scenario.data.folder).absolute())})
@@ -54,7 +59,8 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
 
     Raises:
         ConfigError: When the model or the class weights do not fit the data, delta is too large for a silo, or secure
-            aggregation could hide nothing, or nothing but one update.
+            aggregation could hide nothing, or nothing but one update; or when the file that it begins from does not
+            fit, or its cost cannot be charged on.
         DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
     """
     from fedmodel.data import data_shape, held_out_records, silo_records
@@ -75,6 +81,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
     is_elsewhere = deployed and scenario.data.source == "table"
     if not is_elsewhere:
         held_out_records(scenario)
+    check_start(scenario, deployed=deployed)
     for silo in scenario.federation.silos:
         plan = scenario.plan(silo)
         if not is_elsewhere:
@@ -192,7 +199,7 @@ def simulate(
         FedmodelError: When the run fails; what was written until then stays.
     """
     started = time.monotonic()
-    provision(scenario, run_dir)
+    provision(scenario, run_dir, carry(scenario, run_dir))
     kits_ready()
     run_config: dict[str, bool | float | int | str] = {
         "scenario": scenario.model_dump_json(exclude_none=True),

@@ -32,6 +32,20 @@ def _seen_by_server(encryption: dict[str, Any]) -> str:
             return "The server saw each silo's noised update: updates are not aggregated under encryption."
 
 
+def _began_from(start: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Say what a run began from, and whose cost the figures are of."""
+    if start["trained_on"] == "public":
+        return (
+            f"It began from a file (SHA-256 {start['sha256'][:16]}...) that holds no private record: its author's word."
+        )
+    if any(row["source"] == "reported" for row in rows):
+        return (
+            "It began from a run's model: figures here are of this run alone, as silos reported them; each silo's own"
+            " ledger holds both, and its report claims both."
+        )
+    return f"It began from the model of run {start.get('run')}: epsilon is of both runs, where a silo was in both."
+
+
 def show_run(summary: dict[str, Any], run_dir: Path) -> None:
     """Print a run's outcome for a person."""
     timing, metrics = summary["timing"], summary["metrics"]
@@ -67,6 +81,8 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
             str(row["steps_reserved"]),
         )
     out.print(table)
+    if (start := summary.get("start")) is not None:
+        out.print(_began_from(start, rows), highlight=False)
     is_seeded = any(row["noise_source"] == "seeded-unsafe" for row in rows)
     told = None if is_seeded else early(rows)  # of noise that somebody can subtract nothing holds
     if told is not None:

@@ -2,7 +2,8 @@
 
 Figures of privacy are replayed from each silo's own ledger where that is at hand, as in a simulation or a rehearsal. A
 deployed server has none of them: there a row says what the silo reported to have charged, and says so (`source`).
-Either way a row is of the one run, whatever else a ledger holds, and `epsilon` with all that is read off the same curve
+Either way a row is of the one run, whatever else a ledger holds, and of what that began from, if it was a run and the
+ledger is at hand; and `epsilon` with all that is read off the same curve
 is of the whole plan that was reserved: it holds wherever the run ended (`scenarios.claims`).
 """
 
@@ -26,7 +27,7 @@ from fedmodel.packages import code_hash
 from fedmodel.provision import scenario_policy
 from fedmodel.secagg import effective_silos
 from scenarios import officer
-from scenarios.claims import claim_of
+from scenarios.claims import claim_in, claim_of
 from scenarios.reports.ledgers import newest_run
 from server.place import CHARGES
 
@@ -59,6 +60,7 @@ def sum_up(
     summary = {
         "scenario": scenario.name,
         **about,
+        **({} if scenario.start is None else {"start": scenario.start.model_dump(mode="json", exclude_none=True)}),
         **outcome(scenario, run_dir, seconds, privacy),
         "code_hash": code_hash(),
         "seed": scenario.seed,
@@ -150,19 +152,25 @@ def rows_from_ledgers(scenario: Scenario, ledgers: Mapping[str, Path]) -> list[d
     found = {silo: officer.verify(officer.Place.of(path), [], None) for silo, path in ledgers.items() if path.exists()}
     run = newest_run(scenario, {silo: (one.standing, one.entries) for silo, one in found.items()})
     return [
-        row_from_ledger(scenario.plan(silo), found[silo].standing if silo in found else Standing(), run)
+        row_from_ledger(
+            scenario.plan(silo), found[silo].standing if silo in found else Standing(), run, goes_on=scenario.goes_on
+        )
         for silo in scenario.federation.silos
     ]
 
 
-def row_from_ledger(plan: SiloPlan, standing: Standing, run: str | None) -> dict[str, Any]:
-    """Return what one run spent of a silo's budget, by its ledger."""
+def row_from_ledger(plan: SiloPlan, standing: Standing, run: str | None, *, goes_on: bool = False) -> dict[str, Any]:
+    """Return what one run spent of a silo's budget, by its ledger; with what it began from, if that was a run."""
     own = None if run is None else standing.runs.get(run)
     scopes = [scope for scope in standing.scopes.values() if scope.data == plan.data]
     scope = standing.scopes[own.scope] if own is not None else next(iter(scopes), None)
     delta, budget = (plan.delta, None) if scope is None else (scope.delta, scope.epsilon)
     claimed, taken, cap = ([], 0, math.inf) if own is None else (own.claimed, own.taken, standing.cap_of(own))
-    return {**row_of(plan, delta, claimed, taken, cap), "budget": budget, "source": "ledger"}
+    row = {**row_of(plan, delta, claimed, taken, cap), "budget": budget, "source": "ledger"}
+    told = claim_in(standing, None if scope is None else scope.name, own, delta, goes_on=goes_on)
+    if told["epsilon"] != row["epsilon"]:  # of two runs: what is read off one plan's curve says nothing of both
+        row |= {**told, "mu": None, "advantage": None}
+    return row
 
 
 def rows_reported(scenario: Scenario, run_dir: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """Where a run's things lie at the server, and whether they lie there sealed.
 
+start.safetensors, .age    what the run begins from, where that is a file; sealed at a deployed server
 model.safetensors          a simulation's model
 model.safetensors.age      a deployed server's, which it and the escrow can open
 charges.json               what silos say they charged, at a deployed server, which has no ledger of theirs
@@ -23,15 +24,18 @@ from fedmodel.crypto.postquantum import PostQuantumKey
 from fedmodel.data import Records, held_out_records, held_out_table, table_source
 from fedmodel.durable import replace_file
 from fedmodel.errors import ConfigError
+from fedmodel.fitting import fit
 from fedmodel.mechanisms import DpSgdEvent, event_to_json
 from fedmodel.provision import read_identity, read_server_law, scenario_hash, unlocked
 from fedmodel.sealed import open_bytes, opener_from_secret
+from fedmodel.starts import START
 from server.checkpoint import save_model
 from server.journal import Journal, forget
 
 CHARGES: Final = "charges.json"
 MODEL: Final = "model.safetensors"
 SEALED_MODEL: Final = "model.safetensors.age"
+SEALED_START: Final = f"{START}.age"
 
 
 @dataclass(frozen=True)
@@ -76,9 +80,33 @@ class Place:
         source = table_source(scenario.data, read_server_law(self.home).tables, self.home, "server.toml")
         return held_out_table(scenario.data, source)
 
+    def begin(self, module: nn.Module, scenario: Scenario) -> None:
+        """Put the file that a scenario begins from into its model, held to the scenario's hash; nothing without one.
+
+        Raises:
+            ConfigError: When it is gone, another, or does not fit.
+        """
+        if scenario.start is None:
+            return
+        copy = self.run_dir / (SEALED_START if self.sealed else START)
+        try:
+            data = copy.read_bytes()
+        except OSError as error:
+            raise ConfigError(f"{copy}: the run begins from it, and it cannot be read: {error.strerror}") from error
+        if self.sealed:
+            data = open_bytes(data, opener_from_secret(unlocked(self.home).age_secret))
+        if sha256(data).hexdigest() != scenario.start.sha256:
+            raise ConfigError(f"{copy}: is not the file that the scenario begins from, by its hash")
+        fit(module, data, str(copy))
+
     def save(self, module: nn.Module, scenario: Scenario, round_number: int) -> None:
         """Write the model, whole or not at all."""
-        about = {"scenario": scenario.name, "round": str(round_number), "noise": scenario.privacy.noise}
+        about = {
+            "scenario": scenario.name,
+            "scenario_hash": scenario_hash(scenario).hex(),
+            "round": str(round_number),
+            "noise": scenario.privacy.noise,
+        }
         if not self.sealed:
             save_model(module, self.run_dir / MODEL, about)
             return

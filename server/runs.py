@@ -1,6 +1,7 @@
 """A deployed server's runs: a folder each, handed in by one process and brought to its outcome by another.
 
     runs/NAME/scenario.toml   what is to be done
+    runs/NAME/start.safetensors.age   what it begins from, where that is a file; sealed to the server
     runs/NAME/run.json        {"run": decimal, "submitted": time}; written last, so a folder without it is not looked at
     runs/NAME/outcome.json    {"completed": true}, or {"completed": false, "error": line, "code": code}; ends it
 
@@ -20,6 +21,8 @@ from fedmodel.config import Scenario, scenario_to_toml
 from fedmodel.durable import replace_file
 from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.provision import read_federation_roster
+from fedmodel.sealed import write_sealed
+from fedmodel.starts import START
 
 SCENARIO: Final = "scenario.toml"
 RUN: Final = "run.json"
@@ -44,12 +47,13 @@ class Outcome:
     code: str = ""
 
 
-def submit(home: Path, scenario: Scenario) -> Submitted:
+def submit(home: Path, scenario: Scenario, start: bytes | None = None) -> Submitted:
     """Hand in a run, and return where it is.
 
     Args:
         home: The server's kit.
         scenario: What is to be done.
+        start: The file that it begins from, opened.
 
     Raises:
         ConfigError: When its silos are not the roster's, or the kit cannot be written to.
@@ -62,6 +66,8 @@ def submit(home: Path, scenario: Scenario) -> Submitted:
         folder.parent.mkdir(mode=0o700, exist_ok=True)
         folder.mkdir(mode=0o700)
         replace_file(folder / SCENARIO, scenario_to_toml(scenario).encode())
+        if start is not None:
+            write_sealed(folder / f"{START}.age", start, [read_federation_roster(home).server.age])
         told = {"run": str(number), "submitted": now.isoformat(timespec="milliseconds")}
         replace_file(folder / RUN, json.dumps(told, sort_keys=True).encode())
     except OSError as error:

@@ -115,6 +115,8 @@ def run_federation(
     kept, dealt = (journal and journal.load()) or (None, None)
     test = place.held_out(scenario)
     model = build_model(scenario.model, data_shape(scenario.data), derive_seed(scenario.seed, "model"))
+    if kept is None:  # a run that is taken up again goes on from its checkpoint
+        place.begin(model, scenario)
     module = probed(model, scenario).to(device)
     log = MetricsLog(run_dir / "metrics.jsonl")
 

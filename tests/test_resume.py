@@ -25,15 +25,17 @@ import pytest
 import torch
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
-from safetensors.numpy import load
+from safetensors.numpy import load, save
 
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import CryptoError, DropoutError, ProtocolError
 from fedmodel.ledger import verify_ledger
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import read_identity, read_kit
-from fedmodel.sealed import new_age_key, open_bytes, opener_from_secret
+from fedmodel.sealed import new_age_key, open_bytes, opener_from_secret, write_sealed
+from fedmodel.starts import resolved
 from server.journal import Checkpoint, Journal
+from server.rounds import find_again
 from server.server_app import run_federation
 from tests.fakes import FaultyGrid, charged, run_config
 
@@ -211,6 +213,29 @@ def test_a_server_killed_again_and_again_ends_as_if_it_never_was(
     chance = np.random.default_rng(seed)
     moments = [int(chance.integers(1, steps // 4)) for _ in range(6)]  # early enough that there is more to do
     assert killed_at(scenario, tmp_path / "run", moments, expected) >= 3
+
+
+def test_a_run_that_is_taken_up_again_does_not_read_again_what_it_began_from(tiny_file: Path, tmp_path: Path) -> None:
+    file, folder = tmp_path / "w.safetensors", tmp_path / "run"
+    file.write_bytes(save({"1.weight": np.full((1, 4), 3.0, np.float32), "1.bias": np.zeros(1, np.float32)}))
+    start = f'model.init={{file="{file}", trained_on="public"}}'
+    scenario = resolved(read_scenario(str(tiny_file), [*BASE, start]))
+    folder.mkdir()
+    write_sealed(folder / "start.safetensors.age", file.read_bytes(), [RECIPIENT])
+    file.unlink()
+    looked = iter([find_again, None])
+
+    def look(*arguments: Any) -> None:
+        if (real := next(looked)) is None:  # before the second round's questions
+            raise Killed
+        real(*arguments)
+
+    with mock.patch("server.server_app.find_again", look):
+        assert not serve(scenario, folder, Doom())
+    (folder / "start.safetensors.age").unlink()
+    assert serve(scenario, folder, Doom())
+    found = load(open_bytes((folder / "model.safetensors.age").read_bytes(), opener_from_secret(SECRET)))
+    assert np.all(found["1.weight"] > 1.0)  # where no random start is, nor three rounds of these lead
 
 
 def test_nothing_that_a_run_leaves_can_be_read_without_the_key(

@@ -26,7 +26,7 @@ from fedmodel.ledger import Ledger, Run
 from fedmodel.noise import OsNoise
 from fedmodel.provision import influence
 from fedmodel.report import page
-from scenarios import cli
+from scenarios import cli, runner
 from scenarios.audits import faults, mutations, selftest
 from scenarios.audits.faults import FAULTS, Fault, Setting
 from scenarios.audits.planting import fresh, replaced
@@ -46,7 +46,7 @@ ASKED = (
     "epsilon-from-looser-q",
     "ghost-clipping-bypassed",
 )
-QUICK = ("noise-x0.9", "no-clip", "nan-through-clip, no preflight", "charge-after-release")
+QUICK = ("noise-x0.9", "no-clip", "nan-through-clip, no preflight", "charge-after-release", "start-forgets-its-cost")
 TOUCHED = (
     OsNoise,
     DpSgd,
@@ -69,6 +69,7 @@ TOUCHED = (
     FederationConfig,
     torch.Tensor,
     torch.linalg,
+    runner,
 )
 
 
@@ -108,7 +109,7 @@ def test_the_list_has_what_was_asked_for_and_every_check_is_known() -> None:
     assert set(ASKED) <= {fault.name for fault in FAULTS}
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
     others = {faults.PREFLIGHT, faults.LOWER_BOUND, faults.PAGE_MARKUP, faults.RECORDS_OF_A_PERSON, "accountants"}
-    others |= {"accountants_at_extremes", "effective_silos"}
+    others |= {"accountants_at_extremes", "effective_silos", faults.EARLIER_RUN}
     assert {fault.check for fault in FAULTS} <= {*OF_SILOS, *OF_ALL, *others}
 
 
@@ -116,7 +117,7 @@ def test_faults_are_caught_by_their_named_checks(quick: tuple[dict[str, Any], li
     found, said = quick
     check_suite(found, named(*QUICK))
     assert found["correct"]["gauges"] > 40
-    assert said == ["correct code, full", *QUICK]
+    assert said == ["correct code, full", "correct code, goes-on", *QUICK]
     rows = {row["fault"]: row for row in found["faults"]}
     assert 0.86 < rows["noise-x0.9"]["figure"] < 0.94
     assert rows["no-clip"]["figure"] > 1

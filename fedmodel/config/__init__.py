@@ -37,6 +37,7 @@ from fedmodel.config.schema import (
     SiloEncryptionConfig,
     SiloFile,
     SiloPlan,
+    StartConfig,
     TrainingConfig,
 )
 from fedmodel.config.spelling import CsvForm
@@ -71,6 +72,7 @@ __all__ = [
     "SiloEntry",
     "SiloFile",
     "SiloPlan",
+    "StartConfig",
     "TableSource",
     "TrainingConfig",
     "builtin_scenarios",

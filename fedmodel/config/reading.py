@@ -41,17 +41,19 @@ def read_scenario(name_or_path: str, settings: Iterable[str] = ()) -> Scenario:
         settings: `a.b=value` overrides, each value in TOML, or a bare word for a string; `a.b=` removes the key.
 
     Returns:
-        The validated scenario. A scenario without a seed gets one from the operating system.
+        The validated scenario. A scenario without a seed gets one from the operating system. The paths of the file that
+        it begins from are absolute: from the scenario's folder, or from this one where an override says them.
 
     Raises:
         ConfigError: With one line, when the file or an override is not acceptable.
     """
     path = _find(name_or_path)
     document = _document(path, "a scenario is read from this file, and it cannot be read")
+    settings = list(settings)
     for setting in settings:
         _apply(document, setting)
     document.setdefault("seed", secrets.randbelow(2**31))
-    return _validate(document, path.name)
+    return _with_places(_validate(document, path.name), path.parent, settings)
 
 
 def scenario_from_json(text: str) -> Scenario:
@@ -167,6 +169,21 @@ def _apply(document: dict[str, Any], setting: str) -> None:
         target[words[-1]] = text.strip()  # a bare word is a string: --set training.optimizer=adam
 
 
+def _with_places(scenario: Scenario, folder: Path, settings: Iterable[str]) -> Scenario:
+    """Return a scenario that says from the root where the file lies that it begins from."""
+    start = scenario.start
+    if start is None:
+        return scenario
+    said = {setting.partition("=")[0].replace(" ", "") for setting in settings}
+
+    def placed(key: str, path: str) -> str:
+        here = said & {"model", "model.init", f"model.init.{key}"}
+        return str((Path.cwd() if here else folder.absolute()) / Path(path).expanduser())
+
+    identity = None if start.identity is None else placed("identity", start.identity)
+    return scenario.begun(start.model_copy(update={"file": placed("file", start.file), "identity": identity}))
+
+
 def _validate(document: Mapping[str, Any], source: str) -> Scenario:
     """Return the scenario, or raise the first thing wrong as one line."""
     try:
@@ -186,6 +203,8 @@ def _telling(problems: list[ErrorDetails]) -> ErrorDetails:
 def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
     """Say in one line what pydantic found."""
     location = problem["loc"]
+    if location[:1] == ("model",) and location[2:3] == ("init",):  # behind it pydantic says of which kind
+        location = (*location[:3], *location[4:])
     # Behind `model`, pydantic puts the kind into the location; a person never wrote it there.
     words = [str(part) for part in (location[:1] + location[2:] if location[:1] == ("model",) else location)]
     where = ".".join(words)
@@ -220,7 +239,7 @@ def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
 def _choices(annotation: Any) -> list[object]:
     """Return what a Literal admits, or what the Literal inside a tuple does."""
     inner = [choice for part in get_args(annotation) for choice in (_choices(part) if get_args(part) else [part])]
-    return [choice for choice in inner if choice is not Ellipsis]
+    return [choice for choice in inner if isinstance(choice, str | int)]
 
 
 def _nearest(word: str, known: Iterable[str]) -> str:

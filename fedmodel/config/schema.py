@@ -17,7 +17,17 @@ from difflib import get_close_matches
 from itertools import combinations
 from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Discriminator,
+    Field,
+    Tag,
+    field_validator,
+    model_validator,
+)
 
 from fedmodel.config.same_source import same_by_text, two_budgets
 from fedmodel.config.spelling import CsvForm, Later
@@ -265,8 +275,63 @@ class AuditConfig(Section):
     count: int = Field(ge=4, le=10_000)
 
 
+class StartConfig(Section):
+    """A file of parameters that a run begins from.
+
+    As a person writes it, it says where the file lies and what it was trained on. Resolved (`fedmodel.starts`), it says
+    which file it is, by a hash, and which run made it. Where it lies is in no document that is made from a scenario, so
+    that a scenario's hash is the same wherever it is read, and no silo is told a path.
+
+    Attributes:
+        file: A `.safetensors` file or a run's folder, from the folder of the scenario's file.
+        identity: The age key file that opens it, where it is sealed.
+        trained_on: "public", which is the author's word that no private record is in it; or "run", one of `fedmodel`.
+        sha256: Of what is in the file, opened.
+        scenario: Of a run: the hash of its scenario, as the file, or a ledger that goes on, says.
+        run: Its number, where ledgers go on from it, as in a simulation.
+        silos: Those whose ledgers do.
+    """
+
+    file: str = Field(default="start.safetensors", min_length=1, exclude=True)
+    identity: str | None = Field(default=None, min_length=1, exclude=True)
+    trained_on: Literal["public", "run"] | None = None
+    sha256: Hash | None = None
+    scenario: Hash | None = None
+    run: Annotated[str, Field(pattern=r"^[1-9][0-9]{0,19}$")] | None = None
+    silos: Annotated[tuple[SiloName, ...], Field(strict=False, max_length=10_000)] = ()
+
+    @model_validator(mode="after")
+    def _only_a_run_has_one(self) -> StartConfig:
+        if self.trained_on == "public" and (self.scenario or self.run or self.silos):
+            raise ValueError(
+                'trained_on = "public" is of no run, and scenario, run and silos are of one; leave them out'
+            )
+        if bool(self.run) != bool(self.silos):
+            raise ValueError("run and silos are written together, when a simulation goes on from a run's ledgers")
+        return self
+
+
+InitName = Literal["random", "zero", "constant"]
+
+
+def _path_alone(value: object) -> object:
+    """Take a path for the file that it names: none of the words looks like one."""
+    return {"file": value} if isinstance(value, str) and re.search(r"[./\\]", value) else value
+
+
+def _kind_of_start(value: object) -> str:
+    return "file" if isinstance(value, dict | StartConfig) else "word"
+
+
+Init = Annotated[
+    Annotated[InitName, Tag("word")] | Annotated[StartConfig, Tag("file")],
+    Discriminator(_kind_of_start),
+    BeforeValidator(_path_alone),
+]
+
+
 class _ModelBase(Section):
-    init: Literal["random", "zero", "constant"] = "random"
+    init: Init = "random"
     init_value: float | None = Field(default=None, ge=-1e6, le=1e6)
 
     @model_validator(mode="after")
@@ -490,6 +555,20 @@ class Scenario(Section):
                     f"silo {silo!r} would take {plan.steps} steps in {self.rounds} rounds, more than {MOST_STEPS}"
                 )
         return self
+
+    @property
+    def start(self) -> StartConfig | None:
+        """The file that the run begins from, None where it begins from none."""
+        return self.model.init if isinstance(self.model.init, StartConfig) else None
+
+    @property
+    def goes_on(self) -> bool:
+        """Whether the run begins from a run's model, so that what it releases tells of both."""
+        return self.start is not None and self.start.trained_on == "run"
+
+    def begun(self, start: StartConfig) -> Scenario:
+        """Return the scenario with another start."""
+        return self.model_copy(update={"model": self.model.model_copy(update={"init": start})})
 
     @property
     def carries_state(self) -> bool:

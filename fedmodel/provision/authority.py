@@ -55,6 +55,7 @@ from fedmodel.provision.making import (
 from fedmodel.provision.office import Office, found, opened
 from fedmodel.provision.roster import AuthorityKeys, FederationRoster, Party, Revocation, moment
 from fedmodel.sealed import Opener
+from fedmodel.starts import resolved
 
 Passphrases = Callable[[str], str]
 """Gives a party's passphrase by its name; the authority's by "authority"."""
@@ -108,8 +109,8 @@ def read_steadily(name_or_path: str) -> Scenario:
     Raises:
         ConfigError: When it cannot be read, or has no seed.
     """
-    scenario = read_scenario(name_or_path)
-    if scenario != read_scenario(name_or_path):
+    scenario = resolved(read_scenario(name_or_path))
+    if scenario != resolved(read_scenario(name_or_path)):
         raise ConfigError(
             f"scenario {scenario.name!r} has no seed, so it is another one, with another hash, each time that it is"
             f" read; write one into it: seed = {scenario.seed}"

@@ -52,7 +52,13 @@ def scenario_policy(scenario: Scenario) -> Policy:
 
 
 def scenario_hash(scenario: Scenario) -> bytes:
-    """Return the hash by which silos know a scenario: of all its keys, defaults too."""
+    """Return the hash by which silos know a scenario: of all its keys, defaults too.
+
+    Raises:
+        ConfigError: When it begins from a file that it does not say the hash of (`fedmodel.starts.resolved`).
+    """
+    if scenario.start is not None and scenario.start.sha256 is None:
+        raise ConfigError(f"scenario {scenario.name!r} begins from a file that was not read; write its sha256 into it")
     return digest(b"fedmodel/v1/scenario", scenario.model_dump_json().encode())
 
 

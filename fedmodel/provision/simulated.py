@@ -11,21 +11,42 @@ Does NOT encrypt identity keys: whoever reads a silo's folder can act for it. A 
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from fedmodel.config import Scenario, silo_file_to_toml
+from fedmodel.config import BudgetConfig, Scenario, silo_file_to_toml
 from fedmodel.crypto import SigningKey
 from fedmodel.provision.kits import ADMINISTRATOR, IDENTITY, LAW, ROSTER, SIMULATED
 from fedmodel.provision.laws import law_of
 from fedmodel.secagg import Member, Roster
 
 
-def provision(scenario: Scenario, folder: Path) -> None:
-    """Make every party's kit for a simulated federation, keys and all, under a run's folder, and mark it as such."""
-    federation = scenario.federation
+@dataclass(frozen=True)
+class GoesOn:
+    """With what a simulated silo goes on, whose ledger does.
+
+    Attributes:
+        secret: The seed of its key, which signed the ledger. Sensitive.
+        budget: As the ledger has it, with the cap that is to hold.
+    """
+
+    secret: bytes = field(repr=False)
+    budget: BudgetConfig
+
+
+def provision(scenario: Scenario, folder: Path, going_on: Mapping[str, GoesOn] | None = None) -> None:
+    """Make every party's kit for a simulated federation, keys and all, under a run's folder, and mark it as such.
+
+    Args:
+        scenario: Whose silos.
+        folder: The run's.
+        going_on: By silo, with what those go on whose ledgers are an earlier run's.
+    """
+    federation, kept = scenario.federation, going_on or {}
     administrator = SigningKey.generate()
     server = os.urandom(32)
-    secrets = {silo: os.urandom(32) for silo in federation.silos}
+    secrets = {silo: kept[silo].secret if silo in kept else os.urandom(32) for silo in federation.silos}
     members = tuple(Member(silo, SigningKey(secret).public) for silo, secret in secrets.items())
     roster = Roster(scenario.name, members).sign(administrator)
     for part, silo in [("server", None), *((f"silos/{silo}", silo) for silo in federation.silos)]:
@@ -35,6 +56,8 @@ def provision(scenario: Scenario, folder: Path) -> None:
         (kit / ADMINISTRATOR).write_text(administrator.public.hex() + "\n", encoding="ascii")
         if silo is not None:
             law = law_of(scenario, silo, SigningKey(server).public)
+            if silo in kept:
+                law = law.model_copy(update={"budgets": {scenario.data.data_set: kept[silo].budget}})
             (kit / LAW).write_text(silo_file_to_toml(law), encoding="utf-8")
         _write_secret(kit / IDENTITY, server if silo is None else secrets[silo])
     (folder / SIMULATED).touch()

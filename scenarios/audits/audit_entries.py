@@ -105,7 +105,8 @@ def check_entered(run_dir: Path, silo: str, plan: Plan, ledger: Verified) -> Non
     Raises:
         LedgerTampered: When it was not.
     """
-    charges = [entry.sequence for entry in ledger.entries if entry.kind == "charge"]
+    run = run_of(plan, ledger)
+    charges = [entry.sequence for entry in ledger.entries if entry.kind == "charge" and entry.run == run]
     told = _only(ledger, PLAN_SUBJECT)
     if told is None or (charges and told.sequence > charges[0]):
         raise LedgerTampered(f"silo {silo}: its ledger was told of no plan, or not of one before its first charge")
@@ -118,6 +119,12 @@ def check_entered(run_dir: Path, silo: str, plan: Plan, ledger: Verified) -> Non
         raise LedgerTampered(f"silo {silo}: its ledger was not told once, after the run, of what its audit saw")
     if seen.content["observations"] != observations.observations_digest(_folder(run_dir, silo)):
         raise LedgerTampered(f"silo {silo}: what its audit saw is not what its ledger was told of")
+
+
+def run_of(plan: Plan, ledger: Verified) -> str | None:
+    """Return the run of a plan's scenario that a ledger reserved last; None where none was."""
+    runs = [name for name, run in ledger.standing.runs.items() if run.scenario == plan.scenario]
+    return runs[-1] if runs else None
 
 
 def _only(ledger: Verified, subject: str) -> Entry | None:

@@ -44,10 +44,10 @@ from fedmodel.mechanisms import DpSgdEvent, event_from_json
 from fedmodel.provision import scenario_policy
 from fedmodel.rounding import down
 from scenarios import officer
-from scenarios.audits.audit_entries import check_entered, read_plan
+from scenarios.audits.audit_entries import check_entered, read_plan, run_of
 from scenarios.audits.black_box import loss_scores, membership
 from scenarios.audits.planning import check_plan
-from scenarios.claims import claim_of
+from scenarios.claims import claim_in
 from scenarios.summary import read_metrics, sums_worth
 
 _ESSENTIAL: Final = (
@@ -77,7 +77,8 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
     seen = [read_observations(run_dir / "silos" / one.silo, one.silo) for one in plan.silos]
     scores_M, coins_M = _scores(scenario, plan, seen, run_dir)
     made = guess(scores_M, coins_M, plan.guesses)
-    measured = _gauges(scenario, seen, ledgers) + _accounted(scenario, ledgers) + _even(scenario, run_dir)
+    runs = {silo: run_of(plan, ledger) for silo, ledger in ledgers.items()}
+    measured = _gauges(scenario, seen, ledgers, runs) + _accounted(scenario, ledgers) + _even(scenario, run_dir)
     missing = unmeasured(measured, [one.silo for one in seen if len(one.round_R)])
     power = _power(plan, seen)
     failed = [one.explanation for one in measured if not one.passed]
@@ -87,7 +88,7 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
     return {
         "plan": plan.document(),
         "plan_hash": plan.hash,
-        "claimed_epsilon": max(map(_claimed, ledgers.values())),
+        "claimed_epsilon": max(_claimed(scenario, ledger, runs[silo]) for silo, ledger in ledgers.items()),
         "delta": plan.delta,
         "claimed_mu": plan.mu,
         "lower_bounds": _bounds(plan, scores_M, coins_M),
@@ -106,13 +107,15 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def _gauges(scenario: Scenario, seen: Sequence[Observations], ledgers: Mapping[str, Verified]) -> list[Gauge]:
+def _gauges(
+    scenario: Scenario, seen: Sequence[Observations], ledgers: Mapping[str, Verified], runs: Mapping[str, str | None]
+) -> list[Gauge]:
     """Return every gauge that can be measured of the silos that released something."""
     return gauges(
         [one for one in seen if len(one.round_R)],
-        {silo: _event(ledger) for silo, ledger in ledgers.items() if ledger.standing.runs},
+        {silo: _event(ledger, run) for silo, ledger in ledgers.items() if (run := runs[silo]) is not None},
         weights={silo: scenario.federation.weight(silo) for silo in scenario.federation.silos},
-        charges={silo: _charges(ledger) for silo, ledger in ledgers.items()},
+        charges={silo: _charges(ledger, runs[silo]) for silo, ledger in ledgers.items()},
         quantizer=None if scenario.encryption.secure_aggregation == "off" else scenario_policy(scenario).quantizer,
     )
 
@@ -167,25 +170,29 @@ def _verified(run_dir: Path, silo: str) -> Verified:
     return officer.verify(officer.Place.of(run_dir / "ledgers" / f"{silo}.sqlite"), [], None)
 
 
-def _charges(ledger: Verified) -> list[tuple[str, int]]:
-    """Return when what was charged, in the ledger's order."""
-    return [(one.time, int(one.content["event"]["steps"])) for one in ledger.entries if one.kind == "charge"]
+def _charges(ledger: Verified, run: str | None) -> list[tuple[str, int]]:
+    """Return when what was charged for the audited run, in the ledger's order."""
+    return [
+        (one.time, int(one.content["event"]["steps"]))
+        for one in ledger.entries
+        if one.kind == "charge" and one.run == run
+    ]
 
 
-def _event(ledger: Verified) -> DpSgdEvent:
-    """Return what the run of a simulated silo's ledger, which has one, was charged, all rounds together."""
-    (run,) = ledger.standing.runs.values()
+def _event(ledger: Verified, name: str) -> DpSgdEvent:
+    """Return what the audited run was charged in a silo's ledger, all rounds together."""
+    run = ledger.standing.runs[name]
     return replace(run.plan, steps=max(run.taken, 1))
 
 
-def _claimed(ledger: Verified) -> float:
-    """Return what is claimed of a simulated silo's run, as the report claims it; 0 where there is none."""
+def _claimed(scenario: Scenario, ledger: Verified, name: str | None) -> float:
+    """Return what is claimed of the audited run at a simulated silo, as the report claims it; 0 where there is none."""
     standing = ledger.standing
-    told = [
-        claim_of(run.claimed, run.taken, standing.scopes[run.scope].delta, standing.cap_of(run))
-        for run in standing.runs.values()
-    ]
-    return max((one["epsilon"] for one in told), default=0.0)
+    run = None if name is None else standing.runs[name]
+    if run is None:
+        return 0.0
+    delta = standing.scopes[run.scope].delta
+    return float(claim_in(standing, run.scope, run, delta, goes_on=scenario.goes_on)["epsilon"])
 
 
 def _by_plan(scenario: Scenario, silo: str, ledger: Verified) -> float:

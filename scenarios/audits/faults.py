@@ -6,12 +6,14 @@
     dropouts   secure aggregation, and silos whose answers are lost             what the sum is made of
     stopped    as full, ended by its loss after the first of its rounds         what an early end is said to cost
     page       a report, with a hostile picture on its page                     what a reader is shown
+    goes-on    two runs, the second of which begins from the first one's model  whether both are charged
     tables     no run: tables in which persons' ids are spelled in many ways    whose record it is
 
-A check is a gauge's name, or one of four that are none: `preflight`, by which silos refuse before anything is trained
+A check is a gauge's name, or one of a few that are none: `preflight`, by which silos refuse before anything is trained
 or charged, `lower_bound`, by which so many guesses about canaries are right that the claim is refuted,
-`page_markup`, by which a picture has brought elements of its own onto the page, and `records_of_a_person`, by which
-more or fewer records are left of a person than the unit has.
+`page_markup`, by which a picture has brought elements of its own onto the page, `records_of_a_person`, by which more or
+fewer records are left of a person than the unit has, and `earlier_run`, by which a ledger does not hold the run that a
+run began from.
 """
 
 from __future__ import annotations
@@ -25,12 +27,13 @@ from typing import Final, Literal
 from scenarios.audits import mutations
 from scenarios.audits.planting import Planted, together
 
-Setting = Literal["full", "sampled", "dropouts", "stopped", "page", "tables"]
+Setting = Literal["full", "sampled", "dropouts", "stopped", "page", "goes-on", "tables"]
 
 PREFLIGHT: Final = "preflight"
 LOWER_BOUND: Final = "lower_bound"
 PAGE_MARKUP: Final = "page_markup"
 RECORDS_OF_A_PERSON: Final = "records_of_a_person"
+EARLIER_RUN: Final = "earlier_run"
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ FAULTS: Final = (
     Fault("charge-never", "charged_before_release", "full", mutations.never_charged),
     Fault("steps-uncharged", "charged_steps", "sampled", mutations.one_step_more),
     Fault("picture-with-markup", PAGE_MARKUP, "page", mutations.picture_as_markup),
+    Fault("start-forgets-its-cost", EARLIER_RUN, "goes-on", mutations.start_forgets),
     *_OF_TABLES,
     Fault("epsilon-from-looser-q", "accountants", "sampled",
           partial(together, mutations.without_second_accountant, mutations.rate_halved_in_accounting)),

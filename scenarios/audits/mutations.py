@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import math
 import re
+import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
@@ -44,10 +46,12 @@ from fedmodel.ledger import Charge, Ledger, Run, entries
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.provision import influence
+from fedmodel.provision.simulated import GoesOn
 from fedmodel.report import page
 from fedmodel.secagg import LINEAGE_SIZE
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
+from scenarios import runner, starting
 from scenarios.audits.planting import Planted, replaced, together
 
 _OPTIMIZER: Final = dp_sgd._GuardedOptimizer
@@ -474,6 +478,18 @@ def ids_by_column() -> Planted:
         return normal(pa.chunked_array([[one.lstrip("0") if figures else one for one in found]]), form, where)
 
     return replaced(tables, "normal_ids", guessed)
+
+
+def start_forgets() -> Planted:
+    """Begin from a run's model with new ledgers, which know nothing of that run."""
+
+    def forgetful(scenario: Scenario, run_dir: Path) -> dict[str, GoesOn]:
+        for silo in starting.carry(scenario, run_dir):
+            (run_dir / "ledgers" / f"{silo}.sqlite").unlink()
+            shutil.rmtree(run_dir / "silos" / silo)
+        return {}
+
+    return replaced(runner, "carry", forgetful)
 
 
 def picture_as_markup() -> Planted:

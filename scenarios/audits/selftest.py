@@ -30,10 +30,19 @@ from fedmodel.config import Scenario
 from fedmodel.errors import FedmodelError, PrivacyError
 from scenarios import officer
 from scenarios.audits import audit_entries, auditing, planning
-from scenarios.audits.faults import LOWER_BOUND, PAGE_MARKUP, PREFLIGHT, RECORDS_OF_A_PERSON, Fault, Setting
+from scenarios.audits.faults import (
+    EARLIER_RUN,
+    LOWER_BOUND,
+    PAGE_MARKUP,
+    PREFLIGHT,
+    RECORDS_OF_A_PERSON,
+    Fault,
+    Setting,
+)
 from scenarios.audits.page_check import brought_by_a_picture
 from scenarios.audits.persons_check import misgrouped
 from scenarios.audits.planting import Planted, fresh
+from scenarios.audits.start_check import forgotten
 from scenarios.runner import check_scenario, run_folder, simulate
 
 _SCENARIO: Final = """
@@ -101,6 +110,7 @@ _DIFFERENT: Final[Mapping[Setting, Mapping[str, Mapping[str, Any]]]] = {
         "audit": {"count": 60},
     },
     "page": {"audit": {"count": 60}},
+    "goes-on": {"": {"rounds": 1}},
     "tables": {},
 }
 
@@ -190,9 +200,27 @@ def scenario(setting: Setting) -> Scenario:
     return Scenario.model_validate(document)
 
 
-def trial_of(setting: Setting) -> Trial | Reading:
+def trial_of(setting: Setting) -> Trial | Reading | GoingOn:
     """Return what faults of a setting are tried in."""
+    if setting == "goes-on":
+        return GoingOn(scenario(setting).model_copy(update={"audit": None}))
     return Reading() if setting == "tables" else Trial(setting)
+
+
+@dataclass(frozen=True)
+class GoingOn:
+    """A run and one that begins from its model, run any number of times."""
+
+    scenario: Scenario
+
+    def audited(self, plant: Callable[[], Planted]) -> Audited:
+        """Run both with something planted. Whatever was planted is gone when this returns or raises."""
+        with TemporaryDirectory(prefix="fedmodel-selftest-") as folder, fresh(), plant():
+            try:
+                told = forgotten(Path(folder), self.scenario)
+            except FedmodelError as error:
+                return Audited({}, 0, f"there was nothing to audit: {error}")
+        return Audited({} if told is None else {EARLIER_RUN: Fired(None, told)}, 1)
 
 
 class Reading:

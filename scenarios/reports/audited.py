@@ -28,7 +28,6 @@ from fedmodel.errors import ClaimRefuted, ConfigError, LedgerTampered
 from fedmodel.report import document
 from scenarios.audits.audit_entries import AUDIT_FILE, PLAN_SUBJECT, RESULT_SUBJECT, result_hash
 from scenarios.audits.auditing import evaluate
-from scenarios.claims import claim_of
 from scenarios.reports.differences import ATTACKED_AGAIN, differences
 from scenarios.reports.gathering import Gathered
 from scenarios.reports.ledgers import SiloLedger
@@ -72,7 +71,7 @@ def _check_claim(gathered: Gathered, section: document.Audit) -> None:
         if ledger.own is None or ledger.scope is None:
             continue
         delta = ledger.scope.delta
-        claims.append(claim_of(ledger.claimed, ledger.own.taken, delta, ledger.cap)["epsilon"])
+        claims.append(ledger.claim(delta)["epsilon"])
         if section.delta != delta:
             raise ClaimRefuted(f"audit.delta: {section.delta} stands, {delta} follows from the ledger of {ledger.silo}")
     if not math.isclose(section.claimed_epsilon, max(claims), rel_tol=_TOLERANCE):

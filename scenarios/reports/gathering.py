@@ -21,17 +21,19 @@ from fedmodel.config import Scenario, SiloFile, read_scenario
 from fedmodel.errors import ClaimRefuted, ConfigError, LedgerError, LedgerTampered
 from fedmodel.provision import is_kit, read_law
 from fedmodel.report.document import Report
+from fedmodel.starts import START
 from scenarios.audits.audit_entries import AUDIT_FILE, PLAN_FILE
 from scenarios.reports.countersigned import MODEL, check_models
 from scenarios.reports.ledgers import SiloLedger, read_ledgers
 from scenarios.reports.rendering import PICTURES
 from scenarios.reports.told import read_object, read_rounds, read_summary
+from scenarios.starting import check_carried
 
 SUMMARY: Final = "summary.json"
 SCENARIO: Final = "scenario.toml"
 METRICS: Final = "metrics.jsonl"
 _MODELS: Final = (MODEL, f"{MODEL}.age")
-_FILES: Final = (SCENARIO, SUMMARY, METRICS, *_MODELS, "charges.json", PLAN_FILE, AUDIT_FILE, PICTURES)
+_FILES: Final = (SCENARIO, SUMMARY, METRICS, START, *_MODELS, "charges.json", PLAN_FILE, AUDIT_FILE, PICTURES)
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
         LedgerError: When a file is not as a run writes it.
         LedgerTampered: When a ledger is not as it was written, or does not extend a head that is known, or was not
             charged for an update that is in a sum, or countersigned the run's end for another model; when a whole round
-            has fewer silos in its sum than the scenario asks for.
+            has fewer silos in its sum than the scenario asks for; when a ledger does not hold the run that this one
+            began from.
         ClaimRefuted: When the summary has another number of parameters than the scenario's model.
     """
     for name in (SCENARIO, SUMMARY, METRICS):
@@ -98,6 +101,8 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
     if lines[-1]["round"] > scenario.rounds:
         raise LedgerError(f"{run_dir / METRICS}: has round {lines[-1]['round']}, and the scenario {scenario.rounds}")
     _check_charged(scenario, lines, ledgers)
+    check_carried(scenario, {silo: ledger.standing for silo, ledger in ledgers.items()})
+    _check_start(scenario, run_dir, simulated=summary["engine"] != "deployment")
     _check_parameters(scenario, summary["parameters"])
     model = file_hash(run_dir / MODEL) if (run_dir / MODEL).is_file() else None
     check_models(run_dir, ledgers, model)
@@ -155,6 +160,19 @@ def _check_charged(scenario: Scenario, lines: Sequence[Mapping[str, Any]], ledge
                 f"{METRICS}: round {number} is whole with {len(answered)} silos in its sum, and the scenario asks for"
                 f" {scenario.federation.min_silos}: a model that nobody was charged for has no claim"
             )
+
+
+def _check_start(scenario: Scenario, run_dir: Path, *, simulated: bool) -> None:
+    """Refuse a folder whose copy of what the run began from is another file, and a simulation that names no ledgers."""
+    if simulated and scenario.start is not None and scenario.goes_on and not scenario.start.silos:
+        raise LedgerTampered(
+            f"{run_dir / SCENARIO}: begins from a run's model, and names no ledger that goes on from it"
+        )
+    path = run_dir / START
+    if not path.is_file():  # a deployed server's lies with it, sealed
+        return
+    if scenario.start is None or file_hash(path) != scenario.start.sha256:
+        raise LedgerTampered(f"{path}: is not what the run began from, by the hash that {SCENARIO} has")
 
 
 def _check_parameters(scenario: Scenario, told: int) -> None:

@@ -55,7 +55,7 @@ def _follows(gathered: Gathered, silo: str, row: dict[str, Any]) -> dict[str, An
         charged = own is not None and bool(own.charges)
         return row_reported(plan, own.plan if own is not None and charged else None, 0 if own is None else own.taken)
     standing, run = (Standing(), None) if ledger is None else (ledger.standing, ledger.run)
-    return row_from_ledger(plan, standing, run)
+    return row_from_ledger(plan, standing, run, goes_on=gathered.scenario.goes_on)
 
 
 def _steps(row: dict[str, Any]) -> int:

@@ -17,6 +17,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from fedmodel import merkle
 from fedmodel.config import Scenario
@@ -26,6 +27,7 @@ from fedmodel.ledger import Entry, Run, Scope, Standing, Verified, origin_of, ve
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import is_kit, scenario_hash
 from fedmodel.report.document import LedgerHead
+from scenarios.claims import claim_in
 from scenarios.officer import Place
 
 
@@ -45,6 +47,8 @@ class SiloLedger:
         compared: Whether its bytes that hold no entry were compared too.
         newer: Entries that it has besides.
         run: The run of the report; None where it has none.
+        data: The data set of the report's scenario.
+        goes_on: Whether the report's run began from a run's model: then its claim is of all that its budget holds.
     """
 
     silo: str
@@ -58,6 +62,8 @@ class SiloLedger:
     compared: bool
     newer: int
     run: str | None = None
+    data: str = ""
+    goes_on: bool = False
 
     @property
     def own(self) -> Run | None:
@@ -66,18 +72,38 @@ class SiloLedger:
 
     @property
     def scope(self) -> Scope | None:
-        """The budget that the report's run is charged to."""
-        return None if self.own is None else self.standing.scopes[self.own.scope]
+        """The budget that the report's run is charged to; the one of its data where it began from a run alone."""
+        if self.own is not None:
+            return self.standing.scopes[self.own.scope]
+        of_data = (scope for scope in self.standing.scopes.values() if self.goes_on and scope.data == self.data)
+        return next(of_data, None)
+
+    @property
+    def others(self) -> bool:
+        """Whether the claim is of other runs besides the report's."""
+        scope = self.scope
+        runs = [] if scope is None or not self.goes_on else self.standing.of(scope.name)
+        return any(run.charges for run in runs if run is not self.own)
 
     @property
     def events(self) -> list[DpSgdEvent]:
-        """What the report's run was charged for."""
+        """What the report's run was charged for, and the others that its claim is of."""
+        if self.others and self.scope is not None:
+            return self.standing.events(self.scope.name)
         return [] if self.own is None else self.own.events
 
     @property
     def claimed(self) -> list[DpSgdEvent]:
-        """What the report's run is claimed by: its whole plan, nothing where nothing was charged."""
+        """What is claimed: the run's whole plan, and those of the others that its claim is of; none if not charged."""
+        if self.others and self.scope is not None:
+            return self.standing.claimed(self.scope.name)
         return [] if self.own is None else self.own.claimed
+
+    def claim(self, delta: float) -> dict[str, Any]:
+        """Return the claim's figures at a delta, as every output tells them (`scenarios.claims`)."""
+        scope = self.scope
+        name = None if scope is None else scope.name
+        return claim_in(self.standing, name, self.own, delta, goes_on=self.goes_on)
 
     @property
     def countersigned(self) -> Run | None:
@@ -158,8 +184,10 @@ def _of_the_run(ledgers: Mapping[str, SiloLedger], scenario: Scenario) -> dict[s
             f"no ledger holds a run of scenario.toml (hash {scenario_hash(scenario).hex()[:16]}...): one of the two is"
             " another run's, or of another version of fedmodel"
         )
+    data, goes_on = scenario.data.data_set, scenario.goes_on
     return {
-        silo: replace(ledger, run=name if name in ledger.standing.runs else None) for silo, ledger in ledgers.items()
+        silo: replace(ledger, run=name if name in ledger.standing.runs else None, data=data, goes_on=goes_on)
+        for silo, ledger in ledgers.items()
     }
 
 

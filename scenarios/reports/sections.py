@@ -100,7 +100,9 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
     taken = 0 if ledger is None or ledger.own is None else ledger.own.taken
     # Of noise that somebody can subtract no figure is a bound: none is told.
     mu, advantage = (None, None) if _seeded(claimed) else _besides(tuple(claimed), delta)
-    told = claim_of(claimed, taken, delta, _cap(ledger))
+    if ledger is not None and ledger.others:  # a curve of plans that were chosen in turn is no bound
+        mu, advantage = None, None
+    told = claim_of([], 0, delta) if ledger is None else ledger.claim(delta)
     return document.SiloClaim(
         silo=silo,
         epsilon=_told(claimed, told["epsilon"]),
@@ -113,7 +115,7 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
         mu_floor=officer.MU_FLOOR,
         advantage=advantage,
         steps=taken,
-        steps_reserved=sum(event.steps for event in claimed),
+        steps_reserved=0 if ledger is None or ledger.own is None else sum(one.steps for one in ledger.own.claimed),
     )
 
 
@@ -255,7 +257,7 @@ def _side_channels(gathered: Gathered) -> str:
     draws, more = 0, None
     for silo in claims:
         plan, delta, ledger = gathered.scenario.plan(silo), _delta(gathered, silo), gathered.ledgers.get(silo)
-        events = [] if ledger is None else ledger.events
+        events = [] if ledger is None else ledger.events  # of what it began from too
         bounds = [_bound(events, delta), _bound([accounting.planned_event(plan)], delta)]
         steps = max(plan.steps, sum(event.steps for event in events))
         draws = max(draws, steps * (gathered.summary["parameters"] + block))
@@ -294,8 +296,10 @@ def counted(gathered: Gathered) -> document.Accounting:
     for silo in silos:
         ledger = gathered.ledgers.get(silo)
         row = _counted(tuple(ledger.claimed) if ledger else (), _delta(gathered, silo))
-        rows.append(row.model_copy(update={"silo": silo}))
-    return document.Accounting(composition=statements.COMPOSITION, methods=_METHODS, silos=tuple(rows))
+        # Of plans that were chosen in turn the curve of their composition is no bound, and the claim is the one point.
+        curve = () if ledger is not None and ledger.others else row.curve
+        rows.append(row.model_copy(update={"silo": silo, "curve": curve}))
+    return document.Accounting(composition=statements.composition(gathered), methods=_METHODS, silos=tuple(rows))
 
 
 @lru_cache(maxsize=64)

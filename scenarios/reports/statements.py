@@ -44,6 +44,50 @@ COMPOSITION: Final = (
 )
 
 
+_COMPOSED: Final = (
+    " This run began from a run's model, so its claim is of all that a silo's budget holds. What accountants read below"
+    " is of those plans as if all had been fixed in advance; the claim is the budget's bound, and no less."
+)
+
+
+def composition(gathered: Gathered) -> str:
+    """Return how steps, plans and runs are composed into the claim."""
+    return COMPOSITION + (_COMPOSED if gathered.scenario.goes_on else "")
+
+
+def start(gathered: Gathered) -> tuple[str, ...]:
+    """Return what is to be said of the file that the run began from, and whose word that is; nothing without one."""
+    begun, ledgers = gathered.scenario.start, gathered.ledgers
+    if begun is None:
+        return ()
+    if not gathered.scenario.goes_on:
+        return (
+            f"That the file which the run began from, SHA-256 {begun.sha256}, was trained on no private record: that is"
+            " the word of the scenario's author, and nobody checked it.",
+        )
+    held = [
+        silo for silo, ledger in ledgers.items()
+        if any(run.charges and run.scenario == begun.scenario and name != ledger.run
+               for name, run in ledger.standing.runs.items())
+    ]  # fmt: skip
+    signed = [
+        silo for silo, ledger in ledgers.items()
+        if any(run.ended and run.model == begun.sha256 for run in ledger.standing.runs.values())
+    ]  # fmt: skip
+    which = "" if begun.run is None else f", run {begun.run}"
+    made = f"the run of scenario {begun.scenario or '(not named)'}{which}"
+    return (
+        f"What {made} cost anybody who has no record at {words.listed(held) if held else 'any silo of this one'}: the"
+        f" model of that run, SHA-256 {begun.sha256}, is what this run began from."
+        + (f" The ledgers of {words.listed(held)} hold that run, and their claims count it." if held else "")
+        + " Its own report and ledgers say what it cost at others.",
+        f"That this file is that run's model: {words.listed(signed)} countersigned it in their ledgers; for all others"
+        " it is the file's own word."
+        if signed
+        else "That this file is that run's model: no ledger here countersigned it, and it is the file's own word.",
+    )
+
+
 def side_channels(draws: int, more: tuple[float, float] | None) -> str:
     """Return what is done about floating point and timing, and what floating point leaves.
 
@@ -77,8 +121,13 @@ def claim(gathered: Gathered, epsilon: float | None, delta: float, unit: str, ro
         return f"Nothing is claimed for {name}: its noise was seeded, and whoever knows the seed can remove it."
     if epsilon is None:
         return f"No bound is computed for {name}: its noise is too little for its steps, and nothing is claimed."
+    both = (
+        ", together with what the silos' budgets hold of the run that it began from and of others,"
+        if (gathered.scenario.goes_on)
+        else ","
+    )
     return (
-        f"All that left the silos of {name}, in {words.counted(rounds, 'round')}, is (epsilon {up(epsilon)}, delta"
+        f"All that left the silos of {name}, in {words.counted(rounds, 'round')}{both} is (epsilon {up(epsilon)}, delta"
         f" {small(delta)})-differentially private for every {unit} of every silo: whatever one looks for in it is"
         f" at most {factor(epsilon)} times (e^epsilon) as likely with that {gathered.scenario.privacy.unit} as without,"
         " plus delta, and the other way round."
@@ -281,7 +330,7 @@ def limits(gathered: Gathered) -> tuple[str, ...]:
          "What the model would be without the audit's canaries: it was trained on them too."),
         (True, "That the protocol and this code are right: nobody but their authors has reviewed them."),
     ]  # fmt: skip
-    return tuple(text for applies, text in found if applies)
+    return (*start(gathered), *(text for applies, text in found if applies))
 
 
 def data_kind(gathered: Gathered) -> str:
