@@ -1,12 +1,15 @@
-"""Files that are replaced whole: after a crash there is the old one or the new one, and never a part."""
+"""Files that are replaced whole: after a crash there is the old one or the new one, and never a part. And locks."""
 
 from __future__ import annotations
 
+import fcntl
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
+
+from fedmodel.errors import ConfigError
 
 
 @contextmanager
@@ -47,3 +50,22 @@ def replace_file(path: Path, data: bytes) -> None:
     """Write a file beside its place, and put it there when all of it is on disk; see `replacing`."""
     with replacing(path) as file:
         file.write(data)
+
+
+@contextmanager
+def held(path: Path, refusal: str) -> Iterator[None]:
+    """Hold a lock file for the length of the block, without waiting; the kernel lets go of it when the process dies.
+
+    Args:
+        path: The file; it is made where it is not there, and stays.
+        refusal: What to say where another holds it.
+
+    Raises:
+        ConfigError: When another holds it.
+    """
+    with path.open("ab") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ConfigError(refusal) from error
+        yield

@@ -14,7 +14,9 @@ import io
 import logging
 import math
 import os
+import shlex
 import sys
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
@@ -93,32 +95,41 @@ def simulate(
         Literal["in-process", "flower"], typer.Option(help="What carries messages: this process, or Flower's runtime.")
     ] = "in-process",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where silos train.")] = "auto",
-    out: Annotated[Path | None, typer.Option(help="The run's folder; new or empty. Default: under runs/.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder: new, empty, or of a run that was cut short. Default: under runs/."),
+    ] = None,
     report: Annotated[bool, typer.Option(help="Write the run's report.")] = True,
     as_json: Json = False,
 ) -> None:
     """Train a scenario's model over simulated silos on this machine."""
     from fedmodel.config import read_scenario
+    from scenarios.resuming import begun_in, held_folder
 
-    resolved = read_scenario(scenario, settings or ())
+    begun = begun_in(out)
+    resolved = read_scenario(scenario, settings or (), None if begun is None else begun.seed)
     with err.status("loading") if err.is_terminal else nullcontext():
         from scenarios.progress import rounds_progress
-        from scenarios.runner import check_scenario, placed, resolve_device, run_folder
+        from scenarios.runner import check_scenario, default_folder, placed, resolve_device
         from scenarios.runner import simulate as run
 
         if resolved.audit is not None:
             raise ConfigError("a scenario with [audit] is for `fedmodel audit run`, which writes that section itself")
         where, resolved = resolve_device(device), placed(resolved)
         parameters = check_scenario(resolved)
-    with run_folder(resolved, out) as run_dir:
+    folder = out or default_folder(resolved.name)
+    again = _command(scenario, settings or (), engine, device, folder, report=report, as_json=as_json)
+    with held_folder(resolved, folder, engine, where) as run_dir:
         watching = rounds_progress(err, run_dir / "metrics.jsonl", resolved.rounds)
         try:
             summary = run(resolved, parameters, engine, where, run_dir, watching)
         except KeyboardInterrupt:
-            err.print(f"interrupted; what was spent stands in {run_dir / 'ledgers'}", soft_wrap=True, markup=False)
+            said = f"interrupted; what was spent stands in {run_dir / 'ledgers'}; it goes on with:\n{again}"
+            err.print(said, soft_wrap=True, markup=False, highlight=False)
             raise typer.Exit(_INTERRUPTED) from None
         except OSError as error:
-            raise FedmodelError(f"{_failed(error)}; what was spent stands in {run_dir / 'ledgers'}") from error
+            stands = f"what was spent stands in {run_dir / 'ledgers'}"
+            raise FedmodelError(f"{_failed(error)}; {stands}; once that is mended, it goes on with: {again}") from error
     if as_json:
         answer(summary, "", as_json)
     else:
@@ -166,6 +177,17 @@ def graph(
         " no share is missing"
     )
     answer(found, line, as_json)
+
+
+def _command(
+    scenario: str, settings: Sequence[str], engine: str, device: str, folder: Path, *, report: bool, as_json: bool
+) -> str:
+    """Return the command that takes a simulation up again, as it is typed into a shell."""
+    words = ["fedmodel", "simulate", scenario, *(word for setting in settings for word in ("--set", setting))]
+    words += [] if engine == "in-process" else ["--engine", engine]
+    words += [] if device == "auto" else ["--device", device]
+    words += ["--out", str(folder), *([] if report else ["--no-report"]), *(["--json"] if as_json else [])]
+    return shlex.join(words)
 
 
 def _failed(error: OSError) -> str:

@@ -49,9 +49,9 @@ def demo_inversion(
     with err.status("attacking") if err.is_terminal else nullcontext():
         from fedmodel.audit.inversion import inversion
         from fedmodel.report.plots import pictures_png
-        from scenarios.runner import new_folder
+        from scenarios.runner import default_folder, new_folder
 
-        where = new_folder("inversion", folder).resolve()
+        where = new_folder(folder or default_folder("inversion")).resolve()
         found = inversion(scenario, digit, seed)
         captions = [one.caption for one in found.pictures]
         captions[0] += " (illustrative)"

@@ -37,7 +37,8 @@ def rounds_progress(console: Console, metrics: Path, rounds: int) -> Iterator[No
     )
     finished = threading.Event()
     with progress:
-        task = progress.add_task("silos join and calibrate", total=rounds)
+        done = len(read_metrics(metrics))  # of a run that is taken up again
+        task = progress.add_task("silos join and calibrate", total=rounds, completed=done)
 
         def follow() -> None:
             while not finished.wait(_PERIOD_S):

@@ -20,9 +20,11 @@ from fedmodel import accounting
 from fedmodel.config import Scenario, SiloPlan, scenario_to_toml
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.provision import check_levels, provision, scenario_policy
+from fedmodel.provision import SIMULATED, check_levels, provision, scenario_policy
+from scenarios.resuming import begun_in
 from scenarios.starting import carry, check_start, settled
-from scenarios.summary import rows_from_ledgers, sum_up
+from scenarios.summary import read_metrics, rows_from_ledgers, sum_up
+from server.journal import forget_all
 
 Engine = Literal["in-process", "flower"]
 
@@ -150,7 +152,7 @@ def run_folder(scenario: Scenario, out: Path | None) -> Iterator[Path]:
     Raises:
         ConfigError: When the folder cannot be made, or holds something already.
     """
-    folder = new_folder(scenario.name, out)
+    folder = new_folder(out or default_folder(scenario.name))
     try:
         (folder / "scenario.toml").write_text(scenario_to_toml(scenario), encoding="utf-8")
     except OSError as error:
@@ -158,14 +160,18 @@ def run_folder(scenario: Scenario, out: Path | None) -> Iterator[Path]:
     yield folder.resolve()
 
 
-def new_folder(name: str, out: Path | None) -> Path:
-    """Make an empty folder and return it: the one that is asked for, or one of its own under `runs`.
+def default_folder(name: str) -> Path:
+    """Return a folder of its own under `runs`."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{name}-{stamp}-{os.getpid()}"
+
+
+def new_folder(folder: Path) -> Path:
+    """Make an empty folder and return it.
 
     Raises:
         ConfigError: When the folder cannot be made, or holds something already.
     """
-    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
-    folder = Path("runs") / f"{name}-{stamp}-{os.getpid()}" if out is None else out
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise ConfigError(f"--out {folder}: is not an empty folder; a run never writes over another")
@@ -191,21 +197,26 @@ def simulate(
         parameters: What that returned.
         engine: What carries messages between server and silos.
         device: "cpu" or "cuda".
-        run_dir: Made by `run_folder`.
+        run_dir: Made by `run_folder`, or by `held_folder`: then a run that was cut short goes on after its last whole
+            round, and its seconds are those of the rounds that were whole before besides.
         watching: Open while the engine runs, such as a progress bar over the folder's `metrics.jsonl`.
         kits_ready: Called when every party's kit is made, and nothing was asked of any yet.
 
     Raises:
         FedmodelError: When the run fails; what was written until then stays.
     """
-    started = time.monotonic()
-    provision(scenario, run_dir, carry(scenario, run_dir))
+    started, before_s = time.monotonic(), sum(line["seconds"] for line in read_metrics(run_dir / "metrics.jsonl"))
+    if not (run_dir / SIMULATED).exists():
+        provision(scenario, run_dir, carry(scenario, run_dir))
     kits_ready()
     run_config: dict[str, bool | float | int | str] = {
         "scenario": scenario.model_dump_json(exclude_none=True),
         "run-dir": str(run_dir),
         "device": device,
     }
+    begun = begun_in(run_dir)
+    if begun is not None:
+        run_config["run"] = begun.run
     nodes = len(scenario.federation.silos)
     with watching:
         if engine == "flower":
@@ -220,5 +231,7 @@ def simulate(
             run_in_process(server_app, client_app, nodes, run_config)
     ledgers = {silo: run_dir / "ledgers" / f"{silo}.sqlite" for silo in scenario.federation.silos}
     privacy = rows_from_ledgers(scenario, ledgers)
-    seconds = time.monotonic() - started
-    return sum_up(scenario, run_dir, seconds, privacy, engine=engine, device=device, parameters=parameters)
+    seconds = before_s + time.monotonic() - started
+    summary = sum_up(scenario, run_dir, seconds, privacy, engine=engine, device=device, parameters=parameters)
+    forget_all(run_dir)
+    return summary

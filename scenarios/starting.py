@@ -290,15 +290,15 @@ def _capped(scenario: Scenario, ledger: SiloLedger, scope: Scope) -> Scope:
     asked = (plan.data, plan.unit, plan.max_records, plan.delta)
     if (scope.data, scope.unit, scope.max_records, scope.delta) != asked:
         raise ConfigError(
-            f"silo {silo!r}: the run that this begins from was charged to {scope.name} at delta {scope.delta:g}, and"
+            f"silo {silo!r}: the run that this begins from was charged to {scope.name} at delta {scope.delta}, and"
             f" this one asks for data set {plan.data!r}, unit {plan.unit} of at most {plan.max_records} records and"
-            f" delta {plan.delta:g}; figures of two kinds are never added: make them alike"
+            f" delta {plan.delta}; figures of two kinds are never added: make them alike"
         )
     said = scenario.budgets.get(silo)
     if said is not None:
         if said < scope.epsilon:
             raise ConfigError(
-                f"budgets.{silo} = {said:g} is under the {scope.epsilon:g} that its ledger goes on with; a budget that"
+                f"budgets.{silo} = {said} is under the {scope.epsilon} that its ledger goes on with; a budget that"
                 " goes on is not lowered"
             )
         return replace(scope, epsilon=float(said))

@@ -10,7 +10,8 @@ asked, in the very words in which it was asked before. A silo gives the very sam
 nobody is charged twice for one release, and no stage of secure aggregation is done twice.
 
 Guarantee: an answer is on disk here before anything follows from it. The checkpoint is one file, replaced whole: there
-is the last round or the one before, and never a part. Everything is an age file to the server's own key.
+is the last round or the one before, and never a part. Everything is an age file to the server's own key; in a
+simulation, whose folder is its researcher's own with keys and model in it, nothing is sealed and no name has ".age".
 
 Each file says inside which run and scenario it is of, and which file it is, the window's which window: one of another
 run, or another one of this run, is refused by name. Which round was the last whole one lies elsewhere too, beside the
@@ -49,9 +50,10 @@ from fedmodel.secagg import join_messages, split_messages
 _VERSION: Final = 1
 _LENGTH_SIZE: Final = 8
 _LABEL: Final = b"fedmodel/v1/journal"
-_CHECKPOINT: Final = "checkpoint.age"
-_WINDOW: Final = "window.age"
+_CHECKPOINT: Final = "checkpoint"
+_WINDOW: Final = "window"
 _ANSWERS: Final = "answers"
+_SEALED: Final = ".age"
 
 Dealt = tuple[list[bytes], list[bytes]]
 
@@ -113,16 +115,25 @@ class Checkpoint:
         return cls(model_P=model_P, **told)
 
 
-class _Files:
-    """Age files to the server's own key, each replaced whole, and each of one run, one scenario and one place."""
+@dataclass(frozen=True)
+class Seal:
+    """What a deployed server's files are sealed with: its age recipient, and its key. Sensitive."""
 
-    def __init__(self, recipient: str, opener: Opener, run: int, scenario: bytes) -> None:
-        self._recipients, self._opener = (recipient,), opener
+    recipient: str
+    opener: Opener
+
+
+class _Files:
+    """Files each replaced whole, and each of one run, one scenario and one place; sealed where there is a key."""
+
+    def __init__(self, seal: Seal | None, run: int, scenario: bytes) -> None:
+        self._seal = seal
         self._of = (run.to_bytes(8, "big"), scenario)
+        self.suffix = "" if seal is None else _SEALED
 
     def read(self, path: Path, about: str = "") -> bytes:
         try:
-            data = open_bytes(path.read_bytes(), self._opener)
+            data = path.read_bytes() if self._seal is None else open_bytes(path.read_bytes(), self._seal.opener)
         except CryptoError as error:
             raise CryptoError(f"{path}: does not open with this server's key; its run cannot go on") from error
         head = self._head(path, about)
@@ -134,7 +145,8 @@ class _Files:
         return data[len(head) :]
 
     def write(self, path: Path, data: bytes, about: str = "") -> None:
-        replace_file(path, seal_bytes(self._head(path, about) + data, self._recipients))
+        whole = self._head(path, about) + data
+        replace_file(path, whole if self._seal is None else seal_bytes(whole, (self._seal.recipient,)))
 
     def _head(self, path: Path, about: str) -> bytes:
         return digest(_LABEL, *self._of, path.name.encode(), about.encode())
@@ -145,16 +157,16 @@ class Journal:
 
     Args:
         folder: Of the run.
-        recipient: The server's age recipient.
-        opener: Its key. Sensitive.
+        seal: What its files are sealed with; None in a simulation, where they lie open.
         run: The run's number.
         scenario: The hash of its scenario.
         newest: The file that says which round was the last whole one, in another folder.
     """
 
-    def __init__(self, folder: Path, recipient: str, opener: Opener, run: int, scenario: bytes, newest: Path) -> None:
-        self._checkpoint, self._window, self._answers = folder / _CHECKPOINT, folder / _WINDOW, folder / _ANSWERS
-        self._files = _Files(recipient, opener, run, scenario)
+    def __init__(self, folder: Path, seal: Seal | None, run: int, scenario: bytes, newest: Path) -> None:
+        self._files = _Files(seal, run, scenario)
+        self._checkpoint, self._window = (folder / f"{name}{self._files.suffix}" for name in (_CHECKPOINT, _WINDOW))
+        self._answers = folder / _ANSWERS
         self._newest = newest
         self._round, self._ask = 0, 0
         self._kept_window: object = None
@@ -208,7 +220,7 @@ class Journal:
         """Begin a round, or begin it once more: forget the answers of every other."""
         self._round, self._ask = round_number, 0
         for path in self._answers.iterdir():
-            if not path.name.startswith(f"{round_number:07d}-") or path.suffix != ".age":
+            if not path.name.startswith(f"{round_number:07d}-") or path.suffix != self._files.suffix:
                 path.unlink()
 
     def asking(self) -> Answers:
@@ -232,7 +244,7 @@ class Answers:
     def told(self) -> list[tuple[str, Message | None]]:
         """Return who answered what before the run was taken up again; None is an answer that did not come in time."""
         found = []
-        for path in sorted(self._folder.glob(f"{self._name}-*.age")):
+        for path in sorted(self._folder.glob(f"{self._name}-*{self._files.suffix}")):
             head, _, data = self._files.read(path).partition(b"\n")
             found.append((head.decode(), _unpacked(data)))
             self._count += 1
@@ -245,14 +257,22 @@ class Answers:
         """
         data = _packed(reply)
         self._count += 1
-        self._files.write(self._folder / f"{self._name}-{self._count:06d}.age", silo.encode() + b"\n" + data)
+        path = self._folder / f"{self._name}-{self._count:06d}{self._files.suffix}"
+        self._files.write(path, silo.encode() + b"\n" + data)
         return _unpacked(data)
 
 
 def forget(folder: Path) -> None:
     """Erase what a run that has its outcome does not need: answers, and the window."""
     shutil.rmtree(folder / _ANSWERS, ignore_errors=True)
-    (folder / _WINDOW).unlink(missing_ok=True)
+    for name in (_WINDOW, f"{_WINDOW}{_SEALED}"):
+        (folder / name).unlink(missing_ok=True)
+
+
+def forget_all(folder: Path) -> None:
+    """Erase what a simulated run went on from, once its summary is on disk: it is never taken up again."""
+    forget(folder)
+    (folder / _CHECKPOINT).unlink(missing_ok=True)
 
 
 def _packed(reply: Message | None) -> bytes:

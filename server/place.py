@@ -4,7 +4,7 @@ start.safetensors, .age    what the run begins from, where that is a file; seale
 model.safetensors          a simulation's model
 model.safetensors.age      a deployed server's, which it and the escrow can open
 charges.json               what silos say they charged, at a deployed server, which has no ledger of theirs
-checkpoint.age, ...        what a run is taken up from (`server.journal`)
+checkpoint.age, ...        what a run is taken up from (`server.journal`); a simulation's is `checkpoint`, and open
 """
 
 from __future__ import annotations
@@ -30,12 +30,15 @@ from fedmodel.provision import read_identity, read_server_law, scenario_hash, un
 from fedmodel.sealed import open_bytes, opener_from_secret
 from fedmodel.starts import START
 from server.checkpoint import save_model
-from server.journal import Journal, forget
+from server.journal import Journal, Seal, forget
 
 CHARGES: Final = "charges.json"
 MODEL: Final = "model.safetensors"
 SEALED_MODEL: Final = "model.safetensors.age"
 SEALED_START: Final = f"{START}.age"
+SERVING: Final = "serving.lock"
+"""Held by the server of a simulated run, in whatever process that is."""
+BEING_RUN: Final = "--out {}: is being run by another process now; wait for that, or end it"
 
 
 @dataclass(frozen=True)
@@ -60,18 +63,32 @@ class Place:
         return own.identity, own.post_quantum
 
     def journal(self, run: int | None, scenario: Scenario) -> Journal | None:
-        """Return the run's journal, None in a simulation.
+        """Return the run's journal, None in a simulation that is not taken up again: its run has no number of its own.
 
         Raises:
             ConfigError: When a deployed server's run has no number of its own.
         """
+        if run is None:
+            if not self.sealed:
+                return None
+            raise ConfigError("a deployed server's run has a number; hand it in with `fedmodel server submit`")
+        newest = self.home / "heads" / f"{run}.round"  # no silo's name has a dot
+        return Journal(self.run_dir, self._seal(), run, scenario_hash(scenario), newest)
+
+    def keeps_answers(self, scenario: Scenario) -> bool:
+        """Return whether answers are kept until a round is whole, and not the round alone.
+
+        Simulated silos are asked again whatever they were asked, and give the same bytes; only where survivors were
+        signed for does what came before have to come in the same order.
+        """
+        return self.sealed or scenario.encryption.secure_aggregation == "on"
+
+    def _seal(self) -> Seal | None:
+        """Return what the journal is sealed with. Sensitive."""
         if not self.sealed:
             return None
-        if run is None:
-            raise ConfigError("a deployed server's run has a number; hand it in with `fedmodel server submit`")
-        own, opener = unlocked(self.home), opener_from_secret(unlocked(self.home).age_secret)
-        newest = self.home / "heads" / f"{run}.round"  # no silo's name has a dot
-        return Journal(self.run_dir, own.recipient, opener, run, scenario_hash(scenario), newest)
+        own = unlocked(self.home)
+        return Seal(own.recipient, opener_from_secret(own.age_secret))
 
     def held_out(self, scenario: Scenario) -> Records:
         """Return the server's own test records."""
@@ -125,8 +142,7 @@ class Place:
 
     def clear_up(self) -> None:
         """Erase what a run that has ended does not need."""
-        if self.sealed:
-            forget(self.run_dir)
+        forget(self.run_dir)
 
     def report(self, charges: Mapping[str, DpSgdEvent], charged: Mapping[str, int]) -> None:
         """Write down what silos say they charged: a deployed server has no ledger of theirs to sum up from."""

@@ -11,7 +11,8 @@ scenario tolerates end the run.
 
 A deployed server's model is an age file, `model.safetensors.age`, and before both comes a checkpoint: killed at any
 moment and started again, the run goes on from its last whole round, with the cohorts that it would have had
-(`server.journal`). A simulated server keeps neither.
+(`server.journal`). So does a simulated server whose run has a number of its own, with everything in the open; one
+server at a time has such a run, also where an engine's process outlived the command that started it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -37,6 +38,7 @@ from fedmodel import accounting, vectors
 from fedmodel.audit.probes import bare, probed
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import data_shape
+from fedmodel.durable import held
 from fedmodel.errors import ConfigError, DropoutError, FedmodelError, PrivacyBudgetExceeded
 from fedmodel.inert import InertFormatter
 from fedmodel.mechanisms import DpSgdEvent
@@ -51,7 +53,7 @@ from server.exchange import NOWHERE, Post
 from server.journal import Checkpoint, Dealt
 from server.lineages import Lineages
 from server.metrics import MetricsLog, evaluate
-from server.place import Place
+from server.place import BEING_RUN, SERVING, Place
 from server.rounds import Joined, Member, RoundResult, find_again, join, train_round
 from server.strategy import choose_cohort
 from server.witness import Witness
@@ -79,14 +81,15 @@ def main(grid: Grid, context: Context) -> None:
     with _log_to(run_dir / "server.log"):
         scenario = scenario_from_json(str(context.run_config.get("scenario")))
         run = context.run_config.get("run")
-        run_federation(
-            grid,
-            scenario,
-            run_dir,
-            torch.device(str(context.run_config.get("device"))),
-            home=Path(str(home)) if home else None,
-            run=int(run) if run else None,
-        )
+        with nullcontext() if home or not run else held(run_dir / SERVING, BEING_RUN.format(run_dir)):
+            run_federation(
+                grid,
+                scenario,
+                run_dir,
+                torch.device(str(context.run_config.get("device"))),
+                home=Path(str(home)) if home else None,
+                run=int(run) if run else None,
+            )
 
 
 def run_federation(
@@ -120,7 +123,7 @@ def run_federation(
     module = probed(model, scenario).to(device)
     log = MetricsLog(run_dir / "metrics.jsonl")
 
-    post = Post(grid, scenario, *place.keys(), run, journal)
+    post = Post(grid, scenario, *place.keys(), run, journal if place.keeps_answers(scenario) else None)
     if kept is not None:
         vectors.load(module, kept.model_P)
         _take_up(kept, module, place, scenario, log)

@@ -34,7 +34,7 @@ from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import read_identity, read_kit
 from fedmodel.sealed import new_age_key, open_bytes, opener_from_secret, write_sealed
 from fedmodel.starts import resolved
-from server.journal import Checkpoint, Journal
+from server.journal import Checkpoint, Journal, Seal
 from server.rounds import find_again
 from server.server_app import run_federation
 from tests.fakes import FaultyGrid, charged, run_config
@@ -265,7 +265,7 @@ def checkpoint(**other: Any) -> Checkpoint:
 
 
 def journal_of(folder: Path, **other: Any) -> Journal:
-    told = {"recipient": RECIPIENT, "opener": opener_from_secret(SECRET), "run": RUN, "scenario": bytes(32), **other}
+    told = {"seal": Seal(RECIPIENT, opener_from_secret(SECRET)), "run": RUN, "scenario": bytes(32), **other}
     return Journal(folder, newest=folder / "heads" / f"{told['run']}.round", **told)
 
 
@@ -295,7 +295,7 @@ def test_another_servers_key_opens_no_checkpoint(tmp_path: Path) -> None:
     journal.keep(checkpoint())
     other, recipient = new_age_key()
     with pytest.raises(CryptoError, match=r"checkpoint\.age"):
-        journal_of(tmp_path, recipient=recipient, opener=opener_from_secret(other)).load()
+        journal_of(tmp_path, seal=Seal(recipient, opener_from_secret(other))).load()
 
 
 def test_answers_come_back_in_their_order_and_only_to_their_round(tmp_path: Path) -> None:

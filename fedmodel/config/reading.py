@@ -33,16 +33,18 @@ def builtin_scenarios() -> dict[str, Path]:
     return {path.stem: path for path in sorted(folder.glob("*.toml"))}
 
 
-def read_scenario(name_or_path: str, settings: Iterable[str] = ()) -> Scenario:
+def read_scenario(name_or_path: str, settings: Iterable[str] = (), seed: int | None = None) -> Scenario:
     """Read a scenario from a file, or from the built-in ones by name.
 
     Args:
         name_or_path: A path to a TOML file, or the name of a built-in scenario.
         settings: `a.b=value` overrides, each value in TOML, or a bare word for a string; `a.b=` removes the key.
+        seed: What a scenario without a seed gets, where it is one that began already.
 
     Returns:
-        The validated scenario. A scenario without a seed gets one from the operating system. The paths of the file that
-        it begins from are absolute: from the scenario's folder, or from this one where an override says them.
+        The validated scenario. A scenario without a seed gets one from the operating system, where none is given. The
+        paths of the file that it begins from are absolute: from the scenario's folder, or from this one where an
+        override says them.
 
     Raises:
         ConfigError: With one line, when the file or an override is not acceptable.
@@ -52,7 +54,7 @@ def read_scenario(name_or_path: str, settings: Iterable[str] = ()) -> Scenario:
     settings = list(settings)
     for setting in settings:
         _apply(document, setting)
-    document.setdefault("seed", secrets.randbelow(2**31))
+    document.setdefault("seed", secrets.randbelow(2**31) if seed is None else seed)
     return _with_places(_validate(document, path.name), path.parent, settings)
 
 

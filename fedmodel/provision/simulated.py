@@ -17,6 +17,7 @@ from pathlib import Path
 
 from fedmodel.config import BudgetConfig, Scenario, silo_file_to_toml
 from fedmodel.crypto import SigningKey
+from fedmodel.durable import replace_file
 from fedmodel.provision.kits import ADMINISTRATOR, IDENTITY, LAW, ROSTER, SIMULATED
 from fedmodel.provision.laws import law_of
 from fedmodel.secagg import Member, Roster
@@ -38,6 +39,8 @@ class GoesOn:
 def provision(scenario: Scenario, folder: Path, going_on: Mapping[str, GoesOn] | None = None) -> None:
     """Make every party's kit for a simulated federation, keys and all, under a run's folder, and mark it as such.
 
+    The mark comes last, when all else is on disk: kits under it are whole.
+
     Args:
         scenario: Whose silos.
         folder: The run's.
@@ -52,19 +55,12 @@ def provision(scenario: Scenario, folder: Path, going_on: Mapping[str, GoesOn] |
     for part, silo in [("server", None), *((f"silos/{silo}", silo) for silo in federation.silos)]:
         kit = folder / part
         kit.mkdir(parents=True, exist_ok=True)
-        (kit / ROSTER).write_bytes(roster)
-        (kit / ADMINISTRATOR).write_text(administrator.public.hex() + "\n", encoding="ascii")
+        replace_file(kit / ROSTER, roster)
+        replace_file(kit / ADMINISTRATOR, f"{administrator.public.hex()}\n".encode("ascii"))
         if silo is not None:
             law = law_of(scenario, silo, SigningKey(server).public)
             if silo in kept:
                 law = law.model_copy(update={"budgets": {scenario.data.data_set: kept[silo].budget}})
-            (kit / LAW).write_text(silo_file_to_toml(law), encoding="utf-8")
-        _write_secret(kit / IDENTITY, server if silo is None else secrets[silo])
-    (folder / SIMULATED).touch()
-
-
-def _write_secret(path: Path, secret: bytes) -> None:
-    """Write a secret in hexadecimal, readable by nobody else from the start."""
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="ascii") as file:
-        file.write(secret.hex() + "\n")
+            replace_file(kit / LAW, silo_file_to_toml(law).encode())
+        replace_file(kit / IDENTITY, f"{(server if silo is None else secrets[silo]).hex()}\n".encode("ascii"))
+    replace_file(folder / SIMULATED, b"")

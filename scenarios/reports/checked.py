@@ -14,7 +14,10 @@ from scenarios.reports.ledgers import SiloLedger
 from scenarios.reports.rendering import PAGE
 
 # Of a run's folder, what is read elsewhere or holds keys; files are named by what the report says of them.
-_PLACES: Final = ("ledgers", "server", "silos", "kits", "logs", "server.log", signing.NAME, registry.NAME, PAGE)
+_PLACES: Final = (
+    *("ledgers", "server", "silos", "kits", "logs", "server.log", "run.json", "run.lock", "serving.lock"),
+    *(signing.NAME, registry.NAME, PAGE),
+)
 
 
 def items(
