@@ -8,13 +8,14 @@ os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from fedmodel.config import Scenario, read_scenario
-from tests import tools
+from tests import drawing, tools
 
 # These machines are noisy, so no test is timed; where nobody is there to look at a new finding, the examples repeat.
 settings.register_profile("fedmodel", deadline=None, derandomize=bool(os.environ.get("CI")))
@@ -69,6 +70,13 @@ def tiny_file(tmp_path: Path) -> Path:
 @pytest.fixture
 def tiny(tiny_file: Path) -> Scenario:
     return read_scenario(str(tiny_file))
+
+
+@pytest.fixture
+def same_bytes() -> Iterator[None]:
+    """Draw what the operating system would from a seed, for a test of what is true of nearly all draws."""
+    with drawing.same_bytes():
+        yield
 
 
 _skipped: list[str] = []

@@ -24,6 +24,7 @@ from fedmodel.models import Loss, build_model, loss_sum, record_losses
 from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
 
 torch.set_num_threads(1)  # as a silo trains
+pytestmark = pytest.mark.usefixtures("same_bytes")
 
 FLAT, IMAGES = DataShape((6,), 2), DataShape((1, 8, 8), 10)
 MLP = MlpConfig(kind="mlp", hidden=(5,))

@@ -14,6 +14,7 @@ from scipy import stats
 from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
 
 CPU = torch.device("cpu")
+pytestmark = pytest.mark.usefixtures("same_bytes")
 SOURCES = [OsNoise(), SeededNoise(3)]
 
 

@@ -29,6 +29,8 @@ from fedmodel.provision.laws import law_of
 from fedmodel.vectors import flatten
 from fedmodel.wire import TrainRequest
 
+pytestmark = pytest.mark.usefixtures("same_bytes")
+
 CLIP = 0.7
 EVENT = DpSgdEvent(2.0, CLIP, 1.0, 3, denominator=10)
 COUNT = 12

@@ -49,6 +49,7 @@ def test_one_more_than_the_largest_cohort_can_wrap() -> None:
     assert quantizer.decode((extreme.astype(np.uint64) * 8).astype(extreme.dtype))[0] < 0
 
 
+@pytest.mark.usefixtures("same_bytes")
 def test_rounding_is_unbiased_with_the_stated_deviation() -> None:
     quantizer = Quantizer(1.0, 16, 100)
     size = 200_000

@@ -24,6 +24,7 @@ from fedmodel.vectors import flatten
 from fedmodel.wire import TrainRequest
 from scenarios.audits.planting import fresh
 
+pytestmark = pytest.mark.usefixtures("same_bytes")
 EVENT = DpSgdEvent(2.0, 1.0, 0.5, 2, denominator=10)
 
 
