@@ -126,6 +126,7 @@ VARIANTS = [
 ]
 
 
+@pytest.mark.usefixtures("same_bytes")
 @pytest.mark.parametrize("settings", VARIANTS, ids=lambda settings: "".join(settings) or "plain")
 def test_every_opened_sum_is_that_of_the_silos_in_it(
     settings: list[str], tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -306,6 +307,7 @@ def test_a_law_stricter_than_the_scenario_that_it_names_is_kept(tiny_file: Path,
     assert not (tmp_path / "ledgers").exists()
 
 
+@pytest.mark.usefixtures("same_bytes")
 def test_what_leaves_a_silo_is_masked_as_its_law_says_and_not_its_scenario(
     tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,6 +18,8 @@ from fedmodel.data import silo_records
 from fedmodel.errors import AggregationRefused, ConfigError
 from fedmodel.noise import OsNoise
 
+pytestmark = pytest.mark.usefixtures("same_bytes")
+
 # Pearson's correlation with a fixed picture, of 64 independent pixels: its standard deviation, and of a median of n.
 ERROR = 1 / math.sqrt(63)
 OF_MEDIAN = math.sqrt(math.pi / 2)

@@ -15,6 +15,8 @@ from rich.console import Console
 from fedmodel.audit.inversion import NOTE
 from scenarios import cli, demo_cli
 
+pytestmark = pytest.mark.usefixtures("same_bytes")
+
 PNG = b"\x89PNG\r\n\x1a\n"
 Demo = Callable[..., tuple[int, str, str]]
 

@@ -31,6 +31,9 @@ from scenarios.audits import faults, mutations, selftest
 from scenarios.audits.faults import FAULTS, Fault, Setting
 from scenarios.audits.planting import fresh, replaced
 from server.exchange import Faults
+from tests.drawing import same_bytes
+
+pytestmark = pytest.mark.usefixtures("same_bytes")
 
 ASKED = (
     "noise-x0.9",
@@ -84,7 +87,8 @@ def attributes() -> list[dict[str, Any]]:
 @pytest.fixture(scope="module")
 def quick() -> tuple[dict[str, Any], list[str]]:
     said: list[str] = []
-    return selftest.suite(named(*QUICK), said.append), said
+    with same_bytes():
+        return selftest.suite(named(*QUICK), said.append), said
 
 
 def run(*words: str) -> int:

@@ -860,6 +860,7 @@ def test_many_words_are_added_up_on_all_cores() -> None:
 # What masked updates look like, and what is left in a state
 
 
+@pytest.mark.usefixtures("same_bytes")
 @BOTH
 def test_masked_updates_are_uniform_whatever_the_update(suite: Suite, ring: int) -> None:
     opened = open_window(Federation(4, suite=suite, ring_bits=ring))
@@ -875,6 +876,7 @@ def test_masked_updates_are_uniform_whatever_the_update(suite: Suite, ring: int)
     assert is_uniform(zeros) < 1e-6
 
 
+@pytest.mark.usefixtures("same_bytes")
 @pytest.mark.parametrize("again", ["window", "attempt", "run"])
 def test_two_runs_with_one_update_share_nothing(again: str) -> None:
     federation = Federation(4)
@@ -895,6 +897,7 @@ def test_two_runs_with_one_update_share_nothing(again: str) -> None:
         assert is_uniform(before.words[number] - after.words[number]) > 1e-6
 
 
+@pytest.mark.usefixtures("same_bytes")
 def test_rounds_of_one_window_share_nothing() -> None:
     opened = open_window(Federation(4), Window(RUN, 1, 1, 2))
     update = words_of(32, 4096, 1)

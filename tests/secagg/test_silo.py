@@ -457,6 +457,7 @@ def test_a_cut_share_counts_as_not_dealt(cut: int) -> None:
 # Another model, or other rules
 
 
+@pytest.mark.usefixtures("same_bytes")
 @pytest.mark.parametrize("suite", SUITES)
 @pytest.mark.parametrize("told", [(b"x" * 32, RULES), (MODEL, b"x" * 32)])
 def test_another_model_to_one_silo_gives_noise(suite: Suite, told: tuple[bytes, bytes]) -> None:
@@ -1249,6 +1250,7 @@ def test_two_assignments_of_updates_give_the_server_one_view(monkeypatch: pytest
     assert (other_total == total).all()
 
 
+@pytest.mark.usefixtures("same_bytes")
 def test_grinding_for_a_graph_is_worth_a_fresh_draw_a_try() -> None:
     """A server that leaves silos out, or lets a colluder try nonces, draws anew each time: it steers nothing.
 
