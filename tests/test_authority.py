@@ -78,7 +78,8 @@ def secrets_of(one: Federation, name: str) -> list[bytes]:
         if (folder / file).exists():
             raw.append((folder / file).read_bytes())
             key = load_pem_private_key(raw[-1], password.encode())
-            raw.append(key.private_numbers().private_value.to_bytes(48, "big").lstrip(b"\0"))  # type: ignore[union-attr]
+            size = key.key_size // 8  # type: ignore[union-attr]
+            raw.append(key.private_numbers().private_value.to_bytes(size, "big"))  # type: ignore[union-attr]
     raw.append((folder / "identity.age").read_bytes())
     return [*(word.encode() for word in found), *(word.upper().encode() for word in found), *raw]
 
