@@ -25,7 +25,7 @@ def fedmodel(*arguments: str, within: Path) -> tuple[int, str, str]:
     """Run the command as a person does, with a terminal's encoding; return status and what it printed."""
     command = [str(Path(sys.executable).parent / "fedmodel"), *arguments]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "400"}
-    found = subprocess.run(command, cwd=within, env=environment, capture_output=True, check=False, timeout=120)
+    found = subprocess.run(command, cwd=within, env=environment, capture_output=True, check=False, timeout=300)
     return found.returncode, found.stdout.decode(), found.stderr.decode()
 
 

@@ -69,7 +69,7 @@ def refused(ledger: Ledger, words: str, kind: type[FedmodelError] = LedgerError)
 
 def run_as_program(program: str, *arguments: object, **more: Any) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-c", PREAMBLE + textwrap.dedent(program), *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **more)
+    return subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, **more)
 
 
 PREAMBLE = """

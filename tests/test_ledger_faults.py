@@ -156,7 +156,7 @@ try:
 """
     ending = "\nexcept FedmodelError as error:\n    print(type(error).__name__, error.exit_status, error)\n"
     text = preamble + textwrap.indent(textwrap.dedent(program), "    ") + ending
-    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run([sys.executable, "-c", text], capture_output=True, text=True, timeout=300, check=False)
     assert done.stderr == ""
     return done.stdout
 

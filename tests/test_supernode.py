@@ -125,11 +125,11 @@ def answering(context: ssl.SSLContext) -> Iterator[tuple[str, list[bytes]]]:
     """A server of one connection that says 200 to what it reads; its address, and what it was sent inside TLS."""
     sent: list[bytes] = []
     with socket.create_server(("127.0.0.1", 0)) as plain:
-        plain.settimeout(20)
+        plain.settimeout(120)
 
         def serve() -> None:
             with suppress(OSError), context.wrap_socket(plain.accept()[0], server_side=True) as connection:
-                connection.settimeout(20)
+                connection.settimeout(120)
                 while read := connection.recv(65536):
                     sent.append(read)
                     if b"".join(sent).endswith(b"THE END"):
@@ -140,7 +140,7 @@ def answering(context: ssl.SSLContext) -> Iterator[tuple[str, list[bytes]]]:
         try:
             yield f"https://127.0.0.1:{plain.getsockname()[1]}", sent
         finally:
-            thread.join(20)
+            thread.join(120)
     assert not thread.is_alive()
 
 

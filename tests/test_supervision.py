@@ -20,7 +20,7 @@ from fedmodel.errors import ConfigError
 from fedmodel.supervision import Child, Chore, Facts, Supervisor, forbid_dumps
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 120.0) -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 300.0) -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, "did not come about"
@@ -119,7 +119,7 @@ def test_a_killed_child_is_started_again_and_later_each_time(tmp_path: Path) -> 
 def test_all_end_when_the_supervisor_is_told_to_and_grandchildren_too(number: signal.Signals, tmp_path: Path) -> None:
     with supervised(tmp_path, "sleeper", "parent") as process:
         process.send_signal(number)
-        assert process.wait(120) == 128 + number
+        assert process.wait(300) == 128 + number
         assert not any(alive(pid) for name in ("sleeper", "parent", "grandchild") for pid in pids(tmp_path, name))
 
 
@@ -127,7 +127,7 @@ def test_a_child_that_does_not_listen_is_killed_after_a_while(tmp_path: Path) ->
     with supervised(tmp_path, "stubborn") as process:
         started = time.monotonic()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(120) == 128 + signal.SIGTERM
+        assert process.wait(300) == 128 + signal.SIGTERM
         assert time.monotonic() - started >= 4.5
         assert not alive(pids(tmp_path, "stubborn")[0])
 
@@ -137,7 +137,7 @@ def test_children_and_grandchildren_end_with_a_supervisor_that_is_killed(tmp_pat
         process.kill()
         process.wait()
         for name in ("sleeper", "parent", "stubborn", "grandchild"):
-            wait_until(lambda name=name: not alive(pids(tmp_path, name)[0]), 5)  # type: ignore[misc]
+            wait_until(lambda name=name: not alive(pids(tmp_path, name)[0]))  # type: ignore[misc]
 
 
 def test_what_a_child_started_ends_with_it(tmp_path: Path) -> None:
@@ -170,11 +170,11 @@ def test_a_child_that_is_started_again_knows_what_the_last_one_told(tmp_path: Pa
 
 def test_what_a_child_prints_is_appended_to_a_log_of_its_owner_alone(tmp_path: Path) -> None:
     with supervised(tmp_path, "sleeper", "failing"):
-        wait_until(lambda: len(pids(tmp_path, "failing")) == 2)
+        wait_until(lambda: len(pids(tmp_path, "failing")) >= 2)  # and it fails again meanwhile
         os.kill(pids(tmp_path, "sleeper")[0], signal.SIGKILL)
         wait_until(lambda: (tmp_path / "logs" / "sleeper.log").read_text() == "asleep\nasleep\n")
         assert (tmp_path / "logs" / "sleeper.log").stat().st_mode & 0o777 == 0o600
-        wait_until(lambda: (tmp_path / "logs" / "failing.log").read_text().count("RuntimeError: on purpose") == 2)
+        wait_until(lambda: (tmp_path / "logs" / "failing.log").read_text().count("RuntimeError: on purpose") >= 2)
 
 
 def test_a_child_that_gives_up_ends_all_with_its_reason(tmp_path: Path) -> None:

@@ -46,13 +46,13 @@ def listening(context: ssl.SSLContext) -> Iterator[tuple[int, list[BaseException
     """A server of one connection, which says hello to whoever gets through; and what it thought of it."""
     failures: list[BaseException] = []
     with socket.create_server(("127.0.0.1", 0)) as plain:
-        plain.settimeout(20)
+        plain.settimeout(120)
 
         def serve() -> None:
             try:
                 accepted, _ = plain.accept()
                 with accepted:
-                    accepted.settimeout(20)
+                    accepted.settimeout(120)
                     with context.wrap_socket(accepted, server_side=True) as connection:
                         connection.sendall(b"hello")
                         connection.recv(1)
@@ -64,7 +64,7 @@ def listening(context: ssl.SSLContext) -> Iterator[tuple[int, list[BaseException
         try:
             yield plain.getsockname()[1], failures
         finally:
-            thread.join(20)
+            thread.join(120)
     assert not thread.is_alive()
 
 
@@ -79,7 +79,7 @@ class Told:
 
 def greet(client: ssl.SSLContext, port: int, host: str = "127.0.0.1") -> bytes:
     with (
-        socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=120) as plain,
         client.wrap_socket(plain, server_hostname=host) as connection,
     ):
         assert connection.version() == "TLSv1.3"
@@ -88,7 +88,7 @@ def greet(client: ssl.SSLContext, port: int, host: str = "127.0.0.1") -> bytes:
 
 def refused(client: ssl.SSLContext, server: ssl.SSLContext, host: str = "127.0.0.1") -> Told:
     """Connect, be refused by one side or the other, and tell how."""
-    with listening(server) as (port, failures), socket.create_connection(("127.0.0.1", port), timeout=20) as plain:
+    with listening(server) as (port, failures), socket.create_connection(("127.0.0.1", port), timeout=120) as plain:
         stage = "handshake"
         with pytest.raises(ssl.SSLError) as raised:  # noqa: PT012, SIM117  # which of the two it is, is the question
             with client.wrap_socket(plain, server_hostname=host) as connection:
@@ -118,7 +118,7 @@ def test_no_session_is_resumed(server: Kit, silo: Kit) -> None:
     context = silo.client()
     with (
         listening(server.server()) as (port, _),
-        socket.create_connection(("127.0.0.1", port), timeout=20) as plain,
+        socket.create_connection(("127.0.0.1", port), timeout=120) as plain,
         context.wrap_socket(plain, server_hostname="127.0.0.1") as connection,
     ):
         assert connection.recv(5) == b"hello"
@@ -304,7 +304,7 @@ def serving(context: ssl.SSLContext, loop: str) -> Iterator[int]:
         yield running.servers[0].sockets[0].getsockname()[1]
     finally:
         running.should_exit = True
-        thread.join(20)
+        thread.join(120)
     assert not thread.is_alive()
 
 
@@ -343,14 +343,14 @@ def test_a_refused_client_that_stays_is_put_off_by_the_next_byte(server: Kit, tm
         port = running.sockets[0].getsockname()[1]
 
         def client() -> None:
-            with socket.create_connection(("127.0.0.1", port), timeout=20) as plain:
+            with socket.create_connection(("127.0.0.1", port), timeout=120) as plain:
                 connection = old.client().wrap_socket(plain, server_hostname="127.0.0.1")
                 with pytest.raises(ssl.SSLError, match="EXPIRED"):
                     connection.recv(1)
                 # Under TLS, as whoever ignores the alert would: the server closes, and never reads it.
                 raw = socket.socket(fileno=connection.detach())
                 with raw:
-                    raw.settimeout(20)
+                    raw.settimeout(120)
                     raw.sendall(b"x" * 100)
                     with suppress(ConnectionResetError):
                         assert raw.recv(1) == b""
@@ -376,7 +376,7 @@ def test_a_line_for_what_is_not_tls(silo: Kit, server: Kit) -> None:
         socket.create_connection(("127.0.0.1", port))
     assert explain_tls(plain.value).startswith("the connection was refused")
     with serving(server.server(), "asyncio") as running, pytest.raises(httpx.ConnectError) as elsewhere:
-        httpx.get(f"https://localhost.localdomain:{running}/", verify=silo.client(), trust_env=False, timeout=20)
+        httpx.get(f"https://localhost.localdomain:{running}/", verify=silo.client(), trust_env=False, timeout=120)
     assert explain_tls(elsewhere.value).startswith(
         ("the server's certificate is for another host", "the server's name")
     )
@@ -417,7 +417,7 @@ def test_a_server_that_speaks_plain_http_is_told_apart(silo: Kit) -> None:
         thread.start()
         with pytest.raises(ssl.SSLError) as raised:
             greet(silo.client(), plain.getsockname()[1])
-        thread.join(20)
+        thread.join(120)
     assert explain_tls(raised.value).startswith("what answers there does not speak TLS")
 
 

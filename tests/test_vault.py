@@ -7,7 +7,6 @@ import os
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -165,8 +164,8 @@ def test_two_processes_do_not_act_on_one_state_at_once(folder: Path) -> None:
     assert first.stdout is not None
     assert first.stdout.readline() == "signed\n"
     second = _sign(folder, 0.0)
-    out, error = second.communicate(timeout=60)
-    assert first.communicate(timeout=60)[0] == "kept\n"
+    out, error = second.communicate(timeout=300)
+    assert first.communicate(timeout=300)[0] == "kept\n"
     assert first.returncode == 0
     assert out == ""
     assert "was signed already" in error
@@ -178,11 +177,9 @@ def test_a_process_killed_before_its_state_was_kept_has_said_nothing(folder: Pat
     assert process.stdout is not None
     assert process.stdout.readline() == "signed\n"
     os.kill(process.pid, signal.SIGKILL)
-    assert "kept" not in process.communicate(timeout=60)[0]
-    started = time.monotonic()
-    with protocol(read_kit(folder), folder, 7) as silo:  # and the lock went with it
+    assert "kept" not in process.communicate(timeout=300)[0]
+    with protocol(read_kit(folder), folder, 7) as silo:  # the lock went with it, or this would wait for ever
         silo.commit(1, 1, CONTEXT, [2, 3])
-    assert time.monotonic() - started < 30
 
 
 def test_the_state_is_on_disk_when_the_block_ends(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:

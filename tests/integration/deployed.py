@@ -58,7 +58,7 @@ def _talk(grid: Grid, context: Context) -> None:
     asked = json.loads((run_dir / "asked.json").read_text())
     answers = []
     for number in range(asked["times"]):
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 300
         while len(nodes := sorted(grid.get_node_ids())) < asked["silos"]:
             assert time.monotonic() < deadline
             time.sleep(0.02)
@@ -116,13 +116,13 @@ def started(*words: str, log: Path) -> Iterator[subprocess.Popen[bytes]]:
         if process.poll() is None:
             process.send_signal(signal.SIGTERM)
             try:
-                process.wait(15)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
 
 
-def wait_until(condition: Callable[[], object], timeout_s: float = 120.0, why: Callable[[], str] = lambda: "") -> None:
+def wait_until(condition: Callable[[], object], timeout_s: float = 300.0, why: Callable[[], str] = lambda: "") -> None:
     deadline = time.monotonic() + timeout_s
     while not condition():
         assert time.monotonic() < deadline, why() or "did not come about"
@@ -139,7 +139,7 @@ def submit(folder: Path, name: str, **asked: object) -> Path:
     return run
 
 
-def outcome(run: Path, timeout_s: float = 120.0) -> dict[str, object]:
+def outcome(run: Path, timeout_s: float = 300.0) -> dict[str, object]:
     """Wait for a run's outcome."""
     path = run / "outcome.json"
     logs = run.parent.parent.parent / "logs"

@@ -50,7 +50,7 @@ HALF = b"POST /v1/fleet/push-object HTTP/1.1\r\nHost: x\r\nX-Slow: "
 HEALTH = b"GET /health HTTP/1.1\r\nHost: x\r\n\r\n"
 ROSTER = b"GET /v1/fedmodel/roster HTTP/1.1\r\nHost: x\r\n\r\n"
 PUSH = b"POST /v1/fleet/push-object HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (32 * MIB)
-ENOUGH_S = 30.0  # for what takes a deadline of two or three seconds
+ENOUGH_S = 120.0  # for what takes a deadline of two or three seconds, on however busy a machine
 
 
 @pytest.fixture(scope="module")
@@ -166,7 +166,7 @@ def many(
 
 def refused_for(served: Served, rule: str) -> None:
     """The log names south and the rule."""
-    wait_until(lambda: f"refused: silo 'south': {rule}" in served.log, 30, lambda: served.log[-2_000:])
+    wait_until(lambda: f"refused: silo 'south': {rule}" in served.log, why=lambda: served.log[-2_000:])
 
 
 def test_half_headers_keep_nobody_out(served: Served, north: NodeOf) -> None:
@@ -312,7 +312,7 @@ def test_a_flood_of_requests_gets_its_share_and_no_more(served: Served, north: N
         thread.start()
     try:
         served_as_ever(north, served, 20)
-        wait_until(lambda: 429 in statuses, 60)
+        wait_until(lambda: 429 in statuses)
     finally:
         stopped.set()
         for thread in threads:
@@ -336,7 +336,7 @@ def test_who_shows_no_certificate_takes_nobodys_place(served: Served, north: Nod
                 )
             opened.append(plain)
         served_as_ever(north, served)
-        wait_until(lambda: "refused at the port: 127.0.0.4 leaves many handshakes open" in served.log, 30)
+        wait_until(lambda: "refused at the port: 127.0.0.4 leaves many handshakes open" in served.log)
         assert all(is_closed(plain) for plain in opened)
 
 
@@ -349,7 +349,7 @@ def test_a_flood_of_connections_is_refused_at_its_address(served: Served, north:
             plain.connect(("127.0.0.1", served.port))
         if number % 100 == 0:
             served_as_ever(north, served, 1)
-    wait_until(lambda: "refused at the port: 127.0.0.5 opens connections too fast" in served.log, 30)
+    wait_until(lambda: "refused at the port: 127.0.0.5 opens connections too fast" in served.log)
     served_as_ever(north, served)
 
 

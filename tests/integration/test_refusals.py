@@ -120,7 +120,7 @@ class Served:
         party = self.deployment.parties[SERVER]
         assert party.process is not None
         party.process.terminate()
-        party.process.wait(30)
+        party.process.wait(300)
         times = {name: self.deployment.parties[name].log("supernode").count("connected to") for name in NAMES}
         self.deployment.launch(SERVER, command, tree)
         for name in NAMES:
@@ -218,9 +218,9 @@ def meanwhile(served: Served) -> Party:
     twin = Party("twin", kits / "silos" / "north", kits / "keys" / "north.key", served.folder / "said" / "twin")
     served.deployment.parties["twin"] = twin
     served.deployment.start("twin")
-    wait_until(lambda: "connected already" in twin.log("supervisor"), 90, twin.said.read_text)
+    wait_until(lambda: "connected already" in twin.log("supervisor"), why=twin.said.read_text)
     served.deployment.submit()
-    assert served.deployment.outcome(90).completed
+    assert served.deployment.outcome(300).completed
     assert twin.process is not None
     assert twin.process.poll() is None
     served.deployment.end("twin")  # or it would take the first one's place at the next server
@@ -267,7 +267,7 @@ def test_another_runs_questions(served: Served) -> None:
     kit, key = served.kit(SERVER), served.key(SERVER)
     served.restart([sys.executable, "-m", "tests.integration.replaying", str(kit), str(key)])
     served.deployment.submit()
-    assert served.deployment.outcome(90).completed
+    assert served.deployment.outcome(300).completed
     before, size = served.charges(), len(served.logged("north"))
     served.deployment.submit()
     assert served.deployment.outcome(120).error == "everything was asked again"

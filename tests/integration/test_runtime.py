@@ -236,7 +236,7 @@ def test_the_second_of_one_key_is_refused_while_the_first_is_up(federation: Fede
 
 def test_a_node_that_is_not_registered_is_told_so_and_ends(federation: Federation) -> None:
     with federation.silo("stranger") as stranger:
-        assert stranger.wait(60) == 2
+        assert stranger.wait(300) == 2
     assert "error: this silo is not registered" in federation.log("stranger.out")
     assert "Traceback" not in federation.log("stranger.out")
     assert "stranger" not in federation.nodes()
@@ -323,5 +323,5 @@ def test_all_ends_on_an_interrupt(federation: Federation) -> None:
         for process in (north, federation.server):
             process.send_signal(signal.SIGINT)
         for process in (north, federation.server):
-            process.wait(20)
+            process.wait(300)
         assert [one for one in family if one.is_running() and one.status() != psutil.STATUS_ZOMBIE] == []
