@@ -2,8 +2,9 @@
 
 A test is *randomised* if a second run of it may see other values: Hypothesis draws its examples, or it draws while it
 runs, or one of its fixtures drew while it was made, from the operating system (`os.urandom`, `secrets`, NumPy's own
-generators, age's file keys) or from a generator that all tests of a process share (`random`, `numpy.random`, torch's
-default). What a child process draws is not seen; those tests lie in `tests/integration`, most of them.
+generators, age's file keys, elliptic keys of OpenSSL) or from a generator that all tests of a process share
+(`random`, `numpy.random`, torch's default). What draws under `tests.drawing.same_bytes` sees the same each time. Nonces
+of OpenSSL's signatures and what a child process draws are not seen: such tests lie in `tests/integration`, mostly.
 
 `--randomised FILE` appends the name of each randomised test to a file, a line each, which `pytest @FILE` runs again.
 `--shuffle SEED` runs files, and the tests of each file, in an order drawn from a seed; `--shuffle any` draws the seed.
@@ -109,6 +110,7 @@ def _state() -> tuple[object, ...]:
 def _count_draws() -> None:
     """Count each call that asks the operating system, from now on."""
     import pyrage
+    from cryptography.hazmat.primitives.asymmetric import ec
 
     def counted(function):  # type: ignore[no-untyped-def]
         def call(*args, **more):  # type: ignore[no-untyped-def]
@@ -117,7 +119,8 @@ def _count_draws() -> None:
 
         return call
 
-    # `secrets`, NumPy and uuid ask by these two names; age in Rust asks by itself.
+    # `secrets`, NumPy and uuid ask by these two names; age in Rust asks by itself, and so does OpenSSL.
     os.urandom = random._urandom = counted(os.urandom)  # type: ignore[attr-defined]
     pyrage.encrypt_io = counted(pyrage.encrypt_io)
     pyrage.passphrase.encrypt = counted(pyrage.passphrase.encrypt)
+    ec.generate_private_key = counted(ec.generate_private_key)
