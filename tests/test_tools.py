@@ -27,28 +27,26 @@ def test_in_a_fixture(server: object) -> None: ...
 """
 
 
-def run_without(program_folders: str, *words: str) -> str:
-    """Run the tests of `ASKS` as a machine would that has these folders of programs alone."""
-    path = ROOT / "tests" / f"test_asks_for_tools_{os.getpid()}.py"
+def run_without(folder: Path, *words: str) -> str:
+    """Run the tests of `ASKS` as a machine would that has the programs of this folder alone."""
+    path = folder / "test_asks.py"  # not beside the other tests, which others read meanwhile
     path.write_text(ASKS, encoding="utf-8")
-    try:
-        done = subprocess.run(
-            [sys.executable, "-m", "pytest", str(path), "-p", "no:cacheprovider", *words],
-            cwd=ROOT,
-            env={**os.environ, "PATH": program_folders},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-    finally:
-        path.unlink()
+    as_here = ("-c", str(ROOT / "pyproject.toml"), "-p", "tests.conftest", "-p", "no:cacheprovider")
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", str(path), *as_here, *words],
+        cwd=ROOT,
+        env={**os.environ, "PATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return done.stdout
 
 
 def test_the_last_line_says_what_went_untested_and_what_brings_it(tmp_path: Path) -> None:
     for words in ((), ("-q",), ("--numprocesses", "1")):
-        last = run_without(str(tmp_path), *words).splitlines()[-1]
+        last = run_without(tmp_path, *words).splitlines()[-1]
         assert last.startswith("NOT TESTED, for want of age, faketime: the ordinary age tool opens models")
         assert last.endswith("`apt-get install age faketime` mends it")
 
@@ -57,7 +55,7 @@ def test_nothing_is_said_where_all_is_there(tmp_path: Path) -> None:
     for name in ("age", "faketime"):
         (tmp_path / name).write_text("#!/bin/sh\n")
         (tmp_path / name).chmod(0o755)
-    assert "NOT TESTED" not in run_without(str(tmp_path))
+    assert "NOT TESTED" not in run_without(tmp_path)
 
 
 def test_no_test_looks_for_a_program_by_another_way() -> None:
