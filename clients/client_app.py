@@ -69,6 +69,7 @@ def _check(message: Message, silo: Silo) -> bytes:
     hashed = scenario_hash(silo.scenario)
     asked = wire.check_request(message, silo.run_number, hashed, law.servers, law.post_quantum_servers)
     policy.check_code(law)
+    policy.check_baseline(silo.scenario, simulated=silo.simulated)
     policy.check_scenario(law, silo.scenario)
     return asked
 
@@ -79,12 +80,13 @@ def _join(message: Message, context: Context, silo: Silo, asked: bytes) -> Recor
     law = silo.kit.law
     policy.check_hours(law, datetime.now().astimezone())
     event = accounting.planned_event(silo.plan)
-    policy.check_event(law, event)
-    policy.check_noise_levels(law, silo.scenario, event)
+    pipeline = accounting.pipeline_event(silo.plan, event)
+    policy.check_event(law, event, simulated=silo.simulated)
+    policy.check_noise_levels(law, silo.scenario, pipeline)
     with silo.ledger() as ledger:
         verify_ledger(ledger.path, silo.kit.identity.public, unused=False)  # once a run, all of it is read again
         # What could fail comes first: a run that the silo cannot take part in reserves nothing.
-        grid.check_records(len(silo.records()), event.noise_multiplier)
+        grid.check_records(len(silo.records()), pipeline.noise_multiplier)
         advert = b"" if window is None else _keys(silo, window)
         silo.begin_outbox(ledger)
         reserved = silo.reserve(ledger, event)

@@ -20,7 +20,7 @@ from clients.silo import Silo
 from fedmodel import wire
 from fedmodel.crypto import digest
 from fedmodel.masking import Words
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.mechanisms import Event
 from fedmodel.provision import scenario_hash
 from fedmodel.quantize import Quantizer
 from fedmodel.secagg import configuration, lineage_after, model_digest
@@ -64,7 +64,7 @@ def lineage_left(silo: Silo, request: TrainRequest) -> bytes:
 
 
 def hide(
-    silo: Silo, charged: DpSgdEvent, request: TrainRequest, update_P: NDArray[np.float32]
+    silo: Silo, charged: Event, request: TrainRequest, update_P: NDArray[np.float32]
 ) -> wire.TrainReply | wire.MaskedReply:
     """Return what leaves the silo for an update.
 
@@ -86,12 +86,12 @@ def hide(
     return wire.MaskedReply(request.round_number, charged, words_P, mask)
 
 
-def _quantised(silo: Silo, charged: DpSgdEvent, round_number: int, update_P: NDArray[np.float32]) -> Words:
+def _quantised(silo: Silo, charged: Event, round_number: int, update_P: NDArray[np.float32]) -> Words:
     """Return the update, weighed by the silo's public weight, in ring elements."""
     weight = silo.scenario.federation.relative_weight(silo.name)
     quantizer: Quantizer = silo.kit.policy.quantizer
     weighed_P = update_P * np.float32(weight)
-    if charged.noise_source == "os":
+    if charged.drawn_from == "os":
         return quantizer.encode(weighed_P)
     # A run that claims nothing repeats itself to the last bit.
     seed = derive_seed(silo.scenario.seed or 0, "unsafe-rounding", silo.name, round_number)

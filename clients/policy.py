@@ -8,6 +8,7 @@ reason stays in the silo's log, the code `policy-refused` goes to the server.
     with what code  the packages installed here are ones that it names      every message
     when            within its hours                                        joining and training
     how noisy       what will be charged is no looser than the law          joining and training
+    noise at all    a run without it is a simulation's alone                every message
     among whom      a sum that is nearly one update is not opened           joining, training, commit and reveal
 
 What the ledger allows is for `fedmodel.ledger`; what secure aggregation allows, for `fedmodel.secagg`.
@@ -27,7 +28,7 @@ from fedmodel import accounting
 from fedmodel.config import BudgetConfig, HoursConfig, Scenario, SiloFile, TableSource
 from fedmodel.errors import AggregationRefused, ConfigError, PolicyRefused
 from fedmodel.ledger import Scope, Standing
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.mechanisms import DpSgdEvent, Event
 from fedmodel.packages import code_hash
 from fedmodel.provision import check_even, check_levels, policy_of, scenario_hash, unevenness
 from fedmodel.rounding import down, small, up
@@ -109,6 +110,11 @@ def check_survivors(law: SiloFile, scenario: Scenario, silos: Collection[str]) -
 def check_noise_levels(law: SiloFile, scenario: Scenario, event: DpSgdEvent) -> None:
     """Refuse what would quantise this silo's update to nothing, noise and all.
 
+    Args:
+        law: The silo's.
+        scenario: Whose public figures count.
+        event: What the pipeline is built with (`fedmodel.accounting.pipeline_event`).
+
     Raises:
         PolicyRefused: When noise of one step is less than a level.
     """
@@ -174,12 +180,36 @@ def check_hours(law: SiloFile, now: datetime) -> None:
         raise PolicyRefused(f"{_DAYS[now.weekday()]} {now:%H:%M} is outside this silo's hours: {_hours(law.hours)}")
 
 
-def check_event(law: SiloFile, event: DpSgdEvent) -> None:
-    """Refuse a mechanism, or noise, that the law does not allow.
+def check_baseline(scenario: Scenario, *, simulated: bool) -> None:
+    """Refuse a run without noise at any silo but a simulated one.
+
+    Guarantee: a deployed silo refuses it whatever its law says. It is no rule of the law, and no key of `silo.toml` can
+    allow it.
+
+    Args:
+        scenario: What is asked.
+        simulated: Whether the silo is a simulation's own: its keys lie open in a run's folder that is marked as one.
+
+    Raises:
+        PolicyRefused: When it is not, and something is left out.
+    """
+    if scenario.privacy.baseline is not None and not simulated:
+        raise PolicyRefused(
+            f"privacy.baseline = {scenario.privacy.baseline!r} protects nobody, and runs in a simulation alone: this"
+            " silo is deployed, and no key of silo.toml allows it"
+        )
+
+
+def check_event(law: SiloFile, event: Event, *, simulated: bool = False) -> None:
+    """Refuse a mechanism, or noise, that the law does not allow; a release without noise, unless silo is simulated.
 
     Raises:
         PolicyRefused: Which rule it breaks.
     """
+    if not isinstance(event, DpSgdEvent):
+        if not simulated:
+            raise PolicyRefused("a release without noise protects nobody: this silo is deployed, and makes none")
+        return  # a simulated law is written for the private run that the baseline is compared with
     if event.mechanism not in law.mechanisms:
         raise PolicyRefused(f"mechanism {event.mechanism!r} is none of this silo's: {', '.join(law.mechanisms)}")
     if event.noise_multiplier < law.least_noise_multiplier:

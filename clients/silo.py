@@ -29,12 +29,13 @@ from clients import policy
 from clients.outbox import Outbox, outbox
 from clients.sources import Source
 from clients.vault import answer, protocol
+from fedmodel import accounting
 from fedmodel.config import Scenario, SiloPlan, scenario_from_json
 from fedmodel.data import Cache, Records, deployed_records, silo_records
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
 from fedmodel.inert import indented, inert
 from fedmodel.ledger import Ledger, Scope
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.mechanisms import Event
 from fedmodel.provision import SIMULATED, Kit, is_kit, is_sealed, read_kit, read_law, scenario_hash, unlocked
 from fedmodel.sealed import opener_from_secret
 from fedmodel.secagg import Silo as Protocol
@@ -84,6 +85,14 @@ class Silo:
             raise ConfigError(f"this node's partition-id is {number!r}; the scenario has silos 0 to {len(names) - 1}")
         folder = Path(str(run_dir))
         return cls(names[number], scenario, run, str(device), folder, folder / "silos" / names[number])
+
+    @property
+    def simulated(self) -> bool:
+        """Whether it is one of a simulation's own silos: keys that lie open, in a run's folder that is marked as one.
+
+        A deployed silo's home is its kit, whatever that holds.
+        """
+        return self.folder != self.home and (self.home / SIMULATED).is_file() and not is_sealed(self.folder)
 
     @cached_property
     def kit(self) -> Kit:
@@ -163,7 +172,7 @@ class Silo:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Ledger(path, self.name, self.kit.identity, self.folder / "ledger.head")
 
-    def reserve(self, ledger: Ledger, event: DpSgdEvent) -> DpSgdEvent:
+    def reserve(self, ledger: Ledger, event: Event) -> Event:
         """Reserve the run's plan under this silo's budget, all of it or, where its law says so, what is paid for.
 
         Raises:
@@ -188,7 +197,7 @@ class Silo:
             source.remember(ledger, self.run)
         return reserved
 
-    def reserved(self, ledger: Ledger) -> DpSgdEvent:
+    def reserved(self, ledger: Ledger) -> Event:
         """Return what this run reserved, and may be charged for under the law as it is now.
 
         Raises:
@@ -205,8 +214,9 @@ class Silo:
         if (source := self._source(scope)) is not None:
             source.check(ledger)
             source.remember(ledger, self.run)
-        policy.check_event(self.kit.law, found.plan)
-        policy.check_noise_levels(self.kit.law, self.scenario, found.plan)
+        policy.check_event(self.kit.law, found.plan, simulated=self.simulated)
+        pipeline = accounting.pipeline_event(self.plan, found.plan)
+        policy.check_noise_levels(self.kit.law, self.scenario, pipeline)
         return found.plan
 
     def _scope(self, ledger: Ledger) -> Scope:

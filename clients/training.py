@@ -12,6 +12,10 @@ independent, so that each record's own mask may be thought of as going with it w
 could predict would void this: moving every later record to another mask by adding one would change all their gradients.
 Only "seeded-unsafe" runs, which claim nothing, repeat them.
 
+A baseline (`privacy.baseline`) is the same code with one switch, `DpSgd.left_out`, thrown when everything was built and
+measured as for the private run: it adds no noise, and perhaps does not clip. It promises nothing, and a silo that is
+not a simulation's own never runs it: `train_round` refuses, whatever was asked, charged or checked before.
+
 In an audited run (`[audit]` in the scenario) canaries are among the records, and what is released on them is kept; the
 loop is the same.
 
@@ -36,14 +40,14 @@ from torch.optim import Optimizer
 from clients.optimizers import build_optimizer, keep_state, recall_state
 from clients.probing import Probing
 from clients.silo import Silo
-from fedmodel import vectors
+from fedmodel import accounting, vectors
 from fedmodel.audit.observations import coins
 from fedmodel.audit.probes import Probed, ProbedLoss, probed
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import data_shape
 from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.mechanisms import DpSgdEvent, Event
 from fedmodel.models import Dropout, build_model, training_losses
 from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.preflight import check_received, preflight
@@ -53,7 +57,7 @@ from fedmodel.wire import TrainRequest
 _STEPS_OF_A_STEP: Final = 256  # how finely a step's noise must be resolved at the largest weight
 
 
-def check_request(silo: Silo, plan: DpSgdEvent, request: TrainRequest) -> None:
+def check_request(silo: Silo, plan: Event, request: TrainRequest) -> None:
     """Refuse a request that could not be trained, before anything is charged for it. Reads no record.
 
     Raises:
@@ -64,11 +68,12 @@ def check_request(silo: Silo, plan: DpSgdEvent, request: TrainRequest) -> None:
     if silo.scenario.audit is not None:
         coins(silo.folder)
     device = _use_device(silo.device)
-    _check_magnitude(silo.scenario, plan, request.model_P)
-    _physical_batch(silo.scenario, plan, device, request.model_P)
+    pipeline = accounting.pipeline_event(silo.plan, plan)
+    _check_magnitude(silo.scenario, pipeline, request.model_P)
+    _physical_batch(silo.scenario, pipeline, device, request.model_P)
 
 
-def train_round(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
+def train_round(silo: Silo, event: Event, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
     """Train on the silo's records as charged, and return the difference from the global model.
 
     Args:
@@ -78,25 +83,29 @@ def train_round(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: Rec
         state: Optimiser state between rounds, if the scenario keeps it; changed in place.
 
     Returns:
-        The update, float32 of shape `(P,)`, differentially private.
+        The update, float32 of shape `(P,)`, differentially private; of an `UnprotectedEvent` it is not.
 
     Raises:
-        PrivacyError: When lots and noise would not come from the source that the event names, or the pipeline does not
-            hold to the clip at the model received.
+        PrivacyError: When lots and noise would not come from the source that the event names, the pipeline does not
+            hold to the clip at the model received, or noise is to be left out at a silo that is not simulated.
         ProtocolError: When the model received does not fit.
     """
     scenario = silo.scenario
     device = _use_device(silo.device)
     noise = _noise(scenario, silo.name, request.round_number, event)
-    if noise.name != event.noise_source:
-        raise PrivacyError(f"noise would come from {noise.name!r} where {event.noise_source!r} was charged")
-    module, optimizer, sgd = _pipeline(scenario, event, noise, device)
-    sgd.physical_batch = _physical_batch(scenario, event, device, request.model_P)
+    if noise.name != event.drawn_from:
+        raise PrivacyError(f"noise would come from {noise.name!r} where {event.drawn_from!r} was charged")
+    pipeline = accounting.pipeline_event(silo.plan, event)
+    module, optimizer, sgd = _pipeline(scenario, pipeline, noise, device)
+    sgd.physical_batch = _physical_batch(scenario, pipeline, device, request.model_P)
+    if not isinstance(event, DpSgdEvent):
+        _check_simulated(silo)
+        sgd.left_out = event.baseline
     vectors.load(module, request.model_P)
     if scenario.training.keep_optimizer_state:
         recall_state(optimizer, state)
 
-    probing = None if scenario.audit is None else Probing(silo, event, request)
+    probing = None if scenario.audit is None else Probing(silo, pipeline, request)
     records = silo.records()
     x_NF = torch.from_numpy(records.x_NF).to(device)
     y_N = torch.from_numpy(records.y_N).to(device)
@@ -116,6 +125,12 @@ def train_round(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: Rec
     if probing is not None:
         probing.keep(update_P)
     return update_P
+
+
+def _check_simulated(silo: Silo) -> None:
+    """Refuse to leave noise out at a silo that is not a simulation's own, whoever let it come this far."""
+    if not silo.simulated:
+        raise PrivacyError("noise is never left out at a deployed silo; nothing was trained")
 
 
 def _check_magnitude(scenario: Scenario, plan: DpSgdEvent, model_P: NDArray[np.float32]) -> None:
@@ -183,9 +198,9 @@ def _preflight_once(scenario_json: str, event: DpSgdEvent, device: torch.device)
     return preflight(sgd, data_shape(scenario.data), event.max_grad_norm)
 
 
-def _noise(scenario: Scenario, silo: str, round_number: int, event: DpSgdEvent) -> NoiseSource:
+def _noise(scenario: Scenario, silo: str, round_number: int, event: Event) -> NoiseSource:
     """Return where lots and noise come from, as charged."""
-    if event.noise_source == "os":
+    if event.drawn_from == "os":
         return OsNoise()
     return SeededNoise(derive_seed(_seed(scenario), "unsafe-noise", silo, round_number))
 

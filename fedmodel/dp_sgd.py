@@ -20,6 +20,9 @@ rounded to the coarse grid (`fedmodel.grid`), where adding or removing one recor
   `grid.most_records` of them; a silo with more is refused. So S does not hang on the order of records or on how they
   were cut into physical batches, and no noise is needed for an error of the sum.
 
+With `left_out` set, none of this holds and nothing is promised: no noise is added and the sum is not rounded to the
+coarse grid (`no-noise`), nor is a gradient clipped (`no-noise-no-clip`: its factor is 1). All else is the same code.
+
 Cutting takes less than 2^-30 standard deviations of the noise from each coordinate of a record: of a lot of 10,000 it
 biases no coordinate of S by more than 10^-5 of them. What the noise lacks to a true Gaussian, `grid.added` says.
 
@@ -45,6 +48,7 @@ Shapes: B rows of a physical batch, R of them records, F features, P parameters,
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterator
 from typing import Final
@@ -59,6 +63,7 @@ from torch.optim import Optimizer
 
 from fedmodel import grid
 from fedmodel.errors import PrivacyError
+from fedmodel.mechanisms import Baseline
 from fedmodel.models import RecordLoss
 from fedmodel.noise import NoiseSource
 
@@ -103,6 +108,7 @@ class DpSgd:
 
     Attributes:
         physical_batch: Rows of every physical batch. `fedmodel.preflight` makes it smaller where kernels ask for it.
+        left_out: What every later step leaves out, so that it protects nobody; None, as it begins, where nothing is.
 
     Raises:
         PrivacyError: When Opacus cannot compute per-record gradients for the model, the model is too large or not of
@@ -141,6 +147,15 @@ class DpSgd:
             raise PrivacyError(f"the model has {parameters} parameters; norms are exact enough for {_MOST_PARAMETERS}")
         if any(parameter.dtype != torch.float32 for parameter in self.parameters):
             raise PrivacyError("the model has parameters that are not float32, which the bound of a norm is for")
+
+    @property
+    def left_out(self) -> Baseline | None:
+        """What a step leaves out; None where nothing is."""
+        return self._optimizer.left_out
+
+    @left_out.setter
+    def left_out(self, baseline: Baseline | None) -> None:
+        self._optimizer.left_out = baseline
 
     @property
     def parameters(self) -> list[nn.Parameter]:
@@ -248,6 +263,7 @@ class _GuardedOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no t
     ) -> None:
         super().__init__(optimizer, noise_multiplier=noise_multiplier, max_grad_norm=max_grad_norm, **rest)
         self._noise = noise
+        self.left_out: Baseline | None = None
         self.unit = grid.fine(noise_multiplier * max_grad_norm)
         self._step = grid.coarse(noise_multiplier * max_grad_norm)
 
@@ -264,7 +280,8 @@ class _GuardedOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no t
         # Norms in float64: over ten million equal entries a float32 norm is a hundredth too small.
         norms_LB = [torch.linalg.vector_norm(p.grad_sample.flatten(1), dim=1, dtype=torch.float64) for p in self.params]
         norm_B = torch.linalg.vector_norm(torch.stack(norms_LB), dim=0)
-        factor_B: Tensor = (self.max_grad_norm * (1 - _SLACK) / norm_B).clamp(max=1.0)
+        clip = math.inf if self.left_out == "no-noise-no-clip" else self.max_grad_norm * (1 - _SLACK)
+        factor_B: Tensor = (clip / norm_B).clamp(max=1.0)
         return torch.where(norm_B.isfinite(), factor_B, 0.0)
 
     def clip_and_accumulate(self, records: int) -> None:
@@ -275,7 +292,15 @@ class _GuardedOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no t
             parameter.summed_grad = part if parameter.summed_grad is None else parameter.summed_grad + part
 
     def release(self) -> None:
-        """Add noise to the sum, round to the grid, divide by the denominator, and let the inner optimiser step."""
+        """Add noise to the sum, round to the grid, divide by the denominator, and let the inner optimiser step.
+
+        Without noise nothing is rounded either: the grid is there for the noise.
+        """
+        if self.left_out is not None:
+            for parameter in self.params:
+                parameter.grad = parameter.summed_grad.to(parameter.dtype) / self.expected_batch_size
+            self.original_optimizer.step()
+            return
         sizes = [parameter.numel() for parameter in self.params]
         device = self.params[0].device
         noise_P = self._noise.gaussian(sum(sizes), self.noise_multiplier * self.max_grad_norm, device)

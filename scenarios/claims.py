@@ -7,7 +7,8 @@
                               (`fedmodel.accounting.odometer`); null elsewhere
 
 Guarantee: whatever tells one of them tells it under these names, and `epsilon` is never of fewer steps than were
-reserved before the run's first release. A run that released nothing cost nothing.
+reserved before the run's first release. A run that released nothing cost nothing. Of a run without noise, and of any
+figure that has no bound, it is null: JSON has no infinity, and no number would be true.
 
 A run that began from a run's model tells of both. Its `epsilon` is then of all that its budget holds
 (`Standing.bound`), at a silo that released nothing in it too; that of the steps taken is composed of all steps of the
@@ -23,14 +24,18 @@ from typing import Any, Final
 
 from fedmodel import accounting
 from fedmodel.ledger import Run, Standing
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.mechanisms import DpSgdEvent, Event
 from fedmodel.report import words
 from fedmodel.rounding import small, up
 
+NO_NOISE: Final = (
+    "This run protects nobody: no noise was added. No epsilon holds for it, and no budget bounds it; its records can be"
+    " read out of what it released."
+)
 STEPS_ALONE: Final = "had the length been fixed in advance"
 
 
-def claim_of(claimed: Sequence[DpSgdEvent], taken: int, delta: float, cap: float = math.inf) -> dict[str, Any]:
+def claim_of(claimed: Sequence[Event], taken: int, delta: float, cap: float = math.inf) -> dict[str, Any]:
     """Return the figures of a run.
 
     Args:
@@ -46,6 +51,8 @@ def claim_of(claimed: Sequence[DpSgdEvent], taken: int, delta: float, cap: float
     if not claimed:
         return {"epsilon": 0.0, "epsilon_of_steps_taken": 0.0, "odometer": None}
     (plan,) = claimed
+    if not isinstance(plan, DpSgdEvent):
+        return {"epsilon": None, "epsilon_of_steps_taken": None, "odometer": None}
     read = accounting.odometer(plan, taken, delta)
     epsilon = min(accounting.epsilon([plan], delta), cap)
     return {

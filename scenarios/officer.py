@@ -27,7 +27,7 @@ from fedmodel.data import check_sources, table_lookalikes
 from fedmodel.errors import ConfigError, CryptoError, DataError, FedmodelError, LedgerError
 from fedmodel.heads import verifier_key
 from fedmodel.ledger import MICRO, Ledger, Run, Scope, Standing, Verified, read_ledger, verify_ledger
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.mechanisms import Event
 from fedmodel.provision import (
     Kit,
     fingerprints,
@@ -165,7 +165,7 @@ def spent(ledger: Path) -> dict[str, Any]:
     return {"silo": standing.silo, "scopes": [_scope(standing, scope) for scope in standing.scopes.values()]}
 
 
-def figures(events: Sequence[DpSgdEvent], delta: float, grid: float = accounting.FINE_GRID) -> dict[str, Any]:
+def figures(events: Sequence[Event], delta: float, grid: float = accounting.FINE_GRID) -> dict[str, Any]:
     """Return what is shown besides epsilon: the curve, mu with its floor, and the largest advantage of an attack."""
     epsilon = accounting.epsilon(events, delta, grid)
     if not events or not math.isfinite(epsilon):
@@ -198,6 +198,8 @@ def forecast(ledger: Path, scenario: Scenario, silo: str | None) -> dict[str, An
         raise ConfigError(f"{ledger}: has no budget for data set {plan.data!r}")
     (scope,) = scopes
     event = accounting.planned_event(plan)
+    if plan.baseline is not None:
+        raise ConfigError("privacy.baseline adds no noise: no budget admits it, and there is nothing to forecast")
     if (plan.unit, plan.max_records) != (scope.unit, scope.max_records) or plan.delta > scope.delta:
         raise ConfigError(
             f"the scenario claims delta {plan.delta} for a {plan.unit} of at most {plan.max_records} records, and the"
@@ -356,7 +358,10 @@ def _scope(standing: Standing, scope: Scope) -> dict[str, Any]:
         "divergence": {"cap": cap / MICRO, "reserved": reserved / MICRO, "spent": used / MICRO,
                        "left": (cap - reserved) / MICRO},
         "taken_whole": whole,
-        "noise_sources": sorted({run.plan.noise_source for run in runs}),
+        "noise_sources": sorted({run.plan.noise_source for run in runs if run.plan.noise_source is not None}),
+        "protects": not standing.is_unprotected(scope.name)
+        and all(run.plan.noise_source == "os" for run in runs if run.charges),
+        "without_noise": standing.is_unprotected(scope.name),
         "runs": [_run(standing, name, run, scope) for name, run in standing.runs.items() if run.scope == scope.name],
     }  # fmt: skip
 
@@ -372,6 +377,7 @@ def _run(standing: Standing, name: str, run: Run, scope: Scope) -> dict[str, Any
         "noise_multiplier": run.plan.noise_multiplier,
         "sample_rate": run.plan.sample_rate,
         "noise_source": run.plan.noise_source,
+        "mechanism": run.plan.mechanism,
         "admitted": run.admitted,
         **claim_of(run.claimed, run.taken, scope.delta, standing.cap_of(run)),
         "epsilon_reserved": accounting.epsilon([run.plan] if run.matters else [], scope.delta),

@@ -14,6 +14,7 @@ from rich.text import Text
 from fedmodel.errors import ConfigError, LedgerError
 from fedmodel.inert import inert
 from fedmodel.rounding import down, small, up
+from scenarios.claims import NO_NOISE
 from scenarios.printing import Json, answer, json_line, out
 from scenarios.unlocking import KeyFile, PassphraseFile, ask_opener, typed
 
@@ -291,6 +292,9 @@ def _show_scope(silo: str, scope: dict[str, Any]) -> None:
             up(run["noise_multiplier"]), up(run["epsilon"]), up(run["epsilon_of_steps_taken"]), run["admitted"],
         )  # fmt: skip
     out.print(table)
+    if scope["without_noise"]:
+        out.print(NO_NOISE, style="bold red", highlight=False)
+        return
     if whole:
         left = "One plan, fixed in advance, took the whole budget: nothing is left for another."
     else:

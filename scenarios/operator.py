@@ -17,7 +17,7 @@ from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, error_kind
 from fedmodel.heads import open_head
 from fedmodel.ledger import origin_of
-from fedmodel.provision import expiring, party_fingerprint, read_federation_roster, read_server_law
+from fedmodel.provision import check_deployable, expiring, party_fingerprint, read_federation_roster, read_server_law
 from fedmodel.starts import read_start
 from scenarios.runner import check_scenario
 from scenarios.summary import read_metrics, rows_reported, sum_up
@@ -36,6 +36,7 @@ def submit(home: Path, scenario: Scenario) -> tuple[runs.Submitted, int]:
     Raises:
         ConfigError: When the scenario could not run, or names other silos than the roster.
     """
+    check_deployable(scenario)
     parameters = check_scenario(scenario, deployed=True)
     return runs.submit(home, scenario, None if scenario.start is None else read_start(scenario.start)), parameters
 

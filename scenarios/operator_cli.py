@@ -84,12 +84,14 @@ def deploy_local(
 
     resolved = starts.resolved(read_scenario(scenario, settings or ()))
     with err.status("loading") if err.is_terminal else nullcontext():
+        from fedmodel.provision import check_deployable
         from scenarios.progress import rounds_progress
         from scenarios.rehearsal import rehearse
         from scenarios.runner import check_scenario, run_folder
         from scenarios.starting import refuse_rehearsal
 
         refuse_rehearsal(resolved)
+        check_deployable(resolved)
         parameters = check_scenario(resolved)
     with run_folder(resolved, out) as run_dir:
 

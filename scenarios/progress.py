@@ -18,6 +18,7 @@ from fedmodel.rounding import up
 from scenarios.summary import read_metrics
 
 _PERIOD_S = 0.2
+_UNSAFE = {"seeded-unsafe": "  SEEDED", "none-unsafe": "  NO NOISE: protects nobody"}
 
 
 @contextmanager
@@ -45,8 +46,9 @@ def rounds_progress(console: Console, metrics: Path, rounds: int) -> Iterator[No
                 lines = read_metrics(metrics)
                 if lines:
                     last = lines[-1]
-                    epsilon = max(last["epsilon"].values(), default=0.0)
-                    unsafe = "  SEEDED" if last["noise"] == "seeded-unsafe" else ""
+                    told = last["epsilon"].values()
+                    epsilon = None if None in told else max(told, default=0.0)
+                    unsafe = _UNSAFE.get(last["noise"], "")
                     if "failed" in last:
                         progress.update(
                             task, completed=len(lines), description=f"failed closed  ε {up(epsilon, 2)}{unsafe}"

@@ -19,8 +19,9 @@ from typing import Any, Final, Literal
 from fedmodel import accounting
 from fedmodel.config import Scenario, SiloPlan, scenario_to_toml
 from fedmodel.errors import ConfigError, DataError
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.mechanisms import LEAST_NOISE, DpSgdEvent
 from fedmodel.provision import SIMULATED, check_levels, provision, scenario_policy
+from fedmodel.rounding import up
 from scenarios.resuming import begun_in
 from scenarios.starting import carry, check_start, settled
 from scenarios.summary import read_metrics, rows_from_ledgers, sum_up
@@ -88,6 +89,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
         plan = scenario.plan(silo)
         if not is_elsewhere:
             _check_size(scenario, plan, len(silo_records(scenario, silo)))
+        _check_floor(plan)
         if plan.noise_multiplier is not None and not math.isfinite(_planned_epsilon(plan)):
             raise ConfigError(
                 f"privacy.noise_multiplier = {plan.noise_multiplier:g} over {plan.steps} steps is too little for silo"
@@ -123,8 +125,18 @@ def _check_size(scenario: Scenario, plan: SiloPlan, records: int) -> None:
         )
 
 
+def _check_floor(plan: SiloPlan) -> None:
+    """Say what is really run where a target asks for less noise than the least that is run."""
+    if plan.baseline is None and plan.epsilon is not None and accounting.noise_multiplier(plan) == LEAST_NOISE:
+        _log.warning(
+            "epsilon = %g of silo %s asks for no more than the least noise that is run, %g times the clip: its run is"
+            " epsilon %s, not %g; privacy.baseline runs without noise, and protects nobody",
+            *(plan.epsilon, plan.silo, LEAST_NOISE, up(_planned_epsilon(plan)), plan.epsilon),
+        )
+
+
 def _planned_epsilon(plan: SiloPlan) -> float:
-    """Return an upper bound on what the whole plan of a declared noise multiplier would spend."""
+    """Return an upper bound on what a whole plan would spend."""
     noise = accounting.noise_multiplier(plan)
     event = DpSgdEvent(noise, plan.max_grad_norm, plan.sample_rate, plan.steps, 1, max_records=plan.max_records)
     return accounting.epsilon([event], plan.delta, accounting.COARSE_GRID)

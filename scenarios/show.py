@@ -11,11 +11,11 @@ from rich.text import Text
 from fedmodel.inert import inert
 from fedmodel.report import words
 from fedmodel.rounding import small, up
-from scenarios.claims import early
+from scenarios.claims import NO_NOISE, early
 from scenarios.printing import out
 
 
-def _seen_by_server(encryption: dict[str, Any]) -> str:
+def _seen_by_server(encryption: dict[str, Any], noised: str) -> str:
     """Say in a sentence what the server could see of updates."""
     match encryption["secure_aggregation"]:
         case "on":
@@ -27,9 +27,9 @@ def _seen_by_server(encryption: dict[str, Any]) -> str:
                 f" {encryption['suite']} keys, {encryption['bits']}-bit words)."
             )
         case "simulated":
-            return "The server saw each silo's noised update: secure aggregation was simulated, without its masks."
+            return f"The server saw each silo's {noised}: secure aggregation was simulated, without its masks."
         case _:
-            return "The server saw each silo's noised update: updates are not aggregated under encryption."
+            return f"The server saw each silo's {noised}: updates are not aggregated under encryption."
 
 
 def _began_from(start: dict[str, Any], rows: list[dict[str, Any]]) -> str:
@@ -73,7 +73,7 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
         spent = row["steps"] > 0
         table.add_row(
             row["silo"],
-            up(row["epsilon"]),
+            up(row["epsilon"]) if row["mechanism"] != "none-unsafe" else "none: no noise",
             small(row["delta"]),
             up(row["noise_multiplier"]) if spent else "-",
             f"{row['sample_rate']:g}" if spent else "-",
@@ -84,10 +84,13 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
     if (start := summary.get("start")) is not None:
         out.print(_began_from(start, rows), highlight=False)
     is_seeded = any(row["noise_source"] == "seeded-unsafe" for row in rows)
-    told = None if is_seeded else early(rows)  # of noise that somebody can subtract nothing holds
+    is_baseline = any(row["mechanism"] == "none-unsafe" for row in rows)
+    told = None if is_seeded or is_baseline else early(rows)  # of noise that somebody can subtract nothing holds
     if told is not None:
         out.print(told, highlight=False)
-    if is_seeded:
+    if is_baseline:
+        out.print(NO_NOISE, style="bold red", highlight=False)
+    elif is_seeded:
         out.print(
             "Noise was seeded: whoever knows the seed can remove it. These epsilons protect nobody.", style="bold red"
         )
@@ -102,7 +105,7 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
     if summary["rounds_failed"]:
         failed = f"{summary['rounds_failed']} rounds failed closed; the model stayed as it was."
         out.print(failed, style="yellow")
-    out.print(_seen_by_server(summary["encryption"]))
+    out.print(_seen_by_server(summary["encryption"], "update, without noise" if is_baseline else "noised update"))
     out.print(inert(f"Run folder: {run_dir}"), soft_wrap=True, highlight=False, markup=False)
 
 

@@ -22,7 +22,7 @@ from fedmodel.config import Scenario, SiloPlan
 from fedmodel.durable import replace_file
 from fedmodel.errors import LedgerError, ProtocolError
 from fedmodel.ledger import Standing
-from fedmodel.mechanisms import DpSgdEvent, event_from_json
+from fedmodel.mechanisms import DpSgdEvent, Event, event_from_json
 from fedmodel.packages import code_hash
 from fedmodel.provision import scenario_policy
 from fedmodel.secagg import effective_silos
@@ -195,16 +195,16 @@ def rows_reported(scenario: Scenario, run_dir: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def row_reported(plan: SiloPlan, event: DpSgdEvent | None, taken: int) -> dict[str, Any]:
+def row_reported(plan: SiloPlan, event: Event | None, taken: int) -> dict[str, Any]:
     """Return the row of a silo that reported to have charged such an event, so many steps of it in all."""
     claimed = [] if event is None else [replace(event, steps=plan.steps)]
     return {**row_of(plan, plan.delta, claimed, taken), "source": "reported"}
 
 
-def row_of(
-    plan: SiloPlan, delta: float, claimed: Sequence[DpSgdEvent], taken: int, cap: float = math.inf
-) -> dict[str, Any]:
-    """Return what a run cost; figures are None for a silo that released nothing.
+def row_of(plan: SiloPlan, delta: float, claimed: Sequence[Event], taken: int, cap: float = math.inf) -> dict[str, Any]:
+    """Return what a run cost; figures are None for a silo that released nothing, or of which nothing is bounded.
+
+    `protects` is False where noise was seeded or left out.
 
     Args:
         plan: Of the scenario.
@@ -225,6 +225,7 @@ def row_of(
         "silo": plan.silo,
         "unit": plan.unit,
         "max_records": plan.max_records,
+        "protects": reserved is None or (isinstance(reserved, DpSgdEvent) and reserved.noise_source == "os"),
         **claim_of(claimed, taken, delta, cap),
         "delta": delta,
         "accountant": accounting.ACCOUNTANT,
@@ -232,6 +233,7 @@ def row_of(
         "mu": figures["mu"],
         "mu_floor": figures["mu_floor"],
         "advantage": figures["advantage"],
+        "mechanism": None if reserved is None else reserved.mechanism,
         "noise_multiplier": None if reserved is None else reserved.noise_multiplier,
         "max_grad_norm": None if reserved is None else reserved.max_grad_norm,
         "sample_rate": None if reserved is None else reserved.sample_rate,

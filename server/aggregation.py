@@ -30,7 +30,7 @@ from fedmodel import wire
 from fedmodel.config import Scenario
 from fedmodel.errors import AggregationRefused, DropoutError, PrivacyBudgetExceeded, ProtocolError
 from fedmodel.masking import Words
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.mechanisms import Event
 from fedmodel.provision import scenario_policy
 from fedmodel.secagg import MOST_ATTEMPTS, Collection, Roster, Setting, Tally, Window, sender_of
 from server.exchange import Post
@@ -144,7 +144,7 @@ class SecureRounds:
     def train_round(self, cohort: list[str], request: wire.TrainRequest) -> RoundResult:
         """Bring a round to its sum, or to a closed failure with a reason."""
         dropouts: dict[str, str] = {}
-        charged: dict[str, DpSgdEvent] = {}
+        charged: dict[str, Event] = {}
         number = self._number = request.round_number
         tally: Tally | None = None
         asked: tuple[str, ...] = ()
@@ -235,7 +235,7 @@ class SecureRounds:
         return collection
 
     def _train(
-        self, tally: Tally, request: wire.TrainRequest, charged: dict[str, DpSgdEvent], dropouts: dict[str, str]
+        self, tally: Tally, request: wire.TrainRequest, charged: dict[str, Event], dropouts: dict[str, str]
     ) -> None:
         """Send the model, with the window's shares to whoever may not have them yet; take masked updates in."""
         collection = tally.collection
@@ -342,7 +342,7 @@ def simulated_round(
     request = lineages.named(request, cohort)
     contents = wire.train_requests(request, {silo: replace(request, known=witness.known(silo)) for silo in cohort})
     words: dict[str, Words] = {}
-    charged: dict[str, DpSgdEvent] = {}
+    charged: dict[str, Event] = {}
     dropouts: dict[str, str] = {}
     nodes = {silo: (joined.members[silo].node_id, content) for silo, content in contents.items()}
     for silo, reply in post.ask(wire.TRAIN, number, nodes):

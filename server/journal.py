@@ -43,7 +43,7 @@ from numpy.typing import NDArray
 from fedmodel.crypto import digest
 from fedmodel.durable import replace_file
 from fedmodel.errors import CryptoError, ProtocolError
-from fedmodel.mechanisms import DpSgdEvent, event_from_json, event_to_json
+from fedmodel.mechanisms import Event, event_from_json, event_to_json
 from fedmodel.sealed import Opener, open_bytes, seal_bytes
 from fedmodel.secagg import join_messages, split_messages
 
@@ -78,7 +78,7 @@ class Checkpoint:
 
     round_number: int
     model_P: NDArray[np.float32]
-    charges: Mapping[str, DpSgdEvent]
+    charges: Mapping[str, Event]
     charged: Mapping[str, int]
     absent: Mapping[str, str]
     withdrawn: Mapping[str, dict[str, str | int]]

@@ -25,7 +25,7 @@ from fedmodel.data import Records, held_out_records, held_out_table, table_sourc
 from fedmodel.durable import replace_file
 from fedmodel.errors import ConfigError
 from fedmodel.fitting import fit
-from fedmodel.mechanisms import DpSgdEvent, event_to_json
+from fedmodel.mechanisms import Event, event_to_json
 from fedmodel.provision import read_identity, read_server_law, scenario_hash, unlocked
 from fedmodel.sealed import open_bytes, opener_from_secret
 from fedmodel.starts import START
@@ -122,7 +122,7 @@ class Place:
             "scenario": scenario.name,
             "scenario_hash": scenario_hash(scenario).hex(),
             "round": str(round_number),
-            "noise": scenario.privacy.noise,
+            "noise": scenario.privacy.noise_name,
         }
         if not self.sealed:
             save_model(module, self.run_dir / MODEL, about)
@@ -144,7 +144,7 @@ class Place:
         """Erase what a run that has ended does not need."""
         forget(self.run_dir)
 
-    def report(self, charges: Mapping[str, DpSgdEvent], charged: Mapping[str, int]) -> None:
+    def report(self, charges: Mapping[str, Event], charged: Mapping[str, int]) -> None:
         """Write down what silos say they charged: a deployed server has no ledger of theirs to sum up from."""
         if self.sealed:
             said = {

@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 from fedmodel import accounting, wire
 from fedmodel.config import FederationConfig, Scenario
 from fedmodel.errors import DropoutError, FedmodelError, ProtocolError
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.mechanisms import DpSgdEvent, Event
 from fedmodel.secagg import Window
 from server.exchange import NOWHERE, Post
 from server.lineages import Lineages
@@ -53,7 +53,7 @@ class Member:
     """A silo that joined: its node, `NOWHERE` while it has none, and what it will charge for each round."""
 
     node_id: int
-    charge: DpSgdEvent
+    charge: Event
 
 
 @dataclass(frozen=True)
@@ -87,7 +87,7 @@ class RoundResult:
     """
 
     update_P: NDArray[np.float32] | None
-    charged: dict[str, DpSgdEvent] = field(default_factory=dict)
+    charged: dict[str, Event] = field(default_factory=dict)
     dropouts: dict[str, str] = field(default_factory=dict)
     failure: str = ""
     threshold: int | None = None
@@ -202,7 +202,7 @@ def train_round(
     contents = wire.train_requests(request, {silo: replace(request, known=witness.known(silo)) for silo in cohort})
     nodes = {silo: (members[silo].node_id, content) for silo, content in contents.items()}
     updates: dict[str, NDArray[np.float32]] = {}
-    charged: dict[str, DpSgdEvent] = {}
+    charged: dict[str, Event] = {}
     dropouts: dict[str, str] = {}
     for silo, reply in post.ask(wire.TRAIN, request.round_number, nodes):
         with excused(dropouts, silo):
@@ -296,6 +296,10 @@ def _check_plan(answer: wire.JoinReply, scenario: Scenario) -> None:
     if answer.silo not in scenario.federation.silos:
         raise ProtocolError("a node joined under a name that is not in this federation")
     plan = scenario.plan(answer.silo)
+    if plan.baseline is not None:
+        if answer.plan != accounting.planned_event(plan):
+            raise ProtocolError("a silo plans other than the scenario asks")
+        return
     expected = DpSgdEvent(
         noise_multiplier=answer.plan.noise_multiplier if plan.noise_multiplier is None else plan.noise_multiplier,
         max_grad_norm=plan.max_grad_norm,

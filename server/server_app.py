@@ -18,6 +18,7 @@ server at a time has such a run, also where an engine's process outlived the com
 from __future__ import annotations
 
 import logging
+import math
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Container, Iterator, Mapping
@@ -41,9 +42,9 @@ from fedmodel.data import data_shape
 from fedmodel.durable import held
 from fedmodel.errors import ConfigError, DropoutError, FedmodelError, PrivacyBudgetExceeded
 from fedmodel.inert import InertFormatter
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.mechanisms import LEFT_OUT, Event
 from fedmodel.models import build_model
-from fedmodel.provision import read_roster, scenario_policy
+from fedmodel.provision import check_deployable, read_roster, scenario_policy
 from fedmodel.secagg import Roster
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
@@ -109,7 +110,12 @@ def run_federation(
         device: Where the model is measured.
         home: The deployed server's kit, unlocked; None in a simulation, whose kit lies in the run's folder.
         run: The run's number, 64 bits; Flower's where none is given.
+
+    Raises:
+        ConfigError: When a deployed server is to run what is a simulation's alone; nothing was asked of any silo.
     """
+    if home is not None:
+        check_deployable(scenario)
     if scenario.seed is None:
         raise ConfigError("a scenario that runs has a seed; read it with read_scenario")
     torch.set_num_threads(1)
@@ -156,7 +162,7 @@ def run_federation(
         line: dict[str, Any] = {
             "round": round_number,
             "epsilon": _epsilons(scenario, rounds, charged),
-            "noise": scenario.privacy.noise,
+            "noise": scenario.privacy.noise_name,
             "cohort": list(result.asked) or cohort,
             "summed": result.summed,
             "dropouts": {**rounds.joined.absent, **result.dropouts},
@@ -232,7 +238,7 @@ class _Rounds:
     secure: SecureRounds | None
 
     @property
-    def charges(self) -> dict[str, DpSgdEvent]:
+    def charges(self) -> dict[str, Event]:
         """What each silo that takes part charges for a round."""
         return {silo: member.charge for silo, member in self.joined.members.items()}
 
@@ -360,7 +366,9 @@ def _needed(scenario: Scenario, roster: Roster, silos: Collection[str]) -> int:
 
 def _log_beginning(rounds: _Rounds, scenario: Scenario) -> None:
     """Say what a reader of the log should know from the start."""
-    if scenario.privacy.noise == "seeded-unsafe":
+    if scenario.privacy.baseline is not None:
+        logger.info("%s: this run protects nobody", LEFT_OUT[scenario.privacy.baseline])
+    elif scenario.privacy.noise == "seeded-unsafe":
         logger.info(
             "noise is seeded-unsafe: whoever knows the seed can remove it; no epsilon of this run protects anybody"
         )
@@ -403,13 +411,13 @@ def _log_to(path: Path) -> Iterator[None]:
             handler.close()
 
 
-def _epsilons(scenario: Scenario, rounds: _Rounds, charged: Counter[str]) -> dict[str, float]:
+def _epsilons(scenario: Scenario, rounds: _Rounds, charged: Counter[str]) -> dict[str, float | None]:
     """Return the epsilon of each silo that says it charged something; the ledgers have the last word.
 
     It is of the whole plan from the first round on: what a run costs does not hang on where somebody who watches it
-    ends it.
+    ends it. None where nothing bounds it, since JSON has no infinity.
     """
-    return {
+    found = {
         silo: accounting.epsilon(
             [replace(rounds.joined.members[silo].charge, steps=scenario.plan(silo).steps)],
             scenario.plan(silo).delta,
@@ -417,3 +425,4 @@ def _epsilons(scenario: Scenario, rounds: _Rounds, charged: Counter[str]) -> dic
         )
         for silo in sorted(charged)
     }
+    return {silo: epsilon if math.isfinite(epsilon) else None for silo, epsilon in found.items()}

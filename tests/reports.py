@@ -140,6 +140,7 @@ def scope() -> Scope:
         return LedgerRun(
             run="5f0c2b1e9a7d4c33" if this else "0d9e8f7a6b5c4d21", this=this, scenario=digest("hospitals"),
             rounds=ROUNDS if this else 8, steps=ROUNDS if this else 8, reserved_steps=ROUNDS if this else 8,
+            mechanism="dp-sgd",
             noise_multiplier=6.560156095339964, sample_rate=1.0, noise_source="os",
             epsilon=EPSILON if this else 1.2345678, epsilon_of_steps_taken=EPSILON if this else 1.2345678,
             admitted="plan", first_charge=at(0 if this else -86400), last_charge=at(39.2 if this else -86300),
@@ -198,7 +199,8 @@ def mechanism() -> Mechanism:
         " hidden: how long a round took can tell how many records a silo has.",
         silos=tuple(
             SiloMechanism(
-                silo=silo, noise_multiplier_planned=6.560156095339964, noise_multiplier=6.560156095339964,
+                silo=silo, mechanism="dp-sgd", noise_multiplier_planned=6.560156095339964,
+                noise_multiplier=6.560156095339964,
                 max_grad_norm_planned=1.0, max_grad_norm=1.0, sample_rate_planned=1.0, sample_rate_realised=1.0,
                 steps_planned=ROUNDS, steps_charged=ROUNDS, rounds_charged=ROUNDS, denominator_planned=60,
                 denominator=60,

@@ -45,7 +45,7 @@ from tests.conftest import TINY
         ("privacy.delta=0.0", "privacy.delta = 0.0 is not accepted"),
         ("privacy.delta=1.0", "privacy.delta = 1.0 is not accepted"),
         ("privacy.delta=nan", "privacy.delta = nan is not accepted"),
-        ("privacy.noise_multiplier=0", "privacy.noise_multiplier = 0 is not accepted"),
+        ("privacy.noise_multiplier=0", "privacy.noise_multiplier: found 0, which is no noise"),
         ("privacy.noise_multiplier=inf", "privacy.noise_multiplier = inf is not accepted"),
         ("privacy.sample_rate=1.5", "privacy.sample_rate = 1.5 is not accepted"),
         ("privacy.unit=household", "privacy.unit = 'household' is not known; known: record, person, client"),

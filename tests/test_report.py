@@ -353,7 +353,7 @@ def test_what_is_no_report_is_refused_in_a_line(run: Path, spoil: str) -> None:
         "add": json.dumps({**file, "report": {**file["report"], "more": 1}}),
         "drop": json.dumps({**file, "report": {key: file["report"][key] for key in file["report"] if key != "claim"}}),
         "nan": path.read_text().replace('"seconds": ', '"seconds": NaN, "was": ', 1),
-        "twice": path.read_text().replace('  "report": {', '  "report": {"format": "fedmodel-report/2",', 1),
+        "twice": path.read_text().replace('  "report": {', '  "report": {"format": "fedmodel-report/3",', 1),
         "empty": "",
         "list": "[]",
         "huge": " " * (64 * 2**20 + 1),

@@ -121,7 +121,7 @@ def test_a_folder_that_is_no_run_any_more_is_refused(run: Run) -> None:
     (run.folder / "r" / "metrics.jsonl").unlink()
     assert run("report", "verify", "r") == 4
     assert "integrity.files.metrics.jsonl" in run.err
-    assert told(run.folder / "r")["report"]["format"] == "fedmodel-report/2"
+    assert told(run.folder / "r")["report"]["format"] == "fedmodel-report/3"
     shutil.rmtree(run.folder / "r" / "ledgers")
     (run.folder / "r" / "metrics.jsonl").touch()
     (run.folder / "r" / "report.json").unlink()

@@ -392,7 +392,7 @@ def test_another_run_of_seeded_noise_is_told_in_a_banner_and_bounds_nothing(html
     assert "all runs together are bounded by nothing.</strong>" in shown
     assert "protect nobody" not in shown
     assert '<dt>With all runs that the budgets admit</dt><dd class="big">no promise</dd>' in shown
-    assert "nothing is bounded: a run’s noise was seeded; the cap is 8" in shown
+    assert "nothing is bounded: a run’s noise was seeded; the cap of 8 holds nothing" in shown
     assert shown.count("<span>A SEED: protects nobody</span>") == 1
     assert '<dd class="big">3.00</dd>' in shown  # of this run alone
     for never in ("bounded by nothing", "A SEED", "no promise"):

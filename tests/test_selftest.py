@@ -13,7 +13,7 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from clients import carried, hiding, training
+from clients import carried, hiding, policy, training
 from clients.outbox import Outbox
 from clients.probing import Probing
 from fedmodel import dp_sgd, wire
@@ -69,6 +69,7 @@ TOUCHED = (
     dp_sgd,
     carried,
     influence,
+    policy,
     FederationConfig,
     torch.Tensor,
     torch.linalg,
@@ -114,6 +115,7 @@ def test_the_list_has_what_was_asked_for_and_every_check_is_known() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
     others = {faults.PREFLIGHT, faults.LOWER_BOUND, faults.PAGE_MARKUP, faults.RECORDS_OF_A_PERSON, "accountants"}
     others |= {"accountants_at_extremes", "effective_silos", faults.EARLIER_RUN}
+    others |= {faults.DEPLOYED_BASELINE, faults.UNBOUNDED_RELEASE}
     assert {fault.check for fault in FAULTS} <= {*OF_SILOS, *OF_ALL, *others}
 
 

@@ -12,11 +12,19 @@ arises and added outwards: of one step's distribution (`cells`), of the composit
 (`gaussian`). It rests on error bounds of scipy's Gaussian tails and Fourier transforms, and of numpy's exp and log,
 that tests measure. Where nothing is left of delta a figure is infinite, or delta is 1.
 
+An event that adds no noise makes every figure over it infinite, and delta 1: it is never left out.
+
 What it does NOT cover: replace-one neighbours and lots of a fixed size, which `check_supported` refuses; figures of
 different units, which are never composed; the sum of two epsilons, which nothing here computes.
 """
 
-from fedmodel.accounting.calibration import calibrate, noise_multiplier, planned_event
+from fedmodel.accounting.calibration import (
+    calibrate,
+    noise_multiplier,
+    pipeline_event,
+    planned_event,
+    private_event,
+)
 from fedmodel.accounting.lower import least_epsilon
 from fedmodel.accounting.odometer import Reading, checkpoints, odometer
 from fedmodel.accounting.pld import (
@@ -47,7 +55,9 @@ __all__ = [
     "least_epsilon",
     "noise_multiplier",
     "odometer",
+    "pipeline_event",
     "planned_event",
+    "private_event",
     "renyi",
     "renyi_room",
     "renyi_to_epsilon",

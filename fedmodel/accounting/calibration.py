@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from functools import lru_cache
 
 from scipy.optimize import brentq
@@ -17,6 +18,8 @@ from fedmodel.mechanisms import (
     MOST_RECORDS,
     MOST_STEPS,
     DpSgdEvent,
+    Event,
+    UnprotectedEvent,
     realised_rate,
 )
 
@@ -34,8 +37,22 @@ def noise_multiplier(plan: SiloPlan) -> float:
     return calibrate(plan.epsilon, plan.delta, rate, plan.steps, plan.max_records)
 
 
-def planned_event(plan: SiloPlan) -> DpSgdEvent:
-    """Return what a whole plan is charged as: its own figures, and the noise that it needs."""
+def planned_event(plan: SiloPlan) -> Event:
+    """Return what a whole plan is charged as: its own figures, and the noise that it needs; or that none is added."""
+    if plan.baseline is not None:
+        return UnprotectedEvent(
+            max_grad_norm=plan.max_grad_norm if plan.baseline == "no-noise" else None,
+            sample_rate=plan.sample_rate,
+            steps=plan.steps,
+            denominator=plan.expected_batch_size,
+            drawn_from=plan.noise,
+            max_records=plan.max_records,
+        )
+    return private_event(plan)
+
+
+def private_event(plan: SiloPlan) -> DpSgdEvent:
+    """Return what a whole plan is charged as where nothing is left out: what a baseline is compared with."""
     return DpSgdEvent(
         noise_multiplier=noise_multiplier(plan),
         max_grad_norm=plan.max_grad_norm,
@@ -45,6 +62,15 @@ def planned_event(plan: SiloPlan) -> DpSgdEvent:
         noise_source=plan.noise,
         max_records=plan.max_records,
     )
+
+
+def pipeline_event(plan: SiloPlan, event: Event) -> DpSgdEvent:
+    """Return the figures that a charge's pipeline is built and measured with.
+
+    They are the charge's own. A baseline's are those of the private run that it is compared with, for as many steps: it
+    is the same pipeline, and what is left out is left out at the end.
+    """
+    return event if isinstance(event, DpSgdEvent) else replace(private_event(plan), steps=event.steps)
 
 
 @lru_cache(maxsize=256)

@@ -24,7 +24,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_ndtr, ndtr
 from scipy.stats import binom
 
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.mechanisms import DpSgdEvent, Event, protected
 
 _TAIL: Final = 1e-13  # of counts left out, on either side
 _ROUNDING: Final = 1e-9  # of a probability, and of epsilon, inwards: far more than floating point takes or adds
@@ -40,17 +40,20 @@ class Steps(NamedTuple):
     number: int
 
 
-def least_epsilon(events: Iterable[DpSgdEvent], delta: float) -> float:
+def least_epsilon(events: Iterable[Event], delta: float) -> float:
     """Return a lower bound on the epsilon of all events together.
 
     Guarantee: no (epsilon, delta) with a smaller epsilon holds for them. A composition has no less than one of its
-    parts, so the largest bound over the kinds of steps is one.
+    parts, so the largest bound over the kinds of steps is one. It is infinity where one of them adds no noise.
 
     Args:
         events: Of one data set and one unit.
         delta: In (0, 1).
     """
-    return max((max(sum_epsilon(one, delta), largest_epsilon(one, delta)) for one in merged(events)), default=0.0)
+    noised = protected(events)
+    if noised is None:
+        return math.inf
+    return max((max(sum_epsilon(one, delta), largest_epsilon(one, delta)) for one in merged(noised)), default=0.0)
 
 
 def merged(events: Iterable[DpSgdEvent]) -> tuple[Steps, ...]:

@@ -42,7 +42,7 @@ from dataclasses import dataclass, replace
 
 from fedmodel.accounting.pld import COARSE_GRID, epsilon
 from fedmodel.errors import ConfigError
-from fedmodel.mechanisms import LEAST_DELTA, DpSgdEvent
+from fedmodel.mechanisms import LEAST_DELTA, Event
 
 _CHECKPOINTS = 5
 
@@ -74,7 +74,7 @@ def checkpoints(steps: int) -> tuple[int, ...]:
     return tuple(reversed(found))
 
 
-def odometer(plan: DpSgdEvent, taken: int, delta: float, grid: float = COARSE_GRID) -> Reading:
+def odometer(plan: Event, taken: int, delta: float, grid: float = COARSE_GRID) -> Reading:
     """Return what the odometer of a plan says after some of its steps.
 
     Args:

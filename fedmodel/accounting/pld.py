@@ -24,7 +24,7 @@ from fedmodel.accounting.cells import discretise
 from fedmodel.accounting.composition import Composition, Part, tilt_for
 from fedmodel.accounting.mixture import UNIT, Floats, Step, log_moment, loss_deviation, mixture
 from fedmodel.errors import ConfigError
-from fedmodel.mechanisms import LEAST_DELTA, DpSgdEvent
+from fedmodel.mechanisms import LEAST_DELTA, DpSgdEvent, Event, protected
 
 ACCOUNTANT = "pld"
 FINE_GRID = 1e-4
@@ -70,7 +70,7 @@ def check_supported(adjacency: str, sampler: str) -> None:
             raise ConfigError(f"{found!r} is not accounted for: {reason}; use {supported!r}")
 
 
-def epsilon(events: Iterable[DpSgdEvent], delta: float, grid: float = FINE_GRID) -> float:
+def epsilon(events: Iterable[Event], delta: float, grid: float = FINE_GRID) -> float:
     """Return an upper bound on epsilon for all the events together.
 
     Args:
@@ -80,18 +80,19 @@ def epsilon(events: Iterable[DpSgdEvent], delta: float, grid: float = FINE_GRID)
             a few of it. `COARSE_GRID` is several times faster and slightly higher.
 
     Returns:
-        Epsilon, 0 for no events; infinity where losses past 1,000 are likely, where none is computed though one may
-        hold.
+        Epsilon, 0 for no events; infinity where one of them adds no noise, and where losses past 1,000 are likely,
+        where none is computed though one may hold.
 
     Raises:
         ConfigError: When delta is out of range, or the events are of different units.
     """
     if not LEAST_DELTA <= delta < 1:
         raise ConfigError(f"delta = {delta} is out of range; it lies between {LEAST_DELTA:g} and 1")
-    return _epsilon(_plan(events), delta, grid)
+    noised = protected(events)
+    return math.inf if noised is None else _epsilon(_plan(noised), delta, grid)
 
 
-def deltas(events: Iterable[DpSgdEvent], epsilons: Sequence[float], grid: float = FINE_GRID) -> list[float]:
+def deltas(events: Iterable[Event], epsilons: Sequence[float], grid: float = FINE_GRID) -> list[float]:
     """Return an upper bound on delta for all the events together, at each epsilon.
 
     Args:
@@ -100,7 +101,8 @@ def deltas(events: Iterable[DpSgdEvent], epsilons: Sequence[float], grid: float 
         grid: As for `epsilon`.
 
     Returns:
-        One delta in [0, 1] for each epsilon; 1 where `epsilon` would be infinite for want of memory.
+        One delta in [0, 1] for each epsilon; 1 where one of the events adds no noise, or `epsilon` would be infinite
+        for want of memory.
 
     Raises:
         ConfigError: When an epsilon is out of range, or the events are of different units.
@@ -108,7 +110,10 @@ def deltas(events: Iterable[DpSgdEvent], epsilons: Sequence[float], grid: float 
     for value in epsilons:
         if not 0 <= value < math.inf:
             raise ConfigError(f"epsilon = {value} is out of range; a curve of delta is read at epsilons from 0")
-    plan = _plan(events)
+    noised = protected(events)
+    if noised is None:
+        return [1.0] * len(epsilons)
+    plan = _plan(noised)
     if not plan or not epsilons:
         return [0.0] * len(epsilons)
     if _is_far_out(plan):
@@ -117,7 +122,7 @@ def deltas(events: Iterable[DpSgdEvent], epsilons: Sequence[float], grid: float 
     return [float(value) for value in _deltas(plan, np.minimum(np.array(epsilons, dtype=np.float64), 700.0), grid)]
 
 
-def advantage(events: Iterable[DpSgdEvent], grid: float = FINE_GRID) -> float:
+def advantage(events: Iterable[Event], grid: float = FINE_GRID) -> float:
     """Return an upper bound on the advantage of any attack on membership: true positive less false positive rate.
 
     It is delta at epsilon 0, the total variation between what neighbouring data sets release.
@@ -125,7 +130,7 @@ def advantage(events: Iterable[DpSgdEvent], grid: float = FINE_GRID) -> float:
     return deltas(events, [0.0], grid)[0]
 
 
-def gdp_mu(events: Iterable[DpSgdEvent], floor: float, grid: float = FINE_GRID) -> float:
+def gdp_mu(events: Iterable[Event], floor: float, grid: float = FINE_GRID) -> float:
     """Return mu such that the events are as private as mu-GDP, except where delta is below a floor.
 
     Guarantee: at every epsilon >= 0 where the events' delta is at least the floor, it is at most that of one Gaussian

@@ -22,7 +22,7 @@ from scipy.special import log_ndtr, logsumexp
 
 from fedmodel.accounting.mixture import Floats, Step, log_ratio, log_weights
 from fedmodel.errors import ConfigError
-from fedmodel.mechanisms import LEAST_DELTA, DpSgdEvent
+from fedmodel.mechanisms import LEAST_DELTA, DpSgdEvent, Event
 
 _LEAST_ORDER, _MOST_ORDER = 2, 256
 _CELLS = 4_096
@@ -33,7 +33,7 @@ _ROWS = 256
 _RELATIVE, _ABSOLUTE = 1e-9, 1e-12
 
 
-def renyi(event: DpSgdEvent, order: int) -> float:
+def renyi(event: Event, order: int) -> float:
     """Return an upper bound on the Rényi divergence of all the event's steps, in both directions.
 
     One record in a unit: Mironov, Talwar and Zhang 2019 (arXiv 1908.10530), section 3.3, which theorem 5 there shows
@@ -45,12 +45,14 @@ def renyi(event: DpSgdEvent, order: int) -> float:
         order: A whole number from 2 to 256, fixed in advance.
 
     Returns:
-        The divergence, in nats; divergences of one order and one unit add up.
+        The divergence, in nats; divergences of one order and one unit add up. Infinity where no noise is added.
 
     Raises:
         ConfigError: When the order is out of range.
     """
     _check_order(order)
+    if not isinstance(event, DpSgdEvent):
+        return math.inf
     step = Step(event.realised_sample_rate, event.noise_multiplier, event.max_records)
     return event.steps * _divergence(step, order)
 

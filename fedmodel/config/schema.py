@@ -48,6 +48,7 @@ from fedmodel.mechanisms import (
     MOST_NOISE,
     MOST_RECORDS,
     MOST_STEPS,
+    Baseline,
     NoiseSourceName,
     UnitName,
 )
@@ -73,7 +74,29 @@ LEAST_WEIGHT = 2.0**-20
 MOST_WEIGHT = 2.0**20
 _MOST_VALUES = 100_000_000  # of synthetic data; its generator holds them several times over
 
-NoiseMultiplier = Annotated[float, Field(ge=LEAST_NOISE, le=MOST_NOISE)]
+LARGEST_TARGET = 100
+
+
+def _is_some_noise(value: object) -> object:
+    """Refuse a noise multiplier of 0, and say how a run without noise is asked for."""
+    if value == 0 and not isinstance(value, bool):
+        raise ValueError(f"found 0, which is no noise and protects nobody; the least is {LEAST_NOISE}. {_BASELINE}")
+    return value
+
+
+def _is_a_target(value: object) -> object:
+    """Refuse an epsilon that is no target worth a run, and say how a run without noise is asked for."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and value > LARGEST_TARGET:
+        raise ValueError(f"found {value:g}, which promises nothing; the largest is {LARGEST_TARGET}. {_BASELINE}")
+    return value
+
+
+_BASELINE = (
+    "To see what privacy costs, simulate the same scenario without noise, which protects nobody: privacy.baseline ="
+    ' "no-noise" (or "no-noise-no-clip")'
+)
+NoiseMultiplier = Annotated[float, Field(ge=LEAST_NOISE, le=MOST_NOISE), BeforeValidator(_is_some_noise)]
+TargetEpsilon = Annotated[float, Field(gt=0, le=LARGEST_TARGET), BeforeValidator(_is_a_target)]
 SampleRate = Annotated[float, Field(ge=LEAST_RATE, le=1)]
 MOST_EPSILON = 1_000
 LEAST_EFFECTIVE = 2.0
@@ -444,7 +467,7 @@ class SiloPrivacyConfig(Section):
     sample_rate: SampleRate | None = None
     expected_batch_size: int | None = Field(default=None, ge=1)
     delta: Delta | None = None
-    epsilon: float | None = Field(default=None, gt=0, le=100)
+    epsilon: TargetEpsilon | None = None
     noise_multiplier: NoiseMultiplier | None = None
 
     @model_validator(mode="after")
@@ -455,18 +478,29 @@ class SiloPrivacyConfig(Section):
 
 
 class PrivacyConfig(Section):
-    """The claim each silo will make, and the public figures it rests on."""
+    """The claim each silo will make, and the public figures it rests on.
+
+    With `baseline` a simulation runs the same pipeline without noise, and perhaps without the clip: nothing is claimed
+    then. The other figures stay those of the private run that it is compared with.
+    """
 
     unit: UnitName
     max_records: int | None = Field(default=None, ge=1, le=MOST_RECORDS)
     max_grad_norm: Positive
     delta: Delta
-    epsilon: float | None = Field(default=None, gt=0, le=100)
+    epsilon: TargetEpsilon | None = None
     noise_multiplier: NoiseMultiplier | None = None
     sample_rate: SampleRate
     expected_batch_size: int = Field(ge=1)
     noise: NoiseSourceName = "os"
+    # Left out of a document, and so of a scenario's hash, where it is not said: older kits name hashes without it.
+    baseline: Baseline | None = Field(default=None, exclude_if=lambda value: value is None)
     silo: dict[str, SiloPrivacyConfig] = {}
+
+    @property
+    def noise_name(self) -> str:
+        """Where noise comes from, as every file of a run names it: "none-unsafe" where none is added."""
+        return self.noise if self.baseline is None else "none-unsafe"
 
     @model_validator(mode="after")
     def _one_of_noise_and_epsilon(self) -> PrivacyConfig:
@@ -495,6 +529,7 @@ class SiloPlan:
         steps_per_round: DP-SGD steps in one round.
         rounds: Rounds in the run, at most.
         noise: Where lots and noise are drawn from.
+        baseline: What is left out of the run, which then protects nobody; None where nothing is.
     """
 
     silo: str
@@ -510,6 +545,7 @@ class SiloPlan:
     steps_per_round: int
     rounds: int
     noise: NoiseSourceName
+    baseline: Baseline | None = None
 
     @property
     def steps(self) -> int:
@@ -546,6 +582,8 @@ class Scenario(Section):
             raise ValueError('privacy.unit = "person" needs data.person, the column that says whose a record is')
         if self.data.source == "table" and "held-out" in self.federation.silos:
             raise ValueError("a silo cannot be called 'held-out': that is the name of the server's own table")
+        if self.privacy.baseline is not None and self.audit is not None:
+            raise ValueError("privacy.baseline claims nothing that an audit could refute; leave one of the two out")
         if self.privacy.noise == "seeded-unsafe" and self.seed is None:
             raise ValueError('privacy.noise = "seeded-unsafe" needs a seed')
         for silo in self.federation.silos:
@@ -596,6 +634,7 @@ class Scenario(Section):
             steps_per_round=self.training.steps_per_round(sample_rate),
             rounds=self.rounds,
             noise=shared.noise,
+            baseline=shared.baseline,
         )
 
 

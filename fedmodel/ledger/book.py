@@ -59,7 +59,7 @@ from fedmodel.ledger.entries import (
     share,
     void_body,
 )
-from fedmodel.mechanisms import DpSgdEvent, event_from_json
+from fedmodel.mechanisms import Event, event_from_json
 from fedmodel.secagg.progress import Progress
 
 APPLICATION: Final = 0x464D4C47  # "FMLG", in the file's header
@@ -123,7 +123,7 @@ BEGIN SELECT RAISE(ABORT, 'a ledger is only appended to'); END""",
 class Charge:
     """A charge: what was charged, and the number of its entry."""
 
-    event: DpSgdEvent
+    event: Event
     sequence: int
 
 
@@ -137,7 +137,7 @@ class Reservation:
         scenario: Hash of the scenario that the plan is of.
     """
 
-    plan: DpSgdEvent
+    plan: Event
     scope: str
     scenario: str
 
@@ -318,12 +318,12 @@ class Ledger:
         self,
         scope: str,
         run: str,
-        plan: DpSgdEvent,
+        plan: Event,
         steps_per_round: int,
         *,
         scenario: str = "",
         partial: bool = False,
-    ) -> DpSgdEvent:
+    ) -> Event:
         """Reserve the whole plan of a run, once.
 
         Args:

@@ -21,11 +21,17 @@ counted in whole millionths: `cap`. A plan is admitted in one of two ways, and i
              takes the whole budget, and once it is charged no later plan is admitted: with nothing to choose, nothing
              is adaptive. Only a cap that a person raises over the divergence of both lets the filter admit more.
 
-In both ways a second accountant, which shares no code with the first, is asked for a lower bound
+A run that adds no noise (`UnprotectedEvent`), as a simulation's baseline, is in neither way. It is entered as what it
+is, `none`, at a cost that stands for infinity (`UNBOUNDED`), over every cap; it is the first of its scope, and while
+anything of it was or can be released nothing more is admitted to that scope, whatever its cap. No figure over it is
+finite. Whether a silo takes part in such a run at all is for its law to say: a deployed one never does.
+
+In the two ways a second accountant, which shares no code with the first, is asked for a lower bound
 (`fedmodel.accounting.lower`); a plan whose epsilon is at least more than it is admitted as is refused.
 
 Guarantee: whoever only appends entries that `Standing.apply` takes never spends more than the cap of a scope, as long
-as no override raised it: everything that was charged to it, together, is (epsilon, delta)-private for the cap's epsilon
+as no override raised it, and no run without noise is in it: everything that was charged to it, together, is (epsilon,
+delta)-private for the cap's epsilon
 and the scope's delta, whoever chose plans, their order and their ends by looking at whatever was released. Each entry
 carries the totals after it, so that a reader of the last one knows what is left.
 
@@ -69,15 +75,17 @@ from fedmodel.config import MOST_EPSILON
 from fedmodel.crypto import SIGNATURE_SIZE, SigningKey, check_verification_key, digest, verify
 from fedmodel.errors import ConfigError, CryptoError, LedgerError, LedgerTampered, PrivacyBudgetExceeded
 from fedmodel.heads import Head
-from fedmodel.mechanisms import LEAST_DELTA, MOST_RECORDS, DpSgdEvent, UnitName, event_from_json, event_to_json
+from fedmodel.mechanisms import LEAST_DELTA, MOST_RECORDS, DpSgdEvent, Event, UnitName, event_from_json, event_to_json
 from fedmodel.merkle import EMPTY_ROOT
 from fedmodel.rounding import down, small, up
 from fedmodel.secagg.progress import Progress
 
 Kind = Literal["create", "reserve", "charge", "void", "checkpoint", "audit", "override"]
-Admission = Literal["filter", "plan"]
+Admission = Literal["filter", "plan", "none"]
 
 MICRO: Final = 1_000_000
+UNBOUNDED: Final = 10**18
+"""The cost of a plan without noise, which stands for infinity: the first of `MOST_STEPS` steps is over every cap."""
 MOST_ORDER: Final = 256
 KINDS: Final = get_args(Kind)
 AGGREGATION_SUBJECT: Final = "secure aggregation"
@@ -150,11 +158,13 @@ class Scope:
             raise LedgerError(f"no claim can be made of a budget with these figures: {self}")
         accounting.check_supported(self.adjacency, "poisson")
 
-    def cost(self, plan: DpSgdEvent) -> int:
-        """Return the divergence of a plan in millionths, rounded up, at least 1."""
+    def cost(self, plan: Event) -> int:
+        """Return the divergence of a plan in millionths, rounded up, at least 1; `UNBOUNDED` where it has no bound."""
+        if not isinstance(plan, DpSgdEvent):
+            return UNBOUNDED
         return max(1, math.ceil(accounting.renyi(plan, self.order) * MICRO))
 
-    def check_records(self, plan: DpSgdEvent) -> None:
+    def check_records(self, plan: Event) -> None:
         """Refuse a plan for units of another number of records.
 
         Raises:
@@ -281,7 +291,7 @@ class Run:
     """
 
     scope: str
-    plan: DpSgdEvent
+    plan: Event
     cost: int
     admitted: Admission
     scenario: str
@@ -294,12 +304,12 @@ class Run:
     code: str = ""
 
     @property
-    def events(self) -> list[DpSgdEvent]:
+    def events(self) -> list[Event]:
         """What was charged, oldest first."""
         return [replace(self.plan, steps=steps) for _, steps, _ in self.charges.values()]
 
     @property
-    def claimed(self) -> list[DpSgdEvent]:
+    def claimed(self) -> list[Event]:
         """What its epsilon is of, whenever and however it ended: its whole plan, once any step of it was charged.
 
         Epsilon of `events` alone would be a bound only if their number had been fixed in advance.
@@ -356,6 +366,10 @@ class Standing:
         self.progress: dict[str, Progress] = {}
         self.masked: dict[tuple[str, int], int] = {}
 
+    def is_unprotected(self, scope: str) -> bool:
+        """Return whether a run of a scope releases, or may yet release, records without noise."""
+        return any(run.admitted == "none" and run.matters for run in self.of(scope))
+
     def totals(self, scope: str) -> tuple[int, int, int]:
         """Return cap, reserved and spent of a scope, in millionths; who took the whole budget counts as that."""
         cap = self.scopes[scope].cap
@@ -370,11 +384,11 @@ class Standing:
         """Return the runs of a scope, oldest first."""
         return [run for run in self.runs.values() if run.scope == scope]
 
-    def events(self, scope: str) -> list[DpSgdEvent]:
+    def events(self, scope: str) -> list[Event]:
         """Return everything charged to a scope, oldest first."""
         return [event for run in self.of(scope) for event in run.events]
 
-    def claimed(self, scope: str) -> list[DpSgdEvent]:
+    def claimed(self, scope: str) -> list[Event]:
         """Return the whole plans of everything charged to a scope, oldest first."""
         return [event for run in self.of(scope) for event in run.claimed]
 
@@ -382,21 +396,23 @@ class Standing:
         """Return what bounds a run besides its own plan: the largest cap of its budget since the first charge.
 
         Everything that is charged to the budget is within it, so each run is. Infinity where nothing was charged, or a
-        person raised it since, who may have looked.
+        person raised it since, who may have looked, or a run without noise is in it, which no cap holds.
         """
         cap, raised = self.caps.get(run.scope, (math.inf, False))
-        return math.inf if raised else cap
+        return math.inf if raised or self.is_unprotected(run.scope) else cap
 
     def bound(self, scope: str) -> float:
         """Return epsilon of everything that is charged to a scope, however plans were chosen and wherever they ended.
 
         The one plan's, where it took the whole budget; else the largest cap that held since the first charge. Never
         that of the divergence taken: what a strategy that stops by looking took is no bound on what it found. 0 where
-        nothing is charged.
+        nothing is charged; infinity where a run without noise is.
         """
         runs = [run for run in self.of(scope) if run.matters]
         if not any(run.charges for run in runs):
             return 0.0
+        if self.is_unprotected(scope):
+            return math.inf
         largest = replace(self.scopes[scope], epsilon=self.caps[scope][0])
         if [run.admitted for run in runs] == ["plan"] and self.held(scope) >= largest.cap:
             return accounting.epsilon(runs[0].claimed, largest.delta)
@@ -410,7 +426,7 @@ class Standing:
         """
         return self.masked.get((run, self.runs[run].charges[charge][0]), 0) > charge
 
-    def admit(self, scope: Scope, plan: DpSgdEvent, cost: int, tolerance: float = 0.0) -> Admission:
+    def admit(self, scope: Scope, plan: Event, cost: int, tolerance: float = 0.0) -> Admission:
         """Return in which way a plan is admitted.
 
         Args:
@@ -424,6 +440,18 @@ class Standing:
         """
         scope.check_records(plan)
         earlier = [run for run in self.of(scope.name) if run.matters]
+        if self.is_unprotected(scope.name):
+            raise PrivacyBudgetExceeded(
+                f"the budget of {scope.name} holds a run without noise, which protects nobody: no epsilon is finite"
+                " over what it released, so nothing more is admitted, whatever the cap; simulate into a new folder"
+            )
+        if not isinstance(plan, DpSgdEvent):
+            if earlier:
+                raise PrivacyBudgetExceeded(
+                    f"a run without noise is not admitted to {scope.name}, which holds {len(earlier)} runs that are"
+                    " protected: it would undo what was promised of them"
+                )
+            return "none"
         if self.held(scope.name) + cost <= scope.cap:
             _check_not_contradicted(scope, plan, scope.epsilon)
             return "filter"
@@ -464,7 +492,7 @@ class Standing:
                 return
         raise LedgerError(f"epsilon {scope.epsilon} is under what runs hold already; void their reservations first")
 
-    def rounds_fitting(self, scope: Scope, plan: DpSgdEvent, steps_per_round: int) -> int:
+    def rounds_fitting(self, scope: Scope, plan: Event, steps_per_round: int) -> int:
         """Return for how many rounds of a plan a scope would admit it, from its first round on."""
 
         def fits(rounds: int) -> bool:
@@ -483,7 +511,7 @@ class Standing:
             low, high = (middle, high) if fits(middle) else (low, middle)
         return low
 
-    def runs_fitting(self, scope: Scope, plan: DpSgdEvent) -> int:
+    def runs_fitting(self, scope: Scope, plan: Event) -> int:
         """Return how many more runs of a plan a scope would admit, one after the other, each in full."""
         try:
             admitted = self.admit(scope, plan, scope.cost(plan))
@@ -576,7 +604,8 @@ class Standing:
             raise LedgerError("a run is reserved once, with event, cost, scenario and how it was admitted")
         cost = content["cost"]
         # Another machine's logarithms may differ in the last bit.
-        if type(cost) is not int or cost < max(1, scope.cost(plan) - 1):
+        least = UNBOUNDED if not isinstance(plan, DpSgdEvent) else max(1, scope.cost(plan) - 1)
+        if type(cost) is not int or cost < least:
             raise LedgerError(f"its cost is {cost}, where {scope.cost(plan)} follows")
         admitted = self.admit(scope, plan, cost, tolerance=_TOLERANCE)
         if content["admitted"] != admitted:
@@ -685,7 +714,7 @@ class Standing:
         return run
 
 
-def _check_not_contradicted(scope: Scope, plan: DpSgdEvent, admitted: float) -> None:
+def _check_not_contradicted(scope: Scope, plan: Event, admitted: float) -> None:
     """Refuse a plan whose epsilon is more than it is admitted as, by an accountant that shares no code with ours.
 
     Raises:
@@ -729,13 +758,13 @@ def scope_body(scope: Scope) -> str:
     return canonical(asdict(scope))
 
 
-def reserve_body(plan: DpSgdEvent, scenario: str, admitted: Admission, cost: int) -> str:
+def reserve_body(plan: Event, scenario: str, admitted: Admission, cost: int) -> str:
     """Return the body of a reservation."""
     event = json.loads(event_to_json(plan))
     return canonical({"admitted": admitted, "cost": cost, "event": event, "scenario": scenario})
 
 
-def charge_body(event: DpSgdEvent, taken: int) -> str:
+def charge_body(event: Event, taken: int) -> str:
     """Return the body of a charge, after which so many steps of its run's plan are taken."""
     return canonical({"event": json.loads(event_to_json(event)), "taken": taken})
 

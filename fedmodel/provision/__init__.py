@@ -35,7 +35,7 @@ from fedmodel.provision.kits import (
     unlock,
     unlocked,
 )
-from fedmodel.provision.laws import joint_law, law_of, scenario_hash, scenario_policy
+from fedmodel.provision.laws import check_deployable, joint_law, law_of, scenario_hash, scenario_policy
 from fedmodel.provision.roster import AuthorityKeys, FederationRoster, Party, Revocation, open_roster
 from fedmodel.provision.simulated import provision
 
@@ -50,6 +50,7 @@ __all__ = [
     "accept_revocations",
     "accept_roster",
     "authority_fingerprint",
+    "check_deployable",
     "check_even",
     "check_levels",
     "check_private",

@@ -62,6 +62,19 @@ def scenario_hash(scenario: Scenario) -> bytes:
     return digest(b"fedmodel/v1/scenario", scenario.model_dump_json().encode())
 
 
+def check_deployable(scenario: Scenario) -> None:
+    """Refuse to deploy what is a simulation's alone.
+
+    Raises:
+        ConfigError: When the scenario leaves noise out.
+    """
+    if scenario.privacy.baseline is not None:
+        raise ConfigError(
+            f"{scenario.name}: privacy.baseline = {scenario.privacy.baseline!r} protects nobody, and no deployed silo"
+            " takes part in it; leave it out, or use `fedmodel simulate`"
+        )
+
+
 def law_of(scenario: Scenario, silo: str, server: bytes) -> SiloFile:
     """Return the law of a simulated silo: what the scenario asks of it, and nothing more.
 
@@ -129,7 +142,8 @@ def joint_law(scenarios: Sequence[Scenario], silo: str, server: bytes) -> SiloFi
         server: The public key of the server that it answers.
 
     Raises:
-        ConfigError: When no scenario names it, two ask for other encryption, or two count one data set's budget in
+        ConfigError: When no scenario names it, one leaves noise out, two ask for other encryption, or two
+        count one data set's budget in
             different units or deltas: figures that cannot be added.
     """
     named = [scenario for scenario in scenarios if silo in scenario.federation.silos]
@@ -138,6 +152,8 @@ def joint_law(scenarios: Sequence[Scenario], silo: str, server: bytes) -> SiloFi
             f"silo {silo!r} is in none of the scenarios ({', '.join(one.name for one in scenarios)}); name it under"
             " federation.silos of one, or take it out of the federation"
         )
+    for scenario in named:
+        check_deployable(scenario)
     laws = [law_of(scenario, silo, server) for scenario in named]
     for scenario, law in zip(named[1:], laws[1:], strict=True):
         _check_alike(named[0], laws[0], scenario, law)

@@ -26,14 +26,14 @@ from opacus.accountants import PRVAccountant
 
 from fedmodel import accounting
 from fedmodel.audit.accountants import prv_is_close
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.mechanisms import Event, protected
 
 ORDERS: Final = range(2, 257)
 _PRV_ERROR: Final = 0.01
 _LARGEST_PRV: Final = 200.0  # past which the grid of PRV outgrows memory
 
 
-def prv(events: Sequence[DpSgdEvent], delta: float) -> tuple[float | None, str | None]:
+def prv(events: Sequence[Event], delta: float) -> tuple[float | None, str | None]:
     """Return the upper end of Opacus's interval for epsilon, or None and why there is none.
 
     It holds in exact arithmetic; where rounding may exceed the error that it counts, none is told.
@@ -44,6 +44,9 @@ def prv(events: Sequence[DpSgdEvent], delta: float) -> tuple[float | None, str |
     """
     if not events:
         return None, "nothing was released"
+    noised = protected(events)
+    if noised is None:
+        return None, "no noise was added"
     if any(event.max_records > 1 for event in events):
         return None, "Opacus's accountant knows one record of a unit, and these units have several"
     if not accounting.epsilon(events, delta, accounting.COARSE_GRID) < _LARGEST_PRV:
@@ -65,8 +68,8 @@ def prv(events: Sequence[DpSgdEvent], delta: float) -> tuple[float | None, str |
     return (found, None) if math.isfinite(found) else (None, "Opacus's accountant gave no finite figure")
 
 
-def rdp(events: Sequence[DpSgdEvent], delta: float) -> tuple[float, int | None]:
-    """Return the epsilon of the best whole order up to 256, and the order; 0 and None for no events.
+def rdp(events: Sequence[Event], delta: float) -> tuple[float | None, int | None]:
+    """Return the epsilon of the best whole order up to 256, and the order; 0 for no events, None without noise.
 
     An upper bound in exact arithmetic, of positive terms alone, so that rounding takes little from it.
 
@@ -76,6 +79,8 @@ def rdp(events: Sequence[DpSgdEvent], delta: float) -> tuple[float, int | None]:
     """
     if not events:
         return 0.0, None
+    if protected(events) is None:
+        return None, None
     if any(event.max_records > 1 for event in events):
         found = {
             order: accounting.renyi_to_epsilon(sum(accounting.renyi(event, order) for event in events), order, delta)

@@ -21,9 +21,9 @@ from typing import Annotated, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
-from fedmodel.mechanisms import NoiseSourceName, UnitName
+from fedmodel.mechanisms import MechanismName, NoiseSourceName, UnitName
 
-FORMAT: Final = "fedmodel-report/2"
+FORMAT: Final = "fedmodel-report/3"
 SCHEMA_ID: Final = "report.schema.json"
 _DIALECT: Final = "https://json-schema.org/draft/2020-12/schema"
 
@@ -147,7 +147,7 @@ class Claim(Part):
         sentence: The claim, plainly.
         meaning: What the figures mean for one person.
         early: What holds where fewer steps were taken than were reserved; null where they were all taken.
-        protects: False where noise was seeded, so that no figure here protects anybody.
+        protects: False where noise was seeded or none was added, so that no figure here protects anybody.
         unit: Whose presence is hidden.
         max_records: Most records of one unit that were trained on.
         adjacency: How neighbouring data sets differ.
@@ -199,13 +199,14 @@ class LedgerRun(Part):
         rounds: Rounds that were charged.
         steps: Noised sums that were charged.
         reserved_steps: Of its whole plan, which its epsilon is of.
+        mechanism: What it released; "none-unsafe" where no noise was added, which protects nobody.
         noise_multiplier: Noise over the clip.
         sample_rate: As planned.
-        noise_source: Where noise was drawn from.
+        noise_source: Where noise was drawn from; null where none was.
         epsilon: Of its whole plan, by PLD, at the budget's delta, 0 where nothing was charged; null where its noise was
-            seeded.
+            seeded, or none was added.
         epsilon_of_steps_taken: Of what was charged, had the length been fixed in advance; null where that is.
-        admitted: In which of the ledger's two ways.
+        admitted: In which of the ledger's two ways; "none" where no noise was added.
         first_charge: When.
         last_charge: When.
     """
@@ -216,12 +217,13 @@ class LedgerRun(Part):
     rounds: int
     steps: int
     reserved_steps: int
+    mechanism: MechanismName
     noise_multiplier: float
     sample_rate: float
-    noise_source: NoiseSourceName
+    noise_source: NoiseSourceName | None
     epsilon: Epsilon
     epsilon_of_steps_taken: Epsilon
-    admitted: Literal["filter", "plan"]
+    admitted: Literal["filter", "plan", "none"]
     first_charge: Moment | None
     last_charge: Moment | None
 
@@ -238,7 +240,8 @@ class SiloBudget(Part):
         adjacency: How neighbouring data sets differ.
         delta: Of the claim.
         cap: Epsilon that may be spent, as it stands now.
-        protects: False where noise of a run that was charged was seeded: what was spent is then no bound, and null.
+        protects: False where noise of a run that was charged was seeded, or none was added: what was spent is then no
+            bound, and null.
         bound: Epsilon of all runs together, however plans were chosen and wherever they ended: the one plan's where it
             took the whole budget, else the largest cap that held since the first charge.
         spent: Epsilon of the steps that all runs took, by PLD, had every plan and its length been fixed in advance.
@@ -363,9 +366,10 @@ class SiloMechanism(Part):
 
     Attributes:
         silo: Its name.
+        mechanism: What was planned; "none-unsafe" where no noise is added, which protects nobody.
         noise_multiplier_planned: Noise over the clip that the plan needs.
         noise_multiplier: As charged.
-        max_grad_norm_planned: The clip of the plan.
+        max_grad_norm_planned: The clip of the plan; null where gradients are not clipped.
         max_grad_norm: As charged.
         sample_rate_planned: Each record's chance to be in a lot.
         sample_rate_realised: With what the sampler really drew.
@@ -380,9 +384,10 @@ class SiloMechanism(Part):
     """
 
     silo: str
+    mechanism: MechanismName
     noise_multiplier_planned: float
     noise_multiplier: float | None
-    max_grad_norm_planned: float
+    max_grad_norm_planned: float | None
     max_grad_norm: float | None
     sample_rate_planned: float
     sample_rate_realised: float | None
@@ -481,7 +486,7 @@ class SiloAccounting(Part):
         pld: The claim.
         prv: By another library; null with a reason.
         prv_reason: Why there is none; null where there is.
-        rdp: By Rényi divergences, always looser.
+        rdp: By Rényi divergences, always looser; null where no noise was added.
         rdp_order: At which order; null where nothing was charged.
         curve: delta(epsilon), by PLD.
     """
@@ -491,7 +496,7 @@ class SiloAccounting(Part):
     pld: Epsilon
     prv: float | None
     prv_reason: str | None
-    rdp: float
+    rdp: float | None
     rdp_order: int | None
     curve: tuple[CurvePoint, ...]
 
@@ -941,7 +946,7 @@ class Report(Part):
         title="A report of fedmodel", json_schema_extra={"$id": SCHEMA_ID, "$schema": _DIALECT}
     )  # fmt: skip
 
-    format: Literal["fedmodel-report/2"] = FORMAT
+    format: Literal["fedmodel-report/3"] = FORMAT
     built: Built
     run: RunFacts
     claim: Claim

@@ -87,7 +87,8 @@ def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
         unit=whom(report.claim.unit, report.claim.max_records),
         excepted=excepted(report),
         odds=odds(report),
-        seeded=seeded(report),
+        seeded=seeded(report) or baseline(report),
+        baseline=baseline(report),
         unpromised=unpromised(report),
         headless=[one.silo for one in report.integrity.ledgers if one.head is None],
         reasons=[words.plainly(one) for one in audit.reasons] if audit else [],
@@ -147,11 +148,13 @@ def at_least(power: Power) -> str:
 def spent_of(budget: SiloBudget) -> Markup:
     """Return what was spent of a cap, in figures and as a bar."""
     spent, cap = budget.spent, budget.cap
-    if not budget.protects:
-        return Markup("nothing is bounded: a run’s noise was seeded; the cap is {}").format(up(cap))
-    share = 100 if spent is None else min(100, round(100 * spent / cap)) if cap else 100
     # A cap that needs more digits than `number` shows is rounded as what was spent of it is.
     shown = words.number(cap) if cap == round(cap, 2) else up(cap)
+    if not budget.protects:
+        bare = any(run.admitted == "none" for run in budget.runs)
+        why = "a run added no noise" if bare else "a run’s noise was seeded"
+        return Markup("nothing is bounded: {}; the cap of {} holds nothing").format(why, shown)
+    share = 100 if spent is None else min(100, round(100 * spent / cap)) if cap else 100
     text = f"{up(spent)} of {shown}"
     return Markup('{} <span class="meter" aria-hidden="true"><i style="width:{}%"></i></span>').format(text, share)
 
@@ -184,6 +187,11 @@ def seeded(report: Report) -> bool:
     return "seeded-unsafe" in sources or (not report.claim.protects and report.claim.epsilon is not None)
 
 
+def baseline(report: Report) -> bool:
+    """Return whether this run added no noise."""
+    return any(one.mechanism == "none-unsafe" for one in report.mechanism.silos)
+
+
 def unpromised(report: Report) -> list[str]:
     """Return the silos of which all runs on these data together are bounded by nothing."""
     data_sets = {data.name for data in report.scope.data_sets}
@@ -193,6 +201,8 @@ def unpromised(report: Report) -> list[str]:
 def excepted(report: Report) -> list[str]:
     """Return, in sentences, for whom the claim does not hold."""
     claim, found = report.claim, list[str]()
+    if baseline(report):
+        return ["Anybody: no noise was added."]
     if seeded(report):
         return ["Anybody: its noise was seeded."]
     unbounded = [one.silo for one in claim.silos if one.epsilon is None]

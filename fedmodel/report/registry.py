@@ -100,7 +100,7 @@ def _privacy_loss(report: Report) -> dict[str, Any]:
 def _in_all(scope: Scope) -> str:
     """Say what all runs that the ledgers hold compose to."""
     if not scope.protects:
-        return "With the other runs that the ledgers hold, nothing is bounded: noise of a run was seeded."
+        return "With the other runs that the ledgers hold, nothing is bounded: noise was seeded, or none was added."
     if scope.largest_bound is None:
         return "With the other runs that the ledgers hold, no bound is computed."
     return (

@@ -52,7 +52,7 @@ from numpy.typing import NDArray
 
 from fedmodel.errors import ProtocolError, error_codes
 from fedmodel.masking import RingBits, Words
-from fedmodel.mechanisms import DpSgdEvent, event_from_json, event_to_json
+from fedmodel.mechanisms import Event, event_from_json, event_to_json
 from fedmodel.secagg import FRESH, LINEAGE_SIZE, Window, join_messages, pack_numbers, read_numbers, split_messages
 
 VERSION: Final = 4
@@ -80,7 +80,7 @@ class JoinReply:
     """A silo's name, what it plans to spend on the whole run, its ADVERT if asked for, and its ledger's signed head."""
 
     silo: str
-    plan: DpSgdEvent
+    plan: Event
     advert: bytes = b""
     head: bytes = b""
 
@@ -112,7 +112,7 @@ class TrainReply:
     """
 
     round_number: int
-    charged: DpSgdEvent
+    charged: Event
     update_P: NDArray[np.float32]
     head: bytes = b""
 
@@ -122,7 +122,7 @@ class MaskedReply:
     """The same in words of a ring, of shape `(P,)`, and the MASK message that goes beside masked ones."""
 
     round_number: int
-    charged: DpSgdEvent
+    charged: Event
     words_P: Words
     mask: bytes = b""
     head: bytes = b""

@@ -40,7 +40,7 @@ from fedmodel.audit.plan import LEAST_POWER, Plan, power_of, score
 from fedmodel.config import LEAST_EFFECTIVE, Scenario
 from fedmodel.errors import ConfigError
 from fedmodel.ledger import Verified
-from fedmodel.mechanisms import DpSgdEvent, event_from_json
+from fedmodel.mechanisms import DpSgdEvent, Event, event_from_json, protected
 from fedmodel.provision import scenario_policy
 from fedmodel.rounding import down
 from scenarios import officer
@@ -182,7 +182,15 @@ def _charges(ledger: Verified, run: str | None) -> list[tuple[str, int]]:
 def _event(ledger: Verified, name: str) -> DpSgdEvent:
     """Return what the audited run was charged in a silo's ledger, all rounds together."""
     run = ledger.standing.runs[name]
-    return replace(run.plan, steps=max(run.taken, 1))
+    return replace(_noised([run.plan])[0], steps=max(run.taken, 1))
+
+
+def _noised(events: Sequence[Event]) -> list[DpSgdEvent]:
+    """Return events that all add noise, or refuse to audit what claims nothing."""
+    noised = protected(events)
+    if noised is None:
+        raise ConfigError("a run without noise claims nothing that could be refuted; audit a run that adds noise")
+    return noised
 
 
 def _claimed(scenario: Scenario, ledger: Verified, name: str | None) -> float:
@@ -204,11 +212,12 @@ def _by_plan(scenario: Scenario, silo: str, ledger: Verified) -> float:
 def _reserved(ledger: Verified) -> list[DpSgdEvent]:
     """Return the plans of all runs of which a charge stands, from the entries: what a claim has to be of."""
     charged = {ledger.entries[sequence - 1].run for sequence in ledger.standing.charged}
-    return [
+    reserved = [
         event_from_json(json.dumps(entry.content["event"]))
         for entry in ledger.entries
         if entry.kind == "reserve" and entry.run in charged
     ]
+    return _noised(reserved)
 
 
 def _accounted(scenario: Scenario, ledgers: Mapping[str, Verified]) -> list[Gauge]:

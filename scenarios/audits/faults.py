@@ -7,13 +7,15 @@
     stopped    as full, ended by its loss after the first of its rounds         what an early end is said to cost
     page       a report, with a hostile picture on its page                     what a reader is shown
     goes-on    two runs, the second of which begins from the first one's model  whether both are charged
+    baseline   no run: what policy and ledger say of a run without noise        who lets it in, what bounds it
     tables     no run: tables in which persons' ids are spelled in many ways    whose record it is
 
 A check is a gauge's name, or one of a few that are none: `preflight`, by which silos refuse before anything is trained
 or charged, `lower_bound`, by which so many guesses about canaries are right that the claim is refuted,
 `page_markup`, by which a picture has brought elements of its own onto the page, `records_of_a_person`, by which more or
-fewer records are left of a person than the unit has, and `earlier_run`, by which a ledger does not hold the run that a
-run began from.
+fewer records are left of a person than the unit has, `earlier_run`, by which a ledger does not hold the run that a
+run began from, `deployed_baseline`, by which a deployed silo lets a run without noise in, and `unbounded_release`, by
+which a figure is told of what such a run released.
 """
 
 from __future__ import annotations
@@ -27,13 +29,15 @@ from typing import Final, Literal
 from scenarios.audits import mutations
 from scenarios.audits.planting import Planted, together
 
-Setting = Literal["full", "sampled", "dropouts", "stopped", "page", "goes-on", "tables"]
+Setting = Literal["full", "sampled", "dropouts", "stopped", "page", "goes-on", "baseline", "tables"]
 
 PREFLIGHT: Final = "preflight"
 LOWER_BOUND: Final = "lower_bound"
 PAGE_MARKUP: Final = "page_markup"
 RECORDS_OF_A_PERSON: Final = "records_of_a_person"
 EARLIER_RUN: Final = "earlier_run"
+DEPLOYED_BASELINE: Final = "deployed_baseline"
+UNBOUNDED_RELEASE: Final = "unbounded_release"
 
 
 @dataclass(frozen=True)
@@ -110,6 +114,8 @@ FAULTS: Final = (
     Fault("steps-uncharged", "charged_steps", "sampled", mutations.one_step_more),
     Fault("picture-with-markup", PAGE_MARKUP, "page", mutations.picture_as_markup),
     Fault("start-forgets-its-cost", EARLIER_RUN, "goes-on", mutations.start_forgets),
+    Fault("baseline-at-a-deployed-silo", DEPLOYED_BASELINE, "baseline", mutations.baseline_let_in),
+    Fault("baseline-counted-as-nothing", UNBOUNDED_RELEASE, "baseline", mutations.unprotected_left_out),
     *_OF_TABLES,
     Fault("epsilon-from-looser-q", "accountants", "sampled",
           partial(together, mutations.without_second_accountant, mutations.rate_halved_in_accounting)),

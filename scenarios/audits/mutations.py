@@ -32,7 +32,7 @@ from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClippi
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from clients import carried, hiding, optimizers, training
+from clients import carried, hiding, optimizers, policy, training
 from clients.outbox import Outbox
 from clients.probing import Probing
 from clients.silo import Silo
@@ -478,6 +478,16 @@ def ids_by_column() -> Planted:
         return normal(pa.chunked_array([[one.lstrip("0") if figures else one for one in found]]), form, where)
 
     return replaced(tables, "normal_ids", guessed)
+
+
+def baseline_let_in() -> Planted:
+    """Let a run without noise into a silo, whoever's it is."""
+    return replaced(policy, "check_baseline", lambda *_, **__: None)
+
+
+def unprotected_left_out() -> Planted:
+    """Compose what noise was added to, and leave out what was released without."""
+    return replaced(pld, "protected", lambda events: [event for event in events if isinstance(event, DpSgdEvent)])
 
 
 def start_forgets() -> Planted:

@@ -78,6 +78,11 @@ def plan_audit(scenario: Scenario, significance: float = SIGNIFICANCE) -> Plan:
     """
     if scenario.audit is None:
         raise ConfigError("the scenario has no canaries; `fedmodel audit plan` puts them in")
+    if scenario.privacy.baseline is not None:
+        raise ConfigError(
+            f"privacy.baseline = {scenario.privacy.baseline!r} claims nothing that could be refuted; audit a run that"
+            " adds noise"
+        )
     if scenario.privacy.noise == "seeded-unsafe":
         raise ConfigError(
             "privacy.noise = 'seeded-unsafe' claims nothing that could be refuted; audit a run whose noise is the"
@@ -145,7 +150,7 @@ def _canaries(scenario: Scenario, silo: str, count: int) -> SiloCanaries:
     """Return what will be charged for a silo's canaries."""
     plan = scenario.plan(silo)
     steps = plan.steps_per_round * _rounds(scenario, silo)
-    event = replace(accounting.planned_event(plan), steps=max(steps, 1))
+    event = replace(accounting.private_event(plan), steps=max(steps, 1))
     epsilon, mu = _claim(event, plan.delta)
     return SiloCanaries(
         silo=silo,

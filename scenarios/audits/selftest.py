@@ -30,12 +30,15 @@ from fedmodel.config import Scenario
 from fedmodel.errors import FedmodelError, PrivacyError
 from scenarios import officer
 from scenarios.audits import audit_entries, auditing, planning
+from scenarios.audits.baseline_check import bounded, let_in
 from scenarios.audits.faults import (
+    DEPLOYED_BASELINE,
     EARLIER_RUN,
     LOWER_BOUND,
     PAGE_MARKUP,
     PREFLIGHT,
     RECORDS_OF_A_PERSON,
+    UNBOUNDED_RELEASE,
     Fault,
     Setting,
 )
@@ -111,6 +114,7 @@ _DIFFERENT: Final[Mapping[Setting, Mapping[str, Mapping[str, Any]]]] = {
     },
     "page": {"audit": {"count": 60}},
     "goes-on": {"": {"rounds": 1}},
+    "baseline": {},
     "tables": {},
 }
 
@@ -200,10 +204,12 @@ def scenario(setting: Setting) -> Scenario:
     return Scenario.model_validate(document)
 
 
-def trial_of(setting: Setting) -> Trial | Reading | GoingOn:
+def trial_of(setting: Setting) -> Trial | Reading | GoingOn | LeavingOut:
     """Return what faults of a setting are tried in."""
     if setting == "goes-on":
         return GoingOn(scenario(setting).model_copy(update={"audit": None}))
+    if setting == "baseline":
+        return LeavingOut(scenario(setting))
     return Reading() if setting == "tables" else Trial(setting)
 
 
@@ -221,6 +227,25 @@ class GoingOn:
             except FedmodelError as error:
                 return Audited({}, 0, f"there was nothing to audit: {error}")
         return Audited({} if told is None else {EARLIER_RUN: Fired(None, told)}, 1)
+
+
+@dataclass(frozen=True)
+class LeavingOut:
+    """A run without noise, asked for and charged any number of times, and run never."""
+
+    scenario: Scenario
+
+    def audited(self, plant: Callable[[], Planted]) -> Audited:
+        """Ask with something planted. Whatever was planted is gone when this returns or raises."""
+        with TemporaryDirectory(prefix="fedmodel-selftest-") as folder, fresh(), plant():
+            try:
+                told = {
+                    DEPLOYED_BASELINE: let_in(self.scenario),
+                    UNBOUNDED_RELEASE: bounded(Path(folder), self.scenario),
+                }
+            except FedmodelError as error:
+                return Audited({}, 0, f"there was nothing to audit: {error}")
+        return Audited({check: Fired(None, said) for check, said in told.items() if said is not None}, 2)
 
 
 class Reading:

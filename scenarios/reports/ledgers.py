@@ -24,7 +24,7 @@ from fedmodel.config import Scenario
 from fedmodel.errors import FedmodelError, LedgerError, LedgerTampered
 from fedmodel.heads import open_head
 from fedmodel.ledger import Entry, Run, Scope, Standing, Verified, origin_of, verify_ledger
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.mechanisms import Event
 from fedmodel.provision import is_kit, scenario_hash
 from fedmodel.report.document import LedgerHead
 from scenarios.claims import claim_in
@@ -86,14 +86,14 @@ class SiloLedger:
         return any(run.charges for run in runs if run is not self.own)
 
     @property
-    def events(self) -> list[DpSgdEvent]:
+    def events(self) -> list[Event]:
         """What the report's run was charged for, and the others that its claim is of."""
         if self.others and self.scope is not None:
             return self.standing.events(self.scope.name)
         return [] if self.own is None else self.own.events
 
     @property
-    def claimed(self) -> list[DpSgdEvent]:
+    def claimed(self) -> list[Event]:
         """What is claimed: the run's whole plan, and those of the others that its claim is of; none if not charged."""
         if self.others and self.scope is not None:
             return self.standing.claimed(self.scope.name)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
@@ -15,7 +16,7 @@ from fedmodel import accounting, grid
 from fedmodel.errors import LedgerError
 from fedmodel.heads import verifier_key
 from fedmodel.ledger import Run, Scope, Standing, origin_of
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.mechanisms import Event
 from fedmodel.provision import scenario_hash
 from fedmodel.report import accountants, document
 from scenarios import officer
@@ -99,7 +100,7 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
     claimed = [] if ledger is None else ledger.claimed
     taken = 0 if ledger is None or ledger.own is None else ledger.own.taken
     # Of noise that somebody can subtract no figure is a bound: none is told.
-    mu, advantage = (None, None) if _seeded(claimed) else _besides(tuple(claimed), delta)
+    mu, advantage = (None, None) if _unprotected(claimed) else _besides(tuple(claimed), delta)
     if ledger is not None and ledger.others:  # a curve of plans that were chosen in turn is no bound
         mu, advantage = None, None
     told = claim_of([], 0, delta) if ledger is None else ledger.claim(delta)
@@ -107,7 +108,7 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
         silo=silo,
         epsilon=_told(claimed, told["epsilon"]),
         epsilon_of_steps_taken=_told(claimed, told["epsilon_of_steps_taken"]),
-        odometer=None if _seeded(claimed) or told["odometer"] is None else document.Odometer(**told["odometer"]),
+        odometer=None if _unprotected(claimed) or told["odometer"] is None else document.Odometer(**told["odometer"]),
         epsilon_all_runs=0.0 if ledger is None or ledger.scope is None else _of_all_runs(ledger, ledger.scope.name),
         delta=delta,
         target_epsilon=plan.epsilon,
@@ -138,7 +139,7 @@ def _protects(gathered: Gathered) -> bool:
 
 
 @lru_cache(maxsize=64)
-def _besides(events: tuple[DpSgdEvent, ...], delta: float) -> tuple[float | None, float | None]:
+def _besides(events: tuple[Event, ...], delta: float) -> tuple[float | None, float | None]:
     """Return mu and the largest advantage, on the coarse grid: upper bounds too, and hardly higher."""
     figures = officer.figures(list(events), delta, accounting.COARSE_GRID)
     return figures["mu"], figures["advantage"]
@@ -173,7 +174,7 @@ def _budget(ledger: SiloLedger, found: Scope) -> document.SiloBudget:
         adjacency=found.adjacency,
         delta=found.delta,
         cap=found.epsilon,
-        protects=not _seeded(events),
+        protects=not _unprotected(events),
         bound=_of_all_runs(ledger, found.name),
         spent=_bound(events, found.delta),
         order=found.order,
@@ -194,6 +195,7 @@ def _ledger_run(ledger: SiloLedger, name: str, run: Run, found: Scope) -> docume
         rounds=len({number for number, _, _ in run.charges.values()}),
         steps=run.taken,
         reserved_steps=run.plan.steps,
+        mechanism=run.plan.mechanism,
         noise_multiplier=run.plan.noise_multiplier,
         sample_rate=run.plan.sample_rate,
         noise_source=run.plan.noise_source,
@@ -224,7 +226,7 @@ def trust(gathered: Gathered, told: Mapping[str, Any]) -> document.Trust:
         noise_added_by=statements.noise_added_by(gathered),
         parties=statements.parties(gathered, terms, _protects(gathered)),
         secure_aggregation=terms,
-        collusion=statements.collusion(terms),
+        collusion=statements.collusion(terms, statements.update_word(gathered)),
         access=statements.access(gathered),
     )
 
@@ -236,8 +238,8 @@ def mechanism(gathered: Gathered, told: Mapping[str, Any]) -> document.Mechanism
     unit = statements.unit_of(scenario.privacy.unit, most)
     plans = [scenario.plan(silo) for silo in scenario.federation.silos]
     return document.Mechanism(
-        description=statements.DESCRIPTION,
-        sensitivity=statements.sensitivity(unit, scenario.privacy.max_grad_norm, most),
+        description=statements.description(gathered),
+        sensitivity=statements.sensitivity(unit, plans[0], most),
         sampling=statements.sampling([plan.sample_rate for plan in plans]),
         side_channels=_side_channels(gathered),
         silos=tuple(_silo_mechanism(gathered, silo) for silo in scenario.federation.silos),
@@ -270,11 +272,13 @@ def _silo_mechanism(gathered: Gathered, silo: str) -> document.SiloMechanism:
     plan, ledger = gathered.scenario.plan(silo), gathered.ledgers.get(silo)
     run = None if ledger is None else ledger.own
     event = run.events[0] if run is not None and run.charges else None
+    planned = accounting.planned_event(plan)
     return document.SiloMechanism(
         silo=silo,
-        noise_multiplier_planned=accounting.noise_multiplier(plan),
+        mechanism=planned.mechanism,
+        noise_multiplier_planned=planned.noise_multiplier,
         noise_multiplier=None if event is None else event.noise_multiplier,
-        max_grad_norm_planned=plan.max_grad_norm,
+        max_grad_norm_planned=planned.max_grad_norm,
         max_grad_norm=None if event is None else event.max_grad_norm,
         sample_rate_planned=plan.sample_rate,
         sample_rate_realised=None if event is None else event.realised_sample_rate,
@@ -303,7 +307,7 @@ def counted(gathered: Gathered) -> document.Accounting:
 
 
 @lru_cache(maxsize=64)
-def _counted(events: tuple[DpSgdEvent, ...], delta: float) -> document.SiloAccounting:
+def _counted(events: tuple[Event, ...], delta: float) -> document.SiloAccounting:
     """Return what three accountants say of some events, of no silo yet: many silos have the same."""
     pld = accounting.epsilon(events, delta)
     prv, reason = accountants.prv(events, delta)
@@ -355,19 +359,19 @@ def _budget_line(ledger: SiloLedger, scope: Scope) -> document.BudgetLine:
     caps = _caps(ledger, scope.name)
     whole = accounting.epsilon(ledger.standing.events(scope.name), scope.delta)
     step = math.ceil(len(charged) / _MOST_POINTS) or 1
-    points, spent = [], dict[DpSgdEvent, int]()
+    points, spent = [], dict[Event, int]()
     for number, (sequence, plan, steps) in enumerate(charged, start=1):
         spent[plan] = spent.get(plan, 0) + steps
         if number % step and number not in (1, len(charged)):
             continue
-        events = [_with(plan, taken) for plan, taken in spent.items()]
+        events = [replace(plan, steps=taken) for plan, taken in spent.items()]
         # Both are upper bounds: less was spent before than is in the end.
         epsilon = min(whole, accounting.epsilon(events, scope.delta, accounting.COARSE_GRID))
         if number == len(charged):
             epsilon = whole
         cap = next(value for since, value in reversed(caps) if since <= sequence)
         time = ledger.entries[sequence - 1].time
-        shown = None if _seeded(events) else _finite(epsilon)
+        shown = None if _unprotected(events) else _finite(epsilon)
         points.append(document.BudgetPoint(time=time, epsilon=shown, cap=cap))
     return document.BudgetLine(silo=ledger.silo, scope=scope.name, delta=scope.delta, points=tuple(points))
 
@@ -379,11 +383,6 @@ def _caps(ledger: SiloLedger, scope: str) -> list[tuple[int, float]]:
         for entry in ledger.entries
         if entry.scope == scope and entry.kind in ("create", "override")
     ]
-
-
-def _with(plan: DpSgdEvent, steps: int) -> DpSgdEvent:
-    values = {**vars(plan), "steps": steps}
-    return DpSgdEvent(**values)
 
 
 def integrity(
@@ -482,16 +481,16 @@ def _finite(epsilon: float) -> float | None:
     return epsilon if math.isfinite(epsilon) else None
 
 
-def _bound(events: Sequence[DpSgdEvent], delta: float) -> float | None:
+def _bound(events: Sequence[Event], delta: float) -> float | None:
     """Return the epsilon of some events; None where none is computed, or whose noise somebody can subtract."""
     return _told(events, accounting.epsilon(list(events), delta))
 
 
-def _told(events: Sequence[DpSgdEvent], epsilon: float) -> float | None:
+def _told(events: Sequence[Event], epsilon: float) -> float | None:
     """Return an epsilon of some events; None where it is no number, or whose noise somebody can subtract."""
-    return None if _seeded(events) else _finite(epsilon)
+    return None if _unprotected(events) else _finite(epsilon)
 
 
-def _seeded(events: Sequence[DpSgdEvent]) -> bool:
-    """Return whether noise of any of them was seeded."""
-    return any(event.noise_source == _SEEDED for event in events)
+def _unprotected(events: Sequence[Event]) -> bool:
+    """Return whether noise of any of them was seeded, or none was added."""
+    return any(event.noise_source in (_SEEDED, None) for event in events)

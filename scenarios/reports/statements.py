@@ -9,6 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
+from fedmodel.config import SiloPlan
+from fedmodel.mechanisms import LEFT_OUT
 from fedmodel.report import odds, words
 from fedmodel.report.document import SecureAggregation, Seen, SiloAccounting, SiloClaim
 from fedmodel.rounding import down, percent_up, small, up
@@ -117,6 +119,9 @@ def unit_of(unit: str, max_records: int) -> str:
 def claim(gathered: Gathered, epsilon: float | None, delta: float, unit: str, rounds: int) -> str:
     """Return the claim in a sentence."""
     name = gathered.scenario.name
+    baseline = gathered.scenario.privacy.baseline
+    if baseline is not None:
+        return f"Nothing is claimed for {name}: {LEFT_OUT[baseline]}. It protects nobody, and no epsilon is finite."
     if seeded(gathered):
         return f"Nothing is claimed for {name}: its noise was seeded, and whoever knows the seed can remove it."
     if epsilon is None:
@@ -168,8 +173,22 @@ def meaning(silos: Sequence[SiloClaim], counted: Sequence[SiloAccounting], prote
     )
 
 
-def sensitivity(unit: str, clip: float, max_records: int) -> str:
+def description(gathered: Gathered) -> str:
+    """Return what was done to records, in a sentence."""
+    baseline = gathered.scenario.privacy.baseline
+    if baseline is None:
+        return DESCRIPTION
+    return (
+        f"The pipeline of DP-SGD, in which {LEFT_OUT[baseline]}: Poisson lots, sums of gradients, a public denominator."
+        " It is a baseline, by which a simulation shows what privacy costs, and protects nobody."
+    )
+
+
+def sensitivity(unit: str, plan: SiloPlan, max_records: int) -> str:
     """Return how what one unit can do is bounded."""
+    if plan.baseline == "no-noise-no-clip":
+        return "A gradient is not clipped: nothing bounds what one record does to a sum."
+    clip = plan.max_grad_norm
     several = (
         f", and one {unit} by at most {max_records} times as much, {max_records * clip:g}" if max_records > 1 else ""
     )
@@ -189,10 +208,15 @@ def sampling(rates: Sequence[float]) -> str:
     )
 
 
-def collusion(terms: SecureAggregation) -> str:
-    """Say how many silos may work with the server."""
+def collusion(terms: SecureAggregation, noised: str) -> str:
+    """Say how many silos may work with the server.
+
+    Args:
+        terms: Of the sums.
+        noised: What an update is called: "noised update" or "update without noise".
+    """
     if terms.mode != "on":
-        return "Updates were not masked: the server sees each silo's noised update, whoever works with it."
+        return f"Updates were not masked: the server sees each silo's {noised}, whoever works with it."
     found = terms.least_effective_silos_in_a_sum
     worth = "" if found is None else f", by their weights worth {down(found, 2)} equal silos or more"
     return (
@@ -202,12 +226,19 @@ def collusion(terms: SecureAggregation) -> str:
     )
 
 
+def update_word(gathered: Gathered) -> str:
+    """Say what leaves a silo where nothing masks it."""
+    return "noised update" if gathered.scenario.privacy.baseline is None else "update, without noise"
+
+
 def noise_added_by(gathered: Gathered) -> str:
     """Say who adds noise, where and before what."""
     where = {
         "in-process": "in the one process that all silos and the server shared",
         "flower": "in a worker process of the simulation, which silos took turns in",
     }.get(gathered.summary["engine"], "in its own process")
+    if gathered.scenario.privacy.baseline is not None:
+        return f"Nobody adds noise: each silo's updates are computed {where}, and leave as they are."
     return (
         f"Each silo adds Gaussian noise to its own clipped sums, {where}, before an update is masked or leaves; nobody"
         " else's noise is counted."
@@ -250,7 +281,7 @@ def parties(gathered: Gathered, terms: SecureAggregation, protects: bool) -> tup
         if terms.mode == "on"
         else Seen(
             who="The server",
-            sees="each silo's noised update, names, who trained when, error codes",
+            sees=f"each silo's {update_word(gathered)}, names, who trained when, error codes",
             holds=f"{sentence}.",
         )
     )
@@ -278,15 +309,20 @@ def not_protected(gathered: Gathered) -> tuple[str, ...]:
     """Return what the claim does not cover in this run."""
     scenario, encryption = gathered.scenario, gathered.scenario.encryption
     masked = encryption.secure_aggregation == "on"
+    baseline = scenario.privacy.baseline
+    noised = baseline is None
     found = [
+        (not noised, "Anybody: no noise was added. Records can be read out of the model and of every sum."),
         (seeded(gathered), "Noise was seeded: whoever knows the seed subtracts it. No figure here protects anybody."),
         (True, "The server's own held-out records: their exact figures are published each round."),
         (True, "A poisoned update: nothing bounds what a hostile silo adds."
                + (" Under masks nobody can inspect it." if masked else "")),
         (True, "Participation, timing, sizes of messages and the public weights: the server sees them."),
-        (masked, "Differences of sums over cohorts that differ in one silo: its own noise is what holds there."),
-        (masked, "Single updates, once more silos work with the server than are tolerated: their noise is what holds."),
-        (not masked, "Single updates: the server sees each, and its noise is what holds."),
+        (masked and noised, "Differences of sums over cohorts that differ in one silo: its own noise is what holds"
+                             " there."),
+        (masked and noised, "Single updates, once more silos work with the server than are tolerated: their noise is"
+                             " what holds."),
+        (not masked and noised, "Single updates: the server sees each, and its noise is what holds."),
         (encryption.secure_aggregation == "simulated", "Secure aggregation was simulated: nothing was masked."),
         (masked and encryption.consistency == "quorum", "A single update, against a server that shows two lists of"
                                                        " survivors: consistency was left to a quorum."),
@@ -347,4 +383,4 @@ def data_kind(gathered: Gathered) -> str:
 def seeded(gathered: Gathered) -> bool:
     """Return whether noise of this run was seeded, by its scenario or by what was charged."""
     sources = {event.noise_source for ledger in gathered.ledgers.values() for event in ledger.events}
-    return "seeded-unsafe" in {gathered.scenario.privacy.noise, *sources}
+    return gathered.scenario.privacy.baseline is None and "seeded-unsafe" in {gathered.scenario.privacy.noise, *sources}
