@@ -102,15 +102,18 @@ def run(folder: Path, *words: str) -> tuple[str, dict[str, list[str]]]:
     return done.stdout, orders
 
 
+WORKERS = ("--numprocesses", "2", "--dist", "loadfile")
+
+
 def test_what_draws_is_named_and_an_order_of_any_seed_is_had_again_over_workers(folder: Path) -> None:
-    printed, first = run(folder, "--shuffle", "any", "--randomised", str(folder / "names"))
+    printed, first = run(folder, "--shuffle", "any", "--randomised", str(folder / "names"), *WORKERS)
     names = [line.partition("::")[2] for line in (folder / "names").read_text().splitlines()]
     assert sorted(names) == sorted(name for name in first["test_draws.py"] if name.startswith("test_drawn_"))
     assert len(names) == len(set(names)) == 15
     assert len(first["test_draws.py"]) == 15 + 4
     seed = re.search(r"order: --shuffle (\d+)$", printed, flags=re.MULTILINE)
     assert seed is not None, printed
-    _, again = run(folder, "--shuffle", seed[1], "--numprocesses", "2", "--dist", "loadfile")
+    _, again = run(folder, "--shuffle", seed[1])
     assert again == first
 
 

@@ -305,7 +305,7 @@ def test_a_run_that_fails_says_why_and_where(run: Run, tiny_file: Path, monkeypa
     monkeypatch.setattr("clients.silo.Silo.records", nothing)
     assert run("simulate", str(tiny_file), "--out", "r") == 1
     assert "0 silos are too few to begin" in run.err
-    assert "Ada" not in run.err + run.out
+    assert "Lovelace" not in run.err + run.out
     assert "Ada" in (run.folder / "r/logs/north.log").read_text()
 
 

@@ -27,7 +27,7 @@ def test_a_connection_is_the_certificates_and_sends_what_it_has_at_once(tmp_path
     told: list[bytes] = []
 
     def ask(port: int) -> None:
-        plain = socket.create_connection(("127.0.0.1", port), 10)
+        plain = socket.create_connection(("127.0.0.1", port), 120)
         with north.client().wrap_socket(plain, server_hostname="127.0.0.1") as secure:
             told.append(secure.recv(100))
 

@@ -422,7 +422,7 @@ def test_every_ledger_row_that_is_changed_is_found(built: Path, run: Path, silo:
         shutil.copy2(built / "ledgers" / path.name, path)
         connection = sqlite3.connect(path, isolation_level=None)
         connection.execute("DROP TRIGGER entries_never_update")
-        connection.execute("UPDATE entries SET body = replace(body, '1', '2') WHERE sequence = ?", (sequence,))
+        connection.execute("UPDATE entries SET body = replace(body, 'e', 'f') WHERE sequence = ?", (sequence,))
         sql = (
             sqlite3.connect(built / "ledgers" / path.name)
             .execute("SELECT sql FROM sqlite_schema WHERE name = 'entries_never_update'")

@@ -252,7 +252,7 @@ def test_nothing_that_a_run_leaves_can_be_read_without_the_key(
         assert data.startswith(b"age-encryption.org/v1\n")
         assert path.stat().st_mode & 0o077 == 0
         assert b"charges" not in data
-        assert b"F32" not in data
+        assert b'"dtype"' not in data  # three letters of a header would be in so many bytes by chance
     assert not list((tmp_path / "run").rglob("*.partial"))
     assert not (tmp_path / "run" / "model.safetensors").exists()
 

@@ -118,7 +118,7 @@ def test_a_node_cannot_register_itself_even_with_its_key(served: Served) -> None
 
 def refused(served: Served, tls: ssl.SSLContext) -> str:
     """Return what a client that is not let in is told."""
-    plain = socket.create_connection(("127.0.0.1", served.port), 10)
+    plain = socket.create_connection(("127.0.0.1", served.port), 120)
     with pytest.raises(ssl.SSLError) as told, tls.wrap_socket(plain, server_hostname="127.0.0.1") as secure:
         secure.recv(1)
     plain.close()
