@@ -104,4 +104,4 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if not torch.cuda.is_available():
         for item in items:
             if item.get_closest_marker("gpu"):
-                item.add_marker(pytest.mark.skip(reason="needs a CUDA device, and none is available here"))
+                item.add_marker(pytest.mark.skip(reason=tools.absent("a CUDA device")))

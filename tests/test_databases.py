@@ -238,7 +238,7 @@ def server() -> Iterator[Server]:
     binaries = tools.require("initdb").parent
     root = os.geteuid() == 0
     if root and (not shutil.which("runuser") or subprocess.run(["id", "postgres"], capture_output=True).returncode):
-        pytest.skip("PostgreSQL does not run as root, and there is no user postgres to run it")
+        pytest.skip(tools.absent("an account for PostgreSQL"))  # it refuses to run as root
     as_user = ["runuser", "-u", "postgres", "--"] if root else []
     folder = Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))  # a socket's path is short
     try:

@@ -1,4 +1,4 @@
-"""What is skipped for want of a program is said at the end, with what brings it."""
+"""What is skipped for want of a program, or of another machine, is said at the end, with what brings it."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import shutil
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from tests import tools
 
@@ -25,17 +27,21 @@ def server() -> object:
 
 def test_in_a_fixture(server: object) -> None: ...
 """
+ON_A_GPU = """
+@pytest.mark.gpu
+def test_on_a_gpu() -> None: ...
+"""
 
 
-def run_without(folder: Path, *words: str) -> str:
-    """Run the tests of `ASKS` as a machine would that has the programs of this folder alone."""
+def run_without(folder: Path, *words: str, asks: str = ASKS) -> str:
+    """Run the tests of `ASKS` as a machine would that has the programs of this folder alone, and no GPU."""
     path = folder / "test_asks.py"  # not beside the other tests, which others read meanwhile
-    path.write_text(ASKS, encoding="utf-8")
+    path.write_text(asks, encoding="utf-8")
     as_here = ("-c", str(ROOT / "pyproject.toml"), "-p", "tests.conftest", "-p", "no:cacheprovider")
     done = subprocess.run(
         [sys.executable, "-m", "pytest", str(path), *as_here, *words],
         cwd=ROOT,
-        env={**os.environ, "PATH": str(folder)},
+        env={**os.environ, "PATH": str(folder), "CUDA_VISIBLE_DEVICES": ""},
         capture_output=True,
         text=True,
         check=False,
@@ -48,7 +54,24 @@ def test_the_last_line_says_what_went_untested_and_what_brings_it(tmp_path: Path
     for words in ((), ("-q",), ("--numprocesses", "1")):
         last = run_without(tmp_path, *words).splitlines()[-1]
         assert last.startswith("NOT TESTED, for want of age, faketime: the ordinary age tool opens models")
-        assert last.endswith("`apt-get install age faketime` mends it")
+        assert last.endswith("`apt-get install age faketime` brings them all")
+
+
+def test_want_of_a_gpu_is_said_beside_that_of_programs(tmp_path: Path) -> None:
+    last = run_without(tmp_path, asks=ASKS + ON_A_GPU).splitlines()[-1]
+    assert last.startswith("NOT TESTED, for want of age, faketime: ")
+    assert "`apt-get install age faketime` brings them all. And for want of a CUDA device: on a GPU, a record" in last
+    assert last.endswith("a machine with one and a torch that is built for it shows it")
+
+
+def test_what_is_missing_is_known() -> None:
+    assert tools.untested(["counts the kills of the whole module", tools.absent("root")]).startswith(
+        "NOT TESTED, for want of root: a run on a disk that fills"
+    )
+    for name in (*tools.TOOLS, *tools.MACHINES):
+        assert f"for want of {name}: " in tools.untested([tools.absent(name)])
+    with pytest.raises(KeyError):
+        tools.absent("a coffee machine")
 
 
 def test_nothing_is_said_where_all_is_there(tmp_path: Path) -> None:

@@ -1,7 +1,8 @@
-"""The programs that some tests use and that pip cannot bring: what each is for, and what goes untested without it.
+"""What some tests use and pip cannot bring: what each is for, and what goes untested without it.
 
-A test that needs one is marked `tools.needed("age")`, or calls `tools.require("age")` in a fixture. It is skipped where
-the program is missing, and the last line of the run then says which guarantees nobody tested, and what brings them.
+A test that needs a program is marked `tools.needed("age")`, or calls `tools.require("age")` in a fixture; what takes a
+machine of another kind (a GPU, root) is skipped by `tools.absent("a CUDA device")`. The last line of the run then says
+which guarantees nobody tested, and what brings them: one command for all programs.
 """
 
 from __future__ import annotations
@@ -41,8 +42,20 @@ TOOLS = {
     "openssl": Tool("openssl", "the ordinary openssl verifies certificates and revocations"),
     "systemd-analyze": Tool("systemd", "systemd takes the units"),
 }
-_SAYS = "needs `{}`, which is not installed here"
-_SAID = re.compile(re.escape(_SAYS).replace(r"\{\}", r"([\w-]+)"))
+# What no package brings: the guarantee, and what shows it.
+MACHINES = {
+    "a CUDA device": (
+        "on a GPU, a record's gradient is the same in any batch and on every path, and training ends near the CPU's",
+        "a machine with one and a torch that is built for it",
+    ),
+    "root": ("a run on a disk that fills ends in one line, and its ledgers verify", "running as root"),
+    "an account for PostgreSQL": (
+        "records are read from PostgreSQL by an account that can only read",
+        "an account named postgres and runuser, or running as another user than root",
+    ),
+}
+_SAYS = "needs `{}`, which is not here"
+_SAID = re.compile(re.escape(_SAYS).replace(r"\{\}", r"([\w -]+)"))
 
 
 def path_of(name: str) -> Path | None:
@@ -54,28 +67,42 @@ def path_of(name: str) -> Path | None:
     return max(Path("/").glob(f"{also[1:]}/{name}"), default=None) if also else None
 
 
+def absent(name: str) -> str:
+    """Return why a test is skipped that needs one of `TOOLS` or `MACHINES`."""
+    if name not in TOOLS and name not in MACHINES:
+        raise KeyError(name)
+    return _SAYS.format(name)
+
+
 def needed(name: str) -> pytest.MarkDecorator:
     """Return the mark of a test that a tool is needed for."""
-    return pytest.mark.skipif(path_of(name) is None, reason=_SAYS.format(name))
+    return pytest.mark.skipif(path_of(name) is None, reason=absent(name))
 
 
 def require(name: str) -> Path:
     """Return where a tool lies, or skip the test that asks."""
     path = path_of(name)
     if path is None:
-        pytest.skip(_SAYS.format(name))
+        pytest.skip(absent(name))
     return path
 
 
 def untested(reasons: Iterable[str]) -> str:
-    """Return one line on what went untested, by why tests were skipped; empty where no tool was missing.
+    """Return one line on what went untested, by why tests were skipped; empty where nothing was missing.
 
-    >>> untested(["needs `ip`, which is not installed here"] * 2)
-    'NOT TESTED, for want of ip: a rehearsal in networks of its own. `apt-get install iproute2` mends it'
+    >>> untested(["needs `ip`, which is not here"] * 2)
+    'NOT TESTED, for want of ip: a rehearsal in networks of its own; `apt-get install iproute2` brings it'
     """
     names = sorted({name for reason in reasons for name in _SAID.findall(reason)})
-    if not names:
-        return ""
-    packages = " ".join(sorted({TOOLS[name].package for name in names}))
-    guarantees = "; ".join(TOOLS[name].guarantee for name in names)
-    return f"NOT TESTED, for want of {', '.join(names)}: {guarantees}. `apt-get install {packages}` mends it"
+    programs = [name for name in names if name in TOOLS]
+    told = []
+    if programs:
+        guarantees = "; ".join(TOOLS[name].guarantee for name in programs)
+        packages = " ".join(sorted({TOOLS[name].package for name in programs}))
+        brings = f"`apt-get install {packages}` brings {'it' if len(programs) == 1 else 'them all'}"
+        told.append(f"for want of {', '.join(programs)}: {guarantees}; {brings}")
+    for name in names:
+        if name in MACHINES:
+            guarantee, brings = MACHINES[name]
+            told.append(f"for want of {name}: {guarantee}; {brings} shows it")
+    return f"NOT TESTED, {'. And '.join(told)}" if told else ""
