@@ -3,18 +3,21 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# All but the tiers that take minutes; `processes` is set by tests/conftest.py.
+QUICK := not processes and not slow and not chaos
 
 # A privacy tool does not phone home, and does not install code at run time.
 export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
-.PHONY: help install demo check test test-random test-slow test-chaos lint format clean
+.PHONY: help install demo check test test-quick test-random test-slow test-chaos lint format clean
 
 help:
 	@echo "make demo   install into .venv, then train the four-hospital federation, attack it, report on it"
 	@echo "make check  lint, and the tests of what changed; ROOM=secagg for the tests of one room"
 	@echo "make test   install into .venv, then run the tests"
+	@echo "make test-quick   the same without those that start servers, silos, a database or a browser"
 	@echo "make test-random   the tests that start no deployment, in an order drawn from a seed, which is printed"
 	@echo "make test-slow   what takes minutes: real servers and silos, a million mutated messages"
 	@echo "make test-chaos  kills servers and silos by the dozen, at every stage"
@@ -42,6 +45,9 @@ check: lint
 # A worker a core, a file of tests to one worker.
 test: install
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+
+test-quick: install
+	$(BIN)/python -m pytest -m "$(QUICK)" --numprocesses auto --dist loadfile
 
 test-random: install
 	$(BIN)/python -m pytest -p tests.chance --shuffle any --ignore tests/integration --numprocesses auto --dist loadfile

@@ -21,6 +21,10 @@ from tests import drawing, tools
 settings.register_profile("fedmodel", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("fedmodel")
 
+ROOT = Path(__file__).parents[1]
+# Fixtures that start a program; a test that uses one is marked `processes`, as all of tests/integration is.
+STARTERS = {"browser", "postgresql"}
+
 TINY = """
 name = "tiny"
 summary = "three silos, two rounds, a linear model"
@@ -95,8 +99,18 @@ def pytest_unconfigure(config: pytest.Config) -> None:
         print(told)  # noqa: T201
 
 
+def starts_processes(item: pytest.Item) -> bool:
+    """Return whether a test is of the tier that starts servers, silos, a database or a browser."""
+    within = item.path.is_relative_to(ROOT / "tests" / "integration")
+    return within or bool(STARTERS & {*getattr(item, "fixturenames", ())})
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Skip what needs a GPU where there is none, and say so."""
+    """Mark the tier of processes; skip what needs a GPU where there is none, and say so."""
+    for item in items:
+        if starts_processes(item):
+            item.add_marker("processes")
     if not any(item.get_closest_marker("gpu") for item in items):
         return
     import torch

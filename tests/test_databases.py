@@ -234,7 +234,7 @@ class Server:
 
 
 @pytest.fixture(scope="module")
-def server() -> Iterator[Server]:
+def postgresql() -> Iterator[Server]:
     binaries = tools.require("initdb").parent
     root = os.geteuid() == 0
     if root and (not shutil.which("runuser") or subprocess.run(["id", "postgres"], capture_output=True).returncode):
@@ -283,8 +283,8 @@ def password_file(tmp_path: Path) -> Path:
     return path
 
 
-def test_postgresql_gives_the_records_that_sqlite_gives(server: Server, sqlite: Path, password_file: Path) -> None:
-    source = TableSource(url=server.url("reader"), query=QUERY, password_file=str(password_file))
+def test_postgresql_gives_the_records_that_sqlite_gives(postgresql: Server, sqlite: Path, password_file: Path) -> None:
+    source = TableSource(url=postgresql.url("reader"), query=QUERY, password_file=str(password_file))
     records, same = table_records(CONFIG, source), table_records(CONFIG, of(sqlite))
     assert records.x_NF.tolist() == same.x_NF.tolist() == EXPECTED
     assert records.y_N.tolist() == same.y_N.tolist()
@@ -302,8 +302,8 @@ def test_postgresql_gives_the_records_that_sqlite_gives(server: Server, sqlite: 
         ("SELECT patient, outcome::int AS age, visits, smoker, outcome FROM admissions", "22P02"),
     ],
 )
-def test_a_querys_error_is_its_state_alone(query: str, state: str, server: Server, password_file: Path) -> None:
-    source = TableSource(url=server.url("reader"), query=query, password_file=str(password_file))
+def test_a_querys_error_is_its_state_alone(query: str, state: str, postgresql: Server, password_file: Path) -> None:
+    source = TableSource(url=postgresql.url("reader"), query=query, password_file=str(password_file))
     with pytest.raises(DataError, match=rf"refused the query \({state}\)") as refused:
         table_records(CONFIG, source)
     # What the database says quotes the value that is no number.
@@ -356,36 +356,38 @@ RENAME = "SET allow_system_table_mods = on; UPDATE pg_authid SET rolname = '{1}'
     ],
 )  # fmt: skip
 def test_an_account_that_could_write_is_refused(
-    power: str, undone: str, rule: str, server: Server, password_file: Path
+    power: str, undone: str, rule: str, postgresql: Server, password_file: Path
 ) -> None:
-    source = TableSource(url=server.url("reader"), query=QUERY, password_file=str(password_file))
-    server.run(*power.split(";"))
+    source = TableSource(url=postgresql.url("reader"), query=QUERY, password_file=str(password_file))
+    postgresql.run(*power.split(";"))
     try:
         with pytest.raises(ConfigError, match=rule):
             table_records(CONFIG, source)
     finally:
-        server.run(*undone.split(";"))
+        postgresql.run(*undone.split(";"))
     assert len(table_records(CONFIG, source)) == 3
 
 
-def test_an_account_that_reads_all_data_is_one_that_can_only_read(server: Server, password_file: Path) -> None:
-    source = TableSource(url=server.url("reader"), query=QUERY, password_file=str(password_file))
-    server.run("GRANT pg_read_all_data, pg_monitor TO reader")
+def test_an_account_that_reads_all_data_is_one_that_can_only_read(postgresql: Server, password_file: Path) -> None:
+    source = TableSource(url=postgresql.url("reader"), query=QUERY, password_file=str(password_file))
+    postgresql.run("GRANT pg_read_all_data, pg_monitor TO reader")
     try:
         assert len(table_records(CONFIG, source)) == 3
     finally:
-        server.run("REVOKE pg_read_all_data, pg_monitor FROM reader")
+        postgresql.run("REVOKE pg_read_all_data, pg_monitor FROM reader")
 
 
-def test_a_function_that_writes_finds_the_transaction_read_only(server: Server, password_file: Path) -> None:
+def test_a_function_that_writes_finds_the_transaction_read_only(postgresql: Server, password_file: Path) -> None:
     """Even one with its owner's rights, at which the look at the account does not look."""
-    server.run("CREATE FUNCTION wipe() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'DELETE FROM admissions; SELECT 1'")
-    source = TableSource(url=server.url("reader"), query="SELECT wipe()", password_file=str(password_file))
+    postgresql.run(
+        "CREATE FUNCTION wipe() RETURNS int LANGUAGE sql SECURITY DEFINER AS 'DELETE FROM admissions; SELECT 1'"
+    )
+    source = TableSource(url=postgresql.url("reader"), query="SELECT wipe()", password_file=str(password_file))
     try:
         with pytest.raises(DataError, match=r"\(25006\)"):
             table_records(CONFIG, source)
     finally:
-        server.run("DROP FUNCTION wipe()")
+        postgresql.run("DROP FUNCTION wipe()")
 
 
 def test_a_password_may_be_a_credential_of_systemd(password_file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -406,8 +408,8 @@ def test_a_password_file_is_looked_at_as_it_was_opened(password_file: Path, monk
         assert module._password(password_file) == PASSWORD
 
 
-def test_a_password_stays_where_it_is(server: Server, tmp_path: Path, password_file: Path) -> None:
-    source = TableSource(url=server.url("reader"), query=QUERY, password_file=str(password_file))
+def test_a_password_stays_where_it_is(postgresql: Server, tmp_path: Path, password_file: Path) -> None:
+    source = TableSource(url=postgresql.url("reader"), query=QUERY, password_file=str(password_file))
     password_file.chmod(0o640)
     with pytest.raises(
         ConfigError, match=r"a password file is its owner's alone, and this has mode 0640, .*; run: chmod 600"
