@@ -13,6 +13,7 @@ import ast
 import subprocess
 import sys
 from collections.abc import Iterable
+from functools import cache
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -79,16 +80,17 @@ def importers(path: Path, tests: Iterable[Path], root: Path = ROOT) -> set[Path]
     return {one for one in tests if module in imported(root / one)}
 
 
-def imported(path: Path) -> set[str]:
+@cache
+def imported(path: Path) -> frozenset[str]:
     """Return the modules that a file imports, by any way of writing it."""
-    found = set()
+    found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         match node:
             case ast.Import(names=names):
                 found |= {name.name for name in names}
             case ast.ImportFrom(module=str(module), names=names):
                 found |= {module, *(f"{module}.{name.name}" for name in names)}
-    return found
+    return frozenset(found)
 
 
 def _few(found: set[Path]) -> set[Path]:

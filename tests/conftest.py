@@ -11,6 +11,7 @@ os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 from hypothesis import settings
 
@@ -20,6 +21,23 @@ from tests import drawing, tools
 # These machines are noisy, so no test is timed; where nobody is there to look at a new finding, the examples repeat.
 settings.register_profile("fedmodel", deadline=None, derandomize=bool(os.environ.get("CI")))
 settings.load_profile("fedmodel")
+
+
+def has_room(folder: str, size_bytes: int) -> bool:
+    """Return whether a folder in memory can hold what tests write, and runs the programs that some of them write."""
+    try:
+        disk = os.statvfs(folder)
+    except OSError:
+        return False
+    free_bytes = min(disk.f_bavail * disk.f_frsize, psutil.virtual_memory().available)
+    return free_bytes >= size_bytes and not disk.f_flag & os.ST_NOEXEC and os.access(folder, os.W_OK)
+
+
+# Ledgers, journals and kits flush to disk at every step, which takes a disk half of a test's time and memory none.
+# What is tested is the same: no test pulls the plug of a machine.
+MEMORY = "/dev/shm"  # noqa: S108
+if has_room(MEMORY, size_bytes=4 << 30):
+    os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", MEMORY)
 
 ROOT = Path(__file__).parents[1]
 # Fixtures that start a program; a test that uses one is marked `processes`, as all of tests/integration is.
