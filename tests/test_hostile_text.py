@@ -1,4 +1,4 @@
-"""Real commands on hostile names: whatever a folder, a file or a silo's error is called, a terminal only shows it."""
+"""Commands on hostile names: whatever a folder, a file or a silo's error is called, a terminal only shows it."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -17,12 +18,28 @@ from fedmodel.config import Scenario
 from fedmodel.inert import inert, inert_lines
 from scenarios.printing import InertConsole, answer
 from tests.fakes import FaultyGrid
+from tests.test_cli import Run
 
 ACTING = "a\x1b[2J\x1b]8;;http:⁄⁄x\x07b\rc\x9b31m\u202ed\u2066\u200b\ufeff\u2028[red]e\n\x1b[1mforged: all is well"
 
 
-def fedmodel(*arguments: str, within: Path) -> tuple[int, str, str]:
-    """Run the command as a person does, with a terminal's encoding; return status and what it printed."""
+Command = Callable[..., tuple[int, str, str]]
+
+
+@pytest.fixture
+def fedmodel(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """The command, called in this process from a folder: its status and what it printed."""
+    monkeypatch.setenv("COLUMNS", "400")
+
+    def called(*arguments: str, within: Path) -> tuple[int, str, str]:
+        run = Run(monkeypatch, capsys, within)
+        return run(*arguments), run.out, run.err
+
+    return called
+
+
+def as_a_program(*arguments: str, within: Path) -> tuple[int, str, str]:
+    """The same as a person does it, with a terminal's encoding."""
     command = [str(Path(sys.executable).parent / "fedmodel"), *arguments]
     environment = {**os.environ, "PYTHONIOENCODING": "utf-8", "COLUMNS": "400"}
     found = subprocess.run(command, cwd=within, env=environment, capture_output=True, check=False, timeout=300)
@@ -41,7 +58,9 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("verb", ["report verify", "report build", "silo policy", "authority show", "server status"])
-def test_a_folder_of_any_name_is_refused_in_a_line_that_only_says_it(verb: str, folder: Path) -> None:
+def test_a_folder_of_any_name_is_refused_in_a_line_that_only_says_it(
+    fedmodel: Command, verb: str, folder: Path
+) -> None:
     status, said, why = fedmodel(*verb.split(), folder.name, within=folder.parent)
     assert status == 2
     assert said == ""
@@ -50,7 +69,15 @@ def test_a_folder_of_any_name_is_refused_in_a_line_that_only_says_it(verb: str, 
     assert len(why.rstrip("\n").split("\n")) == 1
 
 
-def test_a_ledger_of_any_name_is_refused_in_a_line_and_its_json_is_ascii(folder: Path) -> None:
+@pytest.mark.parametrize("words", [("report", "verify", ACTING), ("ledger", "verify", f"{ACTING}.sqlite")])
+def test_a_program_of_its_own_says_and_ends_the_same(fedmodel: Command, words: tuple[str, ...], folder: Path) -> None:
+    told = as_a_program(*words, within=folder.parent)
+    assert told == fedmodel(*words, within=folder.parent)
+    assert told[0] in (2, 4)
+    assert is_plain(told[2])
+
+
+def test_a_ledger_of_any_name_is_refused_in_a_line_and_its_json_is_ascii(fedmodel: Command, folder: Path) -> None:
     status, _, why = fedmodel("ledger", "verify", str(folder / "x.sqlite"), within=folder)
     assert status == 4
     assert inert(ACTING) in why
@@ -62,7 +89,7 @@ def test_a_ledger_of_any_name_is_refused_in_a_line_and_its_json_is_ascii(folder:
 
 
 def test_a_ledger_and_a_run_in_a_folder_of_any_name_are_told_in_lines_of_ours(
-    tiny: Scenario, folder: Path, tmp_path: Path
+    fedmodel: Command, tiny: Scenario, folder: Path, tmp_path: Path
 ) -> None:
     grid = FaultyGrid(tiny, folder)
     (reply,) = grid.send_and_receive([grid.asked(wire.join_request(), wire.JOIN, 2)])
@@ -74,7 +101,7 @@ def test_a_ledger_and_a_run_in_a_folder_of_any_name_are_told_in_lines_of_ours(
     assert len(said.rstrip("\n").split("\n")) == 1
 
 
-def test_an_argument_that_is_refused_is_shown_and_does_nothing(tmp_path: Path) -> None:
+def test_an_argument_that_is_refused_is_shown_and_does_nothing(fedmodel: Command, tmp_path: Path) -> None:
     for arguments in (["budget", "epsilon", "--steps", ACTING], ["budget", f"--{ACTING}"], [ACTING]):
         status, said, why = fedmodel(*arguments, within=tmp_path)
         assert status == 2
@@ -82,7 +109,7 @@ def test_an_argument_that_is_refused_is_shown_and_does_nothing(tmp_path: Path) -
         assert is_plain(why.replace("\nforged", "\n forged").replace("\\n\\x1b[1mforged", "")), why
 
 
-def test_a_scenario_says_nothing_that_acts(tiny_file: Path) -> None:
+def test_a_scenario_says_nothing_that_acts(fedmodel: Command, tiny_file: Path) -> None:
     """Names are of letters, digits and hyphens; a summary, of any letters."""
     text = tiny_file.read_text(encoding="utf-8")
     for written, key in ((r"three \u001b[2J", "summary"), (r"three \u202e silos", "summary"), (r"a\nb", "summary")):

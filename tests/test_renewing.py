@@ -13,6 +13,7 @@ from fedmodel.crypto import SigningKey
 from fedmodel.crypto.certificates import Authority, Purpose, check_issued
 from fedmodel.crypto.renewing import authority_key, renew, revocations_due, tls_key_hash
 from fedmodel.errors import ConfigError, CryptoError
+from tests import tools
 
 SEED, PASSWORD = bytes(range(32)), "p" * 32
 NOW = datetime(2026, 3, 1, tzinfo=UTC)
@@ -73,6 +74,7 @@ def test_the_authoritys_key_is_the_administrators() -> None:
             authority_key(pem)
 
 
+@tools.needed("openssl")
 def test_the_hash_of_a_key_is_what_openssl_makes_of_it() -> None:
     public = subprocess.run(
         ["openssl", "x509", "-noout", "-pubkey"], input=SERVER.certificate, capture_output=True, check=True

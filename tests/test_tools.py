@@ -84,9 +84,14 @@ def test_nothing_is_said_where_all_is_there(tmp_path: Path) -> None:
 def test_no_test_looks_for_a_program_by_another_way() -> None:
     """So that none goes missing without a word; CI installs each of them."""
     for path in sorted((ROOT / "tests").rglob("*.py")):
-        if path.name not in ("tools.py", "test_tools.py"):
-            for name in re.findall(r"""shutil\.which\(["']([\w-]+)""", path.read_text(encoding="utf-8")):
-                assert name not in tools.TOOLS, f"{path} looks for {name} itself"
+        if path.name in ("tools.py", "test_tools.py"):
+            continue
+        text = path.read_text(encoding="utf-8")
+        for name in re.findall(r"""shutil\.which\(["']([\w-]+)""", text):
+            assert name not in tools.TOOLS, f"{path} looks for {name} itself"
+        for name in set(re.findall(r"""(?:run|Popen)\(\s*\[\s*["']([\w-]+)["']""", text)) & tools.TOOLS.keys():
+            asked = re.search(rf"""tools\.(needed|require)\("{name}"\)""", text)
+            assert asked, f"{path} starts {name} without asking whether it is there"
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     assert {tool.package for tool in tools.TOOLS.values()} <= set(re.findall(r"[\w-]+", script))
     assert shutil.which("sh")
