@@ -1,7 +1,8 @@
-"""Deployed federations for tests: small, made once a module, and copied for whoever changes one."""
+"""Deployed federations for tests: small, made once a session, and copied for whoever changes one."""
 
 from __future__ import annotations
 
+import pickle
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +15,7 @@ from fedmodel.provision.authority import Change, issue, read_scenarios
 from fedmodel.provision.identity import Unlocked
 from fedmodel.sealed import Opener, opener_from_key_file
 from tests.conftest import TINY
+from tests.once import once
 
 MASKED = """
 [encryption]
@@ -79,7 +81,13 @@ def issued(folder: Path, extra: str = "", scenario: str = TINY) -> Federation:
 @pytest.fixture(scope="session")
 def pristine(tmp_path_factory: pytest.TempPathFactory) -> Federation:
     """A federation with post-quantum keys, that nobody changes."""
-    return issued(tmp_path_factory.mktemp("federation"), "post_quantum = true", TINY + MASKED)
+
+    def make(folder: Path) -> None:
+        made = issued(folder, "post_quantum = true", TINY + MASKED)
+        (folder / "change").write_bytes(pickle.dumps(made.change))
+
+    folder = once(tmp_path_factory, "federation", make)
+    return Federation(folder / "out", pickle.loads((folder / "change").read_bytes()))  # noqa: S301 - our own
 
 
 @pytest.fixture

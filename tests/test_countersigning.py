@@ -32,12 +32,13 @@ from scenarios.reports.gathering import file_hash, read_run
 from server.server_app import run_federation
 from tests.fakes import FaultyGrid
 from tests.federations import Federation, pristine
+from tests.runs import MASKED, SILOS, copied, masked, simulated
 from tests.test_cli import Run
 from tests.test_client_app import ask, joined, model
-from tests.test_report import MASKED, SILOS, simulated, told
+from tests.test_report import told
 from tests.test_report_hostile import anchor, cut, told_again
 
-__all__ = ["pristine"]
+__all__ = ["masked", "pristine"]
 
 MODEL, OTHER = b"\x11" * 32, b"\x22" * 32
 
@@ -216,8 +217,8 @@ def test_a_run_ends_without_the_countersignature_of_a_silo_that_is_gone(tmp_path
 
 
 @pytest.fixture(scope="module")
-def run_a(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    found = simulated(tmp_path_factory.mktemp("a"), MASKED)
+def run_a(masked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    found = copied(masked, tmp_path_factory.mktemp("a") / "run")
     reporting.build(found, render, pictures={})
     return found
 

@@ -23,8 +23,9 @@ from scenarios.reports import reporting
 from scenarios.show import show_run
 from scenarios.summary import row_of, rows_reported
 from server.place import CHARGES
+from tests.runs import MASKED, simulated
 from tests.test_cli import Run
-from tests.test_report import MASKED, forge, simulated, told
+from tests.test_report import forge, told
 
 PLAN, TAKEN, DELTA = DpSgdEvent(2.0, 1.0, 0.5, 16, 10), 2, 1e-3
 WHOLE, STEPS = epsilon([PLAN], DELTA), epsilon([replace(PLAN, steps=TAKEN)], DELTA)

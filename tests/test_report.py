@@ -8,8 +8,6 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import nullcontext
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +18,6 @@ from pydantic import ValidationError
 
 from fedmodel.accounting import epsilon
 from fedmodel.audit.plan import plan_hash
-from fedmodel.config import read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerError, LedgerTampered
 from fedmodel.ledger import Ledger, Standing
@@ -36,11 +33,10 @@ from scenarios.reports.anchors import Anchors
 from scenarios.reports.audited import audit as audited_section
 from scenarios.reports.differences import changes, differences
 from scenarios.reports.gathering import read_run
-from scenarios.runner import check_scenario, run_folder, simulate
-from tests.conftest import TINY
+from tests.runs import MASKED, SILOS, copied, masked, roomy, simulated
 
-MASKED = TINY + '\n[encryption]\nsecure_aggregation = "on"\nbound = 4.0\ncolluding = 1\n'
-SILOS = ("north", "south", "west")
+__all__ = ["masked", "roomy"]
+
 # What a machine says of itself when it builds: its signature alone vouches for it.
 VOLATILE = ("built.at", "built.python", "built.libraries.", "built.page")
 
@@ -50,25 +46,9 @@ def page(report: Report, pictures: Mapping[str, str]) -> str:
     return f"{BEGINNING}<title>{report.run.scenario}</title>"
 
 
-def simulated(folder: Path, text: str, *settings: str, kits_ready: Callable[[Path], None] = lambda run: None) -> Path:
-    (folder / "scenario.toml").write_text(text, encoding="utf-8")
-    scenario = read_scenario(str(folder / "scenario.toml"), ["federation.min_silos=3", *settings])
-    with run_folder(scenario, folder / "run") as run_dir:
-        simulate(
-            scenario,
-            check_scenario(scenario),
-            "in-process",
-            "cpu",
-            run_dir,
-            nullcontext(),
-            partial(kits_ready, run_dir),
-        )
-    return run_dir
-
-
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = simulated(tmp_path_factory.mktemp("report"), MASKED)
+def built(masked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = copied(masked, tmp_path_factory.mktemp("report") / "run")
     reporting.build(run, page)
     return run
 
@@ -76,7 +56,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(built: Path, tmp_path: Path) -> Path:
     """A copy of the run's folder, to spoil."""
-    return Path(shutil.copytree(built, tmp_path / "run"))
+    return copied(built, tmp_path / "run")
 
 
 @pytest.fixture
@@ -538,9 +518,9 @@ def test_what_is_entered_after_the_report_leaves_it_as_it_is_and_a_new_one_says_
     assert {point.cap for point in after.training.budgets[0].points} == {before.scope.budgets[0].cap}
 
 
-def test_a_prior_run_is_in_the_scope_and_in_what_was_spent_in_all(tmp_path: Path) -> None:
+def test_a_prior_run_is_in_the_scope_and_in_what_was_spent_in_all(roomy: Path, tmp_path: Path) -> None:
     """A ledger that another run was charged to before, as a deployed silo's is."""
-    run = simulated(tmp_path, MASKED, "budgets.north=9.0")
+    run = copied(roomy, tmp_path / "run")
     with Ledger(
         run / "ledgers" / "north.sqlite", "north", read_kit(run / "silos" / "north").identity,
         run / "silos" / "north" / "ledger.head",
@@ -559,9 +539,9 @@ def test_a_prior_run_is_in_the_scope_and_in_what_was_spent_in_all(tmp_path: Path
     assert claim.epsilon_all_runs == 9.0
 
 
-def test_an_earlier_run_of_seeded_noise_leaves_no_cumulative_figure(tmp_path: Path) -> None:
+def test_an_earlier_run_of_seeded_noise_leaves_no_cumulative_figure(roomy: Path, tmp_path: Path) -> None:
     """Whoever knows the seed subtracts that run's noise, so nothing bounds what all runs together tell."""
-    run = simulated(tmp_path, MASKED, "budgets.north=9.0")
+    run = copied(roomy, tmp_path / "run")
     with Ledger(
         run / "ledgers" / "north.sqlite", "north", read_kit(run / "silos" / "north").identity,
         run / "silos" / "north" / "ledger.head",

@@ -9,19 +9,17 @@ from pathlib import Path
 import pytest
 
 from fedmodel.report.schema import schema_text
+from tests.runs import MASKED, masked, simulated
 from tests.test_cli import Run
-from tests.test_report import MASKED, simulated, told
+from tests.test_report import told
 
-
-@pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return simulated(tmp_path_factory.mktemp("cli"), MASKED)
+__all__ = ["masked"]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, finished: Path) -> Run:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, masked: Path) -> Run:
     monkeypatch.setenv("COLUMNS", "80")
-    shutil.copytree(finished, tmp_path / "r")
+    shutil.copytree(masked, tmp_path / "r")
     return Run(monkeypatch, capsys, tmp_path)
 
 

@@ -25,14 +25,17 @@ from fedmodel.report.passive import BEGINNING
 from scenarios.report_cli import NOT_VOUCHED_FOR
 from scenarios.reports import reporting
 from scenarios.summary import rows_from_ledgers
+from tests.runs import SILOS, copied, masked, roomy
 from tests.test_cli import Run
-from tests.test_report import MASKED, SILOS, forge, simulated, told
+from tests.test_report import forge, told
 from tests.test_report_page import picture
+
+__all__ = ["masked", "roomy"]
 
 
 @pytest.fixture(scope="module")
-def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    run = simulated(tmp_path_factory.mktemp("hostile"), MASKED)
+def finished(masked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = copied(masked, tmp_path_factory.mktemp("hostile") / "run")
     reporting.build(run, render, pictures={"One digit, three ways.": picture()})
     return run
 
@@ -214,11 +217,8 @@ def charge_before(folder: Path, event: DpSgdEvent) -> None:
         ledger.charge("77", 1, event.steps, "earlier")
 
 
-def test_a_run_of_other_noise_in_a_ledger_is_no_fault(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "o").mkdir()
-    other = simulated(tmp_path / "o", MASKED, "budgets.north=9.0")
-    charge_before(other, DpSgdEvent(8.0, 1.0, 0.5, 2, 10))
-    other.rename(tmp_path / "other")
+def test_a_run_of_other_noise_in_a_ledger_is_no_fault(run: Run, roomy: Path, tmp_path: Path) -> None:
+    charge_before(copied(roomy, tmp_path / "other"), DpSgdEvent(8.0, 1.0, 0.5, 2, 10))
     assert run("report", "build", "other") == 0, run.err
     assert run("report", "verify", "other", *anchor(tmp_path / "other")) == 0, run.err
     report = told(tmp_path / "other")["report"]

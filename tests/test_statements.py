@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -20,24 +19,16 @@ from fedmodel.report.document import Report
 from fedmodel.rounding import small
 from scenarios.reports import reporting, statements
 from scenarios.reports.gathering import Gathered, read_run
-from scenarios.runner import check_scenario, run_folder, simulate
 from tests.conftest import TINY
+from tests.runs import simulated
 
 PERSON = ("privacy.unit=person", "privacy.max_records=3", "data.records_per_person=3", "data.partition.min_records=5",
           "data.records=360", "privacy.noise_multiplier=4.0")  # fmt: skip
 
 
-def simulated(folder: Path, *settings: str) -> Path:
-    (folder / "scenario.toml").write_text(TINY, encoding="utf-8")
-    scenario = read_scenario(str(folder / "scenario.toml"), ["federation.min_silos=3", *settings])
-    with run_folder(scenario, folder / "run") as run_dir:
-        simulate(scenario, check_scenario(scenario), "in-process", "cpu", run_dir, nullcontext())
-    return run_dir
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return simulated(tmp_path_factory.mktemp("statements"))
+    return simulated(tmp_path_factory.mktemp("statements"), TINY)
 
 
 @pytest.fixture(scope="module")
@@ -52,7 +43,7 @@ def report(run: Path) -> Report:
 
 @pytest.fixture(scope="module")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    return reporting.gather(simulated(tmp_path_factory.mktemp("seeded"), "privacy.noise=seeded-unsafe"))
+    return reporting.gather(simulated(tmp_path_factory.mktemp("seeded"), TINY, "privacy.noise=seeded-unsafe"))
 
 
 def test_of_seeded_noise_no_figure_is_told_anywhere(seeded: Report) -> None:
@@ -162,7 +153,7 @@ def test_an_audit_tells_lots_and_may_not_be_the_only_one(gathered: Gathered) -> 
 
 
 def test_one_person_moves_a_sum_by_all_of_their_records(tmp_path: Path) -> None:
-    report = reporting.gather(simulated(tmp_path, *PERSON))
+    report = reporting.gather(simulated(tmp_path, TINY, *PERSON))
     assert "one record moves a sum by at most that" in report.mechanism.sensitivity
     assert "one person with at most 3 records by at most 3 times as much, 3." in report.mechanism.sensitivity
     assert "distinct units" not in report.accounting.composition
