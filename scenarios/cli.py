@@ -21,13 +21,9 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
 
-# Before anything of Flower is imported: a privacy tool does not phone home.
-for _switch, _value in (
-    ("FLWR_TELEMETRY_ENABLED", "0"),
-    ("FLWR_DISABLE_UPDATE_CHECK", "1"),
-    ("FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION", "1"),
-):
-    os.environ[_switch] = _value
+from fedmodel.environment import SWITCHES
+
+os.environ.update(SWITCHES)  # before anything of Flower is imported
 
 import click
 import typer

@@ -13,7 +13,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import socket
 import subprocess
 import sys
@@ -30,6 +29,7 @@ import psutil
 import tomli_w
 from flwr.app.user_config import UserConfig
 
+from fedmodel.environment import kept
 from fedmodel.errors import FedmodelError
 from fedmodel.packages import app_files
 
@@ -37,10 +37,6 @@ _START_S: Final = 60.0
 _STOP_S: Final = 3.0
 _POLL_S: Final = 2.0
 _CONNECTION: Final = "here"
-# What would lead calls of this machine to itself elsewhere, or end Flower's processes before they begin.
-_STRAYS: Final = re.compile(
-    r"(?i:\w+_proxy)|RAY_(?!USAGE_STATS_ENABLED)\w+|PYTHON(WARNINGS|INSPECT|DEVMODE|STARTUP|VERBOSE|UTF8|IOENCODING)"
-)
 
 
 def run_under_flower(nodes: int, run_config: UserConfig, run_dir: Path) -> None:
@@ -96,8 +92,7 @@ def write_bundle(app: Path) -> None:
 def flower_environment(home: Path, port: int) -> dict[str, str]:
     """Return the environment for Flower's processes, and write its configuration.
 
-    What the user's own environment says of proxies, of another Ray and of how Python warns is left out: all of this
-    happens on this machine.
+    Of the user's own variables those stay that do in any process of this project: all of this happens on this machine.
     """
     home.mkdir()
     connection = {"address": f"127.0.0.1:{port}", "insecure": True}
@@ -105,11 +100,8 @@ def flower_environment(home: Path, port: int) -> dict[str, str]:
         tomli_w.dumps({"superlink": {"default": _CONNECTION, _CONNECTION: connection}}), encoding="utf-8"
     )
     return {
-        **{name: value for name, value in os.environ.items() if not _STRAYS.fullmatch(name)},
+        **kept(os.environ),
         "FLWR_HOME": str(home),
-        "FLWR_TELEMETRY_ENABLED": "0",
-        "FLWR_DISABLE_UPDATE_CHECK": "1",
-        "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONUTF8": "1",
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}",

@@ -27,6 +27,7 @@ from fedmodel.provision import provision
 from scenarios import flower_runtime
 from tests import tools
 from tests.fakes import charged
+from tests.test_environment import COMMAND, HOSTILE, ODD
 
 ROOT = Path(__file__).parents[2]
 FEDMODEL = Path(sys.executable).parent / "fedmodel"
@@ -34,7 +35,7 @@ FEDMODEL = Path(sys.executable).parent / "fedmodel"
 
 def simulate(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(FEDMODEL), "simulate", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=800
+        [*COMMAND, "simulate", *arguments], cwd=folder, capture_output=True, text=True, check=False, timeout=800
     )
 
 
@@ -122,9 +123,7 @@ def test_hospitals_meet_their_claim_on_patients_never_trained_on(tmp_path: Path)
 @pytest.mark.parametrize("scenario", ["quickstart", "hospitals"])
 def test_both_engines_end_with_the_same_model(scenario: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of hospitals, the sum of masked updates: masks leave nothing behind. No variable of the user's leads astray."""
-    for name in ("http_proxy", "HTTPS_PROXY", "all_proxy", "grpc_proxy"):
-        monkeypatch.setenv(name, "http://192.0.2.1:3128")  # an address of documentation: nobody answers
-    for name, value in (("PYTHONIOENCODING", "ascii"), ("RAY_ADDRESS", "192.0.2.1:6379"), ("LC_ALL", "C")):
+    for name, value in (HOSTILE | ODD).items():
         monkeypatch.setenv(name, value)
     settings = [scenario, "--set", "privacy.noise=seeded-unsafe", "--set", "rounds=3", "--json"]
     summaries = {}

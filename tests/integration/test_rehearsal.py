@@ -10,7 +10,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -23,14 +22,17 @@ from safetensors.numpy import load, load_file
 from fedmodel.provision import unlock
 from fedmodel.sealed import opener_from_key_file, opener_from_secret, read_sealed
 from tests import tools
+from tests.test_environment import COMMAND, HOSTILE, ODD
 
-FEDMODEL = [sys.executable, "-c", "from scenarios.cli import main; main()"]
 SEEDED = ["hospitals", "--set", "rounds=2", "--set", "privacy.noise=seeded-unsafe", "--json"]
 SILOS = ("aurora", "borealis", "cascade", "dune")
 
 
-def fedmodel(*words: str, folder: Path) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*FEDMODEL, *words], cwd=folder, capture_output=True, text=True, check=False, timeout=800)
+def fedmodel(*words: str, folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *words], cwd=folder, env=os.environ | variables, capture_output=True, text=True, check=False,
+        timeout=800,
+    )  # fmt: skip
 
 
 def started_from(folder: Path) -> list[str]:
@@ -41,9 +43,13 @@ def started_from(folder: Path) -> list[str]:
 
 @pytest.fixture(scope="module")
 def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], dict[str, Any]]:
-    """The same two rounds, rehearsed and simulated: the folder, and both summaries."""
+    """The same two rounds, rehearsed and simulated: the folder, and both summaries.
+
+    They are rehearsed among variables that would lead each party astray.
+    """
     folder = tmp_path_factory.mktemp("rehearsal")
-    done = fedmodel("deploy-local", *SEEDED, "--out", "deployed", folder=folder)
+    hostile = HOSTILE | ODD | {"SSLKEYLOGFILE": str(folder / "keys.log")}
+    done = fedmodel("deploy-local", *SEEDED, "--out", "deployed", folder=folder, **hostile)
     assert done.returncode == 0, done.stderr
     beside = fedmodel("simulate", *SEEDED, "--out", "simulated", folder=folder)
     assert beside.returncode == 0, beside.stderr
@@ -69,6 +75,7 @@ def test_a_deployment_ends_with_the_model_of_a_simulation(
         assert ours_row == theirs_row
     assert deployed["encryption"] == simulated["encryption"]
     assert (deployed["engine"], deployed["rounds_failed"], deployed["dropouts"]) == ("deployment", 0, [])
+    assert not (folder / "keys.log").exists()  # of TLS
 
 
 def test_a_rehearsals_folder_is_a_runs_and_its_ledgers_verify(
@@ -135,7 +142,7 @@ def test_a_run_is_not_handed_to_a_server_that_does_not_run(
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL], ids=["interrupted", "killed"])
 def test_a_rehearsal_that_ends_early_leaves_nothing_running(number: signal.Signals, tmp_path: Path) -> None:
     process = subprocess.Popen(
-        [*FEDMODEL, "deploy-local", "hospitals", "--out", "r", "--loopback"],
+        [*COMMAND, "deploy-local", "hospitals", "--out", "r", "--loopback"],
         cwd=tmp_path,
         stderr=subprocess.PIPE,
         text=True,
