@@ -25,8 +25,8 @@ HOSTILE = {
         ("http_proxy", "HTTPS_PROXY", "all_proxy", "FTP_PROXY", "grpc_proxy", "no_proxy", "GRPC_PROXY_EXP"), NOBODY
     ),
     **dict.fromkeys(("PGHOST", "PGHOSTADDR", "PGUSER", "PGDATABASE", "PGSERVICE", "PGOPTIONS", "PGSSLMODE"), "x"),
-    **dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"), "/nonexistent/x"),
-    **dict.fromkeys(("MATPLOTLIBRC", "SQLITE_TMPDIR", "FLWR_HOME", "JOBLIB_TEMP_FOLDER"), "/nonexistent/x"),
+    **dict.fromkeys(("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH"), "/dev/null/x"),
+    **dict.fromkeys(("MATPLOTLIBRC", "SQLITE_TMPDIR", "FLWR_HOME", "JOBLIB_TEMP_FOLDER"), "/dev/null/x"),
     "PYTHONIOENCODING": "ascii:strict",
     "PYTHONUTF8": "0",
     "PYTHONCOERCECLOCALE": "0",
@@ -36,7 +36,7 @@ HOSTILE = {
     "PYTHONINSPECT": "1",
     "PYTHONDEVMODE": "1",
     "PYTHONINTMAXSTRDIGITS": "640",
-    "PYTHONSTARTUP": "/nonexistent/x",
+    "PYTHONSTARTUP": "/dev/null/x",
     "FLWR_TELEMETRY_ENABLED": "1",
     "FLWR_LOG_LEVEL": "DEBUG",
     "FLWR_INTERNAL_GRPC_FLEET_API": "1",
@@ -73,10 +73,10 @@ ODD = {
     "OMP_NUM_THREADS": "3",
     "MKL_NUM_THREADS": "3",
     "CUDA_VISIBLE_DEVICES": "",
-    "HOME": "/nonexistent/home",
-    "XDG_CACHE_HOME": "/nonexistent/cache",
-    "MPLCONFIGDIR": "/nonexistent/mpl",
-    "SSL_CERT_FILE": "/nonexistent/x",
+    "HOME": "/dev/null/home",
+    "XDG_CACHE_HOME": "/dev/null/cache",
+    "MPLCONFIGDIR": "/dev/null/mpl",
+    "SSL_CERT_FILE": "/dev/null/x",
     "PYTHONSAFEPATH": "1",
     "PYTHONDONTWRITEBYTECODE": "1",
 }
@@ -153,8 +153,10 @@ def test_a_hostile_environment_changes_nothing(tmp_path: Path, tiny_file: Path) 
     models = [(tmp_path / name / "o" / "model.safetensors").read_bytes() for name in ("plain", "odd")]
     assert models[0] == models[1]
     assert not keys.exists()
-    written = [path for path in (tmp_path / "odd" / "o").rglob("*") if stat.S_IMODE(path.stat().st_mode) & 0o022]
-    assert written == []
+    modes = {path: stat.S_IMODE(path.stat().st_mode) for path in (tmp_path / "odd" / "o").rglob("*")}
+    assert [path for path, mode in modes.items() if mode & 0o022] == []
+    own = [mode for path, mode in modes.items() if path.suffix in (".key", ".sqlite", ".safetensors")]
+    assert set(own) == {0o600}
 
 
 def test_help_is_there_where_docstrings_would_not_be() -> None:
