@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 from pathlib import Path
 
 import pytest
@@ -55,6 +56,8 @@ from tests.conftest import TINY
         ("federation.cohort=4", "cohort = 4 is more than the 3 silos"),
         ("federation.min_silos=4", "min_silos = 4 is more than the cohort of 3"),
         ("data.reference_range=[2.0, 1.0]", "must rise from low to high"),
+        ("data.reference_range=[0.0, 5e-324]", "by 1e-100 at least"),
+        ("data.reference_range=[-1e308, 1e308]", "within plus and minus 1e100"),
         ("training.local_epochs=1", "exactly one of local_steps and local_epochs"),
         (
             "training.class_weights=[1, 0]",
@@ -146,6 +149,52 @@ def test_a_file_in_another_encoding_is_told_so_with_what_to_do(encoding: str, tm
     for read in (lambda: read_scenario(str(path)), lambda: read_silo_file(path), lambda: read_federation_file(path)):
         with pytest.raises(ConfigError, match=r"saved\.toml: (is not UTF-8 from byte \d+ on; save it as UTF-8)$"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "cause"),
+    [
+        (
+            "rounds = 2",
+            "rounds\xa0=\xa02",
+            r"line 4, .*U\+00A0 \(no-break space\), which is no plain character: type it",
+        ),
+        ("rounds = 2", "\u3000rounds = 2", r"line 4, .*U\+3000 \(ideographic space\)"),
+        ("rounds = 2", "rounds\u200b = 2", r"line 4, .*U\+200B \(zero width space\)"),
+        ("rounds = 2", "rounds \uff1d 2", r"line 4, .*U\+FF1D \(fullwidth equals sign\)"),
+        ('name = "tiny"', "name = \u201ctiny\u201d", r"line 2, .*U\+201C \(left double quotation mark\)"),
+        ('name = "tiny"', "name = \u2018tiny\u2019", r"line 2, .*U\+2018 \(left single quotation mark\)"),
+        ('name = "tiny"', "name = \u201etiny\u201c", r"line 2, .*U\+201E \(double low-9 quotation mark\)"),
+        ("[-2.0, 2.0]", "[\u22122.0, 2.0]", r"U\+2212 \(minus sign\)"),
+        ("[-2.0, 2.0]", "[\u20132.0, 2.0]", r"U\+2013 \(en dash\)"),
+        ("[federation]", "\ufeff[federation]", r"line 7, .*U\+FEFF"),
+        ("rounds = 2", "rounds = 2\x1a", r"line 4, .*U\+001A"),
+        ("rounds = 2", "rounds = 2\0", "null bytes, as UTF-16 has: save it as UTF-8"),
+        ('name = "tiny"', 'name = "C:\\data"', "backslash begins an escape: write a path in single quotes"),
+        ('name = "tiny"', 'name = "C:\\Users"', "backslash begins an escape: write a path in single quotes"),
+        ("\n", "\r", "lines end in a carriage return alone"),
+        ("rounds = 2", "rounds: 2", r"\(at line 4, column 7\)$"),
+    ],
+)
+def test_what_an_editor_made_of_plain_characters_is_told_by_its_name(
+    old: str, new: str, cause: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "saved.toml"
+    path.write_bytes(TINY.replace(old, new).encode())
+    with pytest.raises(ConfigError, match=r"^saved\.toml: not valid TOML: ") as refused:
+        read_scenario(str(path))
+    assert re.search(cause, str(refused.value)), str(refused.value)
+    path.write_bytes(SILO.encode() + new.encode() + b" =")
+    with pytest.raises(ConfigError, match=r"^saved\.toml: not valid TOML: "):
+        read_silo_file(path)
+
+
+def test_tabs_and_letters_in_quotes_are_plain(tmp_path: Path) -> None:
+    path = tmp_path / "saved.toml"
+    path.write_bytes(
+        TINY.replace(" = ", "\t=\t").replace("three silos", "trois h\u00f4pitaux \u2013 \u201cici\u201d").encode()
+    )
+    assert read_scenario(str(path)).summary.startswith("trois h\u00f4pitaux \u2013 \u201cici")
 
 
 @pytest.mark.parametrize("name", sorted(builtin_scenarios()))

@@ -114,22 +114,22 @@ def test_a_variable_that_the_interpreter_has_read_has_the_command_begin_again_on
         begun.append(given)
         raise Replaced
 
-    monkeypatch.setattr(environment.os, "execve", execve)
-    monkeypatch.setattr(environment.os, "environ", {"PATH": "/bin", name: "1", "http_proxy": NOBODY})
+    monkeypatch.setattr(os, "execve", execve)
+    monkeypatch.setattr(os, "environ", {"PATH": "/bin", name: "1", "http_proxy": NOBODY})
     monkeypatch.setattr(sys, "orig_argv", ["python", "-P", "fedmodel", "scenarios"])
     with pytest.raises(Replaced):
         settle()
     program, words, left = begun[0]
     assert (program, words) == (sys.executable, [sys.executable, "-P", "fedmodel", "scenarios"])
     assert left == {"PATH": "/bin", **SWITCHES}
-    monkeypatch.setattr(environment.os, "environ", dict(left))
+    monkeypatch.setattr(os, "environ", dict(left))
     before = os.umask(0)
     try:
         settle()
         assert os.umask(0) == 0o022
     finally:
         os.umask(before)
-    assert environment.os.environ == left
+    assert os.environ == left
     assert len(begun) == 1
 
 

@@ -259,6 +259,49 @@ def test_a_file_that_is_none_is_refused(name: str, content: bytes, rule: str, tm
         table_records(table_of(), TableSource.model_validate({name[2:]: str(tmp_path / name)}))
 
 
+@pytest.mark.parametrize("end", ["", "\n", "\r\n", "\r", "\n\n"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16-le", "cp1252"])
+def test_a_header_alone_is_a_table_of_no_records_however_it_ends(end: str, encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "held-out.csv"
+    path.write_bytes((",".join(HEADER) + end).encode(encoding))
+    source = TableSource(csv=str(path), encoding=encoding)
+    assert len(table_records(table_of(), source)) == 0
+    with pytest.raises(DataError, match=r"'admissions', .*held-out\.csv: the server's holds no record, so no model"):
+        held_out_table(table_of(), source)
+
+
+EMPTIED: list[tuple[dict[str, Any], list[list[str]]]] = [
+    ({"columns": changed("age", missing="drop")}, [["", "5", "true", "II", "benign"]] * 2),
+    ({"columns": changed("stage", unknown="drop")}, [["50", "5", "true", "IV", "benign"]] * 2),
+    ({"unknown_label": "drop"}, [["50", "5", "true", "II", "unclear"]] * 2),
+]
+
+
+@pytest.mark.parametrize(("declared", "rows"), EMPTIED)
+def test_records_to_evaluate_on_that_are_all_dropped_are_none(
+    declared: dict[str, Any], rows: list[list[str]], tmp_path: Path
+) -> None:
+    config, source = table_of(**declared), write(tmp_path / "held-out.csv", rows)
+    assert len(table_records(config, source)) == 0
+    with pytest.raises(DataError, match=r"holds no record.*neither missing nor unknown where such records are dropped"):
+        held_out_table(config, source)
+    simulated = config.model_copy(update={"folder": str(tmp_path)})
+    scenario = read_scenario("quickstart").model_copy(update={"data": simulated})
+    with pytest.raises(DataError, match=r"held-out: the server's holds no record"):
+        held_out_records(scenario)
+
+
+def test_a_value_far_beyond_its_range_is_bounded_without_a_word(
+    tmp_path: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    columns = [{"name": "age", "type": "float", "range": [0.0, 1e-100]}, *COLUMNS[1:]]
+    rows = [["1.7e308", *ROWS[0][1:]], ["-1.7e308", *ROWS[1][1:]]]
+    records = table_records(table_of(columns), write(tmp_path / "a.csv", rows))
+    bound = table_of(columns).feature_bound
+    assert records.x_NF[:, 0].tolist() == [bound, -bound]
+    assert not recwarn.list
+
+
 def test_what_is_not_there_is_named(tmp_path: Path) -> None:
     for source, rule in (
         (TableSource(csv=str(tmp_path / "no.csv")), "no.csv: cannot be read: No such file"),

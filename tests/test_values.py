@@ -69,6 +69,10 @@ def test_text_is_read_as_what_it_is(text: str, kind: str, expected: object) -> N
         ("1,234.5", "float", "separator for thousands"),
         *[(text, "integer", "word for a missing value") for text in ("NA", "n/a", "#N/A", "None", "nan")],
         *[(text, "float", "word for a missing value") for text in ("NA", "n/a", "#N/A", "None")],
+        *[(text, kind, "nothing but space stands there") for text in (" ", "\xa0\t") for kind in ("integer", "float")],
+        *[(text, "float", "another dash than the minus sign") for text in ("\u22125", "\u20130.5")],
+        *[(text, "float", "a sign beside the number") for text in ("<5", ">90", "50%", '="50"', "'50")],
+        *[(text, "boolean", "of other words, declare a category") for text in ("yes", "Y", "wahr")],
     ],
 )  # fmt: skip
 def test_text_that_is_none_is_refused_with_its_true_cause(text: str, kind: str, rule: str) -> None:
@@ -148,6 +152,15 @@ def test_a_typed_column_that_is_another_is_refused(
         (("No", "True"), ".", ["true", "no"], [1, -1]),
         (("red", "Red"), ".", ["Red", "red", "RED"], [1, 0, -1]),
         ((str(2**53),), ".", [f"{2**53}.0", str(2**53)], [-1, 0]),
+        (
+            ("I", "II"),
+            ".",
+            ["II      ", " I", "\tII\r", "\xa0II\u3000", "I I", "", "   ", "i"],
+            [1, 0, 1, 1, -1, -1, -1, -1],
+        ),
+        (("1", "true"), ".", [" 1.0 ", "TRUE "], [0, 1]),
+        (("gr\u00f6\u00dfer", "a\u0302ge"), ".", ["gro\u0308\u00dfer", "\u00e2ge", "a\u0302ge"], [0, 1, 1]),
+        (("II ",), ".", ["II", "II "], [0, 0]),
     ],
 )
 def test_a_code_is_found_however_it_is_written(
@@ -156,7 +169,10 @@ def test_a_code_is_found_however_it_is_written(
     assert places(pa.chunked_array([pa.array(texts, pa.large_string())]), choices, decimal).tolist() == expected
 
 
-@pytest.mark.parametrize("pair", [["1", "1.0"], ["true", "True"], ["0", "-0.0"], ["2.", "2.00"]])
+@pytest.mark.parametrize(
+    "pair",
+    [["1", "1.0"], ["true", "True"], ["0", "-0.0"], ["2.", "2.00"], ["II", "II "], ["\u00e2ge", "a\u0302ge"]],
+)
 def test_two_choices_that_a_gap_would_make_one_are_refused(pair: list[str]) -> None:
     for change in ({"labels": pair}, {"columns": changed("stage", categories=pair)}):
         with pytest.raises(ValueError, match="are read as one"):
@@ -336,6 +352,13 @@ def test_an_export_of_another_country_is_read_as_declared(form: dict[str, str], 
         (b"Age ,visits,smoker,stage,outcome\n", "'age' is missing.*differs in case or outer space"),
         (b'age,visits,smoker,stage,outcome\n"12,5",5,true,II,benign\n', "a.csv, column 'age': .*decimal comma"),
         ((",".join(HEADER) + "\n").encode() * 2, "header is there twice"),
+        *[(begin + ",".join(HEADER).encode() + b"\n50,5,true,II,benign\n", "does not begin with its header: ")
+          for begin in (b"sep=,\r\n", b'"sep=;"\n', b"\xef\xbb\xbfsep=,\n", b"# of R\n", b"Export of the ward\n\n")],
+        *[(blank, "is empty; a CSV begins with a header") for blank in (b"\n", b"\r\n\r\n", b"\xef\xbb\xbf", b"  ")],
+        (b"PK\x03\x04" + bytes(99), "a workbook of Excel or another packed file"),
+        (b"\xd0\xcf\x11\xe0" + bytes(99), "a workbook of an old Excel"),
+        (b"\x1f\x8b\x08" + bytes(99), "packed by gzip; unpack it"),
+        (b"PAR1\x15" + bytes(99), "is Parquet, and its name ends in .csv"),
     ],
 )  # fmt: skip
 def test_a_message_names_the_file_and_the_true_cause(content: bytes, rule: str, tmp_path: Path) -> None:

@@ -20,6 +20,7 @@ from pydantic_core import ErrorDetails
 
 from fedmodel.config.federation import FederationFile, ServerFile
 from fedmodel.config.schema import CnnConfig, MlpConfig, Scenario, SiloFile
+from fedmodel.config.toml_forms import why_no_toml
 from fedmodel.errors import ConfigError
 
 _File = TypeVar("_File", bound=BaseModel)
@@ -132,7 +133,7 @@ def _document(path: Path, why: str) -> dict[str, Any]:
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # not TOML, or a number of ten thousand digits
-        raise ConfigError(f"{path.name}: not valid TOML: {error}") from error
+        raise ConfigError(f"{path.name}: not valid TOML: {error}{why_no_toml(text, error)}") from error
 
 
 def _find(name_or_path: str) -> Path:

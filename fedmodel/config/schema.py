@@ -32,6 +32,7 @@ from pydantic import (
 from fedmodel.config.same_source import same_by_text, two_budgets
 from fedmodel.config.spelling import CsvForm, Later
 from fedmodel.config.tables import (
+    RISING,
     ColumnConfig,
     ColumnName,
     DataName,
@@ -39,6 +40,7 @@ from fedmodel.config.tables import (
     Range,
     TableSource,
     check_table,
+    rises,
 )
 from fedmodel.inert import inert
 from fedmodel.mechanisms import (
@@ -174,9 +176,9 @@ class DataConfig(Section, Later):
         cls, value: tuple[float, float] | dict[str, tuple[float, float]] | None
     ) -> tuple[float, float] | dict[str, tuple[float, float]] | None:
         pairs = value.values() if isinstance(value, dict) else [] if value is None else [value]
-        for low, high in pairs:
-            if not low < high:
-                raise ValueError(f"a reference range must rise from low to high, found [{low}, {high}]")
+        for pair in pairs:
+            if not rises(pair):
+                raise ValueError(f"a reference range must {RISING}, found {list(pair)}")
         return value
 
     @model_validator(mode="after")

@@ -6,6 +6,7 @@ Each says nothing by default, and then a scenario's and a law's text, and so the
 from __future__ import annotations
 
 import re
+import unicodedata
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -43,11 +44,14 @@ class Later(BaseModel):
 def choice_form(text: str) -> str:
     """Return the form in which a code is compared: whole numbers without a fraction, truths in lower case.
 
-    From 2^53 on, floating point does not tell whole numbers apart, and text is left as it is.
+    Outer space is left out, since databases and statistics programs fill codes up to one width, and a letter is written
+    in one way of Unicode's (NFC). From 2^53 on, floating point does not tell whole numbers apart, and text is left as
+    it is.
 
-    >>> [choice_form(text) for text in ("1.0", "1.", "-0.0", "TRUE", "007", "1.5", "Red")]
-    ['1', '1', '0', 'true', '007', '1.5', 'Red']
+    >>> [choice_form(text) for text in ("1.0", "1.", "-0.0", "TRUE", "007", "1.5", "Red", " II  ")]
+    ['1', '1', '0', 'true', '007', '1.5', 'Red', 'II']
     """
+    text = unicodedata.normalize("NFC", text.strip())
     if text.lower() in ("true", "false"):
         return text.lower()
     found = re.fullmatch(r"(-?(?:0|[1-9][0-9]{0,15}))\.0*", text)

@@ -16,6 +16,8 @@ from pydantic import BeforeValidator, Field, model_serializer, model_validator
 from fedmodel.config.spelling import CsvForm, Later, TableSection, choice_form
 
 Range = Annotated[tuple[float, float], Field(strict=False)]
+RISING: Final = "rise from low to high, by 1e-100 at least and within plus and minus 1e100"
+_FARTHEST: Final = 1e100
 DataName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")]
 PersonForm = Literal["text", "caseless", "digits"]
 # Of any alphabet, but on one line: names stand in errors and in documents.
@@ -29,6 +31,16 @@ _SCHEMES: Final = {"sqlite": SQLITE, "postgresql": POSTGRESQL, "postgresql+psyco
 _OPTIONS: Final = ("host", "port", "sslmode", "sslrootcert", "sslcert", "sslkey", "connect_timeout")
 _LOCAL: Final = ("localhost", "127.0.0.1", "::1")
 _VERIFIED: Final = ("verify-ca", "verify-full")
+
+
+def rises(pair: tuple[float, float]) -> bool:
+    """Return whether a range's middle and width are numbers that one can divide by.
+
+    >>> [rises(pair) for pair in ((0.0, 1.0), (1.0, 1.0), (0.0, 5e-324), (-1.7e308, 1.7e308))]
+    [True, False, False, False]
+    """
+    low, high = pair
+    return high - low >= 1 / _FARTHEST and max(abs(low), abs(high)) <= _FARTHEST
 
 
 class ColumnConfig(TableSection, Later):
@@ -69,9 +81,10 @@ class ColumnConfig(TableSection, Later):
             )
         if not numeric and self.limits is not None:
             raise ValueError(f"column {self.name!r}: limits are given with a float or an integer, and only then")
-        for key, pair in (("range", self.range), ("limits", self.limits)):
-            if pair is not None and not pair[0] < pair[1]:
-                raise ValueError(f"column {self.name!r}: {key} must rise from low to high, found {list(pair)}")
+        if self.limits is not None and not self.limits[0] < self.limits[1]:
+            raise ValueError(f"column {self.name!r}: limits must rise from low to high, found {list(self.limits)}")
+        if self.range is not None and not rises(self.range):
+            raise ValueError(f"column {self.name!r}: range must {RISING}, found {list(self.range)}")
         if (self.type == "category") != bool(self.categories):
             raise ValueError(f"column {self.name!r}: categories are given with a category, and only then")
         _choices_differ(self.categories, f"column {self.name!r}: category")

@@ -48,7 +48,8 @@ def held_out_records(scenario: Scenario) -> Records:
     """
     if scenario.data.source != "table":
         return dealt(scenario)[0]
-    return _to_evaluate_on(scenario.data, _simulated(scenario.data, HELD_OUT))
+    where = f"{scenario.data.folder}/{HELD_OUT}"
+    return _to_evaluate_on(scenario.data, _simulated(scenario.data, HELD_OUT), where)
 
 
 def deployed_records(scenario: Scenario, law: SiloFile, home: Path, cache: Cache | None) -> Records:
@@ -83,7 +84,8 @@ def held_out_table(config: DataConfig, source: TableSource, cache: Cache | None 
         ConfigError: When an account could write.
         DataError: When the table is not as declared, or holds no record to evaluate on.
     """
-    return _to_evaluate_on(config, table_records(config, source, cache))
+    where = source.csv or source.parquet or source.folder or "the query"
+    return _to_evaluate_on(config, table_records(config, source, cache), where)
 
 
 def table_source(config: DataConfig, tables: Mapping[str, TableSource], home: Path, file: str) -> TableSource:
@@ -100,10 +102,13 @@ def table_source(config: DataConfig, tables: Mapping[str, TableSource], home: Pa
     return tables[config.data_set].under(home)
 
 
-def _to_evaluate_on(config: DataConfig, records: Records) -> Records:
-    """Refuse test records of which there are none; some may have been dropped for a missing value."""
+def _to_evaluate_on(config: DataConfig, records: Records, where: str) -> Records:
+    """Refuse test records of which there are none."""
     if not len(records):
-        raise DataError(f"table {config.data_set!r}: the server's holds no record, so no model could be evaluated")
+        raise DataError(
+            f"table {config.data_set!r}, {where}: the server's holds no record, so no model could be evaluated; put"
+            " some there whose values are neither missing nor unknown where such records are dropped"
+        )
     return records
 
 

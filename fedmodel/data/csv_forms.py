@@ -17,6 +17,12 @@ from fedmodel.errors import DataError
 
 _SEPARATORS: Final = {",": "commas", ";": "semicolons", "\t": "tabs", "|": "pipes"}
 _BLOCK: Final = 1 << 20
+_OTHERS: Final = (
+    (b"PK\x03\x04", "is a workbook of Excel or another packed file, and no CSV; save it as CSV"),
+    (b"\xd0\xcf\x11\xe0", "is a workbook of an old Excel, and no CSV; save it as CSV"),
+    (b"\x1f\x8b", "is packed by gzip; unpack it"),
+    (b"PAR1\x15", "is Parquet, and its name ends in .csv; say parquet, and let its name end so"),
+)  # fmt: skip
 _MARKS: Final = (  # a mark of UTF-32 begins as one of UTF-16 does
     (codecs.BOM_UTF32_LE, "utf-32"), (codecs.BOM_UTF16_LE, "utf-16"), (codecs.BOM_UTF16_BE, "utf-16"),
 )  # fmt: skip
@@ -42,13 +48,25 @@ def check_header(found: list[str], columns: tuple[str, ...], form: CsvForm) -> N
             )
 
 
-def why_no_csv(path: Path, form: CsvForm) -> str:
+def check_begin(begin: bytes) -> None:
+    """Refuse a file of another kind by its first bytes, and one that is empty, or nothing but space.
+
+    Raises:
+        DataError: Which, as the end of a sentence about the file.
+    """
+    if not begin.removeprefix(codecs.BOM_UTF8).strip():
+        raise DataError("is empty; a CSV begins with a header")
+    for mark, reason in _OTHERS:
+        if begin.startswith(mark):
+            raise DataError(reason)
+
+
+def why_no_csv(path: Path, columns: tuple[str, ...], form: CsvForm) -> str:
     """Return why a file could not be read, as the end of a sentence about it."""
     try:
         with path.open("rb") as file:
             begin = file.read(_BLOCK)
-            if not begin:
-                return "is empty; a CSV begins with a header"
+            first = begin.splitlines()[0].decode(form.encoding, "replace")
             if form.encoding.lower().replace("_", "-") in ("utf-8", "utf8"):
                 for mark, encoding in _MARKS:
                     if begin.startswith(mark):
@@ -64,6 +82,11 @@ def why_no_csv(path: Path, form: CsvForm) -> str:
         return f"cannot be read: {error.strerror}"
     except UnicodeError:
         return f'is not text in {form.encoding.upper()}; declare its encoding, as in encoding = "cp1252"'
+    if not any(name in first for name in columns):
+        return (
+            'does not begin with its header: a line of Excel\'s such as "sep=;", a title or a comment stands before it,'
+            " or it has none; let the names of its columns be the first line"
+        )
     return (
         f"is not CSV in {form.encoding.upper()}, with a header and as many fields in every line, separated by"
         f" {_SEPARATORS[form.separator]}"

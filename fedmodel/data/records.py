@@ -145,7 +145,8 @@ def onto_unit(
     >>> onto_unit(np.array([0.0, 5.0, 99.0]), 0.0, 10.0, 3.0).tolist()
     [-1.0, 0.0, 3.0]
     """
-    scaled_NF = (x_NF - (low_F + high_F) / 2) / ((high_F - low_F) / 2)
+    with np.errstate(over="ignore"):  # an infinity is bounded like any other number
+        scaled_NF = (x_NF - (low_F + high_F) / 2) / ((high_F - low_F) / 2)
     bounded_NF: NDArray[np.float32] = np.clip(scaled_NF, -bound, bound).astype(np.float32)
     return bounded_NF
 

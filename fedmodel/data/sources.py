@@ -12,6 +12,7 @@ Nothing is written: neither pyarrow nor the databases here keep a temporary file
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import stat
 from collections.abc import Iterator
@@ -21,7 +22,7 @@ from typing import TYPE_CHECKING
 from fedmodel.config import CsvForm, TableSource
 from fedmodel.config.same_source import address_of
 from fedmodel.config.tables import SQLITE
-from fedmodel.data.csv_forms import almost, check_header, why_no_csv
+from fedmodel.data.csv_forms import almost, check_begin, check_header, why_no_csv
 from fedmodel.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
 THE_QUERY = "the query"
 _KINDS = (".csv", ".parquet")
+_LONGEST_HEADER = 1 << 16
 
 
 def needs(name: str) -> ConfigError:
@@ -142,7 +144,7 @@ def _file(path: Path, columns: tuple[str, ...], form: CsvForm) -> pa.Table:
             with parquet.ParquetFile(path) as file:
                 return file.read()
         table = csv.read_csv(
-            str(path),
+            _whole_lines(path, form),
             read_options=csv.ReadOptions(encoding=form.encoding),
             parse_options=csv.ParseOptions(newlines_in_values=True, delimiter=form.separator),
             convert_options=csv.ConvertOptions(
@@ -154,10 +156,26 @@ def _file(path: Path, columns: tuple[str, ...], form: CsvForm) -> pa.Table:
         raise DataError(f"{path}: {error}") from None
     except (pa.ArrowException, ValueError):
         # Their words quote the line.
-        raise DataError(f"{path}: {'is not a Parquet file' if parquets else why_no_csv(path, form)}") from None
+        why = "is not a Parquet file" if parquets else why_no_csv(path, columns, form)
+        raise DataError(f"{path}: {why}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or 'it is damaged'}") from None
     return table
+
+
+def _whole_lines(path: Path, form: CsvForm) -> str | io.BytesIO:
+    """Return a CSV to read; a header alone without the end of a line, which pyarrow takes for no CSV, gets one.
+
+    Raises:
+        DataError: When the file is of another kind, or empty.
+    """
+    with path.open("rb") as file:
+        begin = file.read(_LONGEST_HEADER + 1)
+    check_begin(begin)
+    end = "\n".encode(form.encoding.lower().removesuffix("-sig"))
+    if len(begin) > _LONGEST_HEADER or b"\n" in begin or b"\r" in begin:
+        return str(path)
+    return io.BytesIO(begin + end)
 
 
 def _with_columns(table: pa.Table, columns: tuple[str, ...], where: str) -> pa.Table:

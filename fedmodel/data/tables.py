@@ -47,7 +47,8 @@ from fedmodel.errors import ConfigError, DataError, FedmodelError
 if TYPE_CHECKING:
     import pyarrow as pa
 
-_LABEL_FORM = b"fedmodel/v3/table-key"  # v1 grouped records by ids as spelled; v2 refused 64.0 for a whole number
+# v1 grouped records by ids as spelled; v2 refused 64.0 for a whole number; v3 told "II " from "II"
+_LABEL_FORM = b"fedmodel/v4/table-key"
 
 
 def table_records(config: DataConfig, source: TableSource, cache: Cache | None = None) -> Records:

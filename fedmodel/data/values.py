@@ -11,7 +11,8 @@ neighbours: adding a record changes no other's reading.
 | `integer`  | 64, +64, 64.0, "64.", " 64 "                                         | 64.5, 6.4e1; from 2^53 on     |
 |            |                                                                      | what went through a float     |
 | `boolean`  | true and false in any case, 1, 0, 1.0, 0.0                           | anything else                 |
-| `category` | its own spelling; 1.0 as "1", True as "true", and the other way round | what is none of the choices   |
+| `category` | its own spelling; 1.0 as "1", True as "true", and the other way round; | what is none of the choices   |
+|            | outer space, and ways in Unicode to write one letter, set aside      |                               |
 
 NaN is refused, not taken for a gap: it is what a division gives, too. No message holds a value.
 """
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 NOT_FINITE: Final = "a value is NaN or infinite, which is no number; where it stands for a missing one, write NULL"
 _NOT_NUMBER: Final = "a value is not a number"
 _NOT_WHOLE: Final = "a value is not a whole number"
-_NOT_TRUTH: Final = "a value is neither true nor false"
+_NOT_TRUTH: Final = "a value is neither true nor false; of other words, declare a category"
 _ROUNDED: Final = (
     "a value is a whole number so large that floating point does not tell it from others; write it as text"
 )
@@ -149,6 +150,12 @@ def _cause(bare: pa.ChunkedArray, decimal: str) -> str:
         return ": it is written with a separator for thousands; write it without"
     if _any(bare, r"(?i)^(na|n/a|#n/a|nan|null|none|-|\.|nat)$"):
         return ": a word for a missing value stands there; leave it empty"
+    if _any(bare, "^$"):
+        return ": nothing but space stands there; leave it empty, without space"
+    if _any(bare, r"^[\x{2212}\x{2010}-\x{2015}][0-9]"):
+        return ": it is written with another dash than the minus sign of the keyboard"
+    if _any(bare, """^(=".*"|'[0-9].*|[<>].*|.*%)$"""):
+        return ": it is written with a sign beside the number; leave that out"
     return ""
 
 
