@@ -200,6 +200,7 @@ def main() -> None:
     handler.setFormatter(InertFormatter("%(message)s"))
     logging.raiseExceptions = False  # a log that cannot be written is no traceback on a person's terminal
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
+    logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it could keep its fonts is nothing to be told
     try:
         sys.exit(app(standalone_mode=False))
     except FedmodelError as error:

@@ -13,6 +13,7 @@ from fedmodel.errors import ConfigError
 from fedmodel.ledger import Ledger
 from fedmodel.mechanisms import DpSgdEvent
 from fedmodel.provision import joint_law, law_of, scenario_hash
+from scenarios.runner import check_scenario
 
 SERVER = SigningKey(bytes(32)).public
 ON = ["encryption.secure_aggregation=on", "encryption.bound=2.0", "encryption.colluding=0"]
@@ -87,3 +88,11 @@ def test_the_sum_of_budgets_pays_for_a_run_of_each_in_either_order(
                 plan.noise_multiplier or 0.0, plan.max_grad_norm, plan.sample_rate, plan.steps, plan.expected_batch_size
             )
             assert ledger.reserve(scope.name, str(number + 1), event, plan.steps_per_round).steps == plan.steps
+
+
+@pytest.mark.parametrize("setting", ["privacy.noise_multiplier=1e6", "privacy.sample_rate=1e-9"])
+def test_a_run_that_delta_alone_covers_has_a_budget_all_the_same(setting: str, tiny_file: Path) -> None:
+    """Its epsilon is 0, which no budget can be."""
+    scenario = read_scenario(str(tiny_file), [setting])
+    check_scenario(scenario)
+    assert law_of(scenario, "north", SERVER).budgets["synthetic"].epsilon == 1e-4

@@ -758,6 +758,9 @@ def test_a_delta_that_is_nothing_is_left_off_a_logarithmic_axis() -> None:
     curve = [(0.0, 0.1), (3.0, 1e-3), (9.0, 0.0)]
     assert "the claim" in plots.delta_curve("curve", curve, (3.0, 1e-3), "t", "d")
     assert "the claim" in plots.delta_curve("curve", [(9.0, 0.0)], (3.0, 1e-3), "t", "d")
+    nothing = 0.0  # is spent where delta alone covers a run; a plot of no width would be warned of
+    assert "the claim" in plots.delta_curve("curve", [(nothing, 1e-9)], (nothing, 1e-3), "t", "d")
+    assert "the claim" in plots.bounds("bounds", [("exact", nothing)], nothing, "t", "d")
 
 
 def test_a_name_that_cannot_begin_an_id_is_refused() -> None:

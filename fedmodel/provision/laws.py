@@ -8,6 +8,7 @@ in several: see `joint_law`.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Final
 
 from fedmodel import accounting
 from fedmodel.config import (
@@ -27,6 +28,9 @@ from fedmodel.provision.influence import check_even, check_levels
 from fedmodel.provision.kits import policy_of
 from fedmodel.rounding import raised
 from fedmodel.secagg import Policy
+
+# A budget is more than nothing, even where delta alone covers what a run spends: much noise, or hardly a lot.
+_LEAST_BUDGET: Final = 1e-4
 
 
 def scenario_policy(scenario: Scenario) -> Policy:
@@ -120,7 +124,7 @@ def _budget(scenario: Scenario, plan: SiloPlan, noise: float) -> BudgetConfig:
         spent = accounting.epsilon([event], plan.delta)
         if spent > MOST_EPSILON:
             raise ConfigError(f"silo {plan.silo!r} would spend epsilon {spent}, over {MOST_EPSILON}; raise its noise")
-        epsilon = raised(spent)
+        epsilon = max(raised(spent), _LEAST_BUDGET)
     return BudgetConfig(
         unit=plan.unit,
         max_records=None if plan.unit == "record" else plan.max_records,

@@ -130,7 +130,7 @@ def delta_curve(
         axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: _power(value)))
         axes.yaxis.set_minor_locator(NullLocator())
         axes.set_ylim(10.0**low, 10.0**high)
-        axes.set_xlim(0, max(*epsilons, claim[0] * 1.5))
+        axes.set_xlim(0, max(*epsilons, claim[0] * 1.5) or 1.0)  # of a run that delta alone covers, all of them are 0
         axes.axvline(claim[0], color=TWO, linestyle=(0, (2, 2)), linewidth=1.1)
         axes.axhline(claim[1], color=TWO, linestyle=(0, (2, 2)), linewidth=1.1)
         axes.plot([claim[0]], [claim[1]], marker="o", markersize=6, color=TWO, linestyle="none")
@@ -191,7 +191,7 @@ def bounds(name: str, bars: Sequence[tuple[str, float]], claim: float, title: st
         axes.annotate("the claim", (claim, -0.62), (4, 0), textcoords="offset points", color=TWO, va="center")
         axes.set_yticks(range(len(bars)), [label for label, _ in bars])
         axes.set_ylim(len(bars) - 0.5, -0.95)
-        axes.set_xlim(0, max(claim, *(low for _, low in bars)) * 1.25)
+        axes.set_xlim(0, max(claim, *(low for _, low in bars)) * 1.25 or 1.0)
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
