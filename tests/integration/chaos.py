@@ -172,10 +172,10 @@ class Deployment:
         party = self.parties.pop(name)
         assert party.process is not None
         party.process.terminate()
-        party.process.wait(30)
+        party.process.wait(300)
 
     def cli(
-        self, *words: str, prefix: Sequence[str] = (), timeout_s: float = 120.0
+        self, *words: str, prefix: Sequence[str] = (), timeout_s: float = 300.0
     ) -> subprocess.CompletedProcess[str]:
         """Run the command to its end."""
         return subprocess.run(
@@ -285,7 +285,7 @@ class Deployment:
                 process.terminate()
         for process in running:
             try:
-                process.wait(20)
+                process.wait(60)
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
@@ -418,7 +418,7 @@ class Executioner:
         self._round = 0
 
     def carry_out(
-        self, kills: Sequence[Kill], timeout_s: float = 180.0, then: Callable[[Kill], object] = lambda _: None
+        self, kills: Sequence[Kill], timeout_s: float = 300.0, then: Callable[[Kill], object] = lambda _: None
     ) -> None:
         """Kill in order, each at its moment; `then` is called when the target is dead and not yet started again."""
         for kill in kills:

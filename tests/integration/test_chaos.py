@@ -220,7 +220,7 @@ def survived() -> Iterator[Survived]:
             Executioner(deployment, seed=1).carry_out(
                 kills, then=lambda kill: steal(folder, stolen) if kill.target == "server" else None
             )
-            assert deployment.outcome(120).completed, deployment.told()
+            assert deployment.outcome(600).completed, deployment.told()
             recorder.end()
         survived = Survived(deployment, kills, stolen, records=found)
         survived.secrets = secrets_of(deployment, recorder.models, stolen)
@@ -246,7 +246,7 @@ def _sockets(where: str, names: list[str]) -> list[str]:
 
 def secrets_of(deployment: Deployment, models: Mapping[int, bytes], stolen: Path) -> dict[str, bytes]:
     """Return what only holders of keys may read, by what it is."""
-    found: dict[str, bytes] = {"a header of safetensors": b'"F32"', "another": b'"dtype"'}
+    found: dict[str, bytes] = {"a header of safetensors": b'"dtype"'}
     found |= {"a PEM key": b"-----BEGIN PRIVATE KEY", "an EC key": b"-----BEGIN EC PRIVATE KEY"}
     found |= {f"the model after round {number}": model for number, model in models.items()}
     opener = opener_from_secret(deployment.opened(SERVER).age_secret)
@@ -376,7 +376,7 @@ def test_one_target_is_killed_in_every_stage(kind: str, folder: Path) -> None:
     scenario = scenario_of(folder, rounds=14, timeout_s=45.0 if kills[0].party == SERVER else 10.0)
     with up(scenario, folder) as deployment:
         Executioner(deployment, seed=len(kind)).carry_out(kills)
-        assert deployment.outcome(400).completed, deployment.told()
+        assert deployment.outcome(600).completed, deployment.told()
     check(deployment, kills)
     DONE.extend(kills)
 
@@ -387,7 +387,7 @@ def test_anybody_is_killed_anywhere(seed: int, folder: Path) -> None:
     kills = mixed(seed)
     with up(scenario_of(folder, rounds=16, timeout_s=10.0), folder) as deployment:
         Executioner(deployment, seed).carry_out(kills)
-        assert deployment.outcome(400).completed, deployment.told()
+        assert deployment.outcome(600).completed, deployment.told()
     lines = deployment.metrics()
     assert [line["round"] for line in lines] == list(range(1, 17))
     for silo in SILOS:
@@ -420,14 +420,14 @@ def test_a_network_that_is_cut_for_a_while_costs_a_round_at_most(folder: Path) -
             watch = Watch(deployment)
             for stage, seconds in ((wire.TRAIN, 3.0), (wire.SHARE, 25.0)):
                 past = len(deployment.metrics())
-                deadline = time.monotonic() + 120
+                deadline = time.monotonic() + 300
                 while not any(number > past and kind == stage for number, kind in watch.answers()):
                     assert time.monotonic() < deadline, deployment.told()
                     time.sleep(0.004)
                 cut(network.names["east"], "down")
                 time.sleep(seconds)
                 cut(network.names["east"], "up")
-            assert deployment.outcome(300).completed, deployment.told()
+            assert deployment.outcome(600).completed, deployment.told()
     check(deployment, [Kill("east", "train"), Kill("east", "share")])
     assert max(line["round"] for line in deployment.metrics() if "east" in line["dropouts"]) < 60
     assert deployment.parties["east"].log("supernode").count("connected to the server") >= 1
