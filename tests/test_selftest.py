@@ -143,7 +143,6 @@ def test_persons_that_are_grouped_wrongly_are_noticed() -> None:
 def test_every_fault_is_caught_and_correct_code_passes_after_them() -> None:
     found = selftest.suite(FAULTS)
     check_suite(found, list(FAULTS))
-    assert found["seconds"] < 180
     for setting in get_args(Setting):
         assert selftest.trial_of(setting).audited(nullcontext).fired == {}
 
