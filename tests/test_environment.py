@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 import stat
@@ -123,9 +124,11 @@ def test_a_variable_that_the_interpreter_has_read_has_the_command_begin_again_on
     assert (program, words) == (sys.executable, [sys.executable, "-P", "fedmodel", "scenarios"])
     assert left == {"PATH": "/bin", **SWITCHES}
     monkeypatch.setattr(os, "environ", dict(left))
+    monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(io.BytesIO(), encoding="ascii"))
     before = os.umask(0)
     try:
         settle()
+        assert sys.stdout.write("\u00e2ge\u017f") == 4  # of which that encoding has no letter
         assert os.umask(0) == 0o022
     finally:
         os.umask(before)
