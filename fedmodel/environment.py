@@ -4,8 +4,8 @@ A login shell sets proxies, languages, debuggers, database defaults, and files i
 TLS. So a command begins by leaving out every variable that is not listed in `_KEPT`: a list of what may stay, since one
 of what may not would never be whole. docs/deploy.md has the same list with what each does.
 
-Guarantee: after `settle`, no variable is set that `_KEPT` does not match, for this process, for the libraries that it
-loads from then on, and for all that it starts; nor are files made that others can write to.
+Guarantee: of what was set when `settle` was called, nothing is left that `_KEPT` does not match, for this process, for
+the libraries that it loads from then on, and for all that it starts; and no file is made that others can write to.
 
     PYTHON*                      read by the interpreter before the first line of this. Where one of those is set that
                                  are left out, the command starts itself again without, in the same process
