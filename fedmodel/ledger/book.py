@@ -21,6 +21,7 @@ a silo calls it once a run.
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import sqlite3
@@ -852,6 +853,8 @@ def _sqlite_errors(path: Path) -> Iterator[None]:
     try:
         yield
     except (sqlite3.Error, UnicodeDecodeError) as error:
-        raise LedgerError(f"{path}: the ledger cannot be used: {error}; nothing was released") from error
+        is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
+        why = os.strerror(errno.ENOSPC) if is_full else error  # as everything else says it
+        raise LedgerError(f"{path}: the ledger cannot be used: {why}; nothing was released") from error
     except OSError as error:
         raise LedgerError(f"{path}: the ledger cannot be used: {error.strerror}; nothing was released") from error
