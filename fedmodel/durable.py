@@ -4,12 +4,43 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Final
 
 from fedmodel.errors import ConfigError
+
+MISSING: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
+"""What says that a file is not there; any other error of the system says nothing about what there is."""
+
+
+def failed(error: OSError) -> str:
+    """Say in one line what the system did not do, and to which file."""
+    what = error.strerror or type(error).__name__
+    return what if error.filename is None else f"{error.filename}: {what}"
+
+
+@contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Have an error of the system name a path: the system leaves it out where a file that is open is written to."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is not None and error.filename is None:
+            error.filename = str(path)
+        raise
+
+
+def sync_folder(folder: Path) -> None:
+    """Put on disk what was made, renamed and erased in a folder."""
+    with naming(folder):
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
 
 
 @contextmanager
@@ -17,8 +48,8 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     """Give a file beside a file's place, and put it there when the block has ended and all of it is on disk.
 
     It is readable by its owner alone (0600) before the first byte is in it, whatever was there before. When the block
-    raises, it is taken away and what was at the place stays. An error of the disk, such as that it is full, names the
-    place, which the system leaves out.
+    raises, it is taken away and what was at the place stays. An error of the disk, such as that it is full, names a
+    path (`naming`).
 
     Two processes that replace one file need a lock of their own: they would write beside it at one place.
     """
@@ -27,29 +58,28 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with naming(path), os.fdopen(descriptor, "wb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         beside.replace(path)
-    except BaseException as error:
+    except BaseException:
         with suppress(OSError):
             beside.unlink()
-        if isinstance(error, OSError) and error.errno is not None and error.filename is None:
-            error.filename = str(path)
         raise
-    # The rename itself is on disk only when the folder is.
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(path.parent)  # the rename itself is on disk only when the folder is
 
 
 def replace_file(path: Path, data: bytes) -> None:
     """Write a file beside its place, and put it there when all of it is on disk; see `replacing`."""
     with replacing(path) as file:
         file.write(data)
+
+
+def erase_folder(folder: Path) -> None:
+    """Take a folder away with all that is in it, where it is there: what cannot be taken away raises."""
+    with suppress(FileNotFoundError):
+        shutil.rmtree(folder)
 
 
 @contextmanager

@@ -31,6 +31,7 @@ from rich.logging import RichHandler
 from rich.table import Table
 from rich.text import Text
 
+from fedmodel.durable import failed
 from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.inert import InertFormatter, inert, inert_lines
 from fedmodel.rounding import down
@@ -125,7 +126,7 @@ def simulate(
             raise typer.Exit(_INTERRUPTED) from None
         except OSError as error:
             stands = f"what was spent stands in {run_dir / 'ledgers'}"
-            raise FedmodelError(f"{_failed(error)}; {stands}; once that is mended, it goes on with: {again}") from error
+            raise FedmodelError(f"{failed(error)}; {stands}; once that is mended, it goes on with: {again}") from error
     if as_json:
         answer(summary, "", as_json)
     else:
@@ -186,12 +187,6 @@ def _command(
     return shlex.join(words)
 
 
-def _failed(error: OSError) -> str:
-    """Say in one line what the system did not do, and to which file."""
-    what = error.strerror or type(error).__name__
-    return what if error.filename is None else f"{error.filename}: {what}"
-
-
 def main() -> None:
     """Run the command; a user's mistake ends in one line and an exit status, never in a traceback."""
     sys.excepthook = show_crash
@@ -210,7 +205,7 @@ def main() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        _say_error(_failed(error))
+        _say_error(failed(error))
         sys.exit(1)
     except MemoryError:
         _say_error("not enough memory for this scenario; make the data or the model smaller")

@@ -44,6 +44,7 @@ def demo_inversion(
 ) -> None:
     """Reconstruct a handwritten digit from an update: unprotected, clipped and noised, masked. Illustrative."""
     from fedmodel.config import read_scenario
+    from fedmodel.durable import replace_file
 
     scenario = read_scenario("digits")
     with err.status("attacking") if err.is_terminal else nullcontext():
@@ -57,7 +58,7 @@ def demo_inversion(
         captions[0] += " (illustrative)"
         image = pictures_png([(told, one.image) for told, one in zip(captions, found.pictures, strict=True)])
     try:
-        (where / _FILE).write_bytes(image)
+        replace_file(where / _FILE, image)
     except OSError as error:
         raise ConfigError(f"--out {where}: cannot be written: {error.strerror}") from error
     if as_json:

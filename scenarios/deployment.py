@@ -37,6 +37,7 @@ from typing import IO, Final
 from fedmodel.crypto.certificates import load_node_key
 from fedmodel.crypto.renewing import tls_key_hash
 from fedmodel.crypto.transport import client_context, server_context
+from fedmodel.durable import naming
 from fedmodel.errors import ConfigError, CryptoError, FedmodelError, ProtocolError
 from fedmodel.inert import InertFormatter
 from fedmodel.packages import code_hash
@@ -246,13 +247,13 @@ def _in_use(kit: Path, opener: Opener) -> Iterator[tuple[Unlocked, Path]]:
     """Unlock a kit and hold it for this process and its children; yield its keys and a short-lived folder."""
     forbid_dumps()
     own = unlock(kit, opener)
-    with (kit / _LOCK).open("ab") as lock:
+    with (kit / _LOCK).open("ab", buffering=0) as lock:
         _lock(kit, lock)
         scratch = _scratch()
-        lock.truncate(0)
-        lock.write(str(scratch).encode())  # for whoever asks how it does, under the same account
-        lock.flush()
         try:
+            with naming(kit / _LOCK):
+                lock.truncate(0)
+                lock.write(str(scratch).encode())  # for whoever asks how it does, under the same account
             os.environ["FLWR_HOME"] = str(scratch / "flower")
             yield own, scratch
         finally:

@@ -24,6 +24,7 @@ from fedmodel import accounting
 from fedmodel.config import MOST_EPSILON, Scenario, SiloFile
 from fedmodel.crypto import check_verification_key, digest
 from fedmodel.data import check_sources, table_lookalikes
+from fedmodel.durable import MISSING
 from fedmodel.errors import ConfigError, CryptoError, DataError, FedmodelError, LedgerError
 from fedmodel.heads import verifier_key
 from fedmodel.ledger import MICRO, Ledger, Run, Scope, Standing, Verified, read_ledger, verify_ledger
@@ -126,7 +127,7 @@ def verify(place: Place, heads: list[Path], key: str | None) -> Verified:
         notes = place.heads() + [path.read_bytes() for path in heads]
         if public is not None:
             check_verification_key(public)
-    except (OSError, ValueError, CryptoError) as error:
+    except (*MISSING, ValueError, CryptoError) as error:
         raise ConfigError(f"the key is hexadecimal and a head is a file: {error}") from error
     return verify_ledger(place.ledger, public, notes)
 

@@ -29,7 +29,6 @@ from __future__ import annotations
 
 import json
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass
@@ -37,7 +36,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedmodel.config import Scenario, read_scenario, scenario_to_toml
-from fedmodel.durable import held, replace_file
+from fedmodel.durable import erase_folder, failed, held, replace_file
 from fedmodel.errors import ConfigError
 from fedmodel.packages import code_hash
 from fedmodel.provision import SIMULATED, scenario_hash
@@ -84,7 +83,7 @@ def begun_in(folder: Path | None) -> Begun | None:
         return Begun(**told)
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (IsADirectoryError, ValueError, TypeError) as error:
         raise ConfigError(f"--out {folder}: its {RUN} says of no run that began there; {_WAY_OUT}") from error
 
 
@@ -116,7 +115,7 @@ def held_folder(scenario: Scenario, folder: Path, engine: str, device: str) -> I
                 _lay_out(folder, scenario)
             locks = stack.pop_all()
     except OSError as error:
-        raise ConfigError(f"--out {folder}: cannot be written: {error.strerror}") from error
+        raise ConfigError(f"--out {folder}: cannot be written: {failed(error)}") from error
     with locks:
         yield folder.resolve()
 
@@ -173,4 +172,4 @@ def _lay_out(folder: Path, scenario: Scenario) -> None:
     replace_file(folder / SCENARIO, scenario_to_toml(scenario).encode())
     if not (folder / SIMULATED).exists():
         for part in ("server", "silos", "ledgers"):  # ledgers, where a run goes on from another's, are copies yet
-            shutil.rmtree(folder / part, ignore_errors=True)
+            erase_folder(folder / part)

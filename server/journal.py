@@ -28,7 +28,6 @@ Shapes: P parameters.
 from __future__ import annotations
 
 import json
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -41,7 +40,7 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from numpy.typing import NDArray
 
 from fedmodel.crypto import digest
-from fedmodel.durable import replace_file
+from fedmodel.durable import erase_folder, replace_file
 from fedmodel.errors import CryptoError, ProtocolError
 from fedmodel.mechanisms import Event, event_from_json, event_to_json
 from fedmodel.sealed import Opener, open_bytes, seal_bytes
@@ -230,7 +229,7 @@ class Journal:
 
     def start_over(self) -> None:
         """Forget the answers of the round at hand: they are of silos' keys that are none any more."""
-        shutil.rmtree(self._answers, ignore_errors=True)
+        erase_folder(self._answers)
         self._answers.mkdir(mode=0o700, exist_ok=True)
 
 
@@ -264,7 +263,7 @@ class Answers:
 
 def forget(folder: Path) -> None:
     """Erase what a run that has its outcome does not need: answers, and the window."""
-    shutil.rmtree(folder / _ANSWERS, ignore_errors=True)
+    erase_folder(folder / _ANSWERS)
     for name in (_WINDOW, f"{_WINDOW}{_SEALED}"):
         (folder / name).unlink(missing_ok=True)
 

@@ -20,6 +20,7 @@ from sklearn import metrics
 from torch import nn
 
 from fedmodel.data import Records
+from fedmodel.durable import naming
 from fedmodel.errors import ProtocolError
 from fedmodel.models import Loss, loss_sum, probabilities
 
@@ -122,13 +123,14 @@ class MetricsLog:
     def append(self, line: dict[str, object]) -> None:
         """Write one line."""
         text = json.dumps(line, sort_keys=True, allow_nan=False) + "\n"
-        descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
-        try:
-            if os.write(descriptor, text.encode()) != len(text.encode()):
-                raise OSError(errno.ENOSPC, f"{self._path}: a line was not written whole")
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        with naming(self._path):
+            descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            try:
+                if os.write(descriptor, text.encode()) != len(text.encode()):
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # half a line; `mend` cuts it off
+                os.fsync(descriptor)
+            finally:
+                os.close(descriptor)
 
 
 def _round_of(line: bytes) -> int | None:

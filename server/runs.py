@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import json
 import secrets
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
 from fedmodel.config import Scenario, scenario_to_toml
-from fedmodel.durable import replace_file
+from fedmodel.durable import MISSING, erase_folder, replace_file
 from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.provision import read_federation_roster
 from fedmodel.sealed import write_sealed
@@ -71,6 +72,10 @@ def submit(home: Path, scenario: Scenario, start: bytes | None = None) -> Submit
         told = {"run": str(number), "submitted": now.isoformat(timespec="milliseconds")}
         replace_file(folder / RUN, json.dumps(told, sort_keys=True).encode())
     except OSError as error:
+        with suppress(OSError):  # whoever was told that it failed hands it in again, and must not be charged twice
+            (folder / RUN).unlink(missing_ok=True)
+        with suppress(OSError):
+            erase_folder(folder)
         raise ConfigError(
             f"{folder}: cannot be written: {error.strerror}; submit as the server's own account"
         ) from error
@@ -78,7 +83,11 @@ def submit(home: Path, scenario: Scenario, start: bytes | None = None) -> Submit
 
 
 def waiting(home: Path) -> Submitted | None:
-    """Return the run that has waited longest, None where none does; one that cannot be read has its outcome now."""
+    """Return the run that has waited longest, None where none does; one that says nothing has its outcome now.
+
+    Raises:
+        OSError: When a file cannot be read; that is no verdict on a run.
+    """
     found = []
     for folder in folders(home):
         if outcome_of(folder) is not None:
@@ -86,7 +95,7 @@ def waiting(home: Path) -> Submitted | None:
         try:
             said = json.loads((folder / RUN).read_text(encoding="utf-8"))
             found.append((str(said["submitted"]), Submitted(folder, _number(said["run"]))))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (*MISSING, ValueError, KeyError, TypeError) as error:
             end(folder, ConfigError(f"{folder / RUN} does not say a run's number and time ({type(error).__name__})"))
     return min(found, key=lambda one: one[0])[1] if found else None
 

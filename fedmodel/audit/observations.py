@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
 import zipfile
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -26,7 +25,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.crypto import digest, random_bytes
-from fedmodel.errors import LedgerTampered
+from fedmodel.durable import MISSING, naming, replace_file
+from fedmodel.errors import LedgerError, LedgerTampered
 
 FOLDER: Final = "audit"
 _COINS: Final = "coins"
@@ -141,9 +141,7 @@ def toss(silo_folder: Path, count: int) -> str:
     folder.mkdir(mode=0o700)
     coins = "".join(f"{byte:08b}" for byte in random_bytes(-(-count // 8)))[:count]
     data = json.dumps({"coins": coins, "nonce": random_bytes(16).hex()}, sort_keys=True).encode()
-    descriptor = os.open(folder / _COINS, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(data)
+    replace_file(folder / _COINS, data)
     return digest(_LABEL, data).hex()
 
 
@@ -169,14 +167,13 @@ def keep(silo_folder: Path, release: Release) -> None:
     packed = io.BytesIO()
     values: dict[str, Any] = {one.name: np.asarray(getattr(release, one.name)) for one in fields(Release)}
     np.savez(packed, **values)
-    beside = folder / f"release-{number:05}.partial"
-    beside.write_bytes(packed.getvalue())
-    beside.replace(folder / f"release-{number:05}.npz")
+    replace_file(folder / f"release-{number:05}.npz", packed.getvalue())
 
 
 def keep_state(silo_folder: Path, lineage: bytes, digest_of: str) -> None:
     """Note the hash of a state that the audit's own optimiser ended a round with, and the state's lineage."""
-    with (silo_folder / FOLDER / _STATES).open("a", encoding="ascii") as file:
+    path = silo_folder / FOLDER / _STATES
+    with naming(path), path.open("a", encoding="ascii") as file:
         file.write(f"{lineage.hex()} {digest_of}\n")
 
 
@@ -250,4 +247,7 @@ def _read(path: Path) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise LedgerTampered(f"{path}: what an audit saw cannot be read: {error.strerror}") from error
+        kind = (
+            LedgerTampered if isinstance(error, MISSING) else LedgerError
+        )  # a disk that fails shows nothing of changes
+        raise kind(f"{path}: what an audit saw cannot be read: {error.strerror}") from error

@@ -20,6 +20,7 @@ from typing import Final
 
 from fedmodel.crypto import SigningKey
 from fedmodel.crypto.postquantum import PostQuantumKey
+from fedmodel.durable import MISSING
 from fedmodel.errors import ConfigError, CryptoError
 from fedmodel.sealed import Opener, read_sealed, recipient_of
 
@@ -77,7 +78,7 @@ def open_identity(folder: Path, opener: Opener) -> Unlocked:
     path = folder / SEALED_IDENTITY
     try:
         text = read_sealed(path, opener).decode("ascii")
-    except OSError as error:
+    except MISSING as error:
         raise ConfigError(f"{folder}: holds no {SEALED_IDENTITY}") from error
     except UnicodeDecodeError:
         raise CryptoError(f"{path}: opens, and holds no identity of fedmodel") from None

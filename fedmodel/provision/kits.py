@@ -37,7 +37,7 @@ from fedmodel.crypto import SigningKey, Suite
 from fedmodel.crypto.certificates import not_valid_after
 from fedmodel.crypto.postquantum import PostQuantumKey
 from fedmodel.crypto.renewing import authority_key, revocations_due, revocations_number
-from fedmodel.durable import replace_file
+from fedmodel.durable import MISSING, replace_file
 from fedmodel.errors import ConfigError, CryptoError, ProtocolError
 from fedmodel.provision.identity import SEALED_IDENTITY, Unlocked, open_identity
 from fedmodel.provision.roster import AuthorityKeys, FederationRoster, Party, moment, open_roster
@@ -161,7 +161,7 @@ def read_identity(folder: Path) -> SigningKey:
         return unlocked(folder).identity
     try:
         return SigningKey(bytes.fromhex((folder / IDENTITY).read_text(encoding="ascii").strip()))
-    except (OSError, ValueError) as error:
+    except (*MISSING, ValueError) as error:
         raise ConfigError(f"{folder}: holds no {IDENTITY} of 32 bytes in hexadecimal") from error
 
 
@@ -177,7 +177,7 @@ def read_roster(folder: Path) -> Roster:
     try:
         administrator = bytes.fromhex((folder / ADMINISTRATOR).read_text(encoding="ascii").strip())
         return Roster.open((folder / ROSTER).read_bytes(), administrator)
-    except (OSError, ValueError) as error:
+    except (*MISSING, ValueError) as error:
         raise ConfigError(f"{folder}: holds no roster with the administrator's key beside it") from error
 
 
@@ -191,7 +191,7 @@ def read_authority(folder: Path) -> AuthorityKeys:
         public = authority_key((folder / AUTHORITY).read_bytes())
         beside = folder / AUTHORITY_POST_QUANTUM
         post_quantum = bytes.fromhex(beside.read_text(encoding="ascii").strip()) if beside.exists() else None
-    except (OSError, ValueError, CryptoError) as error:
+    except (*MISSING, ValueError, CryptoError) as error:
         raise ConfigError(f"{folder / AUTHORITY}: is not the certificate of an authority") from error
     return AuthorityKeys(public, post_quantum)
 
@@ -205,7 +205,7 @@ def read_federation_roster(folder: Path, now: datetime | None = None, *, expired
     """
     try:
         data = (folder / ROSTER_FILE).read_bytes()
-    except OSError as error:
+    except MISSING as error:
         raise ConfigError(f"{folder}: holds no {ROSTER_FILE}; take the newest from the administrator") from error
     return open_roster(data, read_authority(folder), now=now, expired_too=expired_too)
 
@@ -262,10 +262,11 @@ def accept_revocations(folder: Path, revoked: bytes) -> None:
         ConfigError: When an older list was put back, under which certificates that were revoked are good again.
         CryptoError: When the list does not say its number.
     """
+    newest = folder / NEWEST_REVOKED
     place = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(place, fcntl.LOCK_EX)
-        found, newest = revocations_number(revoked), folder / NEWEST_REVOKED
+        found = revocations_number(revoked)
         known = int(newest.read_text(encoding="ascii")) if newest.exists() else 0
         if found < known:
             raise ConfigError(
@@ -274,8 +275,8 @@ def accept_revocations(folder: Path, revoked: bytes) -> None:
             )
         if found > known:
             replace_file(newest, f"{found}\n".encode())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{folder}: the number of its newest list of revocations cannot be read or kept") from error
+    except ValueError as error:
+        raise ConfigError(f"{newest}: does not say the number of the newest list of revocations") from error
     finally:
         os.close(place)
 

@@ -8,8 +8,6 @@ Does NOT erase what a disk keeps of an old kit when a party's keys are rotated.
 
 from __future__ import annotations
 
-import os
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -27,8 +25,8 @@ from fedmodel.crypto import SigningKey, random_bytes
 from fedmodel.crypto.certificates import Authority, Purpose, fingerprint, make_node_key
 from fedmodel.crypto.postquantum import PostQuantumKey, post_quantum_hash
 from fedmodel.crypto.renewing import tls_key_hash
-from fedmodel.durable import replace_file
-from fedmodel.errors import ConfigError
+from fedmodel.durable import erase_folder, failed, replace_file, sync_folder
+from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.provision.identity import SEALED_IDENTITY, identity_text, pem_password
 from fedmodel.provision.kits import CERTIFICATE, LAW, NODE_KEY, SERVER_LAW, TLS_KEY
 from fedmodel.provision.roster import Party
@@ -178,11 +176,12 @@ def made_whole(out: Path) -> Iterator[Path]:
     try:
         yield beside
         beside.rename(out)
-    except BaseException:
-        shutil.rmtree(beside, ignore_errors=True)
+    except BaseException as error:
+        try:
+            erase_folder(beside)
+        except OSError as left:
+            if isinstance(error, FedmodelError | OSError):
+                why = failed(error) if isinstance(error, OSError) else str(error)
+                raise ConfigError(f"{why}; erase {beside} yourself, it may hold keys: {left.strerror}") from error
         raise
-    folder = os.open(out.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    sync_folder(out.parent)

@@ -27,7 +27,7 @@ from fedmodel.crypto import SigningKey
 from fedmodel.crypto.certificates import Authority, fingerprint, not_valid_after, serial_number
 from fedmodel.crypto.postquantum import PostQuantumKey
 from fedmodel.crypto.renewing import renew, revocations_number
-from fedmodel.durable import replace_file
+from fedmodel.durable import MISSING, replace_file
 from fedmodel.errors import ConfigError
 from fedmodel.provision.identity import open_identity
 from fedmodel.provision.kits import (
@@ -185,8 +185,10 @@ class Office:
         path = self.folder / _GONE
         try:
             entries: list[dict[str, str]] = json.loads(path.read_bytes())
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path}: cannot be read, and without it what was revoked would come back") from error
+        except (*MISSING, ValueError) as error:
+            raise ConfigError(
+                f"{path}: is not as it was written, and without it what was revoked would come back"
+            ) from error
         return entries
 
 

@@ -25,6 +25,7 @@ from pathlib import Path
 
 from fedmodel.config import Scenario
 from fedmodel.crypto import check_verification_key
+from fedmodel.durable import MISSING
 from fedmodel.errors import ConfigError, CryptoError, FedmodelError, LedgerTampered
 from fedmodel.provision import authority_fingerprint, read_authority, read_federation_roster, read_roster
 from fedmodel.provision.kits import ADMINISTRATOR, ROSTER, ROSTER_FILE
@@ -133,7 +134,7 @@ def _roster(run_dir: Path, authority: str) -> tuple[dict[str, bytes], bytes | No
         else:
             told = {(folder / ADMINISTRATOR).read_text(encoding="ascii").strip()}
             members, server = read_roster(folder).members, None
-    except (FedmodelError, OSError, ValueError) as error:
+    except (FedmodelError, *MISSING, ValueError) as error:
         raise LedgerTampered(f"{folder}: its roster is not as an authority signed it: {error}") from error
     if authority not in told:
         raise LedgerTampered(f"{folder}: its roster is signed by another authority than the one that --authority gives")

@@ -54,7 +54,7 @@ def read_pictures(run_dir: Path) -> dict[str, str]:
         return {}
     try:
         found = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+    except (ValueError, RecursionError) as error:
         raise LedgerTampered(f"{path}: cannot be read as JSON ({type(error).__name__})") from None
     if not isinstance(found, dict) or not all(isinstance(svg, str) for svg in found.values()):
         raise LedgerTampered(f"{path}: holds something other than pictures by caption")

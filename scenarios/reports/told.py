@@ -90,7 +90,9 @@ def read_rounds(path: Path) -> list[dict[str, Any]]:
     """
     try:
         lines = read_metrics(path)
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise LedgerError(f"{path}: cannot be read as lines of JSON ({type(error).__name__})") from None
     for number, line in enumerate(lines, start=1):
         _check(_Round, line, f"{path}: line {number}")
@@ -110,7 +112,9 @@ def read_object(path: Path) -> dict[str, JsonValue]:
     """
     try:
         document = json.loads(path.read_bytes())
-    except (OSError, ValueError, RecursionError) as error:
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
         raise LedgerError(f"{path}: cannot be read as JSON ({type(error).__name__})") from None
     if not isinstance(document, dict):
         raise LedgerError(f"{path}: is no JSON object")
