@@ -18,10 +18,12 @@ from typing import Any, Final, Literal
 
 from fedmodel import accounting
 from fedmodel.config import Scenario, SiloPlan, scenario_to_toml
+from fedmodel.durable import failed, replace_file
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.mechanisms import LEAST_NOISE, DpSgdEvent
 from fedmodel.provision import SIMULATED, check_levels, provision, scenario_policy
 from fedmodel.rounding import up
+from scenarios.causes import causes_told
 from scenarios.resuming import begun_in
 from scenarios.starting import carry, check_start, settled
 from scenarios.summary import read_metrics, rows_from_ledgers, sum_up
@@ -166,7 +168,7 @@ def run_folder(scenario: Scenario, out: Path | None) -> Iterator[Path]:
     """
     folder = new_folder(out or default_folder(scenario.name))
     try:
-        (folder / "scenario.toml").write_text(scenario_to_toml(scenario), encoding="utf-8")
+        replace_file(folder / "scenario.toml", scenario_to_toml(scenario).encode())
     except OSError as error:
         raise ConfigError(f"--out {folder}: cannot be written: {error.strerror}") from error
     yield folder.resolve()
@@ -230,7 +232,7 @@ def simulate(
     if begun is not None:
         run_config["run"] = begun.run
     nodes = len(scenario.federation.silos)
-    with watching:
+    with watching, causes_told(run_dir / "logs", scenario.federation.silos):
         if engine == "flower":
             from scenarios.flower_runtime import run_under_flower
 
@@ -245,5 +247,8 @@ def simulate(
     privacy = rows_from_ledgers(scenario, ledgers)
     seconds = before_s + time.monotonic() - started
     summary = sum_up(scenario, run_dir, seconds, privacy, engine=engine, device=device, parameters=parameters)
-    forget_all(run_dir)
+    try:
+        forget_all(run_dir)
+    except OSError as error:
+        _log.warning("%s; the run has ended, and what it would have gone on from is left there", failed(error))
     return summary

@@ -39,7 +39,7 @@ from fedmodel import accounting, vectors
 from fedmodel.audit.probes import bare, probed
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import data_shape
-from fedmodel.durable import held
+from fedmodel.durable import failed, held
 from fedmodel.errors import ConfigError, DropoutError, FedmodelError, PrivacyBudgetExceeded
 from fedmodel.inert import InertFormatter
 from fedmodel.mechanisms import LEFT_OUT, Event
@@ -400,8 +400,9 @@ def _log_to(path: Path) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        # Another's text could be a node's; its kind is enough to look for.
+        # Another's text could be a node's; its kind is enough to look for. What the system says of a path is no node's.
         told = str(error) if isinstance(error, FedmodelError) else f"the coordinator failed: {type(error).__name__}"
+        told = failed(error) if isinstance(error, OSError) else told
         handler.emit(log.makeRecord(log.name, logging.ERROR, __file__, 0, "%s", (told,), None))
         raise
     finally:

@@ -1,0 +1,62 @@
+"""What silos' own logs say of a simulation that failed reaches the terminal of its one user, and no more than that."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedmodel.errors import DropoutError, FedmodelError, PolicyRefused
+from scenarios.causes import causes_told
+
+SILOS = ("north", "south", "west", "east", "coast")
+TIME = "2026-01-01T00:00:00.000+00:00"
+FULL = "LedgerError: /r/ledgers/north.sqlite: the ledger cannot be used: No space left on device; nothing was released"
+
+
+def log(logs: Path, silo: str, *lines: str) -> None:
+    logs.mkdir(exist_ok=True)
+    with (logs / f"{silo}.log").open("a", encoding="utf-8") as file:
+        file.writelines(f"{line}\n" for line in lines)
+
+
+def fail(logs: Path, error: FedmodelError, **lines: list[str]) -> None:
+    """End a simulation in which silos write these lines into their logs."""
+    with causes_told(logs, SILOS):
+        for silo, told in lines.items():
+            log(logs, silo, *told)
+        raise error
+
+
+@pytest.mark.parametrize("kind", [DropoutError, FedmodelError])  # in this process, and under Flower
+def test_the_last_error_of_each_silo_is_told_in_one_line(tmp_path: Path, kind: type[FedmodelError]) -> None:
+    log(tmp_path, "north", f"{TIME} train: LedgerError: of a life before")
+    log(tmp_path, "west", f"{TIME} train: OSError: of a life before")
+    north = [f"{TIME} query.join: ConfigError: an earlier one", f"{TIME} train: {FULL}", "  Traceback", "  a: b: c"]
+    with pytest.raises(kind) as failed:
+        fail(tmp_path, kind("too few"), north=north, south=[f"{TIME} join: the budget pays for 1 of 2 steps"])
+    assert str(failed.value) == f"too few. north: train: {FULL}"
+
+
+def test_of_many_silos_three_are_told(tmp_path: Path) -> None:
+    with pytest.raises(DropoutError, match=r"^too few\. north: .*; south: .*; west: .*; and 2 more$"):
+        fail(tmp_path, DropoutError("too few"), **{silo: [f"{TIME} train: {FULL}"] for silo in SILOS})
+
+
+def test_where_no_log_can_be_written_the_disks_own_word_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    logs = tmp_path / "file" / "logs"
+    with pytest.raises(DropoutError) as failed:
+        fail(logs, DropoutError("too few"))
+    assert str(failed.value) == f"too few. no line of theirs can be written: {logs}: Not a directory"
+
+
+def test_where_no_silo_says_why_nothing_is_added_and_nothing_is_left(tmp_path: Path) -> None:
+    with pytest.raises(DropoutError, match=r"^too few$"):
+        fail(tmp_path, DropoutError("too few"))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_no_want_of_silos_is_told_as_it_is(tmp_path: Path) -> None:
+    with pytest.raises(PolicyRefused, match=r"^refused$"):
+        fail(tmp_path, PolicyRefused("refused"), north=[f"{TIME} train: {FULL}"])
