@@ -41,7 +41,7 @@ if has_room(MEMORY, size_bytes=4 << 30):
 
 ROOT = Path(__file__).parents[1]
 # Fixtures that start a program; a test that uses one is marked `processes`, as all of tests/integration is.
-STARTERS = {"browser", "postgresql"}
+STARTERS = {"browser", "injecting", "postgresql"}
 
 TINY = """
 name = "tiny"

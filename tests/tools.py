@@ -33,6 +33,7 @@ class Tool:
 
 TOOLS = {
     "age": Tool("age", "the ordinary age tool opens models, identities and caches"),
+    "cc": Tool("build-essential", "no fault of a disk leaves a traceback or half of a file"),
     "chromium": Tool("chromium", "the report's page in a browser: nothing fetched, nothing active, a phone's width"),
     "faketime": Tool("faketime", "a silo whose clock is wrong is told so"),
     "initdb": Tool(

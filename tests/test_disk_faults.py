@@ -1,0 +1,397 @@
+"""Every call that changes a disk, of every command that makes any, gone wrong: one line, nothing half-written.
+
+What is tried is found by tracing each command, and the commands by asking the program for its verbs. After each fault
+
+    the command ends with one line that begins with "error:", says a path and a reason, and with a status of its own
+    every file under its final name is whole, and no file is open to more people than without the fault
+    nothing is left of what was written beside a file, unless the process was killed or may not erase
+    every ledger verifies
+    the same command works once the fault is over, or says in one line which folder to take away first
+
+The default suite tries a slice; `-m slow` tries every fault that each call can have.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import shutil
+import tomllib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import click
+import numpy as np
+import pytest
+import safetensors.torch
+import typer
+import yaml
+
+from fedmodel.errors import LedgerError
+from scenarios import officer
+from scenarios.cli import app
+from tests import tools
+from tests.conftest import TINY
+from tests.federations import MASKED, federation_toml
+from tests.injecting import CHANGING, KINDS, Fault, Injector, Outcome, classes, faults_of, injector, plain
+
+_KEYS = "kits/keys/authority.key"
+_LEDGER = "run/ledgers/north.sqlite"
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A command that is tried.
+
+    Attributes:
+        argv: Its arguments.
+        needs: What it finds in its folder.
+        status: What it ends with where nothing goes wrong.
+        dear: Whether one run takes long enough to try a fault a call instead of all of them.
+    """
+
+    argv: tuple[str, ...]
+    needs: tuple[str, ...] = ()
+    status: int = 0
+    dear: bool = False
+
+
+def _of(line: str, *needs: str, status: int = 0, dear: bool = False) -> Trial:
+    return Trial(tuple(line.split()), needs, status, dear)
+
+
+# Every verb, by its name; a verb that is missing here makes `test_every_verb_is_tried` fail.
+TRIALS = {
+    "simulate": _of("simulate tiny.toml --out made --set federation.min_silos=3", "tiny.toml", dear=True),
+    "provision": _of("provision federation.toml --out made", "tiny.toml", "federation.toml"),
+    "authority add": _of(f"authority add kits east --scenario east.toml --key-file {_KEYS}", "kits", "east.toml"),
+    "authority rotate": _of(f"authority rotate kits north --key-file {_KEYS}", "kits"),
+    "authority renew": _of(f"authority renew kits --key-file {_KEYS}", "kits"),
+    "authority revoke": _of(f"authority revoke kits north --reason left --key-file {_KEYS}", "kits"),
+    "authority show": _of("authority show kits", "kits"),
+    "ledger checkpoint": _of(f"ledger checkpoint {_LEDGER} --to notary", "run"),
+    "ledger override": _of(
+        f"ledger override {_LEDGER} synthetic/record --epsilon 9 --reason asked --by officer", "run"
+    ),
+    "ledger void": _of("ledger void cut/ledgers/north.sqlite RUN --round 1 --reason killed", "cut"),
+    "ledger verify": _of(f"ledger verify {_LEDGER}", "run"),
+    "ledger export": _of(f"ledger export {_LEDGER}", "run"),
+    "silo policy": _of("silo policy kits/silos/west --sign-off officer --key-file kits/keys/west.key", "kits"),
+    "silo start": _of("silo start kits/silos/west --key-file kits/keys/west.key", "kits", status=130),
+    "server start": _of("server start kits/server --key-file kits/keys/server.key", "kits", status=130),
+    "server submit": _of("server submit kits/server tiny.toml", "kits", "tiny.toml", status=1),
+    "server status": _of("server status kits/server", "kits"),
+    "deploy-local": _of("deploy-local tiny.toml --out made --loopback", "tiny.toml", status=1, dear=True),
+    "report build": _of("report build run", "run", dear=True),
+    "report verify": _of("report verify run", "run", status=6, dear=True),
+    "report diff": _of("report diff run run", "run"),
+    "demo inversion": _of("demo inversion --out made", dear=True),
+    "audit run": _of("audit run audited.toml --canaries 600 --out made", "audited.toml", dear=True),
+    "audit plan": _of("audit plan audited.toml --canaries 600", "audited.toml"),
+    "budget show": _of(f"budget show {_LEDGER}", "run"),
+    "budget forecast": _of(f"budget forecast {_LEDGER} tiny.toml", "run", "tiny.toml"),
+    "budget epsilon": _of("budget epsilon --noise-multiplier 2 --sample-rate 1 --steps 2 --delta 1e-3"),
+    "budget calibrate": _of("budget calibrate --epsilon 2 --sample-rate 1 --steps 2 --delta 1e-3"),
+    "scenarios": _of("scenarios"),
+    "graph": _of("graph --silos 9 --colluding 2 --dropping 1"),
+    "silo schema": _of("silo schema"),
+    "report schema": _of("report schema"),
+}
+# It writes in temporary folders alone, and there what `audit run` writes, for minutes.
+ELSEWHERE = {"audit selftest"}
+# What a slice takes: the commands that make folders, replace files in one, and append to a ledger.
+SLICE = ("simulate", "provision", "authority rotate", "ledger checkpoint", "server submit")
+
+
+@dataclass(frozen=True)
+class Tried:
+    """A command without a fault: what it finds, what calls it makes, and what it leaves.
+
+    Attributes:
+        trial: The command.
+        base: The folder that its needs are copied from.
+        folder: Where it runs, the same each time.
+        calls: The calls that change a disk.
+        reads: All calls, those that open for reading too.
+        left: Modes of the files that it leaves, by name without chance.
+    """
+
+    trial: Trial
+    base: Path
+    folder: Path
+    calls: tuple[str, ...]
+    reads: tuple[str, ...]
+    left: dict[str, int]
+
+
+@pytest.fixture(scope="module")
+def injecting(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Injector]:
+    with injector(tools.require("cc"), tmp_path_factory.mktemp("injecting")) as found:
+        yield found
+
+
+@pytest.fixture(scope="module")
+def base(injecting: Injector, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """What commands find: scenarios, a federation's kits, a run, and one that was killed between charge and update."""
+    folder = tmp_path_factory.mktemp("base")
+    (folder / "tiny.toml").write_text(TINY + MASKED)
+    (folder / "east.toml").write_text(TINY.replace('"west"]', '"west", "east"]') + MASKED)
+    (folder / "federation.toml").write_text(federation_toml())
+    audited = {
+        "rounds = 2": "rounds = 4",
+        "rate = 0.5\nexpected_batch_size = 10": "rate = 1.0\nexpected_batch_size = 20",
+    }
+    text = TINY.replace("noise_multiplier = 2.0", "noise_multiplier = 3.0")
+    for old, new in audited.items():
+        text = text.replace(old, new)
+    (folder / "audited.toml").write_text(text)
+    _expect(injecting.run(["provision", "federation.toml", "--out", "kits"], folder), 0)
+    _expect(injecting.run(["simulate", "tiny.toml", "--out", "run"], folder), 0)
+    (folder / "bare.toml").write_text(TINY)
+    calls = injecting.run(["simulate", "bare.toml", "--out", "whole"], folder).calls
+    kept = [number for number, call in enumerate(calls, 1) if call == "create /whole/silos/north/outbox.partial"]
+    killed = injecting.run(["simulate", "bare.toml", "--out", "cut"], folder, Fault("kill", kept[1]))
+    assert killed.was_killed  # charged for a round, and nothing left
+    for partial in (folder / "cut").rglob("*.partial"):
+        partial.unlink()
+    return folder
+
+
+def _expect(outcome: Outcome, status: int) -> None:
+    assert outcome.status == status, outcome.err
+
+
+def try_whole(name: str, base: Path, folder: Path, injecting: Injector) -> Tried:
+    """Run a command without a fault, twice: what it calls, and what it reads besides."""
+    trial = TRIALS[name]
+    run = json.loads((base / "cut" / "run.json").read_bytes())["run"]
+    trial = replace(trial, argv=tuple(run if word == "RUN" else word for word in trial.argv))
+    traces = []
+    for counted in (CHANGING, KINDS):
+        lay_out(trial, base, folder)
+        outcome = injecting.run(list(trial.argv), folder, Fault(counted=counted))
+        _expect(outcome, trial.status)
+        traces.append(outcome.calls)
+    assert wrong_files(folder, {}, killed=False) == []
+    return Tried(trial, base, folder, traces[0], traces[1], modes(folder))
+
+
+def lay_out(trial: Trial, base: Path, folder: Path) -> None:
+    """Give a command its folder, as if nothing had been done there."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    for need in trial.needs:
+        (shutil.copytree if (base / need).is_dir() else shutil.copy2)(base / need, folder / need)
+
+
+def faults_that_differ(tried: Tried, *, every: bool) -> list[tuple[str, Fault]]:
+    """Return the faults to try, each with its call: all that a call can have, or one a call, each in its turn."""
+    found, turn = [], 0
+    for calls, counted in ((tried.calls, CHANGING), (tried.reads, KINDS)):
+        for number in classes(calls, 3 if every else 2):
+            call = calls[number - 1]
+            if call.startswith("read ") == (counted is CHANGING):
+                continue  # each kind by the trace that is for it
+            faults = faults_of(call, number)
+            turn += 1
+            chosen = faults if every else [faults[turn % len(faults)]]
+            found += [(call, replace(fault, counted=counted)) for fault in chosen]
+    return found
+
+
+def fails(tried: Tried, call: str, fault: Fault, injecting: Injector) -> list[str]:
+    """Run a command with a fault, and return what is wrong with how it ended, what it left, and what follows."""
+    lay_out(tried.trial, tried.base, tried.folder)
+    outcome = injecting.run(list(tried.trial.argv), tried.folder, fault)
+    killed = outcome.was_killed
+    found = [] if killed else wrong_words(outcome, tried.trial.status)
+    is_stuck = killed or call.startswith("unlink") or {"unlink", "read"} & {*fault.lasting}  # so nothing can be erased
+    found += wrong_files(tried.folder, tried.left, killed=bool(is_stuck))
+    if not killed and outcome.status == tried.trial.status and fault.how != "fail":
+        missing = tried.left.keys() - modes(tried.folder).keys()
+        found += [f"said to be done, and not there: {sorted(missing)}"] if missing else []
+    found += wrong_again(tried, injecting)
+    told = f"{fault.how} {fault.error}{' on ' + '/'.join(fault.lasting) if fault.lasting else ''} at {fault.at}: {call}"
+    return [f"{told}: {one}" for one in found]
+
+
+# Reasons: of the system, of SQLite, of Flower.
+_REASONS = re.compile(
+    r"No space left|quota|Input/output|Read-only|Too many open|Permission denied|readonly|disk I/O|disk is full"
+    r"|unable to open|cannot be"
+)
+_ACCUSES = re.compile(r"is changed|was changed|cannot be read as a ledger|put back|is gone|are gone")
+_PATH = re.compile(r"\b(run|cut|kits|made|tmp|\w+\.toml)\b")
+
+
+def wrong_words(outcome: Outcome, whole: int) -> list[str]:
+    """Return what is wrong with what a command said and ended with."""
+    if outcome.status == whole and "Traceback" not in outcome.err:
+        return []
+    lines = [line for line in outcome.err.splitlines() if line.strip()]
+    if "Traceback" in outcome.err or outcome.status not in (1, 2, 4):
+        return [f"status {outcome.status}, {lines[-1] if lines else 'nothing said'!r} after {len(lines)} lines"]
+    told = [line for line in lines if line.startswith("error: ")]
+    if told != lines[-1:]:  # what comes before it is what a run logged of its rounds
+        return [f"does not end with one line: {lines}"]
+    if _ACCUSES.search(told[0]):
+        return [f"takes a fault of the disk for a change: {told[0]!r}"]
+    if not _PATH.search(told[0]) or not _REASONS.search(told[0]):
+        return [f"no path or no reason: {told[0]!r}"]
+    return []
+
+
+def modes(folder: Path) -> dict[str, int]:
+    """Return every file's mode by its name without chance, but for what SQLite keeps beside a file."""
+    return {
+        plain("/" + str(path.relative_to(folder))): path.stat().st_mode & 0o777
+        for path in folder.rglob("*")
+        if path.is_file() and not path.name.endswith(("-wal", "-shm", "-journal"))
+    }
+
+
+def wrong_files(folder: Path, left: dict[str, int], *, killed: bool) -> list[str]:
+    """Return which files are not whole, are open to more people than they should be, or should not be there."""
+    found = []
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        name = plain("/" + str(path.relative_to(folder)))
+        parts = path.relative_to(folder).parts
+        hidden = any(part.startswith(".") and part != ".simulated" for part in parts)
+        passing = hidden or parts[0] == "tmp" or name.endswith(".partial")
+        if passing:
+            found += [] if killed else [f"left behind: {name}"]
+            continue
+        try:
+            check_whole(path, killed=killed)
+        except Exception as error:  # of any reader
+            found.append(f"half-written or changed: {name}: {type(error).__name__}: {error}"[:300])
+        mode = path.stat().st_mode & 0o777
+        if mode & ~left.get(name, 0o777):
+            found.append(f"{name}: mode {mode:o}, not {left[name]:o}")
+    return found
+
+
+def _check_ledger(path: Path, data: bytes) -> None:
+    """A ledger verifies; or nothing was ever entered into it, and no head says otherwise."""
+    heads = [*path.parents[1].glob(f"silos/{path.stem}/ledger.head"), *path.parents[1].glob("ledger.head")]
+    try:
+        if data or heads:
+            officer.verify(officer.Place.of(path), [], None)
+    except LedgerError as error:
+        if heads or "nothing was ever entered into it" not in str(error):
+            raise
+
+
+def _lines(data: bytes) -> None:
+    for line in data.splitlines():
+        json.loads(line)
+
+
+def _holds(word: bytes) -> Callable[[bytes], None]:
+    def check(data: bytes) -> None:
+        assert word in data, f"no {word!r} in it"
+
+    return check
+
+
+READERS: dict[str, Callable[[bytes], object]] = {
+    ".json": json.loads,
+    ".jsonl": _lines,
+    ".toml": lambda data: tomllib.loads(data.decode()),
+    ".yaml": yaml.safe_load,
+    ".html": _holds(b"</html>"),
+    ".png": _holds(b"IEND"),
+    ".safetensors": safetensors.torch.load,
+    ".npz": lambda data: np.load(io.BytesIO(data)).files,
+    ".pem": _holds(b"-----END"),
+    ".age": _holds(b"age-encryption.org/v1"),
+    ".pub": lambda data: bytes.fromhex(data.decode().strip()),
+    ".head": _holds("\n\N{EM DASH} ".encode()),
+    ".service": _holds(b"WantedBy"),
+    ".md": _holds(b"\n"),
+    ".number": int,
+    "coins": json.loads,
+    "states": _holds(b"\n"),
+    "identity.key": lambda data: bytes.fromhex(data.decode()[:64])[31],
+    "roster": _holds(b"north"),
+    "outbox": lambda _: None,  # may be empty: what it is sealed with shows the rest, when the silo goes on
+    "running.lock": lambda _: None,
+}
+# Heads with their ledger, the others when the run goes on.
+_READ_LATER = {"heads", "answers", "checkpoint", "window", ".simulated"}
+_GROWS = (".log", ".lock", ".state", "-wal", "-shm", "-journal")
+
+
+def check_whole(path: Path, *, killed: bool) -> None:
+    """Raise unless a file under its final name is all that it should be."""
+    data = path.read_bytes()
+    if path.name.endswith(_GROWS) or {path.name, path.parent.name} & _READ_LATER:
+        return
+    if path.suffix == ".sqlite":
+        _check_ledger(path, data)
+    elif path.suffix == ".key" and path.name != "identity.key":
+        _holds(b"AGE-SECRET-KEY" if path.parent.name == "keys" else b"-----END")(data)
+    else:
+        if path.suffix == ".jsonl" and killed:  # a line that a kill cut off is not read, and cut away by what goes on
+            data = data[: data.rfind(b"\n") + 1]
+        READERS[path.name if path.name in READERS else path.suffix](data)
+
+
+def wrong_again(tried: Tried, injecting: Injector) -> list[str]:
+    """Return what is wrong with the same command once nothing fails any more."""
+    again = injecting.run(list(tried.trial.argv), tried.folder)
+    if again.status == tried.trial.status and "Traceback" not in again.err:
+        return []
+    lines = again.err.strip().splitlines()
+    told = lines[0] if len(lines) == 1 else f"{len(lines)} lines, {lines[-1:]}"
+    made = tried.folder / "made"
+    if again.status == 2 and len(lines) == 1 and made.exists() and str(made.name) in told:
+        return []  # it says which folder is in the way
+    return [f"the same command afterwards: status {again.status}, {told}"]
+
+
+def verbs() -> set[str]:
+    """Return every verb that the program has."""
+    found = set()
+
+    def walk(command: click.Command, words: tuple[str, ...]) -> None:
+        if not isinstance(command, click.Group):
+            found.add(" ".join(words))
+            return
+        for name, below in command.commands.items():
+            walk(below, (*words, name))
+
+    walk(typer.main.get_command(app), ())
+    return found
+
+
+def test_every_verb_is_tried() -> None:
+    assert verbs() == TRIALS.keys() | ELSEWHERE
+    assert all(" ".join(trial.argv).startswith(name) for name, trial in TRIALS.items())
+
+
+@pytest.mark.parametrize("name", ["ledger verify", "ledger export", "budget show", "authority show", "server status"])
+def test_what_only_looks_writes_nothing(name: str, base: Path, injecting: Injector, tmp_path: Path) -> None:
+    assert try_whole(name, base, tmp_path / "place", injecting).calls == ()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3000)
+@pytest.mark.parametrize("name", TRIALS)
+def test_no_fault_of_a_disk(name: str, base: Path, injecting: Injector, tmp_path: Path) -> None:
+    tried = try_whole(name, base, tmp_path / "place", injecting)
+    faults = faults_that_differ(tried, every=not tried.trial.dear)
+    found = [line for call, fault in faults for line in fails(tried, call, fault, injecting)]
+    assert not found, f"{len(found)} of {len(faults)} faults in {len(tried.calls)} calls:\n" + "\n".join(found)
+
+
+@pytest.mark.parametrize("name", SLICE)
+def test_some_faults_of_a_disk(name: str, base: Path, injecting: Injector, tmp_path: Path) -> None:
+    tried = try_whole(name, base, tmp_path / "place", injecting)
+    faults = faults_that_differ(tried, every=False)
+    found = [
+        line for call, fault in faults[:: max(1, len(faults) // 6)] for line in fails(tried, call, fault, injecting)
+    ]
+    assert not found, "\n".join(found)
