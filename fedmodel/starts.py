@@ -117,10 +117,9 @@ def about(data: bytes) -> dict[str, str] | None:
     return {str(name): str(value) for name, value in told.items()} if isinstance(told, dict) else {}
 
 
-def protects(data: bytes) -> bool:
-    """Whether the run that wrote a file drew noise that nobody can subtract, as the file says; true of other files."""
-    told = about(data)
-    return told is None or told.get("noise", "os") == "os"
+def noise_of(data: bytes) -> str:
+    """Return where the run that wrote a file drew its noise from, as the file says; "os" of other files."""
+    return (about(data) or {}).get("noise", "os")
 
 
 def check_whole(data: bytes, name: str) -> None:

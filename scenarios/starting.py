@@ -39,7 +39,7 @@ from fedmodel.ledger import Ledger, Run, Scope, Standing, verify_ledger
 from fedmodel.provision import is_kit, read_identity
 from fedmodel.provision.simulated import GoesOn
 from fedmodel.rounding import raised
-from fedmodel.starts import START, about, file_of, protects, read_start, resolved
+from fedmodel.starts import START, about, file_of, noise_of, read_start, resolved
 from scenarios.reports.ledgers import SiloLedger, ledger_path, newest_run, read_ledgers
 
 _HEAD: Final = "ledger.head"
@@ -47,6 +47,10 @@ _BY: Final = "fedmodel simulate"
 _PROTECTS_NOBODY: Final = (
     "{}: is the model of a run that protects nobody: its noise could be subtracted, or there was none; nothing could be"
     " claimed of a run that begins from it: begin from another file"
+)
+_WITHOUT_NOISE: Final = (
+    "{}: is the model of a run, whose ledgers would go on, and privacy.baseline would undo what was promised in them;"
+    " leave model.init or privacy.baseline out, or begin from a public file"
 )
 
 
@@ -84,8 +88,8 @@ def settled(scenario: Scenario) -> Scenario:
     """Return a simulation's scenario that says which file it begins from and, of a run, whose ledgers go on.
 
     Raises:
-        ConfigError: When the file is not to be taken (`fedmodel.starts`), protects nobody while this run is to, or is a
-            run's whose ledgers are not beside it.
+        ConfigError: When the file is not to be taken (`fedmodel.starts`), is of a run that protects nobody
+            (`check_protects`) or whose ledgers are not beside it, or is of a run and this one adds no noise.
         LedgerTampered: When one of these is not as it was written.
     """
     found = resolved(scenario)
@@ -93,10 +97,10 @@ def settled(scenario: Scenario) -> Scenario:
     if start is None or not found.goes_on:
         return found
     check_protects(found)
+    if found.privacy.baseline is not None:
+        raise ConfigError(_WITHOUT_NOISE.format(start.file))
     earlier, name, held = _of_the_file(start, file_of(start).parent)
-    if scenario.privacy.noise == "os" and any(
-        one.standing.runs[name].plan.noise_source != "os" for one in held.values()
-    ):
+    if any(not _may_go_on(found, one.standing.runs[name].plan.noise_source) for one in held.values()):
         raise ConfigError(_PROTECTS_NOBODY.format(start.file))
     silos = tuple(silo for silo in found.federation.silos if silo in held)
     if not silos:
@@ -113,14 +117,19 @@ def settled(scenario: Scenario) -> Scenario:
 
 
 def check_protects(scenario: Scenario) -> None:
-    """Refuse to begin from a run that protected nobody, as its file says, where this run is to protect.
+    """Refuse to begin from a run that protected nobody, as its file says, unless both runs' noise is seeded.
 
     Raises:
         ConfigError: When it would.
     """
     start = scenario.start
-    if start is not None and scenario.privacy.noise == "os" and not protects(read_start(start)):
+    if start is not None and not _may_go_on(scenario, noise_of(read_start(start))):
         raise ConfigError(_PROTECTS_NOBODY.format(start.file))
+
+
+def _may_go_on(scenario: Scenario, noise: str | None) -> bool:
+    """Whether a run may begin from one with such noise; from one without noise none may, whatever it promises."""
+    return noise in ("os", scenario.privacy.noise)
 
 
 def check_start(scenario: Scenario, *, deployed: bool = False) -> None:

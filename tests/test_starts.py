@@ -329,6 +329,26 @@ def test_nothing_that_protects_begins_from_a_run_that_protected_nobody(
         placed(read_scenario(str(tiny_file), [f"model.init={path}"]))
 
 
+def test_nothing_begins_from_a_run_without_noise_whatever_it_promises_itself(
+    tiny_file: Path, tiny: Scenario, tmp_path: Path
+) -> None:
+    path = tmp_path / "mine.safetensors"
+    save_model(model(tiny), path, {"scenario": "tiny", "round": "2", "noise": "none-unsafe"})
+    for itself in ("privacy.noise=seeded-unsafe", "privacy.baseline=no-noise"):
+        begins = read_scenario(str(tiny_file), [f"model.init={path}", itself])
+        with pytest.raises(ConfigError, match="is the model of a run that protects nobody"):
+            placed(begins)
+        with pytest.raises(ConfigError, match="is the model of a run that protects nobody"):
+            check_scenario(resolved(begins), deployed=True)
+
+
+def test_a_baseline_goes_on_from_no_run(tiny_file: Path, tiny: Scenario, tmp_path: Path) -> None:
+    path = tmp_path / "mine.safetensors"
+    save_model(model(tiny), path, {"scenario": "tiny", "round": "2", "noise": "os"})
+    with pytest.raises(ConfigError, match=r"privacy\.baseline.* would undo what was promised"):
+        placed(read_scenario(str(tiny_file), [f"model.init={path}", "privacy.baseline=no-noise"]))
+
+
 def test_what_nothing_settled_does_not_run(tiny_file: Path, tiny: Scenario, tmp_path: Path) -> None:
     path = tmp_path / "mine.safetensors"
     save_model(model(tiny), path, {"scenario": "tiny", "round": "2", "noise": "os", "scenario_hash": "a" * 64})
