@@ -345,6 +345,12 @@ def test_what_is_no_report_is_refused_in_a_line(run: Path, spoil: str) -> None:
     assert "\n" not in str(error)
 
 
+def test_a_report_of_another_format_is_told_from_one_that_was_changed(run: Path) -> None:
+    path = run / "report.json"
+    path.write_text(path.read_text(encoding="utf-8").replace(document.FORMAT, "fedmodel-report/2"), encoding="utf-8")
+    assert "is of another format than fedmodel-report/3" in str(refusal(run))
+
+
 def test_another_form_of_the_same_document_is_not_the_file_that_was_signed(run: Path) -> None:
     (run / "report.json").write_text(json.dumps(told(run)), encoding="utf-8")
     assert "one form" in str(refusal(run))

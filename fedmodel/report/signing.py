@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 
 from fedmodel.crypto import SigningKey, verify
 from fedmodel.errors import CryptoError, LedgerTampered
-from fedmodel.report.document import Hash, Part, Report
+from fedmodel.report.document import FORMAT, Hash, Part, Report
 
 LABEL: Final = b"fedmodel/v1/report"
 NAME: Final = "report.json"
@@ -90,6 +90,11 @@ def open_report(data: bytes) -> Signed:
         file = File.model_validate_json(data)
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
+        if first["loc"] == ("report", "format"):
+            raise LedgerTampered(
+                f"{NAME}: is of another format than {FORMAT}, the one that is read here; verify it with the version of"
+                " fedmodel that wrote it, or make another of the run's folder with `fedmodel report build`"
+            ) from None
         where = ".".join(str(part) for part in first["loc"]) or "the file"
         raise LedgerTampered(f"{NAME}: is no report: {where}: {first['msg']}") from None
     return Signed(file.report, bytes.fromhex(file.signature.key), data, bytes.fromhex(file.signature.signature))
