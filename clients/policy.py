@@ -201,7 +201,7 @@ def check_baseline(scenario: Scenario, *, simulated: bool) -> None:
 
 
 def check_event(law: SiloFile, event: Event, *, simulated: bool = False) -> None:
-    """Refuse a mechanism, or noise, that the law does not allow; a release without noise, unless silo is simulated.
+    """Refuse a mechanism, or noise, that the law does not allow, and a release without noise at a deployed silo.
 
     Raises:
         PolicyRefused: Which rule it breaks.
@@ -300,9 +300,9 @@ def _noise(law: SiloFile) -> str:
     """Say where noise comes from."""
     if "seeded-unsafe" in law.noise_sources:
         return "Noise may be SEEDED: whoever knows the seed can remove it, and no epsilon protects anybody."
-    return (
-        "Noise is drawn from the operating system." if law.noise_sources else "It trains with no noise: none is named."
-    )
+    if law.noise_sources:
+        return "Noise is drawn from the operating system."
+    return "It trains nothing: no source of noise is named."
 
 
 def _budget(law: SiloFile, name: str) -> str:

@@ -39,6 +39,15 @@ def up(figure: float | None, digits: int = 4) -> str:
     return NO_BOUND if figure is None or not math.isfinite(figure) else _rounded(_exact(figure), digits, ROUND_CEILING)
 
 
+def noise(multiplier: float) -> str:
+    """Return a noise multiplier, rounded up; where no noise is added there is no figure to round.
+
+    >>> noise(1.1), noise(0.0)
+    ('1.1000', 'none')
+    """
+    return up(multiplier) if multiplier else "none"
+
+
 def down(figure: float, digits: int = 4) -> str:
     """Return a figure with so many decimals, rounded down.
 

@@ -30,6 +30,7 @@ from fedmodel.heads import verifier_key
 from fedmodel.ledger import MICRO, Ledger, Run, Scope, Standing, Verified, read_ledger, verify_ledger
 from fedmodel.mechanisms import Event
 from fedmodel.provision import (
+    SIMULATED,
     Kit,
     fingerprints,
     is_kit,
@@ -198,9 +199,9 @@ def forecast(ledger: Path, scenario: Scenario, silo: str | None) -> dict[str, An
     if not scopes:
         raise ConfigError(f"{ledger}: has no budget for data set {plan.data!r}")
     (scope,) = scopes
-    event = accounting.planned_event(plan)
     if plan.baseline is not None:
-        raise ConfigError("privacy.baseline adds no noise: no budget admits it, and there is nothing to forecast")
+        raise ConfigError("privacy.baseline adds no noise: no budget pays for it, and there is nothing to forecast")
+    event = accounting.planned_event(plan)
     if (plan.unit, plan.max_records) != (scope.unit, scope.max_records) or plan.delta > scope.delta:
         raise ConfigError(
             f"the scenario claims delta {plan.delta} for a {plan.unit} of at most {plan.max_records} records, and the"
@@ -314,6 +315,11 @@ def law_of(kit: Path) -> tuple[SiloFile, list[str]]:
         known = fingerprints(roster, read_authority(kit))
         for party in ("authority", roster.server.name, law.name):
             said.append(f"Fingerprint of {party}, to compare by telephone: {known[party]}.")
+    elif (kit.resolve().parent.parent / SIMULATED).is_file():
+        said.append(
+            "This silo is a simulation's: a run without noise (privacy.baseline), which protects nobody, is not held to"
+            " what is said here of noise, clip and epsilon."
+        )
     return law, said
 
 
@@ -343,6 +349,7 @@ def _scope(standing: Standing, scope: Scope) -> dict[str, Any]:
     cap, reserved, used = standing.totals(scope.name)
     runs = standing.of(scope.name)
     whole = any(run.admitted == "plan" and run.matters for run in runs)
+    bare = standing.is_unprotected(scope.name)
     return {
         "scope": scope.name,
         "unit": scope.unit,
@@ -356,13 +363,12 @@ def _scope(standing: Standing, scope: Scope) -> dict[str, Any]:
         "raised": standing.caps.get(scope.name, (0.0, False))[1],
         "epsilon_of_plans": accounting.epsilon(claimed, scope.delta),
         "epsilon_of_steps_taken": accounting.epsilon(standing.events(scope.name), scope.delta),
-        "divergence": {"cap": cap / MICRO, "reserved": reserved / MICRO, "spent": used / MICRO,
-                       "left": (cap - reserved) / MICRO},
+        "divergence": {"cap": cap / MICRO, "reserved": math.inf if bare else reserved / MICRO,
+                       "spent": math.inf if bare and used else used / MICRO, "left": (cap - reserved) / MICRO},
         "taken_whole": whole,
         "noise_sources": sorted({run.plan.noise_source for run in runs if run.plan.noise_source is not None}),
-        "protects": not standing.is_unprotected(scope.name)
-        and all(run.plan.noise_source == "os" for run in runs if run.charges),
-        "without_noise": standing.is_unprotected(scope.name),
+        "protects": not bare and all(run.plan.noise_source == "os" for run in runs if run.charges),
+        "without_noise": bare,
         "runs": [_run(standing, name, run, scope) for name, run in standing.runs.items() if run.scope == scope.name],
     }  # fmt: skip
 

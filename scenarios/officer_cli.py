@@ -13,7 +13,7 @@ from rich.text import Text
 
 from fedmodel.errors import ConfigError, LedgerError
 from fedmodel.inert import inert
-from fedmodel.rounding import down, small, up
+from fedmodel.rounding import down, noise, small, up
 from scenarios.claims import NO_NOISE
 from scenarios.printing import Json, answer, json_line, out
 from scenarios.unlocking import KeyFile, PassphraseFile, ask_opener, typed
@@ -289,7 +289,7 @@ def _show_scope(silo: str, scope: dict[str, Any]) -> None:
     for run in scope["runs"]:
         table.add_row(
             run["run"], str(run["rounds"]), str(run["steps"]), str(run["held_steps"]),
-            up(run["noise_multiplier"]), up(run["epsilon"]), up(run["epsilon_of_steps_taken"]), run["admitted"],
+            noise(run["noise_multiplier"]), up(run["epsilon"]), up(run["epsilon_of_steps_taken"]), run["admitted"],
         )  # fmt: skip
     out.print(table)
     if scope["without_noise"]:

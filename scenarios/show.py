@@ -10,7 +10,7 @@ from rich.text import Text
 
 from fedmodel.inert import inert
 from fedmodel.report import words
-from fedmodel.rounding import small, up
+from fedmodel.rounding import noise, small, up
 from scenarios.claims import NO_NOISE, early
 from scenarios.printing import out
 
@@ -75,7 +75,7 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
             row["silo"],
             up(row["epsilon"]) if row["mechanism"] != "none-unsafe" else "none: no noise",
             small(row["delta"]),
-            up(row["noise_multiplier"]) if spent else "-",
+            noise(row["noise_multiplier"]) if spent else "-",
             f"{row['sample_rate']:g}" if spent else "-",
             str(row["steps"]),
             str(row["steps_reserved"]),

@@ -22,7 +22,7 @@ from fedmodel.config import Scenario, SiloPlan
 from fedmodel.durable import replace_file
 from fedmodel.errors import LedgerError, ProtocolError
 from fedmodel.ledger import Standing
-from fedmodel.mechanisms import DpSgdEvent, Event, event_from_json
+from fedmodel.mechanisms import Event, event_from_json
 from fedmodel.packages import code_hash
 from fedmodel.provision import scenario_policy
 from fedmodel.secagg import effective_silos
@@ -225,11 +225,11 @@ def row_of(plan: SiloPlan, delta: float, claimed: Sequence[Event], taken: int, c
         "silo": plan.silo,
         "unit": plan.unit,
         "max_records": plan.max_records,
-        "protects": reserved is None or (isinstance(reserved, DpSgdEvent) and reserved.noise_source == "os"),
+        "protects": plan.baseline is None and (reserved is None or reserved.noise_source == "os"),
         **claim_of(claimed, taken, delta, cap),
         "delta": delta,
         "accountant": accounting.ACCOUNTANT,
-        "target_epsilon": plan.epsilon,
+        "target_epsilon": plan.target_epsilon,
         "mu": figures["mu"],
         "mu_floor": figures["mu_floor"],
         "advantage": figures["advantage"],

@@ -34,6 +34,7 @@ from fedmodel.wire import TrainRequest
 from scenarios.audits.planning import planned
 from scenarios.cli import app
 from scenarios.reports import reporting
+from scenarios.summary import row_of
 
 PRIVATE = DpSgdEvent(1.0, 1.0, 0.5, 4, 10)
 BARE = UnprotectedEvent(1.0, 0.5, 4, 10)
@@ -151,24 +152,41 @@ def test_a_run_says_everywhere_that_it_protects_nobody(tmp_path: Path) -> None:
     told = CliRunner().invoke(app, ["simulate", "quickstart", *settings, "--out", str(out)], catch_exceptions=False)
     assert told.exit_code == 0
     assert "This run protects nobody" in told.output
+    assert "0.0000" not in told.output
     summary = json.loads((out / "summary.json").read_text())
     assert all(row["epsilon"] is None and not row["protects"] for row in summary["privacy"])
+    assert {row["target_epsilon"] for row in summary["privacy"]} == {None}
     line = json.loads((out / "metrics.jsonl").read_text().splitlines()[-1])
     assert line["noise"] == "none-unsafe"
     assert set(line["epsilon"].values()) == {None}
     assert b"none-unsafe" in (out / "model.safetensors").read_bytes()
-    report = reporting.verify(out).report
+    checked = reporting.verify(out)
+    report = checked.report
+    assert "It protects nobody" in dict(checked.items)["claim"]
     assert not report.claim.protects
+    assert {one.target_epsilon for one in report.claim.silos} == {None}
     assert report.claim.epsilon is None
     assert report.scope.largest_bound is None
     page = (out / "report.html").read_text()
     assert "This run protects nobody: no noise was added" in page
     assert "WITHOUT noise: protects nobody" in page
+    for told_of_noise in ("is protected", "Noise is drawn", "Noise makes", "noised sum", "bounds it", "0.0000"):
+        assert told_of_noise not in page
+        assert told_of_noise not in (out / "registry.yaml").read_text()
     ledger = str(out / "ledgers" / "left.sqlite")
     shown = CliRunner().invoke(app, ["budget", "show", ledger, "--json"], catch_exceptions=False)
     (scope,) = json.loads(shown.stdout)["scopes"]
     assert scope["epsilon"] is None
     assert scope["without_noise"]
+    assert (scope["divergence"]["reserved"], scope["divergence"]["spent"]) == (None, None)
+    law = CliRunner().invoke(app, ["silo", "policy", str(out / "silos" / "left"), "--json"], catch_exceptions=False)
+    assert "privacy.baseline" in json.loads(law.stdout)["sentences"][-1]
+
+
+def test_a_silo_that_released_nothing_is_not_said_to_be_protected_by_a_baseline() -> None:
+    plan = read_scenario("quickstart", ["privacy.baseline=no-noise"]).plan("left")
+    assert row_of(plan, plan.delta, [], 0)["protects"] is False
+    assert row_of(replace(plan, baseline=None), plan.delta, [], 0)["protects"] is True
 
 
 def test_a_silo_is_simulated_only_in_a_folder_that_is_marked_and_never_where_it_is_its_own_home(tmp_path: Path) -> None:

@@ -151,6 +151,7 @@ def test_defaults_are_the_strict_ones() -> None:
     said = policy.sentences(bare)
     for words in ("It answers no server", "takes part in no scenario", "with no code", "No other data set"):
         assert any(words in sentence for sentence in said)
+    assert "It trains nothing: no source of noise is named." in policy.sentences(changed(bare, noise_sources=()))
 
 
 @pytest.mark.parametrize(

@@ -550,6 +550,11 @@ class SiloPlan:
     baseline: Baseline | None = None
 
     @property
+    def target_epsilon(self) -> float | None:
+        """The target that a run aims at: a baseline, whose `epsilon` is of the run that it is beside, has none."""
+        return self.epsilon if self.baseline is None else None
+
+    @property
     def steps(self) -> int:
         """Steps of the whole run."""
         return self.steps_per_round * self.rounds

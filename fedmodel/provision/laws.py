@@ -146,9 +146,8 @@ def joint_law(scenarios: Sequence[Scenario], silo: str, server: bytes) -> SiloFi
         server: The public key of the server that it answers.
 
     Raises:
-        ConfigError: When no scenario names it, one leaves noise out, two ask for other encryption, or two
-        count one data set's budget in
-            different units or deltas: figures that cannot be added.
+        ConfigError: When no scenario names it, one leaves noise out, two ask for other encryption, or two count one
+            data set's budget in different units or deltas: figures that cannot be added.
     """
     named = [scenario for scenario in scenarios if silo in scenario.federation.silos]
     if not named:

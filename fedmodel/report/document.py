@@ -117,7 +117,7 @@ class SiloClaim(Part):
             chosen and wherever they ended; null where noise of any of it was seeded, which protects nobody. The
             ledger's other budgets stand in the scope.
         delta: Of all of them.
-        target_epsilon: What the scenario asked for; null where it gave the noise.
+        target_epsilon: What the scenario asked for; null where it gave the noise, or none was to be added.
         mu: The run's whole plan is as private as mu-GDP, wherever delta is over `mu_floor`; null where none was found.
         mu_floor: See `mu`.
         advantage: No attack on membership has a true positive rate that is over its false one by more.
@@ -463,6 +463,11 @@ class Mechanism(Part):
     ended_early: str | None
     dropouts: tuple[Dropout, ...]
     withdrawn: tuple[Withdrawal, ...]
+
+    @property
+    def is_baseline(self) -> bool:
+        """Whether no noise was to be added, so that the run protects nobody."""
+        return any(one.mechanism == "none-unsafe" for one in self.silos)
 
 
 class CurvePoint(Part):

@@ -109,13 +109,12 @@ def _learning(report: Report) -> Figure | None:
         return None
     curves = {words.name(key).lower(): [one.figures.get(key) for one in rounds] for key in measured}
     title = f"{words.listed(list(curves)).capitalize()} over the rounds"
-    if any(one.mechanism == "none-unsafe" for one in report.mechanism.silos):
-        title += ", WITHOUT noise: protects nobody"
+    rough = " Noise makes the lines rough; what counts is where they end."
+    if report.mechanism.is_baseline:
+        title, rough = f"{title}, WITHOUT noise: protects nobody", ""
     failed = sum(one.failed for one in rounds)
-    caption = (
-        "How to read it: one point a round, measured by the server on its own held-out records. Noise makes the lines"
-        " rough; what counts is where they end."
-        + (f" A gap is a round that failed: {words.counted(failed, 'round')}." if failed else "")
+    caption = f"How to read it: one point a round, measured by the server on its own held-out records.{rough}" + (
+        f" A gap is a round that failed: {words.counted(failed, 'round')}." if failed else ""
     )
     said = []
     for key, values in curves.items():

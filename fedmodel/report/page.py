@@ -30,7 +30,7 @@ from fedmodel.report.figures import Figure, figures
 from fedmodel.report.odds import right_at_most
 from fedmodel.report.passive import BEGINNING
 from fedmodel.report.pictures import framed
-from fedmodel.rounding import down, percent_down, percent_up, small, up
+from fedmodel.rounding import down, noise, percent_down, percent_up, small, up
 
 CONTENTS = {
     "claim": "The claim",
@@ -70,7 +70,7 @@ def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
         **{one.__name__: one for one in (words.number, words.moment, words.name, words.listed, words.undefined)},
         **{
             one.__name__: one
-            for one in (words.counted, words.weights, whom, noise_from, spent_of, this_run, up_or_none, at_least)
+            for one in (words.counted, words.weights, whom, noise_from, spent_of, this_run, up_or_none, at_least, noise)
         },
     }
     audit = report.audit
@@ -87,8 +87,8 @@ def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
         unit=whom(report.claim.unit, report.claim.max_records),
         excepted=excepted(report),
         odds=odds(report),
-        seeded=seeded(report) or baseline(report),
-        baseline=baseline(report),
+        seeded=seeded(report),
+        baseline=report.mechanism.is_baseline,
         unpromised=unpromised(report),
         headless=[one.silo for one in report.integrity.ledgers if one.head is None],
         reasons=[words.plainly(one) for one in audit.reasons] if audit else [],
@@ -187,11 +187,6 @@ def seeded(report: Report) -> bool:
     return "seeded-unsafe" in sources or (not report.claim.protects and report.claim.epsilon is not None)
 
 
-def baseline(report: Report) -> bool:
-    """Return whether this run added no noise."""
-    return any(one.mechanism == "none-unsafe" for one in report.mechanism.silos)
-
-
 def unpromised(report: Report) -> list[str]:
     """Return the silos of which all runs on these data together are bounded by nothing."""
     data_sets = {data.name for data in report.scope.data_sets}
@@ -201,7 +196,7 @@ def unpromised(report: Report) -> list[str]:
 def excepted(report: Report) -> list[str]:
     """Return, in sentences, for whom the claim does not hold."""
     claim, found = report.claim, list[str]()
-    if baseline(report):
+    if report.mechanism.is_baseline:
         return ["Anybody: no noise was added."]
     if seeded(report):
         return ["Anybody: its noise was seeded."]

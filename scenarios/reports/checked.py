@@ -48,6 +48,8 @@ def items(
     yield "run's end", _countersigned(stored, compared=compared)
     yield "rounds", "every update in a sum was charged for in its silo's ledger"
     whose = f"{len(stored.accounting.silos)} silos follow from the plans that their ledgers reserved"
+    if not stored.claim.protects:
+        yield "claim", stored.claim.sentence
     yield "epsilon", f"PLD, PRV, RDP and the curve of {whose}"
     less = f"; {', '.join(fewer)} had charged more than the server was told" if fewer else ""
     yield "summary.json", f"its figures of privacy follow from the ledgers{less}"

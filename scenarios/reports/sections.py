@@ -111,7 +111,7 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
         odometer=None if _unprotected(claimed) or told["odometer"] is None else document.Odometer(**told["odometer"]),
         epsilon_all_runs=0.0 if ledger is None or ledger.scope is None else _of_all_runs(ledger, ledger.scope.name),
         delta=delta,
-        target_epsilon=plan.epsilon,
+        target_epsilon=plan.target_epsilon,
         mu=mu,
         mu_floor=officer.MU_FLOOR,
         advantage=advantage,
@@ -131,10 +131,14 @@ def _of_all_runs(ledger: SiloLedger, scope: str) -> float | None:
 
 
 def _protects(gathered: Gathered) -> bool:
-    """Return whether anything is claimed: every silo's charges have a bound, and no noise was seeded."""
-    return not statements.seeded(gathered) and all(
-        math.isfinite(min(_cap(ledger), accounting.epsilon(ledger.claimed, _delta(gathered, silo))))
-        for silo, ledger in gathered.ledgers.items()
+    """Return whether anything is claimed: every silo's charges have a bound, and noise was added and not seeded."""
+    return (
+        gathered.scenario.privacy.baseline is None
+        and not statements.seeded(gathered)
+        and all(
+            math.isfinite(min(_cap(ledger), accounting.epsilon(ledger.claimed, _delta(gathered, silo))))
+            for silo, ledger in gathered.ledgers.items()
+        )
     )
 
 
@@ -240,7 +244,7 @@ def mechanism(gathered: Gathered, told: Mapping[str, Any]) -> document.Mechanism
     return document.Mechanism(
         description=statements.description(gathered),
         sensitivity=statements.sensitivity(unit, plans[0], most),
-        sampling=statements.sampling([plan.sample_rate for plan in plans]),
+        sampling=statements.sampling(plans),
         side_channels=_side_channels(gathered),
         silos=tuple(_silo_mechanism(gathered, silo) for silo in scenario.federation.silos),
         rounds_planned=scenario.rounds,
@@ -265,7 +269,7 @@ def _side_channels(gathered: Gathered) -> str:
         draws = max(draws, steps * (gathered.summary["parameters"] + block))
         found = grid.added(draws, max((one for one in bounds if one is not None), default=0.0), delta)
         more = found if more is None else (max(more[0], found[0]), max(more[1], found[1]))
-    return statements.side_channels(draws, more)
+    return statements.side_channels(draws, more, gathered.scenario.privacy.baseline)
 
 
 def _silo_mechanism(gathered: Gathered, silo: str) -> document.SiloMechanism:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import Final
 
 from fedmodel.config import SiloPlan
-from fedmodel.mechanisms import LEFT_OUT
+from fedmodel.mechanisms import LEFT_OUT, Baseline
 from fedmodel.report import odds, words
 from fedmodel.report.document import SecureAggregation, Seen, SiloAccounting, SiloClaim
 from fedmodel.rounding import down, percent_up, small, up
@@ -32,6 +32,10 @@ SIDE_CHANNELS: Final = (
     " noised sum is rounded to an absolute grid of at most 2^-16 of the noise's standard deviation before anything else"
     " is done with it. A value that is not a number contributes nothing. Timing of the sampler is not hidden."
 )
+_SIDE_CHANNELS_WITHOUT_NOISE: Final = (
+    "Records can be read out of what is released, which bears no noise: no side channel tells more than that. A value"
+    " that is not a number contributes nothing."
+)
 _ACCOUNTED: Final = (
     " The claim counts what floating point may take from it in the accountant, and a plan is admitted to a budget only"
     " where a lower bound by other code does not contradict."
@@ -46,6 +50,10 @@ COMPOSITION: Final = (
 )
 
 
+_NOTHING_COMPOSED: Final = (
+    "Nothing is composed: no noise was added, so no accountant has a finite figure, no cap of a budget holds, and"
+    " nothing else that is released of the same records is bounded any more."
+)
 _COMPOSED: Final = (
     " This run began from a run's model, so its claim is of all that a silo's budget holds. What accountants read below"
     " is of those plans as if all had been fixed in advance; the claim is the budget's bound, and no less."
@@ -54,6 +62,8 @@ _COMPOSED: Final = (
 
 def composition(gathered: Gathered) -> str:
     """Return how steps, plans and runs are composed into the claim."""
+    if gathered.scenario.privacy.baseline is not None:
+        return _NOTHING_COMPOSED
     return COMPOSITION + (_COMPOSED if gathered.scenario.goes_on else "")
 
 
@@ -90,14 +100,17 @@ def start(gathered: Gathered) -> tuple[str, ...]:
     )
 
 
-def side_channels(draws: int, more: tuple[float, float] | None) -> str:
+def side_channels(draws: int, more: tuple[float, float] | None, baseline: Baseline | None = None) -> str:
     """Return what is done about floating point and timing, and what floating point leaves.
 
     Args:
         draws: Coordinates of noise in the run, of the silo that has most.
         more: What computing them in floating point adds to epsilon and delta, of the silo where it adds most; None
             where nothing is claimed.
+        baseline: What the run left out; None where that is nothing.
     """
+    if baseline is not None:
+        return _SIDE_CHANNELS_WITHOUT_NOISE
     if more is None:
         return SIDE_CHANNELS + _ACCOUNTED
     noise = (
@@ -198,13 +211,18 @@ def sensitivity(unit: str, plan: SiloPlan, max_records: int) -> str:
     )
 
 
-def sampling(rates: Sequence[float]) -> str:
+def sampling(plans: Sequence[SiloPlan]) -> str:
     """Return how lots are drawn, and what it is worth."""
-    if min(rates) == 1:
+    if min(plan.sample_rate for plan in plans) == 1:
         return "Every record is in every lot; nothing is gained by sampling."
+    gained = (
+        "what that gains is accounted for at the rate with which the sampler really draws"
+        if plans[0].baseline is None
+        else "without noise nothing is gained by that"
+    )
     return (
-        "Every record is in a lot with the declared probability, independently of all else (Poisson sampling); what"
-        " that gains is accounted for at the rate with which the sampler really draws."
+        "Every record is in a lot with the declared probability, independently of all else (Poisson sampling);"
+        f" {gained}."
     )
 
 
@@ -213,7 +231,7 @@ def collusion(terms: SecureAggregation, noised: str) -> str:
 
     Args:
         terms: Of the sums.
-        noised: What an update is called: "noised update" or "update without noise".
+        noised: What an update is called (`update_word`).
     """
     if terms.mode != "on":
         return f"Updates were not masked: the server sees each silo's {noised}, whoever works with it."
@@ -309,8 +327,7 @@ def not_protected(gathered: Gathered) -> tuple[str, ...]:
     """Return what the claim does not cover in this run."""
     scenario, encryption = gathered.scenario, gathered.scenario.encryption
     masked = encryption.secure_aggregation == "on"
-    baseline = scenario.privacy.baseline
-    noised = baseline is None
+    noised = scenario.privacy.baseline is None
     found = [
         (not noised, "Anybody: no noise was added. Records can be read out of the model and of every sum."),
         (seeded(gathered), "Noise was seeded: whoever knows the seed subtracts it. No figure here protects anybody."),
@@ -330,8 +347,9 @@ def not_protected(gathered: Gathered) -> tuple[str, ...]:
                              " in the run's folder."),
         (not gathered.simulated, "A silo from its own operator, or from root on any machine."),
         ("network" in gathered.summary, "Parties from one another: this was a rehearsal, and all shared one machine."),
-        (scenario.privacy.unit == "record", "A person with several records, as a person: each record is protected, and"
-                                            " what they tell together is not bounded by these figures."),
+        (scenario.privacy.unit == "record" and noised and not seeded(gathered),
+         "A person with several records, as a person: each record is protected, and what they tell together is not"
+         " bounded by these figures."),
         (scenario.privacy.unit == "person", "A person with records at several silos, as one person: each silo's claim"
                                             " is of the records that it holds."),
         (scenario.privacy.unit != "record", "What a unit's records beyond the most that are trained on would tell: they"
@@ -347,16 +365,18 @@ def not_protected(gathered: Gathered) -> tuple[str, ...]:
 def limits(gathered: Gathered) -> tuple[str, ...]:
     """Return what the report does not say."""
     scenario = gathered.scenario
+    claimed = scenario.privacy.baseline is None
     planned = any(True for ledger in gathered.ledgers.values() for _ in ledger.audits(PLAN_SUBJECT))
     found = [
-        (True, "Whether this epsilon is small enough: that is for people to judge."),
+        (claimed, "Whether this epsilon is small enough: that is for people to judge."),
         (True, "That the code whose hash stands here is the code that ran at a silo: its operator runs what it runs."),
         (True, "That a unit is what it is called: who a record is about is what the data say."),
         (True, "That the model is what these rounds made: the server named it at the run's end, and no silo sees what"
                " the others added."),
         (True, "What was released about the same data outside these ledgers, or learnt by people who looked at them."),
         (True, "That choices of the scenario, made after runs that no ledger holds, cost nothing."),
-        (gathered.audit is None and not planned, "Whether an attack would have refuted the claim: none was tried."),
+        (claimed and gathered.audit is None and not planned,
+         "Whether an attack would have refuted the claim: none was tried."),
         (gathered.audit is None and planned, "What the audit found that a ledger says was planned: its result is not"
                                              " here."),
         (gathered.audit is not None, "That the claim is true: an audit that does not refute it is no proof of it."),
