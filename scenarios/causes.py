@@ -1,5 +1,8 @@
 """Why silos of a simulation failed: the words of their own logs, which are its user's own here.
 
+Only what a disk or a ledger failed with is told: the words of any other error stay in the log, since they could tell of
+a record, and what a terminal shows is copied further than a log is.
+
 In a deployment a silo's log is its operator's alone, and of what stands in it nobody else learns more than a code.
 """
 
@@ -15,12 +18,14 @@ from fedmodel.durable import replace_file
 from fedmodel.errors import DropoutError, FedmodelError
 
 _MOST: Final = 3  # silos whose words fit into a line
-_ERROR: Final = re.compile(r"\S+ (\S+: \w+: .+)")  # time, then what was done, a kind of error and its words
+# Behind the time: what was done, and an error of the ledger or of the system. What others say could tell of a record.
+_ERROR: Final = re.compile(r"\S+ (\S+: (?:Ledger(?:Error|Tampered)|\w+Error: \[Errno \d+\]).+)")
 
 
 @contextmanager
 def causes_told(logs: Path, silos: Sequence[str]) -> Iterator[None]:
-    """Where a simulation ends for want of silos, have its error say what those wrote into their own logs meanwhile.
+    """Where a simulation ends for want of silos, have its error say which errors of disks and ledgers those wrote into
+    their own logs meanwhile.
 
     Where none could write a line, the error says what keeps the disk from taking one, if anything does.
 

@@ -32,7 +32,7 @@ def fail(logs: Path, error: FedmodelError, **lines: list[str]) -> None:
 def test_the_last_error_of_each_silo_is_told_in_one_line(tmp_path: Path, kind: type[FedmodelError]) -> None:
     log(tmp_path, "north", f"{TIME} train: LedgerError: of a life before")
     log(tmp_path, "west", f"{TIME} train: OSError: of a life before")
-    north = [f"{TIME} query.join: ConfigError: an earlier one", f"{TIME} train: {FULL}", "  Traceback", "  a: b: c"]
+    north = [f"{TIME} query.join: LedgerError: an earlier one", f"{TIME} train: {FULL}", "  Traceback", "  a: b: c"]
     with pytest.raises(kind) as failed:
         fail(tmp_path, kind("too few"), north=north, south=[f"{TIME} join: the budget pays for 1 of 2 steps"])
     assert str(failed.value) == f"too few. north: train: {FULL}"
@@ -60,3 +60,16 @@ def test_where_no_silo_says_why_nothing_is_added_and_nothing_is_left(tmp_path: P
 def test_what_is_no_want_of_silos_is_told_as_it_is(tmp_path: Path) -> None:
     with pytest.raises(PolicyRefused, match=r"^refused$"):
         fail(tmp_path, PolicyRefused("refused"), north=[f"{TIME} train: {FULL}"])
+
+
+@pytest.mark.parametrize("line", ["RuntimeError: patient Ada", "OSError: patient Ada", "DataError: patient Ada"])
+def test_what_could_tell_of_a_record_stays_in_the_log(tmp_path: Path, line: str) -> None:
+    with pytest.raises(DropoutError, match=r"^too few$"):
+        fail(tmp_path, DropoutError("too few"), north=[f"{TIME} train: {line}"])
+
+
+def test_an_error_of_the_system_is_told_with_its_path(tmp_path: Path) -> None:
+    line = "train: OSError: [Errno 28] No space left on device: '/r/silos/north/outbox'"
+    with pytest.raises(DropoutError) as failed:
+        fail(tmp_path, DropoutError("too few"), north=[f"{TIME} {line}", f"{TIME} train: RuntimeError: patient Ada"])
+    assert str(failed.value) == f"too few. north: {line}"
