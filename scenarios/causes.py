@@ -24,10 +24,9 @@ _ERROR: Final = re.compile(r"\S+ (\S+: (?:Ledger(?:Error|Tampered)|\w+Error: \[E
 
 @contextmanager
 def causes_told(logs: Path, silos: Sequence[str]) -> Iterator[None]:
-    """Where a simulation ends for want of silos, have its error say which errors of disks and ledgers those wrote into
-    their own logs meanwhile.
+    """Where a simulation ends for want of silos, have its error say what their disks and ledgers failed with.
 
-    Where none could write a line, the error says what keeps the disk from taking one, if anything does.
+    That is the last such error that a silo wrote into its own log meanwhile. Where none could write a line, the error says what keeps the disk from taking one, if anything does.
 
     Args:
         logs: The folder of a simulation's logs, a file a silo.
