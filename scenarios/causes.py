@@ -26,7 +26,8 @@ _ERROR: Final = re.compile(r"\S+ (\S+: (?:Ledger(?:Error|Tampered)|\w+Error: \[E
 def causes_told(logs: Path, silos: Sequence[str]) -> Iterator[None]:
     """Where a simulation ends for want of silos, have its error say what their disks and ledgers failed with.
 
-    That is the last such error that a silo wrote into its own log meanwhile. Where none could write a line, the error says what keeps the disk from taking one, if anything does.
+    That is the last such error that each silo wrote into its own log meanwhile. Where none could write a line, it is
+    what keeps the disk from taking one, if anything does.
 
     Args:
         logs: The folder of a simulation's logs, a file a silo.
