@@ -315,7 +315,7 @@ def _check_reads(path: Path, found: Exception) -> None:
                 pass
     except OSError as error:
         raise LedgerError(f"{path}: the ledger cannot be read: {error.strerror}") from error
-    if getattr(found, "sqlite_errorcode", 0) & 0xFF == sqlite3.SQLITE_IOERR:
+    if getattr(found, "sqlite_errorcode", 0) & 0xFF in (sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN):
         raise LedgerError(f"{path}: the ledger cannot be read: {found}") from found
 
 
