@@ -9,8 +9,16 @@ Kits are handed over by whoever carries files; only `roster.json` and `revoked.p
 for everybody when a party is added, rotated, renewed or revoked. Where OUT still holds copies of the other kits, those
 two are replaced in them, and nothing else is.
 
-Guarantee: `issue` leaves a whole federation or nothing. A change is made in the order kit, list of revocations, roster,
-so that a process killed in between leaves a roster that says what was true before; the change is then made again.
+Guarantee: `issue` leaves a whole federation or nothing. A change that was cut short, by whatever and at any step, has
+changed nothing, or the next change of any verb goes on with it first (`fedmodel.provision.changing`). After that every
+kit that is here has one roster, and the server's the list of revocations that was signed with it. The same command:
+
+| Verb     | Cut short before the change counted | Cut short after that                                              |
+|----------|-------------------------------------|-------------------------------------------------------------------|
+| `add`    | adds the silo                       | ends what was begun, and says so                                  |
+| `rotate` | gives new keys                      | ends what was begun; new keys once more, and those before revoked |
+| `renew`  | gives new dates                     | ends what was begun; new dates once more                          |
+| `revoke` | puts the silo out                   | ends what was begun, and says so                                  |
 
 Does NOT reach kits that were handed over: the new `roster.json` and `revoked.pem` go to the server, which hands the
 roster on. Until they are there, what was revoked is still taken. Does NOT replace the authority itself: whoever loses
@@ -33,6 +41,7 @@ from fedmodel.crypto.postquantum import post_quantum_hash
 from fedmodel.durable import replace_file
 from fedmodel.errors import ConfigError
 from fedmodel.inert import inert
+from fedmodel.provision.changing import hand_out, pending
 from fedmodel.provision.fingerprints import fingerprints
 from fedmodel.provision.kits import (
     CERTIFICATE,
@@ -44,14 +53,7 @@ from fedmodel.provision.kits import (
     read_law,
 )
 from fedmodel.provision.laws import joint_law, scenario_hash
-from fedmodel.provision.making import (
-    SERVER,
-    Seals,
-    made_whole,
-    private_folder,
-    write_server_law,
-    write_silo_law,
-)
+from fedmodel.provision.making import SERVER, made_whole, write_server_law, write_silo_law
 from fedmodel.provision.office import Office, found, opened
 from fedmodel.provision.roster import AuthorityKeys, FederationRoster, Party, Revocation, moment
 from fedmodel.sealed import Opener
@@ -142,22 +144,20 @@ def issue(
     if (federation.seal == "passphrase") != (passphrases is not None):
         raise ConfigError(f'seal = "{federation.seal}", and {"no " * (passphrases is None)}passphrases are given')
     with made_whole(out) as root:
-        seals = Seals(root / "keys", passphrases)
-        office = found(root, federation, seals, now)
-        members = [office.make_kit(root / SERVER, SERVER, seals)]
-        write_server_law(root / SERVER, federation)
-        private_folder(root / "silos")
+        office = found(root, federation, passphrases, now)
+        members = [office.make_kit(SERVER, passphrases)]
+        write_server_law(office.kit(SERVER), federation)
         for silo in federation.silos:
-            kit = root / "silos" / silo.name
-            members.append(office.make_kit(kit, silo.name, seals))
+            members.append(office.make_kit(silo.name, passphrases))
             law = joint_law(scenarios, silo.name, bytes.fromhex(members[0].identity))
-            write_silo_law(kit, law, federation, members[0])
+            write_silo_law(office.kit(silo.name), law, federation, members[0])
         for scenario in scenarios:
             office.keep_scenario(scenario)
-        roster = office.publish(members, ())
+        roster = office.sign(members, ())
+        hand_out(root)
     notes = (
         "Keep authority/ offline. Give each party its kit, and nothing of another's; compare fingerprints.",
-        *_keys_note(seals),
+        _keys_note(federation),
     )
     return Change(roster, office.keys, out, notes)
 
@@ -185,29 +185,26 @@ def add(
         ConfigError: When it is a member already, or no scenario names it.
     """
     with opened(root, opener, now) as office:
+        if office.finished == f"add {name}":
+            return _added(office, name, office.roster, office.scenarios(), read_law(office.kit(name)))
         if any(member.name == name for member in office.roster.members):
             raise ConfigError(f"{name!r} is a member already; `fedmodel authority rotate` gives it new keys")
         federation = _with_silo(office.federation, name)
+        _check_free(office.kit(name))
         known = {scenario.name: scenario for scenario in [*office.scenarios(), *scenarios]}
         naming = [scenario for scenario in known.values() if name in scenario.federation.silos]
         gone = [one.name for one in office.roster.revoked]
         _check_silos([silo.name for silo in federation.silos], naming, gone)
         law = joint_law(list(known.values()), name, bytes.fromhex(office.roster.server.identity))
-        seals = _seals(office, passphrases)
-        private_folder(root / "silos")
-        with made_whole(office.kit(name)) as kit:
-            party = office.make_kit(kit, name, seals)
-            write_silo_law(kit, law, federation, office.roster.server)
+        office.enter_revoked(name, office.certificates(name), "of a kit that was never handed over")
+        party = office.make_kit(name, _passphrases(office, passphrases))
+        write_silo_law(office.new_kit(name), law, federation, office.roster.server)
         for scenario in scenarios:
             office.keep_scenario(scenario)
         office.keep_federation(federation)
-        roster = office.publish([*office.roster.members, party], office.roster.revoked)
-        return Change(
-            roster,
-            office.keys,
-            office.kit(name),
-            (*_carry(root), *_keys_note(seals), *_admit_note(list(known.values()), law.largest_roster)),
-        )
+        roster = office.sign([*office.roster.members, party], office.roster.revoked)
+        office.put_in_place(f"add {name}")
+        return _added(office, name, roster, list(known.values()), law)
 
 
 def rotate(
@@ -228,20 +225,19 @@ def rotate(
     """
     with opened(root, opener, now) as office:
         old = office.roster.member(name)
-        seals, kit = _seals(office, passphrases), office.kit(name)
         law = _law_without_budgets(office, name)
-        had = office.certificates(name)
-        party = office.make_kit(kit, name, seals)
+        party, kit = office.make_kit(name, _passphrases(office, passphrases)), office.new_kit(name)
         if law is None:
             write_server_law(kit, office.federation)
         else:
             write_silo_law(kit, law, office.federation, office.roster.server)
-        office.enter_revoked(name, had, "rotated")
+        office.enter_revoked(name, office.certificates(name), "rotated")
         gone = Revocation(name=name, identity=old.identity, when=moment(office.now), reason="keys rotated")
         members = [party if member.name == name else member for member in office.roster.members]
-        roster = office.publish(members, (*office.roster.revoked, gone))
+        roster = office.sign(members, (*office.roster.revoked, gone))
+        office.put_in_place(f"rotate {name}")
         after = _server_rotated(party) if name == SERVER else _silo_rotated(name)
-        return Change(roster, office.keys, kit, (*_carry(root), *_keys_note(seals), *after))
+        return _change(office, roster, office.kit(name), _keys_note(office.federation), *after)
 
 
 def renew(root: Path, names: Sequence[str], opener: Opener, *, now: datetime | None = None) -> Change:
@@ -260,27 +256,38 @@ def renew(root: Path, names: Sequence[str], opener: Opener, *, now: datetime | N
         changed = {name: office.roster.member(name) for name in names or [one.name for one in office.roster.members]}
         for name, party in changed.items():
             new = office.renewed(party)
-            office.keep_certificate(name, new)
             if office.kit(name).is_dir():
-                replace_file(office.kit(name) / CERTIFICATE, new)
+                replace_file(office.new_kit(name) / CERTIFICATE, new)
             changed[name] = party.model_copy(update={"certificate": fingerprint(new)})
         members = [changed.get(member.name, member) for member in office.roster.members]
-        roster = office.publish(members, office.roster.revoked)
-        note = f"Give {', '.join(changed)} the new {CERTIFICATE}, which holds no secret."
-        return Change(roster, office.keys, None, (*_carry(root), note))
+        roster = office.sign(members, office.roster.revoked)
+        office.put_in_place(" ".join(["renew", *names]))
+        return _change(office, roster, None, f"Give {', '.join(changed)} the new {CERTIFICATE}, which holds no secret.")
 
 
 def revoke(root: Path, name: str, reason: str, opener: Opener, *, now: datetime | None = None) -> Change:
     """Put a silo out of the federation: out of the roster, its certificates onto the list.
 
+    Of a silo that is out already, the newest roster and list are handed out again; its reason stays as it was.
+
     Raises:
-        ConfigError: When it is no member, or nobody would be left.
+        ConfigError: When it is and was no member, or nobody would be left.
     """
     if not reason.strip() or len(reason) > 200:
         raise ConfigError("a revocation says why, in 1 to 200 characters; the roster shows it to everybody")
     if inert(reason) != reason:
         raise ConfigError(f"the reason has a character that acts on whoever shows it, or is not seen: {inert(reason)}")
     with opened(root, opener, now) as office:
+        gone = office.roster.gone(name)
+        if gone is not None:
+            hand_out(root)
+            return _change(
+                office,
+                office.roster,
+                None,
+                f"{name!r} was put out already, on {gone.when}: {gone.reason}. The newest roster, serial"
+                f" {office.roster.serial}, and list of revocations are in every kit that is under {root}.",
+            )
         old = office.roster.member(name)
         if name == SERVER:
             raise ConfigError("a federation without its server is none; `fedmodel authority rotate` gives it new keys")
@@ -291,8 +298,9 @@ def revoke(root: Path, name: str, reason: str, opener: Opener, *, now: datetime 
         members = [member for member in office.roster.members if member.name != name]
         left = tuple(silo for silo in office.federation.silos if silo.name != name)
         office.keep_federation(office.federation.model_copy(update={"silos": left}))
-        roster = office.publish(members, (*office.roster.revoked, gone))
-        return Change(roster, office.keys, None, _carry(root))
+        roster = office.sign(members, (*office.roster.revoked, gone))
+        office.put_in_place(f"revoke {name}")
+        return _change(office, roster, None)
 
 
 def show(folder: Path) -> Change:
@@ -302,16 +310,47 @@ def show(folder: Path) -> Change:
         ConfigError: When it is neither.
     """
     place = folder / "authority" if (folder / "authority" / ROSTER_FILE).is_file() else folder
-    return Change(read_federation_roster(place, expired_too=True), read_authority(place), None, ())
+    what = pending(folder)
+    notes = () if what is None else (f"`authority {what}` was cut short: the same command again goes on with it.",)
+    return Change(read_federation_roster(place, expired_too=True), read_authority(place), None, notes)
 
 
-def _seals(office: Office, passphrases: Passphrases | None) -> Seals:
+def _change(office: Office, roster: FederationRoster, kit: Path | None, *notes: str) -> Change:
+    """Say what was done, what was gone on with before it, and what has to reach the server."""
+    first = (f"`authority {office.finished}` had been cut short, and is done now.",) if office.finished else ()
+    place = office.folder
+    carry = f"Bring {place / ROSTER_FILE} and {place / REVOKED} to the server's kit; it hands the roster on."
+    return Change(roster, office.keys, kit, (*first, carry, *notes))
+
+
+def _added(office: Office, name: str, roster: FederationRoster, scenarios: Sequence[Scenario], law: SiloFile) -> Change:
+    """Say what an added silo's kit needs, and what other silos have to change in their own laws."""
+    ended = ("Its kit is as it was asked for then, with those scenarios, and that passphrase if any.",)
+    return _change(
+        office,
+        roster,
+        office.kit(name),
+        *(ended if office.finished == f"add {name}" else ()),
+        _keys_note(office.federation),
+        _admit_note(scenarios, law.largest_roster),
+    )
+
+
+def _passphrases(office: Office, passphrases: Passphrases | None) -> Passphrases | None:
     """Return how a new kit is sealed, as all others are."""
     if office.federation.seal == "key-file":
-        return Seals(office.root / "keys", None)
+        return None
     if passphrases is None:
         raise ConfigError("kits of this federation are sealed under passphrases; give one for the new keys")
-    return Seals(office.root / "keys", passphrases)
+    return passphrases
+
+
+def _check_free(kit: Path) -> None:
+    """Refuse to put a new kit where something lies: an old one may hold the ledger of what was spent."""
+    if kit.is_symlink() or (kit.exists() and (not kit.is_dir() or any(kit.iterdir()))):
+        raise ConfigError(
+            f"{kit}: is there already, and is no member's; move it away, since it may hold a ledger, and run this again"
+        )
 
 
 def _with_silo(federation: FederationFile, name: str) -> FederationFile:
@@ -354,28 +393,22 @@ def _check_silos(silos: Sequence[str], scenarios: Sequence[Scenario], gone: Sequ
             )
 
 
-def _carry(root: Path) -> tuple[str, ...]:
-    """Say what has to reach the server."""
-    place = root / "authority"
-    return (f"Bring {place / ROSTER_FILE} and {place / REVOKED} to the server's kit; it hands the roster on.",)
-
-
-def _keys_note(seals: Seals) -> tuple[str, ...]:
+def _keys_note(federation: FederationFile) -> str:
     """Say how what opens kits travels."""
-    if seals.passphrase is None:
+    if federation.seal == "key-file":
         return (
             "keys/NAME.key opens the kit of NAME: bring it another way than the kit, and keep no copy of it. What opens"
-            " authority/ is keys/authority.key: keep it where authority/ is not.",
+            " authority/ is keys/authority.key: keep it where authority/ is not."
         )
-    return ("Tell each party its passphrase another way than the kit.",)
+    return "Tell each party its passphrase another way than the kit."
 
 
-def _admit_note(scenarios: Sequence[Scenario], largest_roster: int) -> tuple[str, ...]:
+def _admit_note(scenarios: Sequence[Scenario], largest_roster: int) -> str:
     """Say what other silos have to change in their own laws, which nobody else does."""
     hashes = ", ".join(f'"{scenario_hash(scenario).hex()}"' for scenario in scenarios)
     return (
         "The other silos' laws are as they were. To go on with the scenarios as they are now, each adds to its"
-        f" silo.toml: scenarios = [{hashes}] and largest_roster = {largest_roster}.",
+        f" silo.toml: scenarios = [{hashes}] and largest_roster = {largest_roster}."
     )
 
 

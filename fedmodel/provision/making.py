@@ -152,8 +152,10 @@ def write_document(path: Path, document: BaseModel) -> None:
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder that its owner alone can get into, with those above it, and return it."""
-    path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    """Make a folder that its owner alone can get into, with those above it that are missing, and return it."""
+    if not path.parent.is_dir():
+        private_folder(path.parent)
+    path.mkdir(mode=0o700, exist_ok=True)
     path.chmod(0o700)
     return path
 
@@ -173,15 +175,22 @@ def made_whole(out: Path) -> Iterator[Path]:
         beside = Path(tempfile.mkdtemp(prefix=f".{out.name}.", dir=out.parent))
     except OSError as error:
         raise ConfigError(f"{out}: cannot be made: {error.strerror}") from error
-    try:
+    with erased_if_it_fails(beside):
         yield beside
         beside.rename(out)
+    sync_folder(out.parent)
+
+
+@contextmanager
+def erased_if_it_fails(folder: Path) -> Iterator[None]:
+    """Take a folder of unfinished kits away when the block raises; where that fails too, its error says so."""
+    try:
+        yield
     except BaseException as error:
         try:
-            erase_folder(beside)
+            erase_folder(folder)
         except OSError as left:
             if isinstance(error, FedmodelError | OSError):
                 why = failed(error) if isinstance(error, OSError) else str(error)
-                raise ConfigError(f"{why}; erase {beside} yourself, it may hold keys: {left.strerror}") from error
+                raise ConfigError(f"{why}; erase {folder} yourself, it may hold keys: {left.strerror}") from error
         raise
-    sync_folder(out.parent)

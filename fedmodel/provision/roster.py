@@ -114,9 +114,15 @@ class FederationRoster(Section):
         for member in self.members:
             if member.name == name:
                 return member
-        gone = next((one for one in self.revoked if one.name == name), None)
+        gone = self.gone(name)
         why = f"; it was revoked on {gone.when}: {gone.reason}" if gone else ""
         raise ConfigError(f"{name!r} is no member of federation {self.federation!r}, serial {self.serial}{why}")
+
+    def gone(self, name: str) -> Revocation | None:
+        """Return how a party that is no member any more was put out, None for a member and for who never was one."""
+        if any(member.name == name for member in self.members):
+            return None
+        return next((one for one in reversed(self.revoked) if one.name == name), None)
 
     def aggregation(self) -> Roster:
         """Return the roster of secure aggregation: the silos by name."""
