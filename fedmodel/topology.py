@@ -47,6 +47,7 @@ from fedmodel.errors import ConfigError
 
 COMPLETE_UP_TO: Final = 300
 CORRECTNESS_BITS: Final = 40
+LEAST_SILOS: Final = 3  # of two, each learns the other's update from the sum
 
 
 @dataclass(frozen=True)
@@ -84,7 +85,7 @@ def plan_topology(silos: int, colluding: int, dropping: int, secrecy_bits: int =
     """Choose degree and threshold for a cohort.
 
     Args:
-        silos: n, at least 3: of two, each learns the other's update from the sum.
+        silos: n, at least `LEAST_SILOS`.
         colluding: c, silos that may work with the server.
         dropping: d, silos that may vanish in a round.
         secrecy_bits: -log2 of the failure probability on a ring, at least 1.
@@ -98,10 +99,10 @@ def plan_topology(silos: int, colluding: int, dropping: int, secrecy_bits: int =
     >>> plan_topology(100, 33, 33)
     Topology(silos=100, degree=99, threshold=67)
     """
-    if silos < 3 or min(colluding, dropping) < 0 or silos - colluding - dropping < 1 or silos - colluding < 2:
+    if silos < LEAST_SILOS or min(colluding, dropping) < 0 or silos - colluding - dropping < 1 or silos - colluding < 2:
         raise ConfigError(
             f"{silos} silos with {colluding} colluding and {dropping} dropping out: hiding one update in a sum takes at"
-            " least 3 silos, 2 of them honest, and one that stays"
+            f" least {LEAST_SILOS} silos, 2 of them honest, and one that stays"
         )
     threshold = (silos + colluding) // 2 + 1
     if threshold > silos - dropping:

@@ -24,7 +24,7 @@ from fedmodel.errors import LedgerError, ProtocolError
 from fedmodel.ledger import Standing
 from fedmodel.mechanisms import Event, event_from_json
 from fedmodel.packages import code_hash
-from fedmodel.provision import scenario_policy
+from fedmodel.provision import least_silos, scenario_policy
 from fedmodel.secagg import effective_silos
 from scenarios import officer
 from scenarios.claims import claim_in, claim_of
@@ -108,7 +108,7 @@ def _ended_early(scenario: Scenario, lines: list[dict[str, Any]]) -> str | None:
     stop, last = scenario.stop_below_loss, lines[-1]
     if stop is not None and "loss" in last and last["loss"] < stop:
         return f"the loss is under {stop:g}"
-    return f"{len(last['withdrawn'])} silos withdrew, and fewer than {scenario.federation.min_silos} could go on"
+    return f"{len(last['withdrawn'])} silos withdrew, and fewer than {least_silos(scenario)} could go on"
 
 
 def _encryption(scenario: Scenario, whole: list[dict[str, Any]]) -> dict[str, Any]:

@@ -141,6 +141,11 @@ class SecureRounds:
             return None
         return self._collection.setting.window
 
+    @property
+    def needed(self) -> int:
+        """How many silos the next round needs: what a sum needs in a window that was dealt, or else a cohort."""
+        return self._policy.least_cohort if self._live_window is None else self._policy.n_min
+
     def train_round(self, cohort: list[str], request: wire.TrainRequest) -> RoundResult:
         """Bring a round to its sum, or to a closed failure with a reason."""
         dropouts: dict[str, str] = {}
@@ -190,15 +195,16 @@ class SecureRounds:
         live = self._collection
         if live is not None and number in live.setting.window.rounds:
             return live
-        self._collection = None
+        self._collection, why = None, ""
         for attempt in range(1, MOST_ATTEMPTS + 1):
             try:
                 self._collection = self._deal(window_from(self._scenario, self._post.run, number, attempt), cohort)
             except ProtocolError as error:
+                why = str(error)
                 logger.warning("round %d, attempt %d: shares were not dealt: %s", number, attempt, error)
             else:
                 return self._collection
-        raise DropoutError(f"shares were not dealt in {MOST_ATTEMPTS} attempts; server.log says why")
+        raise DropoutError(f"shares were not dealt in {MOST_ATTEMPTS} attempts: {why}")
 
     def _deal(self, window: Window, cohort: list[str]) -> Collection:
         """Collect adverts and shares for a window."""

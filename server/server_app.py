@@ -2,8 +2,9 @@
 
     join -> [ cohort -> train -> average -> apply -> evaluate -> write ] per round -> countersign -> stop
 
-A silo whose budget is spent leaves in good order: it is asked no more, and the run goes on without it. When fewer than
-`min_silos` are left, the run ends there, with the model of the last whole round.
+A silo whose budget is spent leaves in good order: it is asked no more, and the run goes on without it. When fewer are
+left than the next round needs, `min_silos`, or three where secrets are dealt for it, the run ends there, with the
+model of the last whole round.
 
 After every round it writes the model, which says its own round, and then a line of `metrics.jsonl`: a round with a line
 is whole. A round that failed closed leaves the model as it was, and a line that says so; more of those than the
@@ -44,7 +45,7 @@ from fedmodel.errors import ConfigError, DropoutError, FedmodelError, PrivacyBud
 from fedmodel.inert import InertFormatter
 from fedmodel.mechanisms import LEFT_OUT, Event
 from fedmodel.models import build_model
-from fedmodel.provision import check_deployable, read_roster, scenario_policy
+from fedmodel.provision import check_deployable, least_silos, read_roster, scenario_policy
 from fedmodel.secagg import Roster
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
@@ -57,6 +58,7 @@ from server.metrics import MetricsLog, evaluate
 from server.place import BEING_RUN, SERVING, Place
 from server.rounds import Joined, Member, RoundResult, find_again, join, train_round
 from server.strategy import choose_cohort
+from server.sums import check_can_begin
 from server.witness import Witness
 
 logger = logging.getLogger(__name__)
@@ -168,7 +170,7 @@ def run_federation(
             "dropouts": {**rounds.joined.absent, **result.dropouts},
             "withdrawn": rounds.withdrawn,
         }
-        too_few = len(rounds.left) < scenario.federation.min_silos
+        too_few = len(rounds.left) < rounds.needed
         ended = too_few
         if result.update_P is None:
             failures += 0 if left else 1  # whose budget ends, and when, nobody could plan for
@@ -236,6 +238,7 @@ class _Rounds:
     withdrawn: dict[str, dict[str, str | int]]
     lineages: Lineages
     secure: SecureRounds | None
+    least: int
 
     @property
     def charges(self) -> dict[str, Event]:
@@ -246,6 +249,11 @@ class _Rounds:
     def left(self) -> list[str]:
         """Who can still be asked."""
         return [silo for silo in self.joined.members if silo not in self.withdrawn]
+
+    @property
+    def needed(self) -> int:
+        """How many silos the next round needs."""
+        return self.least if self.secure is None else self.secure.needed
 
     def let_go(self, silo: str, code: str, round_number: int) -> bool:
         """Ask a silo no more that says its budget is spent, and return whether that is new."""
@@ -294,6 +302,7 @@ def _rounds(post: Post, scenario: Scenario, home: Path, kept: Checkpoint | None,
     if kept is None:
         window = window_from(scenario, post.run, first=1, attempt=1) if mode == "on" else None
         joined = join(post, scenario, witness, window, partial(is_advert_of, scenario, roster, window))
+        check_can_begin(scenario, roster, joined)
         withdrawn: dict[str, dict[str, str | int]] = {}
     else:
         members = _known_again(roster, kept)
@@ -317,7 +326,7 @@ def _rounds(post: Post, scenario: Scenario, home: Path, kept: Checkpoint | None,
         train = partial(simulated_round, post, scenario, witness, joined, lineages=lineages)
     else:
         train = partial(train_round, post, federation, witness, joined.members, lineages=lineages)
-    return _Rounds(joined, roster, witness, cohort, train, withdrawn, lineages, secure)
+    return _Rounds(joined, roster, witness, cohort, train, withdrawn, lineages, secure, least_silos(scenario))
 
 
 def _wait_for_silos(
@@ -358,8 +367,8 @@ def _wait_for_nodes(post: Post, scenario: Scenario, rounds: _Rounds) -> None:
 
 def _needed(scenario: Scenario, roster: Roster, silos: Collection[str]) -> int:
     """Return how many silos a round needs, all that can be asked where they are fewer."""
-    needed = scenario.federation.min_silos
-    if scenario.encryption.secure_aggregation == "on":
+    needed, encryption = least_silos(scenario), scenario.encryption
+    if encryption.secure_aggregation == "on" and encryption.consistency == "commit":
         needed = max(needed, scenario_policy(scenario).quorum(roster))
     return min(needed, len(silos))
 
@@ -382,9 +391,9 @@ def _log_end(rounds: _Rounds, scenario: Scenario, line: Mapping[str, Any]) -> No
         logger.info("stopped: loss %.4f is under %.4f", line["loss"], scenario.stop_below_loss)
         return
     logger.warning(
-        "ended: %d silos are left where federation.min_silos = %d; the model is that of the last whole round",
+        "ended: %d silos are left where the next round needs %d; the model is that of the last whole round",
         len(rounds.left),
-        scenario.federation.min_silos,
+        rounds.needed,
     )
 
 

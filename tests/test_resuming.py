@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shlex
 import shutil
 import sqlite3
@@ -22,6 +23,7 @@ from unittest import mock
 
 import pytest
 
+from clients.silo import Silo
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.durable import held
 from fedmodel.errors import ConfigError, DropoutError
@@ -357,6 +359,31 @@ def test_a_run_whose_round_failed_for_good_is_tried_again_by_the_same_command(ti
     summary = run(tiny, tmp_path / "r")
     assert summary["rounds_completed"] + summary["rounds_failed"] == 2
     assert [line["round"] for line in read_metrics(tmp_path / "r" / "metrics.jsonl")] == [1, 2]
+
+
+def test_a_masked_run_that_too_few_joined_pays_nothing_and_begins_once_they_are_back(
+    tiny_file: Path, tmp_path: Path
+) -> None:
+    """Begun with two, it would have failed in every round: who did not join stays out of a run that began."""
+    scenario = read_scenario(str(tiny_file), [*HIDDEN, "encryption.secure_aggregation=on"])
+    real = Silo.ledger
+
+    def broken(self: Silo) -> Any:
+        if self.name == "north":
+            raise OSError(28, "No space left on device", "north.sqlite")
+        return real(self)
+
+    for _ in range(2):
+        with mock.patch.object(Silo, "ledger", broken), pytest.raises(DropoutError) as failed:
+            run(scenario, tmp_path / "r")
+        assert re.search(r"2 silos are too few to begin: .*did not join: north .* No space left", str(failed.value))
+        for silo in ("south", "west"):
+            identity = read_kit(tmp_path / "r/silos" / silo).identity.public
+            entries = verify_ledger(tmp_path / f"r/ledgers/{silo}.sqlite", identity).entries
+            assert [entry.kind for entry in entries if entry.kind == "charge"] == []
+    assert run(scenario, tmp_path / "r")["dropouts"] == []
+    assert [line["cohort"] for line in read_metrics(tmp_path / "r/metrics.jsonl")] == [["north", "south", "west"]] * 2
+    assert rounds_paid(scenario, tmp_path / "r") == {silo: [1, 2] for silo in scenario.federation.silos}
 
 
 def test_a_full_disk_under_the_journal_ends_in_what_goes_on_afterwards(tiny: Scenario, tmp_path: Path) -> None:

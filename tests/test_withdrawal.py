@@ -100,6 +100,17 @@ def test_a_run_ends_early_with_the_last_good_model_when_too_few_are_left(
     assert rows["west"][0] < 10
 
 
+def test_a_masked_run_ends_in_good_order_where_two_are_left(tiny_file: Path, tmp_path: Path) -> None:
+    """Two may end a round that three began, as `min_silos` says; they begin none, so the next would fail for ever."""
+    three = ['federation.silos=["north","south","west"]', "federation.min_silos=2", "encryption.colluding=0"]
+    scenario = scenario_with(tiny_file, "on", *three, f"budgets.north={cost_of(2)}")
+    lines = run(scenario, tmp_path)
+    assert [line["summed"] for line in lines] == [3, 3, 2, 2]  # to the end of the window that three dealt for
+    summary = summed(scenario, tmp_path)
+    assert (summary["rounds_completed"], summary["rounds_failed"]) == (4, 0)
+    assert summary["ended_early"] == "1 silos withdrew, and fewer than 3 could go on"
+
+
 def test_two_silos_that_leave_in_one_round_do_not_end_the_run(tiny_file: Path, tmp_path: Path) -> None:
     """The round that both were dealt into fails closed; the next is dealt anew among those that are left."""
     silos = 'federation.silos=["north","south","west","east","mid"]'

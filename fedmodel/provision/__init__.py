@@ -36,7 +36,7 @@ from fedmodel.provision.kits import (
     unlock,
     unlocked,
 )
-from fedmodel.provision.laws import check_deployable, joint_law, law_of, scenario_hash, scenario_policy
+from fedmodel.provision.laws import check_deployable, joint_law, law_of, least_silos, scenario_hash, scenario_policy
 from fedmodel.provision.roster import AuthorityKeys, FederationRoster, Party, Revocation, open_roster
 from fedmodel.provision.simulated import provision
 
@@ -61,6 +61,7 @@ __all__ = [
     "is_sealed",
     "joint_law",
     "law_of",
+    "least_silos",
     "open_roster",
     "party_fingerprint",
     "policy_of",

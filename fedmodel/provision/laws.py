@@ -28,6 +28,7 @@ from fedmodel.provision.influence import check_even, check_levels
 from fedmodel.provision.kits import policy_of
 from fedmodel.rounding import raised
 from fedmodel.secagg import Policy
+from fedmodel.topology import LEAST_SILOS
 
 # A budget is more than nothing, even where delta alone covers what a run spends: much noise, or hardly a lot.
 _LEAST_BUDGET: Final = 1e-4
@@ -41,7 +42,7 @@ def scenario_policy(scenario: Scenario) -> Policy:
             update could be nearly all of a sum.
     """
     federation = scenario.federation
-    if federation.cohort_size < 3:
+    if federation.cohort_size < LEAST_SILOS:
         raise ConfigError(
             f"a cohort of {federation.cohort_size} is too few to hide an update among: of two, each learns the other's;"
             " name more silos, or turn encryption.secure_aggregation off"
@@ -53,6 +54,17 @@ def scenario_policy(scenario: Scenario) -> Policy:
         raise ConfigError(f"secure aggregation cannot run as the scenario asks: {error}") from error
     check_even(scenario, LEAST_EFFECTIVE, policy.colluding)
     return policy
+
+
+def least_silos(scenario: Scenario) -> int:
+    """Return how many silos begin a round at least: `min_silos`, or the least cohort under secure aggregation.
+
+    Raises:
+        ConfigError: As `scenario_policy` does.
+    """
+    if scenario.encryption.secure_aggregation == "on":
+        return scenario_policy(scenario).least_cohort
+    return scenario.federation.min_silos
 
 
 def scenario_hash(scenario: Scenario) -> bytes:
@@ -98,7 +110,7 @@ def law_of(scenario: Scenario, silo: str, server: bytes) -> SiloFile:
         check_levels(scenario, silo, noise, policy.quantizer)
         if scenario.encryption.secure_aggregation == "on":
             # Of the smallest cohort that a round may have once silos have left.
-            threshold = policy.topology(max(3, federation.min_silos)).threshold
+            threshold = policy.topology(policy.least_cohort).threshold
     return SiloFile(
         name=silo,
         servers=(server.hex(),),

@@ -16,7 +16,7 @@ from fedmodel.crypto import KEY_SIZE, SIGNATURE_SIZE, SigningKey, Suite, check_v
 from fedmodel.errors import AggregationRefused, ConfigError, CryptoError, Rule
 from fedmodel.masking import RingBits
 from fedmodel.quantize import Quantizer
-from fedmodel.topology import COMPLETE_UP_TO, Topology, plan_topology
+from fedmodel.topology import COMPLETE_UP_TO, LEAST_SILOS, Topology, plan_topology
 
 Consistency = Literal["commit", "quorum"]
 
@@ -214,6 +214,11 @@ class Policy:
         )
         return digest(b"fedmodel/v1/sa-policy", numbers)
 
+    @property
+    def least_cohort(self) -> int:
+        """Silos that begin a round at least; a sum may be of `n_min`, once others of its cohort vanished."""
+        return max(LEAST_SILOS, self.n_min)
+
     def topology(self, silos: int) -> Topology:
         """Return degree and threshold for a cohort of this many.
 
@@ -222,9 +227,11 @@ class Policy:
         Raises:
             AggregationRefused: When the cohort is too small or too large, or no threshold hides an update.
         """
-        if not max(3, self.n_min) <= silos <= self.largest_roster:
+        if not self.least_cohort <= silos <= self.largest_roster:
             raise AggregationRefused(
-                Rule.COHORT, f"a cohort of {silos}, where policy asks for {self.n_min} to {self.largest_roster} silos"
+                Rule.COHORT,
+                f"a cohort of {silos}, where policy asks for at least {self.least_cohort} silos, and at most"
+                f" {self.largest_roster}",
             )
         left = silos - ((silos + self.colluding) // 2 + 1)
         dropping = min(self.dropping, left) if silos <= COMPLETE_UP_TO else self.dropping
