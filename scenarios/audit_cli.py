@@ -15,7 +15,7 @@ from rich.text import Text
 
 from fedmodel.errors import ClaimRefuted, FedmodelError, Inconclusive
 from fedmodel.rounding import down, small, up
-from scenarios.printing import Json, answer, err, out
+from scenarios.printing import INTERRUPTED, Json, answer, err, out
 
 if TYPE_CHECKING:
     from fedmodel.audit.plan import Plan
@@ -25,7 +25,6 @@ audit_app = typer.Typer(
     help="Attack the real pipeline: is the claim refuted, and would a false one have been?", no_args_is_help=True
 )
 
-_INTERRUPTED: Final = 130
 _NAMES: Final = {
     "steinke": "Steinke et al. 2023",
     "fdp": "f-DP, Mahloujifar et al. 2024",
@@ -104,7 +103,7 @@ def audit_run(
                 audit_entries.sign_off(run_dir, found)
         except KeyboardInterrupt:
             err.print(f"interrupted; what was spent stands in {run_dir / 'ledgers'}", soft_wrap=True, markup=False)
-            raise typer.Exit(_INTERRUPTED) from None
+            raise typer.Exit(INTERRUPTED) from None
     if as_json:
         answer({"run": str(run_dir), **found}, "", as_json)
     else:
@@ -126,7 +125,7 @@ def audit_selftest(as_json: Json = False) -> None:
             found = selftest.suite(faults.FAULTS, watching)
     except KeyboardInterrupt:
         err.print("interrupted; nothing is left behind")
-        raise typer.Exit(_INTERRUPTED) from None
+        raise typer.Exit(INTERRUPTED) from None
     if as_json:
         answer(found, "", as_json)
     else:

@@ -27,7 +27,8 @@ def causes_told(logs: Path, silos: Sequence[str]) -> Iterator[None]:
     """Where a simulation ends for want of silos, have its error say what their disks and ledgers failed with.
 
     That is the last such error that each silo wrote into its own log meanwhile. Where none could write a line, it is
-    what keeps the disk from taking one, if anything does.
+    what keeps the disk from taking one, if anything does. Under Flower, where an error comes back without its kind, one
+    with such a cause is of the kind that it is in this process.
 
     Args:
         logs: The folder of a simulation's logs, a file a silo.
@@ -47,7 +48,7 @@ def causes_told(logs: Path, silos: Sequence[str]) -> Iterator[None]:
         if not told:
             raise
         more = f"; and {len(told) - _MOST} more" if len(told) > _MOST else ""
-        raise type(error)(f"{error}. {'; '.join(told[:_MOST])}{more}") from error
+        raise DropoutError(f"{error}. {'; '.join(told[:_MOST])}{more}") from error
 
 
 def _size(path: Path) -> int:

@@ -14,9 +14,7 @@ import io
 import logging
 import math
 import os
-import shlex
 import sys
-from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Literal
@@ -40,13 +38,12 @@ from scenarios.demo_cli import demo_app
 from scenarios.deploy_cli import server_group
 from scenarios.officer_cli import GROUPS
 from scenarios.operator_cli import deploy_local
-from scenarios.printing import Json, answer, err, out, show_crash
+from scenarios.printing import INTERRUPTED, Json, answer, err, out, show_crash
 from scenarios.provision_cli import authority_app, provision
 from scenarios.report_cli import report_app
 from scenarios.reports.page import write_report
 from scenarios.show import show_report, show_run
 
-_INTERRUPTED = 130
 _TRIED = 2**50  # orders that a hostile server looks at
 
 app = typer.Typer(
@@ -101,6 +98,7 @@ def simulate(
 ) -> None:
     """Train a scenario's model over simulated silos on this machine."""
     from fedmodel.config import read_scenario
+    from scenarios.cut_short import command_of, told_what_stands
     from scenarios.resuming import begun_in, held_folder
 
     begun = begun_in(out)
@@ -115,24 +113,19 @@ def simulate(
         where, resolved = resolve_device(device), placed(resolved)
         parameters = check_scenario(resolved)
     folder = out or default_folder(resolved.name)
-    again = _command(scenario, settings or (), engine, device, folder, report=report, as_json=as_json)
-    with held_folder(resolved, folder, engine, where) as run_dir:
+    again = command_of(scenario, settings or (), engine, device, folder, report=report, as_json=as_json)
+    with (
+        held_folder(resolved, folder, engine, where) as run_dir,
+        told_what_stands(run_dir, again, report=report),
+    ):
         watching = rounds_progress(err, run_dir / "metrics.jsonl", resolved.rounds)
-        try:
-            summary = run(resolved, parameters, engine, where, run_dir, watching)
-        except KeyboardInterrupt:
-            said = f"interrupted; what was spent stands in {run_dir / 'ledgers'}; it goes on with:\n{again}"
-            err.print(said, soft_wrap=True, markup=False, highlight=False)
-            raise typer.Exit(_INTERRUPTED) from None
-        except OSError as error:
-            stands = f"what was spent stands in {run_dir / 'ledgers'}"
-            raise FedmodelError(f"{failed(error)}; {stands}; once that is mended, it goes on with: {again}") from error
-    if as_json:
-        answer(summary, "", as_json)
-    else:
-        show_run(summary, run_dir)
-    if report:
-        show_report(write_report(run_dir), as_json)
+        summary = run(resolved, parameters, engine, where, run_dir, watching)
+        if as_json:
+            answer(summary, "", as_json)
+        else:
+            show_run(summary, run_dir)
+        if report:
+            show_report(write_report(run_dir), as_json)
 
 
 @app.command()
@@ -176,17 +169,6 @@ def graph(
     answer(found, line, as_json)
 
 
-def _command(
-    scenario: str, settings: Sequence[str], engine: str, device: str, folder: Path, *, report: bool, as_json: bool
-) -> str:
-    """Return the command that takes a simulation up again, as it is typed into a shell."""
-    words = ["fedmodel", "simulate", scenario, *(word for setting in settings for word in ("--set", setting))]
-    words += [] if engine == "in-process" else ["--engine", engine]
-    words += [] if device == "auto" else ["--device", device]
-    words += ["--out", str(folder), *([] if report else ["--no-report"]), *(["--json"] if as_json else [])]
-    return shlex.join(words)
-
-
 def main() -> None:
     """Run the command; a user's mistake ends in one line and an exit status, never in a traceback."""
     sys.excepthook = show_crash
@@ -217,7 +199,7 @@ def main() -> None:
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.exceptions.Abort):
         err.print("interrupted")
-        sys.exit(_INTERRUPTED)
+        sys.exit(INTERRUPTED)
 
 
 def _say_error(reason: str) -> None:

@@ -13,10 +13,8 @@ import typer
 
 from fedmodel.sealed import Opener
 from scenarios.officer_cli import silo_app
-from scenarios.printing import err
+from scenarios.printing import INTERRUPTED, err
 from scenarios.unlocking import KeyFile, PassphraseFile, ask_opener, typed
-
-INTERRUPTED = 130
 
 server_group = typer.Typer(help="The federation's server.", no_args_is_help=True)
 

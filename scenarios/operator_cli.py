@@ -15,8 +15,8 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from scenarios.deploy_cli import INTERRUPTED, Kit, server_group
-from scenarios.printing import Json, answer, err, out
+from scenarios.deploy_cli import Kit, server_group
+from scenarios.printing import INTERRUPTED, Json, answer, err, out
 
 Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in privacy.epsilon=2.")

@@ -12,7 +12,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Mapping
 from types import TracebackType
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.console import Console, ConsoleOptions, RenderableType
@@ -20,6 +20,9 @@ from rich.segment import Segment
 from rich.text import Text
 
 from fedmodel.inert import inert_lines
+
+INTERRUPTED: Final = 130
+"""The exit status of what Ctrl-C ended."""
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on standard output.")]
 

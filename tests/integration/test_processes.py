@@ -166,7 +166,7 @@ def test_a_disk_that_is_full_is_one_line_that_says_so_and_where_to_look(small_di
     # Whose write comes too late first is the disk's to say: the server's, or that of silos' ledgers.
     spent = f"what was spent stands in {folder / 'ledgers'}; once that is mended, it goes on with: fedmodel simulate .+"
     full = f"error: {folder}/.+: No space left on device; {spent}"
-    lost = rf"error: .+\. (\w+: .+|no line of theirs can be written): {folder}/.+: No space left on device.*"
+    lost = rf"error: .+\. (\w+: .+|no line of theirs can be written): {folder}/.+: No space left on device.*; {spent}"
     assert re.fullmatch(f"{full}|{lost}", last), done.stderr
     assert not list(folder.rglob("*.partial"))
     for path in (folder / "ledgers").glob("*.sqlite"):
