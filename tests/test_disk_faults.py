@@ -218,8 +218,10 @@ def fails(tried: Tried, call: str, fault: Fault, injecting: Injector) -> list[st
     outcome = injecting.run(list(tried.trial.argv), tried.folder, fault)
     killed = outcome.was_killed
     found = [] if killed else wrong_words(outcome, tried.trial.status)
-    is_stuck = killed or call.startswith("unlink") or {"unlink", "read"} & {*fault.lasting}  # so nothing can be erased
-    found += wrong_files(tried.folder, tried.left, killed=bool(is_stuck))
+    cannot_erase = call.startswith("unlink") or {"unlink", "read"} & {*fault.lasting}
+    # What is told to be left for the next change, `wrong_kits` sees erased by it.
+    is_stuck = killed or bool(cannot_erase) or "the next change erases" in outcome.err
+    found += wrong_files(tried.folder, tried.left, killed=is_stuck)
     if not killed and outcome.status == tried.trial.status and fault.how != "fail":
         missing = tried.left.keys() - modes(tried.folder).keys()
         found += [f"said to be done, and not there: {sorted(missing)}"] if missing else []
