@@ -259,9 +259,9 @@ class Replay:
         threshold = size.threshold(len(cohort.members)) if cohort else None
         if cohort is None or threshold is None:
             return None
-        given: Counter[tuple[Secret, int]] = Counter()
-        for _, _, reveal in self.revealed:
-            given.update((secret, dealer + cohort.roster) for dealer, (secret, _) in reveal.shares.items())
+        shares = {(secret, dealer + cohort.roster, one) for one, _, reveal in self.revealed
+                  for dealer, (secret, _) in reveal.shares.items()}  # fmt: skip
+        given = Counter((secret, dealer) for secret, dealer, _ in shares)  # one that is given twice is one share
         known = {(secret, one) for secret in Secret for one in size.honest
                  if given[secret, one] + size.colluding >= threshold}  # fmt: skip
         assert not any((Secret.B, one) in known and (Secret.ROOT, one) in known for one in size.honest)
@@ -351,7 +351,9 @@ def replay(size: Size, run: Run, rules: frozenset[str] = RULES, consistency: str
                 (one, both.number(asked.silo, cohort.roster)) in cohort.shares for one in wanted
             )
         if asked.ask is Ask.COMMIT:
-            return _made(both, run, asked.about["context"] >> 1 & 1)  # a context is none before its cohort is
+            roster, attempt, _, number, _ = (asked.about["context"] >> place & 1 for place in (4, 3, 2, 1, 0))
+            is_of_it = run.cohorts[number][1:3] == (roster, attempt)  # as in `Replay.context`
+            return not is_of_it or _made(both, run, number)  # a context is none before its cohort is
         to_come = [other.ask for others in open_.values() for other in others]
         return asked.ask is not Ask.REVEAL or Ask.COMMIT not in to_come
 

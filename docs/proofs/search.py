@@ -11,7 +11,8 @@ and of which sets of updates the masks cancel. The solver is asked for a run tha
     two sums        sums of two different sets of one round open; so too two sums that differ by one silo
 
 "No such run" is a proof for these bounds. Requests are not put in one order over all silos: a share may be received
-that is dealt later, which gives a server more than it has, and never less.
+that is dealt later, and a list signed of a cohort whose adverts are made later, which gives a server more than it has,
+and never less.
 """
 
 from __future__ import annotations
@@ -216,6 +217,25 @@ class Search:
         self.solver.add(z3.UGE(self.cohorts.members[0], self.cohorts.members[1]))
         if self.size.cohorts == 1:
             self.solver.add(self.cohorts.members[1] == 0)
+
+    def leave_out_what_nobody_can_play(self) -> None:
+        """Have no silo sign a list of a cohort before it made its own advert in it: no hash is known before its text.
+
+        For runs that are played to real silos, where the server of `docs.proofs` knows more than any real one.
+        """
+        for one in self.size.honest:
+            for cohort in range(COHORTS):
+                told, advert = self.cohorts, self.cohorts.adverts[one][cohort]
+                is_in = self.number_in(one, cohort) & told.members[cohort] != 0
+                is_made = z3.BoolVal(False)
+                for step, action in enumerate(self.actions[one]):
+                    bits = (told.rosters[cohort], told.attempts[cohort], z3.BitVecVal(cohort, 1))
+                    roster, attempt, number = (z3.Extract(place, place, action.context) for place in (4, 3, 1))
+                    is_of_it = z3.And(roster == bits[0], attempt == bits[1], number == bits[2])
+                    signs = z3.And(action.ask == Ask.COMMIT, is_of_it, is_in)
+                    self.solver.add(z3.Implies(signs, is_made))
+                    is_made = z3.Or(is_made, z3.And(self._did(one, step, Ask.ADVERT),
+                                                    self.traces[one].done[step].state.advert == advert))  # fmt: skip
 
     # What the server holds
 
