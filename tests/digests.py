@@ -27,6 +27,7 @@ from fedmodel.crypto import digest
 from scenarios import cli
 
 RECORDED = Path(__file__).parent / "vectors" / "digests.json"
+_COMMAND = (sys.executable, "-c", f"import {cli.__name__} as command; command.main()")
 SCENARIOS = ("quickstart", "hospitals", "digits", "dropout", "budget-exhausted")
 # Of the moment or of keys made for one run. `head` and `verifier_key` are a ledger's signature and its key.
 _OF_ONE_RUN = {"timing", "seconds", "head", "verifier_key"}
@@ -74,8 +75,7 @@ def parts_of(folder: Path) -> dict[str, Any]:
         "page": steady((folder / "report.html").read_text()),
     }
     for ledger in sorted((folder / "ledgers").glob("*.sqlite")):
-        told = subprocess.run([sys.executable, "-m", cli.__name__, "ledger", "export", ledger],
-                              check=True, capture_output=True, text=True)  # fmt: skip
+        told = subprocess.run([*_COMMAND, "ledger", "export", ledger], check=True, capture_output=True, text=True)
         parts[f"ledger of {ledger.stem}"] = [steady(json.loads(line)) for line in told.stdout.splitlines()]
     return parts
 
@@ -88,8 +88,8 @@ def hashes_of(folder: Path) -> dict[str, str]:
 
 def run(name: str, out: Path) -> Path:
     """Run a shipped scenario with seeded noise, as the command does."""
-    command = [sys.executable, "-m", cli.__name__, "simulate", name, "--set", "privacy.noise=seeded-unsafe"]
-    subprocess.run([*command, "--device", "cpu", "--out", out], check=True, capture_output=True)
+    command = [*_COMMAND, "simulate", name, "--set", "privacy.noise=seeded-unsafe", "--device", "cpu", "--out", out]
+    subprocess.run(command, check=True, capture_output=True)
     return out
 
 
