@@ -19,7 +19,7 @@ import numpy as np
 import torch
 
 from clients import training
-from fedmodel import accounting
+from fedmodel import plans
 from fedmodel.config import builtin_scenarios, read_scenario
 from fedmodel.conformance import cancel, conforms, fill
 from fedmodel.data import data_shape
@@ -86,7 +86,7 @@ def main() -> None:
     )
     for name, settings in runs:
         scenario = read_scenario(name, settings)
-        event = replace(accounting.planned_event(scenario.plan(scenario.federation.silos[0])), steps=1)
+        event = replace(plans.planned_event(scenario.plan(scenario.federation.silos[0])), steps=1)
         module, _, sgd = training._pipeline(scenario, event, OsNoise(), device)
         shape = data_shape(scenario.data)
         x_NF = torch.randn((_RECORDS, *shape.features))

@@ -27,7 +27,7 @@ from flwr.clientapp import ClientApp
 
 from clients import policy
 from clients.silo import Silo
-from fedmodel import accounting, grid, wire
+from fedmodel import grid, plans, wire
 from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
 from fedmodel.ledger import verify_ledger
 from fedmodel.packages import code_hash
@@ -79,8 +79,8 @@ def _join(message: Message, context: Context, silo: Silo, asked: bytes) -> Recor
     window = wire.read_join_request(message)
     law = silo.kit.law
     policy.check_hours(law, datetime.now().astimezone())
-    event = accounting.planned_event(silo.plan)
-    pipeline = accounting.pipeline_event(silo.plan, event)
+    event = plans.planned_event(silo.plan)
+    pipeline = plans.pipeline_event(silo.plan, event)
     policy.check_event(law, event, simulated=silo.simulated)
     policy.check_noise_levels(law, silo.scenario, pipeline)
     with silo.ledger() as ledger:

@@ -113,7 +113,7 @@ def check_noise_levels(law: SiloFile, scenario: Scenario, event: DpSgdEvent) -> 
     Args:
         law: The silo's.
         scenario: Whose public figures count.
-        event: What the pipeline is built with (`fedmodel.accounting.pipeline_event`).
+        event: What the pipeline is built with (`fedmodel.plans.pipeline_event`).
 
     Raises:
         PolicyRefused: When noise of one step is less than a level.

@@ -29,7 +29,7 @@ from clients import policy
 from clients.outbox import Outbox, outbox
 from clients.sources import Source
 from clients.vault import answer, protocol
-from fedmodel import accounting
+from fedmodel import plans
 from fedmodel.config import Scenario, SiloPlan, scenario_from_json
 from fedmodel.data import Cache, Records, deployed_records, silo_records
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
@@ -215,7 +215,7 @@ class Silo:
             source.check(ledger)
             source.remember(ledger, self.run)
         policy.check_event(self.kit.law, found.plan, simulated=self.simulated)
-        pipeline = accounting.pipeline_event(self.plan, found.plan)
+        pipeline = plans.pipeline_event(self.plan, found.plan)
         policy.check_noise_levels(self.kit.law, self.scenario, pipeline)
         return found.plan
 

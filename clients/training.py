@@ -40,7 +40,7 @@ from torch.optim import Optimizer
 from clients.optimizers import build_optimizer, keep_state, recall_state
 from clients.probing import Probing
 from clients.silo import Silo
-from fedmodel import accounting, vectors
+from fedmodel import plans, vectors
 from fedmodel.audit.observations import coins
 from fedmodel.audit.probes import Probed, ProbedLoss, probed
 from fedmodel.config import Scenario, scenario_from_json
@@ -68,7 +68,7 @@ def check_request(silo: Silo, plan: Event, request: TrainRequest) -> None:
     if silo.scenario.audit is not None:
         coins(silo.folder)
     device = _use_device(silo.device)
-    pipeline = accounting.pipeline_event(silo.plan, plan)
+    pipeline = plans.pipeline_event(silo.plan, plan)
     _check_magnitude(silo.scenario, pipeline, request.model_P)
     _physical_batch(silo.scenario, pipeline, device, request.model_P)
 
@@ -95,7 +95,7 @@ def train_round(silo: Silo, event: Event, request: TrainRequest, state: RecordDi
     noise = _noise(scenario, silo.name, request.round_number, event)
     if noise.name != event.drawn_from:
         raise PrivacyError(f"noise would come from {noise.name!r} where {event.drawn_from!r} was charged")
-    pipeline = accounting.pipeline_event(silo.plan, event)
+    pipeline = plans.pipeline_event(silo.plan, event)
     module, optimizer, sgd = _pipeline(scenario, pipeline, noise, device)
     sgd.physical_batch = _physical_batch(scenario, pipeline, device, request.model_P)
     if not isinstance(event, DpSgdEvent):

@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from clients import policy
 from clients.outbox import Outbox, outbox
-from fedmodel import accounting
+from fedmodel import accounting, plans
 from fedmodel.config import MOST_EPSILON, Scenario, SiloFile
 from fedmodel.crypto import check_verification_key, digest
 from fedmodel.data import check_sources, table_lookalikes
@@ -201,7 +201,7 @@ def forecast(ledger: Path, scenario: Scenario, silo: str | None) -> dict[str, An
     (scope,) = scopes
     if plan.baseline is not None:
         raise ConfigError("privacy.baseline adds no noise: no budget pays for it, and there is nothing to forecast")
-    event = accounting.planned_event(plan)
+    event = plans.planned_event(plan)
     if (plan.unit, plan.max_records) != (scope.unit, scope.max_records) or plan.delta > scope.delta:
         raise ConfigError(
             f"the scenario claims delta {plan.delta} for a {plan.unit} of at most {plan.max_records} records, and the"

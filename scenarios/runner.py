@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from fedmodel import accounting
+from fedmodel import accounting, plans
 from fedmodel.config import Scenario, SiloPlan, scenario_to_toml
 from fedmodel.durable import failed, replace_file
 from fedmodel.errors import ConfigError, DataError
@@ -82,7 +82,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
     if scenario.encryption.secure_aggregation != "off":
         quantizer = scenario_policy(scenario).quantizer
         for silo in scenario.federation.silos:
-            check_levels(scenario, silo, accounting.noise_multiplier(scenario.plan(silo)), quantizer)
+            check_levels(scenario, silo, plans.noise_multiplier(scenario.plan(silo)), quantizer)
     is_elsewhere = deployed and scenario.data.source == "table"
     if not is_elsewhere:
         held_out_records(scenario)
@@ -129,7 +129,7 @@ def _check_size(scenario: Scenario, plan: SiloPlan, records: int) -> None:
 
 def _check_floor(plan: SiloPlan) -> None:
     """Say what is really run where a target asks for less noise than the least that is run."""
-    if plan.baseline is None and plan.epsilon is not None and accounting.noise_multiplier(plan) == LEAST_NOISE:
+    if plan.baseline is None and plan.epsilon is not None and plans.noise_multiplier(plan) == LEAST_NOISE:
         _log.warning(
             "epsilon = %g of silo %s asks for no more than the least noise that is run, %g times the clip: its run is"
             " epsilon %s, not %g; privacy.baseline runs without noise, and protects nobody",
@@ -139,7 +139,7 @@ def _check_floor(plan: SiloPlan) -> None:
 
 def _planned_epsilon(plan: SiloPlan) -> float:
     """Return an upper bound on what a whole plan would spend."""
-    noise = accounting.noise_multiplier(plan)
+    noise = plans.noise_multiplier(plan)
     event = DpSgdEvent(noise, plan.max_grad_norm, plan.sample_rate, plan.steps, 1, max_records=plan.max_records)
     return accounting.epsilon([event], plan.delta, accounting.COARSE_GRID)
 

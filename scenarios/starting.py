@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from fedmodel import accounting
+from fedmodel import plans
 from fedmodel.config import MOST_EPSILON, BudgetConfig, Scenario, StartConfig, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.durable import replace_file
@@ -311,7 +311,7 @@ def _capped(scenario: Scenario, ledger: SiloLedger, scope: Scope) -> Scope:
                 " goes on is not lowered"
             )
         return replace(scope, epsilon=float(said))
-    need = ledger.standing.held(scope.name) + scope.cost(accounting.planned_event(plan))
+    need = ledger.standing.held(scope.name) + scope.cost(plans.planned_event(plan))
     return scope if scope.cap >= need else replace(scope, epsilon=_least_cap(scope, need, silo))
 
 

@@ -23,7 +23,7 @@ import numpy as np
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from fedmodel import accounting, wire
+from fedmodel import accounting, plans, wire
 from fedmodel.config import FederationConfig, Scenario
 from fedmodel.errors import DropoutError, FedmodelError, ProtocolError
 from fedmodel.mechanisms import DpSgdEvent, Event
@@ -297,7 +297,7 @@ def _check_plan(answer: wire.JoinReply, scenario: Scenario) -> None:
         raise ProtocolError("a node joined under a name that is not in this federation")
     plan = scenario.plan(answer.silo)
     if plan.baseline is not None:
-        if answer.plan != accounting.planned_event(plan):
+        if answer.plan != plans.planned_event(plan):
             raise ProtocolError("a silo plans other than the scenario asks")
         return
     expected = DpSgdEvent(

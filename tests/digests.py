@@ -3,9 +3,9 @@
 `python -m tests.digests record` runs every shipped scenario with `privacy.noise = "seeded-unsafe"` and writes what came
 of it to `tests/vectors/digests.json`; `python -m tests.digests` runs them again and tells what differs. A hash is of
 one part: the final model byte for byte, `metrics.jsonl`, `summary.json`, the report as a document and as a page, the
-registry's entry, and the entries of every ledger. Left out is what no two runs have in common: times, keys, signatures,
-hashes over them, and the hash of the code. Figures of a report's curves are compared to eleven decimals: which way numpy
-adds up hangs on where an array lies in memory.
+registry's entry, and the entries of every ledger. Left out is what no two runs have in common: times, keys,
+signatures, hashes over them, and the hash of the code. Figures of a report are compared to eleven decimals: which way
+numpy adds up hangs on where an array lies in memory.
 
 Sums in floating point hang on the machine's vector units and on the version of torch, so that the digests are of one
 machine; `made_on` says of which. Not covered: what a run that a person may trust draws, since that is drawn anew.

@@ -21,7 +21,7 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
-from fedmodel import accounting
+from fedmodel import accounting, plans
 from fedmodel.accounting import cells, composition, mixture, pld, renyi_filter
 from fedmodel.config import read_scenario
 from fedmodel.errors import ConfigError
@@ -169,14 +169,14 @@ def test_each_silo_calibrates_for_the_whole_planned_run(tiny_file: object) -> No
     noises = {}
     for silo in ("north", "south"):
         plan = scenario.plan(silo)
-        noises[silo] = accounting.noise_multiplier(plan)
+        noises[silo] = plans.noise_multiplier(plan)
         spent = accounting.epsilon([event(noises[silo], plan.sample_rate, 4)], plan.delta)
         assert 1.99 < spent <= 2.0
     assert noises["north"] < noises["south"]
 
 
 def test_a_declared_noise_multiplier_is_taken_as_it_is(tiny_file: object) -> None:
-    assert accounting.noise_multiplier(read_scenario(str(tiny_file)).plan("north")) == 2.0
+    assert plans.noise_multiplier(read_scenario(str(tiny_file)).plan("north")) == 2.0
 
 
 @pytest.mark.parametrize("delta", [0.0, 1.0, -1e-5, math.nan])
@@ -332,7 +332,7 @@ def test_calibration_for_a_unit_meets_its_target_and_hardly_more(tiny_file: obje
     plan = dataclasses.replace(
         read_scenario(str(tiny_file)).plan("north"), noise_multiplier=None, epsilon=2.0, max_records=3
     )
-    noise = accounting.noise_multiplier(plan)
+    noise = plans.noise_multiplier(plan)
     assert 1.99 < accounting.epsilon([event(noise, plan.sample_rate, plan.steps, 3)], plan.delta) <= 2.0
     with pytest.raises(ConfigError, match="max_records = 0 is out of range"):
         accounting.calibrate(2.0, 1e-4, 0.1, 50, max_records=0)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
-from fedmodel import accounting
+from fedmodel import plans
 from fedmodel.audit import inversion as audited
 from fedmodel.audit.inversion import NOTE, Cohort, Inversion, inversion, invert
 from fedmodel.config import Scenario, read_scenario
@@ -75,7 +75,7 @@ def test_without_the_noise_the_clip_hides_nothing(digits: Scenario, monkeypatch:
     # And the noise that was left out here was that of the scenario's claim.
     plan = digits.plan("c0")
     assert found.plan == plan
-    assert found.noise_multiplier == accounting.noise_multiplier(plan)
+    assert found.noise_multiplier == plans.noise_multiplier(plan)
     assert asked == [found.noise_multiplier * plan.max_grad_norm] * 10
     assert found.claim == "noise multiplier 2.63, that of epsilon 8.0000 at delta 0.001 over 30 steps"
 

@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from clients import policy, training
 from clients.silo import Silo
-from fedmodel import accounting
+from fedmodel import accounting, plans
 from fedmodel.config import read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.data import data_shape
@@ -89,7 +89,7 @@ def test_a_deployed_silo_refuses_it_whatever_its_law_says(baseline: str) -> None
         policy.check_baseline(scenario, simulated=False)
     policy.check_baseline(scenario, simulated=True)
     with pytest.raises(PolicyRefused, match="this silo is deployed"):
-        policy.check_event(law, accounting.planned_event(scenario.plan("left")))
+        policy.check_event(law, plans.planned_event(scenario.plan("left")))
     with pytest.raises(ConfigError, match="no deployed silo"):
         joint_law([scenario], "left", bytes(32))
     with pytest.raises(ConfigError, match="claims nothing that could be refuted"):
@@ -208,7 +208,7 @@ def test_a_deployed_silo_trains_nothing_without_noise_whoever_let_it_come_this_f
     scenario = read_scenario("quickstart", ["privacy.baseline=no-noise"])
     provision(scenario, tmp_path)
     kit = tmp_path / "silos" / "left"
-    event = accounting.planned_event(scenario.plan("left"))
+    event = plans.planned_event(scenario.plan("left"))
     model_P = np.zeros(parameters_of(scenario.model, data_shape(scenario.data)), np.float32)
     for home, refused in ((tmp_path, False), (kit, True)):
         silo = Silo("left", scenario, "1", "cpu", home, kit)

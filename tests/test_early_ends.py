@@ -10,12 +10,13 @@ from typing import Any
 
 import pytest
 
-from fedmodel.accounting import advantage, epsilon, gdp_mu, odometer, planned_event
+from fedmodel.accounting import advantage, epsilon, gdp_mu, odometer
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, LedgerError
 from fedmodel.ledger import Ledger, Scope
 from fedmodel.mechanisms import DpSgdEvent, event_to_json
+from fedmodel.plans import planned_event
 from fedmodel.rounding import up
 from scenarios import officer
 from scenarios.claims import early

@@ -15,7 +15,7 @@ import pytest
 
 from clients import policy
 from clients.silo import Silo
-from fedmodel import accounting
+from fedmodel import accounting, plans
 from fedmodel.config import Scenario, SiloFile, TableSource, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.config.same_source import same_by_text
 from fedmodel.crypto import digest
@@ -264,7 +264,7 @@ class Ward:
         """Reserve a run, and return how many steps of it were admitted."""
         silo = self.silo(data, run)
         with silo.ledger() as ledger:
-            return silo.reserve(ledger, accounting.planned_event(silo.plan)).steps
+            return silo.reserve(ledger, plans.planned_event(silo.plan)).steps
 
     def standing(self) -> Standing:
         with self.silo("ward", 1).ledger() as ledger:
@@ -310,7 +310,7 @@ def test_a_file_that_is_put_in_anothers_place_while_it_is_read_is_found(
 
 
 def test_a_budget_that_covers_two_data_sets_counts_both_in_one_scope(ward: Ward) -> None:
-    event = accounting.planned_event(ward.silo("ward", 1).plan)
+    event = plans.planned_event(ward.silo("ward", 1).plan)
     cost = Scope("ward", "record", 1, 1e-3, 5.0, 8).cost(event) / 1_000_000
     epsilon = accounting.renyi_to_epsilon(2.5 * cost, 8, 1e-3)
     ward.tables["again"] = {"csv": "./x.csv"}
@@ -424,7 +424,7 @@ def test_a_run_has_one_entry_of_its_source_whatever_becomes_of_the_files(ward: W
                 silo = ward.silo("ward", 10 * changes + run)
                 with silo.ledger() as ledger:
                     if part == "join":
-                        silo.reserve(ledger, accounting.planned_event(silo.plan))
+                        silo.reserve(ledger, plans.planned_event(silo.plan))
                     silo.reserved(ledger)
         with silo.ledger() as ledger:
             return [entry["of"] for entry in ledger.audits("source")]

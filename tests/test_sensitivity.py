@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from clients import training
-from fedmodel import accounting, dp_sgd, grid, models, vectors
+from fedmodel import dp_sgd, grid, models, plans, vectors
 from fedmodel.audit.probes import Probed, ProbedLoss
 from fedmodel.config import CnnConfig, MlpConfig, ModelConfig, TrainingConfig, read_scenario
 from fedmodel.conformance import cancel, conforms, fill, hostile, settle
@@ -88,7 +88,7 @@ def test_a_hidden_layer_that_cancels_makes_nothing_of_a_records_place(rows: int)
     """At a limit of 7, 30 and 50 rows, without padding, one record moved the sum of real patients by 3.4 clips."""
     wanted = [f"training.max_physical_batch={rows}", "model.hidden=[50]", "model.init=random"]
     scenario = read_scenario("hospitals", wanted)
-    plan = accounting.planned_event(scenario.plan("dune"))
+    plan = plans.planned_event(scenario.plan("dune"))
     _, _, sgd = training._pipeline(scenario, plan, OsNoise(), torch.device("cpu"))
     assert sgd.physical_batch == {7: 4, 30: 16, 50: 32}[rows]
     x, y = batch(data_shape(scenario.data), 165, seed=2)

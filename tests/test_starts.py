@@ -19,7 +19,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from fedmodel import accounting
+from fedmodel import accounting, plans
 from fedmodel.config import Scenario, StartConfig, read_scenario, scenario_from_json, scenario_to_toml
 from fedmodel.data import data_shape
 from fedmodel.errors import ConfigError, LedgerTampered
@@ -548,7 +548,7 @@ def test_a_cap_that_was_said_goes_on_and_the_least_that_pays_is_found(two: Path)
     raised = placed(scenario_in(two, f"model.init={two}/first", "budgets.south=9", "budgets.north=8"))
     assert [carried(raised)[silo].scope.epsilon for silo in ("south", "north")] == [9.0, 8.0]
     one = carried(again)["north"]
-    need = one.ledger.standing.held(one.scope.name) + one.scope.cost(accounting.planned_event(again.plan("north")))
+    need = one.ledger.standing.held(one.scope.name) + one.scope.cost(plans.planned_event(again.plan("north")))
     assert replace(one.scope, epsilon=one.scope.epsilon - 2e-4).cap < need <= one.scope.cap
 
 

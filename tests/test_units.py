@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmodel import accounting
+from fedmodel import accounting, plans
 from fedmodel.config import read_scenario
 from fedmodel.data import Records, silo_records
 from fedmodel.data.records import _deal, _deal_key
@@ -106,7 +106,7 @@ def test_a_run_accounts_for_the_unit_that_it_claims(
 def test_a_target_is_calibrated_for_the_unit(tiny_file: Path) -> None:
     settings = [*PERSONS, "privacy.noise_multiplier=", "privacy.epsilon=2.0"]
     plan = read_scenario(str(tiny_file), settings).plan("north")
-    noise = accounting.noise_multiplier(plan)
+    noise = plans.noise_multiplier(plan)
     assert accounting.epsilon([DpSgdEvent(noise, 1.0, 0.5, 4, 10, max_records=2)], 1e-3) <= 2.0
     assert accounting.epsilon([DpSgdEvent(noise * 0.999, 1.0, 0.5, 4, 10, max_records=2)], 1e-3) > 2.0
     alone = accounting.calibrate(2.0, 1e-3, 0.5, 4)

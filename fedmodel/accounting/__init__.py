@@ -18,13 +18,7 @@ What it does NOT cover: replace-one neighbours and lots of a fixed size, which `
 different units, which are never composed; the sum of two epsilons, which nothing here computes.
 """
 
-from fedmodel.accounting.calibration import (
-    calibrate,
-    noise_multiplier,
-    pipeline_event,
-    planned_event,
-    private_event,
-)
+from fedmodel.accounting.calibration import calibrate
 from fedmodel.accounting.lower import least_epsilon
 from fedmodel.accounting.odometer import Reading, checkpoints, odometer
 from fedmodel.accounting.pld import (
@@ -53,11 +47,7 @@ __all__ = [
     "filter_order",
     "gdp_mu",
     "least_epsilon",
-    "noise_multiplier",
     "odometer",
-    "pipeline_event",
-    "planned_event",
-    "private_event",
     "renyi",
     "renyi_room",
     "renyi_to_epsilon",

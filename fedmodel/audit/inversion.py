@@ -30,7 +30,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedmodel import accounting, vectors
+from fedmodel import plans, vectors
 from fedmodel.config import MlpConfig, Scenario, SiloPlan
 from fedmodel.crypto import SigningKey, digest
 from fedmodel.data import data_shape, silo_records
@@ -126,7 +126,7 @@ def inversion(scenario: Scenario, digit: int | None = None, seed: int = 1, other
     y_N = np.concatenate([silo_records(scenario, silo).y_N for silo in scenario.federation.silos])
     drawn = _draw(y_N, digit, seed, others + 1)
     plan = scenario.plan(scenario.federation.silos[0])
-    attacked = _Attacked(scenario, plan, accounting.noise_multiplier(plan), seed, rounds=len(drawn))
+    attacked = _Attacked(scenario, plan, plans.noise_multiplier(plan), seed, rounds=len(drawn))
     rows = [[x_NF[i].ravel().astype(np.float64), *attacked.images(x_NF[i], int(y_N[i]))] for i in drawn]
     correlations = np.array([[correlation(row[0], image) for image in row] for row in rows])
     label = int(y_N[drawn[0]])

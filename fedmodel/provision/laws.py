@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from fedmodel import accounting
+from fedmodel import accounting, plans
 from fedmodel.config import (
     LEAST_EFFECTIVE,
     MOST_EPSILON,
@@ -103,7 +103,7 @@ def law_of(scenario: Scenario, silo: str, server: bytes) -> SiloFile:
         ConfigError: When no noise meets the scenario's target, or nothing could be hidden.
     """
     federation, plan = scenario.federation, scenario.plan(silo)
-    noise = accounting.noise_multiplier(plan)
+    noise = plans.noise_multiplier(plan)
     threshold = 1
     if scenario.encryption.secure_aggregation != "off":
         policy = scenario_policy(scenario)

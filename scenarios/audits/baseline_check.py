@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
-from fedmodel import accounting
+from fedmodel import accounting, plans
 from fedmodel.config import Scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import PolicyRefused
@@ -28,7 +28,7 @@ def let_in(scenario: Scenario) -> str | None:
     silo = scenario.federation.silos[0]
     asked = _without_noise(scenario)
     law = law_of(scenario, silo, bytes(32))
-    event = accounting.planned_event(asked.plan(silo))
+    event = plans.planned_event(asked.plan(silo))
     refused = set()
     with suppress(PolicyRefused):
         refused.add("scenario")
@@ -50,8 +50,8 @@ def bounded(folder: Path, scenario: Scenario) -> str | None:
         scenario: With noise; what is charged is its baseline.
     """
     silo, key = scenario.federation.silos[0], SigningKey.generate()
-    private = accounting.planned_event(scenario.plan(silo))
-    bare = accounting.planned_event(_without_noise(scenario).plan(silo))
+    private = plans.planned_event(scenario.plan(silo))
+    bare = plans.planned_event(_without_noise(scenario).plan(silo))
     for what, events in (("it", [bare]), ("it and a private run", [private, bare])):
         if (found := accounting.epsilon(events, _ROOM.delta)) < math.inf:
             return f"epsilon {found:.4g} is told of {what}"

@@ -16,7 +16,7 @@ from typing import Final, Literal
 
 import numpy as np
 
-from fedmodel import accounting
+from fedmodel import accounting, plans
 from fedmodel.audit import observations
 from fedmodel.audit.estimators import guess, least_correct
 from fedmodel.audit.plan import (
@@ -150,7 +150,7 @@ def _canaries(scenario: Scenario, silo: str, count: int) -> SiloCanaries:
     """Return what will be charged for a silo's canaries."""
     plan = scenario.plan(silo)
     steps = plan.steps_per_round * _rounds(scenario, silo)
-    event = replace(accounting.private_event(plan), steps=max(steps, 1))
+    event = replace(plans.private_event(plan), steps=max(steps, 1))
     epsilon, mu = _claim(event, plan.delta)
     return SiloCanaries(
         silo=silo,

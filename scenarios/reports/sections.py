@@ -12,7 +12,7 @@ from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
 
-from fedmodel import accounting, grid
+from fedmodel import accounting, grid, plans
 from fedmodel.errors import LedgerError
 from fedmodel.heads import verifier_key
 from fedmodel.ledger import Run, Scope, Standing, origin_of
@@ -264,7 +264,7 @@ def _side_channels(gathered: Gathered) -> str:
     for silo in claims:
         plan, delta, ledger = gathered.scenario.plan(silo), _delta(gathered, silo), gathered.ledgers.get(silo)
         events = [] if ledger is None else ledger.events  # of what it began from too
-        bounds = [_bound(events, delta), _bound([accounting.planned_event(plan)], delta)]
+        bounds = [_bound(events, delta), _bound([plans.planned_event(plan)], delta)]
         steps = max(plan.steps, sum(event.steps for event in events))
         draws = max(draws, steps * (gathered.summary["parameters"] + block))
         found = grid.added(draws, max((one for one in bounds if one is not None), default=0.0), delta)
@@ -276,7 +276,7 @@ def _silo_mechanism(gathered: Gathered, silo: str) -> document.SiloMechanism:
     plan, ledger = gathered.scenario.plan(silo), gathered.ledgers.get(silo)
     run = None if ledger is None else ledger.own
     event = run.events[0] if run is not None and run.charges else None
-    planned = accounting.planned_event(plan)
+    planned = plans.planned_event(plan)
     return document.SiloMechanism(
         silo=silo,
         mechanism=planned.mechanism,
