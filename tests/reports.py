@@ -18,14 +18,12 @@ from fedmodel.report.document import (
     BudgetPoint,
     Built,
     Claim,
-    Countersigned,
     CurvePoint,
     DataSet,
     Dropout,
     FileHash,
     Gauge,
     Integrity,
-    LedgerHead,
     LedgerRun,
     Limits,
     LowerBound,
@@ -52,8 +50,10 @@ from fedmodel.report.document import (
     Unmeasured,
     Withdrawal,
 )  # fmt: skip
+from fedmodel.report.parts import Countersigned, LedgerHead
 
 SILOS = ("aurora", "borealis", "cascade", "dune")
+
 START = datetime(2026, 11, 25, 9, 30, 12, 345000, tzinfo=UTC)
 EPSILON, DELTA, MU, ROUNDS = 2.9999998755143666, 1e-3, 0.9646968210000992, 40
 

@@ -21,7 +21,8 @@ from pydantic import Field, ValidationError
 
 from fedmodel.crypto import SigningKey, verify
 from fedmodel.errors import CryptoError, LedgerTampered
-from fedmodel.report.document import FORMAT, Hash, Part, Report
+from fedmodel.report.document import FORMAT, Report
+from fedmodel.report.parts import Hash, Part
 
 LABEL: Final = b"fedmodel/v1/report"
 NAME: Final = "report.json"

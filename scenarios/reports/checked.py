@@ -7,7 +7,8 @@ from typing import Final
 
 from fedmodel.packages import code_hash
 from fedmodel.report import registry, signing
-from fedmodel.report.document import LedgerHead, Report
+from fedmodel.report.document import Report
+from fedmodel.report.parts import LedgerHead
 from scenarios.reports.anchors import Held
 from scenarios.reports.gathering import Gathered
 from scenarios.reports.ledgers import SiloLedger

@@ -26,7 +26,7 @@ from fedmodel.heads import open_head
 from fedmodel.ledger import Entry, Run, Scope, Standing, Verified, origin_of, verify_ledger
 from fedmodel.mechanisms import Event
 from fedmodel.provision import is_kit, scenario_hash
-from fedmodel.report.document import LedgerHead
+from fedmodel.report.parts import LedgerHead
 from scenarios.claims import claim_in
 from scenarios.officer import Place
 

@@ -19,6 +19,7 @@ from fedmodel.ledger import Run, Scope, Standing, origin_of
 from fedmodel.mechanisms import Event
 from fedmodel.provision import scenario_hash
 from fedmodel.report import accountants, document
+from fedmodel.report.parts import Countersigned, LedgerHead
 from scenarios import officer
 from scenarios.claims import claim_of, early
 from scenarios.reports import statements
@@ -419,9 +420,9 @@ def integrity(
     )
 
 
-def _head(ledger: SiloLedger) -> document.LedgerHead:
+def _head(ledger: SiloLedger) -> LedgerHead:
     standing: Standing = ledger.standing
-    return document.LedgerHead(
+    return LedgerHead(
         silo=ledger.silo,
         key=standing.key.hex(),
         key_from="roster" if ledger.vouched else "ledger",
@@ -434,11 +435,11 @@ def _head(ledger: SiloLedger) -> document.LedgerHead:
     )
 
 
-def _countersigned(ledger: SiloLedger) -> document.Countersigned | None:
+def _countersigned(ledger: SiloLedger) -> Countersigned | None:
     run = ledger.countersigned
     if run is None or run.ended is None:
         return None
-    return document.Countersigned(entry=run.ended, model=run.model, code=run.code)
+    return Countersigned(entry=run.ended, model=run.model, code=run.code)
 
 
 def limits(gathered: Gathered) -> document.Limits:

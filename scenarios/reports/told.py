@@ -16,7 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from fedmodel.errors import LedgerError
-from fedmodel.report.document import Hash
+from fedmodel.report.parts import Hash
 from scenarios.summary import read_metrics
 
 
