@@ -47,6 +47,11 @@ def package_folder(package: str) -> Path:
     return Path(spec.submodule_search_locations[0])
 
 
+def missing(package: str, purpose: str, extra: str) -> ConfigError:
+    """Return what to say where a package of one of fedmodel's extras is not installed."""
+    return ConfigError(f"{package} is not installed here, and {purpose} needs it: pip install 'fedmodel[{extra}]'")
+
+
 def code_hash() -> str:
     """Return the SHA-256 over the packages' files that Python could run, names and contents, in order of names.
 

@@ -35,8 +35,8 @@ from uuid import UUID
 
 from fedmodel.config import TableSource
 from fedmodel.config.tables import POSTGRESQL, is_local
-from fedmodel.data.sources import needs
 from fedmodel.errors import ConfigError, DataError
+from fedmodel.packages import missing
 from fedmodel.sealed import check_private_file
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ def query(source: TableSource, declared: tuple[str, ...]) -> pa.Table:
     try:
         from sqlalchemy.exc import DBAPIError, SQLAlchemyError
     except ImportError:
-        raise needs("SQLAlchemy") from None
+        raise missing("SQLAlchemy", "reading a table", "data") from None
     try:
         with _connected(source) as connection:
             options = {"no_parameters": True, "stream_results": True, "yield_per": _ROWS}
@@ -185,7 +185,7 @@ def _postgresql(source: TableSource) -> Engine:
         from sqlalchemy import create_engine, make_url
         from sqlalchemy.pool import NullPool
     except ImportError:
-        raise needs("psycopg") from None
+        raise missing("psycopg", "reading a table", "data") from None
     url = make_url(source.url or "").set(drivername="postgresql+psycopg")
     if source.password_file is not None:
         url = url.set(password=_password(Path(source.password_file)))

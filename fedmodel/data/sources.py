@@ -23,7 +23,7 @@ from fedmodel.config import CsvForm, TableSource
 from fedmodel.config.same_source import address_of
 from fedmodel.config.tables import SQLITE
 from fedmodel.data.csv_forms import almost, check_begin, check_header, why_no_csv
-from fedmodel.errors import ConfigError, DataError
+from fedmodel.errors import DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -31,11 +31,6 @@ if TYPE_CHECKING:
 THE_QUERY = "the query"
 _KINDS = (".csv", ".parquet")
 _LONGEST_HEADER = 1 << 16
-
-
-def needs(name: str) -> ConfigError:
-    """Return what to say where a package of the extra `data` is not installed."""
-    return ConfigError(f"{name} is not installed here, and reading a table needs it: pip install 'fedmodel[data]'")
 
 
 def tables(source: TableSource, columns: tuple[str, ...]) -> Iterator[tuple[str, pa.Table]]:

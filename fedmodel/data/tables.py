@@ -40,9 +40,10 @@ from fedmodel.config import ColumnConfig, DataConfig, PersonColumn, TableSource
 from fedmodel.data.cache import Cache
 from fedmodel.data.persons import normal_ids
 from fedmodel.data.records import Records, data_shape, onto_unit
-from fedmodel.data.sources import database_of, identity, needs, tables
+from fedmodel.data.sources import database_of, identity, tables
 from fedmodel.data.values import NOT_FINITE, places, typed
 from fedmodel.errors import ConfigError, DataError, FedmodelError
+from fedmodel.packages import missing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -126,7 +127,7 @@ def _read(config: DataConfig, source: TableSource) -> Records:
     try:
         import pyarrow as pa
     except ImportError:
-        raise needs("pyarrow") from None
+        raise missing("pyarrow", "reading a table", "data") from None
 
     person = person_column(config, source)
     parts: list[Records] = []
