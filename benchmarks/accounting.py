@@ -16,8 +16,8 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 
-from fedmodel import accounting
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import DpSgdEvent
 
 _DELTA = 1e-5
 _REPEATS = 5

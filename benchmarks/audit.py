@@ -18,16 +18,17 @@ from typing import Any
 
 from fedmodel.audit.plan import SIGNIFICANCE, Plan
 from fedmodel.config import Scenario, read_scenario
-from scenarios import runner
-from scenarios.audits import audit_entries, auditing, planning
+from scenarios.audit import evaluate, planning
+from scenarios.runs import audit_entries
+from scenarios.simulation import simulate
 
 
 def seconds_per_round(scenario: Scenario, plan: Plan | None, folder: Path) -> list[float]:
     """Run once, and return how long each round took."""
-    with runner.run_folder(scenario, folder) as out:
-        runner.simulate(
+    with simulate.run_folder(scenario, folder) as out:
+        simulate.simulate(
             scenario,
-            runner.check_scenario(scenario),
+            simulate.check_scenario(scenario),
             "in-process",
             "cpu",
             out,
@@ -52,7 +53,7 @@ def measure(name: str, repeat: int) -> dict[str, Any]:
             out = Path(held) / f"{turn}-audited"
             with_them += seconds_per_round(audited, plan, out)
             audit_entries.enter_seen(out)
-            audit_entries.sign_off(out, auditing.evaluate(audited, out))
+            audit_entries.sign_off(out, evaluate.evaluate(audited, out))
             whole.append(planned_s + time.monotonic() - started)
     before, after = statistics.median(without), statistics.median(with_them)
     return {

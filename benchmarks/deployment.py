@@ -25,9 +25,9 @@ import tomli_w
 
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.provision import provision
-from scenarios import flower_runtime
-from scenarios.rehearsal import rehearse
-from scenarios.runner import check_scenario
+from scenarios.deployment.rehearsal import rehearse
+from scenarios.simulation import flower
+from scenarios.simulation.simulate import check_scenario
 
 
 def main() -> None:
@@ -69,25 +69,25 @@ def _as_flower_does(scenario: Scenario, work: Path) -> None:
     run_dir = work / "run"
     run_dir.mkdir()
     provision(scenario, run_dir)
-    flower_runtime.write_bundle(work / "app")
-    port = flower_runtime.free_port()
-    environment = flower_runtime.flower_environment(work / "flower-home", port)
+    flower.write_bundle(work / "app")
+    port = flower.free_port()
+    environment = flower.flower_environment(work / "flower-home", port)
     run_config = {"scenario": scenario.model_dump_json(exclude_none=True), "run-dir": str(run_dir), "device": "cpu"}
     (work / "run.toml").write_text(tomli_w.dumps(run_config), encoding="utf-8")
     with ExitStack() as stack:
-        link = [flower_runtime.tool("flower-superlink"), "--insecure", "--isolation", "subprocess"]
+        link = [flower.tool("flower-superlink"), "--insecure", "--isolation", "subprocess"]
         link += ["--host", "127.0.0.1", "--port", str(port), "--disable-runtime-dependency-installation"]
-        superlink = stack.enter_context(flower_runtime.running(link, work / "superlink", environment))
-        flower_runtime.wait_healthy(superlink, port, work / "superlink" / "log")
+        superlink = stack.enter_context(flower.running(link, work / "superlink", environment))
+        flower.wait_healthy(superlink, port, work / "superlink" / "log")
         silos = scenario.federation.silos
         for number, silo in enumerate(silos):
-            node = [flower_runtime.tool("flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{port}"]
-            node += ["--host", "127.0.0.1", "--port", str(flower_runtime.free_port())]
+            node = [flower.tool("flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{port}"]
+            node += ["--host", "127.0.0.1", "--port", str(flower.free_port())]
             node += ["--node-config", f'partition-id={number} num-partitions={len(silos)} home="{run_dir}"']
-            stack.enter_context(flower_runtime.running(node, work / silo, environment))
+            stack.enter_context(flower.running(node, work / silo, environment))
         asked = ["run", str(work / "app"), "here", "--run-config", str(work / "run.toml")]
-        started = flower_runtime.flwr_json(asked, work / "superlink", environment)
-        status = flower_runtime.follow(str(started["run-id"]), work / "superlink", environment)
+        started = flower.flwr_json(asked, work / "superlink", environment)
+        status = flower.follow(str(started["run-id"]), work / "superlink", environment)
     if status != "finished:completed":
         raise SystemExit(f"Flower's run ended as {status}: {(run_dir / 'server.log').read_text(encoding='utf-8')}")
 

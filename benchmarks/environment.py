@@ -18,9 +18,9 @@ import sys
 
 _ROUNDS = 15
 _WAYS = {  # by what is told: the module whose `main` is called, and a variable
-    "alone": ("scenarios.cli", {}),
-    "settled": ("scenarios.entry", {}),
-    "started again": ("scenarios.entry", {"PYTHONHASHSEED": "1"}),
+    "alone": ("scenarios.cli.main", {}),
+    "settled": ("scenarios.cli.entry", {}),
+    "started again": ("scenarios.cli.entry", {"PYTHONHASHSEED": "1"}),
 }
 
 

@@ -13,7 +13,7 @@ from collections.abc import Callable
 
 import torch
 
-from fedmodel.noise import OsNoise
+from fedmodel.privacy.noise import OsNoise
 
 _SIZES = (31, 2_817, 100_000, 1_000_000)
 _REPEATS = 9

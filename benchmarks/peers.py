@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from server.door import Door
+from server.gateway import Door
 from server.share import Limits, Shares
 from tests.integration import authority
 from tests.integration.served import Served, serving

@@ -23,11 +23,11 @@ from unittest.mock import patch
 from markupsafe import Markup
 
 from fedmodel.config import read_scenario
-from fedmodel.report import page
-from scenarios.reports import reporting
-from scenarios.reports.page import write_report
-from scenarios.reports.rendering import read_pictures
-from scenarios.runner import check_scenario, run_folder, simulate
+from scenarios.cli.report_page import write_report
+from scenarios.report import build
+from scenarios.report.page import render
+from scenarios.report.page_check import read_pictures
+from scenarios.simulation.simulate import check_scenario, run_folder, simulate
 from server import server_app
 
 _REPEATS = 3
@@ -58,14 +58,14 @@ def measured() -> dict[str, float]:
             with patch.object(server_app, "collect_countersignatures", lambda *_: {}):
                 found["not"].append(cpu_seconds(partial(run, Path(folder) / f"without-{number}")))
         write_report(last)
-        report, pictures = reporting.read_report(last).report, read_pictures(last)
+        report, pictures = build.read_report(last).report, read_pictures(last)
         for _ in range(_REPEATS):
-            found["inert"].append(cpu_seconds(lambda: page.render(report, pictures)))
+            found["inert"].append(cpu_seconds(lambda: render.render(report, pictures)))
             with ExitStack() as stack:
-                stack.enter_context(patch.object(page, "framed", Markup))
-                stack.enter_context(patch.object(page, "inert_lines", lambda text: text))
-                found["not_inert"].append(cpu_seconds(lambda: page.render(report, pictures)))
-            found["verify"].append(cpu_seconds(lambda: reporting.verify(last, render=page.render)))
+                stack.enter_context(patch.object(render, "framed", Markup))
+                stack.enter_context(patch.object(render, "inert_lines", lambda text: text))
+                found["not_inert"].append(cpu_seconds(lambda: render.render(report, pictures)))
+            found["verify"].append(cpu_seconds(lambda: build.verify(last, render=render.render)))
     medians = {name: statistics.median(times) for name, times in found.items()}
     return {
         **{f"{name}_s": round(value, 3) for name, value in medians.items()},

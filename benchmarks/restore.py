@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from unittest import mock
 
-from clients.vault import answer
+from clients.aggregation_state import answer
 from fedmodel.config import read_scenario
 from fedmodel.ledger import Ledger
 from fedmodel.provision import provision, read_kit

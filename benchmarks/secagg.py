@@ -40,10 +40,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.crypto import SigningKey, verify
-from fedmodel.masking import Words
 from fedmodel.secagg import Collection, Member, Policy, Roster, Setting, Silo, Tally, Window, messages, parameters
+from fedmodel.secagg.masking import Words
 from fedmodel.secagg.messages import Commit, Mask, Place, survivors_digest, words_digest
-from fedmodel.topology import COMPLETE_UP_TO, plan_topology
+from fedmodel.secagg.topology import COMPLETE_UP_TO, plan_topology
 
 _RUN: Final = 1
 _WINDOW: Final = 8

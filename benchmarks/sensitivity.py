@@ -21,12 +21,12 @@ import torch
 from clients import training
 from fedmodel import plans
 from fedmodel.config import builtin_scenarios, read_scenario
-from fedmodel.conformance import cancel, conforms, fill
 from fedmodel.data import data_shape
-from fedmodel.dp_sgd import DpSgd
-from fedmodel.models import Dropout
-from fedmodel.noise import OsNoise
-from fedmodel.preflight import check_received, check_sums, preflight
+from fedmodel.learning.conformance import cancel, conforms, fill
+from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.models import Dropout
+from fedmodel.learning.preflight import check_received, check_sums, preflight
+from fedmodel.privacy.noise import OsNoise
 
 _RECORDS = 150
 _LIMITS = (7, 30, 50)

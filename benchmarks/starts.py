@@ -21,8 +21,8 @@ import torch
 
 from fedmodel.config import Scenario, StartConfig, read_scenario
 from fedmodel.data import data_shape
-from fedmodel.models import build_model
-from scenarios.runner import check_scenario, placed, run_folder, simulate
+from fedmodel.learning.models import build_model
+from scenarios.simulation.simulate import check_scenario, placed, run_folder, simulate
 
 _TIMES = 5
 

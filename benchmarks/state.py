@@ -13,13 +13,12 @@ from collections.abc import Callable
 
 import numpy as np
 
-from fedmodel import shamir
 from fedmodel.config import read_scenario
 from fedmodel.crypto import random_bytes
-from fedmodel.masking import Sign, apply_masks
 from fedmodel.provision import scenario_hash, scenario_policy, unevenness
 from fedmodel.provision.influence import levels_of_noise
-from fedmodel.secagg import FRESH, configuration, lineage_after, model_digest
+from fedmodel.secagg import FRESH, configuration, lineage_after, model_digest, shamir
+from fedmodel.secagg.masking import Sign, apply_masks
 from fedmodel.secagg.messages import words_digest
 
 _SILOS = 100

@@ -29,7 +29,7 @@ from fedmodel.config import DataConfig, SiloFile, TableSource
 from fedmodel.crypto import SigningKey
 from fedmodel.data import table_records, tables
 from fedmodel.ledger import Ledger, Scope
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.privacy.events import DpSgdEvent
 
 _RECORDS, _PERSONS, _REPEATS = 200_000, 100_000, 5
 _SPELLED = {  # by what is told: form, and a person's id

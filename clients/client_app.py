@@ -7,7 +7,7 @@ what secure aggregation needs, the state to begin from and the pipeline; charge 
 train and mask; put the update into the outbox; and only then let it leave. Whatever fails after the charge leaves the
 charge standing. A charge pays for one release: the same request asked again gets the bytes in the outbox, or, where
 they are not there any more or never were, is charged again. A stage of secure aggregation is done once; the very same
-question again gets the very same bytes (`clients.vault`).
+question again gets the very same bytes (`clients.aggregation_state`).
 
 Flower sends a ClientApp's exception to the server word for word. A message of an exception can carry a record, so every
 handler runs inside `_walled`: the server gets a code, the silo's own log the rest. That a silo fails is visible; why is
@@ -27,13 +27,14 @@ from flwr.clientapp import ClientApp
 
 from clients import policy
 from clients.silo import Silo
-from fedmodel import grid, plans, wire
+from fedmodel import plans, wire
 from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
 from fedmodel.ledger import verify_ledger
-from fedmodel.packages import code_hash
+from fedmodel.privacy import grid
 from fedmodel.provision import scenario_hash
 from fedmodel.secagg import MOST_ATTEMPTS, Window, join_messages, split_messages
 from fedmodel.secagg import Silo as Protocol
+from fedmodel.system.packages import code_hash
 
 Handler = Callable[[Message, Context, Silo, bytes], RecordDict]
 """Answers a message of a silo; the bytes are the hash of all that is asked."""

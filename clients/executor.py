@@ -22,8 +22,8 @@ from flwr.app import Context, Error, Message
 
 from fedmodel import wire
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused
-from fedmodel.packages import bundle_hash
-from fedmodel.supervision import Facts
+from fedmodel.system.packages import bundle_hash
+from fedmodel.system.supervision import Facts
 from fedmodel.wire.runtime import SocketRuntime, answer_one, log_plainly
 
 logger = logging.getLogger(__name__)

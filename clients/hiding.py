@@ -19,11 +19,11 @@ from clients import policy
 from clients.silo import Silo
 from fedmodel import wire
 from fedmodel.crypto import digest
-from fedmodel.masking import Words
-from fedmodel.mechanisms import Event
+from fedmodel.privacy.events import Event
 from fedmodel.provision import scenario_hash
-from fedmodel.quantize import Quantizer
 from fedmodel.secagg import configuration, lineage_after, model_digest
+from fedmodel.secagg.masking import Words
+from fedmodel.secagg.quantize import Quantizer
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
 

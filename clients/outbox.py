@@ -21,9 +21,9 @@ from pathlib import Path
 from typing import Final
 
 from fedmodel.crypto import SealingKey, Suite, seal
-from fedmodel.durable import replace_file
 from fedmodel.errors import CryptoError
 from fedmodel.provision import Kit
+from fedmodel.system.durable import replace_file
 
 _CONTEXT: Final = b"fedmodel/v1/outbox-2"
 _KEY_SIZE: Final = 64

@@ -24,16 +24,16 @@ from datetime import datetime
 from functools import lru_cache
 from typing import Final
 
-from fedmodel import accounting
 from fedmodel.config import BudgetConfig, HoursConfig, Scenario, SiloFile, TableSource
 from fedmodel.errors import AggregationRefused, ConfigError, PolicyRefused
 from fedmodel.ledger import Scope, Standing
-from fedmodel.mechanisms import DpSgdEvent, Event
-from fedmodel.packages import code_hash
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import DpSgdEvent, Event
+from fedmodel.privacy.rounding import down, small, up
 from fedmodel.provision import check_even, check_levels, policy_of, scenario_hash, unevenness
-from fedmodel.rounding import down, small, up
 from fedmodel.secagg import Policy
-from fedmodel.topology import COMPLETE_UP_TO
+from fedmodel.secagg.topology import COMPLETE_UP_TO
+from fedmodel.system.packages import code_hash
 
 _FORMS: Final = {
     "text": "ids are one person's if they are alike but for outer space, width and Unicode's ways to write a letter",

@@ -34,10 +34,11 @@ from torch.optim import Optimizer
 from clients.hiding import lineage_left
 from clients.optimizers import build_optimizer
 from clients.silo import Silo
-from fedmodel import grid, vectors
-from fedmodel.audit.observations import Release, coins, keep, keep_state, known_states
-from fedmodel.audit.probes import Probed, chosen_coordinates, loss_canaries, with_probes
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.canaries.observations import Release, coins, keep, keep_state, known_states
+from fedmodel.canaries.probes import Probed, chosen_coordinates, loss_canaries, with_probes
+from fedmodel.learning import vectors
+from fedmodel.privacy import grid
+from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.secagg import FRESH
 from fedmodel.wire import TrainRequest
 

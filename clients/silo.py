@@ -26,19 +26,19 @@ from typing import Self
 from flwr.app import Context
 
 from clients import policy
+from clients.aggregation_state import answer, protocol
 from clients.outbox import Outbox, outbox
 from clients.sources import Source
-from clients.vault import answer, protocol
 from fedmodel import plans
 from fedmodel.config import Scenario, SiloPlan, scenario_from_json
+from fedmodel.crypto.sealed import opener_from_secret
 from fedmodel.data import Cache, Records, deployed_records, silo_records
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
-from fedmodel.inert import indented, inert
 from fedmodel.ledger import Ledger, Scope
-from fedmodel.mechanisms import Event
+from fedmodel.privacy.events import Event
 from fedmodel.provision import SIMULATED, Kit, is_kit, is_sealed, read_kit, read_law, scenario_hash, unlocked
-from fedmodel.sealed import opener_from_secret
 from fedmodel.secagg import Silo as Protocol
+from fedmodel.system.inert import indented, inert
 
 
 @dataclass(frozen=True)

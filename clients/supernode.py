@@ -51,10 +51,10 @@ from flwr.supernode.fleet_http_client import FleetHttpClient
 from flwr.supernode.main import create_app
 from flwr.supernode.nodestate import NodeStateFactory
 
-from clients.reach import Approach, Look, find_obstacle
+from clients.connecting import Approach, Look, find_obstacle
 from fedmodel.crypto.transport import recognising, unrecognised_in
 from fedmodel.errors import ConfigError, CryptoError
-from fedmodel.supervision import Facts
+from fedmodel.system.supervision import Facts
 from fedmodel.wire.runtime import hasten, listen, log_plainly, replace_name
 
 logger = logging.getLogger(__name__)

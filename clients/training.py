@@ -40,17 +40,18 @@ from torch.optim import Optimizer
 from clients.optimizers import build_optimizer, keep_state, recall_state
 from clients.probing import Probing
 from clients.silo import Silo
-from fedmodel import plans, vectors
-from fedmodel.audit.observations import coins
-from fedmodel.audit.probes import Probed, ProbedLoss, probed
+from fedmodel import plans
+from fedmodel.canaries.observations import coins
+from fedmodel.canaries.probes import Probed, ProbedLoss, probed
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import data_shape
-from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
-from fedmodel.mechanisms import DpSgdEvent, Event
-from fedmodel.models import Dropout, build_model, training_losses
-from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
-from fedmodel.preflight import check_received, preflight
+from fedmodel.learning import vectors
+from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.models import Dropout, build_model, training_losses
+from fedmodel.learning.preflight import check_received, preflight
+from fedmodel.privacy.events import DpSgdEvent, Event
+from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
 

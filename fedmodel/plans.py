@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedmodel import accounting
 from fedmodel.config import SiloPlan
 from fedmodel.errors import ConfigError
-from fedmodel.mechanisms import LEAST_RATE, DpSgdEvent, Event, UnprotectedEvent, realised_rate
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import LEAST_RATE, DpSgdEvent, Event, UnprotectedEvent, realised_rate
 
 
 def noise_multiplier(plan: SiloPlan) -> float:

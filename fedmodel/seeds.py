@@ -4,7 +4,8 @@ One seed makes a run's partition, initial model and cohorts repeatable. Each pur
 label and its own words, so no two purposes ever share a stream, and adding a purpose changes no other.
 
 Does NOT produce secrets: whoever knows the experiment seed knows everything derived here. Privacy noise and lot
-sampling come from the operating system (`fedmodel.noise`), never from here, unless a scenario says "seeded-unsafe".
+sampling come from the operating system (`fedmodel.privacy.noise`), never from here, unless a scenario says
+"seeded-unsafe".
 """
 
 from __future__ import annotations

@@ -29,11 +29,12 @@ from flwr.app import Message, RecordDict
 from fedmodel import wire
 from fedmodel.config import Scenario
 from fedmodel.errors import AggregationRefused, DropoutError, PrivacyBudgetExceeded, ProtocolError
-from fedmodel.masking import Words
-from fedmodel.mechanisms import Event
+from fedmodel.privacy.events import Event
 from fedmodel.provision import scenario_policy
 from fedmodel.secagg import MOST_ATTEMPTS, Collection, Roster, Setting, Tally, Window, sender_of
+from fedmodel.secagg.masking import Words
 from server.exchange import Post
+from server.known_heads import Witness
 from server.lineages import Lineages
 from server.rounds import (
     Joined,
@@ -47,7 +48,6 @@ from server.rounds import (
     too_few,
 )
 from server.sums import check_even_sum, mean_of_sum
-from server.witness import Witness
 
 logger = logging.getLogger(__name__)
 

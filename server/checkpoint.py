@@ -13,8 +13,8 @@ from pathlib import Path
 import safetensors.torch
 from torch import nn
 
-from fedmodel.durable import replace_file
-from fedmodel.sealed import write_sealed
+from fedmodel.crypto.sealed import write_sealed
+from fedmodel.system.durable import replace_file
 
 
 def save_model(module: nn.Module, path: Path, about: dict[str, str], recipients: Sequence[str] = ()) -> None:

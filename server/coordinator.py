@@ -50,7 +50,7 @@ from flwr.superlink.grid import HttpGrid, http_grid
 
 from fedmodel.config import read_scenario
 from fedmodel.errors import FedmodelError
-from fedmodel.supervision import Facts
+from fedmodel.system.supervision import Facts
 from fedmodel.wire.bundle import make_bundle
 from fedmodel.wire.runtime import SERVER_TASK, SocketControl, SocketRuntime, hasten, log_plainly
 from server import runs

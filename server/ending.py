@@ -14,8 +14,8 @@ from collections.abc import Mapping
 
 from fedmodel import wire
 from server.exchange import Post
+from server.known_heads import Witness
 from server.rounds import Member, answered, excused, reasons
-from server.witness import Witness
 
 logger = logging.getLogger(__name__)
 

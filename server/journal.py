@@ -40,11 +40,11 @@ from flwr.proto.message_pb2 import Message as ProtoMessage
 from numpy.typing import NDArray
 
 from fedmodel.crypto import digest
-from fedmodel.durable import erase_folder, replace_file
+from fedmodel.crypto.sealed import Opener, open_bytes, seal_bytes
 from fedmodel.errors import CryptoError, ProtocolError
-from fedmodel.mechanisms import Event, event_from_json, event_to_json
-from fedmodel.sealed import Opener, open_bytes, seal_bytes
+from fedmodel.privacy.events import Event, event_from_json, event_to_json
 from fedmodel.secagg import join_messages, split_messages
+from fedmodel.system.durable import erase_folder, replace_file
 
 _VERSION: Final = 1
 _LENGTH_SIZE: Final = 8

@@ -20,9 +20,9 @@ from sklearn import metrics
 from torch import nn
 
 from fedmodel.data import Records
-from fedmodel.durable import naming
 from fedmodel.errors import ProtocolError
-from fedmodel.models import Loss, loss_sum, probabilities
+from fedmodel.learning.models import Loss, loss_sum, probabilities
+from fedmodel.system.durable import naming
 
 _BATCH = 4096
 

@@ -7,7 +7,7 @@
 uvicorn's own server accepts whatever comes and counts what has come so far, half a header or none, against all alike.
 Here a connection is somebody's before a byte of HTTP is read from it, and is counted against nobody else.
 
-Does NOT look at what is asked: that is `server.door`'s.
+Does NOT look at what is asked: that is `server.gateway`'s.
 """
 
 from __future__ import annotations

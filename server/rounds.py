@@ -23,15 +23,16 @@ import numpy as np
 from flwr.app import Message
 from numpy.typing import NDArray
 
-from fedmodel import accounting, plans, wire
+from fedmodel import plans, wire
 from fedmodel.config import FederationConfig, Scenario
 from fedmodel.errors import DropoutError, FedmodelError, ProtocolError
-from fedmodel.mechanisms import DpSgdEvent, Event
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import DpSgdEvent, Event
 from fedmodel.secagg import Window
 from server.exchange import NOWHERE, Post
+from server.known_heads import Witness
 from server.lineages import Lineages
 from server.strategy import average_updates
-from server.witness import Witness
 
 logger = logging.getLogger(__name__)
 

@@ -19,11 +19,11 @@ from pathlib import Path
 from typing import Final
 
 from fedmodel.config import Scenario, scenario_to_toml
-from fedmodel.durable import MISSING, erase_folder, replace_file
+from fedmodel.crypto.sealed import write_sealed
 from fedmodel.errors import ConfigError, FedmodelError
+from fedmodel.learning.starts import START
 from fedmodel.provision import read_federation_roster
-from fedmodel.sealed import write_sealed
-from fedmodel.starts import START
+from fedmodel.system.durable import MISSING, erase_folder, replace_file
 
 SCENARIO: Final = "scenario.toml"
 RUN: Final = "run.json"

@@ -36,30 +36,31 @@ from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 from torch import nn
 
-from fedmodel import accounting, vectors
-from fedmodel.audit.probes import bare, probed
+from fedmodel.canaries.probes import bare, probed
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import data_shape
-from fedmodel.durable import failed, held
 from fedmodel.errors import ConfigError, DropoutError, FedmodelError, PrivacyBudgetExceeded
-from fedmodel.inert import InertFormatter
-from fedmodel.mechanisms import LEFT_OUT, Event
-from fedmodel.models import build_model
+from fedmodel.learning import vectors
+from fedmodel.learning.models import build_model
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import LEFT_OUT, Event
 from fedmodel.provision import check_deployable, least_silos, read_roster, scenario_policy
 from fedmodel.secagg import Roster
 from fedmodel.seeds import derive_seed
+from fedmodel.system.durable import failed, held
+from fedmodel.system.inert import InertFormatter
 from fedmodel.wire import TrainRequest
 from server.aggregation import SecureRounds, cohort_round, is_advert_of, simulated_round, window_from
 from server.ending import collect_countersignatures
 from server.exchange import NOWHERE, Post
 from server.journal import Checkpoint, Dealt
+from server.known_heads import Witness
 from server.lineages import Lineages
 from server.metrics import MetricsLog, evaluate
-from server.place import BEING_RUN, SERVING, Place
 from server.rounds import Joined, Member, RoundResult, find_again, join, train_round
+from server.run_files import BEING_RUN, SERVING, Place
 from server.strategy import choose_cohort
 from server.sums import check_can_begin
-from server.witness import Witness
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from numpy.typing import NDArray
 
 from fedmodel.config import LEAST_EFFECTIVE, FederationConfig, Scenario
 from fedmodel.errors import DropoutError, ProtocolError
-from fedmodel.masking import Words
 from fedmodel.provision import scenario_policy, unevenness
-from fedmodel.quantize import Quantizer
 from fedmodel.secagg import Policy, Roster
+from fedmodel.secagg.masking import Words
+from fedmodel.secagg.quantize import Quantizer
 from server.rounds import Joined, reasons
 
 

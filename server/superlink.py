@@ -2,9 +2,9 @@
 
 Flower serves everything on one port, the call that starts a run with it. Here two apps over one state are served from
 one event loop: Flower's own, whole, on a socket that this account alone can enter; and one that has the routes of the
-fleet and no other, behind `server.port` and `server.door`, over TLS 1.3 with client certificates. The second leaves out
-the middleware of what it does not have, which is most of what Flower's own takes for a request. What a silo may take of
-it is said in `server.share`; its messages are bounded in `server.announced`.
+fleet and no other, behind `server.port` and `server.gateway`, over TLS 1.3 with client certificates. The second leaves
+out the middleware of what it does not have, which is most of what Flower's own takes for a request. What a silo may
+take of it is said in `server.share`; its messages are bounded in `server.announced`.
 
 Its state is in memory: messages of silos lie nowhere on a disk. What a restart forgets is made up for by the
 coordinator, which registers the nodes again and takes the run up where its checkpoint stands. So it is started again
@@ -54,10 +54,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp
 
-from fedmodel.supervision import Facts
+from fedmodel.system.supervision import Facts
 from fedmodel.wire.runtime import listen, log_plainly, replace_name
 from server.announced import BoundedState, PartedStore, PastShare
-from server.door import NOBODY, Door
+from server.gateway import NOBODY, Door
 from server.port import FleetServer, listen_at
 from server.share import Bucket, Limits, Shares
 

@@ -11,9 +11,9 @@ from clients.client_app import app as client_app
 from fedmodel import wire
 from fedmodel.config import Scenario
 from fedmodel.ledger import read_ledger
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import provision, read_identity, scenario_hash
-from scenarios.engine import InProcessGrid
+from scenarios.simulation.in_process import InProcessGrid
 
 Fault = Callable[[int, Message], Message | None]
 

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from fedmodel.config import FederationFile, read_federation_file
+from fedmodel.crypto.sealed import Opener, opener_from_key_file
 from fedmodel.provision import FederationRoster, unlock
 from fedmodel.provision.authority import Change, issue, read_scenarios
 from fedmodel.provision.identity import Unlocked
-from fedmodel.sealed import Opener, opener_from_key_file
 from tests.conftest import TINY
 from tests.once import once
 

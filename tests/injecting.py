@@ -36,10 +36,11 @@ CHANGING: Final = KINDS[1:]
 _SOURCE: Final = Path(__file__).with_suffix(".c")
 # Loaded before the first trial, so that none pays for them.
 _WARM: Final = (
-    "scenarios.cli", "scenarios.runner", "scenarios.engine", "scenarios.rehearsal", "scenarios.operator",
-    "scenarios.audits.auditing", "scenarios.audits.selftest", "scenarios.reports.page", "scenarios.reports.anchors",
-    "scenarios.officer", "scenarios.deployment", "server.server_app", "server.coordinator", "clients.client_app",
-    "clients.training", "clients.hiding", "clients.carried", "fedmodel.report.plots", "fedmodel.audit.inversion",
+    "scenarios.cli.main", "scenarios.simulation.simulate", "scenarios.simulation.in_process",
+    "scenarios.deployment.rehearsal", "scenarios.deployment.runs", "scenarios.audit.evaluate",
+    "scenarios.selftest.selftest", "scenarios.cli.report_page", "scenarios.report.anchors", "scenarios.runs.inspection",
+    "scenarios.deployment.party", "server.server_app", "server.coordinator", "clients.client_app", "clients.training",
+    "clients.hiding", "clients.carried", "scenarios.report.page.plots", "fedmodel.audit.inversion",
     "fedmodel.provision.authority", "sklearn.datasets",
 )  # fmt: skip
 
@@ -203,7 +204,7 @@ def _serve() -> None:
 
 def _trial(library: ctypes.CDLL, asked: dict[str, object], out: int, err: int, calls: int) -> None:
     """Run the command as the shell would, and end."""
-    from scenarios.cli import main
+    from scenarios.cli.main import main
 
     status = 70
     try:
@@ -242,8 +243,8 @@ def _trial(library: ctypes.CDLL, asked: dict[str, object], out: int, err: int, c
 def _end_soon() -> None:
     """Let what would go on for long end when all that it needs has been written."""
     from fedmodel.errors import FedmodelError
-    from fedmodel.supervision import Supervisor
-    from scenarios import deployment, operator, rehearsal
+    from fedmodel.system.supervision import Supervisor
+    from scenarios.deployment import party, rehearsal, runs
 
     @contextmanager
     def running(*_: object) -> Iterator[None]:
@@ -254,9 +255,9 @@ def _end_soon() -> None:
 
     ends: list[tuple[object, str, object]] = [
         (Supervisor, "run", lambda _: signal.SIGINT),
-        (deployment, "check_listen", lambda _: None),
-        (operator, "check_server_runs", lambda _: None),
-        (operator, "follow", followed),
+        (party, "check_listen", lambda _: None),
+        (runs, "check_server_runs", lambda _: None),
+        (runs, "follow", followed),
         (rehearsal, "_running", running),
     ]
     for where, what, instead in ends:

@@ -1,7 +1,8 @@
 """The model of `docs/proofs` and the real code side by side: each request goes to both, and both say the same of it.
 
 The real side is `fedmodel.secagg.Silo`, built anew from its bytes for each request, with a ledger that remembers what
-it did; what a silo refuses leaves no trace, as in `clients.vault`. Colluders are real silos that do whatever is needed.
+it did; what a silo refuses leaves no trace, as in `clients.aggregation_state`. Colluders are real silos that do
+whatever is needed.
 """
 
 from __future__ import annotations

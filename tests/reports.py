@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from fedmodel.report.document import (
+from scenarios.report.page.document import (
     Accounting,
     Approval,
     Attack,
@@ -49,8 +49,8 @@ from fedmodel.report.document import (
     Trust,
     Unmeasured,
     Withdrawal,
-)  # fmt: skip
-from fedmodel.report.parts import Countersigned, LedgerHead
+)
+from scenarios.runs.parts import Countersigned, LedgerHead
 
 SILOS = ("aurora", "borealis", "cascade", "dune")
 

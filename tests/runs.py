@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from fedmodel.config import read_scenario
-from scenarios.runner import check_scenario, run_folder, simulate
+from scenarios.simulation.simulate import check_scenario, run_folder, simulate
 from tests.conftest import TINY
 from tests.once import once
 

@@ -21,11 +21,12 @@ from scipy.integrate import quad
 from scipy.optimize import brentq
 from scipy.stats import binom, norm
 
-from fedmodel import accounting, plans
-from fedmodel.accounting import cells, composition, mixture, pld, renyi_filter
+from fedmodel import plans
 from fedmodel.config import read_scenario
 from fedmodel.errors import ConfigError
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.privacy import accounting
+from fedmodel.privacy.accounting import cells, composition, mixture, pld, renyi_filter
+from fedmodel.privacy.events import DpSgdEvent
 
 REPLACE_ONE = dp_accounting.NeighboringRelation.REPLACE_ONE
 HETEROGENEOUS = [(0.0128, 1.0, 1560), (0.02, 0.8, 500), (0.1, 2.0, 300)]

@@ -16,19 +16,12 @@ from hypothesis import strategies as st
 from scipy import fft
 from scipy.special import ndtr
 
-from fedmodel import accounting
-from fedmodel.accounting import cells, composition, gaussian, lower, mixture, renyi_filter
-from fedmodel.accounting.cells import Measure
-from fedmodel.accounting.composition import Composition, Part
-from fedmodel.accounting.lower import Steps
-from fedmodel.mechanisms import (
-    LEAST_DELTA,
-    LEAST_NOISE,
-    LEAST_RATE,
-    MOST_NOISE,
-    MOST_STEPS,
-    DpSgdEvent,
-)
+from fedmodel.privacy import accounting
+from fedmodel.privacy.accounting import cells, composition, gaussian, lower, mixture, renyi_filter
+from fedmodel.privacy.accounting.cells import Measure
+from fedmodel.privacy.accounting.composition import Composition, Part
+from fedmodel.privacy.accounting.lower import Steps
+from fedmodel.privacy.events import LEAST_DELTA, LEAST_NOISE, LEAST_RATE, MOST_NOISE, MOST_STEPS, DpSgdEvent
 
 U = 2.0**-53
 

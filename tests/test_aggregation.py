@@ -16,13 +16,14 @@ from flwr.app import Message
 
 from clients import hiding, policy
 from clients.silo import Silo as SiloOfApp
-from fedmodel import shamir, wire
+from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, DropoutError
 from fedmodel.provision import scenario_policy
 from fedmodel.secagg import Silo as Protocol
+from fedmodel.secagg import shamir
 from fedmodel.secagg.messages import Place, Share
-from scenarios.runner import check_scenario
+from scenarios.simulation.simulate import check_scenario
 from server.aggregation import SecureRounds
 from server.rounds import RoundResult
 from server.server_app import run_federation

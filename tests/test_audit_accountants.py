@@ -6,12 +6,12 @@ import math
 
 import pytest
 
-from fedmodel import accounting
-from fedmodel.accounting import composition, pld
-from fedmodel.accounting.lower import Steps, least_epsilon
 from fedmodel.audit.accountants import accountants, extremes, prv_epsilon
-from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.rounding import up
+from fedmodel.privacy import accounting
+from fedmodel.privacy.accounting import composition, pld
+from fedmodel.privacy.accounting.lower import Steps, least_epsilon
+from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.rounding import up
 
 # Rate, noise, steps, records of a unit, delta.
 KINDS = [

@@ -20,10 +20,10 @@ from scipy.stats import binom
 from fedmodel.audit.gauges import FALSE_ALARM, OF_ALL, OF_SILOS, Gauge, failed, gauges, unmeasured
 from fedmodel.audit.intervals import dispersion, dispersion_interval, thinned_interval
 from fedmodel.audit.noise_gauges import _slope_limit
-from fedmodel.audit.observations import Observations
+from fedmodel.canaries.observations import Observations
 from fedmodel.errors import DataError
-from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.quantize import Quantizer
+from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.secagg.quantize import Quantizer
 
 _OWN = 40  # parameters of the model itself
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)

@@ -16,7 +16,7 @@ from fedmodel.audit.inversion import NOTE, Cohort, Inversion, inversion, invert
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import silo_records
 from fedmodel.errors import AggregationRefused, ConfigError
-from fedmodel.noise import OsNoise
+from fedmodel.privacy.noise import OsNoise
 
 pytestmark = pytest.mark.usefixtures("same_bytes")
 

@@ -17,7 +17,7 @@ from fedmodel.audit.membership import Attack, measured, rmia_scores
 from fedmodel.config import CnnConfig, MlpConfig, Scenario, read_scenario
 from fedmodel.data import DataShape, Records, data_shape, held_out_records, silo_records
 from fedmodel.errors import ConfigError
-from fedmodel.models import Loss, build_model, loss_sum
+from fedmodel.learning.models import Loss, build_model, loss_sum
 
 SHAPE = DataShape((20,), 2)
 WIDE = MlpConfig(kind="mlp", hidden=(64,))

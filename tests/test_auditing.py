@@ -14,14 +14,16 @@ import pytest
 import torch
 from torch import Tensor
 
-from fedmodel.audit import observations
 from fedmodel.audit.plan import LEAST_POWER, Plan, SiloCanaries, make_plan, plan_hash, with_power
+from fedmodel.canaries import observations
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, LedgerError, LedgerTampered
 from fedmodel.ledger import verify_ledger
-from fedmodel.noise import OsNoise
-from scenarios import audit_cli, cli, runner
-from scenarios.audits import audit_entries, auditing, planning
+from fedmodel.privacy.noise import OsNoise
+from scenarios.audit import evaluate, planning
+from scenarios.cli import audit, main
+from scenarios.runs import audit_entries
+from scenarios.simulation import simulate
 from tests.conftest import TINY
 from tests.drawing import same_bytes
 
@@ -44,10 +46,10 @@ def audited(
 ) -> tuple[Scenario, Plan]:
     """Run the small scenario with canaries, up to what was seen."""
     scenario, plan = planning.planned(read_scenario(str(path), [*SETTINGS, *settings]), canaries, kind, 0.05)
-    with runner.run_folder(scenario, out) as run_dir:
-        runner.simulate(
+    with simulate.run_folder(scenario, out) as run_dir:
+        simulate.simulate(
             scenario,
-            runner.check_scenario(scenario),
+            simulate.check_scenario(scenario),
             "in-process",
             "cpu",
             run_dir,
@@ -63,7 +65,7 @@ def run(tiny_path: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Scen
     out = tmp_path_factory.mktemp("audited") / "run"
     with same_bytes():
         scenario, plan = audited(tiny_path, out)
-    found = auditing.evaluate(scenario, out)
+    found = evaluate.evaluate(scenario, out)
     audit_entries.sign_off(out, found)
     return scenario, plan, out, found
 
@@ -125,7 +127,7 @@ def test_ledgers_are_told_of_the_plan_before_anything_is_charged(
 
 def test_the_same_folder_gives_the_same_findings(run: tuple[Scenario, Plan, Path, dict[str, Any]]) -> None:
     scenario, _, out, found = run
-    assert auditing.evaluate(scenario, out) == found
+    assert evaluate.evaluate(scenario, out) == found
     assert json.loads((out / "audit.json").read_text()) == found
 
 
@@ -162,7 +164,7 @@ def test_what_was_changed_after_the_run_is_noticed(harm: Any, refusal: str, copi
     scenario, out = copied
     harm(out)
     with pytest.raises(LedgerTampered, match=refusal):
-        auditing.evaluate(scenario, out)
+        evaluate.evaluate(scenario, out)
 
 
 def test_a_plan_that_came_after_a_charge_is_none(tiny_path: Path, tmp_path: Path) -> None:
@@ -172,14 +174,14 @@ def test_a_plan_that_came_after_a_charge_is_none(tiny_path: Path, tmp_path: Path
         for silo in SILOS:
             observations.toss(tmp_path / "run" / "silos" / silo, 200)
 
-    with runner.run_folder(scenario, tmp_path / "run") as out:
-        runner.simulate(scenario, 5, "in-process", "cpu", out, nullcontext(), toss)
+    with simulate.run_folder(scenario, tmp_path / "run") as out:
+        simulate.simulate(scenario, 5, "in-process", "cpu", out, nullcontext(), toss)
     for silo in SILOS:
         shutil.rmtree(out / "silos" / silo / "audit")
     audit_entries.enter_plan(plan, out)
     audit_entries.enter_seen(out)
     with pytest.raises(LedgerTampered, match="not of one before its first charge"):
-        auditing.evaluate(scenario, out)
+        evaluate.evaluate(scenario, out)
 
 
 @pytest.mark.parametrize("when", ["before the run", "never", "twice"])
@@ -191,25 +193,25 @@ def test_what_was_seen_is_told_once_and_after_the_run(when: str, tiny_path: Path
         if when == "before the run":
             audit_entries.enter_seen(tmp_path / "run")
 
-    with runner.run_folder(scenario, tmp_path / "run") as out:
-        runner.simulate(scenario, 5, "in-process", "cpu", out, nullcontext(), enter)
+    with simulate.run_folder(scenario, tmp_path / "run") as out:
+        simulate.simulate(scenario, 5, "in-process", "cpu", out, nullcontext(), enter)
     for _ in range(2 if when == "twice" else 0):
         audit_entries.enter_seen(out)
     with pytest.raises(LedgerTampered, match="was not told once, after the run, of what its audit saw"):
-        auditing.evaluate(scenario, out)
+        evaluate.evaluate(scenario, out)
 
 
 def test_a_run_without_a_plan_was_not_audited(copied: tuple[Scenario, Path]) -> None:
     scenario, out = copied
     (out / "audit-plan.json").unlink()
     with pytest.raises(ConfigError, match="was not audited"):
-        auditing.evaluate(scenario, out)
+        evaluate.evaluate(scenario, out)
 
 
 def invoke(*words: str, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> tuple[int, str, str]:
     monkeypatch.setattr("sys.argv", ["fedmodel", *words])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     told = capfd.readouterr()
     return int(ended.value.code or 0), told.out, told.err
 
@@ -273,7 +275,7 @@ def test_a_verdict_of_too_little_power_is_never_a_pass(run: tuple[Scenario, Plan
     plan = run[1]
 
     def verdict(correct: int, *failed: str, power: float = 1.0, unfit: str = "", void: str = "") -> str:
-        return auditing.verdict_of(
+        return evaluate.verdict_of(
             plan, correct, failed, power=power, unfit=[unfit] if unfit else [], void=void
         )[0]  # fmt: skip
 
@@ -288,7 +290,7 @@ def test_a_verdict_of_too_little_power_is_never_a_pass(run: tuple[Scenario, Plan
     # More steps than were planned: so many right guesses are no evidence, and a failed gauge is.
     assert verdict(plan.needed, void="it took more steps") == "inconclusive"
     assert verdict(0, "the noise is half", void="it took more steps") == "refuted"
-    assert [audit_cli.exit_status(one) for one in ("not-refuted", "refuted", "inconclusive")] == [0, 3, 5]
+    assert [audit.exit_status(one) for one in ("not-refuted", "refuted", "inconclusive")] == [0, 3, 5]
 
 
 @pytest.mark.parametrize(
@@ -324,7 +326,7 @@ def test_what_cannot_be_audited_is_refused(settings: list[str], canaries: int, r
 )
 def test_a_canary_is_one_unit_of_privacy(settings: list[str], tiny_path: Path, tmp_path: Path) -> None:
     scenario, plan = audited(tiny_path, tmp_path / "run", *settings, "privacy.expected_batch_size=4")
-    found = auditing.evaluate(scenario, tmp_path / "run")
+    found = evaluate.evaluate(scenario, tmp_path / "run")
     assert [gauge for gauge in found["gauges"] if not gauge["passed"]] == []
     assert found["guesses"]["correct"] < plan.needed
     rate = scenario.privacy.sample_rate
@@ -347,7 +349,7 @@ def test_however_a_scenario_trains_the_canaries_see_the_mechanism(
     settings: list[str], tiny_path: Path, tmp_path: Path
 ) -> None:
     scenario, plan = audited(tiny_path, tmp_path / "run", *settings)
-    found = auditing.evaluate(scenario, tmp_path / "run")
+    found = evaluate.evaluate(scenario, tmp_path / "run")
     assert [gauge for gauge in found["gauges"] if not gauge["passed"]] == []
     assert plan.guesses * 0.6 < found["guesses"]["correct"] < plan.needed
 
@@ -357,7 +359,7 @@ def test_loss_canaries_are_attacked_through_the_final_model_alone(tiny_path: Pat
     scenario, plan = audited(tiny_path, tmp_path / "run", kind="loss", canaries=60)
     assert (plan.kind, plan.runs) == ("loss", 5)
     assert plan.power < LEAST_POWER
-    found = auditing.evaluate(scenario, tmp_path / "run")
+    found = evaluate.evaluate(scenario, tmp_path / "run")
     assert found["verdict"] == "inconclusive"
     assert {gauge["name"] for gauge in found["gauges"]} >= {"lot_rate", "charged_before_release", "charged_steps"}
     assert {one["name"] for one in found["unmeasured"]} >= {"noise_std", "canary_mean"}
@@ -403,23 +405,23 @@ def test_a_run_is_signed_off_once(copied: tuple[Scenario, Path]) -> None:
     scenario, out = copied
     before = (out / "audit.json").read_bytes()
     with pytest.raises(LedgerError, match="a run is audited once"):
-        audit_entries.sign_off(out, {**auditing.evaluate(scenario, out), "verdict": "another"})
+        audit_entries.sign_off(out, {**evaluate.evaluate(scenario, out), "verdict": "another"})
     assert (out / "audit.json").read_bytes() == before
 
 
 def test_a_plan_that_could_refute_nothing_passes_nothing(run: tuple[Scenario, Plan, Path, dict[str, Any]]) -> None:
     _, plan, out, _ = run
     seen = [observations.read_observations(out / "silos" / silo, silo) for silo in SILOS]
-    assert auditing._power(plan, seen) == plan.power
+    assert evaluate._power(plan, seen) == plan.power
     for kind in ("probe", "loss"):
         hopeless = replace(plan, kind=kind, needed=plan.guesses + 1, power=1.0)
-        assert auditing._power(hopeless, seen) == 0.0
+        assert evaluate._power(hopeless, seen) == 0.0
 
 
 def test_a_run_that_ended_early_is_no_pass(tiny_path: Path, tmp_path: Path) -> None:
     """One round of four: so few steps could not tell half the noise from all of it."""
     scenario, plan = audited(tiny_path, tmp_path / "run", "stop_below_loss=100.0")
-    found = auditing.evaluate(scenario, tmp_path / "run")
+    found = evaluate.evaluate(scenario, tmp_path / "run")
     assert plan.power > LEAST_POWER
     assert found["power"] < 0.5
     assert found["verdict"] == "inconclusive"
@@ -432,7 +434,7 @@ def test_a_run_that_ended_early_is_no_pass(tiny_path: Path, tmp_path: Path) -> N
 
 def test_a_silo_that_never_took_part_claims_nothing_and_takes_power_away(tiny_path: Path, tmp_path: Path) -> None:
     scenario, plan = audited(tiny_path, tmp_path / "run", "budgets.north=0.01")
-    found = auditing.evaluate(scenario, tmp_path / "run")
+    found = evaluate.evaluate(scenario, tmp_path / "run")
     assert {gauge["silo"] for gauge in found["gauges"]} == {None, "south", "west"}
     assert found["power"] < plan.power
     assert [gauge for gauge in found["gauges"] if not gauge["passed"]] == []

@@ -20,6 +20,7 @@ from fedmodel.config import read_federation_file, read_scenario, read_silo_file
 from fedmodel.crypto.certificates import check_issued, check_revocations, fingerprint, not_valid_after, serial_number
 from fedmodel.crypto.postquantum import post_quantum_hash
 from fedmodel.crypto.renewing import revocations_number
+from fedmodel.crypto.sealed import opener_from_passphrase, read_sealed
 from fedmodel.crypto.transport import server_context
 from fedmodel.errors import ConfigError, CryptoError
 from fedmodel.provision import (
@@ -39,8 +40,7 @@ from fedmodel.provision import (
 )
 from fedmodel.provision.authority import add, issue, read_scenarios, renew, revoke, rotate, show
 from fedmodel.provision.identity import Unlocked, open_identity
-from fedmodel.sealed import opener_from_passphrase, read_sealed
-from scenarios import deployment
+from scenarios.deployment import party
 from tests import tools
 from tests.conftest import TINY
 from tests.federations import (
@@ -408,8 +408,8 @@ def test_the_list_that_the_port_checks_by_is_the_one_whose_number_is_kept(
         revoke(federation.root, "west", "left", federation.opener())
         return context
 
-    monkeypatch.setattr(deployment, "server_context", swapped)
-    context = deployment._server_tls(kit, own)
+    monkeypatch.setattr(party, "server_context", swapped)
+    context = party._server_tls(kit, own)
     assert revocations_number((kit / "revoked.pem").read_bytes()) > older
     assert int((kit / "revoked.number").read_text()) == older
     assert context.cert_store_stats()["crl"] == 1

@@ -19,22 +19,23 @@ from typer.testing import CliRunner
 
 from clients import policy, training
 from clients.silo import Silo
-from fedmodel import accounting, plans
+from fedmodel import plans
 from fedmodel.config import read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.data import data_shape
-from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import ConfigError, LedgerError, PolicyRefused, PrivacyBudgetExceeded, PrivacyError
+from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.models import parameters_of
 from fedmodel.ledger import Ledger, Scope, verify_ledger
-from fedmodel.mechanisms import Baseline, DpSgdEvent, UnprotectedEvent, event_from_json, event_to_json
-from fedmodel.models import parameters_of
-from fedmodel.noise import SeededNoise
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import Baseline, DpSgdEvent, UnprotectedEvent, event_from_json, event_to_json
+from fedmodel.privacy.noise import SeededNoise
 from fedmodel.provision import SIMULATED, joint_law, law_of, provision, scenario_hash
 from fedmodel.wire import TrainRequest
-from scenarios.audits.planning import planned
-from scenarios.cli import app
-from scenarios.reports import reporting
-from scenarios.summary import row_of
+from scenarios.audit.planning import planned
+from scenarios.cli.main import app
+from scenarios.report import build
+from scenarios.runs.summary import row_of
 
 PRIVATE = DpSgdEvent(1.0, 1.0, 0.5, 4, 10)
 BARE = UnprotectedEvent(1.0, 0.5, 4, 10)
@@ -161,7 +162,7 @@ def test_a_run_says_everywhere_that_it_protects_nobody(tmp_path: Path) -> None:
     assert line["noise"] == "none-unsafe"
     assert set(line["epsilon"].values()) == {None}
     assert b"none-unsafe" in (out / "model.safetensors").read_bytes()
-    checked = reporting.verify(out)
+    checked = build.verify(out)
     report = checked.report
     assert "It protects nobody" in dict(checked.items)["claim"]
     assert not report.claim.protects

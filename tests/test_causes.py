@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedmodel.errors import DropoutError, FedmodelError, PolicyRefused
-from scenarios.causes import causes_told
+from scenarios.simulation.causes import causes_told
 
 SILOS = ("north", "south", "west", "east", "coast")
 TIME = "2026-01-01T00:00:00.000+00:00"

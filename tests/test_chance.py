@@ -21,7 +21,7 @@ import numpy as np, pyrage, pytest, torch
 from cryptography.hazmat.primitives.asymmetric import ec
 from hypothesis import given, strategies as st
 from fedmodel.crypto import SigningKey
-from fedmodel.noise import OsNoise
+from fedmodel.privacy.noise import OsNoise
 from tests.drawing import same_bytes
 
 @pytest.fixture(autouse=True)

@@ -17,11 +17,11 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from fedmodel.config import read_scenario
 from fedmodel.crypto.certificates import Authority, Purpose, check_issued, check_revocations, fingerprint, serial_number
 from fedmodel.crypto.renewing import tls_key_hash
-from fedmodel.durable import failed
 from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.provision import changing, read_federation_roster, read_kit
 from fedmodel.provision.authority import Change, add, renew, revoke, rotate, show
 from fedmodel.provision.identity import open_identity
+from fedmodel.system.durable import failed
 from tests.conftest import TINY
 from tests.federations import MASKED, SILOS, Federation, federation, pristine
 

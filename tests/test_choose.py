@@ -13,15 +13,15 @@ def chosen(*paths: str) -> list[str]:
 
 
 def test_a_module_is_tested_by_the_tests_that_bear_its_name_or_its_rooms() -> None:
-    assert "tests/test_shamir.py" in chosen("fedmodel/shamir.py")
+    assert "tests/test_shamir.py" in chosen("fedmodel/secagg/shamir.py")
     assert set(chosen("fedmodel/secagg/silo.py")) >= {"tests/secagg/test_silo.py", "tests/secagg/test_server.py"}
     assert "tests/test_ledger.py" in chosen("fedmodel/ledger/book.py")
 
 
 def test_a_module_that_few_import_is_tested_by_those_too() -> None:
-    found = choose.importers(Path("fedmodel/quantize.py"), choose.files_of_tests())
+    found = choose.importers(Path("fedmodel/secagg/quantize.py"), choose.files_of_tests())
     assert 0 < len(found) <= 6
-    assert {str(path) for path in found} <= set(chosen("fedmodel/quantize.py"))
+    assert {str(path) for path in found} <= set(chosen("fedmodel/secagg/quantize.py"))
 
 
 def test_what_everybody_imports_does_not_choose_everything() -> None:

@@ -14,8 +14,8 @@ from scipy.stats import norm
 
 from fedmodel.config import read_scenario
 from fedmodel.ledger import read_ledger
-from scenarios import cli
-from scenarios.runner import check_scenario
+from scenarios.cli import main
+from scenarios.simulation.simulate import check_scenario
 from tests.fakes import charged
 
 SUMMARY_KEYS = {
@@ -40,7 +40,7 @@ class Run:
             arguments = (*arguments, "--no-report")  # it takes longer than a small run
         self._patch.setattr(sys, "argv", ["fedmodel", *arguments])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         self.out, self.err = self._capsys.readouterr()
         code = ended.value.code
         return code if isinstance(code, int) else 0

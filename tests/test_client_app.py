@@ -12,16 +12,17 @@ from flwr.app import Message, RecordDict
 from clients import training
 from clients.client_app import app
 from clients.silo import Silo
-from fedmodel import grid, wire
+from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import Records, data_shape, silo_records
 from fedmodel.errors import DataError
+from fedmodel.learning.models import build_model
+from fedmodel.learning.vectors import flatten
 from fedmodel.ledger import verify_ledger
-from fedmodel.models import build_model
+from fedmodel.privacy import grid
 from fedmodel.provision import SIMULATED, provision
 from fedmodel.secagg import MOST_ATTEMPTS, Window
-from fedmodel.vectors import flatten
-from scenarios.engine import _delivered
+from scenarios.simulation.in_process import _delivered
 from tests.fakes import FaultyGrid, charged
 
 PATIENT = "Ada Lovelace, born 1815-12-10"

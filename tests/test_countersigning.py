@@ -18,17 +18,17 @@ from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, LedgerTampered
-from fedmodel.heads import sign_head
 from fedmodel.ledger import Ledger, Standing, read_ledger, verify_ledger
 from fedmodel.ledger.entries import COUNTERSIGNED, countersigned_body
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.ledger.heads import sign_head
+from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import read_identity, read_kit, read_roster, scenario_hash
-from fedmodel.report.page import render
-from scenarios.report_cli import NOT_VOUCHED_FOR
-from scenarios.reports import gathering, reporting
-from scenarios.reports.anchors import Anchors, hold
-from scenarios.reports.countersigned import countersigned, without
-from scenarios.reports.gathering import file_hash, read_run
+from scenarios.cli.report import NOT_VOUCHED_FOR
+from scenarios.report import build, gather
+from scenarios.report.anchors import Anchors, hold
+from scenarios.report.countersigned import countersigned, without
+from scenarios.report.gather import file_hash, read_run
+from scenarios.report.page.render import render
 from server.server_app import run_federation
 from tests.fakes import FaultyGrid
 from tests.federations import Federation, pristine
@@ -219,7 +219,7 @@ def test_a_run_ends_without_the_countersignature_of_a_silo_that_is_gone(tmp_path
 @pytest.fixture(scope="module")
 def run_a(masked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     found = copied(masked, tmp_path_factory.mktemp("a") / "run")
-    reporting.build(found, render, pictures={})
+    build.build(found, render, pictures={})
     return found
 
 
@@ -227,7 +227,7 @@ def run_a(masked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def run_b(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of more noise: its epsilon is smaller, and its model is another."""
     found = simulated(tmp_path_factory.mktemp("b"), MASKED, "privacy.noise_multiplier=4.0")
-    reporting.build(found, render, pictures={})
+    build.build(found, render, pictures={})
     return found
 
 
@@ -263,8 +263,8 @@ def sign_as_the_server(folder: Path, server: Path) -> str:
     """Sign a folder's report without asking whether its model is countersigned for; return the key."""
     key = read_identity(server / "server")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(gathering, "check_models", lambda *_: None)
-        reporting.build(folder, render, key=key, pictures={})
+        patch.setattr(gather, "check_models", lambda *_: None)
+        build.build(folder, render, key=key, pictures={})
     return key.public.hex()
 
 
@@ -438,7 +438,7 @@ def test_a_silo_that_is_gone_at_the_end_is_named_by_report_and_verification(
     monkeypatch.setattr(Ledger, "countersign", gone)
     folder = simulated(run.folder, MASKED)
     assert "no countersignature of west (internal)" in (folder / "server.log").read_text(encoding="utf-8")
-    reporting.build(folder, render, pictures={})
+    build.build(folder, render, pictures={})
     assert told(folder)["report"]["integrity"]["not_countersigned"] == ["west"]
     assert run("report", "verify", "run", *anchor(folder), "--json") == NOT_VOUCHED_FOR
     answered = json.loads(run.out)
@@ -462,16 +462,16 @@ def test_a_model_that_lies_sealed_is_compared_where_it_is_given_opened(run: Run,
     folder = run.folder / "sealed"
     shutil.copytree(run_a, folder)
     (folder / "model.safetensors").rename(folder / "model.safetensors.age")
-    reporting.build(folder, render, pictures={})
+    build.build(folder, render, pictures={})
     assert run("report", "verify", "sealed", *anchor(run_a)) == NOT_VOUCHED_FOR
     assert "the model lies here sealed" in run.out.splitlines()[0]
     opened = ("--model", str(run_a / "model.safetensors"))
-    checked = reporting.verify(folder, None, render, Anchors.of(anchor(run_a)[1], ()), Path(opened[1]))
+    checked = build.verify(folder, None, render, Anchors.of(anchor(run_a)[1], ()), Path(opened[1]))
     assert checked.whole
-    unasked = reporting.verify(folder, anchors=Anchors.of(anchor(run_a)[1], ()), model=Path(opened[1]))
+    unasked = build.verify(folder, anchors=Anchors.of(anchor(run_a)[1], ()), model=Path(opened[1]))
     assert (unasked.rendered, unasked.whole) == (False, False)
     with pytest.raises(LedgerTampered, match="these ledgers are not of this model"):
-        reporting.verify(folder, anchors=Anchors.of(anchor(run_a)[1], ()), model=run_b / "model.safetensors")
+        build.verify(folder, anchors=Anchors.of(anchor(run_a)[1], ()), model=run_b / "model.safetensors")
 
 
 def test_the_roster_of_a_deployed_federation_is_held_to_its_fingerprint_or_key(

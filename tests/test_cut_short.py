@@ -13,8 +13,8 @@ import pytest
 import typer
 
 from fedmodel.errors import ClaimRefuted, ConfigError, DropoutError, FedmodelError, LedgerError, LedgerTampered
-from scenarios import cli
-from scenarios.cut_short import told_what_stands
+from scenarios.cli import main
+from scenarios.cli.cut_short import told_what_stands
 
 AGAIN = "fedmodel simulate tiny.toml --out 'a run'"
 FULL = OSError(28, "No space left on device", "/d/file")
@@ -100,8 +100,8 @@ def test_where_the_report_fails_the_command_that_makes_it_is_told(
     monkeypatch.chdir(tmp_path)
     typed = ["fedmodel", "simulate", str(tiny_file), "--json", "--out", "a run"]
     monkeypatch.setattr(sys, "argv", typed)
-    with mock.patch("scenarios.cli.write_report", side_effect=FULL), pytest.raises(SystemExit) as ended:
-        cli.main()
+    with mock.patch("scenarios.cli.main.write_report", side_effect=FULL), pytest.raises(SystemExit) as ended:
+        main.main()
     assert ended.value.code == 1
     out, err = capsys.readouterr()
     assert json.loads(out) == json.loads((tmp_path / "a run/summary.json").read_text())
@@ -110,5 +110,5 @@ def test_where_the_report_fails_the_command_that_makes_it_is_told(
     assert shlex.split(command) == ["fedmodel", "report", "build", str(tmp_path / "a run")]
     monkeypatch.setattr(sys, "argv", typed)  # the run has ended indeed
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     assert ended.value.code == 2

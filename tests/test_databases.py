@@ -19,11 +19,11 @@ import psycopg
 import pytest
 
 from fedmodel.config import DataConfig, PersonColumn, PersonForm, TableSource
+from fedmodel.crypto.sealed import new_age_key, opener_from_secret
 from fedmodel.data import Cache, sources, table_records
 from fedmodel.data import databases as module
 from fedmodel.data.persons import normal_ids
 from fedmodel.errors import ConfigError, DataError
-from fedmodel.sealed import new_age_key, opener_from_secret
 from tests import tools
 
 CONFIG = DataConfig.model_validate({

@@ -13,7 +13,8 @@ import pytest
 from rich.console import Console
 
 from fedmodel.audit.inversion import NOTE
-from scenarios import cli, demo_cli
+from scenarios.cli import demo as verb
+from scenarios.cli import main
 
 pytestmark = pytest.mark.usefixtures("same_bytes")
 
@@ -29,7 +30,7 @@ def demo(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tm
     def call(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr(sys, "argv", ["fedmodel", "demo", "inversion", *arguments])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         printed = capsys.readouterr()
         return int(ended.value.code or 0), printed.out, printed.err
 
@@ -61,7 +62,7 @@ def test_the_picture_says_that_it_is_illustrative(demo: Demo, monkeypatch: pytes
         drawn.extend(images)
         return PNG
 
-    monkeypatch.setattr("fedmodel.report.plots.pictures_png", draw)
+    monkeypatch.setattr("scenarios.report.page.plots.pictures_png", draw)
     code, printed, _ = demo("--digit", "7", "--json")
     assert code == 0
     found = json.loads(printed)
@@ -78,7 +79,7 @@ def test_the_picture_says_that_it_is_illustrative(demo: Demo, monkeypatch: pytes
 
 
 def test_a_person_sees_the_pictures_in_80_columns(demo: Demo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(demo_cli, "out", Console(width=80))
+    monkeypatch.setattr(verb, "out", Console(width=80))
     code, printed, _ = demo("--out", "here")
     lines = printed.splitlines()
     assert code == 0
@@ -100,7 +101,7 @@ def test_a_person_sees_the_pictures_in_80_columns(demo: Demo, monkeypatch: pytes
 
 def test_a_terminal_without_blocks_gets_ascii(demo: Demo, monkeypatch: pytest.MonkeyPatch) -> None:
     written = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
-    monkeypatch.setattr(demo_cli, "out", Console(width=80, file=written))
+    monkeypatch.setattr(verb, "out", Console(width=80, file=written))
     assert demo()[0] == 0
     written.flush()
     printed = written.buffer.getvalue().decode("ascii")  # type: ignore[attr-defined]
@@ -127,5 +128,5 @@ def test_what_is_no_digit_is_a_usage_error(demo: Demo, arguments: tuple[str, ...
 
 def test_characters_by_hand() -> None:
     image = np.array([[0.0, 0.19, 0.2, 0.5], [0.79, 0.8, 0.99, 1.0]])
-    assert demo_cli.characters(image) == ["    ░░▒▒", "▓▓██████"]
-    assert demo_cli.characters(image, " .:*#") == ["    ..::", "**######"]
+    assert verb.characters(image) == ["    ░░▒▒", "▓▓██████"]
+    assert verb.characters(image, " .:*#") == ["    ..::", "**######"]

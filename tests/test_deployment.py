@@ -11,10 +11,10 @@ from typing import BinaryIO
 
 import pytest
 
+from fedmodel.crypto.sealed import opener_from_passphrase
 from fedmodel.errors import ConfigError, FedmodelError
-from fedmodel.sealed import opener_from_passphrase
-from fedmodel.supervision import Supervisor
-from scenarios import deployment
+from fedmodel.system.supervision import Supervisor
+from scenarios.deployment import party
 
 OPENER = opener_from_passphrase("correct horse battery")
 
@@ -22,7 +22,7 @@ OPENER = opener_from_passphrase("correct horse battery")
 @pytest.fixture(autouse=True)
 def ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a start does to its process is not done to this one."""
-    monkeypatch.setattr(deployment, "forbid_dumps", lambda: None)
+    monkeypatch.setattr(party, "forbid_dumps", lambda: None)
     monkeypatch.setattr(os, "umask", lambda _: 0o022)
 
 
@@ -37,7 +37,7 @@ def kit(tmp_path: Path) -> Path:
 
 def refused(kit: Path) -> str:
     with pytest.raises(FedmodelError) as said:
-        deployment.serve(kit, OPENER)
+        party.serve(kit, OPENER)
     return str(said.value)
 
 
@@ -81,11 +81,11 @@ def test_the_socket_is_where_the_service_shows_it(tmp_path: Path, monkeypatch: p
     """Its own /tmp nobody else sees."""
     (tmp_path / "run").mkdir()
     (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(deployment.tempfile, "tempdir", str(tmp_path / "tmp"))
-    assert deployment._scratch().parent == tmp_path / "tmp"
+    monkeypatch.setattr(party.tempfile, "tempdir", str(tmp_path / "tmp"))
+    assert party._scratch().parent == tmp_path / "tmp"
     for said in (tmp_path / "run", f"{tmp_path / 'run'}:/run/other"):
         monkeypatch.setenv("RUNTIME_DIRECTORY", str(said))
-        made = deployment._scratch()
+        made = party._scratch()
         assert made.parent == tmp_path / "run"
         assert made.stat().st_mode & 0o777 == 0o700
 
@@ -94,17 +94,17 @@ def test_a_folder_whose_sockets_would_have_too_long_a_path_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     longest = Path("/" + "x" * (107 - len("/fm-12345678/link") - 1))
-    monkeypatch.setattr(deployment.tempfile, "mkdtemp", lambda **given: "{dir}/{prefix}12345678".format(**given))
+    monkeypatch.setattr(party.tempfile, "mkdtemp", lambda **given: "{dir}/{prefix}12345678".format(**given))
     for variable, which in (("", "TMPDIR"), ("RUNTIME_DIRECTORY", "RuntimeDirectory")):
         for folder, fits in ((longest, True), (Path(f"{longest}x"), False)):
-            monkeypatch.setattr(deployment.tempfile, "tempdir", str(folder))
+            monkeypatch.setattr(party.tempfile, "tempdir", str(folder))
             if variable:
                 monkeypatch.setenv(variable, str(folder))
             if fits:
-                assert len(str(deployment._scratch() / "link")) == 107
+                assert len(str(party._scratch() / "link")) == 107
             else:
                 with pytest.raises(ConfigError, match=f"too long a path; set {which}"):
-                    deployment._scratch()
+                    party._scratch()
 
 
 def held(kit: Path, kind: int) -> BinaryIO:
@@ -116,9 +116,9 @@ def held(kit: Path, kind: int) -> BinaryIO:
 
 def test_whoever_asks_how_it_does_is_no_start(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asks = held(kit, fcntl.LOCK_SH)
-    monkeypatch.setattr(deployment.time, "sleep", lambda _: asks.close())  # it is gone at the next look
+    monkeypatch.setattr(party.time, "sleep", lambda _: asks.close())  # it is gone at the next look
     with (kit / "running.lock").open("ab") as lock:
-        deployment._lock(kit, lock)
+        party._lock(kit, lock)
     assert asks.closed
     monkeypatch.undo()
     with (
@@ -126,7 +126,7 @@ def test_whoever_asks_how_it_does_is_no_start(kit: Path, monkeypatch: pytest.Mon
         (kit / "running.lock").open("ab") as lock,
         pytest.raises(ConfigError, match="runs already"),
     ):
-        deployment._lock(kit, lock)
+        party._lock(kit, lock)
 
 
 def test_what_expires_is_looked_for_once_a_day(
@@ -151,10 +151,10 @@ def test_what_expires_is_looked_for_once_a_day(
             look()
         return 15
 
-    monkeypatch.setattr(deployment, "expiring", expiring)
+    monkeypatch.setattr(party, "expiring", expiring)
     monkeypatch.setattr(Supervisor, "run", run)
     (kit / "logs").mkdir(mode=0o700)
-    assert deployment._keep_up([], kit) == 15
+    assert party._keep_up([], kit) == 15
     log = (kit / "logs" / "supervisor.log").read_text()
     assert [part in log for part in ("in 30 days", "cannot be seen: no roster", "in 29 days")] == [True] * 3
 
@@ -164,7 +164,7 @@ def test_an_address_that_cannot_be_listened_on_is_said_at_start() -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
         with pytest.raises(ConfigError, match=f"127.0.0.1:{port}' cannot be listened on"):
-            deployment.check_listen(f"127.0.0.1:{port}")
-    deployment.check_listen(f"127.0.0.1:{port}")
+            party.check_listen(f"127.0.0.1:{port}")
+    party.check_listen(f"127.0.0.1:{port}")
     with pytest.raises(ConfigError, match="name an address of this machine"):
-        deployment.check_listen("192.0.2.1:9443")
+        party.check_listen("192.0.2.1:9443")

@@ -32,8 +32,8 @@ import yaml
 
 from fedmodel.errors import LedgerError
 from fedmodel.provision import read_federation_roster
-from scenarios import officer
-from scenarios.cli import app
+from scenarios.cli.main import app
+from scenarios.runs import inspection
 from tests import tools
 from tests.conftest import TINY
 from tests.federations import MASKED, federation_toml
@@ -293,7 +293,7 @@ def _check_ledger(path: Path, data: bytes) -> None:
     heads = [*path.parents[1].glob(f"silos/{path.stem}/ledger.head"), *path.parents[1].glob("ledger.head")]
     try:
         if data or heads:
-            officer.verify(officer.Place.of(path), [], None)
+            inspection.verify(inspection.Place.of(path), [], None)
     except LedgerError as error:
         if heads or "nothing was ever entered into it" not in str(error):
             raise

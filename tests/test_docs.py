@@ -12,12 +12,12 @@ from pydantic import BaseModel
 
 from fedmodel.config import DataConfig, FederationFile, ServerFile, ServerPlace, SiloEntry, TableSource, schema
 from fedmodel.data import table_records
-from fedmodel.packages import PACKAGES
 from fedmodel.provision.authority import read_scenarios
-from fedmodel.topology import plan_topology
-from scenarios import cli
-from scenarios.officer_cli import GROUPS
-from scenarios.provision_cli import authority_app
+from fedmodel.secagg.topology import plan_topology
+from fedmodel.system.packages import PACKAGES
+from scenarios.cli import main
+from scenarios.cli.ledger import GROUPS
+from scenarios.cli.provision import authority_app
 
 LAW = (
     schema.SiloFile,
@@ -100,12 +100,12 @@ def test_the_readme_names_only_commands_that_exist() -> None:
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     groups = {
         group.name: {command.name for command in group.typer_instance.registered_commands}
-        for group in cli.app.registered_groups
+        for group in main.app.registered_groups
         if group.typer_instance is not None
     }
-    assert groups.keys() == {group.name for group in cli.app.registered_groups}
+    assert groups.keys() == {group.name for group in main.app.registered_groups}
     assert groups.keys() > GROUPS.keys()
-    commands = {command.name or getattr(command.callback, "__name__", "") for command in cli.app.registered_commands}
+    commands = {command.name or getattr(command.callback, "__name__", "") for command in main.app.registered_commands}
     for line in re.findall(r"^fedmodel (.+)$", text, flags=re.MULTILINE):
         first, second = line.split()[:2]
         assert first in commands or second in groups[first], line

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from server.door import Door
+from server.gateway import Door
 from server.share import Limits, Shares
 
 MIB = 2**20

@@ -15,13 +15,14 @@ from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from fedmodel import grid, vectors
 from fedmodel.config import CnnConfig, MlpConfig
 from fedmodel.data import DataShape
-from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import PrivacyError
-from fedmodel.models import Loss, build_model, loss_sum, record_losses
-from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
+from fedmodel.learning import vectors
+from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.models import Loss, build_model, loss_sum, record_losses
+from fedmodel.privacy import grid
+from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
 
 torch.set_num_threads(1)  # as a silo trains
 pytestmark = pytest.mark.usefixtures("same_bytes")

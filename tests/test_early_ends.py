@@ -10,20 +10,20 @@ from typing import Any
 
 import pytest
 
-from fedmodel.accounting import advantage, epsilon, gdp_mu, odometer
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, LedgerError
 from fedmodel.ledger import Ledger, Scope
-from fedmodel.mechanisms import DpSgdEvent, event_to_json
 from fedmodel.plans import planned_event
-from fedmodel.rounding import up
-from scenarios import officer
-from scenarios.claims import early
-from scenarios.reports import reporting
-from scenarios.show import show_run
-from scenarios.summary import row_of, rows_reported
-from server.place import CHARGES
+from fedmodel.privacy.accounting import advantage, epsilon, gdp_mu, odometer
+from fedmodel.privacy.events import DpSgdEvent, event_to_json
+from fedmodel.privacy.rounding import up
+from scenarios.cli.tables import show_run
+from scenarios.report import build
+from scenarios.runs import inspection
+from scenarios.runs.claims import early
+from scenarios.runs.summary import row_of, rows_reported
+from server.run_files import CHARGES
 from tests.runs import MASKED, simulated
 from tests.test_cli import Run
 from tests.test_report import forge, told
@@ -41,7 +41,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, ended: Path) -> Run:
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("scenarios.printing.out.width", 200, raising=False)
+    monkeypatch.setattr("scenarios.cli.printing.out.width", 200, raising=False)
     shutil.copytree(ended, tmp_path / "r")
     return Run(monkeypatch, capsys, tmp_path)
 
@@ -61,7 +61,7 @@ def test_summary_tells_the_plans_epsilon_and_what_follows_from_it(ended: Path) -
     for row in found["privacy"]:
         assert (row["epsilon"], row["epsilon_of_steps_taken"]) == (WHOLE, STEPS)
         assert (row["steps"], row["steps_reserved"]) == (TAKEN, PLAN.steps)
-        assert row["mu"] == gdp_mu([PLAN], officer.MU_FLOOR, 1e-3)
+        assert row["mu"] == gdp_mu([PLAN], inspection.MU_FLOOR, 1e-3)
         assert row["advantage"] == advantage([PLAN], 1e-3)
         read = odometer(PLAN, TAKEN, DELTA)
         assert row["odometer"] == {"epsilon": read.epsilon, "delta": DELTA, "steps": read.checkpoint}
@@ -100,7 +100,7 @@ def test_budget_show_tells_the_plans_epsilon(run: Run) -> None:
 def test_report_page_and_registry_tell_the_plans_epsilon(run: Run) -> None:
     assert run("report", "build", "r") == 0
     folder = run.folder / "r"
-    report = reporting.read_report(folder).report
+    report = build.read_report(folder).report
     assert report.claim.epsilon == report.scope.largest_bound == WHOLE
     for claim in report.claim.silos:
         assert (claim.epsilon, claim.epsilon_all_runs, claim.epsilon_of_steps_taken) == (WHOLE, WHOLE, STEPS)
@@ -151,7 +151,7 @@ def test_a_summary_that_quotes_the_steps_figure_is_refuted(run: Run) -> None:
         row["epsilon"] = STEPS
     (folder / "summary.json").write_text(json.dumps(found), encoding="utf-8")
     with pytest.raises(ClaimRefuted, match="privacy"):
-        reporting.gather(folder)
+        build.gather(folder)
 
 
 def test_the_claim_does_not_hang_on_where_the_run_ended(tmp_path: Path, run: Run) -> None:
@@ -177,7 +177,7 @@ def test_a_run_that_was_closed_still_costs_its_whole_plan(tmp_path: Path) -> Non
         ledger.charge("r1", 1, TAKEN, "k1")
         ledger.release("r1", "interrupted")
         ledger.release("r2", "never begun")
-    (scope,) = officer.spent(tmp_path / "north.sqlite")["scopes"]
+    (scope,) = inspection.spent(tmp_path / "north.sqlite")["scopes"]
     first, second = scope["runs"]
     assert (first["epsilon"], first["epsilon_reserved"], first["epsilon_of_steps_taken"]) == (WHOLE, WHOLE, STEPS)
     assert (first["steps"], first["reserved_steps"], first["held_steps"]) == (TAKEN, PLAN.steps, 0)

@@ -6,7 +6,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from scenarios.engine import InProcessGrid
+from scenarios.simulation.in_process import InProcessGrid
 
 echo = ClientApp()
 

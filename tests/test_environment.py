@@ -14,12 +14,12 @@ from typing import Any
 
 import pytest
 
-from fedmodel import environment
-from fedmodel.environment import SWITCHES, check_packages, kept, settle
 from fedmodel.errors import ConfigError
+from fedmodel.system import environment
+from fedmodel.system.environment import SWITCHES, check_packages, kept, settle
 
 ROOT = Path(__file__).parents[1]
-COMMAND = [sys.executable, "-c", "from scenarios.entry import main; main()"]
+COMMAND = [sys.executable, "-c", "from scenarios.cli.entry import main; main()"]
 NOBODY = "http://user:secret@192.0.2.1:3128"  # an address of documentation: nobody answers
 HOSTILE = {
     **dict.fromkeys(
@@ -194,4 +194,4 @@ def test_packages_as_installed_are_ours(monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_the_program_that_is_installed_settles_first() -> None:
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
-    assert declared["project"]["scripts"] == {"fedmodel": "scenarios.entry:main"}
+    assert declared["project"]["scripts"] == {"fedmodel": "scenarios.cli.entry:main"}

@@ -15,9 +15,9 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from fedmodel.config import read_federation_file, read_silo_file
+from fedmodel.crypto.sealed import opener_from_key_file
 from fedmodel.provision import read_server_law, unlock
 from fedmodel.provision.authority import issue, read_scenarios
-from fedmodel.sealed import opener_from_key_file
 
 EXAMPLES = Path(__file__).parents[1] / "docs" / "examples"
 PARTIES = ["server", "silo"]

@@ -13,7 +13,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from clients.executor import Answerer, Bench
 from fedmodel.errors import DataError, PrivacyBudgetExceeded
-from fedmodel.packages import bundle_hash
+from fedmodel.system.packages import bundle_hash
 from fedmodel.wire.bundle import make_bundle
 
 

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from fedmodel import grid
 from fedmodel.errors import PrivacyError
-from fedmodel.mechanisms import LEAST_NOISE, MOST_NOISE
+from fedmodel.privacy import grid
+from fedmodel.privacy.events import LEAST_NOISE, MOST_NOISE
 
 
 @given(std=st.floats(1e-20, 1e20))

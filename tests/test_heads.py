@@ -12,10 +12,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from fedmodel import crypto, merkle
+from fedmodel import crypto
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, CryptoError, LedgerError, LedgerTampered
-from fedmodel.heads import (
+from fedmodel.ledger import merkle
+from fedmodel.ledger.heads import (
     MOST_ENTRIES,
     MOST_NOTE,
     MOST_PROOF,

@@ -15,8 +15,8 @@ import pytest
 from clients.silo import Silo
 from fedmodel import wire
 from fedmodel.config import Scenario
-from fedmodel.inert import inert, inert_lines
-from scenarios.printing import InertConsole, answer
+from fedmodel.system.inert import inert, inert_lines
+from scenarios.cli.printing import InertConsole, answer
 from tests.fakes import FaultyGrid
 from tests.test_cli import Run
 
@@ -178,17 +178,17 @@ def test_the_console_shows_markup_and_escapes_as_text_and_its_own_styles_as_styl
 def test_a_crash_that_nobody_foresaw_is_shown_without_acting(
     capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from scenarios import cli
+    from scenarios.cli import main
 
     def crashes(**_: object) -> None:
         raise RuntimeError(ACTING)
 
-    monkeypatch.setattr(cli, "app", crashes)
+    monkeypatch.setattr(main, "app", crashes)
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     before = logging.root.handlers[:]
     try:
         with pytest.raises(RuntimeError) as crash:
-            cli.main()
+            main.main()
         sys.excepthook(crash.type, crash.value, crash.tb)
     finally:
         logging.root.handlers[:] = before

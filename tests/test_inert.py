@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmodel.inert import InertFormatter, InertStream, inert, inert_lines
+from fedmodel.system.inert import InertFormatter, InertStream, inert, inert_lines
 
 # What Unicode says acts, or is nothing to see: controls, formats, ends of lines and paragraphs, halves, private use.
 ACTING = ("Cc", "Cf", "Zl", "Zp", "Cs", "Co")

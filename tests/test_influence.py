@@ -19,11 +19,11 @@ from fedmodel import wire
 from fedmodel.config import Scenario, SiloFile, builtin_scenarios, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, DropoutError, PolicyRefused
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import joint_law, law_of, scenario_hash, scenario_policy
 from fedmodel.provision.influence import BEYOND_COLLUDERS, _momentum_sums, levels_of_noise, unevenness
 from fedmodel.secagg import effective_silos, least_effective
-from scenarios.runner import check_scenario
+from scenarios.simulation.simulate import check_scenario
 from server.server_app import run_federation
 from server.sums import check_even_sum
 from tests.fakes import FaultyGrid, charged

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from fedmodel.crypto.sealed import opener_from_key_file, recipient_of, seal_bytes
 from fedmodel.errors import ConfigError, CryptoError
 from fedmodel.provision import (
     is_kit,
@@ -23,7 +24,6 @@ from fedmodel.provision import (
     unlocked,
 )
 from fedmodel.provision.identity import identity_text, open_identity
-from fedmodel.sealed import opener_from_key_file, recipient_of, seal_bytes
 from tests.federations import Federation, federation, pristine
 
 __all__ = ["federation", "pristine"]

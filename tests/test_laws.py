@@ -11,9 +11,9 @@ from fedmodel.config import Scenario, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError
 from fedmodel.ledger import Ledger
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import joint_law, law_of, scenario_hash
-from scenarios.runner import check_scenario
+from scenarios.simulation.simulate import check_scenario
 
 SERVER = SigningKey(bytes(32)).public
 ON = ["encryption.secure_aggregation=on", "encryption.bound=2.0", "encryption.colluding=0"]

@@ -23,14 +23,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmodel import accounting
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import FedmodelError, LedgerError, LedgerTampered, PrivacyBudgetExceeded
-from fedmodel.heads import open_head
 from fedmodel.ledger import MICRO, Charge, Ledger, Reservation, Scope, Standing, origin_of, read_ledger, verify_ledger
 from fedmodel.ledger import book as book_module
 from fedmodel.ledger.book import COLUMNS, INSERT_ENTRY
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.ledger.heads import open_head
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.secagg.progress import Progress
 
 SILO, KEY = "north", SigningKey(bytes([7]) * 32)
@@ -78,7 +78,7 @@ from pathlib import Path
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, PrivacyBudgetExceeded
 from fedmodel.ledger import Ledger, Scope
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.privacy.events import DpSgdEvent
 KEY = SigningKey(bytes([7]) * 32)
 SCOPE = Scope("hearts", "record", 1, 1e-3, 3.0, 5)
 folder = Path(sys.argv[1])

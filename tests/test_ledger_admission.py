@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from fedmodel import accounting
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerTampered, PrivacyBudgetExceeded
 from fedmodel.ledger import Ledger, Scope, Standing, read_ledger
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import DpSgdEvent
 
 KEY = SigningKey(bytes([7]) * 32)
 

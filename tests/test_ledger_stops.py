@@ -12,12 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmodel import accounting
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, LedgerTampered, PrivacyBudgetExceeded
 from fedmodel.ledger import Ledger, Run, Scope, Standing, read_ledger
-from fedmodel.mechanisms import DpSgdEvent
-from scenarios.claims import claim_of
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import DpSgdEvent
+from scenarios.runs.claims import claim_of
 from tests.stopping import Values, at_the_start, before, stopped
 
 SCOPE = Scope("hearts", "record", 1, 1e-3, 3.0, 5)

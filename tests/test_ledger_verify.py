@@ -17,15 +17,15 @@ import pytest
 
 from clients import policy
 from clients.outbox import outbox
-from fedmodel import crypto, merkle
+from fedmodel import crypto
 from fedmodel.config import Scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import FedmodelError, LedgerError, LedgerTampered
-from fedmodel.heads import Head, sign_head
-from fedmodel.ledger import Entry, Ledger, Scope, Standing, entries, origin_of, read_ledger, verify_ledger
+from fedmodel.ledger import Entry, Ledger, Scope, Standing, entries, merkle, origin_of, read_ledger, verify_ledger
 from fedmodel.ledger.book import COLUMNS, PAGE_SIZE, SCHEMA, insert, prepare
 from fedmodel.ledger.entries import canonical, charge_body, genesis, reserve_body, scope_body, void_body
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.ledger.heads import Head, sign_head
+from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import provision, read_kit
 from tests.test_cli import Run
 

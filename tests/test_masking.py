@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from fedmodel.errors import CryptoError
-from fedmodel.masking import add_mask, apply_masks, subtract_mask
+from fedmodel.secagg.masking import add_mask, apply_masks, subtract_mask
 
 DTYPES = [np.dtype("<u2"), np.dtype("<u4")]
 

@@ -17,8 +17,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmodel import merkle
 from fedmodel.errors import LedgerError, LedgerTampered
+from fedmodel.ledger import merkle
 
 VECTORS = json.loads((Path(__file__).parent / "vectors" / "merkle.json").read_text(encoding="utf-8"))
 INPUTS = [bytes.fromhex(value) for value in VECTORS["inputs"]]

@@ -9,19 +9,11 @@ import pytest
 import torch
 from torch import nn
 
-from fedmodel import vectors
 from fedmodel.config import CnnConfig, MlpConfig, TrainingConfig
 from fedmodel.data import DataShape
 from fedmodel.errors import ConfigError, ProtocolError
-from fedmodel.models import (
-    Dropout,
-    Loss,
-    build_model,
-    loss_sum,
-    probabilities,
-    record_losses,
-    training_losses,
-)
+from fedmodel.learning import vectors
+from fedmodel.learning.models import Dropout, Loss, build_model, loss_sum, probabilities, record_losses, training_losses
 
 CLASSIC = MlpConfig(kind="mlp", hidden=(64, 32), dropout=0.5)
 FLAT = DataShape((10,), 2)

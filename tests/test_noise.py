@@ -11,7 +11,7 @@ import pytest
 import torch
 from scipy import stats
 
-from fedmodel.noise import NoiseSource, OsNoise, SeededNoise
+from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
 
 CPU = torch.device("cpu")
 pytestmark = pytest.mark.usefixtures("same_bytes")

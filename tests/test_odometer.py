@@ -9,9 +9,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from fedmodel.accounting import checkpoints, epsilon, odometer
 from fedmodel.errors import ConfigError
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.privacy.accounting import checkpoints, epsilon, odometer
+from fedmodel.privacy.events import DpSgdEvent
 from tests.stopping import LOSS_N, at_the_start, before, stopped
 
 NOISE, STEPS, DELTA = 6.56, 40, 1e-3  # the scenario "hospitals": four silos, every record in every lot

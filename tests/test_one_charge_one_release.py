@@ -15,12 +15,12 @@ from clients.silo import Silo
 from fedmodel import wire
 from fedmodel.config import Scenario, SiloFile, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.data import data_shape
+from fedmodel.learning.models import build_model
+from fedmodel.learning.vectors import flatten
 from fedmodel.ledger import read_ledger, verify_ledger
-from fedmodel.models import build_model
 from fedmodel.provision import law_of, provision, read_identity, scenario_hash
 from fedmodel.secagg import Window
-from fedmodel.vectors import flatten
-from scenarios import cli
+from scenarios.cli import main
 from server.lineages import Lineages
 from tests.fakes import FaultyGrid, run_config
 
@@ -69,7 +69,7 @@ def law(folder: Path, **keys: Any) -> None:
 def fedmodel(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr("sys.argv", ["fedmodel", *arguments])
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     return int(ended.value.code or 0)
 
 

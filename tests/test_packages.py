@@ -14,8 +14,8 @@ from pathlib import Path
 import pytest
 from flwr.cli.config_utils import get_fab_config, get_fab_metadata
 
-from fedmodel import packages
 from fedmodel.errors import ConfigError
+from fedmodel.system import packages
 from fedmodel.wire.bundle import make_bundle
 
 

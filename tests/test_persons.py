@@ -32,6 +32,7 @@ from fedmodel.config import (
     read_silo_file,
     silo_file_to_toml,
 )
+from fedmodel.crypto.sealed import new_age_key, opener_from_secret
 from fedmodel.data import (
     Cache,
     Records,
@@ -46,9 +47,8 @@ from fedmodel.data.persons import EXACT, LONGEST, Id, normal_id
 from fedmodel.data.sources import identity
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.provision import provision
-from fedmodel.sealed import new_age_key, opener_from_secret
-from scenarios import cli
-from scenarios.runner import check_scenario
+from scenarios.cli import main
+from scenarios.simulation.simulate import check_scenario
 from tests.conftest import TINY
 
 FORMS: tuple[PersonForm, ...] = get_args(PersonForm)
@@ -381,7 +381,7 @@ def test_the_silos_own_people_see_lookalikes_and_what_the_form_is(
     def policy(*options: str) -> str:
         monkeypatch.setattr(sys, "argv", ["fedmodel", "silo", "policy", str(kit), "--ids", *options])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         assert not ended.value.code
         return capsys.readouterr().out
 

@@ -15,9 +15,9 @@ from fedmodel import wire
 from fedmodel.config import HoursConfig, Scenario, SiloFile, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, PolicyRefused
-from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.packages import code_hash
+from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import law_of, provision, scenario_hash
+from fedmodel.system.packages import code_hash
 from tests.fakes import FaultyGrid
 
 SERVER = SigningKey(bytes(range(32)))

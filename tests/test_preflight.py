@@ -11,12 +11,12 @@ from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
 from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
-from fedmodel import vectors
 from fedmodel.config import builtin_scenarios, read_scenario
 from fedmodel.data import DataShape, data_shape
 from fedmodel.errors import PrivacyError
-from fedmodel.models import Loss, build_model
-from fedmodel.preflight import ClippedSum, check_sensitivity, preflight
+from fedmodel.learning import vectors
+from fedmodel.learning.models import Loss, build_model
+from fedmodel.learning.preflight import ClippedSum, check_sensitivity, preflight
 from tests.test_dp_sgd import FLAT, make
 
 CPU = torch.device("cpu")

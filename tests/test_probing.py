@@ -14,19 +14,19 @@ from torch import nn
 from clients.policy import check_scenario
 from clients.silo import Silo
 from clients.training import check_request, train_round
-from fedmodel.audit import observations
-from fedmodel.audit.probes import Probed, ProbedLoss, bare, loss_canaries, probed, with_probes
 from fedmodel.audit.release_gauges import noise_grid
+from fedmodel.canaries import observations
+from fedmodel.canaries.probes import Probed, ProbedLoss, bare, loss_canaries, probed, with_probes
 from fedmodel.config import AuditConfig, ConnectionConfig, Scenario, read_scenario
 from fedmodel.data import data_shape, silo_records
-from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import LedgerTampered, PolicyRefused
-from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.models import build_model, record_losses
-from fedmodel.noise import SeededNoise
-from fedmodel.preflight import preflight
+from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.models import build_model, record_losses
+from fedmodel.learning.preflight import preflight
+from fedmodel.learning.vectors import flatten
+from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.noise import SeededNoise
 from fedmodel.provision.laws import law_of
-from fedmodel.vectors import flatten
 from fedmodel.wire import TrainRequest
 
 pytestmark = pytest.mark.usefixtures("same_bytes")

@@ -9,7 +9,6 @@ import pytest
 from fedmodel.config import EncryptionConfig, Scenario, read_scenario
 from fedmodel.crypto import SigningKey, Suite
 from fedmodel.errors import AggregationRefused, ConfigError, Rule
-from fedmodel.packages import code_hash
 from fedmodel.provision import (
     law_of,
     policy_of,
@@ -21,6 +20,7 @@ from fedmodel.provision import (
     scenario_policy,
 )
 from fedmodel.secagg import Roster
+from fedmodel.system.packages import code_hash
 
 ON = ["encryption.secure_aggregation=on", "encryption.bound=2.0", "encryption.colluding=0"]
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 
-from scenarios import provision_cli, unlocking
+from scenarios.cli import provision, unlocking
 from tests.conftest import TINY
 from tests.federations import MASKED, Federation, federation, federation_toml, issued, pristine
 from tests.test_cli import Run, run
@@ -179,7 +179,7 @@ def test_memory_is_kept_from_others_before_a_secret_is_in_it(
         "typed_twice": lambda: unlocking.typed_twice("north"),
         "key_file": lambda: unlocking.ask_opener(federation.root / "keys" / "north.key", None, str),
         "passphrases_of": lambda: unlocking.passphrases_of(words),
-        "provision": lambda: provision_cli.provision(tmp_path / "federation.toml", tmp_path / "kits"),
+        "provision": lambda: provision.provision(tmp_path / "federation.toml", tmp_path / "kits"),
     }
     with contextlib.suppress(AttributeError):  # what is said is no federation
         ways[way]()

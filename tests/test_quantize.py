@@ -10,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmodel.errors import ConfigError, ProtocolError
-from fedmodel.masking import RingBits
-from fedmodel.quantize import Quantizer
+from fedmodel.secagg.masking import RingBits
+from fedmodel.secagg.quantize import Quantizer
 
 QUANTIZERS = [(16, 4), (16, 300), (32, 4), (32, 10_000)]
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from clients import reach
-from clients.reach import Approach, Obstacle, find_obstacle, split_address
+from clients import connecting
+from clients.connecting import Approach, Obstacle, find_obstacle, split_address
 from fedmodel.crypto import Purpose
 from fedmodel.errors import ConfigError
 from tests.tls_kits import kit
@@ -44,7 +44,7 @@ def test_what_is_no_address_is_refused(address: str) -> None:
 )
 def test_a_clock_that_is_off_is_said_with_seconds_and_direction(ahead_s: float, words: str | None) -> None:
     now = time.time()
-    found = reach._about_clock(formatdate(now - ahead_s, usegmt=True), now, now + 0.1)
+    found = connecting._about_clock(formatdate(now - ahead_s, usegmt=True), now, now + 0.1)
     if words is None:
         assert found is None
         return
@@ -57,7 +57,7 @@ def test_a_clock_that_is_off_is_said_with_seconds_and_direction(ahead_s: float, 
 
 @pytest.mark.parametrize("date", [None, "", "yesterday"])
 def test_a_server_that_tells_no_time_is_no_obstacle(date: str | None) -> None:
-    assert reach._about_clock(date, 0.0, 0.0) is None
+    assert connecting._about_clock(date, 0.0, 0.0) is None
 
 
 class GaveUp(Exception):
@@ -172,7 +172,7 @@ def test_answers_of_the_size_that_they_may_have_are_read(tmp_path: Path) -> None
 
 
 def test_a_roster_that_is_too_long_is_refused_and_not_cut(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reach, "_LARGEST_ROSTER_BYTES", 1000)
+    monkeypatch.setattr(connecting, "_LARGEST_ROSTER_BYTES", 1000)
     server, silo = kit(tmp_path / "server", Purpose.SERVER), kit(tmp_path / "north")
     roster = iter([OK + b"content-length: 1001\r\n\r\n" + bytes(1001)])
     with answering(server.server(), iter([SHORT]), roster) as (address, _):

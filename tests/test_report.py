@@ -16,23 +16,23 @@ import pytest
 import yaml
 from pydantic import ValidationError
 
-from fedmodel.accounting import epsilon
 from fedmodel.audit.plan import plan_hash
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerError, LedgerTampered
 from fedmodel.ledger import Ledger, Standing
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.privacy.accounting import epsilon
+from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import read_identity, read_kit
-from fedmodel.report import accountants, document, registry, schema, signing
-from fedmodel.report.document import Report
-from fedmodel.report.passive import BEGINNING
-from scenarios import officer
-from scenarios.audits.audit_entries import PLAN_SUBJECT, RESULT_SUBJECT, result_hash
-from scenarios.reports import computing, reporting, sections
-from scenarios.reports.anchors import Anchors
-from scenarios.reports.audited import audit as audited_section
-from scenarios.reports.differences import changes, differences
-from scenarios.reports.gathering import read_run
+from scenarios.report import build, compute, sections
+from scenarios.report.anchors import Anchors
+from scenarios.report.audited import audit as audited_section
+from scenarios.report.diff import changes, differences
+from scenarios.report.gather import read_run
+from scenarios.report.page import accountants, document, registry, schema, signing
+from scenarios.report.page.document import Report
+from scenarios.report.page.passive import BEGINNING
+from scenarios.runs import inspection
+from scenarios.runs.audit_entries import PLAN_SUBJECT, RESULT_SUBJECT, result_hash
 from tests.runs import MASKED, SILOS, copied, masked, roomy, simulated
 
 __all__ = ["masked", "roomy"]
@@ -49,7 +49,7 @@ def page(report: Report, pictures: Mapping[str, str]) -> str:
 @pytest.fixture(scope="module")
 def built(masked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = copied(masked, tmp_path_factory.mktemp("report") / "run")
-    reporting.build(run, page)
+    build.build(run, page)
     return run
 
 
@@ -64,15 +64,15 @@ def read_once(monkeypatch: pytest.MonkeyPatch) -> Callable[[Path], None]:
     """Read a folder once, for a test that changes the report alone; again where that says else of ledgers."""
 
     def prepare(folder: Path) -> None:
-        stored = reporting.read_report(folder).report
+        stored = build.read_report(folder).report
         gathered = read_run(folder, stored)
 
         def read(run_dir: Path, changed: Report) -> Any:
             return gathered if changed.integrity.ledgers == stored.integrity.ledgers else read_run(run_dir, changed)
 
-        for module in (computing, reporting):
+        for module in (compute, build):
             monkeypatch.setattr(module, "check_summary", lambda gathered: ())
-        monkeypatch.setattr(reporting, "read_run", read)
+        monkeypatch.setattr(build, "read_run", read)
 
     return prepare
 
@@ -150,7 +150,7 @@ def changed(report: dict[str, Any], put: Callable[[Any, Any], None], leaf: Any) 
 
 def refusal(run: Path, key: str | None = None) -> FedmodelError:
     with pytest.raises(FedmodelError) as caught:
-        reporting.verify(run, key)
+        build.verify(run, key)
     return caught.value
 
 
@@ -158,7 +158,7 @@ def refusal(run: Path, key: str | None = None) -> FedmodelError:
 
 
 def test_a_report_is_built_and_verified(built: Path) -> None:
-    checked = reporting.verify(built)
+    checked = build.verify(built)
     assert {item for item, _ in checked.items} >= {"ledger north", "epsilon", "files", "code", "signature"}
     assert {file.name for file in checked.report.integrity.files} == {
         "scenario.toml", "summary.json", "metrics.jsonl", "model.safetensors", "report.html", "registry.yaml",
@@ -167,7 +167,7 @@ def test_a_report_is_built_and_verified(built: Path) -> None:
 
 
 def test_its_figures_are_those_of_the_ledgers(built: Path) -> None:
-    report = reporting.read_report(built).report
+    report = build.read_report(built).report
     event = DpSgdEvent(2.0, 1.0, 0.5, 4, 10)
     assert report.claim.epsilon == epsilon([event], 1e-3) == report.scope.largest_bound
     assert [(row.steps, row.steps_reserved) for row in report.claim.silos] == [(4, 4)] * 3
@@ -191,7 +191,7 @@ def event_of(steps: int) -> DpSgdEvent:
 
 
 def officer_up(figure: float | None) -> str:
-    from fedmodel.rounding import up
+    from fedmodel.privacy.rounding import up
 
     assert figure is not None
     return up(figure)
@@ -225,7 +225,7 @@ def test_the_registry_entry_follows_the_registry_and_says_what_a_person_has_to_a
     assert set(deployment) == {
         "product", "dp_flavor", "privacy_loss", "model", "accounting", "implementation", "resources",
     }  # fmt: skip
-    report = reporting.read_report(built).report
+    report = build.read_report(built).report
     assert deployment["privacy_loss"]["privacy_parameters"] == {"epsilon": report.claim.epsilon, "delta": 1e-3}
     for path in entry["to_complete"]:
         found = entry
@@ -282,7 +282,7 @@ def test_every_figure_that_is_changed_is_found_though_it_is_signed(
         tried += 1
         forge(run, spoilt)
         if name.startswith(VOLATILE):
-            assert reporting.verify(run).report != reporting.read_report(built).report
+            assert build.verify(run).report != build.read_report(built).report
             by_signature_alone.add(name)
             continue
         error = refusal(run)
@@ -375,22 +375,22 @@ def test_a_report_of_another_key_is_forged_whatever_it_says_of_its_signer(built:
     assert isinstance(error, LedgerTampered)
     assert "integrity.signer" in str(error)
     with pytest.raises(LedgerTampered, match="another server's key than --key"):
-        reporting.verify(run, other.public.hex())
+        build.verify(run, other.public.hex())
 
 
 def test_a_folder_without_kits_is_verified_under_the_key_that_is_given_and_no_other(built: Path, run: Path) -> None:
     """What another party gets: no kit, and the server's key by another way."""
-    signer = reporting.read_report(built).key.hex()
+    signer = build.read_report(built).key.hex()
     for folder in ("silos", "server"):
         shutil.rmtree(run / folder)
     assert isinstance(refusal(run), ConfigError)
-    assert reporting.verify(run, signer).report == reporting.read_report(built).report
+    assert build.verify(run, signer).report == build.read_report(built).report
     error = refusal(run, SigningKey.generate().public.hex())
     assert isinstance(error, LedgerTampered)
     assert "integrity.signer" in str(error)
     for none in ("xyz", "ab"):
         with pytest.raises(ConfigError, match="--key is a public key"):
-            reporting.verify(run, none)
+            build.verify(run, none)
 
 
 # What is changed in the folder
@@ -434,7 +434,7 @@ def test_a_ledger_that_another_key_wrote_again_is_refused(built: Path, run: Path
     for folder in ("silos", "server"):
         shutil.rmtree(run / folder)
     shutil.copy2(other / "ledgers" / "south.sqlite", run / "ledgers" / "south.sqlite")
-    error = refusal(run, reporting.read_report(built).key.hex())
+    error = refusal(run, build.read_report(built).key.hex())
     assert isinstance(error, LedgerTampered)
     assert "south" in str(error)
 
@@ -463,7 +463,7 @@ def test_an_entry_that_does_not_follow_from_the_report_is_found_though_its_hash_
     report = told(run)["report"]
     for file in report["integrity"]["files"]:
         if file["name"] == "registry.yaml":
-            file["sha256"] = reporting.file_hash(path)
+            file["sha256"] = build.file_hash(path)
     forge(run, report)
     assert isinstance(refusal(run), ClaimRefuted)
 
@@ -481,7 +481,7 @@ def test_a_summary_that_tells_another_epsilon_than_the_ledgers_makes_no_report(r
     summary["privacy"][1]["epsilon"] /= 2
     (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     with pytest.raises(ClaimRefuted, match=r"summary.json: privacy\[1\].epsilon: "):
-        reporting.build(run, page)
+        build.build(run, page)
 
 
 def test_a_summary_of_code_that_the_silos_refuse_makes_no_report(run: Path) -> None:
@@ -489,19 +489,19 @@ def test_a_summary_of_code_that_the_silos_refuse_makes_no_report(run: Path) -> N
     summary["code_hash"] = "0" * 64
     (run / "summary.json").write_text(json.dumps(summary), encoding="utf-8")
     with pytest.raises(LedgerTampered, match="refuses"):
-        reporting.build(run, page)
+        build.build(run, page)
 
 
 def test_a_scenario_of_another_run_makes_no_report(run: Path) -> None:
     text = (run / "scenario.toml").read_text(encoding="utf-8")
     (run / "scenario.toml").write_text(text.replace("learning_rate = 0.5", "learning_rate = 0.6"), encoding="utf-8")
     with pytest.raises(LedgerError, match="no ledger holds a run of"):
-        reporting.build(run, page)
+        build.build(run, page)
 
 
 def test_a_key_that_is_not_the_servers_signs_no_report(run: Path) -> None:
     with pytest.raises(ConfigError, match="another server"):
-        reporting.build(run, page, SigningKey.generate())
+        build.build(run, page, SigningKey.generate())
 
 
 # What changes since
@@ -509,14 +509,16 @@ def test_a_key_that_is_not_the_servers_signs_no_report(run: Path) -> None:
 
 def test_what_is_entered_after_the_report_leaves_it_as_it_is_and_a_new_one_says_it(run: Path) -> None:
     kit = run / "silos" / "north"
-    officer.sign_off(officer.Place.of(run / "ledgers" / "north.sqlite"), read_kit(kit).law, "Ada")
-    checked = dict(reporting.verify(run).items)
+    inspection.sign_off(inspection.Place.of(run / "ledgers" / "north.sqlite"), read_kit(kit).law, "Ada")
+    checked = dict(build.verify(run).items)
     assert "1 newer entries are not in the report" in checked["ledger north"]
-    before = reporting.read_report(run).report
-    officer.override(officer.Place.of(run / "ledgers" / "north.sqlite"), "synthetic/record", 9.0, "a study", "Ada")
-    reporting.verify(run)
-    reporting.build(run, page)
-    after = reporting.verify(run).report
+    before = build.read_report(run).report
+    inspection.override(
+        inspection.Place.of(run / "ledgers" / "north.sqlite"), "synthetic/record", 9.0, "a study", "Ada"
+    )
+    build.verify(run)
+    build.build(run, page)
+    after = build.verify(run).report
     assert [(one.silo, one.by, one.subject) for one in after.limits.approvals] == [("north", "Ada", "silo.toml")]
     assert [(one.by, one.reason, one.epsilon) for one in after.integrity.overrides] == [("Ada", "a study", 9.0)]
     assert before.limits.approvals == before.integrity.overrides == ()
@@ -556,7 +558,7 @@ def test_an_earlier_run_of_seeded_noise_leaves_no_cumulative_figure(roomy: Path,
             "synthetic/record", "77", DpSgdEvent(8.0, 1.0, 0.5, 2, 10, "seeded-unsafe"), 1, scenario="ab" * 32
         )
         ledger.charge("77", 1, 2, "earlier")
-    report = reporting.gather(run)
+    report = build.gather(run)
     north, south = (next(one for one in report.scope.budgets if one.silo == silo) for silo in ("north", "south"))
     assert (north.protects, north.spent, north.bound) == (False, None, None)
     assert south.protects
@@ -579,8 +581,8 @@ def test_noise_that_was_seeded_claims_nothing(tmp_path: Path) -> None:
 
 
 def told_of(run: Path) -> Report:
-    reporting.build(run, page)
-    return reporting.verify(run).report
+    build.build(run, page)
+    return build.verify(run).report
 
 
 def test_units_of_several_records_say_why_there_is_no_prv(tmp_path: Path) -> None:
@@ -649,8 +651,8 @@ def test_an_audit_stands_in_the_report_with_its_place_in_every_ledger(
     read_once: Callable[[Path], None], attacked: Path
 ) -> None:
     conclude(attacked)
-    reporting.build(attacked, page)
-    checked = reporting.verify(attacked, None, page, silo_anchors(attacked))
+    build.build(attacked, page)
+    checked = build.verify(attacked, None, page, silo_anchors(attacked))
     # What the silos' audits saw is not here: the result is the word of those who entered it.
     assert (checked.rendered, checked.evaluated, checked.whole) == (True, False, False)
     audit = checked.report.audit
@@ -672,13 +674,13 @@ def test_an_audit_stands_in_the_report_with_its_place_in_every_ledger(
 
 
 def test_a_report_without_an_audit_says_that_none_was_tried(built: Path) -> None:
-    report = reporting.read_report(built).report
+    report = build.read_report(built).report
     assert report.audit is None
     assert any("none was tried" in one for one in report.limits.statements)
 
 
 def test_an_audit_that_was_planned_and_has_no_result_is_said(audited: Path) -> None:
-    report = reporting.gather(audited)
+    report = build.gather(audited)
     assert report.audit is None
     assert any("its result is not here" in one for one in report.limits.statements)
 
@@ -687,7 +689,7 @@ def test_a_result_that_displeases_cannot_be_left_away(attacked: Path) -> None:
     conclude(attacked)
     (attacked / "audit.json").unlink()
     with pytest.raises(LedgerTampered, match="is missing"):
-        reporting.build(attacked, page)
+        build.build(attacked, page)
 
 
 def test_a_result_that_was_written_again_is_not_the_one_entered(attacked: Path) -> None:
@@ -695,27 +697,27 @@ def test_a_result_that_was_written_again_is_not_the_one_entered(attacked: Path) 
     path = attacked / "audit.json"
     path.write_text(path.read_text().replace("refuted", "not-refuted"), encoding="utf-8")
     with pytest.raises(LedgerTampered, match="as the result"):
-        reporting.build(attacked, page)
+        build.build(attacked, page)
 
 
 def test_another_plan_than_the_one_entered_is_refused(attacked: Path) -> None:
     other = {**PLAN, "canaries": 10}
     conclude(attacked, plan=other, plan_hash=plan_hash(other))
     with pytest.raises(LedgerTampered, match="does not hold the audit's plan"):
-        reporting.build(attacked, page)
+        build.build(attacked, page)
 
 
 def test_a_plan_that_is_not_of_its_hash_is_refused(attacked: Path) -> None:
     conclude(attacked, plan={**PLAN, "canaries": 10})
     with pytest.raises(LedgerTampered, match="is not the hash of its plan"):
-        reporting.build(attacked, page)
+        build.build(attacked, page)
 
 
 def test_a_plan_that_was_entered_after_the_first_charge_is_none(run: Path) -> None:
     enter_plan(run)
     conclude(run)
     with pytest.raises(LedgerTampered, match="planned afterwards"):
-        reporting.build(run, page)
+        build.build(run, page)
 
 
 def test_of_two_plans_none_was_fixed(tmp_path: Path) -> None:
@@ -726,7 +728,7 @@ def test_of_two_plans_none_was_fixed(tmp_path: Path) -> None:
     run = simulated(tmp_path, MASKED, kits_ready=twice)
     conclude(run)
     with pytest.raises(LedgerTampered, match="silo west's ledger does not hold the audit's plan"):
-        reporting.build(run, page)
+        build.build(run, page)
 
 
 def test_an_audit_attacks_the_claim_of_the_report_its_cap_and_its_delta(
@@ -754,13 +756,13 @@ def test_an_audit_at_another_delta_is_of_another_claim(attacked: Path) -> None:
 def test_an_audit_of_another_claim_is_refuted(attacked: Path) -> None:
     conclude(attacked, claimed_epsilon=9.0)
     with pytest.raises(ClaimRefuted, match=r"audit.claimed_epsilon: 9\.0 stands"):
-        reporting.build(attacked, page)
+        build.build(attacked, page)
 
 
 def test_an_audit_of_another_form_is_refused_by_the_name_of_the_field(attacked: Path) -> None:
     conclude(attacked, verdict="passed")
     with pytest.raises(LedgerTampered, match=r"audit.json: verdict: "):
-        reporting.build(attacked, page)
+        build.build(attacked, page)
 
 
 # Two runs
@@ -768,15 +770,15 @@ def test_an_audit_of_another_form_is_refused_by_the_name_of_the_field(attacked: 
 
 def test_two_runs_differ_where_they_do(built: Path, tmp_path: Path) -> None:
     other = simulated(tmp_path, MASKED, "privacy.noise_multiplier=3.0", "rounds=3")
-    reporting.build(other, page)
-    found = {one.path: one for one in reporting.diff(built, other)}
+    build.build(other, page)
+    found = {one.path: one for one in build.diff(built, other)}
     rounds = found["mechanism.rounds_planned"]
     assert (rounds.one, rounds.other, rounds.by, rounds.section) == (2, 3, 1.0, "mechanism")
     assert found["mechanism.silos[west].noise_multiplier"].by == 1.0
     assert found["accounting.silos[north].pld"].by is not None
     assert found["training.rounds"].one == "2 rows"
     assert "claim.unit" not in found
-    assert reporting.diff(built, built) == []
+    assert build.diff(built, built) == []
 
 
 def test_a_report_that_was_changed_is_not_compared(built: Path, run: Path) -> None:
@@ -784,7 +786,7 @@ def test_a_report_that_was_changed_is_not_compared(built: Path, run: Path) -> No
     file["report"]["claim"]["epsilon"] = 0.1
     (run / "report.json").write_text(json.dumps(file, indent=2) + "\n", encoding="utf-8")
     with pytest.raises(LedgerTampered, match="signature"):
-        reporting.diff(built, run)
+        build.diff(built, run)
 
 
 def test_differences_are_found_in_order_and_rows_are_matched_by_name() -> None:

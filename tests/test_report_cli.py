@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmodel.report.schema import schema_text
+from scenarios.report.page.schema import schema_text
 from tests.runs import MASKED, masked, simulated
 from tests.test_cli import Run
 from tests.test_report import told

@@ -14,17 +14,17 @@ import pytest
 
 from fedmodel.config import read_scenario
 from fedmodel.crypto import SigningKey
-from fedmodel.durable import replace_file
 from fedmodel.errors import ConfigError, LedgerError
 from fedmodel.ledger import Ledger, verify_ledger
 from fedmodel.ledger.book import PAGE_SIZE, insert, prepare
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import read_kit
-from fedmodel.report.page import render
-from fedmodel.report.passive import BEGINNING
-from scenarios.report_cli import NOT_VOUCHED_FOR
-from scenarios.reports import reporting
-from scenarios.summary import rows_from_ledgers
+from fedmodel.system.durable import replace_file
+from scenarios.cli.report import NOT_VOUCHED_FOR
+from scenarios.report import build
+from scenarios.report.page.passive import BEGINNING
+from scenarios.report.page.render import render
+from scenarios.runs.summary import rows_from_ledgers
 from tests.runs import SILOS, copied, masked, roomy
 from tests.test_cli import Run
 from tests.test_report import forge, told
@@ -36,7 +36,7 @@ __all__ = ["masked", "roomy"]
 @pytest.fixture(scope="module")
 def finished(masked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = copied(masked, tmp_path_factory.mktemp("hostile") / "run")
-    reporting.build(run, render, pictures={"One digit, three ways.": picture()})
+    build.build(run, render, pictures={"One digit, three ways.": picture()})
     return run
 
 
@@ -176,7 +176,7 @@ def test_that_no_head_is_at_hand_is_said_and_whose_are(run: Run) -> None:
     assert "as kept by silo;" not in found(run)["ledger north"]
     assert "server" not in found(run)["ledger north"]
     shutil.rmtree(folder / "silos")
-    key = reporting.read_report(folder).key.hex()
+    key = build.read_report(folder).key.hex()
     assert "NO head of it is here but the report's own, of " in found(run, "--key", key)["ledger north"]
     assert run("report", "build", "r") == 0, run.err
     assert "NO signed head of it is here: entries taken away" in found(run, "--key", key)["ledger north"]
@@ -199,7 +199,7 @@ def test_what_may_be_handed_on_verifies_under_the_key_that_is_given(run: Run) ->
     ):  # fmt: skip
         shutil.copy2(whole / name, handed / name)
     assert not [path for path in handed.rglob("*") if path.suffix in (".key", ".age")]
-    key = reporting.read_report(whole).key.hex()
+    key = build.read_report(whole).key.hex()
     assert run("report", "verify", "handed") == 2
     assert "give --key" in run.err
     assert run("report", "verify", "handed", "--key", key) == NOT_VOUCHED_FOR, run.err
@@ -262,7 +262,7 @@ def resign(folder: Path, *names: str) -> None:
     report = told(folder)["report"]
     for file in report["integrity"]["files"]:
         if file["name"] in names:
-            file["sha256"] = reporting.file_hash(folder / file["name"])
+            file["sha256"] = build.file_hash(folder / file["name"])
     forge(folder, report)
 
 
@@ -421,9 +421,9 @@ def test_a_build_that_is_cut_off_leaves_no_report_beside_another_page(
         written.append(path.name)
         replace_file(path, data)
 
-    monkeypatch.setattr(reporting, "replace_file", cut_off)
+    monkeypatch.setattr(build, "replace_file", cut_off)
     with pytest.raises(KeyboardInterrupt):
-        reporting.build(run.folder / "r", render)
+        build.build(run.folder / "r", render)
     assert written == ["registry.yaml"]
     assert not (run.folder / "r" / "report.json").exists()
 
@@ -432,7 +432,7 @@ def test_a_build_that_is_cut_off_leaves_no_report_beside_another_page(
 
 
 def test_without_a_key_from_elsewhere_it_says_so_and_names_the_key(run: Run) -> None:
-    key = reporting.read_report(run.folder / "r").key.hex()
+    key = build.read_report(run.folder / "r").key.hex()
     assert run("report", "verify", "r") == NOT_VOUCHED_FOR
     assert f"compare {key} with the server's key" in run.out.splitlines()[-1]
     assert "…" not in run.out
@@ -480,7 +480,7 @@ def test_a_report_that_its_own_server_did_not_sign_is_not_compared(run: Run) -> 
     report["integrity"]["signer"] = other.public.hex()
     forge(run.folder / "o", report, other)
     assert run("report", "diff", "r", "o") == 0
-    key = reporting.read_report(run.folder / "r").key.hex()
+    key = build.read_report(run.folder / "r").key.hex()
     assert run.out.splitlines()[0] == f"two servers signed them: {key} and {other.public.hex()}"
 
 
@@ -492,13 +492,13 @@ def test_figures_that_differ_are_printed_so_that_they_do(run: Run) -> None:
     assert run("report", "diff", "r", "o") == 0
     (line,) = (line for line in run.out.splitlines() if line.strip().startswith("epsilon: "))
     one, _, other = line.partition(": ")[2].partition(" (")[0].partition(" -> ")
-    assert float(one) == reporting.read_report(run.folder / "r").report.claim.epsilon
+    assert float(one) == build.read_report(run.folder / "r").report.claim.epsilon
     assert float(other) == report["claim"]["epsilon"]
 
 
 def test_a_key_file_of_another_server_builds_nothing(run: Run) -> None:
     with pytest.raises(ConfigError, match="another server"):
-        reporting.build(run.folder / "r", render, SigningKey.generate())
+        build.build(run.folder / "r", render, SigningKey.generate())
     assert (run.folder / "r" / "report.json").exists()
 
 
@@ -518,4 +518,4 @@ def test_rounds_that_no_run_has_make_no_report(change: Any, refusal: str, run: R
     lines = change([json.loads(line) for line in path.read_text().splitlines()])
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     with pytest.raises(LedgerError, match=refusal):
-        reporting.gather(folder)
+        build.gather(folder)

@@ -16,11 +16,12 @@ import pytest
 from matplotlib.axes import Axes
 
 from fedmodel.audit.gauges import OF_ALL, OF_SILOS
-from fedmodel.inert import inert, inert_lines
-from fedmodel.report import plots, words
-from fedmodel.report.document import Report
-from fedmodel.report.page import CONTENTS, excepted, odds, render, unpromised
-from fedmodel.report.pictures import framed
+from fedmodel.system.inert import inert, inert_lines
+from scenarios.report.page import plots
+from scenarios.report.page.document import Report
+from scenarios.report.page.pictures import framed
+from scenarios.report.page.render import CONTENTS, excepted, odds, render, unpromised
+from scenarios.runs import words
 from tests import reports
 from tests.chromium import Chromium, start
 

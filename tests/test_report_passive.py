@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from fedmodel.report.page import render
-from fedmodel.report.passive import BEGINNING, POLICY, check_passive
+from scenarios.report.page.passive import BEGINNING, POLICY, check_passive
+from scenarios.report.page.render import render
 from tests import reports
 from tests.test_report_page import picture
 

@@ -28,12 +28,12 @@ from flwr.supercore.task_identity import TaskIdentity
 from safetensors.numpy import load, save
 
 from fedmodel.config import Scenario, read_scenario
+from fedmodel.crypto.sealed import new_age_key, open_bytes, opener_from_secret, write_sealed
 from fedmodel.errors import CryptoError, DropoutError, ProtocolError
+from fedmodel.learning.starts import resolved
 from fedmodel.ledger import verify_ledger
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import read_identity, read_kit
-from fedmodel.sealed import new_age_key, open_bytes, opener_from_secret, write_sealed
-from fedmodel.starts import resolved
 from server.journal import Checkpoint, Journal, Seal
 from server.rounds import find_again
 from server.server_app import run_federation
@@ -103,11 +103,11 @@ def server_of(folder: Path, doom: Doom) -> Iterator[None]:
     own = SimpleNamespace(recipient=RECIPIENT, age_secret=SECRET, identity=identity, post_quantum=None)
     with ExitStack() as stack:
         for name, value in (("unlocked", lambda _: own), ("read_server_law", lambda _: SimpleNamespace(escrow=()))):
-            stack.enter_context(mock.patch(f"server.place.{name}", value))
+            stack.enter_context(mock.patch(f"server.run_files.{name}", value))
         for place in (
             "server.journal.replace_file",
-            "server.witness.replace_file",
-            "server.place.save_model",
+            "server.known_heads.replace_file",
+            "server.run_files.save_model",
             "server.metrics.MetricsLog.append",
         ):
             stack.enter_context(mock.patch(place, doom.around(resolve_name(place))))

@@ -25,14 +25,15 @@ import pytest
 
 from clients.silo import Silo
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.durable import held
 from fedmodel.errors import ConfigError, DropoutError
 from fedmodel.ledger import verify_ledger
 from fedmodel.provision import provision, read_kit
-from scenarios import cli, resuming
-from scenarios.resuming import held_folder
-from scenarios.runner import simulate
-from scenarios.summary import read_metrics
+from fedmodel.system.durable import held
+from scenarios.cli import main
+from scenarios.runs.summary import read_metrics
+from scenarios.simulation import resuming
+from scenarios.simulation.resuming import held_folder
+from scenarios.simulation.simulate import simulate
 from server.journal import Journal
 from tests.conftest import TINY
 
@@ -410,7 +411,7 @@ def test_ctrl_c_ends_with_the_command_that_goes_on(
     typed = ["fedmodel", "simulate", odd.name, "--set", setting, "--set", "seed=", "--json", "--no-report"]
     monkeypatch.setattr(sys, "argv", typed)
     with mock.patch("server.server_app.Post.begin", side_effect=KeyboardInterrupt), pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     assert ended.value.code == 130
     out, err = capsys.readouterr()
     assert out == ""
@@ -419,11 +420,11 @@ def test_ctrl_c_ends_with_the_command_that_goes_on(
     assert set(again[len(typed) - 2 :]) > {"--json", "--no-report", "--out"}
     monkeypatch.setattr(sys, "argv", again)
     with suppress(SystemExit):
-        cli.main()
+        main.main()
     summary = json.loads(capsys.readouterr().out)
     assert summary["rounds_completed"] == 2
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     assert ended.value.code == 2
     assert "holds a run that has ended" in capsys.readouterr().err
     assert len(list((tmp_path / "runs").iterdir())) == 1

@@ -13,8 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import fedmodel
-from fedmodel import rounding
-from fedmodel.rounding import NO_BOUND, down, percent_down, percent_up, raised, small, up
+from fedmodel.privacy import rounding
+from fedmodel.privacy.rounding import NO_BOUND, down, percent_down, percent_up, raised, small, up
 
 ROOT = Path(fedmodel.__file__).parent.parent
 PACKAGES = ("fedmodel", "clients", "server", "scenarios")

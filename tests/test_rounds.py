@@ -16,16 +16,16 @@ from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import DropoutError, LedgerTampered, ProtocolError
-from fedmodel.heads import Head, Proven, sign_head
 from fedmodel.ledger import origin_of
-from fedmodel.mechanisms import DpSgdEvent, event_to_json
+from fedmodel.ledger.heads import Head, Proven, sign_head
+from fedmodel.privacy.events import DpSgdEvent, event_to_json
 from fedmodel.provision import read_roster
 from fedmodel.secagg import Member, Roster
 from server.exchange import Post
+from server.known_heads import Witness
 from server.lineages import Lineages
 from server.rounds import join, train_round
 from server.server_app import run_federation
-from server.witness import Witness
 from tests.fakes import Fault, FaultyGrid, charged
 from tests.test_client_app import model
 

@@ -15,16 +15,17 @@ import pytest
 
 from clients import policy
 from clients.silo import Silo
-from fedmodel import accounting, plans
+from fedmodel import plans
 from fedmodel.config import Scenario, SiloFile, TableSource, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.config.same_source import same_by_text
 from fedmodel.crypto import digest
 from fedmodel.data import access, check_sources, marks, tables
 from fedmodel.errors import ConfigError, DataError, PolicyRefused, PrivacyBudgetExceeded
 from fedmodel.ledger import Scope, Standing
+from fedmodel.privacy import accounting
 from fedmodel.provision import scenario_hash
-from scenarios import officer
-from scenarios.deployment import take_part
+from scenarios.deployment.party import take_part
+from scenarios.runs import inspection
 from tests.conftest import TINY
 from tests.federations import issued
 
@@ -288,7 +289,7 @@ def test_a_link_that_comes_later_is_found_before_anything_is_charged(ward: Ward)
         silo.reserved(ledger)
     assert list(ward.standing().runs) == ["1"]
     with pytest.raises(PolicyRefused, match="are one file"):
-        officer.law_of(ward.kit)
+        inspection.law_of(ward.kit)
     with pytest.raises(PolicyRefused, match="are one file"):
         take_part(ward.kit, ward._federation.opener("north"))
 
@@ -321,11 +322,11 @@ def test_a_budget_that_covers_two_data_sets_counts_both_in_one_scope(ward: Ward)
     standing = ward.standing()
     assert list(standing.scopes) == ["ward/record"]
     assert [run.scope for run in standing.runs.values()] == ["ward/record"] * 2
-    _, sentences = officer.law_of(ward.kit)
+    _, sentences = inspection.law_of(ward.kit)
     assert any(said.startswith("On ward and again together, at most epsilon") for said in sentences)
-    ledger = officer.ledger_of(ward.kit, "north")
-    assert officer.forecast(ledger, ward.scenario("again"), None)["scope"] == "ward/record"
-    assert officer.forecast(ledger, ward.scenario("again"), None)["runs"] == 0
+    ledger = inspection.ledger_of(ward.kit, "north")
+    assert inspection.forecast(ledger, ward.scenario("again"), None)["scope"] == "ward/record"
+    assert inspection.forecast(ledger, ward.scenario("again"), None)["runs"] == 0
 
 
 def test_what_a_ledger_holds_goes_on_under_a_budget_that_covers_more(ward: Ward) -> None:

@@ -15,9 +15,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmodel import durable, sealed
+from fedmodel.crypto import sealed
+from fedmodel.crypto.sealed import Opener
 from fedmodel.errors import ConfigError, CryptoError
-from fedmodel.sealed import Opener
+from fedmodel.system import durable
 from tests import tools
 
 CHUNK = 65536

@@ -123,7 +123,11 @@ def test_a_silo_killed_between_its_shares_and_its_keys_gives_both_when_asked_aga
     at: str, round_: Round, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Once, for one list: at each point, what lies on disk says so, or no share left."""
-    kills = {"state": ("clients.vault._write", None), "ledger": (Ledger, "advance"), "advert": (Silo, "advert")}
+    kills = {
+        "state": ("clients.aggregation_state._write", None),
+        "ledger": (Ledger, "advance"),
+        "advert": (Silo, "advert"),
+    }
 
     def killed(*_: object) -> None:
         raise KeyboardInterrupt

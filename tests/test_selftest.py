@@ -16,20 +16,22 @@ import torch
 from clients import carried, hiding, policy, training
 from clients.outbox import Outbox
 from clients.probing import Probing
-from fedmodel import dp_sgd, wire
-from fedmodel.accounting import composition, pld
+from fedmodel import wire
 from fedmodel.audit.gauges import OF_ALL, OF_SILOS
 from fedmodel.config import FederationConfig
 from fedmodel.data import persons, tables
-from fedmodel.dp_sgd import DpSgd, _GuardedOptimizer
+from fedmodel.learning import dp_sgd
+from fedmodel.learning.dp_sgd import DpSgd, _GuardedOptimizer
 from fedmodel.ledger import Ledger, Run
-from fedmodel.noise import OsNoise
+from fedmodel.privacy.accounting import composition, pld
+from fedmodel.privacy.noise import OsNoise
 from fedmodel.provision import influence
-from fedmodel.report import page
-from scenarios import cli, runner
-from scenarios.audits import faults, mutations, selftest
-from scenarios.audits.faults import FAULTS, Fault, Setting
-from scenarios.audits.planting import fresh, replaced
+from scenarios.cli import main
+from scenarios.report.page import render
+from scenarios.selftest import faults, mutations, selftest
+from scenarios.selftest.faults import FAULTS, Fault, Setting
+from scenarios.selftest.planting import fresh, replaced
+from scenarios.simulation import simulate
 from server.exchange import Faults
 from tests.drawing import same_bytes
 
@@ -60,7 +62,7 @@ TOUCHED = (
     Probing,
     carried,
     hiding,
-    page,
+    render,
     persons,
     tables,
     training,
@@ -73,7 +75,7 @@ TOUCHED = (
     FederationConfig,
     torch.Tensor,
     torch.linalg,
-    runner,
+    simulate,
 )
 
 
@@ -96,7 +98,7 @@ def run(*words: str) -> int:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("sys.argv", ["fedmodel", *words])
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
     return int(ended.value.code or 0)
 
 
@@ -271,7 +273,7 @@ def test_it_prints_a_table_of_80_columns(
     missing = {**rows[0], "fault": "nothing", "caught": False, "explanation": "it did not fire"}
     monkeypatch.setattr(faults, "FAULTS", ())
     monkeypatch.setattr(selftest, "suite", lambda *_: {**quick[0], "faults": [*rows, missing]})
-    monkeypatch.setattr("scenarios.printing.out.width", 80, raising=False)
+    monkeypatch.setattr("scenarios.cli.printing.out.width", 80, raising=False)
     assert run("audit", "selftest") == 3
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines) <= 80

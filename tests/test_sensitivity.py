@@ -15,17 +15,19 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from clients import training
-from fedmodel import dp_sgd, grid, models, plans, vectors
-from fedmodel.audit.probes import Probed, ProbedLoss
+from fedmodel import plans
+from fedmodel.canaries.probes import Probed, ProbedLoss
 from fedmodel.config import CnnConfig, MlpConfig, ModelConfig, TrainingConfig, read_scenario
-from fedmodel.conformance import cancel, conforms, fill, hostile, settle
 from fedmodel.data import DataShape, data_shape
-from fedmodel.dp_sgd import DpSgd, padded, physical_batch
 from fedmodel.errors import DataError, PrivacyError
-from fedmodel.models import Loss, build_model, record_losses, training_losses
-from fedmodel.noise import OsNoise
-from fedmodel.preflight import check_received, check_sums, preflight
-from scenarios.audits.mutations import batch_not_padded
+from fedmodel.learning import dp_sgd, models, vectors
+from fedmodel.learning.conformance import cancel, conforms, fill, hostile, settle
+from fedmodel.learning.dp_sgd import DpSgd, padded, physical_batch
+from fedmodel.learning.models import Loss, build_model, record_losses, training_losses
+from fedmodel.learning.preflight import check_received, check_sums, preflight
+from fedmodel.privacy import grid
+from fedmodel.privacy.noise import OsNoise
+from scenarios.selftest.mutations import batch_not_padded
 from tests.test_dp_sgd import FLAT, IMAGES, NoNoise, batch, make
 
 LINEAR = MlpConfig(kind="mlp")

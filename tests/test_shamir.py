@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmodel import shamir
 from fedmodel.errors import CryptoError
-from fedmodel.shamir import PRIME, agreeing, combine, lagrange_at_zero, split
+from fedmodel.secagg import shamir
+from fedmodel.secagg.shamir import PRIME, agreeing, combine, lagrange_at_zero, split
 
 
 def is_probable_prime(number: int) -> bool:

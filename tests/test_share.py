@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from server.door import _LIKELY_ANSWER, _MOST_OTHER_BODY
+from server.gateway import _LIKELY_ANSWER, _MOST_OTHER_BODY
 from server.share import Bucket, Limits, Room, Share, Shares
 
 

@@ -19,27 +19,28 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from fedmodel import accounting, plans
+from fedmodel import plans
 from fedmodel.config import Scenario, StartConfig, read_scenario, scenario_from_json, scenario_to_toml
+from fedmodel.crypto.sealed import new_age_key, write_sealed
 from fedmodel.data import data_shape
 from fedmodel.errors import ConfigError, LedgerTampered
-from fedmodel.fitting import check_fits, fit
+from fedmodel.learning.fitting import check_fits, fit
+from fedmodel.learning.models import build_model
+from fedmodel.learning.starts import START, read_start, resolved
 from fedmodel.ledger import Standing, verify_ledger
-from fedmodel.models import build_model
+from fedmodel.privacy import accounting
 from fedmodel.provision import scenario_hash
-from fedmodel.sealed import new_age_key, write_sealed
-from fedmodel.starts import START, read_start, resolved
-from scenarios import starting
-from scenarios.claims import claim_in
-from scenarios.reports import gathering, reporting
-from scenarios.reports.gathering import read_run
-from scenarios.reports.ledgers import ledger_path
-from scenarios.reports.page import write_report
-from scenarios.runner import check_scenario, placed, run_folder, simulate
-from scenarios.starting import carried, check_carried, refuse_rehearsal
+from scenarios.cli.report_page import write_report
+from scenarios.report import build, gather
+from scenarios.report.gather import read_run
+from scenarios.runs.claims import claim_in
+from scenarios.runs.ledgers import ledger_path
+from scenarios.simulation import starting
+from scenarios.simulation.simulate import check_scenario, placed, run_folder, simulate
+from scenarios.simulation.starting import carried, check_carried, refuse_rehearsal
 from server import runs
 from server.checkpoint import save_model
-from server.place import Place
+from server.run_files import Place
 from tests.conftest import TINY
 from tests.federations import Federation, federation, pristine
 
@@ -201,7 +202,7 @@ def test_a_folder_a_pipe_and_what_is_not_there_are_one_line(tiny_file: Path, tmp
 
 
 def test_a_file_that_is_too_large_is_not_read(tiny_file: Path, public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fedmodel.starts.MOST_BYTES", public.stat().st_size - 1)
+    monkeypatch.setattr("fedmodel.learning.starts.MOST_BYTES", public.stat().st_size - 1)
     with pytest.raises(ConfigError, match="where a start has at most"):
         placed(begun(tiny_file, public))
 
@@ -435,7 +436,7 @@ def test_the_run_begins_where_the_other_ended(two: Path) -> None:
 
 def test_the_report_holds_claims_both_runs_and_says_whose_word_it_is(two: Path) -> None:
     gathered = read_run(two / "second")
-    checked = reporting.verify(two / "second", None, None)
+    checked = build.verify(two / "second", None, None)
     report = checked.report
     start = gathered.scenario.start
     assert start is not None
@@ -488,11 +489,11 @@ def test_a_folder_with_another_start_or_without_the_earlier_ledger_is_no_runs(tw
     path.write_bytes(path.read_bytes()[:-1] + b"\x01")
     with pytest.raises(LedgerTampered, match="is not what the run began from"):
         read_run(tmp_path / "run")
-    scenario = gathering._read_scenario(tmp_path / "run" / "scenario.toml")
+    scenario = gather._read_scenario(tmp_path / "run" / "scenario.toml")
     assert scenario.start is not None
     nameless = scenario.begun(scenario.start.model_copy(update={"silos": (), "run": None}))
     with pytest.raises(LedgerTampered, match="names no ledger that goes on"):
-        gathering._check_start(nameless, tmp_path / "run", simulated=True)
+        gather._check_start(nameless, tmp_path / "run", simulated=True)
 
 
 def test_the_claim_is_of_the_budget_whether_or_not_the_silo_took_part(two: Path) -> None:

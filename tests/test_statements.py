@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from fedmodel import grid
-from fedmodel.accounting import deltas
 from fedmodel.config import read_scenario
-from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.report import odds, registry
-from fedmodel.report.document import Report
-from fedmodel.rounding import small
-from scenarios.reports import reporting, statements
-from scenarios.reports.gathering import Gathered, read_run
+from fedmodel.privacy import grid
+from fedmodel.privacy.accounting import deltas
+from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.rounding import small
+from scenarios.report import build, sentences
+from scenarios.report.gather import Gathered, read_run
+from scenarios.report.page import odds, registry
+from scenarios.report.page.document import Report
 from tests.conftest import TINY
 from tests.runs import simulated
 
@@ -38,12 +38,12 @@ def gathered(run: Path) -> Gathered:
 
 @pytest.fixture(scope="module")
 def report(run: Path) -> Report:
-    return reporting.gather(run)
+    return build.gather(run)
 
 
 @pytest.fixture(scope="module")
 def seeded(tmp_path_factory: pytest.TempPathFactory) -> Report:
-    return reporting.gather(simulated(tmp_path_factory.mktemp("seeded"), TINY, "privacy.noise=seeded-unsafe"))
+    return build.gather(simulated(tmp_path_factory.mktemp("seeded"), TINY, "privacy.noise=seeded-unsafe"))
 
 
 def test_of_seeded_noise_no_figure_is_told_anywhere(seeded: Report) -> None:
@@ -77,15 +77,15 @@ def test_a_claim_has_its_figures_in_the_registry_and_against_the_parties(report:
 
 def test_noise_that_only_the_ledgers_call_seeded_is_seeded(gathered: Gathered) -> None:
     north = gathered.ledgers["north"]
-    assert not statements.seeded(gathered)
+    assert not sentences.seeded(gathered)
     said: Any = SimpleNamespace(events=[DpSgdEvent(2.0, 1.0, 0.5, 4, 10, "seeded-unsafe")])
-    assert statements.seeded(replace(gathered, ledgers={**gathered.ledgers, "north": said}))
+    assert sentences.seeded(replace(gathered, ledgers={**gathered.ledgers, "north": said}))
     assert {event.noise_source for event in north.events} == {"os"}
 
 
 @pytest.mark.parametrize(("epsilon", "times"), [(0.3283, "1.39"), (3.0, "20.1"), (8.0, "2,981"), (800.0, "10^348")])
 def test_the_claim_says_how_many_times_as_likely(gathered: Gathered, epsilon: float, times: str) -> None:
-    said = statements.claim(gathered, epsilon, 1e-3, "record", 1)
+    said = sentences.claim(gathered, epsilon, 1e-3, "record", 1)
     assert f"at most {times} times (e^epsilon) as likely with that record as without, plus delta" in said
     assert "in 1 round, is" in said
     assert "nearly" not in said
@@ -117,13 +117,13 @@ def test_who_reads_records_depends_on_the_engine(gathered: Gathered, report: Rep
     assert "in the one process that all silos and the server shared" in report.trust.noise_added_by
     assert "Records of all silos were read in the one process" in report.trust.access
     flower = replace(gathered, summary={**gathered.summary, "engine": "flower"})
-    assert "worker process" in statements.noise_added_by(flower)
-    assert "worker processes of one simulation" in statements.access(flower)
+    assert "worker process" in sentences.noise_added_by(flower)
+    assert "worker processes of one simulation" in sentences.access(flower)
     deployed = replace(gathered, summary={**gathered.summary, "engine": "deployment"})
-    assert "in its own process" in statements.noise_added_by(deployed)
-    assert "are read by its own process alone" in statements.access(deployed)
+    assert "in its own process" in sentences.noise_added_by(deployed)
+    assert "are read by its own process alone" in sentences.access(deployed)
     for engine in (gathered, flower):
-        assert "own process" not in statements.noise_added_by(engine) + statements.access(engine)
+        assert "own process" not in sentences.noise_added_by(engine) + sentences.access(engine)
 
 
 def test_what_floating_point_takes_from_the_accountant_is_counted(report: Report) -> None:
@@ -139,24 +139,24 @@ def test_what_the_noise_lacks_to_a_gaussian_is_a_number_of_this_run(gathered: Ga
     more_epsilon, more_delta = grid.added(draws, report.claim.epsilon or 0.0, report.claim.delta)
     assert 0 < more_epsilon < 1e-5
     assert f"at most {small(more_epsilon)} to epsilon and {small(more_delta)} to delta and is not in" in said
-    assert "Gaussian, which" not in statements.side_channels(draws, None)
+    assert "Gaussian, which" not in sentences.side_channels(draws, None)
 
 
 def test_an_audit_tells_lots_and_may_not_be_the_only_one(gathered: Gathered) -> None:
     audited = replace(gathered, audit={})
-    assert any("How many records each silo held" in one for one in statements.not_protected(audited))
-    assert any("other audits of this scenario were made and not kept" in one for one in statements.limits(audited))
-    assert "the audit's figures tell how many records it held" in statements.access(audited)
-    assert "no count of records" in statements.access(gathered)
-    for of in (statements.not_protected, statements.limits):
+    assert any("How many records each silo held" in one for one in sentences.not_protected(audited))
+    assert any("other audits of this scenario were made and not kept" in one for one in sentences.limits(audited))
+    assert "the audit's figures tell how many records it held" in sentences.access(audited)
+    assert "no count of records" in sentences.access(gathered)
+    for of in (sentences.not_protected, sentences.limits):
         assert not [one for one in of(gathered) if "lots tell" in one or "other audits" in one]
 
 
 def test_one_person_moves_a_sum_by_all_of_their_records(tmp_path: Path) -> None:
-    report = reporting.gather(simulated(tmp_path, TINY, *PERSON))
+    report = build.gather(simulated(tmp_path, TINY, *PERSON))
     assert "one record moves a sum by at most that" in report.mechanism.sensitivity
     assert "one person with at most 3 records by at most 3 times as much, 3." in report.mechanism.sensitivity
     assert "distinct units" not in report.accounting.composition
     assert "what several silos hold of one unit together" in report.accounting.composition
     assert any("records at several silos" in one for one in report.not_protected.statements)
-    assert "times as much" not in statements.sensitivity("record", read_scenario("quickstart").plan("left"), 1)
+    assert "times as much" not in sentences.sensitivity("record", read_scenario("quickstart").plan("left"), 1)

@@ -32,7 +32,7 @@ from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supercore.task_identity import TaskIdentity
 
-from server.door import Door
+from server.gateway import Door
 from server.share import Limits, Shares
 from server.superlink import Link, Sparing, fleet_app, silos_in, whole_app
 

@@ -25,7 +25,7 @@ from flwr.supernode.nodestate import NodeStateFactory
 from clients import supernode
 from fedmodel.crypto import Purpose
 from fedmodel.errors import CryptoError
-from fedmodel.supervision import Facts
+from fedmodel.system.supervision import Facts
 from fedmodel.wire.bundle import make_bundle
 from tests.tls_kits import Kit, kit
 

@@ -15,9 +15,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from fedmodel import supervision
 from fedmodel.errors import ConfigError
-from fedmodel.supervision import Child, Chore, Facts, Supervisor, forbid_dumps
+from fedmodel.system import supervision
+from fedmodel.system.supervision import Child, Chore, Facts, Supervisor, forbid_dumps
 
 
 def wait_until(condition: Callable[[], object], timeout_s: float = 300.0) -> None:
@@ -42,7 +42,7 @@ def alive(pid: int) -> bool:
 SUPERVISOR = """
 import os, signal, subprocess, sys, time
 from pathlib import Path
-from fedmodel.supervision import Child, Supervisor
+from fedmodel.system.supervision import Child, Supervisor
 
 folder = Path(sys.argv[1])
 

@@ -32,6 +32,7 @@ from fedmodel.config import (
     scenario_from_json,
     scenario_to_toml,
 )
+from fedmodel.crypto.sealed import Opener, new_age_key, opener_from_secret, read_sealed, write_sealed
 from fedmodel.data import (
     Cache,
     Records,
@@ -46,9 +47,8 @@ from fedmodel.data import tables as module
 from fedmodel.data.access import HELD_OUT
 from fedmodel.data.cache import padded
 from fedmodel.errors import ConfigError, DataError, FedmodelError
-from fedmodel.sealed import Opener, new_age_key, opener_from_secret, read_sealed, write_sealed
-from scenarios import cli
-from scenarios.runner import check_scenario
+from scenarios.cli import main
+from scenarios.simulation.simulate import check_scenario
 from tests.conftest import TINY
 
 COLUMNS: list[dict[str, Any]] = [
@@ -619,7 +619,7 @@ def test_hospitals_from_files_are_the_hospitals_on_board(
             ["fedmodel", "simulate", name, "--set", "rounds=2", "--out", f"r-{name}", "--json", "--no-report"],
         )
         with pytest.raises(SystemExit) as ended:
-            cli.main()
+            main.main()
         out, err = capsys.readouterr()
         assert not ended.value.code, err
         found.append(json.loads(out))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmodel.errors import ConfigError
-from fedmodel.topology import CORRECTNESS_BITS, Topology, _log2_tail, neighbours, plan_topology, ring_order
+from fedmodel.secagg.topology import CORRECTNESS_BITS, Topology, _log2_tail, neighbours, plan_topology, ring_order
 
 
 @pytest.mark.parametrize(

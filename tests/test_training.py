@@ -15,14 +15,14 @@ from clients.silo import Silo
 from clients.training import check_request, train_round
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import data_shape
-from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import PrivacyError, ProtocolError
-from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.models import build_model
-from fedmodel.noise import OsNoise
-from fedmodel.vectors import flatten
+from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.models import build_model
+from fedmodel.learning.vectors import flatten
+from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.noise import OsNoise
 from fedmodel.wire import TrainRequest
-from scenarios.audits.planting import fresh
+from scenarios.selftest.planting import fresh
 
 pytestmark = pytest.mark.usefixtures("same_bytes")
 EVENT = DpSgdEvent(2.0, 1.0, 0.5, 2, denominator=10)

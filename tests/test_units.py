@@ -11,15 +11,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fedmodel import accounting, plans
+from fedmodel import plans
 from fedmodel.config import read_scenario
 from fedmodel.data import Records, silo_records
 from fedmodel.data.records import _deal, _deal_key
 from fedmodel.errors import ConfigError
 from fedmodel.ledger import read_ledger
-from fedmodel.mechanisms import DpSgdEvent, realised_rate
-from fedmodel.noise import OsNoise
-from scenarios import cli
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import DpSgdEvent, realised_rate
+from fedmodel.privacy.noise import OsNoise
+from scenarios.cli import main
 
 PERSONS = ["data.records_per_person=4", "privacy.unit=person", "privacy.max_records=2", "data.partition.min_records=5",
            "data.records=300"]  # fmt: skip
@@ -87,7 +88,7 @@ def test_a_run_accounts_for_the_unit_that_it_claims(
         "sys.argv", ["fedmodel", "simulate", str(tiny_file), *arguments, "--out", "r", "--json", "--no-report"]
     )
     with pytest.raises(SystemExit) as ended:
-        cli.main()
+        main.main()
     out, err = capsys.readouterr()
     assert not ended.value.code, err
     row = json.loads(out)["privacy"][0]

@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from pyarrow import parquet
 
 from fedmodel.config import DataConfig, Scenario, TableSource
+from fedmodel.crypto.sealed import new_age_key, opener_from_secret
 from fedmodel.data import Cache, Records, held_out_records, silo_records, table_records
 from fedmodel.data.values import places, typed
 from fedmodel.errors import DataError
 from fedmodel.provision import scenario_hash
-from fedmodel.sealed import new_age_key, opener_from_secret
 from tests.test_tables import COLUMNS, EXPECTED, HEADER, ROWS, changed, scenario_of, table_of, write, written
 from tests.test_tables import typed as as_parquet
 

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from clients import vault
+from clients import aggregation_state
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import AggregationRefused, CryptoError, Rule
@@ -31,13 +31,13 @@ def ledger_of(folder: Path) -> Ledger:
 
 @contextmanager
 def protocol(kit: Kit, folder: Path, run: int) -> Iterator[Silo]:
-    with ledger_of(folder) as ledger, vault.protocol(kit, folder, run, ledger) as silo:
+    with ledger_of(folder) as ledger, aggregation_state.protocol(kit, folder, run, ledger) as silo:
         yield silo
 
 
 def answer(kit: Kit, folder: Path, run: int, asked: bytes, act: Callable[[Silo], bytes]) -> bytes:
     with ledger_of(folder) as ledger:
-        return vault.answer(kit, folder, run, ledger, asked, act)
+        return aggregation_state.answer(kit, folder, run, ledger, asked, act)
 
 
 @pytest.fixture
@@ -188,7 +188,7 @@ def test_the_state_is_on_disk_when_the_block_ends(folder: Path, monkeypatch: pyt
     ledger = ledger_of(folder)
     monkeypatch.setattr(os, "fsync", lambda descriptor: (order.append("fsync"), fsync(descriptor))[1])
     monkeypatch.setattr(Path, "replace", lambda one, other: (order.append("replace"), replace(one, other))[1])
-    with ledger, vault.protocol(read_kit(folder), folder, 7, ledger) as silo:
+    with ledger, aggregation_state.protocol(read_kit(folder), folder, 7, ledger) as silo:
         assert isinstance(silo, Silo)
     assert order == ["fsync", "replace", "fsync"]
 
@@ -245,7 +245,7 @@ def test_the_answer_and_the_state_that_it_led_to_are_in_place_together(
 ) -> None:
     kit = read_kit(folder)
     with monkeypatch.context() as patch:
-        patch.setattr("clients.vault.replace_file", lambda *_: [][0])
+        patch.setattr("clients.aggregation_state.replace_file", lambda *_: [][0])
         with pytest.raises(IndexError):
             answer(kit, folder, 7, ASKED, lambda silo: silo.commit(1, 1, CONTEXT, [2, 3]))
     assert answer(kit, folder, 7, OTHER, lambda silo: silo.commit(1, 1, CONTEXT, [2, 3]))

@@ -17,9 +17,9 @@ from fedmodel import errors, wire
 from fedmodel.crypto import PostQuantumKey, SigningKey, digest_words
 from fedmodel.crypto.postquantum import post_quantum_hash
 from fedmodel.errors import CryptoError, LedgerError, PolicyRefused, ProtocolError
-from fedmodel.masking import RingBits
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.secagg import Window
+from fedmodel.secagg.masking import RingBits
 
 EVENT = DpSgdEvent(1.1, 0.5, 0.01, 3, denominator=64)
 VECTOR = np.arange(5, dtype=np.float32)

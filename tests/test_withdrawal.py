@@ -11,15 +11,15 @@ from typing import Any
 import pytest
 import torch
 
-from fedmodel import accounting
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import DropoutError
-from fedmodel.heads import Head, open_head, sign_head
 from fedmodel.ledger import Ledger, origin_of, read_ledger, verify_ledger
 from fedmodel.ledger.entries import COUNTERSIGNED
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.ledger.heads import Head, open_head, sign_head
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import read_identity, read_roster
-from scenarios.summary import outcome, read_metrics, rows_from_ledgers
+from scenarios.runs.summary import outcome, read_metrics, rows_from_ledgers
 from server.server_app import run_federation
 from tests.fakes import FaultyGrid
 

@@ -21,7 +21,7 @@ from typing import Any, Final
 import z3
 
 from fedmodel.errors import ConfigError
-from fedmodel.topology import plan_topology
+from fedmodel.secagg.topology import plan_topology
 
 Expression = Any
 """A term of z3, a word or a truth value."""

@@ -1,9 +1,10 @@
 """Is the claimed epsilon as large as it must be? What was charged, read from below by others than its accountant.
 
-The claim is an upper bound by `fedmodel.accounting`. Held against it are figures that a claim under the truth falls
-below:
+The claim is an upper bound by `fedmodel.privacy.accounting`. Held against it are figures that a claim under the truth
+falls below:
 
-    tests  `fedmodel.accounting.lower`: a lower bound by the best threshold on the sum, or on the largest, of all
+    tests  `fedmodel.privacy.accounting.lower`: a lower bound by the best threshold on the sum, or on the largest, of
+    all
            releases; exact at q = 1
     PRV    the lower end of what Opacus's accountant leaves open (Gopi et al. 2021, arXiv 2106.02848, theorem 5), for
            units of one record; within 0.02 of the truth. It counts no rounding, so it is asked only where what its
@@ -27,11 +28,11 @@ from typing import Final
 import numpy as np
 from opacus.accountants import PRVAccountant
 
-from fedmodel import accounting
-from fedmodel.accounting.lower import Steps, least_epsilon, merged
 from fedmodel.audit.measured import Gauge, gauge
-from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.rounding import down, small, up
+from fedmodel.privacy import accounting
+from fedmodel.privacy.accounting.lower import Steps, least_epsilon, merged
+from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.rounding import down, small, up
 
 NAME: Final = "accountants"
 EXTREMES: Final = "accountants_at_extremes"

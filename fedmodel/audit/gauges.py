@@ -21,7 +21,6 @@ from fedmodel.audit.canary_gauges import canary_gauges
 from fedmodel.audit.lot_gauges import lot_gauges
 from fedmodel.audit.measured import Gauge, Seen
 from fedmodel.audit.noise_gauges import noise_gauges
-from fedmodel.audit.observations import Observations
 from fedmodel.audit.release_gauges import (
     charged_before_release,
     charged_steps,
@@ -30,9 +29,10 @@ from fedmodel.audit.release_gauges import (
     noise_shares,
     update_explained,
 )
+from fedmodel.canaries.observations import Observations
 from fedmodel.errors import DataError
-from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.quantize import Quantizer
+from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.secagg.quantize import Quantizer
 
 __all__ = ["FALSE_ALARM", "OF_ALL", "OF_SILOS", "Gauge", "failed", "gauges", "unmeasured"]
 

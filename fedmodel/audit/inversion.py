@@ -9,7 +9,8 @@ What it is tried on, each the update of a silo whose lot holds that one record:
 | Picture       | Made by                                                                                            |
 |---------------|----------------------------------------------------------------------------------------------------|
 | `unprotected` | one step of plain SGD                                                                              |
-| `noised`      | one step of `fedmodel.dp_sgd`, noise from the operating system, at a scenario's clip and noise      |
+| `noised`      | one step of `fedmodel.learning.dp_sgd`, noise from the operating system, at a scenario's clip and
+noise      |
 | `masked`      | `unprotected`, quantised and masked by `fedmodel.secagg`; the server's view of one silo's words    |
 
 Illustrative. It shows what the mechanisms do to one attack on one update, and measures no privacy: another attack can
@@ -30,17 +31,18 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fedmodel import plans, vectors
+from fedmodel import plans
 from fedmodel.config import MlpConfig, Scenario, SiloPlan
 from fedmodel.crypto import SigningKey, digest
 from fedmodel.data import data_shape, silo_records
-from fedmodel.dp_sgd import DpSgd
 from fedmodel.errors import ConfigError
-from fedmodel.masking import Words
-from fedmodel.models import build_model, record_losses
-from fedmodel.noise import OsNoise
-from fedmodel.rounding import small, up
+from fedmodel.learning import vectors
+from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.models import build_model, record_losses
+from fedmodel.privacy.noise import OsNoise
+from fedmodel.privacy.rounding import small, up
 from fedmodel.secagg import Collection, Member, Policy, Roster, Setting, Silo, Window
+from fedmodel.secagg.masking import Words
 from fedmodel.seeds import derive_seed
 
 NOTE: Final = (

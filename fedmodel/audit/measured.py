@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmodel.audit.observations import Observations
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.canaries.observations import Observations
+from fedmodel.privacy.events import DpSgdEvent
 
 
 @dataclass(frozen=True)

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 from fedmodel.config import ModelConfig, Scenario
 from fedmodel.data import DataShape, Records, data_shape
 from fedmodel.errors import ConfigError
-from fedmodel.models import Loss, build_model, loss_sum, probabilities
+from fedmodel.learning.models import Loss, build_model, loss_sum, probabilities
 from fedmodel.seeds import derive_seed
 
 NOTE: Final = (

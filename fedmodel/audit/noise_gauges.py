@@ -20,7 +20,7 @@ from scipy.stats import chi2, norm
 
 from fedmodel.audit.intervals import binomial_interval, chernoff, correlation_limit
 from fedmodel.audit.measured import Gauge, Seen, gauge, groups, worst
-from fedmodel.audit.observations import Observations
+from fedmodel.canaries.observations import Observations
 
 _LAGS: Final = 12
 _BANDS: Final = (0.5, 1.0, 2.0, 3.0)

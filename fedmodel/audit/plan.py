@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.audit.estimators import least_correct
-from fedmodel.audit.observations import Observations
+from fedmodel.canaries.observations import Observations
 from fedmodel.crypto import digest
 from fedmodel.errors import ConfigError
 from fedmodel.seeds import derive_seed

@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.audit.measured import Gauge, gauge
-from fedmodel.audit.observations import Observations
-from fedmodel.quantize import Quantizer
+from fedmodel.canaries.observations import Observations
+from fedmodel.secagg.quantize import Quantizer
 
 _TOLERANCE: Final = 1e-3  # of a share; float32 leaves 1e-5
 _COARSEST: Final = 0.25  # of a share: beyond, a silo that is left out would pass for rounding

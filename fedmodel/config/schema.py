@@ -42,8 +42,7 @@ from fedmodel.config.tables import (
     check_table,
     rises,
 )
-from fedmodel.inert import inert
-from fedmodel.mechanisms import (
+from fedmodel.privacy.events import (
     LEAST_DELTA,
     LEAST_NOISE,
     LEAST_RATE,
@@ -54,6 +53,7 @@ from fedmodel.mechanisms import (
     NoiseSourceName,
     UnitName,
 )
+from fedmodel.system.inert import inert
 
 SiloName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")]
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(strict=False)]
@@ -69,9 +69,9 @@ Positive = Annotated[float, Field(gt=0, le=1e9)]
 _OF_DEALT_DATA = ("held_out", "reference_range", "reference_ranges", "records", "features", "records_per_person",
                   "partition")  # fmt: skip
 _OF_TABLES = ("name", "label", "labels", "unknown_label", "columns", "person", "folder", "csv")
-# Of a class. At a noise multiplier of 1 the clip is 2^30 steps of the fine grid (`fedmodel.grid`) or more: at the least
-# weight, 2^10 of them are left of a gradient as long as the clip, so that no class is cut away unsaid. At the most,
-# 2^20 times the largest feature of 10^9 is under 2^50 of the 2^128 that a float32 holds.
+# Of a class. At a noise multiplier of 1 the clip is 2^30 steps of the fine grid (`fedmodel.privacy.grid`) or more: at
+# the least weight, 2^10 of them are left of a gradient as long as the clip, so that no class is cut away unsaid. At the
+# most, 2^20 times the largest feature of 10^9 is under 2^50 of the 2^128 that a float32 holds.
 LEAST_WEIGHT = 2.0**-20
 MOST_WEIGHT = 2.0**20
 _MOST_VALUES = 100_000_000  # of synthetic data; its generator holds them several times over
@@ -303,9 +303,10 @@ class AuditConfig(Section):
 class StartConfig(Section):
     """A file of parameters that a run begins from.
 
-    As a person writes it, it says where the file lies and what it was trained on. Resolved (`fedmodel.starts`), it says
-    which file it is, by a hash, and which run made it. Where it lies is in no document that is made from a scenario, so
-    that a scenario's hash is the same wherever it is read, and no silo is told a path.
+    As a person writes it, it says where the file lies and what it was trained on. Resolved
+    (`fedmodel.learning.starts`), it says which file it is, by a hash, and which run made it. Where it lies is in no
+    document that is made from a scenario, so that a scenario's hash is the same wherever it is read, and no silo is
+    told a path.
 
     Attributes:
         file: A `.safetensors` file or a run's folder, from the folder of the scenario's file.

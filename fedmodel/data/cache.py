@@ -20,9 +20,9 @@ from typing import Final
 
 import numpy as np
 
+from fedmodel.crypto.sealed import Opener, read_sealed, write_sealed
 from fedmodel.data.records import Records
 from fedmodel.errors import CryptoError, DataError
-from fedmodel.sealed import Opener, read_sealed, write_sealed
 
 _HEAD: Final = struct.Struct("<24s32sQ")
 _MAGIC: Final = b"fedmodel/v1/table-cache\0"

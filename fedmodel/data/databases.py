@@ -35,9 +35,9 @@ from uuid import UUID
 
 from fedmodel.config import TableSource
 from fedmodel.config.tables import POSTGRESQL, is_local
+from fedmodel.crypto.sealed import check_private_file
 from fedmodel.errors import ConfigError, DataError
-from fedmodel.packages import missing
-from fedmodel.sealed import check_private_file
+from fedmodel.system.packages import missing
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -26,7 +26,7 @@ from sklearn.model_selection import train_test_split
 
 from fedmodel.config import DataConfig, PartitionConfig, Scenario
 from fedmodel.errors import ConfigError, DataError
-from fedmodel.mechanisms import UnitName
+from fedmodel.privacy.events import UnitName
 from fedmodel.seeds import derive_seed
 
 _PARTITION_TRIES = 1_000

@@ -43,7 +43,7 @@ from fedmodel.data.records import Records, data_shape, onto_unit
 from fedmodel.data.sources import database_of, identity, tables
 from fedmodel.data.values import NOT_FINITE, places, typed
 from fedmodel.errors import ConfigError, DataError, FedmodelError
-from fedmodel.packages import missing
+from fedmodel.system.packages import missing
 
 if TYPE_CHECKING:
     import pyarrow as pa

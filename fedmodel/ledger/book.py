@@ -34,12 +34,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from fedmodel import merkle
 from fedmodel.config import MOST_EPSILON
 from fedmodel.crypto import SigningKey, random_bytes
-from fedmodel.durable import replace_file
 from fedmodel.errors import LedgerError, LedgerTampered, PrivacyBudgetExceeded, ProtocolError
-from fedmodel.heads import Head, Proven, open_head, sign_head
+from fedmodel.ledger import merkle
 from fedmodel.ledger.entries import (
     KINDS,
     NOTHING_BEFORE,
@@ -60,8 +58,10 @@ from fedmodel.ledger.entries import (
     share,
     void_body,
 )
-from fedmodel.mechanisms import Event, event_from_json
+from fedmodel.ledger.heads import Head, Proven, open_head, sign_head
+from fedmodel.privacy.events import Event, event_from_json
 from fedmodel.secagg.progress import Progress
+from fedmodel.system.durable import replace_file
 
 APPLICATION: Final = 0x464D4C47  # "FMLG", in the file's header
 PAGE_SIZE: Final = 4096

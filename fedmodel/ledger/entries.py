@@ -10,7 +10,7 @@
     audit       what somebody found or signed off; with a run, how far the silo came in its secure aggregation, and that
                 it has ended and with which model (`COUNTERSIGNED`)
 
-The rows hold events, never an epsilon: epsilon is derived by replay (`fedmodel.accounting`).
+The rows hold events, never an epsilon: epsilon is derived by replay (`fedmodel.privacy.accounting`).
 
 **The budget.** A scope's cap, epsilon at its delta, is turned into room for Rényi divergence of the scope's order,
 counted in whole millionths: `cap`. A plan is admitted in one of two ways, and its reservation says in which.
@@ -27,7 +27,7 @@ anything of it was or can be released nothing more is admitted to that scope, wh
 finite. Whether a silo takes part in such a run at all is for its law to say: a deployed one never does.
 
 In the two ways a second accountant, which shares no code with the first, is asked for a lower bound
-(`fedmodel.accounting.lower`); a plan whose epsilon is at least more than it is admitted as is refused.
+(`fedmodel.privacy.accounting.lower`); a plan whose epsilon is at least more than it is admitted as is refused.
 
 Guarantee: whoever only appends entries that `Standing.apply` takes never spends more than the cap of a scope, as long
 as no override raised it, and no run without noise is in it: everything that was charged to it, together, is (epsilon,
@@ -49,10 +49,10 @@ Zrnic 2021): all of it has divergence X at most, and the cap's epsilon at delta.
 divergence of steps that were not taken, and no other: divergences at one order, unlike epsilons by PLD, may be counted
 by the steps really taken, since the sum is held under X whatever was released. (2) The plan is not closed once charged
 (`_take_void`), and while it stands nothing else is admitted, so all that is ever charged is the first tau of its T
-steps, for a tau that anybody may choose: post-processing of all T (`fedmodel.accounting.odometer`). An override that
-raises the cap makes X another number; from then on (1) holds for that one, if whoever raised it did not choose it by
-looking, which no program can see. An override that lowers it changes what is admitted, and nothing of what was claimed:
-`Standing.bound` tells the largest cap that held since the first charge.
+steps, for a tau that anybody may choose: post-processing of all T (`fedmodel.privacy.accounting.odometer`). An override
+that raises the cap makes X another number; from then on (1) holds for that one, if whoever raised it did not choose it
+by looking, which no program can see. An override that lowers it changes what is admitted, and nothing of what was
+claimed: `Standing.bound` tells the largest cap that held since the first charge.
 
 A plan's divergence, computed in floating point, is written down once, rounded up, in whole millionths; what follows
 from it is integer arithmetic. A reader computes it again, and takes a ledger whose figure is no less, to one millionth:
@@ -70,14 +70,22 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Final, Literal, Self, get_args
 
-from fedmodel import accounting
 from fedmodel.config import MOST_EPSILON
 from fedmodel.crypto import SIGNATURE_SIZE, SigningKey, check_verification_key, digest, verify
 from fedmodel.errors import ConfigError, CryptoError, LedgerError, LedgerTampered, PrivacyBudgetExceeded
-from fedmodel.heads import Head
-from fedmodel.mechanisms import LEAST_DELTA, MOST_RECORDS, DpSgdEvent, Event, UnitName, event_from_json, event_to_json
-from fedmodel.merkle import EMPTY_ROOT
-from fedmodel.rounding import down, small, up
+from fedmodel.ledger.heads import Head
+from fedmodel.ledger.merkle import EMPTY_ROOT
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import (
+    LEAST_DELTA,
+    MOST_RECORDS,
+    DpSgdEvent,
+    Event,
+    UnitName,
+    event_from_json,
+    event_to_json,
+)
+from fedmodel.privacy.rounding import down, small, up
 from fedmodel.secagg.progress import Progress
 
 Kind = Literal["create", "reserve", "charge", "void", "checkpoint", "audit", "override"]

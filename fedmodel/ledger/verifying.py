@@ -26,9 +26,8 @@ from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
-from fedmodel import merkle
 from fedmodel.errors import FedmodelError, LedgerError, LedgerTampered
-from fedmodel.heads import Head, open_head
+from fedmodel.ledger import merkle
 from fedmodel.ledger.book import (
     APPLICATION,
     COLUMNS,
@@ -39,6 +38,7 @@ from fedmodel.ledger.book import (
     sqlite_number,
 )
 from fedmodel.ledger.entries import Entry, Standing, origin_of
+from fedmodel.ledger.heads import Head, open_head
 
 # Where SQLite's header counts changes and repeats the count; names what wrote it, which `user_version` repeats
 # (https://sqlite.org/fileformat.html, section 1.3).

@@ -38,9 +38,10 @@ from pydantic import ValidationError
 from fedmodel.config import FederationFile, Scenario, SiloEntry, SiloFile, builtin_scenarios, read_scenario
 from fedmodel.crypto.certificates import fingerprint
 from fedmodel.crypto.postquantum import post_quantum_hash
-from fedmodel.durable import replace_file
+from fedmodel.crypto.sealed import Opener
 from fedmodel.errors import ConfigError
-from fedmodel.inert import inert
+from fedmodel.learning.starts import resolved
+from fedmodel.provision.authority_folder import Office, found, opened
 from fedmodel.provision.changing import hand_out, pending
 from fedmodel.provision.fingerprints import fingerprints
 from fedmodel.provision.kits import (
@@ -54,10 +55,9 @@ from fedmodel.provision.kits import (
 )
 from fedmodel.provision.laws import joint_law, scenario_hash
 from fedmodel.provision.making import SERVER, made_whole, write_server_law, write_silo_law
-from fedmodel.provision.office import Office, found, opened
 from fedmodel.provision.roster import AuthorityKeys, FederationRoster, Party, Revocation, moment
-from fedmodel.sealed import Opener
-from fedmodel.starts import resolved
+from fedmodel.system.durable import replace_file
+from fedmodel.system.inert import inert
 
 Passphrases = Callable[[str], str]
 """Gives a party's passphrase by its name; the authority's by "authority"."""

@@ -26,11 +26,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from fedmodel.durable import MISSING, erase_folder, failed, replace_file, sync_folder
 from fedmodel.errors import ConfigError
 from fedmodel.provision.identity import SEALED_IDENTITY
 from fedmodel.provision.kits import CERTIFICATE, REVOKED, ROSTER_FILE, read_federation_roster
 from fedmodel.provision.making import SERVER, erased_if_it_fails, private_folder
+from fedmodel.system.durable import MISSING, erase_folder, failed, replace_file, sync_folder
 
 AUTHORITY_FOLDER: Final = "authority"
 _DRAFT: Final = ".draft"

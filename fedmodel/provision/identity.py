@@ -20,9 +20,9 @@ from typing import Final
 
 from fedmodel.crypto import SigningKey
 from fedmodel.crypto.postquantum import PostQuantumKey
-from fedmodel.durable import MISSING
+from fedmodel.crypto.sealed import Opener, read_sealed, recipient_of
 from fedmodel.errors import ConfigError, CryptoError
-from fedmodel.sealed import Opener, read_sealed, recipient_of
+from fedmodel.system.durable import MISSING
 
 SEALED_IDENTITY: Final = "identity.age"
 _PASSWORD_LABEL: Final = b"fedmodel/v1/pem-password"

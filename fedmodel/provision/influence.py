@@ -36,9 +36,9 @@ import numpy as np
 
 from fedmodel.config import Scenario
 from fedmodel.errors import ConfigError
-from fedmodel.quantize import Quantizer
-from fedmodel.rounding import down
+from fedmodel.privacy.rounding import down
 from fedmodel.secagg import least_effective
+from fedmodel.secagg.quantize import Quantizer
 
 BEYOND_COLLUDERS: Final = 1.5
 

@@ -37,12 +37,12 @@ from fedmodel.crypto import SigningKey, Suite
 from fedmodel.crypto.certificates import not_valid_after
 from fedmodel.crypto.postquantum import PostQuantumKey
 from fedmodel.crypto.renewing import authority_key, revocations_due, revocations_number
-from fedmodel.durable import MISSING, replace_file
+from fedmodel.crypto.sealed import Opener, check_owner
 from fedmodel.errors import ConfigError, CryptoError, ProtocolError
 from fedmodel.provision.identity import SEALED_IDENTITY, Unlocked, open_identity
 from fedmodel.provision.roster import AuthorityKeys, FederationRoster, Party, moment, open_roster
-from fedmodel.sealed import Opener, check_owner
 from fedmodel.secagg import Policy, Roster
+from fedmodel.system.durable import MISSING, replace_file
 
 SIMULATED: Final = "silos/.simulated"
 IDENTITY: Final = "identity.key"

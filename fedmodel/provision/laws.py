@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from fedmodel import accounting, plans
+from fedmodel import plans
 from fedmodel.config import (
     LEAST_EFFECTIVE,
     MOST_EPSILON,
@@ -22,13 +22,14 @@ from fedmodel.config import (
 )
 from fedmodel.crypto import digest
 from fedmodel.errors import AggregationRefused, ConfigError
-from fedmodel.mechanisms import DpSgdEvent
-from fedmodel.packages import code_hash
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.rounding import raised
 from fedmodel.provision.influence import check_even, check_levels
 from fedmodel.provision.kits import policy_of
-from fedmodel.rounding import raised
 from fedmodel.secagg import Policy
-from fedmodel.topology import LEAST_SILOS
+from fedmodel.secagg.topology import LEAST_SILOS
+from fedmodel.system.packages import code_hash
 
 # A budget is more than nothing, even where delta alone covers what a run spends: much noise, or hardly a lot.
 _LEAST_BUDGET: Final = 1e-4
@@ -71,7 +72,7 @@ def scenario_hash(scenario: Scenario) -> bytes:
     """Return the hash by which silos know a scenario: of all its keys, defaults too.
 
     Raises:
-        ConfigError: When it begins from a file that it does not say the hash of (`fedmodel.starts.resolved`).
+        ConfigError: When it begins from a file that it does not say the hash of (`fedmodel.learning.starts.resolved`).
     """
     if scenario.start is not None and scenario.start.sha256 is None:
         raise ConfigError(f"scenario {scenario.name!r} begins from a file that was not read; write its sha256 into it")

@@ -25,13 +25,13 @@ from fedmodel.crypto import SigningKey, random_bytes
 from fedmodel.crypto.certificates import Authority, Purpose, fingerprint, make_node_key
 from fedmodel.crypto.postquantum import PostQuantumKey, post_quantum_hash
 from fedmodel.crypto.renewing import tls_key_hash
-from fedmodel.durable import erase_folder, failed, replace_file, sync_folder
+from fedmodel.crypto.sealed import new_age_key, seal_bytes, seal_bytes_under
 from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.provision.identity import SEALED_IDENTITY, identity_text, pem_password
 from fedmodel.provision.kits import CERTIFICATE, LAW, NODE_KEY, SERVER_LAW, TLS_KEY
 from fedmodel.provision.roster import Party
 from fedmodel.provision.units import Place, readme_text, unit_text
-from fedmodel.sealed import new_age_key, seal_bytes, seal_bytes_under
+from fedmodel.system.durable import erase_folder, failed, replace_file, sync_folder
 
 _SEED_SIZE: Final = 32
 SERVER: Final = "server"

@@ -17,10 +17,10 @@ from pathlib import Path
 
 from fedmodel.config import BudgetConfig, Scenario, silo_file_to_toml
 from fedmodel.crypto import SigningKey
-from fedmodel.durable import replace_file
 from fedmodel.provision.kits import ADMINISTRATOR, IDENTITY, LAW, ROSTER, SIMULATED
 from fedmodel.provision.laws import law_of
 from fedmodel.secagg import Member, Roster
+from fedmodel.system.durable import replace_file
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from collections.abc import Sequence, Set
 from fedmodel.errors import AggregationRefused, DropoutError, Rule
 from fedmodel.secagg.messages import Advert, Place, Share, cohort_digest_of, graph_seed, sender_of
 from fedmodel.secagg.parameters import Setting
-from fedmodel.topology import Topology, neighbours
+from fedmodel.secagg.topology import Topology, neighbours
 
 
 class Collection:

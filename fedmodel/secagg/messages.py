@@ -17,10 +17,10 @@ from typing import Final, Self
 
 from fedmodel.crypto import SIGNATURE_SIZE, SigningKey, check_sealing_key, digest, digest_words, verify
 from fedmodel.errors import AggregationRefused, CryptoError, Rule
-from fedmodel.masking import Words
 from fedmodel.secagg.keys import MASK_KEY_SIZE, OFFER_SIZE
+from fedmodel.secagg.masking import Words
 from fedmodel.secagg.parameters import Setting
-from fedmodel.shamir import PRIME, SHARE_SIZE
+from fedmodel.secagg.shamir import PRIME, SHARE_SIZE
 
 VERSION: Final = 1
 HEADER_SIZE: Final = 32

@@ -14,9 +14,9 @@ from typing import Final, Literal, Self
 
 from fedmodel.crypto import KEY_SIZE, SIGNATURE_SIZE, SigningKey, Suite, check_verification_key, digest, verify
 from fedmodel.errors import AggregationRefused, ConfigError, CryptoError, Rule
-from fedmodel.masking import RingBits
-from fedmodel.quantize import Quantizer
-from fedmodel.topology import COMPLETE_UP_TO, LEAST_SILOS, Topology, plan_topology
+from fedmodel.secagg.masking import RingBits
+from fedmodel.secagg.quantize import Quantizer
+from fedmodel.secagg.topology import COMPLETE_UP_TO, LEAST_SILOS, Topology, plan_topology
 
 Consistency = Literal["commit", "quorum"]
 

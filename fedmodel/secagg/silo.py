@@ -42,11 +42,11 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from fedmodel import shamir
 from fedmodel.crypto import SealingKey, SigningKey, Suite, random_bytes, seal
 from fedmodel.errors import AggregationRefused, CryptoError, Rule
-from fedmodel.masking import Sign, Words, apply_masks
+from fedmodel.secagg import shamir
 from fedmodel.secagg.keys import MaskKey, commitment, envelope_context, pair_key, self_key
+from fedmodel.secagg.masking import Sign, Words, apply_masks
 from fedmodel.secagg.messages import (
     Advert,
     Commit,
@@ -63,7 +63,7 @@ from fedmodel.secagg.messages import (
 from fedmodel.secagg.parameters import Policy, Roster, Setting, Window
 from fedmodel.secagg.progress import Progress
 from fedmodel.secagg.state import RoundState, State, WindowState, read_state, to_bytes, to_hex, to_int
-from fedmodel.topology import neighbours_of
+from fedmodel.secagg.topology import neighbours_of
 
 
 @dataclass(frozen=True)

@@ -9,8 +9,8 @@ import json
 from dataclasses import dataclass, field
 from typing import Any
 
-from fedmodel import shamir
 from fedmodel.errors import AggregationRefused, CryptoError, Rule
+from fedmodel.secagg import shamir
 from fedmodel.secagg.parameters import Window
 from fedmodel.secagg.progress import Progress
 

@@ -25,11 +25,11 @@ from typing import Final
 
 import numpy as np
 
-from fedmodel import shamir
 from fedmodel.errors import AggregationRefused, CryptoError, DropoutError, Rule
-from fedmodel.masking import Sign, Words, apply_masks
+from fedmodel.secagg import shamir
 from fedmodel.secagg.collection import Collection
 from fedmodel.secagg.keys import MaskKey, commitment, pair_key, self_key
+from fedmodel.secagg.masking import Sign, Words, apply_masks
 from fedmodel.secagg.messages import (
     Commit,
     Mask,

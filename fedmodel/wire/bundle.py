@@ -10,7 +10,7 @@ import warnings
 from flwr.cli.build import build_fab_from_files
 
 from fedmodel.errors import ConfigError
-from fedmodel.packages import app_files
+from fedmodel.system.packages import app_files
 
 
 def make_bundle() -> bytes:

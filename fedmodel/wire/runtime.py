@@ -37,7 +37,7 @@ from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supernode.runtime import run_clientapp
 
 from fedmodel.errors import ConfigError
-from fedmodel.inert import InertFormatter
+from fedmodel.system.inert import InertFormatter
 
 SERVER_TASK: Final = str(TaskType.SERVER_APP)
 SILO_TASK: Final = str(TaskType.CLIENT_APP)

@@ -35,18 +35,18 @@ import fedmodel
 from clients.silo import ledger_path
 from fedmodel import wire
 from fedmodel.config import FederationFile, Scenario
+from fedmodel.crypto.sealed import Opener, open_bytes, opener_from_key_file, opener_from_secret
 from fedmodel.ledger import Verified, verify_ledger
 from fedmodel.provision import read_federation_roster
 from fedmodel.provision.authority import issue
 from fedmodel.provision.identity import Unlocked, open_identity
-from fedmodel.sealed import Opener, open_bytes, opener_from_key_file, opener_from_secret
-from fedmodel.supervision import end_with_parent
-from scenarios.networks import Networks, loopback
+from fedmodel.system.supervision import end_with_parent
+from scenarios.deployment.networks import Networks, loopback
 from server import runs
 from tests.integration.deployed import wait_until
 
 TREE: Final = Path(fedmodel.__file__).parents[1]
-COMMAND: Final = (sys.executable, "-c", "from scenarios.cli import main; main()")
+COMMAND: Final = (sys.executable, "-c", "from scenarios.cli.main import main; main()")
 SERVER: Final = "server"
 SILOS: Final = ("north", "south", "west", "east")
 STAGES: Final = ("before", "join", "share", "train", "commit", "reveal", "between", "again")

@@ -29,10 +29,10 @@ from flwr.serverapp import Grid, ServerApp
 
 from clients.executor import Bench, run_executor
 from clients.supernode import Node, run_supernode
-from fedmodel.durable import replace_file
 from fedmodel.errors import FedmodelError, ProtocolError
-from fedmodel.packages import code_hash
-from fedmodel.supervision import Child, Supervisor
+from fedmodel.system.durable import replace_file
+from fedmodel.system.packages import code_hash
+from fedmodel.system.supervision import Child, Supervisor
 from server.coordinator import Desk, run_coordinator
 from server.share import Limits
 from server.superlink import Link, run_superlink

@@ -16,10 +16,10 @@ from typing import Any
 from flwr.app import Context, Message, RecordDict
 from flwr.serverapp import Grid
 
-from fedmodel.durable import replace_file
+from fedmodel.crypto.sealed import opener_from_key_file
 from fedmodel.errors import ProtocolError
-from fedmodel.sealed import opener_from_key_file
-from scenarios import deployment
+from fedmodel.system.durable import replace_file
+from scenarios.deployment import party
 from server import server_app
 
 REPLAYED = "replayed.json"
@@ -60,4 +60,4 @@ def _answer(grid: Grid, message: Message) -> str:
 
 if __name__ == "__main__":
     server_app.app = replay  # type: ignore[assignment]
-    sys.exit(deployment.serve(Path(sys.argv[1]), opener_from_key_file(Path(sys.argv[2]))))
+    sys.exit(party.serve(Path(sys.argv[1]), opener_from_key_file(Path(sys.argv[2]))))

@@ -32,11 +32,11 @@ from sklearn import datasets
 
 from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
+from fedmodel.crypto.sealed import opener_from_secret, read_sealed
 from fedmodel.provision.kits import LAW, SERVER_LAW
-from fedmodel.sealed import opener_from_secret, read_sealed
-from scenarios.networks import namespaces
+from scenarios.deployment.networks import namespaces
 from server.journal import Checkpoint
-from server.place import SEALED_MODEL
+from server.run_files import SEALED_MODEL
 from tests import tools
 from tests.conftest import TINY
 from tests.integration.chaos import (

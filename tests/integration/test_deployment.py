@@ -19,7 +19,7 @@ import tomli_w
 
 from fedmodel.config import read_scenario
 from fedmodel.provision import provision
-from scenarios import flower_runtime
+from scenarios.simulation import flower
 from tests.fakes import charged
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
@@ -42,30 +42,30 @@ def test_real_silos_aggregate_and_go_on_when_one_is_killed(kill: bool, tmp_path:
     run_dir = tmp_path / "run"
     run_dir.mkdir()
     provision(scenario, run_dir)
-    flower_runtime.write_bundle(tmp_path / "fedmodel-app")
-    port = flower_runtime.free_port()
-    environment = flower_runtime.flower_environment(tmp_path / "flower-home", port)
+    flower.write_bundle(tmp_path / "fedmodel-app")
+    port = flower.free_port()
+    environment = flower.flower_environment(tmp_path / "flower-home", port)
     run_config = {"scenario": scenario.model_dump_json(exclude_none=True), "run-dir": str(run_dir), "device": "cpu"}
     (tmp_path / "run.toml").write_text(tomli_w.dumps(run_config), encoding="utf-8")
     with ExitStack() as stack:
-        link = [flower_runtime.tool("flower-superlink"), "--insecure", "--isolation", "subprocess"]
+        link = [flower.tool("flower-superlink"), "--insecure", "--isolation", "subprocess"]
         link += ["--host", "127.0.0.1", "--port", str(port), "--disable-runtime-dependency-installation"]
-        superlink = stack.enter_context(flower_runtime.running(link, tmp_path / "superlink", environment))
-        flower_runtime.wait_healthy(superlink, port, tmp_path / "superlink" / "log")
+        superlink = stack.enter_context(flower.running(link, tmp_path / "superlink", environment))
+        flower.wait_healthy(superlink, port, tmp_path / "superlink" / "log")
         nodes = []
         for number, silo in enumerate(SILOS):
-            node = [flower_runtime.tool("flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{port}"]
-            node += ["--host", "127.0.0.1", "--port", str(flower_runtime.free_port())]
+            node = [flower.tool("flower-supernode"), "--insecure", "--superlink", f"127.0.0.1:{port}"]
+            node += ["--host", "127.0.0.1", "--port", str(flower.free_port())]
             node += ["--node-config", f'partition-id={number} num-partitions={len(SILOS)} home="{run_dir}"']
-            nodes.append(stack.enter_context(flower_runtime.running(node, tmp_path / silo, environment)))
+            nodes.append(stack.enter_context(flower.running(node, tmp_path / silo, environment)))
         asked = ["run", str(tmp_path / "fedmodel-app"), "here", "--run-config", str(tmp_path / "run.toml")]
-        started = flower_runtime.flwr_json(asked, tmp_path / "superlink", environment)
+        started = flower.flwr_json(asked, tmp_path / "superlink", environment)
         if kill:
             _wait_for(run_dir / "server.log", "round 1 of 3", timeout_s=300)
             family = [psutil.Process(nodes[3].pid), *psutil.Process(nodes[3].pid).children(recursive=True)]
             for one in family:
                 os.kill(one.pid, signal.SIGKILL)
-        status = flower_runtime.follow(str(started["run-id"]), tmp_path / "superlink", environment)
+        status = flower.follow(str(started["run-id"]), tmp_path / "superlink", environment)
     assert status == "finished:completed", (run_dir / "server.log").read_text()
     lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
     assert [line["round"] for line in lines] == [1, 2, 3]

@@ -55,14 +55,14 @@ from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import data_shape
 from fedmodel.errors import LedgerError
-from fedmodel.heads import Proven, follow, open_head
+from fedmodel.learning.models import build_model
+from fedmodel.learning.vectors import flatten
 from fedmodel.ledger import Entry, origin_of, verify_ledger
-from fedmodel.mechanisms import event_to_json
-from fedmodel.models import build_model
+from fedmodel.ledger.heads import Proven, follow, open_head
+from fedmodel.privacy.events import event_to_json
 from fedmodel.provision import read_kit
 from fedmodel.seeds import derive_seed
-from fedmodel.vectors import flatten
-from scenarios.engine import _delivered
+from scenarios.simulation.in_process import _delivered
 from server.server_app import run_federation
 from tests.fakes import FaultyGrid, run_config
 
@@ -139,9 +139,9 @@ STEPS = [
     # Training and noising.
     Step("clients.training:train_round", "before", CHARGED),
     Step("clients.silo:Silo.records", "after", CHARGED),
-    Step("fedmodel.noise:OsNoise.gaussian", "before", CHARGED),
-    Step("fedmodel.dp_sgd:DpSgd.step", "after", CHARGED),
-    Step("fedmodel.dp_sgd:DpSgd.step", "after", CHARGED, nth=2),
+    Step("fedmodel.privacy.noise:OsNoise.gaussian", "before", CHARGED),
+    Step("fedmodel.learning.dp_sgd:DpSgd.step", "after", CHARGED),
+    Step("fedmodel.learning.dp_sgd:DpSgd.step", "after", CHARGED, nth=2),
     Step("clients.training:train_round", "after", CHARGED),
     # Hiding and keeping.
     Step("clients.hiding:hide", "after", CHARGED),

@@ -22,9 +22,9 @@ import pytest
 import safetensors.numpy
 
 from fedmodel.errors import LedgerError
-from fedmodel.mechanisms import DpSgdEvent
+from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import provision
-from scenarios import flower_runtime
+from scenarios.simulation import flower
 from tests import tools
 from tests.fakes import charged
 from tests.test_environment import COMMAND, HOSTILE, ODD
@@ -185,8 +185,8 @@ def test_a_failure_under_flower_is_one_line_with_the_servers_reason(tmp_path: Pa
         "device": "cpu",
     }
     provision(scenario, tmp_path / "r")
-    with pytest.raises(flower_runtime.FedmodelError, match="2 silos are too few to begin"):
-        flower_runtime.run_under_flower(3, config, tmp_path / "r")
+    with pytest.raises(flower.FedmodelError, match="2 silos are too few to begin"):
+        flower.run_under_flower(3, config, tmp_path / "r")
 
 
 def entered(path: Path) -> list[DpSgdEvent]:
@@ -231,7 +231,7 @@ def test_an_interrupt_ends_at_once_and_keeps_what_was_spent(after: str, tmp_path
 
 
 def test_the_bundle_is_the_app_that_pyproject_declares(tmp_path: Path) -> None:
-    flower_runtime.write_bundle(tmp_path / "fedmodel-app")
+    flower.write_bundle(tmp_path / "fedmodel-app")
     ours = tomllib.loads((tmp_path / "fedmodel-app" / "pyproject.toml").read_text())
     declared = tomllib.loads((ROOT / "pyproject.toml").read_text())
     assert ours["tool"]["flwr"]["app"] == declared["tool"]["flwr"]["app"]
@@ -239,9 +239,8 @@ def test_the_bundle_is_the_app_that_pyproject_declares(tmp_path: Path) -> None:
 
 
 def test_telemetry_is_off_in_every_process_started() -> None:
-    probe = (
-        "import scenarios.cli, os; print(os.environ['FLWR_TELEMETRY_ENABLED'], os.environ['FLWR_DISABLE_UPDATE_CHECK'])"
-    )
+    names = ("FLWR_TELEMETRY_ENABLED", "FLWR_DISABLE_UPDATE_CHECK")
+    probe = f"import scenarios.cli.main, os; print(*(os.environ[name] for name in {names}))"
     environment = {**os.environ, "FLWR_TELEMETRY_ENABLED": "1"}
     done = subprocess.run([sys.executable, "-c", probe], env=environment, capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0", "1"]

@@ -26,10 +26,10 @@ import tomli_w
 
 from clients.silo import ledger_path
 from fedmodel.config import Scenario, read_scenario
+from fedmodel.crypto.sealed import opener_from_key_file
 from fedmodel.errors import CryptoError, DropoutError, PolicyRefused
 from fedmodel.ledger import verify_ledger
 from fedmodel.provision.authority import add, issue, renew
-from fedmodel.sealed import opener_from_key_file
 from tests import tools
 from tests.conftest import TINY
 from tests.integration.chaos import SERVER, TREE, Deployment, Party, federation_of, stopped_at_last

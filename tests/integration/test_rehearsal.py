@@ -19,8 +19,8 @@ import psutil
 import pytest
 from safetensors.numpy import load, load_file
 
+from fedmodel.crypto.sealed import opener_from_key_file, opener_from_secret, read_sealed
 from fedmodel.provision import unlock
-from fedmodel.sealed import opener_from_key_file, opener_from_secret, read_sealed
 from tests import tools
 from tests.test_environment import COMMAND, HOSTILE, ODD
 

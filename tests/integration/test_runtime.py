@@ -29,7 +29,7 @@ from flwr.proto.node_pb2 import Node
 from flwr.supercore.constant import FLEET_HTTP_PUBLIC_KEY_HEADER, FLEET_HTTP_SIGNATURE_HEADER
 from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 
-from clients.reach import find_obstacle
+from clients.connecting import find_obstacle
 from fedmodel.wire.runtime import SocketControl
 from tests.integration import authority
 from tests.integration.deployed import free_port, outcome, started, submit, wait_until

@@ -19,8 +19,8 @@ import psutil
 import pytest
 
 from fedmodel.config import read_federation_file
+from fedmodel.crypto.sealed import opener_from_key_file
 from fedmodel.provision.authority import issue, read_scenarios, revoke, rotate
-from fedmodel.sealed import opener_from_key_file
 from tests.conftest import TINY
 from tests.integration.deployed import free_port, wait_until
 

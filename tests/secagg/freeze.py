@@ -17,11 +17,10 @@ from unittest import mock
 
 import numpy as np
 
-from fedmodel import shamir
 from fedmodel.crypto import Suite, primitives
-from fedmodel.masking import add_mask
-from fedmodel.secagg import Window
+from fedmodel.secagg import Window, shamir
 from fedmodel.secagg import silo as silo_module
+from fedmodel.secagg.masking import add_mask
 from fedmodel.secagg.messages import Kind, Place, Share
 from tests.secagg.peers import RUN, Federation, open_window, run_round
 

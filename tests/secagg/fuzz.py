@@ -39,7 +39,7 @@ from fedmodel.secagg import (
     split_messages,
 )
 from fedmodel.secagg.messages import HEADER_SIZE, Advert, Commit, Kind, Mask, Place, Reveal, Share
-from fedmodel.shamir import PRIME
+from fedmodel.secagg.shamir import PRIME
 from tests.secagg.freeze import counted_secrets
 from tests.secagg.peers import RUN, Federation, Opened, Round
 

@@ -28,7 +28,7 @@ from fedmodel.secagg.messages import (
     survivors_digest,
     words_digest,
 )
-from fedmodel.shamir import PRIME
+from fedmodel.secagg.shamir import PRIME
 from tests.secagg.peers import RUN, SUITES, Federation, refusal, words_of
 
 FEDERATIONS = {suite: Federation(5, suite=suite) for suite in SUITES}

@@ -14,8 +14,8 @@ import pytest
 
 from fedmodel.crypto import SigningKey, digest
 from fedmodel.errors import AggregationRefused
-from fedmodel.masking import Words
 from fedmodel.secagg import Roster, Setting, Silo, Window
+from fedmodel.secagg.masking import Words
 from fedmodel.secagg.messages import Mask, Place, Share
 from fedmodel.secagg.parameters import Member, Policy
 

@@ -14,10 +14,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedmodel import shamir
 from fedmodel.crypto import Suite, seal, verify
 from fedmodel.errors import AggregationRefused, DropoutError, FedmodelError, Rule
-from fedmodel.secagg import Collection, Progress, Window, messages
+from fedmodel.secagg import Collection, Progress, Window, messages, shamir
 from fedmodel.secagg.keys import commitment, envelope_context
 from fedmodel.secagg.messages import Advert, Commit, Kind, Mask, Place, Reveal, Secret, Share
 from tests.secagg.peers import (

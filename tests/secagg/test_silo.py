@@ -12,15 +12,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.stats import hypergeom
 
-from fedmodel import shamir
 from fedmodel.crypto import SigningKey, Suite
 from fedmodel.errors import AggregationRefused, ConfigError, CryptoError, DropoutError, FedmodelError, Rule
-from fedmodel.masking import apply_masks, subtract_mask
-from fedmodel.secagg import Member, Policy, Progress, Roster, Setting, Silo, Window, read_numbers
+from fedmodel.secagg import Member, Policy, Progress, Roster, Setting, Silo, Window, read_numbers, shamir
 from fedmodel.secagg import silo as silo_module
 from fedmodel.secagg.keys import MaskKey, commitment, pair_key, self_key
+from fedmodel.secagg.masking import apply_masks, subtract_mask
 from fedmodel.secagg.messages import Advert, Commit, Kind, Place, Reveal, Secret, Share, graph_seed, survivors_digest
-from fedmodel.topology import neighbours_of, plan_topology
+from fedmodel.secagg.topology import neighbours_of, plan_topology
 from tests.secagg.peers import (
     MODEL,
     RULES,

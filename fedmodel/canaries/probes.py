@@ -1,0 +1,147 @@
+"""Canaries in the real pipeline: a block of parameters that only they move, or made-up records that the model learns.
+
+A probe canary is a record whose gradient is ten clips on one coordinate of its own, in a block of parameters beside the
+model's, and nothing anywhere else; no real record has a gradient there. So a canary that is in the data adds exactly
+one clip to its coordinate of every noised sum that it is drawn for, the most that the mechanism lets one record do,
+while the model is trained by the real records alone, with the clip and the noise that it would have had. What an
+observer sees of the coordinate is the Gaussian mechanism, as claimed, with nothing in between (Nasr et al. 2023,
+section 4, name such canaries Dirac gradients).
+
+One more record, always in the data, has a gradient that is not a number, on a coordinate of its own: it must add
+nothing, and spoil nothing.
+
+In training data a canary is told from a record by its label, which is under zero: `-1 - i` is canary i. Its features
+are zeros, and the model's output for them is in no loss.
+
+A loss canary is a record like any other, of made-up features and label. What it does is seen by the model's loss on it.
+
+Does NOT protect canaries: an audit says which of them were in the data.
+
+Shapes: B batch, F features, K canaries, O outputs of the model.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedmodel.config import Scenario
+from fedmodel.data import Records, data_shape
+from fedmodel.learning.models import RecordLoss
+from fedmodel.seeds import derive_seed
+
+_FOLLOWED: Final = 500
+_CLIPS: Final = 10.0
+"""What a canary's gradient is before the clip, in clips: far enough over one that a clip that is not there shows."""
+
+
+class Probed(nn.Module):
+    """A model with a block of parameters beside it: one a canary, and one for the record that is not a number.
+
+    In training its outputs are the model's and the block, `(B, O + K + 1)`; in evaluation the model's alone.
+
+    Args:
+        model: Any model.
+        canaries: K, those of one silo; silos share the block.
+    """
+
+    def __init__(self, model: nn.Module, canaries: int) -> None:
+        super().__init__()
+        self.model = model
+        self.canaries = canaries
+        # Of a constant input, so that a record's gradient on the block is what its loss asks of each output.
+        self.block = nn.Linear(1, canaries + 1, bias=False)
+        nn.init.zeros_(self.block.weight)
+
+    def forward(self, x_BF: Tensor) -> Tensor:
+        """Return outputs for features of shape `(B, *F)`."""
+        output_BO: Tensor = self.model(x_BF)
+        if not self.training:
+            return output_BO
+        return torch.cat([output_BO, self.block(x_BF.new_ones(len(x_BF), 1))], dim=1)
+
+
+def probed(model: nn.Module, scenario: Scenario) -> nn.Module:
+    """Return the model as the scenario trains it: with a block for its canaries, where it has any that write to one."""
+    if scenario.audit is None or scenario.audit.canaries != "probe":
+        return model
+    return Probed(model, scenario.audit.count)
+
+
+def bare(module: nn.Module) -> nn.Module:
+    """Return the model without a block."""
+    return module.model if isinstance(module, Probed) else module
+
+
+class ProbedLoss:
+    """The losses of a probed model: the model's own for records, and for canaries what writes their coordinate.
+
+    Every row goes through the same operations, whatever the other rows are, and a row's loss is of that row alone.
+
+    Args:
+        losses: The model's own, a record each.
+        canaries: K.
+        max_grad_norm: The clip C.
+    """
+
+    def __init__(self, losses: RecordLoss, canaries: int, max_grad_norm: float) -> None:
+        self._losses = losses
+        self._canaries = canaries
+        self._written = _CLIPS * max_grad_norm
+
+    def __call__(self, output_BK: Tensor, label_B: Tensor) -> Tensor:
+        """Return a loss for each row; its gradient, not its value, is what it is for."""
+        is_record_B = label_B >= 0
+        outputs = output_BK.shape[1] - self._canaries - 1
+        # Zeros for the outputs of canaries: where the model's are no numbers, theirs must stay out of the gradient.
+        own_BO = torch.where(is_record_B[:, None], output_BK[:, :outputs], 0.0)
+        loss_B = self._losses(own_BO, torch.where(is_record_B, label_B, 0))
+        place_B = torch.where(is_record_B, 0, -1 - label_B)
+        written_B = output_BK[:, outputs:].gather(1, place_B[:, None])[:, 0]
+        slope_B = torch.where(label_B == -1 - self._canaries, torch.nan, self._written)
+        return torch.where(is_record_B, loss_B, slope_B * written_B)
+
+
+def with_probes(x_NF: Tensor, y_N: Tensor, coins_K: NDArray[np.bool_], copies: int) -> tuple[Tensor, Tensor]:
+    """Return a silo's data with the canaries that are in it, and the record that is not a number, at its end.
+
+    Args:
+        x_NF: Features, shape `(N, *F)`.
+        y_N: Labels.
+        coins_K: Which canaries are in.
+        copies: Records of each: as many as one privacy unit has at most.
+    """
+    labels = [-1 - int(canary) for canary in np.flatnonzero(coins_K) for _ in range(copies)] + [-1 - len(coins_K)]
+    more_C = torch.tensor(labels, dtype=y_N.dtype, device=y_N.device)
+    return torch.cat([x_NF, x_NF.new_zeros((len(labels), *x_NF.shape[1:]))]), torch.cat([y_N, more_C])
+
+
+def loss_canaries(scenario: Scenario, silo: str) -> Records:
+    """Return a silo's loss canaries, in or not: features uniform over the reference range, any label.
+
+    They hang on the scenario's seed and the silo's name alone, and are no secret; which are in is.
+    """
+    if scenario.audit is None or scenario.seed is None:
+        raise ValueError("only a scenario with [audit] and a seed has canaries")
+    shape = data_shape(scenario.data)
+    rng = np.random.default_rng(derive_seed(scenario.seed, "loss-canaries", silo))
+    count = scenario.audit.count
+    x_KF = rng.uniform(-1.0, 1.0, (count, *shape.features)).astype(np.float32)
+    y_K = rng.integers(0, shape.classes, count, dtype=np.int64)
+    return Records(x_KF, y_K, -1 - np.arange(count))
+
+
+def chosen_coordinates(scenario: Scenario, parameters: int) -> NDArray[np.intp]:
+    """Return which coordinates of the model itself an audit follows into the sum: the same at every silo, ascending.
+
+    Args:
+        scenario: Its seed draws them.
+        parameters: Of the model, without the canaries' block.
+    """
+    rng = np.random.default_rng(derive_seed(scenario.seed or 0, "audit-coordinates"))
+    chosen_S: NDArray[np.intp] = np.sort(rng.choice(parameters, min(parameters, _FOLLOWED), replace=False))
+    return chosen_S

@@ -1,0 +1,198 @@
+"""Is a record's gradient its own, to the bit? Measured, of one model at one shape on one device, on made-up records.
+
+Kernels round the last rows of an odd batch otherwise than those before. A model whose hidden units cancel in pairs
+makes hundreds of such a last bit, and then one record that enters a lot, and moves all after it by a place, changes
+their gradients by many clips. So what DP-SGD promises of one record rests on kernels that treat rows alike, and whether
+they do at the shape at hand is measured before anything is charged.
+
+Guarantee: of a pipeline that conforms, every record tried added the same, bit for bit, when asked again, at other
+places, in another order, and beside other companions: other records, zeros, huge values, none that are numbers, fewer.
+It is a test and not a proof. Which kernel runs follows from shapes, and what it rounds in which order from the kernel,
+so that made-up records stand for others; a kernel that looked at values would not be found out.
+
+Does NOT look at how large what a record adds is: `fedmodel.learning.preflight` does.
+
+Shapes: B rows of a physical batch, F features, P parameters.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import pairwise
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from fedmodel.data import DataShape
+from fedmodel.errors import PrivacyError
+from fedmodel.learning.dp_sgd import DpSgd
+
+_FILLERS: Final = (math.nan, 0.0, 1e30, math.inf)
+_MAGNITUDES: Final = (1.0, 64.0, 4096.0)
+_SETS: Final = 4
+
+log = logging.getLogger(__name__)
+
+
+def settle(sgd: DpSgd, shape: DataShape, prepare: Callable[[], Iterator[object]], thorough: int = 0) -> int:
+    """Give a pipeline the largest physical batch, from its own down, at which it conforms; return its rows.
+
+    Half as many rows are tried each time, and one at last, where there are neither places nor companions. Only public
+    figures and made-up records decide.
+
+    Args:
+        sgd: The pipeline, dropout switched off; its `physical_batch` is set.
+        shape: What records look like.
+        prepare: Yields once for each set of parameters to be tried, when it has put it in.
+        thorough: At how many sets, the first ones, everything is tried; at the others what finds most.
+
+    Raises:
+        PrivacyError: When it does not even repeat itself on one record at a time.
+    """
+    wanted = sgd.physical_batch
+
+    def passes(number: int) -> bool:
+        # A function that differs in a last bit differs so for some records only: several sets of them.
+        seeds = range(_SETS if number < thorough else 1)
+        return all(conforms(sgd, shape, thorough=number < thorough, seed=seed) for seed in seeds)
+
+    while not all(passes(number) for number, _ in enumerate(prepare())):
+        if sgd.physical_batch == 1:
+            raise PrivacyError(
+                "the same record on the same model gives another gradient each time, one record at a time too; take the"
+                " layer out that is not deterministic, or run on the cpu"
+            )
+        sgd.physical_batch //= 2
+    if sgd.physical_batch < wanted:
+        log.warning(
+            "in physical batches of %d this device rounds a record's gradient by its place; they have %d rows instead",
+            wanted,
+            sgd.physical_batch,
+        )
+    return sgd.physical_batch
+
+
+def conforms(sgd: DpSgd, shape: DataShape, *, thorough: bool = True, seed: int = 0) -> bool:
+    """Tell whether records add the same, bit for bit, whatever their place and companions.
+
+    Args:
+        sgd: The pipeline at the parameters that it holds, dropout switched off.
+        shape: What records look like.
+        thorough: Whether to try everything, in a dozen physical batches, or what finds most, in five.
+        seed: Decides the records.
+
+    Raises:
+        PrivacyError: When a batch of another shape reaches the model.
+    """
+    size, device = sgd.physical_batch, sgd.parameters[0].device
+    generator = torch.Generator().manual_seed(seed)
+    x_BF = torch.randn((size, *shape.features), generator=generator)
+    y_B = torch.randint(shape.classes, (size,), generator=generator)
+    parameters = sum(parameter.numel() for parameter in sgd.parameters)
+    odd_P = (torch.randint(-(2**62), 2**62, (parameters,), generator=generator) * 2 + 1).to(device)
+
+    def prints(x: Tensor, y: Tensor) -> Tensor:
+        with of_one_shape(sgd.module, size):
+            return sgd.fingerprints(x.to(device), y.to(device), odd_P).cpu()
+
+    own_B = prints(x_BF, y_B)
+    if size == 1:
+        return torch.equal(own_B, prints(x_BF, y_B))
+    arranged = _arranged(x_BF, y_B, generator, thorough=thorough)
+    accompanied = _accompanied(x_BF, generator, thorough=thorough)
+    return (
+        torch.equal(own_B, prints(x_BF, y_B))
+        and all(torch.equal(own_B[of], prints(x, y)) for x, y, of in arranged)
+        and all(torch.equal(own_B[kept_B], prints(x, y_B)[kept_B]) for x, kept_B in accompanied)
+    )
+
+
+def _arranged(
+    x_BF: Tensor, y_B: Tensor, generator: torch.Generator, *, thorough: bool
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield the records at other places, with which of them is where."""
+    size = len(y_B)
+    orders = [torch.randperm(size, generator=generator), torch.zeros(size, dtype=torch.long)]
+    if thorough:
+        orders += [torch.full((size,), size - 1), torch.arange(size).roll(1), torch.arange(1)]
+        orders += [torch.arange(size - 1), torch.arange(size // 2 + 1)]
+    yield from ((x_BF[order], y_B[order], order) for order in orders)
+
+
+def _accompanied(x_BF: Tensor, generator: torch.Generator, *, thorough: bool) -> Iterator[tuple[Tensor, Tensor]]:
+    """Yield some of the records at their places, companions replaced, with which are left."""
+    for filler in _FILLERS if thorough else _FILLERS[:1]:
+        kept_B = torch.rand(len(x_BF), generator=generator) < 0.5
+        other_BF = torch.full_like(x_BF, filler)
+        other_BF[kept_B] = x_BF[kept_B]
+        yield other_BF, kept_B
+
+
+@contextmanager
+def of_one_shape(module: nn.Module, size: int) -> Iterator[None]:
+    """Refuse a batch of another number of rows than `size` that reaches the model meanwhile."""
+
+    def look(_: nn.Module, inputs: tuple[Any, ...]) -> None:
+        if len(inputs[0]) != size:
+            raise PrivacyError(
+                f"a physical batch of {len(inputs[0])} rows reached the model, where all have {size}; kernels round"
+                " otherwise at another shape"
+            )
+
+    watching = module.register_forward_pre_hook(look)
+    try:
+        yield
+    finally:
+        watching.remove()
+
+
+def hostile(parameters: list[nn.Parameter], seed: int) -> Iterator[str]:
+    """Put one set of hostile parameters after another in, and yield each one's name.
+
+    They are what a server could send to make much of a last bit: hidden units in pairs that cancel, at several sizes;
+    units that are saturated; weights that are huge, and so small that float32 keeps few bits of them.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    fill(parameters, generator, 1.0)
+    yield "random"
+    for magnitude in _MAGNITUDES:
+        fill(parameters, generator, magnitude)
+        cancel(parameters, generator)
+        yield f"cancelling pairs of {magnitude:g}"
+    fill(parameters, generator, 1.0)
+    with torch.no_grad():
+        for parameter in parameters:
+            if parameter.dim() == 1:
+                parameter.mul_(1e4)
+    yield "saturated units"
+    for magnitude in (1e15, 1e-40):
+        fill(parameters, generator, magnitude)
+        yield f"weights of {magnitude:g}"
+
+
+def fill(parameters: list[nn.Parameter], generator: torch.Generator, magnitude: float) -> None:
+    """Give every parameter a random value around a magnitude."""
+    with torch.no_grad():
+        for parameter in parameters:
+            parameter.copy_(torch.randn(parameter.shape, generator=generator) * magnitude)
+
+
+def cancel(parameters: list[nn.Parameter], generator: torch.Generator) -> None:
+    """Make the last hidden layer's units equal in pairs, at random places, and the layer after take differences."""
+    weights = [place for place, parameter in enumerate(parameters) if parameter.dim() > 1]
+    for before, after in reversed(list(pairwise(weights))):
+        units = parameters[before].shape[0]
+        if units > 1 and parameters[after].shape[1] % units == 0:
+            order = torch.randperm(units, generator=generator)
+            first, second = order[: units // 2], order[units // 2 : units // 2 * 2]
+            with torch.no_grad():
+                for place in range(before, after):  # the layer's weights, its biases and a norm's factors
+                    if parameters[place].shape[0] == units:
+                        parameters[place][second] = parameters[place][first]
+                out_HK = parameters[after].view(parameters[after].shape[0], units, -1)
+                out_HK[:, second] = -out_HK[:, first]
+            return

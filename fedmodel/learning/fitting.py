@@ -1,0 +1,94 @@
+"""The tensors of a file put into a model, each by its name, or all that does not fit said at once.
+
+Guarantee: after `fit` every parameter of the model holds what the file has under its name, in float32, and is finite;
+or ConfigError is raised and the model is as it was. float32 is taken bit for bit; float16 and bfloat16 are widened
+exactly; float64 is rounded to the nearest float32, and refused where that is infinite.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import torch
+from safetensors import SafetensorError, deserialize
+from torch import Tensor, nn
+
+from fedmodel.config import ModelConfig
+from fedmodel.data import DataShape
+from fedmodel.errors import ConfigError
+from fedmodel.learning.models import build_model
+
+_TYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+_MOST_NAMED: Final = 6
+
+
+def fit(module: nn.Module, data: bytes, name: str) -> None:
+    """Put a file's tensors into a model.
+
+    Args:
+        module: The model; on the CPU.
+        data: A whole safetensors file.
+        name: What to call it in a message.
+
+    Raises:
+        ConfigError: With every kind of misfit: names, shapes, types, and values that are no finite float32.
+    """
+    wanted = module.state_dict()
+    tensors = tensors_of(data, {key: tuple(value.shape) for key, value in wanted.items()}, name)
+    module.load_state_dict(tensors)
+
+
+def check_fits(config: ModelConfig, shape: DataShape, data: bytes, name: str) -> None:
+    """Refuse a file that does not fit a model, without memory for the model.
+
+    Raises:
+        ConfigError: As `fit` does.
+    """
+    with torch.device("meta"):
+        wanted = build_model(config, shape, seed=0).state_dict()
+    tensors_of(data, {key: tuple(value.shape) for key, value in wanted.items()}, name)
+
+
+def tensors_of(data: bytes, wanted: dict[str, tuple[int, ...]], name: str) -> dict[str, Tensor]:
+    """Return a file's tensors in float32, which are those that are wanted and no others."""
+    try:
+        found: dict[str, dict[str, Any]] = dict(deserialize(data))  # type: ignore[no-untyped-call]
+    except (SafetensorError, ValueError) as error:
+        raise ConfigError(f"{name}: is no safetensors file that can be read: {error}") from None
+    wrong = [
+        *_listed("lacks", sorted(wanted.keys() - found.keys())),
+        *_listed("has what the model has not:", sorted(found.keys() - wanted.keys())),
+    ]
+    both = sorted(wanted.keys() & found.keys())
+    wrong += _listed("of another shape:", [
+        f"{key} is {_shown(found[key]['shape'])} and {_shown(wanted[key])} is needed"
+        for key in both if tuple(found[key]["shape"]) != wanted[key]
+    ])  # fmt: skip
+    wrong += _listed("of a type that is no float of 16, 32 or 64 bits:", [
+        f"{key} is {found[key]['dtype']}" for key in both if found[key]["dtype"] not in _TYPES
+    ])  # fmt: skip
+    if wrong:
+        raise ConfigError(f"{name}: does not fit the scenario's model: {'; '.join(wrong)}")
+    tensors = {
+        key: torch.frombuffer(bytearray(found[key]["data"]), dtype=_TYPES[found[key]["dtype"]])
+        .to(torch.float32)
+        .reshape(wanted[key])
+        for key in wanted
+    }
+    unfit = [key for key in both if not bool(torch.isfinite(tensors[key]).all())]
+    if unfit:
+        told = "".join(_listed("", unfit)).strip()
+        raise ConfigError(f"{name}: holds NaN, infinity, or what is too large for float32, in {told}; no run begins so")
+    return tensors
+
+
+def _listed(what: str, names: list[str]) -> Iterable[str]:
+    """Say which there are, the first few by name; nothing where there are none."""
+    if names:
+        more = f" and {len(names) - _MOST_NAMED} more" if len(names) > _MOST_NAMED else ""
+        yield f"{what} {', '.join(names[:_MOST_NAMED])}{more}"
+
+
+def _shown(shape: Iterable[int]) -> str:
+    return "x".join(map(str, shape)) or "a single number"

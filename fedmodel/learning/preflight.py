@@ -1,0 +1,227 @@
+"""Measured before training: one outlier moves the clipped sum by at most the clip.
+
+A validator that reads layer names can be wrong, and Opacus 1.6's is: it accepts batch normalisation without affine
+parameters, ghost clipping with losses of shape (B, 1), and adaptive clipping that never clips. So the real pipeline,
+with the real model and loss, is run on made-up records with and without one outlier, and the difference is measured.
+What breaks the bound on any of the probes is refused.
+
+Once a process, at the parameters that it was built with, at random and at hostile ones: that records are treated alike
+(`fedmodel.learning.conformance`, which makes the physical batch smaller where they are not), that every physical batch
+has its one shape, that sums lie on their grid, and that one record moves them by at most the clip, in lots of sizes
+around a physical batch's. Sums are exact, so the bound has no tolerance. Then, for every model that is received, at
+that model.
+
+Guarantee: a pipeline that passes met the bound on every probe. It is a test, not a proof: a pipeline built to recognise
+the probes would pass. It reads no record of the silo and draws nothing from a secret source, so it costs no privacy.
+
+Shapes: B batch, F features, P parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from fedmodel.data import DataShape
+from fedmodel.errors import PrivacyError
+from fedmodel.learning.conformance import hostile, of_one_shape, settle
+from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.models import Dropout
+
+ClippedSum = Callable[[Tensor, Tensor], Tensor]
+
+_COUPLED: Final = 1e-3  # of the clip: rounding between shapes is far under it at ordinary parameters, coupling over it
+# Far outside, beyond what float32 can square, and not a number at all.
+_OUTLIERS: Final = (1.0, 1e4, 1e25, math.inf, math.nan)
+_FEW_OUTLIERS: Final = (1.0, math.nan)
+
+
+def preflight(sgd: DpSgd, shape: DataShape, max_grad_norm: float | None = None) -> int:
+    """Refuse a pipeline in which one record can move the clipped sum by more than the clip.
+
+    Dropout is switched off meanwhile, since its masks differ between any two batches: what is measured is the bound for
+    fixed masks. That it then holds for random ones rests on masks being secret, as `clients.training` says and does.
+    Parameters and modes are put back whatever happens.
+
+    Args:
+        sgd: The pipeline as it will train; its `physical_batch` is set to what conforms.
+        shape: What records look like.
+        max_grad_norm: The clip that is charged, which the pipeline is held to; by default the one that it says it has.
+
+    Returns:
+        Rows of every physical batch.
+
+    Raises:
+        PrivacyError: When the bound is broken, or the model keeps statistics of records in buffers.
+    """
+    buffers = [name for name, _ in sgd.module.named_buffers()]
+    if buffers:
+        raise PrivacyError(
+            f"the model keeps {buffers[0]!r} outside its parameters, where no noise is added;"
+            " use GroupNorm or LayerNorm"
+        )
+    if any(isinstance(layer, _DropoutNd) for layer in sgd.module.modules()):
+        raise PrivacyError(
+            "the model takes dropout masks from torch's generator, which can be guessed; use models.Dropout"
+        )
+    clip = sgd.max_grad_norm if max_grad_norm is None else max_grad_norm
+    device = sgd.parameters[0].device
+    with _without_dropout(sgd.module), _restored(sgd.parameters) as own:
+        # At ordinary parameters, where coupling is told from rounding.
+        for outliers, _ in zip((_OUTLIERS, _FEW_OUTLIERS), _tried(sgd, own), strict=False):
+            check_sensitivity(sgd.clipped_sum, shape, clip, device, outliers=outliers, tolerance=_COUPLED)
+        size = settle(sgd, shape, partial(_tried, sgd, own), thorough=2)
+        for number, _ in enumerate(_tried(sgd, own)):
+            lots = (size - 1,) if number else sorted({1, 2, 7, 8, size - 1, size, size + 1, 2 * size + 3})
+            check_sums(sgd, shape, clip, _FEW_OUTLIERS, lots)
+    return sgd.physical_batch
+
+
+def check_received(sgd: DpSgd, shape: DataShape, max_grad_norm: float) -> int:
+    """Hold a pipeline that passed the preflight to the bound at the parameters that it holds, which a server sent.
+
+    Args:
+        sgd: The pipeline; its `physical_batch` is made smaller where these parameters ask for it.
+        shape: What records look like.
+        max_grad_norm: The clip that is charged.
+
+    Returns:
+        Rows of every physical batch.
+
+    Raises:
+        PrivacyError: When the bound is broken.
+    """
+    with _without_dropout(sgd.module):
+        settle(sgd, shape, lambda: iter([None]))
+        check_sums(sgd, shape, max_grad_norm, _FEW_OUTLIERS[:1], (sgd.physical_batch,))
+    return sgd.physical_batch
+
+
+def check_sums(
+    sgd: DpSgd,
+    shape: DataShape,
+    max_grad_norm: float,
+    outliers: Sequence[float],
+    companions: Sequence[int],
+    seed: int = 0,
+) -> float:
+    """Refuse physical batches of another shape, sums off their grid, and one record that moves a sum by over the clip.
+
+    Args:
+        sgd: The pipeline at the parameters that it holds, dropout switched off.
+        shape: What records look like.
+        max_grad_norm: The clip C.
+        outliers: Scales of the record that is added.
+        companions: How many others there are; each number is tried.
+        seed: Decides the records.
+
+    Returns:
+        The largest movement seen over C, at most 1.
+
+    Raises:
+        PrivacyError: When one of the three is found.
+    """
+
+    def on_grid(x_BF: Tensor, y_B: Tensor) -> Tensor:
+        sum_P = sgd.clipped_sum(x_BF, y_B)
+        if not bool((torch.trunc(sum_P / sgd.unit) * sgd.unit == sum_P).all()):
+            raise PrivacyError(f"a clipped sum is no multiple of {sgd.unit:g}, so that it is rounded as it is added up")
+        return sum_P
+
+    device = sgd.parameters[0].device
+    with of_one_shape(sgd.module, sgd.physical_batch):
+        return check_sensitivity(
+            on_grid, shape, max_grad_norm, device, companions=companions, outliers=outliers, seed=seed
+        )
+
+
+def check_sensitivity(
+    clipped_sum: ClippedSum,
+    shape: DataShape,
+    max_grad_norm: float,
+    device: torch.device,
+    *,
+    companions: Sequence[int] = (2, 8),
+    outliers: Sequence[float] = _OUTLIERS,
+    tolerance: float = 0.0,
+    seed: int = 0,
+) -> float:
+    """Measure how far one made-up outlier moves the sum, and refuse more than the clip.
+
+    Args:
+        clipped_sum: From features `(B, *features)` and labels `(B,)` to the clipped sum `(P,)`, noise left out.
+        shape: What records look like.
+        max_grad_norm: The clip C.
+        device: Where the pipeline runs.
+        companions: How many others there are; each number is tried.
+        outliers: Scales of the record that is added.
+        tolerance: What is let pass over 1: nothing, where sums are exact.
+        seed: Decides the records.
+
+    Returns:
+        The largest movement seen over C, at most 1 and the tolerance.
+
+    Raises:
+        PrivacyError: When some movement exceeds that or is not finite.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    largest = 0.0
+    for others in companions:
+        x_BF = torch.randn((others, *shape.features), generator=generator)
+        y_B = torch.randint(shape.classes, (others,), generator=generator)
+        without_P = clipped_sum(x_BF.to(device), y_B.to(device)).double()
+        for scale in outliers:
+            outlier_F = torch.randn(shape.features, generator=generator) * scale
+            for label in (0, shape.classes - 1):
+                # First, so that it shares a physical batch with companions whatever the size of one.
+                with_x = torch.cat([outlier_F[None], x_BF]).to(device)
+                with_y = torch.cat([torch.tensor([label]), y_B]).to(device)
+                moved = float((clipped_sum(with_x, with_y).double() - without_P).norm()) / max_grad_norm
+                if not moved <= 1 + tolerance:  # a NaN is not at most anything
+                    raise PrivacyError(
+                        f"one record of scale {scale:g} moves the clipped sum by {moved:.3g} times the clip,"
+                        " where at most 1 is allowed; the model couples records (batch normalisation?)"
+                        " or its gradients are not clipped"
+                    )
+                largest = max(largest, moved)
+    return largest
+
+
+def _tried(sgd: DpSgd, own: Sequence[Tensor]) -> Iterator[None]:
+    """Put the pipeline's own parameters in, and then hostile ones, one set after the other."""
+    for parameter, value in zip(sgd.parameters, own, strict=True):
+        parameter.data.copy_(value)
+    yield
+    for _ in hostile(sgd.parameters, seed=1):
+        yield
+
+
+@contextmanager
+def _without_dropout(module: nn.Module) -> Iterator[None]:
+    """Switch dropout layers off, and back to what they were."""
+    layers = [layer for layer in module.modules() if isinstance(layer, Dropout) and layer.training]
+    for layer in layers:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.train()
+
+
+@contextmanager
+def _restored(parameters: list[nn.Parameter]) -> Iterator[list[Tensor]]:
+    """Put parameters back bit for bit; what they were is yielded."""
+    kept = [parameter.detach().clone() for parameter in parameters]
+    try:
+        yield kept
+    finally:
+        for parameter, value in zip(parameters, kept, strict=True):
+            parameter.data.copy_(value)

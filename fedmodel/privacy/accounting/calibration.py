@@ -1,0 +1,75 @@
+"""From a target epsilon back to the noise that meets it."""
+
+from __future__ import annotations
+
+import math
+from functools import lru_cache
+
+from scipy.optimize import brentq
+
+from fedmodel.errors import ConfigError
+from fedmodel.privacy.accounting.pld import COARSE_GRID, FINE_GRID, epsilon
+from fedmodel.privacy.events import LEAST_NOISE, LEAST_RATE, MOST_NOISE, MOST_RECORDS, MOST_STEPS, DpSgdEvent
+
+_TOLERANCE = 1e-4  # of the noise multiplier, relative
+
+
+@lru_cache(maxsize=256)
+def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: int, max_records: int = 1) -> float:
+    """Return the least noise multiplier, to one part in 10^4, whose epsilon over the steps is at most the target.
+
+    Args:
+        target_epsilon: Above 0.
+        delta: In (0, 1).
+        sample_rate: Poisson rate in (0, 1], as it is really drawn with.
+        steps: At least 1.
+        max_records: Most records of one privacy unit, at least 1.
+
+    Returns:
+        A multiplier s of at least `LEAST_NOISE` with `epsilon(s) <= target_epsilon`, computed on the fine grid.
+
+    Raises:
+        ConfigError: When an argument is out of range, or no multiplier up to 10^6 meets the target.
+    """
+    _check_ranges(target_epsilon, sample_rate, steps, max_records)
+
+    def excess(log_noise: float, grid: float) -> float:
+        event = DpSgdEvent(math.exp(log_noise), 1.0, sample_rate, steps, denominator=1, max_records=max_records)
+        # Kept off 0 and infinity, which a root finder cannot use; neither end is ever near a target.
+        return math.log(min(max(epsilon([event], delta, grid), 1e-12), 1e12) / target_epsilon)
+
+    # `low` stays where the target is missed, `high` where it is met.
+    least = math.log(LEAST_NOISE)
+    low, high = least, 0.0
+    while excess(high, COARSE_GRID) > 0:
+        low, high = high, high + 1
+        if high > math.log(MOST_NOISE):
+            raise ConfigError(
+                f"no noise multiplier up to {MOST_NOISE:g} gives epsilon {target_epsilon} at delta {delta}"
+                f" over {steps} steps; ask for a larger epsilon or fewer steps"
+            )
+    if excess(least, COARSE_GRID) <= 0:
+        return LEAST_NOISE
+    # Epsilon is nearly a power of the noise, so in logarithms nearly a line. The coarse grid brackets the answer from
+    # above, since it is the higher bound; the fine grid's lies a little beneath.
+    high = brentq(excess, low, high, args=(COARSE_GRID,), xtol=_TOLERANCE) + _TOLERANCE
+    low = max(high - 0.01, least)
+    while excess(low, FINE_GRID) <= 0:
+        if low == least:
+            return LEAST_NOISE
+        low, high = max(low - 0.1, least), low
+    log_noise = brentq(excess, low, high, args=(FINE_GRID,), xtol=_TOLERANCE)
+    while excess(log_noise, FINE_GRID) > 0:
+        log_noise += _TOLERANCE
+    return math.exp(log_noise)
+
+
+def _check_ranges(target_epsilon: float, sample_rate: float, steps: int, max_records: int) -> None:
+    if not 0 < target_epsilon < math.inf:
+        raise ConfigError(f"epsilon = {target_epsilon} is out of range; it is a positive number")
+    if not LEAST_RATE <= sample_rate <= 1:
+        raise ConfigError(f"sample rate = {sample_rate} is out of range; it lies between {LEAST_RATE:g} and 1")
+    if not 1 <= steps <= MOST_STEPS:
+        raise ConfigError(f"steps = {steps} is out of range; from 1 to {MOST_STEPS} are accounted for")
+    if not 1 <= max_records <= MOST_RECORDS:
+        raise ConfigError(f"max_records = {max_records} is out of range; from 1 to {MOST_RECORDS} are accounted for")

@@ -1,0 +1,107 @@
+"""From real coordinates to ring elements and back, so that sums of many silos' vectors are exact and cannot wrap.
+
+A coordinate x in [-bound, bound] becomes floor(x * scale), or one more with the probability of what was cut off, drawn
+from a keystream under a fresh key of the operating system's CSPRNG; scale = levels / bound. `levels` is the largest for
+which the largest cohort's sum stays inside the ring's signed range.
+
+Guarantees, for coordinates within the bound:
+- unbiased: the expected integer is x * scale, to the rounding of that product in float64, 2^-22 of a level at worst;
+- error of one vector under 1 / scale in every coordinate; of a sum of n vectors under n / scale, with a standard
+  deviation of at most sqrt(n) / (2 scale);
+- no sum of up to `cohort` vectors wraps.
+
+Coordinates outside the bound are clipped to it, which for an update that is differentially private already is
+post-processing. NaN and infinity are refused: they have no honest integer.
+
+Does NOT add privacy: rounding is not accounted for.
+
+Shapes: P coordinates, B of them in a block.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmodel.crypto import random_stream
+from fedmodel.errors import ConfigError, ProtocolError
+from fedmodel.secagg.masking import RingBits, Words
+
+_DTYPES: Final[dict[int, np.dtype[np.unsignedinteger]]] = {16: np.dtype("<u2"), 32: np.dtype("<u4")}
+_SIGNED: Final[dict[int, np.dtype[np.signedinteger]]] = {16: np.dtype("<i2"), 32: np.dtype("<i4")}
+_BLOCK: Final = 32 * 1024  # coordinates that stay in a core's cache as float64
+
+
+@dataclass(frozen=True)
+class Quantizer:
+    """A public mapping that every silo of a round shares.
+
+    Attributes:
+        bound: Largest magnitude of a coordinate, above 0.
+        ring_bits: 16 or 32.
+        cohort: Most vectors that will ever be added up.
+
+    Raises:
+        ConfigError: When the ring has no room for the cohort, or the bound is not a positive number.
+    """
+
+    bound: float
+    ring_bits: RingBits
+    cohort: int
+
+    def __post_init__(self) -> None:
+        if not 1e-30 <= self.bound <= 1e30:
+            raise ConfigError(f"a quantisation bound of {self.bound} is not a positive number from 1e-30 to 1e30")
+        if self.ring_bits not in _DTYPES or self.cohort < 1 or self.levels < 1:
+            raise ConfigError(f"a ring of {self.ring_bits} bits has no room for the sum of {self.cohort} vectors")
+
+    @property
+    def levels(self) -> int:
+        """The largest magnitude of one vector's integer: `cohort` of them stay under half the ring."""
+        return ((1 << (self.ring_bits - 1)) - 1) // self.cohort
+
+    @property
+    def scale(self) -> float:
+        """Integers to one unit of a coordinate."""
+        return self.levels / self.bound
+
+    def encode(self, vector_P: NDArray[np.floating], draw: Callable[[int], bytes] = random_stream) -> Words:
+        """Round a vector to ring elements, at random and without bias.
+
+        Args:
+            vector_P: Real coordinates, shape `(P,)`. Sensitive.
+            draw: Gives so many uniform bytes; another than the default only where a run claims no privacy.
+
+        Raises:
+            ProtocolError: When a coordinate is NaN or infinite.
+        """
+        if vector_P.ndim != 1 or not np.isfinite(vector_P).all():
+            raise ProtocolError("what is quantised is a flat vector without a NaN or infinite coordinate")
+        words_P: Words = np.empty(len(vector_P), dtype=_DTYPES[self.ring_bits])
+        signed_P = words_P.view(_SIGNED[self.ring_bits])
+        for start in range(0, len(vector_P), _BLOCK):
+            block = slice(start, start + _BLOCK)
+            scaled_B = np.clip(vector_P[block].astype(np.float64), -self.bound, self.bound) * self.scale
+            # The floor of x + u is one more than the floor of x with the probability of what is cut off.
+            scaled_B += np.frombuffer(draw(4 * len(scaled_B)), dtype=np.uint32) * 2.0**-32
+            np.floor(scaled_B, out=scaled_B)
+            # A rounding of the product could touch one past the end; the sum's room was counted without it.
+            np.clip(scaled_B, -self.levels, self.levels, out=scaled_B)
+            # The two's complement of a negative integer is its ring element.
+            signed_P[block] = scaled_B
+        return words_P
+
+    def decode(self, sum_P: Words) -> NDArray[np.float64]:
+        """Return the real sum behind a sum of encoded vectors, in float64 so that nothing is rounded again.
+
+        Raises:
+            ProtocolError: When the words are not this ring's.
+        """
+        if sum_P.dtype != _DTYPES[self.ring_bits]:
+            raise ProtocolError(f"a sum of {sum_P.dtype} words is not of the ring of {self.ring_bits} bits")
+        signed_P = sum_P.view(_SIGNED[self.ring_bits]).astype(np.float64)
+        return signed_P / self.scale

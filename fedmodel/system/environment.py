@@ -1,0 +1,102 @@
+"""The one place that says which environment variables reach this project's code, and that leaves out all others.
+
+A login shell sets proxies, languages, debuggers, database defaults, and files into which libraries write the keys of
+TLS. So a command begins by leaving out every variable that is not listed in `_KEPT`: a list of what may stay, since one
+of what may not would never be whole. docs/deploy.md has the same list with what each does.
+
+Guarantee: of what was set when `settle` was called, nothing is left that `_KEPT` does not match, for this process, for
+the libraries that it loads from then on, and for all that it starts; and no file is made that others can write to.
+
+    PYTHON*                      read by the interpreter before the first line of this. Where one of those is set that
+                                 are left out, the command starts itself again without, in the same process
+    LD_*, PATH, OPENSSL_*        stay: whoever sets these could run any program under this account
+    PYTHONPATH                   stays, but a package of ours that it hides under another of the same name is refused
+
+Does NOT change what was given on the command line, as in `python -O -m ...`.
+"""
+
+from __future__ import annotations
+
+import io
+import os
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from fedmodel.errors import ConfigError
+from fedmodel.system.packages import PACKAGES, package_folder
+
+_KEPT: Final = re.compile(
+    # where programs and libraries lie, and how they get memory
+    r"PATH|LD_\w+|OPENSSL_\w+|GLIBC_TUNABLES|MALLOC_\w+|VIRTUAL_ENV"
+    r"|PYTHON(PATH|HOME|SAFEPATH|NOUSERSITE|USERBASE|PLATLIBDIR|DONTWRITEBYTECODE|PYCACHEPREFIX|UNBUFFERED|FAULTHANDLER)"
+    # who runs this, in which language and time zone, at which terminal
+    r"|HOME|USER|LOGNAME|SHELL|PWD|XDG_\w+|LANG|LANGUAGE|LC_\w+|TZ|TZDIR"
+    r"|TERM|COLORTERM|COLUMNS|LINES|NO_COLOR|FORCE_COLOR"
+    # where files go that do not last; what systemd hands over
+    r"|TMPDIR|TEMP|TMP|MPLCONFIGDIR|CREDENTIALS_DIRECTORY|RUNTIME_DIRECTORY"
+    # which processors train, with how many threads and how much memory
+    r"|CUDA_\w+|NVIDIA_VISIBLE_DEVICES|NVIDIA_DRIVER_CAPABILITIES|(HIP|ROCR)_VISIBLE_DEVICES|PYTORCH_(CUDA_|HIP_)?ALLOC_CONF"
+    r"|(OMP|MKL|OPENBLAS)_NUM_THREADS"
+    # by what a silo shows a database who it is, and whom it believes
+    r"|PGPASSWORD|PGPASSFILE|PGSSLCERT|PGSSLKEY|KRB5\w+|SSL_CERT_(FILE|DIR)"
+    # nothing reads these: marks by which whoever starts processes finds them again
+    r"|FEDMODEL_\w+"
+)
+SWITCHES: Final = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
+}
+"""What is set besides, before anything of Flower is imported: a privacy tool does not phone home."""
+_OTHERS_WRITE: Final = 0o022
+
+
+def kept(environment: Mapping[str, str]) -> dict[str, str]:
+    """Return what of an environment reaches a process of this project, with what is set there besides.
+
+    >>> kept({"PATH": "/bin", "https_proxy": "http://proxy:3128", "SSLKEYLOGFILE": "/tmp/keys"})["PATH"]
+    '/bin'
+    >>> sorted(kept({"https_proxy": "http://proxy:3128", "PGHOST": "elsewhere"}))
+    ['FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION', 'FLWR_DISABLE_UPDATE_CHECK', 'FLWR_TELEMETRY_ENABLED']
+    """
+    return {name: value for name, value in environment.items() if _KEPT.fullmatch(name)} | SWITCHES
+
+
+def settle() -> None:
+    """Leave all else out of this process's environment; start it again where the interpreter has read such a variable.
+
+    It is called before anything else is imported that could read a variable, and from a process's main program alone.
+
+    Raises:
+        ConfigError: When another package hides one of this project's.
+    """
+    stay = kept(os.environ)
+    if any(name.startswith("PYTHON") for name in os.environ.keys() - stay.keys()):
+        os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], stay)  # noqa: S606 - this very command
+    for name in os.environ.keys() - stay.keys():
+        del os.environ[name]
+    os.environ.update(stay)
+    os.umask(os.umask(_OTHERS_WRITE) | _OTHERS_WRITE)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a letter that a terminal's encoding lacks ends no command
+    check_packages()
+
+
+def check_packages() -> None:
+    """Refuse to run with a package that is another's of the same name: ours have plain ones.
+
+    Raises:
+        ConfigError: Which, and what to do.
+    """
+    ours = Path(__file__).parents[2]
+    for package in PACKAGES:
+        found = package_folder(package).parent
+        if found != ours:
+            raise ConfigError(
+                f"package {package!r} is found in {found}, and fedmodel in {ours}: a folder of that name is in the way;"
+                " leave it out of PYTHONPATH, where an empty entry stands for the current folder"
+            )

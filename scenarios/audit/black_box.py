@@ -1,0 +1,73 @@
+"""What an outsider could find in a run's final model: loss canaries, and membership of real records.
+
+It needs the records, and so is for a simulation.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmodel.config import Scenario
+from fedmodel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def loss_scores(scenario: Scenario, run_dir: Path) -> NDArray[np.float64]:
+    """Return minus the final model's loss on every loss canary, silo after silo."""
+    from fedmodel.audit.membership import record_losses
+    from fedmodel.canaries.probes import loss_canaries
+
+    module = final_model(scenario, run_dir)
+    losses = [
+        record_losses(module, scenario.training.loss, loss_canaries(scenario, silo))
+        for silo in scenario.federation.silos
+    ]
+    return -np.concatenate(losses).astype(np.float64)
+
+
+def final_model(scenario: Scenario, run_dir: Path) -> nn.Module:
+    """Return the model that a simulated run ended with.
+
+    Raises:
+        ConfigError: When there is none, or it is sealed.
+    """
+    import safetensors.torch
+
+    from fedmodel.data import data_shape
+    from fedmodel.learning.models import build_model
+    from server.run_files import MODEL
+
+    path = run_dir / MODEL
+    if not path.is_file():
+        raise ConfigError(f"{path}: there is no model to attack; a deployed server's is sealed")
+    module = build_model(scenario.model, data_shape(scenario.data), seed=0)
+    module.load_state_dict(safetensors.torch.load(path.read_bytes()))
+    return module.eval()
+
+
+def membership(scenario: Scenario, run_dir: Path) -> dict[str, Any] | None:
+    """Return what membership inference on the final model finds, None where there are too few records to try."""
+    from fedmodel.audit.membership import NOTE, attacks
+    from fedmodel.data import Records, held_out_records, silo_records
+
+    parts = [silo_records(scenario, silo) for silo in scenario.federation.silos]
+    members = Records(
+        np.concatenate([part.x_NF for part in parts]),
+        np.concatenate([part.y_N for part in parts]),
+        np.concatenate([part.person_N for part in parts]),
+    )
+    try:
+        found = attacks(final_model(scenario, run_dir), scenario, members, held_out_records(scenario))
+    except ConfigError:
+        return None
+    rows = {one.name.replace("-", "_"): {**asdict(one)} for one in found}
+    for row in rows.values():
+        del row["name"]
+    return {**rows, "note": NOTE}

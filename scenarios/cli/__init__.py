@@ -1,0 +1,1 @@
+"""The `fedmodel` command: a file for each noun, and how it prints."""

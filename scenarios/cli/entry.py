@@ -1,0 +1,24 @@
+"""The program that is installed as `fedmodel`: it settles what it was started in, and then is the command.
+
+Apart from `scenarios.cli.main`, so that nothing has been imported yet that reads an environment variable, and so that
+who calls that from Python keeps an environment of his own.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from fedmodel.errors import ConfigError
+from fedmodel.system import environment
+
+
+def main() -> None:
+    """Run the command in a settled environment (`fedmodel.system.environment`)."""
+    try:
+        environment.settle()
+    except ConfigError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(error.exit_status)
+    from scenarios.cli import main
+
+    main.main()

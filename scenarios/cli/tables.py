@@ -1,0 +1,121 @@
+"""A run's outcome, printed for a person: the same tables for a simulation, a rehearsal and a deployment."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from fedmodel.privacy.rounding import noise, small, up
+from fedmodel.system.inert import inert
+from scenarios.cli.printing import out
+from scenarios.runs import words
+from scenarios.runs.claims import NO_NOISE, early
+
+
+def _seen_by_server(encryption: dict[str, Any], noised: str) -> str:
+    """Say in a sentence what the server could see of updates."""
+    match encryption["secure_aggregation"]:
+        case "on":
+            least, threshold = encryption["least_silos_in_a_sum"], encryption["threshold"]
+            lies = " and it shows all silos one list" if encryption["consistency"] == "quorum" else ""
+            return (
+                f"The server saw sums of at least {least} silos' updates and no single one, as long as no more than"
+                f" {encryption['colluding_tolerated']} of the silos work with it{lies} (threshold {threshold},"
+                f" {encryption['suite']} keys, {encryption['bits']}-bit words)."
+            )
+        case "simulated":
+            return f"The server saw each silo's {noised}: secure aggregation was simulated, without its masks."
+        case _:
+            return f"The server saw each silo's {noised}: updates are not aggregated under encryption."
+
+
+def _began_from(start: dict[str, Any], rows: list[dict[str, Any]]) -> str:
+    """Say what a run began from, and whose cost the figures are of."""
+    if start["trained_on"] == "public":
+        return (
+            f"It began from a file (SHA-256 {start['sha256'][:16]}...) that holds no private record: its author's word."
+        )
+    if any(row["source"] == "reported" for row in rows):
+        return (
+            "It began from a run's model: figures here are of this run alone, as silos reported them; each silo's own"
+            " ledger holds both, and its report claims both."
+        )
+    return f"It began from the model of run {start.get('run')}: epsilon is of both runs, where a silo was in both."
+
+
+def show_run(summary: dict[str, Any], run_dir: Path) -> None:
+    """Print a run's outcome for a person."""
+    timing, metrics = summary["timing"], summary["metrics"]
+    about = (
+        f": {summary['rounds_completed']} rounds, {summary['clients']} silos, {summary['parameters']} parameters,"
+        f" {timing['seconds_total']:.1f} s on {summary['device']}"
+    )
+    out.print(Text.assemble((summary["scenario"], "bold"), about))
+    figures = Table(title="On the server's held-out records", title_justify="left")
+    for name in metrics:
+        figures.add_column(name, justify="right")
+    figures.add_row(*(f"{value:.4f}" for value in metrics.values()))
+    out.print(figures)
+    for reason in words.undefined(metrics):
+        out.print(reason, highlight=False)
+    if summary["class_weights"]:
+        out.print(f"Class weights in training: {words.weights(summary['class_weights'])}; the loss above is without.")
+
+    rows = summary["privacy"]
+    unit = rows[0]["unit"] + ("" if rows[0]["unit"] == "record" else f" of at most {rows[0]['max_records']} records")
+    table = Table(title=f"Spent by each silo, per {unit}", title_justify="left")
+    for heading in ("silo", "epsilon", "delta", "noise", "sample rate", "steps", "of"):
+        table.add_column(heading, justify="left" if heading == "silo" else "right")
+    for row in rows:
+        spent = row["steps"] > 0
+        table.add_row(
+            row["silo"],
+            up(row["epsilon"]) if row["mechanism"] != "none-unsafe" else "none: no noise",
+            small(row["delta"]),
+            noise(row["noise_multiplier"]) if spent else "-",
+            f"{row['sample_rate']:g}" if spent else "-",
+            str(row["steps"]),
+            str(row["steps_reserved"]),
+        )
+    out.print(table)
+    if (start := summary.get("start")) is not None:
+        out.print(_began_from(start, rows), highlight=False)
+    is_seeded = any(row["noise_source"] == "seeded-unsafe" for row in rows)
+    is_baseline = any(row["mechanism"] == "none-unsafe" for row in rows)
+    told = None if is_seeded or is_baseline else early(rows)  # of noise that somebody can subtract nothing holds
+    if told is not None:
+        out.print(told, highlight=False)
+    if is_baseline:
+        out.print(NO_NOISE, style="bold red", highlight=False)
+    elif is_seeded:
+        out.print(
+            "Noise was seeded: whoever knows the seed can remove it. These epsilons protect nobody.", style="bold red"
+        )
+    gone = {left["silo"] for left in summary["withdrawn"]}
+    for dropout in (one for one in summary["dropouts"] if one["silo"] not in gone):
+        told = f"{dropout['silo']} dropped out of {dropout['rounds']} rounds: {dropout['code']}"
+        out.print(told, style="yellow")
+    for left in summary["withdrawn"]:
+        out.print(f"{left['silo']} left in round {left['round']}: {left['code']}", style="yellow")
+    if summary["ended_early"]:
+        out.print(f"The run ended early: {summary['ended_early']}.", style="yellow", highlight=False)
+    if summary["rounds_failed"]:
+        failed = f"{summary['rounds_failed']} rounds failed closed; the model stayed as it was."
+        out.print(failed, style="yellow")
+    out.print(_seen_by_server(summary["encryption"], "update, without noise" if is_baseline else "noised update"))
+    out.print(inert(f"Run folder: {run_dir}"), soft_wrap=True, highlight=False, markup=False)
+
+
+def show_report(page: Path, as_json: bool) -> None:
+    """Print how a run's report is verified, and, last of all, where it lies, for a person."""
+    if not as_json:
+        from scenarios.report.anchors import verify_command
+
+        out.print(inert(f"Report is verified by: {verify_command(page.parent)}"), soft_wrap=True, highlight=False)
+        out.print(
+            "Whoever is handed the folder has to get that key from you, and not from the folder.", highlight=False
+        )
+        out.print(inert(f"Report: {page}"), soft_wrap=True, highlight=False)

@@ -1,0 +1,207 @@
+"""A rehearsal of a deployment on one machine: the very commands that a server and its silos are started with.
+
+It makes a federation's kits, starts `fedmodel server start` and one `fedmodel silo start` a silo, each a process with
+its own kit and key file, TLS between them, hands in the scenario, follows it, and ends all that it started.
+
+Where the machine allows it, each party is in a network namespace of its own: a silo reaches the server's port and
+nothing else, and no port is opened on the machine itself. Else all share the loopback interface.
+
+    DIR/kits/            as `fedmodel provision` makes them: authority/, server/, silos/NAME/, keys/
+    DIR/summary.json     and all else that a run's folder has; the model is an age file to the server's key
+    DIR/ledgers/         copies of the silos' ledgers, from which the table of privacy is replayed
+    DIR/logs/            what each process printed
+
+Does NOT show what distance, other clocks and other hands do to a deployment: all parties share a machine here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, ExitStack, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from fedmodel.config import FederationFile, Scenario
+from fedmodel.errors import FedmodelError
+from fedmodel.provision.authority import issue
+from fedmodel.system.supervision import end_with_parent
+from scenarios.deployment import runs
+from scenarios.deployment.networks import Networks, loopback, namespaces
+from scenarios.runs.summary import rows_from_ledgers, sum_up
+
+_STOP_S: Final = 15.0
+SERVER: Final = "server"
+
+
+@dataclass(frozen=True)
+class _Party:
+    """A process of the rehearsal.
+
+    Attributes:
+        name: "server", or a silo's.
+        kit: Its kit.
+        key: Its key file.
+        log: What it prints.
+    """
+
+    name: str
+    kit: Path
+    key: Path
+    log: Path
+
+    @property
+    def command(self) -> list[str]:
+        verb = "server" if self.name == SERVER else "silo"
+        return [_fedmodel(), verb, "start", str(self.kit), "--key-file", str(self.key)]
+
+
+def rehearse(
+    scenario: Scenario,
+    parameters: int,
+    folder: Path,
+    watching: Callable[[Path], AbstractContextManager[object]],
+    *,
+    apart: bool | None = None,
+) -> dict[str, Any]:
+    """Deploy a scenario on this machine, run it, end everything, and return the summary.
+
+    Args:
+        scenario: Checked by `check_scenario`.
+        parameters: What that returned.
+        folder: Made by `run_folder`.
+        watching: Given the path of `metrics.jsonl`, what is open while the run goes on.
+        apart: Whether each party gets a network namespace; None where the machine may say.
+
+    Raises:
+        FedmodelError: When a process ends too early, or the run fails; what was written until then stays.
+    """
+    started = time.monotonic()
+    with _network([SERVER, *scenario.federation.silos], apart) as network:
+        kits = folder / "kits"
+        issue(_federation(scenario, network), [scenario], kits)
+        run, _ = runs.submit(kits / SERVER, scenario)
+        with _running(_parties(scenario, folder), network) as check_alive:
+            runs.follow(run, watching(run.folder / "metrics.jsonl"), check_alive)
+    _gather(scenario, folder, run.folder)
+    ledgers = {silo: folder / "ledgers" / f"{silo}.sqlite" for silo in scenario.federation.silos}
+    kit_ledgers = {silo: kits / "silos" / silo / "ledgers" / f"{silo}.sqlite" for silo in ledgers}
+    privacy = rows_from_ledgers(scenario, kit_ledgers)
+    seconds = time.monotonic() - started
+    return sum_up(
+        scenario,
+        folder,
+        seconds,
+        privacy,
+        engine="deployment",
+        device="cpu",
+        parameters=parameters,
+        network=network.kind,
+    )
+
+
+def _federation(scenario: Scenario, network: Networks) -> FederationFile:
+    """Return what a rehearsal's federation is made from; its law admits the scenario and nothing more."""
+    return FederationFile.model_validate(
+        {
+            "name": scenario.name,
+            "post_quantum": scenario.encryption.post_quantum,
+            "scenarios": [scenario.name],
+            "server": {"hosts": [network.host], "port": network.port, "listen": network.host},
+            "silos": [{"name": silo} for silo in scenario.federation.silos],
+        }
+    )
+
+
+def _parties(scenario: Scenario, folder: Path) -> list[_Party]:
+    kits, logs = folder / "kits", folder / "logs"
+    logs.mkdir(mode=0o700, exist_ok=True)
+    places = {SERVER: kits / SERVER} | {silo: kits / "silos" / silo for silo in scenario.federation.silos}
+    return [_Party(name, kit, kits / "keys" / f"{name}.key", logs / f"{name}.log") for name, kit in places.items()]
+
+
+@contextmanager
+def _network(names: list[str], apart: bool | None) -> Iterator[Networks]:
+    """Give each party a network of its own, or all of them the loopback interface."""
+    with ExitStack() as stack:
+        network = None if apart is False else stack.enter_context(namespaces(names, required=apart is True))
+        yield loopback() if network is None else network
+
+
+@contextmanager
+def _running(parties: list[_Party], network: Networks) -> Iterator[Callable[[], None]]:
+    """Run every party's process; the block gets what raises as soon as one has ended. At its end all end, at once."""
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def check_alive() -> None:
+        for party in parties:
+            status = processes[party.name].poll()
+            if status is not None:
+                last = _last_line(party.log)
+                raise FedmodelError(f"{party.name} ended with status {status}: {last}; see {party.log}")
+
+    try:
+        for party in parties:
+            processes[party.name] = _start(party, network)
+        yield check_alive
+    finally:
+        for process in processes.values():
+            process.terminate()
+        deadline = time.monotonic() + _STOP_S
+        for process in processes.values():
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(max(0.0, deadline - time.monotonic()))
+            if process.poll() is None:
+                process.kill()  # what it started ends with it
+                process.wait()
+
+
+def _start(party: _Party, network: Networks) -> subprocess.Popen[bytes]:
+    """Start one party's command, in a session of its own: a terminal's Ctrl-C reaches the rehearsal alone."""
+    command = [*network.inside(party.name), *party.command]
+    with party.log.open("wb") as output:
+        return subprocess.Popen(  # noqa: S603 - a fixed command, no shell
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=output,
+            env=_environment(),
+            start_new_session=True,
+            preexec_fn=end_with_parent,  # nothing that was rehearsed trains on when this command is killed
+        )
+
+
+def _environment() -> Mapping[str, str]:
+    return {**os.environ, "PYTHONUNBUFFERED": "1"}
+
+
+def _gather(scenario: Scenario, folder: Path, run: Path) -> None:
+    """Lay out the run's folder as every run's: the server's files, and copies of the silos' ledgers."""
+    for name in ("metrics.jsonl", "model.safetensors.age", "server.log", "charges.json"):
+        if (run / name).exists():
+            shutil.copy2(run / name, folder / name)
+    ledgers = folder / "ledgers"
+    ledgers.mkdir(mode=0o700, exist_ok=True)
+    for silo in scenario.federation.silos:
+        path = folder / "kits" / "silos" / silo / "ledgers" / f"{silo}.sqlite"
+        if path.exists():
+            shutil.copy2(path, ledgers / path.name)
+
+
+def _last_line(log: Path) -> str:
+    lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    return lines[-1].strip() if lines else "it said nothing"
+
+
+def _fedmodel() -> str:
+    """Return the command that was installed beside this Python."""
+    path = Path(sys.executable).parent / "fedmodel"
+    if not path.exists():
+        raise FedmodelError(f"fedmodel is not installed beside {sys.executable}; install it again")
+    return str(path)

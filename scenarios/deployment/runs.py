@@ -1,0 +1,165 @@
+"""What a server's operator does: hand in a run and follow it, and ask how server, silos and runs stand.
+
+Everything is read from the kit's own folder, as the account that the server runs under; no port is opened for it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final
+
+from fedmodel.config import Scenario, read_scenario
+from fedmodel.errors import ConfigError, error_kind
+from fedmodel.learning.starts import read_start
+from fedmodel.ledger import origin_of
+from fedmodel.ledger.heads import open_head
+from fedmodel.provision import check_deployable, expiring, party_fingerprint, read_federation_roster, read_server_law
+from scenarios.runs.summary import read_metrics, rows_reported, sum_up
+from scenarios.simulation.simulate import check_scenario
+from server import runs
+
+_POLL_S: Final = 0.2
+_PATIENCE: Final = 2  # heartbeats that Flower lets a node miss
+
+
+def submit(home: Path, scenario: Scenario) -> tuple[runs.Submitted, int]:
+    """Check a scenario and hand it in; returns the run, and the number of the model's parameters.
+
+    What it begins from, if that is a file, is resolved (`fedmodel.learning.starts`), and handed in with it, sealed to
+    the server.
+
+    Raises:
+        ConfigError: When the scenario could not run, or names other silos than the roster.
+    """
+    check_deployable(scenario)
+    parameters = check_scenario(scenario, deployed=True)
+    return runs.submit(home, scenario, None if scenario.start is None else read_start(scenario.start)), parameters
+
+
+def follow(run: runs.Submitted, watching: AbstractContextManager[object], alive: Callable[[], None]) -> None:
+    """Wait until a run has its outcome.
+
+    Args:
+        run: As it was handed in.
+        watching: Open meanwhile, such as a progress bar over the run's metrics.
+        alive: Called again and again; raises where nobody is there any more to bring the run to its end.
+
+    Raises:
+        FedmodelError: When the run failed, with the reason that the server wrote down and the exit status of its kind.
+    """
+    with watching:
+        while (ended := runs.outcome_of(run.folder)) is None:
+            alive()
+            time.sleep(_POLL_S)
+    if not ended.completed:
+        raise error_kind(ended.code)(f"run {run.folder.name} failed: {ended.error}")
+
+
+def summary_of(run: runs.Submitted, scenario: Scenario, parameters: int, seconds: float) -> dict[str, Any]:
+    """Sum up a run at the server, which has no ledger of a silo: privacy is what silos reported."""
+    privacy = rows_reported(scenario, run.folder)
+    return sum_up(
+        scenario, run.folder, seconds, privacy, engine="deployment", device="silos' own", parameters=parameters
+    )
+
+
+def status_of(home: Path) -> dict[str, Any]:
+    """Return how a server stands: whether it runs, its silos with their last signs of life and ledgers, its runs.
+
+    Raises:
+        ConfigError: When the folder is no server's kit.
+    """
+    from scenarios.deployment.party import running
+
+    read_server_law(home)
+    roster = read_federation_roster(home, expired_too=True)
+    socket = running(home)
+    nodes = {} if socket is None else _nodes(socket)
+    silos = []
+    for silo in roster.silos:
+        path, key = home / "heads" / silo.name, bytes.fromhex(silo.identity)
+        head = open_head(path.read_bytes(), origin_of(silo.name), key) if path.exists() else None
+        silos.append(
+            {
+                "silo": silo.name,
+                **nodes.get((silo.node or "").strip(), {"state": "unknown", "last_seen": None}),
+                "ledger_entries": None if head is None else head.size,
+                "fingerprint": party_fingerprint(roster.federation, silo),
+            }
+        )
+    return {
+        "federation": roster.federation,
+        "running": socket is not None,
+        "roster": {"serial": roster.serial, "expires": roster.expires},
+        "silos": silos,
+        "runs": [_run(folder) for folder in runs.folders(home)],
+        "warnings": expiring(home),
+    }
+
+
+def _nodes(socket: Path) -> Mapping[str, dict[str, Any]]:
+    """Ask the SuperLink how its nodes do, by their public keys."""
+    import httpx
+    from flwr.proto.control_pb2 import ListNodesRequest
+
+    from fedmodel.wire.runtime import SocketControl
+
+    try:
+        with SocketControl(socket) as control:
+            listed = control.ListNodes(ListNodesRequest()).nodes_info
+    except httpx.HTTPError:
+        return {}  # it is just starting, or starting again
+    return {
+        bytes(node.public_key).decode().strip(): {"state": str(node.status), "last_seen": _last_seen(node)}
+        for node in listed
+    }
+
+
+def _last_seen(node: Any) -> str | None:
+    """Return when a node last gave a sign of life: Flower keeps until when it is taken for alive after one."""
+    if not node.last_activated_at:
+        return None
+    if node.status != "online":
+        return str(node.last_deactivated_at or node.last_activated_at)
+    last = node.online_until - _PATIENCE * node.heartbeat_interval
+    return datetime.fromtimestamp(last, UTC).isoformat(timespec="seconds")
+
+
+def _run(folder: Path) -> dict[str, Any]:
+    """Return how a run stands."""
+    ended, lines = runs.outcome_of(folder), read_metrics(folder / "metrics.jsonl")
+    state = "waiting or running" if ended is None else "completed" if ended.completed else f"failed: {ended.code}"
+    return {
+        "run": folder.name,
+        "state": state,
+        "rounds": len(lines),
+        "rounds_planned": read_scenario(str(folder / runs.SCENARIO)).rounds,
+        "accuracy": next((line["accuracy"] for line in reversed(lines) if "accuracy" in line), None),
+        "error": "" if ended is None else ended.error,
+    }
+
+
+def check_server_runs(home: Path) -> None:
+    """Refuse to wait for a run that nobody will bring to its end.
+
+    Raises:
+        ConfigError: When it is no server's kit, another account's, or no server runs from it on this machine.
+    """
+    from scenarios.deployment.party import running
+
+    read_server_law(home)
+    if home.stat().st_uid != os.geteuid():
+        raise ConfigError(
+            f"{home}: is user {home.stat().st_uid}'s, and this is user {os.geteuid()}; hand runs in under the account"
+            " that the server runs under"
+        )
+    if running(home) is None:
+        raise ConfigError(
+            f"no server runs from {home}, so nothing would happen; start it with `fedmodel server start {home}`, and"
+            " the runs that were handed in go on"
+        )

@@ -1,0 +1,96 @@
+"""A run's charges as two other accountants read them, to stand beside the claim.
+
+The claim is PLD's (`fedmodel.privacy.accounting`): an upper bound, floating point included. Beside it, with no rounding
+counted, and so for comparison alone:
+
+    PRV   Gopi et al. 2021 (arXiv 2106.02848), by Opacus: the upper end of its interval, within 0.01 of its estimate
+    RDP   Mironov, Talwar and Zhang 2019 (arXiv 1908.10530), by dp_accounting; of several records in a unit, by ours
+
+Two that agree share no code from the event on, so a fault in one shows. Neither is ever the claim.
+
+Does NOT cover several records of one unit by PRV: Opacus knows one.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections import Counter
+from collections.abc import Sequence
+from typing import Final
+
+import numpy as np
+from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
+from dp_accounting.rdp import RdpAccountant
+from opacus.accountants import PRVAccountant
+
+from fedmodel.audit.accountants import prv_is_close
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import Event, protected
+
+ORDERS: Final = range(2, 257)
+_PRV_ERROR: Final = 0.01
+_LARGEST_PRV: Final = 200.0  # past which the grid of PRV outgrows memory
+
+
+def prv(events: Sequence[Event], delta: float) -> tuple[float | None, str | None]:
+    """Return the upper end of Opacus's interval for epsilon, or None and why there is none.
+
+    It holds in exact arithmetic; where rounding may exceed the error that it counts, none is told.
+
+    Args:
+        events: What was charged, of one unit.
+        delta: In (0, 1).
+    """
+    if not events:
+        return None, "nothing was released"
+    noised = protected(events)
+    if noised is None:
+        return None, "no noise was added"
+    if any(event.max_records > 1 for event in events):
+        return None, "Opacus's accountant knows one record of a unit, and these units have several"
+    if not accounting.epsilon(events, delta, accounting.COARSE_GRID) < _LARGEST_PRV:
+        return None, f"past epsilon {_LARGEST_PRV:g} its grid outgrows memory"
+    if not prv_is_close(sum(event.steps for event in events), delta):
+        return None, "over so many steps at such a delta its rounding, which it does not count, may exceed its error"
+    steps = Counter[tuple[float, float]]()
+    for event in events:
+        steps[event.noise_multiplier, event.realised_sample_rate] += event.steps
+    accountant = PRVAccountant()
+    accountant.history = [(noise, rate, count) for (noise, rate), count in steps.items()]
+    # Its formula takes the log of 0 where every record is in every lot, and means it; the domain it searches by RDP.
+    with warnings.catch_warnings(), np.errstate(all="ignore"):
+        warnings.simplefilter("ignore")
+        try:
+            found = float(accountant.get_epsilon(delta, eps_error=_PRV_ERROR))
+        except (ArithmeticError, ValueError, RuntimeError, MemoryError) as error:
+            return None, f"Opacus's accountant gave none ({type(error).__name__})"
+    return (found, None) if math.isfinite(found) else (None, "Opacus's accountant gave no finite figure")
+
+
+def rdp(events: Sequence[Event], delta: float) -> tuple[float | None, int | None]:
+    """Return the epsilon of the best whole order up to 256, and the order; 0 for no events, None without noise.
+
+    An upper bound in exact arithmetic, of positive terms alone, so that rounding takes little from it.
+
+    Args:
+        events: What was charged, of one unit.
+        delta: In (0, 1).
+    """
+    if not events:
+        return 0.0, None
+    if protected(events) is None:
+        return None, None
+    if any(event.max_records > 1 for event in events):
+        found = {
+            order: accounting.renyi_to_epsilon(sum(accounting.renyi(event, order) for event in events), order, delta)
+            for order in ORDERS
+        }
+        best = min(found, key=found.__getitem__)
+        return found[best], best
+    accountant = RdpAccountant(list(ORDERS))
+    for event in events:
+        gaussian = GaussianDpEvent(event.noise_multiplier)
+        accountant.compose(PoissonSampledDpEvent(event.realised_sample_rate, gaussian), event.steps)
+    epsilon, order = accountant.get_epsilon_and_optimal_order(delta)
+    return float(epsilon), int(order)

@@ -1,0 +1,407 @@
+"""The plain sentences of a report: what is claimed, who is trusted, what is not protected, what the report leaves open.
+
+Each follows from a run's scenario and figures, so that `report verify` writes it again and compares it.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Final
+
+from fedmodel.config import SiloPlan
+from fedmodel.privacy.events import LEFT_OUT, Baseline
+from fedmodel.privacy.rounding import down, percent_up, small, up
+from scenarios.report.gather import Gathered
+from scenarios.report.page import odds
+from scenarios.report.page.document import SecureAggregation, Seen, SiloAccounting, SiloClaim
+from scenarios.runs import words
+from scenarios.runs.audit_entries import PLAN_SUBJECT
+
+_FALSE_ALARM: Final = 0.01
+_LARGEST_WRITTEN: Final = 13.8  # e to this is about a million; past it a power of ten is easier to read
+
+SIGNATURE_LINES: Final = ("Privacy officer", "Responsible for the data", "Responsible for the model")
+
+DESCRIPTION: Final = (
+    "DP-SGD (Abadi et al. 2016): Poisson lots, each record's gradient clipped in L2, Gaussian noise on the sum, a"
+    " public denominator. Each step is charged to the silo's ledger before records are read for it."
+)
+SIDE_CHANNELS: Final = (
+    "Noise is drawn from the operating system's generator unless it says otherwise, a value being half the sum of four"
+    " normals in double precision (Holohan and Braghin 2021). Clipped gradients are added up exactly, on a grid, and a"
+    " noised sum is rounded to an absolute grid of at most 2^-16 of the noise's standard deviation before anything else"
+    " is done with it. A value that is not a number contributes nothing. Timing of the sampler is not hidden."
+)
+_SIDE_CHANNELS_WITHOUT_NOISE: Final = (
+    "Records can be read out of what is released, which bears no noise: no side channel tells more than that. A value"
+    " that is not a number contributes nothing."
+)
+_ACCOUNTED: Final = (
+    " The claim counts what floating point may take from it in the accountant, and a plan is admitted to a budget only"
+    " where a lower bound by other code does not contradict."
+)
+COMPOSITION: Final = (
+    "All steps of the plan that was reserved are composed by privacy loss distributions, those that were not taken too:"
+    " whoever ends a run may have looked at what it released, and the whole plan bounds it wherever it ends. What one"
+    " ledger holds of several runs is bounded by the cap of its Rényi filter, however they were chosen, or by the one"
+    " plan that took the whole budget. Epsilons are never added up. Each silo's claim is of what that silo holds: the"
+    " largest of them holds for every unit that one silo alone holds, and nothing is claimed of what several silos hold"
+    " of one unit together."
+)
+
+
+_NOTHING_COMPOSED: Final = (
+    "Nothing is composed: no noise was added, so no accountant has a finite figure, no cap of a budget holds, and"
+    " nothing else that is released of the same records is bounded any more."
+)
+_COMPOSED: Final = (
+    " This run began from a run's model, so its claim is of all that a silo's budget holds. What accountants read below"
+    " is of those plans as if all had been fixed in advance; the claim is the budget's bound, and no less."
+)
+
+
+def composition(gathered: Gathered) -> str:
+    """Return how steps, plans and runs are composed into the claim."""
+    if gathered.scenario.privacy.baseline is not None:
+        return _NOTHING_COMPOSED
+    return COMPOSITION + (_COMPOSED if gathered.scenario.goes_on else "")
+
+
+def start(gathered: Gathered) -> tuple[str, ...]:
+    """Return what is to be said of the file that the run began from, and whose word that is; nothing without one."""
+    begun, ledgers = gathered.scenario.start, gathered.ledgers
+    if begun is None:
+        return ()
+    if not gathered.scenario.goes_on:
+        return (
+            f"That the file which the run began from, SHA-256 {begun.sha256}, was trained on no private record: that is"
+            " the word of the scenario's author, and nobody checked it.",
+        )
+    held = [
+        silo for silo, ledger in ledgers.items()
+        if any(run.charges and run.scenario == begun.scenario and name != ledger.run
+               for name, run in ledger.standing.runs.items())
+    ]  # fmt: skip
+    signed = [
+        silo for silo, ledger in ledgers.items()
+        if any(run.ended and run.model == begun.sha256 for run in ledger.standing.runs.values())
+    ]  # fmt: skip
+    which = "" if begun.run is None else f", run {begun.run}"
+    made = f"the run of scenario {begun.scenario or '(not named)'}{which}"
+    return (
+        f"What {made} cost anybody who has no record at {words.listed(held) if held else 'any silo of this one'}: the"
+        f" model of that run, SHA-256 {begun.sha256}, is what this run began from."
+        + (f" The ledgers of {words.listed(held)} hold that run, and their claims count it." if held else "")
+        + " Its own report and ledgers say what it cost at others.",
+        f"That this file is that run's model: {words.listed(signed)} countersigned it in their ledgers; for all others"
+        " it is the file's own word."
+        if signed
+        else "That this file is that run's model: no ledger here countersigned it, and it is the file's own word.",
+    )
+
+
+def side_channels(draws: int, more: tuple[float, float] | None, baseline: Baseline | None = None) -> str:
+    """Return what is done about floating point and timing, and what floating point leaves.
+
+    Args:
+        draws: Coordinates of noise in the run, of the silo that has most.
+        more: What computing them in floating point adds to epsilon and delta, of the silo where it adds most; None
+            where nothing is claimed.
+        baseline: What the run left out; None where that is nothing.
+    """
+    if baseline is not None:
+        return _SIDE_CHANNELS_WITHOUT_NOISE
+    if more is None:
+        return SIDE_CHANNELS + _ACCOUNTED
+    noise = (
+        f" Computed in floating point, the {draws:,} draws of noise are not quite Gaussian, which adds at most"
+        f" {small(more[0])} to epsilon and {small(more[1])} to delta and is not in the figures."
+    )
+    return SIDE_CHANNELS + noise + _ACCOUNTED
+
+
+def unit_of(unit: str, max_records: int) -> str:
+    """Name a privacy unit.
+
+    >>> unit_of("record", 1), unit_of("person", 4)
+    ('record', 'person with at most 4 records')
+    """
+    return unit if unit == "record" else f"{unit} with at most {max_records} records"
+
+
+def claim(gathered: Gathered, epsilon: float | None, delta: float, unit: str, rounds: int) -> str:
+    """Return the claim in a sentence."""
+    name = gathered.scenario.name
+    baseline = gathered.scenario.privacy.baseline
+    if baseline is not None:
+        return f"Nothing is claimed for {name}: {LEFT_OUT[baseline]}. It protects nobody, and no epsilon is finite."
+    if seeded(gathered):
+        return f"Nothing is claimed for {name}: its noise was seeded, and whoever knows the seed can remove it."
+    if epsilon is None:
+        return f"No bound is computed for {name}: its noise is too little for its steps, and nothing is claimed."
+    both = (
+        ", together with what the silos' budgets hold of the run that it began from and of others,"
+        if (gathered.scenario.goes_on)
+        else ","
+    )
+    return (
+        f"All that left the silos of {name}, in {words.counted(rounds, 'round')}{both} is (epsilon {up(epsilon)}, delta"
+        f" {small(delta)})-differentially private for every {unit} of every silo: whatever one looks for in it is"
+        f" at most {factor(epsilon)} times (e^epsilon) as likely with that {gathered.scenario.privacy.unit} as without,"
+        " plus delta, and the other way round."
+    )
+
+
+def factor(epsilon: float) -> str:
+    """Write e^epsilon with three digits or more, rounded up.
+
+    >>> factor(0.0), factor(0.3283), factor(2.9999998), factor(8.0), factor(900.0)
+    ('1.00', '1.39', '20.1', '2,981', '10^391')
+    """
+    if epsilon > _LARGEST_WRITTEN:
+        return f"10^{math.ceil(epsilon / math.log(10))}"
+    times = math.exp(epsilon)
+    return up(times, max(0, 2 - math.floor(math.log10(times))))
+
+
+def meaning(silos: Sequence[SiloClaim], counted: Sequence[SiloAccounting], protects: bool) -> str:
+    """Return what the figures mean for one unit, of the silo for which they mean least.
+
+    Args:
+        silos: What is claimed of each.
+        counted: Its curve of delta, in the same order.
+        protects: Whether anything is claimed.
+    """
+    if not protects:
+        return "Nothing is claimed, so no figure says how well anybody is hidden."
+    if not any(one.steps for one in silos):
+        return "Nothing was released."
+    found = odds.right_at_most(_FALSE_ALARM, silos, counted)
+    advantages = [one.advantage for one in silos]
+    most = max((one for one in advantages if one is not None), default=None) if None not in advantages else None
+    return (
+        f"A test that calls 1 in 100 of those who are absent present finds at most {percent_up(found)} of those"
+        " who are present."
+        + ("" if most is None else f" No test's true positive rate is over its false one by more than {up(most)}.")
+    )
+
+
+def description(gathered: Gathered) -> str:
+    """Return what was done to records, in a sentence."""
+    baseline = gathered.scenario.privacy.baseline
+    if baseline is None:
+        return DESCRIPTION
+    return (
+        f"The pipeline of DP-SGD, in which {LEFT_OUT[baseline]}: Poisson lots, sums of gradients, a public denominator."
+        " It is a baseline, by which a simulation shows what privacy costs, and protects nobody."
+    )
+
+
+def sensitivity(unit: str, plan: SiloPlan, max_records: int) -> str:
+    """Return how what one unit can do is bounded."""
+    if plan.baseline == "no-noise-no-clip":
+        return "A gradient is not clipped: nothing bounds what one record does to a sum."
+    clip = plan.max_grad_norm
+    several = (
+        f", and one {unit} by at most {max_records} times as much, {max_records * clip:g}" if max_records > 1 else ""
+    )
+    return (
+        f"A gradient is clipped to an L2 norm of {clip:g}, so that one record moves a sum by at most that{several}."
+        f" Neighbours differ by one {unit}, added or removed."
+    )
+
+
+def sampling(plans: Sequence[SiloPlan]) -> str:
+    """Return how lots are drawn, and what it is worth."""
+    if min(plan.sample_rate for plan in plans) == 1:
+        return "Every record is in every lot; nothing is gained by sampling."
+    gained = (
+        "what that gains is accounted for at the rate with which the sampler really draws"
+        if plans[0].baseline is None
+        else "without noise nothing is gained by that"
+    )
+    return (
+        "Every record is in a lot with the declared probability, independently of all else (Poisson sampling);"
+        f" {gained}."
+    )
+
+
+def collusion(terms: SecureAggregation, noised: str) -> str:
+    """Say how many silos may work with the server.
+
+    Args:
+        terms: Of the sums.
+        noised: What an update is called (`update_word`).
+    """
+    if terms.mode != "on":
+        return f"Updates were not masked: the server sees each silo's {noised}, whoever works with it."
+    found = terms.least_effective_silos_in_a_sum
+    worth = "" if found is None else f", by their weights worth {down(found, 2)} equal silos or more"
+    return (
+        f"The server opens sums of at least {terms.least_silos_in_a_sum} updates and no single one{worth}, as long as"
+        f" no more than {terms.colluding_tolerated} of the silos work with it; {terms.threshold} shares bring a secret"
+        " back."
+    )
+
+
+def update_word(gathered: Gathered) -> str:
+    """Say what leaves a silo where nothing masks it."""
+    return "noised update" if gathered.scenario.privacy.baseline is None else "update, without noise"
+
+
+def noise_added_by(gathered: Gathered) -> str:
+    """Say who adds noise, where and before what."""
+    where = {
+        "in-process": "in the one process that all silos and the server shared",
+        "flower": "in a worker process of the simulation, which silos took turns in",
+    }.get(gathered.summary["engine"], "in its own process")
+    if gathered.scenario.privacy.baseline is not None:
+        return f"Nobody adds noise: each silo's updates are computed {where}, and leave as they are."
+    return (
+        f"Each silo adds Gaussian noise to its own clipped sums, {where}, before an update is masked or leaves; nobody"
+        " else's noise is counted."
+    )
+
+
+def access(gathered: Gathered) -> str:
+    """Say who can get at records, and what else leaves a silo."""
+    kept = {
+        "in-process": "Records of all silos were read in the one process that they and the server shared: its code, and"
+        " nothing else, kept them apart.",
+        "flower": "Records of all silos were read in worker processes of one simulation, by one user on one machine:"
+        " its code, and nothing else, kept them apart.",
+    }.get(gathered.summary["engine"], "Records stay at their silo and are read by its own process alone.")
+    left = (
+        "No metric, no count of records and no text of an error leaves a silo."
+        if gathered.audit is None
+        else "No metric and no text of an error leaves a silo; the audit's figures tell how many records it held."
+    )
+    return f"{kept} {left} The server has held-out records of its own."
+
+
+def parties(gathered: Gathered, terms: SecureAggregation, protects: bool) -> tuple[Seen, ...]:
+    """Return who sees what, and what holds; no figure does where nothing is claimed."""
+    unit = unit_of(gathered.scenario.privacy.unit, gathered.scenario.privacy.max_records or 1)
+    if protects:
+        noised, after = (
+            f"(epsilon, delta) for each {unit}, as the silo's ledger says",
+            "; post-processing costs nothing",
+        )
+    else:
+        noised, after = "no figure: nothing is claimed of this run", ""
+    sentence = noised[0].upper() + noised[1:]
+    server = (
+        Seen(
+            who="The server",
+            sees=f"sums of at least {terms.least_silos_in_a_sum} updates, names, who trained when, error codes",
+            holds=f"No single update, up to {terms.colluding_tolerated} colluding silos; past that, {noised}.",
+        )
+        if terms.mode == "on"
+        else Seen(
+            who="The server",
+            sees=f"each silo's {update_word(gathered)}, names, who trained when, error codes",
+            holds=f"{sentence}.",
+        )
+    )
+    return (
+        Seen(
+            who="Each silo",
+            sees="its own records, and the model before each round",
+            holds="Of another silo's records it learns what the receiver of the model does.",
+        ),
+        server,
+        Seen(
+            who="Whoever gets the model",
+            sees="the model, or its state after every round",
+            holds=f"{sentence}{after}.",
+        ),
+        Seen(
+            who="The network",
+            sees="nothing: all was on one machine" if gathered.simulated else "TLS, and who talks when and how much",
+            holds="Nothing had to." if gathered.simulated else "Certificates of the one authority, on both sides.",
+        ),
+    )
+
+
+def not_protected(gathered: Gathered) -> tuple[str, ...]:
+    """Return what the claim does not cover in this run."""
+    scenario, encryption = gathered.scenario, gathered.scenario.encryption
+    masked = encryption.secure_aggregation == "on"
+    noised = scenario.privacy.baseline is None
+    found = [
+        (not noised, "Anybody: no noise was added. Records can be read out of the model and of every sum."),
+        (seeded(gathered), "Noise was seeded: whoever knows the seed subtracts it. No figure here protects anybody."),
+        (True, "The server's own held-out records: their exact figures are published each round."),
+        (True, "A poisoned update: nothing bounds what a hostile silo adds."
+               + (" Under masks nobody can inspect it." if masked else "")),
+        (True, "Participation, timing, sizes of messages and the public weights: the server sees them."),
+        (masked and noised, "Differences of sums over cohorts that differ in one silo: its own noise is what holds"
+                             " there."),
+        (masked and noised, "Single updates, once more silos work with the server than are tolerated: their noise is"
+                             " what holds."),
+        (not masked and noised, "Single updates: the server sees each, and its noise is what holds."),
+        (encryption.secure_aggregation == "simulated", "Secure aggregation was simulated: nothing was masked."),
+        (masked and encryption.consistency == "quorum", "A single update, against a server that shows two lists of"
+                                                       " survivors: consistency was left to a quorum."),
+        (gathered.simulated, "Silos from one another: in a simulation they share one machine, and keys lie unencrypted"
+                             " in the run's folder."),
+        (not gathered.simulated, "A silo from its own operator, or from root on any machine."),
+        ("network" in gathered.summary, "Parties from one another: this was a rehearsal, and all shared one machine."),
+        (scenario.privacy.unit == "record" and noised and not seeded(gathered),
+         "A person with several records, as a person: each record is protected, and what they tell together is not"
+         " bounded by these figures."),
+        (scenario.privacy.unit == "person", "A person with records at several silos, as one person: each silo's claim"
+                                            " is of the records that it holds."),
+        (scenario.privacy.unit != "record", "What a unit's records beyond the most that are trained on would tell: they"
+                                            " are left out, and that they were is not hidden from its silo."),
+        (bool(scenario.data.reference_ranges or scenario.data.reference_range),
+         "The declared ranges by which features are scaled: whatever they were chosen by, no run pays for it."),
+        (gathered.audit is not None, "How many records each silo held: the audit's figures on lots tell it."),
+        (scenario.faults is not None, "Faults were rehearsed: silos were made to vanish."),
+    ]  # fmt: skip
+    return tuple(text for applies, text in found if applies)
+
+
+def limits(gathered: Gathered) -> tuple[str, ...]:
+    """Return what the report does not say."""
+    scenario = gathered.scenario
+    claimed = scenario.privacy.baseline is None
+    planned = any(True for ledger in gathered.ledgers.values() for _ in ledger.audits(PLAN_SUBJECT))
+    found = [
+        (claimed, "Whether this epsilon is small enough: that is for people to judge."),
+        (True, "That the code whose hash stands here is the code that ran at a silo: its operator runs what it runs."),
+        (True, "That a unit is what it is called: who a record is about is what the data say."),
+        (True, "That the model is what these rounds made: the server named it at the run's end, and no silo sees what"
+               " the others added."),
+        (True, "What was released about the same data outside these ledgers, or learnt by people who looked at them."),
+        (True, "That choices of the scenario, made after runs that no ledger holds, cost nothing."),
+        (claimed and gathered.audit is None and not planned,
+         "Whether an attack would have refuted the claim: none was tried."),
+        (gathered.audit is None and planned, "What the audit found that a ledger says was planned: its result is not"
+                                             " here."),
+        (gathered.audit is not None, "That the claim is true: an audit that does not refute it is no proof of it."),
+        (gathered.audit is not None or planned, "Whether other audits of this scenario were made and not kept: the"
+                                                " coins are the operator's."),
+        (scenario.audit is not None and scenario.audit.canaries == "loss",
+         "What the model would be without the audit's canaries: it was trained on them too."),
+        (True, "That the protocol and this code are right: nobody but their authors has reviewed them."),
+    ]  # fmt: skip
+    return (*start(gathered), *(text for applies, text in found if applies))
+
+
+def data_kind(gathered: Gathered) -> str:
+    """Say what a data set is."""
+    data = gathered.scenario.data
+    return {
+        "breast-cancer": "569 masses of the Wisconsin diagnostic breast-cancer set, public, dealt out to silos",
+        "digits": "1,797 handwritten digits, public, dealt out to silos",
+        "synthetic": f"{data.records} made-up records of {data.features} features, dealt out to silos",
+        "table": "each silo's own table",
+    }[data.source]
+
+
+def seeded(gathered: Gathered) -> bool:
+    """Return whether noise of this run was seeded, by its scenario or by what was charged."""
+    sources = {event.noise_source for ledger in gathered.ledgers.values() for event in ledger.events}
+    return gathered.scenario.privacy.baseline is None and "seeded-unsafe" in {gathered.scenario.privacy.noise, *sources}

@@ -1,0 +1,63 @@
+"""`summary.json` held to the ledgers: every figure of privacy that stands there has to follow from their charges.
+
+A deployed server's summary says what silos reported to it, who may have charged more than the last report of theirs
+that arrived. There the ledger may have more steps than were reported, and never fewer; the figures of the plan follow
+all the same, wherever any step was reported.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from fedmodel.errors import ClaimRefuted
+from fedmodel.ledger import Standing
+from scenarios.report.diff import differences, in_words
+from scenarios.report.gather import SUMMARY, Gathered
+from scenarios.runs.summary import row_from_ledger, row_reported
+
+# A cap that a person changes after the run is no fault of the summary's, which tells the one of its time.
+_LATER: Final = ("budget",)
+# What does not depend on how much was charged.
+_FIXED: Final = ("silo", "unit", "max_records", "delta", "accountant", "target_epsilon", "mu_floor", "source")
+# What hangs on how much was charged, once anything was.
+_OF_STEPS: Final = ("steps", "epsilon_of_steps_taken", "odometer")
+
+
+def check_summary(gathered: Gathered) -> tuple[str, ...]:
+    """Refuse a summary that tells another figure of privacy than the ledgers; what it does not tell is no fault.
+
+    Returns:
+        The silos that had charged more than they had reported.
+
+    Raises:
+        ClaimRefuted: When a figure does not follow; the first that does not is named.
+    """
+    rows, silos, fewer = gathered.summary["privacy"], gathered.scenario.federation.silos, []
+    if len(rows) != len(silos):
+        raise ClaimRefuted(f"{SUMMARY}: privacy: {len(rows)} rows stand, and the run has {len(silos)} silos")
+    for place, (silo, row) in enumerate(zip(silos, rows, strict=True)):
+        follows = _follows(gathered, silo, row)
+        if row["source"] == "reported" and _steps(row) < follows["steps"]:
+            fewer.append(silo)
+            kept = _FIXED if _steps(row) == 0 else [name for name in follows if name not in _OF_STEPS]
+            follows = {name: follows[name] for name in kept}
+        told = {name: value for name, value in row.items() if name in follows and name not in _LATER}
+        for difference in differences(told, {name: follows[name] for name in told}, f"privacy[{place}]"):
+            raise ClaimRefuted(f"{SUMMARY}: {in_words(difference)} from the ledgers")
+    return tuple(fewer)
+
+
+def _follows(gathered: Gathered, silo: str, row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row that follows from a silo's ledger, as the run's own, or what it should have reported."""
+    plan, ledger = gathered.scenario.plan(silo), gathered.ledgers.get(silo)
+    if row["source"] == "reported" and not gathered.simulated:
+        own = None if ledger is None else ledger.own
+        charged = own is not None and bool(own.charges)
+        return row_reported(plan, own.plan if own is not None and charged else None, 0 if own is None else own.taken)
+    standing, run = (Standing(), None) if ledger is None else (ledger.standing, ledger.run)
+    return row_from_ledger(plan, standing, run, goes_on=gathered.scenario.goes_on)
+
+
+def _steps(row: dict[str, Any]) -> int:
+    steps = row.get("steps")
+    return steps if isinstance(steps, int) else 0

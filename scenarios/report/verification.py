@@ -1,0 +1,125 @@
+"""What a verification checked, and what it could not check, in words: a line each, none of them silent about a gap."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+from fedmodel.system.packages import code_hash
+from scenarios.report.anchors import Held
+from scenarios.report.gather import Gathered
+from scenarios.report.page import registry, signing
+from scenarios.report.page.document import Report
+from scenarios.report.page_check import PAGE
+from scenarios.runs.ledgers import SiloLedger
+from scenarios.runs.parts import LedgerHead
+
+# Of a run's folder, what is read elsewhere or holds keys; files are named by what the report says of them.
+_PLACES: Final = (
+    *("ledgers", "server", "silos", "kits", "logs", "server.log", "run.json", "run.lock", "serving.lock"),
+    *(signing.NAME, registry.NAME, PAGE),
+)
+
+
+def items(
+    gathered: Gathered,
+    stored: Report,
+    *,
+    held: Held,
+    given: bool,
+    compared: bool,
+    attacked: bool,
+    page: str,
+    fewer: Sequence[str],
+) -> Iterator[tuple[str, str]]:
+    """Go through what was checked: what it is, and what was found.
+
+    Args:
+        gathered: What the folder says.
+        stored: The report, of which everything was found to follow.
+        held: Whose keys are known from outside the folder.
+        given: Whether the server's key came from outside the folder.
+        compared: Whether the model was found to be the one that silos countersigned for.
+        attacked: Whether the audit was evaluated again.
+        page: What `scenarios.report.page_check.check_page` found.
+        fewer: Silos that had charged more than they had reported.
+    """
+    for ledger, head in zip(gathered.ledgers.values(), stored.integrity.ledgers, strict=True):
+        yield f"ledger {ledger.silo}", "; ".join(_ledger(ledger, head, anchored=ledger.silo in held.silos))
+    yield "run's end", _countersigned(stored, compared=compared)
+    yield "rounds", "every update in a sum was charged for in its silo's ledger"
+    whose = f"{len(stored.accounting.silos)} silos follow from the plans that their ledgers reserved"
+    if not stored.claim.protects:
+        yield "claim", stored.claim.sentence
+    yield "epsilon", f"PLD, PRV, RDP and the curve of {whose}"
+    less = f"; {', '.join(fewer)} had charged more than the server was told" if fewer else ""
+    yield "summary.json", f"its figures of privacy follow from the ledgers{less}"
+    yield "files", ", ".join(file.name for file in stored.integrity.files)
+    yield "page", page
+    if stored.audit is not None:
+        entries = ", ".join(f"{row.silo} {row.plan_entry} < {row.first_charge_entry}" for row in stored.audit.entered)
+        again = "found again from what it saw" if attacked else "NOT evaluated again: what it saw is not here"
+        yield "audit", f"{stored.audit.verdict}; {again}; its plan was entered before the first charge ({entries})"
+    here = code_hash() == stored.integrity.code_hash
+    yield "code", f"{stored.integrity.code_hash[:16]}..., {'as' if here else 'NOT what is'} installed here"
+    whose = (
+        "the key that --key gives"
+        if given
+        else "the key of the server in the authority's roster"
+        if held.server is not None
+        else "whom the silos' laws in this folder name as the run's server; NOT checked against anything outside this"
+        " folder: compare that key with the server's, or give it with --key"
+    )
+    yield "signature", f"of {stored.integrity.signer}, {whose}"
+    yield "not compared", "; ".join(_left_out(gathered, stored)) or "nothing else lies here"
+
+
+def _countersigned(stored: Report, *, compared: bool) -> str:
+    """Say which silos countersigned the run's end, and what is known of the model that they did it for."""
+    found = [(one.silo, one.countersigned) for one in stored.integrity.ledgers if one.countersigned is not None]
+    told = [f"no countersignature of silo {silo}" for silo in stored.integrity.not_countersigned]
+    if not found:
+        return "; ".join(told)
+    entries = ", ".join(f"{silo} at entry {one.entry}" for silo, one in found)
+    model = found[0][1].model
+    which = "which is the model here" if compared else "NOT compared: the model lies here sealed; give --model"
+    others = [silo for silo, one in found if one.code != stored.integrity.code_hash]
+    if others:
+        told.append(f"{', '.join(others)} ran OTHER code than the summary says")
+    return "; ".join([f"countersigned by {entries}, for model {model}, {which}", *told])
+
+
+def _ledger(ledger: SiloLedger, head: LedgerHead, *, anchored: bool) -> Iterator[str]:
+    """Say how a ledger was found, and by whom it is vouched for."""
+    yield f"{head.entries} entries, all as they were written"
+    if anchored:
+        yield "its key is known from outside"
+    elif ledger.roster:
+        yield "its key is the roster's"
+    elif head.key_from == "roster":
+        yield "NO roster is here: the report alone says that its key is the roster's"
+    else:
+        yield "NOBODY ELSE vouches for its key"
+    if ledger.heads:
+        yield f"no entry of a signed head is missing, as kept by {' and '.join(ledger.heads)}"
+    elif head.head is not None:
+        yield f"NO head of it is here but the report's own, of {head.head_entries} entries"
+    else:
+        yield "NO signed head of it is here: entries taken away at its end would not be noticed"
+    if not ledger.compared:
+        yield "its bytes that hold no entry were NOT compared (a log beside it, or another SQLite wrote it)"
+    if ledger.newer:
+        yield f"{ledger.newer} newer entries are not in the report"
+
+
+def _left_out(gathered: Gathered, stored: Report) -> Iterator[str]:
+    """Say what lies in the folder and was not held to anything."""
+    if gathered.signer is not None:
+        yield "silos' laws, but for the server's key and the code that they name"
+    known = {*_PLACES, *(file.name for file in stored.integrity.files)}
+    others = sorted(one.name for one in gathered.run_dir.iterdir() if one.name not in known)
+    ledgers = {f"{silo}.sqlite{end}" for silo in gathered.ledgers for end in ("", "-wal", "-shm")}
+    beside = sorted(one.name for one in (gathered.run_dir / "ledgers").iterdir() if one.name not in ledgers)
+    others += [f"ledgers/{name}" for name in beside]
+    if others:
+        yield f"of the folder, {', '.join(others)}"

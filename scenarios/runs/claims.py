@@ -1,0 +1,110 @@
+"""What one run cost one silo, as every output tells it: the figure that holds wherever it ended, and others beside it.
+
+    epsilon                   of the whole plan that was reserved, or the cap of the budget where that is smaller: it
+                              holds whoever ended the run, by whatever they saw
+    epsilon_of_steps_taken    had the length been fixed in advance; no bound where the end was chosen by looking
+    odometer                  where it is smaller than the first: a statement of its own that holds where the run ended
+                              (`fedmodel.privacy.accounting.odometer`); null elsewhere
+
+Guarantee: whatever tells one of them tells it under these names, and `epsilon` is never of fewer steps than were
+reserved before the run's first release. A run that released nothing cost nothing. Of a run without noise, and of any
+figure that has no bound, it is null: JSON has no infinity, and no number would be true.
+
+A run that began from a run's model tells of both. Its `epsilon` is then of all that its budget holds
+(`Standing.bound`), at a silo that released nothing in it too; that of the steps taken is composed of all steps of the
+budget; and an odometer, which reads one plan, is not told.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Final
+
+from fedmodel.ledger import Run, Standing
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import DpSgdEvent, Event
+from fedmodel.privacy.rounding import small, up
+from scenarios.runs import words
+
+NO_NOISE: Final = (
+    "This run protects nobody: no noise was added. No epsilon holds for it, and no budget bounds it; its records can be"
+    " read out of what it released."
+)
+STEPS_ALONE: Final = "had the length been fixed in advance"
+
+
+def claim_of(claimed: Sequence[Event], taken: int, delta: float, cap: float = math.inf) -> dict[str, Any]:
+    """Return the figures of a run.
+
+    Args:
+        claimed: Its whole plan; nothing where nothing of it was charged (`Run.claimed`).
+        taken: Steps that were charged.
+        delta: Of every figure.
+        cap: Epsilon that everything in the run's budget is within (`Standing.cap_of`). An accountant that tells more,
+            or nothing, of the plan alone is overruled by it.
+
+    Raises:
+        ConfigError: When more was taken than the plan has.
+    """
+    if not claimed:
+        return {"epsilon": 0.0, "epsilon_of_steps_taken": 0.0, "odometer": None}
+    (plan,) = claimed
+    if not isinstance(plan, DpSgdEvent):
+        return {"epsilon": None, "epsilon_of_steps_taken": None, "odometer": None}
+    read = accounting.odometer(plan, taken, delta)
+    epsilon = min(accounting.epsilon([plan], delta), cap)
+    return {
+        "epsilon": epsilon,
+        "epsilon_of_steps_taken": min(accounting.epsilon([replace(plan, steps=taken)], delta), epsilon),
+        "odometer": {"epsilon": read.epsilon, "delta": delta, "steps": read.checkpoint}
+        if read.epsilon < epsilon
+        else None,
+    }
+
+
+def claim_in(standing: Standing, scope: str | None, run: Run | None, delta: float, *, goes_on: bool) -> dict[str, Any]:
+    """Return the figures of a run as a ledger has them.
+
+    Args:
+        standing: Of the ledger.
+        scope: The budget; None where it has none.
+        run: What it holds of the run; None where that is nothing.
+        delta: Of every figure.
+        goes_on: Whether the run began from a run's model (`Scenario.goes_on`).
+    """
+    claimed, taken, cap = ([], 0, math.inf) if run is None else (run.claimed, run.taken, standing.cap_of(run))
+    others = [] if scope is None else [one for one in standing.of(scope) if one.charges and one is not run]
+    if scope is None or not goes_on or not others:
+        return claim_of(claimed, taken, delta, cap)
+    epsilon = standing.bound(scope)
+    composed = accounting.epsilon(standing.events(scope), delta)
+    return {"epsilon": epsilon, "epsilon_of_steps_taken": min(composed, epsilon), "odometer": None}
+
+
+def early(rows: Sequence[Mapping[str, Any]]) -> str | None:
+    """Say what holds of silos that took fewer steps than they reserved; None where there are none.
+
+    Args:
+        rows: A row a silo, with `silo`, `steps`, `steps_reserved` and what `claim_of` returns.
+    """
+    short = [row for row in rows if 0 < row["steps"] < row["steps_reserved"]]
+    if not short:
+        return None
+    names = [row["silo"] for row in short]
+    figures = [row["epsilon_of_steps_taken"] for row in short]
+    alone = None if None in figures else max(figures)
+    read = [row["odometer"] for row in short if row["odometer"] is not None]
+    said = (
+        f"Fewer steps were taken than were reserved at {words.listed(names)}: epsilon is of the whole plan all the"
+        " same, since whoever ends a run may have looked at what it released. Of the steps taken it would be"
+        f" {up(alone)}, {STEPS_ALONE}."
+    )
+    if len(read) < len(short):
+        return said
+    epsilon, delta = (max(one[name] for one in read) for name in ("epsilon", "delta"))
+    return (
+        f"{said} By an odometer, epsilon {up(epsilon)} at delta {small(delta)} holds where the run ended, whoever ended"
+        " it: a statement of its own. Whoever relies on both relies on two, and their deltas add."
+    )

@@ -1,0 +1,124 @@
+"""The faults that an audit is tried on: what is planted, in which run, and the check that must catch it.
+
+    full       every record in every lot, one step a round                      noise, clips, seeds, charges
+    sampled    a quarter of all records in a lot, ten steps a round, classes    lots, divisors, rates, weights
+               that weigh differently
+    dropouts   secure aggregation, and silos whose answers are lost             what the sum is made of
+    stopped    as full, ended by its loss after the first of its rounds         what an early end is said to cost
+    page       a report, with a hostile picture on its page                     what a reader is shown
+    goes-on    two runs, the second of which begins from the first one's model  whether both are charged
+    baseline   no run: what policy and ledger say of a run without noise        who lets it in, what bounds it
+    tables     no run: tables in which persons' ids are spelled in many ways    whose record it is
+
+A check is a gauge's name, or one of a few that are none: `preflight`, by which silos refuse before anything is trained
+or charged, `lower_bound`, by which so many guesses about canaries are right that the claim is refuted,
+`page_markup`, by which a picture has brought elements of its own onto the page, `records_of_a_person`, by which more or
+fewer records are left of a person than the unit has, `earlier_run`, by which a ledger does not hold the run that a
+run began from, `deployed_baseline`, by which a deployed silo lets a run without noise in, and `unbounded_release`, by
+which a figure is told of what such a run released.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from importlib.util import find_spec
+from typing import Final, Literal
+
+from scenarios.selftest import mutations
+from scenarios.selftest.planting import Planted, together
+
+Setting = Literal["full", "sampled", "dropouts", "stopped", "page", "goes-on", "baseline", "tables"]
+
+PREFLIGHT: Final = "preflight"
+LOWER_BOUND: Final = "lower_bound"
+PAGE_MARKUP: Final = "page_markup"
+RECORDS_OF_A_PERSON: Final = "records_of_a_person"
+EARLIER_RUN: Final = "earlier_run"
+DEPLOYED_BASELINE: Final = "deployed_baseline"
+UNBOUNDED_RELEASE: Final = "unbounded_release"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One planted fault.
+
+    Attributes:
+        name: What it is called in the table.
+        check: Which must catch it.
+        setting: In which run.
+        plant: Puts it into the code while its block runs.
+    """
+
+    name: str
+    check: str
+    setting: Setting
+    plant: Callable[[], Planted]
+
+
+def _unmeasured(plant: Callable[[], Planted]) -> Callable[[], Planted]:
+    """Return a fault in a process that leaves its preflight out."""
+    return partial(together, mutations.without_preflight, plant)
+
+
+def _number(silo: str) -> int:
+    """Return the number in a silo's name."""
+    return int(silo.removeprefix("s"))
+
+
+# Without the extra `data` no table is read here, and there is nothing to plant these in.
+_OF_TABLES: Final = () if find_spec("pyarrow") is None else (
+    Fault("ids-as-spelled", RECORDS_OF_A_PERSON, "tables", mutations.ids_as_spelled),
+    Fault("ids-by-column", RECORDS_OF_A_PERSON, "tables", mutations.ids_by_column),
+)  # fmt: skip
+FAULTS: Final = (
+    Fault("noise-x0.9", "noise_std", "full", partial(mutations.noise_times, 0.9)),
+    Fault("noise-x0.5", LOWER_BOUND, "full", partial(mutations.noise_times, 0.5)),
+    Fault("noise-once-a-round", "noise_std", "sampled", mutations.noise_once_a_round),
+    Fault("noise-misses-the-canaries", "noise_std", "full", partial(mutations.noise_misses, block=True)),
+    Fault("noise-misses-the-model", "noise_everywhere", "full", partial(mutations.noise_misses, block=False)),
+    Fault("noise-misses-a-coordinate", "model_noise_std", "full", mutations.noise_misses_a_coordinate),
+    Fault("noise-repeats-on-the-model", "model_noise_repeat", "full", mutations.noise_repeats_on_the_model),
+    Fault("noise-taken-off-later", "update_explained", "full", mutations.noise_taken_off),
+    Fault("noise-missing-in-kept-state", "update_explained", "dropouts", mutations.state_without_noise),
+    Fault("state-kept-without-lineage", "update_explained", "dropouts", mutations.state_without_lineage),
+    Fault("noise-uniform", "noise_shape", "full", mutations.noise_uniform),
+    Fault("seed-reused", "noise_lag1", "full", partial(mutations.noise_seeded, lambda silo, _: _number(silo))),
+    Fault("seed-shared", "noise_between_silos", "full", partial(mutations.noise_seeded, lambda _, number: number)),
+    Fault("seed-shared-later", "noise_repeat", "full",
+          partial(mutations.noise_seeded, lambda silo, number: _number(silo) + number)),
+    Fault("clip-x2", PREFLIGHT, "full", mutations.clip_doubled),
+    Fault("clip-x2, no preflight", "canary_mean", "full", _unmeasured(mutations.clip_doubled)),
+    Fault("no-clip", PREFLIGHT, "full", mutations.clip_missing),
+    Fault("no-clip, no preflight", "canary_mean", "full", _unmeasured(mutations.clip_missing)),
+    Fault("clip-of-the-sum", PREFLIGHT, "full", mutations.clip_of_the_sum),
+    Fault("class-weights-after-the-clip", PREFLIGHT, "sampled", mutations.weights_after_the_clip),
+    Fault("clip-misses-the-canaries", "canary_mean", "full", partial(mutations.clip_misses, -1)),
+    Fault("clip-misses-a-layer", PREFLIGHT, "full", partial(mutations.clip_misses, 0)),
+    Fault("ghost-clipping-bypassed", PREFLIGHT, "full", mutations.ghost_clipping),
+    Fault("ghost-clipping-bypassed, no preflight", "finite", "full", _unmeasured(mutations.ghost_clipping)),
+    Fault("nan-through-clip", PREFLIGHT, "full", mutations.clip_lets_nan_through),
+    Fault("nan-through-clip, no preflight", "finite", "full", _unmeasured(mutations.clip_lets_nan_through)),
+    Fault("batch-not-padded", PREFLIGHT, "full", mutations.batch_not_padded),
+    Fault("grid-left-out", "noise_grid", "full", mutations.grid_left_out),
+    Fault("shuffle-for-poisson", "lot_dispersion", "sampled", mutations.lots_shuffled),
+    Fault("rate-x1.5", "lot_rate", "sampled", partial(mutations.lots_at_rate, 1.5)),
+    Fault("wrong-denominator", "denominator", "sampled", mutations.denominator_counted),
+    Fault("noise-share-dropped", "noise_shares", "dropouts", mutations.noise_share_dropped),
+    Fault("update-left-out", "noise_shares", "dropouts", mutations.update_left_out),
+    Fault("weights-leave-one-silo-alone", "effective_silos", "dropouts", mutations.weights_lopsided),
+    Fault("charge-after-release", "charged_before_release", "full", mutations.charged_late),
+    Fault("charge-missing", "charged_steps", "full", mutations.trained_twice),
+    Fault("charge-never", "charged_before_release", "full", mutations.never_charged),
+    Fault("steps-uncharged", "charged_steps", "sampled", mutations.one_step_more),
+    Fault("picture-with-markup", PAGE_MARKUP, "page", mutations.picture_as_markup),
+    Fault("start-forgets-its-cost", EARLIER_RUN, "goes-on", mutations.start_forgets),
+    Fault("baseline-at-a-deployed-silo", DEPLOYED_BASELINE, "baseline", mutations.baseline_let_in),
+    Fault("baseline-counted-as-nothing", UNBOUNDED_RELEASE, "baseline", mutations.unprotected_left_out),
+    *_OF_TABLES,
+    Fault("epsilon-from-looser-q", "accountants", "sampled",
+          partial(together, mutations.without_second_accountant, mutations.rate_halved_in_accounting)),
+    Fault("epsilon-of-the-steps-at-a-stop", "accountants", "stopped", mutations.claimed_by_the_steps_taken),
+    Fault("accountant-forgets-its-error", "accountants_at_extremes", "full", mutations.accounting_error_forgotten),
+)  # fmt: skip

@@ -1,0 +1,528 @@
+"""Mistakes of DP-SGD, planted in the code that runs: each puts another value in place of an attribute for a while.
+
+They are mistakes that were made somewhere: noise of the wrong size or from a seed, a clip that is not there, lots of a
+fixed size, a divisor that was counted, a charge that comes late, an accountant that reads another rate. Nothing of a
+run is imitated: its silos, server, ledgers and audit are what they are, but for the one attribute.
+
+Does NOT change a file: the hash that a silo's law names is of the packages on disk, so a mutated process passes for an
+honest one, as `clients.policy` says of any changed process.
+
+Shapes: B batch, P parameters, L a lot.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+from flwr.app import RecordDict
+from markupsafe import Markup
+from numpy.typing import NDArray
+from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from clients import carried, hiding, optimizers, policy, training
+from clients.outbox import Outbox
+from clients.probing import Probing
+from clients.silo import Silo
+from fedmodel.config import FederationConfig, PersonForm, Scenario
+from fedmodel.data import persons, tables
+from fedmodel.errors import LedgerError
+from fedmodel.learning import dp_sgd, models
+from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.ledger import Charge, Ledger, Run, entries
+from fedmodel.privacy.accounting import composition, pld
+from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
+from fedmodel.provision import influence
+from fedmodel.provision.simulated import GoesOn
+from fedmodel.secagg import LINEAGE_SIZE
+from fedmodel.seeds import derive_seed
+from fedmodel.wire import TrainRequest
+from scenarios.report.page import render
+from scenarios.selftest.planting import Planted, replaced, together
+from scenarios.simulation import simulate, starting
+
+_OPTIMIZER: Final = dp_sgd._GuardedOptimizer
+_SEED: Final = 1
+
+
+def without_preflight() -> Planted:
+    """Do not measure the pipeline before it trains."""
+
+    def unlooked(sgd: DpSgd, *_: object) -> int:
+        return sgd.physical_batch
+
+    return together(
+        partial(replaced, training, "preflight", unlooked), partial(replaced, training, "check_received", unlooked)
+    )
+
+
+def batch_not_padded() -> Planted:
+    """Let a physical batch have as many rows as there are records left for it."""
+    return replaced(dp_sgd, "padded", lambda values, _: values)
+
+
+def grid_left_out() -> Planted:
+    """Release every bit of the noised sum."""
+    return replaced(dp_sgd, "rounded", lambda values, _: values)
+
+
+def noise_times(factor: float) -> Planted:
+    """Draw noise with another standard deviation."""
+    gaussian = OsNoise.gaussian
+
+    def scaled(self: OsNoise, size: int, std: float, device: torch.device) -> Tensor:
+        return gaussian(self, size, factor * std, device)
+
+    return replaced(OsNoise, "gaussian", scaled)
+
+
+def noise_once_a_round() -> Planted:
+    """Add noise to the first step of a round alone."""
+    gaussian = OsNoise.gaussian
+
+    def once(self: OsNoise, size: int, std: float, device: torch.device) -> Tensor:
+        factor = 0.0 if vars(self).setdefault("drawn", False) else 1.0
+        vars(self)["drawn"] = True
+        return gaussian(self, size, factor * std, device)
+
+    return replaced(OsNoise, "gaussian", once)
+
+
+def noise_misses(block: bool) -> Planted:
+    """Add no noise to the canaries' block, which is the last tensor of parameters, or to no tensor but that."""
+
+    def partly(noise_P: Tensor, own: int) -> None:
+        noise_P[slice(own, None) if block else slice(0, own)] = 0.0
+
+    return _noise_made(partly)
+
+
+def noise_uniform() -> Planted:
+    """Draw noise of the right variance from a uniform distribution."""
+
+    def uniform(self: OsNoise, size: int, std: float, device: torch.device) -> Tensor:  # noqa: ARG001 - one shape
+        end = math.sqrt(3) * std
+        return torch.from_numpy(np.random.default_rng().uniform(-end, end, size)).to(device)
+
+    return replaced(OsNoise, "gaussian", uniform)
+
+
+def noise_seeded(seed_of: Callable[[str, int], int]) -> Planted:
+    """Start the generator of noise every round, from a seed that is made from the silo's name and the round."""
+    make = training._noise
+
+    def seeded(scenario: Scenario, silo: str, round_number: int, event: DpSgdEvent) -> NoiseSource:
+        source = make(scenario, silo, round_number, event)
+        vars(source)["gaussian"] = SeededNoise(derive_seed(_SEED, seed_of(silo, round_number))).gaussian
+        return source
+
+    return replaced(training, "_noise", seeded)
+
+
+def clip_doubled() -> Planted:
+    """Clip to twice what was charged, and add the noise that was charged."""
+    make = training._pipeline
+
+    def doubled(scenario: Scenario, event: DpSgdEvent, noise: NoiseSource, device: torch.device) -> object:
+        looser = replace(
+            event, max_grad_norm=2 * event.max_grad_norm, noise_multiplier=event.noise_multiplier / 2
+        )  # fmt: skip
+        return make(scenario, looser, noise, device)
+
+    return replaced(training, "_pipeline", doubled)
+
+
+def clip_missing() -> Planted:
+    """Weigh every record's gradient with 1."""
+    clip = _OPTIMIZER.clip_and_accumulate
+
+    def unclipped(self: Any, records: int) -> None:
+        with replaced(self, "max_grad_norm", math.inf):
+            clip(self, records)
+
+    return replaced(_OPTIMIZER, "clip_and_accumulate", unclipped)
+
+
+def clip_of_the_sum() -> Planted:
+    """Clip the sum of a batch, and not each record's gradient."""
+    clip = _OPTIMIZER.clip_and_accumulate
+
+    def summed(self: Any, records: int) -> None:
+        with replaced(self, "max_grad_norm", math.inf):
+            clip(self, records)
+        norm = torch.cat([parameter.summed_grad.flatten() for parameter in self.params]).norm()
+        for parameter in self.params:
+            parameter.summed_grad *= (self.max_grad_norm / norm).clamp(max=1.0)
+
+    return replaced(_OPTIMIZER, "clip_and_accumulate", summed)
+
+
+def weights_after_the_clip() -> Planted:
+    """Weigh a record by its class when its gradient is clipped already, and not its loss."""
+    factors = _OPTIMIZER.factors
+    noted: list[Tensor] = []
+
+    def unweighed(loss_B: Tensor, weight_B: Tensor) -> Tensor:
+        noted[:] = [weight_B.double()]
+        return loss_B
+
+    def late(self: Any) -> Tensor:
+        return factors(self) * noted[0]
+
+    return together(partial(replaced, models, "weighed", unweighed), partial(replaced, _OPTIMIZER, "factors", late))
+
+
+def noise_repeats_on_the_model() -> Planted:
+    """Draw the noise of the model's own coordinates once, and use it in every step, round and silo."""
+    kept: list[Tensor] = []
+
+    def same(noise_P: Tensor, own: int) -> None:
+        if not kept:
+            kept.append(noise_P[:own].clone())
+        noise_P[:own] = kept[0]
+
+    return _noise_made(same)
+
+
+def noise_misses_a_coordinate() -> Planted:
+    """Add no noise to the first coordinate of the model."""
+
+    def short(noise_P: Tensor, own: int) -> None:  # noqa: ARG001 - one shape
+        noise_P[0] = 0.0
+
+    return _noise_made(short)
+
+
+def _noise_made(change: Callable[[Tensor, int], None]) -> Planted:
+    """Change the noise of every step: of so many coordinates of the model's own, and of the canaries' block."""
+    release = _OPTIMIZER.release
+
+    def changed(self: Any) -> None:
+        gaussian, block = self._noise.gaussian, self.params[-1].numel()
+
+        def drawn(size: int, std: float, device: torch.device) -> Tensor:
+            noise_P: Tensor = gaussian(size, std, device)
+            change(noise_P, size - block)
+            return noise_P
+
+        with replaced(self._noise, "gaussian", drawn):
+            release(self)
+
+    return replaced(_OPTIMIZER, "release", changed)
+
+
+def state_without_noise() -> Planted:
+    """Keep the inner optimiser's momentum between rounds from the last clipped sum, and not from what was noised."""
+    keep, release = optimizers.keep_state, _OPTIMIZER.release
+    kept: dict[Tensor, Tensor] = {}
+
+    def noted(self: Any) -> None:
+        kept.update({one: one.summed_grad.to(one.dtype) / self.expected_batch_size for one in self.params})
+        release(self)
+
+    def leaky(optimizer: Optimizer, state: RecordDict) -> None:
+        for group in optimizer.param_groups:
+            for parameter in group["params"]:
+                if parameter in kept:
+                    optimizer.state[parameter]["momentum_buffer"] = kept[parameter]
+        keep(optimizer, state)
+
+    return together(lambda: replaced(_OPTIMIZER, "release", noted), lambda: replaced(training, "keep_state", leaky))
+
+
+def state_without_lineage() -> Planted:
+    """Begin every round from whatever is kept, also where the cohort is to begin fresh."""
+    begin = carried.begin
+    return replaced(carried, "begin", lambda kept, _: begin(kept, kept[:LINEAGE_SIZE]))
+
+
+def noise_taken_off() -> Planted:
+    """Put the gradient without noise back, once the audit has looked at the one with."""
+    watch = Probing.watch
+
+    def blind(self: Probing, module: nn.Module, optimizer: Optimizer) -> None:
+        watch(self, module, optimizer)
+
+        def put_back(*_: Any) -> None:
+            for group in optimizer.param_groups:
+                for parameter in group["params"]:
+                    clipped = parameter.summed_grad.to(parameter.dtype)
+                    parameter.grad = clipped / self._event.denominator
+
+        optimizer.register_step_pre_hook(put_back)
+
+    return replaced(Probing, "watch", blind)
+
+
+def clip_misses(place: int) -> Planted:
+    """Leave one tensor of parameters out of a gradient's norm: the canaries' block is number -1."""
+    clip, norm_of = _OPTIMIZER.clip_and_accumulate, torch.linalg.vector_norm
+
+    def partly(self: Any, records: int) -> None:
+        last = self.params[place].grad_sample.data_ptr()
+
+        def norm(x: Tensor, **how: Any) -> Tensor:
+            found: Tensor = norm_of(x, **how)
+            return torch.zeros_like(found) if x.data_ptr() == last else found
+
+        with replaced(torch.linalg, "vector_norm", norm):
+            clip(self, records)
+
+    return replaced(_OPTIMIZER, "clip_and_accumulate", partly)
+
+
+def clip_lets_nan_through() -> Planted:
+    """Make no number of what is none."""
+    clip = _OPTIMIZER.clip_and_accumulate
+
+    def trusting(self: Any, records: int) -> None:
+        with replaced(Tensor, "nan_to_num_", lambda values, *_: values):
+            clip(self, records)
+
+    return replaced(_OPTIMIZER, "clip_and_accumulate", trusting)
+
+
+def ghost_clipping() -> Planted:
+    """Clip as Opacus 1.6's ghost clipping does losses of shape (B, 1): each weight times the sum of all of them."""
+
+    def wrap(module: nn.Module, **how: Any) -> nn.Module:
+        wrapped: nn.Module = GradSampleModuleFastGradientClipping(module, **how)
+        return wrapped
+
+    def accumulate(self: DpSgd, x_NF: Tensor, y_N: Tensor, lot: NDArray[np.intp]) -> None:
+        self._discard()
+        chosen = torch.from_numpy(lot).to(y_N.device)
+        outputs, labels = self._per_record(x_NF[chosen]), y_N[chosen]
+        losses_L1 = self._losses(outputs, labels)[:, None]
+        self._per_record.max_grad_norm = self.max_grad_norm
+        inner = self._optimizer.original_optimizer
+        DPTensorFastGradientClipping(self._per_record, inner, losses_L1, "sum").backward()
+        for parameter in self.parameters:
+            parameter.summed_grad = parameter.grad.double()  # type: ignore[attr-defined, union-attr]
+            parameter.grad = None
+
+    return together(
+        partial(replaced, dp_sgd, "GradSampleModule", wrap), partial(replaced, DpSgd, "_accumulate", accumulate)
+    )
+
+
+def lots_shuffled() -> Planted:
+    """Take lots of one size from a shuffled order, one after the other."""
+
+    def shuffled(self: OsNoise, records: int, sample_rate: float) -> NDArray[np.intp]:
+        size = round(sample_rate * records)
+        order: NDArray[np.intp] = vars(self).get("order", np.empty(0, dtype=np.intp))
+        if len(order) < size:
+            order = np.random.default_rng().permutation(records)
+        vars(self)["order"] = order[size:]
+        return np.sort(order[:size])
+
+    return replaced(OsNoise, "lot", shuffled)
+
+
+def lots_at_rate(factor: float) -> Planted:
+    """Draw lots with another rate."""
+    draw = OsNoise.lot
+
+    def faster(self: OsNoise, records: int, sample_rate: float) -> NDArray[np.intp]:
+        return draw(self, records, min(1.0, factor * sample_rate))
+
+    return replaced(OsNoise, "lot", faster)
+
+
+def denominator_counted() -> Planted:
+    """Divide a sum by how many records were drawn for it."""
+    step = DpSgd.step
+
+    def counted(self: DpSgd, x_NF: Tensor, y_N: Tensor, lot: NDArray[np.intp]) -> None:
+        with replaced(self._optimizer, "expected_batch_size", max(1, len(lot))):
+            step(self, x_NF, y_N, lot)
+
+    return replaced(DpSgd, "step", counted)
+
+
+def noise_share_dropped() -> Planted:
+    """Take the noise out of one silo's update again, when its gradients were seen."""
+    train, gaussian = training.train_round, OsNoise.gaussian
+    drawn: list[Tensor] = []
+
+    def noted(self: OsNoise, size: int, std: float, device: torch.device) -> Tensor:
+        drawn.append(gaussian(self, size, std, device))
+        return drawn[-1]
+
+    def quiet(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
+        drawn.clear()
+        update_P = train(silo, event, request, state)
+        if silo.name != silo.scenario.federation.silos[0]:
+            return update_P
+        noise_P = torch.stack(drawn).sum(dim=0).cpu().numpy()
+        rate = silo.scenario.training.learning_rate / event.denominator
+        return (update_P + rate * noise_P).astype(np.float32)
+
+    return together(partial(replaced, OsNoise, "gaussian", noted), partial(replaced, training, "train_round", quiet))
+
+
+def update_left_out() -> Planted:
+    """Let zeros go into the sum for one silo, which counts among its survivors."""
+    quantise = hiding._quantised
+
+    def zeros(silo: Silo, event: DpSgdEvent, number: int, update_P: NDArray[np.float32]) -> object:
+        is_first = silo.name == silo.scenario.federation.silos[0]
+        return quantise(silo, event, number, np.zeros_like(update_P) if is_first else update_P)
+
+    return replaced(hiding, "_quantised", zeros)
+
+
+def weights_lopsided() -> Planted:
+    """Weigh one silo a thousand times as much as the others, and ask nobody whether that is a sum of enough."""
+
+    def weight(self: FederationConfig, silo: str) -> float:
+        return 1.0 if silo == self.silos[0] else 1e-3
+
+    return together(
+        partial(replaced, FederationConfig, "weight", weight),
+        partial(replaced, influence, "least_effective", lambda *_: math.inf),
+    )
+
+
+def charged_late() -> Planted:
+    """Charge the ledger when the update is made, and not before."""
+    charge, keep = Ledger.charge, Outbox.keep
+    due: list[Callable[[], Charge]] = []
+
+    def later(self: Ledger, run: str, round_number: int, steps: int, key: str) -> Charge:
+        due.append(partial(charge, self, run, round_number, steps, key))
+        return Charge(replace(self.standing().runs[run].plan, steps=steps), 0)
+
+    def then(self: Outbox, key: str, _: int, *rest: Any) -> None:
+        keep(self, key, due.pop()().sequence, *rest)
+
+    return together(partial(replaced, Ledger, "charge", later), partial(replaced, Outbox, "keep", then))
+
+
+def trained_twice() -> Planted:
+    """Train every round twice for one charge."""
+    train = training.train_round
+
+    def twice(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
+        train(silo, event, request, state)
+        return train(silo, event, request, state)
+
+    return replaced(training, "train_round", twice)
+
+
+def never_charged() -> Planted:
+    """Say that a round is charged, and enter nothing."""
+
+    def charge(self: Ledger, run: str, round_number: int, steps: int, key: str) -> Charge:  # noqa: ARG001 - one shape
+        reserved = self.reservation(run)
+        if reserved is None:
+            raise LedgerError("nothing was reserved")
+        return Charge(replace(reserved.plan, steps=steps), 1)
+
+    return replaced(Ledger, "charge", charge)
+
+
+def one_step_more() -> Planted:
+    """Take a step more in every round than is charged."""
+    train = training.train_round
+
+    def longer(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
+        return train(silo, replace(event, steps=event.steps + 1), request, state)
+
+    return replaced(training, "train_round", longer)
+
+
+def without_second_accountant() -> Planted:
+    """Admit to a budget what a second accountant contradicts."""
+    return replaced(entries, "_check_not_contradicted", lambda *_: None)
+
+
+def rate_halved_in_accounting() -> Planted:
+    """Account for half the rate that lots are drawn with."""
+    plan_of = pld._plan
+
+    def halved(events: Any) -> object:
+        return tuple((step._replace(rate=step.rate / 2), count) for step, count in plan_of(events))
+
+    return replaced(pld, "_plan", halved)
+
+
+def ids_as_spelled() -> Planted:
+    """Group records by ids as they are spelled."""
+    return replaced(persons, "normal_id", lambda value, *_: str(value))
+
+
+def ids_by_column() -> Planted:
+    """Leave leading zeros out of a column's ids where all of them are figures."""
+    import pyarrow as pa
+
+    normal = persons.normal_ids
+
+    def guessed(values: Any, form: PersonForm, where: str) -> Any:
+        found = normal(values, form, where).to_pylist()
+        figures = all(re.fullmatch(r"[0-9]+(e[0-9]+)?", one) for one in found)
+        return normal(pa.chunked_array([[one.lstrip("0") if figures else one for one in found]]), form, where)
+
+    return replaced(tables, "normal_ids", guessed)
+
+
+def baseline_let_in() -> Planted:
+    """Let a run without noise into a silo, whoever's it is."""
+    return replaced(policy, "check_baseline", lambda *_, **__: None)
+
+
+def unprotected_left_out() -> Planted:
+    """Compose what noise was added to, and leave out what was released without."""
+    return replaced(pld, "protected", lambda events: [event for event in events if isinstance(event, DpSgdEvent)])
+
+
+def start_forgets() -> Planted:
+    """Begin from a run's model with new ledgers, which know nothing of that run."""
+
+    def forgetful(scenario: Scenario, run_dir: Path) -> dict[str, GoesOn]:
+        for silo in starting.carry(scenario, run_dir):
+            (run_dir / "ledgers" / f"{silo}.sqlite").unlink()
+            shutil.rmtree(run_dir / "silos" / silo)
+        return {}
+
+    return replaced(simulate, "carry", forgetful)
+
+
+def picture_as_markup() -> Planted:
+    """Put a picture into the page as it came, as markup of the page."""
+    return replaced(render, "framed", Markup)
+
+
+def claimed_by_the_steps_taken() -> Planted:
+    """Claim of a run what the steps cost that it took, as if nobody had chosen where it ended."""
+    return replaced(Run, "claimed", Run.events)
+
+
+@contextmanager
+def accounting_error_forgotten() -> Iterator[None]:
+    """Compose privacy loss as if the Fourier transform were exact."""
+    power = composition._power
+
+    def exact(*words: Any) -> object:
+        return power(*words)[0], 0.0
+
+    pld.forget()
+    try:
+        with replaced(composition, "_power", exact):
+            yield
+    finally:
+        pld.forget()

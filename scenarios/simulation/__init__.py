@@ -1,0 +1,1 @@
+"""Simulated runs: checked, begun or taken up again, and carried by one of two engines."""

@@ -1,0 +1,175 @@
+"""A simulated run that was cut short, taken up again by the command that began it.
+
+    OUT/run.json        what began there: number, seed, scenario, engine, device and code; written before all else
+    OUT/run.lock        held by the command that runs it
+    OUT/serving.lock    held by its server, which under Flower is another process
+    OUT/checkpoint      the last round that was whole, as a deployed server keeps it (`server.journal`)
+
+Guarantee: whatever ended a run, at any moment, the same command goes on after the last whole round: one line of
+`metrics.jsonl` a round, no release charged twice, no stage of secure aggregation done twice, and with noise of the
+operating system none that was ever drawn before. What a silo was charged for and had not finished stays charged; it may
+leave in the last round for it, as a deployed silo does. Rounds of a run with "seeded-unsafe" noise are those of an
+uninterrupted run to the last bit, as long as the same silos take part.
+
+| Folder                                             | What is done                                                  |
+|----------------------------------------------------|---------------------------------------------------------------|
+| new, or empty                                      | a run begins                                                  |
+| a run that began, and has no summary               | it goes on; kits that were not all made are made anew         |
+| the same, of another scenario, engine, device, code| refused, and what differs is said                             |
+| a run that is being run                            | refused                                                       |
+| a run that has ended                               | refused                                                       |
+| anything else                                      | refused; a run never writes over another                      |
+
+Where it is refused, nothing in the folder was changed. The kernel lets go of a lock when its process dies.
+
+Does NOT notice that a table was changed meanwhile: its rows then are what the rounds that are left train on.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Final
+
+from fedmodel.config import Scenario, read_scenario, scenario_to_toml
+from fedmodel.errors import ConfigError
+from fedmodel.provision import SIMULATED, scenario_hash
+from fedmodel.system.durable import erase_folder, failed, held, replace_file
+from fedmodel.system.packages import code_hash
+from server.run_files import BEING_RUN, SERVING
+from server.runs import RUN, SCENARIO
+
+LOCK: Final = "run.lock"
+SUMMARY: Final = "summary.json"
+_BEFORE: Final = frozenset({LOCK, f"{RUN}.partial"})  # what a command that was killed at once leaves
+_WAY_OUT: Final = "a run never writes over another; name a new folder"
+
+
+@dataclass(frozen=True)
+class Begun:
+    """What began in a folder.
+
+    Attributes:
+        run: The run's number, 64 bits in decimal.
+        seed: The scenario's, also where the operating system gave it.
+        scenario: The scenario's hash, in hexadecimal.
+        engine: What carries messages.
+        device: Where silos train.
+        code: The hash of the code.
+    """
+
+    run: str
+    seed: int
+    scenario: str
+    engine: str
+    device: str
+    code: str
+
+
+def begun_in(folder: Path | None) -> Begun | None:
+    """Return what began in a folder, None where nothing did.
+
+    Raises:
+        ConfigError: When `run.json` is none of ours.
+    """
+    if folder is None:
+        return None
+    try:
+        told: dict[str, Any] = json.loads((folder / RUN).read_text(encoding="utf-8"))
+        return Begun(**told)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (IsADirectoryError, ValueError, TypeError) as error:
+        raise ConfigError(f"--out {folder}: its {RUN} says of no run that began there; {_WAY_OUT}") from error
+
+
+@contextmanager
+def held_folder(scenario: Scenario, folder: Path, engine: str, device: str) -> Iterator[Path]:
+    """Begin a run in a folder, or take up the one that began there, and hold the folder while the block runs.
+
+    Args:
+        scenario: As resolved; without a seed of its own, with that of the run that began there.
+        folder: New, empty, or of a run that began.
+        engine: What carries messages.
+        device: Where silos train.
+
+    Raises:
+        ConfigError: When the folder is of another run, of one that has ended or is being run, of none, or cannot be
+            written to. Nothing in it was changed then.
+    """
+    now = Begun(str(1 + secrets.randbelow(2**63 - 1)), scenario.seed or 0, scenario_hash(scenario).hex(), engine,
+                device, code_hash())  # fmt: skip
+    check_same(folder, now, scenario)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with ExitStack() as stack:
+            stack.enter_context(held(folder / LOCK, BEING_RUN.format(folder)))
+            check_same(folder, now, scenario)  # another may have begun it, or ended it, a moment ago
+            if begun_in(folder) is None:
+                replace_file(folder / RUN, (json.dumps(asdict(now), sort_keys=True) + "\n").encode())
+            with held(folder / SERVING, BEING_RUN.format(folder)):  # a server that outlived its command
+                _lay_out(folder, scenario)
+            locks = stack.pop_all()
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: cannot be written: {failed(error)}") from error
+    with locks:
+        yield folder.resolve()
+
+
+def check_same(folder: Path, now: Begun, scenario: Scenario) -> None:
+    """Refuse a folder in which a run can neither begin nor go on; changes nothing."""
+    begun = begun_in(folder)
+    if begun is None:
+        if folder.exists() and (not folder.is_dir() or any(one.name not in _BEFORE for one in folder.iterdir())):
+            raise ConfigError(f"--out {folder}: is not an empty folder; {_WAY_OUT}")
+        return
+    if (folder / SUMMARY).exists():
+        raise ConfigError(f"--out {folder}: holds a run that has ended, and there is nothing to take up; {_WAY_OUT}")
+    if differs := _difference(folder, begun, now, scenario):
+        raise ConfigError(
+            f"--out {folder}: holds a run that began with {differs}; give the command that began it to go on, or name"
+            " a new folder: a run never writes over another"
+        )
+
+
+def _difference(folder: Path, begun: Begun, now: Begun, scenario: Scenario) -> str:
+    """Say what differs between a run that began and the one that is asked for, nothing where nothing does."""
+    for name in ("engine", "device"):
+        there, here = getattr(begun, name), getattr(now, name)
+        if there != here:
+            return f"--{name} {there}, where this is {here}"
+    if begun.scenario != now.scenario:
+        return _key_that_differs(folder / SCENARIO, scenario)
+    if begun.code != now.code:
+        return f"code {begun.code[:16]}..., where {now.code[:16]}... is installed now, which no silo of it would run"
+    return ""
+
+
+def _key_that_differs(path: Path, scenario: Scenario) -> str:
+    """Name the first key of a scenario that differs from the one on disk."""
+    if path.exists():
+        there, here = (_flat(one.model_dump(mode="json")) for one in (read_scenario(str(path)), scenario))
+        for key in sorted(there.keys() | here.keys()):
+            if there.get(key) != here.get(key):
+                return f"{key} = {json.dumps(there.get(key))}, where this is {json.dumps(here.get(key))}"
+    return "another scenario"
+
+
+def _flat(document: dict[str, Any], above: str = "") -> dict[str, Any]:
+    """Return a document's values by dotted key."""
+    found: dict[str, Any] = {}
+    for key, value in document.items():
+        found |= _flat(value, f"{above}{key}.") if isinstance(value, dict) else {f"{above}{key}": value}
+    return found
+
+
+def _lay_out(folder: Path, scenario: Scenario) -> None:
+    """Write the scenario as resolved, and take away kits that were not all made: nothing was asked of any."""
+    replace_file(folder / SCENARIO, scenario_to_toml(scenario).encode())
+    if not (folder / SIMULATED).exists():
+        for part in ("server", "silos", "ledgers"):  # ledgers, where a run goes on from another's, are copies yet
+            erase_folder(folder / part)

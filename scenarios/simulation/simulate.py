@@ -1,0 +1,255 @@
+"""One simulated run: check everything, make the run's folder, run an engine, and sum up from what it left on disk.
+
+Nothing is written before every check has passed. The summary is derived from the folder (metrics, ledgers), the same
+way for both engines; each silo's epsilon is replayed from its own ledger, not from what it told the server.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Final, Literal
+
+from fedmodel import plans
+from fedmodel.config import Scenario, SiloPlan, scenario_to_toml
+from fedmodel.errors import ConfigError, DataError
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import LEAST_NOISE, DpSgdEvent
+from fedmodel.privacy.rounding import up
+from fedmodel.provision import SIMULATED, check_levels, provision, scenario_policy
+from fedmodel.system.durable import failed, replace_file
+from scenarios.runs.summary import read_metrics, rows_from_ledgers, sum_up
+from scenarios.simulation.causes import causes_told
+from scenarios.simulation.resuming import begun_in
+from scenarios.simulation.starting import carry, check_start, settled
+from server.journal import forget_all
+
+Engine = Literal["in-process", "flower"]
+
+# Four bytes each stay under the 2 GB that a message of Flower's protocol buffers can hold.
+_MOST_PARAMETERS: Final = 500_000_000
+Device = Literal["auto", "cpu", "cuda"]
+
+_FAR: Final = 4.0  # times the divisor, either way, past which a lot's size is most likely a mistake
+_log = logging.getLogger(__name__)
+
+
+def placed(scenario: Scenario) -> Scenario:
+    """Return a scenario whose folder of tables, if it has one, is said from the root: engines work in other folders.
+
+    Where it begins from a file, that is settled here (`scenarios.simulation.starting.settled`).
+    """
+    scenario = settled(scenario)
+    if scenario.data.folder is None:
+        return scenario
+    data = scenario.data.model_copy(update={"folder": str(Path(scenario.data.folder).absolute())})
+    return scenario.model_copy(update={"data": data})
+
+
+def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
+    """Refuse a scenario that could not run, before anything is written.
+
+    Args:
+        scenario: The one to check.
+        deployed: Whether silos have tables of their own, so that nobody here knows, or may know, how many records
+            one holds; what is on board is dealt out in a deployment too, and is checked the same way.
+
+    Returns:
+        The number of the model's trainable parameters.
+
+    Raises:
+        ConfigError: When the model or the class weights do not fit the data, delta is too large for a silo, or secure
+            aggregation could hide nothing, or nothing but one update; or when the file that it begins from does not
+            fit, or its cost cannot be charged on.
+        DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
+    """
+    from fedmodel.data import data_shape, held_out_records, silo_records
+    from fedmodel.learning.models import parameters_of, training_losses
+
+    shape = data_shape(scenario.data)
+    parameters = parameters_of(scenario.model, shape)
+    training_losses(scenario.training, shape)
+    if parameters > _MOST_PARAMETERS:
+        raise ConfigError(
+            f"the model would have {parameters:,} parameters, more than the {_MOST_PARAMETERS:,} that fit into one"
+            " message; use fewer or narrower layers"
+        )
+    if scenario.encryption.secure_aggregation != "off":
+        quantizer = scenario_policy(scenario).quantizer
+        for silo in scenario.federation.silos:
+            check_levels(scenario, silo, plans.noise_multiplier(scenario.plan(silo)), quantizer)
+    is_elsewhere = deployed and scenario.data.source == "table"
+    if not is_elsewhere:
+        held_out_records(scenario)
+    check_start(scenario, deployed=deployed)
+    for silo in scenario.federation.silos:
+        plan = scenario.plan(silo)
+        if not is_elsewhere:
+            _check_size(scenario, plan, len(silo_records(scenario, silo)))
+        _check_floor(plan)
+        if plan.noise_multiplier is not None and not math.isfinite(_planned_epsilon(plan)):
+            raise ConfigError(
+                f"privacy.noise_multiplier = {plan.noise_multiplier:g} over {plan.steps} steps is too little for silo"
+                f" {silo!r}: no epsilon is computed for it; raise it, or take fewer steps"
+            )
+    return parameters
+
+
+def _check_size(scenario: Scenario, plan: SiloPlan, records: int) -> None:
+    """Refuse a silo, whose records are all this user's, that holds too few for a lot or too many for delta.
+
+    A lot that is not of the size that sums are divided by makes every step too large or too small: that is said.
+    """
+    own = f"privacy.silo.{plan.silo}"
+    if records < plan.expected_batch_size:
+        deal = "" if scenario.data.source == "table" else ", or set data.partition.min_records to deal more"
+        raise DataError(
+            f"silo {plan.silo!r} holds fewer records than a lot: privacy.expected_batch_size ="
+            f" {plan.expected_batch_size}; declare a smaller lot for it, {own}.expected_batch_size{deal}"
+        )
+    lot = plan.sample_rate * records
+    if not 1 / _FAR <= lot / plan.expected_batch_size <= _FAR:
+        _log.warning(
+            "a lot of silo %s has some %.4g records, and its sums are divided by privacy.expected_batch_size = %d, so"
+            " its steps are %s; set %s.sample_rate = %.2g, or expected_batch_size",
+            *(plan.silo, lot, plan.expected_batch_size, "far too large" if lot > plan.expected_batch_size else "tiny"),
+            *(own, plan.expected_batch_size / records),
+        )
+    if plan.delta * records >= 1:
+        raise ConfigError(
+            f"privacy.delta = {plan.delta} is not under one over the records of silo {plan.silo!r}, so it would allow"
+            " publishing a record outright; choose a smaller delta"
+        )
+
+
+def _check_floor(plan: SiloPlan) -> None:
+    """Say what is really run where a target asks for less noise than the least that is run."""
+    if plan.baseline is None and plan.epsilon is not None and plans.noise_multiplier(plan) == LEAST_NOISE:
+        _log.warning(
+            "epsilon = %g of silo %s asks for no more than the least noise that is run, %g times the clip: its run is"
+            " epsilon %s, not %g; privacy.baseline runs without noise, and protects nobody",
+            *(plan.epsilon, plan.silo, LEAST_NOISE, up(_planned_epsilon(plan)), plan.epsilon),
+        )
+
+
+def _planned_epsilon(plan: SiloPlan) -> float:
+    """Return an upper bound on what a whole plan would spend."""
+    noise = plans.noise_multiplier(plan)
+    event = DpSgdEvent(noise, plan.max_grad_norm, plan.sample_rate, plan.steps, 1, max_records=plan.max_records)
+    return accounting.epsilon([event], plan.delta, accounting.COARSE_GRID)
+
+
+def resolve_device(device: Device) -> str:
+    """Return "cpu" or "cuda".
+
+    Raises:
+        ConfigError: When CUDA is asked for and absent.
+    """
+    import torch
+
+    if device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("--device cuda: no CUDA device is available here; use --device cpu or auto")
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    return device
+
+
+@contextmanager
+def run_folder(scenario: Scenario, out: Path | None) -> Iterator[Path]:
+    """Make the run's folder and write the scenario as resolved into it.
+
+    Raises:
+        ConfigError: When the folder cannot be made, or holds something already.
+    """
+    folder = new_folder(out or default_folder(scenario.name))
+    try:
+        replace_file(folder / "scenario.toml", scenario_to_toml(scenario).encode())
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: cannot be written: {error.strerror}") from error
+    yield folder.resolve()
+
+
+def default_folder(name: str) -> Path:
+    """Return a folder of its own under `runs`."""
+    stamp = datetime.now(UTC).strftime("%Y%m%d-%H%M%S")
+    return Path("runs") / f"{name}-{stamp}-{os.getpid()}"
+
+
+def new_folder(folder: Path) -> Path:
+    """Make an empty folder and return it.
+
+    Raises:
+        ConfigError: When the folder cannot be made, or holds something already.
+    """
+    try:
+        if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+            raise ConfigError(f"--out {folder}: is not an empty folder; a run never writes over another")
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: cannot be written: {error.strerror}") from error
+    return folder
+
+
+def simulate(
+    scenario: Scenario,
+    parameters: int,
+    engine: Engine,
+    device: str,
+    run_dir: Path,
+    watching: AbstractContextManager[object],
+    kits_ready: Callable[[], None] = lambda: None,
+) -> dict[str, Any]:
+    """Run a checked scenario in its folder, and return the summary that was written to it.
+
+    Args:
+        scenario: Checked by `check_scenario`.
+        parameters: What that returned.
+        engine: What carries messages between server and silos.
+        device: "cpu" or "cuda".
+        run_dir: Made by `run_folder`, or by `held_folder`: then a run that was cut short goes on after its last whole
+            round, and its seconds are those of the rounds that were whole before besides.
+        watching: Open while the engine runs, such as a progress bar over the folder's `metrics.jsonl`.
+        kits_ready: Called when every party's kit is made, and nothing was asked of any yet.
+
+    Raises:
+        FedmodelError: When the run fails; what was written until then stays.
+    """
+    started, before_s = time.monotonic(), sum(line["seconds"] for line in read_metrics(run_dir / "metrics.jsonl"))
+    if not (run_dir / SIMULATED).exists():
+        provision(scenario, run_dir, carry(scenario, run_dir))
+    kits_ready()
+    run_config: dict[str, bool | float | int | str] = {
+        "scenario": scenario.model_dump_json(exclude_none=True),
+        "run-dir": str(run_dir),
+        "device": device,
+    }
+    begun = begun_in(run_dir)
+    if begun is not None:
+        run_config["run"] = begun.run
+    nodes = len(scenario.federation.silos)
+    with watching, causes_told(run_dir / "logs", scenario.federation.silos):
+        if engine == "flower":
+            from scenarios.simulation.flower import run_under_flower
+
+            run_under_flower(nodes, run_config, run_dir)
+        else:
+            from clients.client_app import app as client_app
+            from scenarios.simulation.in_process import run_in_process
+            from server.server_app import app as server_app
+
+            run_in_process(server_app, client_app, nodes, run_config)
+    ledgers = {silo: run_dir / "ledgers" / f"{silo}.sqlite" for silo in scenario.federation.silos}
+    privacy = rows_from_ledgers(scenario, ledgers)
+    seconds = before_s + time.monotonic() - started
+    summary = sum_up(scenario, run_dir, seconds, privacy, engine=engine, device=device, parameters=parameters)
+    try:
+        forget_all(run_dir)
+    except OSError as error:
+        _log.warning("%s; the run has ended, and what it would have gone on from is left there", failed(error))
+    return summary
