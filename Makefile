@@ -54,7 +54,7 @@ test-random: install
 
 test-slow: install
 	$(BIN)/python -m pytest -m slow
-	$(BIN)/python -m tests.secagg.fuzz --messages 1000000
+	$(BIN)/python -m tests.fedmodel.secagg.fuzz --messages 1000000
 
 test-chaos: install
 	$(BIN)/python -m pytest -m chaos

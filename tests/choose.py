@@ -1,8 +1,9 @@
 """Which test files to run for what was changed, or for one room: `python -m tests.choose [ROOM]` prints their paths.
 
-A file is chosen when it was changed itself, when it is named after a changed module or its room, or when it imports the
-changed module and few files do: what half of the tests import is told by the tests that bear its name. Tests that
-start processes (`tests/integration`) are a tier of their own, and are chosen only when they were changed.
+Tests lie as the source does: those of `fedmodel/ledger/book.py` in `tests/fedmodel/ledger`. A file is chosen when it
+was changed itself, when it is named after a changed module, or when it imports the changed module and few files do.
+Where no test bears a module's name, all tests of its room are chosen. Tests that start processes (`tests/integration`)
+are a tier of their own, and are chosen only when they were changed.
 
 It is quick and may miss: CI runs everything.
 """
@@ -56,21 +57,15 @@ def of_changes(paths: Iterable[Path], root: Path = ROOT) -> list[Path]:
 
 
 def of_room(room: str, root: Path = ROOT) -> list[Path]:
-    """Return the files of tests of a room, such as `secagg`: those of its modules, and those that import from it."""
+    """Return the files of tests of a room, such as `secagg`, or of a module by its name."""
     tests = files_of_tests(root)
-    folders = [root / package / room for package in PACKAGES if (root / package / room).is_dir()]
-    modules = [path.relative_to(root) for folder in folders for path in sorted(folder.glob("*.py"))]
-    modules += [Path(package) / f"{room}.py" for package in PACKAGES if (root / package / f"{room}.py").exists()]
-    chosen = {path for module in modules for path in named_after(module, tests)}
-    bearing = {path for path in tests if room in path.parts or f"{path.stem}_".startswith(f"test_{room}_")}
-    return sorted(chosen | bearing)
+    return [path for path in tests if room in path.parts or f"{path.stem}_".startswith(f"test_{room}_")]
 
 
 def named_after(path: Path, tests: Iterable[Path]) -> set[Path]:
-    """Return the tests that bear a module's name, or lie in a folder of its room's."""
-    room = path.parts[1] if len(path.parts) > 2 else ""
-    names = {f"test_{path.stem}", f"test_{room}_{path.stem}", f"test_{room}"} if room else {f"test_{path.stem}"}
-    return {one for one in tests if one.stem in names or (room and room in one.parts)}
+    """Return the tests that bear a module's name where its room's tests lie; all of these where none does."""
+    room = {one for one in tests if one.parent == Path("tests", path.parent)}
+    return {one for one in room if f"{one.stem}_".startswith(f"test_{path.stem}_")} or room
 
 
 def importers(path: Path, tests: Iterable[Path], root: Path = ROOT) -> set[Path]:

@@ -32,8 +32,8 @@ from fedmodel.secagg.messages import (
     cohort_digest_of,
     survivors_digest,
 )
-from tests.secagg.peers import RULES as CONFIGURATION
-from tests.secagg.peers import RUN, words_of
+from tests.fedmodel.secagg.peers import RULES as CONFIGURATION
+from tests.fedmodel.secagg.peers import RUN, words_of
 
 MODELS = (b"m" * 32, b"n" * 32)
 NEVER = 3  # a number that no advert has

@@ -13,9 +13,11 @@ def chosen(*paths: str) -> list[str]:
 
 
 def test_a_module_is_tested_by_the_tests_that_bear_its_name_or_its_rooms() -> None:
-    assert "tests/test_shamir.py" in chosen("fedmodel/secagg/shamir.py")
-    assert set(chosen("fedmodel/secagg/silo.py")) >= {"tests/secagg/test_silo.py", "tests/secagg/test_server.py"}
-    assert "tests/test_ledger.py" in chosen("fedmodel/ledger/book.py")
+    assert "tests/fedmodel/secagg/test_shamir.py" in chosen("fedmodel/secagg/shamir.py")
+    assert chosen("fedmodel/secagg/silo.py") == ["tests/fedmodel/secagg/test_silo.py"]
+    room = {"tests/fedmodel/secagg/test_silo.py", "tests/fedmodel/secagg/test_server.py"}
+    assert room <= set(chosen("fedmodel/secagg/tally.py"))  # whose name no test bears
+    assert "tests/fedmodel/ledger/test_book.py" in chosen("fedmodel/ledger/book.py")
 
 
 def test_a_module_that_few_import_is_tested_by_those_too() -> None:
@@ -38,8 +40,8 @@ def test_every_room_has_tests_and_nobody_elses() -> None:
     for room in ("secagg", "ledger", "accounting", "report", "crypto"):
         assert choose.of_room(room), room
     assert choose.of_room("no-room") == []
-    assert Path("tests/test_ledger.py") not in choose.of_room("secagg")
-    assert Path("tests/test_ledger_faults.py") in choose.of_room("ledger")
+    assert Path("tests/fedmodel/ledger/test_book.py") not in choose.of_room("secagg")
+    assert Path("tests/fedmodel/ledger/test_faults.py") in choose.of_room("ledger")
 
 
 def test_changes_are_those_since_the_last_commit_and_else_the_last_commits(tmp_path: Path) -> None:

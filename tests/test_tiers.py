@@ -18,8 +18,8 @@ def item(path: str, *fixtures: str) -> Any:
 
 def test_the_tier_is_the_folder_and_whoever_uses_a_fixture_that_starts_a_program() -> None:
     assert starts_processes(item("tests/integration/test_kills.py"))
-    assert starts_processes(item("tests/test_report_page.py", "tmp_path", "browser"))
-    assert not starts_processes(item("tests/test_report_page.py", "tmp_path"))
+    assert starts_processes(item("tests/scenarios/report/test_page.py", "tmp_path", "browser"))
+    assert not starts_processes(item("tests/scenarios/report/test_page.py", "tmp_path"))
     assert not starts_processes(SimpleNamespace(path=ROOT / "fedmodel" / "inert.py"))  # type: ignore[arg-type]
 
 

@@ -1,8 +1,8 @@
 """One silo of secure aggregation as a transition system: what it keeps, what it is asked, and whether it does that.
 
 The rules of `docs/secure-aggregation.md`, sections 2 and 5, written once, as expressions of z3. `docs.proofs.search`
-asks a solver about them with everything open that a server chooses; `tests/test_proofs.py` gives them constants, and
-holds what follows against the real code, request by request.
+asks a solver about them with everything open that a server chooses; `tests/fedmodel/secagg/test_proofs.py` gives them
+constants, and holds what follows against the real code, request by request.
 
 Abstracted: signatures cannot be forged, shares below the threshold say nothing, masks of unknown keys are uniform, and
 hashes have no collisions. So a context is the tuple that is hashed, a cohort U1 is a number for which the set, the

@@ -4,7 +4,7 @@ The check `page_markup` of the suite of planted faults. The picture is well-form
 processing instruction, which HTML knows only as a comment that ends at the first `>`, it leaves its frame and covers
 the page. A page on which that picture is data shows nothing of it but an image.
 
-Does NOT try every way to write such a picture: `tests/test_report_page.py` has the kinds.
+Does NOT try every way to write such a picture: `tests/scenarios/report/test_page.py` has the kinds.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The check `records_of_a_person` of the suite of planted faults. What reads them is the silos' own code, from the file to
 the records that are left of each person; who is who stands in a feature, which no id touches.
 
-Does NOT try every spelling: `tests/test_persons.py` has the kinds.
+Does NOT try every spelling: `tests/fedmodel/data/test_persons.py` has the kinds.
 """
 
 from __future__ import annotations

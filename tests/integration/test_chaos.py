@@ -1,7 +1,8 @@
 """Servers and silos killed at every stage of a run, for real: the run completes, ledgers verify, nobody pays twice.
 
-`tests/test_resume.py` kills a server at every step of its code, in one process; `test_kills` kills a silo at every step
-of its own. Here whole deployments of real processes are hit: supervisors, the parts that they watch, the network.
+`tests/server/test_journal.py` kills a server at every step of its code, in one process; `test_kills` kills a silo at
+every step of its own. Here whole deployments of real processes are hit: supervisors, the parts that they watch, the
+network.
 
 A few kills are among the ordinary tests; `make test-chaos` does more than fifty, over all pairs of target and stage.
 What is on the disks after a kill, and after a run, is read by whoever would steal them.

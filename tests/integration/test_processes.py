@@ -27,7 +27,7 @@ from fedmodel.provision import provision
 from scenarios.simulation import flower
 from tests import tools
 from tests.fakes import charged
-from tests.test_environment import COMMAND, HOSTILE, ODD
+from tests.fedmodel.system.test_environment import COMMAND, HOSTILE, ODD
 
 ROOT = Path(__file__).parents[2]
 FEDMODEL = Path(sys.executable).parent / "fedmodel"

@@ -5,7 +5,7 @@ status that is not 0; the same line in the log of the kit that refused; and noth
 
 Elsewhere: a kit that others can read, one that runs already, another party's kit or key, a revoked silo and a server
 with old keys (`test_start`); a SuperNode that has a key twice or a signature of another hour (`test_runtime`); all that
-can be wrong with a certificate (`tests/test_transport.py`).
+can be wrong with a certificate (`tests/fedmodel/crypto/test_transport.py`).
 
 One server and three silos serve all tests of this file. The last two tests start other servers in its place.
 """

@@ -22,7 +22,7 @@ from safetensors.numpy import load, load_file
 from fedmodel.crypto.sealed import opener_from_key_file, opener_from_secret, read_sealed
 from fedmodel.provision import unlock
 from tests import tools
-from tests.test_environment import COMMAND, HOSTILE, ODD
+from tests.fedmodel.system.test_environment import COMMAND, HOSTILE, ODD
 
 SEEDED = ["hospitals", "--set", "rounds=2", "--set", "privacy.noise=seeded-unsafe", "--json"]
 SILOS = ("aurora", "borealis", "cascade", "dune")

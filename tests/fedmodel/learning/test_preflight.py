@@ -1,0 +1,139 @@
+"""The preflight refuses what Opacus's validator and ghost modes let through, and accepts our own models."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from opacus.grad_sample import GradSampleModuleFastGradientClipping
+from opacus.optimizers import DPOptimizerFastGradientClipping
+from opacus.utils.adaptive_clipping.adaptive_clipping_utils import DPLossFastGradientAdaptiveClipping
+from opacus.utils.fast_gradient_clipping_utils import DPLossFastGradientClipping
+from opacus.validators import ModuleValidator
+from torch import Tensor, nn
+
+from fedmodel.config import builtin_scenarios, read_scenario
+from fedmodel.data import DataShape, data_shape
+from fedmodel.errors import PrivacyError
+from fedmodel.learning import vectors
+from fedmodel.learning.models import Loss, build_model
+from fedmodel.learning.preflight import ClippedSum, check_sensitivity, preflight
+from tests.fedmodel.learning.test_dp_sgd import FLAT, make
+
+CPU = torch.device("cpu")
+
+
+@pytest.mark.parametrize("name", sorted(builtin_scenarios()))
+@pytest.mark.parametrize("loss", ["cross-entropy", "mse"])
+@pytest.mark.parametrize("physical", [1, 512])
+def test_our_own_models_pass_and_are_left_as_they_were(name: str, loss: Loss, physical: int) -> None:
+    scenario = read_scenario(name)
+    module = build_model(scenario.model, data_shape(scenario.data), seed=1)
+    before, modes = vectors.flatten(module), [layer.training for layer in module.modules()]
+    sgd = make(module, loss=loss, physical=physical)
+    assert preflight(sgd, data_shape(scenario.data)) == sgd.physical_batch == min(8, physical)
+    assert (vectors.flatten(module) == before).all()
+    assert [layer.training for layer in module.modules()] == modes
+
+
+def _with_batch_norm() -> nn.Module:
+    torch.manual_seed(0)
+    norm = nn.BatchNorm1d(8, affine=False, track_running_stats=False)
+    return nn.Sequential(nn.Linear(6, 8), norm, nn.ReLU(), nn.Linear(8, 1))
+
+
+def test_batch_norm_without_parameters_passes_opacus_and_not_us() -> None:
+    module = _with_batch_norm()
+    assert ModuleValidator.is_valid(module)
+    with pytest.raises(PrivacyError, match="couples records"):
+        preflight(make(module), FLAT)
+
+
+def test_running_statistics_are_refused_by_name() -> None:
+    module = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8, affine=False), nn.Linear(8, 1))
+    with pytest.raises(PrivacyError, match=r"keeps '1.running_mean' outside its parameters"):
+        preflight(make(module), FLAT)
+
+
+def _ghost(criterion: nn.Module, *, outputs: int, adaptive: bool) -> ClippedSum:
+    """Opacus's ghost clipping as its documentation sets it up, noise left out."""
+    torch.manual_seed(0)
+    module = GradSampleModuleFastGradientClipping(
+        nn.Linear(6, outputs), max_grad_norm=1.0, use_ghost_clipping=True, loss_reduction="sum"
+    )
+    optimizer = DPOptimizerFastGradientClipping(
+        torch.optim.SGD(module.parameters(), lr=1.0),
+        noise_multiplier=0.0,
+        max_grad_norm=1.0,
+        expected_batch_size=1,
+        loss_reduction="sum",
+    )
+    if adaptive:
+        loss = DPLossFastGradientAdaptiveClipping(
+            module, optimizer, criterion, loss_reduction="sum", initial_noise_multiplier=0.0
+        )
+    else:
+        loss = DPLossFastGradientClipping(module, optimizer, criterion, loss_reduction="sum")
+
+    def clipped_sum(x: Tensor, y: Tensor) -> Tensor:
+        optimizer.zero_grad()
+        module.zero_grad()
+        output = module(x)
+        target = y.float()[:, None] if outputs == 1 else y
+        loss(output, target).backward()
+        return torch.cat([p.grad.reshape(-1) for p in module.parameters()]).detach().clone()
+
+    return clipped_sum
+
+
+@pytest.mark.parametrize("criterion", [nn.MSELoss(reduction="sum"), nn.BCEWithLogitsLoss(reduction="sum")])
+def test_ghost_clipping_with_losses_of_shape_b_1_is_refused(criterion: nn.Module) -> None:
+    with pytest.raises(PrivacyError, match="times the clip"):
+        check_sensitivity(_ghost(criterion, outputs=1, adaptive=False), FLAT, 1.0, CPU)
+
+
+def test_adaptive_ghost_clipping_is_refused() -> None:
+    criterion = nn.CrossEntropyLoss(reduction="sum")
+    with pytest.raises(PrivacyError, match="times the clip"):
+        check_sensitivity(_ghost(criterion, outputs=3, adaptive=True), DataShape((6,), 3), 1.0, CPU)
+
+
+def test_no_clip_at_all_is_refused() -> None:
+    sgd = make(build_model(read_scenario("hospitals").model, DataShape((6,), 2), seed=1))
+    sgd._optimizer.max_grad_norm = 1e9
+    with pytest.raises(PrivacyError, match="times the clip"):
+        preflight(sgd, FLAT)
+
+
+def test_a_pipeline_is_held_to_the_clip_that_is_charged_and_not_to_its_own_word() -> None:
+    """All of it was built for twice the clip, so that it agrees with itself."""
+    model = build_model(read_scenario("hospitals").model, DataShape((6,), 2), seed=1)
+    preflight(make(model, clip=2.0), FLAT)
+    with pytest.raises(PrivacyError, match="times the clip"):
+        preflight(make(build_model(read_scenario("hospitals").model, FLAT, seed=1), clip=2.0), FLAT, 1.0)
+
+
+def test_a_clip_twice_too_wide_is_refused() -> None:
+    sgd = make(build_model(read_scenario("hospitals").model, DataShape((6,), 2), seed=1))
+    sgd._optimizer.max_grad_norm = 2.0
+    with pytest.raises(PrivacyError, match="times the clip"):
+        preflight(sgd, FLAT)
+
+
+def test_the_probes_reach_the_bound() -> None:
+    """A gauge that never moves would accept anything."""
+    sgd = make(build_model(read_scenario("hospitals").model, DataShape((6,), 2), seed=1))
+    assert check_sensitivity(sgd.clipped_sum, FLAT, 1.0, CPU) > 0.99
+
+
+def test_parameters_come_back_after_a_refusal() -> None:
+    module = _with_batch_norm()
+    before = vectors.flatten(module)
+    with pytest.raises(PrivacyError):
+        preflight(make(module), FLAT)
+    assert (vectors.flatten(module) == before).all()
+
+
+def test_dropout_from_torchs_own_generator_is_refused() -> None:
+    module = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 1))
+    with pytest.raises(PrivacyError, match="which can be guessed"):
+        preflight(make(module), FLAT)
