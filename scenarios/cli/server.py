@@ -1,7 +1,6 @@
-"""The verbs of a federation's operator: `server submit`, `server status` and `deploy-local`.
+"""The noun `server`: start one, hand in a run and follow it, and how it stands.
 
-Thin: `scenarios.deployment.runs` and `scenarios.deployment.rehearsal` do the work. Importing this adds the first two to
-the group.
+Thin: `scenarios.deployment.party` and `scenarios.deployment.runs` do the work.
 """
 
 from __future__ import annotations
@@ -9,24 +8,30 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import typer
 from rich.table import Table
 from rich.text import Text
 
+from scenarios.cli.options import PartyKit, ScenarioName, Settings
+from scenarios.cli.parties import run_party
 from scenarios.cli.printing import INTERRUPTED, Json, answer, err, out
-from scenarios.cli.silo import Kit, server_group
+from scenarios.cli.unlocking import KeyFile, PassphraseFile
 
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in privacy.epsilon=2.")
-]
-ScenarioName = Annotated[str, typer.Argument(help="A TOML file, or the name of a built-in scenario.")]
+server_app = typer.Typer(help="The federation's server.", no_args_is_help=True)
 
 
-@server_group.command("submit")
-def server_submit(kit: Kit, scenario: ScenarioName, settings: Settings = None, as_json: Json = False) -> None:
+@server_app.command("start")
+def server_start(kit: PartyKit, key_file: KeyFile = None, passphrase_file: PassphraseFile = None) -> None:
+    """Serve a federation until interrupted; exit status 2 when the kit is refused."""
+    from scenarios.deployment.party import serve
+
+    run_party(serve, kit, key_file, passphrase_file, "the server's kit")
+
+
+@server_app.command("submit")
+def server_submit(kit: PartyKit, scenario: ScenarioName, settings: Settings = None, as_json: Json = False) -> None:
     """Hand in a scenario and follow its run; the exit status says whether it completed."""
     from fedmodel.config import read_scenario
     from fedmodel.learning import starts
@@ -53,8 +58,8 @@ def server_submit(kit: Kit, scenario: ScenarioName, settings: Settings = None, a
         show_run(summary, run.folder)
 
 
-@server_group.command("status")
-def server_status(kit: Kit, as_json: Json = False) -> None:
+@server_app.command("status")
+def server_status(kit: PartyKit, as_json: Json = False) -> None:
     """Show silos, when they were last seen, their ledgers' heads, and the runs."""
     from scenarios.deployment.runs import status_of
 
@@ -63,59 +68,6 @@ def server_status(kit: Kit, as_json: Json = False) -> None:
         answer(found, "", as_json)
         return
     _show_status(found)
-
-
-def deploy_local(
-    scenario: ScenarioName,
-    settings: Settings = None,
-    out: Annotated[Path | None, typer.Option(help="The run's folder; new or empty. Default: under runs/.")] = None,
-    apart: Annotated[
-        bool | None,
-        typer.Option(
-            "--namespaces/--loopback",
-            help="A network namespace for each party, or all on loopback. Default: namespaces where that is allowed.",
-        ),
-    ] = None,
-    as_json: Json = False,
-) -> None:
-    """Rehearse a deployment on this machine: a real server, real silos, TLS, keys; then end all of it."""
-    from fedmodel.config import read_scenario
-    from fedmodel.learning import starts
-    from scenarios.cli.tables import show_run
-
-    resolved = starts.resolved(read_scenario(scenario, settings or ()))
-    with err.status("loading") if err.is_terminal else nullcontext():
-        from fedmodel.provision import check_deployable
-        from scenarios.cli.progress import rounds_progress
-        from scenarios.deployment.rehearsal import rehearse
-        from scenarios.simulation.simulate import check_scenario, run_folder
-        from scenarios.simulation.starting import refuse_rehearsal
-
-        refuse_rehearsal(resolved)
-        check_deployable(resolved)
-        parameters = check_scenario(resolved)
-    with run_folder(resolved, out) as run_dir:
-
-        def watching(metrics: Path) -> Any:
-            return rounds_progress(err, metrics, resolved.rounds)
-
-        try:
-            summary = rehearse(resolved, parameters, run_dir, watching, apart=apart)
-        except KeyboardInterrupt:
-            err.print(f"interrupted; all that was started has ended, and left {run_dir}", soft_wrap=True, markup=False)
-            raise typer.Exit(INTERRUPTED) from None
-    if as_json:
-        answer(summary, "", as_json)
-        return
-    show_run(summary, run_dir)
-    key, identity = run_dir / "kits" / "keys" / "server.key", run_dir / "kits" / "server" / "identity.age"
-    err.print("The model is sealed to the server; the ordinary age tool opens it:", highlight=False)
-    err.print(
-        f"  age -d -i {key} {identity} | age -d -i - {run_dir / 'model.safetensors.age'} > model.safetensors",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
 
 
 def _show_status(found: dict[str, Any]) -> None:

@@ -1,51 +1,80 @@
-"""The verbs of a deployed party: `server start` and `silo start`. Thin: `scenarios.deployment.party` does the work."""
+"""The noun `silo`: start one, and what it insists on.
+
+Thin: `scenarios.deployment.party` and `scenarios.runs.inspection` do the work.
+"""
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
-from collections.abc import Callable
+import json
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from fedmodel.crypto.sealed import Opener
-from scenarios.cli.ledger import silo_app
-from scenarios.cli.printing import INTERRUPTED, err
-from scenarios.cli.unlocking import KeyFile, PassphraseFile, ask_opener, typed
+from scenarios.cli.options import PartyKit, said
+from scenarios.cli.parties import run_party
+from scenarios.cli.printing import Json, answer, out
+from scenarios.cli.unlocking import KeyFile, PassphraseFile, unlocked
 
-server_group = typer.Typer(help="The federation's server.", no_args_is_help=True)
+silo_app = typer.Typer(help="A silo: start it, and what it insists on.", no_args_is_help=True)
 
-Kit = Annotated[Path, typer.Argument(help="The party's kit, a folder of its own.")]
+_MOST_GROUPS: Final = 20
 
 
-@server_group.command("start")
-def server_start(kit: Kit, key_file: KeyFile = None, passphrase_file: PassphraseFile = None) -> None:
-    """Serve a federation until interrupted; exit status 2 when the kit is refused."""
-    from scenarios.deployment.party import serve
+@silo_app.command("policy")
+def silo_policy(
+    kit: Annotated[Path, typer.Argument(help="A silo's kit, as silos/NAME.")],
+    by: Annotated[str | None, typer.Option("--sign-off", metavar="NAME", help="Enter that NAME approves it.")] = None,
+    ids: Annotated[bool, typer.Option("--ids", help="Read the tables, for ids that look like one person's.")] = False,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Say in plain sentences what a silo insists on, for a person to approve."""
+    from scenarios.runs import inspection
 
-    _run(serve, kit, key_file, passphrase_file, "the server's kit")
+    law, sentences = inspection.law_of(kit)
+    if by is not None:
+        place = unlocked(
+            inspection.Place(inspection.ledger_of(kit, law.name), kit.resolve()), key_file, passphrase_file
+        )
+        inspection.sign_off(place, law, said(by, "--sign-off"))
+        sentences = [*sentences, f"Approved by {by}; the ledger says so."]
+    document = {"silo": law.name, "sentences": sentences, "policy": law.model_dump(mode="json")}
+    if ids:
+        document["lookalikes"] = found = inspection.lookalikes_of(kit, law)
+        sentences = [*sentences, *(line for name, groups in found.items() for line in _lookalikes(name, groups))]
+        document["sentences"] = sentences
+    if as_json:
+        answer(document, "", as_json)
+        return
+    for sentence in sentences:
+        out.print(f"- {sentence}", highlight=False, markup=False)
+
+
+def _lookalikes(table: str, groups: list[tuple[str, ...]]) -> list[str]:
+    """Say where ids of a table look alike, as many as a person reads."""
+    if not groups:
+        return [f"No two ids of {table} look alike."]
+    more = f" The first {_MOST_GROUPS} follow; --json has all." if len(groups) > _MOST_GROUPS else ""
+    return [
+        f"Some ids of {table} are several persons' by the form declared, and differ in case, leading zeros, spaces,"
+        f" punctuation or width alone; groups of such ids: {len(groups)}.{more}",
+        *(f"They look like one person's: {', '.join(places)}." for places in groups[:_MOST_GROUPS]),
+    ]
+
+
+@silo_app.command("schema")
+def silo_schema() -> None:
+    """Print the JSON schema of silo.toml."""
+    from fedmodel.config import SiloFile
+
+    print(json.dumps(SiloFile.model_json_schema(), indent=2))  # noqa: T201
 
 
 @silo_app.command("start")
-def silo_start(kit: Kit, key_file: KeyFile = None, passphrase_file: PassphraseFile = None) -> None:
+def silo_start(kit: PartyKit, key_file: KeyFile = None, passphrase_file: PassphraseFile = None) -> None:
     """Take part with a silo until interrupted; exit status 2 when kit or server refuses, for good."""
     from scenarios.deployment.party import take_part
 
-    _run(take_part, kit, key_file, passphrase_file, "the silo's kit")
-
-
-def _run(
-    start: Callable[[Path, Opener], int], kit: Path, key_file: Path | None, passphrase_file: Path | None, what: str
-) -> None:
-    """Start a party, and end as its end asks for."""
-    opener = ask_opener(key_file, passphrase_file, lambda: typed(what))
-    interrupted = start(kit, opener) == signal.SIGINT
-    if interrupted:
-        err.print("interrupted")
-    # All is ended and cleared up; taking torch apart besides would keep whoever waits for seconds.
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(INTERRUPTED if interrupted else 0)
+    run_party(take_part, kit, key_file, passphrase_file, "the silo's kit")

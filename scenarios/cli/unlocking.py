@@ -13,13 +13,16 @@ import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fedmodel.crypto.sealed import Opener, check_private_file, opener_from_key_file, opener_from_passphrase
 from fedmodel.errors import ConfigError
 from fedmodel.system.supervision import forbid_dumps
+
+if TYPE_CHECKING:
+    from scenarios.runs.inspection import Place
 
 LEAST_PASSPHRASE = 12
 
@@ -117,3 +120,9 @@ def _private_text(path: Path) -> str:
         raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except UnicodeDecodeError:
         raise ConfigError(f"{path}: is not text in UTF-8") from None
+
+
+def unlocked(place: Place, key_file: Path | None, passphrase_file: Path | None) -> Place:
+    """Return a place whose keys are open, asking for a passphrase where they are sealed and no file is given."""
+    place.unlock(lambda: ask_opener(key_file, passphrase_file, lambda: typed(place.ledger.stem)))
+    return place

@@ -1,0 +1,32 @@
+"""Options and arguments that verbs of several nouns have in common, and what is checked of a person's words."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fedmodel.errors import ConfigError
+from fedmodel.system.inert import inert
+
+ScenarioName = Annotated[str, typer.Argument(help="A TOML file, or the name of a built-in scenario.")]
+Settings = Annotated[
+    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in privacy.epsilon=2.")
+]
+PartyKit = Annotated[Path, typer.Argument(help="The party's kit, a folder of its own.")]
+Ledger = Annotated[Path, typer.Argument(help="A silo's ledger, as ledgers/NAME.sqlite.")]
+KitOption = Annotated[
+    Path | None, typer.Option("--kit", help="The silo's kit. Default: silos/NAME beside the ledger's folder.")
+]
+
+
+def said(words: str, option: str) -> str:
+    """Refuse an empty answer where a person has to give one, and one that would not show as what it is."""
+    if not words.strip():
+        raise ConfigError(f"{option} is empty; what is entered into a ledger says something")
+    if inert(words) != words:
+        raise ConfigError(
+            f"{option} has a character that acts or is not seen, and a ledger is read by people: {inert(words)}"
+        )
+    return words
