@@ -40,9 +40,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.crypto import SigningKey, verify
-from fedmodel.secagg import Collection, Member, Policy, Roster, Setting, Silo, Tally, Window, messages, parameters
+from fedmodel.secagg import (
+    Collection,
+    Member,
+    Participant,
+    Policy,
+    Roster,
+    Setting,
+    Tally,
+    Window,
+    messages,
+    parameters,
+)
 from fedmodel.secagg.masking import Words
-from fedmodel.secagg.messages import Commit, Mask, Place, survivors_digest, words_digest
+from fedmodel.secagg.messages import Commit, Mask, MessageScope, survivors_digest, words_digest
 from fedmodel.secagg.topology import COMPLETE_UP_TO, plan_topology
 
 _RUN: Final = 1
@@ -123,9 +134,9 @@ class Federation:
         )
         self.topology = self.policy.topology(silos)
 
-    def silo(self, number: int, state: bytes | None = None) -> Silo:
+    def silo(self, number: int, state: bytes | None = None) -> Participant:
         """Return a silo as its process would begin a stage."""
-        return Silo(self.keys[number], self.roster, self.policy, _RUN, state)
+        return Participant(self.keys[number], self.roster, self.policy, _RUN, state)
 
 
 @dataclass
@@ -143,7 +154,7 @@ class TimedSilo:
     state: bytes | None = None
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
-    def stage(self, name: str, act: Callable[[Silo], _Result]) -> _Result:
+    def stage(self, name: str, act: Callable[[Participant], _Result]) -> _Result:
         """Do a stage some times over from the same state; keep what the last left."""
 
         def work() -> tuple[bytes, _Result]:
@@ -180,7 +191,7 @@ class TimedSilo:
 
     def do_round(self, setting: Setting, number: int, update_P: NDArray[np.float32], survivors: Sequence[int]) -> int:
         """Quantise, mask, commit and reveal, and return the bytes sent beside the masked words."""
-        place, quantizer = Place(setting, number), self.federation.policy.quantizer
+        place, quantizer = MessageScope(setting, number), self.federation.policy.quantizer
         mask = self.stage(
             "quantise and mask", lambda silo: silo.mask(number, quantizer.encode(update_P), _MODEL, _CONFIGURATION)
         )
@@ -257,7 +268,7 @@ class Population:
                 self.collection.add_shares(silo.deal(told))
             for number, silo in silos.items():
                 assert not silo.receive(self.collection.shares_for(number))
-        place = Place(self.collection.setting, 1)
+        place = MessageScope(self.collection.setting, 1)
         digests = [words_digest(words) for words in vectors] if stand_in else []
         for index, (number, silo) in enumerate(silos.items()):
             words_P = vectors[index % len(vectors)]

@@ -37,7 +37,7 @@ from fedmodel.crypto import KEY_SIZE, SealingKey, Suite, digest, seal
 from fedmodel.errors import CryptoError
 from fedmodel.ledger import Ledger
 from fedmodel.provision import Kit
-from fedmodel.secagg import Progress, Silo
+from fedmodel.secagg import Participant, Progress
 from fedmodel.system.durable import replace_file
 
 _LENGTH_SIZE: Final = 8
@@ -48,7 +48,7 @@ _FIRST: Final = b"fedmodel/v1/first-stage-asked"
 class _Kept:
     """What the file holds: the state, and the last answer with the hash of what was asked."""
 
-    silo: Silo
+    silo: Participant
     asked: bytes = bytes(KEY_SIZE)
     answer: bytes = b""
 
@@ -58,7 +58,7 @@ class _Kept:
 
 
 @contextmanager
-def protocol(kit: Kit, folder: Path, run: int, ledger: Ledger) -> Iterator[Silo]:
+def protocol(kit: Kit, folder: Path, run: int, ledger: Ledger) -> Iterator[Participant]:
     """Open a silo's side of secure aggregation in one run, and keep what became of it.
 
     Args:
@@ -81,8 +81,8 @@ def answer(
     run: int,
     ledger: Ledger,
     asked: bytes,
-    act: Callable[[Silo], bytes],
-    then: Callable[[Silo, bytes], bytes] | None = None,
+    act: Callable[[Participant], bytes],
+    then: Callable[[Participant, bytes], bytes] | None = None,
 ) -> bytes:
     """Do a stage once, and answer the very same question again with the very same bytes.
 
@@ -147,12 +147,12 @@ def _forget(kit: Kit, path: Path) -> None:
 def _read(kit: Kit, path: Path, run: int, known: Progress) -> _Kept:
     """Return what was kept, or the beginning where nothing was; without an answer where it is older than is known."""
     if not path.exists():
-        return _Kept(Silo(kit.identity, kit.roster, kit.policy, run, known=known))
+        return _Kept(Participant(kit.identity, kit.roster, kit.policy, run, known=known))
     key, context = _seal_of(kit, run)
     data = key.open(path.read_bytes(), context)
     size = int.from_bytes(data[:_LENGTH_SIZE], "big")
     state, rest = data[_LENGTH_SIZE : _LENGTH_SIZE + size], data[_LENGTH_SIZE + size :]
-    silo = Silo(kit.identity, kit.roster, kit.policy, run, state, known)
+    silo = Participant(kit.identity, kit.roster, kit.policy, run, state, known)
     return _Kept(silo) if silo.is_put_back else _Kept(silo, rest[:KEY_SIZE], rest[KEY_SIZE:])
 
 

@@ -33,7 +33,7 @@ from fedmodel.ledger import verify_ledger
 from fedmodel.privacy import grid
 from fedmodel.provision import scenario_hash
 from fedmodel.secagg import MOST_ATTEMPTS, Window, join_messages, split_messages
-from fedmodel.secagg import Silo as Protocol
+from fedmodel.secagg import Participant as Protocol
 from fedmodel.system.packages import code_hash
 
 Handler = Callable[[Message, Context, Silo, bytes], RecordDict]
@@ -68,10 +68,10 @@ def _check(message: Message, silo: Silo) -> bytes:
     """Hold a message to the silo's law, whatever it asks, and return the hash of all of it."""
     law = silo.kit.law
     hashed = scenario_hash(silo.scenario)
-    asked = wire.check_request(message, silo.run_number, hashed, law.servers, law.post_quantum_servers)
+    asked = wire.check_signature(message, silo.run_number, hashed, law.servers, law.post_quantum_servers)
     policy.check_code(law)
     policy.check_baseline(silo.scenario, simulated=silo.simulated)
-    policy.check_scenario(law, silo.scenario)
+    policy.check_admitted(law, silo.scenario)
     return asked
 
 
@@ -173,7 +173,7 @@ def _train(message: Message, context: Context, silo: Silo, asked: bytes) -> Reco
     """Charge the ledger, train on the silo's records, and send the noised difference, masked if it is to be."""
     from clients import carried
     from clients.hiding import hide, lineage_left, prepare, request_key
-    from clients.training import check_request, train_round
+    from clients.training import check_training_request, local_update
 
     request = wire.read_train_request(message)
     if request.round_number > silo.scenario.rounds:
@@ -188,9 +188,9 @@ def _train(message: Message, context: Context, silo: Silo, asked: bytes) -> Reco
             _check_goes_on(request.round_number, ledger.newest_round(silo.run))
             prepare(silo, request)
             state = carried.begin(outbox.state(silo.run_number), request.lineage)
-            check_request(silo, plan, request)
+            check_training_request(silo, plan, request)
             charged = ledger.charge(silo.run, request.round_number, silo.plan.steps_per_round, key)
-            update_P = train_round(silo, charged.event, request, state)
+            update_P = local_update(silo, charged.event, request, state)
             kept = wire.pack_update(hide(silo, charged.event, request, update_P))
             # The state is noised too, so it is kept only with the update that was charged.
             left = carried.leave(state, lineage_left(silo, request))

@@ -1,9 +1,9 @@
 """From an update to the words that leave the silo: weighed, quantised, and masked where the silo's law says so.
 
 Guarantee: with secure aggregation on, what leaves is the sum of ring elements and masks that only a quorum of silos can
-bring to fall, as `fedmodel.secagg.Silo.mask` says; a second update for the same round and attempt does not leave at
-all. The masks hang on the hash of the model as it was received, of the scenario as the silo reads it and of the rounds
-that made the state which the round began from, so that silos that had others do not mask together.
+bring to fall, as `fedmodel.secagg.Participant.mask` says; a second update for the same round and attempt does not leave
+at all. The masks hang on the hash of the model as it was received, of the scenario as the silo reads it and of the
+rounds that made the state which the round began from, so that silos that had others do not mask together.
 
 Simulated, the same words leave unmasked: the same numerics, and no secrecy.
 

@@ -44,7 +44,7 @@ _FORMS: Final = {
 _DAYS: Final = ("mon", "tue", "wed", "thu", "fri", "sat", "sun")
 
 
-def check_scenario(law: SiloFile, scenario: Scenario) -> None:
+def check_admitted(law: SiloFile, scenario: Scenario) -> None:
     """Refuse a scenario that the law does not name, or that asks for more than it gives.
 
     Raises:

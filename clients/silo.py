@@ -37,7 +37,7 @@ from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolE
 from fedmodel.ledger import Ledger, Scope
 from fedmodel.privacy.events import Event
 from fedmodel.provision import SIMULATED, Kit, is_kit, is_sealed, read_kit, read_law, scenario_hash, unlocked
-from fedmodel.secagg import Silo as Protocol
+from fedmodel.secagg import Participant as Protocol
 from fedmodel.system.inert import indented, inert
 
 

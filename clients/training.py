@@ -1,8 +1,9 @@
 """A silo's share of one round: the DP-SGD loop, top to bottom.
 
-Guarantee: what `train_round` returns depends on the silo's records only through `event.steps` releases of the mechanism
-that `event` describes, at the figures it names. The number of steps comes from the event, never from the data; no loss,
-norm or count is returned. Post-processing (the inner optimiser, the difference from the global model) costs nothing.
+Guarantee: what `local_update` returns depends on the silo's records only through `event.steps` releases of the
+mechanism that `event` describes, at the figures it names. The number of steps comes from the event, never from the
+data; no loss, norm or count is returned. Post-processing (the inner optimiser, the difference from the global model)
+costs nothing.
 
 Dropout: a record's gradient is random through its mask. Masks are drawn from the same source as the noise,
 independently for every record and step, and nobody sees them. For any fixed masks of the others, adding a record moves
@@ -14,7 +15,7 @@ Only "seeded-unsafe" runs, which claim nothing, repeat them.
 
 A baseline (`privacy.baseline`) is the same code with one switch, `DpSgd.left_out`, thrown when everything was built and
 measured as for the private run: it adds no noise, and perhaps does not clip. It promises nothing, and a silo that is
-not a simulation's own never runs it: `train_round` refuses, whatever was asked, charged or checked before.
+not a simulation's own never runs it: `local_update` refuses, whatever was asked, charged or checked before.
 
 In an audited run (`[audit]` in the scenario) canaries are among the records, and what is released on them is kept; the
 loop is the same.
@@ -58,7 +59,7 @@ from fedmodel.wire import TrainRequest
 _STEPS_OF_A_STEP: Final = 256  # how finely a step's noise must be resolved at the largest weight
 
 
-def check_request(silo: Silo, plan: Event, request: TrainRequest) -> None:
+def check_training_request(silo: Silo, plan: Event, request: TrainRequest) -> None:
     """Refuse a request that could not be trained, before anything is charged for it. Reads no record.
 
     Raises:
@@ -74,7 +75,7 @@ def check_request(silo: Silo, plan: Event, request: TrainRequest) -> None:
     _physical_batch(silo.scenario, pipeline, device, request.model_P)
 
 
-def train_round(silo: Silo, event: Event, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
+def local_update(silo: Silo, event: Event, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
     """Train on the silo's records as charged, and return the difference from the global model.
 
     Args:

@@ -15,13 +15,13 @@ from collections.abc import Mapping
 from fedmodel import wire
 from server.exchange import Post
 from server.known_heads import Witness
-from server.rounds import Member, answered, excused, reasons
+from server.rounds import JoinedSilo, answered, excused, reasons
 
 logger = logging.getLogger(__name__)
 
 
 def collect_countersignatures(
-    post: Post, round_number: int, witness: Witness, members: Mapping[str, Member], model: bytes
+    post: Post, round_number: int, witness: Witness, members: Mapping[str, JoinedSilo], model: bytes
 ) -> dict[str, str]:
     """Ask the silos of a run that has ended to countersign it.
 

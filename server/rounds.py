@@ -50,7 +50,7 @@ class NoAnswer(Exception):
 
 
 @dataclass(frozen=True)
-class Member:
+class JoinedSilo:
     """A silo that joined: its node, `NOWHERE` while it has none, and what it will charge for each round."""
 
     node_id: int
@@ -68,7 +68,7 @@ class Joined:
         adverts: By silo, its ADVERT for the first window, where it sent one.
     """
 
-    members: dict[str, Member]
+    members: dict[str, JoinedSilo]
     absent: dict[str, str]
     adverts: dict[str, bytes]
 
@@ -141,7 +141,9 @@ def join(
     return Joined(members, dropouts, {silo: advert for silo, (_, advert) in sure.items() if advert})
 
 
-def find_again(post: Post, scenario: Scenario, witness: Witness, members: dict[str, Member], timeout_s: float) -> None:
+def find_again(
+    post: Post, scenario: Scenario, witness: Witness, members: dict[str, JoinedSilo], timeout_s: float
+) -> None:
     """Look for the nodes of members that have none at present, in place, for so long at most.
 
     A silo that joined under one node may be back under another, once the SuperLink was started again. Nobody else is
@@ -170,10 +172,10 @@ def _claims(
     nodes: Iterable[int],
     window: Window | None = None,
     signed: Callable[[str, bytes], bool] = lambda _, __: True,
-) -> tuple[defaultdict[str, list[tuple[Member, bytes]]], dict[str, str]]:
+) -> tuple[defaultdict[str, list[tuple[JoinedSilo, bytes]]], dict[str, str]]:
     """Ask nodes whose they are. Returns who claims each name, with ADVERTs, and by node why there was no answer."""
     content = wire.join_request(window)
-    claims: defaultdict[str, list[tuple[Member, bytes]]] = defaultdict(list)
+    claims: defaultdict[str, list[tuple[JoinedSilo, bytes]]] = defaultdict(list)
     codes: dict[str, str] = {}
     for node_id, reply in post.ask_nodes(wire.JOIN, dict.fromkeys(nodes, content)):
         with excused(codes, str(node_id)):
@@ -185,15 +187,15 @@ def _claims(
             if window is not None and not signed(answer.silo, answer.advert):
                 raise ProtocolError("a node claims a name whose key did not sign for it")
             charge = replace(answer.plan, steps=scenario.plan(answer.silo).steps_per_round)
-            claims[answer.silo].append((Member(node_id, charge), answer.advert))
+            claims[answer.silo].append((JoinedSilo(node_id, charge), answer.advert))
     return claims, codes
 
 
-def train_round(
+def plain_round(
     post: Post,
     federation: FederationConfig,
     witness: Witness,
-    members: Mapping[str, Member],
+    members: Mapping[str, JoinedSilo],
     cohort: list[str],
     request: wire.TrainRequest,
     lineages: Lineages,
@@ -220,7 +222,7 @@ def train_round(
 
 
 def check_answer(
-    answer: wire.TrainReply | wire.MaskedReply, shape: tuple[int, ...], request: wire.TrainRequest, member: Member
+    answer: wire.TrainReply | wire.MaskedReply, shape: tuple[int, ...], request: wire.TrainRequest, member: JoinedSilo
 ) -> None:
     """Refuse an update for another round or another model, or one charged otherwise than planned.
 

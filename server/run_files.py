@@ -42,7 +42,7 @@ BEING_RUN: Final = "--out {}: is being run by another process now; wait for that
 
 
 @dataclass(frozen=True)
-class Place:
+class RunFiles:
     """Where a run's things lie, and whether they lie there sealed.
 
     Attributes:

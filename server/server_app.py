@@ -57,8 +57,8 @@ from server.journal import Checkpoint, Dealt
 from server.known_heads import Witness
 from server.lineages import Lineages
 from server.metrics import MetricsLog, evaluate
-from server.rounds import Joined, Member, RoundResult, find_again, join, train_round
-from server.run_files import BEING_RUN, SERVING, Place
+from server.rounds import Joined, JoinedSilo, RoundResult, find_again, join, plain_round
+from server.run_files import BEING_RUN, SERVING, RunFiles
 from server.strategy import choose_cohort
 from server.sums import check_can_begin
 
@@ -122,7 +122,7 @@ def run_federation(
     if scenario.seed is None:
         raise ConfigError("a scenario that runs has a seed; read it with read_scenario")
     torch.set_num_threads(1)
-    place = Place(run_dir, run_dir / "server" if home is None else home, home is not None)
+    place = RunFiles(run_dir, run_dir / "server" if home is None else home, home is not None)
     journal = place.journal(run, scenario)
     kept, dealt = (journal and journal.load()) or (None, None)
     test = place.held_out(scenario)
@@ -202,7 +202,7 @@ def run_federation(
     return _end(post, scenario, place, rounds.witness, rounds.joined.members)
 
 
-def _end(post: Post, scenario: Scenario, place: Place, witness: Witness, members: dict[str, Member]) -> None:
+def _end(post: Post, scenario: Scenario, place: RunFiles, witness: Witness, members: dict[str, JoinedSilo]) -> None:
     """Have silos countersign what was charged and what came of it, and erase what the run does not need any more."""
     model = place.model_hash()
     if model is not None:
@@ -211,13 +211,13 @@ def _end(post: Post, scenario: Scenario, place: Place, witness: Witness, members
     place.clear_up()
 
 
-def _known_again(roster: Roster, kept: Checkpoint) -> dict[str, Member]:
+def _known_again(roster: Roster, kept: Checkpoint) -> dict[str, JoinedSilo]:
     """Return those who joined a run that is taken up again and are still in the federation, wherever they are now."""
     silos = {member.name for member in roster.members}
-    return {silo: Member(NOWHERE, charge) for silo, charge in kept.charges.items() if silo in silos}
+    return {silo: JoinedSilo(NOWHERE, charge) for silo, charge in kept.charges.items() if silo in silos}
 
 
-def _take_up(kept: Checkpoint, module: nn.Module, place: Place, scenario: Scenario, log: MetricsLog) -> None:
+def _take_up(kept: Checkpoint, module: nn.Module, place: RunFiles, scenario: Scenario, log: MetricsLog) -> None:
     """Bring the files that follow a checkpoint up to it: a kill may have come between."""
     logger.info("taken up again after round %d of %d", kept.round_number, scenario.rounds)
     if kept.line:
@@ -326,7 +326,7 @@ def _rounds(post: Post, scenario: Scenario, home: Path, kept: Checkpoint | None,
     elif mode == "simulated":
         train = partial(simulated_round, post, scenario, witness, joined, lineages=lineages)
     else:
-        train = partial(train_round, post, federation, witness, joined.members, lineages=lineages)
+        train = partial(plain_round, post, federation, witness, joined.members, lineages=lineages)
     return _Rounds(joined, roster, witness, cohort, train, withdrawn, lineages, secure, least_silos(scenario))
 
 

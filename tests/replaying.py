@@ -1,7 +1,7 @@
 """The model of `docs/proofs` and the real code side by side: each request goes to both, and both say the same of it.
 
-The real side is `fedmodel.secagg.Silo`, built anew from its bytes for each request, with a ledger that remembers what
-it did; what a silo refuses leaves no trace, as in `clients.aggregation_state`. Colluders are real silos that do
+The real side is `fedmodel.secagg.Participant`, built anew from its bytes for each request, with a ledger that remembers
+what it did; what a silo refuses leaves no trace, as in `clients.aggregation_state`. Colluders are real silos that do
 whatever is needed.
 """
 
@@ -20,12 +20,12 @@ from docs.proofs.search import Asked, Run, members_of
 from fedmodel.crypto import SigningKey, digest
 from fedmodel.errors import AggregationRefused, CryptoError, Rule
 from fedmodel.secagg import Member, Policy, Roster, Setting, Window
+from fedmodel.secagg import Participant as RealSilo
 from fedmodel.secagg import Progress as RealProgress
-from fedmodel.secagg import Silo as RealSilo
 from fedmodel.secagg.messages import (
     Commit,
     Mask,
-    Place,
+    MessageScope,
     Reveal,
     Secret,
     Share,
@@ -146,7 +146,7 @@ class Replay:
         return True
 
     def _take_shares(self, cohort: Cohort, sender: int, shares: list[bytes]) -> None:
-        place = Place(Setting(self.rosters[cohort.roster], self.policy, self.window(cohort.attempt)), 1)
+        place = MessageScope(Setting(self.rosters[cohort.roster], self.policy, self.window(cohort.attempt)), 1)
         for data in shares:
             cohort.shares[sender, Share.read(data, place).receiver] = data
 
@@ -246,7 +246,7 @@ class Replay:
         cohort = self._cohort_of(self.members[one])
         assert cohort is not None
         setting = Setting(self.rosters[cohort.roster], self.policy, self.window(cohort.attempt))
-        sent = Mask.read(message, Place(setting, number))
+        sent = Mask.read(message, MessageScope(setting, number))
         assert self.size.rounds * self.size.attempts > 1 or one not in self.masked
         self.masked[one] = sent.context, {peer + cohort.roster for peer in sent.masked_with}
         return message
@@ -294,7 +294,7 @@ class Replay:
     def _signed_by_colluders(self, told: dict[str, int], asked: tuple[Any, ...]) -> list[bytes]:
         number, attempt, context, survivors = asked
         roster = told["roster"]
-        place = Place(Setting(self.rosters[roster], self.policy, Window(RUN, number, attempt, 1)), number)
+        place = MessageScope(Setting(self.rosters[roster], self.policy, Window(RUN, number, attempt, 1)), number)
         colluders = range(self.size.silos - self.size.colluding + 1, self.size.silos + 1)
         return [
             Commit(self.number(one, roster), context, survivors_digest(survivors)).sign(place, self.keys[one])
@@ -320,7 +320,7 @@ class Replay:
         """Hold the shares that a REVEAL gives against those that the model says."""
         roster, round_, attempt, *_ = place
         setting = Setting(self.rosters[roster], self.policy, Window(RUN, round_ + 1, attempt + 1, 1))
-        reveal = Reveal.read(answer, Place(setting, round_ + 1))
+        reveal = Reveal.read(answer, MessageScope(setting, round_ + 1))
         given = {kind: {dealer for dealer, (secret, _) in reveal.shares.items() if secret is kind} for kind in Secret}
         of_b, of_root = (members_of(z3.simplify(word).as_long()) for word in (found.gives_b, found.gives_root))
         assert (given[Secret.B], given[Secret.ROOT]) == (set(of_b), set(of_root))

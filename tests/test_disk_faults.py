@@ -293,7 +293,7 @@ def _check_ledger(path: Path, data: bytes) -> None:
     heads = [*path.parents[1].glob(f"silos/{path.stem}/ledger.head"), *path.parents[1].glob("ledger.head")]
     try:
         if data or heads:
-            inspection.verify(inspection.Place.of(path), [], None)
+            inspection.verify(inspection.LedgerFiles.of(path), [], None)
     except LedgerError as error:
         if heads or "nothing was ever entered into it" not in str(error):
             raise

@@ -41,7 +41,7 @@ from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.models import build_model, record_losses
 from fedmodel.privacy.noise import OsNoise
 from fedmodel.privacy.rounding import small, up
-from fedmodel.secagg import Collection, Member, Policy, Roster, Setting, Silo, Window
+from fedmodel.secagg import Collection, Member, Participant, Policy, Roster, Setting, Window
 from fedmodel.secagg.masking import Words
 from fedmodel.seeds import derive_seed
 
@@ -234,7 +234,7 @@ class Cohort:
         roster = Roster("demo", tuple(Member(f"silo-{place}", key.public) for place, key in enumerate(keys)))
         policy = Policy(n_min=3, colluding=1, dropping=0, bound=_BOUND, largest_roster=len(keys), window=rounds)
         window = Window(_RUN, first=1, attempt=1, count=rounds)
-        silos = [Silo(key, roster, policy, _RUN) for key in keys]
+        silos = [Participant(key, roster, policy, _RUN) for key in keys]
         collection = Collection(Setting(roster, policy, window))
         for silo in silos:
             collection.add_advert(silo.advert(window))

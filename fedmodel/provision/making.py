@@ -30,7 +30,7 @@ from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.provision.identity import SEALED_IDENTITY, identity_text, pem_password
 from fedmodel.provision.kits import CERTIFICATE, LAW, NODE_KEY, SERVER_LAW, TLS_KEY
 from fedmodel.provision.roster import Party
-from fedmodel.provision.units import Place, readme_text, unit_text
+from fedmodel.provision.units import Installation, readme_text, unit_text
 from fedmodel.system.durable import erase_folder, failed, replace_file, sync_folder
 
 _SEED_SIZE: Final = 32
@@ -141,7 +141,7 @@ def write_silo_law(folder: Path, law: SiloFile, federation: FederationFile, serv
 
 def write_machine(folder: Path, name: str, federation: FederationFile) -> None:
     """Put the systemd unit and the README into a kit."""
-    place = Place("server" if name == SERVER else "silo", name, federation.name, federation.seal)
+    place = Installation("server" if name == SERVER else "silo", name, federation.name, federation.seal)
     replace_file(folder / place.unit, unit_text(place).encode())
     replace_file(folder / "README.md", readme_text(place).encode())
 

@@ -82,7 +82,7 @@ _SILO_LAW: Final = "Read what no server can loosen, and have it approved: `fedmo
 
 
 @dataclass(frozen=True)
-class Place:
+class Installation:
     """Where a party's kit will lie on its machine.
 
     Attributes:
@@ -119,7 +119,7 @@ class Place:
         return f"fedmodel-{self.role}.service"
 
 
-def unit_text(place: Place) -> str:
+def unit_text(place: Installation) -> str:
     """Return the systemd unit of a party."""
     by_key = place.seal == "key-file"
     return _UNIT.format(
@@ -135,7 +135,7 @@ def unit_text(place: Place) -> str:
     )
 
 
-def readme_text(place: Place) -> str:
+def readme_text(place: Installation) -> str:
     """Return the README of a kit: five lines."""
     server = place.role == "server"
     return _README.format(

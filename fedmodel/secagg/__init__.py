@@ -1,7 +1,8 @@
 """Secure aggregation: the server learns the sum of many silos' vectors and nothing else about any of them.
 
 The specification is `docs/secure-aggregation.md`; it says what each party holds, sends and checks, and what each
-adversary gains. Here is its code, without a network: `Silo`, `Collection` and `Tally` take bytes and return bytes.
+adversary gains. Here is its code, without a network: `Participant`, `Collection` and `Tally` take bytes and return
+bytes.
 
     parameters   roster, policy, window: what no message can change
     keys         from the two secrets that can be brought back to every key of a round
@@ -23,7 +24,7 @@ from fedmodel.secagg.lineage import FRESH, LINEAGE_SIZE, configuration, lineage_
 from fedmodel.secagg.messages import join_messages, pack_numbers, read_numbers, sender_of, split_messages
 from fedmodel.secagg.parameters import MOST_ATTEMPTS, Consistency, Member, Policy, Roster, Setting, Window
 from fedmodel.secagg.progress import Progress
-from fedmodel.secagg.silo import Silo
+from fedmodel.secagg.silo import Participant
 from fedmodel.secagg.tally import Tally
 from fedmodel.secagg.weights import effective_silos, least_effective
 
@@ -34,11 +35,11 @@ __all__ = [
     "Collection",
     "Consistency",
     "Member",
+    "Participant",
     "Policy",
     "Progress",
     "Roster",
     "Setting",
-    "Silo",
     "Tally",
     "Window",
     "configuration",

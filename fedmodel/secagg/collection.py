@@ -14,7 +14,7 @@ import itertools
 from collections.abc import Sequence, Set
 
 from fedmodel.errors import AggregationRefused, DropoutError, Rule
-from fedmodel.secagg.messages import Advert, Place, Share, cohort_digest_of, graph_seed, sender_of
+from fedmodel.secagg.messages import Advert, MessageScope, Share, cohort_digest_of, graph_seed, sender_of
 from fedmodel.secagg.parameters import Setting
 from fedmodel.secagg.topology import Topology, neighbours
 
@@ -24,7 +24,7 @@ class Collection:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.place = Place(setting, setting.window.first)
+        self.place = MessageScope(setting, setting.window.first)
         self.adverts: dict[int, Advert] = {}
         self.cohort: tuple[int, ...] = ()
         self.cohort_digest = b""

@@ -54,7 +54,7 @@ class Secret(Enum):
 
 
 @dataclass(frozen=True)
-class Place:
+class MessageScope:
     """Where in a run a message belongs.
 
     Attributes:
@@ -138,14 +138,14 @@ class Advert:
     mask_keys: tuple[bytes, ...]
     commitments: tuple[bytes, ...]
 
-    def sign(self, place: Place, identity: SigningKey) -> bytes:
+    def sign(self, place: MessageScope, identity: SigningKey) -> bytes:
         """Return the message."""
         rounds = b"".join(key + told for key, told in zip(self.mask_keys, self.commitments, strict=True))
         body = place.setting.base + self.transport + self.nonce + rounds
         return place.seal(Kind.ADVERT, self.sender, body, identity)
 
     @classmethod
-    def read(cls, data: bytes, place: Place) -> Self:
+    def read(cls, data: bytes, place: MessageScope) -> Self:
         """Check and read a message."""
         sender, body = place.open(Kind.ADVERT, data)
         count, suite = place.setting.window.count, place.setting.policy.suite
@@ -191,13 +191,13 @@ class Share:
     envelope: bytes
     offers: tuple[bytes, ...]
 
-    def sign(self, place: Place, identity: SigningKey) -> bytes:
+    def sign(self, place: MessageScope, identity: SigningKey) -> bytes:
         """Return the message."""
         head = self.cohort + struct.pack(">II", self.receiver, len(self.envelope))
         return place.seal(Kind.SHARE, self.sender, head + self.envelope + b"".join(self.offers), identity)
 
     @classmethod
-    def read(cls, data: bytes, place: Place, *, verified: bool = True) -> Self:
+    def read(cls, data: bytes, place: MessageScope, *, verified: bool = True) -> Self:
         """Check and read a message."""
         sender, body = place.open(Kind.SHARE, data, verified=verified)
         reader = _Reader(body)
@@ -226,12 +226,12 @@ class Mask:
     words: bytes
     masked_with: tuple[int, ...]
 
-    def sign(self, place: Place, identity: SigningKey) -> bytes:
+    def sign(self, place: MessageScope, identity: SigningKey) -> bytes:
         """Return the message."""
         return place.seal(Kind.MASK, self.sender, self.context + self.words + pack_numbers(self.masked_with), identity)
 
     @classmethod
-    def read(cls, data: bytes, place: Place) -> Self:
+    def read(cls, data: bytes, place: MessageScope) -> Self:
         """Check and read a message."""
         sender, body = place.open(Kind.MASK, data)
         reader = _Reader(body)
@@ -248,12 +248,12 @@ class Commit:
     context: bytes
     survivors: bytes
 
-    def sign(self, place: Place, identity: SigningKey) -> bytes:
+    def sign(self, place: MessageScope, identity: SigningKey) -> bytes:
         """Return the message."""
         return place.seal(Kind.COMMIT, self.sender, self.context + self.survivors, identity)
 
     @classmethod
-    def read(cls, data: bytes, place: Place) -> Self:
+    def read(cls, data: bytes, place: MessageScope) -> Self:
         """Check and read a message."""
         sender, body = place.open(Kind.COMMIT, data)
         reader = _Reader(body, 2 * _HASH)
@@ -276,7 +276,7 @@ class Reveal:
     survivors: bytes
     shares: Mapping[int, tuple[Secret, int]]
 
-    def sign(self, place: Place, identity: SigningKey) -> bytes:
+    def sign(self, place: MessageScope, identity: SigningKey) -> bytes:
         """Return the message."""
         rows = b"".join(
             _SHARE_ROW.pack(dealer, secret.value, share.to_bytes(SHARE_SIZE, "big"))
@@ -286,7 +286,7 @@ class Reveal:
         return place.seal(Kind.REVEAL, self.sender, body, identity)
 
     @classmethod
-    def read(cls, data: bytes, place: Place) -> Self:
+    def read(cls, data: bytes, place: MessageScope) -> Self:
         """Check and read a message."""
         sender, body = place.open(Kind.REVEAL, data)
         reader = _Reader(body)

@@ -51,7 +51,7 @@ from fedmodel.secagg.messages import (
     Advert,
     Commit,
     Mask,
-    Place,
+    MessageScope,
     Reveal,
     Secret,
     Share,
@@ -76,7 +76,7 @@ class _Dealt:
     own: dict[str, list[str]]
 
 
-class Silo:
+class Participant:
     """One silo in one run.
 
     Args:
@@ -153,7 +153,7 @@ class Silo:
         told = [commitment(to_int(held.b), setting.base, number, self.number) for number, held in rounds.items()]
         public = self._transport_key(setting, transport).public
         message = Advert(self.number, public, random_bytes(32), tuple(mask_keys), tuple(told))
-        data = message.sign(Place(setting, window.first), self._identity)
+        data = message.sign(MessageScope(setting, window.first), self._identity)
         self._state = State(
             round=window.first,
             attempt=window.attempt,
@@ -180,7 +180,7 @@ class Silo:
             raise AggregationRefused(Rule.REPEATED, "shares were dealt in this window already")
         if len(window.rounds) != window.count:
             raise AggregationRefused(Rule.REPLAYED, "a round of this window is past already")
-        place = Place(setting, window.first)
+        place = MessageScope(setting, window.first)
         told = self._checked_cohort(window, place, adverts)
         cohort = sorted(told)
         topology = self._policy.topology(len(cohort))
@@ -311,7 +311,7 @@ class Silo:
             masks.append((key, 1 if self.number < peer else -1))
         apply_masks(words_P, masks)
         message = Mask(self.number, context, words_digest(words_P), tuple(held.masked_with))
-        return message.sign(Place(setting, round_number), self._identity)
+        return message.sign(MessageScope(setting, round_number), self._identity)
 
     def commit(self, round_number: int, attempt: int, context: bytes, survivors: Sequence[int]) -> bytes:
         """Sign a survivor list: one a round and attempt, also as a witness that has no part in the round.
@@ -331,7 +331,7 @@ class Silo:
         told = self._checked_survivors(round_number, attempt, context, survivors)
         state.signed = (context + told).hex()
         self._enter(state)
-        return Commit(self.number, context, told).sign(Place(setting, round_number), self._identity)
+        return Commit(self.number, context, told).sign(MessageScope(setting, round_number), self._identity)
 
     def reveal(
         self, round_number: int, attempt: int, context: bytes, survivors: Sequence[int], commits: Sequence[bytes]
@@ -361,7 +361,7 @@ class Silo:
         held = self._part(round_number, attempt)
         if held is None or not held.held:
             raise self._without_part(f"this silo holds no shares of round {round_number}")
-        place = Place(setting, round_number)
+        place = MessageScope(setting, round_number)
         if state.signed not in (None, (context + told).hex()):
             raise AggregationRefused(Rule.TWO_FACED, "the survivor list is not the one that was signed")
         if self._policy.consistency == "commit":
@@ -469,7 +469,7 @@ class Silo:
         return SealingKey(self._policy.suite, secret, setting.base + self.number.to_bytes(4, "big"))
 
     def _checked_cohort(
-        self, window: WindowState, place: Place, adverts: Sequence[bytes]
+        self, window: WindowState, place: MessageScope, adverts: Sequence[bytes]
     ) -> dict[int, tuple[Advert, bytes]]:
         """Return the cohort's adverts by number, each with its bytes, every rule about them held."""
         if len(adverts) > len(self._roster):
@@ -494,7 +494,7 @@ class Silo:
 
     def _opened_share(self, window: WindowState, setting: Setting, data: bytes) -> tuple[Share, bytes, dict[str, str]]:
         """Return a SHARE, the shares in it, and by round what the hybrid suite's lower silo agreed with us."""
-        share = Share.read(data, Place(setting, window.first))
+        share = Share.read(data, MessageScope(setting, window.first))
         cohort = bytes.fromhex(window.cohort_digest)
         if share.receiver != self.number or share.sender not in window.peers or share.cohort != cohort:
             raise AggregationRefused(Rule.SHARES, f"a share of silo {share.sender} is not for us in this cohort")
@@ -538,7 +538,7 @@ class Silo:
                 raise AggregationRefused(Rule.NOT_MASKED_WITH, f"silo {min(strangers)} survives, and we did not")
         return survivors_digest(survivors)
 
-    def _check_quorum(self, place: Place, context: bytes, told: bytes, commits: Sequence[bytes]) -> None:
+    def _check_quorum(self, place: MessageScope, context: bytes, told: bytes, commits: Sequence[bytes]) -> None:
         """Refuse a list that too few silos of the roster signed. No more are verified than are needed."""
         needed = self._policy.quorum(self._roster)
         signers: set[int] = set()

@@ -33,7 +33,7 @@ from fedmodel.secagg.masking import Sign, Words, apply_masks
 from fedmodel.secagg.messages import (
     Commit,
     Mask,
-    Place,
+    MessageScope,
     Reveal,
     Secret,
     survivors_digest,
@@ -62,7 +62,7 @@ class Tally:
             raise AggregationRefused(Rule.OUT_OF_ORDER, f"round {number} is not of the window")
         self.collection = collection
         self._setting = collection.setting
-        self._place = Place(collection.setting, number)
+        self._place = MessageScope(collection.setting, number)
         self.number = number
         self._index = number - collection.setting.window.first
         self._masked: dict[int, tuple[Mask, Words]] = {}

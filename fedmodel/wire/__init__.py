@@ -49,7 +49,7 @@ from fedmodel.wire.messages import (
     train_requests,
     unpack_update,
 )
-from fedmodel.wire.signing import check_request, sign_request
+from fedmodel.wire.signing import check_signature, sign_request
 
 __all__ = [
     "ADVERT",
@@ -68,7 +68,7 @@ __all__ = [
     "TrainReply",
     "TrainRequest",
     "advert_request",
-    "check_request",
+    "check_signature",
     "countersign_reply",
     "countersign_request",
     "join_reply",

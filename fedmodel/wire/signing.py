@@ -1,6 +1,6 @@
 """Who asks: the server's signature on every question, which a silo checks against the keys that its law names.
 
-Guarantee: a question that `check_request` passes was signed, every record of it, by the holder of one of the keys
+Guarantee: a question that `check_signature` passes was signed, every record of it, by the holder of one of the keys
 given, for its kind of message in this run of this scenario. Whoever carries messages can neither make nor change one,
 nor use it in another run, nor say that it was about another scenario. Where the law names ML-DSA-65 keys, all of that
 holds against whoever breaks Ed25519 as well: a question bears both signatures, over the same hash.
@@ -52,7 +52,7 @@ def sign_request(
     return RecordDict({**content, _SIGNED: record})
 
 
-def check_request(
+def check_signature(
     message: Message, run: int, scenario: bytes, servers: Collection[str], post_quantum: Collection[str] = ()
 ) -> bytes:
     """Refuse a question that is not signed by a server of these keys, for its kind and this run.

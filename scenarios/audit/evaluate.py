@@ -167,7 +167,7 @@ def _unfit(plan: Plan, seen: Sequence[Observations], missing: Sequence[tuple[str
 
 
 def _verified(run_dir: Path, silo: str) -> Verified:
-    return inspection.verify(inspection.Place.of(run_dir / "ledgers" / f"{silo}.sqlite"), [], None)
+    return inspection.verify(inspection.LedgerFiles.of(run_dir / "ledgers" / f"{silo}.sqlite"), [], None)
 
 
 def _charges(ledger: Verified, run: str | None) -> list[tuple[str, int]]:

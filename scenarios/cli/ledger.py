@@ -36,7 +36,7 @@ def ledger_verify(
     from scenarios.runs import inspection
 
     try:
-        found = inspection.verify(inspection.Place.of(ledger, kit), head or [], key)
+        found = inspection.verify(inspection.LedgerFiles.of(ledger, kit), head or [], key)
     except LedgerError as error:
         if as_json:
             answer(inspection.refused(error), "", as_json)
@@ -66,7 +66,7 @@ def ledger_checkpoint(
     """Print a signed head of a ledger, for somebody else to keep."""
     from scenarios.runs import inspection
 
-    place = unlocked(inspection.Place.of(ledger, kit), key_file, passphrase_file)
+    place = unlocked(inspection.LedgerFiles.of(ledger, kit), key_file, passphrase_file)
     with place.open() as opened:
         note = opened.checkpoint(said(to, "--to")).decode()
     answer({"head": note}, note.rstrip(), as_json)
@@ -77,7 +77,7 @@ def ledger_export(ledger: Ledger, kit: KitOption = None, as_json: Json = False) 
     """Verify a ledger, and print its entries: a JSON object a line, or one object with --json."""
     from scenarios.runs import inspection
 
-    documents = inspection.entries(inspection.verify(inspection.Place.of(ledger, kit), [], None))
+    documents = inspection.entries(inspection.verify(inspection.LedgerFiles.of(ledger, kit), [], None))
     answer({"entries": documents}, "\n".join(map(json_line, documents)), as_json)
 
 
@@ -97,7 +97,7 @@ def ledger_void(
     """Give back what a run holds and will not take, or the newest charge if nothing of it left."""
     from scenarios.runs import inspection
 
-    place = unlocked(inspection.Place.of(ledger, kit), key_file, passphrase_file)
+    place = unlocked(inspection.LedgerFiles.of(ledger, kit), key_file, passphrase_file)
     done = inspection.give_back(place, run, round_number, said(reason, "--reason"))
     answer({"done": done}, done, as_json)
 
@@ -117,6 +117,6 @@ def ledger_override(
     """Change a budget's cap. Until silo.toml says the same, the silo refuses to train."""
     from scenarios.runs import inspection
 
-    place = unlocked(inspection.Place.of(ledger, kit), key_file, passphrase_file)
+    place = unlocked(inspection.LedgerFiles.of(ledger, kit), key_file, passphrase_file)
     inspection.override(place, scope, epsilon, said(reason, "--reason"), said(by, "--by"))
     answer({"scope": scope, "epsilon": epsilon}, f"{scope}: the cap is epsilon {up(epsilon)}, by {by}", as_json)

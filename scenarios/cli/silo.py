@@ -36,7 +36,7 @@ def silo_policy(
     law, sentences = inspection.law_of(kit)
     if by is not None:
         place = unlocked(
-            inspection.Place(inspection.ledger_of(kit, law.name), kit.resolve()), key_file, passphrase_file
+            inspection.LedgerFiles(inspection.ledger_of(kit, law.name), kit.resolve()), key_file, passphrase_file
         )
         inspection.sign_off(place, law, said(by, "--sign-off"))
         sentences = [*sentences, f"Approved by {by}; the ledger says so."]

@@ -22,7 +22,7 @@ from fedmodel.errors import ConfigError
 from fedmodel.system.supervision import forbid_dumps
 
 if TYPE_CHECKING:
-    from scenarios.runs.inspection import Place
+    from scenarios.runs.inspection import LedgerFiles
 
 LEAST_PASSPHRASE = 12
 
@@ -122,7 +122,7 @@ def _private_text(path: Path) -> str:
         raise ConfigError(f"{path}: is not text in UTF-8") from None
 
 
-def unlocked(place: Place, key_file: Path | None, passphrase_file: Path | None) -> Place:
+def unlocked(place: LedgerFiles, key_file: Path | None, passphrase_file: Path | None) -> LedgerFiles:
     """Return a place whose keys are open, asking for a passphrase where they are sealed and no file is given."""
     place.unlock(lambda: ask_opener(key_file, passphrase_file, lambda: typed(place.ledger.stem)))
     return place

@@ -54,7 +54,7 @@ MU_FLOOR: Final = 1e-9
 
 
 @dataclass(frozen=True)
-class Place:
+class LedgerFiles:
     """Where a ledger lies, and what is known about it from elsewhere.
 
     Attributes:
@@ -66,7 +66,7 @@ class Place:
     kit: Path
 
     @classmethod
-    def of(cls, ledger: Path, kit: Path | None = None) -> Place:
+    def of(cls, ledger: Path, kit: Path | None = None) -> LedgerFiles:
         """Return a ledger's place, with the kit that lies where a run's folder has it unless another is given."""
         ledger = ledger.resolve()
         if kit is not None:
@@ -117,7 +117,7 @@ def _members(folder: Path) -> tuple[Member, ...]:
     return read_roster(folder).members if (folder / "roster").exists() else ()
 
 
-def verify(place: Place, heads: list[Path], key: str | None) -> Verified:
+def verify(place: LedgerFiles, heads: list[Path], key: str | None) -> Verified:
     """Check everything about a ledger, against all heads that are known.
 
     Raises:
@@ -222,11 +222,11 @@ def forecast(ledger: Path, scenario: Scenario, silo: str | None) -> dict[str, An
 
 def _counted_by(ledger: Path, data: str) -> str:
     """Return the budget that counts a data set: by the silo's law where it is at hand, else the one named after it."""
-    kit = Place.of(ledger).kit
+    kit = LedgerFiles.of(ledger).kit
     return (read_law(kit).budget_name(data) if is_kit(kit) else None) or data
 
 
-def give_back(place: Place, run: str, round_number: int | None, reason: str) -> str:
+def give_back(place: LedgerFiles, run: str, round_number: int | None, reason: str) -> str:
     """Void a round's charge, of which nothing left, or what a run holds and no round of it will take.
 
     Returns:
@@ -273,7 +273,7 @@ def _check_never_left(kept: Outbox, standing: Standing, round_number: int) -> No
         )
 
 
-def sign_off(place: Place, law: SiloFile, by: str) -> None:
+def sign_off(place: LedgerFiles, law: SiloFile, by: str) -> None:
     """Enter into the ledger that a person approves of the silo's law as it is."""
     text = (place.kit / "silo.toml").read_bytes()
     place.ledger.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -281,7 +281,7 @@ def sign_off(place: Place, law: SiloFile, by: str) -> None:
         ledger.audit({"subject": "silo.toml", "digest": digest(b"fedmodel/v1/silo-toml", text).hex(), "by": by})
 
 
-def override(place: Place, scope: str, epsilon: float, reason: str, by: str) -> None:
+def override(place: LedgerFiles, scope: str, epsilon: float, reason: str, by: str) -> None:
     """Enter that a person changes a budget's cap.
 
     Raises:

@@ -26,7 +26,7 @@ from fedmodel.ledger.heads import open_head
 from fedmodel.privacy.events import Event
 from fedmodel.provision import is_kit, scenario_hash
 from scenarios.runs.claims import claim_in
-from scenarios.runs.inspection import Place
+from scenarios.runs.inspection import LedgerFiles
 from scenarios.runs.parts import LedgerHead
 
 
@@ -131,7 +131,7 @@ class SiloLedger:
                 yield entry
 
 
-def ledger_path(run_dir: Path, silo: str) -> Path:
+def ledger_in_run(run_dir: Path, silo: str) -> Path:
     """Return where a run's folder has a silo's ledger."""
     return run_dir / "ledgers" / f"{silo}.sqlite"
 
@@ -153,7 +153,7 @@ def read_ledgers(run_dir: Path, scenario: Scenario, kept: Mapping[str, LedgerHea
             raise LedgerTampered(f"{path}: is a ledger of no silo of the run, and no report is of it")
     found = {}
     for silo in silos:
-        path = ledger_path(run_dir, silo)
+        path = ledger_in_run(run_dir, silo)
         if path.exists():
             found[silo] = _read_ledger(run_dir, path, kept.get(silo))
         elif silo in kept:
@@ -226,7 +226,7 @@ def _heads(run_dir: Path, path: Path) -> dict[str, bytes]:
     Raises:
         LedgerTampered: When a silo's kit is here, and its own head is not.
     """
-    kit = Place.of(path).kit
+    kit = LedgerFiles.of(path).kit
     servers = (run_dir / "server" / "heads" / path.stem, run_dir / "kits" / "server" / "heads" / path.stem)
     places = {"silo": kit / "ledger.head", "server": next((one for one in servers if one.is_file()), servers[0])}
     if is_kit(kit) and not places["silo"].is_file():
@@ -239,7 +239,7 @@ def _heads(run_dir: Path, path: Path) -> dict[str, bytes]:
 def _key(path: Path) -> bytes | None:
     """Return the key that a roster at hand says a ledger is signed with, None where none does."""
     try:
-        return Place.of(path).key()
+        return LedgerFiles.of(path).key()
     except (FedmodelError, ValueError) as error:
         raise LedgerTampered(f"silo {path.stem}: a roster in the folder is not as it was signed: {error}") from error
 

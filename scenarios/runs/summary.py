@@ -150,7 +150,9 @@ def rows_from_ledgers(scenario: Scenario, ledgers: Mapping[str, Path]) -> list[d
         ledgers: By silo, where its ledger lies; a silo that never opened one has spent nothing.
     """
     found = {
-        silo: inspection.verify(inspection.Place.of(path), [], None) for silo, path in ledgers.items() if path.exists()
+        silo: inspection.verify(inspection.LedgerFiles.of(path), [], None)
+        for silo, path in ledgers.items()
+        if path.exists()
     }
     run = newest_run(scenario, {silo: (one.standing, one.entries) for silo, one in found.items()})
     return [

@@ -356,7 +356,7 @@ def denominator_counted() -> Planted:
 
 def noise_share_dropped() -> Planted:
     """Take the noise out of one silo's update again, when its gradients were seen."""
-    train, gaussian = training.train_round, OsNoise.gaussian
+    train, gaussian = training.local_update, OsNoise.gaussian
     drawn: list[Tensor] = []
 
     def noted(self: OsNoise, size: int, std: float, device: torch.device) -> Tensor:
@@ -372,7 +372,7 @@ def noise_share_dropped() -> Planted:
         rate = silo.scenario.training.learning_rate / event.denominator
         return (update_P + rate * noise_P).astype(np.float32)
 
-    return together(partial(replaced, OsNoise, "gaussian", noted), partial(replaced, training, "train_round", quiet))
+    return together(partial(replaced, OsNoise, "gaussian", noted), partial(replaced, training, "local_update", quiet))
 
 
 def update_left_out() -> Planted:
@@ -415,13 +415,13 @@ def charged_late() -> Planted:
 
 def trained_twice() -> Planted:
     """Train every round twice for one charge."""
-    train = training.train_round
+    train = training.local_update
 
     def twice(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
         train(silo, event, request, state)
         return train(silo, event, request, state)
 
-    return replaced(training, "train_round", twice)
+    return replaced(training, "local_update", twice)
 
 
 def never_charged() -> Planted:
@@ -438,12 +438,12 @@ def never_charged() -> Planted:
 
 def one_step_more() -> Planted:
     """Take a step more in every round than is charged."""
-    train = training.train_round
+    train = training.local_update
 
     def longer(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
         return train(silo, replace(event, steps=event.steps + 1), request, state)
 
-    return replaced(training, "train_round", longer)
+    return replaced(training, "local_update", longer)
 
 
 def without_second_accountant() -> Planted:

@@ -307,7 +307,7 @@ def _refusal(scenario: Scenario, run_dir: Path) -> Fired | None:
         log = run_dir / "logs" / f"{silo}.log"
         text = log.read_text(encoding="utf-8") if log.exists() else ""
         found = re.search(rf"train: {PrivacyError.__name__}: (.+)", text)
-        ledger = inspection.verify(inspection.Place.of(run_dir / "ledgers" / f"{silo}.sqlite"), [], None)
+        ledger = inspection.verify(inspection.LedgerFiles.of(run_dir / "ledgers" / f"{silo}.sqlite"), [], None)
         if found is None or ledger.standing.charged:
             return None
         reasons.append(found[1])

@@ -12,7 +12,7 @@ from pathlib import Path
 from fedmodel.config import Scenario, StartConfig
 from fedmodel.errors import LedgerTampered
 from fedmodel.ledger import verify_ledger
-from scenarios.runs.ledgers import ledger_path
+from scenarios.runs.ledgers import ledger_in_run
 from scenarios.simulation.simulate import check_scenario, placed, run_folder, simulate
 from scenarios.simulation.starting import check_carried
 
@@ -27,7 +27,7 @@ def forgotten(folder: Path, scenario: Scenario) -> str | None:
     _run(scenario, folder / "first")
     second = placed(scenario.begun(StartConfig(file=str(folder / "first"))))
     _run(second, folder / "second")
-    paths = {silo: ledger_path(folder / "second", silo) for silo in second.federation.silos}
+    paths = {silo: ledger_in_run(folder / "second", silo) for silo in second.federation.silos}
     standings = {silo: verify_ledger(path, unused=False).standing for silo, path in paths.items() if path.exists()}
     try:
         check_carried(second, standings)

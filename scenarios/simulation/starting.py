@@ -40,7 +40,7 @@ from fedmodel.privacy.rounding import raised
 from fedmodel.provision import is_kit, read_identity
 from fedmodel.provision.simulated import GoesOn
 from fedmodel.system.durable import replace_file
-from scenarios.runs.ledgers import SiloLedger, ledger_path, newest_run, read_ledgers
+from scenarios.runs.ledgers import SiloLedger, ledger_in_run, newest_run, read_ledgers
 
 _HEAD: Final = "ledger.head"
 _BY: Final = "fedmodel simulate"
@@ -331,7 +331,7 @@ def _carry_ledger(scenario: Scenario, run_dir: Path, one: Carried, key: SigningK
     start, silo = scenario.start, one.ledger.silo
     if start is None:
         return
-    source, path = ledger_path(file_of(start).parent, silo), ledger_path(run_dir, silo)
+    source, path = ledger_in_run(file_of(start).parent, silo), ledger_in_run(run_dir, silo)
     path.parent.mkdir(mode=0o700, exist_ok=True)
     kit = run_dir / "silos" / silo
     kit.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from fedmodel.crypto import SigningKey
 from fedmodel.errors import AggregationRefused, CryptoError, Rule
 from fedmodel.ledger import Ledger
 from fedmodel.provision import Kit, provision, read_kit
-from fedmodel.secagg import Silo, Window
+from fedmodel.secagg import Participant, Window
 
 CONTEXT = bytes(range(32))
 
@@ -30,12 +30,12 @@ def ledger_of(folder: Path) -> Ledger:
 
 
 @contextmanager
-def protocol(kit: Kit, folder: Path, run: int) -> Iterator[Silo]:
+def protocol(kit: Kit, folder: Path, run: int) -> Iterator[Participant]:
     with ledger_of(folder) as ledger, aggregation_state.protocol(kit, folder, run, ledger) as silo:
         yield silo
 
 
-def answer(kit: Kit, folder: Path, run: int, asked: bytes, act: Callable[[Silo], bytes]) -> bytes:
+def answer(kit: Kit, folder: Path, run: int, asked: bytes, act: Callable[[Participant], bytes]) -> bytes:
     with ledger_of(folder) as ledger:
         return aggregation_state.answer(kit, folder, run, ledger, asked, act)
 
@@ -189,7 +189,7 @@ def test_the_state_is_on_disk_when_the_block_ends(folder: Path, monkeypatch: pyt
     monkeypatch.setattr(os, "fsync", lambda descriptor: (order.append("fsync"), fsync(descriptor))[1])
     monkeypatch.setattr(Path, "replace", lambda one, other: (order.append("replace"), replace(one, other))[1])
     with ledger, aggregation_state.protocol(read_kit(folder), folder, 7, ledger) as silo:
-        assert isinstance(silo, Silo)
+        assert isinstance(silo, Participant)
     assert order == ["fsync", "replace", "fsync"]
 
 
@@ -200,7 +200,7 @@ def test_the_very_same_question_gets_the_very_same_bytes_and_no_stage_twice(fold
     """The answer may have been lost with the server that waited for it. Another question is another stage."""
     kit = read_kit(folder)
 
-    def commit(silo: Silo) -> bytes:
+    def commit(silo: Participant) -> bytes:
         return silo.commit(1, 1, CONTEXT, [2, 3])
 
     signed = answer(kit, folder, 7, ASKED, commit)

@@ -86,7 +86,7 @@ def test_a_round_that_fails_after_its_charge_stays_charged(
     def fails(*_: object) -> None:
         raise RuntimeError(PATIENT)
 
-    monkeypatch.setattr(training, "train_round", fails)
+    monkeypatch.setattr(training, "local_update", fails)
     reply = ask(grid, wire.train_request(wire.TrainRequest(1, model(tiny))), wire.TRAIN)
     assert wire.refusal_code(reply.error) == "internal"
     assert sum(event.steps for event in charged(tmp_path / "ledgers" / "north.sqlite")) == 2

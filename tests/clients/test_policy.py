@@ -44,7 +44,7 @@ def admitting(law: SiloFile, scenario: Scenario, **keys: Any) -> SiloFile:
 
 
 def test_the_law_of_a_simulated_silo_admits_its_scenario(hidden: Scenario, law: SiloFile) -> None:
-    policy.check_scenario(law, hidden)
+    policy.check_admitted(law, hidden)
     policy.check_code(law)
     policy.check_event(law, DpSgdEvent(2.0, 1.0, 0.5, 4, 10))
 
@@ -66,9 +66,9 @@ def test_a_scenario_that_asks_for_more_is_refused_by_the_name_of_what_it_asks(
 ) -> None:
     scenario = read_scenario(str(tiny_file), [*ON, setting])
     with pytest.raises(PolicyRefused, match="does not name the hash of the scenario"):
-        policy.check_scenario(law, scenario)
+        policy.check_admitted(law, scenario)
     with pytest.raises(PolicyRefused) as refused:
-        policy.check_scenario(admitting(law, scenario), scenario)
+        policy.check_admitted(admitting(law, scenario), scenario)
     assert reason in str(refused.value)
 
 
@@ -87,16 +87,16 @@ def test_epsilons_of_different_units_are_never_added(
     scenario = read_scenario(str(tiny_file), settings)
     ours = admitting(law, scenario, budgets={"synthetic": {"delta": 1e-3, "epsilon": 5.0, **budget}})
     with pytest.raises(PolicyRefused, match="epsilons of different units are never added"):
-        policy.check_scenario(ours, scenario)
+        policy.check_admitted(ours, scenario)
 
 
 def test_a_cohort_under_the_minimum_is_refused(hidden: Scenario, law: SiloFile) -> None:
     with pytest.raises(PolicyRefused, match=r"^cohort 2 is under this silo's minimum 3$"):
         policy.check_cohort(law, 2)
     with pytest.raises(PolicyRefused, match="cohort 3 is under this silo's minimum 4"):
-        policy.check_scenario(changed(law, smallest_cohort=4), hidden)
+        policy.check_admitted(changed(law, smallest_cohort=4), hidden)
     with pytest.raises(PolicyRefused, match="threshold 2 is under this silo's minimum 3"):
-        policy.check_scenario(changed(law, smallest_threshold=3), hidden)
+        policy.check_admitted(changed(law, smallest_threshold=3), hidden)
 
 
 def test_code_that_the_law_does_not_name_is_refused(law: SiloFile) -> None:

@@ -11,9 +11,9 @@ import torch
 from flwr.app import RecordDict
 from torch import nn
 
-from clients.policy import check_scenario
+from clients.policy import check_admitted
 from clients.silo import Silo
-from clients.training import check_request, train_round
+from clients.training import check_training_request, local_update
 from fedmodel.audit.release_gauges import noise_grid
 from fedmodel.canaries import observations
 from fedmodel.canaries.probes import Probed, ProbedLoss, bare, loss_canaries, probed, with_probes
@@ -126,8 +126,8 @@ def test_what_is_kept_is_what_was_released(tiny: Scenario, tmp_path: Path) -> No
     committed = observations.toss(tmp_path, 200)
     assert observations.commitment(tmp_path) == committed
     for number in (1, 2):
-        check_request(silo, EVENT, request(scenario))
-        update = train_round(silo, EVENT, request(scenario, number), RecordDict())
+        check_training_request(silo, EVENT, request(scenario))
+        update = local_update(silo, EVENT, request(scenario, number), RecordDict())
     seen = observations.read_observations(tmp_path, "north")
     assert seen.coins_K.sum() not in (0, 200)
     assert seen.round_T.tolist() == [1, 1, 1, 2, 2, 2]
@@ -154,7 +154,7 @@ def test_what_is_kept_is_what_was_released(tiny: Scenario, tmp_path: Path) -> No
 
 def test_what_was_seen_before_there_was_a_grid_is_read_and_says_nothing_of_it(tiny: Scenario, tmp_path: Path) -> None:
     observations.toss(tmp_path, COUNT)
-    train_round(
+    local_update(
         Silo("north", audited(tiny), "1", "cpu", tmp_path, tmp_path), EVENT, request(audited(tiny)), RecordDict()
     )
     path = tmp_path / "audit" / "release-00001.npz"
@@ -170,10 +170,10 @@ def test_what_was_seen_before_there_was_a_grid_is_read_and_says_nothing_of_it(ti
 def test_a_deployed_silo_takes_part_in_no_audited_run(tiny: Scenario) -> None:
     scenario = audited(tiny)
     law = law_of(scenario, "north", bytes(32))
-    check_scenario(law, scenario)
+    check_admitted(law, scenario)
     deployed = law.model_copy(update={"connection": ConnectionConfig(address="fl.example.org:9443")})
     with pytest.raises(PolicyRefused, match="is simulated; this silo is not"):
-        check_scenario(deployed, scenario)
+        check_admitted(deployed, scenario)
 
 
 def test_coins_are_fair_tossed_once_and_committed_to(tmp_path: Path) -> None:
@@ -199,7 +199,7 @@ def test_what_was_seen_is_whole_or_refused(harm: str, tiny: Scenario, tmp_path: 
     silo = Silo("north", scenario, "1", "cpu", tmp_path, tmp_path)
     observations.toss(tmp_path, COUNT)
     for number in (1, 2):
-        train_round(silo, EVENT, request(scenario, number), RecordDict())
+        local_update(silo, EVENT, request(scenario, number), RecordDict())
     before = observations.observations_digest(tmp_path)
     first = tmp_path / "audit" / "release-00001.npz"
     match harm:
@@ -223,7 +223,7 @@ def test_loss_canaries_are_records_that_the_model_learns(tiny: Scenario, tmp_pat
     assert abs(made.x_NF).max() <= 1
     silo = Silo("north", scenario, "1", "cpu", tmp_path, tmp_path)
     observations.toss(tmp_path, 6)
-    update = train_round(silo, EVENT, request(scenario), RecordDict())
+    update = local_update(silo, EVENT, request(scenario), RecordDict())
     assert len(update) == len(flatten(build_model(tiny.model, data_shape(tiny.data), 1)))
     seen = observations.read_observations(tmp_path, "north")
     assert seen.records == len(silo_records(tiny, "north")) + int(seen.coins_K.sum())

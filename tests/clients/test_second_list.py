@@ -14,9 +14,9 @@ from fedmodel.errors import AggregationRefused, Rule
 from fedmodel.ledger import Ledger, verify_ledger
 from fedmodel.ledger.entries import AGGREGATION_SUBJECT, progress_of
 from fedmodel.provision import read_kit
-from fedmodel.secagg import Progress, Setting, Silo, Tally, Window
+from fedmodel.secagg import Participant, Progress, Setting, Tally, Window
 from fedmodel.secagg.collection import Collection
-from fedmodel.secagg.messages import Commit, Place, survivors_digest
+from fedmodel.secagg.messages import Commit, MessageScope, survivors_digest
 from tests.clients.test_client_app import ask, model
 from tests.fakes import FaultyGrid
 from tests.server.test_aggregation import NODE, ON
@@ -85,7 +85,7 @@ def round_(request: pytest.FixtureRequest, tiny_file: Path, tmp_path: Path) -> R
     def signed(survivors: tuple[int, ...]) -> tuple[bytes, ...]:
         told = Commit(1, tally.context, survivors_digest(survivors))
         return tuple(
-            replace(told, sender=numbers[silo]).sign(Place(collection.setting, 1), kit.identity)
+            replace(told, sender=numbers[silo]).sign(MessageScope(collection.setting, 1), kit.identity)
             for silo, kit in kits.items()
             if silo != SILO
         )
@@ -126,7 +126,7 @@ def test_a_silo_killed_between_its_shares_and_its_keys_gives_both_when_asked_aga
     kills = {
         "state": ("clients.aggregation_state._write", None),
         "ledger": (Ledger, "advance"),
-        "advert": (Silo, "advert"),
+        "advert": (Participant, "advert"),
     }
 
     def killed(*_: object) -> None:

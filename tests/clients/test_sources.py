@@ -359,9 +359,9 @@ def test_a_data_set_is_counted_by_one_budget(ward: Ward) -> None:
         with pytest.raises(ValueError, match="is counted by two budgets, or twice by one"):
             ward.law(budgets)
     ward.law({"both": {**ward.figures, "covers": ["ward"]}})
-    policy.check_scenario(admitting(ward, "ward"), ward.scenario("ward"))
+    policy.check_admitted(admitting(ward, "ward"), ward.scenario("ward"))
     with pytest.raises(PolicyRefused, match="data set 'again' has no budget"):
-        policy.check_scenario(admitting(ward, "again"), ward.scenario("again"))
+        policy.check_admitted(admitting(ward, "again"), ward.scenario("again"))
 
 
 def admitting(ward: Ward, data: str) -> SiloFile:

@@ -12,7 +12,7 @@ from flwr.app import RecordDict
 
 from clients import training
 from clients.silo import Silo
-from clients.training import check_request, train_round
+from clients.training import check_training_request, local_update
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import data_shape
 from fedmodel.errors import PrivacyError, ProtocolError
@@ -39,7 +39,7 @@ def request(scenario: Scenario, round_number: int = 1, seed: int = 1) -> TrainRe
 def test_the_update_is_a_difference_from_the_model_received(tiny: Scenario, tmp_path: Path) -> None:
     """With a vanishing learning rate the difference vanishes, whatever the model was."""
     slow = tiny.model_copy(update={"training": tiny.training.model_copy(update={"learning_rate": 1e-12})})
-    update = train_round(silo(slow, tmp_path), EVENT, request(slow), RecordDict())
+    update = local_update(silo(slow, tmp_path), EVENT, request(slow), RecordDict())
     assert np.abs(request(slow).model_P).max() > 0.01
     assert np.abs(update).max() < 1e-6
 
@@ -66,7 +66,7 @@ def test_exactly_the_charged_steps_are_taken_at_the_charged_figures(
 
     monkeypatch.setattr(DpSgd, "step", counted)
     event = DpSgdEvent(1.25, 0.75, 0.4, 17, denominator=11)  # each unlike the scenario's
-    train_round(silo(tiny, tmp_path), event, request(tiny), RecordDict())
+    local_update(silo(tiny, tmp_path), event, request(tiny), RecordDict())
     assert len(steps) == 17
     assert set(figures) == {(1.25, 0.75, 11)}
     assert rates == {0.4}
@@ -74,7 +74,7 @@ def test_exactly_the_charged_steps_are_taken_at_the_charged_figures(
 
 
 def test_noise_from_the_operating_system_differs_between_equal_runs(tiny: Scenario, tmp_path: Path) -> None:
-    first, second = (train_round(silo(tiny, tmp_path), EVENT, request(tiny), RecordDict()) for _ in range(2))
+    first, second = (local_update(silo(tiny, tmp_path), EVENT, request(tiny), RecordDict()) for _ in range(2))
     assert not np.allclose(first, second)
 
 
@@ -83,7 +83,7 @@ def test_seeded_noise_repeats_by_silo_and_round(tiny: Scenario, tmp_path: Path) 
 
     def update(name: str, round_number: int) -> np.ndarray:
         acting = replace(silo(tiny, tmp_path), name=name)
-        return train_round(acting, event, request(tiny, round_number), RecordDict())
+        return local_update(acting, event, request(tiny, round_number), RecordDict())
 
     assert np.array_equal(update("north", 1), update("north", 1))
     assert not np.allclose(update("north", 1), update("north", 2))
@@ -93,7 +93,7 @@ def test_seeded_noise_repeats_by_silo_and_round(tiny: Scenario, tmp_path: Path) 
 def test_the_event_decides_the_noise_source_not_the_scenario(tiny_file: Path, tmp_path: Path) -> None:
     """What the ledger says was done is what is done, even where the scenario would have it otherwise."""
     unsafe = read_scenario(str(tiny_file), ["privacy.noise=seeded-unsafe"])
-    first, second = (train_round(silo(unsafe, tmp_path), EVENT, request(unsafe), RecordDict()) for _ in range(2))
+    first, second = (local_update(silo(unsafe, tmp_path), EVENT, request(unsafe), RecordDict()) for _ in range(2))
     assert not np.allclose(first, second)
 
 
@@ -104,7 +104,7 @@ def test_a_request_is_checked_by_the_preflight(tiny: Scenario, tmp_path: Path, m
     with fresh():
         monkeypatch.setattr(training, "preflight", refuses)
         with pytest.raises(PrivacyError, match="measured"):
-            check_request(silo(tiny, tmp_path), EVENT, request(tiny))
+            check_training_request(silo(tiny, tmp_path), EVENT, request(tiny))
 
 
 def test_the_pipeline_is_measured_at_every_model_received_and_trains_at_the_rows_that_were_found(
@@ -127,8 +127,8 @@ def test_the_pipeline_is_measured_at_every_model_received_and_trains_at_the_rows
     monkeypatch.setattr(DpSgd, "step", noted)
     with fresh():
         for seed in (1, 2, 1):
-            check_request(silo(tiny, tmp_path), EVENT, request(tiny, seed=seed))
-            train_round(silo(tiny, tmp_path), replace(EVENT, steps=1), request(tiny, seed=seed), RecordDict())
+            check_training_request(silo(tiny, tmp_path), EVENT, request(tiny, seed=seed))
+            local_update(silo(tiny, tmp_path), replace(EVENT, steps=1), request(tiny, seed=seed), RecordDict())
     received = [request(tiny, seed=seed).model_P for seed in (1, 2, 1)]
     assert all(np.array_equal(one, model_P) for one, model_P in zip(looked, received, strict=True))
     assert rows == [4, 4, 4]
@@ -151,7 +151,7 @@ def test_a_device_is_set_up_for_kernels_that_repeat_themselves() -> None:
 def test_training_leaves_torchs_global_generator_alone(tiny: Scenario, tmp_path: Path) -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    train_round(silo(tiny, tmp_path), EVENT, request(tiny), RecordDict())
+    local_update(silo(tiny, tmp_path), EVENT, request(tiny), RecordDict())
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -160,7 +160,7 @@ def test_noise_from_another_source_than_was_charged_is_refused(
 ) -> None:
     monkeypatch.setattr(training, "_noise", lambda *_: training.SeededNoise(0))
     with pytest.raises(PrivacyError, match="'seeded-unsafe' where 'os' was charged"):
-        train_round(silo(tiny, tmp_path), EVENT, request(tiny), RecordDict())
+        local_update(silo(tiny, tmp_path), EVENT, request(tiny), RecordDict())
 
 
 def test_dropout_masks_are_as_secret_as_the_noise(tiny_file: Path, tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ def test_dropout_masks_are_as_secret_as_the_noise(tiny_file: Path, tmp_path: Pat
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_noise", lambda *_: Full())
         first, second = (
-            train_round(silo(scenario, tmp_path), EVENT, request(scenario), RecordDict()) for _ in range(2)
+            local_update(silo(scenario, tmp_path), EVENT, request(scenario), RecordDict()) for _ in range(2)
         )
     assert not np.allclose(first, second)
 
@@ -190,8 +190,8 @@ def test_optimizer_state_crosses_rounds_only_when_asked(optimizer: str, tiny_fil
     def second_round(keep: bool) -> tuple[np.ndarray, RecordDict]:
         scenario = read_scenario(str(tiny_file), [*settings, f"training.keep_optimizer_state={str(keep).lower()}"])
         state = RecordDict()
-        train_round(silo(scenario, tmp_path), event, request(scenario, 1), state)
-        return train_round(silo(scenario, tmp_path), event, request(scenario, 2), state), state
+        local_update(silo(scenario, tmp_path), event, request(scenario, 1), state)
+        return local_update(silo(scenario, tmp_path), event, request(scenario, 2), state), state
 
     kept, kept_state = second_round(keep=True)
     fresh, fresh_state = second_round(keep=False)
@@ -220,17 +220,17 @@ def test_kept_state_is_as_if_never_interrupted(optimizer: str, tiny_file: Path, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_noise", lambda *_: Zero(0))
         begin = request(scenario)
-        first = train_round(acting, EVENT, begin, state)
-        second = train_round(acting, EVENT, TrainRequest(2, begin.model_P + first), state)
-        whole = train_round(acting, replace(EVENT, steps=4), begin, RecordDict())
+        first = local_update(acting, EVENT, begin, state)
+        second = local_update(acting, EVENT, TrainRequest(2, begin.model_P + first), state)
+        whole = local_update(acting, replace(EVENT, steps=4), begin, RecordDict())
     assert np.allclose(first + second, whole, atol=1e-5)
 
 
 @pytest.mark.gpu
 def test_a_gpu_trains_to_the_same_update(tiny: Scenario, tmp_path: Path) -> None:
     event = replace(EVENT, noise_source="seeded-unsafe")
-    on_cpu = train_round(silo(tiny, tmp_path), event, request(tiny), RecordDict())
-    on_gpu = train_round(replace(silo(tiny, tmp_path), device="cuda"), event, request(tiny), RecordDict())
+    on_cpu = local_update(silo(tiny, tmp_path), event, request(tiny), RecordDict())
+    on_gpu = local_update(replace(silo(tiny, tmp_path), device="cuda"), event, request(tiny), RecordDict())
     assert np.allclose(on_cpu, on_gpu, atol=1e-5)
 
 
@@ -244,8 +244,8 @@ def test_a_model_that_would_swallow_a_step_is_refused_before_anything_is_charged
     asked = TrainRequest(1, model_P)
     if refused:
         with pytest.raises(ProtocolError, match="rounded away"):
-            check_request(silo(tiny, tmp_path), EVENT, asked)
+            check_training_request(silo(tiny, tmp_path), EVENT, asked)
         return
-    check_request(silo(tiny, tmp_path), EVENT, asked)
-    update = train_round(silo(tiny, tmp_path), EVENT, asked, RecordDict())
+    check_training_request(silo(tiny, tmp_path), EVENT, asked)
+    update = local_update(silo(tiny, tmp_path), EVENT, asked, RecordDict())
     assert np.count_nonzero(update) == len(update)

@@ -20,9 +20,9 @@ from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, DropoutError
 from fedmodel.provision import scenario_policy
-from fedmodel.secagg import Silo as Protocol
+from fedmodel.secagg import Participant as Protocol
 from fedmodel.secagg import shamir
-from fedmodel.secagg.messages import Place, Share
+from fedmodel.secagg.messages import MessageScope, Share
 from scenarios.simulation.simulate import check_scenario
 from server.aggregation import SecureRounds
 from server.rounds import RoundResult
@@ -325,7 +325,7 @@ def test_what_leaves_a_silo_is_masked_as_its_law_says_and_not_its_scenario(
         law.write_text(law.read_text().replace('secure_aggregation = "off"', 'secure_aggregation = "on"'))
     with pytest.raises(DropoutError, match=r"0 silos are too few to begin.*policy-refused"):
         run_federation(grid, scenario, tmp_path, CPU)
-    monkeypatch.setattr(policy, "check_scenario", lambda *_: None)
+    monkeypatch.setattr(policy, "check_admitted", lambda *_: None)
     spy = Spy(monkeypatch)
     run_federation(grid, scenario, tmp_path, CPU)
     assert spy.check(scenario) == 5
@@ -498,7 +498,7 @@ def test_a_silo_that_false_dealers_have_left_out_pays_once_a_window_and_not_ever
         if silo.number not in (3, 4):
             return messages
         window, setting = silo._window()
-        place = Place(setting, window.first)
+        place = MessageScope(setting, window.first)
         shares = [Share.read(data, place) for data in messages]
         spoilt = [replace(one, envelope=bytes(len(one.envelope))) if one.receiver == 1 else one for one in shares]
         return [one.sign(place, silo._identity) for one in spoilt]

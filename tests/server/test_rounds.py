@@ -24,7 +24,7 @@ from fedmodel.secagg import Member, Roster
 from server.exchange import Post
 from server.known_heads import Witness
 from server.lineages import Lineages
-from server.rounds import join, train_round
+from server.rounds import join, plain_round
 from server.server_app import run_federation
 from tests.clients.test_client_app import model
 from tests.fakes import Fault, FaultyGrid, charged
@@ -266,7 +266,7 @@ def test_the_average_of_the_replies_is_what_is_applied(tiny: Scenario, tmp_path:
     assert joined.absent == {}
     request = wire.TrainRequest(1, model(tiny))
     asked, lineages = ["north", "west"], Lineages(tiny, carrier.run)
-    result = train_round(carrier, tiny.federation, witness(tmp_path), joined.members, asked, request, lineages)
+    result = plain_round(carrier, tiny.federation, witness(tmp_path), joined.members, asked, request, lineages)
     updates = [
         wire.read_train_reply(reply).update_P for reply in grid.seen if reply.metadata.message_type == wire.TRAIN
     ]

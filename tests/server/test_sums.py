@@ -11,9 +11,9 @@ from fedmodel.crypto import SigningKey
 from fedmodel.errors import DropoutError
 from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import least_silos
-from fedmodel.secagg import Member as Entered
+from fedmodel.secagg import JoinedSilo as Entered
 from fedmodel.secagg import Roster
-from server.rounds import Joined, Member
+from server.rounds import Joined, JoinedSilo
 from server.sums import check_can_begin
 
 MASKED = ["encryption.secure_aggregation=on", "encryption.bound=9.0", "encryption.colluding=0"]
@@ -32,7 +32,7 @@ def begin(scenario: Scenario, found: int) -> None:
     keys = {silo: SigningKey(f"{silo:*>32}".encode()).public for silo in silos}
     roster = Roster("f", tuple(Entered(silo, key) for silo, key in keys.items()))
     charge = DpSgdEvent(2.0, 1.0, 0.5, 2, 10)
-    joined = {silo: Member(number, charge) for number, silo in enumerate(silos[len(silos) - found :], 2)}
+    joined = {silo: JoinedSilo(number, charge) for number, silo in enumerate(silos[len(silos) - found :], 2)}
     absent = dict.fromkeys(silos[: len(silos) - found], "ledger-failed")
     check_can_begin(scenario, roster, Joined(joined, absent, {}))
 

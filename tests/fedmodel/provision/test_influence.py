@@ -110,7 +110,7 @@ def test_a_scenario_that_could_leave_one_update_alone_is_refused_before_it_runs(
     naming = even.model_copy(update={"scenarios": (scenario_hash(scenario).hex(),)})
     if found is None:
         check_scenario(scenario)
-        policy.check_scenario(naming, scenario)
+        policy.check_admitted(naming, scenario)
         return
     for refusing in (check_scenario, scenario_policy):
         with pytest.raises(ConfigError, match=found) as refused:
@@ -119,7 +119,7 @@ def test_a_scenario_that_could_leave_one_update_alone_is_refused_before_it_runs(
     with pytest.raises(ConfigError, match=found):
         law_of(scenario, "north", SERVER.public)
     with pytest.raises(PolicyRefused, match=found):
-        policy.check_scenario(naming, scenario)
+        policy.check_admitted(naming, scenario)
 
 
 @pytest.mark.parametrize("steps", [1, 2, 13, 200])

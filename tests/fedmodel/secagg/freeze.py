@@ -21,7 +21,7 @@ from fedmodel.crypto import Suite, primitives
 from fedmodel.secagg import Window, shamir
 from fedmodel.secagg import silo as silo_module
 from fedmodel.secagg.masking import add_mask
-from fedmodel.secagg.messages import Kind, Place, Share
+from fedmodel.secagg.messages import Kind, MessageScope, Share
 from tests.fedmodel.secagg.peers import RUN, Federation, open_window, run_round
 
 FILE = Path(__file__).parents[2] / "vectors" / "secagg.json"
@@ -104,7 +104,7 @@ def transcript(ring: int) -> dict[str, Any]:
             for data in message if kind is Kind.SHARE else [message[0] if kind is Kind.MASK else message]:
                 row: dict[str, Any] = {"kind": kind.name, "sender": sender, "size": len(data)}
                 if kind is Kind.SHARE:
-                    share = Share.read(data, Place(federation.setting(window), window.first))
+                    share = Share.read(data, MessageScope(federation.setting(window), window.first))
                     head = data[: 32 + 32 + 4 + 4]
                     row |= {"receiver": share.receiver, "envelope": len(share.envelope), "head": head.hex()}
                 else:

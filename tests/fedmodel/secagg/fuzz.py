@@ -29,8 +29,8 @@ from fedmodel.crypto import SigningKey, Suite
 from fedmodel.errors import AggregationRefused, CryptoError, DropoutError, Rule
 from fedmodel.secagg import (
     Collection,
+    Participant,
     Roster,
-    Silo,
     Tally,
     Window,
     join_messages,
@@ -38,7 +38,7 @@ from fedmodel.secagg import (
     read_numbers,
     split_messages,
 )
-from fedmodel.secagg.messages import HEADER_SIZE, Advert, Commit, Kind, Mask, Place, Reveal, Share
+from fedmodel.secagg.messages import HEADER_SIZE, Advert, Commit, Kind, Mask, MessageScope, Reveal, Share
 from fedmodel.secagg.shamir import PRIME
 from tests.fedmodel.secagg.freeze import counted_secrets
 from tests.fedmodel.secagg.peers import RUN, Federation, Opened, Round
@@ -90,7 +90,7 @@ class Grounds:
     """
 
     federation: Federation
-    place: Place
+    place: MessageScope
     originals: dict[Kind, bytes]
     adverts: list[bytes]
     shares: list[bytes]
@@ -100,10 +100,10 @@ class Grounds:
     survivors: tuple[int, ...]
     context: bytes
     servers: dict[Kind, Collection | Tally]
-    silos: dict[str, tuple[Silo, object]]
+    silos: dict[str, tuple[Participant, object]]
     others: list[bytes]
 
-    def silo(self, stage: str) -> Silo:
+    def silo(self, stage: str) -> Participant:
         return self.silos[stage][0]
 
     def check_silo(self, stage: str) -> None:
@@ -123,8 +123,8 @@ def make_grounds(suite: Suite) -> Grounds:
     """Run one honest round, and keep what is needed to do each stage again."""
     federation = Federation(SILOS, suite=suite)
     window = Window(RUN, 1, 1, 2)
-    place = Place(federation.setting(window), 1)
-    silos: dict[str, tuple[Silo, object]] = {}
+    place = MessageScope(federation.setting(window), 1)
+    silos: dict[str, tuple[Participant, object]] = {}
     servers: dict[Kind, Collection | Tally] = {}
 
     def keep(*stages: str) -> None:

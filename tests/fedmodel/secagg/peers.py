@@ -18,8 +18,8 @@ import numpy as np
 
 from fedmodel.crypto import SigningKey, Suite
 from fedmodel.errors import AggregationRefused, FedmodelError, Rule
-from fedmodel.secagg import Collection, Member, Policy, Progress, Roster, Setting, Silo, Tally, Window
-from fedmodel.secagg.messages import Kind, Mask, Place, Reveal, Secret
+from fedmodel.secagg import Collection, Member, Participant, Policy, Progress, Roster, Setting, Tally, Window
+from fedmodel.secagg.messages import Kind, Mask, MessageScope, Reveal, Secret
 
 RUN = 9
 MODEL, RULES = b"m" * 32, b"c" * 32
@@ -78,9 +78,11 @@ class Federation:
     def numbers(self) -> list[int]:
         return list(self.identities)
 
-    def silo(self, number: int) -> Silo:
+    def silo(self, number: int) -> Participant:
         """Return a silo as its last state left it."""
-        return Silo(self.identities[number], self.roster, self.policy, RUN, self.states[number], self.ledgers[number])
+        return Participant(
+            self.identities[number], self.roster, self.policy, RUN, self.states[number], self.ledgers[number]
+        )
 
     def call(self, number: int, stage: str, *args: Any) -> Any:
         """Run one stage of a silo and keep its state, whether or not it refused."""
@@ -197,8 +199,8 @@ class Round:
         self.refused: list[tuple[Kind, int]] = []
 
     @property
-    def place(self) -> Place:
-        return Place(self.opened.collection.setting, self.number)
+    def place(self) -> MessageScope:
+        return MessageScope(self.opened.collection.setting, self.number)
 
     @property
     def context(self) -> bytes:

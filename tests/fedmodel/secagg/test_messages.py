@@ -20,7 +20,7 @@ from fedmodel.secagg.messages import (
     Commit,
     Kind,
     Mask,
-    Place,
+    MessageScope,
     Reveal,
     Secret,
     Share,
@@ -37,8 +37,10 @@ EACH = pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.__name__)
 LABELS = {Advert: Kind.ADVERT, Share: Kind.SHARE, Mask: Kind.MASK, Commit: Kind.COMMIT, Reveal: Kind.REVEAL}
 
 
-def place_of(suite: Suite = Suite.CLASSIC, run: int = RUN, number: int = 1, attempt: int = 1, count: int = 2) -> Place:
-    return Place(FEDERATIONS[suite].setting(Window(run, number, attempt, count)), number)
+def place_of(
+    suite: Suite = Suite.CLASSIC, run: int = RUN, number: int = 1, attempt: int = 1, count: int = 2
+) -> MessageScope:
+    return MessageScope(FEDERATIONS[suite].setting(Window(run, number, attempt, count)), number)
 
 
 def message_of(kind: type, suite: Suite = Suite.CLASSIC):

@@ -13,7 +13,7 @@ import pytest
 
 from fedmodel.errors import AggregationRefused, Rule
 from fedmodel.secagg import Progress, Window
-from fedmodel.secagg.messages import Commit, Place, cohort_digest_of, survivors_digest
+from fedmodel.secagg.messages import Commit, MessageScope, cohort_digest_of, survivors_digest
 from tests.fedmodel.secagg.peers import MODEL, RULES, RUN, Federation, collect_adverts, refusal, words_of
 
 SILO, ALL, OTHERS, FEWER = 5, (1, 2, 3, 4, 5, 6), (1, 2, 3, 4), (1, 2, 3, 5)
@@ -47,7 +47,7 @@ class Life:
 
     def commits(self, number: int, survivors: Sequence[int], context: bytes) -> list[bytes]:
         """Return everybody else's signature on a list: all of them work with the server."""
-        place = Place(self.federation.setting(WINDOW), number)
+        place = MessageScope(self.federation.setting(WINDOW), number)
         message = survivors_digest(survivors)
         return [Commit(n, context, message).sign(place, self.federation.identities[n]) for n in ALL if n != SILO]
 

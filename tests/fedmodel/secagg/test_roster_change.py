@@ -14,9 +14,9 @@ import pytest
 
 from fedmodel.crypto import SigningKey, digest
 from fedmodel.errors import AggregationRefused
-from fedmodel.secagg import Roster, Setting, Silo, Window
+from fedmodel.secagg import Participant, Roster, Setting, Window
 from fedmodel.secagg.masking import Words
-from fedmodel.secagg.messages import Mask, Place, Share
+from fedmodel.secagg.messages import Mask, MessageScope, Share
 from fedmodel.secagg.parameters import Member, Policy
 
 NAMES = ("b", "c", "d", "e", "f")
@@ -35,13 +35,13 @@ class Federation:
     def roster(self, *names: str) -> Roster:
         return Roster("fed", tuple(Member(name, self.keys[name].public) for name in names))
 
-    def silo(self, name: str, roster: Roster, policy: Policy = POLICY) -> Silo:
-        return Silo(self.keys[name], roster, policy, RUN, self.states.get(name))
+    def silo(self, name: str, roster: Roster, policy: Policy = POLICY) -> Participant:
+        return Participant(self.keys[name], roster, policy, RUN, self.states.get(name))
 
     def mask_all(self) -> bytes:
         """Bring all to a masked first round under one roster, the victim with the shares of two others alone."""
         roster = self.roster(*NAMES)
-        place = Place(Setting(roster, POLICY, WINDOW), 1)
+        place = MessageScope(Setting(roster, POLICY, WINDOW), 1)
         silos = {name: self.silo(name, roster) for name in NAMES}
         adverts = [silos[name].advert(WINDOW) for name in NAMES]
         dealt = {}

@@ -18,7 +18,7 @@ from fedmodel.crypto import Suite, seal, verify
 from fedmodel.errors import AggregationRefused, DropoutError, FedmodelError, Rule
 from fedmodel.secagg import Collection, Progress, Window, messages, shamir
 from fedmodel.secagg.keys import commitment, envelope_context
-from fedmodel.secagg.messages import Advert, Commit, Kind, Mask, Place, Reveal, Secret, Share
+from fedmodel.secagg.messages import Advert, Commit, Kind, Mask, MessageScope, Reveal, Secret, Share
 from tests.fedmodel.secagg.peers import (
     MODEL,
     RULES,
@@ -316,7 +316,7 @@ def liar(held_by: Federation, liars: set[int]):
     def tamper(kind: Kind, sender: int, message):
         if kind is not Kind.REVEAL or sender not in liars:
             return message
-        place = Place(held_by.setting(WINDOW), 1)
+        place = MessageScope(held_by.setting(WINDOW), 1)
         reveal = Reveal.read(message, place)
         shares = {one: (what, pow(share, sender + 2, shamir.PRIME)) for one, (what, share) in reveal.shares.items()}
         return replace(reveal, shares=shares).sign(place, held_by.identities[sender])
@@ -375,7 +375,7 @@ def test_a_false_share_of_one_secret_does_not_spoil_the_others() -> None:
     def tamper(kind: Kind, sender: int, message):
         if (kind, sender) != (Kind.REVEAL, 1):
             return message
-        place = Place(federation.setting(WINDOW), 1)
+        place = MessageScope(federation.setting(WINDOW), 1)
         reveal = Reveal.read(message, place)
         return replace(reveal, shares={**reveal.shares, 5: (Secret.B, 7)}).sign(place, federation.identities[1])
 
@@ -394,7 +394,7 @@ def test_false_shares_that_cancel_frame_nobody_for_certain() -> None:
     def tamper(kind: Kind, sender: int, message):
         if kind is not Kind.REVEAL or sender not in (2, 3):
             return message
-        place = Place(federation.setting(WINDOW), 1)
+        place = MessageScope(federation.setting(WINDOW), 1)
         reveal = Reveal.read(message, place)
         error = weights[3] if sender == 2 else -weights[2]
         shares = {one: (which, (share + error) % shamir.PRIME) for one, (which, share) in reveal.shares.items()}
@@ -412,7 +412,7 @@ def test_a_false_offer_costs_whoever_made_it() -> None:
     def tamper(kind: Kind, sender: int, message):
         if (kind, sender) != (Kind.SHARE, 2):
             return message
-        place = Place(federation.setting(WINDOW), 1)
+        place = MessageScope(federation.setting(WINDOW), 1)
         shares = [Share.read(data, place) for data in message]
         false = [replace(one, offers=(bytes(1168),)) if one.receiver == 4 else one for one in shares]
         return [one.sign(place, federation.identities[2]) for one in false]
@@ -469,7 +469,7 @@ def test_an_advert_with_a_key_that_cannot_be_used_costs_its_sender_its_part(
     def tamper(kind: Kind, sender: int, message):
         if (kind, sender) != (Kind.ADVERT, 5):
             return message
-        place = Place(federation.setting(WINDOW), 1)
+        place = MessageScope(federation.setting(WINDOW), 1)
         changed = {key: (weak,) if key == "mask_keys" else weak}
         return replace(Advert.read(message, place), **changed).sign(place, federation.identities[5])
 
@@ -510,14 +510,14 @@ def redealt(federation: Federation, sender: int, rows, receivers=None):
     adverts: dict[int, Advert] = {}
 
     def tamper(kind: Kind, number: int, message):
-        place = Place(federation.setting(WINDOW), 1)
+        place = MessageScope(federation.setting(WINDOW), 1)
         if kind is Kind.ADVERT:
             adverts[number] = Advert.read(message, place)
         if (kind, number) != (Kind.SHARE, sender):
             return message
         return [again(Share.read(data, place), place) for data in message]
 
-    def again(share: Share, place: Place) -> bytes:
+    def again(share: Share, place: MessageScope) -> bytes:
         if receivers is None or share.receiver in receivers:
             context = envelope_context(place.setting.base, share.cohort, sender, share.receiver)
             public = adverts[share.receiver].transport
@@ -602,7 +602,7 @@ def test_a_false_offer_to_who_vanishes_is_a_closed_failure() -> None:
     def tamper(kind: Kind, sender: int, message):
         if (kind, sender) != (Kind.SHARE, 2):
             return message
-        place = Place(federation.setting(WINDOW), 1)
+        place = MessageScope(federation.setting(WINDOW), 1)
         return [spoil(Share.read(data, place)).sign(place, federation.identities[2]) for data in message]
 
     def spoil(share: Share) -> Share:
@@ -632,7 +632,7 @@ def resigned(federation: Federation, sender: int, read, **fields):
     def tamper(stage: Kind, number: int, message):
         if (stage, number) != (kind, sender):
             return message
-        place = Place(federation.setting(WINDOW), 1)
+        place = MessageScope(federation.setting(WINDOW), 1)
         data, *beside = message if kind is Kind.MASK else (message,)
         changed = replace(read.read(data, place), **fields).sign(place, federation.identities[sender])
         return (changed, *beside) if kind is Kind.MASK else changed
@@ -697,7 +697,7 @@ def test_who_copies_anothers_key_is_left_out_with_it(suite: Suite) -> None:
     seen: dict[int, Advert] = {}
 
     def tamper(kind: Kind, sender: int, message):
-        place = Place(federation.setting(WINDOW), 1)
+        place = MessageScope(federation.setting(WINDOW), 1)
         if kind is not Kind.ADVERT:
             return message
         seen[sender] = Advert.read(message, place)
@@ -729,7 +729,7 @@ def test_shares_are_taken_whole_and_once() -> None:
     dealt = {number: federation.call(number, "deal", adverts) for number in (1, 2, 3)}
     for wrong in ([], dealt[1][:-1], [*dealt[1], dealt[1][0]], [*dealt[1][:-1], dealt[2][-1]], dealt[1] + dealt[2]):
         assert refusal(collection.add_shares, wrong) is Rule.SHARES
-    place = Place(federation.setting(WINDOW), 1)
+    place = MessageScope(federation.setting(WINDOW), 1)
     other = [
         replace(Share.read(data, place), cohort=bytes(32)).sign(place, federation.identities[3]) for data in dealt[3]
     ]

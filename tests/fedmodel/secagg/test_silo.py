@@ -14,11 +14,21 @@ from scipy.stats import hypergeom
 
 from fedmodel.crypto import SigningKey, Suite
 from fedmodel.errors import AggregationRefused, ConfigError, CryptoError, DropoutError, FedmodelError, Rule
-from fedmodel.secagg import Member, Policy, Progress, Roster, Setting, Silo, Window, read_numbers, shamir
+from fedmodel.secagg import Member, Participant, Policy, Progress, Roster, Setting, Window, read_numbers, shamir
 from fedmodel.secagg import silo as silo_module
 from fedmodel.secagg.keys import MaskKey, commitment, pair_key, self_key
 from fedmodel.secagg.masking import apply_masks, subtract_mask
-from fedmodel.secagg.messages import Advert, Commit, Kind, Place, Reveal, Secret, Share, graph_seed, survivors_digest
+from fedmodel.secagg.messages import (
+    Advert,
+    Commit,
+    Kind,
+    MessageScope,
+    Reveal,
+    Secret,
+    Share,
+    graph_seed,
+    survivors_digest,
+)
 from fedmodel.secagg.topology import neighbours_of, plan_topology
 from tests.fedmodel.secagg.peers import (
     MODEL,
@@ -59,7 +69,7 @@ def adverts_of(silos: int, window: Window = WINDOW, **policy) -> tuple[Federatio
 
 def forged(federation: Federation, adverts: list[bytes], sender: int, **fields) -> list[bytes]:
     """Return the adverts with one changed and signed again, as a colluding silo can."""
-    place = Place(federation.setting(WINDOW), 1)
+    place = MessageScope(federation.setting(WINDOW), 1)
     own = replace(Advert.read(adverts[sender - 1], place), **fields)
     told = list(adverts)
     told[sender - 1] = own.sign(place, federation.identities[sender])
@@ -140,13 +150,13 @@ def test_a_roster_has_one_encoding_even_from_the_administrator() -> None:
 def test_a_roster_grown_past_the_policy_is_refused() -> None:
     federation = Federation(4)
     strict = replace(federation.policy, largest_roster=3)
-    assert refusal(Silo, federation.identities[1], federation.roster, strict, RUN) is Rule.ROSTER
+    assert refusal(Participant, federation.identities[1], federation.roster, strict, RUN) is Rule.ROSTER
     assert refusal(Setting, federation.roster, strict, WINDOW) is Rule.ROSTER
 
 
 def test_a_silo_outside_the_roster_takes_no_part() -> None:
     federation = Federation(3)
-    assert refusal(Silo, SigningKey.generate(), federation.roster, federation.policy, RUN) is Rule.UNKNOWN_SENDER
+    assert refusal(Participant, SigningKey.generate(), federation.roster, federation.policy, RUN) is Rule.UNKNOWN_SENDER
 
 
 def test_a_window_larger_than_the_policys_is_refused() -> None:
@@ -191,7 +201,7 @@ def test_adverts_under_another_policy_are_refused(changed: dict) -> None:
     """The server cannot talk one silo into other parameters than the others': there is no field to say them in."""
     federation, adverts = adverts_of(4)
     other = replace(federation.policy, **changed)
-    lax = Silo(federation.identities[4], federation.roster, other, RUN)
+    lax = Participant(federation.identities[4], federation.roster, other, RUN)
     adverts[3] = lax.advert(WINDOW)
     assert refusal(federation.call, 1, "deal", adverts) is Rule.REPLAYED
     assert refusal(lax.deal, [*adverts[:3], adverts[3]]) is Rule.REPLAYED
@@ -200,7 +210,7 @@ def test_adverts_under_another_policy_are_refused(changed: dict) -> None:
 @pytest.mark.parametrize("changed", [{"ring_bits": 16}, {"suite": Suite.POST_QUANTUM}])
 def test_adverts_of_another_ring_or_suite_are_refused(changed: dict) -> None:
     federation, adverts = adverts_of(4)
-    other = Silo(federation.identities[4], federation.roster, replace(federation.policy, **changed), RUN)
+    other = Participant(federation.identities[4], federation.roster, replace(federation.policy, **changed), RUN)
     adverts[3] = other.advert(WINDOW)
     assert refusal(federation.call, 1, "deal", adverts) is Rule.MALFORMED
 
@@ -267,8 +277,8 @@ def test_a_swapped_key_is_refused(suite: Suite) -> None:
     """The server puts in a key of its own, signed by a silo that works with it; or by nobody."""
     federation, adverts = adverts_of(4, suite=suite)
     other, others = adverts_of(4, suite=suite)
-    place = Place(federation.setting(WINDOW), 1)
-    stolen = Advert.read(others[1], Place(other.setting(WINDOW), 1)).mask_keys
+    place = MessageScope(federation.setting(WINDOW), 1)
+    stolen = Advert.read(others[1], MessageScope(other.setting(WINDOW), 1)).mask_keys
     own = replace(Advert.read(adverts[1], place), mask_keys=stolen)
     for signer in (federation.identities[3], SigningKey.generate()):
         told = [adverts[0], own.sign(place, signer), *adverts[2:]]
@@ -279,7 +289,7 @@ def test_a_swapped_key_is_refused(suite: Suite) -> None:
 
 def test_an_outsiders_advert_is_refused() -> None:
     federation, adverts = adverts_of(4)
-    place = Place(federation.setting(WINDOW), 1)
+    place = MessageScope(federation.setting(WINDOW), 1)
     for number in (0, 5, 2**32 - 1):
         outsider = replace(Advert.read(adverts[3], place), sender=number).sign(place, SigningKey.generate())
         assert refusal(federation.call, 1, "deal", [*adverts[:3], outsider]) is Rule.UNKNOWN_SENDER
@@ -291,7 +301,7 @@ def test_an_outsiders_advert_is_refused() -> None:
 def test_an_echoed_key_is_refused(suite: Suite, mine: str, theirs: str) -> None:
     """A colluding silo with our own key: with X25519 the secret would be our key's square, with HPKE our own mail."""
     federation, adverts = adverts_of(4, suite=suite)
-    victim = Advert.read(adverts[0], Place(federation.setting(WINDOW), 1))
+    victim = Advert.read(adverts[0], MessageScope(federation.setting(WINDOW), 1))
     key = victim.transport if mine == "transport" else victim.mask_keys[0]
     told = forged(federation, adverts, 3, **{theirs: key if theirs == "transport" else (key,)})
     assert refusal(federation.call, 1, "deal", told) is Rule.ECHOED_KEY
@@ -304,7 +314,7 @@ def test_an_echoed_key_is_refused(suite: Suite, mine: str, theirs: str) -> None:
 def test_a_key_of_another_round_echoed_is_refused() -> None:
     window = Window(RUN, 1, 1, 3)
     federation, adverts = adverts_of(4, window)
-    place = Place(federation.setting(window), 1)
+    place = MessageScope(federation.setting(window), 1)
     victim, own = Advert.read(adverts[0], place), Advert.read(adverts[2], place)
     keys = (victim.mask_keys[2], *own.mask_keys[1:])
     adverts[2] = replace(own, mask_keys=keys).sign(place, federation.identities[3])
@@ -313,7 +323,7 @@ def test_a_key_of_another_round_echoed_is_refused() -> None:
 
 def test_one_key_twice_in_an_advert_is_refused() -> None:
     federation, adverts = adverts_of(4)
-    own = Advert.read(adverts[2], Place(federation.setting(WINDOW), 1))
+    own = Advert.read(adverts[2], MessageScope(federation.setting(WINDOW), 1))
     told = forged(federation, adverts, 3, mask_keys=(own.transport,))
     assert refusal(federation.call, 1, "deal", told) is Rule.DUPLICATE
 
@@ -323,7 +333,7 @@ def test_one_key_twice_in_an_advert_is_refused() -> None:
 def test_a_weak_mask_key_is_refused(suite: Suite, point: bytes) -> None:
     """With a point of small order the pair's secret would be zero, and the server would know the mask."""
     federation, adverts = adverts_of(4, suite=suite)
-    own = Advert.read(adverts[2], Place(federation.setting(WINDOW), 1)).mask_keys[0]
+    own = Advert.read(adverts[2], MessageScope(federation.setting(WINDOW), 1)).mask_keys[0]
     told = forged(federation, adverts, 3, mask_keys=(own[:-32] + point,))
     assert refusal(federation.call, 1, "deal", told) is Rule.WEAK_KEY
 
@@ -338,7 +348,7 @@ def test_a_transport_key_in_another_encoding_is_refused(point: bytes) -> None:
 @pytest.mark.parametrize("suite", SUITES)
 def test_shares_are_not_sealed_to_a_transport_key_of_small_order(suite: Suite, point: bytes) -> None:
     federation, adverts = adverts_of(4, suite=suite)
-    own = Advert.read(adverts[2], Place(federation.setting(WINDOW), 1)).transport
+    own = Advert.read(adverts[2], MessageScope(federation.setting(WINDOW), 1)).transport
     with pytest.raises(FedmodelError):
         federation.call(1, "deal", forged(federation, adverts, 3, transport=own[:-32] + point))
 
@@ -351,7 +361,7 @@ def test_a_cohort_without_our_own_advert_is_refused() -> None:
 def test_our_own_advert_changed_is_refused() -> None:
     """Even where our own key signed it: an advert whose secrets are gone."""
     federation, adverts = adverts_of(4)
-    earlier = Silo(federation.identities[1], federation.roster, federation.policy, RUN).advert(WINDOW)
+    earlier = Participant(federation.identities[1], federation.roster, federation.policy, RUN).advert(WINDOW)
     assert refusal(federation.call, 1, "deal", [earlier, *adverts[1:]]) is Rule.OWN_ADVERT
 
 
@@ -378,7 +388,7 @@ def test_stages_out_of_order_are_refused() -> None:
 def dealt(silos: int, window: Window = WINDOW, **policy) -> tuple[Federation, dict[int, dict[int, bytes]]]:
     """Return a federation in which all dealt, and the SHAREs by sender and receiver."""
     federation, adverts = adverts_of(silos, window, **policy)
-    place = Place(federation.setting(window), window.first)
+    place = MessageScope(federation.setting(window), window.first)
     rows = {}
     for number in federation.numbers:
         shares = federation.call(number, "deal", adverts)
@@ -406,7 +416,7 @@ def test_a_share_for_another_counts_as_not_dealt(suite: Suite) -> None:
 def test_an_envelope_moved_to_another_pair_does_not_open() -> None:
     """A colluding silo passes on, as its own, what an honest one sealed to the victim; or to somebody else."""
     federation, rows = dealt(5)
-    place = Place(federation.setting(WINDOW), 1)
+    place = MessageScope(federation.setting(WINDOW), 1)
     own = Share.read(rows[2][1], place)
     for other in (rows[3][1], rows[2][3]):
         moved = replace(own, envelope=Share.read(other, place).envelope).sign(place, federation.identities[2])
@@ -419,7 +429,7 @@ def test_an_envelope_moved_to_another_pair_does_not_open() -> None:
 
 def test_a_share_of_another_cohort_counts_as_not_dealt() -> None:
     federation, rows = dealt(5)
-    place = Place(federation.setting(WINDOW), 1)
+    place = MessageScope(federation.setting(WINDOW), 1)
     other = replace(Share.read(rows[2][1], place), cohort=bytes(32)).sign(place, federation.identities[2])
     faults, masked_with = received(federation, rows, 1, first=other)
     assert Rule.SHARES.value in faults[0]
@@ -565,7 +575,7 @@ def test_a_survivor_that_was_not_masked_with_is_refused() -> None:
     federation = Federation(5)
 
     def spoil(data: bytes) -> bytes:
-        place = Place(federation.setting(WINDOW), 1)
+        place = MessageScope(federation.setting(WINDOW), 1)
         share = Share.read(data, place)
         spoiled = replace(share, envelope=b"x" * 80).sign(place, federation.identities[5])
         return spoiled if share.receiver == 1 else data
@@ -752,11 +762,11 @@ def replayed_adverts(federation: Federation) -> dict[str, bytes]:
     grown = Roster("federation", (*roster.members, Member("late", SigningKey.generate().public)))
     wide = replace(policy, largest_roster=5)
     return {
-        "run": Silo(identity, roster, policy, RUN + 1).advert(Window(RUN + 1, 1, 1, 1)),
-        "round": Silo(identity, roster, policy, RUN).advert(Window(RUN, 2, 1, 1)),
-        "attempt": Silo(identity, roster, policy, RUN).advert(Window(RUN, 1, 2, 1)),
-        "roster": Silo(identity, grown, wide, RUN).advert(WINDOW),
-        "policy": Silo(identity, roster, wide, RUN).advert(WINDOW),
+        "run": Participant(identity, roster, policy, RUN + 1).advert(Window(RUN + 1, 1, 1, 1)),
+        "round": Participant(identity, roster, policy, RUN).advert(Window(RUN, 2, 1, 1)),
+        "attempt": Participant(identity, roster, policy, RUN).advert(Window(RUN, 1, 2, 1)),
+        "roster": Participant(identity, grown, wide, RUN).advert(WINDOW),
+        "policy": Participant(identity, roster, wide, RUN).advert(WINDOW),
     }
 
 
@@ -771,7 +781,9 @@ def test_an_advert_from_elsewhere_is_refused(where: str) -> None:
 
 def test_an_advert_for_another_count_of_rounds_is_refused() -> None:
     federation, adverts = adverts_of(4)
-    adverts[3] = Silo(federation.identities[4], federation.roster, federation.policy, RUN).advert(Window(RUN, 1, 1, 2))
+    adverts[3] = Participant(federation.identities[4], federation.roster, federation.policy, RUN).advert(
+        Window(RUN, 1, 1, 2)
+    )
     assert refusal(federation.call, 1, "deal", adverts) is Rule.MALFORMED
 
 
@@ -779,7 +791,7 @@ def test_an_advert_for_another_count_of_rounds_is_refused() -> None:
 def test_a_share_from_another_window_counts_as_not_dealt(window: Window) -> None:
     federation, rows = dealt(5)
     adverts = collect_adverts(federation, window)[1]
-    place = Place(federation.setting(window), window.first)
+    place = MessageScope(federation.setting(window), window.first)
     fresh = [
         next(data for data in federation.call(number, "deal", adverts) if Share.read(data, place).receiver == 1)
         for number in (2, 3, 4, 5)
@@ -790,8 +802,8 @@ def test_a_share_from_another_window_counts_as_not_dealt(window: Window) -> None
     assert federation.silo(1)._state.window.rounds[str(window.first)].masked_with == [3, 4, 5]
 
 
-def elsewhere(held: Round, run: int = RUN, first: int = 1, attempt: int = 1) -> Place:
-    return Place(held.federation.setting(Window(run, first, attempt, 1)), first)
+def elsewhere(held: Round, run: int = RUN, first: int = 1, attempt: int = 1) -> MessageScope:
+    return MessageScope(held.federation.setting(Window(run, first, attempt, 1)), first)
 
 
 @pytest.mark.parametrize("where", [{"run": RUN + 1}, {"first": 2}, {"attempt": 2}], ids=str)
@@ -885,7 +897,7 @@ def test_two_lists_never_open_one_round_by_way_of_another() -> None:
     for number in federation.numbers:
         shares = collection.shares_for(number)
         if number == victim:
-            shares = [data for data in shares if Share.read(data, Place(setting, 1)).sender not in (1, 2)]
+            shares = [data for data in shares if Share.read(data, MessageScope(setting, 1)).sender not in (1, 2)]
         federation.call(number, "receive", shares)
     updates = federation.updates()
     for number in rest:
@@ -900,7 +912,7 @@ def test_two_lists_never_open_one_round_by_way_of_another() -> None:
     of_b: dict[int, int] = {}
     for round_number, messages in given.items():
         for message in messages:
-            reveal = Reveal.read(message, Place(setting, round_number))
+            reveal = Reveal.read(message, MessageScope(setting, round_number))
             if victim in reveal.shares and reveal.shares[victim][0] is Secret.B:
                 of_b[reveal.sender] = reveal.shares[victim][1]
     assert len(of_b) >= threshold  # enough of them, if they were of one round
@@ -1013,7 +1025,7 @@ def test_a_silo_that_lost_its_state_has_no_part_in_the_round(known: bool) -> Non
 def test_a_state_that_cannot_be_read_is_refused(state: bytes) -> None:
     federation = Federation(3)
     with pytest.raises(CryptoError):
-        Silo(federation.identities[1], federation.roster, federation.policy, RUN, state)
+        Participant(federation.identities[1], federation.roster, federation.policy, RUN, state)
 
 
 # Malformed, truncated, oversized, reordered
@@ -1132,7 +1144,7 @@ def test_a_silo_given_the_shares_of_the_vanished_alone_stays_hidden(colluding: l
         shares = [
             data
             for data in collection.shares_for(number)
-            if number != 1 or Share.read(data, Place(collection.setting, 1)).sender in some
+            if number != 1 or Share.read(data, MessageScope(collection.setting, 1)).sender in some
         ]
         federation.call(number, "receive", shares)
     held = Round(Opened(federation, collection), 1)
@@ -1231,7 +1243,7 @@ def test_two_assignments_of_updates_give_the_server_one_view(monkeypatch: pytest
     assert not view.knows(Secret.ROOT, 1)
     assert not view.knows(Secret.ROOT, 2)
 
-    agreed = Silo(federation.identities[1], federation.roster, federation.policy, RUN, before[0][1])
+    agreed = Participant(federation.identities[1], federation.roster, federation.policy, RUN, before[0][1])
     secret = bytes.fromhex(agreed._state.window.rounds["1"].pairs["2"])
     theirs, d = pair_key(secret, held.context, 1, 2), words_of(32, 16, 77)
 

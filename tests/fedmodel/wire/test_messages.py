@@ -194,7 +194,7 @@ def _check(
     scenario: bytes = SCENARIO,
     servers: Sequence[SigningKey] = (SERVER,),
 ) -> None:
-    wire.check_request(message(content, kind=kind), run, scenario, [server.public.hex() for server in servers])
+    wire.check_signature(message(content, kind=kind), run, scenario, [server.public.hex() for server in servers])
 
 
 def _signed(content: RecordDict, change: Callable[[RecordDict], object] = lambda _: None) -> RecordDict:
@@ -239,10 +239,10 @@ def test_a_law_that_names_lattice_keys_asks_for_both_signatures(
     hashes = [post_quantum_hash(key.public) for key in known]
     asked = (message(signed, kind=wire.TRAIN), RUN, SCENARIO, [SERVER.public.hex()], hashes)
     if error is None:
-        wire.check_request(*asked)
+        wire.check_signature(*asked)
     else:
         with pytest.raises(error):
-            wire.check_request(*asked)
+            wire.check_signature(*asked)
 
 
 @pytest.mark.parametrize("broken", ["signature", "mldsa65-signature", "mldsa65"])
@@ -255,7 +255,7 @@ def test_neither_signature_stands_for_the_other(broken: str) -> None:
     assert isinstance(value, bytes)
     record[broken] = value[:-1] + bytes([value[-1] ^ 1])
     with pytest.raises((CryptoError, PolicyRefused)):
-        wire.check_request(
+        wire.check_signature(
             message(signed, kind=wire.TRAIN), RUN, SCENARIO, [SERVER.public.hex()], [post_quantum_hash(LATTICE.public)]
         )
 
@@ -441,7 +441,7 @@ def test_a_question_without_a_signature_is_refused(record: ConfigRecord | Metric
     with pytest.raises(PolicyRefused, match="without a server's signature"):
         _check(content)
     with pytest.raises(PolicyRefused, match="without a server's signature"):
-        wire.check_request(message(error=Error(1, "")), RUN, SCENARIO, [SERVER.public.hex()])
+        wire.check_signature(message(error=Error(1, "")), RUN, SCENARIO, [SERVER.public.hex()])
 
 
 def test_a_question_by_a_key_that_the_law_does_not_name_is_refused() -> None:

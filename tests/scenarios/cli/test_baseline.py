@@ -214,5 +214,5 @@ def test_a_deployed_silo_trains_nothing_without_noise_whoever_let_it_come_this_f
     for home, refused in ((tmp_path, False), (kit, True)):
         silo = Silo("left", scenario, "1", "cpu", home, kit)
         with pytest.raises(PrivacyError, match="never left out at a deployed silo") if refused else nullcontext():
-            update_P = training.train_round(silo, event, TrainRequest(1, model_P), RecordDict())
+            update_P = training.local_update(silo, event, TrainRequest(1, model_P), RecordDict())
     assert np.any(update_P)  # of the simulated one

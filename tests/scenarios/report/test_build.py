@@ -509,12 +509,12 @@ def test_a_key_that_is_not_the_servers_signs_no_report(run: Path) -> None:
 
 def test_what_is_entered_after_the_report_leaves_it_as_it_is_and_a_new_one_says_it(run: Path) -> None:
     kit = run / "silos" / "north"
-    inspection.sign_off(inspection.Place.of(run / "ledgers" / "north.sqlite"), read_kit(kit).law, "Ada")
+    inspection.sign_off(inspection.LedgerFiles.of(run / "ledgers" / "north.sqlite"), read_kit(kit).law, "Ada")
     checked = dict(build.verify(run).items)
     assert "1 newer entries are not in the report" in checked["ledger north"]
     before = build.read_report(run).report
     inspection.override(
-        inspection.Place.of(run / "ledgers" / "north.sqlite"), "synthetic/record", 9.0, "a study", "Ada"
+        inspection.LedgerFiles.of(run / "ledgers" / "north.sqlite"), "synthetic/record", 9.0, "a study", "Ada"
     )
     build.verify(run)
     build.build(run, page)

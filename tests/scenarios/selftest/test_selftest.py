@@ -234,7 +234,7 @@ def test_interrupted_it_leaves_nothing_behind(
         assert list(tmp_path.iterdir()) != []
         raise KeyboardInterrupt
 
-    with replaced(training, "check_request", interrupt):
+    with replaced(training, "check_training_request", interrupt):
         assert run("audit", "selftest") == 130
     assert "nothing is left behind" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -261,7 +261,7 @@ def broken() -> Iterator[None]:
     def refuse(*_: object) -> None:
         raise OSError
 
-    with replaced(training, "check_request", refuse):
+    with replaced(training, "check_training_request", refuse):
         yield
 
 

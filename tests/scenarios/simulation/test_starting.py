@@ -34,13 +34,13 @@ from scenarios.cli.report_page import write_report
 from scenarios.report import build, gather
 from scenarios.report.gather import read_run
 from scenarios.runs.claims import claim_in
-from scenarios.runs.ledgers import ledger_path
+from scenarios.runs.ledgers import ledger_in_run
 from scenarios.simulation import starting
 from scenarios.simulation.simulate import check_scenario, placed, run_folder, simulate
 from scenarios.simulation.starting import carried, check_carried, refuse_rehearsal
 from server import runs
 from server.checkpoint import save_model
-from server.run_files import Place
+from server.run_files import RunFiles
 from tests.conftest import TINY
 from tests.federations import Federation, federation, pristine
 
@@ -232,7 +232,7 @@ def test_another_file_than_was_settled_on_is_never_begun_from(tiny_file: Path, p
     folder.mkdir()
     shutil.copy(public, folder / START)
     with pytest.raises(ConfigError, match="is not the file that the scenario begins from"):
-        Place(folder, folder / "server", sealed=False).begin(model(settled), settled)
+        RunFiles(folder, folder / "server", sealed=False).begin(model(settled), settled)
 
 
 # What fits
@@ -430,7 +430,7 @@ def test_the_run_begins_where_the_other_ended(two: Path) -> None:
     assert (ended["1.weight"] > 1).all()  # no random start is there
     scenario = read_scenario(str(two / "second" / "scenario.toml"))
     module = model(scenario, seed=3)
-    Place(two / "second", two / "second/server", sealed=False).begin(module, scenario)
+    RunFiles(two / "second", two / "second/server", sealed=False).begin(module, scenario)
     assert all(torch.equal(value, ended[name]) for name, value in module.state_dict().items())
 
 
@@ -564,7 +564,7 @@ def test_a_changed_model_or_a_missing_key_of_the_earlier_run_is_refused(two: Pat
     (first / "model.safetensors").write_bytes(data)
     with pytest.raises(ConfigError, match="no ledger beside it countersigned it"):
         placed(scenario_in(two, f"model.init={first}"))
-    ledger = ledger_path(first, "north")
+    ledger = ledger_in_run(first, "north")
     spoiled = bytearray(ledger.read_bytes())
     spoiled[-100] ^= 1
     ledger.write_bytes(spoiled)
@@ -616,9 +616,9 @@ def test_a_deployed_server_takes_the_file_in_sealed_and_reads_no_path(
     federation.unlock("server")
     module, kept = model(scenario, seed=4), read_scenario(str(submitted.folder / runs.SCENARIO))
     assert scenario_hash(kept) == scenario_hash(scenario)
-    Place(submitted.folder, home, sealed=True).begin(module, kept)
+    RunFiles(submitted.folder, home, sealed=True).begin(module, kept)
     wanted = safetensors.torch.load(plain)
     assert all(np.array_equal(value, wanted[name]) for name, value in module.state_dict().items())
     (submitted.folder / f"{START}.age").unlink()
     with pytest.raises(ConfigError, match="the run begins from it, and it cannot be read"):
-        Place(submitted.folder, home, sealed=True).begin(module, kept)
+        RunFiles(submitted.folder, home, sealed=True).begin(module, kept)
