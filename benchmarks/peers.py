@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from server.gateway import Door
+from server.gateway import Gateway
 from server.share import Limits, Shares
 from tests.integration import authority
 from tests.integration.served import Served, serving
@@ -214,9 +214,9 @@ def main() -> None:
                 f"   worst {took[-1] * 1e3:7.1f}   memory +{grown / MIB:5.0f} MiB   server's core {cpu:4.0%}"
             )
     shares = Shares(Limits(requests_burst=1e9), ("nobody",))
-    door = Door(nothing, Path("/nonexistent"), shares)
+    gateway = Gateway(nothing, Path("/nonexistent"), shares)
     for size in (100, 5 * MIB):
-        alone, behind = (asyncio.run(per_request(app, bytes(size), 2_000)) for app in (nothing, door))
+        alone, behind = (asyncio.run(per_request(app, bytes(size), 2_000)) for app in (nothing, gateway))
         print(f"a request of {size:8} bytes: the door adds {(behind - alone) * 1e6:.0f} us")
 
 

@@ -34,7 +34,7 @@ from fedmodel.provision import scenario_policy
 from fedmodel.secagg import MOST_ATTEMPTS, Collection, Roster, Setting, Tally, Window, sender_of
 from fedmodel.secagg.masking import Words
 from server.exchange import Post
-from server.known_heads import Witness
+from server.known_heads import KnownHeads
 from server.lineages import Lineages
 from server.rounds import (
     Joined,
@@ -59,7 +59,7 @@ class SecureRounds:
         post: Carries the questions.
         scenario: Whose policy every silo is asked to have.
         roster: Of the whole federation.
-        witness: Keeps the heads of its silos' ledgers.
+        known_heads: Keeps the heads of its silos' ledgers.
         joined: Who takes part.
         cohort_of: Who trains in a round.
         lineages: What silos hold between rounds.
@@ -71,14 +71,14 @@ class SecureRounds:
         post: Post,
         scenario: Scenario,
         roster: Roster,
-        witness: Witness,
+        known_heads: KnownHeads,
         joined: Joined,
         cohort_of: Callable[[int], list[str]],
         lineages: Lineages,
         withdrawn: Container[str] = (),
     ) -> None:
         self._lineages = lineages
-        self._post, self._scenario, self._roster, self._witness = post, scenario, roster, witness
+        self._post, self._scenario, self._roster, self._witness = post, scenario, roster, known_heads
         self._policy = scenario_policy(scenario)
         self._members, self._cohort_of, self._withdrawn = joined.members, cohort_of, withdrawn
         self._numbers = {member.name: number for number, member in enumerate(roster.members, start=1)}
@@ -337,7 +337,7 @@ class SecureRounds:
 def simulated_round(
     post: Post,
     scenario: Scenario,
-    witness: Witness,
+    known_heads: KnownHeads,
     joined: Joined,
     cohort: list[str],
     request: wire.TrainRequest,
@@ -346,7 +346,7 @@ def simulated_round(
     """Sum the same words as secure aggregation would, unmasked: the same numerics, and no secrecy."""
     policy, number = scenario_policy(scenario), request.round_number
     request = lineages.named(request, cohort)
-    contents = wire.train_requests(request, {silo: replace(request, known=witness.known(silo)) for silo in cohort})
+    contents = wire.train_requests(request, {silo: replace(request, known=known_heads.known(silo)) for silo in cohort})
     words: dict[str, Words] = {}
     charged: dict[str, Event] = {}
     dropouts: dict[str, str] = {}
@@ -355,7 +355,7 @@ def simulated_round(
         with excused(dropouts, silo):
             answer = wire.read_masked_reply(answered(reply), policy.ring_bits)
             check_answer(answer, answer.words_P.shape, request, joined.members[silo])
-            witness.follow(silo, answer.head)
+            known_heads.follow(silo, answer.head)
             words[silo], charged[silo] = answer.words_P, answer.charged
     lineages.answered(request, words)
     log_dropouts(number, dropouts)

@@ -14,21 +14,21 @@ from collections.abc import Mapping
 
 from fedmodel import wire
 from server.exchange import Post
-from server.known_heads import Witness
+from server.known_heads import KnownHeads
 from server.rounds import JoinedSilo, answered, excused, reasons
 
 logger = logging.getLogger(__name__)
 
 
 def collect_countersignatures(
-    post: Post, round_number: int, witness: Witness, members: Mapping[str, JoinedSilo], model: bytes
+    post: Post, round_number: int, known_heads: KnownHeads, members: Mapping[str, JoinedSilo], model: bytes
 ) -> dict[str, str]:
     """Ask the silos of a run that has ended to countersign it.
 
     Args:
         post: Carries the questions.
         round_number: What they are grouped by, past the run's rounds.
-        witness: Takes the heads.
+        known_heads: Takes the heads.
         members: By silo, all that joined, those that left too.
         model: SHA-256 of the model, 32 bytes.
 
@@ -39,13 +39,13 @@ def collect_countersignatures(
     there = set(post.present())
     missing = {silo: "lost" for silo, member in members.items() if member.node_id not in there}
     contents = {
-        silo: (member.node_id, wire.countersign_request(wire.CountersignRequest(model, witness.known(silo))))
+        silo: (member.node_id, wire.countersign_request(wire.CountersignRequest(model, known_heads.known(silo))))
         for silo, member in members.items()
         if silo not in missing
     }
     for silo, reply in post.ask(wire.COUNTERSIGN, round_number, contents):
         with excused(missing, silo):
-            witness.follow(silo, wire.read_countersign_reply(answered(reply)))
+            known_heads.follow(silo, wire.read_countersign_reply(answered(reply)))
     if missing:
         logger.warning("no countersignature of %s; each silo's own log says why", reasons(missing))
     return missing

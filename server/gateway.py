@@ -95,7 +95,7 @@ class Gone(Exception):
     """There is nobody to answer: whoever asked is gone, or was hung up on."""
 
 
-class Door:
+class Gateway:
     """An ASGI app that lets the calls of silos through to another.
 
     Args:
@@ -144,7 +144,7 @@ class Door:
                     await _respond(send, 200, self._roster.read_bytes())
             case asked:
                 if self._told.is_new(asked):
-                    logger.warning("refused at the door: %s %.200r", scope["method"], scope["path"])
+                    logger.warning("refused at the gateway: %s %.200r", scope["method"], scope["path"])
                 await _turn_away(receive, send, 404, b"", asker.limits.closing_s)
 
 

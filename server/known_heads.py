@@ -18,7 +18,7 @@ from fedmodel.secagg import Roster
 from fedmodel.system.durable import replace_file
 
 
-class Witness:
+class KnownHeads:
     """The heads of a federation's silos.
 
     Args:

@@ -30,7 +30,7 @@ from fedmodel.privacy import accounting
 from fedmodel.privacy.events import DpSgdEvent, Event
 from fedmodel.secagg import Window
 from server.exchange import NOWHERE, Post
-from server.known_heads import Witness
+from server.known_heads import KnownHeads
 from server.lineages import Lineages
 from server.strategy import average_updates
 
@@ -99,7 +99,7 @@ class RoundResult:
 def join(
     post: Post,
     scenario: Scenario,
-    witness: Witness,
+    known_heads: KnownHeads,
     window: Window | None = None,
     signed: Callable[[str, bytes], bool] = lambda _, __: True,
 ) -> Joined:
@@ -112,7 +112,7 @@ def join(
     Args:
         post: Carries the questions.
         scenario: What they are about.
-        witness: Knows the silos' keys.
+        known_heads: Knows the silos' keys.
         window: What to advertise keys for, with secure aggregation.
         signed: Whether an ADVERT is that of the silo of this name.
 
@@ -121,13 +121,13 @@ def join(
     """
     federation = scenario.federation
     deadline = time.monotonic() + federation.round_timeout_s
-    claims, codes = _claims(post, scenario, witness, post.nodes(len(federation.silos)), window, signed)
+    claims, codes = _claims(post, scenario, known_heads, post.nodes(len(federation.silos)), window, signed)
     for _ in range(_MORE_TRIES):
         unheard = [int(node) for node, code in codes.items() if code in ("late", "lost")]
         if not unheard or all(claims[silo] for silo in federation.silos) or time.monotonic() >= deadline:
             break
         time.sleep(_TRY_AGAIN_S)  # a silo that has just been started again, or whose message was lost on the way
-        more, still = _claims(post, scenario, witness, unheard, window, signed)
+        more, still = _claims(post, scenario, known_heads, unheard, window, signed)
         codes = {node: code for node, code in codes.items() if int(node) not in unheard} | still
         for silo, claimed in more.items():
             claims[silo].extend(claimed)
@@ -142,7 +142,7 @@ def join(
 
 
 def find_again(
-    post: Post, scenario: Scenario, witness: Witness, members: dict[str, JoinedSilo], timeout_s: float
+    post: Post, scenario: Scenario, known_heads: KnownHeads, members: dict[str, JoinedSilo], timeout_s: float
 ) -> None:
     """Look for the nodes of members that have none at present, in place, for so long at most.
 
@@ -155,7 +155,7 @@ def find_again(
         nodes = [node for node in post.present() if node not in asked]
         if post.owners:
             nodes = [node for node in nodes if post.owners.get(node) in lost]
-        claims, _ = _claims(post, scenario, witness, nodes)
+        claims, _ = _claims(post, scenario, known_heads, nodes)
         for silo in lost:
             if len(claims[silo]) == 1 and claims[silo][0][0].charge == members[silo].charge:
                 members[silo] = claims[silo][0][0]
@@ -168,7 +168,7 @@ def find_again(
 def _claims(
     post: Post,
     scenario: Scenario,
-    witness: Witness,
+    known_heads: KnownHeads,
     nodes: Iterable[int],
     window: Window | None = None,
     signed: Callable[[str, bytes], bool] = lambda _, __: True,
@@ -181,7 +181,7 @@ def _claims(
         with excused(codes, str(node_id)):
             answer = wire.read_join_reply(answered(reply))
             _check_plan(answer, scenario)
-            witness.check(answer.silo, answer.head)
+            known_heads.check(answer.silo, answer.head)
             if post.owners and post.owners.get(node_id) != answer.silo:
                 raise ProtocolError("a node claims a name that its key is not registered for")
             if window is not None and not signed(answer.silo, answer.advert):
@@ -194,7 +194,7 @@ def _claims(
 def plain_round(
     post: Post,
     federation: FederationConfig,
-    witness: Witness,
+    known_heads: KnownHeads,
     members: Mapping[str, JoinedSilo],
     cohort: list[str],
     request: wire.TrainRequest,
@@ -202,7 +202,7 @@ def plain_round(
 ) -> RoundResult:
     """Send the model to the cohort, and average what comes back; too few answers fail the round."""
     request = lineages.named(request, cohort)
-    contents = wire.train_requests(request, {silo: replace(request, known=witness.known(silo)) for silo in cohort})
+    contents = wire.train_requests(request, {silo: replace(request, known=known_heads.known(silo)) for silo in cohort})
     nodes = {silo: (members[silo].node_id, content) for silo, content in contents.items()}
     updates: dict[str, NDArray[np.float32]] = {}
     charged: dict[str, Event] = {}
@@ -211,7 +211,7 @@ def plain_round(
         with excused(dropouts, silo):
             answer = wire.read_train_reply(answered(reply))
             check_answer(answer, answer.update_P.shape, request, members[silo])
-            witness.follow(silo, answer.head)
+            known_heads.follow(silo, answer.head)
             updates[silo], charged[silo] = answer.update_P, answer.charged
     lineages.answered(request, updates)
     log_dropouts(request.round_number, dropouts)

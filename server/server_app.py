@@ -54,7 +54,7 @@ from server.aggregation import SecureRounds, cohort_round, is_advert_of, simulat
 from server.ending import collect_countersignatures
 from server.exchange import NOWHERE, Post
 from server.journal import Checkpoint, Dealt
-from server.known_heads import Witness
+from server.known_heads import KnownHeads
 from server.lineages import Lineages
 from server.metrics import MetricsLog, evaluate
 from server.rounds import Joined, JoinedSilo, RoundResult, find_again, join, plain_round
@@ -138,8 +138,8 @@ def run_federation(
         _take_up(kept, module, place, scenario, log)
         if kept.ended or kept.round_number == scenario.rounds:  # killed after its last round
             roster = read_roster(place.home)
-            witness = Witness(place.home / "heads", roster)
-            return _end(post, scenario, place, witness, _known_again(roster, kept))
+            known_heads = KnownHeads(place.home / "heads", roster)
+            return _end(post, scenario, place, known_heads, _known_again(roster, kept))
 
     rounds = _rounds(post, scenario, place.home, kept, dealt)
     if kept is None:
@@ -155,7 +155,7 @@ def run_federation(
     for round_number in range(kept.round_number + 1 if kept else 1, scenario.rounds + 1):
         started = time.monotonic()
         post.begin(round_number)
-        find_again(post, scenario, rounds.witness, rounds.joined.members, _LOOK_S)
+        find_again(post, scenario, rounds.known_heads, rounds.joined.members, _LOOK_S)
         _wait_for_nodes(post, scenario, rounds)
         cohort = rounds.cohort(round_number)
         model_P = vectors.flatten(module)
@@ -199,15 +199,17 @@ def run_federation(
         if ended:
             _log_end(rounds, scenario, line)
             break
-    return _end(post, scenario, place, rounds.witness, rounds.joined.members)
+    return _end(post, scenario, place, rounds.known_heads, rounds.joined.members)
 
 
-def _end(post: Post, scenario: Scenario, place: RunFiles, witness: Witness, members: dict[str, JoinedSilo]) -> None:
+def _end(
+    post: Post, scenario: Scenario, place: RunFiles, known_heads: KnownHeads, members: dict[str, JoinedSilo]
+) -> None:
     """Have silos countersign what was charged and what came of it, and erase what the run does not need any more."""
     model = place.model_hash()
     if model is not None:
-        find_again(post, scenario, witness, members, _END_S)
-        collect_countersignatures(post, scenario.rounds + 1, witness, members, model)
+        find_again(post, scenario, known_heads, members, _END_S)
+        collect_countersignatures(post, scenario.rounds + 1, known_heads, members, model)
     place.clear_up()
 
 
@@ -233,7 +235,7 @@ class _Rounds:
 
     joined: Joined
     roster: Roster
-    witness: Witness
+    known_heads: KnownHeads
     cohort: Callable[[int], list[str]]
     train: Callable[[list[str], TrainRequest], RoundResult]
     withdrawn: dict[str, dict[str, str | int]]
@@ -299,17 +301,17 @@ def _rounds(post: Post, scenario: Scenario, home: Path, kept: Checkpoint | None,
     federation, seed = scenario.federation, scenario.seed or 0
     mode = scenario.encryption.secure_aggregation
     roster = read_roster(home)
-    witness = Witness(home / "heads", roster)
+    known_heads = KnownHeads(home / "heads", roster)
     if kept is None:
         window = window_from(scenario, post.run, first=1, attempt=1) if mode == "on" else None
-        joined = join(post, scenario, witness, window, partial(is_advert_of, scenario, roster, window))
+        joined = join(post, scenario, known_heads, window, partial(is_advert_of, scenario, roster, window))
         check_can_begin(scenario, roster, joined)
         withdrawn: dict[str, dict[str, str | int]] = {}
     else:
         members = _known_again(roster, kept)
         revoked = dict.fromkeys(kept.charges.keys() - members.keys(), "lost")
         joined, withdrawn = Joined(members, {**kept.absent, **revoked}, {}), dict(kept.withdrawn)
-        _wait_for_silos(post, scenario, witness, joined, withdrawn, roster)
+        _wait_for_silos(post, scenario, known_heads, joined, withdrawn, roster)
 
     def cohort(number: int) -> list[str]:
         left = [silo for silo in joined.members if silo not in withdrawn]
@@ -319,19 +321,19 @@ def _rounds(post: Post, scenario: Scenario, home: Path, kept: Checkpoint | None,
     lineages = Lineages(scenario, post.run, None if kept is None else kept.lineages)
     secure: SecureRounds | None = None
     if mode == "on":
-        secure = SecureRounds(post, scenario, roster, witness, joined, cohort, lineages, withdrawn)
+        secure = SecureRounds(post, scenario, roster, known_heads, joined, cohort, lineages, withdrawn)
         if kept is not None and not secure.take_up(kept.secure, dealt):
             post.start_over()
         train = secure.train_round
     elif mode == "simulated":
-        train = partial(simulated_round, post, scenario, witness, joined, lineages=lineages)
+        train = partial(simulated_round, post, scenario, known_heads, joined, lineages=lineages)
     else:
-        train = partial(plain_round, post, federation, witness, joined.members, lineages=lineages)
-    return _Rounds(joined, roster, witness, cohort, train, withdrawn, lineages, secure, least_silos(scenario))
+        train = partial(plain_round, post, federation, known_heads, joined.members, lineages=lineages)
+    return _Rounds(joined, roster, known_heads, cohort, train, withdrawn, lineages, secure, least_silos(scenario))
 
 
 def _wait_for_silos(
-    post: Post, scenario: Scenario, witness: Witness, joined: Joined, withdrawn: Container[str], roster: Roster
+    post: Post, scenario: Scenario, known_heads: KnownHeads, joined: Joined, withdrawn: Container[str], roster: Roster
 ) -> None:
     """Wait until the silos of a run that is taken up again are back: for all as long as for a round, then for enough.
 
@@ -342,7 +344,7 @@ def _wait_for_silos(
     left = [silo for silo in joined.members if silo not in withdrawn]
     needed = _needed(scenario, roster, left)
     while True:
-        find_again(post, scenario, witness, joined.members, _LOOK_S)
+        find_again(post, scenario, known_heads, joined.members, _LOOK_S)
         back = [silo for silo in left if joined.members[silo].node_id != NOWHERE]
         waited_s = time.monotonic() - started
         if len(back) == len(left) or (len(back) >= needed and waited_s >= timeout_s):

@@ -57,7 +57,7 @@ from starlette.types import ASGIApp
 from fedmodel.system.supervision import Facts
 from fedmodel.wire.runtime import listen, log_plainly, replace_name
 from server.announced import BoundedState, PartedStore, PastShare
-from server.gateway import NOBODY, Door
+from server.gateway import NOBODY, Gateway
 from server.port import FleetServer, listen_at
 from server.share import Bucket, Limits, Shares
 
@@ -261,7 +261,7 @@ async def _serve(link: Link, app: FastAPI, context: ssl.SSLContext, shares: Shar
     common = {"ws": "none", "access_log": False, "log_config": None, "proxy_headers": False, "server_header": False}
     inside = _Quiet(uvicorn.Config(app, lifespan="on", timeout_graceful_shutdown=_GRACE_S, **common))  # type: ignore[arg-type]
     config = uvicorn.Config(
-        Door(fleet_app(app, shares), link.roster, shares),
+        Gateway(fleet_app(app, shares), link.roster, shares),
         lifespan="off",
         timeout_keep_alive=shares.limits.header_s,
         timeout_graceful_shutdown=_GRACE_S,

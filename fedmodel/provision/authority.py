@@ -41,7 +41,7 @@ from fedmodel.crypto.postquantum import post_quantum_hash
 from fedmodel.crypto.sealed import Opener
 from fedmodel.errors import ConfigError
 from fedmodel.learning.starts import resolved
-from fedmodel.provision.authority_folder import Office, found, opened
+from fedmodel.provision.authority_folder import AuthorityFolder, found, opened
 from fedmodel.provision.changing import hand_out, pending
 from fedmodel.provision.fingerprints import fingerprints
 from fedmodel.provision.kits import (
@@ -144,22 +144,22 @@ def issue(
     if (federation.seal == "passphrase") != (passphrases is not None):
         raise ConfigError(f'seal = "{federation.seal}", and {"no " * (passphrases is None)}passphrases are given')
     with made_whole(out) as root:
-        office = found(root, federation, passphrases, now)
-        members = [office.make_kit(SERVER, passphrases)]
-        write_server_law(office.kit(SERVER), federation)
+        authority_folder = found(root, federation, passphrases, now)
+        members = [authority_folder.make_kit(SERVER, passphrases)]
+        write_server_law(authority_folder.kit(SERVER), federation)
         for silo in federation.silos:
-            members.append(office.make_kit(silo.name, passphrases))
+            members.append(authority_folder.make_kit(silo.name, passphrases))
             law = joint_law(scenarios, silo.name, bytes.fromhex(members[0].identity))
-            write_silo_law(office.kit(silo.name), law, federation, members[0])
+            write_silo_law(authority_folder.kit(silo.name), law, federation, members[0])
         for scenario in scenarios:
-            office.keep_scenario(scenario)
-        roster = office.sign(members, ())
+            authority_folder.keep_scenario(scenario)
+        roster = authority_folder.sign(members, ())
         hand_out(root)
     notes = (
         "Keep authority/ offline. Give each party its kit, and nothing of another's; compare fingerprints.",
         _keys_note(federation),
     )
-    return Change(roster, office.keys, out, notes)
+    return Change(roster, authority_folder.keys, out, notes)
 
 
 def add(
@@ -184,27 +184,33 @@ def add(
     Raises:
         ConfigError: When it is a member already, or no scenario names it.
     """
-    with opened(root, opener, now) as office:
-        if office.finished == f"add {name}":
-            return _added(office, name, office.roster, office.scenarios(), read_law(office.kit(name)))
-        if any(member.name == name for member in office.roster.members):
+    with opened(root, opener, now) as authority_folder:
+        if authority_folder.finished == f"add {name}":
+            return _added(
+                authority_folder,
+                name,
+                authority_folder.roster,
+                authority_folder.scenarios(),
+                read_law(authority_folder.kit(name)),
+            )
+        if any(member.name == name for member in authority_folder.roster.members):
             raise ConfigError(f"{name!r} is a member already; `fedmodel authority rotate` gives it new keys")
-        federation = _with_silo(office.federation, name)
-        _check_free(office.kit(name))
-        known = {scenario.name: scenario for scenario in [*office.scenarios(), *scenarios]}
+        federation = _with_silo(authority_folder.federation, name)
+        _check_free(authority_folder.kit(name))
+        known = {scenario.name: scenario for scenario in [*authority_folder.scenarios(), *scenarios]}
         naming = [scenario for scenario in known.values() if name in scenario.federation.silos]
-        gone = [one.name for one in office.roster.revoked]
+        gone = [one.name for one in authority_folder.roster.revoked]
         _check_silos([silo.name for silo in federation.silos], naming, gone)
-        law = joint_law(list(known.values()), name, bytes.fromhex(office.roster.server.identity))
-        office.enter_revoked(name, office.certificates(name), "of a kit that was never handed over")
-        party = office.make_kit(name, _passphrases(office, passphrases))
-        write_silo_law(office.new_kit(name), law, federation, office.roster.server)
+        law = joint_law(list(known.values()), name, bytes.fromhex(authority_folder.roster.server.identity))
+        authority_folder.enter_revoked(name, authority_folder.certificates(name), "of a kit that was never handed over")
+        party = authority_folder.make_kit(name, _passphrases(authority_folder, passphrases))
+        write_silo_law(authority_folder.new_kit(name), law, federation, authority_folder.roster.server)
         for scenario in scenarios:
-            office.keep_scenario(scenario)
-        office.keep_federation(federation)
-        roster = office.sign([*office.roster.members, party], office.roster.revoked)
-        office.put_in_place(f"add {name}")
-        return _added(office, name, roster, list(known.values()), law)
+            authority_folder.keep_scenario(scenario)
+        authority_folder.keep_federation(federation)
+        roster = authority_folder.sign([*authority_folder.roster.members, party], authority_folder.roster.revoked)
+        authority_folder.put_in_place(f"add {name}")
+        return _added(authority_folder, name, roster, list(known.values()), law)
 
 
 def rotate(
@@ -223,21 +229,26 @@ def rotate(
     Raises:
         ConfigError: When it is no member.
     """
-    with opened(root, opener, now) as office:
-        old = office.roster.member(name)
-        law = _law_without_budgets(office, name)
-        party, kit = office.make_kit(name, _passphrases(office, passphrases)), office.new_kit(name)
+    with opened(root, opener, now) as authority_folder:
+        old = authority_folder.roster.member(name)
+        law = _law_without_budgets(authority_folder, name)
+        party, kit = (
+            authority_folder.make_kit(name, _passphrases(authority_folder, passphrases)),
+            authority_folder.new_kit(name),
+        )
         if law is None:
-            write_server_law(kit, office.federation)
+            write_server_law(kit, authority_folder.federation)
         else:
-            write_silo_law(kit, law, office.federation, office.roster.server)
-        office.enter_revoked(name, office.certificates(name), "rotated")
-        gone = Revocation(name=name, identity=old.identity, when=moment(office.now), reason="keys rotated")
-        members = [party if member.name == name else member for member in office.roster.members]
-        roster = office.sign(members, (*office.roster.revoked, gone))
-        office.put_in_place(f"rotate {name}")
+            write_silo_law(kit, law, authority_folder.federation, authority_folder.roster.server)
+        authority_folder.enter_revoked(name, authority_folder.certificates(name), "rotated")
+        gone = Revocation(name=name, identity=old.identity, when=moment(authority_folder.now), reason="keys rotated")
+        members = [party if member.name == name else member for member in authority_folder.roster.members]
+        roster = authority_folder.sign(members, (*authority_folder.roster.revoked, gone))
+        authority_folder.put_in_place(f"rotate {name}")
         after = _server_rotated(party) if name == SERVER else _silo_rotated(name)
-        return _change(office, roster, office.kit(name), _keys_note(office.federation), *after)
+        return _change(
+            authority_folder, roster, authority_folder.kit(name), _keys_note(authority_folder.federation), *after
+        )
 
 
 def renew(root: Path, names: Sequence[str], opener: Opener, *, now: datetime | None = None) -> Change:
@@ -252,17 +263,22 @@ def renew(root: Path, names: Sequence[str], opener: Opener, *, now: datetime | N
     Raises:
         ConfigError: When one is no member.
     """
-    with opened(root, opener, now) as office:
-        changed = {name: office.roster.member(name) for name in names or [one.name for one in office.roster.members]}
+    with opened(root, opener, now) as authority_folder:
+        changed = {
+            name: authority_folder.roster.member(name)
+            for name in names or [one.name for one in authority_folder.roster.members]
+        }
         for name, party in changed.items():
-            new = office.renewed(party)
-            if office.kit(name).is_dir():
-                replace_file(office.new_kit(name) / CERTIFICATE, new)
+            new = authority_folder.renewed(party)
+            if authority_folder.kit(name).is_dir():
+                replace_file(authority_folder.new_kit(name) / CERTIFICATE, new)
             changed[name] = party.model_copy(update={"certificate": fingerprint(new)})
-        members = [changed.get(member.name, member) for member in office.roster.members]
-        roster = office.sign(members, office.roster.revoked)
-        office.put_in_place(" ".join(["renew", *names]))
-        return _change(office, roster, None, f"Give {', '.join(changed)} the new {CERTIFICATE}, which holds no secret.")
+        members = [changed.get(member.name, member) for member in authority_folder.roster.members]
+        roster = authority_folder.sign(members, authority_folder.roster.revoked)
+        authority_folder.put_in_place(" ".join(["renew", *names]))
+        return _change(
+            authority_folder, roster, None, f"Give {', '.join(changed)} the new {CERTIFICATE}, which holds no secret."
+        )
 
 
 def revoke(root: Path, name: str, reason: str, opener: Opener, *, now: datetime | None = None) -> Change:
@@ -277,30 +293,30 @@ def revoke(root: Path, name: str, reason: str, opener: Opener, *, now: datetime 
         raise ConfigError("a revocation says why, in 1 to 200 characters; the roster shows it to everybody")
     if inert(reason) != reason:
         raise ConfigError(f"the reason has a character that acts on whoever shows it, or is not seen: {inert(reason)}")
-    with opened(root, opener, now) as office:
-        gone = office.roster.gone(name)
+    with opened(root, opener, now) as authority_folder:
+        gone = authority_folder.roster.gone(name)
         if gone is not None:
             hand_out(root)
             return _change(
-                office,
-                office.roster,
+                authority_folder,
+                authority_folder.roster,
                 None,
                 f"{name!r} was put out already, on {gone.when}: {gone.reason}. The newest roster, serial"
-                f" {office.roster.serial}, and list of revocations are in every kit that is under {root}.",
+                f" {authority_folder.roster.serial}, and list of revocations are in every kit that is under {root}.",
             )
-        old = office.roster.member(name)
+        old = authority_folder.roster.member(name)
         if name == SERVER:
             raise ConfigError("a federation without its server is none; `fedmodel authority rotate` gives it new keys")
-        if len(office.roster.silos) == 1:
+        if len(authority_folder.roster.silos) == 1:
             raise ConfigError(f"{name!r} is the last silo; a federation of none is not kept: put its folder away")
-        office.enter_revoked(name, office.certificates(name), reason)
-        gone = Revocation(name=name, identity=old.identity, when=moment(office.now), reason=reason)
-        members = [member for member in office.roster.members if member.name != name]
-        left = tuple(silo for silo in office.federation.silos if silo.name != name)
-        office.keep_federation(office.federation.model_copy(update={"silos": left}))
-        roster = office.sign(members, (*office.roster.revoked, gone))
-        office.put_in_place(f"revoke {name}")
-        return _change(office, roster, None)
+        authority_folder.enter_revoked(name, authority_folder.certificates(name), reason)
+        gone = Revocation(name=name, identity=old.identity, when=moment(authority_folder.now), reason=reason)
+        members = [member for member in authority_folder.roster.members if member.name != name]
+        left = tuple(silo for silo in authority_folder.federation.silos if silo.name != name)
+        authority_folder.keep_federation(authority_folder.federation.model_copy(update={"silos": left}))
+        roster = authority_folder.sign(members, (*authority_folder.roster.revoked, gone))
+        authority_folder.put_in_place(f"revoke {name}")
+        return _change(authority_folder, roster, None)
 
 
 def show(folder: Path) -> Change:
@@ -315,30 +331,36 @@ def show(folder: Path) -> Change:
     return Change(read_federation_roster(place, expired_too=True), read_authority(place), None, notes)
 
 
-def _change(office: Office, roster: FederationRoster, kit: Path | None, *notes: str) -> Change:
+def _change(authority_folder: AuthorityFolder, roster: FederationRoster, kit: Path | None, *notes: str) -> Change:
     """Say what was done, what was gone on with before it, and what has to reach the server."""
-    first = (f"`authority {office.finished}` had been cut short, and is done now.",) if office.finished else ()
-    place = office.folder
+    first = (
+        (f"`authority {authority_folder.finished}` had been cut short, and is done now.",)
+        if authority_folder.finished
+        else ()
+    )
+    place = authority_folder.folder
     carry = f"Bring {place / ROSTER_FILE} and {place / REVOKED} to the server's kit; it hands the roster on."
-    return Change(roster, office.keys, kit, (*first, carry, *notes))
+    return Change(roster, authority_folder.keys, kit, (*first, carry, *notes))
 
 
-def _added(office: Office, name: str, roster: FederationRoster, scenarios: Sequence[Scenario], law: SiloFile) -> Change:
+def _added(
+    authority_folder: AuthorityFolder, name: str, roster: FederationRoster, scenarios: Sequence[Scenario], law: SiloFile
+) -> Change:
     """Say what an added silo's kit needs, and what other silos have to change in their own laws."""
     ended = ("Its kit is as it was asked for then, with those scenarios, and that passphrase if any.",)
     return _change(
-        office,
+        authority_folder,
         roster,
-        office.kit(name),
-        *(ended if office.finished == f"add {name}" else ()),
-        _keys_note(office.federation),
+        authority_folder.kit(name),
+        *(ended if authority_folder.finished == f"add {name}" else ()),
+        _keys_note(authority_folder.federation),
         _admit_note(scenarios, law.largest_roster),
     )
 
 
-def _passphrases(office: Office, passphrases: Passphrases | None) -> Passphrases | None:
+def _passphrases(authority_folder: AuthorityFolder, passphrases: Passphrases | None) -> Passphrases | None:
     """Return how a new kit is sealed, as all others are."""
-    if office.federation.seal == "key-file":
+    if authority_folder.federation.seal == "key-file":
         return None
     if passphrases is None:
         raise ConfigError("kits of this federation are sealed under passphrases; give one for the new keys")
@@ -364,15 +386,15 @@ def _with_silo(federation: FederationFile, name: str) -> FederationFile:
     return federation.model_copy(update={"silos": (*federation.silos, entry)})
 
 
-def _law_without_budgets(office: Office, name: str) -> SiloFile | None:
+def _law_without_budgets(authority_folder: AuthorityFolder, name: str) -> SiloFile | None:
     """Return the law of a silo whose keys are rotated, None for the server."""
     if name == SERVER:
         return None
-    kit = office.kit(name)
+    kit = authority_folder.kit(name)
     if (kit / LAW).is_file():
         law = read_law(kit)
     else:
-        law = joint_law(office.scenarios(), name, bytes.fromhex(office.roster.server.identity))
+        law = joint_law(authority_folder.scenarios(), name, bytes.fromhex(authority_folder.roster.server.identity))
     return law.model_copy(update={"budgets": {}})
 
 

@@ -60,7 +60,7 @@ _GONE: Final = "revoked.json"
 
 
 @dataclass(frozen=True)
-class Office:
+class AuthorityFolder:
     """An opened authority. `seed`, `authority` and `post_quantum` are sensitive.
 
     Attributes:
@@ -213,11 +213,11 @@ def _listed(folder: Path, suffix: str) -> list[Path]:
 
 
 @contextmanager
-def opened(root: Path, opener: Opener, now: datetime | None = None) -> Iterator[Office]:
+def opened(root: Path, opener: Opener, now: datetime | None = None) -> Iterator[AuthorityFolder]:
     """Open the authority for one change; whoever else would change something, waits.
 
-    A change that was cut short is gone on with first. What is written of a new one counts after `Office.put_in_place`,
-    and is erased without it.
+    A change that was cut short is gone on with first. What is written of a new one counts after
+    `AuthorityFolder.put_in_place`, and is erased without it.
 
     Raises:
         ConfigError: When there is none, or others can get at it.
@@ -233,7 +233,7 @@ def opened(root: Path, opener: Opener, now: datetime | None = None) -> Iterator[
         own = open_identity(folder, opener)
         finished = finish(root)
         with drafted(root) as draft:
-            yield Office(
+            yield AuthorityFolder(
                 root,
                 own.seed,
                 own.post_quantum,
@@ -249,7 +249,9 @@ def opened(root: Path, opener: Opener, now: datetime | None = None) -> Iterator[
         os.close(place)
 
 
-def found(root: Path, federation: FederationFile, passphrase: Callable[[str], str] | None, now: datetime) -> Office:
+def found(
+    root: Path, federation: FederationFile, passphrase: Callable[[str], str] | None, now: datetime
+) -> AuthorityFolder:
     """Make the authority's folder and keys, under a new federation's."""
     folder = private_folder(root / AUTHORITY_FOLDER)
     seed, lattice, _ = make_identity(folder, AUTHORITY_FOLDER, federation, Seals(root / "keys", passphrase))
@@ -259,7 +261,7 @@ def found(root: Path, federation: FederationFile, passphrase: Callable[[str], st
     replace_file(folder / AUTHORITY, authority.certificate)
     if keys.post_quantum is not None:
         replace_file(folder / AUTHORITY_POST_QUANTUM, f"{keys.post_quantum.hex()}\n".encode("ascii"))
-    office = Office(root, seed, post_quantum, authority, keys, federation, None, now, root)
-    office.keep_federation(federation)
+    authority_folder = AuthorityFolder(root, seed, post_quantum, authority, keys, federation, None, now, root)
+    authority_folder.keep_federation(federation)
     replace_file(folder / _GONE, b"[]\n")
-    return office
+    return authority_folder

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from server.gateway import Door
+from server.gateway import Gateway
 from server.share import Limits, Shares
 
 MIB = 2**20
@@ -45,7 +45,7 @@ class Caller:
     def bring(self, body: bytes, more: bool = False) -> None:
         self.coming.put_nowait({"type": "http.request", "body": body, "more_body": more})
 
-    async def call(self, door: Door) -> None:
+    async def call(self, gateway: Gateway) -> None:
         state = {"share": self.shares.of("south"), "silo": "south", "hang_up": self.hang_up}
         scope = {
             "type": "http",
@@ -56,7 +56,7 @@ class Caller:
             "headers": list(self.headers),
             "state": state,
         }
-        await door(scope, self.coming.get, self.send)
+        await gateway(scope, self.coming.get, self.send)
 
     @property
     def status(self) -> int:
@@ -87,9 +87,9 @@ class Inside:
         await send({"type": "http.response.body", "body": self.answer})
 
 
-def door(inside: Inside, limits: Limits) -> tuple[Door, Shares]:
+def gateway(inside: Inside, limits: Limits) -> tuple[Gateway, Shares]:
     shares = Shares(limits, ("south",))
-    return Door(inside, Path("/nonexistent"), shares), shares
+    return Gateway(inside, Path("/nonexistent"), shares), shares
 
 
 async def settled() -> None:
@@ -101,7 +101,7 @@ async def settled() -> None:
 def test_flower_is_shown_a_body_when_all_of_it_is_there() -> None:
     async def play() -> None:
         inside = Inside()
-        gate, shares = door(inside, Limits())
+        gate, shares = gateway(inside, Limits())
         caller = Caller(shares, headers=length(6))
         call = asyncio.create_task(caller.call(gate))
         caller.bring(b"abc", more=True)
@@ -118,7 +118,7 @@ def test_a_body_waits_for_room_while_another_of_its_silo_is_under_way_and_small_
     async def play() -> None:
         inside = Inside()
         inside.goes_on.clear()
-        gate, shares = door(inside, Limits(room_bytes=10_000, kept_bytes=0, common_bytes=20_000))
+        gate, shares = gateway(inside, Limits(room_bytes=10_000, kept_bytes=0, common_bytes=20_000))
         first, second = Caller(shares, headers=length(8_000)), Caller(shares, headers=length(8_000))
         small = Caller(shares, "/v1/fleet/send-node-heartbeat", headers=length(10))
         calls = []
@@ -139,7 +139,7 @@ def test_who_finds_no_room_in_time_is_told_to_come_again() -> None:
     async def play() -> None:
         inside = Inside()
         inside.goes_on.clear()
-        gate, shares = door(
+        gate, shares = gateway(
             inside, Limits(room_bytes=10_000, kept_bytes=0, common_bytes=20_000, room_s=0.01, closing_s=0.01)
         )
         first, second = Caller(shares, headers=length(8_000)), Caller(shares, headers=length(8_000))
@@ -157,7 +157,7 @@ def test_who_finds_no_room_in_time_is_told_to_come_again() -> None:
 def test_an_answer_goes_out_in_slices_and_who_does_not_read_is_left() -> None:
     async def play() -> None:
         inside = Inside(bytes(10 * MIB))
-        gate, shares = door(inside, Limits(grace_s=0.05))
+        gate, shares = gateway(inside, Limits(grace_s=0.05))
         reader, sleeper = Caller(shares, headers=length(0)), Caller(shares, headers=length(0))
         reader.bring(b"")
         await reader.call(gate)
@@ -175,7 +175,7 @@ def test_an_answer_goes_out_in_slices_and_who_does_not_read_is_left() -> None:
 def test_a_body_that_does_not_come_is_not_waited_for() -> None:
     async def play() -> None:
         inside = Inside()
-        gate, shares = door(inside, Limits(grace_s=0.05))
+        gate, shares = gateway(inside, Limits(grace_s=0.05))
         caller = Caller(shares, headers=length(5_000))
         caller.bring(b"x", more=True)
         await caller.call(gate)
@@ -188,7 +188,7 @@ def test_requests_at_once_past_the_share_are_refused_and_nothing_stays_counted()
     async def play() -> None:
         inside = Inside()
         inside.goes_on.clear()
-        gate, shares = door(inside, Limits(requests=2, penalty_s=0.0))
+        gate, shares = gateway(inside, Limits(requests=2, penalty_s=0.0))
         callers = [Caller(shares, "/v1/fleet/pull-messages", headers=length(1)) for _ in range(5)]
         calls = []
         for caller in callers:
@@ -209,7 +209,7 @@ def test_who_is_turned_away_may_end_what_it_says_and_no_more_than_that() -> None
     """One that is still sending when the connection is closed would not read why."""
 
     async def play() -> None:
-        gate, shares = door(Inside(), Limits())
+        gate, shares = gateway(Inside(), Limits())
         caller = Caller(shares, headers=length(40 * MIB))
         for _ in range(40):
             caller.bring(bytes(MIB), more=True)
@@ -231,7 +231,7 @@ def test_room_is_given_back_however_a_request_ends(outcome: str) -> None:
             raise ValueError(outcome)
 
     async def play() -> None:
-        gate, shares = door(Failing(), Limits(room_bytes=10_000, kept_bytes=0, common_bytes=10_000, closing_s=0.01))
+        gate, shares = gateway(Failing(), Limits(room_bytes=10_000, kept_bytes=0, common_bytes=10_000, closing_s=0.01))
         for _ in range(5):
             caller = Caller(shares, headers=length(9_000))
             if outcome == "refused":

@@ -22,7 +22,7 @@ from fedmodel.privacy.events import DpSgdEvent, event_to_json
 from fedmodel.provision import read_roster
 from fedmodel.secagg import Member, Roster
 from server.exchange import Post
-from server.known_heads import Witness
+from server.known_heads import KnownHeads
 from server.lineages import Lineages
 from server.rounds import join, plain_round
 from server.server_app import run_federation
@@ -44,8 +44,8 @@ def post(grid: FaultyGrid, scenario: Scenario) -> Post:
     return Post(grid, scenario, grid._server)
 
 
-def witness(run_dir: Path) -> Witness:
-    return Witness(run_dir / "server" / "heads", read_roster(run_dir / "server"))
+def known_heads(run_dir: Path) -> KnownHeads:
+    return KnownHeads(run_dir / "server" / "heads", read_roster(run_dir / "server"))
 
 
 def quick(scenario: Scenario) -> Scenario:
@@ -80,7 +80,7 @@ def test_a_silo_that_never_joins_is_a_dropout_of_every_round(tiny: Scenario, tmp
 def test_too_few_members_do_not_begin(tiny: Scenario, tmp_path: Path) -> None:
     grid = FaultyGrid(quick(tiny), tmp_path, without("north", "west", only=wire.JOIN))
     with pytest.raises(DropoutError, match="too few to begin"):
-        join(post(grid, quick(tiny)), quick(tiny), witness(tmp_path))
+        join(post(grid, quick(tiny)), quick(tiny), known_heads(tmp_path))
 
 
 def test_text_from_a_crashed_client_is_nowhere_on_the_servers_side(
@@ -216,7 +216,7 @@ def test_a_silo_that_plans_too_little_noise_for_its_target_is_left_out(tiny_file
     assert [line["cohort"] for line in lines(tmp_path)] == [["north", "south"]] * 2
     more = _joins_as(lambda answer: wire.join_reply(replace(answer, plan=replace(answer.plan, noise_multiplier=50.0))))
     grid = FaultyGrid(scenario, tmp_path / "more", more)
-    joined = join(post(grid, scenario), scenario, witness(tmp_path / "more"))
+    joined = join(post(grid, scenario), scenario, known_heads(tmp_path / "more"))
     assert set(joined.members) == set(NODE)
 
 
@@ -234,7 +234,7 @@ def test_two_nodes_with_one_name_are_refused(head: str, left: int, tiny: Scenari
         return reply
 
     with pytest.raises(DropoutError, match=f"{left} silos are too few to begin"):
-        join(post(FaultyGrid(tiny, tmp_path, impostor), tiny), tiny, witness(tmp_path))
+        join(post(FaultyGrid(tiny, tmp_path, impostor), tiny), tiny, known_heads(tmp_path))
 
 
 def test_a_node_is_the_silo_that_its_key_is_registered_for(tiny_file: Path, tmp_path: Path) -> None:
@@ -255,18 +255,18 @@ def test_a_node_is_the_silo_that_its_key_is_registered_for(tiny_file: Path, tmp_
         grid = FaultyGrid(scenario, tmp_path / str(known), impostor)
         if known:
             grid.owners = {node: silo for silo, node in NODE.items()}  # type: ignore[attr-defined]
-        joined = join(post(grid, scenario), scenario, witness(tmp_path / str(known)))
+        joined = join(post(grid, scenario), scenario, known_heads(tmp_path / str(known)))
         assert set(joined.members) == members
 
 
 def test_the_average_of_the_replies_is_what_is_applied(tiny: Scenario, tmp_path: Path) -> None:
     grid = FaultyGrid(tiny, tmp_path)
     carrier = post(grid, tiny)
-    joined = join(carrier, tiny, witness(tmp_path))
+    joined = join(carrier, tiny, known_heads(tmp_path))
     assert joined.absent == {}
     request = wire.TrainRequest(1, model(tiny))
     asked, lineages = ["north", "west"], Lineages(tiny, carrier.run)
-    result = plain_round(carrier, tiny.federation, witness(tmp_path), joined.members, asked, request, lineages)
+    result = plain_round(carrier, tiny.federation, known_heads(tmp_path), joined.members, asked, request, lineages)
     updates = [
         wire.read_train_reply(reply).update_P for reply in grid.seen if reply.metadata.message_type == wire.TRAIN
     ]
@@ -312,7 +312,7 @@ def test_a_diverged_model_is_a_clear_failure(tiny: Scenario, tmp_path: Path) -> 
 def test_a_silo_whose_ledger_went_back_does_not_join(tmp_path: Path) -> None:
     """A backup of all that it has was put back: only who kept a newer head sees that."""
     identity, rotated = SigningKey.generate(), SigningKey.generate()
-    known = Witness(tmp_path, Roster("fed", (Member("north", identity.public),)))
+    known = KnownHeads(tmp_path, Roster("fed", (Member("north", identity.public),)))
     notes = [sign_head(Head(origin_of("north"), size, bytes([size]) * 32), identity) for size in (1, 2, 3)]
     known.check("north", notes[0])
     known.follow("north", Proven(notes[1], 0, ()).to_bytes())
@@ -323,7 +323,7 @@ def test_a_silo_whose_ledger_went_back_does_not_join(tmp_path: Path) -> None:
         with pytest.raises(LedgerTampered, match="is not the one whose head of 2 is kept here"):
             known.check("north", note)
     # With new keys it has a new ledger.
-    again = Witness(tmp_path, Roster("fed", (Member("north", rotated.public),)))
+    again = KnownHeads(tmp_path, Roster("fed", (Member("north", rotated.public),)))
     again.check("north", sign_head(Head(origin_of("north"), 1, bytes(32)), rotated))
 
 
@@ -333,8 +333,8 @@ def test_an_update_comes_with_a_charge_more_in_its_silos_ledger(tmp_path: Path) 
     roster = Roster("fed", (Member("north", identity.public),))
     note = sign_head(Head(origin_of("north"), 1, bytes(32)), identity)
     first, again = Proven(note, 0, ()).to_bytes(), Proven(note, 1, ()).to_bytes()
-    known = Witness(tmp_path, roster)
+    known = KnownHeads(tmp_path, roster)
     known.follow("north", first)
     with pytest.raises(LedgerTampered, match="the head that came with the one before"):
         known.follow("north", again)
-    Witness(tmp_path, roster).follow("north", first)
+    KnownHeads(tmp_path, roster).follow("north", first)

@@ -32,7 +32,7 @@ from flwr.supercore.protobuf.constants import PROTOBUF_MEDIA_TYPE
 from flwr.supercore.runtime_version_compatibility import RuntimeVersionMetadata
 from flwr.supercore.task_identity import TaskIdentity
 
-from server.gateway import Door
+from server.gateway import Gateway
 from server.share import Limits, Shares
 from server.superlink import Link, Sparing, fleet_app, silos_in, whole_app
 
@@ -64,7 +64,7 @@ class Fleet:
         link = Link("127.0.0.1", 1, lambda: None, folder / "none", (), folder / "socket", bytes(32))  # type: ignore[arg-type,return-value]
         self.whole: FastAPI = whole_app(link, silos=2)
         self.shares = Shares(Limits.of(2, 1_024), ("north", "south"))
-        self.app = Door(fleet_app(self.whole, self.shares), folder / "roster.json", self.shares)
+        self.app = Gateway(fleet_app(self.whole, self.shares), folder / "roster.json", self.shares)
         self.north, self.south = self._node("north"), self._node("south")
 
     def _node(self, name: str) -> Silo:
