@@ -1,4 +1,4 @@
-"""What the door does with a body, an answer and a refusal, as the server of HTTP calls it."""
+"""What the gateway does with a body, an answer and a refusal, as the server of HTTP calls it."""
 
 from __future__ import annotations
 

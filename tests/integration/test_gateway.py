@@ -149,7 +149,7 @@ def test_the_server_certificate_is_no_key_to_the_server(served: Served) -> None:
 
 def test_refusals_are_logged(served: Served) -> None:
     served.ask("POST /v1/control/list-runs-of-others")
-    wait_until(lambda: "refused at the door: POST '/v1/control/list-runs-of-others'" in served.log)
+    wait_until(lambda: "refused at the gateway: POST '/v1/control/list-runs-of-others'" in served.log)
 
 
 def test_the_socket_is_its_owners_alone_and_serves_all_of_it(served: Served) -> None:
