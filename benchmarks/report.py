@@ -23,8 +23,8 @@ from unittest.mock import patch
 from markupsafe import Markup
 
 from fedmodel.config import read_scenario
-from scenarios.cli.report_page import write_report
 from scenarios.report import build
+from scenarios.report.illustrated import write_report
 from scenarios.report.page import render
 from scenarios.report.page_check import read_pictures
 from scenarios.simulation.simulate import check_scenario, run_folder, simulate

@@ -1,5 +1,57 @@
-"""The core of fedmodel: mechanisms, accounting, DP-SGD, models, data, ledger and wire format.
+"""fedmodel: federated learning in which privacy is refused rather than guessed.
 
-It decides nothing about a run: `clients` and `server` are the parties, and `scenarios` starts them. What they stand on
-is here, down to how a process is supervised, a connection secured and a database read.
+>>> import fedmodel as fm
+>>> fm.epsilon(noise_multiplier=1.0, sample_rate=0.0128, steps=1560, delta=1e-5) < 3.0
+True
+
+`fedmodel.simulate` trains a scenario's model over simulated silos and returns a `Run`. These names are the whole face;
+what lies in the folders beneath may change. Each is imported when it is first asked for, so that `import fedmodel` is
+quick and reads no environment variable. `simulate` and `Run` are of `scenarios`, above this package: this is the one
+place that looks up, and only by name.
 """
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fedmodel.config import Scenario as Scenario
+    from fedmodel.config import read_scenario as read_scenario
+    from fedmodel.errors import ConfigError as ConfigError
+    from fedmodel.errors import DataError as DataError
+    from fedmodel.errors import FedmodelError as FedmodelError
+    from fedmodel.errors import LedgerError as LedgerError
+    from fedmodel.errors import PrivacyBudgetExceeded as PrivacyBudgetExceeded
+    from fedmodel.errors import PrivacyError as PrivacyError
+    from fedmodel.privacy.plan_figures import epsilon as epsilon
+    from fedmodel.privacy.plan_figures import noise_multiplier as noise_multiplier
+    from scenarios.face import Run as Run
+    from scenarios.face import simulate as simulate
+
+_FROM = {
+    "ConfigError": "fedmodel.errors",
+    "DataError": "fedmodel.errors",
+    "FedmodelError": "fedmodel.errors",
+    "LedgerError": "fedmodel.errors",
+    "PrivacyBudgetExceeded": "fedmodel.errors",
+    "PrivacyError": "fedmodel.errors",
+    "Run": "scenarios.face",
+    "Scenario": "fedmodel.config",
+    "epsilon": "fedmodel.privacy.plan_figures",
+    "noise_multiplier": "fedmodel.privacy.plan_figures",
+    "read_scenario": "fedmodel.config",
+    "simulate": "scenarios.face",
+}
+__all__ = sorted(_FROM)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name of the face when it is first asked for."""
+    if name not in _FROM:
+        raise AttributeError(f"module 'fedmodel' has no attribute {name!r}; it offers {', '.join(_FROM)}")
+    found = globals()[name] = getattr(import_module(_FROM[name]), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    """Return the face beside what every module has."""
+    return sorted({*globals(), *_FROM})

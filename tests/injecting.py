@@ -38,7 +38,8 @@ _SOURCE: Final = Path(__file__).with_suffix(".c")
 _WARM: Final = (
     "scenarios.cli.main", "scenarios.simulation.simulate", "scenarios.simulation.in_process",
     "scenarios.deployment.rehearsal", "scenarios.deployment.runs", "scenarios.audit.evaluate",
-    "scenarios.selftest.selftest", "scenarios.cli.report_page", "scenarios.report.anchors", "scenarios.runs.inspection",
+    "scenarios.selftest.selftest", "scenarios.report.illustrated", "scenarios.report.anchors",
+    "scenarios.runs.inspection",
     "scenarios.deployment.party", "server.server_app", "server.coordinator", "clients.client_app", "clients.training",
     "clients.hiding", "clients.carried", "scenarios.report.page.plots", "fedmodel.audit.inversion",
     "fedmodel.provision.authority", "sklearn.datasets",

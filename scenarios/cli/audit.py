@@ -81,8 +81,7 @@ def audit_run(
     with err.status("loading") if err.is_terminal else nullcontext():
         from scenarios.audit import evaluate
         from scenarios.cli.progress import rounds_progress
-        from scenarios.cli.report_page import write_report
-        from scenarios.cli.tables import show_report, show_run
+        from scenarios.cli.tables import report_on, show_run
         from scenarios.runs import audit_entries
         from scenarios.simulation.simulate import check_scenario, resolve_device, run_folder, simulate
 
@@ -111,7 +110,7 @@ def audit_run(
         show_run(summary, run_dir)
         show_audit(found)
     if report:
-        show_report(write_report(run_dir), as_json)
+        report_on(run_dir, as_json)
     raise typer.Exit(exit_status(found["verdict"]))
 
 

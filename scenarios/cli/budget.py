@@ -12,7 +12,7 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
-from fedmodel.errors import ConfigError, LedgerError
+from fedmodel.errors import ConfigError
 from fedmodel.privacy.rounding import down, noise, small, up
 from scenarios.cli.options import Ledger, ScenarioName, Settings
 from scenarios.cli.printing import Json, answer, out
@@ -41,13 +41,10 @@ def budget_epsilon(
 ) -> None:
     """Say what epsilon a plan costs, by PLD under add/remove of one record, or of one person with several."""
     from fedmodel.privacy import accounting
-    from fedmodel.privacy.events import DpSgdEvent
+    from fedmodel.privacy.plan_figures import plan_of
     from scenarios.runs import inspection
 
-    try:
-        event = DpSgdEvent(noise_multiplier, 1.0, sample_rate, steps, denominator=1, max_records=max_records)
-    except LedgerError as error:
-        raise ConfigError(str(error)) from error
+    event = plan_of(noise_multiplier, sample_rate, steps, max_records)
     found = inspection.figures([event], delta, accounting.FINE_GRID if fine else accounting.COARSE_GRID)
     if not math.isfinite(found["epsilon"]):
         raise ConfigError("no epsilon is computed for this plan: its noise is too small for its steps; raise it")

@@ -11,8 +11,7 @@ import typer
 from fedmodel.errors import ConfigError
 from scenarios.cli.options import ScenarioName, Settings
 from scenarios.cli.printing import Json, answer, err
-from scenarios.cli.report_page import write_report
-from scenarios.cli.tables import show_report, show_run
+from scenarios.cli.tables import report_on, show_run
 
 
 def simulate(
@@ -58,4 +57,4 @@ def simulate(
         else:
             show_run(summary, run_dir)
         if report:
-            show_report(write_report(run_dir), as_json)
+            report_on(run_dir, as_json)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ from rich.text import Text
 
 from fedmodel.privacy.rounding import noise, small, up
 from fedmodel.system.inert import inert
-from scenarios.cli.printing import out
+from scenarios.cli.printing import err, out
 from scenarios.runs import words
 from scenarios.runs.claims import NO_NOISE, early
 
@@ -107,6 +108,15 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
         out.print(failed, style="yellow")
     out.print(_seen_by_server(summary["encryption"], "update, without noise" if is_baseline else "noised update"))
     out.print(inert(f"Run folder: {run_dir}"), soft_wrap=True, highlight=False, markup=False)
+
+
+def report_on(run_dir: Path, as_json: bool) -> None:
+    """Write a run's report, and say where it is."""
+    with err.status("reporting") if err.is_terminal else nullcontext():
+        from scenarios.report.illustrated import write_report
+
+        page = write_report(run_dir)
+    show_report(page, as_json)
 
 
 def show_report(page: Path, as_json: bool) -> None:

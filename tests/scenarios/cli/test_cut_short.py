@@ -100,7 +100,7 @@ def test_where_the_report_fails_the_command_that_makes_it_is_told(
     monkeypatch.chdir(tmp_path)
     typed = ["fedmodel", "simulate", str(tiny_file), "--json", "--out", "a run"]
     monkeypatch.setattr(sys, "argv", typed)
-    with mock.patch("scenarios.cli.simulate.write_report", side_effect=FULL), pytest.raises(SystemExit) as ended:
+    with mock.patch("scenarios.report.illustrated.write_report", side_effect=FULL), pytest.raises(SystemExit) as ended:
         main.main()
     assert ended.value.code == 1
     out, err = capsys.readouterr()

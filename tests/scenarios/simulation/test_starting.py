@@ -30,9 +30,9 @@ from fedmodel.learning.starts import START, read_start, resolved
 from fedmodel.ledger import Standing, verify_ledger
 from fedmodel.privacy import accounting
 from fedmodel.provision import scenario_hash
-from scenarios.cli.report_page import write_report
 from scenarios.report import build, gather
 from scenarios.report.gather import read_run
+from scenarios.report.illustrated import write_report
 from scenarios.runs.claims import claim_in
 from scenarios.runs.ledgers import ledger_in_run
 from scenarios.simulation import starting
