@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import re
 import tomllib
+from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
 
@@ -96,8 +97,8 @@ def test_every_dependency_has_its_line_in_the_decisions() -> None:
         assert name in table, requirement
 
 
-def test_the_readme_names_only_commands_that_exist() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+def test_readme_and_commands_name_only_commands_that_exist_and_all_nouns() -> None:
+    text = "\n".join((ROOT / page).read_text(encoding="utf-8") for page in ("README.md", "docs/commands.md"))
     groups = {
         group.name: {command.name for command in group.typer_instance.registered_commands}
         for group in main.app.registered_groups
@@ -105,20 +106,26 @@ def test_the_readme_names_only_commands_that_exist() -> None:
     }
     assert groups.keys() == GROUPS.keys()
     commands = {command.name or getattr(command.callback, "__name__", "") for command in main.app.registered_commands}
+    named = set()
     for line in re.findall(r"^fedmodel (.+)$", text, flags=re.MULTILINE):
         first, second = line.split()[:2]
         assert first in commands or second in groups[first], line
+        named.add(first)
+    assert named >= groups.keys()
     targets = re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), flags=re.MULTILINE)
     for target in re.findall(r"^make ([a-z]+)", text, flags=re.MULTILINE):
         assert target in targets
 
 
-def test_every_reason_why_not_stands_on_a_file_that_is_there() -> None:
-    for page in ("README.md", "docs/decisions.md"):
-        for path in re.findall(
-            r"`((?:benchmarks|fedmodel|clients|server|scenarios|docs)/[\w./-]+\.\w+)`", (ROOT / page).read_text()
-        ):
+def test_every_path_that_a_document_names_is_there() -> None:
+    """In backticks from the root, or as a link from the page."""
+    here = r"`((?:benchmarks|fedmodel|clients|server|scenarios|docs|tests)/[\w./-]+)`"
+    for page in pages():
+        text = page.read_text(encoding="utf-8")
+        for path in re.findall(here, text):
             assert (ROOT / path).exists(), (page, path)
+        for path in re.findall(r"\]\(([\w./-]+)[)#]", text):
+            assert (page.parent / path).exists(), (page, path)
 
 
 def test_every_test_that_a_document_names_is_there() -> None:
@@ -193,3 +200,25 @@ def test_the_parameters_in_the_specification_are_those_that_the_code_chooses() -
         assert (planned.degree, planned.threshold) == (int(degree), int(threshold))
         checked += 1
     assert checked == 5
+
+
+def test_lines_of_prose_are_no_wider_than_a_person_reads() -> None:
+    """Tables, headings, code and a test's name, which cannot be broken, may be longer."""
+    wide = [f"{page}:{number}" for page in pages() for number, line in prose(page) if len(line) > 100 and " " in line]
+    assert wide == []
+
+
+def pages() -> list[Path]:
+    """Return all pages that a person reads."""
+    names = ("README.md", "CONTRIBUTING.md", "SECURITY.md", "CHANGELOG.md", "benchmarks/README.md")
+    return [*(ROOT / name for name in names), *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def prose(page: Path) -> Iterator[tuple[int, str]]:
+    """Yield a page's lines that are prose, without what stands before the first word, each with its number."""
+    is_code = False
+    for number, line in enumerate(page.read_text(encoding="utf-8").splitlines(), start=1):
+        if line.lstrip().startswith("```"):
+            is_code = not is_code
+        elif not is_code and not line.startswith("    ") and not line.lstrip().startswith(("|", "#")):
+            yield number, line.rstrip() if " " in line.strip() else line.strip()
