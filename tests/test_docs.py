@@ -11,6 +11,7 @@ from pathlib import Path
 
 from pydantic import BaseModel
 
+from docs import floors
 from fedmodel.config import DataConfig, FederationFile, ServerFile, ServerPlace, SiloEntry, TableSource, schema
 from fedmodel.data import table_records
 from fedmodel.provision.authority import read_scenarios
@@ -222,3 +223,12 @@ def prose(page: Path) -> Iterator[tuple[int, str]]:
             is_code = not is_code
         elif not is_code and not line.startswith("    ") and not line.lstrip().startswith(("|", "#")):
             yield number, line.rstrip() if " " in line.strip() else line.strip()
+
+
+def test_the_picture_of_the_floors_is_that_of_the_contracts() -> None:
+    text = floors.PAGE.read_text(encoding="utf-8")
+    assert floors.picture() in text, "run: python -m docs.floors"
+    rooms = {room.replace(".", "/") for _, rooms in floors.floors() for room in rooms}
+    for package in ("fedmodel", "scenarios"):
+        found = {path.parent for path in (ROOT / package).glob("*/__init__.py")}
+        assert {str(path.relative_to(ROOT)) for path in found} <= rooms

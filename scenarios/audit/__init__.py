@@ -1,1 +1,1 @@
-"""Audits of simulated runs: planned, entered, evaluated; and the faults that test them."""
+"""Audits of simulated runs: planned, and evaluated from what lies in the folder."""
