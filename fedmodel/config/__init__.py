@@ -1,10 +1,19 @@
 """What a scenario, or a deployed party's file, may say, and how one is read.
 
-`schema` and `federation` hold the frozen, validated models; `reading` turns a TOML file and `--set` options into one of
-them, or into one clear line that says what is wrong.
+Each section of a scenario has a file, and `scenario` holds them together. `law` is a silo's own file, `tables` what a
+table is and where it lies, `federation` what a deployed federation is made from. `reading` turns a TOML file and
+`--set` options into one of these frozen, validated models, or into one clear line that says what is wrong.
 """
 
+from fedmodel.config.audit import AuditConfig
+from fedmodel.config.data import DataConfig, DataSource, PartitionConfig
+from fedmodel.config.encryption import EncryptionConfig
+from fedmodel.config.faults import FaultsConfig
 from fedmodel.config.federation import FederationFile, ServerFile, ServerPlace, SiloEntry
+from fedmodel.config.figures import MOST_EPSILON
+from fedmodel.config.law import BudgetConfig, ConnectionConfig, HoursConfig, SiloEncryptionConfig, SiloFile
+from fedmodel.config.models import CnnConfig, MlpConfig, ModelConfig, StartConfig
+from fedmodel.config.privacy import PrivacyConfig
 from fedmodel.config.reading import (
     builtin_scenarios,
     read_federation_file,
@@ -16,32 +25,11 @@ from fedmodel.config.reading import (
     silo_file_to_toml,
     to_toml,
 )
-from fedmodel.config.schema import (
-    LEAST_EFFECTIVE,
-    MOST_EPSILON,
-    AuditConfig,
-    BudgetConfig,
-    CnnConfig,
-    ConnectionConfig,
-    DataConfig,
-    DataSource,
-    EncryptionConfig,
-    FaultsConfig,
-    FederationConfig,
-    HoursConfig,
-    MlpConfig,
-    ModelConfig,
-    PartitionConfig,
-    PrivacyConfig,
-    Scenario,
-    SiloEncryptionConfig,
-    SiloFile,
-    SiloPlan,
-    StartConfig,
-    TrainingConfig,
-)
+from fedmodel.config.scenario import Scenario, SiloPlan
+from fedmodel.config.silos import LEAST_EFFECTIVE, FederationConfig
 from fedmodel.config.spelling import CsvForm
 from fedmodel.config.tables import ColumnConfig, PersonColumn, PersonForm, TableSource
+from fedmodel.config.training import TrainingConfig
 
 __all__ = [
     "LEAST_EFFECTIVE",

@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from fedmodel.config.schema import Address, AgeRecipient, Device, Section, SiloName
+from fedmodel.config.section import Address, AgeRecipient, Device, Section, SiloName
 from fedmodel.config.tables import DataName, TableSource
 
 MOST_DAYS = 1_095

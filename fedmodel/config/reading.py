@@ -19,7 +19,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from fedmodel.config.federation import FederationFile, ServerFile
-from fedmodel.config.schema import CnnConfig, MlpConfig, Scenario, SiloFile
+from fedmodel.config.law import SiloFile
+from fedmodel.config.models import CnnConfig, MlpConfig
+from fedmodel.config.scenario import Scenario
 from fedmodel.config.toml_forms import why_no_toml
 from fedmodel.errors import ConfigError
 

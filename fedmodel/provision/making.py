@@ -20,7 +20,7 @@ from pydantic import BaseModel
 
 from fedmodel.config import FederationFile, ServerFile, SiloFile, to_toml
 from fedmodel.config.federation import joined
-from fedmodel.config.schema import ConnectionConfig
+from fedmodel.config.law import ConnectionConfig
 from fedmodel.crypto import SigningKey, random_bytes
 from fedmodel.crypto.certificates import Authority, Purpose, fingerprint, make_node_key
 from fedmodel.crypto.postquantum import PostQuantumKey, post_quantum_hash

@@ -23,7 +23,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from fedmodel.config.schema import Section, SiloName
+from fedmodel.config.section import Section, SiloName
 from fedmodel.crypto import SigningKey, check_verification_key, verify
 from fedmodel.crypto.postquantum import PostQuantumKey, verify_post_quantum
 from fedmodel.errors import AggregationRefused, ConfigError, CryptoError, Rule

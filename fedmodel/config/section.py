@@ -1,0 +1,53 @@
+"""What every section of a file has in common: frozen, strict, no unknown key; and types that several of them use."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from fedmodel.system.inert import inert
+
+SiloName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")]
+
+
+Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+AgeRecipient = Annotated[str, Field(pattern=r"^age1[02-9ac-hj-np-z]{58}$")]
+
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+Probability = Annotated[float, Field(ge=0, lt=1)]
+
+
+Positive = Annotated[float, Field(gt=0, le=1e9)]
+
+
+def is_inert(value: str) -> str:
+    """Refuse a text with a character that acts on whoever shows it, or that nobody sees."""
+    if inert(value) != value:
+        raise ValueError(f"a character in it acts on whoever shows it, or is not seen; it is {inert(value)!r}")
+    return value
+
+
+def _is_address(value: str) -> str:
+    """Refuse what is no "host:port"; an address of IPv6 stands in brackets."""
+    host, _, port = value.rpartition(":")
+    if not re.fullmatch(r"\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?", host):
+        raise ValueError(f'{value!r} is no address; write "host:port", as in "fl.example.org:9443" or "[::1]:9443"')
+    if not re.fullmatch(r"[1-9][0-9]{0,4}", port) or int(port) > 65_535:
+        raise ValueError(f"{value!r} has no port from 1 to 65535 behind the colon")
+    return value
+
+
+Address = Annotated[str, AfterValidator(_is_address)]
+
+
+class Section(BaseModel):
+    """Base of every section: immutable, strict about types, no unknown keys, no NaN."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)

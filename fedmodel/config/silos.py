@@ -1,0 +1,69 @@
+"""The section `federation`: which silos take part, how many have to, and what each weighs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from difflib import get_close_matches
+from typing import Annotated
+
+from pydantic import Field, model_validator
+
+from fedmodel.config.section import Positive, Section, SiloName
+
+# Of a class. At a noise multiplier of 1 the clip is 2^30 steps of the fine grid (`fedmodel.privacy.grid`) or more: at
+# the least weight, 2^10 of them are left of a gradient as long as the clip, so that no class is cut away unsaid. At the
+# most, 2^20 times the largest feature of 10^9 is under 2^50 of the 2^128 that a float32 holds.
+LEAST_WEIGHT = 2.0**-20
+
+
+MOST_WEIGHT = 2.0**20
+
+
+LEAST_EFFECTIVE = 2.0
+
+
+class FederationConfig(Section):
+    """Who takes part. Weights are public and never the number of records."""
+
+    silos: Annotated[tuple[SiloName, ...], Field(strict=False, min_length=1, max_length=10_000)]
+    cohort: int | None = Field(default=None, ge=1)
+    min_silos: int = Field(default=2, ge=1)
+    weights: dict[str, Positive] = {}
+    round_timeout_s: float = Field(default=600.0, gt=0, le=86_400)
+    tolerated_failures: int = Field(default=0, ge=0)
+
+    @model_validator(mode="after")
+    def _names_and_counts(self) -> FederationConfig:
+        repeated = sorted({name for name in self.silos if self.silos.count(name) > 1})
+        if repeated:
+            raise ValueError(f"silo {repeated[0]!r} is named twice; every silo needs its own name")
+        if self.cohort_size > len(self.silos):
+            raise ValueError(f"cohort = {self.cohort} is more than the {len(self.silos)} silos named")
+        if self.min_silos > self.cohort_size:
+            raise ValueError(
+                f"min_silos = {self.min_silos} is more than the cohort of {self.cohort_size}, so no round could count"
+            )
+        known_silos(self.weights, self.silos, "federation.weights")
+        return self
+
+    @property
+    def cohort_size(self) -> int:
+        """How many silos are asked to train each round."""
+        return len(self.silos) if self.cohort is None else self.cohort
+
+    def weight(self, silo: str) -> float:
+        """Return the silo's public weight in the average, 1 unless declared."""
+        return self.weights.get(silo, 1.0)
+
+    def relative_weight(self, silo: str) -> float:
+        """Return the silo's weight over the largest, so that a bound on updates bounds weighted ones too."""
+        return self.weight(silo) / max(self.weight(other) for other in self.silos)
+
+
+def known_silos(named: Iterable[str], silos: tuple[str, ...], where: str) -> None:
+    """Refuse a name that no silo bears."""
+    for name in named:
+        if name not in silos:
+            near = get_close_matches(name, silos, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(silos)}"
+            raise ValueError(f"{where} names {name!r}, which is no silo of this federation{hint}")
