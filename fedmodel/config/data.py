@@ -12,15 +12,9 @@ from fedmodel.config.tables import RISING, ColumnConfig, ColumnName, DataName, P
 from fedmodel.privacy.events import MOST_RECORDS
 
 DataSource = Literal["breast-cancer", "digits", "synthetic", "table"]
-
-
 _OF_DEALT_DATA = ("held_out", "reference_range", "reference_ranges", "records", "features", "records_per_person",
                   "partition")  # fmt: skip
-
-
 _OF_TABLES = ("name", "label", "labels", "unknown_label", "columns", "person", "folder", "csv")
-
-
 _MOST_VALUES = 100_000_000  # of synthetic data; its generator holds them several times over
 
 

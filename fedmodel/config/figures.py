@@ -29,23 +29,11 @@ _BASELINE = (
     "To see what privacy costs, simulate the same scenario without noise, which protects nobody: privacy.baseline ="
     ' "no-noise" (or "no-noise-no-clip")'
 )
-
-
 NoiseMultiplier = Annotated[float, Field(ge=LEAST_NOISE, le=MOST_NOISE), BeforeValidator(_is_some_noise)]
-
-
 TargetEpsilon = Annotated[float, Field(gt=0, le=LARGEST_TARGET), BeforeValidator(_is_a_target)]
-
-
 SampleRate = Annotated[float, Field(ge=LEAST_RATE, le=1)]
-
-
 MOST_EPSILON = 1_000
-
-
 Epsilon = Annotated[float, Field(gt=0, le=MOST_EPSILON)]
-
-
 Delta = Annotated[float, Field(ge=LEAST_DELTA, lt=1)]
 
 

@@ -17,8 +17,6 @@ from fedmodel.config.tables import DataName, TableSource
 from fedmodel.privacy.events import MOST_RECORDS, NoiseSourceName, UnitName
 
 Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
-
-
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
 
 

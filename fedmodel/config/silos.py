@@ -14,11 +14,7 @@ from fedmodel.config.section import Positive, Section, SiloName
 # the least weight, 2^10 of them are left of a gradient as long as the clip, so that no class is cut away unsaid. At the
 # most, 2^20 times the largest feature of 10^9 is under 2^50 of the 2^128 that a float32 holds.
 LEAST_WEIGHT = 2.0**-20
-
-
 MOST_WEIGHT = 2.0**20
-
-
 LEAST_EFFECTIVE = 2.0
 
 

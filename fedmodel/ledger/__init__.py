@@ -1,11 +1,15 @@
 """A silo's own record of what was done to its data: append-only, chained, signed, in one SQLite file.
 
-`entries` says what an entry is and which may follow which; `book` keeps them in a file and is the only one that writes;
-`verifying` reads a file that may have been changed, and names the first entry that is not as it was written.
+`entries` says what an entry is, `scope` what a budget is, and `standing` which entry may follow which. `book` appends
+entries to a file and is the only one that writes; `tables` says what the file refuses by itself, and `head_file` keeps
+the newest signed head beside it. `verifying` reads a file that may have been changed, and names the first entry that is
+not as it was written.
 """
 
 from fedmodel.ledger.book import Charge, Ledger, Reservation
-from fedmodel.ledger.entries import MICRO, Entry, Run, Scope, Standing, origin_of
+from fedmodel.ledger.entries import Entry, origin_of
+from fedmodel.ledger.scope import MICRO, Scope
+from fedmodel.ledger.standing import Run, Standing
 from fedmodel.ledger.verifying import Verified, read_ledger, verify_ledger
 
 __all__ = [

@@ -2,7 +2,7 @@
 
 Guarantee: when a method that appends returns, its entry is on disk (write-ahead log, `synchronous=FULL`), so that a
 crash afterwards can lose a release but never the record of one. Whichever processes append at once, each entry follows
-the one before (`BEGIN IMMEDIATE`), and a scope's totals stay within its cap: `fedmodel.ledger.entries` decides, and
+the one before (`BEGIN IMMEDIATE`), and a scope's totals stay within its cap: `fedmodel.ledger.standing` decides, and
 CHECKs and triggers of the file refuse what a fault in that would let pass. Nothing is ever updated or deleted.
 
 The head, a signed note with size and root of the Merkle tree, is written beside the silo's keys after every entry. A
@@ -21,8 +21,6 @@ a silo calls it once a run.
 
 from __future__ import annotations
 
-import errno
-import fcntl
 import os
 import sqlite3
 import time
@@ -39,13 +37,9 @@ from fedmodel.crypto import SigningKey, random_bytes
 from fedmodel.errors import LedgerError, LedgerTampered, PrivacyBudgetExceeded, ProtocolError
 from fedmodel.ledger import merkle
 from fedmodel.ledger.entries import (
-    KINDS,
     NOTHING_BEFORE,
     Entry,
     Kind,
-    Run,
-    Scope,
-    Standing,
     canonical,
     charge_body,
     countersigned_body,
@@ -55,69 +49,22 @@ from fedmodel.ledger.entries import (
     progress_of,
     reserve_body,
     scope_body,
-    share,
     void_body,
 )
+from fedmodel.ledger.head_file import HeadFile
 from fedmodel.ledger.heads import Head, Proven, open_head, sign_head
+from fedmodel.ledger.scope import Scope
+from fedmodel.ledger.standing import Run, Standing, share
+from fedmodel.ledger.tables import APPLICATION, COLUMNS, PAGE_SIZE, insert, prepare, sqlite_errors
 from fedmodel.privacy.events import Event, event_from_json
 from fedmodel.secagg.progress import Progress
-from fedmodel.system.durable import replace_file
 
-APPLICATION: Final = 0x464D4C47  # "FMLG", in the file's header
-PAGE_SIZE: Final = 4096
-COLUMNS: Final = (
-    "sequence", "time", "scope", "run", "round", "kind", "key", "body", "cap", "reserved", "spent", "previous",
-    "signature",
-)  # fmt: skip
-INSERT_ENTRY: Final = f"INSERT INTO entries VALUES ({', '.join('?' * len(COLUMNS))})"  # noqa: S608 - of constants
-INSERT_NODE: Final = "INSERT INTO nodes VALUES (?, ?, ?)"
 _SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM entries"  # noqa: S608 - of constants
 # From the newest backwards: the plus keeps SQLite from sorting all of a scope by its index.
 _NEWEST_OF_SCOPE: Final = "WHERE +scope = ? ORDER BY sequence DESC LIMIT 1"
 _LOCK_S: Final = 30
 # Clocks are corrected by moments all the time; within one, an entry takes the time of the one before.
 _MOMENT: Final = timedelta(seconds=60)
-
-_KINDS = ", ".join(f"'{kind}'" for kind in KINDS)
-SCHEMA: Final = (
-    f"""CREATE TABLE entries (
-    sequence  INTEGER PRIMARY KEY,
-    time      TEXT NOT NULL,
-    scope     TEXT,
-    run       TEXT,
-    round     INTEGER,
-    kind      TEXT NOT NULL CHECK (kind IN ({_KINDS})),
-    key       TEXT UNIQUE,
-    body      TEXT NOT NULL,
-    cap       INTEGER NOT NULL,
-    reserved  INTEGER NOT NULL CHECK (reserved <= cap),
-    spent     INTEGER NOT NULL CHECK (0 <= spent AND spent <= reserved),
-    previous  BLOB NOT NULL CHECK (length(previous) = 32),
-    signature BLOB NOT NULL CHECK (length(signature) = 64)
-) STRICT""",
-    "CREATE INDEX entries_of_run ON entries (run, kind)",
-    "CREATE INDEX entries_of_scope ON entries (scope, kind)",
-    """CREATE TABLE nodes (
-    level    INTEGER NOT NULL,
-    position INTEGER NOT NULL,
-    hash     BLOB NOT NULL CHECK (length(hash) = 32),
-    PRIMARY KEY (level, position)
-) STRICT, WITHOUT ROWID""",
-    """CREATE TRIGGER entries_follow BEFORE INSERT ON entries
-WHEN NEW.sequence IS NOT (SELECT coalesce(max(sequence), 0) + 1 FROM entries)
-OR EXISTS (SELECT 1 FROM entries WHERE key = NEW.key)
-BEGIN SELECT RAISE(ABORT, 'an entry follows the newest one, under a key of its own'); END""",
-    # Without it, INSERT OR REPLACE would delete what is there, and no trigger of a DELETE would see it.
-    """CREATE TRIGGER nodes_are_new BEFORE INSERT ON nodes
-WHEN EXISTS (SELECT 1 FROM nodes WHERE level = NEW.level AND position = NEW.position)
-BEGIN SELECT RAISE(ABORT, 'a ledger is only appended to'); END""",
-    *(
-        f"CREATE TRIGGER {table}_never_{verb.lower()} BEFORE {verb} ON {table}\n"
-        "BEGIN SELECT RAISE(ABORT, 'a ledger is only appended to'); END"
-        for table in ("entries", "nodes")
-        for verb in ("UPDATE", "DELETE")
-    ),
-)
 
 
 @dataclass(frozen=True)
@@ -161,9 +108,10 @@ class Ledger:
     """
 
     def __init__(self, path: Path, silo: str, identity: SigningKey, head: Path) -> None:
-        self.path, self._silo, self._identity, self._head = path, silo, identity, head
-        kept = self._kept_head()
-        with _sqlite_errors(path):
+        self.path, self._silo, self._identity = path, silo, identity
+        self._head = HeadFile(head, origin_of(silo), identity.public)
+        kept = self._head.read()
+        with sqlite_errors(path):
             if kept is not None and not (path.exists() and path.stat().st_size):
                 raise LedgerTampered(f"{path}: is gone, and its head of {kept.size} entries is kept; {_WAY_OUT}")
             # Readable by its owner alone from the start; the write-ahead log takes after it.
@@ -174,7 +122,7 @@ class Ledger:
                 if (
                     kept is None
                 ):  # another process may have made the ledger meanwhile, and whoever makes it keeps a head
-                    kept = self._kept_head()
+                    kept = self._head.read()
                 if kept is not None:
                     self._check_extends(kept, "the head kept beside its keys")
                 elif self._size() > 1:
@@ -183,7 +131,7 @@ class Ledger:
                         " nobody can tell whether newer ones are gone; put it back, or the one that the server keeps"
                     )
                 else:
-                    self._keep_head()
+                    self._head.keep(self.head)
             except BaseException:
                 self._connection.close()
                 raise
@@ -608,11 +556,11 @@ class Ledger:
             yield
             after = self._size()
         if after > before:
-            self._keep_head()
+            self._head.keep(self.head)
 
     @contextmanager
     def _transaction(self) -> Iterator[None]:
-        with _sqlite_errors(self.path):
+        with sqlite_errors(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -655,7 +603,7 @@ class Ledger:
         Raises:
             LedgerError: When the file cannot be read as it must be.
         """
-        with _sqlite_errors(self.path):
+        with sqlite_errors(self.path):
             return self._connection.execute(sql, values).fetchall()
 
     def _size(self) -> int:
@@ -737,29 +685,7 @@ class Ledger:
     def _voided(self, run: str) -> set[int]:
         return {entry.content["of"] for entry in self._entries("WHERE run = ? AND kind = 'void'", run)}
 
-    # Below: the head
-
-    def _kept_head(self) -> Head | None:
-        """Return the head kept beside the silo's keys, if there is one."""
-        try:
-            note = self._head.read_bytes()
-        except FileNotFoundError:
-            return None
-        except OSError as error:
-            raise LedgerError(f"{self._head}: the ledger's head cannot be read: {error.strerror}") from error
-        return open_head(note, origin_of(self._silo), self._identity.public)
-
-    def _keep_head(self) -> None:
-        """Write the newest head in its place. One process at a time, so that no older one comes after a newer."""
-        try:
-            with self._head.with_suffix(".lock").open("wb") as lock:
-                fcntl.flock(lock, fcntl.LOCK_EX)
-                replace_file(self._head, self.head())
-        except OSError as error:
-            raise LedgerError(
-                f"{self._head}: the ledger's head cannot be written: {error.strerror}; what was entered stands, and"
-                " nothing was released for it"
-            ) from error
+    # Below: what it extends
 
     def _check_extends(self, head: Head, what: str) -> None:
         size = self._size()
@@ -789,30 +715,6 @@ class Draft:
     run: str | None = None
     round: int | None = None
     key: str | None = None
-
-
-def prepare(connection: sqlite3.Connection) -> None:
-    """Make the tables of a ledger."""
-    connection.execute(f"PRAGMA application_id = {APPLICATION}")
-    for statement in SCHEMA:
-        connection.execute(statement)
-
-
-def insert(connection: sqlite3.Connection, entry: Entry, node: merkle.Node) -> None:
-    """Write an entry, and the nodes of the Merkle tree that it completes.
-
-    The file's `user_version` repeats the SQLite that wrote last, so that no byte of the header stands alone.
-    """
-    connection.execute(f"PRAGMA user_version = {sqlite_number()}")
-    connection.execute(INSERT_ENTRY, [getattr(entry, column) for column in COLUMNS])
-    leaf = merkle.leaf_hash(entry.document)
-    connection.executemany(INSERT_NODE, merkle.new_nodes(entry.sequence - 1, leaf, node))
-
-
-def sqlite_number() -> int:
-    """Return the version of SQLite as it writes it into headers."""
-    major, minor, patch = sqlite3.sqlite_version_info
-    return major * 1_000_000 + minor * 1_000 + patch
 
 
 def _time_after(before: str, kind: Kind) -> str:
@@ -845,16 +747,3 @@ def _differs(path: Path, known: Scope, asked: Scope) -> str:
         f"{path}: the budget of {known.data} was made with {found}; a budget is made once: `fedmodel ledger override`"
         " changes its cap, and nothing else is changed"
     )
-
-
-@contextmanager
-def _sqlite_errors(path: Path) -> Iterator[None]:
-    """Say which ledger could not be used, and why."""
-    try:
-        yield
-    except (sqlite3.Error, UnicodeDecodeError) as error:
-        is_full = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_FULL
-        why = os.strerror(errno.ENOSPC) if is_full else error  # as everything else says it
-        raise LedgerError(f"{path}: the ledger cannot be used: {why}; nothing was released") from error
-    except OSError as error:
-        raise LedgerError(f"{path}: the ledger cannot be used: {error.strerror}; nothing was released") from error

@@ -28,17 +28,10 @@ from typing import Final, TypeVar
 
 from fedmodel.errors import FedmodelError, LedgerError, LedgerTampered
 from fedmodel.ledger import merkle
-from fedmodel.ledger.book import (
-    APPLICATION,
-    COLUMNS,
-    PAGE_SIZE,
-    SCHEMA,
-    insert,
-    prepare,
-    sqlite_number,
-)
-from fedmodel.ledger.entries import Entry, Standing, origin_of
+from fedmodel.ledger.entries import Entry, origin_of
 from fedmodel.ledger.heads import Head, open_head
+from fedmodel.ledger.standing import Standing
+from fedmodel.ledger.tables import APPLICATION, COLUMNS, PAGE_SIZE, SCHEMA, insert, prepare, sqlite_number
 
 # Where SQLite's header counts changes and repeats the count; names what wrote it, which `user_version` repeats
 # (https://sqlite.org/fileformat.html, section 1.3).

@@ -41,7 +41,7 @@ from fedmodel.data import persons, tables
 from fedmodel.errors import LedgerError
 from fedmodel.learning import dp_sgd, models
 from fedmodel.learning.dp_sgd import DpSgd
-from fedmodel.ledger import Charge, Ledger, Run, entries
+from fedmodel.ledger import Charge, Ledger, Run, standing
 from fedmodel.privacy.accounting import composition, pld
 from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
@@ -448,7 +448,7 @@ def one_step_more() -> Planted:
 
 def without_second_accountant() -> Planted:
     """Admit to a budget what a second accountant contradicts."""
-    return replaced(entries, "_check_not_contradicted", lambda *_: None)
+    return replaced(standing, "_check_not_contradicted", lambda *_: None)
 
 
 def rate_halved_in_accounting() -> Planted:

@@ -130,7 +130,7 @@ STEPS = [
     Step(SQL, "after", NOTHING, "INSERT INTO entries"),
     Step(SQL, "before", NOTHING, "COMMIT"),
     Step(SQL, "after", CHARGED, "COMMIT"),
-    Step(f"{BOOK}._keep_head", "before", CHARGED),
+    Step("fedmodel.ledger.head_file:HeadFile.keep", "before", CHARGED),
     Step(OPEN, "after", CHARGED, "ledger.head.partial"),
     Step(FSYNC, "before", CHARGED, "ledger.head.partial"),
     Step(RENAME, "before", CHARGED, "ledger.head.partial"),

@@ -27,8 +27,9 @@ from fedmodel.crypto import SigningKey
 from fedmodel.errors import FedmodelError, LedgerError, LedgerTampered, PrivacyBudgetExceeded
 from fedmodel.ledger import MICRO, Charge, Ledger, Reservation, Scope, Standing, origin_of, read_ledger, verify_ledger
 from fedmodel.ledger import book as book_module
-from fedmodel.ledger.book import COLUMNS, INSERT_ENTRY
+from fedmodel.ledger.head_file import HeadFile
 from fedmodel.ledger.heads import open_head
+from fedmodel.ledger.tables import COLUMNS, INSERT_ENTRY
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.secagg.progress import Progress
@@ -897,7 +898,7 @@ def test_a_charge_survives_a_kill(tmp_path: Path) -> None:
     assert verify_ledger(tmp_path / "north.sqlite", KEY.public).unused_compared
 
 
-@pytest.mark.parametrize("where", ["insert", "_keep_head"])
+@pytest.mark.parametrize("where", ["insert", "keep"])
 def test_a_failure_leaves_all_of_an_entry_or_nothing(
     charged: Path, monkeypatch: pytest.MonkeyPatch, where: str
 ) -> None:
@@ -911,7 +912,7 @@ def test_a_failure_leaves_all_of_an_entry_or_nothing(
     insert = book_module.insert
     with opened(charged) as ledger:
         with monkeypatch.context() as patched:
-            patched.setattr(book_module if where == "insert" else Ledger, where, fails)
+            patched.setattr(book_module if where == "insert" else HeadFile, where, fails)
             with pytest.raises(KeyboardInterrupt):
                 ledger.charge("r1", 2, 1, "k2")
         if where == "insert":

@@ -24,7 +24,7 @@ import pytest
 
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, LedgerTampered, ProtocolError
-from fedmodel.ledger import Entry, Ledger, Scope, merkle, origin_of, read_ledger, verify_ledger
+from fedmodel.ledger import Entry, Ledger, Scope, head_file, merkle, origin_of, read_ledger, verify_ledger
 from fedmodel.ledger import book as book_module
 from fedmodel.ledger.entries import void_body
 from fedmodel.ledger.heads import Head, follow, open_head, sign_head
@@ -313,7 +313,7 @@ def test_no_older_head_is_written_after_a_newer(charged: Path, monkeypatch: pyte
     others.append(threading.Thread(target=other))
     others[0].start()
     with opened(charged) as ledger, monkeypatch.context() as patched:
-        patched.setattr(book_module, "replace_file", slow)
+        patched.setattr(head_file, "replace_file", slow)
         charge(ledger, 4)
         others[0].join()
     assert checked(charged) == open_head(kept(charged), ORIGIN, KEY.public).size == 8

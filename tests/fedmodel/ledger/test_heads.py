@@ -116,10 +116,10 @@ def test_the_specifications_checkpoint_verifies() -> None:
 
 
 @pytest.mark.parametrize(("size", "root", "signature", "witness"), REKOR_NOTES)
-def test_another_logs_checkpoints_open(size: int, root: str, signature: str, known_heads: str) -> None:
+def test_another_logs_checkpoints_open(size: int, root: str, signature: str, witness: str) -> None:
     public = public_of(REKOR_KEY)
     assert verifier_key(REKOR, public) == REKOR_KEY
-    note = f"{REKOR}\n{size}\n{root}\n\n— {REKOR} {signature}\n{known_heads}"
+    note = f"{REKOR}\n{size}\n{root}\n\n— {REKOR} {signature}\n{witness}"
     assert open_head(note.encode(), REKOR, public) == Head(REKOR, size, base64.b64decode(root))
     refused(note, "another origin")
     refused(note, "this has 0", REKOR)
@@ -427,11 +427,11 @@ def test_a_head_is_its_owners_own() -> None:
 
 def test_lines_of_others_are_ignored_up_to_16() -> None:
     body, own = HEAD.body(), NOTE[len(HEAD.body()) + 1 :]
-    known_heads = line("witness.example/é", bytes(76))
+    witness = line("witness.example/é", bytes(76))
     others = sign_head(HEAD, OTHER)[len(body) + 1 :]
-    for lines in ([known_heads, own], [own, known_heads], [others, own], [known_heads] * 8 + [own] + [known_heads] * 7):
+    for lines in ([witness, own], [own, witness], [others, own], [witness] * 8 + [own] + [witness] * 7):
         assert open_head(body + b"\n" + b"".join(lines), ORIGIN, KEY.public) == HEAD
-    refused(body + b"\n" + own + known_heads * 16, "17 signatures")
+    refused(body + b"\n" + own + witness * 16, "17 signatures")
 
 
 def test_a_note_is_of_at_most_4096_bytes() -> None:

@@ -22,9 +22,9 @@ from fedmodel.config import Scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import FedmodelError, LedgerError, LedgerTampered
 from fedmodel.ledger import Entry, Ledger, Scope, Standing, entries, merkle, origin_of, read_ledger, verify_ledger
-from fedmodel.ledger.book import COLUMNS, PAGE_SIZE, SCHEMA, insert, prepare
 from fedmodel.ledger.entries import canonical, charge_body, genesis, reserve_body, scope_body, void_body
 from fedmodel.ledger.heads import Head, sign_head
+from fedmodel.ledger.tables import COLUMNS, PAGE_SIZE, SCHEMA, insert, prepare
 from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import provision, read_kit
 from tests.scenarios.cli.test_main import Run

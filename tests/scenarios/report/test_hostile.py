@@ -16,7 +16,7 @@ from fedmodel.config import read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, LedgerError
 from fedmodel.ledger import Ledger, verify_ledger
-from fedmodel.ledger.book import PAGE_SIZE, insert, prepare
+from fedmodel.ledger.tables import PAGE_SIZE, insert, prepare
 from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import read_kit
 from fedmodel.system.durable import replace_file

@@ -1,0 +1,547 @@
+"""Where a ledger stands, and which entry may follow: pure rules over values, with no file beneath.
+
+**The budget.** A scope's cap, epsilon at its delta, is turned into room for Rényi divergence of the scope's order,
+counted in whole millionths: `cap`. A plan is admitted in one of two ways, and its reservation says in which.
+
+    filter   its divergence, rounded up, fits beside that of everything reserved before. However plans are chosen, by
+             looking at earlier releases too, all of them together stay within the cap (Feldman and Zrnic 2021).
+    plan     it is the first of its scope, and its own epsilon, composed in advance by PLD, is within the cap. Then it
+             takes the whole budget, and once it is charged no later plan is admitted: with nothing to choose, nothing
+             is adaptive. Only a cap that a person raises over the divergence of both lets the filter admit more.
+
+A run that adds no noise (`UnprotectedEvent`), as a simulation's baseline, is in neither way. It is entered as what it
+is, `none`, at a cost that stands for infinity (`UNBOUNDED`), over every cap; it is the first of its scope, and while
+anything of it was or can be released nothing more is admitted to that scope, whatever its cap. No figure over it is
+finite. Whether a silo takes part in such a run at all is for its law to say: a deployed one never does.
+
+In the two ways a second accountant, which shares no code with the first, is asked for a lower bound
+(`fedmodel.privacy.accounting.lower`); a plan whose epsilon is at least more than it is admitted as is refused.
+
+Guarantee: whoever only appends entries that `Standing.apply` takes never spends more than the cap of a scope, as long
+as no override raised it, and no run without noise is in it: everything that was charged to it, together, is (epsilon,
+delta)-private for the cap's epsilon
+and the scope's delta, whoever chose plans, their order and their ends by looking at whatever was released. Each entry
+carries the totals after it, so that a reader of the last one knows what is left.
+
+Proof. Every entry leaves a scope in one of two states: (1) all that its runs hold fits into its room; or (2) one run
+alone holds or took anything, it was admitted as the plan, and its own epsilon is within the cap. A reservation makes
+(1) by the filter, and (2) as the plan, where nothing was held; to close a run or void a charge adds to nothing; a
+higher cap leaves either as it is; a lower one that would leave neither is refused (`check_lowered`), whether or not
+anything was charged. So it is at the first charge, too. Let X be the room then, a number fixed before the first
+release. (1) What is held stays within X, since only the filter admits anything beside what was charged. A charged step
+of a plan has a divergence of at most d = cost / steps, known before the step is taken, and what `totals` counts of a
+run is never under d times the steps that it took: `Run.spent` rounds up, and a run holds all of its cost until it is
+closed. So at every moment, after every prefix of every strategy, the divergences of the steps taken add up to X at
+most. A strategy that may choose the next step, or to stop, by looking is what the Rényi filter allows (Feldman and
+Zrnic 2021): all of it has divergence X at most, and the cap's epsilon at delta. To close a run gives back the
+divergence of steps that were not taken, and no other: divergences at one order, unlike epsilons by PLD, may be counted
+by the steps really taken, since the sum is held under X whatever was released. (2) The plan is not closed once charged
+(`_take_void`), and while it stands nothing else is admitted, so all that is ever charged is the first tau of its T
+steps, for a tau that anybody may choose: post-processing of all T (`fedmodel.privacy.accounting.odometer`). An override
+that raises the cap makes X another number; from then on (1) holds for that one, if whoever raised it did not choose it
+by looking, which no program can see. An override that lowers it changes what is admitted, and nothing of what was
+claimed: `Standing.bound` tells the largest cap that held since the first charge.
+
+A plan's divergence, computed in floating point, is written down once, rounded up, in whole millionths; what follows
+from it is integer arithmetic. A reader computes it again, and takes a ledger whose figure is no less, to one millionth:
+one that was kept by a looser accountant is as sound as ever. One that was kept by an accountant that read too little,
+so that a plan is over its cap by more than 10^-5 of it, is refused.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+from fedmodel.config import MOST_EPSILON
+from fedmodel.crypto import SIGNATURE_SIZE, check_verification_key
+from fedmodel.errors import ConfigError, CryptoError, LedgerError, LedgerTampered, PrivacyBudgetExceeded
+from fedmodel.ledger.entries import (
+    AGGREGATION_SUBJECT,
+    COUNTERSIGNED,
+    HASH,
+    KINDS,
+    NOTHING_BEFORE,
+    VERSION,
+    Entry,
+    canonical,
+    origin_of,
+    progress_of,
+)
+from fedmodel.ledger.heads import Head
+from fedmodel.ledger.merkle import EMPTY_ROOT
+from fedmodel.ledger.scope import MICRO, UNBOUNDED, Admission, Scope
+from fedmodel.privacy import accounting
+from fedmodel.privacy.events import DpSgdEvent, Event, event_from_json
+from fedmodel.privacy.rounding import down, small, up
+from fedmodel.secagg.progress import Progress
+
+_TOLERANCE: Final = 1e-5  # of epsilon, relative: what accountants of other releases and machines may differ by
+
+
+@dataclass
+class Run:
+    """What a scope's ledger holds about one run.
+
+    Attributes:
+        scope: The scope's name.
+        plan: The whole plan, as reserved.
+        cost: Its divergence in millionths.
+        admitted: In which of the two ways.
+        scenario: Hash of the scenario that the plan is of.
+        sequence: Of its reservation.
+        charges: By sequence, of those that stand: round, steps, key.
+        taken: Steps charged.
+        closed: Whether the rest was given back.
+        ended: Sequence of the entry that countersigns its end, None where there is none.
+        model: SHA-256 of the model that this entry is for, in hexadecimal.
+        code: Hash of the code that the silo ran by then.
+    """
+
+    scope: str
+    plan: Event
+    cost: int
+    admitted: Admission
+    scenario: str
+    sequence: int
+    charges: dict[int, tuple[int, int, str]] = field(default_factory=dict)
+    taken: int = 0
+    closed: bool = False
+    ended: int | None = None
+    model: str = ""
+    code: str = ""
+
+    @property
+    def events(self) -> list[Event]:
+        """What was charged, oldest first."""
+        return [replace(self.plan, steps=steps) for _, steps, _ in self.charges.values()]
+
+    @property
+    def claimed(self) -> list[Event]:
+        """What its epsilon is of, whenever and however it ended: its whole plan, once any step of it was charged.
+
+        Epsilon of `events` alone would be a bound only if their number had been fixed in advance.
+
+        Raises:
+            LedgerTampered: When it took more steps than its plan has, which no ledger lets it.
+        """
+        if self.taken > self.plan.steps:
+            raise LedgerTampered(f"a run took {self.taken} steps of a plan of {self.plan.steps}", self.sequence)
+        return [self.plan] if self.charges else []
+
+    @property
+    def spent(self) -> int:
+        """Of the cost, what the steps taken are, in millionths."""
+        return share(self.cost, self.taken, self.plan.steps)
+
+    @property
+    def reserved(self) -> int:
+        """Of the cost, what is still held for the run or spent by it, in millionths."""
+        return self.spent if self.closed else self.cost
+
+    @property
+    def matters(self) -> bool:
+        """Whether anything of it was, or can yet be, released."""
+        return not self.closed or bool(self.charges)
+
+
+class Standing:
+    """Where a ledger stands after some entries: its owner, its scopes, its runs.
+
+    Attributes:
+        silo: Whose ledger it is.
+        key: The public key that its first entry names.
+        scopes: By name, with the cap that holds now.
+        runs: By run.
+        charged: Sequences of all charges that stand, of whichever run, oldest first.
+        progress: By run, how far the silo came in its secure aggregation.
+        masked: By run and round, the newest entry that says that an update of it was masked.
+        size: Entries taken.
+        last: The newest one.
+        caps: By scope, the largest cap that held since its first charge, and whether a person raised it since.
+    """
+
+    def __init__(self) -> None:
+        self.silo = ""
+        self.key = b""
+        self.scopes: dict[str, Scope] = {}
+        self.runs: dict[str, Run] = {}
+        self.size = 0
+        self.last: Entry | None = None
+        self._keys: set[str] = set()
+        self.charged: list[int] = []
+        self.caps: dict[str, tuple[float, bool]] = {}
+        self.progress: dict[str, Progress] = {}
+        self.masked: dict[tuple[str, int], int] = {}
+
+    def is_unprotected(self, scope: str) -> bool:
+        """Return whether a run of a scope releases, or may yet release, records without noise."""
+        return any(run.admitted == "none" and run.matters for run in self.of(scope))
+
+    def totals(self, scope: str) -> tuple[int, int, int]:
+        """Return cap, reserved and spent of a scope, in millionths; who took the whole budget counts as that."""
+        cap = self.scopes[scope].cap
+        reserved = min(cap, self.held(scope))
+        return cap, reserved, min(reserved, sum(run.spent for run in self.of(scope)))
+
+    def held(self, scope: str) -> int:
+        """Return the divergence of all reservations of a scope, in millionths, whatever its cap."""
+        return sum(run.reserved for run in self.of(scope))
+
+    def of(self, scope: str) -> list[Run]:
+        """Return the runs of a scope, oldest first."""
+        return [run for run in self.runs.values() if run.scope == scope]
+
+    def events(self, scope: str) -> list[Event]:
+        """Return everything charged to a scope, oldest first."""
+        return [event for run in self.of(scope) for event in run.events]
+
+    def claimed(self, scope: str) -> list[Event]:
+        """Return the whole plans of everything charged to a scope, oldest first."""
+        return [event for run in self.of(scope) for event in run.claimed]
+
+    def cap_of(self, run: Run) -> float:
+        """Return what bounds a run besides its own plan: the largest cap of its budget since the first charge.
+
+        Everything that is charged to the budget is within it, so each run is. Infinity where nothing was charged, or a
+        person raised it since, who may have looked, or a run without noise is in it, which no cap holds.
+        """
+        cap, raised = self.caps.get(run.scope, (math.inf, False))
+        return math.inf if raised or self.is_unprotected(run.scope) else cap
+
+    def bound(self, scope: str) -> float:
+        """Return epsilon of everything that is charged to a scope, however plans were chosen and wherever they ended.
+
+        The one plan's, where it took the whole budget; else the largest cap that held since the first charge. Never
+        that of the divergence taken: what a strategy that stops by looking took is no bound on what it found. 0 where
+        nothing is charged; infinity where a run without noise is.
+        """
+        runs = [run for run in self.of(scope) if run.matters]
+        if not any(run.charges for run in runs):
+            return 0.0
+        if self.is_unprotected(scope):
+            return math.inf
+        largest = replace(self.scopes[scope], epsilon=self.caps[scope][0])
+        if [run.admitted for run in runs] == ["plan"] and self.held(scope) >= largest.cap:
+            return accounting.epsilon(runs[0].claimed, largest.delta)
+        return largest.epsilon
+
+    def may_have_left(self, run: str, charge: int) -> bool:
+        """Return whether an update was masked for a charge that stands: since it, in its round, whatever came then.
+
+        An update is masked after it was charged. One that was masked in an earlier attempt at the round has a charge
+        of its own.
+        """
+        return self.masked.get((run, self.runs[run].charges[charge][0]), 0) > charge
+
+    def admit(self, scope: Scope, plan: Event, cost: int, tolerance: float = 0.0) -> Admission:
+        """Return in which way a plan is admitted.
+
+        Args:
+            scope: As it stands now.
+            plan: All of a run's steps.
+            cost: `scope.cost(plan)`.
+            tolerance: Of epsilon, relative, for who reads what another machine admitted.
+
+        Raises:
+            PrivacyBudgetExceeded: When it is in neither.
+        """
+        scope.check_records(plan)
+        earlier = [run for run in self.of(scope.name) if run.matters]
+        if self.is_unprotected(scope.name):
+            raise PrivacyBudgetExceeded(
+                f"the budget of {scope.name} holds a run without noise, which protects nobody: no epsilon is finite"
+                " over what it released, so nothing more is admitted, whatever the cap; simulate into a new folder"
+            )
+        if not isinstance(plan, DpSgdEvent):
+            if earlier:
+                raise PrivacyBudgetExceeded(
+                    f"a run without noise is not admitted to {scope.name}, which holds {len(earlier)} runs that are"
+                    " protected: it would undo what was promised of them"
+                )
+            return "none"
+        if self.held(scope.name) + cost <= scope.cap:
+            _check_not_contradicted(scope, plan, scope.epsilon)
+            return "filter"
+        if not earlier:
+            figure = accounting.epsilon([plan], scope.delta)
+            if figure <= scope.epsilon * (1 + tolerance):
+                _check_not_contradicted(scope, plan, figure)
+                return "plan"
+        whole = [run for run in earlier if run.admitted == "plan"]
+        if whole:
+            raise PrivacyBudgetExceeded(
+                f"the budget of {scope.name} (epsilon {scope.epsilon} at delta {scope.delta}) was taken whole by"
+                f" one plan of {whole[0].plan.steps} steps; nothing is left for another"
+            )
+        left = (scope.cap - self.held(scope.name)) / MICRO
+        raise PrivacyBudgetExceeded(
+            f"a plan of {plan.steps} steps does not fit into the budget of {scope.name} (epsilon {scope.epsilon} at"
+            f" delta {scope.delta}): it needs {cost / MICRO:.6f} of Rényi divergence of order {scope.order}, and"
+            f" {left:.6f} is left"
+        )
+
+    def check_lowered(self, scope: Scope, tolerance: float = 0.0) -> None:
+        """Refuse a cap under what runs hold together, unless all of it is one plan's whose own epsilon is within it.
+
+        Args:
+            scope: With the lower cap.
+            tolerance: Of epsilon, relative, for who reads what another machine admitted.
+
+        Raises:
+            LedgerError: When it is.
+        """
+        runs = [run for run in self.of(scope.name) if run.matters]
+        if self.held(scope.name) <= scope.cap:
+            return
+        if [run.admitted for run in runs] == ["plan"]:
+            figure = accounting.epsilon([runs[0].plan], scope.delta)
+            if figure <= scope.epsilon * (1 + tolerance):
+                return
+        raise LedgerError(f"epsilon {scope.epsilon} is under what runs hold already; void their reservations first")
+
+    def rounds_fitting(self, scope: Scope, plan: Event, steps_per_round: int) -> int:
+        """Return for how many rounds of a plan a scope would admit it, from its first round on."""
+
+        def fits(rounds: int) -> bool:
+            part = replace(plan, steps=rounds * steps_per_round)
+            try:
+                self.admit(scope, part, scope.cost(part))
+            except PrivacyBudgetExceeded:
+                return False
+            return True
+
+        low, high = 0, plan.steps // steps_per_round
+        if high == 0 or fits(high):
+            return high
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (middle, high) if fits(middle) else (low, middle)
+        return low
+
+    def runs_fitting(self, scope: Scope, plan: Event) -> int:
+        """Return how many more runs of a plan a scope would admit, one after the other, each in full."""
+        try:
+            admitted = self.admit(scope, plan, scope.cost(plan))
+        except PrivacyBudgetExceeded:
+            return 0
+        return 1 if admitted == "plan" else (scope.cap - self.held(scope.name)) // scope.cost(plan)
+
+    def apply(self, entry: Entry) -> None:
+        """Take the next entry.
+
+        Raises:
+            LedgerTampered: When no ledger that was only appended to has it here; its totals are not compared.
+        """
+        try:
+            entry.check_types()
+            self._check_place(entry)
+            getattr(self, f"_take_{entry.kind}")(entry)
+        except LedgerTampered as error:
+            raise LedgerTampered(error.found, error.sequence or self.size + 1) from error
+        except (
+            ConfigError,
+            CryptoError,
+            LedgerError,
+            PrivacyBudgetExceeded,
+            KeyError,
+            TypeError,
+            ValueError,
+            OverflowError,
+            RecursionError,
+        ) as error:
+            raise LedgerTampered(f"it is no {entry.kind} that may stand here: {error}", entry.sequence) from error
+        if entry.key is not None:
+            self._keys.add(entry.key)
+        self.size, self.last = entry.sequence, entry
+
+    def check_totals(self, entry: Entry) -> None:
+        """Refuse an entry whose totals are not what follows from all entries up to it.
+
+        Raises:
+            LedgerTampered: When they are not.
+        """
+        found = (entry.cap, entry.reserved, entry.spent)
+        expected = (0, 0, 0) if entry.scope is None else self.totals(entry.scope)
+        if found != expected:
+            raise LedgerTampered(f"its totals are {found} where {expected} follow from the entries", entry.sequence)
+
+    def _check_place(self, entry: Entry) -> None:
+        """Check number, chain, time and key."""
+        previous, before = (NOTHING_BEFORE, "") if self.last is None else (self.last.hash, self.last.time)
+        if entry.sequence != self.size + 1:
+            raise LedgerTampered(f"entry {self.size + 1} is missing", self.size + 1)
+        if entry.previous != previous:
+            raise LedgerTampered("it is not chained to the entry before it", entry.sequence)
+        if entry.time < before and entry.kind != "override":
+            raise LedgerTampered("it is older than the entry before it", entry.sequence)
+        if entry.key is not None and entry.key in self._keys:
+            raise LedgerTampered("another entry has its idempotency key", entry.sequence)
+        if entry.kind not in KINDS or len(entry.signature) != SIGNATURE_SIZE:
+            raise LedgerTampered("its kind or signature is none", entry.sequence)
+        if (self.last is None) != (entry.kind == "create" and entry.scope is None):
+            raise LedgerTampered("a ledger begins with whose it is, and says so once", entry.sequence)
+        if entry.scope is not None and entry.kind != "create" and entry.scope not in self.scopes:
+            raise LedgerTampered("its scope was never created", entry.sequence)
+        if entry.kind in ("reserve", "charge", "void", "override") and entry.scope is None:
+            raise LedgerTampered("it is about no scope", entry.sequence)
+
+    def _take_create(self, entry: Entry) -> None:
+        content = entry.content
+        if entry.scope is None:
+            if set(content) != {"key", "nonce", "silo", "version"} or content["version"] != VERSION:
+                raise LedgerError(f"a ledger says silo, key and nonce, in version {VERSION}")
+            if type(content["silo"]) is not str:
+                raise LedgerError("a silo has a name")
+            Head(origin_of(content["silo"]), 0, EMPTY_ROOT)  # refuses a name that no head could bear
+            self.silo, self.key = content["silo"], bytes.fromhex(content["key"])
+            check_verification_key(self.key)
+            return
+        scope = Scope(**content)
+        scope.check()
+        if scope.name != entry.scope or scope.name in self.scopes:
+            raise LedgerError("a scope is created once, under its own name")
+        if scope.data in {other.data for other in self.scopes.values()}:
+            raise LedgerError("a data set has one scope")
+        self.scopes[scope.name] = scope
+
+    def _take_reserve(self, entry: Entry) -> None:
+        content, scope = entry.content, self.scopes[str(entry.scope)]
+        plan = event_from_json(canonical(content["event"]))
+        if entry.run is None or entry.run in self.runs or set(content) != {"admitted", "cost", "event", "scenario"}:
+            raise LedgerError("a run is reserved once, with event, cost, scenario and how it was admitted")
+        cost = content["cost"]
+        # Another machine's logarithms may differ in the last bit.
+        least = UNBOUNDED if not isinstance(plan, DpSgdEvent) else max(1, scope.cost(plan) - 1)
+        if type(cost) is not int or cost < least:
+            raise LedgerError(f"its cost is {cost}, where {scope.cost(plan)} follows")
+        admitted = self.admit(scope, plan, cost, tolerance=_TOLERANCE)
+        if content["admitted"] != admitted:
+            raise LedgerError(f"it was admitted by the {content['admitted']}, where the {admitted} would")
+        self.runs[entry.run] = Run(scope.name, plan, cost, admitted, str(content["scenario"]), entry.sequence)
+
+    def _take_charge(self, entry: Entry) -> None:
+        run = self._run(entry)
+        event = event_from_json(canonical(entry.content["event"]))
+        if entry.round is None or entry.key is None or set(entry.content) != {"event", "taken"}:
+            raise LedgerError("a charge is of a round, under a key, and says how much of its plan is taken")
+        if run.closed or run.ended or event != replace(run.plan, steps=event.steps):
+            raise LedgerError("a charge is what its run reserved, while that is open")
+        if run.taken + event.steps > run.plan.steps:
+            raise LedgerError(f"its run would take {run.taken + event.steps} of {run.plan.steps} steps")
+        run.charges[entry.sequence] = (entry.round, event.steps, entry.key)
+        self.charged.append(entry.sequence)
+        self.caps.setdefault(run.scope, (self.scopes[run.scope].epsilon, False))
+        self._take_steps(run, event.steps, entry)
+
+    def _take_void(self, entry: Entry) -> None:
+        run, of = self._run(entry), entry.content["of"]
+        if set(entry.content) != {"of", "reason", "taken"}:
+            raise LedgerError("a void says of which entry, why, and how much of the plan is taken")
+        if of == run.sequence:
+            if run.closed or (run.admitted == "plan" and run.charges):
+                raise LedgerError("what took the whole budget and was charged, or was given back, is not given back")
+            run.closed = True
+            self._take_steps(run, 0, entry)
+        elif of in run.charges and of == self.charged[-1] and not run.ended:
+            if self.may_have_left(str(entry.run), of):
+                raise LedgerError("an update was masked for the charge that is voided, and may have left")
+            self.charged.pop()
+            self._take_steps(run, -run.charges.pop(of)[1], entry)
+        else:
+            raise LedgerError(
+                "only a reservation, or the newest charge of the whole ledger while its run goes on, is voided"
+            )
+
+    def _take_override(self, entry: Entry) -> None:
+        scope = self.scopes[str(entry.scope)]
+        if set(entry.content) != {"by", "epsilon", "reason"}:
+            raise LedgerError("an override says by whom, why, and the new cap")
+        epsilon = entry.content["epsilon"]
+        if type(epsilon) not in (int, float) or not 0 < epsilon <= MOST_EPSILON:
+            raise LedgerError(f"a cap is a number over 0, up to {MOST_EPSILON}")
+        changed = replace(scope, epsilon=float(epsilon))
+        if changed.epsilon < scope.epsilon:
+            self.check_lowered(changed, _TOLERANCE)
+        self.scopes[scope.name] = changed
+        if scope.name in self.caps:
+            cap, raised = self.caps[scope.name]
+            self.caps[scope.name] = max(cap, changed.epsilon), raised or changed.epsilon > cap
+
+    def _take_checkpoint(self, entry: Entry) -> None:
+        if set(entry.content) != {"root", "size", "to"} or entry.content["size"] != self.size:
+            raise LedgerError("a checkpoint is of all entries before it")
+
+    def _take_audit(self, entry: Entry) -> None:
+        content = entry.content
+        if "subject" not in content:
+            raise LedgerError("an audit says its subject")
+        subject = content["subject"]
+        if (entry.run is None) != (subject not in (AGGREGATION_SUBJECT, COUNTERSIGNED)):
+            raise LedgerError(
+                "what is entered of a run's secure aggregation or its end names the run, and nothing else"
+            )
+        if subject == AGGREGATION_SUBJECT:
+            self._take_progress(entry)
+        elif subject == COUNTERSIGNED:
+            self._take_end(entry)
+
+    def _take_progress(self, entry: Entry) -> None:
+        progress, known = progress_of(entry), self.progress.get(str(entry.run), Progress())
+        if not progress.covers(known):
+            raise LedgerError(
+                f"round {progress.round} of run {entry.run} comes after round {known.round}, or a second list of"
+                " survivors was signed in it"
+            )
+        self.progress[str(entry.run)] = progress
+        if progress.masked:
+            self.masked[str(entry.run), progress.round] = entry.sequence
+
+    def _take_end(self, entry: Entry) -> None:
+        run, content = self.runs[str(entry.run)], entry.content
+        if set(content) != {"code", "model", "scenario", "subject"} or content["scenario"] != run.scenario:
+            raise LedgerError("the end of a run is countersigned for its scenario, a model and the code that ran")
+        if run.ended or entry.round is not None:
+            raise LedgerError("the end of a run is countersigned once, and is of no round")
+        if not run.charges:
+            raise LedgerError("the end of a run is countersigned where a charge of it stands, and none does")
+        if not all(HASH.fullmatch(str(content[name])) for name in ("code", "model")):
+            raise LedgerError("the end of a run is countersigned for the hash of one model")
+        run.ended, run.model, run.code = entry.sequence, content["model"], content["code"]
+
+    def _take_steps(self, run: Run, steps: int, entry: Entry) -> None:
+        """Count steps, and hold an entry to what it says of them."""
+        run.taken += steps
+        if entry.content["taken"] != run.taken:
+            raise LedgerError(f"it says that {entry.content['taken']} steps are taken, where {run.taken} are")
+
+    def _run(self, entry: Entry) -> Run:
+        run = self.runs[str(entry.run)]
+        if run.scope != entry.scope:
+            raise LedgerError("its run is of another scope")
+        return run
+
+
+def _check_not_contradicted(scope: Scope, plan: Event, admitted: float) -> None:
+    """Refuse a plan whose epsilon is more than it is admitted as, by an accountant that shares no code with ours.
+
+    Raises:
+        PrivacyBudgetExceeded: When it is.
+    """
+    least = accounting.least_epsilon([plan], scope.delta)
+    if least > admitted:
+        raise PrivacyBudgetExceeded(
+            f"a plan of {plan.steps} steps is not admitted to {scope.name}: two accountants contradict each other. One"
+            f" admits it as epsilon {up(admitted)} at delta {small(scope.delta)}, and by the other it is at least"
+            f" {down(least)}; take more noise or fewer steps, and report this as a fault"
+        )
+
+
+def share(cost: int, taken: int, steps: int) -> int:
+    """Return what the first `taken` of a plan's steps cost, rounded up; the whole plan costs exactly its cost.
+
+    >>> share(10, 1, 3), share(10, 3, 3)
+    (4, 10)
+    """
+    return -(-cost * taken // steps)
