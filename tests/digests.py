@@ -25,10 +25,10 @@ from typing import Any
 import torch
 
 from fedmodel.crypto import digest
-from scenarios.cli import main
+from scenarios.cli import main as program
 
 RECORDED = Path(__file__).parent / "vectors" / "digests.json"
-_COMMAND = (sys.executable, "-c", f"import {main.__name__} as command; command.main()")
+_COMMAND = (sys.executable, "-c", f"import {program.__name__} as command; command.main()")
 SCENARIOS = ("quickstart", "hospitals", "digits", "dropout", "budget-exhausted")
 # Of the moment or of keys made for one run. `head` and `verifier_key` are a ledger's signature and its key.
 _OF_ONE_RUN = {"timing", "seconds", "head", "verifier_key"}

@@ -11,7 +11,7 @@ from fedmodel.crypto import SigningKey
 from fedmodel.errors import DropoutError
 from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import least_silos
-from fedmodel.secagg import JoinedSilo as Entered
+from fedmodel.secagg import Member as Entered
 from fedmodel.secagg import Roster
 from server.rounds import Joined, JoinedSilo
 from server.sums import check_can_begin
