@@ -42,7 +42,7 @@ def epsilon(*, noise_multiplier: float, sample_rate: float, steps: int, delta: f
         ConfigError: When a figure is out of range, or no epsilon is computed for so little noise.
 
     >>> round(epsilon(noise_multiplier=1.0, sample_rate=0.0128, steps=1560, delta=1e-5), 2)
-    3.0
+    2.99
     """
     found = accounting.epsilon(
         [plan_of(noise_multiplier, sample_rate, steps, max_records)], delta, accounting.COARSE_GRID

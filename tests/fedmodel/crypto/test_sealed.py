@@ -371,7 +371,7 @@ def test_a_disk_that_is_full_leaves_the_old_file(tmp_path: Path) -> None:
     script = f"""
 import resource, signal, sys
 from pathlib import Path
-from fedmodel import sealed
+from fedmodel.crypto import sealed
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
 try:
@@ -389,7 +389,7 @@ def test_a_large_file_is_never_whole_in_memory(tmp_path: Path) -> None:
     """128 MiB sealed and opened in a process whose memory grows by less than 24 MiB."""
     script = f"""
 from pathlib import Path
-from fedmodel import sealed
+from fedmodel.crypto import sealed
 class Source:
     left = 128 << 20
     def read(self, size):
