@@ -36,6 +36,6 @@ def test_a_digest_leaves_out_times_and_keys_alone() -> None:
         return {"body": {"noise_multiplier": sigma, "key": key}, "time": f"2026-01-01T00:00:{time}+00:00"}
 
     assert steady(entry(1.5, "00.001", 64 * "a")) == steady(entry(1.5, "59.9", 64 * "b"))
-    assert steady(entry(1.5, "00.001", 64 * "a")) != steady(entry(1.5000000000000002, "00.001", 64 * "a"))
+    assert steady(entry(1.5, "00.001", 64 * "a")) != steady(entry(1.50000001, "00.001", 64 * "a"))
     assert steady("epsilon 1.25, 31 parameters, 4.1 s") == steady("epsilon 1.25, 31 parameters, 9.9 s")
     assert steady("epsilon 1.25, 31 parameters, 4.1 s") != steady("epsilon 1.26, 31 parameters, 4.1 s")
