@@ -1,0 +1,34 @@
+"""The kinds that a folder of this distribution holds, a file each: what is open to one more of its sort.
+
+A package that is such a folder calls `kinds(__name__)`, and a kind is added by its file alone. The list is closed all
+the same: a name that comes from a file or a peer is looked up in it and never imported, so that what can run is what is
+installed, and all of it is in the hash of the code.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from difflib import get_close_matches
+from importlib import import_module
+from pkgutil import iter_modules
+from types import ModuleType
+
+
+def kinds(package: str) -> dict[str, ModuleType]:
+    """Return the modules of a package that is being imported, each a kind, by name with hyphens, in order of names.
+
+    A module whose name begins with an underscore is a tool of the others and no kind; folders are none either.
+    """
+    folders = import_module(package).__path__
+    found = sorted(module.name for module in iter_modules(folders) if not module.ispkg and module.name[0] != "_")
+    return {name.replace("_", "-"): import_module(f"{package}.{name}") for name in found}
+
+
+def not_known(what: str, name: str, known: Mapping[str, object]) -> str:
+    """Return one line that refuses a name: the nearest known one, or all of them.
+
+    >>> not_known("strategy", "meen", {"mean": 1, "momentum": 2})
+    "unknown strategy 'meen'; did you mean 'mean'?"
+    """
+    near = get_close_matches(name, known, n=1)
+    return f"unknown {what} {name!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")

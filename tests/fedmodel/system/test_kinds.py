@@ -1,0 +1,36 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedmodel.system.kinds import kinds, not_known
+
+
+@pytest.fixture
+def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A package of two kinds, a tool of theirs and a folder."""
+    folder = tmp_path / "shelf_of_kinds"
+    (folder / "inner").mkdir(parents=True)
+    for name in ("inner/__init__", "_tool", "soft_edge", "hard"):
+        (folder / f"{name}.py").write_text(f"NAME = {name!r}\n")
+    (folder / "__init__.py").write_text("from fedmodel.system.kinds import kinds\n\nKINDS = kinds(__name__)\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    return folder.name
+
+
+def test_a_file_is_a_kind_and_neither_a_tool_nor_a_folder_is(package: str) -> None:
+    found = kinds(package)
+
+    assert list(found) == ["hard", "soft-edge"]
+    assert found["soft-edge"].NAME == "soft_edge"
+
+
+def test_a_package_finds_its_own_kinds_while_it_is_imported(package: str) -> None:
+    assert list(__import__(package).KINDS) == ["hard", "soft-edge"]
+
+
+@pytest.mark.parametrize("name", ["os", "..system", "hard.NAME", "_tool", "inner"])
+def test_no_other_name_is_a_kind(package: str, name: str) -> None:
+    assert name not in kinds(package)
+    assert name in not_known("shelf", name, kinds(package))
