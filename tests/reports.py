@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 
 import numpy as np
 
-from scenarios.report.page.document import (
+from scenarios.report.document import (
     Accounting,
     Approval,
     Attack,

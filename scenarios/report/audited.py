@@ -26,9 +26,9 @@ from fedmodel.audit.plan import plan_hash
 from fedmodel.canaries import observations
 from fedmodel.errors import ClaimRefuted, ConfigError, LedgerTampered
 from scenarios.audit.evaluate import evaluate
+from scenarios.report import document
 from scenarios.report.diff import ATTACKED_AGAIN, differences
 from scenarios.report.gather import Gathered
-from scenarios.report.page import document
 from scenarios.runs.audit_entries import AUDIT_FILE, PLAN_SUBJECT, RESULT_SUBJECT, result_hash
 from scenarios.runs.ledgers import SiloLedger
 

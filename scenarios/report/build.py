@@ -40,9 +40,9 @@ from scenarios.report.audited import attack_again
 from scenarios.report.compute import MADE, changed_integrity, compute, source_of
 from scenarios.report.countersigned import check_models
 from scenarios.report.diff import Difference, changes, differences, in_words
+from scenarios.report.document import FileHash, Report
 from scenarios.report.gather import file_hash, read_run
 from scenarios.report.page import registry, signing
-from scenarios.report.page.document import FileHash, Report
 from scenarios.report.page_check import NOT_RENDERED, PAGE, PICTURES, Render, check_page, read_pictures
 from scenarios.report.summary_check import check_summary
 from scenarios.report.verification import items

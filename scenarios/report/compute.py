@@ -16,9 +16,9 @@ from fedmodel.errors import ConfigError
 from scenarios.report import sections, sentences
 from scenarios.report.audited import audit
 from scenarios.report.diff import Difference, differences
+from scenarios.report.document import Built, NotProtected, Report
 from scenarios.report.gather import METRICS, SCENARIO, SUMMARY, Gathered, file_hash
 from scenarios.report.page import registry, signing
-from scenarios.report.page.document import Built, NotProtected, Report
 from scenarios.report.page_check import PAGE, page_hash
 from scenarios.report.summary_check import check_summary
 

@@ -22,7 +22,7 @@ from fedmodel.errors import ClaimRefuted, ConfigError, LedgerError, LedgerTamper
 from fedmodel.learning.starts import START
 from fedmodel.provision import is_kit, read_law
 from scenarios.report.countersigned import MODEL, check_models
-from scenarios.report.page.document import Report
+from scenarios.report.document import Report
 from scenarios.report.page_check import PICTURES
 from scenarios.runs.audit_entries import AUDIT_FILE, PLAN_FILE
 from scenarios.runs.files import read_object, read_rounds, read_summary

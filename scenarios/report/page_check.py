@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from fedmodel.errors import ClaimRefuted, LedgerTampered
-from scenarios.report.page.document import Report
+from scenarios.report.document import Report
 from scenarios.report.page.passive import check_passive
 
 PAGE: Final = "report.html"
@@ -43,7 +43,8 @@ _SOURCES: Final = (".py", ".j2", ".css")
 def page_hash() -> str:
     """Return the SHA-256 over the code and the templates that render a page, as installed."""
     found = sha256()
-    own = [file for file in resources.files("scenarios.report.page").iterdir() if file.name.endswith(_SOURCES)]
+    folders = (resources.files(package).iterdir() for package in ("scenarios.report.document", "scenarios.report.page"))
+    own = [file for files in folders for file in files if file.name.endswith(_SOURCES)]
     used = [resources.files(package) / name for package, name in _USED_BY_A_PAGE]
     for file in sorted([*own, *used], key=lambda one: one.name):
         data = file.read_bytes()

@@ -19,10 +19,10 @@ from fedmodel.ledger.heads import verifier_key
 from fedmodel.privacy import accounting, grid
 from fedmodel.privacy.events import Event
 from fedmodel.provision import scenario_hash
-from scenarios.report import sentences
+from scenarios.report import document, sentences
 from scenarios.report.countersigned import rests_on, without
 from scenarios.report.gather import Gathered
-from scenarios.report.page import accountants, document
+from scenarios.report.page import accountants
 from scenarios.runs import inspection
 from scenarios.runs.claims import claim_of, early
 from scenarios.runs.ledgers import SiloLedger, head_of

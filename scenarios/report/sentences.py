@@ -12,9 +12,9 @@ from typing import Final
 from fedmodel.config import SiloPlan
 from fedmodel.privacy.events import LEFT_OUT, Baseline
 from fedmodel.privacy.rounding import down, percent_up, small, up
+from scenarios.report.document import SecureAggregation, Seen, SiloAccounting, SiloClaim
 from scenarios.report.gather import Gathered
 from scenarios.report.page import odds
-from scenarios.report.page.document import SecureAggregation, Seen, SiloAccounting, SiloClaim
 from scenarios.runs import words
 from scenarios.runs.audit_entries import PLAN_SUBJECT
 

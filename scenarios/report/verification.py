@@ -7,9 +7,9 @@ from typing import Final
 
 from fedmodel.system.packages import code_hash
 from scenarios.report.anchors import Held
+from scenarios.report.document import Report
 from scenarios.report.gather import Gathered
 from scenarios.report.page import registry, signing
-from scenarios.report.page.document import Report
 from scenarios.report.page_check import PAGE
 from scenarios.runs.ledgers import SiloLedger
 from scenarios.runs.parts import LedgerHead

@@ -11,8 +11,8 @@ import numpy as np
 
 from fedmodel.privacy.rounding import down, small, up
 from fedmodel.system.inert import inert
+from scenarios.report.document import Audit, BudgetLine, Report
 from scenarios.report.page import plots
-from scenarios.report.page.document import Audit, BudgetLine, Report
 from scenarios.runs import words
 
 _LEARNED = ("loss", "accuracy", "auroc", "recall")  # at most two of them are drawn, the first that were measured

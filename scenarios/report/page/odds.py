@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from statistics import NormalDist
 
-from scenarios.report.page.document import CurvePoint, SiloAccounting, SiloClaim
+from scenarios.report.document import CurvePoint, SiloAccounting, SiloClaim
 from scenarios.runs import words
 
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from scenarios.report.page.document import Report, Scope
+from scenarios.report.document import Report, Scope
 
 NAME: Final = "registry.yaml"
 _STATUS: Final = "Draft"

@@ -25,7 +25,7 @@ from scipy.stats import beta
 from fedmodel.privacy.events import NoiseSourceName, UnitName
 from fedmodel.privacy.rounding import down, noise, percent_down, percent_up, small, up
 from fedmodel.system.inert import inert_lines
-from scenarios.report.page.document import Audit, LedgerRun, Power, Report, SiloBudget
+from scenarios.report.document import Audit, LedgerRun, Power, Report, SiloBudget
 from scenarios.report.page.figures import Figure, figures
 from scenarios.report.page.odds import right_at_most
 from scenarios.report.page.passive import BEGINNING

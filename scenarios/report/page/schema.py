@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from scenarios.report.page.document import Report
+from scenarios.report.document import Report
 
 
 def report_schema() -> dict[str, Any]:

@@ -21,7 +21,7 @@ from pydantic import Field, ValidationError
 
 from fedmodel.crypto import SigningKey, verify
 from fedmodel.errors import CryptoError, LedgerTampered
-from scenarios.report.page.document import FORMAT, Report
+from scenarios.report.document import FORMAT, Report
 from scenarios.runs.parts import Hash, Part
 
 LABEL: Final = b"fedmodel/v1/report"

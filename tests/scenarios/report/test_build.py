@@ -23,13 +23,13 @@ from fedmodel.ledger import Ledger, Standing
 from fedmodel.privacy.accounting import epsilon
 from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import read_identity, read_kit
-from scenarios.report import build, compute, sections
+from scenarios.report import build, compute, document, sections
 from scenarios.report.anchors import Anchors
 from scenarios.report.audited import audit as audited_section
 from scenarios.report.diff import changes, differences
+from scenarios.report.document import Report
 from scenarios.report.gather import read_run
-from scenarios.report.page import accountants, document, registry, schema, signing
-from scenarios.report.page.document import Report
+from scenarios.report.page import accountants, registry, schema, signing
 from scenarios.report.page.passive import BEGINNING
 from scenarios.runs import inspection
 from scenarios.runs.audit_entries import PLAN_SUBJECT, RESULT_SUBJECT, result_hash

@@ -17,8 +17,8 @@ from matplotlib.axes import Axes
 
 from fedmodel.audit.gauges import OF_ALL, OF_SILOS
 from fedmodel.system.inert import inert, inert_lines
+from scenarios.report.document import Report
 from scenarios.report.page import plots
-from scenarios.report.page.document import Report
 from scenarios.report.page.pictures import framed
 from scenarios.report.page.render import CONTENTS, excepted, odds, render, unpromised
 from scenarios.runs import words

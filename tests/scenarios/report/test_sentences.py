@@ -16,9 +16,9 @@ from fedmodel.privacy.accounting import deltas
 from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.privacy.rounding import small
 from scenarios.report import build, sentences
+from scenarios.report.document import Report
 from scenarios.report.gather import Gathered, read_run
 from scenarios.report.page import odds, registry
-from scenarios.report.page.document import Report
 from tests.conftest import TINY
 from tests.runs import simulated
 

@@ -1,0 +1,78 @@
+"""The section on usefulness: what the model is good for, and how the budget was spent on it."""
+
+from __future__ import annotations
+
+from pydantic import Field
+
+from scenarios.report.document.forms import Epsilon, Questions
+from scenarios.runs.parts import Moment, Part
+
+
+class RoundFigures(Part):
+    """One round, as the server measured it on its own held-out records.
+
+    Attributes:
+        round: Its number.
+        failed: Whether it failed closed, with the model as it was.
+        cohort: Silos that were asked.
+        summed: Updates in the sum; 0 where the round failed.
+        seconds: It took.
+        figures: Such as "loss" and "accuracy".
+    """
+
+    round: int
+    failed: bool
+    cohort: int
+    summed: int
+    seconds: float
+    figures: dict[str, float]
+
+
+class BudgetPoint(Part):
+    """What was spent after a charge.
+
+    Attributes:
+        time: Of the charge.
+        epsilon: Of the steps of all runs until then, had every plan and its length been fixed in advance; on a coarser
+            grid but for the last; null from the first charge on whose noise was seeded.
+        cap: That held then.
+    """
+
+    time: Moment
+    epsilon: Epsilon
+    cap: float
+
+
+class BudgetLine(Part):
+    """How one silo's budget was spent over time.
+
+    Attributes:
+        silo: Whose.
+        scope: Which budget.
+        delta: At which.
+        points: Oldest first; of many charges, evenly chosen ones, the last included.
+    """
+
+    silo: str
+    scope: str
+    delta: float
+    points: tuple[BudgetPoint, ...]
+
+
+class Training(Part):
+    """What the model is good for, and how the budget was spent on it.
+
+    Attributes:
+        nist: The questions of NIST SP 800-226 that it answers.
+        class_weights: What the loss of each class was multiplied with in training; left out where there were none.
+        figures: Of the last whole round, those that are defined there; the loss is not weighed by class.
+        rounds: A row each.
+        budgets: A line each.
+    """
+
+    nist: Questions = ("Is what is released accurate enough for its use?", "How was the budget spent over time?")
+    # Left out of what is signed where there is none: a report from before it verifies as it was.
+    class_weights: tuple[float, ...] | None = Field(default=None, exclude_if=lambda weights: weights is None)
+    figures: dict[str, float]
+    rounds: tuple[RoundFigures, ...]
+    budgets: tuple[BudgetLine, ...]
