@@ -32,7 +32,7 @@ from fedmodel.secagg import Window
 from server.exchange import NOWHERE, Post
 from server.known_heads import KnownHeads
 from server.lineages import Lineages
-from server.strategy import average_updates
+from server.strategies._cohorts import average_updates
 
 logger = logging.getLogger(__name__)
 

@@ -59,7 +59,7 @@ from server.lineages import Lineages
 from server.metrics import MetricsLog, evaluate
 from server.rounds import Joined, JoinedSilo, RoundResult, find_again, join, plain_round
 from server.run_files import BEING_RUN, SERVING, RunFiles
-from server.strategy import choose_cohort
+from server.strategies._cohorts import choose_cohort
 from server.sums import check_can_begin
 
 logger = logging.getLogger(__name__)

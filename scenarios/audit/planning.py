@@ -41,7 +41,7 @@ from fedmodel.seeds import derive_seed
 from scenarios.audit.black_box import loss_scores
 from scenarios.runs import inspection
 from server.aggregation import cohort_round
-from server.strategy import choose_cohort
+from server.strategies._cohorts import choose_cohort
 
 CANARIES: Final = (1_000, 2_000, 4_000)
 """Of all silos together: the first that gives power enough, or else the first."""

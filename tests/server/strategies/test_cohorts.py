@@ -10,7 +10,7 @@ import pytest
 
 from fedmodel.config import FederationConfig
 from fedmodel.errors import ProtocolError
-from server.strategy import average_updates, choose_cohort
+from server.strategies._cohorts import average_updates, choose_cohort
 
 SILOS = ["a", "b", "c", "d", "e"]
 
