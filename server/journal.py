@@ -1,6 +1,7 @@
 """What a run goes on from after its server was killed.
 
-    checkpoint.age   after every round: the model, who was charged for how many rounds, who left, the round's line
+    checkpoint.age   after every round: the model, what its strategy keeps, who was charged for how many rounds, who
+                     left, the round's line
     window.age       a window's adverts and shares, where secure aggregation is on
     answers/         every answer of the round at hand, in the order in which it was acted upon
 
@@ -46,7 +47,9 @@ from fedmodel.privacy.events import Event, event_from_json, event_to_json
 from fedmodel.secagg import join_messages, split_messages
 from fedmodel.system.durable import erase_folder, replace_file
 
-_VERSION: Final = 1
+_VERSION: Final = 2
+_READ: Final = (1, 2)
+"""Version 1 had no state of a strategy, which is read as none."""
 _LENGTH_SIZE: Final = 8
 _LABEL: Final = b"fedmodel/v1/journal"
 _CHECKPOINT: Final = "checkpoint"
@@ -73,6 +76,7 @@ class Checkpoint:
         line: The round's line of metrics, empty after joining.
         secure: What secure aggregation stands on, as its rounds say; empty without it.
         lineages: By silo, of the state that it holds between rounds; of the others nothing is known.
+        strategy: What the strategy keeps for the next round; bytes that it alone reads.
     """
 
     round_number: int
@@ -86,13 +90,15 @@ class Checkpoint:
     line: Mapping[str, object] = field(default_factory=dict)
     secure: Mapping[str, Any] = field(default_factory=dict)
     lineages: Mapping[str, str] = field(default_factory=dict)
+    strategy: bytes = b""
 
     def to_bytes(self) -> bytes:
-        """Return it as bytes: a length, JSON of that length, and the model's words."""
+        """Return it as bytes: a length, JSON of that length, the strategy's state, and the model's words."""
         told = {name: value for name, value in vars(self).items() if name != "model_P"}
         told["charges"] = {silo: event_to_json(event) for silo, event in self.charges.items()}
+        told["strategy"] = len(self.strategy)
         head = json.dumps({"version": _VERSION, **told}, sort_keys=True, allow_nan=False).encode()
-        return len(head).to_bytes(_LENGTH_SIZE, "big") + head + self.model_P.astype("<f4").tobytes()
+        return len(head).to_bytes(_LENGTH_SIZE, "big") + head + self.strategy + self.model_P.astype("<f4").tobytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Checkpoint:
@@ -101,17 +107,20 @@ class Checkpoint:
         Raises:
             ProtocolError: When it is something else, or of another version.
         """
-        size = int.from_bytes(data[:_LENGTH_SIZE], "big")
+        begin = _LENGTH_SIZE + int.from_bytes(data[:_LENGTH_SIZE], "big")
         try:
-            told = json.loads(data[_LENGTH_SIZE : _LENGTH_SIZE + size])
+            told = json.loads(data[_LENGTH_SIZE:begin])
             version = told.pop("version")
+            if version not in _READ:
+                raise ProtocolError(
+                    f"a checkpoint of version {version}, where this is version {_VERSION}; begin a new run"
+                )
+            end = begin + (told.pop("strategy") if version > 1 else 0)
             told["charges"] = {silo: event_from_json(event) for silo, event in told["charges"].items()}
-            model_P = np.frombuffer(data, dtype="<f4", offset=_LENGTH_SIZE + size).astype(np.float32)
+            model_P = np.frombuffer(data, dtype="<f4", offset=end).astype(np.float32)
+            return cls(model_P=model_P, strategy=data[begin:end], **told)
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ProtocolError("a checkpoint is not one; its run cannot be taken up again") from error
-        if version != _VERSION:
-            raise ProtocolError(f"a checkpoint of version {version}, where this is version {_VERSION}; begin a new run")
-        return cls(model_P=model_P, **told)
 
 
 @dataclass(frozen=True)

@@ -270,10 +270,23 @@ def journal_of(folder: Path, **other: Any) -> Journal:
 
 
 def test_a_checkpoint_comes_back_as_it_was(tmp_path: Path) -> None:
-    kept = checkpoint(failures=1, ended=True, line={"round": 3}, secure={"window": None})
+    kept = checkpoint(failures=1, ended=True, line={"round": 3}, secure={"window": None}, strategy=b"\0{state")
     back = Checkpoint.from_bytes(kept.to_bytes())
     assert back.model_P.tobytes() == kept.model_P.tobytes()
     assert {**vars(back), "model_P": 0} == {**vars(kept), "model_P": 0}
+
+
+def test_a_checkpoint_of_the_version_before_opens_with_no_state_of_a_strategy() -> None:
+    """It was written by the code of then, and is frozen in a file."""
+    told = json.loads((Path(__file__).parents[1] / "vectors" / "checkpoint.json").read_text(encoding="utf-8"))
+    back = Checkpoint.from_bytes(bytes.fromhex(told["version_1"]))
+    assert back.model_P.tolist() == [-0.5, -0.25, 0.0, 0.25, 0.5]
+    assert (back.round_number, back.charged, back.failures, back.ended) == (3, {"north": 3, "south": 2}, 1, False)
+    assert back.charges["north"] == DpSgdEvent(2.0, 1.0, 0.5, 2, denominator=10)
+    assert (back.absent, back.withdrawn) == ({"west": "late"}, {"east": {"round": 2, "code": "budget-exceeded"}})
+    assert (back.secure["window"], back.lineages) == ([1, 1, 4], {"north": "cd" * 32})
+    assert back.strategy == b""
+    assert Checkpoint.from_bytes(back.to_bytes()).charges == back.charges
 
 
 @pytest.mark.parametrize(
@@ -285,8 +298,8 @@ def test_what_is_no_checkpoint_is_refused(data: bytes) -> None:
 
 
 def test_a_checkpoint_of_another_version_is_refused() -> None:
-    with pytest.raises(ProtocolError, match="version 2"):
-        Checkpoint.from_bytes(checkpoint().to_bytes().replace(b'"version": 1', b'"version": 2'))
+    with pytest.raises(ProtocolError, match="version 3"):
+        Checkpoint.from_bytes(checkpoint().to_bytes().replace(b'"version": 2', b'"version": 3'))
 
 
 def test_another_servers_key_opens_no_checkpoint(tmp_path: Path) -> None:
