@@ -32,7 +32,6 @@ from fedmodel.secagg import Window
 from server.exchange import NOWHERE, Post
 from server.known_heads import KnownHeads
 from server.lineages import Lineages
-from server.strategies._cohorts import average_updates
 
 logger = logging.getLogger(__name__)
 
@@ -219,6 +218,26 @@ def plain_round(
         aim = f"to finish round {request.round_number}"
         return RoundResult(None, charged, dropouts, too_few(aim, len(updates), federation.min_silos, dropouts))
     return RoundResult(average_updates(updates, federation), charged, dropouts, summed=len(updates))
+
+
+def average_updates(updates: Mapping[str, NDArray[np.float32]], federation: FederationConfig) -> NDArray[np.float32]:
+    """Return the weighted mean of the silos' updates, shape `(P,)`, summed in float64 in order of names.
+
+    Weights are the scenario's public ones, never how many records a silo holds.
+
+    Args:
+        updates: By silo, all of one length.
+        federation: Holds the public weights.
+
+    Raises:
+        ProtocolError: When there is no update.
+    """
+    if not updates:
+        raise ProtocolError("a round without updates has no average")
+    total_P = np.zeros(len(next(iter(updates.values()))), dtype=np.float64)
+    for silo in sorted(updates):
+        total_P += federation.weight(silo) * updates[silo].astype(np.float64)
+    return (total_P / sum(federation.weight(silo) for silo in updates)).astype(np.float32)
 
 
 def check_answer(

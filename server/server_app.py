@@ -1,6 +1,9 @@
 """The coordinator's Flower app: a run from join to final model, as one loop.
 
-    join -> [ cohort -> train -> average -> apply -> evaluate -> write ] per round -> countersign -> stop
+    join -> [ choose -> train -> average -> apply -> evaluate -> write ] per round -> countersign -> stop
+
+The model is a vector: what a round begins from, what the strategy moves, what a checkpoint keeps. A module is made of
+it to be measured and to be saved.
 
 A silo whose budget is spent leaves in good order: it is asked no more, and the run goes on without it. When fewer are
 left than the next round needs, `min_silos`, or three where secrets are dealt for it, the run ends there, with the
@@ -59,7 +62,7 @@ from server.lineages import Lineages
 from server.metrics import MetricsLog, evaluate
 from server.rounds import Joined, JoinedSilo, RoundResult, find_again, join, plain_round
 from server.run_files import BEING_RUN, SERVING, RunFiles
-from server.strategies._cohorts import choose_cohort
+from server.strategies import Strategy, strategy_of
 from server.sums import check_can_begin
 
 logger = logging.getLogger(__name__)
@@ -115,7 +118,8 @@ def run_federation(
         run: The run's number, 64 bits; Flower's where none is given.
 
     Raises:
-        ConfigError: When a deployed server is to run what is a simulation's alone; nothing was asked of any silo.
+        ConfigError: When a deployed server is to run what is a simulation's alone, or the scenario's strategy is not
+            known; nothing was asked of any silo.
     """
     if home is not None:
         check_deployable(scenario)
@@ -125,30 +129,32 @@ def run_federation(
     place = RunFiles(run_dir, run_dir / "server" if home is None else home, home is not None)
     journal = place.journal(run, scenario)
     kept, dealt = (journal and journal.load()) or (None, None)
+    strategy = strategy_of(scenario)
     test = place.held_out(scenario)
     model = build_model(scenario.model, data_shape(scenario.data), derive_seed(scenario.seed, "model"))
     if kept is None:  # a run that is taken up again goes on from its checkpoint
         place.begin(model, scenario)
     module = probed(model, scenario).to(device)
+    model_P, state = (vectors.flatten(module), b"") if kept is None else (kept.model_P, kept.strategy)
     log = MetricsLog(run_dir / "metrics.jsonl")
 
     post = Post(grid, scenario, *place.keys(), run, journal if place.keeps_answers(scenario) else None)
     if kept is not None:
-        vectors.load(module, kept.model_P)
+        vectors.load(module, model_P)
         _take_up(kept, module, place, scenario, log)
         if kept.ended or kept.round_number == scenario.rounds:  # killed after its last round
             roster = read_roster(place.home)
             known_heads = KnownHeads(place.home / "heads", roster)
             return _end(post, scenario, place, known_heads, _known_again(roster, kept))
 
-    rounds = _rounds(post, scenario, place.home, kept, dealt)
+    rounds = _rounds(post, scenario, strategy, place.home, kept, dealt)
     if kept is None:
         charged, failures = Counter[str](), 0
         _log_beginning(rounds, scenario)
         for silo, code in rounds.joined.absent.items():
             rounds.let_go(silo, code, 0)
         if journal is not None:
-            journal.keep(rounds.checkpoint(0, vectors.flatten(module), charged, failures))
+            journal.keep(rounds.checkpoint(0, model_P, state, charged, failures))
     else:
         charged, failures = Counter(kept.charged), kept.failures
 
@@ -158,7 +164,6 @@ def run_federation(
         find_again(post, scenario, rounds.known_heads, rounds.joined.members, _LOOK_S)
         _wait_for_nodes(post, scenario, rounds)
         cohort = rounds.cohort(round_number)
-        model_P = vectors.flatten(module)
         result = rounds.train(cohort, TrainRequest(round_number, model_P))
         charged.update(result.charged.keys())
         left = [silo for silo, code in result.dropouts.items() if rounds.let_go(silo, code, round_number)]
@@ -180,14 +185,15 @@ def run_federation(
                 raise DropoutError(result.failure)
             line["failed"] = True
         else:
-            vectors.load(module, model_P + result.update_P)
+            model_P, state = strategy.apply(model_P, result.update_P, state)
+            vectors.load(module, model_P)
             figures = evaluate(module, scenario.training.loss, test, device)
             line |= {**figures, "threshold": result.threshold}
             ended |= scenario.stop_below_loss is not None and figures["loss"] < scenario.stop_below_loss
         line["seconds"] = round(time.monotonic() - started, 3)
         if journal is not None:
             journal.keep(
-                rounds.checkpoint(round_number, vectors.flatten(module), charged, failures, ended=ended, line=line),
+                rounds.checkpoint(round_number, model_P, state, charged, failures, ended=ended, line=line),
                 rounds.dealt(),
             )
         if result.update_P is not None:
@@ -270,6 +276,7 @@ class _Rounds:
         self,
         round_number: int,
         model_P: NDArray[np.float32],
+        state: bytes,
         charged: Counter[str],
         failures: int,
         *,
@@ -289,6 +296,7 @@ class _Rounds:
             dict(line or {}),
             {} if self.secure is None else self.secure.state(),
             self.lineages.state(),
+            state,
         )
 
     def dealt(self) -> Dealt | None:
@@ -296,9 +304,10 @@ class _Rounds:
         return None if self.secure is None else self.secure.dealt()
 
 
-def _rounds(post: Post, scenario: Scenario, home: Path, kept: Checkpoint | None, dealt: Dealt | None) -> _Rounds:
+def _rounds(
+    post: Post, scenario: Scenario, strategy: Strategy, home: Path, kept: Checkpoint | None, dealt: Dealt | None
+) -> _Rounds:
     """Let the silos join, or find them again, and return how rounds go under the scenario's kind of aggregation."""
-    federation, seed = scenario.federation, scenario.seed or 0
     mode = scenario.encryption.secure_aggregation
     roster = read_roster(home)
     known_heads = KnownHeads(home / "heads", roster)
@@ -315,8 +324,7 @@ def _rounds(post: Post, scenario: Scenario, home: Path, kept: Checkpoint | None,
 
     def cohort(number: int) -> list[str]:
         left = [silo for silo in joined.members if silo not in withdrawn]
-        size = min(federation.cohort_size, len(left))
-        return choose_cohort(left, size, seed, cohort_round(scenario, number))
+        return strategy.choose(left, cohort_round(scenario, number))
 
     lineages = Lineages(scenario, post.run, None if kept is None else kept.lineages)
     secure: SecureRounds | None = None
@@ -328,7 +336,7 @@ def _rounds(post: Post, scenario: Scenario, home: Path, kept: Checkpoint | None,
     elif mode == "simulated":
         train = partial(simulated_round, post, scenario, known_heads, joined, lineages=lineages)
     else:
-        train = partial(plain_round, post, federation, known_heads, joined.members, lineages=lineages)
+        train = partial(plain_round, post, scenario.federation, known_heads, joined.members, lineages=lineages)
     return _Rounds(joined, roster, known_heads, cohort, train, withdrawn, lineages, secure, least_silos(scenario))
 
 

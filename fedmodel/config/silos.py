@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from fedmodel.config.section import Positive, Section, SiloName
+from fedmodel.config.spelling import Later
 
 # Of a class. At a noise multiplier of 1 the clip is 2^30 steps of the fine grid (`fedmodel.privacy.grid`) or more: at
 # the least weight, 2^10 of them are left of a gradient as long as the clip, so that no class is cut away unsaid. At the
@@ -18,8 +19,13 @@ MOST_WEIGHT = 2.0**20
 LEAST_EFFECTIVE = 2.0
 
 
-class FederationConfig(Section):
-    """Who takes part. Weights are public and never the number of records."""
+class FederationConfig(Section, Later):
+    """Who takes part. Weights are public and never the number of records.
+
+    `strategy` names a file of `server/strategies`, which is above this: the server looks it up before it asks anybody.
+    """
+
+    LATER = ("strategy",)
 
     silos: Annotated[tuple[SiloName, ...], Field(strict=False, min_length=1, max_length=10_000)]
     cohort: int | None = Field(default=None, ge=1)
@@ -27,6 +33,7 @@ class FederationConfig(Section):
     weights: dict[str, Positive] = {}
     round_timeout_s: float = Field(default=600.0, gt=0, le=86_400)
     tolerated_failures: int = Field(default=0, ge=0)
+    strategy: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")] = "fedavg"
 
     @model_validator(mode="after")
     def _names_and_counts(self) -> FederationConfig:

@@ -41,7 +41,7 @@ from fedmodel.seeds import derive_seed
 from scenarios.audit.black_box import loss_scores
 from scenarios.runs import inspection
 from server.aggregation import cohort_round
-from server.strategies._cohorts import choose_cohort
+from server.strategies import strategy_of
 
 CANARIES: Final = (1_000, 2_000, 4_000)
 """Of all silos together: the first that gives power enough, or else the first."""
@@ -168,11 +168,9 @@ def _canaries(scenario: Scenario, silo: str, count: int) -> SiloCanaries:
 
 def _rounds(scenario: Scenario, silo: str) -> int:
     """Return in how many rounds a silo is asked, were nobody ever lost."""
-    federation, seed = scenario.federation, scenario.seed or 0
-    cohorts = [
-        choose_cohort(federation.silos, federation.cohort_size, seed, cohort_round(scenario, number))
-        for number in range(1, scenario.rounds + 1)
-    ]
+    strategy = strategy_of(scenario)
+    numbers = [cohort_round(scenario, number) for number in range(1, scenario.rounds + 1)]
+    cohorts = [strategy.choose(scenario.federation.silos, number) for number in numbers]
     return sum(silo in cohort for cohort in cohorts)
 
 

@@ -1,22 +1,13 @@
-"""Who trains in a round, and how the updates become one.
+"""Cohorts drawn by the experiment's seed, for strategies that do not look at who is in one.
 
-Cohorts are a pseudorandom function of the experiment's seed and the round, so that a run can be repeated. No privacy
-amplification is claimed for cohorts: each silo's ledger is charged as if everyone knew who took part.
-
-Averages are weighted by the scenario's public weights, never by how many records a silo holds.
-
-Shapes: P parameters.
+A cohort is a pseudorandom function of the seed and the round, so that a run can be repeated. No privacy amplification
+is claimed for it: each silo's ledger is charged as if everyone knew who took part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fedmodel.config import FederationConfig
-from fedmodel.errors import ProtocolError
 from fedmodel.seeds import derive_seed
 
 
@@ -28,21 +19,3 @@ def choose_cohort(silos: Sequence[str], size: int, seed: int, round_number: int)
     """
     drawn = sorted(silos, key=lambda silo: (derive_seed(seed, "cohort", round_number, silo), silo))
     return sorted(drawn[:size])
-
-
-def average_updates(updates: Mapping[str, NDArray[np.float32]], federation: FederationConfig) -> NDArray[np.float32]:
-    """Return the weighted mean of the silos' updates, shape `(P,)`, summed in float64 in order of names.
-
-    Args:
-        updates: By silo, all of one length.
-        federation: Holds the public weights.
-
-    Raises:
-        ProtocolError: When there is no update.
-    """
-    if not updates:
-        raise ProtocolError("a round without updates has no average")
-    total_P = np.zeros(len(next(iter(updates.values()))), dtype=np.float64)
-    for silo in sorted(updates):
-        total_P += federation.weight(silo) * updates[silo].astype(np.float64)
-    return (total_P / sum(federation.weight(silo) for silo in updates)).astype(np.float32)

@@ -13,7 +13,7 @@ import torch
 from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 
 from fedmodel import wire
-from fedmodel.config import Scenario, read_scenario
+from fedmodel.config import FederationConfig, Scenario, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import DropoutError, LedgerTampered, ProtocolError
 from fedmodel.ledger import origin_of
@@ -24,7 +24,7 @@ from fedmodel.secagg import Member, Roster
 from server.exchange import Post
 from server.known_heads import KnownHeads
 from server.lineages import Lineages
-from server.rounds import join, plain_round
+from server.rounds import average_updates, join, plain_round
 from server.server_app import run_federation
 from tests.clients.test_client_app import model
 from tests.fakes import Fault, FaultyGrid, charged
@@ -338,3 +338,18 @@ def test_an_update_comes_with_a_charge_more_in_its_silos_ledger(tmp_path: Path) 
     with pytest.raises(LedgerTampered, match="the head that came with the one before"):
         known.follow("north", again)
     KnownHeads(tmp_path, roster).follow("north", first)
+
+
+def test_the_average_is_uniform_unless_weights_are_declared() -> None:
+    updates = {"a": np.array([1.0, 2.0], dtype=np.float32), "b": np.array([3.0, 6.0], dtype=np.float32)}
+    uniform = FederationConfig(silos=("a", "b"))
+    assert average_updates(updates, uniform).tolist() == [2.0, 4.0]
+    weighted = FederationConfig(silos=("a", "b"), weights={"a": 3.0})
+    assert average_updates(updates, weighted).tolist() == [1.5, 3.0]
+    assert average_updates({"b": updates["b"]}, weighted).tolist() == [3.0, 6.0]
+
+
+def test_no_update_has_no_average() -> None:
+    federation = FederationConfig(silos=("a", "b"))
+    with pytest.raises(ProtocolError, match="without updates"):
+        average_updates({}, federation)
