@@ -12,7 +12,6 @@ from fedmodel.config.faults import FaultsConfig
 from fedmodel.config.federation import FederationFile, ServerFile, ServerPlace, SiloEntry
 from fedmodel.config.figures import MOST_EPSILON
 from fedmodel.config.law import BudgetConfig, ConnectionConfig, HoursConfig, SiloEncryptionConfig, SiloFile
-from fedmodel.config.models import CnnConfig, MlpConfig, ModelConfig, StartConfig
 from fedmodel.config.privacy import PrivacyConfig
 from fedmodel.config.reading import (
     builtin_scenarios,
@@ -27,9 +26,10 @@ from fedmodel.config.reading import (
 )
 from fedmodel.config.scenario import Scenario, SiloPlan
 from fedmodel.config.silos import LEAST_EFFECTIVE, FederationConfig
-from fedmodel.config.spelling import CsvForm
 from fedmodel.config.tables import ColumnConfig, PersonColumn, PersonForm, TableSource
 from fedmodel.config.training import TrainingConfig
+from fedmodel.kinds.model import CnnConfig, MlpConfig, ModelConfig, StartConfig
+from fedmodel.kinds.spelling import CsvForm
 
 __all__ = [
     "LEAST_EFFECTIVE",

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from fedmodel.config.section import Section
+from fedmodel.kinds.section import Section
 
 
 class AuditConfig(Section):

@@ -6,9 +6,9 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from fedmodel.config.section import Positive, Section, SiloName
-from fedmodel.config.spelling import CsvForm, Later
 from fedmodel.config.tables import RISING, ColumnConfig, ColumnName, DataName, Person, Range, check_table, rises
+from fedmodel.kinds.section import Positive, Section, SiloName
+from fedmodel.kinds.spelling import CsvForm, Later
 from fedmodel.privacy.events import MOST_RECORDS
 
 DataSource = Literal["breast-cancer", "digits", "synthetic", "table"]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from pydantic import Field, model_validator
 
-from fedmodel.config.section import Positive, Section
+from fedmodel.kinds.section import Positive, Section
 
 
 class EncryptionConfig(Section):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedmodel.config.section import Probability, Section
+from fedmodel.kinds.section import Probability, Section
 
 
 class FaultsConfig(Section):

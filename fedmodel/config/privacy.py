@@ -9,7 +9,7 @@ from __future__ import annotations
 from pydantic import Field, model_validator
 
 from fedmodel.config.figures import Delta, NoiseMultiplier, SampleRate, TargetEpsilon, records_are_said
-from fedmodel.config.section import Positive, Section
+from fedmodel.kinds.section import Positive, Section
 from fedmodel.privacy.events import MOST_RECORDS, Baseline, NoiseSourceName, UnitName
 
 

@@ -20,10 +20,10 @@ from pydantic_core import ErrorDetails
 
 from fedmodel.config.federation import FederationFile, ServerFile
 from fedmodel.config.law import SiloFile
-from fedmodel.config.models import CnnConfig, MlpConfig
 from fedmodel.config.scenario import Scenario
 from fedmodel.config.toml_forms import why_no_toml
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.model import CnnConfig, MlpConfig
 
 _File = TypeVar("_File", bound=BaseModel)
 _PRIVACY_KEYS = "unit, max_grad_norm, delta, sample_rate, expected_batch_size and one of epsilon or noise_multiplier"

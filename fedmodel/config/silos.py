@@ -8,8 +8,8 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from fedmodel.config.section import Positive, Section, SiloName
-from fedmodel.config.spelling import Later
+from fedmodel.kinds.section import Positive, Section, SiloName
+from fedmodel.kinds.spelling import Later
 
 # Of a class. At a noise multiplier of 1 the clip is 2^30 steps of the fine grid (`fedmodel.privacy.grid`) or more: at
 # the least weight, 2^10 of them are left of a gradient as long as the clip, so that no class is cut away unsaid. At the

@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import BeforeValidator, Field, model_serializer, model_validator
 
-from fedmodel.config.spelling import CsvForm, Later, TableSection, choice_form
+from fedmodel.kinds.spelling import CsvForm, Later, TableSection, choice_form
 
 Range = Annotated[tuple[float, float], Field(strict=False)]
 RISING: Final = "rise from low to high, by 1e-100 at least and within plus and minus 1e100"

@@ -6,8 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from fedmodel.config.section import Section
 from fedmodel.config.silos import LEAST_WEIGHT, MOST_WEIGHT
+from fedmodel.kinds.section import Section
 from fedmodel.privacy.events import MOST_STEPS
 
 

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 
-from fedmodel.config.spelling import choice_form
 from fedmodel.data.persons import EXACT, NARROW
 from fedmodel.errors import DataError
+from fedmodel.kinds.spelling import choice_form
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -23,10 +23,10 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from fedmodel.config.section import Section, SiloName
 from fedmodel.crypto import SigningKey, check_verification_key, verify
 from fedmodel.crypto.postquantum import PostQuantumKey, verify_post_quantum
 from fedmodel.errors import AggregationRefused, ConfigError, CryptoError, Rule
+from fedmodel.kinds.section import Section, SiloName
 from fedmodel.secagg import Member, Roster
 
 _LABEL: Final = b"fedmodel/v1/roster-file"

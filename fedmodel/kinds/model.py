@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from fedmodel.config.section import Hash, Section, SiloName
+from fedmodel.kinds.section import Hash, Section, SiloName
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(strict=False)]
 
