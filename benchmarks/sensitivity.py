@@ -22,9 +22,9 @@ from clients import training
 from fedmodel import plans
 from fedmodel.config import builtin_scenarios, read_scenario
 from fedmodel.data import data_shape
+from fedmodel.kinds.layers import Dropout
 from fedmodel.learning.conformance import cancel, conforms, fill
 from fedmodel.learning.dp_sgd import DpSgd
-from fedmodel.learning.models import Dropout
 from fedmodel.learning.preflight import check_received, check_sums, preflight
 from fedmodel.privacy.noise import OsNoise
 

@@ -47,9 +47,10 @@ from fedmodel.canaries.probes import Probed, ProbedLoss, probed
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import data_shape
 from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
+from fedmodel.kinds.layers import Dropout
 from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
-from fedmodel.learning.models import Dropout, build_model, training_losses
+from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.preflight import check_received, preflight
 from fedmodel.privacy.events import DpSgdEvent, Event
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise

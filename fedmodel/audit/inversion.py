@@ -32,10 +32,11 @@ import torch
 from numpy.typing import NDArray
 
 from fedmodel import plans
-from fedmodel.config import MlpConfig, Scenario, SiloPlan
+from fedmodel.config import Scenario, SiloPlan
 from fedmodel.crypto import SigningKey, digest
 from fedmodel.data import data_shape, silo_records
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.models.mlp import MlpConfig
 from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.models import build_model, record_losses

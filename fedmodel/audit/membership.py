@@ -34,8 +34,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedmodel.config import ModelConfig, Scenario
-from fedmodel.data import DataShape, Records, data_shape
+from fedmodel.data import Records, data_shape
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.models import Loss, build_model, loss_sum, probabilities
 from fedmodel.seeds import derive_seed
 

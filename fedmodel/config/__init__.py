@@ -11,6 +11,7 @@ from fedmodel.config.encryption import EncryptionConfig
 from fedmodel.config.faults import FaultsConfig
 from fedmodel.config.federation import FederationFile, ServerFile, ServerPlace, SiloEntry
 from fedmodel.config.figures import MOST_EPSILON
+from fedmodel.config.kinds import ModelConfig
 from fedmodel.config.law import BudgetConfig, ConnectionConfig, HoursConfig, SiloEncryptionConfig, SiloFile
 from fedmodel.config.privacy import PrivacyConfig
 from fedmodel.config.reading import (
@@ -28,7 +29,7 @@ from fedmodel.config.scenario import Scenario, SiloPlan
 from fedmodel.config.silos import LEAST_EFFECTIVE, FederationConfig
 from fedmodel.config.tables import ColumnConfig, PersonColumn, PersonForm, TableSource
 from fedmodel.config.training import TrainingConfig
-from fedmodel.kinds.model import CnnConfig, MlpConfig, ModelConfig, StartConfig
+from fedmodel.kinds.model import StartConfig
 from fedmodel.kinds.spelling import CsvForm
 
 __all__ = [
@@ -36,7 +37,6 @@ __all__ = [
     "MOST_EPSILON",
     "AuditConfig",
     "BudgetConfig",
-    "CnnConfig",
     "ColumnConfig",
     "ConnectionConfig",
     "CsvForm",
@@ -47,7 +47,6 @@ __all__ = [
     "FederationConfig",
     "FederationFile",
     "HoursConfig",
-    "MlpConfig",
     "ModelConfig",
     "PartitionConfig",
     "PersonColumn",

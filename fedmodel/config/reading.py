@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Final, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
@@ -23,11 +23,10 @@ from fedmodel.config.law import SiloFile
 from fedmodel.config.scenario import Scenario
 from fedmodel.config.toml_forms import why_no_toml
 from fedmodel.errors import ConfigError
-from fedmodel.kinds.model import CnnConfig, MlpConfig
+from fedmodel.system.kinds import not_known
 
 _File = TypeVar("_File", bound=BaseModel)
 _PRIVACY_KEYS = "unit, max_grad_norm, delta, sample_rate, expected_batch_size and one of epsilon or noise_multiplier"
-_MODELS: Final[dict[str, type[BaseModel]]] = {"mlp": MlpConfig, "cnn": CnnConfig}
 
 
 def builtin_scenarios() -> dict[str, Path]:
@@ -210,8 +209,8 @@ def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
     location = problem["loc"]
     if location[:1] == ("model",) and location[2:3] == ("init",):  # behind it pydantic says of which kind
         location = (*location[:3], *location[4:])
-    # Behind `model`, pydantic puts the kind into the location; a person never wrote it there.
-    words = [str(part) for part in (location[:1] + location[2:] if location[:1] == ("model",) else location)]
+    # Behind a section of one of several kinds, pydantic puts which into the location; a person never wrote it there.
+    words = [str(part) for part in (location[:1] + location[2:] if _kinds(root, location[:1]) else location)]
     where = ".".join(words)
     section = _section(location[:-1], root) if location else root
     found = problem["input"]
@@ -223,9 +222,9 @@ def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
         case "missing":
             return f"{where} is missing; add it"
         case "union_tag_not_found":
-            return f"{where}.kind is missing; known: {', '.join(_MODELS)}"
+            return f"{where}.{_key(problem)} is missing; known: {', '.join(_kinds(root, location))}"
         case "union_tag_invalid":
-            return f"unknown model {found['kind']!r}; {_nearest(str(found['kind']), _MODELS)}"
+            return not_known(where, str(found[_key(problem)]), _kinds(root, location))
         case "string_pattern_mismatch" if words[-1] == "[key]":
             return f"{'.'.join(words[:-1])}: a name is lower-case letters, digits and hyphens, 40 at most"
         case "literal_error":
@@ -257,10 +256,25 @@ def _nearest(word: str, known: Iterable[str]) -> str:
 def _section(location: tuple[int | str, ...], root: type[BaseModel]) -> type[BaseModel]:
     """Return the section that a location lies in; places in a list and keys of a table lie in what they are in."""
     section = root
-    for part in location:
+    for at, part in enumerate(location):
         known = section.model_fields.get(str(part))
-        section = _MODELS.get(str(part)) or (known and _model_in(known.annotation)) or section
+        kind = _kinds(root, location[:1]).get(str(part)) if at == 1 else None
+        section = kind or (known and _model_in(known.annotation)) or section
     return section
+
+
+def _key(problem: ErrorDetails) -> str:
+    """Return the key that says of which kind a section is, as pydantic quotes it."""
+    return str(problem["ctx"]["discriminator"]).strip("'")
+
+
+def _kinds(root: type[BaseModel], location: tuple[int | str, ...]) -> dict[str, type[BaseModel]]:
+    """Return the kinds that a section at the top of a file may be of, by name; none where it is of no several."""
+    field = root.model_fields.get(str(location[0])) if location else None
+    if field is None or not isinstance(field.discriminator, str):
+        return {}
+    kinds: tuple[type[BaseModel], ...] = get_args(field.annotation)
+    return {str(get_args(kind.model_fields[field.discriminator].annotation)[0]): kind for kind in kinds}
 
 
 def _model_in(annotation: Any) -> type[BaseModel] | None:

@@ -17,10 +17,11 @@ from fedmodel.config.data import DataConfig
 from fedmodel.config.encryption import EncryptionConfig
 from fedmodel.config.faults import FaultsConfig
 from fedmodel.config.figures import Epsilon
+from fedmodel.config.kinds import ModelConfig
 from fedmodel.config.privacy import PrivacyConfig, SiloPrivacyConfig
 from fedmodel.config.silos import FederationConfig, known_silos
 from fedmodel.config.training import TrainingConfig
-from fedmodel.kinds.model import ModelConfig, StartConfig
+from fedmodel.kinds.model import StartConfig
 from fedmodel.kinds.section import Positive, Section, is_inert
 from fedmodel.privacy.events import MOST_STEPS, Baseline, NoiseSourceName, UnitName
 

@@ -14,13 +14,12 @@ from fedmodel.data.access import (
 )
 from fedmodel.data.cache import Cache
 from fedmodel.data.lookalikes import lookalikes, table_lookalikes
-from fedmodel.data.records import DataShape, Records, data_shape, partition, scale
+from fedmodel.data.records import Records, data_shape, partition, scale
 from fedmodel.data.same_source import check_sources, marks
 from fedmodel.data.tables import table_records
 
 __all__ = [
     "Cache",
-    "DataShape",
     "Records",
     "check_sources",
     "data_shape",

@@ -26,25 +26,11 @@ from sklearn.model_selection import train_test_split
 
 from fedmodel.config import DataConfig, PartitionConfig, Scenario
 from fedmodel.errors import ConfigError, DataError
+from fedmodel.kinds.shape import DataShape
 from fedmodel.privacy.events import UnitName
 from fedmodel.seeds import derive_seed
 
 _PARTITION_TRIES = 1_000
-
-
-@dataclass(frozen=True)
-class DataShape:
-    """What is public about a data source: the shape of a record, not how many there are.
-
-    Attributes:
-        features: Shape of one record's features, `(F,)` or `(channels, height, width)`.
-        classes: Number of labels. With two, label 1 is the positive class.
-        names: Names of the features where they have any.
-    """
-
-    features: tuple[int, ...]
-    classes: int
-    names: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

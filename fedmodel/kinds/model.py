@@ -1,13 +1,18 @@
-"""The section `model`: its kind, its shape, and what it begins from."""
+"""What is asked of a kind of model: the keys that all have, what a run begins from, and the network that it builds."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
 from fedmodel.kinds.section import Hash, Section, SiloName
+from fedmodel.kinds.shape import DataShape
+
+if TYPE_CHECKING:
+    from torch import nn
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(strict=False)]
 
@@ -68,43 +73,34 @@ Init = Annotated[
 ]
 
 
-class _ModelBase(Section):
+class Model(Section, ABC):
+    """The section `model` of a scenario: a kind adds its `kind`, a literal, and its keys (`fedmodel.kinds.models`).
+
+    Attributes:
+        init: What parameters begin from: a word, or a file.
+        init_value: Of all parameters, with `init = "constant"`.
+    """
+
     init: Init = "random"
     init_value: float | None = Field(default=None, ge=-1e6, le=1e6)
 
     @model_validator(mode="after")
-    def _constant_has_value(self) -> _ModelBase:
+    def _constant_has_value(self) -> Model:
         if (self.init == "constant") != (self.init_value is not None):
             raise ValueError('init_value is given with init = "constant", and only then')
         return self
 
+    @abstractmethod
+    def build(self, shape: DataShape) -> nn.Module:
+        """Return a network with random parameters, drawn from torch's global generator; torch is imported in here.
 
-class MlpConfig(_ModelBase):
-    """Fully connected layers; `hidden = []` is a linear model."""
+        What is promised of it is measured before it trains (`fedmodel.learning.preflight`): each record of a batch is
+        treated by itself. There is no batch normalisation, there are no buffers, and dropout is
+        `fedmodel.kinds.layers.Dropout`, whose masks are as secret as the noise.
 
-    kind: Literal["mlp"]
-    hidden: Widths = ()
-    activation: Literal["relu", "tanh"] = "relu"
-    dropout: float = Field(default=0.0, ge=0, lt=1)
+        Args:
+            shape: Of a record, and how many classes there are; the network has `shape.outputs` outputs.
 
-
-class CnnConfig(_ModelBase):
-    """Convolutions of 3x3 with GroupNorm, each followed by 2x2 max pooling, then one linear layer."""
-
-    kind: Literal["cnn"]
-    channels: Widths = (16, 32)
-    groups: int = Field(default=4, ge=1)
-    activation: Literal["relu", "tanh"] = "relu"
-    dropout: float = Field(default=0.0, ge=0, lt=1)
-
-    @model_validator(mode="after")
-    def _groups_divide(self) -> CnnConfig:
-        if not self.channels:
-            raise ValueError("a cnn needs at least one entry in channels")
-        for width in self.channels:
-            if width % self.groups:
-                raise ValueError(f"groups = {self.groups} does not divide channels of {width}, as GroupNorm needs")
-        return self
-
-
-ModelConfig = Annotated[MlpConfig | CnnConfig, Field(discriminator="kind")]
+        Raises:
+            ConfigError: When the architecture does not fit the records.
+        """

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from inspect import isabstract
+from types import ModuleType
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -41,3 +44,32 @@ class Section(BaseModel):
     """Base of every section: immutable, strict about types, no unknown keys, no NaN."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+
+
+_Kind = TypeVar("_Kind", bound=Section)
+
+
+def sections(modules: Mapping[str, ModuleType], base: type[_Kind], key: str) -> dict[str, type[_Kind]]:
+    """Return the one section that each file of a folder of kinds defines, by the file's name, which is `key` in it.
+
+    Raises:
+        TypeError: When a file defines none or several, one of another name, or one that lacks what is asked of a kind.
+    """
+    return {name: _section(name, module, base, key) for name, module in modules.items()}
+
+
+def _section(name: str, module: ModuleType, base: type[_Kind], key: str) -> type[_Kind]:
+    """Return a file's section, or say what keeps it from being a kind."""
+    found: list[type[_Kind]] = [
+        one
+        for one in vars(module).values()
+        if isinstance(one, type) and issubclass(one, base) and one.__module__ == module.__name__
+    ]
+    if len(found) != 1:
+        raise TypeError(f"{module.__name__} defines {len(found)} sections that are a {base.__name__}; a kind is one")
+    if get_args(found[0].model_fields[key].annotation) != (name,):
+        raise TypeError(f'{module.__name__}: {found[0].__name__} has to say {key}: Literal["{name}"], as its file is')
+    if isabstract(found[0]):
+        lacking = ", ".join(sorted(found[0].__abstractmethods__))
+        raise TypeError(f"{module.__name__}: {found[0].__name__} lacks {lacking}, which is asked of a {base.__name__}")
+    return found[0]

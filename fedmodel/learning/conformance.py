@@ -27,8 +27,8 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from fedmodel.data import DataShape
 from fedmodel.errors import PrivacyError
+from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.dp_sgd import DpSgd
 
 _FILLERS: Final = (math.nan, 0.0, 1e30, math.inf)

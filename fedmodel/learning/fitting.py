@@ -15,8 +15,8 @@ from safetensors import SafetensorError, deserialize
 from torch import Tensor, nn
 
 from fedmodel.config import ModelConfig
-from fedmodel.data import DataShape
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.models import build_model
 
 _TYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}

@@ -1,4 +1,4 @@
-"""The models and losses that a scenario may name.
+"""A model with its first parameters (`fedmodel.kinds.models` has the kinds), and the losses that a scenario may name.
 
 Every model treats each record of a batch by itself: no batch normalisation, no buffers. That is what makes a per-record
 clip mean anything, and `fedmodel.learning.preflight` measures it before training rather than trusting this sentence.
@@ -6,12 +6,11 @@ clip mean anything, and `fedmodel.learning.preflight` measures it before trainin
 A classifier of two classes has one output, a logit; of K > 2 classes, K logits. The sigmoid or softmax of the classic
 network is part of its loss and of `probabilities`, where it is computed without overflow.
 
-Shapes: B batch, F features of a record, K outputs.
+Shapes: B batch, K outputs.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable
 from functools import partial
 from typing import Literal
@@ -20,45 +19,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedmodel.config import CnnConfig, MlpConfig, ModelConfig, TrainingConfig
-from fedmodel.data import DataShape
-from fedmodel.errors import ConfigError, PrivacyError
+from fedmodel.config import ModelConfig, TrainingConfig
+from fedmodel.errors import ConfigError
+from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.vectors import parameter_count
-from fedmodel.privacy.noise import NoiseSource
 
 Loss = Literal["cross-entropy", "mse"]
 RecordLoss = Callable[[Tensor, Tensor], Tensor]
 """From outputs `(B, K)` and labels `(B,)` to each record's own loss, `(B,)`."""
-
-
-class Dropout(nn.Module):
-    """Dropout whose masks come from a `NoiseSource`, as secret as the noise and independent for every record.
-
-    torch's own takes its masks from a Mersenne Twister that a seed of 32 bits decides. Masks that can be guessed couple
-    records, since adding one gives every later one another mask. A mask is drawn for each place of the batch, those
-    that only fill it up included.
-
-    Args:
-        rate: Share of activations dropped.
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
-        self.source: NoiseSource | None = None
-
-    def forward(self, x_BF: Tensor) -> Tensor:
-        """Drop and rescale in training; change nothing in evaluation.
-
-        Raises:
-            PrivacyError: When a training pass has no source to draw from.
-        """
-        if not self.training:
-            return x_BF
-        if self.source is None:
-            raise PrivacyError("dropout was asked for masks without a source of them")
-        kept = self.source.keep(x_BF.numel(), 1 - self.rate, x_BF.device).view(x_BF.shape)
-        return x_BF * kept / (1 - self.rate)
 
 
 def build_model(config: ModelConfig, shape: DataShape, seed: int) -> nn.Module:
@@ -72,14 +40,9 @@ def build_model(config: ModelConfig, shape: DataShape, seed: int) -> nn.Module:
     Raises:
         ConfigError: When the architecture does not fit the records.
     """
-    outputs = 1 if shape.classes == 2 else shape.classes
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        match config:
-            case MlpConfig():
-                module = _mlp(config, shape, outputs)
-            case CnnConfig():
-                module = _cnn(config, shape, outputs)
+        module = config.build(shape)
     if config.init in ("zero", "constant"):
         value = config.init_value if config.init_value is not None else 0.0
         for parameter in module.parameters():
@@ -162,46 +125,3 @@ def probabilities(loss: Loss, output_BK: Tensor) -> Tensor:
         positive_B1 = torch.sigmoid(output_BK) if loss == "cross-entropy" else output_BK.clamp(0, 1)
         return torch.cat([1 - positive_B1, positive_B1], dim=1)
     return torch.softmax(output_BK, dim=1) if loss == "cross-entropy" else output_BK.clamp(0, 1)
-
-
-def _mlp(config: MlpConfig, shape: DataShape, outputs: int) -> nn.Module:
-    """Linear layers with an activation and dropout between them."""
-    width = 1
-    for extent in shape.features:
-        width *= extent
-    layers: list[nn.Module] = [nn.Flatten()]
-    for before, after in itertools.pairwise((width, *config.hidden)):
-        layers += [nn.Linear(before, after), _activation(config.activation)]
-        if config.dropout:
-            layers.append(Dropout(config.dropout))
-    layers.append(nn.Linear((width, *config.hidden)[-1], outputs))
-    return nn.Sequential(*layers)
-
-
-def _cnn(config: CnnConfig, shape: DataShape, outputs: int) -> nn.Module:
-    """Convolution, GroupNorm, activation and pooling per entry of `channels`, then one linear layer."""
-    if len(shape.features) != 3:
-        raise ConfigError(f'model.kind = "cnn" needs images; this source has records of shape {shape.features}')
-    channels, height, width = shape.features
-    if min(height, width) >> len(config.channels) == 0:
-        raise ConfigError(
-            f"{len(config.channels)} poolings leave nothing of {height}x{width} images; use fewer channels entries"
-        )
-    layers: list[nn.Module] = []
-    for before, after in itertools.pairwise((channels, *config.channels)):
-        layers += [
-            nn.Conv2d(before, after, kernel_size=3, padding=1),
-            nn.GroupNorm(config.groups, after),
-            _activation(config.activation),
-            nn.MaxPool2d(2),
-        ]
-        height, width = height // 2, width // 2
-    layers.append(nn.Flatten())
-    if config.dropout:
-        layers.append(Dropout(config.dropout))
-    layers.append(nn.Linear(config.channels[-1] * height * width, outputs))
-    return nn.Sequential(*layers)
-
-
-def _activation(name: Literal["relu", "tanh"]) -> nn.Module:
-    return nn.ReLU() if name == "relu" else nn.Tanh()

@@ -29,11 +29,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
-from fedmodel.data import DataShape
 from fedmodel.errors import PrivacyError
+from fedmodel.kinds.layers import Dropout
+from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.conformance import hostile, of_one_shape, settle
 from fedmodel.learning.dp_sgd import DpSgd
-from fedmodel.learning.models import Dropout
 
 ClippedSum = Callable[[Tensor, Tensor], Tensor]
 

@@ -14,9 +14,12 @@ from torch import nn
 
 from fedmodel.audit import membership
 from fedmodel.audit.membership import Attack, measured, rmia_scores
-from fedmodel.config import CnnConfig, MlpConfig, Scenario, read_scenario
-from fedmodel.data import DataShape, Records, data_shape, held_out_records, silo_records
+from fedmodel.config import Scenario, read_scenario
+from fedmodel.data import Records, data_shape, held_out_records, silo_records
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.models.cnn import CnnConfig
+from fedmodel.kinds.models.mlp import MlpConfig
+from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.models import Loss, build_model, loss_sum
 
 SHAPE = DataShape((20,), 2)

@@ -15,9 +15,10 @@ from opacus.grad_sample import GradSampleModule
 from opacus.optimizers import DPOptimizer
 from torch import Tensor, nn
 
-from fedmodel.config import CnnConfig, MlpConfig
-from fedmodel.data import DataShape
 from fedmodel.errors import PrivacyError
+from fedmodel.kinds.models.cnn import CnnConfig
+from fedmodel.kinds.models.mlp import MlpConfig
+from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.models import Loss, build_model, loss_sum, record_losses

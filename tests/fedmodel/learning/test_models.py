@@ -9,11 +9,14 @@ import pytest
 import torch
 from torch import nn
 
-from fedmodel.config import CnnConfig, MlpConfig, TrainingConfig
-from fedmodel.data import DataShape
+from fedmodel.config import TrainingConfig
 from fedmodel.errors import ConfigError, ProtocolError
+from fedmodel.kinds.layers import Dropout
+from fedmodel.kinds.models.cnn import CnnConfig
+from fedmodel.kinds.models.mlp import MlpConfig
+from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import vectors
-from fedmodel.learning.models import Dropout, Loss, build_model, loss_sum, probabilities, record_losses, training_losses
+from fedmodel.learning.models import Loss, build_model, loss_sum, probabilities, record_losses, training_losses
 
 CLASSIC = MlpConfig(kind="mlp", hidden=(64, 32), dropout=0.5)
 FLAT = DataShape((10,), 2)

@@ -12,8 +12,9 @@ from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from fedmodel.config import builtin_scenarios, read_scenario
-from fedmodel.data import DataShape, data_shape
+from fedmodel.data import data_shape
 from fedmodel.errors import PrivacyError
+from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import vectors
 from fedmodel.learning.models import Loss, build_model
 from fedmodel.learning.preflight import ClippedSum, check_sensitivity, preflight

@@ -17,9 +17,12 @@ from torch import Tensor, nn
 from clients import training
 from fedmodel import plans
 from fedmodel.canaries.probes import Probed, ProbedLoss
-from fedmodel.config import CnnConfig, MlpConfig, ModelConfig, TrainingConfig, read_scenario
-from fedmodel.data import DataShape, data_shape
+from fedmodel.config import ModelConfig, TrainingConfig, read_scenario
+from fedmodel.data import data_shape
 from fedmodel.errors import DataError, PrivacyError
+from fedmodel.kinds.models.cnn import CnnConfig
+from fedmodel.kinds.models.mlp import MlpConfig
+from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import dp_sgd, models, vectors
 from fedmodel.learning.conformance import cancel, conforms, fill, hostile, settle
 from fedmodel.learning.dp_sgd import DpSgd, padded, physical_batch
