@@ -27,8 +27,9 @@ from fedmodel.config.reading import (
 )
 from fedmodel.config.scenario import Scenario, SiloPlan
 from fedmodel.config.silos import LEAST_EFFECTIVE, FederationConfig
-from fedmodel.config.tables import ColumnConfig, PersonColumn, PersonForm, TableSource
+from fedmodel.config.tables import TableSource
 from fedmodel.config.training import TrainingConfig
+from fedmodel.kinds.columns import ColumnConfig, PersonColumn, PersonForm
 from fedmodel.kinds.model import StartConfig
 from fedmodel.kinds.spelling import CsvForm
 

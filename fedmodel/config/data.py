@@ -6,8 +6,8 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from fedmodel.config.tables import RISING, ColumnConfig, ColumnName, DataName, Person, Range, check_table, rises
-from fedmodel.kinds.section import Positive, Section, SiloName
+from fedmodel.kinds.columns import RISING, ColumnConfig, ColumnName, Person, Range, check_table, rises
+from fedmodel.kinds.section import DataName, Positive, Section, SiloName
 from fedmodel.kinds.spelling import CsvForm, Later
 from fedmodel.privacy.events import MOST_RECORDS
 

@@ -12,8 +12,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from fedmodel.config.tables import DataName, TableSource
-from fedmodel.kinds.section import Address, AgeRecipient, Device, Section, SiloName
+from fedmodel.config.tables import TableSource
+from fedmodel.kinds.section import Address, AgeRecipient, DataName, Device, Section, SiloName
 
 MOST_DAYS = 1_095
 """Three years: a key that is never replaced is one whose loss nobody notices."""

@@ -12,8 +12,8 @@ from fedmodel.config.encryption import EncryptionConfig
 from fedmodel.config.figures import Delta, Epsilon, NoiseMultiplier, records_are_said
 from fedmodel.config.same_source import same_by_text, two_budgets
 from fedmodel.config.silos import LEAST_EFFECTIVE
-from fedmodel.config.tables import DataName, TableSource
-from fedmodel.kinds.section import Address, Device, Hash, Positive, Section, SiloName
+from fedmodel.config.tables import TableSource
+from fedmodel.kinds.section import Address, DataName, Device, Hash, Positive, Section, SiloName
 from fedmodel.privacy.events import MOST_RECORDS, NoiseSourceName, UnitName
 
 Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]

@@ -12,17 +12,12 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import (
     AfterValidator,
     BaseModel,
-    ConfigDict,
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
 )
 
-
-class TableSection(BaseModel):
-    """The same base as `schema` has, which imports this module."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, allow_inf_nan=False)
+from fedmodel.kinds.section import Section
 
 
 class Later(BaseModel):
@@ -74,7 +69,7 @@ def _is_an_encoding(value: str) -> str:
     return value
 
 
-class CsvForm(TableSection, Later):
+class CsvForm(Section, Later):
     """How a CSV is written, as programs of other countries do.
 
     Attributes:
