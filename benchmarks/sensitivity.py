@@ -21,7 +21,6 @@ import torch
 from clients import training
 from fedmodel import plans
 from fedmodel.config import builtin_scenarios, read_scenario
-from fedmodel.data import data_shape
 from fedmodel.kinds.layers import Dropout
 from fedmodel.learning.conformance import cancel, conforms, fill
 from fedmodel.learning.dp_sgd import DpSgd
@@ -58,7 +57,7 @@ def randomise(sgd: DpSgd, seed: int) -> None:
 
 def largest(sgd: DpSgd, scenario: str, settings: list[str], models: int, seed: int) -> tuple[float, int]:
     """Return the largest movement over the clip, and at how many models some record was not treated alike."""
-    shape = data_shape(read_scenario(scenario, settings).data)
+    shape = read_scenario(scenario, settings).data.shape
     moved, unlike = 0.0, 0
     for number in range(models):
         randomise(sgd, seed + number)
@@ -88,7 +87,7 @@ def main() -> None:
         scenario = read_scenario(name, settings)
         event = replace(plans.planned_event(scenario.plan(scenario.federation.silos[0])), steps=1)
         module, _, sgd = training._pipeline(scenario, event, OsNoise(), device)
-        shape = data_shape(scenario.data)
+        shape = scenario.data.shape
         x_NF = torch.randn((_RECORDS, *shape.features))
         y_N = torch.randint(shape.classes, (_RECORDS,))
         step = milliseconds(lambda sgd=sgd, x=x_NF, y=y_N: sgd.step(x, y, np.arange(_RECORDS)))

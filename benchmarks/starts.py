@@ -20,7 +20,6 @@ import safetensors.torch
 import torch
 
 from fedmodel.config import Scenario, StartConfig, read_scenario
-from fedmodel.data import data_shape
 from fedmodel.learning.models import build_model
 from scenarios.simulation.simulate import check_scenario, placed, run_folder, simulate
 
@@ -55,7 +54,7 @@ def main() -> None:
             wide = scenario.model_copy(
                 update={"model": read_scenario("hospitals", [f"model.hidden={list(hidden)}"]).model}
             )
-            module = build_model(wide.model, data_shape(wide.data), 1)
+            module = build_model(wide.model, wide.data.shape, 1)
             (folder / "w.safetensors").write_bytes(safetensors.torch.save(module.state_dict()))
             begun = wide.begun(StartConfig(file=str(folder / "w.safetensors"), trained_on="public"))
             plain, more = seconds(

@@ -25,9 +25,10 @@ import pyarrow as pa
 from pyarrow import csv
 
 from clients.sources import Source
-from fedmodel.config import DataConfig, SiloFile, TableSource
+from fedmodel.config import SiloFile, TableSource
 from fedmodel.crypto import SigningKey
 from fedmodel.data import table_records, tables
+from fedmodel.kinds.sources.table import TableConfig
 from fedmodel.ledger import Ledger, Scope
 from fedmodel.privacy.events import DpSgdEvent
 
@@ -57,7 +58,7 @@ def reading(folder: Path, form: str, spelling: str) -> dict[str, float]:
     columns = {"id": [spelling.format(who) for who in who_N], "age": who_N % 90, "ill": ["no"] * _RECORDS}
     csv.write_csv(pa.table(columns), folder / "table.csv")
     age = {"name": "age", "type": "float", "range": [0.0, 90.0]}
-    config = DataConfig.model_validate({
+    config = TableConfig.model_validate({
         "source": "table", "name": "ward", "label": "ill", "labels": ["no", "yes"], "columns": [age],
         "person": {"column": "id", "form": form},
     })  # fmt: skip
@@ -72,7 +73,7 @@ def gaps(folder: Path) -> dict[str, float]:
     """Return what reading whole numbers that a gap made floats takes, and what reading them whole does."""
     visits_N = np.random.default_rng(1).integers(0, 1_000, _RECORDS)
     column = {"name": "visits", "type": "integer", "range": [0.0, 1_000.0]}
-    config = DataConfig.model_validate({
+    config = TableConfig.model_validate({
         "source": "table", "name": "ward", "label": "ill", "labels": ["0", "1"], "columns": [column],
     })  # fmt: skip
     times = {}

@@ -45,7 +45,6 @@ from fedmodel import plans
 from fedmodel.canaries.observations import coins
 from fedmodel.canaries.probes import Probed, ProbedLoss, probed
 from fedmodel.config import Scenario, scenario_from_json
-from fedmodel.data import data_shape
 from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
 from fedmodel.kinds.layers import Dropout
 from fedmodel.learning import vectors
@@ -155,12 +154,12 @@ def _pipeline(
     scenario: Scenario, event: DpSgdEvent, noise: NoiseSource, device: torch.device
 ) -> tuple[nn.Module, Optimizer, DpSgd]:
     """Return the model, the inner optimiser and the DP-SGD over both, every privacy figure from the event."""
-    module = probed(build_model(scenario.model, data_shape(scenario.data), seed=0), scenario).to(device)
+    module = probed(build_model(scenario.model, scenario.data.shape, seed=0), scenario).to(device)
     for layer in module.modules():
         if isinstance(layer, Dropout):
             layer.source = noise
     optimizer = build_optimizer(scenario.training, module)
-    losses = training_losses(scenario.training, data_shape(scenario.data), device)
+    losses = training_losses(scenario.training, scenario.data.shape, device)
     if isinstance(module, Probed):
         losses = ProbedLoss(losses, module.canaries, event.max_grad_norm)
     sgd = DpSgd(
@@ -190,7 +189,7 @@ def _measured(scenario_json: str, event: DpSgdEvent, device: torch.device, model
     module, _, sgd = _pipeline(scenario, event, OsNoise(), device)
     sgd.physical_batch = _preflight_once(scenario_json, event, device)
     vectors.load(module, np.frombuffer(model, dtype=np.float32))
-    return check_received(sgd, data_shape(scenario.data), event.max_grad_norm)
+    return check_received(sgd, scenario.data.shape, event.max_grad_norm)
 
 
 @lru_cache(maxsize=64)
@@ -198,7 +197,7 @@ def _preflight_once(scenario_json: str, event: DpSgdEvent, device: torch.device)
     """Measure the pipeline's sensitivity, once a process: neither round nor records change it."""
     scenario = scenario_from_json(scenario_json)
     _, _, sgd = _pipeline(scenario, event, OsNoise(), device)
-    return preflight(sgd, data_shape(scenario.data), event.max_grad_norm)
+    return preflight(sgd, scenario.data.shape, event.max_grad_norm)
 
 
 def _noise(scenario: Scenario, silo: str, round_number: int, event: Event) -> NoiseSource:

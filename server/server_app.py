@@ -41,7 +41,6 @@ from torch import nn
 
 from fedmodel.canaries.probes import bare, probed
 from fedmodel.config import Scenario, scenario_from_json
-from fedmodel.data import data_shape
 from fedmodel.errors import ConfigError, DropoutError, FedmodelError, PrivacyBudgetExceeded
 from fedmodel.learning import vectors
 from fedmodel.learning.models import build_model
@@ -131,7 +130,7 @@ def run_federation(
     kept, dealt = (journal and journal.load()) or (None, None)
     strategy = strategy_of(scenario)
     test = place.held_out(scenario)
-    model = build_model(scenario.model, data_shape(scenario.data), derive_seed(scenario.seed, "model"))
+    model = build_model(scenario.model, scenario.data.shape, derive_seed(scenario.seed, "model"))
     if kept is None:  # a run that is taken up again goes on from its checkpoint
         place.begin(model, scenario)
     module = probed(model, scenario).to(device)

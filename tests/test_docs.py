@@ -14,7 +14,6 @@ from pydantic import BaseModel
 
 from docs import floors
 from fedmodel.config import (
-    DataConfig,
     FederationFile,
     PersonColumn,
     Scenario,
@@ -25,6 +24,7 @@ from fedmodel.config import (
     law,
 )
 from fedmodel.data import table_records
+from fedmodel.kinds.sources.table import TableConfig
 from fedmodel.provision.authority import read_scenarios
 from fedmodel.secagg.topology import plan_topology
 from fedmodel.system.packages import PACKAGES
@@ -92,7 +92,7 @@ def test_every_verb_of_the_administrator_is_documented() -> None:
 def test_the_examples_of_a_table_are_ones_that_are_read(tmp_path: Path) -> None:
     scenarios, silo = ((ROOT / "docs" / name).read_text(encoding="utf-8") for name in ("scenarios.md", "silo.md"))
     (declared,) = re.findall(r"```toml\n(\[data\].*?)```", scenarios, flags=re.DOTALL)
-    config = DataConfig.model_validate(tomllib.loads(declared)["data"])
+    config = TableConfig.model_validate(tomllib.loads(declared)["data"])
     (csv,) = re.findall(r"```csv\n(.*?)```", scenarios, flags=re.DOTALL)
     (tmp_path / "admissions.csv").write_text(csv, encoding="utf-8")
     assert len(table_records(config, TableSource(csv=str(tmp_path / "admissions.csv")))) == 3

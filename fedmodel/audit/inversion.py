@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from fedmodel import plans
 from fedmodel.config import Scenario, SiloPlan
 from fedmodel.crypto import SigningKey, digest
-from fedmodel.data import data_shape, silo_records
+from fedmodel.data import silo_records
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.models.mlp import MlpConfig
 from fedmodel.learning import vectors
@@ -135,7 +135,7 @@ def inversion(scenario: Scenario, digit: int | None = None, seed: int = 1, other
     label = int(y_N[drawn[0]])
     captions = (f"a handwritten {label}", "plain SGD", "clipped and noised", "masked, no noise")
     names: tuple[PictureName, ...] = ("original", "unprotected", "noised", "masked")
-    shape = data_shape(scenario.data).features[1:]
+    shape = scenario.data.shape.features[1:]
     pictures = tuple(
         Picture(name, caption, _stretched(image).reshape(shape), float(one), float(median))
         for name, caption, image, one, median in zip(
@@ -200,7 +200,7 @@ class _Attacked:
 
     def _update(self, x_F: NDArray[np.float32], label: int, *, noised: bool) -> NDArray[np.float32]:
         """Return what a silo whose lot is this one record sends: the model after a step, less the model before."""
-        module = build_model(_MODEL, data_shape(self._scenario.data), self._seed)
+        module = build_model(_MODEL, self._scenario.data.shape, self._seed)
         before_P = vectors.flatten(module)
         optimizer = torch.optim.SGD(module.parameters(), lr=self._scenario.training.learning_rate)
         losses = partial(record_losses, "cross-entropy")

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedmodel.config import ModelConfig, Scenario
-from fedmodel.data import Records, data_shape
+from fedmodel.data import Records
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.models import Loss, build_model, loss_sum, probabilities
@@ -90,7 +90,7 @@ def attacks(module: nn.Module, scenario: Scenario, members: Records, held_out: R
     reference_half, others = _halves(held_out, seed)
     _check_enough(members=len(members), others=len(others))
     loss = scenario.training.loss
-    reference = train_reference(scenario.model, data_shape(scenario.data), loss, reference_half, seed)
+    reference = train_reference(scenario.model, scenario.data.shape, loss, reference_half, seed)
     delta = max(scenario.plan(silo).delta for silo in scenario.federation.silos)
     return (
         loss_threshold(module, loss, members, others, delta),

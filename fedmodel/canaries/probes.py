@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedmodel.config import Scenario
-from fedmodel.data import Records, data_shape
+from fedmodel.data import Records
 from fedmodel.learning.models import RecordLoss
 from fedmodel.seeds import derive_seed
 
@@ -127,7 +127,7 @@ def loss_canaries(scenario: Scenario, silo: str) -> Records:
     """
     if scenario.audit is None or scenario.seed is None:
         raise ValueError("only a scenario with [audit] and a seed has canaries")
-    shape = data_shape(scenario.data)
+    shape = scenario.data.shape
     rng = np.random.default_rng(derive_seed(scenario.seed, "loss-canaries", silo))
     count = scenario.audit.count
     x_KF = rng.uniform(-1.0, 1.0, (count, *shape.features)).astype(np.float32)

@@ -6,12 +6,11 @@ table is and where it lies, `federation` what a deployed federation is made from
 """
 
 from fedmodel.config.audit import AuditConfig
-from fedmodel.config.data import DataConfig, DataSource, PartitionConfig
 from fedmodel.config.encryption import EncryptionConfig
 from fedmodel.config.faults import FaultsConfig
 from fedmodel.config.federation import FederationFile, ServerFile, ServerPlace, SiloEntry
 from fedmodel.config.figures import MOST_EPSILON
-from fedmodel.config.kinds import ModelConfig
+from fedmodel.config.kinds import ModelConfig, data_from_json
 from fedmodel.config.law import BudgetConfig, ConnectionConfig, HoursConfig, SiloEncryptionConfig, SiloFile
 from fedmodel.config.privacy import PrivacyConfig
 from fedmodel.config.reading import (
@@ -41,15 +40,12 @@ __all__ = [
     "ColumnConfig",
     "ConnectionConfig",
     "CsvForm",
-    "DataConfig",
-    "DataSource",
     "EncryptionConfig",
     "FaultsConfig",
     "FederationConfig",
     "FederationFile",
     "HoursConfig",
     "ModelConfig",
-    "PartitionConfig",
     "PersonColumn",
     "PersonForm",
     "PrivacyConfig",
@@ -64,6 +60,7 @@ __all__ = [
     "TableSource",
     "TrainingConfig",
     "builtin_scenarios",
+    "data_from_json",
     "read_federation_file",
     "read_scenario",
     "read_server_file",

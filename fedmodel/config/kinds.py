@@ -1,17 +1,28 @@
-"""The sections of a scenario that are one of several kinds, told apart by one key: `model`, by its `kind`."""
+"""The sections of a scenario that are one of several kinds: `model`, by its `kind`, and `data`, by its `source`."""
 
 from __future__ import annotations
 
 from functools import reduce
 from operator import or_
-from typing import TYPE_CHECKING, Annotated, TypeAlias
+from typing import TYPE_CHECKING, Annotated, Final, TypeAlias
 
-from pydantic import Field
+from pydantic import Field, TypeAdapter
 
 from fedmodel.kinds.model import Model
 from fedmodel.kinds.models import MODELS
+from fedmodel.kinds.source import Source
+from fedmodel.kinds.sources import SOURCES
 
 if TYPE_CHECKING:  # what a kind is asked; which there are is found when this is run
     ModelConfig: TypeAlias = Model
+    DataConfig: TypeAlias = Source
 else:
     ModelConfig = Annotated[reduce(or_, MODELS.values()), Field(discriminator="kind")]
+    DataConfig = Annotated[reduce(or_, SOURCES.values()), Field(discriminator="source")]
+
+_DATA: Final[TypeAdapter[Source]] = TypeAdapter(DataConfig)
+
+
+def data_from_json(text: str) -> Source:
+    """Read back what a section `data` wrote as JSON."""
+    return _DATA.validate_json(text)

@@ -7,13 +7,13 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from fedmodel.config.data import DataSource
 from fedmodel.config.encryption import EncryptionConfig
 from fedmodel.config.figures import Delta, Epsilon, NoiseMultiplier, records_are_said
 from fedmodel.config.same_source import same_by_text, two_budgets
 from fedmodel.config.silos import LEAST_EFFECTIVE
 from fedmodel.config.tables import TableSource
 from fedmodel.kinds.section import Address, DataName, Device, Hash, Positive, Section, SiloName
+from fedmodel.kinds.sources import SOURCES
 from fedmodel.privacy.events import MOST_RECORDS, NoiseSourceName, UnitName
 
 Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
@@ -136,7 +136,7 @@ class SiloFile(Section):
     @model_validator(mode="after")
     def _tables_have_names_of_their_own(self) -> SiloFile:
         for name in self.tables:
-            if name in get_args(DataSource):
+            if name in SOURCES:
                 raise ValueError(f"tables.{name}: {name!r} is a data set on board; call the table something else")
         return self
 

@@ -210,11 +210,15 @@ def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
     if location[:1] == ("model",) and location[2:3] == ("init",):  # behind it pydantic says of which kind
         location = (*location[:3], *location[4:])
     # Behind a section of one of several kinds, pydantic puts which into the location; a person never wrote it there.
-    words = [str(part) for part in (location[:1] + location[2:] if _kinds(root, location[:1]) else location)]
+    kinds = _kinds(root, location[:1])
+    words = [str(part) for part in (location[:1] + location[2:] if kinds else location)]
     where = ".".join(words)
     section = _section(location[:-1], root) if location else root
     found = problem["input"]
     match problem["type"]:
+        case "extra_forbidden" if len(location) == 3 and any(words[-1] in kind.model_fields for kind in kinds.values()):
+            key = root.model_fields[words[0]].discriminator
+            return f"{where} does not belong to {key} = {location[1]!r}; leave it out"
         case "extra_forbidden":
             return f"{where} is not a known key; {_nearest(words[-1], section.model_fields)}"
         case "missing" if root is Scenario and words[0] == "privacy":
@@ -222,9 +226,10 @@ def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
         case "missing":
             return f"{where} is missing; add it"
         case "union_tag_not_found":
-            return f"{where}.{_key(problem)} is missing; known: {', '.join(_kinds(root, location))}"
+            return f"{where}.{_key(problem)} is missing; known: {', '.join(kinds)}"
         case "union_tag_invalid":
-            return not_known(where, str(found[_key(problem)]), _kinds(root, location))
+            key = _key(problem)
+            return not_known(where if key == "kind" else key, str(found[key]), kinds)
         case "string_pattern_mismatch" if words[-1] == "[key]":
             return f"{'.'.join(words[:-1])}: a name is lower-case letters, digits and hyphens, 40 at most"
         case "literal_error":

@@ -13,16 +13,15 @@ from typing import Annotated
 from pydantic import AfterValidator, Field, model_validator
 
 from fedmodel.config.audit import AuditConfig
-from fedmodel.config.data import DataConfig
 from fedmodel.config.encryption import EncryptionConfig
 from fedmodel.config.faults import FaultsConfig
 from fedmodel.config.figures import Epsilon
-from fedmodel.config.kinds import ModelConfig
+from fedmodel.config.kinds import DataConfig, ModelConfig
 from fedmodel.config.privacy import PrivacyConfig, SiloPrivacyConfig
-from fedmodel.config.silos import FederationConfig, known_silos
+from fedmodel.config.silos import FederationConfig
 from fedmodel.config.training import TrainingConfig
 from fedmodel.kinds.model import StartConfig
-from fedmodel.kinds.section import Positive, Section, is_inert
+from fedmodel.kinds.section import Positive, Section, is_inert, known_silos
 from fedmodel.privacy.events import MOST_STEPS, Baseline, NoiseSourceName, UnitName
 
 
@@ -95,13 +94,9 @@ class Scenario(Section):
     def _parts_fit(self) -> Scenario:
         known_silos(self.privacy.silo, self.federation.silos, "privacy.silo")
         known_silos(self.budgets, self.federation.silos, "budgets")
-        known_silos(self.data.csv, (*self.federation.silos, "held-out"), "data.csv")
-        if self.privacy.unit == "person" and self.data.source == "digits":
-            raise ValueError('privacy.unit = "person": the digits do not say who wrote them; take another unit')
-        if self.privacy.unit == "person" and self.data.source == "table" and self.data.person is None:
-            raise ValueError('privacy.unit = "person" needs data.person, the column that says whose a record is')
-        if self.data.source == "table" and "held-out" in self.federation.silos:
-            raise ValueError("a silo cannot be called 'held-out': that is the name of the server's own table")
+        self.data.check_silos(self.federation.silos)
+        if self.privacy.unit == "person" and (reason := self.data.why_no_persons()) is not None:
+            raise ValueError(f'privacy.unit = "person": {reason}')
         if self.privacy.baseline is not None and self.audit is not None:
             raise ValueError("privacy.baseline claims nothing that an audit could refute; leave one of the two out")
         if self.privacy.noise == "seeded-unsafe" and self.seed is None:

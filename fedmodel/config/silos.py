@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from fedmodel.kinds.section import Positive, Section, SiloName
+from fedmodel.kinds.section import Positive, Section, SiloName, known_silos
 from fedmodel.kinds.spelling import Later
 
 # Of a class. At a noise multiplier of 1 the clip is 2^30 steps of the fine grid (`fedmodel.privacy.grid`) or more: at
@@ -61,12 +59,3 @@ class FederationConfig(Section, Later):
     def relative_weight(self, silo: str) -> float:
         """Return the silo's weight over the largest, so that a bound on updates bounds weighted ones too."""
         return self.weight(silo) / max(self.weight(other) for other in self.silos)
-
-
-def known_silos(named: Iterable[str], silos: tuple[str, ...], where: str) -> None:
-    """Refuse a name that no silo bears."""
-    for name in named:
-        if name not in silos:
-            near = get_close_matches(name, silos, n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(silos)}"
-            raise ValueError(f"{where} names {name!r}, which is no silo of this federation{hint}")

@@ -1,6 +1,6 @@
 """Records: where they come from, how they are scaled, held out and, in a simulation, dealt.
 
-`records` has what they are, and the data sets on board; `tables` a declared table, from `sources` (files) and
+`records` has what they are, and how a data set is dealt out; `tables` a declared table, from `sources` (files) and
 `databases` (queries), kept by `cache`; `persons` says whose a record is, and `lookalikes` whose else it may be;
 `same_source` whether two tables are one; `access` says who gets which.
 """
@@ -14,7 +14,7 @@ from fedmodel.data.access import (
 )
 from fedmodel.data.cache import Cache
 from fedmodel.data.lookalikes import lookalikes, table_lookalikes
-from fedmodel.data.records import Records, data_shape, partition, scale
+from fedmodel.data.records import Records, partition, scale
 from fedmodel.data.same_source import check_sources, marks
 from fedmodel.data.tables import table_records
 
@@ -22,7 +22,6 @@ __all__ = [
     "Cache",
     "Records",
     "check_sources",
-    "data_shape",
     "deployed_records",
     "held_out_records",
     "held_out_table",

@@ -16,15 +16,15 @@ from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 
-from fedmodel.config import DataConfig, Scenario, SiloFile, TableSource
+from fedmodel.config import Scenario, SiloFile, TableSource
 from fedmodel.data.cache import Cache
 from fedmodel.data.records import Records, dealt
 from fedmodel.data.same_source import check_sources
 from fedmodel.data.sources import identity
-from fedmodel.data.tables import table_records
+from fedmodel.data.tables import declared, table_records
 from fedmodel.errors import ConfigError, DataError
-
-HELD_OUT = "held-out"
+from fedmodel.kinds.source import Source
+from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
 
 
 def silo_records(scenario: Scenario, silo: str) -> Records:
@@ -35,9 +35,9 @@ def silo_records(scenario: Scenario, silo: str) -> Records:
         DataError: When the records cannot be dealt out as declared, or a table is not as declared.
     """
     _check_silo(scenario, silo)
-    if scenario.data.source == "table":
-        return _capped(scenario, silo, _simulated(scenario.data, silo))
-    return _capped(scenario, silo, dealt(scenario)[1][scenario.federation.silos.index(silo)])
+    if scenario.data.is_dealt:
+        return _capped(scenario, silo, dealt(scenario)[1][scenario.federation.silos.index(silo)])
+    return _capped(scenario, silo, _simulated(declared(scenario.data), silo))
 
 
 def held_out_records(scenario: Scenario) -> Records:
@@ -46,10 +46,10 @@ def held_out_records(scenario: Scenario) -> Records:
     Raises:
         DataError: When there is none, or a table is not as declared.
     """
-    if scenario.data.source != "table":
+    if scenario.data.is_dealt:
         return dealt(scenario)[0]
-    where = f"{scenario.data.folder}/{HELD_OUT}"
-    return _to_evaluate_on(scenario.data, _simulated(scenario.data, HELD_OUT), where)
+    table = declared(scenario.data)
+    return _to_evaluate_on(table, _simulated(table, HELD_OUT), f"{table.folder}/{HELD_OUT}")
 
 
 def deployed_records(scenario: Scenario, law: SiloFile, home: Path, cache: Cache | None) -> Records:
@@ -67,17 +67,18 @@ def deployed_records(scenario: Scenario, law: SiloFile, home: Path, cache: Cache
         PolicyRefused: When the table, as it was read, is what another budget counts.
     """
     _check_silo(scenario, law.name)
-    if scenario.data.source != "table":
+    if scenario.data.is_dealt:
         return silo_records(scenario, law.name)
-    source = table_source(scenario.data, law.tables, home, "silo.toml")
-    _check_form(scenario.data, source)
-    records = table_records(scenario.data, source, cache)
+    table = declared(scenario.data)
+    source = table_source(table, law.tables, home, "silo.toml")
+    _check_form(table, source)
+    records = table_records(table, source, cache)
     # A file could be put in another's place between the charge and the reading of it.
     check_sources(law, home)
     return _capped(scenario, law.name, records)
 
 
-def held_out_table(config: DataConfig, source: TableSource, cache: Cache | None = None) -> Records:
+def held_out_table(config: Source, source: TableSource, cache: Cache | None = None) -> Records:
     """Return the test records of a deployed server, from its own table; whole, since nothing is claimed for them.
 
     Raises:
@@ -85,10 +86,10 @@ def held_out_table(config: DataConfig, source: TableSource, cache: Cache | None 
         DataError: When the table is not as declared, or holds no record to evaluate on.
     """
     where = source.csv or source.parquet or source.folder or "the query"
-    return _to_evaluate_on(config, table_records(config, source, cache), where)
+    return _to_evaluate_on(config, table_records(declared(config), source, cache), where)
 
 
-def table_source(config: DataConfig, tables: Mapping[str, TableSource], home: Path, file: str) -> TableSource:
+def table_source(config: Source, tables: Mapping[str, TableSource], home: Path, file: str) -> TableSource:
     """Return where a scenario's table lies, by a party's own file, with paths that begin at that file's folder.
 
     Raises:
@@ -102,7 +103,7 @@ def table_source(config: DataConfig, tables: Mapping[str, TableSource], home: Pa
     return tables[config.data_set].under(home)
 
 
-def _to_evaluate_on(config: DataConfig, records: Records, where: str) -> Records:
+def _to_evaluate_on(config: Source, records: Records, where: str) -> Records:
     """Refuse test records of which there are none."""
     if not len(records):
         raise DataError(
@@ -118,7 +119,7 @@ def _check_silo(scenario: Scenario, silo: str) -> None:
         raise ConfigError(f"silo {silo!r} is none of {', '.join(scenario.federation.silos)}")
 
 
-def _check_form(config: DataConfig, source: TableSource) -> None:
+def _check_form(config: TableConfig, source: TableSource) -> None:
     """Refuse to tell persons apart by a form that the silo's own file does not say: it alone knows its ids."""
     if config.person is not None and source.person is None and config.person.form != "text":
         raise ConfigError(
@@ -133,7 +134,7 @@ def _capped(scenario: Scenario, silo: str, records: Records) -> Records:
     return records.capped(plan.unit, plan.max_records)
 
 
-def _simulated(config: DataConfig, party: str) -> Records:
+def _simulated(config: TableConfig, party: str) -> Records:
     """Return a party's records out of a simulation's folder."""
     if config.folder is None:
         raise ConfigError(
@@ -155,4 +156,4 @@ def _simulated(config: DataConfig, party: str) -> Records:
 @lru_cache(maxsize=256)
 def _read(config_json: str, source_json: str, _: bytes) -> Records:
     """Read a simulated party's table, once a process for as long as its file is the same."""
-    return table_records(DataConfig.model_validate_json(config_json), TableSource.model_validate_json(source_json))
+    return table_records(TableConfig.model_validate_json(config_json), TableSource.model_validate_json(source_json))

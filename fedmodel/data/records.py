@@ -1,4 +1,4 @@
-"""Records: what they are, how they are scaled, and the data sets on board, which are dealt out to silos.
+"""Records: what they are, how they are scaled, and how a data set (`fedmodel.kinds.sources`) is dealt out to silos.
 
 Features are scaled by reference ranges that the scenario declares. This module computes no mean, deviation, minimum or
 count of records to scale by: such a statistic would be a release about patients that nobody paid for. Where a scenario
@@ -21,12 +21,11 @@ from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn import datasets
 from sklearn.model_selection import train_test_split
 
-from fedmodel.config import DataConfig, PartitionConfig, Scenario
+from fedmodel.config import Scenario, data_from_json
 from fedmodel.errors import ConfigError, DataError
-from fedmodel.kinds.shape import DataShape
+from fedmodel.kinds.source import Dealt, PartitionConfig
 from fedmodel.privacy.events import UnitName
 from fedmodel.seeds import derive_seed
 
@@ -79,21 +78,7 @@ class Records:
                 return self.take(np.sort(order_N[earlier_N < max_records]))
 
 
-def data_shape(config: DataConfig) -> DataShape:
-    """Return what is public about the source, without reading a record."""
-    match config.source:
-        case "breast-cancer":
-            return DataShape((30,), 2, _BREAST_CANCER_FEATURES)
-        case "digits":
-            return DataShape((1, 8, 8), 10)
-        case "synthetic":
-            return DataShape((config.features,), 2)
-        case "table":
-            names = tuple(name for column in config.columns for name in column.features)
-            return DataShape((len(names),), len(config.labels), names)
-
-
-def scale(x_NF: NDArray[np.float64], config: DataConfig) -> NDArray[np.float32]:
+def scale(x_NF: NDArray[np.float64], config: Dealt) -> NDArray[np.float32]:
     """Map each feature's reference range onto [-1, 1] and bound what lies far outside.
 
     Args:
@@ -109,7 +94,7 @@ def scale(x_NF: NDArray[np.float64], config: DataConfig) -> NDArray[np.float32]:
     """
     if not np.isfinite(x_NF).all():
         raise DataError("a feature is NaN or infinite; clean the source before it is used for training")
-    shape = data_shape(config)
+    shape = config.shape
     if config.reference_ranges:
         _check_names(set(config.reference_ranges), shape.names)
         low_F, high_F = np.array([config.reference_ranges[name] for name in shape.names]).T
@@ -138,7 +123,7 @@ def onto_unit(
 
 
 def dealt(scenario: Scenario) -> tuple[Records, tuple[Records, ...]]:
-    """Return a built-in data set as it is dealt out: the server's held-out records, and every silo's.
+    """Return a data set as it is dealt out: the server's held-out records, and every silo's.
 
     Raises:
         ConfigError: When features are not scaled as must be.
@@ -201,9 +186,11 @@ def _deal_key(scenario: Scenario) -> tuple[str, int, int]:
 @lru_cache(maxsize=2)
 def _deal(config_json: str, silos: int, seed: int) -> tuple[Records, tuple[Records, ...]]:
     """Load, hold out and deal, once a process: the held-out records, and every silo's."""
-    config = DataConfig.model_validate_json(config_json)
-    x_NF, y_N = _load(config, derive_seed(seed, "records"))
-    person_N = _persons(config, len(y_N), derive_seed(seed, "persons"))
+    config = data_from_json(config_json)
+    if not isinstance(config, Dealt):
+        raise ConfigError(f"data.source = {config.source!r} is not dealt out: every silo has its own")
+    x_NF, y_N = config.load(derive_seed(seed, "records"))
+    person_N = config.persons(len(y_N), derive_seed(seed, "persons"))
     # Persons are dealt whole, by the label of their first record.
     _, first_P = np.unique(person_N, return_index=True)
     label_P = y_N[first_P]
@@ -223,42 +210,11 @@ def _deal(config_json: str, silos: int, seed: int) -> tuple[Records, tuple[Recor
     return held_out, tuple(silos_own)
 
 
-def _persons(config: DataConfig, records: int, seed: int) -> NDArray[np.int64]:
-    """Return whose each record is: everyone has one, or, of synthetic data, from 1 to `records_per_person`."""
-    if config.records_per_person == 1:
-        return np.arange(records)
-    counts = np.random.default_rng(seed).integers(1, config.records_per_person, records, endpoint=True)
-    return np.repeat(np.arange(records), counts)[:records]
-
-
 def _records_of(persons: NDArray[np.intp], person_N: NDArray[np.int64]) -> NDArray[np.intp]:
     """Return the places of these persons' records, in the order in which the persons are named."""
     if len(person_N) == person_N[-1] + 1:
         return persons  # everyone has one
     return np.concatenate([np.flatnonzero(person_N == person) for person in persons])
-
-
-def _load(config: DataConfig, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return raw features, shaped as `data_shape` says, and labels."""
-    match config.source:
-        case "breast-cancer":
-            bunch = datasets.load_breast_cancer()
-            # scikit-learn labels benign 1; here the positive class is the one a doctor must not miss.
-            return bunch.data, np.asarray(bunch.target == 0, dtype=np.int64)
-        case "digits":
-            bunch = datasets.load_digits()
-            return bunch.images[:, None].astype(np.float64), bunch.target.astype(np.int64)
-        case "synthetic":
-            x_NF, y_N = datasets.make_classification(
-                n_samples=config.records,
-                n_features=config.features,
-                n_informative=max(2, config.features // 2),
-                n_redundant=min(2, config.features - max(2, config.features // 2)),
-                random_state=seed % 2**32,
-            )
-            return x_NF, y_N.astype(np.int64)
-        case "table":
-            raise ConfigError("a table is not dealt out: every silo has its own")
 
 
 def _check_names(given: set[str], known: tuple[str, ...]) -> None:
@@ -270,22 +226,3 @@ def _check_names(given: set[str], known: tuple[str, ...]) -> None:
     for name in known:
         if name not in given:
             raise ConfigError(f"data.reference_ranges: feature {name!r} has no range; declare a public one")
-
-
-_MEASURES = (
-    "radius",
-    "texture",
-    "perimeter",
-    "area",
-    "smoothness",
-    "compactness",
-    "concavity",
-    "concave points",
-    "symmetry",
-    "fractal dimension",
-)
-_BREAST_CANCER_FEATURES = (
-    *(f"mean {measure}" for measure in _MEASURES),
-    *(f"{measure} error" for measure in _MEASURES),
-    *(f"worst {measure}" for measure in _MEASURES),
-)

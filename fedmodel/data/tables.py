@@ -36,13 +36,15 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmodel.config import ColumnConfig, DataConfig, PersonColumn, TableSource
+from fedmodel.config import ColumnConfig, PersonColumn, TableSource
 from fedmodel.data.cache import Cache
 from fedmodel.data.persons import normal_ids
-from fedmodel.data.records import Records, data_shape, onto_unit
+from fedmodel.data.records import Records, onto_unit
 from fedmodel.data.sources import database_of, identity, tables
 from fedmodel.data.values import NOT_FINITE, places, typed
 from fedmodel.errors import ConfigError, DataError, FedmodelError
+from fedmodel.kinds.source import Source
+from fedmodel.kinds.sources.table import TableConfig
 from fedmodel.system.packages import missing
 
 if TYPE_CHECKING:
@@ -52,7 +54,18 @@ if TYPE_CHECKING:
 _LABEL_FORM = b"fedmodel/v4/table-key"
 
 
-def table_records(config: DataConfig, source: TableSource, cache: Cache | None = None) -> Records:
+def declared(config: Source) -> TableConfig:
+    """Return the table that a scenario declares.
+
+    Raises:
+        ConfigError: When its records are no table's.
+    """
+    if not isinstance(config, TableConfig):
+        raise ConfigError(f"data.source = {config.source!r} is not read from a table")
+    return config
+
+
+def table_records(config: TableConfig, source: TableSource, cache: Cache | None = None) -> Records:
     """Return a table's records, scaled. Sensitive.
 
     Args:
@@ -65,16 +78,14 @@ def table_records(config: DataConfig, source: TableSource, cache: Cache | None =
         how many there are.
 
     Raises:
-        ConfigError: When the scenario declares no table, a package is missing, or a database's account could write.
+        ConfigError: When a package is missing, or a database's account could write.
         DataError: When the table is not as declared: its name, a column and a rule, never a value.
     """
-    if config.source != "table":
-        raise ConfigError(f"data.source = {config.source!r} is not read from a table")
     run = "" if cache is None else cache.run
     try:
         key = _key(config, source, run)
         if cache is not None:
-            kept = cache.get(config.data_set, key, data_shape(config).features[0])
+            kept = cache.get(config.data_set, key, config.shape.features[0])
             if kept is not None:
                 return kept
         records = _read(config, source)
@@ -94,19 +105,19 @@ def table_records(config: DataConfig, source: TableSource, cache: Cache | None =
     return records
 
 
-def _key(config: DataConfig, source: TableSource, run: str) -> bytes:
+def _key(config: TableConfig, source: TableSource, run: str) -> bytes:
     """Return a digest of what is declared and of what the source is now."""
     declared = config.model_dump_json(exclude={"folder", "csv"}).encode()
     return hashlib.sha256(_LABEL_FORM + hashlib.sha256(declared).digest() + identity(source, run)).digest()
 
 
-def _names(config: DataConfig) -> tuple[str, ...]:
+def _names(config: TableConfig) -> tuple[str, ...]:
     """Return the columns that the source must have."""
     person = [config.person.column] if config.person else []
     return (*(column.name for column in config.columns), str(config.label), *person)
 
 
-def person_column(config: DataConfig, source: TableSource) -> PersonColumn | None:
+def person_column(config: TableConfig, source: TableSource) -> PersonColumn | None:
     """Return which column says whose a record is, and in which form: the silo's own word goes before the scenario's.
 
     Raises:
@@ -122,7 +133,7 @@ def person_column(config: DataConfig, source: TableSource) -> PersonColumn | Non
     return source.person
 
 
-def _read(config: DataConfig, source: TableSource) -> Records:
+def _read(config: TableConfig, source: TableSource) -> Records:
     """Read, check and scale, a file at a time, so that an error names the file."""
     try:
         import pyarrow as pa
@@ -136,7 +147,7 @@ def _read(config: DataConfig, source: TableSource) -> Records:
         keep_N = np.ones(len(table), dtype=np.bool_)
         place = where if source.url is None else f"{where} of {database_of(source)}"
         readers = {name: _Reader(config, name, place, source.decimal) for name in table.column_names}
-        x_NF = np.empty((len(table), *data_shape(config).features), dtype=np.float32)
+        x_NF = np.empty((len(table), *config.shape.features), dtype=np.float32)
         at = 0
         for column in config.columns:
             width = len(column.features)
@@ -171,7 +182,7 @@ def _by_content(records: Records) -> Records:
 class _Reader:
     """One column of one file, and what is said when it breaks a rule."""
 
-    def __init__(self, config: DataConfig, name: str, where: str, decimal: str) -> None:
+    def __init__(self, config: TableConfig, name: str, where: str, decimal: str) -> None:
         self._config, self._name, self._where, self._decimal = config, name, where, decimal
 
     def _refuse(self, rule: str) -> NoReturn:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
 from inspect import isabstract
 from types import ModuleType
 from typing import Annotated, Literal, TypeVar, get_args
@@ -39,6 +40,15 @@ def _is_address(value: str) -> str:
 
 
 Address = Annotated[str, AfterValidator(_is_address)]
+
+
+def known_silos(named: Iterable[str], silos: tuple[str, ...], where: str) -> None:
+    """Refuse a name that no silo bears."""
+    for name in named:
+        if name not in silos:
+            near = get_close_matches(name, silos, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(silos)}"
+            raise ValueError(f"{where} names {name!r}, which is no silo of this federation{hint}")
 
 
 class Section(BaseModel):

@@ -40,14 +40,13 @@ def final_model(scenario: Scenario, run_dir: Path) -> nn.Module:
     """
     import safetensors.torch
 
-    from fedmodel.data import data_shape
     from fedmodel.learning.models import build_model
     from server.run_files import MODEL
 
     path = run_dir / MODEL
     if not path.is_file():
         raise ConfigError(f"{path}: there is no model to attack; a deployed server's is sealed")
-    module = build_model(scenario.model, data_shape(scenario.data), seed=0)
+    module = build_model(scenario.model, scenario.data.shape, seed=0)
     module.load_state_dict(safetensors.torch.load(path.read_bytes()))
     return module.eval()
 

@@ -177,10 +177,9 @@ def _check_start(scenario: Scenario, run_dir: Path, *, simulated: bool) -> None:
 
 def _check_parameters(scenario: Scenario, told: int) -> None:
     """Refuse a summary of another model than the scenario's: how many draws of noise there were hangs on it."""
-    from fedmodel.data import data_shape
     from fedmodel.learning.models import parameters_of
 
-    follows = parameters_of(scenario.model, data_shape(scenario.data))
+    follows = parameters_of(scenario.model, scenario.data.shape)
     if told != follows:
         raise ClaimRefuted(f"{SUMMARY}: parameters: {told} stands, {follows} follows from {SCENARIO}")
 

@@ -161,7 +161,7 @@ def scope(gathered: Gathered) -> document.Scope:
     own = [one for one in budgets if one.is_of({data.data_set})]
     bounds = [budget.bound for budget in own]
     return document.Scope(
-        data_sets=(document.DataSet(name=data.data_set, source=data.source, kind=sentences.data_kind(gathered)),),
+        data_sets=(document.DataSet(name=data.data_set, source=data.source, kind=data.described),),
         budgets=budgets,
         prior_runs=sum(1 for budget in budgets for run in budget.runs if not run.this),
         protects=all(budget.protects for budget in own),

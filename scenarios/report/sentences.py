@@ -355,7 +355,7 @@ def not_protected(gathered: Gathered) -> tuple[str, ...]:
                                             " is of the records that it holds."),
         (scenario.privacy.unit != "record", "What a unit's records beyond the most that are trained on would tell: they"
                                             " are left out, and that they were is not hidden from its silo."),
-        (bool(scenario.data.reference_ranges or scenario.data.reference_range),
+        (scenario.data.is_dealt,
          "The declared ranges by which features are scaled: whatever they were chosen by, no run pays for it."),
         (gathered.audit is not None, "How many records each silo held: the audit's figures on lots tell it."),
         (scenario.faults is not None, "Faults were rehearsed: silos were made to vanish."),
@@ -388,17 +388,6 @@ def limits(gathered: Gathered) -> tuple[str, ...]:
         (True, "That the protocol and this code are right: nobody but their authors has reviewed them."),
     ]  # fmt: skip
     return (*start(gathered), *(text for applies, text in found if applies))
-
-
-def data_kind(gathered: Gathered) -> str:
-    """Say what a data set is."""
-    data = gathered.scenario.data
-    return {
-        "breast-cancer": "569 masses of the Wisconsin diagnostic breast-cancer set, public, dealt out to silos",
-        "digits": "1,797 handwritten digits, public, dealt out to silos",
-        "synthetic": f"{data.records} made-up records of {data.features} features, dealt out to silos",
-        "table": "each silo's own table",
-    }[data.source]
 
 
 def seeded(gathered: Gathered) -> bool:

@@ -46,10 +46,7 @@ def placed(scenario: Scenario) -> Scenario:
     Where it begins from a file, that is settled here (`scenarios.simulation.starting.settled`).
     """
     scenario = settled(scenario)
-    if scenario.data.folder is None:
-        return scenario
-    data = scenario.data.model_copy(update={"folder": str(Path(scenario.data.folder).absolute())})
-    return scenario.model_copy(update={"data": data})
+    return scenario.model_copy(update={"data": scenario.data.under(Path.cwd())})
 
 
 def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
@@ -69,12 +66,12 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
             that it begins from does not fit, or its cost cannot be charged on.
         DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
     """
-    from fedmodel.data import data_shape, held_out_records, silo_records
+    from fedmodel.data import held_out_records, silo_records
     from fedmodel.learning.models import parameters_of, training_losses
     from server.strategies import strategy_of
 
     strategy_of(scenario)
-    shape = data_shape(scenario.data)
+    shape = scenario.data.shape
     parameters = parameters_of(scenario.model, shape)
     training_losses(scenario.training, shape)
     if parameters > _MOST_PARAMETERS:
@@ -86,7 +83,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
         quantizer = scenario_policy(scenario).quantizer
         for silo in scenario.federation.silos:
             check_levels(scenario, silo, plans.noise_multiplier(scenario.plan(silo)), quantizer)
-    is_elsewhere = deployed and scenario.data.source == "table"
+    is_elsewhere = deployed and not scenario.data.is_dealt
     if not is_elsewhere:
         held_out_records(scenario)
     check_start(scenario, deployed=deployed)
@@ -110,7 +107,7 @@ def _check_size(scenario: Scenario, plan: SiloPlan, records: int) -> None:
     """
     own = f"privacy.silo.{plan.silo}"
     if records < plan.expected_batch_size:
-        deal = "" if scenario.data.source == "table" else ", or set data.partition.min_records to deal more"
+        deal = ", or set data.partition.min_records to deal more" if scenario.data.is_dealt else ""
         raise DataError(
             f"silo {plan.silo!r} holds fewer records than a lot: privacy.expected_batch_size ="
             f" {plan.expected_batch_size}; declare a smaller lot for it, {own}.expected_batch_size{deal}"

@@ -145,10 +145,9 @@ def check_start(scenario: Scenario, *, deployed: bool = False) -> None:
     """
     if scenario.start is None:
         return
-    from fedmodel.data import data_shape
 
     data = read_start(scenario.start)
-    check_fits(scenario.model, data_shape(scenario.data), data, str(file_of(scenario.start)))
+    check_fits(scenario.model, scenario.data.shape, data, str(file_of(scenario.start)))
     if not deployed and scenario.goes_on and scenario.start.run is None:
         raise ConfigError("model.init is of a run, and nothing settled whose ledgers go on; read it with `placed`")
     if deployed and scenario.start.run is not None:

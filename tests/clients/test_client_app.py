@@ -14,7 +14,7 @@ from clients.client_app import app
 from clients.silo import Silo
 from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.data import Records, data_shape, silo_records
+from fedmodel.data import Records, silo_records
 from fedmodel.errors import DataError
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
@@ -34,7 +34,7 @@ def ask(grid: FaultyGrid, content: RecordDict, kind: str, node: int = 2) -> Mess
 
 
 def model(scenario: Scenario) -> np.ndarray:
-    return flatten(build_model(scenario.model, data_shape(scenario.data), seed=1))
+    return flatten(build_model(scenario.model, scenario.data.shape, seed=1))
 
 
 def joined(scenario: Scenario, tmp_path: Path) -> FaultyGrid:

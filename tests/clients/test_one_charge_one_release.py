@@ -14,7 +14,6 @@ from clients.hiding import request_key
 from clients.silo import Silo
 from fedmodel import wire
 from fedmodel.config import Scenario, SiloFile, read_scenario, read_silo_file, silo_file_to_toml
-from fedmodel.data import data_shape
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
 from fedmodel.ledger import read_ledger, verify_ledger
@@ -28,7 +27,7 @@ LEDGER = Path("ledgers") / "north.sqlite"
 
 
 def model(scenario: Scenario, seed: int) -> np.ndarray:
-    return flatten(build_model(scenario.model, data_shape(scenario.data), seed=seed))
+    return flatten(build_model(scenario.model, scenario.data.shape, seed=seed))
 
 
 def ask(grid: FaultyGrid, content: Any, kind: str, node: int = 2) -> Message:
@@ -155,7 +154,8 @@ def test_one_round_under_masks_gives_one_update_whatever_is_asked(tiny_file: Pat
 def test_a_run_is_trained_in_for_the_scenario_that_it_was_joined_for(tiny_file: Path, tmp_path: Path) -> None:
     """A law that admits two scenarios: the records of one, and the budget of the other."""
     mine = read_scenario(str(tiny_file))
-    other = read_scenario(str(tiny_file), ["data.source=breast-cancer", "data.reference_range=[0.0, 100.0]"])
+    others = ["data.source=breast-cancer", "data.records=", "data.features=", "data.reference_range=[0.0, 100.0]"]
+    other = read_scenario(str(tiny_file), others)
     provision(mine, tmp_path)
     both = law_of(other, "north", read_identity(tmp_path / "server").public)
     scenarios = [scenario_hash(one).hex() for one in (mine, other)]

@@ -55,7 +55,7 @@ def test_the_law_of_a_simulated_silo_admits_its_scenario(hidden: Scenario, law: 
         ("privacy.max_grad_norm=1.1", "clip 1.1 is over this silo's maximum 1"),
         ("privacy.noise=seeded-unsafe", "noise source 'seeded-unsafe' is none of this silo's: os"),
         ("privacy.delta=2e-3", "delta 0.002 is over the budget's 0.001"),
-        ("data.source=digits", "data set 'digits' has no budget in silo.toml"),
+        ("data.source=digits data.records= data.features=", "data set 'digits' has no budget in silo.toml"),
         ("encryption.secure_aggregation=off", "secure aggregation 'off' is asked for, where this silo's law says 'on'"),
         ("encryption.secure_aggregation=simulated", "secure aggregation 'simulated' is asked for"),
         ("federation.min_silos=2", "a sum of 2 silos is under this silo's minimum 3"),
@@ -64,7 +64,7 @@ def test_the_law_of_a_simulated_silo_admits_its_scenario(hidden: Scenario, law: 
 def test_a_scenario_that_asks_for_more_is_refused_by_the_name_of_what_it_asks(
     setting: str, reason: str, law: SiloFile, tiny_file: Path
 ) -> None:
-    scenario = read_scenario(str(tiny_file), [*ON, setting])
+    scenario = read_scenario(str(tiny_file), [*ON, *setting.split()])
     with pytest.raises(PolicyRefused, match="does not name the hash of the scenario"):
         policy.check_admitted(law, scenario)
     with pytest.raises(PolicyRefused) as refused:

@@ -18,7 +18,7 @@ from fedmodel.audit.release_gauges import noise_grid
 from fedmodel.canaries import observations
 from fedmodel.canaries.probes import Probed, ProbedLoss, bare, loss_canaries, probed, with_probes
 from fedmodel.config import AuditConfig, ConnectionConfig, Scenario, read_scenario
-from fedmodel.data import data_shape, silo_records
+from fedmodel.data import silo_records
 from fedmodel.errors import LedgerTampered, PolicyRefused
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.models import build_model, record_losses
@@ -41,9 +41,7 @@ def audited(scenario: Scenario, canaries: str = "probe", count: int = COUNT) -> 
 
 
 def request(scenario: Scenario, round_number: int = 1) -> TrainRequest:
-    return TrainRequest(
-        round_number, flatten(probed(build_model(scenario.model, data_shape(scenario.data), 1), scenario))
-    )
+    return TrainRequest(round_number, flatten(probed(build_model(scenario.model, scenario.data.shape, 1), scenario)))
 
 
 def sgd(module: Probed, noise: SeededNoise, std: float = 1.0) -> DpSgd:
@@ -60,7 +58,7 @@ def sgd(module: Probed, noise: SeededNoise, std: float = 1.0) -> DpSgd:
 
 
 def data(tiny: Scenario, coins: np.ndarray, copies: int = 1) -> tuple[Probed, torch.Tensor, torch.Tensor]:
-    module = probed(build_model(tiny.model, data_shape(tiny.data), 1), audited(tiny, count=len(coins)))
+    module = probed(build_model(tiny.model, tiny.data.shape, 1), audited(tiny, count=len(coins)))
     assert isinstance(module, Probed)
     records = silo_records(tiny, "north")
     x, y = with_probes(torch.from_numpy(records.x_NF), torch.from_numpy(records.y_N), coins, copies)
@@ -90,7 +88,7 @@ def test_the_model_gets_the_very_sum_that_it_would_have_had(tiny: Scenario) -> N
     coins = np.array([True, False, True, False])
     module, x, y = data(tiny, coins)
     with_canaries = sgd(module, SeededNoise(1)).clipped_sum(x, y)
-    model = build_model(tiny.model, data_shape(tiny.data), 1)  # Opacus's hooks stay in the other
+    model = build_model(tiny.model, tiny.data.shape, 1)  # Opacus's hooks stay in the other
     plain = DpSgd(
         model,
         partial(record_losses, "cross-entropy"),
@@ -109,7 +107,7 @@ def test_the_model_gets_the_very_sum_that_it_would_have_had(tiny: Scenario) -> N
 
 def test_a_probed_pipeline_passes_the_preflight(tiny: Scenario) -> None:
     module, _, _ = data(tiny, np.ones(4, dtype=bool))
-    preflight(sgd(module, SeededNoise(1)), data_shape(tiny.data))
+    preflight(sgd(module, SeededNoise(1)), tiny.data.shape)
 
 
 def test_evaluation_sees_the_model_alone(tiny: Scenario) -> None:
@@ -219,12 +217,12 @@ def test_loss_canaries_are_records_that_the_model_learns(tiny: Scenario, tmp_pat
     made = loss_canaries(scenario, "north")
     assert (made.x_NF == loss_canaries(scenario, "north").x_NF).all()
     assert not (made.x_NF == loss_canaries(scenario, "south").x_NF).any()
-    assert made.x_NF.shape == (6, *data_shape(tiny.data).features)
+    assert made.x_NF.shape == (6, *tiny.data.shape.features)
     assert abs(made.x_NF).max() <= 1
     silo = Silo("north", scenario, "1", "cpu", tmp_path, tmp_path)
     observations.toss(tmp_path, 6)
     update = local_update(silo, EVENT, request(scenario), RecordDict())
-    assert len(update) == len(flatten(build_model(tiny.model, data_shape(tiny.data), 1)))
+    assert len(update) == len(flatten(build_model(tiny.model, tiny.data.shape, 1)))
     seen = observations.read_observations(tmp_path, "north")
     assert seen.records == len(silo_records(tiny, "north")) + int(seen.coins_K.sum())
     assert seen.sums_TK.shape == (3, 0)

@@ -14,7 +14,6 @@ from clients import training
 from clients.silo import Silo
 from clients.training import check_training_request, local_update
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.data import data_shape
 from fedmodel.errors import PrivacyError, ProtocolError
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.models import build_model
@@ -33,7 +32,7 @@ def silo(scenario: Scenario, tmp_path: Path) -> Silo:
 
 
 def request(scenario: Scenario, round_number: int = 1, seed: int = 1) -> TrainRequest:
-    return TrainRequest(round_number, flatten(build_model(scenario.model, data_shape(scenario.data), seed)))
+    return TrainRequest(round_number, flatten(build_model(scenario.model, scenario.data.shape, seed)))
 
 
 def test_the_update_is_a_difference_from_the_model_received(tiny: Scenario, tmp_path: Path) -> None:

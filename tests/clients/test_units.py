@@ -22,6 +22,7 @@ from fedmodel.privacy.events import DpSgdEvent, realised_rate
 from fedmodel.privacy.noise import OsNoise
 from scenarios.cli import main
 
+OF_DIGITS = ["data.source=digits", "data.records=", "data.features="]
 PERSONS = ["data.records_per_person=4", "privacy.unit=person", "privacy.max_records=2", "data.partition.min_records=5",
            "data.records=300"]  # fmt: skip
 
@@ -120,8 +121,8 @@ def test_a_target_is_calibrated_for_the_unit(tiny_file: Path) -> None:
         (["privacy.unit=person"], "max_records, the most records of one unit that are trained on, is given"),
         (["privacy.max_records=2"], "and only then; found unit = 'record' with 2"),
         (["privacy.unit=person", "privacy.max_records=0"], "privacy.max_records = 0 is not accepted"),
-        (["privacy.unit=person", "privacy.max_records=2", "data.source=digits"], "do not say who wrote them"),
-        (["data.records_per_person=2", "data.source=breast-cancer"], 'belongs to source = "synthetic"'),
+        (["privacy.unit=person", "privacy.max_records=2", *OF_DIGITS], "do not say who wrote them"),
+        ([*OF_DIGITS, "data.records_per_person=2"], "data.records_per_person does not belong to source = 'digits'"),
     ],
 )
 def test_a_unit_that_cannot_be_is_refused(settings: list[str], reason: str, tiny_file: Path) -> None:

@@ -53,7 +53,6 @@ from clients.client_app import app
 from clients.silo import ledger_path
 from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.data import data_shape
 from fedmodel.errors import LedgerError
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
@@ -417,7 +416,7 @@ class Server:
         self.scenario = read_scenario(str(tiny_file), [*WIDE, *settings])
         self._grid = FaultyGrid(self.scenario, folder)
         self.silo = Silo(self.scenario, folder, self._grid.run.run_id)
-        self._shape = flatten(build_model(self.scenario.model, data_shape(self.scenario.data), seed=1))
+        self._shape = flatten(build_model(self.scenario.model, self.scenario.data.shape, seed=1))
         self.models = {number: self._shape + np.float32(number / 8) for number in range(1, rounds + 1)}
         self.open = list(range(rounds + 1))  # 0 stands for joining
 

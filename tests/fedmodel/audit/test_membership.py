@@ -15,7 +15,7 @@ from torch import nn
 from fedmodel.audit import membership
 from fedmodel.audit.membership import Attack, measured, rmia_scores
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.data import Records, data_shape, held_out_records, silo_records
+from fedmodel.data import Records, held_out_records, silo_records
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.models.cnn import CnnConfig
 from fedmodel.kinds.models.mlp import MlpConfig
@@ -209,7 +209,7 @@ def test_architectures_with_dropout_and_convolutions_have_reference_models() -> 
     digits = read_scenario("digits")
     records = held_out_records(digits).take(np.arange(40))
     config = CnnConfig(kind="cnn", channels=(4,), groups=2, dropout=0.3)
-    module = membership.train_reference(config, data_shape(digits.data), "cross-entropy", records, 1)
+    module = membership.train_reference(config, digits.data.shape, "cross-entropy", records, 1)
     assert membership.true_probabilities(module, "cross-entropy", records).mean() > 0.5
 
 
@@ -237,7 +237,7 @@ def test_hospitals_are_attacked_with_records_that_are_nobodys_twice(
 
     monkeypatch.setattr(membership, "train_reference", train)
     monkeypatch.setattr(membership, "rmia", attacked)
-    module = build_model(hospitals.model, data_shape(hospitals.data), seed=1)
+    module = build_model(hospitals.model, hospitals.data.shape, seed=1)
     found = membership.attacks(module, hospitals, members, persons)
     assert [one.name for one in found] == ["loss-threshold", "rmia"]
     assert used["members"] is members
@@ -282,5 +282,5 @@ def test_models_and_records_that_say_nothing_are_refused(hospitals: Scenario) ->
     few = held_out_records(hospitals).take(np.arange(39))
     with pytest.raises(ConfigError, match="held_out"):
         membership.attacks(module, hospitals, silo_records(hospitals, "aurora"), few.take(np.arange(38)))
-    linear = build_model(hospitals.model, data_shape(hospitals.data), seed=1)
+    linear = build_model(hospitals.model, hospitals.data.shape, seed=1)
     assert len(membership.attacks(linear, hospitals, silo_records(hospitals, "aurora"), few)) == 2

@@ -38,7 +38,7 @@ from tests.conftest import TINY
         ("model.hiden=[3]", "model.hiden is not a known key; did you mean 'hidden'?"),
         ("model.kind=mlpp", "unknown model 'mlpp'; did you mean 'mlp'?"),
         ("data.partition.min_record=4", "did you mean 'min_records'?"),
-        ("data.source=digit", "data.source = 'digit' is not known; did you mean 'digits'?"),
+        ("data.source=digit", "unknown source 'digit'; did you mean 'digits'?"),
         ("training.optimizer=adan", "did you mean 'adam'?"),
         ("rounds='4'", "rounds = '4' is not accepted"),
         ("rounds=0", "rounds = 0 is not accepted"),

@@ -18,15 +18,16 @@ from urllib.parse import quote
 import psycopg
 import pytest
 
-from fedmodel.config import DataConfig, PersonColumn, PersonForm, TableSource
+from fedmodel.config import PersonColumn, PersonForm, TableSource
 from fedmodel.crypto.sealed import new_age_key, opener_from_secret
 from fedmodel.data import Cache, sources, table_records
 from fedmodel.data import databases as module
 from fedmodel.data.persons import normal_ids
 from fedmodel.errors import ConfigError, DataError
+from fedmodel.kinds.sources.table import TableConfig
 from tests import tools
 
-CONFIG = DataConfig.model_validate({
+CONFIG = TableConfig.model_validate({
     "source": "table", "name": "admissions", "label": "outcome", "labels": ["benign", "malignant"], "person": "patient",
     "columns": [
         {"name": "age", "type": "float", "range": [0.0, 100.0], "limits": [0.0, 120.0]},

@@ -22,7 +22,6 @@ from pyarrow import parquet
 
 from fedmodel.config import (
     BudgetConfig,
-    DataConfig,
     PersonColumn,
     PersonForm,
     Scenario,
@@ -46,6 +45,7 @@ from fedmodel.data import tables as module
 from fedmodel.data.persons import EXACT, LONGEST, Id, normal_id
 from fedmodel.data.sources import identity
 from fedmodel.errors import ConfigError, DataError
+from fedmodel.kinds.sources.table import TableConfig
 from fedmodel.provision import provision
 from scenarios.cli import main
 from scenarios.simulation.simulate import check_scenario
@@ -204,8 +204,8 @@ def test_no_message_holds_a_part_of_an_id(noise: str, place: int, form: PersonFo
 COLUMNS = [{"name": "age", "type": "float", "range": [0.0, 100.0]}]
 
 
-def table_of(form: PersonForm = "text", **more: Any) -> DataConfig:
-    return DataConfig.model_validate({
+def table_of(form: PersonForm = "text", **more: Any) -> TableConfig:
+    return TableConfig.model_validate({
         "source": "table", "name": "ward", "label": "ill", "labels": ["no", "yes"], "columns": COLUMNS,
         "person": {"column": "patient", "form": form}, **more,
     })  # fmt: skip
@@ -421,7 +421,7 @@ def test_a_column_by_its_name_alone_is_text_and_is_written_back_as_it_was() -> N
     assert '"person":"patient"' in short.model_dump_json()
     assert table_of("digits").model_dump()["person"] == {"column": "patient", "form": "digits"}
     for one in (short, table_of("digits")):
-        assert DataConfig.model_validate_json(one.model_dump_json()) == one
+        assert TableConfig.model_validate_json(one.model_dump_json()) == one
 
 
 def law_of(**table: Any) -> SiloFile:

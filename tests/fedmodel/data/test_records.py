@@ -8,9 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from sklearn import datasets
 
-from fedmodel.config import DataConfig, PartitionConfig, Scenario, read_scenario
-from fedmodel.data import Records, data_shape, held_out_records, partition, scale, silo_records
+from fedmodel.config import Scenario, read_scenario
+from fedmodel.data import Records, held_out_records, partition, scale, silo_records
 from fedmodel.errors import ConfigError, DataError
+from fedmodel.kinds.source import PartitionConfig
+from fedmodel.kinds.sources.breast_cancer import BreastCancerConfig
+from fedmodel.kinds.sources.synthetic import SyntheticConfig
 
 
 def test_hospitals_hold_real_patients_each_once_and_none_of_the_test_set() -> None:
@@ -35,7 +38,7 @@ def test_hospitals_are_uneven_and_not_identical() -> None:
 
 def test_reference_ranges_name_scikit_learns_features() -> None:
     scenario = read_scenario("hospitals")
-    assert data_shape(scenario.data).names == tuple(datasets.load_breast_cancer().feature_names)
+    assert scenario.data.shape.names == tuple(datasets.load_breast_cancer().feature_names)
 
 
 def test_scaling_a_record_does_not_depend_on_the_others() -> None:
@@ -46,31 +49,33 @@ def test_scaling_a_record_does_not_depend_on_the_others() -> None:
 
 
 def test_scaling_maps_the_range_to_one_and_bounds_the_rest() -> None:
-    config = DataConfig(source="synthetic", held_out=0.5, features=3, reference_range=(0.0, 4.0), feature_bound=2.0)
+    config = SyntheticConfig(
+        source="synthetic", held_out=0.5, features=3, reference_range=(0.0, 4.0), feature_bound=2.0
+    )
     scaled = scale(np.array([[0.0, 4.0, 2.0], [1e9, -1e9, 3.0]]), config)
     assert scaled.tolist() == [[-1.0, 1.0, 0.0], [2.0, -2.0, 0.5]]
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 def test_a_feature_that_is_no_number_is_refused(value: float) -> None:
-    config = DataConfig(source="synthetic", held_out=0.5, features=2, reference_range=(0.0, 1.0))
+    config = SyntheticConfig(source="synthetic", held_out=0.5, features=2, reference_range=(0.0, 1.0))
     with pytest.raises(DataError, match="NaN or infinite"):
         scale(np.array([[0.0, value]]), config)
 
 
 def test_features_are_never_scaled_by_a_guess() -> None:
     with pytest.raises(ConfigError, match="public ranges that the scenario declares"):
-        scale(np.zeros((1, 2)), DataConfig(source="synthetic", held_out=0.5, features=2))
+        scale(np.zeros((1, 2)), SyntheticConfig(source="synthetic", held_out=0.5, features=2))
 
 
 def test_an_unknown_feature_and_a_missing_one_are_named() -> None:
     ranges = dict(read_scenario("hospitals").data.reference_ranges)
     ranges["mean radios"] = ranges.pop("mean radius")
-    config = DataConfig(source="breast-cancer", held_out=0.5, reference_ranges=ranges)
+    config = BreastCancerConfig(source="breast-cancer", held_out=0.5, reference_ranges=ranges)
     with pytest.raises(ConfigError, match="no feature 'mean radios'; did you mean 'mean radius'"):
         scale(np.zeros((1, 30)), config)
     del ranges["mean radios"]
-    config = DataConfig(source="breast-cancer", held_out=0.5, reference_ranges=ranges)
+    config = BreastCancerConfig(source="breast-cancer", held_out=0.5, reference_ranges=ranges)
     with pytest.raises(ConfigError, match="'mean radius' has no range"):
         scale(np.zeros((1, 30)), config)
 

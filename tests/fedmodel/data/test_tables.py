@@ -24,7 +24,6 @@ from pyarrow import parquet
 from sklearn import datasets
 
 from fedmodel.config import (
-    DataConfig,
     Scenario,
     SiloFile,
     TableSource,
@@ -36,7 +35,6 @@ from fedmodel.crypto.sealed import Opener, new_age_key, opener_from_secret, read
 from fedmodel.data import (
     Cache,
     Records,
-    data_shape,
     deployed_records,
     held_out_records,
     held_out_table,
@@ -47,6 +45,7 @@ from fedmodel.data import tables as module
 from fedmodel.data.access import HELD_OUT
 from fedmodel.data.cache import padded
 from fedmodel.errors import ConfigError, DataError, FedmodelError
+from fedmodel.kinds.sources.table import TableConfig
 from scenarios.cli import main
 from scenarios.simulation.simulate import check_scenario
 from tests.conftest import TINY
@@ -61,9 +60,9 @@ HEADER = ["age", "visits", "smoker", "stage", "outcome"]
 ROWS = [["50", "5", "true", "II", "benign"], ["100", "0", "false", "I", "malignant"]]
 
 
-def table_of(columns: list[dict[str, Any]] | None = None, **more: Any) -> DataConfig:
+def table_of(columns: list[dict[str, Any]] | None = None, **more: Any) -> TableConfig:
     found = {"source": "table", "name": "admissions", "label": "outcome", "labels": ["benign", "malignant"]}
-    return DataConfig.model_validate({**found, "columns": COLUMNS if columns is None else columns, **more})
+    return TableConfig.model_validate({**found, "columns": COLUMNS if columns is None else columns, **more})
 
 
 def changed(name: str, /, **more: Any) -> list[dict[str, Any]]:
@@ -98,7 +97,7 @@ def test_a_csv_becomes_records(tmp_path: Path) -> None:
     assert records.y_N.tolist() == [0, 1]
     assert records.y_N.dtype == records.person_N.dtype == np.int64
     assert len(set(records.person_N)) == 2
-    shape = data_shape(table_of())
+    shape = table_of().shape
     assert shape.names == ("age", "visits", "smoker", "stage=I", "stage=II", "stage=III")
     assert (shape.features, shape.classes) == ((6,), 2)
 
@@ -603,7 +602,7 @@ def test_hospitals_from_files_are_the_hospitals_on_board(
     (tmp_path / "files").mkdir()
     scenario = export(tmp_path / "files", like)
     monkeypatch.chdir(tmp_path)
-    assert data_shape(scenario.data).features == data_shape(like.data).features
+    assert scenario.data.shape.features == like.data.shape.features
     ours = [held_out_records(scenario), *(silo_records(scenario, silo) for silo in scenario.federation.silos)]
     theirs = [held_out_records(like), *(silo_records(like, silo) for silo in like.federation.silos)]
     rows = [sorted(bytes(row) for part in parts for row in part.x_NF) for parts in (ours, theirs)]
@@ -645,8 +644,6 @@ def test_hospitals_from_files_are_the_hospitals_on_board(
         ({"columns": [COLUMNS[0], COLUMNS[0]]}, "column 'age' is named twice"),
         ({"label": "age"}, "column 'age' is named twice"),
         ({"person": "age"}, "column 'age' is named twice"),
-        ({"held_out": 0.5}, "held_out does not belong to source = 'table'"),
-        ({"reference_range": [0.0, 1.0]}, "reference_range does not belong"),
         ({"columns": changed("age", range=None)}, "range, a public reference range, is given"),
         ({"columns": changed("stage", range=[0.0, 1.0])}, "range, a public reference range, is given"),
         ({"columns": changed("age", range=[1.0, 1.0])}, "range must rise"),
@@ -669,14 +666,20 @@ def test_hospitals_from_files_are_the_hospitals_on_board(
 def test_a_schema_that_cannot_be_is_refused(change: dict[str, Any], rule: str) -> None:
     found = table_of().model_dump(mode="json", exclude_none=True, exclude_unset=True) | change
     with pytest.raises(ValueError, match=rule):
-        DataConfig.model_validate({key: value for key, value in found.items() if value is not None})
+        TableConfig.model_validate({key: value for key, value in found.items() if value is not None})
 
 
-def test_a_table_belongs_to_no_data_set_on_board() -> None:
-    with pytest.raises(ValueError, match="label does not belong to source = 'synthetic'"):
-        DataConfig.model_validate({"source": "synthetic", "held_out": 0.5, "label": "outcome"})
-    with pytest.raises(ValueError, match="held_out is missing"):
-        DataConfig.model_validate({"source": "synthetic"})
+def test_a_source_takes_no_key_of_another(tmp_path: Path) -> None:
+    document = scenario_of(tmp_path).model_dump(mode="json", exclude_none=True)
+    for key, value in {"held_out": 0.5, "reference_range": [0.0, 1.0], "records": 50}.items():
+        with pytest.raises(ConfigError, match=rf"data\.{key} does not belong to source = 'table'; leave it out"):
+            scenario_from_json(json.dumps(document | {"data": document["data"] | {key: value}}))
+    document["data"] = {"source": "synthetic", "held_out": 0.5, "label": "outcome"}
+    with pytest.raises(ConfigError, match=r"data\.label does not belong to source = 'synthetic'; leave it out"):
+        scenario_from_json(json.dumps(document))
+    document["data"] = {"source": "synthetic"}
+    with pytest.raises(ConfigError, match=r"data\.held_out is missing; add it"):
+        scenario_from_json(json.dumps(document))
 
 
 def test_a_scenario_holds_a_table_to_its_unit_and_its_names(tmp_path: Path) -> None:

@@ -16,11 +16,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from fedmodel.config import DataConfig, Scenario, TableSource
+from fedmodel.config import Scenario, TableSource
 from fedmodel.crypto.sealed import new_age_key, opener_from_secret
 from fedmodel.data import Cache, Records, held_out_records, silo_records, table_records
 from fedmodel.data.values import places, typed
 from fedmodel.errors import DataError
+from fedmodel.kinds.sources.table import TableConfig
 from fedmodel.provision import scenario_hash
 from tests.fedmodel.data.test_tables import (
     COLUMNS,
@@ -217,7 +218,7 @@ def test_one_table_is_one_whatever_a_program_made_of_its_numbers(
     rows: list[tuple[Any, ...]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     """CSV, Parquet and SQLite, whole or as floats; and a row read alone is what it is among others."""
-    folder, config = tmp_path_factory.mktemp("t"), DataConfig.model_validate(WHOLE)
+    folder, config = tmp_path_factory.mktemp("t"), TableConfig.model_validate(WHOLE)
     found: list[Records] = []
     for floats in (False, True):
         found.append(table_records(config, as_csv(rows, folder / "a.csv", floats=floats)))
@@ -329,7 +330,7 @@ EXPORTS = [
 ]
 
 
-def exported(path: Path, form: dict[str, str], name: str) -> DataConfig:
+def exported(path: Path, form: dict[str, str], name: str) -> TableConfig:
     """Write the rows as a program of another country does, and declare their columns."""
     lines = [[name, *HEADER[1:]], ["50,0" if form.get("decimal") else "50.0", *ROWS[0][1:]], ROWS[1]]
     sign = form.get("separator", ",")

@@ -12,7 +12,6 @@ from opacus.validators import ModuleValidator
 from torch import Tensor, nn
 
 from fedmodel.config import builtin_scenarios, read_scenario
-from fedmodel.data import data_shape
 from fedmodel.errors import PrivacyError
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import vectors
@@ -28,10 +27,10 @@ CPU = torch.device("cpu")
 @pytest.mark.parametrize("physical", [1, 512])
 def test_our_own_models_pass_and_are_left_as_they_were(name: str, loss: Loss, physical: int) -> None:
     scenario = read_scenario(name)
-    module = build_model(scenario.model, data_shape(scenario.data), seed=1)
+    module = build_model(scenario.model, scenario.data.shape, seed=1)
     before, modes = vectors.flatten(module), [layer.training for layer in module.modules()]
     sgd = make(module, loss=loss, physical=physical)
-    assert preflight(sgd, data_shape(scenario.data)) == sgd.physical_batch == min(8, physical)
+    assert preflight(sgd, scenario.data.shape) == sgd.physical_batch == min(8, physical)
     assert (vectors.flatten(module) == before).all()
     assert [layer.training for layer in module.modules()] == modes
 

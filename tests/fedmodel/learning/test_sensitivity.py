@@ -18,7 +18,6 @@ from clients import training
 from fedmodel import plans
 from fedmodel.canaries.probes import Probed, ProbedLoss
 from fedmodel.config import ModelConfig, TrainingConfig, read_scenario
-from fedmodel.data import data_shape
 from fedmodel.errors import DataError, PrivacyError
 from fedmodel.kinds.models.cnn import CnnConfig
 from fedmodel.kinds.models.mlp import MlpConfig
@@ -96,7 +95,7 @@ def test_a_hidden_layer_that_cancels_makes_nothing_of_a_records_place(rows: int)
     plan = plans.planned_event(scenario.plan("dune"))
     _, _, sgd = training._pipeline(scenario, plan, OsNoise(), torch.device("cpu"))
     assert sgd.physical_batch == {7: 4, 30: 16, 50: 32}[rows]
-    x, y = batch(data_shape(scenario.data), 165, seed=2)
+    x, y = batch(scenario.data.shape, 165, seed=2)
     for seed in range(5):
         put_cancelling(sgd, seed)
         moved = (sgd.clipped_sum(x, y) - sgd.clipped_sum(x[1:], y[1:])).norm() / plan.max_grad_norm

@@ -22,7 +22,6 @@ from clients.silo import Silo
 from fedmodel import plans
 from fedmodel.config import read_scenario
 from fedmodel.crypto import SigningKey
-from fedmodel.data import data_shape
 from fedmodel.errors import ConfigError, LedgerError, PolicyRefused, PrivacyBudgetExceeded, PrivacyError
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.models import parameters_of
@@ -210,7 +209,7 @@ def test_a_deployed_silo_trains_nothing_without_noise_whoever_let_it_come_this_f
     provision(scenario, tmp_path)
     kit = tmp_path / "silos" / "left"
     event = plans.planned_event(scenario.plan("left"))
-    model_P = np.zeros(parameters_of(scenario.model, data_shape(scenario.data)), np.float32)
+    model_P = np.zeros(parameters_of(scenario.model, scenario.data.shape), np.float32)
     for home, refused in ((tmp_path, False), (kit, True)):
         silo = Silo("left", scenario, "1", "cpu", home, kit)
         with pytest.raises(PrivacyError, match="never left out at a deployed silo") if refused else nullcontext():

@@ -22,7 +22,6 @@ from torch import nn
 from fedmodel import plans
 from fedmodel.config import Scenario, StartConfig, read_scenario, scenario_from_json, scenario_to_toml
 from fedmodel.crypto.sealed import new_age_key, write_sealed
-from fedmodel.data import data_shape
 from fedmodel.errors import ConfigError, LedgerTampered
 from fedmodel.learning.fitting import check_fits, fit
 from fedmodel.learning.models import build_model
@@ -50,7 +49,7 @@ PUBLIC = 'model.init={{file="{}", trained_on="public"}}'
 
 
 def model(scenario: Scenario, seed: int = 1) -> nn.Module:
-    return build_model(scenario.model, data_shape(scenario.data), seed)
+    return build_model(scenario.model, scenario.data.shape, seed)
 
 
 def tensors(scenario: Scenario, seed: int = 1) -> dict[str, torch.Tensor]:
@@ -272,7 +271,7 @@ def test_what_does_not_fit_is_named_before_anything_is_written(kind: str, tiny_f
 def test_many_misfits_are_counted(tiny: Scenario) -> None:
     data = safetensors.torch.save({f"{number}.w": torch.zeros(1) for number in range(9)})
     with pytest.raises(ConfigError, match=r"0\.w, 1\.w, 2\.w, 3\.w, 4\.w, 5\.w and 3 more"):
-        check_fits(tiny.model, data_shape(tiny.data), data, "x")
+        check_fits(tiny.model, tiny.data.shape, data, "x")
 
 
 def test_tensors_that_lie_over_one_another_are_refused(tiny: Scenario) -> None:
@@ -280,7 +279,7 @@ def test_tensors_that_lie_over_one_another_are_refused(tiny: Scenario) -> None:
             "1.bias": {"dtype": "F32", "shape": [1], "data_offsets": [12, 16]}}  # fmt: skip
     text = json.dumps(head).encode()
     with pytest.raises(ConfigError, match="is no safetensors file that can be read"):
-        check_fits(tiny.model, data_shape(tiny.data), len(text).to_bytes(8, "little") + text + bytes(16), "x")
+        check_fits(tiny.model, tiny.data.shape, len(text).to_bytes(8, "little") + text + bytes(16), "x")
 
 
 @pytest.mark.parametrize("kind", [torch.float32, torch.float16, torch.bfloat16, torch.float64])

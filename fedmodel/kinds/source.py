@@ -1,0 +1,124 @@
+"""What is asked of a source of records: what is public about them, and, where they are dealt out, the records."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar
+
+from pydantic import Field, field_validator, model_validator
+
+from fedmodel.kinds.columns import RISING, Range, rises
+from fedmodel.kinds.section import Positive, Section
+from fedmodel.kinds.shape import DataShape
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class PartitionConfig(Section):
+    """How a simulation deals one data set out to silos: Dirichlet over sizes and over labels.
+
+    Smaller concentrations are less even (sizes) and less alike (labels); 100 is nearly uniform.
+    """
+
+    size_concentration: Positive = 10.0
+    label_concentration: Positive = 10.0
+    min_records: int = Field(default=1, ge=1)
+
+
+class Source(Section, ABC):
+    """The section `data` of a scenario: a kind adds its `source`, a literal, and its keys (`fedmodel.kinds.sources`).
+
+    A kind is dealt out (`Dealt`), or each silo has its own, which `fedmodel.data` reads where the silo says it lies.
+
+    Attributes:
+        is_dealt: Whether one data set is dealt out to silos.
+        source: The kind.
+        feature_bound: What scaled features are bounded to, plus and minus.
+    """
+
+    is_dealt: ClassVar[bool] = False
+
+    source: str
+    feature_bound: Positive = 3.0
+
+    @property
+    def data_set(self) -> str:
+        """What the data set is called, in budgets and ledgers too."""
+        return self.source
+
+    @property
+    @abstractmethod
+    def shape(self) -> DataShape:
+        """What is public about a record."""
+
+    @property
+    @abstractmethod
+    def described(self) -> str:
+        """What the data set is, in a few words for a report."""
+
+    def why_no_persons(self) -> str | None:
+        """Return why `privacy.unit = "person"` cannot be, None where the source says whose each record is."""
+        return None
+
+    def check_silos(self, silos: tuple[str, ...]) -> None:
+        """Refuse what does not go with the names of a federation's silos.
+
+        Raises:
+            ValueError: Which rule is broken.
+        """
+
+    def under(self, folder: Path) -> Source:  # noqa: ARG002 - what is dealt out lies in no folder of a person's
+        """Return the same, with relative paths beginning at a folder."""
+        return self
+
+
+class Dealt(Source):
+    """A data set that is dealt out: to simulated silos, and to deployed ones of a rehearsal.
+
+    Attributes:
+        held_out: Share of records set aside for the server's evaluation, before any are dealt.
+        reference_range: Public range of every feature, mapped onto [-1, 1].
+        reference_ranges: The same, by name of feature.
+        partition: How the rest is dealt.
+    """
+
+    is_dealt = True
+
+    held_out: float = Field(gt=0, lt=1)
+    reference_range: Range | None = None
+    reference_ranges: dict[str, Range] = {}
+    partition: PartitionConfig = PartitionConfig()
+
+    @field_validator("reference_range", "reference_ranges")
+    @classmethod
+    def _ranges_rise(
+        cls, value: tuple[float, float] | dict[str, tuple[float, float]] | None
+    ) -> tuple[float, float] | dict[str, tuple[float, float]] | None:
+        pairs = value.values() if isinstance(value, dict) else [] if value is None else [value]
+        for pair in pairs:
+            if not rises(pair):
+                raise ValueError(f"a reference range must {RISING}, found {list(pair)}")
+        return value
+
+    @model_validator(mode="after")
+    def _one_kind_of_range(self) -> Dealt:
+        if self.reference_range is not None and self.reference_ranges:
+            raise ValueError("give reference_range for all features or reference_ranges for each, not both")
+        return self
+
+    @abstractmethod
+    def load(self, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+        """Return all records: raw features, shape `(N, *shape.features)`, and labels from 0 to `shape.classes - 1`.
+
+        Args:
+            seed: Decides records that are made up. What is returned hangs on this section and on the seed alone.
+        """
+
+    def persons(self, records: int, seed: int) -> NDArray[np.int64]:  # noqa: ARG002 - of a source that draws them
+        """Return whose each record is, as numbers that rise from 0 and skip none: by default everyone has one."""
+        import numpy as np
+
+        return np.arange(records)

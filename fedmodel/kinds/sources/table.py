@@ -1,0 +1,85 @@
+"""A table of which every silo has its own: declared here, read by `fedmodel.data` where each silo says it lies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, model_validator
+
+from fedmodel.kinds.columns import ColumnConfig, ColumnName, Person, check_table
+from fedmodel.kinds.first_sources import FirstSource
+from fedmodel.kinds.section import DataName, SiloName, known_silos
+from fedmodel.kinds.shape import DataShape
+from fedmodel.kinds.source import Source
+from fedmodel.kinds.spelling import CsvForm
+
+HELD_OUT: Final = "held-out"
+
+
+class TableConfig(FirstSource, Source):
+    """What a record is. `folder` and `csv` are a simulation's alone: no server says which of a silo's files are read.
+
+    Attributes:
+        name: What the data set is called, in a silo's file and in ledgers.
+        label: The column to predict.
+        labels: Its classes, in order.
+        columns: The features, in order.
+        person: The column that says whose a record is.
+        folder: Holds every simulated silo's table, and the server's.
+        unknown_label: What becomes of a label that is none of `labels`.
+        csv: By party, how its file in the folder is written.
+    """
+
+    source: Literal["table"]
+    name: DataName | None = None
+    label: ColumnName | None = None
+    labels: Annotated[tuple[ColumnName, ...], Field(strict=False, max_length=1_000)] = ()
+    columns: Annotated[tuple[ColumnConfig, ...], Field(strict=False, max_length=10_000)] = ()
+    person: Person | None = None
+    folder: str | None = Field(default=None, min_length=1)
+    # Left out of a document, and so of a scenario's hash, where they are not said: they came later.
+    unknown_label: Literal["refuse", "drop"] = Field(default="refuse", exclude_if=lambda value: value == "refuse")
+    csv: dict[SiloName, CsvForm] = Field(default={}, exclude_if=lambda value: value == {})
+
+    @model_validator(mode="after")
+    def _is_declared(self) -> TableConfig:
+        from fedmodel.kinds.sources import SOURCES  # which has this file among them
+
+        if self.name is None or self.name in SOURCES:
+            raise ValueError(
+                'source = "table" needs name, by which silo.toml calls the data set under [budgets] and [tables], and'
+                f" none of {', '.join(SOURCES)}"
+            )
+        check_table(self.columns, self.label, self.labels, self.person)
+        return self
+
+    @property
+    def data_set(self) -> str:
+        """What the data set is called: by its own name."""
+        return str(self.name)
+
+    @property
+    def shape(self) -> DataShape:
+        """The features that its columns become."""
+        names = tuple(name for column in self.columns for name in column.features)
+        return DataShape((len(names),), len(self.labels), names)
+
+    @property
+    def described(self) -> str:
+        """Whose it is."""
+        return "each silo's own table"
+
+    def why_no_persons(self) -> str | None:
+        """Return that no column says whose a record is, where none does."""
+        return "it needs data.person, the column that says whose a record is" if self.person is None else None
+
+    def check_silos(self, silos: tuple[str, ...]) -> None:
+        """Refuse the form of a file that no party has, and a silo that is called as the server's own table."""
+        known_silos(self.csv, (*silos, HELD_OUT), "data.csv")
+        if HELD_OUT in silos:
+            raise ValueError(f"a silo cannot be called {HELD_OUT!r}: that is the name of the server's own table")
+
+    def under(self, folder: Path) -> TableConfig:
+        """Return the same, with the tables' folder beginning at another."""
+        return self if self.folder is None else self.model_copy(update={"folder": str(folder / self.folder)})
