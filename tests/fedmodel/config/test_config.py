@@ -82,6 +82,12 @@ def test_refusals_name_key_value_and_way_out(tiny_file: Path, setting: str, word
     assert "\n" not in str(refused.value)
 
 
+def test_a_silo_that_is_called_as_a_kind_is_a_silo(tiny_file: Path) -> None:
+    settings = ["federation.silos=['mlp','digits','east']", "privacy.silo.mlp.epsilonn=2"]
+    with pytest.raises(ConfigError, match=r"privacy\.silo\.mlp\.epsilonn is not a known key; did you mean 'epsilon'\?"):
+        read_scenario(str(tiny_file), settings)
+
+
 @pytest.mark.parametrize(
     "key", ["unit", "max_grad_norm", "delta", "sample_rate", "expected_batch_size", "noise_multiplier"]
 )
