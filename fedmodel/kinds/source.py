@@ -60,8 +60,8 @@ class Source(Section, ABC):
         """What the data set is, in a few words for a report."""
 
     def why_no_persons(self) -> str | None:
-        """Return why `privacy.unit = "person"` cannot be, None where the source says whose each record is."""
-        return None
+        """Return why `privacy.unit = "person"` cannot be, None of a kind that says whose each record is (`persons`)."""
+        return f"source = {self.source!r} does not say whose a record is; take another unit"
 
     def check_silos(self, silos: tuple[str, ...]) -> None:
         """Refuse what does not go with the names of a federation's silos.
@@ -118,7 +118,10 @@ class Dealt(Source):
         """
 
     def persons(self, records: int, seed: int) -> NDArray[np.int64]:  # noqa: ARG002 - of a source that draws them
-        """Return whose each record is, as numbers that rise from 0 and skip none: by default everyone has one."""
+        """Return whose each record is, as numbers that rise from 0 and skip none: everyone has one, unless said.
+
+        A claim for persons rests on it, and is refused of a kind whose `why_no_persons` does not return None.
+        """
         import numpy as np
 
         return np.arange(records)

@@ -46,6 +46,9 @@ class BreastCancerConfig(FirstSource, Dealt):
         """Whose set it is."""
         return "569 masses of the Wisconsin diagnostic breast-cancer set, public, dealt out to silos"
 
+    def why_no_persons(self) -> None:
+        """Return None: each mass is of another patient."""
+
     def load(self, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:  # noqa: ARG002 - they are what they are
         """Return the masses, in the set's order."""
         import numpy as np

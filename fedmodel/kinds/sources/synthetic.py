@@ -48,6 +48,9 @@ class SyntheticConfig(FirstSource, Dealt):
         """How many they are: nobody's."""
         return f"{self.records} made-up records of {self.features} features, dealt out to silos"
 
+    def why_no_persons(self) -> None:
+        """Return None: whose a record is, is made up with it."""
+
     def load(self, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
         """Return records drawn from the seed."""
         import numpy as np

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from pydantic import ValidationError
 
 from fedmodel.config import data_from_json, read_scenario
+from fedmodel.kinds.shape import DataShape
 from fedmodel.kinds.source import Dealt
 from fedmodel.kinds.sources import SOURCES
 from fedmodel.kinds.sources.digits import DigitsConfig
@@ -65,6 +67,18 @@ def test_what_is_dealt_out_has_the_records_that_its_section_promises() -> None:
             assert (x_NF == again_NF).all()
             assert source.persons(len(y_N), 7).tolist() == list(range(len(y_N)))
             assert source.data_set == name
+
+
+def test_a_claim_for_persons_is_refused_of_a_kind_that_does_not_say_whose_records_are() -> None:
+    class Silent(Dealt):
+        shape: ClassVar = DataShape((1,), 2)
+        described: ClassVar = "nobody knows whose"
+
+        def load(self, seed: int) -> Any:
+            raise NotImplementedError
+
+    reason = Silent(source="silent", held_out=0.5).why_no_persons()
+    assert reason == "source = 'silent' does not say whose a record is; take another unit"
 
 
 def test_the_digits_of_the_shipped_scenario_are_of_this_kind() -> None:
