@@ -1,0 +1,111 @@
+"""What docs/architecture.md says of adding a kind is so: its files are added to a copy of the packages, and run.
+
+The files and the scenario are the page's own. What is named here is what a run of them is asked for.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from fedmodel.config import read_scenario
+from fedmodel.errors import ConfigError
+from fedmodel.system.packages import PACKAGES
+from scenarios.simulation.simulate import check_scenario
+
+ROOT = Path(__file__).parents[1]
+PAGE = ROOT / "docs" / "architecture.md"
+SNIPPET = re.compile(r"^```\w+\n# (\S+)\n(.*?)^```$", re.DOTALL | re.MULTILINE)
+SCRIPT = """
+import json, sys
+from scenarios.cli import main
+
+for status, *command in json.loads(sys.argv[1]):
+    sys.argv = ["fedmodel", *command]
+    try:
+        main.main()
+    except SystemExit as ended:
+        if (ended.code or 0) != status:
+            sys.exit(f"{command} ended with {ended.code}")
+"""
+
+
+def added() -> dict[str, str]:
+    """Return the files that the page adds, by their paths."""
+    text = PAGE.read_text(encoding="utf-8")
+    return dict(SNIPPET.findall(text[text.index("\n## How to add") :]))
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """Return a folder with a copy of the packages, and nothing added yet but the scenario."""
+    for package in PACKAGES:
+        shutil.copytree(ROOT / package, tmp_path / package, ignore=shutil.ignore_patterns("__pycache__"))
+    return tmp_path
+
+
+def test_each_thing_is_one_new_file_and_nothing_else() -> None:
+    """Every heading of the section shows one file, which is not there yet."""
+    text = PAGE.read_text(encoding="utf-8")
+    section = text[text.index("\n## How to add") :]
+    shown = re.split(r"^### .*$", section, flags=re.MULTILINE)[1:]
+    assert [len(SNIPPET.findall(part)) for part in shown] == [1] * len(shown)
+    for path in added():
+        assert not (ROOT / path).exists(), path
+        assert (ROOT / path).parent.is_dir(), path
+
+
+@pytest.mark.processes
+def test_what_the_page_adds_trains_is_charged_and_is_reported(copy: Path) -> None:
+    before = {path: path.read_bytes() for path in copy.rglob("*") if path.is_file()}
+    for path, text in added().items():
+        (copy / path).write_text(text, encoding="utf-8")
+    commands = [
+        [0, "simulate", "half-moons.toml", "--out", "run", "--json"],
+        [6, "report", "verify", "run", "--json"],  # everything follows; that nobody vouches for the folder is no fault
+        [0, "ledger", "export", "run/ledgers/north.sqlite"],
+    ]
+    done = subprocess.run(
+        [sys.executable, "-c", SCRIPT, json.dumps(commands)],
+        cwd=copy,
+        env=os.environ | {"PYTHONPATH": str(copy)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr
+    assert {path: path.read_bytes() for path in before} == before
+    summary, verified, *entries = [json.loads(line) for line in done.stdout.splitlines()]
+    report = json.loads((copy / "run" / "report.json").read_text(encoding="utf-8"))
+    assert (summary["parameters"], summary["rounds_completed"]) == (2 * 3 + 3 + 3 + 1, 2)
+    assert [(entry["scope"], entry["round"]) for entry in entries if entry["kind"] == "charge"] == [
+        ("moons/record", 1),
+        ("moons/record", 2),
+    ]
+    assert verified["valid"]
+    (data,) = report["report"]["scope"]["data_sets"]
+    assert data["kind"] == "300 made-up points on two half circles, dealt out to silos"
+    names = re.findall(r'= "([a-z]+(?:-[a-z]+)*)"$', (copy / "run" / "scenario.toml").read_text(), re.MULTILINE)
+    assert {"moons", "low-rank", "heavy-ball"} <= {*names}  # the report's hash covers this file
+
+
+def test_none_of_it_is_known_before(tmp_path: Path) -> None:
+    """A name is refused with the nearest known one or all of them, before anything is spent; one after another."""
+    scenario = tmp_path / "half-moons.toml"
+    scenario.write_text(added()["half-moons.toml"], encoding="utf-8")
+    instead: list[str] = []
+    for refused, known in (
+        ("unknown source 'moons'", ["data.source=synthetic"]),
+        ("unknown model 'low-rank'", ["model.kind=mlp", "model.rank="]),
+        ("unknown strategy 'heavy-ball'", ["federation.strategy="]),
+    ):
+        with pytest.raises(ConfigError, match=refused):
+            check_scenario(read_scenario(str(scenario), instead))
+        instead += known
+    check_scenario(read_scenario(str(scenario), instead))
