@@ -5,18 +5,18 @@ adversary gains. Here is its code, without a network: `Participant`, `Collection
 bytes.
 
     parameters   roster, policy, window: what no message can change
-    keys         from the two secrets that can be brought back to every key of a round
-    lineage      which rounds made what a silo keeps between rounds
+    keys         from the two secrets that can be recovered to every key of a round
+    lineage      which rounds made the state that a silo keeps between rounds
     messages     the five signed messages, byte by byte
     state        what a silo keeps between two stages
-    progress     what of it a ledger must know
+    progress     which acts of it a ledger must record
     silo         a silo's stages and refusals
     collection   the server's side of a window: adverts and shares
-    tally        the server's side of a round: the sum, and who is to blame where there is none
-    weights      how many silos a weighted sum is really made of
+    tally        the server's side of a round: the sum, or who is to blame if there is none
+    weights      how many equal silos a weighted sum is worth
 
 Does NOT protect against poisoned inputs, nor against what follows from the sums themselves: two sums over cohorts that
-differ in one silo differ by its vector. Differential privacy at the silo answers the second.
+differ in one silo differ by its vector. Differential privacy at the silo protects against the latter.
 """
 
 from fedmodel.secagg.collection import Collection

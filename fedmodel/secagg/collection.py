@@ -1,11 +1,11 @@
 """The server's side of a window: who takes part, whose keys are whose, who dealt to whom.
 
     add_advert, close_adverts       U1, its adverts, the graph
-    add_shares, shares_for          U2: who dealt, and what each silo is to be given
+    add_shares, shares_for          U2: who dealt, and which shares each silo gets
 
-Nothing here is trusted by a silo. What the server checks, it checks so that a hostile silo costs its own update and
-not everybody's wherever the protocol allows, and so that a false message has a name to it. A message that breaks a rule
-raises, is not taken in, and is whoever's who sent it.
+A silo trusts nothing here. The server's checks serve two ends: wherever the protocol allows, a hostile silo costs its
+own update and not everybody's; and a false message can be traced to a silo. A message that breaks a rule raises, is not
+taken in, and is the fault of whoever sent it.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Collection:
         """Return a dealt window as it was, from what `messages` returned.
 
         Raises:
-            AggregationRefused: When it is something else.
+            AggregationRefused: When the input is anything else.
         """
         collection = cls(setting)
         for data in adverts:
@@ -51,7 +51,7 @@ class Collection:
         return collection
 
     def messages(self) -> tuple[list[bytes], list[bytes]]:
-        """Return what a dealt window follows from: the ADVERTs of U1, and all SHAREs, dealer by dealer."""
+        """Return the messages that fix a dealt window: the ADVERTs of U1, and all SHAREs, dealer by dealer."""
         adverts = [self._advert_data[number] for number in self.cohort]
         return adverts, [data for rows in self._shares.values() for data in rows.values()]
 
@@ -69,9 +69,9 @@ class Collection:
         return advert.sender
 
     def close_adverts(self) -> list[bytes]:
-        """Fix U1, and return its adverts: what every silo of it is to be sent.
+        """Fix U1, and return its adverts, which every silo of U1 is to be sent.
 
-        Silos that share a key are left out, all of them: whose it was cannot be told.
+        All silos that share a key are left out, because it cannot be known whose key it was.
 
         Raises:
             AggregationRefused: When the cohort is too small, or no threshold hides an update.
@@ -98,13 +98,13 @@ class Collection:
         return self._topology
 
     def add_shares(self, messages: Sequence[bytes]) -> int:
-        """Take all that one silo deals, and return its number.
+        """Take all SHAREs that one silo deals, and return its number.
 
-        Signatures are checked by those whom the shares are for: at 1,000 silos there are 158,000. A dealer whose
-        signatures are false is at odds with every neighbour, and left out of every sum.
+        The receivers of the shares check the signatures: at 1,000 silos there are 158,000. A dealer whose signatures
+        are false disagrees with every neighbour, and is left out of every sum.
 
         Raises:
-            AggregationRefused: When it is not one SHARE to each of its neighbours.
+            AggregationRefused: When there is not exactly one SHARE to each of its neighbours.
         """
         shares = [(Share.read(data, self.place, verified=False), data) for data in messages]
         senders = {share.sender for share, _ in shares}
@@ -123,7 +123,7 @@ class Collection:
 
     @property
     def dealt(self) -> Set[int]:
-        """U2: who dealt."""
+        """U2: the silos that dealt."""
         return self._shares.keys()
 
     def shares_for(self, number: int) -> list[bytes]:
@@ -131,15 +131,16 @@ class Collection:
         return [self._shares[peer][number] for peer in self.peers[number] if peer in self._shares]
 
     def offer(self, lower: int, upper: int, index: int) -> bytes:
-        """Return what the lower of a pair offered the upper for a round; nothing under the classic suite."""
+        """Return what the silo with the lower number offered the other for a round; empty under the classic suite."""
         offers = self._offers.get((lower, upper))
         return offers[index] if offers else b""
 
     def check_enough_dealt(self) -> None:
-        """Refuse to go on where a round could not end.
+        """Refuse to go on if a round could not end.
 
         Raises:
-            DropoutError: When fewer dealt than the least sum asks for, or in a complete graph than the threshold.
+            DropoutError: When fewer silos dealt than the smallest allowed sum needs or, in a complete graph, than the
+                threshold.
         """
         needed = max(self.setting.policy.n_min, self.topology.threshold if self.topology.complete else 0)
         if len(self.dealt) < needed:

@@ -1,13 +1,14 @@
-"""Every key of a round, derived from the two secrets that can be brought back: `root` and `b`.
+"""Every key of a round, derived from the two secrets that can be recovered: `root` and `b`.
 
-Silo and server share this room, since whoever recovers a secret must derive the very keys that its owner had.
+Silo and server share this module, because whoever recovers a secret must derive the very keys that its owner had.
 
     root_i --> mask key pair of i --> ss_ij with each neighbour --> k_ij, under ctx
     b_i ----------------------------------------------------------> self key of i, under ctx
 
-Guarantee: with `root_i` and `root_j` unknown, ss_ij is indistinguishable from uniform: X25519 under the classic suite;
-under the post-quantum one a secret of i's, sealed to j by the hybrid of ML-KEM-768 and X25519, so that it holds while
-either does. Every derivation has a label of its own and binds the window, the round and the pair.
+Guarantee: with `root_i` and `root_j` unknown, ss_ij is indistinguishable from uniform. Under the classic suite this
+rests on X25519. Under the post-quantum suite ss_ij is a secret of i, sealed to j by the hybrid of ML-KEM-768 and
+X25519, so it holds as long as one of the two does. Every derivation has a label of its own and binds the window, the
+round and the pair.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class MaskKey:
 
     Args:
         suite: Of the round.
-        root: The secret that it follows from, in F_p.
+        root: The secret that the key pair is derived from, in F_p.
         base: Of the window.
         round_number: Of the window.
         number: The silo's.
@@ -45,7 +46,8 @@ class MaskKey:
         self.public = self._key.public
 
     def offer(self, peer: int, public: bytes) -> bytes:
-        """Return what a peer needs to share a secret with us: nothing, but where we are the lower of a hybrid pair.
+        """Return what a peer needs to share a secret with us; empty unless the suite is hybrid and our number the
+        lower.
 
         Raises:
             CryptoError: When the peer's key is not usable.
@@ -60,7 +62,7 @@ class MaskKey:
         Args:
             peer: The peer's number.
             public: The peer's mask key.
-            offered: What the lower of the pair offered.
+            offered: What the silo with the lower number offered.
 
         Raises:
             CryptoError: When the peer's key is our own or of small order, or the offer does not open.
@@ -79,7 +81,7 @@ class MaskKey:
 
 
 def pair_key(secret: bytes, context: bytes, one: int, other: int) -> bytes:
-    """Return k_ij, the key of the mask that two silos share; the lower adds it and the upper takes it away."""
+    """Return k_ij, the key of the mask that two silos share; the lower number adds it, the higher subtracts it."""
     pair = min(one, other).to_bytes(4, "big") + max(one, other).to_bytes(4, "big")
     return derive_key(secret, b"fedmodel/v1/sa-pair", context + pair)
 
@@ -90,7 +92,7 @@ def self_key(secret: int, context: bytes, number: int) -> bytes:
 
 
 def commitment(secret: int, base: bytes, round_number: int, number: int) -> bytes:
-    """Return the hash that a silo is held to for its `b`. Hiding, since b is uniform in a field of 2^256."""
+    """Return the hash that commits a silo to its `b`. It hides b, because b is uniform in a field of about 2^256."""
     place = base + round_number.to_bytes(4, "big") + number.to_bytes(4, "big")
     return digest(b"fedmodel/v1/sa-commit-b", place, secret.to_bytes(32, "big"))
 

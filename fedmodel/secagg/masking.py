@@ -1,12 +1,12 @@
 """Masks: a 32-byte key stretched into a vector of ring elements, added to another vector in place.
 
 Guarantee: if the key is uniform, secret and used for this one vector, a masked vector is indistinguishable from a
-uniform one (AES-256 in counter mode as a pseudorandom generator). Adding and then subtracting the same mask gives the
-vector back exactly: the ring is Z_2^16 or Z_2^32, and its sums are those of unsigned words.
+uniform one (AES-256 in counter mode as a pseudorandom generator). Adding and then subtracting the same mask restores
+the vector exactly: the ring is Z_2^16 or Z_2^32, and its sums are those of unsigned words.
 
 Does NOT check that a key is used once. The protocol derives every key from a context that never repeats.
 
-Many masks are laid over one part of the vector before the next, so that the part stays in a core's cache.
+All masks are applied to one part of the vector before the next part, so that the part stays in a core's cache.
 
 Shapes: P coordinates.
 """
@@ -34,25 +34,25 @@ def add_mask(vector_P: Words, key: bytes) -> None:
 
 
 def subtract_mask(vector_P: Words, key: bytes) -> None:
-    """Take the key's mask away again, in place."""
+    """Subtract the key's mask, in place."""
     apply_masks(vector_P, [(key, -1)])
 
 
 def apply_masks(vector_P: Words, masks: Sequence[tuple[bytes, Sign]], workers: int = 1) -> None:
-    """Add masks, or take them away where their sign is -1, in place.
+    """Add masks, or subtract those whose sign is -1, in place.
 
     Args:
         vector_P: Flat, contiguous, little-endian words of 16 or 32 bits.
         masks: Keys and signs.
-        workers: Threads, each with a range of the vector; cipher and numpy let go of the interpreter's lock.
+        workers: Threads, each with a range of the vector; the cipher and numpy release the interpreter's lock.
 
     Raises:
-        CryptoError: When the vector is another kind.
+        CryptoError: When the vector is of another kind.
     """
     flat = vector_P.ndim == 1 and vector_P.flags.c_contiguous
     if not flat or vector_P.dtype not in (np.dtype("<u2"), np.dtype("<u4")):
         raise CryptoError("a masked vector is a flat, contiguous array of little-endian 16- or 32-bit words")
-    # A range is whole blocks, but for the last: a thread with less than one gains nothing.
+    # Each range is a number of whole blocks, except the last: a thread with less than one block gains nothing.
     blocks = -(-vector_P.nbytes // BLOCK_SIZE)
     size = -(-blocks // max(1, workers)) * BLOCK_SIZE
     starts = range(0, vector_P.nbytes, size or 1)
@@ -66,7 +66,7 @@ def apply_masks(vector_P: Words, masks: Sequence[tuple[bytes, Sign]], workers: i
 
 
 def _mask_range(part_P: Words, masks: Sequence[tuple[bytes, Sign]], start: int) -> None:
-    """Lay every mask over a range of a vector that begins at a byte of it."""
+    """Apply every mask to the range of a vector that begins at byte `start`."""
     streams = [(Keystream(key, start), np.add if sign > 0 else np.subtract) for key, sign in masks]
     buffer = bytearray(BLOCK_SIZE + 15)
     width = part_P.dtype.itemsize

@@ -1,9 +1,10 @@
-"""The five signed messages, byte by byte: one encoding each, and nothing else is read.
+"""The five signed messages, byte by byte. Each has one encoding, and nothing else is read.
 
     header (32)  |  body  |  signature (64), under the type's own label, over H(roster), header and body
 
-Integers are big-endian. Every length is checked before it is used; every field that is fixed is compared; numbers
-ascend. What does not fit is refused as malformed, what is of another window as replayed, before a signature is tried.
+Integers are big-endian. Every length is checked before it is used, every fixed field is compared, and numbers ascend.
+Before a signature is checked, a message that does not fit is refused as malformed, and a message of another window as
+replayed.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ class Kind(Enum):
 
 
 class Secret(Enum):
-    """Which of a peer's two secrets a revealed share is of."""
+    """Which of a peer's two secrets a revealed share belongs to."""
 
     B = 1
     ROOT = 2
@@ -88,7 +89,7 @@ class MessageScope:
         return message + identity.sign(kind.label, self._signed(message))
 
     def _signed(self, message: bytes) -> bytes:
-        """Return what is signed: a message of one roster is none of another, though a key may be in both."""
+        """Return the bytes to sign. They bind the roster: under another one with the same key a message is invalid."""
         return self.setting.roster.digest + message
 
     def open(self, kind: Kind, data: bytes, *, verified: bool = True) -> tuple[int, bytes]:
@@ -97,7 +98,7 @@ class MessageScope:
         Args:
             kind: Its type.
             data: All of it.
-            verified: Whether its signature is to be checked; whoever does not, believes nothing in it.
+            verified: Whether its signature is checked. If not, nothing in the message may be believed.
 
         Raises:
             AggregationRefused: As malformed, replayed, of an unknown sender, or with a bad signature.
@@ -127,9 +128,9 @@ class Advert:
     Attributes:
         sender: The silo's number.
         transport: The key that shares to it are sealed to.
-        nonce: 32 bytes of its own for the graph.
-        mask_keys: One a round.
-        commitments: To `b`, one a round.
+        nonce: 32 bytes that the silo chose, for the graph.
+        mask_keys: One per round.
+        commitments: To `b`, one per round.
     """
 
     sender: int
@@ -161,7 +162,7 @@ class Advert:
         """Refuse keys that are not in their one encoding, or that repeat inside the message.
 
         Raises:
-            AggregationRefused: When one is not, or does.
+            AggregationRefused: When there is such a key.
         """
         keys = (self.transport, *self.mask_keys)
         if len(set(keys)) != len(keys):
@@ -178,11 +179,12 @@ class Share:
     """What one silo deals to one neighbour.
 
     Attributes:
-        sender: Who deals.
+        sender: The silo that deals.
         cohort: The hash of all adverts.
-        receiver: To whom.
-        envelope: The shares of b and root, every round's, sealed to the receiver's transport key.
-        offers: What the post-quantum suite's lower silo offers the upper, one a round; else none.
+        receiver: The silo that the shares are for.
+        envelope: The shares of b and root for every round, sealed to the receiver's transport key.
+        offers: In the post-quantum suite, what the silo with the lower number offers the other, one per round;
+            otherwise empty.
     """
 
     sender: int
@@ -212,7 +214,7 @@ class Share:
 
 @dataclass(frozen=True)
 class Mask:
-    """What goes beside a masked update.
+    """The message that is sent beside a masked update.
 
     Attributes:
         sender: The silo's number.
@@ -262,13 +264,13 @@ class Commit:
 
 @dataclass(frozen=True)
 class Reveal:
-    """The shares that a silo gives: one a peer.
+    """The shares that a silo gives: one per peer.
 
     Attributes:
         sender: The silo's number.
         context: As in the COMMITs.
-        survivors: The hash of the list that they are on.
-        shares: By dealer: which secret, and the share.
+        survivors: The hash of the survivor list that was signed.
+        shares: For each dealer, which secret, and the share.
     """
 
     sender: int
@@ -304,19 +306,19 @@ class Reveal:
 
 
 def sender_of(data: bytes) -> int:
-    """Return the number that a message says its sender has. Unchecked."""
+    """Return the sender's number as the message states it. Unchecked."""
     if not HEADER_SIZE + SIGNATURE_SIZE <= len(data) <= HEADER_SIZE + _MOST_BODY + SIGNATURE_SIZE:
         raise AggregationRefused(Rule.MALFORMED, f"{len(data)} bytes are no message")
     return int.from_bytes(data[24:28], "big")
 
 
 def join_messages(messages: Iterable[bytes]) -> bytes:
-    """Return messages as one blob: each says its own length."""
+    """Return messages as one blob: each states its own length."""
     return b"".join(messages)
 
 
 def split_messages(blob: bytes) -> list[bytes]:
-    """Cut a blob into messages, by the lengths that they give.
+    """Cut a blob into messages, by the lengths that they state.
 
     Raises:
         AggregationRefused: When the lengths do not add up.
@@ -340,10 +342,10 @@ def pack_numbers(numbers: Sequence[int]) -> bytes:
 
 
 def read_numbers(data: bytes, most: int) -> tuple[int, ...]:
-    """Read what `pack_numbers` wrote, all of it: silo numbers, ascending.
+    """Read what `pack_numbers` wrote, to its end: silo numbers, ascending.
 
     Raises:
-        AggregationRefused: When they are not, or are out of the roster.
+        AggregationRefused: When they do not ascend, or one is not in the roster.
     """
     reader = _Reader(data)
     numbers = reader.numbers(most)
@@ -362,7 +364,7 @@ def cohort_digest_of(setting: Setting, adverts: Sequence[bytes]) -> bytes:
 
 
 def graph_seed(setting: Setting, adverts: Sequence[Advert]) -> bytes:
-    """Return what the graph's order is drawn from: every nonce, in order of numbers."""
+    """Return the seed of the graph's order: the hash of every nonce, in order of numbers."""
     return digest(b"fedmodel/v1/sa-graph", setting.base, *(advert.nonce for advert in adverts))
 
 
@@ -373,7 +375,7 @@ def words_digest(words_P: Words) -> bytes:
 
 
 class _Reader:
-    """Takes a body apart from its front; whoever takes too much, or leaves something, is refused."""
+    """Reads a body from its front; refuses to read beyond its end, and to leave a rest."""
 
     def __init__(self, data: bytes, size: int | None = None) -> None:
         if size is not None and len(data) != size:
@@ -403,6 +405,6 @@ class _Reader:
         return numbers
 
     def end(self) -> None:
-        """Refuse what is left over."""
+        """Refuse a rest that was not read."""
         if self._place != len(self._data):
             raise AggregationRefused(Rule.MALFORMED, "a body goes on after its end")

@@ -1,8 +1,8 @@
-"""What a silo holds before a round begins, and no message can change: roster, policy, window.
+"""What a silo knows before a round begins, and no message can change: roster, policy, window.
 
-The roster is the administrator's, handed over out of band, and signed. The policy is the silo's own. From the two, and
-from nothing else, a silo derives threshold, quorum, ring and suite of every round; both are hashed into every key, so
-that silos of different rosters or policies never mask together.
+The administrator signs the roster, and hands it over out of band. The policy is the silo's own. From these two, and
+from nothing else, a silo derives threshold, quorum, ring and suite of every round. Both are hashed into every key, so
+silos of different rosters or policies never mask together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from fedmodel.secagg.topology import COMPLETE_UP_TO, LEAST_SILOS, Topology, plan
 
 Consistency = Literal["commit", "quorum"]
 
-MOST_ROUNDS: Final = 256  # of one window: each costs a silo two shares a neighbour, kept until used
+MOST_ROUNDS: Final = 256  # of one window: each costs a silo two shares per neighbour, kept until used
 MOST_ATTEMPTS: Final = 3  # to deal in one window: each may leave entries in every silo's ledger
 _ROSTER_LABEL: Final = b"fedmodel/v1/sa-roster"
 _ROSTER_MAGIC: Final = b"FMSR\x01"
@@ -95,7 +95,7 @@ class Roster:
         return b"".join(parts)
 
     def sign(self, administrator: SigningKey) -> bytes:
-        """Return the encoding with the administrator's signature behind it: what a silo is given."""
+        """Return the encoding followed by the administrator's signature, as a silo is given it."""
         encoded = self.to_bytes()
         return encoded + administrator.sign(_ROSTER_LABEL, encoded)
 
@@ -108,7 +108,7 @@ class Roster:
             administrator: The verification key that the silo was given out of band.
 
         Raises:
-            AggregationRefused: When it is not the administrator's, or not a roster.
+            AggregationRefused: When the administrator did not sign it, or it is not a roster.
         """
         encoded, signature = signed[:-SIGNATURE_SIZE], signed[-SIGNATURE_SIZE:]
         try:
@@ -145,20 +145,20 @@ class Roster:
 
 @dataclass(frozen=True)
 class Policy:
-    """What one silo insists on. Silos mask together only where their policies are equal.
+    """What one silo requires. Silos mask together only if their policies are equal.
 
     Attributes:
         n_min: Least silos in a sum.
         colluding: c, silos that may work with the server, of the whole roster.
-        dropping: d, silos that may vanish in a round. It moves no threshold of a complete graph.
+        dropping: d, silos that may vanish in a round. It does not change the threshold of a complete graph.
         secrecy_bits: -log2 of the failure probability on a ring, above 300 silos.
         ring_bits: 16 or 32.
-        bound: Largest magnitude of a coordinate; what is larger is clipped before masking.
+        bound: Largest magnitude of a coordinate; a larger one is clipped before masking.
         largest_roster: Most silos in a roster.
         window: Most rounds for which secrets are dealt at once.
         suite: Classic, or post-quantum.
         consistency: "commit"; or "quorum", which leaves the COMMIT stage out, and holds only against a server that
-            shows every silo the same list: another one opens a single update.
+            shows every silo the same list: a server that does not can open a single update.
 
     Raises:
         ConfigError: When the numbers could protect nobody.
@@ -193,7 +193,7 @@ class Policy:
 
     @property
     def quantizer(self) -> Quantizer:
-        """The mapping into the ring; its room is for the largest roster, whoever takes part."""
+        """The mapping into the ring. It has room for the largest roster, however many silos take part."""
         return Quantizer(self.bound, self.ring_bits, self.largest_roster)
 
     @cached_property
@@ -216,13 +216,13 @@ class Policy:
 
     @property
     def least_cohort(self) -> int:
-        """Silos that begin a round at least; a sum may be of `n_min`, once others of its cohort vanished."""
+        """The fewest silos that may begin a round. A sum may have only `n_min`, if others of its cohort vanished."""
         return max(LEAST_SILOS, self.n_min)
 
     def topology(self, silos: int) -> Topology:
         """Return degree and threshold for a cohort of this many.
 
-        In a complete graph the threshold follows from n and c alone; how many may drop out is what is left.
+        In a complete graph the threshold follows from n and c alone, and so does how many silos may drop out.
 
         Raises:
             AggregationRefused: When the cohort is too small or too large, or no threshold hides an update.
@@ -241,18 +241,18 @@ class Policy:
             raise AggregationRefused(Rule.COHORT, str(error)) from error
 
     def quorum(self, roster: Roster) -> int:
-        """Return how many signatures on one survivor list no second list can have: more than (N + c) / 2."""
+        """Return a number of signatures that no two survivor lists can both have: more than (N + c) / 2."""
         return (len(roster) + self.colluding) // 2 + 1
 
 
 @dataclass(frozen=True, order=True)
 class Window:
-    """The rounds that secrets are dealt for at once.
+    """The rounds for which secrets are dealt at once.
 
     Attributes:
         run: 64 bits.
         first: The first round, from 1.
-        attempt: From 1; rises when dealing for the same first round is begun again.
+        attempt: From 1; rises when dealing for the same first round is started again.
         count: How many rounds.
     """
 
@@ -292,13 +292,13 @@ class Setting:
 
     @cached_property
     def base(self) -> bytes:
-        """What every secret of the window is derived under."""
+        """The hash that every secret of the window is bound to."""
         window = self.window
         numbers = struct.pack(">QIHH", window.run, window.first, window.attempt, window.count)
         return digest(b"fedmodel/v1/sa-base", numbers, self.roster.digest, self.policy.digest)
 
     def context(self, round_number: int, cohort: bytes, model: bytes, configuration: bytes) -> bytes:
-        """Return ctx: what a round's masks are derived under.
+        """Return ctx, the hash that a round's masks are bound to.
 
         Args:
             round_number: Of the window.

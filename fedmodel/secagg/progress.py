@@ -1,14 +1,14 @@
 """How far a silo came in a run: the acts that no restored backup may undo, as plain data.
 
-A silo's state is a file, and a file can be put back. So each act that must stay done is entered into the silo's ledger
-before its message leaves: that shares were dealt to a cohort, that an update was masked, that a list of survivors was
-signed. State that does not know of an act that the ledger knows of is older than it.
+A silo's state is a file, and a file can be restored from an older copy. So each act that must stay done is entered into
+the silo's ledger before its message leaves: that shares were dealt to a cohort, that an update was masked, that a list
+of survivors was signed. If the ledger records an act that the state does not, the state is older than the ledger.
 
-Three acts are enough. What is made before shares are dealt was given to nobody; what a silo received shows in no
-message but through what it masks and reveals; and a REVEAL is of the one list that was signed, so that it counts as
-signing it.
+Three acts are enough. Secrets that are made before shares are dealt were given to nobody. What a silo received shows in
+its messages only through what it masks and reveals. And a REVEAL is for the one list that was signed, so it counts as
+signing that list.
 
-Does NOT notice a ledger that was put back together with its head and the state; `fedmodel.ledger` says who does.
+Does NOT detect a ledger that was restored together with its head and the state; `fedmodel.ledger` says who does.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ _MOST_ROUND, _MOST_ATTEMPT = 2**32 - 1, 2**16 - 1
 
 @dataclass(frozen=True)
 class Progress:
-    """The acts of a silo in its newest round; of none, before the first.
+    """The acts of a silo in its newest round; before the first round, no acts.
 
     Attributes:
-        round: The round; for what was dealt, the window's first.
+        round: The round; for shares that were dealt, the window's first.
         attempt: The window's.
-        dealt: U1#, of the cohort that shares were dealt to in this round; hexadecimal, empty where none were.
+        dealt: U1#, the hash of the cohort that shares were dealt to in this round; hexadecimal, empty if none were.
         masked: Whether an update of the round was masked.
-        signed: ctx and the hash of U3, of the list signed or revealed for; hexadecimal, empty where none was.
+        signed: ctx and the hash of U3, of the list signed or revealed for; hexadecimal, empty if there was none.
     """
 
     round: int = 0
@@ -40,11 +40,11 @@ class Progress:
 
     @property
     def is_something(self) -> bool:
-        """Whether anything of it must stay done."""
+        """Whether there is any act that must stay done."""
         return bool(self.dealt or self.masked or self.signed)
 
     def covers(self, other: Self) -> bool:
-        """Return whether whoever is here knows of all that was done there, and did nothing else in its place.
+        """Return whether this progress includes every act of the other, and no different act in its place.
 
         >>> first = Progress(3, 1, signed="aa")
         >>> Progress(3, 1, masked=True, signed="aa").covers(first), Progress(4, 1).covers(first)
@@ -57,7 +57,7 @@ class Progress:
         return other.dealt in ("", self.dealt) and other.signed in ("", self.signed) and self.masked >= other.masked
 
     def to_fields(self) -> dict[str, Any]:
-        """Return it as what an entry of a ledger says."""
+        """Return it as the fields of a ledger's entry."""
         return asdict(self)
 
     @classmethod
@@ -65,7 +65,7 @@ class Progress:
         """Read what `to_fields` returned.
 
         Raises:
-            ValueError: When it is something else.
+            ValueError: When the fields are anything else.
         """
         if set(fields) != set(cls.__dataclass_fields__):
             raise ValueError("it says round, attempt, and what was dealt, masked and signed")

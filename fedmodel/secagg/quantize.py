@@ -1,17 +1,17 @@
 """From real coordinates to ring elements and back, so that sums of many silos' vectors are exact and cannot wrap.
 
-A coordinate x in [-bound, bound] becomes floor(x * scale), or one more with the probability of what was cut off, drawn
-from a keystream under a fresh key of the operating system's CSPRNG; scale = levels / bound. `levels` is the largest for
-which the largest cohort's sum stays inside the ring's signed range.
+A coordinate x in [-bound, bound] becomes floor(x * scale), or one more with a probability equal to the fraction that
+was cut off. The draw comes from a keystream under a fresh key of the operating system's CSPRNG. scale = levels / bound,
+and `levels` is the largest number for which the sum of the largest cohort stays inside the ring's signed range.
 
 Guarantees, for coordinates within the bound:
-- unbiased: the expected integer is x * scale, to the rounding of that product in float64, 2^-22 of a level at worst;
-- error of one vector under 1 / scale in every coordinate; of a sum of n vectors under n / scale, with a standard
-  deviation of at most sqrt(n) / (2 scale);
+- unbiased: the expected integer is x * scale, up to the rounding of that product in float64, 2^-22 of a level at worst;
+- the error of one vector is under 1 / scale in every coordinate; the error of a sum of n vectors is under n / scale,
+  with a standard deviation of at most sqrt(n) / (2 scale);
 - no sum of up to `cohort` vectors wraps.
 
-Coordinates outside the bound are clipped to it, which for an update that is differentially private already is
-post-processing. NaN and infinity are refused: they have no honest integer.
+Coordinates outside the bound are clipped to it. For an update that is already differentially private, this is
+post-processing. NaN and infinity are refused, because no integer represents them.
 
 Does NOT add privacy: rounding is not accounted for.
 
@@ -43,7 +43,7 @@ class Quantizer:
     Attributes:
         bound: Largest magnitude of a coordinate, above 0.
         ring_bits: 16 or 32.
-        cohort: Most vectors that will ever be added up.
+        cohort: The most vectors that will ever be added up.
 
     Raises:
         ConfigError: When the ring has no room for the cohort, or the bound is not a positive number.
@@ -61,12 +61,12 @@ class Quantizer:
 
     @property
     def levels(self) -> int:
-        """The largest magnitude of one vector's integer: `cohort` of them stay under half the ring."""
+        """The largest magnitude of one vector's integer, such that `cohort` of them stay under half the ring."""
         return ((1 << (self.ring_bits - 1)) - 1) // self.cohort
 
     @property
     def scale(self) -> float:
-        """Integers to one unit of a coordinate."""
+        """How many integer steps one unit of a coordinate has."""
         return self.levels / self.bound
 
     def encode(self, vector_P: NDArray[np.floating], draw: Callable[[int], bytes] = random_stream) -> Words:
@@ -74,7 +74,7 @@ class Quantizer:
 
         Args:
             vector_P: Real coordinates, shape `(P,)`. Sensitive.
-            draw: Gives so many uniform bytes; another than the default only where a run claims no privacy.
+            draw: Returns as many uniform bytes as asked for; differs from the default only if a run claims no privacy.
 
         Raises:
             ProtocolError: When a coordinate is NaN or infinite.
@@ -86,20 +86,20 @@ class Quantizer:
         for start in range(0, len(vector_P), _BLOCK):
             block = slice(start, start + _BLOCK)
             scaled_B = np.clip(vector_P[block].astype(np.float64), -self.bound, self.bound) * self.scale
-            # The floor of x + u is one more than the floor of x with the probability of what is cut off.
+            # The floor of x + u is one more than the floor of x with a probability equal to the fraction of x.
             scaled_B += np.frombuffer(draw(4 * len(scaled_B)), dtype=np.uint32) * 2.0**-32
             np.floor(scaled_B, out=scaled_B)
-            # A rounding of the product could touch one past the end; the sum's room was counted without it.
+            # A rounding of the product could give one more than `levels`, for which the sum has no room.
             np.clip(scaled_B, -self.levels, self.levels, out=scaled_B)
             # The two's complement of a negative integer is its ring element.
             signed_P[block] = scaled_B
         return words_P
 
     def decode(self, sum_P: Words) -> NDArray[np.float64]:
-        """Return the real sum behind a sum of encoded vectors, in float64 so that nothing is rounded again.
+        """Return the real sum that a sum of encoded vectors stands for, in float64 so that nothing is rounded again.
 
         Raises:
-            ProtocolError: When the words are not this ring's.
+            ProtocolError: When the words are not of this ring.
         """
         if sum_P.dtype != _DTYPES[self.ring_bits]:
             raise ProtocolError(f"a sum of {sum_P.dtype} words is not of the ring of {self.ring_bits} bits")

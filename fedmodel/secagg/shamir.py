@@ -1,17 +1,17 @@
 """Threshold sharing of a secret in a prime field (Shamir 1979).
 
-Guarantee: any `threshold` shares give the secret back; the joint distribution of fewer is uniform and independent of
-it, because the other coefficients of the polynomial are uniform in the field.
+Guarantee: any `threshold` shares give the secret. The joint distribution of fewer shares is uniform and independent of
+the secret, because the other coefficients of the polynomial are uniform in the field.
 
-Does NOT detect a false share, nor too few of them: both give a wrong secret. The protocol commits and checks. Where
-there are more shares than the threshold, half of those above it may be false: `agreeing` finds which (Reed-Solomon
-decoding, S. Gao, *A New Algorithm for Decoding Reed-Solomon Codes*, 2003).
+Does NOT detect a false share, nor too few shares: both give a wrong secret. The protocol commits to secrets and checks
+them. If there are more shares than the threshold, half of the surplus may be false, and `agreeing` finds which
+(Reed-Solomon decoding, S. Gao, *A New Algorithm for Decoding Reed-Solomon Codes*, 2003).
 
-The field has p = 2^256 - 189 elements, the largest prime under 2^256, so that a secret of 32 bytes is a field element
-for all but 189 of the 2^256 values. Points are silo numbers from 1; 0 is where the secret lies.
+The field has p = 2^256 - 189 elements, where p is the largest prime under 2^256. So a secret of 32 bytes is a field
+element for all but 189 of the 2^256 values. Points are silo numbers from 1; the secret is the value at 0.
 
-Plain integers: with points this small a product is not reduced until the end, and Python's integers are fast enough. It
-is not constant-time; secrets are used once, at a silo that times nothing for others.
+The code uses plain integers: with points this small a product is not reduced until the end, and Python's integers are
+fast enough. It is not constant-time. Secrets are used once, at a silo that lets nobody else time it.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ def split(secret: int, threshold: int, points: Sequence[int], prime: int = PRIME
 
     Args:
         secret: In [0, prime).
-        threshold: How many shares give it back, from 1 to the number of points.
+        threshold: How many shares give the secret, from 1 to the number of points.
         points: Distinct, from 1.
-        prime: The field; another than the default only to count all of a small one in a test.
+        prime: The field; differs from the default only in tests, which count all elements of a small field.
 
     Returns:
         The share of each point.
@@ -55,13 +55,13 @@ def split(secret: int, threshold: int, points: Sequence[int], prime: int = PRIME
         raise CryptoError("a secret is not an element of the field")
     if not 1 <= threshold <= len(points):
         raise CryptoError(f"a threshold of {threshold} cannot be met by {len(points)} shares")
-    # The leading coefficient may be zero: forbidding it would tell the shares apart from uniform ones.
+    # The leading coefficient may be zero: if it could not, shares could be distinguished from uniform ones.
     coefficients = [secret, *(secrets.randbelow(prime) for _ in range(threshold - 1))]
     return {point: _evaluate(coefficients, point, prime) for point in points}
 
 
 def lagrange_at_zero(points: Sequence[int], prime: int = PRIME) -> dict[int, int]:
-    """Return each point's coefficient in the polynomial's value at 0; one call serves every secret shared among them.
+    """Return each point's coefficient in the value at 0; they serve every secret that is shared among these points.
 
     Raises:
         CryptoError: When points repeat or are out of range.
@@ -70,7 +70,7 @@ def lagrange_at_zero(points: Sequence[int], prime: int = PRIME) -> dict[int, int
     places = np.array(points, dtype=np.int64)
     differences = places[None, :] - places[:, None]
     np.fill_diagonal(differences, places)  # a point's own column stands for the point itself
-    # As many differences as fit are multiplied at once in machine words; the rest in plain integers.
+    # As many differences as fit into a machine word are multiplied in machine words; the rest in plain integers.
     together = 62 // max(1, int(np.abs(differences).max()).bit_length())
     spare = np.ones((len(points), -len(points) % together), dtype=np.int64)
     packed = np.concatenate([differences, spare], axis=1).reshape(len(points), -1, together).prod(axis=2)
@@ -83,7 +83,7 @@ def lagrange_at_zero(points: Sequence[int], prime: int = PRIME) -> dict[int, int
 
 
 def combine(shares: Mapping[int, int], coefficients: Mapping[int, int], prime: int = PRIME) -> int:
-    """Return the secret behind shares of exactly the points that the coefficients are for.
+    """Return the secret from shares of exactly the points that the coefficients are for.
 
     Raises:
         CryptoError: When the points differ, or a share is not an element of the field.
@@ -96,12 +96,12 @@ def combine(shares: Mapping[int, int], coefficients: Mapping[int, int], prime: i
 
 
 def extrapolate(shares: Mapping[int, int], point: int, prime: int = PRIME) -> int:
-    """Return the value at another point of the polynomial through these shares.
+    """Return the value, at another point, of the polynomial through these shares.
 
     Moving the origin to the point makes it a value at 0.
 
     Raises:
-        CryptoError: When a point is out of range, or the point is one of the shares'.
+        CryptoError: When a point is out of range, or the point is one of those with a share.
     """
     _check_points([point, *shares], prime)
     moved = [(other - point) % prime for other in shares]
@@ -114,16 +114,16 @@ def extrapolate(shares: Mapping[int, int], point: int, prime: int = PRIME) -> in
 
 
 def agreeing(shares: Mapping[int, int], threshold: int, prime: int = PRIME) -> dict[int, int]:
-    """Return the shares on the one polynomial that all but half of those above the threshold lie on.
+    """Return the right shares, if at most half of those above the threshold are false.
 
     Args:
-        shares: By point; some may be false, whatever who made them knew.
-        threshold: How many shares give the secret back.
+        shares: For each point, its share; some may be false, whatever their makers knew.
+        threshold: How many shares give the secret.
         prime: The field.
 
     Returns:
-        At least `threshold` shares, with every one that lies on the polynomial; none where there is no polynomial of
-        fewer than `threshold` coefficients on which at most `(len(shares) - threshold) // 2` do not lie.
+        All shares, at least `threshold`, that lie on one polynomial of at most `threshold` coefficients. Empty, if
+        there is no such polynomial that all shares but at most `(len(shares) - threshold) // 2` lie on.
 
     Raises:
         CryptoError: When points repeat or are out of range, or a share is not an element of the field.
@@ -132,7 +132,7 @@ def agreeing(shares: Mapping[int, int], threshold: int, prime: int = PRIME) -> d
     _check_points(points, prime)
     if not all(0 <= share < prime for share in shares.values()):
         raise CryptoError("a share is not an element of the field")
-    # Euclid's algorithm on the product of all (x - point) and the polynomial through all shares, up to half way.
+    # Euclid's algorithm on the product of all (x - point) and the polynomial through all shares, stopped half way.
     upper, lower = _interpolated(shares, prime)
     before, factor = [], [1]
     while len(lower) and 2 * (len(lower) - 1) >= len(points) + threshold:
@@ -161,7 +161,7 @@ def _interpolated(shares: Mapping[int, int], prime: int) -> tuple[list[int], lis
 
 
 def _divided(dividend: Sequence[int], divisor: Sequence[int], prime: int) -> tuple[list[int], list[int]]:
-    """Return quotient and remainder of two polynomials, the second of which is not zero."""
+    """Return quotient and remainder of two polynomials; the divisor must not be zero."""
     rest, inverse = list(dividend), pow(divisor[-1], -1, prime)
     quotient = [0] * max(0, len(rest) - len(divisor) + 1)
     for place in reversed(range(len(quotient))):
@@ -193,7 +193,7 @@ def _trimmed(coefficients: list[int]) -> list[int]:
 
 
 def _evaluate(coefficients: Sequence[int], point: int, prime: int) -> int:
-    """Horner's rule, reduced once: at small points the intermediate grows by a few bits a step."""
+    """Return the value at a point, by Horner's rule, reduced once: at small points it grows by a few bits per step."""
     value = 0
     for coefficient in reversed(coefficients):
         value = value * point + coefficient
@@ -201,7 +201,7 @@ def _evaluate(coefficients: Sequence[int], point: int, prime: int) -> int:
 
 
 def _invert_all(values: Iterable[int], prime: int) -> list[int]:
-    """Invert many elements at the price of one inversion and three products each (Montgomery's trick)."""
+    """Invert many elements for the cost of one inversion, and three products per element (Montgomery's trick)."""
     values = list(values)
     prefix = [1]
     for value in values:

@@ -1,37 +1,37 @@
 """A silo's side of secure aggregation: bytes in, bytes out, and every refusal by name.
 
-The order of things, for each window and then for each of its rounds:
+The order of stages, for each window and then for each of its rounds:
 
     advert(window)      fresh secrets for every round of the window
     deal(adverts)       checks U1; shares of every secret, sealed to each neighbour
     receive(shares)     opens what neighbours dealt; root and transport secret are erased
     mask(round, ...)    in place; b and pair secrets of the round are erased
     commit(round, ...)  signs one survivor list U3
-    reveal(round, ...)  at most one share a neighbour, of b or of root; the round is closed
+    reveal(round, ...)  at most one share per neighbour, of b or of root; the round is closed
 
 Guarantees, while the roster's administrator and this silo are honest and at most `policy.colluding` others work with
 the server, whatever the server sends:
-- an update given to `mask` stays hidden but for its part in one sum of at least `policy.n_min` silos' updates, all of
-  which got the same model and configuration. NOT with `consistency = "quorum"`, where a server that shows silos
-  different lists opens a single update; and on a ring, above 300 silos, with the probability that
-  `docs/secure-aggregation.md`, section 5, says;
-- of no silo both secrets are revealed, because each answer is given once, and t > (k + c) / 2 (but for a probability of
-  2^-secrecy_bits on a ring);
+- an update given to `mask` stays hidden, except for its part in one sum of at least `policy.n_min` silos' updates, all
+  of which got the same model and configuration. This does NOT hold with `consistency = "quorum"`, where a server that
+  shows silos different lists can open a single update. On a ring, above 300 silos, it holds with the probability that
+  `docs/secure-aggregation.md`, section 5, states;
+- no silo has both of its secrets revealed, because each answer is given once, and t > (k + c) / 2 (on a ring, except
+  with a probability of 2^-secrecy_bits);
 - threshold, ring, suite, quorum and least cohort come from the policy and the roster, never from a message.
 
-State goes down and comes back as bytes. Whoever calls a stage keeps the new state on disk BEFORE the stage's message
-leaves: that is what makes "once" true of a process that is killed. Rounds and attempts only rise; a lower one is
-refused, and the secrets of rounds gone by are erased with the first act in a later one.
+State is given and taken as bytes. The caller of a stage must keep the new state on disk BEFORE the stage's message
+leaves. Only then does "once" also hold for a process that is killed. Rounds and attempts only rise: a lower one is
+refused, and the first act in a later round erases the secrets of earlier rounds.
 
-A window ends with the roster and the policy that it was made under: kept under others, its secrets are erased, and this
-silo is a witness at most until the next.
+A window belongs to the roster and the policy that it was made under. Under another roster or policy its secrets are
+erased, and this silo is at most a witness until the next window.
 
-State that was put back from a backup, or lost, is known by the ledger: `progress` is what the caller enters there
-before a message leaves, and hands in again as `known`. State that does not know of all of it is stale. Nothing more is
-done in that round then, no secret of its window is used, and the silo is a witness at most until the next window.
+The ledger detects state that was lost or restored from an older copy. The caller enters `progress` there before a
+message leaves, and passes it in again as `known`. State that does not include all of it is stale. Then nothing more is
+done in that round, no secret of its window is used, and the silo is at most a witness until the next window.
 
-Does NOT withstand a backup from which the state was restored together with what the caller knows it by, nor hide who
-took part and when.
+Does NOT withstand a restored backup that holds the state together with the ledger by which the caller would detect it.
+Does NOT hide who took part and when.
 
 After Bonawitz et al. 2017, section 6 and figure 4; Bell et al. 2020, section 4; Pasquini et al. 2022, section 5.
 """
@@ -68,7 +68,7 @@ from fedmodel.secagg.topology import neighbours_of
 
 @dataclass(frozen=True)
 class _Dealt:
-    """One round's part of a dealing: what goes to each peer, and what stays with the silo."""
+    """One round's part of a dealing: the shares for each peer, and those that the silo keeps."""
 
     rows: dict[int, bytes]
     offers: dict[int, bytes]
@@ -81,19 +81,19 @@ class Participant:
 
     Args:
         identity: The silo's signing key. Sensitive.
-        roster: Opened under the administrator's key.
+        roster: The roster, opened under the administrator's key.
         policy: The silo's own.
         run: The run, 64 bits.
         state: What `state()` returned last in this run, or None. Sensitive.
-        known: The newest `progress` of this run that its ledger knows of.
+        known: The newest `progress` of this run that the silo's ledger records.
 
     Attributes:
-        number: Its place in the roster.
-        is_put_back: Whether the state given did not know of all that is known, and was not gone on with.
+        number: The silo's place in the roster.
+        is_put_back: Whether the given state lacks acts that are known, and so was not used.
 
     Raises:
-        AggregationRefused: When the silo is not in the roster, or the roster is past the policy.
-        CryptoError: When the state is not one.
+        AggregationRefused: When the silo is not in the roster, or the policy does not allow this roster.
+        CryptoError: When the state cannot be read.
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Participant:
         known: Progress = Progress(),  # noqa: B008 - frozen
     ) -> None:
         self._identity, self._roster, self._policy, self._run = identity, roster, policy, run
-        self._setting(1, 1, 1)  # refuses a roster past the policy
+        self._setting(1, 1, 1)  # refuses a roster that the policy does not allow
         self.number = roster.number(identity.public)
         self._state = State() if state is None else read_state(state)
         self.is_put_back = not self._state.progress.covers(known)
@@ -116,12 +116,12 @@ class Participant:
             self.forget()
 
     def state(self) -> bytes:
-        """Return what the next stage needs. Sensitive: to be kept sealed, and on disk before a message leaves."""
+        """Return what the next stage needs. Sensitive: keep it sealed, and on disk before a message leaves."""
         return self._state.to_bytes()
 
     @property
     def progress(self) -> Progress:
-        """What a ledger must know of before a message leaves, where it is something."""
+        """The acts that the ledger must record before a message leaves, if there are any."""
         return self._state.progress
 
     def forget(self) -> None:
@@ -131,7 +131,8 @@ class Participant:
     def advert(self, window: Window) -> bytes:
         """Make fresh secrets for a window, in place of all others, and return the ADVERT.
 
-        Asked again for the same window before shares were dealt, it returns the same ADVERT: its answer may be lost.
+        A second call for the same window, before shares were dealt, returns the same ADVERT, because an answer may be
+        lost.
 
         Raises:
             AggregationRefused: When the window is not higher than the highest round and attempt acted in.
@@ -170,10 +171,10 @@ class Participant:
         return data
 
     def deal(self, adverts: Sequence[bytes]) -> list[bytes]:
-        """Check the cohort U1, and return a SHARE to each neighbour: to all, or to nobody.
+        """Check the cohort U1, and return a SHARE for each neighbour: for all of them, or for none.
 
         Raises:
-            AggregationRefused: When anything about the cohort or its keys is wrong; which, is named.
+            AggregationRefused: When anything about the cohort or its keys is wrong; the message says what.
         """
         window, setting = self._window()
         if window.cohort:
@@ -202,7 +203,7 @@ class Participant:
             offers = tuple(dealt.offers[peer] for dealt in rounds if dealt.offers[peer])
             share = Share(self.number, cohort_digest, peer, envelope, offers)
             messages.append(share.sign(place, self._identity))
-        # Nothing was refused: now it was dealt.
+        # Nothing was refused, so from here on the shares count as dealt.
         for held, dealt in zip(window.rounds.values(), rounds, strict=True):
             held.pairs, held.held = dealt.pairs, dealt.own
         window.cohort, window.cohort_digest, window.peers = cohort, cohort_digest.hex(), peers
@@ -211,13 +212,13 @@ class Participant:
         return messages
 
     def receive(self, shares: Sequence[bytes]) -> dict[int, str]:
-        """Open what neighbours dealt. A share that is not right counts as not dealt.
+        """Open the shares that neighbours dealt. A share that is not right counts as not dealt.
 
         Returns:
-            By place in the sequence, why a message counted as not there; for the silo's own log.
+            For each rejected message, by its place in the sequence, the reason; for the silo's own log.
 
         Raises:
-            AggregationRefused: When too few neighbours dealt; the window cannot be taken part in then.
+            AggregationRefused: When too few neighbours dealt; the silo then cannot take part in the window.
         """
         window, setting = self._window()
         if not window.cohort or window.received:
@@ -254,15 +255,16 @@ class Participant:
 
     @property
     def has_received(self) -> bool:
-        """Whether the shares of the live window are there."""
+        """Whether the shares of the live window were received."""
         return self._state.window is not None and self._state.window.received
 
     @property
     def could_be_summed_with(self) -> list[int]:
-        """Who could be in a sum of the live window beside this silo, itself among them, once shares are received.
+        """The silos that could be in a sum with this silo, itself included, once the live window's shares are received.
 
-        A neighbour that did not deal to it cannot: the two do not mask with each other. In a complete graph nobody
-        else can be; otherwise of others than neighbours it is not known who dealt.
+        A neighbour that did not deal to this silo cannot, because the two do not mask with each other. In a complete
+        graph these are all. On a ring, silos that are no neighbours are included, because it is not known whether they
+        dealt.
         """
         window, _ = self._window()
         dealt = {one for held in window.rounds.values() for one in held.masked_with}
@@ -272,7 +274,7 @@ class Participant:
         """Refuse a round that `mask` would refuse, before anything is spent on it.
 
         Raises:
-            AggregationRefused: When shares of the round are not held, or a stage of it was done.
+            AggregationRefused: When the silo holds no shares of the round, or has done a stage of it.
         """
         window, _ = self._window()
         if not window.received or round_number not in range(window.first, window.first + window.count):
@@ -282,16 +284,16 @@ class Participant:
             raise AggregationRefused(Rule.REPEATED, f"round {round_number} was masked, signed or revealed already")
 
     def mask(self, round_number: int, words_P: Words, model: bytes, configuration: bytes) -> bytes:
-        """Mask a quantised update in place, and return the MASK message that goes beside it.
+        """Mask a quantised update in place, and return the MASK message that is sent beside it.
 
         Args:
             round_number: A round of the live window.
-            words_P: Ring elements, shape `(P,)`. Sensitive before, and uniform to everybody else after.
+            words_P: Ring elements, shape `(P,)`. Sensitive before the call; after it, uniform to everybody else.
             model: The hash of the model received.
             configuration: The hash of what was done with it.
 
         Raises:
-            AggregationRefused: As `check_can_mask`, or when the words are not the policy's ring's.
+            AggregationRefused: As in `check_can_mask`, or when the words are not of the policy's ring.
         """
         self.check_can_mask(round_number)
         if 8 * words_P.dtype.itemsize != self._policy.ring_bits:
@@ -300,7 +302,7 @@ class Participant:
         state = self._at(round_number, window.attempt)
         held = window.rounds[str(round_number)]
         context = setting.context(round_number, bytes.fromhex(window.cohort_digest), model, configuration)
-        # From here on the secrets are used, whatever becomes of the message.
+        # From here on the secrets count as used, whatever happens to the message.
         state.masked = True
         self._enter(state)
         b, pairs = to_int(held.b), held.pairs
@@ -314,12 +316,12 @@ class Participant:
         return message.sign(MessageScope(setting, round_number), self._identity)
 
     def commit(self, round_number: int, attempt: int, context: bytes, survivors: Sequence[int]) -> bytes:
-        """Sign a survivor list: one a round and attempt, also as a witness that has no part in the round.
+        """Sign a survivor list, one per round and attempt, also as a witness that has no part in the round.
 
         Args:
             round_number: The round.
             attempt: The window's.
-            context: ctx, as those who masked derived it.
+            context: ctx, as the silos that masked derived it.
             survivors: U3, ascending.
 
         Raises:
@@ -336,20 +338,20 @@ class Participant:
     def reveal(
         self, round_number: int, attempt: int, context: bytes, survivors: Sequence[int], commits: Sequence[bytes]
     ) -> bytes:
-        """Give at most one share a dealer, of `b` where it is in U3, else of `root`; then the round is closed.
+        """Give at most one share per dealer, of `b` if it is in U3, otherwise of `root`; then the round is closed.
 
-        Shares of `b` come from survivors alone. Each of them has masked with every neighbour in U3; so of the t that
-        open a survivor's `b`, one honest one at least is among the t - 1 others that the survivor itself masked with
-        (2t > k + c), and their mask hides it still. Were those who sent nothing to give shares of `b` too, a server
-        could hand a silo the shares of such silos alone, and be left with its update under no mask at all.
+        Shares of `b` come from survivors alone. Each survivor has masked with every neighbour in U3. So of the t silos
+        that open a survivor's `b`, at least one honest one is among the t - 1 others that the survivor itself masked
+        with (2t > k + c), and the mask of the two still hides the update. If silos that sent nothing gave shares of `b`
+        too, a server could give a silo the shares of such silos alone, and its update would be left without any mask.
 
         Args:
             round_number: The round.
             attempt: The window's.
             context: ctx.
             survivors: U3, ascending.
-            commits: COMMITs of a quorum of the roster, on this list in this context. None where the policy's
-                consistency is "quorum".
+            commits: COMMITs of a quorum of the roster, on this list in this context. Empty if the policy's consistency
+                is "quorum".
 
         Raises:
             AggregationRefused: When anything was revealed already, another list was signed, or there is no quorum.
@@ -381,7 +383,7 @@ class Participant:
     def _deal_round(
         self, setting: Setting, number: int, threshold: int, holders: Sequence[int], peers: Mapping[int, Advert]
     ) -> _Dealt:
-        """Share one round's secrets among their holders, and agree with each neighbour as far as it takes one side."""
+        """Share one round's secrets among their holders, and agree with each neighbour as far as one side can."""
         index = number - setting.window.first
         held = self._window()[0].rounds[str(number)]
         key = self._mask_key(setting, number, held)
@@ -403,8 +405,8 @@ class Participant:
     def _is_as_it_was(self, window: WindowState) -> bool:
         """Return whether a kept window was made under this roster and this policy.
 
-        Numbers are places in the roster: under another, whoever vanished may look like a survivor, and both secrets of
-        a third be given.
+        Numbers are places in the roster. Under another roster, a silo that vanished may look like a survivor, and both
+        secrets of a third silo could be revealed.
         """
         try:
             return self._setting(window.first, window.attempt, window.count).base.hex() == window.base
@@ -419,7 +421,7 @@ class Participant:
         return window, Setting(self._roster, self._policy, window.window(self._run))
 
     def _without_part(self, why: str) -> AggregationRefused:
-        """Return the refusal of what needs secrets that this silo does not have."""
+        """Return the refusal of a request that needs secrets which this silo does not have."""
         if not self._state.is_stale:
             return AggregationRefused(Rule.OUT_OF_ORDER, why)
         return AggregationRefused(
@@ -428,17 +430,17 @@ class Participant:
         )
 
     def _part(self, round_number: int, attempt: int) -> RoundState | None:
-        """Return what this silo holds of a round, None where it has no part in it."""
+        """Return what this silo holds of a round, or None if it has no part in it."""
         window = self._state.window
         if window is None or window.attempt != attempt or not window.received:
             return None
         return window.rounds.get(str(round_number))
 
     def _at(self, round_number: int, attempt: int) -> State:
-        """Return the state in which a round finds this silo: fresh in a higher one than any before.
+        """Return this silo's state in a round; it is fresh if the round is higher than any before.
 
         Raises:
-            AggregationRefused: When a higher one has begun, or what was done in it is not known any more.
+            AggregationRefused: When a higher round has begun, or it is no longer known what was done in this one.
         """
         state = self._state
         if (round_number, attempt) < (state.round, state.attempt):
@@ -454,7 +456,7 @@ class Participant:
         return state
 
     def _enter(self, state: State) -> None:
-        """Be in a round, once nothing about it was refused: what is held of lower ones is erased."""
+        """Enter a round, once nothing about it was refused; this erases what is held of lower rounds."""
         self._state = state
         if state.window is not None:
             for number in [number for number in state.window.rounds if int(number) < state.round]:
@@ -471,7 +473,7 @@ class Participant:
     def _checked_cohort(
         self, window: WindowState, place: MessageScope, adverts: Sequence[bytes]
     ) -> dict[int, tuple[Advert, bytes]]:
-        """Return the cohort's adverts by number, each with its bytes, every rule about them held."""
+        """Return the cohort's adverts by number, each with its bytes, after a check of every rule about them."""
         if len(adverts) > len(self._roster):
             raise AggregationRefused(Rule.COHORT, f"{len(adverts)} adverts, where the roster has {len(self._roster)}")
         told: dict[int, tuple[Advert, bytes]] = {}
@@ -493,7 +495,7 @@ class Participant:
         return told
 
     def _opened_share(self, window: WindowState, setting: Setting, data: bytes) -> tuple[Share, bytes, dict[str, str]]:
-        """Return a SHARE, the shares in it, and by round what the hybrid suite's lower silo agreed with us."""
+        """Return a SHARE, the shares in it, and for each round the secret agreed with us under the hybrid suite."""
         share = Share.read(data, MessageScope(setting, window.first))
         cohort = bytes.fromhex(window.cohort_digest)
         if share.receiver != self.number or share.sender not in window.peers or share.cohort != cohort:
@@ -539,7 +541,7 @@ class Participant:
         return survivors_digest(survivors)
 
     def _check_quorum(self, place: MessageScope, context: bytes, told: bytes, commits: Sequence[bytes]) -> None:
-        """Refuse a list that too few silos of the roster signed. No more are verified than are needed."""
+        """Refuse a list that too few silos of the roster signed. Only as many signatures are verified as are needed."""
         needed = self._policy.quorum(self._roster)
         signers: set[int] = set()
         for data in commits[: len(self._roster)]:

@@ -1,6 +1,6 @@
-"""What a silo keeps between two stages: plain data, written down as JSON and read back.
+"""What a silo keeps between two stages: plain data, written as JSON and read again.
 
-Field elements and keys are hexadecimal; what was erased is None, or no longer there. Sensitive, nearly all of it.
+Field elements and keys are hexadecimal. An erased value is None, or no longer there. Nearly all of it is sensitive.
 """
 
 from __future__ import annotations
@@ -17,15 +17,16 @@ from fedmodel.secagg.progress import Progress
 
 @dataclass
 class RoundState:
-    """What a silo holds for one round of a window. Sensitive, all but the last two.
+    """What a silo holds for one round of a window. All attributes are sensitive, except the last two.
 
     Attributes:
-        root: Until shares were received.
-        b: Until the update was masked.
-        pairs: By neighbour, what the two share; until the update was masked.
-        held: By dealer, its shares of b and root; until revealed. With the silo itself in a complete graph.
-        context: ctx, once masked.
-        masked_with: The neighbours masked with.
+        root: Kept until shares were received.
+        b: Kept until the update was masked.
+        pairs: For each neighbour, the secret that the two share; kept until the update was masked.
+        held: For each dealer, its shares of b and root; kept until revealed. In a complete graph the silo itself is a
+            dealer too.
+        context: ctx, once the update was masked.
+        masked_with: The neighbours that the silo masked with.
     """
 
     root: str | None
@@ -38,7 +39,7 @@ class RoundState:
 
 @dataclass
 class WindowState:
-    """What a silo holds for a window; `transport` is sensitive. `base` tells the roster and policy of its making."""
+    """What a silo holds for a window; `transport` is sensitive. `base` binds the roster and policy of its making."""
 
     first: int
     attempt: int
@@ -55,16 +56,16 @@ class WindowState:
     received: bool = False
 
     def window(self, run: int) -> Window:
-        """Return which window it is."""
+        """Return the window that this state is for."""
         return Window(run, self.first, self.attempt, self.count)
 
 
 @dataclass
 class State:
-    """All that crosses from one stage to the next. `round` and `attempt` are the highest acted in.
+    """Everything that is carried from one stage to the next. `round` and `attempt` are the highest acted in.
 
-    `dealt` to `revealed` are of that round; `is_stale` until the next window, where this is what stands in place of a
-    state that was older than the ledger.
+    `dealt` to `revealed` belong to that round. `is_stale` says that this replaces a state that was older than the
+    ledger; it holds until the next window.
     """
 
     round: int = 0
@@ -83,7 +84,7 @@ class State:
 
     @classmethod
     def after(cls, known: Progress) -> State:
-        """Return the state of a silo that has lost its own: nothing more is done in the round that it came to."""
+        """Return the state of a silo that has lost its own: it does nothing more in the round that it had reached."""
         return cls(
             known.round,
             known.attempt,
@@ -95,7 +96,7 @@ class State:
         )
 
     def to_bytes(self) -> bytes:
-        """Return what `read_state` takes back. Sensitive."""
+        """Return what `read_state` reads. Sensitive."""
         document: dict[str, Any] = {**vars(self), "window": None}
         if self.window is not None:
             rounds = {number: vars(held) for number, held in self.window.rounds.items()}
@@ -127,12 +128,12 @@ def to_hex(element: int) -> str:
 
 
 def to_bytes(element: int) -> bytes:
-    """Return a field element as a share carries it."""
+    """Return a field element as it stands in a share."""
     return element.to_bytes(shamir.SHARE_SIZE, "big")
 
 
 def to_int(kept: str | None) -> int:
-    """Return a kept field element; one that was erased is no longer there."""
+    """Return a kept field element; an erased one is refused."""
     if kept is None:
         raise AggregationRefused(Rule.OUT_OF_ORDER, "a secret of this stage was erased already")
     return int(kept, 16)

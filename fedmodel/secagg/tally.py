@@ -4,11 +4,11 @@
     add_commit, commits             the quorum
     add_reveal, total               shares, and the sum
 
-A message that breaks a rule raises, is not taken in, and is whoever's who sent it. `blamed` says of silos whose
-messages were well formed what does not fit; where two contradict each other it says so, and not who is right. A dealer
-whose shares bring back nothing costs the round; `false_dealers` are those of whom it is certain, with no more silos
-lying than policy tolerates. `at_odds` are those left out over shares: what they masked with stays for the window, so
-they would be left out of its other rounds too.
+A message that breaks a rule raises, is not taken in, and is the fault of whoever sent it. `blamed` says of silos whose
+messages were well formed what does not fit. If two silos contradict each other, it says so, and not which is right. A
+dealer whose shares do not give its secret costs the round. `false_dealers` are the dealers of whom this is certain, if
+no more silos lie than the policy tolerates. `at_odds` are silos that were left out because of a disagreement over
+shares. Whom they masked with stays the same for the window, so they would be left out of its other rounds too.
 
 Shapes: P coordinates.
 """
@@ -40,8 +40,8 @@ from fedmodel.secagg.messages import (
     words_digest,
 )
 
-# Sets of shares that are tried for one secret before it is given up, where more are false than can be decoded: all
-# where there are few, else some at random.
+# Sets of shares that are tried for one secret before it is given up, if more are false than can be decoded: all sets if
+# there are few, otherwise some at random.
 _MOST_SETS: Final = 50_000
 _MOST_TRIES: Final = 2_000
 
@@ -50,8 +50,8 @@ class Tally:
     """A round of a window, from masked updates to their sum.
 
     Args:
-        collection: The window, its shares dealt.
-        number: Of one of its rounds.
+        collection: The window, with its shares dealt.
+        number: The number of one of its rounds.
 
     Raises:
         AggregationRefused: When the window has no such round.
@@ -86,7 +86,7 @@ class Tally:
         """Take a masked update, and return its silo's number. The words are kept, not copied.
 
         Raises:
-            AggregationRefused: When it is not of a silo that dealt, not what it signed, or its second.
+            AggregationRefused: When the silo did not deal, did not sign these words, or sent an update before.
         """
         mask = Mask.read(data, self._place)
         collection = self.collection
@@ -107,13 +107,13 @@ class Tally:
         return mask.sender
 
     def close_masked(self) -> tuple[int, ...]:
-        """Fix U3: the largest group that masked in one context, each with every neighbour in it.
+        """Fix U3: the largest group that masked in one context, each silo with every neighbour in the group.
 
-        Silos that do not fit are named in `blamed`: in another context, or at odds with a neighbour about whether
-        shares were dealt. Which of the two at odds is false cannot be told, unless one is at odds with several.
+        Silos that do not fit are named in `blamed`: they masked in another context, or disagree with a neighbour about
+        whether shares were dealt. It cannot be known which of the two is false, unless one disagrees with several.
 
         Raises:
-            DropoutError: When fewer are left than the least sum, or than bring back some secret.
+            DropoutError: When fewer silos are left than the smallest allowed sum needs.
         """
         contexts = [mask.context for mask, _ in self._masked.values()]
         self.context = max(set(contexts), key=lambda one: (contexts.count(one), one), default=b"")
@@ -122,7 +122,7 @@ class Tally:
             self.blamed[number] = "masked in another context: another model, or other rules"
         while alive:
             odds = {number: self._at_odds(number, alive) for number in alive}
-            # Between two alone, whoever the other did not mask with: its offers may be what is lost.
+            # Between two alone, leave out the one with which the other did not mask: its offers may be false.
             doubted = {number: any(number not in self._with_whom[peer] for peer in odds[number]) for number in alive}
             worst = max(alive, key=lambda number: (len(odds[number]), doubted[number], number))
             if not odds[worst]:
@@ -145,7 +145,7 @@ class Tally:
         """Take a COMMIT, and return its silo's number.
 
         Raises:
-            AggregationRefused: When it is not on the survivor list, or the silo's second.
+            AggregationRefused: When it is not for the survivor list, or is the silo's second.
         """
         commit = Commit.read(data, self._place)
         if (commit.context, commit.survivors) != (self.context, self.told) or commit.sender in self._commits:
@@ -159,7 +159,7 @@ class Tally:
         return len(self._commits) >= self._setting.policy.quorum(self._setting.roster)
 
     def commits(self) -> list[bytes]:
-        """Return a quorum of COMMITs, none where the policy needs none.
+        """Return a quorum of COMMITs; empty if the policy needs none.
 
         Raises:
             DropoutError: When there are too few.
@@ -178,7 +178,8 @@ class Tally:
         """Take a REVEAL, and return its silo's number.
 
         Raises:
-            AggregationRefused: When it is not on the survivor list, of the wrong secret for a silo, or its second.
+            AggregationRefused: When it is not for the survivor list, gives a share of the wrong secret, or is the
+                silo's second.
         """
         reveal = Reveal.read(data, self._place)
         if (reveal.context, reveal.survivors) != (self.context, self.told) or reveal.sender in self._reveals:
@@ -204,14 +205,14 @@ class Tally:
         return all(len(self._shares[dealer]) >= threshold for dealer in needed)
 
     def total(self) -> Words:
-        """Return the sum of the survivors' vectors, shape `(P,)`, every mask taken away.
+        """Return the sum of the survivors' vectors, shape `(P,)`, with every mask subtracted.
 
         Raises:
-            DropoutError: When too few shares of a secret are there, or none of their sets gives what was committed to.
+            DropoutError: When there are too few shares of a secret, or no set of them gives the secret committed to.
         """
         if self._total_P is None:
             raise AggregationRefused(Rule.OUT_OF_ORDER, "no masked update was taken in")
-        # Tried again with more shares, what did not fit before may fit now.
+        # This may be a second try with more shares, so what did not fit before may fit now.
         self.blamed, self.false_dealers = dict(self._blamed_before), set()
         masks: list[tuple[bytes, Sign]] = [
             (self_key(self._recover(number, Secret.B), self.context, number), -1) for number in self.survivors
@@ -222,7 +223,7 @@ class Tally:
         return total_P
 
     def _at_odds(self, number: int, alive: set[int]) -> list[int]:
-        """Return the neighbours in a group of which only one of the two masked with the other."""
+        """Return the neighbours in a group that did not mask with the silo, or with which it did not mask."""
         own = self._with_whom[number]
         return [
             peer
@@ -239,7 +240,7 @@ class Tally:
                 yield vanished, ends
 
     def _left_over(self) -> Iterator[tuple[bytes, Sign]]:
-        """Yield the masks that survivors share with the vanished, each with the sign that takes it away."""
+        """Yield the masks that survivors share with silos that vanished, each with the sign that removes it."""
         collection, policy = self.collection, self._setting.policy
         for vanished, ends in self._vanished():
             root = self._recover(vanished, Secret.ROOT)
@@ -256,7 +257,7 @@ class Tally:
                 yield pair_key(secret, self.context, number, vanished), -1 if number < vanished else 1
 
     def _recover(self, dealer: int, secret: Secret) -> int:
-        """Bring a secret back, and check it; where shares are false, find a set that is not, and name the false."""
+        """Recover a secret and check it; if some shares are false, find a set without them, and name the false ones."""
         threshold = self.collection.topology.threshold
         shares = self._shares[dealer]
         if len(shares) < threshold:
@@ -271,8 +272,8 @@ class Tally:
                 if points != tuple(ordered[:threshold]):
                     self._name_liars(dealer, shares, chosen)
                 return found
-        # With c false of t + 2c shares the secret was found by decoding; with c of t + c, in one of all their sets.
-        # If it was not, it was never dealt.
+        # With c false shares of t + 2c, decoding would have found the secret; with c false of t + c, one of all their
+        # sets would have. It was not found, so it was never dealt.
         spare, colluding = len(shares) - threshold, self._setting.policy.colluding
         if spare >= 2 * colluding or (spare >= colluding and math.comb(len(shares), threshold) <= _MOST_SETS):
             self.blamed[dealer] = "it dealt no shares of the secret that it committed to"
@@ -299,8 +300,9 @@ class Tally:
     def _name_liars(self, dealer: int, shares: Mapping[int, int], right: Mapping[int, int]) -> None:
         """Name every sender whose share is not on the polynomial through the set that gave the secret.
 
-        False shares may cancel in a set that gives the right secret, and frame others: their polynomial then agrees
-        with at most t + c - 2 shares (it meets the true one in 0 and t - 2 places more). Only above that is it sure.
+        False shares may cancel in a set that gives the right secret, so that others look false. The polynomial of such
+        a set agrees with at most t + c - 2 shares (it meets the true one at 0 and in t - 2 other points). Only if more
+        shares agree is the finding certain.
         """
         others = {sender: share for sender, share in shares.items() if sender not in right}
         false = {sender for sender, share in others.items() if shamir.extrapolate(right, sender) != share}
@@ -315,7 +317,7 @@ class Tally:
 
 
 def _tried(shares: Mapping[int, int], ordered: Sequence[int], size: int) -> Iterator[tuple[int, ...]]:
-    """Yield sets of senders to try: the first; one that is decoded; each that leaves out a run; all or random ones."""
+    """Yield sets of senders to try: the first; a decoded one; each without one run of senders; all, or random ones."""
     count = len(ordered)
     yield tuple(ordered[:size])
     if count > size + 1:

@@ -1,34 +1,35 @@
-"""Who masks with whom, and how many shares bring a secret back.
+"""Who masks with whom, and how many shares recover a secret.
 
-Up to `COMPLETE_UP_TO` silos every pair shares a mask. Above, each silo has `degree` neighbours on a ring in random
-order (a Harary graph on a permutation; Bell et al. 2020, section 3.2), so that a silo's work does not grow with the
-federation.
+Up to `COMPLETE_UP_TO` silos, every pair shares a mask. Above that, each silo has `degree` neighbours on a ring in
+random order (a Harary graph on a permutation; Bell et al. 2020, section 3.2), so that a silo's work does not grow with
+the federation.
 
-The threshold t is what stands between a server that asks half of a silo's neighbours for one of its secrets and the
-other half for the other. With k neighbours (in a complete graph: n silos, itself included) of which c collude, every
-honest one answers once, so both secrets need 2t <= (k - c) + 2c shares. Hence
+The threshold t protects against a server that asks half of a silo's neighbours for one of its secrets and the other
+half for the other. With k neighbours (in a complete graph: n silos, itself included) of which c collude, every honest
+one answers once, so both secrets need 2t <= (k - c) + 2c shares. Hence
 
     t > (k + c) / 2          secrecy: never both secrets of one silo
     t <= k - d               correctness: d dropouts leave enough shares
 
-In a complete graph both hold with certainty for the numbers tolerated. On a ring, how many colluders and dropouts are
-among a silo's neighbours is chance (hypergeometric, since the order is drawn from nonces that honest silos contribute
-to), and `plan_topology` finds the smallest degree for which
+In a complete graph both hold with certainty for the numbers tolerated. On a ring, the number of colluders and dropouts
+among a silo's neighbours is random. It is hypergeometric, because the order is drawn from nonces to which honest silos
+contribute. `plan_topology` finds the smallest degree for which
 
     some silo's secrecy fails, or the survivors' graph falls apart, with probability at most 2^-secrecy_bits
-    one silo's secrets cannot be brought back with probability at most 2^-CORRECTNESS_BITS
+    one silo's secrets cannot be recovered with probability at most 2^-CORRECTNESS_BITS
 
-The first is a union over all silos. The second is for one silo: it costs a round, not a secret.
+The first is a union bound over all silos. The second is for one silo: it costs a round, not a secret.
 
-Colluders and dropouts are taken to be fixed without knowledge of the order. A server that calls live silos dead after
-it knows the order gets no secret by it (the first line holds for any such choice). That it cannot cut the survivors'
-graph in two either rests on the protocol, where survivors alone give shares of `b`: `docs/secure-aggregation.md`,
+Colluders and dropouts are assumed to be fixed without knowledge of the order. A server that calls live silos dead after
+it knows the order gets no secret by that (the first line holds for any such choice). It cannot cut the survivors' graph
+in two either. This rests on the protocol, where survivors alone give shares of `b`: `docs/secure-aggregation.md`,
 section 5, says with what probability.
 
-The order is drawn anew with every dealing, once a window, and so both probabilities are of a dealing and not of a
-round: an order that fails, fails in all rounds of its window. `log2_of_run` is the union over the orders of a run.
+The order is drawn anew with every dealing, once per window. So both probabilities are for a dealing, and not for a
+round: an order that fails does so in all rounds of its window. `log2_of_run` is the union bound over the orders of a
+run.
 
-Does NOT hold for more colluders than tolerated: then nothing here is claimed.
+Does NOT claim anything if there are more colluders than tolerated.
 """
 
 from __future__ import annotations
@@ -55,9 +56,9 @@ class Topology:
     """The parameters of a round's graph.
 
     Attributes:
-        silos: n, in the cohort.
+        silos: n, the size of the cohort.
         degree: Neighbours of each silo; n - 1 in a complete graph.
-        threshold: Shares that bring a secret back.
+        threshold: Shares that recover a secret.
     """
 
     silos: int
@@ -66,7 +67,7 @@ class Topology:
 
     @property
     def decoded(self) -> int:
-        """False shares of a secret that are found for certain, where nobody's share is missing."""
+        """How many false shares of a secret are found for certain, if no share is missing."""
         return (self.shares - self.threshold) // 2
 
     @property
@@ -76,7 +77,7 @@ class Topology:
 
     @property
     def shares(self) -> int:
-        """Shares of each secret: one a neighbour, and in a complete graph one that the silo keeps."""
+        """Shares of each secret: one per neighbour, and in a complete graph one that the silo keeps."""
         return self.silos if self.complete else self.degree
 
 
@@ -91,10 +92,10 @@ def plan_topology(silos: int, colluding: int, dropping: int, secrecy_bits: int =
         secrecy_bits: -log2 of the failure probability on a ring, at least 1.
 
     Returns:
-        A ring above `COMPLETE_UP_TO` silos, where one meets the probabilities; else the complete graph.
+        A ring above `COMPLETE_UP_TO` silos, if one meets the probabilities; otherwise the complete graph.
 
     Raises:
-        ConfigError: When the numbers leave no threshold.
+        ConfigError: When no threshold fits the numbers.
 
     >>> plan_topology(100, 33, 33)
     Topology(silos=100, degree=99, threshold=67)
@@ -115,10 +116,10 @@ def plan_topology(silos: int, colluding: int, dropping: int, secrecy_bits: int =
 
 
 def log2_of_run(secrecy_bits: int, orders: int) -> float:
-    """Return log2 of the probability that secrecy fails in any of so many orders of a ring, by the union bound.
+    """Return log2 of the probability that secrecy fails in any of `orders` orders of a ring, by the union bound.
 
-    An honest server draws one a window, and another where a dealing fails. A hostile one may look at as many as it can
-    compute, since it chooses whose adverts are in U1, and its colluders' nonces: each counts.
+    An honest server draws one order per window, and another one if a dealing fails. A hostile server may look at as
+    many as it can compute, because it chooses whose adverts are in U1, and its colluders' nonces. Each of them counts.
 
     >>> log2_of_run(80, 1_024)
     -70.0
@@ -137,7 +138,7 @@ def neighbours(topology: Topology, silos: Sequence[int], seed: bytes) -> dict[in
     Args:
         topology: Of this many silos.
         silos: Their numbers, distinct, from 1.
-        seed: What the order is drawn from; unused in a complete graph.
+        seed: The seed of the order; unused in a complete graph.
 
     Raises:
         ConfigError: When the number of silos is not the topology's.
@@ -153,14 +154,14 @@ def neighbours_of(topology: Topology, silos: Sequence[int], seed: bytes, silo: i
 
 
 def _order(topology: Topology, silos: Sequence[int], seed: bytes) -> list[int]:
-    """Return the silos in the order of the ring; in a complete graph any will do."""
+    """Return the silos in the order of the ring; in a complete graph any order will do."""
     if len(set(silos)) != topology.silos or len(silos) != topology.silos:
         raise ConfigError(f"a graph for {topology.silos} silos was asked of {len(set(silos))} distinct ones")
     return list(silos) if topology.complete else ring_order(silos, seed)
 
 
 def _around(topology: Topology, order: Sequence[int], place: int) -> list[int]:
-    """Return the neighbours of whoever is at a place, ascending."""
+    """Return the neighbours of the silo at a place, ascending."""
     if topology.complete:
         return sorted(set(order) - {order[place]})
     reach = topology.degree // 2
@@ -174,12 +175,12 @@ def _plan_ring(silos: int, colluding: int, dropping: int, secrecy_bits: int) -> 
     gone = (colluding + dropping) / silos
     missing = 0
     for degree in range(2, silos - 1, 2):
-        # The most neighbours that may be missing only grows with the degree, so the search goes on where it stopped.
+        # The number of neighbours that may be missing only grows with the degree, so the search goes on from there.
         while _log2_tail(silos, dropping, degree, missing + 1) > -CORRECTNESS_BITS:
             missing += 1
         threshold = degree - missing
         both_secrets = _log2_tail(silos, colluding, degree, 2 * threshold - degree)
-        # A ring falls apart only where `degree / 2` silos in a row are gone: less likely than as many at random places.
+        # A ring falls apart only if `degree / 2` silos in a row are gone: less likely than as many at random places.
         apart = degree // 2 * math.log2(gone) if gone else -math.inf
         if math.log2(silos) + float(np.logaddexp2(both_secrets, apart)) <= -secrecy_bits:
             return Topology(silos, degree, threshold)

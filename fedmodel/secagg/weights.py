@@ -1,8 +1,9 @@
-"""How many silos a weighted sum is really made of.
+"""How many equal silos a weighted sum is worth.
 
-(sum w)^2 / (sum w^2), Kish's effective number: n where n weights are alike, and 1 where one of them is all that
-counts. It is what the variance of a weighted mean of independent parts falls by. A sum of a thousand updates of which
-one weighs 10^9 times the others is that one's update, and its effective number says so.
+The measure is Kish's effective number, (sum w)^2 / (sum w^2). It is n if n weights are equal, and 1 if one weight is
+all that counts. The variance of a weighted mean of independent parts falls by this factor. Take a sum of a thousand
+updates of which one has 10^9 times the weight of the others. It is in effect that one update, and its effective number
+is close to 1.
 
 After L. Kish, *Survey Sampling*, 1965, section 11.7.
 """
@@ -14,7 +15,7 @@ from itertools import accumulate
 
 
 def effective_silos(weights: Iterable[float]) -> float:
-    """Return the effective number of weights, none of them negative; 0 where there is none above 0.
+    """Return the effective number of weights, none of them negative; 0 if none is above 0.
 
     >>> effective_silos([1.0, 1.0, 1.0]), effective_silos([1e9, 1.0, 1.0]) < 1.01
     (3.0, True)
@@ -23,10 +24,10 @@ def effective_silos(weights: Iterable[float]) -> float:
 
 
 def least_effective(weights: Iterable[float], leaving: int) -> float:
-    """Return the least effective number of all lists that leave so many of the weights out.
+    """Return the smallest effective number among all lists that leave out `leaving` of the weights.
 
-    With the others fixed, the number rises in one weight up to a point, and falls from there on. So in the worst list
-    no weight can lie between two that were left out: what is left out lies side by side in order of size.
+    As one weight grows and the others stay fixed, the number rises up to a point, and falls from there on. So in the
+    worst list no kept weight lies between two that were left out: in order of size, those left out lie side by side.
 
     >>> least_effective([3.0, 2.0, 1.0, 1.0], 2) == effective_silos([3.0, 1.0])
     True
@@ -43,7 +44,7 @@ def least_effective(weights: Iterable[float], leaving: int) -> float:
 
 
 def _sums(weights: Sequence[float]) -> list[tuple[float, float]]:
-    """Return the sum, and the sum of squares, of the first none, one, two and so on."""
+    """Return the sum and the sum of squares of the first k weights, for k = 0, 1, 2 and so on."""
     return list(
         zip(accumulate(weights, initial=0.0), accumulate((one * one for one in weights), initial=0.0), strict=True)
     )
