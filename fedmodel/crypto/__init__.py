@@ -3,9 +3,9 @@
 | Module         | Holds                                                                                        |
 |----------------|----------------------------------------------------------------------------------------------|
 | `primitives`   | hashes, Ed25519, X25519, HPKE, keystreams, each under its own label                          |
-| `postquantum`  | ML-DSA-65, which signs beside Ed25519 where a federation asks for it                         |
+| `postquantum`  | ML-DSA-65, which signs beside Ed25519 if a federation asks for it                            |
 | `certificates` | X.509: the authority, what it issues and revokes; Flower's node keys                         |
-| `transport`    | TLS contexts from those, and a line on why a connection failed                               |
+| `transport`    | TLS contexts from these certificates, and a line on why a connection failed                  |
 """
 
 from fedmodel.crypto.certificates import (

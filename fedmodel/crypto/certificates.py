@@ -1,26 +1,27 @@
 """X.509 as a federation needs it: one authority, its certificates for TLS, its list of revocations, Flower's node keys.
 
 The authority's Ed25519 key is also the administrator's `SigningKey`, so that a federation has one key to keep offline.
-Its kinds of signatures never pass for each other, for the bytes that are signed differ:
+A signature of one kind never passes for one of another kind, because the signed bytes differ:
 
-| Signed by              | First byte | Why it is no other's                                                           |
+| Signed by              | First byte | Why no other kind has it                                                       |
 |------------------------|------------|--------------------------------------------------------------------------------|
 | `SigningKey.sign`      | 0x00       | the two-byte length of a label, and a label is shorter than 256 bytes          |
 | `Authority`            | 0x30       | TBSCertificate and TBSCertList are SEQUENCEs in DER (RFC 5280, 4.1 and 5.1)    |
 | `SigningKey.sign_note` | printable, | 0x30 too, but it refuses control characters, and whatever X.509 signs has one: |
 |                        | 0x21-0x7E  | 0x06, the tag of its algorithm's identifier                                    |
 
-Leaf keys and those of Flower's nodes are P-256: a node makes a signature for every request, and P-384 takes eight times
-as long. Private keys leave this module as PKCS #8 under a password (PBES2: PBKDF2 and AES-256-CBC), which is what `ssl`
-and `openssl` read.
+Leaf keys and the keys of Flower's nodes are P-256: a node makes a signature for every request, and P-384 takes eight
+times as long. Private keys leave this module as PKCS #8 under a password (PBES2: PBKDF2 and AES-256-CBC), the form that
+`ssl` and `openssl` read.
 
-What a node signs for a request is the time, and nothing of what the request says: within minutes it passes beside any
-other request too. What is sent is protected by TLS, and by what `fedmodel.wire` signs itself.
+For a request, a node signs only the time, and nothing of the request's content. So for some minutes the signature is
+also valid beside any other request. TLS protects what is sent, and so do the signatures that `fedmodel.wire` makes
+itself.
 
-NOT protected: the password of a key file. PBKDF2's few rounds do not slow a guesser down, so it must be derived from 32
-uniform bytes and never chosen by a person. PBES2 does not authenticate: a changed file fails to parse, or is another
-key, which then does not fit its certificate. A revoked certificate stays valid to whoever has no list of revocations. A
-quantum computer that is there during a handshake could forge it.
+NOT protected: the password of a key file. PBKDF2's few rounds do not slow down somebody who guesses, so the password
+must be derived from 32 uniform bytes and never be chosen by a person. PBES2 does not authenticate: a changed file fails
+to parse, or gives another key, which then does not fit its certificate. A revoked certificate stays valid for whoever
+has no list of revocations. A quantum computer could forge a handshake while it takes place.
 """
 
 from __future__ import annotations
@@ -52,7 +53,7 @@ from fedmodel.errors import ConfigError, CryptoError
 
 # Hospitals' clocks differ: what is issued now must not be "not yet valid" elsewhere.
 CLOCKS: Final = timedelta(hours=1)
-# The most that public authorities were allowed for years; a year and a month to renew in.
+# For years, the most that public authorities were allowed: a year, and a month for renewal.
 LEAF_DAYS: Final = 397
 AUTHORITY_DAYS: Final = 3650
 
@@ -62,7 +63,7 @@ _LEAST_PASSWORD: Final = 32
 
 
 class Purpose(Enum):
-    """What a certificate is for; one for the one is refused for the other."""
+    """What a certificate is for; a certificate for one purpose is refused for the other."""
 
     SERVER = "server"
     CLIENT = "client"
@@ -70,7 +71,7 @@ class Purpose(Enum):
 
 @dataclass(frozen=True)
 class Issued:
-    """A certificate and its key, both PEM; the key is encrypted under the password it was made with."""
+    """A certificate and its key, both PEM; the key is encrypted under the password that `issue` was given."""
 
     certificate: bytes
     key: bytes = field(repr=False)
@@ -78,21 +79,21 @@ class Issued:
 
 @dataclass(frozen=True)
 class NodeKey:
-    """Flower's key of a node, both halves PEM; the private one is encrypted. `public` is as Flower writes it."""
+    """The key pair of a Flower node, both PEM; the private key is encrypted. `public` is in Flower's form."""
 
     key: bytes = field(repr=False)
     public: bytes
 
 
 class Authority:
-    """A federation's authority, which may issue: its key and its certificate.
+    """A federation's authority with its key and certificate, so that it can issue.
 
     Args:
         seed: The administrator's 32 bytes, those of its `SigningKey`. Sensitive.
         certificate: The authority's own, PEM.
 
     Raises:
-        CryptoError: When the certificate is not one of an authority with this key.
+        CryptoError: When the certificate is not an authority's, or not for this key.
     """
 
     def __init__(self, seed: bytes, certificate: bytes) -> None:
@@ -108,16 +109,16 @@ class Authority:
 
     @classmethod
     def make(cls, seed: bytes, name: str, *, days: int = AUTHORITY_DAYS, now: datetime | None = None) -> Self:
-        """Return a new authority with a certificate of its own; it signs leaves alone, and no other authority.
+        """Return a new authority with a certificate of its own; it may sign leaf certificates, and no other authority.
 
         Args:
             seed: 32 uniform bytes. Sensitive.
             name: Shown in certificates, e.g. the federation's.
             days: How long it is valid.
-            now: For tests; else the clock's.
+            now: For tests; by default the clock's time.
 
         Raises:
-            ConfigError: When the name is not of 1 to 64 printable characters, or `days` less than 1.
+            ConfigError: When the name is not of 1 to 64 printable characters, or `days` is less than 1.
         """
         key = Ed25519PrivateKey.from_private_bytes(sized(seed, KEY_SIZE, "an authority's key"))
         subject, public = _name(name), key.public_key()
@@ -144,12 +145,12 @@ class Authority:
         """Return a certificate with a new P-256 key.
 
         Args:
-            name: The party's, as the roster has it; the certificate's common name.
-            purpose: What it may be used for, and nothing else.
-            password: What the key is encrypted under: derived, at least 32 characters. Sensitive.
-            hosts: A server's names and addresses, as others connect to it; none for a client.
+            name: The party's name in the roster; it becomes the certificate's common name.
+            purpose: The only purpose that it may be used for.
+            password: Encrypts the key; derived, at least 32 characters. Sensitive.
+            hosts: A server's names and addresses, as others connect to it; empty for a client.
             days: How long it is valid.
-            now: For tests; else the clock's.
+            now: For tests; by default the clock's time.
 
         Raises:
             ConfigError: When a name, a host or a number of days is not acceptable, or the certificate would outlive the
@@ -184,19 +185,20 @@ class Authority:
     def revoke(
         self, serials: Mapping[int, datetime], *, days: int = LEAF_DAYS, now: datetime | None = None, after: int = 0
     ) -> bytes:
-        """Return the list of revocations, PEM: all of them, since a newer list replaces the older.
+        """Return the list of all revocations, PEM; a newer list replaces the older.
 
         Args:
-            serials: The serial numbers that are revoked, and since when. None at all is a list too.
-            days: Until a newer one must be there; after it, whoever checks refuses everybody.
-            now: For tests; else the clock's.
+            serials: The serial numbers that are revoked, and since when. May be empty.
+            days: In how many days a newer list is due; after that, whoever checks this one refuses everybody.
+            now: For tests; by default the clock's time.
             after: The number of the list that this one replaces.
 
         Raises:
             ConfigError: When `days` is less than 1, or a time has no zone.
         """
         begins = _from(now)
-        # Must rise from list to list (RFC 5280, section 5.2.3), so it is the time, in milliseconds, or one more.
+        # The number must rise from list to list (RFC 5280, section 5.2.3): it is the time in milliseconds, or one more
+        # than the last number if that is higher.
         number = max(after + 1, int((begins + CLOCKS).timestamp() * 1000))
         builder = (
             x509.CertificateRevocationListBuilder()
@@ -212,7 +214,7 @@ class Authority:
         return builder.sign(self._key, None).public_bytes(Encoding.PEM)
 
     def _key_identifier(self) -> x509.AuthorityKeyIdentifier:
-        """Return by which key an issuer of the same name is told from another."""
+        """Return the identifier that distinguishes this authority's key from another of the same name."""
         return x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
 
 
@@ -224,7 +226,7 @@ def make_node_key(password: str) -> NodeKey:
 
 
 def load_node_key(pem: bytes, password: str) -> ec.EllipticCurvePrivateKey:
-    """Return a node's key, as Flower takes it. Sensitive.
+    """Return a node's key, in the form that Flower takes. Sensitive.
 
     Raises:
         CryptoError: When it does not open with the password, or is no P-256 key.
@@ -232,7 +234,7 @@ def load_node_key(pem: bytes, password: str) -> ec.EllipticCurvePrivateKey:
     try:
         key = load_pem_private_key(pem, password.encode())
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        # TypeError: it was not encrypted at all, and so is not what was made.
+        # TypeError: it was not encrypted at all, so `make_node_key` did not make it.
         raise CryptoError("a node's key does not open with its kit's identity") from None
     if not isinstance(key, ec.EllipticCurvePrivateKey) or not isinstance(key.curve, ec.SECP256R1):
         raise CryptoError("a node's key is on P-256, and this is another kind of key")
@@ -258,10 +260,10 @@ def not_valid_after(certificate: bytes) -> datetime:
 
 
 def subject_name(certificate: bytes) -> str:
-    """Return the name in a PEM certificate: the party's.
+    """Return the name in a PEM certificate, which is the party's.
 
     Raises:
-        CryptoError: When it is no certificate, or has not one name.
+        CryptoError: When it is no certificate, or does not have exactly one name.
     """
     names = _certificate(certificate).subject.get_attributes_for_oid(NameOID.COMMON_NAME)
     if len(names) != 1:
@@ -279,14 +281,14 @@ def serial_number(certificate: bytes) -> int:
 
 
 def check_issued(certificate: bytes, authority: bytes) -> None:
-    """Check that an authority signed a certificate. Not that it is valid today, nor what for: TLS checks that.
+    """Check that an authority signed a certificate. TLS checks that it is valid today, and for which purpose.
 
     Args:
         certificate: PEM.
         authority: The authority's certificate, PEM.
 
     Raises:
-        CryptoError: When it did not, or one of the two is no such certificate.
+        CryptoError: When the authority did not sign it, or one of the two is no such certificate.
     """
     leaf, issuer = _certificate(certificate), _authority(authority)
     try:
@@ -300,13 +302,13 @@ def check_revocations(revoked: bytes, authority: bytes, *, now: datetime | None 
     """Check that an authority signed a list of revocations, and that no newer one is due.
 
     Args:
-        revoked: The list, PEM, and nothing beside it.
+        revoked: The list, PEM, and nothing else.
         authority: The authority's certificate, PEM.
-        now: For tests; else the clock's.
+        now: For tests; by default the clock's time.
 
     Raises:
-        CryptoError: When it did not, or it is no such list.
-        ConfigError: When a newer one is due: whoever checks this one refuses everybody.
+        CryptoError: When the authority did not sign it, or it is no such list.
+        ConfigError: When a newer list is due: whoever checks this one refuses everybody.
     """
     issuer = _authority(authority)
     if revoked.count(b"-----BEGIN ") != 1:
@@ -331,7 +333,7 @@ def check_revocations(revoked: bytes, authority: bytes, *, now: datetime | None 
 
 
 def _certificate(pem: bytes) -> x509.Certificate:
-    """Read a certificate that is alone in its file: OpenSSL would trust, or show, whatever else is there."""
+    """Read a certificate that is alone in its file: OpenSSL would trust, or show, anything else in the file."""
     if pem.count(b"-----BEGIN ") > 1:
         raise CryptoError("one certificate in PEM is needed, and there is more")
     try:
@@ -341,7 +343,7 @@ def _certificate(pem: bytes) -> x509.Certificate:
 
 
 def _authority(pem: bytes) -> x509.Certificate:
-    """Read an authority's certificate, which signed itself."""
+    """Read an authority's certificate, which is self-signed."""
     certificate = _certificate(pem)
     try:
         constraints = certificate.extensions.get_extension_for_class(x509.BasicConstraints).value
@@ -354,39 +356,39 @@ def _authority(pem: bytes) -> x509.Certificate:
 
 
 def _begun(subject: x509.Name, issuer: x509.Name, begins: datetime, until: datetime) -> x509.CertificateBuilder:
-    """Begin a certificate; its serial number is 20 random bytes, so that nobody knows beforehand what is signed."""
+    """Begin a certificate; its serial number is 20 random bytes, so nobody knows beforehand what will be signed."""
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer)
     return builder.serial_number(x509.random_serial_number()).not_valid_before(begins).not_valid_after(until)
 
 
 def _usage(**allowed: bool) -> x509.KeyUsage:
-    """Return what a key may be used for, all else forbidden."""
+    """Return a key usage that allows only what is named."""
     every = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement")
     uses = dict.fromkeys((*every, "key_cert_sign", "crl_sign", "encipher_only", "decipher_only"), False)
     return x509.KeyUsage(**{**uses, **allowed})
 
 
 def _encrypted(key: ec.EllipticCurvePrivateKey, password: str) -> bytes:
-    """Write a private key under a password that was derived."""
+    """Return a private key, encrypted under a derived password."""
     if len(password) < _LEAST_PASSWORD:
         raise CryptoError(f"a key's password is derived, and has at least {_LEAST_PASSWORD} characters")
     return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, BestAvailableEncryption(password.encode()))
 
 
 def _name(name: str) -> x509.Name:
-    """Make a name of X.509."""
+    """Make an X.509 name."""
     if not 1 <= len(name) <= _MOST_NAME or not name.isprintable():
         raise ConfigError(f"{name[:80]!r}: a certificate's name has 1 to {_MOST_NAME} printable characters")
     return x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
 
 
 def _host(host: str) -> x509.GeneralName:
-    """Make an alternative name of an address or a host's name; no wildcards, since a server knows its names."""
+    """Make an alternative name from an address or a host's name; no wildcards, because a server knows its names."""
     try:
         return x509.IPAddress(ip_address(host))
     except ValueError:
         pass
-    # A last label of digits alone is a mistyped address.
+    # If the last label has only digits, the name is a mistyped address.
     if not _HOST.fullmatch(host) or host.rpartition(".")[2].isdigit():
         raise ConfigError(f"{host[:80]!r} is no host: an IP address, or a DNS name in lower case, without a wildcard")
     return x509.DNSName(host)

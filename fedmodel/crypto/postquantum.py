@@ -1,15 +1,15 @@
 """ML-DSA-65 (FIPS 204): signatures that a quantum computer does not forge, beside Ed25519 and never in its place.
 
-The label is ML-DSA's context string, not put before the message as Ed25519's is: FIPS 204 (section 5.2, algorithms 2
-and 3) frames a context by its length before it hashes, which keeps labels apart as well; X.509 and CMS sign with the
-empty context (RFC 9881, RFC 9882), so that no signature made here passes for a certificate's, whatever the message. Any
-implementation with a context string checks them.
+The label is ML-DSA's context string, and is not put before the message as with Ed25519. FIPS 204 (section 5.2,
+algorithms 2 and 3) frames a context by its length before hashing, which keeps labels apart as well. X.509 and CMS sign
+with the empty context (RFC 9881, RFC 9882), so no signature made here passes for a certificate's, whatever the message.
+Any implementation with a context string can check these signatures.
 
-Signing is hedged: fresh randomness goes into each signature, so two of one message differ, and a weak generator alone
-does not give the key away. The private key is its 32-byte seed (FIPS 204, section 3.6.3).
+Signing is hedged: fresh randomness enters each signature, so two signatures of one message differ, and a weak generator
+alone does not reveal the key. The private key is its 32-byte seed (FIPS 204, section 3.6.3).
 
-Does NOT say that a holder of the Ed25519 key holds this one: whoever relies on both checks both. Its cryptanalysis is
-young, which is why it stands beside Ed25519.
+Does NOT say that the holder of the Ed25519 key also holds this key: whoever relies on both must check both. The
+cryptanalysis of ML-DSA is young, which is why it stands beside Ed25519.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def verify_post_quantum(public: bytes, label: bytes, message: bytes, signature: 
     """Check a signature.
 
     Raises:
-        CryptoError: When it is not the key's signature of this message for this purpose.
+        CryptoError: When it is not the signature of this message, for this purpose, by this key.
     """
     sized(public, POST_QUANTUM_PUBLIC_SIZE, "an ML-DSA-65 verification key")
     sized(signature, POST_QUANTUM_SIGNATURE_SIZE, "an ML-DSA-65 signature")
@@ -75,7 +75,7 @@ def verify_post_quantum(public: bytes, label: bytes, message: bytes, signature: 
 
 
 def post_quantum_hash(public: bytes) -> str:
-    """Return the hash by which a law names a server's ML-DSA key, 64 hex digits: the key itself is 1,952 bytes."""
+    """Return the hash by which a `silo.toml` names a server's ML-DSA key, 64 hex digits: the key has 1,952 bytes."""
     return digest(b"fedmodel/v1/post-quantum-key", sized(public, POST_QUANTUM_PUBLIC_SIZE, "an ML-DSA-65 key")).hex()
 
 

@@ -1,11 +1,11 @@
 """Hashes, keys, signatures, sealing and keystreams, each under its own label.
 
-Every use names a purpose, `b"fedmodel/v1/<purpose>"`, which is hashed, signed or derived along, so that bytes made for
-one purpose never pass for another's. The exceptions are what other people's tools check: a signed note here, and X.509
-(`certificates`). One Ed25519 key may sign all three kinds, which their bytes keep apart: what has a label begins with a
-zero byte, X.509 with 0x30 and has control characters in it, and a note has printable characters and newlines alone.
-Lengths are checked before use; whatever does not verify raises `CryptoError` without saying why, save for what the
-caller can mend.
+Every use names a purpose, `b"fedmodel/v1/<purpose>"`, which enters the hash, signature or derivation. So bytes made for
+one purpose never pass for another purpose. The exceptions are formats that other people's tools check: a signed note
+here, and X.509 (`certificates`). One Ed25519 key may sign all three kinds, because their bytes differ: a labelled
+message begins with a zero byte; X.509 begins with 0x30 and contains control characters; a note has only printable
+characters and newlines. Lengths are checked before use. Whatever does not verify raises `CryptoError` without a reason,
+except where the caller can do something about it.
 
 | Here           | Is                                               | After                        |
 |----------------|--------------------------------------------------|------------------------------|
@@ -18,8 +18,8 @@ caller can mend.
 | `SealingKey`   | HPKE base mode: X25519, or X25519 with ML-KEM-768 | RFC 9180; FIPS 203; X-Wing  |
 | `Keystream`    | AES-256 in counter mode from a zero counter      | SP 800-38A, section 6.5      |
 
-Does NOT erase secrets from memory: Python copies bytes as it likes. It does not authenticate the sender of a sealed
-message either; the protocol signs around it.
+Does NOT erase secrets from memory, because Python may copy bytes at any time. Does NOT authenticate the sender of a
+sealed message; the protocol's own signatures do that.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ _SMALL_ORDER: Final = frozenset(
         "c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
     )
 )
-# The same of Montgomery's curve and its twist, by u: orders 4 and 2 (0), 4 (1 and -1), 8.
+# The same for Montgomery's curve and its twist, by u: orders 4 and 2 (0), 4 (1 and -1), 8.
 _SMALL_ORDER_U: Final = frozenset(
     (
         0,
@@ -69,8 +69,8 @@ _SMALL_ORDER_U: Final = frozenset(
         39382357235489614581723060781553021112529911719440698176882885853963445705823,
     )
 )
-# What stays in a core's second-level cache beside the part of a vector that it is added to, and is long enough that
-# the cipher's call, not Python's, is what takes the time.
+# Small enough to stay in a core's second-level cache beside the part of a vector that it is added to, and large enough
+# that the time goes into the cipher and not into Python's call.
 BLOCK_SIZE: Final = 256 * 1024
 _ZEROS: Final = memoryview(bytes(BLOCK_SIZE))
 
@@ -88,7 +88,7 @@ def random_bytes(size: int) -> bytes:
 
 
 def random_stream(size: int) -> bytes:
-    """Return many bytes that nobody can predict: a keystream under a fresh key of the CSPRNG, which takes less time."""
+    """Return many unpredictable bytes: a keystream under a fresh key of the CSPRNG, which is faster than the CSPRNG."""
     stream, buffer = Keystream(random_bytes(KEY_SIZE)), bytearray(size + 15)
     for start in range(0, size, BLOCK_SIZE):
         length = min(BLOCK_SIZE, size - start)
@@ -97,7 +97,7 @@ def random_stream(size: int) -> bytes:
 
 
 def digest(label: bytes, *parts: bytes) -> bytes:
-    """Return the 32-byte hash of some parts for one purpose; no two lists of parts hash alike by concatenation.
+    """Return the 32-byte hash of some parts for one purpose; lists with the same concatenation have different hashes.
 
     >>> digest(b"fedmodel/v1/doctest", b"ab", b"c") == digest(b"fedmodel/v1/doctest", b"a", b"bc")
     False
@@ -112,7 +112,7 @@ def digest(label: bytes, *parts: bytes) -> bytes:
 def digest_words(label: bytes, data: bytes | memoryview) -> bytes:
     """Return the 32-byte hash of one long vector's bytes for one purpose: SHA-256 would take longer than a mask.
 
-    BLAKE3's collision resistance is that of SHA-256, 128 bits; its mode with a label needs no length beside it.
+    BLAKE3 has the same collision resistance as SHA-256, 128 bits. Its mode with a label does not need the length.
     """
     return blake3(data, derive_key_context=checked_label(label).decode()).digest()
 
@@ -150,15 +150,15 @@ class SigningKey:
         return self._key.sign(_framed(label, message))
 
     def sign_note(self, text: bytes) -> bytes:
-        """Return the 64-byte signature of a note's text as it is, as C2SP's signed-note has it.
+        """Return the 64-byte signature of a note's text, unchanged, as in C2SP's signed-note.
 
-        Without a label, so that ordinary tools can check it. It is safe beside `sign` with the same key: what that
-        signs begins with a zero byte (see `_framed`), what this signs with a printable character, so that neither
-        signature ever passes for the other. It is safe beside an authority's key (`certificates.Authority`) too.
+        It has no label, so that ordinary tools can check it. It is safe beside `sign` with the same key: there the
+        signed bytes begin with a zero byte (see `_framed`), and here with a printable character, so neither signature
+        ever passes for the other. It is safe beside an authority's key (`certificates.Authority`) too.
 
         Raises:
-            CryptoError: When the text does not begin with a printable ASCII character, has a control character besides
-                newlines, or does not end with a newline.
+            CryptoError: When the text does not begin with a printable ASCII character, has a control character other
+                than a newline, or does not end with a newline.
         """
         return self._key.sign(_note(text))
 
@@ -170,11 +170,11 @@ class SigningKey:
 def verify(public: bytes, label: bytes, message: bytes, signature: bytes) -> None:
     """Check a signature.
 
-    Of an honest key: one that its owner chose to be of small order verifies more than it signed, so a roster's keys are
-    those that their owners proved to hold.
+    This holds for an honest key. A key that its owner chose to be of small order verifies more than it signed, so the
+    keys of a roster are those that their owners proved to hold.
 
     Raises:
-        CryptoError: When it is not the key's signature of this message for this purpose.
+        CryptoError: When it is not the signature of this message, for this purpose, by this key.
     """
     key = Ed25519PublicKey.from_public_bytes(sized(public, KEY_SIZE, "a verification key"))
     try:
@@ -186,11 +186,11 @@ def verify(public: bytes, label: bytes, message: bytes, signature: bytes) -> Non
 def verify_note(public: bytes, text: bytes, signature: bytes) -> None:
     """Check the signature of a note's text, made by `sign_note` or by another implementation of C2SP's signed-note.
 
-    Of an honest key, as for `verify`. A text that `sign_note` would not sign is refused before its signature is tried:
-    one made by `sign` for a purpose of ours must not pass for a note's.
+    This holds for an honest key, as for `verify`. A text that `sign_note` would not sign is refused before its
+    signature is checked: a signature made by `sign` for another purpose must not pass for a note's.
 
     Raises:
-        CryptoError: When it is not the key's signature of this text.
+        CryptoError: When it is not the signature of this text by this key.
     """
     key = Ed25519PublicKey.from_public_bytes(sized(public, KEY_SIZE, "a verification key"))
     try:
@@ -200,10 +200,10 @@ def verify_note(public: bytes, text: bytes, signature: bytes) -> None:
 
 
 def check_verification_key(public: bytes) -> None:
-    """Refuse an Ed25519 key of small order, or not in its one encoding: anybody could sign for it.
+    """Refuse an Ed25519 key of small order, for which anybody could sign, or one that is not in its one encoding.
 
     Raises:
-        CryptoError: When it is one, or has another length.
+        CryptoError: When it is such a key, or has another length.
     """
     masked = bytes([*sized(public, KEY_SIZE, "a verification key")[:-1], public[-1] & 0x7F])
     if masked in _SMALL_ORDER or int.from_bytes(masked, "little") >= _FIELD:
@@ -213,11 +213,11 @@ def check_verification_key(public: bytes) -> None:
 def check_agreement_key(public: bytes) -> None:
     """Refuse an X25519 key that is of small order, or not in its one encoding.
 
-    Unequal keys may still agree alike with everybody: u and 1/u do. Whoever derives keys from what was agreed binds the
-    parties' names, and so rests on no more than this.
+    Two different keys may still agree on the same secret with everybody: u and 1/u do. Code that derives keys from the
+    agreed secret binds the parties' names, and so needs no more than this check.
 
     Raises:
-        CryptoError: When it is one, or has another length.
+        CryptoError: When it is such a key, or has another length.
     """
     value = int.from_bytes(sized(public, KEY_SIZE, "an agreement key"), "little")
     if value >= _FIELD or value in _SMALL_ORDER_U:
@@ -225,10 +225,10 @@ def check_agreement_key(public: bytes) -> None:
 
 
 def check_sealing_key(public: bytes) -> None:
-    """Refuse a key of either suite that could not be used: its X25519 part as above, its ML-KEM part as FIPS 203 says.
+    """Refuse an unusable key of either suite: its X25519 part as above, its ML-KEM part as FIPS 203 says.
 
     Raises:
-        CryptoError: When it could not, or has another length.
+        CryptoError: When it cannot be used, or has another length.
     """
     check_agreement_key(public[-KEY_SIZE:])
     if len(public) != KEY_SIZE:
@@ -240,14 +240,14 @@ def check_sealing_key(public: bytes) -> None:
 
 
 class AgreementKey:
-    """An X25519 key pair that follows from a secret, so that whoever recovers the secret recovers the key."""
+    """An X25519 key pair derived from a secret, so that whoever recovers the secret recovers the key."""
 
     def __init__(self, secret: bytes, label: bytes, context: bytes) -> None:
         self._key = X25519PrivateKey.from_private_bytes(derive_key(secret, label, context))
         self.public = self._key.public_key().public_bytes_raw()
 
     def agree(self, peer: bytes) -> bytes:
-        """Return the 32 bytes shared with a peer's public key. Derive keys from them; never use them as one.
+        """Return the 32 bytes shared with a peer's public key. Derive keys from them; never use them as a key.
 
         Raises:
             CryptoError: When the peer's key is our own, or a point of small order, with which every peer would share
@@ -267,7 +267,7 @@ class SealingKey:
 
     def __init__(self, suite: Suite, secret: bytes, context: bytes) -> None:
         self._suite = suite
-        # A label a suite: the same secret under the other suite is another key.
+        # One label per suite: the same secret gives another key under the other suite.
         label = b"fedmodel/v1/seal-x25519" if suite is Suite.CLASSIC else b"fedmodel/v1/seal-hybrid-x25519"
         curve = X25519PrivateKey.from_private_bytes(derive_key(secret, label, context))
         self._key: X25519PrivateKey | hpke.MLKEM768X25519PrivateKey = curve
@@ -282,7 +282,7 @@ class SealingKey:
         """Return what was sealed to this key in this context.
 
         Raises:
-            CryptoError: When it was not, whatever the reason.
+            CryptoError: When it does not open, whatever the reason.
         """
         try:
             return _hpke(self._suite).decrypt(sealed, self._key, context)
@@ -291,7 +291,7 @@ class SealingKey:
 
 
 def seal(suite: Suite, public: bytes, plaintext: bytes, context: bytes) -> bytes:
-    """Seal a message to a public key; only its holder opens it, and only in the same context.
+    """Seal a message to a public key; only the holder of its private key can open it, and only in the same context.
 
     Raises:
         CryptoError: When the public key has the wrong length or is not a key.
@@ -309,13 +309,13 @@ def seal(suite: Suite, public: bytes, plaintext: bytes, context: bytes) -> bytes
 
 
 class Keystream:
-    """The pseudorandom bytes that follow from a key, in order, as often as asked for.
+    """The pseudorandom bytes that follow from a key, in order, as many as are asked for.
 
     The counter starts at zero, which is safe because a key is used for one stream and never again.
 
     Args:
         key: 32 bytes, uniform and secret.
-        start: The byte to begin at, a multiple of 16: the streams of one key at different starts are parts of one.
+        start: The byte to begin at, a multiple of 16. Streams of one key with different starts are parts of one stream.
     """
 
     def __init__(self, key: bytes, start: int = 0) -> None:
@@ -329,8 +329,8 @@ class Keystream:
         """Write the next bytes of the stream to the front of a buffer.
 
         Args:
-            buffer: Of at least `size` + 15 bytes: the cipher wants room for a block more than it writes.
-            size: From 0 to `BLOCK_SIZE`. All but the last of a stream are multiples of 16.
+            buffer: Of at least `size` + 15 bytes, because the cipher needs room for one more block than it writes.
+            size: From 0 to `BLOCK_SIZE`. In each call for a stream except the last, a multiple of 16.
         """
         self._update_into(_ZEROS[:size], buffer)
 
@@ -344,7 +344,7 @@ def checked_label(label: bytes) -> bytes:
     """Return a label; refuse one that is not versioned.
 
     Raises:
-        CryptoError: When it does not begin as every label does, or names nothing.
+        CryptoError: When it does not begin as every label does, or names no purpose.
     """
     if not label.startswith(_PREFIX) or len(label) == len(_PREFIX):
         raise CryptoError(f"a label begins with {_PREFIX.decode()} and names a purpose")
@@ -352,7 +352,7 @@ def checked_label(label: bytes) -> bytes:
 
 
 def signature_label(label: bytes) -> bytes:
-    """Return a label that may be signed under: both kinds of signature have room for 255 bytes.
+    """Return a label if signatures may use it: both kinds of signature have room for 255 bytes.
 
     Raises:
         CryptoError: When it is longer, or not versioned.
@@ -366,7 +366,7 @@ def sized(value: bytes, size: int, what: str) -> bytes:
     """Return a value; refuse one of another length.
 
     Raises:
-        CryptoError: When its length is another; the message says `what` it is.
+        CryptoError: When it has another length; the message names it by `what`.
     """
     if len(value) != size:
         raise CryptoError(f"{what} of {len(value)} bytes, where {size} are needed")
@@ -374,9 +374,9 @@ def sized(value: bytes, size: int, what: str) -> bytes:
 
 
 def _framed(label: bytes, message: bytes) -> bytes:
-    """Return what is signed: the label's length, the label, the message.
+    """Return the bytes to sign: the label's length, the label, the message.
 
-    A label is shorter than 256 bytes, so the first byte is 0: that, and nothing else, keeps it apart from a note.
+    A label is shorter than 256 bytes, so the first byte is 0. This alone distinguishes these bytes from a note.
     """
     return len(signature_label(label)).to_bytes(2, "big") + label + message
 
@@ -384,7 +384,7 @@ def _framed(label: bytes, message: bytes) -> bytes:
 def _note(text: bytes) -> bytes:
     """Refuse a note's text that could be mistaken for a message with its label or for X.509, or that is no text.
 
-    All that X.509 signs names its algorithm, whose tag is the control character 0x06.
+    Everything that X.509 signs names its algorithm, whose tag is the control character 0x06.
     """
     if not text or not 0x21 <= text[0] <= 0x7E or not text.endswith(b"\n"):
         raise CryptoError("a note's text begins with a printable ASCII character, not a space, and ends with a newline")

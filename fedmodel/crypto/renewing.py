@@ -1,10 +1,10 @@
-"""What is read from certificates besides their validity, and how one is issued again for the key that it has.
+"""Reads certificates for more than their validity, and issues a certificate again for the same key.
 
-A renewed certificate has the same name, key, hosts and purpose, and new dates: no secret of the party is needed for it,
-so a kit's keys stay where they are.
+A renewed certificate has the same name, key, hosts and purpose, and new dates. This needs no secret of the party, so a
+kit's keys stay where they are.
 
-Does NOT ask whether the old certificate is still good: an expired one is what is renewed. Whoever renews a revoked
-party's gives it back what was taken, so the roster is asked first.
+Does NOT check whether the old certificate is still valid: expired ones are renewed too. Does NOT check for revocation:
+a renewed certificate would undo it, so callers ask the roster first.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def revocations_due(revoked: bytes) -> datetime:
     """Return when a list of revocations, PEM, has to be replaced by a newer one.
 
     Raises:
-        CryptoError: When it is none, or does not say.
+        CryptoError: When it is no list of revocations, or does not say.
     """
     try:
         due = x509.load_pem_x509_crl(revoked).next_update_utc
@@ -69,10 +69,10 @@ def revocations_due(revoked: bytes) -> datetime:
 
 
 def revocations_number(revoked: bytes) -> int:
-    """Return which of an authority's lists of revocations, PEM, one is: each newer one has a higher number.
+    """Return the number of a list of revocations, PEM: each newer list of an authority has a higher number.
 
     Raises:
-        CryptoError: When it is none, or does not say.
+        CryptoError: When it is no list of revocations, or does not say.
     """
     try:
         numbers = x509.load_pem_x509_crl(revoked).extensions.get_extension_for_class(x509.CRLNumber)
@@ -89,10 +89,10 @@ def renew(seed: bytes, authority: bytes, certificate: bytes, *, days: int, now: 
         authority: Its certificate, PEM.
         certificate: The old one, PEM.
         days: How long the new one is valid.
-        now: For tests; else the clock's.
+        now: For tests; by default the clock's time.
 
     Raises:
-        CryptoError: When the old one is not of this authority, or the seed is another's.
+        CryptoError: When this authority did not issue the old one, or the seed is another authority's.
         ConfigError: When the new one would outlive the authority's.
     """
     check_issued(certificate, authority)

@@ -1,25 +1,26 @@
-"""Files at rest, sealed in the age format: whoever has the key opens them with the ordinary `age` tool, without us.
+"""Files at rest, sealed in the age format: whoever has the key can open them with the ordinary `age` tool alone.
 
-The one module that imports `pyrage` (age-rs). Everything here is age v1 (C2SP age): a file key wrapped for each
-recipient by X25519, or under a passphrase by scrypt; the body in chunks of 64 KiB under ChaCha20-Poly1305 (STREAM).
+This is the one module that imports `pyrage` (age-rs). Everything here is age v1 (C2SP age). A file key is wrapped for
+each recipient by X25519, or under a passphrase by scrypt. The body is encrypted in chunks of 64 KiB under
+ChaCha20-Poly1305 (STREAM).
 
-What is promised:
+Promises:
 
 | Here                        | Promise                                                                               |
 |-----------------------------|---------------------------------------------------------------------------------------|
-| `write_sealed`              | the old file or the whole new one; 0600; nothing in the clear reaches a disk          |
-| `read_sealed`, `open_bytes` | all of the plaintext, authenticated to its last byte, or an error and nothing         |
-| `open_to`                   | each byte was authenticated before it was written; after an error, what was written   |
-|                             | is a beginning of the plaintext and NOT the whole                                     |
-| `opener_from_key_file`      | a file that others could read or wrote is refused before it is used                   |
+| `write_sealed`              | leaves the old file or the whole new one; mode 0600; no plaintext reaches a disk      |
+| `read_sealed`, `open_bytes` | return the whole plaintext, authenticated to its last byte, or raise and return none  |
+| `open_to`                   | authenticates each byte before it writes it; after an error, what was written is a    |
+|                             | beginning of the plaintext and NOT the whole                                          |
+| `opener_from_key_file`      | refuses, before use, a file that others can read or write                             |
 
-So a sink of `open_to` should be one that can be thrown away, as `fedmodel.system.durable.replacing` gives.
+So the sink of `open_to` should be one that can be discarded, as `fedmodel.system.durable.replacing` gives.
 
 NOT protected: who wrote a file. Recipients are public, so anybody who knows one can seal to it, and age has no sender.
-Whoever needs to know keeps a signature or a secret of its own inside. Nor the length of the plaintext, nor for how many
-recipients it is sealed. X25519 does not withstand a quantum computer: files that are copied today could be opened then.
-A passphrase is as strong as it is hard to guess; scrypt costs whoever tries one, us too, a second and up to a gigabyte
-of memory. Secrets are not erased from memory: Python copies bytes as it likes.
+Code that needs to know keeps a signature or a secret of its own inside. The length of the plaintext and the number of
+recipients are not hidden either. X25519 does not withstand a quantum computer: files that are copied today could be
+opened one day. A passphrase is as strong as it is hard to guess. Each try, ours too, costs a second and up to a
+gigabyte of memory for scrypt. Secrets are not erased from memory, because Python may copy bytes at any time.
 """
 
 from __future__ import annotations
@@ -43,9 +44,10 @@ _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
 class Opener:
-    """What opens sealed files: the keys of a key file, or a passphrase. Sensitive.
+    """Opens sealed files, with the keys of a key file or with a passphrase. Sensitive.
 
-    Made by `opener_from_key_file`, `opener_from_passphrase` and `opener_from_secret`. Its repr says which, and no more.
+    Made by `opener_from_key_file`, `opener_from_passphrase` and `opener_from_secret`. Its repr says only which of the
+    two it has.
     """
 
     __slots__ = ("_identities", "_passphrase")
@@ -61,9 +63,10 @@ class Opener:
         raise TypeError("an Opener is never pickled: it would put the secret where nobody looks for one")
 
     def open(self, source: BinaryIO, sink: BinaryIO) -> None:
-        """Write what a sealed source holds into a sink, as `open_to` says.
+        """Write the plaintext of a sealed source into a sink, as `open_to` says.
 
-        With a passphrase the whole is in memory, for age-rs offers no stream there; what we seal so is a page long.
+        With a passphrase all of it is in memory, because age-rs has no stream for that. What fedmodel seals in this way
+        is a page long.
         """
         if self._passphrase is None:
             _stream(pyrage.decrypt_io, source, sink, self._identities)
@@ -76,28 +79,28 @@ class Opener:
 
 
 def opener_from_secret(secret: str) -> Opener:
-    """Return what opens what is sealed to one age key, "AGE-SECRET-KEY-1...".
+    """Return the opener of files sealed to one age key, "AGE-SECRET-KEY-1...".
 
     Raises:
-        ConfigError: When the text is none.
+        ConfigError: When the text is no such key.
     """
     return Opener(identities=(_identity(secret),))
 
 
 def opener_from_passphrase(passphrase: str) -> Opener:
-    """Return what opens what is sealed under a passphrase.
+    """Return the opener of files sealed under a passphrase.
 
     Raises:
-        ConfigError: When it is empty.
+        ConfigError: When the passphrase is empty.
     """
     return Opener(passphrase=_said(passphrase))
 
 
 def opener_from_key_file(path: Path) -> Opener:
-    """Return what opens what is sealed to any key of an age key file, as `age-keygen` writes it.
+    """Return the opener of files sealed to any key of an age key file, as `age-keygen` writes it.
 
     Raises:
-        ConfigError: When the file cannot be read, is another account's, can be read or written by anybody but its
+        ConfigError: When the file cannot be read, belongs to another account, can be read or written by anybody but its
             owner, or holds no key.
     """
     try:
@@ -119,11 +122,11 @@ def opener_from_key_file(path: Path) -> Opener:
 
 
 def check_private_file(path: Path, found: os.stat_result, what: str = "a key file") -> None:
-    """Refuse a file with a secret that anybody but this process's account can get at.
+    """Refuse a file with a secret that anybody but this process's account can access.
 
-    A credential of systemd may belong to root, and may show its group's read bit: there it is the mask of an access
-    list that names the service's user and nobody else, in a folder that systemd made for the service alone. All other
-    bits are refused there as well.
+    A credential of systemd may belong to root, and may show its group's read bit. There this bit is the mask of an
+    access list that names the service's user and nobody else, in a folder that systemd made for the service alone. All
+    other bits are refused there as well.
 
     Args:
         path: Where it lies.
@@ -131,7 +134,7 @@ def check_private_file(path: Path, found: os.stat_result, what: str = "a key fil
         what: What it is, for the message.
 
     Raises:
-        ConfigError: With the path, what was found and the command that mends it.
+        ConfigError: With the path, what was found and the command that repairs it.
     """
     folder = os.environ.get("CREDENTIALS_DIRECTORY")
     credential = bool(folder) and path.resolve().parent == Path(folder or "").resolve()
@@ -145,10 +148,10 @@ def check_private_file(path: Path, found: os.stat_result, what: str = "a key fil
 
 
 def check_owner(path: Path, found: os.stat_result, *, root_too: bool = False) -> None:
-    """Refuse what belongs to another account than this process's, which could change it, and its mode, at any time.
+    """Refuse a file of another account than this process's: that account could change it, and its mode, at any time.
 
     Raises:
-        ConfigError: With the path, both accounts and the command that mends it.
+        ConfigError: With the path, both accounts and the command that repairs it.
     """
     own = os.geteuid()
     if found.st_uid != own and not (root_too and found.st_uid == 0):
@@ -159,7 +162,7 @@ def check_owner(path: Path, found: os.stat_result, *, root_too: bool = False) ->
 
 
 def _account(uid: int) -> str:
-    """Return an account's name, or its number where it has none."""
+    """Return an account's name, or its number if it has no name."""
     try:
         return pwd.getpwuid(uid).pw_name
     except KeyError:
@@ -173,7 +176,7 @@ def new_age_key() -> tuple[str, str]:
 
 
 def recipient_of(secret: str) -> str:
-    """Return the recipient of a key's secret: what others seal to.
+    """Return the recipient for a key's secret, to which others seal.
 
     Raises:
         ConfigError: When the text is no secret of age.
@@ -182,7 +185,7 @@ def recipient_of(secret: str) -> str:
 
 
 def check_recipient(recipient: str) -> None:
-    """Refuse what nothing can be sealed to.
+    """Refuse a text that is no age recipient.
 
     Raises:
         ConfigError: When it is no X25519 recipient of age, "age1...".
@@ -190,16 +193,16 @@ def check_recipient(recipient: str) -> None:
     try:
         pyrage.x25519.Recipient.from_str(recipient)
     except pyrage.RecipientError:
-        # A secret pasted in its place must not end in a log.
+        # A secret that was pasted here by mistake must not end up in a log.
         shown = "an age SECRET key" if recipient.strip().upper().startswith(_SECRET) else repr(recipient[:80])
         raise ConfigError(f"{shown} is no age recipient; one begins with age1, as `age-keygen -y` shows it") from None
 
 
 def seal_bytes(data: bytes, recipients: Sequence[str]) -> bytes:
-    """Return bytes sealed to recipients, any of whom opens them.
+    """Return bytes sealed to recipients, any of whom can open them.
 
     Raises:
-        ConfigError: When there is no recipient, or one is none.
+        ConfigError: When there is no recipient, or one of the texts is none.
     """
     sink = io.BytesIO()
     _stream(pyrage.encrypt_io, io.BytesIO(data), sink, _recipients(recipients))
@@ -224,20 +227,20 @@ def open_bytes(sealed: bytes, opener: Opener) -> bytes:
     Raises:
         CryptoError: When it is no age file, is sealed to others, or is not as it was sealed.
     """
-    # What a failure leaves in this buffer is dropped with it.
+    # If opening fails, this buffer is dropped with what was written into it.
     sink = io.BytesIO()
     opener.open(io.BytesIO(sealed), sink)
     return sink.getvalue()
 
 
 def write_sealed(path: Path, data: bytes | BinaryIO, recipients: Sequence[str]) -> None:
-    """Put a file, sealed to recipients, in its place: whole or not at all, 0600, and never in the clear beside it.
+    """Write a file, sealed to recipients: whole or not at all, with mode 0600, and never as plaintext beside its place.
 
-    Memory holds no more than some chunks of an open file's data; of `bytes` it holds what the caller does.
+    Of an open file, memory holds only a few chunks at a time.
 
     Raises:
-        ConfigError: When there is no recipient, or one is none.
-        OSError: When it cannot be written, or the data cannot be read; what was at the place stays.
+        ConfigError: When there is no recipient, or one of the texts is none.
+        OSError: When it cannot be written, or the data cannot be read; an earlier file in its place stays.
     """
     known = _recipients(recipients)
     source = io.BytesIO(data) if isinstance(data, bytes) else data
@@ -246,7 +249,7 @@ def write_sealed(path: Path, data: bytes | BinaryIO, recipients: Sequence[str]) 
 
 
 def read_sealed(path: Path, opener: Opener) -> bytes:
-    """Return what a sealed file holds, all of it authenticated.
+    """Return the plaintext of a sealed file, all of it authenticated.
 
     Raises:
         CryptoError: When it is no age file, is sealed to others, or is not as it was sealed.
@@ -258,14 +261,15 @@ def read_sealed(path: Path, opener: Opener) -> bytes:
 
 
 def open_to(path: Path, opener: Opener, sink: BinaryIO) -> None:
-    """Write what a sealed file holds into a sink, chunk by chunk.
+    """Write the plaintext of a sealed file into a sink, chunk by chunk.
 
-    Each chunk is authenticated before it is written, and at its place; that there is no more is known only at the end.
-    So after a CryptoError the sink holds a true beginning of the plaintext, and nobody may take it for the whole.
+    Each chunk, and its position, is authenticated before it is written. Only at the end is it known that the file is
+    complete. So after a CryptoError the sink holds a true beginning of the plaintext, which must not be taken for the
+    whole.
 
     Raises:
         CryptoError: When it is no age file, is sealed to others, is not as it was sealed, or was cut short.
-        OSError: When it cannot be read, or the sink not be written.
+        OSError: When the file cannot be read, or the sink cannot be written.
     """
     with path.open("rb") as source:
         try:
@@ -275,7 +279,7 @@ def open_to(path: Path, opener: Opener, sink: BinaryIO) -> None:
 
 
 class _Ends:
-    """A source or a sink for age-rs that remembers what it raised, of which age-rs hands on the text alone."""
+    """A source or a sink for age-rs that remembers what it raised, because age-rs passes on only the text of it."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -296,11 +300,11 @@ class _Ends:
             raise
 
     def flush(self) -> None:
-        """Nothing: whoever gave the sink flushes it."""
+        """Do nothing: the owner of the sink flushes it."""
 
 
 def _stream(work: Callable[..., None], source: BinaryIO, sink: BinaryIO, keys: Sequence[object]) -> None:
-    """Run one of age-rs's streams, and tell what failed: a disk's error as it was raised, all else as ours."""
+    """Run one of age-rs's streams; raise a disk's error as it was, and any other failure as our own."""
     reader, writer = _Ends(source), _Ends(sink)
     try:
         work(reader, writer, list(keys))
@@ -314,7 +318,7 @@ def _stream(work: Callable[..., None], source: BinaryIO, sink: BinaryIO, keys: S
 
 
 def _unopened(error: Exception) -> CryptoError:
-    """Say what may be wrong with a file that does not open, which age-rs says in words of its own."""
+    """Return an error that says why a file may not open, from what age-rs says."""
     found = str(error)
     if found == "No matching keys found":
         return CryptoError("sealed to another key than the one given, or not in this way: key file or passphrase")
@@ -330,7 +334,7 @@ def _unopened(error: Exception) -> CryptoError:
 
 
 def _identity(secret: str) -> pyrage.x25519.Identity:
-    """Return age's key of its text; an error never shows any of it."""
+    """Return the age key that a text stands for; an error never shows any part of it."""
     try:
         return pyrage.x25519.Identity.from_str(secret.strip())
     except pyrage.IdentityError:

@@ -2,18 +2,18 @@
 
 | Who       | Refuses                                                                                              |
 |-----------|------------------------------------------------------------------------------------------------------|
-| a server  | no certificate, another authority's, one that is expired, revoked, or not for clients                |
-| a client  | another authority's, one that is expired, for another host, or not for servers                       |
+| a server  | a peer without a certificate; one of another authority, expired, revoked, or not for clients         |
+| a client  | a certificate of another authority, expired, for another host, or not for servers                    |
 
-Nothing of the machine's own trust store is used. No session is resumed, so every connection shows its certificate anew.
+The machine's own trust store is not used. No session is resumed, so every connection shows its certificate anew.
 
-With TLS 1.3 a client's handshake ends before the server has looked at its certificate: a client learns that it was
-refused from its first read, and not from connecting. So whoever asks whether it would be let in asks for something.
+In TLS 1.3 a client's handshake ends before the server has checked the client's certificate. So a client learns that it
+was refused from its first read, and not from connecting. To find out whether it is admitted, it must request something.
 
-NOT protected: a client has no list of revocations. Whoever knows which key the server has hands `recognising` a look at
-its certificate, which a connection passes before anything is sent. A server's list is read when its context is made: a
-newer one needs a new context. Key exchange is what OpenSSL offers; before 3.5 that is not post-quantum, so recorded
-traffic may be read one day.
+NOT protected: a client has no list of revocations. A caller that knows the server's key passes `recognising` a check of
+the server's certificate, which runs before anything is sent. A server's list is read when its context is made: a newer
+list needs a new context. The key exchange is what OpenSSL offers. Before version 3.5 that is not post-quantum, so
+recorded traffic may be read one day.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from typing import Final
 from fedmodel.crypto.certificates import check_issued, check_revocations
 from fedmodel.errors import ConfigError, CryptoError, FedmodelError
 
-# OpenSSL's numbers of what a certificate fails by (x509_vfy.h), as a client finds it in the server's.
+# OpenSSL's numbers for why a certificate fails (x509_vfy.h), when a client checks the server's.
 _VERIFIED: Final = {
     9: "the server's certificate is not valid yet; set this machine's clock, or wait for its first day",
     10: "the server's certificate has expired; the administrator issues another, or this machine's clock is wrong",
@@ -42,7 +42,7 @@ _VERIFIED: Final = {
     62: "the server's certificate is for another host; connect by a name in it, or have it issued for this one",
     64: "the server's certificate is for another address; connect by one in it, or have it issued for this one",
 }
-# What a server's alert says, the end of OpenSSL's name for it: the beginnings differ between versions.
+# What a server's alert means, by the end of OpenSSL's name for it: the beginnings differ between versions.
 _ALERTS: Final = {
     "CERTIFICATE_REQUIRED": "the server requires our certificate, and none was shown; check tls.pem and tls.key",
     "UNKNOWN_CA": "the server does not know our certificate's authority: this kit is of another federation",
@@ -63,18 +63,18 @@ _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PR
 def server_context(
     certificate: Path, key: Path, password: str, authority: Path, revoked: bytes | None = None
 ) -> ssl.SSLContext:
-    """Return what a server speaks TLS by.
+    """Return a server's TLS context.
 
-    Guarantee: whoever completes a handshake and reads or writes a byte holds the key of a certificate that this
-    authority issued for clients, valid now, and not in the list of revocations where one is given.
+    Guarantee: a peer that completes a handshake and reads or writes a byte holds the key of a certificate that this
+    authority issued for clients, that is valid now, and that is not in the list of revocations if one is given.
 
     Args:
-        certificate: Its own, PEM.
+        certificate: The server's own, PEM.
         key: Its key, PEM, encrypted.
-        password: What opens it. Sensitive.
+        password: Opens the key. Sensitive.
         authority: The authority's certificate, PEM.
-        revoked: The authority's list of revocations, PEM: its bytes, so that what is checked is what is loaded. Without
-            one no certificate counts as revoked.
+        revoked: The bytes of the authority's list of revocations, PEM; bytes and not a path, so that what is checked is
+            what is loaded. Without a list no certificate counts as revoked.
 
     Raises:
         ConfigError: When a file cannot be read, or the list of revocations has run out.
@@ -83,7 +83,7 @@ def server_context(
     context = _context(ssl.PROTOCOL_TLS_SERVER, certificate, key, password, authority)
     context.verify_mode = ssl.CERT_REQUIRED
     context.sslobject_class = _SaysWhy
-    # A resumed session would show the certificate of the first, whatever happened to it since.
+    # A resumed session would show the certificate of the first session, whatever happened to it since.
     context.num_tickets = 0
     context.options |= ssl.OP_NO_TICKET
     if revoked is not None:
@@ -91,7 +91,7 @@ def server_context(
             check_revocations(revoked, _read(authority))
         except (ConfigError, CryptoError) as error:
             raise type(error)(f"revoked.pem: {error}") from None
-        with tempfile.NamedTemporaryFile() as copy:  # of bytes, ssl takes certificates alone
+        with tempfile.NamedTemporaryFile() as copy:  # as bytes, ssl takes only certificates
             copy.write(revoked)
             copy.flush()
             context.load_verify_locations(cafile=copy.name)
@@ -100,12 +100,12 @@ def server_context(
 
 
 def client_context(certificate: Path, key: Path, password: str, authority: Path) -> ssl.SSLContext:
-    """Return what a client speaks TLS by; it shows its certificate, and checks the server's and the host in it.
+    """Return a client's TLS context; it shows its certificate, and checks the server's certificate and host.
 
     Args:
-        certificate: Its own, PEM.
+        certificate: The client's own, PEM.
         key: Its key, PEM, encrypted.
-        password: What opens it. Sensitive.
+        password: Opens the key. Sensitive.
         authority: The authority's certificate, PEM.
 
     Raises:
@@ -120,18 +120,18 @@ def client_context(certificate: Path, key: Path, password: str, authority: Path)
 
 
 class Unrecognised(ssl.SSLError):
-    """A server whose certificate the authority issued, but which is not the one that is meant. Its text says why."""
+    """Raised for a server that has a certificate of the authority, but is not the expected one. The text says why."""
 
 
 def recognising(context: ssl.SSLContext, recognise: Callable[[bytes], None]) -> ssl.SSLContext:
-    """Have a client's context look at the certificate of every server, once it has verified it; return that context.
+    """Add a check of every server's verified certificate to a client's context; return that context.
 
-    Guarantee: to a server that is not recognised nothing is sent after the handshake: `wrap_socket` raises
+    Guarantee: nothing is sent after the handshake to a server that is not recognised: `wrap_socket` raises
     `Unrecognised` and closes the connection. By then that server has seen this client's certificate.
 
     Args:
-        context: A client's. It is changed.
-        recognise: Takes the certificate in DER; raises a FedmodelError, or an OSError, where it is another's.
+        context: A client's context. It is changed.
+        recognise: Takes the certificate in DER; raises a FedmodelError, or an OSError, if it is not the expected one.
     """
 
     class Recognising(ssl.SSLSocket):
@@ -150,7 +150,7 @@ def recognising(context: ssl.SSLContext, recognise: Callable[[bytes], None]) -> 
 
 
 def _recognised(certificate: bytes | None, recognise: Callable[[bytes], None]) -> None:
-    """Look at a server's certificate; what is against it fails the handshake."""
+    """Check a server's certificate; if it is not recognised, the handshake fails."""
     try:
         recognise(certificate or b"")
     except (FedmodelError, OSError) as error:
@@ -158,7 +158,7 @@ def _recognised(certificate: bytes | None, recognise: Callable[[bytes], None]) -
 
 
 def explain_tls(error: BaseException) -> str:
-    """Return one line on why a connection failed, and what to do, from the error or whatever it came from."""
+    """Return one line on why a connection failed, and what to do, from the error or from its causes."""
     for cause in _causes(error):
         line = _explained(cause)
         if line is not None:
@@ -167,17 +167,17 @@ def explain_tls(error: BaseException) -> str:
 
 
 def unrecognised_in(error: BaseException) -> Unrecognised | None:
-    """Return the refusal of a server that an error comes from, None where it comes from something else."""
+    """Return the refusal of a server that caused an error, or None if something else caused it."""
     return next((cause for cause in _causes(error) if isinstance(cause, Unrecognised)), None)
 
 
 class _SaysWhy(ssl.SSLObject):
-    """A server's end of a connection in an event loop that tells a client why it is refused, and the log.
+    """A server's end of a connection in an event loop; it tells the client and the log why a handshake failed.
 
-    asyncio and uvloop close a connection whose handshake failed without sending the alert that OpenSSL wrote, so that a
-    client would see an end of file and nothing else. So they are told once that more must be read, whereupon they send
-    what was written, and the next time of the failure. Nothing was agreed by then, and their limit on the time of a
-    handshake holds for the rest of it too.
+    If a handshake fails, asyncio and uvloop close the connection without sending the alert that OpenSSL wrote. A client
+    would then see nothing but an end of file. So this class first says once that more must be read, and they send what
+    was written; the next call raises the failure. Nothing has been agreed by then, and their time limit for a handshake
+    holds for this call too.
     """
 
     _failure: ssl.SSLError | None = None
@@ -199,13 +199,13 @@ class _SaysWhy(ssl.SSLObject):
 
 
 def _explained(error: BaseException) -> str | None:
-    """Return the line for one error, or None where a cause of it may say more."""
+    """Return the line for one error, or None if a cause of it may say more."""
     if isinstance(error, Unrecognised):
         return str(error)
     if isinstance(error, ssl.SSLCertVerificationError):
         return _VERIFIED.get(error.verify_code, f"the server's certificate is refused: {error.verify_message}")
     if isinstance(error, ssl.SSLError):
-        reason = getattr(error, "reason", None) or ""  # missing where Python raised it and not OpenSSL
+        reason = getattr(error, "reason", None) or ""  # missing if Python raised it and not OpenSSL
         for alert, line in _ALERTS.items():
             if reason.endswith(f"ALERT_{alert}"):
                 return line
@@ -217,7 +217,7 @@ def _explained(error: BaseException) -> str | None:
         return "the server's name is not known here; check the address, and this machine's DNS"
     if isinstance(error, TimeoutError):
         return "the server did not answer in time; check the address, and firewalls between"
-    # The last is what HTTP libraries call it, who are not imported here.
+    # The last is a name of HTTP libraries, which are not imported here.
     closed = (ConnectionResetError, BrokenPipeError, ssl.SSLEOFError, ssl.SSLZeroReturnError)
     if isinstance(error, closed) or type(error).__name__ == "RemoteProtocolError":
         return "the server closed the connection; it may have refused our certificate, and its log says why"
@@ -225,7 +225,7 @@ def _explained(error: BaseException) -> str | None:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    """Go from an error to what it came from: HTTP libraries wrap what the socket raised, twice."""
+    """Yield an error and its causes: HTTP libraries wrap twice what the socket raised."""
     seen: list[BaseException] = []
     current: BaseException | None = error
     while current is not None and current not in seen:
@@ -235,7 +235,7 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _context(protocol: int, certificate: Path, key: Path, password: str, authority: Path) -> ssl.SSLContext:
-    """Return what both sides have in common."""
+    """Return a context with the settings that both sides have in common."""
     try:
         check_issued(_read(certificate), _read(authority))
     except CryptoError as error:
@@ -246,7 +246,7 @@ def _context(protocol: int, certificate: Path, key: Path, password: str, authori
     context.verify_flags |= ssl.VERIFY_X509_STRICT
     try:
         context.load_verify_locations(cafile=authority)
-        # Bytes: OpenSSL would ask at the terminal where none is given.
+        # The password is always given, as bytes: without one OpenSSL would ask for it at the terminal.
         context.load_cert_chain(certificate, key, password.encode())
     except ssl.SSLError as error:
         if error.reason == "KEY_VALUES_MISMATCH":

@@ -46,8 +46,7 @@ class MaskKey:
         self.public = self._key.public
 
     def offer(self, peer: int, public: bytes) -> bytes:
-        """Return what a peer needs to share a secret with us; empty unless the suite is hybrid and our number the
-        lower.
+        """Return what a peer needs to share a secret with us; empty unless the suite is hybrid and we are the lower.
 
         Raises:
             CryptoError: When the peer's key is not usable.
