@@ -5,7 +5,7 @@
 | `laws`         | a silo's law, written from scenarios                                                    |
 | `simulated`    | a simulation's kits, all on one machine                                                 |
 | `authority`    | a deployed federation's kits: made, added, rotated, renewed, revoked (not imported here) |
-| `changing`     | a change of those, made whole or not at all, wherever it is cut short                    |
+| `changing`     | a change of those kits, made whole or not at all, wherever it is interrupted             |
 | `roster`       | everybody's public keys, signed by the authority                                        |
 | `identity`     | a party's keys in one sealed file                                                       |
 | `kits`         | reading a kit of either kind; what this process has unlocked                            |

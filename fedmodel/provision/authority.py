@@ -3,26 +3,28 @@
     OUT/authority/   the authority's sealed keys, its certificate, the roster, what was revoked; to be kept offline
     OUT/server/      the server's kit
     OUT/silos/NAME/  a silo's kit
-    OUT/keys/        where kits are sealed by key files: one for each, and for the authority, carried another way
+    OUT/keys/        if kits are sealed by key files: one for each kit, and one for the authority; carried another way
 
-Kits are handed over by whoever carries files; only `roster.json` and `revoked.pem`, which are public and signed, change
-for everybody when a party is added, rotated, renewed or revoked. Where OUT still holds copies of the other kits, those
-two are replaced in them, and nothing else is.
+A person carries the kits to their parties. When a party is added, rotated, renewed or revoked, only `roster.json` and
+`revoked.pem`, which are public and signed, change for everybody. If OUT still holds copies of the other kits, those two
+files are replaced in them, and nothing else is.
 
-Guarantee: `issue` leaves a whole federation or nothing. A change that was cut short, by whatever and at any step, has
-changed nothing, or the next change of any verb goes on with it first (`fedmodel.provision.changing`). After that every
-kit that is here has one roster, and the server's the list of revocations that was signed with it. The same command:
+Guarantee: `issue` leaves a whole federation or nothing. A change may be interrupted for any reason and at any step. It
+then has changed nothing, or the next change, of any kind, completes it first (`fedmodel.provision.changing`). After
+that every kit that is here has the same roster, and the server's kit has the list of revocations that was signed with
+it. If the same command is run again, it
 
-| Verb     | Cut short before the change counted | Cut short after that                                              |
-|----------|-------------------------------------|-------------------------------------------------------------------|
-| `add`    | adds the silo                       | ends what was begun, and says so                                  |
-| `rotate` | gives new keys                      | ends what was begun; new keys once more, and those before revoked |
-| `renew`  | gives new dates                     | ends what was begun; new dates once more                          |
-| `revoke` | puts the silo out                   | ends what was begun, and says so                                  |
+| Verb     | if interrupted before the change was in force | if interrupted after that                               |
+|----------|-----------------------------------------------|---------------------------------------------------------|
+| `add`    | adds the silo                                 | completes the change, and says so                       |
+| `rotate` | gives new keys                                | completes the change; gives new keys once more, and     |
+|          |                                               | revokes those of the first change                       |
+| `renew`  | gives new dates                               | completes the change; gives new dates once more         |
+| `revoke` | removes the silo                              | completes the change, and says so                       |
 
-Does NOT reach kits that were handed over: the new `roster.json` and `revoked.pem` go to the server, which hands the
-roster on. Until they are there, what was revoked is still taken. Does NOT replace the authority itself: whoever loses
-its key makes a new federation.
+Does NOT reach kits that were handed over: the new `roster.json` and `revoked.pem` have to go to the server, which hands
+the roster on. Until then, revoked keys are still accepted. Does NOT replace the authority itself: if its key is lost, a
+new federation has to be made.
 """
 
 from __future__ import annotations
@@ -60,18 +62,18 @@ from fedmodel.system.durable import replace_file
 from fedmodel.system.inert import inert
 
 Passphrases = Callable[[str], str]
-"""Gives a party's passphrase by its name; the authority's by "authority"."""
+"""Returns a party's passphrase by its name; the authority's by "authority"."""
 
 
 @dataclass(frozen=True)
 class Change:
-    """What a verb of the administrator did.
+    """What a command of the administrator did.
 
     Attributes:
-        roster: As it is now.
+        roster: The roster as it is now.
         keys: The authority's.
-        changed: The kit that was made or changed, where one was.
-        notes: What a person has to do now, a line each.
+        changed: The kit that was made or changed, if one was.
+        notes: What a person has to do now, one line each.
     """
 
     roster: FederationRoster
@@ -81,7 +83,7 @@ class Change:
 
     @property
     def fingerprints(self) -> dict[str, str]:
-        """Everybody's digits, by name."""
+        """Everybody's fingerprint, by name."""
         return fingerprints(self.roster, self.keys)
 
 
@@ -93,7 +95,7 @@ def read_scenarios(federation: FederationFile, beside: Path) -> list[Scenario]:
         beside: The folder that it lies in, where its paths begin.
 
     Raises:
-        ConfigError: When one is missing, is named twice, has no seed, or names a silo that is not of the federation.
+        ConfigError: When one is missing, is named twice, has no seed, or names a silo outside the federation.
     """
     known: dict[str, Scenario] = {}
     for name in federation.scenarios:
@@ -106,7 +108,7 @@ def read_scenarios(federation: FederationFile, beside: Path) -> list[Scenario]:
 
 
 def read_steadily(name_or_path: str) -> Scenario:
-    """Read a scenario that is the same each time that it is read: laws name it by its hash.
+    """Read a scenario that has the same hash at each reading, because laws name it by its hash.
 
     Raises:
         ConfigError: When it cannot be read, or has no seed.
@@ -131,14 +133,14 @@ def issue(
     """Make a federation: its authority, the roster, and a kit for each party.
 
     Args:
-        federation: What it is made from.
-        scenarios: What its silos' laws admit, as `read_scenarios` returns.
+        federation: The file that it is made from.
+        scenarios: The scenarios that its silos' laws admit, as `read_scenarios` returns them.
         out: A new folder, or an empty one.
-        passphrases: Where the federation's keys are sealed under passphrases.
-        now: For tests; else the clock's.
+        passphrases: Given if the federation's keys are sealed under passphrases.
+        now: For tests; by default the clock's time.
 
     Raises:
-        ConfigError: When the place is taken, or a silo's law cannot be written.
+        ConfigError: When `out` is not empty, or a silo's law cannot be written.
     """
     now = datetime.now(UTC) if now is None else now
     if (federation.seal == "passphrase") != (passphrases is not None):
@@ -177,9 +179,9 @@ def add(
         root: The federation's folder.
         name: The new silo's.
         opener: Opens the authority.
-        scenarios: Those that name it, in place of the federation's of the same names.
-        passphrases: Where kits are sealed under passphrases.
-        now: For tests; else the clock's.
+        scenarios: Scenarios that name it; they replace the federation's scenarios of the same names.
+        passphrases: Given if kits are sealed under passphrases.
+        now: For tests; by default the clock's time.
 
     Raises:
         ConfigError: When it is a member already, or no scenario names it.
@@ -221,10 +223,10 @@ def rotate(
     passphrases: Passphrases | None = None,
     now: datetime | None = None,
 ) -> Change:
-    """Give a party new keys of every kind, and revoke the old.
+    """Give a party new keys of every kind, and revoke the old ones.
 
-    A silo's budgets are taken out of its new `silo.toml`: its ledger is signed by the old key, what was spent under it
-    still counts, and a new ledger would not know of it. A person enters what is left.
+    A silo's new `silo.toml` has no budgets. Its ledger is signed by the old key, and what was spent under that key
+    still counts, but a new ledger would not know of it. A person enters what is left.
 
     Raises:
         ConfigError: When it is no member.
@@ -252,13 +254,13 @@ def rotate(
 
 
 def renew(root: Path, names: Sequence[str], opener: Opener, *, now: datetime | None = None) -> Change:
-    """Issue certificates again, with new dates and for the keys that they have, and a roster and a list as well.
+    """Issue certificates again for the same keys, with new dates, and also a new roster and list of revocations.
 
     Args:
         root: The federation's folder.
-        names: Whose; of everybody where there are none.
+        names: The parties whose certificates are renewed; if empty, all of them.
         opener: Opens the authority.
-        now: For tests; else the clock's.
+        now: For tests; by default the clock's time.
 
     Raises:
         ConfigError: When one is no member.
@@ -282,12 +284,12 @@ def renew(root: Path, names: Sequence[str], opener: Opener, *, now: datetime | N
 
 
 def revoke(root: Path, name: str, reason: str, opener: Opener, *, now: datetime | None = None) -> Change:
-    """Put a silo out of the federation: out of the roster, its certificates onto the list.
+    """Remove a silo from the federation: from the roster, with its certificates put on the list of revocations.
 
-    Of a silo that is out already, the newest roster and list are handed out again; its reason stays as it was.
+    If the silo was removed already, the newest roster and list are handed out again, and its reason stays as it was.
 
     Raises:
-        ConfigError: When it is and was no member, or nobody would be left.
+        ConfigError: When it never was a member, or no silo would be left.
     """
     if not reason.strip() or len(reason) > 200:
         raise ConfigError("a revocation says why, in 1 to 200 characters; the roster shows it to everybody")
@@ -320,10 +322,10 @@ def revoke(root: Path, name: str, reason: str, opener: Opener, *, now: datetime 
 
 
 def show(folder: Path) -> Change:
-    """Return the roster of a federation's folder, or of a kit, for which nothing has to be opened.
+    """Return the roster of a federation's folder, or of a kit; this opens nothing sealed.
 
     Raises:
-        ConfigError: When it is neither.
+        ConfigError: When the folder is neither.
     """
     place = folder / "authority" if (folder / "authority" / ROSTER_FILE).is_file() else folder
     what = pending(folder)
@@ -332,7 +334,7 @@ def show(folder: Path) -> Change:
 
 
 def _change(authority_folder: AuthorityFolder, roster: FederationRoster, kit: Path | None, *notes: str) -> Change:
-    """Say what was done, what was gone on with before it, and what has to reach the server."""
+    """Return what was done, which earlier change was completed first, and what has to reach the server."""
     first = (
         (f"`authority {authority_folder.finished}` had been cut short, and is done now.",)
         if authority_folder.finished
@@ -346,7 +348,7 @@ def _change(authority_folder: AuthorityFolder, roster: FederationRoster, kit: Pa
 def _added(
     authority_folder: AuthorityFolder, name: str, roster: FederationRoster, scenarios: Sequence[Scenario], law: SiloFile
 ) -> Change:
-    """Say what an added silo's kit needs, and what other silos have to change in their own laws."""
+    """Return what an added silo's kit needs, and what other silos have to change in their own laws."""
     ended = ("Its kit is as it was asked for then, with those scenarios, and that passphrase if any.",)
     return _change(
         authority_folder,
@@ -359,7 +361,7 @@ def _added(
 
 
 def _passphrases(authority_folder: AuthorityFolder, passphrases: Passphrases | None) -> Passphrases | None:
-    """Return how a new kit is sealed, as all others are."""
+    """Return the passphrases for a new kit, which is sealed in the same way as all others."""
     if authority_folder.federation.seal == "key-file":
         return None
     if passphrases is None:
@@ -368,7 +370,7 @@ def _passphrases(authority_folder: AuthorityFolder, passphrases: Passphrases | N
 
 
 def _check_free(kit: Path) -> None:
-    """Refuse to put a new kit where something lies: an old one may hold the ledger of what was spent."""
+    """Refuse to put a new kit over anything else: an old kit may hold the ledger of what was spent."""
     if kit.is_symlink() or (kit.exists() and (not kit.is_dir() or any(kit.iterdir()))):
         raise ConfigError(
             f"{kit}: is there already, and is no member's; move it away, since it may hold a ledger, and run this again"
@@ -376,7 +378,7 @@ def _check_free(kit: Path) -> None:
 
 
 def _with_silo(federation: FederationFile, name: str) -> FederationFile:
-    """Return a federation's file with a silo more."""
+    """Return a federation's file with one more silo."""
     try:
         entry = SiloEntry.model_validate({"name": name})
     except ValidationError as error:
@@ -387,7 +389,7 @@ def _with_silo(federation: FederationFile, name: str) -> FederationFile:
 
 
 def _law_without_budgets(authority_folder: AuthorityFolder, name: str) -> SiloFile | None:
-    """Return the law of a silo whose keys are rotated, None for the server."""
+    """Return the law of a silo whose keys are rotated, or None for the server."""
     if name == SERVER:
         return None
     kit = authority_folder.kit(name)
@@ -399,7 +401,7 @@ def _law_without_budgets(authority_folder: AuthorityFolder, name: str) -> SiloFi
 
 
 def _check_silos(silos: Sequence[str], scenarios: Sequence[Scenario], gone: Sequence[str] = ()) -> None:
-    """Refuse a scenario for silos that are not of the federation, or that would hide updates among fewer than all."""
+    """Refuse a scenario that names silos outside the federation, or that masks updates among fewer than all silos."""
     for scenario in scenarios:
         named = scenario.federation.silos
         for name in named:
@@ -416,7 +418,7 @@ def _check_silos(silos: Sequence[str], scenarios: Sequence[Scenario], gone: Sequ
 
 
 def _keys_note(federation: FederationFile) -> str:
-    """Say how what opens kits travels."""
+    """Return how key files or passphrases travel."""
     if federation.seal == "key-file":
         return (
             "keys/NAME.key opens the kit of NAME: bring it another way than the kit, and keep no copy of it. What opens"
@@ -426,7 +428,7 @@ def _keys_note(federation: FederationFile) -> str:
 
 
 def _admit_note(scenarios: Sequence[Scenario], largest_roster: int) -> str:
-    """Say what other silos have to change in their own laws, which nobody else does."""
+    """Return what other silos have to change in their own laws; nobody else changes these."""
     hashes = ", ".join(f'"{scenario_hash(scenario).hex()}"' for scenario in scenarios)
     return (
         "The other silos' laws are as they were. To go on with the scenarios as they are now, each adds to its"
@@ -435,7 +437,7 @@ def _admit_note(scenarios: Sequence[Scenario], largest_roster: int) -> str:
 
 
 def _server_rotated(party: Party) -> tuple[str, ...]:
-    """Say what silos have to change once the server has other keys."""
+    """Return what silos have to change once the server has new keys."""
     lattice = ""
     if party.post_quantum is not None:
         lattice = f' and post_quantum_servers = ["{post_quantum_hash(bytes.fromhex(party.post_quantum))}"]'
@@ -445,7 +447,7 @@ def _server_rotated(party: Party) -> tuple[str, ...]:
 
 
 def _silo_rotated(name: str) -> tuple[str, ...]:
-    """Say what becomes of a silo's ledger."""
+    """Return what happens to a silo's ledger."""
     return (
         f"{name}'s ledger stays under its old key, and what it says was spent still counts. Put it away, and enter"
         " under [budgets] of the new silo.toml what is left of each; until then the silo does not train.",

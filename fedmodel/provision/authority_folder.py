@@ -4,13 +4,13 @@
     federation.toml, scenarios/                      what the federation was made from, as it is now
     roster.json, revoked.pem                         the newest that were signed
     revoked.json                                     every certificate that was revoked, from which a list is made
-    certificates/NAME/                               every certificate of a party, by which it is renewed and revoked
-    change/                                          a change that was cut short (`fedmodel.provision.changing`)
+    certificates/NAME/                               every certificate of a party, needed to renew and to revoke it
+    change/                                          a change that was interrupted (`fedmodel.provision.changing`)
 
-What a change writes goes into a draft, and into its place all at once.
+What a change writes goes into a draft first, and then into its place all at once.
 
-Does NOT vouch for what lies there in the clear: whoever writes to this folder can have the next change sign a roster of
-their own. That is why it is kept offline.
+Does NOT vouch for the unencrypted files there: whoever can write to this folder can make the next change sign a roster
+of their own. That is why the folder is kept offline.
 """
 
 from __future__ import annotations
@@ -66,14 +66,14 @@ class AuthorityFolder:
     Attributes:
         root: The federation's folder.
         seed: The authority's Ed25519 key.
-        post_quantum: Its ML-DSA key, where the federation has such.
-        authority: What issues certificates.
-        keys: What everybody knows of its keys.
-        federation: What the federation is made from, as it is now.
+        post_quantum: Its ML-DSA key, if the federation is post-quantum.
+        authority: Issues certificates.
+        keys: Its public keys.
+        federation: The file that the federation is made from, as it is now.
         last: The newest roster; None before the first.
         now: When the change is made.
-        new: Where what is new is written, in the form of `root`; a federation that is made has it in `root` itself.
-        finished: A change that had been cut short and was gone on with first: its verb and name.
+        new: The folder for new files, laid out as `root`; for a federation that is being made, `root` itself.
+        finished: An interrupted change that was completed first: its verb and name.
     """
 
     root: Path
@@ -94,7 +94,7 @@ class AuthorityFolder:
 
     @property
     def new_folder(self) -> Path:
-        """Where what is new of it is written."""
+        """The folder for new files of the authority's folder."""
         return self.new / AUTHORITY_FOLDER
 
     @property
@@ -106,22 +106,22 @@ class AuthorityFolder:
 
     @property
     def days(self) -> int:
-        """How long what is issued now is good for: no longer than the authority itself."""
+        """For how many days a document issued now is valid: no longer than the authority itself."""
         left = (not_valid_after(self.authority.certificate) - self.now) // timedelta(days=1)
         if left < 1:
             raise ConfigError("the authority's certificate has expired; make a new federation: `fedmodel provision`")
         return min(self.federation.days, left)
 
     def kit(self, name: str) -> Path:
-        """Return where a party's kit lies, as long as it is here."""
+        """Return where a party's kit lies, if it is still here."""
         return kit_of(self.root, name)
 
     def new_kit(self, name: str) -> Path:
-        """Make and return the folder for what is new of a party's kit."""
+        """Make and return the folder for new files of a party's kit."""
         return private_folder(kit_of(self.new, name))
 
     def make_kit(self, name: str, passphrase: Callable[[str], str] | None) -> Party:
-        """Make a party's keys and all of its kit but its law and the roster."""
+        """Make a party's keys and all of its kit except its law and the roster."""
         kit, seals = self.new_kit(name), Seals(self.new / "keys", passphrase)
         party = make_keys(kit, name, self.federation, self.authority, seals, self.days, self.now)
         write_machine(kit, name, self.federation)
@@ -132,7 +132,7 @@ class AuthorityFolder:
         return party
 
     def sign(self, members: Sequence[Party], revoked: Sequence[Revocation]) -> FederationRoster:
-        """Sign a newer roster and a newer list of revocations, of all that was entered."""
+        """Sign a newer roster, and a newer list of all revocations that were entered."""
         roster = FederationRoster(
             federation=self.federation.name,
             serial=1 if self.last is None else self.last.serial + 1,
@@ -150,16 +150,16 @@ class AuthorityFolder:
         return roster
 
     def put_in_place(self, what: str) -> None:
-        """Have all that was written count, put it in its place, and hand out the roster and the list."""
+        """Put all that was written into force and into its place, and hand out the roster and the list."""
         put_in_place(self.root, self.new, what)
 
     def certificates(self, name: str) -> list[bytes]:
-        """Return every certificate that a party was issued before this change."""
+        """Return every certificate that was issued to a party before this change."""
         folder = self.folder / "certificates" / name
         return [path.read_bytes() for path in _listed(folder, ".pem")]
 
     def keep_certificate(self, name: str, certificate: bytes) -> None:
-        """Keep what was issued, by which it is renewed and revoked."""
+        """Keep an issued certificate, so that it can be renewed and revoked."""
         folder = private_folder(self.new_folder / "certificates" / name)
         replace_file(folder / f"{serial_number(certificate):x}.pem", certificate)
 
@@ -173,7 +173,7 @@ class AuthorityFolder:
         raise ConfigError(f"{self.folder}: the certificate of {party.name!r} is not kept there; rotate its keys")
 
     def enter_revoked(self, name: str, certificates: Sequence[bytes], reason: str) -> None:
-        """Enter certificates that are good no more; expired ones too, which does no harm."""
+        """Enter certificates as revoked; entering expired ones too does no harm."""
         entries = self._gone()
         known = {entry["serial"] for entry in entries}
         for certificate in certificates:
@@ -187,15 +187,15 @@ class AuthorityFolder:
         return [read_scenario(str(path)) for path in _listed(self.folder / "scenarios", ".toml")]
 
     def keep_scenario(self, scenario: Scenario) -> None:
-        """Keep a scenario, in place of the one of its name."""
+        """Keep a scenario, replacing the one of the same name."""
         write_document(private_folder(self.new_folder / "scenarios") / f"{scenario.name}.toml", scenario)
 
     def keep_federation(self, federation: FederationFile) -> None:
-        """Keep what the federation is made from now."""
+        """Keep the file that the federation is made from now."""
         write_document(self.new_folder / _FEDERATION, federation)
 
     def _gone(self) -> list[dict[str, str]]:
-        """Return the certificates that were revoked, by this change too."""
+        """Return the certificates that were revoked, also by this change."""
         path = self.new_folder / _GONE
         path = path if path.exists() else self.folder / _GONE
         try:
@@ -208,19 +208,19 @@ class AuthorityFolder:
 
 
 def _listed(folder: Path, suffix: str) -> list[Path]:
-    """Return a folder's files of a kind, none where it is not there; one that cannot be read raises, unlike `glob`."""
+    """Return a folder's files of a kind, none if the folder is missing; an unreadable folder raises, unlike `glob`."""
     return sorted(path for path in folder.iterdir() if path.suffix == suffix) if folder.is_dir() else []
 
 
 @contextmanager
 def opened(root: Path, opener: Opener, now: datetime | None = None) -> Iterator[AuthorityFolder]:
-    """Open the authority for one change; whoever else would change something, waits.
+    """Open the authority for one change; another change waits until this one ends.
 
-    A change that was cut short is gone on with first. What is written of a new one counts after
+    An interrupted change is completed first. What is written of a new change comes into force with
     `AuthorityFolder.put_in_place`, and is erased without it.
 
     Raises:
-        ConfigError: When there is none, or others can get at it.
+        ConfigError: When there is no authority, or other accounts can access it.
         CryptoError: When the opener does not open it.
     """
     folder = root / AUTHORITY_FOLDER

@@ -1,19 +1,19 @@
-"""A change of the authority's, made whole or not at all, wherever it is cut short.
+"""A change of the authority, made whole or not at all, wherever it is interrupted.
 
-    authority/.draft/    where a change is written; it counts for nothing, and the next command erases it
-    authority/change/    a whole change that is not in its place yet
+    authority/.draft/    where a change is written; it has no effect, and the next command erases it
+    authority/change/    a whole change, in force, whose files are not in their places yet
 
-Both have the federation's folder's own form: `authority/roster.json` below them goes to `authority/roster.json`. A
-change begins to count when `.draft` is renamed to `change`: one step on the disk. After that its files are put in
-their places and the newest roster and list are handed out; when all are there, `change` is erased. Whoever opens the
-authority next goes on with a change that lies there, before anything else: every file of it is put in its place again,
-which changes nothing where it lies there already.
+Both are laid out as the federation's folder: `authority/roster.json` below them goes to `authority/roster.json`. A
+change comes into force when `.draft` is renamed to `change`, which is one step on the disk. After that its files are
+put into their places, and the newest roster and list are handed out. When all are there, `change` is erased. Whoever
+opens the authority next first completes a change that lies there: every file of it is put into its place again, which
+changes nothing if it lies there already.
 
-Guarantee: a command that was killed, or that a disk failed, leaves what was before or a change that the next command of
-any verb goes on with. No command sees half of one.
+Guarantee: a command that was killed, or whose disk failed, leaves either the earlier state, or a change that the next
+command of any kind completes. No command sees half of a change.
 
-Does NOT say who wrote a change: as with all that lies in the clear in the authority's folder, whoever writes there can
-have it put in its place. Until a change is in its place, a new kit's key file lies beside the kit in it. Does NOT
+Does NOT say who wrote a change: as with all unencrypted files in the authority's folder, whoever can write there can
+have a change put into place. Until a change is in its place, a new kit's key file lies beside the kit in it. Does NOT
 revoke a certificate of a draft that was erased: its key was erased with it, and no roster has it.
 """
 
@@ -37,7 +37,7 @@ _DRAFT: Final = ".draft"
 _CHANGE: Final = "change"
 _WHAT: Final = "what.json"
 _VERB: Final = re.compile(r"(add|rotate|renew|revoke)( [a-z0-9-]+)*")
-# What was revoked is refused before what is new is taken.
+# These come last, the list of revocations first: revoked keys are refused before new ones are accepted.
 _LAST: Final = {REVOKED: 1, ROSTER_FILE: 2}
 
 
@@ -48,7 +48,7 @@ def kit_of(root: Path, name: str) -> Path:
 
 @contextmanager
 def drafted(root: Path) -> Iterator[Path]:
-    """Give a folder to write a change into; unless `put_in_place` is called, nothing has changed. It is erased."""
+    """Give a folder to write a change into, and erase it at the end; without `put_in_place` nothing has changed."""
     draft = root / AUTHORITY_FOLDER / _DRAFT
     erase_folder(draft)
     draft.mkdir(mode=0o700)
@@ -65,15 +65,15 @@ def drafted(root: Path) -> Iterator[Path]:
 
 
 def put_in_place(root: Path, draft: Path, what: str) -> None:
-    """Make a draft count, and put all of it in its place.
+    """Put a draft into force, and all of it into its place.
 
     Args:
         root: The federation's folder.
-        draft: As `drafted` gave it.
-        what: The verb and the name, as `pending` returns them where the rest is cut short.
+        draft: The folder that `drafted` gave.
+        what: The verb and the name, which `pending` returns if the rest is interrupted.
 
     Raises:
-        ConfigError: When it counts, and not all of it could be put in its place.
+        ConfigError: When it is in force, but not all of it could be put into its place.
     """
     replace_file(draft / _WHAT, json.dumps(what).encode("ascii") + b"\n")
     for path in _below(draft):
@@ -85,7 +85,7 @@ def put_in_place(root: Path, draft: Path, what: str) -> None:
 
 
 def pending(root: Path) -> str | None:
-    """Return the verb and the name of a change that counts and is not in its place; None where there is none.
+    """Return the verb and the name of a change that is in force but not in its place; None if there is none.
 
     Raises:
         ConfigError: When it is not as it was written.
@@ -103,15 +103,15 @@ def pending(root: Path) -> str | None:
 
 
 def finish(root: Path) -> str | None:
-    """Put a change that counts in its place, where one was cut short.
+    """Put a change that is in force into its place, if one was interrupted.
 
-    A kit that was taken away meanwhile is not made again: a renewed certificate alone is none.
+    If a kit was moved away in the meantime, it is not made again: a renewed certificate alone is no kit.
 
     Returns:
-        What it was; None where there was none.
+        What the change was; None if there was none.
 
     Raises:
-        ConfigError: When the disk fails. The change still counts, and the next command goes on with it.
+        ConfigError: When the disk fails. The change stays in force, and the next command completes it.
     """
     what = pending(root)
     if what is None:
@@ -127,7 +127,7 @@ def finish(root: Path) -> str | None:
             replace_file(place, path.read_bytes())
         hand_out(root)
         erase_folder(draft)
-        change.rename(draft)  # erased there: of a change erased in part, the rest would be put in place once more
+        change.rename(draft)  # erased there: the rest of a partly erased change would be put into place once more
         sync_folder(draft.parent)
     except OSError as error:
         raise ConfigError(
@@ -142,7 +142,7 @@ def hand_out(root: Path) -> None:
 
     Raises:
         ConfigError: When the authority has no roster.
-        AggregationRefused: When the roster that lies there is not the authority's.
+        AggregationRefused: When the authority did not sign the roster that lies there.
     """
     newest = {name: (root / AUTHORITY_FOLDER / name).read_bytes() for name in (REVOKED, ROSTER_FILE)}
     for member in read_federation_roster(root / AUTHORITY_FOLDER, expired_too=True).members:
@@ -155,7 +155,7 @@ def hand_out(root: Path) -> None:
 
 
 def _below(folder: Path) -> Iterator[Path]:
-    """Yield all that is below a folder; what cannot be listed raises, which `rglob` leaves out."""
+    """Yield everything below a folder; a folder that cannot be listed raises, where `rglob` would skip it."""
     for path in sorted(folder.iterdir()):
         yield path
         if path.is_dir():
@@ -163,7 +163,7 @@ def _below(folder: Path) -> Iterator[Path]:
 
 
 def _make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, its owner's alone and on disk, where they are not there."""
+    """Make a folder and those above it, if missing, for their owner alone, and make sure that they are on disk."""
     if not folder.is_dir():
         _make_folder(folder.parent)
         private_folder(folder)

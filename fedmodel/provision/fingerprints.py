@@ -1,11 +1,11 @@
 """A party's public keys as digits that two people can compare by telephone.
 
-Twelve groups of five decimal digits: 60 digits, 199 bits. To make keys with the digits of another's takes 2^199 trials;
-to make two sets of keys with the same digits, 2^99. Ten digits, two groups, would be found in hours on one machine:
-compare all twelve.
+A fingerprint has twelve groups of five decimal digits: 60 digits, 199 bits. Making keys with the digits of another
+party takes 2^199 trials; making two sets of keys with the same digits takes 2^99. Keys that match in ten digits, two
+groups, would be found in hours on one machine. So compare all twelve groups.
 
-A fingerprint covers federation, name, role and every public key of a party: what it signs with, Flower's node key, its
-age recipient and its TLS key, so that it stays when a certificate is renewed and changes when any key does.
+A fingerprint covers federation, name, role and every public key of a party: its signing keys, Flower's node key, its
+age recipient and its TLS key. So it stays the same when a certificate is renewed, and changes when any key changes.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ GROUPS: Final = 12
 DIGITS: Final = 5
 BITS: Final = math.floor(GROUPS * DIGITS * math.log2(10))
 _LABEL: Final = b"fedmodel/v1/fingerprint"
-# Of each group: 2^40 over 10^5 leaves no digit more likely than another by more than one part in ten million.
+# For each group: 2^40 over 10^5 makes no digit more likely than another by more than one part in ten million.
 _GROUP_BYTES: Final = 5
 
 
@@ -36,7 +36,7 @@ def authority_fingerprint(federation: str, keys: AuthorityKeys) -> str:
 
 
 def fingerprints(roster: FederationRoster, keys: AuthorityKeys) -> dict[str, str]:
-    """Return everybody's, by name: the authority's, the server's, then the silos'."""
+    """Return everybody's fingerprint by name: the authority's, the server's, then the silos'."""
     found = {"authority": authority_fingerprint(roster.federation, keys)}
     for party in (roster.server, *roster.silos):
         found[party.name] = party_fingerprint(roster.federation, party)
@@ -44,7 +44,7 @@ def fingerprints(roster: FederationRoster, keys: AuthorityKeys) -> dict[str, str
 
 
 def _digits(*parts: str) -> str:
-    """Return some words' hash in groups of digits.
+    """Return the hash of some words in groups of digits.
 
     >>> _digits("hospitals", "silo", "aurora").count(" ")
     11

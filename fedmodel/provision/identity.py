@@ -1,14 +1,12 @@
 """A party's keys in one sealed file, `identity.age`, which the ordinary `age` tool opens too.
 
-Its plaintext is an identity file of age: what a party keeps at rest opens with `age -d -i` and nothing of ours. Our own
-seeds stand in its comments, which age skips:
+Its plaintext is an age identity file: with it, `age -d -i` opens the party's files at rest, without this software. Our
+own seeds stand in its comments, which age skips:
 
-    # fedmodel identity v1: NAME of FEDERATION
-    # ed25519: <64 hex>
-    # mldsa65: <64 hex>            where the federation is post-quantum
+    # fedmodel identity v1: NAME of FEDERATION ed25519: <64 hex> mldsa65: <64 hex> if the federation is post-quantum
     AGE-SECRET-KEY-1...
 
-Does NOT say who sealed it: recipients are public. That the keys are a party's own, the roster says.
+Does NOT say who sealed it: recipients are public. Only the roster shows that the keys are the party's own.
 """
 
 from __future__ import annotations
@@ -36,12 +34,12 @@ class Unlocked:
 
     Attributes:
         name: The party's.
-        federation: Whose member it is.
-        identity: What it signs with.
-        post_quantum: What it signs with besides, where the federation has it.
-        age_secret: What opens what it keeps at rest, as the ordinary `age` tool reads it.
-        recipient: What that is sealed to.
-        seed: What `identity` follows from, 32 bytes; an authority issues certificates with it.
+        federation: The federation that it is a member of.
+        identity: Its Ed25519 signing key.
+        post_quantum: Its ML-DSA signing key, if the federation is post-quantum.
+        age_secret: Opens its files at rest, in the form that the ordinary `age` tool reads.
+        recipient: The age recipient that these files are sealed to.
+        seed: The 32 bytes that `identity` is made from; an authority issues certificates with them.
     """
 
     name: str
@@ -54,12 +52,12 @@ class Unlocked:
 
     @property
     def tls_password(self) -> str:
-        """What `tls.key` is encrypted with. Sensitive."""
+        """The password of `tls.key`. Sensitive."""
         return pem_password(self.identity, b"tls")
 
     @property
     def node_password(self) -> str:
-        """What `node.key` is encrypted with. Sensitive."""
+        """The password of `node.key`. Sensitive."""
         return pem_password(self.identity, b"node")
 
 
@@ -69,11 +67,11 @@ def pem_password(identity: SigningKey, purpose: bytes) -> str:
 
 
 def open_identity(folder: Path, opener: Opener) -> Unlocked:
-    """Open the sealed keys of a folder, a party's or the authority's, and hold them to no roster. Sensitive.
+    """Open the sealed keys of a folder, a party's or the authority's, without comparing them with a roster. Sensitive.
 
     Raises:
         ConfigError: When there are none.
-        CryptoError: When the opener does not open them, or they are not in their form.
+        CryptoError: When the opener does not open them, or they are not in the form above.
     """
     path = folder / SEALED_IDENTITY
     try:
@@ -86,7 +84,7 @@ def open_identity(folder: Path, opener: Opener) -> Unlocked:
 
 
 def identity_text(name: str, federation: str, ed25519: bytes, mldsa65: bytes | None, age_secret: str) -> str:
-    """Return an identity as an identity file of age with our seeds in its comments. Sensitive."""
+    """Return an identity as an age identity file with our seeds in its comments. Sensitive."""
     lines = [f"# fedmodel identity v1: {name} of {federation}", f"# ed25519: {ed25519.hex()}"]
     if mldsa65 is not None:
         lines.append(f"# mldsa65: {mldsa65.hex()}")

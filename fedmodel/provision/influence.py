@@ -1,28 +1,28 @@
-"""How much of a sum is one silo's, by the public figures of a scenario: what masks can hide an update among.
+"""How much of a sum is one silo's update, by the public figures of a scenario.
 
-Masks hide an update among the others of a sum only while the others are there. Three public figures of each silo scale
-its update against the others', and who writes a scenario chooses all of them:
+Masks hide an update among the others of a sum only if the others carry weight. Three public figures of each silo scale
+its update against the others, and whoever writes a scenario chooses all of them:
 
     weight                  multiplies the update before it is quantised
     expected_batch_size     divides a step of plain SGD; Adam and Adagrad divide by what they have accumulated instead
-    sample_rate             gives the number of steps, where it is said in epochs: gradients of one direction grow with
+    sample_rate             gives the number of steps, if that is stated in epochs: gradients of one direction grow with
                             it, and with momentum faster; independent noise grows with its root
 
-Guarantee, for every list of survivors that `unevenness` finds nothing in:
+Guarantee, for every list of survivors for which `unevenness` returns None:
 - the weights are worth at least `least_effective_silos` equal ones (`fedmodel.secagg.weights`);
-- whichever silos of it work with the server, `colluding` of them or fewer, the others are worth at least
-  `BEYOND_COLLUDERS` equal ones (or as many as the law asks for, where that is less): of two silos, none has more than
-  3.7 times the other's. That holds of three figures, each apart: the weights; noise, which moves a weighed update by
-  independent steps of one size; signal, clipped gradients of one direction and size at every step of a round. With
-  plain SGD the last two are exact, momentum included, and where it is kept between rounds signal is the most that any
-  history allows; with Adam and Adagrad they count steps of equal length.
+- if any `colluding` silos of the list, or fewer, work with the server, the others are worth at least `BEYOND_COLLUDERS`
+  equal ones, or the law's number if that is smaller: of two silos, neither then has more than 3.7 times the other's
+  weight. This holds for three figures separately: the weights; noise, which moves a weighted update by independent
+  steps of one size; and signal, clipped gradients of one direction and size at every step of a round. With plain SGD,
+  noise and signal are exact, momentum included. If momentum is kept between rounds, signal is the most that any history
+  allows. With Adam and Adagrad they count steps of equal length.
 
-And no silo quantises its update to nothing: noise of one step, weighed, is at least a level of the quantiser
-(`levels_of_noise`).
+And no silo quantises its update to nothing, if `levels_of_noise` is at least 1: then the weighted noise of one step is
+at least one level of the quantiser.
 
-Does NOT bound what records make of an update: a silo of a thousand records in a lot where ten were declared moves a sum
-a hundred times as far. Nor how long a step of Adam or Adagrad is, which hangs on the gradients before it. Noise
-multipliers are not counted either: more noise at one silo hides that silo's own records.
+Does NOT bound how far records move an update: a silo with a thousand records in a lot where ten were declared moves a
+sum a hundred times as far. Does NOT bound the length of a step of Adam or Adagrad, which depends on earlier gradients.
+Noise multipliers are not counted either: more noise at one silo hides that silo's own records.
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ BEYOND_COLLUDERS: Final = 1.5
 def unevenness(
     scenario: Scenario, silos: Collection[str], least: float, colluding: int, leaving: int = 0
 ) -> str | None:
-    """Return why a sum of these silos' updates could be nearly one update, in words, or None where it could not.
+    """Return in words why a sum of these silos' updates could be nearly one update, or None if it could not.
 
     Args:
-        scenario: Whose weights, denominators and steps.
-        silos: In the sum. One that is not in the scenario has no part in it.
+        scenario: Gives weights, denominators and steps.
+        silos: The silos in the sum. One that is not in the scenario is ignored.
         least: The law's `least_effective_silos`.
         colluding: c, silos that may work with the server.
-        leaving: Any so many of the silos may be left out; the least even list that is left counts.
+        leaving: How many of the silos, any of them, may be left out; the least even remaining list counts.
     """
     federation = scenario.federation
     known = set(federation.silos)
@@ -78,10 +78,10 @@ def unevenness(
 
 
 def check_even(scenario: Scenario, least: float, colluding: int) -> None:
-    """Refuse a scenario of which some whole cohort could not be summed.
+    """Refuse a scenario if some full cohort of it could not be summed.
 
     Raises:
-        ConfigError: When in one of them a single update could stand out.
+        ConfigError: When a single update could stand out in one of the cohorts.
     """
     federation = scenario.federation
     leaving = len(federation.silos) - federation.cohort_size
@@ -94,7 +94,7 @@ def check_even(scenario: Scenario, least: float, colluding: int) -> None:
 
 
 def check_levels(scenario: Scenario, silo: str, noise_multiplier: float, quantizer: Quantizer) -> None:
-    """Refuse a silo whose update would be quantised to nothing, noise and all.
+    """Refuse a silo whose update, noise included, would be quantised to nothing.
 
     Raises:
         ConfigError: When noise of one step is less than a level of the quantiser.
@@ -108,16 +108,16 @@ def check_levels(scenario: Scenario, silo: str, noise_multiplier: float, quantiz
 
 
 def levels_of_noise(scenario: Scenario, silo: str, noise_multiplier: float, quantizer: Quantizer) -> float:
-    """Return the standard deviation of one step's noise in a weighed update, in levels of the quantiser."""
+    """Return the standard deviation of one step's noise in a weighted update, in levels of the quantiser."""
     plan = scenario.plan(silo)
     noise = noise_multiplier * plan.max_grad_norm / plan.expected_batch_size
     return scenario.training.noise_step(noise) * scenario.federation.relative_weight(silo) * quantizer.scale
 
 
 def _moves(scenario: Scenario, silo: str) -> tuple[float, float]:
-    """Return what noise, and what clipped gradients of one direction, move at a silo in a round.
+    """Return how far noise, and clipped gradients of one direction, move a silo's update in a round.
 
-    Each to a factor that all silos have in common, and weights apart.
+    Each figure lacks a factor that all silos have in common, and the silo's weight.
     """
     plan, training = scenario.plan(silo), scenario.training
     divisor = plan.expected_batch_size if training.optimizer == "sgd" else 1
@@ -131,10 +131,11 @@ def _moves(scenario: Scenario, silo: str) -> tuple[float, float]:
 
 @lru_cache(maxsize=4096)
 def _momentum_sums(steps: int, momentum: float) -> tuple[float, float]:
-    """Return how far so many steps of SGD go by independent gradients, one standard deviation, and by equal ones.
+    """Return how far `steps` steps of SGD move by independent gradients (one standard deviation), and by equal ones.
 
-    The gradient of the i-th step from the end moves by r = 1 + m + ... + m^(i - 1) in all. Row by row the matrix takes
-    the sum of r^2, r^2, r, the sum of r, and 1 one step on. Nothing in it is negative, so nothing cancels.
+    The gradient of the i-th step from the end moves the model by r = 1 + m + ... + m^(i - 1) in all. The rows of the
+    matrix carry the sum of r^2, r^2, r, the sum of r, and 1 to the next step. Nothing in it is negative, so nothing
+    cancels.
     """
     m = momentum
     step = np.array(

@@ -1,25 +1,24 @@
-"""How a party reads its own kit back: a simulated one's folder, or a deployed one's, whose keys are sealed.
+"""How a party reads its own kit: a simulated party's folder, or a deployed party's, whose keys are sealed.
 
 A deployed kit:
 
-    silo.toml or server.toml       what it runs by
+    silo.toml or server.toml       its settings
     identity.age                   its keys, sealed in the age format (0600)
     tls.key, node.key              encrypted PKCS8 (0600), passwords derived from the identity; a server has no node.key
     tls.pem, authority.pem         its certificate, the authority's
-    authority.mldsa65              the authority's ML-DSA key in hexadecimal, where the federation is post-quantum
+    authority.mldsa65              the authority's ML-DSA key in hexadecimal, if the federation is post-quantum
     roster.json                    everybody's public keys, signed by the authority
-    revoked.pem                    the server's alone: certificates that are good no more
-    revoked.number                 which list of them was the newest that this kit had
+    revoked.pem                    at the server only: the certificates that are revoked
+    revoked.number                 the number of the newest list of revocations that this kit had
 
 `unlock` opens `identity.age` once, for this process and those that it forks; after that the folder is read like a
 simulated one. A silo reads nothing but its own folder, so what its `silo.toml` says holds whatever a server sends.
 
-Guarantee: a kit that this process's account owns and alone can get at, or a refusal that names the path, its owner or
-mode and the command to run;
-keys that are those of the roster; a roster as `fedmodel.provision.roster` says.
+Guarantee: this process's account owns the kit and alone can access it, or the kit is refused with the path, its owner
+or mode, and the command to run. Its keys are those of the roster. The roster is as `fedmodel.provision.roster` says.
 
-Does NOT protect keys in the memory of an unlocked process, nor against whoever is root on the machine. Owner and mode
-are what is checked, not access lists.
+Does NOT protect keys in the memory of an unlocked process. Does NOT protect against root on the machine. Owner and mode
+are checked; access lists are not.
 """
 
 from __future__ import annotations
@@ -75,7 +74,7 @@ class Kit:
 
     @property
     def policy(self) -> Policy:
-        """What this silo insists on in secure aggregation."""
+        """What this silo requires in secure aggregation."""
         return policy_of(self.law.encryption, self.law.min_silos, self.law.largest_roster)
 
 
@@ -83,7 +82,7 @@ _unlocked: Final[dict[Path, Unlocked]] = {}
 
 
 def policy_of(encryption: EncryptionConfig, min_silos: int, largest_roster: int) -> Policy:
-    """Return the policy of secure aggregation that a configuration says.
+    """Return the policy of secure aggregation that a configuration describes.
 
     Without numbers of its own, a third of the silos may collude and another third drop out.
 
@@ -111,12 +110,12 @@ def is_kit(folder: Path) -> bool:
 
 
 def is_sealed(folder: Path) -> bool:
-    """Return whether a folder is a deployed party's, whose keys have to be unlocked."""
+    """Return whether a folder is a deployed party's kit, whose keys have to be unlocked."""
     return any((folder / name).is_file() for name in (SEALED_IDENTITY, ROSTER_FILE))
 
 
 def read_law(folder: Path) -> SiloFile:
-    """Read the law of a silo's kit, for which nothing has to be unlocked.
+    """Read the law of a silo's kit, which needs no unlocking.
 
     Raises:
         ConfigError: When there is none or it is not acceptable.
@@ -125,7 +124,7 @@ def read_law(folder: Path) -> SiloFile:
 
 
 def read_server_law(folder: Path) -> ServerFile:
-    """Read what a server runs by, for which nothing has to be unlocked.
+    """Read a server's settings, which needs no unlocking.
 
     Raises:
         ConfigError: When there is none or it is not acceptable.
@@ -134,11 +133,12 @@ def read_server_law(folder: Path) -> ServerFile:
 
 
 def read_kit(folder: Path) -> Kit:
-    """Read a silo's kit; a deployed one has to be unlocked before.
+    """Read a silo's kit; a deployed one has to be unlocked first.
 
     Raises:
-        ConfigError: When it is not all there, is locked, others can get at it, or it is no member any more.
-        AggregationRefused: When the roster is not the administrator's.
+        ConfigError: When the kit is incomplete, is locked, other accounts can access it, or the silo is no longer a
+            member.
+        AggregationRefused: When the administrator did not sign the roster.
     """
     law = read_law(folder)
     if not is_sealed(folder):
@@ -169,8 +169,8 @@ def read_roster(folder: Path) -> Roster:
     """Read the roster of secure aggregation of a kit, under the administrator's key beside it.
 
     Raises:
-        ConfigError: When one of the two is missing, or a deployed federation's has expired.
-        AggregationRefused: When the roster is not the administrator's.
+        ConfigError: When one of the two is missing, or a deployed federation's roster has expired.
+        AggregationRefused: When the administrator did not sign the roster.
     """
     if (folder / ROSTER_FILE).is_file():
         return read_federation_roster(folder).aggregation()
@@ -182,10 +182,10 @@ def read_roster(folder: Path) -> Roster:
 
 
 def read_authority(folder: Path) -> AuthorityKeys:
-    """Read the keys that a deployed kit's roster is held to.
+    """Read the authority's keys, under which a deployed kit's roster is verified.
 
     Raises:
-        ConfigError: When they are missing or no keys.
+        ConfigError: When they are missing or are no keys.
     """
     try:
         public = authority_key((folder / AUTHORITY).read_bytes())
@@ -211,19 +211,19 @@ def read_federation_roster(folder: Path, now: datetime | None = None, *, expired
 
 
 def accept_roster(folder: Path, data: bytes, now: datetime | None = None) -> bool:
-    """Take a newer roster in place of the kit's, whoever brought it.
+    """Replace the kit's roster by a newer one, whoever brought it.
 
     Returns:
-        Whether it was newer; the same one once more is no news.
+        Whether it was newer; False if it is the same roster.
 
     Raises:
-        AggregationRefused: When it is not the authority's.
-        ConfigError: When it is another federation's or out of its time.
-        ProtocolError: When the kit has a newer one, or another of the same serial.
+        AggregationRefused: When the authority did not sign it.
+        ConfigError: When it is another federation's, is not valid yet, or has expired.
+        ProtocolError: When the kit has a newer one, or a different one of the same serial.
     """
     place = os.open(folder, os.O_RDONLY)
     try:
-        fcntl.flock(place, fcntl.LOCK_EX)  # two that accept at once would write beside the file at one place
+        fcntl.flock(place, fcntl.LOCK_EX)  # two processes that accept at once would write to the same partial file
         known = read_federation_roster(folder, now, expired_too=True)
         found = open_roster(data, read_authority(folder), known.federation, now)
         if found == known:
@@ -240,7 +240,7 @@ def accept_roster(folder: Path, data: bytes, now: datetime | None = None) -> boo
 
 
 def read_revocations(folder: Path) -> bytes:
-    """Return the list of revocations that lies in a kit: read once, since it may be replaced at any time.
+    """Return a kit's list of revocations. It is read only once, because it may be replaced at any time.
 
     Raises:
         ConfigError: When it cannot be read.
@@ -252,15 +252,15 @@ def read_revocations(folder: Path) -> bytes:
 
 
 def accept_revocations(folder: Path, revoked: bytes) -> None:
-    """Take a list of revocations, unless a kit had a newer one before.
+    """Accept a list of revocations, unless the kit had a newer one before.
 
     Args:
         folder: The kit's.
-        revoked: The very bytes that were checked to be the authority's.
+        revoked: The very bytes that were checked to be signed by the authority.
 
     Raises:
-        ConfigError: When an older list was put back, under which certificates that were revoked are good again.
-        CryptoError: When the list does not say its number.
+        ConfigError: When an older list was restored, under which revoked certificates would be valid again.
+        CryptoError: When the list does not state its number.
     """
     newest = folder / NEWEST_REVOKED
     place = os.open(folder, os.O_RDONLY)
@@ -285,7 +285,7 @@ def unlock(folder: Path, opener: Opener) -> Unlocked:
     """Open a deployed kit's keys, and remember them for this process.
 
     Raises:
-        ConfigError: When others can get at the kit, or its keys are not those of its roster.
+        ConfigError: When other accounts can access the kit, or its keys are not those of its roster.
         CryptoError: When the opener does not open them.
     """
     check_private(folder)
@@ -296,10 +296,10 @@ def unlock(folder: Path, opener: Opener) -> Unlocked:
 
 
 def unlocked(folder: Path) -> Unlocked:
-    """Return what this process has unlocked of a kit. Sensitive.
+    """Return the keys of a kit that this process has unlocked. Sensitive.
 
     Raises:
-        ConfigError: When it has not.
+        ConfigError: When it has not unlocked the kit.
     """
     found = _unlocked.get(folder.resolve())
     if found is None:
@@ -308,19 +308,19 @@ def unlocked(folder: Path) -> Unlocked:
 
 
 def check_private(folder: Path) -> None:
-    """Refuse a deployed kit that anybody but this process's account can get at.
+    """Refuse a deployed kit that anybody but this process's account can access.
 
-    Looked at are the owner and the mode of its folder, its sealed identity and its encrypted keys. Whatever else is in
-    the folder nobody else can reach.
+    The owner and the mode of its folder, its sealed identity and its encrypted keys are checked. Nobody else can reach
+    the other files in the folder.
 
     Raises:
-        ConfigError: With the path, its owner or mode, and the command that mends it.
+        ConfigError: With the path, its owner or mode, and the command that repairs it.
     """
     for path, allowed in ((folder, 0o700), *((folder / name, 0o600) for name in (SEALED_IDENTITY, TLS_KEY, NODE_KEY))):
         try:
             found = path.stat()
         except FileNotFoundError:
-            continue  # what has to be there is missed by whoever reads it
+            continue  # a file that has to be there is reported by the code that reads it
         except OSError as error:
             raise ConfigError(f"{path}: cannot be looked at: {error.strerror}") from error
         check_owner(path, found)
@@ -332,10 +332,10 @@ def check_private(folder: Path) -> None:
 
 
 def check_member(folder: Path, own: Unlocked, roster: FederationRoster) -> Party:
-    """Refuse keys that are not those of the roster, and return what the roster says of them.
+    """Refuse keys that are not those of the roster, and return their entry in the roster.
 
     Raises:
-        ConfigError: When they are of nobody any more, or of nobody yet.
+        ConfigError: When they belong to no current member.
     """
     if own.federation != roster.federation:
         raise ConfigError(f"{folder}: keys of federation {own.federation!r} beside a roster of {roster.federation!r}")
@@ -350,7 +350,7 @@ def check_member(folder: Path, own: Unlocked, roster: FederationRoster) -> Party
 
 
 def expiring(folder: Path, now: datetime | None = None) -> list[str]:
-    """Return a line for everything of a deployed kit that ends within 30 days, or has ended."""
+    """Return a line for everything in a deployed kit that expires within 30 days, or has expired."""
     now = datetime.now(UTC) if now is None else now
     roster = read_federation_roster(folder, now, expired_too=True)
     ends = [("the roster", datetime.fromisoformat(roster.expires))]

@@ -1,8 +1,8 @@
-"""What a silo's law is written from: the scenarios that it takes part in, and nothing that they do not ask for.
+"""Writes a silo's law from the scenarios that it takes part in; the law admits nothing that they do not ask for.
 
-In a simulation one scenario is the law: a silo's file allows what the scenario asks of it, to the last figure. Its
-budget pays for one run, or, where the scenario says under `[budgets]`, for what it says. A deployed silo may take part
-in several: see `joint_law`.
+In a simulation, one scenario gives the law: a silo's file allows exactly what the scenario asks of it. Its budget pays
+for one run, or for what the scenario states under `[budgets]`. A deployed silo may take part in several scenarios: see
+`joint_law`.
 """
 
 from __future__ import annotations
@@ -31,7 +31,8 @@ from fedmodel.secagg import Policy
 from fedmodel.secagg.topology import LEAST_SILOS
 from fedmodel.system.packages import code_hash
 
-# A budget is more than nothing, even where delta alone covers what a run spends: much noise, or hardly a lot.
+# A budget is above zero, even if delta alone covers what a run spends: with much noise, or with hardly any record
+# drawn.
 _LEAST_BUDGET: Final = 1e-4
 
 
@@ -58,7 +59,7 @@ def scenario_policy(scenario: Scenario) -> Policy:
 
 
 def least_silos(scenario: Scenario) -> int:
-    """Return how many silos begin a round at least: `min_silos`, or the least cohort under secure aggregation.
+    """Return the fewest silos that may begin a round: `min_silos`, or the least cohort under secure aggregation.
 
     Raises:
         ConfigError: As `scenario_policy` does.
@@ -69,10 +70,10 @@ def least_silos(scenario: Scenario) -> int:
 
 
 def scenario_hash(scenario: Scenario) -> bytes:
-    """Return the hash by which silos know a scenario: of all its keys, defaults too.
+    """Return the hash by which silos know a scenario: over all its keys, defaults included.
 
     Raises:
-        ConfigError: When it begins from a file that it does not say the hash of (`fedmodel.learning.starts.resolved`).
+        ConfigError: When it begins from a file without stating its hash (`fedmodel.learning.starts.resolved`).
     """
     if scenario.start is not None and scenario.start.sha256 is None:
         raise ConfigError(f"scenario {scenario.name!r} begins from a file that was not read; write its sha256 into it")
@@ -80,7 +81,7 @@ def scenario_hash(scenario: Scenario) -> bytes:
 
 
 def check_deployable(scenario: Scenario) -> None:
-    """Refuse to deploy what is a simulation's alone.
+    """Refuse to deploy a scenario that is for simulations only.
 
     Raises:
         ConfigError: When the scenario leaves noise out.
@@ -148,13 +149,13 @@ def _budget(scenario: Scenario, plan: SiloPlan, noise: float) -> BudgetConfig:
 
 
 def joint_law(scenarios: Sequence[Scenario], silo: str, server: bytes) -> SiloFile:
-    """Return the law of a silo that takes part in several scenarios: the loosest figure that one of them asks for.
+    """Return the law of a silo that takes part in several scenarios: each figure is the loosest that one of them needs.
 
-    So each scenario is admitted, by its hash, and none but these; the figures beside the hashes admit a little more of
-    each than that scenario needs. Budgets of one data set add up, by which every run has room under the filter.
+    The law admits each of these scenarios by its hash, and no other. The figures beside the hashes admit a little more
+    than each single scenario needs. Budgets of one data set are added up, so that every run has room under the filter.
 
     Args:
-        scenarios: Of the federation; those that do not name the silo are left out.
+        scenarios: The federation's; those that do not name the silo are ignored.
         silo: Its name.
         server: The public key of the server that it answers.
 
@@ -190,7 +191,7 @@ def joint_law(scenarios: Sequence[Scenario], silo: str, server: bytes) -> SiloFi
 
 
 def _check_alike(first: Scenario, law: SiloFile, second: Scenario, other: SiloFile) -> None:
-    """Refuse two scenarios under which a silo would have to mask in two ways: it has one policy."""
+    """Refuse two scenarios under which a silo would have to mask in two ways, because it has one policy."""
     both = f"scenarios {first.name!r} and {second.name!r}"
     if law.encryption != other.encryption:
         raise ConfigError(f"{both} differ under [encryption], and a silo has one policy; make them alike")
@@ -204,7 +205,7 @@ def _check_alike(first: Scenario, law: SiloFile, second: Scenario, other: SiloFi
 
 
 def _budgets(silo: str, laws: Sequence[SiloFile]) -> dict[str, BudgetConfig]:
-    """Return what may be spent by data set, over all scenarios."""
+    """Return what may be spent of each data set, over all scenarios."""
     found: dict[str, BudgetConfig] = {}
     for law in laws:
         for data, budget in law.budgets.items():

@@ -1,9 +1,9 @@
 """One party's kit, as the administrator makes it: new keys, a certificate, its law, and what its machine needs.
 
-Guarantee: every file is its owner's alone from its first byte (0600, folders 0700); keys are new, from the operating
-system's CSPRNG, and reach a disk sealed or encrypted only; what opens them is in no kit.
+Guarantee: only the owner can access a file, from its first byte (mode 0600, folders 0700). Keys are new, from the
+operating system's CSPRNG, and reach a disk only sealed or encrypted. What opens them is in no kit.
 
-Does NOT erase what a disk keeps of an old kit when a party's keys are rotated.
+Does NOT erase an old kit's blocks from the disk when a party's keys are rotated.
 """
 
 from __future__ import annotations
@@ -42,8 +42,8 @@ class Seals:
     """How kits' keys are sealed.
 
     Attributes:
-        keys: The folder that key files are put into, one a party.
-        passphrase: Gives a party's passphrase by its name; None where key files are used.
+        keys: The folder for key files, one per party.
+        passphrase: Returns a party's passphrase by its name; None if key files are used.
     """
 
     keys: Path
@@ -82,10 +82,10 @@ def make_identity(folder: Path, name: str, federation: FederationFile, seals: Se
 def make_keys(
     folder: Path, name: str, federation: FederationFile, authority: Authority, seals: Seals, days: int, now: datetime
 ) -> Party:
-    """Put a party's keys and its certificate into its kit, in place of any that are there.
+    """Put a party's keys and its certificate into its kit, replacing any that are there.
 
     Returns:
-        What the roster is to say of it.
+        The party's entry for the roster.
     """
     server = name == SERVER
     seed, lattice, recipient = make_identity(folder, name, federation, seals)
@@ -152,7 +152,7 @@ def write_document(path: Path, document: BaseModel) -> None:
 
 
 def private_folder(path: Path) -> Path:
-    """Make a folder that its owner alone can get into, with those above it that are missing, and return it."""
+    """Make a folder that only its owner can enter, with any missing folders above it, and return it."""
     if not path.parent.is_dir():
         private_folder(path.parent)
     path.mkdir(mode=0o700, exist_ok=True)
@@ -162,10 +162,10 @@ def private_folder(path: Path) -> Path:
 
 @contextmanager
 def made_whole(out: Path) -> Iterator[Path]:
-    """Give a new folder beside a place, and put it there when the block has ended; taken away when the block raises.
+    """Give a new folder beside `out`, and rename it to `out` when the block has ended; erase it if the block raises.
 
     Raises:
-        ConfigError: When something is at the place, or nothing can be put there.
+        ConfigError: When something is at `out` already, or nothing can be put there.
     """
     out = out.absolute()
     try:
@@ -183,7 +183,7 @@ def made_whole(out: Path) -> Iterator[Path]:
 
 @contextmanager
 def erased_if_it_fails(folder: Path) -> Iterator[None]:
-    """Take a folder of unfinished kits away when the block raises; where that fails too, its error says so."""
+    """Erase a folder of unfinished kits if the block raises; if erasing fails too, the error says so."""
     try:
         yield
     except BaseException as error:

@@ -3,14 +3,14 @@
     {"roster": {"version", "federation", "serial", "issued", "expires", "members", "revoked"},
      "signatures": {"ed25519", "mldsa65"}}
 
-The file is canonical JSON (sorted keys, no spaces) and a newline; what is signed is the same encoding of the inner
-object. It is public, and so can be carried by anybody, the server too.
+The file is canonical JSON (sorted keys, no spaces) and a newline. The signatures cover the same encoding of the inner
+object. The file is public, so anybody can carry it, the server too.
 
-Guarantee: what `open_roster` returns was signed by the holder of the authority's key, and of its ML-DSA key where the
-kit has one, for this federation; it has not expired; it names one server, and no name or key twice, none that is weak,
-and none that it also revokes. `accept_roster` never goes back to an older one.
+Guarantee: the roster that `open_roster` returns was signed for this federation by the holder of the authority's key,
+and of its ML-DSA key if the kit has one. It has not expired. It names one server, and no name or key twice; no key in
+it is weak, or also revoked. `accept_roster` never goes back to an older roster.
 
-Does NOT say that a newer one exists: whoever carries rosters can withhold one until the one at hand expires.
+Does NOT show that a newer one exists: whoever carries rosters can withhold one until the one in use expires.
 """
 
 from __future__ import annotations
@@ -40,11 +40,11 @@ Moment = Annotated[str, Field(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0
 
 @dataclass(frozen=True)
 class AuthorityKeys:
-    """What a roster is held to; each kit has them from the administrator, and no message changes them.
+    """The keys that verify a roster; each kit has them from the administrator, and no message changes them.
 
     Attributes:
         identity: The Ed25519 key of the authority's certificate.
-        post_quantum: Its ML-DSA-65 key, where the federation has such.
+        post_quantum: Its ML-DSA-65 key, if the federation is post-quantum.
     """
 
     identity: bytes
@@ -60,7 +60,7 @@ class Party(Section):
         identity: Its Ed25519 key.
         post_quantum: Its ML-DSA-65 key.
         node: Its P-256 key by which Flower knows it, in PEM; the server has none.
-        age: The recipient that what it keeps at rest is sealed to.
+        age: The age recipient that its files at rest are sealed to.
         tls: SHA-256 of its TLS key (SubjectPublicKeyInfo).
         certificate: SHA-256 of its certificate, in DER.
     """
@@ -76,7 +76,7 @@ class Party(Section):
 
 
 class Revocation(Section):
-    """A key that is a member's no more."""
+    """A key that no longer belongs to a member."""
 
     name: SiloName
     identity: Hex32
@@ -85,7 +85,7 @@ class Revocation(Section):
 
 
 class FederationRoster(Section):
-    """Everybody of a federation; see the module's text for what an open one guarantees."""
+    """All members of a federation; the module's docstring says what an opened roster guarantees."""
 
     version: Literal[1] = 1
     federation: SiloName
@@ -119,7 +119,7 @@ class FederationRoster(Section):
         raise ConfigError(f"{name!r} is no member of federation {self.federation!r}, serial {self.serial}{why}")
 
     def gone(self, name: str) -> Revocation | None:
-        """Return how a party that is no member any more was put out, None for a member and for who never was one."""
+        """Return the revocation of a former member, or None for a member and for a name that never was one."""
         if any(member.name == name for member in self.members):
             return None
         return next((one for one in reversed(self.revoked) if one.name == name), None)
@@ -151,14 +151,15 @@ def open_roster(
 
     Args:
         data: The file.
-        authority: The keys that the reader was handed by the administrator.
-        federation: Whose it has to be, where the reader knows.
+        authority: The keys that the administrator gave to the reader.
+        federation: The federation that it has to be for, if the reader knows.
         now: The time; by default the machine's.
-        expired_too: Whether one out of its time is read as well, to say who it was for or what a newer one replaces.
+        expired_too: Whether to read also a roster that is not valid yet or has expired, to learn what it is for or what
+            a newer one replaces.
 
     Raises:
-        AggregationRefused: When it is not the authority's, malformed, or names something twice or a weak key.
-        ConfigError: When it is another federation's, or out of its time.
+        AggregationRefused: When the authority did not sign it, it is malformed, or it has a duplicate or a weak key.
+        ConfigError: When it is another federation's, is not valid yet, or has expired.
     """
     document = _parse(data)
     inner = document["roster"]
@@ -201,7 +202,7 @@ def _parse(data: bytes) -> dict[str, Any]:
         whole = _canonical(document) + b"\n" == data
     except (ValueError, RecursionError) as error:
         raise AggregationRefused(Rule.MALFORMED, "the roster is not JSON") from error
-    # Whoever reads a key that is there twice another way would see another roster under the same signature.
+    # A reader that treats repeated keys in another way would see another roster under the same signature.
     if not whole:
         raise AggregationRefused(Rule.MALFORMED, "the roster is not in its one encoding")
     if not isinstance(document, dict) or document.keys() != {"roster", "signatures"}:
@@ -212,7 +213,7 @@ def _parse(data: bytes) -> dict[str, Any]:
 
 
 def _check_signatures(message: bytes, signatures: dict[str, Any], authority: AuthorityKeys) -> None:
-    """Refuse a roster that lacks a signature which the reader's keys ask for, or has one that they do not verify."""
+    """Refuse a roster without a signature for each of the reader's keys, or with one that they cannot verify."""
     try:
         verify(authority.identity, _LABEL, message, bytes.fromhex(signatures["ed25519"]))
         if authority.post_quantum is not None:
@@ -226,7 +227,7 @@ def _check_signatures(message: bytes, signatures: dict[str, Any], authority: Aut
 
 
 def _check_members(roster: FederationRoster, post_quantum: bool) -> None:
-    """Refuse a roster in which two could be taken for one, or one for nobody."""
+    """Refuse a roster whose members could be confused with each other, or that has a missing, weak or revoked key."""
     if sum(member.role == "server" for member in roster.members) != 1 or not roster.silos:
         raise AggregationRefused(Rule.ROSTER, "a roster names one server, and a silo")
     gone = {one.identity for one in roster.revoked}
@@ -249,14 +250,14 @@ def _check_members(roster: FederationRoster, post_quantum: bool) -> None:
 
 
 def _unique(roster: FederationRoster) -> Iterator[tuple[str, list[str]]]:
-    """Yield what may be nobody else's, each with every member's."""
+    """Yield each attribute that has to be unique, with the values of all members."""
     for what in ("name", "identity", "post_quantum", "node", "age", "tls", "certificate"):
         values = [getattr(member, what) for member in roster.members]
         yield what, [value for value in values if value is not None]
 
 
 def _check_time(roster: FederationRoster, now: datetime) -> None:
-    """Refuse a roster that is not valid yet or any more."""
+    """Refuse a roster that is not valid yet, or no longer."""
     issued, expires = (datetime.fromisoformat(time) for time in (roster.issued, roster.expires))
     if now < issued - _SKEW:
         raise ConfigError(

@@ -1,11 +1,11 @@
-"""A simulation's kits: every party's, made on one machine under a run's folder, and forgotten with it.
+"""A simulation's kits: those of all parties, made on one machine under a run's folder, and erased with it.
 
     server/   identity.key (0600), roster, administrator.pub
     silos/NAME/   silo.toml, identity.key (0600), roster, administrator.pub
 
 The administrator's key signs the roster and is then forgotten: a roster is made once for a simulated run.
 
-Does NOT encrypt identity keys: whoever reads a silo's folder can act for it. A deployed party's kit does.
+Does NOT encrypt identity keys, as a deployed party's kit does: whoever can read a silo's folder can act as that silo.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from fedmodel.system.durable import replace_file
 
 @dataclass(frozen=True)
 class GoesOn:
-    """With what a simulated silo goes on, whose ledger does.
+    """What a simulated silo continues with, if its ledger continues an earlier run's.
 
     Attributes:
         secret: The seed of its key, which signed the ledger. Sensitive.
-        budget: As the ledger has it, with the cap that is to hold.
+        budget: The ledger's budget, with the cap that is to hold from now on.
     """
 
     secret: bytes = field(repr=False)
@@ -39,12 +39,12 @@ class GoesOn:
 def provision(scenario: Scenario, folder: Path, going_on: Mapping[str, GoesOn] | None = None) -> None:
     """Make every party's kit for a simulated federation, keys and all, under a run's folder, and mark it as such.
 
-    The mark comes last, when all else is on disk: kits under it are whole.
+    The mark is written last, when everything else is on disk, so kits under a marked folder are whole.
 
     Args:
-        scenario: Whose silos.
+        scenario: Names the silos.
         folder: The run's.
-        going_on: By silo, with what those go on whose ledgers are an earlier run's.
+        going_on: For each silo whose ledger continues an earlier run's, what it continues with.
     """
     federation, kept = scenario.federation, going_on or {}
     administrator = SigningKey.generate()

@@ -1,8 +1,8 @@
-"""What a kit has for its machine: a systemd unit that shuts the process in, and a README of five lines.
+"""What a kit has for its machine: a systemd unit that confines the process, and a README of five lines.
 
-The unit runs as a user of its own, writes nowhere but in its kit and in a folder of its own in /run, gains no
-privilege, and leaves no core dump, which would hold keys. The key file (or passphrase) comes as a credential of
-systemd: it lies outside the kit, and the service alone sees it.
+The unit runs as a user of its own, writes nowhere but in its kit and in its own folder in /run, gains no privilege, and
+leaves no core dump, which would hold keys. The key file (or passphrase) comes as a credential of systemd: it lies
+outside the kit, and only the service can read it.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ PROGRAM: Final = "/opt/fedmodel/bin/fedmodel"
 HOME: Final = "/var/lib/fedmodel"
 SECRETS: Final = "/etc/fedmodel"
 
-# GPUs are devices of the machine, and torch makes code as it runs: neither PrivateDevices nor MemoryDenyWriteExecute.
+# Neither PrivateDevices nor MemoryDenyWriteExecute: GPUs are devices of the machine, and torch makes code as it runs.
 _UNIT: Final = """\
 [Unit]
 Description=fedmodel {what} of federation {federation}
@@ -65,7 +65,7 @@ LimitCORE=0
 WantedBy=multi-user.target
 """
 
-# A silo, or whoever only knocks, takes one descriptor at a time; systemd's 1024 would be gone first.
+# Each connection, also of a peer that never authenticates, takes a descriptor; systemd's 1024 could be used up.
 _SERVER_LIMITS: Final = "LimitNOFILE=65536\n"
 
 _README: Final = """\
@@ -88,7 +88,7 @@ class Installation:
     Attributes:
         role: What the party is.
         name: Its name.
-        federation: Whose member it is.
+        federation: The federation that it is a member of.
         seal: What opens its keys.
         program: The installed command.
         home: The folder that the kit is put into.
