@@ -1,4 +1,4 @@
-"""Files that are replaced whole: after a crash there is the old one or the new one, and never a part. And locks."""
+"""Locks, and files that are replaced whole: after a crash there is the old file or the new one, and never a part."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ from typing import BinaryIO, Final
 from fedmodel.errors import ConfigError
 
 MISSING: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
-"""What says that a file is not there; any other error of the system says nothing about what there is."""
+"""The errors that say that a file is not there; no other error of the system says whether there is one."""
 
 
 def failed(error: OSError) -> str:
-    """Say in one line what the system did not do, and to which file."""
+    """Return one line that says what the system could not do, and with which file."""
     what = error.strerror or type(error).__name__
     return what if error.filename is None else f"{error.filename}: {what}"
 
 
 @contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Have an error of the system name a path: the system leaves it out where a file that is open is written to."""
+    """Add a path to an error of the system: the system leaves it out when an open file is written to."""
     try:
         yield
     except OSError as error:
@@ -34,7 +34,7 @@ def naming(path: Path) -> Iterator[None]:
 
 
 def sync_folder(folder: Path) -> None:
-    """Put on disk what was made, renamed and erased in a folder."""
+    """Make sure that what was made, renamed and erased in a folder is on disk."""
     with naming(folder):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -45,16 +45,16 @@ def sync_folder(folder: Path) -> None:
 
 @contextmanager
 def replacing(path: Path) -> Iterator[BinaryIO]:
-    """Give a file beside a file's place, and put it there when the block has ended and all of it is on disk.
+    """Give a new file beside `path`, and rename it to `path` when the block has ended and all of it is on disk.
 
-    It is readable by its owner alone (0600) before the first byte is in it, whatever was there before. When the block
-    raises, it is taken away and what was at the place stays. An error of the disk, such as that it is full, names a
-    path (`naming`).
+    Only the owner can read it (mode 0600), from before its first byte, whatever was there before. If the block raises,
+    the new file is removed and an earlier file at `path` stays. An error of the disk, such as a full disk, names a path
+    (`naming`).
 
-    Two processes that replace one file need a lock of their own: they would write beside it at one place.
+    Two processes that replace one file need a lock of their own, because they would write to the same partial file.
     """
     beside = path.with_name(path.name + ".partial")
-    # What a killed process left may be open to others, or be a link to elsewhere: never written into.
+    # A file left by a killed process may be open to others, or be a link to elsewhere, so it is never written into.
     beside.unlink(missing_ok=True)
     descriptor = os.open(beside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -71,27 +71,27 @@ def replacing(path: Path) -> Iterator[BinaryIO]:
 
 
 def replace_file(path: Path, data: bytes) -> None:
-    """Write a file beside its place, and put it there when all of it is on disk; see `replacing`."""
+    """Write a file beside `path`, and rename it to `path` when all of it is on disk; see `replacing`."""
     with replacing(path) as file:
         file.write(data)
 
 
 def erase_folder(folder: Path) -> None:
-    """Take a folder away with all that is in it, where it is there: what cannot be taken away raises."""
+    """Remove a folder and everything in it, if it exists; what cannot be removed raises."""
     with suppress(FileNotFoundError):
         shutil.rmtree(folder)
 
 
 @contextmanager
 def held(path: Path, refusal: str) -> Iterator[None]:
-    """Hold a lock file for the length of the block, without waiting; the kernel lets go of it when the process dies.
+    """Hold a lock file for the length of the block, without waiting; the kernel releases it when the process dies.
 
     Args:
-        path: The file; it is made where it is not there, and stays.
-        refusal: What to say where another holds it.
+        path: The file; it is made if it is missing, and stays.
+        refusal: The error's text if another process holds the lock.
 
     Raises:
-        ConfigError: When another holds it.
+        ConfigError: When another process holds it.
     """
     with path.open("ab") as lock:
         try:

@@ -1,16 +1,17 @@
-"""The one place that says which environment variables reach this project's code, and that leaves out all others.
+"""The one place that says which environment variables reach this project's code, and that removes all others.
 
-A login shell sets proxies, languages, debuggers, database defaults, and files into which libraries write the keys of
-TLS. So a command begins by leaving out every variable that is not listed in `_KEPT`: a list of what may stay, since one
-of what may not would never be whole. docs/deploy.md has the same list with what each does.
+A login shell sets proxies, languages, debuggers, database defaults, and files into which libraries write TLS keys. So a
+command first removes every variable that is not listed in `_KEPT`. This is a list of what may stay, because a list of
+what may not stay would never be complete. docs/deploy.md has the same list and says what each variable does.
 
-Guarantee: of what was set when `settle` was called, nothing is left that `_KEPT` does not match, for this process, for
-the libraries that it loads from then on, and for all that it starts; and no file is made that others can write to.
+Guarantee: after `settle`, only variables that `_KEPT` matches are left of those that were set. This holds for this
+process, for the libraries that it loads from then on, and for everything that it starts. Files that are made from then
+on cannot be written to by other accounts.
 
-    PYTHON*                      read by the interpreter before the first line of this. Where one of those is set that
-                                 are left out, the command starts itself again without, in the same process
+    PYTHON*                      the interpreter reads these before the first line of this module. If one is set that
+                                 is not kept, the command starts itself again without it, in the same process
     LD_*, PATH, OPENSSL_*        stay: whoever sets these could run any program under this account
-    PYTHONPATH                   stays, but a package of ours that it hides under another of the same name is refused
+    PYTHONPATH                   stays; but if another package hides one of ours of the same name, this is refused
 
 Does NOT change what was given on the command line, as in `python -O -m ...`.
 """
@@ -50,12 +51,12 @@ SWITCHES: Final = {
     "FLWR_DISABLE_UPDATE_CHECK": "1",
     "FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION": "1",
 }
-"""What is set besides, before anything of Flower is imported: a privacy tool does not phone home."""
+"""Set in addition, before anything of Flower is imported: a privacy tool sends no telemetry."""
 _OTHERS_WRITE: Final = 0o022
 
 
 def kept(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return what of an environment reaches a process of this project, with what is set there besides.
+    """Return the part of an environment that reaches a process of this project, and the variables that are added.
 
     >>> kept({"PATH": "/bin", "https_proxy": "http://proxy:3128", "SSLKEYLOGFILE": "/tmp/keys"})["PATH"]
     '/bin'
@@ -66,9 +67,9 @@ def kept(environment: Mapping[str, str]) -> dict[str, str]:
 
 
 def settle() -> None:
-    """Leave all else out of this process's environment; start it again where the interpreter has read such a variable.
+    """Remove all other variables from this process; start it again if the interpreter has read one of them.
 
-    It is called before anything else is imported that could read a variable, and from a process's main program alone.
+    Call it before anything is imported that could read a variable, and only from a process's main program.
 
     Raises:
         ConfigError: When another package hides one of this project's.
@@ -87,10 +88,10 @@ def settle() -> None:
 
 
 def check_packages() -> None:
-    """Refuse to run with a package that is another's of the same name: ours have plain ones.
+    """Refuse to run with a foreign package of the same name as one of ours, whose names are plain.
 
     Raises:
-        ConfigError: Which, and what to do.
+        ConfigError: With the package's name, and what to do.
     """
     ours = Path(__file__).parents[2]
     for package in PACKAGES:

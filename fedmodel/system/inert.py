@@ -1,24 +1,25 @@
 r"""Text that others chose, made inert before a person sees it: names, reasons, errors, messages of peers.
 
-A terminal obeys escape sequences, a reader's eye is led by characters that turn the direction of writing or have no
-width, and a log believes whoever can write a line's end. Here all of these become what they are called.
+A terminal obeys escape sequences. Characters that change the direction of writing, or have no width, mislead a reader.
+Whoever can write a line's end can forge a line of a log. Here each of these characters is replaced by its name.
 
     ESC, BEL, CR, all else of C0 and C1, DEL           \x1b, \r, \x9b
     marks, overrides and isolates of direction         \u202e
     no width, no ink: joiners, fillers, selectors      \u200b, \ufeff, \ufe0f
-    ends of lines and paragraphs that are none here    \u2028
+    other ends of lines and paragraphs                 \u2028
     halves of pairs, private use, tags                 \ud800, \ue000, \U000e0041
 
-Guarantee: what `inert` returns holds none of them, and no line's end; what `inert_lines` returns, none but newlines.
-All else is left as it is, and what is inert already is not changed. The list is of numbers, not of a table of Unicode,
-so that the same text is shown alike by every version of Python: `test_inert` holds it to that table.
+Guarantee: the result of `inert` has none of them, and no line's end; the result of `inert_lines` has none of them
+except newlines. Everything else stays as it is, and text that is inert already is not changed. The list consists of
+numbers, and not of a table of Unicode, so that every version of Python shows the same text in the same way;
+`test_inert` compares it with that table.
 
 Each way out to a person passes through here in one place, so that no call can forget it: the terminal in
-`scenarios.cli.printing`, logs by `InertFormatter` and, of a process that a supervisor started, `InertStream`, a silo's
+`scenarios.cli.printing`, logs by `InertFormatter` and, for a process that a supervisor started, `InertStream`, a silo's
 own log in `clients.silo`, the page in `scenarios.report.page.render`. JSON and YAML escape by themselves.
 
-Does NOT tell letters apart that look alike, nor undo marks that pile up over a letter. A backslash is not escaped, so
-that a text can say `\x1b` of itself; that does nothing to whoever reads it.
+Does NOT distinguish letters that look alike, nor remove marks that pile up over a letter. A backslash is not escaped,
+so a text may contain the characters `\x1b` itself; they do nothing to a reader.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ _SHORT: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
 def inert(text: str) -> str:
-    r"""Return a text in one line, with what would act said instead.
+    r"""Return a text in one line, with each active character replaced by its name.
 
     >>> inert("left\x1b[2J\nright") == r"left\x1b[2J\nright"
     True
@@ -51,12 +52,12 @@ def inert(text: str) -> str:
 
 
 def inert_lines(text: str) -> str:
-    """Return a text with what would act said instead, but for newlines: for text whose lines are our own."""
+    """Return a text with each active character except newlines replaced by its name: for text whose lines are ours."""
     return "\n".join(map(inert, text.split("\n")))
 
 
 def _said(found: re.Match[str]) -> str:
-    """Return what a character is called, as Python writes it."""
+    """Return a character's name, as Python writes it."""
     character = found[0]
     number = ord(character)
     if character in _SHORT:
@@ -67,7 +68,7 @@ def _said(found: re.Match[str]) -> str:
 
 
 class InertFormatter(logging.Formatter):
-    """Formats a record as one line, whatever it says; of an exception, lines that begin with a space."""
+    """Formats a record as one line, whatever it contains, and an exception as lines that begin with a space."""
 
     def formatMessage(self, record: logging.LogRecord) -> str:  # noqa: N802 - logging's name
         """Return the record's line."""
@@ -76,21 +77,21 @@ class InertFormatter(logging.Formatter):
     def formatException(  # noqa: N802 - logging's name
         self, ei: tuple[type[BaseException], BaseException, TracebackType | None] | tuple[None, None, None]
     ) -> str:
-        """Return an exception, none of whose lines could be taken for a record."""
+        """Return an exception's text; none of its lines could be taken for a record."""
         return indented(super().formatException(ei))
 
     def formatStack(self, stack_info: str) -> str:  # noqa: N802 - logging's name
-        """Return a stack, none of whose lines could be taken for a record."""
+        """Return a stack's text; none of its lines could be taken for a record."""
         return indented(super().formatStack(stack_info))
 
 
 def indented(text: str) -> str:
-    """Return the lines of a trace, inert, each behind two spaces."""
+    """Return the lines of a trace, inert, each with two spaces before it."""
     return "\n".join(f"  {line}" for line in inert_lines(text).split("\n"))
 
 
 class InertStream(io.TextIOWrapper):
-    """A text stream whatever is written to which comes out inert, whoever writes it; newlines stay."""
+    """A text stream that makes everything inert that is written to it; newlines stay."""
 
     def write(self, text: str, /) -> int:
         """Write a text, and return its length."""

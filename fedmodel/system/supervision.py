@@ -1,15 +1,16 @@
-"""Processes that are started, watched, started again and ended together.
+"""Processes that are started, watched, restarted and ended together.
 
-A supervisor forks its children from a process that has imported everything, so that a child is there within
-milliseconds, and keeps them up until it is told to end.
+A supervisor forks its children from a process that has imported everything, so that a child starts within milliseconds.
+It keeps them running until it is told to end.
 
-    a child dies              it is started again after 0.2 s, doubling to 30 s; 0.2 s again once it has lived for 60 s
-    a child takes others along  they are ended and started again with it
-    a child gives up          all end, and the reason is raised: nothing that is tried again would go better
-    SIGTERM, SIGINT           all end: politely, after 5 s not
-    the supervisor is killed  all end at once, since a pipe that it alone holds open closes
+    a child dies              it is restarted after 0.2 s; the delay doubles each time up to 30 s, and is 0.2 s again
+                              once the child has lived for 60 s
+    a child takes others along  they are ended and restarted with it
+    a child gives up          all end, and the reason is raised: another try would not go better
+    SIGTERM, SIGINT           all are asked to end, and killed after 5 s
+    the supervisor is killed  all end at once, because a pipe that it alone holds open closes
 
-What a child started itself ends with it in every one of these cases, unless it left the child's session and process
+In each of these cases, the processes that a child started end with it, unless one left the child's session and process
 group and the supervisor was killed at that moment.
 
 Does NOT restart anything that hangs without dying, and does not rotate logs.
@@ -57,27 +58,27 @@ _PR_SET_CHILD_SUBREAPER: Final = 36
 
 
 class Facts:
-    """What a child tells its supervisor, to be known to whoever is started in its place."""
+    """What a child tells its supervisor, so that a child started in its place knows it too."""
 
     def __init__(self, known: Mapping[str, str], descriptor: int | None = None) -> None:
         self._known, self._descriptor = dict(known), descriptor
 
     def get(self, name: str) -> str | None:
-        """Return a fact, told by this child or by one before it."""
+        """Return a fact that this child, or an earlier one in its place, has told."""
         return self._known.get(name)
 
     def tell(self, name: str, value: str) -> None:
-        """Have a fact remembered for as long as the supervisor lives."""
+        """Tell the supervisor a fact, which it remembers as long as it lives."""
         self._known[name] = value
         self._send({"fact": name, "value": value})
 
     def say(self, line: str) -> None:
-        """Have the supervisor show a line, beside writing it to this child's own log."""
+        """Write a line to this child's own log, and let the supervisor show it too."""
         sys.stderr.write(line + "\n")
         self._send({"said": line})
 
     def give_up(self, reason: str) -> NoReturn:
-        """End this child, and with it everything else: no next attempt would go better."""
+        """End this child, and with it everything else, because another attempt would not go better."""
         sys.stderr.write(reason + "\n")
         sys.stderr.flush()
         self._send({"gave_up": reason})
@@ -94,9 +95,9 @@ class Child:
 
     Attributes:
         name: What it is called in notices.
-        run: What it does; when it returns, the process ends.
-        log: Where its standard output and error go, appended; readable by its owner alone.
-        takes_along: Names of those that are ended and started again when this one dies.
+        run: The work of the process, which ends when this returns.
+        log: The file that its standard output and error are appended to; readable by its owner alone.
+        takes_along: Names of children that are ended and restarted when this one dies.
     """
 
     name: str
@@ -107,11 +108,11 @@ class Child:
 
 @dataclass(frozen=True)
 class Chore:
-    """What a supervisor does by the way, at its start and again and again.
+    """Work that a supervisor itself repeats, beginning at its start.
 
     Attributes:
-        run: What it does. Children wait meanwhile, so it is short. What it raises is logged, and ends nothing.
-        every_s: After how many seconds it is done again.
+        run: The work. Children wait meanwhile, so it has to be short. What it raises is logged, and ends nothing.
+        every_s: The seconds between two runs.
     """
 
     run: Callable[[], None]
@@ -120,7 +121,7 @@ class Chore:
 
 @dataclass
 class _Watched:
-    """A child, and how it does."""
+    """A child and its present state."""
 
     child: Child
     pid: int = 0
@@ -134,11 +135,11 @@ class _Watched:
 
 
 class Supervisor:
-    """Keeps children up until SIGTERM or SIGINT comes, or one of them gives up.
+    """Keeps children running until SIGTERM or SIGINT comes, or one of them gives up.
 
-    It owns its process: it waits for every child of it, known or adopted, and takes signals. So it runs in the main
-    thread of a process that does nothing else, and one that has no other threads: what they lock at a fork stays locked
-    in the child.
+    It owns its process: it waits for every child of the process, known or adopted, and handles signals. So it has to
+    run in the main thread of a process that does nothing else and has no other threads, because a lock that another
+    thread holds at a fork stays locked in the child.
     """
 
     def __init__(self, children: Sequence[Child], chore: Chore | None = None) -> None:
@@ -153,10 +154,10 @@ class Supervisor:
         self._wake = (-1, -1)
 
     def run(self) -> int:
-        """Keep all children up; return the number of the signal that ended them.
+        """Keep all children running; return the number of the signal that ended them.
 
         Raises:
-            ConfigError: When a child gave up: with its reason.
+            ConfigError: When a child gave up, with its reason.
         """
         with self._in_charge():
             try:
@@ -174,7 +175,7 @@ class Supervisor:
 
     @contextmanager
     def _in_charge(self) -> Iterator[None]:
-        """Take signals and adopt orphans, for as long as the block lasts."""
+        """Handle signals and adopt orphans, for as long as the block lasts."""
         self._life, self._wake = os.pipe(), os.pipe()
         for descriptor in self._wake:
             os.set_blocking(descriptor, False)
@@ -202,7 +203,7 @@ class Supervisor:
                 self._fork(watched)
 
     def _do_chore(self) -> None:
-        """Do the chore, where it is due."""
+        """Do the chore if it is due."""
         if self._chore is None or time.monotonic() < self._chore_due:
             return
         self._chore_due = time.monotonic() + self._chore.every_s
@@ -212,7 +213,7 @@ class Supervisor:
             logger.exception("what is done by the way failed")
 
     def _next_s(self) -> float:
-        """Return for how long nothing is to be done unless something happens."""
+        """Return for how many seconds there is nothing to do unless something happens."""
         times = [watched.kill_at if watched.pid else watched.due for watched in self._watched.values()]
         times += [] if self._chore is None else [self._chore_due]
         return max(0.0, min([_IDLE_S, *(each - time.monotonic() for each in times if each is not None)]))
@@ -229,7 +230,7 @@ class Supervisor:
                     os.read(descriptor, 4096)
 
     def _read_facts(self, watched: _Watched) -> None:
-        """Take what a child told; at the end of it, close the pipe."""
+        """Read what a child told; at the end of its data, close the pipe."""
         while True:
             try:
                 read = os.read(watched.descriptor, 65536)
@@ -250,7 +251,7 @@ class Supervisor:
                     watched.facts[str(frame["fact"])] = str(frame["value"])
 
     def _reap(self, options: int = os.WNOHANG) -> None:
-        """Notice who has died, and say when it is started again."""
+        """Find children that have died, and set when they are restarted."""
         dead = {}
         with contextlib.suppress(ChildProcessError):
             while (found := os.waitpid(-1, options))[0]:
@@ -259,7 +260,7 @@ class Supervisor:
             self._bury(watched, dead[watched.pid])
 
     def _bury(self, watched: _Watched, status: int) -> None:
-        """Clear up after a dead child, and have it started again, with those that it takes along."""
+        """Clean up after a dead child, and have it restarted, with those that it takes along."""
         with contextlib.suppress(ProcessLookupError, PermissionError):
             os.killpg(watched.pid, signal.SIGKILL)  # what it started and left behind
         if watched.descriptor >= 0:
@@ -290,7 +291,7 @@ class Supervisor:
             os.kill(watched.pid, signal.SIGTERM)
 
     def _kill_late(self) -> None:
-        """Kill whoever was asked to end and has not."""
+        """Kill children that were asked to end and have not."""
         now = time.monotonic()
         for watched in self._watched.values():
             if watched.pid and watched.kill_at is not None and watched.kill_at <= now:
@@ -298,7 +299,7 @@ class Supervisor:
                 watched.kill_at = now + _POLITE_S
 
     def _end_all(self) -> None:
-        """End all children and all that they started, adopted ones too."""
+        """End all children and all processes that they started, adopted ones too."""
         self._ended_by = self._ended_by or 0
         for watched in self._watched.values():
             if watched.pid:
@@ -310,7 +311,7 @@ class Supervisor:
             if time.monotonic() >= deadline:
                 _kill([one.pid for one in left])
             self._wait(0.05)
-        self._reap(0)  # all have ended, but one whose other threads are just ending cannot be cleared away yet
+        self._reap(0)  # waits: all have ended, but one whose other threads are still ending cannot be reaped yet
 
     def _fork(self, watched: _Watched) -> None:
         """Start a child."""
@@ -321,7 +322,7 @@ class Supervisor:
         before = signal.pthread_sigmask(signal.SIG_BLOCK, _WATCHED)
         try:
             with warnings.catch_warnings():
-                # OpenBLAS's idle threads make Python 3.12 warn; it looks after them at a fork itself.
+                # OpenBLAS's idle threads make Python 3.12 warn; OpenBLAS itself handles them at a fork.
                 warnings.simplefilter("ignore", DeprecationWarning)
                 pid = os.fork()
             if not pid:
@@ -333,7 +334,7 @@ class Supervisor:
         watched.pid, watched.descriptor, watched.started = pid, read, time.monotonic()
 
     def _become(self, watched: _Watched, facts: int) -> NoReturn:
-        """Be the child: never return into what the supervisor was doing."""
+        """Run as the child; never return into the supervisor's code."""
         status = 1
         try:
             os.setsid()
@@ -361,10 +362,10 @@ class Supervisor:
 
 
 def forbid_dumps() -> None:
-    """Keep this process's memory out of core files and from other processes of the same account, and its children's.
+    """Keep the memory of this process and its children out of core files, and from other processes of the same account.
 
-    So it is called before the first secret is read. Does NOT keep it from the administrator of the machine, and on
-    other systems than Linux keeps it out of core files alone.
+    Call it before the first secret is read. Does NOT keep the memory from the administrator of the machine. On systems
+    other than Linux it only keeps the memory out of core files.
 
     Raises:
         ConfigError: When the kernel refuses.
@@ -378,12 +379,12 @@ def forbid_dumps() -> None:
 
 
 def end_with_parent() -> None:
-    """Have the kernel end this process politely when the one that started it dies; for a child, before its program."""
+    """Let the kernel send this process SIGTERM when its parent dies; a child calls it before its program begins."""
     _prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _prctl(option: int, value: int) -> int:
-    """Set a property of this process, where the system is Linux; return 0, or the number of the error."""
+    """Set a property of this process if the system is Linux; return 0, or the number of the error."""
     if not sys.platform.startswith("linux"):
         return 0
     failed = ctypes.CDLL(None, use_errno=True).prctl(option, ctypes.c_ulong(value), 0, 0, 0)
@@ -391,7 +392,7 @@ def _prctl(option: int, value: int) -> int:
 
 
 def _redirect(log: Path) -> None:
-    """Append standard output and error to a file, and read nothing."""
+    """Append standard output and error to a file, and make standard input empty."""
     log.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW, 0o600)
     nothing = os.open(os.devnull, os.O_RDONLY)
@@ -404,12 +405,12 @@ def _redirect(log: Path) -> None:
 
 
 def _line_by_line(descriptor: int) -> InertStream:
-    """Return what a child prints on, for as long as it lives: whatever prints there, peers' words do nothing."""
+    """Return the stream that a child prints on, for as long as it lives; it makes the words of peers inert."""
     return InertStream(open(descriptor, "wb", closefd=False), encoding="utf-8", line_buffering=True)
 
 
 def _end_with(life: int) -> None:
-    """Wait for the supervisor's end, and end with it: this process, and all of its group."""
+    """Wait for the supervisor's end, and then end this process and all of its group."""
     while True:
         try:
             if not os.read(life, 1):
@@ -442,5 +443,5 @@ def _kill(pids: Sequence[int]) -> None:
 
 
 def _status(status: int) -> str:
-    """Say how a process ended."""
+    """Return how a process ended, in words."""
     return f"status {status}" if status >= 0 else f"killed by {signal.Signals(-status).name}"
