@@ -1,19 +1,20 @@
 """Flower's state of the fleet, in which one silo's objects are its own, few, and no larger than an answer needs.
 
-A message of Flower's is announced as a tree of hashes, its objects come afterwards, one by one, and all of them lie in
-one store. There whoever announces an object first says what its children are, for everybody; an announcement may name
-fifty thousand, or a few dozen whose tree is exponential when it is read back; and what nobody asks for stays until the
-run ends. Here
+A message of Flower is announced as a tree of hashes. Its objects come afterwards, one by one, and all of them lie in
+one store. This has three weaknesses. Whoever announces an object first decides, for everybody, what its children are.
+An announcement may name fifty thousand objects, or a few dozen whose tree becomes exponential when it is read. And what
+nobody asks for stays until the run ends. Here
 
-    objects         of questions are in one place, and those of each node's answers in a place of that node's
+    objects         of questions are in one place, and those of each node's answers in a place of that node
     an answer       has as many objects, so deep and as many bytes as the run's largest question allows (`Bound`)
-    its tree        is the tree that is read back: an object that is named twice has the same children each time
+    its tree        is the tree that will be read: an object that is named twice has the same children each time
     answers kept    are a node's last four; an older one, which nobody asked for, is released with its objects
-    a session       that Flower begins for an answer that it does not take ends at once
+    a session       that Flower begins for an answer that it then does not take is ended at once
 
-What does not fit is refused before anything is registered.
+An announcement that does not fit is refused before anything is registered.
 
-Does NOT say whose a node is, or whether it may answer: Flower checks the signature, and that the question was for it.
+Does NOT say to whom a node belongs, or whether it may answer: Flower checks the signature, and that the question was
+for this node.
 """
 
 from __future__ import annotations
@@ -38,13 +39,13 @@ from flwr.superlink.federation import FederationManager
 from fedmodel.secagg.parameters import MOST_ROUNDS
 
 MOST_ANSWERS: Final = 4
-"""A silo's node answers one question at a time; what it answered before was taken in, or comes too late."""
+"""A silo's node answers one question at a time; its earlier answers were taken in, or come too late."""
 MOST_DEPTH: Final = 5
 """Message, its content, a record, an array, a chunk of it."""
 # A message, its content, and of `fedmodel.wire` a head, arrays with their one array, messages, a window; twice that.
 _RECORDS: Final = 14
-# Beside the model, answers hold figures of the scenario, heads of a ledger with their proofs, and keys and shares: a
-# neighbour, 1.3 KiB a round of the window and 1.5 KiB once, both with post-quantum keys.
+# Beside the model, answers hold figures of the scenario, heads of a ledger with their proofs, and keys and shares: per
+# neighbour, 1.3 KiB for each round of the window and 1.5 KiB once, both with post-quantum keys.
 _FIGURES_BYTES: Final = 256 * 2**10
 _NEIGHBOUR_BYTES: Final = 2 * 2**10
 _QUESTIONS: Final = 0
@@ -52,35 +53,35 @@ _WHOSE: ContextVar[int] = ContextVar("whose", default=_QUESTIONS)
 
 
 class PastShare(Exception):
-    """What a node announces or sends is more than an answer can need. Its text says by which rule."""
+    """Raised when a node announces or sends more than an answer can need. The text names the rule."""
 
 
 @dataclass(frozen=True)
 class Bound:
-    """How much one answer may be.
+    """How large one answer may be.
 
     Attributes:
-        size_bytes: Of all its objects together.
+        size_bytes: The size of all its objects together.
     """
 
     size_bytes: int
 
     @property
     def objects(self) -> int:
-        """How many objects so many bytes may come in."""
+        """How many objects an answer of this size may have."""
         return _RECORDS + -(-self.size_bytes // FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE)
 
     @classmethod
     def of(cls, question_bytes: int, silos: int, window: int) -> Bound:
         """Return the bound of a run's answers.
 
-        An update has no more words than the model that was asked about, and none is larger; all else of an answer grows
-        with the roster and with the rounds that secrets are dealt for. The margin is a factor of two on the former and
-        1.3 at least on the latter.
+        An update has at most as many words as the model in the question, and no larger ones. The rest of an answer
+        grows with the roster and with the rounds that secrets are dealt for. The margin is a factor of two for the
+        update, and at least 1.3 for the rest.
 
         Args:
-            question_bytes: Of the run's largest question so far.
-            silos: Of the roster.
+            question_bytes: The size of the run's largest question so far.
+            silos: How many silos the roster has.
             window: For how many rounds secrets are dealt at once.
         """
         secrets_bytes = (silos + 1) * (window + 1) * _NEIGHBOUR_BYTES
@@ -88,14 +89,14 @@ class Bound:
 
 
 class PartedStore(ObjectStore):
-    """Flower's store, many times: objects of questions in one, those of each node's answers in one of that node's."""
+    """Several stores of Flower: one for the objects of questions, and one for the answers of each node."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
         self._parts = {_QUESTIONS: InMemoryObjectStore()}
 
     def part(self) -> InMemoryObjectStore:
-        """Return the store of whoever something is done for."""
+        """Return the store of the node that is being served."""
         with self._lock:
             return self._parts.setdefault(_WHOSE.get(), InMemoryObjectStore())
 
@@ -104,15 +105,15 @@ class PartedStore(ObjectStore):
             return list(self._parts.values())
 
     def _with(self, object_id: str) -> InMemoryObjectStore:
-        """Return the store that has an object. A message's own identifier is in one; what is in several is the same."""
+        """Return a store that has an object. A message is in only one; an object in several is the same in each."""
         return next((part for part in self._all() if object_id in part), self._parts[_QUESTIONS])
 
     def preregister(self, run_id: int, object_tree: ObjectTree) -> list[str]:
-        """Register what is announced; return what is still to come."""
+        """Register the announced objects; return those that are still to come."""
         return self.part().preregister(run_id, object_tree)
 
     def get_object_tree(self, object_id: str) -> ObjectTree:
-        """Return what a message consists of."""
+        """Return the tree of a message's objects."""
         return self._with(object_id).get_object_tree(object_id)
 
     def put(self, object_id: str, object_content: bytes) -> None:
@@ -120,7 +121,7 @@ class PartedStore(ObjectStore):
         self.part().put(object_id, object_content)
 
     def get(self, object_id: str) -> bytes | None:
-        """Return an object, from whoever brought it; b"" where it was announced alone, None where it was not."""
+        """Return an object, whoever brought it; b"" if it was only announced, None if it was not even that."""
         found = [content for part in self._all() if (content := part.get(object_id)) is not None]
         return max(found, key=len, default=None)
 
@@ -130,7 +131,7 @@ class PartedStore(ObjectStore):
         self._forget_empty()
 
     def delete_objects_in_run(self, run_id: int) -> None:
-        """Release all of a run."""
+        """Release all objects of a run."""
         for part in self._all():
             part.delete_objects_in_run(run_id)
         self._forget_empty()
@@ -153,7 +154,7 @@ class PartedStore(ObjectStore):
 
 @dataclass
 class _Question:
-    """A question whose objects are coming: how large it is so far."""
+    """A question whose objects are still coming, and its size so far."""
 
     run: int
     missing: set[str]
@@ -162,7 +163,7 @@ class _Question:
 
 @dataclass
 class _Answer:
-    """What a node announced."""
+    """An answer that a node announced."""
 
     node: int
     root: str
@@ -183,9 +184,9 @@ class BoundedState(InMemoryLinkState):
     """Flower's state in memory, which takes no more from a node than an answer needs.
 
     Args:
-        silos: How many the roster has.
+        silos: How many silos the roster has.
         federation_manager: Flower's.
-        object_store: Where objects are.
+        object_store: Holds the objects.
     """
 
     def __init__(self, silos: int, federation_manager: FederationManager, object_store: ObjectStore) -> None:
@@ -204,7 +205,7 @@ class BoundedState(InMemoryLinkState):
         """Take a message's announcement.
 
         Raises:
-            PastShare: When it is an answer, and more than one can be.
+            PastShare: When it is an answer, and larger than an answer may be.
         """
         told = message.metadata
         with self.lock:
@@ -231,7 +232,7 @@ class BoundedState(InMemoryLinkState):
         """Take an object of a message that was announced.
 
         Raises:
-            PastShare: When it is an answer's, and makes it larger than one can be.
+            PastShare: When it belongs to an answer, and makes that larger than an answer may be.
         """
         size_bytes = len(object_content)
         with self.lock:  # before Flower's lock on sessions, as where messages are stored; it alone would take it after
@@ -247,7 +248,7 @@ class BoundedState(InMemoryLinkState):
             return stored
 
     def get_object(self, run_id: int, object_id: str) -> bytes | None:
-        """Return an object, under the locks in the one order."""
+        """Return an object, with the locks always taken in the same order."""
         with self.lock:
             return super().get_object(run_id, object_id)
 
@@ -261,7 +262,7 @@ class BoundedState(InMemoryLinkState):
                 self._drop_gone(node)
 
     def _note(self, session_id: str, object_id: str, size_bytes: int) -> None:
-        """Note how large a run's questions are; it is known before anybody who was asked has all of one."""
+        """Note how large a run's questions are; this is known before any node has the whole of one."""
         question = self._questions.get(session_id)
         if question is None:
             return
@@ -283,7 +284,7 @@ class BoundedState(InMemoryLinkState):
         return Bound.of(run.question_bytes, self._silos, run.window)
 
     def _check(self, tree: ObjectTree, most: int) -> None:
-        """Refuse a tree that is larger than an answer's, or that is read back as another than it is announced as."""
+        """Refuse a tree that is larger than an answer's, or that would be read as another tree than was announced."""
         children: dict[str, list[str]] = {}
         ahead, count = [(tree, 1)], 0
         while ahead:
@@ -303,7 +304,7 @@ class BoundedState(InMemoryLinkState):
                 raise PastShare("an answer that has an earlier one's object in another way")
 
     def _keep(self, answer: _Answer) -> None:
-        """Keep a node's newest answer, and release its oldest where there are too many."""
+        """Keep a node's newest answer, and release its oldest if there are too many."""
         self._drop_gone(answer.node)
         kept = self._answers.setdefault(answer.node, deque())
         for same in [one for one in kept if one.root == answer.root]:  # announced again: what came stays
@@ -321,7 +322,7 @@ class BoundedState(InMemoryLinkState):
                 self._parted.part().delete(oldest.root)
 
     def _drop_gone(self, node: int) -> None:
-        """Forget answers that were taken in, or went with their run."""
+        """Forget answers that were taken in, or that ended with their run."""
         with _of(node):
             own = self._parted.part()
         kept = deque(one for one in self._answers.get(node, ()) if one.root in own)

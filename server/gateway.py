@@ -1,18 +1,18 @@
-"""What of Flower's server can be reached from outside: the calls that a silo's node makes, and nothing else.
+"""The part of Flower's server that can be reached from outside: the calls of a silo's node, and nothing else.
 
     POST /v1/fleet/activate-node ...   the ten calls of a node       to Flower, which checks the node's signature
-    GET  /health                       is it there, and what time is it
+    GET  /health                       whether the server is there, and what time it has
     GET  /v1/fedmodel/roster           the federation's signed roster
     anything else                      404, and never shown to Flower
 
-Paths are compared whole and as they were sent: nothing is decoded, folded or joined first, so that a path which Flower
-would read in another way than it stands is no path of the list. A node that would register itself is among what is
-refused: nodes are registered by the server, from the roster.
+Paths are compared whole and as they were sent. Nothing is decoded, folded or joined first, so a path that Flower would
+read in another way than it is written is not on the list. A node cannot register itself: the server registers nodes,
+from the roster.
 
-Every request is of a silo's share (`server.share`). Its body has a length that is told beforehand (411), is no longer
-than its call needs (413), is not compressed (415), and is here before Flower hears of it: Flower reads all of one
-before it looks at who sent it. Body and answer have to keep moving. Whoever is refused is told why, and the connection
-is closed, so that nobody goes on sending what nobody reads.
+Every request counts towards a silo's share (`server.share`). Its body must have a length that is stated beforehand
+(else 411), be no longer than its call needs (else 413), and not be compressed (else 415). It is complete before Flower
+gets the request, because Flower would read all of a body before it checks who sent it. Body and answer have to keep
+moving. A refused client is told why, and its connection is closed, so that nobody goes on sending what nobody reads.
 
 Does NOT replace TLS with client certificates, on which this listens, nor the bounds on connections (`server.port`).
 """
@@ -56,15 +56,16 @@ _FLEET: Final = frozenset(
         "confirm-message-received",
     )
 )
-# An object of Flower's is a chunk of an array, 5 MiB, or a record: shares to all silos of a large federation at most.
+# An object of Flower's is a chunk of an array, 5 MiB, or a record: at most the shares for all silos of a large
+# federation.
 _MOST_OBJECT: Final = 32 * 2**20
-# An announcement: some 70 bytes an object, so 900 of them, or an update of 4 GiB. Small, since two bytes of it may
-# become a hundred in memory.
+# An announcement has some 70 bytes per object, so it names 900 objects, or an update of 4 GiB. The limit is small,
+# because two bytes of an announcement may become a hundred in memory.
 _MOST_ANNOUNCEMENT: Final = 64 * 2**10
 _MOST_BODY: Final = {"/v1/fleet/push-object": _MOST_OBJECT, "/v1/fleet/push-messages": _MOST_ANNOUNCEMENT}
 # A node's number, a key, a hash.
 _MOST_OTHER_BODY: Final = 4 * 2**10
-# How large an answer will be is not known before it is made: a chunk with what is around it, as a rule.
+# The size of an answer is not known before it is made; as a rule it is a chunk with its envelope.
 _LIKELY_ANSWER: Final = {
     "/v1/fleet/pull-object": FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE + 2**10,
     "/v1/fleet/get-fab": FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE,
@@ -74,14 +75,14 @@ _ABOUT_BODIES: Final = frozenset({b"transfer-encoding", b"content-encoding", b"c
 _MOST_DIGITS: Final = 12
 _MOST_THROWN_AWAY: Final = 8 * 2**20
 NOBODY: Final = "nobody"
-"""Who asks where no connection says it: a caller in this process."""
+"""The name of a caller without a connection, in this process."""
 
 
 class Refused(Exception):
-    """Why a request is not passed on, and with which status.
+    """Raised for a request that is not passed on, with the reason and the status.
 
     Args:
-        status: Of HTTP.
+        status: The HTTP status.
         detail: What the silo is told.
         late_s: For how long the answer is held back.
     """
@@ -92,7 +93,7 @@ class Refused(Exception):
 
 
 class Gone(Exception):
-    """There is nobody to answer: whoever asked is gone, or was hung up on."""
+    """Raised when there is nobody to answer: the client is gone, or its connection was closed."""
 
 
 class Gateway:
@@ -100,8 +101,8 @@ class Gateway:
 
     Args:
         inside: Flower's own app.
-        roster: The file to show; a silo without one gets 404.
-        shares: Whose requests are counted how.
+        roster: The file to show; without it the answer is 404.
+        shares: The shares that requests count towards.
     """
 
     def __init__(self, inside: App, roster: Path, shares: Shares) -> None:
@@ -149,7 +150,7 @@ class Gateway:
 
 
 class _Asker:
-    """Whose request it is, as the connection says."""
+    """The silo that makes a request, as the connection says."""
 
     def __init__(self, scope: Scope, shares: Shares) -> None:
         state = scope.get("state", {})
@@ -160,7 +161,7 @@ class _Asker:
 
     @contextmanager
     def asking(self) -> Iterator[float]:
-        """Count the request; yield for how long it waits.
+        """Count the request; yield for how many seconds it has to wait.
 
         Raises:
             Refused: When there are too many, or its header is too large.
@@ -175,10 +176,10 @@ class _Asker:
 
     @asynccontextmanager
     async def room(self, size_bytes: int) -> AsyncIterator[None]:
-        """Hold room for what is on its way. What is small needs none, so that no heartbeat waits for an update.
+        """Hold room for bytes on their way. Small requests need none, so that no heartbeat waits for an update.
 
         Raises:
-            Refused: When there is none for too long.
+            Refused: When there is no room for too long.
         """
         if size_bytes <= _MOST_OTHER_BODY:
             yield
@@ -201,10 +202,10 @@ class _Asker:
 
 
 async def _read(receive: Receive, size_bytes: int, asker: _Asker) -> bytes:
-    """Return a body, which has to come at some pace.
+    """Return a body, which has to arrive fast enough.
 
     Raises:
-        Gone: When it did not, or whoever sends it is gone.
+        Gone: When it did not, or its sender is gone.
     """
     parts: list[bytes] = []
     came, begun = 0, time.monotonic()
@@ -219,14 +220,14 @@ async def _read(receive: Receive, size_bytes: int, asker: _Asker) -> bytes:
             raise Gone
         parts.append(part.get("body", b""))
         came += len(parts[-1])
-        if came > size_bytes:  # the parser of HTTP sees to it that it is not; whoever calls this without one does not
+        if came > size_bytes:  # an HTTP parser prevents this; a caller without one does not
             raise Refused(413, "a body that is longer than it says")
         if not part.get("more_body", False):
             return b"".join(parts)
 
 
 def _given(body: bytes, receive: Receive) -> Receive:
-    """Return what gives a body that is here, and then waits for the end of the connection."""
+    """Return a function that gives a complete body, and then waits for the end of the connection."""
     given = False
 
     async def give() -> MutableMapping[str, Any]:
@@ -240,7 +241,7 @@ def _given(body: bytes, receive: Receive) -> Receive:
 
 
 def _paced(send: Send, asker: _Asker) -> Send:
-    """Return what sends an answer in slices, each when the one before is on its way; who reads too slowly is left."""
+    """Return a function that sends an answer slice by slice, and hangs up on a client that reads too slowly."""
     sent, begun, gone = 0, 0.0, False
 
     async def paced(message: MutableMapping[str, Any]) -> None:
@@ -261,7 +262,7 @@ def _paced(send: Send, asker: _Asker) -> Send:
 
 
 def _sliced(message: MutableMapping[str, Any]) -> Iterator[MutableMapping[str, Any]]:
-    """Cut a part of an answer into parts of which the server of HTTP takes one at a time."""
+    """Cut a part of an answer into slices, of which the HTTP server takes one at a time."""
     body, place = message.get("body", b""), 0
     while len(body) - place > _SLICE:
         yield {"type": message["type"], "body": body[place : place + _SLICE], "more_body": True}
@@ -270,21 +271,21 @@ def _sliced(message: MutableMapping[str, Any]) -> Iterator[MutableMapping[str, A
 
 
 def _nothing() -> None:
-    """Hang up on whoever has no connection: a caller in this process."""
+    """Do nothing: a caller in this process has no connection to close."""
 
 
 def _asked(scope: Scope) -> tuple[str, str]:
-    """Return method and path of a request, the path empty where it did not come as it stands."""
+    """Return method and path of a request; the path is empty if it was not sent exactly as it is written."""
     path: str = scope["path"]
     as_sent = scope.get("raw_path") == path.encode("utf-8", "replace") and not scope.get("query_string")
     return scope["method"], path if as_sent and not scope.get("root_path") else ""
 
 
 def _told_length(scope: Scope, most_bytes: int) -> int:
-    """Return the length that a request says its body has.
+    """Return the length that a request states for its body.
 
     Raises:
-        Refused: When it says none and has a body, says more than its call needs, or says that it is compressed.
+        Refused: When it has a body and states no length, states more than its call needs, or is compressed.
     """
     told = {name: value for name, value in scope["headers"] if name in _ABOUT_BODIES}
     if b"transfer-encoding" in told:
@@ -306,10 +307,10 @@ async def _respond(send: Send, status: int, body: bytes) -> None:
 
 
 async def _turn_away(receive: Receive, send: Send, status: int, body: bytes, patience_s: float) -> None:
-    """Answer for the last time, and close the connection when the other side may have read that.
+    """Send the last answer, and close the connection when the client had time to read it.
 
-    Whoever still sends reads nothing, and would find the connection closed and no reason: some of what comes is taken
-    and thrown away first.
+    A client that is still sending does not read yet, and would find the connection closed without a reason. So some of
+    what it sends is read and discarded first.
     """
     headers = [*_headers(body), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": status, "headers": headers})

@@ -1,13 +1,14 @@
-"""The fleet's port: who may connect, and for how long a connection that brings nothing is kept.
+"""The fleet's port: who may connect, and how long a connection is kept that sends nothing.
 
     accepted    counted by its address, until a certificate was shown; the handshake has a deadline
-    TLS         the name in the certificate says whose share the connection is of
-    HTTP/1.1    each request's header has a deadline that no byte puts off; one request at a time
+    TLS         the name in the certificate says to whose share the connection counts
+    HTTP/1.1    each request's header has a deadline that no byte extends; one request at a time
 
-uvicorn's own server accepts whatever comes and counts what has come so far, half a header or none, against all alike.
-Here a connection is somebody's before a byte of HTTP is read from it, and is counted against nobody else.
+uvicorn's own server accepts every connection, and counts all of them, even those with half a header or none, towards
+one common limit. Here the owner of a connection is known before a byte of HTTP is read from it, and it counts only
+towards the owner's share.
 
-Does NOT look at what is asked: that is `server.gateway`'s.
+Does NOT look at the content of requests: `server.gateway` does.
 """
 
 from __future__ import annotations
@@ -34,14 +35,14 @@ from server.share import MOST_HEADER_BYTES, Bucket, Limits, Seldom, Share, Share
 logger = logging.getLogger(__name__)
 
 _BACKLOG: Final = 2_048
-# What is read of one connection before the next has its turn. asyncio's own 256 KiB hold ten thousand of TLS's smallest
-# records, which take as long as many requests.
+# How much is read from one connection before the next has its turn. asyncio's own 256 KiB hold ten thousand of TLS's
+# smallest records, which take as long as many requests.
 _TURN_BYTES: Final = 64 * 2**10
 _FULL_S: Final = 0.1
 _MOST_ADDRESSES: Final = 10_000
-# What waits for a slow reader is here and in asyncio's own buffer of the same size, and not a whole answer.
+# How much waits for a slow reader, here and again in asyncio's own buffer of the same size, instead of a whole answer.
 _WRITE_BUFFER: Final = 64 * 2**10
-_IPV6_BLOCK_BITS: Final = 64  # the smallest that a subscriber gets: all of it is one's own
+_IPV6_BLOCK_BITS: Final = 64  # the smallest block that a subscriber gets, so one owner has all of it
 _TOO_MANY: Final = (
     b"HTTP/1.1 429 Too Many Requests\r\ncontent-type: application/json\r\n"
     b"connection: close\r\ncontent-length: %d\r\n\r\n"
@@ -51,10 +52,10 @@ _TOO_MANY: Final = (
 class Line(H11Protocol):
     """One silo's connection.
 
-    The time for a request's header runs from the handshake's end, and then from each answer's end, to the header's: a
-    header that trickles does not put it off, nor does a connection that is idle. The header is fed to the parser in
-    small pieces, so that none is parsed that is larger than it may be. A request that is sent before the last one was
-    answered ends the connection: no client of ours does that.
+    The time for a request's header runs from the end of the handshake, or of the last answer, to the header's end.
+    Neither a header that trickles nor an idle connection extends it. The header is fed to the parser in small pieces,
+    so that no header above the limit is parsed. A request that is sent before the last one was answered ends the
+    connection; none of our clients does that.
     """
 
     def __init__(self, shares: Shares, *arguments: Any, **named: Any) -> None:
@@ -79,7 +80,7 @@ class Line(H11Protocol):
         self.timeout_keep_alive_task = self.loop.call_later(due_s, self.timeout_keep_alive_handler)
 
     def _turn_away(self, transport: asyncio.Transport, share: Share, against: str) -> None:
-        """Say what is against a connection, and close it."""
+        """Tell a connection why it is refused, and close it."""
         self._refused = True
         self._shares.tell(self._name, against)
         if not share.turn_away():
@@ -91,7 +92,7 @@ class Line(H11Protocol):
         transport.close()
 
     def data_received(self, data: bytes) -> None:
-        """Parse what came. uvicorn's own would put off the deadline with every byte."""
+        """Parse what came. uvicorn's own method would extend the deadline with every byte."""
         place = 0
         while place < len(data) and not self._refused and not self.transport.is_closing():
             piece = data[place : place + MOST_HEADER_BYTES] if self.conn.their_state is h11.IDLE else data[place:]
@@ -103,16 +104,16 @@ class Line(H11Protocol):
                 self.transport.abort()
 
     def _is_ahead(self) -> bool:
-        """Return whether more was sent than a request, before its answer began.
+        """Return whether the client sent more than one request before the answer began.
 
-        Once it began, its length may have told the client that all of it is there, before it has ended here.
+        Once the answer began, its length may have shown the client that all of it is there, before it has ended here.
         """
         if self.cycle is None or self.conn.their_state not in (h11.DONE, h11.MUST_CLOSE):
             return False
         return len(self.conn.trailing_data[0]) > (MOST_HEADER_BYTES if self.cycle.response_started else 0)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Count the connection no more."""
+        """Stop counting the connection."""
         if self._release is not None:
             self._release()
             self._release = None
@@ -122,7 +123,7 @@ class Line(H11Protocol):
 
 
 def name_in(certificate: Any) -> str:
-    """Return the common name in a verified certificate, as the ssl module tells it; "" where there is none.
+    """Return the common name in a verified certificate, in the form that the ssl module gives; "" if there is none.
 
     >>> name_in({"subject": ((("organizationName", "x"),), (("commonName", "north"),))})
     'north'
@@ -139,8 +140,8 @@ class Port:
 
     Args:
         listening: Sockets that listen.
-        tls: What is spoken on them.
-        limits: How many strangers there may be.
+        tls: The TLS context for them.
+        limits: Says how many connections without a certificate there may be.
         line: Makes the protocol of a connection.
     """
 
@@ -152,13 +153,13 @@ class Port:
         line: Callable[[], asyncio.Protocol],
     ) -> None:
         self.sockets, self._tls, self._limits, self._line = listening, tls, limits, line
-        self._strangers: dict[asyncio.Task[None], str] = {}  # in the order of their coming
+        self._strangers: dict[asyncio.Task[None], str] = {}  # in the order of arrival
         self._buckets: dict[str, Bucket] = {}
         self._told = Seldom()
         self._accepting = [asyncio.create_task(self._accept(one)) for one in listening]
 
     async def _accept(self, listening: socket.socket) -> None:
-        """Take connections for as long as there is a socket."""
+        """Accept connections for as long as the socket is open."""
         loop = asyncio.get_running_loop()
         while True:
             try:
@@ -186,7 +187,8 @@ class Port:
             addresses = list(self._strangers.values())
             most = max(addresses, key=addresses.count)
             self._give_way(next(task for task, whose in self._strangers.items() if whose == most))
-        # asyncio does so for sockets that say they are of TCP, which these do not: an answer in two parts waits 40 ms.
+        # asyncio sets this only for sockets that are marked as TCP, which these are not; without it, an answer in two
+        # parts waits 40 ms.
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         task = asyncio.create_task(self._greet(plain))
         self._strangers[task] = address
@@ -201,7 +203,7 @@ class Port:
         return self._buckets[address]
 
     def _give_way(self, task: asyncio.Task[None]) -> None:
-        """End the oldest handshake of an address that has too many: a slow one then costs a quick one nothing."""
+        """End the oldest handshake of an address that has too many, so that slow ones do not delay quick ones."""
         address = self._strangers.pop(task)
         task.remove_done_callback(self._strangers.pop)
         task.cancel()
@@ -209,7 +211,7 @@ class Port:
             logger.warning("refused at the port: %s leaves many handshakes open", address)
 
     async def _greet(self, plain: socket.socket) -> None:
-        """Speak TLS; the protocol is told by asyncio when that is agreed. Who is refused is logged by the context."""
+        """Do the TLS handshake; asyncio then calls the protocol. The TLS context logs who is refused."""
         with contextlib.suppress(OSError):
             await asyncio.get_running_loop().connect_accepted_socket(
                 self._line,
@@ -227,12 +229,12 @@ class Port:
             listening.close()
 
     async def wait_closed(self) -> None:
-        """Return when nobody is being accepted any more."""
+        """Return when no connection is being accepted any more."""
         await asyncio.gather(*self._accepting, *self._strangers, return_exceptions=True)
 
 
 def block_of(address: str) -> str:
-    """Return what stands for an address and all those that its owner has as well.
+    """Return the block that stands for an address and all others that its owner has.
 
     >>> block_of("192.0.2.7"), block_of("2001:db8:1:2:3:4:5:6%eth0")
     ('192.0.2.7', '2001:db8:1:2::')
@@ -246,10 +248,10 @@ def block_of(address: str) -> str:
 
 
 def listen_at(host: str, port: int) -> list[socket.socket]:
-    """Return sockets that listen at all addresses of a name.
+    """Return sockets that listen on all addresses of a name.
 
     Raises:
-        OSError: When one of them cannot be listened on.
+        OSError: When one of the addresses cannot be used.
     """
     found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
     listening: list[socket.socket] = []
@@ -265,13 +267,13 @@ def listen_at(host: str, port: int) -> list[socket.socket]:
 
 
 class FleetServer(uvicorn.Server):
-    """uvicorn behind a port of ours; it leaves signals to whoever runs it.
+    """uvicorn behind our own port; it leaves signals to the code that runs it.
 
     Args:
         config: uvicorn's; its address and TLS are not used.
         listening: Sockets that listen.
-        tls: What is spoken on them.
-        shares: Whose connections are counted how.
+        tls: The TLS context for them.
+        shares: The shares that connections count towards.
     """
 
     def __init__(

@@ -1,28 +1,29 @@
-"""What one silo may take of the server, so that the others notice nothing of one that takes all it can get.
+"""How much of the server one silo may take, so that a silo that takes all it can does not disturb the others.
 
-Every silo of the roster has a share of its own; certificates that are in no roster have one together. All shares
-together are no more than there is, but for bytes on their way. Of these a part is kept for each share alone, in which
-one object of the usual size, or its answer, always has its place. What is more is of what all have in common, which
-eight shares can fill for as long as bodies may take; the others then do with what is kept, an object at a time.
+Every silo of the roster has a share of its own. All certificates that are in no roster have one share together. All
+shares together are no more than the server has, except for bytes on their way. Of these, each share has a part that is
+kept for it alone, with room for one object of the usual size, or its answer. Further bytes come from a part that all
+shares have in common. Eight shares can fill the common part for as long as bodies may take; the other shares then use
+what is kept for them, one object at a time.
 
-| Of                        | one share                                     | past it                                |
+| Of                        | one share                                     | beyond it                              |
 |---------------------------|-----------------------------------------------|----------------------------------------|
 | connections               | 16, fewer where files are few, never under 4  | 429, and closed; the fifth is closed   |
 | requests at once          | 12                                            | 429 after a second, and closed         |
-| requests in a while       | 200 at once, then 100 a second                | they wait                              |
+| rate of requests          | 200 at once, then 100 a second                | they wait                              |
 | bytes on their way        | 32 MiB, both ways together, of which 5 MiB    | they wait, 30 s at most; then 503      |
 |                           | and 64 KiB are kept for it                    |                                        |
 | a header                  | 10 s from the last answer, 16 KiB, 64 fields  | closed; 400; 431                       |
 | a body, an answer's too   | 30 s, a second more for each 16 KiB; no pause | closed                                 |
 |                           | of 30 s                                       |                                        |
 
-Who has shown no certificate yet is counted by address (of IPv6 by its first 64 bits): 32 handshakes at once, 10 s each,
-and then the oldest gives way to the newest; 128 in all; 64 connections, or 4 for each silo of the roster, and then 20 a
-second, or one for each.
+A connection without a certificate yet is counted by its address (an IPv6 address by its first 64 bits). One address may
+have 32 handshakes at once, of 10 s each; then the oldest gives way to the newest. All addresses together may have 128.
+One address may open 64 connections, or 4 for each silo of the roster, and then 20 a second, or one for each silo.
 
-Does NOT bound what several silos take together beyond the sum of their shares, nor what it costs to turn somebody away:
-a flood of connections is the firewall's. Does NOT keep room for an object of more than the usual size. Nothing here
-blocks, reads or writes.
+Does NOT bound several silos together beyond the sum of their shares. Does NOT bound the cost of turning connections
+away: floods of connections are the firewall's task. Does NOT keep room for an object of more than the usual size.
+Nothing here blocks, reads or writes.
 """
 
 from __future__ import annotations
@@ -47,13 +48,13 @@ MOST_FIELDS: Final = 64
 _LEAST_CONNECTIONS: Final = 4
 _ROOM_BYTES: Final = 32 * 2**20
 _MOST_ROOMS: Final = 8
-# A chunk of an array, which an update is sent in, with what is around it. Flower then keeps it, whatever is kept here.
+# A chunk of an array, in which updates are sent, with its envelope. Flower keeps it afterwards, whatever is kept here.
 _KEPT_BYTES: Final = FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE + 64 * 2**10
 _TURNED_AWAY: Final = 4
-# Of one address: what a few silos behind it open at a restart of the server, and then. A flood of more is one.
+# For one address: what a few silos behind it open at a restart of the server, and afterwards. More counts as a flood.
 _LEAST_BURST, _MOST_BURST = 64.0, 512.0
 _LEAST_RATE, _MOST_RATE = 20.0, 100.0
-# Files that the process needs besides: the inside's socket and its clients, logs, the modules that are loaded late.
+# Other files that the process needs: the inside's socket and its clients, logs, modules that are loaded late.
 _OTHER_FILES: Final = 256
 _QUIET_S: Final = 10.0
 _MOST_KINDS: Final = 1_000
@@ -61,29 +62,30 @@ _MOST_KINDS: Final = 1_000
 
 @dataclass(frozen=True)
 class Limits:
-    """How much there is, how much of it one may have, and for how long.
+    """How much the server has, how much of it one share or address may have, and for how long.
 
     Attributes:
         connections: Of one share.
         turned_away: Connections of one share that are being told that they are too many.
         requests: Of one share, at once.
-        requests_burst: Of one share, before it is held to some a second.
-        requests_rate: A second.
-        room_bytes: Of one share, on their way.
-        kept_bytes: Of these, what is kept for that share alone.
-        common_bytes: What all shares have in common, besides what is kept for each.
-        strangers: Connections without a certificate as yet, in all.
-        strangers_at_one_address: The same, of one address.
-        arrivals_burst: Connections that one address may open at once, before it is held to some a second.
-        arrivals_rate: A second.
-        handshake_s: For a handshake of TLS.
-        header_s: From an answer's end to the end of the next request's header. A silo's HTTP client leaves a
-            connection alone after 5 s, so no request of its meets one that is just being closed.
-        closing_s: For the end of TLS, and what was written before it.
+        requests_burst: Of one share, before it is limited to `requests_rate`.
+        requests_rate: Per second.
+        room_bytes: Bytes of one share on their way.
+        kept_bytes: The part of these that is kept for that share alone.
+        common_bytes: What all shares have in common, in addition to what is kept for each.
+        strangers: Connections without a certificate yet, in all.
+        strangers_at_one_address: The same, for one address.
+        arrivals_burst: Connections that one address may open at once, before it is limited to `arrivals_rate`.
+        arrivals_rate: Per second.
+        handshake_s: For a TLS handshake.
+        header_s: From an answer's end to the end of the next request's header. A silo's HTTP client stops using a
+            connection after 5 s, so none of its requests meets a connection that is just being closed.
+        closing_s: For the end of TLS, and for what was written before it.
         grace_s: For a body or an answer of no bytes.
-        least_rate: Bytes a second, for which it has a second more. A line of 1 Mbit/s is seven times as fast.
-        penalty_s: For how long a refusal is held back: whoever asks again at once is slowed, and the server is not.
-        room_s: For how long room is waited for.
+        least_rate: For so many bytes, a body or an answer gets one more second. A line of 1 Mbit/s is seven times as
+            fast.
+        penalty_s: For how long a refusal is held back, which slows a silo that asks again at once, and not the server.
+        room_s: How long a request waits for room.
     """
 
     connections: int = 16
@@ -108,10 +110,10 @@ class Limits:
 
     @classmethod
     def of(cls, silos: int, files: int) -> Self:
-        """Return the limits for a roster of so many silos and a process that may open so many files.
+        """Return the limits for a roster of `silos` silos and a process that may open `files` files.
 
-        Guarantee: all shares of connections, all strangers and what else the process opens fit into its files, unless
-        that leaves fewer than four connections a share, which a silo cannot do without and which is logged.
+        Guarantee: the connections of all shares, all strangers and the process's other files fit into its open files.
+        The exception is logged: a silo needs four connections, so a share has four even if they do not fit.
         """
         shares, others = silos + 1, cls.strangers + _OTHER_FILES
         fitting = (files - others) // shares - cls.turned_away
@@ -126,20 +128,20 @@ class Limits:
         )
 
     def left_s(self, waited_s: float, moved_bytes: int) -> float:
-        """Return for how long whoever sends a body, or reads an answer, has until the next part of it.
+        """Return how many seconds the sender of a body, or the reader of an answer, has until the next part.
 
-        What moved at once earns time for the rest, but never for a part of which nothing moves: of an answer the
-        kernel takes some megabytes, whether anybody reads them or not.
+        Bytes that moved quickly earn time for the rest, but never more than `grace_s` for one part: the kernel takes
+        some megabytes of an answer, whether anybody reads them or not.
 
         Args:
-            waited_s: Since the first part was waited for.
-            moved_bytes: How much moved since.
+            waited_s: Time since the wait for the first part began.
+            moved_bytes: How much has moved since.
         """
         return min(self.grace_s, self.grace_s + moved_bytes / self.least_rate - waited_s)
 
 
 class Bucket:
-    """Allows `burst` at once, and `rate` a second in the long run.
+    """Allows `burst` at once, and `rate` per second in the long run.
 
     >>> bucket = Bucket(rate=2, burst=1, now=0.0)
     >>> [bucket.take(now) for now in (0.0, 0.0, 0.0, 10.0)]
@@ -150,7 +152,7 @@ class Bucket:
         self._rate, self._burst, self._left, self._then = rate, burst, burst, now
 
     def take(self, now: float) -> float:
-        """Take one, and return for how many seconds it is not there yet."""
+        """Take one, and return in how many seconds it will be there."""
         self._refill(now)
         self._left -= 1
         return max(0.0, -self._left / self._rate)
@@ -164,7 +166,7 @@ class Bucket:
         return True
 
     def is_full(self, now: float) -> bool:
-        """Return whether nothing is missing, so that a new one would do as well."""
+        """Return whether nothing is missing, so that a new bucket would be the same."""
         self._refill(now)
         return self._left >= self._burst
 
@@ -174,7 +176,7 @@ class Bucket:
 
 
 class Room:
-    """So many bytes; who finds too few left waits for its turn, which comes in the order of asking."""
+    """A number of bytes to share; a taker that finds too few left waits for its turn, in the order of asking."""
 
     def __init__(self, size_bytes: int) -> None:
         self.size_bytes = self._left = size_bytes
@@ -182,18 +184,18 @@ class Room:
 
     @property
     def taken_bytes(self) -> int:
-        """What is taken at present."""
+        """How many bytes are taken at present."""
         return self.size_bytes - self._left
 
     def take_if_there(self, size_bytes: int) -> bool:
-        """Take some of it if it is there and nobody waits; return whether it was. More than all of it never is."""
+        """Take some bytes if they are there and nobody waits; return whether they were. More than all never are."""
         if self._waiting or size_bytes > self._left:
             return False
         self._left -= size_bytes
         return True
 
     async def take(self, size_bytes: int) -> None:
-        """Take some of it; more than all of it is all of it, so that nobody waits for ever."""
+        """Take some bytes, but at most all of them, so that nobody waits for ever."""
         size_bytes = min(size_bytes, self.size_bytes)
         if self.take_if_there(size_bytes):
             return
@@ -203,7 +205,7 @@ class Room:
             await turn
         except asyncio.CancelledError:
             if turn.done() and not turn.cancelled():
-                self.give(size_bytes)  # the turn came, and whoever waited is gone
+                self.give(size_bytes)  # the turn came, but the taker is gone
             else:
                 self._waiting.remove((size_bytes, turn))
                 self._serve()
@@ -222,10 +224,10 @@ class Room:
 
 
 class Share:
-    """What one silo has of the server, and may have.
+    """What one silo uses of the server, and may use.
 
     Args:
-        limits: What there is.
+        limits: The server's limits.
         common: The room that all shares have in common.
     """
 
@@ -236,25 +238,25 @@ class Share:
         self.connections = self.turned_away = self.requests = 0
 
     def connect(self) -> str | None:
-        """Count a connection; return what is against it, or None."""
+        """Count a connection; return the reason to refuse it, or None."""
         if self.connections >= self._limits.connections:
             return f"more than {self._limits.connections} connections"
         self.connections += 1
         return None
 
     def disconnect(self) -> None:
-        """Count a connection no more."""
+        """Stop counting a connection."""
         self.connections -= 1
 
     def turn_away(self) -> bool:
-        """Count a connection that is too many while it is told so; return whether there is a place for that."""
+        """Count a connection above the limit while it is told so; return whether there is a place for that."""
         if self.turned_away >= self._limits.turned_away:
             return False
         self.turned_away += 1
         return True
 
     def turned(self) -> None:
-        """Count such a connection no more."""
+        """Stop counting such a connection."""
         self.turned_away -= 1
 
     @property
@@ -273,14 +275,14 @@ class Share:
 
     @asynccontextmanager
     async def holding(self, size_bytes: int) -> AsyncIterator[None]:
-        """Hold room for some bytes while the block lasts; wait for it before.
+        """Wait for room for some bytes, and hold it while the block lasts.
 
-        Guarantee: what fits into the room that is kept for this share waits for nobody else's.
+        Guarantee: bytes that fit into the room that is kept for this share wait for no other share.
 
         Raises:
             TimeoutError: When there was none in time.
         """
-        # Of its own first, so that its own waiting is in nobody's way.
+        # First from the share's own room, so that its waiting delays nobody else.
         async with asyncio.timeout(self._limits.room_s):
             await self._own.take(size_bytes)
             try:
@@ -295,7 +297,7 @@ class Share:
             self._own.give(size_bytes)
 
     async def _taken(self, size_bytes: int) -> Room:
-        """Take some bytes where they are there, or else where they will be; return of which room."""
+        """Take some bytes from a room that has them, or wait for a room that will; return that room."""
         for room in (self._kept, self._common):
             if room.take_if_there(size_bytes):
                 return room
@@ -305,11 +307,11 @@ class Share:
 
 
 class Shares:
-    """All shares: one a silo of the roster, and one of all others that hold a certificate.
+    """All shares: one per silo of the roster, and one for all others that hold a certificate.
 
     Args:
-        limits: What there is.
-        silos: The roster's names.
+        limits: The server's limits.
+        silos: The names in the roster.
     """
 
     def __init__(self, limits: Limits, silos: Iterable[str]) -> None:
@@ -324,13 +326,13 @@ class Shares:
         return self._shares.get(name, self._others)
 
     def tell(self, name: str, what: str) -> None:
-        """Log that somebody was refused, and by which rule; the same, not again for a while."""
+        """Log that somebody was refused, and by which rule; a repeated line is left out for a while."""
         if self._told.is_new((name, what)):
             logger.warning("refused: silo %.64r: %s", name, what)
 
 
 class Seldom:
-    """Says whether something is worth a line: the same is, once in ten seconds."""
+    """Says whether something is worth a line: the same thing is only once in ten seconds."""
 
     def __init__(self) -> None:
         self._last: dict[object, float] = {}
@@ -341,6 +343,6 @@ class Seldom:
         if now - self._last.get(what, -_QUIET_S) < _QUIET_S:
             return False
         if len(self._last) >= _MOST_KINDS:
-            self._last.clear()  # whoever asks for thousands of things does not fill the memory
+            self._last.clear()  # thousands of different things must not fill the memory
         self._last[what] = now
         return True

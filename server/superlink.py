@@ -1,16 +1,16 @@
-"""Flower's SuperLink, with its two sides apart: all of it on a Unix socket, the fleet's calls alone on TCP.
+"""Flower's SuperLink in two parts: all of it on a Unix socket, and only the fleet's calls on TCP.
 
-Flower serves everything on one port, the call that starts a run with it. Here two apps over one state are served from
-one event loop: Flower's own, whole, on a socket that this account alone can enter; and one that has the routes of the
-fleet and no other, behind `server.port` and `server.gateway`, over TLS 1.3 with client certificates. The second leaves
-out the middleware of what it does not have, which is most of what Flower's own takes for a request. What a silo may
-take of it is said in `server.share`; its messages are bounded in `server.announced`.
+Flower serves everything on one port, also the call that starts a run. Here two apps over one state are served from one
+event loop. One is Flower's own app, whole, on a socket that only this account can use. The other has only the routes of
+the fleet, behind `server.port` and `server.gateway`, over TLS 1.3 with client certificates. It leaves out the
+middleware of all other routes, which takes most of the time of a request in Flower's own app. `server.share` says how
+much a silo may take of it, and `server.announced` bounds its messages.
 
-Its state is in memory: messages of silos lie nowhere on a disk. What a restart forgets is made up for by the
-coordinator, which registers the nodes again and takes the run up where its checkpoint stands. So it is started again
-whenever the roster or the list of revoked certificates changes, and a revoked silo's connection ends then.
+The state is in memory: no message of a silo is on a disk. After a restart the coordinator registers the nodes again,
+and resumes the run at its checkpoint. So the SuperLink is simply restarted whenever the roster or the list of revoked
+certificates changes, and a revoked silo's connection ends then.
 
-Who is refused by TLS is told and logged why by `fedmodel.crypto.transport`, whose contexts this is given.
+`fedmodel.crypto.transport`, which makes the TLS contexts, tells refused clients why, and logs it.
 """
 
 from __future__ import annotations
@@ -73,17 +73,17 @@ _SWITCHES: Final = ("FLWR_INTERNAL_GRPC_CONTROL_API", "FLWR_INTERNAL_GRPC_FLEET_
 
 @dataclass(frozen=True)
 class Link:
-    """What a SuperLink is started with.
+    """The settings that a SuperLink is started with.
 
     Attributes:
-        host: Of the fleet's port, an address of this machine.
-        port: The fleet's.
-        tls: Makes the context of the fleet's port, from the files as they are when it is called.
+        host: The address of the fleet's port, on this machine.
+        port: The fleet's port.
+        tls: Makes the TLS context of the fleet's port, from the files as they are when it is called.
         roster: The signed roster's file.
-        watched: Files whose change starts it again.
-        socket: Where all of Flower's app is served.
-        secret: What whoever runs tasks shares with it. Sensitive.
-        limits: What silos may take of it, for so many of them and so many files that may be open.
+        watched: Files whose change restarts it.
+        socket: The Unix socket on which all of Flower's app is served.
+        secret: The secret that it shares with the process that runs tasks. Sensitive.
+        limits: Returns what silos may take of it, from the number of silos and the number of files it may open.
     """
 
     host: str
@@ -110,7 +110,7 @@ def run_superlink(link: Link, _facts: Facts) -> None:
 
 
 def _brace() -> int:
-    """Make room for connections, and none for lines without end; return how many files may be open."""
+    """Allow as many open files as possible, and limit the lines of the log; return how many files may be open."""
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     for handler in logging.getLogger().handlers:
@@ -119,7 +119,7 @@ def _brace() -> int:
 
 
 class Sparing(logging.Filter):
-    """Lets three hundred lines of a kind through at once, and then one a second: others decide how many there are."""
+    """Lets three hundred lines of a kind through at once, and then one a second, because peers can cause lines."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -143,9 +143,9 @@ class Sparing(logging.Filter):
 
 
 def silos_in(roster: Path) -> frozenset[str]:
-    """Return the names of a roster's silos; none where there is no roster that can be read, so that nobody is in it.
+    """Return the names of a roster's silos; none if there is no readable roster.
 
-    Its signature is not looked at: the file is this account's own, and names who has a share, not who is let in.
+    The signature is not checked: the file is this account's own, and says who has a share, not who is admitted.
     """
     try:
         members = json.loads(roster.read_bytes())["roster"]["members"]
@@ -155,10 +155,10 @@ def silos_in(roster: Path) -> frozenset[str]:
 
 
 def whole_app(link: Link, silos: int) -> FastAPI:
-    """Return Flower's own app, over a state that bounds what nodes leave there.
+    """Return Flower's own app, over a state that bounds what nodes can store there.
 
     Raises:
-        ConfigError: When the installed Flower is another.
+        ConfigError: When the installed Flower is another version.
     """
     replace_name(object_store_factory, "InMemoryObjectStore", PartedStore)
     replace_name(linkstate_factory, "InMemoryLinkState", partial(BoundedState, silos))
@@ -193,13 +193,13 @@ def _flower_settings(link: Link) -> SuperLinkLifespanConfig:
 
 
 class OwnMessages(BaseHTTPMiddleware):
-    """Refuses messages that a node sends in another's name, that answer nothing, or that are more than an answer is.
+    """Refuses messages that a node sends in another's name, that answer nothing, or that are too large for an answer.
 
-    Flower takes a sender's word, and keeps whatever comes.
+    Flower believes what a sender says about itself, and keeps whatever comes.
 
     Args:
-        app: What is behind.
-        shares: Where refusals are told.
+        app: The app behind this.
+        shares: Logs refusals.
     """
 
     def __init__(self, app: ASGIApp, shares: Shares) -> None:
@@ -207,7 +207,7 @@ class OwnMessages(BaseHTTPMiddleware):
         self._shares = shares
 
     async def dispatch(self, request: Request, call_next: RequestResponseEndpoint) -> Response:
-        """Look at what a node pushes, once its signature was checked."""
+        """Check what a node pushes, after its signature was checked."""
         pushed = getattr(request.state, "protobuf_request", None)
         name: str = getattr(request.state, "silo", NOBODY)
         if isinstance(pushed, PushMessagesRequest) and (against := _against(pushed)):
@@ -223,7 +223,7 @@ class OwnMessages(BaseHTTPMiddleware):
 
 
 def _against(pushed: PushMessagesRequest) -> str | None:
-    """Return what is against a message that a node pushes, or None."""
+    """Return the reason to refuse a message that a node pushes, or None."""
     if len(pushed.messages_list) != 1 or len(pushed.message_object_trees) != 1:
         return "a node pushes one answer at a time"
     told = pushed.messages_list[0].metadata
@@ -235,9 +235,9 @@ def _against(pushed: PushMessagesRequest) -> str | None:
 
 
 def fleet_app(whole: FastAPI, shares: Shares) -> FastAPI:
-    """Return an app of the fleet's routes alone, over the state of Flower's own.
+    """Return an app with only the fleet's routes, over the state of Flower's own app.
 
-    Every request is translated, and authenticated by the node's key, by Flower's own middleware, in Flower's order.
+    Flower's own middleware translates every request and authenticates it by the node's key, in Flower's order.
     """
     fleet = FastAPI(
         openapi_url=None,
@@ -257,7 +257,7 @@ def fleet_app(whole: FastAPI, shares: Shares) -> FastAPI:
 
 
 async def _serve(link: Link, app: FastAPI, context: ssl.SSLContext, shares: Shares, seen: list[object]) -> None:
-    """Serve both sides until it is time to end."""
+    """Serve both parts until it is time to end."""
     common = {"ws": "none", "access_log": False, "log_config": None, "proxy_headers": False, "server_header": False}
     inside = _Quiet(uvicorn.Config(app, lifespan="on", timeout_graceful_shutdown=_GRACE_S, **common))  # type: ignore[arg-type]
     config = uvicorn.Config(
@@ -285,7 +285,7 @@ async def _serve(link: Link, app: FastAPI, context: ssl.SSLContext, shares: Shar
 
 
 class _Quiet(uvicorn.Server):
-    """A server that leaves signals to whoever runs two of them."""
+    """A server that leaves signals to the code that runs two of them."""
 
     @contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -294,7 +294,7 @@ class _Quiet(uvicorn.Server):
 
 
 def _stamps(paths: tuple[Path, ...]) -> list[object]:
-    """Return what tells a file from another in its place."""
+    """Return marks that show whether files were replaced."""
     found: list[object] = []
     for path in paths:
         try:
