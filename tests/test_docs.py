@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import sys
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -42,6 +43,7 @@ LAW = (
 )
 ROOT = Path(__file__).parents[1]
 DECISIONS = ROOT / "docs" / "decisions"
+_IMPORTED_AS = {"sklearn": "scikit_learn", "yaml": "pyyaml", "pydantic_core": "pydantic", "markupsafe": "jinja2"}
 
 
 def kinds_in(annotation: object) -> set[type[BaseModel]]:
@@ -114,6 +116,34 @@ def test_every_dependency_has_its_line_in_the_decisions() -> None:
     for requirement in [*project["dependencies"], *project["optional-dependencies"]["dev"]]:
         name = re.split(r"[\[<>=!~]", requirement)[0]
         assert name in table, requirement
+
+
+def test_a_dependency_is_imported_where_its_owner_is_and_nowhere_else() -> None:
+    text = (DECISIONS / "dependencies.md").read_text(encoding="utf-8")
+    owners = {}
+    for line in text.splitlines():
+        if line.startswith("| ") and not line.startswith("| Dependency"):
+            cells = [cell.strip() for cell in line.split("|")]
+            for name in re.sub(r"\(.*?\)|\[.*?\]", "", cells[1]).split(","):
+                owners[name.split()[0].lower().replace("-", "_")] = cells[3]
+    for name in PACKAGES:
+        for path in (ROOT / name).rglob("*.py"):
+            here = path.relative_to(ROOT).as_posix()
+            for imported in imported_packages(path) - sys.stdlib_module_names - set(PACKAGES):
+                owner = owners[_IMPORTED_AS.get(imported, imported)]
+                places = re.findall(r"`([\w./]+)`", owner)
+                assert owner == "everywhere" or any(here.startswith(place) for place in places), (imported, here)
+
+
+def imported_packages(path: Path) -> set[str]:
+    """The first words of what a file imports, lazily too."""
+    names = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            names.add(node.module.split(".")[0])
+    return names
 
 
 def test_readme_and_commands_name_only_commands_that_exist_and_all_nouns() -> None:
