@@ -19,8 +19,11 @@ So the sink of `open_to` should be one that can be discarded, as `fedmodel.syste
 NOT protected: who wrote a file. Recipients are public, so anybody who knows one can seal to it, and age has no sender.
 Code that needs to know keeps a signature or a secret of its own inside. The length of the plaintext and the number of
 recipients are not hidden either. X25519 does not withstand a quantum computer: files that are copied today could be
-opened one day. A passphrase is as strong as it is hard to guess. Each try, ours too, costs a second and up to a
-gigabyte of memory for scrypt. Secrets are not erased from memory, because Python may copy bytes at any time.
+opened one day. A passphrase is as strong as it is hard to guess. Each try, ours too, costs about a second and up to a
+gigabyte of memory for scrypt. age-rs finds out how much work a second is by one short measurement, which a busy machine
+falsifies: it would seal with a fraction of the work, and refuse what an idle machine sealed. So sealing is repeated
+where the work is less than `_LEAST_WORK`, and the strongest result is kept; opening is tried again before it is refused
+as too much work. Secrets are not erased from memory, because Python may copy bytes at any time.
 """
 
 from __future__ import annotations
@@ -28,6 +31,7 @@ from __future__ import annotations
 import io
 import os
 import pwd
+import re
 import stat
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -40,6 +44,9 @@ from fedmodel.system.durable import replacing
 
 _SECRET: Final = "AGE-SECRET-KEY-1"  # noqa: S105  # how every secret begins, and none of them
 _MOST_KEY_FILE: Final = 64 * 1024
+_LEAST_WORK: Final = 17  # log2 of scrypt's N, at 1 KiB each: 128 MiB and, on a core of 2020, an eighth of a second
+_SEALINGS: Final = 4  # a machine that is too slow for the least work seals with what it can
+_OPENINGS: Final = 100  # each costs a few milliseconds where it is refused, before any scrypt of the file's own
 _OTHERS: Final = stat.S_IRWXG | stat.S_IRWXO
 
 
@@ -71,10 +78,14 @@ class Opener:
         if self._passphrase is None:
             _stream(pyrage.decrypt_io, source, sink, self._identities)
             return
-        try:
-            plain = pyrage.passphrase.decrypt(source.read(), self._passphrase)
-        except pyrage.DecryptError as error:
-            raise _unopened(error) from None
+        sealed = source.read()
+        for left in reversed(range(_OPENINGS)):
+            try:
+                plain = pyrage.passphrase.decrypt(sealed, self._passphrase)
+                break
+            except pyrage.DecryptError as error:
+                if not (_is_too_much_work(error) and left):
+                    raise _unopened(error) from None
         sink.write(plain)
 
 
@@ -210,15 +221,18 @@ def seal_bytes(data: bytes, recipients: Sequence[str]) -> bytes:
 
 
 def seal_bytes_under(data: bytes, passphrase: str) -> bytes:
-    """Return bytes sealed under a passphrase.
+    """Return bytes sealed under a passphrase, each guess of which costs scrypt's work of about a second.
 
     Raises:
         ConfigError: When it is empty.
     """
-    try:
-        return bytes(pyrage.passphrase.encrypt(data, _said(passphrase)))
-    except pyrage.EncryptError as error:
-        raise CryptoError(f"sealing under a passphrase failed: {error}") from None
+    sealings: list[bytes] = []
+    while len(sealings) < _SEALINGS and not (sealings and _work(sealings[-1]) >= _LEAST_WORK):
+        try:
+            sealings.append(bytes(pyrage.passphrase.encrypt(data, _said(passphrase))))
+        except pyrage.EncryptError as error:
+            raise CryptoError(f"sealing under a passphrase failed: {error}") from None
+    return max(sealings, key=_work)
 
 
 def open_bytes(sealed: bytes, opener: Opener) -> bytes:
@@ -326,11 +340,22 @@ def _unopened(error: Exception) -> CryptoError:
         return CryptoError("the key or the passphrase does not open it")
     if "truncated" in found:
         return CryptoError("cut short: the end that was sealed is missing; take it from a backup")
-    if "work" in found.lower():
+    if _is_too_much_work(error):
         return CryptoError("its passphrase was made slower to try than this machine allows; open it with `age`")
     if found == "decryption error":
         return CryptoError("not as it was sealed: changed or cut short since; take it from a backup")
     return CryptoError("no age file, or its beginning was changed or cut off")
+
+
+def _is_too_much_work(error: Exception) -> bool:
+    """Return whether age-rs refuses a file because, by its measurement, scrypt would take too long here."""
+    return "work" in str(error).lower()
+
+
+def _work(sealed: bytes) -> int:
+    """Return the log2 of scrypt's N from a sealed file's header; 0 where it has none (C2SP age, "scrypt recipient")."""
+    found = re.match(rb"age-encryption\.org/v1\n-> scrypt [A-Za-z0-9+/]{22} ([1-9][0-9]?)\n", sealed)
+    return 0 if found is None else int(found[1])
 
 
 def _identity(secret: str) -> pyrage.x25519.Identity:

@@ -9,8 +9,10 @@ import stat
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import BinaryIO
 
+import pyrage
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -95,6 +97,46 @@ def test_a_passphrase_opens_and_another_does_not(tmp_path: Path, under_passphras
     path = tmp_path / "page.age"
     path.write_bytes(under_passphrase)
     assert sealed.read_sealed(path, sealed.opener_from_passphrase(PASSPHRASE)) == b"page"
+
+
+def test_a_busy_machine_opens_what_an_idle_one_sealed(under_passphrase: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By its short measurement such a machine is slow, and age-rs refuses the work before it begins."""
+    real, refused = pyrage.passphrase.decrypt, iter(range(20))
+
+    def measured(data: bytes, passphrase: str) -> bytes:
+        if next(refused, None) is not None:
+            raise pyrage.DecryptError("Excessive work parameter for passphrase")
+        return real(data, passphrase)
+
+    monkeypatch.setattr(sealed.pyrage, "passphrase", SimpleNamespace(decrypt=measured))
+    assert sealed.open_bytes(under_passphrase, sealed.opener_from_passphrase(PASSPHRASE)) == b"page"
+
+
+def test_what_is_too_much_work_at_every_measurement_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    def measured(data: bytes, passphrase: str) -> bytes:
+        raise pyrage.DecryptError("Excessive work parameter for passphrase")
+
+    monkeypatch.setattr(sealed.pyrage, "passphrase", SimpleNamespace(decrypt=measured))
+    with pytest.raises(CryptoError, match="slower to try than this machine allows"):
+        sealed.open_bytes(SEALED, sealed.opener_from_passphrase(PASSPHRASE))
+
+
+@pytest.mark.parametrize(
+    ("measured", "kept"), [([12, 18, 20], 18), ([20, 12], 20), ([12, 14, 9, 13, 20], 14), ([10, 10, 10, 10, 10], 10)]
+)
+def test_a_busy_machine_seals_under_no_less_work(
+    measured: list[int], kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The strongest of a few; a slow machine does what it can."""
+    headers = (b"age-encryption.org/v1\n-> scrypt %s %d\nbody" % (b"A" * 22, work) for work in measured)
+    encrypt = SimpleNamespace(encrypt=lambda data, passphrase: next(headers))
+    monkeypatch.setattr(sealed.pyrage, "passphrase", encrypt)
+    assert b" %d\n" % kept in sealed.seal_bytes_under(b"page", PASSPHRASE)
+
+
+def test_work_is_read_from_what_age_seals(under_passphrase: bytes) -> None:
+    assert sealed._work(under_passphrase) >= 10
+    assert sealed._work(SEALED) == 0
 
 
 # --- What does not open ----------------------------------------------------------------------------------------------
