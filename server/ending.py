@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from fedmodel import wire
 from server.exchange import Post
 from server.known_heads import KnownHeads
-from server.rounds import JoinedSilo, answered, excused, reasons
+from server.joining import JoinedSilo, answered, excused, reasons
 
 logger = logging.getLogger(__name__)
 

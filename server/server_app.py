@@ -52,17 +52,17 @@ from fedmodel.seeds import derive_seed
 from fedmodel.system.durable import failed, held
 from fedmodel.system.inert import InertFormatter
 from fedmodel.wire import TrainRequest
-from server.aggregation import SecureRounds, cohort_round, is_advert_of, simulated_round, window_from
+from server.aggregation.masked import SecureRounds, cohort_round, is_advert_of, simulated_round, window_from
 from server.ending import collect_countersignatures
 from server.exchange import NOWHERE, Post
 from server.journal import Checkpoint, Dealt
 from server.known_heads import KnownHeads
 from server.lineages import Lineages
 from server.metrics import MetricsLog, evaluate
-from server.rounds import Joined, JoinedSilo, RoundResult, find_again, join, plain_round
+from server.joining import Joined, JoinedSilo, RoundResult, find_again, join, plain_round
 from server.run_files import BEING_RUN, SERVING, RunFiles
 from server.strategies import Strategy, strategy_of
-from server.sums import check_can_begin
+from server.aggregation._sums import check_can_begin
 
 logger = logging.getLogger(__name__)
 

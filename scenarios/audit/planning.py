@@ -40,7 +40,7 @@ from fedmodel.provision import scenario_hash
 from fedmodel.seeds import derive_seed
 from scenarios.audit.black_box import loss_scores
 from scenarios.runs import inspection
-from server.aggregation import cohort_round
+from server.aggregation.masked import cohort_round
 from server.strategies import strategy_of
 
 CANARIES: Final = (1_000, 2_000, 4_000)

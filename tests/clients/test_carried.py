@@ -21,7 +21,7 @@ from fedmodel.secagg import FRESH, configuration, lineage_after, model_digest
 from server.lineages import Lineages
 from server.server_app import run_federation
 from tests.fakes import FaultyGrid, charged
-from tests.server.test_aggregation import CPU, NODE, ON, SEEDED, Spy, lines, lost
+from tests.server.aggregation.test_masked import CPU, NODE, ON, SEEDED, Spy, lines, lost
 
 HELD, OTHER = bytes(range(32)), bytes(range(1, 33))
 STATE = RecordDict({"fedmodel.optimizer": ConfigRecord({"steps": 3})})

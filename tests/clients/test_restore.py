@@ -26,7 +26,7 @@ from fedmodel.provision import read_kit
 from fedmodel.secagg import Progress
 from server.server_app import run_federation
 from tests.fakes import FaultyGrid, charged
-from tests.server.test_aggregation import NODE, ON
+from tests.server.aggregation.test_masked import NODE, ON
 
 CPU = torch.device("cpu")
 SILO = "west"

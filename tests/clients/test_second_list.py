@@ -19,7 +19,7 @@ from fedmodel.secagg.collection import Collection
 from fedmodel.secagg.messages import Commit, MessageScope, survivors_digest
 from tests.clients.test_client_app import ask, model
 from tests.fakes import FaultyGrid
-from tests.server.test_aggregation import NODE, ON
+from tests.server.aggregation.test_masked import NODE, ON
 
 SILO = "west"
 

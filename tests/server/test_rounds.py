@@ -24,7 +24,7 @@ from fedmodel.secagg import Member, Roster
 from server.exchange import Post
 from server.known_heads import KnownHeads
 from server.lineages import Lineages
-from server.rounds import average_updates, join, plain_round
+from server.joining import average_updates, join, plain_round
 from server.server_app import run_federation
 from tests.clients.test_client_app import model
 from tests.fakes import Fault, FaultyGrid, charged

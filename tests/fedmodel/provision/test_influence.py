@@ -25,10 +25,10 @@ from fedmodel.provision.influence import BEYOND_COLLUDERS, _momentum_sums, level
 from fedmodel.secagg import effective_silos, least_effective
 from scenarios.simulation.simulate import check_scenario
 from server.server_app import run_federation
-from server.sums import check_even_sum
+from server.aggregation._sums import check_even_sum
 from tests.clients.test_one_charge_one_release import fedmodel
 from tests.fakes import FaultyGrid, charged
-from tests.server.test_aggregation import CPU, NODE, ON, lines, lost
+from tests.server.aggregation.test_masked import CPU, NODE, ON, lines, lost
 
 SERVER = SigningKey(bytes(range(32)))
 SILOS = tuple(NODE)

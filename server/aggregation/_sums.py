@@ -16,7 +16,7 @@ from fedmodel.provision import scenario_policy, unevenness
 from fedmodel.secagg import Policy, Roster
 from fedmodel.secagg.masking import Words
 from fedmodel.secagg.quantize import Quantizer
-from server.rounds import Joined, reasons
+from server.joining import Joined, reasons
 
 
 def check_even_sum(scenario: Scenario, silos: Collection[str]) -> None:

@@ -36,7 +36,7 @@ from fedmodel.secagg.masking import Words
 from server.exchange import Post
 from server.known_heads import KnownHeads
 from server.lineages import Lineages
-from server.rounds import (
+from server.joining import (
     Joined,
     RoundResult,
     answered,
@@ -47,7 +47,7 @@ from server.rounds import (
     reasons,
     too_few,
 )
-from server.sums import check_even_sum, mean_of_sum
+from server.aggregation._sums import check_even_sum, mean_of_sum
 
 logger = logging.getLogger(__name__)
 

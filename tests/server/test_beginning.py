@@ -13,8 +13,8 @@ from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import least_silos
 from fedmodel.secagg import Member as Entered
 from fedmodel.secagg import Roster
-from server.rounds import Joined, JoinedSilo
-from server.sums import check_can_begin
+from server.joining import Joined, JoinedSilo
+from server.aggregation._sums import check_can_begin
 
 MASKED = ["encryption.secure_aggregation=on", "encryption.bound=9.0", "encryption.colluding=0"]
 SUMMED = ["encryption.secure_aggregation=simulated", "encryption.bound=9.0", "encryption.colluding=0"]

@@ -24,10 +24,10 @@ from fedmodel.secagg import Participant as Protocol
 from fedmodel.secagg import shamir
 from fedmodel.secagg.messages import MessageScope, Share
 from scenarios.simulation.simulate import check_scenario
-from server.aggregation import SecureRounds
-from server.rounds import RoundResult
+from server.aggregation.masked import SecureRounds
+from server.joining import RoundResult
 from server.server_app import run_federation
-from server.sums import mean_of_sum
+from server.aggregation._sums import mean_of_sum
 from tests.fakes import Fault, FaultyGrid, charged
 
 CPU = torch.device("cpu")
