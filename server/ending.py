@@ -13,9 +13,10 @@ import logging
 from collections.abc import Mapping
 
 from fedmodel import wire
+from server.answers import answered, excused, reasons
 from server.exchange import Post
+from server.joining import JoinedSilo
 from server.known_heads import KnownHeads
-from server.joining import JoinedSilo, answered, excused, reasons
 
 logger = logging.getLogger(__name__)
 

@@ -1,12 +1,6 @@
-"""Joining a run, and a round in which the server sees every update.
+"""Joining a run: every node says, once, which silo it is and what it plans to spend; and who has left since.
 
-    join    once:        every node says which silo it is and what it plans to spend
-    train   each round:  the cohort gets the global model and answers with updates
-
-A silo that refuses, fails or is late counts as a dropout of that exchange, by code. A round with fewer than `min_silos`
-answers fails closed: the model stays as it was. Nothing that a silo sends but a code of the error tree is ever logged.
-
-With secure aggregation, `server.aggregation` has the rounds.
+A node that refuses, fails or is late is absent, by code.
 """
 
 from __future__ import annotations
@@ -14,38 +8,25 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Final
 
-import numpy as np
-from flwr.app import Message
-from numpy.typing import NDArray
-
 from fedmodel import plans, wire
-from fedmodel.config import FederationConfig, Scenario
-from fedmodel.errors import DropoutError, FedmodelError, ProtocolError
+from fedmodel.config import Scenario
+from fedmodel.errors import DropoutError, PrivacyBudgetExceeded, ProtocolError
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import DpSgdEvent, Event
 from fedmodel.secagg import Window
+from server.answers import answered, excused, reasons
 from server.exchange import NOWHERE, Post
 from server.known_heads import KnownHeads
-from server.lineages import Lineages
 
 logger = logging.getLogger(__name__)
 
 _LOOK_AGAIN_S: Final = 0.2
 _MORE_TRIES: Final = 3
 _TRY_AGAIN_S: Final = 1.0
-
-
-class NoAnswer(Exception):
-    """There is no answer to read; `code` says why."""
-
-    def __init__(self, code: str) -> None:
-        super().__init__(code)
-        self.code = code
 
 
 @dataclass(frozen=True)
@@ -65,34 +46,31 @@ class Joined:
         absent: Codes of the silos that are not among them; "lost" where it is not certain whose a code is, since a
             node that refuses does not say its name.
         adverts: By silo, its ADVERT for the first window, where it sent one.
+        withdrawn: Members that are asked no more, and since when.
     """
 
     members: dict[str, JoinedSilo]
     absent: dict[str, str]
-    adverts: dict[str, bytes]
+    adverts: dict[str, bytes] = field(default_factory=dict)
+    withdrawn: dict[str, dict[str, str | int]] = field(default_factory=dict)
 
+    @property
+    def charges(self) -> dict[str, Event]:
+        """What each member charges for a round."""
+        return {silo: member.charge for silo, member in self.members.items()}
 
-@dataclass(frozen=True)
-class RoundResult:
-    """One round's outcome.
+    @property
+    def left(self) -> list[str]:
+        """Who can still be asked."""
+        return [silo for silo in self.members if silo not in self.withdrawn]
 
-    Attributes:
-        update_P: The weighted mean of the updates, float32 of shape `(P,)`; None where the round failed closed.
-        charged: What each silo that answered says it charged, whether or not its update is in the mean.
-        dropouts: Code by silo for those of the cohort whose update is not in the mean.
-        failure: Why the round failed, empty where it did not.
-        threshold: Shares that brought each secret back, None without secure aggregation.
-        asked: Who was asked to train; the cohort given, where it is not said.
-        summed: How many updates are in the mean.
-    """
-
-    update_P: NDArray[np.float32] | None
-    charged: dict[str, Event] = field(default_factory=dict)
-    dropouts: dict[str, str] = field(default_factory=dict)
-    failure: str = ""
-    threshold: int | None = None
-    asked: tuple[str, ...] = ()
-    summed: int = 0
+    def let_go(self, silo: str, code: str, round_number: int) -> bool:
+        """Ask a silo no more that says its budget is spent, and return whether that is new."""
+        if code != PrivacyBudgetExceeded.code or silo in self.withdrawn:
+            return False
+        self.withdrawn[silo] = {"round": round_number, "code": code}
+        logger.warning("silo %s left in round %d: %s", silo, round_number, code)
+        return True
 
 
 def join(
@@ -135,7 +113,10 @@ def join(
     certain = len(codes) == len(absent) and len(set(codes.values())) == 1
     dropouts = dict.fromkeys(absent, next(iter(codes.values())) if certain else "lost")
     if len(sure) < federation.min_silos:
-        raise DropoutError(too_few("to begin", len(sure), federation.min_silos, dropouts))
+        raise DropoutError(
+            f"{len(sure)} silos are too few to begin, where federation.min_silos = {federation.min_silos}; dropped out:"
+            f" {reasons(dropouts)}. Each silo's own log says why"
+        )
     members = {silo: member for silo, (member, _) in sure.items()}
     return Joined(members, dropouts, {silo: advert for silo, (_, advert) in sure.items() if advert})
 
@@ -188,126 +169,6 @@ def _claims(
             charge = replace(answer.plan, steps=scenario.plan(answer.silo).steps_per_round)
             claims[answer.silo].append((JoinedSilo(node_id, charge), answer.advert))
     return claims, codes
-
-
-def plain_round(
-    post: Post,
-    federation: FederationConfig,
-    known_heads: KnownHeads,
-    members: Mapping[str, JoinedSilo],
-    cohort: list[str],
-    request: wire.TrainRequest,
-    lineages: Lineages,
-) -> RoundResult:
-    """Send the model to the cohort, and average what comes back; too few answers fail the round."""
-    request = lineages.named(request, cohort)
-    contents = wire.train_requests(request, {silo: replace(request, known=known_heads.known(silo)) for silo in cohort})
-    nodes = {silo: (members[silo].node_id, content) for silo, content in contents.items()}
-    updates: dict[str, NDArray[np.float32]] = {}
-    charged: dict[str, Event] = {}
-    dropouts: dict[str, str] = {}
-    for silo, reply in post.ask(wire.TRAIN, request.round_number, nodes):
-        with excused(dropouts, silo):
-            answer = wire.read_train_reply(answered(reply))
-            check_answer(answer, answer.update_P.shape, request, members[silo])
-            known_heads.follow(silo, answer.head)
-            updates[silo], charged[silo] = answer.update_P, answer.charged
-    lineages.answered(request, updates)
-    log_dropouts(request.round_number, dropouts)
-    if len(updates) < federation.min_silos:
-        aim = f"to finish round {request.round_number}"
-        return RoundResult(None, charged, dropouts, too_few(aim, len(updates), federation.min_silos, dropouts))
-    return RoundResult(average_updates(updates, federation), charged, dropouts, summed=len(updates))
-
-
-def average_updates(updates: Mapping[str, NDArray[np.float32]], federation: FederationConfig) -> NDArray[np.float32]:
-    """Return the weighted mean of the silos' updates, shape `(P,)`, summed in float64 in order of names.
-
-    Weights are the scenario's public ones, never how many records a silo holds.
-
-    Args:
-        updates: By silo, all of one length.
-        federation: Holds the public weights.
-
-    Raises:
-        ProtocolError: When there is no update.
-    """
-    if not updates:
-        raise ProtocolError("a round without updates has no average")
-    total_P = np.zeros(len(next(iter(updates.values()))), dtype=np.float64)
-    for silo in sorted(updates):
-        total_P += federation.weight(silo) * updates[silo].astype(np.float64)
-    return (total_P / sum(federation.weight(silo) for silo in updates)).astype(np.float32)
-
-
-def check_answer(
-    answer: wire.TrainReply | wire.MaskedReply, shape: tuple[int, ...], request: wire.TrainRequest, member: JoinedSilo
-) -> None:
-    """Refuse an update for another round or another model, or one charged otherwise than planned.
-
-    Raises:
-        ProtocolError: Which of them.
-    """
-    if answer.round_number != request.round_number:
-        raise ProtocolError("an answer came for another round")
-    if shape != request.model_P.shape:
-        raise ProtocolError("an update came for another model")
-    if answer.charged != member.charge:
-        raise ProtocolError("an update was charged otherwise than planned")
-
-
-def answered(reply: Message | None) -> Message:
-    """Return a reply that is one.
-
-    Raises:
-        NoAnswer: When it is late, or a refusal.
-    """
-    if reply is None:
-        raise NoAnswer("late")
-    if reply.has_error():
-        raise NoAnswer(wire.refusal_code(reply.error))
-    return reply
-
-
-@contextmanager
-def excused(into: dict[str, str], silo: str) -> Iterator[None]:
-    """Let what is wrong with one silo's answer cost that silo's part and nobody else's: keep why, by code."""
-    try:
-        yield
-    except NoAnswer as missing:
-        into[silo] = missing.code
-    except FedmodelError as error:
-        into[silo] = error.code
-
-
-def only(messages: list[bytes]) -> bytes:
-    """Return the one message of a list.
-
-    Raises:
-        ProtocolError: When there is another number of them.
-    """
-    if len(messages) != 1:
-        raise ProtocolError(f"{len(messages)} messages came where one was asked for")
-    return messages[0]
-
-
-def log_dropouts(round_number: int, dropouts: Mapping[str, str]) -> None:
-    """Say which silos a round goes on without."""
-    for silo, code in dropouts.items():
-        logger.warning("round %d: silo %s dropped out: %s", round_number, silo, code)
-
-
-def too_few(aim: str, found: int, needed: int, dropouts: Mapping[str, str]) -> str:
-    """Return one line on a stage that too few silos answered."""
-    return (
-        f"{found} silos are too few {aim}, where federation.min_silos = {needed}; dropped out: {reasons(dropouts)}."
-        " Each silo's own log says why"
-    )
-
-
-def reasons(dropouts: Mapping[str, str]) -> str:
-    """Return each silo that dropped out, with its code."""
-    return ", ".join(f"{silo} ({code})" for silo, code in sorted(dropouts.items()))
 
 
 def _check_plan(answer: wire.JoinReply, scenario: Scenario) -> None:

@@ -75,14 +75,6 @@ class RunFiles:
         newest = self.home / "heads" / f"{run}.round"  # no silo's name has a dot
         return Journal(self.run_dir, self._seal(), run, scenario_hash(scenario), newest)
 
-    def keeps_answers(self, scenario: Scenario) -> bool:
-        """Return whether answers are kept until a round is whole, and not the round alone.
-
-        Simulated silos are asked again whatever they were asked, and give the same bytes; only where survivors were
-        signed for does what came before have to come in the same order.
-        """
-        return self.sealed or scenario.encryption.secure_aggregation == "on"
-
     def _seal(self) -> Seal | None:
         """Return what the journal is sealed with. Sensitive."""
         if not self.sealed:

@@ -25,10 +25,9 @@ import logging
 import math
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Container, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -41,34 +40,30 @@ from torch import nn
 
 from fedmodel.canaries.probes import bare, probed
 from fedmodel.config import Scenario, scenario_from_json
-from fedmodel.errors import ConfigError, DropoutError, FedmodelError, PrivacyBudgetExceeded
+from fedmodel.errors import ConfigError, DropoutError, FedmodelError
 from fedmodel.learning import vectors
 from fedmodel.learning.models import build_model
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import LEFT_OUT, Event
-from fedmodel.provision import check_deployable, least_silos, read_roster, scenario_policy
-from fedmodel.secagg import Roster
+from fedmodel.privacy.events import LEFT_OUT
+from fedmodel.provision import check_deployable, read_roster
 from fedmodel.seeds import derive_seed
 from fedmodel.system.durable import failed, held
 from fedmodel.system.inert import InertFormatter
 from fedmodel.wire import TrainRequest
-from server.aggregation.masked import SecureRounds, cohort_round, is_advert_of, simulated_round, window_from
+from server.aggregation import Aggregation, kind_of
+from server.beginning import LOOK_S, begin, known_again, take_up, wait_for_nodes
 from server.ending import collect_countersignatures
-from server.exchange import NOWHERE, Post
-from server.journal import Checkpoint, Dealt
+from server.exchange import Post
+from server.joining import Joined, JoinedSilo, find_again
+from server.journal import Checkpoint
 from server.known_heads import KnownHeads
-from server.lineages import Lineages
 from server.metrics import MetricsLog, evaluate
-from server.joining import Joined, JoinedSilo, RoundResult, find_again, join, plain_round
 from server.run_files import BEING_RUN, SERVING, RunFiles
-from server.strategies import Strategy, strategy_of
-from server.aggregation._sums import check_can_begin
+from server.strategies import strategy_of
 
 logger = logging.getLogger(__name__)
 
-_MOST_WAITS: Final = 10
 _END_S: Final = 15.0  # at the end, for silos whose nodes are others since the server was started again
-_LOOK_S: Final = 0.5  # before a round, for silos that had not come back when the run was taken up again
 
 app = ServerApp()
 
@@ -137,54 +132,59 @@ def run_federation(
     model_P, state = (vectors.flatten(module), b"") if kept is None else (kept.model_P, kept.strategy)
     log = MetricsLog(run_dir / "metrics.jsonl")
 
-    post = Post(grid, scenario, *place.keys(), run, journal if place.keeps_answers(scenario) else None)
+    kind = kind_of(scenario)
+    # Simulated silos are asked again whatever they were asked, and give the same bytes.
+    keeps_answers = place.sealed or kind.KEEPS_ANSWERS
+    post = Post(grid, scenario, *place.keys(), run, journal if keeps_answers else None)
     if kept is not None:
         vectors.load(module, model_P)
         _take_up(kept, module, place, scenario, log)
         if kept.ended or kept.round_number == scenario.rounds:  # killed after its last round
             roster = read_roster(place.home)
             known_heads = KnownHeads(place.home / "heads", roster)
-            return _end(post, scenario, place, known_heads, _known_again(roster, kept))
+            return _end(post, scenario, place, known_heads, known_again(roster, kept))
 
-    rounds = _rounds(post, scenario, strategy, place.home, kept, dealt)
     if kept is None:
+        rounds = begin(post, scenario, strategy, place.home)
         charged, failures = Counter[str](), 0
-        _log_beginning(rounds, scenario)
-        for silo, code in rounds.joined.absent.items():
-            rounds.let_go(silo, code, 0)
+        _log_beginning(rounds.taking.joined, scenario)
+        for silo, code in rounds.taking.joined.absent.items():
+            rounds.taking.joined.let_go(silo, code, 0)
         if journal is not None:
-            journal.keep(rounds.checkpoint(0, model_P, state, charged, failures))
+            journal.keep(_checkpoint(rounds, 0, model_P, state, charged, failures))
     else:
+        rounds = take_up(post, scenario, strategy, place.home, kept, dealt)
         charged, failures = Counter(kept.charged), kept.failures
+    taking, joined = rounds.taking, rounds.taking.joined
 
     for round_number in range(kept.round_number + 1 if kept else 1, scenario.rounds + 1):
         started = time.monotonic()
         post.begin(round_number)
-        find_again(post, scenario, rounds.known_heads, rounds.joined.members, _LOOK_S)
-        _wait_for_nodes(post, scenario, rounds)
-        cohort = rounds.cohort(round_number)
-        result = rounds.train(cohort, TrainRequest(round_number, model_P))
+        find_again(post, scenario, taking.known_heads, joined.members, LOOK_S)
+        wait_for_nodes(taking)
+        cohort = taking.cohort_of(round_number)
+        result = rounds.round(cohort, TrainRequest(round_number, model_P))
         charged.update(result.charged.keys())
-        left = [silo for silo, code in result.dropouts.items() if rounds.let_go(silo, code, round_number)]
+        left = [silo for silo, code in result.dropouts.items() if joined.let_go(silo, code, round_number)]
         line: dict[str, Any] = {
             "round": round_number,
-            "epsilon": _epsilons(scenario, rounds, charged),
+            "epsilon": _epsilons(scenario, joined, charged),
             "noise": scenario.privacy.noise_name,
             "cohort": list(result.asked) or cohort,
             "summed": result.summed,
-            "dropouts": {**rounds.joined.absent, **result.dropouts},
-            "withdrawn": rounds.withdrawn,
+            "dropouts": {**joined.absent, **result.dropouts},
+            "withdrawn": joined.withdrawn,
         }
-        too_few = len(rounds.left) < rounds.needed
+        too_few = len(joined.left) < rounds.needed
         ended = too_few
-        if result.update_P is None:
+        if result.mean_P is None:
             failures += 0 if left else 1  # whose budget ends, and when, nobody could plan for
             logger.warning("%s", result.failure)
             if failures > scenario.federation.tolerated_failures and not too_few:
                 raise DropoutError(result.failure)
             line["failed"] = True
         else:
-            model_P, state = strategy.apply(model_P, result.update_P, state)
+            model_P, state = strategy.apply(model_P, result.mean_P, state)
             vectors.load(module, model_P)
             figures = evaluate(module, scenario.training.loss, test, device)
             line |= {**figures, "threshold": result.threshold}
@@ -192,19 +192,48 @@ def run_federation(
         line["seconds"] = round(time.monotonic() - started, 3)
         if journal is not None:
             journal.keep(
-                rounds.checkpoint(round_number, model_P, state, charged, failures, ended=ended, line=line),
+                _checkpoint(rounds, round_number, model_P, state, charged, failures, ended=ended, line=line),
                 rounds.dealt(),
             )
-        if result.update_P is not None:
+        if result.mean_P is not None:
             place.save(bare(module), scenario, round_number)
-        place.report(rounds.charges, charged)
+        place.report(joined.charges, charged)
         log.append(line)
         if "loss" in line:
             logger.info("round %d of %d: loss %.4f", round_number, scenario.rounds, line["loss"])
         if ended:
-            _log_end(rounds, scenario, line)
+            _log_end(rounds, line)
             break
-    return _end(post, scenario, place, rounds.known_heads, rounds.joined.members)
+    return _end(post, scenario, place, taking.known_heads, joined.members)
+
+
+def _checkpoint(
+    rounds: Aggregation[Any],
+    round_number: int,
+    model_P: NDArray[np.float32],
+    state: bytes,
+    charged: Counter[str],
+    failures: int,
+    *,
+    ended: bool = False,
+    line: Mapping[str, Any] | None = None,
+) -> Checkpoint:
+    """Return the run as it is after a round."""
+    joined = rounds.taking.joined
+    return Checkpoint(
+        round_number,
+        model_P,
+        joined.charges,
+        dict(charged),
+        dict(joined.absent),
+        dict(joined.withdrawn),
+        failures,
+        ended,
+        dict(line or {}),
+        rounds.state(),
+        rounds.taking.lineages.state(),
+        state,
+    )
 
 
 def _end(
@@ -218,12 +247,6 @@ def _end(
     place.clear_up()
 
 
-def _known_again(roster: Roster, kept: Checkpoint) -> dict[str, JoinedSilo]:
-    """Return those who joined a run that is taken up again and are still in the federation, wherever they are now."""
-    silos = {member.name for member in roster.members}
-    return {silo: JoinedSilo(NOWHERE, charge) for silo, charge in kept.charges.items() if silo in silos}
-
-
 def _take_up(kept: Checkpoint, module: nn.Module, place: RunFiles, scenario: Scenario, log: MetricsLog) -> None:
     """Bring the files that follow a checkpoint up to it: a kill may have come between."""
     logger.info("taken up again after round %d of %d", kept.round_number, scenario.rounds)
@@ -234,156 +257,7 @@ def _take_up(kept: Checkpoint, module: nn.Module, place: RunFiles, scenario: Sce
         log.mend(dict(kept.line))
 
 
-@dataclass(frozen=True)
-class _Rounds:
-    """How rounds of this run go: who is in them, and what brings one to its result."""
-
-    joined: Joined
-    roster: Roster
-    known_heads: KnownHeads
-    cohort: Callable[[int], list[str]]
-    train: Callable[[list[str], TrainRequest], RoundResult]
-    withdrawn: dict[str, dict[str, str | int]]
-    lineages: Lineages
-    secure: SecureRounds | None
-    least: int
-
-    @property
-    def charges(self) -> dict[str, Event]:
-        """What each silo that takes part charges for a round."""
-        return {silo: member.charge for silo, member in self.joined.members.items()}
-
-    @property
-    def left(self) -> list[str]:
-        """Who can still be asked."""
-        return [silo for silo in self.joined.members if silo not in self.withdrawn]
-
-    @property
-    def needed(self) -> int:
-        """How many silos the next round needs."""
-        return self.least if self.secure is None else self.secure.needed
-
-    def let_go(self, silo: str, code: str, round_number: int) -> bool:
-        """Ask a silo no more that says its budget is spent, and return whether that is new."""
-        if code != PrivacyBudgetExceeded.code or silo in self.withdrawn:
-            return False
-        self.withdrawn[silo] = {"round": round_number, "code": code}
-        logger.warning("silo %s left in round %d: %s", silo, round_number, code)
-        return True
-
-    def checkpoint(
-        self,
-        round_number: int,
-        model_P: NDArray[np.float32],
-        state: bytes,
-        charged: Counter[str],
-        failures: int,
-        *,
-        ended: bool = False,
-        line: Mapping[str, Any] | None = None,
-    ) -> Checkpoint:
-        """Return the run as it is after a round."""
-        return Checkpoint(
-            round_number,
-            model_P,
-            self.charges,
-            dict(charged),
-            dict(self.joined.absent),
-            dict(self.withdrawn),
-            failures,
-            ended,
-            dict(line or {}),
-            {} if self.secure is None else self.secure.state(),
-            self.lineages.state(),
-            state,
-        )
-
-    def dealt(self) -> Dealt | None:
-        """Return the live window's messages, None where there is none."""
-        return None if self.secure is None else self.secure.dealt()
-
-
-def _rounds(
-    post: Post, scenario: Scenario, strategy: Strategy, home: Path, kept: Checkpoint | None, dealt: Dealt | None
-) -> _Rounds:
-    """Let the silos join, or find them again, and return how rounds go under the scenario's kind of aggregation."""
-    mode = scenario.encryption.secure_aggregation
-    roster = read_roster(home)
-    known_heads = KnownHeads(home / "heads", roster)
-    if kept is None:
-        window = window_from(scenario, post.run, first=1, attempt=1) if mode == "on" else None
-        joined = join(post, scenario, known_heads, window, partial(is_advert_of, scenario, roster, window))
-        check_can_begin(scenario, roster, joined)
-        withdrawn: dict[str, dict[str, str | int]] = {}
-    else:
-        members = _known_again(roster, kept)
-        revoked = dict.fromkeys(kept.charges.keys() - members.keys(), "lost")
-        joined, withdrawn = Joined(members, {**kept.absent, **revoked}, {}), dict(kept.withdrawn)
-        _wait_for_silos(post, scenario, known_heads, joined, withdrawn, roster)
-
-    def cohort(number: int) -> list[str]:
-        left = [silo for silo in joined.members if silo not in withdrawn]
-        return strategy.choose(left, cohort_round(scenario, number))
-
-    lineages = Lineages(scenario, post.run, None if kept is None else kept.lineages)
-    secure: SecureRounds | None = None
-    if mode == "on":
-        secure = SecureRounds(post, scenario, roster, known_heads, joined, cohort, lineages, withdrawn)
-        if kept is not None and not secure.take_up(kept.secure, dealt):
-            post.start_over()
-        train = secure.train_round
-    elif mode == "simulated":
-        train = partial(simulated_round, post, scenario, known_heads, joined, lineages=lineages)
-    else:
-        train = partial(plain_round, post, scenario.federation, known_heads, joined.members, lineages=lineages)
-    return _Rounds(joined, roster, known_heads, cohort, train, withdrawn, lineages, secure, least_silos(scenario))
-
-
-def _wait_for_silos(
-    post: Post, scenario: Scenario, known_heads: KnownHeads, joined: Joined, withdrawn: Container[str], roster: Roster
-) -> None:
-    """Wait until the silos of a run that is taken up again are back: for all as long as for a round, then for enough.
-
-    Raises:
-        DropoutError: When they are not after ten times the round's time-out.
-    """
-    timeout_s, started = scenario.federation.round_timeout_s, time.monotonic()
-    left = [silo for silo in joined.members if silo not in withdrawn]
-    needed = _needed(scenario, roster, left)
-    while True:
-        find_again(post, scenario, known_heads, joined.members, _LOOK_S)
-        back = [silo for silo in left if joined.members[silo].node_id != NOWHERE]
-        waited_s = time.monotonic() - started
-        if len(back) == len(left) or (len(back) >= needed and waited_s >= timeout_s):
-            return
-        if waited_s >= _MOST_WAITS * timeout_s:
-            raise DropoutError(
-                f"{len(back)} silos came back for a run that was taken up again, where a round needs {needed}; start"
-                " the others, and submit the scenario again"
-            )
-        time.sleep(_LOOK_S)
-
-
-def _wait_for_nodes(post: Post, scenario: Scenario, rounds: _Rounds) -> None:
-    """Wait, for a round's time-out at most, while fewer silos are connected than a round needs: it could only fail."""
-    needed = _needed(scenario, rounds.roster, rounds.left)
-    deadline = time.monotonic() + scenario.federation.round_timeout_s
-    while time.monotonic() < deadline:
-        there = set(post.present())
-        if sum(rounds.joined.members[silo].node_id in there for silo in rounds.left) >= needed:
-            return
-        time.sleep(_LOOK_S)
-
-
-def _needed(scenario: Scenario, roster: Roster, silos: Collection[str]) -> int:
-    """Return how many silos a round needs, all that can be asked where they are fewer."""
-    needed, encryption = least_silos(scenario), scenario.encryption
-    if encryption.secure_aggregation == "on" and encryption.consistency == "commit":
-        needed = max(needed, scenario_policy(scenario).quorum(roster))
-    return min(needed, len(silos))
-
-
-def _log_beginning(rounds: _Rounds, scenario: Scenario) -> None:
+def _log_beginning(joined: Joined, scenario: Scenario) -> None:
     """Say what a reader of the log should know from the start."""
     if scenario.privacy.baseline is not None:
         logger.info("%s: this run protects nobody", LEFT_OUT[scenario.privacy.baseline])
@@ -391,18 +265,19 @@ def _log_beginning(rounds: _Rounds, scenario: Scenario) -> None:
         logger.info(
             "noise is seeded-unsafe: whoever knows the seed can remove it; no epsilon of this run protects anybody"
         )
-    for silo, code in rounds.joined.absent.items():
+    for silo, code in joined.absent.items():
         logger.warning("silo %s did not join: %s", silo, code)
 
 
-def _log_end(rounds: _Rounds, scenario: Scenario, line: Mapping[str, Any]) -> None:
+def _log_end(rounds: Aggregation[Any], line: Mapping[str, Any]) -> None:
     """Say why a run ends before its rounds are done."""
+    scenario = rounds.taking.scenario
     if scenario.stop_below_loss is not None and "loss" in line and line["loss"] < scenario.stop_below_loss:
         logger.info("stopped: loss %.4f is under %.4f", line["loss"], scenario.stop_below_loss)
         return
     logger.warning(
         "ended: %d silos are left where the next round needs %d; the model is that of the last whole round",
-        len(rounds.left),
+        len(rounds.taking.joined.left),
         rounds.needed,
     )
 
@@ -431,7 +306,7 @@ def _log_to(path: Path) -> Iterator[None]:
             handler.close()
 
 
-def _epsilons(scenario: Scenario, rounds: _Rounds, charged: Counter[str]) -> dict[str, float | None]:
+def _epsilons(scenario: Scenario, joined: Joined, charged: Counter[str]) -> dict[str, float | None]:
     """Return the epsilon of each silo that says it charged something; the ledgers have the last word.
 
     It is of the whole plan from the first round on: what a run costs does not hang on where somebody who watches it
@@ -439,7 +314,7 @@ def _epsilons(scenario: Scenario, rounds: _Rounds, charged: Counter[str]) -> dic
     """
     found = {
         silo: accounting.epsilon(
-            [replace(rounds.joined.members[silo].charge, steps=scenario.plan(silo).steps)],
+            [replace(joined.members[silo].charge, steps=scenario.plan(silo).steps)],
             scenario.plan(silo).delta,
             accounting.COARSE_GRID,
         )

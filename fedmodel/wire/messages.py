@@ -116,6 +116,11 @@ class TrainReply:
     update_P: NDArray[np.float32]
     head: bytes = b""
 
+    @property
+    def vector(self) -> NDArray[np.float32]:
+        """What is sent, of shape `(P,)`."""
+        return self.update_P
+
 
 @dataclass(frozen=True)
 class MaskedReply:
@@ -126,6 +131,11 @@ class MaskedReply:
     words_P: Words
     mask: bytes = b""
     head: bytes = b""
+
+    @property
+    def vector(self) -> Words:
+        """What is sent, of shape `(P,)`."""
+        return self.words_P
 
 
 @dataclass(frozen=True)
@@ -284,7 +294,7 @@ def read_masked_reply(message: Message, ring_bits: RingBits) -> MaskedReply:
 
 def pack_update(reply: TrainReply | MaskedReply) -> bytes:
     """Return what of a reply is kept to be sent again: all but the ledger's head, which may have moved on."""
-    vector_P = reply.update_P if isinstance(reply, TrainReply) else reply.words_P
+    vector_P: NDArray[np.float32] | Words = reply.vector
     words = vector_P.astype(vector_P.dtype.newbyteorder("<"), copy=False)
     mask = b"" if isinstance(reply, TrainReply) else reply.mask
     number, charged = reply.round_number.to_bytes(4, "big"), event_to_json(reply.charged).encode()

@@ -40,7 +40,7 @@ from fedmodel.provision import scenario_hash
 from fedmodel.seeds import derive_seed
 from scenarios.audit.black_box import loss_scores
 from scenarios.runs import inspection
-from server.aggregation.masked import cohort_round
+from server.aggregation import kind_of
 from server.strategies import strategy_of
 
 CANARIES: Final = (1_000, 2_000, 4_000)
@@ -168,8 +168,8 @@ def _canaries(scenario: Scenario, silo: str, count: int) -> SiloCanaries:
 
 def _rounds(scenario: Scenario, silo: str) -> int:
     """Return in how many rounds a silo is asked, were nobody ever lost."""
-    strategy = strategy_of(scenario)
-    numbers = [cohort_round(scenario, number) for number in range(1, scenario.rounds + 1)]
+    strategy, kind = strategy_of(scenario), kind_of(scenario)
+    numbers = [kind.cohort_round(scenario, number) for number in range(1, scenario.rounds + 1)]
     cohorts = [strategy.choose(scenario.federation.silos, number) for number in numbers]
     return sum(silo in cohort for cohort in cohorts)
 

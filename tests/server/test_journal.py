@@ -34,8 +34,8 @@ from fedmodel.learning.starts import resolved
 from fedmodel.ledger import verify_ledger
 from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import read_identity, read_kit
-from server.journal import Checkpoint, Journal, Seal
 from server.joining import find_again
+from server.journal import Checkpoint, Journal, Seal
 from server.server_app import run_federation
 from tests.fakes import FaultyGrid, charged, run_config
 

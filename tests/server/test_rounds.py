@@ -13,7 +13,7 @@ import torch
 from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 
 from fedmodel import wire
-from fedmodel.config import FederationConfig, Scenario, read_scenario
+from fedmodel.config import Scenario, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import DropoutError, LedgerTampered, ProtocolError
 from fedmodel.ledger import origin_of
@@ -21,11 +21,12 @@ from fedmodel.ledger.heads import Head, Proven, sign_head
 from fedmodel.privacy.events import DpSgdEvent, event_to_json
 from fedmodel.provision import read_roster
 from fedmodel.secagg import Member, Roster
+from server.beginning import begin
 from server.exchange import Post
+from server.joining import join
 from server.known_heads import KnownHeads
-from server.lineages import Lineages
-from server.joining import average_updates, join, plain_round
 from server.server_app import run_federation
+from server.strategies import strategy_of
 from tests.clients.test_client_app import model
 from tests.fakes import Fault, FaultyGrid, charged
 
@@ -65,7 +66,9 @@ def test_a_late_silo_is_left_behind_at_the_deadline(tiny: Scenario, tmp_path: Pa
 
 
 def test_too_few_answers_fail_the_round_and_leave_no_model(tiny: Scenario, tmp_path: Path) -> None:
-    with pytest.raises(DropoutError, match=r"1 silos are too few to finish round 1.*south \(late\), west \(late\)"):
+    with pytest.raises(
+        DropoutError, match=r"round 1 failed closed: 1 silos are too few .*south \(late\), west \(late\)"
+    ):
         run_federation(FaultyGrid(quick(tiny), tmp_path, without("south", "west")), quick(tiny), tmp_path, CPU)
     assert not (tmp_path / "model.safetensors").exists()
     assert not (tmp_path / "metrics.jsonl").exists()
@@ -261,18 +264,15 @@ def test_a_node_is_the_silo_that_its_key_is_registered_for(tiny_file: Path, tmp_
 
 def test_the_average_of_the_replies_is_what_is_applied(tiny: Scenario, tmp_path: Path) -> None:
     grid = FaultyGrid(tiny, tmp_path)
-    carrier = post(grid, tiny)
-    joined = join(carrier, tiny, known_heads(tmp_path))
-    assert joined.absent == {}
-    request = wire.TrainRequest(1, model(tiny))
-    asked, lineages = ["north", "west"], Lineages(tiny, carrier.run)
-    result = plain_round(carrier, tiny.federation, known_heads(tmp_path), joined.members, asked, request, lineages)
+    rounds = begin(post(grid, tiny), tiny, strategy_of(tiny), tmp_path / "server")
+    assert rounds.taking.joined.absent == {}
+    result = rounds.round(["north", "west"], wire.TrainRequest(1, model(tiny)))
     updates = [
         wire.read_train_reply(reply).update_P for reply in grid.seen if reply.metadata.message_type == wire.TRAIN
     ]
     assert len(updates) == 2
-    assert result.update_P is not None
-    assert np.allclose(result.update_P, np.mean(updates, axis=0), atol=1e-6)
+    assert result.mean_P is not None
+    assert np.allclose(result.mean_P, np.mean(updates, axis=0), atol=1e-6)
 
 
 def test_only_the_cohort_trains_and_is_charged(tiny_file: Path, tmp_path: Path) -> None:
@@ -338,18 +338,3 @@ def test_an_update_comes_with_a_charge_more_in_its_silos_ledger(tmp_path: Path) 
     with pytest.raises(LedgerTampered, match="the head that came with the one before"):
         known.follow("north", again)
     KnownHeads(tmp_path, roster).follow("north", first)
-
-
-def test_the_average_is_uniform_unless_weights_are_declared() -> None:
-    updates = {"a": np.array([1.0, 2.0], dtype=np.float32), "b": np.array([3.0, 6.0], dtype=np.float32)}
-    uniform = FederationConfig(silos=("a", "b"))
-    assert average_updates(updates, uniform).tolist() == [2.0, 4.0]
-    weighted = FederationConfig(silos=("a", "b"), weights={"a": 3.0})
-    assert average_updates(updates, weighted).tolist() == [1.5, 3.0]
-    assert average_updates({"b": updates["b"]}, weighted).tolist() == [3.0, 6.0]
-
-
-def test_no_update_has_no_average() -> None:
-    federation = FederationConfig(silos=("a", "b"))
-    with pytest.raises(ProtocolError, match="without updates"):
-        average_updates({}, federation)

@@ -24,8 +24,8 @@ from fedmodel.provision import joint_law, law_of, scenario_hash, scenario_policy
 from fedmodel.provision.influence import BEYOND_COLLUDERS, _momentum_sums, levels_of_noise, unevenness
 from fedmodel.secagg import effective_silos, least_effective
 from scenarios.simulation.simulate import check_scenario
-from server.server_app import run_federation
 from server.aggregation._sums import check_even_sum
+from server.server_app import run_federation
 from tests.clients.test_one_charge_one_release import fedmodel
 from tests.fakes import FaultyGrid, charged
 from tests.server.aggregation.test_masked import CPU, NODE, ON, lines, lost

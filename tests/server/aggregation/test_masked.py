@@ -24,10 +24,10 @@ from fedmodel.secagg import Participant as Protocol
 from fedmodel.secagg import shamir
 from fedmodel.secagg.messages import MessageScope, Share
 from scenarios.simulation.simulate import check_scenario
-from server.aggregation.masked import SecureRounds
-from server.joining import RoundResult
-from server.server_app import run_federation
+from server.aggregation import RoundResult
 from server.aggregation._sums import mean_of_sum
+from server.aggregation.masked import Rounds
+from server.server_app import run_federation
 from tests.fakes import Fault, FaultyGrid, charged
 
 CPU = torch.device("cpu")
@@ -78,7 +78,7 @@ class Spy:
         self.words: dict[int, dict[str, np.ndarray]] = defaultdict(dict)
         self.updates: dict[int, dict[str, np.ndarray]] = defaultdict(dict)
         self.results: dict[int, tuple[list[str], RoundResult]] = {}
-        quantised, train = hiding._quantised, SecureRounds.train_round
+        quantised, train = hiding._quantised, Rounds.round
 
         def spied(silo: SiloOfApp, charged: object, number: int, update_P: np.ndarray) -> np.ndarray:
             words_P = quantised(silo, charged, number, update_P)  # type: ignore[arg-type]
@@ -86,19 +86,19 @@ class Spy:
             self.updates[number][silo.name] = update_P.copy()
             return words_P
 
-        def trained(rounds: SecureRounds, cohort: list[str], request: wire.TrainRequest) -> RoundResult:
+        def trained(rounds: Rounds, cohort: list[str], request: wire.TrainRequest) -> RoundResult:
             result = train(rounds, cohort, request)
             self.results[request.round_number] = cohort, result
             return result
 
         monkeypatch.setattr(hiding, "_quantised", spied)
-        monkeypatch.setattr(SecureRounds, "train_round", trained)
+        monkeypatch.setattr(Rounds, "round", trained)
 
     def check(self, scenario: Scenario) -> int:
         """Hold every sum that was opened against the words that went into it; return how many there were."""
         whole = 0
         for number, (cohort, result) in self.results.items():
-            if result.update_P is None:
+            if result.mean_P is None:
                 continue
             survivors = [silo for silo in cohort if silo not in result.dropouts]
             total_P = np.sum([self.words[number][silo] for silo in survivors], axis=0, dtype=np.uint64)
@@ -106,12 +106,12 @@ class Spy:
             policy = scenario_policy(scenario)
             assert len(survivors) >= policy.n_min
             expected = mean_of_sum(total_P.astype(dtype), survivors, policy.quantizer, scenario.federation)
-            assert np.array_equal(result.update_P, expected)
+            assert np.array_equal(result.mean_P, expected)
             # And that is the weighted mean, to a step of the quantiser for each silo.
             weights = [scenario.federation.weight(silo) for silo in survivors]
             mean_P = np.average([self.updates[number][silo] for silo in survivors], axis=0, weights=weights)
             step = max(weights) / sum(weights) * len(survivors) / policy.quantizer.scale
-            assert np.abs(result.update_P - mean_P).max() <= step + 1e-6
+            assert np.abs(result.mean_P - mean_P).max() <= step + 1e-6
             whole += 1
         return whole
 
@@ -214,13 +214,13 @@ def test_a_failed_round_leaves_the_model_as_it_was(
 ) -> None:
     scenario = read_scenario(str(tiny_file), [*ON, "federation.tolerated_failures=1", "rounds=3"])
     sent: dict[int, np.ndarray] = {}
-    train = SecureRounds.train_round
+    train = Rounds.round
 
-    def spied(rounds: SecureRounds, cohort: list[str], request: wire.TrainRequest) -> RoundResult:
+    def spied(rounds: Rounds, cohort: list[str], request: wire.TrainRequest) -> RoundResult:
         sent[request.round_number] = request.model_P.copy()
         return train(rounds, cohort, request)
 
-    monkeypatch.setattr(SecureRounds, "train_round", spied)
+    monkeypatch.setattr(Rounds, "round", spied)
     fault = lost(wire.REVEAL, "north", "south", "west", rounds=("2",))
     run_federation(FaultyGrid(scenario, tmp_path, fault), scenario, tmp_path, CPU)
     assert np.array_equal(sent[2], sent[3])

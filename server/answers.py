@@ -1,0 +1,72 @@
+"""What came of a question: an answer to read, or a code for why there is none.
+
+A silo that refuses, fails or is late counts as a dropout of that exchange, by code. Nothing that a silo sends but a
+code of the error tree is ever logged.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from flwr.app import Message
+
+from fedmodel import wire
+from fedmodel.errors import FedmodelError, ProtocolError
+
+logger = logging.getLogger(__name__)
+
+
+class NoAnswer(Exception):
+    """There is no answer to read; `code` says why."""
+
+    def __init__(self, code: str) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def answered(reply: Message | None) -> Message:
+    """Return the reply, or raise if it is late or a refusal.
+
+    Raises:
+        NoAnswer: When it is.
+    """
+    if reply is None:
+        raise NoAnswer("late")
+    if reply.has_error():
+        raise NoAnswer(wire.refusal_code(reply.error))
+    return reply
+
+
+@contextmanager
+def excused(into: dict[str, str], silo: str) -> Iterator[None]:
+    """Let what is wrong with one silo's answer cost that silo's part and nobody else's: keep why, by code."""
+    try:
+        yield
+    except NoAnswer as missing:
+        into[silo] = missing.code
+    except FedmodelError as error:
+        into[silo] = error.code
+
+
+def only(messages: list[bytes]) -> bytes:
+    """Return the one message of a list.
+
+    Raises:
+        ProtocolError: When there is another number of them.
+    """
+    if len(messages) != 1:
+        raise ProtocolError(f"{len(messages)} messages came where one was asked for")
+    return messages[0]
+
+
+def log_dropouts(round_number: int, dropouts: Mapping[str, str]) -> None:
+    """Say which silos a round goes on without."""
+    for silo, code in dropouts.items():
+        logger.warning("round %d: silo %s dropped out: %s", round_number, silo, code)
+
+
+def reasons(dropouts: Mapping[str, str]) -> str:
+    """Return each silo that dropped out, with its code."""
+    return ", ".join(f"{silo} ({code})" for silo, code in sorted(dropouts.items()))
