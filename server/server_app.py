@@ -1,17 +1,10 @@
-"""The coordinator's Flower app: a run from join to final model, as one loop.
+"""The coordinator's Flower app: a run from join to final model. What it is made of is put together here alone.
 
-    join -> [ choose -> train -> average -> apply -> evaluate -> write ] per round -> countersign -> stop
-
-The model is a vector: what a round begins from, what the strategy moves, what a checkpoint keeps. A module is made of
-it to be measured and to be saved.
+    join -> [ a round ] per round (`server.round_loop`) -> countersign -> stop
 
 A silo whose budget is spent leaves in good order: it is asked no more, and the run goes on without it. When fewer are
 left than the next round needs, `min_silos`, or three where secrets are dealt for it, the run ends there, with the
 model of the last whole round.
-
-After every round it writes the model, which says its own round, and then a line of `metrics.jsonl`: a round with a line
-is whole. A round that failed closed leaves the model as it was, and a line that says so; more of those than the
-scenario tolerates end the run.
 
 A deployed server's model is an age file, `model.safetensors.age`, and before both comes a checkpoint: killed at any
 moment and started again, the run goes on from its last whole round, with the cohorts that it would have had
@@ -22,43 +15,34 @@ server at a time has such a run, also where an engine's process outlived the com
 from __future__ import annotations
 
 import logging
-import math
-import time
-from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
-from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import torch
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
-from numpy.typing import NDArray
-from torch import nn
 
-from fedmodel.canaries.probes import bare, probed
+from fedmodel.canaries.probes import block_of
 from fedmodel.config import Scenario, scenario_from_json
-from fedmodel.errors import ConfigError, DropoutError, FedmodelError
-from fedmodel.learning import vectors
-from fedmodel.learning.models import build_model
-from fedmodel.privacy import accounting
+from fedmodel.errors import ConfigError, FedmodelError
+from fedmodel.learning.jobs import KINDS, State
 from fedmodel.privacy.events import LEFT_OUT
 from fedmodel.provision import check_deployable, read_roster
-from fedmodel.seeds import derive_seed
 from fedmodel.system.durable import failed, held
 from fedmodel.system.inert import InertFormatter
-from fedmodel.wire import TrainRequest
-from server.aggregation import Aggregation, kind_of
-from server.beginning import LOOK_S, begin, known_again, take_up, wait_for_nodes
+from server.aggregation import kind_of
+from server.beginning import begin, known_again, take_up
 from server.ending import collect_countersignatures
 from server.exchange import Post
 from server.joining import Joined, JoinedSilo, find_again
 from server.journal import Checkpoint
 from server.known_heads import KnownHeads
-from server.metrics import MetricsLog, evaluate
+from server.metrics import MetricsLog
+from server.round_loop import ComeTo, RoundLoop
 from server.run_files import BEING_RUN, SERVING, RunFiles
+from server.served_model import ServedModel
 from server.strategies import strategy_of
 
 logger = logging.getLogger(__name__)
@@ -124,12 +108,8 @@ def run_federation(
     journal = place.journal(run, scenario)
     kept, dealt = (journal and journal.load()) or (None, None)
     strategy = strategy_of(scenario)
-    test = place.held_out(scenario)
-    model = build_model(scenario.model, scenario.data.shape, derive_seed(scenario.seed, "model"))
-    if kept is None:  # a run that is taken up again goes on from its checkpoint
-        place.begin(model, scenario)
-    module = probed(model, scenario).to(device)
-    model_P, state = (vectors.flatten(module), b"") if kept is None else (kept.model_P, kept.strategy)
+    job = KINDS["training"].asking(strategy.apply)
+    model = ServedModel(scenario, place, device, beside=block_of(scenario))
     log = MetricsLog(run_dir / "metrics.jsonl")
 
     kind = kind_of(scenario)
@@ -137,103 +117,26 @@ def run_federation(
     keeps_answers = place.sealed or kind.KEEPS_ANSWERS
     post = Post(grid, scenario, *place.keys(), run, journal if keeps_answers else None)
     if kept is not None:
-        vectors.load(module, model_P)
-        _take_up(kept, module, place, scenario, log)
+        _bring_up_to(kept, scenario, model, place, log)
         if kept.ended or kept.round_number == scenario.rounds:  # killed after its last round
             roster = read_roster(place.home)
             known_heads = KnownHeads(place.home / "heads", roster)
             return _end(post, scenario, place, known_heads, known_again(roster, kept))
 
     if kept is None:
+        come_to = ComeTo(0, State(model.begin()))
         rounds = begin(post, scenario, strategy, place.home)
-        charged, failures = Counter[str](), 0
         _log_beginning(rounds.taking.joined, scenario)
         for silo, code in rounds.taking.joined.absent.items():
             rounds.taking.joined.let_go(silo, code, 0)
-        if journal is not None:
-            journal.keep(_checkpoint(rounds, 0, model_P, state, charged, failures))
+        loop = RoundLoop(rounds, job, model, place, journal, log)
+        loop.keep(come_to)
     else:
+        come_to = ComeTo.again(kept)
         rounds = take_up(post, scenario, strategy, place.home, kept, dealt)
-        charged, failures = Counter(kept.charged), kept.failures
-    taking, joined = rounds.taking, rounds.taking.joined
-
-    for round_number in range(kept.round_number + 1 if kept else 1, scenario.rounds + 1):
-        started = time.monotonic()
-        post.begin(round_number)
-        find_again(post, scenario, taking.known_heads, joined.members, LOOK_S)
-        wait_for_nodes(taking)
-        cohort = taking.cohort_of(round_number)
-        result = rounds.round(cohort, TrainRequest(round_number, model_P))
-        charged.update(result.charged.keys())
-        left = [silo for silo, code in result.dropouts.items() if joined.let_go(silo, code, round_number)]
-        line: dict[str, Any] = {
-            "round": round_number,
-            "epsilon": _epsilons(scenario, joined, charged),
-            "noise": scenario.privacy.noise_name,
-            "cohort": list(result.asked) or cohort,
-            "summed": result.summed,
-            "dropouts": {**joined.absent, **result.dropouts},
-            "withdrawn": joined.withdrawn,
-        }
-        too_few = len(joined.left) < rounds.needed
-        ended = too_few
-        if result.mean_P is None:
-            failures += 0 if left else 1  # whose budget ends, and when, nobody could plan for
-            logger.warning("%s", result.failure)
-            if failures > scenario.federation.tolerated_failures and not too_few:
-                raise DropoutError(result.failure)
-            line["failed"] = True
-        else:
-            model_P, state = strategy.apply(model_P, result.mean_P, state)
-            vectors.load(module, model_P)
-            figures = evaluate(module, scenario.training.loss, test, device)
-            line |= {**figures, "threshold": result.threshold}
-            ended |= scenario.stop_below_loss is not None and figures["loss"] < scenario.stop_below_loss
-        line["seconds"] = round(time.monotonic() - started, 3)
-        if journal is not None:
-            journal.keep(
-                _checkpoint(rounds, round_number, model_P, state, charged, failures, ended=ended, line=line),
-                rounds.dealt(),
-            )
-        if result.mean_P is not None:
-            place.save(bare(module), scenario, round_number)
-        place.report(joined.charges, charged)
-        log.append(line)
-        if "loss" in line:
-            logger.info("round %d of %d: loss %.4f", round_number, scenario.rounds, line["loss"])
-        if ended:
-            _log_end(rounds, line)
-            break
-    return _end(post, scenario, place, taking.known_heads, joined.members)
-
-
-def _checkpoint(
-    rounds: Aggregation[Any],
-    round_number: int,
-    model_P: NDArray[np.float32],
-    state: bytes,
-    charged: Counter[str],
-    failures: int,
-    *,
-    ended: bool = False,
-    line: Mapping[str, Any] | None = None,
-) -> Checkpoint:
-    """Return the run as it is after a round."""
-    joined = rounds.taking.joined
-    return Checkpoint(
-        round_number,
-        model_P,
-        joined.charges,
-        dict(charged),
-        dict(joined.absent),
-        dict(joined.withdrawn),
-        failures,
-        ended,
-        dict(line or {}),
-        rounds.state(),
-        rounds.taking.lineages.state(),
-        state,
-    )
+        loop = RoundLoop(rounds, job, model, place, journal, log)
+    loop.run(come_to)
+    return _end(post, scenario, place, rounds.taking.known_heads, rounds.taking.joined.members)
 
 
 def _end(
@@ -247,12 +150,12 @@ def _end(
     place.clear_up()
 
 
-def _take_up(kept: Checkpoint, module: nn.Module, place: RunFiles, scenario: Scenario, log: MetricsLog) -> None:
+def _bring_up_to(kept: Checkpoint, scenario: Scenario, model: ServedModel, place: RunFiles, log: MetricsLog) -> None:
     """Bring the files that follow a checkpoint up to it: a kill may have come between."""
     logger.info("taken up again after round %d of %d", kept.round_number, scenario.rounds)
     if kept.line:
         if "failed" not in kept.line:
-            place.save(bare(module), scenario, kept.round_number)
+            model.save(kept.model_P, kept.round_number)
         place.report(kept.charges, kept.charged)
         log.mend(dict(kept.line))
 
@@ -267,19 +170,6 @@ def _log_beginning(joined: Joined, scenario: Scenario) -> None:
         )
     for silo, code in joined.absent.items():
         logger.warning("silo %s did not join: %s", silo, code)
-
-
-def _log_end(rounds: Aggregation[Any], line: Mapping[str, Any]) -> None:
-    """Say why a run ends before its rounds are done."""
-    scenario = rounds.taking.scenario
-    if scenario.stop_below_loss is not None and "loss" in line and line["loss"] < scenario.stop_below_loss:
-        logger.info("stopped: loss %.4f is under %.4f", line["loss"], scenario.stop_below_loss)
-        return
-    logger.warning(
-        "ended: %d silos are left where the next round needs %d; the model is that of the last whole round",
-        len(rounds.taking.joined.left),
-        rounds.needed,
-    )
 
 
 @contextmanager
@@ -304,20 +194,3 @@ def _log_to(path: Path) -> Iterator[None]:
         log.setLevel(level)
         with suppress(OSError):  # a disk that is full takes no last line, and must not hide why the run ended
             handler.close()
-
-
-def _epsilons(scenario: Scenario, joined: Joined, charged: Counter[str]) -> dict[str, float | None]:
-    """Return the epsilon of each silo that says it charged something; the ledgers have the last word.
-
-    It is of the whole plan from the first round on: what a run costs does not hang on where somebody who watches it
-    ends it. None where nothing bounds it, since JSON has no infinity.
-    """
-    found = {
-        silo: accounting.epsilon(
-            [replace(joined.members[silo].charge, steps=scenario.plan(silo).steps)],
-            scenario.plan(silo).delta,
-            accounting.COARSE_GRID,
-        )
-        for silo in sorted(charged)
-    }
-    return {silo: epsilon if math.isfinite(epsilon) else None for silo, epsilon in found.items()}

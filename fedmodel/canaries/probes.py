@@ -72,6 +72,13 @@ def probed(model: nn.Module, scenario: Scenario) -> nn.Module:
     return Probed(model, scenario.audit.count)
 
 
+def block_of(scenario: Scenario) -> int:
+    """Return how many parameters stand behind the model's own in a scenario's vectors: the block of its canaries."""
+    if scenario.audit is None or scenario.audit.canaries != "probe":
+        return 0
+    return scenario.audit.count + 1
+
+
 def bare(module: nn.Module) -> nn.Module:
     """Return the model without a block."""
     return module.model if isinstance(module, Probed) else module

@@ -230,7 +230,7 @@ def test_a_run_that_is_taken_up_again_does_not_read_again_what_it_began_from(tin
             raise Killed
         real(*arguments)
 
-    with mock.patch("server.server_app.find_again", look):
+    with mock.patch("server.round_loop.find_again", look):
         assert not serve(scenario, folder, Doom())
     (folder / "start.safetensors.age").unlink()
     assert serve(scenario, folder, Doom())
