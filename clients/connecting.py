@@ -31,7 +31,7 @@ from email.utils import parsedate_to_datetime
 from functools import partial
 from typing import Any, BinaryIO, Final
 
-from fedmodel.crypto.transport import explain_tls
+from fedmodel.crypto.transport import explain_tls, split_address
 from fedmodel.errors import ConfigError, FedmodelError
 
 _TIMEOUT_S: Final = 10.0
@@ -61,21 +61,6 @@ class Obstacle:
 
     line: str
     lasting: bool
-
-
-def split_address(address: str) -> tuple[str, int]:
-    """Return host and port of "host:port" or "[address]:port".
-
-    Raises:
-        ConfigError: When it is neither.
-
-    >>> split_address("[::1]:9443")
-    ('::1', 9443)
-    """
-    host, colon, port = address.rpartition(":")
-    if not colon or not host or not port.isdecimal():
-        raise ConfigError(f'{address!r} is no address; write "host:port"')
-    return host.removeprefix("[").removesuffix("]"), int(port)
 
 
 def find_obstacle(address: str, tls: ssl.SSLContext, look: Look) -> Obstacle | None:

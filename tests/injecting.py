@@ -39,8 +39,8 @@ _WARM: Final = (
     "scenarios.cli.main", "scenarios.simulation.simulate", "scenarios.simulation.in_process",
     "scenarios.deployment.rehearsal", "scenarios.deployment.runs", "scenarios.audit.evaluate",
     "scenarios.selftest.selftest", "scenarios.report.illustrated", "scenarios.report.anchors",
-    "scenarios.runs.inspection",
-    "scenarios.deployment.party", "server.server_app", "server.coordinator", "clients.client_app", "clients.training",
+    "scenarios.runs.inspection", "server.party", "clients.party",
+    "server.server_app", "server.coordinator", "clients.client_app", "clients.training",
     "clients.hiding", "clients.carried", "scenarios.report.page.plots", "fedmodel.audit.inversion",
     "fedmodel.provision.authority", "sklearn.datasets",
 )  # fmt: skip
@@ -245,7 +245,8 @@ def _end_soon() -> None:
     """Let what would go on for long end when all that it needs has been written."""
     from fedmodel.errors import FedmodelError
     from fedmodel.system.supervision import Supervisor
-    from scenarios.deployment import party, rehearsal, runs
+    from scenarios.deployment import rehearsal, runs
+    from server import party
 
     @contextmanager
     def running(*_: object) -> Iterator[None]:

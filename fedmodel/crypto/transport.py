@@ -60,6 +60,21 @@ _LOG: Final = logging.getLogger(__name__)
 _NOT_TLS: Final = frozenset({"WRONG_VERSION_NUMBER", "HTTP_REQUEST", "UNKNOWN_PROTOCOL", "RECORD_LAYER_FAILURE"})
 
 
+def split_address(address: str) -> tuple[str, int]:
+    """Return host and port of "host:port" or "[address]:port".
+
+    Raises:
+        ConfigError: When it is neither.
+
+    >>> split_address("[::1]:9443")
+    ('::1', 9443)
+    """
+    host, colon, port = address.rpartition(":")
+    if not colon or not host or not port.isdecimal():
+        raise ConfigError(f'{address!r} is no address; write "host:port"')
+    return host.removeprefix("[").removesuffix("]"), int(port)
+
+
 def server_context(
     certificate: Path, key: Path, password: str, authority: Path, revoked: bytes | None = None
 ) -> ssl.SSLContext:

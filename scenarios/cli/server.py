@@ -1,6 +1,6 @@
 """The noun `server`: start one, hand in a run and follow it, and how it stands.
 
-Thin: `scenarios.deployment.party` and `scenarios.deployment.runs` do the work.
+Thin: `server.party` and `scenarios.deployment.runs` do the work.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ server_app = typer.Typer(help="The federation's server.", no_args_is_help=True)
 @server_app.command("start")
 def server_start(kit: PartyKit, key_file: KeyFile = None, passphrase_file: PassphraseFile = None) -> None:
     """Serve a federation until interrupted; exit status 2 when the kit is refused."""
-    from scenarios.deployment.party import serve
+    from server.party import serve
 
     run_party(serve, kit, key_file, passphrase_file, "the server's kit")
 

@@ -1,6 +1,6 @@
 """The noun `silo`: start one, and what it insists on.
 
-Thin: `scenarios.deployment.party` and `scenarios.runs.inspection` do the work.
+Thin: `clients.party` and `scenarios.runs.inspection` do the work.
 """
 
 from __future__ import annotations
@@ -75,6 +75,6 @@ def silo_schema() -> None:
 @silo_app.command("start")
 def silo_start(kit: PartyKit, key_file: KeyFile = None, passphrase_file: PassphraseFile = None) -> None:
     """Take part with a silo until interrupted; exit status 2 when kit or server refuses, for good."""
-    from scenarios.deployment.party import take_part
+    from clients.party import take_part
 
     run_party(take_part, kit, key_file, passphrase_file, "the silo's kit")

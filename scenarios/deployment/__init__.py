@@ -1,1 +1,1 @@
-"""Deployed runs: a party on its machine, runs that are handed in, and a rehearsal of it all on one machine."""
+"""Deployed runs: runs that are handed in, and a rehearsal of it all on one machine."""

@@ -74,7 +74,7 @@ def status_of(home: Path) -> dict[str, Any]:
     Raises:
         ConfigError: When the folder is no server's kit.
     """
-    from scenarios.deployment.party import running
+    from fedmodel.provision.in_use import running
 
     read_server_law(home)
     roster = read_federation_roster(home, expired_too=True)
@@ -150,7 +150,7 @@ def check_server_runs(home: Path) -> None:
     Raises:
         ConfigError: When it is no server's kit, another account's, or no server runs from it on this machine.
     """
-    from scenarios.deployment.party import running
+    from fedmodel.provision.in_use import running
 
     read_server_law(home)
     if home.stat().st_uid != os.geteuid():

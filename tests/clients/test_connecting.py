@@ -14,28 +14,9 @@ from pathlib import Path
 import pytest
 
 from clients import connecting
-from clients.connecting import Approach, Obstacle, find_obstacle, split_address
+from clients.connecting import Approach, Obstacle, find_obstacle
 from fedmodel.crypto import Purpose
-from fedmodel.errors import ConfigError
 from tests.tls_kits import kit
-
-
-@pytest.mark.parametrize(
-    ("address", "parts"),
-    [
-        ("server.example:9443", ("server.example", 9443)),
-        ("127.0.0.1:1", ("127.0.0.1", 1)),
-        ("[::1]:9443", ("::1", 9443)),
-    ],
-)
-def test_an_address_is_split(address: str, parts: tuple[str, int]) -> None:
-    assert split_address(address) == parts
-
-
-@pytest.mark.parametrize("address", ["server", "server:", ":9443", "server:https", ""])
-def test_what_is_no_address_is_refused(address: str) -> None:
-    with pytest.raises(ConfigError, match="host:port"):
-        split_address(address)
 
 
 @pytest.mark.parametrize(

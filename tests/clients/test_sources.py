@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from clients import policy
+from clients.party import take_part
 from clients.silo import Silo
 from fedmodel import plans
 from fedmodel.config import Scenario, SiloFile, TableSource, read_scenario, read_silo_file, silo_file_to_toml
@@ -24,7 +25,6 @@ from fedmodel.errors import ConfigError, DataError, PolicyRefused, PrivacyBudget
 from fedmodel.ledger import Scope, Standing
 from fedmodel.privacy import accounting
 from fedmodel.provision import scenario_hash
-from scenarios.deployment.party import take_part
 from scenarios.runs import inspection
 from tests.conftest import TINY
 from tests.federations import issued

@@ -19,8 +19,7 @@ from flwr.serverapp import Grid
 from fedmodel.crypto.sealed import opener_from_key_file
 from fedmodel.errors import ProtocolError
 from fedmodel.system.durable import replace_file
-from scenarios.deployment import party
-from server import server_app
+from server import party, server_app
 
 REPLAYED = "replayed.json"
 _WAIT_S = 30.0

@@ -27,6 +27,7 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from fedmodel import crypto
 from fedmodel.crypto import Purpose, client_context, explain_tls, server_context
+from fedmodel.crypto.transport import split_address
 from fedmodel.errors import ConfigError, CryptoError
 from tests.tls_kits import DAY, HOSTS, NOW, OWN, PASSWORD, STRANGER, Kit, kit, revocations
 
@@ -492,3 +493,21 @@ def test_no_error_shows_a_password(silo: Kit) -> None:
     with pytest.raises(CryptoError) as raised:
         client_context(silo.cert, silo.key, "a secret word of somebody", silo.authority)
     assert "secret" not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    ("address", "parts"),
+    [
+        ("server.example:9443", ("server.example", 9443)),
+        ("127.0.0.1:1", ("127.0.0.1", 1)),
+        ("[::1]:9443", ("::1", 9443)),
+    ],
+)
+def test_an_address_is_split(address: str, parts: tuple[str, int]) -> None:
+    assert split_address(address) == parts
+
+
+@pytest.mark.parametrize("address", ["server", "server:", ":9443", "server:https", ""])
+def test_what_is_no_address_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="host:port"):
+        split_address(address)

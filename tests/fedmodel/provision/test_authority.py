@@ -40,7 +40,7 @@ from fedmodel.provision import (
 )
 from fedmodel.provision.authority import add, issue, read_scenarios, renew, revoke, rotate, show
 from fedmodel.provision.identity import Unlocked, open_identity
-from scenarios.deployment import party
+from server import party
 from tests import tools
 from tests.conftest import TINY
 from tests.federations import (

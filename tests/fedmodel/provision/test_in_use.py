@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
@@ -13,8 +12,9 @@ import pytest
 
 from fedmodel.crypto.sealed import opener_from_passphrase
 from fedmodel.errors import ConfigError, FedmodelError
+from fedmodel.provision import in_use
 from fedmodel.system.supervision import Supervisor
-from scenarios.deployment import party
+from server import party
 
 OPENER = opener_from_passphrase("correct horse battery")
 
@@ -22,7 +22,7 @@ OPENER = opener_from_passphrase("correct horse battery")
 @pytest.fixture(autouse=True)
 def ours(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a start does to its process is not done to this one."""
-    monkeypatch.setattr(party, "forbid_dumps", lambda: None)
+    monkeypatch.setattr(in_use, "forbid_dumps", lambda: None)
     monkeypatch.setattr(os, "umask", lambda _: 0o022)
 
 
@@ -81,11 +81,11 @@ def test_the_socket_is_where_the_service_shows_it(tmp_path: Path, monkeypatch: p
     """Its own /tmp nobody else sees."""
     (tmp_path / "run").mkdir()
     (tmp_path / "tmp").mkdir()
-    monkeypatch.setattr(party.tempfile, "tempdir", str(tmp_path / "tmp"))
-    assert party._scratch().parent == tmp_path / "tmp"
+    monkeypatch.setattr(in_use.tempfile, "tempdir", str(tmp_path / "tmp"))
+    assert in_use._scratch().parent == tmp_path / "tmp"
     for said in (tmp_path / "run", f"{tmp_path / 'run'}:/run/other"):
         monkeypatch.setenv("RUNTIME_DIRECTORY", str(said))
-        made = party._scratch()
+        made = in_use._scratch()
         assert made.parent == tmp_path / "run"
         assert made.stat().st_mode & 0o777 == 0o700
 
@@ -94,17 +94,17 @@ def test_a_folder_whose_sockets_would_have_too_long_a_path_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     longest = Path("/" + "x" * (107 - len("/fm-12345678/link") - 1))
-    monkeypatch.setattr(party.tempfile, "mkdtemp", lambda **given: "{dir}/{prefix}12345678".format(**given))
+    monkeypatch.setattr(in_use.tempfile, "mkdtemp", lambda **given: "{dir}/{prefix}12345678".format(**given))
     for variable, which in (("", "TMPDIR"), ("RUNTIME_DIRECTORY", "RuntimeDirectory")):
         for folder, fits in ((longest, True), (Path(f"{longest}x"), False)):
-            monkeypatch.setattr(party.tempfile, "tempdir", str(folder))
+            monkeypatch.setattr(in_use.tempfile, "tempdir", str(folder))
             if variable:
                 monkeypatch.setenv(variable, str(folder))
             if fits:
-                assert len(str(party._scratch() / "link")) == 107
+                assert len(str(in_use._scratch() / "link")) == 107
             else:
                 with pytest.raises(ConfigError, match=f"too long a path; set {which}"):
-                    party._scratch()
+                    in_use._scratch()
 
 
 def held(kit: Path, kind: int) -> BinaryIO:
@@ -116,9 +116,9 @@ def held(kit: Path, kind: int) -> BinaryIO:
 
 def test_whoever_asks_how_it_does_is_no_start(kit: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asks = held(kit, fcntl.LOCK_SH)
-    monkeypatch.setattr(party.time, "sleep", lambda _: asks.close())  # it is gone at the next look
+    monkeypatch.setattr(in_use.time, "sleep", lambda _: asks.close())  # it is gone at the next look
     with (kit / "running.lock").open("ab") as lock:
-        party._lock(kit, lock)
+        in_use._lock(kit, lock)
     assert asks.closed
     monkeypatch.undo()
     with (
@@ -126,7 +126,7 @@ def test_whoever_asks_how_it_does_is_no_start(kit: Path, monkeypatch: pytest.Mon
         (kit / "running.lock").open("ab") as lock,
         pytest.raises(ConfigError, match="runs already"),
     ):
-        party._lock(kit, lock)
+        in_use._lock(kit, lock)
 
 
 def test_what_expires_is_looked_for_once_a_day(
@@ -151,20 +151,9 @@ def test_what_expires_is_looked_for_once_a_day(
             look()
         return 15
 
-    monkeypatch.setattr(party, "expiring", expiring)
+    monkeypatch.setattr(in_use, "expiring", expiring)
     monkeypatch.setattr(Supervisor, "run", run)
     (kit / "logs").mkdir(mode=0o700)
-    assert party._keep_up([], kit) == 15
+    assert in_use.keep_up([], kit) == 15
     log = (kit / "logs" / "supervisor.log").read_text()
     assert [part in log for part in ("in 30 days", "cannot be seen: no roster", "in 29 days")] == [True] * 3
-
-
-def test_an_address_that_cannot_be_listened_on_is_said_at_start() -> None:
-    """And not again and again in a log, by a process that is started again."""
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        port = taken.getsockname()[1]
-        with pytest.raises(ConfigError, match=f"127.0.0.1:{port}' cannot be listened on"):
-            party.check_listen(f"127.0.0.1:{port}")
-    party.check_listen(f"127.0.0.1:{port}")
-    with pytest.raises(ConfigError, match="name an address of this machine"):
-        party.check_listen("192.0.2.1:9443")
