@@ -243,8 +243,10 @@ def _trial(library: ctypes.CDLL, asked: dict[str, object], out: int, err: int, c
 
 def _end_soon() -> None:
     """Let what would go on for long end when all that it needs has been written."""
+    from clients import start
     from fedmodel.errors import FedmodelError
     from fedmodel.system.supervision import Supervisor
+    from scenarios.cli import silo
     from scenarios.deployment import rehearsal, runs
     from server import party
 
@@ -261,6 +263,7 @@ def _end_soon() -> None:
         (runs, "check_server_runs", lambda _: None),
         (runs, "follow", followed),
         (rehearsal, "_running", running),
+        (silo, "_become", lambda words: start.run(words[words.index("clients.start") + 1 :])),
     ]
     for where, what, instead in ends:
         setattr(where, what, instead)

@@ -23,6 +23,7 @@ import fcntl
 import logging
 import os
 import shutil
+import signal
 import stat
 import sys
 import tempfile
@@ -31,7 +32,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, NoReturn
 
 from fedmodel.crypto.sealed import Opener
 from fedmodel.errors import ConfigError, FedmodelError
@@ -46,6 +47,7 @@ logger = logging.getLogger(__name__)
 LINK: Final = "link"
 """The socket of a server, in its folder."""
 SECRET_BYTES: Final = 32
+_INTERRUPTED: Final = 128 + signal.SIGINT
 _LOCK: Final = "running.lock"
 _OTHERS_WRITE: Final = stat.S_IWGRP | stat.S_IWOTH
 _LONGEST_SOCKET: Final = 107  # sockaddr_un of Linux
@@ -173,6 +175,17 @@ def _scratch() -> Path:
         which = "RuntimeDirectory of the unit" if own else "TMPDIR"
         raise ConfigError(f"{within}: a Unix socket in it would have too long a path; set {which} to a shorter one")
     return Path(tempfile.mkdtemp(prefix="fm-", dir=within))
+
+
+def leave(number: int) -> NoReturn:
+    """End this process after a party was told to end by a signal."""
+    interrupted = number == signal.SIGINT
+    if interrupted:
+        sys.stderr.write("interrupted\n")
+    # All is ended and cleared up; taking torch apart besides would keep whoever waits for seconds.
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(_INTERRUPTED if interrupted else 0)
 
 
 def running(kit: Path) -> Path | None:

@@ -27,6 +27,8 @@ from __future__ import annotations
 import io
 import logging
 import re
+import sys
+import traceback
 from types import TracebackType
 from typing import Final
 
@@ -83,6 +85,11 @@ class InertFormatter(logging.Formatter):
     def formatStack(self, stack_info: str) -> str:  # noqa: N802 - logging's name
         """Return a stack's text; none of its lines could be taken for a record."""
         return indented(super().formatStack(stack_info))
+
+
+def show_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    """Print what nothing caught, as Python would, but for what of its text would act; for `sys.excepthook`."""
+    sys.stderr.write(inert_lines("".join(traceback.format_exception(kind, error, trace))))
 
 
 def indented(text: str) -> str:

@@ -28,14 +28,14 @@ from rich.text import Text
 
 from fedmodel.errors import FedmodelError
 from fedmodel.system.durable import failed
-from fedmodel.system.inert import InertFormatter, inert, inert_lines
+from fedmodel.system.inert import InertFormatter, inert, inert_lines, show_crash
 from scenarios.cli.audit import audit_app
 from scenarios.cli.budget import budget_app
 from scenarios.cli.demo import demo_app
 from scenarios.cli.deploy_local import deploy_local
 from scenarios.cli.graph import graph
 from scenarios.cli.ledger import ledger_app
-from scenarios.cli.printing import INTERRUPTED, Json, answer, err, out, show_crash
+from scenarios.cli.printing import INTERRUPTED, Json, answer, err, out
 from scenarios.cli.provision import authority_app, provision
 from scenarios.cli.report import report_app
 from scenarios.cli.server import server_app

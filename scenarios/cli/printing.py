@@ -9,10 +9,7 @@ has it.
 from __future__ import annotations
 
 import json
-import sys
-import traceback
 from collections.abc import Iterable, Mapping
-from types import TracebackType
 from typing import Annotated, Any, Final
 
 import typer
@@ -60,8 +57,3 @@ def json_line(document: Mapping[str, Any]) -> str:
     '{"name": "\\u001b[2J\\u007f"}'
     """
     return json.dumps(document).replace("\x7f", "\\u007f")
-
-
-def show_crash(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    """Print what nothing caught, as Python would, but for what of its text would act; for `sys.excepthook`."""
-    sys.stderr.write(inert_lines("".join(traceback.format_exception(kind, error, trace))))

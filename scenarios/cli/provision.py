@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.table import Table
 
+from fedmodel.crypto.openers import ask_opener
 from scenarios.cli.printing import Json, answer, err, out
-from scenarios.cli.unlocking import KeyFile, PassphraseFile, ask_opener, passphrases_of, typed, typed_twice
+from scenarios.cli.unlocking import KeyFile, PassphraseFile, passphrases_of, typed, typed_twice
 
 if TYPE_CHECKING:
     from fedmodel.crypto.sealed import Opener

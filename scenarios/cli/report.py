@@ -11,10 +11,11 @@ import typer
 from rich.table import Table
 from rich.text import Text
 
+from fedmodel.crypto.openers import ask_opener
 from fedmodel.errors import ClaimRefuted, LedgerError
 from fedmodel.system.inert import inert
 from scenarios.cli.printing import Json, answer, out
-from scenarios.cli.unlocking import KeyFile, PassphraseFile, ask_opener, typed
+from scenarios.cli.unlocking import KeyFile, PassphraseFile, typed
 
 if TYPE_CHECKING:
     from scenarios.report.build import Checked

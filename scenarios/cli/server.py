@@ -15,9 +15,8 @@ from rich.table import Table
 from rich.text import Text
 
 from scenarios.cli.options import PartyKit, ScenarioName, Settings
-from scenarios.cli.parties import run_party
 from scenarios.cli.printing import INTERRUPTED, Json, answer, err, out
-from scenarios.cli.unlocking import KeyFile, PassphraseFile
+from scenarios.cli.unlocking import KeyFile, PassphraseFile, typed
 
 server_app = typer.Typer(help="The federation's server.", no_args_is_help=True)
 
@@ -25,9 +24,12 @@ server_app = typer.Typer(help="The federation's server.", no_args_is_help=True)
 @server_app.command("start")
 def server_start(kit: PartyKit, key_file: KeyFile = None, passphrase_file: PassphraseFile = None) -> None:
     """Serve a federation until interrupted; exit status 2 when the kit is refused."""
+    from fedmodel.crypto.openers import ask_opener
+    from fedmodel.provision.in_use import leave
     from server.party import serve
 
-    run_party(serve, kit, key_file, passphrase_file, "the server's kit")
+    opener = ask_opener(key_file, passphrase_file, lambda: typed("the server's kit"))
+    leave(serve(kit, opener))
 
 
 @server_app.command("submit")

@@ -1,18 +1,19 @@
 """The noun `silo`: start one, and what it insists on.
 
-Thin: `clients.party` and `scenarios.runs.inspection` do the work.
+Thin: `clients.start` and `scenarios.runs.inspection` do the work.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import sys
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, Final, NoReturn
 
 import typer
 
 from scenarios.cli.options import PartyKit, said
-from scenarios.cli.parties import run_party
 from scenarios.cli.printing import Json, answer, out
 from scenarios.cli.unlocking import KeyFile, PassphraseFile, unlocked
 
@@ -75,6 +76,13 @@ def silo_schema() -> None:
 @silo_app.command("start")
 def silo_start(kit: PartyKit, key_file: KeyFile = None, passphrase_file: PassphraseFile = None) -> None:
     """Take part with a silo until interrupted; exit status 2 when kit or server refuses, for good."""
-    from clients.party import take_part
+    from clients.start import command
 
-    run_party(take_part, kit, key_file, passphrase_file, "the silo's kit")
+    _become(command(kit, key_file, passphrase_file))
+
+
+def _become(words: list[str]) -> NoReturn:
+    """Turn this process into another program: a silo runs none of the command's code."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os.execv(words[0], words)  # noqa: S606 - this very Python, no shell

@@ -1,7 +1,6 @@
-"""How the command is told what opens sealed keys: a key file, a file with a passphrase, or a passphrase that is typed.
+"""The command's options for what opens sealed keys (`fedmodel.crypto.openers`), and passphrases that are typed.
 
-A passphrase is never an argument of the command, where every user of the machine would see it, nor a variable of the
-environment, which children get. One that is typed is not shown; one that seals something new is typed twice.
+A passphrase that is typed is not shown; one that seals something new is typed twice.
 
 Guarantee: before the first byte of a secret is read, this process's memory is kept out of core files and from other
 processes of the account (`forbid_dumps`), or nothing is read.
@@ -9,7 +8,6 @@ processes of the account (`forbid_dumps`), or nothing is read.
 
 from __future__ import annotations
 
-import os
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fedmodel.crypto.sealed import Opener, check_private_file, opener_from_key_file, opener_from_passphrase
+from fedmodel.crypto.openers import ask_opener, private_text
 from fedmodel.errors import ConfigError
 from fedmodel.system.supervision import forbid_dumps
 
@@ -30,20 +28,6 @@ KeyFile = Annotated[Path | None, typer.Option("--key-file", help="The age key fi
 PassphraseFile = Annotated[
     Path | None, typer.Option("--passphrase-file", help="A file (mode 0600) whose first line opens the keys.")
 ]
-
-
-def ask_opener(key_file: Path | None, passphrase_file: Path | None, prompt: Callable[[], str]) -> Opener:
-    """Return what opens sealed keys; the prompt is asked where neither file is given.
-
-    Raises:
-        ConfigError: When both are given, or one cannot be read or can be by others.
-    """
-    forbid_dumps()
-    if key_file is not None and passphrase_file is not None:
-        raise ConfigError("--key-file and --passphrase-file are two ways to open one thing; give one")
-    if key_file is not None:
-        return opener_from_key_file(key_file)
-    return opener_from_passphrase(prompt() if passphrase_file is None else first_line(passphrase_file))
 
 
 def typed(what: str) -> str:
@@ -63,18 +47,6 @@ def typed_twice(what: str) -> str:
     return long_enough(what, str(said))
 
 
-def first_line(path: Path) -> str:
-    """Return the first line of a file that its owner alone can read. Sensitive.
-
-    Raises:
-        ConfigError: When it cannot be read, or others could.
-    """
-    lines = _private_text(path).splitlines()
-    if not lines or not lines[0]:
-        raise ConfigError(f"{path}: its first line is a passphrase, and is empty")
-    return lines[0]
-
-
 def passphrases_of(path: Path) -> Callable[[str], str]:
     """Read new passphrases, one for each party, from a file in TOML: a line NAME = "..." for each, the authority's too.
 
@@ -83,7 +55,7 @@ def passphrases_of(path: Path) -> Callable[[str], str]:
             one of two, or one that is too short.
     """
     try:
-        said = tomllib.loads(_private_text(path))
+        said = tomllib.loads(private_text(path))
     except tomllib.TOMLDecodeError:
         # Its message would show a part of the file.
         raise ConfigError(f'{path}: is not TOML; a line is NAME = "passphrase"') from None
@@ -107,19 +79,6 @@ def long_enough(what: str, passphrase: str) -> str:
             " that nobody put together before"
         )
     return passphrase
-
-
-def _private_text(path: Path) -> str:
-    """Return the text of a file that its owner alone can read."""
-    forbid_dumps()
-    try:
-        with path.open(encoding="utf-8") as file:
-            check_private_file(path, os.fstat(file.fileno()))
-            return file.read(65_536)
-    except OSError as error:
-        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{path}: is not text in UTF-8") from None
 
 
 def unlocked(place: LedgerFiles, key_file: Path | None, passphrase_file: Path | None) -> LedgerFiles:

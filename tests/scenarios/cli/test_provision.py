@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import typer
 
+from fedmodel.crypto import openers
 from scenarios.cli import provision, unlocking
 from tests.conftest import TINY
 from tests.federations import MASKED, Federation, federation, federation_toml, issued, pristine
@@ -170,14 +171,14 @@ def test_memory_is_kept_from_others_before_a_secret_is_in_it(
     words.write_text('north = "correct horse battery"\n')
     words.chmod(0o600)
     monkeypatch.setattr(typer, "prompt", said)
-    monkeypatch.setattr(unlocking, "check_private_file", said)
-    monkeypatch.setattr(unlocking, "opener_from_key_file", said)
+    monkeypatch.setattr(openers, "check_private_file", said)
+    monkeypatch.setattr(openers, "opener_from_key_file", said)
     monkeypatch.setattr("fedmodel.config.read_federation_file", said)
     ways: dict[str, Callable[[], object]] = {
-        "prompt": lambda: unlocking.ask_opener(None, None, said),
+        "prompt": lambda: openers.ask_opener(None, None, said),
         "typed": lambda: unlocking.typed("the authority"),
         "typed_twice": lambda: unlocking.typed_twice("north"),
-        "key_file": lambda: unlocking.ask_opener(federation.root / "keys" / "north.key", None, str),
+        "key_file": lambda: openers.ask_opener(federation.root / "keys" / "north.key", None, str),
         "passphrases_of": lambda: unlocking.passphrases_of(words),
         "provision": lambda: provision.provision(tmp_path / "federation.toml", tmp_path / "kits"),
     }
@@ -191,10 +192,10 @@ def test_what_opens_keys_is_one_thing(federation: Federation, tmp_path: Path) ->
     words.write_text("correct horse battery\n")
     words.chmod(0o600)
     with pytest.raises(unlocking.ConfigError, match="give one"):
-        unlocking.ask_opener(key, words, str)
-    assert "a key" in repr(unlocking.ask_opener(key, None, str))
-    assert "a passphrase" in repr(unlocking.ask_opener(None, words, str))
-    assert "a passphrase" in repr(unlocking.ask_opener(None, None, lambda: "typed"))
+        openers.ask_opener(key, words, str)
+    assert "a key" in repr(openers.ask_opener(key, None, str))
+    assert "a passphrase" in repr(openers.ask_opener(None, words, str))
+    assert "a passphrase" in repr(openers.ask_opener(None, None, lambda: "typed"))
 
 
 def test_provision_under_passphrases(run: Run) -> None:
