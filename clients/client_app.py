@@ -34,7 +34,6 @@ from fedmodel.privacy import grid
 from fedmodel.provision import scenario_hash
 from fedmodel.secagg import MOST_ATTEMPTS, Window, join_messages, split_messages
 from fedmodel.secagg import Participant as Protocol
-from fedmodel.system.packages import code_hash
 
 Handler = Callable[[Message, Context, Silo, bytes], RecordDict]
 """Answers a message of a silo; the bytes are the hash of all that is asked."""
@@ -220,7 +219,7 @@ def _countersign(message: Message, context: Context, silo: Silo, asked: bytes) -
     request = wire.read_countersign_request(message)
     with silo.ledger() as ledger:
         since = ledger.check_extends(request.known, "the server") if request.known else 0
-        ledger.countersign(silo.run, scenario_hash(silo.scenario).hex(), request.model.hex(), code_hash())
+        ledger.countersign(silo.run, scenario_hash(silo.scenario).hex(), request.model.hex(), policy.own_code())
         return wire.countersign_reply(ledger.proven(since).to_bytes())
 
 

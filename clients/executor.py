@@ -1,8 +1,11 @@
 """The silo's process that answers messages: warm, and with the installed code alone.
 
 Flower would unpack the bundle that a run brings, import it and start a process for every message. Here the packages
-that are installed at the silo answer, in one process that imported them once. What came is looked at only to refuse a
-run of other code: its author would have to believe in figures that another program made.
+that are installed at the silo answer, in one process that imported them once. What came is hashed in memory, only to
+refuse a run whose author has other code of a silo: who would have to believe in figures that another program made.
+
+Guarantee: nothing of a bundle is imported, parsed, or written to a disk by this process. Flower's node, which hands it
+over, reads its `pyproject.toml`, and keeps it in memory.
 
 When the SuperNode is gone in the middle of a task this process ends; its supervisor starts both again.
 """
@@ -40,7 +43,7 @@ class Bench:
 
     Attributes:
         home: The silo's kit, unlocked.
-        code: `code_hash()` of the installed packages, taken when they were imported.
+        code: The hash of a silo's code, taken when it was imported (`clients.policy.own_code`).
         app: The installed app.
         socket: The SuperNode's.
         secret: What whoever runs tasks shares with it. Sensitive.
@@ -107,6 +110,6 @@ class Answerer:
         if found == self._bench.code:
             return None
         return (
-            f"its code is {found}, and this silo's packages are {self._bench.code}; install the version that the server"
+            f"its code is {found}, and this silo's is {self._bench.code}; install the version that the server"
             " runs, or have the server install this one"
         )

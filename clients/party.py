@@ -11,6 +11,7 @@ import ssl
 from functools import lru_cache, partial
 from pathlib import Path
 
+from clients import policy
 from fedmodel.crypto.certificates import load_node_key
 from fedmodel.crypto.renewing import tls_key_hash
 from fedmodel.crypto.sealed import Opener
@@ -26,7 +27,6 @@ from fedmodel.provision import (
 )
 from fedmodel.provision.in_use import SECRET_BYTES, in_use, keep_up, refusals_kept
 from fedmodel.provision.kits import AUTHORITY, CERTIFICATE, NODE_KEY, ROSTER_FILE, TLS_KEY, check_member
-from fedmodel.system.packages import code_hash
 from fedmodel.system.supervision import Child
 
 logger = logging.getLogger(__name__)
@@ -71,7 +71,7 @@ def _silo_children(kit: Path, own: Unlocked, address: str, scratch: Path) -> lis
         socket=socket,
         secret=secret,
     )
-    bench = Bench(kit, code_hash(), app, socket, secret)
+    bench = Bench(kit, policy.own_code(), app, socket, secret)
     return [
         Child("supernode", partial(run_supernode, node), kit / "logs" / "supernode.log"),
         Child("executor", partial(run_executor, bench), kit / "logs" / "executor.log", ("supernode",)),

@@ -161,9 +161,12 @@ def check_code(law: SiloFile) -> None:
     Raises:
         PolicyRefused: When the packages installed here are others.
     """
-    found = _code_hash()
+    found = own_code()
     if found not in law.code:
-        raise PolicyRefused(f"the code installed here has hash {found[:16]}..., which silo.toml does not name")
+        raise PolicyRefused(
+            f"the code installed here has hash {found[:16]}..., which silo.toml does not name; `fedmodel silo policy"
+            " KIT --code` lists its files, and a person who approves of it enters the hash under `code`"
+        )
 
 
 def check_hours(law: SiloFile, now: datetime) -> None:
@@ -383,5 +386,6 @@ def _within(hours: HoursConfig, now: datetime) -> bool:
 
 
 @lru_cache(maxsize=1)
-def _code_hash() -> str:
+def own_code() -> str:
+    """Return the hash of a silo's code as it was installed here when this process first asked."""
     return code_hash()

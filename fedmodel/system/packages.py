@@ -1,11 +1,19 @@
-"""The installed packages: where they lie, what an app of them holds, and a hash that says which code ran.
+"""The installed packages: where they lie, what an app of them holds, and a hash that says which code a silo runs.
 
-`code_hash` is over the packages as installed, `bundle_hash` over a bundle of them that came from elsewhere: the two are
-equal for the same files that Python could run (`_RUNS`: sources, extension modules, compiled files), and for no others.
-An extension module beside a source of its name is what Python imports in its place, so it has to be in the hash.
+A silo's program is `clients.start`. Its code is every file by whose name Python could find a module that the program
+could import (`fedmodel.system.reach`): sources, compiled files, extension modules (`_RUNS`). An extension module beside
+a source of its name is what Python imports in its place, so it counts. Reports, the command line,
+the server and simulations are no part of it.
 
-Does NOT say anything of a bundle's other files, scenarios and documents, nor of the libraries beneath the packages, nor
-of what Python keeps in `__pycache__`: whoever can write there can write to the sources beside it, and is not noticed.
+    code_hash        of a silo's code as installed here: what a law names, what a silo countersigns, what a run's
+                     summary and report say
+    bundle_hash      of a silo's code in a bundle that came from elsewhere. It is equal to `code_hash()` here for the
+                     same files, and for no others
+    installed_hash   of all that is installed: a simulation is taken up again by the very code that began it
+
+Does NOT say anything of other files, scenarios and documents, nor of the libraries beneath the packages, nor of Python
+itself and what that runs as it starts, nor of what it keeps in `__pycache__`: whoever can write there can write to the
+sources beside it, and is not noticed. A hash is of the files as they are when it is taken.
 """
 
 from __future__ import annotations
@@ -15,7 +23,7 @@ import hashlib
 import io
 import zipfile
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,14 +32,19 @@ from typing import Final
 import tomli_w
 
 from fedmodel.errors import ConfigError
+from fedmodel.system.reach import Reach, reach
 
 PACKAGES: Final = ("fedmodel", "clients", "server", "scenarios")
 COMPONENTS: Final = {"serverapp": "server.server_app:app", "clientapp": "clients.client_app:app"}
+PROGRAM: Final = "clients.start"
+"""What a silo runs."""
 # What a run tells both apps. Flower lets a run override only keys that stand here.
 RUN_KEYS: Final = {"scenario": "", "run": "", "run-dir": "", "device": "cpu"}
 
 _LARGEST_BUNDLE_BYTES: Final = 64 * 2**20  # unpacked; Flower carries none over 10 MB packed
 _MOST_FILES: Final = 10_000
+_ALL: Final = b"fedmodel/v1/code"
+_SILOS: Final = b"fedmodel/v2/code"
 _RUNS: Final = (".py", ".pyw", ".pyc", ".pyo", ".pyd", ".so", ".pth")
 
 
@@ -53,35 +66,56 @@ def missing(package: str, purpose: str, extra: str) -> ConfigError:
 
 
 def code_hash() -> str:
-    """Return the SHA-256 over the packages' files that Python could run, names and contents, in order of names.
+    """Return the SHA-256 over a silo's code as installed here, names and contents, in order of names.
+
+    Raises:
+        ConfigError: When a package is not installed, a folder of it is a link to elsewhere, or a source is not Python.
+    """
+    return _hash(_SILOS, _silos_files().items())
+
+
+def code_files() -> dict[str, str]:
+    """Return the SHA-256 of each file of a silo's code as installed here, by name, in order of names.
+
+    Raises:
+        ConfigError: As `code_hash` does.
+    """
+    return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(_silos_files().items())}
+
+
+def installed_hash() -> str:
+    """Return the SHA-256 over all of the packages' files that Python could run, names and contents, in order of names.
 
     Raises:
         ConfigError: When a package is not installed, or a folder of it is a link to elsewhere.
     """
-    return _hash((name, path.read_bytes()) for name, path in _installed() if _runs(name))
+    return _hash(_ALL, _runnable().items())
 
 
 def bundle_hash(bundle: bytes) -> str:
-    """Return the same hash of a Flower app bundle, a ZIP file: over everything in it that Python would run.
+    """Return the hash of a silo's code in a Flower app bundle, a ZIP file.
 
-    It is `code_hash()` of whoever made the bundle from packages as installed. A file of code outside the packages
-    changes it.
+    Nothing in it is parsed: which names count is known from what is installed here. Beside these it counts whatever
+    could be run that lies outside the packages.
 
-    Guarantee: of a file no more is unpacked than a byte over the size that the bundle says it has, and these sizes
-    together are bounded before anything is.
+    Guarantee: it is `code_hash()` where, and only where, the bundle has for every name that counts what is installed
+    here, and nothing that could be run in its place or in none of the packages. Of a file no more is unpacked than a
+    byte over the size that the bundle says it has, and these sizes together are bounded before anything is.
 
     Raises:
         ConfigError: When it is no ZIP file, is too large, says another size of a file than it has, or names a file
             twice or not in the one plain way, so that another reader could find other files in it.
     """
+    silos = _silos_reach(_runnable())
     try:
         with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             _check_entries(entries)
-            files = [(one.filename, _unpacked(archive, one)) for one in entries if _runs(one.filename)]
+            names = [entry for entry in entries if _runs(entry.filename) and _counts(entry.filename, silos)]
+            files = [(one.filename, _unpacked(archive, one)) for one in names]
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise ConfigError(f"an app bundle cannot be read as a ZIP file ({type(error).__name__})") from error
-    return _hash(files)
+    return _hash(_SILOS, files)
 
 
 def app_files() -> dict[str, bytes]:
@@ -100,6 +134,29 @@ def _installed() -> Iterator[tuple[str, Path]]:
                 raise ConfigError(f"{path}: is a link to a folder, whose code no hash would cover; install it as files")
             if path.is_file() and "__pycache__" not in inside.parts:
                 yield f"{package}/{inside.as_posix()}", path
+
+
+def _runnable() -> dict[str, bytes]:
+    """Return the installed files that Python could run."""
+    return {name: path.read_bytes() for name, path in _installed() if _runs(name)}
+
+
+def _silos_files() -> dict[str, bytes]:
+    """Return the files of a silo's code."""
+    found = _runnable()
+    silos = _silos_reach(found)
+    return {name: content for name, content in found.items() if silos.has(name)}
+
+
+def _silos_reach(files: Mapping[str, bytes]) -> Reach:
+    """Return what a silo's program could import of files."""
+    return reach(PROGRAM, {name: content for name, content in files.items() if name.lower().endswith(".py")})
+
+
+def _counts(name: str, silos: Reach) -> bool:
+    """Return whether a file of a bundle is one of a silo's code, or lies outside the packages."""
+    package, slash, _ = name.partition("/")
+    return not slash or package not in PACKAGES or silos.has(name)
 
 
 def _runs(name: str) -> bool:
@@ -130,9 +187,9 @@ def _project() -> dict[str, dict[str, object]]:
     return {"project": {"name": "fedmodel", "version": version("fedmodel")}, "tool": {"flwr": {"app": app}}}
 
 
-def _hash(files: Iterable[tuple[str, bytes]]) -> str:
+def _hash(label: bytes, files: Iterable[tuple[str, bytes]]) -> str:
     """Hash files by name and content, in the order of their names' parts."""
-    digest = hashlib.sha256(b"fedmodel/v1/code")
+    digest = hashlib.sha256(label)
     for name, content in sorted(files, key=lambda file: file[0].split("/")):
         for part in (name.encode(), content):
             digest.update(len(part).to_bytes(8, "big") + part)

@@ -8,8 +8,9 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Collection
 from pathlib import Path
-from typing import Annotated, Final, NoReturn
+from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
@@ -29,6 +30,9 @@ def silo_policy(
     ids: Annotated[bool, typer.Option("--ids", help="Read the tables, for ids that look like one person's.")] = False,
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
+    code: Annotated[
+        bool, typer.Option("--code", help="List the files of the code installed here that a silo runs, by hash.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Say in plain sentences what a silo insists on, for a person to approve."""
@@ -41,16 +45,32 @@ def silo_policy(
         )
         inspection.sign_off(place, law, said(by, "--sign-off"))
         sentences = [*sentences, f"Approved by {by}; the ledger says so."]
-    document = {"silo": law.name, "sentences": sentences, "policy": law.model_dump(mode="json")}
+    document: dict[str, Any] = {"silo": law.name, "sentences": sentences, "policy": law.model_dump(mode="json")}
     if ids:
         document["lookalikes"] = found = inspection.lookalikes_of(kit, law)
         sentences = [*sentences, *(line for name, groups in found.items() for line in _lookalikes(name, groups))]
         document["sentences"] = sentences
+    listed: list[str] = []
+    if code:
+        document["code"] = installed = _code(law.code)
+        listed = [*(f"{digest}  {name}" for name, digest in installed["files"].items()), installed["sentence"]]
     if as_json:
         answer(document, "", as_json)
         return
     for sentence in sentences:
         out.print(f"- {sentence}", highlight=False, markup=False)
+    for line in listed:  # whole, to be copied
+        out.print(line, highlight=False, soft_wrap=True)
+
+
+def _code(named: Collection[str]) -> dict[str, Any]:
+    """Return which files a silo could run here, their hash, and whether the law names it."""
+    from fedmodel.system.packages import code_files, code_hash
+
+    found, files = code_hash(), code_files()
+    law = "names" if found in named else "does NOT name, so that nothing is answered with it"
+    sentence = f"The code that it would run here is {len(files)} files with hash {found}, which silo.toml {law}."
+    return {"hash": found, "named": found in named, "files": files, "sentence": sentence}
 
 
 def _lookalikes(table: str, groups: list[tuple[str, ...]]) -> list[str]:

@@ -39,7 +39,7 @@ from fedmodel.config import Scenario, read_scenario, scenario_to_toml
 from fedmodel.errors import ConfigError
 from fedmodel.provision import SIMULATED, scenario_hash
 from fedmodel.system.durable import erase_folder, failed, held, replace_file
-from fedmodel.system.packages import code_hash
+from fedmodel.system.packages import installed_hash
 from server.run_files import BEING_RUN, SERVING
 from server.runs import RUN, SCENARIO
 
@@ -102,7 +102,7 @@ def held_folder(scenario: Scenario, folder: Path, engine: str, device: str) -> I
             written to. Nothing in it was changed then.
     """
     now = Begun(str(1 + secrets.randbelow(2**63 - 1)), scenario.seed or 0, scenario_hash(scenario).hex(), engine,
-                device, code_hash())  # fmt: skip
+                device, installed_hash())  # fmt: skip
     check_same(folder, now, scenario)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -145,7 +145,7 @@ def _difference(folder: Path, begun: Begun, now: Begun, scenario: Scenario) -> s
     if begun.scenario != now.scenario:
         return _key_that_differs(folder / SCENARIO, scenario)
     if begun.code != now.code:
-        return f"code {begun.code[:16]}..., where {now.code[:16]}... is installed now, which no silo of it would run"
+        return f"code {begun.code[:16]}..., where {now.code[:16]}... is installed now"
     return ""
 
 

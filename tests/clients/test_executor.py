@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import builtins
 import io
 import logging
+import sys
 import zipfile
 from pathlib import Path
 
@@ -13,7 +15,7 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from clients.executor import Answerer, Bench
 from fedmodel.errors import DataError, PrivacyBudgetExceeded
-from fedmodel.system.packages import bundle_hash
+from fedmodel.system.packages import PACKAGES, bundle_hash
 from fedmodel.wire.bundle import make_bundle
 
 
@@ -52,6 +54,33 @@ def test_the_installed_app_answers_with_the_silos_own_configuration(bundle: byte
     question = asked()
     assert answerer(bundle, app)(question, context(), bundle) is question
     assert seen == [{"home": "/kit"}]
+
+
+def with_more(bundle: bytes, files: dict[str, bytes]) -> bytes:
+    buffer = io.BytesIO(bundle)
+    with zipfile.ZipFile(buffer, "a") as archive:
+        for name, content in files.items():
+            archive.writestr(name, content)
+    return buffer.getvalue()
+
+
+def test_nothing_of_a_bundle_is_imported(bundle: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not what a silo does not run and may therefore come with a bundle, and not what it does."""
+
+    def reading(path: object, mode: str = "r", *more: object, **given: object) -> object:
+        assert mode in ("r", "rb"), f"{path} is written"
+        return opened(path, mode, *more, **given)  # type: ignore[call-overload]
+
+    opened, paths, before = io.open, list(sys.path), set(sys.modules)
+    both = with_more(bundle, {"server/of_the_server.py": b"raise SystemExit", "scenarios/x.pth": b"import os\n"})
+    answering = answerer(bundle, lambda message, context: message)
+    monkeypatch.setattr(io, "open", reading)
+    monkeypatch.setattr(builtins, "open", reading)
+    question = asked()
+    assert answering(question, context(), both) is question
+    monkeypatch.undo()
+    assert not [name for name in sys.modules.keys() - before if name.partition(".")[0] in PACKAGES]
+    assert sys.path == paths
 
 
 def changed(bundle: bytes) -> bytes:

@@ -20,7 +20,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -115,7 +115,7 @@ class Deployment:
         root: A folder with a short path, since sockets lie under it.
         scenario: What its silos' laws admit.
         network: Where its parties are; on the loopback interface where none is given.
-        environment: More of it for parties' processes.
+        beside: A folder more in PYTHONPATH of parties' processes.
     """
 
     def __init__(
@@ -123,13 +123,13 @@ class Deployment:
         root: Path,
         scenario: Scenario,
         network: Networks | None = None,
-        environment: Mapping[str, str] | None = None,
+        beside: Path | None = None,
     ) -> None:
-        self.root, self.scenario, self.network = root, scenario, network or loopback()
+        self.root, self.scenario, self.network, self._beside = root, scenario, network or loopback(), beside
         self.kits, self.scratch = root / "kits", root / "t"
         self.scratch.mkdir(mode=0o700)
         (root / "said").mkdir()
-        self._environment = {**os.environ, "PYTHONPATH": str(TREE), "PYTHONUNBUFFERED": "1", **(environment or {})}
+        self._environment = {**os.environ, "PYTHONPATH": str(TREE), "PYTHONUNBUFFERED": "1"}
         self._environment |= {"TMPDIR": str(self.scratch), "OMP_NUM_THREADS": "1", "COLUMNS": "400"}
         issue(federation_of(scenario, self.network), [scenario], self.kits)
         places = {SERVER: self.kits / SERVER} | {silo: self.kits / "silos" / silo for silo in scenario.federation.silos}
@@ -154,7 +154,10 @@ class Deployment:
     def launch(self, name: str, command: Sequence[str], tree: Path = TREE) -> None:
         """Start a party by a command of its own, or with other code."""
         party = self.parties[name]
-        environment = {**self._environment, "PYTHONPATH": str(tree)}
+        environment = {
+            **self._environment,
+            "PYTHONPATH": os.pathsep.join([str(tree), *([str(self._beside)] if self._beside else [])]),
+        }
         with party.said.open("ab") as said:
             party.process = subprocess.Popen(
                 command,

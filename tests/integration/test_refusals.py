@@ -35,6 +35,7 @@ from tests.conftest import TINY
 from tests.integration.chaos import SERVER, TREE, Deployment, Party, federation_of, stopped_at_last
 from tests.integration.deployed import free_port, wait_until
 from tests.integration.replaying import REPLAYED
+from tests.tracing import in_no_hash, traced, tracer
 
 NAMES = ("north", "south", "west")
 PUBLIC = ("roster.json", "revoked.pem")
@@ -56,7 +57,7 @@ class Served:
 
     def __init__(self, folder: Path) -> None:
         scenario = scenario_of(folder)
-        self.folder, self.deployment = folder, Deployment(folder, scenario)
+        self.folder, self.deployment = folder, Deployment(folder, scenario, beside=tracer(folder / "trace"))
         self.kits = self.deployment.kits
         self.file = folder / "scenario.toml"
         told = scenario.model_dump(mode="json", exclude_none=True)
@@ -282,11 +283,11 @@ def test_another_runs_questions(served: Served) -> None:
 
 
 def test_a_server_of_other_code(served: Served) -> None:
-    """One comment more in one file of the server's is other code."""
+    """One comment more in one file that silos run is other code."""
     tree = served.folder / "tree"
     for package in ("fedmodel", "clients", "server", "scenarios"):
         shutil.copytree(TREE / package, tree / package, ignore=shutil.ignore_patterns("__pycache__"))
-    with (tree / "server" / "strategy.py").open("a") as file:
+    with (tree / "clients" / "policy.py").open("a") as file:
         file.write("# and more\n")
     before = served.charges()
     served.restart(served.deployment.command(SERVER), tree)
@@ -295,7 +296,13 @@ def test_a_server_of_other_code(served: Served) -> None:
     assert re.search(r"error: .*failed: 0 silos are too few to begin.*policy-refused", done.stderr)
     for silo in ("north", "south"):
         log = served.deployment.parties[silo].log("executor")
-        assert re.search(
-            r"is refused: its code is [0-9a-f]{64}, and this silo's packages are [0-9a-f]{64}; install", log
-        )
+        assert re.search(r"is refused: its code is [0-9a-f]{64}, and this silo's is [0-9a-f]{64}; install", log)
     assert served.charges() == before
+
+
+def test_whatever_was_refused_silos_ran_the_code_that_their_law_names_and_no_other(served: Served) -> None:
+    found = traced(served.folder / "trace")
+    assert found.processes >= 3 * len(NAMES)  # supervisor, supernode, executor
+    assert "clients.policy" in found.modules
+    assert in_no_hash(found) == set()
+    assert len(found.paths) == 1  # no folder of the bundle of other code, nor of any else, is looked into

@@ -23,6 +23,7 @@ from fedmodel.crypto.sealed import opener_from_key_file, opener_from_secret, rea
 from fedmodel.provision import unlock
 from tests import tools
 from tests.fedmodel.system.test_environment import COMMAND, HOSTILE, ODD
+from tests.tracing import in_no_hash, traced, tracer
 
 SEEDED = ["hospitals", "--set", "rounds=2", "--set", "privacy.noise=seeded-unsafe", "--json"]
 SILOS = ("aurora", "borealis", "cascade", "dune")
@@ -45,10 +46,10 @@ def started_from(folder: Path) -> list[str]:
 def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any], dict[str, Any]]:
     """The same two rounds, rehearsed and simulated: the folder, and both summaries.
 
-    They are rehearsed among variables that would lead each party astray.
+    They are rehearsed among variables that would lead each party astray, and what silos import is noted.
     """
     folder = tmp_path_factory.mktemp("rehearsal")
-    hostile = HOSTILE | ODD | {"SSLKEYLOGFILE": str(folder / "keys.log")}
+    hostile = HOSTILE | ODD | {"SSLKEYLOGFILE": str(folder / "keys.log"), "PYTHONPATH": str(tracer(folder / "trace"))}
     done = fedmodel("deploy-local", *SEEDED, "--out", "deployed", folder=folder, **hostile)
     assert done.returncode == 0, done.stderr
     beside = fedmodel("simulate", *SEEDED, "--out", "simulated", folder=folder)
@@ -76,6 +77,17 @@ def test_a_deployment_ends_with_the_model_of_a_simulation(
     assert deployed["encryption"] == simulated["encryption"]
     assert (deployed["engine"], deployed["rounds_failed"], deployed["dropouts"]) == ("deployment", 0, [])
     assert not (folder / "keys.log").exists()  # of TLS
+
+
+def test_silos_train_and_mask_with_the_code_that_their_law_names_and_with_no_other(
+    rehearsed: tuple[Path, dict[str, Any], dict[str, Any]],
+) -> None:
+    found = traced(rehearsed[0] / "trace")
+    assert found.processes >= 3 * len(SILOS)  # supervisor, supernode, executor
+    assert {"clients.training", "clients.hiding", "clients.supernode", "fedmodel.secagg.masking"} <= found.modules
+    assert in_no_hash(found) == set()
+    assert len(found.paths) == 1  # no folder of a bundle, of a kit or of a run is ever looked into
+    assert not [entry for path in found.paths for entry in path if entry.startswith(str(rehearsed[0] / "deployed"))]
 
 
 def test_a_rehearsals_folder_is_a_runs_and_its_ledgers_verify(

@@ -284,7 +284,7 @@ def test_another_run_never_goes_on_in_a_runs_folder(
 
 def test_a_run_of_other_code_does_not_go_on(tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = begun(tiny, tmp_path / "r")
-    monkeypatch.setattr(resuming, "code_hash", lambda: "ab" * 32)
+    monkeypatch.setattr(resuming, "installed_hash", lambda: "ab" * 32)
     with (
         pytest.raises(ConfigError, match=r"code [0-9a-f]{16}\.\.\., where abababab"),
         held_folder(tiny, tmp_path / "r", "in-process", "cpu"),

@@ -1,0 +1,126 @@
+"""A silo's program, read: what it could import is found by its statements, and nothing else is imported."""
+
+from __future__ import annotations
+
+import ast
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import fedmodel
+from clients import start
+from fedmodel.system.packages import PACKAGES, code_files, package_folder
+from fedmodel.system.reach import module_of
+
+# By what a program imports, or runs, something by a name that it makes up; of libraries, by a name in its own words.
+_BY_NAME = re.compile(
+    r"import_module|__import__|exec|eval|compile|execfile|run_module|run_path|load_module|exec_module|spec_from\w*|exec[lv]\w*"
+    r"|iter_modules|walk_packages|module_from_spec|entry_points|find_loader|kinds|load_dynamic|Popen|system|spawn\w*"
+    r"|check_call|check_output|getoutput|unpickle\w*|Unpickler|resolve_name"
+)
+ALLOWED = {
+    # (file, call): why it imports nothing but what the hash is of
+    ("clients/supernode.py", "importlib.import_module('flwr.supernode.start_client_internal')"): "a library",
+    ("clients/supernode.py", "importlib.import_module('flwr.supernode.fleet_http_connection')"): "a library",
+    ("clients/supernode.py", "importlib.import_module('flwr.supercore.heartbeat')"): "a library",
+    ("fedmodel/__init__.py", "import_module(_FROM[name])"): "asked for by scripts; below, by no silo",
+    (
+        "fedmodel/system/environment.py",
+        "os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], stay)",
+    ): "itself",
+    ("fedmodel/system/kinds.py", "import_module(package)"): "the package that calls it",
+    ("fedmodel/system/kinds.py", "iter_modules(folders)"): "of that package, all of which counts",
+    ("fedmodel/system/kinds.py", "import_module(f'{package}.{name}')"): "of that package, all of which counts",
+}
+
+
+def sources() -> Iterator[tuple[str, ast.Module]]:
+    """Every file that a silo could run."""
+    for name in code_files():
+        package, _, inside = name.partition("/")
+        yield name, ast.parse((package_folder(package) / inside).read_bytes())
+
+
+SOURCES = dict(sources())
+
+
+def called(tree: ast.Module) -> Iterator[tuple[str, ast.Call]]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call):
+            last = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+            yield last, node
+
+
+def test_nothing_is_imported_by_a_name_that_is_made_up() -> None:
+    found = {
+        (name, ast.unparse(call))
+        for name, tree in SOURCES.items()
+        for last, call in called(tree)
+        if _BY_NAME.fullmatch(last) and not _plain(name, last, call)
+    }
+    assert found == {one for one in ALLOWED if one[0] in SOURCES}
+
+
+def test_nothing_is_read_that_says_what_to_import() -> None:
+    for name, tree in SOURCES.items():
+        for node in ast.walk(tree):
+            asked = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            asked += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert {"pickle", "marshal", "shelve", "runpy", "joblib", "code"}.isdisjoint(asked), name
+
+
+def _plain(name: str, last: str, call: ast.Call) -> bool:
+    """Whether it is a method of one of these names that imports nothing, or a folder that lists its kinds."""
+    if last == "kinds":
+        return name.endswith("/__init__.py") and ast.unparse(call) == "kinds(__name__)"
+    return ast.unparse(call.func) in ("re.compile",) or (last == "eval" and not call.args)
+
+
+def test_no_name_of_the_face_is_asked_for() -> None:
+    """`fedmodel.simulate` would import what is above it."""
+    face = set(fedmodel.__all__)
+    for name, tree in SOURCES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module == "fedmodel" and not node.level:
+                assert face.isdisjoint(alias.name for alias in node.names), name
+            if isinstance(node, ast.Attribute) and ast.unparse(node.value) == "fedmodel":
+                assert node.attr not in face, name
+
+
+def test_what_is_left_out_as_a_type_checkers_is_never_run() -> None:
+    for name, tree in SOURCES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Name) and node.id == "TYPE_CHECKING":
+                assert isinstance(node.ctx, ast.Load), name
+            for alias in getattr(node, "names", ()) if isinstance(node, ast.Import | ast.ImportFrom) else ():
+                if "TYPE_CHECKING" in (alias.name, alias.asname):
+                    assert isinstance(node, ast.ImportFrom), name
+                    assert (node.module, alias.name, alias.asname) == ("typing", "TYPE_CHECKING", None), name
+
+
+def test_a_silo_runs_nothing_of_the_server_and_nothing_that_simulates_or_reports() -> None:
+    tops = {name.partition("/")[0] for name in SOURCES}
+    assert tops == {"clients", "fedmodel"}
+    assert not [name for name in SOURCES if name.startswith("fedmodel/audit/")]
+    assert {"clients/training.py", "clients/hiding.py", "fedmodel/secagg/masking.py"} <= SOURCES.keys()
+    assert set(PACKAGES) > tops
+
+
+def test_what_this_process_has_imported_of_clients_is_of_a_silos_code() -> None:
+    import clients.party
+    import clients.training  # noqa: F401
+
+    ours = {name for name in sys.modules if name.partition(".")[0] == "clients"}
+    assert ours <= {module_of(name) for name in SOURCES}
+
+
+@pytest.mark.parametrize("kit", ["kit", "-kit"])
+def test_the_program_is_started_with_this_python_and_not_from_the_current_folder(kit: str) -> None:
+    words = start.command(Path(kit), Path("north.key"), None)
+    assert words[0] == sys.executable
+    assert words[words.index("-m") - 1 :][:3] == ["-P", "-m", "clients.start"]
+    given = start._words().parse_args(words[words.index("clients.start") + 1 :])
+    assert (given.kit, given.key_file, given.passphrase_file) == (Path(kit), Path("north.key"), None)
