@@ -13,7 +13,11 @@ from pathlib import Path
 import pytest
 import typer
 
+from clients.policy import check_code
 from fedmodel.crypto import openers
+from fedmodel.errors import PolicyRefused
+from fedmodel.provision import read_law
+from fedmodel.system import packages
 from scenarios.cli import provision, unlocking
 from tests.conftest import TINY
 from tests.federations import MASKED, Federation, federation, federation_toml, issued, pristine
@@ -57,6 +61,27 @@ def test_what_is_made_is_told_as_json_and_shown_alike_from_every_kit(run: Run, w
         shown = run.json("authority", "show", place)
         assert shown["fingerprints"] == made["fingerprints"]
         assert shown["expiring"] == []
+
+
+def test_a_silos_code_is_told_file_by_file_and_whether_its_law_names_it(
+    run: Run, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "40")  # what is to be copied is not broken
+    assert run("provision", str(written), "--out", "kits") == 0, run.err
+    kit = run.folder / "kits" / "silos" / "north"
+    told = run.json("silo", "policy", str(kit), "--code")["code"]
+    assert told["files"] == packages.code_files()
+    assert (told["hash"], told["named"]) == (packages.code_hash(), True)
+    assert run("silo", "policy", str(kit), "--code") == 0
+    *lines, last = run.out.splitlines()
+    assert lines[-len(told["files"]) :] == [f"{digest}  {name}" for name, digest in told["files"].items()]
+    assert f"with hash {told['hash']}, which silo.toml names." in last
+
+    law = kit / "silo.toml"
+    law.write_text(law.read_text().replace(told["hash"], packages.installed_hash()))  # as before, over all files
+    assert not run.json("silo", "policy", str(kit), "--code")["code"]["named"]
+    with pytest.raises(PolicyRefused, match=rf"has hash {told['hash'][:16]}.*fedmodel silo policy KIT --code"):
+        check_code(read_law(kit))
 
 
 @pytest.mark.parametrize(
