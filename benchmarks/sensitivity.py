@@ -14,6 +14,7 @@ import argparse
 import time
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from fedmodel.config import builtin_scenarios, read_scenario
 from fedmodel.kinds.layers import Dropout
 from fedmodel.learning.conformance import cancel, conforms, fill
 from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.preflight import check_received, check_sums, preflight
 from fedmodel.privacy.noise import OsNoise
 
@@ -42,30 +44,30 @@ def milliseconds(act: Callable[[], object], times: int = 5) -> float:
     return least * 1e3
 
 
-def randomise(sgd: DpSgd, seed: int) -> None:
+def randomise(gradients: ClippedSum, seed: int) -> None:
     """Put a random hostile model in: any magnitude, biases of another, and units that cancel in two cases of three."""
     generator = torch.Generator().manual_seed(seed)
     size, bias, pairs = torch.rand(3, generator=generator).tolist()
-    fill(sgd.parameters, generator, 2.0 ** (16 * size - 3))
+    fill(gradients.parameters, generator, 2.0 ** (16 * size - 3))
     with torch.no_grad():
-        for parameter in sgd.parameters:
+        for parameter in gradients.parameters:
             if parameter.dim() == 1:
                 parameter.mul_(2.0 ** (12 * bias - 6))
     if pairs < 2 / 3:
-        cancel(sgd.parameters, generator)
+        cancel(gradients.parameters, generator)
 
 
-def largest(sgd: DpSgd, scenario: str, settings: list[str], models: int, seed: int) -> tuple[float, int]:
+def largest(gradients: ClippedSum, scenario: str, settings: list[str], models: int, seed: int) -> tuple[float, int]:
     """Return the largest movement over the clip, and at how many models some record was not treated alike."""
     shape = read_scenario(scenario, settings).data.shape
     moved, unlike = 0.0, 0
     for number in range(models):
-        randomise(sgd, seed + number)
+        randomise(gradients, seed + number)
         rng = np.random.default_rng([seed, number])
-        lot = int(rng.integers(1, 2 * sgd.physical_batch + 4))
+        lot = int(rng.integers(1, 2 * gradients.rows + 4))
         scale = 10 ** rng.uniform(-2, 6)
-        moved = max(moved, check_sums(sgd, shape, sgd.max_grad_norm, (1.0, scale), (lot,), seed + number))
-        unlike += not conforms(sgd, shape, thorough=False, seed=seed + number)
+        moved = max(moved, check_sums(gradients, shape, gradients.max_grad_norm, (1.0, scale), (lot,), seed + number))
+        unlike += not conforms(gradients, shape, thorough=False, seed=seed + number)
     return moved, unlike
 
 
@@ -86,20 +88,31 @@ def main() -> None:
     for name, settings in runs:
         scenario = read_scenario(name, settings)
         event = replace(plans.planned_event(scenario.plan(scenario.federation.silos[0])), steps=1)
-        module, _, sgd = training._pipeline(scenario, event, OsNoise(), device)
+        gradients = training._gradients(scenario.model_dump_json(), event, device, event.max_grad_norm)
+        module, rate = gradients.module, scenario.training.learning_rate
+        sgd = DpSgd(
+            gradients,
+            torch.optim.SGD(gradients.parameters, lr=rate),
+            noise=OsNoise(),
+            noise_multiplier=event.noise_multiplier,
+            denominator=event.denominator,
+        )
+        for layer in module.modules():
+            if isinstance(layer, Dropout):
+                layer.source = OsNoise()
         shape = scenario.data.shape
         x_NF = torch.randn((_RECORDS, *shape.features))
         y_N = torch.randint(shape.classes, (_RECORDS,))
         step = milliseconds(lambda sgd=sgd, x=x_NF, y=y_N: sgd.step(x, y, np.arange(_RECORDS)))
-        once = milliseconds(lambda sgd=sgd, shape=shape: preflight(sgd, shape), 1)
-        model = milliseconds(lambda sgd=sgd, shape=shape: check_received(sgd, shape, sgd.max_grad_norm))
+        once = milliseconds(partial(preflight, gradients, shape, event.max_grad_norm), 1)
+        model = milliseconds(partial(check_received, gradients, shape, event.max_grad_norm))
         for layer in module.modules():
             if isinstance(layer, Dropout):
                 layer.eval()
-        moved, unlike = largest(sgd, name, settings, share, asked.seed)
+        moved, unlike = largest(gradients, name, settings, share, asked.seed)
         label = " ".join([name, *(one.removeprefix("training.") for one in settings[2:])])
         print(
-            f"{label:<40} {sgd.physical_batch:>4} {share:>6} {moved:>11.9f} {unlike:>6} {step:>7.1f} {model:>7.1f}"
+            f"{label:<40} {gradients.rows:>4} {share:>6} {moved:>11.9f} {unlike:>6} {step:>7.1f} {model:>7.1f}"
             f" {once:>8.0f}",
             flush=True,
         )

@@ -37,6 +37,7 @@ from clients.silo import Silo
 from fedmodel.canaries.observations import Release, coins, keep, keep_state, known_states
 from fedmodel.canaries.probes import Probed, chosen_coordinates, loss_canaries, with_probes
 from fedmodel.learning import vectors
+from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.privacy import grid
 from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.secagg import FRESH
@@ -84,9 +85,9 @@ class Probing:
         self._records = len(y_N)
         return x_NF, y_N
 
-    def watch(self, module: nn.Module, optimizer: Optimizer) -> None:
+    def watch(self, sgd: DpSgd) -> None:
         """Note each noised gradient from here on, and take each step again."""
-        parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        module, parameters, optimizer = sgd.gradients.module, sgd.gradients.parameters, sgd.optimizer
         self._block = module.block.weight.numel() if isinstance(module, Probed) else 0
         self._sizes = [parameter.numel() for parameter in parameters]
         self._again = nn.ParameterList([nn.Parameter(parameter.detach().clone()) for parameter in parameters])
@@ -103,7 +104,10 @@ class Probing:
         def note(*_: Any) -> None:
             for parameter, copied in zip(parameters, self._again, strict=True):
                 copied.grad = None if parameter.grad is None else parameter.grad.detach().clone()
-            added = [_added(parameter, self._event.denominator) for parameter in parameters]
+            added = [
+                _noised(parameter, self._event.denominator) - sum_.reshape(-1)
+                for parameter, sum_ in zip(parameters, sgd.sums, strict=True)
+            ]
             self._off_grid = max(self._off_grid, *(_off_grid(one, self._event) for one in parameters))
             self._noise.append([float((one**2).mean()) for one in added])
             own_P = torch.cat([*(one.cpu() for one in (added[:-1] if self._block else added))])
@@ -153,13 +157,6 @@ def _noised(parameter: nn.Parameter, denominator: int) -> Tensor:
     if parameter.grad is None:
         return torch.full((parameter.numel(),), torch.nan, dtype=torch.float64, device=parameter.device)
     return parameter.grad.detach().reshape(-1).double() * denominator
-
-
-def _added(parameter: nn.Parameter, denominator: int) -> Tensor:
-    """Return what was added to a tensor's clipped sum, float64 and flat."""
-    clipped = parameter.summed_grad  # type: ignore[attr-defined]  # Opacus keeps the sum there until the step is done
-    added: Tensor = _noised(parameter, denominator) - clipped.detach().reshape(-1).double()
-    return added
 
 
 def _off_grid(parameter: nn.Parameter, event: DpSgdEvent) -> float:

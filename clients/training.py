@@ -13,9 +13,9 @@ independent, so that each record's own mask may be thought of as going with it w
 could predict would void this: moving every later record to another mask by adding one would change all their gradients.
 Only "seeded-unsafe" runs, which claim nothing, repeat them.
 
-A baseline (`privacy.baseline`) is the same code with one switch, `DpSgd.left_out`, thrown when everything was built and
-measured as for the private run: it adds no noise, and perhaps does not clip. It promises nothing, and a silo that is
-not a simulation's own never runs it: `local_update` refuses, whatever was asked, charged or checked before.
+A baseline (`privacy.baseline`) is the same code, measured as for the private run, and then given no source of noise and
+perhaps an infinite clip. It promises nothing, and a silo that is not a simulation's own never runs it: `local_update`
+refuses, whatever was asked, charged or checked before.
 
 In an audited run (`[audit]` in the scenario) canaries are among the records, and what is released on them is kept; the
 loop is the same.
@@ -25,6 +25,7 @@ Shapes: N records, F features, P parameters.
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from dataclasses import replace
@@ -35,8 +36,6 @@ import numpy as np
 import torch
 from flwr.app import RecordDict
 from numpy.typing import NDArray
-from torch import nn
-from torch.optim import Optimizer
 
 from clients.optimizers import build_optimizer, keep_state, recall_state
 from clients.probing import Probing
@@ -47,10 +46,13 @@ from fedmodel.canaries.probes import Probed, ProbedLoss, probed
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
 from fedmodel.kinds.layers import Dropout
+from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.gradients import ClippedSum, kind, physical_batch
 from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.preflight import check_received, preflight
+from fedmodel.privacy import grid
 from fedmodel.privacy.events import DpSgdEvent, Event
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.seeds import derive_seed
@@ -72,7 +74,7 @@ def check_training_request(silo: Silo, plan: Event, request: TrainRequest) -> No
     device = _use_device(silo.device)
     pipeline = plans.pipeline_event(silo.plan, plan)
     _check_magnitude(silo.scenario, pipeline, request.model_P)
-    _physical_batch(silo.scenario, pipeline, device, request.model_P)
+    _rows(silo.scenario, pipeline, device, request.model_P)
 
 
 def local_update(silo: Silo, event: Event, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
@@ -98,12 +100,25 @@ def local_update(silo: Silo, event: Event, request: TrainRequest, state: RecordD
     if noise.name != event.drawn_from:
         raise PrivacyError(f"noise would come from {noise.name!r} where {event.drawn_from!r} was charged")
     pipeline = plans.pipeline_event(silo.plan, event)
-    module, optimizer, sgd = _pipeline(scenario, pipeline, noise, device)
-    sgd.physical_batch = _physical_batch(scenario, pipeline, device, request.model_P)
     if not isinstance(event, DpSgdEvent):
         _check_simulated(silo)
-        sgd.left_out = event.baseline
+    rows = _rows(scenario, pipeline, device, request.model_P)
+    clip = math.inf if event.max_grad_norm is None else pipeline.max_grad_norm
+    gradients = _gradients(*_key(scenario, pipeline), device, clip)
+    gradients.rows = rows
+    module = gradients.module
+    for layer in module.modules():
+        if isinstance(layer, Dropout):
+            layer.source = noise
     vectors.load(module, request.model_P)
+    optimizer = build_optimizer(scenario.training, module)
+    sgd = DpSgd(
+        gradients,
+        optimizer,
+        noise=noise if isinstance(event, DpSgdEvent) else None,
+        noise_multiplier=pipeline.noise_multiplier,
+        denominator=pipeline.denominator,
+    )
     if scenario.training.keep_optimizer_state:
         recall_state(optimizer, state)
 
@@ -113,7 +128,7 @@ def local_update(silo: Silo, event: Event, request: TrainRequest, state: RecordD
     y_N = torch.from_numpy(records.y_N).to(device)
     if probing is not None:
         x_NF, y_N = probing.add_canaries(x_NF, y_N)
-        probing.watch(module, optimizer)
+        probing.watch(sgd)
 
     for _ in range(event.steps):
         lot = noise.lot(len(y_N), event.sample_rate)
@@ -150,54 +165,64 @@ def _check_magnitude(scenario: Scenario, plan: DpSgdEvent, model_P: NDArray[np.f
         )
 
 
-def _pipeline(
-    scenario: Scenario, event: DpSgdEvent, noise: NoiseSource, device: torch.device
-) -> tuple[nn.Module, Optimizer, DpSgd]:
-    """Return the model, the inner optimiser and the DP-SGD over both, every privacy figure from the event."""
-    module = probed(build_model(scenario.model, scenario.data.shape, seed=0), scenario).to(device)
-    for layer in module.modules():
-        if isinstance(layer, Dropout):
-            layer.source = noise
-    optimizer = build_optimizer(scenario.training, module)
-    losses = training_losses(scenario.training, scenario.data.shape, device)
-    if isinstance(module, Probed):
-        losses = ProbedLoss(losses, module.canaries, event.max_grad_norm)
-    sgd = DpSgd(
-        module,
-        losses,
-        optimizer,
-        noise_multiplier=event.noise_multiplier,
-        max_grad_norm=event.max_grad_norm,
-        denominator=event.denominator,
-        noise=noise,
-        max_physical_batch=scenario.training.max_physical_batch,
-    )
-    return module, optimizer, sgd
-
-
-def _physical_batch(scenario: Scenario, event: DpSgdEvent, device: torch.device, model_P: NDArray[np.float32]) -> int:
+def _rows(scenario: Scenario, event: DpSgdEvent, device: torch.device, model_P: NDArray[np.float32]) -> int:
     """Return the rows of a physical batch at which the pipeline was measured to hold to the clip at this model."""
-    # What was planned and what is charged differ in their steps alone, and are measured once.
     vector_P = np.ascontiguousarray(model_P, dtype=np.float32)
-    return _measured(scenario.model_dump_json(), replace(event, steps=1), device, vector_P.tobytes())
+    return _measured(*_key(scenario, event), device, vector_P.tobytes())
+
+
+def _key(scenario: Scenario, event: DpSgdEvent) -> tuple[str, DpSgdEvent]:
+    """Return what a pipeline hangs on: what was planned and what is charged, which differ in their steps, share one."""
+    return scenario.model_dump_json(), replace(event, steps=1)
 
 
 @lru_cache(maxsize=1)  # which holds one model: the check before the charge, the training after it, and silos alike
 def _measured(scenario_json: str, event: DpSgdEvent, device: torch.device, model: bytes) -> int:
     """Measure the pipeline at a model received."""
-    scenario = scenario_from_json(scenario_json)
-    module, _, sgd = _pipeline(scenario, event, OsNoise(), device)
-    sgd.physical_batch = _preflight_once(scenario_json, event, device)
-    vectors.load(module, np.frombuffer(model, dtype=np.float32))
-    return check_received(sgd, scenario.data.shape, event.max_grad_norm)
+    rows = _preflight_once(scenario_json, event, device)
+    gradients = _gradients(scenario_json, event, device, event.max_grad_norm)
+    gradients.rows = rows
+    vectors.load(gradients.module, np.frombuffer(model, dtype=np.float32))
+    return check_received(gradients, _shape(scenario_json), event.max_grad_norm)
 
 
 @lru_cache(maxsize=64)
 def _preflight_once(scenario_json: str, event: DpSgdEvent, device: torch.device) -> int:
     """Measure the pipeline's sensitivity, once a process: neither round nor records change it."""
+    _gradients.cache_clear()  # measured at the parameters that it is built with, and not at those of a round
+    gradients = _gradients(scenario_json, event, device, event.max_grad_norm)
+    return preflight(gradients, _shape(scenario_json), event.max_grad_norm)
+
+
+def _shape(scenario_json: str) -> DataShape:
+    return scenario_from_json(scenario_json).data.shape
+
+
+@lru_cache(maxsize=1)  # one model, which the measurements and the training of a request share
+def _gradients(scenario_json: str, event: DpSgdEvent, device: torch.device, clip: float) -> ClippedSum:
+    """Build the model and the clipped sum over it, every privacy figure from the event.
+
+    Whoever takes it puts in the parameters, the rows and the source of dropout's masks: it may have trained before.
+
+    Args:
+        scenario_json: Whose model, losses and kind of gradients.
+        event: Of one step.
+        device: Where the model is to be.
+        clip: The event's, or infinity for a baseline that clips nothing.
+    """
     scenario = scenario_from_json(scenario_json)
-    _, _, sgd = _pipeline(scenario, event, OsNoise(), device)
-    return preflight(sgd, scenario.data.shape, event.max_grad_norm)
+    shape = scenario.data.shape
+    module = probed(build_model(scenario.model, shape, seed=0), scenario).to(device)
+    losses = training_losses(scenario.training, shape, device)
+    if isinstance(module, Probed):
+        losses = ProbedLoss(losses, module.canaries, event.max_grad_norm)
+    return kind(scenario.training.gradients)(
+        module,
+        losses,
+        max_grad_norm=clip,
+        unit=grid.fine(event.noise_multiplier * event.max_grad_norm),
+        rows=physical_batch(event.denominator, scenario.training.max_physical_batch),
+    )
 
 
 def _noise(scenario: Scenario, silo: str, round_number: int, event: Event) -> NoiseSource:

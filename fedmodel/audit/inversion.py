@@ -39,7 +39,9 @@ from fedmodel.errors import ConfigError
 from fedmodel.kinds.models.mlp import MlpConfig
 from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.gradients import kind
 from fedmodel.learning.models import build_model, record_losses
+from fedmodel.privacy import grid
 from fedmodel.privacy.noise import OsNoise
 from fedmodel.privacy.rounding import small, up
 from fedmodel.secagg import Collection, Member, Participant, Policy, Roster, Setting, Window
@@ -206,15 +208,16 @@ class _Attacked:
         losses = partial(record_losses, "cross-entropy")
         x_1F, y_1 = torch.from_numpy(x_F[None]), torch.tensor([label])
         if noised:
+            clip = self._plan.max_grad_norm
+            gradients = kind(self._scenario.training.gradients)(
+                module, losses, max_grad_norm=clip, unit=grid.fine(self.noise_multiplier * clip), rows=1
+            )
             sgd = DpSgd(
-                module,
-                losses,
+                gradients,
                 optimizer,
-                noise_multiplier=self.noise_multiplier,
-                max_grad_norm=self._plan.max_grad_norm,
-                denominator=self._plan.expected_batch_size,
                 noise=OsNoise(),
-                max_physical_batch=1,
+                noise_multiplier=self.noise_multiplier,
+                denominator=self._plan.expected_batch_size,
             )
             sgd.step(x_1F, y_1, np.arange(1))
         else:

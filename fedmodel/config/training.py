@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from fedmodel.config.silos import LEAST_WEIGHT, MOST_WEIGHT
 from fedmodel.kinds.section import Section
 from fedmodel.privacy.events import MOST_STEPS
+
+_PER_SAMPLE: Final = "per-sample"
 
 
 class TrainingConfig(Section):
@@ -18,6 +20,8 @@ class TrainingConfig(Section):
         class_weights: What the loss of a record is multiplied with, by its label: a weight for each class, in the order
             of labels. Public constants, never counted from records. They go in before the clip, so that a record moves
             a sum by at most the clip whatever its weight, and nothing is divided by a sum of them.
+        gradients: How the clipped sum of a lot is computed: the name of a kind in `fedmodel.learning.gradients`, which
+            is looked up there by whoever runs the scenario. Each kind computes the same function of the records.
     """
 
     loss: Literal["cross-entropy", "mse"]
@@ -31,6 +35,10 @@ class TrainingConfig(Section):
     # Left out of what is hashed where it is not said: scenarios from before it keep the hash that silos admit.
     class_weights: Annotated[tuple[float, ...], Field(strict=False, max_length=1_000)] | None = Field(
         default=None, exclude_if=lambda weights: weights is None
+    )
+
+    gradients: str = Field(
+        default=_PER_SAMPLE, pattern=r"^[a-z0-9-]{1,40}$", exclude_if=lambda name: name == _PER_SAMPLE
     )
 
     @field_validator("class_weights")

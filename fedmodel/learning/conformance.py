@@ -6,7 +6,8 @@ their gradients by many clips. So what DP-SGD promises of one record rests on ke
 they do at the shape at hand is measured before anything is charged.
 
 Guarantee: of a pipeline that conforms, every record tried added the same, bit for bit, when asked again, at other
-places, in another order, and beside other companions: other records, zeros, huge values, none that are numbers, fewer.
+places, in another order, and beside other companions: other records, zeros, huge values, none that are numbers, fewer;
+and the sum of a lot was the sum of its parts. What a record adds is told by the hash that its kind of gradients gives.
 It is a test and not a proof. Which kernel runs follows from shapes, and what it rounds in which order from the kernel,
 so that made-up records stand for others; a kernel that looked at values would not be found out.
 
@@ -29,7 +30,7 @@ from torch import Tensor, nn
 
 from fedmodel.errors import PrivacyError
 from fedmodel.kinds.shape import DataShape
-from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.gradients import ClippedSum
 
 _FILLERS: Final = (math.nan, 0.0, 1e30, math.inf)
 _MAGNITUDES: Final = (1.0, 64.0, 4096.0)
@@ -38,14 +39,14 @@ _SETS: Final = 4
 log = logging.getLogger(__name__)
 
 
-def settle(sgd: DpSgd, shape: DataShape, prepare: Callable[[], Iterator[object]], thorough: int = 0) -> int:
+def settle(gradients: ClippedSum, shape: DataShape, prepare: Callable[[], Iterator[object]], thorough: int = 0) -> int:
     """Give a pipeline the largest physical batch, from its own down, at which it conforms; return its rows.
 
     Half as many rows are tried each time, and one at last, where there are neither places nor companions. Only public
     figures and made-up records decide.
 
     Args:
-        sgd: The pipeline, dropout switched off; its `physical_batch` is set.
+        gradients: The pipeline, dropout switched off; its `rows` is set.
         shape: What records look like.
         prepare: Yields once for each set of parameters to be tried, when it has put it in.
         thorough: At how many sets, the first ones, everything is tried; at the others what finds most.
@@ -53,34 +54,34 @@ def settle(sgd: DpSgd, shape: DataShape, prepare: Callable[[], Iterator[object]]
     Raises:
         PrivacyError: When it does not even repeat itself on one record at a time.
     """
-    wanted = sgd.physical_batch
+    wanted = gradients.rows
 
     def passes(number: int) -> bool:
         # A function that differs in a last bit differs so for some records only: several sets of them.
         seeds = range(_SETS if number < thorough else 1)
-        return all(conforms(sgd, shape, thorough=number < thorough, seed=seed) for seed in seeds)
+        return all(conforms(gradients, shape, thorough=number < thorough, seed=seed) for seed in seeds)
 
     while not all(passes(number) for number, _ in enumerate(prepare())):
-        if sgd.physical_batch == 1:
+        if gradients.rows == 1:
             raise PrivacyError(
-                "the same record on the same model gives another gradient each time, one record at a time too; take the"
+                "a record does not add the same each time on the same model, one record at a time too; take the"
                 " layer out that is not deterministic, or run on the cpu"
             )
-        sgd.physical_batch //= 2
-    if sgd.physical_batch < wanted:
+        gradients.rows //= 2
+    if gradients.rows < wanted:
         log.warning(
             "in physical batches of %d this device rounds a record's gradient by its place; they have %d rows instead",
             wanted,
-            sgd.physical_batch,
+            gradients.rows,
         )
-    return sgd.physical_batch
+    return gradients.rows
 
 
-def conforms(sgd: DpSgd, shape: DataShape, *, thorough: bool = True, seed: int = 0) -> bool:
+def conforms(gradients: ClippedSum, shape: DataShape, *, thorough: bool = True, seed: int = 0) -> bool:
     """Tell whether records add the same, bit for bit, whatever their place and companions.
 
     Args:
-        sgd: The pipeline at the parameters that it holds, dropout switched off.
+        gradients: The pipeline at the parameters that it holds, dropout switched off.
         shape: What records look like.
         thorough: Whether to try everything, in a dozen physical batches, or what finds most, in five.
         seed: Decides the records.
@@ -88,27 +89,36 @@ def conforms(sgd: DpSgd, shape: DataShape, *, thorough: bool = True, seed: int =
     Raises:
         PrivacyError: When a batch of another shape reaches the model.
     """
-    size, device = sgd.physical_batch, sgd.parameters[0].device
+    size, device = gradients.rows, gradients.parameters[0].device
     generator = torch.Generator().manual_seed(seed)
     x_BF = torch.randn((size, *shape.features), generator=generator)
     y_B = torch.randint(shape.classes, (size,), generator=generator)
-    parameters = sum(parameter.numel() for parameter in sgd.parameters)
+    parameters = sum(parameter.numel() for parameter in gradients.parameters)
     odd_P = (torch.randint(-(2**62), 2**62, (parameters,), generator=generator) * 2 + 1).to(device)
 
     def prints(x: Tensor, y: Tensor) -> Tensor:
-        with of_one_shape(sgd.module, size):
-            return sgd.fingerprints(x.to(device), y.to(device), odd_P).cpu()
+        with of_one_shape(gradients.module, size):
+            return gradients.prints(x.to(device), y.to(device), odd_P).cpu()
 
     own_B = prints(x_BF, y_B)
+    if not torch.equal(own_B, prints(x_BF, y_B)) or (
+        thorough and not _adds_up(gradients, x_BF.to(device), y_B.to(device))
+    ):
+        return False
     if size == 1:
-        return torch.equal(own_B, prints(x_BF, y_B))
+        return True
     arranged = _arranged(x_BF, y_B, generator, thorough=thorough)
     accompanied = _accompanied(x_BF, generator, thorough=thorough)
-    return (
-        torch.equal(own_B, prints(x_BF, y_B))
-        and all(torch.equal(own_B[of], prints(x, y)) for x, y, of in arranged)
-        and all(torch.equal(own_B[kept_B], prints(x, y_B)[kept_B]) for x, kept_B in accompanied)
+    return all(torch.equal(own_B[of], prints(x, y)) for x, y, of in arranged) and all(
+        torch.equal(own_B[kept_B], prints(x, y_B)[kept_B]) for x, kept_B in accompanied
     )
+
+
+def _adds_up(gradients: ClippedSum, x_BF: Tensor, y_B: Tensor) -> bool:
+    """Tell whether the sum of a lot is that of its parts, bit for bit, as the hashes of records say."""
+    with of_one_shape(gradients.module, gradients.rows):
+        parts = [gradients.flat(x, y) for x, y in zip(x_BF.tensor_split(3), y_B.tensor_split(3), strict=True)]
+        return torch.equal(gradients.flat(x_BF, y_B), torch.stack(parts).sum(dim=0))
 
 
 def _arranged(

@@ -33,9 +33,7 @@ from fedmodel.errors import PrivacyError
 from fedmodel.kinds.layers import Dropout
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.conformance import hostile, of_one_shape, settle
-from fedmodel.learning.dp_sgd import DpSgd
-
-ClippedSum = Callable[[Tensor, Tensor], Tensor]
+from fedmodel.learning.gradients import ClippedSum
 
 _COUPLED: Final = 1e-3  # of the clip: rounding between shapes is far under it at ordinary parameters, coupling over it
 # Far outside, beyond what float32 can square, and not a number at all.
@@ -43,7 +41,7 @@ _OUTLIERS: Final = (1.0, 1e4, 1e25, math.inf, math.nan)
 _FEW_OUTLIERS: Final = (1.0, math.nan)
 
 
-def preflight(sgd: DpSgd, shape: DataShape, max_grad_norm: float | None = None) -> int:
+def preflight(gradients: ClippedSum, shape: DataShape, max_grad_norm: float) -> int:
     """Refuse a pipeline in which one record can move the clipped sum by more than the clip.
 
     Dropout is switched off meanwhile, since its masks differ between any two batches: what is measured is the bound for
@@ -51,9 +49,9 @@ def preflight(sgd: DpSgd, shape: DataShape, max_grad_norm: float | None = None) 
     Parameters and modes are put back whatever happens.
 
     Args:
-        sgd: The pipeline as it will train; its `physical_batch` is set to what conforms.
+        gradients: The pipeline as it will train; its `rows` is set to what conforms.
         shape: What records look like.
-        max_grad_norm: The clip that is charged, which the pipeline is held to; by default the one that it says it has.
+        max_grad_norm: The clip that is charged, which the pipeline is held to, whatever it says of itself.
 
     Returns:
         Rows of every physical batch.
@@ -61,34 +59,33 @@ def preflight(sgd: DpSgd, shape: DataShape, max_grad_norm: float | None = None) 
     Raises:
         PrivacyError: When the bound is broken, or the model keeps statistics of records in buffers.
     """
-    buffers = [name for name, _ in sgd.module.named_buffers()]
+    buffers = [name for name, _ in gradients.module.named_buffers()]
     if buffers:
         raise PrivacyError(
             f"the model keeps {buffers[0]!r} outside its parameters, where no noise is added;"
             " use GroupNorm or LayerNorm"
         )
-    if any(isinstance(layer, _DropoutNd) for layer in sgd.module.modules()):
+    if any(isinstance(layer, _DropoutNd) for layer in gradients.module.modules()):
         raise PrivacyError(
             "the model takes dropout masks from torch's generator, which can be guessed; use models.Dropout"
         )
-    clip = sgd.max_grad_norm if max_grad_norm is None else max_grad_norm
-    device = sgd.parameters[0].device
-    with _without_dropout(sgd.module), _restored(sgd.parameters) as own:
+    device = gradients.parameters[0].device
+    with _without_dropout(gradients.module), _restored(gradients.parameters) as own:
         # At ordinary parameters, where coupling is told from rounding.
-        for outliers, _ in zip((_OUTLIERS, _FEW_OUTLIERS), _tried(sgd, own), strict=False):
-            check_sensitivity(sgd.clipped_sum, shape, clip, device, outliers=outliers, tolerance=_COUPLED)
-        size = settle(sgd, shape, partial(_tried, sgd, own), thorough=2)
-        for number, _ in enumerate(_tried(sgd, own)):
+        for outliers, _ in zip((_OUTLIERS, _FEW_OUTLIERS), _tried(gradients, own), strict=False):
+            check_sensitivity(gradients.flat, shape, max_grad_norm, device, outliers=outliers, tolerance=_COUPLED)
+        size = settle(gradients, shape, partial(_tried, gradients, own), thorough=2)
+        for number, _ in enumerate(_tried(gradients, own)):
             lots = (size - 1,) if number else sorted({1, 2, 7, 8, size - 1, size, size + 1, 2 * size + 3})
-            check_sums(sgd, shape, clip, _FEW_OUTLIERS, lots)
-    return sgd.physical_batch
+            check_sums(gradients, shape, max_grad_norm, _FEW_OUTLIERS, lots)
+    return gradients.rows
 
 
-def check_received(sgd: DpSgd, shape: DataShape, max_grad_norm: float) -> int:
+def check_received(gradients: ClippedSum, shape: DataShape, max_grad_norm: float) -> int:
     """Hold a pipeline that passed the preflight to the bound at the parameters that it holds, which a server sent.
 
     Args:
-        sgd: The pipeline; its `physical_batch` is made smaller where these parameters ask for it.
+        gradients: The pipeline; its `rows` is made smaller where these parameters ask for it.
         shape: What records look like.
         max_grad_norm: The clip that is charged.
 
@@ -98,14 +95,14 @@ def check_received(sgd: DpSgd, shape: DataShape, max_grad_norm: float) -> int:
     Raises:
         PrivacyError: When the bound is broken.
     """
-    with _without_dropout(sgd.module):
-        settle(sgd, shape, lambda: iter([None]))
-        check_sums(sgd, shape, max_grad_norm, _FEW_OUTLIERS[:1], (sgd.physical_batch,))
-    return sgd.physical_batch
+    with _without_dropout(gradients.module):
+        settle(gradients, shape, lambda: iter([None]))
+        check_sums(gradients, shape, max_grad_norm, _FEW_OUTLIERS[:1], (gradients.rows,))
+    return gradients.rows
 
 
 def check_sums(
-    sgd: DpSgd,
+    gradients: ClippedSum,
     shape: DataShape,
     max_grad_norm: float,
     outliers: Sequence[float],
@@ -115,7 +112,7 @@ def check_sums(
     """Refuse physical batches of another shape, sums off their grid, and one record that moves a sum by over the clip.
 
     Args:
-        sgd: The pipeline at the parameters that it holds, dropout switched off.
+        gradients: The pipeline at the parameters that it holds, dropout switched off.
         shape: What records look like.
         max_grad_norm: The clip C.
         outliers: Scales of the record that is added.
@@ -130,20 +127,22 @@ def check_sums(
     """
 
     def on_grid(x_BF: Tensor, y_B: Tensor) -> Tensor:
-        sum_P = sgd.clipped_sum(x_BF, y_B)
-        if not bool((torch.trunc(sum_P / sgd.unit) * sgd.unit == sum_P).all()):
-            raise PrivacyError(f"a clipped sum is no multiple of {sgd.unit:g}, so that it is rounded as it is added up")
+        sum_P = gradients.flat(x_BF, y_B)
+        if not bool((torch.trunc(sum_P / gradients.unit) * gradients.unit == sum_P).all()):
+            raise PrivacyError(
+                f"a clipped sum is no multiple of {gradients.unit:g}, so that it is rounded as it is added up"
+            )
         return sum_P
 
-    device = sgd.parameters[0].device
-    with of_one_shape(sgd.module, sgd.physical_batch):
+    device = gradients.parameters[0].device
+    with of_one_shape(gradients.module, gradients.rows):
         return check_sensitivity(
             on_grid, shape, max_grad_norm, device, companions=companions, outliers=outliers, seed=seed
         )
 
 
 def check_sensitivity(
-    clipped_sum: ClippedSum,
+    clipped_sum: Callable[[Tensor, Tensor], Tensor],
     shape: DataShape,
     max_grad_norm: float,
     device: torch.device,
@@ -194,12 +193,12 @@ def check_sensitivity(
     return largest
 
 
-def _tried(sgd: DpSgd, own: Sequence[Tensor]) -> Iterator[None]:
+def _tried(gradients: ClippedSum, own: Sequence[Tensor]) -> Iterator[None]:
     """Put the pipeline's own parameters in, and then hostile ones, one set after the other."""
-    for parameter, value in zip(sgd.parameters, own, strict=True):
+    for parameter, value in zip(gradients.parameters, own, strict=True):
         parameter.data.copy_(value)
     yield
-    for _ in hostile(sgd.parameters, seed=1):
+    for _ in hostile(gradients.parameters, seed=1):
         yield
 
 

@@ -7,7 +7,7 @@ whoever knows the masks can tell from them how many records came before.
 and each value is half the sum of four, so that recovering the uniforms behind a value by enumeration is infeasible
 (Holohan and Braghin 2021, section 5.1, n = 2). A radius that is large, where 53 bits are coarse, is drawn with 53 more,
 so that tails go on to 12 standard deviations of each of the four. What leaves is none of these bits:
-`fedmodel.learning.dp_sgd` rounds the noised sum to an absolute grid, and `fedmodel.privacy.grid` says, as a number, how
+`fedmodel.privacy.release` rounds the noised sum to an absolute grid, and `fedmodel.privacy.grid` says, as a number, how
 far that is from a true Gaussian.
 
 `SeededNoise` repeats itself. It exists so that two runs can be compared bit by bit, is marked "seeded-unsafe" wherever

@@ -39,9 +39,12 @@ from clients.silo import Silo
 from fedmodel.config import FederationConfig, PersonForm, Scenario
 from fedmodel.data import persons, tables
 from fedmodel.errors import LedgerError
-from fedmodel.learning import dp_sgd, models
+from fedmodel.learning import models
 from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.gradients import ClippedSum, per_sample
+from fedmodel.learning.gradients.per_sample import PerSample
 from fedmodel.ledger import Charge, Ledger, Run, standing
+from fedmodel.privacy import release
 from fedmodel.privacy.accounting import composition, pld
 from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
@@ -54,15 +57,14 @@ from scenarios.report.page import render
 from scenarios.selftest.planting import Planted, replaced, together
 from scenarios.simulation import simulate, starting
 
-_OPTIMIZER: Final = dp_sgd._GuardedOptimizer
 _SEED: Final = 1
 
 
 def without_preflight() -> Planted:
     """Do not measure the pipeline before it trains."""
 
-    def unlooked(sgd: DpSgd, *_: object) -> int:
-        return sgd.physical_batch
+    def unlooked(gradients: ClippedSum, *_: object) -> int:
+        return gradients.rows
 
     return together(
         partial(replaced, training, "preflight", unlooked), partial(replaced, training, "check_received", unlooked)
@@ -71,12 +73,12 @@ def without_preflight() -> Planted:
 
 def batch_not_padded() -> Planted:
     """Let a physical batch have as many rows as there are records left for it."""
-    return replaced(dp_sgd, "padded", lambda values, _: values)
+    return replaced(per_sample, "padded", lambda values, _: values)
 
 
 def grid_left_out() -> Planted:
     """Release every bit of the noised sum."""
-    return replaced(dp_sgd, "rounded", lambda values, _: values)
+    return replaced(release, "rounded", lambda values, _: values)
 
 
 def noise_times(factor: float) -> Planted:
@@ -134,55 +136,53 @@ def noise_seeded(seed_of: Callable[[str, int], int]) -> Planted:
 
 def clip_doubled() -> Planted:
     """Clip to twice what was charged, and add the noise that was charged."""
-    make = training._pipeline
+    add = PerSample.add
 
-    def doubled(scenario: Scenario, event: DpSgdEvent, noise: NoiseSource, device: torch.device) -> object:
-        looser = replace(
-            event, max_grad_norm=2 * event.max_grad_norm, noise_multiplier=event.noise_multiplier / 2
-        )  # fmt: skip
-        return make(scenario, looser, noise, device)
+    def doubled(self: PerSample, x_RF: Tensor, y_R: Tensor) -> None:
+        with replaced(self, "max_grad_norm", 2 * self.max_grad_norm):
+            add(self, x_RF, y_R)
 
-    return replaced(training, "_pipeline", doubled)
+    return replaced(PerSample, "add", doubled)
 
 
 def clip_missing() -> Planted:
     """Weigh every record's gradient with 1."""
-    clip = _OPTIMIZER.clip_and_accumulate
+    add = PerSample.add
 
-    def unclipped(self: Any, records: int) -> None:
+    def unclipped(self: PerSample, x_RF: Tensor, y_R: Tensor) -> None:
         with replaced(self, "max_grad_norm", math.inf):
-            clip(self, records)
+            add(self, x_RF, y_R)
 
-    return replaced(_OPTIMIZER, "clip_and_accumulate", unclipped)
+    return replaced(PerSample, "add", unclipped)
 
 
 def clip_of_the_sum() -> Planted:
     """Clip the sum of a batch, and not each record's gradient."""
-    clip = _OPTIMIZER.clip_and_accumulate
+    add = PerSample.add
 
-    def summed(self: Any, records: int) -> None:
+    def summed(self: PerSample, x_RF: Tensor, y_R: Tensor) -> None:
         with replaced(self, "max_grad_norm", math.inf):
-            clip(self, records)
-        norm = torch.cat([parameter.summed_grad.flatten() for parameter in self.params]).norm()
-        for parameter in self.params:
-            parameter.summed_grad *= (self.max_grad_norm / norm).clamp(max=1.0)
+            add(self, x_RF, y_R)
+        norm = torch.cat([sum_.flatten() for sum_ in self._sums]).norm()
+        for sum_ in self._sums:
+            sum_ *= (self.max_grad_norm / norm).clamp(max=1.0)
 
-    return replaced(_OPTIMIZER, "clip_and_accumulate", summed)
+    return replaced(PerSample, "add", summed)
 
 
 def weights_after_the_clip() -> Planted:
     """Weigh a record by its class when its gradient is clipped already, and not its loss."""
-    factors = _OPTIMIZER.factors
+    factors = PerSample._factors
     noted: list[Tensor] = []
 
     def unweighed(loss_B: Tensor, weight_B: Tensor) -> Tensor:
         noted[:] = [weight_B.double()]
         return loss_B
 
-    def late(self: Any) -> Tensor:
+    def late(self: PerSample) -> Tensor:
         return factors(self) * noted[0]
 
-    return together(partial(replaced, models, "weighed", unweighed), partial(replaced, _OPTIMIZER, "factors", late))
+    return together(partial(replaced, models, "weighed", unweighed), partial(replaced, PerSample, "_factors", late))
 
 
 def noise_repeats_on_the_model() -> Planted:
@@ -208,10 +208,10 @@ def noise_misses_a_coordinate() -> Planted:
 
 def _noise_made(change: Callable[[Tensor, int], None]) -> Planted:
     """Change the noise of every step: of so many coordinates of the model's own, and of the canaries' block."""
-    release = _OPTIMIZER.release
+    noised = DpSgd._release
 
-    def changed(self: Any) -> None:
-        gaussian, block = self._noise.gaussian, self.params[-1].numel()
+    def changed(self: DpSgd, sums_L: list[Tensor]) -> None:
+        gaussian, block = self._noise.gaussian, sums_L[-1].numel()  # type: ignore[union-attr]  # no baseline
 
         def drawn(size: int, std: float, device: torch.device) -> Tensor:
             noise_P: Tensor = gaussian(size, std, device)
@@ -219,19 +219,20 @@ def _noise_made(change: Callable[[Tensor, int], None]) -> Planted:
             return noise_P
 
         with replaced(self._noise, "gaussian", drawn):
-            release(self)
+            noised(self, sums_L)
 
-    return replaced(_OPTIMIZER, "release", changed)
+    return replaced(DpSgd, "_release", changed)
 
 
 def state_without_noise() -> Planted:
     """Keep the inner optimiser's momentum between rounds from the last clipped sum, and not from what was noised."""
-    keep, release = optimizers.keep_state, _OPTIMIZER.release
+    keep, noised = optimizers.keep_state, DpSgd._release
     kept: dict[Tensor, Tensor] = {}
 
-    def noted(self: Any) -> None:
-        kept.update({one: one.summed_grad.to(one.dtype) / self.expected_batch_size for one in self.params})
-        release(self)
+    def noted(self: DpSgd, sums_L: list[Tensor]) -> None:
+        means_L = (release.divided(sum_, self.denominator) for sum_ in sums_L)
+        kept.update(zip(self.gradients.parameters, means_L, strict=True))
+        noised(self, sums_L)
 
     def leaky(optimizer: Optimizer, state: RecordDict) -> None:
         for group in optimizer.param_groups:
@@ -240,7 +241,7 @@ def state_without_noise() -> Planted:
                     optimizer.state[parameter]["momentum_buffer"] = kept[parameter]
         keep(optimizer, state)
 
-    return together(lambda: replaced(_OPTIMIZER, "release", noted), lambda: replaced(training, "keep_state", leaky))
+    return together(lambda: replaced(DpSgd, "_release", noted), lambda: replaced(training, "keep_state", leaky))
 
 
 def state_without_lineage() -> Planted:
@@ -253,46 +254,44 @@ def noise_taken_off() -> Planted:
     """Put the gradient without noise back, once the audit has looked at the one with."""
     watch = Probing.watch
 
-    def blind(self: Probing, module: nn.Module, optimizer: Optimizer) -> None:
-        watch(self, module, optimizer)
+    def blind(self: Probing, sgd: DpSgd) -> None:
+        watch(self, sgd)
 
         def put_back(*_: Any) -> None:
-            for group in optimizer.param_groups:
-                for parameter in group["params"]:
-                    clipped = parameter.summed_grad.to(parameter.dtype)
-                    parameter.grad = clipped / self._event.denominator
+            for parameter, sum_ in zip(sgd.gradients.parameters, sgd.sums, strict=True):
+                parameter.grad = release.divided(sum_, sgd.denominator)
 
-        optimizer.register_step_pre_hook(put_back)
+        sgd.optimizer.register_step_pre_hook(put_back)
 
     return replaced(Probing, "watch", blind)
 
 
 def clip_misses(place: int) -> Planted:
     """Leave one tensor of parameters out of a gradient's norm: the canaries' block is number -1."""
-    clip, norm_of = _OPTIMIZER.clip_and_accumulate, torch.linalg.vector_norm
+    factors, norm_of = PerSample._factors, torch.linalg.vector_norm
 
-    def partly(self: Any, records: int) -> None:
-        last = self.params[place].grad_sample.data_ptr()
+    def partly(self: PerSample) -> Tensor:
+        last = self.parameters[place].grad_sample.data_ptr()  # type: ignore[attr-defined]
 
         def norm(x: Tensor, **how: Any) -> Tensor:
             found: Tensor = norm_of(x, **how)
             return torch.zeros_like(found) if x.data_ptr() == last else found
 
         with replaced(torch.linalg, "vector_norm", norm):
-            clip(self, records)
+            return factors(self)
 
-    return replaced(_OPTIMIZER, "clip_and_accumulate", partly)
+    return replaced(PerSample, "_factors", partly)
 
 
 def clip_lets_nan_through() -> Planted:
     """Make no number of what is none."""
-    clip = _OPTIMIZER.clip_and_accumulate
+    add = PerSample.add
 
-    def trusting(self: Any, records: int) -> None:
+    def trusting(self: PerSample, x_RF: Tensor, y_R: Tensor) -> None:
         with replaced(Tensor, "nan_to_num_", lambda values, *_: values):
-            clip(self, records)
+            add(self, x_RF, y_R)
 
-    return replaced(_OPTIMIZER, "clip_and_accumulate", trusting)
+    return replaced(PerSample, "add", trusting)
 
 
 def ghost_clipping() -> Planted:
@@ -302,21 +301,19 @@ def ghost_clipping() -> Planted:
         wrapped: nn.Module = GradSampleModuleFastGradientClipping(module, **how)
         return wrapped
 
-    def accumulate(self: DpSgd, x_NF: Tensor, y_N: Tensor, lot: NDArray[np.intp]) -> None:
-        self._discard()
+    def summed(self: PerSample, x_NF: Tensor, y_N: Tensor, lot: NDArray[np.intp]) -> list[Tensor]:
+        self.forget()
         chosen = torch.from_numpy(lot).to(y_N.device)
         outputs, labels = self._per_record(x_NF[chosen]), y_N[chosen]
-        losses_L1 = self._losses(outputs, labels)[:, None]
+        losses_L1 = self.losses(outputs, labels)[:, None]
         self._per_record.max_grad_norm = self.max_grad_norm
-        inner = self._optimizer.original_optimizer
-        DPTensorFastGradientClipping(self._per_record, inner, losses_L1, "sum").backward()
-        for parameter in self.parameters:
-            parameter.summed_grad = parameter.grad.double()  # type: ignore[attr-defined, union-attr]
-            parameter.grad = None
+        optimizer = torch.optim.SGD(self.parameters, lr=0.0)
+        DPTensorFastGradientClipping(self._per_record, optimizer, losses_L1, "sum").backward()
+        sums_L = [parameter.grad.double() for parameter in self.parameters]  # type: ignore[union-attr]
+        self.forget()
+        return sums_L
 
-    return together(
-        partial(replaced, dp_sgd, "GradSampleModule", wrap), partial(replaced, DpSgd, "_accumulate", accumulate)
-    )
+    return together(partial(replaced, per_sample, "GradSampleModule", wrap), partial(replaced, PerSample, "of", summed))
 
 
 def lots_shuffled() -> Planted:
@@ -348,7 +345,7 @@ def denominator_counted() -> Planted:
     step = DpSgd.step
 
     def counted(self: DpSgd, x_NF: Tensor, y_N: Tensor, lot: NDArray[np.intp]) -> None:
-        with replaced(self._optimizer, "expected_batch_size", max(1, len(lot))):
+        with replaced(self, "denominator", max(1, len(lot))):
             step(self, x_NF, y_N, lot)
 
     return replaced(DpSgd, "step", counted)

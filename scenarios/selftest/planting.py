@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
-from clients.training import _measured, _preflight_once
+from clients.training import _gradients, _measured, _preflight_once
 from fedmodel.privacy.accounting import calibrate
 
 Planted = AbstractContextManager[None]
@@ -42,6 +42,7 @@ def fresh() -> Iterator[None]:
 
 
 def _forget() -> None:
+    _gradients.cache_clear()
     _preflight_once.cache_clear()
     _measured.cache_clear()
     calibrate.cache_clear()

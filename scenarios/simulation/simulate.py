@@ -61,12 +61,13 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
         The number of the model's trainable parameters.
 
     Raises:
-        ConfigError: When the strategy is not known, the model or the class weights do not fit the data, delta is too
-            large for a silo, or secure aggregation could hide nothing, or nothing but one update; or when the file
-            that it begins from does not fit, or its cost cannot be charged on.
+        ConfigError: When the strategy or the kind of gradients is not known, the model or the class weights do not fit
+            the data, delta is too large for a silo, or secure aggregation could hide nothing, or nothing but one
+            update; or when the file that it begins from does not fit, or its cost cannot be charged on.
         DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
     """
     from fedmodel.data import held_out_records, silo_records
+    from fedmodel.learning.gradients import kind
     from fedmodel.learning.models import parameters_of, training_losses
     from server.strategies import strategy_of
 
@@ -74,6 +75,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
     shape = scenario.data.shape
     parameters = parameters_of(scenario.model, shape)
     training_losses(scenario.training, shape)
+    kind(scenario.training.gradients)
     if parameters > _MOST_PARAMETERS:
         raise ConfigError(
             f"the model would have {parameters:,} parameters, more than the {_MOST_PARAMETERS:,} that fit into one"

@@ -20,14 +20,14 @@ from fedmodel.canaries.probes import Probed, ProbedLoss, bare, loss_canaries, pr
 from fedmodel.config import AuditConfig, ConnectionConfig, Scenario, read_scenario
 from fedmodel.data import silo_records
 from fedmodel.errors import LedgerTampered, PolicyRefused
-from fedmodel.learning.dp_sgd import DpSgd
-from fedmodel.learning.models import build_model, record_losses
+from fedmodel.learning.gradients import ClippedSum
+from fedmodel.learning.models import RecordLoss, build_model, record_losses
 from fedmodel.learning.preflight import preflight
 from fedmodel.learning.vectors import flatten
 from fedmodel.privacy.events import DpSgdEvent
-from fedmodel.privacy.noise import SeededNoise
 from fedmodel.provision.laws import law_of
 from fedmodel.wire import TrainRequest
+from tests.fedmodel.learning.test_dp_sgd import clipped
 
 pytestmark = pytest.mark.usefixtures("same_bytes")
 
@@ -44,17 +44,11 @@ def request(scenario: Scenario, round_number: int = 1) -> TrainRequest:
     return TrainRequest(round_number, flatten(probed(build_model(scenario.model, scenario.data.shape, 1), scenario)))
 
 
-def sgd(module: Probed, noise: SeededNoise, std: float = 1.0) -> DpSgd:
-    return DpSgd(
-        module,
-        ProbedLoss(partial(record_losses, "cross-entropy"), module.canaries, CLIP),
-        torch.optim.SGD(module.parameters(), lr=1.0),
-        noise_multiplier=std,
-        max_grad_norm=CLIP,
-        denominator=1,
-        noise=noise,
-        max_physical_batch=5,
-    )
+def clipped_sum(module: nn.Module) -> ClippedSum:
+    losses: RecordLoss = partial(record_losses, "cross-entropy")
+    if isinstance(module, Probed):
+        losses = ProbedLoss(losses, module.canaries, CLIP)
+    return clipped(module, losses=losses, clip=CLIP, physical=5)
 
 
 def data(tiny: Scenario, coins: np.ndarray, copies: int = 1) -> tuple[Probed, torch.Tensor, torch.Tensor]:
@@ -69,7 +63,7 @@ def data(tiny: Scenario, coins: np.ndarray, copies: int = 1) -> tuple[Probed, to
 def test_a_canary_that_is_in_moves_its_coordinate_by_exactly_the_clip(tiny: Scenario, copies: int) -> None:
     coins = np.array([True, False, True, True, False])
     module, x, y = data(tiny, coins, copies)
-    summed = sgd(module, SeededNoise(1)).clipped_sum(x, y)
+    summed = clipped_sum(module).flat(x, y)
     block = summed[-len(coins) - 1 :].numpy()
     assert block[:-1] == pytest.approx(copies * CLIP * coins, rel=1e-6)
     # The record that is not a number adds nothing, and spoils nothing.
@@ -87,27 +81,18 @@ def test_before_the_clip_a_canary_is_far_over_it_and_one_record_is_not_a_number(
 def test_the_model_gets_the_very_sum_that_it_would_have_had(tiny: Scenario) -> None:
     coins = np.array([True, False, True, False])
     module, x, y = data(tiny, coins)
-    with_canaries = sgd(module, SeededNoise(1)).clipped_sum(x, y)
+    with_canaries = clipped_sum(module).flat(x, y)
     model = build_model(tiny.model, tiny.data.shape, 1)  # Opacus's hooks stay in the other
-    plain = DpSgd(
-        model,
-        partial(record_losses, "cross-entropy"),
-        torch.optim.SGD(model.parameters(), lr=1.0),
-        noise_multiplier=1.0,
-        max_grad_norm=CLIP,
-        denominator=1,
-        noise=SeededNoise(1),
-        max_physical_batch=5,
-    )
+    plain = clipped_sum(model)
     records = silo_records(tiny, "north")
-    without = plain.clipped_sum(torch.from_numpy(records.x_NF), torch.from_numpy(records.y_N))
+    without = plain.flat(torch.from_numpy(records.x_NF), torch.from_numpy(records.y_N))
     assert float(without.abs().max()) > 0.1
     assert with_canaries[: len(without)].numpy() == pytest.approx(without.numpy(), abs=1e-6)
 
 
 def test_a_probed_pipeline_passes_the_preflight(tiny: Scenario) -> None:
     module, _, _ = data(tiny, np.ones(4, dtype=bool))
-    preflight(sgd(module, SeededNoise(1)), tiny.data.shape)
+    preflight(clipped_sum(module), tiny.data.shape, CLIP)
 
 
 def test_evaluation_sees_the_model_alone(tiny: Scenario) -> None:

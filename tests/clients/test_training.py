@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from flwr.app import RecordDict
+from torch import nn
 
 from clients import training
 from clients.silo import Silo
@@ -16,12 +18,14 @@ from clients.training import check_training_request, local_update
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import PrivacyError, ProtocolError
 from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.gradients import ClippedSum
+from fedmodel.learning.gradients.per_sample import PerSample
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.events import DpSgdEvent, UnprotectedEvent
 from fedmodel.privacy.noise import OsNoise
 from fedmodel.wire import TrainRequest
-from scenarios.selftest.planting import fresh
+from scenarios.selftest.planting import fresh, replaced
 
 pytestmark = pytest.mark.usefixtures("same_bytes")
 EVENT = DpSgdEvent(2.0, 1.0, 0.5, 2, denominator=10)
@@ -58,8 +62,7 @@ def test_exactly_the_charged_steps_are_taken_at_the_charged_figures(
     monkeypatch.setattr(OsNoise, "lot", lot)
 
     def counted(self: DpSgd, *arguments: object) -> None:
-        inner = self._optimizer
-        figures.append((inner.noise_multiplier, inner.max_grad_norm, inner.expected_batch_size))
+        figures.append((self.noise_multiplier, self.gradients.max_grad_norm, self.denominator))
         steps.append(len(arguments[2]))  # type: ignore[arg-type]
         real(self, *arguments)  # type: ignore[arg-type]
 
@@ -114,12 +117,12 @@ def test_the_pipeline_is_measured_at_every_model_received_and_trains_at_the_rows
     rows: list[int] = []
     real = DpSgd.step
 
-    def look(sgd: DpSgd, *_: object) -> int:
-        looked.append(flatten(sgd.module))
+    def look(gradients: ClippedSum, *_: object) -> int:
+        looked.append(flatten(gradients.module))
         return 4
 
     def noted(self: DpSgd, *arguments: object) -> None:
-        rows.append(self.physical_batch)
+        rows.append(self.gradients.rows)
         real(self, *arguments)  # type: ignore[arg-type]
 
     monkeypatch.setattr(training, "check_received", look)
@@ -131,6 +134,55 @@ def test_the_pipeline_is_measured_at_every_model_received_and_trains_at_the_rows
     received = [request(tiny, seed=seed).model_P for seed in (1, 2, 1)]
     assert all(np.array_equal(one, model_P) for one, model_P in zip(looked, received, strict=True))
     assert rows == [4, 4, 4]
+
+
+SEEDED = replace(EVENT, noise_source="seeded-unsafe")
+
+
+def test_a_model_is_built_once_for_all_that_a_request_is_asked_and_measured_for(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    built: list[int] = []
+
+    def counted(*arguments: Any, **how: Any) -> nn.Module:
+        built.append(1)
+        return build_model(*arguments, **how)
+
+    monkeypatch.setattr(training, "build_model", counted)
+    with fresh():
+        for number, event in enumerate((EVENT, EVENT, replace(EVENT, denominator=12), EVENT)):
+            check_training_request(silo(tiny, tmp_path), replace(event, steps=9), request(tiny, seed=number))
+            for name in ("north", "south"):
+                local_update(replace(silo(tiny, tmp_path), name=name), event, request(tiny, seed=number), RecordDict())
+    assert len(built) == 3  # the second request is of the same figures, and the fourth comes after others
+
+
+@pytest.mark.parametrize("before", ["a round", "another silo", "a stop in mid-lot", "a baseline"])
+def test_nothing_of_an_earlier_request_is_in_a_model_that_is_used_again(
+    before: str, tiny_file: Path, tmp_path: Path
+) -> None:
+    scenario = read_scenario(str(tiny_file), ["model.hidden=[8]", "model.dropout=0.5"])
+    asked = request(scenario, 2, seed=7)
+    with fresh():
+        expected = local_update(silo(scenario, tmp_path), SEEDED, asked, RecordDict())
+    with fresh():
+        match before:
+            case "a round":
+                local_update(silo(scenario, tmp_path), SEEDED, request(scenario), RecordDict())
+            case "another silo":
+                local_update(replace(silo(scenario, tmp_path), name="south"), EVENT, asked, RecordDict())
+            case "a stop in mid-lot":
+                with replaced(PerSample, "take", _stopped), pytest.raises(KeyboardInterrupt):
+                    local_update(silo(scenario, tmp_path), SEEDED, asked, RecordDict())
+            case "a baseline":
+                plain = UnprotectedEvent(None, 0.5, 2, 10, "seeded-unsafe")
+                with replaced(training, "_check_simulated", lambda _: None):
+                    local_update(silo(scenario, tmp_path), plain, asked, RecordDict())
+        assert np.array_equal(local_update(silo(scenario, tmp_path), SEEDED, asked, RecordDict()), expected)
+
+
+def _stopped(_: PerSample) -> None:
+    raise KeyboardInterrupt
 
 
 def test_a_device_is_set_up_for_kernels_that_repeat_themselves() -> None:

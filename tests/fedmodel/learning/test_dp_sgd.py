@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from contextlib import nullcontext
 from functools import partial
+from typing import Any
 
 import numpy as np
 import pytest
@@ -21,7 +23,8 @@ from fedmodel.kinds.models.mlp import MlpConfig
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
-from fedmodel.learning.models import Loss, build_model, loss_sum, record_losses
+from fedmodel.learning.gradients import ClippedSum, kind, physical_batch
+from fedmodel.learning.models import Loss, RecordLoss, build_model, loss_sum, record_losses
 from fedmodel.privacy import grid
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
 
@@ -44,24 +47,35 @@ def make(
     module: nn.Module,
     *,
     loss: Loss = "cross-entropy",
+    losses: RecordLoss | None = None,
     noise: NoiseSource | None = None,
     noise_multiplier: float = 1.0,
     clip: float = 1.0,
     denominator: int = 1,
     lr: float = 1.0,
     physical: int = 1024,
+    gradients_kind: str = "per-sample",
 ) -> DpSgd:
     optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=lr)
-    return DpSgd(
+    gradients = kind(gradients_kind)(
         module,
-        partial(record_losses, loss),
-        optimizer,
-        noise_multiplier=noise_multiplier,
+        losses or partial(record_losses, loss),
         max_grad_norm=clip,
-        denominator=denominator,
-        noise=noise or OsNoise(),
-        max_physical_batch=physical,
+        unit=grid.fine(noise_multiplier * clip),
+        rows=physical_batch(denominator, physical),
     )
+    return DpSgd(
+        gradients,
+        optimizer,
+        noise=noise or OsNoise(),
+        noise_multiplier=noise_multiplier,
+        denominator=denominator,
+    )
+
+
+def clipped(module: nn.Module, **how: Any) -> ClippedSum:
+    """The clipped sum alone, as a step takes it."""
+    return make(module, **how).gradients
 
 
 def batch(shape: DataShape, size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -89,7 +103,7 @@ def test_the_clipped_sum_is_the_definition(
     module = build_model(config, shape, seed=1)
     x, y = batch(shape, 7)
     expected = clipped_by_hand(build_model(config, shape, seed=1), loss, x, y, clip=0.5)
-    ours = make(module, loss=loss, clip=0.5, physical=physical).clipped_sum(x, y)
+    ours = clipped(module, loss=loss, clip=0.5, physical=physical).flat(x, y)
     assert torch.allclose(ours.float(), expected, atol=2e-5)
     assert float(ours.norm()) <= 7 * 0.5
 
@@ -121,21 +135,21 @@ def test_our_step_is_opacus_plain_step() -> None:
 @settings(max_examples=30, deadline=None)
 @given(seed=st.integers(0, 1000), scale=st.sampled_from([1e-3, 1.0, 1e3, 1e18]), clip=st.sampled_from([0.1, 1.0, 7.0]))
 def test_one_record_moves_the_sum_by_at_most_the_clip(seed: int, scale: float, clip: float) -> None:
-    sgd = make(build_model(MLP, FLAT, seed=1), clip=clip)
+    gradients = clipped(build_model(MLP, FLAT, seed=1), clip=clip)
     x, y = batch(FLAT, 5, seed)
     x[2] *= scale
     others = torch.tensor([0, 1, 3, 4])
-    moved = (sgd.clipped_sum(x, y) - sgd.clipped_sum(x[others], y[others])).norm()
+    moved = (gradients.flat(x, y) - gradients.flat(x[others], y[others])).norm()
     assert float(moved) <= clip
 
 
 @pytest.mark.parametrize("physical", [32, 512])
 def test_a_large_lot_is_added_up_without_rounding(physical: int) -> None:
     """In float32, taking away the first of 200,000 records moves the sum by more than the clip."""
-    sgd = make(build_model(MlpConfig(kind="mlp"), FLAT, seed=1), physical=physical, denominator=512)
+    gradients = clipped(build_model(MlpConfig(kind="mlp"), FLAT, seed=1), physical=physical, denominator=512)
     x, y = batch(FLAT, 60_000)
-    moved = sgd.clipped_sum(x + 1, y) - sgd.clipped_sum(x[1:] + 1, y[1:])
-    assert torch.equal(moved, sgd.clipped_sum(x[:1] + 1, y[:1]))
+    moved = gradients.flat(x + 1, y) - gradients.flat(x[1:] + 1, y[1:])
+    assert torch.equal(moved, gradients.flat(x[:1] + 1, y[:1]))
 
 
 def test_noise_is_added_in_float64_and_rounded_to_the_grid_before_anything_else() -> None:
@@ -143,14 +157,14 @@ def test_noise_is_added_in_float64_and_rounded_to_the_grid_before_anything_else(
     module = build_model(MLP, FLAT, seed=1)
     before = [p.detach().clone() for p in module.parameters()]
     x, y = batch(FLAT, 9)
-    sum_P = make(module, noise_multiplier=1e5).clipped_sum(x, y)
+    sum_P = clipped(module, noise_multiplier=1e5).flat(x, y)
     make_again = make(build_model(MLP, FLAT, seed=1), noise=SeededNoise(4), noise_multiplier=1e5, lr=1.0)
     make_again.step(x, y, np.arange(9))
     noise_P = SeededNoise(4).gaussian(len(sum_P), 1e5, torch.device("cpu"))
     step = 2.0 ** (16 - 16)  # 1e5 lies between 2^16 and 2^17
     expected = (((sum_P + noise_P) / step).round() * step).float()
     assert not torch.equal(expected, (sum_P + noise_P).float())
-    after = make_again.parameters
+    after = make_again.gradients.parameters
     got = torch.cat([(b - a.detach()).reshape(-1) for a, b in zip(after, before, strict=True)])
     expected_step = torch.cat([b.reshape(-1) for b in before]) - (torch.cat([b.reshape(-1) for b in before]) - expected)
     assert torch.equal(got, expected_step)
@@ -203,11 +217,11 @@ def test_the_denominator_is_declared_not_counted() -> None:
 @pytest.mark.parametrize("poison", [math.nan, math.inf, -math.inf, 3e38])
 @pytest.mark.parametrize("physical", [1, 64])
 def test_a_poisoned_record_counts_nothing_and_spoils_nobody(poison: float, physical: int) -> None:
-    sgd = make(build_model(CNN, IMAGES, seed=1), physical=physical)
+    gradients = clipped(build_model(CNN, IMAGES, seed=1), physical=physical)
     x, y = batch(IMAGES, 6)
     x[3] = poison
     others = torch.tensor([0, 1, 2, 4, 5])
-    with_poison, without = sgd.clipped_sum(x, y), sgd.clipped_sum(x[others], y[others])
+    with_poison, without = gradients.flat(x, y), gradients.flat(x[others], y[others])
     assert bool(with_poison.isfinite().all())
     assert float((with_poison - without).norm()) <= 1
     if not math.isfinite(poison):
@@ -233,7 +247,7 @@ def test_a_lot_that_was_stopped_leaves_nothing_pending(where: str, monkeypatch: 
     module = build_model(MLP, FLAT, seed=1)
     sgd = make(module, noise=NoNoise(0), physical=2)
     x, y = batch(FLAT, 6)
-    undisturbed = sgd.clipped_sum(x[4:], y[4:])
+    undisturbed = sgd.gradients.flat(x[4:], y[4:])
     calls = 0
 
     def stops_on_the_second(real: Callable[..., object]) -> Callable[..., object]:
@@ -247,7 +261,7 @@ def test_a_lot_that_was_stopped_leaves_nothing_pending(where: str, monkeypatch: 
 
         return call
 
-    target, name = (sgd._per_record, "forward") if where == "forward" else (sgd._optimizer, "clip_and_accumulate")
+    target, name = (sgd.gradients._per_record, "forward") if where == "forward" else (sgd.gradients, "_factors")
     with monkeypatch.context() as patch:
         patch.setattr(target, name, stops_on_the_second(getattr(target, name)))
         with pytest.raises(KeyboardInterrupt):
@@ -286,7 +300,7 @@ def test_a_large_record_is_clipped_by_its_true_norm() -> None:
     size = 3_000_000
     module = nn.Linear(size, 1, bias=False)
     nn.init.zeros_(module.weight)
-    moved = make(module, clip=1e-3).clipped_sum(torch.full((1, size), 0.03), torch.tensor([1]))
+    moved = clipped(module, clip=1e-3).flat(torch.full((1, size), 0.03), torch.tensor([1]))
     assert 0.999e-3 < float(moved.norm()) <= 1e-3
 
 
@@ -295,3 +309,56 @@ def test_dropout_without_a_source_is_refused() -> None:
     x, y = batch(FLAT, 3)
     with pytest.raises(PrivacyError, match="without a source"):
         sgd.step(x, y, np.arange(3))
+
+
+def test_a_sum_and_noise_of_two_grids_are_refused() -> None:
+    """Their sum would be rounded, by what hangs on the records."""
+    gradients = clipped(build_model(MLP, FLAT, seed=1), noise_multiplier=1.0)
+    optimizer = torch.optim.SGD(gradients.parameters, lr=1.0)
+    with pytest.raises(PrivacyError, match="sums lie on a grid of"):
+        DpSgd(gradients, optimizer, noise=OsNoise(), noise_multiplier=2.0, denominator=1)
+    DpSgd(gradients, optimizer, noise=OsNoise(), noise_multiplier=1.5, denominator=1)
+
+
+@pytest.mark.parametrize("others", ["fewer", "more", "a copy's"])
+def test_an_optimiser_of_other_parameters_is_refused(others: str) -> None:
+    """Fewer would never learn, and more could move by what no noise was added to."""
+    gradients = clipped(build_model(MLP, FLAT, seed=1))
+    own = gradients.parameters
+    given = {
+        "fewer": own[1:],
+        "more": [*own, nn.Parameter(torch.zeros(1))],
+        "a copy's": list(build_model(MLP, FLAT, seed=1).parameters()),
+    }[others]
+    with pytest.raises(PrivacyError, match="other parameters than those"):
+        DpSgd(gradients, torch.optim.SGD(given, lr=1.0), noise=OsNoise(), noise_multiplier=1.0, denominator=1)
+
+
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_clipped_sum_is_seen_while_the_optimiser_steps_and_never_after(stopped: bool) -> None:
+    sgd = make(build_model(MLP, FLAT, seed=1))
+    x, y = batch(FLAT, 5)
+    expected = sgd.gradients.of(x, y, np.arange(5))
+    seen: list[bool] = []
+
+    def look(*_: object) -> None:
+        seen.append(all(torch.equal(one, other) for one, other in zip(sgd.sums, expected, strict=True)))
+        if stopped:
+            raise KeyboardInterrupt
+
+    sgd.optimizer.register_step_pre_hook(look)
+    with pytest.raises(KeyboardInterrupt) if stopped else nullcontext():
+        sgd.step(x, y, np.arange(5))
+    assert seen == [True]
+    assert sgd.sums == []
+    assert all(parameter.grad is None for parameter in sgd.gradients.parameters)
+
+
+def test_without_a_source_of_noise_the_mean_is_that_of_the_sum() -> None:
+    module = build_model(MLP, FLAT, seed=1)
+    gradients = clipped(module)
+    x, y = batch(FLAT, 5)
+    expected = vectors.flatten(module) - gradients.flat(x, y).float().numpy() / 4
+    optimizer = torch.optim.SGD(gradients.parameters, lr=1.0)
+    DpSgd(gradients, optimizer, noise=None, noise_multiplier=1.0, denominator=4).step(x, y, np.arange(5))
+    assert np.allclose(vectors.flatten(module), expected, atol=1e-7)

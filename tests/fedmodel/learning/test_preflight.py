@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
@@ -16,8 +18,8 @@ from fedmodel.errors import PrivacyError
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import vectors
 from fedmodel.learning.models import Loss, build_model
-from fedmodel.learning.preflight import ClippedSum, check_sensitivity, preflight
-from tests.fedmodel.learning.test_dp_sgd import FLAT, make
+from fedmodel.learning.preflight import check_sensitivity, preflight
+from tests.fedmodel.learning.test_dp_sgd import FLAT, clipped
 
 CPU = torch.device("cpu")
 
@@ -29,8 +31,8 @@ def test_our_own_models_pass_and_are_left_as_they_were(name: str, loss: Loss, ph
     scenario = read_scenario(name)
     module = build_model(scenario.model, scenario.data.shape, seed=1)
     before, modes = vectors.flatten(module), [layer.training for layer in module.modules()]
-    sgd = make(module, loss=loss, physical=physical)
-    assert preflight(sgd, scenario.data.shape) == sgd.physical_batch == min(8, physical)
+    gradients = clipped(module, loss=loss, physical=physical)
+    assert preflight(gradients, scenario.data.shape, 1.0) == gradients.rows == min(8, physical)
     assert (vectors.flatten(module) == before).all()
     assert [layer.training for layer in module.modules()] == modes
 
@@ -45,16 +47,16 @@ def test_batch_norm_without_parameters_passes_opacus_and_not_us() -> None:
     module = _with_batch_norm()
     assert ModuleValidator.is_valid(module)
     with pytest.raises(PrivacyError, match="couples records"):
-        preflight(make(module), FLAT)
+        preflight(clipped(module), FLAT, 1.0)
 
 
 def test_running_statistics_are_refused_by_name() -> None:
     module = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8, affine=False), nn.Linear(8, 1))
     with pytest.raises(PrivacyError, match=r"keeps '1.running_mean' outside its parameters"):
-        preflight(make(module), FLAT)
+        preflight(clipped(module), FLAT, 1.0)
 
 
-def _ghost(criterion: nn.Module, *, outputs: int, adaptive: bool) -> ClippedSum:
+def _ghost(criterion: nn.Module, *, outputs: int, adaptive: bool) -> Callable[[Tensor, Tensor], Tensor]:
     """Opacus's ghost clipping as its documentation sets it up, noise left out."""
     torch.manual_seed(0)
     module = GradSampleModuleFastGradientClipping(
@@ -98,42 +100,42 @@ def test_adaptive_ghost_clipping_is_refused() -> None:
 
 
 def test_no_clip_at_all_is_refused() -> None:
-    sgd = make(build_model(read_scenario("hospitals").model, DataShape((6,), 2), seed=1))
-    sgd._optimizer.max_grad_norm = 1e9
+    gradients = clipped(build_model(read_scenario("hospitals").model, DataShape((6,), 2), seed=1))
+    gradients.max_grad_norm = 1e9
     with pytest.raises(PrivacyError, match="times the clip"):
-        preflight(sgd, FLAT)
+        preflight(gradients, FLAT, 1.0)
 
 
 def test_a_pipeline_is_held_to_the_clip_that_is_charged_and_not_to_its_own_word() -> None:
     """All of it was built for twice the clip, so that it agrees with itself."""
     model = build_model(read_scenario("hospitals").model, DataShape((6,), 2), seed=1)
-    preflight(make(model, clip=2.0), FLAT)
+    preflight(clipped(model, clip=2.0), FLAT, 2.0)
     with pytest.raises(PrivacyError, match="times the clip"):
-        preflight(make(build_model(read_scenario("hospitals").model, FLAT, seed=1), clip=2.0), FLAT, 1.0)
+        preflight(clipped(build_model(read_scenario("hospitals").model, FLAT, seed=1), clip=2.0), FLAT, 1.0)
 
 
 def test_a_clip_twice_too_wide_is_refused() -> None:
-    sgd = make(build_model(read_scenario("hospitals").model, DataShape((6,), 2), seed=1))
-    sgd._optimizer.max_grad_norm = 2.0
+    gradients = clipped(build_model(read_scenario("hospitals").model, DataShape((6,), 2), seed=1))
+    gradients.max_grad_norm = 2.0
     with pytest.raises(PrivacyError, match="times the clip"):
-        preflight(sgd, FLAT)
+        preflight(gradients, FLAT, 1.0)
 
 
 def test_the_probes_reach_the_bound() -> None:
     """A gauge that never moves would accept anything."""
-    sgd = make(build_model(read_scenario("hospitals").model, DataShape((6,), 2), seed=1))
-    assert check_sensitivity(sgd.clipped_sum, FLAT, 1.0, CPU) > 0.99
+    gradients = clipped(build_model(read_scenario("hospitals").model, DataShape((6,), 2), seed=1))
+    assert check_sensitivity(gradients.flat, FLAT, 1.0, CPU) > 0.99
 
 
 def test_parameters_come_back_after_a_refusal() -> None:
     module = _with_batch_norm()
     before = vectors.flatten(module)
     with pytest.raises(PrivacyError):
-        preflight(make(module), FLAT)
+        preflight(clipped(module), FLAT, 1.0)
     assert (vectors.flatten(module) == before).all()
 
 
 def test_dropout_from_torchs_own_generator_is_refused() -> None:
     module = nn.Sequential(nn.Linear(6, 8), nn.Dropout(0.5), nn.Linear(8, 1))
     with pytest.raises(PrivacyError, match="which can be guessed"):
-        preflight(make(module), FLAT)
+        preflight(clipped(module), FLAT, 1.0)

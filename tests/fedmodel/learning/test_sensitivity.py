@@ -22,15 +22,14 @@ from fedmodel.errors import DataError, PrivacyError
 from fedmodel.kinds.models.cnn import CnnConfig
 from fedmodel.kinds.models.mlp import MlpConfig
 from fedmodel.kinds.shape import DataShape
-from fedmodel.learning import dp_sgd, models, vectors
+from fedmodel.learning import models, vectors
 from fedmodel.learning.conformance import cancel, conforms, fill, hostile, settle
-from fedmodel.learning.dp_sgd import DpSgd, padded, physical_batch
+from fedmodel.learning.gradients import ClippedSum, padded, per_sample, physical_batch
 from fedmodel.learning.models import Loss, build_model, record_losses, training_losses
 from fedmodel.learning.preflight import check_received, check_sums, preflight
 from fedmodel.privacy import grid
-from fedmodel.privacy.noise import OsNoise
 from scenarios.selftest.mutations import batch_not_padded
-from tests.fedmodel.learning.test_dp_sgd import FLAT, IMAGES, NoNoise, batch, make
+from tests.fedmodel.learning.test_dp_sgd import FLAT, IMAGES, NoNoise, batch, clipped, make
 
 LINEAR = MlpConfig(kind="mlp")
 DEEP = MlpConfig(kind="mlp", hidden=(50, 20))
@@ -39,14 +38,14 @@ MODELS = [(LINEAR, FLAT), (DEEP, FLAT), (DEEP, DataShape((6,), 5)), (CNN, IMAGES
 each_model = pytest.mark.parametrize(("config", "shape"), MODELS, ids=["linear", "mlp", "many", "cnn"])
 
 
-def pipeline(config: ModelConfig, shape: DataShape, rows: int = 16) -> DpSgd:
-    return make(build_model(config, shape, seed=1), denominator=rows, physical=rows)
+def pipeline(config: ModelConfig, shape: DataShape, rows: int = 16) -> ClippedSum:
+    return clipped(build_model(config, shape, seed=1), denominator=rows, physical=rows)
 
 
-def put_cancelling(sgd: DpSgd, seed: int, magnitude: float = 4096.0) -> None:
+def put_cancelling(gradients: ClippedSum, seed: int, magnitude: float = 4096.0) -> None:
     generator = torch.Generator().manual_seed(seed)
-    fill(sgd.parameters, generator, magnitude)
-    cancel(sgd.parameters, generator)
+    fill(gradients.parameters, generator, magnitude)
+    cancel(gradients.parameters, generator)
 
 
 @each_model
@@ -54,10 +53,10 @@ def put_cancelling(sgd: DpSgd, seed: int, magnitude: float = 4096.0) -> None:
 def test_a_records_gradient_is_its_own_at_ordinary_and_hostile_parameters(
     config: ModelConfig, shape: DataShape, rows: int
 ) -> None:
-    sgd = pipeline(config, shape, rows)
-    assert conforms(sgd, shape)
-    for name in hostile(sgd.parameters, seed=3):
-        assert conforms(sgd, shape), name
+    gradients = pipeline(config, shape, rows)
+    assert conforms(gradients, shape)
+    for name in hostile(gradients.parameters, seed=3):
+        assert conforms(gradients, shape), name
 
 
 @pytest.mark.parametrize("hidden", [1, 5, 8])
@@ -67,20 +66,20 @@ def test_a_narrow_layer_whose_kernels_mind_the_place_is_held_to_the_clip_all_the
 ) -> None:
     """With up to 8 hidden units no batch of some rows conforms on an AVX-512 machine: whatever does is taken."""
     config = MlpConfig(kind="mlp", hidden=(hidden,), activation=activation)
-    sgd = pipeline(config, FLAT)
-    assert preflight(sgd, FLAT) == sgd.physical_batch
-    for name in hostile(sgd.parameters, seed=4):
-        assert conforms(sgd, FLAT, seed=4), name
-        assert check_sums(sgd, FLAT, 1.0, (1.0,), (15, 33), seed=4) <= 1
+    gradients = pipeline(config, FLAT)
+    assert preflight(gradients, FLAT, 1.0) == gradients.rows
+    for name in hostile(gradients.parameters, seed=4):
+        assert conforms(gradients, FLAT, seed=4), name
+        assert check_sums(gradients, FLAT, 1.0, (1.0,), (15, 33), seed=4) <= 1
 
 
 @each_model
 def test_one_record_moves_the_sum_by_at_most_the_clip_on_hostile_models(config: ModelConfig, shape: DataShape) -> None:
-    sgd = pipeline(config, shape)
+    gradients = pipeline(config, shape)
     seen = [
-        check_sums(sgd, shape, 1.0, (1.0, math.nan), (1, 15, 16, 35), seed)
+        check_sums(gradients, shape, 1.0, (1.0, math.nan), (1, 15, 16, 35), seed)
         for seed in range(4)
-        for _ in hostile(sgd.parameters, seed)
+        for _ in hostile(gradients.parameters, seed)
     ]
     assert max(seen) <= 1
     assert min(seen) >= 0
@@ -93,13 +92,14 @@ def test_a_hidden_layer_that_cancels_makes_nothing_of_a_records_place(rows: int)
     wanted = [f"training.max_physical_batch={rows}", "model.hidden=[50]", "model.init=random"]
     scenario = read_scenario("hospitals", wanted)
     plan = plans.planned_event(scenario.plan("dune"))
-    _, _, sgd = training._pipeline(scenario, plan, OsNoise(), torch.device("cpu"))
-    assert sgd.physical_batch == {7: 4, 30: 16, 50: 32}[rows]
+    json, clip = scenario.model_dump_json(), plan.max_grad_norm
+    gradients = training._gradients.__wrapped__(json, plan, torch.device("cpu"), clip)  # one of its own
+    assert gradients.rows == {7: 4, 30: 16, 50: 32}[rows]
     x, y = batch(scenario.data.shape, 165, seed=2)
     for seed in range(5):
-        put_cancelling(sgd, seed)
-        moved = (sgd.clipped_sum(x, y) - sgd.clipped_sum(x[1:], y[1:])).norm() / plan.max_grad_norm
-        own = sgd.clipped_sum(x[:1], y[:1]).norm() / plan.max_grad_norm
+        put_cancelling(gradients, seed)
+        moved = (gradients.flat(x, y) - gradients.flat(x[1:], y[1:])).norm() / plan.max_grad_norm
+        own = gradients.flat(x[:1], y[:1]).norm() / plan.max_grad_norm
         assert float(moved) == pytest.approx(float(own), rel=1e-12)
         assert float(moved) <= 1
 
@@ -109,15 +109,15 @@ def test_a_hidden_layer_that_cancels_makes_nothing_of_a_records_place(rows: int)
 def test_a_sum_is_the_same_bits_in_any_order_and_any_chunks(
     data: st.DataObject, config: MlpConfig, hostile_at: int
 ) -> None:
-    sgd = pipeline(config, FLAT, 8)
+    gradients = pipeline(config, FLAT, 8)
     if hostile_at:
-        put_cancelling(sgd, hostile_at, 64.0)
+        put_cancelling(gradients, hostile_at, 64.0)
     x, y = batch(FLAT, 21)
     order = torch.tensor(data.draw(st.permutations(range(21))))
     cuts = sorted(data.draw(st.sets(st.integers(1, 20), max_size=5)))
-    whole = sgd.clipped_sum(x, y)
-    assert torch.equal(whole, sgd.clipped_sum(x[order], y[order]))
-    parts = [sgd.clipped_sum(x[part], y[part]) for part in torch.tensor_split(order, cuts)]
+    whole = gradients.flat(x, y)
+    assert torch.equal(whole, gradients.flat(x[order], y[order]))
+    parts = [gradients.flat(x[part], y[part]) for part in torch.tensor_split(order, cuts)]
     assert torch.equal(whole, torch.stack(parts).sum(dim=0))
     assert torch.equal(whole, torch.stack(parts[::-1]).cumsum(dim=0)[-1])
 
@@ -128,7 +128,7 @@ def test_a_cut_goes_towards_zero_to_a_multiple_and_loses_less_than_one(seed: int
     unit = 2.0**exponent
     generator = torch.Generator().manual_seed(seed)
     grad = torch.randn((1, 40), generator=generator)
-    cut = dp_sgd._cut_sum(grad, torch.tensor([factor], dtype=torch.float64), unit)
+    cut = per_sample._cut_sum(grad, torch.tensor([factor], dtype=torch.float64), unit)
     exact = grad[0].double() * factor
     assert torch.equal(cut / unit, torch.trunc(cut / unit))
     assert bool((cut.abs() <= exact.abs()).all())
@@ -137,22 +137,22 @@ def test_a_cut_goes_towards_zero_to_a_multiple_and_loses_less_than_one(seed: int
 
 def test_blocks_of_columns_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = batch(IMAGES, 13)
-    whole = pipeline(CNN, IMAGES).clipped_sum(x, y)
-    monkeypatch.setattr(dp_sgd, "_BLOCK", 50)
-    assert torch.equal(whole, pipeline(CNN, IMAGES).clipped_sum(x, y))
+    whole = pipeline(CNN, IMAGES).flat(x, y)
+    monkeypatch.setattr(per_sample, "_BLOCK", 50)
+    assert torch.equal(whole, pipeline(CNN, IMAGES).flat(x, y))
 
 
 @pytest.mark.parametrize("scale", [1e-3, 1.0, 1e10, 1e30])
 def test_a_clipped_gradient_is_never_longer_than_the_clip(scale: float) -> None:
     """Not by one bit: its squares are added up as whole numbers."""
-    sgd = make(nn.Linear(3_000, 1), clip=0.7)
-    nn.init.zeros_(sgd.module.weight)  # type: ignore[arg-type]
-    steps = sgd.clipped_sum(
+    gradients = clipped(nn.Linear(3_000, 1), clip=0.7)
+    nn.init.zeros_(gradients.module.weight)  # type: ignore[arg-type]
+    steps = gradients.flat(
         torch.randn((1, 3_000), generator=torch.Generator().manual_seed(1)) * scale, torch.ones(1).long()
     )
-    squares = sum(int(step) ** 2 for step in (steps / sgd.unit).tolist())
-    assert squares <= (0.7 / sgd.unit) ** 2
-    assert scale < 1 or squares > (0.7 * (1 - 1e-6) / sgd.unit) ** 2
+    squares = sum(int(step) ** 2 for step in (steps / gradients.unit).tolist())
+    assert squares <= (0.7 / gradients.unit) ** 2
+    assert scale < 1 or squares > (0.7 * (1 - 1e-6) / gradients.unit) ** 2
 
 
 class AtPlaces(nn.Module):
@@ -168,19 +168,19 @@ class AtPlaces(nn.Module):
 
 
 def test_a_physical_batch_whose_places_round_otherwise_is_made_smaller(caplog: pytest.LogCaptureFixture) -> None:
-    sgd = make(AtPlaces(4), denominator=64, physical=64)
-    assert not conforms(sgd, FLAT)
+    gradients = clipped(AtPlaces(4), denominator=64, physical=64)
+    assert not conforms(gradients, FLAT)
     with caplog.at_level(logging.WARNING):
-        assert preflight(sgd, FLAT) == sgd.physical_batch == 4
+        assert preflight(gradients, FLAT, 1.0) == gradients.rows == 4
     assert [record.getMessage() for record in caplog.records] == [
         "in physical batches of 64 this device rounds a record's gradient by its place; they have 4 rows instead"
     ]
-    assert preflight(make(AtPlaces(1), denominator=64), FLAT) == 1
+    assert preflight(clipped(AtPlaces(1), denominator=64), FLAT, 1.0) == 1
 
 
 def test_a_model_received_can_ask_for_smaller_batches_too() -> None:
-    sgd = make(AtPlaces(4), denominator=64, physical=64)
-    assert check_received(sgd, FLAT, 1.0) == 4
+    gradients = clipped(AtPlaces(4), denominator=64, physical=64)
+    assert check_received(gradients, FLAT, 1.0) == 4
 
 
 class Companions(nn.Module):
@@ -195,9 +195,9 @@ class Companions(nn.Module):
 
 
 def test_companions_that_change_a_last_bit_are_found() -> None:
-    sgd = make(Companions(), denominator=8)
-    assert not conforms(sgd, FLAT)
-    assert not conforms(sgd, FLAT, thorough=False)
+    gradients = clipped(Companions(), denominator=8)
+    assert not conforms(gradients, FLAT)
+    assert not conforms(gradients, FLAT, thorough=False)
 
 
 class Restless(nn.Module):
@@ -213,21 +213,21 @@ class Restless(nn.Module):
 
 
 def test_a_layer_that_does_not_repeat_itself_is_refused() -> None:
-    sgd = make(Restless(), denominator=8)
-    with pytest.raises(PrivacyError, match="gives another gradient each time"):
-        settle(sgd, FLAT, lambda: iter([None]))
+    gradients = clipped(Restless(), denominator=8)
+    with pytest.raises(PrivacyError, match="does not add the same each time"):
+        settle(gradients, FLAT, lambda: iter([None]))
 
 
 def test_a_batch_that_is_not_padded_is_refused() -> None:
-    sgd = make(build_model(DEEP, FLAT, seed=1))
+    gradients = clipped(build_model(DEEP, FLAT, seed=1))
     with batch_not_padded(), pytest.raises(PrivacyError, match=r"a physical batch of \d rows reached the model"):
-        preflight(sgd, FLAT)
+        preflight(gradients, FLAT, 1.0)
 
 
 def test_a_sum_off_its_grid_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Tensor, "trunc_", lambda values: values)
     with pytest.raises(PrivacyError, match="is no multiple of"):
-        preflight(make(build_model(DEEP, FLAT, seed=1)), FLAT)
+        preflight(clipped(build_model(DEEP, FLAT, seed=1)), FLAT, 1.0)
 
 
 def test_what_fills_a_batch_up_counts_nothing_whatever_its_gradient() -> None:
@@ -242,13 +242,13 @@ def test_what_fills_a_batch_up_counts_nothing_whatever_its_gradient() -> None:
             return self.linear(x_BF / x_BF.abs().sum(dim=1, keepdim=True))  # type: ignore[no-any-return]
 
     x, y = batch(FLAT, 3)
-    filled = make(Inverse(), denominator=8)
+    filled = clipped(Inverse(), denominator=8)
     with torch.no_grad():
         assert bool(filled.module(padded(x, 8))[3:].isnan().all())
-    alone = make(Inverse(), physical=1)
+    alone = clipped(Inverse(), physical=1)
     vectors.load(alone.module, vectors.flatten(filled.module))
-    assert filled.physical_batch == 8
-    found, expected = filled.clipped_sum(x, y), alone.clipped_sum(x, y)
+    assert filled.rows == 8
+    found, expected = filled.flat(x, y), alone.flat(x, y)
     assert bool(found.isfinite().all())
     assert torch.allclose(found, expected, atol=1e-5)
     assert float(found.norm()) > 0.1
@@ -264,42 +264,42 @@ def test_rows_follow_from_public_figures(expected: int, most: int, rows: int) ->
 
 def test_a_loss_that_is_not_one_for_each_record_is_refused() -> None:
     module = build_model(LINEAR, FLAT, seed=1)
-    sgd = make(module)
-    sgd._losses = lambda output, label: record_losses("mse", output, label).mean()
+    gradients = clipped(module)
+    gradients.losses = lambda output, label: record_losses("mse", output, label).mean()
     with pytest.raises(PrivacyError, match=r"the loss has shape \(\), where each record needs one"):
-        sgd.clipped_sum(*batch(FLAT, 3))
+        gradients.flat(*batch(FLAT, 3))
 
 
 @pytest.mark.parametrize("weights", [(1.0, 9.0), (1e6, 1e-6), (2.0**20, 2.0**20), (2.0**-20, 2.0**-20)])
 @pytest.mark.parametrize("config", [LINEAR, DEEP], ids=["linear", "mlp"])
 def test_class_weights_move_no_sum_by_more_than_the_clip(config: ModelConfig, weights: tuple[float, float]) -> None:
-    sgd = pipeline(config, FLAT)
-    sgd._losses = training_losses(weighing(weights), FLAT)
-    assert preflight(sgd, FLAT) == sgd.physical_batch > 1
-    for seed, _ in enumerate(hostile(sgd.parameters, seed=6)):
-        assert check_sums(sgd, FLAT, 1.0, (1.0, math.nan), (1, 15, 35), seed) <= 1
+    gradients = pipeline(config, FLAT)
+    gradients.losses = training_losses(weighing(weights), FLAT)
+    assert preflight(gradients, FLAT, 1.0) == gradients.rows > 1
+    for seed, _ in enumerate(hostile(gradients.parameters, seed=6)):
+        assert check_sums(gradients, FLAT, 1.0, (1.0, math.nan), (1, 15, 35), seed) <= 1
 
 
 def test_a_class_weight_goes_in_before_the_clip() -> None:
     """A record whose gradient is under the clip gets more of it by its weight, and never more than all of it."""
-    sgd = pipeline(LINEAR, FLAT)
+    gradients = pipeline(LINEAR, FLAT)
     x, y = batch(FLAT, 1)
     x, y = x / 1e3, torch.ones_like(y)
-    small = float(sgd.clipped_sum(x, y).norm())
+    small = float(gradients.flat(x, y).norm())
     assert 0 < small < 0.9
     for weight, expected in ((0.5, 0.5 * small), (2.0**20, 1.0)):
-        sgd._losses = training_losses(weighing((1.0, weight)), FLAT)
-        assert float(sgd.clipped_sum(x, y).norm()) == pytest.approx(expected, rel=1e-5)
+        gradients.losses = training_losses(weighing((1.0, weight)), FLAT)
+        assert float(gradients.flat(x, y).norm()) == pytest.approx(expected, rel=1e-5)
 
 
 def test_weights_over_the_batchs_sum_of_them_are_found_to_couple_records(monkeypatch: pytest.MonkeyPatch) -> None:
     """As torch divides its own weighted loss: a record's gradient is then not its own, but one record at a time."""
-    sgd = pipeline(LINEAR, FLAT)
-    sgd._losses = training_losses(weighing((1.0, 9.0)), FLAT)
-    assert conforms(sgd, FLAT)
+    gradients = pipeline(LINEAR, FLAT)
+    gradients.losses = training_losses(weighing((1.0, 9.0)), FLAT)
+    assert conforms(gradients, FLAT)
     monkeypatch.setattr(models, "weighed", lambda loss_B, weight_B: weight_B * loss_B / weight_B.sum())
-    assert not conforms(sgd, FLAT)
-    assert settle(sgd, FLAT, lambda: iter([None])) == 1
+    assert not conforms(gradients, FLAT)
+    assert settle(gradients, FLAT, lambda: iter([None])) == 1
 
 
 def weighing(weights: tuple[float, float]) -> TrainingConfig:
@@ -319,18 +319,18 @@ def test_more_records_than_sums_are_exact_for_are_refused_whatever_the_lot() -> 
 def test_a_model_of_another_precision_is_refused() -> None:
     """A square of a float64 is rounded, so that the bound of a norm is not that of float32."""
     with pytest.raises(PrivacyError, match="that are not float32"):
-        make(build_model(LINEAR, FLAT, seed=1).double())
+        clipped(build_model(LINEAR, FLAT, seed=1).double())
 
 
 @pytest.mark.gpu
 @each_model
 def test_a_gpu_treats_records_alike_or_takes_smaller_batches(config: ModelConfig, shape: DataShape) -> None:
     device = training._use_device("cuda")
-    sgd = make(build_model(config, shape, seed=1).to(device), denominator=64)
-    assert 1 <= preflight(sgd, shape) <= 64
-    for name in hostile(sgd.parameters, seed=5):
-        assert conforms(sgd, shape, seed=5), name
-        assert check_sums(sgd, shape, 1.0, (1.0, math.nan), (63, 64, 130)) <= 1
+    gradients = clipped(build_model(config, shape, seed=1).to(device), denominator=64)
+    assert 1 <= preflight(gradients, shape, 1.0) <= 64
+    for name in hostile(gradients.parameters, seed=5):
+        assert conforms(gradients, shape, seed=5), name
+        assert check_sums(gradients, shape, 1.0, (1.0, math.nan), (63, 64, 130)) <= 1
 
 
 def test_a_clip_or_noise_without_a_grid_is_refused() -> None:
@@ -361,8 +361,8 @@ def test_no_bit_of_the_noise_below_the_grid_is_released(noise_multiplier: float,
     sgd = make(module, noise_multiplier=noise_multiplier, clip=1.5, denominator=denominator)
     if near:
         tiny = torch.randn(size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-        noise = -sgd.clipped_sum(x, y) + tiny * torch.logspace(-15, 0, size, dtype=torch.float64)
-        sgd._optimizer._noise = Near(noise)
+        noise = -sgd.gradients.flat(x, y) + tiny * torch.logspace(-15, 0, size, dtype=torch.float64)
+        sgd._noise = Near(noise)
     sgd.step(x, y, np.arange(9))
     steps = -module.weight.detach()[0].double() * denominator / grid.coarse(noise_multiplier * 1.5)
     assert torch.equal(steps, steps.round())
@@ -398,22 +398,13 @@ def test_neighbours_release_from_the_same_set() -> None:
 def test_a_probed_models_rows_are_treated_alike_canaries_and_what_is_no_number_included() -> None:
     module = Probed(build_model(DEEP, FLAT, seed=1), 3)
     losses = ProbedLoss(partial(record_losses, "cross-entropy"), 3, 1.0)
-    sgd = DpSgd(
-        module,
-        losses,
-        torch.optim.SGD(module.parameters(), lr=1.0),
-        noise_multiplier=1.0,
-        max_grad_norm=1.0,
-        denominator=16,
-        noise=OsNoise(),
-        max_physical_batch=16,
-    )
-    assert conforms(sgd, FLAT)
+    gradients = clipped(module, losses=losses, denominator=16, physical=16)
+    assert conforms(gradients, FLAT)
     x, y = batch(FLAT, 12)
     y[3:7] = torch.tensor([-1, -2, -3, -4])
-    odd = torch.randint(-(2**40), 2**40, (sum(p.numel() for p in sgd.parameters),)) * 2 + 1
-    own, order = sgd.fingerprints(x, y, odd), torch.randperm(12)
-    assert torch.equal(own[order], sgd.fingerprints(x[order], y[order], odd))
+    odd = torch.randint(-(2**40), 2**40, (sum(p.numel() for p in gradients.parameters),)) * 2 + 1
+    own, order = gradients.prints(x, y, odd), torch.randperm(12)
+    assert torch.equal(own[order], gradients.prints(x[order], y[order], odd))
     assert own[6] == 0  # the record that is not a number
     assert len(set(own.tolist())) == 12
 

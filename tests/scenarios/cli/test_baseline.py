@@ -24,9 +24,10 @@ from fedmodel.config import read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, LedgerError, PolicyRefused, PrivacyBudgetExceeded, PrivacyError
 from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.gradients import kind
 from fedmodel.learning.models import parameters_of
 from fedmodel.ledger import Ledger, Scope, verify_ledger
-from fedmodel.privacy import accounting
+from fedmodel.privacy import accounting, grid
 from fedmodel.privacy.events import Baseline, DpSgdEvent, UnprotectedEvent, event_from_json, event_to_json
 from fedmodel.privacy.noise import SeededNoise
 from fedmodel.provision import SIMULATED, joint_law, law_of, provision, scenario_hash
@@ -118,13 +119,19 @@ def _gradient(left_out: Baseline | None, clip: float, std: float) -> tuple[list[
     module.zero_grad()
     losses: Callable[..., torch.Tensor] = lambda output, target: cross_entropy(output, target, reduction="none")  # noqa: E731
     optimizer = torch.optim.SGD(module.parameters(), lr=0.0)
-    sgd = DpSgd(module, losses, optimizer, noise_multiplier=std, max_grad_norm=clip, denominator=6,
-                noise=SeededNoise(1), max_physical_batch=8)  # fmt: skip
+    gradients = kind("per-sample")(
+        module,
+        losses,
+        max_grad_norm=math.inf if left_out == "no-noise-no-clip" else clip,
+        unit=grid.fine(std * clip),
+        rows=8,
+    )
+    noise = SeededNoise(1) if left_out is None else None
+    sgd = DpSgd(gradients, optimizer, noise=noise, noise_multiplier=std, denominator=6)
     seen: list[torch.Tensor] = []
     optimizer.register_step_pre_hook(
-        lambda *_: seen.extend(p.grad.clone() for p in sgd.parameters if p.grad is not None)
+        lambda *_: seen.extend(p.grad.clone() for p in gradients.parameters if p.grad is not None)
     )
-    sgd.left_out = left_out
     sgd.step(x_NF, y_N, lot)
     return plain, seen
 

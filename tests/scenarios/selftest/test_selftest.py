@@ -20,9 +20,11 @@ from fedmodel import wire
 from fedmodel.audit.gauges import OF_ALL, OF_SILOS
 from fedmodel.config import FederationConfig
 from fedmodel.data import persons, tables
-from fedmodel.learning import dp_sgd
-from fedmodel.learning.dp_sgd import DpSgd, _GuardedOptimizer
+from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.gradients import per_sample
+from fedmodel.learning.gradients.per_sample import PerSample
 from fedmodel.ledger import Ledger, Run
+from fedmodel.privacy import release
 from fedmodel.privacy.accounting import composition, pld
 from fedmodel.privacy.noise import OsNoise
 from fedmodel.provision import influence
@@ -55,7 +57,7 @@ QUICK = ("noise-x0.9", "no-clip", "nan-through-clip, no preflight", "charge-afte
 TOUCHED = (
     OsNoise,
     DpSgd,
-    _GuardedOptimizer,
+    PerSample,
     Ledger,
     Run,
     Outbox,
@@ -68,7 +70,8 @@ TOUCHED = (
     training,
     composition,
     pld,
-    dp_sgd,
+    per_sample,
+    release,
     carried,
     influence,
     policy,

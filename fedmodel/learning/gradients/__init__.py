@@ -1,0 +1,184 @@
+"""The clipped sum of a lot, apart from noise and from the optimiser: one kind per file, named as a scenario names it.
+
+Guarantee of every kind that passes `fedmodel.learning.preflight`, for the sum S that `ClippedSum.of` returns for a lot:
+
+    S = sum over records of cut(clip(g_i, C))
+
+where adding or removing one record moves S by at most C in L2, exactly:
+
+- *A record's gradient is its own.* Every physical batch has the same number of rows, filled up with zeros that count
+  nothing. g_i is then a function of record i and the model alone, bit for bit, whatever its place and its companions,
+  where the kernels at that shape make it so; the preflight measures that they do, and takes a smaller shape, down to
+  one record at a time, where they do not.
+- *No clipped gradient is longer than C*, with the rounding of the clip counted. Each coordinate is cut to the fine grid
+  (`fedmodel.privacy.grid`), towards zero, which lengthens nothing.
+- *The sum is exact.* Multiples of the fine grid add up without rounding while the sum stays under 2^53 steps of it, for
+  `grid.most_records` of them; `fedmodel.learning.dp_sgd` refuses a silo with more. So S does not hang on the order of
+  records or on how they were cut into physical batches, and no noise is needed for an error of the sum.
+
+Cutting takes less than 2^-30 standard deviations of the noise from each coordinate of a record: of a lot of 10,000 it
+biases no coordinate of S by more than 10^-5 of them.
+
+| Edge case                                   | What happens                                                        |
+|---------------------------------------------|---------------------------------------------------------------------|
+| the lot is empty                            | the sum is zero                                                      |
+| a record's gradient is NaN or infinite      | that record contributes zero; no other record is touched             |
+| the lot is larger than a physical batch     | clipped sums of the chunks add up                                    |
+| a physical batch is not full                | it is filled up; what fills it counts nothing, whatever its gradient |
+| an exception, or a stop, in mid-lot         | the pending sum is discarded before the next lot begins              |
+| a trainable parameter gets no gradient      | `PrivacyError`: part of the model would be released without noise    |
+| the loss is not one for each record         | `PrivacyError`: a mean or a sum over records could couple them       |
+| the clip is infinite, as in a baseline      | each factor is 1: nothing is clipped, and nothing is promised        |
+
+A new kind is one file in this folder with a class derived from `ClippedSum`, which the file names `KIND`.
+
+Does NOT add noise: what is returned is sensitive. Does NOT hide how long a lot takes, which hangs on how many physical
+batches it fills.
+
+Shapes: B rows of a physical batch, R of them records, F features, P parameters, N records, L parameter tensors.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedmodel.errors import ConfigError, PrivacyError
+from fedmodel.learning.models import RecordLoss
+from fedmodel.system.kinds import kinds, not_known
+
+_MOST_PARAMETERS: Final = 2**30  # of which a computed norm is near enough to the true one
+_SMALLEST_BATCH: Final = 8  # smaller ones cost as much
+
+
+class ClippedSum(ABC):
+    """The clipped sum of a lot over one model. Sensitive until noise is added.
+
+    Args:
+        module: The model, of float32; it is put into training mode.
+        losses: The loss of each record, `(B,)`.
+        max_grad_norm: The clip C in L2; infinite in a baseline that clips nothing.
+        unit: The step of the fine grid, a power of two, which each record's clipped gradient is cut to.
+        rows: Rows of every physical batch.
+
+    Attributes:
+        parameters: The parameters that are clipped, the module's trainable ones, in its order.
+        rows: `fedmodel.learning.preflight` makes it smaller where kernels ask for it.
+
+    Raises:
+        PrivacyError: When the kind cannot compute the model's gradients, or the model is too large or not of float32,
+            as the bound of a norm asks for.
+    """
+
+    def __init__(self, module: nn.Module, losses: RecordLoss, *, max_grad_norm: float, unit: float, rows: int) -> None:
+        self.module = module.train()
+        self.losses = losses
+        self.max_grad_norm = max_grad_norm
+        self.unit = unit
+        self.rows = rows
+        self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
+        count = sum(parameter.numel() for parameter in self.parameters)
+        if count > _MOST_PARAMETERS:
+            raise PrivacyError(f"the model has {count} parameters; norms are exact enough for {_MOST_PARAMETERS}")
+        if any(parameter.dtype != torch.float32 for parameter in self.parameters):
+            raise PrivacyError("the model has parameters that are not float32, which the bound of a norm is for")
+
+    @abstractmethod
+    def add(self, x_RF: Tensor, y_R: Tensor) -> None:
+        """Add the clipped gradients of one physical batch to the sum: at most `rows` records.
+
+        Raises:
+            PrivacyError: When the losses or the gradients are not per record.
+        """
+
+    @abstractmethod
+    def take(self) -> list[Tensor]:
+        """Return the sum, float64, a tensor of multiples of `unit` for each of `parameters`, and forget it."""
+
+    @abstractmethod
+    def forget(self) -> None:
+        """Forget sums, gradients and activations, so that nothing of one lot reaches the next."""
+
+    @abstractmethod
+    def prints(self, x_RF: Tensor, y_R: Tensor, multipliers_P: Tensor) -> Tensor:
+        """Return a hash of what each record of one physical batch adds to a sum, int64 of shape `(R,)`. Sensitive.
+
+        Equal contributions have equal hashes: every bit that decides what a record adds goes in, also those that
+        cutting takes away. With odd multipliers at random, unequal ones have equal hashes hardly ever. A record that
+        adds nothing has the hash 0. Whatever sum is pending is forgotten.
+
+        Args:
+            x_RF: At most `rows` records.
+            y_R: Their labels.
+            multipliers_P: int64, odd, shape `(P,)`.
+        """
+
+    def of(self, x_NF: Tensor, y_N: Tensor, lot: NDArray[np.intp]) -> list[Tensor]:
+        """Return the clipped sum of a lot, as `take` does, with nothing older in it.
+
+        Args:
+            x_NF: All the silo's features, on the model's device. Sensitive.
+            y_N: All the silo's labels, likewise. Sensitive.
+            lot: Indices of the records drawn. Sensitive, its length included.
+        """
+        self.forget()
+        for chunk in _chunks(torch.from_numpy(lot).to(y_N.device), self.rows):
+            self.add(x_NF[chunk], y_N[chunk])
+        return self.take()
+
+    def flat(self, x_NF: Tensor, y_N: Tensor) -> Tensor:
+        """Return the clipped sum of all the records, float64 of shape `(P,)`, WITHOUT noise.
+
+        Sensitive: for measuring sensitivity on made-up records, never for release.
+        """
+        return torch.cat([part.reshape(-1) for part in self.of(x_NF, y_N, np.arange(len(y_N)))])
+
+
+def physical_batch(expected: int, most: int) -> int:
+    """Return how many rows every physical batch has: from public figures, a power of two that the expected lot fits.
+
+    Powers of two, at which kernels mostly treat rows alike, as they do not at 7 or 30. Where they do not all the same,
+    as with hidden layers of up to 8 units on one processor, `fedmodel.learning.conformance` finds it and takes fewer.
+
+    Args:
+        expected: The expected lot, at least 1.
+        most: Most rows in memory at once, at least 1; never passed.
+
+    >>> physical_batch(40, 512), physical_batch(60_000, 512), physical_batch(1, 512), physical_batch(40, 30)
+    (64, 512, 8, 16)
+    """
+    fitting = 1 << (max(expected, _SMALLEST_BATCH) - 1).bit_length()
+    return min(fitting, 1 << (most.bit_length() - 1))
+
+
+def padded(values_R: Tensor, size: int) -> Tensor:
+    """Return a physical batch of so many rows: the records, then zeros."""
+    filled_B = values_R.new_zeros((size, *values_R.shape[1:]))
+    filled_B[: len(values_R)] = values_R
+    return filled_B
+
+
+def kind(name: str) -> type[ClippedSum]:
+    """Return the kind of a name, one of this folder's own.
+
+    Raises:
+        ConfigError: When there is none of that name.
+    """
+    if name not in KINDS:
+        raise ConfigError(f"training.gradients: {not_known('kind of gradients', name, KINDS)}")
+    return KINDS[name]
+
+
+def _chunks(index_L: Tensor, size: int) -> Iterator[Tensor]:
+    """Cut a lot into physical batches; an empty lot has none."""
+    if len(index_L):
+        yield from torch.split(index_L, size)
+
+
+KINDS: Final[dict[str, type[ClippedSum]]] = {name: found.KIND for name, found in kinds(__name__).items()}

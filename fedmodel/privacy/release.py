@@ -1,0 +1,52 @@
+"""A clipped sum made a release: noise, the grid, the public denominator.
+
+Guarantee: `release` is a function of S + round_fine(Z), Z = N(0, std^2 I), rounded to the coarse grid
+(`fedmodel.privacy.grid`), where S is the sum that is given, on the fine grid. Division, float32 and all that follows
+are of a value on that grid. What the noise lacks to a true Gaussian, `grid.added` says.
+
+Does NOT bound what one record does to S: `fedmodel.learning.gradients` does.
+
+Shapes: P parameters, L parameter tensors.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fedmodel.privacy import grid
+from fedmodel.privacy.noise import NoiseSource
+
+
+def release(sums_L: list[Tensor], noise: NoiseSource, std: float, denominator: int) -> list[Tensor]:
+    """Return a noised mean, float32, a tensor for each of the sum's.
+
+    Args:
+        sums_L: The clipped sum, float64 multiples of `grid.fine(std)`, at least one tensor, all on one device.
+            Sensitive.
+        noise: Where noise is drawn from: once, for all tensors in their order.
+        std: Standard deviation of the noise on the sum: the noise multiplier times the clip.
+        denominator: The public divisor, an expected and never a counted lot size.
+
+    Raises:
+        PrivacyError: When there is no noise for a grid to follow from.
+    """
+    fine, coarse = grid.fine(std), grid.coarse(std)
+    sizes = [sum_.numel() for sum_ in sums_L]
+    noise_P = noise.gaussian(sum(sizes), std, sums_L[0].device)
+    # Exact: both are multiples of the fine grid, and under 2^53 of its steps.
+    noised = [
+        sum_ + rounded(part, fine).view_as(sum_)
+        for sum_, part in zip(sums_L, torch.split(noise_P, sizes), strict=True)
+    ]  # fmt: skip
+    return [divided(rounded(one, coarse), denominator) for one in noised]
+
+
+def divided(sum_: Tensor, denominator: int) -> Tensor:
+    """Return a sum over the public denominator, float32."""
+    return sum_.to(torch.float32) / denominator
+
+
+def rounded(values: Tensor, step: float) -> Tensor:
+    """Return float64 values at the nearest multiples of a power of two, ties to even."""
+    return torch.round(values / step) * step

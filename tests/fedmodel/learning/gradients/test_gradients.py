@@ -1,0 +1,180 @@
+"""Every kind of gradients: the clipped sum is the definition, and the preflight refuses a kind that breaks it."""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedmodel.config import ModelConfig, read_scenario
+from fedmodel.errors import ConfigError, PrivacyError
+from fedmodel.kinds.shape import DataShape
+from fedmodel.learning.conformance import conforms, hostile
+from fedmodel.learning.gradients import KINDS, ClippedSum, kind
+from fedmodel.learning.models import Loss, build_model, record_losses
+from fedmodel.learning.preflight import check_sums, preflight
+from fedmodel.privacy import grid
+from fedmodel.provision import scenario_hash
+from scenarios.simulation.simulate import check_scenario
+from tests.fedmodel.learning.test_dp_sgd import CNN, FLAT, IMAGES, MLP, batch, clipped_by_hand
+
+pytestmark = pytest.mark.usefixtures("same_bytes")
+
+each_kind = pytest.mark.parametrize("of", KINDS.values(), ids=KINDS)
+each_model = pytest.mark.parametrize(("config", "shape"), [(MLP, FLAT), (CNN, IMAGES)], ids=["mlp", "cnn"])
+
+
+def make(
+    of: type[ClippedSum], module: nn.Module, loss: Loss = "cross-entropy", clip: float = 0.5, rows: int = 8
+) -> ClippedSum:
+    return of(module, partial(record_losses, loss), max_grad_norm=clip, unit=grid.fine(0.5), rows=rows)
+
+
+@each_kind
+@each_model
+@pytest.mark.parametrize("loss", ["cross-entropy", "mse"])
+@pytest.mark.parametrize("rows", [1, 2, 8])
+def test_a_sum_is_the_definition(
+    of: type[ClippedSum], config: ModelConfig, shape: DataShape, loss: Loss, rows: int
+) -> None:
+    x, y = batch(shape, 7)
+    expected = clipped_by_hand(build_model(config, shape, seed=1), loss, x, y, clip=0.5)
+    found = make(of, build_model(config, shape, seed=1), loss, rows=rows).flat(x, y)
+    assert torch.allclose(found.float(), expected, atol=2e-5)
+
+
+@each_kind
+@each_model
+def test_a_kind_passes_its_conformance_test(of: type[ClippedSum], config: ModelConfig, shape: DataShape) -> None:
+    gradients = make(of, build_model(config, shape, seed=1))
+    assert preflight(gradients, shape, 0.5) == gradients.rows > 0
+    for name in hostile(gradients.parameters, seed=3):
+        assert conforms(gradients, shape), name
+        assert check_sums(gradients, shape, 0.5, (1.0, math.nan), (1, 7, 19)) <= 1
+
+
+@each_kind
+def test_a_sum_is_taken_once_in_the_order_of_parameters_and_zero_where_nothing_was_added(
+    of: type[ClippedSum],
+) -> None:
+    gradients = make(of, build_model(MLP, FLAT, seed=1))
+    x, y = batch(FLAT, 3)
+    gradients.add(x, y)
+    taken = gradients.take()
+    assert [one.shape for one in taken] == [one.shape for one in gradients.module.parameters()]
+    assert {one.dtype for one in taken} == {torch.float64}
+    assert any(bool(one.any()) for one in taken)
+    for nothing in (gradients.take(), gradients.of(x, y, np.array([], dtype=np.intp))):
+        assert [one.shape for one in nothing] == [one.shape for one in taken]
+        assert not any(bool(one.any()) for one in nothing)
+
+
+@each_kind
+def test_what_is_pending_is_in_no_later_lot(of: type[ClippedSum]) -> None:
+    gradients = make(of, build_model(MLP, FLAT, seed=1))
+    x, y = batch(FLAT, 9)
+    expected = gradients.flat(x[3:], y[3:])
+    gradients.add(x[:3], y[:3])
+    assert torch.equal(gradients.flat(x[3:], y[3:]), expected)
+    gradients.add(x[:3], y[:3])
+    gradients.forget()
+    assert not any(bool(one.any()) for one in gradients.take())
+
+
+@each_kind
+def test_nothing_of_a_lot_stays_at_the_model(of: type[ClippedSum]) -> None:
+    """Records, activations and gradients are sensitive; what was taken is all that is left of them."""
+    module = build_model(CNN, IMAGES, seed=1)
+    before = {name: set(vars(layer)) for name, layer in module.named_modules()}
+    gradients = make(of, module)
+    hooked = {name: set(vars(layer)) for name, layer in module.named_modules()}
+    gradients.flat(*batch(IMAGES, 11))
+    gradients.prints(*batch(IMAGES, 5), torch.ones(sum(p.numel() for p in gradients.parameters), dtype=torch.int64))
+    assert before.keys() == hooked.keys()
+    assert {name: set(vars(layer)) for name, layer in module.named_modules()} == hooked
+    for parameter in module.parameters():
+        assert parameter.grad is None
+        assert not [name for name, held in vars(parameter).items() if isinstance(held, Tensor | list) and len(held)]
+
+
+class Linear(nn.Module):
+    """A model of one layer, at which all of a gradient is seen."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear = nn.Linear(6, 1)
+
+    def forward(self, x_BF: Tensor) -> Tensor:
+        return self.linear(x_BF)  # type: ignore[no-any-return]
+
+
+def broken(of: type[ClippedSum], how: str) -> ClippedSum:
+    """A kind that breaks one promise, made of one that keeps it."""
+
+    class Broken(of):  # type: ignore[misc, valid-type]
+        calls = 0
+
+        def add(self, x_RF: Tensor, y_R: Tensor) -> None:
+            self.calls += 1
+            if how == "couples records":
+                x_RF = x_RF + x_RF.nan_to_num().clamp(-1, 1).mean(dim=0)
+            if how == "couples last bits":
+                x_RF = x_RF + 2.0**-20 * x_RF.nan_to_num().clamp(-1, 1).mean(dim=0)
+            if how == "hangs on when it is asked":
+                x_RF = x_RF * (1 + self.calls % 7 * 2.0**-20)
+            super().add(x_RF, y_R)
+
+        def take(self) -> list[Tensor]:
+            sums: list[Tensor] = super().take()
+            return [one * (1 + 2.0**-40) for one in sums] if how == "leaves the grid" else sums
+
+        def prints(self, x_RF: Tensor, y_R: Tensor, multipliers_P: Tensor) -> Tensor:
+            found: Tensor = super().prints(x_RF, y_R, multipliers_P)
+            return found + torch.randint(2**40, found.shape) if how == "does not repeat itself" else found
+
+    return make(Broken, Linear(), clip=math.inf if how == "does not clip" else 0.5)
+
+
+@each_kind
+@pytest.mark.parametrize(
+    ("how", "named"),
+    [
+        ("does not clip", "times the clip, where at most 1 is allowed"),
+        ("couples records", "times the clip, where at most 1 is allowed; the model couples records"),
+        ("hangs on when it is asked", "does not add the same each time"),
+        ("does not repeat itself", "does not add the same each time"),
+        ("leaves the grid", "does not add the same each time|is no multiple of"),
+    ],
+)
+def test_a_kind_that_breaks_a_promise_is_refused_by_name(of: type[ClippedSum], how: str, named: str) -> None:
+    with pytest.raises(PrivacyError, match=named):
+        preflight(broken(of, how), FLAT, 0.5)
+    assert preflight(broken(of, "not at all"), FLAT, 0.5) > 1
+
+
+@each_kind
+def test_a_kind_whose_hashes_hide_what_its_sums_do_takes_one_record_at_a_time(of: type[ClippedSum]) -> None:
+    """Where there are no companions, nothing couples: the sum of a lot is then that of its parts."""
+    assert preflight(broken(of, "couples last bits"), FLAT, 0.5) == 1
+
+
+def test_a_kind_is_named_by_a_scenario_and_by_none_of_before() -> None:
+    plain = read_scenario("quickstart")
+    assert "gradients" not in plain.model_dump_json()
+    said = read_scenario("quickstart", ["training.gradients=per-sample"])
+    assert scenario_hash(said) == scenario_hash(plain)
+
+
+def test_a_kind_that_is_not_known_is_refused_before_anything_is_spent() -> None:
+    asked = read_scenario("quickstart", ["training.gradients=per-sampel"])
+    with pytest.raises(ConfigError, match="unknown kind of gradients 'per-sampel'; did you mean 'per-sample'"):
+        check_scenario(asked)
+    with pytest.raises(ConfigError, match=r"training\.gradients"):
+        kind("ghost")
+    for name in ("../per_sample", "fedmodel.errors", "os"):
+        with pytest.raises(ConfigError):
+            read_scenario("quickstart", [f"training.gradients={name}/"])
