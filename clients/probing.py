@@ -36,8 +36,10 @@ from clients.optimizers import build_optimizer
 from clients.silo import Silo
 from fedmodel.canaries.observations import Release, coins, keep, keep_state, known_states
 from fedmodel.canaries.probes import Probed, chosen_coordinates, loss_canaries, with_probes
+from fedmodel.data.named import together
 from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
+from fedmodel.learning.inputs import Inputs, tensors
 from fedmodel.privacy import grid
 from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.secagg import FRESH
@@ -72,18 +74,19 @@ class Probing:
         self._block = 0
         self._again = nn.ParameterList()
 
-    def add_canaries(self, x_NF: Tensor, y_N: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the silo's features and labels with the canaries that are in its data."""
+    def add_canaries(self, x_N: Inputs, y_N: Tensor) -> tuple[Inputs, Tensor]:
+        """Return the silo's records and targets with the canaries that are in its data."""
         audit = self._silo.scenario.audit
         if audit is not None and audit.canaries == "probe":
-            x_NF, y_N = with_probes(x_NF, y_N, self._coins_K, self._event.max_records)
+            x_N, y_N = with_probes(x_N, y_N, self._coins_K, self._event.max_records)
         else:
             made = loss_canaries(self._silo.scenario, self._silo.name)
             chosen = np.repeat(np.flatnonzero(self._coins_K), self._event.max_records)
-            x_NF = torch.cat([x_NF, torch.from_numpy(made.x_NF[chosen]).to(x_NF.device)])
-            y_N = torch.cat([y_N, torch.from_numpy(made.y_N[chosen]).to(y_N.device)])
+            more_x, more_y = tensors(made.take(chosen), y_N.device)
+            x_N = together([x_N, more_x], torch.cat)
+            y_N = torch.cat([y_N, more_y])
         self._records = len(y_N)
-        return x_NF, y_N
+        return x_N, y_N
 
     def watch(self, sgd: DpSgd) -> None:
         """Note each noised gradient from here on, and take each step again."""

@@ -20,7 +20,7 @@ refuses, whatever was asked, charged or checked before.
 In an audited run (`[audit]` in the scenario) canaries are among the records, and what is released on them is kept; the
 loop is the same.
 
-Shapes: N records, F features, P parameters.
+Shapes: N records, P parameters.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum, kind, physical_batch
+from fedmodel.learning.inputs import tensors
 from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.preflight import check_received, preflight
 from fedmodel.privacy import grid
@@ -123,18 +124,16 @@ def local_update(silo: Silo, event: Event, request: TrainRequest, state: RecordD
         recall_state(optimizer, state)
 
     probing = None if scenario.audit is None else Probing(silo, pipeline, request)
-    records = silo.records()
-    x_NF = torch.from_numpy(records.x_NF).to(device)
-    y_N = torch.from_numpy(records.y_N).to(device)
+    x_N, y_N = tensors(silo.records(), device)
     if probing is not None:
-        x_NF, y_N = probing.add_canaries(x_NF, y_N)
+        x_N, y_N = probing.add_canaries(x_N, y_N)
         probing.watch(sgd)
 
     for _ in range(event.steps):
         lot = noise.lot(len(y_N), event.sample_rate)
         if probing is not None:
             probing.drew(lot)
-        sgd.step(x_NF, y_N, lot)
+        sgd.step(x_N, y_N, lot)
 
     if scenario.training.keep_optimizer_state:
         keep_state(optimizer, state)

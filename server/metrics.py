@@ -21,6 +21,7 @@ from torch import nn
 
 from fedmodel.data import Records
 from fedmodel.errors import ProtocolError
+from fedmodel.learning.inputs import called, tensors
 from fedmodel.learning.models import Loss, loss_sum, probabilities
 from fedmodel.system.durable import naming
 
@@ -62,9 +63,8 @@ def evaluate(module: nn.Module, loss: Loss, records: Records, device: torch.devi
     module.eval()
     with torch.no_grad():
         for start in range(0, len(records), _BATCH):
-            x_BF = torch.from_numpy(records.x_NF[start : start + _BATCH]).to(device)
-            y_B = torch.from_numpy(records.y_N[start : start + _BATCH]).to(device)
-            output = module(x_BF)
+            x_B, y_B = tensors(records.take(slice(start, start + _BATCH)), device)
+            output = called(module, x_B)
             total += float(loss_sum(loss, output, y_B))
             parts.append(probabilities(loss, output).cpu().numpy())
     module.train(training)

@@ -34,7 +34,7 @@ from numpy.typing import NDArray
 from fedmodel import plans
 from fedmodel.config import Scenario, SiloPlan
 from fedmodel.crypto import SigningKey, digest
-from fedmodel.data import silo_records
+from fedmodel.data import Records, silo_records
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.models.mlp import MlpConfig
 from fedmodel.learning import vectors
@@ -127,8 +127,8 @@ def inversion(scenario: Scenario, digit: int | None = None, seed: int = 1, other
         raise ConfigError(f'the demonstration is of source = "digits", found {scenario.data.source!r}')
     if not 0 <= others < _MOST_DIGITS:
         raise ConfigError(f"from 0 to {_MOST_DIGITS - 1} other digits can be attacked too, not {others}")
-    x_NF = np.concatenate([silo_records(scenario, silo).x_NF for silo in scenario.federation.silos])
-    y_N = np.concatenate([silo_records(scenario, silo).y_N for silo in scenario.federation.silos])
+    records = Records.joined([silo_records(scenario, silo) for silo in scenario.federation.silos])
+    x_NF, y_N = records.x_NF, records.y_N
     drawn = _draw(y_N, digit, seed, others + 1)
     plan = scenario.plan(scenario.federation.silos[0])
     attacked = _Attacked(scenario, plan, plans.noise_multiplier(plan), seed, rounds=len(drawn))

@@ -37,6 +37,7 @@ from fedmodel.config import ModelConfig, Scenario
 from fedmodel.data import Records
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.shape import DataShape
+from fedmodel.learning.inputs import called, tensors
 from fedmodel.learning.models import Loss, build_model, loss_sum, probabilities
 from fedmodel.seeds import derive_seed
 
@@ -241,10 +242,10 @@ def train_reference(config: ModelConfig, shape: DataShape, loss: Loss, records: 
         records = records.take(drawn[:_MOST_REFERENCE_RECORDS])
     module = build_model(config, shape, derive_seed(seed, "reference")).eval()
     optimizer = torch.optim.Adam(module.parameters(), lr=_LEARNING_RATE)
-    x_NF, y_N = torch.from_numpy(records.x_NF), torch.from_numpy(records.y_N)
+    x_N, y_N = tensors(records, torch.device("cpu"))
     for _ in range(_STEPS):
         optimizer.zero_grad()
-        torch.autograd.backward(loss_sum(loss, module(x_NF), y_N) / len(records))
+        torch.autograd.backward(loss_sum(loss, called(module, x_N), y_N) / len(records))
         optimizer.step()
     return module
 
@@ -264,9 +265,8 @@ def _outputs(module: nn.Module, records: Records) -> list[tuple[Tensor, Tensor]]
     found = []
     with torch.no_grad():
         for start in range(0, len(records), _BATCH):
-            x_BF = torch.from_numpy(records.x_NF[start : start + _BATCH]).to(device)
-            label_B = torch.from_numpy(records.y_N[start : start + _BATCH]).to(device)
-            found.append((module(x_BF).double(), label_B))
+            x_B, label_B = tensors(records.take(slice(start, start + _BATCH)), device)
+            found.append((called(module, x_B).double(), label_B))
     module.train(training)
     if not all(bool(torch.isfinite(output_BK).all()) for output_BK, _ in found):
         raise ConfigError("a model of membership inference has outputs that are not finite; no estimate is made")

@@ -10,8 +10,9 @@ section 4, name such canaries Dirac gradients).
 One more record, always in the data, has a gradient that is not a number, on a coordinate of its own: it must add
 nothing, and spoil nothing.
 
-In training data a canary is told from a record by its label, which is under zero: `-1 - i` is canary i. Its features
-are zeros, and the model's output for them is in no loss.
+In training data a canary is told from a record by an array beside the others, `canary`, which the probed model alone
+reads: 0 is a record, and `1 + i` canary i. No target tells one: a canary's target and features are zeros, and the
+model's output for them is in no loss.
 
 A loss canary is a record like any other, of made-up features and label. What it does is seen by the model's loss on it.
 
@@ -22,7 +23,8 @@ Shapes: B batch, F features, K canaries, O outputs of the model.
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Mapping
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -31,10 +33,15 @@ from torch import Tensor, nn
 
 from fedmodel.config import Scenario
 from fedmodel.data import Records
+from fedmodel.data.named import each
+from fedmodel.errors import DataError
+from fedmodel.kinds.shape import ArrayShape
+from fedmodel.learning.inputs import Inputs
 from fedmodel.learning.models import RecordLoss
 from fedmodel.seeds import derive_seed
 
 _FOLLOWED: Final = 500
+_ALONE, _MARKS = "features", "canary"  # as `Probed.forward` has them
 _CLIPS: Final = 10.0
 """What a canary's gradient is before the clip, in clips: far enough over one that a clip that is not there shows."""
 
@@ -42,7 +49,7 @@ _CLIPS: Final = 10.0
 class Probed(nn.Module):
     """A model with a block of parameters beside it: one a canary, and one for the record that is not a number.
 
-    In training its outputs are the model's and the block, `(B, O + K + 1)`; in evaluation the model's alone.
+    In evaluation it is the model.
 
     Args:
         model: Any model.
@@ -57,12 +64,24 @@ class Probed(nn.Module):
         self.block = nn.Linear(1, canaries + 1, bias=False)
         nn.init.zeros_(self.block.weight)
 
-    def forward(self, x_BF: Tensor) -> Tensor:
-        """Return outputs for features of shape `(B, *F)`."""
-        output_BO: Tensor = self.model(x_BF)
+    def forward(
+        self, features: Tensor | None = None, canary: Tensor | None = None, **named: Tensor
+    ) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+        """Return the model's outputs; in training with the block's, `(B, K + 1)`, and which rows are canaries.
+
+        Args:
+            features: The records of a model that takes one array.
+            canary: int64, shape `(B,)`: 0 of a record, `1 + i` of canary i; None where there are records alone.
+            named: The records of a model that takes several.
+        """
+        if features is not None and named:
+            named["features"] = features
+        output_BO: Tensor = self.model(**named) if named else self.model(features)
         if not self.training:
             return output_BO
-        return torch.cat([output_BO, self.block(x_BF.new_ones(len(x_BF), 1))], dim=1)
+        if canary is None:
+            canary = torch.zeros(len(output_BO), dtype=torch.int64, device=output_BO.device)
+        return output_BO, self.block(output_BO.new_ones(len(output_BO), 1)), canary
 
 
 def probed(model: nn.Module, scenario: Scenario) -> nn.Module:
@@ -100,35 +119,47 @@ class ProbedLoss:
         self._canaries = canaries
         self._written = _CLIPS * max_grad_norm
 
-    def __call__(self, output_BK: Tensor, label_B: Tensor) -> Tensor:
-        """Return a loss for each row; its gradient, not its value, is what it is for."""
-        is_record_B = label_B >= 0
-        outputs = output_BK.shape[1] - self._canaries - 1
+    def __call__(self, outputs: tuple[Tensor, Tensor, Tensor], target_B: Tensor) -> Tensor:
+        """Return a loss for each row of a probed model's outputs; its gradient, not its value, is what it is for."""
+        output_BO, block_BK, canary_B = outputs
+        is_record_B = canary_B == 0
         # Zeros for the outputs of canaries: where the model's are no numbers, theirs must stay out of the gradient.
-        own_BO = torch.where(is_record_B[:, None], output_BK[:, :outputs], 0.0)
-        loss_B = self._losses(own_BO, torch.where(is_record_B, label_B, 0))
-        place_B = torch.where(is_record_B, 0, -1 - label_B)
-        written_B = output_BK[:, outputs:].gather(1, place_B[:, None])[:, 0]
-        slope_B = torch.where(label_B == -1 - self._canaries, torch.nan, self._written)
+        own_BO = torch.where(is_record_B.view(-1, *[1] * (output_BO.dim() - 1)), output_BO, 0.0)
+        loss_B = self._losses(own_BO, target_B)
+        written_B = block_BK.gather(1, (canary_B - 1).clamp(min=0)[:, None])[:, 0]
+        slope_B = torch.where(canary_B == 1 + self._canaries, torch.nan, self._written)
         return torch.where(is_record_B, loss_B, slope_B * written_B)
 
 
-def with_probes(x_NF: Tensor, y_N: Tensor, coins_K: NDArray[np.bool_], copies: int) -> tuple[Tensor, Tensor]:
+def with_probes(x_N: Inputs, y_N: Tensor, coins_K: NDArray[np.bool_], copies: int) -> tuple[Inputs, Tensor]:
     """Return a silo's data with the canaries that are in it, and the record that is not a number, at its end.
 
     Args:
-        x_NF: Features, shape `(N, *F)`.
-        y_N: Labels.
+        x_N: The records, one tensor or several by name.
+        y_N: Their targets, of any type and values.
         coins_K: Which canaries are in.
         copies: Records of each: as many as one privacy unit has at most.
+
+    Returns:
+        The records by name, with what tells canaries from them, and the targets.
+
+    Raises:
+        DataError: When an array of the records has the name that tells canaries.
     """
-    labels = [-1 - int(canary) for canary in np.flatnonzero(coins_K) for _ in range(copies)] + [-1 - len(coins_K)]
-    more_C = torch.tensor(labels, dtype=y_N.dtype, device=y_N.device)
-    return torch.cat([x_NF, x_NF.new_zeros((len(labels), *x_NF.shape[1:]))]), torch.cat([y_N, more_C])
+    named = x_N if isinstance(x_N, Mapping) else {_ALONE: x_N}
+    if _MARKS in named:
+        raise DataError(f"an array of records is called {_MARKS!r}, as the canaries of an audit are; call it otherwise")
+    more = [1 + int(canary) for canary in np.flatnonzero(coins_K) for _ in range(copies)] + [1 + len(coins_K)]
+    marks = torch.tensor([0] * len(y_N) + more, device=y_N.device)
+
+    def longer(one: Tensor) -> Tensor:
+        return torch.cat([one, one.new_zeros((len(more), *one.shape[1:]))])
+
+    return {**{name: longer(one) for name, one in named.items()}, _MARKS: marks}, longer(y_N)
 
 
 def loss_canaries(scenario: Scenario, silo: str) -> Records:
-    """Return a silo's loss canaries, in or not: features uniform over the reference range, any label.
+    """Return a silo's loss canaries, in or not: features uniform over the reference range, any target.
 
     They hang on the scenario's seed and the silo's name alone, and are no secret; which are in is.
     """
@@ -137,9 +168,14 @@ def loss_canaries(scenario: Scenario, silo: str) -> Records:
     shape = scenario.data.shape
     rng = np.random.default_rng(derive_seed(scenario.seed, "loss-canaries", silo))
     count = scenario.audit.count
-    x_KF = rng.uniform(-1.0, 1.0, (count, *shape.features)).astype(np.float32)
-    y_K = rng.integers(0, shape.classes, count, dtype=np.int64)
-    return Records(x_KF, y_K, -1 - np.arange(count))
+
+    def drawn(one: ArrayShape) -> NDArray[Any]:
+        if one.below is None:
+            return rng.uniform(-1.0, 1.0, (count, *one.size)).astype(np.float32)
+        return rng.integers(0, one.below, (count, *one.size), dtype=np.int64)
+
+    x_K = each(shape.arrays, drawn)
+    return Records(x_K, drawn(shape.targets), -1 - np.arange(count))
 
 
 def chosen_coordinates(scenario: Scenario, parameters: int) -> NDArray[np.intp]:

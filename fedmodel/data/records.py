@@ -15,15 +15,18 @@ silo: these data sets are published ones.
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from sklearn.model_selection import train_test_split
 
 from fedmodel.config import Scenario, data_from_json
+from fedmodel.data.named import arrays, each, together
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.source import Dealt, PartitionConfig
 from fedmodel.privacy.events import UnitName
@@ -36,17 +39,49 @@ _PARTITION_TRIES = 1_000
 class Records:
     """Scaled records in memory.
 
-    Sensitive: both arrays, and their length under add/remove adjacency.
+    Sensitive: all arrays, and their length under add/remove adjacency.
 
     Attributes:
-        x_NF: float32, shape `(N, *features)`.
-        y_N: int64 labels in `[0, classes)`.
+        x: What a model is given of them: one array (float32, shape `(N, *features)`), or several of any type by name,
+            all of one first dimension. A model is called with one as `model(x)`, and with several by their names.
+        y_N: Targets, of any type and shape `(N, ...)`: int64 labels in `[0, classes)`, or whatever else a loss takes.
+            No value has a meaning of its own here.
         person_N: Whose each record is, as numbers that mean nothing else.
+
+    Raises:
+        DataError: When the arrays are not of one length, or there is none.
     """
 
-    x_NF: NDArray[np.float32]
-    y_N: NDArray[np.int64]
+    x: NDArray[Any] | Mapping[str, NDArray[Any]]
+    y_N: NDArray[Any]
     person_N: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        lengths = {len(one) for one in (*arrays(self.x), self.person_N)}
+        if lengths != {len(self.y_N)} or not list(arrays(self.x)):
+            raise DataError("records are arrays of one length, with as many targets and persons; these are not")
+
+    @property
+    def x_NF(self) -> NDArray[np.float32]:  # noqa: N802 - a shape, as everywhere
+        """The array of records that are one.
+
+        Raises:
+            DataError: When they are several, which have no order.
+        """
+        if isinstance(self.x, Mapping):
+            raise DataError(f"these records are several arrays, {', '.join(self.x)}, where one is needed")
+        return self.x
+
+    @classmethod
+    def joined(cls, parts: Sequence[Records]) -> Records:
+        """Return the records of all parts, in their order.
+
+        Raises:
+            DataError: When they are not of the same arrays.
+        """
+        x = together([part.x for part in parts], np.concatenate)
+        y_N, person_N = (np.concatenate([getattr(part, name) for part in parts]) for name in ("y_N", "person_N"))
+        return cls(x, y_N, person_N)
 
     def __len__(self) -> int:
         return len(self.y_N)
@@ -54,9 +89,9 @@ class Records:
     def __repr__(self) -> str:
         return "Records(...)"  # a repr ends up in logs; neither values nor their number belong there
 
-    def take(self, index_N: NDArray[np.intp]) -> Records:
+    def take(self, index_N: NDArray[np.intp] | slice) -> Records:
         """Return the chosen records."""
-        return Records(self.x_NF[index_N], self.y_N[index_N], self.person_N[index_N])
+        return Records(each(self.x, lambda one: one[index_N]), self.y_N[index_N], self.person_N[index_N])
 
     def capped(self, unit: UnitName, max_records: int) -> Records:
         """Return the records of which no privacy unit has more than so many.

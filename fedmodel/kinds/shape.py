@@ -2,7 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ArrayShape:
+    """What is public about one array of records, or about their targets.
+
+    Attributes:
+        size: Shape of one record's part of it.
+        below: Values are whole numbers from 0 up to this; real numbers where None.
+    """
+
+    size: tuple[int, ...]
+    below: int | None = None
 
 
 @dataclass(frozen=True)
@@ -10,14 +24,28 @@ class DataShape:
     """What is public about a data source: the shape of a record, not how many there are.
 
     Attributes:
-        features: Shape of one record's features, `(F,)` or `(channels, height, width)`.
+        features: Shape of one record's features, `(F,)` or `(channels, height, width)`, where records are one array.
         classes: Number of labels. With two, label 1 is the positive class.
         names: Names of the features where they have any.
+        inputs: The arrays that a record is made of, by name, where they are several.
+        target: What a target looks like, where it is no label.
     """
 
     features: tuple[int, ...]
     classes: int
     names: tuple[str, ...] = ()
+    inputs: Mapping[str, ArrayShape] | None = None
+    target: ArrayShape | None = None
+
+    @property
+    def arrays(self) -> ArrayShape | Mapping[str, ArrayShape]:
+        """The one array of records, or several by name."""
+        return ArrayShape(self.features) if self.inputs is None else self.inputs
+
+    @property
+    def targets(self) -> ArrayShape:
+        """What a target looks like: a label, where nothing else is said."""
+        return ArrayShape((), self.classes) if self.target is None else self.target
 
     @property
     def outputs(self) -> int:

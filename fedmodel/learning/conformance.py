@@ -13,7 +13,7 @@ so that made-up records stand for others; a kernel that looked at values would n
 
 Does NOT look at how large what a record adds is: `fedmodel.learning.preflight` does.
 
-Shapes: B rows of a physical batch, F features, P parameters.
+Shapes: B rows of a physical batch, P parameters.
 """
 
 from __future__ import annotations
@@ -23,14 +23,16 @@ import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 
+from fedmodel.data.named import each
 from fedmodel.errors import PrivacyError
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.gradients import ClippedSum
+from fedmodel.learning.inputs import Inputs, made_up, taken
 
 _FILLERS: Final = (math.nan, 0.0, 1e30, math.inf)
 _MAGNITUDES: Final = (1.0, 64.0, 4096.0)
@@ -91,69 +93,78 @@ def conforms(gradients: ClippedSum, shape: DataShape, *, thorough: bool = True, 
     """
     size, device = gradients.rows, gradients.parameters[0].device
     generator = torch.Generator().manual_seed(seed)
-    x_BF = torch.randn((size, *shape.features), generator=generator)
-    y_B = torch.randint(shape.classes, (size,), generator=generator)
+    x_B, y_B = made_up(shape, size, generator)
     parameters = sum(parameter.numel() for parameter in gradients.parameters)
     odd_P = (torch.randint(-(2**62), 2**62, (parameters,), generator=generator) * 2 + 1).to(device)
 
-    def prints(x: Tensor, y: Tensor) -> Tensor:
+    def prints(x: Inputs, y: Tensor) -> Tensor:
         with of_one_shape(gradients.module, size):
-            return gradients.prints(x.to(device), y.to(device), odd_P).cpu()
+            return gradients.prints(each(x, lambda one: one.to(device)), y.to(device), odd_P).cpu()
 
-    own_B = prints(x_BF, y_B)
-    if not torch.equal(own_B, prints(x_BF, y_B)) or (
-        thorough and not _adds_up(gradients, x_BF.to(device), y_B.to(device))
-    ):
+    own_B = prints(x_B, y_B)
+    if not torch.equal(own_B, prints(x_B, y_B)) or (thorough and not _adds_up(gradients, x_B, y_B)):
         return False
     if size == 1:
         return True
-    arranged = _arranged(x_BF, y_B, generator, thorough=thorough)
-    accompanied = _accompanied(x_BF, generator, thorough=thorough)
+    arranged = _arranged(x_B, y_B, generator, thorough=thorough)
+    accompanied = _accompanied(x_B, size, generator, thorough=thorough)
     return all(torch.equal(own_B[of], prints(x, y)) for x, y, of in arranged) and all(
         torch.equal(own_B[kept_B], prints(x, y_B)[kept_B]) for x, kept_B in accompanied
     )
 
 
-def _adds_up(gradients: ClippedSum, x_BF: Tensor, y_B: Tensor) -> bool:
+def _adds_up(gradients: ClippedSum, x_B: Inputs, y_B: Tensor) -> bool:
     """Tell whether the sum of a lot is that of its parts, bit for bit, as the hashes of records say."""
+    device, whole = gradients.parameters[0].device, torch.arange(len(y_B))
+
+    def sum_of(index: Tensor) -> Tensor:
+        return gradients.flat(each(taken(x_B, index), lambda one: one.to(device)), y_B[index].to(device))
+
     with of_one_shape(gradients.module, gradients.rows):
-        parts = [gradients.flat(x, y) for x, y in zip(x_BF.tensor_split(3), y_B.tensor_split(3), strict=True)]
-        return torch.equal(gradients.flat(x_BF, y_B), torch.stack(parts).sum(dim=0))
+        return torch.equal(sum_of(whole), torch.stack([sum_of(part) for part in whole.tensor_split(3)]).sum(dim=0))
 
 
 def _arranged(
-    x_BF: Tensor, y_B: Tensor, generator: torch.Generator, *, thorough: bool
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    x_B: Inputs, y_B: Tensor, generator: torch.Generator, *, thorough: bool
+) -> Iterator[tuple[Inputs, Tensor, Tensor]]:
     """Yield the records at other places, with which of them is where."""
     size = len(y_B)
     orders = [torch.randperm(size, generator=generator), torch.zeros(size, dtype=torch.long)]
     if thorough:
         orders += [torch.full((size,), size - 1), torch.arange(size).roll(1), torch.arange(1)]
         orders += [torch.arange(size - 1), torch.arange(size // 2 + 1)]
-    yield from ((x_BF[order], y_B[order], order) for order in orders)
+    yield from ((taken(x_B, order), y_B[order], order) for order in orders)
 
 
-def _accompanied(x_BF: Tensor, generator: torch.Generator, *, thorough: bool) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield some of the records at their places, companions replaced, with which are left."""
+def _accompanied(
+    x_B: Inputs, size: int, generator: torch.Generator, *, thorough: bool
+) -> Iterator[tuple[Inputs, Tensor]]:
+    """Yield some of the records at their places, companions replaced, with which are left. Whole numbers become 0."""
     for filler in _FILLERS if thorough else _FILLERS[:1]:
-        kept_B = torch.rand(len(x_BF), generator=generator) < 0.5
-        other_BF = torch.full_like(x_BF, filler)
-        other_BF[kept_B] = x_BF[kept_B]
-        yield other_BF, kept_B
+        kept_B = torch.rand(size, generator=generator) < 0.5
+
+        def beside(own: Tensor, filler: float = filler, kept_B: Tensor = kept_B) -> Tensor:
+            other = torch.full_like(own, filler if own.is_floating_point() else 0)
+            other[kept_B] = own[kept_B]
+            return other
+
+        yield each(x_B, beside), kept_B
 
 
 @contextmanager
 def of_one_shape(module: nn.Module, size: int) -> Iterator[None]:
     """Refuse a batch of another number of rows than `size` that reaches the model meanwhile."""
 
-    def look(_: nn.Module, inputs: tuple[Any, ...]) -> None:
-        if len(inputs[0]) != size:
+    def look(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
+        rows = {len(one) for one in (*inputs, *named.values())}
+        if rows != {size}:
+            found = " and ".join(map(str, sorted(rows)))
             raise PrivacyError(
-                f"a physical batch of {len(inputs[0])} rows reached the model, where all have {size}; kernels round"
-                " otherwise at another shape"
+                f"a physical batch of {found} rows reached the model, where all have {size}; kernels round otherwise at"
+                " another shape"
             )
 
-    watching = module.register_forward_pre_hook(look)
+    watching = module.register_forward_pre_hook(look, with_kwargs=True)
     try:
         yield
     finally:

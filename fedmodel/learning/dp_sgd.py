@@ -23,7 +23,7 @@ code.
 
 Does NOT hide how long a step takes, which hangs on how many physical batches a lot fills.
 
-Shapes: F features, N records, L parameter tensors.
+Shapes: N records, L parameter tensors.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from torch.optim import Optimizer
 
 from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients import ClippedSum
+from fedmodel.learning.inputs import Inputs
 from fedmodel.privacy import grid
 from fedmodel.privacy.noise import NoiseSource
 from fedmodel.privacy.release import divided, release
@@ -85,12 +86,12 @@ class DpSgd:
         """Standard deviation of the noise on a sum."""
         return self.noise_multiplier * self.gradients.max_grad_norm
 
-    def step(self, x_NF: Tensor, y_N: Tensor, lot: NDArray[np.intp]) -> None:
+    def step(self, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp]) -> None:
         """Take one noised step on the lot.
 
         Args:
-            x_NF: All the silo's features, on the model's device. Sensitive.
-            y_N: All the silo's labels, likewise. Sensitive.
+            x_N: All the silo's records, on the model's device: one tensor, or several by name. Sensitive.
+            y_N: Their targets, likewise. Sensitive.
             lot: Indices of the records drawn. Sensitive, its length included.
 
         Raises:
@@ -98,7 +99,7 @@ class DpSgd:
             PrivacyError: When the pipeline is none of per-record losses and gradients.
         """
         grid.check_records(len(y_N), self.noise_multiplier)
-        self._release(self.gradients.of(x_NF, y_N, lot))
+        self._release(self.gradients.of(x_N, y_N, lot))
 
     def _release(self, sums_L: list[Tensor]) -> None:
         """Let the optimiser step on the noised mean, and forget both."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -25,8 +25,9 @@ from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.vectors import parameter_count
 
 Loss = Literal["cross-entropy", "mse"]
-RecordLoss = Callable[[Tensor, Tensor], Tensor]
-"""From outputs `(B, K)` and labels `(B,)` to each record's own loss, `(B,)`."""
+RecordLoss = Callable[[Any, Tensor], Tensor]
+"""From what a model returns for B records, mostly outputs `(B, K)`, and their targets to each one's own loss, `(B,)`.
+"""
 
 
 def build_model(config: ModelConfig, shape: DataShape, seed: int) -> nn.Module:

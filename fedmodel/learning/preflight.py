@@ -14,7 +14,7 @@ that model.
 Guarantee: a pipeline that passes met the bound on every probe. It is a test, not a proof: a pipeline built to recognise
 the probes would pass. It reads no record of the silo and draws nothing from a secret source, so it costs no privacy.
 
-Shapes: B batch, F features, P parameters.
+Shapes: B batch, P parameters.
 """
 
 from __future__ import annotations
@@ -29,11 +29,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 
+from fedmodel.data.named import each, together
 from fedmodel.errors import PrivacyError
 from fedmodel.kinds.layers import Dropout
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.conformance import hostile, of_one_shape, settle
 from fedmodel.learning.gradients import ClippedSum
+from fedmodel.learning.inputs import Inputs, ends, made_up, scaled
 
 _COUPLED: Final = 1e-3  # of the clip: rounding between shapes is far under it at ordinary parameters, coupling over it
 # Far outside, beyond what float32 can square, and not a number at all.
@@ -126,8 +128,8 @@ def check_sums(
         PrivacyError: When one of the three is found.
     """
 
-    def on_grid(x_BF: Tensor, y_B: Tensor) -> Tensor:
-        sum_P = gradients.flat(x_BF, y_B)
+    def on_grid(x_B: Inputs, y_B: Tensor) -> Tensor:
+        sum_P = gradients.flat(x_B, y_B)
         if not bool((torch.trunc(sum_P / gradients.unit) * gradients.unit == sum_P).all()):
             raise PrivacyError(
                 f"a clipped sum is no multiple of {gradients.unit:g}, so that it is rounded as it is added up"
@@ -142,7 +144,7 @@ def check_sums(
 
 
 def check_sensitivity(
-    clipped_sum: Callable[[Tensor, Tensor], Tensor],
+    clipped_sum: Callable[[Inputs, Tensor], Tensor],
     shape: DataShape,
     max_grad_norm: float,
     device: torch.device,
@@ -155,7 +157,7 @@ def check_sensitivity(
     """Measure how far one made-up outlier moves the sum, and refuse more than the clip.
 
     Args:
-        clipped_sum: From features `(B, *features)` and labels `(B,)` to the clipped sum `(P,)`, noise left out.
+        clipped_sum: From records and their targets to the clipped sum `(P,)`, noise left out.
         shape: What records look like.
         max_grad_norm: The clip C.
         device: Where the pipeline runs.
@@ -172,16 +174,19 @@ def check_sensitivity(
     """
     generator = torch.Generator().manual_seed(seed)
     largest = 0.0
+
+    def to_device(one: Tensor) -> Tensor:
+        return one.to(device)
+
     for others in companions:
-        x_BF = torch.randn((others, *shape.features), generator=generator)
-        y_B = torch.randint(shape.classes, (others,), generator=generator)
-        without_P = clipped_sum(x_BF.to(device), y_B.to(device)).double()
+        x_B, y_B = made_up(shape, others, generator)
+        without_P = clipped_sum(each(x_B, to_device), y_B.to(device)).double()
         for scale in outliers:
-            outlier_F = torch.randn(shape.features, generator=generator) * scale
-            for label in (0, shape.classes - 1):
+            x_1 = scaled(shape, 1, generator, scale)
+            for y_1 in ends(shape, scale):
                 # First, so that it shares a physical batch with companions whatever the size of one.
-                with_x = torch.cat([outlier_F[None], x_BF]).to(device)
-                with_y = torch.cat([torch.tensor([label]), y_B]).to(device)
+                with_x = together([x_1, x_B], lambda parts: torch.cat(parts).to(device))
+                with_y = torch.cat([y_1, y_B]).to(device)
                 moved = float((clipped_sum(with_x, with_y).double() - without_P).norm()) / max_grad_norm
                 if not moved <= 1 + tolerance:  # a NaN is not at most anything
                     raise PrivacyError(

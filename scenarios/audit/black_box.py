@@ -56,12 +56,7 @@ def membership(scenario: Scenario, run_dir: Path) -> dict[str, Any] | None:
     from fedmodel.audit.membership import NOTE, attacks
     from fedmodel.data import Records, held_out_records, silo_records
 
-    parts = [silo_records(scenario, silo) for silo in scenario.federation.silos]
-    members = Records(
-        np.concatenate([part.x_NF for part in parts]),
-        np.concatenate([part.y_N for part in parts]),
-        np.concatenate([part.person_N for part in parts]),
-    )
+    members = Records.joined([silo_records(scenario, silo) for silo in scenario.federation.silos])
     try:
         found = attacks(final_model(scenario, run_dir), scenario, members, held_out_records(scenario))
     except ConfigError:

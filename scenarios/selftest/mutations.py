@@ -43,6 +43,7 @@ from fedmodel.learning import models
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum, per_sample
 from fedmodel.learning.gradients.per_sample import PerSample
+from fedmodel.learning.inputs import Inputs, called, taken
 from fedmodel.ledger import Charge, Ledger, Run, standing
 from fedmodel.privacy import release
 from fedmodel.privacy.accounting import composition, pld
@@ -138,9 +139,9 @@ def clip_doubled() -> Planted:
     """Clip to twice what was charged, and add the noise that was charged."""
     add = PerSample.add
 
-    def doubled(self: PerSample, x_RF: Tensor, y_R: Tensor) -> None:
+    def doubled(self: PerSample, x_R: Inputs, y_R: Tensor) -> None:
         with replaced(self, "max_grad_norm", 2 * self.max_grad_norm):
-            add(self, x_RF, y_R)
+            add(self, x_R, y_R)
 
     return replaced(PerSample, "add", doubled)
 
@@ -149,9 +150,9 @@ def clip_missing() -> Planted:
     """Weigh every record's gradient with 1."""
     add = PerSample.add
 
-    def unclipped(self: PerSample, x_RF: Tensor, y_R: Tensor) -> None:
+    def unclipped(self: PerSample, x_R: Inputs, y_R: Tensor) -> None:
         with replaced(self, "max_grad_norm", math.inf):
-            add(self, x_RF, y_R)
+            add(self, x_R, y_R)
 
     return replaced(PerSample, "add", unclipped)
 
@@ -160,9 +161,9 @@ def clip_of_the_sum() -> Planted:
     """Clip the sum of a batch, and not each record's gradient."""
     add = PerSample.add
 
-    def summed(self: PerSample, x_RF: Tensor, y_R: Tensor) -> None:
+    def summed(self: PerSample, x_R: Inputs, y_R: Tensor) -> None:
         with replaced(self, "max_grad_norm", math.inf):
-            add(self, x_RF, y_R)
+            add(self, x_R, y_R)
         norm = torch.cat([sum_.flatten() for sum_ in self._sums]).norm()
         for sum_ in self._sums:
             sum_ *= (self.max_grad_norm / norm).clamp(max=1.0)
@@ -287,9 +288,9 @@ def clip_lets_nan_through() -> Planted:
     """Make no number of what is none."""
     add = PerSample.add
 
-    def trusting(self: PerSample, x_RF: Tensor, y_R: Tensor) -> None:
+    def trusting(self: PerSample, x_R: Inputs, y_R: Tensor) -> None:
         with replaced(Tensor, "nan_to_num_", lambda values, *_: values):
-            add(self, x_RF, y_R)
+            add(self, x_R, y_R)
 
     return replaced(PerSample, "add", trusting)
 
@@ -301,10 +302,10 @@ def ghost_clipping() -> Planted:
         wrapped: nn.Module = GradSampleModuleFastGradientClipping(module, **how)
         return wrapped
 
-    def summed(self: PerSample, x_NF: Tensor, y_N: Tensor, lot: NDArray[np.intp]) -> list[Tensor]:
+    def summed(self: PerSample, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp]) -> list[Tensor]:
         self.forget()
         chosen = torch.from_numpy(lot).to(y_N.device)
-        outputs, labels = self._per_record(x_NF[chosen]), y_N[chosen]
+        outputs, labels = called(self._per_record, taken(x_N, chosen)), y_N[chosen]
         losses_L1 = self.losses(outputs, labels)[:, None]
         self._per_record.max_grad_norm = self.max_grad_norm
         optimizer = torch.optim.SGD(self.parameters, lr=0.0)
@@ -344,9 +345,9 @@ def denominator_counted() -> Planted:
     """Divide a sum by how many records were drawn for it."""
     step = DpSgd.step
 
-    def counted(self: DpSgd, x_NF: Tensor, y_N: Tensor, lot: NDArray[np.intp]) -> None:
+    def counted(self: DpSgd, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp]) -> None:
         with replaced(self, "denominator", max(1, len(lot))):
-            step(self, x_NF, y_N, lot)
+            step(self, x_N, y_N, lot)
 
     return replaced(DpSgd, "step", counted)
 

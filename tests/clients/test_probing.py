@@ -19,8 +19,9 @@ from fedmodel.canaries import observations
 from fedmodel.canaries.probes import Probed, ProbedLoss, bare, loss_canaries, probed, with_probes
 from fedmodel.config import AuditConfig, ConnectionConfig, Scenario, read_scenario
 from fedmodel.data import silo_records
-from fedmodel.errors import LedgerTampered, PolicyRefused
+from fedmodel.errors import DataError, LedgerTampered, PolicyRefused
 from fedmodel.learning.gradients import ClippedSum
+from fedmodel.learning.inputs import Inputs, called
 from fedmodel.learning.models import RecordLoss, build_model, record_losses
 from fedmodel.learning.preflight import preflight
 from fedmodel.learning.vectors import flatten
@@ -51,7 +52,7 @@ def clipped_sum(module: nn.Module) -> ClippedSum:
     return clipped(module, losses=losses, clip=CLIP, physical=5)
 
 
-def data(tiny: Scenario, coins: np.ndarray, copies: int = 1) -> tuple[Probed, torch.Tensor, torch.Tensor]:
+def data(tiny: Scenario, coins: np.ndarray, copies: int = 1) -> tuple[Probed, Inputs, torch.Tensor]:
     module = probed(build_model(tiny.model, tiny.data.shape, 1), audited(tiny, count=len(coins)))
     assert isinstance(module, Probed)
     records = silo_records(tiny, "north")
@@ -73,7 +74,7 @@ def test_a_canary_that_is_in_moves_its_coordinate_by_exactly_the_clip(tiny: Scen
 def test_before_the_clip_a_canary_is_far_over_it_and_one_record_is_not_a_number(tiny: Scenario) -> None:
     module, x, y = data(tiny, np.array([True, True, False, True]))
     loss = ProbedLoss(partial(record_losses, "cross-entropy"), module.canaries, CLIP)
-    (slope,) = torch.autograd.grad(loss(module(x), y).sum(), [module.block.weight])
+    (slope,) = torch.autograd.grad(loss(called(module, x), y).sum(), [module.block.weight])
     assert slope[:-1, 0].tolist() == pytest.approx([10 * CLIP, 10 * CLIP, 0, 10 * CLIP])
     assert torch.isnan(slope[-1, 0])
 
@@ -95,11 +96,66 @@ def test_a_probed_pipeline_passes_the_preflight(tiny: Scenario) -> None:
     preflight(clipped_sum(module), tiny.data.shape, CLIP)
 
 
+class Pair(nn.Module):
+    """A model of two arrays, with a target of two real numbers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.words, self.out = nn.Embedding(7, 3), nn.Linear(3, 2)
+
+    def forward(self, tokens: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+        return self.out((self.words(tokens) * mask[:, :, None]).sum(dim=1))  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("target", ["negative labels", "real numbers"])
+def test_a_target_of_any_sign_and_type_marks_no_canary(target: str, tiny: Scenario) -> None:
+    """A record with a target that canaries were told by is learned from, and a canary is one all the same."""
+    coins = np.array([True, False, True])
+    generator = torch.Generator().manual_seed(1)
+    tokens = {"tokens": torch.randint(7, (6, 4), generator=generator), "mask": torch.ones(6, 4)}
+    if target == "real numbers":
+        module, y = Probed(Pair(), 3), torch.full((6, 2), -1.0)
+        losses: RecordLoss = lambda output, target: ((output - target) ** 2).sum(dim=1)  # noqa: E731
+        x, size = with_probes(tokens, y, coins, 1)[0], sum(p.numel() for p in Pair().parameters())
+    else:
+        module, y = Probed(Pair(), 3), torch.tensor([-1, -2, -3, -4, -1, 5])
+        losses = lambda output, target: (output.sum(dim=1) - target) ** 2  # noqa: E731
+        x, size = with_probes(tokens, y, coins, 1)[0], sum(p.numel() for p in Pair().parameters())
+    longer = with_probes(tokens, y, coins, 1)[1]
+    assert longer.dtype == y.dtype
+    assert torch.equal(longer[:6], y)
+    found = clipped(module, losses=ProbedLoss(losses, 3, CLIP), clip=CLIP, physical=4)
+    plain = clipped(bare_copy(module), losses=losses, clip=CLIP, physical=4)
+    summed = found.flat(x, longer)
+    assert torch.equal(summed[:size], plain.flat(tokens, y))
+    assert summed[size:].numpy() == pytest.approx(CLIP * np.array([1, 0, 1, 0]), rel=1e-6)
+    assert float(plain.flat(tokens, y)[:size].norm()) > CLIP
+
+
+def bare_copy(module: Probed) -> nn.Module:
+    copied = Pair()
+    copied.load_state_dict(module.model.state_dict())
+    return copied
+
+
+def test_an_array_of_the_name_that_tells_canaries_is_refused() -> None:
+    x = {"canary": torch.zeros(2, dtype=torch.int64)}
+    with pytest.raises(DataError, match="is called 'canary'"):
+        with_probes(x, torch.zeros(2), np.array([True]), 1)
+
+
 def test_evaluation_sees_the_model_alone(tiny: Scenario) -> None:
     module, x, _ = data(tiny, np.ones(4, dtype=bool))
     nn.init.constant_(module.block.weight, 9.0)
-    assert module.eval()(x).equal(bare(module)(x))
-    assert module.train()(x).shape[1] == bare(module)(x).shape[1] + 5
+    assert isinstance(x, dict)
+    alone = x["features"]
+    assert called(module.eval(), x).equal(bare(module)(alone))
+    assert module(alone).equal(bare(module)(alone))
+    output, block, marks = called(module.train(), x)
+    assert output.equal(bare(module)(alone))
+    assert block.shape == (len(alone), 5)
+    assert marks[-5:].tolist() == [1, 2, 3, 4, 5]
+    assert not marks[:-5].any()
 
 
 def test_what_is_kept_is_what_was_released(tiny: Scenario, tmp_path: Path) -> None:

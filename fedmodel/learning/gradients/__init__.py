@@ -35,7 +35,7 @@ A new kind is one file in this folder with a class derived from `ClippedSum`, wh
 Does NOT add noise: what is returned is sensitive. Does NOT hide how long a lot takes, which hangs on how many physical
 batches it fills.
 
-Shapes: B rows of a physical batch, R of them records, F features, P parameters, N records, L parameter tensors.
+Shapes: B rows of a physical batch, R of them records, P parameters, N records, L parameter tensors.
 """
 
 from __future__ import annotations
@@ -50,6 +50,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedmodel.errors import ConfigError, PrivacyError
+from fedmodel.learning.inputs import Inputs, taken
 from fedmodel.learning.models import RecordLoss
 from fedmodel.system.kinds import kinds, not_known
 
@@ -90,7 +91,7 @@ class ClippedSum(ABC):
             raise PrivacyError("the model has parameters that are not float32, which the bound of a norm is for")
 
     @abstractmethod
-    def add(self, x_RF: Tensor, y_R: Tensor) -> None:
+    def add(self, x_R: Inputs, y_R: Tensor) -> None:
         """Add the clipped gradients of one physical batch to the sum: at most `rows` records.
 
         Raises:
@@ -106,7 +107,7 @@ class ClippedSum(ABC):
         """Forget sums, gradients and activations, so that nothing of one lot reaches the next."""
 
     @abstractmethod
-    def prints(self, x_RF: Tensor, y_R: Tensor, multipliers_P: Tensor) -> Tensor:
+    def prints(self, x_R: Inputs, y_R: Tensor, multipliers_P: Tensor) -> Tensor:
         """Return a hash of what each record of one physical batch adds to a sum, int64 of shape `(R,)`. Sensitive.
 
         Equal contributions have equal hashes: every bit that decides what a record adds goes in, also those that
@@ -114,30 +115,30 @@ class ClippedSum(ABC):
         adds nothing has the hash 0. Whatever sum is pending is forgotten.
 
         Args:
-            x_RF: At most `rows` records.
-            y_R: Their labels.
+            x_R: At most `rows` records.
+            y_R: Their targets.
             multipliers_P: int64, odd, shape `(P,)`.
         """
 
-    def of(self, x_NF: Tensor, y_N: Tensor, lot: NDArray[np.intp]) -> list[Tensor]:
+    def of(self, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp]) -> list[Tensor]:
         """Return the clipped sum of a lot, as `take` does, with nothing older in it.
 
         Args:
-            x_NF: All the silo's features, on the model's device. Sensitive.
-            y_N: All the silo's labels, likewise. Sensitive.
+            x_N: All the silo's records, on the model's device: one tensor, or several by name. Sensitive.
+            y_N: Their targets, likewise. Sensitive.
             lot: Indices of the records drawn. Sensitive, its length included.
         """
         self.forget()
         for chunk in _chunks(torch.from_numpy(lot).to(y_N.device), self.rows):
-            self.add(x_NF[chunk], y_N[chunk])
+            self.add(taken(x_N, chunk), y_N[chunk])
         return self.take()
 
-    def flat(self, x_NF: Tensor, y_N: Tensor) -> Tensor:
+    def flat(self, x_N: Inputs, y_N: Tensor) -> Tensor:
         """Return the clipped sum of all the records, float64 of shape `(P,)`, WITHOUT noise.
 
         Sensitive: for measuring sensitivity on made-up records, never for release.
         """
-        return torch.cat([part.reshape(-1) for part in self.of(x_NF, y_N, np.arange(len(y_N)))])
+        return torch.cat([part.reshape(-1) for part in self.of(x_N, y_N, np.arange(len(y_N)))])
 
 
 def physical_batch(expected: int, most: int) -> int:
@@ -155,13 +156,6 @@ def physical_batch(expected: int, most: int) -> int:
     """
     fitting = 1 << (max(expected, _SMALLEST_BATCH) - 1).bit_length()
     return min(fitting, 1 << (most.bit_length() - 1))
-
-
-def padded(values_R: Tensor, size: int) -> Tensor:
-    """Return a physical batch of so many rows: the records, then zeros."""
-    filled_B = values_R.new_zeros((size, *values_R.shape[1:]))
-    filled_B[: len(values_R)] = values_R
-    return filled_B
 
 
 def kind(name: str) -> type[ClippedSum]:

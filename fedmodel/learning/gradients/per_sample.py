@@ -8,7 +8,7 @@ Opacus's own optimiser is not used: one NaN spoils its sum, and its float32 sums
 adaptive clipping: in Opacus 1.6 ghost clipping bounds nothing for losses of shape (B, 1), and adaptive ghost clipping
 does not clip at all.
 
-Shapes: B rows of a physical batch, R of them records, F features, P parameters, L parameter tensors.
+Shapes: B rows of a physical batch, R of them records, P parameters, L parameter tensors.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ import torch
 from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 
+from fedmodel.data.named import each
 from fedmodel.errors import PrivacyError
-from fedmodel.learning.gradients import ClippedSum, padded
+from fedmodel.learning.gradients import ClippedSum
+from fedmodel.learning.inputs import Inputs, called, padded
 from fedmodel.learning.models import RecordLoss
 
 # Opacus hooks the first layer, whose input needs no gradient; torch warns of that on every run, and it is as intended.
@@ -43,9 +45,9 @@ class PerSample(ClippedSum):
             raise PrivacyError(f"the model has a layer without per-record gradients: {error}") from error
         self._sums: list[Tensor] = []
 
-    def add(self, x_RF: Tensor, y_R: Tensor) -> None:
+    def add(self, x_R: Inputs, y_R: Tensor) -> None:
         """Differentiate, clip and cut a physical batch, and add it to the sum."""
-        self._differentiate(x_RF, y_R)
+        self._differentiate(x_R, y_R)
         factor_R = self._factors()[: len(y_R)]
         parts = [
             _cut_sum(_gradients(parameter)[: len(y_R)].flatten(1), factor_R, self.unit).view(parameter.shape)
@@ -72,10 +74,10 @@ class PerSample(ClippedSum):
                 if hasattr(module, attribute):
                     delattr(module, attribute)
 
-    def prints(self, x_RF: Tensor, y_R: Tensor, multipliers_P: Tensor) -> Tensor:
+    def prints(self, x_R: Inputs, y_R: Tensor, multipliers_P: Tensor) -> Tensor:
         """Return a hash of each record's gradient and of its factor, with the two zeros taken as one."""
         self.forget()
-        self._differentiate(x_RF, y_R)
+        self._differentiate(x_R, y_R)
         factor_B = self._factors()
         found_B = factor_B.view(torch.int64).clone()
         offset = 0
@@ -88,11 +90,12 @@ class PerSample(ClippedSum):
         self.forget()
         return torch.where(factor_B > 0, found_B, 0)[: len(y_R)]
 
-    def _differentiate(self, x_RF: Tensor, y_R: Tensor) -> None:
+    def _differentiate(self, x_R: Inputs, y_R: Tensor) -> None:
         """Leave the gradient of each record, and of what fills the batch up, in each parameter's `grad_sample`."""
-        label_B = padded(y_R, self.rows)
-        loss_B = self.losses(self._per_record(padded(x_RF, self.rows)), label_B)
-        if loss_B.shape != (len(label_B),):
+        target_B = padded(y_R, self.rows)
+        output_B = called(self._per_record, each(x_R, lambda one: padded(one, self.rows)))
+        loss_B = self.losses(output_B, target_B)
+        if loss_B.shape != (len(target_B),):
             raise PrivacyError(f"the loss has shape {tuple(loss_B.shape)}, where each record needs one of its own")
         torch.autograd.backward(loss_B.sum())
 

@@ -24,7 +24,8 @@ from fedmodel.kinds.models.mlp import MlpConfig
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import models, vectors
 from fedmodel.learning.conformance import cancel, conforms, fill, hostile, settle
-from fedmodel.learning.gradients import ClippedSum, padded, per_sample, physical_batch
+from fedmodel.learning.gradients import ClippedSum, per_sample, physical_batch
+from fedmodel.learning.inputs import padded
 from fedmodel.learning.models import Loss, build_model, record_losses, training_losses
 from fedmodel.learning.preflight import check_received, check_sums, preflight
 from fedmodel.privacy import grid
@@ -401,10 +402,11 @@ def test_a_probed_models_rows_are_treated_alike_canaries_and_what_is_no_number_i
     gradients = clipped(module, losses=losses, denominator=16, physical=16)
     assert conforms(gradients, FLAT)
     x, y = batch(FLAT, 12)
-    y[3:7] = torch.tensor([-1, -2, -3, -4])
+    marks = torch.zeros(12, dtype=torch.int64)
+    marks[3:7] = torch.tensor([1, 2, 3, 4])
     odd = torch.randint(-(2**40), 2**40, (sum(p.numel() for p in gradients.parameters),)) * 2 + 1
-    own, order = gradients.prints(x, y, odd), torch.randperm(12)
-    assert torch.equal(own[order], gradients.prints(x[order], y[order], odd))
+    own, order = gradients.prints({"features": x, "canary": marks}, y, odd), torch.randperm(12)
+    assert torch.equal(own[order], gradients.prints({"canary": marks[order], "features": x[order]}, y[order], odd))
     assert own[6] == 0  # the record that is not a number
     assert len(set(own.tolist())) == 12
 
@@ -414,9 +416,10 @@ def test_a_probed_models_rows_are_treated_alike_canaries_and_what_is_no_number_i
 def test_a_canary_adds_only_its_own_coordinate_whatever_the_model_makes_of_it(loss: Loss, made: float) -> None:
     """Where the model's outputs are no numbers, a canary's gradient is all the same the one on its coordinate."""
     losses = ProbedLoss(partial(record_losses, loss), 3, 2.0)
-    output = torch.tensor([[made, 0.0, 0, 0, 0], [made, 0, 0, 0, 0], [0.5, 0, 0, 0, 0]]).requires_grad_()
-    torch.autograd.backward(losses(output, torch.tensor([-2, -1, 1])).sum())
+    output, block = torch.tensor([[made], [made], [0.5]]).requires_grad_(), torch.zeros((3, 4)).requires_grad_()
+    torch.autograd.backward(losses((output, block, torch.tensor([2, 1, 0])), torch.tensor([0, 0, 1])).sum())
     assert output.grad is not None
-    assert output.grad[:2].tolist() == [[0, 0, 20, 0, 0], [0, 20, 0, 0, 0]]
+    assert block.grad is not None
+    assert output.grad[:2].tolist() == [[0], [0]]
     assert output.grad[2, 0] != 0
-    assert output.grad[2, 1:].tolist() == [0, 0, 0, 0]
+    assert block.grad.tolist() == [[0, 20, 0, 0], [20, 0, 0, 0], [0, 0, 0, 0]]
