@@ -16,6 +16,7 @@ from rich.text import Text
 from fedmodel.errors import ClaimRefuted, FedmodelError, Inconclusive
 from fedmodel.privacy.rounding import down, small, up
 from scenarios.cli.printing import INTERRUPTED, Json, answer, err, out
+from scenarios.cli.verbs import Verb
 
 if TYPE_CHECKING:
     from fedmodel.audit.plan import Plan
@@ -220,3 +221,6 @@ def _check_power(plan: Plan) -> None:
             f" {down(plan.power, 3)}, under the {plan.least_power:g} that is asked for, so its pass would mean nothing;"
             " raise --canaries"
         )
+
+
+VERBS: Final = (Verb(60, "audit", audit_app),)

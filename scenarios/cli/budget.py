@@ -6,7 +6,7 @@ Thin: `scenarios.runs.inspection` has the answers.
 from __future__ import annotations
 
 import math
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 from rich.table import Table
@@ -16,6 +16,7 @@ from fedmodel.errors import ConfigError
 from fedmodel.privacy.rounding import down, noise, small, up
 from scenarios.cli.options import Ledger, ScenarioName, Settings
 from scenarios.cli.printing import Json, answer, out
+from scenarios.cli.verbs import Verb
 from scenarios.runs.claims import NO_NOISE
 
 budget_app = typer.Typer(
@@ -160,3 +161,6 @@ def _finite(document: Any) -> Any:
     if isinstance(document, list):
         return [_finite(value) for value in document]
     return None if isinstance(document, float) and not math.isfinite(document) else document
+
+
+VERBS: Final = (Verb(10, "budget", budget_app),)

@@ -15,6 +15,7 @@ from rich.table import Table
 
 from fedmodel.errors import ConfigError
 from scenarios.cli.printing import Json, answer, err, out
+from scenarios.cli.verbs import Verb
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -146,3 +147,6 @@ def _prints(text: str) -> bool:
     except (UnicodeEncodeError, LookupError):
         return False
     return True
+
+
+VERBS: Final = (Verb(80, "demo", demo_app),)

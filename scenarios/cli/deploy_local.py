@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Final
 
 import typer
 
 from scenarios.cli.options import ScenarioName, Settings
 from scenarios.cli.printing import INTERRUPTED, Json, answer, err
+from scenarios.cli.verbs import Verb
 
 
 def deploy_local(
@@ -63,3 +64,6 @@ def deploy_local(
         highlight=False,
         markup=False,
     )
+
+
+VERBS: Final = (Verb(40, "deploy-local", deploy_local),)

@@ -9,6 +9,7 @@ import typer
 
 from fedmodel.privacy.rounding import down
 from scenarios.cli.printing import Json, answer
+from scenarios.cli.verbs import Verb
 
 _TRIED: Final = 2**50  # orders that a hostile server looks at
 
@@ -51,3 +52,6 @@ def graph(
         " no share is missing"
     )
     answer(found, line, as_json)
+
+
+VERBS: Final = (Verb(20, "graph", graph),)

@@ -6,7 +6,7 @@ Thin: `scenarios.runs.inspection` has the answers.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
@@ -16,6 +16,7 @@ from fedmodel.system.inert import inert
 from scenarios.cli.options import KitOption, Ledger, said
 from scenarios.cli.printing import Json, answer, json_line
 from scenarios.cli.unlocking import KeyFile, PassphraseFile, unlocked
+from scenarios.cli.verbs import Verb
 
 ledger_app = typer.Typer(help="Whether a ledger is whole, and what a person enters into it.", no_args_is_help=True)
 
@@ -120,3 +121,6 @@ def ledger_override(
     place = unlocked(inspection.LedgerFiles.of(ledger, kit), key_file, passphrase_file)
     inspection.override(place, scope, epsilon, said(reason, "--reason"), said(by, "--by"))
     answer({"scope": scope, "epsilon": epsilon}, f"{scope}: the cap is epsilon {up(epsilon)}, by {by}", as_json)
+
+
+VERBS: Final = (Verb(20, "ledger", ledger_app),)

@@ -14,7 +14,6 @@ import io
 import logging
 import os
 import sys
-from typing import Final
 
 from fedmodel.system.environment import SWITCHES
 
@@ -23,35 +22,13 @@ os.environ.update(SWITCHES)  # before anything of Flower is imported
 import click
 import typer
 from rich.logging import RichHandler
-from rich.table import Table
 from rich.text import Text
 
 from fedmodel.errors import FedmodelError
 from fedmodel.system.durable import failed
 from fedmodel.system.inert import InertFormatter, inert, inert_lines, show_crash
-from scenarios.cli.audit import audit_app
-from scenarios.cli.budget import budget_app
-from scenarios.cli.demo import demo_app
-from scenarios.cli.deploy_local import deploy_local
-from scenarios.cli.graph import graph
-from scenarios.cli.ledger import ledger_app
-from scenarios.cli.printing import INTERRUPTED, Json, answer, err, out
-from scenarios.cli.provision import authority_app, provision
-from scenarios.cli.report import report_app
-from scenarios.cli.server import server_app
-from scenarios.cli.silo import silo_app
-from scenarios.cli.simulate import simulate
-
-GROUPS: Final = {
-    "budget": budget_app,
-    "ledger": ledger_app,
-    "silo": silo_app,
-    "server": server_app,
-    "authority": authority_app,
-    "audit": audit_app,
-    "report": report_app,
-    "demo": demo_app,
-}
+from scenarios.cli.printing import INTERRUPTED, err
+from scenarios.cli.verbs import verbs
 
 app = typer.Typer(
     name="fedmodel",
@@ -60,27 +37,11 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
-app.command()(simulate)
-app.command()(graph)
-app.command()(provision)
-app.command("deploy-local")(deploy_local)
-for _noun, _verbs in GROUPS.items():
-    app.add_typer(_verbs, name=_noun)
-
-
-@app.command()
-def scenarios(as_json: Json = False) -> None:
-    """List the built-in scenarios, a line each."""
-    from fedmodel.config import builtin_scenarios, read_scenario
-
-    summaries = {name: read_scenario(name).summary for name in builtin_scenarios()}
-    if as_json:
-        answer(summaries, "", as_json)
-        return
-    table = Table.grid(padding=(0, 2))
-    for name, summary in summaries.items():
-        table.add_row(Text(name, "bold"), summary)
-    out.print(table)
+for _verb in verbs():
+    if isinstance(_verb.what, typer.Typer):
+        app.add_typer(_verb.what, name=_verb.name)
+    else:
+        app.command(_verb.name)(_verb.what)
 
 
 def main() -> None:

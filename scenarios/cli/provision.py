@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.table import Table
@@ -15,6 +15,7 @@ from rich.table import Table
 from fedmodel.crypto.openers import ask_opener
 from scenarios.cli.printing import Json, answer, err, out
 from scenarios.cli.unlocking import KeyFile, PassphraseFile, passphrases_of, typed, typed_twice
+from scenarios.cli.verbs import Verb
 
 if TYPE_CHECKING:
     from fedmodel.crypto.sealed import Opener
@@ -206,3 +207,6 @@ def _opener(key_file: Path | None, passphrase_file: Path | None) -> Opener:
 def _passphrases(path: Path | None) -> Callable[[str], str]:
     """Return what gives new passphrases: the file, or who sits there."""
     return typed_twice if path is None else passphrases_of(path)
+
+
+VERBS: Final = (Verb(30, "provision", provision), Verb(50, "authority", authority_app))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 from rich.table import Table
@@ -16,6 +16,7 @@ from fedmodel.errors import ClaimRefuted, LedgerError
 from fedmodel.system.inert import inert
 from scenarios.cli.printing import Json, answer, out
 from scenarios.cli.unlocking import KeyFile, PassphraseFile, typed
+from scenarios.cli.verbs import Verb
 
 if TYPE_CHECKING:
     from scenarios.report.build import Checked
@@ -197,3 +198,6 @@ def _lines(rows: Iterator[Difference]) -> Iterator[str]:
 def _shown(value: Any) -> str:
     text = "none" if value is None else inert(str(value)).removesuffix(".0")
     return text if len(text) <= _LONGEST else f"{text[: _LONGEST - 3]}..."
+
+
+VERBS: Final = (Verb(70, "report", report_app),)

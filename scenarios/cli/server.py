@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from functools import partial
-from typing import Any
+from typing import Any, Final
 
 import typer
 from rich.table import Table
@@ -17,6 +17,7 @@ from rich.text import Text
 from scenarios.cli.options import PartyKit, ScenarioName, Settings
 from scenarios.cli.printing import INTERRUPTED, Json, answer, err, out
 from scenarios.cli.unlocking import KeyFile, PassphraseFile, typed
+from scenarios.cli.verbs import Verb
 
 server_app = typer.Typer(help="The federation's server.", no_args_is_help=True)
 
@@ -96,3 +97,6 @@ def _show_status(found: dict[str, Any]) -> None:
         out.print(table)
     for line in found["warnings"]:
         out.print(line, style="yellow", soft_wrap=True, highlight=False)
+
+
+VERBS: Final = (Verb(40, "server", server_app),)

@@ -17,6 +17,7 @@ import typer
 from scenarios.cli.options import PartyKit, said
 from scenarios.cli.printing import Json, answer, out
 from scenarios.cli.unlocking import KeyFile, PassphraseFile, unlocked
+from scenarios.cli.verbs import Verb
 
 silo_app = typer.Typer(help="A silo: start it, and what it insists on.", no_args_is_help=True)
 
@@ -106,3 +107,6 @@ def _become(words: list[str]) -> NoReturn:
     sys.stdout.flush()
     sys.stderr.flush()
     os.execv(words[0], words)  # noqa: S606 - this very Python, no shell
+
+
+VERBS: Final = (Verb(30, "silo", silo_app),)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 import typer
 
@@ -12,6 +12,7 @@ from fedmodel.errors import ConfigError
 from scenarios.cli.options import ScenarioName, Settings
 from scenarios.cli.printing import Json, answer, err
 from scenarios.cli.tables import report_on, show_run
+from scenarios.cli.verbs import Verb
 
 
 def simulate(
@@ -58,3 +59,6 @@ def simulate(
             show_run(summary, run_dir)
         if report:
             report_on(run_dir, as_json)
+
+
+VERBS: Final = (Verb(10, "simulate", simulate),)
