@@ -70,6 +70,7 @@ def test_what_the_page_adds_trains_is_charged_and_is_reported(copy: Path) -> Non
     commands = [
         [0, "simulate", "half-moons.toml", "--out", "run", "--json"],
         [6, "report", "verify", "run", "--json"],  # everything follows; that nobody vouches for the folder is no fault
+        [0, "losses", "run", "--json"],
         [0, "ledger", "export", "run/ledgers/north.sqlite"],
     ]
     done = subprocess.run(
@@ -81,7 +82,7 @@ def test_what_the_page_adds_trains_is_charged_and_is_reported(copy: Path) -> Non
     )
     assert done.returncode == 0, done.stderr
     assert {path: path.read_bytes() for path in before} == before
-    summary, verified, *entries = [json.loads(line) for line in done.stdout.splitlines()]
+    summary, verified, losses, *entries = [json.loads(line) for line in done.stdout.splitlines()]
     report = json.loads((copy / "run" / "report.json").read_text(encoding="utf-8"))
     assert (summary["parameters"], summary["rounds_completed"]) == (2 * 3 + 3 + 3 + 1, 2)
     assert [(entry["scope"], entry["round"]) for entry in entries if entry["kind"] == "charge"] == [
@@ -92,7 +93,8 @@ def test_what_the_page_adds_trains_is_charged_and_is_reported(copy: Path) -> Non
     (data,) = report["report"]["scope"]["data_sets"]
     assert data["kind"] == "300 made-up points on two half circles, dealt out to silos"
     names = re.findall(r'= "([a-z]+(?:-[a-z]+)*)"$', (copy / "run" / "scenario.toml").read_text(), re.MULTILINE)
-    assert {"moons", "low-rank", "heavy-ball"} <= {*names}  # the report's hash covers this file
+    assert losses.keys() == {"1", "2"}
+    assert {"moons", "low-rank", "one-by-one", "heavy-ball"} <= {*names}  # the report's hash covers this file
 
 
 def test_none_of_it_is_known_before(tmp_path: Path) -> None:
@@ -104,6 +106,7 @@ def test_none_of_it_is_known_before(tmp_path: Path) -> None:
         ("unknown source 'moons'", ["data.source=synthetic"]),
         ("unknown model 'low-rank'", ["model.kind=mlp", "model.rank="]),
         ("unknown strategy 'heavy-ball'", ["federation.strategy="]),
+        ("unknown kind of gradients 'one-by-one'", ["training.gradients="]),
     ):
         with pytest.raises(ConfigError, match=refused):
             check_scenario(read_scenario(str(scenario), instead))
