@@ -26,7 +26,7 @@ import tomli_w
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.provision import provision
 from scenarios.deployment.rehearsal import rehearse
-from scenarios.simulation import flower
+from scenarios.simulation.engines import flower
 from scenarios.simulation.simulate import check_scenario
 
 

@@ -13,7 +13,7 @@ from fedmodel.config import Scenario
 from fedmodel.ledger import read_ledger
 from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import provision, read_identity, scenario_hash
-from scenarios.simulation.in_process import InProcessGrid
+from scenarios.simulation.grid import InProcessGrid
 
 Fault = Callable[[int, Message], Message | None]
 

@@ -36,7 +36,7 @@ CHANGING: Final = KINDS[1:]
 _SOURCE: Final = Path(__file__).with_suffix(".c")
 # Loaded before the first trial, so that none pays for them.
 _WARM: Final = (
-    "scenarios.cli.main", "scenarios.simulation.simulate", "scenarios.simulation.in_process",
+    "scenarios.cli.main", "scenarios.simulation.simulate", "scenarios.simulation.grid",
     "scenarios.deployment.rehearsal", "scenarios.deployment.runs", "scenarios.audit.evaluate",
     "scenarios.selftest.selftest", "scenarios.report.illustrated", "scenarios.report.anchors",
     "scenarios.runs.inspection", "server.party", "clients.party",

@@ -236,12 +236,12 @@ def simulate(
     nodes = len(scenario.federation.silos)
     with watching, causes_told(run_dir / "logs", scenario.federation.silos):
         if engine == "flower":
-            from scenarios.simulation.flower import run_under_flower
+            from scenarios.simulation.engines.flower import run_under_flower
 
             run_under_flower(nodes, run_config, run_dir)
         else:
             from clients.client_app import app as client_app
-            from scenarios.simulation.in_process import run_in_process
+            from scenarios.simulation.grid import run_in_process
             from server.server_app import app as server_app
 
             run_in_process(server_app, client_app, nodes, run_config)

@@ -22,7 +22,7 @@ from fedmodel.ledger import verify_ledger
 from fedmodel.privacy import grid
 from fedmodel.provision import SIMULATED, provision
 from fedmodel.secagg import MOST_ATTEMPTS, Window
-from scenarios.simulation.in_process import _delivered
+from scenarios.simulation.grid import _delivered
 from tests.fakes import FaultyGrid, charged
 
 PATIENT = "Ada Lovelace, born 1815-12-10"

@@ -19,7 +19,7 @@ import tomli_w
 
 from fedmodel.config import read_scenario
 from fedmodel.provision import provision
-from scenarios.simulation import flower
+from scenarios.simulation.engines import flower
 from tests.fakes import charged
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]

@@ -61,7 +61,7 @@ from fedmodel.ledger.heads import Proven, follow, open_head
 from fedmodel.privacy.events import event_to_json
 from fedmodel.provision import read_kit
 from fedmodel.seeds import derive_seed
-from scenarios.simulation.in_process import _delivered
+from scenarios.simulation.grid import _delivered
 from server.server_app import run_federation
 from tests.fakes import FaultyGrid, run_config
 

@@ -24,7 +24,7 @@ import safetensors.numpy
 from fedmodel.errors import LedgerError
 from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.provision import provision
-from scenarios.simulation import flower
+from scenarios.simulation.engines import flower
 from tests import tools
 from tests.fakes import charged
 from tests.fedmodel.system.test_environment import COMMAND, HOSTILE, ODD

@@ -1,4 +1,4 @@
-"""The in-process engine: the very apps that are deployed, called directly instead of over a network.
+"""A Grid of Flower in this process: the very apps that are deployed, called directly instead of over a network.
 
 `InProcessGrid` is a Flower Grid whose nodes are calls to a ClientApp in this process. Each node has its own context and
 gets its own copy of every message, as if it had come over a wire. A client's exception becomes an error reply without

@@ -1,4 +1,4 @@
-"""The in-process grid behaves as Flower's: copies, ids, separate contexts, errors without text."""
+"""A Grid whose nodes are calls of an app in this process."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 
-from scenarios.simulation.in_process import InProcessGrid
+from scenarios.simulation.grid import InProcessGrid
 
 echo = ClientApp()
 

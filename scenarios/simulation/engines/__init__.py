@@ -1,0 +1,1 @@
+"""Engines: what carries a simulated run, a file each."""
