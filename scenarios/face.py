@@ -93,7 +93,7 @@ def simulate(
     scenario: str | Path | Scenario,
     settings: Iterable[str] = (),
     *,
-    engine: Literal["in-process", "flower"] = "in-process",
+    engine: str = "in-process",
     device: Literal["auto", "cpu", "cuda"] = "auto",
     out: str | Path | None = None,
 ) -> Run:
@@ -102,7 +102,7 @@ def simulate(
     Args:
         scenario: A TOML file, the name of a built-in scenario, or one that was read or made before.
         settings: `a.b=value` overrides, each value in TOML, or a bare word for a string.
-        engine: What carries messages: this process, or Flower's own runtime.
+        engine: What carries the run: "in-process", or "flower" for Flower's own runtime.
         device: Where silos train.
         out: The run's folder: new, empty, or of a run that was cut short, which goes on then. Default: under `runs/`.
 
@@ -113,22 +113,9 @@ def simulate(
         ConfigError: When the scenario, an override or the folder is not acceptable; nothing was written then.
         FedmodelError: When the run fails; what was written until then stays.
     """
-    from scenarios.simulation.resuming import begun_in, held_folder
-    from scenarios.simulation.simulate import check_scenario, default_folder, placed, resolve_device
-    from scenarios.simulation.simulate import simulate as run
+    from scenarios.simulation.prepared import prepare
 
-    folder = None if out is None else Path(out)
-    begun = begun_in(folder)
-    if isinstance(scenario, Scenario):
-        if tuple(settings):
-            raise ConfigError("settings override keys of a file; a Scenario that was made already says its own")
-        resolved = scenario
-    else:
-        resolved = read_scenario(str(scenario), settings, None if begun is None else begun.seed)
-    if resolved.audit is not None:
-        raise ConfigError("a scenario with [audit] is for `fedmodel audit run`, which writes that section itself")
-    where, resolved = resolve_device(device), placed(resolved)
-    parameters = check_scenario(resolved)
-    with held_folder(resolved, folder or default_folder(resolved.name), engine, where) as run_dir:
-        summary = run(resolved, parameters, engine, where, run_dir, nullcontext())
-    return Run(run_dir, resolved, summary)
+    prepared = prepare(scenario, settings, engine, device, None if out is None else Path(out))
+    with prepared.held() as run_dir:
+        summary = prepared.run(run_dir, nullcontext())
+    return Run(run_dir, prepared.scenario, summary)

@@ -6,20 +6,22 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
+import click
 import typer
 
-from fedmodel.errors import ConfigError
 from scenarios.cli.options import ScenarioName, Settings
 from scenarios.cli.printing import Json, answer, err
 from scenarios.cli.tables import report_on, show_run
 from scenarios.cli.verbs import Verb
+from scenarios.simulation.engines import KINDS
 
 
 def simulate(
     scenario: ScenarioName,
     settings: Settings = None,
     engine: Annotated[
-        Literal["in-process", "flower"], typer.Option(help="What carries messages: this process, or Flower's runtime.")
+        str,
+        typer.Option(click_type=click.Choice(list(KINDS)), help="What carries the run: this process, or Flower's."),
     ] = "in-process",
     device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where silos train.")] = "auto",
     out: Annotated[
@@ -30,29 +32,19 @@ def simulate(
     as_json: Json = False,
 ) -> None:
     """Train a scenario's model over simulated silos on this machine."""
-    from fedmodel.config import read_scenario
     from scenarios.cli.cut_short import command_of, told_what_stands
-    from scenarios.simulation.resuming import begun_in, held_folder
 
-    begun = begun_in(out)
-    resolved = read_scenario(scenario, settings or (), None if begun is None else begun.seed)
     with err.status("loading") if err.is_terminal else nullcontext():
         from scenarios.cli.progress import rounds_progress
-        from scenarios.simulation.simulate import check_scenario, default_folder, placed, resolve_device
-        from scenarios.simulation.simulate import simulate as run
+        from scenarios.simulation.prepared import prepare
 
-        if resolved.audit is not None:
-            raise ConfigError("a scenario with [audit] is for `fedmodel audit run`, which writes that section itself")
-        where, resolved = resolve_device(device), placed(resolved)
-        parameters = check_scenario(resolved)
-    folder = out or default_folder(resolved.name)
-    again = command_of(scenario, settings or (), engine, device, folder, report=report, as_json=as_json)
+        prepared = prepare(scenario, settings or (), engine, device, out)
+    again = command_of(scenario, settings or (), engine, device, prepared.folder, report=report, as_json=as_json)
     with (
-        held_folder(resolved, folder, engine, where) as run_dir,
+        prepared.held() as run_dir,
         told_what_stands(run_dir, again, report=report),
     ):
-        watching = rounds_progress(err, run_dir / "metrics.jsonl", resolved.rounds)
-        summary = run(resolved, parameters, engine, where, run_dir, watching)
+        summary = prepared.run(run_dir, rounds_progress(err, run_dir / "metrics.jsonl", prepared.scenario.rounds))
         if as_json:
             answer(summary, "", as_json)
         else:

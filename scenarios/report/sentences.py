@@ -17,6 +17,7 @@ from scenarios.report.gather import Gathered
 from scenarios.report.page import odds
 from scenarios.runs import words
 from scenarios.runs.audit_entries import PLAN_SUBJECT
+from scenarios.simulation.engines import Engine, engine_of
 
 _FALSE_ALARM: Final = 0.01
 _LARGEST_WRITTEN: Final = 13.8  # e to this is about a million; past it a power of ten is easier to read
@@ -250,12 +251,19 @@ def update_word(gathered: Gathered) -> str:
     return "noised update" if gathered.scenario.privacy.baseline is None else "update, without noise"
 
 
+def engine_in(gathered: Gathered) -> Engine | None:
+    """Return the engine that carried a simulation; None of a deployment.
+
+    Raises:
+        ConfigError: When a simulation was carried by an engine that is not known here.
+    """
+    return engine_of(gathered.summary["engine"]) if gathered.simulated else None
+
+
 def noise_added_by(gathered: Gathered) -> str:
     """Say who adds noise, where and before what."""
-    where = {
-        "in-process": "in the one process that all silos and the server shared",
-        "flower": "in a worker process of the simulation, which silos took turns in",
-    }.get(gathered.summary["engine"], "in its own process")
+    engine = engine_in(gathered)
+    where = "in its own process" if engine is None else engine.noise_added
     if gathered.scenario.privacy.baseline is not None:
         return f"Nobody adds noise: each silo's updates are computed {where}, and leave as they are."
     return (
@@ -266,12 +274,9 @@ def noise_added_by(gathered: Gathered) -> str:
 
 def access(gathered: Gathered) -> str:
     """Say who can get at records, and what else leaves a silo."""
-    kept = {
-        "in-process": "Records of all silos were read in the one process that they and the server shared: its code, and"
-        " nothing else, kept them apart.",
-        "flower": "Records of all silos were read in worker processes of one simulation, by one user on one machine:"
-        " its code, and nothing else, kept them apart.",
-    }.get(gathered.summary["engine"], "Records stay at their silo and are read by its own process alone.")
+    engine = engine_in(gathered)
+    own = "Records stay at their silo and are read by its own process alone."
+    kept = own if engine is None else engine.records_read
     left = (
         "No metric, no count of records and no text of an error leaves a silo."
         if gathered.audit is None

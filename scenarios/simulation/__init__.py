@@ -1,1 +1,1 @@
-"""Simulated runs: checked, begun or taken up again, and carried by one of two engines."""
+"""Simulated runs: checked, begun or taken up again, and carried by an engine."""

@@ -1,7 +1,7 @@
 """One simulated run: check everything, make the run's folder, run an engine, and sum up from what it left on disk.
 
 Nothing is written before every check has passed. The summary is derived from the folder (metrics, ledgers), the same
-way for both engines; each silo's epsilon is replayed from its own ledger, not from what it told the server.
+way for every engine; each silo's epsilon is replayed from its own ledger, not from what it told the server.
 """
 
 from __future__ import annotations
@@ -26,11 +26,10 @@ from fedmodel.provision import SIMULATED, check_levels, provision, scenario_poli
 from fedmodel.system.durable import failed, replace_file
 from scenarios.runs.summary import read_metrics, rows_from_ledgers, sum_up
 from scenarios.simulation.causes import causes_told
+from scenarios.simulation.engines import Simulation, engine_of
 from scenarios.simulation.resuming import begun_in
 from scenarios.simulation.starting import carry, check_start, settled
 from server.journal import forget_all
-
-Engine = Literal["in-process", "flower"]
 
 # Four bytes each stay under the 2 GB that a message of Flower's protocol buffers can hold.
 _MOST_PARAMETERS: Final = 500_000_000
@@ -200,7 +199,7 @@ def new_folder(folder: Path) -> Path:
 def simulate(
     scenario: Scenario,
     parameters: int,
-    engine: Engine,
+    engine: str,
     device: str,
     run_dir: Path,
     watching: AbstractContextManager[object],
@@ -211,7 +210,7 @@ def simulate(
     Args:
         scenario: Checked by `check_scenario`.
         parameters: What that returned.
-        engine: What carries messages between server and silos.
+        engine: Which one carries it, by name.
         device: "cpu" or "cuda".
         run_dir: Made by `run_folder`, or by `held_folder`: then a run that was cut short goes on after its last whole
             round, and its seconds are those of the rounds that were whole before besides.
@@ -219,32 +218,18 @@ def simulate(
         kits_ready: Called when every party's kit is made, and nothing was asked of any yet.
 
     Raises:
+        ConfigError: When no engine has that name; nothing was written then.
         FedmodelError: When the run fails; what was written until then stays.
     """
+    carrying = engine_of(engine)
     started, before_s = time.monotonic(), sum(line["seconds"] for line in read_metrics(run_dir / "metrics.jsonl"))
     if not (run_dir / SIMULATED).exists():
         provision(scenario, run_dir, carry(scenario, run_dir))
     kits_ready()
-    run_config: dict[str, bool | float | int | str] = {
-        "scenario": scenario.model_dump_json(exclude_none=True),
-        "run-dir": str(run_dir),
-        "device": device,
-    }
     begun = begun_in(run_dir)
-    if begun is not None:
-        run_config["run"] = begun.run
-    nodes = len(scenario.federation.silos)
+    simulation = Simulation(scenario, run_dir, device, "" if begun is None else begun.run)
     with watching, causes_told(run_dir / "logs", scenario.federation.silos):
-        if engine == "flower":
-            from scenarios.simulation.engines.flower import run_under_flower
-
-            run_under_flower(nodes, run_config, run_dir)
-        else:
-            from clients.client_app import app as client_app
-            from scenarios.simulation.grid import run_in_process
-            from server.server_app import app as server_app
-
-            run_in_process(server_app, client_app, nodes, run_config)
+        carrying.carry(simulation)
     ledgers = {silo: run_dir / "ledgers" / f"{silo}.sqlite" for silo in scenario.federation.silos}
     privacy = rows_from_ledgers(scenario, ledgers)
     seconds = before_s + time.monotonic() - started

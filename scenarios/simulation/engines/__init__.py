@@ -1,1 +1,86 @@
-"""Engines: what carries a simulated run, a file each."""
+"""Engines: what carries a simulated run to its end, a file each.
+
+A kind is one file here, whose `ENGINE` is an `Engine`. `--engine` names it, as its file is named, with a hyphen for
+each underscore. An engine is given the run as a whole, above Flower's Grid and messages: one that needs neither can
+stand beside those that do. What it has to leave is the run's folder: ledgers, metrics and the model.
+
+Guarantee: an engine is no part of a claim. Each silo's law, ledger and noise are the silo's own, and a run's figures of
+privacy are computed from the ledgers in its folder, whatever carried it. The report says where noise was added and
+records were read in the engine's own words.
+
+Each file is imported for its name alone, with the command line: what is heavy is imported when a run is carried.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from fedmodel.errors import ConfigError
+from fedmodel.system.kinds import kinds, not_known
+
+if TYPE_CHECKING:
+    from fedmodel.config import Scenario
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """A run that is to be carried.
+
+    Attributes:
+        scenario: What is done; checked.
+        run_dir: The run's folder, with each party's kit. A run that was cut short goes on from what lies there.
+        device: Where silos train, "cpu" or "cuda".
+        run: The run's number; empty where it gets one as it begins.
+    """
+
+    scenario: Scenario
+    run_dir: Path
+    device: str
+    run: str
+
+    @property
+    def run_config(self) -> dict[str, bool | float | int | str]:
+        """What Flower's two apps are told, for an engine that carries messages between them."""
+        told: dict[str, bool | float | int | str] = {
+            "scenario": self.scenario.model_dump_json(exclude_none=True),
+            "run-dir": str(self.run_dir),
+            "device": self.device,
+        }
+        return told | ({"run": self.run} if self.run else {})
+
+
+class Engine(Protocol):
+    """Carries a run to its end, and says for the report what that means for records."""
+
+    @property
+    def noise_added(self) -> str:
+        """Where a silo adds its noise, as a part of a sentence."""
+
+    @property
+    def records_read(self) -> str:
+        """Who could have read silos' records, in a sentence."""
+
+    def carry(self, simulation: Simulation) -> None:
+        """Return when the run has ended.
+
+        Raises:
+            FedmodelError: When it fails; what was written until then stays.
+        """
+
+
+KINDS: Final = kinds(__name__)
+"""By name, the modules of the engines."""
+
+
+def engine_of(name: str) -> Engine:
+    """Return an engine by its name.
+
+    Raises:
+        ConfigError: When there is none of that name.
+    """
+    if name not in KINDS:
+        raise ConfigError(f"--engine: {not_known('engine', name, KINDS)}")
+    engine: Engine = KINDS[name].ENGINE
+    return engine

@@ -20,23 +20,46 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.error import URLError
 from urllib.request import ProxyHandler, build_opener
 
 import psutil
 import tomli_w
-from flwr.app.user_config import UserConfig
 
 from fedmodel.errors import FedmodelError
 from fedmodel.system.environment import kept
 from fedmodel.system.packages import app_files
 
+if TYPE_CHECKING:
+    from flwr.app.user_config import UserConfig
+
+    from scenarios.simulation.engines import Simulation
+
 _START_S: Final = 60.0
 _STOP_S: Final = 3.0
 _POLL_S: Final = 2.0
 _CONNECTION: Final = "here"
+
+
+@dataclass(frozen=True)
+class Flower:
+    """Carries a run under Flower's simulation runtime."""
+
+    noise_added: str = "in a worker process of the simulation, which silos took turns in"
+    records_read: str = (
+        "Records of all silos were read in worker processes of one simulation, by one user on one machine: its code,"
+        " and nothing else, kept them apart."
+    )
+
+    def carry(self, simulation: Simulation) -> None:
+        """Return when the run has ended."""
+        run_under_flower(len(simulation.scenario.federation.silos), simulation.run_config, simulation.run_dir)
+
+
+ENGINE: Final = Flower()
 
 
 def run_under_flower(nodes: int, run_config: UserConfig, run_dir: Path) -> None:

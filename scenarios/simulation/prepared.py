@@ -1,0 +1,96 @@
+"""A simulation that is asked for, by the command or a script: read, checked, and ready to be run in its folder."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedmodel.config import Scenario, read_scenario
+from fedmodel.errors import ConfigError
+from scenarios.simulation.engines import engine_of
+from scenarios.simulation.resuming import begun_in, held_folder
+from scenarios.simulation.simulate import Device, check_scenario, default_folder, placed, resolve_device, simulate
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A checked run, of which nothing was written yet.
+
+    Attributes:
+        scenario: As resolved.
+        parameters: Of its model.
+        engine: What carries it, by name.
+        device: Where silos train, "cpu" or "cuda".
+        folder: The run's, which may be there or not.
+    """
+
+    scenario: Scenario
+    parameters: int
+    engine: str
+    device: str
+    folder: Path
+
+    def held(self) -> AbstractContextManager[Path]:
+        """Begin the run in its folder, or take up the one that was cut short there, and hold the folder meanwhile.
+
+        Raises:
+            ConfigError: As `scenarios.simulation.resuming.held_folder` does.
+        """
+        return held_folder(self.scenario, self.folder, self.engine, self.device)
+
+    def run(self, run_dir: Path, watching: AbstractContextManager[object]) -> dict[str, Any]:
+        """Run it in its folder, which is held, and return its summary, as `scenarios.simulation.simulate` does."""
+        return simulate(self.scenario, self.parameters, self.engine, self.device, run_dir, watching)
+
+
+def prepare(
+    scenario: str | Path | Scenario, settings: Iterable[str], engine: str, device: Device, out: Path | None
+) -> Prepared:
+    """Read and check what is asked for; nothing is written.
+
+    Args:
+        scenario: A TOML file, the name of a built-in scenario, or one that was read or made before.
+        settings: `a.b=value` overrides of a file.
+        engine: What carries the run, by name.
+        device: Where silos train.
+        out: The run's folder. Default: a new one under `runs/`. One in which a run was cut short says the seed, where
+            the scenario does not.
+
+    Raises:
+        ConfigError: When something of it is not acceptable.
+        DataError: When data cannot be loaded and dealt.
+    """
+    engine_of(engine)
+    begun = begun_in(out)
+    if isinstance(scenario, Scenario):
+        if tuple(settings):
+            raise ConfigError("settings override keys of a file; a Scenario that was made already says its own")
+        resolved = scenario
+    else:
+        resolved = read_scenario(str(scenario), settings, None if begun is None else begun.seed)
+    if resolved.audit is not None:
+        raise ConfigError("a scenario with [audit] is for `fedmodel audit run`, which writes that section itself")
+    with _own_logging():
+        where, resolved = resolve_device(device), placed(resolved)
+        parameters = check_scenario(resolved)
+    return Prepared(resolved, parameters, engine, where, out or default_folder(resolved.name))
+
+
+@contextmanager
+def _own_logging() -> Iterator[None]:
+    """Leave a process's logging as it was: Opacus, as it is imported, has everything printed where nobody set it up."""
+    root = logging.getLogger()
+    if root.handlers or logging.lastResort is None:
+        yield
+        return
+    root.addHandler(logging.lastResort)  # by which Python prints warnings, where nobody set logging up
+    try:
+        import opacus  # noqa: F401
+
+        yield
+    finally:
+        root.removeHandler(logging.lastResort)
