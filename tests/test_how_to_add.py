@@ -68,7 +68,7 @@ def test_what_the_page_adds_trains_is_charged_and_is_reported(copy: Path) -> Non
     for path, text in added().items():
         (copy / path).write_text(text, encoding="utf-8")
     commands = [
-        [0, "simulate", "half-moons.toml", "--out", "run", "--json"],
+        [0, "simulate", "half-moons.toml", "--engine", "polite", "--out", "run", "--json"],
         [6, "report", "verify", "run", "--json"],  # everything follows; that nobody vouches for the folder is no fault
         [0, "losses", "run", "--json"],
         [0, "ledger", "export", "run/ledgers/north.sqlite"],
@@ -89,6 +89,7 @@ def test_what_the_page_adds_trains_is_charged_and_is_reported(copy: Path) -> Non
         ("moons/record", 1),
         ("moons/record", 2),
     ]
+    assert summary["engine"] == "polite"
     assert verified["valid"]
     (data,) = report["report"]["scope"]["data_sets"]
     assert data["kind"] == "300 made-up points on two half circles, dealt out to silos"

@@ -89,7 +89,7 @@ def _own_logging() -> Iterator[None]:
         return
     root.addHandler(logging.lastResort)  # by which Python prints warnings, where nobody set logging up
     try:
-        import opacus  # noqa: F401
+        import fedmodel.learning.dp_sgd  # noqa: F401 - with Opacus
 
         yield
     finally:
