@@ -30,12 +30,13 @@ from clients.aggregation_state import answer, protocol
 from clients.outbox import Outbox, outbox
 from clients.sources import Source
 from fedmodel import plans
-from fedmodel.config import Scenario, SiloPlan, scenario_from_json
+from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.crypto.sealed import opener_from_secret
 from fedmodel.data import Cache, Records, deployed_records, silo_records
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
 from fedmodel.ledger import Ledger, Scope
 from fedmodel.privacy.events import Event
+from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import SIMULATED, Kit, is_kit, is_sealed, read_kit, read_law, scenario_hash, unlocked
 from fedmodel.secagg import Participant as Protocol
 from fedmodel.system.inert import indented, inert

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from fedmodel.config import SiloPlan
 from fedmodel.errors import ConfigError
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import LEAST_RATE, DpSgdEvent, Event, UnprotectedEvent, realised_rate
+from fedmodel.privacy.plan import SiloPlan
 
 
 def noise_multiplier(plan: SiloPlan) -> float:

@@ -32,7 +32,7 @@ import torch
 from numpy.typing import NDArray
 
 from fedmodel import plans
-from fedmodel.config import Scenario, SiloPlan
+from fedmodel.config import Scenario
 from fedmodel.crypto import SigningKey, digest
 from fedmodel.data import Records, silo_records
 from fedmodel.errors import ConfigError
@@ -43,6 +43,7 @@ from fedmodel.learning.gradients import kind
 from fedmodel.learning.models import build_model, record_losses
 from fedmodel.privacy import grid
 from fedmodel.privacy.noise import OsNoise
+from fedmodel.privacy.plan import SiloPlan
 from fedmodel.privacy.rounding import small, up
 from fedmodel.secagg import Collection, Member, Participant, Policy, Roster, Setting, Window
 from fedmodel.secagg.masking import Words

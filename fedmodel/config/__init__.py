@@ -24,7 +24,7 @@ from fedmodel.config.reading import (
     silo_file_to_toml,
     to_toml,
 )
-from fedmodel.config.scenario import Scenario, SiloPlan
+from fedmodel.config.scenario import Scenario
 from fedmodel.config.silos import LEAST_EFFECTIVE, FederationConfig
 from fedmodel.config.tables import TableSource
 from fedmodel.config.training import TrainingConfig
@@ -55,7 +55,6 @@ __all__ = [
     "SiloEncryptionConfig",
     "SiloEntry",
     "SiloFile",
-    "SiloPlan",
     "StartConfig",
     "TableSource",
     "TrainingConfig",

@@ -18,12 +18,12 @@ from fedmodel.config import (
     Scenario,
     SiloEncryptionConfig,
     SiloFile,
-    SiloPlan,
 )
 from fedmodel.crypto import digest
 from fedmodel.errors import AggregationRefused, ConfigError
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.plan import SiloPlan
 from fedmodel.privacy.rounding import raised
 from fedmodel.provision.influence import check_even, check_levels
 from fedmodel.provision.kits import policy_of

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from fedmodel.config import SiloPlan
 from fedmodel.privacy.events import LEFT_OUT, Baseline
+from fedmodel.privacy.plan import SiloPlan
 from fedmodel.privacy.rounding import down, percent_up, small, up
 from scenarios.report.document import SecureAggregation, Seen, SiloAccounting, SiloClaim
 from scenarios.report.gather import Gathered

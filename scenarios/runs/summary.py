@@ -17,11 +17,12 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from fedmodel.config import Scenario, SiloPlan
+from fedmodel.config import Scenario
 from fedmodel.errors import LedgerError, ProtocolError
 from fedmodel.ledger import Standing
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import Event, event_from_json
+from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import least_silos, scenario_policy
 from fedmodel.secagg import effective_silos
 from fedmodel.system.durable import replace_file

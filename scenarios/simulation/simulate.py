@@ -17,10 +17,11 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 from fedmodel import plans
-from fedmodel.config import Scenario, SiloPlan, scenario_to_toml
+from fedmodel.config import Scenario, scenario_to_toml
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import LEAST_NOISE, DpSgdEvent
+from fedmodel.privacy.plan import SiloPlan
 from fedmodel.privacy.rounding import up
 from fedmodel.provision import SIMULATED, check_levels, provision, scenario_policy
 from fedmodel.system.durable import failed, replace_file

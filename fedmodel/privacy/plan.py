@@ -1,0 +1,54 @@
+"""What one silo is asked to do over a whole run, in figures: what a mechanism plans its event from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedmodel.privacy.events import Baseline, NoiseSourceName, UnitName
+
+
+@dataclass(frozen=True)
+class SiloPlan:
+    """What one silo is asked to do over a whole run: the figures its claim is calibrated from.
+
+    Attributes:
+        silo: The silo's name.
+        data: The data set.
+        unit: The privacy unit; neighbours differ by adding or removing one of these.
+        max_records: Most records of one unit that are trained on.
+        delta: The delta of the claim.
+        epsilon: The target, or None where the noise multiplier is given.
+        noise_multiplier: The noise's standard deviation over the clip, or None where a target is given.
+        max_grad_norm: The clip C, in the L2 norm of one record's gradient.
+        sample_rate: The Poisson rate q of every lot, public.
+        expected_batch_size: The public denominator of every step.
+        steps_per_round: DP-SGD steps in one round.
+        rounds: Rounds in the run, at most.
+        noise: Where lots and noise are drawn from.
+        baseline: What is left out of the run, which then protects nobody; None where nothing is.
+    """
+
+    silo: str
+    data: str
+    unit: UnitName
+    max_records: int
+    delta: float
+    epsilon: float | None
+    noise_multiplier: float | None
+    max_grad_norm: float
+    sample_rate: float
+    expected_batch_size: int
+    steps_per_round: int
+    rounds: int
+    noise: NoiseSourceName
+    baseline: Baseline | None = None
+
+    @property
+    def target_epsilon(self) -> float | None:
+        """The target that a run aims at: a baseline, whose `epsilon` is of the run that it is beside, has none."""
+        return self.epsilon if self.baseline is None else None
+
+    @property
+    def steps(self) -> int:
+        """Steps of the whole run."""
+        return self.steps_per_round * self.rounds
