@@ -17,7 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 
 _DELTA = 1e-5
 _REPEATS = 5

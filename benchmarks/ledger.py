@@ -20,7 +20,7 @@ from pathlib import Path
 
 from fedmodel.crypto import SigningKey
 from fedmodel.ledger import Ledger, Scope, verify_ledger
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 
 _SIZES = (100, 1_000, 5_000)
 _REPEATS = 25

@@ -30,7 +30,7 @@ from fedmodel.crypto import SigningKey
 from fedmodel.data import table_records, tables
 from fedmodel.kinds.sources.table import TableConfig
 from fedmodel.ledger import Ledger, Scope
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 
 _RECORDS, _PERSONS, _REPEATS = 200_000, 100_000, 5
 _SPELLED = {  # by what is told: form, and a person's id

@@ -28,7 +28,8 @@ from fedmodel.config import BudgetConfig, HoursConfig, Scenario, SiloFile, Table
 from fedmodel.errors import AggregationRefused, ConfigError, PolicyRefused
 from fedmodel.ledger import Scope, Standing
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import DpSgdEvent, Event
+from fedmodel.privacy.events import Event, protects
+from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.rounding import down, small, up
 from fedmodel.provision import check_even, check_levels, policy_of, scenario_hash, unevenness
 from fedmodel.secagg import Policy
@@ -107,7 +108,7 @@ def check_survivors(law: SiloFile, scenario: Scenario, silos: Collection[str]) -
         raise PolicyRefused(f"a sum of {len(silos)} silos could be nearly one silo's update: {found}")
 
 
-def check_noise_levels(law: SiloFile, scenario: Scenario, event: DpSgdEvent) -> None:
+def check_noise_levels(law: SiloFile, scenario: Scenario, event: Event) -> None:
     """Refuse what would quantise this silo's update to nothing, noise and all.
 
     Args:
@@ -204,21 +205,21 @@ def check_baseline(scenario: Scenario, *, simulated: bool) -> None:
 
 
 def check_event(law: SiloFile, event: Event, *, simulated: bool = False) -> None:
-    """Refuse a mechanism, or noise, that the law does not allow, and a release without noise at a deployed silo.
+    """Refuse a mechanism that the law does not name, an event that is looser than its limits, and one without noise.
+
+    Each mechanism holds its own event to the law's limits (`fedmodel.privacy.mechanisms`). One without noise is let
+    in at a simulation's own silos alone, whatever the law says.
 
     Raises:
         PolicyRefused: Which rule it breaks.
     """
-    if not isinstance(event, DpSgdEvent):
+    if not protects(event):
         if not simulated:
             raise PolicyRefused("a release without noise protects nobody: this silo is deployed, and makes none")
         return  # a simulated law is written for the private run that the baseline is compared with
     if event.mechanism not in law.mechanisms:
         raise PolicyRefused(f"mechanism {event.mechanism!r} is none of this silo's: {', '.join(law.mechanisms)}")
-    if event.noise_multiplier < law.least_noise_multiplier:
-        raise PolicyRefused(
-            f"noise multiplier {event.noise_multiplier:g} is under this silo's minimum {law.least_noise_multiplier:g}"
-        )
+    mechanism_of(event).check(event, law)
 
 
 def budget_scope(law: SiloFile, data: str) -> Scope:

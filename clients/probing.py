@@ -41,7 +41,7 @@ from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.inputs import Inputs, tensors
 from fedmodel.privacy import grid
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.events import Event, clip_of
 from fedmodel.secagg import FRESH
 from fedmodel.wire import TrainRequest
 
@@ -57,7 +57,7 @@ class Probing:
         request: The round and the global model.
     """
 
-    def __init__(self, silo: Silo, event: DpSgdEvent, request: TrainRequest) -> None:
+    def __init__(self, silo: Silo, event: Event, request: TrainRequest) -> None:
         # As a ledger writes time: a charge of the same millisecond counts as before.
         self._started = datetime.now(UTC).isoformat(timespec="milliseconds")
         self._silo, self._event, self._request = silo, event, request
@@ -162,9 +162,9 @@ def _noised(parameter: nn.Parameter, denominator: int) -> Tensor:
     return parameter.grad.detach().reshape(-1).double() * denominator
 
 
-def _off_grid(parameter: nn.Parameter, event: DpSgdEvent) -> float:
+def _off_grid(parameter: nn.Parameter, event: Event) -> float:
     """Return how far a tensor's noised sums are from their grid, in steps of it, where float32 can tell."""
-    steps_P = _noised(parameter, event.denominator) / grid.coarse(event.noise_multiplier * event.max_grad_norm)
+    steps_P = _noised(parameter, event.denominator) / grid.coarse(event.noise_multiplier * clip_of(event))
     told_P = steps_P[steps_P.abs() <= _TOLD]
     return float((told_P - told_P.round()).abs().max()) if len(told_P) else 0.0
 

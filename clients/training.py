@@ -28,7 +28,6 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from dataclasses import replace
 from functools import lru_cache
 from typing import Final
 
@@ -54,7 +53,7 @@ from fedmodel.learning.inputs import tensors
 from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.preflight import check_received, preflight
 from fedmodel.privacy import grid
-from fedmodel.privacy.events import DpSgdEvent, Event
+from fedmodel.privacy.events import Event, clip_of, protects
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
@@ -88,7 +87,7 @@ def local_update(silo: Silo, event: Event, request: TrainRequest, state: RecordD
         state: Optimiser state between rounds, if the scenario keeps it; changed in place.
 
     Returns:
-        The update, float32 of shape `(P,)`, differentially private; of an `UnprotectedEvent` it is not.
+        The update, float32 of shape `(P,)`, differentially private; of an event that leaves noise out it is not.
 
     Raises:
         PrivacyError: When lots and noise would not come from the source that the event names, the pipeline does not
@@ -101,10 +100,10 @@ def local_update(silo: Silo, event: Event, request: TrainRequest, state: RecordD
     if noise.name != event.drawn_from:
         raise PrivacyError(f"noise would come from {noise.name!r} where {event.drawn_from!r} was charged")
     pipeline = plans.pipeline_event(silo.plan, event)
-    if not isinstance(event, DpSgdEvent):
+    if not protects(event):
         _check_simulated(silo)
     rows = _rows(scenario, pipeline, device, request.model_P)
-    clip = math.inf if event.max_grad_norm is None else pipeline.max_grad_norm
+    clip = math.inf if event.max_grad_norm is None else clip_of(pipeline)
     gradients = _gradients(*_key(scenario, pipeline), device, clip)
     gradients.rows = rows
     module = gradients.module
@@ -116,7 +115,7 @@ def local_update(silo: Silo, event: Event, request: TrainRequest, state: RecordD
     sgd = DpSgd(
         gradients,
         optimizer,
-        noise=noise if isinstance(event, DpSgdEvent) else None,
+        noise=noise if protects(event) else None,
         noise_multiplier=pipeline.noise_multiplier,
         denominator=pipeline.denominator,
     )
@@ -149,13 +148,13 @@ def _check_simulated(silo: Silo) -> None:
         raise PrivacyError("noise is never left out at a deployed silo; nothing was trained")
 
 
-def _check_magnitude(scenario: Scenario, plan: DpSgdEvent, model_P: NDArray[np.float32]) -> None:
+def _check_magnitude(scenario: Scenario, plan: Event, model_P: NDArray[np.float32]) -> None:
     """Refuse a model on whose coordinates a step would be rounded away.
 
     Float32 has no room for a small step beside a large weight. On a model made of such weights the updates of most
     silos are zero, noise and all, and a sum of many is the update of the one that moved.
     """
-    step = scenario.training.noise_step(plan.noise_multiplier * plan.max_grad_norm / plan.denominator)
+    step = scenario.training.noise_step(plan.noise_multiplier * clip_of(plan) / plan.denominator)
     spacing = float(np.spacing(np.abs(model_P).max(initial=0.0)))
     if spacing > step / _STEPS_OF_A_STEP:
         raise ProtocolError(
@@ -164,33 +163,33 @@ def _check_magnitude(scenario: Scenario, plan: DpSgdEvent, model_P: NDArray[np.f
         )
 
 
-def _rows(scenario: Scenario, event: DpSgdEvent, device: torch.device, model_P: NDArray[np.float32]) -> int:
+def _rows(scenario: Scenario, event: Event, device: torch.device, model_P: NDArray[np.float32]) -> int:
     """Return the rows of a physical batch at which the pipeline was measured to hold to the clip at this model."""
     vector_P = np.ascontiguousarray(model_P, dtype=np.float32)
     return _measured(*_key(scenario, event), device, vector_P.tobytes())
 
 
-def _key(scenario: Scenario, event: DpSgdEvent) -> tuple[str, DpSgdEvent]:
+def _key(scenario: Scenario, event: Event) -> tuple[str, Event]:
     """Return what a pipeline hangs on: what was planned and what is charged, which differ in their steps, share one."""
-    return scenario.model_dump_json(), replace(event, steps=1)
+    return scenario.model_dump_json(), event.times(1)
 
 
 @lru_cache(maxsize=1)  # which holds one model: the check before the charge, the training after it, and silos alike
-def _measured(scenario_json: str, event: DpSgdEvent, device: torch.device, model: bytes) -> int:
+def _measured(scenario_json: str, event: Event, device: torch.device, model: bytes) -> int:
     """Measure the pipeline at a model received."""
     rows = _preflight_once(scenario_json, event, device)
-    gradients = _gradients(scenario_json, event, device, event.max_grad_norm)
+    gradients = _gradients(scenario_json, event, device, clip_of(event))
     gradients.rows = rows
     vectors.load(gradients.module, np.frombuffer(model, dtype=np.float32))
-    return check_received(gradients, _shape(scenario_json), event.max_grad_norm)
+    return check_received(gradients, _shape(scenario_json), clip_of(event))
 
 
 @lru_cache(maxsize=64)
-def _preflight_once(scenario_json: str, event: DpSgdEvent, device: torch.device) -> int:
+def _preflight_once(scenario_json: str, event: Event, device: torch.device) -> int:
     """Measure the pipeline's sensitivity, once a process: neither round nor records change it."""
     _gradients.cache_clear()  # measured at the parameters that it is built with, and not at those of a round
-    gradients = _gradients(scenario_json, event, device, event.max_grad_norm)
-    return preflight(gradients, _shape(scenario_json), event.max_grad_norm)
+    gradients = _gradients(scenario_json, event, device, clip_of(event))
+    return preflight(gradients, _shape(scenario_json), clip_of(event))
 
 
 def _shape(scenario_json: str) -> DataShape:
@@ -198,7 +197,7 @@ def _shape(scenario_json: str) -> DataShape:
 
 
 @lru_cache(maxsize=1)  # one model, which the measurements and the training of a request share
-def _gradients(scenario_json: str, event: DpSgdEvent, device: torch.device, clip: float) -> ClippedSum:
+def _gradients(scenario_json: str, event: Event, device: torch.device, clip: float) -> ClippedSum:
     """Build the model and the clipped sum over it, every privacy figure from the event.
 
     Whoever takes it puts in the parameters, the rows and the source of dropout's masks: it may have trained before.
@@ -214,12 +213,12 @@ def _gradients(scenario_json: str, event: DpSgdEvent, device: torch.device, clip
     module = probed(build_model(scenario.model, shape, seed=0), scenario).to(device)
     losses = training_losses(scenario.training, shape, device)
     if isinstance(module, Probed):
-        losses = ProbedLoss(losses, module.canaries, event.max_grad_norm)
+        losses = ProbedLoss(losses, module.canaries, clip_of(event))
     return kind(scenario.training.gradients)(
         module,
         losses,
         max_grad_norm=clip,
-        unit=grid.fine(event.noise_multiplier * event.max_grad_norm),
+        unit=grid.fine(event.noise_multiplier * clip_of(event)),
         rows=physical_batch(event.denominator, scenario.training.max_physical_batch),
     )
 

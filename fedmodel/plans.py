@@ -1,57 +1,36 @@
-"""What a scenario asks of one silo, as an event: what its whole plan is charged as, and the noise that it needs."""
+"""What a scenario asks of one silo, as an event: the one way from a plan to what is charged for it."""
 
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Final
 
-from fedmodel.errors import ConfigError
-from fedmodel.privacy import accounting
-from fedmodel.privacy.events import LEAST_RATE, DpSgdEvent, Event, UnprotectedEvent, realised_rate
+from fedmodel.privacy.events import Event, protects
+from fedmodel.privacy.mechanisms import MECHANISMS
 from fedmodel.privacy.plan import SiloPlan
 
-
-def noise_multiplier(plan: SiloPlan) -> float:
-    """Return the noise that a plan needs: as declared, or calibrated to its target over all planned steps."""
-    if plan.noise_multiplier is not None:
-        return plan.noise_multiplier
-    if plan.epsilon is None:
-        raise ConfigError(f"silo {plan.silo!r} has neither a noise multiplier nor a target epsilon")
-    # What a silo draws with, be it a little above the plan. The least rate is rounded down out of range.
-    rate = max(realised_rate(plan.sample_rate, plan.noise), LEAST_RATE)
-    return accounting.calibrate(plan.epsilon, plan.delta, rate, plan.steps, plan.max_records)
+_BASELINE: Final = "none-unsafe"
 
 
 def planned_event(plan: SiloPlan) -> Event:
     """Return what a whole plan is charged as: its own figures, and the noise that it needs; or that none is added."""
-    if plan.baseline is not None:
-        return UnprotectedEvent(
-            max_grad_norm=plan.max_grad_norm if plan.baseline == "no-noise" else None,
-            sample_rate=plan.sample_rate,
-            steps=plan.steps,
-            denominator=plan.expected_batch_size,
-            drawn_from=plan.noise,
-            max_records=plan.max_records,
-        )
-    return private_event(plan)
+    return MECHANISMS[plan.mechanism if plan.baseline is None else _BASELINE].plan(plan)
 
 
-def private_event(plan: SiloPlan) -> DpSgdEvent:
+def private_event(plan: SiloPlan) -> Event:
     """Return what a whole plan is charged as where nothing is left out: what a baseline is compared with."""
-    return DpSgdEvent(
-        noise_multiplier=noise_multiplier(plan),
-        max_grad_norm=plan.max_grad_norm,
-        sample_rate=plan.sample_rate,
-        steps=plan.steps,
-        denominator=plan.expected_batch_size,
-        noise_source=plan.noise,
-        max_records=plan.max_records,
-    )
+    return planned_event(replace(plan, baseline=None))
 
 
-def pipeline_event(plan: SiloPlan, event: Event) -> DpSgdEvent:
+def noise_multiplier(plan: SiloPlan) -> float:
+    """Return the noise that a plan needs: as declared, or calibrated to its target over all planned steps."""
+    return private_event(plan).noise_multiplier
+
+
+def pipeline_event(plan: SiloPlan, event: Event) -> Event:
     """Return the figures that a charge's pipeline is built and measured with.
 
     They are the charge's own. A baseline's are those of the private run that it is compared with, for as many steps: it
     is the same pipeline, and what is left out is left out at the end.
     """
-    return event if isinstance(event, DpSgdEvent) else replace(private_event(plan), steps=event.steps)
+    return event if protects(event) else private_event(plan).times(event.steps)

@@ -16,7 +16,7 @@ from fedmodel import plans, wire
 from fedmodel.config import Scenario
 from fedmodel.errors import DropoutError, PrivacyBudgetExceeded, ProtocolError
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import DpSgdEvent, Event
+from fedmodel.privacy.events import Event
 from fedmodel.secagg import Window
 from server.answers import answered, excused, reasons
 from server.exchange import NOWHERE, Post
@@ -179,20 +179,10 @@ def _check_plan(answer: wire.JoinReply, scenario: Scenario) -> None:
     if answer.silo not in scenario.federation.silos:
         raise ProtocolError("a node joined under a name that is not in this federation")
     plan = scenario.plan(answer.silo)
-    if plan.baseline is not None:
-        if answer.plan != plans.planned_event(plan):
-            raise ProtocolError("a silo plans other than the scenario asks")
-        return
-    expected = DpSgdEvent(
-        noise_multiplier=answer.plan.noise_multiplier if plan.noise_multiplier is None else plan.noise_multiplier,
-        max_grad_norm=plan.max_grad_norm,
-        sample_rate=plan.sample_rate,
-        steps=plan.steps,
-        denominator=plan.expected_batch_size,
-        noise_source=plan.noise,
-        max_records=plan.max_records,
-    )
-    if answer.plan != expected:
+    target = plan.target_epsilon
+    if target is not None and answer.plan.mechanism == plan.mechanism:
+        plan = replace(plan, epsilon=None, noise_multiplier=answer.plan.noise_multiplier)
+    if answer.plan != plans.planned_event(plan):
         raise ProtocolError("a silo plans other than the scenario asks")
-    if plan.epsilon is not None and accounting.epsilon([answer.plan], plan.delta) > plan.epsilon:
+    if target is not None and accounting.epsilon([answer.plan], plan.delta) > target:
         raise ProtocolError("a silo plans less noise than its target epsilon needs")

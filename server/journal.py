@@ -43,7 +43,8 @@ from numpy.typing import NDArray
 from fedmodel.crypto import digest
 from fedmodel.crypto.sealed import Opener, open_bytes, seal_bytes
 from fedmodel.errors import CryptoError, ProtocolError
-from fedmodel.privacy.events import Event, event_from_json, event_to_json
+from fedmodel.privacy.events import Event, event_to_json
+from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.secagg import join_messages, split_messages
 from fedmodel.system.durable import erase_folder, replace_file
 

@@ -11,7 +11,7 @@ from clients.client_app import app as client_app
 from fedmodel import wire
 from fedmodel.config import Scenario
 from fedmodel.ledger import read_ledger
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import provision, read_identity, scenario_hash
 from scenarios.simulation.grid import InProcessGrid
 

@@ -31,7 +31,8 @@ from opacus.accountants import PRVAccountant
 from fedmodel.audit.measured import Gauge, gauge
 from fedmodel.privacy import accounting
 from fedmodel.privacy.accounting.lower import Steps, least_epsilon, merged
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.events import Event
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.rounding import down, small, up
 
 NAME: Final = "accountants"
@@ -53,7 +54,7 @@ _EXTREMES: Final = (
 )
 
 
-def accountants(silo: str, events: Iterable[DpSgdEvent], claimed: float, delta: float) -> Gauge:
+def accountants(silo: str, events: Iterable[Event], claimed: float, delta: float) -> Gauge:
     """How far a silo's claimed epsilon lies under what another accountant finds at least: 0.
 
     Args:
@@ -64,7 +65,8 @@ def accountants(silo: str, events: Iterable[DpSgdEvent], claimed: float, delta: 
     """
     events = list(events)
     by_tests = least_epsilon(events, delta)
-    by_prv = prv_epsilon(merged(events), delta) if claimed < _LARGEST_PRV else None
+    kinds = merged(events)
+    by_prv = None if kinds is None or claimed >= _LARGEST_PRV else prv_epsilon(kinds, delta)
     least = max(by_tests, by_prv or 0.0)
     told = "" if by_prv is None else f", and by PRV (Opacus) at least {down(by_prv)}"
     return gauge(

@@ -31,7 +31,7 @@ from fedmodel.audit.release_gauges import (
 )
 from fedmodel.canaries.observations import Observations
 from fedmodel.errors import DataError
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.events import Event
 from fedmodel.secagg.quantize import Quantizer
 
 __all__ = ["FALSE_ALARM", "OF_ALL", "OF_SILOS", "Gauge", "failed", "gauges", "unmeasured"]
@@ -72,7 +72,7 @@ OF_ALL: Final = (
 
 def gauges(
     seen: Sequence[Observations],
-    event_by_silo: Mapping[str, DpSgdEvent],
+    event_by_silo: Mapping[str, Event],
     *,
     weights: Mapping[str, float],
     charges: Mapping[str, Sequence[tuple[str, int]]],

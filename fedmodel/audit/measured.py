@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.canaries.observations import Observations
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.events import Event, clip_of
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Seen:
     """One silo's observations with what its ledger was charged for."""
 
     of: Observations
-    event: DpSgdEvent
+    event: Event
 
     @property
     def silo(self) -> str:
@@ -69,7 +69,7 @@ class Seen:
     @property
     def scale(self) -> float:
         """The standard deviation of the noise that is claimed, sigma C."""
-        return self.event.noise_multiplier * self.event.max_grad_norm
+        return self.event.noise_multiplier * clip_of(self.event)
 
     @property
     def noise(self) -> NDArray[np.float64]:
@@ -79,7 +79,7 @@ class Seen:
     @property
     def kept(self) -> NDArray[np.float64]:
         """Sums on the coordinates of canaries that are in, over the clip; shape `(T, I)`."""
-        return self._block(self.of.coins_K) / self.event.max_grad_norm
+        return self._block(self.of.coins_K) / clip_of(self.event)
 
     @property
     def squares(self) -> tuple[float, int]:

@@ -56,7 +56,8 @@ from fedmodel.ledger.heads import Head, Proven, open_head, sign_head
 from fedmodel.ledger.scope import Scope
 from fedmodel.ledger.standing import Run, Standing, share
 from fedmodel.ledger.tables import APPLICATION, COLUMNS, PAGE_SIZE, insert, prepare, sqlite_errors
-from fedmodel.privacy.events import Event, event_from_json
+from fedmodel.privacy.events import Event
+from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.secagg.progress import Progress
 
 _SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM entries"  # noqa: S608 - of constants
@@ -296,7 +297,7 @@ class Ledger:
             standing = self.standing()
             known = standing.runs.get(run)
             if known is not None:
-                asked = (replace(plan, steps=known.plan.steps), scope, scenario)
+                asked = (plan.times(known.plan.steps), scope, scenario)
                 as_long = known.plan.steps == plan.steps or (partial and known.plan.steps < plan.steps)
                 if known.closed or not as_long or (known.plan, known.scope, known.scenario) != asked:
                     raise LedgerError(f"run {run} reserved another plan, or gave it back; a plan is made once")
@@ -305,7 +306,7 @@ class Ledger:
             if found is None:
                 raise LedgerError(f"{self.path}: has no scope {scope}")
             rounds = standing.rounds_fitting(found, plan, steps_per_round) if partial else 0
-            fitting = replace(plan, steps=rounds * steps_per_round) if rounds else plan
+            fitting = plan.times(rounds * steps_per_round) if rounds else plan
             cost = found.cost(fitting)
             admitted = standing.admit(found, fitting, cost)
             self._append(Draft("reserve", reserve_body(fitting, scenario, admitted, cost), scope, run), standing)
@@ -349,7 +350,7 @@ class Ledger:
             self._check_totals(before)
             cost = int(reserved.content["cost"])
             more = share(cost, taken + steps, plan.steps) - share(cost, taken, plan.steps)
-            event = replace(plan, steps=steps)
+            event = plan.times(steps)
             totals = (before.cap, before.reserved, min(before.reserved, before.spent + more))
             body = charge_body(event, taken + steps)
             draft = Draft("charge", body, reserved.scope, run, round_number, self._unused(key))

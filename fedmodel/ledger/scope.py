@@ -10,7 +10,7 @@ from typing import Final, Literal, get_args
 from fedmodel.config import MOST_EPSILON
 from fedmodel.errors import LedgerError, PrivacyBudgetExceeded
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import LEAST_DELTA, MOST_RECORDS, DpSgdEvent, Event, UnitName
+from fedmodel.privacy.events import LEAST_DELTA, MOST_RECORDS, Event, UnitName
 
 Admission = Literal["filter", "plan", "none"]
 MICRO: Final = 1_000_000
@@ -75,9 +75,8 @@ class Scope:
 
     def cost(self, plan: Event) -> int:
         """Return the divergence of a plan in millionths, rounded up, at least 1; `UNBOUNDED` where it has no bound."""
-        if not isinstance(plan, DpSgdEvent):
-            return UNBOUNDED
-        return max(1, math.ceil(accounting.renyi(plan, self.order) * MICRO))
+        divergence = accounting.renyi(plan, self.order)
+        return max(1, math.ceil(divergence * MICRO)) if math.isfinite(divergence) else UNBOUNDED
 
     def check_records(self, plan: Event) -> None:
         """Refuse a plan for units of another number of records.

@@ -9,7 +9,7 @@ counted in whole millionths: `cap`. A plan is admitted in one of two ways, and i
              takes the whole budget, and once it is charged no later plan is admitted: with nothing to choose, nothing
              is adaptive. Only a cap that a person raises over the divergence of both lets the filter admit more.
 
-A run that adds no noise (`UnprotectedEvent`), as a simulation's baseline, is in neither way. It is entered as what it
+A run that adds no noise (`none-unsafe`), as a simulation's baseline, is in neither way. It is entered as what it
 is, `none`, at a cost that stands for infinity (`UNBOUNDED`), over every cap; it is the first of its scope, and while
 anything of it was or can be released nothing more is admitted to that scope, whatever its cap. No figure over it is
 finite. Whether a silo takes part in such a run at all is for its law to say: a deployed one never does.
@@ -73,7 +73,8 @@ from fedmodel.ledger.heads import Head
 from fedmodel.ledger.merkle import EMPTY_ROOT
 from fedmodel.ledger.scope import MICRO, UNBOUNDED, Admission, Scope
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import DpSgdEvent, Event, event_from_json
+from fedmodel.privacy.events import Event, protects
+from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.privacy.rounding import down, small, up
 from fedmodel.secagg.progress import Progress
 
@@ -115,7 +116,7 @@ class Run:
     @property
     def events(self) -> list[Event]:
         """What was charged, oldest first."""
-        return [replace(self.plan, steps=steps) for _, steps, _ in self.charges.values()]
+        return [self.plan.times(steps) for _, steps, _ in self.charges.values()]
 
     @property
     def claimed(self) -> list[Event]:
@@ -254,7 +255,7 @@ class Standing:
                 f"the budget of {scope.name} holds a run without noise, which protects nobody: no epsilon is finite"
                 " over what it released, so nothing more is admitted, whatever the cap; simulate into a new folder"
             )
-        if not isinstance(plan, DpSgdEvent):
+        if not protects(plan):
             if earlier:
                 raise PrivacyBudgetExceeded(
                     f"a run without noise is not admitted to {scope.name}, which holds {len(earlier)} runs that are"
@@ -305,7 +306,7 @@ class Standing:
         """Return for how many rounds of a plan a scope would admit it, from its first round on."""
 
         def fits(rounds: int) -> bool:
-            part = replace(plan, steps=rounds * steps_per_round)
+            part = plan.times(rounds * steps_per_round)
             try:
                 self.admit(scope, part, scope.cost(part))
             except PrivacyBudgetExceeded:
@@ -413,7 +414,7 @@ class Standing:
             raise LedgerError("a run is reserved once, with event, cost, scenario and how it was admitted")
         cost = content["cost"]
         # Another machine's logarithms may differ in the last bit.
-        least = UNBOUNDED if not isinstance(plan, DpSgdEvent) else max(1, scope.cost(plan) - 1)
+        least = UNBOUNDED if not protects(plan) else max(1, scope.cost(plan) - 1)
         if type(cost) is not int or cost < least:
             raise LedgerError(f"its cost is {cost}, where {scope.cost(plan)} follows")
         admitted = self.admit(scope, plan, cost, tolerance=_TOLERANCE)
@@ -426,7 +427,7 @@ class Standing:
         event = event_from_json(canonical(entry.content["event"]))
         if entry.round is None or entry.key is None or set(entry.content) != {"event", "taken"}:
             raise LedgerError("a charge is of a round, under a key, and says how much of its plan is taken")
-        if run.closed or run.ended or event != replace(run.plan, steps=event.steps):
+        if run.closed or run.ended or event != run.plan.times(event.steps):
             raise LedgerError("a charge is what its run reserved, while that is open")
         if run.taken + event.steps > run.plan.steps:
             raise LedgerError(f"its run would take {run.taken + event.steps} of {run.plan.steps} steps")

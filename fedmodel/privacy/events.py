@@ -1,11 +1,8 @@
 """What was done to records, as events that a ledger keeps and an accountant reads.
 
 The event is the durable truth: epsilon is derived from it, so that a better accountant can read an old ledger again.
-The parser knows a closed list of mechanisms and refuses every other; it never imports what a file tells it to.
-
-    dp-sgd       `DpSgdEvent`: what protects
-    none-unsafe  `UnprotectedEvent`: the same pipeline without noise, which protects nobody. It exists so that a
-                 simulation can show what privacy costs; no epsilon is finite over anything that it is among.
+Which kinds of event there are, a file each, is in `fedmodel.privacy.mechanisms`, which also reads a stored one back;
+what all kinds have in common, and what is checked of each, is here.
 
 A privacy unit is whose presence is hidden: a record; a person, with at most so many records; a client, which is all
 that a silo holds, of which at most so many records are used. Figures of different units are not comparable and are
@@ -17,14 +14,14 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass, fields
-from typing import Any, ClassVar, Final, Literal
+from dataclasses import Field, asdict
+from typing import Any, ClassVar, Final, Literal, Protocol, Self
 
-from fedmodel.errors import LedgerError
+from fedmodel.errors import LedgerError, PrivacyError
+from fedmodel.privacy.primitives import Parts, SampledGaussian
 
 NoiseSourceName = Literal["os", "seeded-unsafe"]
 UnitName = Literal["record", "person", "client"]
-MechanismName = Literal["dp-sgd", "none-unsafe"]
 Baseline = Literal["no-noise", "no-noise-no-clip"]
 """What a run leaves out that is compared with a private one; it protects nobody."""
 LEFT_OUT: Final[Mapping[Baseline, str]] = {
@@ -42,156 +39,146 @@ LEAST_DELTA: Final = 1e-12  # below, nothing worth having is claimed, and tails 
 MOST_RECORDS: Final = 1_000  # of one unit; more could not be hidden anyway
 
 _LARGEST: Final = 1e12
-_MOST_CHARACTERS: Final = 2_000
+_SOURCES: Final = ("os", "seeded-unsafe")
 
 
-@dataclass(frozen=True)
-class DpSgdEvent:
-    """Some steps of DP-SGD: Poisson lots, per-record clipping, Gaussian noise on the sum.
+class Event(Protocol):
+    """Some sums over lots of records, released: a frozen, validated dataclass of a mechanism's own file.
 
-    After Abadi et al. 2016, section 3.
-
-    Attributes:
-        noise_multiplier: Standard deviation of the noise over `max_grad_norm`, on the sum of clipped gradients.
-        max_grad_norm: The clip C in L2.
-        sample_rate: The Poisson rate q as planned, in (0, 1]; every lot includes each record independently with
-            probability q.
-        steps: Noised sums released, at least 1. An empty lot is one of them.
-        denominator: The public divisor of every sum.
-        noise_source: "os", or "seeded-unsafe" when whoever knows the seed can subtract the noise.
-        sampler: How lots were drawn.
-        mechanism: The name under which the event is stored.
-        realised_sample_rate: The rate with which the sampler really draws, in (0, 1], which is what is accounted for;
-            by default what `realised_rate` says.
-        max_records: Most records of one privacy unit among those that were trained on.
+    Guarantee, which every kind gives: whatever these steps release is, for neighbours that differ by one unit, no
+    easier to tell apart than the primitives that `parts` names, each as often as it says. `times` changes how many
+    steps there are, and nothing else.
     """
 
-    noise_multiplier: float
-    max_grad_norm: float
-    sample_rate: float
-    steps: int
-    denominator: int
-    noise_source: NoiseSourceName = "os"
-    sampler: Literal["poisson"] = "poisson"
-    mechanism: Literal["dp-sgd"] = "dp-sgd"
-    realised_sample_rate: float = -1.0
-    max_records: int = 1
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
 
-    def __post_init__(self) -> None:
-        if self.realised_sample_rate == -1.0:
-            object.__setattr__(self, "realised_sample_rate", realised_rate(self.sample_rate, self.noise_source))
-        _require(
-            _is_real(self.noise_multiplier) and LEAST_NOISE <= self.noise_multiplier <= MOST_NOISE,
-            "noise_multiplier",
-            f"a number from {LEAST_NOISE:g} to {MOST_NOISE:g}",
-        )
-        _require(_is_real(self.max_grad_norm) and self.max_grad_norm > 0, "max_grad_norm", "a positive number")
-        _require(self.mechanism == "dp-sgd", "mechanism", '"dp-sgd"')
-        _require(self.noise_source in _SOURCES, "noise_source", _ONE_OF_SOURCES)
-        _check_lots(self)
+    @property
+    def mechanism(self) -> str:
+        """The name under which the event is stored: its kind's."""
+
+    @property
+    def steps(self) -> int:
+        """Sums released, at least 1. That of an empty lot is one of them."""
+
+    @property
+    def sample_rate(self) -> float:
+        """The Poisson rate q as planned, in (0, 1]."""
+
+    @property
+    def realised_sample_rate(self) -> float:
+        """The rate with which the sampler really draws, in (0, 1], which is what is accounted for."""
+
+    @property
+    def denominator(self) -> int:
+        """The public divisor of every sum."""
+
+    @property
+    def sampler(self) -> str:
+        """How lots were drawn: "poisson"."""
+
+    @property
+    def max_records(self) -> int:
+        """Most records of one privacy unit among those that were used."""
 
     @property
     def drawn_from(self) -> NoiseSourceName:
-        """Where lots and dropout masks are drawn from: whence noise is."""
-        return self.noise_source
-
-
-@dataclass(frozen=True)
-class UnprotectedEvent:
-    """Some steps of the same pipeline WITHOUT noise: sums of gradients, released as they are. It protects nobody.
-
-    Guarantee: there is none, whatever the other figures are: `fedmodel.privacy.accounting` reads every epsilon over it
-    as infinite, and a ledger that holds one reserves nothing more on that budget. What is known of it has the names
-    that `DpSgdEvent` has: `noise_multiplier` is 0 and `noise_source` is None, so that whoever takes it for the other
-    divides by zero.
-
-    Attributes:
-        max_grad_norm: The clip C in L2 of each record's gradient; None where gradients were not clipped either.
-        sample_rate: As `DpSgdEvent`, like all that follow.
-        steps: Sums released, at least 1.
-        denominator: The public divisor of every sum.
-        drawn_from: Where lots and dropout masks were drawn from.
-        sampler: How lots were drawn.
-        mechanism: The name under which the event is stored.
-        realised_sample_rate: The rate with which the sampler really draws.
-        max_records: Most records of one privacy unit.
-    """
-
-    max_grad_norm: float | None
-    sample_rate: float
-    steps: int
-    denominator: int
-    drawn_from: NoiseSourceName = "os"
-    sampler: Literal["poisson"] = "poisson"
-    mechanism: Literal["none-unsafe"] = "none-unsafe"
-    realised_sample_rate: float = -1.0
-    max_records: int = 1
-
-    noise_multiplier: ClassVar[float] = 0.0
-    noise_source: ClassVar[None] = None
-
-    def __post_init__(self) -> None:
-        if self.realised_sample_rate == -1.0:
-            object.__setattr__(self, "realised_sample_rate", realised_rate(self.sample_rate, self.drawn_from))
-        clip = self.max_grad_norm
-        _require(clip is None or (_is_real(clip) and clip > 0), "max_grad_norm", "a positive number, or null")
-        _require(self.mechanism == "none-unsafe", "mechanism", '"none-unsafe"')
-        _require(self.drawn_from in _SOURCES, "drawn_from", _ONE_OF_SOURCES)
-        _check_lots(self)
+        """Where lots and dropout masks are drawn from."""
 
     @property
-    def baseline(self) -> Baseline:
-        """What was left out."""
-        return "no-noise" if self.max_grad_norm is not None else "no-noise-no-clip"
+    def noise_source(self) -> NoiseSourceName | None:
+        """Where noise is drawn from; None where none is added."""
+
+    @property
+    def noise_multiplier(self) -> float:
+        """Standard deviation of the noise of one release over the clip; 0 where none is added."""
+
+    @property
+    def max_grad_norm(self) -> float | None:
+        """What one record may add to a sum, in L2; None where nothing bounds it."""
+
+    def __hash__(self) -> int: ...
+
+    def parts(self) -> Parts:
+        """Return what accountants see: primitives, each with how often it is released in all steps."""
+
+    def times(self, steps: int) -> Self:
+        """Return the same event of so many steps."""
 
 
-Event = DpSgdEvent | UnprotectedEvent
-"""What a ledger keeps."""
+def bounded(events: Iterable[Event]) -> list[tuple[SampledGaussian, int]] | None:
+    """Return the parts of all events, in order; None where one of them has a part that nothing bounds, or no part.
 
-_MECHANISMS: Final[Mapping[MechanismName, type[DpSgdEvent] | type[UnprotectedEvent]]] = {
-    "dp-sgd": DpSgdEvent,
-    "none-unsafe": UnprotectedEvent,
-}
-_SOURCES: Final = ("os", "seeded-unsafe")
-_ONE_OF_SOURCES: Final = '"os" or "seeded-unsafe"'
+    Every accountant asks this first: a release without a bound is never left out of what is composed. An event that
+    names no part would cost nothing, and releases something, so that it counts as one without a bound.
 
-
-def protected(events: Iterable[Event]) -> list[DpSgdEvent] | None:
-    """Return the events if noise was added in each; None where one releases records without, and nothing bounds all.
-
-    Every accountant asks this first: an unprotected release is never left out of what is composed.
+    Raises:
+        LedgerError: When an event says a part less than once.
     """
-    noised: list[DpSgdEvent] = []
+    found: list[tuple[SampledGaussian, int]] = []
     for event in events:
-        if not isinstance(event, DpSgdEvent):
+        parts = event.parts()
+        if not parts:
             return None
-        noised.append(event)
-    return noised
+        for part, count in parts:
+            if not isinstance(part, SampledGaussian):
+                return None
+            require(type(count) is int and count >= 1, "parts", "each released at least once")
+            found.append((part, count))
+    return found
 
 
-def _check_lots(event: Event) -> None:
-    """Refuse what no event says of its lots and steps."""
-    _require(
-        _is_real(event.sample_rate) and LEAST_RATE <= event.sample_rate <= 1,
+def protects(event: Event) -> bool:
+    """Return whether anything bounds what an event tells of a unit."""
+    return bounded([event]) is not None
+
+
+def clip_of(event: Event) -> float:
+    """Return an event's clip.
+
+    Raises:
+        PrivacyError: When it has none, so that nothing that rests on a clip may be done with it.
+    """
+    if event.max_grad_norm is None:
+        raise PrivacyError(f"a {event.mechanism} event without a clip is used where a clip is needed")
+    return event.max_grad_norm
+
+
+def check_lots(event: Event) -> None:
+    """Refuse what no event says of its lots and steps.
+
+    Raises:
+        LedgerError: Which figure is out of range.
+    """
+    require(
+        is_real(event.sample_rate) and LEAST_RATE <= event.sample_rate <= 1,
         "sample_rate",
         f"a number from {LEAST_RATE:g} to 1",
     )
-    _require(
+    require(
         type(event.steps) is int and 1 <= event.steps <= MOST_STEPS, "steps", f"a whole number from 1 to {MOST_STEPS}"
     )
-    _require(type(event.denominator) is int and event.denominator >= 1, "denominator", "a whole number from 1")
-    _require(event.sampler == "poisson", "sampler", '"poisson"; no other sampling is accounted for')
-    _require(
-        _is_real(event.realised_sample_rate)
+    require(type(event.denominator) is int and event.denominator >= 1, "denominator", "a whole number from 1")
+    require(event.sampler == "poisson", "sampler", '"poisson"; no other sampling is accounted for')
+    require(
+        is_real(event.realised_sample_rate)
         and realised_rate(event.sample_rate, event.drawn_from) <= event.realised_sample_rate <= 1,
         "realised_sample_rate",
         "a number up to 1, and no less than what the sampler draws with",
     )
-    _require(
+    require(
         type(event.max_records) is int and 1 <= event.max_records <= MOST_RECORDS,
         "max_records",
         f"a whole number from 1 to {MOST_RECORDS}",
     )
+
+
+def check_source(name: object, field: str) -> None:
+    """Refuse what is no source of randomness.
+
+    Raises:
+        LedgerError: When it is none.
+    """
+    require(name in _SOURCES, field, '"os" or "seeded-unsafe"')
 
 
 def realised_rate(sample_rate: float, noise_source: NoiseSourceName) -> float:
@@ -203,7 +190,7 @@ def realised_rate(sample_rate: float, noise_source: NoiseSourceName) -> float:
     >>> realised_rate(0.5, "os"), realised_rate(1e-9, "os") < 1e-9
     (0.5, True)
     """
-    if not _is_real(sample_rate) or not 0 < sample_rate < 1:
+    if not is_real(sample_rate) or not 0 < sample_rate < 1:
         return sample_rate  # all records, or nothing that a sampler would take
     if noise_source == "os":
         return math.ldexp(math.floor(math.ldexp(sample_rate, 64)), -64)
@@ -215,36 +202,17 @@ def event_to_json(event: Event) -> str:
     return json.dumps(asdict(event), sort_keys=True, separators=(",", ":"), allow_nan=False)
 
 
-def event_from_json(text: str) -> Event:
-    """Read an event back.
-
-    Raises:
-        LedgerError: When the mechanism is unknown, or a field is missing, unknown or out of range.
-    """
-    if len(text) > _MOST_CHARACTERS:  # what a hostile peer could make a parser of numbers or brackets do
-        raise LedgerError(f"an event of {len(text)} characters is no event")
-    try:
-        document = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise LedgerError("an event is not JSON") from error
-    name = document.get("mechanism") if isinstance(document, Mapping) else None
-    kind = _MECHANISMS.get(name) if isinstance(name, str) else None  # type: ignore[call-overload]  # any text
-    if kind is None:
-        raise LedgerError(f"an event's mechanism is not known; known: {', '.join(_MECHANISMS)}")
-    if set(document) != {field.name for field in fields(kind)}:
-        raise LedgerError(f"a {name} event must have exactly its own fields; one is missing or unknown")
-    values: dict[str, Any] = dict(document)
-    if values["realised_sample_rate"] == -1.0:
-        raise LedgerError(f"a {name} event says the rate that was drawn with")
-    event: Event = kind(**values)
-    return event
-
-
-def _is_real(value: object) -> bool:
+def is_real(value: object) -> bool:
+    """Return whether a field holds a number that an event may say."""
     # A comparison, not isfinite: an integer of a thousand digits has no float to ask. It is false for a NaN.
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= _LARGEST
 
 
-def _require(holds: bool, field: str, rule: str) -> None:
+def require(holds: bool, field: str, rule: str) -> None:
+    """Refuse an event by a rule that one of its fields breaks.
+
+    Raises:
+        LedgerError: Which field, and the rule.
+    """
     if not holds:
         raise LedgerError(f"an event's {field} must be {rule}")

@@ -26,6 +26,7 @@ class SiloPlan:
         rounds: Rounds in the run, at most.
         noise: Where lots and noise are drawn from.
         baseline: What is left out of the run, which then protects nobody; None where nothing is.
+        mechanism: What the silo releases by, where nothing is left out.
     """
 
     silo: str
@@ -42,6 +43,7 @@ class SiloPlan:
     rounds: int
     noise: NoiseSourceName
     baseline: Baseline | None = None
+    mechanism: str = "dp-sgd"
 
     @property
     def target_epsilon(self) -> float | None:

@@ -10,7 +10,7 @@ import math
 
 from fedmodel.errors import ConfigError, LedgerError
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 
 
 def plan_of(noise_multiplier: float, sample_rate: float, steps: int, max_records: int = 1) -> DpSgdEvent:

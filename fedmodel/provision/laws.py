@@ -22,7 +22,6 @@ from fedmodel.config import (
 from fedmodel.crypto import digest
 from fedmodel.errors import AggregationRefused, ConfigError
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import DpSgdEvent
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.privacy.rounding import raised
 from fedmodel.provision.influence import check_even, check_levels
@@ -125,17 +124,16 @@ def law_of(scenario: Scenario, silo: str, server: bytes) -> SiloFile:
         smallest_threshold=threshold,
         min_silos=federation.min_silos,
         largest_roster=len(federation.silos),
-        budgets={plan.data: _budget(scenario, plan, noise)},
+        budgets={plan.data: _budget(scenario, plan)},
         encryption=SiloEncryptionConfig(**scenario.encryption.model_dump()),
     )
 
 
-def _budget(scenario: Scenario, plan: SiloPlan, noise: float) -> BudgetConfig:
+def _budget(scenario: Scenario, plan: SiloPlan) -> BudgetConfig:
     """Return what a silo may spend: what one run costs, or what the scenario says under `[budgets]`."""
     epsilon = scenario.budgets.get(plan.silo, plan.epsilon)
     if epsilon is None:
-        event = DpSgdEvent(noise, plan.max_grad_norm, plan.sample_rate, plan.steps, 1, max_records=plan.max_records)
-        spent = accounting.epsilon([event], plan.delta)
+        spent = accounting.epsilon([plans.private_event(plan)], plan.delta)
         if spent > MOST_EPSILON:
             raise ConfigError(f"silo {plan.silo!r} would spend epsilon {spent}, over {MOST_EPSILON}; raise its noise")
         epsilon = max(raised(spent), _LEAST_BUDGET)

@@ -51,7 +51,8 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from numpy.typing import NDArray
 
 from fedmodel.errors import ProtocolError, error_codes
-from fedmodel.privacy.events import Event, event_from_json, event_to_json
+from fedmodel.privacy.events import Event, event_to_json
+from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.secagg import FRESH, LINEAGE_SIZE, Window, join_messages, pack_numbers, read_numbers, split_messages
 from fedmodel.secagg.masking import RingBits, Words
 

@@ -40,7 +40,8 @@ from fedmodel.config import LEAST_EFFECTIVE, Scenario
 from fedmodel.errors import ConfigError
 from fedmodel.ledger import Verified
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import DpSgdEvent, Event, event_from_json, protected
+from fedmodel.privacy.events import Event, bounded
+from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.privacy.rounding import down
 from fedmodel.provision import scenario_policy
 from scenarios.audit.black_box import loss_scores, membership
@@ -179,18 +180,17 @@ def _charges(ledger: Verified, run: str | None) -> list[tuple[str, int]]:
     ]
 
 
-def _event(ledger: Verified, name: str) -> DpSgdEvent:
+def _event(ledger: Verified, name: str) -> Event:
     """Return what the audited run was charged in a silo's ledger, all rounds together."""
     run = ledger.standing.runs[name]
-    return replace(_noised([run.plan])[0], steps=max(run.taken, 1))
+    return _noised([run.plan])[0].times(max(run.taken, 1))
 
 
-def _noised(events: Sequence[Event]) -> list[DpSgdEvent]:
+def _noised(events: Sequence[Event]) -> list[Event]:
     """Return events that all add noise, or refuse to audit what claims nothing."""
-    noised = protected(events)
-    if noised is None:
+    if bounded(events) is None:
         raise ConfigError("a run without noise claims nothing that could be refuted; audit a run that adds noise")
-    return noised
+    return list(events)
 
 
 def _claimed(scenario: Scenario, ledger: Verified, name: str | None) -> float:
@@ -209,7 +209,7 @@ def _by_plan(scenario: Scenario, silo: str, ledger: Verified) -> float:
     return accounting.epsilon(events, scenario.plan(silo).delta)
 
 
-def _reserved(ledger: Verified) -> list[DpSgdEvent]:
+def _reserved(ledger: Verified) -> list[Event]:
     """Return the plans of all runs of which a charge stands, from the entries: what a claim has to be of."""
     charged = {ledger.entries[sequence - 1].run for sequence in ledger.standing.charged}
     reserved = [

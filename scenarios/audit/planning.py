@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from contextlib import nullcontext
-from dataclasses import replace
 from functools import lru_cache, partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -35,7 +34,7 @@ from fedmodel.canaries import observations
 from fedmodel.config import AuditConfig, Scenario
 from fedmodel.errors import ConfigError, LedgerTampered
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import LEAST_NOISE, DpSgdEvent
+from fedmodel.privacy.events import LEAST_NOISE, Event
 from fedmodel.provision import scenario_hash
 from fedmodel.seeds import derive_seed
 from scenarios.audit.black_box import loss_scores
@@ -151,7 +150,7 @@ def _canaries(scenario: Scenario, silo: str, count: int) -> SiloCanaries:
     """Return what will be charged for a silo's canaries."""
     plan = scenario.plan(silo)
     steps = plan.steps_per_round * _rounds(scenario, silo)
-    event = replace(plans.private_event(plan), steps=max(steps, 1))
+    event = plans.private_event(plan).times(max(steps, 1))
     epsilon, mu = _claim(event, plan.delta)
     return SiloCanaries(
         silo=silo,
@@ -175,7 +174,7 @@ def _rounds(scenario: Scenario, silo: str) -> int:
 
 
 @lru_cache(maxsize=64)
-def _claim(event: DpSgdEvent, delta: float) -> tuple[float, float]:
+def _claim(event: Event, delta: float) -> tuple[float, float]:
     """Return the epsilon of an event at a delta, and the least mu for which it is mu-GDP.
 
     Silos that plan alike ask alike. What a process planned with, it checks a plan with: the claim that is held against

@@ -9,6 +9,7 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from fedmodel.privacy.mechanisms import MECHANISMS
 from fedmodel.privacy.rounding import noise, small, up
 from fedmodel.system.inert import inert
 from scenarios.cli.printing import err, out
@@ -47,6 +48,11 @@ def _began_from(start: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     return f"It began from the model of run {start.get('run')}: epsilon is of both runs, where a silo was in both."
 
 
+def _is_bare(row: dict[str, Any]) -> bool:
+    """Return whether a silo released by a mechanism that protects nobody."""
+    return row["mechanism"] is not None and not MECHANISMS[row["mechanism"]].protects
+
+
 def show_run(summary: dict[str, Any], run_dir: Path) -> None:
     """Print a run's outcome for a person."""
     timing, metrics = summary["timing"], summary["metrics"]
@@ -74,7 +80,7 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
         spent = row["steps"] > 0
         table.add_row(
             row["silo"],
-            up(row["epsilon"]) if row["mechanism"] != "none-unsafe" else "none: no noise",
+            "none: no noise" if _is_bare(row) else up(row["epsilon"]),
             small(row["delta"]),
             noise(row["noise_multiplier"]) if spent else "-",
             f"{row['sample_rate']:g}" if spent else "-",
@@ -85,7 +91,7 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
     if (start := summary.get("start")) is not None:
         out.print(_began_from(start, rows), highlight=False)
     is_seeded = any(row["noise_source"] == "seeded-unsafe" for row in rows)
-    is_baseline = any(row["mechanism"] == "none-unsafe" for row in rows)
+    is_baseline = any(_is_bare(row) for row in rows)
     told = None if is_seeded or is_baseline else early(rows)  # of noise that somebody can subtract nothing holds
     if told is not None:
         out.print(told, highlight=False)

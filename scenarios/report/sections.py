@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
@@ -18,6 +17,7 @@ from fedmodel.ledger import Run, Scope, Standing, origin_of
 from fedmodel.ledger.heads import verifier_key
 from fedmodel.privacy import accounting, grid
 from fedmodel.privacy.events import Event
+from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.provision import scenario_hash
 from scenarios.report import document, sentences
 from scenarios.report.countersigned import rests_on, without
@@ -243,11 +243,14 @@ def mechanism(gathered: Gathered, told: Mapping[str, Any]) -> document.Mechanism
     scenario = gathered.scenario
     most = scenario.privacy.max_records or 1
     unit = sentences.unit_of(scenario.privacy.unit, most)
-    plans = [scenario.plan(silo) for silo in scenario.federation.silos]
+    # Silos differ in their rates alone; the least one says whether anything is gained by sampling.
+    least = min((scenario.plan(silo) for silo in scenario.federation.silos), key=lambda plan: plan.sample_rate)
+    event = plans.planned_event(least)
+    facts = mechanism_of(event).describe(event, unit)
     return document.Mechanism(
-        description=sentences.description(gathered),
-        sensitivity=sentences.sensitivity(unit, plans[0], most),
-        sampling=sentences.sampling(plans),
+        description=facts.description,
+        sensitivity=facts.sensitivity,
+        sampling=facts.sampling,
         side_channels=_side_channels(gathered),
         silos=tuple(_silo_mechanism(gathered, silo) for silo in scenario.federation.silos),
         rounds_planned=scenario.rounds,
@@ -371,7 +374,7 @@ def _budget_line(ledger: SiloLedger, scope: Scope) -> document.BudgetLine:
         spent[plan] = spent.get(plan, 0) + steps
         if number % step and number not in (1, len(charged)):
             continue
-        events = [replace(plan, steps=taken) for plan, taken in spent.items()]
+        events = [plan.times(taken) for plan, taken in spent.items()]
         # Both are upper bounds: less was spent before than is in the end.
         epsilon = min(whole, accounting.epsilon(events, scope.delta, accounting.COARSE_GRID))
         if number == len(charged):

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 from typing import Final
 
 from fedmodel.privacy.events import LEFT_OUT, Baseline
-from fedmodel.privacy.plan import SiloPlan
 from fedmodel.privacy.rounding import down, percent_up, small, up
 from scenarios.report.document import SecureAggregation, Seen, SiloAccounting, SiloClaim
 from scenarios.report.gather import Gathered
@@ -24,10 +23,6 @@ _LARGEST_WRITTEN: Final = 13.8  # e to this is about a million; past it a power 
 
 SIGNATURE_LINES: Final = ("Privacy officer", "Responsible for the data", "Responsible for the model")
 
-DESCRIPTION: Final = (
-    "DP-SGD (Abadi et al. 2016): Poisson lots, each record's gradient clipped in L2, Gaussian noise on the sum, a"
-    " public denominator. Each step is charged to the silo's ledger before records are read for it."
-)
 SIDE_CHANNELS: Final = (
     "Noise is drawn from the operating system's generator unless it says otherwise, a value being half the sum of four"
     " normals in double precision (Holohan and Braghin 2021). Clipped gradients are added up exactly, on a grid, and a"
@@ -185,46 +180,6 @@ def meaning(silos: Sequence[SiloClaim], counted: Sequence[SiloAccounting], prote
         f"A test that calls 1 in 100 of those who are absent present finds at most {percent_up(found)} of those"
         " who are present."
         + ("" if most is None else f" No test's true positive rate is over its false one by more than {up(most)}.")
-    )
-
-
-def description(gathered: Gathered) -> str:
-    """Return what was done to records, in a sentence."""
-    baseline = gathered.scenario.privacy.baseline
-    if baseline is None:
-        return DESCRIPTION
-    return (
-        f"The pipeline of DP-SGD, in which {LEFT_OUT[baseline]}: Poisson lots, sums of gradients, a public denominator."
-        " It is a baseline, by which a simulation shows what privacy costs, and protects nobody."
-    )
-
-
-def sensitivity(unit: str, plan: SiloPlan, max_records: int) -> str:
-    """Return how what one unit can do is bounded."""
-    if plan.baseline == "no-noise-no-clip":
-        return "A gradient is not clipped: nothing bounds what one record does to a sum."
-    clip = plan.max_grad_norm
-    several = (
-        f", and one {unit} by at most {max_records} times as much, {max_records * clip:g}" if max_records > 1 else ""
-    )
-    return (
-        f"A gradient is clipped to an L2 norm of {clip:g}, so that one record moves a sum by at most that{several}."
-        f" Neighbours differ by one {unit}, added or removed."
-    )
-
-
-def sampling(plans: Sequence[SiloPlan]) -> str:
-    """Return how lots are drawn, and what it is worth."""
-    if min(plan.sample_rate for plan in plans) == 1:
-        return "Every record is in every lot; nothing is gained by sampling."
-    gained = (
-        "what that gains is accounted for at the rate with which the sampler really draws"
-        if plans[0].baseline is None
-        else "without noise nothing is gained by that"
-    )
-    return (
-        "Every record is in a lot with the declared probability, independently of all else (Poisson sampling);"
-        f" {gained}."
     )
 
 

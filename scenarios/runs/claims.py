@@ -19,12 +19,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from typing import Any, Final
 
 from fedmodel.ledger import Run, Standing
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import DpSgdEvent, Event
+from fedmodel.privacy.events import Event, protects
 from fedmodel.privacy.rounding import small, up
 from scenarios.runs import words
 
@@ -51,13 +50,13 @@ def claim_of(claimed: Sequence[Event], taken: int, delta: float, cap: float = ma
     if not claimed:
         return {"epsilon": 0.0, "epsilon_of_steps_taken": 0.0, "odometer": None}
     (plan,) = claimed
-    if not isinstance(plan, DpSgdEvent):
+    if not protects(plan):
         return {"epsilon": None, "epsilon_of_steps_taken": None, "odometer": None}
     read = accounting.odometer(plan, taken, delta)
     epsilon = min(accounting.epsilon([plan], delta), cap)
     return {
         "epsilon": epsilon,
-        "epsilon_of_steps_taken": min(accounting.epsilon([replace(plan, steps=taken)], delta), epsilon),
+        "epsilon_of_steps_taken": min(accounting.epsilon([plan.times(taken)], delta), epsilon),
         "odometer": {"epsilon": read.epsilon, "delta": delta, "steps": read.checkpoint}
         if read.epsilon < epsilon
         else None,

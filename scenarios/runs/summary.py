@@ -13,7 +13,6 @@ import json
 import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,8 @@ from fedmodel.config import Scenario
 from fedmodel.errors import LedgerError, ProtocolError
 from fedmodel.ledger import Standing
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import Event, event_from_json
+from fedmodel.privacy.events import Event
+from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import least_silos, scenario_policy
 from fedmodel.secagg import effective_silos
@@ -202,7 +202,7 @@ def rows_reported(scenario: Scenario, run_dir: Path) -> list[dict[str, Any]]:
 
 def row_reported(plan: SiloPlan, event: Event | None, taken: int) -> dict[str, Any]:
     """Return the row of a silo that reported to have charged such an event, so many steps of it in all."""
-    claimed = [] if event is None else [replace(event, steps=plan.steps)]
+    claimed = [] if event is None else [event.times(plan.steps)]
     return {**row_of(plan, plan.delta, claimed, taken), "source": "reported"}
 
 

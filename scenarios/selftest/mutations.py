@@ -17,7 +17,6 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -47,7 +46,7 @@ from fedmodel.learning.inputs import Inputs, called, taken
 from fedmodel.ledger import Charge, Ledger, Run, standing
 from fedmodel.privacy import release
 from fedmodel.privacy.accounting import composition, pld
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.events import Event, bounded, protects
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.provision import influence
 from fedmodel.provision.simulated import GoesOn
@@ -127,7 +126,7 @@ def noise_seeded(seed_of: Callable[[str, int], int]) -> Planted:
     """Start the generator of noise every round, from a seed that is made from the silo's name and the round."""
     make = training._noise
 
-    def seeded(scenario: Scenario, silo: str, round_number: int, event: DpSgdEvent) -> NoiseSource:
+    def seeded(scenario: Scenario, silo: str, round_number: int, event: Event) -> NoiseSource:
         source = make(scenario, silo, round_number, event)
         vars(source)["gaussian"] = SeededNoise(derive_seed(_SEED, seed_of(silo, round_number))).gaussian
         return source
@@ -361,7 +360,7 @@ def noise_share_dropped() -> Planted:
         drawn.append(gaussian(self, size, std, device))
         return drawn[-1]
 
-    def quiet(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
+    def quiet(silo: Silo, event: Event, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
         drawn.clear()
         update_P = train(silo, event, request, state)
         if silo.name != silo.scenario.federation.silos[0]:
@@ -377,7 +376,7 @@ def update_left_out() -> Planted:
     """Let zeros go into the sum for one silo, which counts among its survivors."""
     quantise = hiding._quantised
 
-    def zeros(silo: Silo, event: DpSgdEvent, number: int, update_P: NDArray[np.float32]) -> object:
+    def zeros(silo: Silo, event: Event, number: int, update_P: NDArray[np.float32]) -> object:
         is_first = silo.name == silo.scenario.federation.silos[0]
         return quantise(silo, event, number, np.zeros_like(update_P) if is_first else update_P)
 
@@ -403,7 +402,7 @@ def charged_late() -> Planted:
 
     def later(self: Ledger, run: str, round_number: int, steps: int, key: str) -> Charge:
         due.append(partial(charge, self, run, round_number, steps, key))
-        return Charge(replace(self.standing().runs[run].plan, steps=steps), 0)
+        return Charge(self.standing().runs[run].plan.times(steps), 0)
 
     def then(self: Outbox, key: str, _: int, *rest: Any) -> None:
         keep(self, key, due.pop()().sequence, *rest)
@@ -415,7 +414,7 @@ def trained_twice() -> Planted:
     """Train every round twice for one charge."""
     train = training.local_update
 
-    def twice(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
+    def twice(silo: Silo, event: Event, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
         train(silo, event, request, state)
         return train(silo, event, request, state)
 
@@ -429,7 +428,7 @@ def never_charged() -> Planted:
         reserved = self.reservation(run)
         if reserved is None:
             raise LedgerError("nothing was reserved")
-        return Charge(replace(reserved.plan, steps=steps), 1)
+        return Charge(reserved.plan.times(steps), 1)
 
     return replaced(Ledger, "charge", charge)
 
@@ -438,8 +437,8 @@ def one_step_more() -> Planted:
     """Take a step more in every round than is charged."""
     train = training.local_update
 
-    def longer(silo: Silo, event: DpSgdEvent, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
-        return train(silo, replace(event, steps=event.steps + 1), request, state)
+    def longer(silo: Silo, event: Event, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
+        return train(silo, event.times(event.steps + 1), request, state)
 
     return replaced(training, "local_update", longer)
 
@@ -453,8 +452,8 @@ def rate_halved_in_accounting() -> Planted:
     """Account for half the rate that lots are drawn with."""
     plan_of = pld._plan
 
-    def halved(events: Any) -> object:
-        return tuple((step._replace(rate=step.rate / 2), count) for step, count in plan_of(events))
+    def halved(parts: Any) -> object:
+        return tuple((step._replace(rate=step.rate / 2), count) for step, count in plan_of(parts))
 
     return replaced(pld, "_plan", halved)
 
@@ -485,7 +484,7 @@ def baseline_let_in() -> Planted:
 
 def unprotected_left_out() -> Planted:
     """Compose what noise was added to, and leave out what was released without."""
-    return replaced(pld, "protected", lambda events: [event for event in events if isinstance(event, DpSgdEvent)])
+    return replaced(pld, "bounded", lambda events: bounded([event for event in events if protects(event)]))
 
 
 def start_forgets() -> Planted:

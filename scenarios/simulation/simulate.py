@@ -20,7 +20,7 @@ from fedmodel import plans
 from fedmodel.config import Scenario, scenario_to_toml
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import LEAST_NOISE, DpSgdEvent
+from fedmodel.privacy.events import LEAST_NOISE
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.privacy.rounding import up
 from fedmodel.provision import SIMULATED, check_levels, provision, scenario_policy
@@ -141,9 +141,7 @@ def _check_floor(plan: SiloPlan) -> None:
 
 def _planned_epsilon(plan: SiloPlan) -> float:
     """Return an upper bound on what a whole plan would spend."""
-    noise = plans.noise_multiplier(plan)
-    event = DpSgdEvent(noise, plan.max_grad_norm, plan.sample_rate, plan.steps, 1, max_records=plan.max_records)
-    return accounting.epsilon([event], plan.delta, accounting.COARSE_GRID)
+    return accounting.epsilon([plans.private_event(plan)], plan.delta, accounting.COARSE_GRID)
 
 
 def resolve_device(device: Device) -> str:

@@ -15,7 +15,7 @@ from fedmodel import wire
 from fedmodel.config import HoursConfig, Scenario, SiloFile, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, PolicyRefused
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import law_of, provision, scenario_hash
 from fedmodel.system.packages import code_hash
 from tests.fakes import FaultyGrid

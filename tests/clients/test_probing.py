@@ -25,7 +25,7 @@ from fedmodel.learning.inputs import Inputs, called
 from fedmodel.learning.models import RecordLoss, build_model, record_losses
 from fedmodel.learning.preflight import preflight
 from fedmodel.learning.vectors import flatten
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision.laws import law_of
 from fedmodel.wire import TrainRequest
 from tests.fedmodel.learning.test_dp_sgd import clipped

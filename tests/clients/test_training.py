@@ -22,7 +22,8 @@ from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.gradients.per_sample import PerSample
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
-from fedmodel.privacy.events import DpSgdEvent, UnprotectedEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
+from fedmodel.privacy.mechanisms.none_unsafe import UnprotectedEvent
 from fedmodel.privacy.noise import OsNoise
 from fedmodel.wire import TrainRequest
 from scenarios.selftest.planting import fresh, replaced

@@ -18,7 +18,8 @@ from fedmodel.data.records import _deal, _deal_key
 from fedmodel.errors import ConfigError
 from fedmodel.ledger import read_ledger
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import DpSgdEvent, realised_rate
+from fedmodel.privacy.events import realised_rate
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.noise import OsNoise
 from scenarios.cli import main
 

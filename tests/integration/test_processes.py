@@ -22,7 +22,7 @@ import pytest
 import safetensors.numpy
 
 from fedmodel.errors import LedgerError
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import provision
 from scenarios.simulation.engines import flower
 from tests import tools

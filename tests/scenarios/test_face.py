@@ -17,7 +17,7 @@ from fedmodel import errors
 from fedmodel.data import held_out_records
 from fedmodel.learning.models import probabilities
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 
 ROOT = Path(__file__).parents[2]
 

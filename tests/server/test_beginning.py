@@ -9,7 +9,7 @@ import pytest
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import DropoutError
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import least_silos
 from fedmodel.secagg import Member as Entered
 from fedmodel.secagg import Roster

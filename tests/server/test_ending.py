@@ -21,7 +21,7 @@ from fedmodel.errors import LedgerError, LedgerTampered
 from fedmodel.ledger import Ledger, Standing, read_ledger, verify_ledger
 from fedmodel.ledger.entries import COUNTERSIGNED, countersigned_body
 from fedmodel.ledger.heads import sign_head
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import read_identity, read_kit, read_roster, scenario_hash
 from scenarios.cli.report import NOT_VOUCHED_FOR
 from scenarios.report import build, gather

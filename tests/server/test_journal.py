@@ -32,7 +32,7 @@ from fedmodel.crypto.sealed import new_age_key, open_bytes, opener_from_secret, 
 from fedmodel.errors import CryptoError, DropoutError, ProtocolError
 from fedmodel.learning.starts import resolved
 from fedmodel.ledger import verify_ledger
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import read_identity, read_kit
 from server.joining import find_again
 from server.journal import Checkpoint, Journal, Seal

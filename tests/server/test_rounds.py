@@ -18,7 +18,8 @@ from fedmodel.crypto import SigningKey
 from fedmodel.errors import DropoutError, LedgerTampered, ProtocolError
 from fedmodel.ledger import origin_of
 from fedmodel.ledger.heads import Head, Proven, sign_head
-from fedmodel.privacy.events import DpSgdEvent, event_to_json
+from fedmodel.privacy.events import event_to_json
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import read_roster
 from fedmodel.secagg import Member, Roster
 from server.beginning import begin

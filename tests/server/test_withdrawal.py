@@ -17,7 +17,7 @@ from fedmodel.ledger import Ledger, origin_of, read_ledger, verify_ledger
 from fedmodel.ledger.entries import COUNTERSIGNED
 from fedmodel.ledger.heads import Head, open_head, sign_head
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import read_identity, read_roster
 from scenarios.runs.summary import outcome, read_metrics, rows_from_ledgers
 from server.server_app import run_federation

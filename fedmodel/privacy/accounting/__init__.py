@@ -12,13 +12,14 @@ arises and added outwards: of one step's distribution (`cells`), of the composit
 (`gaussian`). It rests on error bounds of scipy's Gaussian tails and Fourier transforms, and of numpy's exp and log,
 that tests measure. Where nothing is left of delta a figure is infinite, or delta is 1.
 
-An event that adds no noise makes every figure over it infinite, and delta 1: it is never left out.
+Of an event accountants see its primitives (`fedmodel.privacy.primitives`) and nothing else. One that nothing bounds
+makes every figure over it infinite, and delta 1: it is never left out.
 
 What it does NOT cover: replace-one neighbours and lots of a fixed size, which `check_supported` refuses; figures of
 different units, which are never composed; the sum of two epsilons, which nothing here computes.
 """
 
-from fedmodel.privacy.accounting.calibration import calibrate
+from fedmodel.privacy.accounting.calibration import calibrate, calibrate_parts
 from fedmodel.privacy.accounting.lower import least_epsilon
 from fedmodel.privacy.accounting.odometer import Reading, checkpoints, odometer
 from fedmodel.privacy.accounting.pld import (
@@ -40,6 +41,7 @@ __all__ = [
     "Reading",
     "advantage",
     "calibrate",
+    "calibrate_parts",
     "check_supported",
     "checkpoints",
     "deltas",

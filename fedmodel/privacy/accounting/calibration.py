@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 
 from scipy.optimize import brentq
 
 from fedmodel.errors import ConfigError
-from fedmodel.privacy.accounting.pld import COARSE_GRID, FINE_GRID, epsilon
-from fedmodel.privacy.events import LEAST_NOISE, LEAST_RATE, MOST_NOISE, MOST_RECORDS, MOST_STEPS, DpSgdEvent
+from fedmodel.privacy.accounting.pld import COARSE_GRID, FINE_GRID, epsilon_of
+from fedmodel.privacy.events import LEAST_NOISE, LEAST_RATE, MOST_NOISE, MOST_RECORDS, MOST_STEPS, realised_rate
+from fedmodel.privacy.primitives import SampledGaussian
 
 _TOLERANCE = 1e-4  # of the noise multiplier, relative
 
@@ -32,11 +34,33 @@ def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: in
         ConfigError: When an argument is out of range, or no multiplier up to 10^6 meets the target.
     """
     _check_ranges(target_epsilon, sample_rate, steps, max_records)
+    rate = realised_rate(sample_rate, "os")
+    found = calibrate_parts(target_epsilon, delta, lambda noise: [(SampledGaussian(rate, noise, max_records), steps)])
+    if found is None:
+        raise ConfigError(
+            f"no noise multiplier up to {MOST_NOISE:g} gives epsilon {target_epsilon} at delta {delta}"
+            f" over {steps} steps; ask for a larger epsilon or fewer steps"
+        )
+    return found
+
+
+def calibrate_parts(
+    target_epsilon: float, delta: float, parts: Callable[[float], Sequence[tuple[SampledGaussian, int]]]
+) -> float | None:
+    """Return the least noise multiplier whose primitives, together, come to at most a target; as `calibrate` does.
+
+    Args:
+        target_epsilon: Above 0.
+        delta: In (0, 1).
+        parts: What a plan is composed of at a noise multiplier, whose epsilon falls as that rises.
+
+    Returns:
+        The multiplier; None where none up to `MOST_NOISE` meets the target.
+    """
 
     def excess(log_noise: float, grid: float) -> float:
-        event = DpSgdEvent(math.exp(log_noise), 1.0, sample_rate, steps, denominator=1, max_records=max_records)
         # Kept off 0 and infinity, which a root finder cannot use; neither end is ever near a target.
-        return math.log(min(max(epsilon([event], delta, grid), 1e-12), 1e12) / target_epsilon)
+        return math.log(min(max(epsilon_of(parts(math.exp(log_noise)), delta, grid), 1e-12), 1e12) / target_epsilon)
 
     # `low` stays where the target is missed, `high` where it is met.
     least = math.log(LEAST_NOISE)
@@ -44,10 +68,7 @@ def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: in
     while excess(high, COARSE_GRID) > 0:
         low, high = high, high + 1
         if high > math.log(MOST_NOISE):
-            raise ConfigError(
-                f"no noise multiplier up to {MOST_NOISE:g} gives epsilon {target_epsilon} at delta {delta}"
-                f" over {steps} steps; ask for a larger epsilon or fewer steps"
-            )
+            return None
     if excess(least, COARSE_GRID) <= 0:
         return LEAST_NOISE
     # Epsilon is nearly a power of the noise, so in logarithms nearly a line. The coarse grid brackets the answer from

@@ -21,7 +21,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from scipy.special import ndtr
 
-from fedmodel.privacy.accounting.mixture import UNIT, Floats, Mixture, Step, mixture
+from fedmodel.privacy.accounting.mixture import UNIT, Floats, Mixture, mixture
+from fedmodel.privacy.primitives import SampledGaussian
 
 LEAST_MASS: Final = 1e-150  # of an atom: what is smaller slows a processor down, and more is only an upper bound
 
@@ -52,7 +53,7 @@ class _Masses(NamedTuple):
 
 
 @lru_cache(maxsize=16)
-def discretise(step: Step, grid: float) -> Discrete:
+def discretise(step: SampledGaussian, grid: float) -> Discrete:
     """Return the measures of a step on multiples of `grid`.
 
     The cells are cut where the log ratio, as computed, is a multiple of the grid. The true one is off by at most

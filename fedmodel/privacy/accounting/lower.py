@@ -7,7 +7,8 @@ not, has p <= e^epsilon r + delta. Two tests are taken, of what all releases of 
              At q = 1 the sum tells all, and the bound is exact (Balle and Wang 2018); for k records of a unit too.
     largest  whether any of them exceeds a threshold: close where a unit is rarely drawn and its noise is small
 
-This module shares no code with what it is held against, from the event on.
+This module shares no code with what it is held against, from an event's primitives on: which these are is for its
+mechanism to say, and a mechanism that says too few is found by neither.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from scipy.optimize import minimize_scalar
 from scipy.special import log_ndtr, ndtr
 from scipy.stats import binom
 
-from fedmodel.privacy.events import DpSgdEvent, Event, protected
+from fedmodel.privacy.events import Event, bounded
 
 _TAIL: Final = 1e-13  # of counts left out, on either side
 _ROUNDING: Final = 1e-9  # of a probability, and of epsilon, inwards: far more than floating point takes or adds
@@ -44,23 +45,26 @@ def least_epsilon(events: Iterable[Event], delta: float) -> float:
     """Return a lower bound on the epsilon of all events together.
 
     Guarantee: no (epsilon, delta) with a smaller epsilon holds for them. A composition has no less than one of its
-    parts, so the largest bound over the kinds of steps is one. It is infinity where one of them adds no noise.
+    parts, so the largest bound over the kinds of steps is one. It is infinity where nothing bounds one of them.
 
     Args:
         events: Of one data set and one unit.
         delta: In (0, 1).
     """
-    noised = protected(events)
-    if noised is None:
+    kinds = merged(events)
+    if kinds is None:
         return math.inf
-    return max((max(sum_epsilon(one, delta), largest_epsilon(one, delta)) for one in merged(noised)), default=0.0)
+    return max((max(sum_epsilon(one, delta), largest_epsilon(one, delta)) for one in kinds), default=0.0)
 
 
-def merged(events: Iterable[DpSgdEvent]) -> tuple[Steps, ...]:
-    """Count the steps of each kind."""
+def merged(events: Iterable[Event]) -> tuple[Steps, ...] | None:
+    """Count the steps of each kind; None where nothing bounds one of them."""
+    parts = bounded(events)
+    if parts is None:
+        return None
     counts: Counter[tuple[float, float, int]] = Counter()
-    for event in events:
-        counts[event.realised_sample_rate, event.noise_multiplier, event.max_records] += event.steps
+    for (rate, noise, records), count in parts:
+        counts[rate, noise, records] += count
     return tuple(Steps(*kind, count) for kind, count in sorted(counts.items()))
 
 

@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import math
 from functools import lru_cache
-from typing import Final, NamedTuple
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 from scipy.special import logsumexp, ndtr
+
+from fedmodel.privacy.primitives import SampledGaussian
 
 Floats = NDArray[np.float64]
 
@@ -31,15 +33,7 @@ _DEVIATIONS = 9.8  # of a Gaussian, outside which less than `_TAIL` lies on eith
 _BLOCK = 2_000_000  # numbers held at a time
 
 
-class Step(NamedTuple):
-    """One noised sum: the Poisson rate, the noise multiplier and the most records of one unit."""
-
-    rate: float
-    noise: float
-    records: int
-
-
-def log_weights(step: Step) -> Floats:
+def log_weights(step: SampledGaussian) -> Floats:
     """Return the log of Binomial(k, q) at 0..k, with exact coefficients; at rate 1 nothing but all k are drawn."""
     k = step.records
     if step.rate == 1:
@@ -48,7 +42,7 @@ def log_weights(step: Step) -> Floats:
     return np.array([math.log(math.comb(k, j)) + j * drawn + (k - j) * missed for j in range(k + 1)])
 
 
-def _weight_errors(step: Step) -> Floats:
+def _weight_errors(step: SampledGaussian) -> Floats:
     """Return how far rounding may move each of `log_weights`."""
     k = step.records
     if step.rate == 1:
@@ -95,7 +89,7 @@ class Mixture:
         error: How far rounding may move a log ratio between low and high.
     """
 
-    def __init__(self, step: Step) -> None:
+    def __init__(self, step: SampledGaussian) -> None:
         self.noise = step.noise
         every = log_weights(step)
         weights = np.exp(every)
@@ -160,13 +154,13 @@ class Mixture:
 
 
 @lru_cache(maxsize=16)
-def mixture(step: Step) -> Mixture:
+def mixture(step: SampledGaussian) -> Mixture:
     """Return the pair of a step; kept, since several things are asked of it."""
     return Mixture(step)
 
 
 @lru_cache(maxsize=256)
-def log_moment(step: Step, power: float) -> float:
+def log_moment(step: SampledGaussian, power: float) -> float:
     """Return log E exp(power * loss) of one step, by quadrature: a guard of memory rests on it, no guarantee."""
     if step.rate == 1:
         return power * (1 + power) * step.records**2 / (2 * step.noise**2)
@@ -176,7 +170,7 @@ def log_moment(step: Step, power: float) -> float:
     return float(logsumexp(density + (1 + power) * pair.losses))
 
 
-def loss_deviation(step: Step) -> float:
+def loss_deviation(step: SampledGaussian) -> float:
     """Return the standard deviation of one step's loss, by quadrature: it chooses a grid, no guarantee."""
     pair = mixture(step)
     x, losses = pair.nodes, pair.losses

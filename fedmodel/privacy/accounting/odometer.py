@@ -38,7 +38,7 @@ what all runs come to is the cap of a budget's filter (`fedmodel.ledger.standing
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from fedmodel.errors import ConfigError
 from fedmodel.privacy.accounting.pld import COARSE_GRID, epsilon
@@ -95,4 +95,4 @@ def odometer(plan: Event, taken: int, delta: float, grid: float = COARSE_GRID) -
     checkpoint = next(end for end in ends if end >= taken)
     if share < LEAST_DELTA:
         return Reading(math.inf, checkpoint, share)
-    return Reading(epsilon([replace(plan, steps=checkpoint)], share, grid), checkpoint, share)
+    return Reading(epsilon([plan.times(checkpoint)], share, grid), checkpoint, share)

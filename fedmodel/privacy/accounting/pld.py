@@ -24,8 +24,9 @@ from fedmodel.errors import ConfigError
 from fedmodel.privacy.accounting import gaussian
 from fedmodel.privacy.accounting.cells import discretise
 from fedmodel.privacy.accounting.composition import Composition, Part, tilt_for
-from fedmodel.privacy.accounting.mixture import UNIT, Floats, Step, log_moment, loss_deviation, mixture
-from fedmodel.privacy.events import LEAST_DELTA, DpSgdEvent, Event, protected
+from fedmodel.privacy.accounting.mixture import UNIT, Floats, log_moment, loss_deviation, mixture
+from fedmodel.privacy.events import LEAST_DELTA, Event, bounded
+from fedmodel.privacy.primitives import SampledGaussian
 
 ACCOUNTANT = "pld"
 FINE_GRID = 1e-4
@@ -50,7 +51,7 @@ _REFUSED = {
     " two clips: noise 1 and rate 0.01 over 500 steps reads 2.54 at delta 1e-5 where 10.06 is a lower bound",
 }
 
-_Plan = tuple[tuple[Step, int], ...]
+_Plan = tuple[tuple[SampledGaussian, int], ...]
 _Direction = Literal["remove", "add"]
 _DIRECTIONS: Final = get_args(_Direction)
 
@@ -81,16 +82,21 @@ def epsilon(events: Iterable[Event], delta: float, grid: float = FINE_GRID) -> f
             a few of it. `COARSE_GRID` is several times faster and slightly higher.
 
     Returns:
-        Epsilon, 0 for no events; infinity where one of them adds no noise, and where losses past 1,000 are likely,
+        Epsilon, 0 for no events; infinity where nothing bounds one of them, and where losses past 1,000 are likely,
         where none is computed though one may hold.
 
     Raises:
         ConfigError: When delta is out of range, or the events are of different units.
     """
-    if not LEAST_DELTA <= delta < 1:
-        raise ConfigError(f"delta = {delta} is out of range; it lies between {LEAST_DELTA:g} and 1")
-    noised = protected(events)
-    return math.inf if noised is None else _epsilon(_plan(noised), delta, grid)
+    _check_delta(delta)
+    parts = bounded(events)
+    return math.inf if parts is None else _epsilon(_plan(parts), delta, grid)
+
+
+def epsilon_of(parts: Iterable[tuple[SampledGaussian, int]], delta: float, grid: float = FINE_GRID) -> float:
+    """Return what `epsilon` does, of primitives that belong to no event yet, as while their noise is sought."""
+    _check_delta(delta)
+    return _epsilon(_plan(parts), delta, grid)
 
 
 def deltas(events: Iterable[Event], epsilons: Sequence[float], grid: float = FINE_GRID) -> list[float]:
@@ -102,7 +108,7 @@ def deltas(events: Iterable[Event], epsilons: Sequence[float], grid: float = FIN
         grid: As for `epsilon`.
 
     Returns:
-        One delta in [0, 1] for each epsilon; 1 where one of the events adds no noise, or `epsilon` would be infinite
+        One delta in [0, 1] for each epsilon; 1 where nothing bounds one of the events, or `epsilon` would be infinite
         for want of memory.
 
     Raises:
@@ -111,10 +117,10 @@ def deltas(events: Iterable[Event], epsilons: Sequence[float], grid: float = FIN
     for value in epsilons:
         if not 0 <= value < math.inf:
             raise ConfigError(f"epsilon = {value} is out of range; a curve of delta is read at epsilons from 0")
-    noised = protected(events)
-    if noised is None:
+    parts = bounded(events)
+    if parts is None:
         return [1.0] * len(epsilons)
-    plan = _plan(noised)
+    plan = _plan(parts)
     if not plan or not epsilons:
         return [0.0] * len(epsilons)
     if _is_far_out(plan):
@@ -187,11 +193,16 @@ def forget() -> None:
     _composed.cache_clear()
 
 
-def _plan(events: Iterable[DpSgdEvent]) -> _Plan:
-    """Count the steps of each kind, with the rate that was really drawn with."""
-    counts: Counter[Step] = Counter()
-    for event in events:
-        counts[Step(event.realised_sample_rate, event.noise_multiplier, event.max_records)] += event.steps
+def _check_delta(delta: float) -> None:
+    if not LEAST_DELTA <= delta < 1:
+        raise ConfigError(f"delta = {delta} is out of range; it lies between {LEAST_DELTA:g} and 1")
+
+
+def _plan(parts: Iterable[tuple[SampledGaussian, int]]) -> _Plan:
+    """Count the steps of each kind."""
+    counts: Counter[SampledGaussian] = Counter()
+    for step, count in parts:
+        counts[step] += count
     units = sorted({step.records for step in counts})
     if len(units) > 1:
         raise ConfigError(
@@ -261,7 +272,7 @@ def _composed(plan: _Plan, grid: float, direction: _Direction, share: float) -> 
     full = tuple((step, count) for step, count in plan if step.rate == 1)
     sampled = tuple((step, count) for step, count in plan if step.rate < 1)
     # All full lots are one, whose noise is rounded down.
-    whole = ((Step(1.0, full[0][0].records / _mu(full), full[0][0].records), 1),) if full else ()
+    whole = ((SampledGaussian(1.0, full[0][0].records / _mu(full), full[0][0].records), 1),) if full else ()
     width = _width(whole + sampled, grid)
     found = [(discretise(step, width), count) for step, count in whole + sampled]
     parts = [Part(one.remove if direction == "remove" else one.add, count) for one, count in found]

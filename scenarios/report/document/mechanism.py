@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from fedmodel.privacy.events import MechanismName, NoiseSourceName
-from scenarios.report.document.forms import Questions
+from fedmodel.privacy.events import NoiseSourceName
+from fedmodel.privacy.mechanisms import MECHANISMS
+from scenarios.report.document.forms import MechanismName, Questions
 from scenarios.runs.parts import Part
 
 
@@ -113,4 +114,4 @@ class Mechanism(Part):
     @property
     def is_baseline(self) -> bool:
         """Whether no noise was to be added, so that the run protects nobody."""
-        return any(one.mechanism == "none-unsafe" for one in self.silos)
+        return any(not MECHANISMS[one.mechanism].protects for one in self.silos)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal
 
-from fedmodel.privacy.events import MechanismName, NoiseSourceName, UnitName
-from scenarios.report.document.forms import Epsilon, Questions
+from fedmodel.privacy.events import NoiseSourceName, UnitName
+from scenarios.report.document.forms import Epsilon, MechanismName, Questions
 from scenarios.runs.parts import Moment, Part
 
 

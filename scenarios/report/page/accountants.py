@@ -6,7 +6,7 @@ counted, and so for comparison alone:
     PRV   Gopi et al. 2021 (arXiv 2106.02848), by Opacus: the upper end of its interval, within 0.01 of its estimate
     RDP   Mironov, Talwar and Zhang 2019 (arXiv 1908.10530), by dp_accounting; of several records in a unit, by ours
 
-Two that agree share no code from the event on, so a fault in one shows. Neither is ever the claim.
+Two that agree share no code from an event's primitives on, so a fault in one shows. Neither is ever the claim.
 
 Does NOT cover several records of one unit by PRV: Opacus knows one.
 """
@@ -26,7 +26,7 @@ from opacus.accountants import PRVAccountant
 
 from fedmodel.audit.accountants import prv_is_close
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import Event, protected
+from fedmodel.privacy.events import Event, bounded
 
 ORDERS: Final = range(2, 257)
 _PRV_ERROR: Final = 0.01
@@ -44,18 +44,18 @@ def prv(events: Sequence[Event], delta: float) -> tuple[float | None, str | None
     """
     if not events:
         return None, "nothing was released"
-    noised = protected(events)
-    if noised is None:
+    parts = bounded(events)
+    if parts is None:
         return None, "no noise was added"
-    if any(event.max_records > 1 for event in events):
+    if any(step.records > 1 for step, _ in parts):
         return None, "Opacus's accountant knows one record of a unit, and these units have several"
     if not accounting.epsilon(events, delta, accounting.COARSE_GRID) < _LARGEST_PRV:
         return None, f"past epsilon {_LARGEST_PRV:g} its grid outgrows memory"
-    if not prv_is_close(sum(event.steps for event in events), delta):
+    if not prv_is_close(sum(count for _, count in parts), delta):
         return None, "over so many steps at such a delta its rounding, which it does not count, may exceed its error"
     steps = Counter[tuple[float, float]]()
-    for event in events:
-        steps[event.noise_multiplier, event.realised_sample_rate] += event.steps
+    for step, count in parts:
+        steps[step.noise, step.rate] += count
     accountant = PRVAccountant()
     accountant.history = [(noise, rate, count) for (noise, rate), count in steps.items()]
     # Its formula takes the log of 0 where every record is in every lot, and means it; the domain it searches by RDP.
@@ -79,9 +79,10 @@ def rdp(events: Sequence[Event], delta: float) -> tuple[float | None, int | None
     """
     if not events:
         return 0.0, None
-    if protected(events) is None:
+    parts = bounded(events)
+    if parts is None:
         return None, None
-    if any(event.max_records > 1 for event in events):
+    if any(step.records > 1 for step, _ in parts):
         found = {
             order: accounting.renyi_to_epsilon(sum(accounting.renyi(event, order) for event in events), order, delta)
             for order in ORDERS
@@ -89,8 +90,7 @@ def rdp(events: Sequence[Event], delta: float) -> tuple[float | None, int | None
         best = min(found, key=found.__getitem__)
         return found[best], best
     accountant = RdpAccountant(list(ORDERS))
-    for event in events:
-        gaussian = GaussianDpEvent(event.noise_multiplier)
-        accountant.compose(PoissonSampledDpEvent(event.realised_sample_rate, gaussian), event.steps)
+    for step, count in parts:
+        accountant.compose(PoissonSampledDpEvent(step.rate, GaussianDpEvent(step.noise)), count)
     epsilon, order = accountant.get_epsilon_and_optimal_order(delta)
     return float(epsilon), int(order)

@@ -10,7 +10,7 @@ from fedmodel.audit.accountants import accountants, extremes, prv_epsilon
 from fedmodel.privacy import accounting
 from fedmodel.privacy.accounting import composition, pld
 from fedmodel.privacy.accounting.lower import Steps, least_epsilon
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.rounding import up
 
 # Rate, noise, steps, records of a unit, delta.

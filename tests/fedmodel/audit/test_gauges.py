@@ -22,7 +22,7 @@ from fedmodel.audit.intervals import dispersion, dispersion_interval, thinned_in
 from fedmodel.audit.noise_gauges import _slope_limit
 from fedmodel.canaries.observations import Observations
 from fedmodel.errors import DataError
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.secagg.quantize import Quantizer
 
 _OWN = 40  # parameters of the model itself

@@ -11,7 +11,7 @@ from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerTampered, PrivacyBudgetExceeded
 from fedmodel.ledger import Ledger, Scope, Standing, read_ledger
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 
 KEY = SigningKey(bytes([7]) * 32)
 

@@ -31,7 +31,7 @@ from fedmodel.ledger.head_file import HeadFile
 from fedmodel.ledger.heads import open_head
 from fedmodel.ledger.tables import COLUMNS, INSERT_ENTRY
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.secagg.progress import Progress
 
 SILO, KEY = "north", SigningKey(bytes([7]) * 32)
@@ -79,7 +79,7 @@ from pathlib import Path
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, PrivacyBudgetExceeded
 from fedmodel.ledger import Ledger, Scope
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 KEY = SigningKey(bytes([7]) * 32)
 SCOPE = Scope("hearts", "record", 1, 1e-3, 3.0, 5)
 folder = Path(sys.argv[1])

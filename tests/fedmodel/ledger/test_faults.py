@@ -28,7 +28,7 @@ from fedmodel.ledger import Entry, Ledger, Scope, head_file, merkle, origin_of, 
 from fedmodel.ledger import book as book_module
 from fedmodel.ledger.entries import void_body
 from fedmodel.ledger.heads import Head, follow, open_head, sign_head
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.system import durable
 
 SILO, KEY, OTHER = "north", SigningKey(bytes([7]) * 32), SigningKey(bytes([8]) * 32)
@@ -846,7 +846,7 @@ import os, sys
 from pathlib import Path
 from fedmodel.crypto import SigningKey
 from fedmodel.ledger import Ledger, Scope
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 folder, key = Path(sys.argv[1]), SigningKey(bytes([7]) * 32)
 scope = Scope("hearts", "record", 1, 1e-3, 3.0, 5)
 with Ledger(folder / "north.sqlite", "north", key, folder / "kit" / "ledger.head") as ledger:

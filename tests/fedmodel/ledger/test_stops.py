@@ -16,7 +16,7 @@ from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, LedgerTampered, PrivacyBudgetExceeded
 from fedmodel.ledger import Ledger, Run, Scope, Standing, read_ledger
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from scenarios.runs.claims import claim_of
 from tests.stopping import Values, at_the_start, before, stopped
 

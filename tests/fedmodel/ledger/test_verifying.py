@@ -25,7 +25,7 @@ from fedmodel.ledger import Entry, Ledger, Scope, Standing, entries, merkle, ori
 from fedmodel.ledger.entries import canonical, charge_body, genesis, reserve_body, scope_body, void_body
 from fedmodel.ledger.heads import Head, sign_head
 from fedmodel.ledger.tables import COLUMNS, PAGE_SIZE, SCHEMA, insert, prepare
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import provision, read_kit
 from tests.scenarios.cli.test_main import Run
 

@@ -17,7 +17,9 @@ from fedmodel.config import read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, PrivacyBudgetExceeded
 from fedmodel.ledger import Entry, Ledger, Scope, verify_ledger
-from fedmodel.privacy.events import DpSgdEvent, UnprotectedEvent, event_to_json
+from fedmodel.privacy.events import event_to_json
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
+from fedmodel.privacy.mechanisms.none_unsafe import UnprotectedEvent
 from fedmodel.provision import read_kit, scenario_hash
 from fedmodel.secagg.progress import Progress
 

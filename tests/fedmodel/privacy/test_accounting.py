@@ -26,7 +26,8 @@ from fedmodel.config import read_scenario
 from fedmodel.errors import ConfigError
 from fedmodel.privacy import accounting
 from fedmodel.privacy.accounting import cells, composition, mixture, pld, renyi_filter
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
+from fedmodel.privacy.primitives import SampledGaussian
 
 REPLACE_ONE = dp_accounting.NeighboringRelation.REPLACE_ONE
 HETEROGENEOUS = [(0.0128, 1.0, 1560), (0.02, 0.8, 500), (0.1, 2.0, 300)]
@@ -220,7 +221,7 @@ def test_the_realised_rate_is_accounted_for_and_not_the_planned_one() -> None:
 MIXTURES = [(0.1, 3.0, 2), (0.1, 3.0, 4), (0.5, 2.0, 3), (0.01, 0.8, 4), (0.9, 5.0, 6), (0.02, 4.0, 30)]
 
 
-def exact_delta(step: mixture.Step, epsilon: float, *, remove: bool) -> float:
+def exact_delta(step: SampledGaussian, epsilon: float, *, remove: bool) -> float:
     """Delta of one step by numerical integration of the two densities, with no threshold and no discretisation."""
     k = step.records
     weights = binom.pmf(np.arange(k + 1), k, step.rate)
@@ -237,7 +238,7 @@ def exact_delta(step: mixture.Step, epsilon: float, *, remove: bool) -> float:
 
 @pytest.mark.parametrize("parts", MIXTURES)
 def test_the_delta_of_one_step_is_the_exact_integral_in_both_directions(parts: tuple[float, float, int]) -> None:
-    step = mixture.Step(*parts)
+    step = SampledGaussian(*parts)
     for remove in (True, False):
         found = composed(step, remove=remove)
         for epsilon in (0.0, 0.01, 0.1, 1.0):
@@ -247,7 +248,7 @@ def test_the_delta_of_one_step_is_the_exact_integral_in_both_directions(parts: t
             assert exact * (1 - 1e-9) - 1e-12 <= ours
 
 
-def composed(step: mixture.Step, *, remove: bool, grid: float = 1e-4) -> composition.Composition:
+def composed(step: SampledGaussian, *, remove: bool, grid: float = 1e-4) -> composition.Composition:
     """One step, in one direction."""
     found = cells.discretise(step, grid)
     return composition.Composition(
@@ -257,7 +258,7 @@ def composed(step: mixture.Step, *, remove: bool, grid: float = 1e-4) -> composi
 
 def test_what_is_left_of_a_unit_at_tiny_rates_is_not_dropped() -> None:
     """dp_accounting's own mixture finds no threshold here and answers 0 in one direction, 10^-15 in the other."""
-    step = mixture.Step(1e-9, 1.0, 4)
+    step = SampledGaussian(1e-9, 1.0, 4)
     true = exact_delta(step, 0.0, remove=True)
     theirs = privacy_loss_distribution.from_mixture_gaussian_mechanism(
         1.0, range(5), list(binom.pmf(np.arange(5), 4, 1e-9))
@@ -267,7 +268,7 @@ def test_what_is_left_of_a_unit_at_tiny_rates_is_not_dropped() -> None:
         [dataclasses.replace(event(1.0, 1e-9, 1, 4), realised_sample_rate=1e-9)]
     )
     # Shifts past a probability of 10^-22 are left out, and still counted: as losses without bound.
-    step = mixture.Step(1e-3, 1.0, 100)
+    step = SampledGaussian(1e-3, 1.0, 100)
     rare = mixture.Mixture(step)
     assert len(rare.shifts) < 101
     assert 0 < rare.lost == pytest.approx(binom.sf(rare.shifts[-1], 100, 1e-3), rel=1e-6)
@@ -438,7 +439,7 @@ POWERS = [
 ]
 
 
-def exact_renyi(step: mixture.Step, order: int, *, remove: bool) -> float:
+def exact_renyi(step: SampledGaussian, order: int, *, remove: bool) -> float:
     """Rényi divergence of one step by high-precision quadrature."""
     mpmath.mp.dps = 25
     q, s, k = mpmath.mpf(step.rate), mpmath.mpf(step.noise), step.records
@@ -455,7 +456,7 @@ def exact_renyi(step: mixture.Step, order: int, *, remove: bool) -> float:
 
 @pytest.mark.parametrize("parts", POWERS)
 def test_the_divergence_is_the_larger_direction_by_quadrature(parts: tuple[float, float, int, int]) -> None:
-    step, order = mixture.Step(*parts[:3]), parts[3]
+    step, order = SampledGaussian(*parts[:3]), parts[3]
     removed, added = (exact_renyi(step, order, remove=remove) for remove in (True, False))
     ours = accounting.renyi(event(step.noise, step.rate, 1, step.records), order)
     assert max(removed, added) <= ours <= max(removed, added) * (1 + 1e-8) + 1e-11
@@ -478,7 +479,7 @@ def test_one_record_has_dp_accountings_divergence(rate: float, noise: float) -> 
 
 def test_the_larger_direction_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     # Removing a unit was the larger wherever it was looked for; that is no proof, so adding one is bounded as well.
-    step, order = mixture.Step(0.1, 3.0, 2), 5
+    step, order = SampledGaussian(0.1, 3.0, 2), 5
     monkeypatch.setattr(renyi_filter, "_forward", lambda step, order: 0.0)
     renyi_filter._divergence.cache_clear()
     bound = renyi_filter._reverse(step, order) / (order - 1)
@@ -489,7 +490,7 @@ def test_the_larger_direction_counts(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_full_lots_and_steps_and_many_shifts() -> None:
     assert accounting.renyi(event(8.0, 1.0, 5, 4), 6) == pytest.approx(5 * 6 * 16 / (2 * 64), rel=1e-12)
     assert accounting.renyi(event(2.0, 0.1, 7, 2), 6) == pytest.approx(7 * accounting.renyi(event(2.0, 0.1, 1, 2), 6))
-    step = mixture.Step(0.3, 30.0, 60)
+    step = SampledGaussian(0.3, 30.0, 60)
     exact = renyi_filter._forward(step, 100)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(renyi_filter, "_MOST_SHIFTS", 2_000)
@@ -633,7 +634,7 @@ def test_no_package_uses_an_asymptotic_accountant_nor_adds_epsilons() -> None:
     assert not offered
 
 
-def exact_forward(step: mixture.Step, order: int, bits: int = 900) -> mpmath.mpf:
+def exact_forward(step: SampledGaussian, order: int, bits: int = 900) -> mpmath.mpf:
     """Return what `_forward` does, in fixed point: products of polynomials are products of long integers."""
     q, s, k = mpmath.mpf(step.rate), mpmath.mpf(step.noise), step.records
     size = bits // 4 + 16  # bytes of a coefficient of a product
@@ -664,14 +665,14 @@ def exact_forward(step: mixture.Step, order: int, bits: int = 900) -> mpmath.mpf
 @pytest.mark.parametrize(
     ("step", "order"),
     [
-        (mixture.Step(0.5, 1e4, 100), 32),
-        (mixture.Step(0.01, 1e5, 100), 64),
-        (mixture.Step(0.001, 50.0, 1_000), 8),
-        (mixture.Step(0.5, 1e6, 1_000), 8),
+        (SampledGaussian(0.5, 1e4, 100), 32),
+        (SampledGaussian(0.01, 1e5, 100), 64),
+        (SampledGaussian(0.001, 50.0, 1_000), 8),
+        (SampledGaussian(0.5, 1e6, 1_000), 8),
     ],
 )
 def test_of_many_records_floating_point_takes_a_fortieth_of_what_is_added_for_it(
-    step: mixture.Step, order: int
+    step: SampledGaussian, order: int
 ) -> None:
     exact = exact_forward(step, order)
     taken = abs(mpmath.mpf(renyi_filter._forward(step, order)) - exact) / (order - 1)

@@ -21,7 +21,9 @@ from fedmodel.privacy.accounting import cells, composition, gaussian, lower, mix
 from fedmodel.privacy.accounting.cells import Measure
 from fedmodel.privacy.accounting.composition import Composition, Part
 from fedmodel.privacy.accounting.lower import Steps
-from fedmodel.privacy.events import LEAST_DELTA, LEAST_NOISE, LEAST_RATE, MOST_NOISE, MOST_STEPS, DpSgdEvent
+from fedmodel.privacy.events import LEAST_DELTA, LEAST_NOISE, LEAST_RATE, MOST_NOISE, MOST_STEPS
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
+from fedmodel.privacy.primitives import SampledGaussian
 
 U = 2.0**-53
 
@@ -181,7 +183,7 @@ def test_a_divergence_is_no_less_than_it_is_from_end_to_end(rate: float) -> None
                         for i in range(order + 1)
                     )
                 ) / (order - 1)
-                found = renyi_filter._divergence(mixture.Step(rate, noise, 1), order)
+                found = renyi_filter._divergence(SampledGaussian(rate, noise, 1), order)
                 assert exact * (1 + mpmath.mpf("9e-10")) + 9e-13 <= found <= exact * (1 + 1e-8) + 1e-11
             # Of order 2 the expectation over one draw is a power, for any number of records.
             for records in (2, 300):
@@ -194,14 +196,14 @@ def test_a_divergence_is_no_less_than_it_is_from_end_to_end(rate: float) -> None
                         for j in range(records + 1)
                     )
                 )
-                found = renyi_filter._divergence(mixture.Step(rate, noise, records), 2)
+                found = renyi_filter._divergence(SampledGaussian(rate, noise, records), 2)
                 assert exact * (1 + mpmath.mpf("9e-10")) + 9e-13 <= found <= exact * (1 + 1e-3) + 1e-11
 
 
 # One step's cells dominate it.
 
 
-def true_delta(step: mixture.Step, epsilon: float, *, remove: bool) -> mpmath.mpf:
+def true_delta(step: SampledGaussian, epsilon: float, *, remove: bool) -> mpmath.mpf:
     """Delta of one step of one record, at any real epsilon, by its threshold, in high precision."""
     q, s, e = mpmath.mpf(step.rate), mpmath.mpf(step.noise), mpmath.mpf(epsilon)
 
@@ -235,7 +237,7 @@ def true_delta(step: mixture.Step, epsilon: float, *, remove: bool) -> mpmath.mp
 )
 @pytest.mark.parametrize("remove", [True, False])
 def test_the_cells_of_a_step_dominate_it_at_every_epsilon(rate: float, noise: float, grid: float, remove: bool) -> None:
-    step = mixture.Step(rate, noise, 1)
+    step = SampledGaussian(rate, noise, 1)
     found = cells.discretise(step, grid)
     measure = found.remove if remove else found.add
     losses = [(measure.first + i) * grid + found.slack for i in range(len(measure.mass))]
@@ -259,7 +261,7 @@ def test_the_cells_of_a_step_dominate_it_at_every_epsilon(rate: float, noise: fl
 
 @pytest.mark.parametrize(("rate", "noise", "grid"), [(0.0128, 1.0, 1e-3), (0.9, 900.0, 1e-5), (1e-9, 0.2, 1e-2)])
 def test_a_cells_two_masses_lie_between_their_bounds(rate: float, noise: float, grid: float) -> None:
-    pair = mixture.Mixture(mixture.Step(rate, noise, 1))
+    pair = mixture.Mixture(SampledGaussian(rate, noise, 1))
     points = np.arange(math.floor(pair.losses[0] / grid) + 1, math.ceil(pair.losses[-1] / grid)) * grid
     edges = np.concatenate([[-math.inf], pair.threshold(points), [pair.high]])
     few = cells._masses(edges, pair, np.zeros(1), np.ones(1))
@@ -415,7 +417,7 @@ def test_gaussian_tails_exp_and_log_are_within_their_bounds() -> None:
     "parts", [(0.0128, 1.0, 1), (1e-9, 0.2, 1), (0.3, 30.0, 60), (0.01, 10.0, 1000), (0.999, 3.0, 5), (1e-7, 1.0, 1000)]
 )
 def test_a_log_ratio_is_within_its_bound(parts: tuple[float, float, int]) -> None:
-    pair = mixture.Mixture(mixture.Step(*parts))
+    pair = mixture.Mixture(SampledGaussian(*parts))
     rate, noise, records = parts
     points = np.random.default_rng(2).uniform(pair.low, pair.high, 30)
     with mpmath.workdps(50):

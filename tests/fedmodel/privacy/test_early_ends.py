@@ -16,7 +16,8 @@ from fedmodel.errors import ClaimRefuted, LedgerError
 from fedmodel.ledger import Ledger, Scope
 from fedmodel.plans import planned_event
 from fedmodel.privacy.accounting import advantage, epsilon, gdp_mu, odometer
-from fedmodel.privacy.events import DpSgdEvent, event_to_json
+from fedmodel.privacy.events import event_to_json
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.rounding import up
 from scenarios.cli.tables import show_run
 from scenarios.report import build

@@ -10,7 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedmodel.errors import LedgerError
-from fedmodel.privacy.events import DpSgdEvent, event_from_json, event_to_json
+from fedmodel.privacy.events import event_to_json
+from fedmodel.privacy.mechanisms import event_from_json
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 
 EVENT = DpSgdEvent(1.1, 0.5, 0.01, 3, denominator=64)
 

@@ -11,7 +11,7 @@ import pytest
 
 from fedmodel.errors import ConfigError
 from fedmodel.privacy.accounting import checkpoints, epsilon, odometer
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from tests.stopping import LOSS_N, at_the_start, before, stopped
 
 NOISE, STEPS, DELTA = 6.56, 40, 1e-3  # the scenario "hospitals": four silos, every record in every lot

@@ -19,7 +19,7 @@ from fedmodel import wire
 from fedmodel.config import Scenario, SiloFile, builtin_scenarios, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, DropoutError, PolicyRefused
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import joint_law, law_of, scenario_hash, scenario_policy
 from fedmodel.provision.influence import BEYOND_COLLUDERS, _momentum_sums, levels_of_noise, unevenness
 from fedmodel.secagg import effective_silos, least_effective

@@ -11,7 +11,7 @@ from fedmodel.config import Scenario, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError
 from fedmodel.ledger import Ledger
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import joint_law, law_of, scenario_hash
 from scenarios.simulation.simulate import check_scenario
 

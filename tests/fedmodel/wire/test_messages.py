@@ -17,7 +17,7 @@ from fedmodel import errors, wire
 from fedmodel.crypto import PostQuantumKey, SigningKey, digest_words
 from fedmodel.crypto.postquantum import post_quantum_hash
 from fedmodel.errors import CryptoError, LedgerError, PolicyRefused, ProtocolError
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.secagg import Window
 from fedmodel.secagg.masking import RingBits
 

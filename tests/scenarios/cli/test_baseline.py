@@ -28,7 +28,10 @@ from fedmodel.learning.gradients import kind
 from fedmodel.learning.models import parameters_of
 from fedmodel.ledger import Ledger, Scope, verify_ledger
 from fedmodel.privacy import accounting, grid
-from fedmodel.privacy.events import Baseline, DpSgdEvent, UnprotectedEvent, event_from_json, event_to_json
+from fedmodel.privacy.events import Baseline, event_to_json
+from fedmodel.privacy.mechanisms import event_from_json
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
+from fedmodel.privacy.mechanisms.none_unsafe import UnprotectedEvent
 from fedmodel.privacy.noise import SeededNoise
 from fedmodel.provision import SIMULATED, joint_law, law_of, provision, scenario_hash
 from fedmodel.wire import TrainRequest

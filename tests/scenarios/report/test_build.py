@@ -21,7 +21,7 @@ from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerError, LedgerTampered
 from fedmodel.ledger import Ledger, Standing
 from fedmodel.privacy.accounting import epsilon
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import read_identity, read_kit
 from scenarios.report import build, compute, document, sections
 from scenarios.report.anchors import Anchors

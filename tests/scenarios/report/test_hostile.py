@@ -17,7 +17,7 @@ from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, LedgerError
 from fedmodel.ledger import Ledger, verify_ledger
 from fedmodel.ledger.tables import PAGE_SIZE, insert, prepare
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import read_kit
 from fedmodel.system.durable import replace_file
 from scenarios.cli.report import NOT_VOUCHED_FOR

@@ -15,7 +15,7 @@ from flwr.supercore.task_identity import TaskIdentity
 from fedmodel import wire
 from fedmodel.config import EncryptionConfig, Scenario
 from fedmodel.errors import AggregationRefused, DropoutError, LedgerTampered, Rule
-from fedmodel.privacy.events import DpSgdEvent
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from server.aggregation import KINDS, Aggregation, Taking, kind_of
 from server.aggregation._loop import Asked, Mean
 from server.joining import Joined, JoinedSilo
