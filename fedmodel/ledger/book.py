@@ -24,7 +24,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -40,14 +40,17 @@ from fedmodel.ledger.entries import (
     NOTHING_BEFORE,
     Entry,
     Kind,
+    by_part,
     canonical,
     charge_body,
     countersigned_body,
+    figures_of,
     genesis,
     origin_of,
     progress_body,
     progress_of,
     reserve_body,
+    reserved_parts,
     scope_body,
     void_body,
 )
@@ -57,12 +60,12 @@ from fedmodel.ledger.scope import Scope
 from fedmodel.ledger.standing import Run, Standing, share
 from fedmodel.ledger.tables import APPLICATION, COLUMNS, PAGE_SIZE, insert, prepare, sqlite_errors
 from fedmodel.privacy.events import Event
-from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.secagg.progress import Progress
 
 _SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM entries"  # noqa: S608 - of constants
 # From the newest backwards: the plus keeps SQLite from sorting all of a scope by its index.
 _NEWEST_OF_SCOPE: Final = "WHERE +scope = ? ORDER BY sequence DESC LIMIT 1"
+_RESERVATIONS: Final = "WHERE scope = ? AND kind = 'reserve'"
 _LOCK_S: Final = 30
 # Clocks are corrected by moments all the time; within one, an entry takes the time of the one before.
 _MOMENT: Final = timedelta(seconds=60)
@@ -81,14 +84,19 @@ class Reservation:
     """What a run may be charged for.
 
     Attributes:
-        plan: All of its steps, as reserved.
+        parts: All that it may do, as reserved: the plan, then what else it may release.
         scope: The scope's name.
         scenario: Hash of the scenario that the plan is of.
     """
 
-    plan: Event
+    parts: tuple[Event, ...]
     scope: str
     scenario: str
+
+    @property
+    def plan(self) -> Event:
+        """The first part: what the run is for."""
+        return self.parts[0]
 
 
 class Ledger:
@@ -164,8 +172,7 @@ class Ledger:
         entry = self._reserved(run)
         if entry is None:
             return None
-        plan = event_from_json(canonical(entry.content["event"]))
-        return Reservation(plan, str(entry.scope), str(entry.content["scenario"]))
+        return Reservation(reserved_parts(entry.content), str(entry.scope), str(entry.content["scenario"]))
 
     def knows(self, run: str) -> bool:
         """Return whether a run was ever reserved, also where its rest was given back."""
@@ -273,8 +280,9 @@ class Ledger:
         *,
         scenario: str = "",
         partial: bool = False,
+        besides: Sequence[Event] = (),
     ) -> Event:
-        """Reserve the whole plan of a run, once.
+        """Reserve all that a run may do, once.
 
         Args:
             scope: The scope's name.
@@ -282,7 +290,8 @@ class Ledger:
             plan: All of its steps.
             steps_per_round: Of which a round takes so many.
             scenario: Hash of the scenario that the plan is of.
-            partial: Reserve the first rounds where the budget does not pay all of them.
+            partial: Reserve the first rounds of the plan where the budget does not pay all of them.
+            besides: What else the run may release, in order; each in full, or nothing is reserved.
 
         Returns:
             What was reserved, the plan or its first rounds; asked again, the same.
@@ -297,22 +306,23 @@ class Ledger:
             standing = self.standing()
             known = standing.runs.get(run)
             if known is not None:
-                asked = (plan.times(known.plan.steps), scope, scenario)
+                asked = ((plan.times(known.plan.steps), *besides), scope, scenario)
                 as_long = known.plan.steps == plan.steps or (partial and known.plan.steps < plan.steps)
-                if known.closed or not as_long or (known.plan, known.scope, known.scenario) != asked:
+                if known.closed or not as_long or (known.parts, known.scope, known.scenario) != asked:
                     raise LedgerError(f"run {run} reserved another plan, or gave it back; a plan is made once")
                 return known.plan
             found = standing.scopes.get(scope)
             if found is None:
                 raise LedgerError(f"{self.path}: has no scope {scope}")
-            rounds = standing.rounds_fitting(found, plan, steps_per_round) if partial else 0
+            rounds = standing.rounds_fitting(found, plan, steps_per_round, besides) if partial else 0
             fitting = plan.times(rounds * steps_per_round) if rounds else plan
-            cost = found.cost(fitting)
-            admitted = standing.admit(found, fitting, cost)
-            self._append(Draft("reserve", reserve_body(fitting, scenario, admitted, cost), scope, run), standing)
+            costs = [found.cost(part) for part in (fitting, *besides)]
+            admitted = standing.admit(found, (fitting, *besides), sum(costs))
+            body = reserve_body(fitting, scenario, admitted, by_part(costs), besides)
+            self._append(Draft("reserve", body, scope, run), standing)
             return fitting
 
-    def charge(self, run: str, round_number: int, steps: int, key: str) -> Charge:
+    def charge(self, run: str, round_number: int, steps: int, key: str, part: int = 0) -> Charge:
         """Enter what a round is about to do. Call it before the records are read for training.
 
         Every call is a charge, and pays for one release. A request whose update is still in hand is answered with that,
@@ -321,15 +331,16 @@ class Ledger:
         Args:
             run: The run, reserved before.
             round_number: The round, from 1.
-            steps: DP-SGD steps that the round will take.
+            steps: Steps that the round will take.
             key: Of what is asked. Charged again, the entry's key says how often: `key.2`.
+            part: Of the reservation, on which it draws: 0 is the plan, and then come those beside it.
 
         Returns:
-            What was charged: the plan's figures with these steps.
+            What was charged: the part's figures with these steps.
 
         Raises:
-            LedgerError: When the run has no reservation.
-            PrivacyBudgetExceeded: When the steps do not fit into what is left of the plan. Nothing is entered.
+            LedgerError: When the run has no reservation, or reserved no such part.
+            PrivacyBudgetExceeded: When the steps do not fit into what is left of the part. Nothing is entered.
         """
         with self._appending():
             self._check_complete()
@@ -340,7 +351,11 @@ class Ledger:
                 raise LedgerError(
                     f"run {run} has ended, as entry {end.sequence} says; no round of it is charged any more"
                 )
-            plan, taken = event_from_json(canonical(reserved.content["event"])), self._taken(run)
+            parts = reserved_parts(reserved.content)
+            if not 0 <= part < len(parts):
+                raise LedgerError(f"run {run} reserved {len(parts)} parts, and none of number {part}; nothing is done")
+            drawn = list(self._drawn(run, len(parts)))
+            plan, taken = parts[part], drawn[part]
             if taken + steps > plan.steps:
                 raise PrivacyBudgetExceeded(
                     f"round {round_number} asks for {steps} steps;"
@@ -348,11 +363,12 @@ class Ledger:
                 )
             before = self._one(_NEWEST_OF_SCOPE, str(reserved.scope)) or reserved
             self._check_totals(before)
-            cost = int(reserved.content["cost"])
+            cost = figures_of(reserved.content["cost"], len(parts))[part]
             more = share(cost, taken + steps, plan.steps) - share(cost, taken, plan.steps)
             event = plan.times(steps)
             totals = (before.cap, before.reserved, min(before.reserved, before.spent + more))
-            body = charge_body(event, taken + steps)
+            drawn[part] += steps
+            body = charge_body(event, by_part(drawn), part)
             draft = Draft("charge", body, reserved.scope, run, round_number, self._unused(key))
             entry = self._signed(draft, totals)
             self._insert(entry)
@@ -376,7 +392,8 @@ class Ledger:
             standing = self.standing()
             found = standing.runs.get(run)
             newest = standing.charged[-1] if standing.charged else None
-            if found is None or newest is None or found.charges.get(newest, (None,))[0] != round_number:
+            charge = found.charges.get(newest) if found is not None and newest is not None else None
+            if found is None or newest is None or charge is None or charge.round != round_number:
                 raise LedgerError(
                     f"the newest charge of the ledger is not of round {round_number} of run {run}, and no other is"
                     " voided: of any before it an update may have left"
@@ -385,7 +402,8 @@ class Ledger:
                 raise LedgerError(
                     f"an update of round {round_number} of run {run} was masked, and may have left; its charge stands"
                 )
-            body = void_body(newest, reason, found.taken - found.charges[newest][1])
+            left = [drawn - charge.steps * (part == charge.part) for part, drawn in enumerate(found.drawn)]
+            body = void_body(newest, reason, by_part(left))
             self._append(Draft("void", body, found.scope, run, round_number), standing)
 
     def release(self, run: str, reason: str) -> None:
@@ -404,7 +422,7 @@ class Ledger:
                     f"run {run} was admitted as the one plan of {found.scope}, and took the whole budget: what follows"
                     " would have been chosen after seeing its releases, which is not accounted for"
                 )
-            body = void_body(found.sequence, reason, found.taken)
+            body = void_body(found.sequence, reason, by_part(found.drawn))
             self._append(Draft("void", body, found.scope, run), standing)
 
     def override(self, scope: str, epsilon: float, reason: str, by: str) -> None:
@@ -645,22 +663,25 @@ class Ledger:
 
     def _check_totals(self, newest: Entry) -> None:
         """Refuse a file in which an entry was hidden from its run: their sums are not what a scope's newest says."""
-        runs = [
-            Run(
-                str(entry.scope),
-                event_from_json(canonical(entry.content["event"])),
-                int(entry.content["cost"]),
-                entry.content["admitted"],
-                entry.content["scenario"],
-                entry.sequence,
-                taken=self._taken(str(entry.run)),
-                closed=entry.sequence in self._voided(str(entry.run)),
-            )
-            for entry in self._entries("WHERE scope = ? AND kind = 'reserve'", str(newest.scope))
-        ]
+        runs = [self._as_reserved(entry) for entry in self._entries(_RESERVATIONS, str(newest.scope))]
         reserved = min(newest.cap, sum(run.reserved for run in runs))
         if (newest.reserved, newest.spent) != (reserved, min(reserved, sum(run.spent for run in runs))):
             raise LedgerTampered(f"{self.path}: what its runs hold and took is not what its newest entries say")
+
+    def _as_reserved(self, entry: Entry) -> Run:
+        """Return what a reservation holds and took, by the newest entries of its run."""
+        content, run = entry.content, str(entry.run)
+        parts = reserved_parts(content)
+        return Run(
+            str(entry.scope),
+            parts,
+            figures_of(content["cost"], len(parts)),
+            content["admitted"],
+            content["scenario"],
+            entry.sequence,
+            list(self._drawn(run, len(parts))),
+            closed=entry.sequence in self._voided(run),
+        )
 
     def _reserved(self, run: str) -> Entry | None:
         """Return a run's reservation, unless its rest was given back."""
@@ -674,14 +695,14 @@ class Ledger:
             times, unused = times + 1, f"{key}.{times + 1}"
         return unused
 
-    def _taken(self, run: str) -> int:
-        """Return the steps that a run has taken: its newest charge or void says so."""
+    def _drawn(self, run: str, parts: int) -> tuple[int, ...]:
+        """Return the steps that a run has taken of each of its parts: its newest charge or void says so."""
         newest = [
             self._one("WHERE run = ? AND kind = ? ORDER BY sequence DESC LIMIT 1", run, kind)
             for kind in ("charge", "void")
         ]
         last = max((entry for entry in newest if entry is not None), key=lambda entry: entry.sequence, default=None)
-        return 0 if last is None else int(last.content["taken"])
+        return (0,) * parts if last is None else figures_of(last.content["taken"], parts)
 
     def _voided(self, run: str) -> set[int]:
         return {entry.content["of"] for entry in self._entries("WHERE run = ? AND kind = 'void'", run)}

@@ -1,8 +1,8 @@
 """What an entry of a ledger is.
 
     create      first of all, whose ledger it is; then each budget scope: data set, unit, adjacency, delta, cap, order
-    reserve     a run's whole plan, before anything is done for it
-    charge      what one round will do, before any record is read for it
+    reserve     all that a run may do, before anything is done for it: its plan, and beside it other events, if any
+    charge      what one round will do, of which part of the reservation, before any record is read for it
     void        the newest charge of all, if no noised byte of it left, as far as entries say whether an update was
                 masked for it; or the part of a reservation that is not taken
     override    a person's change of a scope's cap, with who and why
@@ -19,16 +19,20 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from typing import Any, Final, Literal, Self, get_args
 
 from fedmodel.crypto import SigningKey, digest, verify
-from fedmodel.errors import CryptoError, LedgerTampered
+from fedmodel.errors import CryptoError, LedgerError, LedgerTampered
 from fedmodel.ledger.scope import Admission, Scope
 from fedmodel.privacy.events import Event, event_to_json
+from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.secagg.progress import Progress
+
+ByPart = int | list[int]
+"""A figure of each part of a run, in order; of a run of one part, as most are, the figure alone."""
 
 Kind = Literal["create", "reserve", "charge", "void", "checkpoint", "audit", "override"]
 KINDS: Final = get_args(Kind)
@@ -165,15 +169,51 @@ def scope_body(scope: Scope) -> str:
     return canonical(asdict(scope))
 
 
-def reserve_body(plan: Event, scenario: str, admitted: Admission, cost: int) -> str:
+def by_part(figures: Sequence[int]) -> ByPart:
+    """Return one figure for each part of a run as an entry says it: alone where the run has one part.
+
+    >>> by_part([4]), by_part([4, 0])
+    (4, [4, 0])
+    """
+    return figures[0] if len(figures) == 1 else list(figures)
+
+
+def reserve_body(plan: Event, scenario: str, admitted: Admission, cost: ByPart, besides: Sequence[Event] = ()) -> str:
     """Return the body of a reservation."""
-    event = json.loads(event_to_json(plan))
-    return canonical({"admitted": admitted, "cost": cost, "event": event, "scenario": scenario})
+    content = {"admitted": admitted, "cost": cost, "event": json.loads(event_to_json(plan)), "scenario": scenario}
+    if besides:
+        content["besides"] = [json.loads(event_to_json(event)) for event in besides]
+    return canonical(content)
 
 
-def charge_body(event: Event, taken: int) -> str:
-    """Return the body of a charge, after which so many steps of its run's plan are taken."""
-    return canonical({"event": json.loads(event_to_json(event)), "taken": taken})
+def charge_body(event: Event, taken: ByPart, part: int = 0) -> str:
+    """Return the body of a charge of one part, after which so many steps of each part of its run are taken."""
+    content = {"event": json.loads(event_to_json(event)), "taken": taken}
+    return canonical(content if isinstance(taken, int) else {**content, "part": part})
+
+
+def reserved_parts(content: Mapping[str, Any]) -> tuple[Event, ...]:
+    """Return the parts that a reservation's body holds: the plan, then what else its run may do.
+
+    Raises:
+        LedgerError: When one of them is no event, or the list of others is empty.
+    """
+    others = content.get("besides", [])
+    if type(others) is not list or ("besides" in content and not others):
+        raise LedgerError("a run reserves a plan, and beside it a list of events or nothing")
+    return tuple(event_from_json(canonical(one)) for one in (content["event"], *others))
+
+
+def figures_of(said: object, parts: int) -> tuple[int, ...]:
+    """Return the figures that an entry says of a run's parts.
+
+    Raises:
+        LedgerError: When it does not say one whole number for each.
+    """
+    found = said if type(said) is list and parts > 1 else [said]
+    if len(found) != parts or not all(type(one) is int for one in found):
+        raise LedgerError(f"a run of {parts} parts has one whole number for each, where {said!r} is said")
+    return tuple(found)
 
 
 def progress_of(entry: Entry) -> Progress:
@@ -193,8 +233,8 @@ def progress_body(progress: Progress) -> str:
     return canonical({**progress.to_fields(), "subject": AGGREGATION_SUBJECT})
 
 
-def void_body(of: int, reason: str, taken: int) -> str:
-    """Return the body of a void, after which so many steps of the run's plan are taken."""
+def void_body(of: int, reason: str, taken: ByPart) -> str:
+    """Return the body of a void, after which so many steps of each part of the run are taken."""
     return canonical({"of": of, "reason": reason, "taken": taken})
 
 

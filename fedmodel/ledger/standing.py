@@ -1,5 +1,9 @@
 """Where a ledger stands, and which entry may follow: pure rules over values, with no file beneath.
 
+**What a run reserves.** Its plan, and beside it, in parts of their own, whatever else it may release: a run may train,
+ask for statistics and evaluate. All parts are admitted together, or nothing is; each charge says which part it draws
+on; and parts are charged in any order, each up to its own steps. "A plan" below is all parts of a run.
+
 **The budget.** A scope's cap, epsilon at its delta, is turned into room for Rényi divergence of the scope's order,
 counted in whole millionths: `cap`. A plan is admitted in one of two ways, and its reservation says in which.
 
@@ -29,18 +33,23 @@ alone holds or took anything, it was admitted as the plan, and its own epsilon i
 higher cap leaves either as it is; a lower one that would leave neither is refused (`check_lowered`), whether or not
 anything was charged. So it is at the first charge, too. Let X be the room then, a number fixed before the first
 release. (1) What is held stays within X, since only the filter admits anything beside what was charged. A charged step
-of a plan has a divergence of at most d = cost / steps, known before the step is taken, and what `totals` counts of a
-run is never under d times the steps that it took: `Run.spent` rounds up, and a run holds all of its cost until it is
-closed. So at every moment, after every prefix of every strategy, the divergences of the steps taken add up to X at
-most. A strategy that may choose the next step, or to stop, by looking is what the Rényi filter allows (Feldman and
-Zrnic 2021): all of it has divergence X at most, and the cap's epsilon at delta. To close a run gives back the
-divergence of steps that were not taken, and no other: divergences at one order, unlike epsilons by PLD, may be counted
-by the steps really taken, since the sum is held under X whatever was released. (2) The plan is not closed once charged
-(`_take_void`), and while it stands nothing else is admitted, so all that is ever charged is the first tau of its T
-steps, for a tau that anybody may choose: post-processing of all T (`fedmodel.privacy.accounting.odometer`). An override
-that raises the cap makes X another number; from then on (1) holds for that one, if whoever raised it did not choose it
-by looking, which no program can see. An override that lowers it changes what is admitted, and nothing of what was
-claimed: `Standing.bound` tells the largest cap that held since the first charge.
+of a part has a divergence of at most d = cost / steps of that part, known before the step is taken, and what `totals`
+counts of a run is never under d times the steps that it took, added over its parts: `Run.spent` rounds up, and a run
+holds all of its cost until it is closed. So at every moment, after every prefix of every strategy, the divergences of
+the steps taken add up to X at most. A strategy that may choose the next step, or to stop, by looking is what the Rényi
+filter allows (Feldman and Zrnic 2021): all of it has divergence X at most, and the cap's epsilon at delta. To close a
+run gives back the divergence of steps that were not taken, and no other: divergences at one order, unlike epsilons by
+PLD, may be counted by the steps really taken, since the sum is held under X whatever was released. (2) The plan is not
+closed once charged (`_take_void`), and while it stands nothing else is admitted, so all that is ever charged is the
+first tau of its T steps, for a tau that anybody may choose: post-processing of all T
+(`fedmodel.privacy.accounting.odometer`). Of several parts it is the first tau_j steps of each, and which part is drawn
+on next may be chosen by looking as well. What a step of part j releases, whatever was released before it, is a function
+of one draw from its dominating pair, and of what is known by then (Blackwell's theorem, applied by Dong, Roth and Su
+2022, theorem 2.10). So let all draws of all parts be made in advance, independently: that is the fixed composition
+whose epsilon was computed, and whoever chooses an order and an end by looking only chooses which of them to read, which
+is post-processing. An override that raises the cap makes X another number; from then on (1) holds for that one, if
+whoever raised it did not choose it by looking, which no program can see. An override that lowers it changes what is
+admitted, and nothing of what was claimed: `Standing.bound` tells the largest cap that held since the first charge.
 
 A plan's divergence, computed in floating point, is written down once, rounded up, in whole millionths; what follows
 from it is integer arithmetic. A reader computes it again, and takes a ledger whose figure is no less, to one millionth:
@@ -51,8 +60,9 @@ so that a plan is over its cap by more than 10^-5 of it, is refused.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Final
+from typing import Final, NamedTuple
 
 from fedmodel.config import MOST_EPSILON
 from fedmodel.crypto import SIGNATURE_SIZE, check_verification_key
@@ -65,20 +75,39 @@ from fedmodel.ledger.entries import (
     NOTHING_BEFORE,
     VERSION,
     Entry,
+    by_part,
     canonical,
+    figures_of,
     origin_of,
     progress_of,
+    reserved_parts,
 )
 from fedmodel.ledger.heads import Head
 from fedmodel.ledger.merkle import EMPTY_ROOT
 from fedmodel.ledger.scope import MICRO, UNBOUNDED, Admission, Scope
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import Event, protects
+from fedmodel.privacy.events import Event, bounded, protects
 from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.privacy.rounding import down, small, up
 from fedmodel.secagg.progress import Progress
 
 _TOLERANCE: Final = 1e-5  # of epsilon, relative: what accountants of other releases and machines may differ by
+
+
+class Charged(NamedTuple):
+    """A charge that stands.
+
+    Attributes:
+        round: Of the run.
+        steps: Charged.
+        key: Under which.
+        part: Of the run's reservation, from 0.
+    """
+
+    round: int
+    steps: int
+    key: str
+    part: int
 
 
 @dataclass
@@ -87,13 +116,13 @@ class Run:
 
     Attributes:
         scope: The scope's name.
-        plan: The whole plan, as reserved.
-        cost: Its divergence in millionths.
+        parts: All that it may do, as reserved: the plan, then what else it may release, as statistics.
+        costs: The divergence of each part in millionths.
         admitted: In which of the two ways.
         scenario: Hash of the scenario that the plan is of.
         sequence: Of its reservation.
-        charges: By sequence, of those that stand: round, steps, key.
-        taken: Steps charged.
+        drawn: Steps charged of each part.
+        charges: By sequence, of those that stand.
         closed: Whether the rest was given back.
         ended: Sequence of the entry that countersigns its end, None where there is none.
         model: SHA-256 of the model that this entry is for, in hexadecimal.
@@ -101,40 +130,57 @@ class Run:
     """
 
     scope: str
-    plan: Event
-    cost: int
+    parts: tuple[Event, ...]
+    costs: tuple[int, ...]
     admitted: Admission
     scenario: str
     sequence: int
-    charges: dict[int, tuple[int, int, str]] = field(default_factory=dict)
-    taken: int = 0
+    drawn: list[int]
+    charges: dict[int, Charged] = field(default_factory=dict)
     closed: bool = False
     ended: int | None = None
     model: str = ""
     code: str = ""
 
     @property
+    def plan(self) -> Event:
+        """The first part: what the run is for."""
+        return self.parts[0]
+
+    @property
+    def taken(self) -> int:
+        """Steps charged of the plan."""
+        return self.drawn[0]
+
+    @property
+    def cost(self) -> int:
+        """The divergence of all parts in millionths."""
+        return sum(self.costs)
+
+    @property
     def events(self) -> list[Event]:
         """What was charged, oldest first."""
-        return [self.plan.times(steps) for _, steps, _ in self.charges.values()]
+        return [self.parts[one.part].times(one.steps) for one in self.charges.values()]
 
     @property
     def claimed(self) -> list[Event]:
-        """What its epsilon is of, whenever and however it ended: its whole plan, once any step of it was charged.
+        """What its epsilon is of, whenever and however it ended: all of its parts, once any step of one was charged.
 
         Epsilon of `events` alone would be a bound only if their number had been fixed in advance.
 
         Raises:
-            LedgerTampered: When it took more steps than its plan has, which no ledger lets it.
+            LedgerTampered: When it took more steps than a part has, which no ledger lets it.
         """
-        if self.taken > self.plan.steps:
-            raise LedgerTampered(f"a run took {self.taken} steps of a plan of {self.plan.steps}", self.sequence)
-        return [self.plan] if self.charges else []
+        for part, taken in zip(self.parts, self.drawn, strict=True):
+            if taken > part.steps:
+                raise LedgerTampered(f"a run took {taken} steps of a plan of {part.steps}", self.sequence)
+        return list(self.parts) if self.charges else []
 
     @property
     def spent(self) -> int:
         """Of the cost, what the steps taken are, in millionths."""
-        return share(self.cost, self.taken, self.plan.steps)
+        each = zip(self.costs, self.drawn, self.parts, strict=True)
+        return sum(share(cost, taken, part.steps) for cost, taken, part in each)
 
     @property
     def reserved(self) -> int:
@@ -234,28 +280,29 @@ class Standing:
         An update is masked after it was charged. One that was masked in an earlier attempt at the round has a charge
         of its own.
         """
-        return self.masked.get((run, self.runs[run].charges[charge][0]), 0) > charge
+        return self.masked.get((run, self.runs[run].charges[charge].round), 0) > charge
 
-    def admit(self, scope: Scope, plan: Event, cost: int, tolerance: float = 0.0) -> Admission:
-        """Return in which way a plan is admitted.
+    def admit(self, scope: Scope, parts: Sequence[Event], cost: int, tolerance: float = 0.0) -> Admission:
+        """Return in which way a run is admitted.
 
         Args:
             scope: As it stands now.
-            plan: All of a run's steps.
-            cost: `scope.cost(plan)`.
+            parts: All that the run may do: all steps of its plan, and what else it may release.
+            cost: What `scope.cost` says of each, together.
             tolerance: Of epsilon, relative, for who reads what another machine admitted.
 
         Raises:
             PrivacyBudgetExceeded: When it is in neither.
         """
-        scope.check_records(plan)
+        for part in parts:
+            scope.check_records(part)
         earlier = [run for run in self.of(scope.name) if run.matters]
         if self.is_unprotected(scope.name):
             raise PrivacyBudgetExceeded(
                 f"the budget of {scope.name} holds a run without noise, which protects nobody: no epsilon is finite"
                 " over what it released, so nothing more is admitted, whatever the cap; simulate into a new folder"
             )
-        if not protects(plan):
+        if bounded(parts) is None:
             if earlier:
                 raise PrivacyBudgetExceeded(
                     f"a run without noise is not admitted to {scope.name}, which holds {len(earlier)} runs that are"
@@ -263,22 +310,22 @@ class Standing:
                 )
             return "none"
         if self.held(scope.name) + cost <= scope.cap:
-            _check_not_contradicted(scope, plan, scope.epsilon)
+            _check_not_contradicted(scope, parts, scope.epsilon)
             return "filter"
         if not earlier:
-            figure = accounting.epsilon([plan], scope.delta)
+            figure = accounting.epsilon(parts, scope.delta)
             if figure <= scope.epsilon * (1 + tolerance):
-                _check_not_contradicted(scope, plan, figure)
+                _check_not_contradicted(scope, parts, figure)
                 return "plan"
         whole = [run for run in earlier if run.admitted == "plan"]
         if whole:
             raise PrivacyBudgetExceeded(
                 f"the budget of {scope.name} (epsilon {scope.epsilon} at delta {scope.delta}) was taken whole by"
-                f" one plan of {whole[0].plan.steps} steps; nothing is left for another"
+                f" one plan of {_steps(whole[0].parts)} steps; nothing is left for another"
             )
         left = (scope.cap - self.held(scope.name)) / MICRO
         raise PrivacyBudgetExceeded(
-            f"a plan of {plan.steps} steps does not fit into the budget of {scope.name} (epsilon {scope.epsilon} at"
+            f"a plan of {_steps(parts)} steps does not fit into the budget of {scope.name} (epsilon {scope.epsilon} at"
             f" delta {scope.delta}): it needs {cost / MICRO:.6f} of Rényi divergence of order {scope.order}, and"
             f" {left:.6f} is left"
         )
@@ -297,18 +344,18 @@ class Standing:
         if self.held(scope.name) <= scope.cap:
             return
         if [run.admitted for run in runs] == ["plan"]:
-            figure = accounting.epsilon([runs[0].plan], scope.delta)
+            figure = accounting.epsilon(runs[0].parts, scope.delta)
             if figure <= scope.epsilon * (1 + tolerance):
                 return
         raise LedgerError(f"epsilon {scope.epsilon} is under what runs hold already; void their reservations first")
 
-    def rounds_fitting(self, scope: Scope, plan: Event, steps_per_round: int) -> int:
-        """Return for how many rounds of a plan a scope would admit it, from its first round on."""
+    def rounds_fitting(self, scope: Scope, plan: Event, steps_per_round: int, besides: Sequence[Event] = ()) -> int:
+        """Return for how many rounds of a plan a scope would admit it, from its first round on, all else in full."""
 
         def fits(rounds: int) -> bool:
-            part = plan.times(rounds * steps_per_round)
+            parts = (plan.times(rounds * steps_per_round), *besides)
             try:
-                self.admit(scope, part, scope.cost(part))
+                self.admit(scope, parts, sum(map(scope.cost, parts)))
             except PrivacyBudgetExceeded:
                 return False
             return True
@@ -324,7 +371,7 @@ class Standing:
     def runs_fitting(self, scope: Scope, plan: Event) -> int:
         """Return how many more runs of a plan a scope would admit, one after the other, each in full."""
         try:
-            admitted = self.admit(scope, plan, scope.cost(plan))
+            admitted = self.admit(scope, [plan], scope.cost(plan))
         except PrivacyBudgetExceeded:
             return 0
         return 1 if admitted == "plan" else (scope.cap - self.held(scope.name)) // scope.cost(plan)
@@ -409,32 +456,39 @@ class Standing:
 
     def _take_reserve(self, entry: Entry) -> None:
         content, scope = entry.content, self.scopes[str(entry.scope)]
-        plan = event_from_json(canonical(content["event"]))
-        if entry.run is None or entry.run in self.runs or set(content) != {"admitted", "cost", "event", "scenario"}:
+        said = set(content) - {"besides"}
+        if entry.run is None or entry.run in self.runs or said != {"admitted", "cost", "event", "scenario"}:
             raise LedgerError("a run is reserved once, with event, cost, scenario and how it was admitted")
-        cost = content["cost"]
-        # Another machine's logarithms may differ in the last bit.
-        least = UNBOUNDED if not protects(plan) else max(1, scope.cost(plan) - 1)
-        if type(cost) is not int or cost < least:
-            raise LedgerError(f"its cost is {cost}, where {scope.cost(plan)} follows")
-        admitted = self.admit(scope, plan, cost, tolerance=_TOLERANCE)
+        parts = reserved_parts(content)
+        costs = figures_of(content["cost"], len(parts))
+        for part, cost in zip(parts, costs, strict=True):
+            # Another machine's logarithms may differ in the last bit.
+            least = UNBOUNDED if not protects(part) else max(1, scope.cost(part) - 1)
+            if cost < least:
+                raise LedgerError(f"its cost is {cost}, where {scope.cost(part)} follows")
+        admitted = self.admit(scope, parts, sum(costs), tolerance=_TOLERANCE)
         if content["admitted"] != admitted:
             raise LedgerError(f"it was admitted by the {content['admitted']}, where the {admitted} would")
-        self.runs[entry.run] = Run(scope.name, plan, cost, admitted, str(content["scenario"]), entry.sequence)
+        scenario, drawn = str(content["scenario"]), [0] * len(parts)
+        self.runs[entry.run] = Run(scope.name, parts, costs, admitted, scenario, entry.sequence, drawn)
 
     def _take_charge(self, entry: Entry) -> None:
-        run = self._run(entry)
-        event = event_from_json(canonical(entry.content["event"]))
-        if entry.round is None or entry.key is None or set(entry.content) != {"event", "taken"}:
+        run, content = self._run(entry), entry.content
+        event, part = event_from_json(canonical(content["event"])), content.get("part", 0)
+        said = {"event", "taken"} | ({"part"} if len(run.parts) > 1 else set())
+        if entry.round is None or entry.key is None or set(content) != said:
             raise LedgerError("a charge is of a round, under a key, and says how much of its plan is taken")
-        if run.closed or run.ended or event != run.plan.times(event.steps):
+        if type(part) is not int or not 0 <= part < len(run.parts):
+            raise LedgerError(f"its run reserved no part {part!r}")
+        reserved, taken = run.parts[part], run.drawn[part] + event.steps
+        if run.closed or run.ended or event != reserved.times(event.steps):
             raise LedgerError("a charge is what its run reserved, while that is open")
-        if run.taken + event.steps > run.plan.steps:
-            raise LedgerError(f"its run would take {run.taken + event.steps} of {run.plan.steps} steps")
-        run.charges[entry.sequence] = (entry.round, event.steps, entry.key)
+        if taken > reserved.steps:
+            raise LedgerError(f"its run would take {taken} of {reserved.steps} steps")
+        run.charges[entry.sequence] = Charged(entry.round, event.steps, entry.key, part)
         self.charged.append(entry.sequence)
         self.caps.setdefault(run.scope, (self.scopes[run.scope].epsilon, False))
-        self._take_steps(run, event.steps, entry)
+        self._take_steps(run, part, event.steps, entry)
 
     def _take_void(self, entry: Entry) -> None:
         run, of = self._run(entry), entry.content["of"]
@@ -444,12 +498,13 @@ class Standing:
             if run.closed or (run.admitted == "plan" and run.charges):
                 raise LedgerError("what took the whole budget and was charged, or was given back, is not given back")
             run.closed = True
-            self._take_steps(run, 0, entry)
+            self._take_steps(run, 0, 0, entry)
         elif of in run.charges and of == self.charged[-1] and not run.ended:
             if self.may_have_left(str(entry.run), of):
                 raise LedgerError("an update was masked for the charge that is voided, and may have left")
             self.charged.pop()
-            self._take_steps(run, -run.charges.pop(of)[1], entry)
+            charge = run.charges.pop(of)
+            self._take_steps(run, charge.part, -charge.steps, entry)
         else:
             raise LedgerError(
                 "only a reservation, or the newest charge of the whole ledger while its run goes on, is voided"
@@ -511,11 +566,12 @@ class Standing:
             raise LedgerError("the end of a run is countersigned for the hash of one model")
         run.ended, run.model, run.code = entry.sequence, content["model"], content["code"]
 
-    def _take_steps(self, run: Run, steps: int, entry: Entry) -> None:
-        """Count steps, and hold an entry to what it says of them."""
-        run.taken += steps
-        if entry.content["taken"] != run.taken:
-            raise LedgerError(f"it says that {entry.content['taken']} steps are taken, where {run.taken} are")
+    def _take_steps(self, run: Run, part: int, steps: int, entry: Entry) -> None:
+        """Count steps of a part, and hold an entry to what it says of all of them."""
+        run.drawn[part] += steps
+        if figures_of(entry.content["taken"], len(run.drawn)) != tuple(run.drawn):
+            said = entry.content["taken"]
+            raise LedgerError(f"it says that {said} steps are taken, where {by_part(run.drawn)} are")
 
     def _run(self, entry: Entry) -> Run:
         run = self.runs[str(entry.run)]
@@ -524,17 +580,22 @@ class Standing:
         return run
 
 
-def _check_not_contradicted(scope: Scope, plan: Event, admitted: float) -> None:
+def _steps(parts: Sequence[Event]) -> int:
+    """Return the steps of all parts."""
+    return sum(part.steps for part in parts)
+
+
+def _check_not_contradicted(scope: Scope, parts: Sequence[Event], admitted: float) -> None:
     """Refuse a plan whose epsilon is more than it is admitted as, by an accountant that shares no code with ours.
 
     Raises:
         PrivacyBudgetExceeded: When it is.
     """
-    least = accounting.least_epsilon([plan], scope.delta)
+    least = accounting.least_epsilon(parts, scope.delta)
     if least > admitted:
         raise PrivacyBudgetExceeded(
-            f"a plan of {plan.steps} steps is not admitted to {scope.name}: two accountants contradict each other. One"
-            f" admits it as epsilon {up(admitted)} at delta {small(scope.delta)}, and by the other it is at least"
+            f"a plan of {_steps(parts)} steps is not admitted to {scope.name}: two accountants contradict each other."
+            f" One admits it as epsilon {up(admitted)} at delta {small(scope.delta)}, and by the other it is at least"
             f" {down(least)}; take more noise or fewer steps, and report this as a fault"
         )
 

@@ -21,7 +21,6 @@ Gauges are held to a level of their own, 10^-6 for each name of one; they are no
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -39,9 +38,9 @@ from fedmodel.canaries.observations import Observations, read_observations
 from fedmodel.config import LEAST_EFFECTIVE, Scenario
 from fedmodel.errors import ConfigError
 from fedmodel.ledger import Verified
+from fedmodel.ledger.entries import reserved_parts
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import Event, bounded
-from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.privacy.rounding import down
 from fedmodel.provision import scenario_policy
 from scenarios.audit.black_box import loss_scores, membership
@@ -213,9 +212,10 @@ def _reserved(ledger: Verified) -> list[Event]:
     """Return the plans of all runs of which a charge stands, from the entries: what a claim has to be of."""
     charged = {ledger.entries[sequence - 1].run for sequence in ledger.standing.charged}
     reserved = [
-        event_from_json(json.dumps(entry.content["event"]))
+        event
         for entry in ledger.entries
         if entry.kind == "reserve" and entry.run in charged
+        for event in reserved_parts(entry.content)
     ]
     return _noised(reserved)
 

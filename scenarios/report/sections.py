@@ -106,7 +106,7 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
     mu, advantage = (None, None) if _unprotected(claimed) else _besides(tuple(claimed), delta)
     if ledger is not None and ledger.others:  # a curve of plans that were chosen in turn is no bound
         mu, advantage = None, None
-    told = claim_of([], 0, delta) if ledger is None else ledger.claim(delta)
+    told = claim_of([], [], delta) if ledger is None else ledger.claim(delta)
     return document.SiloClaim(
         silo=silo,
         epsilon=_told(claimed, told["epsilon"]),
@@ -119,7 +119,7 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
         mu_floor=inspection.MU_FLOOR,
         advantage=advantage,
         steps=taken,
-        steps_reserved=0 if ledger is None or ledger.own is None else sum(one.steps for one in ledger.own.claimed),
+        steps_reserved=0 if ledger is None or ledger.own is None else sum(one.steps for one in ledger.own.claimed[:1]),
     )
 
 
@@ -194,12 +194,12 @@ def _budget(ledger: SiloLedger, found: Scope) -> document.SiloBudget:
 
 def _ledger_run(ledger: SiloLedger, name: str, run: Run, found: Scope) -> document.LedgerRun:
     times = ledger.times(run)
-    told = claim_of(run.claimed, run.taken, found.delta, ledger.standing.cap_of(run))
+    told = claim_of(run.claimed, run.drawn, found.delta, ledger.standing.cap_of(run))
     return document.LedgerRun(
         run=name,
         this=name == ledger.run,
         scenario=run.scenario,
-        rounds=len({number for number, _, _ in run.charges.values()}),
+        rounds=len({one.round for one in run.charges.values()}),
         steps=run.taken,
         reserved_steps=run.plan.steps,
         mechanism=run.plan.mechanism,
@@ -281,7 +281,7 @@ def _side_channels(gathered: Gathered) -> str:
 def _silo_mechanism(gathered: Gathered, silo: str) -> document.SiloMechanism:
     plan, ledger = gathered.scenario.plan(silo), gathered.ledgers.get(silo)
     run = None if ledger is None else ledger.own
-    event = run.events[0] if run is not None and run.charges else None
+    event = run.plan if run is not None and run.taken else None
     planned = plans.planned_event(plan)
     return document.SiloMechanism(
         silo=silo,
@@ -294,7 +294,7 @@ def _silo_mechanism(gathered: Gathered, silo: str) -> document.SiloMechanism:
         sample_rate_realised=None if event is None else event.realised_sample_rate,
         steps_planned=plan.steps,
         steps_charged=0 if run is None else run.taken,
-        rounds_charged=0 if run is None else len({number for number, _, _ in run.charges.values()}),
+        rounds_charged=0 if run is None else len({one.round for one in run.charges.values()}),
         denominator_planned=plan.expected_batch_size,
         denominator=None if event is None else event.denominator,
         sampler=None if event is None else event.sampler,
@@ -362,9 +362,9 @@ def training(gathered: Gathered, told: Mapping[str, Any]) -> document.Training:
 def _budget_line(ledger: SiloLedger, scope: Scope) -> document.BudgetLine:
     """Return what was spent after each charge that stands, with the cap of that time."""
     charged = sorted(
-        (sequence, run.plan, steps)
+        (sequence, run.parts[one.part], one.steps)
         for run in ledger.standing.of(scope.name)
-        for sequence, (_, steps, _) in run.charges.items()
+        for sequence, one in run.charges.items()
     )  # fmt: skip
     caps = _caps(ledger, scope.name)
     whole = accounting.epsilon(ledger.standing.events(scope.name), scope.delta)

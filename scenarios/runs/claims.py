@@ -1,10 +1,10 @@
 """What one run cost one silo, as every output tells it: the figure that holds wherever it ended, and others beside it.
 
-    epsilon                   of the whole plan that was reserved, or the cap of the budget where that is smaller: it
-                              holds whoever ended the run, by whatever they saw
+    epsilon                   of the whole plan that was reserved, with all its parts, or the cap of the budget where
+                              that is smaller: it holds whoever ended the run, by whatever they saw
     epsilon_of_steps_taken    had the length been fixed in advance; no bound where the end was chosen by looking
     odometer                  where it is smaller than the first: a statement of its own that holds where the run ended
-                              (`fedmodel.privacy.accounting.odometer`); null elsewhere
+                              (`fedmodel.privacy.accounting.odometer`); null elsewhere, and of a run of several parts
 
 Guarantee: whatever tells one of them tells it under these names, and `epsilon` is never of fewer steps than were
 reserved before the run's first release. A run that released nothing cost nothing. Of a run without noise, and of any
@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from fedmodel.ledger import Run, Standing
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import Event, protects
+from fedmodel.privacy.events import Event, bounded
 from fedmodel.privacy.rounding import small, up
 from scenarios.runs import words
 
@@ -34,12 +34,12 @@ NO_NOISE: Final = (
 STEPS_ALONE: Final = "had the length been fixed in advance"
 
 
-def claim_of(claimed: Sequence[Event], taken: int, delta: float, cap: float = math.inf) -> dict[str, Any]:
+def claim_of(claimed: Sequence[Event], drawn: Sequence[int], delta: float, cap: float = math.inf) -> dict[str, Any]:
     """Return the figures of a run.
 
     Args:
-        claimed: Its whole plan; nothing where nothing of it was charged (`Run.claimed`).
-        taken: Steps that were charged.
+        claimed: All its parts, in full; nothing where nothing of it was charged (`Run.claimed`).
+        drawn: Steps that were charged of each.
         delta: Of every figure.
         cap: Epsilon that everything in the run's budget is within (`Standing.cap_of`). An accountant that tells more,
             or nothing, of the plan alone is overruled by it.
@@ -49,17 +49,19 @@ def claim_of(claimed: Sequence[Event], taken: int, delta: float, cap: float = ma
     """
     if not claimed:
         return {"epsilon": 0.0, "epsilon_of_steps_taken": 0.0, "odometer": None}
-    (plan,) = claimed
-    if not protects(plan):
+    if bounded(claimed) is None:
         return {"epsilon": None, "epsilon_of_steps_taken": None, "odometer": None}
-    read = accounting.odometer(plan, taken, delta)
-    epsilon = min(accounting.epsilon([plan], delta), cap)
+    epsilon = min(accounting.epsilon(claimed, delta), cap)
+    taken = [part.times(steps) for part, steps in zip(claimed, drawn, strict=True) if steps]
+    told = None
+    if len(claimed) == 1:  # an odometer reads one plan
+        read = accounting.odometer(claimed[0], drawn[0], delta)
+        if read.epsilon < epsilon:
+            told = {"epsilon": read.epsilon, "delta": delta, "steps": read.checkpoint}
     return {
         "epsilon": epsilon,
-        "epsilon_of_steps_taken": min(accounting.epsilon([plan.times(taken)], delta), epsilon),
-        "odometer": {"epsilon": read.epsilon, "delta": delta, "steps": read.checkpoint}
-        if read.epsilon < epsilon
-        else None,
+        "epsilon_of_steps_taken": min(accounting.epsilon(taken, delta), epsilon),
+        "odometer": told,
     }
 
 
@@ -73,10 +75,10 @@ def claim_in(standing: Standing, scope: str | None, run: Run | None, delta: floa
         delta: Of every figure.
         goes_on: Whether the run began from a run's model (`Scenario.goes_on`).
     """
-    claimed, taken, cap = ([], 0, math.inf) if run is None else (run.claimed, run.taken, standing.cap_of(run))
+    claimed, drawn, cap = ([], [], math.inf) if run is None else (run.claimed, run.drawn, standing.cap_of(run))
     others = [] if scope is None else [one for one in standing.of(scope) if one.charges and one is not run]
     if scope is None or not goes_on or not others:
-        return claim_of(claimed, taken, delta, cap)
+        return claim_of(claimed, drawn, delta, cap)
     epsilon = standing.bound(scope)
     composed = accounting.epsilon(standing.events(scope), delta)
     return {"epsilon": epsilon, "epsilon_of_steps_taken": min(composed, epsilon), "odometer": None}

@@ -367,8 +367,8 @@ def _scope(standing: Standing, scope: Scope) -> dict[str, Any]:
         "divergence": {"cap": cap / MICRO, "reserved": math.inf if bare else reserved / MICRO,
                        "spent": math.inf if bare and used else used / MICRO, "left": (cap - reserved) / MICRO},
         "taken_whole": whole,
-        "noise_sources": sorted({run.plan.noise_source for run in runs if run.plan.noise_source is not None}),
-        "protects": not bare and all(run.plan.noise_source == "os" for run in runs if run.charges),
+        "noise_sources": sorted({one.noise_source for run in runs for one in run.parts if one.noise_source}),
+        "protects": not bare and all(one.noise_source == "os" for run in runs for one in run.claimed),
         "without_noise": bare,
         "runs": [_run(standing, name, run, scope) for name, run in standing.runs.items() if run.scope == scope.name],
     }  # fmt: skip
@@ -378,7 +378,7 @@ def _run(standing: Standing, name: str, run: Run, scope: Scope) -> dict[str, Any
     """Return one run's figures."""
     return {
         "run": name,
-        "rounds": len({number for number, _, _ in run.charges.values()}),
+        "rounds": len({one.round for one in run.charges.values()}),
         "steps": run.taken,
         "reserved_steps": run.plan.steps,
         "held_steps": 0 if run.closed else run.plan.steps - run.taken,
@@ -387,8 +387,8 @@ def _run(standing: Standing, name: str, run: Run, scope: Scope) -> dict[str, Any
         "noise_source": run.plan.noise_source,
         "mechanism": run.plan.mechanism,
         "admitted": run.admitted,
-        **claim_of(run.claimed, run.taken, scope.delta, standing.cap_of(run)),
-        "epsilon_reserved": accounting.epsilon([run.plan] if run.matters else [], scope.delta),
+        **claim_of(run.claimed, run.drawn, scope.delta, standing.cap_of(run)),
+        "epsilon_reserved": accounting.epsilon(run.parts if run.matters else [], scope.delta),
     }
 
 

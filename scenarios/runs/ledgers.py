@@ -118,7 +118,7 @@ class SiloLedger:
     @property
     def rounds(self) -> set[int]:
         """Which rounds of the report's run were charged."""
-        return set() if self.own is None else {number for number, _, _ in self.own.charges.values()}
+        return set() if self.own is None else {one.round for one in self.own.charges.values()}
 
     def times(self, run: Run) -> list[str]:
         """Return when each charge of a run was entered, oldest first."""

@@ -170,8 +170,8 @@ def row_from_ledger(plan: SiloPlan, standing: Standing, run: str | None, *, goes
     scopes = [scope for scope in standing.scopes.values() if scope.data == plan.data]
     scope = standing.scopes[own.scope] if own is not None else next(iter(scopes), None)
     delta, budget = (plan.delta, None) if scope is None else (scope.delta, scope.epsilon)
-    claimed, taken, cap = ([], 0, math.inf) if own is None else (own.claimed, own.taken, standing.cap_of(own))
-    row = {**row_of(plan, delta, claimed, taken, cap), "budget": budget, "source": "ledger"}
+    claimed, drawn, cap = ([], [0], math.inf) if own is None else (own.claimed, own.drawn, standing.cap_of(own))
+    row = {**row_of(plan, delta, claimed, drawn, cap), "budget": budget, "source": "ledger"}
     told = claim_in(standing, None if scope is None else scope.name, own, delta, goes_on=goes_on)
     if told["epsilon"] != row["epsilon"]:  # of two runs: what is read off one plan's curve says nothing of both
         row |= {**told, "mu": None, "advantage": None}
@@ -203,10 +203,12 @@ def rows_reported(scenario: Scenario, run_dir: Path) -> list[dict[str, Any]]:
 def row_reported(plan: SiloPlan, event: Event | None, taken: int) -> dict[str, Any]:
     """Return the row of a silo that reported to have charged such an event, so many steps of it in all."""
     claimed = [] if event is None else [event.times(plan.steps)]
-    return {**row_of(plan, plan.delta, claimed, taken), "source": "reported"}
+    return {**row_of(plan, plan.delta, claimed, [taken]), "source": "reported"}
 
 
-def row_of(plan: SiloPlan, delta: float, claimed: Sequence[Event], taken: int, cap: float = math.inf) -> dict[str, Any]:
+def row_of(
+    plan: SiloPlan, delta: float, claimed: Sequence[Event], drawn: Sequence[int], cap: float = math.inf
+) -> dict[str, Any]:
     """Return what a run cost; figures are None for a silo that released nothing, or of which nothing is bounded.
 
     `protects` is False where noise was seeded or left out.
@@ -214,14 +216,14 @@ def row_of(plan: SiloPlan, delta: float, claimed: Sequence[Event], taken: int, c
     Args:
         plan: Of the scenario.
         delta: Of the claim.
-        claimed: The whole plan that was reserved; nothing where nothing was charged.
-        taken: Steps that were charged.
+        claimed: All parts that were reserved; nothing where nothing was charged.
+        drawn: Steps that were charged of each part, of the plan first.
         cap: What the budget bounds it by besides.
 
     Raises:
         LedgerError: When more steps were charged than reserved: of such a run nothing is claimed.
     """
-    reserved = claimed[0] if claimed else None
+    reserved, taken = claimed[0] if claimed else None, drawn[0]
     if taken > (0 if reserved is None else reserved.steps):
         raise LedgerError(f"silo {plan.silo}: {taken} steps were charged, more than its plan has; nothing is claimed")
     # The coarse grid's are upper bounds too, and hardly higher.
@@ -231,7 +233,7 @@ def row_of(plan: SiloPlan, delta: float, claimed: Sequence[Event], taken: int, c
         "unit": plan.unit,
         "max_records": plan.max_records,
         "protects": plan.baseline is None and (reserved is None or reserved.noise_source == "os"),
-        **claim_of(claimed, taken, delta, cap),
+        **claim_of(claimed, drawn, delta, cap),
         "delta": delta,
         "accountant": accounting.ACCOUNTANT,
         "target_epsilon": plan.target_epsilon,

@@ -33,16 +33,16 @@ def test_many_steps_at_a_tiny_delta_are_admitted_to_what_they_cost_and_to_no_les
     plan = event(rate, noise, steps)
     scope = budget(cap, 1e-12)
     with pytest.raises(PrivacyBudgetExceeded, match="does not fit into the budget"):
-        Standing().admit(scope, plan, scope.cost(plan))
+        Standing().admit(scope, [plan], scope.cost(plan))
     scope = budget(fits, 1e-12)
-    assert Standing().admit(scope, plan, scope.cost(plan)) == "plan"
+    assert Standing().admit(scope, [plan], scope.cost(plan)) == "plan"
 
 
 def test_an_accountant_that_reads_too_little_is_contradicted(monkeypatch: pytest.MonkeyPatch) -> None:
     scope, plan = budget(3.0, 1e-3), event(1.0, 4.0, 40)  # epsilon 5.5
     monkeypatch.setattr(accounting, "epsilon", lambda *_: 2.75)
     with pytest.raises(PrivacyBudgetExceeded) as refused:
-        Standing().admit(scope, plan, scope.cost(plan))
+        Standing().admit(scope, [plan], scope.cost(plan))
     assert re.fullmatch(
         r"a plan of 40 steps is not admitted to hearts/record: two accountants contradict each other\. One admits it as"
         r" epsilon 2\.7500 at delta 0?\.001\d*, and by the other it is at least 5\.\d{4}; take more noise or fewer"
@@ -55,7 +55,7 @@ def test_a_filter_that_counts_too_little_is_contradicted(monkeypatch: pytest.Mon
     scope, plan = budget(3.0, 1e-3), event(1.0, 4.0, 40)
     monkeypatch.setattr(accounting, "renyi", lambda *_: 1e-3)
     with pytest.raises(PrivacyBudgetExceeded, match=r"admits it as epsilon 3\.0000 .* at least 5\."):
-        Standing().admit(scope, plan, scope.cost(plan))
+        Standing().admit(scope, [plan], scope.cost(plan))
 
 
 def test_a_ledger_kept_by_an_accountant_that_read_too_little_is_refused_on_reading(

@@ -115,7 +115,7 @@ def test_a_run_is_reserved_once_and_asked_again_gets_the_same(ledger: Ledger) ->
     size = ledger.standing().size
     assert ledger.reserve(NAME, "r1", PLAN, 1) == PLAN
     assert ledger.reserve(NAME, "r1", PLAN, 1, partial=True) == PLAN
-    assert ledger.reservation("r1") == Reservation(PLAN, NAME, "")
+    assert ledger.reservation("r1") == Reservation((PLAN,), NAME, "")
     assert ledger.standing().size == size
     assert ledger.standing().totals(NAME) == (SCOPE.cap, 125_000, 0)
 
@@ -127,7 +127,7 @@ def test_a_run_is_of_one_scenario(tmp_path: Path, ledger: Ledger) -> None:
         with refused(ledger, "run r1 reserved another plan"):
             ledger.reserve(NAME, "r1", PLAN, 1, scenario=other)
     with opened(tmp_path) as again:
-        assert again.reservation("r1") == Reservation(PLAN, NAME, "ab")
+        assert again.reservation("r1") == Reservation((PLAN,), NAME, "ab")
         assert again.standing().runs["r1"].scenario == "ab"
 
 
@@ -149,7 +149,7 @@ def test_another_plan_for_the_same_run_is_refused(ledger: Ledger, other: DpSgdEv
     ledger.reserve(NAME, "r1", PLAN, 1)
     with refused(ledger, "run r1 reserved another plan"):
         ledger.reserve(NAME, "r1", other, 1)
-    assert ledger.reservation("r1") == Reservation(PLAN, NAME, "")
+    assert ledger.reservation("r1") == Reservation((PLAN,), NAME, "")
 
 
 def test_a_run_is_of_one_scope_and_of_one_that_exists(ledger: Ledger) -> None:
@@ -191,7 +191,7 @@ def test_a_partial_reservation_takes_the_most_whole_rounds_that_fit(ledger: Ledg
         )
         assert ledger.standing().runs["r1"].admitted == "plan"
     assert ledger.reserve(NAME, "r1", long, 3, partial=True) == taken
-    assert ledger.reservation("r1") == Reservation(taken, NAME, "")
+    assert ledger.reservation("r1") == Reservation((taken,), NAME, "")
 
 
 def test_a_partial_reservation_of_what_fits_is_whole_and_of_nothing_is_refused(ledger: Ledger) -> None:
@@ -384,7 +384,7 @@ def test_every_call_is_a_charge_and_its_key_says_how_often(tmp_path: Path, ledge
             assert again.charge(run, number, steps, "k").event == replace(PLAN, steps=steps)
             assert again.is_charged("k")
     runs = ledger.standing().runs
-    assert [key for run in runs.values() for _, _, key in run.charges.values()] == ["k", "k.2", "k.3", "k.4"]
+    assert [one.key for run in runs.values() for one in run.charges.values()] == ["k", "k.2", "k.3", "k.4"]
     assert [run.taken for run in runs.values()] == [10, 5]
     assert ledger.standing().totals(NAME) == (SCOPE.cap, 250_000, 62_500 + 31_250)
     ledger.charge("r1", 3, 1, "k.2")
@@ -890,7 +890,7 @@ def test_a_charge_survives_a_kill(tmp_path: Path) -> None:
         assert done.returncode == -signal.SIGKILL, done.stderr
         assert (tmp_path / "north.sqlite-wal").stat().st_size
         found = verify_ledger(tmp_path / "north.sqlite", KEY.public, [(tmp_path / "north.head").read_bytes()])
-        assert [number for number, _, _ in found.standing.runs["r1"].charges.values()] == list(range(1, first + 3))
+        assert [one.round for one in found.standing.runs["r1"].charges.values()] == list(range(1, first + 3))
     with opened(tmp_path) as ledger:
         assert ledger.is_charged("k9")
         assert not ledger.is_charged("k10")

@@ -15,6 +15,7 @@ import pytest
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, LedgerTampered, PrivacyBudgetExceeded
 from fedmodel.ledger import Ledger, Run, Scope, Standing, read_ledger
+from fedmodel.ledger.standing import Charged
 from fedmodel.privacy import accounting
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from scenarios.runs.claims import claim_of
@@ -57,7 +58,7 @@ def test_a_run_past_its_plan_has_no_claim(ledger: Ledger) -> None:
     ledger.reserve(NAME, "r1", SMALL, 1)
     ledger.charge("r1", 1, 20, "k1")
     with pytest.raises(LedgerTampered, match="21 steps of a plan of 20"):
-        _ = replace(ledger.standing().runs["r1"], taken=21).claimed
+        _ = replace(ledger.standing().runs["r1"], drawn=[21]).claimed
 
 
 def test_the_one_plan_bounds_everything_wherever_it_ends(ledger: Ledger) -> None:
@@ -98,11 +99,12 @@ def test_who_stops_early_gets_back_the_divergence_of_the_steps_that_were_not_tak
 def admitted(units: int, noise: float) -> bool:
     """Return whether the law admits a step of such noise, where closed runs took so many steps of noise 10."""
     plan, standing = DpSgdEvent(10.0, 1.0, 1.0, 1_000, denominator=60), Standing()
-    run = Run(NAME, plan, SCOPE.cost(plan), "filter", "", 1, {1: (1, units, "k")} if units else {}, units, closed=True)
+    charges = {1: Charged(1, units, "k", 0)} if units else {}
+    run = Run(NAME, (plan,), (SCOPE.cost(plan),), "filter", "", 1, [units], charges, closed=True)
     standing.scopes, standing.runs = {NAME: SCOPE}, {"earlier": run}
     step = replace(plan, noise_multiplier=noise, steps=1)
     try:
-        return standing.admit(SCOPE, step, SCOPE.cost(step)) == "filter"
+        return standing.admit(SCOPE, [step], SCOPE.cost(step)) == "filter"
     except PrivacyBudgetExceeded:
         return False
 
@@ -153,8 +155,8 @@ def test_a_run_is_within_the_cap_that_all_of_its_budget_is_within(ledger: Ledger
     cap = ledger.standing().cap_of(ledger.standing().runs["r1"])
     assert cap == SCOPE.epsilon
     alone = accounting.epsilon([SMALL], SCOPE.delta)
-    assert claim_of([SMALL], 1, SCOPE.delta, cap)["epsilon"] == alone < cap
-    told = claim_of([SMALL], 20, SCOPE.delta, 0.5)
+    assert claim_of([SMALL], [1], SCOPE.delta, cap)["epsilon"] == alone < cap
+    told = claim_of([SMALL], [20], SCOPE.delta, 0.5)
     assert (told["epsilon"], told["epsilon_of_steps_taken"], told["odometer"]) == (0.5, 0.5, None)
 
 

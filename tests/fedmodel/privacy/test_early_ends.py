@@ -213,7 +213,7 @@ def test_more_steps_than_were_reserved_are_refused(tmp_path: Path, scenario: Sce
     with pytest.raises(LedgerError, match="18 steps were charged, more than its plan has"):
         reported(tmp_path, scenario, 9)
     with pytest.raises(LedgerError, match="1 steps were charged"):
-        row_of(scenario.plan("north"), DELTA, [], 1)
+        row_of(scenario.plan("north"), DELTA, [], [1])
 
 
 def row(silo: str, steps: int, reserved: int, read: float | None = None) -> dict[str, Any]:

@@ -196,8 +196,8 @@ def test_a_run_says_everywhere_that_it_protects_nobody(tmp_path: Path) -> None:
 
 def test_a_silo_that_released_nothing_is_not_said_to_be_protected_by_a_baseline() -> None:
     plan = read_scenario("quickstart", ["privacy.baseline=no-noise"]).plan("left")
-    assert row_of(plan, plan.delta, [], 0)["protects"] is False
-    assert row_of(replace(plan, baseline=None), plan.delta, [], 0)["protects"] is True
+    assert row_of(plan, plan.delta, [], [0])["protects"] is False
+    assert row_of(replace(plan, baseline=None), plan.delta, [], [0])["protects"] is True
 
 
 def test_a_silo_is_simulated_only_in_a_folder_that_is_marked_and_never_where_it_is_its_own_home(tmp_path: Path) -> None:
