@@ -1,9 +1,9 @@
 """A silo's share of one round: the DP-SGD loop, top to bottom.
 
 Guarantee: what `local_update` returns depends on the silo's records only through `event.steps` releases of the
-mechanism that `event` describes, at the figures it names. The number of steps comes from the event, never from the
-data; no loss, norm or count is returned. Post-processing (the inner optimiser, the difference from the global model)
-costs nothing.
+mechanism that `event` describes, at the figures it names, and the event's parts cover what these release. The number of
+steps comes from the event, never from the data; no loss, norm or count is returned. Post-processing (the inner
+optimiser, the difference from the global model) costs nothing.
 
 Dropout: a record's gradient is random through its mask. Masks are drawn from the same source as the noise,
 independently for every record and step, and nobody sees them. For any fixed masks of the others, adding a record moves
@@ -53,8 +53,9 @@ from fedmodel.learning.inputs import tensors
 from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.preflight import check_received, preflight
 from fedmodel.privacy import grid
-from fedmodel.privacy.events import Event, clip_of, protects
+from fedmodel.privacy.events import Event, bounded, clip_of, protects
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
+from fedmodel.privacy.primitives import SampledGaussian
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
 
@@ -66,13 +67,14 @@ def check_training_request(silo: Silo, plan: Event, request: TrainRequest) -> No
 
     Raises:
         PrivacyError: When the preflight, or a measurement at the model received, finds that one record could move more
-            than the clip.
+            than the clip, or the plan's mechanism charges for less than a step releases.
         ProtocolError: When the model received does not fit, or would swallow a step.
     """
     if silo.scenario.audit is not None:
         coins(silo.folder)
     device = _use_device(silo.device)
     pipeline = plans.pipeline_event(silo.plan, plan)
+    _check_charged(pipeline)
     _check_magnitude(silo.scenario, pipeline, request.model_P)
     _rows(silo.scenario, pipeline, device, request.model_P)
 
@@ -100,6 +102,7 @@ def local_update(silo: Silo, event: Event, request: TrainRequest, state: RecordD
     if noise.name != event.drawn_from:
         raise PrivacyError(f"noise would come from {noise.name!r} where {event.drawn_from!r} was charged")
     pipeline = plans.pipeline_event(silo.plan, event)
+    _check_charged(pipeline)
     if not protects(event):
         _check_simulated(silo)
     rows = _rows(scenario, pipeline, device, request.model_P)
@@ -146,6 +149,21 @@ def _check_simulated(silo: Silo) -> None:
     """Refuse to leave noise out at a silo that is not a simulation's own, whoever let it come this far."""
     if not silo.simulated:
         raise PrivacyError("noise is never left out at a deployed silo; nothing was trained")
+
+
+def _check_charged(event: Event) -> None:
+    """Refuse an event whose parts do not cover what a step of this loop releases: one sampled Gaussian.
+
+    Which parts an event has is its mechanism's word, and which sums are released is this loop's: here both are held
+    together, so that no mechanism is trained with that charges for less.
+    """
+    step = SampledGaussian(event.realised_sample_rate, event.noise_multiplier, event.max_records)
+    covered = sum(count for part, count in bounded([event]) or () if part == step)
+    if covered < event.steps:
+        raise PrivacyError(
+            f"{event.steps} steps of training release a sampled Gaussian each, and mechanism {event.mechanism!r}"
+            f" charges for {covered} of them; nothing was trained"
+        )
 
 
 def _check_magnitude(scenario: Scenario, plan: Event, model_P: NDArray[np.float32]) -> None:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
 from fedmodel.privacy.events import LEAST_DELTA, LEAST_NOISE, LEAST_RATE, MOST_NOISE, UnitName
+from fedmodel.privacy.mechanisms import protecting_mechanism
 
 LARGEST_TARGET = 100
 
@@ -31,6 +32,7 @@ _BASELINE = (
 )
 NoiseMultiplier = Annotated[float, Field(ge=LEAST_NOISE, le=MOST_NOISE), BeforeValidator(_is_some_noise)]
 TargetEpsilon = Annotated[float, Field(gt=0, le=LARGEST_TARGET), BeforeValidator(_is_a_target)]
+MechanismName = Annotated[str, AfterValidator(protecting_mechanism)]
 SampleRate = Annotated[float, Field(ge=LEAST_RATE, le=1)]
 MOST_EPSILON = 1_000
 Epsilon = Annotated[float, Field(gt=0, le=MOST_EPSILON)]

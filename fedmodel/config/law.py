@@ -8,7 +8,7 @@ from typing import Annotated, Literal, get_args
 from pydantic import Field, field_validator, model_validator
 
 from fedmodel.config.encryption import EncryptionConfig
-from fedmodel.config.figures import Delta, Epsilon, NoiseMultiplier, records_are_said
+from fedmodel.config.figures import Delta, Epsilon, MechanismName, NoiseMultiplier, records_are_said
 from fedmodel.config.same_source import same_by_text, two_budgets
 from fedmodel.config.silos import LEAST_EFFECTIVE
 from fedmodel.config.tables import TableSource
@@ -93,7 +93,8 @@ class SiloFile(Section):
         scenarios: Hashes of the scenarios that it takes part in, model and all. Whoever could send another could divide
             the other silos' updates out of a sum, by their weights or denominators, or ask for noise that is known.
         code: Hashes of the code that it trains with.
-        mechanisms: Kinds of event that may be charged.
+        mechanisms: What it may release by. One that is not named is never charged, and each that is holds its own
+            events to the limits below.
         noise_sources: Where noise may be drawn from.
         least_noise_multiplier: Least noise over the clip.
         largest_clip: Largest clip of a gradient.
@@ -116,7 +117,7 @@ class SiloFile(Section):
     post_quantum_servers: Annotated[tuple[Hash, ...], Field(strict=False)] = ()
     scenarios: Annotated[tuple[Hash, ...], Field(strict=False)] = ()
     code: Annotated[tuple[Hash, ...], Field(strict=False)] = ()
-    mechanisms: Annotated[tuple[Literal["dp-sgd"], ...], Field(strict=False)] = ("dp-sgd",)
+    mechanisms: Annotated[tuple[MechanismName, ...], Field(strict=False)] = ("dp-sgd",)
     noise_sources: Annotated[tuple[NoiseSourceName, ...], Field(strict=False)] = ("os",)
     least_noise_multiplier: NoiseMultiplier = 1.0
     largest_clip: Positive = 1.0

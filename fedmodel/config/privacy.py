@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from pydantic import Field, model_validator
 
-from fedmodel.config.figures import Delta, NoiseMultiplier, SampleRate, TargetEpsilon, records_are_said
+from fedmodel.config.figures import Delta, MechanismName, NoiseMultiplier, SampleRate, TargetEpsilon, records_are_said
 from fedmodel.kinds.section import Positive, Section
 from fedmodel.privacy.events import MOST_RECORDS, Baseline, NoiseSourceName, UnitName
 
@@ -33,7 +33,8 @@ class PrivacyConfig(Section):
     """The claim each silo will make, and the public figures it rests on.
 
     With `baseline` a simulation runs the same pipeline without noise, and perhaps without the clip: nothing is claimed
-    then. The other figures stay those of the private run that it is compared with.
+    then. The other figures stay those of the private run that it is compared with. `mechanism` names what every silo
+    releases by, a file of `fedmodel.privacy.mechanisms`.
     """
 
     unit: UnitName
@@ -47,6 +48,8 @@ class PrivacyConfig(Section):
     noise: NoiseSourceName = "os"
     # Left out of a document, and so of a scenario's hash, where it is not said: older kits name hashes without it.
     baseline: Baseline | None = Field(default=None, exclude_if=lambda value: value is None)
+    # Left out likewise where it is what it was before there was a choice.
+    mechanism: MechanismName = Field(default="dp-sgd", exclude_if=lambda value: value == "dp-sgd")
     silo: dict[str, SiloPrivacyConfig] = {}
 
     @property

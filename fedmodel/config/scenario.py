@@ -103,4 +103,5 @@ class Scenario(Section):
             rounds=self.rounds,
             noise=shared.noise,
             baseline=shared.baseline,
+            mechanism=shared.mechanism,
         )

@@ -117,6 +117,7 @@ def law_of(scenario: Scenario, silo: str, server: bytes) -> SiloFile:
         servers=(server.hex(),),
         scenarios=(scenario_hash(scenario).hex(),),
         code=(code_hash(),),
+        mechanisms=(plan.mechanism,),
         noise_sources=(plan.noise,),
         least_noise_multiplier=noise,
         largest_clip=plan.max_grad_norm,
@@ -175,6 +176,7 @@ def joint_law(scenarios: Sequence[Scenario], silo: str, server: bytes) -> SiloFi
     return laws[0].model_copy(
         update={
             "scenarios": tuple(law.scenarios[0] for law in laws),
+            "mechanisms": tuple(sorted({name for law in laws for name in law.mechanisms})),
             "noise_sources": tuple(sorted({source for law in laws for source in law.noise_sources})),
             "least_noise_multiplier": min(law.least_noise_multiplier for law in laws),
             "largest_clip": max(law.largest_clip for law in laws),

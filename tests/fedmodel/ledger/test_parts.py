@@ -183,6 +183,15 @@ def test_a_charge_that_says_another_part_or_other_steps_is_no_entry(ledger: Ledg
         standing.apply(changed)
 
 
+def test_a_reader_takes_no_charge_past_its_own_part(ledger: Ledger) -> None:
+    reserved(ledger)
+    ledger.charge("r1", 1, 1, "a", part=1)
+    standing, last = ledger.standing(), entries(ledger)[-1]
+    again = replace(last, sequence=last.sequence + 1, key="k", previous=last.hash)
+    with pytest.raises(LedgerTampered, match="would take 2 of 1 steps"):
+        standing.apply(replace(again, body=charge_body(STATISTIC, [0, 2, 0], 1)))
+
+
 def test_what_is_said_of_parts_is_one_whole_number_for_each() -> None:
     assert figures_of(4, 1) == (4,)
     assert figures_of([4, 0], 2) == (4, 0)

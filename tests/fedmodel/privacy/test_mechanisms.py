@@ -8,9 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from flwr.app import RecordDict
 
+from clients import training
 from fedmodel import plans
-from fedmodel.errors import LedgerError, PolicyRefused, PrivacyError
+from fedmodel.config import read_scenario, scenario_to_toml
+from fedmodel.errors import ConfigError, LedgerError, PolicyRefused, PrivacyError
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import bounded, clip_of, event_to_json, protects
 from fedmodel.privacy.mechanisms import MECHANISMS, event_from_json, mechanism_of, protecting_mechanism
@@ -18,6 +21,8 @@ from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.mechanisms.none_unsafe import UnprotectedEvent
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.privacy.primitives import SampledGaussian, Unbounded
+from fedmodel.provision import laws as making
+from fedmodel.provision import scenario_hash
 
 PLAN = SiloPlan("north", "d", "person", 3, 1e-5, None, 2.0, 1.0, 0.5, 10, 4, 4, "os")
 EVENT, BARE = DpSgdEvent(2.0, 1.0, 0.5, 4, 10), UnprotectedEvent(1.0, 0.5, 4, 10)
@@ -119,6 +124,50 @@ def test_a_scenario_or_law_names_a_mechanism_that_protects() -> None:
     for name, why in (("none-unsafe", "unknown mechanism 'none-unsafe'"), ("dp-sdg", "did you mean 'dp-sgd'")):
         with pytest.raises(ValueError, match=why):
             protecting_mechanism(name)
+
+
+def test_a_scenario_that_names_dp_sgd_is_the_scenario_that_names_none() -> None:
+    plain, named = read_scenario("quickstart"), read_scenario("quickstart", ["privacy.mechanism=dp-sgd"])
+    assert named == plain
+    assert scenario_hash(named) == scenario_hash(plain)
+    assert "mechanism" not in scenario_to_toml(plain) + plain.model_dump_json()
+    for name in ("none-unsafe", "laplace", "dp_sgd"):
+        with pytest.raises(ConfigError, match=rf"privacy\.mechanism.*unknown mechanism '{name}'"):
+            read_scenario("quickstart", [f"privacy.mechanism={name}"])
+
+
+def test_a_silo_of_several_scenarios_may_release_by_what_each_of_them_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    one, other = read_scenario("quickstart"), read_scenario("quickstart", ["rounds=3"])
+    law_of, named = making.law_of, {one.rounds: ("dp-sgd",), other.rounds: ("another", "dp-sgd")}
+
+    def said(scenario: Any, *rest: Any) -> Any:
+        return law_of(scenario, *rest).model_copy(update={"mechanisms": named[scenario.rounds]})
+
+    monkeypatch.setattr(making, "law_of", said)
+    assert making.joint_law([one, other], "left", bytes(32)).mechanisms == ("another", "dp-sgd")
+
+
+@pytest.mark.parametrize("parts", [
+    (),
+    ((SampledGaussian(0.5, 2.0, 1), 3),),
+    ((SampledGaussian(0.5, 2.1, 1), 4),),
+    ((SampledGaussian(0.4, 2.0, 1), 4),),
+    ((SampledGaussian(0.5, 2.0, 2), 4),),
+    ((SampledGaussian(0.5, 2.0, 1), 4), (Unbounded(1), 1)),
+])  # fmt: skip
+def test_no_event_is_trained_by_that_charges_for_less_than_a_step_releases(
+    monkeypatch: pytest.MonkeyPatch, parts: Any
+) -> None:
+    training._check_charged(EVENT)
+    monkeypatch.setattr(DpSgdEvent, "parts", lambda _: parts)
+    with pytest.raises(PrivacyError, match="of them; nothing was trained"):
+        training._check_charged(EVENT)
+    silo: Any = SimpleNamespace(scenario=SimpleNamespace(audit=None), device="cpu", plan=PLAN, name="north")
+    request: Any = SimpleNamespace(model_P=None, round_number=1)
+    with pytest.raises(PrivacyError, match="nothing was trained"):
+        training.check_training_request(silo, EVENT, request)
+    with pytest.raises(PrivacyError, match="nothing was trained"):
+        training.local_update(silo, EVENT, request, RecordDict())
 
 
 def test_what_rests_on_a_clip_is_not_done_without_one() -> None:
