@@ -9,6 +9,7 @@ import logging
 import os
 import ssl
 from functools import lru_cache, partial
+from importlib import import_module
 from pathlib import Path
 
 from clients import policy
@@ -27,6 +28,8 @@ from fedmodel.provision import (
 )
 from fedmodel.provision.in_use import SECRET_BYTES, in_use, keep_up, refusals_kept
 from fedmodel.provision.kits import AUTHORITY, CERTIFICATE, NODE_KEY, ROSTER_FILE, TLS_KEY, check_member
+from fedmodel.system.packages import code_files, code_hash
+from fedmodel.system.reach import module_of
 from fedmodel.system.supervision import Child
 
 logger = logging.getLogger(__name__)
@@ -53,10 +56,26 @@ def take_part(kit: Path, opener: Opener) -> int:
         return keep_up(children, kit)
 
 
+def _code() -> str:
+    """Import all of a silo's code, and return its hash.
+
+    Guarantee: what the silo's processes run of this software from here on was read between two moments at which its
+    files had this hash. Files that are put in place of them later, by an upgrade, are not run before the next start.
+
+    Raises:
+        ConfigError: When the files changed meanwhile.
+    """
+    before = code_hash()
+    for name in code_files():
+        import_module(module_of(name))
+    if policy.own_code() != before:
+        raise ConfigError("the files of fedmodel are being changed on this machine; start the silo once that is done")
+    return before
+
+
 def _silo_children(kit: Path, own: Unlocked, address: str, scratch: Path) -> list[Child]:
     """Import all that a silo needs, training too, and return its processes."""
-    import clients.hiding
-    import clients.training  # noqa: F401 - so that the first message that trains is no slower
+    code = _code()
     from clients.client_app import app
     from clients.executor import Bench, run_executor
     from clients.supernode import Node, run_supernode
@@ -71,7 +90,7 @@ def _silo_children(kit: Path, own: Unlocked, address: str, scratch: Path) -> lis
         socket=socket,
         secret=secret,
     )
-    bench = Bench(kit, policy.own_code(), app, socket, secret)
+    bench = Bench(kit, code, app, socket, secret)
     return [
         Child("supernode", partial(run_supernode, node), kit / "logs" / "supernode.log"),
         Child("executor", partial(run_executor, bench), kit / "logs" / "executor.log", ("supernode",)),

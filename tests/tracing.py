@@ -49,11 +49,13 @@ class Traced:
         modules: Of ours that they imported, or tried to.
         paths: Every `sys.path` that one of them had.
         processes: How many there were.
+        forked: Of ours that a process imported which a supervisor had forked.
     """
 
     modules: set[str]
     paths: set[tuple[str, ...]]
     processes: int
+    forked: set[str]
 
 
 def tracer(folder: Path) -> Path:
@@ -66,9 +68,11 @@ def tracer(folder: Path) -> Path:
 def traced(folder: Path) -> Traced:
     """Return what was noted so far."""
     notes = [path for path in folder.iterdir() if path.name.isdecimal()]
-    lines = [json.loads(line) for path in notes for line in path.read_text().splitlines()]
+    each = [[json.loads(line) for line in path.read_text().splitlines()] for path in notes]
+    lines = [line for one in each for line in one]
     paths = {tuple(what) for kind, what in lines if kind == "path"}
-    return Traced({what for kind, what in lines if kind == "module"}, paths, len(notes))
+    forked = {what for one in each if one[0][0] == "forked" for kind, what in one if kind == "module"}
+    return Traced({what for kind, what in lines if kind == "module"}, paths, len(notes), forked)
 
 
 def in_no_hash(found: Traced) -> set[str]:
