@@ -178,11 +178,11 @@ class Deployment:
         party.process.wait(300)
 
     def cli(
-        self, *words: str, prefix: Sequence[str] = (), timeout_s: float = 300.0
+        self, *words: str, prefix: Sequence[str] = COMMAND, timeout_s: float = 300.0
     ) -> subprocess.CompletedProcess[str]:
-        """Run the command to its end."""
+        """Run the command, or what is given in place of it, to its end."""
         return subprocess.run(
-            [*prefix, *COMMAND, *words],
+            [*prefix, *words],
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -32,7 +32,7 @@ from fedmodel.ledger import verify_ledger
 from fedmodel.provision.authority import add, issue, renew
 from tests import tools
 from tests.conftest import TINY
-from tests.integration.chaos import SERVER, TREE, Deployment, Party, federation_of, stopped_at_last
+from tests.integration.chaos import COMMAND, SERVER, TREE, Deployment, Party, federation_of, stopped_at_last
 from tests.integration.deployed import free_port, wait_until
 from tests.integration.replaying import REPLAYED
 from tests.tracing import in_no_hash, traced, tracer
@@ -143,11 +143,12 @@ def served() -> Iterator[Served]:
             yield found
 
 
-def refused(served: Served, kits: Path, silo: str, prefix: tuple[str, ...] = (), status: int = 2) -> str:
+def refused(
+    served: Served, kits: Path, silo: str, prefix: tuple[str, ...] = (*COMMAND, "silo", "start"), status: int = 2
+) -> str:
     """Start a silo that is refused for good; return the one line that it says."""
     kit = kits / "silos" / silo
-    words = ("silo", "start", str(kit), "--key-file", str(kits / "keys" / f"{silo}.key"))
-    done = served.deployment.cli(*words, prefix=prefix)
+    done = served.deployment.cli(str(kit), "--key-file", str(kits / "keys" / f"{silo}.key"), prefix=prefix)
     assert done.returncode == status, done.stderr
     assert "Traceback" not in done.stderr
     (line,) = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
@@ -208,7 +209,10 @@ def test_a_server_whose_certificate_has_expired(served: Served) -> None:
 @pytest.mark.parametrize(("offset", "words"), [("+1h", "ahead of the server's"), ("-1h", "set the clock")])
 def test_a_silo_whose_clock_is_off_by_an_hour(offset: str, words: str, served: Served) -> None:
     kits = served.copy(f"clock{offset}")
-    said = refused(served, kits, "north", ("env", "FAKETIME_DONT_FAKE_MONOTONIC=1", "faketime", "-f", offset))
+    # The program itself, in an environment that it leaves as it is: what sets its clock reads a variable all the time.
+    program = "from clients import start; start.environment.settle = lambda: None; start.main()"
+    clock = ("env", "FAKETIME_DONT_FAKE_MONOTONIC=1", "faketime", "-f", offset)
+    said = refused(served, kits, "north", (*clock, sys.executable, "-c", program))
     assert re.search(words, said), said
 
 
