@@ -28,6 +28,7 @@ static size_t folder_size;
 static int counted_, mode_, errno_, log_ = -1, busy;
 static long at_, count_;
 static int sticky_; /* kinds that fail from call `at_` on; 0 where that one call alone does */
+static unsigned long long (*site_of_call)(void); /* says from where in the program a call comes; NULL where nobody asks */
 
 /* Count calls of the kinds in `counted` on paths under `folder`, and let number `at` (from 1) go wrong. */
 void inject_arm(const char *folder, int counted, long at, int mode, int error, int sticky, int log) {
@@ -36,7 +37,7 @@ void inject_arm(const char *folder, int counted, long at, int mode, int error, i
   counted_ = counted, at_ = at, mode_ = mode, errno_ = error, sticky_ = sticky, log_ = log, count_ = 0;
 }
 
-long inject_count(void) { return count_; }
+void inject_sites(unsigned long long (*site)(void)) { site_of_call = site; }
 
 #define REAL(name) static __typeof__(name) *real; if (!real) real = (__typeof__(name) *)dlsym(RTLD_NEXT, #name)
 
@@ -66,7 +67,7 @@ static int hit(int kind, const char *path) {
   if (log_ >= 0) {
     int name = __builtin_ctz(kind);
     char line[PATH_MAX + 64];
-    int size = snprintf(line, sizeof line, "%s %s\n", NAMES[name], path + folder_size);
+    int size = snprintf(line, sizeof line, "%016llx %s %s\n", site_of_call ? site_of_call() : 0ULL, NAMES[name], path + folder_size);
     static ssize_t (*raw)(int, const void *, size_t);
     if (!raw) raw = (ssize_t(*)(int, const void *, size_t))dlsym(RTLD_NEXT, "write");
     if (raw(log_, line, size) != size) abort();
