@@ -173,8 +173,9 @@ def keep(silo_folder: Path, release: Release) -> None:
 def keep_state(silo_folder: Path, lineage: bytes, digest_of: str) -> None:
     """Note the hash of a state that the audit's own optimiser ended a round with, and the state's lineage."""
     path = silo_folder / FOLDER / _STATES
-    with naming(path), path.open("a", encoding="ascii") as file:
-        file.write(f"{lineage.hex()} {digest_of}\n")
+    with naming(path):
+        kept = path.read_bytes() if path.exists() else b""
+    replace_file(path, kept + f"{lineage.hex()} {digest_of}\n".encode("ascii"))
 
 
 def known_states(silo_folder: Path, lineage: bytes) -> list[str]:
