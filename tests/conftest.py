@@ -101,6 +101,18 @@ def same_bytes() -> Iterator[None]:
         yield
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers(config: pytest.Config) -> int | None:
+    """Take a worker more than cores where tests of processes are among them: these wait for most of their time."""
+    is_whole = config.args_source is config.ArgsSource.TESTPATHS and "not processes" not in config.option.markexpr
+    return cores() + 1 if is_whole else None
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 _skipped: list[str] = []
 
 
