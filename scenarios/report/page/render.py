@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
@@ -58,6 +59,47 @@ def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
     Raises:
         ValueError: When a picture is anything but such an SVG.
     """
+    shown = {caption: framed(svg) for caption, svg in (pictures or {}).items()}  # refused before anything is drawn
+    audit = report.audit
+    plan = audit.plan if audit else {}
+    significance = plan.get("significance")
+    sheet = (resources.files("scenarios.report.page") / "page.css").read_text(encoding="utf-8")
+    page = (
+        _environment()
+        .get_template("page.html.j2")
+        .render(
+            report=report,
+            beginning=Markup(BEGINNING.rstrip()),  # noqa: S704 - a constant of this package
+            contents=list(CONTENTS.items()),
+            css=Markup(sheet),  # noqa: S704 - a file of this package
+            figures={key: _Shown(one) for key, one in figures(report).items()},
+            pictures=shown,
+            unit=whom(report.claim.unit, report.claim.max_records),
+            excepted=excepted(report),
+            odds=odds(report),
+            seeded=seeded(report),
+            baseline=report.mechanism.is_baseline,
+            unpromised=unpromised(report),
+            headless=[one.silo for one in report.integrity.ledgers if one.head is None],
+            reasons=[words.plainly(one) for one in audit.reasons] if audit else [],
+            failed_gauges=[one for one in audit.gauges if not one.passed] if audit else [],
+            late=[
+                one.silo
+                for one in (audit.entered if audit else ())
+                if one.first_charge_entry is not None and one.first_charge_entry <= one.plan_entry
+            ],
+            significance=significance if isinstance(significance, float) else None,
+            unmeasured=_unmeasured(audit) if audit else [],
+            plan=[(key, _plain(value)) for key, value in sorted(plan.items()) if not _rows(value)],
+            plan_tables=[_table(key, rows) for key, value in sorted(plan.items()) if (rows := _rows(value))],
+        )
+    )
+    return inert_lines(re.sub(r"\n\s*\n+", "\n", page))
+
+
+@cache
+def _environment() -> Environment:
+    """Return what makes pages of the templates, which it compiles once."""
     environment = Environment(
         loader=PackageLoader("scenarios.report.page", ""),
         autoescape=True,
@@ -73,37 +115,7 @@ def render(report: Report, pictures: Mapping[str, str] | None = None) -> str:
             for one in (words.counted, words.weights, whom, noise_from, spent_of, this_run, up_or_none, at_least, noise)
         },
     }
-    audit = report.audit
-    plan = audit.plan if audit else {}
-    significance = plan.get("significance")
-    sheet = (resources.files("scenarios.report.page") / "page.css").read_text(encoding="utf-8")
-    page = environment.get_template("page.html.j2").render(
-        report=report,
-        beginning=Markup(BEGINNING.rstrip()),  # noqa: S704 - a constant of this package
-        contents=list(CONTENTS.items()),
-        css=Markup(sheet),  # noqa: S704 - a file of this package
-        figures={key: _Shown(one) for key, one in figures(report).items()},
-        pictures={caption: framed(svg) for caption, svg in (pictures or {}).items()},
-        unit=whom(report.claim.unit, report.claim.max_records),
-        excepted=excepted(report),
-        odds=odds(report),
-        seeded=seeded(report),
-        baseline=report.mechanism.is_baseline,
-        unpromised=unpromised(report),
-        headless=[one.silo for one in report.integrity.ledgers if one.head is None],
-        reasons=[words.plainly(one) for one in audit.reasons] if audit else [],
-        failed_gauges=[one for one in audit.gauges if not one.passed] if audit else [],
-        late=[
-            one.silo
-            for one in (audit.entered if audit else ())
-            if one.first_charge_entry is not None and one.first_charge_entry <= one.plan_entry
-        ],
-        significance=significance if isinstance(significance, float) else None,
-        unmeasured=_unmeasured(audit) if audit else [],
-        plan=[(key, _plain(value)) for key, value in sorted(plan.items()) if not _rows(value)],
-        plan_tables=[_table(key, rows) for key, value in sorted(plan.items()) if (rows := _rows(value))],
-    )
-    return inert_lines(re.sub(r"\n\s*\n+", "\n", page))
+    return environment
 
 
 class _Shown:

@@ -43,6 +43,11 @@ def html(audited: Report) -> str:
 
 
 @pytest.fixture(scope="module")
+def of_empty_picture(audited: Report) -> str:
+    return render(audited, {"A picture": of_svg("")})
+
+
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Chromium]:
     with start() as running:
         yield running
@@ -617,6 +622,12 @@ def test_a_picture_that_is_anything_else_is_refused(audited: Report, bad: str) -
             render(audited, {"caption": written})
 
 
+def test_a_picture_is_refused_before_anything_is_drawn(audited: Report, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("scenarios.report.page.render.figures", lambda _: pytest.fail("was drawn"))
+    with pytest.raises(ValueError, match="a picture"):
+        render(audited, {"one": of_svg(""), "another": "<svg"})
+
+
 def of_svg(inside: str, root: str = "") -> str:
     return f'<svg xmlns="http://www.w3.org/2000/svg" {root}>{inside}</svg>'
 
@@ -647,18 +658,19 @@ HOSTILE_XML = {
 
 
 @pytest.mark.parametrize("name", HOSTILE_XML)
-def test_xml_that_is_hostile_html_leaves_nothing_on_the_page_but_an_image(audited: Report, name: str) -> None:
+def test_xml_that_is_hostile_html_leaves_nothing_on_the_page_but_an_image(
+    audited: Report, of_empty_picture: str, name: str
+) -> None:
     try:
         html = render(audited, {"A picture": HOSTILE_XML[name]})
     except ValueError as refused:
         assert "a picture" in str(refused)  # noqa: PT017 - either is an answer
         return
-    plain = render(audited, {"A picture": of_svg("")})
     (image,) = [attrs for tag, attrs in Reader(html).seen if tag == "img"]
     assert set(image) == {"class", "alt", "src"}
     assert re.fullmatch(r"data:image/svg\+xml;base64,[A-Za-z0-9+/=]+", image["src"])
     # But for what is in the image's own attributes, the page is that of an empty picture.
-    assert tags(html) == tags(plain)
+    assert tags(html) == tags(of_empty_picture)
     assert "at most 0.01" not in Reader(html).text
     drawn = {element.tag.partition("}")[2] for element in shown(html).iter()}
     assert drawn <= {"svg", "g", "text", "title", "use"}
