@@ -19,7 +19,7 @@ help:
 	@echo "make test   install into .venv, then run the tests"
 	@echo "make test-quick   the same without those that start servers, silos, a database or a browser"
 	@echo "make test-random   the tests that start no deployment, in an order drawn from a seed, which is printed"
-	@echo "make test-slow   what takes minutes: real servers and silos, a million mutated messages"
+	@echo "make test-slow   what takes minutes: real servers and silos, faults of a disk, a million mutated messages"
 	@echo "make test-chaos  kills servers and silos by the dozen, at every stage"
 	@echo "make proofs  searches a model of secure aggregation for attacks, with every rule and with each taken out"
 	@echo "make lint   ruff, mypy and import-linter"
@@ -42,7 +42,7 @@ check: lint
 	  $(BIN)/python -m pytest --numprocesses auto --dist loadfile $$tests; \
 	else echo "no test file bears the name of what changed; make test runs all of them"; fi
 
-# A worker a core, a file of tests to one worker.
+# A worker more than cores (tests/conftest.py), and a file of tests to one worker.
 test: install
 	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
 
@@ -52,8 +52,10 @@ test-quick: install
 test-random: install
 	$(BIN)/python -m pytest -p tests.chance --shuffle any --ignore tests/integration --numprocesses auto --dist loadfile
 
+# Faults of a disk are many short trials of few tests, which all workers share; the others start servers of their own.
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest -m slow --ignore tests/test_disk_faults.py
+	$(BIN)/python -m pytest -m slow tests/test_disk_faults.py --numprocesses auto --dist worksteal
 	$(BIN)/python -m tests.fedmodel.secagg.fuzz --messages 1000000
 
 test-chaos: install
