@@ -39,7 +39,7 @@ demo: install
 
 check: lint
 	@tests="$$($(BIN)/python -m tests.choose $(ROOM))"; if [ -n "$$tests" ]; then \
-	  $(BIN)/python -m pytest --numprocesses auto --dist loadfile $$tests; \
+	  $(BIN)/python -m pytest --numprocesses auto --dist worksteal $$tests; \
 	else echo "no test file bears the name of what changed; make test runs all of them"; fi
 
 # A worker more than cores (tests/conftest.py), and a file of tests to one worker.

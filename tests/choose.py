@@ -1,9 +1,10 @@
 """Which test files to run for what was changed, or for one room: `python -m tests.choose [ROOM]` prints their paths.
 
-Tests lie as the source does: those of `fedmodel/ledger/book.py` in `tests/fedmodel/ledger`. A file is chosen when it
-was changed itself, when it is named after a changed module, or when it imports the changed module and few files do.
-Where no test bears a module's name, all tests of its room are chosen. Tests that start processes (`tests/integration`)
-are a tier of their own, and are chosen only when they were changed.
+Tests lie as the source does: those of `fedmodel/ledger/book.py` in `tests/fedmodel/ledger`, which is its room; a folder
+without tests has the room of the folder above it. A file is chosen when it was changed itself, when it is named after a
+changed module of its room, or when it imports it and few files of the room do. Where that finds nothing, all tests of
+the room are chosen; where the room has none, those elsewhere that import the module. Tests that start processes
+(`tests/integration`) are a tier of their own, and are chosen only when they were changed.
 
 It is quick and may miss: CI runs everything.
 """
@@ -52,7 +53,7 @@ def of_changes(paths: Iterable[Path], root: Path = ROOT) -> list[Path]:
             else:
                 chosen |= _few(importers(path, tests, root))
         elif path.parts[0] in PACKAGES:
-            chosen |= named_after(path, tests) | _few(importers(path, tests, root))
+            chosen |= of_module(path, tests, root)
     return sorted(chosen)
 
 
@@ -62,10 +63,20 @@ def of_room(room: str, root: Path = ROOT) -> list[Path]:
     return [path for path in tests if room in path.parts or f"{path.stem}_".startswith(f"test_{room}_")]
 
 
-def named_after(path: Path, tests: Iterable[Path]) -> set[Path]:
-    """Return the tests that bear a module's name where its room's tests lie; all of these where none does."""
-    room = {one for one in tests if one.parent == Path("tests", path.parent)}
-    return {one for one in room if f"{one.stem}_".startswith(f"test_{path.stem}_")} or room
+def of_module(path: Path, tests: Iterable[Path], root: Path = ROOT) -> set[Path]:
+    """Return the files of tests for a changed module."""
+    room = room_of(path, tests)
+    named = {one for one in room if f"{one.stem}_".startswith(f"test_{path.stem}_")}
+    return named | _few(importers(path, room, root)) or room or _few(importers(path, tests, root))
+
+
+def room_of(path: Path, tests: Iterable[Path]) -> set[Path]:
+    """Return the tests of a module's room: of its own folder, or of the nearest above it that has tests."""
+    tests = [*tests]
+    for folder in list(path.parents)[:-1]:
+        if found := {one for one in tests if one.parent == Path("tests", folder)}:
+            return found
+    return set()
 
 
 def importers(path: Path, tests: Iterable[Path], root: Path = ROOT) -> set[Path]:

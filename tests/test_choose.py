@@ -15,15 +15,27 @@ def chosen(*paths: str) -> list[str]:
 def test_a_module_is_tested_by_the_tests_that_bear_its_name_or_its_rooms() -> None:
     assert "tests/fedmodel/secagg/test_shamir.py" in chosen("fedmodel/secagg/shamir.py")
     assert chosen("fedmodel/secagg/silo.py") == ["tests/fedmodel/secagg/test_silo.py"]
+    assert "tests/scenarios/report/test_page.py" in chosen(
+        "scenarios/report/page/plots.py"
+    )  # whose folder has no tests
     room = {"tests/fedmodel/secagg/test_silo.py", "tests/fedmodel/secagg/test_server.py"}
     assert room <= set(chosen("fedmodel/secagg/tally.py"))  # whose name no test bears
     assert "tests/fedmodel/ledger/test_book.py" in chosen("fedmodel/ledger/book.py")
 
 
-def test_a_module_that_few_import_is_tested_by_those_too() -> None:
-    found = choose.importers(Path("fedmodel/secagg/quantize.py"), choose.files_of_tests())
-    assert 0 < len(found) <= 6
-    assert {str(path) for path in found} <= set(chosen("fedmodel/secagg/quantize.py"))
+def test_a_module_that_few_of_its_room_import_is_tested_by_those_too() -> None:
+    room = choose.room_of(Path("fedmodel/secagg/shamir.py"), choose.files_of_tests())
+    found = choose.importers(Path("fedmodel/secagg/shamir.py"), room)
+    assert 1 < len(found) <= 6
+    assert {str(path) for path in found} == set(chosen("fedmodel/secagg/shamir.py"))
+
+
+def test_a_module_whose_folders_have_no_tests_is_tested_by_those_that_import_it(tmp_path: Path) -> None:
+    for name, text in (("test_one.py", "from odd.place import thing"), ("test_two.py", "import other")):
+        (tmp_path / "tests" / "far").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "tests" / "far" / name).write_text(text)
+    tests = choose.files_of_tests(tmp_path)
+    assert choose.of_module(Path("odd/place.py"), tests, tmp_path) == {Path("tests/far/test_one.py")}
 
 
 def test_what_everybody_imports_does_not_choose_everything() -> None:
