@@ -100,7 +100,8 @@ def settled(scenario: Scenario) -> Scenario:
     if found.privacy.baseline is not None:
         raise ConfigError(_WITHOUT_NOISE.format(start.file))
     earlier, name, held = _of_the_file(start, file_of(start).parent)
-    if any(not _may_go_on(found, one.standing.runs[name].plan.noise_source) for one in held.values()):
+    parts = [part for one in held.values() for part in one.standing.runs[name].parts]
+    if any(not _may_go_on(found, part.noise_source) for part in parts):
         raise ConfigError(_PROTECTS_NOBODY.format(start.file))
     silos = tuple(silo for silo in found.federation.silos if silo in held)
     if not silos:

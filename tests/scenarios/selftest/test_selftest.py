@@ -26,6 +26,7 @@ from fedmodel.learning.gradients.per_sample import PerSample
 from fedmodel.ledger import Ledger, Run
 from fedmodel.privacy import release
 from fedmodel.privacy.accounting import composition, pld
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.noise import OsNoise
 from fedmodel.provision import influence
 from scenarios.cli import main
@@ -193,7 +194,7 @@ def test_an_attribute_comes_back_where_it_was() -> None:
 
 def test_what_was_found_out_under_a_fault_is_forgotten() -> None:
     scenario = selftest.scenario("full")
-    event = training.DpSgdEvent(2.0, 1.0, 1.0, 4, 20)
+    event = DpSgdEvent(2.0, 1.0, 1.0, 4, 20)
     with fresh(), mutations.without_preflight(), mutations.clip_missing():
         training._preflight_once(scenario.model_dump_json(), event, torch.device("cpu"))
         assert training._preflight_once.cache_info().currsize == 1

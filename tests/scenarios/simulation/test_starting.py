@@ -580,7 +580,7 @@ def test_a_ledger_says_that_noise_was_seeded_where_the_file_does_not(
     def seeded(start: StartConfig, folder: Path) -> Any:
         earlier, name, held = found(start, folder)
         run = held["north"].standing.runs[name]
-        run.plan = replace(run.plan, noise_source="seeded-unsafe")
+        run.parts = (*run.parts, replace(run.plan, noise_source="seeded-unsafe"))
         return earlier, name, held
 
     monkeypatch.setattr(starting, "_of_the_file", seeded)
