@@ -16,7 +16,7 @@ from clients import training
 from clients.silo import Silo
 from clients.training import check_training_request, local_update
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.errors import PrivacyError, ProtocolError
+from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.gradients.per_sample import PerSample
@@ -135,6 +135,12 @@ def test_the_pipeline_is_measured_at_every_model_received_and_trains_at_the_rows
     received = [request(tiny, seed=seed).model_P for seed in (1, 2, 1)]
     assert all(np.array_equal(one, model_P) for one, model_P in zip(looked, received, strict=True))
     assert rows == [4, 4, 4]
+
+
+def test_gradients_of_a_kind_that_is_not_known_are_refused_before_a_charge(tiny_file: Path, tmp_path: Path) -> None:
+    scenario = read_scenario(str(tiny_file), ["training.gradients=ghost"])
+    with pytest.raises(ConfigError, match="unknown kind of gradients 'ghost'"):
+        check_training_request(silo(scenario, tmp_path), EVENT, request(scenario))
 
 
 SEEDED = replace(EVENT, noise_source="seeded-unsafe")
