@@ -224,7 +224,7 @@ def _deal(config_json: str, silos: int, seed: int) -> tuple[Records, tuple[Recor
     config = data_from_json(config_json)
     if not isinstance(config, Dealt):
         raise ConfigError(f"data.source = {config.source!r} is not dealt out: every silo has its own")
-    x_NF, y_N = config.load(derive_seed(seed, "records"))
+    raw, y_N = config.load(derive_seed(seed, "records"))
     person_N = config.persons(len(y_N), derive_seed(seed, "persons"))
     # Persons are dealt whole, by the label of their first record.
     _, first_P = np.unique(person_N, return_index=True)
@@ -238,11 +238,25 @@ def _deal(config_json: str, silos: int, seed: int) -> tuple[Records, tuple[Recor
         )
     except ValueError as error:
         raise DataError(f"data.held_out = {config.held_out} leaves a part without every label; {error}") from error
-    everything = Records(scale(x_NF, config), y_N, person_N)
+    x = _checked(raw, config) if isinstance(raw, Mapping) else scale(raw, config)
+    everything = Records(x, y_N, person_N)
     rng = np.random.default_rng(derive_seed(seed, "partition"))
     dealt = [train_P[part] for part in partition(label_P[train_P], silos, config.partition, rng)]
     held_out, *silos_own = (everything.take(_records_of(persons, person_N)) for persons in (np.sort(test_P), *dealt))
     return held_out, tuple(silos_own)
+
+
+def _checked(x: Mapping[str, NDArray[Any]], config: Dealt) -> dict[str, NDArray[Any]]:
+    """Return several arrays, which their kind has scaled, in the order in which it says them; refuse any other."""
+    wanted = config.shape.inputs or {}
+    for name, one in wanted.items():
+        if name not in x or x[name].shape[1:] != one.size or (x[name].dtype.kind in "iu") != (one.below is not None):
+            raise DataError(f"source {config.source!r} gives no array {name!r} of the shape and type that it says")
+        if one.below is None and not np.isfinite(x[name]).all():
+            raise DataError(f"a value of {name!r} is NaN or infinite; clean the source before it is used for training")
+    if more := x.keys() - wanted.keys():
+        raise DataError(f"source {config.source!r} gives {', '.join(sorted(more))} too, of which it says nothing")
+    return {name: x[name] for name in wanted}
 
 
 def _records_of(persons: NDArray[np.intp], person_N: NDArray[np.int64]) -> NDArray[np.intp]:

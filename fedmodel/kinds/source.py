@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
@@ -110,8 +111,11 @@ class Dealt(Source):
         return self
 
     @abstractmethod
-    def load(self, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    def load(self, seed: int) -> tuple[NDArray[np.float64] | Mapping[str, NDArray[Any]], NDArray[np.int64]]:
         """Return all records: raw features, shape `(N, *shape.features)`, and labels from 0 to `shape.classes - 1`.
+
+        Of records of several arrays (`shape.inputs`) those are returned, by name and as a model takes them: float32 or
+        int64, scaled by no statistic of the records but by what the section declares.
 
         Args:
             seed: Decides records that are made up. What is returned hangs on this section and on the seed alone.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -9,11 +11,13 @@ from hypothesis import strategies as st
 from sklearn import datasets
 
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.data import Records, held_out_records, partition, scale, silo_records
+from fedmodel.data import Records, held_out_records, partition, records, scale, silo_records
 from fedmodel.errors import ConfigError, DataError
-from fedmodel.kinds.source import PartitionConfig
+from fedmodel.kinds.shape import ArrayShape, DataShape
+from fedmodel.kinds.source import Dealt, PartitionConfig
 from fedmodel.kinds.sources.breast_cancer import BreastCancerConfig
 from fedmodel.kinds.sources.synthetic import SyntheticConfig
+from fedmodel.seeds import derive_seed
 
 
 def test_hospitals_hold_real_patients_each_once_and_none_of_the_test_set() -> None:
@@ -114,3 +118,75 @@ def test_records_do_not_show_in_a_repr(tiny: Scenario) -> None:
 def test_an_unknown_silo_is_refused(tiny: Scenario) -> None:
     with pytest.raises(ConfigError, match="'east' is none of north, south, west"):
         silo_records(tiny, "east")
+
+
+class Notes(Dealt):
+    """Words under a mask, beside an age."""
+
+    source: Literal["notes"]
+    broken: str = ""
+
+    @property
+    def shape(self) -> DataShape:
+        inputs = {"tokens": ArrayShape((4,), 9), "mask": ArrayShape((4,), 2), "age": ArrayShape((1,))}
+        return DataShape((), 2, inputs=inputs)
+
+    @property
+    def described(self) -> str:
+        return "made-up notes"
+
+    def load(self, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
+        rng = np.random.default_rng(seed)
+        found = {
+            "age": rng.uniform(-1, 1, (60, 1)).astype(np.float32),
+            "tokens": rng.integers(0, 9, (60, 4)),
+            "mask": np.ones((60, 4), np.int64),
+        }
+        match self.broken:
+            case "lacking":
+                del found["mask"]
+            case "narrow":
+                found["tokens"] = found["tokens"][:, :3]
+            case "of another type":
+                found["tokens"] = found["tokens"].astype(np.float32)
+            case "not finite":
+                found["age"][3] = np.nan
+            case "more":
+                found["more"] = found["age"]
+        return found, rng.integers(0, 2, 60)
+
+
+def notes(monkeypatch: pytest.MonkeyPatch, broken: str = "") -> tuple[Records, tuple[Records, ...]]:
+    config = Notes(source="notes", held_out=0.2, broken=broken)
+    monkeypatch.setattr(records, "data_from_json", lambda _: config)
+    return records._deal.__wrapped__("", 2, 5)
+
+
+def test_a_source_of_several_arrays_is_dealt_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    held_out, silos = notes(monkeypatch)
+    everything = Records.joined([held_out, *silos])
+    loaded, labels = Notes(source="notes", held_out=0.2).load(derive_seed(5, "records"))
+    order = np.argsort(everything.person_N)
+    assert isinstance(everything.x, dict)
+    assert list(everything.x) == ["tokens", "mask", "age"]
+    for name, one in everything.x.items():
+        assert np.array_equal(one[order], loaded[name])
+    assert np.array_equal(everything.y_N[order], labels)
+    assert [len(held_out), sum(map(len, silos))] == [12, 48]
+
+
+@pytest.mark.parametrize(
+    ("broken", "named"),
+    [
+        ("lacking", "no array 'mask' of the shape and type"),
+        ("narrow", "no array 'tokens' of the shape and type"),
+        ("of another type", "no array 'tokens' of the shape and type"),
+        ("not finite", "a value of 'age' is NaN or infinite"),
+        ("more", "gives more too, of which it says nothing"),
+    ],
+)
+def test_a_source_that_gives_other_arrays_than_it_says_is_refused(
+    broken: str, named: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(DataError, match=named):
+        notes(monkeypatch, broken)
