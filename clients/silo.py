@@ -215,7 +215,8 @@ class Silo:
         if (source := self._source(scope)) is not None:
             source.check(ledger)
             source.remember(ledger, self.run)
-        policy.check_event(self.kit.law, found.plan, simulated=self.simulated)
+        for part in found.parts:
+            policy.check_event(self.kit.law, part, simulated=self.simulated)
         pipeline = plans.pipeline_event(self.plan, found.plan)
         policy.check_noise_levels(self.kit.law, self.scenario, pipeline)
         return found.plan

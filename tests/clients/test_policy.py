@@ -5,17 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from clients import policy
 from clients.silo import Silo
-from fedmodel import wire
+from fedmodel import plans, wire
 from fedmodel.config import HoursConfig, Scenario, SiloFile, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, PolicyRefused
+from fedmodel.ledger import Reservation
+from fedmodel.privacy.events import Event
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
+from fedmodel.privacy.mechanisms.none_unsafe import UnprotectedEvent
 from fedmodel.provision import law_of, provision, scenario_hash
 from fedmodel.system.packages import code_hash
 from tests.fakes import FaultyGrid
@@ -291,3 +295,24 @@ def test_a_cohort_that_shrank_below_the_law_gets_no_shares(tiny_file: Path, tmp_
     assert "cohort 3 is under this silo's minimum 4" in (tmp_path / "logs" / "north.log").read_text(encoding="utf-8")
     (reply,) = grid.send_and_receive([grid.asked(wire.share_request(adverts), wire.SHARE, 2)])
     assert not reply.has_error()
+
+
+def test_every_part_of_a_reservation_is_held_to_the_law_as_it_is_now(hidden: Scenario, law: SiloFile) -> None:
+    event = plans.planned_event(hidden.plan(law.name))
+    scope = SimpleNamespace(name="d/record")
+
+    def reserved(*parts: Event) -> Event:
+        found = Reservation((event, *parts), scope.name, scenario_hash(hidden).hex())
+        ledger = SimpleNamespace(reservation=lambda _: found, check_scope=lambda _: None)
+        silo: Any = SimpleNamespace(
+            run="1", scenario=hidden, kit=SimpleNamespace(law=law), plan=hidden.plan(law.name), simulated=False,
+            _scope=lambda _: scope, _source=lambda _: None,
+        )  # fmt: skip
+        return Silo.reserved(silo, ledger)  # type: ignore[arg-type]
+
+    loose = DpSgdEvent(law.least_noise_multiplier * 0.9, 1.0, 0.5, 4, 10)
+    assert reserved() == reserved(event) == event
+    with pytest.raises(PolicyRefused, match="is under this silo's minimum"):
+        reserved(event, loose)
+    with pytest.raises(PolicyRefused, match="without noise protects nobody"):
+        reserved(UnprotectedEvent(1.0, 0.5, 4, 10))
