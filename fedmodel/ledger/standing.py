@@ -18,8 +18,8 @@ is, `none`, at a cost that stands for infinity (`UNBOUNDED`), over every cap; it
 anything of it was or can be released nothing more is admitted to that scope, whatever its cap. No figure over it is
 finite. Whether a silo takes part in such a run at all is for its law to say: a deployed one never does.
 
-In the two ways a second accountant, which shares no code with the first, is asked for a lower bound
-(`fedmodel.privacy.accounting.lower`); a plan whose epsilon is at least more than it is admitted as is refused.
+In the two ways a second accountant, which shares no code with the first from an event's parts on, is asked for a lower
+bound (`fedmodel.privacy.accounting.lower`); a plan whose epsilon is at least more than it is admitted as is refused.
 
 Guarantee: whoever only appends entries that `Standing.apply` takes never spends more than the cap of a scope, as long
 as no override raised it, and no run without noise is in it: everything that was charged to it, together, is (epsilon,
