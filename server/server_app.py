@@ -27,7 +27,8 @@ from flwr.serverapp import Grid, ServerApp
 from fedmodel.canaries.probes import block_of
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.errors import ConfigError, FedmodelError
-from fedmodel.learning.jobs import KINDS, State
+from fedmodel.learning.jobs import State
+from fedmodel.learning.jobs._asking import asking
 from fedmodel.privacy.events import LEFT_OUT
 from fedmodel.provision import check_deployable, read_roster
 from fedmodel.system.durable import failed, held
@@ -108,7 +109,7 @@ def run_federation(
     journal = place.journal(run, scenario)
     kept, dealt = (journal and journal.load()) or (None, None)
     strategy = strategy_of(scenario)
-    job = KINDS["training"].asking(strategy.apply)
+    job = asking(strategy.apply)
     model = ServedModel(scenario, place, device, beside=block_of(scenario))
     log = MetricsLog(run_dir / "metrics.jsonl")
 
