@@ -19,7 +19,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from clients import training
+from fedmodel.learning.jobs import training
 from fedmodel import plans
 from fedmodel.config import builtin_scenarios, read_scenario
 from fedmodel.kinds.layers import Dropout

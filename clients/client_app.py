@@ -172,7 +172,7 @@ def _train(message: Message, context: Context, silo: Silo, asked: bytes) -> Reco
     """Charge the ledger, train on the silo's records, and send the noised difference, masked if it is to be."""
     from clients import carried
     from clients.hiding import hide, lineage_left, prepare, request_key
-    from clients.training import check_training_request, local_update
+    from fedmodel.learning.jobs.training import check_training_request, local_update
 
     request = wire.read_train_request(message)
     if request.round_number > silo.scenario.rounds:

@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clients.hiding import lineage_left
-from clients.optimizers import build_optimizer
+from fedmodel.learning.optimizers import build_optimizer
 from clients.silo import Silo
 from fedmodel.canaries.observations import Release, coins, keep, keep_state, known_states
 from fedmodel.canaries.probes import Probed, chosen_coordinates, loss_canaries, with_probes

@@ -31,18 +31,19 @@ from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClippi
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from clients import carried, hiding, optimizers, policy, training
+from clients import carried, hiding, policy
 from clients.outbox import Outbox
 from clients.probing import Probing
 from clients.silo import Silo
 from fedmodel.config import FederationConfig, PersonForm, Scenario
 from fedmodel.data import persons, tables
 from fedmodel.errors import LedgerError
-from fedmodel.learning import models
+from fedmodel.learning import models, optimizers
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum, per_sample
 from fedmodel.learning.gradients.per_sample import PerSample
 from fedmodel.learning.inputs import Inputs, called, taken
+from fedmodel.learning.jobs import training
 from fedmodel.ledger import Charge, Ledger, Run, standing
 from fedmodel.privacy import release
 from fedmodel.privacy.accounting import composition, pld

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
-from clients.training import _gradients, _measured, _preflight_once
+from fedmodel.learning.jobs.training import _gradients, _measured, _preflight_once
 from fedmodel.privacy.accounting import calibrate
 
 Planted = AbstractContextManager[None]

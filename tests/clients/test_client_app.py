@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
-from clients import training
+from fedmodel.learning.jobs import training
 from clients.client_app import app
 from clients.silo import Silo
 from fedmodel import wire

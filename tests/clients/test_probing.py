@@ -13,7 +13,7 @@ from torch import nn
 
 from clients.policy import check_admitted
 from clients.silo import Silo
-from clients.training import check_training_request, local_update
+from fedmodel.learning.jobs.training import check_training_request, local_update
 from fedmodel.audit.release_gauges import noise_grid
 from fedmodel.canaries import observations
 from fedmodel.canaries.probes import Probed, ProbedLoss, bare, loss_canaries, probed, with_probes

@@ -106,13 +106,13 @@ def test_a_silo_runs_nothing_of_the_server_and_nothing_that_simulates_or_reports
     tops = {name.partition("/")[0] for name in SOURCES}
     assert tops == {"clients", "fedmodel"}
     assert not [name for name in SOURCES if name.startswith("fedmodel/audit/")]
-    assert {"clients/training.py", "clients/hiding.py", "fedmodel/secagg/masking.py"} <= SOURCES.keys()
+    assert {"fedmodel/learning/jobs/training.py", "clients/hiding.py", "fedmodel/secagg/masking.py"} <= SOURCES.keys()
     assert set(PACKAGES) > tops
 
 
 def test_what_this_process_has_imported_of_clients_is_of_a_silos_code() -> None:
     import clients.party
-    import clients.training  # noqa: F401
+    import fedmodel.learning.jobs.training  # noqa: F401
 
     ours = {name for name in sys.modules if name.partition(".")[0] == "clients"}
     assert ours <= {module_of(name) for name in SOURCES}

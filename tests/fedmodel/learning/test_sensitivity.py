@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from clients import training
+from fedmodel.learning.jobs import training
 from fedmodel import plans
 from fedmodel.canaries.probes import Probed, ProbedLoss
 from fedmodel.config import ModelConfig, TrainingConfig, read_scenario

@@ -13,7 +13,8 @@ from typing import Any, get_args
 import pytest
 import torch
 
-from clients import carried, hiding, policy, training
+from clients import carried, hiding, policy
+from fedmodel.learning.jobs import training
 from clients.outbox import Outbox
 from clients.probing import Probing
 from fedmodel import wire

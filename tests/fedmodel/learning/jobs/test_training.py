@@ -12,9 +12,9 @@ import torch
 from flwr.app import RecordDict
 from torch import nn
 
-from clients import training
+from fedmodel.learning.jobs import training
 from clients.silo import Silo
-from clients.training import check_training_request, local_update
+from fedmodel.learning.jobs.training import check_training_request, local_update
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
 from fedmodel.learning.dp_sgd import DpSgd

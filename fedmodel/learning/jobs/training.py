@@ -36,7 +36,7 @@ import torch
 from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from clients.optimizers import build_optimizer, keep_state, recall_state
+from fedmodel.learning.optimizers import build_optimizer, keep_state, recall_state
 from clients.probing import Probing
 from clients.silo import Silo
 from fedmodel import plans
