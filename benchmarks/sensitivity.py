@@ -19,13 +19,13 @@ from functools import partial
 import numpy as np
 import torch
 
-from fedmodel.learning.jobs import training
 from fedmodel import plans
 from fedmodel.config import builtin_scenarios, read_scenario
 from fedmodel.kinds.layers import Dropout
 from fedmodel.learning.conformance import cancel, conforms, fill
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum
+from fedmodel.learning.jobs import training
 from fedmodel.learning.preflight import check_received, check_sums, preflight
 from fedmodel.privacy.noise import OsNoise
 

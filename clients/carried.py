@@ -12,15 +12,21 @@ State that was put back from a backup has its old lineage, and is refused like a
 
 from __future__ import annotations
 
-from flwr.app import RecordDict
+from typing import Any
+
+from flwr.app import Array, ArrayRecord, RecordDict
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
 from flwr.proto.recorddict_pb2 import RecordDict as ProtoRecordDict
+from numpy.typing import NDArray
 
-from fedmodel.errors import AggregationRefused, Rule
+from fedmodel.errors import AggregationRefused, ProtocolError, Rule
 from fedmodel.secagg import FRESH, LINEAGE_SIZE
 
+Carried = dict[str, dict[str, NDArray[Any]]]
+"""As `fedmodel.learning.jobs` has it, which imports torch: arrays by name, by what they are of."""
 
-def begin(kept: bytes, named: bytes) -> RecordDict:
+
+def begin(kept: bytes, named: bytes) -> Carried:
     """Return what a round begins with besides the model.
 
     Args:
@@ -31,19 +37,28 @@ def begin(kept: bytes, named: bytes) -> RecordDict:
         AggregationRefused: When it names one that is not this silo's.
     """
     if named == FRESH:
-        return RecordDict()
+        return {}
     if kept[:LINEAGE_SIZE] != named:
         raise AggregationRefused(
             Rule.LINEAGE, "the round is to begin from state that this silo does not hold; the next begins fresh"
         )
-    return recorddict_from_proto(ProtoRecordDict.FromString(kept[LINEAGE_SIZE:]))
+    state: Carried = {}
+    for name, record in recorddict_from_proto(ProtoRecordDict.FromString(kept[LINEAGE_SIZE:])).items():
+        if not isinstance(record, ArrayRecord):
+            raise ProtocolError("what was carried from the last round is no arrays; it is not begun from")
+        state[name] = {key: array.numpy() for key, array in record.items()}
+    return state
 
 
-def leave(state: RecordDict, lineage: bytes) -> bytes:
+def leave(state: Carried, lineage: bytes) -> bytes:
     """Return what `begin` takes in the next round: nothing where nothing is carried.
 
     Args:
         state: What the round ended with.
         lineage: Of the round.
     """
-    return lineage + recorddict_to_proto(state).SerializeToString() if state else b""
+    if not state:
+        return b""
+    kept = {name: ArrayRecord({key: Array(value) for key, value in arrays.items()}) for name, arrays in state.items()}
+    packed: bytes = recorddict_to_proto(RecordDict({**kept})).SerializeToString()
+    return lineage + packed

@@ -3,17 +3,17 @@
 Before any handler, every message is held to the silo's own law (`clients.policy`): who asks, what for, with what code.
 
 Order inside `train`, which the guarantee rests on: decode and check the request, the ledger that the server remembers,
-what secure aggregation needs, the state to begin from and the pipeline; charge the ledger; only then read records,
-train and mask; put the update into the outbox; and only then let it leave. Whatever fails after the charge leaves the
-charge standing. A charge pays for one release: the same request asked again gets the bytes in the outbox, or, where
-they are not there any more or never were, is charged again. A stage of secure aggregation is done once; the very same
-question again gets the very same bytes (`clients.aggregation_state`).
+what secure aggregation needs, the state to begin from and what the job checks; charge the ledger; only then have the
+job read records and answer; mask; put the update into the outbox; and only then let it leave. Whatever fails after the
+charge leaves the charge standing. A charge pays for one release: the same request asked again gets the bytes in the
+outbox, or, where they are not there any more or never were, is charged again. A stage of secure aggregation is done
+once; the very same question again gets the very same bytes (`clients.aggregation_state`).
 
 Flower sends a ClientApp's exception to the server word for word. A message of an exception can carry a record, so every
 handler runs inside `_walled`: the server gets a code, the silo's own log the rest. That a silo fails is visible; why is
 not, where it could hang on records.
 
-Only the handler that trains imports torch: in a deployment each message starts a new process.
+Only the handler of a job imports torch: in a deployment each message starts a new process.
 """
 
 from __future__ import annotations
@@ -169,10 +169,10 @@ def _asked(message: Message, silo: Silo) -> wire.SurvivorsRequest:
 
 
 def _train(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
-    """Charge the ledger, train on the silo's records, and send the noised difference, masked if it is to be."""
+    """Charge the ledger, answer from the silo's records, and send the noised answer, masked if it is to be."""
     from clients import carried
+    from clients.answering import job_at
     from clients.hiding import hide, lineage_left, prepare, request_key
-    from fedmodel.learning.jobs.training import check_training_request, local_update
 
     request = wire.read_train_request(message)
     if request.round_number > silo.scenario.rounds:
@@ -187,9 +187,10 @@ def _train(message: Message, context: Context, silo: Silo, asked: bytes) -> Reco
             _check_goes_on(request.round_number, ledger.newest_round(silo.run))
             prepare(silo, request)
             state = carried.begin(outbox.state(silo.run_number), request.lineage)
-            check_training_request(silo, plan, request)
+            job, question = job_at(silo, request)
+            job.check(question, plan)
             charged = ledger.charge(silo.run, request.round_number, silo.plan.steps_per_round, key)
-            update_P = local_update(silo, charged.event, request, state)
+            update_P = job.answer(question, silo.records, charged.event, state)
             kept = wire.pack_update(hide(silo, charged.event, request, update_P))
             # The state is noised too, so it is kept only with the update that was charged.
             left = carried.leave(state, lineage_left(silo, request))

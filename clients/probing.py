@@ -32,14 +32,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clients.hiding import lineage_left
-from fedmodel.learning.optimizers import build_optimizer
 from clients.silo import Silo
 from fedmodel.canaries.observations import Release, coins, keep, keep_state, known_states
-from fedmodel.canaries.probes import Probed, chosen_coordinates, loss_canaries, with_probes
+from fedmodel.canaries.probes import Probed, block_of, chosen_coordinates, loss_canaries, with_probes
 from fedmodel.data.named import together
 from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.inputs import Inputs, tensors
+from fedmodel.learning.optimizers import build_optimizer
 from fedmodel.privacy import grid
 from fedmodel.privacy.events import Event, clip_of
 from fedmodel.secagg import FRESH
@@ -48,20 +48,33 @@ from fedmodel.wire import TrainRequest
 _TOLD: Final = 2.0**20  # steps of the grid, exact in float32; a division rounds by 2^-24 of a value, a sixteenth of one
 
 
+def observers(silo: Silo, request: TrainRequest) -> list[Probing]:
+    """Return what looks on while a silo trains on a request: nothing, but in an audited run."""
+    return [] if silo.scenario.audit is None else [Probing(silo, request)]
+
+
 class Probing:
-    """The canaries of one round at one silo. Make it before records are read.
+    """The canaries of one round at one silo, an observer of its training (`fedmodel.learning.jobs.Observer`).
 
     Args:
         silo: Whose.
-        event: What was charged for the round.
         request: The round and the global model.
     """
 
-    def __init__(self, silo: Silo, event: Event, request: TrainRequest) -> None:
+    def __init__(self, silo: Silo, request: TrainRequest) -> None:
+        self._silo, self._request = silo, request
+        self.wrapper = block_of(silo.scenario)
+
+    def ready(self) -> None:
+        """Refuse a round whose coins were not tossed, or are not as they were written."""
+        coins(self._silo.folder)
+
+    def begin(self, event: Event) -> None:
+        """Take the time, and begin to note."""
         # As a ledger writes time: a charge of the same millisecond counts as before.
         self._started = datetime.now(UTC).isoformat(timespec="milliseconds")
-        self._silo, self._event, self._request = silo, event, request
-        self._coins_K = coins(silo.folder)
+        self._event = event
+        self._coins_K = coins(self._silo.folder)
         self._lots: list[NDArray[np.intp]] = []
         self._sums: list[NDArray[np.float32]] = []
         self._noise: list[list[float]] = []
@@ -74,10 +87,9 @@ class Probing:
         self._block = 0
         self._again = nn.ParameterList()
 
-    def add_canaries(self, x_N: Inputs, y_N: Tensor) -> tuple[Inputs, Tensor]:
+    def add(self, x_N: Inputs, y_N: Tensor) -> tuple[Inputs, Tensor]:
         """Return the silo's records and targets with the canaries that are in its data."""
-        audit = self._silo.scenario.audit
-        if audit is not None and audit.canaries == "probe":
+        if self.wrapper is not None:
             x_N, y_N = with_probes(x_N, y_N, self._coins_K, self._event.max_records)
         else:
             made = loss_canaries(self._silo.scenario, self._silo.name)
@@ -125,7 +137,7 @@ class Probing:
         """Note a lot."""
         self._lots.append(lot)
 
-    def keep(self, update_P: NDArray[np.float32]) -> None:
+    def end(self, update_P: NDArray[np.float32]) -> None:
         """Write down what was seen of the round."""
         block, model_P = self._block, self._request.model_P
         sums = np.stack(self._sums) if self._sums else np.empty((len(self._lots), 1), dtype=np.float32)

@@ -27,8 +27,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedmodel.canaries.probes import block_of
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.errors import ConfigError, FedmodelError
-from fedmodel.learning.jobs import State
-from fedmodel.learning.jobs._asking import asking
+from fedmodel.learning.jobs import KINDS, State
 from fedmodel.privacy.events import LEFT_OUT
 from fedmodel.provision import check_deployable, read_roster
 from fedmodel.system.durable import failed, held
@@ -109,8 +108,9 @@ def run_federation(
     journal = place.journal(run, scenario)
     kept, dealt = (journal and journal.load()) or (None, None)
     strategy = strategy_of(scenario)
-    job = asking(strategy.apply)
-    model = ServedModel(scenario, place, device, beside=block_of(scenario))
+    job = KINDS["training"].asking(strategy.apply)
+    block = block_of(scenario)
+    model = ServedModel(scenario, place, device, beside=0 if block is None else block.parameters)
     log = MetricsLog(run_dir / "metrics.jsonl")
 
     kind = kind_of(scenario)

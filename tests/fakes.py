@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
+import numpy as np
 from flwr.app import Message, RecordDict
+from numpy.typing import NDArray
 
+from clients.answering import job_at
 from clients.client_app import app as client_app
+from clients.silo import Silo
 from fedmodel import wire
 from fedmodel.config import Scenario
+from fedmodel.learning.jobs import Carried
 from fedmodel.ledger import read_ledger
+from fedmodel.privacy.events import Event
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import provision, read_identity, scenario_hash
 from scenarios.simulation.grid import InProcessGrid
@@ -30,6 +36,20 @@ def charged(path: Path) -> list[DpSgdEvent]:
     """Return everything that a ledger was charged, of all its scopes; a file that is not there raises."""
     standing = read_ledger(path)
     return [event for scope in standing.scopes for event in standing.events(scope)]
+
+
+def checked(silo: Silo, plan: Event, request: wire.TrainRequest) -> None:
+    """Hold a request to what its job checks before the charge."""
+    job, question = job_at(silo, request)
+    job.check(question, plan)
+
+
+def trained(
+    silo: Silo, event: Event, request: wire.TrainRequest, carried: Carried | None = None
+) -> NDArray[np.float32]:
+    """Return what a silo answers to a request, once this was charged for it."""
+    job, question = job_at(silo, request)
+    return job.answer(question, silo.records, event, {} if carried is None else carried)
 
 
 class FaultyGrid(InProcessGrid):

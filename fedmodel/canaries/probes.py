@@ -24,6 +24,7 @@ Shapes: B batch, F features, K canaries, O outputs of the model.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -84,23 +85,40 @@ class Probed(nn.Module):
         return output_BO, self.block(output_BO.new_ones(len(output_BO), 1)), canary
 
 
-def probed(model: nn.Module, scenario: Scenario) -> nn.Module:
-    """Return the model as the scenario trains it: with a block for its canaries, where it has any that write to one."""
-    if scenario.audit is None or scenario.audit.canaries != "probe":
-        return model
-    return Probed(model, scenario.audit.count)
-
-
-def block_of(scenario: Scenario) -> int:
-    """Return how many parameters stand behind the model's own in a scenario's vectors: the block of its canaries."""
-    if scenario.audit is None or scenario.audit.canaries != "probe":
-        return 0
-    return scenario.audit.count + 1
-
-
 def bare(module: nn.Module) -> nn.Module:
     """Return the model without a block."""
     return module.model if isinstance(module, Probed) else module
+
+
+@dataclass(frozen=True)
+class Block:
+    """What a model is wrapped in for its canaries: their block of parameters, behind its own.
+
+    Attributes:
+        canaries: K, those of one silo.
+    """
+
+    canaries: int
+
+    @property
+    def parameters(self) -> int:
+        """How many it has: one a canary, and one for the record that is not a number."""
+        return self.canaries + 1
+
+    def module(self, module: nn.Module) -> Probed:
+        """Return the model with the block beside it."""
+        return Probed(module, self.canaries)
+
+    def losses(self, losses: RecordLoss, max_grad_norm: float) -> ProbedLoss:
+        """Return what writes canaries to their coordinates, and is the model's own for records."""
+        return ProbedLoss(losses, self.canaries, max_grad_norm)
+
+
+def block_of(scenario: Scenario) -> Block | None:
+    """Return the block that a scenario's canaries write to, None where it has none that do."""
+    if scenario.audit is None or scenario.audit.canaries != "probe":
+        return None
+    return Block(scenario.audit.count)
 
 
 class ProbedLoss:

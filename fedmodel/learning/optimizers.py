@@ -1,17 +1,17 @@
 """The inner optimisers, and how their state crosses rounds when a scenario says that it may.
 
 By default every round starts with a fresh optimiser. State that is kept is made of noised gradients alone, so keeping
-it costs no privacy; `clients.carried` says when a round may begin from it.
+it costs no privacy; a silo says when a round may begin from it.
 
 Shapes: P parameters.
 """
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import torch
-from flwr.app import Array, ArrayRecord, RecordDict
+from numpy.typing import NDArray
 from torch import nn
 from torch.optim import Optimizer
 
@@ -32,24 +32,22 @@ def build_optimizer(config: TrainingConfig, module: nn.Module) -> Optimizer:
             return torch.optim.Adagrad(parameters, lr=config.learning_rate)
 
 
-def keep_state(optimizer: Optimizer, state: RecordDict) -> None:
-    """Put the optimiser's tensors into a state, in place of what was there."""
-    tensors = {
-        f"{index}.{name}": Array(value.detach().cpu().numpy())
+def keep_state(optimizer: Optimizer, carried: dict[str, dict[str, NDArray[Any]]]) -> None:
+    """Put the optimiser's tensors into what is carried on, in place of what was there."""
+    carried[_STATE] = {
+        f"{index}.{name}": value.detach().cpu().numpy()
         for index, held in optimizer.state_dict()["state"].items()
         for name, value in held.items()
         if isinstance(value, torch.Tensor)
     }
-    state[_STATE] = ArrayRecord(tensors)
 
 
-def recall_state(optimizer: Optimizer, state: RecordDict) -> None:
+def recall_state(optimizer: Optimizer, carried: dict[str, dict[str, NDArray[Any]]]) -> None:
     """Give the optimiser the tensors of the last round, if there are any."""
-    record = state.get(_STATE)
-    if not isinstance(record, ArrayRecord):
+    if _STATE not in carried:
         return
     restored = optimizer.state_dict()
-    for key, array in record.items():
+    for key, array in carried[_STATE].items():
         index, name = key.split(".", maxsplit=1)
-        restored["state"].setdefault(int(index), {})[name] = torch.from_numpy(array.numpy().copy())
+        restored["state"].setdefault(int(index), {})[name] = torch.from_numpy(array.copy())
     optimizer.load_state_dict(restored)

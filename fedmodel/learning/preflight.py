@@ -47,8 +47,8 @@ def preflight(gradients: ClippedSum, shape: DataShape, max_grad_norm: float) -> 
     """Refuse a pipeline in which one record can move the clipped sum by more than the clip.
 
     Dropout is switched off meanwhile, since its masks differ between any two batches: what is measured is the bound for
-    fixed masks. That it then holds for random ones rests on masks being secret, as `clients.training` says and does.
-    Parameters and modes are put back whatever happens.
+    fixed masks. That it then holds for random ones rests on masks being secret, as `fedmodel.learning.jobs.training`
+    says and does. Parameters and modes are put back whatever happens.
 
     Args:
         gradients: The pipeline as it will train; its `rows` is set to what conforms.

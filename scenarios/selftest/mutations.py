@@ -23,7 +23,6 @@ from typing import Any, Final
 
 import numpy as np
 import torch
-from flwr.app import RecordDict
 from markupsafe import Markup
 from numpy.typing import NDArray
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
@@ -36,14 +35,15 @@ from clients.outbox import Outbox
 from clients.probing import Probing
 from clients.silo import Silo
 from fedmodel.config import FederationConfig, PersonForm, Scenario
-from fedmodel.data import persons, tables
+from fedmodel.data import Records, persons, tables
 from fedmodel.errors import LedgerError
 from fedmodel.learning import models, optimizers
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum, per_sample
 from fedmodel.learning.gradients.per_sample import PerSample
 from fedmodel.learning.inputs import Inputs, called, taken
-from fedmodel.learning.jobs import training
+from fedmodel.learning.jobs import Carried, Question, training
+from fedmodel.learning.jobs.training import Answering
 from fedmodel.ledger import Charge, Ledger, Run, standing
 from fedmodel.privacy import release
 from fedmodel.privacy.accounting import composition, pld
@@ -53,7 +53,6 @@ from fedmodel.provision import influence
 from fedmodel.provision.simulated import GoesOn
 from fedmodel.secagg import LINEAGE_SIZE
 from fedmodel.seeds import derive_seed
-from fedmodel.wire import TrainRequest
 from scenarios.report.page import render
 from scenarios.selftest.planting import Planted, replaced, together
 from scenarios.simulation import simulate, starting
@@ -235,12 +234,12 @@ def state_without_noise() -> Planted:
         kept.update(zip(self.gradients.parameters, means_L, strict=True))
         noised(self, sums_L)
 
-    def leaky(optimizer: Optimizer, state: RecordDict) -> None:
+    def leaky(optimizer: Optimizer, carried: Carried) -> None:
         for group in optimizer.param_groups:
             for parameter in group["params"]:
                 if parameter in kept:
                     optimizer.state[parameter]["momentum_buffer"] = kept[parameter]
-        keep(optimizer, state)
+        keep(optimizer, carried)
 
     return together(lambda: replaced(DpSgd, "_release", noted), lambda: replaced(training, "keep_state", leaky))
 
@@ -354,23 +353,26 @@ def denominator_counted() -> Planted:
 
 def noise_share_dropped() -> Planted:
     """Take the noise out of one silo's update again, when its gradients were seen."""
-    train, gaussian = training.local_update, OsNoise.gaussian
+    train, gaussian = Answering.answer, OsNoise.gaussian
     drawn: list[Tensor] = []
 
     def noted(self: OsNoise, size: int, std: float, device: torch.device) -> Tensor:
         drawn.append(gaussian(self, size, std, device))
         return drawn[-1]
 
-    def quiet(silo: Silo, event: Event, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
+    def quiet(
+        self: Answering, question: Question, records: Callable[[], Records], event: Event, carried: Carried
+    ) -> NDArray[np.float32]:
         drawn.clear()
-        update_P = train(silo, event, request, state)
-        if silo.name != silo.scenario.federation.silos[0]:
+        update_P = train(self, question, records, event, carried)
+        scenario = self.site.scenario
+        if self.site.silo != scenario.federation.silos[0]:
             return update_P
         noise_P = torch.stack(drawn).sum(dim=0).cpu().numpy()
-        rate = silo.scenario.training.learning_rate / event.denominator
+        rate = scenario.training.learning_rate / event.denominator
         return (update_P + rate * noise_P).astype(np.float32)
 
-    return together(partial(replaced, OsNoise, "gaussian", noted), partial(replaced, training, "local_update", quiet))
+    return together(partial(replaced, OsNoise, "gaussian", noted), partial(replaced, Answering, "answer", quiet))
 
 
 def update_left_out() -> Planted:
@@ -413,13 +415,13 @@ def charged_late() -> Planted:
 
 def trained_twice() -> Planted:
     """Train every round twice for one charge."""
-    train = training.local_update
+    train = Answering.answer
 
-    def twice(silo: Silo, event: Event, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
-        train(silo, event, request, state)
-        return train(silo, event, request, state)
+    def twice(self: Answering, *asked: Any) -> NDArray[np.float32]:
+        train(self, *asked)
+        return train(self, *asked)
 
-    return replaced(training, "local_update", twice)
+    return replaced(Answering, "answer", twice)
 
 
 def never_charged() -> Planted:
@@ -436,12 +438,14 @@ def never_charged() -> Planted:
 
 def one_step_more() -> Planted:
     """Take a step more in every round than is charged."""
-    train = training.local_update
+    train = Answering.answer
 
-    def longer(silo: Silo, event: Event, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
-        return train(silo, event.times(event.steps + 1), request, state)
+    def longer(
+        self: Answering, question: Question, records: Callable[[], Records], event: Event, carried: Carried
+    ) -> NDArray[np.float32]:
+        return train(self, question, records, event.times(event.steps + 1), carried)
 
-    return replaced(training, "local_update", longer)
+    return replaced(Answering, "answer", longer)
 
 
 def without_second_accountant() -> Planted:

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.numpy
-from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.app import Array, ArrayRecord, Message, RecordDict
+from flwr.common.serde import recorddict_to_proto
 
 from clients import carried, hiding
 from fedmodel import wire
@@ -24,7 +25,9 @@ from tests.fakes import FaultyGrid, charged
 from tests.server.aggregation.test_masked import CPU, NODE, ON, SEEDED, Spy, lines, lost
 
 HELD, OTHER = bytes(range(32)), bytes(range(1, 33))
-STATE = RecordDict({"fedmodel.optimizer": ConfigRecord({"steps": 3})})
+STATE = {
+    "fedmodel.optimizer": {"0.momentum_buffer": np.array([[0.5, -1.0]], dtype=np.float32), "0.step": np.array(3.0)}
+}
 KEEPING = ["training.momentum=0.9", "training.keep_optimizer_state=true"]
 
 
@@ -37,7 +40,7 @@ KEEPING = ["training.momentum=0.9", "training.keep_optimizer_state=true"]
         (carried.leave(STATE, HELD), HELD, "state"),
         (carried.leave(STATE, HELD), OTHER, "refused"),
         (carried.leave(STATE, HELD), bytes(32), "refused"),
-        (carried.leave(RecordDict(), HELD), HELD, "refused"),
+        (carried.leave({}, HELD), HELD, "refused"),
         (carried.leave(STATE, HELD)[32:], HELD, "refused"),  # as it lay there before it had a lineage
     ],
     ids=["nothing, fresh", "nothing", "fresh", "its own", "another", "zeros", "no state", "no lineage"],
@@ -48,7 +51,21 @@ def test_a_round_begins_from_what_is_named_or_fresh_or_not_at_all(kept: bytes, n
             carried.begin(kept, named)
         assert refused.value.rule is Rule.LINEAGE
         return
-    assert carried.begin(kept, named) == (STATE if begins == "state" else RecordDict())
+    found = carried.begin(kept, named)
+    assert found.keys() == (STATE.keys() if begins == "state" else set())
+    for name, arrays in found.items():
+        assert {key: (value.dtype, value.tobytes(), value.shape) for key, value in arrays.items()} == {
+            key: (value.dtype, value.tobytes(), value.shape) for key, value in STATE[name].items()
+        }
+
+
+def test_state_lies_in_the_outbox_as_it_always_did_also_where_an_optimiser_has_none() -> None:
+    """A silo that is updated in mid-run begins from what it has; one whose optimiser keeps nothing has a lineage."""
+    for arrays in (*STATE.values(), {}):
+        kept = ArrayRecord({key: Array(value) for key, value in arrays.items()})
+        packed = recorddict_to_proto(RecordDict({"fedmodel.optimizer": kept})).SerializeToString()
+        assert carried.leave({"fedmodel.optimizer": arrays}, HELD) == HELD + packed
+        assert carried.begin(HELD + packed, HELD).keys() == {"fedmodel.optimizer"}
 
 
 def test_a_lineage_is_another_for_every_part_of_what_made_it() -> None:
@@ -319,14 +336,14 @@ def test_without_lineage_the_same_server_gets_a_sum_that_is_one_update(
     tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """What the rule is for: silos that use whatever they keep, and mask with whoever has the same model."""
-    monkeypatch.setattr(carried, "begin", lambda kept, _: RecordDict() if not kept else _opened(kept))
+    monkeypatch.setattr(carried, "begin", lambda kept, _: {} if not kept else _opened(kept))
     monkeypatch.setattr(hiding, "configuration", lambda scenario, _: scenario)
     spy, dropouts = attacked(lambda *_: FRESH, tiny_file, tmp_path, monkeypatch)
     assert dropouts == {}
     assert others_share(spy) < 0.2
 
 
-def _opened(kept: bytes) -> RecordDict:
+def _opened(kept: bytes) -> carried.Carried:
     return _begin(kept, kept[:32])
 
 

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 
-from fedmodel.learning.jobs import training
 from clients.client_app import app
 from clients.silo import Silo
 from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import Records, silo_records
 from fedmodel.errors import DataError
+from fedmodel.learning.jobs import training
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
 from fedmodel.ledger import verify_ledger
@@ -86,7 +86,7 @@ def test_a_round_that_fails_after_its_charge_stays_charged(
     def fails(*_: object) -> None:
         raise RuntimeError(PATIENT)
 
-    monkeypatch.setattr(training, "local_update", fails)
+    monkeypatch.setattr(training.Answering, "answer", fails)
     reply = ask(grid, wire.train_request(wire.TrainRequest(1, model(tiny))), wire.TRAIN)
     assert wire.refusal_code(reply.error) == "internal"
     assert sum(event.steps for event in charged(tmp_path / "ledgers" / "north.sqlite")) == 2

@@ -248,7 +248,7 @@ def test_only_what_surely_never_left_is_voided(
     assert fedmodel(monkeypatch, "ledger", "void", str(tmp_path / LEDGER), "0", "--round", "1", "--reason", "no") == 2
     # Charged, and killed before the outbox: that can be taken back, and what left before it still cannot.
     with monkeypatch.context() as patch:
-        patch.setattr("fedmodel.learning.jobs.training.local_update", lambda *_: [][0])
+        patch.setattr("fedmodel.learning.jobs.training.Answering.answer", lambda *_: [][0])
         assert train(grids[1], scenario, seed=2, round_number=2) == "internal"
     arguments = ("ledger", "void", str(tmp_path / LEDGER), second, "--round")
     outbox = tmp_path / "silos" / "north" / "outbox"
@@ -292,7 +292,7 @@ def test_the_first_charge_of_a_ledger_is_voided_where_its_update_was_never_made(
     arguments = ("ledger", "void", str(tmp_path / LEDGER), run, "--round", "1", "--reason", "killed")
     for _ in range(2):  # nothing stands after the first, and still nothing was made
         with monkeypatch.context() as patch:
-            patch.setattr("fedmodel.learning.jobs.training.local_update", lambda *_: [][0])
+            patch.setattr("fedmodel.learning.jobs.training.Answering.answer", lambda *_: [][0])
             assert train(grid, tiny, seed=1) == "internal"
         assert charges(tmp_path) == 1
         assert fedmodel(monkeypatch, *arguments) == 0

@@ -8,15 +8,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flwr.app import RecordDict
 from torch import nn
 
 from clients.policy import check_admitted
 from clients.silo import Silo
-from fedmodel.learning.jobs.training import check_training_request, local_update
 from fedmodel.audit.release_gauges import noise_grid
 from fedmodel.canaries import observations
-from fedmodel.canaries.probes import Probed, ProbedLoss, bare, loss_canaries, probed, with_probes
+from fedmodel.canaries.probes import Block, Probed, ProbedLoss, bare, block_of, loss_canaries, with_probes
 from fedmodel.config import AuditConfig, ConnectionConfig, Scenario, read_scenario
 from fedmodel.data import silo_records
 from fedmodel.errors import DataError, LedgerTampered, PolicyRefused
@@ -28,6 +26,7 @@ from fedmodel.learning.vectors import flatten
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision.laws import law_of
 from fedmodel.wire import TrainRequest
+from tests.fakes import checked, trained
 from tests.fedmodel.learning.test_dp_sgd import clipped
 
 pytestmark = pytest.mark.usefixtures("same_bytes")
@@ -42,7 +41,8 @@ def audited(scenario: Scenario, canaries: str = "probe", count: int = COUNT) -> 
 
 
 def request(scenario: Scenario, round_number: int = 1) -> TrainRequest:
-    return TrainRequest(round_number, flatten(probed(build_model(scenario.model, scenario.data.shape, 1), scenario)))
+    model, block = build_model(scenario.model, scenario.data.shape, 1), block_of(scenario)
+    return TrainRequest(round_number, flatten(model if block is None else block.module(model)))
 
 
 def clipped_sum(module: nn.Module) -> ClippedSum:
@@ -53,8 +53,7 @@ def clipped_sum(module: nn.Module) -> ClippedSum:
 
 
 def data(tiny: Scenario, coins: np.ndarray, copies: int = 1) -> tuple[Probed, Inputs, torch.Tensor]:
-    module = probed(build_model(tiny.model, tiny.data.shape, 1), audited(tiny, count=len(coins)))
-    assert isinstance(module, Probed)
+    module = Block(len(coins)).module(build_model(tiny.model, tiny.data.shape, 1))
     records = silo_records(tiny, "north")
     x, y = with_probes(torch.from_numpy(records.x_NF), torch.from_numpy(records.y_N), coins, copies)
     return module, x, y
@@ -165,8 +164,8 @@ def test_what_is_kept_is_what_was_released(tiny: Scenario, tmp_path: Path) -> No
     committed = observations.toss(tmp_path, 200)
     assert observations.commitment(tmp_path) == committed
     for number in (1, 2):
-        check_training_request(silo, EVENT, request(scenario))
-        update = local_update(silo, EVENT, request(scenario, number), RecordDict())
+        checked(silo, EVENT, request(scenario))
+        update = trained(silo, EVENT, request(scenario, number))
     seen = observations.read_observations(tmp_path, "north")
     assert seen.coins_K.sum() not in (0, 200)
     assert seen.round_T.tolist() == [1, 1, 1, 2, 2, 2]
@@ -193,9 +192,7 @@ def test_what_is_kept_is_what_was_released(tiny: Scenario, tmp_path: Path) -> No
 
 def test_what_was_seen_before_there_was_a_grid_is_read_and_says_nothing_of_it(tiny: Scenario, tmp_path: Path) -> None:
     observations.toss(tmp_path, COUNT)
-    local_update(
-        Silo("north", audited(tiny), "1", "cpu", tmp_path, tmp_path), EVENT, request(audited(tiny)), RecordDict()
-    )
+    trained(Silo("north", audited(tiny), "1", "cpu", tmp_path, tmp_path), EVENT, request(audited(tiny)))
     path = tmp_path / "audit" / "release-00001.npz"
     with np.load(path) as held:
         values = {name: held[name] for name in held if name != "off_grid"}
@@ -238,7 +235,7 @@ def test_what_was_seen_is_whole_or_refused(harm: str, tiny: Scenario, tmp_path: 
     silo = Silo("north", scenario, "1", "cpu", tmp_path, tmp_path)
     observations.toss(tmp_path, COUNT)
     for number in (1, 2):
-        local_update(silo, EVENT, request(scenario, number), RecordDict())
+        trained(silo, EVENT, request(scenario, number))
     before = observations.observations_digest(tmp_path)
     first = tmp_path / "audit" / "release-00001.npz"
     match harm:
@@ -262,7 +259,7 @@ def test_loss_canaries_are_records_that_the_model_learns(tiny: Scenario, tmp_pat
     assert abs(made.x_NF).max() <= 1
     silo = Silo("north", scenario, "1", "cpu", tmp_path, tmp_path)
     observations.toss(tmp_path, 6)
-    update = local_update(silo, EVENT, request(scenario), RecordDict())
+    update = trained(silo, EVENT, request(scenario))
     assert len(update) == len(flatten(build_model(tiny.model, tiny.data.shape, 1)))
     seen = observations.read_observations(tmp_path, "north")
     assert seen.records == len(silo_records(tiny, "north")) + int(seen.coins_K.sum())

@@ -123,7 +123,7 @@ STEPS = [
     Step(SQL, "after", NOTHING, "COMMIT", 3),
     # Charging.
     Step(f"{BOOK}.is_charged", "after", NOTHING),
-    Step("fedmodel.learning.jobs.training:check_training_request", "after", NOTHING),
+    Step("fedmodel.learning.jobs.training:Answering.check", "after", NOTHING),
     Step(f"{BOOK}.charge", "before", NOTHING),
     Step(SQL, "after", NOTHING, "BEGIN IMMEDIATE"),
     Step(SQL, "after", NOTHING, "INSERT INTO entries"),
@@ -136,12 +136,12 @@ STEPS = [
     Step(RENAME, "after", CHARGED, "ledger.head.partial"),
     Step(f"{BOOK}.charge", "after", CHARGED),
     # Training and noising.
-    Step("fedmodel.learning.jobs.training:local_update", "before", CHARGED),
+    Step("fedmodel.learning.jobs.training:Answering.answer", "before", CHARGED),
     Step("clients.silo:Silo.records", "after", CHARGED),
     Step("fedmodel.privacy.noise:OsNoise.gaussian", "before", CHARGED),
     Step("fedmodel.learning.dp_sgd:DpSgd.step", "after", CHARGED),
     Step("fedmodel.learning.dp_sgd:DpSgd.step", "after", CHARGED, nth=2),
-    Step("fedmodel.learning.jobs.training:local_update", "after", CHARGED),
+    Step("fedmodel.learning.jobs.training:Answering.answer", "after", CHARGED),
     # Hiding and keeping.
     Step("clients.hiding:hide", "after", CHARGED),
     Step("fedmodel.wire:pack_update", "after", CHARGED),
@@ -162,7 +162,7 @@ JOINING = [
     step for step in STEPS if "open_scope" in step.at or "reserve" in step.at or step.nth == 3 or "TABLE" in step.of
 ]
 MASKED = {  # by step, whether the round goes on without the silo: masked, and nothing kept to be sent
-    Step("fedmodel.learning.jobs.training:local_update", "before", CHARGED): False,
+    Step("fedmodel.learning.jobs.training:Answering.answer", "before", CHARGED): False,
     Step("clients.hiding:_quantised", "after", CHARGED): False,
     Step("fedmodel.secagg:Participant.mask", "before", CHARGED): False,
     Step("fedmodel.secagg:Participant.mask", "after", CHARGED): False,

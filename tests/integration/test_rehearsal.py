@@ -84,7 +84,13 @@ def test_silos_train_and_mask_with_the_code_that_their_law_names_and_with_no_oth
 ) -> None:
     found = traced(rehearsed[0] / "trace")
     assert found.processes >= 3 * len(SILOS)  # supervisor, supernode, executor
-    assert {"fedmodel.learning.jobs.training", "clients.hiding", "clients.supernode", "fedmodel.secagg.masking"} <= found.modules
+    assert {
+        "clients.answering",
+        "fedmodel.learning.jobs.training",
+        "clients.hiding",
+        "clients.supernode",
+        "fedmodel.secagg.masking",
+    } <= found.modules
     assert in_no_hash(found) == set()
     assert found.forked == set()  # all was imported, and its hash taken, before a supervisor forked them
     assert len(found.paths) == 1  # no folder of a bundle, of a kit or of a run is ever looked into

@@ -24,12 +24,25 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-import numpy as np
-from numpy.typing import NDArray
-
+from fedmodel.data import Records
+from fedmodel.learning.jobs._answering import Carried, Observer, Question, Site, Vector, Wrapper
+from fedmodel.privacy.events import Event
 from fedmodel.system.kinds import kinds
 
-Vector = NDArray[np.float32]
+__all__ = [
+    "KINDS",
+    "Answering",
+    "Apply",
+    "Asking",
+    "Carried",
+    "Observer",
+    "Question",
+    "Site",
+    "State",
+    "Vector",
+    "Wrapper",
+]
+
 Apply = Callable[[Vector, Vector, bytes], tuple[Vector, bytes]]
 """What a mean does to a vector, with what is kept from one mean to the next: a strategy's, at the server."""
 
@@ -55,6 +68,28 @@ class Asking(Protocol):
 
     def fold(self, state: State, mean_P: Vector) -> State:
         """Return what a round's mean makes of the state that its question was made of."""
+
+
+class Answering(Protocol):
+    """A job at a silo."""
+
+    def check(self, question: Question, plan: Event) -> None:
+        """Refuse what could not be answered, before anything is charged for it. Reads no record.
+
+        Args:
+            question: What is asked.
+            plan: What the silo reserved for all of the run.
+        """
+
+    def answer(self, question: Question, records: Callable[[], Records], event: Event, carried: Carried) -> Vector:
+        """Return what is released of the records, float32 of shape `(P,)`: so many releases as the event says.
+
+        Args:
+            question: What is asked.
+            records: Reads the silo's records. Sensitive.
+            event: What the ledger was charged; every figure of privacy is taken from here.
+            carried: What the job carries between rounds; changed in place, and made of releases alone.
+        """
 
 
 KINDS = kinds(__name__)

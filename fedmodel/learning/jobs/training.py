@@ -1,6 +1,6 @@
-"""A silo's share of one round: the DP-SGD loop, top to bottom.
+"""Training, the first kind of job: at a silo the DP-SGD loop, top to bottom, and at the server the model that it moves.
 
-Guarantee: what `local_update` returns depends on the silo's records only through `event.steps` releases of the
+Guarantee: what `Answering.answer` returns depends on the silo's records only through `event.steps` releases of the
 mechanism that `event` describes, at the figures it names, and the event's parts cover what these release. The number of
 steps comes from the event, never from the data; no loss, norm or count is returned. Post-processing (the inner
 optimiser, the difference from the global model) costs nothing.
@@ -14,11 +14,11 @@ could predict would void this: moving every later record to another mask by addi
 Only "seeded-unsafe" runs, which claim nothing, repeat them.
 
 A baseline (`privacy.baseline`) is the same code, measured as for the private run, and then given no source of noise and
-perhaps an infinite clip. It promises nothing, and a silo that is not a simulation's own never runs it: `local_update`
+perhaps an infinite clip. It promises nothing, and a silo that is not a simulation's own never runs it: `answer`
 refuses, whatever was asked, charged or checked before.
 
-In an audited run (`[audit]` in the scenario) canaries are among the records, and what is released on them is kept; the
-loop is the same.
+Observers hang on the loop from outside, an audit's for one: whoever puts a silo's job together hands them over, and
+without any the loop is the same.
 
 Shapes: N records, P parameters.
 """
@@ -28,21 +28,17 @@ from __future__ import annotations
 import math
 import os
 import warnings
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Final
 
 import numpy as np
 import torch
-from flwr.app import RecordDict
 from numpy.typing import NDArray
 
-from fedmodel.learning.optimizers import build_optimizer, keep_state, recall_state
-from clients.probing import Probing
-from clients.silo import Silo
 from fedmodel import plans
-from fedmodel.canaries.observations import coins
-from fedmodel.canaries.probes import Probed, ProbedLoss, probed
 from fedmodel.config import Scenario, scenario_from_json
+from fedmodel.data import Records
 from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
 from fedmodel.kinds.layers import Dropout
 from fedmodel.kinds.shape import DataShape
@@ -50,104 +46,142 @@ from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum, kind, physical_batch
 from fedmodel.learning.inputs import tensors
+from fedmodel.learning.jobs import Apply, Carried, Observer, Question, Site, State, Vector, Wrapper
 from fedmodel.learning.models import build_model, training_losses
+from fedmodel.learning.optimizers import build_optimizer, keep_state, recall_state
 from fedmodel.learning.preflight import check_received, preflight
 from fedmodel.privacy import grid
 from fedmodel.privacy.events import Event, bounded, clip_of, protects
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.privacy.primitives import SampledGaussian
 from fedmodel.seeds import derive_seed
-from fedmodel.wire import TrainRequest
 
 _STEPS_OF_A_STEP: Final = 256  # how finely a step's noise must be resolved at the largest weight
 
 
-def check_training_request(silo: Silo, plan: Event, request: TrainRequest) -> None:
-    """Refuse a request that could not be trained, before anything is charged for it. Reads no record.
-
-    Raises:
-        PrivacyError: When the preflight, or a measurement at the model received, finds that one record could move more
-            than the clip, or the plan's mechanism charges for less than a step releases.
-        ProtocolError: When the model received does not fit, or would swallow a step.
-    """
-    if silo.scenario.audit is not None:
-        coins(silo.folder)
-    device = _use_device(silo.device)
-    pipeline = plans.pipeline_event(silo.plan, plan)
-    _check_charged(pipeline)
-    _check_magnitude(silo.scenario, pipeline, request.model_P)
-    _rows(silo.scenario, pipeline, device, request.model_P)
-
-
-def local_update(silo: Silo, event: Event, request: TrainRequest, state: RecordDict) -> NDArray[np.float32]:
-    """Train on the silo's records as charged, and return the difference from the global model.
+class Asking:
+    """Training at the server: a round asks about the model, and its mean moves it.
 
     Args:
-        silo: Whose records, and the scenario.
-        event: What the ledger was charged; every privacy figure is taken from here.
-        request: The round and the global model.
-        state: Optimiser state between rounds, if the scenario keeps it; changed in place.
-
-    Returns:
-        The update, float32 of shape `(P,)`, differentially private; of an event that leaves noise out it is not.
-
-    Raises:
-        PrivacyError: When lots and noise would not come from the source that the event names, the pipeline does not
-            hold to the clip at the model received, or noise is to be left out at a silo that is not simulated.
-        ProtocolError: When the model received does not fit.
+        apply: What a mean does to the model.
     """
-    scenario = silo.scenario
-    device = _use_device(silo.device)
-    noise = _noise(scenario, silo.name, request.round_number, event)
-    if noise.name != event.drawn_from:
-        raise PrivacyError(f"noise would come from {noise.name!r} where {event.drawn_from!r} was charged")
-    pipeline = plans.pipeline_event(silo.plan, event)
-    _check_charged(pipeline)
-    if not protects(event):
-        _check_simulated(silo)
-    rows = _rows(scenario, pipeline, device, request.model_P)
-    clip = math.inf if event.max_grad_norm is None else clip_of(pipeline)
-    gradients = _gradients(*_key(scenario, pipeline), device, clip)
-    gradients.rows = rows
-    module = gradients.module
-    for layer in module.modules():
-        if isinstance(layer, Dropout):
-            layer.source = noise
-    vectors.load(module, request.model_P)
-    optimizer = build_optimizer(scenario.training, module)
-    sgd = DpSgd(
-        gradients,
-        optimizer,
-        noise=noise if protects(event) else None,
-        noise_multiplier=pipeline.noise_multiplier,
-        denominator=pipeline.denominator,
-    )
-    if scenario.training.keep_optimizer_state:
-        recall_state(optimizer, state)
 
-    probing = None if scenario.audit is None else Probing(silo, pipeline, request)
-    x_N, y_N = tensors(silo.records(), device)
-    if probing is not None:
-        x_N, y_N = probing.add_canaries(x_N, y_N)
-        probing.watch(sgd)
+    def __init__(self, apply: Apply) -> None:
+        self._apply = apply
 
-    for _ in range(event.steps):
-        lot = noise.lot(len(y_N), event.sample_rate)
-        if probing is not None:
-            probing.drew(lot)
-        sgd.step(x_N, y_N, lot)
+    def question(self, _number: int, state: State) -> Vector:
+        """Return the model."""
+        return state.vector_P
 
-    if scenario.training.keep_optimizer_state:
-        keep_state(optimizer, state)
-    update_P = vectors.flatten(module) - request.model_P
-    if probing is not None:
-        probing.keep(update_P)
-    return update_P
+    def fold(self, state: State, mean_P: Vector) -> State:
+        """Return the model moved by the mean of the updates."""
+        return State(*self._apply(state.vector_P, mean_P, state.kept))
 
 
-def _check_simulated(silo: Silo) -> None:
+class Answering:
+    """Training at a silo: the answer is the noised difference from the model that was received.
+
+    Args:
+        site: The silo.
+        observers: What looks on.
+    """
+
+    def __init__(self, site: Site, observers: Sequence[Observer] = ()) -> None:
+        self.site, self._observers = site, observers
+        self._wrappers = tuple(one.wrapper for one in observers if one.wrapper is not None)
+
+    def check(self, question: Question, plan: Event) -> None:
+        """Refuse a question that could not be trained on, before anything is charged for it. Reads no record.
+
+        Raises:
+            PrivacyError: When the preflight, or a measurement at the model received, finds that one record could move
+                more than the clip, or the plan's mechanism charges for less than a step releases.
+            ProtocolError: When the model received does not fit, or would swallow a step.
+        """
+        scenario = self.site.scenario
+        for observer in self._observers:
+            observer.ready()
+        device = _use_device(self.site.device)
+        pipeline = plans.pipeline_event(scenario.plan(self.site.silo), plan)
+        _check_charged(pipeline)
+        _check_magnitude(scenario, pipeline, question.vector_P)
+        _rows(*_key(scenario, pipeline), device, question.vector_P, self._wrappers)
+
+    def answer(self, question: Question, records: Callable[[], Records], event: Event, carried: Carried) -> Vector:
+        """Train on the silo's records as charged, and return the difference from the model received.
+
+        Args:
+            question: The round and the model.
+            records: Reads the silo's records; called once.
+            event: What the ledger was charged; every privacy figure is taken from here.
+            carried: Optimiser state between rounds, if the scenario keeps it; changed in place.
+
+        Returns:
+            The update, float32 of shape `(P,)`, differentially private; of an event that leaves noise out it is not.
+
+        Raises:
+            PrivacyError: When lots and noise would not come from the source that the event names, the pipeline does not
+                hold to the clip at the model received, or noise is to be left out at a silo that is not simulated.
+            ProtocolError: When the model received does not fit.
+        """
+        scenario = self.site.scenario
+        device = _use_device(self.site.device)
+        noise = _noise(scenario, self.site.silo, question.number, event)
+        if noise.name != event.drawn_from:
+            raise PrivacyError(f"noise would come from {noise.name!r} where {event.drawn_from!r} was charged")
+        pipeline = plans.pipeline_event(scenario.plan(self.site.silo), event)
+        _check_charged(pipeline)
+        if not protects(event):
+            _check_simulated(self.site)
+        key = _key(scenario, pipeline)
+        rows = _rows(*key, device, question.vector_P, self._wrappers)
+        clip = math.inf if event.max_grad_norm is None else clip_of(pipeline)
+        gradients = _gradients(*key, device, clip, self._wrappers)
+        gradients.rows = rows
+        module = gradients.module
+        for layer in module.modules():
+            if isinstance(layer, Dropout):
+                layer.source = noise
+        vectors.load(module, question.vector_P)
+        optimizer = build_optimizer(scenario.training, module)
+        sgd = DpSgd(
+            gradients,
+            optimizer,
+            noise=noise if protects(event) else None,
+            noise_multiplier=pipeline.noise_multiplier,
+            denominator=pipeline.denominator,
+        )
+        if scenario.training.keep_optimizer_state:
+            recall_state(optimizer, carried)
+
+        for observer in self._observers:
+            observer.begin(pipeline)
+        x_N, y_N = tensors(records(), device)
+        for observer in self._observers:
+            x_N, y_N = observer.add(x_N, y_N)
+        for observer in self._observers:
+            observer.watch(sgd)
+
+        for _ in range(event.steps):
+            lot = noise.lot(len(y_N), event.sample_rate)
+            for observer in self._observers:
+                observer.drew(lot)
+            sgd.step(x_N, y_N, lot)
+
+        if scenario.training.keep_optimizer_state:
+            keep_state(optimizer, carried)
+        update_P = vectors.flatten(module) - question.vector_P
+        for observer in self._observers:
+            observer.end(update_P)
+        return update_P
+
+
+asking, answering = Asking, Answering
+
+
+def _check_simulated(site: Site) -> None:
     """Refuse to leave noise out at a silo that is not a simulation's own, whoever let it come this far."""
-    if not silo.simulated:
+    if not site.simulated:
         raise PrivacyError("noise is never left out at a deployed silo; nothing was trained")
 
 
@@ -181,10 +215,12 @@ def _check_magnitude(scenario: Scenario, plan: Event, model_P: NDArray[np.float3
         )
 
 
-def _rows(scenario: Scenario, event: Event, device: torch.device, model_P: NDArray[np.float32]) -> int:
+def _rows(
+    scenario_json: str, event: Event, device: torch.device, model_P: Vector, wrappers: tuple[Wrapper, ...]
+) -> int:
     """Return the rows of a physical batch at which the pipeline was measured to hold to the clip at this model."""
     vector_P = np.ascontiguousarray(model_P, dtype=np.float32)
-    return _measured(*_key(scenario, event), device, vector_P.tobytes())
+    return _measured(scenario_json, event, device, vector_P.tobytes(), wrappers)
 
 
 def _key(scenario: Scenario, event: Event) -> tuple[str, Event]:
@@ -193,20 +229,22 @@ def _key(scenario: Scenario, event: Event) -> tuple[str, Event]:
 
 
 @lru_cache(maxsize=1)  # which holds one model: the check before the charge, the training after it, and silos alike
-def _measured(scenario_json: str, event: Event, device: torch.device, model: bytes) -> int:
+def _measured(
+    scenario_json: str, event: Event, device: torch.device, model: bytes, wrappers: tuple[Wrapper, ...]
+) -> int:
     """Measure the pipeline at a model received."""
-    rows = _preflight_once(scenario_json, event, device)
-    gradients = _gradients(scenario_json, event, device, clip_of(event))
+    rows = _preflight_once(scenario_json, event, device, wrappers)
+    gradients = _gradients(scenario_json, event, device, clip_of(event), wrappers)
     gradients.rows = rows
     vectors.load(gradients.module, np.frombuffer(model, dtype=np.float32))
     return check_received(gradients, _shape(scenario_json), clip_of(event))
 
 
 @lru_cache(maxsize=64)
-def _preflight_once(scenario_json: str, event: Event, device: torch.device) -> int:
+def _preflight_once(scenario_json: str, event: Event, device: torch.device, wrappers: tuple[Wrapper, ...] = ()) -> int:
     """Measure the pipeline's sensitivity, once a process: neither round nor records change it."""
     _gradients.cache_clear()  # measured at the parameters that it is built with, and not at those of a round
-    gradients = _gradients(scenario_json, event, device, clip_of(event))
+    gradients = _gradients(scenario_json, event, device, clip_of(event), wrappers)
     return preflight(gradients, _shape(scenario_json), clip_of(event))
 
 
@@ -215,7 +253,9 @@ def _shape(scenario_json: str) -> DataShape:
 
 
 @lru_cache(maxsize=1)  # one model, which the measurements and the training of a request share
-def _gradients(scenario_json: str, event: Event, device: torch.device, clip: float) -> ClippedSum:
+def _gradients(
+    scenario_json: str, event: Event, device: torch.device, clip: float, wrappers: tuple[Wrapper, ...] = ()
+) -> ClippedSum:
     """Build the model and the clipped sum over it, every privacy figure from the event.
 
     Whoever takes it puts in the parameters, the rows and the source of dropout's masks: it may have trained before.
@@ -225,13 +265,17 @@ def _gradients(scenario_json: str, event: Event, device: torch.device, clip: flo
         event: Of one step.
         device: Where the model is to be.
         clip: The event's, or infinity for a baseline that clips nothing.
+        wrappers: What the model is wrapped in.
     """
     scenario = scenario_from_json(scenario_json)
     shape = scenario.data.shape
-    module = probed(build_model(scenario.model, shape, seed=0), scenario).to(device)
+    module = build_model(scenario.model, shape, seed=0)
+    for wrapper in wrappers:
+        module = wrapper.module(module)
+    module = module.to(device)
     losses = training_losses(scenario.training, shape, device)
-    if isinstance(module, Probed):
-        losses = ProbedLoss(losses, module.canaries, clip_of(event))
+    for wrapper in wrappers:
+        losses = wrapper.losses(losses, clip_of(event))
     return kind(scenario.training.gradients)(
         module,
         losses,

@@ -14,7 +14,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
-from fedmodel.learning.jobs import training
 from fedmodel import plans
 from fedmodel.canaries.probes import Probed, ProbedLoss
 from fedmodel.config import ModelConfig, TrainingConfig, read_scenario
@@ -26,6 +25,7 @@ from fedmodel.learning import models, vectors
 from fedmodel.learning.conformance import cancel, conforms, fill, hostile, settle
 from fedmodel.learning.gradients import ClippedSum, per_sample, physical_batch
 from fedmodel.learning.inputs import padded
+from fedmodel.learning.jobs import training
 from fedmodel.learning.models import Loss, build_model, record_losses, training_losses
 from fedmodel.learning.preflight import check_received, check_sums, preflight
 from fedmodel.privacy import grid

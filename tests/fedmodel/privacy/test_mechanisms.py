@@ -7,13 +7,13 @@ from dataclasses import asdict, replace
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
-from flwr.app import RecordDict
 
-from clients import training
 from fedmodel import plans
 from fedmodel.config import read_scenario, scenario_to_toml
 from fedmodel.errors import ConfigError, LedgerError, PolicyRefused, PrivacyError
+from fedmodel.learning.jobs import Question, Site, training
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import bounded, clip_of, event_to_json, protects
 from fedmodel.privacy.mechanisms import MECHANISMS, event_from_json, mechanism_of, protecting_mechanism
@@ -162,12 +162,13 @@ def test_no_event_is_trained_by_that_charges_for_less_than_a_step_releases(
     monkeypatch.setattr(DpSgdEvent, "parts", lambda _: parts)
     with pytest.raises(PrivacyError, match="of them; nothing was trained"):
         training._check_charged(EVENT)
-    silo: Any = SimpleNamespace(scenario=SimpleNamespace(audit=None), device="cpu", plan=PLAN, name="north")
-    request: Any = SimpleNamespace(model_P=None, round_number=1)
+    scenario: Any = SimpleNamespace(plan=lambda _: PLAN)
+    job = training.Answering(Site("north", scenario, "cpu", simulated=True))
+    question = Question(1, np.zeros(1, dtype=np.float32))
     with pytest.raises(PrivacyError, match="nothing was trained"):
-        training.check_training_request(silo, EVENT, request)
+        job.check(question, EVENT)
     with pytest.raises(PrivacyError, match="nothing was trained"):
-        training.local_update(silo, EVENT, request, RecordDict())
+        job.answer(question, pytest.fail, EVENT, {})  # type: ignore[arg-type]  # no record is read
 
 
 def test_what_rests_on_a_clip_is_not_done_without_one() -> None:

@@ -12,12 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from flwr.app import RecordDict
 from torch import nn
 from torch.nn.functional import cross_entropy
 from typer.testing import CliRunner
 
-from clients import policy, training
+from clients import policy
 from clients.silo import Silo
 from fedmodel import plans
 from fedmodel.config import read_scenario
@@ -39,6 +38,7 @@ from scenarios.audit.planning import planned
 from scenarios.cli.main import app
 from scenarios.report import build
 from scenarios.runs.summary import row_of
+from tests.fakes import trained
 
 PRIVATE = DpSgdEvent(1.0, 1.0, 0.5, 4, 10)
 BARE = UnprotectedEvent(1.0, 0.5, 4, 10)
@@ -223,5 +223,5 @@ def test_a_deployed_silo_trains_nothing_without_noise_whoever_let_it_come_this_f
     for home, refused in ((tmp_path, False), (kit, True)):
         silo = Silo("left", scenario, "1", "cpu", home, kit)
         with pytest.raises(PrivacyError, match="never left out at a deployed silo") if refused else nullcontext():
-            update_P = training.local_update(silo, event, TrainRequest(1, model_P), RecordDict())
+            update_P = trained(silo, event, TrainRequest(1, model_P))
     assert np.any(update_P)  # of the simulated one

@@ -14,7 +14,6 @@ import pytest
 import torch
 
 from clients import carried, hiding, policy
-from fedmodel.learning.jobs import training
 from clients.outbox import Outbox
 from clients.probing import Probing
 from fedmodel import wire
@@ -24,6 +23,7 @@ from fedmodel.data import persons, tables
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import per_sample
 from fedmodel.learning.gradients.per_sample import PerSample
+from fedmodel.learning.jobs import training
 from fedmodel.ledger import Ledger, Run
 from fedmodel.privacy import release
 from fedmodel.privacy.accounting import composition, pld
@@ -70,6 +70,7 @@ TOUCHED = (
     persons,
     tables,
     training,
+    training.Answering,
     composition,
     pld,
     per_sample,
@@ -239,7 +240,7 @@ def test_interrupted_it_leaves_nothing_behind(
         assert list(tmp_path.iterdir()) != []
         raise KeyboardInterrupt
 
-    with replaced(training, "check_training_request", interrupt):
+    with replaced(training.Answering, "check", interrupt):
         assert run("audit", "selftest") == 130
     assert "nothing is left behind" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
@@ -266,7 +267,7 @@ def broken() -> Iterator[None]:
     def refuse(*_: object) -> None:
         raise OSError
 
-    with replaced(training, "check_training_request", refuse):
+    with replaced(training.Answering, "check", refuse):
         yield
 
 

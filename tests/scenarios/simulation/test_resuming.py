@@ -228,8 +228,8 @@ def test_a_charge_that_was_not_finished_stands_and_with_fresh_noise_nothing_is_d
 
     from fedmodel.learning.jobs import training
 
-    real = training.local_update
-    with mock.patch("fedmodel.learning.jobs.training.local_update", killed), pytest.raises(KeyboardInterrupt):
+    real = training.Answering.answer
+    with mock.patch("fedmodel.learning.jobs.training.Answering.answer", killed), pytest.raises(KeyboardInterrupt):
         run(scenario, tmp_path / "r")
     assert rounds_paid(scenario, tmp_path / "r") == {"north": [1, 2], "south": [1], "west": [1]}
     first = read_metrics(tmp_path / "r" / "metrics.jsonl")
@@ -354,7 +354,9 @@ def test_a_seed_of_the_operating_system_is_the_runs_for_good(tiny_file: Path, tm
 
 def test_a_run_whose_round_failed_for_good_is_tried_again_by_the_same_command(tiny: Scenario, tmp_path: Path) -> None:
     """Such as when a disk is full: the silos refuse, the round fails, and once there is room the run goes on."""
-    full = mock.patch("fedmodel.learning.jobs.training.local_update", side_effect=OSError(28, "No space left on device"))
+    full = mock.patch(
+        "fedmodel.learning.jobs.training.Answering.answer", side_effect=OSError(28, "No space left on device")
+    )
     with full, pytest.raises(DropoutError):
         run(tiny, tmp_path / "r")
     summary = run(tiny, tmp_path / "r")

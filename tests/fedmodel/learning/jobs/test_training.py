@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -9,17 +10,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from flwr.app import RecordDict
 from torch import nn
 
-from fedmodel.learning.jobs import training
+from clients.answering import job_at
 from clients.silo import Silo
-from fedmodel.learning.jobs.training import check_training_request, local_update
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.gradients.per_sample import PerSample
+from fedmodel.learning.jobs import Carried, State, training
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
@@ -27,6 +27,7 @@ from fedmodel.privacy.mechanisms.none_unsafe import UnprotectedEvent
 from fedmodel.privacy.noise import OsNoise
 from fedmodel.wire import TrainRequest
 from scenarios.selftest.planting import fresh, replaced
+from tests.fakes import checked, trained
 
 pytestmark = pytest.mark.usefixtures("same_bytes")
 EVENT = DpSgdEvent(2.0, 1.0, 0.5, 2, denominator=10)
@@ -43,7 +44,7 @@ def request(scenario: Scenario, round_number: int = 1, seed: int = 1) -> TrainRe
 def test_the_update_is_a_difference_from_the_model_received(tiny: Scenario, tmp_path: Path) -> None:
     """With a vanishing learning rate the difference vanishes, whatever the model was."""
     slow = tiny.model_copy(update={"training": tiny.training.model_copy(update={"learning_rate": 1e-12})})
-    update = local_update(silo(slow, tmp_path), EVENT, request(slow), RecordDict())
+    update = trained(silo(slow, tmp_path), EVENT, request(slow))
     assert np.abs(request(slow).model_P).max() > 0.01
     assert np.abs(update).max() < 1e-6
 
@@ -69,7 +70,7 @@ def test_exactly_the_charged_steps_are_taken_at_the_charged_figures(
 
     monkeypatch.setattr(DpSgd, "step", counted)
     event = DpSgdEvent(1.25, 0.75, 0.4, 17, denominator=11)  # each unlike the scenario's
-    local_update(silo(tiny, tmp_path), event, request(tiny), RecordDict())
+    trained(silo(tiny, tmp_path), event, request(tiny))
     assert len(steps) == 17
     assert set(figures) == {(1.25, 0.75, 11)}
     assert rates == {0.4}
@@ -77,7 +78,7 @@ def test_exactly_the_charged_steps_are_taken_at_the_charged_figures(
 
 
 def test_noise_from_the_operating_system_differs_between_equal_runs(tiny: Scenario, tmp_path: Path) -> None:
-    first, second = (local_update(silo(tiny, tmp_path), EVENT, request(tiny), RecordDict()) for _ in range(2))
+    first, second = (trained(silo(tiny, tmp_path), EVENT, request(tiny)) for _ in range(2))
     assert not np.allclose(first, second)
 
 
@@ -86,7 +87,7 @@ def test_seeded_noise_repeats_by_silo_and_round(tiny: Scenario, tmp_path: Path) 
 
     def update(name: str, round_number: int) -> np.ndarray:
         acting = replace(silo(tiny, tmp_path), name=name)
-        return local_update(acting, event, request(tiny, round_number), RecordDict())
+        return trained(acting, event, request(tiny, round_number))
 
     assert np.array_equal(update("north", 1), update("north", 1))
     assert not np.allclose(update("north", 1), update("north", 2))
@@ -96,7 +97,7 @@ def test_seeded_noise_repeats_by_silo_and_round(tiny: Scenario, tmp_path: Path) 
 def test_the_event_decides_the_noise_source_not_the_scenario(tiny_file: Path, tmp_path: Path) -> None:
     """What the ledger says was done is what is done, even where the scenario would have it otherwise."""
     unsafe = read_scenario(str(tiny_file), ["privacy.noise=seeded-unsafe"])
-    first, second = (local_update(silo(unsafe, tmp_path), EVENT, request(unsafe), RecordDict()) for _ in range(2))
+    first, second = (trained(silo(unsafe, tmp_path), EVENT, request(unsafe)) for _ in range(2))
     assert not np.allclose(first, second)
 
 
@@ -107,7 +108,7 @@ def test_a_request_is_checked_by_the_preflight(tiny: Scenario, tmp_path: Path, m
     with fresh():
         monkeypatch.setattr(training, "preflight", refuses)
         with pytest.raises(PrivacyError, match="measured"):
-            check_training_request(silo(tiny, tmp_path), EVENT, request(tiny))
+            checked(silo(tiny, tmp_path), EVENT, request(tiny))
 
 
 def test_the_pipeline_is_measured_at_every_model_received_and_trains_at_the_rows_that_were_found(
@@ -130,8 +131,8 @@ def test_the_pipeline_is_measured_at_every_model_received_and_trains_at_the_rows
     monkeypatch.setattr(DpSgd, "step", noted)
     with fresh():
         for seed in (1, 2, 1):
-            check_training_request(silo(tiny, tmp_path), EVENT, request(tiny, seed=seed))
-            local_update(silo(tiny, tmp_path), replace(EVENT, steps=1), request(tiny, seed=seed), RecordDict())
+            checked(silo(tiny, tmp_path), EVENT, request(tiny, seed=seed))
+            trained(silo(tiny, tmp_path), replace(EVENT, steps=1), request(tiny, seed=seed))
     received = [request(tiny, seed=seed).model_P for seed in (1, 2, 1)]
     assert all(np.array_equal(one, model_P) for one, model_P in zip(looked, received, strict=True))
     assert rows == [4, 4, 4]
@@ -140,7 +141,7 @@ def test_the_pipeline_is_measured_at_every_model_received_and_trains_at_the_rows
 def test_gradients_of_a_kind_that_is_not_known_are_refused_before_a_charge(tiny_file: Path, tmp_path: Path) -> None:
     scenario = read_scenario(str(tiny_file), ["training.gradients=ghost"])
     with pytest.raises(ConfigError, match="unknown kind of gradients 'ghost'"):
-        check_training_request(silo(scenario, tmp_path), EVENT, request(scenario))
+        checked(silo(scenario, tmp_path), EVENT, request(scenario))
 
 
 SEEDED = replace(EVENT, noise_source="seeded-unsafe")
@@ -158,9 +159,9 @@ def test_a_model_is_built_once_for_all_that_a_request_is_asked_and_measured_for(
     monkeypatch.setattr(training, "build_model", counted)
     with fresh():
         for number, event in enumerate((EVENT, EVENT, replace(EVENT, denominator=12), EVENT)):
-            check_training_request(silo(tiny, tmp_path), replace(event, steps=9), request(tiny, seed=number))
+            checked(silo(tiny, tmp_path), replace(event, steps=9), request(tiny, seed=number))
             for name in ("north", "south"):
-                local_update(replace(silo(tiny, tmp_path), name=name), event, request(tiny, seed=number), RecordDict())
+                trained(replace(silo(tiny, tmp_path), name=name), event, request(tiny, seed=number))
     assert len(built) == 3  # the second request is of the same figures, and the fourth comes after others
 
 
@@ -171,21 +172,21 @@ def test_nothing_of_an_earlier_request_is_in_a_model_that_is_used_again(
     scenario = read_scenario(str(tiny_file), ["model.hidden=[8]", "model.dropout=0.5"])
     asked = request(scenario, 2, seed=7)
     with fresh():
-        expected = local_update(silo(scenario, tmp_path), SEEDED, asked, RecordDict())
+        expected = trained(silo(scenario, tmp_path), SEEDED, asked)
     with fresh():
         match before:
             case "a round":
-                local_update(silo(scenario, tmp_path), SEEDED, request(scenario), RecordDict())
+                trained(silo(scenario, tmp_path), SEEDED, request(scenario))
             case "another silo":
-                local_update(replace(silo(scenario, tmp_path), name="south"), EVENT, asked, RecordDict())
+                trained(replace(silo(scenario, tmp_path), name="south"), EVENT, asked)
             case "a stop in mid-lot":
                 with replaced(PerSample, "take", _stopped), pytest.raises(KeyboardInterrupt):
-                    local_update(silo(scenario, tmp_path), SEEDED, asked, RecordDict())
+                    trained(silo(scenario, tmp_path), SEEDED, asked)
             case "a baseline":
                 plain = UnprotectedEvent(None, 0.5, 2, 10, "seeded-unsafe")
                 with replaced(training, "_check_simulated", lambda _: None):
-                    local_update(silo(scenario, tmp_path), plain, asked, RecordDict())
-        assert np.array_equal(local_update(silo(scenario, tmp_path), SEEDED, asked, RecordDict()), expected)
+                    trained(silo(scenario, tmp_path), plain, asked)
+        assert np.array_equal(trained(silo(scenario, tmp_path), SEEDED, asked), expected)
 
 
 def _stopped(_: PerSample) -> None:
@@ -209,7 +210,7 @@ def test_a_device_is_set_up_for_kernels_that_repeat_themselves() -> None:
 def test_training_leaves_torchs_global_generator_alone(tiny: Scenario, tmp_path: Path) -> None:
     torch.manual_seed(3)
     state = torch.get_rng_state()
-    local_update(silo(tiny, tmp_path), EVENT, request(tiny), RecordDict())
+    trained(silo(tiny, tmp_path), EVENT, request(tiny))
     assert torch.equal(torch.get_rng_state(), state)
 
 
@@ -218,7 +219,7 @@ def test_noise_from_another_source_than_was_charged_is_refused(
 ) -> None:
     monkeypatch.setattr(training, "_noise", lambda *_: training.SeededNoise(0))
     with pytest.raises(PrivacyError, match="'seeded-unsafe' where 'os' was charged"):
-        local_update(silo(tiny, tmp_path), EVENT, request(tiny), RecordDict())
+        trained(silo(tiny, tmp_path), EVENT, request(tiny))
 
 
 def test_dropout_masks_are_as_secret_as_the_noise(tiny_file: Path, tmp_path: Path) -> None:
@@ -234,9 +235,7 @@ def test_dropout_masks_are_as_secret_as_the_noise(tiny_file: Path, tmp_path: Pat
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_noise", lambda *_: Full())
-        first, second = (
-            local_update(silo(scenario, tmp_path), EVENT, request(scenario), RecordDict()) for _ in range(2)
-        )
+        first, second = (trained(silo(scenario, tmp_path), EVENT, request(scenario)) for _ in range(2))
     assert not np.allclose(first, second)
 
 
@@ -245,11 +244,11 @@ def test_optimizer_state_crosses_rounds_only_when_asked(optimizer: str, tiny_fil
     settings = [f"training.optimizer={optimizer}"] + (["training.momentum=0.9"] if optimizer == "sgd" else [])
     event = replace(EVENT, noise_source="seeded-unsafe")
 
-    def second_round(keep: bool) -> tuple[np.ndarray, RecordDict]:
+    def second_round(keep: bool) -> tuple[np.ndarray, Carried]:
         scenario = read_scenario(str(tiny_file), [*settings, f"training.keep_optimizer_state={str(keep).lower()}"])
-        state = RecordDict()
-        local_update(silo(scenario, tmp_path), event, request(scenario, 1), state)
-        return local_update(silo(scenario, tmp_path), event, request(scenario, 2), state), state
+        state: Carried = {}
+        trained(silo(scenario, tmp_path), event, request(scenario, 1), state)
+        return trained(silo(scenario, tmp_path), event, request(scenario, 2), state), state
 
     kept, kept_state = second_round(keep=True)
     fresh, fresh_state = second_round(keep=False)
@@ -264,7 +263,7 @@ def test_kept_state_is_as_if_never_interrupted(optimizer: str, tiny_file: Path, 
     settings = [f"training.optimizer={optimizer}", "training.keep_optimizer_state=true"]
     settings += ["training.momentum=0.9"] if optimizer == "sgd" else []
     scenario = read_scenario(str(tiny_file), settings)
-    acting, state = silo(scenario, tmp_path), RecordDict()
+    acting, state = silo(scenario, tmp_path), {}
 
     class Zero(training.SeededNoise):
         name = "os"
@@ -278,17 +277,17 @@ def test_kept_state_is_as_if_never_interrupted(optimizer: str, tiny_file: Path, 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(training, "_noise", lambda *_: Zero(0))
         begin = request(scenario)
-        first = local_update(acting, EVENT, begin, state)
-        second = local_update(acting, EVENT, TrainRequest(2, begin.model_P + first), state)
-        whole = local_update(acting, replace(EVENT, steps=4), begin, RecordDict())
+        first = trained(acting, EVENT, begin, state)
+        second = trained(acting, EVENT, TrainRequest(2, begin.model_P + first), state)
+        whole = trained(acting, replace(EVENT, steps=4), begin)
     assert np.allclose(first + second, whole, atol=1e-5)
 
 
 @pytest.mark.gpu
 def test_a_gpu_trains_to_the_same_update(tiny: Scenario, tmp_path: Path) -> None:
     event = replace(EVENT, noise_source="seeded-unsafe")
-    on_cpu = local_update(silo(tiny, tmp_path), event, request(tiny), RecordDict())
-    on_gpu = local_update(replace(silo(tiny, tmp_path), device="cuda"), event, request(tiny), RecordDict())
+    on_cpu = trained(silo(tiny, tmp_path), event, request(tiny))
+    on_gpu = trained(replace(silo(tiny, tmp_path), device="cuda"), event, request(tiny))
     assert np.allclose(on_cpu, on_gpu, atol=1e-5)
 
 
@@ -302,8 +301,61 @@ def test_a_model_that_would_swallow_a_step_is_refused_before_anything_is_charged
     asked = TrainRequest(1, model_P)
     if refused:
         with pytest.raises(ProtocolError, match="rounded away"):
-            check_training_request(silo(tiny, tmp_path), EVENT, asked)
+            checked(silo(tiny, tmp_path), EVENT, asked)
         return
-    check_training_request(silo(tiny, tmp_path), EVENT, asked)
-    update = local_update(silo(tiny, tmp_path), EVENT, asked, RecordDict())
+    checked(silo(tiny, tmp_path), EVENT, asked)
+    update = trained(silo(tiny, tmp_path), EVENT, asked)
     assert np.count_nonzero(update) == len(update)
+
+
+def test_observers_hang_on_from_outside_and_change_nothing_that_they_do_not_add(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each is told the same in the same order: before the charge, before a record is read, and of every lot."""
+    told: list[str] = []
+
+    class Onlooker:
+        wrapper = None
+
+        def __getattr__(self, name: str) -> Callable[..., object]:
+            def noted(*arguments: object) -> object:
+                told.append(name)
+                return arguments if name == "add" else None
+
+            return noted
+
+    def records(acting: Silo) -> object:
+        told.append("records")
+        return read(acting)
+
+    read = Silo.records
+    monkeypatch.setattr(Silo, "records", records)
+    acting, event = silo(tiny, tmp_path), replace(EVENT, noise_source="seeded-unsafe", steps=3)
+    alone = trained(acting, event, request(tiny))
+    told.clear()
+    job, question = job_at(acting, request(tiny))
+    watched = training.Answering(job.site, [Onlooker()])  # type: ignore[attr-defined, list-item]
+    watched.check(question, event)
+    assert told == ["ready"]
+    answer = watched.answer(question, acting.records, event, {})
+    assert told == ["ready", "begin", "records", "add", "watch", "drew", "drew", "drew", "end"]
+    assert answer.tobytes() == alone.tobytes()
+
+
+def test_only_an_audited_scenario_has_observers(tiny_file: Path, tmp_path: Path) -> None:
+    for settings, looking_on in (([], 0), (["audit.count=9"], 1)):
+        scenario = read_scenario(str(tiny_file), settings)
+        job, _ = job_at(silo(scenario, tmp_path), request(scenario))
+        assert len(job._observers) == looking_on  # type: ignore[attr-defined]
+
+
+def test_the_server_asks_about_the_model_and_folds_means_by_what_it_is_given() -> None:
+    def apply(model_P: np.ndarray, mean_P: np.ndarray, state: bytes) -> tuple[np.ndarray, bytes]:
+        return model_P + 2 * mean_P, state + b"+"
+
+    job = training.asking(apply)
+    state = State(np.array([1.0, 2.0], np.float32))
+    for number in (1, 2):
+        assert job.question(number, state) is state.vector_P
+        state = job.fold(state, np.array([0.5, 0.0], np.float32))
+    assert (state.vector_P.tolist(), state.kept) == ([3.0, 2.0], b"++")
