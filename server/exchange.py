@@ -82,6 +82,11 @@ class Post:
         if self._journal is not None:
             self._journal.begin(round_number)
 
+    def ask_again(self) -> None:
+        """Forget who refused the round's last question: the run ends, and they are asked when it is taken up again."""
+        if self._journal is not None:
+            self._journal.ask_again()
+
     def start_over(self) -> None:
         """Forget what was answered in the round at hand, before it is taken up again."""
         if self._journal is not None:

@@ -237,6 +237,14 @@ class Journal:
         self._ask += 1
         return Answers(self._files, self._answers, f"{self._round:07d}-{self._ask:03d}")
 
+    def ask_again(self) -> None:
+        """Forget who refused the round's last question or was late: nothing followed from it, and the run ends there.
+
+        What was in a silo's way may be mended when the run is taken up again. Answers that are none but refusals, to
+        earlier questions, stay: lists of survivors that silos have signed follow from them.
+        """
+        Answers(self._files, self._answers, f"{self._round:07d}-{self._ask:03d}").forget_refusals()
+
     def start_over(self) -> None:
         """Forget the answers of the round at hand: they are of silos' keys that are none any more."""
         erase_folder(self._answers)
@@ -256,8 +264,15 @@ class Answers:
         for path in sorted(self._folder.glob(f"{self._name}-*{self._files.suffix}")):
             head, _, data = self._files.read(path).partition(b"\n")
             found.append((head.decode(), _unpacked(data)))
-            self._count += 1
+            self._count = int(path.name.removesuffix(self._files.suffix).rpartition("-")[2])
         return found
+
+    def forget_refusals(self) -> None:
+        """Forget answers that did not come, and those that are errors."""
+        for path in self._folder.glob(f"{self._name}-*{self._files.suffix}"):
+            reply = _unpacked(self._files.read(path).partition(b"\n")[2])
+            if reply is None or reply.has_error():
+                path.unlink()
 
     def keep(self, silo: str, reply: Message | None) -> Message | None:
         """Put an answer on disk, and return it as it will be read back; act upon that, and not before.

@@ -151,6 +151,7 @@ class RoundLoop:
             failures += 0 if left else 1  # whose budget ends, and when, nobody could plan for
             logger.warning("%s", result.failure)
             if failures > scenario.federation.tolerated_failures and not too_few:
+                taking.post.ask_again()
                 raise DropoutError(result.failure)
             line["failed"] = True
         else:

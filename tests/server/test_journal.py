@@ -326,6 +326,28 @@ def test_answers_come_back_in_their_order_and_only_to_their_round(tmp_path: Path
     assert again.asking().told() == []
 
 
+def test_who_refused_the_question_that_a_run_ended_on_is_asked_again_and_comes_after_the_others(tmp_path: Path) -> None:
+    TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1
+    reply = Message(RecordDict({"told": ConfigRecord({"a": 1})}), 7, "train")
+    journal = journal_of(tmp_path)
+    journal.begin(4)
+    journal.asking().keep("west", None)
+    last = journal.asking()
+    for silo, answer in (("west", None), ("north", reply), ("east", None), ("south", reply)):
+        last.keep(silo, answer)
+    journal.ask_again()
+    again = journal_of(tmp_path)
+    again.begin(4)
+    assert again.asking().told() == [("west", None)]
+    answers = again.asking()
+    assert [silo for silo, _ in answers.told()] == ["north", "south"]
+    answers.keep("east", reply)
+    third = journal_of(tmp_path)
+    third.begin(4)
+    third.asking()
+    assert [silo for silo, _ in third.asking().told()] == ["north", "south", "east"]
+
+
 def test_an_answer_that_cannot_be_written_down_is_none_and_stops_nobody(tmp_path: Path) -> None:
     """A header of Flower's is JSON: a lone surrogate inflates well, and does not go back."""
     TaskIdentity.run_id, TaskIdentity.task_id, TaskIdentity.node_id = 1, 1, 1

@@ -23,6 +23,7 @@ from unittest import mock
 
 import pytest
 
+from clients import hiding
 from clients.silo import Silo
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, DropoutError
@@ -362,6 +363,27 @@ def test_a_run_whose_round_failed_for_good_is_tried_again_by_the_same_command(ti
     summary = run(tiny, tmp_path / "r")
     assert summary["rounds_completed"] + summary["rounds_failed"] == 2
     assert [line["round"] for line in read_metrics(tmp_path / "r" / "metrics.jsonl")] == [1, 2]
+
+
+def test_a_masked_round_that_failed_for_good_is_tried_again_once_what_was_in_the_way_is_mended(
+    tiny_file: Path, tmp_path: Path
+) -> None:
+    """A silo that could not read its disk for a moment is asked again; who answered is not, and nobody pays twice."""
+    changes = [*HIDDEN, "encryption.secure_aggregation=on", "federation.min_silos=3"]
+    scenario = read_scenario(str(tiny_file), changes)
+    real = hiding.prepare
+
+    def broken(silo: Silo, request: Any) -> None:
+        if silo.name == "west":
+            raise OSError(24, "Too many open files")
+        real(silo, request)
+
+    with mock.patch("clients.hiding.prepare", broken), pytest.raises(DropoutError, match=r"west \(internal\)"):
+        run(scenario, tmp_path / "r")
+    assert rounds_paid(scenario, tmp_path / "r") == {"north": [1], "south": [1], "west": []}
+    summary = run(scenario, tmp_path / "r")
+    assert summary["rounds_failed"] == 0
+    assert rounds_paid(scenario, tmp_path / "r") == {silo: [1, 2] for silo in scenario.federation.silos}
 
 
 def test_a_masked_run_that_too_few_joined_pays_nothing_and_begins_once_they_are_back(
