@@ -36,7 +36,8 @@ class DpSgdEvent:
     """Some steps of DP-SGD: Poisson lots, per-record clipping, Gaussian noise on the sum.
 
     Guarantee: each step is one sampled Gaussian of this noise multiplier, at the rate that is really drawn with. A
-    unit's records move a sum by at most `max_records` clips.
+    unit's records move a sum by at most `max_records` clips. A mechanism that trains alike and charges for more has an
+    event that is made from this one.
 
     Attributes:
         noise_multiplier: Standard deviation of the noise over `max_grad_norm`, on the sum of clipped gradients.
@@ -60,7 +61,7 @@ class DpSgdEvent:
     denominator: int
     noise_source: NoiseSourceName = "os"
     sampler: Literal["poisson"] = "poisson"
-    mechanism: Literal["dp-sgd"] = "dp-sgd"
+    mechanism: str = "dp-sgd"
     realised_sample_rate: float = -1.0
     max_records: int = 1
 
@@ -73,7 +74,7 @@ class DpSgdEvent:
             f"a number from {LEAST_NOISE:g} to {MOST_NOISE:g}",
         )
         require(is_real(self.max_grad_norm) and self.max_grad_norm > 0, "max_grad_norm", "a positive number")
-        require(self.mechanism == "dp-sgd", "mechanism", '"dp-sgd"')
+        require(self.mechanism == type(self).mechanism, "mechanism", f'"{type(self).mechanism}"')
         check_source(self.noise_source, "noise_source")
         check_lots(self)
 
@@ -94,12 +95,12 @@ class DpSgdEvent:
 class DpSgd:
     """Plans, checks and describes DP-SGD."""
 
-    event = DpSgdEvent
+    event: type[DpSgdEvent] = DpSgdEvent
     protects = True
 
     def plan(self, plan: SiloPlan) -> DpSgdEvent:
         """Return a whole plan's event, with the noise that is declared, or calibrated to the target over all steps."""
-        return DpSgdEvent(
+        return self.event(
             noise_multiplier=_noise_multiplier(plan),
             max_grad_norm=plan.max_grad_norm,
             sample_rate=plan.sample_rate,
