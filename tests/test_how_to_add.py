@@ -18,6 +18,8 @@ import pytest
 from fedmodel.config import read_scenario
 from fedmodel.errors import ConfigError
 from fedmodel.system.packages import PACKAGES
+from scenarios.cli.verbs import verbs
+from scenarios.simulation.engines import engine_of
 from scenarios.simulation.simulate import check_scenario
 
 ROOT = Path(__file__).parents[1]
@@ -90,9 +92,13 @@ def test_what_the_page_adds_trains_is_charged_and_is_reported(copy: Path) -> Non
         ("moons/record", 2),
     ]
     assert summary["engine"] == "polite"
+    assert {row["mechanism"] for row in summary["privacy"]} == {"charged-twice"}
+    (event,) = {json.dumps(entry["body"]["event"]) for entry in entries if entry["kind"] == "reserve"}
+    assert json.loads(event)["mechanism"] == "charged-twice"
     assert verified["valid"]
     (data,) = report["report"]["scope"]["data_sets"]
     assert data["kind"] == "300 made-up points on two half circles, dealt out to silos"
+    assert "Every release is charged twice." in json.dumps(report["report"])
     names = re.findall(r'= "([a-z]+(?:-[a-z]+)*)"$', (copy / "run" / "scenario.toml").read_text(), re.MULTILINE)
     assert losses.keys() == {"1", "2"}
     assert {"moons", "low-rank", "one-by-one", "heavy-ball"} <= {*names}  # the report's hash covers this file
@@ -106,6 +112,7 @@ def test_none_of_it_is_known_before(tmp_path: Path) -> None:
     for refused, known in (
         ("unknown source 'moons'", ["data.source=synthetic"]),
         ("unknown model 'low-rank'", ["model.kind=mlp", "model.rank="]),
+        ("unknown mechanism 'charged-twice'", ["privacy.mechanism="]),
         ("unknown strategy 'heavy-ball'", ["federation.strategy="]),
         ("unknown kind of gradients 'one-by-one'", ["training.gradients="]),
     ):
@@ -113,3 +120,6 @@ def test_none_of_it_is_known_before(tmp_path: Path) -> None:
             check_scenario(read_scenario(str(scenario), instead))
         instead += known
     check_scenario(read_scenario(str(scenario), instead))
+    with pytest.raises(ConfigError, match="unknown engine 'polite'"):
+        engine_of("polite")
+    assert "losses" not in {verb.name for verb in verbs()}
