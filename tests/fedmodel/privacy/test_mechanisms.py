@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -175,3 +175,16 @@ def test_what_rests_on_a_clip_is_not_done_without_one() -> None:
     assert clip_of(EVENT) == 1.0
     with pytest.raises(PrivacyError, match="without a clip"):
         clip_of(UnprotectedEvent(None, 0.5, 4, 10))
+
+
+def test_an_event_is_stored_under_no_other_mechanisms_name() -> None:
+    """Read back as the other's, it would be charged as the other is."""
+
+    @dataclass(frozen=True)
+    class Dearer(DpSgdEvent):
+        mechanism: str = "dearer"
+
+    assert Dearer(2.0, 1.0, 0.5, 4, 10).times(8).mechanism == "dearer"
+    for kind, name in ((DpSgdEvent, "dearer"), (Dearer, "dp-sgd")):
+        with pytest.raises(LedgerError, match="mechanism"):
+            kind(2.0, 1.0, 0.5, 4, 10, mechanism=name)
