@@ -48,7 +48,7 @@ from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.proto.message_pb2 import Message as ProtoMessage
 from flwr.supercore.task_identity import TaskIdentity
 
-from clients import hiding, training  # noqa: F401 - so that no process has to
+from clients import answering, hiding  # noqa: F401 - so that no process has to
 from clients.client_app import app
 from clients.silo import ledger_path
 from fedmodel import wire

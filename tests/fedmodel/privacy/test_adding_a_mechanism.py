@@ -90,11 +90,12 @@ MECHANISM = MeasuredSgd()
 PROGRAM = """
 from pathlib import Path
 
-from clients import policy, training
+from clients import policy
 from fedmodel import plans
 from fedmodel.config import read_scenario, scenario_to_toml
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, PolicyRefused
+from fedmodel.learning.jobs import training
 from fedmodel.ledger import Ledger, verify_ledger
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import event_to_json
