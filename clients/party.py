@@ -59,8 +59,10 @@ def take_part(kit: Path, opener: Opener) -> int:
 def _code() -> str:
     """Import all of a silo's code, and return its hash.
 
-    Guarantee: what the silo's processes run of this software from here on was read between two moments at which its
-    files had this hash. Files that are put in place of them later, by an upgrade, are not run before the next start.
+    Guarantee: none of it is read from a file any more once this has returned, so that what an upgrade puts there later
+    is not run before the next start. What was not imported yet is read between two moments at which the files had this
+    hash. The rest, this program and what opens its kit, was read as the process began: an upgrade at that very moment,
+    before the first hash, is not noticed.
 
     Raises:
         ConfigError: When the files changed meanwhile.

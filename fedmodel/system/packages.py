@@ -2,8 +2,8 @@
 
 A silo's program is `clients.start`. Its code is every file by whose name Python could find a module that the program
 could import (`fedmodel.system.reach`): sources, compiled files, extension modules (`_RUNS`). An extension module beside
-a source of its name is what Python imports in its place, so it counts. Reports, the command line,
-the server and simulations are no part of it.
+a source of its name is what Python imports in its place, so it counts. Reports, the command line, the server and
+simulations are no part of it.
 
     code_hash        of a silo's code as installed here: what a law names, what a silo countersigns, what a run's
                      summary and report say

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 
 import fedmodel
 from clients import start
-from fedmodel.system.packages import PACKAGES, code_files, package_folder
+from fedmodel.system.packages import PACKAGES, code_files, code_hash, package_folder
 from fedmodel.system.reach import module_of
 
 # By what a program imports, or runs, something by a name that it makes up; of libraries, by a name in its own words.
@@ -71,6 +72,15 @@ def test_nothing_is_read_that_says_what_to_import() -> None:
             asked = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             asked += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
             assert {"pickle", "marshal", "shelve", "runpy", "joblib", "code"}.isdisjoint(asked), name
+
+
+def test_no_file_needs_an_extra_as_it_is_imported() -> None:
+    """All of them are imported as a silo starts, with extras or without."""
+    words = (
+        "import sys; sys.modules.update(pyarrow=None, psycopg=None); from clients.party import _code; print(_code())"
+    )
+    done = subprocess.run([sys.executable, "-c", words], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == code_hash()
 
 
 def _plain(name: str, last: str, call: ast.Call) -> bool:
