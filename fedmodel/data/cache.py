@@ -16,13 +16,15 @@ from __future__ import annotations
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 
-from fedmodel.crypto.sealed import Opener, read_sealed, write_sealed
 from fedmodel.data.records import Records
 from fedmodel.errors import CryptoError, DataError
+
+if TYPE_CHECKING:
+    from fedmodel.crypto.sealed import Opener
 
 _HEAD: Final = struct.Struct("<24s32sQ")
 _MAGIC: Final = b"fedmodel/v1/table-cache\0"
@@ -47,6 +49,8 @@ class Cache:
 
     def get(self, name: str, key: bytes, features: int) -> Records | None:
         """Return what was kept under a key of 32 bytes, None where there is nothing that could be it."""
+        from fedmodel.crypto.sealed import read_sealed  # who reads rows for a model has no cache and needs none
+
         try:
             plain = read_sealed(self._path(name), self.opener)
         except (CryptoError, OSError):
@@ -59,6 +63,8 @@ class Cache:
         Raises:
             DataError: When they cannot be written.
         """
+        from fedmodel.crypto.sealed import write_sealed
+
         try:
             self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_sealed(self._path(name), _packed(key, records), self.recipients)

@@ -3,42 +3,42 @@
 Guarantee: what a value becomes, and whether its record is dropped or refused for it, is a function of that value and of
 what is declared, never of another record. So a part of a column is read as it would be within the whole.
 
-Errors name a table, a file, a column and a rule, never a value: they end in logs.
+Errors say a rule and never a value: they end in logs. Whoever reads says of which table, file and column.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmodel.config import ColumnConfig, PersonColumn
-from fedmodel.data.persons import normal_ids
+from fedmodel.config import ColumnConfig
 from fedmodel.data.records import onto_unit
 from fedmodel.data.values import NOT_FINITE, places, typed
 from fedmodel.errors import DataError
-from fedmodel.kinds.sources.table import TableConfig
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
 
 class ColumnReader:
-    """One column of one file, and what is said when it breaks a rule."""
+    """One column of one file, and the rules that it is held to.
 
-    def __init__(self, config: TableConfig, name: str, where: str, decimal: str) -> None:
-        self._config, self._name, self._where, self._decimal = config, name, where, decimal
+    Args:
+        name: Of the column.
+        decimal: The sign before a fraction, in text.
+    """
 
-    def _refuse(self, rule: str) -> NoReturn:
-        raise DataError(f"table {self._config.data_set!r}, {self._where}, column {self._name!r}: {rule}") from None
+    def __init__(self, name: str, decimal: str) -> None:
+        self._name, self._decimal = name, decimal
 
     def _typed(self, values: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
         """Return a column in the one form that its type has, whatever the source keeps it as."""
         try:
             return typed(values, kind, self._decimal)
         except DataError as error:
-            self._refuse(f"{error}{self._header_again(values)}")
+            raise DataError(f"{error}{self._header_again(values)}") from None
 
     def _header_again(self, values: pa.ChunkedArray) -> str:
         """Return what to say where the column's own name is a value, as in files that were put together."""
@@ -50,13 +50,15 @@ class ColumnReader:
         again = compute.any(compute.equal(values.cast(pa.large_string()), self._name), min_count=0).as_py()
         return "; its own name stands among its values: the header is there twice" if again else ""
 
-    def features(self, column: ColumnConfig, values: pa.ChunkedArray, keep_N: NDArray[np.bool_]) -> NDArray[np.float32]:
-        """Return what the column becomes, and mark in `keep_N` which records are dropped for it."""
+    def features(
+        self, column: ColumnConfig, values: pa.ChunkedArray, keep_N: NDArray[np.bool_], bound: float
+    ) -> NDArray[np.float32]:
+        """Return what the column becomes within a bound, and mark in `keep_N` which records are dropped for it."""
         from pyarrow import compute
 
         values = self._typed(values, column.type)
         if values.null_count and column.missing == "refuse":
-            self._refuse('a value is missing; declare missing = "drop" or "fill", or leave such records out')
+            raise DataError('a value is missing; declare missing = "drop" or "fill", or leave such records out')
         given_N: NDArray[np.bool_] = values.is_valid().to_numpy()
         if column.missing == "drop":
             keep_N &= given_N
@@ -71,18 +73,20 @@ class ColumnReader:
         spare = {"boolean": False, "integer": 0, "float": 0.0}[column.type] if column.fill is None else column.fill
         raw_N: NDArray[np.float64] = compute.fill_null(values, spare).to_numpy().astype(np.float64)
         if not np.isfinite(raw_N).all():
-            self._refuse(NOT_FINITE)
+            raise DataError(NOT_FINITE)
         if column.limits is not None and ((raw_N < column.limits[0]) | (raw_N > column.limits[1]))[given_N].any():
-            self._refuse(f"a value is outside its declared limits {list(column.limits)}")
+            raise DataError(f"a value is outside its declared limits {list(column.limits)}")
         low, high = (0.0, 1.0) if column.range is None else column.range
-        return onto_unit(raw_N, low, high, self._config.feature_bound)[:, None]
+        return onto_unit(raw_N, low, high, bound)[:, None]
 
-    def labels(self, values: pa.ChunkedArray, keep_N: NDArray[np.bool_]) -> NDArray[np.int64]:
+    def labels(
+        self, labels: tuple[str, ...], unknown: str, values: pa.ChunkedArray, keep_N: NDArray[np.bool_]
+    ) -> NDArray[np.int64]:
         """Return the labels' places, and mark in `keep_N` which records are dropped for an unknown one."""
         values = self._typed(values, "category")
         if values.null_count:
-            self._refuse("a value is missing; leave such records out")
-        return self._places(values, self._config.labels, "labels", self._config.unknown_label, keep_N)
+            raise DataError("a value is missing; leave such records out")
+        return self._places(values, labels, "labels", unknown, keep_N)
 
     def _places(
         self, values: pa.ChunkedArray, choices: tuple[str, ...], what: str, unknown: str, keep_N: NDArray[np.bool_]
@@ -92,17 +96,10 @@ class ColumnReader:
         unknown_N: NDArray[np.bool_] = (place_N < 0) & values.is_valid().to_numpy()
         if unknown == "refuse" and unknown_N.any():
             key = 'unknown_label = "drop" under [data]' if what == "labels" else 'unknown = "drop" or "other"'
-            self._refuse(
+            raise DataError(
                 f"a value is none of the declared {what}: {', '.join(choices)}; add it to them, or declare {key}"
                 f"{self._header_again(values)}"
             )
         if unknown == "drop":
             keep_N &= ~unknown_N
         return place_N
-
-    def ids(self, values: pa.ChunkedArray, person: PersonColumn) -> pa.ChunkedArray:
-        """Return the normal form of every id."""
-        try:
-            return normal_ids(values, person.form, self._where)
-        except DataError as error:
-            raise DataError(f"table {self._config.data_set!r}, column {self._name!r}: {error}") from None

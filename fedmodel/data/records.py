@@ -23,7 +23,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.model_selection import train_test_split
 
 from fedmodel.config import Scenario, data_from_json
 from fedmodel.data.named import arrays, each, together
@@ -221,6 +220,8 @@ def _deal_key(scenario: Scenario) -> tuple[str, int, int]:
 @lru_cache(maxsize=2)
 def _deal(config_json: str, silos: int, seed: int) -> tuple[Records, tuple[Records, ...]]:
     """Load, hold out and deal, once a process: the held-out records, and every silo's."""
+    from sklearn.model_selection import train_test_split  # who reads rows for a model deals nothing out
+
     config = data_from_json(config_json)
     if not isinstance(config, Dealt):
         raise ConfigError(f"data.source = {config.source!r} is not dealt out: every silo has its own")

@@ -83,6 +83,19 @@ def column(source: TableSource, name: str) -> Iterator[tuple[str, pa.ChunkedArra
         yield where, table[name]
 
 
+def chosen(path: Path, names: tuple[str, ...], form: CsvForm) -> pa.Table:
+    """Return some columns of a file, whatever others it has; a CSV's as text. Sensitive.
+
+    Raises:
+        ConfigError: When a package is missing.
+        DataError: When it cannot be read, or lacks one of them, or has it twice.
+    """
+    table = _file(path, names, form)
+    for name in names:
+        _is_there_once(name, table.column_names, str(path))
+    return table.select(list(names))
+
+
 def identity(source: TableSource, run: str = "") -> bytes:
     """Return 32 bytes that differ when what the source would give may differ.
 
@@ -177,15 +190,20 @@ def _with_columns(table: pa.Table, columns: tuple[str, ...], where: str) -> pa.T
     """Refuse other columns than are declared. Such a one is not named: a file without a header has values there."""
     found: list[str] = table.column_names
     for name in columns:
-        if name not in found:
-            raise DataError(
-                f"{where}: column {name!r} is missing; it must be there under this very name{almost(name, found)}"
-            )
-        if found.count(name) > 1:
-            raise DataError(f"{where}: column {name!r} is there twice")
+        _is_there_once(name, found, where)
     if len(found) > len(columns):
         raise DataError(
             f"{where}: has a column that the scenario does not declare; leave it out of the source. Declared are"
             f" {', '.join(columns)}"
         )
     return table.select(list(columns))
+
+
+def _is_there_once(name: str, found: list[str], where: str) -> None:
+    """Refuse a source that lacks a column, or has it twice."""
+    if name not in found:
+        raise DataError(
+            f"{where}: column {name!r} is missing; it must be there under this very name{almost(name, found)}"
+        )
+    if found.count(name) > 1:
+        raise DataError(f"{where}: column {name!r} is there twice")

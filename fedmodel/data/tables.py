@@ -31,6 +31,8 @@ cannot be, not for what is rare.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -38,6 +40,7 @@ from numpy.typing import NDArray
 
 from fedmodel.config import PersonColumn, TableSource
 from fedmodel.data.cache import Cache
+from fedmodel.data.persons import normal_ids
 from fedmodel.data.reader import ColumnReader
 from fedmodel.data.records import Records
 from fedmodel.data.sources import database_of, identity, tables
@@ -145,22 +148,36 @@ def _read(config: TableConfig, source: TableSource) -> Records:
     for where, table in tables(source, _names(config)):
         keep_N = np.ones(len(table), dtype=np.bool_)
         place = where if source.url is None else f"{where} of {database_of(source)}"
-        readers = {name: ColumnReader(config, name, place, source.decimal) for name in table.column_names}
         x_NF = np.empty((len(table), *config.shape.features), dtype=np.float32)
         at = 0
         for column in config.columns:
             width = len(column.features)
-            x_NF[:, at : at + width] = readers[column.name].features(column, table[column.name], keep_N)
+            with _named(config, column.name, place):
+                x_NF[:, at : at + width] = ColumnReader(column.name, source.decimal).features(
+                    column, table[column.name], keep_N, config.feature_bound
+                )
             at += width
         label = str(config.label)
-        y_N = readers[label].labels(table[label], keep_N)
+        with _named(config, label, place):
+            y_N = ColumnReader(label, source.decimal).labels(config.labels, config.unknown_label, table[label], keep_N)
         if person is not None:
-            ids.append(readers[person.column].ids(table[person.column], person).filter(pa.array(keep_N)))
+            with _named(config, person.column):  # the place stands in what is said of an id, with its row
+                ids.append(normal_ids(table[person.column], person.form, place).filter(pa.array(keep_N)))
         parts.append(Records(x_NF[keep_N], y_N[keep_N], np.arange(int(keep_N.sum()))))
     x_NF, y_N = (np.concatenate([getattr(part, key) for part in parts]) for key in ("x_NF", "y_N"))
     person_N = np.arange(len(y_N)) if person is None else _numbered(ids)
     records = Records(x_NF, y_N, person_N)
     return records if source.url is None else _by_content(records)
+
+
+@contextmanager
+def _named(config: TableConfig, column: str, place: str | None = None) -> Iterator[None]:
+    """Say of which table, file and column a broken rule is."""
+    try:
+        yield
+    except DataError as error:
+        where = "" if place is None else f" {place},"
+        raise DataError(f"table {config.data_set!r},{where} column {column!r}: {error}") from None
 
 
 def _numbered(ids: list[pa.ChunkedArray]) -> NDArray[np.int64]:

@@ -42,8 +42,7 @@ from fedmodel.data import (
     table_records,
 )
 from fedmodel.data import tables as module
-from fedmodel.data.persons import EXACT, LONGEST, Id, normal_id
-from fedmodel.data.reader import ColumnReader
+from fedmodel.data.persons import EXACT, LONGEST, Id, normal_id, normal_ids
 from fedmodel.data.sources import identity
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.sources.table import TableConfig
@@ -279,8 +278,7 @@ def test_a_records_companions_do_not_regroup_it(ids: list[str], data: st.DataObj
 def _grouping(ids: list[str], form: PersonForm) -> list[int]:
     config = table_of(form)
     assert config.person is not None
-    reader = ColumnReader(config, "patient", "here", ".")
-    normal = reader.ids(pa.chunked_array([pa.array(ids, pa.string())]), config.person)
+    normal = normal_ids(pa.chunked_array([pa.array(ids, pa.string())]), config.person.form, "here")
     return [int(one) for one in module._numbered([normal])]
 
 

@@ -1,0 +1,125 @@
+"""Rows of a file that a model is to score, read as a silo's table is: the same types, spellings, limits and categories.
+
+A row that a silo would refuse or leave out is refused by its number, and the others are read: what a value becomes is a
+function of that value alone (`fedmodel.data.reader`), so a column that is refused whole is halved until what remains is
+read or is one row. Columns that no feature comes from, such as a label or an id, are not looked at.
+
+| Refused whole                                   | Refused by row                                        |
+|-------------------------------------------------|-------------------------------------------------------|
+| a column is missing, twice, or of another type  | a value that its column's rules refuse                |
+| what is no CSV or Parquet, or cut short         | a value whose record a silo would leave out           |
+| more than `MOST_REFUSED` rows of one column     |                                                       |
+
+Rows are counted from 1, the header not counted. What is said of one never holds a value.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmodel.config import ColumnConfig, CsvForm
+from fedmodel.data.reader import ColumnReader
+from fedmodel.data.sources import chosen
+from fedmodel.data.values import typed
+from fedmodel.errors import DataError
+from fedmodel.system.packages import missing
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+MOST_REFUSED: Final = 1_000
+"""Rows of one column: of a file with more, something is wrong with the file and not with its rows."""
+
+
+@dataclass(frozen=True)
+class Rows:
+    """A file's rows, scaled. Sensitive.
+
+    Attributes:
+        x_NF: float32, shape `(N, features)`, in the file's order; of refused rows it means nothing.
+        refused: By place from 0, the first column's rule that a row breaks.
+    """
+
+    x_NF: NDArray[np.float32]
+    refused: dict[int, str]
+
+    def __repr__(self) -> str:
+        return "Rows(...)"  # a repr ends up in logs
+
+
+def read_rows(path: Path, columns: Sequence[ColumnConfig], bound: float, form: CsvForm) -> Rows:
+    """Read the rows of a CSV or Parquet file.
+
+    Args:
+        path: Of the file.
+        columns: What is declared of those that features come from.
+        bound: What scaled features are bounded by, plus and minus.
+        form: How a CSV is written.
+
+    Raises:
+        ConfigError: When pyarrow is missing.
+        DataError: When the file is refused whole.
+    """
+    try:
+        import pyarrow  # noqa: F401 - whoever reads rows is told what is missing, and not by a traceback
+    except ImportError:
+        raise missing("pyarrow", "reading a table", "data") from None
+    try:
+        table = chosen(path, tuple(column.name for column in columns), form)
+        x_NF = np.empty((len(table), sum(len(column.features) for column in columns)), dtype=np.float32)
+        refused: dict[int, str] = {}
+        at = 0
+        for column in columns:
+            try:
+                found = _column(column, table[column.name], bound, form.decimal)
+            except DataError as error:
+                raise DataError(f"{path}: column {column.name!r}: {error}") from None
+            width = len(column.features)
+            x_NF[:, at : at + width] = found.x_NF
+            at += width
+            refused = {row: f"column {column.name!r}: {rule}" for row, rule in found.refused.items()} | refused
+    except DataError:
+        raise
+    except MemoryError:
+        raise DataError(f"{path}: does not fit into this machine's memory") from None
+    except Exception as error:
+        # Whatever it is, its words and its trace could quote a value.
+        raise DataError(f"{path}: cannot be read ({type(error).__name__})") from None
+    return Rows(x_NF, dict(sorted(refused.items())))
+
+
+def _column(column: ColumnConfig, values: pa.ChunkedArray, bound: float, decimal: str) -> Rows:
+    """Read a column, and say which rows break its rules."""
+    typed(values.slice(0, 0), column.type, decimal)  # of another type it is refused whole, whatever is in it
+    reader, refused = ColumnReader(column.name, decimal), dict[int, str]()
+    x_NC = np.zeros((len(values), len(column.features)), dtype=np.float32)
+    spans = [(0, len(values))]
+    while spans:
+        start, end = spans.pop()
+        keep_N = np.ones(end - start, dtype=np.bool_)
+        try:
+            x_NC[start:end] = reader.features(column, values.slice(start, end - start), keep_N, bound)
+        except DataError as error:
+            if end - start > 1:
+                middle = (start + end) // 2
+                spans += [(middle, end), (start, middle)]
+                continue
+            refused[start] = str(error).partition(";")[0]  # what follows tells the scenario's author what to declare
+        else:
+            refused |= dict.fromkeys((start + np.flatnonzero(~keep_N)).tolist(), _left_out(column))
+        if len(refused) > MOST_REFUSED:
+            raise DataError(f"more than {MOST_REFUSED} rows are refused; the first is row {min(refused) + 1}: "
+                            f"{refused[min(refused)]}")  # fmt: skip
+    return Rows(x_NC, refused)
+
+
+def _left_out(column: ColumnConfig) -> str:
+    """Say why a silo leaves a record out."""
+    unknown = " or is none of its categories" if column.unknown == "drop" else ""
+    return f"a value is missing{unknown}, and such records were left out of training"
