@@ -3,6 +3,7 @@
 start.safetensors, .age    what the run begins from, where that is a file; sealed at a deployed server
 model.safetensors          a simulation's model
 model.safetensors.age      a deployed server's, which it and the escrow can open
+model.json                 what others need to use the model, in the open: it follows from the scenario
 charges.json               what silos say they charged, at a deployed server, which has no ledger of theirs
 checkpoint.age, ...        what a run is taken up from (`server.journal`); a simulation's is `checkpoint`, and open
 """
@@ -24,6 +25,7 @@ from fedmodel.crypto.postquantum import PostQuantumKey
 from fedmodel.crypto.sealed import open_bytes, opener_from_secret
 from fedmodel.data import Records, held_out_records, held_out_table, table_source
 from fedmodel.errors import ConfigError
+from fedmodel.learning.description import DESCRIPTION, describe
 from fedmodel.learning.fitting import fit
 from fedmodel.learning.starts import START
 from fedmodel.privacy.events import Event, event_to_json
@@ -109,7 +111,10 @@ class RunFiles:
         fit(module, data, str(copy))
 
     def save(self, module: nn.Module, scenario: Scenario, round_number: int) -> None:
-        """Write the model, whole or not at all."""
+        """Write the model, whole or not at all, and before the first what others need to use it."""
+        description = self.run_dir / DESCRIPTION
+        if not description.exists():
+            replace_file(description, describe(scenario, scenario_hash(scenario)).written())
         about = {
             "scenario": scenario.name,
             "scenario_hash": scenario_hash(scenario).hex(),

@@ -29,6 +29,7 @@ class DataShape:
         names: Names of the features where they have any.
         inputs: The arrays that a record is made of, by name, where they are several.
         target: What a target looks like, where it is no label.
+        labels: Names of the classes, in order, where they have any.
     """
 
     features: tuple[int, ...]
@@ -36,6 +37,7 @@ class DataShape:
     names: tuple[str, ...] = ()
     inputs: Mapping[str, ArrayShape] | None = None
     target: ArrayShape | None = None
+    labels: tuple[str, ...] = ()
 
     @property
     def arrays(self) -> ArrayShape | Mapping[str, ArrayShape]:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from pydantic import Field, field_validator, model_validator
 
-from fedmodel.kinds.columns import RISING, Range, rises
+from fedmodel.kinds.columns import RISING, ColumnConfig, Range, rises
 from fedmodel.kinds.section import Positive, Section
 from fedmodel.kinds.shape import DataShape
 
@@ -60,6 +60,15 @@ class Source(Section, ABC):
     def described(self) -> str:
         """What the data set is, in a few words for a report."""
 
+    @property
+    def predicted(self) -> str | None:
+        """What the label is called, where it has a name."""
+        return None
+
+    def read_by(self) -> tuple[ColumnConfig, ...]:
+        """Return the columns by which a table of others is read for a model; none where features have no names."""
+        return ()
+
     def why_no_persons(self) -> str | None:
         """Return why `privacy.unit = "person"` cannot be, None of a kind that says whose each record is (`persons`)."""
         return f"source = {self.source!r} does not say whose a record is; take another unit"
@@ -109,6 +118,11 @@ class Dealt(Source):
         if self.reference_range is not None and self.reference_ranges:
             raise ValueError("give reference_range for all features or reference_ranges for each, not both")
         return self
+
+    def read_by(self) -> tuple[ColumnConfig, ...]:
+        """Return a number for each named feature, with its public range."""
+        ranges = {name: self.reference_ranges.get(name, self.reference_range) for name in self.shape.names}
+        return tuple(ColumnConfig(name=name, type="float", range=found) for name, found in ranges.items())
 
     @abstractmethod
     def load(self, seed: int) -> tuple[NDArray[np.float64] | Mapping[str, NDArray[Any]], NDArray[np.int64]]:

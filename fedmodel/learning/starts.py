@@ -31,7 +31,6 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedmodel.config import Scenario, StartConfig
-from fedmodel.crypto.sealed import opener_from_key_file
 from fedmodel.errors import ConfigError, CryptoError
 
 MODEL: Final = "model.safetensors"
@@ -169,18 +168,18 @@ def _opened(path: Path, identity: str | None) -> bytes:
             if not stat.S_ISREG(found.st_mode):
                 raise ConfigError(f"{path}: is no plain file; name a .safetensors file, or a run's folder")
             if found.st_size > MOST_BYTES:
-                raise ConfigError(f"{path}: has {found.st_size} bytes, where a start has at most {MOST_BYTES}")
+                raise ConfigError(f"{path}: has {found.st_size} bytes, where a model has at most {MOST_BYTES}")
             data = file.read(MOST_BYTES + 1)
     except OSError as error:
-        raise ConfigError(
-            f"{path}: the run is to begin from this file, and it cannot be read: {error.strerror}"
-        ) from error
+        raise ConfigError(f"{path}: the model cannot be read: {error.strerror}") from error
     except ValueError as error:  # a null byte
         raise ConfigError(f"{str(path)[:80]!r}: is no path of a file") from error
     if not data.startswith(_SEALED):
         return data
     if identity is None:
         raise ConfigError(f"{path}: is sealed; name the age key file that opens it: model.init.identity")
+    from fedmodel.crypto.sealed import opener_from_key_file  # whoever uses a model that lies open needs no cryptography
+
     opener = opener_from_key_file(Path(identity))
     sink = io.BytesIO()
     try:

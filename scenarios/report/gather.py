@@ -3,6 +3,7 @@
 Guarantee: every whole round of `metrics.jsonl` is a sum of the scenario's least number of silos or more, each of which
 its ledger says was charged for that round: so some silos were charged for whatever has a claim. No silo countersigned
 the run's end for another model than the one that lies here, and the model has the parameters that the scenario says.
+What describes the model to others, where it lies here, is what follows from the scenario.
 
 Does NOT show that the model came out of these rounds: no silo sees what the others added.
 
@@ -19,8 +20,9 @@ from typing import Any, Final
 
 from fedmodel.config import Scenario, SiloFile, read_scenario
 from fedmodel.errors import ClaimRefuted, ConfigError, LedgerError, LedgerTampered
+from fedmodel.learning.description import DESCRIPTION, describe, read_description
 from fedmodel.learning.starts import START
-from fedmodel.provision import is_kit, read_law
+from fedmodel.provision import is_kit, read_law, scenario_hash
 from scenarios.report.countersigned import MODEL, check_models
 from scenarios.report.document import Report
 from scenarios.report.page_check import PICTURES
@@ -83,7 +85,7 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
         LedgerTampered: When a ledger is not as it was written, or does not extend a head that is known, or was not
             charged for an update that is in a sum, or countersigned the run's end for another model; when a whole round
             has fewer silos in its sum than the scenario asks for; when a ledger does not hold the run that this one
-            began from.
+            began from; when the model is described otherwise than by the scenario.
         ClaimRefuted: When the summary has another number of parameters than the scenario's model.
     """
     for name in (SCENARIO, SUMMARY, METRICS):
@@ -104,6 +106,7 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
     check_carried(scenario, {silo: ledger.standing for silo, ledger in ledgers.items()})
     _check_start(scenario, run_dir, simulated=summary["engine"] != "deployment")
     _check_parameters(scenario, summary["parameters"])
+    _check_description(scenario, run_dir / DESCRIPTION)
     model = file_hash(run_dir / MODEL) if (run_dir / MODEL).is_file() else None
     check_models(run_dir, ledgers, model)
     return Gathered(
@@ -182,6 +185,18 @@ def _check_parameters(scenario: Scenario, told: int) -> None:
     follows = parameters_of(scenario.model, scenario.data.shape)
     if told != follows:
         raise ClaimRefuted(f"{SUMMARY}: parameters: {told} stands, {follows} follows from {SCENARIO}")
+
+
+def _check_description(scenario: Scenario, path: Path) -> None:
+    """Refuse a description by which the model would be used otherwise than the scenario says; runs of old have none."""
+    if not path.exists():
+        return
+    try:
+        told = read_description(path)
+    except ConfigError as error:
+        raise LedgerTampered(f"{path}: is not as the run wrote it: {error}") from None
+    if told != describe(scenario, scenario_hash(scenario)):
+        raise LedgerTampered(f"{path}: describes the model otherwise than {SCENARIO} does; whoever uses it is misled")
 
 
 def _signer(run_dir: Path, scenario: Scenario, code: str) -> bytes | None:

@@ -39,7 +39,7 @@ class BreastCancerConfig(FirstSource, Dealt):
     @property
     def shape(self) -> DataShape:
         """Thirty named features, and two classes."""
-        return DataShape((len(_FEATURES),), 2, _FEATURES)
+        return DataShape((len(_FEATURES),), 2, _FEATURES, labels=("benign", "malignant"))
 
     @property
     def described(self) -> str:

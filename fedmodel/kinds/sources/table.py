@@ -63,7 +63,16 @@ class TableConfig(FirstSource, Source):
     def shape(self) -> DataShape:
         """The features that its columns become."""
         names = tuple(name for column in self.columns for name in column.features)
-        return DataShape((len(names),), len(self.labels), names)
+        return DataShape((len(names),), len(self.labels), names, labels=self.labels)
+
+    @property
+    def predicted(self) -> str | None:
+        """The label's column."""
+        return self.label
+
+    def read_by(self) -> tuple[ColumnConfig, ...]:
+        """The declared columns."""
+        return self.columns
 
     @property
     def described(self) -> str:

@@ -202,7 +202,7 @@ def test_a_folder_a_pipe_and_what_is_not_there_are_one_line(tiny_file: Path, tmp
 
 def test_a_file_that_is_too_large_is_not_read(tiny_file: Path, public: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fedmodel.learning.starts.MOST_BYTES", public.stat().st_size - 1)
-    with pytest.raises(ConfigError, match="where a start has at most"):
+    with pytest.raises(ConfigError, match="where a model has at most"):
         placed(begun(tiny_file, public))
 
 
