@@ -15,6 +15,9 @@ Settings = Annotated[
     list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in privacy.epsilon=2.")
 ]
 PartyKit = Annotated[Path, typer.Argument(help="The party's kit, a folder of its own.")]
+ModelPlace = Annotated[
+    Path, typer.Argument(metavar="MODEL", help="A run's folder, or a .safetensors file with its model.json beside it.")
+]
 Ledger = Annotated[Path, typer.Argument(help="A silo's ledger, as ledgers/NAME.sqlite.")]
 KitOption = Annotated[
     Path | None, typer.Option("--kit", help="The silo's kit. Default: silos/NAME beside the ledger's folder.")

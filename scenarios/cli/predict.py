@@ -1,0 +1,65 @@
+"""The verb `predict`. Thin: `scenarios.models` does the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from scenarios.cli.options import ModelPlace
+from scenarios.cli.printing import Json, answer, err
+from scenarios.cli.verbs import Verb
+
+REFUSED: Final = 2
+"""The exit status where a row was refused: the others are scored all the same."""
+_MOST_NAMED: Final = 10
+
+
+def predict(
+    model: ModelPlace,
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="The rows to score: a CSV or Parquet file.")],
+    out: Annotated[
+        Path | None, typer.Option(help="Where the scores go, a new CSV file. Default: standard output.")
+    ] = None,
+    threshold: Annotated[
+        float | None,
+        typer.Option(min=0, max=1, help="Of two classes, the probability over which the second is predicted."),
+    ] = None,
+    identity: Annotated[Path | None, typer.Option(help="The age key file that opens a sealed model.")] = None,
+    separator: Annotated[str, typer.Option(help="Between the fields of a CSV: , ; | or \\t.")] = ",",
+    decimal: Annotated[str, typer.Option(help="Before the fraction of a number in a CSV.")] = ".",
+    encoding: Annotated[str, typer.Option(help="Of a CSV.")] = "utf-8",
+    as_json: Json = False,
+) -> None:
+    """Score the rows of a file with a trained model: a probability of each class, and the label that is predicted.
+
+    Rows are read as a silo reads its table. One that cannot be read is refused by its number, and the exit status is 2;
+    the others are scored. The rows are not protected in any way.
+    """
+    from scenarios.models.predict import NOT_PROTECTED, as_rows, csv_form, write_scores
+    from scenarios.models.predict import predict as scored
+    from scenarios.models.trained import read_model
+
+    form = csv_form(separator, decimal, encoding)
+    scores = scored(read_model(model, identity), data, form, threshold)
+    if out is not None:
+        write_scores(scores, out)
+    told = f"{len(scores.predicted_N) - len(scores.refused)} of {len(scores.predicted_N)} rows are scored"
+    if as_json:
+        where = {"scores": as_rows(scores)} if out is None else {"scores": str(out)}
+        answer({"rows": len(scores.predicted_N), "refused": len(scores.refused), **where}, "", as_json)
+    elif out is None:
+        answer({}, scores.as_csv().removesuffix("\n"), as_json)
+    else:
+        answer({}, f"{told}: {out}", as_json)
+    for row, rule in list(scores.refused.items())[:_MOST_NAMED]:
+        err.print(f"row {row + 1}: {rule}", style="yellow", highlight=False, soft_wrap=True)
+    if len(scores.refused) > _MOST_NAMED:
+        err.print(f"and {len(scores.refused) - _MOST_NAMED} more rows, each named in the scores", style="yellow")
+    err.print(NOT_PROTECTED, highlight=False)
+    if scores.refused:
+        raise typer.Exit(REFUSED)
+
+
+VERBS: Final = (Verb(12, "predict", predict),)

@@ -1,0 +1,180 @@
+"""Scores for the rows of a file: a probability of each class, and the class that is predicted.
+
+Guarantee: one line of scores for each row of the file, in the file's order; a row that cannot be read has no scores but
+the rule that it breaks, and changes nothing about another's. On records that a silo would read, what is predicted is
+what the run's own figures were measured by, at the description's threshold.
+
+Does NOT protect the rows in any way: differential privacy is of the records that a model was trained on. A score tells
+of its row, and whoever holds scores and the model may work out what stood in it. So a file of scores is for whoever may
+read the rows, and is made readable by its owner alone.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from pydantic import ValidationError
+
+from fedmodel.config import CsvForm
+from fedmodel.data.rows import read_rows
+from fedmodel.errors import ConfigError, ProtocolError
+from fedmodel.learning.models import probabilities
+from fedmodel.system.durable import failed, replace_file
+from scenarios.models.trained import Trained
+
+NOT_PROTECTED: Final = (
+    "These rows are not protected by differential privacy, or by anything else here. They were read in the open, and"
+    " each score tells of its row: treat the scores as you treat the rows."
+)
+_BATCH: Final = 4096
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What a model says of a file's rows. Sensitive.
+
+    Attributes:
+        labels: Names of the classes, in order.
+        probability_NK: Of each class, shape `(N, classes)`; of refused rows it means nothing.
+        predicted_N: The class that is predicted, as a place among the labels.
+        refused: By place from 0, the rule that a row breaks.
+    """
+
+    labels: tuple[str, ...]
+    probability_NK: NDArray[np.float32]
+    predicted_N: NDArray[np.intp]
+    refused: dict[int, str]
+
+    def __repr__(self) -> str:
+        return "Scores(...)"  # a repr ends up in logs
+
+    def lines(self) -> Iterator[list[str]]:
+        """Yield a table's lines, its header first: row, predicted label, probability by label, why it was refused."""
+        yield ["row", "predicted", *(f"probability of {label}" for label in self.labels), "refused"]
+        for row, (probability_K, predicted) in enumerate(zip(self.probability_NK, self.predicted_N, strict=True)):
+            if row in self.refused:
+                yield [str(row + 1), *[""] * (1 + len(self.labels)), self.refused[row]]
+            else:
+                told = [f"{value:.9g}" for value in probability_K.tolist()]  # nine digits tell every float32 apart
+                yield [str(row + 1), self.labels[predicted], *told, ""]
+
+    def as_csv(self) -> str:
+        """Return them as CSV."""
+        text = io.StringIO()
+        csv.writer(text, lineterminator="\n").writerows(self.lines())
+        return text.getvalue()
+
+
+def csv_form(separator: str, decimal: str, encoding: str) -> CsvForm:
+    r"""Return how a CSV is written, by a person's words.
+
+    >>> csv_form("\\t", ".", "utf-8").separator
+    '\t'
+
+    Raises:
+        ConfigError: When one of them is none that is read.
+    """
+    try:
+        named = {"separator": "\t" if separator == "\\t" else separator, "decimal": decimal, "encoding": encoding}
+        return CsvForm.model_validate(named)
+    except ValidationError as error:
+        first = error.errors(include_url=False, include_input=False)[0]
+        raise ConfigError(f"--{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}") from None
+
+
+def predict(model: Trained, path: Path, form: CsvForm, threshold: float | None = None) -> Scores:
+    """Score the rows of a CSV or Parquet file.
+
+    Args:
+        model: The model.
+        path: Of the file; it needs the columns that features come from, and may have others.
+        form: How a CSV is written.
+        threshold: Of two classes, over which probability the second is predicted; the description's by default.
+
+    Raises:
+        ConfigError: When the model is of records that are no rows of a table, or a threshold says nothing.
+        DataError: When the file is refused whole (`fedmodel.data.rows`).
+        ProtocolError: When an output is not finite.
+    """
+    description = model.description
+    if not description.columns:
+        shape = "x".join(map(str, description.shape))
+        raise ConfigError(
+            f"a record of {description.source!r} is {shape} numbers without names, so no column of a table is known to"
+            " be one of them; use the model from Python, as docs/model.md shows"
+        )
+    if threshold is not None and len(description.labels) != 2:
+        raise ConfigError(
+            f"--threshold belongs to a model of two classes, and this one has {len(description.labels)}: the class of"
+            " the highest probability is predicted"
+        )
+    rows = read_rows(path, description.columns, description.feature_bound, form)
+    scored_NK = scores_of(model, rows.x_NF)
+    over = description.threshold if threshold is None else threshold
+    return Scores(description.labels, scored_NK, chosen(scored_NK, over), rows.refused)
+
+
+def scores_of(model: Trained, x_NF: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the probability of each class for scaled records, shape `(N, classes)`.
+
+    Raises:
+        ProtocolError: When an output is not finite.
+    """
+    parts = [np.empty((0, len(model.description.labels)), dtype=np.float32)]
+    with torch.no_grad():
+        for start in range(0, len(x_NF), _BATCH):
+            output_BK = model.module(torch.from_numpy(x_NF[start : start + _BATCH]))
+            parts.append(probabilities(model.description.loss, output_BK).numpy())
+    score_NK: NDArray[np.float32] = np.concatenate(parts)
+    if not np.isfinite(score_NK).all():
+        raise ProtocolError("the model's outputs are not finite; it diverged in training, and is of no use")
+    return score_NK
+
+
+def chosen(score_NK: NDArray[np.float32], threshold: float) -> NDArray[np.intp]:
+    """Return the class that is predicted for each record.
+
+    >>> chosen(np.array([[0.5, 0.5], [0.4, 0.6]], dtype=np.float32), 0.5).tolist()
+    [0, 1]
+    """
+    found_N: NDArray[np.intp] = (
+        (score_NK[:, 1] > threshold).astype(np.intp) if score_NK.shape[1] == 2 else score_NK.argmax(axis=1)
+    )
+    return found_N
+
+
+def write_scores(scores: Scores, path: Path) -> None:
+    """Write scores as CSV into a new file, readable by its owner alone.
+
+    Raises:
+        ConfigError: When something is there already, or it cannot be written.
+    """
+    if path.exists() or path.is_symlink():
+        raise ConfigError(f"--out {path}: is there already, and scores are not written over anything; name a new file")
+    try:
+        replace_file(path, scores.as_csv().encode())
+    except OSError as error:
+        raise ConfigError(f"--out: cannot be written: {failed(error)}") from None
+
+
+def as_rows(scores: Scores) -> list[dict[str, object]]:
+    """Return scores as an object a row."""
+    return [
+        {"row": row + 1, "predicted": None, "probabilities": None, "refused": scores.refused[row]}
+        if row in scores.refused
+        else {
+            "row": row + 1,
+            "predicted": scores.labels[scores.predicted_N[row]],
+            "probabilities": dict(zip(scores.labels, scores.probability_NK[row].tolist(), strict=True)),
+            "refused": None,
+        }
+        for row in range(len(scores.predicted_N))
+    ]
