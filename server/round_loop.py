@@ -92,8 +92,8 @@ class RoundLoop:
         self._place, self._journal, self._log = place, journal, log
         self._taking, self._scenario = rounds.taking, rounds.taking.scenario
 
-    def run(self, come_to: ComeTo) -> None:
-        """Bring the run to its last round, from the one after what it has come to.
+    def run(self, come_to: ComeTo) -> ComeTo:
+        """Bring the run to its last round, from the one after what it has come to, and return what it has come to then.
 
         Raises:
             DropoutError: When more rounds failed closed than the scenario tolerates.
@@ -110,7 +110,8 @@ class RoundLoop:
                 logger.info("round %d of %d: loss %.4f", number, self._scenario.rounds, come_to.line["loss"])
             if come_to.ended:
                 self._log_end(come_to.line)
-                return
+                break
+        return come_to
 
     def keep(self, come_to: ComeTo) -> None:
         """Put what the run has come to on disk, where it has a journal: it goes on from there."""

@@ -4,6 +4,7 @@ start.safetensors, .age    what the run begins from, where that is a file; seale
 model.safetensors          a simulation's model
 model.safetensors.age      a deployed server's, which it and the escrow can open
 model.json                 what others need to use the model, in the open: it follows from the scenario
+usefulness.json            whether the model is of use, in the open, at the run's end (`server.usefulness`)
 charges.json               what silos say they charged, at a deployed server, which has no ledger of theirs
 checkpoint.age, ...        what a run is taken up from (`server.journal`); a simulation's is `checkpoint`, and open
 """
@@ -33,6 +34,7 @@ from fedmodel.provision import read_identity, read_server_law, scenario_hash, un
 from fedmodel.system.durable import replace_file
 from server.checkpoint import save_model
 from server.journal import Journal, Seal, forget
+from server.usefulness import USEFULNESS
 
 CHARGES: Final = "charges.json"
 MODEL: Final = "model.safetensors"
@@ -122,17 +124,27 @@ class RunFiles:
             "noise": scenario.privacy.noise_name,
         }
         if not self.sealed:
-            save_model(module, self.run_dir / MODEL, about)
+            save_model(module, self._model, about)
             return
         recipients = (unlocked(self.home).recipient, *read_server_law(self.home).escrow)
-        save_model(module, self.run_dir / SEALED_MODEL, about, recipients)
+        save_model(module, self._model, about, recipients)
+
+    def judge(self, found: Mapping[str, object]) -> None:
+        """Write down at a run's end whether its model is of use (`server.usefulness`), where there is a model."""
+        if self._model.exists():
+            told = json.dumps(found, sort_keys=True, allow_nan=False) + "\n"
+            replace_file(self.run_dir / USEFULNESS, told.encode())
+
+    @property
+    def _model(self) -> Path:
+        """Where the model lies."""
+        return self.run_dir / (SEALED_MODEL if self.sealed else MODEL)
 
     def model_hash(self) -> bytes | None:
         """Return the SHA-256 of the model's file, opened where it lies sealed; None where no round was whole."""
-        path = self.run_dir / (SEALED_MODEL if self.sealed else MODEL)
-        if not path.exists():
+        if not self._model.exists():
             return None
-        data = path.read_bytes()
+        data = self._model.read_bytes()
         if self.sealed:
             data = open_bytes(data, opener_from_secret(unlocked(self.home).age_secret))
         return sha256(data).digest()

@@ -5,6 +5,8 @@ Shapes: P parameters, of the model and, in an audited run, of the block of its c
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import torch
 from numpy.typing import NDArray
@@ -13,9 +15,11 @@ from fedmodel.config import Scenario
 from fedmodel.errors import ProtocolError
 from fedmodel.learning import vectors
 from fedmodel.learning.models import build_model
+from fedmodel.privacy.events import Event
 from fedmodel.seeds import derive_seed
 from server.metrics import evaluate
 from server.run_files import RunFiles
+from server.usefulness import usefulness
 
 
 class ServedModel:
@@ -56,6 +60,11 @@ class ServedModel:
         """Write the model of a vector, whole or not at all."""
         self._load(vector_P)
         self._place.save(self._module, self._scenario, round_number)
+
+    def judge(self, vector_P: NDArray[np.float32], charges: Mapping[str, Event]) -> None:
+        """Write down at a run's end whether the model of a vector is of use; nothing where no round was whole."""
+        self._load(vector_P)
+        self._place.judge(usefulness(self._module, self._scenario, self._test, charges, self._device))
 
     def _load(self, vector_P: NDArray[np.float32]) -> None:
         if not np.isfinite(vector_P).all():

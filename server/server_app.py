@@ -122,6 +122,7 @@ def run_federation(
         if kept.ended or kept.round_number == scenario.rounds:  # killed after its last round
             roster = read_roster(place.home)
             known_heads = KnownHeads(place.home / "heads", roster)
+            model.judge(kept.model_P, kept.charges)
             return _end(post, scenario, place, known_heads, known_again(roster, kept))
 
     if kept is None:
@@ -136,7 +137,8 @@ def run_federation(
         come_to = ComeTo.again(kept)
         rounds = take_up(post, scenario, strategy, place.home, kept, dealt)
         loop = RoundLoop(rounds, job, model, place, journal, log)
-    loop.run(come_to)
+    come_to = loop.run(come_to)
+    model.judge(come_to.state.vector_P, rounds.taking.joined.charges)
     return _end(post, scenario, place, rounds.taking.known_heads, rounds.taking.joined.members)
 
 

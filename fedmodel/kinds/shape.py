@@ -53,3 +53,8 @@ class DataShape:
     def outputs(self) -> int:
         """How many outputs a classifier has: of two classes one logit, of more a logit each."""
         return 1 if self.classes == 2 else self.classes
+
+    @property
+    def label_names(self) -> tuple[str, ...]:
+        """Names of the classes, in order: numbers where they have none."""
+        return self.labels or tuple(map(str, range(self.classes)))

@@ -102,7 +102,7 @@ def describe(scenario: Scenario, scenario_hash: bytes) -> Description:
         features=shape.names,
         feature_bound=scenario.data.feature_bound,
         label=scenario.data.predicted,
-        labels=shape.labels or tuple(map(str, range(shape.classes))),
+        labels=shape.label_names,
         threshold=THRESHOLD,
         loss=scenario.training.loss,
         # Where it began from is no matter of whoever uses it.

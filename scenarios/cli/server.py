@@ -95,6 +95,10 @@ def _show_status(found: dict[str, Any]) -> None:
             accuracy = "-" if run["accuracy"] is None else f"{run['accuracy']:.4f}"
             table.add_row(run["run"], run["state"], f"{run['rounds']}/{run['rounds_planned']}", accuracy)
         out.print(table)
+    for run in found["runs"]:
+        if run["usefulness"] is not None:
+            told = f"run {run['run']}: {run['usefulness']}"
+            out.print(told, style="yellow", soft_wrap=True, highlight=False)
     for line in found["warnings"]:
         out.print(line, style="yellow", soft_wrap=True, highlight=False)
 

@@ -15,6 +15,7 @@ from fedmodel.system.inert import inert
 from scenarios.cli.printing import err, out
 from scenarios.runs import words
 from scenarios.runs.claims import NO_NOISE, early
+from scenarios.runs.usefulness import told_of
 
 
 def _seen_by_server(encryption: dict[str, Any], noised: str) -> str:
@@ -68,6 +69,8 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
     out.print(figures)
     for reason in words.undefined(metrics):
         out.print(reason, highlight=False)
+    if (useless := told_of(run_dir)) is not None:
+        out.print(useless, style="yellow", highlight=False)
     if summary["class_weights"]:
         out.print(f"Class weights in training: {words.weights(summary['class_weights'])}; the loss above is without.")
 

@@ -30,11 +30,13 @@ from typing import Any, Final
 
 from fedmodel.config import FederationFile, Scenario
 from fedmodel.errors import FedmodelError
+from fedmodel.learning.description import DESCRIPTION
 from fedmodel.provision.authority import issue
 from fedmodel.system.supervision import end_with_parent
 from scenarios.deployment import runs
 from scenarios.deployment.networks import Networks, loopback, namespaces
 from scenarios.runs.summary import rows_from_ledgers, sum_up
+from server.usefulness import USEFULNESS
 
 _STOP_S: Final = 15.0
 SERVER: Final = "server"
@@ -183,7 +185,7 @@ def _environment() -> Mapping[str, str]:
 
 def _gather(scenario: Scenario, folder: Path, run: Path) -> None:
     """Lay out the run's folder as every run's: the server's files, and copies of the silos' ledgers."""
-    for name in ("metrics.jsonl", "model.safetensors.age", "server.log", "charges.json"):
+    for name in ("metrics.jsonl", "model.safetensors.age", DESCRIPTION, USEFULNESS, "server.log", "charges.json"):
         if (run / name).exists():
             shutil.copy2(run / name, folder / name)
     ledgers = folder / "ledgers"

@@ -20,6 +20,7 @@ from fedmodel.ledger import origin_of
 from fedmodel.ledger.heads import open_head
 from fedmodel.provision import check_deployable, expiring, party_fingerprint, read_federation_roster, read_server_law
 from scenarios.runs.summary import read_metrics, rows_reported, sum_up
+from scenarios.runs.usefulness import told_of
 from scenarios.simulation.simulate import check_scenario
 from server import runs
 
@@ -140,6 +141,7 @@ def _run(folder: Path) -> dict[str, Any]:
         "rounds": len(lines),
         "rounds_planned": read_scenario(str(folder / runs.SCENARIO)).rounds,
         "accuracy": next((line["accuracy"] for line in reversed(lines) if "accuracy" in line), None),
+        "usefulness": told_of(folder),
         "error": "" if ended is None else ended.error,
     }
 

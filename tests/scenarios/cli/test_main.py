@@ -80,7 +80,7 @@ def test_a_run_leaves_the_promised_folder(run: Run, tiny_file: Path) -> None:
     assert {path.name for path in folder.iterdir()} == {
         "summary.json", "metrics.jsonl", "model.safetensors", "ledgers", "scenario.toml", "server.log",
         "server", "silos", "report.html", "report.json", "registry.yaml", "pictures.json",
-        "run.json", "run.lock", "serving.lock", "model.json",
+        "run.json", "run.lock", "serving.lock", "model.json", "usefulness.json",
     }  # fmt: skip
     assert sorted(path.name for path in (folder / "ledgers").iterdir()) == [
         "north.sqlite",

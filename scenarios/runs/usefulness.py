@@ -1,0 +1,64 @@
+"""One line on a run whose model is of no use: what is so, and what to look at first (`server.usefulness`)."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from scenarios.runs import words
+from server.usefulness import USEFULNESS
+
+
+def told_of(run_dir: Path) -> str | None:
+    """Say that a run's model is of no use, and the likeliest causes; None where it is of some, or nobody looked."""
+    try:
+        found = json.loads((run_dir / USEFULNESS).read_bytes())
+    except FileNotFoundError:  # of a version that did not look, or ended without a whole round
+        return None
+    return useless(found)
+
+
+def useless(found: dict[str, Any]) -> str | None:
+    """Return the line of `told_of` from what was found.
+
+    >>> found = {"one_class": "benign", "loss": 0.7, "base_loss": 0.69, "signal_to_noise": 0.449, "noise_walk": 0.2,
+    ...          "reach": 0.5, "supposed": {"aurora": 60}}
+    >>> useless(found)[:60]
+    "The model predicts 'benign' of every held-out record, and is"
+    """
+    label = found["one_class"]
+    if label is None and found["loss"] < found["base_loss"]:
+        return None
+    if label is None:
+        begins = (
+            f"The model's loss, {words.number(found['loss'])}, is no better than {words.number(found['base_loss'])},"
+            " that of answering every record with the shares of the classes"
+        )
+    else:
+        begins = f"The model predicts {label!r} of every held-out record, and is of no use"
+    return f"{begins}. To look at first: {'; '.join(_causes(found))}."
+
+
+def _causes(found: dict[str, Any]) -> list[str]:
+    """Return what is likeliest to blame, by public figures."""
+    ratio, reach, walk = found["signal_to_noise"], found["reach"], found["noise_walk"]
+    causes = []
+    if reach is not None and reach < 1:
+        causes.append(f"a learning rate too small, with which all steps together reach {words.number(reach)} at most")
+    if walk > 1:
+        causes.append(
+            f"a learning rate too large, with which noise alone moves a parameter by {words.number(walk)} in all"
+        )
+    sizes = sorted(set(found["supposed"].values()))
+    least, most = words.number(sizes[0]), words.number(sizes[-1])
+    causes.append(
+        f"lots far from the divisor, which supposes {least if least == most else f'{least} to {most}'} records at a"
+        " silo: each compares that with its own"
+    )
+    if ratio is None:
+        return causes
+    noise = f"since a step's signal is at most {words.number(ratio)} times its noise"
+    if ratio >= 1:
+        return [*causes, f"noise last, {noise}"]
+    return [f"noise over signal, {noise} (fewer parameters, larger lots, more silos or a larger epsilon help)", *causes]

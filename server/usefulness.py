@@ -1,0 +1,120 @@
+"""Whether a run's model is of use at all, and what is likeliest to blame where it is not.
+
+Written to `usefulness.json` at the run's end, from the model and the server's own held-out records, and from what is
+public: the scenario, the number of parameters and what silos charge. No figure comes from a silo's records except
+through the differentially private model.
+
+A step is compared with its noise as it is at best. The mean of a lot's clipped gradients has a length of the clip C at
+most where a lot is as large as its divisor. The noise of the cohort's average is `C sqrt(sum of (w z / B)^2)` in each
+of P coordinates, for silos of relative weight w, noise multiplier z and divisor B, so `sqrt(P)` times that in length.
+The ratio of the two is an upper bound of a step's signal over its noise, for lots no larger than the divisor.
+
+| Cause         | Named where                                                                                  |
+|---------------|----------------------------------------------------------------------------------------------|
+| noise         | that ratio is under 1: even at best the noise of a step is longer than its signal            |
+| too small     | all steps of a silo together are shorter than 1, by plain SGD: `rate C steps / (1 - momentum)`|
+| too large     | noise alone moves a coordinate by more than 1 over all steps: `noise_step sqrt(steps)`        |
+| lots          | always: how many records a silo has is the silo's to know, so each compares for itself       |
+
+Does NOT find out why: these are what to look at first. How large lots really were is not known here, on purpose.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, Final
+
+import numpy as np
+import torch
+from torch import nn
+
+from fedmodel.config import Scenario
+from fedmodel.data import Records
+from fedmodel.learning.inputs import called, tensors
+from fedmodel.learning.models import probabilities
+from fedmodel.learning.vectors import parameter_count
+from fedmodel.privacy.events import Event
+from server.metrics import evaluate
+
+USEFULNESS: Final = "usefulness.json"
+_BATCH: Final = 4096
+
+
+def usefulness(
+    module: nn.Module, scenario: Scenario, test: Records, charges: Mapping[str, Event], device: torch.device
+) -> dict[str, Any]:
+    """Return how the model compares with knowing nothing, and the public figures of a step.
+
+    Args:
+        module: The model, on the device.
+        scenario: What was done.
+        test: The server's held-out records.
+        charges: By silo, what it charges for a round.
+        device: Where the model is.
+
+    Returns:
+        one_class: The label that alone is predicted, where records of another are there; None where there are two.
+        loss: Of the model.
+        base_loss: Of the best answer that is one for all records: the shares of the classes.
+        signal_to_noise: Of a step, at best; None where no noise is added.
+        noise_walk: How far noise alone moves a coordinate in all steps, one standard deviation.
+        reach: How far all steps of a silo move its model at most; None of other optimizers than SGD.
+        supposed: By silo, for how many records its divisor and rate are made.
+    """
+    shares = np.bincount(test.y_N, minlength=scenario.data.shape.classes) / len(test)
+    predicted = _predicted(module, scenario, test, device)
+    plans = [scenario.plan(silo) for silo in sorted(charges)]
+    steps = min(plan.steps for plan in plans)
+    clip, training = scenario.privacy.max_grad_norm, scenario.training
+    spread = clip * _relative_noise(scenario, charges)
+    return {
+        "one_class": scenario.data.shape.label_names[predicted[0]]
+        if len(predicted) == 1 and shares[predicted[0]] < 1
+        else None,
+        "loss": evaluate(module, training.loss, test, device)["loss"],
+        "base_loss": base_loss(training.loss, shares.tolist()),
+        "signal_to_noise": clip / (spread * math.sqrt(parameter_count(module))) if spread else None,
+        "noise_walk": training.noise_step(spread) * math.sqrt(steps),
+        "reach": training.learning_rate * clip * steps / (1 - training.momentum)
+        if training.optimizer == "sgd"
+        else None,
+        "supposed": {plan.silo: round(plan.expected_batch_size / plan.sample_rate) for plan in plans},
+    }
+
+
+def base_loss(loss: str, shares: list[float]) -> float:
+    """Return the mean loss of the best answer that is the same for every record.
+
+    >>> round(base_loss("cross-entropy", [0.5, 0.5]), 4), base_loss("mse", [0.25, 0.75])
+    (0.6931, 0.1875)
+    """
+    if loss == "cross-entropy":
+        return -sum(share * math.log(share) for share in shares if share)
+    around_mean = [share * (1 - share) for share in shares]
+    return around_mean[1] if len(shares) == 2 else sum(around_mean)  # of two classes there is one output
+
+
+def _predicted(module: nn.Module, scenario: Scenario, test: Records, device: torch.device) -> list[int]:
+    """Return the classes that are predicted of some record."""
+    found: set[int] = set()
+    training = module.training
+    module.eval()
+    with torch.no_grad():
+        for start in range(0, len(test), _BATCH):
+            x_B, _ = tensors(test.take(slice(start, start + _BATCH)), device)
+            found |= set(probabilities(scenario.training.loss, called(module, x_B)).argmax(dim=1).tolist())
+    module.train(training)
+    return sorted(found)
+
+
+def _relative_noise(scenario: Scenario, charges: Mapping[str, Event]) -> float:
+    """Return the noise of the average of a cohort's steps, over the clip: one standard deviation of a coordinate."""
+    federation = scenario.federation
+    whole = sum(federation.weight(silo) for silo in charges)
+    of_all = sum(
+        (federation.weight(silo) / whole * event.noise_multiplier / event.denominator) ** 2
+        for silo, event in charges.items()
+    )
+    # A smaller cohort averages less away.
+    return math.sqrt(of_all * len(charges) / min(federation.cohort_size, len(charges)))
