@@ -18,6 +18,10 @@ PartyKit = Annotated[Path, typer.Argument(help="The party's kit, a folder of its
 ModelPlace = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A run's folder, or a .safetensors file with its model.json beside it.")
 ]
+Identity = Annotated[Path | None, typer.Option(help="The age key file that opens a sealed model.")]
+Separator = Annotated[str, typer.Option(help="Between the fields of a CSV: , ; | or \\t.")]
+Decimal = Annotated[str, typer.Option(help="Before the fraction of a number in a CSV.")]
+Encoding = Annotated[str, typer.Option(help="Of a CSV.")]
 Ledger = Annotated[Path, typer.Argument(help="A silo's ledger, as ledgers/NAME.sqlite.")]
 KitOption = Annotated[
     Path | None, typer.Option("--kit", help="The silo's kit. Default: silos/NAME beside the ledger's folder.")

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from scenarios.cli.options import ModelPlace
+from scenarios.cli.options import Decimal, Encoding, Identity, ModelPlace, Separator
 from scenarios.cli.printing import Json, answer, err
 from scenarios.cli.verbs import Verb
 
@@ -26,10 +26,10 @@ def predict(
         float | None,
         typer.Option(min=0, max=1, help="Of two classes, the probability over which the second is predicted."),
     ] = None,
-    identity: Annotated[Path | None, typer.Option(help="The age key file that opens a sealed model.")] = None,
-    separator: Annotated[str, typer.Option(help="Between the fields of a CSV: , ; | or \\t.")] = ",",
-    decimal: Annotated[str, typer.Option(help="Before the fraction of a number in a CSV.")] = ".",
-    encoding: Annotated[str, typer.Option(help="Of a CSV.")] = "utf-8",
+    identity: Identity = None,
+    separator: Separator = ",",
+    decimal: Decimal = ".",
+    encoding: Encoding = "utf-8",
     as_json: Json = False,
 ) -> None:
     """Score the rows of a file with a trained model: a probability of each class, and the label that is predicted.

@@ -15,7 +15,7 @@ Does NOT show that a run made the model: `report verify` does.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from typing import Final
@@ -38,12 +38,17 @@ class Trained:
     Attributes:
         description: What it reads and answers.
         module: In evaluation, on the CPU.
-        sha256: Of its file, opened, in hexadecimal.
+        data: Its file, opened.
     """
 
     description: Description
     module: nn.Module
-    sha256: str
+    data: bytes = field(repr=False)
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of its file, opened, in hexadecimal."""
+        return sha256(self.data).hexdigest()
 
 
 def read_model(path: Path, identity: Path | None = None) -> Trained:
@@ -72,7 +77,7 @@ def read_model(path: Path, identity: Path | None = None) -> Trained:
         )
     module = description.built()
     fit(module, data, str(file))
-    return Trained(description, module.eval(), sha256(data).hexdigest())
+    return Trained(description, module.eval(), data)
 
 
 def _described(file: Path) -> Description:

@@ -1,0 +1,53 @@
+"""The verb `export`. Thin: `scenarios.models` does the work."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Final
+
+import typer
+
+from scenarios.cli.options import Decimal, Encoding, Identity, Separator
+from scenarios.cli.printing import Json, answer
+from scenarios.cli.verbs import Verb
+
+
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    kind: Annotated[str, typer.Option("--format", help="safetensors, torch or onnx.")],
+    out: Annotated[
+        Path | None, typer.Option(help="The folder to write, a new one. Default: export/FORMAT in the run's folder.")
+    ] = None,
+    identity: Identity = None,
+    held_out: Annotated[
+        Path | None,
+        typer.Option(help="Records to compare on, a CSV or Parquet file. Default: the run's own held-out records."),
+    ] = None,
+    separator: Separator = ",",
+    decimal: Decimal = ".",
+    encoding: Encoding = "utf-8",
+    as_json: Json = False,
+) -> None:
+    """Write a run's model in another format, with model.json and a card (README.md), for others to use.
+
+    What was written is opened again, and compared with the model on held-out records, before it is said to be written.
+    """
+    from fedmodel.errors import ConfigError
+    from fedmodel.system.kinds import not_known
+    from scenarios.models.export import export as exported
+    from scenarios.models.formats import FORMATS
+    from scenarios.models.predict import csv_form
+
+    if kind not in FORMATS:
+        raise ConfigError(f"--format: {not_known('format', kind, FORMATS)}")
+    folder = run / "export" / kind if out is None else out
+    done = exported(run, kind, folder, identity, held_out, csv_form(separator, decimal, encoding))
+    told = (
+        f"{done.folder / done.file}: opened again, and compared on {done.records} held-out records: no probability"
+        f" differs by more than {done.differs:.1g}. Beside it: model.json and README.md, the card."
+    )
+    found = {"folder": str(done.folder), "file": done.file, "records": done.records, "differs": done.differs}
+    answer(found, told, as_json)
+
+
+VERBS: Final = (Verb(14, "export", export),)

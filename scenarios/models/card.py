@@ -1,0 +1,218 @@
+"""A model's card: Markdown with the front matter that Hugging Face reads, for whoever is handed the model.
+
+Guarantee: every figure of privacy is the one of the run's summary, rounded outwards as the report rounds it, with its
+unit, its delta and the silo; a run without noise or with seeded noise has no such figure here, and the card says that
+it protects nobody. What the card says of use and of limits is the same for every run, but for what follows from it.
+
+Does NOT check anything: `report verify` computes the figures again from the silos' ledgers, and the card says so. Says
+nothing of who may use the model: its license is whoever hands it out to say.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from fedmodel.config import Scenario
+from fedmodel.privacy.rounding import NO_BOUND, noise, small, up
+from scenarios.models.trained import Trained
+from scenarios.runs import words
+from scenarios.runs.claims import NO_NOISE, early
+from scenarios.runs.usefulness import told_of
+
+CARD: Final = "README.md"
+_SEEDED: Final = (
+    "This run protects nobody: its noise was seeded, and whoever knows the seed can remove it. No epsilon holds for it."
+)
+_OPENED: Final = {
+    "model.safetensors": """from pathlib import Path
+
+from fedmodel.config import CsvForm
+from scenarios.models.predict import predict
+from scenarios.models.trained import read_model
+
+scores = predict(read_model(Path("model.safetensors")), Path("data.csv"), CsvForm())
+""",
+    "model.pt2": """import torch
+
+score = torch.export.load("model.pt2").module()
+probabilities = score(features)  # float32, scaled as model.json says, one row per record
+""",
+    "model.onnx": """import onnxruntime
+
+session = onnxruntime.InferenceSession("model.onnx")
+(probabilities,) = session.run(None, {"features": features})  # float32, scaled as model.json says
+""",
+}
+_LIMITS: Final = """\
+- The records that the model is **used** on are not protected: they are read in the open, and each score tells of
+  its record.
+- What holds for one {unit} does not hold for a group of them, such as a family: its epsilon grows with its size.
+- Differential privacy does not hide what is true of many. The model may tell what a disease goes with, of persons
+  who took part and of others alike.
+- The figures above are of the server's held-out records. No figure was measured for one group of persons by itself,
+  or at one silo by itself; a model trained with noise is often worse for small groups. Measure before you rely on it.
+- Records of other places, years or devices may differ from those that it was trained on, and nothing here notices.
+- Probabilities were not calibrated.
+- What a run's figures leave out, such as side channels and silos that work together, stands in its report.
+"""
+
+
+def card(scenario: Scenario, summary: Mapping[str, Any], model: Trained, run_dir: Path, file: str) -> str:
+    """Return a model's card.
+
+    Args:
+        scenario: What was done.
+        summary: What came of it, as `summary.json` says.
+        model: The model.
+        run_dir: The run's folder.
+        file: What the model's file beside the card is called.
+    """
+    return "\n".join([
+        "---", *_front(scenario, summary, model), "---", "",
+        f"# {scenario.name}", "",
+        f"{_plain(scenario.summary[0].upper() + scenario.summary[1:])}.", "",
+        *_data(scenario, model), *_use(model, file), *_figures(summary, run_dir),
+        *_privacy(scenario, summary["privacy"]), *_made(scenario, summary, model),
+    ])  # fmt: skip
+
+
+def _front(scenario: Scenario, summary: Mapping[str, Any], model: Trained) -> Iterator[str]:
+    """Yield the front matter, in YAML whose values are JSON."""
+    tabular = bool(model.description.columns)
+    task = "tabular-classification" if tabular else "other"
+    tags = ["federated-learning", *(["differential-privacy"] if _protects(summary["privacy"]) else []), "fedmodel"]
+    results = [
+        {
+            "task": {"type": task},
+            "dataset": {"name": f"{scenario.data.data_set}, the server's held-out records", "type": "private"},
+            "metrics": [{"type": name, "value": round(value, 4)} for name, value in summary["metrics"].items()],
+        }
+    ]
+    for key, value in {
+        "library_name": "fedmodel",
+        **({"pipeline_tag": task} if tabular else {}),
+        "tags": tags,
+        "model-index": [{"name": scenario.name, "results": results}],
+    }.items():
+        yield f"{key}: {json.dumps(value)}"
+
+
+def _data(scenario: Scenario, model: Trained) -> Iterator[str]:
+    """Yield what it was trained on."""
+    description, silos = model.description, scenario.federation.silos
+    yield from ("## Data", "")
+    yield (
+        f"It was trained on {_code(description.source)}, held by {words.counted(len(silos), 'silo')}, none of which"
+        " gave a record away: each sent noised updates of the model. How many records a silo has is not published."
+        if not scenario.privacy.baseline
+        else f"It was trained on {_code(description.source)}, held by {words.counted(len(silos), 'silo')}."
+    )
+    named = f"{_code(description.label)}, " if description.label else ""
+    yield f"It predicts {named}one of {words.listed([_code(label) for label in description.labels])}."
+    yield ""
+    if description.columns:
+        yield from ("| Column | Type | Range or choices, as declared |", "|---|---|---|")
+        for column in description.columns:
+            told = ", ".join(map(_code, column.categories)) or (
+                "true, false" if column.range is None else f"{column.range[0]:.12g} to {column.range[1]:.12g}"
+            )
+            yield f"| {_code(column.name)} | {column.type} | {told} |"
+        yield ""
+        yield "Ranges are declared as public references; that none was read off the records is the author's word."
+    else:
+        yield f"A record is {'x'.join(map(str, description.shape))} numbers."
+    yield ""
+
+
+def _use(model: Trained, file: str) -> Iterator[str]:
+    """Yield how it is used."""
+    yield from ("## Use", "")
+    yield (
+        "`model.json` beside this card says how a record is read and scaled, and what the classes are called. Of two"
+        f" classes the second is predicted where its probability is over {model.description.threshold:g}; another"
+        " threshold trades one kind of mistake for the other, and is for a person to choose."
+        if len(model.description.labels) == 2
+        else "`model.json` beside this card says how a record is read and scaled, and what the classes are called. The"
+        " class of the highest probability is predicted."
+    )
+    yield from ("", "```python", _OPENED[file].rstrip(), "```", "")
+    yield (
+        "Nobody examined it as a medical device, and nobody has shown that decisions made with it are good ones. Use it"
+        " to support a person who answers for the decision, and not to decide alone."
+    )
+    yield ""
+
+
+def _figures(summary: Mapping[str, Any], run_dir: Path) -> Iterator[str]:
+    """Yield how good it is."""
+    yield from ("## Figures", "", "On the server's own held-out records:", "")
+    metrics = summary["metrics"]
+    yield from (f"| {' | '.join(metrics)} |", f"|{'---|' * len(metrics)}")
+    yield from (f"| {' | '.join(f'{value:.4f}' for value in metrics.values())} |", "")
+    for reason in words.undefined(metrics):
+        yield from (reason, "")
+    if (useless := told_of(run_dir)) is not None:
+        yield from (f"**{useless}**", "")
+
+
+def _privacy(scenario: Scenario, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Yield the claim, and its limits."""
+    yield from ("## Privacy", "")
+    if not _protects(rows):
+        yield from (f"**{_SEEDED if scenario.privacy.baseline is None else NO_NOISE}**", "")
+        yield "Hand it to nobody who may not read the records themselves."
+        return
+    unit = rows[0]["unit"]
+    each = unit if unit == "record" else f"{unit} with at most {words.counted(rows[0]['max_records'], 'record')}"
+    yield (
+        f"All that left a silo in the run, this model among it, is (epsilon, delta)-differentially private for every"
+        f" {each} of that silo, against whoever sees it and whatever else they know. Neighbours differ by adding or"
+        f" removing one such {unit}. Epsilon is of the whole plan, wherever the run ended, and is rounded up."
+    )
+    yield from ("", "| Silo | Epsilon | Delta | Noise multiplier |", "|---|---|---|---|")
+    for row in rows:
+        multiplier = noise(row["noise_multiplier"]) if row["steps"] else "took no step"
+        yield f"| {row['silo']} | {up(row['epsilon'])} | {small(row['delta'])} | {multiplier} |"
+    yield ""
+    if (shorter := early(rows)) is not None:
+        yield from (shorter, "")
+    if any(row["epsilon"] is None for row in rows):
+        yield from (f'"{NO_BOUND}" means that nothing is claimed for that silo.', "")
+    if any(row["source"] == "reported" for row in rows):
+        yield from (
+            "The figures are what silos reported to the server. Their own ledgers have the last word.",
+            "",
+        )
+    yield from ("### Limits", "")
+    yield _LIMITS.format(unit=unit).rstrip()
+
+
+def _made(scenario: Scenario, summary: Mapping[str, Any], model: Trained) -> Iterator[str]:
+    """Yield where it comes from."""
+    yield from ("", "## Where it comes from", "")
+    yield f"- Scenario {_code(scenario.name)}, SHA-256 `{model.description.scenario_hash}`."
+    yield f"- `model.safetensors` as the server wrote it, SHA-256 `{model.sha256}`: what silos countersign."
+    yield f"- Code, SHA-256 `{summary['code_hash']}`."
+    yield (
+        f"- {words.counted(summary['rounds_completed'], 'whole round')}, {summary['parameters']:,} parameters."
+        " `fedmodel report verify RUN` computes the figures of privacy again from the silos' ledgers."
+    )
+    yield ""
+
+
+def _protects(rows: Sequence[Mapping[str, Any]]) -> bool:
+    """Return whether anybody is protected by the run."""
+    return all(row["protects"] for row in rows)
+
+
+def _code(text: str) -> str:
+    """Return a name as code, which does nothing in a page or a table."""
+    return "`" + text.replace("`", "'").replace("|", "\\|") + "`"
+
+
+def _plain(text: str) -> str:
+    """Return a sentence's text without what Markdown or HTML would act on."""
+    return "".join(f"\\{sign}" if sign in "\\`*_{}[]<>()#+!|&~" else sign for sign in text)

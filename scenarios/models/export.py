@@ -1,0 +1,131 @@
+"""A trained model in another format, with its description and a card, for whoever is to use it.
+
+Guarantee: the folder that is named appears whole or not at all, and only once the file in it was opened again, as its
+users open it, and gave the probabilities that fedmodel gives, to `TOLERANCE`, for every held-out record.
+
+Those records are the ones that the run itself was measured on, where this machine can tell them: of a data set that is
+dealt out, or of the folder of a simulation. A deployed server's table is named by whoever exports.
+
+Does NOT export what would read a table: `model.json` says how columns become features.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmodel.config import CsvForm, Scenario, read_scenario
+from fedmodel.data import held_out_records
+from fedmodel.data.rows import read_rows
+from fedmodel.errors import ConfigError, DataError, FedmodelError
+from fedmodel.learning.description import DESCRIPTION
+from fedmodel.system.durable import erase_folder, failed, replace_file
+from scenarios.models.card import CARD, card
+from scenarios.models.formats import FORMATS
+from scenarios.models.predict import scores_of
+from scenarios.models.trained import Trained, read_model
+from scenarios.runs.files import read_summary
+
+TOLERANCE: Final = 1e-5
+"""Most that a probability may differ by: other libraries add a sum of float32 up in another order."""
+
+
+@dataclass(frozen=True)
+class Exported:
+    """What was written.
+
+    Attributes:
+        folder: Where.
+        file: The model's file in it.
+        records: Held-out records that it was compared on.
+        differs: Most that a probability differed by.
+    """
+
+    folder: Path
+    file: str
+    records: int
+    differs: float
+
+
+def export(
+    run_dir: Path, kind: str, folder: Path, identity: Path | None, held_out: Path | None, form: CsvForm
+) -> Exported:
+    """Write a run's model in a format, with what its users need.
+
+    Args:
+        run_dir: The run's folder.
+        kind: One of `FORMATS`.
+        folder: Where to; new.
+        identity: The age key file that opens a sealed model.
+        held_out: Records to compare on, a CSV or Parquet file; the run's own by default.
+        form: How that CSV is written.
+
+    Raises:
+        ConfigError: When a package is missing, something is there already, or no records can be told to compare on.
+        DataError: When these records cannot be read.
+        FedmodelError: When what was written gives other probabilities.
+    """
+    if folder.exists() or folder.is_symlink():
+        raise ConfigError(f"--out {folder}: is there already, and nothing is written over; name a new folder")
+    model, how = read_model(run_dir, identity), FORMATS[kind]
+    scenario, summary = _read(run_dir)
+    x_NF = _compared_on(scenario, model, held_out, form)
+    beside = folder.with_name(folder.name + ".partial")
+    try:
+        erase_folder(beside)
+        beside.mkdir(parents=True)
+        replace_file(beside / DESCRIPTION, model.description.written())
+        how.write(model, beside / how.file)
+        differs = _difference(how.open(beside / how.file)(x_NF), scores_of(model, x_NF))
+        if differs > TOLERANCE:
+            raise FedmodelError(
+                f"{how.file}: opened again, it gives probabilities that differ by {differs:.2g} from the model's, more"
+                f" than {TOLERANCE:g}; nothing was written"
+            )
+        replace_file(beside / CARD, card(scenario, summary, model, run_dir, how.file).encode())
+        beside.rename(folder)
+    except OSError as error:
+        raise ConfigError(f"--out {folder}: cannot be written: {failed(error)}") from None
+    finally:
+        shutil.rmtree(beside, ignore_errors=True)
+    return Exported(folder, how.file, len(x_NF), differs)
+
+
+def _read(run_dir: Path) -> tuple[Scenario, dict[str, object]]:
+    """Return what a run was, and what came of it."""
+    for name in ("scenario.toml", "summary.json"):
+        if not (run_dir / name).is_file():
+            raise ConfigError(f"{run_dir}: holds no {name}, so it is not the folder of a run that has ended")
+    return read_scenario(str(run_dir / "scenario.toml")), read_summary(run_dir / "summary.json")
+
+
+def _compared_on(scenario: Scenario, model: Trained, held_out: Path | None, form: CsvForm) -> NDArray[np.float32]:
+    """Return held-out records, scaled."""
+    if held_out is None:
+        try:
+            return held_out_records(scenario).x_NF
+        except (ConfigError, DataError) as error:
+            raise ConfigError(
+                f"the run's held-out records are not at hand ({error}); name some with --held-out FILE, to compare on"
+            ) from None
+    if not model.description.columns:
+        raise ConfigError("--held-out: this model's records are no rows of a table; leave it out")
+    rows = read_rows(held_out, model.description.columns, model.description.feature_bound, form)
+    if rows.refused:
+        row, rule = next(iter(rows.refused.items()))
+        raise DataError(f"{held_out}: row {row + 1}: {rule}; a row to compare on is one that is read")
+    if not len(rows.x_NF):
+        raise DataError(f"{held_out}: has no row, and a model is compared on some")
+    return rows.x_NF
+
+
+def _difference(found_NK: NDArray[np.float32], right_NK: NDArray[np.float32]) -> float:
+    """Return the most that two tables of probabilities differ by, infinity where one is no such table."""
+    if found_NK.shape != right_NK.shape or not np.isfinite(found_NK).all():
+        return float("inf")
+    return float(np.abs(found_NK.astype(np.float64) - right_NK).max())

@@ -1,0 +1,145 @@
+"""The formats that a trained model is written in, each with how it is opened again.
+
+| Format        | File                | Is opened by                                                               |
+|---------------|---------------------|----------------------------------------------------------------------------|
+| `safetensors` | `model.safetensors` | fedmodel; the very bytes that silos countersigned, and tensors to others   |
+| `torch`       | `model.pt2`         | `torch.export.load`, with torch alone; it holds operations and no pickle   |
+| `onnx`        | `model.onnx`        | any ONNX runtime                                                           |
+
+A file of the last two takes `features`, scaled as `model.json` says, float32 of shape `(N, *shape)` for any N from 1,
+and returns `probabilities`, float32 of shape `(N, classes)`: the sigmoid or softmax is in it.
+"""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedmodel.learning.models import Loss, probabilities
+from fedmodel.system.durable import replace_file
+from fedmodel.system.packages import missing
+from scenarios.models.predict import scores_of
+from scenarios.models.trained import Trained, read_model
+
+Scorer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+"""From scaled records to the probability of each class."""
+
+
+@dataclass(frozen=True)
+class Format:
+    """A format.
+
+    Attributes:
+        file: What the file is called.
+        write: Writes a model at a path.
+        open: Opens that again, as whoever gets it does.
+    """
+
+    file: str
+    write: Callable[[Trained, Path], None]
+    open: Callable[[Path], Scorer]
+
+
+class _Scored(nn.Module):
+    """A model whose outputs are probabilities."""
+
+    def __init__(self, module: nn.Module, loss: Loss) -> None:
+        super().__init__()
+        self.module, self._loss = module, loss
+
+    def forward(self, features: Tensor) -> Tensor:
+        return probabilities(self._loss, self.module(features))
+
+
+def _program(model: Trained) -> torch.export.ExportedProgram:
+    """Return the model's operations, for any number of records."""
+    scored = _Scored(model.module, model.description.loss).eval()
+    example = (torch.zeros(2, *model.description.shape),)
+    return torch.export.export(scored, example, dynamic_shapes=({0: torch.export.Dim("N", min=1)},))
+
+
+def _write_safetensors(model: Trained, path: Path) -> None:
+    replace_file(path, model.data)
+
+
+def _open_safetensors(path: Path) -> Scorer:
+    model = read_model(path)
+    return lambda x_NF: scores_of(model, x_NF)
+
+
+def _write_torch(model: Trained, path: Path) -> None:
+    with _quiet():
+        torch.export.save(_program(model), path)
+
+
+def _open_torch(path: Path) -> Scorer:
+    with _quiet():
+        module = torch.export.load(path).module()
+
+    def score(x_NF: NDArray[np.float32]) -> NDArray[np.float32]:
+        with torch.no_grad():
+            found: NDArray[np.float32] = module(torch.from_numpy(x_NF)).numpy()
+        return found
+
+    return score
+
+
+def _write_onnx(model: Trained, path: Path) -> None:
+    try:
+        import onnx  # noqa: F401 - whoever exports is told what is missing, and not by a traceback
+        import onnxscript  # noqa: F401
+    except ImportError:
+        raise missing("onnx or onnxscript", "writing ONNX", "export") from None
+    with _quiet():
+        program = torch.onnx.export(
+            _program(model), dynamo=True, verbose=False, input_names=["features"], output_names=["probabilities"]
+        )
+        if program is None:
+            raise RuntimeError("torch.onnx.export returned no program")
+        replace_file(path, program.model_proto.SerializeToString())
+
+
+def _open_onnx(path: Path) -> Scorer:
+    import onnx
+    from onnx.reference import ReferenceEvaluator
+
+    read = onnx.load_from_string(path.read_bytes())
+    onnx.checker.check_model(read, full_check=True)
+    evaluator = ReferenceEvaluator(read)
+
+    def score(x_NF: NDArray[np.float32]) -> NDArray[np.float32]:
+        (found,) = evaluator.run(["probabilities"], {"features": x_NF})
+        return np.asarray(found, dtype=np.float32)
+
+    return score
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep torch's exporters from telling a person about libraries that no model here needs."""
+    log = logging.getLogger("torch")
+    level = log.level
+    log.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        log.setLevel(level)
+
+
+FORMATS: Final[Mapping[str, Format]] = {
+    "safetensors": Format("model.safetensors", _write_safetensors, _open_safetensors),
+    "torch": Format("model.pt2", _write_torch, _open_torch),
+    "onnx": Format("model.onnx", _write_onnx, _open_onnx),
+}
