@@ -17,10 +17,12 @@ from types import ModuleType
 def kinds(package: str) -> dict[str, ModuleType]:
     """Return the modules of a package that is being imported, each a kind, by name with hyphens, in order of names.
 
-    A module whose name begins with an underscore is a tool of the others and no kind; folders are none either.
+    A module whose name begins with an underscore is a tool of the others and no kind; folders are none either, nor is a
+    file whose name is no word of Python, such as an editor leaves beside the one that it has open.
     """
     folders = import_module(package).__path__
-    found = sorted(module.name for module in iter_modules(folders) if not module.ispkg and module.name[0] != "_")
+    named = sorted(module.name for module in iter_modules(folders) if not module.ispkg)
+    found = [name for name in named if name.isidentifier() and name[0] != "_"]
     return {name.replace("_", "-"): import_module(f"{package}.{name}") for name in found}
 
 

@@ -12,7 +12,7 @@ def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A package of two kinds, a tool of theirs and a folder."""
     folder = tmp_path / "shelf_of_kinds"
     (folder / "inner").mkdir(parents=True)
-    for name in ("inner/__init__", "_tool", "soft_edge", "hard"):
+    for name in ("inner/__init__", "_tool", "soft_edge", "hard", ".#hard", "hard copy"):
         (folder / f"{name}.py").write_text(f"NAME = {name!r}\n")
     (folder / "__init__.py").write_text("from fedmodel.system.kinds import kinds\n\nKINDS = kinds(__name__)\n")
     monkeypatch.syspath_prepend(tmp_path)
