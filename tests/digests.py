@@ -3,9 +3,10 @@
 `python -m tests.digests record` runs every shipped scenario with `privacy.noise = "seeded-unsafe"` and writes what came
 of it to `tests/vectors/digests.json`; `python -m tests.digests` runs them again and tells what differs. A hash is of
 one part: the final model byte for byte, `metrics.jsonl`, `summary.json`, the report as a document and as a page, the
-registry's entry, and the entries of every ledger. Left out is what no two runs have in common: times, keys,
-signatures, hashes over them, and the hash of the code. Figures are compared to nine decimals: which way numpy adds up
-in accounting hangs on where an array lies in memory, and noise is calibrated by that. The model is compared to the bit.
+registry's entry, and the entries of every ledger. Left out is what no two runs have in common: times, keys, signatures,
+hashes over them, the hash of the code, and the packages that are installed. Figures are compared to nine decimals:
+which way numpy adds up in accounting hangs on where an array lies in memory, and noise is calibrated by that. The model
+is compared to the bit.
 
 Sums in floating point hang on the machine's vector units and on the version of torch, so that the digests are of one
 machine; `made_on` says of which. Not covered: what a run that a person may trust draws, since that is drawn anew.
@@ -30,8 +31,9 @@ from scenarios.cli import main as program
 RECORDED = Path(__file__).parent / "vectors" / "digests.json"
 _COMMAND = (sys.executable, "-c", f"import {program.__name__} as command; command.main()")
 SCENARIOS = ("quickstart", "hospitals", "digits", "dropout", "budget-exhausted")
-# Of the moment or of keys made for one run. `head` and `verifier_key` are a ledger's signature and its key.
-_OF_ONE_RUN = {"timing", "seconds", "head", "verifier_key"}
+# Of the moment, of what is installed beside, or of keys made for one run. `head` and `verifier_key` are a ledger's
+# signature and its key.
+_OF_ONE_RUN = {"timing", "seconds", "head", "verifier_key", "dependencies", "dependencies_hash"}
 _WORDS = (
     (re.compile(r"\b[0-9a-f]{16,}\b"), "<hex>"),
     (re.compile(r"\d{4}-\d\d-\d\d[T ]\d\d:\d\d(:\d\d(\.\d+)?)?"), "<time>"),
@@ -40,6 +42,7 @@ _WORDS = (
     (re.compile(r"(?<=^\u2014 )(fedmodel/v1/ledger/[\w-]+) [A-Za-z0-9+/]+=*$", re.MULTILINE), "<signature>"),
     (re.compile(r"fedmodel/v1/ledger/[\w-]+\+[0-9a-f]{8}\+[A-Za-z0-9+/]+=*"), "<key>"),
     (re.compile(r"(?<=parameters, )\d+\.\d+ s\b"), "<seconds>"),
+    (re.compile(r'<h3>Versions of .*?</h3>\s*<ul class="versions".*?</ul>', re.DOTALL), "<versions>"),
     (re.compile(r'<figure class="plot"><img class="plot" alt="A handwritten digit.*'), "<pictures of an attack>"),
 )
 
