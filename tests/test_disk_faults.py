@@ -28,6 +28,7 @@ faults of a few commands, `-m slow` all of them.
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 import os
@@ -46,6 +47,7 @@ import pytest
 import safetensors.torch
 import typer
 import yaml
+from sklearn.datasets import load_breast_cancer
 
 from fedmodel.errors import LedgerError
 from fedmodel.provision import read_federation_roster
@@ -118,6 +120,8 @@ TRIALS = {
     "report verify": _of("report verify run", "run", status=6),
     "report diff": _of("report diff run run", "run"),
     "demo inversion": _of("demo inversion --out made"),
+    "predict": _of("predict named rows.csv --out made.csv", "named", "rows.csv", done="is there already"),
+    "export": _of("export run --format safetensors --out made", "run"),
     "audit run": _of("audit run audited.toml --canaries 600 --out made", "audited.toml", dear=True, like="simulate"),
     "audit plan": _of("audit plan audited.toml --canaries 600", "audited.toml"),
     "budget show": _of(f"budget show {_LEDGER}", "run"),
@@ -178,6 +182,12 @@ def base(injecting: Injector, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "audited.toml").write_text(audited)
     _expect(injecting.run(["provision", "federation.toml", "--out", "kits"], folder), 0)
     injecting.warm(["simulate", "tiny.toml", "--out", "run"], folder)
+    named = 'source = "breast-cancer"\nheld_out = 0.25\nreference_range = [0.0, 100.0]'
+    (folder / "named.toml").write_text(re.sub(r'source = "synthetic"(\n.*){4}', named, whole))
+    injecting.warm(["simulate", "named.toml", "--out", "named", "--no-report"], folder)
+    records = load_breast_cancer()
+    with (folder / "rows.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([records.feature_names, *records.data[:3]])
     (folder / "bare.toml").write_text(whole)
     calls = injecting.run(["simulate", "bare.toml", "--out", "whole"], folder).calls
     kept = [
@@ -286,7 +296,7 @@ _REASONS = re.compile(
     r"|unable to open|cannot be"
 )
 _ACCUSES = re.compile(r"is changed|was changed|cannot be read as a ledger|put back|is gone|are gone")
-_PATH = re.compile(r"\b(run|cut|kits|made|tmp|\w+\.toml)\b|/place:")
+_PATH = re.compile(r"\b(run|cut|named|kits|made|tmp|\w+\.toml|\w+\.csv)\b|/place:")
 _LEFT_OUT = re.compile(r"error: round \d+ failed closed: .*; dropped out: \w+ \(aggregation-refused\)")
 
 
@@ -353,6 +363,11 @@ def _lines(data: bytes) -> None:
         json.loads(line)
 
 
+def _rows(data: bytes) -> None:
+    head, *rows = csv.reader(io.StringIO(data.decode()))
+    assert [len(row) for row in rows] == 3 * [len(head)]
+
+
 def _holds(word: bytes) -> Callable[[bytes], None]:
     def check(data: bytes) -> None:
         assert word in data, f"no {word!r} in it"
@@ -367,6 +382,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     ".yaml": yaml.safe_load,
     ".html": _holds(b"</html>"),
     ".png": _holds(b"IEND"),
+    ".csv": _rows,
     ".safetensors": safetensors.torch.load,
     ".npz": lambda data: np.load(io.BytesIO(data)).files,
     ".pem": _holds(b"-----END"),

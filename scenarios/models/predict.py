@@ -162,7 +162,7 @@ def write_scores(scores: Scores, path: Path) -> None:
     try:
         replace_file(path, scores.as_csv().encode())
     except OSError as error:
-        raise ConfigError(f"--out: cannot be written: {failed(error)}") from None
+        raise ConfigError(f"--out {path}: cannot be written: {failed(error)}") from None
 
 
 def as_rows(scores: Scores) -> list[dict[str, object]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Final
 
+from fedmodel.learning.description import DESCRIPTION
 from fedmodel.system.packages import code_hash
 from scenarios.report.anchors import Held
 from scenarios.report.document import Report
@@ -17,7 +18,7 @@ from scenarios.runs.parts import LedgerHead
 # Of a run's folder, what is read elsewhere or holds keys; files are named by what the report says of them.
 _PLACES: Final = (
     *("ledgers", "server", "silos", "kits", "logs", "server.log", "run.json", "run.lock", "serving.lock"),
-    *(signing.NAME, registry.NAME, PAGE),
+    *(signing.NAME, registry.NAME, PAGE, DESCRIPTION),
 )
 
 

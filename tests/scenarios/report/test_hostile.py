@@ -458,12 +458,13 @@ def test_a_ledger_of_nobody_is_refused(run: Run) -> None:
 
 def test_what_was_not_compared_is_named(run: Run) -> None:
     folder = run.folder / "r"
-    assert found(run)["not compared"] == "silos' laws, but for the server's key and the code that they name"
+    laws = "silos' laws, but for the server's key and the code that they name"
+    assert found(run)["not compared"] == f"{laws}; of the folder, usefulness.json"
     assert "NOT compared" not in found(run)["ledger west"]
     (folder / "notes.txt").write_text("x", encoding="utf-8")
     (folder / "ledgers" / "north.bak").write_text("x", encoding="utf-8")
     (folder / "ledgers" / "west.sqlite-wal").write_bytes(os.urandom(64))
-    assert found(run)["not compared"].endswith("; of the folder, notes.txt, ledgers/north.bak")
+    assert found(run)["not compared"].endswith("; of the folder, notes.txt, usefulness.json, ledgers/north.bak")
     assert "its bytes that hold no entry were NOT compared" in found(run)["ledger west"]
 
 
