@@ -9,8 +9,8 @@ from fedmodel.system.kinds import kinds, not_known
 
 @pytest.fixture
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
-    """A package of two kinds, a tool of theirs and a folder."""
-    folder = tmp_path / "shelf_of_kinds"
+    """Two kinds, a tool of theirs and a folder, under a name that no other test has: Python keeps what it imported."""
+    folder = tmp_path / f"shelf_of_{tmp_path.name}"
     (folder / "inner").mkdir(parents=True)
     for name in ("inner/__init__", "_tool", "soft_edge", "hard", ".#hard", "hard copy"):
         (folder / f"{name}.py").write_text(f"NAME = {name!r}\n")
