@@ -24,7 +24,7 @@ from fedmodel.data import held_out_records
 from fedmodel.data.rows import read_rows
 from fedmodel.errors import ConfigError, DataError, FedmodelError
 from fedmodel.learning.description import DESCRIPTION
-from fedmodel.system.durable import erase_folder, failed, replace_file
+from fedmodel.system.durable import erase_folder, failed, replace_file, sync_folder
 from scenarios.models.card import CARD, card
 from scenarios.models.formats import FORMATS
 from scenarios.models.predict import scores_of
@@ -89,6 +89,7 @@ def export(
             )
         replace_file(beside / CARD, card(scenario, summary, model, run_dir, how.file).encode())
         beside.rename(folder)
+        sync_folder(folder.parent)
     except OSError as error:
         raise ConfigError(f"--out {folder}: cannot be written: {failed(error)}") from None
     finally:

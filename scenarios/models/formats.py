@@ -12,6 +12,7 @@ and returns `probabilities`, float32 of shape `(N, classes)`: the sigmoid or sof
 
 from __future__ import annotations
 
+import io
 import logging
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -78,8 +79,10 @@ def _open_safetensors(path: Path) -> Scorer:
 
 
 def _write_torch(model: Trained, path: Path) -> None:
+    written = io.BytesIO()
     with _quiet():
-        torch.export.save(_program(model), path)
+        torch.export.save(_program(model), written)
+    replace_file(path, written.getvalue())
 
 
 def _open_torch(path: Path) -> Scorer:

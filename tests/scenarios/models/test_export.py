@@ -79,6 +79,7 @@ def test_every_kind_of_layer_is_exported_for_any_number_of_records(model: str, t
     assert np.allclose(right_NK.sum(axis=1), 1, atol=1e-5)
     for kind in ("torch", "onnx"):
         made, how = written(folder, kind, tmp_path / kind), formats.FORMATS[kind]
+        assert {path.stat().st_mode & 0o777 for path in made.iterdir()} == {0o600}
         score = how.open(made / how.file)
         for count in (1, 2, 70):
             assert np.abs(score(x_NF[:count]) - right_NK[:count]).max() <= TOLERANCE
