@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -127,6 +127,19 @@ VARIANTS = [
 ]
 
 
+def check_masked(replies: Iterable[Message], spy: Spy, scenario: Scenario) -> None:
+    """What crossed is never what was summed: the masks differ in all but a word in 2^16 or 2^32."""
+    answers = [
+        wire.read_masked_reply(reply, scenario.encryption.ring_bits)
+        for reply in replies
+        if reply.metadata.message_type == wire.TRAIN
+    ]
+    assert answers
+    for answer in answers:
+        told = spy.words[answer.round_number].values()
+        assert all(np.count_nonzero(answer.words_P == words_P) <= 1 for words_P in told)
+
+
 @pytest.mark.usefixtures("same_bytes")
 @pytest.mark.parametrize("settings", VARIANTS, ids=lambda settings: "".join(settings) or "plain")
 def test_every_opened_sum_is_that_of_the_silos_in_it(
@@ -137,12 +150,7 @@ def test_every_opened_sum_is_that_of_the_silos_in_it(
     grid = FaultyGrid(scenario, tmp_path)
     run_federation(grid, scenario, tmp_path, CPU)
     assert spy.check(scenario) == 5
-    # What crossed is never what was summed: the masks differ in all but a word in 2^16 or 2^32.
-    for reply in grid.seen:
-        if reply.metadata.message_type == wire.TRAIN:
-            answer = wire.read_masked_reply(reply, scenario.encryption.ring_bits)
-            told = spy.words[answer.round_number].values()
-            assert all(np.count_nonzero(answer.words_P == words_P) <= 1 for words_P in told)
+    check_masked(grid.seen, spy, scenario)
 
 
 @pytest.mark.parametrize("settings", VARIANTS, ids=lambda settings: "".join(settings) or "plain")
@@ -329,11 +337,7 @@ def test_what_leaves_a_silo_is_masked_as_its_law_says_and_not_its_scenario(
     spy = Spy(monkeypatch)
     run_federation(grid, scenario, tmp_path, CPU)
     assert spy.check(scenario) == 5
-    for reply in grid.seen:
-        if reply.metadata.message_type == wire.TRAIN:
-            answer = wire.read_masked_reply(reply, scenario.encryption.ring_bits)
-            told = spy.words[answer.round_number].values()
-            assert all(np.count_nonzero(answer.words_P == words_P) <= 1 for words_P in told)
+    check_masked(grid.seen, spy, scenario)
 
 
 def test_a_silo_asked_to_train_a_round_twice_sends_one_update(tiny_file: Path, tmp_path: Path) -> None:
