@@ -56,7 +56,7 @@ _KINDS: Final = {"share": wire.SHARE, "train": wire.TRAIN, "commit": wire.COMMIT
 _EARLIER: Final = {"share": "between", "train": "share", "commit": "train", "reveal": "commit"}
 _PARTS: Final = {"superlink": SERVER, "coordinator": SERVER}
 _LOOK_S: Final = 0.004
-_START_S: Final = 120.0
+_START_S: Final = 300.0
 _GONE_S: Final = 10.0
 
 
@@ -256,6 +256,15 @@ class Deployment:
             lambda: not alive(family), _GONE_S, lambda: f"{kill.party}: {alive(family)} outlived their supervisor"
         )
 
+    def connected(self) -> None:
+        """Wait until every silo is connected: one that comes when the silos have joined a run is left out of it."""
+
+        def there() -> bool:
+            self.check_up()
+            return all("connected to the server" in self.parties[silo].log("supernode") for silo in SILOS)
+
+        wait_until(there, _START_S, lambda: f"not every silo is connected\n{self.told()}")
+
     def check_up(self) -> None:
         """Refuse to go on with a party that has ended by itself."""
         for party in self.parties.values():
@@ -276,7 +285,8 @@ class Deployment:
 
     def told(self) -> str:
         """Return the ends of all logs, for whoever looks into a failure."""
-        logs = [*self.root.glob("kits/*/logs/*"), *self.root.glob("kits/silos/*/logs/*"), *self.folder.glob("*.log")]
+        logs = [*self.root.glob("kits/*/logs/*"), *self.root.glob("kits/silos/*/logs/*")]
+        logs += self.folder.glob("*.log") if self.run else []
         return "\n".join(f"== {log}\n{log.read_text(errors='replace')[-1500:]}" for log in sorted(logs))
 
     def stop(self) -> None:

@@ -94,8 +94,9 @@ def up(
     deployment = Deployment(folder, scenario)
     before(deployment)
     with stopped_at_last(deployment):
-        deployment.submit()
         deployment.start()
+        deployment.connected()
+        deployment.submit()
         yield deployment
 
 
@@ -112,7 +113,8 @@ def check(deployment: Deployment, kills: Sequence[Kill]) -> None:
     struck = Counter(kill.party for kill in kills)
     assert [line["round"] for line in lines] == list(range(1, rounds + 1))
     assert not any("failed" in line for line in lines) or set(struck) - {SERVER}
-    assert {silo for line in lines for silo in line["dropouts"]} <= set(struck)
+    dropped = {silo for line in lines for silo in line["dropouts"]}
+    assert dropped <= set(struck), deployment.told()
     for silo in SILOS:
         charges = deployment.charges(silo)  # verifies the ledger
         summed = {line["round"] for line in lines if silo not in line["dropouts"] and "failed" not in line}
@@ -213,7 +215,7 @@ def survived() -> Iterator[Survived]:
     ]
     with tempfile.TemporaryDirectory(prefix="fm-") as name, tempfile.TemporaryDirectory(prefix="fm-") as loot:
         folder, found = Path(name), {}
-        scenario = scenario_of(folder, rounds=30, timeout_s=15.0, table=True)
+        scenario = scenario_of(folder, rounds=30, timeout_s=60.0, table=True)
         with up(scenario, folder, lambda deployment: found.update(deal_tables(deployment))) as deployment:
             recorder = Recorder(deployment)
             recorder.start()
@@ -374,7 +376,7 @@ def mixed(seed: int) -> list[Kill]:
 def test_one_target_is_killed_in_every_stage(kind: str, folder: Path) -> None:
     """What is no silo's leaves no trace but time: that is why its run waits long for silos to come back."""
     kills = plan_of(kind)
-    scenario = scenario_of(folder, rounds=14, timeout_s=45.0 if kills[0].party == SERVER else 10.0)
+    scenario = scenario_of(folder, rounds=14, timeout_s=60.0 if kills[0].party == SERVER else 30.0)
     with up(scenario, folder) as deployment:
         Executioner(deployment, seed=len(kind)).carry_out(kills)
         assert deployment.outcome(600).completed, deployment.told()
@@ -386,7 +388,7 @@ def test_one_target_is_killed_in_every_stage(kind: str, folder: Path) -> None:
 @pytest.mark.parametrize("seed", range(2))
 def test_anybody_is_killed_anywhere(seed: int, folder: Path) -> None:
     kills = mixed(seed)
-    with up(scenario_of(folder, rounds=16, timeout_s=10.0), folder) as deployment:
+    with up(scenario_of(folder, rounds=16, timeout_s=30.0), folder) as deployment:
         Executioner(deployment, seed).carry_out(kills)
         assert deployment.outcome(600).completed, deployment.told()
     lines = deployment.metrics()
@@ -414,10 +416,11 @@ def test_a_network_that_is_cut_for_a_while_costs_a_round_at_most(folder: Path) -
         if network is None:
             tools.require("ip")
             pytest.skip("network namespaces cannot be made here; that takes Linux and root")
-        deployment = Deployment(folder, scenario_of(folder, rounds=60, timeout_s=15.0), network)
+        deployment = Deployment(folder, scenario_of(folder, rounds=60, timeout_s=30.0), network)
         with stopped_at_last(deployment):
-            deployment.submit()
             deployment.start()
+            deployment.connected()
+            deployment.submit()
             watch = Watch(deployment)
             for stage, seconds in ((wire.TRAIN, 3.0), (wire.SHARE, 25.0)):
                 past = len(deployment.metrics())
