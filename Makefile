@@ -42,9 +42,9 @@ check: lint
 	  $(BIN)/python -m pytest --numprocesses auto --dist worksteal $$tests; \
 	else echo "no test file bears the name of what changed; make test runs all of them"; fi
 
-# A worker more than cores (tests/conftest.py), and a file of tests to one worker.
+# A worker more than cores, and a file of tests to one worker, in the order of tests/conftest.py.
 test: install
-	$(BIN)/python -m pytest --numprocesses auto --dist loadfile
+	$(BIN)/python -m pytest --numprocesses auto --dist loadfile --no-loadscope-reorder
 
 test-quick: install
 	$(BIN)/python -m pytest -m "$(QUICK)" --numprocesses auto --dist loadfile

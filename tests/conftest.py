@@ -8,6 +8,7 @@ os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -137,10 +138,17 @@ def starts_processes(item: pytest.Item) -> bool:
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tier of processes; skip what needs a GPU where there is none, and say so."""
+    """Mark the tier of processes and begin with it; skip what needs a GPU where there is none, and say so.
+
+    Its files are few and long, so workers that meet them last wait for each other at the end. After them files come by
+    how many tests they have.
+    """
+    slow = {item.path for item in items if starts_processes(item)}
+    tests = Counter(item.path for item in items)
     for item in items:
         if starts_processes(item):
             item.add_marker("processes")
+    items.sort(key=lambda item: (item.path not in slow, -tests[item.path]))  # those of a file stay in their order
     if not any(item.get_closest_marker("gpu") for item in items):
         return
     import torch
