@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Final
+from typing import Annotated, Final
 from urllib.parse import parse_qsl, urlsplit
 
 from pydantic import Field, model_validator
 
-from fedmodel.kinds.columns import Person
+from fedmodel.kinds.columns import ColumnName, Person
 from fedmodel.kinds.spelling import CsvForm
 
 SQLITE: Final = "sqlite"
@@ -38,7 +38,10 @@ class TableSource(CsvForm):
         person: Which column says whose a record is, and in which form; a scenario cannot say otherwise.
         disjoint: The operator's word that the query gives nobody's record whom another table of the same database gives
             too; no program can see that.
+        leave_out: Columns of the source that are not read, as if they were not there.
     """
+
+    LATER = (*CsvForm.LATER, "leave_out")
 
     csv: str | None = Field(default=None, min_length=1)
     parquet: str | None = Field(default=None, min_length=1)
@@ -48,6 +51,7 @@ class TableSource(CsvForm):
     password_file: str | None = Field(default=None, min_length=1)
     person: Person | None = None
     disjoint: bool = False
+    leave_out: Annotated[tuple[ColumnName, ...], Field(strict=False, max_length=10_000)] = ()
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> TableSource:

@@ -41,7 +41,7 @@ from fedmodel.system.packages import missing
 
 if TYPE_CHECKING:
     import pyarrow as pa
-    from sqlalchemy import Connection, Engine
+    from sqlalchemy import Connection, CursorResult, Engine
 
 _ROWS = 10_000  # fetched at once
 _MOST_PASSWORD = 4096
@@ -79,17 +79,44 @@ END
 """
 
 
-def query(source: TableSource, declared: tuple[str, ...]) -> pa.Table:
+def query(source: TableSource, declared: tuple[str, ...], *, others: bool = True) -> pa.Table:
     """Return what the source's query gives, with the types that its values have. Sensitive.
 
     Args:
         source: With a URL.
         declared: Names of columns that may be said in an error; those of others could be made of values.
+        others: Whether columns that are not declared are returned as well; those left out never are.
 
     Raises:
         ConfigError: When a package is missing, the password cannot be read, or the account could write.
         DataError: When the database cannot be reached or does not answer the query.
     """
+    with _asked(source, source.query or "") as found:
+        names = list(found.keys())
+        columns: list[list[object]] = [[] for _ in names]
+        for rows in found.partitions():
+            for column, values in zip(columns, zip(*rows, strict=True), strict=True):
+                column.extend(values)
+    kept = [place for place, name in enumerate(names) if name in declared or (others and name not in source.leave_out)]
+    return _table([names[place] for place in kept], [columns[place] for place in kept], declared)
+
+
+def names(source: TableSource) -> list[str]:
+    """Return the names of the columns that the source's query gives, and ask for none of its rows.
+
+    Raises:
+        ConfigError: When a package is missing, the password cannot be read, or the account could write.
+        DataError: When the database cannot be reached or does not take the query.
+    """
+    bare = (source.query or "").strip().removesuffix(";")
+    # On a line of its own, since the query may end in a comment.
+    with _asked(source, f"SELECT * FROM ({bare}\n) AS fedmodel LIMIT 0") as found:  # noqa: S608 - the silo's own query
+        return list(found.keys())
+
+
+@contextmanager
+def _asked(source: TableSource, text: str) -> Iterator[CursorResult[Any]]:
+    """Ask the source's database, and give what it answers."""
     try:
         from sqlalchemy.exc import DBAPIError, SQLAlchemyError
     except ImportError:
@@ -97,18 +124,12 @@ def query(source: TableSource, declared: tuple[str, ...]) -> pa.Table:
     try:
         with _connected(source) as connection:
             options = {"no_parameters": True, "stream_results": True, "yield_per": _ROWS}
-            found = connection.exec_driver_sql(source.query or "", execution_options=options)
-            names = list(found.keys())
-            columns: list[list[object]] = [[] for _ in names]
-            for rows in found.partitions():
-                for column, values in zip(columns, zip(*rows, strict=True), strict=True):
-                    column.extend(values)
+            yield connection.exec_driver_sql(text, execution_options=options)
     except DBAPIError as error:
         state = getattr(error.orig, "sqlstate", None) or getattr(error.orig, "sqlite_errorname", None) or "unknown"
         raise DataError(f"the database refused the query ({state}); try it by hand with the same account") from None
     except SQLAlchemyError as error:
         raise DataError(f"the query gives no table ({type(error).__name__})") from None
-    return _table(names, columns, declared)
 
 
 def _table(names: list[str], columns: list[list[object]], declared: tuple[str, ...]) -> pa.Table:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmodel.config import ColumnConfig
+from fedmodel.config import ColumnConfig, CsvForm
 from fedmodel.data.records import onto_unit
 from fedmodel.data.values import NOT_FINITE, places, typed
 from fedmodel.errors import DataError
@@ -27,16 +27,16 @@ class ColumnReader:
 
     Args:
         name: Of the column.
-        decimal: The sign before a fraction, in text.
+        form: How its text is written: the sign before a fraction, and the words for true and false.
     """
 
-    def __init__(self, name: str, decimal: str) -> None:
-        self._name, self._decimal = name, decimal
+    def __init__(self, name: str, form: CsvForm) -> None:
+        self._name, self._decimal, self._truths = name, form.decimal, form.truths
 
     def _typed(self, values: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
         """Return a column in the one form that its type has, whatever the source keeps it as."""
         try:
-            return typed(values, kind, self._decimal)
+            return typed(values, kind, self._decimal, self._truths)
         except DataError as error:
             raise DataError(f"{error}{self._header_again(values)}") from None
 

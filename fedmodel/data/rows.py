@@ -77,7 +77,7 @@ def read_rows(path: Path, columns: Sequence[ColumnConfig], bound: float, form: C
         at = 0
         for column in columns:
             try:
-                found = _column(column, table[column.name], bound, form.decimal)
+                found = _column(column, table[column.name], bound, form)
             except DataError as error:
                 raise DataError(f"{path}: column {column.name!r}: {error}") from None
             width = len(column.features)
@@ -94,10 +94,10 @@ def read_rows(path: Path, columns: Sequence[ColumnConfig], bound: float, form: C
     return Rows(x_NF, dict(sorted(refused.items())))
 
 
-def _column(column: ColumnConfig, values: pa.ChunkedArray, bound: float, decimal: str) -> Rows:
+def _column(column: ColumnConfig, values: pa.ChunkedArray, bound: float, form: CsvForm) -> Rows:
     """Read a column, and say which rows break its rules."""
-    typed(values.slice(0, 0), column.type, decimal)  # of another type it is refused whole, whatever is in it
-    reader, refused = ColumnReader(column.name, decimal), dict[int, str]()
+    typed(values.slice(0, 0), column.type, form.decimal)  # of another type it is refused whole, whatever is in it
+    reader, refused = ColumnReader(column.name, form), dict[int, str]()
     x_NC = np.zeros((len(values), len(column.features)), dtype=np.float32)
     spans = [(0, len(values))]
     while spans:

@@ -15,7 +15,8 @@ import hashlib
 import io
 import json
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from fedmodel.config import CsvForm, TableSource
 from fedmodel.config.same_source import address_of
 from fedmodel.config.tables import SQLITE
 from fedmodel.data.csv_forms import almost, check_begin, check_header, why_no_csv
-from fedmodel.errors import DataError
+from fedmodel.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -33,27 +34,34 @@ _KINDS = (".csv", ".parquet")
 _LONGEST_HEADER = 1 << 16
 
 
-def tables(source: TableSource, columns: tuple[str, ...]) -> Iterator[tuple[str, pa.Table]]:
+def tables(source: TableSource, columns: tuple[str, ...], *, others: bool = False) -> Iterator[tuple[str, pa.Table]]:
     """Yield the source's columns, a file at a time, each with where it is from: a path, or "the query". Sensitive.
 
     Args:
         source: With absolute paths.
-        columns: Names of the columns that are declared; the source must have these and no other.
+        columns: Names of the columns that are declared; the source must have these.
+        others: Whether it may have others, which are not looked at. Those that the silo's own file leaves out it may
+            have in any case.
 
     Raises:
-        ConfigError: When a package is missing, or a database's account could write.
-        DataError: When it cannot be read, or has other columns.
+        ConfigError: When a package is missing, a database's account could write, or a declared column is left out.
+        DataError: When it cannot be read, or has other columns than it may.
     """
+    check_left_out(source, columns)
     if source.url is not None:
         from fedmodel.data.databases import query
 
         try:
-            yield THE_QUERY, _with_columns(query(source, columns), columns, THE_QUERY)
+            found = query(source, columns, others=not others)
+            check_names(found.column_names, columns, THE_QUERY, source, others=others)
         except DataError as error:
             raise DataError(f"{database_of(source)}: {error}") from None
+        yield THE_QUERY, found.select(list(columns))
         return
     for path in files_of(source):
-        yield str(path), _with_columns(_file(path, columns, source), columns, str(path))
+        found = _file(path, columns, source)
+        check_names(found.column_names, columns, str(path), source, others=others)
+        yield str(path), found.select(list(columns))
 
 
 def database_of(source: TableSource) -> str:
@@ -144,11 +152,8 @@ def _file(path: Path, columns: tuple[str, ...], form: CsvForm) -> pa.Table:
     import pyarrow as pa
     from pyarrow import csv, parquet
 
-    parquets = path.suffix.lower() == ".parquet"
-    try:
-        if not stat.S_ISREG(path.stat().st_mode):
-            raise DataError("is not a file")
-        if parquets:
+    with checked_file(path, lambda: why_no_csv(path, columns, form)):
+        if is_parquet(path):
             with parquet.ParquetFile(path) as file:
                 return file.read()
         table = csv.read_csv(
@@ -160,15 +165,38 @@ def _file(path: Path, columns: tuple[str, ...], form: CsvForm) -> pa.Table:
             ),
         )
         check_header(table.column_names, columns, form)
+    return table
+
+
+def is_parquet(path: Path) -> bool:
+    """Return whether a file is read as Parquet, which its name says."""
+    return path.suffix.lower() == ".parquet"
+
+
+@contextmanager
+def checked_file(path: Path, why: Callable[[], str]) -> Iterator[None]:
+    """Refuse what is not a file, and say of what goes wrong with one its path and a rule, and nothing that is in it.
+
+    Args:
+        path: Of the file.
+        why: Says why it is no CSV, as the end of a sentence about it.
+
+    Raises:
+        DataError: With the path and the rule.
+    """
+    import pyarrow as pa
+
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise DataError("is not a file")
+        yield
     except DataError as error:
         raise DataError(f"{path}: {error}") from None
     except (pa.ArrowException, ValueError):
         # Their words quote the line.
-        why = "is not a Parquet file" if parquets else why_no_csv(path, columns, form)
-        raise DataError(f"{path}: {why}") from None
+        raise DataError(f"{path}: {'is not a Parquet file' if is_parquet(path) else why()}") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror or 'it is damaged'}") from None
-    return table
 
 
 def _whole_lines(path: Path, form: CsvForm) -> str | io.BytesIO:
@@ -186,17 +214,33 @@ def _whole_lines(path: Path, form: CsvForm) -> str | io.BytesIO:
     return io.BytesIO(begin + end)
 
 
-def _with_columns(table: pa.Table, columns: tuple[str, ...], where: str) -> pa.Table:
-    """Refuse other columns than are declared. Such a one is not named: a file without a header has values there."""
-    found: list[str] = table.column_names
+def check_left_out(source: TableSource, columns: tuple[str, ...]) -> None:
+    """Refuse to leave a declared column out.
+
+    Raises:
+        ConfigError: Which.
+    """
+    for name in source.leave_out:
+        if name in columns:
+            raise ConfigError(f"leave_out names column {name!r}, which the scenario declares; take it out of leave_out")
+
+
+def check_names(found: list[str], columns: tuple[str, ...], where: str, source: TableSource, *, others: bool) -> None:
+    """Refuse a source that lacks a declared column, or has others than it may.
+
+    Such a one is not named: a file without a header has values there.
+
+    Raises:
+        DataError: Which rule it breaks.
+    """
     for name in columns:
         _is_there_once(name, found, where)
-    if len(found) > len(columns):
+    if not others and any(name not in columns and name not in source.leave_out for name in found):
         raise DataError(
-            f"{where}: has a column that the scenario does not declare; leave it out of the source. Declared are"
+            f"{where}: has a column that the scenario does not declare; leave it out of the source, or name it under"
+            ' leave_out in the silo\'s own file, or let the scenario say other_columns = "ignore". Declared are'
             f" {', '.join(columns)}"
         )
-    return table.select(list(columns))
 
 
 def _is_there_once(name: str, found: list[str], where: str) -> None:

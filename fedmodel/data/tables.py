@@ -113,7 +113,7 @@ def _key(config: TableConfig, source: TableSource, run: str) -> bytes:
     return hashlib.sha256(_LABEL_FORM + hashlib.sha256(declared).digest() + identity(source, run)).digest()
 
 
-def _names(config: TableConfig) -> tuple[str, ...]:
+def names_of(config: TableConfig) -> tuple[str, ...]:
     """Return the columns that the source must have."""
     person = [config.person.column] if config.person else []
     return (*(column.name for column in config.columns), str(config.label), *person)
@@ -145,7 +145,7 @@ def _read(config: TableConfig, source: TableSource) -> Records:
     person = person_column(config, source)
     parts: list[Records] = []
     ids: list[pa.ChunkedArray] = []
-    for where, table in tables(source, _names(config)):
+    for where, table in tables(source, names_of(config), others=config.other_columns == "ignore"):
         keep_N = np.ones(len(table), dtype=np.bool_)
         place = where if source.url is None else f"{where} of {database_of(source)}"
         x_NF = np.empty((len(table), *config.shape.features), dtype=np.float32)
@@ -153,13 +153,13 @@ def _read(config: TableConfig, source: TableSource) -> Records:
         for column in config.columns:
             width = len(column.features)
             with _named(config, column.name, place):
-                x_NF[:, at : at + width] = ColumnReader(column.name, source.decimal).features(
+                x_NF[:, at : at + width] = ColumnReader(column.name, source).features(
                     column, table[column.name], keep_N, config.feature_bound
                 )
             at += width
         label = str(config.label)
         with _named(config, label, place):
-            y_N = ColumnReader(label, source.decimal).labels(config.labels, config.unknown_label, table[label], keep_N)
+            y_N = ColumnReader(label, source).labels(config.labels, config.unknown_label, table[label], keep_N)
         if person is not None:
             with _named(config, person.column):  # the place stands in what is said of an id, with its row
                 ids.append(normal_ids(table[person.column], person.form, place).filter(pa.array(keep_N)))

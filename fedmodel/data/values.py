@@ -1,16 +1,16 @@
 """What a value is read as: numbers, truths and codes, however a program wrote them.
 
 A gap makes floats of a column's whole numbers and truths: pandas then writes 64.0 for 64. So what a value is read as is
-a function of that value, of the type and the choices that are declared, and of the silo's own decimal sign. It is not
-one of the column's type, which may hang on other records: 1 and 1.0, of whatever type, are read alike. So reading keeps
-neighbours: adding a record changes no other's reading.
+a function of that value, of the type and the choices that are declared, and of the silo's own decimal sign and words
+for true and false. It is not one of the column's type, which may hang on other records: 1 and 1.0, of whatever type,
+are read alike. So reading keeps neighbours: adding a record changes no other's reading.
 
 | Type       | Read as it is                                                        | Refused                       |
 |------------|----------------------------------------------------------------------|-------------------------------|
 | `float`    | any number; outer space and a plus sign dropped                      | NaN, infinity                 |
 | `integer`  | 64, +64, 64.0, "64.", " 64 "                                         | 64.5, 6.4e1; from 2^53 on     |
 |            |                                                                      | what went through a float     |
-| `boolean`  | true and false in any case, 1, 0, 1.0, 0.0                           | anything else                 |
+| `boolean`  | true and false in any case, 1, 0, 1.0, 0.0; the silo's own words     | anything else                 |
 | `category` | its own spelling; 1.0 as "1", True as "true", and the other way round; | what is none of the choices   |
 |            | outer space, and ways in Unicode to write one letter, set aside      |                               |
 
@@ -20,7 +20,7 @@ NaN is refused, not taken for a gap: it is what a division gives, too. No messag
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final
 
@@ -28,7 +28,7 @@ import numpy as np
 
 from fedmodel.data.persons import EXACT, NARROW
 from fedmodel.errors import DataError
-from fedmodel.kinds.spelling import choice_form
+from fedmodel.kinds.spelling import choice_form, word_form
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 NOT_FINITE: Final = "a value is NaN or infinite, which is no number; where it stands for a missing one, write NULL"
 _NOT_NUMBER: Final = "a value is not a number"
 _NOT_WHOLE: Final = "a value is not a whole number"
-_NOT_TRUTH: Final = "a value is neither true nor false; of other words, declare a category"
+_NOT_TRUTH: Final = (
+    "a value is neither true nor false; of other words, declare a category, or say in the silo's own file which of them"
+    " mean yes and no"
+)
 _ROUNDED: Final = (
     "a value is a whole number so large that floating point does not tell it from others; write it as text"
 )
@@ -47,13 +50,16 @@ _RULES: Final = {
 }  # fmt: skip
 
 
-def typed(values: pa.ChunkedArray, kind: str, decimal: str = ".") -> pa.ChunkedArray:
+def typed(
+    values: pa.ChunkedArray, kind: str, decimal: str = ".", truths: Mapping[str, bool] | None = None
+) -> pa.ChunkedArray:
     """Return a column in the one form that its declared type has: float64, int64, bool or text; gaps stay gaps.
 
     Args:
         values: Of any type. Sensitive.
         kind: The declared type.
         decimal: The sign before a fraction, in text.
+        truths: What words of text stand for in a boolean, by `word_form`, besides true, false, 1 and 0.
 
     Raises:
         DataError: The rule that a value breaks, and never the value.
@@ -68,7 +74,7 @@ def typed(values: pa.ChunkedArray, kind: str, decimal: str = ".") -> pa.ChunkedA
     if types.is_null(found):
         return values.cast(target)
     if types.is_string(found) or types.is_large_string(found) or types.is_string_view(found):
-        return _from_text(values.cast(pa.large_string()), kind, decimal, target)
+        return _from_text(values.cast(pa.large_string()), kind, decimal, target, truths or {})
     number = types.is_integer(found) or types.is_floating(found) or types.is_decimal(found)
     if types.is_boolean(found) and kind in ("boolean", "category"):
         return values.cast(target)
@@ -120,7 +126,9 @@ def places(values: pa.ChunkedArray, choices: tuple[str, ...], decimal: str = "."
     return np.array(place_N, dtype=np.int64)  # a copy, since Arrow's is not to be written
 
 
-def _from_text(values: pa.ChunkedArray, kind: str, decimal: str, target: pa.DataType) -> pa.ChunkedArray:
+def _from_text(
+    values: pa.ChunkedArray, kind: str, decimal: str, target: pa.DataType, truths: Mapping[str, bool]
+) -> pa.ChunkedArray:
     """Read text."""
     import pyarrow as pa
     from pyarrow import compute
@@ -137,7 +145,7 @@ def _from_text(values: pa.ChunkedArray, kind: str, decimal: str, target: pa.Data
             return compute.replace_substring_regex(bare, r"^\+([0-9.])", r"\1").cast(target)
         if kind == "integer" and not _any(bare, "[^0-9]"):
             return bare.cast(target)
-        return each(bare, _whole if kind == "integer" else _truth, target)
+        return each(bare, _whole if kind == "integer" else lambda text: _truth(text, truths), target)
     except (pa.ArrowException, ValueError, OverflowError):
         raise DataError(f"{_RULES[kind]}{_cause(bare, decimal)}") from None
 
@@ -181,12 +189,14 @@ def _whole(text: str) -> int:
     return number
 
 
-def _truth(text: str) -> bool:
+def _truth(text: str, truths: Mapping[str, bool]) -> bool:
     """Return a truth.
 
-    >>> [_truth(text) for text in ("true", "FALSE", "1.0", "0")]
-    [True, False, True, False]
+    >>> [_truth(text, {"ja": True}) for text in ("true", "FALSE", "1.0", "0", "JA")]
+    [True, False, True, False, True]
     """
+    if (found := truths.get(word_form(text))) is not None:
+        return found
     lower = text.lower()
     return lower == "true" if lower in ("true", "false") else _truth_number(_whole(text), EXACT)
 

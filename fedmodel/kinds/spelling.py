@@ -15,6 +15,7 @@ from pydantic import (
     Field,
     SerializerFunctionWrapHandler,
     model_serializer,
+    model_validator,
 )
 
 from fedmodel.kinds.section import Section
@@ -55,6 +56,21 @@ def choice_form(text: str) -> str:
     return str(int(found[1]))
 
 
+def word_form(text: str) -> str:
+    """Return the form in which a word for true or false is compared: case and outer space do not count.
+
+    >>> word_form(" Ja ") == word_form("JA"), word_form("1.0")
+    (True, '1')
+    """
+    return choice_form(text).casefold()
+
+
+Words = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,100}$")], ...], Field(strict=False, max_length=20)
+]
+_OWN_WORDS = frozenset(("true", "false", "0", "1"))
+
+
 def _is_an_encoding(value: str) -> str:
     """Refuse what Python does not know as an encoding in which ASCII stands for itself, or as UTF-16 or UTF-32."""
     probe = "\\x41+A;,\t|"
@@ -70,21 +86,45 @@ def _is_an_encoding(value: str) -> str:
 
 
 class CsvForm(Section, Later):
-    """How a CSV is written, as programs of other countries do.
+    """How a CSV is written, as programs of other countries do; `yes` and `no` hold for other sources of text, too.
 
     Attributes:
         separator: Of fields.
         decimal: The sign before a fraction. A sign for thousands is not read.
         encoding: By Python's name, "cp1252" or "utf-16" for instance.
+        yes: Words that stand for true in a column declared as a boolean, besides "true" and 1.
+        no: Words that stand for false there, besides "false" and 0.
     """
 
-    LATER = ("separator", "decimal", "encoding")
+    LATER: ClassVar[tuple[str, ...]] = ("separator", "decimal", "encoding", "yes", "no")
 
     separator: Literal[",", ";", "\t", "|"] = ","
     decimal: Literal[".", ","] = "."
     encoding: Annotated[str, Field(max_length=40), AfterValidator(_is_an_encoding)] = "utf-8"
+    yes: Words = ()
+    no: Words = ()
+
+    @model_validator(mode="after")
+    def _words_differ(self) -> CsvForm:
+        if bool(self.yes) != bool(self.no):
+            raise ValueError("yes and no are given together: which words stand for true, and which for false")
+        seen: dict[str, str] = {}
+        for word in (*self.yes, *self.no):
+            form = word_form(word)
+            if form in _OWN_WORDS or not form:
+                raise ValueError(f"yes, no: {word!r} is read as it is already; leave it out")
+            if form in seen:
+                raise ValueError(f"yes, no: {word!r} and {seen[form]!r} are read as one; give each word once")
+            seen[form] = word
+        return self
+
+    @property
+    def truths(self) -> dict[str, bool]:
+        """What its words stand for, by the form in which they are compared."""
+        return {word_form(word): True for word in self.yes} | {word_form(word): False for word in self.no}
 
     @property
     def is_plain(self) -> bool:
-        """Whether it is as a CSV is where nothing is said."""
-        return all(getattr(self, key) == CsvForm.model_fields[key].default for key in CsvForm.LATER)
+        """Whether its lines are as a CSV's are where nothing is said."""
+        fields = CsvForm.model_fields
+        return all(getattr(self, key) == fields[key].default for key in ("separator", "decimal", "encoding"))

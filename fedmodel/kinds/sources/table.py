@@ -28,6 +28,7 @@ class TableConfig(FirstSource, Source):
         person: The column that says whose a record is.
         folder: Holds every simulated silo's table, and the server's.
         unknown_label: What becomes of a label that is none of `labels`.
+        other_columns: A column that is not declared refuses the table, or is not looked at.
         csv: By party, how its file in the folder is written.
     """
 
@@ -40,6 +41,7 @@ class TableConfig(FirstSource, Source):
     folder: str | None = Field(default=None, min_length=1)
     # Left out of a document, and so of a scenario's hash, where they are not said: they came later.
     unknown_label: Literal["refuse", "drop"] = Field(default="refuse", exclude_if=lambda value: value == "refuse")
+    other_columns: Literal["refuse", "ignore"] = Field(default="refuse", exclude_if=lambda value: value == "refuse")
     csv: dict[SiloName, CsvForm] = Field(default={}, exclude_if=lambda value: value == {})
 
     @model_validator(mode="after")

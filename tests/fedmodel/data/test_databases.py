@@ -171,9 +171,9 @@ def test_a_query_is_read_once_a_run(sqlite: Path, tmp_path: Path, monkeypatch: p
     asked: list[str] = []
     query = module.query
 
-    def counted(source: TableSource, declared: tuple[str, ...]) -> Any:
+    def counted(source: TableSource, declared: tuple[str, ...], **more: Any) -> Any:
         asked.append(str(source.query))
-        return query(source, declared)
+        return query(source, declared, **more)
 
     monkeypatch.setattr(module, "query", counted)
     for cache, times in ((first, 1), (first, 1), (second, 2), (second, 2), (first, 3)):

@@ -695,3 +695,48 @@ def test_a_scenario_holds_a_table_to_its_unit_and_its_names(tmp_path: Path) -> N
     homeless = scenario.model_copy(update={"data": scenario.data.model_copy(update={"folder": None})})
     with pytest.raises(ConfigError, match=r"data\.folder is missing"):
         silo_records(homeless, "north")
+
+
+def test_a_silos_own_words_stand_for_true_and_false_in_text_alone(tmp_path: Path) -> None:
+    words = {"yes": ["Ja", "j"], "no": ["nein"]}
+    rows = [
+        ["50", "5", " JA ", "II", "benign"],
+        ["100", "0", "nein", "I", "malignant"],
+        ["1", "1", "true", "I", "benign"],
+    ]
+    plain = write(tmp_path / "a.csv", rows)
+    source = TableSource.model_validate({**plain.model_dump(exclude_none=True), **words})
+    assert table_records(table_of(), source).x_NF[:, 2].tolist() == [1.0, -1.0, 1.0]
+    with pytest.raises(DataError, match=r"say in the silo's own file which of them mean yes and no"):
+        table_records(table_of(), plain)
+    parquet_source = written(tmp_path / "a.parquet", typed(smoker=["j", "NEIN"]))
+    own = TableSource.model_validate({**parquet_source.model_dump(exclude_none=True), **words})
+    assert table_records(table_of(), own).x_NF[:, 2].tolist() == [1.0, -1.0]
+    # A category goes on being its own spelling.
+    stages = changed("smoker", type="category", categories=["ja", "nein"])
+    assert table_records(table_of(stages), write(tmp_path / "b.csv", [["1", "1", "ja", "I", "benign"]])).x_NF[
+        :, 2:4
+    ].tolist() == [[1, 0]]
+
+
+@pytest.mark.parametrize(
+    ("words", "rule"),
+    [
+        ({"yes": ["ja"]}, "yes and no are given together"),
+        ({"yes": ["ja", "JA "], "no": ["nein"]}, "are read as one"),
+        ({"yes": ["x"], "no": ["X"]}, "are read as one"),
+        ({"yes": ["1"], "no": ["2"]}, "'1' is read as it is already"),
+        ({"yes": ["TRUE"], "no": ["nein"]}, "'TRUE' is read as it is already"),
+        ({"yes": [" "], "no": ["nein"]}, "is read as it is already"),
+    ],
+)
+def test_words_that_could_be_read_two_ways_are_refused(words: dict[str, list[str]], rule: str) -> None:
+    with pytest.raises(ValueError, match=rule):
+        TableSource.model_validate({"csv": "a.csv", **words})
+
+
+def test_what_a_silo_does_not_say_is_not_in_its_law_nor_in_the_key_of_its_cache() -> None:
+    source = TableSource(csv="a.csv")
+    assert not {"yes", "no", "leave_out", "separator"} & source.model_dump().keys()
+    assert "other_columns" not in table_of().model_dump_json()
+    assert table_of(other_columns="ignore") != table_of()
