@@ -2,10 +2,11 @@
 
 `records` has what they are, and how a data set is dealt out; `tables` a declared table, from `sources` (files) and
 `databases` (queries), kept by `cache`; `persons` says whose a record is, and `lookalikes` whose else it may be;
-`same_source` whether two tables are one; `access` says who gets which.
+`same_source` whether two tables are one; `headers` whether one has its columns; `access` says who gets which.
 """
 
 from fedmodel.data.access import (
+    check_deployed,
     deployed_records,
     held_out_records,
     held_out_table,
@@ -21,6 +22,7 @@ from fedmodel.data.tables import table_records
 __all__ = [
     "Cache",
     "Records",
+    "check_deployed",
     "check_sources",
     "deployed_records",
     "held_out_records",

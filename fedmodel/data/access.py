@@ -18,10 +18,11 @@ from pathlib import Path
 
 from fedmodel.config import Scenario, SiloFile, TableSource
 from fedmodel.data.cache import Cache
+from fedmodel.data.headers import check_columns
 from fedmodel.data.records import Records, dealt
 from fedmodel.data.same_source import check_sources
 from fedmodel.data.sources import identity
-from fedmodel.data.tables import declared, table_records
+from fedmodel.data.tables import declared, names_of, person_column, table_records
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.source import Source
 from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
@@ -76,6 +77,34 @@ def deployed_records(scenario: Scenario, law: SiloFile, home: Path, cache: Cache
     # A file could be put in another's place between the charge and the reading of it.
     check_sources(law, home)
     return _capped(scenario, law.name, records)
+
+
+def check_deployed(scenario: Scenario, law: SiloFile, home: Path) -> None:
+    """Refuse a scenario whose table this silo could not open, or whose columns its table does not have.
+
+    Guarantee: the answer hangs on the scenario, on the law, on where the table lies and on the names of its columns
+    (`fedmodel.data.headers`), and on no value of a record nor on how many there are. A server may be told it.
+
+    Args:
+        scenario: What is to be done.
+        law: The silo's own.
+        home: The folder of `silo.toml`, from which relative paths begin.
+
+    Raises:
+        ConfigError: When the law does not say where the table lies, or says it otherwise than the scenario can be read
+            by; or an account could write.
+        DataError: When it cannot be opened, or has other columns than it may.
+        PolicyRefused: When the table is what another budget counts.
+    """
+    _check_silo(scenario, law.name)
+    if scenario.data.is_dealt:
+        return
+    table = declared(scenario.data)
+    source = table_source(table, law.tables, home, "silo.toml")
+    _check_form(table, source)
+    person_column(table, source)
+    check_columns(table, source, names_of(table))
+    check_sources(law, home)
 
 
 def held_out_table(config: Source, source: TableSource, cache: Cache | None = None) -> Records:
