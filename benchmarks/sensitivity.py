@@ -27,6 +27,7 @@ from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.jobs import training
 from fedmodel.learning.preflight import check_received, check_sums, preflight
+from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.noise import OsNoise
 
 _RECORDS = 150
@@ -90,13 +91,9 @@ def main() -> None:
         event = replace(plans.planned_event(scenario.plan(scenario.federation.silos[0])), steps=1)
         gradients = training._gradients(scenario.model_dump_json(), event, device, event.max_grad_norm)
         module, rate = gradients.module, scenario.training.learning_rate
-        sgd = DpSgd(
-            gradients,
-            torch.optim.SGD(gradients.parameters, lr=rate),
-            noise=OsNoise(),
-            noise_multiplier=event.noise_multiplier,
-            denominator=event.denominator,
-        )
+        release = partial(mechanism_of(event).release, event, noise=OsNoise())
+        optimizer = torch.optim.SGD(gradients.parameters, lr=rate)
+        sgd = DpSgd(gradients, optimizer, release, noise_multiplier=event.noise_multiplier)
         for layer in module.modules():
             if isinstance(layer, Dropout):
                 layer.source = OsNoise()

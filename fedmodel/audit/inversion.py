@@ -42,6 +42,7 @@ from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import kind
 from fedmodel.learning.models import build_model, record_losses
 from fedmodel.privacy import grid
+from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.noise import OsNoise
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.privacy.rounding import small, up
@@ -132,7 +133,7 @@ def inversion(scenario: Scenario, digit: int | None = None, seed: int = 1, other
     x_NF, y_N = records.x_NF, records.y_N
     drawn = _draw(y_N, digit, seed, others + 1)
     plan = scenario.plan(scenario.federation.silos[0])
-    attacked = _Attacked(scenario, plan, plans.noise_multiplier(plan), seed, rounds=len(drawn))
+    attacked = _Attacked(scenario, plan, seed, rounds=len(drawn))
     rows = [[x_NF[i].ravel().astype(np.float64), *attacked.images(x_NF[i], int(y_N[i]))] for i in drawn]
     correlations = np.array([[correlation(row[0], image) for image in row] for row in rows])
     label = int(y_N[drawn[0]])
@@ -187,9 +188,9 @@ def correlation(one_F: NDArray[np.floating], other_F: NDArray[np.floating]) -> f
 class _Attacked:
     """The pipelines of one silo, and the attack on what the server gets from each."""
 
-    def __init__(self, scenario: Scenario, plan: SiloPlan, noise_multiplier: float, seed: int, rounds: int) -> None:
-        self.noise_multiplier = noise_multiplier
-        self._scenario, self._plan = scenario, plan
+    def __init__(self, scenario: Scenario, plan: SiloPlan, seed: int, rounds: int) -> None:
+        self._scenario, self._plan, self._event = scenario, plan, plans.private_event(plan)
+        self.noise_multiplier = self._event.noise_multiplier
         self._seed = derive_seed(seed, "demo-model")
         self._cohort = Cohort(rounds)
         self._rounds: Iterator[int] = iter(range(1, rounds + 1))
@@ -213,13 +214,8 @@ class _Attacked:
             gradients = kind(self._scenario.training.gradients)(
                 module, losses, max_grad_norm=clip, unit=grid.fine(self.noise_multiplier * clip), rows=1
             )
-            sgd = DpSgd(
-                gradients,
-                optimizer,
-                noise=OsNoise(),
-                noise_multiplier=self.noise_multiplier,
-                denominator=self._plan.expected_batch_size,
-            )
+            release = partial(mechanism_of(self._event).release, self._event, noise=OsNoise())
+            sgd = DpSgd(gradients, optimizer, release, noise_multiplier=self.noise_multiplier)
             sgd.step(x_1F, y_1, np.arange(1))
         else:
             torch.autograd.backward(losses(module(x_1F), y_1).sum() / self._plan.expected_batch_size)

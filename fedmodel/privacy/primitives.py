@@ -13,7 +13,10 @@ from typing import NamedTuple
 
 
 class SampledGaussian(NamedTuple):
-    """One sum over a Poisson lot, with Gaussian noise.
+    """One sum over a Poisson lot of its own, with Gaussian noise.
+
+    Two noised sums over one lot are not two of these, and cost more: what one of them tells of who is in the lot holds
+    of the other too. One sum that is noised twice, by s and by t, is one of these, of noise (s^-2 + t^-2)^(-1/2).
 
     Attributes:
         rate: The probability with which the sampler really draws a record, in (0, 1].

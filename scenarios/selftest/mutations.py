@@ -67,7 +67,9 @@ def without_preflight() -> Planted:
         return gradients.rows
 
     return together(
-        partial(replaced, training, "preflight", unlooked), partial(replaced, training, "check_received", unlooked)
+        partial(replaced, training, "preflight", unlooked),
+        partial(replaced, training, "check_received", unlooked),
+        partial(replaced, training, "check_release", lambda *_: None),
     )
 
 
@@ -89,6 +91,18 @@ def noise_times(factor: float) -> Planted:
         return gaussian(self, size, factor * std, device)
 
     return replaced(OsNoise, "gaussian", scaled)
+
+
+def release_noises_less(factor: float) -> Planted:
+    """Have the mechanism add other noise than its event says and charges for."""
+    noised = release.release
+
+    def less(sums_L: list[Tensor], noise: NoiseSource, std: float, denominator: int) -> list[Tensor]:
+        gaussian = noise.gaussian
+        with replaced(noise, "gaussian", lambda size, std, device: factor * gaussian(size, std, device)):
+            return noised(sums_L, noise, std, denominator)
+
+    return replaced(release, "release", less)
 
 
 def noise_once_a_round() -> Planted:
@@ -208,17 +222,17 @@ def noise_misses_a_coordinate() -> Planted:
 
 def _noise_made(change: Callable[[Tensor, int], None]) -> Planted:
     """Change the noise of every step: of so many coordinates of the model's own, and of the canaries' block."""
-    noised = DpSgd._release
+    noised, gaussian = DpSgd._release, OsNoise.gaussian
 
     def changed(self: DpSgd, sums_L: list[Tensor]) -> None:
-        gaussian, block = self._noise.gaussian, sums_L[-1].numel()  # type: ignore[union-attr]  # no baseline
+        block = sums_L[-1].numel()
 
-        def drawn(size: int, std: float, device: torch.device) -> Tensor:
-            noise_P: Tensor = gaussian(size, std, device)
+        def drawn(source: OsNoise, size: int, std: float, device: torch.device) -> Tensor:
+            noise_P: Tensor = gaussian(source, size, std, device)
             change(noise_P, size - block)
             return noise_P
 
-        with replaced(self._noise, "gaussian", drawn):
+        with replaced(OsNoise, "gaussian", drawn):
             noised(self, sums_L)
 
     return replaced(DpSgd, "_release", changed)
@@ -230,8 +244,7 @@ def state_without_noise() -> Planted:
     kept: dict[Tensor, Tensor] = {}
 
     def noted(self: DpSgd, sums_L: list[Tensor]) -> None:
-        means_L = (release.divided(sum_, self.denominator) for sum_ in sums_L)
-        kept.update(zip(self.gradients.parameters, means_L, strict=True))
+        kept.update(zip(self.gradients.parameters, _bare(self, sums_L), strict=True))
         noised(self, sums_L)
 
     def leaky(optimizer: Optimizer, carried: Carried) -> None:
@@ -242,6 +255,16 @@ def state_without_noise() -> Planted:
         keep(optimizer, carried)
 
     return together(lambda: replaced(DpSgd, "_release", noted), lambda: replaced(training, "keep_state", leaky))
+
+
+def _bare(sgd: DpSgd, sums_L: list[Tensor]) -> list[Tensor]:
+    """Return what a step would release without noise."""
+
+    def none(_: OsNoise, size: int, std: float, device: torch.device) -> Tensor:  # noqa: ARG001 - one shape
+        return torch.zeros(size, dtype=torch.float64, device=device)
+
+    with replaced(OsNoise, "gaussian", none):
+        return sgd.release(sums_L)
 
 
 def state_without_lineage() -> Planted:
@@ -258,8 +281,8 @@ def noise_taken_off() -> Planted:
         watch(self, sgd)
 
         def put_back(*_: Any) -> None:
-            for parameter, sum_ in zip(sgd.gradients.parameters, sgd.sums, strict=True):
-                parameter.grad = release.divided(sum_, sgd.denominator)
+            for parameter, mean in zip(sgd.gradients.parameters, _bare(sgd, sgd.sums), strict=True):
+                parameter.grad = mean
 
         sgd.optimizer.register_step_pre_hook(put_back)
 
@@ -342,10 +365,10 @@ def lots_at_rate(factor: float) -> Planted:
 
 def denominator_counted() -> Planted:
     """Divide a sum by how many records were drawn for it."""
-    step = DpSgd.step
+    step, divided = DpSgd.step, release.divided
 
     def counted(self: DpSgd, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp]) -> None:
-        with replaced(self, "denominator", max(1, len(lot))):
+        with replaced(release, "divided", lambda sum_, _: divided(sum_, max(1, len(lot)))):
             step(self, x_N, y_N, lot)
 
     return replaced(DpSgd, "step", counted)

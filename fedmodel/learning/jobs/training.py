@@ -1,7 +1,8 @@
 """Training, the first kind of job: at a silo the DP-SGD loop, top to bottom, and at the server the model that it moves.
 
 Guarantee: what `Answering.answer` returns depends on the silo's records only through `event.steps` releases of the
-mechanism that `event` describes, at the figures it names, and the event's parts cover what these release. The number of
+mechanism that `event` describes, at the figures it names, and the event's parts cover what these release. That holds of
+a mechanism whose noise is Gaussian, which is measured and not proved (`fedmodel.privacy.conformance`). The number of
 steps comes from the event, never from the data; no loss, norm or count is returned. Post-processing (the inner
 optimiser, the difference from the global model) costs nothing.
 
@@ -13,9 +14,9 @@ independent, so that each record's own mask may be thought of as going with it w
 could predict would void this: moving every later record to another mask by adding one would change all their gradients.
 Only "seeded-unsafe" runs, which claim nothing, repeat them.
 
-A baseline (`privacy.baseline`) is the same code, measured as for the private run, and then given no source of noise and
-perhaps an infinite clip. It promises nothing, and a silo that is not a simulation's own never runs it: `answer`
-refuses, whatever was asked, charged or checked before.
+A baseline (`privacy.baseline`) is the same code, measured as for the private run, and then given a release without
+noise and perhaps an infinite clip. It promises nothing, and a silo that is not a simulation's own never runs it:
+`answer` refuses, whatever was asked, charged or checked before.
 
 Observers hang on the loop from outside, an audit's for one: whoever puts a silo's job together hands them over, and
 without any the loop is the same.
@@ -29,7 +30,7 @@ import math
 import os
 import warnings
 from collections.abc import Callable, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Final
 
 import numpy as np
@@ -51,9 +52,10 @@ from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.optimizers import build_optimizer, keep_state, recall_state
 from fedmodel.learning.preflight import check_received, preflight
 from fedmodel.privacy import grid
-from fedmodel.privacy.events import Event, bounded, clip_of, protects
+from fedmodel.privacy.conformance import check_parts, check_release
+from fedmodel.privacy.events import Event, clip_of, protects
+from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
-from fedmodel.privacy.primitives import SampledGaussian
 from fedmodel.seeds import derive_seed
 
 _STEPS_OF_A_STEP: Final = 256  # how finely a step's noise must be resolved at the largest weight
@@ -95,7 +97,7 @@ class Answering:
 
         Raises:
             PrivacyError: When the preflight, or a measurement at the model received, finds that one record could move
-                more than the clip, or the plan's mechanism charges for less than a step releases.
+                more than the clip, or the plan's mechanism charges for less than its release was measured to cost.
             ProtocolError: When the model received does not fit, or would swallow a step.
         """
         scenario = self.site.scenario
@@ -144,13 +146,8 @@ class Answering:
                 layer.source = noise
         vectors.load(module, question.vector_P)
         optimizer = build_optimizer(scenario.training, module)
-        sgd = DpSgd(
-            gradients,
-            optimizer,
-            noise=noise if protects(event) else None,
-            noise_multiplier=pipeline.noise_multiplier,
-            denominator=pipeline.denominator,
-        )
+        release = partial(mechanism_of(event).release, event, noise=noise)
+        sgd = DpSgd(gradients, optimizer, release, noise_multiplier=pipeline.noise_multiplier)
         if scenario.training.keep_optimizer_state:
             recall_state(optimizer, carried)
 
@@ -186,18 +183,15 @@ def _check_simulated(site: Site) -> None:
 
 
 def _check_charged(event: Event) -> None:
-    """Refuse an event whose parts do not cover what a step of this loop releases: one sampled Gaussian.
+    """Refuse an event whose mechanism charges for less than it was measured to release."""
+    check_parts(event)
+    _check_release_once(event.times(1))
 
-    Which parts an event has is its mechanism's word, and which sums are released is this loop's: here both are held
-    together, so that no mechanism is trained with that charges for less.
-    """
-    step = SampledGaussian(event.realised_sample_rate, event.noise_multiplier, event.max_records)
-    covered = sum(count for part, count in bounded([event]) or () if part == step)
-    if covered < event.steps:
-        raise PrivacyError(
-            f"{event.steps} steps of training release a sampled Gaussian each, and mechanism {event.mechanism!r}"
-            f" charges for {covered} of them; nothing was trained"
-        )
+
+@lru_cache(maxsize=64)
+def _check_release_once(event: Event) -> None:
+    """Measure a mechanism's release, once a process: neither steps nor records change it."""
+    check_release(mechanism_of(event), event)
 
 
 def _check_magnitude(scenario: Scenario, plan: Event, model_P: NDArray[np.float32]) -> None:

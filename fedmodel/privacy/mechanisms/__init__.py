@@ -5,7 +5,7 @@
 
 The list is what this folder holds. A name that comes from a file or a peer is looked up in it, and nothing is ever
 imported by it. A kind's file has `MECHANISM`, which is what `Mechanism` says, and the class of its event: frozen,
-validated, stored under the file's name.
+validated, stored under the file's name. Import torch inside `release`, since a silo joins a run without it.
 """
 
 from __future__ import annotations

@@ -1,11 +1,16 @@
-"""What a mechanism is: how its event is planned, held to a law's limits, and described."""
+"""What a mechanism is: how its event is planned, held to a law's limits, released by, and described."""
 
 from __future__ import annotations
 
-from typing import NamedTuple, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 from fedmodel.privacy.events import Event
 from fedmodel.privacy.plan import SiloPlan
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedmodel.privacy.noise import NoiseSource
 
 
 class Limits(Protocol):
@@ -35,11 +40,21 @@ class Facts(NamedTuple):
 
 
 class Mechanism(Protocol):
-    """One kind of event: all that the rest of the program asks of it."""
+    """One kind of event: all that the rest of the program asks of it.
+
+    Guarantee, which every kind that protects gives: what `release` returns is a function of S + Z alone, where S is the
+    sum that it is given and Z is Gaussian noise, N(0, std^2 I) with std the event's noise multiplier times its clip,
+    all of it drawn anew from the source that it is given. `fedmodel.privacy.conformance` measures that, before anything
+    is charged, and that the event's parts charge for no less.
+    """
 
     @property
     def event(self) -> type[Event]:
         """The class of its events, whose `mechanism` is the kind's name."""
+
+    @property
+    def draws(self) -> int:
+        """How often `release` draws noise for a coordinate: what computed noise lacks hangs on it (`grid.added`)."""
 
     @property
     def protects(self) -> bool:
@@ -57,6 +72,15 @@ class Mechanism(Protocol):
 
         Raises:
             PolicyRefused: Which limit it breaks.
+        """
+
+    def release(self, event: Event, sums_L: list[Tensor], noise: NoiseSource) -> list[Tensor]:
+        """Return what a clipped sum is released as: a mean, float32, a tensor for each of the sum's.
+
+        Args:
+            event: What is charged; every figure is taken from here.
+            sums_L: The clipped sum of one lot, float64 multiples of `grid.fine(std)`, on one device. Sensitive.
+            noise: Where noise is drawn from.
         """
 
     def describe(self, event: Event, unit: str) -> Facts:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Final, Literal, Self
+from typing import TYPE_CHECKING, Final, Literal, Self
 
 from fedmodel.errors import ConfigError, PolicyRefused
 from fedmodel.privacy.events import (
@@ -23,6 +23,11 @@ from fedmodel.privacy.mechanisms._mechanism import Facts, Limits
 from fedmodel.privacy.mechanisms._sentences import clipped, sampled
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.privacy.primitives import Parts, SampledGaussian
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedmodel.privacy.noise import NoiseSource
 
 _DESCRIPTION: Final = (
     "DP-SGD (Abadi et al. 2016): Poisson lots, each record's gradient clipped in L2, Gaussian noise on the sum, a"
@@ -93,10 +98,11 @@ class DpSgdEvent:
 
 
 class DpSgd:
-    """Plans, checks and describes DP-SGD."""
+    """Plans, checks, releases and describes DP-SGD."""
 
     event: type[DpSgdEvent] = DpSgdEvent
     protects = True
+    draws = 1
 
     def plan(self, plan: SiloPlan) -> DpSgdEvent:
         """Return a whole plan's event, with the noise that is declared, or calibrated to the target over all steps."""
@@ -119,6 +125,12 @@ class DpSgd:
             )
         if clip_of(event) > law.largest_clip:
             raise PolicyRefused(f"clip {clip_of(event):g} is over this silo's maximum {law.largest_clip:g}")
+
+    def release(self, event: Event, sums_L: list[Tensor], noise: NoiseSource) -> list[Tensor]:
+        """Return the noised mean: noise of the event's multiplier times its clip, the grid, the public denominator."""
+        from fedmodel.privacy.release import release  # it loads torch, which whoever joins a run does not need
+
+        return release(sums_L, noise, event.noise_multiplier * clip_of(event), event.denominator)
 
     def describe(self, event: Event, unit: str) -> Facts:
         """Return what holds of DP-SGD by an event's figures."""

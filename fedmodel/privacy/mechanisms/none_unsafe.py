@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import ClassVar, Final, Literal, Self
+from typing import TYPE_CHECKING, ClassVar, Final, Literal, Self
 
 from fedmodel.errors import PolicyRefused
 from fedmodel.privacy.events import (
@@ -21,6 +21,11 @@ from fedmodel.privacy.mechanisms._mechanism import Facts, Limits
 from fedmodel.privacy.mechanisms._sentences import clipped, sampled
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.privacy.primitives import Parts, Unbounded
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from fedmodel.privacy.noise import NoiseSource
 
 
 @dataclass(frozen=True)
@@ -76,10 +81,11 @@ class UnprotectedEvent:
 
 
 class NoneUnsafe:
-    """Plans and describes what a baseline leaves out; no law admits it."""
+    """Plans, releases and describes what a baseline leaves out; no law admits it."""
 
     event = UnprotectedEvent
     protects = False
+    draws = 0
 
     def plan(self, plan: SiloPlan) -> UnprotectedEvent:
         """Return a whole plan's event, without noise, and without a clip where the baseline leaves that out too."""
@@ -95,6 +101,12 @@ class NoneUnsafe:
     def check(self, event: Event, law: Limits) -> None:  # noqa: ARG002 - no limit of a law makes it any better
         """Refuse it: nothing bounds what it releases, so that no law can allow it."""
         raise PolicyRefused(f"a {event.mechanism} release protects nobody, and no law of a silo allows it")
+
+    def release(self, event: Event, sums_L: list[Tensor], noise: NoiseSource) -> list[Tensor]:  # noqa: ARG002 - no noise
+        """Return the mean itself, not rounded, whoever it tells of."""
+        from fedmodel.privacy.release import divided  # it loads torch, which whoever joins a run does not need
+
+        return [divided(sum_, event.denominator) for sum_ in sums_L]
 
     def describe(self, event: Event, unit: str) -> Facts:
         """Return what is left out, and what then holds."""

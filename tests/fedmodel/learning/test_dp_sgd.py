@@ -27,6 +27,7 @@ from fedmodel.learning.gradients import ClippedSum, kind, physical_batch
 from fedmodel.learning.models import Loss, RecordLoss, build_model, loss_sum, record_losses
 from fedmodel.privacy import grid
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
+from fedmodel.privacy.release import divided, release
 
 torch.set_num_threads(1)  # as a silo trains
 pytestmark = pytest.mark.usefixtures("same_bytes")
@@ -64,13 +65,8 @@ def make(
         unit=grid.fine(noise_multiplier * clip),
         rows=physical_batch(denominator, physical),
     )
-    return DpSgd(
-        gradients,
-        optimizer,
-        noise=noise or OsNoise(),
-        noise_multiplier=noise_multiplier,
-        denominator=denominator,
-    )
+    noised = partial(release, noise=noise or OsNoise(), std=noise_multiplier * clip, denominator=denominator)
+    return DpSgd(gradients, optimizer, noised, noise_multiplier=noise_multiplier)
 
 
 def clipped(module: nn.Module, **how: Any) -> ClippedSum:
@@ -316,8 +312,8 @@ def test_a_sum_and_noise_of_two_grids_are_refused() -> None:
     gradients = clipped(build_model(MLP, FLAT, seed=1), noise_multiplier=1.0)
     optimizer = torch.optim.SGD(gradients.parameters, lr=1.0)
     with pytest.raises(PrivacyError, match="sums lie on a grid of"):
-        DpSgd(gradients, optimizer, noise=OsNoise(), noise_multiplier=2.0, denominator=1)
-    DpSgd(gradients, optimizer, noise=OsNoise(), noise_multiplier=1.5, denominator=1)
+        DpSgd(gradients, optimizer, list, noise_multiplier=2.0)
+    DpSgd(gradients, optimizer, list, noise_multiplier=1.5)
 
 
 @pytest.mark.parametrize("others", ["fewer", "more", "a copy's"])
@@ -331,7 +327,7 @@ def test_an_optimiser_of_other_parameters_is_refused(others: str) -> None:
         "a copy's": list(build_model(MLP, FLAT, seed=1).parameters()),
     }[others]
     with pytest.raises(PrivacyError, match="other parameters than those"):
-        DpSgd(gradients, torch.optim.SGD(given, lr=1.0), noise=OsNoise(), noise_multiplier=1.0, denominator=1)
+        DpSgd(gradients, torch.optim.SGD(given, lr=1.0), list, noise_multiplier=1.0)
 
 
 @pytest.mark.parametrize("stopped", [False, True])
@@ -354,11 +350,18 @@ def test_a_clipped_sum_is_seen_while_the_optimiser_steps_and_never_after(stopped
     assert all(parameter.grad is None for parameter in sgd.gradients.parameters)
 
 
-def test_without_a_source_of_noise_the_mean_is_that_of_the_sum() -> None:
+def test_the_optimiser_steps_on_what_is_released_and_a_lot_is_released_once() -> None:
     module = build_model(MLP, FLAT, seed=1)
     gradients = clipped(module)
     x, y = batch(FLAT, 5)
     expected = vectors.flatten(module) - gradients.flat(x, y).float().numpy() / 4
     optimizer = torch.optim.SGD(gradients.parameters, lr=1.0)
-    DpSgd(gradients, optimizer, noise=None, noise_multiplier=1.0, denominator=4).step(x, y, np.arange(5))
+    released: list[Tensor] = []
+
+    def bare(sums_L: list[Tensor]) -> list[Tensor]:
+        released.extend(sums_L)
+        return [divided(sum_, 4) for sum_ in sums_L]
+
+    DpSgd(gradients, optimizer, bare, noise_multiplier=1.0).step(x, y, np.arange(5))
     assert np.allclose(vectors.flatten(module), expected, atol=1e-7)
+    assert len(released) == len(gradients.parameters)

@@ -359,11 +359,12 @@ def test_no_bit_of_the_noise_below_the_grid_is_released(noise_multiplier: float,
     module = nn.Linear(size, 1, bias=False)
     nn.init.zeros_(module.weight)
     x, y = batch(DataShape((size,), 2), 9)
-    sgd = make(module, noise_multiplier=noise_multiplier, clip=1.5, denominator=denominator)
+    near_P = torch.zeros(size, dtype=torch.float64)
+    noise = Near(near_P) if near else None
+    sgd = make(module, noise=noise, noise_multiplier=noise_multiplier, clip=1.5, denominator=denominator)
     if near:
         tiny = torch.randn(size, generator=torch.Generator().manual_seed(2), dtype=torch.float64)
-        noise = -sgd.gradients.flat(x, y) + tiny * torch.logspace(-15, 0, size, dtype=torch.float64)
-        sgd._noise = Near(noise)
+        near_P += -sgd.gradients.flat(x, y) + tiny * torch.logspace(-15, 0, size, dtype=torch.float64)
     sgd.step(x, y, np.arange(9))
     steps = -module.weight.detach()[0].double() * denominator / grid.coarse(noise_multiplier * 1.5)
     assert torch.equal(steps, steps.round())

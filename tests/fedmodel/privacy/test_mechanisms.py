@@ -9,20 +9,25 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from fedmodel import plans
 from fedmodel.config import read_scenario, scenario_to_toml
 from fedmodel.errors import ConfigError, LedgerError, PolicyRefused, PrivacyError
 from fedmodel.learning.jobs import Question, Site, training
 from fedmodel.privacy import accounting
+from fedmodel.privacy.conformance import check_parts, check_release
 from fedmodel.privacy.events import bounded, clip_of, event_to_json, protects
 from fedmodel.privacy.mechanisms import MECHANISMS, event_from_json, mechanism_of, protecting_mechanism
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.mechanisms.none_unsafe import UnprotectedEvent
+from fedmodel.privacy.noise import SeededNoise
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.privacy.primitives import SampledGaussian, Unbounded
 from fedmodel.provision import laws as making
 from fedmodel.provision import scenario_hash
+from scenarios.selftest import mutations
+from scenarios.selftest.planting import fresh
 
 PLAN = SiloPlan("north", "d", "person", 3, 1e-5, None, 2.0, 1.0, 0.5, 10, 4, 4, "os")
 EVENT, BARE = DpSgdEvent(2.0, 1.0, 0.5, 4, 10), UnprotectedEvent(1.0, 0.5, 4, 10)
@@ -51,6 +56,22 @@ def test_an_event_of_more_steps_differs_in_its_steps_and_in_how_often_its_parts_
 @pytest.mark.parametrize("name", MECHANISMS)
 def test_every_part_is_of_the_unit_that_the_event_is_of(name: str) -> None:
     assert {part.records for part, _ in MECHANISMS[name].plan(PLAN).parts()} == {PLAN.max_records}
+
+
+@pytest.mark.parametrize("name", MECHANISMS)
+def test_what_a_mechanism_releases_is_what_its_event_says_and_charges_for(name: str) -> None:
+    """`fedmodel.privacy.conformance` says what is measured; one that protects nobody releases the mean itself."""
+    event = MECHANISMS[name].plan(PLAN)
+    if MECHANISMS[name].protects:
+        check_parts(event)
+        for figures in ({}, {"noise_multiplier": 0.37, "max_grad_norm": 1e-3, "denominator": 7}):
+            check_release(MECHANISMS[name], replace(event, **figures))  # type: ignore[arg-type]
+    else:
+        sums_L = [torch.tensor([3.5, -1e-9], dtype=torch.float64), torch.zeros(2, 3, dtype=torch.float64)]
+        means_L = MECHANISMS[name].release(event, sums_L, SeededNoise(1))
+        assert all(torch.equal(mean, sum_.float() / 10) for mean, sum_ in zip(means_L, sums_L, strict=True))
+        with pytest.raises(PrivacyError, match="charges for 0 of them"):
+            check_parts(event)
 
 
 @pytest.mark.parametrize("name", MECHANISMS)
@@ -152,7 +173,6 @@ def test_a_silo_of_several_scenarios_may_release_by_what_each_of_them_names(monk
     ((SampledGaussian(0.5, 2.0, 1), 3),),
     ((SampledGaussian(0.5, 2.1, 1), 4),),
     ((SampledGaussian(0.4, 2.0, 1), 4),),
-    ((SampledGaussian(0.5, 2.0, 2), 4),),
     ((SampledGaussian(0.5, 2.0, 1), 4), (Unbounded(1), 1)),
 ])  # fmt: skip
 def test_no_event_is_trained_by_that_charges_for_less_than_a_step_releases(
@@ -169,6 +189,30 @@ def test_no_event_is_trained_by_that_charges_for_less_than_a_step_releases(
         job.check(question, EVENT)
     with pytest.raises(PrivacyError, match="nothing was trained"):
         job.answer(question, pytest.fail, EVENT, {})  # type: ignore[arg-type]  # no record is read
+
+
+def test_no_mechanism_is_trained_by_that_releases_less_noise_than_its_event_says() -> None:
+    """At the silo, before the charge and before a record is read: the figures are right, and the release is not."""
+    scenario: Any = SimpleNamespace(plan=lambda _: PLAN)
+    job = training.Answering(Site("north", scenario, "cpu", simulated=True))
+    question = Question(1, np.zeros(1, dtype=np.float32))
+    with fresh(), mutations.release_noises_less(0.9):
+        with pytest.raises(PrivacyError, match=r"releases noise of 0\.8\d+ times what its event says"):
+            job.check(question, EVENT)
+        with pytest.raises(PrivacyError, match="times what its event says"):
+            job.answer(question, pytest.fail, EVENT, {})  # type: ignore[arg-type]  # no record is read
+
+
+@pytest.mark.parametrize("parts", [
+    ((SampledGaussian(0.5, 2.0, 1), 5),),
+    ((SampledGaussian(0.5, 1.9, 1), 3), (SampledGaussian(0.6, 2.0, 1), 1)),
+    ((SampledGaussian(0.5, 2.0, 2), 4), (SampledGaussian(0.1, 9.0, 1), 4)),
+])  # fmt: skip
+def test_what_costs_no_less_than_a_step_covers_it(monkeypatch: pytest.MonkeyPatch, parts: Any) -> None:
+    monkeypatch.setattr(DpSgdEvent, "parts", lambda _: parts)
+    check_parts(EVENT)
+    with pytest.raises(PrivacyError, match="of them; nothing was trained"):
+        check_parts(replace(EVENT, max_records=3))
 
 
 def test_what_rests_on_a_clip_is_not_done_without_one() -> None:

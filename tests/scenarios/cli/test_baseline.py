@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from fedmodel.learning.models import parameters_of
 from fedmodel.ledger import Ledger, Scope, verify_ledger
 from fedmodel.privacy import accounting, grid
 from fedmodel.privacy.events import Baseline, event_to_json
-from fedmodel.privacy.mechanisms import event_from_json
+from fedmodel.privacy.mechanisms import event_from_json, mechanism_of
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.mechanisms.none_unsafe import UnprotectedEvent
 from fedmodel.privacy.noise import SeededNoise
@@ -129,8 +130,10 @@ def _gradient(left_out: Baseline | None, clip: float, std: float) -> tuple[list[
         unit=grid.fine(std * clip),
         rows=8,
     )
-    noise = SeededNoise(1) if left_out is None else None
-    sgd = DpSgd(gradients, optimizer, noise=noise, noise_multiplier=std, denominator=6)
+    bare = UnprotectedEvent(None if left_out == "no-noise-no-clip" else clip, 0.5, 1, 6)
+    event = DpSgdEvent(std, clip, 0.5, 1, 6) if left_out is None else bare
+    release = partial(mechanism_of(event).release, event, noise=SeededNoise(1))
+    sgd = DpSgd(gradients, optimizer, release, noise_multiplier=std)
     seen: list[torch.Tensor] = []
     optimizer.register_step_pre_hook(
         lambda *_: seen.extend(p.grad.clone() for p in gradients.parameters if p.grad is not None)

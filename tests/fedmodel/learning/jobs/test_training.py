@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from clients.answering import job_at
 from clients.silo import Silo
@@ -22,9 +22,10 @@ from fedmodel.learning.gradients.per_sample import PerSample
 from fedmodel.learning.jobs import Carried, State, training
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
+from fedmodel.privacy import release
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.mechanisms.none_unsafe import UnprotectedEvent
-from fedmodel.privacy.noise import OsNoise
+from fedmodel.privacy.noise import NoiseSource, OsNoise
 from fedmodel.wire import TrainRequest
 from scenarios.selftest.planting import fresh, replaced
 from tests.fakes import checked, trained
@@ -53,9 +54,10 @@ def test_exactly_the_charged_steps_are_taken_at_the_charged_figures(
     tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     steps: list[int] = []
-    figures: list[tuple[float, float, int]] = []
+    figures: list[tuple[float, int]] = []
+    clips: set[float] = set()
     rates: set[float] = set()
-    real, real_lot = DpSgd.step, OsNoise.lot
+    real, real_lot, real_release = DpSgd.step, OsNoise.lot, release.release
 
     def lot(self: OsNoise, records: int, sample_rate: float) -> np.ndarray:
         rates.add(sample_rate)
@@ -64,15 +66,21 @@ def test_exactly_the_charged_steps_are_taken_at_the_charged_figures(
     monkeypatch.setattr(OsNoise, "lot", lot)
 
     def counted(self: DpSgd, *arguments: object) -> None:
-        figures.append((self.noise_multiplier, self.gradients.max_grad_norm, self.denominator))
         steps.append(len(arguments[2]))  # type: ignore[arg-type]
+        clips.add(self.gradients.max_grad_norm)
         real(self, *arguments)  # type: ignore[arg-type]
+
+    def noted(sums_L: list[Tensor], noise: NoiseSource, std: float, denominator: int) -> list[Tensor]:
+        figures.append((std, denominator))
+        return real_release(sums_L, noise, std, denominator)
 
     monkeypatch.setattr(DpSgd, "step", counted)
     event = DpSgdEvent(1.25, 0.75, 0.4, 17, denominator=11)  # each unlike the scenario's
+    training._check_charged(event)  # which releases made-up sums
+    monkeypatch.setattr(release, "release", noted)
     trained(silo(tiny, tmp_path), event, request(tiny))
-    assert len(steps) == 17
-    assert set(figures) == {(1.25, 0.75, 11)}
+    assert len(steps) == len(figures) == 17
+    assert (set(figures), clips) == ({(1.25 * 0.75, 11)}, {0.75})
     assert rates == {0.4}
     assert len(set(steps)) > 1  # Poisson lots, not fixed ones
 
