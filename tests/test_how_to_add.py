@@ -6,6 +6,7 @@ The files and the scenario are the page's own. What is named here is what a run 
 from __future__ import annotations
 
 import json
+import math
 import os
 import re
 import shutil
@@ -17,6 +18,8 @@ import pytest
 
 from fedmodel.config import read_scenario
 from fedmodel.errors import ConfigError
+from fedmodel.privacy import accounting
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.system.packages import PACKAGES
 from scenarios.cli.verbs import verbs
 from scenarios.simulation.engines import engine_of
@@ -92,13 +95,17 @@ def test_what_the_page_adds_trains_is_charged_and_is_reported(copy: Path) -> Non
         ("moons/record", 2),
     ]
     assert summary["engine"] == "polite"
-    assert {row["mechanism"] for row in summary["privacy"]} == {"charged-twice"}
+    assert {row["mechanism"] for row in summary["privacy"]} == {"two-draws"}
     (event,) = {json.dumps(entry["body"]["event"]) for entry in entries if entry["kind"] == "reserve"}
-    assert json.loads(event)["mechanism"] == "charged-twice"
+    figures = {**json.loads(event), "mechanism": "dp-sgd"}
+    one_draw = DpSgdEvent(**{**figures, "noise_multiplier": math.sqrt(0.5) * figures["noise_multiplier"]})
+    assert json.loads(event)["mechanism"] == "two-draws"
+    for row in summary["privacy"]:
+        assert row["epsilon"] == pytest.approx(accounting.epsilon([one_draw], 1e-3), rel=1e-6)
     assert verified["valid"]
     (data,) = report["report"]["scope"]["data_sets"]
     assert data["kind"] == "300 made-up points on two half circles, dealt out to silos"
-    assert "Every release is charged twice." in json.dumps(report["report"])
+    assert "The noise is two draws, and one of them is charged." in json.dumps(report["report"])
     names = re.findall(r'= "([a-z]+(?:-[a-z]+)*)"$', (copy / "run" / "scenario.toml").read_text(), re.MULTILINE)
     assert losses.keys() == {"1", "2"}
     assert {"moons", "low-rank", "one-by-one", "heavy-ball"} <= {*names}  # the report's hash covers this file
@@ -112,7 +119,7 @@ def test_none_of_it_is_known_before(tmp_path: Path) -> None:
     for refused, known in (
         ("unknown source 'moons'", ["data.source=synthetic"]),
         ("unknown model 'low-rank'", ["model.kind=mlp", "model.rank="]),
-        ("unknown mechanism 'charged-twice'", ["privacy.mechanism="]),
+        ("unknown mechanism 'two-draws'", ["privacy.mechanism="]),
         ("unknown strategy 'heavy-ball'", ["federation.strategy="]),
         ("unknown kind of gradients 'one-by-one'", ["training.gradients="]),
     ):
