@@ -120,7 +120,7 @@ def _asked(source: TableSource, text: str) -> Iterator[CursorResult[Any]]:
     try:
         from sqlalchemy.exc import DBAPIError, SQLAlchemyError
     except ImportError:
-        raise missing("SQLAlchemy", "reading a table", "data") from None
+        raise missing("SQLAlchemy", "reading a database", "data") from None
     try:
         with _connected(source) as connection:
             options = {"no_parameters": True, "stream_results": True, "yield_per": _ROWS}
@@ -206,7 +206,7 @@ def _postgresql(source: TableSource) -> Engine:
         from sqlalchemy import create_engine, make_url
         from sqlalchemy.pool import NullPool
     except ImportError:
-        raise missing("psycopg", "reading a table", "data") from None
+        raise missing("psycopg", "reading a database", "data") from None
     url = make_url(source.url or "").set(drivername="postgresql+psycopg")
     if source.password_file is not None:
         url = url.set(password=_password(Path(source.password_file)))

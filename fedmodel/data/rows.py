@@ -28,7 +28,6 @@ from fedmodel.data.reader import ColumnReader
 from fedmodel.data.sources import chosen
 from fedmodel.data.values import typed
 from fedmodel.errors import DataError
-from fedmodel.system.packages import missing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -63,13 +62,8 @@ def read_rows(path: Path, columns: Sequence[ColumnConfig], bound: float, form: C
         form: How a CSV is written.
 
     Raises:
-        ConfigError: When pyarrow is missing.
         DataError: When the file is refused whole.
     """
-    try:
-        import pyarrow  # noqa: F401 - whoever reads rows is told what is missing, and not by a traceback
-    except ImportError:
-        raise missing("pyarrow", "reading a table", "data") from None
     try:
         table = chosen(path, tuple(column.name for column in columns), form)
         x_NF = np.empty((len(table), sum(len(column.features) for column in columns)), dtype=np.float32)

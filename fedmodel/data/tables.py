@@ -47,7 +47,6 @@ from fedmodel.data.sources import database_of, identity, tables
 from fedmodel.errors import ConfigError, DataError, FedmodelError
 from fedmodel.kinds.source import Source
 from fedmodel.kinds.sources.table import TableConfig
-from fedmodel.system.packages import missing
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -137,10 +136,7 @@ def person_column(config: TableConfig, source: TableSource) -> PersonColumn | No
 
 def _read(config: TableConfig, source: TableSource) -> Records:
     """Read, check and scale, a file at a time, so that an error names the file."""
-    try:
-        import pyarrow as pa
-    except ImportError:
-        raise missing("pyarrow", "reading a table", "data") from None
+    import pyarrow as pa
 
     person = person_column(config, source)
     parts: list[Records] = []

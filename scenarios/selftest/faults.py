@@ -23,7 +23,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from importlib.util import find_spec
 from typing import Final, Literal
 
 from scenarios.selftest import mutations
@@ -67,11 +66,6 @@ def _number(silo: str) -> int:
     return int(silo.removeprefix("s"))
 
 
-# Without the extra `data` no table is read here, and there is nothing to plant these in.
-_OF_TABLES: Final = () if find_spec("pyarrow") is None else (
-    Fault("ids-as-spelled", RECORDS_OF_A_PERSON, "tables", mutations.ids_as_spelled),
-    Fault("ids-by-column", RECORDS_OF_A_PERSON, "tables", mutations.ids_by_column),
-)  # fmt: skip
 FAULTS: Final = (
     Fault("noise-x0.9", "noise_std", "full", partial(mutations.noise_times, 0.9)),
     Fault("noise-x0.5", LOWER_BOUND, "full", partial(mutations.noise_times, 0.5)),
@@ -120,7 +114,8 @@ FAULTS: Final = (
     Fault("start-forgets-its-cost", EARLIER_RUN, "goes-on", mutations.start_forgets),
     Fault("baseline-at-a-deployed-silo", DEPLOYED_BASELINE, "baseline", mutations.baseline_let_in),
     Fault("baseline-counted-as-nothing", UNBOUNDED_RELEASE, "baseline", mutations.unprotected_left_out),
-    *_OF_TABLES,
+    Fault("ids-as-spelled", RECORDS_OF_A_PERSON, "tables", mutations.ids_as_spelled),
+    Fault("ids-by-column", RECORDS_OF_A_PERSON, "tables", mutations.ids_by_column),
     Fault("epsilon-from-looser-q", "accountants", "sampled",
           partial(together, mutations.without_second_accountant, mutations.rate_halved_in_accounting)),
     Fault("epsilon-of-the-steps-at-a-stop", "accountants", "stopped", mutations.claimed_by_the_steps_taken),

@@ -335,12 +335,6 @@ def test_persons_are_told_apart_and_mean_nothing_else(tmp_path: Path) -> None:
         table_records(config, write(tmp_path / "a.csv", [*rows, ["", *ROWS[0]]], header))
 
 
-def test_without_the_extra_it_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "pyarrow", None)
-    with pytest.raises(ConfigError, match=r"pip install 'fedmodel\[data\]'"):
-        table_records(table_of(), write(tmp_path / "a.csv", ROWS))
-
-
 def said(error: BaseException) -> str:
     """All that a log could show of an error."""
     return "".join(traceback.format_exception(error))
