@@ -17,7 +17,6 @@ from fedmodel.privacy.rounding import down, noise, small, up
 from scenarios.cli.options import Ledger, ScenarioName, Settings
 from scenarios.cli.printing import Json, answer, out
 from scenarios.cli.verbs import Verb
-from scenarios.runs.claims import NO_NOISE
 
 budget_app = typer.Typer(
     help="What a plan costs, what noise a target needs, what is spent and left.", no_args_is_help=True
@@ -78,7 +77,7 @@ def budget_show(ledger: Ledger, as_json: Json = False) -> None:
     """Say what a silo has spent, holds for runs, and has left."""
     from scenarios.runs import inspection
 
-    found = inspection.spent(ledger)
+    found = inspection.spent(inspection.LedgerFiles.meant(ledger).ledger)
     if as_json:
         answer(_finite(found), "", as_json)
         return
@@ -98,7 +97,8 @@ def budget_forecast(
     from fedmodel.config import read_scenario
     from scenarios.runs import inspection
 
-    found = inspection.forecast(ledger, read_scenario(scenario, settings or ()), silo)
+    place = inspection.LedgerFiles.meant(ledger)
+    found = inspection.forecast(place.ledger, read_scenario(scenario, settings or ()), silo)
     line = (
         f"{found['runs']} whole runs fit, or {found['rounds']} rounds of one (of {found['rounds_of_a_run']}), at noise"
         f" {up(found['noise_multiplier'])}; a whole run alone costs epsilon {up(found['epsilon_of_a_run'])}"
@@ -121,6 +121,8 @@ def _show_scope(silo: str, scope: dict[str, Any]) -> None:
         )  # fmt: skip
     out.print(table)
     if scope["without_noise"]:
+        from scenarios.runs.claims import NO_NOISE
+
         out.print(NO_NOISE, style="bold red", highlight=False)
         return
     if whole:

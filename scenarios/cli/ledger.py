@@ -37,13 +37,15 @@ def ledger_verify(
     from scenarios.runs import inspection
 
     try:
-        found = inspection.verify(inspection.LedgerFiles.of(ledger, kit), head or [], key)
+        place = inspection.LedgerFiles.meant(ledger, kit, head or ())
+        found = inspection.verify(place, head or [], key)
     except LedgerError as error:
         if as_json:
             answer(inspection.refused(error), "", as_json)
         raise
     document = inspection.told(found)
-    line = f"{inert(str(ledger))}: {document['entries']} entries of silo {document['silo']}, all as they were written"
+    line = inert(str(place.ledger if ledger.is_dir() else ledger))
+    line += f": {document['entries']} entries of silo {document['silo']}, all as they were written"
     if found.heads:
         line += f"; extends {len(found.heads)} signed heads, the newest of {max(found.heads)} entries"
     else:
@@ -67,7 +69,7 @@ def ledger_checkpoint(
     """Print a signed head of a ledger, for somebody else to keep."""
     from scenarios.runs import inspection
 
-    place = unlocked(inspection.LedgerFiles.of(ledger, kit), key_file, passphrase_file)
+    place = unlocked(inspection.LedgerFiles.meant(ledger, kit), key_file, passphrase_file)
     with place.open() as opened:
         note = opened.checkpoint(said(to, "--to")).decode()
     answer({"head": note}, note.rstrip(), as_json)
@@ -78,7 +80,7 @@ def ledger_export(ledger: Ledger, kit: KitOption = None, as_json: Json = False) 
     """Verify a ledger, and print its entries: a JSON object a line, or one object with --json."""
     from scenarios.runs import inspection
 
-    documents = inspection.entries(inspection.verify(inspection.LedgerFiles.of(ledger, kit), [], None))
+    documents = inspection.entries(inspection.verify(inspection.LedgerFiles.meant(ledger, kit), [], None))
     answer({"entries": documents}, "\n".join(map(json_line, documents)), as_json)
 
 
@@ -98,7 +100,7 @@ def ledger_void(
     """Give back what a run holds and will not take, or the newest charge if nothing of it left."""
     from scenarios.runs import inspection
 
-    place = unlocked(inspection.LedgerFiles.of(ledger, kit), key_file, passphrase_file)
+    place = unlocked(inspection.LedgerFiles.meant(ledger, kit), key_file, passphrase_file)
     done = inspection.give_back(place, run, round_number, said(reason, "--reason"))
     answer({"done": done}, done, as_json)
 
@@ -118,7 +120,7 @@ def ledger_override(
     """Change a budget's cap. Until silo.toml says the same, the silo refuses to train."""
     from scenarios.runs import inspection
 
-    place = unlocked(inspection.LedgerFiles.of(ledger, kit), key_file, passphrase_file)
+    place = unlocked(inspection.LedgerFiles.meant(ledger, kit), key_file, passphrase_file)
     inspection.override(place, scope, epsilon, said(reason, "--reason"), said(by, "--by"))
     answer({"scope": scope, "epsilon": epsilon}, f"{scope}: the cap is epsilon {up(epsilon)}, by {by}", as_json)
 

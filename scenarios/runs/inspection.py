@@ -25,7 +25,7 @@ from fedmodel.config import MOST_EPSILON, Scenario, SiloFile
 from fedmodel.crypto import check_verification_key, digest
 from fedmodel.crypto.sealed import Opener
 from fedmodel.data import check_sources, table_lookalikes
-from fedmodel.errors import ConfigError, CryptoError, DataError, FedmodelError, LedgerError
+from fedmodel.errors import ConfigError, CryptoError, DataError, FedmodelError, LedgerError, LedgerTampered
 from fedmodel.ledger import MICRO, Ledger, Run, Scope, Standing, Verified, read_ledger, verify_ledger
 from fedmodel.ledger.heads import verifier_key
 from fedmodel.privacy import accounting
@@ -75,6 +75,27 @@ class LedgerFiles:
         places = (above, above / "kits" / "silos" / name, above / "silos" / name)
         return cls(ledger, next((place for place in places if is_kit(place)), places[-1]))
 
+    @classmethod
+    def meant(cls, path: Path, kit: Path | None = None, heads: Sequence[Path] = ()) -> LedgerFiles:
+        """Return the place of a ledger that a person names, by its file or by a folder that has one alone.
+
+        Args:
+            path: The ledger; the folder that it lies in; or a run's folder or a silo's kit, where one lies in it.
+            kit: As for `of`.
+            heads: Signed heads that the person kept.
+
+        Raises:
+            ConfigError: When there is none, or there are several in the folder.
+            LedgerTampered: When there is none, and a signed head of it is kept.
+        """
+        place = cls.of(_ledger_in(path) if path.is_dir() else path, kit)
+        if not place.ledger.exists():
+            if heads or place.heads():
+                raise LedgerTampered(f"{place.ledger}: no such ledger, and a signed head of it is kept; find it, or the"
+                                     " newest backup of it")  # fmt: skip
+            raise ConfigError(f"{place.ledger}: no such ledger; name its file, or the folder that it lies in")
+        return place
+
     @cached_property
     def own(self) -> Kit:
         """The silo's kit.
@@ -108,6 +129,19 @@ class LedgerFiles:
             raise LedgerError(f"{self.ledger}: no such ledger")
         verify_ledger(self.ledger, self.own.identity.public, unused=False)
         return Ledger(self.ledger, self.own.law.name, self.own.identity, self.kit / _HEAD)
+
+
+def _ledger_in(folder: Path) -> Path:
+    """Return the one ledger in a folder, or in that for ledgers which lies in it; a simulated silo's is beside it."""
+    beside = folder.resolve().parent.parent / "ledgers" / f"{folder.resolve().name}.sqlite"
+    for found in (sorted(folder.glob("*.sqlite")), sorted(folder.glob("ledgers/*.sqlite"))):
+        if len(found) > 1:
+            raise ConfigError(f"{folder}: has several ledgers; name one of {', '.join(map(str, found))}")
+        if found:
+            return found[0]
+    if is_kit(folder) and beside.exists():
+        return beside
+    raise ConfigError(f"{folder}: no ledger lies in this folder; one is a file, as ledgers/NAME.sqlite")
 
 
 def _members(folder: Path) -> tuple[Member, ...]:

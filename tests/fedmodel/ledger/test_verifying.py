@@ -1128,12 +1128,31 @@ def test_an_override_changes_the_cap(run: Run) -> None:
     ids=lambda verb: verb[0],
 )
 def test_a_missing_ledger_is_one_line(run: Run, verb: list[str]) -> None:
+    """It is invalid where a signed head says that there was one, and else no ledger at all."""
     path = run.folder / LEDGER
     path.rename(run.folder / "away")
     assert run("ledger", verb[0], LEDGER, *verb[1:]) == 4
-    assert "r/ledgers/north.sqlite" in told(run)
-    assert "no such ledger" in run.err or "is gone" in run.err
+    assert "r/ledgers/north.sqlite: no such ledger, and a signed head of it is kept" in told(run)
+    (run.folder / "r" / "silos" / "north" / "ledger.head").rename(run.folder / "kept")
+    assert run("ledger", verb[0], LEDGER, *verb[1:]) == 2
+    assert "r/ledgers/north.sqlite: no such ledger; name its file" in told(run)
+    assert run("ledger", "verify", LEDGER, "--head", "kept") == 4
+    assert run("budget", "show", LEDGER) == 2
     assert not path.exists()
+
+
+def test_a_folder_is_looked_into_for_the_one_ledger_that_lies_there(run: Run) -> None:
+    for named in ("r", "r/ledgers", "r/silos/north", "r/ledgers/../ledgers"):
+        assert run("ledger", "verify", named) == 0
+        assert run.out.startswith(str(run.folder / "r" / "ledgers" / "north.sqlite"))
+        assert run("budget", "show", named) == 0
+    (run.folder / "r" / "ledgers" / "south.sqlite").write_bytes((run.folder / LEDGER).read_bytes())
+    assert run("ledger", "verify", "r/silos/north") == 0
+    assert run("ledger", "verify", "r") == 2
+    assert "r: has several ledgers; name one of r/ledgers/north.sqlite, r/ledgers/south.sqlite" in told(run)
+    (run.folder / "empty").mkdir()
+    assert run("ledger", "export", "empty") == 2
+    assert "empty: no ledger lies in this folder" in told(run)
 
 
 @pytest.mark.parametrize(
