@@ -24,7 +24,6 @@ import typer
 from fedmodel.errors import DropoutError, FedmodelError
 from fedmodel.system.durable import failed
 from scenarios.cli.printing import INTERRUPTED, err
-from scenarios.simulation.resuming import SUMMARY
 
 
 @contextmanager
@@ -75,6 +74,8 @@ def _spent(run_dir: Path) -> str:
 
 def _has_ended(run_dir: Path, *, report: bool) -> str:
     """Return what is to be said of a run that has ended, nothing where it has not."""
+    from scenarios.simulation.resuming import SUMMARY
+
     if not (run_dir / SUMMARY).exists():
         return ""
     made = f"; its report is made by: {shlex.join(['fedmodel', 'report', 'build', str(run_dir)])}" if report else ""

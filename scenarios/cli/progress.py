@@ -15,7 +15,6 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fedmodel.privacy.rounding import up
-from scenarios.runs.summary import read_metrics
 
 _PERIOD_S = 0.2
 _UNSAFE = {"seeded-unsafe": "  SEEDED", "none-unsafe": "  NO NOISE: protects nobody"}
@@ -27,6 +26,8 @@ def rounds_progress(console: Console, metrics: Path, rounds: int) -> Iterator[No
     if not console.is_terminal:
         yield
         return
+    from scenarios.runs.summary import read_metrics
+
     progress = Progress(
         TextColumn("round"),
         MofNCompleteColumn(),

@@ -11,7 +11,6 @@ import typer
 
 from scenarios.cli.options import ScenarioName, Settings
 from scenarios.cli.printing import Json, answer, err
-from scenarios.cli.tables import report_on, show_run
 from scenarios.cli.verbs import Verb
 from scenarios.simulation.engines import KINDS
 
@@ -36,6 +35,7 @@ def simulate(
 
     with err.status("loading") if err.is_terminal else nullcontext():
         from scenarios.cli.progress import rounds_progress
+        from scenarios.cli.tables import report_on, show_run
         from scenarios.simulation.prepared import prepare
 
         prepared = prepare(scenario, settings or (), engine, device, out)

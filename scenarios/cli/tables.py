@@ -9,13 +9,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from fedmodel.privacy.mechanisms import MECHANISMS
 from fedmodel.privacy.rounding import noise, small, up
 from fedmodel.system.inert import inert
 from scenarios.cli.printing import err, out
-from scenarios.runs import words
-from scenarios.runs.claims import NO_NOISE, early
-from scenarios.runs.usefulness import told_of
 
 
 def _seen_by_server(encryption: dict[str, Any], noised: str) -> str:
@@ -51,11 +47,17 @@ def _began_from(start: dict[str, Any], rows: list[dict[str, Any]]) -> str:
 
 def _is_bare(row: dict[str, Any]) -> bool:
     """Return whether a silo released by a mechanism that protects nobody."""
+    from fedmodel.privacy.mechanisms import MECHANISMS
+
     return row["mechanism"] is not None and not MECHANISMS[row["mechanism"]].protects
 
 
 def show_run(summary: dict[str, Any], run_dir: Path) -> None:
     """Print a run's outcome for a person."""
+    from scenarios.runs import words
+    from scenarios.runs.claims import NO_NOISE, early
+    from scenarios.runs.usefulness import told_of
+
     timing, metrics = summary["timing"], summary["metrics"]
     about = (
         f": {summary['rounds_completed']} rounds, {summary['clients']} silos, {summary['parameters']} parameters,"
