@@ -4,9 +4,9 @@ A login shell sets proxies, languages, debuggers, database defaults, and files i
 command first removes every variable that is not listed in `_KEPT`. This is a list of what may stay, because a list of
 what may not stay would never be complete. docs/deploy.md has the same list and says what each variable does.
 
-Guarantee: after `settle`, only variables that `_KEPT` matches are left of those that were set. This holds for this
-process, for the libraries that it loads from then on, and for everything that it starts. Files that are made from then
-on cannot be written to by other accounts.
+Guarantee: after `settle`, only variables that `_KEPT` matches, or its caller names, are left of those that were set.
+This holds for this process, for the libraries that it loads from then on, and for everything that it starts. Files that
+are made from then on cannot be written to by other accounts.
 
     PYTHON*                      the interpreter reads these before the first line of this module. If one is set that
                                  is not kept, the command starts itself again without it, in the same process
@@ -22,7 +22,7 @@ import io
 import os
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Final
 
@@ -66,15 +66,18 @@ def kept(environment: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in environment.items() if _KEPT.fullmatch(name)} | SWITCHES
 
 
-def settle() -> None:
+def settle(also: Collection[str] = ()) -> None:
     """Remove all other variables from this process; start it again if the interpreter has read one of them.
 
     Call it before anything is imported that could read a variable, and only from a process's main program.
 
+    Args:
+        also: Variables that stay as well. A shell asks for completion by them (`scenarios.cli.completion`).
+
     Raises:
         ConfigError: When another package hides one of this project's.
     """
-    stay = kept(os.environ)
+    stay = kept(os.environ) | {name: os.environ[name] for name in also if name in os.environ}
     if any(name.startswith("PYTHON") for name in os.environ.keys() - stay.keys()):
         os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], stay)  # noqa: S606 - this very command
     for name in os.environ.keys() - stay.keys():

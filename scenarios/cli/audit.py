@@ -15,6 +15,7 @@ from rich.text import Text
 
 from fedmodel.errors import ClaimRefuted, FedmodelError, Inconclusive
 from fedmodel.privacy.rounding import down, small, up
+from scenarios.cli.options import ScenarioName, Settings
 from scenarios.cli.printing import INTERRUPTED, Json, answer, err, out
 from scenarios.cli.verbs import Verb
 
@@ -33,10 +34,6 @@ _NAMES: Final = {
     "gaussian": "Gaussian score model",
 }
 
-ScenarioName = Annotated[str, typer.Argument(help="A TOML file, or the name of a built-in scenario.")]
-Settings = Annotated[
-    list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="Override a key, as in privacy.epsilon=2.")
-]
 Canaries = Annotated[
     int | None,
     typer.Option(help="Of all silos together. Default: 1,000, or up to 4,000 where fewer would find too little."),

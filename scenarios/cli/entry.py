@@ -10,15 +10,19 @@ import sys
 
 from fedmodel.errors import ConfigError
 from fedmodel.system import environment
+from scenarios.cli import completion
 
 
 def main() -> None:
     """Run the command in a settled environment (`fedmodel.system.environment`)."""
+    asked = completion.is_asked(sys.argv[1:])
     try:
-        environment.settle()
+        environment.settle(also=completion.VARIABLES if asked else ())
     except ConfigError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(error.exit_status)
+    if asked:
+        sys.exit(completion.answer())
     from scenarios.cli import main
 
     main.main()

@@ -10,10 +10,11 @@ Heavy imports stand inside the commands that need them, so that `--help` and usa
 
 from __future__ import annotations
 
-import io
 import logging
 import os
 import sys
+from importlib.metadata import version
+from typing import Annotated
 
 from fedmodel.system.environment import SWITCHES
 
@@ -27,7 +28,9 @@ from rich.text import Text
 from fedmodel.errors import FedmodelError
 from fedmodel.system.durable import failed
 from fedmodel.system.inert import InertFormatter, inert, inert_lines, show_crash
+from scenarios.cli import meant
 from scenarios.cli.printing import INTERRUPTED, err
+from scenarios.cli.terminal import command_of
 from scenarios.cli.verbs import verbs
 
 app = typer.Typer(
@@ -36,7 +39,26 @@ app = typer.Typer(
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _say_version(asked: bool) -> None:
+    """Print the version, and end."""
+    if asked:
+        print(f"fedmodel {version('fedmodel')}")  # noqa: T201
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    _: Annotated[
+        bool, typer.Option("--version", callback=_say_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    """Take what is asked of the command itself, and of no verb."""
+
+
 for _verb in verbs():
     if isinstance(_verb.what, typer.Typer):
         app.add_typer(_verb.what, name=_verb.name)
@@ -54,7 +76,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("matplotlib").setLevel(logging.ERROR)  # where it could keep its fonts is nothing to be told
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(command_of(app)(standalone_mode=False))
     except FedmodelError as error:
         _say_error(str(error))
         sys.exit(error.exit_status)
@@ -68,13 +90,25 @@ def main() -> None:
         _say_error("not enough memory for this scenario; make the data or the model smaller")
         sys.exit(1)
     except click.ClickException as error:
-        said = io.StringIO()
-        error.show(file=said)
-        sys.stderr.write(inert_lines(said.getvalue()))
+        _say_misuse(error)
         sys.exit(error.exit_code)
     except (KeyboardInterrupt, click.exceptions.Abort):
         err.print("interrupted")
         sys.exit(INTERRUPTED)
+
+
+def _say_misuse(error: click.ClickException) -> None:
+    """Print what is wrong with the words of a command, how it is used, and what was probably meant."""
+    said = error.format_message()
+    if isinstance(error, click.UsageError) and error.ctx is not None:
+        sys.stderr.write(inert_lines(f"{error.ctx.get_usage()}\nTry '{error.ctx.command_path} --help' for help.\n\n"))
+        said = meant.in_words(error) or said
+    sys.stderr.write(inert_lines(f"Error: {said}\n"))
+    if isinstance(error, click.MissingParameter) and error.param is not None and error.param.name == "scenario":
+        from scenarios.cli.scenarios import show
+
+        sys.stderr.write("\nA scenario is a TOML file, or one of these:\n")
+        show(err)
 
 
 def _say_error(reason: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
@@ -13,16 +14,25 @@ from scenarios.cli.verbs import Verb
 
 def scenarios(as_json: Json = False) -> None:
     """List the built-in scenarios, a line each."""
+    if as_json:
+        answer(_summaries(), "", as_json)
+        return
+    show(out)
+
+
+def show(console: Console) -> None:
+    """Print the name and the summary of each."""
+    table = Table.grid(padding=(0, 2))
+    for name, summary in _summaries().items():
+        table.add_row(Text(name, "bold"), summary)
+    console.print(table)
+
+
+def _summaries() -> dict[str, str]:
+    """Return what each is about, by name."""
     from fedmodel.config import builtin_scenarios, read_scenario
 
-    summaries = {name: read_scenario(name).summary for name in builtin_scenarios()}
-    if as_json:
-        answer(summaries, "", as_json)
-        return
-    table = Table.grid(padding=(0, 2))
-    for name, summary in summaries.items():
-        table.add_row(Text(name, "bold"), summary)
-    out.print(table)
+    return {name: read_scenario(name).summary for name in builtin_scenarios()}
 
 
 VERBS: Final = (Verb(50, "scenarios", scenarios),)

@@ -102,6 +102,13 @@ def test_what_is_set_on_purpose_stays(name: str) -> None:
     assert kept({name: "x"}) == {name: "x", **SWITCHES}
 
 
+def test_what_the_caller_names_stays_and_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the interpreter has read nothing that is left out, which starts the command again with the same ones."""
+    monkeypatch.setattr(os, "environ", {"PATH": "/bin", "COMP_WORDS": "fedmodel s", "http_proxy": NOBODY})
+    settle(also=("COMP_WORDS", "COMP_CWORD"))
+    assert os.environ == {"PATH": "/bin", "COMP_WORDS": "fedmodel s", **SWITCHES}
+
+
 @pytest.mark.parametrize("name", ["PYTHONOPTIMIZE", "PYTHONWARNINGS", "PYTHONHASHSEED", "PYTHONINSPECT"])
 def test_a_variable_that_the_interpreter_has_read_has_the_command_begin_again_once(
     name: str, monkeypatch: pytest.MonkeyPatch

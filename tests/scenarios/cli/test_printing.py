@@ -79,9 +79,10 @@ def test_a_program_of_its_own_says_and_ends_the_same(fedmodel: Command, words: t
 
 def test_a_ledger_of_any_name_is_refused_in_a_line_and_its_json_is_ascii(fedmodel: Command, folder: Path) -> None:
     status, _, why = fedmodel("ledger", "verify", str(folder / "x.sqlite"), within=folder)
-    assert status == 4
+    assert status == 2
     assert inert(ACTING) in why
     assert is_plain(why)
+    (folder / "\x7f.sqlite").write_bytes(b"no ledger")
     status, said, why = fedmodel("ledger", "verify", str(folder / "\x7f.sqlite"), "--json", within=folder)
     assert status == 4
     assert is_plain(said + why)
@@ -183,7 +184,7 @@ def test_a_crash_that_nobody_foresaw_is_shown_without_acting(
     def crashes(**_: object) -> None:
         raise RuntimeError(ACTING)
 
-    monkeypatch.setattr(main, "app", crashes)
+    monkeypatch.setattr(main, "command_of", lambda _: crashes)
     monkeypatch.setattr(sys, "excepthook", sys.__excepthook__)
     before = logging.root.handlers[:]
     try:
