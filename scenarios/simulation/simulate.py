@@ -18,6 +18,7 @@ from typing import Any, Final, Literal
 
 from fedmodel import plans
 from fedmodel.config import Scenario, scenario_to_toml
+from fedmodel.data.sizes import far_from_divisor, over_delta, under_a_lot
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import LEAST_NOISE
@@ -36,7 +37,6 @@ from server.journal import forget_all
 _MOST_PARAMETERS: Final = 500_000_000
 Device = Literal["auto", "cpu", "cuda"]
 
-_FAR: Final = 4.0  # times the divisor, either way, past which a lot's size is most likely a mistake
 _log = logging.getLogger(__name__)
 
 
@@ -107,26 +107,13 @@ def _check_size(scenario: Scenario, plan: SiloPlan, records: int) -> None:
 
     A lot that is not of the size that sums are divided by makes every step too large or too small: that is said.
     """
-    own = f"privacy.silo.{plan.silo}"
-    if records < plan.expected_batch_size:
+    if (few := under_a_lot(plan, records)) is not None:
         deal = ", or set data.partition.min_records to deal more" if scenario.data.is_dealt else ""
-        raise DataError(
-            f"silo {plan.silo!r} holds fewer records than a lot: privacy.expected_batch_size ="
-            f" {plan.expected_batch_size}; declare a smaller lot for it, {own}.expected_batch_size{deal}"
-        )
-    lot = plan.sample_rate * records
-    if not 1 / _FAR <= lot / plan.expected_batch_size <= _FAR:
-        _log.warning(
-            "a lot of silo %s has some %.4g records, and its sums are divided by privacy.expected_batch_size = %d, so"
-            " its steps are %s; set %s.sample_rate = %.2g, or expected_batch_size",
-            *(plan.silo, lot, plan.expected_batch_size, "far too large" if lot > plan.expected_batch_size else "tiny"),
-            *(own, plan.expected_batch_size / records),
-        )
-    if plan.delta * records >= 1:
-        raise ConfigError(
-            f"privacy.delta = {plan.delta} is not under one over the records of silo {plan.silo!r}, so it would allow"
-            " publishing a record outright; choose a smaller delta"
-        )
+        raise DataError(few + deal)
+    if (far := far_from_divisor(plan, records)) is not None:
+        _log.warning("%s", far)
+    if (over := over_delta(plan, records)) is not None:
+        raise ConfigError(over)
 
 
 def _check_floor(plan: SiloPlan) -> None:
