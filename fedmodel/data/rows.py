@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.config import ColumnConfig, CsvForm
+from fedmodel.data.halving import refused_places
 from fedmodel.data.reader import ColumnReader
 from fedmodel.data.sources import chosen
 from fedmodel.data.values import typed
@@ -91,25 +92,20 @@ def read_rows(path: Path, columns: Sequence[ColumnConfig], bound: float, form: C
 def _column(column: ColumnConfig, values: pa.ChunkedArray, bound: float, form: CsvForm) -> Rows:
     """Read a column, and say which rows break its rules."""
     typed(values.slice(0, 0), column.type, form.decimal)  # of another type it is refused whole, whatever is in it
-    reader, refused = ColumnReader(column.name, form), dict[int, str]()
+    reader, dropped = ColumnReader(column.name, form), dict[int, str]()
     x_NC = np.zeros((len(values), len(column.features)), dtype=np.float32)
-    spans = [(0, len(values))]
-    while spans:
-        start, end = spans.pop()
+
+    def read(start: int, end: int) -> None:
         keep_N = np.ones(end - start, dtype=np.bool_)
-        try:
-            x_NC[start:end] = reader.features(column, values.slice(start, end - start), keep_N, bound)
-        except DataError as error:
-            if end - start > 1:
-                middle = (start + end) // 2
-                spans += [(middle, end), (start, middle)]
-                continue
-            refused[start] = str(error).partition(";")[0]  # what follows tells the scenario's author what to declare
-        else:
-            refused |= dict.fromkeys((start + np.flatnonzero(~keep_N)).tolist(), _left_out(column))
-        if len(refused) > MOST_REFUSED:
-            raise DataError(f"more than {MOST_REFUSED} rows are refused; the first is row {min(refused) + 1}: "
-                            f"{refused[min(refused)]}")  # fmt: skip
+        x_NC[start:end] = reader.features(column, values.slice(start, end - start), keep_N, bound)
+        dropped.update(dict.fromkeys((start + np.flatnonzero(~keep_N)).tolist(), _left_out(column)))
+
+    broken = refused_places(len(values), read, MOST_REFUSED)
+    # What follows a semicolon tells the scenario's author what to declare.
+    refused = dropped | {row: rule.partition(";")[0] for row, rule in broken.items()}
+    if len(refused) > MOST_REFUSED:
+        first = min(refused)
+        raise DataError(f"more than {MOST_REFUSED} rows are refused; the first is row {first + 1}: {refused[first]}")
     return Rows(x_NC, refused)
 
 
