@@ -1,0 +1,236 @@
+"""What a run would find in a table: all of it at once, by the same reader, refused if and only if a run refuses it."""
+
+from __future__ import annotations
+
+import itertools
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+from fedmodel.config import PersonColumn, TableSource
+from fedmodel.data import findings as module
+from fedmodel.data import table_records
+from fedmodel.data.columnwise import MOST_VALUES
+from fedmodel.data.findings import Findings, inspect
+from fedmodel.data.fixing import proposed
+from fedmodel.errors import ConfigError, DataError
+from fedmodel.kinds.sources.table import TableConfig
+from tests.fedmodel.data.test_tables import HEADER, ROWS, changed, table_of, typed, write, written
+
+ODD = [
+    ["50", "5", "ja", "II", "benign"],
+    ["200", "x", "nein", "ii", "Malignant"],
+    ["", "6.5", "ja", "IV", ""],
+    ["61", "7", "true", "I", "benign"],
+]
+
+
+def refuses(config: TableConfig, source: TableSource) -> bool:
+    try:
+        table_records(config, source)
+    except DataError:
+        return True
+    return False
+
+
+def told(found: Findings) -> list[tuple[str | None, str, tuple[int, ...]]]:
+    return [(one.column, one.what, one.rows) for one in found.found]
+
+
+def test_everything_is_said_at_once_with_rows_values_and_what_settles_it(tmp_path: Path) -> None:
+    source = write(tmp_path / "a.csv", [[*row, "2024-01-31"] for row in ODD], [*HEADER, "admitted"])
+    found = inspect(table_of(), source)
+    assert told(found) == [
+        (None, "columns that are not declared by the scenario: 1", ()),
+        ("age", "a value is outside its declared limits [0.0, 120.0]", (2,)),
+        ("age", "a value is missing", (3,)),
+        ("visits", "a value is not a whole number", (2, 3)),
+        ("smoker", "a value is neither true nor false", (1, 2, 3)),
+        (
+            "stage",
+            "a value is none of the declared categories: I, II, III; in another spelling, some may be II",
+            (2, 3),
+        ),
+        (
+            "outcome",
+            "a value is none of the declared labels: benign, malignant; in another spelling, some may be malignant",
+            (2,),
+        ),
+        ("outcome", "a value is missing", (3,)),
+    ]
+    assert [one.values for one in found.found][:4] == [("admitted",), ("200",), (), ("x", "6.5")]
+    settled = [one.settled_by for one in found.found]
+    for words, said in zip(
+        ("leave_out under [tables.admissions]", "limits", "missing =", 'type = "float"', "yes and no under [tables.a",
+         "categories, or unknown", "data.labels, or data.unknown_label", "leave such records out of the source"),
+        settled, strict=True,
+    ):  # fmt: skip
+        assert words in said
+    lines = {line.column: line for line in found.lines}
+    assert (lines["age"].declared, lines["age"].seen, lines["age"].missing, lines["age"].refused) == (
+        "float",
+        "numbers",
+        1,
+        2,
+    )
+    assert (lines["smoker"].seen, lines["smoker"].refused) == ("yes and no", 3)
+    assert (found.rows, found.records, found.refused) == (4, 1, True)
+
+
+VALUES = {
+    "age": ["50", "", "200", "1e400", "12,5", "NA", " 7 ", "age"],
+    "visits": ["5", "5.0", "5.5", "", "99999999999999999999"],
+    "smoker": ["true", "0", "ja", ""],
+    "stage": ["II", "ii", "", "II "],
+    "outcome": ["benign", "Benign", ""],
+}
+RULES: list[dict[str, Any]] = [
+    {},
+    {"columns": [{**one, "missing": "drop"} for one in changed("stage", unknown="drop")], "unknown_label": "drop"},
+]
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "query"])
+def test_a_table_is_refused_if_and_only_if_a_run_refuses_it_and_has_a_runs_records(kind: str, tmp_path: Path) -> None:
+    plain = dict(zip(HEADER, ROWS[0], strict=True))
+    tables = [[{**plain, name: value}, plain] for name, values in VALUES.items() for value in values]
+    for number, (rows, rule) in enumerate(itertools.product(tables, RULES)):
+        source = laid(tmp_path, f"t{number}", kind, rows)
+        config = table_of(**rule)
+        found = inspect(config, source)
+        assert found.refused == refuses(config, source), (rows[0], rule, told(found))
+        if not found.refused:
+            assert found.records == len(table_records(config, source)), rows[0]
+        else:
+            assert found.records == 1
+            assert [one.rows for one in found.found] == [(1,)], told(found)
+
+
+def laid(folder: Path, name: str, kind: str, rows: list[dict[str, str]]) -> TableSource:
+    """Lay rows down as a CSV, as Parquet, or in a database; a value that is empty is missing."""
+    if kind == "csv":
+        return write(folder / f"{name}.csv", [[row[key] for key in HEADER] for row in rows])
+    columns = {key: [row[key] or None for row in rows] for key in HEADER}
+    if kind == "parquet":
+        return written(folder / f"{name}.parquet", {key: pa.array(some, pa.string()) for key, some in columns.items()})
+    with sqlite3.connect(folder / "all.sqlite") as connection:
+        connection.execute(f"CREATE TABLE {name} ({', '.join(HEADER)})")
+        connection.executemany(f"INSERT INTO {name} VALUES (?, ?, ?, ?, ?)", list(zip(*columns.values(), strict=True)))  # noqa: S608
+    connection.close()
+    return TableSource(url=f"sqlite:///{folder / 'all.sqlite'}", query=f"SELECT * FROM {name}")  # noqa: S608
+
+
+def test_what_the_run_alone_refuses_is_a_finding_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        raise DataError("changed while it was read")
+
+    source = write(tmp_path / "a.csv", ROWS)
+    assert not inspect(table_of(), source).refused
+    monkeypatch.setattr(module, "table_records", refuse)
+    assert told(inspect(table_of(), source)) == [(None, "changed while it was read", ())]
+
+
+def test_persons_are_counted_by_their_normal_ids_and_every_id_that_is_none_is_told(tmp_path: Path) -> None:
+    ids = ["7", "007", " 7 ", "", "x", "8.5", "9"]
+    source = write(tmp_path / "a.csv", [[one, *ROWS[0]] for one in ids], ["patient", *HEADER])
+    own = source.model_copy(update={"person": PersonColumn(column="patient", form="digits")})
+    config = table_of(person="patient")
+    found = inspect(config, own)
+    assert [(one.column, one.rows) for one in found.found] == [
+        ("patient", (5,)), ("patient", (6,)), ("patient", (4,)),
+    ]  # fmt: skip
+    assert all("(form =" in one.what or "is missing" in one.what for one in found.found)
+    assert (found.records, len(set(found.person_N.tolist()))) == (4, 2)
+    with pytest.raises(ConfigError, match="only its own holds"):
+        inspect(config, source.model_copy(update={"person": PersonColumn(column="id", form="text")}))
+
+
+def test_each_file_of_a_folder_is_read_whatever_is_wrong_with_another(tmp_path: Path) -> None:
+    write(tmp_path / "a.csv", ROWS)
+    write(tmp_path / "b.csv", ODD)
+    write(tmp_path / "c.csv", ROWS, ["Age", *HEADER[1:]])
+    (tmp_path / "d.csv").write_bytes(b"PK\x03\x04")
+    written(tmp_path / "e.parquet", typed(visits=[1.5, 2.0]))
+    found = inspect(table_of(), TableSource(folder=str(tmp_path)))
+    by_file: dict[str, set[str | None]] = {}
+    for one in found.found:
+        by_file.setdefault(Path(one.where).name, set()).add(one.column)
+    assert by_file == {
+        "b.csv": {"age", "visits", "smoker", "stage", "outcome"},
+        "c.csv": {None, "age"},
+        "d.csv": {None},
+        "e.parquet": {"visits"},
+    }
+    assert {Path(line.where).name for line in found.lines} == {"a.csv", "b.csv", "c.csv", "e.parquet"}
+    missing = inspect(table_of(), TableSource(csv=str(tmp_path / "none.csv")))
+    assert missing.refused
+    assert missing.rows == 0
+
+
+def test_a_column_that_is_wrong_whole_is_told_of_once(tmp_path: Path) -> None:
+    dated = pa.array([1, 2], pa.timestamp("s"))
+    found = inspect(table_of(), written(tmp_path / "a.parquet", typed(age=dated)))
+    assert [(one.column, one.count) for one in found.found] == [("age", 2)]
+    assert "of type timestamp" in found.found[0].what
+    rows = [[f"{number},5", *ROWS[0][1:]] for number in range(3 * MOST_VALUES)]
+    found = inspect(table_of(), write(tmp_path / "b.csv", rows))
+    (one,) = found.found
+    assert one.count == MOST_VALUES + 1
+    assert one.what.endswith("(and others, which were not looked at any more)")
+    assert one.settled_by == "decimal under [tables.admissions] in silo.toml (--fix writes it)"
+    assert found.lines[0].seen == "numbers with a decimal comma"
+
+
+def test_what_is_outside_of_its_range_is_counted_and_not_refused(tmp_path: Path) -> None:
+    rows = [[age, *ROWS[0][1:]] for age in ("0", "100", "100.01", "119", "50")]
+    found = inspect(table_of(), write(tmp_path / "a.csv", rows))
+    assert not found.refused
+    assert found.lines[0].outside == 2
+
+
+def test_nothing_that_was_found_is_in_a_repr(tmp_path: Path) -> None:
+    rows = [["SESAME", *ROWS[0][1:]], *ROWS]
+    found = inspect(table_of(), write(tmp_path / "a.csv", rows))
+    for one in (found, *found.found, *found.lines, [*found.found]):
+        assert "SESAME" not in repr(one)
+        assert "3" not in repr(one)
+
+
+PROPOSED: list[tuple[dict[str, Any], list[str], list[list[str]], str, dict[str, Any]]] = [
+    ({}, HEADER, ROWS, ",", {}),
+    ({}, HEADER, ROWS, ";", {"separator": ";"}),
+    ({}, HEADER, ROWS, "\t", {"separator": "\t"}),
+    ({"encoding": "utf-16"}, HEADER, ROWS, ",", {"encoding": "utf-16"}),
+    ({"encoding": "cp1252"}, [*HEADER, "größe"], [[*row, "ä"] for row in ROWS], ";",
+     {"separator": ";", "encoding": "cp1252", "leave_out": ("größe",)}),
+    ({}, HEADER, [["50,5", *ROWS[0][1:]], ["7", *ROWS[1][1:]]], ";", {"separator": ";", "decimal": ","}),
+    ({}, HEADER, [[*ROWS[0][:2], "Ja", *ROWS[0][3:]], [*ROWS[1][:2], "nein", *ROWS[1][3:]]], ",",
+     {"yes": ("ja",), "no": ("nein",)}),
+    ({}, [*HEADER, "admitted", "name"], [[*row, "2024-01-31", "x"] for row in ROWS], ",",
+     {"leave_out": ("admitted", "name")}),
+    ({}, HEADER[1:], [row[1:] for row in ROWS], ",", {}),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("form", "header", "rows", "separator", "keys"), PROPOSED)
+def test_keys_are_proposed_by_which_the_table_is_read(
+    form: dict[str, str], header: list[str], rows: list[list[str]], separator: str, keys: dict[str, Any], tmp_path: Path
+) -> None:
+    lines = [separator.join(row) for row in [header, *rows]]
+    (tmp_path / "a.csv").write_bytes("\n".join([*lines, ""]).encode(form.get("encoding", "utf-8")))
+    source = TableSource(csv=str(tmp_path / "a.csv"))
+    assert proposed(table_of(), source) == keys
+    if len(header) >= len(HEADER):
+        fixed = TableSource.model_validate({**source.model_dump(exclude_none=True), **keys})
+        assert len(table_records(table_of(), fixed)) == 2
+        assert proposed(table_of(), fixed) == {}
+
+
+def test_what_is_said_already_stays_and_other_columns_are_not_named_where_they_are_ignored(tmp_path: Path) -> None:
+    rows = [[*ROWS[0][:2], "ja", *ROWS[0][3:], "x"], [*ROWS[1][:2], "n", *ROWS[1][3:], "x"]]
+    source = write(tmp_path / "a.csv", rows, [*HEADER, "name"])
+    own = source.model_copy(update={"yes": ("ja",), "no": ("nein",)})
+    assert proposed(table_of(other_columns="ignore"), own) == {"no": ("nein", "n")}
