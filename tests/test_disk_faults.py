@@ -60,6 +60,17 @@ from tests.injecting import CHANGING, KINDS, Call, Fault, Injector, Outcome, fau
 
 _KEYS = "kits/keys/authority.key"
 _LEDGER = "run/ledgers/north.sqlite"
+_WARD = """source = "table"
+name = "ward"
+label = "ill"
+labels = ["no", "yes"]
+columns = [{name = "age", type = "float", range = [0.0, 9.0]}]"""
+_WARD_LAW = """name = "north"
+encryption = {secure_aggregation = "off"}
+
+[tables.ward]
+csv = "ward.csv"
+"""
 
 
 @dataclass(frozen=True)
@@ -120,6 +131,7 @@ TRIALS = {
     "report verify": _of("report verify run", "run", status=6),
     "report diff": _of("report diff run run", "run"),
     "demo inversion": _of("demo inversion --out made"),
+    "data check": _of("data check tabled.toml --silo ward --fix", "tabled.toml", "ward"),
     "predict": _of("predict named rows.csv --out made.csv", "named", "rows.csv", done="is there already"),
     "export": _of("export run --format safetensors --out made", "run"),
     "audit run": _of("audit run audited.toml --canaries 600 --out made", "audited.toml", dear=True, like="simulate"),
@@ -188,6 +200,10 @@ def base(injecting: Injector, tmp_path_factory: pytest.TempPathFactory) -> Path:
     records = load_breast_cancer()
     with (folder / "rows.csv").open("w", newline="") as file:
         csv.writer(file).writerows([records.feature_names, *records.data[:3]])
+    (folder / "tabled.toml").write_text(re.sub(r'source = "synthetic"(\n.*){7}', _WARD, whole))
+    (folder / "ward").mkdir()
+    (folder / "ward" / "silo.toml").write_text(_WARD_LAW)
+    (folder / "ward" / "ward.csv").write_text("age;ill;day\n1.5;yes;1.2.2024\n2.5;no;2.2.2024\n3;no;3.2.2024\n")
     (folder / "bare.toml").write_text(whole)
     calls = injecting.run(["simulate", "bare.toml", "--out", "whole"], folder).calls
     kept = [

@@ -165,6 +165,17 @@ def _capped(scenario: Scenario, silo: str, records: Records) -> Records:
 
 def _simulated(config: TableConfig, party: str) -> Records:
     """Return a party's records out of a simulation's folder."""
+    source = simulated_source(config, party)
+    return _read(config.model_dump_json(), source.model_dump_json(), identity(source))
+
+
+def simulated_source(config: TableConfig, party: str) -> TableSource:
+    """Return where a party's table lies in a simulation's folder, and how it is written.
+
+    Raises:
+        ConfigError: When the scenario names no folder.
+        DataError: When there is no such file, or two.
+    """
     if config.folder is None:
         raise ConfigError(
             "data.folder is missing: a simulation reads each silo's table from FOLDER/<silo>.csv or .parquet, and the"
@@ -177,9 +188,10 @@ def _simulated(config: TableConfig, party: str) -> Records:
             f"{folder}: {'both' if found else 'neither'} of {party}.csv and {party}.parquet there; exactly one is read"
         )
     kind = found[0].suffix[1:]
-    form = config.csv[party].model_dump() if kind == "csv" and party in config.csv else {}
-    source = TableSource.model_validate({kind: str(found[0]), **form})
-    return _read(config.model_dump_json(), source.model_dump_json(), identity(source))
+    form = config.csv[party].model_dump() if party in config.csv else {}
+    if kind == "parquet":
+        form = {key: form[key] for key in ("yes", "no") if key in form}
+    return TableSource.model_validate({kind: str(found[0]), **form})
 
 
 @lru_cache(maxsize=256)

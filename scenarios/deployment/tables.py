@@ -1,0 +1,207 @@
+"""A party's own table, looked at before a run, and sized against what the scenario asks of that party.
+
+What is found is for the screen of whoever owns the table. It is returned, and written nowhere.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmodel import plans
+from fedmodel.config import Scenario, TableSource
+from fedmodel.data import check_deployed, sizes, table_source
+from fedmodel.data.access import simulated_source
+from fedmodel.data.findings import Finding, Findings, inspect
+from fedmodel.data.fixing import proposed
+from fedmodel.data.lookalikes import table_lookalikes
+from fedmodel.data.sources import is_parquet
+from fedmodel.data.tables import declared, person_column
+from fedmodel.errors import ConfigError, DataError, FedmodelError
+from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
+from fedmodel.privacy.plan import SiloPlan
+from fedmodel.provision import read_law
+
+
+@dataclass(frozen=True)
+class Table:
+    """Whose table is looked at.
+
+    Attributes:
+        config: Declares it.
+        source: Where it lies, with absolute paths.
+        party: A silo's name, or the server's; None where nobody says.
+        plan: What the scenario asks of that silo; None of the server, or where it is not known.
+    """
+
+    config: TableConfig
+    source: TableSource
+    party: str | None
+    plan: SiloPlan | None
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What is to be said of a table. Sensitive.
+
+    Attributes:
+        table: Whose.
+        findings: What a run would find in it.
+        notes: What is besides to be said of how many records there are, and of ids that look alike.
+        used: How many records a run uses, of each unit no more than the scenario says.
+        keys: What `--fix` would add to the silo's own file.
+    """
+
+    table: Table
+    findings: Findings
+    notes: tuple[Finding, ...]
+    used: int
+    keys: dict[str, Any]
+
+    @property
+    def refused(self) -> bool:
+        """Whether a run refuses the table."""
+        return self.findings.refused or any(one.refuses for one in self.notes)
+
+    def __repr__(self) -> str:
+        return "Checked(...)"  # a repr ends up in logs
+
+
+def table_of_kit(scenario: Scenario, kit: Path) -> Table:
+    """Return a deployed silo's own table, as its law says.
+
+    Raises:
+        ConfigError: When there is no such kit, the scenario has no such silo, or the law no such table.
+    """
+    law = read_law(kit)
+    if law.name not in scenario.federation.silos:
+        raise ConfigError(f"{kit}: is silo {law.name!r}'s, which the scenario does not name")
+    config = declared(scenario.data)
+    return Table(
+        config, table_source(config, law.tables, kit.resolve(), "silo.toml"), law.name, _plan(scenario, law.name)
+    )
+
+
+def table_at(scenario: Scenario, word: str) -> Table:
+    """Return a table by NAME=PATH, NAME being a silo of the scenario, `held-out`, or the data set.
+
+    Raises:
+        ConfigError: When it is neither, or the path's name ends in nothing that is read.
+    """
+    config = declared(scenario.data)
+    name, equals, path = word.partition("=")
+    parties = (*scenario.federation.silos, HELD_OUT)
+    if not equals or not path or name not in (*parties, config.data_set):
+        raise ConfigError(
+            f"--table {word}: expected NAME=PATH, NAME being {config.data_set!r} or one of {', '.join(parties)}"
+        )
+    place = Path(path).absolute()
+    kind = "folder" if place.is_dir() else "parquet" if is_parquet(place) else "csv"
+    said = config.csv.get(name)
+    form = {} if said is None or kind == "parquet" else said.model_dump()
+    person = {} if config.person is None else {"person": config.person.model_dump()}
+    source = TableSource.model_validate({kind: str(place), **form, **person})
+    if name not in parties:
+        silos = [silo for silo in scenario.federation.silos if silo not in scenario.privacy.silo]
+        return Table(config, source, None, _plan(scenario, silos[0]) if silos else None)
+    return Table(config, source, name, None if name == HELD_OUT else _plan(scenario, name))
+
+
+def tables_of_folder(scenario: Scenario) -> list[Table]:
+    """Return every party's table of a simulation.
+
+    Raises:
+        ConfigError: When the scenario names no folder.
+        DataError: When a party's file is not there.
+    """
+    config = declared(scenario.data.under(Path.cwd()))
+    return [
+        Table(config, simulated_source(config, party), party, None if party == HELD_OUT else _plan(scenario, party))
+        for party in (*scenario.federation.silos, HELD_OUT)
+    ]
+
+
+def _plan(scenario: Scenario, silo: str) -> SiloPlan:
+    return scenario.plan(silo)
+
+
+def check(table: Table, *, fix: bool = False) -> Checked:
+    """Read a table as a run would, and return all that is to be said of it.
+
+    Args:
+        table: Whose.
+        fix: Read it as it would be read once the silo's own file said what is proposed.
+
+    Raises:
+        ConfigError: When a package is missing, a database's account could write, or the silo's own file contradicts
+            the scenario.
+    """
+    keys: dict[str, Any] = {}
+    if fix:
+        try:
+            keys = proposed(table.config, table.source)
+        except DataError:  # which is then among the findings
+            keys = {}
+    source = TableSource.model_validate({**table.source.model_dump(exclude_none=True), **keys})
+    findings = inspect(table.config, source)
+    used = _used(table.plan, findings.person_N)
+    notes = [*_sizes(table.plan, used), *_alike(table.config, source, findings)]
+    return Checked(table, findings, tuple(notes), used, keys)
+
+
+def ready(scenario: Scenario, kit: Path) -> str | None:
+    """Return why a silo's table is not ready for a run, by file, columns and law alone; None where it is.
+
+    It is what the silo's answer to a server hangs on, and no value or number of records changes it.
+    """
+    try:
+        check_deployed(scenario, read_law(kit), kit.resolve())
+    except FedmodelError as error:
+        return str(error)
+    return None
+
+
+def _used(plan: SiloPlan | None, person_N: NDArray[np.int64]) -> int:
+    """Return how many records are used, of each unit no more than the plan has."""
+    if plan is None or plan.unit == "record":
+        return len(person_N)
+    if plan.unit == "client":
+        return min(len(person_N), plan.max_records)
+    return int(np.minimum(np.bincount(person_N), plan.max_records).sum())
+
+
+def _sizes(plan: SiloPlan | None, records: int) -> list[Finding]:
+    """Return what does not fit how many records there are."""
+    if plan is None:
+        return []
+    noise = plans.pipeline_event(plan, plans.planned_event(plan)).noise_multiplier
+    said = (
+        (sizes.under_a_lot(plan, records), False),
+        (sizes.far_from_divisor(plan, records), False),
+        (sizes.over_delta(plan, records), False),
+        (sizes.over_the_grid(noise, records), True),
+    )
+    return [
+        Finding(text.partition("; ")[0], text.partition("; ")[2], refuses=refuses)
+        for text, refuses in said
+        if text is not None
+    ]
+
+
+def _alike(config: TableConfig, source: TableSource, findings: Findings) -> list[Finding]:
+    """Return that some ids look like one person's, where the table is read and says whose each record is."""
+    person = person_column(config, source)
+    if person is None or findings.refused:
+        return []
+    groups = table_lookalikes(source, person)
+    if not groups:
+        return []
+    what = (
+        f"ids that are several persons' by form {person.form!r} look like one person's, groups of them: {len(groups)}"
+    )
+    settled = f'form of person under [tables.{config.data_set}] in silo.toml, "caseless" or "digits"; or mend the ids'
+    return [Finding(what, settled, refuses=False, column=person.column, values=tuple(map(", ".join, groups[:5])))]

@@ -1,0 +1,136 @@
+"""`fedmodel data check`, as a silo's own people meet it: what is told, what is written, what a server would hear."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from fedmodel.config import read_silo_file
+from tests.scenarios.cli.test_main import Run
+from tests.scenarios.models.tables import HEADER, SCENARIO, rows, write_table
+
+SILO = """name = "north"
+encryption = {secure_aggregation = "off"}
+
+[tables.admissions]
+csv = "ward.csv"
+
+[budgets.admissions]
+unit = "record"
+delta = 1e-3
+epsilon = 8.0
+"""
+# As a hospital's program writes it: semicolons, decimal commas, a date, an id, words for yes and no.
+EXPORT = "id;age;visits;smoker;stage;outcome;admitted\n" + "".join(
+    f"{number};{20 + number},5;{number % 9};{'ja' if number % 2 else 'nein'};I;"
+    f"{'benign' if number % 3 else 'malignant'};0{1 + number % 9}.03.2024\n"
+    for number in range(60)
+)
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
+    (tmp_path / "s.toml").write_text(SCENARIO.replace("FOLDER", "tables"))
+    (tmp_path / "kit").mkdir()
+    (tmp_path / "kit" / "silo.toml").write_text(SILO)
+    return Run(monkeypatch, capsys, tmp_path)
+
+
+def test_an_export_of_another_country_is_mended_by_one_command(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "kit" / "ward.csv").write_text(EXPORT)
+    assert run("data", "check", "s.toml", "--silo", "kit") == 2
+    assert "its header has no comma but semicolons" in run.out
+    assert "settled by: separator under [tables.admissions] in silo.toml (--fix writes it)" in run.out
+    assert "A run REFUSES this table." in run.out
+    assert run.err.startswith("error: ")
+    assert "ward.csv: its header has no comma but semicolons" in run.err
+    assert "is told: not ready" in run.out
+    assert (tmp_path / "kit" / "silo.toml").read_text() == SILO
+
+    assert run("data", "check", "s.toml", "--silo", "kit", "--fix") == 0, run.out
+    law = read_silo_file(tmp_path / "kit" / "silo.toml").tables["admissions"]
+    assert (law.separator, law.decimal, law.encoding) == (";", ",", "utf-8")
+    assert (law.yes, law.no, law.leave_out) == (("ja",), ("nein",), ("id", "admitted"))
+    assert "silo.toml: these keys were entered" in run.out
+    assert "A run reads 60 records in it, and uses 60." in run.out
+
+    assert run("data", "check", "s.toml", "--silo", "kit") == 0
+    assert "is told: ready" in run.out
+    assert "smoker: boolean; yes and no found" in run.out
+
+
+def test_values_are_told_by_row_and_act_on_no_terminal(run: Run, tmp_path: Path) -> None:
+    made = rows(60, seed=1)
+    made[4][0], made[7][4] = "200", "ben\x1b[2Jign"
+    write_table(tmp_path / "kit" / "ward.csv", made)
+    assert run("data", "check", "s.toml", "--silo", "kit") == 2
+    assert "column 'age': a value is outside its declared limits [0.0, 120.0]; rows: 1 (5); found: '200'" in run.out
+    assert "column 'outcome': a value is none of the declared labels: benign, malignant" in run.out
+    assert "rows: 1 (8)" in run.out
+    assert "\x1b" not in run.out + run.err
+    assert not any(word in run.err for word in ("200", "2J", "[2J"))
+    # Values are nothing that a server hears of.
+    assert "is told: ready" in run.out
+    assert run("data", "check", "s.toml", "--silo", "kit", "--json") == 2
+
+
+def test_how_many_records_there_are_is_compared_with_what_the_scenario_asks(run: Run, tmp_path: Path) -> None:
+    write_table(tmp_path / "kit" / "ward.csv", rows(20, seed=1))
+    document = run.json("data", "check", "s.toml", "--silo", "kit")
+    (table,) = document["tables"]
+    assert (table["records"], table["used"], document["ready"]) == (20, 20, True)
+    (note,) = table["findings"]
+    assert "fewer records than a lot" in note["what"]
+    assert "privacy.silo.north.expected_batch_size" in note["settled_by"]
+    write_table(tmp_path / "kit" / "ward.csv", rows(1200, seed=1))
+    assert run("data", "check", "s.toml", "--silo", "kit") == 0
+    assert "steps are far too large" in run.out
+    assert "privacy.delta = 0.001 is not under one over the records" in run.out
+
+
+def test_a_table_is_named_or_those_of_a_simulation_are_read(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "tables").mkdir()
+    for party in ("north", "south", "west", "held-out"):
+        write_table(tmp_path / "tables" / f"{party}.csv", rows(60, seed=2))
+    assert run("data", "check", "s.toml") == 0
+    assert run.out.count("A run reads 60 records in it, and uses 60.") == 4
+    (tmp_path / "export.csv").write_text(EXPORT)
+    for name in ("admissions", "west", "held-out"):
+        assert run("data", "check", "s.toml", "--table", f"{name}=export.csv", "--fix") == 0
+        assert '[tables.admissions]\nseparator = ";"\ndecimal = ","\n' in run.out
+        assert ("[data.csv." in run.out) == (name != "admissions")
+    for words, rule in (
+        (("--table", "east=export.csv"), "expected NAME=PATH, NAME being 'admissions' or one of north, south"),
+        (("--table", "west"), "expected NAME=PATH"),
+        (("--table", "west=x", "--silo", "kit"), "give one of --silo and --table"),
+        (("--silo", "nowhere"), "a silo acts by its own law"),
+        (("--set", "data.folder=none"), "neither of north.csv and north.parquet there"),
+    ):
+        assert run("data", "check", "s.toml", *words) == 2 or rule.startswith("neither")
+        assert rule in run.err
+    assert run("data", "check", "quickstart") == 2
+    assert "is not read from a table" in run.err
+
+
+def test_a_file_that_is_not_there_is_one_finding(run: Run) -> None:
+    assert run("data", "check", "s.toml", "--silo", "kit", "--fix") == 2
+    assert "ward.csv: cannot be read: No such file" in run.out
+    assert "For [tables.admissions] nothing is proposed." in run.out
+
+
+def test_persons_whose_ids_look_alike_are_told_of_by_place(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "p.toml").write_text(
+        (tmp_path / "s.toml").read_text()
+        .replace('unit = "record"', 'unit = "person"\nmax_records = 1')
+        .replace('label = "outcome"', 'label = "outcome"\nperson = "id"')
+    )  # fmt: skip
+    made = [[f"P-{number % 40}", *row] for number, row in enumerate(rows(60, seed=3))]
+    made[59][0] = "p-7"
+    write_table(tmp_path / "ward.csv", made, ["id", *HEADER])
+    document = run.json("data", "check", "p.toml", "--table", "north=ward.csv")
+    (table,) = document["tables"]
+    assert (table["records"], table["used"]) == (60, 41)
+    assert [one["values"] for one in table["findings"]] == [
+        [f"row 8 of {tmp_path / 'ward.csv'}, row 60 of {tmp_path / 'ward.csv'}"]
+    ]
