@@ -37,7 +37,6 @@ from fedmodel.data.sources import (
 )
 from fedmodel.errors import DataError
 from fedmodel.kinds.sources.table import TableConfig
-from fedmodel.system.packages import missing
 
 _BEGIN: Final = 1 << 10
 
@@ -66,10 +65,6 @@ def headers(source: TableSource, columns: tuple[str, ...] = ()) -> Iterator[tupl
         ConfigError: When a package is missing, or a database's account could write.
         DataError: When it cannot be opened.
     """
-    try:
-        import pyarrow  # noqa: F401 - whoever reads a table is told what is missing, and not by a traceback
-    except ImportError:
-        raise missing("pyarrow", "reading a table", "data") from None
     if source.url is not None:
         from fedmodel.data.databases import names
 
