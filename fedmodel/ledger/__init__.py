@@ -10,7 +10,7 @@ from fedmodel.ledger.book import Charge, Ledger, Reservation
 from fedmodel.ledger.entries import Entry, origin_of
 from fedmodel.ledger.scope import MICRO, Scope
 from fedmodel.ledger.standing import Run, Standing
-from fedmodel.ledger.verifying import Verified, read_ledger, verify_ledger
+from fedmodel.ledger.verifying import Verified, ledger_image, read_ledger, verify_ledger
 
 __all__ = [
     "MICRO",
@@ -22,6 +22,7 @@ __all__ = [
     "Scope",
     "Standing",
     "Verified",
+    "ledger_image",
     "origin_of",
     "read_ledger",
     "verify_ledger",

@@ -91,6 +91,17 @@ def verify_ledger(
     return _steadily(path, partial(_verify, public=public, heads=heads, unused=unused))
 
 
+def ledger_image(path: Path) -> bytes:
+    """Return the bytes of a ledger's file as of one moment, with what its write-ahead log holds, whoever appends to it.
+
+    They are a ledger's file as this module verifies it; SQLite's own backup would change a counter in its header.
+
+    Raises:
+        LedgerError: When the file is missing or cannot be read.
+    """
+    return _steadily(path, lambda _, connection: connection.serialize())
+
+
 def _read(_: Path, connection: sqlite3.Connection) -> Standing:
     standing = Standing()
     _check_schema(connection)
