@@ -30,6 +30,7 @@ def deploy_local(
     from fedmodel.config import read_scenario
     from fedmodel.learning import starts
     from scenarios.cli.tables import show_run
+    from scenarios.runs.usefulness import told_of
 
     resolved = starts.resolved(read_scenario(scenario, settings or ()))
     with err.status("loading") if err.is_terminal else nullcontext():
@@ -53,7 +54,7 @@ def deploy_local(
             err.print(f"interrupted; all that was started has ended, and left {run_dir}", soft_wrap=True, markup=False)
             raise typer.Exit(INTERRUPTED) from None
     if as_json:
-        answer(summary, "", as_json)
+        answer({**summary, "usefulness": told_of(run_dir)}, "", as_json)
         return
     show_run(summary, run_dir)
     key, identity = run_dir / "kits" / "keys" / "server.key", run_dir / "kits" / "server" / "identity.age"

@@ -36,6 +36,7 @@ def simulate(
     with err.status("loading") if err.is_terminal else nullcontext():
         from scenarios.cli.progress import rounds_progress
         from scenarios.cli.tables import report_on, show_run
+        from scenarios.runs.usefulness import told_of
         from scenarios.simulation.prepared import prepare
 
         prepared = prepare(scenario, settings or (), engine, device, out)
@@ -46,7 +47,7 @@ def simulate(
     ):
         summary = prepared.run(run_dir, rounds_progress(err, run_dir / "metrics.jsonl", prepared.scenario.rounds))
         if as_json:
-            answer(summary, "", as_json)
+            answer({**summary, "usefulness": told_of(run_dir)}, "", as_json)
         else:
             show_run(summary, run_dir)
         if report:

@@ -15,6 +15,7 @@ from scipy.stats import norm
 from fedmodel.config import read_scenario
 from fedmodel.ledger import read_ledger
 from scenarios.cli import main
+from scenarios.runs.usefulness import told_of
 from scenarios.simulation.simulate import check_scenario
 from tests.fakes import charged
 
@@ -74,6 +75,7 @@ def test_a_lot_far_from_what_its_sums_are_divided_by_is_said_with_the_key_that_m
 def test_a_run_leaves_the_promised_folder(run: Run, tiny_file: Path) -> None:
     summary = run.json("simulate", str(tiny_file), "--report", "--out", "r")
     folder = run.folder / "r"
+    assert summary.pop("usefulness") == told_of(folder)
     assert set(summary) == SUMMARY_KEYS
     assert json.loads((folder / "summary.json").read_text()) == summary
     assert summary["rounds_completed"] == len((folder / "metrics.jsonl").read_text().splitlines()) == 2
