@@ -82,6 +82,15 @@ def submit(home: Path, scenario: Scenario, start: bytes | None = None) -> Submit
     return Submitted(folder, number)
 
 
+def number_of(folder: Path) -> str | None:
+    """Return the number that a run's folder says it has, None where it says none."""
+    try:
+        said = json.loads((folder / RUN).read_text(encoding="utf-8"))["run"]
+    except (*MISSING, ValueError, KeyError, TypeError):
+        return None
+    return str(said)
+
+
 def waiting(home: Path) -> Submitted | None:
     """Return the run that has waited longest, None where none does; one that says nothing has its outcome now.
 

@@ -55,6 +55,7 @@ from scenarios.cli.main import app
 from scenarios.runs import inspection
 from tests import tools
 from tests.conftest import TINY
+from tests.deployments import deployed
 from tests.federations import MASKED, federation_toml
 from tests.injecting import CHANGING, KINDS, Call, Fault, Injector, Outcome, faults_of, injector, plain
 
@@ -125,6 +126,18 @@ TRIALS = {
     "silo start": _of("silo start kits/silos/west --key-file kits/keys/west.key", "kits", status=130),
     "server start": _of("server start kits/server --key-file kits/keys/server.key", "kits", status=130),
     "server submit": _of("server submit kits/server tiny.toml", "kits", "tiny.toml", status=1),
+    "server report": _of(
+        "server report deployed/server tiny-1 --key-file deployed/keys/server.key",
+        "deployed",
+        dear=True,
+        like="report build",
+    ),
+    "silo report": _of(
+        "silo report handed/silos/north handed/server/runs/tiny-1/copies/north --key-file handed/keys/north.key",
+        "handed",
+        dear=True,
+        like="report build",
+    ),
     "server status": _of("server status kits/server", "kits"),
     "deploy-local": _of("deploy-local tiny.toml --out made --loopback", "tiny.toml", status=1),
     "report build": _of("report build run", "run"),
@@ -204,6 +217,10 @@ def base(injecting: Injector, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "ward").mkdir()
     (folder / "ward" / "silo.toml").write_text(_WARD_LAW)
     (folder / "ward" / "ward.csv").write_text("age;ill;day\n1.5;yes;1.2.2024\n2.5;no;2.2.2024\n3;no;3.2.2024\n")
+    shutil.copytree(deployed(tmp_path_factory).root, folder / "deployed")
+    shutil.copytree(folder / "deployed", folder / "handed")
+    make = "server report handed/server tiny-1 --key-file handed/keys/server.key"
+    injecting.warm(make.split(), folder)
     (folder / "bare.toml").write_text(whole)
     calls = injecting.run(["simulate", "bare.toml", "--out", "whole"], folder).calls
     kept = [
@@ -312,7 +329,7 @@ _REASONS = re.compile(
     r"|unable to open|cannot be"
 )
 _ACCUSES = re.compile(r"is changed|was changed|cannot be read as a ledger|put back|is gone|are gone")
-_PATH = re.compile(r"\b(run|cut|named|kits|made|tmp|\w+\.toml|\w+\.csv)\b|/place:")
+_PATH = re.compile(r"\b(run|cut|named|kits|deployed|handed|made|tmp|\w+\.toml|\w+\.csv)\b|/place:")
 _LEFT_OUT = re.compile(r"error: round \d+ failed closed: .*; dropped out: \w+ \(aggregation-refused\)")
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import time
 from contextlib import nullcontext
 from functools import partial
-from typing import Any, Final
+from typing import Annotated, Any, Final
 
 import typer
 from rich.table import Table
@@ -39,6 +39,7 @@ def server_submit(kit: PartyKit, scenario: ScenarioName, settings: Settings = No
     from fedmodel.config import read_scenario
     from fedmodel.learning import starts
     from scenarios.cli.tables import show_run
+    from scenarios.runs.usefulness import told_of
 
     resolved = starts.resolved(read_scenario(scenario, settings or ()))
     with err.status("loading") if err.is_terminal else nullcontext():
@@ -56,9 +57,38 @@ def server_submit(kit: PartyKit, scenario: ScenarioName, settings: Settings = No
         raise typer.Exit(INTERRUPTED) from None
     summary = runs.summary_of(run, resolved, parameters, time.monotonic() - started)
     if as_json:
-        answer(summary, "", as_json)
+        answer({**summary, "usefulness": told_of(run.folder)}, "", as_json)
     else:
         show_run(summary, run.folder)
+
+
+@server_app.command("report")
+def server_report(
+    kit: PartyKit,
+    run: Annotated[str, typer.Argument(metavar="RUN", help="A run that has ended, as `server status` names it.")],
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Write a run's report into its folder, signed by the server, and a copy for each silo to hand over."""
+    from fedmodel.crypto.openers import ask_opener
+    from fedmodel.provision import unlock
+    from scenarios.cli.tables import show_claim
+    from scenarios.report import deployed
+    from scenarios.report.page.render import render
+
+    deployed.check_server_kit(kit)
+    unlock(kit, ask_opener(key_file, passphrase_file, lambda: typed("the server")))
+    page = deployed.server_report(kit, run, render)
+    copies = page.parent / deployed.COPIES
+    show_claim(page.parent, as_json, copies=str(copies))
+    if not as_json:
+        err.print(
+            f"Hand each silo its own folder of {copies}; it runs: fedmodel silo report KIT FOLDER",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
 
 
 @server_app.command("status")

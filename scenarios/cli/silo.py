@@ -86,6 +86,30 @@ def _lookalikes(table: str, groups: list[tuple[str, ...]]) -> list[str]:
     ]
 
 
+@silo_app.command("report")
+def silo_report(
+    kit: PartyKit,
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that the server's operator handed over.")],
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Write the silo's own report of a run: the server's, held to the silo's ledger, and signed by the silo.
+
+    Exit status: 3 a figure of the server's does not follow, or the ledger says another; 4 a file, a signature or the
+    ledger is not as it was written; 2 it is for another silo, or of a server that silo.toml does not name.
+    """
+    from scenarios.cli.tables import show_claim
+    from scenarios.report import deployed
+    from scenarios.report.page.render import render
+    from scenarios.runs import inspection
+
+    law = deployed.check_silo_kit(kit)
+    unlocked(inspection.LedgerFiles(inspection.ledger_of(kit, law.name), kit.resolve()), key_file, passphrase_file)
+    page = deployed.silo_report(kit, run, render)
+    show_claim(page.parent, as_json)
+
+
 @silo_app.command("schema")
 def silo_schema() -> None:
     """Print the JSON schema of silo.toml."""

@@ -11,7 +11,7 @@ from rich.text import Text
 
 from fedmodel.privacy.rounding import noise, small, up
 from fedmodel.system.inert import inert
-from scenarios.cli.printing import err, out
+from scenarios.cli.printing import answer, err, out
 
 
 def _seen_by_server(encryption: dict[str, Any], noised: str) -> str:
@@ -119,6 +119,19 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
         out.print(failed, style="yellow")
     out.print(_seen_by_server(summary["encryption"], "update, without noise" if is_baseline else "noised update"))
     out.print(inert(f"Run folder: {run_dir}"), soft_wrap=True, highlight=False, markup=False)
+
+
+def show_claim(run_dir: Path, as_json: bool, **more: str) -> None:
+    """Print what a report that was just made claims, and how it is verified."""
+    from scenarios.report import build
+    from scenarios.report.anchors import verify_command
+    from scenarios.report.page_check import PAGE
+
+    signed, page, verify = build.read_report(run_dir), run_dir / PAGE, verify_command(run_dir)
+    sentence = signed.report.claim.sentence
+    told = "\n".join(map(inert, (sentence, f"Report is verified by: {verify}", f"Report: {page}")))
+    found = {"report": str(page), "signer": signed.key.hex(), "claim": sentence, "verify": verify}
+    answer({**found, **more}, told, as_json)
 
 
 def report_on(run_dir: Path, as_json: bool) -> None:

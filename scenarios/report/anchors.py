@@ -106,8 +106,9 @@ def verify_command(run_dir: Path) -> str:
 
     Whoever is handed the folder has to get the anchor another way: this one came with it.
     """
-    folder, authority = run_dir / "kits" / "server", ""
-    if (folder / ROSTER_FILE).is_file():
+    folders, authority = (run_dir / "kits" / "server", run_dir / "server"), ""
+    folder = next((one for one in folders if (one / ROSTER_FILE).is_file()), None)
+    if folder is not None:
         federation = read_federation_roster(folder, expired_too=True).federation
         authority = authority_fingerprint(federation, read_authority(folder)).replace(" ", "-")
     elif (run_dir / "server" / ADMINISTRATOR).is_file():

@@ -38,6 +38,7 @@ from fedmodel.system.durable import replace_file
 from scenarios.report.anchors import Anchors, hold
 from scenarios.report.audited import attack_again
 from scenarios.report.compute import MADE, changed_integrity, compute, source_of
+from scenarios.report.copies import check_server_report
 from scenarios.report.countersigned import check_models
 from scenarios.report.diff import Difference, changes, differences, in_words
 from scenarios.report.document import FileHash, Report
@@ -93,10 +94,14 @@ def gather(run_dir: Path, stored: Report | None = None, signer: bytes | None = N
 
     Raises:
         ConfigError: When it is no run's folder, or nothing says whose key signs.
-        ClaimRefuted: When `summary.json` tells another figure of privacy than the ledgers.
-        LedgerTampered: When a ledger, or an audit, is not as it was written.
+        ClaimRefuted: When `summary.json` tells another figure of privacy than the ledgers, or a server's report for a
+            silo does not follow.
+        LedgerTampered: When a ledger, an audit or a server's report for a silo is not as it was written.
     """
-    return compute(read_run(run_dir, stored), stored, signer)
+    gathered = read_run(run_dir, stored)
+    if gathered.by_silo:
+        check_server_report(run_dir, gathered, None)
+    return compute(gathered, stored, signer)
 
 
 def build(
@@ -119,9 +124,8 @@ def build(
     with _in_a_line(run_dir):
         report = gather(run_dir, signer=identity.public)
         if report.integrity.signer != identity.public.hex():
-            raise ConfigError(
-                f"{run_dir}: the silos' laws name another server than whose key is to sign; its kit signs"
-            )
+            named = "its ledger is of another silo" if report.run.copy_for else "the silos' laws name another server"
+            raise ConfigError(f"{run_dir}: {named} than whose key is to sign; its kit signs")
         shown = read_pictures(run_dir) if pictures is None else pictures
         kept = {} if pictures is None else {PICTURES: (json.dumps(dict(pictures), indent=2) + "\n").encode()}
         report = _of_files(report, kept)
@@ -211,9 +215,12 @@ def verify(
         if held.server is not None and given not in (None, held.server):
             raise LedgerTampered(f"{run_dir}: the authority's roster names another server's key than --key")
         outside, given = given is not None, given or held.server
-        if gathered.signer is None and given is None:
+        if gathered.by_silo:
+            check_server_report(run_dir, gathered, given)
+            given = None  # the silo signs
+        elif gathered.signer is None and given is None:
             raise ConfigError(f"{run_dir}: holds no silo's law, which would name the server's key; give --key")
-        if given is not None and gathered.signer not in (None, given):
+        elif given is not None and gathered.signer not in (None, given):
             raise LedgerTampered(f"{run_dir}: the silos' laws name another server's key than --key")
         for difference in changed_integrity(gathered, stored, given):
             raise LedgerTampered(f"{signing.NAME}: {in_words(difference)}")
@@ -223,18 +230,18 @@ def verify(
         attacked, fewer = attack_again(gathered), check_summary(gathered)
         _check_signature(signed)
         page = _check_made(run_dir, stored, render)
-    compared = gathered.model is not None or model is not None
+    compared = gathered.model is not None or model is not None or gathered.by_silo
     found = items(
         gathered, stored, held=held, given=outside, compared=compared, attacked=attacked, page=page, fewer=fewer
     )
     return Checked(
         report=stored,
         items=tuple(found),
-        outside=given is not None,
+        outside=outside or held.server is not None,
         rendered=not page.startswith(NOT_RENDERED),
         evaluated=attacked if gathered.audit is not None else None,
         anchored=held.silos,
-        not_anchored=tuple(silo for silo in gathered.scenario.federation.silos if silo not in held.silos),
+        not_anchored=tuple(silo for silo in gathered.silos if silo not in held.silos),
         not_countersigned=stored.integrity.not_countersigned,
         model_compared=compared,
     )
@@ -277,6 +284,11 @@ def _check_files(run_dir: Path, stored: Report) -> None:
         path = run_dir / file.name
         found = file_hash(path) if path.parent == run_dir and path.is_file() else None
         if found != file.sha256:
+            if file.name == PAGE and found is not None:
+                raise LedgerTampered(
+                    f"{PAGE}: is a changed page: its SHA-256 is {found[:16]}..., and the page that was signed has"
+                    f" {file.sha256[:16]}...; do not rely on what it says, and ask whoever signed it for theirs"
+                )
             difference = Difference(f"integrity.files.{file.name}", file.sha256, found)
             raise LedgerTampered(f"{signing.NAME}: {in_words(difference)}")
 

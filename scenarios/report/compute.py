@@ -7,7 +7,7 @@ compute it again, and the signature alone vouches for it.
 from __future__ import annotations
 
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from datetime import UTC, datetime
 from importlib.metadata import distributions, version
 from typing import Any, Final
@@ -61,14 +61,25 @@ def compute(gathered: Gathered, stored: Report | None, given: bytes | None) -> R
     )
 
 
-def changed_integrity(gathered: Gathered, stored: Report, given: bytes | None) -> Iterator[Difference]:
-    """Go through what of ledgers, files and keys is not what the report is of."""
+def changed_integrity(
+    gathered: Gathered, stored: Report, given: bytes | None, made: Sequence[str] = MADE
+) -> Iterator[Difference]:
+    """Go through what of ledgers, files and keys is not what the report is of.
+
+    Args:
+        gathered: What the folder says.
+        stored: The report.
+        given: As for `compute`.
+        made: Of what was made from the report, what lies in the folder.
+    """
     signer = gathered.signer or given or b""
     follows = sections.integrity(gathered, signer, _dependencies(stored), _files(gathered, stored))
     one, other = stored.integrity.model_dump(mode="json"), follows.model_dump(mode="json")
     # Files by name: one that is gone should not make all that stand behind it look changed.
     for part in (one, other):
-        part["files"] = {file["name"]: file["sha256"] for file in part["files"]}
+        part["files"] = {
+            file["name"]: file["sha256"] for file in part["files"] if file["name"] in made or file["name"] not in MADE
+        }
     yield from differences(one, other, "integrity")
 
 

@@ -63,6 +63,11 @@ def check_models(run_dir: Path, ledgers: Mapping[str, SiloLedger], model: str | 
 def rests_on(silos: Iterable[str], ledgers: Mapping[str, SiloLedger]) -> str:
     """Say on whose word it rests that the ledgers are whole, and are of this run and this model."""
     silos = list(silos)
+    if any(ledger.reported for ledger in ledgers.values()):
+        return (
+            "No ledger was at hand: these figures follow from what silos reported to the server, which signs them."
+            " That a silo's ledger says the same, only the silo's own copy of this report shows, which the silo signs."
+        )
     missing = without(silos, ledgers)
     signed = [silo for silo in silos if silo not in missing]
     each = (

@@ -5,6 +5,10 @@ its ledger says was charged for that round: so some silos were charged for whate
 the run's end for another model than the one that lies here, and the model has the parameters that the scenario says.
 What describes the model to others, where it lies here, is what follows from the scenario.
 
+A deployed server has no ledger. Its folder says what silos reported (`scenarios.runs.reported`), and a report of that
+says so: there a round's silos have to have reported as many charges as there are sums that they are in. A silo's copy
+(`scenarios.report.copies`) has the lines of rounds without other silos' names.
+
 Does NOT show that the model came out of these rounds: no silo sees what the others added.
 
 Does NOT take a figure of privacy from `summary.json`: `scenarios.report.build` compares that with the ledgers.
@@ -12,6 +16,7 @@ Does NOT take a figure of privacy from `summary.json`: `scenarios.report.build` 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from hashlib import sha256
@@ -19,23 +24,34 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedmodel.config import Scenario, SiloFile, read_scenario
-from fedmodel.errors import ClaimRefuted, ConfigError, LedgerError, LedgerTampered
+from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerError, LedgerTampered
 from fedmodel.learning.description import DESCRIPTION, describe, read_description
 from fedmodel.learning.starts import START
-from fedmodel.provision import is_kit, read_law, scenario_hash
+from fedmodel.provision import FederationRoster, is_kit, read_federation_roster, read_law, scenario_hash
+from fedmodel.provision.kits import ROSTER_FILE
 from scenarios.report.countersigned import MODEL, check_models
 from scenarios.report.document import Report
 from scenarios.report.page_check import PICTURES
 from scenarios.runs.audit_entries import AUDIT_FILE, PLAN_FILE
 from scenarios.runs.files import read_object, read_rounds, read_summary
 from scenarios.runs.ledgers import SiloLedger, read_ledgers
+from scenarios.runs.reported import number_of, read_reported
+from scenarios.runs.summary import COPY_FOR, OTHERS, TOLD_MODEL
+from scenarios.runs.usefulness import told_of
 from scenarios.simulation.starting import check_carried
+from server.run_files import CHARGES
+from server.runs import RUN
+from server.usefulness import USEFULNESS
 
 SUMMARY: Final = "summary.json"
 SCENARIO: Final = "scenario.toml"
 METRICS: Final = "metrics.jsonl"
+SERVER_REPORT: Final = "server-report.json"
+"""In a silo's folder, the report that the server signed for it."""
 _MODELS: Final = (MODEL, f"{MODEL}.age")
-_FILES: Final = (SCENARIO, SUMMARY, METRICS, START, *_MODELS, "charges.json", PLAN_FILE, AUDIT_FILE, PICTURES)
+_FILES: Final = (SCENARIO, SUMMARY, METRICS, START, *_MODELS, CHARGES, PLAN_FILE, AUDIT_FILE)
+_LATER: Final = (USEFULNESS, RUN, SERVER_REPORT)
+"""Files of which no earlier report is, though they may lie in its folder."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +65,14 @@ class Gathered:
         lines: Of `metrics.jsonl`.
         ledgers: By silo; a silo that never opened one is not in it.
         audit: What `audit.json` says, None where there is none.
-        signer: The key of the run's server, as the silos' laws have it; None where no law is at hand.
+        signer: The key that signs: of the run's server, as the silos' laws or a federation's roster have it, None where
+            neither is at hand; of a silo's copy with its ledger, the silo's.
         model: SHA-256 of the model; None where it lies here sealed.
+        silos: Those that the report is of: the scenario's, or the one whose copy it is.
+        copy_for: The silo whose copy it is; None where it is no copy.
+        reported: Whether no ledger is here, and `ledgers` is what silos reported.
+        usefulness: In a line, that the model is of no use; None where it is of some.
+        later: Of the files that no earlier report is of, those that this one is.
     """
 
     run_dir: Path
@@ -61,6 +83,16 @@ class Gathered:
     audit: dict[str, Any] | None
     signer: bytes | None
     model: str | None
+    silos: tuple[str, ...]
+    copy_for: str | None
+    reported: bool
+    usefulness: str | None
+    later: tuple[str, ...]
+
+    @property
+    def by_silo(self) -> bool:
+        """Whether it is a silo's own copy, of its ledger, which that silo signs."""
+        return self.copy_for is not None and not self.reported
 
     @property
     def simulated(self) -> bool:
@@ -69,7 +101,8 @@ class Gathered:
 
     def files(self) -> dict[str, str]:
         """Return the SHA-256 of the folder's files, by name."""
-        return {name: file_hash(self.run_dir / name) for name in _FILES if (self.run_dir / name).is_file()}
+        names = (*_FILES, *self.later, PICTURES)
+        return {name: file_hash(self.run_dir / name) for name in names if (self.run_dir / name).is_file()}
 
 
 def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
@@ -92,38 +125,103 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
         if not (run_dir / name).is_file():
             raise ConfigError(f"{run_dir}: holds no {name}, so it is not the folder of a run that has ended")
     scenario = _read_scenario(run_dir / SCENARIO)
-    kept = {} if stored is None else {head.silo: head for head in stored.integrity.ledgers}
-    ledgers = read_ledgers(run_dir, scenario, kept)
-    if not ledgers:
-        raise ConfigError(
-            f"{run_dir}: holds no ledger, and a report is computed from ledgers; put copies of the"
-            f" silos' at {run_dir / 'ledgers'}/NAME.sqlite"
-        )
+    reported = _is_reported(run_dir, stored)
     summary, lines = read_summary(run_dir / SUMMARY), read_rounds(run_dir / METRICS)
+    copy_for = _copy_for(run_dir, scenario, summary, lines)
+    silos = scenario.federation.silos if copy_for is None else (copy_for,)
+    number = None if copy_for is None else number_of(run_dir)
+    ledgers = _ledgers(run_dir, scenario, silos, stored, number, reported=reported)
     if lines[-1]["round"] > scenario.rounds:
         raise LedgerError(f"{run_dir / METRICS}: has round {lines[-1]['round']}, and the scenario {scenario.rounds}")
-    _check_charged(scenario, lines, ledgers)
-    check_carried(scenario, {silo: ledger.standing for silo, ledger in ledgers.items()})
+    _check_charged(scenario, lines, ledgers, copy=copy_for is not None)
+    if not reported:
+        check_carried(scenario, {silo: ledger.standing for silo, ledger in ledgers.items()})
     _check_start(scenario, run_dir, simulated=summary["engine"] != "deployment")
     _check_parameters(scenario, summary["parameters"])
     _check_description(scenario, run_dir / DESCRIPTION)
     model = file_hash(run_dir / MODEL) if (run_dir / MODEL).is_file() else None
-    check_models(run_dir, ledgers, model)
+    check_models(run_dir, ledgers, model or summary.get(TOLD_MODEL))
+    later = _later(run_dir, stored, reported=reported, copy=copy_for is not None)
     return Gathered(
-        run_dir,
-        scenario,
-        summary,
-        lines,
-        ledgers,
-        read_object(run_dir / AUDIT_FILE) if (run_dir / AUDIT_FILE).exists() else None,
-        _signer(run_dir, scenario, summary["code_hash"]),
-        model,
+        run_dir=run_dir,
+        scenario=scenario,
+        summary=summary,
+        lines=lines,
+        ledgers=ledgers,
+        audit=read_object(run_dir / AUDIT_FILE) if (run_dir / AUDIT_FILE).exists() else None,
+        signer=ledgers[copy_for].standing.key
+        if copy_for in ledgers and not reported
+        else _signer(run_dir, scenario, summary["code_hash"]),
+        model=model,
+        silos=silos,
+        copy_for=copy_for,
+        reported=reported,
+        usefulness=_usefulness(run_dir) if USEFULNESS in later else None,
+        later=later,
     )
 
 
 def file_hash(path: Path) -> str:
     """Return the SHA-256 of a file, in hexadecimal."""
     return sha256(path.read_bytes()).hexdigest()
+
+
+def _is_reported(run_dir: Path, stored: Report | None) -> bool:
+    """Return whether a report is of what silos reported to their server; refuse a folder that has no ledger either."""
+    if stored is not None and (stored.run.reported or stored.integrity.ledgers):
+        return stored.run.reported
+    if any((run_dir / "ledgers").glob("*.sqlite")):
+        return False
+    if not (run_dir / CHARGES).is_file():
+        raise ConfigError(
+            f"{run_dir}: holds no ledger, and a report is computed from ledgers; put copies of the"
+            f" silos' at {run_dir / 'ledgers'}/NAME.sqlite"
+        )
+    return True
+
+
+def _ledgers(
+    run_dir: Path, scenario: Scenario, silos: Sequence[str], stored: Report | None, run: str | None, *, reported: bool
+) -> dict[str, SiloLedger]:
+    """Return the silos' ledgers, or what they reported."""
+    if reported:
+        return read_reported(run_dir, scenario, silos)
+    kept = {} if stored is None else {head.silo: head for head in stored.integrity.ledgers}
+    found = read_ledgers(run_dir, scenario, kept, run)
+    if others := sorted(set(found) - set(silos)):
+        raise LedgerTampered(f"{run_dir / 'ledgers'}: holds a ledger of silo {others[0]}, of whom this report is not")
+    return found
+
+
+def _copy_for(
+    run_dir: Path, scenario: Scenario, summary: Mapping[str, Any], lines: Sequence[Mapping[str, Any]]
+) -> str | None:
+    """Return the silo whose copy a folder is, None where it is none; refuse one that is half of each."""
+    silo = summary.get(COPY_FOR)
+    if silo is not None and silo not in scenario.federation.silos:
+        raise LedgerTampered(f"{run_dir / SUMMARY}: is the copy of {silo!r}, which is no silo of the run")
+    for line in lines:
+        named = {*line["cohort"], *line["dropouts"], *line["withdrawn"]}
+        if (OTHERS in line) != (silo is not None) or (silo is not None and named - {silo}):
+            raise LedgerTampered(f"{run_dir / METRICS}: round {line['round']} does not say what {SUMMARY} is a copy of")
+    return silo
+
+
+def _later(run_dir: Path, stored: Report | None, *, reported: bool, copy: bool) -> tuple[str, ...]:
+    """Return the files that no earlier report is of, of those that this one is."""
+    if stored is not None:
+        named = {file.name for file in stored.integrity.files}
+        return tuple(name for name in _LATER if name in named)
+    of = (USEFULNESS, *([RUN] if reported or copy else []), *([SERVER_REPORT] if copy and not reported else []))
+    return tuple(name for name in of if (run_dir / name).is_file())
+
+
+def _usefulness(run_dir: Path) -> str | None:
+    """Return in a line that the model is of no use, as the server found it at the run's end."""
+    try:
+        return told_of(run_dir)
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise LedgerError(f"{run_dir / USEFULNESS}: is not as a run writes it ({type(error).__name__})") from None
 
 
 def _read_scenario(path: Path) -> Scenario:
@@ -134,12 +232,17 @@ def _read_scenario(path: Path) -> Scenario:
         raise LedgerTampered(f"{path}: is not as the run wrote it: {error}") from None
 
 
-def _check_charged(scenario: Scenario, lines: Sequence[Mapping[str, Any]], ledgers: Mapping[str, SiloLedger]) -> None:
+def _check_charged(
+    scenario: Scenario, lines: Sequence[Mapping[str, Any]], ledgers: Mapping[str, SiloLedger], *, copy: bool
+) -> None:
     """Refuse whole rounds that are no sum of enough silos, each of which was charged for it.
 
     A ledger whose newest entries were taken away is well signed still, and one of a run that took no round has no
-    charge: the silos are in the sums of the rounds all the same, or there were none.
+    charge: the silos are in the sums of the rounds all the same, or there were none. What a silo reported has no
+    numbers of rounds: there it is charged for no fewer than it is in sums of. In a silo's copy, others in a sum are a
+    number.
     """
+    sums = Counter[str]()
     for line in lines:
         if "failed" in line:
             continue
@@ -149,19 +252,27 @@ def _check_charged(scenario: Scenario, lines: Sequence[Mapping[str, Any]], ledge
                 raise LedgerTampered(
                     f"silo {silo}: its update is in round {number} of {METRICS}, and no ledger is here"
                 )
-            if number not in ledgers[silo].rounds:
+            sums[silo] += 1
+            if not ledgers[silo].reported and number not in ledgers[silo].rounds:
                 raise LedgerTampered(
                     f"silo {silo}: its update is in round {number} of {METRICS}, and its ledger has no charge for that"
                 )
-        if line["summed"] != len(answered):
+        summed = line["summed"]
+        if summed is None or (summed < len(answered) if copy else summed != len(answered)):
             raise LedgerTampered(
                 f"{METRICS}: round {number} has {line['summed']} updates in its sum, and {len(answered)} silos of its"
                 " cohort did not drop out"
             )
-        if len(answered) < scenario.federation.min_silos:
+        if summed < scenario.federation.min_silos:
             raise LedgerTampered(
-                f"{METRICS}: round {number} is whole with {len(answered)} silos in its sum, and the scenario asks for"
+                f"{METRICS}: round {number} is whole with {summed} silos in its sum, and the scenario asks for"
                 f" {scenario.federation.min_silos}: a model that nobody was charged for has no claim"
+            )
+    for silo, count in sums.items():
+        if count > len(ledgers[silo].rounds):
+            raise LedgerTampered(
+                f"silo {silo}: its update is in {count} sums of {METRICS}, and it reported {len(ledgers[silo].rounds)}"
+                " charges"
             )
 
 
@@ -200,7 +311,10 @@ def _check_description(scenario: Scenario, path: Path) -> None:
 
 
 def _signer(run_dir: Path, scenario: Scenario, code: str) -> bytes | None:
-    """Return the server's key that the laws of all silos at hand name; hold them to the code that ran."""
+    """Return the server's key that the laws of all silos at hand name, or a federation's roster where none is.
+
+    The laws are held to the code that ran.
+    """
     keys: set[str] = set()
     for silo, folder in _kits(run_dir, scenario.federation.silos):
         law = _read_law(folder)
@@ -209,7 +323,16 @@ def _signer(run_dir: Path, scenario: Scenario, code: str) -> bytes | None:
         keys.update(law.servers)
     if len(keys) > 1:
         raise LedgerTampered(f"{run_dir}: the silos' laws name {len(keys)} keys of servers, and a run has one")
+    if not keys and (run_dir / "server" / ROSTER_FILE).is_file():
+        keys.add(_roster(run_dir / "server").server.identity)
     return bytes.fromhex(keys.pop()) if keys else None
+
+
+def _roster(folder: Path) -> FederationRoster:
+    try:
+        return read_federation_roster(folder, expired_too=True)
+    except FedmodelError as error:
+        raise LedgerTampered(f"{folder / ROSTER_FILE}: is not as an authority signs it: {error}") from None
 
 
 def _read_law(folder: Path) -> SiloFile:

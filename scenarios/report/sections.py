@@ -27,7 +27,7 @@ from scenarios.runs import inspection
 from scenarios.runs.claims import claim_of, early
 from scenarios.runs.ledgers import SiloLedger, head_of
 from scenarios.runs.parts import Countersigned, LedgerHead
-from scenarios.runs.summary import outcome
+from scenarios.runs.summary import OTHERS, outcome
 
 _CURVE_POINTS: Final = 41
 _MOST_POINTS: Final = 200  # of a budget over time
@@ -70,13 +70,15 @@ def run_facts(gathered: Gathered) -> document.RunFacts:
         first_charge=times[0] if times else None,
         last_charge=times[-1] if times else None,
         seconds=gathered.summary["timing"]["seconds_total"],
+        reported=gathered.reported,
+        copy_for=gathered.copy_for,
     )
 
 
 def claim(gathered: Gathered, mechanism: document.Mechanism, counted: document.Accounting) -> document.Claim:
     """Return the claim."""
     privacy = gathered.scenario.privacy
-    silos = tuple(_silo_claim(gathered, silo) for silo in gathered.scenario.federation.silos)
+    silos = tuple(_silo_claim(gathered, silo) for silo in gathered.silos)
     epsilons = [silo.epsilon for silo in silos]
     largest = None if None in epsilons else max(epsilon for epsilon in epsilons if epsilon is not None)
     delta, most = max(silo.delta for silo in silos), privacy.max_records or 1
@@ -93,7 +95,7 @@ def claim(gathered: Gathered, mechanism: document.Mechanism, counted: document.A
         epsilon=largest,
         delta=delta,
         silos=silos,
-        rests_on=rests_on(gathered.scenario.federation.silos, gathered.ledgers),
+        rests_on=rests_on(gathered.silos, gathered.ledgers),
     )
 
 
@@ -112,7 +114,7 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
         epsilon=_told(claimed, told["epsilon"]),
         epsilon_of_steps_taken=_told(claimed, told["epsilon_of_steps_taken"]),
         odometer=None if _unprotected(claimed) or told["odometer"] is None else document.Odometer(**told["odometer"]),
-        epsilon_all_runs=0.0 if ledger is None or ledger.scope is None else _of_all_runs(ledger, ledger.scope.name),
+        epsilon_all_runs=_of_budget(ledger),
         delta=delta,
         target_epsilon=plan.target_epsilon,
         mu=mu,
@@ -121,6 +123,13 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
         steps=taken,
         steps_reserved=0 if ledger is None or ledger.own is None else sum(one.steps for one in ledger.own.claimed[:1]),
     )
+
+
+def _of_budget(ledger: SiloLedger | None) -> float | None:
+    """Return the epsilon of everything that is charged to the run's budget; None where no ledger is here."""
+    if ledger is not None and ledger.reported:
+        return None
+    return 0.0 if ledger is None or ledger.scope is None else _of_all_runs(ledger, ledger.scope.name)
 
 
 def _cap(ledger: SiloLedger | None) -> float:
@@ -165,7 +174,9 @@ def scope(gathered: Gathered) -> document.Scope:
         budgets=budgets,
         prior_runs=sum(1 for budget in budgets for run in budget.runs if not run.this),
         protects=all(budget.protects for budget in own),
-        largest_bound=None if None in bounds else max((one for one in bounds if one is not None), default=0.0),
+        largest_bound=None
+        if None in bounds or gathered.reported
+        else max((one for one in bounds if one is not None), default=0.0),
     )
 
 
@@ -252,7 +263,7 @@ def mechanism(gathered: Gathered, told: Mapping[str, Any]) -> document.Mechanism
         sensitivity=facts.sensitivity,
         sampling=facts.sampling,
         side_channels=_side_channels(gathered),
-        silos=tuple(_silo_mechanism(gathered, silo) for silo in scenario.federation.silos),
+        silos=tuple(_silo_mechanism(gathered, silo) for silo in gathered.silos),
         rounds_planned=scenario.rounds,
         rounds_completed=told["rounds_completed"],
         rounds_failed=told["rounds_failed"],
@@ -264,7 +275,7 @@ def mechanism(gathered: Gathered, told: Mapping[str, Any]) -> document.Mechanism
 
 def _side_channels(gathered: Gathered) -> str:
     """Say what floating point adds, at the silo where it adds most, to what is charged and to what was planned."""
-    claims = gathered.scenario.federation.silos if _protects(gathered) else []
+    claims = gathered.silos if _protects(gathered) else []
     block = 0 if gathered.scenario.audit is None else gathered.scenario.audit.count + 1
     draws, more = 0, None
     for silo in claims:
@@ -307,9 +318,8 @@ def _silo_mechanism(gathered: Gathered, silo: str) -> document.SiloMechanism:
 
 def counted(gathered: Gathered) -> document.Accounting:
     """Return the run's plan as three accountants read it, where anything of it was charged."""
-    silos = gathered.scenario.federation.silos
     rows = []
-    for silo in silos:
+    for silo in gathered.silos:
         ledger = gathered.ledgers.get(silo)
         row = _counted(tuple(ledger.claimed) if ledger else (), _delta(gathered, silo))
         # Of plans that were chosen in turn the curve of their composition is no bound, and the claim is the one point.
@@ -343,12 +353,13 @@ def training(gathered: Gathered, told: Mapping[str, Any]) -> document.Training:
     names = ("loss", "accuracy", "recall", "precision", "f1", "auroc")
     return document.Training(
         class_weights=gathered.scenario.training.class_weights,
+        usefulness=gathered.usefulness,
         figures={name: float(value) for name, value in told["metrics"].items()},
         rounds=tuple(
             document.RoundFigures(
                 round=line["round"],
                 failed="failed" in line,
-                cohort=len(line["cohort"]),
+                cohort=line[OTHERS]["asked"] if OTHERS in line else len(line["cohort"]),
                 summed=line["summed"] or 0,
                 seconds=float(line["seconds"]),
                 figures={name: float(line[name]) for name in names if name in line},
@@ -403,8 +414,8 @@ def integrity(
     """Return what another party needs to compute it all again."""
     return document.Integrity(
         signer=signer.hex(),
-        ledgers=tuple(_head(ledger) for ledger in gathered.ledgers.values()),
-        not_countersigned=tuple(without(gathered.scenario.federation.silos, gathered.ledgers)),
+        ledgers=tuple(_head(ledger, size) for ledger in gathered.ledgers.values() if (size := ledger.size) is not None),
+        not_countersigned=tuple(without(gathered.silos, gathered.ledgers)),
         code_hash=gathered.summary["code_hash"],
         scenario_hash=scenario_hash(gathered.scenario).hex(),
         dependencies=tuple(dependencies),
@@ -427,13 +438,13 @@ def integrity(
     )
 
 
-def _head(ledger: SiloLedger) -> LedgerHead:
+def _head(ledger: SiloLedger, size: int) -> LedgerHead:
     standing: Standing = ledger.standing
     return LedgerHead(
         silo=ledger.silo,
         key=standing.key.hex(),
         key_from="roster" if ledger.vouched else "ledger",
-        entries=len(ledger.entries),
+        entries=size,
         root=ledger.root.hex(),
         head=None if ledger.note is None else ledger.note.decode(),
         head_entries=head_of(ledger),

@@ -61,7 +61,7 @@ def composition(gathered: Gathered) -> str:
     """Return how steps, plans and runs are composed into the claim."""
     if gathered.scenario.privacy.baseline is not None:
         return _NOTHING_COMPOSED
-    return COMPOSITION + (_COMPOSED if gathered.scenario.goes_on else "")
+    return COMPOSITION + (_COMPOSED if gathered.scenario.goes_on and not gathered.reported else "")
 
 
 def start(gathered: Gathered) -> tuple[str, ...]:
@@ -138,12 +138,14 @@ def claim(gathered: Gathered, epsilon: float | None, delta: float, unit: str, ro
         return f"No bound is computed for {name}: its noise is too little for its steps, and nothing is claimed."
     both = (
         ", together with what the silos' budgets hold of the run that it began from and of others,"
-        if (gathered.scenario.goes_on)
+        if gathered.scenario.goes_on and not gathered.reported
         else ","
     )
+    told = "By what silos reported to the server, all" if gathered.reported else "All"
+    whose = "every silo" if gathered.copy_for is None else f"silo {gathered.copy_for}"
     return (
-        f"All that left the silos of {name}, in {words.counted(rounds, 'round')}{both} is (epsilon {up(epsilon)}, delta"
-        f" {small(delta)})-differentially private for every {unit} of every silo: whatever one looks for in it is"
+        f"{told} that left the silos of {name}, in {words.counted(rounds, 'round')}{both} is (epsilon {up(epsilon)},"
+        f" delta {small(delta)})-differentially private for every {unit} of {whose}: whatever one looks for in it is"
         f" at most {factor(epsilon)} times (e^epsilon) as likely with that {gathered.scenario.privacy.unit} as without,"
         " plus delta, and the other way round."
     )
@@ -329,6 +331,10 @@ def limits(gathered: Gathered) -> tuple[str, ...]:
     claimed = scenario.privacy.baseline is None
     planned = any(True for ledger in gathered.ledgers.values() for _ in ledger.audits(PLAN_SUBJECT))
     found = [
+        (gathered.reported, "What the silos' ledgers say, of this run and of others: none was at hand. Each silo's own"
+                            " copy of this report has what its ledger says."),
+        (gathered.copy_for is not None, f"Anything of other silos' records: this is the copy of silo"
+                                        f" {gathered.copy_for}, and has no figures of theirs."),
         (claimed, "Whether this epsilon is small enough: that is for people to judge."),
         (True, "That the code whose hash stands here is the code that ran at a silo: its operator runs what it runs."),
         (True, "That a unit is what it is called: who a record is about is what the data say."),

@@ -32,9 +32,9 @@ def check_summary(gathered: Gathered) -> tuple[str, ...]:
     Raises:
         ClaimRefuted: When a figure does not follow; the first that does not is named.
     """
-    rows, silos, fewer = gathered.summary["privacy"], gathered.scenario.federation.silos, []
+    rows, silos, fewer = gathered.summary["privacy"], gathered.silos, []
     if len(rows) != len(silos):
-        raise ClaimRefuted(f"{SUMMARY}: privacy: {len(rows)} rows stand, and the run has {len(silos)} silos")
+        raise ClaimRefuted(f"{SUMMARY}: privacy: {len(rows)} rows stand, and it is of {len(silos)} silos")
     for place, (silo, row) in enumerate(zip(silos, rows, strict=True)):
         follows = _follows(gathered, silo, row)
         if row["source"] == "reported" and _steps(row) < follows["steps"]:

@@ -6,18 +6,21 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from fedmodel.learning.description import DESCRIPTION
+from fedmodel.provision.kits import LAW
 from fedmodel.system.packages import code_hash
 from scenarios.report.anchors import Held
 from scenarios.report.document import Report
-from scenarios.report.gather import Gathered
+from scenarios.report.gather import SERVER_REPORT, Gathered
 from scenarios.report.page import registry, signing
 from scenarios.report.page_check import PAGE
+from scenarios.runs import words
 from scenarios.runs.ledgers import SiloLedger
 from scenarios.runs.parts import LedgerHead
+from server.run_files import CHARGES
 
 # Of a run's folder, what is read elsewhere or holds keys; files are named by what the report says of them.
 _PLACES: Final = (
-    *("ledgers", "server", "silos", "kits", "logs", "server.log", "run.json", "run.lock", "serving.lock"),
+    *("ledgers", "copies", "server", "silos", "kits", "logs", "server.log", "run.json", "run.lock", "serving.lock"),
     *(signing.NAME, registry.NAME, PAGE, DESCRIPTION),
 )
 
@@ -45,16 +48,23 @@ def items(
         page: What `scenarios.report.page_check.check_page` found.
         fewer: Silos that had charged more than they had reported.
     """
-    for ledger, head in zip(gathered.ledgers.values(), stored.integrity.ledgers, strict=True):
-        yield f"ledger {ledger.silo}", "; ".join(_ledger(ledger, head, anchored=ledger.silo in held.silos))
+    heads = {head.silo: head for head in stored.integrity.ledgers}
+    for silo, ledger in gathered.ledgers.items():
+        if ledger.reported:
+            yield f"ledger {silo}", _reported(heads.get(silo))
+        else:
+            yield f"ledger {silo}", "; ".join(_ledger(ledger, heads[silo], anchored=silo in held.silos))
     yield "run's end", _countersigned(stored, compared=compared)
-    yield "rounds", "every update in a sum was charged for in its silo's ledger"
-    whose = f"{len(stored.accounting.silos)} silos follow from the plans that their ledgers reserved"
+    told = "its silo reported" if gathered.reported else "its silo's ledger has"
+    yield "rounds", f"of every update in a sum, {told} the charge"
+    source = "of which they reported rounds" if gathered.reported else "that their ledgers reserved"
+    whose = f"{words.counted(len(stored.accounting.silos), 'silo')} follow from the plans {source}"
     if not stored.claim.protects:
         yield "claim", stored.claim.sentence
     yield "epsilon", f"PLD, PRV, RDP and the curve of {whose}"
     less = f"; {', '.join(fewer)} had charged more than the server was told" if fewer else ""
-    yield "summary.json", f"its figures of privacy follow from the ledgers{less}"
+    source = CHARGES if gathered.reported else "the ledgers"
+    yield "summary.json", f"its figures of privacy follow from {source}{less}"
     yield "files", ", ".join(file.name for file in stored.integrity.files)
     yield "page", page
     if stored.audit is not None:
@@ -68,11 +78,20 @@ def items(
         if given
         else "the key of the server in the authority's roster"
         if held.server is not None
-        else "whom the silos' laws in this folder name as the run's server; NOT checked against anything outside this"
-        " folder: compare that key with the server's, or give it with --key"
+        else "whom the silos' laws or the roster in this folder name as the run's server; NOT checked against anything"
+        " outside this folder: compare that key with the server's, or give it with --key"
     )
+    if gathered.by_silo:
+        yield SERVER_REPORT, f"signed by {whose}; every figure of it follows, and silo {gathered.copy_for} agrees"
+        whose = f"silo {gathered.copy_for}'s key, which its ledger is signed with; it covers {SERVER_REPORT} too"
     yield "signature", f"of {stored.integrity.signer}, {whose}"
     yield "not compared", "; ".join(_left_out(gathered, stored)) or "nothing else lies here"
+
+
+def _reported(head: LedgerHead | None) -> str:
+    """Say what is known of a ledger that is not here."""
+    kept = "no head of it" if head is None else f"its signed head of {head.entries} entries"
+    return f"NOT here: the figures are what the silo reported to the server, which kept {kept}"
 
 
 def _countersigned(stored: Report, *, compared: bool) -> str:
@@ -83,7 +102,8 @@ def _countersigned(stored: Report, *, compared: bool) -> str:
         return "; ".join(told)
     entries = ", ".join(f"{silo} at entry {one.entry}" for silo, one in found)
     model = found[0][1].model
-    which = "which is the model here" if compared else "NOT compared: the model lies here sealed; give --model"
+    here = "which the server names too" if stored.run.copy_for else "which is the model here"
+    which = here if compared else "NOT compared: the model lies here sealed; give --model"
     others = [silo for silo, one in found if one.code != stored.integrity.code_hash]
     if others:
         told.append(f"{', '.join(others)} ran OTHER code than the summary says")
@@ -115,12 +135,12 @@ def _ledger(ledger: SiloLedger, head: LedgerHead, *, anchored: bool) -> Iterator
 
 def _left_out(gathered: Gathered, stored: Report) -> Iterator[str]:
     """Say what lies in the folder and was not held to anything."""
-    if gathered.signer is not None:
+    if any(path for above in ("silos", "kits/silos") for path in gathered.run_dir.glob(f"{above}/*/{LAW}")):
         yield "silos' laws, but for the server's key and the code that they name"
     known = {*_PLACES, *(file.name for file in stored.integrity.files)}
     others = sorted(one.name for one in gathered.run_dir.iterdir() if one.name not in known)
     ledgers = {f"{silo}.sqlite{end}" for silo in gathered.ledgers for end in ("", "-wal", "-shm")}
-    beside = sorted(one.name for one in (gathered.run_dir / "ledgers").iterdir() if one.name not in ledgers)
+    beside = sorted(one.name for one in (gathered.run_dir / "ledgers").glob("*") if one.name not in ledgers)
     others += [f"ledgers/{name}" for name in beside]
     if others:
         yield f"of the folder, {', '.join(others)}"

@@ -31,6 +31,14 @@ class _Left(_Said):
     code: str
 
 
+class _Others(_Said):
+    """Of a silo's copy of a round's line: the silos that are not named in it."""
+
+    asked: int
+    gone: int
+    worth: float | None
+
+
 class _Round(_Said):
     """A line of `metrics.jsonl`."""
 
@@ -41,6 +49,7 @@ class _Round(_Said):
     withdrawn: dict[str, _Left]
     seconds: float
     failed: Literal[True] = True
+    others: _Others = _Others(asked=0, gone=0, worth=None)
     threshold: int | None = None
     loss: float | None = None
     accuracy: float | None = None
@@ -69,6 +78,8 @@ class _Summary(_Said):
     privacy: list[_Row]
     timing: _Timing
     code_hash: Hash
+    model_sha256: Hash | None = None
+    copy_for: str | None = None
 
 
 def read_summary(path: Path) -> dict[str, Any]:

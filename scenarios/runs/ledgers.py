@@ -48,6 +48,7 @@ class SiloLedger:
         run: The run of the report; None where it has none.
         data: The data set of the report's scenario.
         goes_on: Whether the report's run began from a run's model: then its claim is of all that its budget holds.
+        reported: Whether no ledger is here, and this is what the silo told the server (`scenarios.runs.reported`).
     """
 
     silo: str
@@ -63,6 +64,7 @@ class SiloLedger:
     run: str | None = None
     data: str = ""
     goes_on: bool = False
+    reported: bool = False
 
     @property
     def own(self) -> Run | None:
@@ -72,6 +74,8 @@ class SiloLedger:
     @property
     def scope(self) -> Scope | None:
         """The budget that the report's run is charged to; the one of its data where it began from a run alone."""
+        if self.reported:  # of a silo's budgets a server knows nothing
+            return None
         if self.own is not None:
             return self.standing.scopes[self.own.scope]
         of_data = (scope for scope in self.standing.scopes.values() if self.goes_on and scope.data == self.data)
@@ -116,13 +120,18 @@ class SiloLedger:
         return math.inf if self.own is None else self.standing.cap_of(self.own)
 
     @property
+    def size(self) -> int | None:
+        """How many entries it has; of one that is not here, what its newest known head says, None without one."""
+        return head_of(self) if self.reported else len(self.entries)
+
+    @property
     def rounds(self) -> set[int]:
         """Which rounds of the report's run were charged."""
         return set() if self.own is None else {one.round for one in self.own.charges.values()}
 
     def times(self, run: Run) -> list[str]:
         """Return when each charge of a run was entered, oldest first."""
-        return [self.entries[sequence - 1].time for sequence in run.charges]
+        return [] if self.reported else [self.entries[sequence - 1].time for sequence in run.charges]
 
     def audits(self, subject: str | None = None) -> Iterator[Entry]:
         """Go through what people and audits entered, of one subject where one is given."""
@@ -136,13 +145,16 @@ def ledger_in_run(run_dir: Path, silo: str) -> Path:
     return run_dir / "ledgers" / f"{silo}.sqlite"
 
 
-def read_ledgers(run_dir: Path, scenario: Scenario, kept: Mapping[str, LedgerHead]) -> dict[str, SiloLedger]:
+def read_ledgers(
+    run_dir: Path, scenario: Scenario, kept: Mapping[str, LedgerHead], run: str | None = None
+) -> dict[str, SiloLedger]:
     """Read and verify the ledgers of a run's folder; a silo that never opened one is left out.
 
     Args:
         run_dir: The folder.
         scenario: What was done.
         kept: By silo, what a report that is verified is of; empty for a new one.
+        run: The run's number, where that is known; by default the newest of the scenario.
 
     Raises:
         LedgerTampered: When one is not as it was written, is gone, or is nobody's of the run.
@@ -158,7 +170,7 @@ def read_ledgers(run_dir: Path, scenario: Scenario, kept: Mapping[str, LedgerHea
             found[silo] = _read_ledger(run_dir, path, kept.get(silo))
         elif silo in kept:
             raise LedgerTampered(f"{path}: is gone, and the report is of its {kept[silo].entries} entries")
-    return _of_the_run(found, scenario) if found else {}
+    return _of_the_run(found, scenario, run) if found else {}
 
 
 def newest_run(scenario: Scenario, reserved: Mapping[str, tuple[Standing, Sequence[Entry]]]) -> str | None:
@@ -175,9 +187,14 @@ def newest_run(scenario: Scenario, reserved: Mapping[str, tuple[Standing, Sequen
     return max(newest, key=newest.__getitem__) if newest else None
 
 
-def _of_the_run(ledgers: Mapping[str, SiloLedger], scenario: Scenario) -> dict[str, SiloLedger]:
+def _of_the_run(ledgers: Mapping[str, SiloLedger], scenario: Scenario, run: str | None) -> dict[str, SiloLedger]:
     """Find the run of a scenario in the ledgers."""
-    name = newest_run(scenario, {silo: (ledger.standing, ledger.entries) for silo, ledger in ledgers.items()})
+    wanted = scenario_hash(scenario).hex()
+    for silo, ledger in ledgers.items():
+        found = None if run is None else ledger.standing.runs.get(run)
+        if run is not None and (found is None or found.scenario != wanted):
+            raise LedgerError(f"silo {silo}: its ledger holds no run {run} of this scenario (hash {wanted[:16]}...)")
+    name = run or newest_run(scenario, {silo: (ledger.standing, ledger.entries) for silo, ledger in ledgers.items()})
     if name is None:
         raise LedgerError(
             f"no ledger holds a run of scenario.toml (hash {scenario_hash(scenario).hex()[:16]}...): one of the two is"
@@ -192,7 +209,7 @@ def _of_the_run(ledgers: Mapping[str, SiloLedger], scenario: Scenario) -> dict[s
 
 def _read_ledger(run_dir: Path, path: Path, stored: LedgerHead | None) -> SiloLedger:
     """Verify a ledger against every head that is known, and read the entries that a report is of."""
-    beside, key = _heads(run_dir, path), _key(path)
+    beside, key = _heads(run_dir, path), key_of(path)
     kept = [stored.head.encode()] if stored is not None and stored.head is not None else []
     known = bytes.fromhex(stored.key) if key is None and stored is not None else key
     found = verify_ledger(path, known, list(beside.values()) + kept)
@@ -236,7 +253,7 @@ def _heads(run_dir: Path, path: Path) -> dict[str, bytes]:
     return {whose: place.read_bytes() for whose, place in places.items() if place.is_file()}
 
 
-def _key(path: Path) -> bytes | None:
+def key_of(path: Path) -> bytes | None:
     """Return the key that a roster at hand says a ledger is signed with, None where none does."""
     try:
         return LedgerFiles.of(path).key()

@@ -32,6 +32,12 @@ from scenarios.runs.claims import claim_in, claim_of
 from scenarios.runs.ledgers import newest_run
 from server.run_files import CHARGES
 
+OTHERS = "others"
+"""What a silo's copy of a round's line has of silos that are not named in it: `asked`, `gone`, `worth`."""
+COPY_FOR = "copy_for"
+"""In the summary of a silo's copy, the silo."""
+TOLD_MODEL = "model_sha256"
+"""In the summary of a deployed server's report, the hash of the model, which lies there sealed."""
 _FIGURES = ("accuracy", "recall", "precision", "f1", "auroc", "loss")
 
 
@@ -109,7 +115,8 @@ def _ended_early(scenario: Scenario, lines: list[dict[str, Any]]) -> str | None:
     stop, last = scenario.stop_below_loss, lines[-1]
     if stop is not None and "loss" in last and last["loss"] < stop:
         return f"the loss is under {stop:g}"
-    return f"{len(last['withdrawn'])} silos withdrew, and fewer than {least_silos(scenario)} could go on"
+    gone = last[OTHERS]["gone"] if OTHERS in last else len(last["withdrawn"])
+    return f"{gone} silos withdrew, and fewer than {least_silos(scenario)} could go on"
 
 
 def _encryption(scenario: Scenario, whole: list[dict[str, Any]]) -> dict[str, Any]:
@@ -136,7 +143,12 @@ def sums_worth(scenario: Scenario, whole: list[dict[str, Any]]) -> list[tuple[in
     """Return of each sum that was opened its round, and as how many equal silos its survivors' weights count."""
     weigh = scenario.federation.weight
     return [
-        (line["round"], effective_silos(weigh(silo) for silo in line["cohort"] if silo not in line["dropouts"]))
+        (
+            line["round"],
+            line[OTHERS]["worth"]
+            if OTHERS in line
+            else effective_silos(weigh(silo) for silo in line["cohort"] if silo not in line["dropouts"]),
+        )
         for line in whole
     ]
 

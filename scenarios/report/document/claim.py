@@ -36,8 +36,8 @@ class SiloClaim(Part):
             run was ended by looking.
         odometer: What holds besides where the run ended, if that is less than `epsilon`; null elsewhere.
         epsilon_all_runs: Of everything that is charged to the budget of this run, this run included, however plans were
-            chosen and wherever they ended; null where noise of any of it was seeded, which protects nobody. The
-            ledger's other budgets stand in the scope.
+            chosen and wherever they ended; null where noise of any of it was seeded, which protects nobody, and where
+            no ledger was at hand. The ledger's other budgets stand in the scope.
         delta: Of all of them.
         target_epsilon: What the scenario asked for; null where it gave the noise, or none was to be added.
         mu: The run's whole plan is as private as mu-GDP, wherever delta is over `mu_floor`; null where none was found.

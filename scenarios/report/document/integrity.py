@@ -45,7 +45,7 @@ class Integrity(Part):
 
     Attributes:
         nist: The questions of NIST SP 800-226 that it answers.
-        signer: The public key of the run's server, which signs the report.
+        signer: The public key of who signs the report: the run's server, or the silo whose copy it is.
         ledgers: What each ledger was.
         not_countersigned: Silos of the run that did not countersign its end.
         code_hash: Over the code that ran.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, Literal
 
-from pydantic import ConfigDict
+from pydantic import ConfigDict, Field
 
 from scenarios.report.document.accounting import Accounting
 from scenarios.report.document.audit import Audit
@@ -59,6 +59,8 @@ class RunFacts(Part):
         first_charge: When the first charge was entered.
         last_charge: When the last one was.
         seconds: It took in all.
+        reported: Whether no ledger was at hand, so that figures are what silos reported to the server, which signs.
+        copy_for: The silo whose copy this is: no other silo's figures are in it; null where it is no copy.
     """
 
     scenario: str
@@ -72,6 +74,9 @@ class RunFacts(Part):
     first_charge: Moment | None
     last_charge: Moment | None
     seconds: float
+    # Left out of what is signed where they say nothing: a report from before them verifies as it was.
+    reported: bool = Field(default=False, exclude_if=lambda reported: not reported)
+    copy_for: str | None = Field(default=None, exclude_if=lambda silo: silo is None)
 
 
 class NotProtected(Part):

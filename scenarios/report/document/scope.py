@@ -114,7 +114,8 @@ class Scope(Part):
         budgets: Every budget of every silo's ledger, with all its runs.
         prior_runs: How many other runs these ledgers hold.
         protects: False where a budget on the run's data is one of which `protects` is False.
-        largest_bound: The largest `bound` of a budget on the run's data; null where there is none.
+        largest_bound: The largest `bound` of a budget on the run's data; null where there is none, or no ledger was at
+            hand.
     """
 
     nist: Questions = (

@@ -65,6 +65,7 @@ class Training(Part):
     Attributes:
         nist: The questions of NIST SP 800-226 that it answers.
         class_weights: What the loss of each class was multiplied with in training; left out where there were none.
+        usefulness: In a line, that the model is of no use, and what to look at first; left out where it is of some.
         figures: Of the last whole round, those that are defined there; the loss is not weighed by class.
         rounds: A row each.
         budgets: A line each.
@@ -73,6 +74,7 @@ class Training(Part):
     nist: Questions = ("Is what is released accurate enough for its use?", "How was the budget spent over time?")
     # Left out of what is signed where there is none: a report from before it verifies as it was.
     class_weights: tuple[float, ...] | None = Field(default=None, exclude_if=lambda weights: weights is None)
+    usefulness: str | None = Field(default=None, exclude_if=lambda line: line is None)
     figures: dict[str, float]
     rounds: tuple[RoundFigures, ...]
     budgets: tuple[BudgetLine, ...]

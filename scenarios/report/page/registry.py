@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import yaml
 
-from scenarios.report.document import Report, Scope
+from scenarios.report.document import Report
 
 NAME: Final = "registry.yaml"
 _STATUS: Final = "Draft"
@@ -85,7 +85,7 @@ def _flavor(report: Report) -> dict[str, Any]:
 
 
 def _privacy_loss(report: Report) -> dict[str, Any]:
-    claim, scope = report.claim, report.scope
+    claim = report.claim
     parameters = (
         {"epsilon": claim.epsilon, "delta": claim.delta} if claim.protects else dict.fromkeys(("epsilon", "delta"))
     )
@@ -93,12 +93,15 @@ def _privacy_loss(report: Report) -> dict[str, Any]:
         "privacy_unit": {"record": "record-level", "person": "person-level", "client": "client-level"}[claim.unit],
         "privacy_unit_description": f"one {_unit(report)} of one silo, added or removed",
         "privacy_parameters": parameters,
-        "privacy_parameters_description": " ".join(filter(None, (claim.sentence, claim.early, _in_all(scope)))),
+        "privacy_parameters_description": " ".join(filter(None, (claim.sentence, claim.early, _in_all(report)))),
     }
 
 
-def _in_all(scope: Scope) -> str:
+def _in_all(report: Report) -> str:
     """Say what all runs that the ledgers hold compose to."""
+    scope = report.scope
+    if report.run.reported:
+        return "What other runs the silos' ledgers hold is not known here: no ledger was at hand."
     if not scope.protects:
         return "With the other runs that the ledgers hold, nothing is bounded: noise was seeded, or none was added."
     if scope.largest_bound is None:

@@ -31,6 +31,7 @@ from scenarios.report.document import Report
 from scenarios.report.gather import read_run
 from scenarios.report.page import accountants, registry, schema, signing
 from scenarios.report.page.passive import BEGINNING
+from scenarios.report.page.render import render
 from scenarios.runs import inspection
 from scenarios.runs.audit_entries import PLAN_SUBJECT, RESULT_SUBJECT, result_hash
 from tests.runs import MASKED, SILOS, copied, masked, roomy, simulated
@@ -161,7 +162,8 @@ def test_a_report_is_built_and_verified(built: Path) -> None:
     checked = build.verify(built)
     assert {item for item, _ in checked.items} >= {"ledger north", "epsilon", "files", "code", "signature"}
     assert {file.name for file in checked.report.integrity.files} == {
-        "scenario.toml", "summary.json", "metrics.jsonl", "model.safetensors", "report.html", "registry.yaml",
+        "scenario.toml", "summary.json", "metrics.jsonl", "model.safetensors", "usefulness.json", "report.html",
+        "registry.yaml",
     }  # fmt: skip
     assert (built / "report.html").read_text(encoding="utf-8") == page(checked.report, {})
 
@@ -447,9 +449,33 @@ def test_every_file_that_is_changed_or_gone_is_found(run: Path, name: str) -> No
     path.write_bytes(path.read_bytes() + (b"\n" if name != "report.html" else b" "))
     error = refusal(run)
     assert isinstance(error, LedgerTampered)
-    assert f"integrity.files.{name}" in str(error)
+    named = "report.html: is a changed page" if name == "report.html" else f"integrity.files.{name}"
+    assert named in str(error)
     path.unlink()
     assert refusal(run).exit_status in (2, 4)
+
+
+def test_a_model_of_no_use_is_said_in_the_report_and_on_its_page(run: Path) -> None:
+    found = json.loads((run / "usefulness.json").read_bytes())
+    (run / "usefulness.json").write_text(json.dumps({**found, "one_class": "malignant"}), encoding="utf-8")
+    assert "usefulness.json" in str(refusal(run))
+    build.build(run, render)
+    line = build.read_report(run).report.training.usefulness
+    assert line is not None
+    assert line.startswith("The model predicts 'malignant' of every held-out record, and is of no use.")
+    html = (run / "report.html").read_text(encoding="utf-8")
+    assert "<strong>The model predicts &#39;malignant&#39; of every held-out record" in html
+    (run / "usefulness.json").write_text('{"one_class": null}', encoding="utf-8")
+    with pytest.raises(LedgerError, match=r"usefulness\.json: is not as a run writes it"):
+        build.build(run, page)
+
+
+def test_a_report_of_before_that_line_verifies_as_it_was(run: Path) -> None:
+    report = told(run)["report"]
+    report["integrity"]["files"] = [one for one in report["integrity"]["files"] if one["name"] != "usefulness.json"]
+    assert "usefulness" not in report["training"]
+    forge(run, report)
+    assert "usefulness.json" in dict(build.verify(run).items)["not compared"]
 
 
 def test_a_file_that_is_added_is_found(run: Path) -> None:

@@ -1,0 +1,119 @@
+"""What a deployed server knows of its silos' ledgers, in the place of ledgers: what each reported that it charged.
+
+    charges.json         by silo: the event of one round, and for how many rounds it said that it charged it
+    run.json             the run's number
+    server/heads/NAME    the newest signed head of the silo's ledger, by which it says how long that is, and no more
+    server/roster.json   whose key signs it
+
+Guarantee: `read_reported` passes heads that the silos of the roster signed, and figures that follow from these files.
+
+Does NOT show that a silo's ledger says the same. Whoever has the ledger can compare it: the silo itself
+(`scenarios.report.silos_copy`). Knows nothing of budgets, of other runs, or of a countersignature.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from fedmodel.config import Scenario
+from fedmodel.errors import FedmodelError, LedgerError, LedgerTampered
+from fedmodel.ledger import Run, Standing, origin_of
+from fedmodel.ledger.heads import open_head
+from fedmodel.ledger.standing import Charged
+from fedmodel.privacy.mechanisms import event_from_json
+from fedmodel.privacy.plan import SiloPlan
+from fedmodel.provision import scenario_hash
+from scenarios.runs.files import read_object
+from scenarios.runs.ledgers import SiloLedger, key_of, ledger_in_run
+from server.run_files import CHARGES
+from server.runs import RUN
+
+
+def read_reported(run_dir: Path, scenario: Scenario, silos: Sequence[str]) -> dict[str, SiloLedger]:
+    """Return what each silo reported; a silo that did not join is left out.
+
+    Args:
+        run_dir: The run's folder, as `server report` lays it out.
+        scenario: What was done.
+        silos: Those that the report is of.
+
+    Raises:
+        LedgerError: When a file is not as a server writes it.
+        LedgerTampered: When a head is not the silo's, or no roster names the silo's key.
+    """
+    told, run = read_object(run_dir / CHARGES), number_of(run_dir)
+    if others := sorted(set(told) - set(silos)):
+        raise LedgerTampered(f"{run_dir / CHARGES}: has {others[0]!r}, of whom this report is not")
+    found = {}
+    for silo in silos:
+        if silo in told:
+            plan = scenario.plan(silo)
+            held = _run(run_dir / CHARGES, plan, told[silo], scenario_hash(scenario).hex())
+            found[silo] = _in_a_ledgers_place(run_dir, scenario, silo, run, held)
+    return found
+
+
+def number_of(run_dir: Path) -> str:
+    """Return the number of a deployed run, by which ledgers call it.
+
+    Raises:
+        LedgerError: When the folder does not say it.
+    """
+    run = read_object(run_dir / RUN).get("run")
+    if not isinstance(run, str) or not run.isdecimal():
+        raise LedgerError(f"{run_dir / RUN}: does not say the run's number")
+    return run
+
+
+def _run(path: Path, plan: SiloPlan, said: Any, scenario: str) -> Run:
+    """Return what a silo reported as what its ledger holds of the run: its whole plan, and so many rounds charged."""
+    try:
+        event, rounds = event_from_json(said["event"]), said["rounds"]
+        if type(rounds) is not int or rounds < 0:
+            raise ValueError("rounds")
+    except (KeyError, TypeError, ValueError, FedmodelError) as error:
+        raise LedgerError(
+            f"{path}: does not say what silo {plan.silo} charged for a round, and in how many ({type(error).__name__})"
+        ) from None
+    if rounds * event.steps > plan.steps:
+        raise LedgerError(f"{path}: silo {plan.silo} reported {rounds * event.steps} steps, more than its plan has")
+    charges = {number: Charged(number, event.steps, "", 0) for number in range(1, rounds + 1)}
+    drawn = [rounds * event.steps]
+    return Run("", (event.times(plan.steps),), (0,), "filter", scenario, 0, drawn, charges)
+
+
+def _in_a_ledgers_place(run_dir: Path, scenario: Scenario, silo: str, run: str, held: Run) -> SiloLedger:
+    """Return what stands for a silo's ledger: the one run, and the newest head that is known."""
+    key = key_of(ledger_in_run(run_dir, silo))
+    if key is None:
+        raise LedgerTampered(f"{run_dir}: holds no roster that would name the key of silo {silo}")
+    note = _head(run_dir, silo)
+    try:
+        root = b"" if note is None else open_head(note, origin_of(silo), key).root
+    except FedmodelError as error:
+        raise LedgerTampered(f"the head of silo {silo}'s ledger that the server kept: {error}") from None
+    standing = Standing()
+    standing.silo, standing.key, standing.runs = silo, key, {run: held}
+    return SiloLedger(
+        silo=silo,
+        entries=(),
+        standing=standing,
+        root=root,
+        note=note,
+        vouched=True,
+        roster=True,
+        heads=() if note is None else ("server",),
+        compared=True,
+        newer=0,
+        run=run,
+        data=scenario.data.data_set,
+        goes_on=scenario.goes_on,
+        reported=True,
+    )
+
+
+def _head(run_dir: Path, silo: str) -> bytes | None:
+    path = run_dir / "server" / "heads" / silo
+    return path.read_bytes() if path.is_file() else None
