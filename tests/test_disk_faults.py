@@ -139,7 +139,7 @@ TRIALS = {
         like="report build",
     ),
     "server status": _of("server status kits/server", "kits"),
-    "deploy-local": _of("deploy-local tiny.toml --out made --loopback", "tiny.toml", status=1),
+    "deploy-local": _of("deploy-local tiny.toml --out made --loopback --no-report", "tiny.toml", status=1),
     "report build": _of("report build run", "run"),
     "report verify": _of("report verify run", "run", status=6),
     "report diff": _of("report diff run run", "run"),

@@ -1,4 +1,4 @@
-"""The verb `deploy-local`: a rehearsal of a deployment. Thin: `scenarios.deployment.rehearsal` does the work."""
+"""The verb `deploy-local`: a rehearsal of a deployment. Thin: `scenarios.deployment` does the work."""
 
 from __future__ import annotations
 
@@ -16,6 +16,13 @@ from scenarios.cli.verbs import Verb
 def deploy_local(
     scenario: ScenarioName,
     settings: Settings = None,
+    tables: Annotated[
+        Path | None,
+        typer.Option(
+            help="The parties' tables: NAME.csv or .parquet of each silo, held-out.csv or .parquet of the server."
+            " Default: data.folder."
+        ),
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; new or empty. Default: under runs/.")] = None,
     apart: Annotated[
         bool | None,
@@ -24,6 +31,7 @@ def deploy_local(
             help="A network namespace for each party, or all on loopback. Default: namespaces where that is allowed.",
         ),
     ] = None,
+    report: Annotated[bool, typer.Option(help="Write the run's report.")] = True,
     as_json: Json = False,
 ) -> None:
     """Rehearse a deployment on this machine: a real server, real silos, TLS, keys; then end all of it."""
@@ -36,35 +44,51 @@ def deploy_local(
     with err.status("loading") if err.is_terminal else nullcontext():
         from fedmodel.provision import check_deployable
         from scenarios.cli.progress import rounds_progress
+        from scenarios.deployment.own_tables import own_tables
         from scenarios.deployment.rehearsal import rehearse
         from scenarios.simulation.simulate import check_scenario, run_folder
         from scenarios.simulation.starting import refuse_rehearsal
 
         refuse_rehearsal(resolved)
         check_deployable(resolved)
-        parameters = check_scenario(resolved)
+        with_tables, places = own_tables(resolved, tables)
+        parameters = check_scenario(with_tables)
     with run_folder(resolved, out) as run_dir:
 
         def watching(metrics: Path) -> Any:
             return rounds_progress(err, metrics, resolved.rounds)
 
         try:
-            summary = rehearse(resolved, parameters, run_dir, watching, apart=apart)
+            summary = rehearse(resolved, parameters, run_dir, watching, places, apart=apart)
+            if as_json:
+                answer({**summary, "usefulness": told_of(run_dir)}, "", as_json)
+            else:
+                show_run(summary, run_dir)
+            _tell(run_dir, report=report, as_json=as_json)
         except KeyboardInterrupt:
             err.print(f"interrupted; all that was started has ended, and left {run_dir}", soft_wrap=True, markup=False)
             raise typer.Exit(INTERRUPTED) from None
-    if as_json:
-        answer({**summary, "usefulness": told_of(run_dir)}, "", as_json)
-        return
-    show_run(summary, run_dir)
-    key, identity = run_dir / "kits" / "keys" / "server.key", run_dir / "kits" / "server" / "identity.age"
-    err.print("The model is sealed to the server; the ordinary age tool opens it:", highlight=False)
-    err.print(
-        f"  age -d -i {key} {identity} | age -d -i - {run_dir / 'model.safetensors.age'} > model.safetensors",
-        soft_wrap=True,
-        highlight=False,
-        markup=False,
-    )
+
+
+def _tell(run_dir: Path, *, report: bool, as_json: bool) -> None:
+    """Say how the model is opened, and write the report where it is asked for; the server's key lies in the folder."""
+    kit, key = run_dir / "kits" / "server", run_dir / "kits" / "keys" / "server.key"
+    if not as_json:
+        err.print("The model is sealed to the server; the ordinary age tool opens it:", highlight=False)
+        err.print(
+            f"  age -d -i {key} {kit / 'identity.age'} | age -d -i - {run_dir / 'model.safetensors.age'} >"
+            " model.safetensors",
+            soft_wrap=True,
+            highlight=False,
+            markup=False,
+        )
+    if report:
+        from fedmodel.crypto.sealed import opener_from_key_file
+        from fedmodel.provision import unlock
+        from scenarios.cli.tables import report_on
+
+        unlock(kit, opener_from_key_file(key))
+        report_on(run_dir, as_json)
 
 
 VERBS: Final = (Verb(40, "deploy-local", deploy_local),)

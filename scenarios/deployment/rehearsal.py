@@ -28,18 +28,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from fedmodel.config import FederationFile, Scenario
+from fedmodel.config import FederationFile, Scenario, TableSource
 from fedmodel.errors import FedmodelError
 from fedmodel.learning.description import DESCRIPTION
 from fedmodel.provision.authority import issue
 from fedmodel.system.supervision import end_with_parent
 from scenarios.deployment import runs
 from scenarios.deployment.networks import Networks, loopback, namespaces
+from scenarios.deployment.own_tables import SERVER, lay_tables
 from scenarios.runs.summary import rows_from_ledgers, sum_up
 from server.usefulness import USEFULNESS
 
 _STOP_S: Final = 15.0
-SERVER: Final = "server"
 
 
 @dataclass(frozen=True)
@@ -69,6 +69,7 @@ def rehearse(
     parameters: int,
     folder: Path,
     watching: Callable[[Path], AbstractContextManager[object]],
+    tables: Mapping[str, TableSource],
     *,
     apart: bool | None = None,
 ) -> dict[str, Any]:
@@ -79,6 +80,7 @@ def rehearse(
         parameters: What that returned.
         folder: Made by `run_folder`.
         watching: Given the path of `metrics.jsonl`, what is open while the run goes on.
+        tables: Where each party's own lies (`scenarios.deployment.own_tables.own_tables`).
         apart: Whether each party gets a network namespace; None where the machine may say.
 
     Raises:
@@ -88,6 +90,7 @@ def rehearse(
     with _network([SERVER, *scenario.federation.silos], apart) as network:
         kits = folder / "kits"
         issue(_federation(scenario, network), [scenario], kits)
+        lay_tables(scenario, tables, kits)
         run, _ = runs.submit(kits / SERVER, scenario)
         with _running(_parties(scenario, folder), network) as check_alive:
             runs.follow(run, watching(run.folder / "metrics.jsonl"), check_alive)

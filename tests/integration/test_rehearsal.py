@@ -22,6 +22,7 @@ from safetensors.numpy import load, load_file
 from fedmodel.crypto.sealed import opener_from_key_file, opener_from_secret, read_sealed
 from fedmodel.provision import unlock
 from tests import tools
+from tests.conftest import TINY
 from tests.fedmodel.system.test_environment import COMMAND, HOSTILE, ODD
 from tests.tracing import in_no_hash, traced, tracer
 
@@ -52,7 +53,7 @@ def rehearsed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str,
     hostile = HOSTILE | ODD | {"SSLKEYLOGFILE": str(folder / "keys.log"), "PYTHONPATH": str(tracer(folder / "trace"))}
     done = fedmodel("deploy-local", *SEEDED, "--out", "deployed", folder=folder, **hostile)
     assert done.returncode == 0, done.stderr
-    beside = fedmodel("simulate", *SEEDED, "--out", "simulated", folder=folder)
+    beside = fedmodel("simulate", *SEEDED, "--no-report", "--out", "simulated", folder=folder)
     assert beside.returncode == 0, beside.stderr
     return folder, json.loads(done.stdout), json.loads(beside.stdout)
 
@@ -111,6 +112,35 @@ def test_a_rehearsals_folder_is_a_runs_and_its_ledgers_verify(
         assert (done.returncode, found["valid"], found["silo"]) == (0, True, silo)
         assert found["key_from"] == "the roster or the command line"
         assert found["heads"] != []
+
+
+def test_a_rehearsals_report_is_written_as_a_simulations(
+    rehearsed: tuple[Path, dict[str, Any], dict[str, Any]],
+) -> None:
+    folder = rehearsed[0] / "deployed"
+    assert {"report.html", "report.json", "registry.yaml"} <= {path.name for path in folder.iterdir()}
+    done = fedmodel("report", "verify", str(folder), "--json", folder=folder)
+    found = json.loads(done.stdout)
+    assert (done.returncode, found["valid"], found["not_countersigned"]) == (6, True, [])  # no key from outside
+
+
+@pytest.mark.slow
+def test_a_rehearsal_of_ones_own_tables_ends_as_their_simulation(tmp_path: Path) -> None:
+    text = TINY.partition("[data]")[0] + (
+        '[data]\nsource = "table"\nname = "ward"\nlabel = "ill"\nlabels = ["no", "yes"]\nperson = "patient"\n'
+        'columns = [{ name = "age", type = "integer", range = [0, 120] }]\n'
+    )
+    (tmp_path / "ward.toml").write_text(text)
+    (tmp_path / "own").mkdir()
+    for at, name in enumerate(("north", "south", "west", "held-out")):
+        rows = [f"P-{i},{20 + i},{('no', 'yes')[(i + at) % 3 > 0]}" for i in range(60)]
+        (tmp_path / "own" / f"{name}.csv").write_text("\n".join(["patient,age,ill", *rows, ""]))
+    words = ["ward.toml", "--set", "privacy.noise=seeded-unsafe", "--no-report", "--json", "--out"]
+    deployed = fedmodel("deploy-local", *words, "deployed", "--tables", "own", folder=tmp_path)
+    assert deployed.returncode == 0, deployed.stderr
+    simulated = fedmodel("simulate", *words, "simulated", "--set", "data.folder=own", folder=tmp_path)
+    assert json.loads(deployed.stdout)["metrics"] == json.loads(simulated.stdout)["metrics"]
+    assert "folder" not in (tmp_path / "deployed" / "scenario.toml").read_text()
 
 
 def test_nothing_of_a_rehearsal_is_left_running(rehearsed: tuple[Path, dict[str, Any], dict[str, Any]]) -> None:
