@@ -11,11 +11,11 @@ until the next window.
 
 The last answer lies in the same file as the state that it led to, so that there is never the one without the other.
 Asked the very same again, since the answer or the server that waited for it was lost, `answer` gives the very same
-bytes: whoever asks learns nothing that it could not have had before. Anything else is a stage, and refused if it was
-done. Where one question asks for two stages, each is on disk and in the ledger before the next begins, which may
-replace what tells of it; asked again after a kill between the two, the second follows on the first one's answer. Only
-the last answer is kept, and only until the next stage: a share that was revealed stays in the file, sealed,
-for that long.
+bytes, as `answered` does where the stage may not be done at all any more: whoever asks learns nothing that it could not
+have had before. Anything else is a stage, and refused if it was done. Where one question asks for two stages, each is
+on disk and in the ledger before the next begins, which may replace what tells of it; asked again after a kill between
+the two, the second follows on the first one's answer. Only the last answer is kept, and only until the next stage: a
+share that was revealed, or an update that was masked, stays in the file, sealed, for that long.
 
 A secret that a stage erased is gone from the file that replaces the old one. What a run that ended in the middle left
 behind is erased when the next one begins, all but how far it had come.
@@ -70,9 +70,10 @@ def protocol(kit: Kit, folder: Path, run: int, ledger: Ledger) -> Iterator[Parti
     Raises:
         CryptoError: When the state was not sealed by this silo for this run.
     """
-    with _opened(kit, folder, run, ledger) as (kept, _):
+    with _opened(kit, folder, run, ledger) as (kept, enter):
         kept.answer = b""  # the stage that begins here is a later one
         yield kept.silo
+        enter()
 
 
 def answer(
@@ -100,24 +101,49 @@ def answer(
         CryptoError: When the state was not sealed by this silo for this run.
     """
     with _opened(kit, folder, run, ledger) as (kept, enter):
-        if kept.answers(asked):
-            return kept.answer
-        first = asked if then is None else digest(_FIRST, asked)
-        if not kept.answers(first):
-            kept.answer, kept.asked = act(kept.silo), first
-        if then is not None:
-            enter()
-            kept.answer, kept.asked = then(kept.silo, kept.answer), asked
+        if not kept.answers(asked):
+            first = asked if then is None else digest(_FIRST, asked)
+            if not kept.answers(first):
+                kept.answer, kept.asked = act(kept.silo), first
+            if then is not None:
+                enter()
+                kept.answer, kept.asked = then(kept.silo, kept.answer), asked
+        enter()
+        return kept.answer
+
+
+def answered(kit: Kit, folder: Path, run: int, ledger: Ledger, asked: bytes) -> bytes | None:
+    """Return the last answer if it is to this very question, and None otherwise; no stage is done.
+
+    As after `answer`, state and ledger are on disk when it returns an answer, wherever the process that did the stage
+    was killed.
+
+    Args:
+        kit: The silo's.
+        folder: The silo's own.
+        run: The run.
+        ledger: The silo's own.
+        asked: Hash of all that was asked, 32 bytes.
+
+    Raises:
+        CryptoError: When the state was not sealed by this silo for this run.
+    """
+    if not _path(folder, run).exists():
+        return None
+    with _opened(kit, folder, run, ledger) as (kept, enter):
+        if not kept.answers(asked):
+            return None
+        enter()
         return kept.answer
 
 
 @contextmanager
 def _opened(kit: Kit, folder: Path, run: int, ledger: Ledger) -> Iterator[tuple[_Kept, Callable[[], None]]]:
-    """Open the file under its lock, and put what became of it in its place when the block ends without an error.
+    """Open the file under its lock.
 
-    The second thing given does so at once: first the file, then the ledger.
+    The second thing given puts what became of it on disk: first the file, then the ledger.
     """
-    path = folder / f"aggregation-{run}.state"
+    path = _path(folder, run)
     with (folder / "aggregation.lock").open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         for cut_short in folder.glob("aggregation-*.partial"):
@@ -132,7 +158,6 @@ def _opened(kit: Kit, folder: Path, run: int, ledger: Ledger) -> Iterator[tuple[
             ledger.advance(str(run), kept.silo.progress)
 
         yield kept, enter
-        enter()
 
 
 def _forget(kit: Kit, path: Path) -> None:
@@ -161,6 +186,10 @@ def _write(kit: Kit, path: Path, run: int, kept: _Kept) -> None:
     state = kept.silo.state()
     data = len(state).to_bytes(_LENGTH_SIZE, "big") + state + kept.asked + kept.answer
     replace_file(path, seal(Suite.CLASSIC, key.public, data, context))
+
+
+def _path(folder: Path, run: int) -> Path:
+    return folder / f"aggregation-{run}.state"
 
 
 def _seal_of(kit: Kit, run: int) -> tuple[SealingKey, bytes]:

@@ -4,10 +4,11 @@ Before any handler, every message is held to the silo's own law (`clients.policy
 
 Order inside `train`, which the guarantee rests on: decode and check the request, the ledger that the server remembers,
 what secure aggregation needs, the state to begin from and what the job checks; charge the ledger; only then have the
-job read records and answer; mask; put the update into the outbox; and only then let it leave. Whatever fails after the
-charge leaves the charge standing. A charge pays for one release: the same request asked again gets the bytes in the
-outbox, or, where they are not there any more or never were, is charged again. A stage of secure aggregation is done
-once; the very same question again gets the very same bytes (`clients.aggregation_state`).
+job read records and answer; mask, and keep the masked update with the state of its mask; put the update into the
+outbox; and only then let it leave. Whatever fails after the charge leaves the charge standing. A charge pays for one
+release: the same request asked again gets the bytes in the outbox, or those that were masked for this charge and did
+not come there; where there are none, it is charged again, unless its round was masked. A stage of secure aggregation is
+done once; the very same question again gets the very same bytes (`clients.aggregation_state`).
 
 Flower sends a ClientApp's exception to the server word for word. A message of an exception can carry a record, so every
 handler runs inside `_walled`: the server gets a code, the silo's own log the rest. That a silo fails is visible; why is
@@ -172,7 +173,7 @@ def _train(message: Message, context: Context, silo: Silo, asked: bytes) -> Reco
     """Charge the ledger, answer from the silo's records, and send the noised answer, masked if it is to be."""
     from clients import carried
     from clients.answering import job_at
-    from clients.hiding import hide, lineage_left, prepare, request_key
+    from clients.hiding import hide, masked_before, prepare, request_key
 
     request = wire.read_train_request(message)
     if request.round_number > silo.scenario.rounds:
@@ -185,16 +186,17 @@ def _train(message: Message, context: Context, silo: Silo, asked: bytes) -> Reco
         kept = outbox.recall(key) if ledger.is_charged(key) else None
         if kept is None:
             _check_goes_on(request.round_number, ledger.newest_round(silo.run))
-            prepare(silo, request)
-            state = carried.begin(outbox.state(silo.run_number), request.lineage)
-            job, question = job_at(silo, request)
-            job.check(question, plan)
-            charged = ledger.charge(silo.run, request.round_number, silo.plan.steps_per_round, key)
-            update_P = job.answer(question, silo.records, charged.event, state)
-            kept = wire.pack_update(hide(silo, charged.event, request, update_P))
-            # The state is noised too, so it is kept only with the update that was charged.
-            left = carried.leave(state, lineage_left(silo, request))
-            outbox.keep(key, charged.sequence, kept, silo.run_number, left)
+            release = masked_before(silo, ledger, key)
+            if release is None:
+                prepare(silo, request)
+                state = carried.begin(outbox.state(silo.run_number), request.lineage)
+                job, question = job_at(silo, request)
+                job.check(question, plan)
+                charged = ledger.charge(silo.run, request.round_number, silo.plan.steps_per_round, key)
+                update_P = job.answer(question, silo.records, charged.event, state)
+                release = hide(silo, charged, request, update_P, state)
+            outbox.keep(release)
+            kept = release.update
         head = ledger.proven(since).to_bytes()
     update = wire.unpack_update(kept)
     if isinstance(update, wire.TrainReply):

@@ -2,8 +2,11 @@
 
 Guarantee: with secure aggregation on, what leaves is the sum of ring elements and masks that only a quorum of silos can
 bring to fall, as `fedmodel.secagg.Participant.mask` says; a second update for the same round and attempt does not leave
-at all. The masks hang on the hash of the model as it was received, of the scenario as the silo reads it and of the
-rounds that made the state which the round began from, so that silos that had others do not mask together.
+at all. What leaves, and the state that is carried into the next round, are on disk in the very file that says that the
+round was masked (`clients.aggregation_state`): so whenever a process is killed, either the round was not masked, or the
+same bytes are there to be sent, for the charge that they were made for and no other. The masks hang on the hash of the
+model as it was received, of the scenario as the silo reads it and of the rounds that made the state which the round
+began from, so that silos that had others do not mask together.
 
 Simulated, the same words leave unmasked: the same numerics, and no secrecy.
 
@@ -15,13 +18,15 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
-from clients import policy
+from clients import carried, policy
+from clients.outbox import Release
 from clients.silo import Silo
 from fedmodel import wire
 from fedmodel.crypto import digest
+from fedmodel.ledger import Charge, Ledger
 from fedmodel.privacy.events import Event
 from fedmodel.provision import scenario_hash
-from fedmodel.secagg import configuration, lineage_after, model_digest
+from fedmodel.secagg import Participant, configuration, lineage_after, model_digest
 from fedmodel.secagg.masking import Words
 from fedmodel.secagg.quantize import Quantizer
 from fedmodel.seeds import derive_seed
@@ -64,26 +69,59 @@ def lineage_left(silo: Silo, request: TrainRequest) -> bytes:
 
 
 def hide(
-    silo: Silo, charged: Event, request: TrainRequest, update_P: NDArray[np.float32]
-) -> wire.TrainReply | wire.MaskedReply:
-    """Return what leaves the silo for an update.
+    silo: Silo, charged: Charge, request: TrainRequest, update_P: NDArray[np.float32], state: carried.Carried
+) -> Release:
+    """Return what leaves the silo for an update. Where it is masked, it is on disk when this returns.
 
     Args:
         silo: Whose.
         charged: What the ledger was charged for it.
         request: What it was trained from.
         update_P: The noised difference from the global model, shape `(P,)`.
+        state: What the round ended with besides it. It is noised too, so it is kept only with what was charged.
     """
-    mode = silo.kit.law.encryption.secure_aggregation
+    number, event, mode = request.round_number, charged.event, silo.kit.law.encryption.secure_aggregation
+
+    def released(reply: wire.TrainReply | wire.MaskedReply) -> Release:
+        left = carried.leave(state, lineage_left(silo, request))
+        key = request_key(silo, request)
+        return Release(key, charged.sequence, wire.pack_update(reply), silo.run_number, left)
+
     if mode == "off":
-        return wire.TrainReply(request.round_number, charged, update_P)
-    words_P = _quantised(silo, charged, request.round_number, update_P)
+        return released(wire.TrainReply(number, event, update_P))
+    words_P = _quantised(silo, event, number, update_P)
     if mode == "simulated":
-        return wire.MaskedReply(request.round_number, charged, words_P)
-    with silo.protocol() as protocol:
+        return released(wire.MaskedReply(number, event, words_P))
+
+    def masked(protocol: Participant) -> bytes:
         done = configuration(scenario_hash(silo.scenario), request.lineage)
-        mask = protocol.mask(request.round_number, words_P, model_digest(request.model_P), done)
-    return wire.MaskedReply(request.round_number, charged, words_P, mask)
+        mask = protocol.mask(number, words_P, model_digest(request.model_P), done)
+        return released(wire.MaskedReply(number, event, words_P, mask)).to_bytes()
+
+    asked = _asked_for(request_key(silo, request), charged.sequence)
+    return Release.from_bytes(silo.answer(asked, masked))
+
+
+def masked_before(silo: Silo, ledger: Ledger, key: str) -> Release | None:
+    """Return what a killed process masked and could not put into the outbox; None if there is no such thing.
+
+    Only for the newest charge of the ledger, while it stands: so the outbox never goes back to an older charge, and
+    what a person voided leaves no more.
+
+    Args:
+        silo: Whose.
+        ledger: The silo's.
+        key: Of the request.
+    """
+    if silo.kit.law.encryption.secure_aggregation != "on" or (charge := ledger.newest_charge(key)) is None:
+        return None
+    kept = silo.answered(_asked_for(key, charge))
+    return None if kept is None else Release.from_bytes(kept)
+
+
+def _asked_for(key: str, charge: int) -> bytes:
+    """Return what the mask of a request is known by: a request that is charged again is another one."""
+    return digest(b"fedmodel/v1/masked-for", bytes.fromhex(key), charge.to_bytes(8, "big"))
 
 
 def _quantised(silo: Silo, charged: Event, round_number: int, update_P: NDArray[np.float32]) -> Words:

@@ -26,7 +26,7 @@ from typing import Self
 from flwr.app import Context
 
 from clients import policy
-from clients.aggregation_state import answer, protocol
+from clients.aggregation_state import answer, answered, protocol
 from clients.outbox import Outbox, outbox
 from clients.sources import Source
 from fedmodel import plans
@@ -140,6 +140,16 @@ class Silo:
             if not ledger.knows(self.run):
                 raise ProtocolError("this silo has not joined the run; a silo joins before it takes part in a stage")
             return answer(self.kit, self.folder, self.run_number, ledger, asked, act, then)
+
+    def answered(self, asked: bytes) -> bytes | None:
+        """Return the answer to a stage of secure aggregation, or None if it is not the last stage that was done.
+
+        Raises:
+            PolicyRefused: When the silo's own law has secure aggregation off.
+        """
+        self._check_aggregates()
+        with self.ledger() as ledger:
+            return answered(self.kit, self.folder, self.run_number, ledger, asked)
 
     def _check_aggregates(self) -> None:
         if self.kit.law.encryption.secure_aggregation != "on":

@@ -378,6 +378,18 @@ class Ledger:
         """Return whether something was charged under a key."""
         return self._one("WHERE key = ?", key) is not None
 
+    def newest_charge(self, key: str) -> int | None:
+        """Return the number of the newest charge of the whole ledger, or None if it is not under this key, or is void.
+
+        Raises:
+            LedgerTampered: When an entry is missing: it could be the void.
+        """
+        self._check_complete()
+        newest = self._one("WHERE kind = 'charge' ORDER BY sequence DESC LIMIT 1")
+        if newest is None or str(newest.key).partition(".")[0] != key:
+            return None
+        return None if newest.sequence in self._voided(str(newest.run)) else newest.sequence
+
     def was_charged(self) -> bool:
         """Return whether anything was ever charged, whether or not it stands."""
         return self._query("SELECT EXISTS (SELECT 1 FROM entries WHERE kind = 'charge')") == [(1,)]

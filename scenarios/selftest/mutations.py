@@ -17,6 +17,7 @@ import re
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final
@@ -31,7 +32,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from clients import carried, hiding, policy
-from clients.outbox import Outbox
+from clients.outbox import Outbox, Release
 from clients.probing import Probing
 from clients.silo import Silo
 from fedmodel.config import FederationConfig, PersonForm, Scenario
@@ -430,8 +431,8 @@ def charged_late() -> Planted:
         due.append(partial(charge, self, run, round_number, steps, key))
         return Charge(self.standing().runs[run].plan.times(steps), 0)
 
-    def then(self: Outbox, key: str, _: int, *rest: Any) -> None:
-        keep(self, key, due.pop()().sequence, *rest)
+    def then(self: Outbox, made: Release) -> None:
+        keep(self, replace(made, charge=due.pop()().sequence))
 
     return together(partial(replaced, Ledger, "charge", later), partial(replaced, Outbox, "keep", then))
 

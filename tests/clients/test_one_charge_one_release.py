@@ -11,6 +11,7 @@ import pytest
 from flwr.app import Message
 
 from clients.hiding import request_key
+from clients.outbox import Release
 from clients.silo import Silo
 from fedmodel import wire
 from fedmodel.config import Scenario, SiloFile, read_scenario, read_silo_file, silo_file_to_toml
@@ -385,6 +386,6 @@ def test_what_lies_in_the_outbox_and_was_never_charged_does_not_leave(tiny: Scen
     event = read_ledger(tmp_path / LEDGER).runs[silo.run].plan
     planted = wire.TrainReply(1, replace(event, steps=2), np.full(5, 7.0, dtype=np.float32))
     with silo.outbox() as outbox:
-        outbox.keep(request_key(silo, request), 3, wire.pack_update(planted))
+        outbox.keep(Release(request_key(silo, request), 3, wire.pack_update(planted)))
     assert train(grid, tiny, seed=1) != planted.update_P.tobytes()
     assert charges(tmp_path) == 1
