@@ -396,6 +396,30 @@ def test_every_call_is_a_charge_and_its_key_says_how_often(tmp_path: Path, ledge
         ledger.charge("r1", 1, 8, "k")
 
 
+def test_the_newest_charge_is_that_of_a_key_while_no_other_came_and_it_is_not_void(
+    tmp_path: Path, ledger: Ledger
+) -> None:
+    ledger.reserve(NAME, "r1", PLAN, 1)
+    ledger.reserve(NAME, "r2", PLAN, 1)
+    assert ledger.newest_charge("k") is None
+    first = ledger.charge("r1", 1, 1, "k").sequence
+    assert (ledger.newest_charge("k"), ledger.newest_charge("k.2"), ledger.newest_charge("")) == (first, None, None)
+    again = ledger.charge("r1", 1, 1, "k").sequence
+    assert ledger.newest_charge("k") == again != first
+    other = ledger.charge("r2", 1, 1, "of another run").sequence
+    assert (ledger.newest_charge("k"), ledger.newest_charge("of another run")) == (None, other)
+    ledger.void_charge("r2", 1, "killed")
+    assert ledger.newest_charge("of another run") is None
+    assert ledger.newest_charge("k") is None  # the other came, whatever became of it
+    once_more = ledger.charge("r2", 1, 1, "of another run").sequence
+    ledger.release("r1", "what is given back of a run is no charge")
+    assert ledger.newest_charge("of another run") == once_more
+    with sqlite3.connect(tmp_path / "north.sqlite") as entries:
+        entries.executescript("DROP TRIGGER entries_never_delete; DELETE FROM entries WHERE kind = 'void'")
+    with pytest.raises(LedgerTampered):
+        ledger.newest_charge("of another run")
+
+
 def test_a_voided_charge_is_paid_for_again(ledger: Ledger) -> None:
     ledger.reserve(NAME, "r1", PLAN, 1)
     ledger.charge("r1", 1, 20, "k1")
