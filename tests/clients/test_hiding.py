@@ -254,12 +254,14 @@ def test_what_is_voided_never_leaves_and_what_may_have_left_is_not_voided(death:
         window.void()
 
 
-def test_what_was_masked_is_not_sent_once_a_later_charge_was_made(window: Window5) -> None:
+@pytest.mark.parametrize("is_same", [False, True], ids=["of another request", "of the same"])
+def test_what_was_masked_is_not_sent_once_a_later_charge_was_made(is_same: bool, window: Window5) -> None:
     """Else the outbox would go back to an older charge, and the newest be voided though its update left."""
     with dying("once the state is in place"):
         window.ask()
+    key = str(window.charges()[0].key) if is_same else "f" * 64
     with window.silo.ledger() as ledger:
-        ledger.charge(window.silo.run, 1, window.silo.plan.steps_per_round, "f" * 64)
+        ledger.charge(window.silo.run, 1, window.silo.plan.steps_per_round, key)
     assert window.ask() == REFUSED
     assert len(window.masked) == 1
 
