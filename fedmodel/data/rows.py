@@ -44,16 +44,20 @@ class Rows:
     Attributes:
         x_NF: float32, shape `(N, features)`, in the file's order; of refused rows it means nothing.
         refused: By place from 0, the first column's rule that a row breaks.
+        ids: What stands in the column of ids, as text and as it is written; None where none was asked for.
     """
 
     x_NF: NDArray[np.float32]
     refused: dict[int, str]
+    ids: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         return "Rows(...)"  # a repr ends up in logs
 
 
-def read_rows(path: Path, columns: Sequence[ColumnConfig], bound: float, form: CsvForm) -> Rows:
+def read_rows(
+    path: Path, columns: Sequence[ColumnConfig], bound: float, form: CsvForm, id_column: str | None = None
+) -> Rows:
     """Read the rows of a CSV or Parquet file.
 
     Args:
@@ -61,12 +65,14 @@ def read_rows(path: Path, columns: Sequence[ColumnConfig], bound: float, form: C
         columns: What is declared of those that features come from.
         bound: What scaled features are bounded by, plus and minus.
         form: How a CSV is written.
+        id_column: The column by which a row is known again, kept as it is written; no row is refused for it.
 
     Raises:
         DataError: When the file is refused whole.
     """
     try:
-        table = chosen(path, tuple(column.name for column in columns), form)
+        names = [*(column.name for column in columns), *([] if id_column is None else [id_column])]
+        table = chosen(path, tuple(dict.fromkeys(names)), form)
         x_NF = np.empty((len(table), sum(len(column.features) for column in columns)), dtype=np.float32)
         refused: dict[int, str] = {}
         at = 0
@@ -86,7 +92,12 @@ def read_rows(path: Path, columns: Sequence[ColumnConfig], bound: float, form: C
     except Exception as error:
         # Whatever it is, its words and its trace could quote a value.
         raise DataError(f"{path}: cannot be read ({type(error).__name__})") from None
-    return Rows(x_NF, dict(sorted(refused.items())))
+    return Rows(x_NF, dict(sorted(refused.items())), None if id_column is None else _texts(table[id_column]))
+
+
+def _texts(values: pa.ChunkedArray) -> tuple[str, ...]:
+    """Return values as text; a missing one is empty."""
+    return tuple("" if value is None else str(value) for value in values.to_pylist())
 
 
 def _column(column: ColumnConfig, values: pa.ChunkedArray, bound: float, form: CsvForm) -> Rows:

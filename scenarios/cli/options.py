@@ -22,6 +22,8 @@ Identity = Annotated[Path | None, typer.Option(help="The age key file that opens
 Separator = Annotated[str, typer.Option(help="Between the fields of a CSV: , ; | or \\t.")]
 Decimal = Annotated[str, typer.Option(help="Before the fraction of a number in a CSV.")]
 Encoding = Annotated[str, typer.Option(help="Of a CSV.")]
+Yes = Annotated[list[str] | None, typer.Option(metavar="WORD", help="A word that stands for true in a boolean.")]
+No = Annotated[list[str] | None, typer.Option(metavar="WORD", help="A word that stands for false in a boolean.")]
 Ledger = Annotated[Path, typer.Argument(help="A silo's ledger, as ledgers/NAME.sqlite, or its folder.")]
 KitOption = Annotated[
     Path | None, typer.Option("--kit", help="The silo's kit. Default: silos/NAME beside the ledger's folder.")

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from scenarios.cli.options import Decimal, Encoding, Identity, ModelPlace, Separator
+from scenarios.cli.options import Decimal, Encoding, Identity, ModelPlace, No, Separator, Yes
 from scenarios.cli.printing import Json, answer, err
 from scenarios.cli.verbs import Verb
 
@@ -26,10 +26,15 @@ def predict(
         float | None,
         typer.Option(min=0, max=1, help="Of two classes, the probability over which the second is predicted."),
     ] = None,
+    id_column: Annotated[
+        str | None, typer.Option("--id", metavar="COLUMN", help="Keep what stands in this column, as a person's id.")
+    ] = None,
     identity: Identity = None,
     separator: Separator = ",",
     decimal: Decimal = ".",
     encoding: Encoding = "utf-8",
+    yes: Yes = None,
+    no: No = None,
     as_json: Json = False,
 ) -> None:
     """Score the rows of a file with a trained model: a probability of each class, and the label that is predicted.
@@ -41,8 +46,8 @@ def predict(
     from scenarios.models.predict import predict as scored
     from scenarios.models.trained import read_model
 
-    form = csv_form(separator, decimal, encoding)
-    scores = scored(read_model(model, identity), data, form, threshold)
+    form = csv_form(separator, decimal, encoding, yes or (), no or ())
+    scores = scored(read_model(model, identity), data, form, threshold, id_column)
     if out is not None:
         write_scores(scores, out)
     told = f"{len(scores.predicted_N) - len(scores.refused)} of {len(scores.predicted_N)} rows are scored"

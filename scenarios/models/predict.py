@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -46,25 +46,35 @@ class Scores:
         probability_NK: Of each class, shape `(N, classes)`; of refused rows it means nothing.
         predicted_N: The class that is predicted, as a place among the labels.
         refused: By place from 0, the rule that a row breaks.
+        ids: What stands in the rows' column of ids, where one was asked for.
     """
 
     labels: tuple[str, ...]
     probability_NK: NDArray[np.float32]
     predicted_N: NDArray[np.intp]
     refused: dict[int, str]
+    ids: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         return "Scores(...)"  # a repr ends up in logs
 
     def lines(self) -> Iterator[list[str]]:
-        """Yield a table's lines, its header first: row, predicted label, probability by label, why it was refused."""
-        yield ["row", "predicted", *(f"probability of {label}" for label in self.labels), "refused"]
+        """Yield a table's lines, its header first: row, id, predicted label, probability by label, why refused."""
+        ids = None if self.ids is None else iter(self.ids)
+        yield [
+            "row",
+            *["id"] * (ids is not None),
+            "predicted",
+            *(f"probability of {label}" for label in self.labels),
+            "refused",
+        ]
         for row, (probability_K, predicted) in enumerate(zip(self.probability_NK, self.predicted_N, strict=True)):
+            named = [str(row + 1), *([] if ids is None else [next(ids)])]
             if row in self.refused:
-                yield [str(row + 1), *[""] * (1 + len(self.labels)), self.refused[row]]
+                yield [*named, *[""] * (1 + len(self.labels)), self.refused[row]]
             else:
                 told = [f"{value:.9g}" for value in probability_K.tolist()]  # nine digits tell every float32 apart
-                yield [str(row + 1), self.labels[predicted], *told, ""]
+                yield [*named, self.labels[predicted], *told, ""]
 
     def as_csv(self) -> str:
         """Return them as CSV."""
@@ -73,7 +83,7 @@ class Scores:
         return text.getvalue()
 
 
-def csv_form(separator: str, decimal: str, encoding: str) -> CsvForm:
+def csv_form(separator: str, decimal: str, encoding: str, yes: Sequence[str] = (), no: Sequence[str] = ()) -> CsvForm:
     r"""Return how a CSV is written, by a person's words.
 
     >>> csv_form("\\t", ".", "utf-8").separator
@@ -84,13 +94,16 @@ def csv_form(separator: str, decimal: str, encoding: str) -> CsvForm:
     """
     try:
         named = {"separator": "\t" if separator == "\\t" else separator, "decimal": decimal, "encoding": encoding}
-        return CsvForm.model_validate(named)
+        return CsvForm.model_validate({**named, "yes": tuple(yes), "no": tuple(no)})
     except ValidationError as error:
         first = error.errors(include_url=False, include_input=False)[0]
-        raise ConfigError(f"--{first['loc'][0]}: {first['msg'].removeprefix('Value error, ')}") from None
+        option = f"--{first['loc'][0]}: " if first["loc"] else ""
+        raise ConfigError(f"{option}{first['msg'].removeprefix('Value error, ')}") from None
 
 
-def predict(model: Trained, path: Path, form: CsvForm, threshold: float | None = None) -> Scores:
+def predict(
+    model: Trained, path: Path, form: CsvForm, threshold: float | None = None, id_column: str | None = None
+) -> Scores:
     """Score the rows of a CSV or Parquet file.
 
     Args:
@@ -98,6 +111,7 @@ def predict(model: Trained, path: Path, form: CsvForm, threshold: float | None =
         path: Of the file; it needs the columns that features come from, and may have others.
         form: How a CSV is written.
         threshold: Of two classes, over which probability the second is predicted; the description's by default.
+        id_column: The column by which a row is known again; the scores keep what stands in it.
 
     Raises:
         ConfigError: When the model is of records that are no rows of a table, or a threshold says nothing.
@@ -116,10 +130,10 @@ def predict(model: Trained, path: Path, form: CsvForm, threshold: float | None =
             f"--threshold belongs to a model of two classes, and this one has {len(description.labels)}: the class of"
             " the highest probability is predicted"
         )
-    rows = read_rows(path, description.columns, description.feature_bound, form)
+    rows = read_rows(path, description.columns, description.feature_bound, form, id_column)
     scored_NK = scores_of(model, rows.x_NF)
     over = description.threshold if threshold is None else threshold
-    return Scores(description.labels, scored_NK, chosen(scored_NK, over), rows.refused)
+    return Scores(description.labels, scored_NK, chosen(scored_NK, over), rows.refused, rows.ids)
 
 
 def scores_of(model: Trained, x_NF: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -167,11 +181,13 @@ def write_scores(scores: Scores, path: Path) -> None:
 
 def as_rows(scores: Scores) -> list[dict[str, object]]:
     """Return scores as an object a row."""
+    ids = [{}] * len(scores.predicted_N) if scores.ids is None else [{"id": one} for one in scores.ids]
     return [
-        {"row": row + 1, "predicted": None, "probabilities": None, "refused": scores.refused[row]}
+        {"row": row + 1, **ids[row], "predicted": None, "probabilities": None, "refused": scores.refused[row]}
         if row in scores.refused
         else {
             "row": row + 1,
+            **ids[row],
             "predicted": scores.labels[scores.predicted_N[row]],
             "probabilities": dict(zip(scores.labels, scores.probability_NK[row].tolist(), strict=True)),
             "refused": None,

@@ -91,6 +91,23 @@ def test_there_is_a_line_for_every_row_in_order_and_none_has_a_value_of_the_file
     assert [row["predicted"] for row in found["scores"]] == [line[1] or None for line in lines]
 
 
+def test_scores_keep_the_id_that_is_asked_for_of_refused_rows_too(run: Run, tabled: Path, tmp_path: Path) -> None:
+    made = [[one, *row] for one, row in zip(["P-7", "", "007"], rows(3, seed=9), strict=True)]
+    made[2][1] = "SESAME"
+    write_table(tmp_path / "new.csv", made, ["patient, id", *HEADER])
+    assert run("predict", str(tabled), "new.csv", "--id", "patient, id", "--out", "scores.csv") == 2
+    with (tmp_path / "scores.csv").open(newline="") as file:
+        header, *lines = csv.reader(file)
+    assert header[:3] == ["row", "id", "predicted"]
+    assert {len(line) for line in lines} == {len(header)}
+    assert [line[:2] for line in lines] == [["1", "P-7"], ["2", ""], ["3", "007"]]
+    assert [bool(line[-1]) for line in lines] == [False, False, True]
+    assert run("predict", str(tabled), "new.csv", "--id", "age", "--json") == 2
+    assert [row["id"] for row in json.loads(run.out)["scores"]] == [row[1] for row in made]
+    assert run("predict", str(tabled), "new.csv", "--id", "name") == 2
+    assert "new.csv: column 'name' is missing" in run.err
+
+
 def test_scores_are_written_over_nothing(run: Run, tabled: Path, tmp_path: Path) -> None:
     table = write_table(tmp_path / "new.csv", rows(3, seed=1))
     before = table.read_bytes()
@@ -115,6 +132,10 @@ def test_a_csv_of_another_country_is_read(run: Run, tabled: Path, tmp_path: Path
     found = run.json("predict", str(tabled), "new.csv", *how)
     write_table(tmp_path / "plain.csv", [["50.5", "5", "true", "II", ""]])
     assert found["scores"] == run.json("predict", str(tabled), "plain.csv")["scores"]
+    (tmp_path / "new.csv").write_text(text.replace("true", "Ja"), encoding="utf-16")
+    assert found["scores"] == run.json("predict", str(tabled), "new.csv", *how, "--yes", "ja", "--no", "nein")["scores"]
+    assert run("predict", str(tabled), "new.csv", *how, "--yes", "ja") == 2
+    assert run.err == "error: yes and no are given together: which words stand for true, and which for false\n"
     assert run("predict", str(tabled), "new.csv", "--separator", "#") == 2
     assert run.err.startswith("error: --separator: ")
 
