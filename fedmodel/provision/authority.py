@@ -152,7 +152,7 @@ def issue(
         for silo in federation.silos:
             members.append(authority_folder.make_kit(silo.name, passphrases))
             law = joint_law(scenarios, silo.name, bytes.fromhex(members[0].identity))
-            write_silo_law(authority_folder.kit(silo.name), law, federation, members[0])
+            write_silo_law(authority_folder.kit(silo.name), law, federation, members[0], scenarios)
         for scenario in scenarios:
             authority_folder.keep_scenario(scenario)
         roster = authority_folder.sign(members, ())
@@ -206,7 +206,8 @@ def add(
         law = joint_law(list(known.values()), name, bytes.fromhex(authority_folder.roster.server.identity))
         authority_folder.enter_revoked(name, authority_folder.certificates(name), "of a kit that was never handed over")
         party = authority_folder.make_kit(name, _passphrases(authority_folder, passphrases))
-        write_silo_law(authority_folder.new_kit(name), law, federation, authority_folder.roster.server)
+        server = authority_folder.roster.server
+        write_silo_law(authority_folder.new_kit(name), law, federation, server, known.values())
         for scenario in scenarios:
             authority_folder.keep_scenario(scenario)
         authority_folder.keep_federation(federation)
@@ -241,7 +242,8 @@ def rotate(
         if law is None:
             write_server_law(kit, authority_folder.federation)
         else:
-            write_silo_law(kit, law, authority_folder.federation, authority_folder.roster.server)
+            server, scenarios = authority_folder.roster.server, authority_folder.scenarios()
+            write_silo_law(kit, law, authority_folder.federation, server, scenarios)
         authority_folder.enter_revoked(name, authority_folder.certificates(name), "rotated")
         gone = Revocation(name=name, identity=old.identity, when=moment(authority_folder.now), reason="keys rotated")
         members = [party if member.name == name else member for member in authority_folder.roster.members]

@@ -3,6 +3,7 @@
 A deployed kit:
 
     silo.toml or server.toml       its settings
+    scenarios/                     at a silo: copies of the scenarios whose hashes its law names, to be read by people
     identity.age                   its keys, sealed in the age format (0600)
     tls.key, node.key              encrypted PKCS8 (0600), passwords derived from the identity; a server has no node.key
     tls.pem, authority.pem         its certificate, the authority's
@@ -48,6 +49,7 @@ IDENTITY: Final = "identity.key"
 ROSTER: Final = "roster"
 ADMINISTRATOR: Final = "administrator.pub"
 LAW: Final = "silo.toml"
+SCENARIOS: Final = "scenarios"
 
 SERVER_LAW: Final = "server.toml"
 ROSTER_FILE: Final = "roster.json"

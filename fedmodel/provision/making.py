@@ -9,7 +9,7 @@ Does NOT erase an old kit's blocks from the disk when a party's keys are rotated
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
@@ -18,7 +18,7 @@ from typing import Final, Literal
 
 from pydantic import BaseModel
 
-from fedmodel.config import FederationFile, ServerFile, SiloFile, to_toml
+from fedmodel.config import FederationFile, Scenario, ServerFile, SiloFile, to_toml
 from fedmodel.config.federation import joined
 from fedmodel.config.law import ConnectionConfig
 from fedmodel.crypto import SigningKey, random_bytes
@@ -28,7 +28,7 @@ from fedmodel.crypto.renewing import tls_key_hash
 from fedmodel.crypto.sealed import new_age_key, seal_bytes, seal_bytes_under
 from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.provision.identity import SEALED_IDENTITY, identity_text, pem_password
-from fedmodel.provision.kits import CERTIFICATE, LAW, NODE_KEY, SERVER_LAW, TLS_KEY
+from fedmodel.provision.kits import CERTIFICATE, LAW, NODE_KEY, SCENARIOS, SERVER_LAW, TLS_KEY
 from fedmodel.provision.roster import Party
 from fedmodel.provision.units import Installation, readme_text, unit_text
 from fedmodel.system.durable import erase_folder, failed, replace_file, sync_folder
@@ -127,8 +127,14 @@ def write_server_law(folder: Path, federation: FederationFile) -> None:
     write_document(folder / SERVER_LAW, law)
 
 
-def write_silo_law(folder: Path, law: SiloFile, federation: FederationFile, server: Party) -> None:
-    """Put `silo.toml` into a silo's kit: the law that its scenarios ask for, and where its server is."""
+def write_silo_law(
+    folder: Path, law: SiloFile, federation: FederationFile, server: Party, scenarios: Iterable[Scenario]
+) -> None:
+    """Put `silo.toml` into a silo's kit: the law that its scenarios ask for, and where its server is.
+
+    The scenarios lie beside it, so that its people can read what they approve of, and look at a table before a run.
+    Nothing is ever done by these copies: a law names scenarios by their hashes.
+    """
     lattice = () if server.post_quantum is None else (post_quantum_hash(bytes.fromhex(server.post_quantum)),)
     deployed = law.model_copy(
         update={
@@ -137,6 +143,9 @@ def write_silo_law(folder: Path, law: SiloFile, federation: FederationFile, serv
         }
     )
     write_document(folder / LAW, deployed)
+    for scenario in scenarios:
+        if law.name in scenario.federation.silos:
+            write_document(private_folder(folder / SCENARIOS) / f"{scenario.name}.toml", scenario)
 
 
 def write_machine(folder: Path, name: str, federation: FederationFile) -> None:

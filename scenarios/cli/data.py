@@ -57,8 +57,8 @@ def check(
     if kit is not None and fix:
         why_not = tables.ready(read, kit)
     documents = [_document(one) for one in checked]
-    lines = [line for one in checked for line in _said(one)]
-    ready = [] if kit is None else [_ready_line(why_not)]
+    lines = [line for one in checked for line in said_of(one)]
+    ready = [] if kit is None else [ready_line(why_not)]
     document: dict[str, Any] = {"tables": documents, "refused": any(one.refused for one in checked)}
     if kit is not None:
         document |= {"ready": why_not is None, "why_not_ready": why_not}
@@ -95,7 +95,7 @@ def _fixed(checked: Checked, kit: Path | None) -> str:
     return f"\n{path}: these keys were entered. {guess} {again}\n{told}"
 
 
-def _ready_line(why_not: str | None) -> str:
+def ready_line(why_not: str | None) -> str:
     """Say what a server would be told."""
     if why_not is None:
         return (
@@ -104,7 +104,7 @@ def _ready_line(why_not: str | None) -> str:
     return f"\nA server that asks is told: not ready, and no more. The reason stays here: {why_not}"
 
 
-def _said(checked: Checked) -> Iterator[str]:
+def said_of(checked: Checked) -> Iterator[str]:
     """Yield what there is to say of a table, a line a column, a line a finding."""
     table = checked.table
     of = f" of {table.party}" if table.party else ""

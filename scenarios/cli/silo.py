@@ -14,8 +14,9 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
+from fedmodel.errors import FedmodelError
 from scenarios.cli.options import PartyKit, said
-from scenarios.cli.printing import Json, answer, out
+from scenarios.cli.printing import Json, answer, err, out
 from scenarios.cli.unlocking import KeyFile, PassphraseFile, unlocked
 from scenarios.cli.verbs import Verb
 
@@ -120,10 +121,54 @@ def silo_schema() -> None:
 
 @silo_app.command("start")
 def silo_start(kit: PartyKit, key_file: KeyFile = None, passphrase_file: PassphraseFile = None) -> None:
-    """Take part with a silo until interrupted; exit status 2 when kit or server refuses, for good."""
+    """Take part with a silo until interrupted; exit status 2 when kit or server refuses, for good.
+
+    Before it is online its tables are looked at, as `fedmodel data check` does. What is found is said here alone, and
+    keeps no silo from starting: whether it is there would tell of values.
+    """
     from clients.start import command
 
+    _look_at_tables(kit)
     _become(command(kit, key_file, passphrase_file))
+
+
+def _look_at_tables(kit: Path) -> None:
+    """Say what a run would find in the silo's tables, to a person at a terminal.
+
+    What goes to a log instead, as a service's words do, is no more than a server may be told, and no record is read.
+    """
+    from fedmodel.provision import read_law
+    from scenarios.cli.data import ready_line, said_of
+    from scenarios.deployment import tables
+
+    try:
+        law = read_law(kit)
+    except FedmodelError:
+        return  # the silo's own program says what is wrong with its kit
+    try:
+        found, missing = tables.tables_at_start(kit, law)
+        for name in missing:
+            _say(f"Table {name} is not looked at: {kit}/scenarios has no scenario of it that the law names.")
+        for scenario, table in found:
+            if _is_watched():
+                for line in said_of(tables.check(table)):
+                    _say(line)
+            else:
+                _say(f"Table {table.config.data_set}: `fedmodel data check` says at a terminal what is in it.")
+            _say(ready_line(tables.ready(scenario, kit)).strip())
+    except FedmodelError as error:
+        _say(f"The silo's tables could not be looked at: {error}")
+    except Exception as error:  # whatever it is, it keeps no silo from starting, and its words could quote a value
+        _say(f"The silo's tables could not be looked at ({type(error).__name__}).")
+
+
+def _is_watched() -> bool:
+    """Return whether a person sees what is said on standard error, and no log keeps it."""
+    return sys.stderr.isatty()
+
+
+def _say(line: str) -> None:
+    err.print(line, highlight=False, soft_wrap=True)
 
 
 def _become(words: list[str]) -> NoReturn:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel import plans
-from fedmodel.config import Scenario, TableSource
+from fedmodel.config import Scenario, SiloFile, TableSource, read_scenario
 from fedmodel.data import check_deployed, sizes, table_source
 from fedmodel.data.access import simulated_source
 from fedmodel.data.findings import Finding, Findings, inspect
@@ -24,7 +24,8 @@ from fedmodel.data.tables import declared, person_column
 from fedmodel.errors import ConfigError, DataError, FedmodelError
 from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
 from fedmodel.privacy.plan import SiloPlan
-from fedmodel.provision import read_law
+from fedmodel.provision import read_law, scenario_hash
+from fedmodel.provision.kits import SCENARIOS
 
 
 @dataclass(frozen=True)
@@ -151,6 +152,20 @@ def check(table: Table, *, fix: bool = False) -> Checked:
     used = _used(table.plan, findings.person_N)
     notes = [*_sizes(table.plan, used), *_alike(table.config, source, findings)]
     return Checked(table, findings, tuple(notes), used, keys)
+
+
+def tables_at_start(kit: Path, law: SiloFile) -> tuple[list[tuple[Scenario, Table]], list[str]]:
+    """Return the tables that a silo's law and the scenarios in its kit are about, and names of tables without one.
+
+    Raises:
+        ConfigError: When a copy is not acceptable, or the scenario's silos are others.
+    """
+    if not law.tables:
+        return [], []
+    copies = [read_scenario(str(path)) for path in sorted((kit / SCENARIOS).glob("*.toml"))]
+    named = [one for one in copies if scenario_hash(one).hex() in law.scenarios and one.data.data_set in law.tables]
+    missing = [name for name in law.tables if name not in {one.data.data_set for one in named}]
+    return [(one, table_of_kit(one, kit)) for one in named], missing
 
 
 def ready(scenario: Scenario, kit: Path) -> str | None:

@@ -105,11 +105,13 @@ def test_everything_is_its_owners_alone(pristine: Federation) -> None:
 
 def test_a_kit_has_what_its_party_needs_and_no_more(pristine: Federation) -> None:
     shared = {"identity.age", "authority.pem", "authority.mldsa65", "roster.json", "tls.pem", "tls.key", "README.md"}
-    silo = shared | {"silo.toml", "node.key", "fedmodel-silo.service"}
+    silo = shared | {"silo.toml", "node.key", "fedmodel-silo.service", "scenarios/tiny.toml"}
     server = shared | {"server.toml", "revoked.pem", "fedmodel-server.service"}
     assert set(files(pristine.kit("server"))) == server
     for name in SILOS:
         assert set(files(pristine.kit(name))) == silo
+        copy = read_scenario(str(pristine.kit(name) / "scenarios" / "tiny.toml"))
+        assert read_law(pristine.kit(name)).scenarios == (scenario_hash(copy).hex(),)
         assert (pristine.kit(name) / "README.md").read_text().count("\n") == 5
     assert {path.name for path in (pristine.root / "keys").iterdir()} == {
         f"{name}.key" for name in (*PARTIES, "authority")

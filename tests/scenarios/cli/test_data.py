@@ -5,8 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import typer
 
-from fedmodel.config import read_silo_file
+from fedmodel.config import read_scenario, read_silo_file
+from fedmodel.provision import scenario_hash
+from scenarios.cli import silo
+from scenarios.deployment import tables
 from tests.scenarios.cli.test_main import Run
 from tests.scenarios.models.tables import HEADER, SCENARIO, rows, write_table
 
@@ -134,3 +138,58 @@ def test_persons_whose_ids_look_alike_are_told_of_by_place(run: Run, tmp_path: P
     assert [one["values"] for one in table["findings"]] == [
         [f"row 8 of {tmp_path / 'ward.csv'}, row 60 of {tmp_path / 'ward.csv'}"]
     ]
+
+
+@pytest.fixture
+def started(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
+    """A kit that names a scenario, of which it has a copy, and the command, which starts nothing."""
+    scenario = tmp_path / "kit" / "scenarios" / "tabled.toml"
+    scenario.parent.mkdir()
+    scenario.write_text((tmp_path / "s.toml").read_text())
+    hashed = scenario_hash(read_scenario(str(scenario))).hex()
+    (tmp_path / "kit" / "silo.toml").write_text(f'scenarios = ["{hashed}"]\n{SILO}')
+    monkeypatch.setattr(silo, "_become", lambda words: typer.echo("started"))
+    return run
+
+
+@pytest.mark.parametrize("watched", [True, False])
+def test_a_silo_looks_at_its_tables_before_it_starts_and_tells_no_log(
+    watched: bool, started: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silo, "_is_watched", lambda: watched)
+    made = rows(60, seed=1)
+    made[4][0] = "200"
+    write_table(tmp_path / "kit" / "ward.csv", made)
+    assert started("silo", "start", "kit") == 0
+    assert started.out == "started\n"
+    assert ("found: '200'" in started.err) == ("REFUSES" in started.err) == ("60 rows" in started.err) == watched
+    assert "is told: ready" in started.err
+    unwatched = started.err
+    write_table(tmp_path / "kit" / "ward.csv", made[:1])
+    assert started("silo", "start", "kit") == 0
+    assert (started.err == unwatched) != watched
+
+    write_table(tmp_path / "kit" / "ward.csv", made, ["Age", *HEADER[1:]])
+    assert started("silo", "start", "kit") == 0
+    assert "is told: not ready, and no more. The reason stays here: " in started.err
+    assert "column 'age' is missing" in started.err
+
+
+def test_a_silo_starts_whatever_its_tables_are(started: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "kit" / "scenarios" / "tabled.toml").write_text(SCENARIO)  # with another hash
+    assert started("silo", "start", "kit") == 0
+    assert started.err == (
+        "Table admissions is not looked at: kit/scenarios has no scenario of it that the law names.\n"
+    )
+    (tmp_path / "kit" / "scenarios" / "tabled.toml").write_text("SESAME")
+    assert started("silo", "start", "kit") == 0
+    assert "could not be looked at: tabled.toml: not valid TOML" in started.err
+
+    def fail(*_: object) -> None:
+        raise ValueError("SESAME")
+
+    monkeypatch.setattr(tables, "tables_at_start", fail)
+    assert started("silo", "start", "kit") == 0
+    assert started.err == "The silo's tables could not be looked at (ValueError).\n"
+    assert started("silo", "start", "nowhere") == 0
+    assert (started.out, started.err) == ("started\n", "")
