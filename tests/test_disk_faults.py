@@ -143,6 +143,12 @@ TRIALS = {
     "report verify": _of("report verify run", "run", status=6),
     "report diff": _of("report diff run run", "run"),
     "demo inversion": _of("demo inversion --out made"),
+    "new": _of(
+        "new --from ward/ward.csv --out made --label ill --labels no,yes --person record --range age=0:9"
+        " --silos north,south,west --records 3:9 --epsilon 8",
+        "ward",
+        done="is there already",
+    ),
     "data check": _of("data check tabled.toml --silo ward --fix", "tabled.toml", "ward"),
     "predict": _of("predict named rows.csv --out made.csv", "named", "rows.csv", done="is there already"),
     "export": _of("export run --format safetensors --out made", "run"),

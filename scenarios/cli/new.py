@@ -1,0 +1,146 @@
+"""The verb `new`: a scenario drafted from a table's header. Thin: `scenarios.drafts` does the work."""
+
+from __future__ import annotations
+
+import re
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Final, TypeVar
+
+import typer
+
+from fedmodel.errors import ConfigError
+from fedmodel.system.inert import inert
+from scenarios.cli.printing import Json, answer, err
+from scenarios.cli.verbs import Verb
+
+if TYPE_CHECKING:
+    from scenarios.drafts.asking import Options
+
+T = TypeVar("T")
+_NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
+
+
+def new(
+    table: Annotated[Path, typer.Option("--from", metavar="CSV", help="One's own table: a CSV or Parquet file.")],
+    out: Annotated[Path, typer.Option(help="A new folder; its name is the scenario's and the data set's.")],
+    label: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to predict.")] = None,
+    labels: Annotated[str | None, typer.Option(metavar="A,B", help="Its classes, in order.")] = None,
+    person: Annotated[
+        str | None, typer.Option(metavar="COLUMN", help='Whose a record is; "record" where each person has one.')
+    ] = None,
+    max_records: Annotated[int | None, typer.Option(help="Most records of one person.")] = None,
+    ranges: Annotated[
+        list[str] | None, typer.Option("--range", metavar="COLUMN=LOW:HIGH", help="Public range of a number.")
+    ] = None,
+    categories: Annotated[
+        list[str] | None, typer.Option(metavar="COLUMN=A,B", help="Public codes of a column.")
+    ] = None,
+    leave_out: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="A column that is not used.")] = None,
+    silos: Annotated[str | None, typer.Option(metavar="A,B,C", help="Names of the silos.")] = None,
+    records: Annotated[
+        str | None, typer.Option(metavar="LOW:HIGH", help="Public numbers between which each silo's records lie.")
+    ] = None,
+    epsilon: Annotated[str | None, typer.Option(help="Of each silo, for the whole run.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Draft a scenario from the header of one's own table, with made-up tables on which it runs as it is.
+
+    At a terminal it asks for what no option says; elsewhere it refuses, and names what is missing. Ranges, categories
+    and labels are public knowledge and never read off the data.
+    """
+    from fedmodel.data.looking import look
+    from scenarios.drafts.asking import WHY, Options, gather
+    from scenarios.drafts.draft import SCENARIO, TABLE, write_draft
+
+    if not _NAME.fullmatch(out.name):
+        raise ConfigError(f"--out {out}: its name becomes the scenario's; use lower-case letters, digits and hyphens")
+    if out.exists():
+        raise ConfigError(f"--out {out}: is there already; name a new folder")
+    looked = look(table)
+    names = [column.name for column in looked.columns]
+    left_out = tuple(_named(name, names, "--leave-out") for name in leave_out or ())
+    plain = {"--label": label, "--labels": labels, "--person": person, "--silos": silos, "--records": records,
+             "--epsilon": epsilon, "--max-records": None if max_records is None else str(max_records)}  # fmt: skip
+    given = {option: said for option, said in plain.items() if said is not None}
+    given |= _of_columns("--range", ranges or (), names) | _of_columns("--categories", categories or (), names)
+    options = Options(given)
+    if _asks():
+        err.print(WHY, highlight=False)
+    answers = gather(looked, left_out, given, _Asking(options) if _asks() else options)
+    if options.missing or answers is None:
+        wanted = " ".join(map(_wanted, options.missing))
+        raise ConfigError(f"not said, and nobody is at a terminal to be asked: {wanted}. {WHY}")
+    write_draft(out, out.name, looked, answers)
+    scenario = out / SCENARIO
+    check = f"fedmodel data check {scenario} --table {shlex.quote(f'{out.name}={table}')} --fix"
+    commands = [f"fedmodel simulate {scenario}", check]
+    unused = f"Not used: {', '.join(answers.left_out)}." if answers.left_out else "Every column is used."
+    lines = [
+        f"{scenario}: a draft. Read it, above all [privacy]. {unused}",
+        f"{out / TABLE}: for the silo's own silo.toml, and for nobody else.",
+        f"On made-up records:    {commands[0]}",
+        f"On your own table:     {commands[1]}",
+    ]
+    document = {"scenario": str(scenario), "table": str(out / TABLE), "left_out": answers.left_out, "next": commands}
+    answer(document, "\n".join(lines), as_json)
+
+
+def _asks() -> bool:
+    """Return whether somebody is there to be asked."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
+
+
+class _Asking:
+    """Asks a person for what no option said, again until it is read; nothing typed is an answer where that may be."""
+
+    def __init__(self, options: Options) -> None:
+        self._options = options
+
+    def __call__(self, option: str, question: str, read: Callable[[str], T]) -> T | None:
+        """Return what an option or a person said."""
+        if option in self._options.given:
+            return self._options(option, question, read)
+        while True:
+            try:
+                return read(typer.prompt(inert(question), default="", show_default=False, err=True))
+            except ValueError as error:
+                err.print(str(error), style="yellow", highlight=False)
+
+
+def _wanted(option: str) -> str:
+    """Return an option as a person would type it.
+
+    >>> _wanted("--range body mass"), _wanted("--silos")
+    ("--range 'body mass=LOW:HIGH'", '--silos ...')
+    """
+    kind, _, column = option.partition(" ")
+    if not column:
+        return f"{option} ..."
+    if kind == "--range":
+        return f"{kind} {shlex.quote(f'{column}=LOW:HIGH')}"
+    return f"({kind} {shlex.quote(f'{column}=A,B')} or --leave-out {shlex.quote(column)})"
+
+
+def _named(name: str, names: Sequence[str], option: str) -> str:
+    """Refuse a name that is no column's."""
+    if name not in names:
+        raise ConfigError(f"{option} {name}: is no column of the table; it has {', '.join(names)}")
+    return name
+
+
+def _of_columns(option: str, words: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Return what COLUMN=WORDS says, by option and column; a column's name may have signs of equality in it."""
+    found = {}
+    for word in words:
+        named = [name for name in names if word.startswith(f"{name}=")]
+        if not named:
+            raise ConfigError(f"{option} {word}: expected COLUMN=..., COLUMN being one of {', '.join(names)}")
+        name = max(named, key=len)
+        found[f"{option} {name}"] = word.removeprefix(f"{name}=")
+    return found
+
+
+VERBS: Final = (Verb(11, "new", new),)
