@@ -7,9 +7,11 @@ installed, and all of it is in the hash of the code.
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Mapping
 from difflib import get_close_matches
 from importlib import import_module
+from importlib.resources import files
 from pkgutil import iter_modules
 from types import ModuleType
 
@@ -24,6 +26,26 @@ def kinds(package: str) -> dict[str, ModuleType]:
     named = sorted(module.name for module in iter_modules(folders) if not module.ispkg)
     found = [name for name in named if name.isidentifier() and name[0] != "_"]
     return {name.replace("_", "-"): import_module(f"{package}.{name}") for name in found}
+
+
+def described(package: str, name: str) -> str:
+    """Return what a kind's file says of itself first, its first paragraph, without importing anything of the package.
+
+    Whoever reads a report need not install what a kind computes with. A report is verified by computing it again, so
+    that a kind which says something else of itself is another one to reports from before.
+
+    Raises:
+        LookupError: When the package has no such kind, or its file says nothing.
+    """
+    module = name.replace("-", "_")
+    top, *rest = package.split(".")
+    file = files(top).joinpath(*rest, f"{module}.py")
+    if not module.isidentifier() or module[0] == "_" or not file.is_file():
+        raise LookupError(f"{package} has no kind {name!r}")
+    said = ast.get_docstring(ast.parse(file.read_text(encoding="utf-8")))
+    if not said:
+        raise LookupError(f"{package}: the file of kind {name!r} does not say what it is")
+    return " ".join(said.split("\n\n")[0].replace("`", "").split())
 
 
 def not_known(what: str, name: str, known: Mapping[str, object]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,35 @@ def _began_from(start: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     return f"It began from the model of run {start.get('run')}: epsilon is of both runs, where a silo was in both."
 
 
+def _spent(rows: list[dict[str, Any]]) -> Table:
+    """Return what each silo spent: a row for each, and for each part where it reserved several together."""
+    unit = rows[0]["unit"] + ("" if rows[0]["unit"] == "record" else f" of at most {rows[0]['max_records']} records")
+    table = Table(title=f"Spent by each silo, per {unit}", title_justify="left")
+    for heading in ("silo", "epsilon", "delta", "noise", "sample rate", "steps", "of"):
+        table.add_column(heading, justify="left" if heading == "silo" else "right")
+    for row in rows:
+        parts = row.get("parts", [])
+        epsilon = "none: no noise" if _is_bare(row) else up(row["epsilon"])
+        if parts:  # whose figures stand below: what they cost together is no one's
+            table.add_row(row["silo"], f"{epsilon}, composed", small(row["delta"]), *4 * ["by part"])
+            for number, part in enumerate(parts, start=1):
+                table.add_row(f"  part {number}", "", "", *_figures_of(part))
+        else:
+            table.add_row(row["silo"], epsilon, small(row["delta"]), *_figures_of(row))
+    return table
+
+
+def _figures_of(row: Mapping[str, Any]) -> list[str]:
+    """Return noise, sample rate and steps of a plan, or of one part of what was reserved."""
+    spent = row["steps"] > 0
+    return [
+        noise(row["noise_multiplier"]) if spent else "-",
+        f"{row['sample_rate']:g}" if spent else "-",
+        str(row["steps"]),
+        str(row["steps_reserved"]),
+    ]
+
+
 def _is_bare(row: dict[str, Any]) -> bool:
     """Return whether a silo released by a mechanism that protects nobody."""
     from fedmodel.privacy.mechanisms import MECHANISMS
@@ -64,6 +94,8 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
         f" {timing['seconds_total']:.1f} s on {summary['device']}"
     )
     out.print(Text.assemble((summary["scenario"], "bold"), about))
+    used = ", ".join(f"{what} {name}" for what, name in summary["used"].items())
+    out.print(f"Used: {used}", highlight=False)
     figures = Table(title="On the server's held-out records", title_justify="left")
     for name in metrics:
         figures.add_column(name, justify="right")
@@ -77,22 +109,7 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
         out.print(f"Class weights in training: {words.weights(summary['class_weights'])}; the loss above is without.")
 
     rows = summary["privacy"]
-    unit = rows[0]["unit"] + ("" if rows[0]["unit"] == "record" else f" of at most {rows[0]['max_records']} records")
-    table = Table(title=f"Spent by each silo, per {unit}", title_justify="left")
-    for heading in ("silo", "epsilon", "delta", "noise", "sample rate", "steps", "of"):
-        table.add_column(heading, justify="left" if heading == "silo" else "right")
-    for row in rows:
-        spent = row["steps"] > 0
-        table.add_row(
-            row["silo"],
-            "none: no noise" if _is_bare(row) else up(row["epsilon"]),
-            small(row["delta"]),
-            noise(row["noise_multiplier"]) if spent else "-",
-            f"{row['sample_rate']:g}" if spent else "-",
-            str(row["steps"]),
-            str(row["steps_reserved"]),
-        )
-    out.print(table)
+    out.print(_spent(rows))
     if (start := summary.get("start")) is not None:
         out.print(_began_from(start, rows), highlight=False)
     is_seeded = any(row["noise_source"] == "seeded-unsafe" for row in rows)

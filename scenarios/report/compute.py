@@ -55,7 +55,7 @@ def compute(gathered: Gathered, stored: Report | None, given: bytes | None) -> R
         accounting=counted,
         not_protected=NotProtected(statements=sentences.not_protected(gathered)),
         audit=audit(gathered),
-        training=sections.training(gathered, told),
+        training=sections.training(gathered, told, named=stored is None or stored.training.used is not None),
         integrity=sections.integrity(gathered, signer, _dependencies(stored), _files(gathered, stored)),
         limits=sections.limits(gathered),
     )

@@ -6,7 +6,7 @@ Guarantee: the same folder gives the same document, but for what `Built` says an
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from hashlib import sha256
 from typing import Any, Final
@@ -28,6 +28,7 @@ from scenarios.runs.claims import claim_of, early
 from scenarios.runs.ledgers import SiloLedger, head_of
 from scenarios.runs.parts import Countersigned, LedgerHead
 from scenarios.runs.summary import OTHERS, outcome
+from scenarios.runs.used import used_kinds
 
 _CURVE_POINTS: Final = 41
 _MOST_POINTS: Final = 200  # of a budget over time
@@ -122,6 +123,7 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
         advantage=advantage,
         steps=taken,
         steps_reserved=0 if ledger is None or ledger.own is None else sum(one.steps for one in ledger.own.claimed[:1]),
+        parts=1 if ledger is None or ledger.own is None else len(ledger.own.parts),
     )
 
 
@@ -222,7 +224,23 @@ def _ledger_run(ledger: SiloLedger, name: str, run: Run, found: Scope) -> docume
         admitted=run.admitted,
         first_charge=times[0] if times else None,
         last_charge=times[-1] if times else None,
+        parts=tuple(_run_parts(run, found.delta)) if len(run.parts) > 1 else (),
     )
+
+
+def _run_parts(run: Run, delta: float) -> Iterator[document.RunPart]:
+    """Yield a row for each part of what a run reserved."""
+    for number, (part, taken) in enumerate(zip(run.parts, run.drawn, strict=True), start=1):
+        yield document.RunPart(
+            part=number,
+            mechanism=part.mechanism,
+            steps=taken,
+            reserved_steps=part.steps,
+            noise_multiplier=part.noise_multiplier,
+            sample_rate=part.sample_rate,
+            noise_source=part.noise_source,
+            epsilon_alone=_bound([part], delta) if run.charges else 0.0,
+        )
 
 
 def trust(gathered: Gathered, told: Mapping[str, Any]) -> document.Trust:
@@ -348,10 +366,17 @@ def _counted(events: tuple[Event, ...], delta: float) -> document.SiloAccounting
     )
 
 
-def training(gathered: Gathered, told: Mapping[str, Any]) -> document.Training:
-    """Return what the model is good for, and how budgets were spent."""
+def training(gathered: Gathered, told: Mapping[str, Any], *, named: bool) -> document.Training:
+    """Return what the model is good for, and how budgets were spent.
+
+    Args:
+        gathered: What the folder says.
+        told: How the run went.
+        named: Whether to say which kinds were used, which a report from before does not.
+    """
     names = ("loss", "accuracy", "recall", "precision", "f1", "auroc")
     return document.Training(
+        used=used_kinds(gathered.scenario) if named else None,
         class_weights=gathered.scenario.training.class_weights,
         usefulness=gathered.usefulness,
         figures={name: float(value) for name, value in told["metrics"].items()},

@@ -14,6 +14,7 @@ from fedmodel.ledger import Standing
 from scenarios.report.diff import differences, in_words
 from scenarios.report.gather import SUMMARY, Gathered
 from scenarios.runs.summary import row_from_ledger, row_reported
+from scenarios.runs.used import used_names
 
 # A cap that a person changes after the run is no fault of the summary's, which tells the one of its time.
 _LATER: Final = ("budget",)
@@ -24,7 +25,9 @@ _OF_STEPS: Final = ("steps", "epsilon_of_steps_taken", "odometer")
 
 
 def check_summary(gathered: Gathered) -> tuple[str, ...]:
-    """Refuse a summary that tells another figure of privacy than the ledgers; what it does not tell is no fault.
+    """Refuse a summary that tells another figure of privacy than the ledgers, or another model than the scenario.
+
+    What it does not tell is no fault.
 
     Returns:
         The silos that had charged more than they had reported.
@@ -44,6 +47,9 @@ def check_summary(gathered: Gathered) -> tuple[str, ...]:
         told = {name: value for name, value in row.items() if name in follows and name not in _LATER}
         for difference in differences(told, {name: follows[name] for name in told}, f"privacy[{place}]"):
             raise ClaimRefuted(f"{SUMMARY}: {in_words(difference)} from the ledgers")
+    used = used_names(gathered.scenario)
+    if gathered.summary.get("used", used) != used:  # a summary from before has none
+        raise ClaimRefuted(f"{SUMMARY}: used: {gathered.summary['used']} stands, and the scenario names {used}")
     return tuple(fewer)
 
 

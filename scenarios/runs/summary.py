@@ -30,6 +30,7 @@ from fedmodel.system.packages import code_hash
 from scenarios.runs import inspection
 from scenarios.runs.claims import claim_in, claim_of
 from scenarios.runs.ledgers import newest_run
+from scenarios.runs.used import used_names
 from server.run_files import CHARGES
 
 OTHERS = "others"
@@ -93,6 +94,7 @@ def outcome(scenario: Scenario, run_dir: Path, seconds: float, privacy: list[dic
         "rounds_failed": len(lines) - len(whole),
         "clients": len(scenario.federation.silos),
         "metrics": {key: whole[-1][key] for key in _FIGURES if key in whole[-1]},
+        "used": used_names(scenario),
         "class_weights": scenario.training.class_weights,
         "privacy": privacy,
         "encryption": _encryption(scenario, whole),
@@ -223,7 +225,8 @@ def row_of(
 ) -> dict[str, Any]:
     """Return what a run cost; figures are None for a silo that released nothing, or of which nothing is bounded.
 
-    `protects` is False where noise was seeded or left out.
+    `protects` is False where noise was seeded or left out. Where several parts were reserved, `epsilon` is of all of
+    them composed, the other figures are the plan's, and `parts` has a row for each.
 
     Args:
         plan: Of the scenario.
@@ -259,4 +262,18 @@ def row_of(
         "noise_source": None if reserved is None else reserved.noise_source,
         "steps": taken,
         "steps_reserved": 0 if reserved is None else reserved.steps,
+        **({"parts": [_row_of_part(*part) for part in zip(claimed, drawn, strict=True)]} if len(claimed) > 1 else {}),
+    }
+
+
+def _row_of_part(event: Event, taken: int) -> dict[str, Any]:
+    """Return one part of what a run reserved: its own figures, of which epsilon is none, since parts compose."""
+    return {
+        "mechanism": event.mechanism,
+        "noise_multiplier": event.noise_multiplier,
+        "max_grad_norm": event.max_grad_norm,
+        "sample_rate": event.sample_rate,
+        "noise_source": event.noise_source,
+        "steps": taken,
+        "steps_reserved": event.steps,
     }

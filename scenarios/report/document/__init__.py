@@ -29,7 +29,7 @@ from scenarios.report.document.forms import Epsilon
 from scenarios.report.document.integrity import FileHash, Integrity, Override
 from scenarios.report.document.mechanism import Dropout, Mechanism, SiloMechanism, Withdrawal
 from scenarios.report.document.report import FORMAT, SCHEMA_ID, Approval, Built, Limits, NotProtected, Report, RunFacts
-from scenarios.report.document.scope import DataSet, LedgerRun, Scope, SiloBudget
+from scenarios.report.document.scope import DataSet, LedgerRun, RunPart, Scope, SiloBudget
 from scenarios.report.document.training import BudgetLine, BudgetPoint, RoundFigures, Training
 from scenarios.report.document.trust import SecureAggregation, Seen, Trust
 
@@ -66,6 +66,7 @@ __all__ = [
     "Report",
     "RoundFigures",
     "RunFacts",
+    "RunPart",
     "Scope",
     "Scores",
     "SecureAggregation",

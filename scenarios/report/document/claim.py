@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Literal
 
+from pydantic import Field
+
 from fedmodel.privacy.events import UnitName
 from scenarios.report.document.forms import Epsilon, Questions
 from scenarios.runs.parts import Part
@@ -45,6 +47,8 @@ class SiloClaim(Part):
         advantage: No attack on membership has a true positive rate that is over its false one by more.
         steps: Noised sums that were charged.
         steps_reserved: Of the whole plan; 0 where nothing was charged.
+        parts: How many parts the run reserved, all of which `epsilon` is of, composed; the steps are of the first, the
+            plan. Left out where that is all.
     """
 
     silo: str
@@ -59,6 +63,7 @@ class SiloClaim(Part):
     advantage: float | None
     steps: int
     steps_reserved: int
+    parts: int = Field(default=1, exclude_if=lambda parts: parts == 1)
 
 
 class Claim(Part):

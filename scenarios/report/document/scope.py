@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Literal
 
+from pydantic import Field
+
 from fedmodel.privacy.events import NoiseSourceName, UnitName
 from scenarios.report.document.forms import Epsilon, MechanismName, Questions
 from scenarios.runs.parts import Moment, Part
@@ -24,8 +26,35 @@ class DataSet(Part):
     kind: str
 
 
+class RunPart(Part):
+    """One part of what a run reserved together: its plan, or what else it may release.
+
+    Attributes:
+        part: Its place in the reservation, from 1; the plan is the first.
+        mechanism: What it releases.
+        steps: Noised sums of it that were charged.
+        reserved_steps: All that it may have.
+        noise_multiplier: Noise over the clip.
+        sample_rate: As planned.
+        noise_source: Where noise was drawn from; null where none was.
+        epsilon_alone: Of all that it may have, were it the only part, by PLD; null where its noise was seeded, or none
+            was added. Those of several parts are never added: `LedgerRun.epsilon` is of all of them composed.
+    """
+
+    part: int
+    mechanism: MechanismName
+    steps: int
+    reserved_steps: int
+    noise_multiplier: float
+    sample_rate: float
+    noise_source: NoiseSourceName | None
+    epsilon_alone: Epsilon
+
+
 class LedgerRun(Part):
     """One run in a silo's ledger.
+
+    Where a run reserved several parts, its noise, sample rate and steps are those of the first one, its plan.
 
     Attributes:
         run: Its number.
@@ -38,12 +67,13 @@ class LedgerRun(Part):
         noise_multiplier: Noise over the clip.
         sample_rate: As planned.
         noise_source: Where noise was drawn from; null where none was.
-        epsilon: Of its whole plan, by PLD, at the budget's delta, 0 where nothing was charged; null where its noise was
-            seeded, or none was added.
+        epsilon: Of its whole plan, all parts composed, by PLD, at the budget's delta, 0 where nothing was charged; null
+            where its noise was seeded, or none was added.
         epsilon_of_steps_taken: Of what was charged, had the length been fixed in advance; null where that is.
         admitted: In which of the ledger's two ways; "none" where no noise was added.
         first_charge: When.
         last_charge: When.
+        parts: A row for each part, where it reserved several; left out where the plan is all.
     """
 
     run: str
@@ -61,6 +91,7 @@ class LedgerRun(Part):
     admitted: Literal["filter", "plan", "none"]
     first_charge: Moment | None
     last_charge: Moment | None
+    parts: tuple[RunPart, ...] = Field(default=(), exclude_if=lambda parts: not parts)
 
 
 class SiloBudget(Part):

@@ -6,6 +6,7 @@ from pydantic import Field
 
 from scenarios.report.document.forms import Epsilon, Questions
 from scenarios.runs.parts import Moment, Part
+from scenarios.runs.used import Used
 
 
 class RoundFigures(Part):
@@ -64,6 +65,7 @@ class Training(Part):
 
     Attributes:
         nist: The questions of NIST SP 800-226 that it answers.
+        used: Which model, kind of gradients and strategy; left out of a report from before it was said.
         class_weights: What the loss of each class was multiplied with in training; left out where there were none.
         usefulness: In a line, that the model is of no use, and what to look at first; left out where it is of some.
         figures: Of the last whole round, those that are defined there; the loss is not weighed by class.
@@ -72,7 +74,8 @@ class Training(Part):
     """
 
     nist: Questions = ("Is what is released accurate enough for its use?", "How was the budget spent over time?")
-    # Left out of what is signed where there is none: a report from before it verifies as it was.
+    # These are left out of what is signed where there is none: a report from before them verifies as it was.
+    used: tuple[Used, ...] | None = Field(default=None, exclude_if=lambda used: used is None)
     class_weights: tuple[float, ...] | None = Field(default=None, exclude_if=lambda weights: weights is None)
     usefulness: str | None = Field(default=None, exclude_if=lambda line: line is None)
     figures: dict[str, float]

@@ -114,6 +114,7 @@ def _environment() -> Environment:
             one.__name__: one
             for one in (words.counted, words.weights, whom, noise_from, spent_of, this_run, up_or_none, at_least, noise)
         },
+        "composed": composed,
     }
     return environment
 
@@ -138,6 +139,11 @@ def whom(unit: UnitName, max_records: int) -> str:
 def noise_from(source: NoiseSourceName | None) -> str:
     """Say where noise was drawn from."""
     return {"os": "operating system", "seeded-unsafe": "A SEED: protects nobody", None: "none drawn"}[source]
+
+
+def composed(parts: int) -> str:
+    """Say of an epsilon that it is of several parts, which is no sum of theirs."""
+    return "" if parts <= 1 else f", {parts} parts composed"
 
 
 def up_or_none(figure: float | None, digits: int = 4) -> str | None:

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from fedmodel.system.kinds import kinds, not_known
+from fedmodel.system.kinds import described, kinds, not_known
 
 
 @pytest.fixture
@@ -28,6 +28,16 @@ def test_a_file_is_a_kind_and_neither_a_tool_nor_a_folder_is(package: str) -> No
 
 def test_a_package_finds_its_own_kinds_while_it_is_imported(package: str) -> None:
     assert list(__import__(package).KINDS) == ["hard", "soft-edge"]
+
+
+def test_what_a_kind_says_of_itself_is_read_and_not_run(tmp_path: Path, package: str) -> None:
+    said = '"""A soft edge: `1/x`,\nas in\nthe paper.\n\nMore."""\nraise SystemExit("it was run")\n'
+    (tmp_path / package / "soft_edge.py").write_text(said)
+    (tmp_path / package / "__init__.py").write_text("")
+    assert described(package, "soft-edge") == "A soft edge: 1/x, as in the paper."
+    for name, why in (("hard", "does not say what it is"), ("_tool", "has no kind"), ("../hard", "has no kind")):
+        with pytest.raises(LookupError, match=why):
+            described(package, name)
 
 
 @pytest.mark.parametrize("name", ["os", "..system", "hard.NAME", "_tool", "inner"])

@@ -22,6 +22,7 @@ from tests.fakes import charged
 SUMMARY_KEYS = {
     "scenario", "engine", "device", "rounds_completed", "clients", "parameters", "metrics", "privacy", "encryption",
     "rounds_failed", "dropouts", "withdrawn", "ended_early", "timing", "code_hash", "seed", "class_weights",
+    "used",
 }  # fmt: skip
 PRIVACY_KEYS = {
     "silo", "unit", "epsilon", "delta", "accountant", "noise_multiplier", "max_grad_norm", "sample_rate", "steps",

@@ -8,6 +8,7 @@ import re
 import shutil
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,9 @@ from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerErro
 from fedmodel.ledger import Ledger, Standing
 from fedmodel.privacy.accounting import epsilon
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
+from fedmodel.privacy.rounding import up
 from fedmodel.provision import read_identity, read_kit
+from fedmodel.system.kinds import described
 from scenarios.report import build, compute, document, sections
 from scenarios.report.anchors import Anchors
 from scenarios.report.audited import audit as audited_section
@@ -571,6 +574,91 @@ def test_a_prior_run_is_in_the_scope_and_in_what_was_spent_in_all(roomy: Path, t
     claim = sections._silo_claim(read_run(run), "north")
     assert claim.epsilon == epsilon([event_of(4)], 1e-3)
     assert claim.epsilon_all_runs == 9.0
+
+
+def test_a_run_of_several_parts_has_a_row_for_each_and_an_epsilon_that_is_of_all(
+    roomy: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = copied(roomy, tmp_path / "run")
+    plan, statistic = DpSgdEvent(8.0, 1.0, 0.5, 2, 10), DpSgdEvent(12.0, 2.0, 1.0, 1, 1)
+    with Ledger(
+        run / "ledgers" / "north.sqlite", "north", read_kit(run / "silos" / "north").identity,
+        run / "silos" / "north" / "ledger.head",
+    ) as ledger:  # fmt: skip
+        ledger.reserve("synthetic/record", "77", plan, 1, besides=(statistic,), scenario="ab" * 32)
+        ledger.charge("77", 1, 1, "statistic", part=1)
+    gathered = read_run(run)
+    (north, *_) = sections.scope(gathered).budgets
+    own, other = north.runs
+    assert own.parts == ()
+    assert "parts" not in own.model_dump()
+    figures = [(one.part, one.steps, one.reserved_steps, one.noise_multiplier, one.sample_rate) for one in other.parts]
+    assert figures == [(1, 0, 2, 8.0, 0.5), (2, 1, 1, 12.0, 1.0)]
+    assert [one.epsilon_alone for one in other.parts] == [epsilon([one], 1e-3) for one in (plan, statistic)]
+    assert other.epsilon == epsilon([plan, statistic], 1e-3)
+    assert other.epsilon is not None
+    assert max(one.epsilon_alone or 0.0 for one in other.parts) < other.epsilon
+    # The claim of a report whose own run it is, and the page.
+    of_it = {**gathered.ledgers, "north": replace(gathered.ledgers["north"], run="77")}
+    claim = sections._silo_claim(replace(gathered, ledgers=of_it), "north")
+    assert (claim.parts, claim.epsilon, claim.steps, claim.steps_reserved) == (2, other.epsilon, 0, 2)
+    report = build.gather(run)
+    assert {one.parts for one in report.claim.silos} == {1}
+    claims = report.claim.model_copy(update={"silos": (claim, *report.claim.silos[1:])})
+    monkeypatch.setattr("scenarios.report.page.render.figures", lambda _: {})
+    shown = render(report.model_copy(update={"claim": claims}))
+    assert shown.count(f"{up(other.epsilon)}, 2 parts composed") == 2
+    assert len(re.findall(r"\d alone\b", shown)) == 2
+    for said in ("0 of 2, of the plan", "part 1 of it, its plan", "part 2 of it", "1 of 1", "by part"):
+        assert said in shown
+
+
+def test_the_kinds_that_were_used_are_named_in_the_words_of_their_own_files(
+    built: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    report = build.read_report(built).report
+    assert [(one.what, one.name, one.settings) for one in report.training.used or ()] == [
+        ("model", "mlp", 'hidden = [], activation = "relu", dropout = 0.0'),
+        ("gradients", "per-sample", ""),
+        ("strategy", "fedavg", ""),
+    ]
+    monkeypatch.setattr("scenarios.report.page.render.figures", lambda _: {})
+    shown = render(report)
+    for said in ("Fully connected layers.", "gradient of each record", "Federated averaging: the weighted mean"):
+        assert said in shown
+
+
+def test_what_kinds_say_of_themselves_is_as_reports_have_it() -> None:
+    """A report is compared with what the code says now: with other words here, none of before would verify."""
+    assert {name: described(room, name) for room, name in (
+        ("fedmodel.kinds.models", "mlp"), ("fedmodel.kinds.models", "cnn"),
+        ("fedmodel.learning.gradients", "per-sample"), ("server.strategies", "fedavg"),
+    )} == {
+        "mlp": "Fully connected layers.",
+        "cnn": "A small convolutional network for images.",
+        "per-sample": "The gradient of each record in memory, from Opacus's GradSampleModule; the clip, the cut and the"
+        " sum are our own.",
+        "fedavg": "Federated averaging: the weighted mean of the silos' updates is added to the model.",
+    }  # fmt: skip
+
+
+def test_a_report_from_before_kinds_were_named_verifies_as_it_was(run: Path) -> None:
+    report = told(run)["report"]
+    del report["training"]["used"]
+    forge(run, report)
+    assert build.verify(run).report.training.used is None
+
+
+def test_a_summary_that_names_another_strategy_than_the_scenario_makes_no_report(run: Path) -> None:
+    path = run / "summary.json"
+    summary = json.loads(path.read_text())
+    assert summary["used"] == {"model": "mlp", "gradients": "per-sample", "strategy": "fedavg"}
+    path.write_text(json.dumps({**summary, "used": {**summary["used"], "strategy": "median"}}))
+    with pytest.raises(ClaimRefuted, match="the scenario names"):
+        build.build(run, page)
+    del summary["used"]  # as a summary from before
+    path.write_text(json.dumps(summary))
+    build.build(run, page)
 
 
 def test_an_earlier_run_of_seeded_noise_leaves_no_cumulative_figure(roomy: Path, tmp_path: Path) -> None:

@@ -1,0 +1,59 @@
+"""Which model, kind of gradients and strategy a run used: their names, and what their own files say of them.
+
+A name and its settings follow from the scenario, and what is said from the code that lies here, which is no proof of
+the code that ran: a report's hash of that says which it was.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Final, Literal, get_args
+
+from fedmodel.config import Scenario
+from fedmodel.system.kinds import described
+from scenarios.runs.parts import Part
+
+What = Literal["model", "gradients", "strategy"]
+_ROOMS: Final[dict[What, str]] = {
+    "model": "fedmodel.kinds.models",
+    "gradients": "fedmodel.learning.gradients",
+    "strategy": "server.strategies",
+}
+
+
+class Used(Part):
+    """One kind of something that the run used, in the words of the kind's own file.
+
+    Attributes:
+        what: Of what it is a kind.
+        name: As the scenario calls it.
+        says: What it is.
+        settings: What the scenario set of it, as it would be written there; empty where it has none.
+    """
+
+    what: What
+    name: str
+    says: str
+    settings: str
+
+
+def used_names(scenario: Scenario) -> dict[What, str]:
+    """Return the kinds that a scenario names, by what they are of."""
+    kind = str(scenario.model.model_dump(include={"kind"})["kind"])
+    return {"model": kind, "gradients": scenario.training.gradients, "strategy": scenario.federation.strategy}
+
+
+def used_kinds(scenario: Scenario) -> tuple[Used, ...]:
+    """Return the kinds that a scenario names, each with what its file says of it."""
+    names = used_names(scenario)
+    set_of_it = scenario.model.model_dump(mode="json", exclude={"kind", "init", "init_value"}, exclude_none=True)
+    settings = ", ".join(f"{key} = {json.dumps(value)}" for key, value in set_of_it.items())
+    return tuple(
+        Used(
+            what=what,
+            name=names[what],
+            says=described(_ROOMS[what], names[what]),
+            settings=settings if what == "model" else "",
+        )
+        for what in get_args(What)
+    )

@@ -1,0 +1,40 @@
+"""What is printed of a run's cost, of silos whose plan is all that they reserved, and of one with several parts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rich.console import Console
+
+from fedmodel.config import read_scenario
+from fedmodel.privacy.accounting import epsilon
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
+from fedmodel.privacy.rounding import up
+from scenarios.cli import tables
+from scenarios.runs.summary import row_of
+
+PLAN, STATISTIC = DpSgdEvent(8.0, 1.0, 0.5, 20, 10), DpSgdEvent(12.0, 2.0, 1.0, 1, 1)
+
+
+def test_a_part_has_its_own_figures_and_the_epsilon_of_all_is_named_as_composed() -> None:
+    plan = replace(read_scenario("quickstart").plan("left"), unit="record", max_records=1)
+    alone, both = row_of(plan, 1e-3, [PLAN], [20]), row_of(plan, 1e-3, [PLAN, STATISTIC], [10, 1])
+    assert "parts" not in alone
+    assert both["parts"] == [
+        {"mechanism": "dp-sgd", "noise_multiplier": 8.0, "max_grad_norm": 1.0, "sample_rate": 0.5, "noise_source": "os",
+         "steps": 10, "steps_reserved": 20},
+        {"mechanism": "dp-sgd", "noise_multiplier": 12.0, "max_grad_norm": 2.0, "sample_rate": 1.0,
+         "noise_source": "os", "steps": 1, "steps_reserved": 1},
+    ]  # fmt: skip
+    console = Console(width=100)
+    with console.capture() as printed:
+        console.print(tables._spent([alone, {**both, "silo": "right"}]))
+    lines = [line.strip("│ ").replace("│", " ").split() for line in printed.get().splitlines()]
+    composed = up(epsilon([PLAN, STATISTIC], 1e-3))
+    assert composed is not None
+    assert lines[4:8] == [
+        ["left", up(epsilon([PLAN], 1e-3)), "0.001", "8.0000", "0.5", "20", "20"],
+        ["right", f"{composed},", "composed", "0.001", *4 * ["by", "part"]],
+        ["part", "1", "8.0000", "0.5", "10", "20"],
+        ["part", "2", "12.0000", "1", "1", "1"],
+    ]
