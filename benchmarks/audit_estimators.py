@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from fedmodel.audit.estimators import (
+from fedmodel.audit.guesses import (
     Guesses,
     clopper_pearson_epsilon,
     fdp_mu,

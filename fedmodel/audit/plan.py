@@ -30,7 +30,7 @@ from typing import Any, Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmodel.audit.estimators import least_correct
+from fedmodel.audit.guesses import least_correct
 from fedmodel.canaries.observations import Observations
 from fedmodel.crypto import digest
 from fedmodel.errors import ConfigError

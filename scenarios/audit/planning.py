@@ -16,7 +16,7 @@ from typing import Final, Literal
 import numpy as np
 
 from fedmodel import plans
-from fedmodel.audit.estimators import guess, least_correct
+from fedmodel.audit.guesses import guess, least_correct
 from fedmodel.audit.plan import (
     LEAST_POWER,
     LESS_NOISE,

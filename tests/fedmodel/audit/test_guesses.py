@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import integrate, optimize, stats
 
-from fedmodel.audit.estimators import (
+from fedmodel.audit.guesses import (
     Guesses,
     _upper_limit,
     clopper_pearson_epsilon,
