@@ -16,18 +16,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import brentq
 
-from fedmodel.audit.guesses import (
-    Guesses,
-    clopper_pearson_epsilon,
-    fdp_mu,
-    fdp_rejects,
-    gaussian_mu,
-    gdp_epsilon,
-    guess,
-    least_correct,
-    lower_bounds,
-    steinke_epsilon,
-)
+from fedmodel.audit.estimators import lower_bounds
+from fedmodel.audit.gdp import gdp_epsilon
+from fedmodel.audit.guesses import Guesses, fdp_mu, fdp_rejects, guess, least_correct, steinke_epsilon
+from fedmodel.audit.two_groups import clopper_pearson_epsilon, gaussian_mu
 
 _CANARIES, _RUNS, _DELTA, _SIGNIFICANCE = 1_000, 400, 1e-5, 0.05
 _MADE = (20, 50, 100, 200, 400, 1_000)

@@ -30,8 +30,9 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmodel.audit.estimators import lower_bounds
 from fedmodel.audit.gauges import Gauge, gauges, unmeasured
-from fedmodel.audit.guesses import guess, lower_bounds
+from fedmodel.audit.guesses import guess
 from fedmodel.audit.measured import gauge
 from fedmodel.audit.plan import LEAST_POWER, Plan, power_of, score
 from fedmodel.canaries.observations import Observations, read_observations

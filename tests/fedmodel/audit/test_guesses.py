@@ -1,37 +1,30 @@
-"""Lower bounds on epsilon are what the papers say, hold as often as they say, and refuse what is of no use."""
+"""Bounds from guesses are what the papers say, and hold as often as they say."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from numpy.typing import NDArray
-from scipy import integrate, optimize, stats
+from scipy import stats
 
+from fedmodel.audit.gdp import gdp_epsilon
 from fedmodel.audit.guesses import (
     Guesses,
-    _upper_limit,
-    clopper_pearson_epsilon,
     fdp_mu,
     fdp_rejects,
-    gaussian_mu,
-    gdp_delta,
-    gdp_epsilon,
     guess,
     least_correct,
-    lower_bounds,
     steinke_epsilon,
     steinke_p,
 )
-from fedmodel.errors import ConfigError
+from fedmodel.audit.two_groups import gaussian_mu
+from tests.fedmodel.audit.canary_scores import gaussian_run, mu_of
 
 # What jax-privacy answers, with its version; to how many decimals ours must be the same.
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "audit.json").read_text())
@@ -55,16 +48,6 @@ def one_fewer(made: Guesses) -> Guesses:
     return Guesses(made.canaries, made.made, made.correct - 1)
 
 
-def gaussian_run(rng: np.random.Generator, canaries: int, mu: float) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """A Gaussian mechanism's scores, and the coins."""
-    coins = rng.random(canaries) < 0.5
-    return rng.normal(size=canaries) + mu * coins, coins
-
-
-def mu_of(epsilon: float, delta: float) -> float:
-    return float(optimize.brentq(lambda mu: gdp_epsilon(mu, delta) - epsilon, 1e-3, 50))
-
-
 # jax-privacy
 
 
@@ -78,13 +61,6 @@ def test_fdp_is_jax_privacys() -> None:
     for canaries, made, correct, delta, significance, epsilon in VECTORS["fdp"]:
         ours = gdp_epsilon(fdp_mu(Guesses(canaries, made, correct), significance), delta)
         assert ours == pytest.approx(epsilon, abs=DECIMALS), (canaries, made, correct, delta, significance)
-
-
-def test_clopper_pearson_is_jax_privacys() -> None:
-    for row in VECTORS["clopper_pearson"]:
-        for delta, significance, epsilon in row["epsilon"]:
-            ours = clopper_pearson_epsilon(row["in"], row["out"], delta, significance)
-            assert ours == pytest.approx(epsilon, abs=DECIMALS), (len(row["in"]), delta, significance)
 
 
 def test_vectors_say_something() -> None:
@@ -218,109 +194,6 @@ def test_least_correct_past_the_end_where_none_is_enough() -> None:
     assert least_correct(1_000, 100, 0.5, 0.05) <= 100
 
 
-# The Gaussian trade-off curve
-
-
-@pytest.mark.parametrize(("mu", "epsilon"), [(0.1, 0.2), (0.5, 1.0), (1.0, 0.0), (1.0, 4.0), (3.0, 2.0), (6.0, 30.0)])
-def test_gdp_delta_is_the_integral_it_stands_for(mu: float, epsilon: float) -> None:
-    start = epsilon / mu + mu / 2  # where one density is e^epsilon times the other
-    delta, _ = integrate.quad(
-        lambda x: stats.norm.pdf(x - mu) - math.exp(epsilon) * stats.norm.pdf(x), start, start + 40, epsabs=0, limit=200
-    )
-    assert gdp_delta(mu, epsilon) == pytest.approx(delta, rel=1e-6)
-
-
-def test_gdp_at_its_ends() -> None:
-    assert gdp_delta(0.0, 0.0) == 0.0
-    assert gdp_delta(1e-3, 50.0) == 0.0
-    assert gdp_delta(1e-300, 1.0) == 0.0
-    assert gdp_delta(200.0, 800.0) == pytest.approx(1.0)
-    assert gdp_delta(2.0, 0.0) == pytest.approx(math.erf(1 / math.sqrt(2)))
-    assert gdp_epsilon(0.0, 1e-5) == 0.0
-    assert gdp_epsilon(0.1, 0.5) == 0.0
-    assert gdp_epsilon(100.0, 1e-5) == pytest.approx(5_000 + 100 * 4.2649, rel=1e-3)
-
-
-@given(st.floats(1e-3, 60.0), st.floats(1e-12, 0.5))
-def test_gdp_epsilon_inverts_gdp_delta(mu: float, delta: float) -> None:
-    epsilon = gdp_epsilon(mu, delta)
-    if epsilon == 0:
-        assert gdp_delta(mu, 0.0) <= delta
-    else:
-        assert gdp_delta(mu, epsilon) == pytest.approx(delta, rel=1e-6)
-        assert gdp_epsilon(mu, delta / 2) > epsilon
-        assert gdp_epsilon(1.01 * mu, delta) > epsilon
-
-
-# Scores
-
-
-def test_upper_limits_are_clopper_and_pearsons() -> None:
-    limits = _upper_limit(np.arange(11), 10, 0.05)
-    # The upper end of a two-sided interval at 90% is a one-sided limit at 95%.
-    expected = [stats.binomtest(events, 10).proportion_ci(0.9, "exact").high for events in range(11)]
-    assert limits == pytest.approx(expected)
-    assert limits[-1] == 1.0
-
-
-def test_clopper_pearson_of_groups_that_do_not_overlap() -> None:
-    # The ROC curve has three corners, and both limits the same closed form.
-    in_scores, out_scores = np.arange(10.0, 40.0), np.arange(-20.0, 10.0)
-    least = (0.05 / 6) ** (1 / 30)
-    for delta in (0.0, 1e-3):
-        expected = math.log((least - delta) / (1 - least))
-        assert clopper_pearson_epsilon(in_scores, out_scores, delta, 0.05) == pytest.approx(expected)
-    assert clopper_pearson_epsilon(out_scores, in_scores, 0.0, 0.05) == 0.0
-    assert clopper_pearson_epsilon(in_scores, out_scores, 0.99, 0.05) == 0.0
-
-
-def t_tail(statistic: float, degrees: int, shift: float) -> float:
-    """P[T >= statistic] for noncentral t, by an integral over the chi distribution of the deviation."""
-    spread = stats.chi(degrees)
-
-    def weighted(root: float) -> float:
-        return float(spread.pdf(root) * stats.norm.sf(statistic * root / math.sqrt(degrees) - shift))
-
-    ends = spread.ppf([1e-14, 1 - 1e-14])
-    return integrate.quad(weighted, *ends, epsabs=1e-12, limit=400)[0]
-
-
-@pytest.mark.parametrize("canaries", [6, 40, 1_000, 8_000])
-@pytest.mark.parametrize("mu", [0.9, 3.0])
-@pytest.mark.parametrize("significance", [0.05, 0.6])
-def test_gaussian_mu_is_the_exact_limit(canaries: int, mu: float, significance: float) -> None:
-    rng = np.random.default_rng(3)
-    third = canaries // 3
-    in_scores, out_scores = rng.normal(mu + 2, 1, third), rng.normal(2, 1, canaries - third)
-    limit = gaussian_mu(in_scores, out_scores, significance)
-    unit = math.sqrt(1 / third + 1 / (canaries - third))
-    statistic = stats.ttest_ind(in_scores, out_scores).statistic
-    if limit == 0:
-        assert t_tail(statistic, canaries - 2, 0.0) >= significance
-    else:
-        assert t_tail(statistic, canaries - 2, limit / unit) == pytest.approx(significance, abs=1e-7)
-
-
-@given(st.floats(0.01, 100.0), st.floats(-1e3, 1e3))
-def test_gaussian_mu_knows_no_scale(scale: float, shift: float) -> None:
-    scores, coins = gaussian_run(np.random.default_rng(1), 100, 2.0)
-    limit = gaussian_mu(scores[coins], scores[~coins], 0.05)
-    moved = scale * scores + shift
-    assert 1 < limit < 2
-    assert gaussian_mu(moved[coins], moved[~coins], 0.05) == pytest.approx(limit, rel=1e-6)
-    assert gaussian_mu(moved[~coins], moved[coins], 0.05) == 0.0
-
-
-def test_gaussian_mu_exceeds_the_truth_as_often_as_it_says() -> None:
-    rng, runs, mu = np.random.default_rng(11), 1_500, 1.5
-    above = 0
-    for _ in range(runs):
-        scores, coins = gaussian_run(rng, 60, mu)
-        above += gaussian_mu(scores[coins], scores[~coins], 0.05) > mu
-    # Exactly one in twenty, within five standard errors.
-    assert abs(above / runs - 0.05) < 5 * math.sqrt(0.05 * 0.95 / runs)
-
-
 # How often they hold, and how much they see
 
 
@@ -392,84 +265,3 @@ def test_bounds_that_the_expected_medians_stand_for() -> None:
         counted = Guesses(1_000, 100, correct)
         assert round(steinke_epsilon(counted, 1e-5, 0.05), 2) == row["steinke"]
         assert round(gdp_epsilon(fdp_mu(counted, 0.05), 1e-5), 2) == row["fdp"]
-
-
-# All of them
-
-
-def test_lower_bounds_say_on_what_they_stand() -> None:
-    scores, coins = gaussian_run(np.random.default_rng(9), 400, 2.5)
-    bounds = lower_bounds(scores, coins, 100, 1e-5, 0.05)
-    assert list(bounds) == ["steinke", "fdp", "clopper_pearson", "gaussian"]
-    counted, in_scores, out_scores = guess(scores, coins, 100), scores[coins], scores[~coins]
-    assert bounds["steinke"].epsilon == steinke_epsilon(counted, 1e-5, 0.05)
-    assert bounds["fdp"].mu == fdp_mu(counted, 0.05)
-    assert bounds["fdp"].epsilon == gdp_epsilon(fdp_mu(counted, 0.05), 1e-5)
-    assert bounds["clopper_pearson"].epsilon == clopper_pearson_epsilon(in_scores, out_scores, 1e-5, 0.05)
-    assert bounds["gaussian"].mu == gaussian_mu(in_scores, out_scores, 0.05)
-    assert bounds["gaussian"].epsilon == gdp_epsilon(gaussian_mu(in_scores, out_scores, 0.05), 1e-5)
-    assert bounds["gaussian"].assumption == "under a Gaussian score model"
-    assert "Gaussian trade-off family" in bounds["fdp"].assumption
-    assert "independent" in bounds["clopper_pearson"].assumption
-    assert bounds["steinke"].mu is bounds["clopper_pearson"].mu is None
-    assert all(bound.name == name and bound.confidence == 0.95 and bound.epsilon > 0 for name, bound in bounds.items())
-
-
-# What is of no use
-
-SCORES, COINS = [0.5, 1.0, 2.0, 3.0], [True, False, True, False]
-REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "lengths differ": (lambda: guess(SCORES, COINS[:3], 2), "4 scores and 3 coins"),
-    "NaN": (lambda: guess([math.nan, *SCORES[1:]], COINS, 2), "finite"),
-    "infinite": (lambda: guess([math.inf, *SCORES[1:]], COINS, 2), "finite"),
-    "table": (lambda: guess([SCORES], [COINS], 2), "shape"),
-    "coins of numbers": (lambda: guess(SCORES, [1, 0, 1, 0], 2), "type int64"),
-    "too many": (lambda: guess(SCORES, COINS, 6), "6 guesses about 4 canaries: the number"),
-    "odd": (lambda: guess(SCORES, COINS, 3), "even"),
-    "none": (lambda: guess(SCORES, COINS, 0), "at least 2"),
-    "all in": (lambda: guess(SCORES, [True] * 4, 2), "alike"),
-    "all out": (lambda: guess(SCORES, [False] * 4, 2), "alike"),
-    "more correct than made": (lambda: Guesses(10, 4, 5), "5 correct of 4"),
-    "more made than canaries": (lambda: Guesses(3, 4, 4), "4 guesses about 3"),
-    "nothing made": (lambda: Guesses(3, 0, 0), "at least one"),
-    "fewer than none correct": (lambda: Guesses(3, 2, -1), "-1 correct"),
-    "steinke's epsilon": (lambda: steinke_p(Guesses(4, 2, 2), -0.1, 0.0), "epsilon = -0.1"),
-    "steinke's epsilon, NaN": (lambda: steinke_p(Guesses(4, 2, 2), math.nan, 0.0), "epsilon = nan"),
-    "steinke's delta": (lambda: steinke_p(Guesses(4, 2, 2), 1.0, 1.0), "delta = 1.0"),
-    "steinke's delta below": (lambda: steinke_epsilon(Guesses(4, 2, 2), -0.1, 0.05), "delta = -0.1"),
-    "steinke's significance": (lambda: steinke_epsilon(Guesses(4, 2, 2), 0.0, 0.0), "significance = 0.0"),
-    "fdp's mu": (lambda: fdp_rejects(Guesses(4, 2, 2), -1.0, 0.05), "mu = -1.0"),
-    "fdp's mu, infinite": (lambda: fdp_rejects(Guesses(4, 2, 2), math.inf, 0.05), "mu = inf"),
-    "fdp's significance": (lambda: fdp_mu(Guesses(4, 2, 2), 1.0), "significance = 1.0"),
-    "least correct of too many": (lambda: least_correct(4, 5, 1.0, 0.05), "5 guesses about 4"),
-    "one group": (lambda: clopper_pearson_epsilon([1.0], [], 0.0, 0.05), "out scores"),
-    "clopper's delta": (lambda: clopper_pearson_epsilon([1.0], [0.0], 1.0, 0.05), "delta = 1.0"),
-    "clopper's significance": (lambda: clopper_pearson_epsilon([1.0], [0.0], 0.0, math.nan), "significance = nan"),
-    "two scores": (lambda: gaussian_mu([1.0], [0.0], 0.05), "do not vary"),
-    "no spread": (lambda: gaussian_mu([1.0, 1.0], [0.0, 0.0], 0.05), "do not vary"),
-    "gaussian's significance": (lambda: gaussian_mu([1.0, 2.0], [0.0, 1.0], 1.0), "significance = 1.0"),
-    "gaussian's NaN": (lambda: gaussian_mu([1.0, math.nan], [0.0, 1.0], 0.05), "in scores"),
-    "mu": (lambda: gdp_delta(-1.0, 1.0), "mu = -1.0"),
-    "epsilon": (lambda: gdp_delta(1.0, math.inf), "epsilon = inf"),
-    "no delta": (lambda: gdp_epsilon(1.0, 0.0), "delta = 0.0"),
-    "all bounds, no delta": (lambda: lower_bounds(SCORES, COINS, 2, 0.0, 0.05), "delta = 0.0"),
-    "all bounds, significance": (lambda: lower_bounds(SCORES, COINS, 2, 1e-5, 1.5), "significance = 1.5"),
-    "all bounds, lengths": (lambda: lower_bounds(SCORES[:3], COINS, 2, 1e-5, 0.05), "3 scores and 4 coins"),
-}
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_is_of_no_use_is_refused_in_one_line(name: str) -> None:
-    call, says = REFUSED[name]
-    with pytest.raises(ConfigError, match=says) as refused:
-        call()
-    assert "\n" not in str(refused.value)
-
-
-@pytest.mark.parametrize("spread", [1e-3, 1e-9, 1e-15])
-def test_scores_that_hardly_vary_have_a_limit_too(spread: float) -> None:
-    """Noise that is not there at all leaves rounding: the separation is beyond what any table of t knows."""
-    jitter = np.random.default_rng(1).normal(0, spread, 500)
-    mu = gaussian_mu(1.0 + jitter, jitter[::-1], 0.05)
-    assert 100 < mu < math.inf
-    assert math.isfinite(gdp_epsilon(mu, 1e-3))
