@@ -214,7 +214,7 @@ class _Attacked:
             gradients = kind(self._scenario.training.gradients)(
                 module, losses, max_grad_norm=clip, unit=grid.fine(self.noise_multiplier * clip), rows=1
             )
-            release = partial(mechanism_of(self._event).release, self._event, noise=OsNoise())
+            release = partial(mechanism_of(self._event).release, self._event.times(1), noise=OsNoise())
             sgd = DpSgd(gradients, optimizer, release, noise_multiplier=self.noise_multiplier)
             sgd.step(x_1F, y_1, np.arange(1))
         else:

@@ -74,7 +74,7 @@ def check_release(mechanism: Mechanism, event: Event) -> None:
 
     Args:
         mechanism: Whose release is measured.
-        event: One of its own that has a clip and noise.
+        event: One of its own, of one step, that has a clip and noise.
 
     Raises:
         PrivacyError: What was found.

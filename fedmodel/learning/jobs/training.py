@@ -146,7 +146,7 @@ class Answering:
                 layer.source = noise
         vectors.load(module, question.vector_P)
         optimizer = build_optimizer(scenario.training, module)
-        release = partial(mechanism_of(event).release, event, noise=noise)
+        release = partial(mechanism_of(event).release, event.times(1), noise=noise)  # of one step, as was measured
         sgd = DpSgd(gradients, optimizer, release, noise_multiplier=pipeline.noise_multiplier)
         if scenario.training.keep_optimizer_state:
             recall_state(optimizer, carried)

@@ -78,7 +78,7 @@ class Mechanism(Protocol):
         """Return what a clipped sum is released as: a mean, float32, a tensor for each of the sum's.
 
         Args:
-            event: What is charged; every figure is taken from here.
+            event: What is charged for it, of one step; every figure is taken from here.
             sums_L: The clipped sum of one lot, float64 multiples of `grid.fine(std)`, on one device. Sensitive.
             noise: Where noise is drawn from.
         """

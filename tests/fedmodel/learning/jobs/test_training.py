@@ -23,6 +23,8 @@ from fedmodel.learning.jobs import Carried, State, training
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
 from fedmodel.privacy import release
+from fedmodel.privacy.events import Event
+from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.mechanisms.none_unsafe import UnprotectedEvent
 from fedmodel.privacy.noise import NoiseSource, OsNoise
@@ -55,6 +57,7 @@ def test_exactly_the_charged_steps_are_taken_at_the_charged_figures(
 ) -> None:
     steps: list[int] = []
     figures: list[tuple[float, int]] = []
+    released: set[Event] = set()
     clips: set[float] = set()
     rates: set[float] = set()
     real, real_lot, real_release = DpSgd.step, OsNoise.lot, release.release
@@ -78,10 +81,18 @@ def test_exactly_the_charged_steps_are_taken_at_the_charged_figures(
     event = DpSgdEvent(1.25, 0.75, 0.4, 17, denominator=11)  # each unlike the scenario's
     training._check_charged(event)  # which releases made-up sums
     monkeypatch.setattr(release, "release", noted)
+    mechanism, real_mechanisms = mechanism_of(event), mechanism_of(event).release
+
+    def of_event(of: Event, sums_L: list[Tensor], noise: NoiseSource) -> list[Tensor]:
+        released.add(of)
+        return real_mechanisms(of, sums_L, noise)
+
+    monkeypatch.setattr(mechanism, "release", of_event)
     trained(silo(tiny, tmp_path), event, request(tiny))
     assert len(steps) == len(figures) == 17
     assert (set(figures), clips) == ({(1.25 * 0.75, 11)}, {0.75})
     assert rates == {0.4}
+    assert released == {event.times(1)}  # what was measured is what is used
     assert len(set(steps)) > 1  # Poisson lots, not fixed ones
 
 
