@@ -66,6 +66,7 @@ label = "ill"
 labels = ["no", "yes"]
 columns = [{name = "age", type = "float", range = [0.0, 9.0]}]"""
 _WARD_LAW = """name = "north"
+budgets = {}
 encryption = {secure_aggregation = "off"}
 
 [tables.ward]

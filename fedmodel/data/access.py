@@ -83,7 +83,8 @@ def check_deployed(scenario: Scenario, law: SiloFile, home: Path) -> None:
     """Refuse a scenario whose table this silo could not open, or whose columns its table does not have.
 
     Guarantee: the answer hangs on the scenario, on the law, on where the table lies and on the names of its columns
-    (`fedmodel.data.headers`), and on no value of a record nor on how many there are. A server may be told it.
+    (`fedmodel.data.headers`), and on whether its source is one that another budget counts (`check_sources`). It hangs
+    on no value of a record beside that, nor on how many there are. A server may be told whether it is refused.
 
     Args:
         scenario: What is to be done.

@@ -51,7 +51,7 @@ class Column:
 
     Attributes:
         broken: What of it is refused.
-        keep_N: Which rows are neither refused nor dropped for it.
+        keep_N: Which rows are neither refused nor dropped for it, and were looked at.
         x_N: What the rows' values become; of those that are not kept it means nothing.
     """
 
@@ -95,6 +95,8 @@ def read_apart(values: pa.ChunkedArray, read: Read, named: int) -> Column:
 
     refused = refused_places(count, part, MOST_VALUES)
     keep_D[list(refused)] = False
+    if len(refused) > MOST_VALUES:
+        keep_D[max(refused) :] = False  # what was not looked at any more is not known to be read
     by_rule: dict[str, list[int]] = {}
     for place, rule in refused.items():
         by_rule.setdefault(rule, []).append(place)

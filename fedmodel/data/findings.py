@@ -250,7 +250,8 @@ def _column(
     given_N = values.is_valid().to_numpy() & result.keep_N
     outside = int((np.abs(result.x_N[given_N].astype(np.float64)) > _EDGE).sum()) if reading.has_range else 0
     refused = sum(one.count for one in found)
-    dropped = int((~result.keep_N).sum()) - refused
+    unseen = any(broken.more for broken in result.broken)
+    dropped = 0 if unseen else int((~result.keep_N).sum()) - refused
     seen = kind_seen(values)
     line = Line(place, name, reading.declared, seen, values.null_count, outside, dropped, refused)
     return line, found, result.keep_N

@@ -184,6 +184,15 @@ def test_a_column_that_is_wrong_whole_is_told_of_once(tmp_path: Path) -> None:
     assert found.lines[0].seen == "numbers with a decimal comma"
 
 
+def test_ids_that_are_wrong_by_the_hundred_are_a_finding_and_no_error(tmp_path: Path) -> None:
+    rows = [[f"x{number}", *ROWS[0]] for number in range(3 * MOST_VALUES)]
+    source = write(tmp_path / "a.csv", [["7", *ROWS[0]], *rows], ["patient", *HEADER])
+    own = source.model_copy(update={"person": PersonColumn(column="patient", form="digits")})
+    found = inspect(table_of(person="patient"), own)
+    assert [(one.column, one.count) for one in found.found] == [("patient", MOST_VALUES + 1)]
+    assert (found.records, found.lines[-1].left_out) == (1, 0)
+
+
 def test_what_is_outside_of_its_range_is_counted_and_not_refused(tmp_path: Path) -> None:
     rows = [[age, *ROWS[0][1:]] for age in ("0", "100", "100.01", "119", "50")]
     found = inspect(table_of(), write(tmp_path / "a.csv", rows))
