@@ -37,6 +37,8 @@ def check_header(found: list[str], columns: tuple[str, ...], form: CsvForm) -> N
     """
     if any("\0" in name for name in found):
         raise DataError(_NULLS)
+    if found and found[0].lower().startswith("sep=") and len(found) <= 2:
+        raise DataError("begins with a line of Excel's that names its separator, and not with its header; take it out")
     if len(found) != 1 or found[0] in columns:
         return
     for sign, name in _SEPARATORS.items():

@@ -15,7 +15,7 @@ Rows are counted from 1 within a file, its header not counted; of a query, in th
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from fedmodel.config import PersonColumn, PersonForm, TableSource
 from fedmodel.data.columnwise import Broken, Read, read_apart
 from fedmodel.data.headers import headers
+from fedmodel.data.lines import rows_in_the_way
 from fedmodel.data.persons import EXACT, NARROW, normal_id, normal_ids
 from fedmodel.data.reader import ColumnReader
 from fedmodel.data.seen import kind_seen
@@ -201,15 +202,32 @@ def _opened(config: TableConfig, part: TableSource, place: str, found: list[Find
             from fedmodel.data.databases import query
 
             return query(part, columns, others=False).select(list(there))
-        return chosen(Path(part.csv or part.parquet or ""), there, part)
+        return _read(config, part, there, len(names), found)
     except DataError as error:
         found.append(_of_table(config, error, place))
+        return None
+
+
+def _read(
+    config: TableConfig, part: TableSource, there: tuple[str, ...], fields: int, found: list[Finding]
+) -> pa.Table | None:
+    """Return some columns of a file, None where it cannot be read, and say which rows keep it from being read."""
+    path = Path(part.csv or part.parquet or "")
+    try:
+        return chosen(path, there, part)
+    except DataError as error:
+        wrong = _of_table(config, error, str(path))
+        uneven, strange = ([], []) if part.csv is None else rows_in_the_way(path, part, fields)
+        rows = strange if "is not text in" in wrong.what else uneven
+        found.append(replace(wrong, rows=tuple(rows[:_NAMED]), count=len(rows)))
         return None
 
 
 def _of_table(config: TableConfig, error: DataError, place: str, column: str | None = None) -> Finding:
     """Return a finding about a whole file, or about a column that is not there."""
     what = str(error).removeprefix(f"{place}: ").removeprefix(f"{THE_QUERY}: ")
+    if column is not None:
+        what = what.removeprefix(f"column {column!r} ")
     return Finding(what.partition("; ")[0], settled_by(what, config.data_set), where=place, column=column)
 
 

@@ -24,6 +24,8 @@ _KEYS: Final = (
     ("none of the declared labels", 'mend the spelling, or data.labels, or data.unknown_label = "drop"'),
     ("outside its declared limits", "mend the record, or limits of the column in the scenario"),
     ("whose a record is, is missing", "leave such records out of the source"),
+    ('declare form = "digits"', 'person with form = "digits"{law}, or write the ids whole'),
+    ("as many fields in every line", "mend these lines: a separator within a field needs quotation marks around it"),
     ("(form = ", "person = {{column = ..., form = ...}}{law}, or mend the ids"),
     ("a value is missing; leave such records", "leave such records out of the source"),
     ("a value is missing", 'missing = "drop" or "fill" of the column in the scenario, or leave such records out'),

@@ -118,7 +118,7 @@ def said_of(checked: Checked) -> Iterator[str]:
     for finding in (*checked.findings.found, *checked.notes):
         yield from _finding(finding)
     if checked.refused:
-        yield "  A run REFUSES this table."
+        yield "  A run REFUSES this table. Lots and delta are compared with the number of records once it is read."
         return
     persons = len(set(checked.findings.person_N.tolist()))
     whose = f" of {persons} persons" if table.config.person is not None else ""

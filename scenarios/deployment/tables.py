@@ -150,7 +150,8 @@ def check(table: Table, *, fix: bool = False) -> Checked:
     source = TableSource.model_validate({**table.source.model_dump(exclude_none=True), **keys})
     findings = inspect(table.config, source)
     used = _used(table.plan, findings.person_N)
-    notes = [*_sizes(table.plan, used), *_alike(table.config, source, findings)]
+    # Of a table that is not read nobody knows how many records it has.
+    notes = [] if findings.refused else [*_sizes(table.plan, used), *_alike(table.config, source)]
     return Checked(table, findings, tuple(notes), used, keys)
 
 
@@ -207,10 +208,10 @@ def _sizes(plan: SiloPlan | None, records: int) -> list[Finding]:
     ]
 
 
-def _alike(config: TableConfig, source: TableSource, findings: Findings) -> list[Finding]:
-    """Return that some ids look like one person's, where the table is read and says whose each record is."""
+def _alike(config: TableConfig, source: TableSource) -> list[Finding]:
+    """Return that some ids look like one person's, where the table says whose each record is."""
     person = person_column(config, source)
-    if person is None or findings.refused:
+    if person is None:
         return []
     groups = table_lookalikes(source, person)
     if not groups:

@@ -193,6 +193,30 @@ def test_ids_that_are_wrong_by_the_hundred_are_a_finding_and_no_error(tmp_path: 
     assert (found.records, found.lines[-1].left_out) == (1, 0)
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n"])
+def test_the_rows_that_keep_a_file_from_being_read_are_told(end: str, tmp_path: Path) -> None:
+    good, path = ",".join(ROWS[0]), tmp_path / "a.csv"
+    quoted = good.replace("II", '"II' + end + '"')  # a line's end within a field makes no row more
+    path.write_bytes(end.join([",".join(HEADER), good, "", quoted, "1,2", good, good + ",x"]).encode())
+    (uneven,) = inspect(table_of(), TableSource(csv=str(path))).found
+    assert uneven.rows == (3, 5)
+    assert "as many fields in every line" in uneven.what
+    assert "quotation marks" in uneven.settled_by
+    path.write_bytes(end.join([",".join(HEADER), good, good.replace("II", "\xe4"), good]).encode("latin-1"))
+    (strange,) = inspect(table_of(), TableSource(csv=str(path))).found
+    assert (strange.rows, strange.what) == ((2,), "is not text in UTF-8")
+    path.write_bytes(end.join(["sep=;", ";".join(HEADER), good]).encode())
+    (line,) = inspect(table_of(), TableSource(csv=str(path))).found
+    assert "a line of Excel's that names its separator" in line.what
+    assert line.settled_by == "take it out"
+
+
+def test_a_column_that_is_missing_is_told_once_by_its_name(tmp_path: Path) -> None:
+    found = inspect(table_of(), write(tmp_path / "a.csv", ROWS, ["Age", *HEADER[1:]]))
+    assert told(found)[0] == ("age", "is missing", ())
+    assert "as the scenario does" in found.found[0].settled_by
+
+
 def test_what_is_outside_of_its_range_is_counted_and_not_refused(tmp_path: Path) -> None:
     rows = [[age, *ROWS[0][1:]] for age in ("0", "100", "100.01", "119", "50")]
     found = inspect(table_of(), write(tmp_path / "a.csv", rows))

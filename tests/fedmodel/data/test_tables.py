@@ -734,3 +734,21 @@ def test_what_a_silo_does_not_say_is_not_in_its_law_nor_in_the_key_of_its_cache(
     assert not {"yes", "no", "leave_out", "separator"} & source.model_dump().keys()
     assert "other_columns" not in table_of().model_dump_json()
     assert table_of(other_columns="ignore") != table_of()
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet"])
+def test_a_simulated_party_has_words_of_its_own(kind: str, tmp_path: Path) -> None:
+    form: dict[str, Any] = {"yes": ["ja"], "no": ["nein"]}
+    if kind == "parquet":
+        written(tmp_path / "north.parquet", typed(smoker=["ja", "nein"]))
+    else:
+        form["separator"] = ";"
+        lines = [
+            ";".join(HEADER),
+            *(";".join([*row[:2], word, *row[3:]]) for row, word in zip(ROWS, ("ja", "nein"), strict=True)),
+        ]
+        (tmp_path / "north.csv").write_text("\n".join(lines))
+    scenario = scenario_of(tmp_path)
+    data = table_of(folder=str(tmp_path), csv={"north": {**form, "separator": ";"}})
+    records = silo_records(scenario.model_copy(update={"data": data}), "north")
+    assert records.x_NF[:, 2].tolist() == [1.0, -1.0]

@@ -47,6 +47,7 @@ def test_an_export_of_another_country_is_mended_by_one_command(run: Run, tmp_pat
     assert "its header has no comma but semicolons" in run.out
     assert "settled by: separator under [tables.admissions] in silo.toml (--fix writes it)" in run.out
     assert "A run REFUSES this table." in run.out
+    assert "fewer records than a lot" not in run.out
     assert run.err.startswith("error: ")
     assert "ward.csv: its header has no comma but semicolons" in run.err
     assert "is told: not ready" in run.out
