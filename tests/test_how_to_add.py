@@ -106,6 +106,9 @@ def test_what_the_page_adds_trains_is_charged_and_is_reported(copy: Path) -> Non
     (data,) = report["report"]["scope"]["data_sets"]
     assert data["kind"] == "300 made-up points on two half circles, dealt out to silos"
     assert "The noise is two draws, and one of them is charged." in json.dumps(report["report"])
+    told = re.search(r"the ([0-9,]+) draws of noise", report["report"]["mechanism"]["side_channels"])
+    assert told is not None
+    assert told[1] == str(2 * summary["parameters"] * 2 * 2)  # two each, in two rounds of two steps
     assert [
         (one["what"], one["name"], one["says"], one["settings"]) for one in report["report"]["training"]["used"]
     ] == [

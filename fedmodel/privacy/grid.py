@@ -88,13 +88,14 @@ def check_records(records: int, noise_multiplier: float) -> None:
         )
 
 
-def added(coordinates: int, epsilon: float, delta: float) -> tuple[float, float]:
+def added(coordinates: int, epsilon: float, delta: float, *, draws: int = 1) -> tuple[float, float]:
     """Return what computing in floating point may add to epsilon and to delta.
 
     Args:
-        coordinates: Draws of noise in all: parameters times steps.
+        coordinates: Coordinates that noise was added to, in all: parameters times steps.
         epsilon: What holds on ideal noise,
         delta: with this delta.
+        draws: How many draws the noise of each is the sum of; so many are as many times as far from ideal noise.
 
     Returns:
         Both are upper bounds: (epsilon + first, delta + second) holds for the mechanism as it is computed.
@@ -103,10 +104,10 @@ def added(coordinates: int, epsilon: float, delta: float) -> tuple[float, float]
     >>> more_epsilon < 1e-5, more_delta < 1e-8
     (True, True)
     """
-    rho, chosen = RELATIVE_ERROR, delta * _SHARE * math.exp(-epsilon)
-    # The logarithm of a likelihood ratio of draws: its mean is at most rho^2 / 2 each, the rest is Azuma's inequality.
+    rho, chosen = draws * RELATIVE_ERROR, delta * _SHARE * math.exp(-epsilon)
+    # The logarithm of a likelihood ratio of sums: its mean is at most rho^2 / 2 each, the rest is Azuma's inequality.
     apart = coordinates * rho**2 / 2 + rho * math.sqrt(2 * coordinates * math.log(1 / chosen))
-    tails = coordinates * TAIL
+    tails = draws * coordinates * TAIL
     more_delta = (
         math.expm1(apart) * delta
         + (1 + math.exp(epsilon + apart)) * chosen

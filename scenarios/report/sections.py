@@ -301,10 +301,10 @@ def _side_channels(gathered: Gathered) -> str:
         events = [] if ledger is None else ledger.events  # of what it began from too
         bounds = [_bound(events, delta), _bound([plans.planned_event(plan)], delta)]
         steps = max(plan.steps, sum(event.steps for event in events))
-        # Noise of k draws a coordinate is k times as far from a Gaussian, and counts as k^2: they add as squares.
-        often = max(mechanism_of(event).draws for event in (plans.planned_event(plan), *events)) ** 2
-        draws = max(draws, often * steps * (gathered.summary["parameters"] + block))
-        found = grid.added(draws, max((one for one in bounds if one is not None), default=0.0), delta)
+        coordinates = steps * (gathered.summary["parameters"] + block)
+        each = max(mechanism_of(event).draws for event in (plans.planned_event(plan), *events))
+        epsilon = max((one for one in bounds if one is not None), default=0.0)
+        draws, found = max(draws, each * coordinates), grid.added(coordinates, epsilon, delta, draws=each)
         more = found if more is None else (max(more[0], found[0]), max(more[1], found[1]))
     return sentences.side_channels(draws, more, gathered.scenario.privacy.baseline)
 

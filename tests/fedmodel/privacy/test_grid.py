@@ -81,3 +81,13 @@ def test_one_pair_on_a_coarse_lattice_is_within_koksmas_bound_of_the_gaussian() 
         ideal = float(mpmath.ncdf(low + width) - mpmath.ncdf(low))
         # Four jumps of the indicator over the angle, two of the probability over the radius.
         assert abs(inside / size**2 - ideal) <= 4 / size * math.exp(-(low**2) / 2) + 2 / size
+
+
+def test_noise_of_several_draws_is_as_many_times_as_far_from_ideal_noise() -> None:
+    """Its error is bounded by that of so many more coordinates of one draw that their deviations add up to it."""
+    for draws in (1, 2, 5):
+        more_epsilon, more_delta = grid.added(1_000, 2.0, 1e-5, draws=draws)
+        as_one, _ = grid.added(draws**2 * 1_000, 2.0, 1e-5)
+        assert more_epsilon == pytest.approx(as_one, rel=1e-12)
+        assert more_delta >= grid.added(1_000, 2.0, 1e-5)[1]
+    assert grid.added(1_000, 2.0, 1e-5, draws=2)[0] > 1.99 * grid.added(1_000, 2.0, 1e-5)[0]
