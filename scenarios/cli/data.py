@@ -52,29 +52,27 @@ def check(
     else:
         found = tables.tables_of_folder(read) if table is None else [tables.table_at(read, table)]
     checked = [tables.check(one, fix=fix) for one in found]
-    why_not = None if kit is None else tables.ready(read, kit)
     fixed = [_fixed(one, kit) for one in checked] if fix else []
-    if kit is not None and fix:
-        why_not = tables.ready(read, kit)
+    why_not = [] if kit is None else tables.why_not_ready(read, kit)
     documents = [_document(one) for one in checked]
     lines = [line for one in checked for line in said_of(one)]
-    ready = [] if kit is None else [ready_line(why_not)]
+    ready = [] if kit is None else ["", *ready_lines(why_not)]
     document: dict[str, Any] = {"tables": documents, "refused": any(one.refused for one in checked)}
     if kit is not None:
-        document |= {"ready": why_not is None, "why_not_ready": why_not}
+        document |= {"ready": not why_not, "why_not_ready": why_not}
     answer(document, "\n".join([*lines, *fixed, *ready]), as_json)
     _end([one for table in checked for one in (*table.findings.found, *table.notes) if one.refuses], why_not)
 
 
-def _end(refused: list[Finding], why_not: str | None) -> None:
+def _end(refused: list[Finding], why_not: list[str]) -> None:
     """End with one line where a run would refuse a table: the first reason, which has no value in it."""
     if refused:
         first = refused[0]
         place = [first.where] * bool(first.where) + [f"column {first.column!r}"] * (first.column is not None)
         more = "" if len(refused) == 1 else f"; {len(refused) - 1} more findings refuse it, as is said above"
         raise DataError("".join(f"{one}: " for one in place) + first.what + more)
-    if why_not is not None:
-        raise DataError(why_not)
+    if why_not:
+        raise DataError(why_not[0])
 
 
 def _fixed(checked: Checked, kit: Path | None) -> str:
@@ -95,13 +93,16 @@ def _fixed(checked: Checked, kit: Path | None) -> str:
     return f"\n{path}: these keys were entered. {guess} {again}\n{told}"
 
 
-def ready_line(why_not: str | None) -> str:
-    """Say what a server would be told."""
-    if why_not is None:
-        return (
-            "\nA server that asks is told: ready, as far as file and columns go. It is told nothing of what is above."
-        )
-    return f"\nA server that asks is told: not ready, and no more. The reason stays here: {why_not}"
+def ready_lines(why_not: list[str]) -> list[str]:
+    """Say what a server would be told, as far as it can be known before a run begins."""
+    if not why_not:
+        return [
+            "A server that asks is told: ready, if keys, budget and hours allow. It is told nothing of rows and values."
+        ]
+    return [
+        "A server that asks is told: not ready, and no more. The reasons stay here:",
+        *(f"  {one}" for one in why_not),
+    ]
 
 
 def said_of(checked: Checked) -> Iterator[str]:

@@ -138,7 +138,7 @@ def _look_at_tables(kit: Path) -> None:
     What goes to a log instead, as a service's words do, is no more than a server may be told, and no record is read.
     """
     from fedmodel.provision import read_law
-    from scenarios.cli.data import ready_line, said_of
+    from scenarios.cli.data import ready_lines, said_of
     from scenarios.deployment import tables
 
     try:
@@ -155,7 +155,8 @@ def _look_at_tables(kit: Path) -> None:
                     _say(line)
             else:
                 _say(f"Table {table.config.data_set}: `fedmodel data check` says at a terminal what is in it.")
-            _say(ready_line(tables.ready(scenario, kit)).strip())
+            for line in ready_lines(tables.why_not_ready(scenario, kit)):
+                _say(line)
     except FedmodelError as error:
         _say(f"The silo's tables could not be looked at: {error}")
     except Exception as error:  # whatever it is, it keeps no silo from starting, and its words could quote a value

@@ -5,6 +5,7 @@ What is found is for the screen of whoever owns the table. It is returned, and w
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from clients import policy
 from fedmodel import plans
 from fedmodel.config import Scenario, SiloFile, TableSource, read_scenario
 from fedmodel.data import check_deployed, sizes, table_source
@@ -24,7 +26,7 @@ from fedmodel.data.tables import declared, person_column
 from fedmodel.errors import ConfigError, DataError, FedmodelError
 from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
 from fedmodel.privacy.plan import SiloPlan
-from fedmodel.provision import read_law, scenario_hash
+from fedmodel.provision import is_sealed, read_law, scenario_hash
 from fedmodel.provision.kits import SCENARIOS
 
 
@@ -169,16 +171,31 @@ def tables_at_start(kit: Path, law: SiloFile) -> tuple[list[tuple[Scenario, Tabl
     return [(one, table_of_kit(one, kit)) for one in named], missing
 
 
-def ready(scenario: Scenario, kit: Path) -> str | None:
-    """Return why a silo's table is not ready for a run, by file, columns and law alone; None where it is.
+def why_not_ready(scenario: Scenario, kit: Path) -> list[str]:
+    """Return all reasons for which a silo is not ready for a run: by law, code, and its table's file and columns.
 
-    It is what the silo's answer to a server hangs on, and no value or number of records changes it.
+    A silo's answer to a server hangs on these, on its hours, its keys and its ledger, which are looked at when a run
+    begins. No value of a record, and no number of records, changes any of them.
+
+    Raises:
+        ConfigError: When the kit is not a silo's, or its law is not acceptable.
     """
-    try:
-        check_deployed(scenario, read_law(kit), kit.resolve())
-    except FedmodelError as error:
-        return str(error)
-    return None
+    law, plan = read_law(kit), scenario.plan(read_law(kit).name)
+    event = plans.planned_event(plan)
+    checks: tuple[Callable[[], None], ...] = (
+        lambda: check_deployed(scenario, law, kit.resolve()),
+        lambda: policy.check_admitted(law, scenario),
+        lambda: policy.check_code(law),
+        lambda: policy.check_event(law, event, simulated=not is_sealed(kit)),
+        lambda: policy.check_noise_levels(law, scenario, plans.pipeline_event(plan, event)),
+    )
+    reasons = []
+    for check_one in checks:
+        try:
+            check_one()
+        except FedmodelError as error:
+            reasons.append(str(error))
+    return reasons
 
 
 def _used(plan: SiloPlan | None, person_N: NDArray[np.int64]) -> int:

@@ -9,12 +9,14 @@ import typer
 
 from fedmodel.config import read_scenario, read_silo_file
 from fedmodel.provision import scenario_hash
+from fedmodel.system.packages import code_hash
 from scenarios.cli import silo
 from scenarios.deployment import tables
 from tests.scenarios.cli.test_main import Run
 from tests.scenarios.models.tables import HEADER, SCENARIO, rows, write_table
 
 SILO = """name = "north"
+min_silos = 2
 encryption = {secure_aggregation = "off"}
 
 [tables.admissions]
@@ -37,7 +39,9 @@ EXPORT = "id;age;visits;smoker;stage;outcome;admitted\n" + "".join(
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     (tmp_path / "s.toml").write_text(SCENARIO.replace("FOLDER", "tables"))
     (tmp_path / "kit").mkdir()
-    (tmp_path / "kit" / "silo.toml").write_text(SILO)
+    hashed = scenario_hash(read_scenario(str(tmp_path / "s.toml"))).hex()
+    admits = f'scenarios = ["{hashed}"]\ncode = ["{code_hash()}"]\n'
+    (tmp_path / "kit" / "silo.toml").write_text(admits + SILO)
     return Run(monkeypatch, capsys, tmp_path)
 
 
@@ -51,7 +55,7 @@ def test_an_export_of_another_country_is_mended_by_one_command(run: Run, tmp_pat
     assert run.err.startswith("error: ")
     assert "ward.csv: its header has no comma but semicolons" in run.err
     assert "is told: not ready" in run.out
-    assert (tmp_path / "kit" / "silo.toml").read_text() == SILO
+    assert (tmp_path / "kit" / "silo.toml").read_text().endswith(SILO)
 
     assert run("data", "check", "s.toml", "--silo", "kit", "--fix") == 0, run.out
     law = read_silo_file(tmp_path / "kit" / "silo.toml").tables["admissions"]
@@ -147,8 +151,6 @@ def started(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Run:
     scenario = tmp_path / "kit" / "scenarios" / "tabled.toml"
     scenario.parent.mkdir()
     scenario.write_text((tmp_path / "s.toml").read_text())
-    hashed = scenario_hash(read_scenario(str(scenario))).hex()
-    (tmp_path / "kit" / "silo.toml").write_text(f'scenarios = ["{hashed}"]\n{SILO}')
     monkeypatch.setattr(silo, "_become", lambda words: typer.echo("started"))
     return run
 
@@ -172,7 +174,7 @@ def test_a_silo_looks_at_its_tables_before_it_starts_and_tells_no_log(
 
     write_table(tmp_path / "kit" / "ward.csv", made, ["Age", *HEADER[1:]])
     assert started("silo", "start", "kit") == 0
-    assert "is told: not ready, and no more. The reason stays here: " in started.err
+    assert "is told: not ready, and no more. The reasons stay here:\n" in started.err
     assert "column 'age' is missing" in started.err
 
 
@@ -194,3 +196,16 @@ def test_a_silo_starts_whatever_its_tables_are(started: Run, tmp_path: Path, mon
     assert started.err == "The silo's tables could not be looked at (ValueError).\n"
     assert started("silo", "start", "nowhere") == 0
     assert (started.out, started.err) == ("started\n", "")
+
+
+def test_law_and_code_keep_a_silo_from_being_ready_and_all_reasons_are_said(run: Run, tmp_path: Path) -> None:
+    write_table(tmp_path / "kit" / "ward.csv", rows(60, seed=1))
+    found = run.json("data", "check", "s.toml", "--silo", "kit")
+    assert (found["ready"], found["why_not_ready"]) == (True, [])
+    law = tmp_path / "kit" / "silo.toml"
+    law.write_text(SILO.replace("min_silos = 2", "least_noise_multiplier = 4.0"))
+    assert run("data", "check", "s.toml", "--silo", "kit") == 2
+    assert "A run reads 60 records in it, and uses 60." in run.out
+    for reason in ("does not name the hash of the scenario", "which silo.toml does not name", "noise multiplier"):
+        assert reason in run.out
+    assert "not name the hash of the scenario" in run.err
