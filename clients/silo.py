@@ -32,7 +32,7 @@ from clients.sources import Source
 from fedmodel import plans
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.crypto.sealed import opener_from_secret
-from fedmodel.data import Cache, Records, deployed_records, silo_records
+from fedmodel.data import Cache, Records, deployed_records, read_withdrawn, silo_records
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
 from fedmodel.ledger import Ledger, Scope
 from fedmodel.privacy.events import Event
@@ -166,7 +166,7 @@ class Silo:
         return self.scenario.plan(self.name)
 
     def records(self) -> Records:
-        """Return this silo's records. Sensitive.
+        """Return this silo's records, none of a person who withdrew. Sensitive.
 
         How many there are is compared with nothing that the server chooses: an answer that hung on it would be a free
         comparison of a private count. The divisor of the sums is public and need not bound it.
@@ -174,8 +174,10 @@ class Silo:
         if not is_sealed(self.folder):
             return silo_records(self.scenario, self.name)
         own = unlocked(self.folder)
-        cache = Cache(self.folder / "cache", (own.recipient,), opener_from_secret(own.age_secret), self.run)
-        return deployed_records(self.scenario, self.kit.law, self.folder, cache)
+        opener = opener_from_secret(own.age_secret)
+        cache = Cache(self.folder / "cache", (own.recipient,), opener, self.run)
+        withdrawn = read_withdrawn(self.folder, opener).get(self.plan.data)
+        return deployed_records(self.scenario, self.kit.law, self.folder, cache, withdrawn)
 
     def ledger(self) -> Ledger:
         """Open this silo's ledger."""

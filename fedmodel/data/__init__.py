@@ -2,7 +2,8 @@
 
 `records` has what they are, and how a data set is dealt out; `tables` a declared table, from `sources` (files) and
 `databases` (queries), kept by `cache`; `persons` says whose a record is, and `lookalikes` whose else it may be;
-`same_source` whether two tables are one; `headers` whether one has its columns; `access` says who gets which.
+`same_source` whether two tables are one; `headers` whether one has its columns; `withdrawn` whose records are read no
+more; `access` says who gets which.
 """
 
 from fedmodel.data.access import (
@@ -18,10 +19,13 @@ from fedmodel.data.lookalikes import lookalikes, table_lookalikes
 from fedmodel.data.records import Records, partition, scale
 from fedmodel.data.same_source import check_sources, marks
 from fedmodel.data.tables import table_records
+from fedmodel.data.withdrawn import Withdrawn, add_withdrawn, read_withdrawn
 
 __all__ = [
     "Cache",
     "Records",
+    "Withdrawn",
+    "add_withdrawn",
     "check_deployed",
     "check_sources",
     "deployed_records",
@@ -30,6 +34,7 @@ __all__ = [
     "lookalikes",
     "marks",
     "partition",
+    "read_withdrawn",
     "scale",
     "silo_records",
     "table_lookalikes",

@@ -23,6 +23,7 @@ from fedmodel.data.records import Records, dealt
 from fedmodel.data.same_source import check_sources
 from fedmodel.data.sources import identity
 from fedmodel.data.tables import declared, names_of, person_column, table_records
+from fedmodel.data.withdrawn import Withdrawn
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.source import Source
 from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
@@ -53,7 +54,9 @@ def held_out_records(scenario: Scenario) -> Records:
     return _to_evaluate_on(table, _simulated(table, HELD_OUT), f"{table.folder}/{HELD_OUT}")
 
 
-def deployed_records(scenario: Scenario, law: SiloFile, home: Path, cache: Cache | None) -> Records:
+def deployed_records(
+    scenario: Scenario, law: SiloFile, home: Path, cache: Cache | None, withdrawn: Withdrawn | None = None
+) -> Records:
     """Return the records of a deployed silo, no unit's more than the scenario's privacy unit has. Sensitive.
 
     Args:
@@ -61,9 +64,11 @@ def deployed_records(scenario: Scenario, law: SiloFile, home: Path, cache: Cache
         law: The silo's own, which says where its tables lie.
         home: The folder of `silo.toml`, from which relative paths begin.
         cache: Where what was read is kept, sealed; None to read anew every time.
+        withdrawn: Persons whose records are not read.
 
     Raises:
-        ConfigError: When the law does not say where the table lies, or an account could write.
+        ConfigError: When the law does not say where the table lies, an account could write, or persons withdrew by
+            another word on whose a record is.
         DataError: When the table is not as declared. It has no code of its own: what leaves is "internal".
         PolicyRefused: When the table, as it was read, is what another budget counts.
     """
@@ -73,7 +78,7 @@ def deployed_records(scenario: Scenario, law: SiloFile, home: Path, cache: Cache
     table = declared(scenario.data)
     source = table_source(table, law.tables, home, "silo.toml")
     _check_form(table, source)
-    records = table_records(table, source, cache)
+    records = table_records(table, source, cache, withdrawn)
     # A file could be put in another's place between the charge and the reading of it.
     check_sources(law, home)
     return _capped(scenario, law.name, records)

@@ -44,6 +44,7 @@ from fedmodel.data.persons import normal_ids
 from fedmodel.data.reader import ColumnReader
 from fedmodel.data.records import Records
 from fedmodel.data.sources import database_of, identity, tables
+from fedmodel.data.withdrawn import Withdrawn
 from fedmodel.errors import ConfigError, DataError, FedmodelError
 from fedmodel.kinds.source import Source
 from fedmodel.kinds.sources.table import TableConfig
@@ -51,8 +52,9 @@ from fedmodel.kinds.sources.table import TableConfig
 if TYPE_CHECKING:
     import pyarrow as pa
 
-# v1 grouped records by ids as spelled; v2 refused 64.0 for a whole number; v3 told "II " from "II"
-_LABEL_FORM = b"fedmodel/v4/table-key"
+# v1 grouped records by ids as spelled; v2 refused 64.0 for a whole number; v3 told "II " from "II"; v4 knew nobody who
+# withdrew
+_LABEL_FORM = b"fedmodel/v5/table-key"
 
 
 def declared(config: Source) -> TableConfig:
@@ -66,32 +68,37 @@ def declared(config: Source) -> TableConfig:
     return config
 
 
-def table_records(config: TableConfig, source: TableSource, cache: Cache | None = None) -> Records:
+def table_records(
+    config: TableConfig, source: TableSource, cache: Cache | None = None, withdrawn: Withdrawn | None = None
+) -> Records:
     """Return a table's records, scaled. Sensitive.
 
     Args:
         config: Declares the table.
         source: Where it lies, with absolute paths.
-        cache: Where it is kept, sealed, once read; None keeps it in memory alone.
+        cache: Where it is kept, sealed, once read; None keeps it in memory alone. What was kept before somebody
+            withdrew is not used.
+        withdrawn: Persons whose rows are dropped.
 
     Returns:
         Records in an order that follows from the table's content, none where the table has none: no answer hangs on
         how many there are.
 
     Raises:
-        ConfigError: When a package is missing, or a database's account could write.
+        ConfigError: When a package is missing, a database's account could write, or persons withdrew by another word
+            on whose a row is than the silo's own file says now.
         DataError: When the table is not as declared: its name, a column and a rule, never a value.
     """
     run = "" if cache is None else cache.run
     try:
-        key = _key(config, source, run)
+        key = _key(config, source, run, withdrawn)
         if cache is not None:
             kept = cache.get(config.data_set, key, config.shape.features[0])
             if kept is not None:
                 return kept
-        records = _read(config, source)
+        records = _read(config, source, withdrawn)
         # What changed while it was read may be half of one state and half of another.
-        if _key(config, source, run) != key:
+        if _key(config, source, run, withdrawn) != key:
             raise DataError(f"table {config.data_set!r}: changed while it was read; rename whole files into place")
     except FedmodelError:
         raise
@@ -106,10 +113,11 @@ def table_records(config: TableConfig, source: TableSource, cache: Cache | None 
     return records
 
 
-def _key(config: TableConfig, source: TableSource, run: str) -> bytes:
-    """Return a digest of what is declared and of what the source is now."""
+def _key(config: TableConfig, source: TableSource, run: str, withdrawn: Withdrawn | None) -> bytes:
+    """Return a digest of what is declared, of what the source is now, and of who withdrew."""
     declared = config.model_dump_json(exclude={"folder", "csv"}).encode()
-    return hashlib.sha256(_LABEL_FORM + hashlib.sha256(declared).digest() + identity(source, run)).digest()
+    gone = bytes(32) if withdrawn is None else withdrawn.digest()
+    return hashlib.sha256(_LABEL_FORM + hashlib.sha256(declared).digest() + identity(source, run) + gone).digest()
 
 
 def names_of(config: TableConfig) -> tuple[str, ...]:
@@ -134,16 +142,30 @@ def person_column(config: TableConfig, source: TableSource) -> PersonColumn | No
     return source.person
 
 
-def _read(config: TableConfig, source: TableSource) -> Records:
+def _read(config: TableConfig, source: TableSource, withdrawn: Withdrawn | None) -> Records:
     """Read, check and scale, a file at a time, so that an error names the file."""
     import pyarrow as pa
+    from pyarrow import compute
 
     person = person_column(config, source)
+    names = names_of(config)
+    if withdrawn is not None:
+        gone = _normal(config, source, withdrawn)
+        if withdrawn.person.column not in names:  # asked for by nobody else, and so maybe left out
+            names = (*names, withdrawn.person.column)
+            left = tuple(name for name in source.leave_out if name != withdrawn.person.column)
+            source = source.model_copy(update={"leave_out": left})
     parts: list[Records] = []
     ids: list[pa.ChunkedArray] = []
-    for where, table in tables(source, names_of(config), others=config.other_columns == "ignore"):
-        keep_N = np.ones(len(table), dtype=np.bool_)
+    for where, table in tables(source, names, others=config.other_columns == "ignore"):
         place = where if source.url is None else f"{where} of {database_of(source)}"
+        # Of all rows, since what is said of an id says its row; the place stands there too.
+        normal = None if person is None else _ids(config, person, table, place)
+        if withdrawn is not None:
+            known = normal if withdrawn.person == person else _ids(config, withdrawn.person, table, place)
+            stays_N = compute.invert(compute.is_in(known, value_set=gone))
+            table, normal = table.filter(stays_N), None if normal is None else normal.filter(stays_N)
+        keep_N = np.ones(len(table), dtype=np.bool_)
         x_NF = np.empty((len(table), *config.shape.features), dtype=np.float32)
         at = 0
         for column in config.columns:
@@ -156,14 +178,32 @@ def _read(config: TableConfig, source: TableSource) -> Records:
         label = str(config.label)
         with _named(config, label, place):
             y_N = ColumnReader(label, source).labels(config.labels, config.unknown_label, table[label], keep_N)
-        if person is not None:
-            with _named(config, person.column):  # the place stands in what is said of an id, with its row
-                ids.append(normal_ids(table[person.column], person.form, place).filter(pa.array(keep_N)))
+        if normal is not None:
+            ids.append(normal.filter(pa.array(keep_N)))
         parts.append(Records(x_NF[keep_N], y_N[keep_N], np.arange(int(keep_N.sum()))))
     x_NF, y_N = (np.concatenate([getattr(part, key) for part in parts]) for key in ("x_NF", "y_N"))
     person_N = np.arange(len(y_N)) if person is None else _numbered(ids)
     records = Records(x_NF, y_N, person_N)
     return records if source.url is None else _by_content(records)
+
+
+def _normal(config: TableConfig, source: TableSource, withdrawn: Withdrawn) -> pa.Array:
+    """Return the normal ids of who withdrew; refuse where rows would be told apart by another word than theirs."""
+    import pyarrow as pa
+
+    if source.person is not None and source.person != withdrawn.person:
+        raise ConfigError(
+            f"table {config.data_set!r}: persons withdrew by column {withdrawn.person.column!r} in form ="
+            f' "{withdrawn.person.form}", and silo.toml says otherwise now; run `silo withdraw` again, so that the list'
+            " is by the word of today"
+        )
+    return pa.array(withdrawn.normal(), pa.large_string())
+
+
+def _ids(config: TableConfig, person: PersonColumn, table: pa.Table, place: str) -> pa.ChunkedArray:
+    """Return the normal form of whose each row is."""
+    with _named(config, person.column):
+        return normal_ids(table[person.column], person.form, place)
 
 
 @contextmanager
