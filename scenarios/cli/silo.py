@@ -14,10 +14,12 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
+from fedmodel.crypto.openers import ask_opener
 from fedmodel.errors import FedmodelError
+from fedmodel.system.inert import inert
 from scenarios.cli.options import PartyKit, said
 from scenarios.cli.printing import Json, answer, err, out
-from scenarios.cli.unlocking import KeyFile, PassphraseFile, unlocked
+from scenarios.cli.unlocking import KeyFile, PassphraseFile, typed, unlocked
 from scenarios.cli.verbs import Verb
 
 silo_app = typer.Typer(help="A silo: start it, and what it insists on.", no_args_is_help=True)
@@ -109,6 +111,36 @@ def silo_report(
     unlocked(inspection.LedgerFiles(inspection.ledger_of(kit, law.name), kit.resolve()), key_file, passphrase_file)
     page = deployed.silo_report(kit, run, render)
     show_claim(page.parent, as_json)
+
+
+@silo_app.command("withdraw")
+def silo_withdraw(
+    kit: Annotated[Path, typer.Argument(help="A silo's kit, a folder of its own.")],
+    ids: Annotated[Path, typer.Argument(help="A file with the ids of who withdraws, one a line, as the table has it.")],
+    table: Annotated[str | None, typer.Option(help="The one table that they withdraw from. Default: all.")] = None,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Enter persons whose records no later step reads. What was released before stays as it is.
+
+    The list is sealed in the kit. Nothing is told to the server, and the budget gets nothing back.
+    """
+    from fedmodel.provision import unlock
+    from scenarios.runs.withdrawing import check_withdrawable, withdraw
+
+    check_withdrawable(kit, table)
+    unlock(kit, ask_opener(key_file, passphrase_file, lambda: typed("the silo's kit")))
+    done = withdraw(kit, ids, table)
+    document = {"tables": list(done.tables), "not_found": dict(done.not_found), "not_read": dict(done.not_read)}
+    line = f"Entered. No later step reads these persons' records in {', '.join(done.tables)}; remove {ids} now."
+    answer(document, inert(line), as_json)
+    for name, lines in done.not_found.items():
+        told = f"{name}: has no record now of the ids in lines {', '.join(map(str, lines))}; are they written right?"
+        err.print(told, style="yellow", highlight=False, soft_wrap=True)
+    for name, why in done.not_read.items():
+        told = f"{name}: could not be read, so nobody knows whether it has these ids: {why}"
+        err.print(told, style="yellow", highlight=False, soft_wrap=True)
 
 
 @silo_app.command("schema")
