@@ -187,7 +187,8 @@ def _opened(config: TableConfig, part: TableSource, place: str, found: list[Find
     """Return those of the declared columns that are there, None where nothing can be read, and say what is wrong."""
     columns = names_of(config)
     try:
-        ((_, names),) = headers(part, columns)
+        asked = _asked(config, part, columns)
+        names = next(headers(part, columns))[1] if asked is None else asked.column_names
         for name in columns:
             try:
                 check_names(names, (name,), place, part, others=True)
@@ -198,14 +199,19 @@ def _opened(config: TableConfig, part: TableSource, place: str, found: list[Find
             what = f"columns that are not declared by the scenario: {len(others)}"
             found.append(Finding(what, settled_by(what, config.data_set), where=place, values=others))
         there = tuple(name for name in columns if names.count(name) == 1)
-        if part.url is not None:
-            from fedmodel.data.databases import query
-
-            return query(part, columns, others=False).select(list(there))
-        return _read(config, part, there, len(names), found)
+        return asked.select(list(there)) if asked is not None else _read(config, part, there, len(names), found)
     except DataError as error:
         found.append(_of_table(config, error, place))
         return None
+
+
+def _asked(config: TableConfig, part: TableSource, columns: tuple[str, ...]) -> pa.Table | None:
+    """Return what a query gives, as a run asks it; None of a file."""
+    if part.url is None:
+        return None
+    from fedmodel.data.databases import query
+
+    return query(part, columns, others=config.other_columns == "refuse")
 
 
 def _read(

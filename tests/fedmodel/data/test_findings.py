@@ -217,6 +217,17 @@ def test_a_column_that_is_missing_is_told_once_by_its_name(tmp_path: Path) -> No
     assert "as the scenario does" in found.found[0].settled_by
 
 
+@pytest.mark.parametrize("others", ["refuse", "ignore"])
+@pytest.mark.parametrize("more", ["age", "'x' AS note", "'x' AS day, 5 AS day", "NULL"])
+def test_a_querys_other_columns_and_twins_are_told_as_a_run_tells_them(more: str, others: str, tmp_path: Path) -> None:
+    plain = dict(zip(HEADER, ROWS[0], strict=True))
+    source = laid(tmp_path, "t", "query", [plain]).model_copy(update={"query": f"SELECT *, {more} FROM t"})  # noqa: S608
+    config = table_of(other_columns=others)
+    found = inspect(config, source)
+    assert found.refused == refuses(config, source) == (others == "refuse" or more == "age")
+    assert found.records == (0 if more == "age" else 1) or found.refused
+
+
 def test_what_is_outside_of_its_range_is_counted_and_not_refused(tmp_path: Path) -> None:
     rows = [[age, *ROWS[0][1:]] for age in ("0", "100", "100.01", "119", "50")]
     found = inspect(table_of(), write(tmp_path / "a.csv", rows))
