@@ -31,7 +31,7 @@ def check(
         str | None, typer.Option("--table", metavar="NAME=PATH", help="A file or folder, of a silo or of the data set.")
     ] = None,
     fix: Annotated[
-        bool, typer.Option("--fix", help="Propose keys of [tables.NAME]; with --silo, write them into silo.toml.")
+        bool, typer.Option("--fix", help="Propose how the table is to be read; with --silo, write that into silo.toml.")
     ] = False,
     settings: Settings = None,
     as_json: Json = False,
