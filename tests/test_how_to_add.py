@@ -18,8 +18,9 @@ import pytest
 
 from fedmodel.config import read_scenario
 from fedmodel.errors import ConfigError
-from fedmodel.privacy import accounting
+from fedmodel.privacy import accounting, grid
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
+from fedmodel.privacy.rounding import small
 from fedmodel.system.packages import PACKAGES
 from scenarios.cli.verbs import verbs
 from scenarios.simulation.engines import engine_of
@@ -106,9 +107,10 @@ def test_what_the_page_adds_trains_is_charged_and_is_reported(copy: Path) -> Non
     (data,) = report["report"]["scope"]["data_sets"]
     assert data["kind"] == "300 made-up points on two half circles, dealt out to silos"
     assert "The noise is two draws, and one of them is charged." in json.dumps(report["report"])
-    told = re.search(r"the ([0-9,]+) draws of noise", report["report"]["mechanism"]["side_channels"])
-    assert told is not None
-    assert told[1] == str(2 * summary["parameters"] * 2 * 2)  # two each, in two rounds of two steps
+    coordinates = summary["parameters"] * 2 * 2  # in two rounds of two steps, each of which has two draws
+    more, _ = grid.added(coordinates, accounting.epsilon([one_draw], 1e-3), 1e-3, draws=2)
+    assert f"the {2 * coordinates} draws of noise" in report["report"]["mechanism"]["side_channels"]
+    assert f"adds at most {small(more)} to epsilon" in report["report"]["mechanism"]["side_channels"]
     assert [
         (one["what"], one["name"], one["says"], one["settings"]) for one in report["report"]["training"]["used"]
     ] == [
