@@ -11,11 +11,11 @@ until the next window.
 
 The last answer lies in the same file as the state that it led to, so that there is never the one without the other.
 Asked the very same again, since the answer or the server that waited for it was lost, `answer` gives the very same
-bytes, as `answered` does where the stage may not be done at all any more: whoever asks learns nothing that it could not
-have had before. Anything else is a stage, and refused if it was done. Where one question asks for two stages, each is
-on disk and in the ledger before the next begins, which may replace what tells of it; asked again after a kill between
-the two, the second follows on the first one's answer. Only the last answer is kept, and only until the next stage: a
-share that was revealed, or an update that was masked, stays in the file, sealed, for that long.
+bytes; `answered` gives them or nothing, and does no stage. Whoever asks learns nothing that it could not have had
+before. Anything else is a stage, and refused if it was done. Where one question asks for two stages, each is on disk
+and in the ledger before the next begins, which may replace what tells of it; asked again after a kill between the two,
+the second follows on the first one's answer. Only the last answer is kept, and only until the next stage: a share that
+was revealed, or an update that was masked, stays in the file, sealed, for that long.
 
 A secret that a stage erased is gone from the file that replaces the old one. What a run that ended in the middle left
 behind is erased when the next one begins, all but how far it had come.
