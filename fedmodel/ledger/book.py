@@ -46,12 +46,15 @@ from fedmodel.ledger.entries import (
     countersigned_body,
     figures_of,
     genesis,
+    is_lapse,
+    lapse_body,
     origin_of,
     progress_body,
     progress_of,
     reserve_body,
     reserved_parts,
     scope_body,
+    told_time,
     void_body,
 )
 from fedmodel.ledger.head_file import HeadFile
@@ -87,11 +90,13 @@ class Reservation:
         parts: All that it may do, as reserved: the plan, then what else it may release.
         scope: The scope's name.
         scenario: Hash of the scenario that the plan is of.
+        until: From when on it may lapse; empty where it does not.
     """
 
     parts: tuple[Event, ...]
     scope: str
     scenario: str
+    until: str = ""
 
     @property
     def plan(self) -> Event:
@@ -172,7 +177,10 @@ class Ledger:
         entry = self._reserved(run)
         if entry is None:
             return None
-        return Reservation(reserved_parts(entry.content), str(entry.scope), str(entry.content["scenario"]))
+        content = entry.content
+        return Reservation(
+            reserved_parts(content), str(entry.scope), str(content["scenario"]), str(content.get("until", ""))
+        )
 
     def knows(self, run: str) -> bool:
         """Return whether a run was ever reserved, also where its rest was given back."""
@@ -259,17 +267,10 @@ class Ledger:
         Raises:
             LedgerError: When the data set has another: a budget is made once, and changed by an override.
         """
-        scope.check()
         if self.scope(scope.name) == scope:
             return
         with self._appending():
-            standing = self.standing()
-            known = {other.data: other for other in standing.scopes.values()}.get(scope.data)
-            if known == scope:
-                return
-            if known is not None:
-                raise LedgerError(_differs(self.path, known, scope))
-            self._append(Draft("create", scope_body(scope), scope.name), standing)
+            self._enter_scope(scope, self.standing())
 
     def reserve(
         self,
@@ -281,8 +282,11 @@ class Ledger:
         scenario: str = "",
         partial: bool = False,
         besides: Sequence[Event] = (),
+        held: timedelta | None = None,
     ) -> Event:
-        """Reserve all that a run may do, once.
+        """Reserve all that a run may do, once; and give back what other runs reserved, and lapsed.
+
+        A run whose own reservation lapsed reserves again, as any other run does.
 
         Args:
             scope: The scope's name.
@@ -292,35 +296,40 @@ class Ledger:
             scenario: Hash of the scenario that the plan is of.
             partial: Reserve the first rounds of the plan where the budget does not pay all of them.
             besides: What else the run may release, in order; each in full, or nothing is reserved.
+            held: For how long it is held while nothing is charged for the run; None for ever.
 
         Returns:
             What was reserved, the plan or its first rounds; asked again, the same.
 
         Raises:
-            LedgerError: When the run reserved another plan, or its rest was given back.
+            LedgerError: When the run reserved another plan, or a person gave its rest back.
             PrivacyBudgetExceeded: When it does not fit. Nothing is entered.
         """
-        if not 1 <= steps_per_round <= plan.steps:
-            raise LedgerError(f"a round of {steps_per_round} steps is none of a plan of {plan.steps}")
+        asked = Asked(run, plan, steps_per_round, scenario, partial, tuple(besides), held)
         with self._appending():
+            return self._enter_reservation(scope, asked, self.standing())
+
+    def check_reserves(
+        self,
+        scope: Scope,
+        run: str,
+        plan: Event,
+        steps_per_round: int,
+        *,
+        scenario: str = "",
+        partial: bool = False,
+        besides: Sequence[Event] = (),
+        held: timedelta | None = None,
+    ) -> Event:
+        """Refuse what `open_scope` and then `reserve` would refuse now, and return what they would reserve.
+
+        They are tried, and undone. Guarantee: nothing is entered, whatever comes of it.
+        """
+        asked = Asked(run, plan, steps_per_round, scenario, partial, tuple(besides), held)
+        with self._transaction(undone=True):
             standing = self.standing()
-            known = standing.runs.get(run)
-            if known is not None:
-                asked = ((plan.times(known.plan.steps), *besides), scope, scenario)
-                as_long = known.plan.steps == plan.steps or (partial and known.plan.steps < plan.steps)
-                if known.closed or not as_long or (known.parts, known.scope, known.scenario) != asked:
-                    raise LedgerError(f"run {run} reserved another plan, or gave it back; a plan is made once")
-                return known.plan
-            found = standing.scopes.get(scope)
-            if found is None:
-                raise LedgerError(f"{self.path}: has no scope {scope}")
-            rounds = standing.rounds_fitting(found, plan, steps_per_round, besides) if partial else 0
-            fitting = plan.times(rounds * steps_per_round) if rounds else plan
-            costs = [found.cost(part) for part in (fitting, *besides)]
-            admitted = standing.admit(found, (fitting, *besides), sum(costs))
-            body = reserve_body(fitting, scenario, admitted, by_part(costs), besides)
-            self._append(Draft("reserve", body, scope, run), standing)
-            return fitting
+            self._enter_scope(scope, standing)
+            return self._enter_reservation(scope.name, asked, standing)
 
     def charge(self, run: str, round_number: int, steps: int, key: str, part: int = 0) -> Charge:
         """Enter what a round is about to do. Call it before the records are read for training.
@@ -354,7 +363,7 @@ class Ledger:
             parts = reserved_parts(reserved.content)
             if not 0 <= part < len(parts):
                 raise LedgerError(f"run {run} reserved {len(parts)} parts, and none of number {part}; nothing is done")
-            drawn = list(self._drawn(run, len(parts)))
+            drawn = list(self._drawn(reserved))
             plan, taken = parts[part], drawn[part]
             if taken + steps > plan.steps:
                 raise PrivacyBudgetExceeded(
@@ -533,6 +542,46 @@ class Ledger:
             if not found.ended:
                 self._append(Draft("audit", countersigned_body(scenario, model, code), run=run), standing)
 
+    # Below: what is entered under the lock
+
+    def _enter_scope(self, scope: Scope, standing: Standing) -> None:
+        """Create a scope where its data set has none yet."""
+        scope.check()
+        known = {other.data: other for other in standing.scopes.values()}.get(scope.data)
+        if known is None:
+            self._append(Draft("create", scope_body(scope), scope.name), standing)
+        elif known != scope:
+            raise LedgerError(_differs(self.path, known, scope))
+
+    def _enter_reservation(self, scope: str, asked: Asked, standing: Standing) -> Event:
+        """Reserve what is asked, unless it is reserved, and return what is."""
+        if not 1 <= asked.steps_per_round <= asked.plan.steps:
+            raise LedgerError(f"a round of {asked.steps_per_round} steps is none of a plan of {asked.plan.steps}")
+        known = standing.runs.get(asked.run)
+        if known is not None and not known.lapsed:
+            return _as_known(known, scope, asked)
+        found = standing.scopes.get(scope)
+        if found is None:
+            raise LedgerError(f"{self.path}: has no scope {scope}")
+        self._enter_lapses(standing)
+        plan, steps, besides = asked.plan, asked.steps_per_round, asked.besides
+        rounds = standing.rounds_fitting(found, plan, steps, besides) if asked.partial else 0
+        fitting = plan.times(rounds * steps) if rounds else plan
+        costs = [found.cost(part) for part in (fitting, *besides)]
+        admitted = standing.admit(found, (fitting, *besides), sum(costs))
+        until = "" if asked.held is None else told_time(_now() + asked.held)
+        body = reserve_body(fitting, asked.scenario, admitted, by_part(costs), besides, until)
+        self._append(Draft("reserve", body, scope, asked.run), standing)
+        return fitting
+
+    def _enter_lapses(self, standing: Standing) -> None:
+        """Give back every reservation that lapsed, at the time that entries have now."""
+        now = _time_after("" if standing.last is None else standing.last.time, "void")
+        for name in standing.lapsed(now):
+            run = standing.runs[name]
+            body = lapse_body(run.sequence, run.until, by_part(run.drawn))
+            self._append(Draft("void", body, run.scope, name), standing)
+
     # Below: the file
 
     def _begin(self) -> None:
@@ -590,12 +639,12 @@ class Ledger:
             self._head.keep(self.head)
 
     @contextmanager
-    def _transaction(self) -> Iterator[None]:
+    def _transaction(self, *, undone: bool = False) -> Iterator[None]:
         with sqlite_errors(self.path):
             self._connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
-                self._connection.execute("COMMIT")
+                self._connection.execute("ROLLBACK" if undone else "COMMIT")
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
@@ -614,7 +663,9 @@ class Ledger:
         except LedgerTampered as refused:
             raise LedgerError(f"nothing was entered: {refused.found}") from refused
         totals = (0, 0, 0) if draft.scope is None else standing.totals(draft.scope)
-        self._insert(replace(trial, cap=totals[0], reserved=totals[1], spent=totals[2]).sign(self._identity))
+        entry = replace(trial, cap=totals[0], reserved=totals[1], spent=totals[2]).sign(self._identity)
+        self._insert(entry)
+        standing.last = entry  # what the next one of this transaction is chained to
 
     def _signed(self, draft: Draft, totals: tuple[int, int, int]) -> Entry:
         last = self._one("ORDER BY sequence DESC LIMIT 1")
@@ -675,7 +726,8 @@ class Ledger:
 
     def _check_totals(self, newest: Entry) -> None:
         """Refuse a file in which an entry was hidden from its run: their sums are not what a scope's newest says."""
-        runs = [self._as_reserved(entry) for entry in self._entries(_RESERVATIONS, str(newest.scope))]
+        entries = self._entries(_RESERVATIONS, str(newest.scope))
+        runs = [self._as_reserved(entry) for entry in entries if not self._is_lapsed(entry)]
         reserved = min(newest.cap, sum(run.reserved for run in runs))
         if (newest.reserved, newest.spent) != (reserved, min(reserved, sum(run.spent for run in runs))):
             raise LedgerTampered(f"{self.path}: what its runs hold and took is not what its newest entries say")
@@ -691,13 +743,13 @@ class Ledger:
             content["admitted"],
             content["scenario"],
             entry.sequence,
-            list(self._drawn(run, len(parts))),
+            list(self._drawn(entry)),
             closed=entry.sequence in self._voided(run),
         )
 
     def _reserved(self, run: str) -> Entry | None:
-        """Return a run's reservation, unless its rest was given back."""
-        entry = self._one("WHERE run = ? AND kind = 'reserve'", run)
+        """Return a run's newest reservation, unless its rest was given back."""
+        entry = self._one("WHERE run = ? AND kind = 'reserve' ORDER BY sequence DESC LIMIT 1", run)
         return None if entry is None or entry.sequence in self._voided(run) else entry
 
     def _unused(self, key: str) -> str:
@@ -707,17 +759,27 @@ class Ledger:
             times, unused = times + 1, f"{key}.{times + 1}"
         return unused
 
-    def _drawn(self, run: str, parts: int) -> tuple[int, ...]:
-        """Return the steps that a run has taken of each of its parts: its newest charge or void says so."""
+    def _drawn(self, reserved: Entry) -> tuple[int, ...]:
+        """Return the steps taken of each part of a run's newest reservation: the newest charge or void says so."""
+        parts, since = len(reserved_parts(reserved.content)), reserved.sequence
         newest = [
-            self._one("WHERE run = ? AND kind = ? ORDER BY sequence DESC LIMIT 1", run, kind)
+            self._one("WHERE run = ? AND kind = ? ORDER BY sequence DESC LIMIT 1", str(reserved.run), kind)
             for kind in ("charge", "void")
         ]
-        last = max((entry for entry in newest if entry is not None), key=lambda entry: entry.sequence, default=None)
+        told = [entry for entry in newest if entry is not None and entry.sequence > since]
+        last = max(told, key=lambda entry: entry.sequence, default=None)
         return (0,) * parts if last is None else figures_of(last.content["taken"], parts)
 
     def _voided(self, run: str) -> set[int]:
         return {entry.content["of"] for entry in self._entries("WHERE run = ? AND kind = 'void'", run)}
+
+    def _is_lapsed(self, reserved: Entry) -> bool:
+        """Return whether a reservation lapsed: it holds nothing, took nothing, and its run may have another."""
+        for void in self._entries("WHERE run = ? AND kind = 'void'", str(reserved.run)):
+            if is_lapse(void.content) and void.content["of"] == reserved.sequence:
+                void.check_signature(self._identity.public)
+                return True
+        return False
 
     # Below: what it extends
 
@@ -751,6 +813,33 @@ class Draft:
     key: str | None = None
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What is asked to be reserved, as `Ledger.reserve` says."""
+
+    run: str
+    plan: Event
+    steps_per_round: int
+    scenario: str
+    partial: bool
+    besides: tuple[Event, ...]
+    held: timedelta | None
+
+
+def _as_known(known: Run, scope: str, asked: Asked) -> Event:
+    """Return what a run reserved, where it is what is asked.
+
+    Raises:
+        LedgerError: When it is not, or a person gave it back.
+    """
+    plan = asked.plan
+    wanted = ((plan.times(known.plan.steps), *asked.besides), scope, asked.scenario)
+    as_long = known.plan.steps == plan.steps or (asked.partial and known.plan.steps < plan.steps)
+    if known.closed or not as_long or (known.parts, known.scope, known.scenario) != wanted:
+        raise LedgerError(f"run {asked.run} reserved another plan, or gave it back; a plan is made once")
+    return known.plan
+
+
 def _time_after(before: str, kind: Kind) -> str:
     """Return the time of an entry: now, or that of the entry before where the clock was set back by a moment.
 
@@ -758,7 +847,7 @@ def _time_after(before: str, kind: Kind) -> str:
         LedgerError: When it was set back by more, unless a person overrides.
     """
     now = _now()
-    told = now.isoformat(timespec="milliseconds")
+    told = told_time(now)
     if told >= before or kind == "override":
         return told
     if datetime.fromisoformat(before) - now <= _MOMENT:

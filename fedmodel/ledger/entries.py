@@ -3,8 +3,9 @@
     create      first of all, whose ledger it is; then each budget scope: data set, unit, adjacency, delta, cap, order
     reserve     all that a run may do, before anything is done for it: its plan, and beside it other events, if any
     charge      what one round will do, of which part of the reservation, before any record is read for it
-    void        the newest charge of all, if no noised byte of it left, as far as entries say whether an update was
-                masked for it; or the part of a reservation that is not taken
+    void        by a person: the newest charge of all, if no noised byte of it left, as far as entries say whether an
+                update was masked for it; or the part of a reservation that is not taken. By the silo itself, in a form
+                of its own (`lapse_body`): a whole reservation that lapsed
     override    a person's change of a scope's cap, with who and why
     checkpoint  to whom a signed head was given
     audit       what somebody found or signed off; with a run, how far the silo came in its secure aggregation, and that
@@ -21,6 +22,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from datetime import UTC, datetime
 from functools import cached_property
 from typing import Any, Final, Literal, Self, get_args
 
@@ -178,11 +180,15 @@ def by_part(figures: Sequence[int]) -> ByPart:
     return figures[0] if len(figures) == 1 else list(figures)
 
 
-def reserve_body(plan: Event, scenario: str, admitted: Admission, cost: ByPart, besides: Sequence[Event] = ()) -> str:
-    """Return the body of a reservation."""
+def reserve_body(
+    plan: Event, scenario: str, admitted: Admission, cost: ByPart, besides: Sequence[Event] = (), until: str = ""
+) -> str:
+    """Return the body of a reservation; one with a time, `until`, may lapse from then on."""
     content = {"admitted": admitted, "cost": cost, "event": json.loads(event_to_json(plan)), "scenario": scenario}
     if besides:
         content["besides"] = [json.loads(event_to_json(event)) for event in besides]
+    if until:
+        content["until"] = until
     return canonical(content)
 
 
@@ -236,6 +242,28 @@ def progress_body(progress: Progress) -> str:
 def void_body(of: int, reason: str, taken: ByPart) -> str:
     """Return the body of a void, after which so many steps of each part of the run are taken."""
     return canonical({"of": of, "reason": reason, "taken": taken})
+
+
+def lapse_body(of: int, until: str, taken: ByPart) -> str:
+    """Return the body by which a silo gives a reservation back that lapsed at a time, and of which nothing is taken.
+
+    It is a `void` by its column: a file's own rules fix what may stand there, and ledgers of before have to take it.
+    """
+    return canonical({"of": of, "taken": taken, "until": until})
+
+
+def is_lapse(content: Mapping[str, Any]) -> bool:
+    """Return whether a void's body is one that a silo entered by itself, of a reservation that lapsed."""
+    return "until" in content
+
+
+def told_time(moment: datetime) -> str:
+    """Return a moment as entries say it.
+
+    >>> told_time(datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC))
+    '2026-01-02T03:04:05.000+00:00'
+    """
+    return moment.astimezone(UTC).isoformat(timespec="milliseconds")
 
 
 def countersigned_body(scenario: str, model: str, code: str) -> str:

@@ -4,6 +4,13 @@
 ask for statistics and evaluate. All parts are admitted together, or nothing is; each charge says which part it draws
 on; and parts are charged in any order, each up to its own steps. "A plan" below is all parts of a run.
 
+**Lapsing.** A reservation may say until when it is held for a run of which nothing was charged. From then on the silo
+itself may give it back (`_take_lapse`), and its run may be reserved again, by the rules of any reservation. Guarantee:
+nothing is given back so of a run of which anything was ever charged, whether or not that stands, or of which an update
+was masked; and nothing is charged for a run between the entry that gives it back and the next that reserves it. What
+decides is what the entries say, in their order: a clock that jumps makes a reservation lapse early or late, and nothing
+else.
+
 **The budget.** A scope's cap, epsilon at its delta, is turned into room for Rényi divergence of the scope's order,
 counted in whole millionths: `cap`. A plan is admitted in one of two ways, and its reservation says in which.
 
@@ -62,6 +69,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from typing import Final, NamedTuple
 
 from fedmodel.config import MOST_EPSILON
@@ -78,9 +86,11 @@ from fedmodel.ledger.entries import (
     by_part,
     canonical,
     figures_of,
+    is_lapse,
     origin_of,
     progress_of,
     reserved_parts,
+    told_time,
 )
 from fedmodel.ledger.heads import Head
 from fedmodel.ledger.merkle import EMPTY_ROOT
@@ -123,7 +133,10 @@ class Run:
         sequence: Of its reservation.
         drawn: Steps charged of each part.
         charges: By sequence, of those that stand.
+        until: From when on it may lapse; empty where it does not.
         closed: Whether the rest was given back.
+        lapsed: Whether it was given back because it lapsed.
+        touched: Whether anything of it was ever charged, whether or not that stands.
         ended: Sequence of the entry that countersigns its end, None where there is none.
         model: SHA-256 of the model that this entry is for, in hexadecimal.
         code: Hash of the code that the silo ran by then.
@@ -137,7 +150,10 @@ class Run:
     sequence: int
     drawn: list[int]
     charges: dict[int, Charged] = field(default_factory=dict)
+    until: str = ""
     closed: bool = False
+    lapsed: bool = False
+    touched: bool = False
     ended: int | None = None
     model: str = ""
     code: str = ""
@@ -281,6 +297,16 @@ class Standing:
         of its own.
         """
         return self.masked.get((run, self.runs[run].charges[charge].round), 0) > charge
+
+    def lapsed(self, now: str) -> list[str]:
+        """Return the runs whose reservations may be given back at a time, as entries say it."""
+        return [name for name in self.runs if self._may_lapse(name, now)]
+
+    def _may_lapse(self, name: str, now: str) -> bool:
+        """Return whether a run's reservation is past its time, and nothing was ever done for it."""
+        run = self.runs[name]
+        untouched = not run.touched and all(masked != name for masked, _ in self.masked)
+        return bool(run.until) and now >= run.until and not run.closed and untouched
 
     def admit(self, scope: Scope, parts: Sequence[Event], cost: int, tolerance: float = 0.0) -> Admission:
         """Return in which way a run is admitted.
@@ -456,9 +482,14 @@ class Standing:
 
     def _take_reserve(self, entry: Entry) -> None:
         content, scope = entry.content, self.scopes[str(entry.scope)]
-        said = set(content) - {"besides"}
-        if entry.run is None or entry.run in self.runs or said != {"admitted", "cost", "event", "scenario"}:
-            raise LedgerError("a run is reserved once, with event, cost, scenario and how it was admitted")
+        said, until = set(content) - {"besides", "until"}, content.get("until", "")
+        before = None if entry.run is None else self.runs.get(entry.run)
+        if entry.run is None or said != {"admitted", "cost", "event", "scenario"}:
+            raise LedgerError("a run is reserved with event, cost, scenario and how it was admitted")
+        if before is not None and (not before.lapsed or before.scenario != content["scenario"]):
+            raise LedgerError("a run is reserved once, or again for its scenario once its reservation lapsed")
+        if "until" in content and not (until == told_time(datetime.fromisoformat(until)) and until > entry.time):
+            raise LedgerError("a reservation lapses at a time after its own, told as entries tell it, or does not")
         parts = reserved_parts(content)
         costs = figures_of(content["cost"], len(parts))
         for part, cost in zip(parts, costs, strict=True):
@@ -470,7 +501,8 @@ class Standing:
         if content["admitted"] != admitted:
             raise LedgerError(f"it was admitted by the {content['admitted']}, where the {admitted} would")
         scenario, drawn = str(content["scenario"]), [0] * len(parts)
-        self.runs[entry.run] = Run(scope.name, parts, costs, admitted, scenario, entry.sequence, drawn)
+        self.runs.pop(entry.run, None)  # so that runs stand in the order of their reservations
+        self.runs[entry.run] = Run(scope.name, parts, costs, admitted, scenario, entry.sequence, drawn, until=until)
 
     def _take_charge(self, entry: Entry) -> None:
         run, content = self._run(entry), entry.content
@@ -486,12 +518,16 @@ class Standing:
         if taken > reserved.steps:
             raise LedgerError(f"its run would take {taken} of {reserved.steps} steps")
         run.charges[entry.sequence] = Charged(entry.round, event.steps, entry.key, part)
+        run.touched = True
         self.charged.append(entry.sequence)
         self.caps.setdefault(run.scope, (self.scopes[run.scope].epsilon, False))
         self._take_steps(run, part, event.steps, entry)
 
     def _take_void(self, entry: Entry) -> None:
         run, of = self._run(entry), entry.content["of"]
+        if is_lapse(entry.content):
+            self._take_lapse(run, entry)
+            return
         if set(entry.content) != {"of", "reason", "taken"}:
             raise LedgerError("a void says of which entry, why, and how much of the plan is taken")
         if of == run.sequence:
@@ -509,6 +545,16 @@ class Standing:
             raise LedgerError(
                 "only a reservation, or the newest charge of the whole ledger while its run goes on, is voided"
             )
+
+    def _take_lapse(self, run: Run, entry: Entry) -> None:
+        """Take that a reservation lapsed: at its own time or later, and of a run that nothing was ever done for."""
+        content = entry.content
+        if set(content) != {"of", "taken", "until"} or (content["of"], content["until"]) != (run.sequence, run.until):
+            raise LedgerError("a reservation that lapsed is named with the time that is written in it")
+        if not self._may_lapse(str(entry.run), entry.time):
+            raise LedgerError("only an open reservation lapses, at its time or later, of whose run nothing was charged")
+        run.closed = run.lapsed = True
+        self._take_steps(run, 0, 0, entry)
 
     def _take_override(self, entry: Entry) -> None:
         scope = self.scopes[str(entry.scope)]
