@@ -2,6 +2,10 @@
 
 Before any handler, every message is held to the silo's own law (`clients.policy`): who asks, what for, with what code.
 
+A run begins in two steps: every silo says whether it could take part (`ready`), and only then is asked to reserve its
+plan (`join`). Both hold it to the very same checks. Guarantee: a silo that is asked whether it is ready enters nothing,
+makes no key, and leaves what it holds of other runs as it is.
+
 Order inside `train`, which the guarantee rests on: decode and check the request, the ledger that the server remembers,
 what secure aggregation needs, the state to begin from and what the job checks; charge the ledger; only then have the
 job read records and answer; mask, and keep the masked update with the state of its mask; put the update into the
@@ -30,8 +34,9 @@ from clients import policy
 from clients.silo import Silo
 from fedmodel import plans, wire
 from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
-from fedmodel.ledger import verify_ledger
+from fedmodel.ledger import Ledger, verify_ledger
 from fedmodel.privacy import grid
+from fedmodel.privacy.events import Event
 from fedmodel.provision import scenario_hash
 from fedmodel.secagg import MOST_ATTEMPTS, Window, join_messages, split_messages
 from fedmodel.secagg import Participant as Protocol
@@ -78,16 +83,9 @@ def _check(message: Message, silo: Silo) -> bytes:
 def _join(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
     """Check that the silo can take part, reserve the run's plan, and say so."""
     window = wire.read_join_request(message)
-    law = silo.kit.law
-    policy.check_hours(law, datetime.now().astimezone())
-    event = plans.planned_event(silo.plan)
-    pipeline = plans.pipeline_event(silo.plan, event)
-    policy.check_event(law, event, simulated=silo.simulated)
-    policy.check_noise_levels(law, silo.scenario, pipeline)
+    event = _admitted(silo)
     with silo.ledger() as ledger:
-        verify_ledger(ledger.path, silo.kit.identity.public, unused=False)  # once a run, all of it is read again
-        # What could fail comes first: a run that the silo cannot take part in reserves nothing.
-        grid.check_records(len(silo.records()), pipeline.noise_multiplier)
+        _check_can_take_part(silo, ledger, event)
         advert = b"" if window is None else _keys(silo, window)
         silo.begin_outbox(ledger)
         reserved = silo.reserve(ledger, event)
@@ -95,6 +93,35 @@ def _join(message: Message, context: Context, silo: Silo, asked: bytes) -> Recor
     if reserved.steps < event.steps:
         silo.note("join", f"the budget pays for {reserved.steps} of the {event.steps} steps planned, and no more")
     return wire.join_reply(wire.JoinReply(silo.name, event, advert, head))
+
+
+def _ready(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
+    """Say whether the silo could take part: what it would reserve is tried, and undone."""
+    wire.read_ready_request(message)
+    event = _admitted(silo)
+    with silo.ledger() as ledger:
+        _check_can_take_part(silo, ledger, event)
+        silo.check_aggregates()
+        silo.check_reserves(ledger, event)
+        head = ledger.head()
+    return wire.join_reply(wire.JoinReply(silo.name, event, head=head))
+
+
+def _admitted(silo: Silo) -> Event:
+    """Hold a run that begins to the law, and return what the silo plans to do in it."""
+    law = silo.kit.law
+    policy.check_hours(law, datetime.now().astimezone())
+    event = plans.planned_event(silo.plan)
+    pipeline = plans.pipeline_event(silo.plan, event)
+    policy.check_event(law, event, simulated=silo.simulated)
+    policy.check_noise_levels(law, silo.scenario, pipeline)
+    return event
+
+
+def _check_can_take_part(silo: Silo, ledger: Ledger, event: Event) -> None:
+    """Check what could fail besides the budget: a run that the silo cannot take part in reserves nothing."""
+    verify_ledger(ledger.path, silo.kit.identity.public, unused=False)  # as a run begins, all of it is read again
+    grid.check_records(len(silo.records()), plans.pipeline_event(silo.plan, event).noise_multiplier)
 
 
 def _advert(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
@@ -227,6 +254,7 @@ def _countersign(message: Message, context: Context, silo: Silo, asked: bytes) -
 
 
 for _kind, _handler in (
+    (wire.READY, _ready),
     (wire.JOIN, _join),
     (wire.ADVERT, _advert),
     (wire.SHARE, _share),

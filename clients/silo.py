@@ -18,10 +18,10 @@ import traceback
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from pathlib import Path
-from typing import Self
+from typing import Final, Self
 
 from flwr.app import Context
 
@@ -40,6 +40,13 @@ from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import SIMULATED, Kit, is_kit, is_sealed, read_kit, read_law, scenario_hash, unlocked
 from fedmodel.secagg import Participant as Protocol
 from fedmodel.system.inert import indented, inert
+
+HELD: Final = timedelta(hours=1)
+"""For how long a deployed silo holds a reservation of which nothing is charged, when another run asks.
+
+From joining to the first charge a run takes minutes. One that takes longer keeps its reservation all the same, as long
+as no other run asks for the budget; and where one did, it reserves again, or is refused.
+"""
 
 
 @dataclass(frozen=True)
@@ -114,7 +121,7 @@ class Silo:
         Raises:
             PolicyRefused: When the silo's own law has secure aggregation off.
         """
-        self._check_aggregates()
+        self._check_masks()
         with self.ledger() as ledger, protocol(self.kit, self.folder, self.run_number, ledger) as silo:
             yield silo
 
@@ -135,7 +142,7 @@ class Silo:
             PolicyRefused: When the silo's own law has secure aggregation off.
             ProtocolError: When the silo did not join the run: a witness of its lists did, too.
         """
-        self._check_aggregates()
+        self._check_masks()
         with self.ledger() as ledger:
             if not ledger.knows(self.run):
                 raise ProtocolError("this silo has not joined the run; a silo joins before it takes part in a stage")
@@ -147,11 +154,22 @@ class Silo:
         Raises:
             PolicyRefused: When the silo's own law has secure aggregation off.
         """
-        self._check_aggregates()
+        self._check_masks()
         with self.ledger() as ledger:
             return answered(self.kit, self.folder, self.run_number, ledger, asked)
 
-    def _check_aggregates(self) -> None:
+    def check_aggregates(self) -> None:
+        """Refuse where this silo's own keys, roster and law would keep it from secure aggregation, where it is on.
+
+        Nothing is written: what it holds of another run stays.
+
+        Raises:
+            AggregationRefused: When its law does not allow the roster, or it is not in it.
+        """
+        if self.kit.law.encryption.secure_aggregation == "on":
+            Protocol(self.kit.identity, self.kit.roster, self.kit.policy, self.run_number)
+
+    def _check_masks(self) -> None:
         if self.kit.law.encryption.secure_aggregation != "on":
             raise PolicyRefused("silo.toml has secure aggregation off, so no stage of it is taken part in")
 
@@ -192,8 +210,7 @@ class Silo:
             PrivacyBudgetExceeded: When nothing of it is.
             PolicyRefused: When the records are another budget's too.
         """
-        plan = self.plan
-        scope, budget = self._scope(ledger), self.kit.law.budget_of(plan.data)
+        scope = self._scope(ledger)
         source = self._source(scope)
         if source is not None:
             source.check(ledger)
@@ -202,13 +219,45 @@ class Silo:
             scope.name,
             self.run,
             event,
-            plan.steps_per_round,
+            self.plan.steps_per_round,
             scenario=scenario_hash(self.scenario).hex(),
-            partial=budget is not None and budget.partial_runs,
+            partial=self._in_part,
+            held=self.held,
         )
         if source is not None:
             source.remember(ledger, self.run)
         return reserved
+
+    def check_reserves(self, ledger: Ledger, event: Event) -> None:
+        """Refuse what `reserve` would refuse now; nothing is entered.
+
+        Raises:
+            PrivacyBudgetExceeded: When nothing of the plan is paid for.
+            PolicyRefused: When the records are another budget's too.
+        """
+        scope = self._scope(ledger)
+        if (source := self._source(scope)) is not None:
+            source.check(ledger)
+        ledger.check_reserves(
+            scope,
+            self.run,
+            event,
+            self.plan.steps_per_round,
+            scenario=scenario_hash(self.scenario).hex(),
+            partial=self._in_part,
+            held=self.held,
+        )
+
+    @property
+    def _in_part(self) -> bool:
+        """Whether this silo's law lets a run begin that its budget does not pay to the end."""
+        budget = self.kit.law.budget_of(self.plan.data)
+        return budget is not None and budget.partial_runs
+
+    @property
+    def held(self) -> timedelta | None:
+        """For how long a run's reservation is held untouched; a simulation's for ever, since its folder has one run."""
+        return None if self.simulated else HELD
 
     def reserved(self, ledger: Ledger) -> Event:
         """Return what this run reserved, and may be charged for under the law as it is now.
@@ -219,6 +268,8 @@ class Silo:
             PolicyRefused: When the law does not allow the plan any more, or the records are another budget's too.
         """
         found, scope = ledger.reservation(self.run), self._scope(ledger)
+        if found is None and ledger.knows(self.run):
+            raise ProtocolError("what this silo reserved for the run was given back; it trains once it joined again")
         if found is None:
             raise ProtocolError("this silo has not joined the run; a silo joins before it trains")
         if (found.scope, found.scenario) != (scope.name, scenario_hash(self.scenario).hex()):

@@ -15,7 +15,7 @@ from fedmodel.secagg import Roster
 from server.aggregation import Aggregation, Taking, kind_of
 from server.answers import reasons
 from server.exchange import NOWHERE, Post
-from server.joining import Joined, JoinedSilo, find_again, join
+from server.joining import GIVEN_BACK, NOTHING_RESERVED, Joined, JoinedSilo, find_again, find_ready, join
 from server.journal import Checkpoint, Dealt
 from server.known_heads import KnownHeads
 from server.lineages import Lineages
@@ -27,16 +27,19 @@ _MOST_WAITS: Final = 10
 
 
 def begin(post: Post, scenario: Scenario, strategy: Strategy, home: Path) -> Aggregation[Any]:
-    """Let the silos join, and return how rounds go among them.
+    """Let the silos that could take part join, if a run can begin with them, and return how rounds go among them.
 
     Raises:
-        DropoutError: When those that joined are too few to begin; none of them was charged.
+        DropoutError: When those that could are too few to begin, and nobody reserved anything; or those that joined
+            are, and none of them was charged.
     """
     kind, roster = kind_of(scenario), read_roster(home)
     known_heads = KnownHeads(home / "heads", roster)
     window = kind.first_window(scenario, post.run)
-    joined = join(post, scenario, known_heads, window, partial(kind.is_advert_of, scenario, roster, window))
-    check_can_begin(scenario, roster, joined)
+    ready = find_ready(post, scenario, known_heads)
+    check_can_begin(scenario, roster, ready, NOTHING_RESERVED)
+    joined = join(post, scenario, known_heads, ready, window, partial(kind.is_advert_of, scenario, roster, window))
+    check_can_begin(scenario, roster, joined, GIVEN_BACK)
     return kind(_taking(post, scenario, strategy, roster, known_heads, joined, Lineages(scenario, post.run)))
 
 
@@ -78,7 +81,7 @@ def _taking(
     return Taking(post, scenario, roster, known_heads, joined, cohort, lineages)
 
 
-def check_can_begin(scenario: Scenario, roster: Roster, joined: Joined) -> None:
+def check_can_begin(scenario: Scenario, roster: Roster, joined: Joined, then: str) -> None:
     """Refuse to begin a run with silos of which no round could come to a mean; none of them was charged yet.
 
     Guarantee: in a run that may begin, and whose silos all stay, every round has a cohort that its policy allows and
@@ -86,13 +89,19 @@ def check_can_begin(scenario: Scenario, roster: Roster, joined: Joined) -> None:
     opened. Who did not join stays out of a run that began, so one that began with too few would fail in every round,
     whoever is back by then.
 
+    Args:
+        scenario: What is to be done.
+        roster: Who is in the federation.
+        joined: Who joined, or could.
+        then: What of reservations, in a sentence, where it is too few.
+
     Raises:
         DropoutError: What is in the way, the keys that it follows from, and who did not join.
     """
     obstacle = kind_of(scenario).obstacle(scenario, roster, list(joined.members))
     if obstacle:
         gone = f"; did not join: {reasons(joined.absent)}. Each silo's own log says why" if joined.absent else ""
-        raise DropoutError(f"{len(joined.members)} silos are too few to begin: {obstacle}{gone}")
+        raise DropoutError(f"{len(joined.members)} silos are too few to begin: {obstacle}{gone}. {then}")
 
 
 def known_again(roster: Roster, kept: Checkpoint) -> dict[str, JoinedSilo]:

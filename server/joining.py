@@ -1,6 +1,11 @@
-"""Joining a run: every node says, once, which silo it is and what it plans to spend; and who has left since.
+"""Joining a run: every node says which silo it is and whether it could take part, and then reserves; and who has left.
 
-A node that refuses, fails or is late is absent, by code.
+    find_ready   asks all nodes; no silo reserves anything for it
+    join         asks those that were ready, once they are enough for a run, to reserve what they plan to spend
+
+A node that refuses, fails or is late is absent, by code. So a silo that cannot take part costs the others nothing. One
+that was ready and does not join, as it was killed in between, leaves reservations of the others behind where they are
+too few without it: those are given back by the silos themselves (`clients.silo.HELD`).
 """
 
 from __future__ import annotations
@@ -8,7 +13,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -27,6 +32,12 @@ logger = logging.getLogger(__name__)
 _LOOK_AGAIN_S: Final = 0.2
 _MORE_TRIES: Final = 3
 _TRY_AGAIN_S: Final = 1.0
+NOTHING_RESERVED: Final = "No silo has reserved anything for it"
+GIVEN_BACK: Final = (
+    "What the others reserved is held for an hour, and then given back by each as soon as another run asks for it;"
+    " `fedmodel ledger void` at a silo gives it back at once"
+)
+"""Said where a run does not begin though some silos reserved for it."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +46,9 @@ class JoinedSilo:
 
     node_id: int
     charge: Event
+
+
+_Claims = defaultdict[str, list[tuple[JoinedSilo, bytes]]]
 
 
 @dataclass(frozen=True)
@@ -73,52 +87,77 @@ class Joined:
         return True
 
 
-def join(
-    post: Post,
-    scenario: Scenario,
-    known_heads: KnownHeads,
-    window: Window | None = None,
-    signed: Callable[[str, bytes], bool] = lambda _, __: True,
-) -> Joined:
-    """Wait for the federation's nodes, and ask each who it is.
+def find_ready(post: Post, scenario: Scenario, known_heads: KnownHeads) -> Joined:
+    """Wait for the federation's nodes, and ask each who it is and whether it could take part.
 
     A node whose answer breaks the protocol, plans other than the scenario asks, or bears a name that is not in the
-    federation, is left out; so is one that claims a name whose key did not sign its ledger's head, and its ADVERT with
-    secure aggregation. All nodes that claim one name are left out: a head can be shown by whoever carried it.
+    federation, is left out; so is one that claims a name whose key did not sign its ledger's head. All nodes that claim
+    one name are left out: a head can be shown by whoever carried it.
 
     Args:
         post: Carries the questions.
         scenario: What they are about.
         known_heads: Knows the silos' keys.
+
+    Returns:
+        Who could take part, and codes of the others; nobody reserved anything.
+
+    Raises:
+        DropoutError: When fewer than `min_silos` could.
+    """
+    silos = scenario.federation.silos
+    claims, codes = _insisting(post, scenario, known_heads, _Question(wire.READY), post.nodes(len(silos)))
+    sure = {silo: claims[silo][0][0] for silo in silos if len(claims[silo]) == 1}
+    absent = [silo for silo in silos if silo not in sure]
+    certain = len(codes) == len(absent) and len(set(codes.values())) == 1
+    dropouts = dict.fromkeys(absent, next(iter(codes.values())) if certain else "lost")
+    _check_enough(scenario, sure, dropouts, NOTHING_RESERVED)
+    return Joined(sure, dropouts)
+
+
+def join(
+    post: Post,
+    scenario: Scenario,
+    known_heads: KnownHeads,
+    ready: Joined,
+    window: Window | None = None,
+    signed: Callable[[str, bytes], bool] = lambda _, __: True,
+) -> Joined:
+    """Ask the silos that could take part to join and to reserve what they plan to spend.
+
+    Who is left out is as in `find_ready`; so is, with secure aggregation, whoever claims a name whose key did not sign
+    its ADVERT, and who is another silo now than it was.
+
+    Args:
+        post: Carries the questions.
+        scenario: What they are about.
+        known_heads: Knows the silos' keys.
+        ready: Who could take part.
         window: What to advertise keys for, with secure aggregation.
         signed: Whether an ADVERT is that of the silo of this name.
 
     Raises:
         DropoutError: When fewer than `min_silos` joined before the deadline.
     """
-    federation = scenario.federation
-    deadline = time.monotonic() + federation.round_timeout_s
-    claims, codes = _claims(post, scenario, known_heads, post.nodes(len(federation.silos)), window, signed)
-    for _ in range(_MORE_TRIES):
-        unheard = [int(node) for node, code in codes.items() if code in ("late", "lost")]
-        if not unheard or all(claims[silo] for silo in federation.silos) or time.monotonic() >= deadline:
-            break
-        time.sleep(_TRY_AGAIN_S)  # a silo that has just been started again, or whose message was lost on the way
-        more, still = _claims(post, scenario, known_heads, unheard, window, signed)
-        codes = {node: code for node, code in codes.items() if int(node) not in unheard} | still
-        for silo, claimed in more.items():
-            claims[silo].extend(claimed)
-    sure = {silo: claims[silo][0] for silo in federation.silos if len(claims[silo]) == 1}
-    absent = [silo for silo in federation.silos if silo not in sure]
-    certain = len(codes) == len(absent) and len(set(codes.values())) == 1
-    dropouts = dict.fromkeys(absent, next(iter(codes.values())) if certain else "lost")
-    if len(sure) < federation.min_silos:
-        raise DropoutError(
-            f"{len(sure)} silos are too few to begin, where federation.min_silos = {federation.min_silos}; dropped out:"
-            f" {reasons(dropouts)}. Each silo's own log says why"
-        )
+    nodes = {silo: member.node_id for silo, member in ready.members.items()}
+    question = _Question(wire.JOIN, window, signed)
+    claims, codes = _insisting(post, scenario, known_heads, question, nodes.values())
+    sure = {silo: claimed for silo, node in nodes.items() for claimed in claims[silo] if claimed[0].node_id == node}
+    gone = {silo: codes.get(str(node), ProtocolError.code) for silo, node in nodes.items() if silo not in sure}
     members = {silo: member for silo, (member, _) in sure.items()}
+    dropouts = {**ready.absent, **gone}
+    _check_enough(scenario, members, dropouts, GIVEN_BACK)
     return Joined(members, dropouts, {silo: advert for silo, (_, advert) in sure.items() if advert})
+
+
+def _check_enough(scenario: Scenario, members: Mapping[str, JoinedSilo], dropouts: dict[str, str], then: str) -> None:
+    """Refuse to begin with fewer silos than the scenario asks for."""
+    least = scenario.federation.min_silos
+    if len(members) < least:
+        raise DropoutError(
+            f"{len(members)} silos are too few to begin, where federation.min_silos = {least}; dropped out:"
+            f" {reasons(dropouts)}. Each silo's own log says why. {then}"
+        )
 
 
 def find_again(
@@ -126,8 +165,9 @@ def find_again(
 ) -> None:
     """Look for the nodes of members that have none at present, in place, for so long at most.
 
-    A silo that joined under one node may be back under another, once the SuperLink was started again. Nobody else is
-    asked, where it is known whose nodes are: a silo that was not there when the run began would reserve it.
+    A silo that joined under one node may be back under another, once the SuperLink was started again. One that gave
+    back what it had reserved, since nothing was charged in time, reserves it again or refuses. Nobody else is asked,
+    where it is known whose nodes are: a silo that was not there when the run began would reserve it.
     """
     deadline = time.monotonic() + timeout_s
     asked = {member.node_id for member in members.values()}
@@ -135,7 +175,7 @@ def find_again(
         nodes = [node for node in post.present() if node not in asked]
         if post.owners:
             nodes = [node for node in nodes if post.owners.get(node) in lost]
-        claims, _ = _claims(post, scenario, known_heads, nodes)
+        claims, _ = _claims(post, scenario, known_heads, _Question(wire.JOIN), nodes)
         for silo in lost:
             if len(claims[silo]) == 1 and claims[silo][0][0].charge == members[silo].charge:
                 members[silo] = claims[silo][0][0]
@@ -145,26 +185,49 @@ def find_again(
         time.sleep(_LOOK_AGAIN_S)
 
 
+@dataclass(frozen=True)
+class _Question:
+    """What nodes are asked: READY or JOIN, with the window to advertise for and who may have signed for it."""
+
+    kind: str
+    window: Window | None = None
+    signed: Callable[[str, bytes], bool] = lambda _, __: True
+
+
+def _insisting(
+    post: Post, scenario: Scenario, known_heads: KnownHeads, question: _Question, nodes: Iterable[int]
+) -> tuple[_Claims, dict[str, str]]:
+    """Ask nodes whose they are, and those that are not heard of once more, some times and until the deadline."""
+    silos, deadline = scenario.federation.silos, time.monotonic() + scenario.federation.round_timeout_s
+    claims, codes = _claims(post, scenario, known_heads, question, nodes)
+    for _ in range(_MORE_TRIES):
+        unheard = [int(node) for node, code in codes.items() if code in ("late", "lost")]
+        if not unheard or all(claims[silo] for silo in silos) or time.monotonic() >= deadline:
+            break
+        time.sleep(_TRY_AGAIN_S)  # a silo that has just been started again, or whose message was lost on the way
+        more, still = _claims(post, scenario, known_heads, question, unheard)
+        codes = {node: code for node, code in codes.items() if int(node) not in unheard} | still
+        for silo, claimed in more.items():
+            claims[silo].extend(claimed)
+    return claims, codes
+
+
 def _claims(
-    post: Post,
-    scenario: Scenario,
-    known_heads: KnownHeads,
-    nodes: Iterable[int],
-    window: Window | None = None,
-    signed: Callable[[str, bytes], bool] = lambda _, __: True,
-) -> tuple[defaultdict[str, list[tuple[JoinedSilo, bytes]]], dict[str, str]]:
+    post: Post, scenario: Scenario, known_heads: KnownHeads, question: _Question, nodes: Iterable[int]
+) -> tuple[_Claims, dict[str, str]]:
     """Ask nodes whose they are. Returns who claims each name, with ADVERTs, and by node why there was no answer."""
-    content = wire.join_request(window)
-    claims: defaultdict[str, list[tuple[JoinedSilo, bytes]]] = defaultdict(list)
+    window = question.window
+    content = wire.ready_request() if question.kind == wire.READY else wire.join_request(window)
+    claims: _Claims = defaultdict(list)
     codes: dict[str, str] = {}
-    for node_id, reply in post.ask_nodes(wire.JOIN, dict.fromkeys(nodes, content)):
+    for node_id, reply in post.ask_nodes(question.kind, dict.fromkeys(nodes, content)):
         with excused(codes, str(node_id)):
             answer = wire.read_join_reply(answered(reply))
             _check_plan(answer, scenario)
             known_heads.check(answer.silo, answer.head)
             if post.owners and post.owners.get(node_id) != answer.silo:
                 raise ProtocolError("a node claims a name that its key is not registered for")
-            if window is not None and not signed(answer.silo, answer.advert):
+            if window is not None and not question.signed(answer.silo, answer.advert):
                 raise ProtocolError("a node claims a name whose key did not sign for it")
             charge = replace(answer.plan, steps=scenario.plan(answer.silo).steps_per_round)
             claims[answer.silo].append((JoinedSilo(node_id, charge), answer.advert))

@@ -1,6 +1,8 @@
 """What crosses between server and silo, and how it lies in a Flower message.
 
     server                                        silo
+      | -- query.ready   {version}             --> |   checks all that it would to join; enters nothing
+      | <--------------- {silo, plan}, head    --- |
       | -- query.join    {version}, window     --> |   checks its law, opens its ledger, reserves its plan
       | <--------------- {silo, plan}, advert, --- |
       |                  head                      |
@@ -25,10 +27,10 @@
       | <--------------- head                  --- |
       | <--------------- Error(code)           --- |   instead of any answer; a code, never a reason in words
 
-Without secure aggregation there are `query.join`, `train` and `query.countersign` alone. Messages of secure aggregation
-are bytes here, read by `fedmodel.secagg`; `known` and `head` are signed heads of the silo's ledger, the one that the
-server keeps and the one that holds the round's charge, or the run's end; `lineage` names the state that a round begins
-from besides the model.
+Without secure aggregation there are `query.ready`, `query.join`, `train` and `query.countersign` alone. Messages of
+secure aggregation are bytes here, read by `fedmodel.secagg`; `known` and `head` are signed heads of the silo's ledger,
+the one that the server keeps and the one that holds the round's charge, or the run's end; `lineage` names the state
+that a round begins from besides the model.
 
 Every question is signed by the server's key, together with its kind and its run, so that a silo answers the server that
 its law names, and whoever carries messages can neither make one nor change one, nor ask again in another run.
@@ -56,7 +58,8 @@ from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.secagg import FRESH, LINEAGE_SIZE, Window, join_messages, pack_numbers, read_numbers, split_messages
 from fedmodel.secagg.masking import RingBits, Words
 
-VERSION: Final = 4
+VERSION: Final = 5
+READY: Final = "query.ready"
 JOIN: Final = "query.join"
 ADVERT: Final = "query.advert"
 SHARE: Final = "query.share"
@@ -78,7 +81,10 @@ _HASH_SIZE: Final = 32
 
 @dataclass(frozen=True)
 class JoinReply:
-    """A silo's name, what it plans to spend on the whole run, its ADVERT if asked for, and its ledger's signed head."""
+    """A silo's name, what it plans to spend on the whole run, its ADVERT if asked for, and its ledger's signed head.
+
+    A silo that is ready to join says the same, without an ADVERT.
+    """
 
     silo: str
     plan: Event
@@ -181,8 +187,23 @@ class RevealReply:
     advert: bytes = b""
 
 
+def ready_request() -> RecordDict:
+    """Ask a silo who it is and whether it could take part."""
+    return join_request()
+
+
+def read_ready_request(message: Message) -> None:
+    """Check a question whether a silo could take part.
+
+    Raises:
+        ProtocolError: When it is something else; it names no window, since no key is made for it.
+    """
+    if read_join_request(message) is not None:
+        raise ProtocolError("a question whether a silo is ready names a window")
+
+
 def join_request(window: Window | None = None) -> RecordDict:
-    """Ask a silo who it is and whether it takes part, and for keys for a first window."""
+    """Ask a silo to take part and to reserve what that costs, and for keys for a first window."""
     return _with_window(RecordDict({_HEAD: ConfigRecord({"version": VERSION})}), window)
 
 

@@ -14,7 +14,7 @@ from fedmodel.provision import least_silos
 from fedmodel.secagg import Member as Entered
 from fedmodel.secagg import Roster
 from server.beginning import check_can_begin
-from server.joining import Joined, JoinedSilo
+from server.joining import NOTHING_RESERVED, Joined, JoinedSilo
 
 MASKED = ["encryption.secure_aggregation=on", "encryption.bound=9.0", "encryption.colluding=0"]
 SUMMED = ["encryption.secure_aggregation=simulated", "encryption.bound=9.0", "encryption.colluding=0"]
@@ -34,7 +34,7 @@ def begin(scenario: Scenario, found: int) -> None:
     charge = DpSgdEvent(2.0, 1.0, 0.5, 2, 10)
     joined = {silo: JoinedSilo(number, charge) for number, silo in enumerate(silos[len(silos) - found :], 2)}
     absent = dict.fromkeys(silos[: len(silos) - found], "ledger-failed")
-    check_can_begin(scenario, roster, Joined(joined, absent))
+    check_can_begin(scenario, roster, Joined(joined, absent), NOTHING_RESERVED)
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from fedmodel.provision import read_roster
 from fedmodel.secagg import Member, Roster
 from server.beginning import begin
 from server.exchange import Post
-from server.joining import join
+from server.joining import Joined, find_ready, join
 from server.known_heads import KnownHeads
 from server.server_app import run_federation
 from server.strategies import strategy_of
@@ -48,6 +48,12 @@ def post(grid: FaultyGrid, scenario: Scenario) -> Post:
 
 def known_heads(run_dir: Path) -> KnownHeads:
     return KnownHeads(run_dir / "server" / "heads", read_roster(run_dir / "server"))
+
+
+def joins(grid: FaultyGrid, scenario: Scenario, run_dir: Path) -> Joined:
+    """Ask who could take part, and then those to join."""
+    carried, heads = post(grid, scenario), known_heads(run_dir)
+    return join(carried, scenario, heads, find_ready(carried, scenario, heads))
 
 
 def quick(scenario: Scenario) -> Scenario:
@@ -84,7 +90,7 @@ def test_a_silo_that_never_joins_is_a_dropout_of_every_round(tiny: Scenario, tmp
 def test_too_few_members_do_not_begin(tiny: Scenario, tmp_path: Path) -> None:
     grid = FaultyGrid(quick(tiny), tmp_path, without("north", "west", only=wire.JOIN))
     with pytest.raises(DropoutError, match="too few to begin"):
-        join(post(grid, quick(tiny)), quick(tiny), known_heads(tmp_path))
+        joins(grid, quick(tiny), tmp_path)
 
 
 def test_text_from_a_crashed_client_is_nowhere_on_the_servers_side(
@@ -126,9 +132,9 @@ def test_a_spoiled_update_drops_its_silo_and_nothing_else(kind: str, tiny: Scena
     assert [line["dropouts"] for line in lines(tmp_path)] == [{"west": "protocol-violated"}] * 2
 
 
-def _joins_as(change: Callable[[wire.JoinReply], RecordDict]) -> Fault:
+def _joins_as(change: Callable[[wire.JoinReply], RecordDict], kind: str = wire.JOIN) -> Fault:
     def fault(node: int, reply: Message) -> Message:
-        if node == NODE["west"] and reply.metadata.message_type == wire.JOIN:
+        if node == NODE["west"] and reply.metadata.message_type == kind:
             reply.content = change(wire.read_join_reply(reply))
         return reply
 
@@ -141,6 +147,7 @@ def _with_text(answer: wire.JoinReply, key: str, text: str) -> RecordDict:
     return content
 
 
+@pytest.mark.parametrize("kind", [wire.READY, wire.JOIN])
 @pytest.mark.parametrize(
     "change",
     [
@@ -155,9 +162,13 @@ def _with_text(answer: wire.JoinReply, key: str, text: str) -> RecordDict:
     ],
 )
 def test_a_bad_answer_to_join_leaves_out_one_silo_and_its_words(
-    change: Callable[[wire.JoinReply], RecordDict], tiny: Scenario, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    change: Callable[[wire.JoinReply], RecordDict],
+    kind: str,
+    tiny: Scenario,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    run_federation(FaultyGrid(tiny, tmp_path, _joins_as(change)), tiny, tmp_path, CPU)
+    run_federation(FaultyGrid(tiny, tmp_path, _joins_as(change, kind)), tiny, tmp_path, CPU)
     assert [line["cohort"] for line in lines(tmp_path)] == [["north", "south"]] * 2
     assert "Lovelace" not in caplog.text
 
@@ -220,7 +231,7 @@ def test_a_silo_that_plans_too_little_noise_for_its_target_is_left_out(tiny_file
     assert [line["cohort"] for line in lines(tmp_path)] == [["north", "south"]] * 2
     more = _joins_as(lambda answer: wire.join_reply(replace(answer, plan=replace(answer.plan, noise_multiplier=50.0))))
     grid = FaultyGrid(scenario, tmp_path / "more", more)
-    joined = join(post(grid, scenario), scenario, known_heads(tmp_path / "more"))
+    joined = joins(grid, scenario, tmp_path / "more")
     assert set(joined.members) == set(NODE)
 
 
@@ -238,7 +249,7 @@ def test_two_nodes_with_one_name_are_refused(head: str, left: int, tiny: Scenari
         return reply
 
     with pytest.raises(DropoutError, match=f"{left} silos are too few to begin"):
-        join(post(FaultyGrid(tiny, tmp_path, impostor), tiny), tiny, known_heads(tmp_path))
+        joins(FaultyGrid(tiny, tmp_path, impostor), tiny, tmp_path)
 
 
 def test_a_node_is_the_silo_that_its_key_is_registered_for(tiny_file: Path, tmp_path: Path) -> None:
@@ -259,7 +270,7 @@ def test_a_node_is_the_silo_that_its_key_is_registered_for(tiny_file: Path, tmp_
         grid = FaultyGrid(scenario, tmp_path / str(known), impostor)
         if known:
             grid.owners = {node: silo for silo, node in NODE.items()}  # type: ignore[attr-defined]
-        joined = join(post(grid, scenario), scenario, known_heads(tmp_path / str(known)))
+        joined = joins(grid, scenario, tmp_path / str(known))
         assert set(joined.members) == members
 
 
