@@ -3,8 +3,10 @@
 Before any handler, every message is held to the silo's own law (`clients.policy`): who asks, what for, with what code.
 
 A run begins in two steps: every silo says whether it could take part (`ready`), and only then is asked to reserve its
-plan (`join`). Both hold it to the very same checks. Guarantee: a silo that is asked whether it is ready enters nothing,
-makes no key, and leaves what it holds of other runs as it is.
+plan (`join`). Guarantee: a silo that is asked whether it is ready enters nothing, makes no key, and leaves what it
+holds of other runs as it is; and what it answers hangs on law, ledger, budget, keys, code and the names of its table's
+columns, on no value of a record and on no number of them. A silo that joins reads its records before it reserves, so
+that one whose records cannot be read reserves nothing, and what it answers may hang on that.
 
 Order inside `train`, which the guarantee rests on: decode and check the request, the ledger that the server remembers,
 what secure aggregation needs, the state to begin from and what the job checks; charge the ledger; only then have the
@@ -34,7 +36,7 @@ from clients import policy
 from clients.silo import Silo
 from fedmodel import plans, wire
 from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
-from fedmodel.ledger import Ledger, verify_ledger
+from fedmodel.ledger import verify_ledger
 from fedmodel.privacy import grid
 from fedmodel.privacy.events import Event
 from fedmodel.provision import scenario_hash
@@ -85,7 +87,9 @@ def _join(message: Message, context: Context, silo: Silo, asked: bytes) -> Recor
     window = wire.read_join_request(message)
     event = _admitted(silo)
     with silo.ledger() as ledger:
-        _check_can_take_part(silo, ledger, event)
+        verify_ledger(ledger.path, silo.kit.identity.public, unused=False)  # once a run, all of it is read again
+        # What could fail comes first: a run that the silo cannot take part in reserves nothing.
+        grid.check_records(len(silo.records()), plans.pipeline_event(silo.plan, event).noise_multiplier)
         advert = b"" if window is None else _keys(silo, window)
         silo.begin_outbox(ledger)
         reserved = silo.reserve(ledger, event)
@@ -100,7 +104,8 @@ def _ready(message: Message, context: Context, silo: Silo, asked: bytes) -> Reco
     wire.read_ready_request(message)
     event = _admitted(silo)
     with silo.ledger() as ledger:
-        _check_can_take_part(silo, ledger, event)
+        verify_ledger(ledger.path, silo.kit.identity.public, unused=False)
+        silo.check_data()
         silo.check_aggregates()
         silo.check_reserves(ledger, event)
         head = ledger.head()
@@ -116,12 +121,6 @@ def _admitted(silo: Silo) -> Event:
     policy.check_event(law, event, simulated=silo.simulated)
     policy.check_noise_levels(law, silo.scenario, pipeline)
     return event
-
-
-def _check_can_take_part(silo: Silo, ledger: Ledger, event: Event) -> None:
-    """Check what could fail besides the budget: a run that the silo cannot take part in reserves nothing."""
-    verify_ledger(ledger.path, silo.kit.identity.public, unused=False)  # as a run begins, all of it is read again
-    grid.check_records(len(silo.records()), plans.pipeline_event(silo.plan, event).noise_multiplier)
 
 
 def _advert(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape

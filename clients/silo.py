@@ -32,7 +32,7 @@ from clients.sources import Source
 from fedmodel import plans
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.crypto.sealed import opener_from_secret
-from fedmodel.data import Cache, Records, deployed_records, read_withdrawn, silo_records
+from fedmodel.data import Cache, Records, check_deployed, deployed_records, read_withdrawn, silo_records
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
 from fedmodel.ledger import Ledger, Scope
 from fedmodel.privacy.events import Event
@@ -196,6 +196,14 @@ class Silo:
         cache = Cache(self.folder / "cache", (own.recipient,), opener, self.run)
         withdrawn = read_withdrawn(self.folder, opener).get(self.plan.data)
         return deployed_records(self.scenario, self.kit.law, self.folder, cache, withdrawn)
+
+    def check_data(self) -> None:
+        """Refuse where this silo's table could not be opened, or has other columns than the scenario declares.
+
+        No record is read. A simulation's tables are read when its silos join.
+        """
+        if is_sealed(self.folder):
+            check_deployed(self.scenario, self.kit.law, self.folder)
 
     def ledger(self) -> Ledger:
         """Open this silo's ledger."""
