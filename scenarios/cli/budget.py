@@ -120,6 +120,13 @@ def _show_scope(silo: str, scope: dict[str, Any]) -> None:
             noise(run["noise_multiplier"]), up(run["epsilon"]), up(run["epsilon_of_steps_taken"]), run["admitted"],
         )  # fmt: skip
     out.print(table)
+    for run in scope["runs"]:
+        if run["held_until"]:
+            out.print(
+                f"Run {run['run']} was charged nothing: what it holds is given back once another run asks for it after"
+                f" {run['held_until'][:19].replace('T', ' ')} UTC.",
+                highlight=False,
+            )
     if scope["without_noise"]:
         from scenarios.runs.claims import NO_NOISE
 

@@ -416,6 +416,7 @@ def _run(standing: Standing, name: str, run: Run, scope: Scope) -> dict[str, Any
         "steps": run.taken,
         "reserved_steps": run.plan.steps,
         "held_steps": 0 if run.closed else run.plan.steps - run.taken,
+        "held_until": "" if run.closed or run.touched else run.until,
         "noise_multiplier": run.plan.noise_multiplier,
         "sample_rate": run.plan.sample_rate,
         "noise_source": run.plan.noise_source,
