@@ -8,14 +8,15 @@
     page       a report, with a hostile picture on its page                     what a reader is shown
     goes-on    two runs, the second of which begins from the first one's model  whether both are charged
     baseline   no run: what policy and ledger say of a run without noise        who lets it in, what bounds it
+    lapsing    no run: a ledger whose reservation is past its time             what another run is given
     tables     no run: tables in which persons' ids are spelled in many ways    whose record it is
 
 A check is a gauge's name, or one of a few that are none: `preflight`, by which silos refuse before anything is trained
 or charged, `lower_bound`, by which so many guesses about canaries are right that the claim is refuted,
 `page_markup`, by which a picture has brought elements of its own onto the page, `records_of_a_person`, by which more or
 fewer records are left of a person than the unit has, `earlier_run`, by which a ledger does not hold the run that a
-run began from, `deployed_baseline`, by which a deployed silo lets a run without noise in, and `unbounded_release`, by
-which a figure is told of what such a run released.
+run began from, `deployed_baseline`, by which a deployed silo lets a run without noise in, `unbounded_release`, by
+which a figure is told of what such a run released, and `charge_kept`, by which a silo gives back what was charged.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from typing import Final, Literal
 from scenarios.selftest import mutations
 from scenarios.selftest.planting import Planted, together
 
-Setting = Literal["full", "sampled", "dropouts", "stopped", "page", "goes-on", "baseline", "tables"]
+Setting = Literal["full", "sampled", "dropouts", "stopped", "page", "goes-on", "baseline", "lapsing", "tables"]
 
 PREFLIGHT: Final = "preflight"
 LOWER_BOUND: Final = "lower_bound"
@@ -37,6 +38,7 @@ RECORDS_OF_A_PERSON: Final = "records_of_a_person"
 EARLIER_RUN: Final = "earlier_run"
 DEPLOYED_BASELINE: Final = "deployed_baseline"
 UNBOUNDED_RELEASE: Final = "unbounded_release"
+CHARGE_KEPT: Final = "charge_kept"
 
 
 @dataclass(frozen=True)
@@ -114,6 +116,7 @@ FAULTS: Final = (
     Fault("start-forgets-its-cost", EARLIER_RUN, "goes-on", mutations.start_forgets),
     Fault("baseline-at-a-deployed-silo", DEPLOYED_BASELINE, "baseline", mutations.baseline_let_in),
     Fault("baseline-counted-as-nothing", UNBOUNDED_RELEASE, "baseline", mutations.unprotected_left_out),
+    Fault("charge-given-back", CHARGE_KEPT, "lapsing", mutations.charged_lapses),
     Fault("ids-as-spelled", RECORDS_OF_A_PERSON, "tables", mutations.ids_as_spelled),
     Fault("ids-by-column", RECORDS_OF_A_PERSON, "tables", mutations.ids_by_column),
     Fault("epsilon-from-looser-q", "accountants", "sampled",

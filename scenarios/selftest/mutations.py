@@ -516,6 +516,16 @@ def unprotected_left_out() -> Planted:
     return replaced(pld, "bounded", lambda events: bounded([event for event in events if protects(event)]))
 
 
+def charged_lapses() -> Planted:
+    """Let a reservation lapse at its time whatever was charged for its run."""
+
+    def lapses(self: standing.Standing, name: str, now: str) -> bool:
+        run = self.runs[name]
+        return bool(run.until) and now >= run.until and not run.closed
+
+    return replaced(standing.Standing, "_may_lapse", lapses)
+
+
 def start_forgets() -> Planted:
     """Begin from a run's model with new ledgers, which know nothing of that run."""
 

@@ -32,6 +32,7 @@ from scenarios.audit import evaluate, planning
 from scenarios.runs import audit_entries, inspection
 from scenarios.selftest.baseline_check import bounded, let_in
 from scenarios.selftest.faults import (
+    CHARGE_KEPT,
     DEPLOYED_BASELINE,
     EARLIER_RUN,
     LOWER_BOUND,
@@ -42,6 +43,7 @@ from scenarios.selftest.faults import (
     Fault,
     Setting,
 )
+from scenarios.selftest.lapse_check import given_back
 from scenarios.selftest.page_check import brought_by_a_picture
 from scenarios.selftest.persons_check import misgrouped
 from scenarios.selftest.planting import Planted, fresh
@@ -115,6 +117,7 @@ _DIFFERENT: Final[Mapping[Setting, Mapping[str, Mapping[str, Any]]]] = {
     "page": {"audit": {"count": 60}},
     "goes-on": {"": {"rounds": 1}},
     "baseline": {},
+    "lapsing": {},
     "tables": {},
 }
 
@@ -204,12 +207,14 @@ def scenario(setting: Setting) -> Scenario:
     return Scenario.model_validate(document)
 
 
-def trial_of(setting: Setting) -> Trial | Reading | GoingOn | LeavingOut:
+def trial_of(setting: Setting) -> Trial | Reading | GoingOn | LeavingOut | Lapsing:
     """Return what faults of a setting are tried in."""
     if setting == "goes-on":
         return GoingOn(scenario(setting).model_copy(update={"audit": None}))
     if setting == "baseline":
         return LeavingOut(scenario(setting))
+    if setting == "lapsing":
+        return Lapsing(scenario(setting))
     return Reading() if setting == "tables" else Trial(setting)
 
 
@@ -246,6 +251,19 @@ class LeavingOut:
             except FedmodelError as error:
                 return Audited({}, 0, f"there was nothing to audit: {error}")
         return Audited({check: Fired(None, said) for check, said in told.items() if said is not None}, 2)
+
+
+@dataclass(frozen=True)
+class Lapsing:
+    """A ledger in which a reservation is past its time, any number of times."""
+
+    scenario: Scenario
+
+    def audited(self, plant: Callable[[], Planted]) -> Audited:
+        """Ask it for another run with something planted. Whatever was planted is gone when this returns or raises."""
+        with TemporaryDirectory(prefix="fedmodel-selftest-") as folder, fresh(), plant():
+            told = given_back(Path(folder), self.scenario)
+        return Audited({} if told is None else {CHARGE_KEPT: Fired(None, told)}, 1)
 
 
 class Reading:

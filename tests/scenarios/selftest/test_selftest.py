@@ -24,7 +24,7 @@ from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import per_sample
 from fedmodel.learning.gradients.per_sample import PerSample
 from fedmodel.learning.jobs import training
-from fedmodel.ledger import Ledger, Run
+from fedmodel.ledger import Ledger, Run, Standing
 from fedmodel.privacy import release
 from fedmodel.privacy.accounting import composition, pld
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
@@ -55,13 +55,21 @@ ASKED = (
     "epsilon-from-looser-q",
     "ghost-clipping-bypassed",
 )
-QUICK = ("noise-x0.9", "no-clip", "nan-through-clip, no preflight", "charge-after-release", "start-forgets-its-cost")
+QUICK = (
+    "noise-x0.9",
+    "no-clip",
+    "nan-through-clip, no preflight",
+    "charge-after-release",
+    "start-forgets-its-cost",
+    "charge-given-back",
+)
 TOUCHED = (
     OsNoise,
     DpSgd,
     PerSample,
     Ledger,
     Run,
+    Standing,
     Outbox,
     Probing,
     carried,
@@ -123,7 +131,7 @@ def test_the_list_has_what_was_asked_for_and_every_check_is_known() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
     others = {faults.PREFLIGHT, faults.LOWER_BOUND, faults.PAGE_MARKUP, faults.RECORDS_OF_A_PERSON, "accountants"}
     others |= {"accountants_at_extremes", "effective_silos", faults.EARLIER_RUN}
-    others |= {faults.DEPLOYED_BASELINE, faults.UNBOUNDED_RELEASE}
+    others |= {faults.DEPLOYED_BASELINE, faults.UNBOUNDED_RELEASE, faults.CHARGE_KEPT}
     assert {fault.check for fault in FAULTS} <= {*OF_SILOS, *OF_ALL, *others}
 
 
@@ -131,7 +139,7 @@ def test_faults_are_caught_by_their_named_checks(quick: tuple[dict[str, Any], li
     found, said = quick
     check_suite(found, named(*QUICK))
     assert found["correct"]["gauges"] > 40
-    assert said == ["correct code, full", "correct code, goes-on", *QUICK]
+    assert said == ["correct code, full", "correct code, goes-on", "correct code, lapsing", *QUICK]
     rows = {row["fault"]: row for row in found["faults"]}
     assert 0.86 < rows["noise-x0.9"]["figure"] < 0.94
     assert rows["no-clip"]["figure"] > 1
