@@ -4,9 +4,10 @@ Before any handler, every message is held to the silo's own law (`clients.policy
 
 A run begins in two steps: every silo says whether it could take part (`ready`), and only then is asked to reserve its
 plan (`join`). Guarantee: a silo that is asked whether it is ready enters nothing, makes no key, and leaves what it
-holds of other runs as it is; and what it answers hangs on law, ledger, budget, keys, code and the names of its table's
-columns, on no value of a record and on no number of them. A silo that joins reads its records before it reserves, so
-that one whose records cannot be read reserves nothing, and what it answers may hang on that.
+holds of other runs as it is; and what it answers hangs on law, ledger, budget, keys, code, the names of its table's
+columns and whether another budget counts that table, on no value of a record and on no number of them. A silo that
+joins reads its records before it reserves, so that one whose records cannot be read reserves nothing, and what it
+answers may hang on that.
 
 Order inside `train`, which the guarantee rests on: decode and check the request, the ledger that the server remembers,
 what secure aggregation needs, the state to begin from and what the job checks; charge the ledger; only then have the
@@ -84,15 +85,15 @@ def _check(message: Message, silo: Silo) -> bytes:
 
 def _join(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
     """Check that the silo can take part, reserve the run's plan, and say so."""
-    window = wire.read_join_request(message)
+    request = wire.read_join_request(message)
     event = _admitted(silo)
     with silo.ledger() as ledger:
         verify_ledger(ledger.path, silo.kit.identity.public, unused=False)  # once a run, all of it is read again
         # What could fail comes first: a run that the silo cannot take part in reserves nothing.
         grid.check_records(len(silo.records()), plans.pipeline_event(silo.plan, event).noise_multiplier)
-        advert = b"" if window is None else _keys(silo, window)
+        advert = b"" if request.window is None else _keys(silo, request.window)
         silo.begin_outbox(ledger)
-        reserved = silo.reserve(ledger, event)
+        reserved = silo.reserve(ledger, event, request.name)
         head = ledger.head()
     if reserved.steps < event.steps:
         silo.note("join", f"the budget pays for {reserved.steps} of the {event.steps} steps planned, and no more")

@@ -211,8 +211,13 @@ class Silo:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Ledger(path, self.name, self.kit.identity, self.folder / "ledger.head")
 
-    def reserve(self, ledger: Ledger, event: Event) -> Event:
+    def reserve(self, ledger: Ledger, event: Event, name: str = "") -> Event:
         """Reserve the run's plan under this silo's budget, all of it or, where its law says so, what is paid for.
+
+        Args:
+            ledger: The silo's, open.
+            event: The plan.
+            name: What the server calls the run.
 
         Raises:
             PrivacyBudgetExceeded: When nothing of it is.
@@ -231,6 +236,7 @@ class Silo:
             scenario=scenario_hash(self.scenario).hex(),
             partial=self._in_part,
             held=self.held,
+            name=name,
         )
         if source is not None:
             source.remember(ledger, self.run)

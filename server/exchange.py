@@ -57,6 +57,7 @@ class Post:
         post_quantum: Its ML-DSA key, which signs them besides, where it has one.
         run: The run's number, 64 bits; Flower's where none is given.
         journal: Where answers are kept, if they are.
+        name: What people call the run here; empty where it has no name.
     """
 
     def __init__(
@@ -67,10 +68,12 @@ class Post:
         post_quantum: PostQuantumKey | None = None,
         run: int | None = None,
         journal: Journal | None = None,
+        name: str = "",
     ) -> None:
         self._grid, self._scenario = grid, scenario_hash(scenario)
         self._key, self._post_quantum = key, post_quantum
         self.run = int(grid.run.run_id) % 2**64 if run is None else run
+        self.name = name
         self._journal = journal
         self.owners: Mapping[int, str] = grid.owners if isinstance(grid, Owned) else {}
         self._timeout_s = scenario.federation.round_timeout_s

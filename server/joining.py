@@ -217,7 +217,7 @@ def _claims(
 ) -> tuple[_Claims, dict[str, str]]:
     """Ask nodes whose they are. Returns who claims each name, with ADVERTs, and by node why there was no answer."""
     window = question.window
-    content = wire.ready_request() if question.kind == wire.READY else wire.join_request(window)
+    content = wire.ready_request() if question.kind == wire.READY else wire.join_request(window, post.name)
     claims: _Claims = defaultdict(list)
     codes: dict[str, str] = {}
     for node_id, reply in post.ask_nodes(question.kind, dict.fromkeys(nodes, content)):

@@ -116,7 +116,8 @@ def run_federation(
     kind = kind_of(scenario)
     # Simulated silos are asked again whatever they were asked, and give the same bytes.
     keeps_answers = place.sealed or kind.KEEPS_ANSWERS
-    post = Post(grid, scenario, *place.keys(), run, journal if keeps_answers else None)
+    name = run_dir.name if place.sealed else ""
+    post = Post(grid, scenario, *place.keys(), run, journal if keeps_answers else None, name)
     if kept is not None:
         _bring_up_to(kept, scenario, model, place, log)
         if kept.ended or kept.round_number == scenario.rounds:  # killed after its last round

@@ -283,6 +283,7 @@ class Ledger:
         partial: bool = False,
         besides: Sequence[Event] = (),
         held: timedelta | None = None,
+        name: str = "",
     ) -> Event:
         """Reserve all that a run may do, once; and give back what other runs reserved, and lapsed.
 
@@ -297,6 +298,7 @@ class Ledger:
             partial: Reserve the first rounds of the plan where the budget does not pay all of them.
             besides: What else the run may release, in order; each in full, or nothing is reserved.
             held: For how long it is held while nothing is charged for the run; None for ever.
+            name: What the run's server calls it; asked again, the first one stays.
 
         Returns:
             What was reserved, the plan or its first rounds; asked again, the same.
@@ -305,7 +307,7 @@ class Ledger:
             LedgerError: When the run reserved another plan, or a person gave its rest back.
             PrivacyBudgetExceeded: When it does not fit. Nothing is entered.
         """
-        asked = Asked(run, plan, steps_per_round, scenario, partial, tuple(besides), held)
+        asked = Asked(run, plan, steps_per_round, scenario, partial, tuple(besides), held, name)
         with self._appending():
             return self._enter_reservation(scope, asked, self.standing())
 
@@ -570,7 +572,7 @@ class Ledger:
         costs = [found.cost(part) for part in (fitting, *besides)]
         admitted = standing.admit(found, (fitting, *besides), sum(costs))
         until = "" if asked.held is None else told_time(_now() + asked.held)
-        body = reserve_body(fitting, asked.scenario, admitted, by_part(costs), besides, until)
+        body = reserve_body(fitting, asked.scenario, admitted, by_part(costs), besides, until, asked.name)
         self._append(Draft("reserve", body, scope, asked.run), standing)
         return fitting
 
@@ -824,6 +826,7 @@ class Asked:
     partial: bool
     besides: tuple[Event, ...]
     held: timedelta | None
+    name: str = ""
 
 
 def _as_known(known: Run, scope: str, asked: Asked) -> Event:

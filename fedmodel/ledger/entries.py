@@ -55,6 +55,8 @@ it does know of models stands in the keys of its charges, each a hash of the mod
 _LABEL: Final = b"fedmodel/v1/ledger-entry"
 VERSION: Final = 1
 HASH: Final = re.compile("[0-9a-f]{64}")
+RUN_NAME: Final = re.compile("[a-z0-9][a-z0-9-]{0,99}")
+"""What a run may be called at its server. A silo keeps it for people to read, and goes by the run's number."""
 
 
 @dataclass(frozen=True)
@@ -181,14 +183,19 @@ def by_part(figures: Sequence[int]) -> ByPart:
 
 
 def reserve_body(
-    plan: Event, scenario: str, admitted: Admission, cost: ByPart, besides: Sequence[Event] = (), until: str = ""
+    plan: Event,
+    scenario: str,
+    admitted: Admission,
+    cost: ByPart,
+    besides: Sequence[Event] = (),
+    until: str = "",
+    name: str = "",
 ) -> str:
     """Return the body of a reservation; one with a time, `until`, may lapse from then on."""
     content = {"admitted": admitted, "cost": cost, "event": json.loads(event_to_json(plan)), "scenario": scenario}
     if besides:
         content["besides"] = [json.loads(event_to_json(event)) for event in besides]
-    if until:
-        content["until"] = until
+    content |= {key: said for key, said in (("name", name), ("until", until)) if said}
     return canonical(content)
 
 

@@ -81,6 +81,7 @@ from fedmodel.ledger.entries import (
     HASH,
     KINDS,
     NOTHING_BEFORE,
+    RUN_NAME,
     VERSION,
     Entry,
     by_part,
@@ -134,6 +135,7 @@ class Run:
         drawn: Steps charged of each part.
         charges: By sequence, of those that stand.
         until: From when on it may lapse; empty where it does not.
+        name: What its server calls it; empty where it has no name.
         closed: Whether the rest was given back.
         lapsed: Whether it was given back because it lapsed.
         touched: Whether anything of it was ever charged, whether or not that stands.
@@ -151,6 +153,7 @@ class Run:
     drawn: list[int]
     charges: dict[int, Charged] = field(default_factory=dict)
     until: str = ""
+    name: str = ""
     closed: bool = False
     lapsed: bool = False
     touched: bool = False
@@ -305,8 +308,8 @@ class Standing:
     def _may_lapse(self, name: str, now: str) -> bool:
         """Return whether a run's reservation is past its time, and nothing was ever done for it."""
         run = self.runs[name]
-        untouched = not run.touched and all(masked != name for masked, _ in self.masked)
-        return bool(run.until) and now >= run.until and not run.closed and untouched
+        past = bool(run.until) and now >= run.until and not run.closed
+        return past and not run.touched and all(masked != name for masked, _ in self.masked)
 
     def admit(self, scope: Scope, parts: Sequence[Event], cost: int, tolerance: float = 0.0) -> Admission:
         """Return in which way a run is admitted.
@@ -482,7 +485,8 @@ class Standing:
 
     def _take_reserve(self, entry: Entry) -> None:
         content, scope = entry.content, self.scopes[str(entry.scope)]
-        said, until = set(content) - {"besides", "until"}, content.get("until", "")
+        said = set(content) - {"besides", "until", "name"}
+        until, name = content.get("until", ""), content.get("name", "")
         before = None if entry.run is None else self.runs.get(entry.run)
         if entry.run is None or said != {"admitted", "cost", "event", "scenario"}:
             raise LedgerError("a run is reserved with event, cost, scenario and how it was admitted")
@@ -490,6 +494,8 @@ class Standing:
             raise LedgerError("a run is reserved once, or again for its scenario once its reservation lapsed")
         if "until" in content and not (until == told_time(datetime.fromisoformat(until)) and until > entry.time):
             raise LedgerError("a reservation lapses at a time after its own, told as entries tell it, or does not")
+        if "name" in content and not RUN_NAME.fullmatch(name):
+            raise LedgerError("a run's name is small letters, figures and hyphens")
         parts = reserved_parts(content)
         costs = figures_of(content["cost"], len(parts))
         for part, cost in zip(parts, costs, strict=True):
@@ -502,7 +508,8 @@ class Standing:
             raise LedgerError(f"it was admitted by the {content['admitted']}, where the {admitted} would")
         scenario, drawn = str(content["scenario"]), [0] * len(parts)
         self.runs.pop(entry.run, None)  # so that runs stand in the order of their reservations
-        self.runs[entry.run] = Run(scope.name, parts, costs, admitted, scenario, entry.sequence, drawn, until=until)
+        self.runs[entry.run] = Run(scope.name, parts, costs, admitted, scenario, entry.sequence, drawn)
+        self.runs[entry.run].until, self.runs[entry.run].name = until, name
 
     def _take_charge(self, entry: Entry) -> None:
         run, content = self._run(entry), entry.content

@@ -3,7 +3,8 @@
     server                                        silo
       | -- query.ready   {version}             --> |   checks all that it would to join; enters nothing
       | <--------------- {silo, plan}, head    --- |
-      | -- query.join    {version}, window     --> |   checks its law, opens its ledger, reserves its plan
+      | -- query.join    {version, name},      --> |   checks its law, opens its ledger, reserves its plan
+      |                  window                    |
       | <--------------- {silo, plan}, advert, --- |
       |                  head                      |
       | -- query.advert  {version}, window     --> |   makes secrets for a window of rounds
@@ -53,6 +54,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRec
 from numpy.typing import NDArray
 
 from fedmodel.errors import ProtocolError, error_codes
+from fedmodel.ledger.entries import RUN_NAME
 from fedmodel.privacy.events import Event, event_to_json
 from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.secagg import FRESH, LINEAGE_SIZE, Window, join_messages, pack_numbers, read_numbers, split_messages
@@ -77,6 +79,19 @@ _WINDOW: Final = "fedmodel.window"
 _RAW: Final = {"float32": "fedmodel/v1/f32le", "uint32": "fedmodel/v1/u32le", "uint16": "fedmodel/v1/u16le"}
 _MOST_SILOS: Final = 100_000
 _HASH_SIZE: Final = 32
+
+
+@dataclass(frozen=True)
+class JoinRequest:
+    """What a silo is to join.
+
+    Attributes:
+        window: What to advertise keys for, with secure aggregation; None without it, or where keys were sent before.
+        name: What the run is called at the server, for people to read; empty where it has none.
+    """
+
+    window: Window | None = None
+    name: str = ""
 
 
 @dataclass(frozen=True)
@@ -189,7 +204,7 @@ class RevealReply:
 
 def ready_request() -> RecordDict:
     """Ask a silo who it is and whether it could take part."""
-    return join_request()
+    return RecordDict({_HEAD: ConfigRecord({"version": VERSION})})
 
 
 def read_ready_request(message: Message) -> None:
@@ -198,19 +213,22 @@ def read_ready_request(message: Message) -> None:
     Raises:
         ProtocolError: When it is something else; it names no window, since no key is made for it.
     """
-    if read_join_request(message) is not None:
+    _head(message, {"version": int})
+    if _window(message) is not None:
         raise ProtocolError("a question whether a silo is ready names a window")
 
 
-def join_request(window: Window | None = None) -> RecordDict:
+def join_request(window: Window | None = None, name: str = "") -> RecordDict:
     """Ask a silo to take part and to reserve what that costs, and for keys for a first window."""
-    return _with_window(RecordDict({_HEAD: ConfigRecord({"version": VERSION})}), window)
+    return _with_window(RecordDict({_HEAD: ConfigRecord({"version": VERSION, "name": name})}), window)
 
 
-def read_join_request(message: Message) -> Window | None:
-    """Check a request to join, and return the window to advertise for."""
-    _head(message, {"version": int})
-    return _window(message)
+def read_join_request(message: Message) -> JoinRequest:
+    """Decode a request to join."""
+    name = str(_head(message, {"version": int, "name": str})["name"])
+    if name and not RUN_NAME.fullmatch(name):
+        raise ProtocolError("a run's name is up to 100 small letters, figures and hyphens")
+    return JoinRequest(_window(message), name)
 
 
 def join_reply(reply: JoinReply) -> RecordDict:
@@ -228,12 +246,13 @@ def read_join_reply(message: Message) -> JoinReply:
 
 def advert_request(window: Window) -> RecordDict:
     """Ask a silo for keys for a window."""
-    return join_request(window)
+    return _with_window(ready_request(), window)
 
 
 def read_advert_request(message: Message) -> Window:
     """Decode a request for keys."""
-    window = read_join_request(message)
+    _head(message, {"version": int})
+    window = _window(message)
     if window is None:
         raise ProtocolError("a request for keys names no window")
     return window

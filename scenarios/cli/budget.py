@@ -116,15 +116,15 @@ def _show_scope(silo: str, scope: dict[str, Any]) -> None:
         table.add_column(heading, justify="left" if heading in ("run", "admitted by") else "right")
     for run in scope["runs"]:
         table.add_row(
-            run["run"], str(run["rounds"]), str(run["steps"]), str(run["held_steps"]),
+            run["name"] or run["run"], str(run["rounds"]), str(run["steps"]), str(run["held_steps"]),
             noise(run["noise_multiplier"]), up(run["epsilon"]), up(run["epsilon_of_steps_taken"]), run["admitted"],
         )  # fmt: skip
     out.print(table)
     for run in scope["runs"]:
         if run["held_until"]:
             out.print(
-                f"Run {run['run']} was charged nothing: what it holds is given back once another run asks for it after"
-                f" {run['held_until'][:19].replace('T', ' ')} UTC.",
+                f"Run {run['name'] or run['run']} was charged nothing: what it holds is given back once another run"
+                f" asks for it after {run['held_until'][:19].replace('T', ' ')} UTC.",
                 highlight=False,
             )
     if scope["without_noise"]:

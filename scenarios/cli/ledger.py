@@ -87,7 +87,7 @@ def ledger_export(ledger: Ledger, kit: KitOption = None, as_json: Json = False) 
 @ledger_app.command("void")
 def ledger_void(
     ledger: Ledger,
-    run: Annotated[str, typer.Argument(help="A run that `budget show` lists.")],
+    run: Annotated[str, typer.Argument(help="A run that `budget show` lists, by its name or its number.")],
     reason: Reason,
     round_number: Annotated[
         int | None, typer.Option("--round", help="The newest charge's round. Default: all that is not taken.")

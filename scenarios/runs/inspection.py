@@ -272,15 +272,30 @@ def give_back(place: LedgerFiles, run: str, round_number: int | None, reason: st
     """
     with outbox(place.own, place.kit) as kept, place.open() as ledger:
         standing = ledger.standing()
-        found = standing.runs.get(run)
-        if found is None:
-            raise ConfigError(f"{place.ledger}: has no run {run!r}; known: {', '.join(standing.runs) or 'none'}")
+        run = _run_meant(place.ledger, standing, run)
         if round_number is None:
             ledger.release(run, reason)
             return f"run {run} holds nothing more, and no round of it can be charged"
         _check_never_left(kept, standing, round_number)
         ledger.void_charge(run, round_number, reason)
         return f"the newest charge of round {round_number} of run {run} is taken back"
+
+
+def _run_meant(ledger: Path, standing: Standing, said: str) -> str:
+    """Return the number of the run that a person means by its number, or by what its server calls it.
+
+    Raises:
+        ConfigError: When there is none, or the name is that of several.
+    """
+    if said in standing.runs:
+        return said
+    found = [number for number, run in standing.runs.items() if run.name == said != ""]
+    if len(found) > 1:
+        raise ConfigError(f"{ledger}: has several runs called {said!r}; say one by its number: {', '.join(found)}")
+    if not found:
+        known = ", ".join(run.name or number for number, run in standing.runs.items())
+        raise ConfigError(f"{ledger}: has no run {said!r}; known: {known or 'none'}")
+    return found[0]
 
 
 def _check_never_left(kept: Outbox, standing: Standing, round_number: int) -> None:
@@ -412,6 +427,7 @@ def _run(standing: Standing, name: str, run: Run, scope: Scope) -> dict[str, Any
     """Return one run's figures."""
     return {
         "run": name,
+        "name": run.name,
         "rounds": len({one.round for one in run.charges.values()}),
         "steps": run.taken,
         "reserved_steps": run.plan.steps,

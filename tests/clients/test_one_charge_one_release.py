@@ -12,7 +12,7 @@ from flwr.app import Message
 
 from clients.hiding import request_key
 from clients.outbox import Release
-from clients.silo import Silo
+from clients.silo import HELD, Silo
 from fedmodel import wire
 from fedmodel.config import Scenario, SiloFile, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.learning.models import build_model
@@ -213,6 +213,28 @@ def test_a_run_that_never_trained_is_given_back_by_a_person(
     assert isinstance(train(again, tiny, seed=1), bytes)
     (run,) = (name for name in read_ledger(tmp_path / LEDGER).runs if name != run)
     assert fedmodel(monkeypatch, "ledger", "void", str(tmp_path / LEDGER), run, "--reason", "no") == 4  # it was charged
+
+
+def test_a_run_is_shown_and_given_back_by_what_its_server_calls_it(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(Silo, "held", HELD)
+    grid, name = FaultyGrid(tiny, tmp_path), "tiny-20300101-120000-ab12"
+    assert not ask(grid, wire.join_request(None, name), wire.JOIN).has_error()
+    assert fedmodel(monkeypatch, "budget", "show", str(tmp_path / LEDGER)) == 0
+    shown = capsys.readouterr().out
+    assert f"Run {name} was charged nothing" in " ".join(shown.split())
+    assert str(grid.run.run_id) not in shown
+    for unknown in ("tiny", ""):
+        assert fedmodel(monkeypatch, "ledger", "void", str(tmp_path / LEDGER), unknown, "--reason", "no") == 2
+        assert f"known: {name}" in " ".join(capsys.readouterr().err.split())
+    assert fedmodel(monkeypatch, "ledger", "void", str(tmp_path / LEDGER), name, "--reason", "it never began") == 0
+    assert read_ledger(tmp_path / LEDGER).runs[str(grid.run.run_id)].closed
+    again = FaultyGrid(tiny, tmp_path)
+    assert not ask(again, wire.join_request(None, name), wire.JOIN).has_error()
+    arguments = ("ledger", "void", str(tmp_path / LEDGER), name, "--reason", "it never began")
+    assert fedmodel(monkeypatch, *arguments) == 2  # two are called so
+    assert "say one by its number" in " ".join(capsys.readouterr().err.split())
 
 
 def test_the_documented_override_lets_a_silo_go_on(

@@ -388,6 +388,17 @@ def test_a_ledger_of_version_1_takes_reservations_that_lapse(tmp_path: Path, clo
     assert [entry.kind for entry in found.entries[-3:]] == ["reserve", "void", "reserve"]
 
 
+def test_a_reservation_keeps_what_its_server_calls_the_run(ledger: Ledger) -> None:
+    """For people: by another name the same run asks for the same."""
+    reserve(ledger, "1", PLAN, name="hospitals-20300101-1")
+    reserve(ledger, "1", PLAN, name="another")
+    reserve(ledger, "2", PLAN)
+    assert [run.name for run in ledger.standing().runs.values()] == ["hospitals-20300101-1", ""]
+    with pytest.raises(LedgerError, match="a run's name is small letters"):
+        reserve(ledger, "3", PLAN, name="Hospitals")
+    assert kinds(ledger) == [("reserve", "1"), ("reserve", "2")]
+
+
 ACTS = st.sampled_from(["reserve", "charge", "take back", "give back", "mask", "an hour", "a minute"])
 
 

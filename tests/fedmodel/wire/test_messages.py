@@ -33,8 +33,9 @@ def message(content: RecordDict | None = None, error: Error | None = None, kind:
 
 
 def test_messages_go_there_and_back() -> None:
-    assert wire.read_join_request(message(wire.join_request())) is None
-    assert wire.read_join_request(message(wire.join_request(WINDOW))) == WINDOW
+    wire.read_ready_request(message(wire.ready_request()))
+    for asked in (wire.JoinRequest(), wire.JoinRequest(WINDOW), wire.JoinRequest(WINDOW, "a-run-20300101-1")):
+        assert wire.read_join_request(message(wire.join_request(asked.window, asked.name))) == asked
     for joined in (
         wire.JoinReply("north", EVENT),
         wire.JoinReply("north", EVENT, MESSAGE),
@@ -98,7 +99,15 @@ def test_a_malformed_window_is_refused(fields: dict[str, int | str]) -> None:
     with pytest.raises(ProtocolError):
         wire.read_advert_request(message(content))
     with pytest.raises(ProtocolError, match="no window"):
-        wire.read_advert_request(message(wire.join_request()))
+        wire.read_advert_request(message(wire.ready_request()))
+    with pytest.raises(ProtocolError, match="whether a silo is ready names a window"):
+        wire.read_ready_request(message(wire.advert_request(WINDOW)))
+
+
+@pytest.mark.parametrize("name", ["A", "a b", "-a", "a" * 101, "a\n", "\u00e4", "1234567890/"])
+def test_a_run_is_called_by_small_letters_figures_and_hyphens(name: str) -> None:
+    with pytest.raises(ProtocolError, match="a run's name is"):
+        wire.read_join_request(message(wire.join_request(WINDOW, name)))
 
 
 @pytest.mark.parametrize("blobs", [{"other": b"x"}, {"messages": "words"}, {"messages": b"cut short"}, {"messages": 1}])
