@@ -212,13 +212,9 @@ def _by_plan(scenario: Scenario, silo: str, ledger: Verified) -> float:
 def _reserved(ledger: Verified) -> list[Event]:
     """Return the plans of all runs of which a charge stands, from the entries: what a claim has to be of."""
     charged = {ledger.entries[sequence - 1].run for sequence in ledger.standing.charged}
-    reserved = [
-        event
-        for entry in ledger.entries
-        if entry.kind == "reserve" and entry.run in charged
-        for event in reserved_parts(entry.content)
-    ]
-    return _noised(reserved)
+    # A run's newest: what lapsed before it was charged for nothing.
+    newest = {one.run: one for one in ledger.entries if one.kind == "reserve" and one.run in charged}
+    return _noised([event for entry in newest.values() for event in reserved_parts(entry.content)])
 
 
 def _accounted(scenario: Scenario, ledgers: Mapping[str, Verified]) -> list[Gauge]:
