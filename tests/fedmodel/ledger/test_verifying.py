@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from clients import policy
-from clients.outbox import outbox
+from clients.outbox import Release, outbox
 from fedmodel import crypto
 from fedmodel.config import Scenario
 from fedmodel.crypto import SigningKey
@@ -1080,13 +1080,13 @@ def test_a_round_and_then_the_rest_of_a_run_are_voided(run: Run) -> None:
     for last in (0, 4, 6, 7):  # the charges are entries 4, 5 and 6
         if last:
             with outbox(read_kit(kit), kit) as kept:
-                kept.keep(f"{3:064x}", last, b"an update")
+                kept.keep(Release(f"{3:064x}", last, b"an update"))
                 kept.begin()
                 assert kept.last == last
         assert run("ledger", "void", LEDGER, "7", "--reason", "x", "--round", "3") == 4
         assert words in told(run)
     with outbox(read_kit(kit), kit) as kept:
-        kept.keep(f"{2:064x}", 5, b"an update")
+        kept.keep(Release(f"{2:064x}", 5, b"an update"))
     assert run("ledger", "void", LEDGER, "7", "--reason", "x", "--round", "2") == 4
     assert "the newest charge of the ledger is not of round 2 of run 7" in told(run)
     assert run("ledger", "void", LEDGER, "8", "--reason", "x", "--round", "3") == 2
