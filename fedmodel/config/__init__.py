@@ -9,7 +9,6 @@ from fedmodel.config.audit import AuditConfig
 from fedmodel.config.encryption import EncryptionConfig
 from fedmodel.config.faults import FaultsConfig
 from fedmodel.config.federation import FederationFile, ServerFile, ServerPlace, SiloEntry
-from fedmodel.config.figures import MOST_EPSILON
 from fedmodel.config.kinds import ModelConfig, data_from_json
 from fedmodel.config.law import BudgetConfig, ConnectionConfig, HoursConfig, SiloEncryptionConfig, SiloFile
 from fedmodel.config.privacy import PrivacyConfig
@@ -34,7 +33,6 @@ from fedmodel.kinds.spelling import CsvForm
 
 __all__ = [
     "LEAST_EFFECTIVE",
-    "MOST_EPSILON",
     "AuditConfig",
     "BudgetConfig",
     "ColumnConfig",

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from fedmodel.privacy.events import LEAST_DELTA, LEAST_NOISE, LEAST_RATE, MOST_NOISE, UnitName
+from fedmodel.privacy.events import LEAST_DELTA, LEAST_NOISE, LEAST_RATE, MOST_EPSILON, MOST_NOISE, UnitName
 from fedmodel.privacy.mechanisms import protecting_mechanism
 
 LARGEST_TARGET = 100
@@ -34,7 +34,6 @@ NoiseMultiplier = Annotated[float, Field(ge=LEAST_NOISE, le=MOST_NOISE), BeforeV
 TargetEpsilon = Annotated[float, Field(gt=0, le=LARGEST_TARGET), BeforeValidator(_is_a_target)]
 MechanismName = Annotated[str, AfterValidator(protecting_mechanism)]
 SampleRate = Annotated[float, Field(ge=LEAST_RATE, le=1)]
-MOST_EPSILON = 1_000
 Epsilon = Annotated[float, Field(gt=0, le=MOST_EPSILON)]
 Delta = Annotated[float, Field(ge=LEAST_DELTA, lt=1)]
 

@@ -32,7 +32,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Self
 
-from fedmodel.config import MOST_EPSILON
 from fedmodel.crypto import SigningKey, random_bytes
 from fedmodel.errors import LedgerError, LedgerTampered, PrivacyBudgetExceeded, ProtocolError
 from fedmodel.ledger import merkle
@@ -62,7 +61,7 @@ from fedmodel.ledger.heads import Head, Proven, open_head, sign_head
 from fedmodel.ledger.scope import Scope
 from fedmodel.ledger.standing import Run, Standing, share
 from fedmodel.ledger.tables import APPLICATION, COLUMNS, PAGE_SIZE, insert, prepare, sqlite_errors
-from fedmodel.privacy.events import Event
+from fedmodel.privacy.events import MOST_EPSILON, Event
 from fedmodel.secagg.progress import Progress
 
 _SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM entries"  # noqa: S608 - of constants

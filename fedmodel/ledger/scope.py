@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Final, Literal, get_args
 
-from fedmodel.config import MOST_EPSILON
 from fedmodel.errors import LedgerError, PrivacyBudgetExceeded
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import LEAST_DELTA, MOST_RECORDS, Event, UnitName
+from fedmodel.privacy.events import LEAST_DELTA, MOST_EPSILON, MOST_RECORDS, Event, UnitName
 
 Admission = Literal["filter", "plan", "none"]
 MICRO: Final = 1_000_000

@@ -72,7 +72,6 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Final, NamedTuple
 
-from fedmodel.config import MOST_EPSILON
 from fedmodel.crypto import SIGNATURE_SIZE, check_verification_key
 from fedmodel.errors import ConfigError, CryptoError, LedgerError, LedgerTampered, PrivacyBudgetExceeded
 from fedmodel.ledger.entries import (
@@ -97,7 +96,7 @@ from fedmodel.ledger.heads import Head
 from fedmodel.ledger.merkle import EMPTY_ROOT
 from fedmodel.ledger.scope import MICRO, UNBOUNDED, Admission, Scope
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import Event, bounded, protects
+from fedmodel.privacy.events import MOST_EPSILON, Event, bounded, protects
 from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.privacy.rounding import down, small, up
 from fedmodel.secagg.progress import Progress

@@ -36,6 +36,7 @@ LEAST_RATE: Final = 1e-9
 MOST_STEPS: Final = 1_000_000
 LEAST_DELTA: Final = 1e-12  # below, nothing worth having is claimed, and tails are cut for no less
 
+MOST_EPSILON: Final = 1_000
 MOST_RECORDS: Final = 1_000  # of one unit; more could not be hidden anyway
 
 _LARGEST: Final = 1e12

@@ -13,7 +13,6 @@ from typing import Final
 from fedmodel import plans
 from fedmodel.config import (
     LEAST_EFFECTIVE,
-    MOST_EPSILON,
     BudgetConfig,
     Scenario,
     SiloEncryptionConfig,
@@ -22,6 +21,7 @@ from fedmodel.config import (
 from fedmodel.crypto import digest
 from fedmodel.errors import AggregationRefused, ConfigError
 from fedmodel.privacy import accounting
+from fedmodel.privacy.events import MOST_EPSILON
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.privacy.rounding import raised
 from fedmodel.provision.influence import check_even, check_levels

@@ -21,7 +21,7 @@ from typing import Any, Final
 from clients import policy
 from clients.outbox import Outbox, outbox
 from fedmodel import plans
-from fedmodel.config import MOST_EPSILON, Scenario, SiloFile
+from fedmodel.config import Scenario, SiloFile
 from fedmodel.crypto import check_verification_key, digest
 from fedmodel.crypto.sealed import Opener
 from fedmodel.data import check_sources, table_lookalikes
@@ -29,7 +29,7 @@ from fedmodel.errors import ConfigError, CryptoError, DataError, FedmodelError, 
 from fedmodel.ledger import MICRO, Ledger, Run, Scope, Standing, Verified, read_ledger, verify_ledger
 from fedmodel.ledger.heads import verifier_key
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import Event
+from fedmodel.privacy.events import MOST_EPSILON, Event
 from fedmodel.provision import (
     SIMULATED,
     Kit,

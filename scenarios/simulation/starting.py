@@ -30,12 +30,13 @@ from pathlib import Path
 from typing import Final
 
 from fedmodel import plans
-from fedmodel.config import MOST_EPSILON, BudgetConfig, Scenario, StartConfig, read_scenario
+from fedmodel.config import BudgetConfig, Scenario, StartConfig, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, LedgerTampered
 from fedmodel.learning.fitting import check_fits
 from fedmodel.learning.starts import START, about, file_of, noise_of, read_start, resolved
 from fedmodel.ledger import Ledger, Run, Scope, Standing, verify_ledger
+from fedmodel.privacy.events import MOST_EPSILON
 from fedmodel.privacy.rounding import raised
 from fedmodel.provision import is_kit, read_identity
 from fedmodel.provision.simulated import GoesOn
