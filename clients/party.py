@@ -16,6 +16,7 @@ from clients import policy
 from fedmodel.crypto.certificates import load_node_key
 from fedmodel.crypto.renewing import tls_key_hash
 from fedmodel.crypto.sealed import Opener
+from fedmodel.crypto.signed_roster import AUTHORITY
 from fedmodel.crypto.transport import client_context
 from fedmodel.errors import ConfigError, CryptoError, ProtocolError
 from fedmodel.provision import (
@@ -27,7 +28,7 @@ from fedmodel.provision import (
     read_kit,
 )
 from fedmodel.provision.in_use import SECRET_BYTES, in_use, keep_up, refusals_kept
-from fedmodel.provision.kits import AUTHORITY, CERTIFICATE, NODE_KEY, ROSTER_FILE, TLS_KEY, check_member
+from fedmodel.provision.kits import CERTIFICATE, NODE_KEY, ROSTER_FILE, TLS_KEY, check_member
 from fedmodel.system.packages import code_files, code_hash
 from fedmodel.system.reach import module_of
 from fedmodel.system.supervision import Child

@@ -12,6 +12,7 @@ from functools import partial
 from pathlib import Path
 
 from fedmodel.crypto.sealed import Opener
+from fedmodel.crypto.signed_roster import AUTHORITY
 from fedmodel.crypto.transport import server_context, split_address
 from fedmodel.errors import ConfigError
 from fedmodel.provision import (
@@ -22,7 +23,7 @@ from fedmodel.provision import (
     read_server_law,
 )
 from fedmodel.provision.in_use import LINK, SECRET_BYTES, in_use, keep_up, refusals_kept
-from fedmodel.provision.kits import AUTHORITY, CERTIFICATE, REVOKED, ROSTER_FILE, TLS_KEY
+from fedmodel.provision.kits import CERTIFICATE, REVOKED, ROSTER_FILE, TLS_KEY
 from fedmodel.system.supervision import Child
 
 

@@ -12,6 +12,7 @@
 | `fingerprints` | a party's keys as digits to compare by telephone                                        |
 """
 
+from fedmodel.crypto.signed_roster import AuthorityKeys, read_authority
 from fedmodel.provision.fingerprints import authority_fingerprint, fingerprints, party_fingerprint
 from fedmodel.provision.identity import Unlocked
 from fedmodel.provision.influence import check_even, check_levels, unevenness
@@ -25,7 +26,6 @@ from fedmodel.provision.kits import (
     is_kit,
     is_sealed,
     policy_of,
-    read_authority,
     read_federation_roster,
     read_identity,
     read_kit,
@@ -37,7 +37,7 @@ from fedmodel.provision.kits import (
     unlocked,
 )
 from fedmodel.provision.laws import check_deployable, joint_law, law_of, least_silos, scenario_hash, scenario_policy
-from fedmodel.provision.roster import AuthorityKeys, FederationRoster, Party, Revocation, open_roster
+from fedmodel.provision.roster import FederationRoster, Party, Revocation, open_roster
 from fedmodel.provision.simulated import provision
 
 __all__ = [

@@ -41,23 +41,16 @@ from fedmodel.config import FederationFile, Scenario, SiloEntry, SiloFile, built
 from fedmodel.crypto.certificates import fingerprint
 from fedmodel.crypto.postquantum import post_quantum_hash
 from fedmodel.crypto.sealed import Opener
+from fedmodel.crypto.signed_roster import AuthorityKeys, read_authority
 from fedmodel.errors import ConfigError
 from fedmodel.learning.starts import resolved
 from fedmodel.provision.authority_folder import AuthorityFolder, found, opened
 from fedmodel.provision.changing import hand_out, pending
 from fedmodel.provision.fingerprints import fingerprints
-from fedmodel.provision.kits import (
-    CERTIFICATE,
-    LAW,
-    REVOKED,
-    ROSTER_FILE,
-    read_authority,
-    read_federation_roster,
-    read_law,
-)
+from fedmodel.provision.kits import CERTIFICATE, LAW, REVOKED, ROSTER_FILE, read_federation_roster, read_law
 from fedmodel.provision.laws import joint_law, scenario_hash
 from fedmodel.provision.making import SERVER, made_whole, write_server_law, write_silo_law
-from fedmodel.provision.roster import AuthorityKeys, FederationRoster, Party, Revocation, moment
+from fedmodel.provision.roster import FederationRoster, Party, Revocation, moment
 from fedmodel.system.durable import replace_file
 from fedmodel.system.inert import inert
 

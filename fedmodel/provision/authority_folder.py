@@ -31,19 +31,11 @@ from fedmodel.crypto.certificates import Authority, fingerprint, not_valid_after
 from fedmodel.crypto.postquantum import PostQuantumKey
 from fedmodel.crypto.renewing import renew, revocations_number
 from fedmodel.crypto.sealed import Opener
+from fedmodel.crypto.signed_roster import AUTHORITY, AUTHORITY_POST_QUANTUM, AuthorityKeys, read_authority
 from fedmodel.errors import ConfigError
 from fedmodel.provision.changing import AUTHORITY_FOLDER, drafted, finish, kit_of, put_in_place
 from fedmodel.provision.identity import open_identity
-from fedmodel.provision.kits import (
-    AUTHORITY,
-    AUTHORITY_POST_QUANTUM,
-    CERTIFICATE,
-    REVOKED,
-    ROSTER_FILE,
-    check_private,
-    read_authority,
-    read_federation_roster,
-)
+from fedmodel.provision.kits import CERTIFICATE, REVOKED, ROSTER_FILE, check_private, read_federation_roster
 from fedmodel.provision.making import (
     Seals,
     make_identity,
@@ -52,7 +44,7 @@ from fedmodel.provision.making import (
     write_document,
     write_machine,
 )
-from fedmodel.provision.roster import AuthorityKeys, FederationRoster, Party, Revocation, moment
+from fedmodel.provision.roster import FederationRoster, Party, Revocation, moment
 from fedmodel.system.durable import MISSING, replace_file
 
 _FEDERATION: Final = "federation.toml"

@@ -10,29 +10,19 @@ age recipient and its TLS key. So it stays the same when a certificate is renewe
 
 from __future__ import annotations
 
-import math
-from typing import Final
-
-from fedmodel.crypto import derive_key, digest
-from fedmodel.provision.roster import AuthorityKeys, FederationRoster, Party
-
-GROUPS: Final = 12
-DIGITS: Final = 5
-BITS: Final = math.floor(GROUPS * DIGITS * math.log2(10))
-_LABEL: Final = b"fedmodel/v1/fingerprint"
-# For each group: 2^40 over 10^5 makes no digit more likely than another by more than one part in ten million.
-_GROUP_BYTES: Final = 5
+from fedmodel.crypto.signed_roster import AuthorityKeys, fingerprint
+from fedmodel.provision.roster import FederationRoster, Party
 
 
 def party_fingerprint(federation: str, party: Party) -> str:
     """Return the fingerprint of a member of a federation."""
     keys = (party.identity, party.post_quantum, party.node, party.age, party.tls)
-    return _digits(federation, party.role, party.name, *(key or "" for key in keys))
+    return fingerprint(federation, party.role, party.name, *(key or "" for key in keys))
 
 
 def authority_fingerprint(federation: str, keys: AuthorityKeys) -> str:
     """Return the fingerprint of a federation's authority, whose signature every kit trusts."""
-    return _digits(federation, "authority", "authority", keys.identity.hex(), (keys.post_quantum or b"").hex())
+    return fingerprint(federation, "authority", "authority", keys.identity.hex(), (keys.post_quantum or b"").hex())
 
 
 def fingerprints(roster: FederationRoster, keys: AuthorityKeys) -> dict[str, str]:
@@ -41,14 +31,3 @@ def fingerprints(roster: FederationRoster, keys: AuthorityKeys) -> dict[str, str
     for party in (roster.server, *roster.silos):
         found[party.name] = party_fingerprint(roster.federation, party)
     return found
-
-
-def _digits(*parts: str) -> str:
-    """Return the hash of some words in groups of digits.
-
-    >>> _digits("hospitals", "silo", "aurora").count(" ")
-    11
-    """
-    wide = derive_key(digest(_LABEL, *(part.encode() for part in parts)), _LABEL, b"", GROUPS * _GROUP_BYTES)
-    numbers = (int.from_bytes(wide[start : start + _GROUP_BYTES], "big") for start in range(0, len(wide), _GROUP_BYTES))
-    return " ".join(f"{number % 10**DIGITS:0{DIGITS}d}" for number in numbers)

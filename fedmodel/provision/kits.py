@@ -36,11 +36,12 @@ from fedmodel.config import EncryptionConfig, ServerFile, SiloFile, read_server_
 from fedmodel.crypto import SigningKey, Suite
 from fedmodel.crypto.certificates import not_valid_after
 from fedmodel.crypto.postquantum import PostQuantumKey
-from fedmodel.crypto.renewing import authority_key, revocations_due, revocations_number
+from fedmodel.crypto.renewing import revocations_due, revocations_number
 from fedmodel.crypto.sealed import Opener, check_owner
-from fedmodel.errors import ConfigError, CryptoError, ProtocolError
+from fedmodel.crypto.signed_roster import AUTHORITY, read_authority
+from fedmodel.errors import ConfigError, ProtocolError
 from fedmodel.provision.identity import SEALED_IDENTITY, Unlocked, open_identity
-from fedmodel.provision.roster import AuthorityKeys, FederationRoster, Party, moment, open_roster
+from fedmodel.provision.roster import FederationRoster, Party, moment, open_roster
 from fedmodel.secagg import Policy, Roster
 from fedmodel.system.durable import MISSING, replace_file
 
@@ -53,8 +54,6 @@ SCENARIOS: Final = "scenarios"
 
 SERVER_LAW: Final = "server.toml"
 ROSTER_FILE: Final = "roster.json"
-AUTHORITY: Final = "authority.pem"
-AUTHORITY_POST_QUANTUM: Final = "authority.mldsa65"
 CERTIFICATE: Final = "tls.pem"
 TLS_KEY: Final = "tls.key"
 NODE_KEY: Final = "node.key"
@@ -181,21 +180,6 @@ def read_roster(folder: Path) -> Roster:
         return Roster.open((folder / ROSTER).read_bytes(), administrator)
     except (*MISSING, ValueError) as error:
         raise ConfigError(f"{folder}: holds no roster with the administrator's key beside it") from error
-
-
-def read_authority(folder: Path) -> AuthorityKeys:
-    """Read the authority's keys, under which a deployed kit's roster is verified.
-
-    Raises:
-        ConfigError: When they are missing or are no keys.
-    """
-    try:
-        public = authority_key((folder / AUTHORITY).read_bytes())
-        beside = folder / AUTHORITY_POST_QUANTUM
-        post_quantum = bytes.fromhex(beside.read_text(encoding="ascii").strip()) if beside.exists() else None
-    except (*MISSING, ValueError, CryptoError) as error:
-        raise ConfigError(f"{folder / AUTHORITY}: is not the certificate of an authority") from error
-    return AuthorityKeys(public, post_quantum)
 
 
 def read_federation_roster(folder: Path, now: datetime | None = None, *, expired_too: bool = False) -> FederationRoster:

@@ -15,40 +15,24 @@ Does NOT show that a newer one exists: whoever carries rosters can withhold one 
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, ValidationError
 
-from fedmodel.crypto import SigningKey, check_verification_key, verify
-from fedmodel.crypto.postquantum import PostQuantumKey, verify_post_quantum
+from fedmodel.crypto import SigningKey, check_verification_key
+from fedmodel.crypto.postquantum import PostQuantumKey
+from fedmodel.crypto.signed_roster import ROSTER_LABEL, AuthorityKeys, canonical_roster, opened_roster
 from fedmodel.errors import AggregationRefused, ConfigError, CryptoError, Rule
 from fedmodel.kinds.section import Section, SiloName
 from fedmodel.secagg import Member, Roster
 
-_LABEL: Final = b"fedmodel/v1/roster-file"
-_MOST_BYTES: Final = 64 * 1024 * 1024  # 10,000 members of 4.5 kB, with room
 _SKEW: Final = timedelta(minutes=5)  # clocks that nobody sets differ by seconds a day
 
 Hex32 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 MlDsaKey = Annotated[str, Field(pattern=r"^[0-9a-f]{3904}$")]
 Moment = Annotated[str, Field(pattern=r"^20[0-9]{2}-[01][0-9]-[0-3][0-9]T[0-2][0-9]:[0-5][0-9]:[0-5][0-9]Z$")]
-
-
-@dataclass(frozen=True)
-class AuthorityKeys:
-    """The keys that verify a roster; each kit has them from the administrator, and no message changes them.
-
-    Attributes:
-        identity: The Ed25519 key of the authority's certificate.
-        post_quantum: Its ML-DSA-65 key, if the federation is post-quantum.
-    """
-
-    identity: bytes
-    post_quantum: bytes | None
 
 
 class Party(Section):
@@ -131,12 +115,12 @@ class FederationRoster(Section):
     def sign(self, authority: SigningKey, post_quantum: PostQuantumKey | None) -> bytes:
         """Return the file: the roster with the authority's signatures."""
         inner = self.model_dump(mode="json")
-        message = _canonical(inner)
+        message = canonical_roster(inner)
         signatures = {
-            "ed25519": authority.sign(_LABEL, message).hex(),
-            "mldsa65": post_quantum.sign(_LABEL, message).hex() if post_quantum else None,
+            "ed25519": authority.sign(ROSTER_LABEL, message).hex(),
+            "mldsa65": post_quantum.sign(ROSTER_LABEL, message).hex() if post_quantum else None,
         }
-        return _canonical({"roster": inner, "signatures": signatures}) + b"\n"
+        return canonical_roster({"roster": inner, "signatures": signatures}) + b"\n"
 
 
 def open_roster(
@@ -161,9 +145,7 @@ def open_roster(
         AggregationRefused: When the authority did not sign it, it is malformed, or it has a duplicate or a weak key.
         ConfigError: When it is another federation's, is not valid yet, or has expired.
     """
-    document = _parse(data)
-    inner = document["roster"]
-    _check_signatures(_canonical(inner), document["signatures"], authority)
+    inner = opened_roster(data, authority)
     try:
         roster = FederationRoster.model_validate(inner)
     except ValidationError as error:
@@ -186,44 +168,6 @@ def moment(time: datetime) -> str:
     '2026-03-01T12:00:00Z'
     """
     return time.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-
-
-def _canonical(document: Any) -> bytes:
-    """Return the one encoding of a document."""
-    return json.dumps(document, sort_keys=True, separators=(",", ":"), allow_nan=False).encode("ascii")
-
-
-def _parse(data: bytes) -> dict[str, Any]:
-    """Return the outer document of a file in its one encoding."""
-    if len(data) > _MOST_BYTES:
-        raise AggregationRefused(Rule.MALFORMED, f"a roster of {len(data)} bytes, more than {_MOST_BYTES}")
-    try:
-        document = json.loads(data)
-        whole = _canonical(document) + b"\n" == data
-    except (ValueError, RecursionError) as error:
-        raise AggregationRefused(Rule.MALFORMED, "the roster is not JSON") from error
-    # A reader that treats repeated keys in another way would see another roster under the same signature.
-    if not whole:
-        raise AggregationRefused(Rule.MALFORMED, "the roster is not in its one encoding")
-    if not isinstance(document, dict) or document.keys() != {"roster", "signatures"}:
-        raise AggregationRefused(Rule.MALFORMED, "the roster's file holds a roster and its signatures, and no more")
-    if not isinstance(document["signatures"], dict) or document["signatures"].keys() != {"ed25519", "mldsa65"}:
-        raise AggregationRefused(Rule.MALFORMED, "the roster's signatures are ed25519 and mldsa65")
-    return document
-
-
-def _check_signatures(message: bytes, signatures: dict[str, Any], authority: AuthorityKeys) -> None:
-    """Refuse a roster without a signature for each of the reader's keys, or with one that they cannot verify."""
-    try:
-        verify(authority.identity, _LABEL, message, bytes.fromhex(signatures["ed25519"]))
-        if authority.post_quantum is not None:
-            verify_post_quantum(authority.post_quantum, _LABEL, message, bytes.fromhex(signatures["mldsa65"] or ""))
-        elif signatures["mldsa65"] is not None:
-            raise CryptoError("a signature by ML-DSA that this kit has no key for")
-    except (CryptoError, TypeError, ValueError) as error:
-        raise AggregationRefused(
-            Rule.BAD_SIGNATURE, "the roster is not signed by the authority that this kit was handed"
-        ) from error
 
 
 def _check_members(roster: FederationRoster, post_quantum: bool) -> None:

@@ -179,7 +179,7 @@ def _tell(change: Change, as_json: bool, expires: list[str] | None = None) -> No
     if as_json:
         answer(document(change, expires or []), "", as_json)
         return
-    from fedmodel.provision.fingerprints import BITS, GROUPS
+    from fedmodel.crypto.signed_roster import BITS, GROUPS
 
     roster = change.roster
     out.print(

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedmodel.config import Scenario
+from fedmodel.crypto.signed_roster import AUTHORITY, AUTHORITY_POST_QUANTUM
 from fedmodel.errors import ClaimRefuted, LedgerTampered
-from fedmodel.provision.kits import AUTHORITY, AUTHORITY_POST_QUANTUM, ROSTER_FILE
+from fedmodel.provision.kits import ROSTER_FILE
 from fedmodel.system.durable import replace_file
 from scenarios.report.compute import changed_integrity, compute
 from scenarios.report.diff import differences, in_words

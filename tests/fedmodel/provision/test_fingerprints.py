@@ -7,8 +7,8 @@ import re
 
 import pytest
 
+from fedmodel.crypto.signed_roster import BITS
 from fedmodel.provision import AuthorityKeys, authority_fingerprint, fingerprints, party_fingerprint
-from fedmodel.provision.fingerprints import BITS
 from tests.fedmodel.provision.test_roster import HYBRID, party, roster
 
 FROZEN = "79638 76050 48379 32719 20834 13322 72879 73540 03739 56001 40176 38492"
