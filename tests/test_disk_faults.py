@@ -35,6 +35,7 @@ import random
 import re
 import shutil
 import tomllib
+import zipfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -143,6 +144,7 @@ TRIALS = {
     "deploy-local": _of("deploy-local tiny.toml --out made --loopback --no-report", "tiny.toml", status=1),
     "report build": _of("report build run", "run"),
     "report verify": _of("report verify run", "run", status=6),
+    "report verifier": _of("report verifier --out made.pyz"),
     "report diff": _of("report diff run run", "run"),
     "demo inversion": _of("demo inversion --out made"),
     "new": _of(
@@ -341,7 +343,7 @@ _REASONS = re.compile(
     r"|unable to open|cannot be"
 )
 _ACCUSES = re.compile(r"is changed|was changed|cannot be read as a ledger|put back|is gone|are gone")
-_PATH = re.compile(r"\b(run|cut|named|kits|deployed|handed|made|tmp|\w+\.toml|\w+\.csv)\b|/place:")
+_PATH = re.compile(r"\b(run|cut|named|kits|deployed|handed|made|tmp|\w+\.toml|\w+\.csv|made\.pyz)\b|/place:")
 
 
 def wrong_words(outcome: Outcome, whole: int) -> list[str]:
@@ -422,6 +424,7 @@ def _holds(word: bytes) -> Callable[[bytes], None]:
 READERS: dict[str, Callable[[bytes], object]] = {
     ".json": json.loads,
     ".jsonl": _lines,
+    ".pyz": lambda data: zipfile.ZipFile(io.BytesIO(data)).testzip(),
     ".toml": lambda data: tomllib.loads(data.decode()),
     ".yaml": yaml.safe_load,
     ".html": _holds(b"</html>"),

@@ -1,4 +1,4 @@
-"""The verbs of a report: `build`, `verify`, `diff`, `schema`. Thin: `scenarios.report.build` has the answers."""
+"""The verbs of a report. Thin: `scenarios.report.build` has the answers, and `scenarios.report.verifier` a program."""
 
 from __future__ import annotations
 
@@ -172,6 +172,24 @@ def report_diff(run: RunFolder, other: RunFolder, as_json: Json = False) -> None
             out.print(f"  {line}", highlight=False, markup=False)
     if not found:
         out.print("nothing differs")
+
+
+@report_app.command("verifier")
+def report_verifier(
+    to: Annotated[Path, typer.Option("--out", help="The file.")] = Path("fedmodel-verify.pyz"), as_json: Json = False
+) -> None:
+    """Write the verifier that needs neither torch nor Flower: one file that Python runs.
+
+    It needs cryptography, numpy, scipy and dp-accounting, says what it does not compute again, and ends with 6 at best.
+    The same version of fedmodel always writes the same bytes.
+    """
+    from hashlib import sha256
+
+    from scenarios.report.verifier.zipped import write_verifier
+
+    write_verifier(to)
+    digest = sha256(to.read_bytes()).hexdigest()
+    answer({"verifier": str(to), "sha256": digest}, f"{digest}  {inert(str(to))}", as_json)
 
 
 @report_app.command("schema")

@@ -23,6 +23,7 @@ from scenarios.report import document, sentences
 from scenarios.report.countersigned import rests_on, without
 from scenarios.report.gather import Gathered
 from scenarios.report.page import accountants
+from scenarios.report.verifier import renyi
 from scenarios.runs import inspection
 from scenarios.runs.claims import claim_of, early
 from scenarios.runs.ledgers import SiloLedger, head_of
@@ -351,7 +352,7 @@ def _counted(events: tuple[Event, ...], delta: float) -> document.SiloAccounting
     """Return what three accountants say of some events, of no silo yet: many silos have the same."""
     pld = accounting.epsilon(events, delta)
     prv, reason = accountants.prv(events, delta)
-    rdp, order = accountants.rdp(events, delta)
+    rdp, order = renyi.rdp(events, delta)
     points = [2 * pld * i / (_CURVE_POINTS - 1) for i in range(_CURVE_POINTS)] if events and math.isfinite(pld) else []
     curve = zip(points, accounting.deltas(events, points), strict=True)
     return document.SiloAccounting(

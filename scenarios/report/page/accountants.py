@@ -1,10 +1,8 @@
-"""A run's charges as two other accountants read them, to stand beside the claim.
+"""A run's charges as another library's accountant reads them, to stand beside the claim.
 
 The claim is PLD's (`fedmodel.privacy.accounting`): an upper bound, floating point included. Beside it, with no rounding
-counted, and so for comparison alone:
-
-    PRV   Gopi et al. 2021 (arXiv 2106.02848), by Opacus: the upper end of its interval, within 0.01 of its estimate
-    RDP   Mironov, Talwar and Zhang 2019 (arXiv 1908.10530), by dp_accounting; of several records in a unit, by ours
+counted, and so for comparison alone: PRV, of Gopi et al. 2021 (arXiv 2106.02848), by Opacus, the upper end of its
+interval, within 0.01 of its estimate; and RDP (`scenarios.report.verifier.renyi`).
 
 Two that agree share no code from an event's primitives on, so a fault in one shows. Neither is ever the claim.
 
@@ -20,15 +18,12 @@ from collections.abc import Sequence
 from typing import Final
 
 import numpy as np
-from dp_accounting import GaussianDpEvent, PoissonSampledDpEvent
-from dp_accounting.rdp import RdpAccountant
 from opacus.accountants import PRVAccountant
 
 from fedmodel.audit.accountants import prv_is_close
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import Event, bounded
 
-ORDERS: Final = range(2, 257)
 _PRV_ERROR: Final = 0.01
 _LARGEST_PRV: Final = 200.0  # past which the grid of PRV outgrows memory
 
@@ -66,31 +61,3 @@ def prv(events: Sequence[Event], delta: float) -> tuple[float | None, str | None
         except (ArithmeticError, ValueError, RuntimeError, MemoryError) as error:
             return None, f"Opacus's accountant gave none ({type(error).__name__})"
     return (found, None) if math.isfinite(found) else (None, "Opacus's accountant gave no finite figure")
-
-
-def rdp(events: Sequence[Event], delta: float) -> tuple[float | None, int | None]:
-    """Return the epsilon of the best whole order up to 256, and the order; 0 for no events, None without noise.
-
-    An upper bound in exact arithmetic, of positive terms alone, so that rounding takes little from it.
-
-    Args:
-        events: What was charged, of one unit.
-        delta: In (0, 1).
-    """
-    if not events:
-        return 0.0, None
-    parts = bounded(events)
-    if parts is None:
-        return None, None
-    if any(step.records > 1 for step, _ in parts):
-        found = {
-            order: accounting.renyi_to_epsilon(sum(accounting.renyi(event, order) for event in events), order, delta)
-            for order in ORDERS
-        }
-        best = min(found, key=found.__getitem__)
-        return found[best], best
-    accountant = RdpAccountant(list(ORDERS))
-    for step, count in parts:
-        accountant.compose(PoissonSampledDpEvent(step.rate, GaussianDpEvent(step.noise)), count)
-    epsilon, order = accountant.get_epsilon_and_optimal_order(delta)
-    return float(epsilon), int(order)

@@ -35,6 +35,7 @@ from scenarios.report.gather import read_run
 from scenarios.report.page import accountants, registry, schema, signing
 from scenarios.report.page.passive import BEGINNING
 from scenarios.report.page.render import render
+from scenarios.report.verifier import renyi
 from scenarios.runs import inspection
 from scenarios.runs.audit_entries import PLAN_SUBJECT, RESULT_SUBJECT, result_hash
 from tests.runs import MASKED, SILOS, copied, masked, roomy, simulated
@@ -246,10 +247,10 @@ def test_the_accountants_beside_agree_or_say_why_not(records: int, rate: float) 
     pld, (prv, reason), (rdp, order) = (
         epsilon([event], 1e-3),
         accountants.prv([event], 1e-3),
-        accountants.rdp([event], 1e-3),
+        renyi.rdp([event], 1e-3),
     )
     assert rdp >= pld
-    assert order in accountants.ORDERS
+    assert order in renyi.ORDERS
     if records == 1:
         assert prv is not None
         assert reason is None
@@ -267,7 +268,7 @@ def test_prv_is_not_told_where_its_rounding_may_exceed_its_error() -> None:
 
 def test_nothing_released_is_nothing_spent() -> None:
     assert accountants.prv([], 1e-3) == (None, "nothing was released")
-    assert accountants.rdp([], 1e-3) == (0.0, None)
+    assert renyi.rdp([], 1e-3) == (0.0, None)
 
 
 # What is changed in the report

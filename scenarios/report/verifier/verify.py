@@ -1,0 +1,235 @@
+"""A report's folder, verified by little: what is checked of it, and what is not.
+
+    1. report.json is in its one form, and its signature is of the key that it names
+    2. every file that it is of is the one that was signed; a page of another hash is a changed page
+    3. each ledger verifies entry by entry, under the key that is known, against every head in the folder; it is the one
+       that the report is of; a countersignature is for the model that lies here
+    4. of every whole round, each silo in the sum has a charge in its ledger, or reported one
+    5. what a report says of each ledger follows from it: claim, budgets, runs, overrides, PLD, RDP and the curve
+    6. `summary.json` says the same epsilon and steps
+    7. in a silo's own folder: the server's report is signed by the server, is for this silo and run, and agrees with
+       the ledger
+
+Guarantee: what `verify` returns for a folder holds, each line of it; what could not be checked is in `Found.gaps` or in
+`NOT_RECOMPUTED`. Nothing in the folder is run, and nothing is written.
+
+Does NOT recompute `NOT_RECOMPUTED`. `fedmodel report verify` does, with all of fedmodel.
+"""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from fedmodel.errors import ClaimRefuted, LedgerError, LedgerTampered
+from fedmodel.ledger import Run, Standing, origin_of
+from fedmodel.ledger.heads import open_head
+from fedmodel.privacy.mechanisms import event_from_json
+from fedmodel.privacy.rounding import small, up
+from scenarios.report.verifier import figures, signed
+from scenarios.report.verifier.figures import Held
+from scenarios.report.verifier.holding import Found, hold, hold_rows
+from scenarios.report.verifier.keys import Keys, keys_of
+from scenarios.report.verifier.ledgers import check_newest, ledgers_of
+from scenarios.report.verifier.signers import check_models, check_signer
+from scenarios.runs import words
+
+NOT_RECOMPUTED: Final = (
+    "PRV, the accountant of another library",
+    "the page and the registry's entry: they are the files that were signed, and may say anything",
+    "the audit",
+    "whatever follows from scenario.toml: what was planned, by which mechanism, under which trust, and that its hash is"
+    " the one in the ledgers",
+    "how budgets were spent over time",
+    "figures of the model, which the server measured",
+    "sentences, the claim's own too",
+)
+
+
+def verify(
+    folder: Path,
+    authority: str | None = None,
+    silo_keys: Sequence[str] = (),
+    key: str | None = None,
+    model: Path | None = None,
+) -> Found:
+    """Check a report's folder.
+
+    Args:
+        folder: Of a run, or of a silo's own report.
+        authority: The fingerprint, or the key, of who signed the roster, from elsewhere.
+        silo_keys: Silos' public keys, as NAME=HEX, from elsewhere.
+        key: The server's public key, from elsewhere.
+        model: The model, opened, where it lies sealed or not at all.
+
+    Raises:
+        ConfigError: When there is no report, or something given is in no such form.
+        ClaimRefuted: When a figure does not follow; the first that does not is named.
+        LedgerTampered: When a file, a ledger, a signature or a roster is not as it was written.
+    """
+    report, signer = signed.read(folder / signed.REPORT)
+    try:
+        files = signed.check_files(folder, report)
+        keys = keys_of(folder, authority, silo_keys, key)
+        found = Found(_claim_in_words(report), signer.hex())
+        _check(folder, report, signer, keys, model, found)
+        found.items.append(("files", ", ".join(files)))
+    except OSError as error:
+        raise LedgerError(f"{error.filename or folder}: cannot be read: {error.strerror}") from None
+    except (KeyError, TypeError, ValueError, IndexError, AttributeError, RecursionError) as error:
+        told = f"{type(error).__name__}: {error}"
+        raise LedgerTampered(f"{folder}: is not in the form of a report's folder ({told})") from None
+    return found
+
+
+def _check(
+    folder: Path, report: Mapping[str, Any], signer: bytes, keys: Keys, model: Path | None, found: Found
+) -> None:
+    run, silos = report["run"], [row["silo"] for row in report["claim"]["silos"]]
+    reported, copy_for = run.get("reported", False), run.get("copy_for")
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    ledgers: dict[str, Held] = {}
+    if reported:
+        _check_rounds(lines, _check_reported(folder, report, keys, found))
+    else:
+        for held, told in ledgers_of(folder, report, keys):
+            ledgers[held.silo] = held
+            found.items.append((f"ledger {held.silo}", told))
+        check_newest(report, ledgers)
+        _check_figures(report, ledgers)
+        check_models(folder, report, ledgers, model, found)
+        _check_rounds(lines, {silo: held.own for silo, held in ledgers.items()})
+    found.items.append(("figures", f"of {words.counted(len(silos), 'silo')} follow: claim, PLD, RDP, privacy curve"))
+    _check_claim(report, ledgers)
+    _check_summary(folder, report)
+    check_signer(folder, report, signer, keys, found, ledgers)
+    found.gaps += [
+        f"nothing from outside vouches for the key of silo {silo}" for silo in silos if silo not in keys.anchored
+    ]
+    scenario = tomllib.loads((folder / "scenario.toml").read_text(encoding="utf-8"))
+    if (silos if copy_for is None else list(run["silos"])) != scenario["federation"]["silos"]:
+        raise ClaimRefuted("claim.silos: are not the silos of scenario.toml")
+
+
+def _check_figures(report: Mapping[str, Any], ledgers: Mapping[str, Held]) -> None:
+    """Refuse a report of which a figure does not follow from the ledgers."""
+    for claimed, counted in zip(report["claim"]["silos"], report["accounting"]["silos"], strict=True):
+        silo = claimed["silo"]
+        held = ledgers.get(silo, Held(silo, (), Standing(), None, "", goes_on=False))
+        row = figures.claim(held, claimed["delta"])
+        hold(f"claim.silos[{silo}]", claimed, row, silo)
+        follows = figures.accounting_row(held.claimed, row["delta"], chosen=held.others)
+        hold(f"accounting.silos[{silo}]", counted, {"silo": silo, **follows}, silo)
+    budgets = [budget for held in ledgers.values() for budget in figures.budgets(held)]
+    hold_rows("scope.budgets", report["scope"]["budgets"], budgets)
+    changed = [change for held in ledgers.values() for change in figures.overrides(held)]
+    hold_rows("integrity.overrides", report["integrity"]["overrides"], changed)
+    own = {report["scope"]["data_sets"][0]["name"]}
+    mine = [one for one in budgets if one["data"] in own or any(run["this"] for run in one["runs"])]
+    bounds = [one["bound"] for one in mine]
+    largest = None if None in bounds else max(bounds, default=0.0)
+    prior = sum(not run["this"] for one in budgets for run in one["runs"])
+    told = {"prior_runs": prior, "largest_bound": largest, "protects": all(one["protects"] for one in mine)}
+    hold("scope", report["scope"], told, "the ledgers")
+
+
+def _check_reported(folder: Path, report: Mapping[str, Any], keys: Keys, found: Found) -> dict[str, int]:
+    """Refuse a report of which a figure does not follow from what silos reported; return how many charges each did."""
+    charges = json.loads((folder / "charges.json").read_bytes())
+    if report["run"]["run"] != json.loads((folder / "run.json").read_bytes())["run"]:
+        raise ClaimRefuted("run.run: is not the number in run.json")
+    for claimed, counted in zip(report["claim"]["silos"], report["accounting"]["silos"], strict=True):
+        silo, reserved = claimed["silo"], claimed["steps_reserved"]
+        said = charges.get(silo)
+        if said is None:
+            row = figures.claim(Held(silo, (), Standing(), None, "", goes_on=False), claimed["delta"])
+            row, events = {**row, "epsilon_all_runs": claimed["epsilon_all_runs"]}, []
+        else:
+            event, rounds = event_from_json(said["event"]), int(said["rounds"])
+            row = figures.claim_reported(event, rounds, reserved, claimed["delta"])
+            events = [event.times(reserved)] if rounds else []
+        hold(f"claim.silos[{silo}]", claimed, row, silo)
+        follows = figures.accounting_row(events, claimed["delta"], chosen=False)
+        hold(f"accounting.silos[{silo}]", counted, {"silo": silo, **follows}, silo)
+    if report["scope"]["budgets"] or report["scope"]["largest_bound"] is not None:
+        raise ClaimRefuted("scope: says what no report without a ledger can")
+    for head in report["integrity"]["ledgers"]:
+        silo, public = head["silo"], keys.silos.get(head["silo"], b"")
+        note = (folder / "server" / "heads" / silo).read_bytes()
+        at = open_head(note, origin_of(silo), public)
+        if (note.decode(), at.size, at.root.hex(), public.hex()) != (
+            head["head"], head["head_entries"], head["root"], head["key"],
+        ):  # fmt: skip
+            raise LedgerTampered(f"the head of silo {silo}'s ledger is another than the report is of")
+        found.items.append(
+            (f"ledger {silo}", f"NOT here: what the silo reported; the server kept its head of {at.size}")
+        )
+    found.gaps.append("no ledger is here: the figures are what silos reported to the server")
+    return {silo: int(said["rounds"]) for silo, said in charges.items()}
+
+
+def _check_rounds(lines: Sequence[Mapping[str, Any]], charged: Mapping[str, Run | int | None]) -> None:
+    """Refuse whole rounds with an update in the sum that was not charged for.
+
+    Args:
+        lines: Of the rounds.
+        charged: By silo, what its ledger holds of the run; or in how many rounds it reported a charge.
+    """
+    sums = Counter[str]()
+    for line in lines:
+        for silo in () if "failed" in line else set(line["cohort"]) - line["dropouts"].keys():
+            sums[silo] += 1
+            said = charged.get(silo)
+            held = {one.round for one in said.charges.values()} if isinstance(said, Run) else set()
+            if line["round"] not in held and (not isinstance(said, int) or sums[silo] > said):
+                number = line["round"]
+                raise LedgerTampered(f"silo {silo}: its update is in round {number}, and no charge for it is here")
+    if not any("failed" not in line for line in lines):
+        raise LedgerTampered("metrics.jsonl: has no whole round")
+
+
+def _check_claim(report: Mapping[str, Any], ledgers: Mapping[str, Held]) -> None:
+    """Refuse a claim of less than one of its silos has, of another unit, or that protects where a silo is not."""
+    claim = report["claim"]
+    epsilons = [row["epsilon"] for row in claim["silos"]]
+    told = {
+        "epsilon": None if None in epsilons else max(epsilons),
+        "delta": max(row["delta"] for row in claim["silos"]),
+    }
+    hold("claim", claim, told, "the ledgers")
+    for silo, held in ledgers.items():
+        if held.scope is not None:
+            scope = held.standing.scopes[held.scope]
+            hold("claim", claim, {"unit": scope.unit, "max_records": scope.max_records}, f"the ledger of {silo!r}")
+    if claim["protects"] and None in epsilons:
+        raise ClaimRefuted("claim.protects: true stands, and of a silo nothing is bounded")
+
+
+def _claim_in_words(report: Mapping[str, Any]) -> str:
+    """Say what is claimed, by figures that were found to follow."""
+    claim = report["claim"]
+    if not claim["protects"]:
+        return "nothing: no noise was added, it was seeded, or there is no bound"
+    whose = report["run"].get("copy_for") or f"each of {words.counted(len(claim['silos']), 'silo')}"
+    return f"epsilon at most {up(claim['epsilon'])} at delta {small(claim['delta'])} for one {claim['unit']} of {whose}"
+
+
+def _check_summary(folder: Path, report: Mapping[str, Any]) -> None:
+    """Refuse a summary that says another epsilon, or more or other steps, than the claim."""
+    rows = {row["silo"]: row for row in json.loads((folder / "summary.json").read_bytes())["privacy"]}
+    if rows.keys() != {row["silo"] for row in report["claim"]["silos"]}:
+        raise ClaimRefuted("summary.json: privacy: is of other silos than the report")
+    for claimed in report["claim"]["silos"]:
+        row = rows[claimed["silo"]]
+        by_ledger = row["source"] == "ledger" or report["run"].get("reported", False)
+        if row["steps"] != claimed["steps"] if by_ledger else row["steps"] > claimed["steps"]:
+            raise ClaimRefuted(
+                f"summary.json: {claimed['silo']}: {row['steps']} steps stand, {claimed['steps']} follow"
+            )
+        if claimed["epsilon"] is not None and row["steps"] and row["source"] == "ledger":
+            told = {"epsilon": claimed["epsilon"]}
+            hold(f"privacy[{claimed['silo']}]", row, told, "the ledgers", "summary.json")

@@ -1,0 +1,261 @@
+"""The verifier that needs little: what is changed is found, and what it did not look at is said."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fedmodel.crypto import SigningKey
+from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerTampered
+from fedmodel.provision import read_identity
+from scenarios.report import build, deployed
+from scenarios.report.page import signing
+from scenarios.report.page_check import PAGE
+from scenarios.report.verifier import ledgers, program, signed, verify
+from scenarios.report.verifier.holding import Found
+from tests.deployments import RUN, SILOS
+from tests.deployments import deployed as deployment
+from tests.federations import Federation
+from tests.runs import copied, masked
+from tests.scenarios.report.test_build import changed, forge, leaves, page, told
+from tests.scenarios.report.test_deployed import anchors, copy_of, own_of, run_of, sign_again
+from tests.scenarios.report.test_deployed import page as any_page
+
+__all__ = ["masked"]
+
+
+@pytest.fixture(scope="module")
+def built(masked: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = copied(masked, tmp_path_factory.mktemp("verifier") / "run")
+    build.build(run, page)
+    return run
+
+
+@pytest.fixture
+def run(built: Path, tmp_path: Path) -> Path:
+    """The same, to spoil."""
+    return copied(built, tmp_path / "run")
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory: pytest.TempPathFactory) -> Federation:
+    """A federation whose server and whose silo north made their reports."""
+    made = deployment(tmp_path_factory).copy(tmp_path_factory.mktemp("verifier") / "kits")
+    made.unlock("server")
+    made.unlock("north")
+    deployed.server_report(made.kit("server"), RUN, any_page)
+    deployed.silo_report(made.kit("north"), copy_of(made, "north"), any_page)
+    return made
+
+
+@pytest.fixture
+def kits(reported: Federation, tmp_path: Path) -> Federation:
+    return reported.copy(tmp_path / "kits")
+
+
+def administrator(run: Path) -> str:
+    return (run / "server" / "administrator.pub").read_text(encoding="ascii").strip()
+
+
+def server_key(run: Path) -> str:
+    return read_identity(run / "server").public.hex()
+
+
+def refusal(folder: Path, **given: Any) -> FedmodelError:
+    with pytest.raises(FedmodelError) as caught:
+        verify.verify(folder, **given)
+    return caught.value
+
+
+# What holds
+
+
+def test_a_run_holds_and_is_vouched_for_by_its_anchors(built: Path) -> None:
+    found = verify.verify(built, administrator(built), key=server_key(built))
+    assert found.gaps == []
+    assert {"ledger north", "ledger south", "ledger west", "run's end", "figures", "files"} <= dict(found.items).keys()
+    assert found.claim.startswith("epsilon at most ")
+    assert verify.verify(built).gaps == [
+        "the server's key was NOT checked: give --key, or a federation's --authority",
+        *(f"nothing from outside vouches for the key of silo {silo}" for silo in SILOS),
+    ]
+    alone = verify.verify(built, silo_keys=[f"north={read_identity(built / 'silos' / 'north').public.hex()}"])
+    assert len(alone.gaps) == 3
+
+
+def test_a_silos_own_report_holds_under_the_authority_and_the_servers_lacks_ledgers(reported: Federation) -> None:
+    authority = anchors(reported).authority
+    assert verify.verify(own_of(reported, "north"), authority).gaps == []
+    for folder in (run_of(reported), copy_of(reported, "west")):
+        found = verify.verify(folder, authority)
+        assert found.gaps == ["no ledger is here: the figures are what silos reported to the server"]
+        assert "NOT here" in dict(found.items)["ledger west"]
+
+
+def test_constants_are_those_of_the_report(built: Path) -> None:
+    assert (signing.LABEL, told(built)["report"]["format"]) == (signed.LABEL, signed.FORMAT)
+    assert (signed.REPORT, signed.PAGE) == (signing.NAME, PAGE)
+
+
+# What is found
+
+
+# Of the sections on privacy, what follows from the scenario, another library's accountant, or nothing at all. That
+# nothing is claimed where something could be is no claim.
+NOT_HELD = {
+    "claim.protects", "claim.sentence", "claim.meaning", "claim.early", "claim.adjacency", "claim.rests_on",
+    "target_epsilon", "mu_floor", "prv", "prv_reason", "adjacency", "scope.data_sets", "nist", "verifier_key",
+    "key_from", "head", "head_entries", "accounting.composition", "accounting.methods", "dependencies",
+    "integrity.code_hash", "dependencies_hash",
+}  # fmt: skip
+
+
+def held_leaves(report: dict[str, Any]) -> Iterator[tuple[str, Any, Any]]:
+    """Go through the leaves that the verifier holds; of the many points of a curve, two."""
+    for section in ("claim", "scope", "accounting", "integrity"):
+        for name, put, leaf in leaves(report[section], section):
+            parts = name.replace("[", ".").replace("]", "").split(".")
+            if ".curve[" in name and parts[4] not in ("3", "40"):
+                continue
+            if not NOT_HELD & {*parts, ".".join(parts[:2])}:
+                yield name, lambda root, new, put=put, section=section: put(root[section], new), leaf
+
+
+def test_every_figure_that_is_changed_and_signed_again_is_found(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By whoever has the server's key: each figure of privacy that follows from a ledger is held to it."""
+    report = told(run)["report"]
+    kept = {path.name: ledgers.verify_ledger(path) for path in (run / "ledgers").glob("*.sqlite")}  # once is enough
+    monkeypatch.setattr(ledgers, "verify_ledger", lambda path, public, heads: kept[path.name])
+    passed, tried = [], 0
+    for name, put, leaf in held_leaves(report):
+        other = changed(report, put, leaf)
+        if other is None:
+            continue
+        tried += 1
+        forge(run, other, SigningKey(bytes(32)) if name == "integrity.signer" else None)
+        try:
+            verify.verify(run, administrator(run), key=server_key(run))
+        except FedmodelError:
+            continue
+        passed.append(name)
+    assert passed == []
+    assert tried > 150
+
+
+def test_rows_that_are_left_out_are_found(run: Path) -> None:
+    report = told(run)["report"]
+    for section, rows in (("scope", "budgets"), ("claim", "silos"), ("accounting", "silos")):
+        kept = report[section][rows]
+        report[section][rows] = kept[1:]
+        forge(run, report)
+        assert refusal(run).exit_status in (3, 4), section
+        report[section][rows] = kept
+
+
+def test_a_changed_page_is_called_a_changed_page(run: Path) -> None:
+    (run / "report.html").write_text("<p>epsilon 0.1</p>", encoding="utf-8")
+    assert str(refusal(run)).startswith("report.html: is a changed page: ")
+
+
+@pytest.mark.parametrize(
+    "name", ["ledgers/north.sqlite", "server/heads/north", "server/roster", "metrics.jsonl", "report.json"]
+)
+def test_a_changed_byte_is_found(run: Path, name: str) -> None:
+    path = run / name
+    data = bytearray(path.read_bytes())
+    data[len(data) // 2] ^= 1
+    path.write_bytes(bytes(data))
+    assert refusal(run, authority=administrator(run)).exit_status in (3, 4)
+
+
+def test_an_update_that_nobody_paid_for_is_found(run: Path) -> None:
+    """A silo is in a sum that its ledger has no charge for, by whoever signs the report with hashes that fit."""
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    lines[-1]["round"] = 3
+    (run / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines), encoding="utf-8")
+    sign_again(run, build.read_report(run).report, read_identity(run / "server"))
+    assert "its update is in round 3, and no charge for it is here" in str(refusal(run))
+
+
+def test_another_model_than_was_countersigned_is_found(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "other").write_bytes(b"other")
+    assert "countersigned the run's end for another model" in str(refusal(run, model=tmp_path / "other"))
+
+
+def test_a_roster_of_another_authority_or_another_servers_key_is_refused(run: Path) -> None:
+    other = SigningKey(bytes(range(32))).public.hex()
+    assert isinstance(refusal(run, authority=other), LedgerTampered)
+    assert "another key than the run's server's" in str(refusal(run, key=other))
+    assert isinstance(refusal(run, silo_keys=[f"north={other}"]), LedgerTampered)
+    assert isinstance(refusal(run, authority="12"), ConfigError)
+    assert isinstance(refusal(run / "nowhere"), ConfigError)
+
+
+def test_a_server_that_contradicts_the_silos_ledger_is_found(kits: Federation) -> None:
+    """Signed by both: a silo whose software did not look, beside a server that lies."""
+    folder = own_of(kits, "north")
+    server = signing.open_report((folder / signed.SERVER_REPORT).read_bytes()).report
+    (row,) = server.claim.silos
+    low = row.model_copy(update={"epsilon": (row.epsilon or 0) / 2})
+    lie = server.model_copy(update={"claim": server.claim.model_copy(update={"silos": (low,)})})
+    (folder / signed.SERVER_REPORT).write_bytes(signing.seal(lie, kits.unlock("server").identity))
+    sign_again(folder, build.read_report(folder).report, kits.unlock("north").identity)
+    error = refusal(folder)
+    assert isinstance(error, ClaimRefuted)
+    assert str(error).startswith("server-report.json: claim.epsilon: ")
+
+
+def test_a_silos_report_that_the_server_signed_is_refused(kits: Federation) -> None:
+    folder = own_of(kits, "north")
+    sign_again(folder, build.read_report(folder).report, kits.unlock("server").identity)
+    assert refusal(folder).exit_status == 4
+
+
+def test_reported_charges_that_are_too_few_or_changed_are_found(kits: Federation) -> None:
+    folder = run_of(kits)
+    charges = json.loads((folder / "charges.json").read_bytes())
+    charges["south"]["rounds"] = 1
+    (folder / "charges.json").write_text(json.dumps(charges), encoding="utf-8")
+    sign_again(folder, build.read_report(folder).report, kits.unlock("server").identity)
+    assert "south" in str(refusal(folder))
+
+
+# What it says
+
+
+def test_it_says_what_it_did_not_compute_and_never_ends_with_0(
+    reported: Federation, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(own_of(reported, "north"))
+    assert program.main([folder, "--authority", anchors(reported).authority]) == program.HOLDS == 6
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "Every key is known from outside this folder, and nothing was missing"
+    assert lines[-2].startswith("NOT recomputed: PRV")
+    assert lines[-1].startswith("Claim: epsilon at most")
+    assert program.main([folder, "--json"]) == 6
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["valid"], answer["anchored"]) == (True, False)
+    assert answer["not_recomputed"] == list(verify.NOT_RECOMPUTED)
+    assert program.main([f"{folder}/nowhere", "--json"]) == 2
+    streams = capsys.readouterr()
+    assert json.loads(streams.out)["valid"] is False
+    assert len(streams.err.splitlines()) == 1
+
+
+def test_what_a_person_reads_has_no_character_that_acts(capsys: pytest.CaptureFixture[str]) -> None:
+    found = Found(claim="a\x1b[31mb", signer="00")
+    assert "\x1b" not in program._lines(found)
+
+
+def test_a_folder_of_nonsense_is_one_line(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    report = told(run)["report"]
+    shutil.rmtree(run / "ledgers")
+    assert program.main([str(run)]) == 4
+    (run / "report.json").write_text(json.dumps({"report": report}), encoding="utf-8")
+    assert program.main([str(run)]) == 4
+    assert len(capsys.readouterr().err.splitlines()) == 2
