@@ -1,6 +1,7 @@
 """The mechanisms that a silo may release by, a file each, and how a stored event is read back.
 
     dp-sgd       Poisson lots, clipped gradients, Gaussian noise on their sum
+    gaussian     a clipped vector of each record, Gaussian noise on their sum, as of a count
     none-unsafe  the same pipeline without noise, which protects nobody; a simulation's baseline alone
 
 The list is what this folder holds. A name that comes from a file or a peer is looked up in it, and nothing is ever
