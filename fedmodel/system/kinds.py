@@ -8,10 +8,11 @@ installed, and all of it is in the hash of the code.
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable
 from difflib import get_close_matches
 from importlib import import_module
 from importlib.resources import files
+from importlib.util import find_spec
 from pkgutil import iter_modules
 from types import ModuleType
 
@@ -22,9 +23,7 @@ def kinds(package: str) -> dict[str, ModuleType]:
     A module whose name begins with an underscore is a tool of the others and no kind; folders are none either, nor is a
     file whose name is no word of Python, such as an editor leaves beside the one that it has open.
     """
-    folders = import_module(package).__path__
-    named = sorted(module.name for module in iter_modules(folders) if not module.ispkg)
-    found = [name for name in named if name.isidentifier() and name[0] != "_"]
+    found = _names(import_module(package).__path__)
     return {name.replace("_", "-"): import_module(f"{package}.{name}") for name in found}
 
 
@@ -48,7 +47,20 @@ def described(package: str, name: str) -> str:
     return " ".join(said.split("\n\n")[0].replace("`", "").split())
 
 
-def not_known(what: str, name: str, known: Mapping[str, object]) -> str:
+def kind_names(package: str) -> list[str]:
+    """Return the names of the kinds of a package, in order, without importing the package or any of them."""
+    found = find_spec(package)
+    folders = None if found is None else found.submodule_search_locations
+    return [name.replace("_", "-") for name in _names(folders or [])]
+
+
+def _names(folders: Iterable[str]) -> list[str]:
+    """Return the names of the modules in folders that are kinds."""
+    named = sorted(module.name for module in iter_modules(list(folders)) if not module.ispkg)
+    return [name for name in named if name.isidentifier() and name[0] != "_"]
+
+
+def not_known(what: str, name: str, known: Collection[str]) -> str:
     """Return one line that refuses a name: the nearest known one, or all of them.
 
     >>> not_known("strategy", "meen", {"mean": 1, "momentum": 2})

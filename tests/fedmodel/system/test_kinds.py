@@ -1,10 +1,11 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import pytest
 
-from fedmodel.system.kinds import described, kinds, not_known
+from fedmodel.system.kinds import described, kind_names, kinds, not_known
 
 
 @pytest.fixture
@@ -24,6 +25,12 @@ def test_a_file_is_a_kind_and_neither_a_tool_nor_a_folder_is(package: str) -> No
 
     assert list(found) == ["hard", "soft-edge"]
     assert found["soft-edge"].NAME == "soft_edge"
+
+
+def test_names_are_known_without_importing_anything(package: str) -> None:
+    assert kind_names(package) == ["hard", "soft-edge"]
+    assert package not in sys.modules
+    assert kind_names(f"{package}_not") == []
 
 
 def test_a_package_finds_its_own_kinds_while_it_is_imported(package: str) -> None:
