@@ -37,6 +37,7 @@ from clients import policy
 from clients.silo import Silo
 from fedmodel import plans, wire
 from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
+from fedmodel.learning.job_names import check_jobs
 from fedmodel.ledger import verify_ledger
 from fedmodel.privacy import grid
 from fedmodel.privacy.events import Event
@@ -86,14 +87,15 @@ def _check(message: Message, silo: Silo) -> bytes:
 def _join(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
     """Check that the silo can take part, reserve the run's plan, and say so."""
     request = wire.read_join_request(message)
-    event = _admitted(silo)
+    event, besides = _admitted(silo)
     with silo.ledger() as ledger:
         verify_ledger(ledger.path, silo.kit.identity.public, unused=False)  # once a run, all of it is read again
         # What could fail comes first: a run that the silo cannot take part in reserves nothing.
-        grid.check_records(len(silo.records()), plans.pipeline_event(silo.plan, event).noise_multiplier)
+        least = min(one.noise_multiplier for one in (plans.pipeline_event(silo.plan, event), *besides))
+        grid.check_records(len(silo.records()), least)
         advert = b"" if request.window is None else _keys(silo, request.window)
         silo.begin_outbox(ledger)
-        reserved = silo.reserve(ledger, event, request.name)
+        reserved = silo.reserve(ledger, event, request.name, besides)
         head = ledger.head()
     if reserved.steps < event.steps:
         silo.note("join", f"the budget pays for {reserved.steps} of the {event.steps} steps planned, and no more")
@@ -103,25 +105,27 @@ def _join(message: Message, context: Context, silo: Silo, asked: bytes) -> Recor
 def _ready(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
     """Say whether the silo could take part: what it would reserve is tried, and undone."""
     wire.read_ready_request(message)
-    event = _admitted(silo)
+    event, besides = _admitted(silo)
     with silo.ledger() as ledger:
         verify_ledger(ledger.path, silo.kit.identity.public, unused=False)
         silo.check_data()
         silo.check_aggregates()
-        silo.check_reserves(ledger, event)
+        silo.check_reserves(ledger, event, besides)
         head = ledger.head()
     return wire.join_reply(wire.JoinReply(silo.name, event, head=head))
 
 
-def _admitted(silo: Silo) -> Event:
-    """Hold a run that begins to the law, and return what the silo plans to do in it."""
+def _admitted(silo: Silo) -> tuple[Event, tuple[Event, ...]]:
+    """Hold a run that begins to the law, and return what the silo plans to do in it, and what besides."""
     law = silo.kit.law
     policy.check_hours(law, datetime.now().astimezone())
-    event = plans.planned_event(silo.plan)
+    check_jobs(silo.scenario.besides)
+    event, *besides = plans.planned_parts(silo.scenario, silo.name)
     pipeline = plans.pipeline_event(silo.plan, event)
-    policy.check_event(law, event, simulated=silo.simulated)
+    for part in (event, *besides):
+        policy.check_event(law, part, simulated=silo.simulated)
     policy.check_noise_levels(law, silo.scenario, pipeline)
-    return event
+    return event, tuple(besides)
 
 
 def _advert(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
@@ -173,7 +177,7 @@ def _keys(silo: Silo, window: Window) -> bytes:
 def _within(window: Window, silo: Silo) -> Window:
     """Refuse a window past the scenario's rounds: taken up, it would leave the silo out of all that are left."""
     _check_attempt(window.attempt)
-    if window.rounds[-1] > silo.scenario.rounds:
+    if window.rounds[-1] > silo.scenario.last_round:
         raise ProtocolError("a window goes past the rounds of the scenario")
     return window
 
@@ -187,8 +191,8 @@ def _check_attempt(attempt: int) -> None:
 def _asked(message: Message, silo: Silo) -> wire.SurvivorsRequest:
     """Read what is asked about survivors, of a round that the scenario has and a sum that the law allows."""
     asked = wire.read_survivors_request(message)
-    if asked.round_number > silo.scenario.rounds:
-        raise ProtocolError(f"round {asked.round_number} is past the {silo.scenario.rounds} of the scenario")
+    if asked.round_number > silo.scenario.last_round:
+        raise ProtocolError(f"round {asked.round_number} is past the {silo.scenario.last_round} of the scenario")
     _check_attempt(asked.attempt)
     roster = silo.kit.roster.members
     named = [roster[number - 1].name for number in asked.survivors if 1 <= number <= len(roster)]
@@ -197,18 +201,18 @@ def _asked(message: Message, silo: Silo) -> wire.SurvivorsRequest:
 
 
 def _train(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
-    """Charge the ledger, answer from the silo's records, and send the noised answer, masked if it is to be."""
+    """Charge the ledger for a job, answer from the silo's records, and send the noised answer, perhaps masked."""
     from clients import carried
     from clients.answering import job_at
     from clients.hiding import hide, masked_before, prepare, request_key
 
     request = wire.read_train_request(message)
-    if request.round_number > silo.scenario.rounds:
-        raise ProtocolError(f"round {request.round_number} is past the {silo.scenario.rounds} of the scenario")
+    _check_job(silo, request)
     policy.check_hours(silo.kit.law, datetime.now().astimezone())
     with silo.outbox() as outbox, silo.ledger() as ledger:
         since = ledger.check_extends(request.known, "the server") if request.known else 0
-        plan = silo.reserved(ledger)
+        part = silo.scenario.part_of(request.round_number)
+        plan = silo.reserved(ledger, part)
         key = request_key(silo, request)
         kept = outbox.recall(key) if ledger.is_charged(key) else None
         if kept is None:
@@ -219,7 +223,8 @@ def _train(message: Message, context: Context, silo: Silo, asked: bytes) -> Reco
                 state = carried.begin(outbox.state(silo.run_number), request.lineage)
                 job, question = job_at(silo, request)
                 job.check(question, plan)
-                charged = ledger.charge(silo.run, request.round_number, silo.plan.steps_per_round, key)
+                steps = silo.plan.steps_per_round if part == 0 else plan.steps
+                charged = ledger.charge(silo.run, request.round_number, steps, key, part)
                 update_P = job.answer(question, silo.records, charged.event, state)
                 release = hide(silo, charged, request, update_P, state)
             outbox.keep(release)
@@ -229,6 +234,19 @@ def _train(message: Message, context: Context, silo: Silo, asked: bytes) -> Reco
     if isinstance(update, wire.TrainReply):
         return wire.train_reply(replace(update, head=head))
     return wire.masked_reply(replace(update, head=head))
+
+
+def _check_job(silo: Silo, request: wire.TrainRequest) -> None:
+    """Refuse a round that the scenario does not have, and a job that its round is not of."""
+    scenario, number = silo.scenario, request.round_number
+    if number > scenario.last_round:
+        raise ProtocolError(f"round {number} is past the {scenario.last_round} of the scenario")
+    check_jobs([request.job])
+    if request.job != scenario.job_of(number):
+        raise ProtocolError(
+            f"round {number} is asked to be of job {request.job!r}, and by the scenario it is of"
+            f" {scenario.job_of(number)!r}; nothing was charged"
+        )
 
 
 def _check_goes_on(round_number: int, newest: int) -> None:

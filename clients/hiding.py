@@ -55,7 +55,7 @@ def prepare(silo: Silo, request: TrainRequest) -> None:
 def request_key(silo: Silo, request: TrainRequest) -> str:
     """Return what a request's charge and its update are known by: run, round, scenario, model and lineage.
 
-    Not the shares: they are left out when a request is made again.
+    The job follows from the scenario and the round. Not the shares: they are left out when a request is made again.
     """
     place = (silo.run.encode(), request.round_number.to_bytes(4, "big"))
     parts = (scenario_hash(silo.scenario), model_digest(request.model_P), request.lineage)
@@ -125,8 +125,9 @@ def _asked_for(key: str, charge: int) -> bytes:
 
 
 def _quantised(silo: Silo, charged: Event, round_number: int, update_P: NDArray[np.float32]) -> Words:
-    """Return the update, weighed by the silo's public weight, in ring elements."""
-    weight = silo.scenario.federation.relative_weight(silo.name)
+    """Return the update, weighed by the silo's public weight in the round's job, in ring elements."""
+    scenario = silo.scenario
+    weight = scenario.federation_of(scenario.job_of(round_number)).relative_weight(silo.name)
     quantizer: Quantizer = silo.kit.policy.quantizer
     weighed_P = update_P * np.float32(weight)
     if charged.drawn_from == "os":

@@ -15,7 +15,7 @@ request binds), since Flower's own is another once a run was taken up again; whe
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -211,13 +211,14 @@ class Silo:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         return Ledger(path, self.name, self.kit.identity, self.folder / "ledger.head")
 
-    def reserve(self, ledger: Ledger, event: Event, name: str = "") -> Event:
+    def reserve(self, ledger: Ledger, event: Event, name: str = "", besides: Sequence[Event] = ()) -> Event:
         """Reserve the run's plan under this silo's budget, all of it or, where its law says so, what is paid for.
 
         Args:
             ledger: The silo's, open.
             event: The plan.
             name: What the server calls the run.
+            besides: What comes beside the plan; it is reserved in full, or nothing is.
 
         Raises:
             PrivacyBudgetExceeded: When nothing of it is.
@@ -237,12 +238,13 @@ class Silo:
             partial=self._in_part,
             held=self.held,
             name=name,
+            besides=besides,
         )
         if source is not None:
             source.remember(ledger, self.run)
         return reserved
 
-    def check_reserves(self, ledger: Ledger, event: Event) -> None:
+    def check_reserves(self, ledger: Ledger, event: Event, besides: Sequence[Event] = ()) -> None:
         """Refuse what `reserve` would refuse now; nothing is entered.
 
         Raises:
@@ -260,6 +262,7 @@ class Silo:
             scenario=scenario_hash(self.scenario).hex(),
             partial=self._in_part,
             held=self.held,
+            besides=besides,
         )
 
     @property
@@ -273,11 +276,16 @@ class Silo:
         """For how long a run's reservation is held untouched; a simulation's for ever, since its folder has one run."""
         return None if self.simulated else HELD
 
-    def reserved(self, ledger: Ledger) -> Event:
-        """Return what this run reserved, and may be charged for under the law as it is now.
+    def reserved(self, ledger: Ledger, part: int = 0) -> Event:
+        """Return a part of what this run reserved, as it may be charged for under the law as it is now.
+
+        Args:
+            ledger: The silo's, open.
+            part: 0 is the plan; then come the jobs besides training, in the scenario's order.
 
         Raises:
-            ProtocolError: When the silo did not join the run, or joined it for another scenario.
+            ProtocolError: When the silo did not join the run, joined it for another scenario, or did not reserve that
+                part as the scenario asks for it.
             LedgerError: When its budget is another by now.
             PolicyRefused: When the law does not allow the plan any more, or the records are another budget's too.
         """
@@ -292,11 +300,17 @@ class Silo:
         if (source := self._source(scope)) is not None:
             source.check(ledger)
             source.remember(ledger, self.run)
-        for part in found.parts:
-            policy.check_event(self.kit.law, part, simulated=self.simulated)
+        for one in found.parts:
+            policy.check_event(self.kit.law, one, simulated=self.simulated)
+        besides = plans.events_besides(self.scenario, self.name)
+        if found.parts[1:] != besides:
+            raise ProtocolError(
+                f"the run reserved {len(found.parts) - 1} parts besides training, and not the {len(besides)} that the"
+                " scenario asks for; what was not reserved is not answered"
+            )
         pipeline = plans.pipeline_event(self.plan, found.plan)
         policy.check_noise_levels(self.kit.law, self.scenario, pipeline)
-        return found.plan
+        return found.parts[part]
 
     def _scope(self, ledger: Ledger) -> Scope:
         """Return this run's budget; an order that the law does not say is the one that the ledger has."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Final
 
+from fedmodel.config import Scenario
 from fedmodel.privacy.events import Event, protects
 from fedmodel.privacy.mechanisms import MECHANISMS
 from fedmodel.privacy.plan import SiloPlan
@@ -15,6 +16,21 @@ _BASELINE: Final = "none-unsafe"
 def planned_event(plan: SiloPlan) -> Event:
     """Return what a whole plan is charged as: its own figures, and the noise that it needs; or that none is added."""
     return MECHANISMS[plan.mechanism if plan.baseline is None else _BASELINE].plan(plan)
+
+
+def events_besides(scenario: Scenario, silo: str) -> tuple[Event, ...]:
+    """Return what a silo is charged as for the jobs besides training, one each, in their order."""
+    return tuple(planned_event(scenario.plan_besides(silo, job)) for job in scenario.besides)
+
+
+def planned_parts(scenario: Scenario, silo: str) -> tuple[Event, ...]:
+    """Return all that a run asks of a silo, as the parts of its reservation: the plan, then what comes besides."""
+    return (planned_event(scenario.plan(silo)), *events_besides(scenario, silo))
+
+
+def private_parts(scenario: Scenario, silo: str) -> tuple[Event, ...]:
+    """Return all that a run asks of a silo where nothing is left out."""
+    return (private_event(scenario.plan(silo)), *events_besides(scenario, silo))
 
 
 def private_event(plan: SiloPlan) -> Event:

@@ -247,5 +247,6 @@ def _check_plan(answer: wire.JoinReply, scenario: Scenario) -> None:
         plan = replace(plan, epsilon=None, noise_multiplier=answer.plan.noise_multiplier)
     if answer.plan != plans.planned_event(plan):
         raise ProtocolError("a silo plans other than the scenario asks")
-    if target is not None and accounting.epsilon([answer.plan], plan.delta) > target:
+    parts = [answer.plan, *plans.events_besides(scenario, answer.silo)]
+    if target is not None and accounting.epsilon(parts, plan.delta) > target:
         raise ProtocolError("a silo plans less noise than its target epsilon needs")

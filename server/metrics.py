@@ -11,7 +11,9 @@ import errno
 import json
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 import torch
@@ -25,6 +27,8 @@ from fedmodel.learning.inputs import called, tensors
 from fedmodel.learning.models import Loss, loss_sum, probabilities
 from fedmodel.system.durable import naming
 
+METRICS: Final = "metrics.jsonl"
+BESIDES: Final = "besides.jsonl"
 _BATCH = 4096
 
 
@@ -103,7 +107,7 @@ def _auroc(records: Records, score: NDArray[np.float32]) -> float:
 
 
 class MetricsLog:
-    """`metrics.jsonl`: one JSON object a round, on disk before the next round begins.
+    """`metrics.jsonl`, or another file: one JSON object a round, on disk before the next round begins.
 
     A reader never sees half a line that ends in a newline: each is written in one call and flushed to disk.
     """
@@ -111,7 +115,7 @@ class MetricsLog:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def mend(self, line: dict[str, object]) -> None:
+    def mend(self, line: Mapping[str, object]) -> None:
         """Bring the file up to a checkpoint's line: cut off what a kill left half written, and add what it lost."""
         whole = self._path.read_bytes() if self._path.exists() else b""
         end = whole.rfind(b"\n") + 1
@@ -120,9 +124,9 @@ class MetricsLog:
         if line["round"] not in {_round_of(one) for one in whole[:end].splitlines()}:
             self.append(line)
 
-    def append(self, line: dict[str, object]) -> None:
+    def append(self, line: Mapping[str, object]) -> None:
         """Write one line."""
-        text = json.dumps(line, sort_keys=True, allow_nan=False) + "\n"
+        text = json.dumps(dict(line), sort_keys=True, allow_nan=False) + "\n"
         with naming(self._path):
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
             try:
@@ -131,6 +135,28 @@ class MetricsLog:
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
+
+
+class Logs:
+    """Both logs of a run: `metrics.jsonl`, of the rounds of training, and `besides.jsonl`, of those of other jobs.
+
+    Args:
+        run_dir: The run's folder.
+    """
+
+    def __init__(self, run_dir: Path) -> None:
+        self._training, self._besides = MetricsLog(run_dir / METRICS), MetricsLog(run_dir / BESIDES)
+
+    def append(self, line: Mapping[str, object]) -> None:
+        """Write a round's line where it belongs."""
+        self._of(line).append(line)
+
+    def mend(self, line: Mapping[str, object]) -> None:
+        """Bring the file that a checkpoint's line belongs to up to it."""
+        self._of(line).mend(line)
+
+    def _of(self, line: Mapping[str, object]) -> MetricsLog:
+        return self._besides if "job" in line else self._training
 
 
 def _round_of(line: bytes) -> int | None:

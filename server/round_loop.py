@@ -2,9 +2,9 @@
 
     [ choose -> ask -> mean -> fold -> measure -> write ] per round
 
-What a round asks, and what its mean does, is the job's (`fedmodel.learning.jobs`); who is in it, the strategy's; how
-answers become a mean, the aggregation's. What a run has come to is a vector; a module is made of it to be measured and
-to be saved, and by nothing here.
+What a round asks, and what its mean does and says, is its job's (`fedmodel.learning.jobs`), by the scenario; who is in
+it, the strategy's; how answers become a mean, the aggregation's. What a run has come to is a vector; a module is made
+of it to be measured and to be saved, and by nothing here.
 
 A silo whose budget is spent leaves in good order: it is asked no more, and the run goes on without it. When fewer are
 left than the next round needs, `min_silos`, or three where secrets are dealt for it, the run ends there, with the
@@ -13,6 +13,10 @@ model of the last whole round.
 After every round its model is written, which says its own round, and then a line of `metrics.jsonl`: a round with a
 line is whole. Before both comes a checkpoint, where the run has a journal. A round that failed closed leaves what the
 run has come to as it was, and a line that says so; more of those than the scenario tolerates end the run.
+
+The rounds of jobs besides training come last, one each, also where training ended early. They change nothing of the
+model; their lines are in `besides.jsonl`. One that fails closed, or has too few silos to begin, is not done again and
+fails no run: its line says so.
 """
 
 from __future__ import annotations
@@ -25,6 +29,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmodel import plans
+from fedmodel.config import TRAINING
 from fedmodel.errors import DropoutError
 from fedmodel.learning.jobs import Asking, State
 from fedmodel.privacy import accounting
@@ -33,7 +42,7 @@ from server.aggregation import Aggregation, RoundResult
 from server.beginning import LOOK_S, wait_for_nodes
 from server.joining import find_again
 from server.journal import Checkpoint, Journal
-from server.metrics import MetricsLog
+from server.metrics import Logs
 from server.run_files import RunFiles
 from server.served_model import ServedModel
 
@@ -46,10 +55,10 @@ class ComeTo:
 
     Attributes:
         number: The round; 0 after joining.
-        state: The job's.
-        charged: By silo, for how many rounds it said that it charged.
-        failures: Rounds that failed closed.
-        ended: Whether it is the run's last round, whatever the scenario says.
+        state: Training's.
+        charged: By silo, for how many rounds of training it said that it charged.
+        failures: Rounds of training that failed closed.
+        ended: Whether no round of training follows, whatever the scenario says.
         line: The round's line of metrics, empty after joining.
     """
 
@@ -72,24 +81,24 @@ class RoundLoop:
 
     Args:
         rounds: Bring each to its mean.
-        job: What each asks, and what comes of it.
-        model: Measures what the run has come to, and saves it.
+        jobs: By name, what a round asks, and what comes of it.
+        model: Saves what the run has come to.
         place: Where the run's things lie.
         journal: What the run is taken up from, if it is.
-        log: Of metrics.
+        logs: Takes the line of a round.
     """
 
     def __init__(
         self,
         rounds: Aggregation[Any],
-        job: Asking,
+        jobs: Mapping[str, Asking],
         model: ServedModel,
         place: RunFiles,
         journal: Journal | None,
-        log: MetricsLog,
+        logs: Logs,
     ) -> None:
-        self._rounds, self._job, self._model = rounds, job, model
-        self._place, self._journal, self._log = place, journal, log
+        self._rounds, self._jobs, self._model = rounds, jobs, model
+        self._place, self._journal, self._logs = place, journal, logs
         self._taking, self._scenario = rounds.taking, rounds.taking.scenario
 
     def run(self, come_to: ComeTo) -> ComeTo:
@@ -99,18 +108,24 @@ class RoundLoop:
             DropoutError: When more rounds failed closed than the scenario tolerates.
             ProtocolError: When the model diverged.
         """
-        for number in range(come_to.number + 1, self._scenario.rounds + 1):
+        scenario = self._scenario
+        for number in range(come_to.number + 1, scenario.rounds + 1):
+            if come_to.ended:
+                break
             come_to = self._round(number, come_to)
             self.keep(come_to)
             if "failed" not in come_to.line:
                 self._model.save(come_to.state.vector_P, number)
             self._place.report(self._taking.joined.charges, come_to.charged)
-            self._log.append(dict(come_to.line))
+            self._logs.append(come_to.line)
             if "loss" in come_to.line:
-                logger.info("round %d of %d: loss %.4f", number, self._scenario.rounds, come_to.line["loss"])
+                logger.info("round %d of %d: loss %.4f", number, scenario.rounds, come_to.line["loss"])
             if come_to.ended:
                 self._log_end(come_to.line)
-                break
+        for number in range(max(come_to.number, scenario.rounds) + 1, scenario.last_round + 1):
+            come_to = replace(come_to, number=number, line=self._besides(number))
+            self.keep(come_to)
+            self._logs.append(come_to.line)
         return come_to
 
     def keep(self, come_to: ComeTo) -> None:
@@ -137,15 +152,11 @@ class RoundLoop:
     def _round(self, number: int, before: ComeTo) -> ComeTo:
         """Bring one round to what the run has come to after it."""
         started = time.monotonic()
-        taking, joined, scenario = self._taking, self._taking.joined, self._scenario
-        taking.post.begin(number)
-        find_again(taking.post, scenario, taking.known_heads, joined.members, LOOK_S)
-        wait_for_nodes(taking)
-        cohort = taking.cohort_of(number)
-        result = self._rounds.round(cohort, TrainRequest(number, self._job.question(number, before.state)))
+        taking, joined, scenario, job = self._taking, self._taking.joined, self._scenario, self._jobs[TRAINING]
+        cohort, result = self._ask(number, job.question(number, before.state))
         left = [silo for silo, code in result.dropouts.items() if joined.let_go(silo, code, number)]
         charged = before.charged + Counter(result.charged.keys())
-        line = self._line(number, cohort, result, charged)
+        line = {"epsilon": self._epsilons(charged), **self._line(number, cohort, result)}
         too_few = len(joined.left) < self._rounds.needed
         ended, state, failures = too_few, before.state, before.failures
         if result.mean_P is None:
@@ -156,19 +167,46 @@ class RoundLoop:
                 raise DropoutError(result.failure)
             line["failed"] = True
         else:
-            state = self._job.fold(state, result.mean_P)
-            figures = self._model.measure(state.vector_P)
-            line |= {**figures, "threshold": result.threshold}
-            ended |= scenario.stop_below_loss is not None and figures["loss"] < scenario.stop_below_loss
+            state = job.fold(state, result.mean_P)
+            line |= {**job.tell(state, result.summed), "threshold": result.threshold}
+            ended |= scenario.stop_below_loss is not None and line["loss"] < scenario.stop_below_loss
         line["seconds"] = round(time.monotonic() - started, 3)
         return ComeTo(number, state, charged, failures, ended, line)
 
-    def _line(self, number: int, cohort: list[str], result: RoundResult, charged: Counter[str]) -> dict[str, Any]:
-        """Return what a line of metrics says of any round."""
+    def _besides(self, number: int) -> dict[str, Any]:
+        """Bring the round of a job besides training to its line."""
+        started, joined = time.monotonic(), self._taking.joined
+        name = self._scenario.job_of(number)
+        job, begun = self._jobs[name], State(np.zeros(0, dtype=np.float32))
+        cohort: list[str] = []
+        result = RoundResult(None, failure=f"round {number} ({name}): too few silos are left to be asked")
+        if len(joined.left) >= self._rounds.needed:  # else whoever is asked would be charged for nothing
+            cohort, result = self._ask(number, job.question(number, begun))
+        for silo, code in result.dropouts.items():
+            joined.let_go(silo, code, number)
+        line = {"job": name, "charged": sorted(result.charged), **self._line(number, cohort, result)}
+        if result.mean_P is None:
+            logger.warning("%s", result.failure)
+            line["failed"] = True
+        else:
+            line |= {**job.tell(job.fold(begun, result.mean_P), result.summed), "threshold": result.threshold}
+        line["seconds"] = round(time.monotonic() - started, 3)
+        return line
+
+    def _ask(self, number: int, vector_P: NDArray[np.float32]) -> tuple[list[str], RoundResult]:
+        """Ask a round's cohort, once its silos are there, and return who it is and what came of it."""
+        taking = self._taking
+        taking.post.begin(number)
+        find_again(taking.post, self._scenario, taking.known_heads, taking.joined.members, LOOK_S)
+        wait_for_nodes(taking)
+        cohort = taking.cohort_of(number)
+        return cohort, self._rounds.round(cohort, TrainRequest(number, vector_P, job=self._scenario.job_of(number)))
+
+    def _line(self, number: int, cohort: list[str], result: RoundResult) -> dict[str, Any]:
+        """Return what a line says of any round."""
         joined = self._taking.joined
         return {
             "round": number,
-            "epsilon": self._epsilons(charged),
             "noise": self._scenario.privacy.noise_name,
             "cohort": list(result.asked) or cohort,
             "summed": result.summed,
@@ -185,7 +223,10 @@ class RoundLoop:
         scenario, joined = self._scenario, self._taking.joined
         found = {
             silo: accounting.epsilon(
-                [replace(joined.members[silo].charge, steps=scenario.plan(silo).steps)],
+                [
+                    replace(joined.members[silo].charge, steps=scenario.plan(silo).steps),
+                    *plans.events_besides(scenario, silo),
+                ],
                 scenario.plan(silo).delta,
                 accounting.COARSE_GRID,
             )

@@ -25,9 +25,9 @@ from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
 
 from fedmodel.canaries.probes import block_of
-from fedmodel.config import Scenario, scenario_from_json
+from fedmodel.config import TRAINING, Scenario, scenario_from_json
 from fedmodel.errors import ConfigError, FedmodelError
-from fedmodel.learning.jobs import KINDS, State
+from fedmodel.learning.jobs import Serving, State, job_named
 from fedmodel.privacy.events import LEFT_OUT
 from fedmodel.provision import check_deployable, read_roster
 from fedmodel.system.durable import failed, held
@@ -39,7 +39,7 @@ from server.exchange import Post
 from server.joining import Joined, JoinedSilo, find_again
 from server.journal import Checkpoint
 from server.known_heads import KnownHeads
-from server.metrics import MetricsLog
+from server.metrics import Logs
 from server.round_loop import ComeTo, RoundLoop
 from server.run_files import BEING_RUN, SERVING, RunFiles
 from server.served_model import ServedModel
@@ -108,10 +108,11 @@ def run_federation(
     journal = place.journal(run, scenario)
     kept, dealt = (journal and journal.load()) or (None, None)
     strategy = strategy_of(scenario)
-    job = KINDS["training"].asking(strategy.apply)
     block = block_of(scenario)
     model = ServedModel(scenario, place, device, beside=0 if block is None else block.parameters)
-    log = MetricsLog(run_dir / "metrics.jsonl")
+    serving = Serving(scenario, strategy.apply, model.measure)
+    jobs = {name: job_named(name).asking(serving) for name in (TRAINING, *scenario.besides)}
+    logs = Logs(run_dir)
 
     kind = kind_of(scenario)
     # Simulated silos are asked again whatever they were asked, and give the same bytes.
@@ -119,8 +120,10 @@ def run_federation(
     name = run_dir.name if place.sealed else ""
     post = Post(grid, scenario, *place.keys(), run, journal if keeps_answers else None, name)
     if kept is not None:
-        _bring_up_to(kept, scenario, model, place, log)
-        if kept.ended or kept.round_number == scenario.rounds:  # killed after its last round
+        _bring_up_to(kept, scenario, model, place, logs)
+        if kept.round_number == scenario.last_round or (
+            kept.ended and not scenario.besides
+        ):  # killed after its last round
             roster = read_roster(place.home)
             known_heads = KnownHeads(place.home / "heads", roster)
             model.judge(kept.model_P, kept.charges)
@@ -132,12 +135,12 @@ def run_federation(
         _log_beginning(rounds.taking.joined, scenario)
         for silo, code in rounds.taking.joined.absent.items():
             rounds.taking.joined.let_go(silo, code, 0)
-        loop = RoundLoop(rounds, job, model, place, journal, log)
+        loop = RoundLoop(rounds, jobs, model, place, journal, logs)
         loop.keep(come_to)
     else:
         come_to = ComeTo.again(kept)
         rounds = take_up(post, scenario, strategy, place.home, kept, dealt)
-        loop = RoundLoop(rounds, job, model, place, journal, log)
+        loop = RoundLoop(rounds, jobs, model, place, journal, logs)
     come_to = loop.run(come_to)
     model.judge(come_to.state.vector_P, rounds.taking.joined.charges)
     return _end(post, scenario, place, rounds.taking.known_heads, rounds.taking.joined.members)
@@ -150,18 +153,18 @@ def _end(
     model = place.model_hash()
     if model is not None:
         find_again(post, scenario, known_heads, members, _END_S)
-        collect_countersignatures(post, scenario.rounds + 1, known_heads, members, model)
+        collect_countersignatures(post, scenario.last_round + 1, known_heads, members, model)
     place.clear_up()
 
 
-def _bring_up_to(kept: Checkpoint, scenario: Scenario, model: ServedModel, place: RunFiles, log: MetricsLog) -> None:
+def _bring_up_to(kept: Checkpoint, scenario: Scenario, model: ServedModel, place: RunFiles, logs: Logs) -> None:
     """Bring the files that follow a checkpoint up to it: a kill may have come between."""
-    logger.info("taken up again after round %d of %d", kept.round_number, scenario.rounds)
+    logger.info("taken up again after round %d of %d", kept.round_number, scenario.last_round)
     if kept.line:
-        if "failed" not in kept.line:
+        if not {"failed", "job"} & kept.line.keys():
             model.save(kept.model_P, kept.round_number)
         place.report(kept.charges, kept.charged)
-        log.mend(dict(kept.line))
+        logs.mend(kept.line)
 
 
 def _log_beginning(joined: Joined, scenario: Scenario) -> None:

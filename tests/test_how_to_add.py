@@ -94,7 +94,15 @@ def test_what_the_page_adds_trains_is_charged_and_is_reported(copy: Path) -> Non
     assert [(entry["scope"], entry["round"]) for entry in entries if entry["kind"] == "charge"] == [
         ("moons/record", 1),
         ("moons/record", 2),
+        ("moons/record", 3),
     ]
+    assert [entry["body"]["event"]["mechanism"] for entry in entries if entry["kind"] == "charge"] == [
+        "charged-twice",
+        "charged-twice",
+        "gaussian",
+    ]
+    # 240 records are dealt; the noise of two silos' answers has a deviation of some 2.8.
+    assert summary["besides"]["head-count"]["records"] == pytest.approx(240, abs=30)
     assert summary["engine"] == "polite"
     assert {row["mechanism"] for row in summary["privacy"]} == {"two-draws"}
     (event,) = {json.dumps(entry["body"]["event"]) for entry in entries if entry["kind"] == "reserve"}
@@ -131,6 +139,7 @@ def test_none_of_it_is_known_before(tmp_path: Path) -> None:
         ("unknown model 'low-rank'", ["model.kind=mlp", "model.rank="]),
         ("unknown mechanism 'two-draws'", ["privacy.mechanism="]),
         ("unknown strategy 'heavy-ball'", ["federation.strategy="]),
+        ("unknown job 'head-count'", ["besides="]),
         ("unknown kind of gradients 'one-by-one'", ["training.gradients="]),
     ):
         with pytest.raises(ConfigError, match=refused):

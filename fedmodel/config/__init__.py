@@ -6,6 +6,7 @@ table is and where it lies, `federation` what a deployed federation is made from
 """
 
 from fedmodel.config.audit import AuditConfig
+from fedmodel.config.besides import BesidesConfig
 from fedmodel.config.encryption import EncryptionConfig
 from fedmodel.config.faults import FaultsConfig
 from fedmodel.config.federation import FederationFile, ServerFile, ServerPlace, SiloEntry
@@ -23,7 +24,7 @@ from fedmodel.config.reading import (
     silo_file_to_toml,
     to_toml,
 )
-from fedmodel.config.scenario import Scenario
+from fedmodel.config.scenario import TRAINING, Scenario
 from fedmodel.config.silos import LEAST_EFFECTIVE, FederationConfig
 from fedmodel.config.tables import TableSource
 from fedmodel.config.training import TrainingConfig
@@ -33,7 +34,9 @@ from fedmodel.kinds.spelling import CsvForm
 
 __all__ = [
     "LEAST_EFFECTIVE",
+    "TRAINING",
     "AuditConfig",
+    "BesidesConfig",
     "BudgetConfig",
     "ColumnConfig",
     "ConnectionConfig",

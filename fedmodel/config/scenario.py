@@ -7,11 +7,13 @@ counted.
 
 from __future__ import annotations
 
-from typing import Annotated
+from dataclasses import replace
+from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, model_validator
 
 from fedmodel.config.audit import AuditConfig
+from fedmodel.config.besides import Besides
 from fedmodel.config.encryption import EncryptionConfig
 from fedmodel.config.faults import FaultsConfig
 from fedmodel.config.figures import Epsilon
@@ -23,6 +25,10 @@ from fedmodel.kinds.model import StartConfig
 from fedmodel.kinds.section import Positive, Section, is_inert, known_silos
 from fedmodel.privacy.events import MOST_STEPS
 from fedmodel.privacy.plan import SiloPlan
+
+TRAINING: Final = "training"
+"""The name of the job that every run is for."""
+_MECHANISM: Final = "gaussian"
 
 
 class Scenario(Section):
@@ -42,6 +48,8 @@ class Scenario(Section):
     faults: FaultsConfig | None = None
     budgets: dict[str, Epsilon] = {}
     audit: AuditConfig | None = None
+    # Left out of a document, and so of a scenario's hash, where nothing is said.
+    besides: Besides = Field(default={}, exclude_if=lambda jobs: not jobs)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Scenario:
@@ -52,6 +60,10 @@ class Scenario(Section):
             raise ValueError(f'privacy.unit = "person": {reason}')
         if self.privacy.baseline is not None and self.audit is not None:
             raise ValueError("privacy.baseline claims nothing that an audit could refute; leave one of the two out")
+        if TRAINING in self.besides:
+            raise ValueError("besides names training, which every run does anyway; leave it out")
+        if self.besides and (left := "audit" if self.audit is not None else self.privacy.baseline and "baseline"):
+            raise ValueError(f"besides is released beside what {left} measures, which is training alone; leave it out")
         if self.privacy.noise == "seeded-unsafe" and self.seed is None:
             raise ValueError('privacy.noise = "seeded-unsafe" needs a seed')
         for silo in self.federation.silos:
@@ -81,8 +93,43 @@ class Scenario(Section):
         """Whether silos carry anything from one round into the next besides the model."""
         return self.training.keep_optimizer_state
 
+    @property
+    def last_round(self) -> int:
+        """The number of the last round: those of training come first, then one for each job besides, in their order."""
+        return self.rounds + len(self.besides)
+
+    def job_of(self, number: int) -> str:
+        """Return the job that a round, from 1 to the last, is of."""
+        return (TRAINING, *self.besides)[self.part_of(number)]
+
+    def part_of(self, number: int) -> int:
+        """Return the part of a run's reservation that a round is charged to: 0 is training's."""
+        return max(0, number - self.rounds)
+
+    def federation_of(self, job: str) -> FederationConfig:
+        """Return the federation as a job counts its silos: by their weights in training, and else each once."""
+        return self.federation if job == TRAINING else self.federation.model_copy(update={"weights": {}})
+
+    def plan_besides(self, silo: str, job: str) -> SiloPlan:
+        """Return what a job besides training asks of the silo: one sum over all of its records.
+
+        A record's part of it has the clip of the whole run, so that a law's limit of that holds of it too; whoever
+        makes the sum takes the clip out again.
+        """
+        return replace(
+            self.plan(silo),
+            epsilon=None,
+            noise_multiplier=self.besides[job].noise_multiplier,
+            sample_rate=1.0,
+            expected_batch_size=1,
+            steps_per_round=1,
+            rounds=1,
+            mechanism=_MECHANISM,
+            besides=(),
+        )
+
     def plan(self, silo: str) -> SiloPlan:
-        """Return what the silo is asked to do, its own declarations laid over the shared ones."""
+        """Return what the silo is asked to train, its own declarations laid over the shared ones."""
         shared = self.privacy
         own = shared.silo.get(silo, SiloPrivacyConfig())
         target_is_own = own.epsilon is not None or own.noise_multiplier is not None
@@ -104,4 +151,5 @@ class Scenario(Section):
             noise=shared.noise,
             baseline=shared.baseline,
             mechanism=shared.mechanism,
+            besides=tuple(job.noise_multiplier for job in self.besides.values()),
         )

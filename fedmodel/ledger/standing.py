@@ -396,13 +396,15 @@ class Standing:
             low, high = (middle, high) if fits(middle) else (low, middle)
         return low
 
-    def runs_fitting(self, scope: Scope, plan: Event) -> int:
+    def runs_fitting(self, scope: Scope, plan: Event, besides: Sequence[Event] = ()) -> int:
         """Return how many more runs of a plan a scope would admit, one after the other, each in full."""
+        parts = (plan, *besides)
+        cost = sum(map(scope.cost, parts))
         try:
-            admitted = self.admit(scope, [plan], scope.cost(plan))
+            admitted = self.admit(scope, parts, cost)
         except PrivacyBudgetExceeded:
             return 0
-        return 1 if admitted == "plan" else (scope.cap - self.held(scope.name)) // scope.cost(plan)
+        return 1 if admitted == "plan" else (scope.cap - self.held(scope.name)) // cost
 
     def apply(self, entry: Entry) -> None:
         """Take the next entry.

@@ -27,6 +27,7 @@ class SiloPlan:
         noise: Where lots and noise are drawn from.
         baseline: What is left out of the run, which then protects nobody; None where nothing is.
         mechanism: What the silo releases by, where nothing is left out.
+        besides: Noise multipliers of what the run releases besides, a sum over all records each; a target is of all.
     """
 
     silo: str
@@ -44,6 +45,7 @@ class SiloPlan:
     noise: NoiseSourceName
     baseline: Baseline | None = None
     mechanism: str = "dp-sgd"
+    besides: tuple[float, ...] = ()
 
     @property
     def target_epsilon(self) -> float | None:

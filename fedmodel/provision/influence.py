@@ -94,10 +94,10 @@ def check_even(scenario: Scenario, least: float, colluding: int) -> None:
 
 
 def check_levels(scenario: Scenario, silo: str, noise_multiplier: float, quantizer: Quantizer) -> None:
-    """Refuse a silo whose update, noise included, would be quantised to nothing.
+    """Refuse a silo whose update, or answer besides it, noise included, would be quantised to nothing.
 
     Raises:
-        ConfigError: When noise of one step is less than a level of the quantiser.
+        ConfigError: When noise of one step, or of a job besides training, is less than a level of the quantiser.
     """
     levels = levels_of_noise(scenario, silo, noise_multiplier, quantizer)
     if levels < 1:
@@ -105,6 +105,13 @@ def check_levels(scenario: Scenario, silo: str, noise_multiplier: float, quantiz
             f"noise of one step at silo {silo!r}, weighed, is {levels:.2g} of a level of the quantiser, so that its"
             " update would be rounded to nothing; lower encryption.bound, take ring_bits = 32, or raise its weight"
         )
+    for job, asked in scenario.besides.items():
+        levels = asked.noise_multiplier / asked.bound * quantizer.levels
+        if levels < 1:
+            raise ConfigError(
+                f"noise of job {job!r} is {levels:.2g} of a level of the quantiser, so that an answer would be rounded"
+                f" to nothing; lower besides.{job}.bound, or take ring_bits = 32"
+            )
 
 
 def levels_of_noise(scenario: Scenario, silo: str, noise_multiplier: float, quantizer: Quantizer) -> float:

@@ -104,7 +104,8 @@ def law_of(scenario: Scenario, silo: str, server: bytes) -> SiloFile:
         ConfigError: When no noise meets the scenario's target, or nothing could be hidden.
     """
     federation, plan = scenario.federation, scenario.plan(silo)
-    noise = plans.noise_multiplier(plan)
+    parts = plans.private_parts(scenario, silo)
+    noise = parts[0].noise_multiplier
     threshold = 1
     if scenario.encryption.secure_aggregation != "off":
         policy = scenario_policy(scenario)
@@ -117,9 +118,9 @@ def law_of(scenario: Scenario, silo: str, server: bytes) -> SiloFile:
         servers=(server.hex(),),
         scenarios=(scenario_hash(scenario).hex(),),
         code=(code_hash(),),
-        mechanisms=(plan.mechanism,),
+        mechanisms=tuple(dict.fromkeys(part.mechanism for part in parts)),
         noise_sources=(plan.noise,),
-        least_noise_multiplier=noise,
+        least_noise_multiplier=min(part.noise_multiplier for part in parts),
         largest_clip=plan.max_grad_norm,
         smallest_cohort=federation.min_silos,
         smallest_threshold=threshold,
@@ -134,7 +135,7 @@ def _budget(scenario: Scenario, plan: SiloPlan) -> BudgetConfig:
     """Return what a silo may spend: what one run costs, or what the scenario says under `[budgets]`."""
     epsilon = scenario.budgets.get(plan.silo, plan.epsilon)
     if epsilon is None:
-        spent = accounting.epsilon([plans.private_event(plan)], plan.delta)
+        spent = accounting.epsilon(plans.private_parts(scenario, plan.silo), plan.delta)
         if spent > MOST_EPSILON:
             raise ConfigError(f"silo {plan.silo!r} would spend epsilon {spent}, over {MOST_EPSILON}; raise its noise")
         epsilon = max(raised(spent), _LEAST_BUDGET)

@@ -11,8 +11,9 @@
       | <--------------- advert                --- |
       | -- query.share   {version}, adverts    --> |   deals shares of its secrets to its neighbours
       | <--------------- shares                --- |
-      | -- train         {version, round},     --> |   charges its ledger, trains, quantises, masks
-      |                  model, shares, known,     |
+      | -- train         {version, round,      --> |   charges its ledger, trains or does another job,
+      |                  job}, model, shares,      |   quantises, masks
+      |                  known,                    |
       |                  lineage                   |
       | <--------------- {round, charged},     --- |
       |                  update, mask, head        |
@@ -45,6 +46,7 @@ said in fixed words, since words of the other side's could be anything.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -53,6 +55,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, MetricRecord, RecordDict
 from numpy.typing import NDArray
 
+from fedmodel.config import TRAINING
 from fedmodel.errors import ProtocolError, error_codes
 from fedmodel.ledger.entries import RUN_NAME
 from fedmodel.privacy.events import Event, event_to_json
@@ -60,7 +63,7 @@ from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.secagg import FRESH, LINEAGE_SIZE, Window, join_messages, pack_numbers, read_numbers, split_messages
 from fedmodel.secagg.masking import RingBits, Words
 
-VERSION: Final = 5
+VERSION: Final = 6
 READY: Final = "query.ready"
 JOIN: Final = "query.join"
 ADVERT: Final = "query.advert"
@@ -79,6 +82,7 @@ _WINDOW: Final = "fedmodel.window"
 _RAW: Final = {"float32": "fedmodel/v1/f32le", "uint32": "fedmodel/v1/u32le", "uint16": "fedmodel/v1/u16le"}
 _MOST_SILOS: Final = 100_000
 _HASH_SIZE: Final = 32
+_JOB: Final = re.compile("[a-z][a-z0-9-]{0,39}")
 
 
 @dataclass(frozen=True)
@@ -109,14 +113,15 @@ class JoinReply:
 
 @dataclass(frozen=True)
 class TrainRequest:
-    """What a silo is to train from.
+    """What a round asks of a silo: to train, or to do another job.
 
     Attributes:
         round_number: From 1.
-        model_P: The global model, float32 of shape `(P,)`.
+        model_P: What the job is asked about, float32 of shape `(P,)`; for training the global model.
         shares: SHAREs to this silo, until it has them.
         known: The newest head of this silo's ledger that the server keeps, empty where it has none.
         lineage: Of the state that the round begins from; empty where it begins fresh.
+        job: The name of the job.
     """
 
     round_number: int
@@ -124,6 +129,7 @@ class TrainRequest:
     shares: tuple[bytes, ...] = ()
     known: bytes = b""
     lineage: bytes = FRESH
+    job: str = TRAINING
 
 
 @dataclass(frozen=True)
@@ -288,20 +294,23 @@ def train_requests(request: TrainRequest, own: Mapping[str, TrainRequest]) -> di
     """Encode requests to several silos, which differ in `shares` and `known` alone and so hold one array together."""
     arrays, contents = _array(request.model_P), {}
     for silo, each in own.items():
-        head = ConfigRecord({"version": VERSION, "round": each.round_number})
+        head = ConfigRecord({"version": VERSION, "round": each.round_number, "job": each.job})
         blobs = _blobs(shares=join_messages(each.shares), known=each.known, lineage=each.lineage)
         contents[silo] = RecordDict({_HEAD: head, _ARRAYS: arrays, **blobs})
     return contents
 
 
 def read_train_request(message: Message) -> TrainRequest:
-    """Decode a request to train."""
-    head = _head(message, {"version": int, "round": int})
+    """Decode a request to train, or to do another job; whether there is one of that name is for the silo to say."""
+    head = _head(message, {"version": int, "round": int, "job": str})
     blobs = _read_blobs(message, "shares", "known", "lineage")
     if len(blobs["lineage"]) not in (0, LINEAGE_SIZE):
         raise ProtocolError("a lineage is a hash, or is not there")
     shares = tuple(split_messages(blobs["shares"]))
-    return TrainRequest(_round(head), _real_vector(message), shares, blobs["known"], blobs["lineage"])
+    vector_P, job = _real_vector(message), str(head["job"])
+    if not _JOB.fullmatch(job):
+        raise ProtocolError("what names a round's job is no name of one")
+    return TrainRequest(_round(head), vector_P, shares, blobs["known"], blobs["lineage"], job)
 
 
 def train_reply(reply: TrainReply) -> RecordDict:
@@ -449,7 +458,10 @@ def _head(message: Message, expected: dict[str, type]) -> ConfigRecord:
     if not isinstance(record, ConfigRecord):
         raise ProtocolError(f"a message has no {_HEAD!r} record")
     if "version" in expected and record.get("version") != VERSION:
-        raise ProtocolError(f"a message of another version is not understood; this is version {VERSION}")
+        raise ProtocolError(
+            f"a message of another version is not understood; this is version {VERSION}: install the same fedmodel at"
+            " the server and at every silo"
+        )
     if {key: type(value) for key, value in record.items()} != expected:
         raise ProtocolError(f"a message's head must hold exactly {sorted(expected)}")
     return record

@@ -37,6 +37,7 @@ from scenarios.deployment import runs
 from scenarios.deployment.networks import Networks, loopback, namespaces
 from scenarios.deployment.own_tables import SERVER, lay_tables
 from scenarios.runs.summary import rows_from_ledgers, sum_up
+from server.metrics import BESIDES, METRICS
 from server.usefulness import USEFULNESS
 
 _STOP_S: Final = 15.0
@@ -188,7 +189,8 @@ def _environment() -> Mapping[str, str]:
 
 def _gather(scenario: Scenario, folder: Path, run: Path) -> None:
     """Lay out the run's folder as every run's: the server's files, and copies of the silos' ledgers."""
-    for name in ("metrics.jsonl", "model.safetensors.age", DESCRIPTION, USEFULNESS, "server.log", "charges.json"):
+    written = (METRICS, BESIDES, "model.safetensors.age", DESCRIPTION, USEFULNESS, "server.log", "charges.json")
+    for name in written:
         if (run / name).exists():
             shutil.copy2(run / name, folder / name)
     ledgers = folder / "ledgers"

@@ -32,6 +32,7 @@ from scenarios.report.diff import differences, in_words
 from scenarios.report.gather import METRICS, SCENARIO, SERVER_REPORT, SUMMARY, Gathered, read_run
 from scenarios.report.page import signing
 from scenarios.runs.summary import COPY_FOR, OTHERS, read_metrics, sums_worth
+from server.metrics import BESIDES
 from server.run_files import CHARGES
 from server.runs import RUN
 from server.usefulness import USEFULNESS
@@ -39,7 +40,7 @@ from server.usefulness import USEFULNESS
 ANCHORS: Final = (ROSTER_FILE, AUTHORITY, AUTHORITY_POST_QUANTUM)
 """The roster, and what it is verified under."""
 _WHOLE: Final = (SCENARIO, RUN, USEFULNESS)
-OF_A_COPY: Final = (*_WHOLE, SUMMARY, METRICS, CHARGES)
+OF_A_COPY: Final = (*_WHOLE, SUMMARY, METRICS, BESIDES, CHARGES)
 """The files that the report of a copy is of."""
 
 
@@ -56,8 +57,10 @@ def lay_out_copy(run_dir: Path, scenario: Scenario, silo: str, folder: Path) -> 
         summary[section] = [row for row in summary[section] if row["silo"] == silo]
     replace_file(folder / SUMMARY, _json({**summary, COPY_FOR: silo}))
     replace_file(folder / CHARGES, _json({name: said for name, said in charges.items() if name == silo}))
-    lines = [_line_for(scenario, line, silo) for line in read_metrics(run_dir / METRICS)]
-    replace_file(folder / METRICS, b"".join(json.dumps(line, sort_keys=True).encode() + b"\n" for line in lines))
+    for name in (METRICS, BESIDES):
+        lines = [_line_for(scenario, line, silo) for line in read_metrics(run_dir / name)]
+        if lines:
+            replace_file(folder / name, b"".join(json.dumps(line, sort_keys=True).encode() + b"\n" for line in lines))
 
 
 def _json(document: Mapping[str, Any]) -> bytes:
@@ -76,6 +79,8 @@ def _line_for(scenario: Scenario, line: Mapping[str, Any], silo: str) -> dict[st
             "worth": sums_worth(scenario, [dict(line)])[0][1] if masked else None,
         },
     }
+    if "charged" in line:
+        found["charged"] = [name for name in line["charged"] if name == silo]
     for name in ("dropouts", "withdrawn", "epsilon"):
         if name in line:
             found[name] = {one: said for one, said in line[name].items() if one == silo}

@@ -33,12 +33,13 @@ from scenarios.report.countersigned import MODEL, check_models
 from scenarios.report.document import Report
 from scenarios.report.page_check import PICTURES
 from scenarios.runs.audit_entries import AUDIT_FILE, PLAN_FILE
-from scenarios.runs.files import read_object, read_rounds, read_summary
+from scenarios.runs.files import read_besides, read_object, read_rounds, read_summary
 from scenarios.runs.ledgers import SiloLedger, read_ledgers
 from scenarios.runs.reported import number_of, read_reported
 from scenarios.runs.summary import COPY_FOR, OTHERS, TOLD_MODEL
 from scenarios.runs.usefulness import told_of
 from scenarios.simulation.starting import check_carried
+from server.metrics import BESIDES
 from server.run_files import CHARGES
 from server.runs import RUN
 from server.usefulness import USEFULNESS
@@ -49,7 +50,7 @@ METRICS: Final = "metrics.jsonl"
 SERVER_REPORT: Final = "server-report.json"
 """In a silo's folder, the report that the server signed for it."""
 _MODELS: Final = (MODEL, f"{MODEL}.age")
-_FILES: Final = (SCENARIO, SUMMARY, METRICS, START, *_MODELS, CHARGES, PLAN_FILE, AUDIT_FILE)
+_FILES: Final = (SCENARIO, SUMMARY, METRICS, BESIDES, START, *_MODELS, CHARGES, PLAN_FILE, AUDIT_FILE)
 _LATER: Final = (USEFULNESS, RUN, SERVER_REPORT)
 """Files of which no earlier report is, though they may lie in its folder."""
 
@@ -133,7 +134,8 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
     ledgers = _ledgers(run_dir, scenario, silos, stored, number, reported=reported)
     if lines[-1]["round"] > scenario.rounds:
         raise LedgerError(f"{run_dir / METRICS}: has round {lines[-1]['round']}, and the scenario {scenario.rounds}")
-    _check_charged(scenario, lines, ledgers, copy=copy_for is not None)
+    _check_charged(scenario, METRICS, lines, ledgers, copy=copy_for is not None)
+    _check_charged(scenario, BESIDES, read_besides(run_dir / BESIDES, scenario), ledgers, copy=copy_for is not None)
     if not reported:
         check_carried(scenario, {silo: ledger.standing for silo, ledger in ledgers.items()})
     _check_start(scenario, run_dir, simulated=summary["engine"] != "deployment")
@@ -233,7 +235,7 @@ def _read_scenario(path: Path) -> Scenario:
 
 
 def _check_charged(
-    scenario: Scenario, lines: Sequence[Mapping[str, Any]], ledgers: Mapping[str, SiloLedger], *, copy: bool
+    scenario: Scenario, file: str, lines: Sequence[Mapping[str, Any]], ledgers: Mapping[str, SiloLedger], *, copy: bool
 ) -> None:
     """Refuse whole rounds that are no sum of enough silos, each of which was charged for it.
 
@@ -249,29 +251,27 @@ def _check_charged(
         number, answered = line["round"], sorted(set(line["cohort"]) - line["dropouts"].keys())
         for silo in answered:
             if silo not in ledgers:
-                raise LedgerTampered(
-                    f"silo {silo}: its update is in round {number} of {METRICS}, and no ledger is here"
-                )
+                raise LedgerTampered(f"silo {silo}: its update is in round {number} of {file}, and no ledger is here")
             sums[silo] += 1
             if not ledgers[silo].reported and number not in ledgers[silo].rounds:
                 raise LedgerTampered(
-                    f"silo {silo}: its update is in round {number} of {METRICS}, and its ledger has no charge for that"
+                    f"silo {silo}: its update is in round {number} of {file}, and its ledger has no charge for that"
                 )
         summed = line["summed"]
         if summed is None or (summed < len(answered) if copy else summed != len(answered)):
             raise LedgerTampered(
-                f"{METRICS}: round {number} has {line['summed']} updates in its sum, and {len(answered)} silos of its"
+                f"{file}: round {number} has {line['summed']} updates in its sum, and {len(answered)} silos of its"
                 " cohort did not drop out"
             )
         if summed < scenario.federation.min_silos:
             raise LedgerTampered(
-                f"{METRICS}: round {number} is whole with {summed} silos in its sum, and the scenario asks for"
+                f"{file}: round {number} is whole with {summed} silos in its sum, and the scenario asks for"
                 f" {scenario.federation.min_silos}: a model that nobody was charged for has no claim"
             )
     for silo, count in sums.items():
         if count > len(ledgers[silo].rounds):
             raise LedgerTampered(
-                f"silo {silo}: its update is in {count} sums of {METRICS}, and it reported {len(ledgers[silo].rounds)}"
+                f"silo {silo}: its update is in {count} sums of {file}, and it reported {len(ledgers[silo].rounds)}"
                 " charges"
             )
 

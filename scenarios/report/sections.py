@@ -213,7 +213,7 @@ def _ledger_run(ledger: SiloLedger, name: str, run: Run, found: Scope) -> docume
         run=name,
         this=name == ledger.run,
         scenario=run.scenario,
-        rounds=len({one.round for one in run.charges.values()}),
+        rounds=len({one.round for one in run.charges.values() if one.part == 0}),
         steps=run.taken,
         reserved_steps=run.plan.steps,
         mechanism=run.plan.mechanism,
@@ -300,7 +300,7 @@ def _side_channels(gathered: Gathered) -> str:
     for silo in claims:
         plan, delta, ledger = gathered.scenario.plan(silo), _delta(gathered, silo), gathered.ledgers.get(silo)
         events = [] if ledger is None else ledger.events  # of what it began from too
-        bounds = [_bound(events, delta), _bound([plans.planned_event(plan)], delta)]
+        bounds = [_bound(events, delta), _bound(plans.planned_parts(gathered.scenario, silo), delta)]
         steps = max(plan.steps, sum(event.steps for event in events))
         coordinates = steps * (gathered.summary["parameters"] + block)
         each = max(mechanism_of(event).draws for event in (plans.planned_event(plan), *events))

@@ -40,7 +40,8 @@ def check_summary(gathered: Gathered) -> tuple[str, ...]:
         raise ClaimRefuted(f"{SUMMARY}: privacy: {len(rows)} rows stand, and it is of {len(silos)} silos")
     for place, (silo, row) in enumerate(zip(silos, rows, strict=True)):
         follows = _follows(gathered, silo, row)
-        if row["source"] == "reported" and _steps(row) < follows["steps"]:
+        unheard = _steps(row) == 0 and row["epsilon"] == 0 != follows["epsilon"]  # of a job besides training
+        if row["source"] == "reported" and (_steps(row) < follows["steps"] or unheard):
             fewer.append(silo)
             kept = _FIXED if _steps(row) == 0 else [name for name in follows if name not in _OF_STEPS]
             follows = {name: follows[name] for name in kept}
@@ -59,7 +60,9 @@ def _follows(gathered: Gathered, silo: str, row: dict[str, Any]) -> dict[str, An
     if row["source"] == "reported" and not gathered.simulated:
         own = None if ledger is None else ledger.own
         charged = own is not None and bool(own.charges)
-        return row_reported(plan, own.plan if own is not None and charged else None, 0 if own is None else own.taken)
+        besides = () if own is None else own.parts[1:]
+        event, taken = (own.plan, own.taken) if own is not None and charged else (None, 0)
+        return row_reported(plan, event, taken, besides)
     standing, run = (Standing(), None) if ledger is None else (ledger.standing, ledger.run)
     return row_from_ledger(plan, standing, run, goes_on=gathered.scenario.goes_on)
 

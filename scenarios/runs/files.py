@@ -1,4 +1,4 @@
-"""What a run's folder says of itself, read with the types that it must have: `summary.json` and `metrics.jsonl`.
+"""What a run's folder says of itself, read with the types that it must have: `summary.json` and its files of lines.
 
 Guarantee: whatever lies at these places, what is returned has every field that a report is made from, in its type;
 else one line says which has not.
@@ -15,6 +15,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from fedmodel.config import Scenario
 from fedmodel.errors import LedgerError
 from scenarios.runs.parts import Hash
 from scenarios.runs.summary import read_metrics
@@ -59,6 +60,13 @@ class _Round(_Said):
     auroc: float | None = None
 
 
+class _Besides(_Round):
+    """A line of `besides.jsonl`."""
+
+    job: str
+    charged: list[str]
+
+
 class _Timing(_Said):
     seconds_total: float
 
@@ -99,12 +107,7 @@ def read_rounds(path: Path) -> list[dict[str, Any]]:
     Raises:
         LedgerError: When one is no line of a round, or none is whole.
     """
-    try:
-        lines = read_metrics(path)
-    except OSError as error:
-        raise LedgerError(f"{path}: cannot be read: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise LedgerError(f"{path}: cannot be read as lines of JSON ({type(error).__name__})") from None
+    lines = _lines(path)
     for number, line in enumerate(lines, start=1):
         _check(_Round, line, f"{path}: line {number}")
     numbers = [line["round"] for line in lines]
@@ -112,6 +115,22 @@ def read_rounds(path: Path) -> list[dict[str, Any]]:
         raise LedgerError(f"{path}: its rounds do not rise")
     if not any("failed" not in line for line in lines):
         raise LedgerError(f"{path}: has no whole round")
+    return lines
+
+
+def read_besides(path: Path, scenario: Scenario) -> list[dict[str, Any]]:
+    """Return the lines of a `besides.jsonl`, one at most for each job besides training; none where it is not there.
+
+    Raises:
+        LedgerError: When one is no line of such a round, or of another round than its job's.
+    """
+    lines = _lines(path)
+    for number, line in enumerate(lines, start=1):
+        _check(_Besides, line, f"{path}: line {number}")
+    rounds = {line["round"]: line["job"] for line in lines}
+    due = {scenario.rounds + place: job for place, job in enumerate(scenario.besides, start=1)}
+    if len(rounds) != len(lines) or not rounds.items() <= due.items():
+        raise LedgerError(f"{path}: its lines are not of the jobs that the scenario lists, each in its round")
     return lines
 
 
@@ -136,6 +155,15 @@ def first_fault(error: ValidationError) -> str:
     """Return what is wrong with a document, in a line."""
     first = error.errors(include_url=False, include_input=False)[0]
     return f"{'.'.join(str(part) for part in first['loc']) or 'it'}: {first['msg']}"
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    try:
+        return read_metrics(path)
+    except OSError as error:
+        raise LedgerError(f"{path}: cannot be read: {error.strerror}") from None
+    except (ValueError, RecursionError) as error:
+        raise LedgerError(f"{path}: cannot be read as lines of JSON ({type(error).__name__})") from None
 
 
 def _check(model: type[_Said], document: object, where: str) -> None:

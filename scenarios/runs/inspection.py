@@ -236,21 +236,21 @@ def forecast(ledger: Path, scenario: Scenario, silo: str | None) -> dict[str, An
     (scope,) = scopes
     if plan.baseline is not None:
         raise ConfigError("privacy.baseline adds no noise: no budget pays for it, and there is nothing to forecast")
-    event = plans.planned_event(plan)
+    event, *besides = plans.planned_parts(scenario, name)
     if (plan.unit, plan.max_records) != (scope.unit, scope.max_records) or plan.delta > scope.delta:
         raise ConfigError(
             f"the scenario claims delta {plan.delta} for a {plan.unit} of at most {plan.max_records} records, and the"
             f" budget is {scope.name} at delta {scope.delta}; a silo refuses it"
         )
-    runs = standing.runs_fitting(scope, event)
+    runs = standing.runs_fitting(scope, event, besides)
     return {
         "silo": name,
         "scope": scope.name,
         "runs": runs,
-        "rounds": standing.rounds_fitting(scope, event, plan.steps_per_round),
+        "rounds": standing.rounds_fitting(scope, event, plan.steps_per_round, besides),
         "rounds_of_a_run": plan.rounds,
         "noise_multiplier": event.noise_multiplier,
-        "epsilon_of_a_run": accounting.epsilon([event], plan.delta),
+        "epsilon_of_a_run": accounting.epsilon([event, *besides], plan.delta),
     }
 
 

@@ -1,6 +1,7 @@
 """What a deployed server knows of its silos' ledgers, in the place of ledgers: what each reported that it charged.
 
     charges.json         by silo: the event of one round, and for how many rounds it said that it charged it
+    besides.jsonl        which silos said that they charged a job besides training
     run.json             the run's number
     server/heads/NAME    the newest signed head of the silo's ledger, by which it says how long that is, and no more
     server/roster.json   whose key signs it
@@ -13,10 +14,11 @@ Does NOT show that a silo's ledger says the same. Whoever has the ledger can com
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedmodel import plans
 from fedmodel.config import Scenario
 from fedmodel.errors import FedmodelError, LedgerError, LedgerTampered
 from fedmodel.ledger import Run, Standing, origin_of
@@ -25,8 +27,9 @@ from fedmodel.ledger.standing import Charged
 from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import scenario_hash
-from scenarios.runs.files import read_object
+from scenarios.runs.files import read_besides, read_object
 from scenarios.runs.ledgers import SiloLedger, key_of, ledger_in_run
+from server.metrics import BESIDES
 from server.run_files import CHARGES
 from server.runs import RUN
 
@@ -46,11 +49,13 @@ def read_reported(run_dir: Path, scenario: Scenario, silos: Sequence[str]) -> di
     told, run = read_object(run_dir / CHARGES), number_of(run_dir)
     if others := sorted(set(told) - set(silos)):
         raise LedgerTampered(f"{run_dir / CHARGES}: has {others[0]!r}, of whom this report is not")
+    besides = read_besides(run_dir / BESIDES, scenario)
     found = {}
     for silo in silos:
         if silo in told:
             plan = scenario.plan(silo)
             held = _run(run_dir / CHARGES, plan, told[silo], scenario_hash(scenario).hex())
+            _add_besides(held, scenario, silo, besides)
             found[silo] = _in_a_ledgers_place(run_dir, scenario, silo, run, held)
     return found
 
@@ -82,6 +87,17 @@ def _run(path: Path, plan: SiloPlan, said: Any, scenario: str) -> Run:
     charges = {number: Charged(number, event.steps, "", 0) for number in range(1, rounds + 1)}
     drawn = [rounds * event.steps]
     return Run("", (event.times(plan.steps),), (0,), "filter", scenario, 0, drawn, charges)
+
+
+def _add_besides(held: Run, scenario: Scenario, silo: str, lines: Sequence[Mapping[str, Any]]) -> None:
+    """Add the parts beside a plan: each that the silo said it charged, and all of them as drawn on, as its row is."""
+    events = plans.events_besides(scenario, silo)
+    held.parts, held.costs = (*held.parts, *events), (*held.costs, *(0 for _ in events))
+    held.drawn += [event.steps for event in events]
+    for line in lines:
+        if silo in line["charged"]:
+            part = scenario.part_of(line["round"])
+            held.charges[line["round"]] = Charged(line["round"], held.parts[part].steps, "", part)
 
 
 def _in_a_ledgers_place(run_dir: Path, scenario: Scenario, silo: str, run: str, held: Run) -> SiloLedger:

@@ -16,6 +16,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from fedmodel import plans
 from fedmodel.config import Scenario
 from fedmodel.errors import LedgerError, ProtocolError
 from fedmodel.ledger import Standing
@@ -31,6 +32,7 @@ from scenarios.runs import inspection
 from scenarios.runs.claims import claim_in, claim_of
 from scenarios.runs.ledgers import newest_run
 from scenarios.runs.used import used_names
+from server.metrics import BESIDES
 from server.run_files import CHARGES
 
 OTHERS = "others"
@@ -39,6 +41,9 @@ COPY_FOR = "copy_for"
 """In the summary of a silo's copy, the silo."""
 TOLD_MODEL = "model_sha256"
 """In the summary of a deployed server's report, the hash of the model, which lies there sealed."""
+_OF_A_ROUND = frozenset(
+    ("round", "job", "charged", "noise", "cohort", "summed", "dropouts", "withdrawn", "threshold", "seconds")
+)
 _FIGURES = ("accuracy", "recall", "precision", "f1", "auroc", "loss")
 
 
@@ -103,11 +108,19 @@ def outcome(scenario: Scenario, run_dir: Path, seconds: float, privacy: list[dic
         ],
         "withdrawn": [{"silo": silo, **left} for silo, left in sorted(withdrawn.items())],
         "ended_early": _ended_early(scenario, lines),
+        **({"besides": _besides(run_dir)} if scenario.besides else {}),
         "timing": {
             "seconds_total": round(seconds, 3),
             "seconds_per_round": round(sum(line["seconds"] for line in lines) / len(lines), 4),
         },
     }
+
+
+def _besides(run_dir: Path) -> dict[str, dict[str, Any]]:
+    """Return what each job besides training came to, or that it failed; of one that was never asked, nothing."""
+    found = {line["job"]: line for line in read_metrics(run_dir / BESIDES)}
+    kept = {name: {key: line[key] for key in line if key not in _OF_A_ROUND} for name, line in found.items()}
+    return {name: {"silos": found[name]["summed"], **said} for name, said in kept.items()}
 
 
 def _ended_early(scenario: Scenario, lines: list[dict[str, Any]]) -> str | None:
@@ -203,6 +216,7 @@ def rows_reported(scenario: Scenario, run_dir: Path) -> list[dict[str, Any]]:
     """
     path = run_dir / CHARGES
     reported = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    released = {silo for line in read_metrics(run_dir / BESIDES) for silo in line["charged"]}
     rows = []
     for silo in scenario.federation.silos:
         plan = scenario.plan(silo)
@@ -210,14 +224,21 @@ def rows_reported(scenario: Scenario, run_dir: Path) -> list[dict[str, Any]]:
         times = int(said["rounds"]) if said else 0
         event = event_from_json(said["event"]) if said and times else None
         taken = 0 if event is None else event.steps * times
-        rows.append({**row_reported(plan, event, taken), "budget": None})
+        if silo in released and event is None:  # it trained in no round, and answered another job
+            event = plans.planned_event(plan)
+        besides = plans.events_besides(scenario, silo)
+        rows.append({**row_reported(plan, event, taken, besides), "budget": None})
     return rows
 
 
-def row_reported(plan: SiloPlan, event: Event | None, taken: int) -> dict[str, Any]:
-    """Return the row of a silo that reported to have charged such an event, so many steps of it in all."""
-    claimed = [] if event is None else [event.times(plan.steps)]
-    return {**row_of(plan, plan.delta, claimed, [taken]), "source": "reported"}
+def row_reported(plan: SiloPlan, event: Event | None, taken: int, besides: Sequence[Event] = ()) -> dict[str, Any]:
+    """Return the row of a silo that reported to have charged such an event, so many steps of it in all.
+
+    What the run releases besides counts as released, whether or not it was by then.
+    """
+    claimed = [] if event is None else [event.times(plan.steps), *besides]
+    drawn = [taken, *(one.steps for one in besides)]
+    return {**row_of(plan, plan.delta, claimed, drawn if claimed else [taken]), "source": "reported"}
 
 
 def row_of(

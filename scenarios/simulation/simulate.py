@@ -61,17 +61,19 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
         The number of the model's trainable parameters.
 
     Raises:
-        ConfigError: When the strategy or the kind of gradients is not known, the model or the class weights do not fit
-            the data, delta is too large for a silo, or secure aggregation could hide nothing, or nothing but one
-            update; or when the file that it begins from does not fit, or its cost cannot be charged on.
+        ConfigError: When the strategy, a job or the kind of gradients is not known, the model or the class weights do
+            not fit the data, delta is too large for a silo, or secure aggregation could hide nothing, or nothing but
+            one update; or when the file that it begins from does not fit, or its cost cannot be charged on.
         DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
     """
     from fedmodel.data import held_out_records, silo_records
     from fedmodel.learning.gradients import kind
+    from fedmodel.learning.job_names import check_jobs
     from fedmodel.learning.models import parameters_of, training_losses
     from server.strategies import strategy_of
 
     strategy_of(scenario)
+    check_jobs(scenario.besides)
     shape = scenario.data.shape
     parameters = parameters_of(scenario.model, shape)
     training_losses(scenario.training, shape)
@@ -93,8 +95,8 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
         plan = scenario.plan(silo)
         if not is_elsewhere:
             _check_size(scenario, plan, len(silo_records(scenario, silo)))
-        _check_floor(plan)
-        if plan.noise_multiplier is not None and not math.isfinite(_planned_epsilon(plan)):
+        _check_floor(scenario, plan)
+        if plan.noise_multiplier is not None and not math.isfinite(_planned_epsilon(scenario, plan)):
             raise ConfigError(
                 f"privacy.noise_multiplier = {plan.noise_multiplier:g} over {plan.steps} steps is too little for silo"
                 f" {silo!r}: no epsilon is computed for it; raise it, or take fewer steps"
@@ -116,19 +118,19 @@ def _check_size(scenario: Scenario, plan: SiloPlan, records: int) -> None:
         raise ConfigError(over)
 
 
-def _check_floor(plan: SiloPlan) -> None:
+def _check_floor(scenario: Scenario, plan: SiloPlan) -> None:
     """Say what is really run where a target asks for less noise than the least that is run."""
     if plan.baseline is None and plan.epsilon is not None and plans.noise_multiplier(plan) == LEAST_NOISE:
         _log.warning(
             "epsilon = %g of silo %s asks for no more than the least noise that is run, %g times the clip: its run is"
             " epsilon %s, not %g; privacy.baseline runs without noise, and protects nobody",
-            *(plan.epsilon, plan.silo, LEAST_NOISE, up(_planned_epsilon(plan)), plan.epsilon),
+            *(plan.epsilon, plan.silo, LEAST_NOISE, up(_planned_epsilon(scenario, plan)), plan.epsilon),
         )
 
 
-def _planned_epsilon(plan: SiloPlan) -> float:
-    """Return an upper bound on what a whole plan would spend."""
-    return accounting.epsilon([plans.private_event(plan)], plan.delta, accounting.COARSE_GRID)
+def _planned_epsilon(scenario: Scenario, plan: SiloPlan) -> float:
+    """Return an upper bound on what a whole run would spend at the silo of a plan."""
+    return accounting.epsilon(plans.private_parts(scenario, plan.silo), plan.delta, accounting.COARSE_GRID)
 
 
 def resolve_device(device: Device) -> str:

@@ -312,7 +312,7 @@ def _capped(scenario: Scenario, ledger: SiloLedger, scope: Scope) -> Scope:
                 " goes on is not lowered"
             )
         return replace(scope, epsilon=float(said))
-    need = ledger.standing.held(scope.name) + scope.cost(plans.planned_event(plan))
+    need = ledger.standing.held(scope.name) + sum(map(scope.cost, plans.planned_parts(scenario, silo)))
     return scope if scope.cap >= need else replace(scope, epsilon=_least_cap(scope, need, silo))
 
 

@@ -23,15 +23,15 @@ import numpy as np
 from flwr.app import Message, RecordDict
 from numpy.typing import NDArray
 
-from fedmodel import wire
-from fedmodel.config import Scenario
+from fedmodel import plans, wire
+from fedmodel.config import TRAINING, Scenario
 from fedmodel.errors import AggregationRefused, ProtocolError
 from fedmodel.privacy.events import Event
 from fedmodel.provision import least_silos
 from fedmodel.secagg import Roster, Window
 from server.answers import answered, excused, log_dropouts, reasons
 from server.exchange import Post
-from server.joining import Joined, JoinedSilo
+from server.joining import Joined
 from server.journal import Dealt
 from server.known_heads import KnownHeads
 from server.lineages import Lineages
@@ -123,6 +123,8 @@ class Aggregation(ABC, Generic[Answer]):
 
     Args:
         taking: What they have in common.
+
+    `_counting` is the federation with the weights by which the round at hand counts its silos.
     """
 
     KEEPS_ANSWERS: ClassVar[bool] = False
@@ -130,6 +132,7 @@ class Aggregation(ABC, Generic[Answer]):
 
     def __init__(self, taking: Taking) -> None:
         self.taking = taking
+        self._counting = taking.scenario.federation
 
     @classmethod
     def first_window(cls, _scenario: Scenario, _run: int) -> Window | None:
@@ -186,7 +189,7 @@ class Aggregation(ABC, Generic[Answer]):
             cohort: Who is to be asked.
             request: What they are asked; lineage, shares and known heads are laid over it here.
         """
-        number = request.round_number
+        number, self._counting = request.round_number, self.taking.scenario.federation_of(request.job)
         asked: tuple[str, ...] = ()
         charged: dict[str, Event] = {}
         dropouts: dict[str, str] = {}
@@ -221,12 +224,19 @@ class Aggregation(ABC, Generic[Answer]):
         for silo, reply in taking.ask(wire.TRAIN, request.round_number, wire.train_requests(request, own)):
             with excused(dropouts, silo):
                 answer = self._read(answered(reply))
-                check_answer(answer, request, taking.joined.members[silo])
+                check_answer(answer, request, self._expected(silo, request))
                 taking.known_heads.follow(silo, answer.head)
                 charged[silo] = answer.charged
                 self._add(silo, answer)
                 took.append(silo)
         taking.lineages.answered(request, took)
+
+    def _expected(self, silo: str, request: wire.TrainRequest) -> Event:
+        """Return what a silo is to charge for a round: as it said on joining, or by the scenario's own figures."""
+        scenario = self.taking.scenario
+        if request.job == TRAINING:
+            return self.taking.joined.members[silo].charge
+        return plans.planned_event(scenario.plan_besides(silo, request.job))
 
     @abstractmethod
     def _open(self, number: int, cohort: list[str]) -> Asked:
@@ -251,7 +261,7 @@ class Aggregation(ABC, Generic[Answer]):
         """Note that the round failed closed, and let go of what was taken in."""
 
 
-def check_answer(answer: wire.TrainReply | wire.MaskedReply, request: wire.TrainRequest, member: JoinedSilo) -> None:
+def check_answer(answer: wire.TrainReply | wire.MaskedReply, request: wire.TrainRequest, expected: Event) -> None:
     """Refuse an answer to another round or another vector, or one charged otherwise than planned.
 
     Raises:
@@ -261,5 +271,5 @@ def check_answer(answer: wire.TrainReply | wire.MaskedReply, request: wire.Train
         raise ProtocolError("an answer came for another round")
     if answer.vector.shape != request.model_P.shape:
         raise ProtocolError("an update came for another model")
-    if answer.charged != member.charge:
+    if answer.charged != expected:
         raise ProtocolError("an update was charged otherwise than planned")

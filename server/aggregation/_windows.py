@@ -137,7 +137,7 @@ class Windows:
     def after(self, tally: Tally) -> tuple[Window | None, list[str]]:
         """Return the window after this round, if this round is the last of its own, and who is to be in it."""
         number, scenario = tally.number, self._taking.scenario
-        if number != tally.collection.setting.window.rounds[-1] or number >= scenario.rounds:
+        if number != tally.collection.setting.window.rounds[-1] or number >= scenario.last_round:
             return None, []
         return window_from(scenario, self._taking.post.run, number + 1, attempt=1), self._taking.cohort_of(number + 1)
 
@@ -208,7 +208,7 @@ def _window_of(fields: Sequence[int] | None, run: int) -> Window | None:
 
 def window_from(scenario: Scenario, run: int, first: int, attempt: int) -> Window:
     """Return the window that begins with a round; windows end where multiples of their length do, or with the run."""
-    last = min(cohort_round(scenario, first) + scenario.encryption.window - 1, scenario.rounds)
+    last = min(cohort_round(scenario, first) + scenario.encryption.window - 1, scenario.last_round)
     return Window(run, first, attempt, last - first + 1)
 
 

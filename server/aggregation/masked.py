@@ -137,7 +137,7 @@ class Rounds(Aggregation[wire.MaskedReply]):
         self._commit(tally)
         total_P = self._reveal(tally)
         windows.log_named(tally.number, tally.blamed)
-        mean_P = mean_of_sum(total_P, survivors, self._policy.quantizer, scenario.federation)
+        mean_P = mean_of_sum(total_P, survivors, self._policy.quantizer, self._counting)
         self._tally = None  # it holds every masked update
         return Mean(mean_P, survivors, tally.collection.topology.threshold)
 

@@ -39,7 +39,7 @@ class Rounds(Aggregation[wire.TrainReply]):
         self._updates[silo] = answer.update_P
 
     def _close(self) -> Mean:
-        federation = self.taking.scenario.federation
+        federation = self._counting
         updates, self._updates = self._updates, {}
         check_enough(len(updates), federation.min_silos)
         return Mean(average_updates(updates, federation), tuple(updates))

@@ -59,4 +59,4 @@ class Rounds(Aggregation[wire.MaskedReply]):
         total_P = first.copy()
         for words_P in others:
             np.add(total_P, words_P, out=total_P)
-        return Mean(mean_of_sum(total_P, survivors, self._policy.quantizer, scenario.federation), survivors)
+        return Mean(mean_of_sum(total_P, survivors, self._policy.quantizer, self._counting), survivors)

@@ -15,7 +15,7 @@ from clients.silo import Silo
 from fedmodel import plans, wire
 from fedmodel.config import HoursConfig, Scenario, SiloFile, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.crypto import SigningKey
-from fedmodel.errors import ConfigError, PolicyRefused
+from fedmodel.errors import ConfigError, PolicyRefused, ProtocolError
 from fedmodel.ledger import Reservation
 from fedmodel.privacy.events import Event
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
@@ -305,13 +305,15 @@ def test_every_part_of_a_reservation_is_held_to_the_law_as_it_is_now(hidden: Sce
         found = Reservation((event, *parts), scope.name, scenario_hash(hidden).hex())
         ledger = SimpleNamespace(reservation=lambda _: found, check_scope=lambda _: None)
         silo: Any = SimpleNamespace(
-            run="1", scenario=hidden, kit=SimpleNamespace(law=law), plan=hidden.plan(law.name), simulated=False,
-            _scope=lambda _: scope, _source=lambda _: None,
+            run="1", name=law.name, scenario=hidden, kit=SimpleNamespace(law=law), simulated=False,
+            plan=hidden.plan(law.name), _scope=lambda _: scope, _source=lambda _: None,
         )  # fmt: skip
         return Silo.reserved(silo, ledger)  # type: ignore[arg-type]
 
     loose = DpSgdEvent(law.least_noise_multiplier * 0.9, 1.0, 0.5, 4, 10)
-    assert reserved() == reserved(event) == event
+    assert reserved() == event
+    with pytest.raises(ProtocolError, match="reserved 1 parts besides training, and not the 0 that the scenario asks"):
+        reserved(event)
     with pytest.raises(PolicyRefused, match="is under this silo's minimum"):
         reserved(event, loose)
     with pytest.raises(PolicyRefused, match="without noise protects nobody"):

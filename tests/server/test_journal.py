@@ -44,7 +44,8 @@ SECRET, RECIPIENT = new_age_key()
 BASE = ["privacy.noise=seeded-unsafe", "rounds=3", "federation.round_timeout_s=5.0"]
 ON = [*BASE, "encryption.secure_aggregation=on", "encryption.bound=50.0", "encryption.colluding=0",
       'federation.silos=["north","south","west","east"]', "data.partition.min_records=10",
-      "encryption.window=2", "training.momentum=0.9", "training.keep_optimizer_state=true"]  # fmt: skip
+      "encryption.window=2", "training.momentum=0.9", "training.keep_optimizer_state=true",
+      "besides.label-counts.noise_multiplier=4.0", "besides.label-counts.bound=60.0"]  # fmt: skip
 MODES = {"off": BASE, "on": ON}
 
 
@@ -129,7 +130,8 @@ def outcome(scenario: Scenario, folder: Path) -> dict[str, Any]:
     """Return what a run left behind: all that must be as if it had never been interrupted."""
     sealed = (folder / "model.safetensors.age").read_bytes()
     tensors = load(open_bytes(sealed, opener_from_secret(SECRET)))
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    files = [path for name in ("metrics", "besides") if (path := folder / f"{name}.jsonl").exists()]
+    lines = [json.loads(line) for path in files for line in path.read_text().splitlines()]
     for line in lines:
         del line["seconds"]
     charges = outcome_of_ledgers(scenario, folder)

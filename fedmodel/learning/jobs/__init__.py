@@ -8,26 +8,30 @@ its answers are vectors, whatever they mean.
     check       silo     refuses what could not be answered, before anything is charged; reads no record
     answer      silo     after the charge: what is released of the records, as the event that was charged says
     fold        server   what a mean of answers makes of the state; of one that failed closed nothing is folded
+    tell        server   what a line of the run's files says of what it came to
 
 Guarantee: an answer depends on records only through the releases that its event describes. Whatever `question` and
 `fold` make of means is post-processing.
 
-Which job a round is of is not said on the wire: there is one kind, and every round is of it. A reservation, which is
-one event for a whole run, pays for one kind too.
+A run trains, and does what its scenario lists besides (`fedmodel.config.besides`), each job in a round of its own. A
+request names its job, which a silo holds to the scenario and looks up here; each job is a part of the run's
+reservation, and is charged to that part before it answers.
 
 Shapes: P words of a question, of an answer and of a mean.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable, Mapping
+from types import ModuleType
+from typing import Any, Protocol
 
 from fedmodel.data import Records
+from fedmodel.errors import ConfigError
 from fedmodel.learning.jobs._answering import Carried, Observer, Question, Site, Vector, Wrapper
+from fedmodel.learning.jobs._asking import Apply, Serving, State
 from fedmodel.privacy.events import Event
-from fedmodel.system.kinds import kinds
+from fedmodel.system.kinds import kinds, not_known
 
 __all__ = [
     "KINDS",
@@ -37,27 +41,13 @@ __all__ = [
     "Carried",
     "Observer",
     "Question",
+    "Serving",
     "Site",
     "State",
     "Vector",
     "Wrapper",
+    "job_named",
 ]
-
-Apply = Callable[[Vector, Vector, bytes], tuple[Vector, bytes]]
-"""What a mean does to a vector, with what is kept from one mean to the next: a strategy's, at the server."""
-
-
-@dataclass(frozen=True)
-class State:
-    """What a run has come to at the server.
-
-    Attributes:
-        vector_P: What the next round is asked about, float32 of shape `(P,)`; for training the model.
-        kept: What `Apply` keeps for the next mean; bytes that it alone reads.
-    """
-
-    vector_P: Vector
-    kept: bytes = b""
 
 
 class Asking(Protocol):
@@ -68,6 +58,9 @@ class Asking(Protocol):
 
     def fold(self, state: State, mean_P: Vector) -> State:
         """Return what a round's mean makes of the state that its question was made of."""
+
+    def tell(self, state: State, answers: int) -> Mapping[str, Any]:
+        """Return what a line says of a state that the mean of so many answers was folded into, as plain data."""
 
 
 class Answering(Protocol):
@@ -94,3 +87,14 @@ class Answering(Protocol):
 
 KINDS = kinds(__name__)
 """By name, the modules of the jobs."""
+
+
+def job_named(name: str) -> ModuleType:
+    """Return the job of a name, one of this folder's own.
+
+    Raises:
+        ConfigError: When there is none of that name.
+    """
+    if name not in KINDS:
+        raise ConfigError(not_known("job", name, KINDS))
+    return KINDS[name]

@@ -29,9 +29,9 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -47,7 +47,7 @@ from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum, kind, physical_batch
 from fedmodel.learning.inputs import tensors
-from fedmodel.learning.jobs import Apply, Carried, Observer, Question, Site, State, Vector, Wrapper
+from fedmodel.learning.jobs import Carried, Observer, Question, Serving, Site, State, Vector, Wrapper
 from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.optimizers import build_optimizer, keep_state, recall_state
 from fedmodel.learning.preflight import check_received, preflight
@@ -65,11 +65,11 @@ class Asking:
     """Training at the server: a round asks about the model, and its mean moves it.
 
     Args:
-        apply: What a mean does to the model.
+        serving: The run.
     """
 
-    def __init__(self, apply: Apply) -> None:
-        self._apply = apply
+    def __init__(self, serving: Serving) -> None:
+        self._apply, self._measure = serving.apply, serving.measure
 
     def question(self, _number: int, state: State) -> Vector:
         """Return the model."""
@@ -78,6 +78,10 @@ class Asking:
     def fold(self, state: State, mean_P: Vector) -> State:
         """Return the model moved by the mean of the updates."""
         return State(*self._apply(state.vector_P, mean_P, state.kept))
+
+    def tell(self, state: State, _answers: int) -> Mapping[str, Any]:
+        """Return the figures of the model on the server's own records."""
+        return self._measure(state.vector_P)
 
 
 class Answering:

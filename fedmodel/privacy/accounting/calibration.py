@@ -12,12 +12,20 @@ from fedmodel.errors import ConfigError
 from fedmodel.privacy.accounting.pld import COARSE_GRID, FINE_GRID, epsilon_of
 from fedmodel.privacy.events import LEAST_NOISE, LEAST_RATE, MOST_NOISE, MOST_RECORDS, MOST_STEPS, realised_rate
 from fedmodel.privacy.primitives import SampledGaussian
+from fedmodel.privacy.rounding import up
 
 _TOLERANCE = 1e-4  # of the noise multiplier, relative
 
 
 @lru_cache(maxsize=256)
-def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: int, max_records: int = 1) -> float:
+def calibrate(
+    target_epsilon: float,
+    delta: float,
+    sample_rate: float,
+    steps: int,
+    max_records: int = 1,
+    besides: tuple[float, ...] = (),
+) -> float:
     """Return the least noise multiplier, to one part in 10^4, whose epsilon over the steps is at most the target.
 
     Args:
@@ -26,16 +34,26 @@ def calibrate(target_epsilon: float, delta: float, sample_rate: float, steps: in
         sample_rate: Poisson rate in (0, 1], as it is really drawn with.
         steps: At least 1.
         max_records: Most records of one privacy unit, at least 1.
+        besides: Noise multipliers of sums over all records that are released besides the steps, one each.
 
     Returns:
-        A multiplier s of at least `LEAST_NOISE` with `epsilon(s) <= target_epsilon`, computed on the fine grid.
+        A multiplier s of at least `LEAST_NOISE` with `epsilon(s) <= target_epsilon` over all of it, on the fine grid.
 
     Raises:
         ConfigError: When an argument is out of range, or no multiplier up to 10^6 meets the target.
     """
     _check_ranges(target_epsilon, sample_rate, steps, max_records)
     rate = realised_rate(sample_rate, "os")
-    found = calibrate_parts(target_epsilon, delta, lambda noise: [(SampledGaussian(rate, noise, max_records), steps)])
+    others = [(SampledGaussian(1.0, noise, max_records), 1) for noise in besides]
+    alone = epsilon_of(others, delta, FINE_GRID) if others else 0.0
+    if alone >= target_epsilon:
+        raise ConfigError(
+            f"what is released besides training comes to epsilon {up(alone)} by itself, at delta {delta}, where"
+            f" {target_epsilon} is asked for all of it; add noise to it, under [besides], or ask for a larger epsilon"
+        )
+    found = calibrate_parts(
+        target_epsilon, delta, lambda noise: [(SampledGaussian(rate, noise, max_records), steps), *others]
+    )
     if found is None:
         raise ConfigError(
             f"no noise multiplier up to {MOST_NOISE:g} gives epsilon {target_epsilon} at delta {delta}"

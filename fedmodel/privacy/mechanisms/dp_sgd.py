@@ -141,7 +141,7 @@ MECHANISM: Final = DpSgd()
 
 
 def _noise_multiplier(plan: SiloPlan) -> float:
-    """Return the noise that a plan needs: as declared, or calibrated to its target over all planned steps."""
+    """Return the noise that a plan needs: as declared, or calibrated to its target over all that is planned."""
     if plan.noise_multiplier is not None:
         return plan.noise_multiplier
     if plan.epsilon is None:
@@ -150,4 +150,4 @@ def _noise_multiplier(plan: SiloPlan) -> float:
 
     # What a silo draws with, be it a little above the plan. The least rate is rounded down out of range.
     rate = max(realised_rate(plan.sample_rate, plan.noise), LEAST_RATE)
-    return calibrate(plan.epsilon, plan.delta, rate, plan.steps, plan.max_records)
+    return calibrate(plan.epsilon, plan.delta, rate, plan.steps, plan.max_records, plan.besides)

@@ -115,6 +115,46 @@ def test_class_weights_read_back_and_are_hashed_where_they_are_said(tiny_file: P
     assert scenario_from_json(weighted.model_dump_json(exclude_none=True)) == weighted
 
 
+JOBS = [f"besides.{name}.{key}" for name in ("b-job", "a-job") for key in ("noise_multiplier=4.0", "bound=9.0")]
+
+
+def test_what_is_done_besides_reads_back_in_order_and_is_hashed_where_it_is_said(
+    tiny_file: Path, tmp_path: Path
+) -> None:
+    """Without it a scenario has the bytes, and so the hash in a silo's law, that it had before there was any."""
+    plain = read_scenario(str(tiny_file))
+    assert "besides" not in plain.model_dump_json()
+    more = read_scenario(str(tiny_file), JOBS)
+    assert scenario_hash(more) != scenario_hash(plain)
+    (tmp_path / "again.toml").write_text(scenario_to_toml(more), encoding="utf-8")
+    again = read_scenario(str(tmp_path / "again.toml"))
+    assert scenario_hash(again) == scenario_hash(more)
+    assert scenario_hash(scenario_from_json(more.model_dump_json(exclude_none=True))) == scenario_hash(more)
+    assert [again.job_of(number) for number in range(1, again.last_round + 1)] == ["training"] * 2 + ["b-job", "a-job"]
+    assert [again.part_of(number) for number in range(1, again.last_round + 1)] == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        (["besides.training.noise_multiplier=4.0", "besides.training.bound=9.0"], "besides names training, which"),
+        ([*JOBS, "audit.count=10", "audit.noise_multiplier=1.0"], "audit"),
+        ([*JOBS, "privacy.baseline=no-noise"], "besides is released beside what baseline measures"),
+        ([*JOBS, "besides.b-job.noise_multiplier=0"], "besides.b-job.noise_multiplier: found 0, which is no noise"),
+        ([*JOBS, "besides.b-job.noise_multiplier=0.1"], "besides.b-job.noise_multiplier = 0.1 is not accepted"),
+        ([*JOBS, "besides.b-job.bound=0"], "besides.b-job.bound = 0 is not accepted"),
+        ([*JOBS, "besides.b-job.bound="], "besides.b-job"),
+        ([*JOBS, "besides.b-job.bounds=1.0"], "besides.b-job.bounds is not a known key; did you mean 'bound'?"),
+        (["besides.B.noise_multiplier=4.0", "besides.B.bound=9.0"], "besides"),
+    ],
+)
+def test_what_is_done_besides_is_refused_in_one_line(settings: list[str], words: str, tiny_file: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        read_scenario(str(tiny_file), settings)
+    assert words in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
 def test_epsilon_is_bounded(tiny_file: Path) -> None:
     with pytest.raises(ConfigError, match=r"privacy.epsilon = -1 is not accepted"):
         read_scenario(str(tiny_file), ["privacy.noise_multiplier=", "privacy.epsilon=-1"])

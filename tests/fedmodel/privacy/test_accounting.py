@@ -340,6 +340,19 @@ def test_calibration_for_a_unit_meets_its_target_and_hardly_more(tiny_file: obje
         accounting.calibrate(2.0, 1e-4, 0.1, 50, max_records=0)
 
 
+def test_a_target_is_of_what_is_released_besides_too(tiny_file: Path) -> None:
+    """Training gets so much more noise that both together meet it, and hardly more."""
+    settings = ["privacy.noise_multiplier=", "privacy.epsilon=2.0", "privacy.unit=person", "privacy.max_records=3"]
+    jobs = [f"besides.job.{key}" for key in ("noise_multiplier=9.0", "bound=1.0")]
+    scenario = read_scenario(str(tiny_file), [*settings, *jobs])
+    alone, counts = plans.planned_parts(scenario, "north")
+    assert 1.99 < accounting.epsilon([alone, counts], 1e-3) <= 2.0
+    assert alone.noise_multiplier > plans.noise_multiplier(read_scenario(str(tiny_file), settings).plan("north"))
+    little = read_scenario(str(tiny_file), [*settings, *jobs, "besides.job.noise_multiplier=2.0"])
+    with pytest.raises(ConfigError, match=r"besides training comes to epsilon \d\.\d+ by itself, .* where 2\.0"):
+        plans.planned_parts(little, "north")
+
+
 def test_a_unit_whose_losses_are_far_out_costs_no_memory() -> None:
     assert accounting.epsilon([event(0.2, 0.5, 10, 1000)], 1e-5) == math.inf
     # The unlikeliest draws would have no bound; what is likely is small all the same.

@@ -11,6 +11,8 @@ from fedmodel.config import Scenario, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError
 from fedmodel.ledger import Ledger
+from fedmodel.plans import planned_parts
+from fedmodel.privacy import accounting
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import joint_law, law_of, scenario_hash
 from scenarios.simulation.simulate import check_scenario
@@ -46,6 +48,22 @@ def test_a_joint_law_admits_each_scenario_and_is_the_loosest_of_all(scenarios: l
     assert law.budgets["synthetic"].epsilon == pytest.approx(sum(spent), abs=1.1e-4)
     assert law.budgets["synthetic"].epsilon >= sum(spent) - 1e-9
     assert (law.budgets["synthetic"].unit, law.budgets["synthetic"].delta) == ("record", 1e-3)
+
+
+def test_a_law_has_room_for_what_its_scenario_releases_besides(tiny_file: Path) -> None:
+    jobs = ["besides.label-counts.noise_multiplier=1.5", "besides.label-counts.bound=40.0"]
+    alone, more = (law_of(read_scenario(str(tiny_file), asked), "north", SERVER) for asked in ([], jobs))
+    assert (alone.mechanisms, more.mechanisms) == (("dp-sgd",), ("dp-sgd", "gaussian"))
+    assert (alone.least_noise_multiplier, more.least_noise_multiplier) == (2.0, 1.5)
+    parts = planned_parts(read_scenario(str(tiny_file), jobs), "north")
+    assert more.budgets["synthetic"].epsilon >= accounting.epsilon(parts, 1e-3) > alone.budgets["synthetic"].epsilon
+
+
+def test_an_answer_that_would_be_quantised_to_nothing_is_refused(tiny_file: Path) -> None:
+    jobs = ["besides.label-counts.noise_multiplier=1.5", "besides.label-counts.bound=1e9"]
+    scenario = read_scenario(str(tiny_file), [*ON, *jobs, "encryption.ring_bits=16", "training.learning_rate=9.0"])
+    with pytest.raises(ConfigError, match=r"noise of job 'label-counts' is .* lower besides.label-counts.bound"):
+        law_of(scenario, "north", SERVER)
 
 
 def test_a_silo_has_only_the_scenarios_that_name_it(scenarios: list[Scenario]) -> None:

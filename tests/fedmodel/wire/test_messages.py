@@ -150,7 +150,7 @@ def _train(head: dict[str, object], array: Array | None) -> Message:
     return message(RecordDict(records))  # type: ignore[arg-type]
 
 
-GOOD_HEAD: dict[str, object] = {"version": wire.VERSION, "round": 1}
+GOOD_HEAD: dict[str, object] = {"version": wire.VERSION, "round": 1, "job": "training"}
 
 
 def test_a_well_formed_request_is_read() -> None:
@@ -162,7 +162,12 @@ def test_a_well_formed_request_is_read() -> None:
     [
         ({**GOOD_HEAD, "version": wire.VERSION - 1}, words(VECTOR)),
         ({**GOOD_HEAD, "version": wire.VERSION + 1}, words(VECTOR)),
-        ({"round": 1}, words(VECTOR)),
+        ({"round": 1, "job": "training"}, words(VECTOR)),
+        ({"version": wire.VERSION, "round": 1}, words(VECTOR)),
+        ({**GOOD_HEAD, "job": b"training"}, words(VECTOR)),
+        ({**GOOD_HEAD, "job": "Training"}, words(VECTOR)),
+        ({**GOOD_HEAD, "job": "a\nb"}, words(VECTOR)),
+        ({**GOOD_HEAD, "job": "a" * 41}, words(VECTOR)),
         ({**GOOD_HEAD, "round": "1"}, words(VECTOR)),
         ({**GOOD_HEAD, "round": 0}, words(VECTOR)),
         ({**GOOD_HEAD, "round": True}, words(VECTOR)),
@@ -181,6 +186,17 @@ def test_a_well_formed_request_is_read() -> None:
 def test_a_malformed_request_is_refused(head: dict[str, object], array: Array | None) -> None:
     with pytest.raises(ProtocolError):
         wire.read_train_request(_train(head, array))
+
+
+def test_a_request_names_its_job() -> None:
+    request = wire.TrainRequest(3, VECTOR, job="label-counts")
+    assert wire.read_train_request(message(wire.train_request(request))).job == "label-counts"
+
+
+def test_a_peer_of_another_version_is_refused_in_a_line_that_says_what_to_do() -> None:
+    """Version 5 named no job; what it sent is the same but for that."""
+    with pytest.raises(ProtocolError, match="this is version 6: install the same fedmodel at the server and at every"):
+        wire.read_train_request(_train({"version": 5, "round": 1}, words(VECTOR)))
 
 
 RUN = 2**64 - 1
@@ -296,6 +312,7 @@ def _swapped(content: RecordDict) -> None:
 
 _CHANGES: dict[str, Callable[[RecordDict], object]] = {
     "a number": _set("fedmodel", "round", 4),
+    "the job": _set("fedmodel", "job", "label-counts"),
     "a number's sign": _set("fedmodel", "round", -3),
     "a number as a float": _set("fedmodel", "round", 3.0),
     "a number as a word": _set("fedmodel", "round", "3"),

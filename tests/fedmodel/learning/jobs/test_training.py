@@ -19,7 +19,7 @@ from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.gradients.per_sample import PerSample
-from fedmodel.learning.jobs import Carried, State, training
+from fedmodel.learning.jobs import Carried, Serving, State, training
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
 from fedmodel.privacy import release
@@ -368,13 +368,14 @@ def test_only_an_audited_scenario_has_observers(tiny_file: Path, tmp_path: Path)
         assert len(job._observers) == looking_on  # type: ignore[attr-defined]
 
 
-def test_the_server_asks_about_the_model_and_folds_means_by_what_it_is_given() -> None:
+def test_the_server_asks_about_the_model_and_folds_means_by_what_it_is_given(tiny: Scenario) -> None:
     def apply(model_P: np.ndarray, mean_P: np.ndarray, state: bytes) -> tuple[np.ndarray, bytes]:
         return model_P + 2 * mean_P, state + b"+"
 
-    job = training.asking(apply)
+    job = training.asking(Serving(tiny, apply, lambda vector_P: {"loss": float(vector_P[0])}))
     state = State(np.array([1.0, 2.0], np.float32))
     for number in (1, 2):
         assert job.question(number, state) is state.vector_P
         state = job.fold(state, np.array([0.5, 0.0], np.float32))
     assert (state.vector_P.tolist(), state.kept) == ([3.0, 2.0], b"++")
+    assert job.tell(state, 3) == {"loss": 3.0}
