@@ -7,7 +7,7 @@ table is and where it lies, `federation` what a deployed federation is made from
 
 from fedmodel.config.audit import AuditConfig
 from fedmodel.config.besides import BesidesConfig
-from fedmodel.config.encryption import EncryptionConfig
+from fedmodel.config.encryption import AggregationMode, EncryptionConfig
 from fedmodel.config.faults import FaultsConfig
 from fedmodel.config.federation import FederationFile, ServerFile, ServerPlace, SiloEntry
 from fedmodel.config.kinds import ModelConfig, data_from_json
@@ -35,6 +35,7 @@ from fedmodel.kinds.spelling import CsvForm
 __all__ = [
     "LEAST_EFFECTIVE",
     "TRAINING",
+    "AggregationMode",
     "AuditConfig",
     "BesidesConfig",
     "BudgetConfig",

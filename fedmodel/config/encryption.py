@@ -8,11 +8,18 @@ from pydantic import Field, model_validator
 
 from fedmodel.kinds.section import Positive, Section
 
+AggregationMode = Literal["off", "simulated", "on"]
+"""How updates are hidden in a sum: the whole list, of scenarios, laws and reports alike.
+
+A mode is what a silo's own code does with an update, and what its law promises of it, so that no file at the server
+adds one: `server.aggregation` has one kind for each.
+"""
+
 
 class EncryptionConfig(Section):
     """Whether updates are hidden in a sum, and how; what of it is a silo's own law, its `silo.toml` repeats."""
 
-    secure_aggregation: Literal["off", "simulated", "on"] = "off"
+    secure_aggregation: AggregationMode = "off"
     bound: Positive | None = None
     ring_bits: Literal[16, 32] = 32
     colluding: int | None = Field(default=None, ge=0)

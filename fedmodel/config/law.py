@@ -7,7 +7,7 @@ from typing import Annotated, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from fedmodel.config.encryption import EncryptionConfig
+from fedmodel.config.encryption import AggregationMode, EncryptionConfig
 from fedmodel.config.figures import Delta, Epsilon, MechanismName, NoiseMultiplier, records_are_said
 from fedmodel.config.same_source import same_by_text, two_budgets
 from fedmodel.config.silos import LEAST_EFFECTIVE
@@ -70,7 +70,7 @@ class HoursConfig(Section):
 class SiloEncryptionConfig(EncryptionConfig):
     """How a silo hides its updates; required unless its own file says otherwise."""
 
-    secure_aggregation: Literal["off", "simulated", "on"] = "on"
+    secure_aggregation: AggregationMode = "on"
 
 
 class ConnectionConfig(Section):

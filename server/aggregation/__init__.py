@@ -2,8 +2,8 @@
 
 A kind is one file here. Its `MODE` is what `encryption.secure_aggregation` calls it, and its `Rounds` brings rounds to
 their results: a subclass of `Aggregation`, which has the loop that is the same for all of them. Silos do not follow
-from what lies here: how an update leaves a silo is its own law's word, and `fedmodel.config` has the list of modes that
-a law may say.
+from what lies here: how an update leaves a silo is its own law's word, and `fedmodel.config.AggregationMode` is the
+closed list of modes that a law may say.
 """
 
 from __future__ import annotations

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+from fedmodel.config import AggregationMode
 from scenarios.report.document.forms import Questions
 from scenarios.runs.parts import Part
 
@@ -37,7 +38,7 @@ class SecureAggregation(Part):
         bound: Largest magnitude of an update's coordinate.
     """
 
-    mode: Literal["off", "simulated", "on"]
+    mode: AggregationMode
     threshold: int | None
     least_silos_in_a_sum: int | None
     least_effective_silos_in_a_sum: float | None

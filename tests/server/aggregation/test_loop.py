@@ -12,10 +12,12 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
+from clients.policy import sentences
 from fedmodel import wire
-from fedmodel.config import EncryptionConfig, Scenario
+from fedmodel.config import AggregationMode, EncryptionConfig, Scenario, SiloEncryptionConfig
 from fedmodel.errors import AggregationRefused, DropoutError, LedgerTampered, Rule
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
+from fedmodel.provision import law_of
 from server.aggregation import KINDS, Aggregation, Taking, kind_of
 from server.aggregation._loop import Asked, Mean
 from server.joining import Joined, JoinedSilo
@@ -174,12 +176,21 @@ def test_a_round_that_could_come_to_nothing_asks_nobody(fails: str, asked: tuple
     assert (result.asked, result.charged, post.asked) == (asked, {}, {})
 
 
-def test_every_mode_that_a_scenario_may_say_is_one_kinds(tiny: Scenario) -> None:
-    modes = get_args(EncryptionConfig.model_fields["secure_aggregation"].annotation)
+def hidden_by(scenario: Scenario, mode: str) -> Scenario:
+    """Return a scenario under another mode of secure aggregation."""
+    hidden = {"secure_aggregation": mode, "bound": 4.0, "colluding": 0}
+    return scenario.model_copy(update={"encryption": scenario.encryption.model_copy(update=hidden)})
+
+
+def test_every_mode_that_a_scenario_may_say_is_one_kinds_and_is_said_in_every_law(tiny: Scenario) -> None:
+    modes = get_args(AggregationMode)
+    for kind in (EncryptionConfig, SiloEncryptionConfig):
+        assert kind.model_fields["secure_aggregation"].annotation == AggregationMode
+    told = [sentences(law_of(hidden_by(tiny, mode), "north", bytes(32))) for mode in modes]
+    assert len({next(line for line in law if line.startswith("Updates leave")) for law in told}) == len(modes)
     assert sorted(module.MODE for module in KINDS.values()) == sorted(modes)
     for mode in modes:
-        encryption = tiny.encryption.model_copy(update={"secure_aggregation": mode})
-        assert kind_of(tiny.model_copy(update={"encryption": encryption})).__module__ in {
+        assert kind_of(hidden_by(tiny, mode)).__module__ in {
             module.__name__ for module in KINDS.values() if mode == module.MODE
         }
 
