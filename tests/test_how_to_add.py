@@ -200,8 +200,8 @@ def test_what_the_page_adds_trains_is_charged_and_is_reported(copy: Path) -> Non
     (data,) = report["report"]["scope"]["data_sets"]
     assert data["kind"] == "300 made-up points on two half circles, dealt out to silos"
     assert "The noise is two draws, and one of them is charged." in json.dumps(report["report"])
-    coordinates = summary["parameters"] * 2 * 2  # in two rounds of two steps, each of which has two draws
-    more, _ = grid.added(coordinates, accounting.epsilon([one_draw], 1e-3), 1e-3, draws=2)
+    coordinates = summary["parameters"] * 2 * 2 + 1  # in two rounds of two steps, each of two draws, and in one count
+    more, _ = grid.added(coordinates, accounting.epsilon(released, 1e-3), 1e-3, draws=2)
     assert f"the {2 * coordinates} draws of noise" in report["report"]["mechanism"]["side_channels"]
     assert f"adds at most {small(more)} to epsilon" in report["report"]["mechanism"]["side_channels"]
     assert [

@@ -13,6 +13,7 @@ from typing import Any, Final
 
 from fedmodel import plans
 from fedmodel.errors import LedgerError
+from fedmodel.learning.jobs import words_asked
 from fedmodel.ledger import Run, Scope, Standing, origin_of
 from fedmodel.ledger.heads import verifier_key
 from fedmodel.privacy import accounting, grid
@@ -296,13 +297,16 @@ def _side_channels(gathered: Gathered) -> str:
     """Say what floating point adds, at the silo where it adds most, to what is charged and to what was planned."""
     claims = gathered.silos if _protects(gathered) else []
     block = 0 if gathered.scenario.audit is None else gathered.scenario.audit.count + 1
+    words = sum(words_asked(gathered.scenario, job) for job in gathered.scenario.besides)
     draws, more = 0, None
     for silo in claims:
         plan, delta, ledger = gathered.scenario.plan(silo), _delta(gathered, silo), gathered.ledgers.get(silo)
         events = [] if ledger is None else ledger.events  # of what it began from too
         bounds = [_bound(events, delta), _bound(plans.planned_parts(gathered.scenario, silo), delta)]
-        steps = max(plan.steps, sum(event.steps for event in events))
-        coordinates = steps * (gathered.summary["parameters"] + block)
+        own = None if ledger is None else ledger.own
+        besides = 0 if own is None else sum(one.steps for one in own.charges.values() if one.part)
+        steps = max(plan.steps, sum(event.steps for event in events) - besides)
+        coordinates = steps * (gathered.summary["parameters"] + block) + words
         each = max(mechanism_of(event).draws for event in (plans.planned_event(plan), *events))
         epsilon = max((one for one in bounds if one is not None), default=0.0)
         draws, found = max(draws, each * coordinates), grid.added(coordinates, epsilon, delta, draws=each)
@@ -326,7 +330,7 @@ def _silo_mechanism(gathered: Gathered, silo: str) -> document.SiloMechanism:
         sample_rate_realised=None if event is None else event.realised_sample_rate,
         steps_planned=plan.steps,
         steps_charged=0 if run is None else run.taken,
-        rounds_charged=0 if run is None else len({one.round for one in run.charges.values()}),
+        rounds_charged=0 if run is None else len({one.round for one in run.charges.values() if not one.part}),
         denominator_planned=plan.expected_batch_size,
         denominator=None if event is None else event.denominator,
         sampler=None if event is None else event.sampler,

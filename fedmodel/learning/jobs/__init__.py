@@ -26,6 +26,9 @@ from collections.abc import Callable, Mapping
 from types import ModuleType
 from typing import Any, Protocol
 
+import numpy as np
+
+from fedmodel.config import Scenario
 from fedmodel.data import Records
 from fedmodel.errors import ConfigError
 from fedmodel.learning.jobs._answering import Carried, Observer, Question, Site, Vector, Wrapper
@@ -47,6 +50,7 @@ __all__ = [
     "Vector",
     "Wrapper",
     "job_named",
+    "words_asked",
 ]
 
 
@@ -87,6 +91,17 @@ class Answering(Protocol):
 
 KINDS = kinds(__name__)
 """By name, the modules of the jobs."""
+
+
+def words_asked(scenario: Scenario, name: str) -> int:
+    """Return how many words an answer to a job besides training has.
+
+    Raises:
+        ConfigError: When there is no job of that name.
+    """
+    nothing = np.zeros(0, dtype=np.float32)
+    asking: Asking = job_named(name).asking(Serving(scenario, lambda *_: (nothing, b""), lambda _: {}))
+    return len(asking.question(scenario.rounds + 1, State(nothing)))
 
 
 def job_named(name: str) -> ModuleType:
