@@ -270,7 +270,11 @@ def sentences(law: SiloFile) -> list[str]:
         _listed("It trains with the code with hash", law.code, "It trains with no code: none is named."),
         *(_budget(law, name) for name in law.budgets),
         "No other data set is trained on.",
-        *(line for name, source in law.tables.items() for line in [_table(name, source), *_person(law, name, source)]),
+        *(
+            line
+            for name, source in law.tables.items()
+            for line in [_table(name, source), *_person(law, name, source), *_held_out(name, source)]
+        ),
         *_disjoint(law),
         f"Every release is by {', '.join(law.mechanisms)}, with noise of at least {down(law.least_noise_multiplier)}"
         f" times the clip, and a clip of at most {up(law.largest_clip)}.",
@@ -352,6 +356,17 @@ def _person(law: SiloFile, name: str, source: TableSource) -> list[str]:
     if source.person is not None:
         column, form = f"column {source.person.column!r}", source.person.form
     return [f"Whose record of {name} it is, is said by {column}: {_FORMS[form]}."]
+
+
+def _held_out(name: str, source: TableSource) -> list[str]:
+    """Say what becomes of the persons whom the silo holds out."""
+    if source.held_out is None:
+        return []
+    return [
+        f"Of {name}, a share of {source.held_out:.10g} of its persons is HELD OUT: their records never train, and are"
+        " handed to the server's operator as they are. Figures measured on them leave without noise, and no epsilon"
+        " covers these persons."
+    ]
 
 
 def _disjoint(law: SiloFile) -> list[str]:

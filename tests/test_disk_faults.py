@@ -125,6 +125,12 @@ TRIALS = {
     "ledger export": _of(f"ledger export {_LEDGER}", "run"),
     "silo policy": _of("silo policy kits/silos/west --sign-off officer --key-file kits/keys/west.key", "kits"),
     "silo withdraw": _of("silo withdraw tabled/silos/west ids --key-file tabled/keys/west.key", "tabled", "ids"),
+    "silo hold-out": _of(
+        "silo hold-out tabled/silos/west persons.toml made.csv --key-file tabled/keys/west.key",
+        "tabled",
+        "persons.toml",
+        done="is there already",
+    ),
     "silo start": _of("silo start kits/silos/west --key-file kits/keys/west.key", "kits", status=130),
     "server start": _of("server start kits/server --key-file kits/keys/server.key", "kits", status=130),
     "server submit": _of("server submit kits/server tiny.toml", "kits", "tiny.toml", status=1),
@@ -228,8 +234,11 @@ def base(injecting: Injector, tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "ward" / "ward.csv").write_text("age;ill;day\n1.5;yes;1.2.2024\n2.5;no;2.2.2024\n3;no;3.2.2024\n")
     shutil.copytree(folder / "kits", folder / "tabled")
     with (folder / "tabled" / "silos" / "west" / "silo.toml").open("a") as law:
-        law.write('\n[tables.ward]\ncsv = "ward.csv"\nperson = "patient"\n')
-    (folder / "tabled" / "silos" / "west" / "ward.csv").write_text("patient,age,ill\n7,1.5,yes\n")
+        law.write('\n[tables.ward]\ncsv = "ward.csv"\nperson = "patient"\nheld_out = 0.5\n')
+    rows = [f"{number},1.5,yes" for number in range(20)]
+    (folder / "tabled" / "silos" / "west" / "ward.csv").write_text("\n".join(["patient,age,ill", *rows, ""]))
+    persons = f'{_WARD}\nperson = "patient"'
+    (folder / "persons.toml").write_text(re.sub(r'source = "synthetic"(\n.*){7}', persons, whole))
     (folder / "ids").write_text("7\n")
     shutil.copytree(deployed(tmp_path_factory).root, folder / "deployed")
     shutil.copytree(folder / "deployed", folder / "handed")

@@ -125,6 +125,14 @@ class ServerFile(Section):
     escrow: Recipients = ()
     tables: dict[DataName, TableSource] = Field(default={})
 
+    @field_validator("tables")
+    @classmethod
+    def _measures_on_all(cls, value: dict[str, TableSource]) -> dict[str, TableSource]:
+        for name, source in value.items():
+            if source.held_out is not None:
+                raise ValueError(f"{name}.held_out is said by a silo alone; the server measures on all of its table")
+        return value
+
 
 def joined(host: str, port: int) -> str:
     """Return "host:port", an address of IPv6 in brackets.

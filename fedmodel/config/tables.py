@@ -39,9 +39,10 @@ class TableSource(CsvForm):
         disjoint: The operator's word that the query gives nobody's record whom another table of the same database gives
             too; no program can see that.
         leave_out: Columns of the source that are not read, as if they were not there.
+        held_out: Share of the table's persons whose rows never train, and are handed to the server's operator.
     """
 
-    LATER = (*CsvForm.LATER, "leave_out")
+    LATER = (*CsvForm.LATER, "leave_out", "held_out")
 
     csv: str | None = Field(default=None, min_length=1)
     parquet: str | None = Field(default=None, min_length=1)
@@ -52,6 +53,7 @@ class TableSource(CsvForm):
     person: Person | None = None
     disjoint: bool = False
     leave_out: Annotated[tuple[ColumnName, ...], Field(strict=False, max_length=10_000)] = ()
+    held_out: float | None = Field(default=None, gt=0.0, lt=1.0)
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> TableSource:
@@ -70,6 +72,8 @@ class TableSource(CsvForm):
             raise ValueError("password_file is given with the url of a PostgreSQL database, and only then")
         if not self.is_plain and not (self.csv or self.folder):
             raise ValueError("separator, decimal and encoding are given with csv or folder, and only then")
+        if self.held_out is not None and self.person is None:
+            raise ValueError("held_out needs person, by which it is known whose rows go together")
         if self.disjoint and self.url is None:
             raise ValueError("disjoint is given with url and query, and only then: of files it can be seen")
         return self

@@ -33,6 +33,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import reduce
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -40,6 +41,7 @@ from numpy.typing import NDArray
 
 from fedmodel.config import PersonColumn, TableSource
 from fedmodel.data.cache import Cache
+from fedmodel.data.holding_out import held_out_rows
 from fedmodel.data.persons import normal_ids
 from fedmodel.data.reader import ColumnReader
 from fedmodel.data.records import Records
@@ -145,26 +147,11 @@ def person_column(config: TableConfig, source: TableSource) -> PersonColumn | No
 def _read(config: TableConfig, source: TableSource, withdrawn: Withdrawn | None) -> Records:
     """Read, check and scale, a file at a time, so that an error names the file."""
     import pyarrow as pa
-    from pyarrow import compute
 
     person = person_column(config, source)
-    names = names_of(config)
-    if withdrawn is not None:
-        gone = _normal(config, source, withdrawn)
-        if withdrawn.person.column not in names:  # asked for by nobody else, and so maybe left out
-            names = (*names, withdrawn.person.column)
-            left = tuple(name for name in source.leave_out if name != withdrawn.person.column)
-            source = source.model_copy(update={"leave_out": left})
     parts: list[Records] = []
     ids: list[pa.ChunkedArray] = []
-    for where, table in tables(source, names, others=config.other_columns == "ignore"):
-        place = where if source.url is None else f"{where} of {database_of(source)}"
-        # Of all rows, since what is said of an id says its row; the place stands there too.
-        normal = None if person is None else _ids(config, person, table, place)
-        if withdrawn is not None:
-            known = normal if withdrawn.person == person else _ids(config, withdrawn.person, table, place)
-            stays_N = compute.invert(compute.is_in(known, value_set=gone))
-            table, normal = table.filter(stays_N), None if normal is None else normal.filter(stays_N)
+    for place, table, normal in _rows(config, source, withdrawn, held_out=False):
         keep_N = np.ones(len(table), dtype=np.bool_)
         x_NF = np.empty((len(table), *config.shape.features), dtype=np.float32)
         at = 0
@@ -185,6 +172,70 @@ def _read(config: TableConfig, source: TableSource, withdrawn: Withdrawn | None)
     person_N = np.arange(len(y_N)) if person is None else _numbered(ids)
     records = Records(x_NF, y_N, person_N)
     return records if source.url is None else _by_content(records)
+
+
+def held_out_part(config: TableConfig, source: TableSource, withdrawn: Withdrawn | None) -> pa.Table:
+    """Return the rows that the silo holds out, as the source has them, with a number in place of each id. Sensitive.
+
+    Args:
+        config: Declares the table: other columns are left behind.
+        source: Where it lies, with absolute paths, and which share is held out.
+        withdrawn: Persons whose rows are dropped.
+
+    Raises:
+        ConfigError: As `table_records` does, or when nothing is held out.
+        DataError: As `table_records` does, or when its files differ in the types of their columns.
+    """
+    import pyarrow as pa
+
+    if source.held_out is None:
+        raise ConfigError(f"[tables.{config.data_set}] of silo.toml does not say held_out, so no row may be handed out")
+    parts, numbers = [], dict[str, str]()
+    for _, table, normal in _rows(config, source, withdrawn, held_out=True):
+        part = table.select(list(names_of(config)))
+        if config.person is not None and normal is not None:
+            found = [numbers.setdefault(one, str(len(numbers) + 1)) for one in normal.to_pylist()]
+            at = part.column_names.index(config.person.column)
+            part = part.set_column(at, config.person.column, pa.array(found, pa.large_string()))
+        parts.append(part)
+    try:
+        return pa.concat_tables(parts)
+    except pa.ArrowException:
+        raise DataError(f"table {config.data_set!r}: its files differ in types; make one file of them") from None
+
+
+def _rows(
+    config: TableConfig, source: TableSource, withdrawn: Withdrawn | None, *, held_out: bool
+) -> Iterator[tuple[str, pa.Table, pa.ChunkedArray | None]]:
+    """Yield the rows that are held out, or those that are not, of nobody who withdrew; no other value was looked at.
+
+    Each comes with where it is from and, where the scenario is of persons, the normal form of whose each row is.
+    """
+    from pyarrow import compute
+
+    person = person_column(config, source)
+    gone = None if withdrawn is None else _normal(config, source, withdrawn)
+    told = [one for one in (withdrawn and withdrawn.person, source.person if source.held_out else None) if one]
+    # Asked for by nobody else, and so maybe left out.
+    more = tuple({one.column: None for one in told if one.column not in names_of(config)})
+    left = tuple(name for name in source.leave_out if name not in more)
+    reading, names = source.model_copy(update={"leave_out": left}), (*names_of(config), *more)
+    for where, table in tables(reading, names, others=config.other_columns == "ignore"):
+        place = where if source.url is None else f"{where} of {database_of(source)}"
+        # Of all rows, since what is said of an id says its row; the place stands there too.
+        normal = None if person is None else _ids(config, person, table, place)
+        drops: list[pa.ChunkedArray] = []
+        if withdrawn is not None:
+            known = normal if withdrawn.person == person else _ids(config, withdrawn.person, table, place)
+            drops.append(compute.is_in(known, value_set=gone))
+        if source.held_out is not None and source.person is not None:
+            known = normal if source.person == person else _ids(config, source.person, table, place)
+            held_N = held_out_rows(known, source.held_out)
+            drops.append(compute.invert(held_N) if held_out else held_N)
+        if drops:
+            stays_N = compute.invert(reduce(compute.or_, drops))
+            table, normal = table.filter(stays_N), None if normal is None else normal.filter(stays_N)
+        yield place, table, normal
 
 
 def _normal(config: TableConfig, source: TableSource, withdrawn: Withdrawn) -> pa.Array:

@@ -17,7 +17,7 @@ import typer
 from fedmodel.crypto.openers import ask_opener
 from fedmodel.errors import FedmodelError
 from fedmodel.system.inert import inert
-from scenarios.cli.options import PartyKit, said
+from scenarios.cli.options import PartyKit, ScenarioName, Settings, said
 from scenarios.cli.printing import Json, answer, err, out
 from scenarios.cli.unlocking import KeyFile, PassphraseFile, typed, unlocked
 from scenarios.cli.verbs import Verb
@@ -141,6 +141,35 @@ def silo_withdraw(
     for name, why in done.not_read.items():
         told = f"{name}: could not be read, so nobody knows whether it has these ids: {why}"
         err.print(told, style="yellow", highlight=False, soft_wrap=True)
+
+
+@silo_app.command("hold-out")
+def silo_hold_out(
+    kit: Annotated[Path, typer.Argument(help="A silo's kit, a folder of its own.")],
+    scenario: ScenarioName,
+    file: Annotated[Path, typer.Argument(help="What is written, a new .csv or .parquet; for its owner alone.")],
+    settings: Settings = None,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
+    as_json: Json = False,
+) -> None:
+    """Write the rows that silo.toml holds out, for the server's operator to measure on. They never train.
+
+    They are not protected in any way: whoever has the file reads them.
+    """
+    from fedmodel.config import read_scenario
+    from fedmodel.provision import unlock
+    from scenarios.deployment.silo_tables import section
+    from scenarios.runs.handing_out import check_hands_out, hand_out
+
+    read = read_scenario(scenario, settings or ())
+    check_hands_out(kit, read)
+    unlock(kit, ask_opener(key_file, passphrase_file, lambda: typed("the silo's kit")))
+    done = hand_out(kit, read, file)
+    kind = file.suffix[1:]
+    said = section(f"tables.{done.table}", {kind: file.name, **done.keys})
+    line = f"Written: {inert(str(file))}. Whoever has it reads these persons' records. In server.toml:\n{said.rstrip()}"
+    answer({"file": str(done.file), "table": done.table, "keys": done.keys}, line, as_json)
 
 
 @silo_app.command("schema")

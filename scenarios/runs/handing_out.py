@@ -1,0 +1,89 @@
+"""A silo hands out the part of its table that its own file holds out, for the server to measure on.
+
+What is written is a table of the columns that a scenario declares, of held-out persons alone, with a number in place of
+each id. It is not sealed: the silo's people carry it to the server's operator, who reads it.
+
+Guarantee: a row that is handed out never trains at this silo, by any scenario, while `silo.toml` says this share of it
+or a larger one (`fedmodel.data.holding_out`). Nothing is handed out of a table whose `held_out` is not said, nor of a
+person who withdrew.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fedmodel.config import Scenario, TableSource
+from fedmodel.crypto.sealed import opener_from_secret
+from fedmodel.data import check_sources, held_out_table, read_withdrawn, table_source
+from fedmodel.data.holding_out import as_file
+from fedmodel.data.tables import declared, held_out_part
+from fedmodel.errors import ConfigError
+from fedmodel.provision import is_sealed, read_law, unlocked
+from fedmodel.system.durable import replace_file
+
+
+@dataclass(frozen=True)
+class HandedOut:
+    """What was written.
+
+    Attributes:
+        file: Where.
+        table: By which name scenarios call the table.
+        keys: What the server's own file has to say under `[tables.NAME]`, besides where the file lies there.
+    """
+
+    file: Path
+    table: str
+    keys: dict[str, Any]
+
+
+def check_hands_out(kit: Path, scenario: Scenario) -> TableSource:
+    """Return where the table lies that a scenario would have held-out rows of.
+
+    Raises:
+        ConfigError: When the kit is a simulation's, or the silo's own file says nothing of the table or of a share.
+    """
+    if not is_sealed(kit):
+        raise ConfigError(f"{kit}: is a simulation's silo; the server's held-out table lies in data.folder there")
+    law = read_law(kit)
+    source = table_source(declared(scenario.data), law.tables, kit.resolve(), "silo.toml")
+    if source.held_out is None:
+        raise ConfigError(
+            f"[tables.{scenario.data.data_set}] of silo.toml does not say held_out, so no row may be handed out; if the"
+            " silo's people agree, add held_out = 0.2, and read `silo policy` again"
+        )
+    check_sources(law, kit.resolve())
+    return source
+
+
+def hand_out(kit: Path, scenario: Scenario, file: Path) -> HandedOut:
+    """Write the held-out rows of an unlocked silo's table, which are read back as the server will read them.
+
+    Args:
+        kit: The silo's, unlocked (`fedmodel.provision.unlock`).
+        scenario: Which columns are handed out.
+        file: A new one, .csv where the table is text, and .parquet elsewhere; for its owner alone.
+
+    Raises:
+        ConfigError: As `check_hands_out` does, or when the file is there, or its name ends otherwise.
+        DataError: When the table is not as declared, or no row of it is held out.
+        OSError: When the file cannot be written.
+    """
+    source, config = check_hands_out(kit, scenario), declared(scenario.data)
+    withdrawn = read_withdrawn(kit, opener_from_secret(unlocked(kit).age_secret)).get(config.data_set)
+    data, kind = as_file(held_out_part(config, source, withdrawn), source.separator)
+    if file.suffix != f".{kind}":
+        raise ConfigError(f"{file}: this table is handed out as {kind}; give a name that ends in .{kind}")
+    if file.exists():
+        raise ConfigError(f"{file}: is there already, and nothing is written over it")
+    said = source.model_dump(include={"separator", "decimal"} if kind == "csv" else set(), exclude_defaults=True)
+    keys = said | source.model_dump(mode="json", include={"yes", "no"}, exclude_defaults=True)
+    replace_file(file, data)
+    try:
+        held_out_table(config, TableSource.model_validate({kind: str(file.resolve()), **keys}))
+    except BaseException:
+        file.unlink()
+        raise
+    return HandedOut(file, config.data_set, keys)
