@@ -99,6 +99,8 @@ def check_server_report(run_dir: Path, gathered: Gathered, given: bytes | None) 
         LedgerTampered: When the server did not sign it, or it is of another run, silo or file.
         ClaimRefuted: When a figure of it does not follow.
     """
+    if SERVER_REPORT not in gathered.later:
+        raise LedgerTampered(f"{signing.NAME}: is of no {SERVER_REPORT}, so that the silo did not sign that")
     signed = signing.open_report((run_dir / SERVER_REPORT).read_bytes())
     stored, silo = signed.report, str(gathered.copy_for)
     if not stored.run.reported or stored.run.copy_for != silo:

@@ -211,3 +211,22 @@ def test_a_rehearsal_that_ends_early_leaves_nothing_running(number: signal.Signa
     while started_from(tmp_path / "r"):
         assert time.monotonic() < deadline, started_from(tmp_path / "r")
         time.sleep(0.2)
+
+
+def test_the_parties_make_reports_of_it_that_verify(rehearsed: tuple[Path, dict[str, Any], dict[str, Any]]) -> None:
+    """What a real server and real silos leave in their kits is what `tests.deployments` makes up for other tests."""
+    folder, _, _ = rehearsed
+    kits = folder / "deployed" / "kits"
+    (run,) = (kits / "server" / "runs").iterdir()
+    opened = ("--key-file", str(kits / "keys" / "server.key"), "--json")
+    made = fedmodel("server", "report", str(kits / "server"), run.name, *opened, folder=folder)
+    assert made.returncode == 0, made.stderr
+    opened = ("--key-file", str(kits / "keys" / "aurora.key"), "--json")
+    copy = str(run / "copies" / "aurora")
+    own = fedmodel("silo", "report", str(kits / "silos" / "aurora"), copy, *opened, folder=folder)
+    assert own.returncode == 0, own.stderr
+    told = json.loads(own.stdout)
+    verified = fedmodel(*told["verify"].split()[1:], "--json", folder=folder)
+    assert (verified.returncode, verified.stderr) == (0, "")
+    found = json.loads(verified.stdout)
+    assert (found["anchored"], found["not_countersigned"], found["model_compared"]) == (True, [], True)

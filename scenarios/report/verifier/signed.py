@@ -22,6 +22,8 @@ PAGE: Final = "report.html"
 LABEL: Final = b"fedmodel/v1/report"
 FORMAT: Final = "fedmodel-report/3"
 _LARGEST_BYTES: Final = 64 * 2**20
+_NEEDED: Final = ("scenario.toml", "summary.json", "metrics.jsonl", "registry.yaml")
+_OF_REPORTED: Final = ("charges.json", "run.json")
 
 
 def read(path: Path) -> tuple[dict[str, Any], bytes]:
@@ -69,8 +71,13 @@ def check_files(folder: Path, report: dict[str, Any]) -> list[str]:
     """Refuse a folder of which a file is not the one that a report is of; return their names.
 
     Raises:
-        LedgerTampered: When one is another, or is gone.
+        LedgerTampered: When one is another, or is gone; or the report is not of all that is read here.
     """
+    run = report["run"]
+    needed = {PAGE, *_NEEDED, *(_OF_REPORTED if run.get("reported") else ())}
+    needed |= {SERVER_REPORT} if run.get("copy_for") and not run.get("reported") else set()
+    if missing := needed - {file["name"] for file in report["integrity"]["files"]}:
+        raise LedgerTampered(f"{REPORT}: is of no {min(missing)}, and a report is never without one")
     names = []
     for file in report["integrity"]["files"]:
         name, path = file["name"], folder / file["name"]

@@ -31,6 +31,8 @@ def check_models(
     if model is not None and not model.is_file():
         raise ConfigError(f"--model {model}: is no file")
     digest = sha256(here.read_bytes()).hexdigest() if here.is_file() else None
+    if model is None and digest and _MODEL not in {file["name"] for file in report["integrity"]["files"]}:
+        raise LedgerTampered(f"{signed.REPORT}: is of no {_MODEL}, and one lies here")
     told = digest or json.loads((folder / "summary.json").read_bytes()).get("model_sha256")
     names, missing = {}, []
     for silo in (row["silo"] for row in report["claim"]["silos"]):

@@ -9,17 +9,19 @@ from pathlib import Path
 
 import pytest
 
+from fedmodel.config import read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerError, LedgerTampered, PolicyRefused
 from fedmodel.ledger import Ledger
 from fedmodel.provision import authority_fingerprint, read_authority, read_federation_roster
-from scenarios.report import build, deployed
+from scenarios.report import build, copies, deployed
 from scenarios.report.anchors import Anchors
 from scenarios.report.document import Report
 from scenarios.report.gather import SERVER_REPORT, file_hash
 from scenarios.report.page import signing
 from scenarios.report.page.passive import BEGINNING
 from scenarios.report.page.render import render
+from scenarios.report.verifier import verify as verifier
 from tests.deployments import RUN, SILOS
 from tests.deployments import deployed as deployment
 from tests.federations import Federation
@@ -184,6 +186,25 @@ def test_a_copy_names_no_other_silo_but_as_the_scenario_does(reported: Federatio
     assert told.trust == whole.trust
 
 
+def test_of_silos_that_left_or_dropped_out_a_copy_has_the_number(reported: Federation) -> None:
+    """The line of a round, for a silo that was in its sum and for one that had left."""
+    scenario = read_scenario(str(run_of(reported) / "scenario.toml"))
+    left = {"west": {"round": 1, "code": "budget-exceeded"}}
+    line = {
+        "round": 2, "cohort": ["north", "south"], "dropouts": {"south": "lost"}, "withdrawn": left, "summed": 1,
+        "epsilon": {"north": 1.0, "south": 2.0, "west": 3.0}, "seconds": 0.1,
+    }  # fmt: skip
+    others = {"asked": 2, "gone": 1, "worth": 1.0}
+    for_north = copies._line_for(scenario, line, "north")
+    assert for_north == {
+        **line, "cohort": ["north"], "dropouts": {}, "withdrawn": {}, "epsilon": {"north": 1.0}, "others": others
+    }  # fmt: skip
+    for_west = copies._line_for(scenario, line, "west")
+    assert for_west == {
+        **line, "cohort": [], "dropouts": {}, "withdrawn": left, "epsilon": {"west": 3.0}, "others": others
+    }  # fmt: skip
+
+
 def test_a_copy_that_names_others_is_refused(kits: Federation) -> None:
     folder = copy_of(kits, "north")
     shutil.copy2(run_of(kits) / "metrics.jsonl", folder / "metrics.jsonl")
@@ -321,6 +342,19 @@ def test_a_silo_cannot_sign_beside_a_servers_report_of_other_figures(kits: Feder
     sign_again(folder, build.read_report(folder).report, own)
     with pytest.raises(LedgerTampered, match="signed by another key than the server's"):
         build.verify(folder, render=page, anchors=anchors(kits))
+
+
+def test_a_silos_report_is_of_the_servers(kits: Federation) -> None:
+    """What the silo did not sign could be put there later."""
+    folder, own = own_of(kits, "north"), kits.unlock("north").identity
+    report = build.read_report(folder).report
+    kept = tuple(one for one in report.integrity.files if one.name != SERVER_REPORT)
+    sign_again(
+        folder, report.model_copy(update={"integrity": report.integrity.model_copy(update={"files": kept})}), own
+    )
+    for look in (build.verify, verifier.verify):
+        with pytest.raises(LedgerTampered, match=r"is of no server-report\.json"):
+            look(folder)
 
 
 def test_the_servers_key_alone_cannot_sign_a_silos_report(kits: Federation) -> None:

@@ -162,6 +162,15 @@ def test_a_changed_page_is_called_a_changed_page(run: Path) -> None:
     assert str(refusal(run)).startswith("report.html: is a changed page: ")
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "report.html", "summary.json", "model.safetensors"])
+def test_a_report_is_of_every_file_that_is_read(run: Path, name: str) -> None:
+    """Else whoever hands the folder on could change that file under a good signature."""
+    report = told(run)["report"]
+    report["integrity"]["files"] = [one for one in report["integrity"]["files"] if one["name"] != name]
+    forge(run, report)
+    assert f"is of no {name}" in str(refusal(run))
+
+
 @pytest.mark.parametrize(
     "name", ["ledgers/north.sqlite", "server/heads/north", "server/roster", "metrics.jsonl", "report.json"]
 )
