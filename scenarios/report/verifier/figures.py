@@ -176,7 +176,7 @@ def _run(held: Held, number: str, run: Run, delta: float) -> dict[str, Any]:
         "run": number,
         "this": number == held.run,
         "scenario": run.scenario,
-        "rounds": len({one.round for one in run.charges.values()}),
+        "rounds": len({one.round for one in run.charges.values() if one.part == 0}),
         "steps": run.taken,
         "reserved_steps": run.plan.steps,
         "mechanism": run.plan.mechanism,

@@ -19,6 +19,7 @@ from fedmodel.errors import ConfigError, CryptoError, LedgerTampered
 REPORT: Final = "report.json"
 SERVER_REPORT: Final = "server-report.json"
 PAGE: Final = "report.html"
+BESIDES: Final = "besides.jsonl"
 LABEL: Final = b"fedmodel/v1/report"
 FORMAT: Final = "fedmodel-report/3"
 _LARGEST_BYTES: Final = 64 * 2**20
@@ -75,6 +76,7 @@ def check_files(folder: Path, report: dict[str, Any]) -> list[str]:
     """
     run = report["run"]
     needed = {PAGE, *_NEEDED, *(_OF_REPORTED if run.get("reported") else ())}
+    needed |= {BESIDES} if (folder / BESIDES).is_file() else set()
     needed |= {SERVER_REPORT} if run.get("copy_for") and not run.get("reported") else set()
     if missing := needed - {file["name"] for file in report["integrity"]["files"]}:
         raise LedgerTampered(f"{REPORT}: is of no {min(missing)}, and a report is never without one")

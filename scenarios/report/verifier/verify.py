@@ -48,6 +48,7 @@ NOT_RECOMPUTED: Final = (
     "figures of the model, which the server measured",
     "sentences, the claim's own too",
 )
+_FIGURES: Final = "claim, PLD, RDP, privacy curve"
 
 
 def verify(
@@ -90,11 +91,13 @@ def _check(
     folder: Path, report: Mapping[str, Any], signer: bytes, keys: Keys, model: Path | None, found: Found
 ) -> None:
     run, silos = report["run"], [row["silo"] for row in report["claim"]["silos"]]
-    reported, copy_for = run.get("reported", False), run.get("copy_for")
-    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    scenario = tomllib.loads((folder / "scenario.toml").read_text(encoding="utf-8"))
+    lines = _lines(folder / "metrics.jsonl")
+    if not any("failed" not in line for line in lines):
+        raise LedgerTampered("metrics.jsonl: has no whole round")
     ledgers: dict[str, Held] = {}
-    if reported:
-        _check_rounds(lines, _check_reported(folder, report, keys, found))
+    if run.get("reported", False):
+        _check_reported(folder, report, lines, keys, found, besides=bool(scenario.get("besides")))
     else:
         for held, told in ledgers_of(folder, report, keys):
             ledgers[held.silo] = held
@@ -102,17 +105,21 @@ def _check(
         check_newest(report, ledgers)
         _check_figures(report, ledgers)
         check_models(folder, report, ledgers, model, found)
-        _check_rounds(lines, {silo: held.own for silo, held in ledgers.items()})
-    found.items.append(("figures", f"of {words.counted(len(silos), 'silo')} follow: claim, PLD, RDP, privacy curve"))
+        _check_rounds([*lines, *_lines(folder / signed.BESIDES)], {one.silo: one.own for one in ledgers.values()})
+        found.items.append(("figures", f"of {words.counted(len(silos), 'silo')} follow: {_FIGURES}"))
     _check_claim(report, ledgers)
     _check_summary(folder, report)
     check_signer(folder, report, signer, keys, found, ledgers)
     found.gaps += [
         f"nothing from outside vouches for the key of silo {silo}" for silo in silos if silo not in keys.anchored
     ]
-    scenario = tomllib.loads((folder / "scenario.toml").read_text(encoding="utf-8"))
-    if (silos if copy_for is None else list(run["silos"])) != scenario["federation"]["silos"]:
+    if (silos if run.get("copy_for") is None else list(run["silos"])) != scenario["federation"]["silos"]:
         raise ClaimRefuted("claim.silos: are not the silos of scenario.toml")
+
+
+def _lines(path: Path) -> list[dict[str, Any]]:
+    """Return the lines of rounds, none where there is no file."""
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
 def _check_figures(report: Mapping[str, Any], ledgers: Mapping[str, Held]) -> None:
@@ -137,11 +144,47 @@ def _check_figures(report: Mapping[str, Any], ledgers: Mapping[str, Held]) -> No
     hold("scope", report["scope"], told, "the ledgers")
 
 
-def _check_reported(folder: Path, report: Mapping[str, Any], keys: Keys, found: Found) -> dict[str, int]:
-    """Refuse a report of which a figure does not follow from what silos reported; return how many charges each did."""
+def _check_reported(
+    folder: Path,
+    report: Mapping[str, Any],
+    lines: Sequence[Mapping[str, Any]],
+    keys: Keys,
+    found: Found,
+    *,
+    besides: bool,
+) -> None:
+    """Refuse a report of which a figure does not follow from what silos reported.
+
+    Where a run does more than training, what that is charged as follows from the scenario, and no figure is compared.
+    """
     charges = json.loads((folder / "charges.json").read_bytes())
     if report["run"]["run"] != json.loads((folder / "run.json").read_bytes())["run"]:
         raise ClaimRefuted("run.run: is not the number in run.json")
+    if besides:
+        found.claim = "NOT computed again"
+        found.gaps.append("NO figure was computed again: the run did jobs besides training, and no ledger is here")
+    else:
+        _check_reported_figures(report, charges)
+        told = words.counted(len(report["claim"]["silos"]), "silo")
+        found.items.append(("figures", f"of {told} follow from what they reported: {_FIGURES}"))
+    if report["scope"]["budgets"] or report["scope"]["largest_bound"] is not None:
+        raise ClaimRefuted("scope: says what no report without a ledger can")
+    _check_rounds(lines, {silo: int(said["rounds"]) for silo, said in charges.items()})
+    for head in report["integrity"]["ledgers"]:
+        silo, public = head["silo"], keys.silos.get(head["silo"], b"")
+        note = (folder / "server" / "heads" / silo).read_bytes()
+        at = open_head(note, origin_of(silo), public)
+        if (note.decode(), at.size, at.root.hex(), public.hex()) != (
+            head["head"], head["head_entries"], head["root"], head["key"],
+        ):  # fmt: skip
+            raise LedgerTampered(f"the head of silo {silo}'s ledger is another than the report is of")
+        found.items.append(
+            (f"ledger {silo}", f"NOT here: what the silo reported; the server kept its head of {at.size}")
+        )
+    found.gaps.append("no ledger is here: the figures are what silos reported to the server")
+
+
+def _check_reported_figures(report: Mapping[str, Any], charges: Mapping[str, Any]) -> None:
     for claimed, counted in zip(report["claim"]["silos"], report["accounting"]["silos"], strict=True):
         silo, reserved = claimed["silo"], claimed["steps_reserved"]
         said = charges.get(silo)
@@ -155,21 +198,6 @@ def _check_reported(folder: Path, report: Mapping[str, Any], keys: Keys, found: 
         hold(f"claim.silos[{silo}]", claimed, row, silo)
         follows = figures.accounting_row(events, claimed["delta"], chosen=False)
         hold(f"accounting.silos[{silo}]", counted, {"silo": silo, **follows}, silo)
-    if report["scope"]["budgets"] or report["scope"]["largest_bound"] is not None:
-        raise ClaimRefuted("scope: says what no report without a ledger can")
-    for head in report["integrity"]["ledgers"]:
-        silo, public = head["silo"], keys.silos.get(head["silo"], b"")
-        note = (folder / "server" / "heads" / silo).read_bytes()
-        at = open_head(note, origin_of(silo), public)
-        if (note.decode(), at.size, at.root.hex(), public.hex()) != (
-            head["head"], head["head_entries"], head["root"], head["key"],
-        ):  # fmt: skip
-            raise LedgerTampered(f"the head of silo {silo}'s ledger is another than the report is of")
-        found.items.append(
-            (f"ledger {silo}", f"NOT here: what the silo reported; the server kept its head of {at.size}")
-        )
-    found.gaps.append("no ledger is here: the figures are what silos reported to the server")
-    return {silo: int(said["rounds"]) for silo, said in charges.items()}
 
 
 def _check_rounds(lines: Sequence[Mapping[str, Any]], charged: Mapping[str, Run | int | None]) -> None:
@@ -188,8 +216,6 @@ def _check_rounds(lines: Sequence[Mapping[str, Any]], charged: Mapping[str, Run 
             if line["round"] not in held and (not isinstance(said, int) or sums[silo] > said):
                 number = line["round"]
                 raise LedgerTampered(f"silo {silo}: its update is in round {number}, and no charge for it is here")
-    if not any("failed" not in line for line in lines):
-        raise LedgerTampered("metrics.jsonl: has no whole round")
 
 
 def _check_claim(report: Mapping[str, Any], ledgers: Mapping[str, Held]) -> None:

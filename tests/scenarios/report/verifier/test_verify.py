@@ -21,7 +21,7 @@ from scenarios.report.verifier.holding import Found
 from tests.deployments import RUN, SILOS
 from tests.deployments import deployed as deployment
 from tests.federations import Federation
-from tests.runs import copied, masked
+from tests.runs import MASKED, copied, masked, simulated
 from tests.scenarios.report.test_build import changed, forge, leaves, page, told
 from tests.scenarios.report.test_deployed import anchors, copy_of, own_of, run_of, sign_again
 from tests.scenarios.report.test_deployed import page as any_page
@@ -95,6 +95,16 @@ def test_a_silos_own_report_holds_under_the_authority_and_the_servers_lacks_ledg
         found = verify.verify(folder, authority)
         assert found.gaps == ["no ledger is here: the figures are what silos reported to the server"]
         assert "NOT here" in dict(found.items)["ledger west"]
+
+
+def test_jobs_besides_training_are_held_to_the_ledgers_too(tmp_path: Path) -> None:
+    run = simulated(tmp_path, MASKED + "\n[besides.label-counts]\nnoise_multiplier = 8.0\nbound = 400.0\n")
+    build.build(run, page)
+    assert len(verify.verify(run).gaps) == 4
+    line = json.loads((run / "besides.jsonl").read_text(encoding="utf-8"))
+    (run / "besides.jsonl").write_text(json.dumps({**line, "round": 9}) + "\n", encoding="utf-8")
+    sign_again(run, build.read_report(run).report, read_identity(run / "server"))
+    assert "its update is in round 9, and no charge for it is here" in str(refusal(run))
 
 
 def test_constants_are_those_of_the_report(built: Path) -> None:
