@@ -89,13 +89,11 @@ class Reservation:
         parts: All that it may do, as reserved: the plan, then what else it may release.
         scope: The scope's name.
         scenario: Hash of the scenario that the plan is of.
-        until: From when on it may lapse; empty where it does not.
     """
 
     parts: tuple[Event, ...]
     scope: str
     scenario: str
-    until: str = ""
 
     @property
     def plan(self) -> Event:
@@ -176,10 +174,7 @@ class Ledger:
         entry = self._reserved(run)
         if entry is None:
             return None
-        content = entry.content
-        return Reservation(
-            reserved_parts(content), str(entry.scope), str(content["scenario"]), str(content.get("until", ""))
-        )
+        return Reservation(reserved_parts(entry.content), str(entry.scope), str(entry.content["scenario"]))
 
     def knows(self, run: str) -> bool:
         """Return whether a run was ever reserved, also where its rest was given back."""

@@ -8,6 +8,8 @@ import os
 import shutil
 import sqlite3
 from collections.abc import Callable
+from contextlib import nullcontext
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -15,14 +17,15 @@ import pytest
 
 from clients import policy
 from clients.party import take_part
-from clients.silo import Silo
+from clients.silo import HELD, Silo
 from fedmodel import plans
 from fedmodel.config import Scenario, SiloFile, TableSource, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.config.same_source import same_by_text
 from fedmodel.crypto import digest
 from fedmodel.data import access, check_sources, marks, tables
 from fedmodel.errors import ConfigError, DataError, PolicyRefused, PrivacyBudgetExceeded
-from fedmodel.ledger import Scope, Standing
+from fedmodel.ledger import Scope, Standing, book
+from fedmodel.ledger.entries import told_time
 from fedmodel.privacy import accounting
 from fedmodel.provision import scenario_hash
 from scenarios.runs import inspection
@@ -275,6 +278,43 @@ class Ward:
 @pytest.fixture
 def ward(tmp_path: Path) -> Ward:
     return Ward(tmp_path)
+
+
+def test_a_deployed_silo_is_ready_by_its_tables_header_and_holds_what_it_reserves_for_an_hour(
+    ward: Ward, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A value that no run could read is found when it joins; whether it is there, and its columns, before."""
+    ward.law({"ward": ward.figures, "again": ward.figures})
+    silo, table = ward.silo("ward", 1), ward.kit / "x.csv"
+    whole = table.read_text()
+    for text, ready in (
+        (whole, True),
+        ("age,ill\n", True),
+        ("age,ill\nold,perhaps\n", True),
+        ("years,ill\n50,no\n", False),
+    ):
+        table.write_text(text)
+        with nullcontext() if ready else pytest.raises(DataError):
+            silo.check_data()
+    table.unlink()
+    with pytest.raises(DataError):
+        silo.check_data()
+    table.write_text(whole)
+    event = plans.planned_event(silo.plan)
+    with silo.ledger() as ledger:
+        size = ledger.standing().size
+        silo.check_reserves(ledger, event)
+        (ward.kit / "y.csv").unlink()
+        (ward.kit / "y.csv").symlink_to("x.csv")
+        with pytest.raises(PolicyRefused, match="are one file"):
+            silo.check_reserves(ledger, event)
+        assert ledger.standing().size == size
+    (ward.kit / "y.csv").unlink()
+    now = datetime.now(UTC)
+    monkeypatch.setattr(book, "_now", lambda: now)
+    ward.join("ward", 1)
+    (run,) = ward.standing().runs.values()
+    assert run.until == told_time(now + HELD)
 
 
 def test_a_link_that_comes_later_is_found_before_anything_is_charged(ward: Ward) -> None:

@@ -179,7 +179,7 @@ def test_what_lapsed_is_reserved_again_with_other_parts_and_as_the_budget_is_by_
     found = ledger.reservation("1")
     assert found is not None
     assert found.plan.steps == 8
-    assert found.until == "2030-01-01T02:00:00.000+00:00"
+    assert ledger.standing().runs["1"].until == "2030-01-01T02:00:00.000+00:00"
     kinds(ledger)
 
 
