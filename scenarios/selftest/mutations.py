@@ -427,9 +427,9 @@ def charged_late() -> Planted:
     charge, keep = Ledger.charge, Outbox.keep
     due: list[Callable[[], Charge]] = []
 
-    def later(self: Ledger, run: str, round_number: int, steps: int, key: str) -> Charge:
-        due.append(partial(charge, self, run, round_number, steps, key))
-        return Charge(self.standing().runs[run].plan.times(steps), 0)
+    def later(self: Ledger, run: str, round_number: int, steps: int, key: str, part: int = 0) -> Charge:
+        due.append(partial(charge, self, run, round_number, steps, key, part))
+        return Charge(self.standing().runs[run].parts[part].times(steps), 0)
 
     def then(self: Outbox, made: Release) -> None:
         keep(self, replace(made, charge=due.pop()().sequence))
@@ -451,11 +451,11 @@ def trained_twice() -> Planted:
 def never_charged() -> Planted:
     """Say that a round is charged, and enter nothing."""
 
-    def charge(self: Ledger, run: str, round_number: int, steps: int, key: str) -> Charge:  # noqa: ARG001 - one shape
+    def charge(self: Ledger, run: str, number: int, steps: int, key: str, part: int = 0) -> Charge:  # noqa: ARG001 - one shape
         reserved = self.reservation(run)
         if reserved is None:
             raise LedgerError("nothing was reserved")
-        return Charge(reserved.plan.times(steps), 1)
+        return Charge(reserved.parts[part].times(steps), 1)
 
     return replaced(Ledger, "charge", charge)
 
