@@ -46,6 +46,21 @@ def _began_from(start: dict[str, Any], rows: list[dict[str, Any]]) -> str:
     return f"It began from the model of run {start.get('run')}: epsilon is of both runs, where a silo was in both."
 
 
+def _besides(name: str, found: Mapping[str, Any]) -> str:
+    """Say what a job besides training came to."""
+    if found.get("failed"):
+        return f"{name}: its round failed closed, and it is not done again."
+    told = [
+        ", ".join(f"{one} {number}" for one, number in said.items()) if isinstance(said, dict) else f"{key} {said}"
+        for key, said in found.items()
+        if key not in ("silos", "noise_std")
+    ]
+    return (
+        f"{name}: {'; '.join(told)}, of {found['silos']} silos together, with noise of a standard deviation of"
+        f" {found['noise_std']:.1f}."
+    )
+
+
 def _spent(rows: list[dict[str, Any]]) -> Table:
     """Return what each silo spent: a row for each, and for each part where it reserved several together."""
     unit = rows[0]["unit"] + ("" if rows[0]["unit"] == "record" else f" of at most {rows[0]['max_records']} records")
@@ -112,6 +127,8 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
     out.print(_spent(rows))
     if (start := summary.get("start")) is not None:
         out.print(_began_from(start, rows), highlight=False)
+    for name, found in summary.get("besides", {}).items():
+        out.print(_besides(name, found), highlight=False)
     is_seeded = any(row["noise_source"] == "seeded-unsafe" for row in rows)
     is_baseline = any(_is_bare(row) for row in rows)
     told = None if is_seeded or is_baseline else early(rows)  # of noise that somebody can subtract nothing holds

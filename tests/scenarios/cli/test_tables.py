@@ -38,3 +38,13 @@ def test_a_part_has_its_own_figures_and_the_epsilon_of_all_is_named_as_composed(
         ["part", "1", "8.0000", "0.5", "10", "20"],
         ["part", "2", "12.0000", "1", "1", "1"],
     ]
+
+
+def test_a_person_is_told_what_a_job_besides_training_came_to() -> None:
+    counted = {"silos": 4, "noise_std": 16.0, "counts": {"benign": 285.46, "malignant": -3.5}}
+    assert tables._besides("label-counts", counted) == (
+        "label-counts: benign 285.46, malignant -3.5, of 4 silos together, with noise of a standard deviation of 16.0."
+    )
+    told = tables._besides("head-count", {"silos": 2, "noise_std": 2.0, "records": 9.5})
+    assert told.startswith("head-count: records 9.5, of 2 silos")
+    assert "failed closed" in tables._besides("label-counts", {"silos": 0, "failed": True})
