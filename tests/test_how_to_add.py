@@ -26,6 +26,7 @@ from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.rounding import small
 from fedmodel.system.packages import PACKAGES
 from scenarios.cli.verbs import verbs
+from scenarios.report.verifier.verify import verify
 from scenarios.simulation.engines import engine_of
 from scenarios.simulation.simulate import check_scenario
 
@@ -231,6 +232,7 @@ def _check_several(copy: Path, summary: dict[str, Any], verified: dict[str, Any]
             (1, 0, 2), (2, 0, 2), (3, 0, 2), (4, 1, 1),
         ]  # fmt: skip
     assert verified["valid"]
+    verify(copy / "masked")  # the verifier that is apart
     (data,) = report["scope"]["data_sets"]
     assert data["kind"] == "made-up strokes, some of whose pixels do not count"
 
