@@ -49,8 +49,10 @@ import typer
 import yaml
 from sklearn.datasets import load_breast_cancer
 
+from fedmodel.config import read_scenario
 from fedmodel.errors import LedgerError
-from fedmodel.provision import read_federation_roster
+from fedmodel.provision import read_federation_roster, scenario_hash
+from fedmodel.system.packages import code_hash
 from scenarios.cli.main import app
 from scenarios.runs import inspection
 from tests import tools
@@ -67,8 +69,11 @@ label = "ill"
 labels = ["no", "yes"]
 columns = [{name = "age", type = "float", range = [0.0, 9.0]}]"""
 _WARD_LAW = """name = "north"
-budgets = {}
+scenarios = ["SCENARIO"]
+code = ["CODE"]
+min_silos = 2
 encryption = {secure_aggregation = "off"}
+budgets = {ward = {unit = "record", delta = 1e-3, epsilon = 99.0}}
 
 [tables.ward]
 csv = "ward.csv"
@@ -230,7 +235,9 @@ def base(injecting: Injector, tmp_path_factory: pytest.TempPathFactory) -> Path:
         csv.writer(file).writerows([records.feature_names, *records.data[:3]])
     (folder / "tabled.toml").write_text(re.sub(r'source = "synthetic"(\n.*){7}', _WARD, whole))
     (folder / "ward").mkdir()
-    (folder / "ward" / "silo.toml").write_text(_WARD_LAW)
+    admitted = scenario_hash(read_scenario(str(folder / "tabled.toml"))).hex()
+    law = _WARD_LAW.replace("SCENARIO", admitted).replace("CODE", code_hash())
+    (folder / "ward" / "silo.toml").write_text(law)
     (folder / "ward" / "ward.csv").write_text("age;ill;day\n1.5;yes;1.2.2024\n2.5;no;2.2.2024\n3;no;3.2.2024\n")
     shutil.copytree(folder / "kits", folder / "tabled")
     with (folder / "tabled" / "silos" / "west" / "silo.toml").open("a") as law:

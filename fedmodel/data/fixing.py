@@ -86,7 +86,9 @@ def _chosen(paths: list[Path], columns: tuple[str, ...], form: TableSource) -> l
     """Return the declared columns of all files, None where one cannot be read so."""
     try:
         return [chosen(path, columns, form) for path in paths]
-    except DataError:
+    except DataError as error:
+        if isinstance(error.__context__, OSError):
+            raise  # the disk's, whatever the file is written like
         return None
 
 

@@ -92,6 +92,8 @@ def _written(source: TableSource) -> TableSource:
                     chosen(Path(source.csv or ""), tuple(names), form)
                     return form
             except DataError as error:
+                if isinstance(error.__context__, OSError):
+                    raise  # the disk's, whatever the file is written like
                 if encoding == _ENCODINGS[0]:  # what is said of others would be of a guess
                     refused = refused or error
     raise refused or DataError(f"{source.csv}: its header has one column; a table has a label and a feature at least")

@@ -23,7 +23,7 @@ from fedmodel.data.fixing import proposed
 from fedmodel.data.lookalikes import table_lookalikes
 from fedmodel.data.sources import is_parquet
 from fedmodel.data.tables import declared, person_column
-from fedmodel.errors import ConfigError, DataError, FedmodelError
+from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import is_sealed, read_law, scenario_hash
@@ -142,13 +142,9 @@ def check(table: Table, *, fix: bool = False) -> Checked:
     Raises:
         ConfigError: When a package is missing, a database's account could write, or the silo's own file contradicts
             the scenario.
+        DataError: When nothing can be proposed for a table that cannot be opened.
     """
-    keys: dict[str, Any] = {}
-    if fix:
-        try:
-            keys = proposed(table.config, table.source)
-        except DataError:  # which is then among the findings
-            keys = {}
+    keys = proposed(table.config, table.source) if fix else {}
     source = TableSource.model_validate({**table.source.model_dump(exclude_none=True), **keys})
     findings = inspect(table.config, source)
     used = _used(table.plan, findings.person_N)

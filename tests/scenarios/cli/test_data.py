@@ -123,9 +123,11 @@ def test_a_table_is_named_or_those_of_a_simulation_are_read(run: Run, tmp_path: 
 
 
 def test_a_file_that_is_not_there_is_one_finding(run: Run) -> None:
-    assert run("data", "check", "s.toml", "--silo", "kit", "--fix") == 2
+    assert run("data", "check", "s.toml", "--silo", "kit") == 2
     assert "ward.csv: cannot be read: No such file" in run.out
-    assert "For [tables.admissions] nothing is proposed." in run.out
+    assert run("data", "check", "s.toml", "--silo", "kit", "--fix") == 2
+    assert run.out == ""
+    assert "ward.csv: cannot be read: No such file" in run.err
 
 
 def test_persons_whose_ids_look_alike_are_told_of_by_place(run: Run, tmp_path: Path) -> None:
