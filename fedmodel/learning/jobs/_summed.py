@@ -131,16 +131,28 @@ class Answering:
 
     def _check_apart(self) -> None:
         """Refuse a job whose vector of a record is another where others are beside it, on records that nobody has."""
-        shape = self.site.scenario.data.shape
-        x_B, y_B = made_up(shape, _MADE_UP, torch.Generator().manual_seed(0))
+        x_B, y_B = made_up(self.site.scenario.data.shape, _MADE_UP, torch.Generator().manual_seed(0))
         records = Records(each(x_B, Tensor.numpy), y_B.numpy(), np.arange(_MADE_UP))
-        at_once_BK = self._job.vectors(records, shape)
-        apart_BK = [self._job.vectors(records.take(slice(place, place + 1)), shape) for place in range(_MADE_UP)]
+        at_once_BK = self._vectors(records)
+        apart_BK = [self._vectors(records.take(slice(place, place + 1))) for place in range(_MADE_UP)]
         if not np.array_equal(at_once_BK, np.concatenate(apart_BK)):
             raise PrivacyError(
                 f"job {self._name!r} makes another vector of a record where others are beside it, so that nothing"
                 " bounds what one record does to the sum; nothing was answered"
             )
+
+    def _vectors(self, records: Records) -> NDArray[np.float64]:
+        """Return the job's vectors; refuse other ones than one of each record, as long as the sum: they would spread.
+
+        Sensitive.
+        """
+        scenario = self.site.scenario
+        found_BK, words = self._job.vectors(records, scenario.data.shape), _words(self._name, self._job, scenario)
+        if found_BK.shape != (len(records), words):
+            raise PrivacyError(
+                f"job {self._name!r} makes no vector of {words} words of each record; nothing is released"
+            )
+        return found_BK
 
     def answer(self, question: Question, records: Callable[[], Records], event: Event, carried: Carried) -> Vector:  # noqa: ARG002 - as every job
         """Return the noised sum, told in shares of the scenario's bound, float32 of shape `(K,)`.
@@ -169,28 +181,24 @@ class Answering:
     def _sum(self, records: Records, noise: NoiseSource, event: Event) -> NDArray[np.float64]:
         """Return the clipped sum over a lot, on the fine grid, so that it is exact in whatever order. Sensitive."""
         grid.check_records(len(records), event.noise_multiplier)
-        clip, shape = clip_of(event), self.site.scenario.data.shape
+        clip = clip_of(event)
         fine = grid.fine(event.noise_multiplier * clip)
         sum_K = np.zeros(_words(self._name, self._job, self.site.scenario))
         lot = noise.lot(len(records), event.sample_rate)
         rows = max(1, _AT_ONCE // len(sum_K))
         for start in range(0, len(lot), rows):
-            vectors_BK = self._job.vectors(records.take(lot[start : start + rows]), shape)
-            sum_K += clipped(vectors_BK, clip, fine).sum(axis=0)
+            sum_K += clipped(self._vectors(records.take(lot[start : start + rows])), clip, fine).sum(axis=0)
         return sum_K
 
 
 def clipped(vectors_BK: NDArray[np.float64], clip: float, fine: float) -> NDArray[np.float64]:
-    """Return vectors times the clip, none longer than it, cut to a grid towards zero.
+    """Return vectors of at most `_MOST_WORDS` times the clip, none longer than it, cut to a grid towards zero.
 
-    Raises:
-        PrivacyError: When one has a word that is no number, or more words than a norm is told of.
+    A vector with a word that is no finite number counts as zeros: to refuse it would tell that there is such a record.
     """
-    if vectors_BK.shape[1] > _MOST_WORDS or not np.isfinite(vectors_BK).all():
-        raise PrivacyError(
-            f"a record's vector has at most {_MOST_WORDS} words, all of them finite; nothing is released"
-        )
-    norm_B = np.sqrt(np.square(vectors_BK).sum(axis=1))
+    vectors_BK = np.where(np.isfinite(vectors_BK).all(axis=1, keepdims=True), vectors_BK, 0.0)
+    with np.errstate(over="ignore"):  # a norm that is no float64 is infinite, and its vector comes to zeros
+        norm_B = np.sqrt(np.square(vectors_BK).sum(axis=1))
     factor_B = clip * (1 - _SLACK) / np.maximum(1.0, norm_B)
     cut_BK: NDArray[np.float64] = np.trunc(vectors_BK * factor_B[:, None] / fine) * fine
     return cut_BK

@@ -67,10 +67,26 @@ def test_no_vector_adds_more_than_the_clip_and_sums_are_exact(
     assert (found_BK / fine == np.round(found_BK / fine)).all()
 
 
-@pytest.mark.parametrize("spoilt", [np.full((1, 4), np.nan), np.full((1, 4), np.inf), np.zeros((1, 5000))])
-def test_a_vector_that_no_norm_is_told_of_is_refused(spoilt: np.ndarray[Any, Any]) -> None:
-    with pytest.raises(PrivacyError, match="nothing is released"):
-        clipped(spoilt, 1.0, 2.0**-30)
+@pytest.mark.parametrize("word", [np.nan, np.inf, -np.inf])
+def test_a_vector_that_is_no_number_counts_as_zeros_and_is_not_told_of(word: float) -> None:
+    """However large the numbers of another are, it is clipped."""
+    found_BK = clipped(np.array([[0.6, word], [0.6, 0.0], [1e300, 0.0]]), 1.0, 2.0**-30)
+    assert found_BK.tolist()[0] == [0.0, 0.0]
+    assert found_BK[1, 0] == pytest.approx(0.6)
+    assert 0 <= found_BK[2, 0] <= 1
+
+
+@pytest.mark.parametrize(
+    "spread", [lambda found: found[:, :1], lambda found: found[:1], lambda found: found.sum(axis=1)]
+)
+def test_a_job_whose_vectors_would_be_spread_over_the_sum_is_refused_before_the_charge(
+    spread: Any, counting: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One word that numpy adds to every one of the sum, for one."""
+    real = label_counts.LabelCounts.vectors
+    monkeypatch.setattr(label_counts.LabelCounts, "vectors", lambda *asked: spread(real(*asked)))
+    with pytest.raises(PrivacyError, match="no vector of 2 words of each record"):
+        job(counting).check(ASKED, event(counting))
 
 
 def test_each_record_counts_once(counting: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
