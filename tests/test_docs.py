@@ -36,6 +36,7 @@ LAW = (
     law.SiloFile,
     law.BudgetConfig,
     law.ConnectionConfig,
+    law.ControllerConfig,
     law.HoursConfig,
     law.SiloEncryptionConfig,
     TableSource,
@@ -60,7 +61,7 @@ def test_every_key_of_a_scenario_is_documented_and_no_other() -> None:
     # What `person = {column, form}` has is said in the row of `person`.
     known = {field for kind in kinds_in(Scenario) - {PersonColumn} for field in kind.model_fields}
     containers = {"data", "partition", "federation", "model", "training", "privacy", "encryption", "faults"}
-    containers |= {"columns", "audit", "besides"}
+    containers |= {"columns", "audit", "besides", "purpose"}
     assert documented == known - containers
 
 

@@ -13,6 +13,7 @@ from fedmodel.config.federation import FederationFile, ServerFile, ServerPlace, 
 from fedmodel.config.kinds import ModelConfig, data_from_json
 from fedmodel.config.law import BudgetConfig, ConnectionConfig, HoursConfig, SiloEncryptionConfig, SiloFile
 from fedmodel.config.privacy import PrivacyConfig
+from fedmodel.config.purpose import ControllerConfig, PurposeConfig
 from fedmodel.config.reading import (
     builtin_scenarios,
     read_federation_file,
@@ -41,6 +42,7 @@ __all__ = [
     "BudgetConfig",
     "ColumnConfig",
     "ConnectionConfig",
+    "ControllerConfig",
     "CsvForm",
     "EncryptionConfig",
     "FaultsConfig",
@@ -51,6 +53,7 @@ __all__ = [
     "PersonColumn",
     "PersonForm",
     "PrivacyConfig",
+    "PurposeConfig",
     "Scenario",
     "ServerFile",
     "ServerPlace",

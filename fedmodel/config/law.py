@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fedmodel.config.encryption import AggregationMode, EncryptionConfig
 from fedmodel.config.figures import Delta, Epsilon, MechanismName, NoiseMultiplier, records_are_said
+from fedmodel.config.purpose import ControllerConfig
 from fedmodel.config.same_source import same_by_text, two_budgets
 from fedmodel.config.silos import LEAST_EFFECTIVE
 from fedmodel.config.tables import TableSource
@@ -110,6 +111,7 @@ class SiloFile(Section):
         encryption: Secure aggregation or nothing, and how.
         connection: Where its server is; a simulated silo has none.
         device: Where it trains.
+        controller: Who answers for its records; a report repeats it.
     """
 
     name: SiloName
@@ -133,6 +135,7 @@ class SiloFile(Section):
     encryption: SiloEncryptionConfig
     connection: ConnectionConfig | None = None
     device: Device = "auto"
+    controller: ControllerConfig | None = Field(default=None, exclude_if=lambda said: said is None)
 
     @model_validator(mode="after")
     def _tables_have_names_of_their_own(self) -> SiloFile:

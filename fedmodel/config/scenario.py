@@ -19,6 +19,7 @@ from fedmodel.config.faults import FaultsConfig
 from fedmodel.config.figures import Epsilon
 from fedmodel.config.kinds import DataConfig, ModelConfig
 from fedmodel.config.privacy import PrivacyConfig, SiloPrivacyConfig
+from fedmodel.config.purpose import PurposeConfig
 from fedmodel.config.silos import FederationConfig
 from fedmodel.config.training import TrainingConfig
 from fedmodel.kinds.model import StartConfig
@@ -50,6 +51,7 @@ class Scenario(Section):
     audit: AuditConfig | None = None
     # Left out of a document, and so of a scenario's hash, where nothing is said.
     besides: Besides = Field(default={}, exclude_if=lambda jobs: not jobs)
+    purpose: PurposeConfig | None = Field(default=None, exclude_if=lambda said: said is None)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Scenario:

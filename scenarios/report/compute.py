@@ -48,6 +48,7 @@ def compute(gathered: Gathered, stored: Report | None, given: bytes | None) -> R
     return Report(
         built=_built() if stored is None else stored.built,
         run=sections.run_facts(gathered),
+        purpose=sections.purpose(gathered, None if stored is None else stored.purpose),
         claim=sections.claim(gathered, mechanism, counted),
         scope=sections.scope(gathered),
         trust=sections.trust(gathered, told),

@@ -66,6 +66,7 @@ class Gathered:
         lines: Of `metrics.jsonl`.
         ledgers: By silo; a silo that never opened one is not in it.
         audit: What `audit.json` says, None where there is none.
+        laws: The silos' laws that are at hand, by silo.
         signer: The key that signs: of the run's server, as the silos' laws or a federation's roster have it, None where
             neither is at hand; of a silo's copy with its ledger, the silo's.
         model: SHA-256 of the model; None where it lies here sealed.
@@ -82,6 +83,7 @@ class Gathered:
     lines: list[dict[str, Any]]
     ledgers: Mapping[str, SiloLedger]
     audit: dict[str, Any] | None
+    laws: Mapping[str, SiloFile]
     signer: bytes | None
     model: str | None
     silos: tuple[str, ...]
@@ -144,6 +146,7 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
     model = file_hash(run_dir / MODEL) if (run_dir / MODEL).is_file() else None
     check_models(run_dir, ledgers, model or summary.get(TOLD_MODEL))
     later = _later(run_dir, stored, reported=reported, copy=copy_for is not None)
+    laws = {silo: _read_law(folder) for silo, folder in kits_of(run_dir, scenario.federation.silos)}
     return Gathered(
         run_dir=run_dir,
         scenario=scenario,
@@ -153,7 +156,8 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
         audit=read_object(run_dir / AUDIT_FILE) if (run_dir / AUDIT_FILE).exists() else None,
         signer=ledgers[copy_for].standing.key
         if copy_for in ledgers and not reported
-        else _signer(run_dir, scenario, summary["code_hash"]),
+        else _signer(run_dir, laws, summary["code_hash"]),
+        laws=laws,
         model=model,
         silos=silos,
         copy_for=copy_for,
@@ -310,17 +314,15 @@ def _check_description(scenario: Scenario, path: Path) -> None:
         raise LedgerTampered(f"{path}: describes the model otherwise than {SCENARIO} does; whoever uses it is misled")
 
 
-def _signer(run_dir: Path, scenario: Scenario, code: str) -> bytes | None:
+def _signer(run_dir: Path, laws: Mapping[str, SiloFile], code: str) -> bytes | None:
     """Return the server's key that the laws of all silos at hand name, or a federation's roster where none is.
 
     The laws are held to the code that ran.
     """
-    keys: set[str] = set()
-    for silo, folder in _kits(run_dir, scenario.federation.silos):
-        law = _read_law(folder)
+    for silo, law in laws.items():
         if law.code and code not in law.code:
             raise LedgerTampered(f"{run_dir / SUMMARY}: says that code {code[:16]}... ran, which silo {silo} refuses")
-        keys.update(law.servers)
+    keys = {key for law in laws.values() for key in law.servers}
     if len(keys) > 1:
         raise LedgerTampered(f"{run_dir}: the silos' laws name {len(keys)} keys of servers, and a run has one")
     if not keys and (run_dir / "server" / ROSTER_FILE).is_file():
@@ -342,7 +344,8 @@ def _read_law(folder: Path) -> SiloFile:
         raise LedgerTampered(f"{folder}: its law is not as it was written: {error}") from None
 
 
-def _kits(run_dir: Path, silos: Sequence[str]) -> Iterator[tuple[str, Path]]:
+def kits_of(run_dir: Path, silos: Sequence[str]) -> Iterator[tuple[str, Path]]:
+    """Go through the silos' kits that a run's folder holds: a simulation's, or a rehearsal's."""
     for silo in silos:
         for above in (run_dir / "silos", run_dir / "kits" / "silos"):
             if is_kit(above / silo):

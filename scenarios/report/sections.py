@@ -12,6 +12,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from fedmodel import plans
+from fedmodel.config import PurposeConfig, SiloFile
 from fedmodel.errors import LedgerError
 from fedmodel.learning.jobs import words_asked
 from fedmodel.ledger import Run, Scope, Standing, origin_of
@@ -76,6 +77,31 @@ def run_facts(gathered: Gathered) -> document.RunFacts:
         reported=gathered.reported,
         copy_for=gathered.copy_for,
     )
+
+
+def purpose(gathered: Gathered, stored: document.Purpose | None) -> document.Purpose | None:
+    """Return what the run is for and who answers, or None where neither scenario nor laws state any of it.
+
+    Args:
+        gathered: What the folder says.
+        stored: Of the report that is verified: it is taken at its word for silos whose law is not at hand.
+    """
+    said = gathered.scenario.purpose or PurposeConfig()
+    known = {} if stored is None else {one.silo: one for one in stored.silos}
+    rows = [_answerable(silo, gathered.laws.get(silo), known) for silo in gathered.silos]
+    silos = tuple(row for row in rows if row is not None)
+    if not silos and said == PurposeConfig():
+        return None
+    return document.Purpose(**said.model_dump(), silos=silos)
+
+
+def _answerable(
+    silo: str, law: SiloFile | None, known: Mapping[str, document.Answerable]
+) -> document.Answerable | None:
+    """Return who answers for one silo's records."""
+    if law is None:
+        return known.get(silo)
+    return None if law.controller is None else document.Answerable(silo=silo, **law.controller.model_dump())
 
 
 def claim(gathered: Gathered, mechanism: document.Mechanism, counted: document.Accounting) -> document.Claim:

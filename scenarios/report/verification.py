@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from fedmodel.learning.description import DESCRIPTION
-from fedmodel.provision.kits import LAW
 from fedmodel.system.packages import code_hash
 from scenarios.report.anchors import Held
 from scenarios.report.document import Report
@@ -71,6 +70,9 @@ def items(
         entries = ", ".join(f"{row.silo} {row.plan_entry} < {row.first_charge_entry}" for row in stored.audit.entered)
         again = "found again from what it saw" if attacked else "NOT evaluated again: what it saw is not here"
         yield "audit", f"{stored.audit.verdict}; {again}; its plan was entered before the first charge ({entries})"
+    unread = [one.silo for one in (stored.purpose.silos if stored.purpose else ()) if one.silo not in gathered.laws]
+    if unread:
+        yield "who answers", f"NOT compared for {', '.join(unread)}: no law is here, and it is the signer's word"
     here = code_hash() == stored.integrity.code_hash
     yield "code", f"{stored.integrity.code_hash[:16]}..., {'as' if here else 'NOT what is'} installed here"
     whose = (
@@ -135,8 +137,8 @@ def _ledger(ledger: SiloLedger, head: LedgerHead, *, anchored: bool) -> Iterator
 
 def _left_out(gathered: Gathered, stored: Report) -> Iterator[str]:
     """Say what lies in the folder and was not held to anything."""
-    if any(path for above in ("silos", "kits/silos") for path in gathered.run_dir.glob(f"{above}/*/{LAW}")):
-        yield "silos' laws, but for the server's key and the code that they name"
+    if gathered.laws:
+        yield "silos' laws, but for the server's key, the code and who answers for records"
     known = {*_PLACES, *(file.name for file in stored.integrity.files)}
     others = sorted(one.name for one in gathered.run_dir.iterdir() if one.name not in known)
     ledgers = {f"{silo}.sqlite{end}" for silo in gathered.ledgers for end in ("", "-wal", "-shm")}

@@ -28,6 +28,7 @@ from scenarios.report.document.claim import Claim, Odometer, SiloClaim
 from scenarios.report.document.forms import Epsilon
 from scenarios.report.document.integrity import FileHash, Integrity, Override
 from scenarios.report.document.mechanism import Dropout, Mechanism, SiloMechanism, Withdrawal
+from scenarios.report.document.purpose import Answerable, Purpose
 from scenarios.report.document.report import FORMAT, SCHEMA_ID, Approval, Built, Limits, NotProtected, Report, RunFacts
 from scenarios.report.document.scope import DataSet, LedgerRun, RunPart, Scope, SiloBudget
 from scenarios.report.document.training import BudgetLine, BudgetPoint, RoundFigures, Training
@@ -37,6 +38,7 @@ __all__ = [
     "FORMAT",
     "SCHEMA_ID",
     "Accounting",
+    "Answerable",
     "Approval",
     "Attack",
     "Audit",
@@ -63,6 +65,7 @@ __all__ = [
     "Override",
     "PlanEntry",
     "Power",
+    "Purpose",
     "Report",
     "RoundFigures",
     "RunFacts",

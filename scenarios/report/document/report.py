@@ -16,6 +16,7 @@ from scenarios.report.document.claim import Claim
 from scenarios.report.document.forms import Questions
 from scenarios.report.document.integrity import Integrity
 from scenarios.report.document.mechanism import Mechanism
+from scenarios.report.document.purpose import Purpose
 from scenarios.report.document.scope import Scope
 from scenarios.report.document.training import Training
 from scenarios.report.document.trust import Trust
@@ -137,6 +138,8 @@ class Report(Part):
     format: Literal["fedmodel-report/3"] = FORMAT
     built: Built
     run: RunFacts
+    # Left out of what is signed where nothing was stated: a report from before it verifies as it was.
+    purpose: Purpose | None = Field(default=None, exclude_if=lambda said: said is None)
     claim: Claim
     scope: Scope
     trust: Trust

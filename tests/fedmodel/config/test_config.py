@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from fedmodel.config import (
     FederationFile,
+    Scenario,
     ServerFile,
     TrainingConfig,
     builtin_scenarios,
@@ -21,6 +22,7 @@ from fedmodel.config import (
     read_silo_file,
     scenario_from_json,
     scenario_to_toml,
+    silo_file_to_toml,
     to_toml,
 )
 from fedmodel.errors import ConfigError
@@ -430,3 +432,46 @@ def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     for read in (read_federation_file, read_server_file, read_silo_file):
         with pytest.raises(ConfigError, match=r"nowhere\.toml: .*cannot be read"):
             read(tmp_path / "nowhere.toml")
+
+
+SAID = """
+[purpose]
+statement = "Find masses for a second reading."
+controller = "North Trust"
+"""
+
+
+def test_a_purpose_is_part_of_a_scenario_and_one_that_is_not_said_leaves_its_hash(
+    tiny: Scenario, tmp_path: Path
+) -> None:
+    assert "purpose" not in tiny.model_dump_json()
+    path = tmp_path / "said.toml"
+    path.write_text(scenario_to_toml(tiny) + SAID, encoding="utf-8")
+    said = read_scenario(str(path))
+    assert said.purpose is not None
+    assert (said.purpose.controller, said.purpose.contact) == ("North Trust", None)
+    assert said.model_copy(update={"purpose": None}) == tiny
+    assert scenario_hash(said) != scenario_hash(tiny)
+    assert scenario_from_json(said.model_dump_json()) == said
+
+
+@pytest.mark.parametrize(
+    "said", ["two\\nlines", "\\u202egnp.exe", "", "x" * 401], ids=["lines", "turned", "empty", "long"]
+)
+def test_a_purpose_is_one_line_that_acts_on_nobody(said: str, tiny: Scenario, tmp_path: Path) -> None:
+    path = tmp_path / "said.toml"
+    path.write_text(scenario_to_toml(tiny) + SAID.replace("North Trust", said), encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"purpose\.controller"):
+        read_scenario(str(path))
+
+
+def test_a_law_says_who_answers_and_one_that_does_not_is_the_text_of_before(tmp_path: Path) -> None:
+    path = tmp_path / "silo.toml"
+    path.write_text(SILO, encoding="utf-8")
+    law = read_silo_file(path)
+    assert "controller" not in silo_file_to_toml(law)
+    path.write_text(f'{SILO}\n[controller]\nname = "North Trust"\n', encoding="utf-8")
+    said = read_silo_file(path)
+    assert said.controller is not None
+    assert said.controller.name == "North Trust"
+    assert silo_file_to_toml(said) == silo_file_to_toml(law) + '\n[controller]\nname = "North Trust"\n'

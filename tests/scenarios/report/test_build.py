@@ -38,6 +38,7 @@ from scenarios.report.page.render import render
 from scenarios.report.verifier import renyi
 from scenarios.runs import inspection
 from scenarios.runs.audit_entries import PLAN_SUBJECT, RESULT_SUBJECT, result_hash
+from tests.once import once
 from tests.runs import MASKED, SILOS, copied, masked, roomy, simulated
 
 __all__ = ["masked", "roomy"]
@@ -911,3 +912,57 @@ def test_differences_are_found_in_order_and_rows_are_matched_by_name() -> None:
     assert list(differences({"pld": 1}, {"pld": True}))
     one, other = [{"silo": "a", "x": 1}, {"silo": "b", "x": 2}], [{"silo": "b", "x": 3}]
     assert {change.path for change in changes(one, other)} == {"[a]", "[b].x"}
+
+
+# ---------------------------------------------------------------- whose it is, and what for
+
+PURPOSE = """
+[purpose]
+statement = "Find masses for a second reading."
+controller = "North Trust <b>"
+"""
+
+
+@pytest.fixture(scope="module")
+def stated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run whose scenario says what it is for, and of whose silos one says who answers."""
+    folder = once(tmp_path_factory, "stated", lambda folder: simulated(folder, MASKED + PURPOSE))
+    run = copied(folder / "run", tmp_path_factory.mktemp("stated") / "run")
+    with (run / "silos" / "north" / "silo.toml").open("a", encoding="utf-8") as law:
+        law.write('\n[controller]\nname = "North Trust"\nretention = "ten years"\n')
+    build.build(run, page)
+    return run
+
+
+def test_a_report_of_a_run_that_states_nothing_is_the_document_of_before(built: Path) -> None:
+    assert "purpose" not in told(built)["report"]
+
+
+def test_a_purpose_and_who_answers_follow_from_scenario_and_laws(stated: Path, tmp_path: Path) -> None:
+    run = copied(stated, tmp_path / "run")
+    said = build.verify(run).report.purpose
+    assert said is not None
+    assert (said.statement, said.contact) == ("Find masses for a second reading.", None)
+    assert [(one.silo, one.name, one.retention) for one in said.silos] == [("north", "North Trust", "ten years")]
+    law = run / "silos" / "north" / "silo.toml"
+    law.write_text(law.read_text(encoding="utf-8").replace("ten years", "for ever"), encoding="utf-8")
+    with pytest.raises(ClaimRefuted, match=r"purpose\.silos\[0\]\.retention"):
+        build.verify(run)
+
+
+@pytest.mark.parametrize("key", ["statement", "controller", "decision"])
+def test_a_purpose_that_somebody_put_into_a_report_is_refused(stated: Path, tmp_path: Path, key: str) -> None:
+    run = copied(stated, tmp_path / "run")
+    report = told(run)["report"]
+    report["purpose"][key] = "Anything at all."
+    forge(run, report)
+    with pytest.raises(ClaimRefuted, match=rf"purpose\.{key}"):
+        build.verify(run)
+
+
+def test_who_answers_is_the_signers_word_where_the_law_is_not_at_hand(stated: Path, tmp_path: Path) -> None:
+    run = copied(stated, tmp_path / "run")
+    shutil.rmtree(run / "silos")
+    checked = build.verify(run, key=read_identity(run / "server").public.hex())
+    assert dict(checked.items)["who answers"].startswith("NOT compared for north")
+    assert "who answers" not in dict(build.verify(stated).items)
