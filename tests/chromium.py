@@ -148,7 +148,12 @@ class Chromium:
 
     @contextmanager
     def page(
-        self, path: Path, width: int = 1280, height: int = 844, scheme: Literal["light", "dark"] = "light"
+        self,
+        path: Path,
+        width: int = 1280,
+        height: int = 844,
+        scheme: Literal["light", "dark"] = "light",
+        paper: bool = False,
     ) -> Iterator[Page]:
         """Open a file in a page of its own, wait until it is loaded, and close it at the end.
 
@@ -157,16 +162,17 @@ class Chromium:
             width: Of the viewport in CSS pixels; under 600 it is a telephone.
             height: Of the viewport.
             scheme: What `prefers-color-scheme` says.
+            paper: Whether to lay it out by its style sheet for paper.
         """
         target = self.call("Target.createTarget", url="about:blank")["targetId"]
         session = self.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
         for domain in ("Page", "Runtime", "Log", "Network"):
             self.call(f"{domain}.enable", session)
-        mobile = width < 600
+        mobile = width < 600 and not paper
         self.call("Emulation.setDeviceMetricsOverride", session,
                   width=width, height=height, deviceScaleFactor=2 if mobile else 1, mobile=mobile)  # fmt: skip
         features = [{"name": "prefers-color-scheme", "value": scheme}]
-        self.call("Emulation.setEmulatedMedia", session, media="", features=features)
+        self.call("Emulation.setEmulatedMedia", session, media="print" if paper else "", features=features)
         url = path.resolve().as_uri()
         failed = self.call("Page.navigate", session, url=url).get("errorText")
         if failed:

@@ -44,3 +44,22 @@ def masked(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def roomy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The same, whose north has a cap that leaves room for other runs."""
     return once(tmp_path_factory, "roomy", lambda folder: simulated(folder, MASKED, "budgets.north=9.0")) / "run"
+
+
+PURPOSE = """
+[purpose]
+statement = "Find masses for a second reading."
+controller = "North Trust <b>"
+"""
+
+
+@pytest.fixture(scope="session")
+def stated(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run under masks whose scenario says what it is for, and of whose silos north's law says who answers."""
+
+    def made(folder: Path) -> None:
+        run = simulated(folder, MASKED + PURPOSE)
+        with (run / "silos" / "north" / "silo.toml").open("a", encoding="utf-8") as law:
+            law.write('\n[controller]\nname = "North Trust"\nretention = "ten years"\n')
+
+    return once(tmp_path_factory, "stated", made) / "run"

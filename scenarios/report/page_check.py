@@ -14,7 +14,7 @@ word.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from hashlib import sha256
 from importlib import resources
 from importlib.metadata import version
@@ -23,12 +23,14 @@ from typing import Final
 
 from fedmodel.errors import ClaimRefuted, LedgerTampered
 from scenarios.report.document import Report
-from scenarios.report.page.passive import check_passive
+from scenarios.report.page.catalogue import DEFAULT, catalogue, languages
+from scenarios.report.page.passive import check_passive, language_of
 
 PAGE: Final = "report.html"
 PICTURES: Final = "pictures.json"
 NOT_RENDERED: Final = "NOT rendered again"
-Render = Callable[[Report, Mapping[str, str]], str]
+Render = Callable[..., str]
+"""Makes a page of a report and of pictures; of its catalogue besides, where that is not the first one."""
 
 _DRAWN_BY: Final = ("jinja2", "kiwisolver", "matplotlib", "numpy", "scipy")
 _USED_BY_A_PAGE: Final = (
@@ -37,7 +39,7 @@ _USED_BY_A_PAGE: Final = (
     ("scenarios.runs", "parts.py"),
     ("scenarios.runs", "words.py"),
 )
-_SOURCES: Final = (".py", ".j2", ".css")
+_SOURCES: Final = (".py", ".j2", ".css", ".toml")
 
 
 def page_hash() -> str:
@@ -97,8 +99,12 @@ def check_page(run_dir: Path, report: Report, render: Render | None) -> str:
     others += ["the code that renders it"] * (report.built.page != page_hash())
     if others:
         return f"{NOT_RENDERED}: {', '.join(others)} here is another version than made it"
+    language = language_of(stands.decode()) or DEFAULT
+    if language not in languages():
+        raise LedgerTampered(f"{PAGE}: is in language {language!r}, of which there are no sentences here")
+    said = () if language == DEFAULT else (catalogue(language),)
     try:
-        follows = render(report, read_pictures(run_dir))
+        follows = render(report, read_pictures(run_dir), *said)
     except ValueError as error:
         raise LedgerTampered(f"{PICTURES}: {error}") from None
     if stands != follows.encode():

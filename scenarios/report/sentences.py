@@ -5,7 +5,6 @@ Each follows from a run's scenario and figures, so that `report verify` writes i
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -14,12 +13,12 @@ from fedmodel.privacy.rounding import down, percent_up, small, up
 from scenarios.report.document import SecureAggregation, Seen, SiloAccounting, SiloClaim
 from scenarios.report.gather import Gathered
 from scenarios.report.page import odds
+from scenarios.report.page.told import factor
 from scenarios.runs import words
 from scenarios.runs.audit_entries import PLAN_SUBJECT
 from scenarios.simulation.engines import Engine, engine_of
 
 _FALSE_ALARM: Final = 0.01
-_LARGEST_WRITTEN: Final = 13.8  # e to this is about a million; past it a power of ten is easier to read
 
 SIGNATURE_LINES: Final = ("Privacy officer", "Responsible for the data", "Responsible for the model")
 
@@ -149,18 +148,6 @@ def claim(gathered: Gathered, epsilon: float | None, delta: float, unit: str, ro
         f" at most {factor(epsilon)} times (e^epsilon) as likely with that {gathered.scenario.privacy.unit} as without,"
         " plus delta, and the other way round."
     )
-
-
-def factor(epsilon: float) -> str:
-    """Write e^epsilon with three digits or more, rounded up.
-
-    >>> factor(0.0), factor(0.3283), factor(2.9999998), factor(8.0), factor(900.0)
-    ('1.00', '1.39', '20.1', '2,981', '10^391')
-    """
-    if epsilon > _LARGEST_WRITTEN:
-        return f"10^{math.ceil(epsilon / math.log(10))}"
-    times = math.exp(epsilon)
-    return up(times, max(0, 2 - math.floor(math.log10(times))))
 
 
 def meaning(silos: Sequence[SiloClaim], counted: Sequence[SiloAccounting], protects: bool) -> str:

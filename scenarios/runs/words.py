@@ -1,4 +1,4 @@
-"""Names, moments, counts and figures that are no bounds, as a person reads them, the same everywhere.
+"""Lists, counts and figures that are no bounds, as a person reads them, the same everywhere.
 
 A figure of privacy is rounded so that it still holds: `fedmodel.privacy.rounding` does that, and nothing here does.
 """
@@ -9,50 +9,6 @@ import math
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
-_MONTHS = ("January", "February", "March", "April", "May", "June", "July", "August", "September", "October",
-           "November", "December")  # fmt: skip
-_SHORT = {
-    "steinke": "One-run test",
-    "fdp": "One-run test, f-DP",
-    "clopper_pearson": "Exact binomial",
-    "gaussian": "Gaussian",
-}
-_NAMES = {
-    "steinke": "One-run test (Steinke, Nasr and Jagielski 2023)",
-    "fdp": "One-run test, f-DP (Mahloujifar, Melis and Chaudhuri 2024)",
-    "clopper_pearson": "Exact binomial limits over thresholds (Clopper and Pearson)",
-    "gaussian": "Distance of the two score distributions",
-    "auroc": "AUROC",
-    "f1": "F1",
-    "noise_std": "Spread of the noise",
-    "canary_mean": "Height of a canary after clipping",
-    "canary_peak": "No canary above the clip",
-    "out_mean": "Nothing where no canary is",
-    "noise_shape": "Noise is as a normal distribution",
-    "noise_grid": "Noised sums lie on the grid that they are rounded to",
-    "noise_repeat": "No noise is used twice",
-    "draw_dispersion": "Every record is drawn as often",
-    "accountants": "Other accountants agree",
-    "accountants_at_extremes": "The accountant is sound at its edges",
-    "noise_everywhere": "Noise lies on every tensor of the model",
-    "model_noise_std": "Noise lies on every coordinate of the model that is followed",
-    "model_noise_shape": "Noise on the model is as a normal distribution",
-    "model_noise_lag1": "Noise on the model does not repeat from step to step",
-    "model_noise_repeat": "No noise on the model is used twice",
-    "model_noise_between_silos": "Noise on the model is not shared between silos",
-    "update_explained": "The update is what the noised gradients make",
-    "noise_lag1": "Noise does not repeat from step to step",
-    "noise_between_silos": "Noise is not shared between silos",
-    "lot_rate": "Share of records drawn",
-    "lot_dispersion": "Lots vary as Poisson sampling does",
-    "denominator": "The divisor is public and constant",
-    "poison": "A broken record adds nothing",
-    "finite": "Every figure released is a number",
-    "noise_shares": "Every share of noise is there",
-    "effective_silos": "Every sum is of enough silos, by their weights",
-    "charged_before_release": "Charged before release",
-    "charged_steps": "Every step was charged",
-}
 # Why a figure of `server.metrics` may be left out, by what has to have happened.
 _UNDEFINED = {
     "precision": "Precision is left out, as it is not defined: a class, the positive one of two, was predicted of no"
@@ -98,22 +54,6 @@ def number(figure: float | None) -> str:
     return (text.rstrip("0").rstrip(".") if abs(figure) < 0.01 else text).replace("-", "−")
 
 
-def moment(text: str | None, seconds: bool = False) -> str:
-    """Return a moment of ISO 8601 for a person, in UTC; what is none stays as it is.
-
-    >>> moment("2026-11-25T00:34:12.123Z"), moment("2026-11-25T01:34:12+01:00", seconds=True), moment(None)
-    ('25 November 2026, 00:34 UTC', '25 November 2026, 00:34:12 UTC', 'never')
-    """
-    if text is None:
-        return "never"
-    try:
-        when = when_of(text)
-    except ValueError:
-        return text
-    return f"{when.day} {_MONTHS[when.month - 1]} {when.year}, {when:%H:%M:%S} UTC" if seconds else (
-        f"{when.day} {_MONTHS[when.month - 1]} {when.year}, {when:%H:%M} UTC")  # fmt: skip
-
-
 def when_of(text: str) -> datetime:
     """Return a moment of ISO 8601 in UTC; one without a zone is taken to be in UTC.
 
@@ -122,37 +62,6 @@ def when_of(text: str) -> datetime:
     """
     when = datetime.fromisoformat(text)
     return when.replace(tzinfo=UTC) if when.tzinfo is None else when.astimezone(UTC)
-
-
-def name(key: str) -> str:
-    """Return a key of the document as words.
-
-    >>> name("noise_std"), name("some_new_gauge")
-    ('Spread of the noise', 'Some new gauge')
-    """
-    return _NAMES.get(key) or key.replace("_", " ").replace("-", " ").capitalize()
-
-
-def plainly(reason: str) -> str:
-    """Return a reason with the checks' names in words, where it lists them after its last colon.
-
-    >>> plainly("could not be measured: noise_std, finite"), plainly("the noise is finite")
-    ('could not be measured: spread of the noise, every figure released is a number', 'the noise is finite')
-    """
-    before, colon, after = reason.rpartition(": ")
-    keys = after.split(", ")
-    if not colon or not set(keys) <= _NAMES.keys():
-        return reason
-    return f"{before}: {', '.join(name(key)[0].lower() + name(key)[1:] for key in keys)}"
-
-
-def short(estimator: str) -> str:
-    """Return an estimator's name for the margin of a plot.
-
-    >>> short("fdp"), short("some_other")
-    ('One-run test, f-DP', 'Some other')
-    """
-    return _SHORT.get(estimator) or name(estimator)
 
 
 def listed(words: Sequence[str]) -> str:

@@ -19,18 +19,29 @@ from typing import Final
 POLICY: Final = (
     "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'"
 )  # fmt: skip
-BEGINNING: Final = (
-    '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-    f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
-)
-"""How every page begins: a policy in a `<meta>` is of what comes after it, so nothing may come before."""
+
+
+def beginning(language: str = "en") -> str:
+    """Return how every page begins: a policy in a `<meta>` is of what comes after it, so nothing may come before.
+
+    Args:
+        language: Two letters.
+    """
+    return (
+        f'<!DOCTYPE html>\n<html lang="{language}">\n<head>\n<meta charset="utf-8">\n'
+        f'<meta http-equiv="Content-Security-Policy" content="{POLICY}">\n'
+    )
+
+
+BEGINNING: Final = beginning()
 
 _ELEMENTS: Final = frozenset(
-    ("a", "body", "caption", "clippath", "code", "dd", "defs", "desc", "div", "dl", "dt", "em", "figcaption", "figure",
-     "footer", "g", "h1", "h2", "h3", "h4", "head", "header", "html", "i", "image", "img", "li", "main", "meta", "nav",
-     "ol", "p", "path", "pattern", "pre", "rect", "section", "span", "strong", "style", "svg", "table", "tbody", "td",
-     "text", "th", "thead", "title", "tr", "tspan", "ul", "use")
+    ("a", "body", "caption", "clippath", "code", "dd", "defs", "desc", "details", "div", "dl", "dt", "em", "figcaption",
+     "figure", "footer", "g", "h1", "h2", "h3", "h4", "head", "header", "html", "i", "image", "img", "li", "main",
+     "meta", "nav", "ol", "p", "path", "pattern", "pre", "rect", "section", "span", "strong", "style", "summary", "svg",
+     "table", "tbody", "td", "text", "th", "thead", "title", "tr", "tspan", "ul", "use")
 )  # fmt: skip
+_LANGUAGE: Final = re.compile(r'<!DOCTYPE html>\n<html lang="([a-z]{2})">')
 _NAME: Final = r"[A-Za-z][-A-Za-z0-9_:.]*"
 # HTML's own white space. What else `\s` matches, a browser takes for a part of the name, and a quote after it too.
 _SPACE: Final = r"[ \t\n\f\r]"
@@ -48,9 +59,10 @@ def check_passive(page: str) -> None:
     Raises:
         ValueError: When it could; what was found is named.
     """
-    if not page.startswith(BEGINNING):
+    language = language_of(page)
+    if language is None:
         raise ValueError("does not begin with the policy that lets nothing run or be fetched")
-    place = len(BEGINNING)
+    place = len(beginning(language))
     while (place := page.find("<", place)) >= 0:
         tag = _TAG.match(page, place)
         if tag is None:
@@ -60,6 +72,12 @@ def check_passive(page: str) -> None:
         for name, value in _ATTRIBUTE.findall(tag[2]):
             _check_attribute(tag[1].lower(), name.lower(), value)
         place = tag.end()
+
+
+def language_of(page: str) -> str | None:
+    """Return the language that a page says it is in; None where it does not begin as a page does."""
+    found = _LANGUAGE.match(page)
+    return found[1] if found and page.startswith(beginning(found[1])) else None
 
 
 def _check_attribute(element: str, name: str, value: str) -> None:

@@ -12,7 +12,7 @@ is the curve that mu-GDP allows, from Dong, Roth and Su 2022, "Gaussian differen
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator, NullLocator
 from numpy.typing import NDArray
 
-from fedmodel.privacy.rounding import up
+from scenarios.report.page.catalogue import Catalogue, catalogue
 from scenarios.report.page.drawing import (
     BAND,
     CAP,
@@ -41,6 +41,7 @@ from scenarios.report.page.drawing import (
     svg,
 )
 from scenarios.report.page.odds import by_gdp
+from scenarios.report.page.told import Told
 
 MOST_PANELS = 6
 _ON_WHITE = {INK: "#111111", FAINT: "#555555"}  # where no page gives colours
@@ -68,7 +69,9 @@ class Spent:
         return math.inf if epsilon is None else epsilon / cap
 
 
-def budget_over_time(name: str, silos: Sequence[Spent], title: str, description: str) -> str:
+def budget_over_time(
+    name: str, silos: Sequence[Spent], title: str, description: str, said: Catalogue | None = None
+) -> str:
     """Draw what each silo has spent over time, a small panel a silo, against its cap.
 
     Args:
@@ -76,7 +79,9 @@ def budget_over_time(name: str, silos: Sequence[Spent], title: str, description:
         silos: At least one, none without a point. Of more than six, those that spent most of their cap are drawn.
         title: What the plot shows.
         description: The same in words, with figures.
+        said: What its axes are called; by default in English.
     """
+    say = _say(said)
     drawn = sorted(silos, key=lambda one: -one.share)[:MOST_PANELS] if len(silos) > MOST_PANELS else list(silos)
     start = min(one.points[0][0] for one in drawn)
     unit, unit_s = _unit(max((one.points[-1][0] - start).total_seconds() for one in drawn))
@@ -93,21 +98,27 @@ def budget_over_time(name: str, silos: Sequence[Spent], title: str, description:
             axes.step([at[0], *at], [0.0, *spent], where="post", color=ONE)
             axes.fill_between([at[0], *at], [0.0, *spent], step="post", color=FILL_ONE, linewidth=0)
             axes.step(at, caps, where="post", color=CAP, linestyle=(0, (5, 2)), linewidth=1.3)
-            axes.annotate(f"cap {up(caps[-1], 2)}", (at[-1], caps[-1]), (0, 2), textcoords="offset points",
-                          ha="right", color=CAP, fontsize=SMALL)  # fmt: skip
+            cap = say("cap", cap=Told(said or catalogue()).epsilon(caps[-1]))
+            end = (at[-1], caps[-1])
+            axes.annotate(cap, end, (0, 2), textcoords="offset points", ha="right", color=CAP, fontsize=SMALL)
             axes.set_title(one.label if len(one.label) <= 22 else f"{one.label[:21]}…", loc="left", pad=3)
             axes.set_ylim(0, top)
             axes.xaxis.set_major_locator(MaxNLocator(4))
             axes.yaxis.set_major_locator(MaxNLocator(4))
         for axes in panels[len(drawn) :]:
             axes.set_axis_off()
-        figure.supylabel("epsilon spent", fontsize=TEXT)
-        figure.supxlabel(f"{unit} since {start:%Y-%m-%d %H:%M} UTC", fontsize=TEXT)
+        figure.supylabel(say("spent"), fontsize=TEXT)
+        figure.supxlabel(say("since", unit=say(unit), moment=f"{start:%Y-%m-%d %H:%M} UTC"), fontsize=TEXT)
         return svg(figure, name, title, description)
 
 
 def delta_curve(
-    name: str, curve: Sequence[tuple[float, float]], claim: tuple[float, float], title: str, description: str
+    name: str,
+    curve: Sequence[tuple[float, float]],
+    claim: tuple[float, float],
+    title: str,
+    description: str,
+    said: Catalogue | None = None,
 ) -> str:
     """Draw delta as a function of epsilon on a logarithmic axis, with the claim marked on it.
 
@@ -117,7 +128,9 @@ def delta_curve(
         claim: The epsilon and delta that the report claims.
         title: What the plot shows.
         description: The same in words, with figures.
+        said: What its axes are called; by default in English.
     """
+    say = _say(said)
     epsilons, deltas = zip(*[(epsilon, delta) for epsilon, delta in curve if delta > 0] or [claim], strict=True)
     with drawing(name):
         figure, axes = panel(190)
@@ -134,14 +147,19 @@ def delta_curve(
         axes.axvline(claim[0], color=TWO, linestyle=(0, (2, 2)), linewidth=1.1)
         axes.axhline(claim[1], color=TWO, linestyle=(0, (2, 2)), linewidth=1.1)
         axes.plot([claim[0]], [claim[1]], marker="o", markersize=6, color=TWO, linestyle="none")
-        axes.annotate("the claim", claim, (6, 5), textcoords="offset points", color=TWO)  # the curve falls below here
-        axes.set_xlabel("epsilon")
-        axes.set_ylabel("delta")
+        axes.annotate(say("claim"), claim, (6, 5), textcoords="offset points", color=TWO)  # the curve falls below here
+        axes.set_xlabel(say("epsilon"))
+        axes.set_ylabel(say("delta"))
         return svg(figure, name, title, description)
 
 
 def learning(
-    name: str, rounds: Sequence[int], curves: Mapping[str, Sequence[float | None]], title: str, description: str
+    name: str,
+    rounds: Sequence[int],
+    curves: Mapping[str, Sequence[float | None]],
+    title: str,
+    description: str,
+    said: Catalogue | None = None,
 ) -> str:
     """Draw figures over the rounds, a panel a figure, one over the other.
 
@@ -151,7 +169,9 @@ def learning(
         curves: By figure (such as "loss"), a value a round, None where it is not known.
         title: What the plot shows.
         description: The same in words, with figures.
+        said: What its axes are called; by default in English.
     """
+    say = _say(said)
     with drawing(name):
         figure = Figure(figsize=(WIDTH / 72, (88 * len(curves) + 22) / 72), layout="constrained")
         panels = figure.subplots(len(curves), 1, sharex=True, squeeze=False)[:, 0]
@@ -165,12 +185,19 @@ def learning(
             axes.set_ylabel(label)
             axes.yaxis.set_major_locator(MaxNLocator(4))
             axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
-        panels[-1].set_xlabel("round")
+        panels[-1].set_xlabel(say("round"))
         figure.align_ylabels(list(panels))
         return svg(figure, name, title, description)
 
 
-def bounds(name: str, bars: Sequence[tuple[str, float]], claim: float, title: str, description: str) -> str:
+def bounds(
+    name: str,
+    bars: Sequence[tuple[str, float]],
+    claim: float,
+    title: str,
+    description: str,
+    said: Catalogue | None = None,
+) -> str:
     """Draw what estimators leave open: a bar each from its lower bound to the claim, past the claim where it is over.
 
     Args:
@@ -179,7 +206,9 @@ def bounds(name: str, bars: Sequence[tuple[str, float]], claim: float, title: st
         claim: The epsilon that is claimed.
         title: What the plot shows.
         description: The same in words, with figures.
+        said: What its axes are called; by default in English.
     """
+    say = _say(said)
     with drawing(name):
         figure, axes = panel(40 + 27 * len(bars))
         for place, (_, low) in enumerate(bars):
@@ -188,19 +217,24 @@ def bounds(name: str, bars: Sequence[tuple[str, float]], claim: float, title: st
                       edgecolor=CAP if against else ONE, hatch="////" if against else None, linewidth=1)  # fmt: skip
             axes.plot([low], [place], marker="d" if against else ">", markersize=6, color=CAP if against else ONE)
         axes.axvline(claim, color=TWO, linestyle=(0, (5, 1.5)), linewidth=1.4)
-        axes.annotate("the claim", (claim, -0.62), (4, 0), textcoords="offset points", color=TWO, va="center")
+        axes.annotate(say("claim"), (claim, -0.62), (4, 0), textcoords="offset points", color=TWO, va="center")
         axes.set_yticks(range(len(bars)), [label for label, _ in bars])
         axes.set_ylim(len(bars) - 0.5, -0.95)
         axes.set_xlim(0, max(claim, *(low for _, low in bars)) * 1.25 or 1.0)
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.tick_params(axis="y", length=0)
         axes.grid(visible=False, axis="y")
-        axes.set_xlabel("epsilon")
+        axes.set_xlabel(say("epsilon"))
         return svg(figure, name, title, description)
 
 
 def score_histograms(
-    name: str, included: Sequence[float], excluded: Sequence[float], title: str, description: str
+    name: str,
+    included: Sequence[float],
+    excluded: Sequence[float],
+    title: str,
+    description: str,
+    said: Catalogue | None = None,
 ) -> str:
     """Draw how the attack scored canaries that were in the training data, and canaries that were not.
 
@@ -210,20 +244,24 @@ def score_histograms(
         excluded: Scores of canaries that were not.
         title: What the plot shows.
         description: The same in words, with figures.
+        said: What its axes are called; by default in English.
     """
     both = np.asarray([*included, *excluded], dtype=np.float64)
     edges = np.histogram_bin_edges(both, bins=min(30, max(5, math.isqrt(len(both))))).tolist()
+    say = _say(said)
     with drawing(name):
         figure, axes = panel(225)
         axes.hist(excluded, edges, histtype="stepfilled", color=FILL_TWO, edgecolor=TWO, linestyle=(0, (3, 1.5)),
-                  linewidth=1.3, label=f"left out ({len(excluded)})")  # fmt: skip
-        axes.hist(included, edges, histtype="step", edgecolor=ONE, linewidth=1.6, label=f"included ({len(included)})")
+                  linewidth=1.3, label=say("left_out", n=len(excluded)))  # fmt: skip
+        axes.hist(
+            included, edges, histtype="step", edgecolor=ONE, linewidth=1.6, label=say("included", n=len(included))
+        )
         axes.yaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.xaxis.set_major_locator(MaxNLocator(6))
         axes.set_ylim(0, axes.get_ylim()[1] * 1.28)
         axes.legend(loc="upper center", ncols=2, frameon=False, fontsize=TEXT, handlelength=1.6, borderaxespad=0.1)
-        axes.set_xlabel("the attack's score of a canary")
-        axes.set_ylabel("canaries")
+        axes.set_xlabel(say("score"))
+        axes.set_ylabel(say("canaries"))
         return svg(figure, name, title, description)
 
 
@@ -235,6 +273,7 @@ def roc(
     band: bool,
     title: str,
     description: str,
+    said: Catalogue | None = None,
 ) -> str:
     """Draw the attack's ROC, and the curve of mu-GDP that no attack may pass but by chance.
 
@@ -249,11 +288,13 @@ def roc(
         band: Whether to draw what chance may add: right where canaries are independent.
         title: What the plot shows.
         description: The same in words, with figures.
+        said: What its axes are called; by default in English.
     """
     false, true = roc_points(included, excluded)
+    say = _say(said)
     with drawing(name):
         figure, axes = panel(300)
-        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.9, linestyle=(0, (1, 2)), label="guessing blindly")
+        axes.plot([0, 1], [0, 1], color=FAINT, linewidth=0.9, linestyle=(0, (1, 2)), label=say("blind"))
         if mu is not None:
             grid = np.concatenate([[0.0], np.geomspace(1e-4, 0.05, 40), np.linspace(0.06, 1.0, 80)])
             bound = gdp_allows(grid, mu)
@@ -261,14 +302,14 @@ def roc(
                 least = math.log(2 / (1 - _CHANCE)) / 2  # each of the two bounds fails with (1 - _CHANCE) / 2 at most
                 wrongly = np.minimum(grid + math.sqrt(least / len(excluded)), 1.0)
                 by_chance = np.minimum(gdp_allows(wrongly, mu) + math.sqrt(least / len(included)), 1.0)
-                axes.fill_between(grid, bound, by_chance, color=BAND, linewidth=0, label="what chance may add")
-            axes.plot(grid, bound, color=TWO, linestyle=(0, (5, 1.5)), label="most that the claim allows")
-        axes.plot(false, true, color=ONE, drawstyle="steps-post", label="the attack")
+                axes.fill_between(grid, bound, by_chance, color=BAND, linewidth=0, label=say("chance"))
+            axes.plot(grid, bound, color=TWO, linestyle=(0, (5, 1.5)), label=say("most"))
+        axes.plot(false, true, color=ONE, drawstyle="steps-post", label=say("attack"))
         axes.set_xlim(-0.01, 1.01)
         axes.set_ylim(-0.01, 1.01)
         axes.set_aspect("equal")
-        axes.set_xlabel("left out, and wrongly called included")
-        axes.set_ylabel("included, and found")
+        axes.set_xlabel(say("wrongly"))
+        axes.set_ylabel(say("found"))
         axes.legend(loc="lower right", fontsize=SMALL, frameon=False, handlelength=2.2, borderaxespad=0.2)
         return svg(figure, name, title, description)
 
@@ -370,6 +411,12 @@ def _signed(value: float) -> str:
 def _power(value: float) -> str:
     """Write a power of ten as one."""
     return "10" + str(round(math.log10(value))).translate(str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹"))
+
+
+def _say(said: Catalogue | None) -> Callable[..., str]:
+    """Return what says the words of plots, by their keys in the catalogue's `plot`."""
+    found = catalogue() if said is None else said
+    return lambda key, **values: found.plain(f"plot.{key}", **values)
 
 
 def _unit(span_s: float) -> tuple[str, float]:

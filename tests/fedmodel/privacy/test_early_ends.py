@@ -120,8 +120,10 @@ def test_report_page_and_registry_tell_the_plans_epsilon(run: Run) -> None:
     assert f"{up(STEPS)}, had the length been fixed in advance" in report.claim.early
     assert "their deltas add" in report.claim.early
     page = (folder / "report.html").read_text(encoding="utf-8")
-    assert f'<dd class="big">{up(WHOLE, 2)}</dd>' in page
-    assert report.claim.early in page
+    assert f"In figures: epsilon <strong>{up(WHOLE, 2)}</strong>" in page
+    assert f"Of the steps taken it would be {up(STEPS, 2)}, had the length been fixed in advance." in page
+    assert "By an odometer, epsilon" in page
+    assert "their deltas add" in page
     entry = (folder / "registry.yaml").read_text(encoding="utf-8")
     assert f"epsilon: {WHOLE}" in entry
     assert f"bound_on_output_distance: {WHOLE}" in entry

@@ -26,22 +26,23 @@ from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.rounding import up
 from fedmodel.provision import read_identity, read_kit
 from fedmodel.system.kinds import described
-from scenarios.report import build, compute, document, sections
+from scenarios.report import build, compute, document, page_check, sections
 from scenarios.report.anchors import Anchors
 from scenarios.report.audited import audit as audited_section
 from scenarios.report.diff import changes, differences
 from scenarios.report.document import Report
 from scenarios.report.gather import read_run
 from scenarios.report.page import accountants, registry, schema, signing
-from scenarios.report.page.passive import BEGINNING
+from scenarios.report.page.catalogue import Catalogue, catalogue
+from scenarios.report.page.passive import BEGINNING, beginning
 from scenarios.report.page.render import render
+from scenarios.report.page.told import Told
 from scenarios.report.verifier import renyi
 from scenarios.runs import inspection
 from scenarios.runs.audit_entries import PLAN_SUBJECT, RESULT_SUBJECT, result_hash
-from tests.once import once
-from tests.runs import MASKED, SILOS, copied, masked, roomy, simulated
+from tests.runs import MASKED, SILOS, copied, masked, roomy, simulated, stated
 
-__all__ = ["masked", "roomy"]
+__all__ = ["masked", "roomy", "stated"]
 
 # What a machine says of itself when it builds: its signature alone vouches for it.
 VOLATILE = ("built.at", "built.python", "built.libraries.", "built.page")
@@ -198,7 +199,6 @@ def event_of(steps: int) -> DpSgdEvent:
 
 
 def officer_up(figure: float | None) -> str:
-    from fedmodel.privacy.rounding import up
 
     assert figure is not None
     return up(figure)
@@ -469,7 +469,7 @@ def test_a_model_of_no_use_is_said_in_the_report_and_on_its_page(run: Path) -> N
     assert line is not None
     assert line.startswith("The model predicts 'malignant' of every held-out record, and is of no use.")
     html = (run / "report.html").read_text(encoding="utf-8")
-    assert "<strong>The model predicts &#39;malignant&#39; of every held-out record" in html
+    assert "The model predicts &#39;malignant&#39; of every held-out record" in html
     (run / "usefulness.json").write_text('{"one_class": null}', encoding="utf-8")
     with pytest.raises(LedgerError, match=r"usefulness\.json: is not as a run writes it"):
         build.build(run, page)
@@ -607,9 +607,9 @@ def test_a_run_of_several_parts_has_a_row_for_each_and_an_epsilon_that_is_of_all
     report = build.gather(run)
     assert {one.parts for one in report.claim.silos} == {1}
     claims = report.claim.model_copy(update={"silos": (claim, *report.claim.silos[1:])})
-    monkeypatch.setattr("scenarios.report.page.render.figures", lambda _: {})
+    monkeypatch.setattr("scenarios.report.page.render.figures", lambda report, said: {})
     shown = render(report.model_copy(update={"claim": claims}))
-    assert shown.count(f"{up(other.epsilon)}, 2 parts composed") == 2
+    assert shown.count(f"{Told(catalogue()).epsilon(other.epsilon)}, 2 parts composed") == 2
     assert len(re.findall(r"\d alone\b", shown)) == 2
     for said in ("0 of 2, of the plan", "part 1 of it, its plan", "part 2 of it", "1 of 1", "by part"):
         assert said in shown
@@ -624,7 +624,7 @@ def test_the_kinds_that_were_used_are_named_in_the_words_of_their_own_files(
         ("gradients", "per-sample", ""),
         ("strategy", "fedavg", ""),
     ]
-    monkeypatch.setattr("scenarios.report.page.render.figures", lambda _: {})
+    monkeypatch.setattr("scenarios.report.page.render.figures", lambda report, said: {})
     shown = render(report)
     for said in ("Fully connected layers.", "gradient of each record", "Federated averaging: the weighted mean"):
         assert said in shown
@@ -916,20 +916,10 @@ def test_differences_are_found_in_order_and_rows_are_matched_by_name() -> None:
 
 # ---------------------------------------------------------------- whose it is, and what for
 
-PURPOSE = """
-[purpose]
-statement = "Find masses for a second reading."
-controller = "North Trust <b>"
-"""
-
 
 @pytest.fixture(scope="module")
-def stated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run whose scenario says what it is for, and of whose silos one says who answers."""
-    folder = once(tmp_path_factory, "stated", lambda folder: simulated(folder, MASKED + PURPOSE))
-    run = copied(folder / "run", tmp_path_factory.mktemp("stated") / "run")
-    with (run / "silos" / "north" / "silo.toml").open("a", encoding="utf-8") as law:
-        law.write('\n[controller]\nname = "North Trust"\nretention = "ten years"\n')
+def of_purpose(stated: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    run = copied(stated, tmp_path_factory.mktemp("stated") / "run")
     build.build(run, page)
     return run
 
@@ -938,8 +928,8 @@ def test_a_report_of_a_run_that_states_nothing_is_the_document_of_before(built: 
     assert "purpose" not in told(built)["report"]
 
 
-def test_a_purpose_and_who_answers_follow_from_scenario_and_laws(stated: Path, tmp_path: Path) -> None:
-    run = copied(stated, tmp_path / "run")
+def test_a_purpose_and_who_answers_follow_from_scenario_and_laws(of_purpose: Path, tmp_path: Path) -> None:
+    run = copied(of_purpose, tmp_path / "run")
     said = build.verify(run).report.purpose
     assert said is not None
     assert (said.statement, said.contact) == ("Find masses for a second reading.", None)
@@ -951,8 +941,8 @@ def test_a_purpose_and_who_answers_follow_from_scenario_and_laws(stated: Path, t
 
 
 @pytest.mark.parametrize("key", ["statement", "controller", "decision"])
-def test_a_purpose_that_somebody_put_into_a_report_is_refused(stated: Path, tmp_path: Path, key: str) -> None:
-    run = copied(stated, tmp_path / "run")
+def test_a_purpose_that_somebody_put_into_a_report_is_refused(of_purpose: Path, tmp_path: Path, key: str) -> None:
+    run = copied(of_purpose, tmp_path / "run")
     report = told(run)["report"]
     report["purpose"][key] = "Anything at all."
     forge(run, report)
@@ -960,9 +950,27 @@ def test_a_purpose_that_somebody_put_into_a_report_is_refused(stated: Path, tmp_
         build.verify(run)
 
 
-def test_who_answers_is_the_signers_word_where_the_law_is_not_at_hand(stated: Path, tmp_path: Path) -> None:
-    run = copied(stated, tmp_path / "run")
+def test_who_answers_is_the_signers_word_where_the_law_is_not_at_hand(of_purpose: Path, tmp_path: Path) -> None:
+    run = copied(of_purpose, tmp_path / "run")
     shutil.rmtree(run / "silos")
     checked = build.verify(run, key=read_identity(run / "server").public.hex())
     assert dict(checked.items)["who answers"].startswith("NOT compared for north")
-    assert "who answers" not in dict(build.verify(stated).items)
+    assert "who answers" not in dict(build.verify(of_purpose).items)
+
+
+def test_a_page_is_rendered_again_in_the_language_that_it_is_in(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Catalogue({**catalogue().texts, "front.lang": "xx", "front.eyebrow": "Another word"})
+
+    def titled(report: Report, pictures: Mapping[str, str], said: Catalogue | None = None) -> str:
+        said = other if said is None else said  # whoever builds it chose this one
+        return f"{beginning(said.language)}<title>{said.say('front.eyebrow')}</title>"
+
+    build.build(run, titled)
+    with pytest.raises(LedgerTampered, match="is in language 'xx', of which there are no sentences here"):
+        build.verify(run, render=titled)
+    monkeypatch.setattr(page_check, "languages", lambda: ("en", "xx"))
+    monkeypatch.setattr(page_check, "catalogue", lambda language: other)
+    assert build.verify(run, render=titled).rendered
+    monkeypatch.setattr(page_check, "catalogue", lambda language: catalogue())
+    with pytest.raises(ClaimRefuted, match=r"report\.html"):
+        build.verify(run, render=titled)

@@ -458,7 +458,7 @@ def test_a_ledger_of_nobody_is_refused(run: Run) -> None:
 
 def test_what_was_not_compared_is_named(run: Run) -> None:
     folder = run.folder / "r"
-    laws = "silos' laws, but for the server's key and the code that they name"
+    laws = "silos' laws, but for the server's key, the code and who answers for records"
     assert found(run)["not compared"] == laws
     assert "NOT compared" not in found(run)["ledger west"]
     (folder / "notes.txt").write_text("x", encoding="utf-8")

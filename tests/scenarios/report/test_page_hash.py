@@ -15,6 +15,7 @@ from scenarios.report import page_check
         ("scenarios.report.document", "claim.py"),
         ("scenarios.report.page", "render.py"),
         ("scenarios.report.page", "page.html.j2"),
+        ("scenarios.report.page", "en.toml"),
         ("scenarios.runs", "words.py"),
     ],
 )
