@@ -35,19 +35,36 @@ RunFolder = Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder."
 
 @report_app.command("build")
 def report_build(
-    run: RunFolder, key_file: KeyFile = None, passphrase_file: PassphraseFile = None, as_json: Json = False
+    run: RunFolder,
+    key_file: KeyFile = None,
+    passphrase_file: PassphraseFile = None,
+    dpia: Annotated[
+        bool, typer.Option("--dpia", help="Write dpia.md besides, a draft of a data protection impact assessment.")
+    ] = False,
+    as_json: Json = False,
 ) -> None:
     """Write a run's report.html, registry.yaml and report.json, signed by the run's server."""
     from fedmodel.provision import is_sealed, unlock
     from scenarios.cli.tables import show_claim
     from scenarios.report import build
+    from scenarios.report.dpia import check_absent, write_draft
+    from scenarios.report.gather import read_run
     from scenarios.report.page.render import render
 
+    if dpia:
+        check_absent(run)
     kit = build.server_kit(run)
     if is_sealed(kit):
         unlock(kit, ask_opener(key_file, passphrase_file, lambda: typed("the server")))
     build.build(run, render)
-    show_claim(run, as_json)
+    more = {}
+    if dpia:
+        stored = build.read_report(run).report
+        more["dpia"] = str(write_draft(run, read_run(run, stored), stored))
+        if not as_json:
+            line = inert(f"Draft of a DPIA, not verified, for people to finish: {more['dpia']}")
+            out.print(line, soft_wrap=True, highlight=False, markup=False)
+    show_claim(run, as_json, **more)
 
 
 @report_app.command("verify")

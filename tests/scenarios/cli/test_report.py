@@ -48,6 +48,18 @@ def test_a_report_is_built_verified_and_compared(run: Run) -> None:
     assert run.out.strip() == "nothing differs"
 
 
+def test_a_draft_of_a_dpia_is_written_beside_a_report_and_not_over_anothers_work(run: Run) -> None:
+    built = run.json("report", "build", "r", "--dpia")
+    draft = run.folder / "r" / "dpia.md"
+    assert built["dpia"] == str(Path("r/dpia.md"))
+    assert "For a person to answer." in draft.read_text(encoding="utf-8")
+    before = (run.folder / "r" / "report.json").read_bytes()
+    assert run("report", "build", "r", "--dpia") == 2
+    assert "people may have changed it" in run.err
+    assert (run.folder / "r" / "report.json").read_bytes() == before
+    assert run("report", "verify", "r") == 6  # the draft is none of what is verified
+
+
 def test_answers_for_machines(run: Run) -> None:
     built = run.json("report", "build", "r")
     assert set(built) == {"report", "signer", "claim", "verify"}
