@@ -129,7 +129,9 @@ TRIALS = {
     "ledger verify": _of(f"ledger verify {_LEDGER}", "run"),
     "ledger export": _of(f"ledger export {_LEDGER}", "run"),
     "silo policy": _of("silo policy kits/silos/west --sign-off officer --key-file kits/keys/west.key", "kits"),
-    "silo withdraw": _of("silo withdraw tabled/silos/west ids --key-file tabled/keys/west.key", "tabled", "ids"),
+    "silo withdraw": _of(
+        "silo withdraw tabled/silos/west ids.csv --key-file tabled/keys/west.key", "tabled", "ids.csv"
+    ),
     "silo hold-out": _of(
         "silo hold-out tabled/silos/west persons.toml made.csv --key-file tabled/keys/west.key",
         "tabled",
@@ -242,11 +244,11 @@ def base(injecting: Injector, tmp_path_factory: pytest.TempPathFactory) -> Path:
     shutil.copytree(folder / "kits", folder / "tabled")
     with (folder / "tabled" / "silos" / "west" / "silo.toml").open("a") as law:
         law.write('\n[tables.ward]\ncsv = "ward.csv"\nperson = "patient"\nheld_out = 0.5\n')
-    rows = [f"{number},1.5,yes" for number in range(20)]
+    rows = [f"{number},1.5,yes" for number in (0, 1, 3)]  # all of whom are held out
     (folder / "tabled" / "silos" / "west" / "ward.csv").write_text("\n".join(["patient,age,ill", *rows, ""]))
     persons = f'{_WARD}\nperson = "patient"'
     (folder / "persons.toml").write_text(re.sub(r'source = "synthetic"(\n.*){7}', persons, whole))
-    (folder / "ids").write_text("7\n")
+    (folder / "ids.csv").write_text("0\n1\n3\n7\n")
     shutil.copytree(deployed(tmp_path_factory).root, folder / "deployed")
     shutil.copytree(folder / "deployed", folder / "handed")
     make = "server report handed/server tiny-1 --key-file handed/keys/server.key"
@@ -359,7 +361,7 @@ _REASONS = re.compile(
     r"|unable to open|cannot be"
 )
 _ACCUSES = re.compile(r"is changed|was changed|cannot be read as a ledger|put back|is gone|are gone")
-_PATH = re.compile(r"\b(run|cut|named|kits|deployed|handed|made|tmp|\w+\.toml|\w+\.csv|made\.pyz)\b|/place:")
+_PATH = re.compile(r"\b(run|cut|named|kits|tabled|deployed|handed|made|tmp|\w+\.toml|\w+\.csv|made\.pyz)\b|/place:")
 
 
 def wrong_words(outcome: Outcome, whole: int) -> list[str]:

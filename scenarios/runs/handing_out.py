@@ -80,7 +80,7 @@ def hand_out(kit: Path, scenario: Scenario, file: Path) -> HandedOut:
         raise ConfigError(f"{file}: is there already, and nothing is written over it")
     said = source.model_dump(include={"separator", "decimal"} if kind == "csv" else set(), exclude_defaults=True)
     keys = said | source.model_dump(mode="json", include={"yes", "no"}, exclude_defaults=True)
-    replace_file(file, data)
+    replace_file(file.absolute(), data)  # so that an error names more than the current folder
     try:
         held_out_table(config, TableSource.model_validate({kind: str(file.resolve()), **keys}))
     except BaseException:
