@@ -240,6 +240,7 @@ def base(injecting: Injector, tmp_path_factory: pytest.TempPathFactory) -> Path:
     admitted = scenario_hash(read_scenario(str(folder / "tabled.toml"))).hex()
     law = _WARD_LAW.replace("SCENARIO", admitted).replace("CODE", code_hash())
     (folder / "ward" / "silo.toml").write_text(law)
+    (folder / "ward" / "silo.toml").chmod(0o600)  # as a kit has it
     (folder / "ward" / "ward.csv").write_text("age;ill;day\n1.5;yes;1.2.2024\n2.5;no;2.2.2024\n3;no;3.2.2024\n")
     shutil.copytree(folder / "kits", folder / "tabled")
     with (folder / "tabled" / "silos" / "west" / "silo.toml").open("a") as law:
