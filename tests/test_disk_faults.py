@@ -127,6 +127,7 @@ TRIALS = {
         "ledger void cut/ledgers/north.sqlite RUN --round 1 --reason killed", "cut", done="no other is voided"
     ),
     "ledger verify": _of(f"ledger verify {_LEDGER}", "run"),
+    "ledger copy": _of(f"ledger copy {_LEDGER} copied.sqlite", "run", done="is there already"),
     "ledger export": _of(f"ledger export {_LEDGER}", "run"),
     "silo policy": _of("silo policy kits/silos/west --sign-off officer --key-file kits/keys/west.key", "kits"),
     "silo withdraw": _of(

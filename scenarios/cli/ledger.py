@@ -84,6 +84,20 @@ def ledger_export(ledger: Ledger, kit: KitOption = None, as_json: Json = False) 
     answer({"entries": documents}, "\n".join(map(json_line, documents)), as_json)
 
 
+@ledger_app.command("copy")
+def ledger_copy(
+    ledger: Ledger,
+    to: Annotated[Path, typer.Argument(metavar="FILE", help="A new file, or an older copy, which is replaced.")],
+    kit: KitOption = None,
+    as_json: Json = False,
+) -> None:
+    """Verify a ledger, and copy it as it is at one moment, while its silo goes on: for a backup, or an auditor."""
+    from scenarios.runs import inspection
+
+    entries = inspection.copy(inspection.LedgerFiles.meant(ledger, kit), to)
+    answer({"copy": str(to), "entries": entries}, f"{to}: a copy of {entries} entries, verified", as_json)
+
+
 @ledger_app.command("void")
 def ledger_void(
     ledger: Ledger,

@@ -26,7 +26,7 @@ from fedmodel.crypto import check_verification_key, digest
 from fedmodel.crypto.sealed import Opener
 from fedmodel.data import check_sources, table_lookalikes
 from fedmodel.errors import ConfigError, CryptoError, DataError, FedmodelError, LedgerError, LedgerTampered
-from fedmodel.ledger import MICRO, Ledger, Run, Scope, Standing, Verified, read_ledger, verify_ledger
+from fedmodel.ledger import MICRO, Ledger, Run, Scope, Standing, Verified, ledger_image, read_ledger, verify_ledger
 from fedmodel.ledger.heads import verifier_key
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import MOST_EPSILON, Event
@@ -44,7 +44,7 @@ from fedmodel.provision import (
     unlock,
 )
 from fedmodel.secagg import Member
-from fedmodel.system.durable import MISSING
+from fedmodel.system.durable import MISSING, replace_file
 from scenarios.runs.claims import claim_of
 
 _HEAD: Final = "ledger.head"
@@ -166,6 +166,25 @@ def verify(place: LedgerFiles, heads: list[Path], key: str | None) -> Verified:
     except (*MISSING, ValueError, CryptoError) as error:
         raise ConfigError(f"the key is hexadecimal and a head is a file: {error}") from error
     return verify_ledger(place.ledger, public, notes)
+
+
+def copy(place: LedgerFiles, to: Path) -> int:
+    """Copy a ledger as it is at one moment, and verify the copy; return how many entries it has.
+
+    Nothing is replaced: a slip of the hand would put an old ledger in the place of one that a silo goes on with.
+
+    Raises:
+        LedgerTampered: When it is not as it was written; then there is no copy.
+        ConfigError: When there is a file of that name.
+    """
+    if to.exists() or to.is_symlink():
+        raise ConfigError(f"{to}: is there already, and no file is replaced by a copy; name a new one")
+    replace_file(to, ledger_image(place.ledger))
+    try:
+        return verify_ledger(to, place.key(), place.heads()).head.size
+    except BaseException:
+        to.unlink()
+        raise
 
 
 def told(found: Verified) -> dict[str, Any]:

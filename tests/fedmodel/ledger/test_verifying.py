@@ -6,7 +6,7 @@ import json
 import re
 import sqlite3
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import lru_cache
 from itertools import pairwise
@@ -961,6 +961,27 @@ def test_a_whole_ledger_verifies(run: Run) -> None:
     assert found["key"] == kit.identity.public.hex()
     assert found["key_from"] == "the roster or the command line"
     assert found["unused_bytes_compared"] is True
+
+
+def test_a_copy_is_the_ledger_byte_for_byte_whatever_its_log_still_holds(run: Run) -> None:
+    with closing(sqlite3.connect(run.folder / LEDGER)) as appending:  # as its silo has it open
+        appending.execute("SELECT count(*) FROM entries").fetchall()
+        assert run("ledger", "copy", LEDGER, "copied.sqlite") == 0
+    assert run.out == "copied.sqlite: a copy of 6 entries, verified\n"
+    assert (run.folder / "copied.sqlite").read_bytes() == (run.folder / LEDGER).read_bytes()
+    key = read_kit(run.folder / "r" / "silos" / "north").identity.public.hex()
+    assert run("ledger", "verify", "copied.sqlite", "--key", key) == 0
+
+
+def test_a_copy_replaces_nothing_and_is_of_no_bad_ledger(run: Run) -> None:
+    before = (run.folder / LEDGER).read_bytes()
+    assert run("ledger", "copy", LEDGER, LEDGER) == 2
+    assert "is there already, and no file is replaced by a copy" in told(run)
+    assert (run.folder / LEDGER).read_bytes() == before
+    tamper(run)
+    assert run("ledger", "copy", LEDGER, "copied.sqlite") == 4
+    assert "its signature is not the silo's" in told(run)
+    assert not (run.folder / "copied.sqlite").exists()
 
 
 def test_a_bad_ledger_is_refused_in_one_line(run: Run) -> None:

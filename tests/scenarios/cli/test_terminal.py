@@ -51,7 +51,7 @@ def test_every_argument_of_every_command_shows_its_help(command: Command) -> Non
     assert [one for one in arguments if not one[2]] == []
     status, out, _ = command("ledger", "void", "-h")
     assert status == 0
-    assert "A run that `budget show` lists." in out
+    assert "A run that `budget show` lists, by its name" in out
 
 
 def test_it_says_its_version_and_helps_by_either_word(command: Command) -> None:
