@@ -7,6 +7,7 @@ import os
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 os.environ["FLWR_DISABLE_UPDATE_CHECK"] = "1"
 os.environ["FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION"] = "1"
+os.environ.pop("COLUMNS", None)
 
 from collections import Counter
 from collections.abc import Iterator
@@ -16,6 +17,7 @@ import psutil
 import pytest
 from hypothesis import settings
 
+import scenarios.cli.printing  # noqa: F401 - made under COLUMNS, a console keeps that width in every later test
 from fedmodel.config import Scenario, read_scenario
 from tests import drawing, tools
 

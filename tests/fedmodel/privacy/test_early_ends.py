@@ -42,7 +42,6 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path, ended: Path) -> Run:
     monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr("scenarios.cli.printing.out.width", 200, raising=False)
     shutil.copytree(ended, tmp_path / "r")
     return Run(monkeypatch, capsys, tmp_path)
 

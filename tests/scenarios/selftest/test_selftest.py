@@ -287,7 +287,7 @@ def test_it_prints_a_table_of_80_columns(
     missing = {**rows[0], "fault": "nothing", "caught": False, "explanation": "it did not fire"}
     monkeypatch.setattr(faults, "FAULTS", ())
     monkeypatch.setattr(selftest, "suite", lambda *_: {**quick[0], "faults": [*rows, missing]})
-    monkeypatch.setattr("scenarios.cli.printing.out.width", 80, raising=False)
+    monkeypatch.setenv("COLUMNS", "80")
     assert run("audit", "selftest") == 3
     lines = capsys.readouterr().out.splitlines()
     assert max(len(line) for line in lines) <= 80
