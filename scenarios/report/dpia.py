@@ -5,7 +5,7 @@ Each answer cites the ledger's entry, the line of a law or of the scenario, or t
 here answers says that it is for a person.
 
 Guarantee: every figure is the report's, and rounded as on its page. Text of people is escaped: it becomes neither HTML
-nor a link nor a heading. An answer that cites nothing says that it is for a person to answer.
+nor a link, a heading, a list nor code. An answer that cites nothing says that it is for a person to answer.
 
 Does NOT assess anything, and is not verified: it is a beginning, which people change.
 """
@@ -32,6 +32,7 @@ from scenarios.runs.audit_entries import AUDIT_FILE, PLAN_SUBJECT
 
 NAME: Final = "dpia.md"
 _ACTING: Final = re.compile(r"([\\`*_\[\]<>#|~&!@{}])")
+_BEGINNING: Final = re.compile(r"^(?:(?=[-+=])|(\d+)(?=[.)](?:\s|$)))")  # of a list, a rule or a heading
 _ADDRESS: Final = re.compile(r"(?<=\w)(?::(?=//)|\.(?=[A-Za-z]))")  # by which readers of Markdown see a link
 
 
@@ -96,12 +97,12 @@ def draft(gathered: Gathered, report: Report, said: Catalogue) -> str:
 
 
 def text(words: str) -> str:
-    r"""Return a person's words so that Markdown takes them as text: no HTML, no link, no heading, one line.
+    r"""Return a person's words so that Markdown takes them as text: no HTML, link, heading, list or code, one line.
 
-    >>> text("<b>[x](y)</b>"), text("see www.example.org"), text("a@b")
-    ('\\<b\\>\\[x\\](y)\\</b\\>', 'see www\\.example\\.org', 'a\\@b')
+    >>> text("<b>[x](y)</b>"), text("see www.example.org"), text("a@b"), text(" 1. b")
+    ('\\<b\\>\\[x\\](y)\\</b\\>', 'see www\\.example\\.org', 'a\\@b', '1\\. b')
     """
-    escaped = _ACTING.sub(r"\\\1", inert(words))
+    escaped = _BEGINNING.sub(r"\1\\", _ACTING.sub(r"\\\1", inert(words.strip())))
     return _ADDRESS.sub(lambda found: f"\\{found[0]}", escaped)
 
 

@@ -123,6 +123,19 @@ def test_words_of_people_become_neither_html_nor_a_link(drafted: str) -> None:
     assert "\n" not in safe
 
 
+@pytest.mark.parametrize(
+    ("words", "safe"),
+    [
+        ("---", r"\---"), ("- x", r"\- x"), ("+ x", r"\+ x"), ("===", r"\==="),
+        ("1. y", r"1\. y"), ("12) y", r"12\) y"),
+        ("    code", "code"), ("\t- x ", r"\- x"), (" \u00a0 # h", r"\# h"), ("> q", r"\> q"),
+        ("1.5 years", "1.5 years"),
+    ],
+)  # fmt: skip
+def test_words_of_people_begin_no_list_no_rule_and_no_code(words: str, safe: str) -> None:
+    assert text(words) == safe
+
+
 # What is of files, of code and of ledgers, and no sentence.
 _NAMED = re.compile(
     r"`[^`]*`|\((create|reserve|charge|audit)\)|\b(scenario|metrics|report|audit)\.(toml|jsonl|json)|[0-9a-f]{64}|"
