@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from fedmodel.data.sources import is_parquet
 from fedmodel.data.tables import declared, person_column
 from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
+from fedmodel.learning.job_names import check_jobs
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import is_sealed, read_law, scenario_hash
 from fedmodel.provision.kits import SCENARIOS
@@ -170,20 +172,24 @@ def tables_at_start(kit: Path, law: SiloFile) -> tuple[list[tuple[Scenario, Tabl
 def why_not_ready(scenario: Scenario, kit: Path) -> list[str]:
     """Return all reasons for which a silo is not ready for a run: by law, code, and its table's file and columns.
 
+    Each part that the run would reserve is held to the law, training and what comes besides, as when a run begins.
+
     A silo's answer to a server hangs on these, on its hours, its keys and its ledger, which are looked at when a run
     begins. No value of a record, and no number of records, changes any of them.
 
     Raises:
         ConfigError: When the kit is not a silo's, or its law is not acceptable.
     """
-    law, plan = read_law(kit), scenario.plan(read_law(kit).name)
-    event = plans.planned_event(plan)
+    law = read_law(kit)
+    plan, parts = scenario.plan(law.name), plans.planned_parts(scenario, law.name)
+    simulated = not is_sealed(kit)
     checks: tuple[Callable[[], None], ...] = (
+        lambda: check_jobs(scenario.besides),
         lambda: check_deployed(scenario, law, kit.resolve()),
         lambda: policy.check_admitted(law, scenario),
         lambda: policy.check_code(law),
-        lambda: policy.check_event(law, event, simulated=not is_sealed(kit)),
-        lambda: policy.check_noise_levels(law, scenario, plans.pipeline_event(plan, event)),
+        *(partial(policy.check_event, law, part, simulated=simulated) for part in parts),
+        lambda: policy.check_noise_levels(law, scenario, plans.pipeline_event(plan, parts[0])),
     )
     reasons = []
     for check_one in checks:

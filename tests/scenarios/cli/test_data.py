@@ -211,3 +211,27 @@ def test_law_and_code_keep_a_silo_from_being_ready_and_all_reasons_are_said(run:
     for reason in ("does not name the hash of the scenario", "which silo.toml does not name", "noise multiplier"):
         assert reason in run.out
     assert "not name the hash of the scenario" in run.err
+
+
+def test_what_a_run_does_besides_training_is_held_to_the_law_before_a_silo_is_called_ready(
+    run: Run, tmp_path: Path
+) -> None:
+    """What the silo refuses when a run begins, a dry run tells it: a mechanism, noise, or a job that is none."""
+    write_table(tmp_path / "kit" / "ward.csv", rows(60, seed=1))
+    scenario, law = tmp_path / "s.toml", tmp_path / "kit" / "silo.toml"
+
+    def why_not(job: str, noise: float, keys: str) -> list[str]:
+        text = SCENARIO.replace("FOLDER", "tables")
+        scenario.write_text(f"{text}\n[besides.{job}]\nnoise_multiplier = {noise}\nbound = 100.0\n")
+        admits = f'scenarios = ["{scenario_hash(read_scenario(str(scenario))).hex()}"]\ncode = ["{code_hash()}"]\n'
+        law.write_text(admits + keys + SILO)
+        return tables.why_not_ready(read_scenario(str(scenario)), tmp_path / "kit")
+
+    (reason,) = why_not("label-counts", 4.0, "")
+    assert "mechanism 'gaussian' is none of this silo's: dp-sgd" in reason
+    both = 'mechanisms = ["dp-sgd", "gaussian"]\nleast_noise_multiplier = 1.0\n'
+    assert why_not("label-counts", 4.0, both) == []
+    (reason,) = why_not("label-counts", 0.5, both)
+    assert "noise multiplier 0.5 is under this silo's minimum 1" in reason
+    (reason,) = why_not("head-count", 4.0, both)
+    assert "head-count" in reason
