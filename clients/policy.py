@@ -299,9 +299,19 @@ def sentences(law: SiloFile) -> list[str]:
         )
         if law.encryption.consistency == "quorum":
             said.append("It does NOT hold against a server that shows silos different lists.")
-    said.append("No metric leaves: no loss, no count of records, no text of an error.")
+    said.append(_figures(law))
     said.append("It works at any hour." if law.hours is None else f"It joins and trains {_hours(law.hours)}.")
     return said
+
+
+def _figures(law: SiloFile) -> str:
+    """Say which figures of records leave: none, or noised sums that a job besides training may be asked for."""
+    if "gaussian" in law.mechanisms:
+        return (
+            "No metric leaves: no loss, no count of records but with noise, charged as a release, and no text of an"
+            " error."
+        )
+    return "No metric leaves: no loss, no count of records, no text of an error."
 
 
 def _noise(law: SiloFile) -> str:

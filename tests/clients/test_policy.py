@@ -196,6 +196,10 @@ def test_the_sentences_say_every_rule(law: SiloFile) -> None:
         "on mon, tue from 20:00 until 06:00 of the day after",
     ):  # fmt: skip
         assert words in said, words
+    assert "no count of records, no text of an error" in said
+    counting = " ".join(policy.sentences(changed(law, mechanisms=["dp-sgd", "gaussian"])))
+    assert "no count of records but with noise, charged as a release, and no text of an error" in counting
+    assert "no count of records, " not in counting
     loose = policy.sentences(
         changed(law, noise_sources=["os", "seeded-unsafe"], encryption={"secure_aggregation": "off"})
     )
