@@ -5,7 +5,8 @@
     3. each ledger verifies entry by entry, under the key that is known, against every head in the folder; it is the one
        that the report is of; a countersignature is for the model that lies here
     4. of every whole round, each silo in the sum has a charge in its ledger, or reported one
-    5. what a report says of each ledger follows from it: claim, budgets, runs, overrides, PLD, RDP and the curve
+    5. what a report says of each ledger follows from it: claim, budgets, runs, overrides, PLD, RDP and the curve. Unit
+       and records of a unit, and where no ledger is here delta and the plan's steps, are those of scenario.toml
     6. `summary.json` says the same epsilon and steps
     7. in a silo's own folder: the server's report is signed by the server, is for this silo and run, and agrees with
        the ledger
@@ -30,7 +31,7 @@ from fedmodel.ledger import Run, Standing, origin_of
 from fedmodel.ledger.heads import open_head
 from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.privacy.rounding import small, up
-from scenarios.report.verifier import figures, signed
+from scenarios.report.verifier import figures, planned, signed
 from scenarios.report.verifier.figures import Held
 from scenarios.report.verifier.holding import Found, hold, hold_rows
 from scenarios.report.verifier.keys import Keys, keys_of
@@ -42,8 +43,8 @@ NOT_RECOMPUTED: Final = (
     "PRV, the accountant of another library",
     "the page and the registry's entry: they are the files that were signed, and may say anything",
     "the audit",
-    "whatever follows from scenario.toml: what was planned, by which mechanism, under which trust, and that its hash is"
-    " the one in the ledgers",
+    "what else follows from scenario.toml than unit, records of a unit, delta and steps: the noise that was planned, by"
+    " which mechanism, under which trust, and that its hash is the one in the ledgers",
     "how budgets were spent over time",
     "figures of the model, which the server measured",
     "sentences, the claim's own too",
@@ -97,17 +98,17 @@ def _check(
         raise LedgerTampered("metrics.jsonl: has no whole round")
     ledgers: dict[str, Held] = {}
     if run.get("reported", False):
-        _check_reported(folder, report, lines, keys, found, besides=bool(scenario.get("besides")))
+        _check_reported(folder, report, lines, keys, found, scenario)
     else:
         for held, told in ledgers_of(folder, report, keys):
             ledgers[held.silo] = held
             found.items.append((f"ledger {held.silo}", told))
         check_newest(report, ledgers)
-        _check_figures(report, ledgers)
+        _check_figures(report, ledgers, scenario)
         check_models(folder, report, ledgers, model, found)
         _check_rounds([*lines, *_lines(folder / signed.BESIDES)], {one.silo: one.own for one in ledgers.values()})
         found.items.append(("figures", f"of {words.counted(len(silos), 'silo')} follow: {_FIGURES}"))
-    _check_claim(report, ledgers)
+    _check_claim(report, ledgers, scenario)
     _check_summary(folder, report)
     check_signer(folder, report, signer, keys, found, ledgers)
     found.gaps += [
@@ -122,12 +123,12 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.is_file() else []
 
 
-def _check_figures(report: Mapping[str, Any], ledgers: Mapping[str, Held]) -> None:
+def _check_figures(report: Mapping[str, Any], ledgers: Mapping[str, Held], scenario: Mapping[str, Any]) -> None:
     """Refuse a report of which a figure does not follow from the ledgers."""
     for claimed, counted in zip(report["claim"]["silos"], report["accounting"]["silos"], strict=True):
         silo = claimed["silo"]
         held = ledgers.get(silo, Held(silo, (), Standing(), None, "", goes_on=False))
-        row = figures.claim(held, claimed["delta"])
+        row = figures.claim(held, planned.delta(scenario, silo))
         hold(f"claim.silos[{silo}]", claimed, row, silo)
         follows = figures.accounting_row(held.claimed, row["delta"], chosen=held.others)
         hold(f"accounting.silos[{silo}]", counted, {"silo": silo, **follows}, silo)
@@ -150,8 +151,7 @@ def _check_reported(
     lines: Sequence[Mapping[str, Any]],
     keys: Keys,
     found: Found,
-    *,
-    besides: bool,
+    scenario: Mapping[str, Any],
 ) -> None:
     """Refuse a report of which a figure does not follow from what silos reported.
 
@@ -160,13 +160,16 @@ def _check_reported(
     charges = json.loads((folder / "charges.json").read_bytes())
     if report["run"]["run"] != json.loads((folder / "run.json").read_bytes())["run"]:
         raise ClaimRefuted("run.run: is not the number in run.json")
-    if besides:
+    if scenario.get("besides"):
         found.claim = "NOT computed again"
+        for row in report["claim"]["silos"]:
+            told = {"delta": planned.delta(scenario, row["silo"])}
+            hold(f"claim.silos[{row['silo']}]", row, told, "scenario.toml")
         found.gaps.append("NO figure was computed again: the run did jobs besides training, and no ledger is here")
     else:
-        _check_reported_figures(report, charges)
-        told = words.counted(len(report["claim"]["silos"]), "silo")
-        found.items.append(("figures", f"of {told} follow from what they reported: {_FIGURES}"))
+        _check_reported_figures(report, charges, scenario)
+        counted = words.counted(len(report["claim"]["silos"]), "silo")
+        found.items.append(("figures", f"of {counted} follow from what they reported: {_FIGURES}"))
     if report["scope"]["budgets"] or report["scope"]["largest_bound"] is not None:
         raise ClaimRefuted("scope: says what no report without a ledger can")
     _check_rounds(lines, {silo: int(said["rounds"]) for silo, said in charges.items()})
@@ -184,19 +187,25 @@ def _check_reported(
     found.gaps.append("no ledger is here: the figures are what silos reported to the server")
 
 
-def _check_reported_figures(report: Mapping[str, Any], charges: Mapping[str, Any]) -> None:
+def _check_reported_figures(report: Mapping[str, Any], charges: Mapping[str, Any], scenario: Mapping[str, Any]) -> None:
+    """Refuse a figure that does not follow from what silos reported of the plan that the scenario says.
+
+    Neither the length of the plan nor delta is taken from the report: fewer steps, or a larger delta, tell less.
+    """
     for claimed, counted in zip(report["claim"]["silos"], report["accounting"]["silos"], strict=True):
-        silo, reserved = claimed["silo"], claimed["steps_reserved"]
-        said = charges.get(silo)
+        silo = claimed["silo"]
+        delta, said = planned.delta(scenario, silo), charges.get(silo)
         if said is None:
-            row = figures.claim(Held(silo, (), Standing(), None, "", goes_on=False), claimed["delta"])
+            row = figures.claim(Held(silo, (), Standing(), None, "", goes_on=False), delta)
             row, events = {**row, "epsilon_all_runs": claimed["epsilon_all_runs"]}, []
         else:
             event, rounds = event_from_json(said["event"]), int(said["rounds"])
-            row = figures.claim_reported(event, rounds, reserved, claimed["delta"])
+            planned.check_event(scenario, silo, event)
+            reserved = planned.steps(scenario, silo)
+            row = figures.claim_reported(event, rounds, reserved, delta)
             events = [event.times(reserved)] if rounds else []
         hold(f"claim.silos[{silo}]", claimed, row, silo)
-        follows = figures.accounting_row(events, claimed["delta"], chosen=False)
+        follows = figures.accounting_row(events, delta, chosen=False)
         hold(f"accounting.silos[{silo}]", counted, {"silo": silo, **follows}, silo)
 
 
@@ -218,7 +227,7 @@ def _check_rounds(lines: Sequence[Mapping[str, Any]], charged: Mapping[str, Run 
                 raise LedgerTampered(f"silo {silo}: its update is in round {number}, and no charge for it is here")
 
 
-def _check_claim(report: Mapping[str, Any], ledgers: Mapping[str, Held]) -> None:
+def _check_claim(report: Mapping[str, Any], ledgers: Mapping[str, Held], scenario: Mapping[str, Any]) -> None:
     """Refuse a claim of less than one of its silos has, of another unit, or that protects where a silo is not."""
     claim = report["claim"]
     epsilons = [row["epsilon"] for row in claim["silos"]]
@@ -227,6 +236,7 @@ def _check_claim(report: Mapping[str, Any], ledgers: Mapping[str, Held]) -> None
         "delta": max(row["delta"] for row in claim["silos"]),
     }
     hold("claim", claim, told, "the ledgers")
+    hold("claim", claim, planned.whose(scenario), "scenario.toml")
     for silo, held in ledgers.items():
         if held.scope is not None:
             scope = held.standing.scopes[held.scope]

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from fedmodel.config import scenario_from_json, scenario_to_toml
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerTampered
 from fedmodel.provision import read_identity
 from scenarios.report import build, deployed
 from scenarios.report.page import signing
 from scenarios.report.page_check import PAGE
-from scenarios.report.verifier import ledgers, program, signed, verify
+from scenarios.report.verifier import ledgers, planned, program, signed, verify
 from scenarios.report.verifier.holding import Found
 from tests.deployments import RUN, SILOS
 from tests.deployments import deployed as deployment
@@ -242,6 +244,54 @@ def test_reported_charges_that_are_too_few_or_changed_are_found(kits: Federation
     (folder / "charges.json").write_text(json.dumps(charges), encoding="utf-8")
     sign_again(folder, build.read_report(folder).report, kits.unlock("server").identity)
     assert "south" in str(refusal(folder))
+
+
+OTHER_PLANS = {
+    "rounds": ("rounds = 2", "rounds = 3", "claim.silos[north].epsilon"),
+    "delta": ("delta = 0.001", "delta = 1e-06", "claim.silos[north].epsilon"),
+    "unit": ('unit = "record"', 'unit = "client"', "claim.unit"),
+    "records": ('unit = "record"', 'unit = "person"\nmax_records = 3', "charges.json: north: max_records 1 stands"),
+    "steps": ("local_steps = 2", "local_steps = 4", "charges.json: north: steps 2 stands, and scenario.toml says 4"),
+    "one silo's delta": (
+        "[privacy]", "[privacy.silo.south]\ndelta = 1e-06\n\n[privacy]", "claim.silos[south].epsilon"
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("plan", OTHER_PLANS)
+def test_a_servers_report_of_another_plan_than_the_scenarios_is_found(plan: str, kits: Federation) -> None:
+    """No ledger is here: a server that reserves less, or takes a larger delta or another unit, would claim less."""
+    was, would, why = OTHER_PLANS[plan]
+    folder = run_of(kits)
+    text = (folder / "scenario.toml").read_text(encoding="utf-8")
+    assert was in text
+    (folder / "scenario.toml").write_text(text.replace(was, would, 1), encoding="utf-8")
+    sign_again(folder, build.read_report(folder).report, kits.unlock("server").identity)
+    error = refusal(folder)
+    assert isinstance(error, ClaimRefuted)
+    assert why in str(error)
+
+
+@pytest.mark.parametrize(
+    ("more", "steps"),
+    [
+        ("[training]\nlocal_steps = 4", 4),
+        ("[training]\nlocal_epochs = 3", 6),
+        ("[training]\nlocal_epochs = 3\n[privacy.silo.south]\nsample_rate = 0.02", 150),
+    ],
+)
+def test_a_plan_is_read_as_the_scenario_reads_it(more: str, steps: int) -> None:
+    text = tomllib.loads(MASKED)
+    added = tomllib.loads(more)
+    del text["training"]["local_steps"]
+    text["training"] |= added["training"]
+    text["privacy"] |= added.get("privacy", {})
+    scenario = scenario_from_json(json.dumps(text))
+    plain = tomllib.loads(scenario_to_toml(scenario))
+    plan = scenario.plan("south")
+    assert planned.steps_per_round(plain, "south") == plan.steps_per_round == steps
+    assert (planned.steps(plain, "south"), planned.delta(plain, "south")) == (plan.steps, plan.delta)
+    assert planned.whose(plain) == {"unit": plan.unit, "max_records": plan.max_records}
 
 
 # What it says
