@@ -7,8 +7,11 @@ Guarantee: of a mechanism that passes,
 
 - the parts hold, for each step, a sampled Gaussian of no less cost than one of the event's own figures (`check_parts`);
 - the noise that it added to every sum tried was drawn from the source that it was given, and nowhere else, and as often
-  as it says; it was drawn anew each time, for every coordinate; and its size and shape were such as Gaussian noise of
-  the event's standard deviation has, of each coordinate, of each tensor and of all together, within the bounds below;
+  as it says; its size and shape were such as Gaussian noise of the event's standard deviation has, of each coordinate,
+  of each tensor and of all together, within the bounds below;
+- that noise was drawn anew: no two coordinates had the same of it over all calls, nor one the other's with its sign
+  changed; and differences of one call and the next, of the two ends of a call, and of coordinates that are 1, 2, 3, 8
+  and 32 apart were on the whole as large as of independent noise;
 - what came out lay on the coarse grid, and the sum was left as it was (`check_release`).
 
 Two bounds decide, each proven. Of m squares of unit normals, the mean is a or farther from 1 on a's side with
@@ -19,7 +22,8 @@ or less is let pass with no greater probability. The noise is seeded and nobody'
 `fedmodel.privacy.noise`, and of no record.
 
 It is a test and not a proof. Does NOT find a mechanism that knows the sums tried, that keeps or sends what it is given,
-or whose noise is Gaussian but for what such bounds let pass.
+whose noise is Gaussian but for what such bounds let pass, or is correlated otherwise than is looked for here: among few
+coordinates without being the same, at other distances, or among three and more.
 
 Shapes: T calls, L tensors, P coordinates of all of them.
 """
@@ -41,6 +45,7 @@ from fedmodel.privacy.noise import SeededNoise
 
 _SHAPES: Final = ((40, 32), (32,), (3, 32), (3,))  # as a model's are: matrices, vectors, and one of few coordinates
 _CALLS: Final = 32
+_LAGS: Final = (1, 2, 3, 8, 32)  # neighbours in a row, and in a column
 _REACH: Final = 4.0  # of a sum tried, in standard deviations: float32 then keeps where on the grid a value lies
 _OFF_GRID: Final = 1 / 8  # of a step: over what float32 rounds so near to zero, and under what a value off it may be
 _RARE: Final = 64 * math.log(2)
@@ -92,15 +97,44 @@ def check_release(mechanism: Mechanism, event: Event) -> None:
         ("one coordinate, where it is most", squares_TP.mean(0).max(), _CALLS),
         ("one release, compared with the next", again.mean(), again.numel()),
         ("one coordinate, compared with another", beside.mean(), beside.numel()),
+        *((f"one coordinate, compared with that {lag} on", *_lagged(noise_TP, lag)) for lag in _LAGS),
+        ("one coordinate, compared with that most like it", _most_alike(noise_TP), _CALLS),
     ]
-    # So many are tried, each coordinate and all else on both sides, and then the distribution.
-    rare = _RARE + math.log(2 * (noise_TP.shape[1] + len(looked_at)) + 2)
+    rare = _rare(noise_TP.shape[1], len(looked_at))
     for what, mean, draws in looked_at:
         if _rarity(float(mean), draws) > rare:
             raise _refused(event, f"noise of {math.sqrt(float(mean)):.3f} times what its event says, of {what}")
     apart = _apart(noise_TP)
     if apart > math.sqrt(rare / (2 * noise_TP.numel())):
         raise _refused(event, f"noise that is not Gaussian: its distribution is {apart:.3f} from that")
+
+
+def _rare(coordinates: int, others: int) -> float:
+    """Return how rare what is refused is: so many are tried that all together it is as `_RARE` says.
+
+    Each coordinate and all else on both sides, each pair of coordinates with either sign, and then the distribution.
+    """
+    return _RARE + math.log(2 * (coordinates + others) + coordinates * (coordinates - 1) + 2)
+
+
+def _lagged(noise_TP: Tensor, lag: int) -> tuple[Tensor, int]:
+    """Return the mean square of differences of coordinates so far apart, and of how many: each is in one of them."""
+    whole = noise_TP.shape[1] // (2 * lag) * 2 * lag
+    pairs_TNL = noise_TP[:, :whole].reshape(len(noise_TP), -1, 2, lag)
+    squares = (pairs_TNL[:, :, 0] - pairs_TNL[:, :, 1]) ** 2 / 2
+    return squares.mean(), squares.numel()
+
+
+def _most_alike(noise_TP: Tensor) -> Tensor:
+    """Return the least mean square over all calls of a difference, or a sum, of two coordinates over the root of two.
+
+    >>> float(_most_alike(torch.tensor([[1.0, 3.0, -1.0], [2.0, 0.0, -2.0]])))
+    0.0
+    """
+    products_PP = noise_TP.T @ noise_TP / len(noise_TP)
+    power_P = products_PP.diagonal()
+    apart_PP = (power_P[:, None] + power_P) / 2 - products_PP.abs()
+    return apart_PP.fill_diagonal_(math.inf).min().clamp(min=0.0)
 
 
 def _measured(mechanism: Mechanism, event: Event) -> Tensor:

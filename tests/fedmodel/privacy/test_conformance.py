@@ -99,6 +99,34 @@ def shared(size: int, noise: NoiseSource) -> Tensor:
     return honest(size, noise)[:1].expand(size)
 
 
+def grouped(size: int) -> Draw:
+    """One draw for each so many neighbours; the rest is thrown away."""
+    return lambda many, noise: honest(many, noise)[torch.arange(many) // size * size]
+
+
+def copied(one: int, other: int, sign: float = 1.0) -> Draw:
+    """One coordinate has another's draw."""
+
+    def drawn(size: int, noise: NoiseSource) -> Tensor:
+        noise_P = honest(size, noise)
+        noise_P[other] = sign * noise_P[one]
+        return noise_P
+
+    return drawn
+
+
+def smoothed(size: int, noise: NoiseSource) -> Tensor:
+    """Each draw in two neighbours, so that their difference has less of it."""
+    noise_P = honest(size, noise)
+    return (noise_P + noise_P.roll(1)) / math.sqrt(2)
+
+
+def from_the_start(size: int, noise: NoiseSource) -> Tensor:
+    """The draws of the first tensor again for each of the others."""
+    noise_P = honest(size, noise)
+    return torch.cat([noise_P[: math.prod(shape)] for shape in conformance._SHAPES])
+
+
 def foreign(size: int, noise: NoiseSource) -> Tensor:
     """From a source that nobody named."""
     honest(size, noise)
@@ -120,6 +148,13 @@ def foreign(size: int, noise: NoiseSource) -> Tensor:
         (repeated(), "noise of 0.000 times what its event says, of one coordinate, where it is least"),
         (mirrored, "noise of 0.000 times what its event says, of one coordinate, compared with another"),
         (shared, "noise of"),
+        (grouped(2), "of one coordinate, compared with that 1 on"),
+        (grouped(8), "of one coordinate, compared with that 1 on"),
+        (smoothed, "noise of 0.7.* of one coordinate, compared with that 1 on"),
+        (copied(0, 1), "noise of 0.0.* of one coordinate, compared with that most like it"),
+        (copied(1279, 1280), "noise of 0.0.* of one coordinate, compared with that most like it"),
+        (copied(17, 900, -1.0), "noise of 0.0.* of one coordinate, compared with that most like it"),
+        (from_the_start, "noise of 0.0.* of one coordinate, compared with that most like it"),
         (foreign, "not drawn from the source that it is given"),
     ],
 )  # fmt: skip
@@ -198,7 +233,7 @@ def test_noise_of_0_93_of_what_is_said_is_let_pass_no_more_often_than_is_promise
     """The least mean square that passes is so far over that of such noise."""
     sizes = [math.prod(shape) for shape in conformance._SHAPES]
     draws = conformance._CALLS * sum(sizes)
-    rare = conformance._RARE + math.log(2 * (sum(sizes) + len(sizes) + 5) + 2)
+    rare = conformance._rare(sum(sizes), len(sizes) + len(conformance._LAGS) + 6)
     least = min(mean for mean in np.linspace(0.9, 1.0, 10_001) if conformance._rarity(mean, draws) <= rare)
     assert 0.93**2 < least < 1
     assert conformance._rarity(least / 0.93**2, draws) > conformance._RARE
