@@ -373,9 +373,10 @@ def _held_out(name: str, source: TableSource) -> list[str]:
     if source.held_out is None:
         return []
     return [
-        f"Of {name}, a share of {source.held_out:.10g} of its persons is HELD OUT: their records never train, and are"
+        f"Of {name}, a share of {source.held_out:.10g} of its persons is HELD OUT: their records do not train, and are"
         " handed to the server's operator as they are. Figures measured on them leave without noise, and no epsilon"
-        " covers these persons."
+        f" covers these persons. Once they are handed over, {name} is read by no other column or form of ids than today"
+        " and with no smaller share."
     ]
 
 

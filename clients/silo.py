@@ -32,7 +32,15 @@ from clients.sources import Source
 from fedmodel import plans
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.crypto.sealed import opener_from_secret
-from fedmodel.data import Cache, Records, check_deployed, deployed_records, read_withdrawn, silo_records
+from fedmodel.data import (
+    Cache,
+    Records,
+    check_deployed,
+    deployed_records,
+    read_handed_out,
+    read_withdrawn,
+    silo_records,
+)
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
 from fedmodel.ledger import Ledger, Scope
 from fedmodel.privacy.events import Event
@@ -184,7 +192,7 @@ class Silo:
         return self.scenario.plan(self.name)
 
     def records(self) -> Records:
-        """Return this silo's records, none of a person who withdrew. Sensitive.
+        """Return this silo's records, none of a person who withdrew or was handed out. Sensitive.
 
         How many there are is compared with nothing that the server chooses: an answer that hung on it would be a free
         comparison of a private count. The divisor of the sums is public and need not bound it.
@@ -194,8 +202,9 @@ class Silo:
         own = unlocked(self.folder)
         opener = opener_from_secret(own.age_secret)
         cache = Cache(self.folder / "cache", (own.recipient,), opener, self.run)
+        handed = read_handed_out(self.folder, opener)
         withdrawn = read_withdrawn(self.folder, opener).get(self.plan.data)
-        return deployed_records(self.scenario, self.kit.law, self.folder, cache, withdrawn)
+        return deployed_records(self.scenario, self.kit.law, self.folder, cache, withdrawn, handed)
 
     def check_data(self) -> None:
         """Refuse where this silo's table could not be opened, or has other columns than the scenario declares.

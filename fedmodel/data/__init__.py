@@ -3,7 +3,7 @@
 `records` has what they are, and how a data set is dealt out; `tables` a declared table, from `sources` (files) and
 `databases` (queries), kept by `cache`; `persons` says whose a record is, and `lookalikes` whose else it may be;
 `same_source` whether two tables are one; `headers` whether one has its columns; `withdrawn` whose records are read no
-more; `access` says who gets which.
+more, and `handed_out` who must stay held out; `access` says who gets which.
 """
 
 from fedmodel.data.access import (
@@ -15,6 +15,7 @@ from fedmodel.data.access import (
     table_source,
 )
 from fedmodel.data.cache import Cache
+from fedmodel.data.handed_out import Handed, add_handed_out, check_holds_out, read_handed_out
 from fedmodel.data.lookalikes import lookalikes, table_lookalikes
 from fedmodel.data.records import Records, partition, scale
 from fedmodel.data.same_source import check_sources, marks
@@ -23,10 +24,13 @@ from fedmodel.data.withdrawn import Withdrawn, add_withdrawn, read_withdrawn
 
 __all__ = [
     "Cache",
+    "Handed",
     "Records",
     "Withdrawn",
+    "add_handed_out",
     "add_withdrawn",
     "check_deployed",
+    "check_holds_out",
     "check_sources",
     "deployed_records",
     "held_out_records",
@@ -34,6 +38,7 @@ __all__ = [
     "lookalikes",
     "marks",
     "partition",
+    "read_handed_out",
     "read_withdrawn",
     "scale",
     "silo_records",

@@ -18,6 +18,7 @@ from pathlib import Path
 
 from fedmodel.config import Scenario, SiloFile, TableSource
 from fedmodel.data.cache import Cache
+from fedmodel.data.handed_out import Handed, check_holds_out
 from fedmodel.data.headers import check_columns
 from fedmodel.data.records import Records, dealt
 from fedmodel.data.same_source import check_sources
@@ -55,7 +56,12 @@ def held_out_records(scenario: Scenario) -> Records:
 
 
 def deployed_records(
-    scenario: Scenario, law: SiloFile, home: Path, cache: Cache | None, withdrawn: Withdrawn | None = None
+    scenario: Scenario,
+    law: SiloFile,
+    home: Path,
+    cache: Cache | None,
+    withdrawn: Withdrawn | None = None,
+    handed: Mapping[str, Handed] | None = None,
 ) -> Records:
     """Return the records of a deployed silo, no unit's more than the scenario's privacy unit has. Sensitive.
 
@@ -65,10 +71,11 @@ def deployed_records(
         home: The folder of `silo.toml`, from which relative paths begin.
         cache: Where what was read is kept, sealed; None to read anew every time.
         withdrawn: Persons whose records are not read.
+        handed: What of the silo's tables was handed out.
 
     Raises:
         ConfigError: When the law does not say where the table lies, an account could write, or persons withdrew by
-            another word on whose a record is.
+            another word on whose a record is, or persons would train who were handed out.
         DataError: When the table is not as declared. It has no code of its own: what leaves is "internal".
         PolicyRefused: When the table, as it was read, is what another budget counts.
     """
@@ -78,6 +85,7 @@ def deployed_records(
     table = declared(scenario.data)
     source = table_source(table, law.tables, home, "silo.toml")
     _check_form(table, source)
+    check_holds_out(handed or {}, table.data_set, source)
     records = table_records(table, source, cache, withdrawn)
     # A file could be put in another's place between the charge and the reading of it.
     check_sources(law, home)

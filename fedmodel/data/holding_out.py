@@ -7,8 +7,8 @@ else: no other row, scenario, run or table. So no held-out row is among those th
 or asked of it; one more record moves no other; and who is held out at one share is held out at every larger one.
 
 Does NOT protect whom it holds out: their rows are handed to the server's operator as they are, figures that are
-measured on them leave without noise, and no epsilon covers them. Does not know that a share was larger before: whoever
-was handed out then trains at a smaller one.
+measured on them leave without noise, and no epsilon covers them. Does not know that a share was larger before, or a
+form another: `fedmodel.data.handed_out` does.
 """
 
 from __future__ import annotations

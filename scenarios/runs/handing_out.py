@@ -3,9 +3,10 @@
 What is written is a table of the columns that a scenario declares, of held-out persons alone, with a number in place of
 each id. It is not sealed: the silo's people carry it to the server's operator, who reads it.
 
-Guarantee: a row that is handed out never trains at this silo, by any scenario, while `silo.toml` says this share of it
-or a larger one (`fedmodel.data.holding_out`). Nothing is handed out of a table whose `held_out` is not said, nor of a
-person who withdrew.
+Guarantee: a row that is handed out trains at this silo by no answer that is made from then on, by any scenario. By
+which word it was held out is kept in the kit before the file is written, and a table that `silo.toml` would read by
+another word is refused (`fedmodel.data.handed_out` says how a table is known again). Nothing is handed out of a table
+whose `held_out` is not said, nor of a person who withdrew.
 """
 
 from __future__ import annotations
@@ -14,13 +15,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from clients.outbox import outbox
 from fedmodel.config import Scenario, TableSource
 from fedmodel.crypto.sealed import opener_from_secret
-from fedmodel.data import check_sources, held_out_table, read_withdrawn, table_source
+from fedmodel.data import add_handed_out, check_sources, held_out_table, read_withdrawn, table_source
 from fedmodel.data.holding_out import as_file
 from fedmodel.data.tables import declared, held_out_part
 from fedmodel.errors import ConfigError
-from fedmodel.provision import is_sealed, read_law, unlocked
+from fedmodel.provision import is_sealed, read_kit, read_law, unlocked
 from fedmodel.system.durable import replace_file
 
 
@@ -67,12 +69,15 @@ def hand_out(kit: Path, scenario: Scenario, file: Path) -> HandedOut:
         file: A new one, .csv where the table is text, and .parquet elsewhere; for its owner alone.
 
     Raises:
-        ConfigError: As `check_hands_out` does, or when the file is there, or its name ends otherwise.
+        ConfigError: As `check_hands_out` does, or when the file is there, or its name ends otherwise, or rows were
+            handed out before by another word than silo.toml has now.
         DataError: When the table is not as declared, or no row of it is held out.
         OSError: When the file cannot be written.
     """
     source, config = check_hands_out(kit, scenario), declared(scenario.data)
-    withdrawn = read_withdrawn(kit, opener_from_secret(unlocked(kit).age_secret)).get(config.data_set)
+    own = unlocked(kit)
+    opener = opener_from_secret(own.age_secret)
+    withdrawn = read_withdrawn(kit, opener).get(config.data_set)
     data, kind = as_file(held_out_part(config, source, withdrawn), source.separator)
     if file.suffix != f".{kind}":
         raise ConfigError(f"{file}: this table is handed out as {kind}; give a name that ends in .{kind}")
@@ -80,6 +85,8 @@ def hand_out(kit: Path, scenario: Scenario, file: Path) -> HandedOut:
         raise ConfigError(f"{file}: is there already, and nothing is written over it")
     said = source.model_dump(include={"separator", "decimal"} if kind == "csv" else set(), exclude_defaults=True)
     keys = said | source.model_dump(mode="json", include={"yes", "no"}, exclude_defaults=True)
+    with outbox(read_kit(kit), kit):  # an answer that is being made from these rows is waited for
+        add_handed_out(kit, opener, own.recipient, config.data_set, source)
     replace_file(file.absolute(), data)  # so that an error names more than the current folder
     try:
         held_out_table(config, TableSource.model_validate({kind: str(file.resolve()), **keys}))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import fcntl
 import stat
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyarrow as pa
@@ -16,9 +18,11 @@ from pyarrow import parquet
 from clients import policy
 from fedmodel.config import ServerFile, TableSource, read_silo_file, scenario_to_toml
 from fedmodel.data import held_out_table
+from fedmodel.data.handed_out import HANDED_OUT
 from fedmodel.data.holding_out import is_held_out
 from fedmodel.errors import ConfigError, DataError
 from scenarios.cli import main
+from scenarios.runs import handing_out
 from scenarios.runs.handing_out import hand_out
 from tests.scenarios.runs.test_withdrawing import PERSON, Ward, made, ward
 
@@ -122,7 +126,7 @@ def test_the_law_says_so_in_a_sentence(ward: Ward) -> None:
     lay(ward, IDS, held_out=0.2)
     (line,) = told()
     assert (
-        "Of ward, a share of 0.2 of its persons is HELD OUT: their records never train, and are handed to the" in line
+        "Of ward, a share of 0.2 of its persons is HELD OUT: their records do not train, and are handed to the" in line
     )
     assert "no epsilon covers these persons" in line
 
@@ -155,3 +159,43 @@ def test_the_command_says_what_the_servers_file_needs(
     out, err = capsys.readouterr()
     assert (ended.value.code or 0, err) == (0, "")
     assert 'In server.toml:\n[tables.ward]\ncsv = "h.csv"\nseparator = ";"\n' in out
+
+
+@pytest.mark.parametrize("now", [{"held_out": SHARE, "person": PERSON | {"form": "text"}}, {"held_out": 0.4}, {}])
+def test_by_another_word_than_was_handed_out_nothing_is_read_and_nothing_handed_out(
+    ward: Ward, tmp_path: Path, now: dict[str, object]
+) -> None:
+    """Else persons would train who lie at the server: by another form, or a smaller share, others are held out."""
+    lay(ward, IDS, held_out=SHARE)
+    before = ages(ward.silo.records().x_NF)
+    hand_out(ward.kit, ward.scenario, tmp_path / "held.csv")
+    lay(ward, IDS, **now)
+    with pytest.raises(ConfigError, match=r"held_out = 0\.5 of 'ward' was handed out, by column 'patient' in form"):
+        ward.silo.records()
+    if now:
+        with pytest.raises(ConfigError, match="was handed out"):
+            hand_out(ward.kit, ward.scenario, tmp_path / "again.csv")
+        assert not (tmp_path / "again.csv").exists()
+    lay(ward, IDS, held_out=SHARE)
+    assert ages(ward.silo.records().x_NF) == before
+    hand_out(ward.kit, ward.scenario, tmp_path / "again.csv")
+    (ward.kit / HANDED_OUT).write_bytes(b"not ours")
+    with pytest.raises(DataError, match="nobody can tell who was handed out"):
+        ward.silo.records()
+
+
+def test_the_word_is_kept_before_the_file_is_there_and_while_no_answer_is_made(
+    ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lay(ward, IDS, held_out=SHARE)
+    real, seen = handing_out.add_handed_out, []
+
+    def called(*given: Any) -> None:
+        with (ward.kit / "outbox.lock").open("wb") as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        seen.append((tmp_path / "held.csv").exists())
+        real(*given)
+
+    monkeypatch.setattr(handing_out, "add_handed_out", called)
+    hand_out(ward.kit, ward.scenario, tmp_path / "held.csv")
+    assert seen == [False]
