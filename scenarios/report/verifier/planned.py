@@ -1,6 +1,6 @@
 """What a signed `scenario.toml` says by itself of a plan: its steps, its delta, and whose presence is hidden.
 
-Read as plain TOML, since reading all of a scenario takes pydantic; written apart from `fedmodel.config`, as are figures.
+Read as plain TOML, since reading all of a scenario takes pydantic; `fedmodel.config` has no part in it.
 
 Guarantee: `steps_per_round`, `steps`, `delta` and `whose` return what `Scenario.plan` says of the silo.
 
