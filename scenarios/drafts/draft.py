@@ -38,7 +38,7 @@ def write_draft(out: Path, name: str, looked: Looked, answers: Answers) -> None:
     text = scenario_text(name, answers, out / MADE_UP, seed)
     try:
         scenario_from_json(json.dumps(tomllib.loads(text)))
-    except ConfigError as error:
+    except (ConfigError, ValueError) as error:  # a name may have a character that TOML refuses
         raise ConfigError(f"what was said makes no scenario: {error}") from None
     files = {TABLE: table_text(name, looked.source, answers.person)}
     parties = (*answers.silos, HELD_OUT)

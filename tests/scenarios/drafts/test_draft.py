@@ -151,6 +151,15 @@ def test_what_cannot_be_is_refused_in_one_line(more: tuple[str, ...], rule: str,
     assert not (tmp_path / "study").exists()
 
 
+def test_a_name_that_no_scenario_can_have_is_refused_in_one_line(run: Run, tmp_path: Path) -> None:
+    lay(tmp_path / "ward.csv", rows(9), ["patient id", "admitted", "ag\x7fe", *HEADER[3:]])
+    said = [one.replace("--range=age", "--range=ag\x7fe") for one in SAID]
+    assert run("new", "--from", "ward.csv", "--out", "study", *said) == 2
+    assert "what was said makes no scenario: Illegal character" in run.err
+    assert run.err.count("\n") == 1
+    assert not (tmp_path / "study").exists()
+
+
 def test_a_draft_is_written_over_nothing(run: Run, tmp_path: Path) -> None:
     drafted(run)
     assert run("new", "--from", "ward.csv", "--out", "study", *SAID) == 2
