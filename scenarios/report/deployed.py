@@ -17,6 +17,7 @@ Does NOT show a server what a silo's report says: a silo hands it to whom it lik
 from __future__ import annotations
 
 import json
+import re
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -40,6 +41,7 @@ from server.run_files import RunFiles
 
 COPIES: Final = "copies"
 REPORTS: Final = "reports"
+_NUMBER: Final = re.compile(r"[0-9]{1,20}")  # it names a folder of the kit, and a server says it
 
 
 def check_server_kit(home: Path) -> None:
@@ -137,7 +139,7 @@ def silo_report(kit: Path, copy: Path, render: Render) -> Path:
         Where the page lies: in `reports/NUMBER` of the kit.
 
     Raises:
-        ConfigError: When it is no copy for this silo, or the report cannot be written.
+        ConfigError: When it is no copy for this silo, its run has no number, or the report cannot be written.
         PolicyRefused: When another server signed it than the silo's law names.
         ClaimRefuted: When a figure of the server's does not follow, or the ledger says another.
         LedgerError: When a file, a signature or the ledger is not as it was written.
@@ -155,6 +157,8 @@ def silo_report(kit: Path, copy: Path, render: Render) -> Path:
             f"{copy}: is signed by server key {handed.key.hex()[:16]}..., which silo.toml does not name; nothing is"
             " signed beside it"
         )
+    if _NUMBER.fullmatch(told.run) is None:
+        raise ConfigError(f"{copy}: calls a run {told.run!r}, and a run's number is 1 to 20 digits; nothing is signed")
     folder = kit / REPORTS / told.run
     partial = folder.with_name(f"{told.run}.partial")
     try:

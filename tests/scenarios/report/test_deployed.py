@@ -292,6 +292,20 @@ def test_a_server_whose_word_contradicts_the_ledger_gets_no_signature(kits: Fede
     assert list((kits.kit("north") / "reports").iterdir()) == []
 
 
+@pytest.mark.parametrize("number", ["12/3", "..", "", "1" * 21, "x\x1b[2J"])
+def test_a_run_that_a_server_calls_by_no_number_is_refused(number: str, kits: Federation) -> None:
+    """A folder of the silo's kit has the run's number for a name, and the server says it."""
+    copy = copy_of(kits, "north")
+    report = build.read_report(copy).report
+    forged = report.model_copy(update={"run": report.run.model_copy(update={"run": number})})
+    sign_again(copy, forged, kits.unlock("server").identity)
+    kits.unlock("north")
+    before = sorted(kits.kit("north").rglob("*"))
+    with pytest.raises(ConfigError, match=r"a run's number is 1 to 20 digits; nothing is signed$"):
+        deployed.silo_report(kits.kit("north"), copy, page)
+    assert sorted(kits.kit("north").rglob("*")) == before
+
+
 def test_a_silos_report_is_made_of_known_names_alone(kits: Federation) -> None:
     """A server that lists a file outside of the folder has nothing written there."""
     folder, server = copy_of(kits, "north"), kits.unlock("server").identity
