@@ -354,6 +354,8 @@ def _table(name: str, source: TableSource) -> str:
     form = ""
     if not source.is_plain:
         form = f", as CSV separated by {source.separator!r}, with decimal {source.decimal!r}, in {source.encoding}"
+        if source.missing_values:
+            form += f", where {', '.join(map(repr, source.missing_values))} stands for a missing value"
     return f"{name} is read from {next(where[key] for key in where if getattr(source, key) is not None)}{form}."
 
 

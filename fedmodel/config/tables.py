@@ -13,7 +13,7 @@ from urllib.parse import parse_qsl, urlsplit
 from pydantic import Field, model_validator
 
 from fedmodel.kinds.columns import ColumnName, Person
-from fedmodel.kinds.spelling import CsvForm
+from fedmodel.kinds.spelling import FORM, CsvForm
 
 SQLITE: Final = "sqlite"
 POSTGRESQL: Final = "postgresql"
@@ -71,7 +71,7 @@ class TableSource(CsvForm):
         if self.password_file is not None and self.database != POSTGRESQL:
             raise ValueError("password_file is given with the url of a PostgreSQL database, and only then")
         if not self.is_plain and not (self.csv or self.folder):
-            raise ValueError("separator, decimal and encoding are given with csv or folder, and only then")
+            raise ValueError(f"{', '.join(FORM)} are given with csv or folder, and only then")
         if self.held_out is not None and self.person is None:
             raise ValueError("held_out needs person, by which it is known whose rows go together")
         if self.disjoint and self.url is None:

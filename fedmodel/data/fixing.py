@@ -8,6 +8,7 @@ by what is written there, and by nothing that is guessed.
 | `separator`,`encoding` | the declared columns cannot be read by those that are said, and can by these: the first   |
 |                        | of a few that are usual                                                                   |
 | `decimal`              | a column declared as a number has decimal commas, and whole numbers, and nothing else     |
+| `missing_values`       | a column declared as a number or a boolean has such words, and is otherwise of one kind   |
 | `yes`, `no`            | a column declared as a boolean has such words, and nothing else                           |
 | `leave_out`            | a column is not declared, and the scenario does not say that others are ignored           |
 
@@ -22,7 +23,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fedmodel.config import TableSource
 from fedmodel.data.headers import headers
-from fedmodel.data.seen import COMMAS, WORDS, kind_seen, words_of
+from fedmodel.data.seen import COMMAS, WORDS, distinct, kind_seen, missing_of, words_of
 from fedmodel.data.sources import chosen, files_of, is_parquet
 from fedmodel.data.tables import names_of
 from fedmodel.errors import DataError
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 _SEPARATORS: Final = (",", ";", "\t", "|")
 _ENCODINGS: Final = ("utf-8", "utf-16", "cp1252")
-KEYS: Final = ("separator", "decimal", "encoding", "yes", "no", "leave_out")
+KEYS: Final = ("separator", "decimal", "encoding", "missing_values", "yes", "no", "leave_out")
 """The keys that are proposed."""
 
 
@@ -52,6 +53,8 @@ def proposed(config: TableConfig, source: TableSource) -> dict[str, Any]:
     if there is None:
         return {}
     form, tables = there
+    if form.csv or form.folder:
+        form, tables = _without_missing(config, form, tables)
     columns = [(one.type, table[one.name]) for table in tables for one in config.columns]
     numbers = [kind_seen(values) for kind, values in columns if kind in ("float", "integer")]
     if COMMAS in numbers and form.url is None and not form.parquet:
@@ -90,6 +93,18 @@ def _chosen(paths: list[Path], columns: tuple[str, ...], form: TableSource) -> l
         if isinstance(error.__context__, OSError):
             raise  # the disk's, whatever the file is written like
         return None
+
+
+def _without_missing(
+    config: TableConfig, form: TableSource, tables: list[pa.Table]
+) -> tuple[TableSource, list[pa.Table]]:
+    """Return the source as it has to say what stands for a missing value, and its tables as they are read then."""
+    columns = [table[one.name] for table in tables for one in config.columns if one.type != "category"]
+    found = dict.fromkeys(word for values in columns for word in missing_of(distinct(values)))
+    if not found:
+        return form, tables
+    form = form.model_copy(update={"missing_values": (*form.missing_values, *found)})
+    return form, _chosen(files_of(form), names_of(config), form) or tables
 
 
 def _words(columns: list[pa.ChunkedArray], form: TableSource) -> dict[str, tuple[str, ...]]:

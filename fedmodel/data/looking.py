@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from fedmodel.config import TableSource
 from fedmodel.data.headers import headers
-from fedmodel.data.seen import COMMAS, WORDS, kind_seen, words_of
+from fedmodel.data.seen import COMMAS, WORDS, distinct, kind_seen, missing_of, words_of
 from fedmodel.data.sources import chosen, is_parquet
 from fedmodel.errors import DataError
 
@@ -71,6 +71,9 @@ def look(path: Path) -> Looked:
     if len(set(names)) < len(names) or not all(name.strip() for name in names):
         raise DataError(f"{path}: its header has a name twice, or an empty one; give each column a name of its own")
     table = chosen(path, tuple(names), source)
+    if source.csv and (missing := dict.fromkeys(word for name in names for word in missing_of(distinct(table[name])))):
+        source = source.model_copy(update={"missing_values": tuple(missing)})
+        table = chosen(path, tuple(names), source)
     columns = tuple(Seen(name, kind_seen(table[name]), _few(table[name])) for name in names)
     if source.csv and any(column.kind == COMMAS for column in columns):
         source = source.model_copy(update={"decimal": ","})

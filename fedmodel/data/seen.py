@@ -25,6 +25,7 @@ NOTHING: Final = "nothing"
 
 YES: Final = frozenset(("yes", "y", "ja", "j", "oui", "o", "si", "sí", "sì", "sim", "tak", "ano", "da", "igen", "x"))
 NO: Final = frozenset(("no", "n", "nein", "nee", "non", "não", "nao", "nie", "ne", "nem", "-"))
+_MISSING: Final = re.compile(r"(?i)na|n/a|#n/a|null|none|nat|-|\.")
 _LOOKED_AT: Final = 10_000  # different values: a word is no proof
 _NUMBER: Final = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")
 _COMMA: Final = re.compile(r"[+-]?[0-9]*,[0-9]+([eE][+-]?[0-9]+)?|[+-]?[0-9]+")
@@ -36,7 +37,6 @@ _DATE: Final = re.compile(
 
 def kind_seen(values: pa.ChunkedArray) -> str:
     """Return a word for what a column holds: one of the constants here, or the name of a type. Sensitive."""
-    import pyarrow as pa
     from pyarrow import types
 
     if types.is_dictionary(values.type):
@@ -52,8 +52,19 @@ def kind_seen(values: pa.ChunkedArray) -> str:
         return DATES
     if not (types.is_string(found) or types.is_large_string(found) or types.is_string_view(found)):
         return re.split(r"[(\[<]", str(found))[0]
-    distinct = values.cast(pa.large_string()).slice(0).unique().drop_null()
-    return kind_of([text.strip() for text in distinct.slice(0, _LOOKED_AT).to_pylist()])
+    return kind_of([text.strip() for text in distinct(values)])
+
+
+def distinct(values: pa.ChunkedArray) -> list[str]:
+    """Return a text column's different values, as many as are looked at; none of another type. Sensitive."""
+    import pyarrow as pa
+    from pyarrow import types
+
+    found = values.type
+    if not (types.is_string(found) or types.is_large_string(found) or types.is_string_view(found)):
+        return []
+    texts: list[str] = values.cast(pa.large_string()).unique().drop_null().slice(0, _LOOKED_AT).to_pylist()
+    return texts
 
 
 def kind_of(texts: list[str]) -> str:
@@ -75,6 +86,19 @@ def kind_of(texts: list[str]) -> str:
         (DATES, _DATE.fullmatch),
     )
     return next((kind for kind, test in tests if all(map(test, texts))), TEXT)
+
+
+def missing_of(texts: list[str]) -> list[str]:
+    """Return which of different texts stand for a missing value, where all others are of one kind; none elsewhere.
+
+    >>> missing_of(["1", "NA", "2.5", "-"]), missing_of(["NA", "red"]), missing_of(["yes", "no", "-"])
+    (['NA', '-'], [], [])
+    """
+    if kind_of([text.strip() for text in texts]) != TEXT:
+        return []
+    found = [text for text in texts if _MISSING.fullmatch(text.strip())]
+    others = kind_of([text.strip() for text in texts if text not in found])
+    return [] if others in (TEXT, NOTHING) else found
 
 
 def words_of(texts: list[str]) -> tuple[list[str], list[str]] | None:

@@ -18,6 +18,7 @@ _KEYS: Final = (
     ("declare separator", "separator{law} (--fix writes it)"),
     ("declare its encoding", "encoding{law} (--fix writes it)"),
     ("declare encoding", "encoding{law} (--fix writes it)"),
+    ("word for a missing value", "missing_values{law} (--fix writes it), or leave it empty"),
     ("decimal = ", "decimal{law} (--fix writes it)"),
     ("mean yes and no", 'yes and no{law} (--fix writes them), or type = "category"'),
     ("none of the declared categories", 'mend it, or categories, or unknown = "drop" or "other"'),

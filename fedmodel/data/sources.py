@@ -161,7 +161,9 @@ def _file(path: Path, columns: tuple[str, ...], form: CsvForm) -> pa.Table:
             read_options=csv.ReadOptions(encoding=form.encoding),
             parse_options=csv.ParseOptions(newlines_in_values=True, delimiter=form.separator),
             convert_options=csv.ConvertOptions(
-                column_types={name: pa.large_string() for name in columns}, strings_can_be_null=True, null_values=[""]
+                column_types={name: pa.large_string() for name in columns},
+                strings_can_be_null=True,
+                null_values=["", *form.missing_values],
             ),
         )
         check_header(table.column_names, columns, form)

@@ -157,7 +157,7 @@ def _cause(bare: pa.ChunkedArray, decimal: str) -> str:
     if _any(bare, r"^[+-]?[0-9]{1,3}([ ,.'’\x{a0}\x{202f}][0-9]{3})+([.,][0-9]+)?$"):
         return ": it is written with a separator for thousands; write it without"
     if _any(bare, r"(?i)^(na|n/a|#n/a|nan|null|none|-|\.|nat)$"):
-        return ": a word for a missing value stands there; leave it empty"
+        return ": a word for a missing value stands there; leave it empty, or name it under missing_values"
     if _any(bare, "^$"):
         return ": nothing but space stands there; leave it empty, without space"
     if _any(bare, r"^[\x{2212}\x{2010}-\x{2015}][0-9]"):

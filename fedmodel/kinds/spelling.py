@@ -85,6 +85,10 @@ def _is_an_encoding(value: str) -> str:
     return value
 
 
+FORM = ("separator", "decimal", "encoding", "missing_values")
+"""The keys that are of a CSV alone."""
+
+
 class CsvForm(Section, Later):
     """How a CSV is written, as programs of other countries do; `yes` and `no` hold for other sources of text, too.
 
@@ -94,15 +98,17 @@ class CsvForm(Section, Later):
         encoding: By Python's name, "cp1252" or "utf-16" for instance.
         yes: Words that stand for true in a column declared as a boolean, besides "true" and 1.
         no: Words that stand for false there, besides "false" and 0.
+        missing_values: What stands for a missing value, besides nothing at all: the whole field, as it is spelled.
     """
 
-    LATER: ClassVar[tuple[str, ...]] = ("separator", "decimal", "encoding", "yes", "no")
+    LATER: ClassVar[tuple[str, ...]] = ("separator", "decimal", "encoding", "yes", "no", "missing_values")
 
     separator: Literal[",", ";", "\t", "|"] = ","
     decimal: Literal[".", ","] = "."
     encoding: Annotated[str, Field(max_length=40), AfterValidator(_is_an_encoding)] = "utf-8"
     yes: Words = ()
     no: Words = ()
+    missing_values: Words = ()
 
     @model_validator(mode="after")
     def _words_differ(self) -> CsvForm:
@@ -127,4 +133,4 @@ class CsvForm(Section, Later):
     def is_plain(self) -> bool:
         """Whether its lines are as a CSV's are where nothing is said."""
         fields = CsvForm.model_fields
-        return all(getattr(self, key) == fields[key].default for key in ("separator", "decimal", "encoding"))
+        return all(getattr(self, key) == fields[key].default for key in FORM)

@@ -104,7 +104,7 @@ def table_text(name: str, source: TableSource, person: str | None) -> str:
     """Return the owner's part of `silo.toml`."""
     keys = {key: value for key in ("csv", "parquet") if (value := getattr(source, key)) is not None}
     plain = type(source)(csv="x")
-    form = ("separator", "decimal", "encoding", "yes", "no")
+    form = ("separator", "decimal", "encoding", "missing_values", "yes", "no")
     keys |= {key: value for key in form if (value := getattr(source, key)) != getattr(plain, key)}
     lines = [f"{key} = {_said(value)}" for key, value in keys.items()]
     if person is not None:

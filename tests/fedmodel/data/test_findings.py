@@ -18,7 +18,7 @@ from fedmodel.data.findings import Findings, inspect
 from fedmodel.data.fixing import proposed
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.sources.table import TableConfig
-from tests.fedmodel.data.test_tables import HEADER, ROWS, changed, table_of, typed, write, written
+from tests.fedmodel.data.test_tables import COLUMNS, HEADER, ROWS, changed, table_of, typed, write, written
 
 ODD = [
     ["50", "5", "ja", "II", "benign"],
@@ -278,3 +278,29 @@ def test_what_is_said_already_stays_and_other_columns_are_not_named_where_they_a
     source = write(tmp_path / "a.csv", rows, [*HEADER, "name"])
     own = source.model_copy(update={"yes": ("ja",), "no": ("nein",)})
     assert proposed(table_of(other_columns="ignore"), own) == {"no": ("nein", "n")}
+
+
+def test_words_for_a_missing_value_are_proposed_of_numbers_and_are_gaps_once_they_are_said(tmp_path: Path) -> None:
+    columns = [{**COLUMNS[0], "missing": "drop"}, *COLUMNS[1:]]
+    config = table_of(columns)
+    source = write(tmp_path / "a.csv", [["NA", *ROWS[0][1:]], [" - ", *ROWS[0][1:]], *ROWS])
+    with pytest.raises(DataError, match="a word for a missing value stands there"):
+        table_records(config, source)
+    (refused,) = [one for one in inspect(config, source).found if one.refuses]
+    assert refused.settled_by.startswith("missing_values under [tables.")
+    assert proposed(config, source) == {"missing_values": ("NA", " - ")}
+    fixed = source.model_copy(update={"missing_values": ("NA", " - ")})
+    assert proposed(config, fixed) == {}
+    assert len(table_records(config, fixed)) == len(ROWS)
+    (seen,) = [line for line in inspect(config, fixed).lines if line.column == COLUMNS[0]["name"]]
+    assert (seen.missing, seen.left_out, seen.refused) == (2, 2, 0)
+
+
+def test_a_word_is_a_gap_where_it_is_the_whole_field_and_spelled_so(tmp_path: Path) -> None:
+    config = table_of([{**COLUMNS[0], "missing": "drop"}, *COLUMNS[1:]])
+    for field in ("na", "NA ", "NAs"):
+        source = write(tmp_path / "a.csv", [[field, *ROWS[0][1:]], *ROWS]).model_copy(
+            update={"missing_values": ("NA",)}
+        )
+        with pytest.raises(DataError, match="is not a number"):
+            table_records(config, source)
