@@ -45,6 +45,7 @@ if has_room(MEMORY, size_bytes=4 << 30):
 ROOT = Path(__file__).parents[1]
 # Fixtures that start a program; a test that uses one is marked `processes`, as all of tests/integration is.
 STARTERS = {"browser", "injecting", "postgresql"}
+_APART = 6  # files between two that start processes
 
 TINY = """
 name = "tiny"
@@ -138,19 +139,31 @@ def starts_processes(item: pytest.Item) -> bool:
     return within or bool(STARTERS & {*getattr(item, "fixturenames", ())})
 
 
+def _order(items: list[pytest.Item]) -> Iterator[Path]:
+    """Yield files by how many tests they have, and every few of them one that starts processes.
+
+    Such a file waits for most of its time. Where all workers had one at once the cores would be idle, and where they
+    came last the workers would wait for each other.
+    """
+    tests = Counter(item.path for item in items)
+    waiting = {item.path for item in items if starts_processes(item)}
+    files = sorted(tests, key=lambda path: -tests[path])
+    busy, waits = [path for path in files if path not in waiting], [path for path in files if path in waiting]
+    for number, path in enumerate(busy):
+        if number % _APART == 0 and waits:
+            yield waits.pop(0)
+        yield path
+    yield from waits
+
+
 @pytest.hookimpl(tryfirst=True)  # before `-m` chooses
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tier of processes and begin with it; skip what needs a GPU where there is none, and say so.
-
-    Its files are few and long, so workers that meet them last wait for each other at the end. After them files come by
-    how many tests they have.
-    """
-    slow = {item.path for item in items if starts_processes(item)}
-    tests = Counter(item.path for item in items)
+    """Mark the tier of processes and put files in order; skip what needs a GPU where there is none, and say so."""
     for item in items:
         if starts_processes(item):
             item.add_marker("processes")
-    items.sort(key=lambda item: (item.path not in slow, -tests[item.path]))  # those of a file stay in their order
+    place = {path: number for number, path in enumerate(_order(items))}
+    items.sort(key=lambda item: place[item.path])  # those of a file stay in their order
     if not any(item.get_closest_marker("gpu") for item in items):
         return
     import torch
