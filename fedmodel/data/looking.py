@@ -1,6 +1,6 @@
 """What a file looks like before anything is declared of it: its columns, and for each a word for what it holds.
 
-Everything here is seen by the file's owner alone. Of it only the names of columns and their kinds get into a draft
+Everything here is seen by the file's owner alone. Of it only the names of columns get into a draft
 (`scenarios.drafts`); how the file is written gets into the owner's own part of `silo.toml`.
 """
 

@@ -1,7 +1,7 @@
 """What the values of a column look like to a person who opens the file: a word for a finding, and nothing else.
 
 No run asks: what a value is read as is declared (`fedmodel.data.values`), and nothing is read by a guess. A word from
-here stands on the screen of whoever owns the table, or chooses which question `fedmodel new` asks.
+here stands on the screen of whoever owns the table, or chooses which option `fedmodel new` names when one is missing.
 """
 
 from __future__ import annotations

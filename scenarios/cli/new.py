@@ -38,6 +38,7 @@ def new(
     categories: Annotated[
         list[str] | None, typer.Option(metavar="COLUMN=A,B", help="Public codes of a column.")
     ] = None,
+    boolean: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="A column of true and false.")] = None,
     leave_out: Annotated[list[str] | None, typer.Option(metavar="COLUMN", help="A column that is not used.")] = None,
     silos: Annotated[str | None, typer.Option(metavar="A,B,C", help="Names of the silos.")] = None,
     records: Annotated[
@@ -48,11 +49,11 @@ def new(
 ) -> None:
     """Draft a scenario from the header of one's own table, with made-up tables on which it runs as it is.
 
-    At a terminal it asks for what no option says; elsewhere it refuses, and names what is missing. Ranges, categories
-    and labels are public knowledge and never read off the data.
+    At a terminal it asks for what no option says; elsewhere it refuses, and names what is missing. What each column is,
+    ranges, categories and labels are public knowledge and never read off the data.
     """
     from fedmodel.data.looking import look
-    from scenarios.drafts.asking import WHY, Options, gather
+    from scenarios.drafts.asking import BOOLEAN, WHY, Options, gather
     from scenarios.drafts.draft import SCENARIO, TABLE, write_draft
 
     if not _NAME.fullmatch(out.name):
@@ -66,6 +67,7 @@ def new(
              "--epsilon": epsilon, "--max-records": None if max_records is None else str(max_records)}  # fmt: skip
     given = {option: said for option, said in plain.items() if said is not None}
     given |= _of_columns("--range", ranges or (), names) | _of_columns("--categories", categories or (), names)
+    given |= {f"--boolean {_named(name, names, '--boolean')}": BOOLEAN for name in boolean or ()}
     options = Options(given)
     if _asks():
         err.print(WHY, highlight=False)
@@ -119,6 +121,10 @@ def _wanted(option: str) -> str:
     kind, _, column = option.partition(" ")
     if not column:
         return f"{option} ..."
+    if kind == "--leave-out":
+        return f"{kind} {shlex.quote(column)}"
+    if kind == "--boolean":
+        return f"({kind} {shlex.quote(column)} or --leave-out {shlex.quote(column)})"
     if kind == "--range":
         return f"{kind} {shlex.quote(f'{column}=LOW:HIGH')}"
     return f"({kind} {shlex.quote(f'{column}=A,B')} or --leave-out {shlex.quote(column)})"

@@ -2,7 +2,11 @@
 
 Ranges, categories and labels are public knowledge, a laboratory's, a textbook's or a code list's, and are never read
 off the data: a scenario is public, and a range that was read off tells everybody the oldest patient's age, paid for by
-no budget. So each is asked for, and none has a default.
+no budget. So each is asked for, and none has a default. That goes for what a column is, too: one record with "unknown"
+among yes and no would else take a column of truths out of a public scenario.
+
+Guarantee: for two files with the same header, whoever says the same gets the same answers. What a file holds is shown
+on its owner's screen, and chooses which option a refusal names.
 """
 
 from __future__ import annotations
@@ -10,7 +14,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Final, Protocol, TypeVar
+from typing import Final, Protocol, TypeAlias, TypeVar
 
 from fedmodel.data.looking import Looked, Seen
 from fedmodel.data.seen import COMMAS, DATES, NUMBERS, TRUTHS, WORDS
@@ -18,10 +22,13 @@ from fedmodel.errors import ConfigError
 from fedmodel.kinds.columns import rises
 
 T = TypeVar("T")
+_Declared: TypeAlias = tuple[float, float] | tuple[str, ...]
 WHY: Final = (
     "A scenario is public, so nothing in it may be read off the data: a range that was would tell everybody the oldest"
     " patient's age. Say ranges, categories and labels from public knowledge: a laboratory, a textbook, a code list."
 )
+BOOLEAN: Final = "boolean"
+_BOOLEAN: Final = (BOOLEAN,)  # categories are two at least, so that this is none of them
 _SILO: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 
@@ -41,7 +48,7 @@ class Answers:
         labels: Its classes, in order.
         person: The column that says whose a record is; None where each record is its person's only one.
         max_records: Most records of one person.
-        columns: For each feature its range, its categories, or None where it is true or false.
+        columns: For each feature its range, its categories, or None where it is true or false, as its owner said.
         left_out: Columns that are not used.
         silos: Their names.
         records: Between which public numbers each silo's records lie.
@@ -88,7 +95,7 @@ def gather(looked: Looked, left_out: tuple[str, ...], given: Mapping[str, str], 
     Args:
         looked: The file.
         left_out: Columns that the owner does not want.
-        given: What options said, by which a column of numbers may be one of codes.
+        given: What options said; they decide what a column is, whatever the file holds.
         ask: Asks.
 
     Returns:
@@ -112,7 +119,7 @@ def gather(looked: Looked, left_out: tuple[str, ...], given: Mapping[str, str], 
         if answer == ():
             dropped.append(column.name)
         else:
-            columns[column.name] = answer
+            columns[column.name] = None if answer == _BOOLEAN else answer
     silos = ask("--silos", "Names of the silos, three at least, separated by commas", _silos)
     records = ask("--records", "Between which numbers do each silo's records lie, LOW:HIGH? Not the counts", _numbers)
     epsilon = ask("--epsilon", "Epsilon of each silo for the whole run", _positive)
@@ -122,24 +129,28 @@ def gather(looked: Looked, left_out: tuple[str, ...], given: Mapping[str, str], 
     return Answers(label, labels, whose, most, columns, tuple(dropped), silos, records, epsilon)
 
 
-def _feature(column: Seen, given: Mapping[str, str], ask: Ask) -> tuple[float, float] | tuple[str, ...] | None:
-    """Return a feature's range or categories, None where it is true or false, () where it is left out."""
-    categories = f"--categories {column.name}"
-    if categories not in given:
-        if column.kind in (TRUTHS, WORDS):
-            return None
-        if column.kind == DATES:
-            return ()
-        if column.kind in (NUMBERS, COMMAS):
-            question = f"Public range of {column.name!r}, LOW:HIGH, as for a healthy adult; nothing leaves it out"
-            return ask(f"--range {column.name}", question, _range_or_none) or ()
-    question = f"Categories of {column.name!r}, separated by commas; nothing leaves it out{_shown(column)}"
-    return ask(categories, question, _choices_or_none) or ()
+def _feature(column: Seen, given: Mapping[str, str], ask: Ask) -> _Declared:
+    """Return what a feature's owner says that it is: a range, categories, `_BOOLEAN`, or () where it is left out."""
+    said = [option for option in _KINDS if f"{option} {column.name}" in given]
+    if len(said) > 1:
+        raise ConfigError(f"{' and '.join(f'{one} {column.name}' for one in said)}: a column is one of them; say one")
+    option, read = (said[0], _KINDS[said[0]]) if said else (_NAMED.get(column.kind, "--categories"), _any_kind)
+    question = (
+        f"What is {column.name!r}? LOW:HIGH, its public range, as for a healthy adult; or its categories, separated by"
+        f" commas; or: {BOOLEAN}; nothing leaves it out{_shown(column) or f' (this file has {column.kind})'}"
+    )
+    return ask(f"{option} {column.name}", question, read) or ()
 
 
 def _shown(column: Seen | None) -> str:
     """Return what the owner's file has of a column, for the owner's screen."""
     return f" (this file has {', '.join(column.values)})" if column is not None and column.values else ""
+
+
+def _truths(text: str) -> tuple[str, ...]:
+    if text != BOOLEAN:
+        raise ValueError(f"{text!r} is not: {BOOLEAN}")
+    return _BOOLEAN
 
 
 def _one_of(names: list[str]) -> Callable[[str], str]:
@@ -158,10 +169,6 @@ def _choices(text: str) -> tuple[str, ...]:
     return found
 
 
-def _choices_or_none(text: str) -> tuple[str, ...]:
-    return _choices(text) if text.strip() else ()
-
-
 def _range(text: str) -> tuple[float, float]:
     low, _, high = text.partition(":")
     try:
@@ -173,8 +180,16 @@ def _range(text: str) -> tuple[float, float]:
     return pair
 
 
-def _range_or_none(text: str) -> tuple[float, float] | tuple[()]:
-    return _range(text) if text.strip() else ()
+def _any_kind(text: str) -> _Declared:
+    """Read whatever a feature may be: a comma is between categories, a colon alone between two numbers."""
+    text = text.strip()
+    if not text or text == BOOLEAN:
+        return _BOOLEAN if text else ()
+    if "," in text:
+        return _choices(text)
+    if ":" not in text:
+        raise ValueError(f"{text!r}: say a range LOW:HIGH, categories A,B, or: {BOOLEAN}")
+    return _range(text)
 
 
 def _numbers(text: str) -> tuple[int, int]:
@@ -205,3 +220,18 @@ def _silos(text: str) -> tuple[str, ...]:
     if len(found) < 3 or not all(_SILO.fullmatch(name) for name in found):
         raise ValueError(f"{text!r}: give three names or more, in lower-case letters, digits and hyphens")
     return found
+
+
+_KINDS: Final[Mapping[str, Callable[[str], _Declared]]] = {
+    "--range": _range,
+    "--categories": _choices,
+    "--boolean": _truths,
+}
+# Which option a refusal names first, by what the file seems to hold; nothing follows from it.
+_NAMED: Final = {
+    NUMBERS: "--range",
+    COMMAS: "--range",
+    TRUTHS: "--boolean",
+    WORDS: "--boolean",
+    DATES: "--leave-out",
+}

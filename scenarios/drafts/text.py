@@ -1,7 +1,7 @@
 """A draft as text: a commented scenario, the owner's part of `silo.toml`, and made-up tables to try both on.
 
-Guarantee: a scenario's text is a function of the names of the columns, of a word for the kind of each, and of what the
-owner said. No value of the file, no gap and no count gets into it: numbers are floats whatever the file has, and a
+Guarantee: a scenario's text is a function of the names of the columns and of what the owner said. No value of the file,
+no gap and no count gets into it, nor what a column seems to hold: numbers are floats whatever the file has, and a
 record is dropped for a missing value whether there is one or not.
 
 The made-up tables are drawn from what is declared and from a seed. No record of the file is in them.

@@ -26,6 +26,7 @@ HEADER = ["patient id", "admitted", "age", "a=b", "diabetic", "triage", "note", 
 SAID = (
     "--label=outcome", "--labels=home,ward", "--person=patient id", "--max-records=2", "--range=age=18:90",
     "--range=a=b=45:110.5", "--categories=triage=green,yellow,red", "--leave-out=note",
+    "--boolean=diabetic", "--leave-out=admitted",
     "--silos=aurora,borealis,cascade", "--records=40:90", "--epsilon=8",
 )  # fmt: skip
 
@@ -107,6 +108,40 @@ def test_no_value_gets_into_the_scenario_nor_into_its_made_up_tables(run: Run, t
     assert "note" not in text.replace("# ", "")
 
 
+def test_what_a_column_is_follows_from_no_value(run: Run, tmp_path: Path) -> None:
+    """One record among yes and no, numbers and dates that is none of them: the very same text, and nothing is lost."""
+    texts = []
+    for out in ("study", "again"):
+        drafted(run, out=out)
+        texts.append(re.sub(r"seed = [0-9]+|study|again", "", (tmp_path / out / "study.toml").read_text()))
+        spoilt = rows(60)
+        spoilt[5] = ["P-9", "never", "<18", "low", "unknown", "3", "", "home"]
+        lay(tmp_path / "ward.csv", spoilt)
+    assert texts[0] == texts[1]
+    assert [one.name for one in declared(read_scenario(str(tmp_path / "again" / "study.toml")).data).columns] == [
+        "age", "a=b", "diabetic", "triage",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("spoilt", "wanted"),
+    [
+        ("", "(--boolean diabetic or --leave-out diabetic)"),
+        ("unknown", "(--categories diabetic=A,B or --leave-out diabetic)"),
+    ],
+)
+def test_without_a_terminal_a_column_of_which_nothing_is_said_is_refused_by_its_name(
+    spoilt: str, wanted: str, run: Run, tmp_path: Path
+) -> None:
+    made = rows(60)
+    made[5][4] = spoilt or made[5][4]
+    lay(tmp_path / "ward.csv", made)
+    said = [one for one in SAID if one not in ("--boolean=diabetic", "--leave-out=admitted")]
+    assert run("new", "--from", "ward.csv", "--out", "study", *said) == 2
+    assert f"nobody is at a terminal to be asked: --leave-out admitted {wanted}. " in run.err
+    assert not (tmp_path / "study").exists()
+
+
 def test_made_up_records_are_as_declared_and_of_both_classes(run: Run, tmp_path: Path) -> None:
     scenario = drafted(run)
     for silo in ("aurora", "cascade"):
@@ -121,7 +156,8 @@ def test_what_is_not_said_is_refused_all_at_once_and_nothing_is_written(run: Run
     assert run("new", "--from", "ward.csv", "--out", "study", "--label", "outcome") == 2
     for option in (
         "--labels ...", "--person ...", "--range age=LOW:HIGH", "--range a=b=LOW:HIGH", "--silos ...", "--records ...",
-        "(--categories triage=A,B or --leave-out triage)", "--epsilon ...", "oldest patient",
+        "(--categories triage=A,B or --leave-out triage)", "(--boolean diabetic or --leave-out diabetic)",
+        "--leave-out admitted", "--epsilon ...", "oldest patient",
     ):  # fmt: skip
         assert option in run.err
     assert "green" not in run.err + run.out
@@ -133,6 +169,8 @@ WRONG = [
     (("--range=age=x:18",), "a range is LOW:HIGH, two numbers"),
     (("--range=weight=1:2",), "--range weight=1:2: expected COLUMN=..., COLUMN being one of patient id"),
     (("--leave-out=weight",), "--leave-out weight: is no column of the table"),
+    (("--boolean=weight",), "--boolean weight: is no column of the table"),
+    (("--boolean=age",), "--range age and --boolean age: a column is one of them; say one"),
     (("--categories=triage=green",), "give two or more different names"),
     (("--label=result",), "--label: 'result' is none of patient id"),
     (("--silos=a,b",), "give three names or more"),
@@ -175,7 +213,8 @@ def test_a_person_at_a_terminal_is_asked_for_what_no_option_said_and_again_where
 ) -> None:
     monkeypatch.setattr(new, "_asks", lambda: True)
     answers = iter([
-        "result", "outcome", "home, ward", "record", "", "18 to 90", "18:90", "", "green,yellow,red", "",
+        "result", "outcome", "home, ward", "record", "", "", "18 to 90", "90:18", "18:90", "", "boolean",
+        "green,yellow,red", "",
         "aurora,borealis,cascade", "40:90", "8",
     ])  # fmt: skip
     asked: list[str] = []
@@ -189,8 +228,10 @@ def test_a_person_at_a_terminal_is_asked_for_what_no_option_said_and_again_where
     assert list(answers) == []
     assert "never" not in run.out
     assert "oldest patient's age" in run.err
-    assert "'18 to 90': a range is LOW:HIGH" in run.err
-    assert "(this file has green, red, yellow)" in next(one for one in asked if "triage" in one and "Categories" in one)
+    assert "'18 to 90': say a range LOW:HIGH, categories A,B, or: boolean" in run.err
+    assert "'90:18': a range rises from low to high" in run.err
+    assert "(this file has green, red, yellow)" in next(one for one in asked if "What is 'triage'" in one)
+    assert "(this file has dates)" in next(one for one in asked if "What is 'admitted'" in one)
     scenario = read_scenario(str(tmp_path / "study" / "study.toml"))
     assert scenario.privacy.unit == "record"
     assert [one.name for one in declared(scenario.data).columns] == ["age", "diabetic", "triage"]
