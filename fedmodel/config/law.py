@@ -104,7 +104,7 @@ class SiloFile(Section):
         min_silos: Least silos in a sum.
         least_effective_silos: As how many equal silos the weights of a sum count at least.
         largest_roster: Most silos in a federation that it takes part in.
-        metrics: What may leave besides updates. There is nothing to name: no figure computed from records leaves.
+        metrics: What may leave besides updates. There is nothing to name: no metric leaves.
         hours: When it joins and trains; at any time where it is not said.
         budgets: By data set, or of several together. A data set without one is not trained on.
         tables: Where this silo's own data sets lie, by the names that scenarios call them.
@@ -180,7 +180,7 @@ class SiloFile(Section):
     def _no_metric_leaves(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if value:
             raise ValueError(
-                f"metrics names {value[0]!r}: no figure computed from records leaves a silo, since none of them is"
+                f"metrics names {value[0]!r}: no metric leaves a silo, since none of them is"
                 " differentially private; leave it empty"
             )
         return value

@@ -51,7 +51,7 @@ def compute(gathered: Gathered, stored: Report | None, given: bytes | None) -> R
         purpose=sections.purpose(gathered, None if stored is None else stored.purpose),
         claim=sections.claim(gathered, mechanism, counted),
         scope=sections.scope(gathered),
-        trust=sections.trust(gathered, told),
+        trust=sections.trust(gathered, told, None if stored is None else stored.trust),
         mechanism=mechanism,
         accounting=counted,
         not_protected=NotProtected(statements=sentences.not_protected(gathered)),

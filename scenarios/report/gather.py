@@ -102,6 +102,11 @@ class Gathered:
         """Whether all silos shared one process's machine, with keys that lie open."""
         return bool(self.summary["engine"] != "deployment")
 
+    @property
+    def rehearsed(self) -> bool:
+        """Whether a deployment was rehearsed: its parties were processes of one account on one machine."""
+        return "network" in self.summary
+
     def files(self) -> dict[str, str]:
         """Return the SHA-256 of the folder's files, by name."""
         names = (*_FILES, *self.later, PICTURES)

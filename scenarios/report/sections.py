@@ -76,6 +76,8 @@ def run_facts(gathered: Gathered) -> document.RunFacts:
         seconds=gathered.summary["timing"]["seconds_total"],
         reported=gathered.reported,
         copy_for=gathered.copy_for,
+        rehearsal=gathered.rehearsed,
+        besides=tuple(gathered.scenario.besides),
     )
 
 
@@ -271,8 +273,15 @@ def _run_parts(run: Run, delta: float) -> Iterator[document.RunPart]:
         )
 
 
-def trust(gathered: Gathered, told: Mapping[str, Any]) -> document.Trust:
-    """Return who adds noise, who sees what."""
+def trust(gathered: Gathered, told: Mapping[str, Any], stored: document.Trust | None) -> document.Trust:
+    """Return who adds noise, who sees what.
+
+    Args:
+        gathered: What the folder says.
+        told: What the summary has to say.
+        stored: Of the report that is verified: one from before says less of rows that are held out, as it was signed.
+    """
+    before = sentences.access(gathered, before=True)
     row = told["encryption"]
     terms = document.SecureAggregation(
         mode=row["secure_aggregation"],
@@ -291,7 +300,7 @@ def trust(gathered: Gathered, told: Mapping[str, Any]) -> document.Trust:
         parties=sentences.parties(gathered, terms, _protects(gathered)),
         secure_aggregation=terms,
         collusion=sentences.collusion(terms, sentences.update_word(gathered)),
-        access=sentences.access(gathered),
+        access=before if stored is not None and stored.access == before else sentences.access(gathered),
     )
 
 

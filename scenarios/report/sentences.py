@@ -46,6 +46,7 @@ COMPOSITION: Final = (
 )
 
 
+_HELD_OUT: Final = ", but for rows that a silo's own file holds out and its people hand to the server's operator."
 _NOTHING_COMPOSED: Final = (
     "Nothing is composed: no noise was added, so no accountant has a finite figure, no cap of a budget holds, and"
     " nothing else that is released of the same records is bounded any more."
@@ -142,8 +143,10 @@ def claim(gathered: Gathered, epsilon: float | None, delta: float, unit: str, ro
     )
     told = "By what silos reported to the server, all" if gathered.reported else "All"
     whose = "every silo" if gathered.copy_for is None else f"silo {gathered.copy_for}"
+    answers = noised_answers(gathered)
+    where = words.counted(rounds, "round") + (f" and in {answers}" if answers else "")
     return (
-        f"{told} that left the silos of {name}, in {words.counted(rounds, 'round')}{both} is (epsilon {up(epsilon)},"
+        f"{told} that left the silos of {name}, in {where}{both} is (epsilon {up(epsilon)},"
         f" delta {small(delta)})-differentially private for every {unit} of {whose}: whatever one looks for in it is"
         f" at most {factor(epsilon)} times (e^epsilon) as likely with that {gathered.scenario.privacy.unit} as without,"
         " plus delta, and the other way round."
@@ -216,17 +219,42 @@ def noise_added_by(gathered: Gathered) -> str:
     )
 
 
-def access(gathered: Gathered) -> str:
-    """Say who can get at records, and what else leaves a silo."""
+def noised_answers(gathered: Gathered) -> str:
+    """Name what silos were asked for besides training; nothing where that is nothing."""
+    jobs = gathered.scenario.besides
+    return f"noised answers of {words.listed(list(jobs))}" if jobs else ""
+
+
+def access(gathered: Gathered, *, before: bool = False) -> str:
+    """Say who can get at records, and what else leaves a silo.
+
+    Args:
+        gathered: What the folder says.
+        before: In the words of reports that did not say that a silo may hold rows out.
+    """
     engine = engine_in(gathered)
-    own = "Records stay at their silo and are read by its own process alone."
-    kept = own if engine is None else engine.records_read
-    left = (
-        "No metric, no count of records and no text of an error leaves a silo."
-        if gathered.audit is None
-        else "No metric and no text of an error leaves a silo; the audit's figures tell how many records it held."
+    if gathered.rehearsed:
+        kept = "This was a rehearsal: one account owned all tables, and each silo's own process read its table alone."
+    elif engine is not None:
+        kept = engine.records_read
+    else:
+        kept = "Records stay at their silo and are read by its own process alone"
+        # No law need be at hand: whether a silo holds rows of its table out is not known here.
+        kept += "." if before or gathered.scenario.data.is_dealt else _HELD_OUT
+    return f"{kept} {_left(gathered)} The server has held-out records of its own."
+
+
+def _left(gathered: Gathered) -> str:
+    """Say which figures of records leave a silo."""
+    if gathered.audit is not None:
+        return "No metric and no text of an error leaves a silo; the audit's figures tell how many records it held."
+    answers = noised_answers(gathered)
+    if not answers:
+        return "No metric, no count of records and no text of an error leaves a silo."
+    return (
+        "No metric, no count of records but with noise, and no text of an error leaves a silo."
+        f" {answers[0].upper()}{answers[1:]} leave too, charged as a release and counted in the claim."
     )
-    return f"{kept} {left} The server has held-out records of its own."
 
 
 def parties(gathered: Gathered, terms: SecureAggregation, protects: bool) -> tuple[Seen, ...]:
@@ -240,16 +268,19 @@ def parties(gathered: Gathered, terms: SecureAggregation, protects: bool) -> tup
     else:
         noised, after = "no figure: nothing is claimed of this run", ""
     sentence = noised[0].upper() + noised[1:]
+    answers = noised_answers(gathered)
+    of_sums, beside, single = (f", sums of {answers}", f" and {answers}", " or answer") if answers else ("", "", "")
     server = (
         Seen(
             who="The server",
-            sees=f"sums of at least {terms.least_silos_in_a_sum} updates, names, who trained when, error codes",
-            holds=f"No single update, up to {terms.colluding_tolerated} colluding silos; past that, {noised}.",
+            sees=f"sums of at least {terms.least_silos_in_a_sum} updates{of_sums}, names, who trained when, error"
+            " codes",
+            holds=f"No single update{single}, up to {terms.colluding_tolerated} colluding silos; past that, {noised}.",
         )
         if terms.mode == "on"
         else Seen(
             who="The server",
-            sees=f"each silo's {update_word(gathered)}, names, who trained when, error codes",
+            sees=f"each silo's {update_word(gathered)}{beside}, names, who trained when, error codes",
             holds=f"{sentence}.",
         )
     )
@@ -262,7 +293,7 @@ def parties(gathered: Gathered, terms: SecureAggregation, protects: bool) -> tup
         server,
         Seen(
             who="Whoever gets the model",
-            sees="the model, or its state after every round",
+            sees=f"the model, or its state after every round{of_sums}",
             holds=f"{sentence}{after}.",
         ),
         Seen(
@@ -296,7 +327,7 @@ def not_protected(gathered: Gathered) -> tuple[str, ...]:
         (gathered.simulated, "Silos from one another: in a simulation they share one machine, and keys lie unencrypted"
                              " in the run's folder."),
         (not gathered.simulated, "A silo from its own operator, or from root on any machine."),
-        ("network" in gathered.summary, "Parties from one another: this was a rehearsal, and all shared one machine."),
+        (gathered.rehearsed, "Parties from one another: this was a rehearsal, and all shared one machine."),
         (scenario.privacy.unit == "record" and noised and not seeded(gathered),
          "A person with several records, as a person: each record is protected, and what they tell together is not"
          " bounded by these figures."),

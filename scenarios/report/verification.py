@@ -7,6 +7,7 @@ from typing import Final
 
 from fedmodel.learning.description import DESCRIPTION
 from fedmodel.system.packages import code_hash
+from scenarios.report import sentences
 from scenarios.report.anchors import Held
 from scenarios.report.document import Report
 from scenarios.report.gather import SERVER_REPORT, Gathered
@@ -66,6 +67,8 @@ def items(
     yield "summary.json", f"its figures of privacy follow from {source}{less}"
     yield "files", ", ".join(file.name for file in stored.integrity.files)
     yield "page", page
+    if stored.trust.access != sentences.access(gathered):
+        yield "access", "in the words of before, which do NOT tell of rows that a silo may hold out and hand over"
     if stored.audit is not None:
         entries = ", ".join(f"{row.silo} {row.plan_entry} < {row.first_charge_entry}" for row in stored.audit.entered)
         again = "found again from what it saw" if attacked else "NOT evaluated again: what it saw is not here"

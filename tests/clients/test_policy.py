@@ -161,7 +161,7 @@ def test_defaults_are_the_strict_ones() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "reason"),
     [
-        ("metrics = []", 'metrics = ["loss"]', "no figure computed from records leaves a silo"),
+        ("metrics = []", 'metrics = ["loss"]', "no metric leaves a silo"),
         ("least_noise_multiplier", "least_noise_multiplyer", "did you mean 'least_noise_multiplier'"),
         ("partial_runs", "partial_run", "did you mean 'partial_runs'"),
         ('unit = "record"', 'unit = "person"', "max_records, the most records of one unit"),

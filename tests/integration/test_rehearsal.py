@@ -122,6 +122,10 @@ def test_a_rehearsals_report_is_written_as_a_simulations(
     done = fedmodel("report", "verify", str(folder), "--json", folder=folder)
     found = json.loads(done.stdout)
     assert (done.returncode, found["valid"], found["not_countersigned"]) == (6, True, [])  # no key from outside
+    report = json.loads((folder / "report.json").read_text(encoding="utf-8"))["report"]
+    assert report["run"]["rehearsal"] is True
+    assert report["trust"]["access"].startswith("This was a rehearsal: one account owned all tables")
+    assert "It was a rehearsal: one account on one machine" in (folder / "report.html").read_text(encoding="utf-8")
 
 
 @pytest.mark.slow

@@ -62,6 +62,8 @@ class RunFacts(Part):
         seconds: It took in all.
         reported: Whether no ledger was at hand, so that figures are what silos reported to the server, which signs.
         copy_for: The silo whose copy this is: no other silo's figures are in it; null where it is no copy.
+        rehearsal: Whether a deployment was rehearsed on one machine, where one account owned all tables.
+        besides: Jobs that silos were asked to answer besides training, by name.
     """
 
     scenario: str
@@ -78,6 +80,15 @@ class RunFacts(Part):
     # Left out of what is signed where they say nothing: a report from before them verifies as it was.
     reported: bool = Field(default=False, exclude_if=lambda reported: not reported)
     copy_for: str | None = Field(default=None, exclude_if=lambda silo: silo is None)
+    rehearsal: bool = Field(default=False, exclude_if=lambda rehearsal: not rehearsal)
+    besides: tuple[str, ...] = Field(default=(), exclude_if=lambda jobs: not jobs)
+
+    @property
+    def setting(self) -> Literal["simulated", "rehearsed", "deployed"]:
+        """How parties stood to one another: only in a deployment had each its own machine and people."""
+        if self.engine != "deployment":
+            return "simulated"
+        return "rehearsed" if self.rehearsal else "deployed"
 
 
 class NotProtected(Part):

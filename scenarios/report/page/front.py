@@ -22,6 +22,7 @@ from scenarios.report.page.standing import excepted, fixed_in_advance, headless,
 from scenarios.report.page.told import Told, factor
 
 _FALSE_ALARM = 0.01
+_JOBS_NAMED = 3
 _FIGURES = ("auroc", "accuracy")  # the first that was measured stands for the model's use
 _STATED = ("statement", "controller", "contact", "legal_basis", "retention")
 
@@ -158,7 +159,6 @@ def _about(report: Report, catalogue: Catalogue, told: Told) -> Iterator[Row]:
     run, purpose = report.run, report.purpose
     rounds = catalogue.counted(report.mechanism.rounds_completed, "round")
     silos = catalogue.counted(len(run.silos), "silo")
-    how = "about.deployed" if run.engine == "deployment" else "about.simulated"
     figure = next((name for name in _FIGURES if name in report.training.figures), None)
     useful = (
         catalogue.say("about.no_figure")
@@ -170,7 +170,7 @@ def _about(report: Report, catalogue: Catalogue, told: Told) -> Iterator[Row]:
         )
     )
     trained = catalogue.say("about.trained", silos=silos, rounds=rounds)
-    done = [trained, catalogue.say(how), useful]
+    done = [trained, catalogue.say(f"about.{run.setting}"), *_besides(report, catalogue), useful]
     if report.training.usefulness:
         done.append(catalogue.say("about.of_no_use"))
     if run.copy_for is not None:
@@ -184,6 +184,16 @@ def _about(report: Report, catalogue: Catalogue, told: Told) -> Iterator[Row]:
     yield Row(catalogue.say("about.answers"), list(_answers(report, catalogue)))
     kept = None if purpose is None else purpose.retention
     yield Row(catalogue.say("about.kept"), [] if kept else [catalogue.say("front.not_stated")], kept)
+
+
+def _besides(report: Report, catalogue: Catalogue) -> Iterator[Markup]:
+    """Go through what silos told besides their updates."""
+    jobs = report.run.besides
+    if jobs:
+        named = catalogue.listed(jobs) if len(jobs) <= _JOBS_NAMED else catalogue.counted(len(jobs), "job")
+        yield catalogue.say("about.besides", jobs=named)
+        if report.claim.protects:
+            yield catalogue.say("about.besides_counted")
 
 
 def _stated(
@@ -267,8 +277,8 @@ def _opens(report: Report, catalogue: Catalogue) -> Iterator[Markup]:
         yield catalogue.say("open.not_masked_bare" if bare else "open.not_masked")
     if report.training.figures:
         yield catalogue.say("open.held_out")
-    if report.run.engine != "deployment":
-        yield catalogue.say("open.one_machine")
+    if report.run.setting != "deployed":
+        yield catalogue.say(f"open.{report.run.setting}")
     if claim.protects:
         yield catalogue.say("open.withdrawn")
         yield catalogue.say("open.everybody")
@@ -341,5 +351,5 @@ def _findings(report: Report, catalogue: Catalogue) -> Iterator[str]:
         yield catalogue.say("decision.headless", silos=catalogue.few(silos))
     if report.integrity.overrides:
         yield catalogue.by_count("decision.override", len(report.integrity.overrides))
-    if report.run.engine != "deployment":
-        yield catalogue.say("decision.simulated")
+    if report.run.setting != "deployed":
+        yield catalogue.say(f"decision.{report.run.setting}")

@@ -15,6 +15,7 @@ from typing import Any, Final
 import yaml
 
 from scenarios.report.document import Report
+from scenarios.runs import words
 
 NAME: Final = "registry.yaml"
 _STATUS: Final = "Draft"
@@ -113,12 +114,14 @@ def _in_all(report: Report) -> str:
 
 
 def _model(report: Report) -> dict[str, Any]:
+    besides = f", and noised answers of {words.listed(report.run.besides)}" if report.run.besides else ""
+    many = report.mechanism.rounds_completed > 1 or bool(besides)
     return {
         "model_name": "Distributed",
         "model_name_description": report.trust.noise_added_by,
         "actors": [f"{party.who}: sees {party.sees}. {party.holds}" for party in report.trust.parties],
-        "release_type": "Many releases" if report.mechanism.rounds_completed > 1 else "One release",
-        "release_type_description": f"the model after each of {report.mechanism.rounds_completed} rounds",
+        "release_type": "Many releases" if many else "One release",
+        "release_type_description": f"the model after each of {report.mechanism.rounds_completed} rounds{besides}",
         "data_source_type": "Static",
         "access_type": "Non-interactive",
     }

@@ -90,6 +90,14 @@ def deployed(mode: str) -> Report:
     )
 
 
+def rehearsed() -> Report:
+    return changed("run", engine="deployment", rehearsal=True)
+
+
+def counting(jobs: int) -> Report:
+    return changed("run", besides=tuple(f"a-job-with-a-name-of-forty-characters-{one:02}" for one in range(jobs)))
+
+
 def reported(copy_for: str | None = None) -> Report:
     """A report of what silos said, of no ledger; a copy for one of them where that is named."""
     report = changed("run", engine="deployment", reported=True, copy_for=copy_for)
@@ -136,6 +144,9 @@ REPORTS: dict[str, Callable[[], Report]] = {
     "clients": lambda: of_units("client"),
     "deployed, masked": lambda: deployed("on"),
     "deployed, not masked": lambda: deployed("off"),
+    "rehearsed": rehearsed,
+    "one job besides": lambda: counting(1),
+    "many jobs besides": lambda: counting(16),
     "reported": reported,
     "ended early": ended_early,
     "a copy": lambda: reported("aurora"),
@@ -284,6 +295,44 @@ def test_who_sees_a_single_update_is_told_by_the_mode() -> None:
     assert "help of another silo." in " ".join(of(deployed("on")).opens)
     assert "The server saw each, and its noise alone" in " ".join(of(deployed("off")).opens)
     assert "Silos from one another" not in " ".join(of(deployed("off")).opens)
+
+
+def test_a_rehearsal_reads_as_no_deployment(quickly: None) -> None:
+    """One account owned all tables: its page says so wherever a deployment's says that records did not leave."""
+    text = told(rehearsed())
+    for said in (
+        "It was a rehearsal: one account on one machine owned all tables.",
+        "In this rehearsal they shared one machine.",
+        "It was a rehearsal on one machine, and no evidence about a deployment.",
+    ):
+        assert said in text
+    for never in ("its records did not", "simulation"):
+        assert never not in text
+    annex = " ".join(blocks(render(rehearsed()), "#annex"))
+    assert "In a rehearsal all keys lie in the run’s folder" in annex
+    assert "A rehearsal starts with fresh ledgers" in annex
+    assert "rehearsal" not in told(deployed("on")) + told(reports.report())
+
+
+def test_of_a_deployment_rows_that_a_silo_holds_out_are_named_where_records_are_said_to_stay(quickly: None) -> None:
+    text = told(deployed("on"))
+    assert "by the protocol, its records did not. Its people may hand rows that it holds out to the server’s" in text
+    assert "hand rows" not in told(reports.report()) + told(rehearsed())
+
+
+def test_what_a_run_told_besides_training_stands_in_what_was_done(quickly: None) -> None:
+    def done(report: Report) -> str:
+        return " ".join(map(bare, of(report).about[0].said))
+
+    counts = changed("run", besides=("label-counts",))
+    assert "Besides training, silos gave noised answers: label-counts." in done(counts)
+    assert "The promise counts these answers too." in done(counts)
+    nothing = without_noise()
+    nothing = nothing.model_copy(update={"run": counts.run})
+    assert "noised answers" in done(nothing)
+    assert "promise" not in done(nothing)
+    assert "silos gave noised answers: 16 jobs." in done(counting(16))
+    assert "answers" not in done(reports.report())
 
 
 def test_known_releases_stand_beside_the_run_with_unit_delta_and_source(quickly: None) -> None:

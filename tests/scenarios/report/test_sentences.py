@@ -10,11 +10,13 @@ from typing import Any
 
 import pytest
 
+from fedmodel.config.besides import BesidesConfig
 from fedmodel.privacy import grid
 from fedmodel.privacy.accounting import deltas
 from fedmodel.privacy.mechanisms.dp_sgd import MECHANISM, DpSgdEvent
 from fedmodel.privacy.rounding import small
-from scenarios.report import build, sentences
+from scenarios.report import build, sections, sentences, verification
+from scenarios.report.anchors import Held
 from scenarios.report.document import Report
 from scenarios.report.gather import Gathered, read_run
 from scenarios.report.page import odds, registry
@@ -149,6 +151,87 @@ def test_an_audit_tells_lots_and_may_not_be_the_only_one(gathered: Gathered) -> 
     assert "no count of records" in sentences.access(gathered)
     for of in (sentences.not_protected, sentences.limits):
         assert not [one for one in of(gathered) if "lots tell" in one or "other audits" in one]
+
+
+def counting(gathered: Gathered) -> Gathered:
+    """Return the same of a run that told counts besides training."""
+    jobs = {"label-counts": BesidesConfig(noise_multiplier=4.0, bound=50.0)}
+    return replace(gathered, scenario=gathered.scenario.model_copy(update={"besides": jobs}))
+
+
+def test_what_a_run_told_besides_training_is_said_wherever_it_says_what_left(
+    gathered: Gathered, report: Report
+) -> None:
+    """No sentence says that no count leaves a silo of a run that was asked for counts."""
+    counted, terms = counting(gathered), report.trust.secure_aggregation
+    said = sentences.access(counted)
+    assert "no count of records but with noise" in said
+    assert "Noised answers of label-counts leave too, charged as a release and counted in the claim." in said
+    assert "no count of records and" not in said
+    masked = terms.model_copy(update={"mode": "on", "least_silos_in_a_sum": 2, "colluding_tolerated": 1})
+    for mode in (terms, masked):
+        sees = {one.who: one.sees for one in sentences.parties(counted, mode, protects=True)}
+        assert "noised answers of label-counts" in sees["The server"]
+        assert "noised answers of label-counts" in sees["Whoever gets the model"]
+        alone = sentences.parties(gathered, mode, protects=True)
+        assert not [one for one in alone if "answers" in one.sees + one.holds]
+    assert "in 4 rounds and in noised answers of label-counts, is" in sentences.claim(counted, 1.0, 1e-3, "record", 4)
+    facts = sections.run_facts(counted)
+    assert facts.besides == ("label-counts",)
+    assert "besides" not in sections.run_facts(gathered).model_dump()
+    model = registry.entry(report.model_copy(update={"run": facts}))["deployment"]["model"]
+    assert model["release_type"] == "Many releases"
+    assert model["release_type_description"].endswith("rounds, and noised answers of label-counts")
+    assert "answers" not in registry.entry(report)["deployment"]["model"]["release_type_description"]
+
+
+def test_a_rehearsal_is_called_one_and_no_deployment(gathered: Gathered) -> None:
+    rehearsed = replace(gathered, summary={**gathered.summary, "engine": "deployment", "network": "loopback"})
+    deployed = replace(gathered, summary={**gathered.summary, "engine": "deployment"})
+    assert [sections.run_facts(one).setting for one in (gathered, rehearsed, deployed)] == [
+        "simulated", "rehearsed", "deployed"
+    ]  # fmt: skip
+    assert sections.run_facts(rehearsed).model_dump()["rehearsal"] is True
+    assert "rehearsal" not in sections.run_facts(deployed).model_dump()
+    assert sentences.access(rehearsed).startswith("This was a rehearsal: one account owned all tables")
+    assert "Records stay at their silo" not in sentences.access(rehearsed)
+    assert "rehearsal" not in sentences.access(deployed)
+
+
+def test_of_a_deployed_table_it_is_said_that_rows_may_be_held_out_and_handed_over(gathered: Gathered) -> None:
+    """A report cannot know whether a silo's own file says so, and says that nothing else leaves."""
+    deployed = replace(gathered, summary={**gathered.summary, "engine": "deployment"})
+    table: Any = SimpleNamespace(besides={}, data=SimpleNamespace(is_dealt=False))
+    rows = "but for rows that a silo's own file holds out and its people hand to the server's operator"
+    assert rows in sentences.access(replace(deployed, scenario=table))
+    assert rows not in sentences.access(replace(deployed, scenario=table), before=True)
+    assert "rows" not in sentences.access(deployed)  # what is dealt out is nobody's own
+
+
+def test_a_report_from_before_keeps_its_words_of_records_and_its_verification_says_so(
+    gathered: Gathered, report: Report
+) -> None:
+    data: Any = SimpleNamespace(is_dealt=False)
+    scenario = gathered.scenario.model_copy(update={"data": data})
+    table = replace(gathered, scenario=scenario, summary={**gathered.summary, "engine": "deployment"})
+    told = sections.told_of(gathered)
+    now = sections.trust(table, told, None)
+    before, other = (
+        now.model_copy(update={"access": access}) for access in (sentences.access(table, before=True), "No row leaves.")
+    )
+    assert sections.trust(table, told, before) == before != now
+    assert sections.trust(table, told, now) == sections.trust(table, told, other) == now
+
+    def found(stored: Report) -> dict[str, str]:
+        return dict(
+            verification.items(
+                gathered, stored, held=Held((), None), given=False, compared=True, attacked=False, page="", fewer=()
+            )
+        )
+
+    assert "access" not in found(report)
+    said = found(report.model_copy(update={"trust": before}))["access"]
+    assert said == "in the words of before, which do NOT tell of rows that a silo may hold out and hand over"
 
 
 def test_one_person_moves_a_sum_by_all_of_their_records(tmp_path: Path) -> None:
