@@ -203,7 +203,7 @@ class Silo:
         opener = opener_from_secret(own.age_secret)
         cache = Cache(self.folder / "cache", (own.recipient,), opener, self.run)
         handed = read_handed_out(self.folder, opener)
-        withdrawn = read_withdrawn(self.folder, opener).get(self.plan.data)
+        withdrawn = read_withdrawn(self.folder, opener)
         return deployed_records(self.scenario, self.kit.law, self.folder, cache, withdrawn, handed)
 
     def check_data(self) -> None:

@@ -20,12 +20,13 @@ from fedmodel.data.lookalikes import lookalikes, table_lookalikes
 from fedmodel.data.records import Records, partition, scale
 from fedmodel.data.same_source import check_sources, marks
 from fedmodel.data.tables import table_records
-from fedmodel.data.withdrawn import Withdrawn, add_withdrawn, read_withdrawn
+from fedmodel.data.withdrawn import Withdrawals, Withdrawn, add_withdrawn, read_withdrawn
 
 __all__ = [
     "Cache",
     "Handed",
     "Records",
+    "Withdrawals",
     "Withdrawn",
     "add_handed_out",
     "add_withdrawn",

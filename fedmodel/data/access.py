@@ -24,7 +24,7 @@ from fedmodel.data.records import Records, dealt
 from fedmodel.data.same_source import check_sources
 from fedmodel.data.sources import identity
 from fedmodel.data.tables import declared, names_of, person_column, table_records
-from fedmodel.data.withdrawn import Withdrawn
+from fedmodel.data.withdrawn import Withdrawals
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.source import Source
 from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
@@ -60,7 +60,7 @@ def deployed_records(
     law: SiloFile,
     home: Path,
     cache: Cache | None,
-    withdrawn: Withdrawn | None = None,
+    withdrawn: Withdrawals | None = None,
     handed: Mapping[str, Handed] | None = None,
 ) -> Records:
     """Return the records of a deployed silo, no unit's more than the scenario's privacy unit has. Sensitive.
@@ -70,7 +70,7 @@ def deployed_records(
         law: The silo's own, which says where its tables lie.
         home: The folder of `silo.toml`, from which relative paths begin.
         cache: Where what was read is kept, sealed; None to read anew every time.
-        withdrawn: Persons whose records are not read.
+        withdrawn: The list of who withdrew, whose records are not read.
         handed: What of the silo's tables was handed out.
 
     Raises:
@@ -86,7 +86,8 @@ def deployed_records(
     source = table_source(table, law.tables, home, "silo.toml")
     _check_form(table, source)
     check_holds_out(handed or {}, table.data_set, source)
-    records = table_records(table, source, cache, withdrawn)
+    gone = None if withdrawn is None else withdrawn.of(table.data_set, source.person)
+    records = table_records(table, source, cache, gone)
     # A file could be put in another's place between the charge and the reading of it.
     check_sources(law, home)
     return _capped(scenario, law.name, records)

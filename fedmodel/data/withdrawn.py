@@ -3,13 +3,17 @@
 One file, `withdrawn.age`, sealed to the silo's own age recipient, replaced whole, and padded as a cache is: every list
 under 64 KiB has one length. By table it holds ids as a person gave them, and by which column and in which form
 (`fedmodel.data.persons`) they are compared. The list goes on by that word of its own, whatever `silo.toml` says later.
+Besides, it names the silo's tables that a person left out when persons withdrew from others alone.
 
 Guarantee: a row of a listed person is dropped once its id is read, and before any other value of it is looked at. So a
 table reads as if the row were not in it (`fedmodel.data.tables`), whatever stands in that row, and of other persons
 nothing changes. A list that does not open, is not as it was written, or cannot be applied raises, and nothing is read.
+A table under a name that the list does not have is read without everybody who withdrew from any; where its rows are not
+known as theirs by the same column and form, it is not read.
 
-Does NOT know a person by another id, or in a table whose rows say no person. Does not protect against whoever can write
-the silo's files: they can take the list away, put an older one back, or change the table itself.
+Does NOT know a person by another id, nor that a name which it has stands for another table now. Does not protect
+against whoever can write the silo's files: they can take the list away, put an older one back, or change the table
+itself.
 """
 
 from __future__ import annotations
@@ -30,7 +34,8 @@ if TYPE_CHECKING:
     from fedmodel.crypto.sealed import Opener
 
 WITHDRAWN: Final = "withdrawn.age"
-_VERSION: Final = 1
+_VERSION: Final = 2
+_VERSIONS: Final = (1, 2)  # the first named no tables that were left out
 
 
 @dataclass(frozen=True)
@@ -59,8 +64,67 @@ class Withdrawn:
         return hashlib.sha256(json.dumps(said).encode()).digest()
 
 
-def read_withdrawn(kit: Path, opener: Opener) -> dict[str, Withdrawn]:
-    """Return who withdrew, by table; nobody where there is no list.
+@dataclass(frozen=True)
+class Withdrawals:
+    """The list.
+
+    Attributes:
+        tables: Who withdrew, by the tables that they withdrew from.
+        apart: Other tables that a person left out, having withdrawn persons from one table alone.
+    """
+
+    tables: Mapping[str, Withdrawn] = field(default_factory=dict)
+    apart: frozenset[str] = frozenset()
+
+    def of(self, table: str, person: PersonColumn | None) -> Withdrawn | None:
+        """Return whose rows are dropped from a table.
+
+        Of a table that the list does not have: everybody's who withdrew from any, since it may be one of those under
+        another name.
+
+        Args:
+            table: Its name in the silo's own file.
+            person: By which column and in which form that file says whose its rows are.
+
+        Raises:
+            DataError: When the list does not have the table, and has persons who are not known by this column in this
+                form. It has no code of its own.
+        """
+        if table in self.tables:
+            return self.tables[table]
+        everybody = {one for known in self.tables.values() for one in known.ids}
+        if table in self.apart or not everybody:
+            return None
+        alike = {one for known in self.tables.values() if known.person == person for one in known.ids}
+        if person is None or alike != everybody:
+            raise DataError(
+                f"table {table!r}: persons withdrew from {', '.join(sorted(self.tables))}, and silo.toml does not know"
+                " rows of this table as theirs by the same column and form; say it there, or run `silo withdraw` again:"
+                " for all tables, or with --table of another one if this one has none of their records"
+            )
+        return Withdrawn(person, frozenset(everybody))
+
+    def before(self, table: str, person: PersonColumn) -> Withdrawn:
+        """Return who withdrew from a table before; of one that the list does not have, everybody.
+
+        Raises:
+            DataError: When the list does not have the table, and has persons who are known by another column.
+        """
+        if table in self.tables or table in self.apart:
+            return self.tables.get(table, Withdrawn(person, frozenset()))
+        for name, known in self.tables.items():
+            if known.ids and known.person.column != person.column:
+                raise DataError(
+                    f"table {table!r}: persons withdrew before from {name!r} by column {known.person.column!r}, and"
+                    f" silo.toml says {person.column!r} here, so that nobody can tell who of them is meant; if this table"
+                    " has none of their records, run `silo withdraw` with --table of another one first, and else remove"
+                    f" {WITHDRAWN} from the kit and hand in all ids again; nothing was entered"
+                )
+        return Withdrawn(person, frozenset(one for known in self.tables.values() for one in known.ids))
+
+
+def read_withdrawn(kit: Path, opener: Opener) -> Withdrawals:
+    """Return who withdrew; nobody where there is no list.
 
     Args:
         kit: The silo's.
@@ -75,11 +139,12 @@ def read_withdrawn(kit: Path, opener: Opener) -> dict[str, Withdrawn]:
     path = kit / WITHDRAWN
     try:
         document = json.loads(read_sealed(path, opener))
-        if document["version"] != _VERSION:
+        if document["version"] not in _VERSIONS:
             raise DataError(f"{path}: is of another version of fedmodel; use that one")
-        return {str(table): _read(said) for table, said in document["tables"].items()}
+        tables = {str(table): _read(said) for table, said in document["tables"].items()}
+        return Withdrawals(tables, frozenset(map(str, document["apart"] if document["version"] > 1 else ())))
     except FileNotFoundError:
-        return {}
+        return Withdrawals()
     except OSError as error:
         raise DataError(f"{path}: cannot be read: {error.strerror}") from None
     except (CryptoError, ValueError, KeyError, TypeError, AttributeError):
@@ -89,14 +154,23 @@ def read_withdrawn(kit: Path, opener: Opener) -> dict[str, Withdrawn]:
         ) from None
 
 
-def add_withdrawn(kit: Path, opener: Opener, recipient: str, more: Mapping[str, Withdrawn]) -> None:
+def add_withdrawn(
+    kit: Path,
+    opener: Opener,
+    recipient: str,
+    more: Mapping[str, Withdrawn],
+    left_out: Mapping[str, PersonColumn | None] | None = None,
+) -> None:
     """Add persons to the list. All ids of a table are compared in the form that is given with the newest.
+
+    A table that is new to the list begins with everybody on it.
 
     Args:
         kit: The silo's.
         opener: The silo's own.
         recipient: The silo's own, to whom it is sealed.
         more: By table.
+        left_out: The silo's other tables, from which nobody withdraws now. Who is dropped from them stays so.
 
     Raises:
         DataError: As `read_withdrawn` does; or when ids that were entered before are of another column than these, or
@@ -106,23 +180,33 @@ def add_withdrawn(kit: Path, opener: Opener, recipient: str, more: Mapping[str, 
     from fedmodel.crypto.sealed import write_sealed
 
     found = read_withdrawn(kit, opener)
+    tables, apart = dict(found.tables), set(found.apart)
+    for table, person in (left_out or {}).items():
+        try:
+            kept = found.of(table, person)
+        except DataError:  # until now it was not read at all
+            kept = None
+        if kept is None:
+            apart.add(table)
+        else:
+            tables[table] = kept
     for table, new in more.items():
-        known = found.get(table, new)
+        known = found.before(table, new.person)
         if known.person.column != new.person.column:
             raise DataError(
                 f"table {table!r}: ids that were entered before are of column {known.person.column!r}, and silo.toml"
                 f" says {new.person.column!r}; remove {kit / WITHDRAWN} and hand in all ids again"
             )
-        found[table] = Withdrawn(new.person, known.ids | new.ids)
+        tables[table] = Withdrawn(new.person, known.ids | new.ids)
         try:
-            found[table].normal()
+            tables[table].normal()
         except DataError as error:
             raise DataError(f"table {table!r}: an id that was entered before {error}; nothing was entered") from None
-    tables = {
+    said = {
         table: {"column": one.person.column, "form": one.person.form, "ids": sorted(one.ids)}
-        for table, one in sorted(found.items())
+        for table, one in sorted(tables.items())
     }
-    plain = json.dumps({"version": _VERSION, "tables": tables}).encode()
+    plain = json.dumps({"version": _VERSION, "tables": said, "apart": sorted(apart - tables.keys())}).encode()
     write_sealed(kit / WITHDRAWN, plain.ljust(padded(len(plain))), (recipient,))
 
 

@@ -132,9 +132,27 @@ def silo_withdraw(
     check_withdrawable(kit, table)
     unlock(kit, ask_opener(key_file, passphrase_file, lambda: typed("the silo's kit")))
     done = withdraw(kit, ids, table)
-    document = {"tables": list(done.tables), "not_found": dict(done.not_found), "not_read": dict(done.not_read)}
-    line = f"Entered. No later step reads these persons' records in {', '.join(done.tables)}; remove {ids} now."
+    document = {
+        "tables": list(done.tables),
+        "not_found": dict(done.not_found),
+        "not_read": dict(done.not_read),
+        "left_out": list(done.left_out),
+        "handed_out": list(done.handed_out),
+    }
+    line = (
+        f"Entered. No later step of this silo reads these persons' records in {', '.join(done.tables)}; remove {ids}"
+        " now."
+    )
     answer(document, inert(line), as_json)
+    for name in done.left_out:
+        told = f"{name}: they did not withdraw from it, by --table; their records there, if any, are read."
+        err.print(told, style="yellow", highlight=False, soft_wrap=True)
+    for name in done.handed_out:
+        told = (
+            f"{name}: rows that are held out may be theirs, and the server measures each model on those it was handed;"
+            " hand out again by `silo hold-out`, and have the server's old file replaced."
+        )
+        err.print(told, style="yellow", highlight=False, soft_wrap=True)
     for name, lines in done.not_found.items():
         told = f"{name}: has no record now of the ids in lines {', '.join(map(str, lines))}; are they written right?"
         err.print(told, style="yellow", highlight=False, soft_wrap=True)

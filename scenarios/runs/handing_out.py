@@ -77,7 +77,7 @@ def hand_out(kit: Path, scenario: Scenario, file: Path) -> HandedOut:
     source, config = check_hands_out(kit, scenario), declared(scenario.data)
     own = unlocked(kit)
     opener = opener_from_secret(own.age_secret)
-    withdrawn = read_withdrawn(kit, opener).get(config.data_set)
+    withdrawn = read_withdrawn(kit, opener).of(config.data_set, source.person)
     data, kind = as_file(held_out_part(config, source, withdrawn), source.separator)
     if file.suffix != f".{kind}":
         raise ConfigError(f"{file}: this table is handed out as {kind}; give a name that ends in .{kind}")

@@ -5,19 +5,20 @@ answer is made, and the list is written, under one lock (`clients.outbox`). Cach
 that a silo wrote at that very moment, as it joined a run, is never used, and is replaced with its next answer. Nothing
 is entered into the ledger or the log, whose lengths a server may see, and nothing is given back.
 
-Does NOT take out of a model what it learnt: what was released before stays covered by its epsilon.
+Does NOT take out of a model what it learnt: what was released before stays covered by its epsilon. Does not reach rows
+that were handed to the server's operator: `Withdrawal.handed_out` says where there may be some.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from clients.outbox import outbox
 from fedmodel.config import PersonColumn
 from fedmodel.crypto.sealed import opener_from_secret
-from fedmodel.data import Withdrawn, add_withdrawn
+from fedmodel.data import Withdrawn, add_withdrawn, read_handed_out
 from fedmodel.data.persons import normal_id, normal_ids
 from fedmodel.data.sources import column
 from fedmodel.errors import ConfigError, DataError, FedmodelError
@@ -33,11 +34,15 @@ class Withdrawal:
         tables: From which the persons withdrew.
         not_found: By table, the lines of the ids that no record of it has now.
         not_read: By table that could not be read to look for them, why.
+        left_out: The silo's other tables, from which they did not withdraw.
+        handed_out: Of which tables rows were handed out, theirs maybe among them.
     """
 
     tables: tuple[str, ...]
     not_found: Mapping[str, list[int]]
     not_read: Mapping[str, str]
+    left_out: tuple[str, ...] = ()
+    handed_out: tuple[str, ...] = ()
 
 
 def check_withdrawable(kit: Path, table: str | None) -> dict[str, PersonColumn]:
@@ -82,10 +87,15 @@ def withdraw(kit: Path, file: Path, table: str | None) -> Withdrawal:
     persons, ids, own = check_withdrawable(kit, table), _ids_in(file), unlocked(kit)
     wanted = {name: _normal(name, person, ids) for name, person in persons.items()}
     more = {name: Withdrawn(person, frozenset(ids.values())) for name, person in persons.items()}
+    tables, opener = read_law(kit).tables, opener_from_secret(own.age_secret)
+    left_out = {name: source.person for name, source in tables.items() if name not in persons}
     with outbox(read_kit(kit), kit):  # an answer that is being made from those records is waited for
-        add_withdrawn(kit, opener_from_secret(own.age_secret), own.recipient, more)
+        handed = read_handed_out(kit, opener)
+        add_withdrawn(kit, opener, own.recipient, more, left_out)
         _forget(kit / "cache")
-    return _looked_for(kit, persons, wanted)
+    found = _looked_for(kit, persons, wanted)
+    handed_out = tuple(name for name in persons if tables[name].held_out is not None or name in handed)
+    return replace(found, left_out=tuple(left_out), handed_out=handed_out)
 
 
 def _ids_in(file: Path) -> dict[int, str]:

@@ -16,7 +16,7 @@ from pyarrow import parquet
 
 from fedmodel.config import PersonColumn, TableSource
 from fedmodel.crypto.sealed import new_age_key, opener_from_secret, read_sealed, write_sealed
-from fedmodel.data import Cache, Withdrawn, add_withdrawn, read_withdrawn, table_records
+from fedmodel.data import Cache, Withdrawals, Withdrawn, add_withdrawn, read_withdrawn, table_records
 from fedmodel.data.records import Records
 from fedmodel.data.withdrawn import WITHDRAWN
 from fedmodel.errors import ConfigError, DataError
@@ -130,15 +130,15 @@ def keys() -> tuple[str, str]:
 def test_the_list_grows_and_its_file_tells_nothing(tmp_path: Path, keys: tuple[str, str]) -> None:
     secret, recipient = keys
     opener = opener_from_secret(secret)
-    assert read_withdrawn(tmp_path, opener) == {}
+    assert read_withdrawn(tmp_path, opener) == Withdrawals()
     add_withdrawn(tmp_path, opener, recipient, {"ward": who("P-4711")})
     path = tmp_path / WITHDRAWN
     before = len(read_sealed(path, opener))  # age itself adds to a file what is drawn anew each time
     more = {"ward": who("P-4712", "P-4711"), "again": who(*(f"{number:05d}" for number in range(3_000)))}
     add_withdrawn(tmp_path, opener, recipient, more)
-    found = read_withdrawn(tmp_path, opener)
+    found = read_withdrawn(tmp_path, opener).tables
     assert found["ward"] == who("P-4711", "P-4712")
-    assert len(found["again"].ids) == 3_000
+    assert len(found["again"].ids) == 3_001  # a table that is new to the list begins with who is on it
     assert "4711" not in repr(found)
     assert len(read_sealed(path, opener)) == before == 65_536
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
@@ -168,7 +168,7 @@ def test_a_list_that_does_not_open_is_not_taken_for_none(tmp_path: Path, keys: t
         path.mkdir()
     elif how in ("not ours", "newer"):
         path.unlink()
-        write_sealed(path, b"[]" if how == "not ours" else b'{"version": 2, "tables": {}}', (recipient,))
+        write_sealed(path, b"[]" if how == "not ours" else b'{"version": 3, "tables": {}}', (recipient,))
     elif how != "another's":
         broken(path, how)
     with pytest.raises(DataError, match=r"withdrawn\.age: ") as refused:
@@ -182,11 +182,73 @@ def test_the_newest_form_is_that_of_all_ids_of_a_table_and_of_one_column(tmp_pat
     secret, recipient = keys
     opener = opener_from_secret(secret)
     add_withdrawn(tmp_path, opener, recipient, {"ward": who("007", "8")})
-    add_withdrawn(tmp_path, opener, recipient, {"ward": who("9", person=PERSON), "old": who("P-1")})
-    found = read_withdrawn(tmp_path, opener)
+    old = table_of(person="patient").person
+    add_withdrawn(tmp_path, opener, recipient, {"ward": who("9", person=PERSON)}, {"old": old})
+    add_withdrawn(tmp_path, opener, recipient, {"old": who("P-1")})
+    found = read_withdrawn(tmp_path, opener).tables
     assert (found["ward"], found["ward"].normal()) == (who("007", "8", "9", person=PERSON), ["7", "8", "9"])
     with pytest.raises(DataError, match="an id that was entered before is no whole number"):
         add_withdrawn(tmp_path, opener, recipient, {"old": who("2", person=PERSON)})
     with pytest.raises(DataError, match=r"are of column 'patient', and silo\.toml says 'case'"):
         add_withdrawn(tmp_path, opener, recipient, {"ward": Withdrawn(PersonColumn(column="case"), frozenset("1"))})
-    assert read_withdrawn(tmp_path, opener) == found
+    assert read_withdrawn(tmp_path, opener).tables == found
+
+
+TEXT = table_of(person="patient").person
+DIGITS = table_of(person=PERSON).person
+CASE = PersonColumn(column="case")
+
+
+def test_a_table_that_the_list_does_not_have_is_read_without_everybody_on_it(
+    tmp_path: Path, keys: tuple[str, str]
+) -> None:
+    """It may be one of those under another name; where its rows are not known as theirs, it is not read."""
+    secret, recipient = keys
+    opener = opener_from_secret(secret)
+    assert Withdrawals().of("ward-2027", None) is None
+    add_withdrawn(tmp_path, opener, recipient, {"ward": who("3", person=PERSON)}, {"lab": CASE})
+    found = read_withdrawn(tmp_path, opener)
+    assert found.of("ward-2027", DIGITS) == found.of("ward", None) == who("3", person=PERSON)
+    assert found.of("lab", CASE) is found.of("lab", DIGITS) is None
+    for other in (None, TEXT, CASE):
+        with pytest.raises(
+            DataError, match=r"table 'ward-2027': persons withdrew from ward, and silo\.toml"
+        ) as refused:
+            found.of("ward-2027", other)
+        assert refused.value.code == "internal"
+    both = Withdrawals({**found.tables, "old": who("4")})
+    for other in (DIGITS, TEXT):  # each knows one of the two
+        with pytest.raises(DataError, match="from old, ward, and"):
+            both.of("ward-2027", other)
+
+
+def test_a_table_that_is_new_to_the_list_begins_with_everybody_on_it(tmp_path: Path, keys: tuple[str, str]) -> None:
+    secret, recipient = keys
+    opener = opener_from_secret(secret)
+    add_withdrawn(tmp_path, opener, recipient, {"ward": who("3", person=PERSON)})
+    with pytest.raises(DataError, match=r"from 'ward' by column 'patient', and silo\.toml says 'case' here"):
+        add_withdrawn(tmp_path, opener, recipient, {"lab": Withdrawn(CASE, frozenset("4"))})
+    add_withdrawn(tmp_path, opener, recipient, {"ward-2027": who("4")})
+    found = read_withdrawn(tmp_path, opener)
+    assert found.tables == {"ward": who("3", person=PERSON), "ward-2027": who("3", "4")}
+    # One that is left out stays as it was read, and one that was not read is left out from then on.
+    add_withdrawn(tmp_path, opener, recipient, {"ward": who("5", person=PERSON)}, {"ward-2027": TEXT, "lab": CASE})
+    found = read_withdrawn(tmp_path, opener)
+    assert (found.of("ward-2027", TEXT), found.of("lab", CASE)) == (who("3", "4"), None)
+    add_withdrawn(tmp_path, opener, recipient, {"lab": Withdrawn(CASE, frozenset("6"))})
+    assert read_withdrawn(tmp_path, opener).of("lab", CASE) == Withdrawn(CASE, frozenset("6"))
+
+
+def test_a_renamed_table_that_is_left_out_keeps_who_was_dropped_from_it(tmp_path: Path, keys: tuple[str, str]) -> None:
+    secret, recipient = keys
+    opener = opener_from_secret(secret)
+    add_withdrawn(tmp_path, opener, recipient, {"ward": who("3")})
+    add_withdrawn(tmp_path, opener, recipient, {"ward": who("4")}, {"ward-2027": TEXT})
+    assert read_withdrawn(tmp_path, opener).of("ward-2027", TEXT) == who("3")
+
+
+def test_a_list_of_the_first_version_goes_on(tmp_path: Path, keys: tuple[str, str]) -> None:
+    ward = b'{"version": 1, "tables": {"ward": {"column": "patient", "form": "text", "ids": ["3"]}}}'
+    write_sealed(tmp_path / WITHDRAWN, ward, (keys[1],))
+    found = read_withdrawn(tmp_path, opener_from_secret(keys[0]))
+    assert found == Withdrawals({"ward": who("3")})

@@ -14,8 +14,11 @@ import pytest
 from clients.silo import Silo
 from fedmodel import plans
 from fedmodel.config import Scenario, SiloFile, read_scenario, read_silo_file, silo_file_to_toml
+from fedmodel.crypto.sealed import opener_from_secret
+from fedmodel.data import add_handed_out
 from fedmodel.data.withdrawn import WITHDRAWN
 from fedmodel.errors import ConfigError, DataError
+from fedmodel.provision import read_law, unlocked
 from scenarios.cli import main
 from scenarios.runs import withdrawing
 from scenarios.runs.withdrawing import withdraw
@@ -168,6 +171,49 @@ def test_the_list_holds_whatever_the_silos_file_says_later(ward: Ward) -> None:
     assert len(ward.silo.records()) == 2  # of "007" and 9, since the silo says now that "007" is not "7"
 
 
+def test_a_table_by_another_name_is_read_without_who_withdrew(ward: Ward) -> None:
+    """Or not at all, where its file does not say by the same column and form whose a row is."""
+    ward.withdraw("7")
+    ward.scenario = read_again(ward.scenario)
+    for person, records in ((PERSON, 2), (None, None), ("patient", None)):
+        ward.law({"ward-2027": {"csv": "ward.csv"} | ({} if person is None else {"person": person})})
+        if records is None:
+            with pytest.raises(DataError, match="table 'ward-2027': persons withdrew from ward, and"):
+                ward.silo.records()
+        else:
+            assert len(ward.silo.records()) == records
+    ward.law({"ward-2027": {"csv": "ward.csv", "person": "patient"}})
+    assert ward.withdraw("8").tables == ("ward-2027",)
+    assert len(ward.silo.records()) == 2  # of "007" and 9, as its own word is now
+
+
+def read_again(scenario: Scenario) -> Scenario:
+    """The same scenario, of a table by another name."""
+    return scenario.model_copy(update={"data": scenario.data.model_copy(update={"name": "ward-2027"})})
+
+
+def test_what_was_handed_out_and_what_was_left_out_is_told(
+    ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ward.law({"ward": {"csv": "ward.csv", "person": PERSON, "held_out": 0.5}, "old": {"csv": "old.csv"}})
+    done = ward.withdraw("7", table="ward")
+    assert (done.left_out, done.handed_out) == (("old",), ("ward",))
+    own = unlocked(ward.kit)
+    source = read_law(ward.kit).tables["ward"].under(ward.kit)
+    add_handed_out(ward.kit, opener_from_secret(own.age_secret), own.recipient, "ward", source)
+    ward.law({"ward": {"csv": "ward.csv", "person": PERSON}, "old": {"csv": "old.csv"}})
+    (tmp_path / "ids").write_text("7\n")
+    words = ["silo", "withdraw", str(ward.kit), str(tmp_path / "ids"), "--key-file", str(ward.key), "--table", "ward"]
+    monkeypatch.setattr(sys, "argv", ["fedmodel", *words])
+    with pytest.raises(SystemExit):
+        main.main()
+    out, err = capsys.readouterr()
+    assert "No later step of this silo reads" in " ".join(out.split())
+    assert "old: they did not withdraw from it, by --table" in err
+    assert "ward: rows that are held out may be theirs" in err
+    assert "have the server's old file replaced" in err
+
+
 def test_the_command_enters_ids_and_says_no_number(
     ward: Ward, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -181,7 +227,9 @@ def test_the_command_enters_ids_and_says_no_number(
         assert not ended.value.code
         assert "ward: has no record now of the ids in lines 2" in err
         assert "4711" not in out + err
-    assert json.loads(out) == {"tables": ["ward"], "not_found": {"ward": [2]}, "not_read": {}}
+    assert json.loads(out) == {
+        "tables": ["ward"], "not_found": {"ward": [2]}, "not_read": {}, "left_out": [], "handed_out": [],
+    }  # fmt: skip
     assert len(ward.silo.records()) == 2
 
 
