@@ -83,7 +83,7 @@ def draft(gathered: Gathered, report: Report, said: Catalogue) -> str:
     made = _Draft(gathered, report, said)
     head = [
         f"# {said.plain('dpia.title', scenario=text(report.run.scenario))}",
-        said.plain("dpia.made", when=said.moment(report.built.at), version=report.built.fedmodel),
+        said.plain("dpia.made", when=text(said.moment(report.built.at)), version=text(report.built.fedmodel)),
         said.plain("dpia.rests"),
         f"## {said.plain('dpia.gdpr')}",
     ]

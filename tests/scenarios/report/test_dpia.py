@@ -136,6 +136,14 @@ def test_words_of_people_begin_no_list_no_rule_and_no_code(words: str, safe: str
     assert text(words) == safe
 
 
+def test_what_a_report_says_of_its_making_is_escaped_too(gathered: Gathered, report: document.Report) -> None:
+    """When and with what it was made is taken as stored: whoever signs a report words it."""
+    evil = report.built.model_copy(update={"fedmodel": "<img> [a](x)", "at": "<b>"})
+    head = draft(gathered, report.model_copy(update={"built": evil}), catalogue()).partition("\n## ")[0]
+    assert "<" not in head.replace("\\<", "")
+    assert r"\<img\> \[a\](x)" in head
+
+
 # What is of files, of code and of ledgers, and no sentence.
 _NAMED = re.compile(
     r"`[^`]*`|\((create|reserve|charge|audit)\)|\b(scenario|metrics|report|audit)\.(toml|jsonl|json)|[0-9a-f]{64}|"
