@@ -116,9 +116,9 @@ class Withdrawals:
             if known.ids and known.person.column != person.column:
                 raise DataError(
                     f"table {table!r}: persons withdrew before from {name!r} by column {known.person.column!r}, and"
-                    f" silo.toml says {person.column!r} here, so that nobody can tell who of them is meant; if this table"
-                    " has none of their records, run `silo withdraw` with --table of another one first, and else remove"
-                    f" {WITHDRAWN} from the kit and hand in all ids again; nothing was entered"
+                    f" silo.toml says {person.column!r} here, so that nobody can tell who of them is meant; if this"
+                    " table has none of their records, run `silo withdraw` with --table of another one first, and else"
+                    f" remove {WITHDRAWN} from the kit and hand in all ids again; nothing was entered"
                 )
         return Withdrawn(person, frozenset(one for known in self.tables.values() for one in known.ids))
 
