@@ -163,7 +163,7 @@ TRIALS = {
     "demo inversion": _of("demo inversion --out made"),
     "new": _of(
         "new --from ward/ward.csv --out made --label ill --labels no,yes --person record --range age=0:9"
-        " --silos north,south,west --records 3:9 --epsilon 8",
+        " --leave-out day --silos north,south,west --records 3:9 --epsilon 8",
         "ward",
         done="is there already",
     ),
