@@ -42,7 +42,7 @@ from fedmodel.data import (
     silo_records,
 )
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
-from fedmodel.ledger import Ledger, Scope
+from fedmodel.ledger import Ledger, Scope, Standing
 from fedmodel.privacy.events import Event
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import SIMULATED, Kit, is_kit, is_sealed, read_kit, read_law, scenario_hash, unlocked
@@ -122,6 +122,19 @@ class Silo:
             raise ConfigError(f"{self.folder}: the kit is silo {kit.law.name!r}'s, not {self.name!r}'s")
         return kit
 
+    def check_joined(self) -> None:
+        """Refuse keys for a run that the silo never joined: what it holds of others is given up for them.
+
+        Raises:
+            ProtocolError: When it did not.
+        """
+        with self.ledger() as ledger:
+            self._check_joined(ledger)
+
+    def _check_joined(self, ledger: Ledger) -> None:
+        if not ledger.knows(self.run):
+            raise ProtocolError("this silo has not joined the run; a silo joins before it takes part in a stage")
+
     @contextmanager
     def protocol(self) -> Iterator[Protocol]:
         """Open this silo's side of secure aggregation; what became of it is on disk when the block ends.
@@ -152,8 +165,7 @@ class Silo:
         """
         self._check_masks()
         with self.ledger() as ledger:
-            if not ledger.knows(self.run):
-                raise ProtocolError("this silo has not joined the run; a silo joins before it takes part in a stage")
+            self._check_joined(ledger)
             return answer(self.kit, self.folder, self.run_number, ledger, asked, act, then)
 
     def answered(self, asked: bytes) -> bytes | None:
@@ -231,15 +243,13 @@ class Silo:
 
         Raises:
             PrivacyBudgetExceeded: When nothing of it is.
-            PolicyRefused: When the records are another budget's too.
+            PolicyRefused: When the records are another budget's too. What lapsed is given back before, so that only
+                what was charged, or can yet be, is in the way.
         """
         scope = self._scope(ledger)
         source = self._source(scope)
-        if source is not None:
-            source.check(ledger)
-        ledger.open_scope(scope)
         reserved = ledger.reserve(
-            scope.name,
+            scope,
             self.run,
             event,
             self.plan.steps_per_round,
@@ -248,6 +258,7 @@ class Silo:
             held=self.held,
             name=name,
             besides=besides,
+            check=self._counted_once(ledger, source),
         )
         if source is not None:
             source.remember(ledger, self.run)
@@ -261,8 +272,6 @@ class Silo:
             PolicyRefused: When the records are another budget's too.
         """
         scope = self._scope(ledger)
-        if (source := self._source(scope)) is not None:
-            source.check(ledger)
         ledger.check_reserves(
             scope,
             self.run,
@@ -272,7 +281,24 @@ class Silo:
             partial=self._in_part,
             held=self.held,
             besides=besides,
+            check=self._counted_once(ledger, self._source(scope)),
         )
+
+    def _counted_once(self, ledger: Ledger, source: Source | None) -> Callable[[Standing], None]:
+        """Look at the files, and return what refuses, by where the ledger stands, a budget of another's records."""
+        telling = set() if source is None else source.look()
+
+        def check(standing: Standing) -> None:
+            self._check_nothing_is_forgotten(standing)
+            if source is not None:
+                source.check_marks(telling, ledger, standing)
+
+        return check
+
+    def _check_nothing_is_forgotten(self, standing: Standing) -> None:
+        law = self.kit.law
+        if law.budgets[policy.budget_scope(law, self.plan.data).data].covers is not None:
+            policy.check_nothing_is_forgotten(law, standing)
 
     @property
     def _in_part(self) -> bool:
@@ -305,6 +331,7 @@ class Silo:
             raise ProtocolError("this silo has not joined the run; a silo joins before it trains")
         if (found.scope, found.scenario) != (scope.name, scenario_hash(self.scenario).hex()):
             raise ProtocolError("this silo joined the run for another scenario than the one that is sent now")
+        self._check_nothing_is_forgotten(ledger.standing())
         ledger.check_scope(scope)
         if (source := self._source(scope)) is not None:
             source.check(ledger)
@@ -326,8 +353,6 @@ class Silo:
         law = self.kit.law
         scope = policy.budget_scope(law, self.plan.data)
         budget, known = law.budgets[scope.data], ledger.scope(scope.name)
-        if budget.covers is not None:
-            policy.check_nothing_is_forgotten(law, ledger.standing())
         return scope if known is None or budget.order is not None else replace(scope, order=known.order)
 
     def _source(self, scope: Scope) -> Source | None:

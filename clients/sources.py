@@ -1,12 +1,13 @@
 """One source is charged to one budget: as things are now, and as they were when an earlier run began.
 
 What a run's records are read from is remembered in the ledger, in an `audit` entry under the subject `source`, once a
-run and before it is charged: where they lay, and what the files began and ended with. So a table that got another name
-in `silo.toml`, or a file that was moved under another table's name, is known again.
+reservation and before it is charged: where they lay, and what the files began and ended with. So a table that got
+another name in `silo.toml`, or a file that was moved under another table's name, is known again. A run that joins again
+after its reservation lapsed is remembered again: by then it may read something else.
 
 A ledger is handed to others, and whoever has a file must not find out by it whether that file was read. So what is kept
-is a pseudorandom function of each mark, HKDF under the silo's own key, cut. A run has one such entry, whatever became
-of the files meanwhile: a server sees how many entries a ledger has, and not that the data changed.
+is a pseudorandom function of each mark, HKDF under the silo's own key, cut. A reservation has one such entry, whatever
+became of the files meanwhile: a server sees how many entries a ledger has, and not that the data changed.
 
 Does NOT know again what was changed and lies elsewhere, nor what was charged before ledgers kept marks. Nor a file that
 took another's place in the middle of a run: before each round it is compared with what is remembered, and what it
@@ -23,7 +24,7 @@ from fedmodel.config import SiloFile
 from fedmodel.crypto import SigningKey
 from fedmodel.data import check_sources, marks
 from fedmodel.errors import PolicyRefused
-from fedmodel.ledger import Ledger, Scope
+from fedmodel.ledger import Ledger, Scope, Standing
 
 _SUBJECT: Final = "source"
 _LABEL: Final = b"fedmodel/v1/source-mark"
@@ -55,11 +56,27 @@ class Source:
             PolicyRefused: When it does, or was.
             DataError: When a file cannot be looked at, so that nobody can tell.
         """
+        self.check_marks(self.look(), ledger, ledger.standing())
+
+    def look(self) -> set[str]:
+        """Return, after a look at all files, the marks of this source that no other budget may have.
+
+        Raises:
+            PolicyRefused: When another budget counts the same, as things are now.
+            DataError: When a file cannot be looked at, so that nobody can tell.
+        """
         check_sources(self.law, self.home)
-        _, telling = self._marks()
+        return self._marks()[1]
+
+    def check_marks(self, telling: set[str], ledger: Ledger, standing: Standing) -> None:
+        """Refuse what another budget was charged for, or can yet be, where the ledger stands so.
+
+        Raises:
+            PolicyRefused: When it was.
+        """
         for entry in ledger.audits(_SUBJECT):
             other = entry["budget"]
-            if other != self.scope.name and telling & set(entry["marks"].split()) and _matters(ledger, other):
+            if other != self.scope.name and telling & set(entry["marks"].split()) and _matters(standing, other):
                 name = other.partition("/")[0]
                 raise PolicyRefused(
                     f"what tables.{self.data} is read from was charged to {other} before, and silo.toml counts it in"
@@ -68,14 +85,15 @@ class Source:
                 )
 
     def remember(self, ledger: Ledger, run: str) -> None:
-        """Enter, once a run, what its budget is charged for."""
-        entries = ledger.audits(_SUBJECT)
-        if self.data not in self.law.tables or any(entry["of"] == run for entry in entries):
+        """Enter, once a reservation, what its budget is charged for: of a run's first by the run alone."""
+        entries, reserved = ledger.audits(_SUBJECT), ledger.reservations(run)
+        of = f"{run}/{reserved[-1]}" if len(reserved) > 1 else run
+        if self.data not in self.law.tables or any(entry["of"] == of for entry in entries):
             return
         everything, _ = self._marks()
         known = {mark for entry in entries if entry["budget"] == self.scope.name for mark in entry["marks"].split()}
         fresh = " ".join(sorted(everything - known))
-        ledger.audit({"subject": _SUBJECT, "budget": self.scope.name, "of": run, "marks": fresh})
+        ledger.audit({"subject": _SUBJECT, "budget": self.scope.name, "of": of, "marks": fresh})
 
     def _marks(self) -> tuple[set[str], set[str]]:
         """Return all marks of the source as they are kept, and those that no other budget may have."""
@@ -86,6 +104,6 @@ class Source:
         return set(kept.values()), {kept[mark] for mark in telling}
 
 
-def _matters(ledger: Ledger, scope: str) -> bool:
+def _matters(standing: Standing, scope: str) -> bool:
     """Return whether anything was, or can yet be, released under a budget."""
-    return any(run.matters for run in ledger.standing().of(scope))
+    return any(run.matters for run in standing.of(scope))

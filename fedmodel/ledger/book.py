@@ -24,7 +24,7 @@ from __future__ import annotations
 import os
 import sqlite3
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -176,6 +176,11 @@ class Ledger:
             return None
         return Reservation(reserved_parts(entry.content), str(entry.scope), str(entry.content["scenario"]))
 
+    def reservations(self, run: str) -> list[int]:
+        """Return the numbers of a run's reservations, oldest first: it has another after each that lapsed."""
+        found = self._entries("WHERE run = ? AND kind = 'reserve' ORDER BY sequence", run)
+        return [entry.sequence for entry in found]
+
     def knows(self, run: str) -> bool:
         """Return whether a run was ever reserved, also where its rest was given back."""
         return self._one("WHERE run = ? AND kind = 'reserve'", run) is not None
@@ -268,7 +273,7 @@ class Ledger:
 
     def reserve(
         self,
-        scope: str,
+        scope: str | Scope,
         run: str,
         plan: Event,
         steps_per_round: int,
@@ -278,13 +283,14 @@ class Ledger:
         besides: Sequence[Event] = (),
         held: timedelta | None = None,
         name: str = "",
+        check: Callable[[Standing], None] | None = None,
     ) -> Event:
         """Reserve all that a run may do, once; and give back what other runs reserved, and lapsed.
 
         A run whose own reservation lapsed reserves again, as any other run does.
 
         Args:
-            scope: The scope's name.
+            scope: The scope's name; or the scope, which is created in the same step where its data set has none yet.
             run: The run.
             plan: All of its steps.
             steps_per_round: Of which a round takes so many.
@@ -293,6 +299,7 @@ class Ledger:
             besides: What else the run may release, in order; each in full, or nothing is reserved.
             held: For how long it is held while nothing is charged for the run; None for ever.
             name: What the run's server calls it; asked again, the first one stays.
+            check: Refuses by where the ledger stands once what lapsed is given back, in the same step.
 
         Returns:
             What was reserved, the plan or its first rounds; asked again, the same.
@@ -301,9 +308,13 @@ class Ledger:
             LedgerError: When the run reserved another plan, or a person gave its rest back.
             PrivacyBudgetExceeded: When it does not fit. Nothing is entered.
         """
-        asked = Asked(run, plan, steps_per_round, scenario, partial, tuple(besides), held, name)
+        asked = Asked(run, plan, steps_per_round, scenario, partial, tuple(besides), held, name, check)
         with self._appending():
-            return self._enter_reservation(scope, asked, self.standing())
+            standing = self.standing()
+            if isinstance(scope, Scope):
+                self._enter_scope(scope, standing)
+                scope = scope.name
+            return self._enter_reservation(scope, asked, standing)
 
     def check_reserves(
         self,
@@ -316,12 +327,13 @@ class Ledger:
         partial: bool = False,
         besides: Sequence[Event] = (),
         held: timedelta | None = None,
+        check: Callable[[Standing], None] | None = None,
     ) -> Event:
-        """Refuse what `open_scope` and then `reserve` would refuse now, and return what they would reserve.
+        """Refuse what `reserve` would refuse now, and return what it would reserve.
 
-        They are tried, and undone. Guarantee: nothing is entered, whatever comes of it.
+        It is tried, and undone. Guarantee: nothing is entered, whatever comes of it.
         """
-        asked = Asked(run, plan, steps_per_round, scenario, partial, tuple(besides), held)
+        asked = Asked(run, plan, steps_per_round, scenario, partial, tuple(besides), held, check=check)
         with self._transaction(undone=True):
             standing = self.standing()
             self._enter_scope(scope, standing)
@@ -554,12 +566,16 @@ class Ledger:
         if not 1 <= asked.steps_per_round <= asked.plan.steps:
             raise LedgerError(f"a round of {asked.steps_per_round} steps is none of a plan of {asked.plan.steps}")
         known = standing.runs.get(asked.run)
-        if known is not None and not known.lapsed:
+        if known is None or known.lapsed:
+            known = None
+            self._enter_lapses(standing)
+        if asked.check is not None:
+            asked.check(standing)
+        if known is not None:
             return _as_known(known, scope, asked)
         found = standing.scopes.get(scope)
         if found is None:
             raise LedgerError(f"{self.path}: has no scope {scope}")
-        self._enter_lapses(standing)
         plan, steps, besides = asked.plan, asked.steps_per_round, asked.besides
         rounds = standing.rounds_fitting(found, plan, steps, besides) if asked.partial else 0
         fitting = plan.times(rounds * steps) if rounds else plan
@@ -821,6 +837,7 @@ class Asked:
     besides: tuple[Event, ...]
     held: timedelta | None
     name: str = ""
+    check: Callable[[Standing], None] | None = None
 
 
 def _as_known(known: Run, scope: str, asked: Asked) -> Event:

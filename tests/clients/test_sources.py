@@ -9,7 +9,7 @@ import shutil
 import sqlite3
 from collections.abc import Callable
 from contextlib import nullcontext
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +23,7 @@ from fedmodel.config import Scenario, SiloFile, TableSource, read_scenario, read
 from fedmodel.config.same_source import same_by_text
 from fedmodel.crypto import digest
 from fedmodel.data import access, check_sources, marks, tables
-from fedmodel.errors import ConfigError, DataError, PolicyRefused, PrivacyBudgetExceeded
+from fedmodel.errors import ConfigError, DataError, PolicyRefused, PrivacyBudgetExceeded, ProtocolError
 from fedmodel.ledger import Scope, Standing, book
 from fedmodel.ledger.entries import told_time
 from fedmodel.privacy import accounting
@@ -274,10 +274,35 @@ class Ward:
         with self.silo("ward", 1).ledger() as ledger:
             return ledger.standing()
 
+    def ready(self, data: str, run: int) -> None:
+        """Refuse what `join` would refuse."""
+        silo = self.silo(data, run)
+        with silo.ledger() as ledger:
+            silo.check_reserves(ledger, plans.planned_event(silo.plan))
+
+    def train(self, data: str, run: int) -> None:
+        """Charge a round, after what is checked before a charge."""
+        silo = self.silo(data, run)
+        with silo.ledger() as ledger:
+            silo.reserved(ledger)
+            ledger.charge(silo.run, 1, silo.plan.steps_per_round, f"{run:064d}")
+
 
 @pytest.fixture
 def ward(tmp_path: Path) -> Ward:
     return Ward(tmp_path)
+
+
+@pytest.fixture
+def hour(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """The silo's clock, which goes only when this is called: on by as long as a reservation is held."""
+    now = [datetime.now(UTC)]
+    monkeypatch.setattr(book, "_now", lambda: now[0])
+
+    def passes() -> None:
+        now[0] += HELD + timedelta(seconds=1)
+
+    return passes
 
 
 def test_a_deployed_silo_is_ready_by_its_tables_header_and_holds_what_it_reserves_for_an_hour(
@@ -452,6 +477,86 @@ def test_what_spent_nothing_is_no_bar(ward: Ward) -> None:
     ward.tables = {"again": ward.tables["ward"]}
     ward.law({"again": ward.figures})
     assert ward.join("again", 2) == 4
+
+
+def test_a_run_that_joins_again_after_a_lapse_is_remembered_by_what_it_reads_by_then(
+    ward: Ward, hour: Callable[[], None]
+) -> None:
+    """Else one file were charged to two budgets: by that run, and by whichever reads it next."""
+    (ward.kit / "old.csv").write_text("age,ill\n10,no\n11,yes\n")
+    ward.tables["ward"] = {"csv": "old.csv"}
+    ward.law({"ward": ward.figures, "again": ward.figures})
+    for run in (1, 2):
+        assert ward.join("ward", run) == 4
+        hour()
+    ward.tables["ward"] = {"csv": "x.csv"}
+    ward.law({"ward": ward.figures, "again": ward.figures})
+    for _ in range(2):  # asked again, nothing more is entered
+        assert ward.join("ward", 1) == 4
+    ward.train("ward", 1)
+    with ward.silo("ward", 1).ledger() as ledger:
+        reserved = ledger.reservations("1")
+        assert [entry["of"] for entry in ledger.audits("source")] == ["1", "2", f"1/{reserved[-1]}"]
+    assert len(reserved) == 2
+    ward.tables = {"again": {"csv": "x.csv"}, "ward": {"csv": "y.csv"}}
+    ward.law({"ward": ward.figures, "again": ward.figures})
+    for asks in (ward.ready, ward.join):
+        with pytest.raises(PolicyRefused, match=r"what tables.again is read from was charged to ward/record before"):
+            asks("again", 9)
+
+
+def test_what_lapsed_and_was_never_charged_is_no_bar_to_another_budget(ward: Ward, hour: Callable[[], None]) -> None:
+    """Whether another counts its data, or covers it. Until it is given back it may be charged, and bars."""
+    ward.law({"ward": ward.figures, "again": ward.figures})
+    ward.join("ward", 1)
+    ward.tables = {"again": {"csv": "x.csv"}, "ward": {"csv": "y.csv"}}
+    ward.law({"ward": ward.figures, "again": ward.figures})
+    for asks in (ward.ready, ward.join):
+        with pytest.raises(PolicyRefused, match="was charged to ward/record before"):
+            asks("again", 2)
+    hour()
+    size = ward.standing().size
+    ward.ready("again", 2)
+    assert ward.standing().size == size
+    assert ward.join("again", 2) == 4
+    assert ward.standing().runs["1"].lapsed
+    with pytest.raises(ProtocolError, match="what this silo reserved for the run was given back"):
+        ward.train("ward", 1)
+    ward.tables = {"ward": {"csv": "x.csv"}, "again": {"csv": "y.csv"}}
+    ward.law({"ward": ward.figures, "again": ward.figures})
+    with pytest.raises(PolicyRefused, match="was charged to again/record before"):
+        ward.join("ward", 1)  # nor does it join again with what is another budget's by now
+
+
+def test_a_budget_may_cover_what_lapsed_and_was_never_charged(ward: Ward, hour: Callable[[], None]) -> None:
+    ward.law({"ward": ward.figures, "again": ward.figures})
+    ward.join("ward", 1)
+    ward.law({"both": {**ward.figures, "covers": ["ward", "again"]}})
+    for asks in (ward.ready, ward.join):
+        with pytest.raises(PolicyRefused, match="holds runs on it under ward/record, a budget of its own"):
+            asks("again", 2)
+    assert list(ward.standing().scopes) == ["ward/record"]  # what is refused makes no budget
+    hour()
+    with pytest.raises(ProtocolError, match="another scenario"):  # its own reservation is another budget's
+        ward.train("ward", 1)
+    ward.ready("again", 2)
+    assert ward.join("again", 2) == 4
+    assert ward.join("ward", 1) == 4
+    assert {run.scope for run in ward.standing().runs.values()} == {"both/record"}
+
+
+def test_what_was_charged_bars_another_budget_however_long_ago(ward: Ward, hour: Callable[[], None]) -> None:
+    ward.law({"ward": ward.figures, "again": ward.figures})
+    ward.join("ward", 1)
+    ward.train("ward", 1)
+    hour()
+    ward.tables = {"again": {"csv": "x.csv"}, "ward": {"csv": "y.csv"}}
+    ward.law({"ward": ward.figures, "again": ward.figures})
+    with pytest.raises(PolicyRefused, match="was charged to ward/record before"):
+        ward.join("again", 2)
+    ward.law({"both": {**ward.figures, "covers": ["ward", "again"]}})
+    with pytest.raises(PolicyRefused, match="holds runs on it under ward/record, a budget of its own"):
+        ward.join("again", 2)
 
 
 def test_a_run_has_one_entry_of_its_source_whatever_becomes_of_the_files(ward: Ward) -> None:

@@ -107,6 +107,7 @@ KEPT: Final = "kept"
 BOOK, HERE = "fedmodel.ledger.book:Ledger", f"{__name__}:"
 SQL, CLOSE, PUT = f"{HERE}Watched.execute", f"{HERE}Watched.close", f"{HERE}put"
 OPEN, FSYNC, RENAME = "os:open", "os:fsync", "pathlib:Path.replace"
+RESERVED = Step("fedmodel.ledger.head_file:HeadFile.keep", "before", NOTHING, nth=2)
 SENT = Step(PUT, "after", KEPT, nth=2)
 STEPS = [
     # Making the ledger, or opening it.
@@ -114,13 +115,13 @@ STEPS = [
     Step(OPEN, "after", NOTHING, "north.sqlite"),
     Step(SQL, "after", NOTHING, "journal_mode"),
     Step(SQL, "after", NOTHING, "CREATE TABLE"),
-    # Reserving. In a round the first commit is the charge's, and the second that of a reading of the head.
-    Step(f"{BOOK}.open_scope", "before", NOTHING),
-    Step(f"{BOOK}.open_scope", "after", NOTHING),
+    # Reserving, as the ledger's second head says. In a round the first commit is the charge's.
+    Step(f"{BOOK}._enter_scope", "before", NOTHING),
+    Step(f"{BOOK}._enter_scope", "after", NOTHING),
     Step(f"{BOOK}.reserve", "before", NOTHING),
     Step(f"{BOOK}.reserve", "after", NOTHING),
-    Step(SQL, "before", NOTHING, "COMMIT", 3),
-    Step(SQL, "after", NOTHING, "COMMIT", 3),
+    Step(f"{BOOK}._enter_reservation", "after", NOTHING),
+    RESERVED,
     # Charging.
     Step(f"{BOOK}.is_charged", "after", NOTHING),
     Step("fedmodel.learning.jobs.training:Answering.check", "after", NOTHING),
@@ -159,7 +160,9 @@ STEPS = [
     SENT,
 ]
 JOINING = [
-    step for step in STEPS if "open_scope" in step.at or "reserve" in step.at or step.nth == 3 or "TABLE" in step.of
+    step
+    for step in STEPS
+    if step == RESERVED or step.at.endswith(("_enter_scope", "reserve", "_enter_reservation")) or "TABLE" in step.of
 ]
 MASKED = {  # by step, how many of two processes come by there: what was masked is kept, and not masked again
     Step("fedmodel.learning.jobs.training:Answering.answer", "before", CHARGED): 2,

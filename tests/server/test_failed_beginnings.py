@@ -228,10 +228,10 @@ WRONG: dict[str, tuple[str, Callable[[Machine], object]]] = {
     "killed: what it would reserve is tried": (
         wire.READY, lambda m: m.dies(Ledger, "_insert", after=True, at=3, kind=wire.READY)),
     "killed: ready, and says so": (wire.READY, lambda m: m.dies(wire, "join_reply", kind=wire.READY)),
-    "killed: before its budget is made": (wire.JOIN, lambda m: m.dies(Ledger, "open_scope", kind=wire.JOIN)),
-    "killed: its budget is made": (wire.JOIN, lambda m: m.dies(Ledger, "open_scope", after=True, kind=wire.JOIN)),
+    "killed: before its budget is made": (wire.JOIN, lambda m: m.dies(Ledger, "_enter_scope", kind=wire.JOIN)),
+    "killed: its budget is made": (wire.JOIN, lambda m: m.dies(Ledger, "_enter_scope", after=True, kind=wire.JOIN)),
     "killed: in the reservation": (wire.JOIN, lambda m: m.dies(Ledger, "_insert", after=True, at=2, kind=wire.JOIN)),
-    "killed: reserved, its head not kept": (wire.JOIN, lambda m: m.dies(HeadFile, "keep", at=2, kind=wire.JOIN)),
+    "killed: reserved, its head not kept": (wire.JOIN, lambda m: m.dies(HeadFile, "keep", kind=wire.JOIN)),
     "killed: reserved": (wire.JOIN, lambda m: m.dies(Ledger, "reserve", after=True, kind=wire.JOIN)),
     "killed: before the charge": (wire.TRAIN, lambda m: m.dies(Ledger, "charge", kind=wire.TRAIN)),
     "killed: charged": (wire.TRAIN, lambda m: m.dies(Ledger, "charge", after=True, kind=wire.TRAIN)),
