@@ -3,7 +3,7 @@
 Guarantee: when the block of `protocol` ends without an error, the new state is on disk, and the ledger knows of every
 act that must stay done; only then can a handler return the stage's message. A process killed before that has sent
 nothing; killed after, it cannot be made to do the stage again. Two processes never act on one state at once. What a
-stage refused leaves the file as it was.
+stage refused leaves the file as it was, and those of other runs.
 
 The file may be lost, or an older copy put back: the state is written first, then the ledger, so a ledger that knows of
 an act that the state does not know of shows that. `fedmodel.secagg` then takes part in nothing that needs its secrets,
@@ -18,7 +18,7 @@ the second follows on the first one's answer. Only the last answer is kept, and 
 was revealed, or an update that was masked, stays in the file, sealed, for that long.
 
 A secret that a stage erased is gone from the file that replaces the old one. What a run that ended in the middle left
-behind is erased when the next one begins, all but how far it had come.
+behind is erased when the next one's first keys are made, all but how far it had come.
 
 Does NOT erase the blocks that a disk may keep of an old file: whoever has them and the identity key reads them. Does
 NOT notice a backup of file, ledger and ledger's head that were put back together: whoever keeps a newer head does.
@@ -148,12 +148,12 @@ def _opened(kit: Kit, folder: Path, run: int, ledger: Ledger) -> Iterator[tuple[
         fcntl.flock(lock, fcntl.LOCK_EX)
         for cut_short in folder.glob("aggregation-*.partial"):
             cut_short.unlink()  # of a process that was killed while it wrote
-        if not path.exists():
-            for other in sorted(folder.glob("aggregation-*.state")):
-                _forget(kit, other)
         kept = _read(kit, path, run, ledger.progress(str(run)))
 
         def enter() -> None:
+            if not path.exists():
+                for other in sorted(folder.glob("aggregation-*.state")):
+                    _forget(kit, other)
             _write(kit, path, run, kept)
             ledger.advance(str(run), kept.silo.progress)
 

@@ -3,11 +3,12 @@
 Before any handler, every message is held to the silo's own law (`clients.policy`): who asks, what for, with what code.
 
 A run begins in two steps: every silo says whether it could take part (`ready`), and only then is asked to reserve its
-plan (`join`). Guarantee: a silo that is asked whether it is ready enters nothing, makes no key, and leaves what it
-holds of other runs as it is; and what it answers hangs on law, ledger, budget, keys, code, the names of its table's
-columns and whether another budget counts that table, on no value of a record and on no number of them. A silo that
-joins reads its records before it reserves, so that one whose records cannot be read reserves nothing, and what it
-answers may hang on that.
+plan (`join`). Guarantee: a silo that is asked whether it is ready enters nothing for the run, makes no key, and leaves
+what it holds of other runs as it is (one that has no ledger yet begins it: an entry that says whose it is, and a head);
+and what it answers hangs on law, ledger, budget, keys, code, the names of its table's columns and whether another
+budget counts that table, on no value of a record and on no number of them. A silo that joins reads its records before
+it reserves, so that one whose records cannot be read reserves nothing, and what it answers may hang on that. It gives
+up what it holds of other runs only for one that it would reserve, by then.
 
 Order inside `train`, which the guarantee rests on: decode and check the request, the ledger that the server remembers,
 what secure aggregation needs, the state to begin from and what the job checks; charge the ledger; only then have the
@@ -93,7 +94,10 @@ def _join(message: Message, context: Context, silo: Silo, asked: bytes) -> Recor
         # What could fail comes first: a run that the silo cannot take part in reserves nothing.
         least = min(one.noise_multiplier for one in (plans.pipeline_event(silo.plan, event), *besides))
         grid.check_records(len(silo.records()), least)
-        advert = b"" if request.window is None else _keys(silo, request.window)
+        advert = b""
+        if request.window is not None:
+            silo.check_reserves(ledger, event, besides)  # new keys give up those of another run
+            advert = _keys(silo, request.window)
         silo.begin_outbox(ledger)
         reserved = silo.reserve(ledger, event, request.name, besides)
         head = ledger.head()
@@ -130,7 +134,9 @@ def _admitted(silo: Silo) -> tuple[Event, tuple[Event, ...]]:
 
 def _advert(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
     """Make secrets for a window of rounds, and advertise their public halves."""
-    return wire.protocol_reply([_keys(silo, wire.read_advert_request(message))])
+    window = wire.read_advert_request(message)
+    silo.check_joined()
+    return wire.protocol_reply([_keys(silo, window)])
 
 
 def _share(message: Message, context: Context, silo: Silo, asked: bytes) -> RecordDict:  # noqa: ARG001 - one shape
@@ -169,9 +175,10 @@ def _reveal(message: Message, context: Context, silo: Silo, asked: bytes) -> Rec
 
 
 def _keys(silo: Silo, window: Window) -> bytes:
-    """Return a fresh ADVERT."""
+    """Return a fresh ADVERT; what the silo held of other runs is given up for it."""
+    window = _within(window, silo)
     with silo.protocol() as protocol:
-        return protocol.advert(_within(window, silo))
+        return protocol.advert(window)
 
 
 def _within(window: Window, silo: Silo) -> Window:

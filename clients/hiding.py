@@ -4,7 +4,8 @@ Guarantee: with secure aggregation on, what leaves is the sum of ring elements a
 bring to fall, as `fedmodel.secagg.Participant.mask` says; a second update for the same round and attempt does not leave
 at all. What leaves, and the state that is carried into the next round, are on disk in the very file that says that the
 round was masked (`clients.aggregation_state`): so whenever a process is killed, either the round was not masked, or the
-same bytes are there to be sent, for the charge that they were made for and no other, until the silo does a later stage.
+same bytes are there to be sent, for the charge that they were made for and no other, until the silo does a later stage
+or makes its first keys for another run that it joins. What it refuses changes nothing of it.
 The masks hang on the hash of the model as it was received, of the scenario as the silo reads it and of the rounds that
 made the state which the round began from, so that silos that had others do not mask together.
 

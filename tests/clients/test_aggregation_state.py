@@ -131,6 +131,10 @@ def test_what_another_run_left_behind_is_erased_but_for_how_far_it_came(folder: 
     kit = read_kit(folder)
     with protocol(kit, folder, 7) as silo:
         silo.advert(Window(7, 3, 1, 2))
+    held = (folder / "aggregation-7.state").read_bytes()
+    with pytest.raises(AggregationRefused), protocol(kit, folder, 8) as silo:
+        silo.advert(Window(7, 3, 1, 2))  # a window of another run: refused, and nothing is given up for it
+    assert (folder / "aggregation-7.state").read_bytes() == held
     with protocol(kit, folder, 8):
         pass
     with protocol(kit, folder, 7) as silo:

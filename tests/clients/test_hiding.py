@@ -23,7 +23,7 @@ from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import AggregationRefused, CryptoError, LedgerError, Rule
 from fedmodel.ledger import Entry, Ledger, verify_ledger
-from fedmodel.provision import read_kit
+from fedmodel.provision import read_kit, scenario_hash
 from fedmodel.secagg import Collection, Participant, Setting, Window
 from scenarios.runs.inspection import LedgerFiles, give_back
 from server.lineages import Lineages
@@ -289,3 +289,37 @@ def test_a_release_is_read_as_it_was_written_and_needs_a_whole_key() -> None:
     assert Release.from_bytes(made.to_bytes()) == made
     with pytest.raises(CryptoError, match="a key of 2 characters"):
         Release("ab", 7, b"")
+
+
+def another(window: Window5, kind: str, first: int = 1) -> str:
+    """Ask the same silo the same server's question of another run, and return the code of the refusal."""
+    run, context = int(window.silo.run) ^ 1, window.grid._contexts[NODE[SILO]]
+    asked = Window(run, first, 1, 5)
+    content = wire.join_request(asked) if kind == wire.JOIN else wire.advert_request(asked)
+    question = wire.sign_request(content, kind, run, scenario_hash(window.scenario), window.grid._server)
+    with mock.patch.dict(context.run_config, {"run": str(run)}):
+        (reply,) = window.grid.send_and_receive([window.grid.create_message(question, kind, NODE[SILO], "1")])
+    return wire.refusal_code(reply.error) if reply.has_error() else ""
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "code"),
+    [
+        (wire.JOIN, 1, "budget-exceeded"),  # the first run holds it
+        (wire.JOIN, 10**5, "budget-exceeded"),
+        (wire.ADVERT, 1, "protocol-violated"),  # it never joined
+    ],
+)
+def test_another_run_that_is_refused_leaves_a_runs_secrets_and_what_it_masked(
+    kind: str, first: int, code: str, window: Window5
+) -> None:
+    with dying("once the state is in place"):
+        window.ask()
+    before = window.state.read_bytes()
+    assert another(window, kind, first) == code
+    assert window.state.read_bytes() == before
+    assert list(window.state.parent.glob("aggregation-*.state")) == [window.state]
+    found = window.ask()
+    assert isinstance(found, wire.MaskedReply)
+    assert window.masked == [found.words_P.tobytes()]
+    assert isinstance(window.ask(2), wire.MaskedReply)
