@@ -232,8 +232,10 @@ def join_request(window: Window | None = None, name: str = "") -> RecordDict:
 def read_join_request(message: Message) -> JoinRequest:
     """Decode a request to join."""
     name = str(_head(message, {"version": int, "name": str})["name"])
-    if name and not RUN_NAME.fullmatch(name):
-        raise ProtocolError("a run's name is up to 100 small letters, figures and hyphens")
+    if name and (not RUN_NAME.fullmatch(name) or name.isdecimal()):
+        raise ProtocolError(
+            "a run's name is up to 100 small letters, figures and hyphens, and no number: runs have one"
+        )
     return JoinRequest(_window(message), name)
 
 

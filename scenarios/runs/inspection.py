@@ -304,11 +304,17 @@ def _run_meant(ledger: Path, standing: Standing, said: str) -> str:
     """Return the number of the run that a person means by its number, or by what its server calls it.
 
     Raises:
-        ConfigError: When there is none, or the name is that of several.
+        ConfigError: When there is none, or it means several.
     """
-    if said in standing.runs:
-        return said
     found = [number for number, run in standing.runs.items() if run.name == said != ""]
+    if said in standing.runs:
+        others = ", ".join(number for number in found if number != said)
+        if others:
+            raise ConfigError(
+                f"{ledger}: {said} is the number of a run, called {standing.runs[said].name or 'nothing'}, and what"
+                f" a server calls another: {others}; say the first by its name, or the other by its number"
+            )
+        return said
     if len(found) > 1:
         raise ConfigError(f"{ledger}: has several runs called {said!r}; say one by its number: {', '.join(found)}")
     if not found:

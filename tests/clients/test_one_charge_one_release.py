@@ -21,6 +21,7 @@ from fedmodel.ledger import read_ledger, verify_ledger
 from fedmodel.provision import law_of, provision, read_identity, scenario_hash
 from fedmodel.secagg import Window
 from scenarios.cli import main
+from scenarios.runs.inspection import LedgerFiles
 from server.lineages import Lineages
 from tests.fakes import FaultyGrid, run_config
 
@@ -235,6 +236,31 @@ def test_a_run_is_shown_and_given_back_by_what_its_server_calls_it(
     arguments = ("ledger", "void", str(tmp_path / LEDGER), name, "--reason", "it never began")
     assert fedmodel(monkeypatch, *arguments) == 2  # two are called so
     assert "say one by its number" in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_run_that_is_called_by_anothers_number_is_not_taken_for_it(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A server may not call its run so; a ledger of before may have one."""
+    grid = FaultyGrid(tiny, tmp_path)
+    assert not ask(grid, wire.join_request(None, "tiny-20300101-120000-ab12"), wire.JOIN).has_error()
+    ledger, number = str(tmp_path / LEDGER), str(grid.run.run_id)
+    (reserved,) = read_ledger(tmp_path / LEDGER).runs.values()
+    place = LedgerFiles.of(tmp_path / LEDGER)
+    with place.open() as found:
+        plan = replace(reserved.plan, noise_multiplier=1000.0)
+        assert wire.refusal_code(ask(FaultyGrid(tiny, tmp_path), wire.join_request(None, number), wire.JOIN).error) == (
+            "protocol-violated"
+        )
+        found.override(reserved.scope, 50.0, "room for another", "Ada")
+        found.reserve(reserved.scope, "5", plan, 1, name=number)
+    assert fedmodel(monkeypatch, "ledger", "void", ledger, number, "--reason", "no") == 2
+    told = " ".join(capsys.readouterr().err.split())
+    assert "called tiny-20300101-120000-ab12, and what a server calls another: 5; say the first by its name" in told
+    assert not any(run.closed for run in read_ledger(tmp_path / LEDGER).runs.values())
+    for said, closed in (("5", "5"), ("tiny-20300101-120000-ab12", number)):
+        assert fedmodel(monkeypatch, "ledger", "void", ledger, said, "--reason", "it never began") == 0
+        assert read_ledger(tmp_path / LEDGER).runs[closed].closed
 
 
 def test_the_documented_override_lets_a_silo_go_on(

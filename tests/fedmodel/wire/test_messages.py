@@ -104,7 +104,7 @@ def test_a_malformed_window_is_refused(fields: dict[str, int | str]) -> None:
         wire.read_ready_request(message(wire.advert_request(WINDOW)))
 
 
-@pytest.mark.parametrize("name", ["A", "a b", "-a", "a" * 101, "a\n", "\u00e4", "1234567890/"])
+@pytest.mark.parametrize("name", ["A", "a b", "-a", "a" * 101, "a\n", "\u00e4", "1234567890/", "4711"])
 def test_a_run_is_called_by_small_letters_figures_and_hyphens(name: str) -> None:
     with pytest.raises(ProtocolError, match="a run's name is"):
         wire.read_join_request(message(wire.join_request(WINDOW, name)))
