@@ -34,7 +34,7 @@ ALLOWED = {
         "os.execve(sys.executable, [sys.executable, *sys.orig_argv[1:]], stay)",
     ): "itself",
     ("fedmodel/system/kinds.py", "import_module(package)"): "the package that calls it",
-    ("fedmodel/system/kinds.py", "iter_modules(folders)"): "of that package, all of which counts",
+    ("fedmodel/system/kinds.py", "iter_modules(list(folders))"): "of that package, all of which counts",
     ("fedmodel/system/kinds.py", "import_module(f'{package}.{name}')"): "of that package, all of which counts",
 }
 
