@@ -77,7 +77,8 @@ def new(
         raise ConfigError(f"not said, and nobody is at a terminal to be asked: {wanted}. {WHY}")
     write_draft(out, out.name, looked, answers)
     scenario = out / SCENARIO
-    check = f"fedmodel data check {scenario} --table {shlex.quote(f'{out.name}={table}')} --fix"
+    whose = table.stem if table.stem in answers.silos else out.name  # a silo's lots are checked as the silo's
+    check = f"fedmodel data check {scenario} --table {shlex.quote(f'{whose}={table}')} --fix"
     commands = [f"fedmodel simulate {scenario}", check]
     unused = f"Not used: {', '.join(answers.left_out)}." if answers.left_out else "Every column is used."
     lines = [
