@@ -307,10 +307,11 @@ def test_every_part_of_a_reservation_is_held_to_the_law_as_it_is_now(hidden: Sce
 
     def reserved(*parts: Event) -> Event:
         found = Reservation((event, *parts), scope.name, scenario_hash(hidden).hex())
-        ledger = SimpleNamespace(reservation=lambda _: found, check_scope=lambda _: None)
+        ledger = SimpleNamespace(reservation=lambda _: found, check_scope=lambda _: None, standing=lambda: None)
         silo: Any = SimpleNamespace(
             run="1", name=law.name, scenario=hidden, kit=SimpleNamespace(law=law), simulated=False,
             plan=hidden.plan(law.name), _scope=lambda _: scope, _source=lambda _: None,
+            _check_nothing_is_forgotten=lambda _: None,
         )  # fmt: skip
         return Silo.reserved(silo, ledger)  # type: ignore[arg-type]
 
