@@ -119,11 +119,12 @@ def test_one_port_is_open_at_the_server_and_none_at_a_silo() -> None:
 @pytest.mark.skipif(not shutil.which("install"), reason="coreutils are not installed here")
 @pytest.mark.parametrize(("party", "name"), [("server", "server"), ("silo", "aurora")])
 def test_a_copied_kit_is_its_owners_alone_and_opens(party: str, name: str, kits: Path, tmp_path: Path) -> None:
-    """As Kubernetes lays a Secret out under fsGroup: links to files that the group reads."""
+    """As Kubernetes lays a Secret out under fsGroup: links to files that the group reads, and no folder in it."""
     source = kits / "server" if party == "server" else kits / "silos" / name
     hidden = tmp_path / "secret" / "kit" / "..data"
     hidden.mkdir(parents=True)
-    for path in source.iterdir():
+    files = [path for path in source.iterdir() if path.is_file()]
+    for path in files:
         shutil.copy(path, hidden / path.name)
         (hidden / path.name).chmod(0o440)
         (hidden.parent / path.name).symlink_to(Path("..data") / path.name)
@@ -144,7 +145,7 @@ def test_a_copied_kit_is_its_owners_alone_and_opens(party: str, name: str, kits:
         os.chmod(kit / "silo.toml" if party == "silo" else kit / "server.toml", 0o660)  # noqa: PTH101
     subprocess.run(["/bin/sh", "-euc", script], check=True)
     assert (kit / "kept").exists()
-    assert {path.name for path in source.iterdir()} == {path.name for path in kit.iterdir()} - {"kept"}
+    assert {path.name for path in files} == {path.name for path in kit.iterdir()} - {"kept"}
     assert all(stat.S_IMODE(path.stat().st_mode) == 0o600 for path in kit.iterdir())
     assert unlock(kit, opener_from_key_file(tmp_path / "run" / "key")).name == name
 
