@@ -202,7 +202,7 @@ def test_a_server_killed_at_every_single_step_ends_as_if_it_never_was(
     reference: tuple[Scenario, dict[str, Any], int], tmp_path: Path
 ) -> None:
     scenario, expected, steps = reference
-    kills = sum(killed_at(scenario, tmp_path / str(at), [at], expected) for at in range(1, steps + 1))
+    kills = sum(killed_at(scenario, tmp_path / f"at-{at}", [at], expected) for at in range(1, steps + 1))
     assert kills == steps
 
 
