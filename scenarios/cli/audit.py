@@ -78,9 +78,9 @@ def audit_run(
     resolved, plan = _planned(scenario, settings, canaries, kind, significance)
     with err.status("loading") if err.is_terminal else nullcontext():
         from scenarios.audit import evaluate
-        from scenarios.cli.progress import rounds_progress
         from scenarios.cli.tables import report_on, show_run
         from scenarios.runs import audit_entries
+        from scenarios.runs.progress import rounds_progress
         from scenarios.simulation.simulate import check_scenario, resolve_device, run_folder, simulate
 
         where = resolve_device(device)
@@ -116,7 +116,7 @@ def audit_run(
 def audit_selftest(as_json: Json = False) -> None:
     """Plant faults in the real pipeline, one after the other, and see that the audit catches each."""
     with err.status("loading") if err.is_terminal else nullcontext():
-        from scenarios.cli.progress import steps_progress
+        from scenarios.runs.progress import steps_progress
         from scenarios.selftest import faults, selftest
     try:
         with steps_progress(err, selftest.audits(faults.FAULTS)) as watching:

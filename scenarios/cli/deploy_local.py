@@ -43,9 +43,9 @@ def deploy_local(
     resolved = starts.resolved(read_scenario(scenario, settings or ()))
     with err.status("loading") if err.is_terminal else nullcontext():
         from fedmodel.provision import check_deployable
-        from scenarios.cli.progress import rounds_progress
         from scenarios.deployment.own_tables import own_tables
         from scenarios.deployment.rehearsal import rehearse
+        from scenarios.runs.progress import rounds_progress
         from scenarios.simulation.simulate import check_scenario, run_folder
         from scenarios.simulation.starting import refuse_rehearsal
 

@@ -43,8 +43,8 @@ def server_submit(kit: PartyKit, scenario: ScenarioName, settings: Settings = No
 
     resolved = starts.resolved(read_scenario(scenario, settings or ()))
     with err.status("loading") if err.is_terminal else nullcontext():
-        from scenarios.cli.progress import rounds_progress
         from scenarios.deployment import runs
+        from scenarios.runs.progress import rounds_progress
 
         runs.check_server_runs(kit)
         run, parameters = runs.submit(kit, resolved)

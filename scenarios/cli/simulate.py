@@ -34,8 +34,8 @@ def simulate(
     from scenarios.cli.cut_short import command_of, told_what_stands
 
     with err.status("loading") if err.is_terminal else nullcontext():
-        from scenarios.cli.progress import rounds_progress
         from scenarios.cli.tables import report_on, show_run
+        from scenarios.runs.progress import rounds_progress
         from scenarios.runs.usefulness import told_of
         from scenarios.simulation.prepared import prepare
 
