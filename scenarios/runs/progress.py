@@ -1,33 +1,37 @@
 """What a person sees while a run goes on: a bar over rounds, fed from the run's own `metrics.jsonl`.
 
 Both engines write that file, one of them from another process, so one way of watching serves both. Nothing is drawn
-where standard error is no terminal.
+where standard error is no terminal. Whoever draws elsewhere, as in a notebook, is told what a bar says (`followed`).
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any, Final
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from fedmodel.privacy.rounding import up
+from scenarios.runs.summary import read_metrics
 
+BEFORE: Final = "silos join and calibrate"
+"""What a bar says before the first round is whole."""
 _PERIOD_S = 0.2
 _UNSAFE = {"seeded-unsafe": "  SEEDED", "none-unsafe": "  NO NOISE: protects nobody"}
+_FIGURES: Final = ("loss", "accuracy", "rmse", "perplexity")
+"""Those that a bar has room for, where a round's line has them."""
 
 
 @contextmanager
 def rounds_progress(console: Console, metrics: Path, rounds: int) -> Iterator[None]:
-    """Draw a bar with loss, accuracy, the largest epsilon and the time left, until the block ends."""
+    """Draw a bar with the loss, what else there is room for, the largest epsilon and the time left."""
     if not console.is_terminal:
         yield
         return
-    from scenarios.runs.summary import read_metrics
-
     progress = Progress(
         TextColumn("round"),
         MofNCompleteColumn(),
@@ -37,34 +41,53 @@ def rounds_progress(console: Console, metrics: Path, rounds: int) -> Iterator[No
         console=console,
         transient=True,
     )
-    finished = threading.Event()
     with progress:
         done = len(read_metrics(metrics))  # of a run that is taken up again
-        task = progress.add_task("silos join and calibrate", total=rounds, completed=done)
-
-        def follow() -> None:
-            while not finished.wait(_PERIOD_S):
-                lines = read_metrics(metrics)
-                if lines:
-                    last = lines[-1]
-                    told = last["epsilon"].values()
-                    epsilon = None if None in told else max(told, default=0.0)
-                    unsafe = _UNSAFE.get(last["noise"], "")
-                    if "failed" in last:
-                        progress.update(
-                            task, completed=len(lines), description=f"failed closed  ε {up(epsilon, 2)}{unsafe}"
-                        )
-                        continue
-                    figures = f"loss {last['loss']:.3f}  accuracy {last['accuracy']:.3f}  ε {up(epsilon, 2)}{unsafe}"
-                    progress.update(task, completed=len(lines), description=figures)
-
-        thread = threading.Thread(target=follow, daemon=True)
-        thread.start()
-        try:
+        task = progress.add_task(BEFORE, total=rounds, completed=done)
+        with followed(metrics, lambda done, text: progress.update(task, completed=done, description=text)):
             yield
-        finally:
-            finished.set()
-            thread.join()
+
+
+@contextmanager
+def followed(metrics: Path, show: Callable[[int, str], object]) -> Iterator[None]:
+    """Have a run's newest round shown until the block ends, and once more then.
+
+    Args:
+        metrics: The run's `metrics.jsonl`, which need not be there yet.
+        show: Called by another thread with how many rounds are done, and what to say of the last one.
+    """
+    finished = threading.Event()
+
+    def look() -> None:
+        if lines := read_metrics(metrics):
+            show(len(lines), line_in_words(lines[-1]))
+
+    def follow() -> None:
+        while not finished.wait(_PERIOD_S):
+            look()
+
+    thread = threading.Thread(target=follow, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        finished.set()
+        thread.join()
+        look()
+
+
+def line_in_words(line: Mapping[str, Any]) -> str:
+    """Return what a bar says of a round: its first figures, and the largest epsilon, rounded up.
+
+    >>> line_in_words({"loss": 0.25, "accuracy": 0.5, "epsilon": {"a": 1.001, "b": 0.2}, "noise": "os"})
+    'loss 0.250  accuracy 0.500  ε 1.01'
+    """
+    told = line["epsilon"].values()
+    epsilon = None if None in told else max(told, default=0.0)
+    spent = f"ε {up(epsilon, 2)}{_UNSAFE.get(line['noise'], '')}"
+    if "failed" in line:
+        return f"failed closed  {spent}"
+    return "  ".join([*(f"{name} {line[name]:.3f}" for name in _FIGURES if name in line), spent])
 
 
 @contextmanager
