@@ -13,6 +13,7 @@ put a cache there could as well change the table. Does not hide records from who
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,7 +48,7 @@ class Cache:
     opener: Opener = field(repr=False)
     run: str
 
-    def get(self, name: str, key: bytes, features: int) -> Records | None:
+    def get(self, name: str, key: bytes, features: tuple[int, ...]) -> Records | None:
         """Return what was kept under a key of 32 bytes, None where there is nothing that could be it."""
         from fedmodel.crypto.sealed import read_sealed  # who reads rows for a model has no cache and needs none
 
@@ -82,16 +83,17 @@ def _packed(key: bytes, records: Records) -> bytes:
     return body.ljust(padded(len(body)), b"\0")
 
 
-def _unpacked(plain: bytes, key: bytes, features: int) -> Records | None:
+def _unpacked(plain: bytes, key: bytes, features: tuple[int, ...]) -> Records | None:
     """Return the records, None where the bytes are anything else."""
     if len(plain) < _HEAD.size:
         return None
     magic, found, records = _HEAD.unpack_from(plain)
-    size = _HEAD.size + records * (4 * features + 16)
+    size = _HEAD.size + records * (4 * math.prod(features) + 16)
     if magic != _MAGIC or found != key or len(plain) != padded(size):
         return None
-    x_end = _HEAD.size + 4 * features * records
-    x_NF = np.frombuffer(plain, "<f4", records * features, _HEAD.size).reshape(records, features)
+    count = records * math.prod(features)
+    x_end = _HEAD.size + 4 * count
+    x_NF = np.frombuffer(plain, "<f4", count, _HEAD.size).reshape(records, *features)
     y_N = np.frombuffer(plain, "<i8", records, x_end)
     person_N = np.frombuffer(plain, "<i8", records, x_end + 8 * records)
     return Records(x_NF.astype(np.float32), y_N.astype(np.int64), person_N.astype(np.int64))

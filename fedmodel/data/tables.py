@@ -95,7 +95,7 @@ def table_records(
     try:
         key = _key(config, source, run, withdrawn)
         if cache is not None:
-            kept = cache.get(config.data_set, key, config.shape.features[0])
+            kept = cache.get(config.data_set, key, config.shape.features)
             if kept is not None:
                 return kept
         records = _read(config, source, withdrawn)
@@ -153,7 +153,7 @@ def _read(config: TableConfig, source: TableSource, withdrawn: Withdrawn | None)
     ids: list[pa.ChunkedArray] = []
     for place, table, normal in _rows(config, source, withdrawn, held_out=False):
         keep_N = np.ones(len(table), dtype=np.bool_)
-        x_NF = np.empty((len(table), *config.shape.features), dtype=np.float32)
+        x_NF = np.empty((len(table), len(config.shape.names)), dtype=np.float32)
         at = 0
         for column in config.columns:
             width = len(column.features)
@@ -170,8 +170,8 @@ def _read(config: TableConfig, source: TableSource, withdrawn: Withdrawn | None)
         parts.append(Records(x_NF[keep_N], y_N[keep_N], np.arange(int(keep_N.sum()))))
     x_NF, y_N = (np.concatenate([getattr(part, key) for part in parts]) for key in ("x_NF", "y_N"))
     person_N = np.arange(len(y_N)) if person is None else _numbered(ids)
-    records = Records(x_NF, y_N, person_N)
-    return records if source.url is None else _by_content(records)
+    order_N = slice(None) if source.url is None else _by_content(x_NF, y_N)
+    return Records(x_NF.reshape(len(x_NF), *config.shape.features), y_N, person_N).take(order_N)
 
 
 def held_out_part(config: TableConfig, source: TableSource, withdrawn: Withdrawn | None) -> pa.Table:
@@ -276,7 +276,7 @@ def _numbered(ids: list[pa.ChunkedArray]) -> NDArray[np.int64]:
     return np.asarray(person_N, dtype=np.int64)
 
 
-def _by_content(records: Records) -> Records:
-    """Put records into the one order that their labels and features have; equal ones are alike in any order."""
-    keys: list[NDArray[Any]] = [records.x_NF[:, feature] for feature in reversed(range(records.x_NF.shape[1]))]
-    return records.take(np.lexsort([*keys, records.y_N]))
+def _by_content(x_NF: NDArray[np.float32], y_N: NDArray[np.int64]) -> NDArray[np.intp]:
+    """Return the one order that labels and features have; equal records are alike in any order."""
+    keys: list[NDArray[Any]] = [x_NF[:, feature] for feature in reversed(range(x_NF.shape[1]))]
+    return np.lexsort([*keys, y_N])

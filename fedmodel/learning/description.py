@@ -10,6 +10,7 @@ holds both to the silos' ledgers.
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -68,7 +69,7 @@ class Description(Section):
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Description:
         names = tuple(name for column in self.columns for name in column.features)
-        if self.columns and (names != self.features or self.shape != (len(names),)):
+        if self.columns and (names != self.features or math.prod(self.shape) != len(names)):
             raise ValueError("features and shape are what columns become")
         if len(self.labels) < 2:
             raise ValueError("labels names the classes, two at least")

@@ -121,6 +121,8 @@ def _data(scenario: Scenario, model: Trained) -> Iterator[str]:
             )
             yield f"| {_code(column.name)} | {column.type} | {told} |"
         yield ""
+        if len(description.shape) > 1:
+            yield f"In this order, the features are a record of shape {'x'.join(map(str, description.shape))}."
         yield "Ranges are declared as public references; that none was read off the records is the author's word."
     else:
         yield f"A record is {'x'.join(map(str, description.shape))} numbers."

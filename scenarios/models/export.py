@@ -27,7 +27,7 @@ from fedmodel.learning.description import DESCRIPTION
 from fedmodel.system.durable import erase_folder, failed, replace_file, sync_folder
 from scenarios.models.card import CARD, card
 from scenarios.models.formats import FORMATS
-from scenarios.models.predict import scores_of
+from scenarios.models.predict import scores_of, shaped
 from scenarios.models.trained import Trained, read_model
 from scenarios.runs.files import read_summary
 
@@ -122,7 +122,7 @@ def _compared_on(scenario: Scenario, model: Trained, held_out: Path | None, form
         raise DataError(f"{held_out}: row {row + 1}: {rule}; a row to compare on is one that is read")
     if not len(rows.x_NF):
         raise DataError(f"{held_out}: has no row, and a model is compared on some")
-    return rows.x_NF
+    return shaped(model, rows.x_NF)
 
 
 def _difference(found_NK: NDArray[np.float32], right_NK: NDArray[np.float32]) -> float:

@@ -131,9 +131,14 @@ def predict(
             " the highest probability is predicted"
         )
     rows = read_rows(path, description.columns, description.feature_bound, form, id_column)
-    scored_NK = scores_of(model, rows.x_NF)
+    scored_NK = scores_of(model, shaped(model, rows.x_NF))
     over = description.threshold if threshold is None else threshold
     return Scores(description.labels, scored_NK, chosen(scored_NK, over), rows.refused, rows.ids)
+
+
+def shaped(model: Trained, x_NF: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return rows of features as the model takes them, such as images of which each pixel is a column."""
+    return x_NF.reshape(len(x_NF), *model.description.shape)
 
 
 def scores_of(model: Trained, x_NF: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -15,6 +16,9 @@ from fedmodel.kinds.source import Source
 from fedmodel.kinds.spelling import CsvForm
 
 HELD_OUT: Final = "held-out"
+FeatureShape = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=10_000)], ...], Field(strict=False, min_length=1, max_length=4)
+]
 
 
 class TableConfig(FirstSource, Source):
@@ -30,6 +34,8 @@ class TableConfig(FirstSource, Source):
         unknown_label: What becomes of a label that is none of `labels`.
         other_columns: A column that is not declared refuses the table, or is not looked at.
         csv: By party, how its file in the folder is written.
+        feature_shape: Shape into which a record's features are put, in their order: `(channels, height, width)` of an
+            image whose pixels are columns. As it comes, a row, where nothing is said.
     """
 
     source: Literal["table"]
@@ -43,6 +49,7 @@ class TableConfig(FirstSource, Source):
     unknown_label: Literal["refuse", "drop"] = Field(default="refuse", exclude_if=lambda value: value == "refuse")
     other_columns: Literal["refuse", "ignore"] = Field(default="refuse", exclude_if=lambda value: value == "refuse")
     csv: dict[SiloName, CsvForm] = Field(default={}, exclude_if=lambda value: value == {})
+    feature_shape: FeatureShape | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _is_declared(self) -> TableConfig:
@@ -54,6 +61,12 @@ class TableConfig(FirstSource, Source):
                 f" none of {', '.join(SOURCES)}"
             )
         check_table(self.columns, self.label, self.labels, self.person)
+        count = sum(len(column.features) for column in self.columns)
+        if self.feature_shape is not None and math.prod(self.feature_shape) != count:
+            raise ValueError(
+                f"feature_shape = {list(self.feature_shape)} has {math.prod(self.feature_shape)} places, and the"
+                f" columns become {count} features; a category is one for each of its choices"
+            )
         return self
 
     @property
@@ -65,7 +78,7 @@ class TableConfig(FirstSource, Source):
     def shape(self) -> DataShape:
         """The features that its columns become."""
         names = tuple(name for column in self.columns for name in column.features)
-        return DataShape((len(names),), len(self.labels), names, labels=self.labels)
+        return DataShape(self.feature_shape or (len(names),), len(self.labels), names, labels=self.labels)
 
     @property
     def predicted(self) -> str | None:
