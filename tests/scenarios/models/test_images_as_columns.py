@@ -130,7 +130,7 @@ def test_pixels_are_in_the_columns_order_from_a_file_a_query_and_a_cache(tmp_pat
         csv.writer(file).writerows([names, *rows])
     base = sqlite3.connect(tmp_path / "a.db")
     base.execute(f"CREATE TABLE t ({', '.join(names)})")
-    base.executemany(f"INSERT INTO t VALUES ({', '.join('?' * 9)})", rows)
+    base.executemany("INSERT INTO t VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
     base.commit()
     base.close()
     secret, recipient = new_age_key()
