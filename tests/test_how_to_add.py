@@ -244,6 +244,7 @@ def test_none_of_it_is_known_before(tmp_path: Path) -> None:
     instead: list[str] = []
     for refused, known in (
         ("unknown source 'moons'", ["data.source=synthetic"]),
+        ("unknown kind of partition 'like-cards'", ["data.partition.kind="]),
         ("unknown model 'low-rank'", ["model.kind=mlp", "model.rank="]),
         ("unknown mechanism 'two-draws'", ["privacy.mechanism="]),
         ("unknown strategy 'heavy-ball'", ["federation.strategy="]),

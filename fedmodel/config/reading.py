@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, Final, TypeVar, get_args
 
 import tomli_w
 from pydantic import BaseModel, ValidationError
@@ -23,10 +23,12 @@ from fedmodel.config.law import SiloFile
 from fedmodel.config.scenario import Scenario
 from fedmodel.config.toml_forms import why_no_toml
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.partitions import PARTITIONS
 from fedmodel.system.kinds import not_known
 
 _File = TypeVar("_File", bound=BaseModel)
 _PRIVACY_KEYS = "unit, max_grad_norm, delta, sample_rate, expected_batch_size and one of epsilon or noise_multiplier"
+_DEALT: Final = ["data", "partition"]
 
 
 def builtin_scenarios() -> dict[str, Path]:
@@ -212,6 +214,8 @@ def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
     # Behind a section of one of several kinds, pydantic puts which into the location; a person never wrote it there.
     kinds = _kinds(root, location[:1])
     words = [str(part) for part in (location[:1] + location[2:] if kinds else location)]
+    if words[:2] == _DEALT and words[2:3]:
+        del words[2]  # it says of which kind of partition, likewise
     where = ".".join(words)
     section = _section(location[:-1], root) if location else root
     found = problem["input"]
@@ -219,6 +223,10 @@ def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
         case "extra_forbidden" if len(location) == 3 and any(words[-1] in kind.model_fields for kind in kinds.values()):
             key = root.model_fields[words[0]].discriminator
             return f"{where} does not belong to {key} = {location[1]!r}; leave it out"
+        case "extra_forbidden" if words[:2] == _DEALT and any(
+            words[-1] in one.model_fields for one in PARTITIONS.values()
+        ):
+            return f"{where} does not belong to kind = {location[3]!r}; leave it out"
         case "extra_forbidden":
             return f"{where} is not a known key; {_nearest(words[-1], section.model_fields)}"
         case "missing" if root is Scenario and words[0] == "privacy":
@@ -227,6 +235,8 @@ def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
             return f"{where} is missing; add it"
         case "union_tag_not_found":
             return f"{where}.{_key(problem)} is missing; known: {', '.join(kinds)}"
+        case "union_tag_invalid" if words == _DEALT:
+            return not_known("kind of partition", str(problem["ctx"]["tag"]), PARTITIONS)
         case "union_tag_invalid":
             key = _key(problem)
             return not_known(where if key == "kind" else key, str(found[key]), kinds)
@@ -264,6 +274,8 @@ def _section(location: tuple[int | str, ...], root: type[BaseModel]) -> type[Bas
     for at, part in enumerate(location):
         known = section.model_fields.get(str(part))
         kind = _kinds(root, location[:1]).get(str(part)) if at == 1 else None
+        if at and location[at - 1] == _DEALT[-1]:
+            kind = PARTITIONS.get(str(part))
         section = kind or (known and _model_in(known.annotation)) or section
     return section
 

@@ -17,7 +17,7 @@ from fedmodel.data.access import (
 from fedmodel.data.cache import Cache
 from fedmodel.data.handed_out import Handed, add_handed_out, check_holds_out, read_handed_out
 from fedmodel.data.lookalikes import lookalikes, table_lookalikes
-from fedmodel.data.records import Records, partition, scale
+from fedmodel.data.records import Records, scale
 from fedmodel.data.same_source import check_sources, marks
 from fedmodel.data.tables import table_records
 from fedmodel.data.withdrawn import Withdrawals, Withdrawn, add_withdrawn, read_withdrawn
@@ -38,7 +38,6 @@ __all__ = [
     "held_out_table",
     "lookalikes",
     "marks",
-    "partition",
     "read_handed_out",
     "read_withdrawn",
     "scale",

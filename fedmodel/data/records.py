@@ -15,7 +15,7 @@ silo: these data sets are published ones.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from functools import lru_cache
@@ -27,11 +27,10 @@ from numpy.typing import NDArray
 from fedmodel.config import Scenario, data_from_json
 from fedmodel.data.named import arrays, each, together
 from fedmodel.errors import ConfigError, DataError
-from fedmodel.kinds.source import Dealt, PartitionConfig
+from fedmodel.kinds.partition import Partition, Units, labels_of
+from fedmodel.kinds.source import Dealt
 from fedmodel.privacy.events import UnitName
 from fedmodel.seeds import derive_seed
-
-_PARTITION_TRIES = 1_000
 
 
 @dataclass(frozen=True)
@@ -166,85 +165,106 @@ def dealt(scenario: Scenario) -> tuple[Records, tuple[Records, ...]]:
     return _deal(*_deal_key(scenario))
 
 
-def partition(
-    y_N: NDArray[np.int64], silos: int, config: PartitionConfig, rng: np.random.Generator
-) -> list[NDArray[np.intp]]:
-    """Deal records out unevenly and not identically, by Dirichlet over sizes and over labels.
-
-    Sizes are `w ~ Dir(size_concentration)`. Records of each label are then dealt in proportions
-    `~ Dir(label_concentration * silos * w)`, whose mean is `w` (after Hsu, Qi and Brown 2019, section 3, with
-    uneven sizes).
-
-    Args:
-        y_N: Labels.
-        silos: Number of parts.
-        config: Concentrations, and the smallest part that is accepted.
-        rng: The experiment's generator.
-
-    Returns:
-        One index array a silo. Together they hold every record exactly once.
-
-    Raises:
-        DataError: When no draw gives every silo `min_records`.
-    """
-    if silos * config.min_records > len(y_N):
-        raise DataError(
-            f"{len(y_N)} records cannot give {silos} silos {config.min_records} each;"
-            " lower data.partition.min_records or the number of silos"
-        )
-    for _ in range(_PARTITION_TRIES):
-        size_S = rng.dirichlet(np.full(silos, config.size_concentration))
-        parts: list[list[NDArray[np.intp]]] = [[] for _ in range(silos)]
-        for label in np.unique(y_N):
-            index_N = rng.permutation(np.flatnonzero(y_N == label))
-            share_S = rng.dirichlet(np.maximum(config.label_concentration * silos * size_S, 1e-6))
-            cuts = np.round(np.cumsum(share_S)[:-1] * len(index_N)).astype(np.intp)
-            for part, chunk in zip(parts, np.split(index_N, cuts), strict=True):
-                part.append(chunk)
-        dealt = [np.sort(np.concatenate(part)) for part in parts]
-        if min(map(len, dealt)) >= config.min_records:
-            return dealt
-    raise DataError(
-        f"no partition in {_PARTITION_TRIES} draws gave every silo {config.min_records} records;"
-        " raise data.partition.size_concentration or lower min_records"
-    )
-
-
-def _deal_key(scenario: Scenario) -> tuple[str, int, int]:
+def _deal_key(scenario: Scenario) -> tuple[str, tuple[str, ...], int]:
     """Return what a deal depends on, in a form that can be a cache's key."""
     if scenario.seed is None:
         raise ConfigError("the scenario has no seed; a partition cannot be repeated without one")
-    return scenario.data.model_dump_json(), len(scenario.federation.silos), scenario.seed
+    return scenario.data.model_dump_json(), scenario.federation.silos, scenario.seed
 
 
 @lru_cache(maxsize=2)
-def _deal(config_json: str, silos: int, seed: int) -> tuple[Records, tuple[Records, ...]]:
+def _deal(config_json: str, silos: tuple[str, ...], seed: int) -> tuple[Records, tuple[Records, ...]]:
     """Load, hold out and deal, once a process: the held-out records, and every silo's."""
-    from sklearn.model_selection import train_test_split  # who reads rows for a model deals nothing out
-
     config = data_from_json(config_json)
     if not isinstance(config, Dealt):
         raise ConfigError(f"data.source = {config.source!r} is not dealt out: every silo has its own")
-    raw, y_N = config.load(derive_seed(seed, "records"))
+    drawn = derive_seed(seed, "records")
+    raw, y_N = config.load(drawn)
     person_N = config.persons(len(y_N), derive_seed(seed, "persons"))
-    # Persons are dealt whole, by the label of their first record.
+    x = _checked(raw, config) if isinstance(raw, Mapping) else scale(raw, config)
+
+    def column(name: str) -> NDArray[Any] | None:
+        value_N = config.groups(name, drawn)
+        has_persons = name == "person" and config.why_no_persons() is None
+        return person_N if value_N is None and has_persons else value_N
+
+    return deal_out(Records(x, y_N, person_N), config.held_out, config.partition, silos, seed, column)
+
+
+def deal_out(
+    everything: Records,
+    held_out: float | None,
+    config: Partition,
+    silos: tuple[str, ...],
+    seed: int,
+    column: Callable[[str], NDArray[Any] | None],
+) -> tuple[Records, tuple[Records, ...]]:
+    """Hold records out, and deal the rest to silos; persons whole, by the label of their first record.
+
+    Args:
+        everything: Whose persons are numbers that rise from 0 and skip none.
+        held_out: Share of persons whose records are held out, of each label about the same; none where None.
+        config: How the rest is dealt.
+        silos: Their names, in order.
+        seed: The scenario's.
+        column: What each record says in a column that is no feature, None where there is no such column.
+
+    Returns:
+        What is held out, and every silo's part.
+
+    Raises:
+        DataError: When the records cannot be dealt out as declared.
+    """
+    person_N = everything.person_N
     _, first_P = np.unique(person_N, return_index=True)
-    label_P = y_N[first_P]
+    label_P = labels_of(everything.y_N[first_P])
+    train_P, test_P = np.arange(len(first_P)), np.empty(0, np.intp)
+    if held_out is not None:
+        train_P, test_P = _held_apart(label_P, len(first_P), held_out, seed)
+    units = Units(
+        len(train_P),
+        None if label_P is None else label_P[train_P],
+        lambda name: _said(name, column(name), person_N, first_P)[train_P],
+    )
+    rng = np.random.default_rng(derive_seed(seed, "partition"))
+    dealt = [train_P[part] for part in config.parts(units, silos, rng)]
+    apart, *silos_own = (everything.take(_records_of(persons, person_N)) for persons in (np.sort(test_P), *dealt))
+    return apart, tuple(silos_own)
+
+
+def _held_apart(
+    label_P: NDArray[np.int64] | None, persons: int, held_out: float, seed: int
+) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+    """Return who trains, and who is held out: of each label about the same share, where there are labels."""
+    from sklearn.model_selection import train_test_split  # who reads rows for a model deals nothing out
+
     try:
         train_P, test_P = train_test_split(
-            np.arange(len(label_P)),
-            test_size=config.held_out,
+            np.arange(persons),
+            test_size=held_out,
             stratify=label_P,
             random_state=derive_seed(seed, "held-out") % 2**32,
         )
     except ValueError as error:
-        raise DataError(f"data.held_out = {config.held_out} leaves a part without every label; {error}") from error
-    x = _checked(raw, config) if isinstance(raw, Mapping) else scale(raw, config)
-    everything = Records(x, y_N, person_N)
-    rng = np.random.default_rng(derive_seed(seed, "partition"))
-    dealt = [train_P[part] for part in partition(label_P[train_P], silos, config.partition, rng)]
-    held_out, *silos_own = (everything.take(_records_of(persons, person_N)) for persons in (np.sort(test_P), *dealt))
-    return held_out, tuple(silos_own)
+        raise DataError(f"data.held_out = {held_out} leaves a part without every label; {error}") from error
+    return train_P, test_P
+
+
+def _said(
+    column: str, value_N: NDArray[Any] | None, person_N: NDArray[np.int64], first_P: NDArray[np.intp]
+) -> NDArray[Any]:
+    """Return what each person says in a column by which records are dealt; refuse one that says two things."""
+    if value_N is None or value_N.shape != person_N.shape:
+        raise DataError(
+            f"data.partition.column = {column!r}: the source does not say it of each record; deal by another column, or"
+            ' by "person" where the source says whose records are'
+        )
+    if not np.array_equal(value_N[first_P][person_N], value_N):
+        raise DataError(
+            f"data.partition.column = {column!r}: some person's records differ in it, and a person's records all go to"
+            " one silo; deal by another column"
+        )
+    return value_N[first_P]
 
 
 def _checked(x: Mapping[str, NDArray[Any]], config: Dealt) -> dict[str, NDArray[Any]]:
@@ -262,7 +282,7 @@ def _checked(x: Mapping[str, NDArray[Any]], config: Dealt) -> dict[str, NDArray[
 
 def _records_of(persons: NDArray[np.intp], person_N: NDArray[np.int64]) -> NDArray[np.intp]:
     """Return the places of these persons' records, in the order in which the persons are named."""
-    if len(person_N) == person_N[-1] + 1:
+    if len(person_N) == person_N[-1] + 1 or not len(persons):
         return persons  # everyone has one
     return np.concatenate([np.flatnonzero(person_N == person) for person in persons])
 

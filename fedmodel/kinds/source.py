@@ -10,23 +10,14 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from pydantic import Field, field_validator, model_validator
 
 from fedmodel.kinds.columns import RISING, ColumnConfig, Range, rises
+from fedmodel.kinds.partitions import PartitionConfig
+from fedmodel.kinds.partitions.dirichlet import Dirichlet
 from fedmodel.kinds.section import Positive, Section
 from fedmodel.kinds.shape import DataShape
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
-
-
-class PartitionConfig(Section):
-    """How a simulation deals one data set out to silos: Dirichlet over sizes and over labels.
-
-    Smaller concentrations are less even (sizes) and less alike (labels); 100 is nearly uniform.
-    """
-
-    size_concentration: Positive = 10.0
-    label_concentration: Positive = 10.0
-    min_records: int = Field(default=1, ge=1)
 
 
 class Source(Section, ABC):
@@ -92,7 +83,7 @@ class Dealt(Source):
         held_out: Share of records set aside for the server's evaluation, before any are dealt.
         reference_range: Public range of every feature, mapped onto [-1, 1].
         reference_ranges: The same, by name of feature.
-        partition: How the rest is dealt.
+        partition: How the rest is dealt (`fedmodel.kinds.partitions`).
     """
 
     is_dealt = True
@@ -100,7 +91,7 @@ class Dealt(Source):
     held_out: float = Field(gt=0, lt=1)
     reference_range: Range | None = None
     reference_ranges: dict[str, Range] = {}
-    partition: PartitionConfig = PartitionConfig()
+    partition: PartitionConfig = Dirichlet()
 
     @field_validator("reference_range", "reference_ranges")
     @classmethod
@@ -143,3 +134,12 @@ class Dealt(Source):
         import numpy as np
 
         return np.arange(records)
+
+    def groups(self, column: str, seed: int) -> NDArray[Any] | None:  # noqa: ARG002 - of a source that has columns
+        """Return what each record says in a column that is no feature, by which they may be dealt; None of no such.
+
+        Args:
+            column: What the scenario calls it.
+            seed: The one that `load` is given, whose order of records this is.
+        """
+        return None

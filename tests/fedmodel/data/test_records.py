@@ -6,15 +6,13 @@ from typing import Literal
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 from sklearn import datasets
 
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.data import Records, held_out_records, partition, records, scale, silo_records
+from fedmodel.data import Records, held_out_records, records, scale, silo_records
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.shape import ArrayShape, DataShape
-from fedmodel.kinds.source import Dealt, PartitionConfig
+from fedmodel.kinds.source import Dealt
 from fedmodel.kinds.sources.breast_cancer import BreastCancerConfig
 from fedmodel.kinds.sources.synthetic import SyntheticConfig
 from fedmodel.seeds import derive_seed
@@ -84,29 +82,11 @@ def test_an_unknown_feature_and_a_missing_one_are_named() -> None:
         scale(np.zeros((1, 30)), config)
 
 
-@given(seed=st.integers(0, 10_000), silos=st.integers(1, 8), records=st.integers(40, 200))
-def test_partition_deals_every_record_exactly_once(seed: int, silos: int, records: int) -> None:
-    rng = np.random.default_rng(seed)
-    y_N = rng.integers(0, 3, records)
-    parts = partition(y_N, silos, PartitionConfig(), rng)
-    assert len(parts) == silos
-    assert np.array_equal(np.sort(np.concatenate(parts)), np.arange(records))
-
-
 def test_partition_repeats_with_the_seed_and_changes_with_it(tiny: Scenario) -> None:
     again = Scenario.model_validate(tiny.model_dump())
     other = tiny.model_copy(update={"seed": 6})
     assert np.array_equal(silo_records(tiny, "north").x_NF, silo_records(again, "north").x_NF)
     assert not np.array_equal(held_out_records(tiny).x_NF, held_out_records(other).x_NF)
-
-
-def test_impossible_partitions_say_so() -> None:
-    rng = np.random.default_rng(0)
-    with pytest.raises(DataError, match="cannot give 3 silos 10 each"):
-        partition(np.zeros(20, dtype=np.int64), 3, PartitionConfig(min_records=10), rng)
-    skewed = PartitionConfig(min_records=49, size_concentration=0.01)
-    with pytest.raises(DataError, match="no partition in 1000 draws"):
-        partition(np.zeros(100, dtype=np.int64), 2, skewed, rng)
 
 
 def test_records_do_not_show_in_a_repr(tiny: Scenario) -> None:
@@ -159,7 +139,7 @@ class Notes(Dealt):
 def notes(monkeypatch: pytest.MonkeyPatch, broken: str = "") -> tuple[Records, tuple[Records, ...]]:
     config = Notes(source="notes", held_out=0.2, broken=broken)
     monkeypatch.setattr(records, "data_from_json", lambda _: config)
-    return records._deal.__wrapped__("", 2, 5)
+    return records._deal.__wrapped__("", ("north", "south"), 5)
 
 
 def test_a_source_of_several_arrays_is_dealt_out_whole(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,49 @@
+"""By a column: a natural silo, such as the hospital of an admission, or a person."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from fedmodel.errors import DataError
+from fedmodel.kinds.partition import Partition, Units, by_silo
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+
+class ByColumn(Partition):
+    """Records that say the same in a column go to one silo.
+
+    Where the values are the names of the silos, each silo gets its own. Else values are dealt at random, as many to
+    each silo to within one.
+
+    Attributes:
+        column: Its name, as whoever loads the records calls it (`fedmodel.kinds.source.Dealt.groups`); "person" is one
+            where the source says whose each record is.
+    """
+
+    ALONE: ClassVar[str] = "column"
+
+    kind: Literal["column"] = "column"
+    column: str = Field(min_length=1, max_length=100)
+
+    def deal(self, units: Units, silos: tuple[str, ...], rng: np.random.Generator) -> list[NDArray[np.intp]]:
+        """Return the units of each silo's values."""
+        import numpy as np
+
+        value_G, group_U = np.unique(units.column(self.column).astype(str), return_inverse=True)
+        names = value_G.tolist()
+        if sorted(names) == sorted(silos):
+            silo_G = np.array([silos.index(name) for name in names], np.intp)
+        elif len(names) < len(silos):
+            raise DataError(
+                f"data.partition.column = {self.column!r} has {len(names)} values, too few for {len(silos)} silos; deal"
+                " to fewer, or by another column"
+            )
+        else:
+            silo_G = np.empty(len(names), np.intp)
+            silo_G[rng.permutation(len(names))] = np.arange(len(names)) % len(silos)
+        return by_silo(silo_G[group_U], len(silos))
