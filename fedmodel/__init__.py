@@ -22,20 +22,30 @@ if TYPE_CHECKING:
     from fedmodel.errors import LedgerError as LedgerError
     from fedmodel.errors import PrivacyBudgetExceeded as PrivacyBudgetExceeded
     from fedmodel.errors import PrivacyError as PrivacyError
+    from fedmodel.kinds.partitions.column import ByColumn as ByColumn
+    from fedmodel.kinds.partitions.dirichlet import Dirichlet as Dirichlet
+    from fedmodel.kinds.partitions.iid import IID as IID
+    from fedmodel.kinds.partitions.shards import Shards as Shards
+    from fedmodel.kinds.partitions.sizes import Sizes as Sizes
     from fedmodel.privacy.plan_figures import epsilon as epsilon
     from fedmodel.privacy.plan_figures import noise_multiplier as noise_multiplier
     from scenarios.face import Run as Run
     from scenarios.face import simulate as simulate
 
 _FROM = {
+    "ByColumn": "fedmodel.kinds.partitions.column",
     "ConfigError": "fedmodel.errors",
     "DataError": "fedmodel.errors",
+    "Dirichlet": "fedmodel.kinds.partitions.dirichlet",
     "FedmodelError": "fedmodel.errors",
+    "IID": "fedmodel.kinds.partitions.iid",
     "LedgerError": "fedmodel.errors",
     "PrivacyBudgetExceeded": "fedmodel.errors",
     "PrivacyError": "fedmodel.errors",
     "Run": "scenarios.face",
     "Scenario": "fedmodel.config",
+    "Shards": "fedmodel.kinds.partitions.shards",
+    "Sizes": "fedmodel.kinds.partitions.sizes",
     "epsilon": "fedmodel.privacy.plan_figures",
     "noise_multiplier": "fedmodel.privacy.plan_figures",
     "read_scenario": "fedmodel.config",
