@@ -61,6 +61,7 @@ def _walled(handler: Handler) -> Callable[[Message, Context], Message]:
             silo = Silo.from_context(context)
             try:
                 asked = _check(message, silo)
+                silo.open_own_code(str(context.run_config.get("own-code") or ""))
                 return Message(handler(message, context, silo, asked), reply_to=message)
             except Exception as error:  # whatever it is, its text must not leave the silo
                 code = error.code if isinstance(error, FedmodelError) else code

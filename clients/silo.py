@@ -42,6 +42,7 @@ from fedmodel.data import (
     silo_records,
 )
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
+from fedmodel.kinds import own_code
 from fedmodel.ledger import Ledger, Scope, Standing
 from fedmodel.privacy.events import Event
 from fedmodel.privacy.plan import SiloPlan
@@ -101,6 +102,15 @@ class Silo:
             raise ConfigError(f"this node's partition-id is {number!r}; the scenario has silos 0 to {len(names) - 1}")
         folder = Path(str(run_dir))
         return cls(names[number], scenario, run, str(device), folder, folder / "silos" / names[number])
+
+    def open_own_code(self, folder: str) -> None:
+        """Open this process to code of a user's own: a simulation's to all of it; a deployed silo's stays closed.
+
+        Args:
+            folder: Where the simulation's scenario lies, by the run's configuration; a deployed silo does not look.
+        """
+        if self.simulated:
+            own_code.keep_open(Path(folder) if folder else None)
 
     @property
     def simulated(self) -> bool:

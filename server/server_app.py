@@ -27,6 +27,7 @@ from flwr.serverapp import Grid, ServerApp
 from fedmodel.canaries.probes import block_of
 from fedmodel.config import TRAINING, Scenario, scenario_from_json
 from fedmodel.errors import ConfigError, FedmodelError
+from fedmodel.kinds import own_code
 from fedmodel.learning.jobs import Serving, State, job_named
 from fedmodel.privacy.events import LEFT_OUT
 from fedmodel.provision import check_deployable, read_roster
@@ -65,6 +66,8 @@ def main(grid: Grid, context: Context) -> None:
         raise ConfigError("the run's configuration names no run-dir; start it with `fedmodel simulate`")
     with _log_to(run_dir / "server.log"):
         scenario = scenario_from_json(str(context.run_config.get("scenario")))
+        folder = context.run_config.get("own-code")
+        own_code.keep_open(Path(str(folder)) if folder else None)
         run = context.run_config.get("run")
         with nullcontext() if home or not run else held(run_dir / SERVING, BEING_RUN.format(run_dir)):
             run_federation(

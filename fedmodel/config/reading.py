@@ -62,6 +62,16 @@ def read_scenario(name_or_path: str, settings: Iterable[str] = (), seed: int | N
     return _with_places(_validate(document, path.name), path.parent, settings)
 
 
+def folder_of(name_or_path: str) -> Path | None:
+    """Return the folder in which a scenario's file lies, with code that it names; None of a built-in one.
+
+    Raises:
+        ConfigError: When there is no such scenario.
+    """
+    path = _find(name_or_path)
+    return None if path in builtin_scenarios().values() else path.absolute().parent
+
+
 def scenario_from_json(text: str) -> Scenario:
     """Read back what `Scenario.model_dump_json` wrote.
 

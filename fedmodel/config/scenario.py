@@ -86,6 +86,12 @@ class Scenario(Section):
         """Whether the run begins from a run's model, so that what it releases tells of both."""
         return self.start is not None and self.start.trained_on == "run"
 
+    @property
+    def own_code(self) -> dict[str, str]:
+        """What of the scenario is code of the user's own, by the key that names it."""
+        found = {"model.use": getattr(self.model, "use", None)}
+        return {key: use for key, use in found.items() if use is not None}
+
     def begun(self, start: StartConfig) -> Scenario:
         """Return the scenario with another start."""
         return self.model_copy(update={"model": self.model.model_copy(update={"init": start})})

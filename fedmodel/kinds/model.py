@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
@@ -77,9 +77,12 @@ class Model(Section, ABC):
     """The section `model` of a scenario: a kind adds its `kind`, a literal, and its keys (`fedmodel.kinds.models`).
 
     Attributes:
+        without_memory: Whether it can be built on torch's device "meta", where nothing is allocated.
         init: What parameters begin from: a word, or a file.
         init_value: Of all parameters, with `init = "constant"`.
     """
+
+    without_memory: ClassVar[bool] = True
 
     init: Init = "random"
     init_value: float | None = Field(default=None, ge=-1e6, le=1e6)

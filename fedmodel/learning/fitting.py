@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from fedmodel.config import ModelConfig
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.shape import DataShape
-from fedmodel.learning.models import build_model
+from fedmodel.learning.models import build_model, outlined
 
 _TYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
 _MOST_NAMED: Final = 6
@@ -40,12 +40,12 @@ def fit(module: nn.Module, data: bytes, name: str) -> None:
 
 
 def check_fits(config: ModelConfig, shape: DataShape, data: bytes, name: str) -> None:
-    """Refuse a file that does not fit a model, without memory for the model.
+    """Refuse a file that does not fit a model, without memory for the model if its kind can be built so.
 
     Raises:
         ConfigError: As `fit` does.
     """
-    with torch.device("meta"):
+    with outlined(config):
         wanted = build_model(config, shape, seed=0).state_dict()
     tensors_of(data, {key: tuple(value.shape) for key, value in wanted.items()}, name)
 

@@ -12,6 +12,7 @@ Shapes: B batch, K outputs.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, Literal
 
@@ -57,8 +58,13 @@ def parameters_of(config: ModelConfig, shape: DataShape) -> int:
     Raises:
         ConfigError: When the architecture does not fit the records.
     """
-    with torch.device("meta"):
+    with outlined(config):
         return parameter_count(build_model(config, shape, seed=0))
+
+
+def outlined(config: ModelConfig) -> AbstractContextManager[object]:
+    """Return a context in which a model is built without memory for its parameters, if its kind can be."""
+    return torch.device("meta") if config.without_memory else nullcontext()
 
 
 def record_losses(loss: Loss, output_BK: Tensor, label_B: Tensor) -> Tensor:

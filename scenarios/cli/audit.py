@@ -195,8 +195,10 @@ def _planned(
     resolved = read_scenario(scenario, settings or ())
     with err.status("planning") if err.is_terminal else nullcontext():
         from scenarios.audit.planning import planned
+        from scenarios.simulation.prepared import open_own_code
         from scenarios.simulation.simulate import placed
 
+        open_own_code(resolved, scenario)
         return planned(placed(resolved), canaries, kind, significance)
 
 

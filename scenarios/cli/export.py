@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from scenarios.cli.options import Decimal, Encoding, Identity, Separator
+from scenarios.cli.options import Decimal, Encoding, Identity, OwnCode, Separator, let_own_code_in
 from scenarios.cli.printing import Json, answer
 from scenarios.cli.verbs import Verb
 
@@ -19,6 +19,7 @@ def export(
         Path | None, typer.Option(help="The folder to write, a new one. Default: export/FORMAT in the run's folder.")
     ] = None,
     identity: Identity = None,
+    own_code: OwnCode = None,
     held_out: Annotated[
         Path | None,
         typer.Option(help="Records to compare on, a CSV or Parquet file. Default: the run's own held-out records."),
@@ -41,6 +42,7 @@ def export(
     if kind not in FORMATS:
         raise ConfigError(f"--format: {not_known('format', kind, FORMATS)}")
     folder = run / "export" / kind if out is None else out
+    let_own_code_in(own_code)
     done = exported(run, kind, folder, identity, held_out, csv_form(separator, decimal, encoding))
     told = (
         f"{done.folder / done.file}: opened again, and compared on {done.records} held-out records: no probability"

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from fedmodel.errors import ConfigError
+from fedmodel.kinds import own_code
 from fedmodel.system.inert import inert
 
 ScenarioName = Annotated[str, typer.Argument(help="A TOML file, or the name of a built-in scenario.")]
@@ -19,6 +20,13 @@ ModelPlace = Annotated[
     Path, typer.Argument(metavar="MODEL", help="A run's folder, or a .safetensors file with its model.json beside it.")
 ]
 Identity = Annotated[Path | None, typer.Option(help="The age key file that opens a sealed model.")]
+OwnCode = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="FOLDER",
+        help="Run the code that makes a model of one's own: the folder it lies in, or any, where it is installed.",
+    ),
+]
 Separator = Annotated[str, typer.Option(help="Between the fields of a CSV: , ; | or \\t.")]
 Decimal = Annotated[str, typer.Option(help="Before the fraction of a number in a CSV.")]
 Encoding = Annotated[str, typer.Option(help="Of a CSV.")]
@@ -28,6 +36,15 @@ Ledger = Annotated[Path, typer.Argument(help="A silo's ledger, as ledgers/NAME.s
 KitOption = Annotated[
     Path | None, typer.Option("--kit", help="The silo's kit. Default: silos/NAME beside the ledger's folder.")
 ]
+
+
+def let_own_code_in(folder: Path | None) -> None:
+    """Open this process to a model's own code, where a person named the folder that it lies in.
+
+    A model's description is a stranger's word as long as nobody looked at it: what it names is not run unasked.
+    """
+    if folder is not None:
+        own_code.open_to_all(folder)
 
 
 def said(words: str, option: str) -> str:

@@ -7,7 +7,7 @@ from typing import Annotated, Final
 
 import typer
 
-from scenarios.cli.options import Decimal, Encoding, Identity, ModelPlace, No, Separator, Yes
+from scenarios.cli.options import Decimal, Encoding, Identity, ModelPlace, No, OwnCode, Separator, Yes, let_own_code_in
 from scenarios.cli.printing import Json, answer, err
 from scenarios.cli.verbs import Verb
 
@@ -30,6 +30,7 @@ def predict(
         str | None, typer.Option("--id", metavar="COLUMN", help="Keep what stands in this column, as a person's id.")
     ] = None,
     identity: Identity = None,
+    own_code: OwnCode = None,
     separator: Separator = ",",
     decimal: Decimal = ".",
     encoding: Encoding = "utf-8",
@@ -47,6 +48,7 @@ def predict(
     from scenarios.models.trained import read_model
 
     form = csv_form(separator, decimal, encoding, yes or (), no or ())
+    let_own_code_in(own_code)
     scores = scored(read_model(model, identity), data, form, threshold, id_column)
     if out is not None:
         write_scores(scores, out)

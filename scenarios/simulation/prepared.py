@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedmodel.config import Scenario, read_scenario
+from fedmodel.config import Scenario, folder_of, read_scenario
 from fedmodel.errors import ConfigError
-from scenarios.simulation.engines import engine_of
+from fedmodel.kinds import own_code
+from scenarios.simulation.engines import engine_of, refuse_objects
 from scenarios.simulation.resuming import begun_in, held_folder
 from scenarios.simulation.simulate import Device, check_scenario, default_folder, placed, resolve_device, simulate
 
@@ -52,6 +53,8 @@ def prepare(
 ) -> Prepared:
     """Read and check what is asked for; nothing is written.
 
+    This process is opened to code that the scenario names (`fedmodel.kinds.own_code`), of the folder of its file first.
+
     Args:
         scenario: A TOML file, the name of a built-in scenario, or one that was read or made before.
         settings: `a.b=value` overrides of a file.
@@ -74,10 +77,27 @@ def prepare(
         resolved = read_scenario(str(scenario), settings, None if begun is None else begun.seed)
     if resolved.audit is not None:
         raise ConfigError("a scenario with [audit] is for `fedmodel audit run`, which writes that section itself")
+    open_own_code(resolved, scenario)
+    refuse_objects(resolved, engine)
     with _own_logging():
         where, resolved = resolve_device(device), placed(resolved)
         parameters = check_scenario(resolved)
     return Prepared(resolved, parameters, engine, where, out or default_folder(resolved.name))
+
+
+def open_own_code(resolved: Scenario, named: str | Path | Scenario) -> None:
+    """Open this process to code that a scenario names, where it names any, and forget what was built of it before.
+
+    Args:
+        resolved: The scenario.
+        named: The file that it was read from, or itself where it was made.
+    """
+    if not resolved.own_code:
+        return
+    from fedmodel.learning.jobs.training import forget_pipelines
+
+    own_code.open_to_all(None if isinstance(named, Scenario) else folder_of(str(named)))
+    forget_pipelines()
 
 
 @contextmanager

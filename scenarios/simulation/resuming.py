@@ -27,6 +27,7 @@ Does NOT notice that a table was changed meanwhile: its rows then are what the r
 
 from __future__ import annotations
 
+import hashlib
 import json
 import secrets
 from collections.abc import Iterator
@@ -37,6 +38,7 @@ from typing import Any, Final
 
 from fedmodel.config import Scenario, read_scenario, scenario_to_toml
 from fedmodel.errors import ConfigError
+from fedmodel.kinds import own_code
 from fedmodel.provision import SIMULATED, scenario_hash
 from fedmodel.system.durable import erase_folder, failed, held, replace_file
 from fedmodel.system.packages import installed_hash
@@ -59,7 +61,7 @@ class Begun:
         scenario: The scenario's hash, in hexadecimal.
         engine: What carries messages.
         device: Where silos train.
-        code: The hash of the code.
+        code: The hash of the code, with that of a user's own which the scenario names.
     """
 
     run: str
@@ -102,7 +104,7 @@ def held_folder(scenario: Scenario, folder: Path, engine: str, device: str) -> I
             written to. Nothing in it was changed then.
     """
     now = Begun(str(1 + secrets.randbelow(2**63 - 1)), scenario.seed or 0, scenario_hash(scenario).hex(), engine,
-                device, installed_hash())  # fmt: skip
+                device, code_of(scenario))  # fmt: skip
     check_same(folder, now, scenario)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -118,6 +120,13 @@ def held_folder(scenario: Scenario, folder: Path, engine: str, device: str) -> I
         raise ConfigError(f"--out {folder}: cannot be written: {failed(error)}") from error
     with locks:
         yield folder.resolve()
+
+
+def code_of(scenario: Scenario) -> str:
+    """Return the hash of the code that a run is carried by: what is installed, and files of a user's own code."""
+    if not scenario.own_code:
+        return installed_hash()
+    return hashlib.sha256(f"{installed_hash()} {own_code.source_hash(scenario.own_code)}".encode()).hexdigest()
 
 
 def check_same(folder: Path, now: Begun, scenario: Scenario) -> None:

@@ -62,19 +62,22 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
 
     Raises:
         ConfigError: When the strategy, a job or the kind of gradients is not known, the model or the class weights do
-            not fit the data, delta is too large for a silo, or secure aggregation could hide nothing, or nothing but
-            one update; or when the file that it begins from does not fit, or its cost cannot be charged on.
+            not fit the data, a model of the user's own cannot be had, delta is too large for a silo, or secure
+            aggregation could hide nothing, or nothing but one update; or when the file that it begins from does not
+            fit, or its cost cannot be charged on.
         DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
     """
     from fedmodel.data import held_out_records, silo_records
     from fedmodel.learning.gradients import kind
     from fedmodel.learning.job_names import check_jobs
     from fedmodel.learning.models import parameters_of, training_losses
+    from fedmodel.learning.own_models import check_own_model
     from server.strategies import strategy_of
 
     strategy_of(scenario)
     check_jobs(scenario.besides)
     shape = scenario.data.shape
+    check_own_model(scenario.model, shape)
     parameters = parameters_of(scenario.model, shape)
     training_losses(scenario.training, shape)
     kind(scenario.training.gradients)

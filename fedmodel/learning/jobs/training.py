@@ -246,6 +246,12 @@ def _preflight_once(scenario_json: str, event: Event, device: torch.device, wrap
     return preflight(gradients, _shape(scenario_json), clip_of(event))
 
 
+def forget_pipelines() -> None:
+    """Forget the models that this process built, where code that a scenario names may be another by now."""
+    for remembered in (_measured, _preflight_once, _gradients):
+        remembered.cache_clear()
+
+
 def _shape(scenario_json: str) -> DataShape:
     return scenario_from_json(scenario_json).data.shape
 

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fedmodel.errors import ConfigError
+from fedmodel.kinds import own_code
 from fedmodel.system.kinds import kinds, not_known
 
 if TYPE_CHECKING:
@@ -48,11 +49,17 @@ class Simulation:
             "run-dir": str(self.run_dir),
             "device": self.device,
         }
+        if self.scenario.own_code and (folder := own_code.folder()) is not None:
+            told["own-code"] = str(folder)
         return told | ({"run": self.run} if self.run else {})
 
 
 class Engine(Protocol):
     """Carries a run to its end, and says for the report what that means for records."""
+
+    @property
+    def one_process(self) -> bool:
+        """Whether all of a run is carried in this process, where a script's own objects can be found."""
 
     @property
     def noise_added(self) -> str:
@@ -68,6 +75,20 @@ class Engine(Protocol):
         Raises:
             FedmodelError: When it fails; what was written until then stays.
         """
+
+
+def refuse_objects(scenario: Scenario, engine: str) -> None:
+    """Refuse what a script handed over, for an engine that carries a run in other processes.
+
+    Raises:
+        ConfigError: When the scenario names such an object.
+    """
+    for key, use in scenario.own_code.items():
+        if own_code.is_handed_over(use) and not engine_of(engine).one_process:
+            raise ConfigError(
+                f"{key} = {use!r} is an object of this script, and --engine {engine} runs silos in other processes,"
+                " which cannot have it; put it into a file, or take --engine in-process"
+            )
 
 
 KINDS: Final = kinds(__name__)

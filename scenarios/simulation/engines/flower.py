@@ -48,6 +48,7 @@ _CONNECTION: Final = "here"
 class Flower:
     """Carries a run under Flower's simulation runtime."""
 
+    one_process: bool = False
     noise_added: str = "in a worker process of the simulation, which silos took turns in"
     records_read: str = (
         "Records of all silos were read in worker processes of one simulation, by one user on one machine: its code,"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 class InProcess:
     """Carries a run in this process, one message after the other."""
 
+    one_process: bool = True
     noise_added: str = "in the one process that all silos and the server shared"
     records_read: str = (
         "Records of all silos were read in the one process that they and the server shared: its code, and nothing else,"

@@ -25,6 +25,7 @@ from scenarios.simulation.simulate import simulate
 class Elsewhere:
     """An engine without a message: it hands the run to another one, and notes what it was given."""
 
+    one_process = True
     noise_added = "elsewhere"
     records_read = "Records were read elsewhere."
 

@@ -1,0 +1,74 @@
+"""A network of the user's own, made by a function that the scenario names."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import ConfigDict, model_validator
+
+from fedmodel.errors import ConfigError
+from fedmodel.kinds import own_code
+from fedmodel.kinds.model import Model
+from fedmodel.kinds.own_code import UseName
+from fedmodel.kinds.shape import DataShape
+
+if TYPE_CHECKING:
+    from torch import nn
+
+_MOST_DEEP = 8
+
+
+class OwnConfig(Model):
+    """A function or a class in `package.module:function`; the section's other keys are its arguments.
+
+    Attributes:
+        use: Where it is found (`fedmodel.kinds.own_code`).
+    """
+
+    model_config = ConfigDict(extra="allow")
+    without_memory: ClassVar[bool] = False
+
+    kind: Literal["own"]
+    use: UseName
+
+    @model_validator(mode="after")
+    def _plain(self) -> OwnConfig:
+        for key, value in self.arguments.items():
+            _check_plain(key, value)
+        return self
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """What the function is called with, by name."""
+        return dict(self.model_extra or {})
+
+    def build(self, shape: DataShape) -> nn.Module:
+        """Return what the function makes; where it has an argument `shape`, it is given the records' public shape.
+
+        Raises:
+            ConfigError: When it cannot be found or called, or returns no network.
+        """
+        import torch
+        from torch import nn
+
+        state = torch.random.get_rng_state()
+        own_code.resolve(self.use, "model.use")  # a module that draws as it is imported does so once
+        torch.random.set_rng_state(state)
+        made = own_code.call(self.use, "model.use", self.arguments, {"shape": shape})
+        if not isinstance(made, nn.Module):
+            found = f"the class {made.__name__} itself" if isinstance(made, type) else type(made).__name__
+            raise ConfigError(f"model.use = {self.use!r} returned {found}, where a torch.nn.Module is needed")
+        return made
+
+
+def _check_plain(key: str, value: object, deep: int = 0) -> None:
+    """Refuse what TOML and JSON do not both write the same way."""
+    if isinstance(value, dict) and deep < _MOST_DEEP:
+        for name, inner in value.items():
+            _check_plain(f"{key}.{name}", inner, deep + 1)
+    elif isinstance(value, list) and deep < _MOST_DEEP:
+        for inner in value:
+            _check_plain(key, inner, deep + 1)
+    elif not isinstance(value, bool | int | str) and not (isinstance(value, float) and math.isfinite(value)):
+        raise ValueError(f"{key} is a {type(value).__name__}; arguments are text, numbers, truths, lists and tables")

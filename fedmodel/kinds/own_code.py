@@ -1,0 +1,292 @@
+"""Code of a user's own: found by the name that a scenario gives it, `package.module:function`, where that is let in.
+
+A scenario is public text, and one that names code makes whoever reads it so run that code. So a process finds none
+until it was opened, and then what it was opened to and nothing else:
+
+| Opened by      | In                                            | What a name may be of                            |
+|----------------|-----------------------------------------------|--------------------------------------------------|
+| nobody         | a process that only reads, such as a report's | nothing                                          |
+| `open_to_all`  | a simulation, and a server's own machine      | anything importable, the scenario's folder first |
+| `hand_over`    | a script that simulates in its own process    | the very object, whatever can be imported        |
+
+Does NOT confine that code in any way: it can do all that the process can. A claim covers code that the silo approved
+and that is not written to cheat.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from importlib import import_module, invalidate_caches
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Annotated, Any, Final
+
+from pydantic import AfterValidator, Field
+
+from fedmodel.errors import ConfigError
+from fedmodel.system.inert import inert
+
+_WORDS: Final = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
+
+
+def _names_code(value: str) -> str:
+    """Refuse what does not name a module and something in it."""
+    if not re.fullmatch(f"{_WORDS}:{_WORDS}", value, re.ASCII):
+        raise ValueError(f'{value!r} names no code; write "package.module:function", as in "model:net" of model.py')
+    return value
+
+
+UseName = Annotated[str, Field(max_length=200), AfterValidator(_names_code)]
+"""How a scenario names code: a module, a colon, and a function or a class in it."""
+
+_SAID: Final = 200
+
+
+@dataclass(frozen=True)
+class _All:
+    """Anything importable: what lies in the folder comes first."""
+
+    folder: Path | None
+
+
+_handed: Final[dict[str, Any]] = {}
+_found: Final[dict[str, Callable[..., Any]]] = {}
+_of_the_folder: Final[set[str]] = set()
+_opened: _All | None = None
+
+
+def open_to_all(folder: Path | None = None) -> None:
+    """Let anything importable in, of a scenario's folder before all else; modules of it are read anew.
+
+    For a simulation, and for a server, whose operator has the whole machine anyway.
+    """
+    global _opened
+    _forget()
+    _opened = _All(None if folder is None else folder.absolute())
+
+
+def keep_open(folder: Path | None = None) -> None:
+    """Let anything importable in, where that was not done in this process: it may be one of several of a simulation."""
+    if not isinstance(_opened, _All):
+        open_to_all(folder)
+
+
+def close() -> None:
+    """Let nothing in any more, and forget what was handed over."""
+    global _opened
+    _forget()
+    _handed.clear()
+    _opened = None
+
+
+def folder() -> Path | None:
+    """Return the folder in which names are looked for first, None where there is none."""
+    return _opened.folder if isinstance(_opened, _All) else None
+
+
+def hand_over(use: str, thing: Callable[..., Any]) -> None:
+    """Let a script's own object be found by a name, in this process alone.
+
+    Args:
+        use: "module:qualname" of it, or "script:NAME" where it cannot be imported.
+        thing: A function or a class.
+    """
+    _handed[use] = thing
+
+
+def is_handed_over(use: str) -> bool:
+    """Return whether a name is of an object of a script, which no other process could find."""
+    return use in _handed
+
+
+def source_hash(uses: Mapping[str, str]) -> str:
+    """Return the SHA-256 of the files that names lead to, all of which this process has found.
+
+    It is of every module that was loaded of the folder that is open, and of the packages that the names begin with; of
+    an object that was handed over, of its text, where Python finds that.
+
+    Args:
+        uses: Names, by the key that says them.
+    """
+    digest = hashlib.sha256(b"fedmodel/v1/own-code")
+    tops = {use.partition(":")[0].partition(".")[0] for use in uses.values() if use not in _handed}
+    loaded = {name: one for name, one in list(sys.modules.items()) if name.partition(".")[0] in tops}
+    loaded |= {name: sys.modules[name] for name in _of_the_folder if name in sys.modules}
+    parts = [
+        (name, Path(file).read_bytes()) for name, one in loaded.items() if (file := getattr(one, "__file__", None))
+    ]
+    parts += [(use, _text(_handed[use]).encode()) for use in uses.values() if use in _handed]
+    for name, content in sorted(parts):
+        for part in (name.encode(), content):
+            digest.update(len(part).to_bytes(8, "big") + part)
+    return digest.hexdigest()
+
+
+def resolve(use: str, key: str) -> Callable[..., Any]:
+    """Return the function or class of a name.
+
+    Args:
+        use: As the scenario has it.
+        key: Where it stands there, for messages.
+
+    Raises:
+        ConfigError: In one line, when this process was not opened to it, or it cannot be imported, or is nothing that
+            can be called.
+    """
+    if use in _handed:
+        return _called(_handed[use], use, key)
+    if use not in _found:
+        if _opened is None:
+            raise ConfigError(
+                f"{key} = {use!r} is code of the user's own, which nothing here was told to run; look at it, and name"
+                " the folder that it lies in with --own-code FOLDER"
+            )
+        module, _, name = use.partition(":")
+        _found[use] = _called(_attribute(_imported(module, _opened.folder, key, use), name, key, use), use, key)
+    return _found[use]
+
+
+def call(use: str, key: str, arguments: Mapping[str, Any], offered: Mapping[str, Any]) -> Any:
+    """Call the function of a name with a section's other keys, and return what it returns.
+
+    Args:
+        use: As the scenario has it.
+        key: Where it stands there, for messages.
+        arguments: The section's other keys: each has to be one of its arguments, and each that it needs one of them.
+        offered: What it is given besides where it has an argument of that name that the section does not say.
+
+    Raises:
+        ConfigError: In one line that names the function, when it cannot be found, takes other arguments, or raises. No
+            record may be involved, since what an exception says of it is repeated.
+    """
+    function = resolve(use, key)
+    given = _fitting(function, use, key, arguments, offered)
+    try:
+        return function(**given)
+    except Exception as error:
+        raise ConfigError(f"{key} = {use!r} raised {_told(error)}") from error
+
+
+def _fitting(
+    function: Callable[..., Any], use: str, key: str, arguments: Mapping[str, Any], offered: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return the arguments to call it with, or refuse what does not fit its signature."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError):  # a class of C says none; what is wrong then is said by the call
+        return dict(arguments)
+    named = [
+        name
+        for name, one in signature.parameters.items()
+        if one.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
+    ]
+    given = {**{name: value for name, value in offered.items() if name in named}, **arguments}
+    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.parameters.values())
+    section = key.rpartition(".")[0]
+    for name in () if takes_any else arguments:
+        if name not in named:
+            near = get_close_matches(name, named, n=1)
+            takes = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(named) or 'none'}"
+            raise ConfigError(f"{section}.{name} is no argument of {key} = {use!r}; {takes}")
+    try:
+        signature.bind(**given)
+    except TypeError as error:
+        raise ConfigError(
+            f"{key} = {use!r} needs arguments that the section does not give: {inert(str(error))}; add them as keys of"
+            f" [{section}], or give them defaults"
+        ) from None
+    return given
+
+
+def _imported(module: str, folder: Path | None, key: str, use: str) -> ModuleType:
+    """Import a module, of the scenario's folder where it has one of that name."""
+    top = module.partition(".")[0]
+    if top in sys.stdlib_module_names:
+        raise ConfigError(f"{key} = {use!r}: {top} is a module of Python's own, and no code of yours; name another")
+    if folder is not None:
+        _put_first(folder, top, key, use)
+    before = set(sys.modules)
+    try:
+        return import_module(module)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
+            raise ConfigError(f"{key} = {use!r}: importing {module} raised {_told(error)}; install it") from error
+        where = "installed here" if folder is None else f"in {folder} or installed here"
+        raise ConfigError(f"{key} = {use!r}: there is no module {error.name!r} {where}") from None
+    except (Exception, SystemExit) as error:
+        raise ConfigError(f"{key} = {use!r}: importing {module} raised {_told(error)}") from error
+    finally:
+        _of_the_folder.update(name for name in set(sys.modules) - before if _lies_in(sys.modules.get(name), folder))
+
+
+def _put_first(folder: Path, top: str, key: str, use: str) -> None:
+    """Have a folder's modules found before others; refuse one whose name another module has taken."""
+    invalidate_caches()
+    spec = PathFinder.find_spec(top, [str(folder)])
+    if spec is None:
+        return
+    loaded = sys.modules.get(top)
+    if loaded is not None and getattr(loaded, "__file__", None) != spec.origin:
+        raise ConfigError(
+            f"{key} = {use!r}: {spec.origin} has the name of a module that is loaded already; rename the file"
+        )
+    if str(folder) not in sys.path:
+        sys.path.insert(0, str(folder))
+
+
+def _lies_in(module: ModuleType | None, folder: Path | None) -> bool:
+    """Return whether a module is one of a folder's own: a file in it, or of a package that lies in it."""
+    file = getattr(module, "__file__", None)
+    if module is None or folder is None or not file or not Path(file).is_relative_to(folder):
+        return False
+    first = Path(file).relative_to(folder).parts[0]
+    return first.partition(".")[0] == module.__name__.partition(".")[0]
+
+
+def _forget() -> None:
+    """Forget the modules of the folder that was open, so that a file that was changed is read again."""
+    for name in _of_the_folder:
+        sys.modules.pop(name, None)
+    _of_the_folder.clear()
+    _found.clear()
+    if _opened is not None and _opened.folder is not None and str(_opened.folder) in sys.path:
+        sys.path.remove(str(_opened.folder))
+
+
+def _attribute(module: ModuleType, name: str, key: str, use: str) -> object:
+    found: Any = module
+    for part in name.split("."):
+        if not hasattr(found, part):
+            near = get_close_matches(part, [one for one in dir(found) if not one.startswith("_")], n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            raise ConfigError(f"{key} = {use!r}: {module.__name__} has no {name!r}{hint}")
+        found = getattr(found, part)
+    return found
+
+
+def _called(found: object, use: str, key: str) -> Callable[..., Any]:
+    """Refuse what is no function and no class; a module with parameters can be called, and makes none."""
+    if not callable(found) or (hasattr(found, "parameters") and not isinstance(found, type)):
+        raise ConfigError(f"{key} = {use!r} is a {type(found).__name__}; name a function or a class, which makes one")
+    return found
+
+
+def _text(thing: object) -> str:
+    """Return the text of a script's object, nothing where Python does not find it."""
+    try:
+        return inspect.getsource(thing)  # type: ignore[arg-type]  # what is none of those raises
+    except (OSError, TypeError):
+        return ""
+
+
+def _told(error: BaseException) -> str:
+    """Return an exception's kind and the first line of its text."""
+    text = inert(" ".join(str(error).splitlines()[:1]))[:_SAID]
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

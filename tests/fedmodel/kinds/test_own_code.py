@@ -1,0 +1,181 @@
+"""Code of a user's own: found by its name where a process was opened to it, and else refused in one line."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from fedmodel.errors import ConfigError
+from fedmodel.kinds import own_code
+from fedmodel.kinds.own_code import UseName, call, close, hand_over, open_to_all, resolve
+
+NETS = """
+import ownlayers
+CALLS = []
+def net(width, *, deep=False):
+    return ("net", width, deep, ownlayers.KIND)
+def shaped(shape, width=3):
+    return (shape, width)
+def any_of(**more):
+    return more
+def raises():
+    raise RuntimeError("first\\x1b[31m\\nsecond")
+class Made:
+    class Inner:
+        pass
+KEPT = 3
+"""
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """As a process begins: opened to nothing."""
+    close()
+    path = list(sys.path)
+    yield
+    close()
+    assert sys.path == path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "ownnets.py").write_text(NETS)
+    (tmp_path / "ownlayers.py").write_text("KIND = 'first'\n")
+    (tmp_path / "ownbroken.py").write_text("raise ValueError('as it is imported')\n")
+    (tmp_path / "ownexit.py").write_text("raise SystemExit(3)\n")
+    (tmp_path / "ownlacks.py").write_text("import nosuchthing\n")
+    return tmp_path
+
+
+def test_a_process_that_nobody_opened_finds_nothing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(folder))
+    with pytest.raises(ConfigError, match=r"^model\.use = 'ownnets:net' is code of the user's own, which nothing here"):
+        resolve("ownnets:net", "model.use")
+    assert "ownnets" not in sys.modules
+
+
+def test_the_scenarios_folder_is_looked_in_first_and_read_anew_when_it_is_opened_again(folder: Path) -> None:
+    open_to_all(folder)
+    assert resolve("ownnets:net", "model.use")(2) == ("net", 2, False, "first")
+    (folder / "ownlayers.py").write_text("KIND = 'another word'\n")
+    assert resolve("ownnets:net", "model.use")(2)[-1] == "first"
+    own_code.keep_open(None)  # what another part of the same simulation does
+    assert own_code.folder() == folder
+    open_to_all(folder)
+    assert resolve("ownnets:net", "model.use")(2)[-1] == "another word"
+
+
+def test_two_folders_with_a_module_of_one_name_do_not_mix(
+    folder: Path, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    other = tmp_path_factory.mktemp("other")
+    (other / "ownnets.py").write_text("def net():\n    return 'another'\n")
+    open_to_all(folder)
+    resolve("ownnets:net", "model.use")
+    open_to_all(other)
+    assert resolve("ownnets:net", "model.use")() == "another"
+
+
+def test_what_is_installed_is_found_beside_it(folder: Path) -> None:
+    open_to_all(folder)
+    assert resolve("numpy.linalg:norm", "model.use")([3.0, 4.0]) == 5.0
+    assert resolve("ownnets:Made.Inner", "model.use").__name__ == "Inner"
+
+
+@pytest.mark.parametrize(
+    ("use", "rule"),
+    [
+        ("nosuch:net", r"there is no module 'nosuch' in /.* or installed here"),
+        ("ownnets.deeper:net", r"there is no module 'ownnets\.deeper'"),
+        ("ownnets:nte", r"ownnets has no 'nte'; did you mean 'net'\?"),
+        ("ownnets:Made.Outer", r"ownnets has no 'Made\.Outer'"),
+        ("ownnets:KEPT", "is a int; name a function or a class"),
+        ("ownbroken:net", "importing ownbroken raised ValueError: as it is imported"),
+        ("ownexit:net", "importing ownexit raised SystemExit: 3"),
+        ("ownlacks:net", r"importing ownlacks raised ModuleNotFoundError: No module named 'nosuchthing'; install it"),
+        ("os:system", "os is a module of Python's own"),
+    ],
+)
+def test_what_cannot_be_had_is_refused_in_one_line(folder: Path, use: str, rule: str) -> None:
+    open_to_all(folder)
+    with pytest.raises(ConfigError, match=rf"^model\.use = '{re.escape(use)}'.*{rule}") as caught:
+        resolve(use, "model.use")
+    assert "\n" not in str(caught.value)
+
+
+def test_a_file_that_has_the_name_of_what_is_loaded_is_refused(folder: Path) -> None:
+    """Or one would think that it ran."""
+    (folder / "numpy.py").write_text("def net():\n    pass\n")
+    open_to_all(folder)
+    with pytest.raises(ConfigError, match=r"numpy\.py has the name of a module that is loaded already; rename"):
+        resolve("numpy:net", "model.use")
+
+
+def test_a_function_is_called_with_the_sections_keys_and_with_what_it_asks_for(folder: Path) -> None:
+    open_to_all(folder)
+    assert call("ownnets:net", "model.use", {"width": 2, "deep": True}, {"shape": 1}) == ("net", 2, True, "first")
+    assert call("ownnets:shaped", "model.use", {}, {"shape": 1}) == (1, 3)
+    assert call("ownnets:shaped", "model.use", {"shape": 5}, {"shape": 1}) == (5, 3)
+    assert call("ownnets:any_of", "model.use", {"a": 1}, {"shape": 1}) == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("use", "arguments", "rule"),
+    [
+        (
+            "ownnets:net",
+            {"widht": 2},
+            r"^model\.widht is no argument of model\.use = 'ownnets:net'; did you mean 'width'\?$",
+        ),
+        ("ownnets:net", {"q": 2}, r"^model\.q is no argument of model\.use = 'ownnets:net'; it takes: width, deep$"),
+        ("ownnets:net", {}, r"needs arguments that the section does not give: missing a required argument: 'width'"),
+        ("ownnets:raises", {}, r"^model\.use = 'ownnets:raises' raised RuntimeError: first\\x1b\[31m$"),
+    ],
+)
+def test_a_call_that_cannot_be_is_refused_in_one_line(
+    folder: Path, use: str, arguments: dict[str, int], rule: str
+) -> None:
+    open_to_all(folder)
+    with pytest.raises(ConfigError, match=rule) as caught:
+        call(use, "model.use", arguments, {})
+    assert "\n" not in str(caught.value)
+
+
+def test_an_object_that_was_handed_over_wins_until_the_process_is_closed(folder: Path) -> None:
+    hand_over("ownnets:net", lambda: "mine")
+    assert resolve("ownnets:net", "model.use")() == "mine"
+    assert own_code.is_handed_over("ownnets:net")
+    open_to_all(folder)
+    assert resolve("ownnets:net", "model.use")() == "mine"
+    close()
+    assert not own_code.is_handed_over("ownnets:net")
+
+
+def test_the_hash_of_what_was_found_is_of_every_file_that_came_with_it(folder: Path) -> None:
+    uses = {"model.use": "ownnets:net"}
+
+    def hashed() -> str:
+        open_to_all(folder)
+        resolve("ownnets:net", "model.use")
+        return own_code.source_hash(uses)
+
+    first = hashed()
+    assert hashed() == first
+    (folder / "ownlayers.py").write_text("KIND = 'first'  # and a word\n")  # which ownnets imports
+    assert hashed() != first
+    (folder / "ownlayers.py").write_text("KIND = 'first'\n")
+    (folder / "ownbroken.py").write_text("\n")  # which nothing does
+    assert hashed() == first
+
+
+@pytest.mark.parametrize("name", ["net", "net:", ":net", "a b:c", "a:b:c", "a/b:c", "..a:b", "a:b.", "a\n:b", "1a:b"])
+def test_a_name_is_a_module_and_something_in_it(name: str) -> None:
+    adapter: TypeAdapter[str] = TypeAdapter(UseName)
+    assert adapter.validate_python("a.b_1:C.d") == "a.b_1:C.d"
+    with pytest.raises(ValidationError, match="names no code; write"):
+        adapter.validate_python(name)

@@ -1,0 +1,218 @@
+"""A simulation of a model of the user's own, by its name in a scenario: run, refused, taken up again, read."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from torch import nn
+from typer.testing import CliRunner
+
+from fedmodel.config import Scenario, read_scenario, scenario_to_toml
+from fedmodel.errors import ConfigError
+from fedmodel.kinds import own_code
+from fedmodel.kinds.shape import DataShape
+from scenarios.cli.main import app
+from scenarios.report import build
+from scenarios.simulation import engines
+from scenarios.simulation.prepared import prepare
+from tests.conftest import TINY
+from tests.scenarios.report.test_build import page
+
+NETS = """
+import random
+
+import torch
+from torch import nn
+
+KEPT = nn.Linear(4, 1)
+
+
+def net(shape, bias=True):
+    return nn.Sequential(nn.Flatten(), nn.Linear(shape.features[0], shape.outputs, bias=bias))
+
+
+def nothing():
+    return 3
+
+
+def a_class():
+    return nn.Linear
+
+
+def kept():
+    return KEPT
+
+
+def of_another_size():
+    return nn.Linear(4, random.randrange(1, 10**6))
+
+
+def of_other_values():
+    made = nn.Linear(4, 1)
+    with torch.no_grad():
+        made.weight.fill_(random.random())
+    return made
+
+
+def of_other_names():
+    made = nn.Sequential()
+    made.add_module(f"layer-{random.randrange(10**9)}", nn.Linear(4, 1))
+    return made
+
+
+NEXT = [nn.Linear(4, 1, dtype=one) for one in (torch.float16, torch.float32)]
+
+
+def of_half_the_precision():
+    return NEXT.pop()
+
+
+def frozen():
+    return nn.Linear(4, 1).requires_grad_(False)
+
+
+def without_parameters():
+    return nn.Flatten()
+"""
+
+
+@pytest.fixture
+def own(tmp_path: Path) -> Iterator[Path]:
+    """A scenario beside its module."""
+    (tmp_path / "ownmodel.py").write_text(NETS)
+    text = TINY.replace('kind = "mlp"', 'use = "ownmodel:net"\nbias = false')
+    assert 'use = "ownmodel:net"' in text
+    (tmp_path / "s.toml").write_text(text)
+    yield tmp_path / "s.toml"
+    own_code.close()
+
+
+def run(own: Path, out: Path) -> dict[str, object]:
+    prepared = prepare(own, (), "in-process", "cpu", out)
+    with prepared.held() as run_dir:
+        return prepared.run(run_dir, nullcontext())
+
+
+def test_a_model_beside_its_scenario_is_trained_and_read_where_that_is_asked_for_and_verified_without_it(
+    own: Path, tmp_path: Path
+) -> None:
+    run(own, tmp_path / "r")
+    summary = json.loads((tmp_path / "r" / "summary.json").read_text())
+    assert summary["parameters"] == 4
+    assert summary["used"]["model"] == "own"
+    stored = read_scenario(str(tmp_path / "r" / "scenario.toml"))
+    assert stored.model.model_dump(exclude={"init", "init_value"}) == {
+        "kind": "own", "use": "ownmodel:net", "bias": False,
+    }  # fmt: skip
+    own_code.close()
+    words = ["export", str(tmp_path / "r"), "--format", "safetensors"]
+    told = CliRunner().invoke(app, words)
+    assert isinstance(told.exception, ConfigError)
+    assert "which nothing here was told to run; look at it, and name the folder" in str(told.exception)
+    assert not (tmp_path / "r" / "export").exists()
+    assert CliRunner().invoke(app, [*words, "--own-code", str(own.parent)]).exit_code == 0
+    own_code.close()
+    (own.parent / "ownmodel.py").unlink()
+    build.build(tmp_path / "r", page)
+    build.verify(tmp_path / "r", render=page)
+    assert "ownmodel" not in sys.modules
+
+
+def test_a_scenario_that_names_no_code_has_the_text_that_it_had(tiny: Scenario) -> None:
+    assert "use" not in scenario_to_toml(tiny)
+    assert tiny.own_code == {}
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("nothing", "returned int, where a torch.nn.Module is needed"),
+        ("a_class", "returned the class Linear itself, where a torch.nn.Module is needed"),
+        ("kept", "returned the same network twice; make a new one each time"),
+        ("of_another_size", "makes another network each time: weight is [0-9]+x4 of float32, and then"),
+        ("of_other_values", "makes another network each time: weight has other values by the same seed"),
+        ("of_other_names", "makes another network each time: it differs in layer-[0-9]+.weight"),
+        ("of_half_the_precision", "weight is 1x4 of float32, and then 1x4 of float16"),
+        ("frozen", "made a Linear that has no parameter to train"),
+        ("without_parameters", "made a Flatten that has no parameter to train"),
+        ("KEPT", "is a Linear; name a function or a class, which makes one"),
+    ],
+)
+def test_what_is_no_model_of_one_s_own_is_refused_before_anything_is_written(
+    own: Path, tmp_path: Path, name: str, rule: str
+) -> None:
+    with pytest.raises(ConfigError, match=rf"^model\.use = 'ownmodel:{name}' .*{rule}") as caught:
+        prepare(own, [f"model.use=ownmodel:{name}", "model.bias="], "in-process", "cpu", tmp_path / "r")
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "r").exists()
+
+
+@pytest.mark.parametrize(
+    ("setting", "rule"),
+    [
+        ("model.biass=3", r"model\.biass is no argument of model\.use = 'ownmodel:net'; did you mean 'bias'\?"),
+        ("model.bias=1979-05-27", r"s\.toml: model: bias is a date; arguments are text, numbers, truths, lists"),
+        ("model.bias=[inf]", r"s\.toml: model: bias is a float; arguments are"),
+        ("model.use=ownmodel", r"s\.toml: model\.use: 'ownmodel' names no code; write \"package\.module:function\""),
+        ("model.kind=mlp", r"s\.toml: model\.use does not belong to kind = 'mlp'; leave it out"),
+    ],
+)
+def test_keys_that_do_not_fit_are_refused(own: Path, tmp_path: Path, setting: str, rule: str) -> None:
+    with pytest.raises(ConfigError, match=rule):
+        prepare(own, [setting], "in-process", "cpu", tmp_path / "r")
+
+
+def test_the_first_model_is_the_same_whether_its_module_was_imported_just_now(own: Path) -> None:
+    """The module draws from torch's generator as it is imported."""
+    from fedmodel.learning.models import build_model
+    from fedmodel.learning.vectors import flatten
+
+    config = read_scenario(str(own)).model
+    found = []
+    for _ in range(2):
+        own_code.open_to_all(own.parent)
+        found += [flatten(build_model(config, DataShape((4,), 2), seed=1)).tolist() for _ in range(2)]
+    assert found[0] == found[1] == found[2] == found[3]
+
+
+def test_a_run_goes_on_with_the_very_code_that_it_began_with(own: Path, tmp_path: Path) -> None:
+    prepared = prepare(own, (), "in-process", "cpu", tmp_path / "r")
+    with prepared.held():
+        pass  # killed before its first round
+    (own.parent / "ownmodel.py").write_text(NETS + "# another\n")
+    changed = prepare(own, (), "in-process", "cpu", tmp_path / "r")
+    with pytest.raises(ConfigError, match=r"holds a run that began with code [0-9a-f]{16}"), changed.held():
+        pass
+    (own.parent / "ownmodel.py").write_text(NETS)
+    assert run(own, tmp_path / "r")["rounds_completed"] == 2
+
+
+def test_a_changed_module_is_what_the_next_run_of_the_same_process_trains(own: Path, tmp_path: Path) -> None:
+    assert run(own, tmp_path / "1")["parameters"] == 4
+    (own.parent / "ownmodel.py").write_text(NETS.replace("bias=bias", "bias=True"))
+    assert run(own, tmp_path / "2")["parameters"] == 5
+
+
+def test_an_object_of_a_script_is_trained_in_its_process_and_refused_for_others(own: Path, tmp_path: Path) -> None:
+    own_code.hand_over("script:Mine", lambda: nn.Sequential(nn.Flatten(), nn.Linear(4, 1)))
+    scenario = read_scenario(str(own), ["model.use=script:Mine", "model.bias="])
+    with pytest.raises(
+        ConfigError, match=r"^model\.use = 'script:Mine' is an object of this script, and --engine flower"
+    ):
+        prepare(scenario, (), "flower", "cpu", tmp_path / "r")
+    assert not (tmp_path / "r").exists()
+    assert engines.engine_of("in-process").one_process
+    prepared = prepare(scenario, (), "in-process", "cpu", tmp_path / "r")
+    with prepared.held() as run_dir:
+        assert prepared.run(run_dir, nullcontext())["parameters"] == 5
+
+
+def test_an_engine_of_other_processes_is_told_where_the_code_lies(own: Path, tmp_path: Path) -> None:
+    prepared = prepare(own, (), "in-process", "cpu", tmp_path / "r")
+    simulation = engines.Simulation(prepared.scenario, tmp_path, "cpu", "1")
+    assert simulation.run_config["own-code"] == str(own.parent)
