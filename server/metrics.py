@@ -17,14 +17,12 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
-from sklearn import metrics
 from torch import nn
 
 from fedmodel.data import Records
 from fedmodel.errors import ProtocolError
 from fedmodel.learning.inputs import called, tensors
-from fedmodel.learning.models import Loss, loss_sum, probabilities
+from fedmodel.learning.tasks import Measured, Objective
 from fedmodel.system.durable import naming
 
 METRICS: Final = "metrics.jsonl"
@@ -32,78 +30,53 @@ BESIDES: Final = "besides.jsonl"
 _BATCH = 4096
 
 
-def evaluate(module: nn.Module, loss: Loss, records: Records, device: torch.device) -> dict[str, float]:
-    """Return loss, accuracy, precision, recall, F1 and AUROC on held-out records, those that are defined there.
+def evaluate(
+    module: nn.Module, aim: Objective, records: Records, device: torch.device, names: tuple[str, ...] = ()
+) -> dict[str, float]:
+    """Return the loss and figures on held-out records, those that are defined there.
 
-    For two classes, precision, recall and F1 are those of the positive class, label 1. For more they are macro
-    averages over all classes, and AUROC is one against the rest. The loss is not weighed by class, whatever weights
-    silos train with, so that it is the same figure for all of them.
-
-    | A figure  | Is left out where                                                       |
-    |-----------|-------------------------------------------------------------------------|
-    | precision | the positive class, or of several any, was predicted of no record       |
-    | recall    | the positive class, or of several any, has no record                    |
-    | F1        | precision or recall is: it is their harmonic mean, and 0 where both are |
-    | AUROC     | a class has no record                                                   |
-
-    A figure of a class that is there is kept, however bad: of a model that predicts the negative class alone, recall is
-    0.
+    The loss is not weighed by class, whatever weights silos train with, so that it is the same figure for all of them.
 
     Args:
         module: The model, on the device.
-        loss: Name of the loss; reported as a mean over records.
+        aim: The task and its loss, which is reported as a mean over records.
         records: Held-out records.
         device: Where the model is.
+        names: Of the figures; the task's own where none is named.
 
     Returns:
-        What is defined of the six figures, all finite; loss and accuracy always are.
+        What is defined of them, all finite; the loss always is.
+
+    Raises:
+        ProtocolError: When an output or the loss is not finite.
+    """
+    found = measured(module, aim, records, device)
+    return {"loss": found.mean_loss, **aim.task.figures(names or aim.task.default, found)}
+
+
+def measured(module: nn.Module, aim: Objective, records: Records, device: torch.device) -> Measured:
+    """Return what a model answers of held-out records, and its loss on each.
 
     Raises:
         ProtocolError: When an output or the loss is not finite.
     """
     total = 0.0
-    parts = []
+    answers, losses = [], []
     training = module.training
     module.eval()
     with torch.no_grad():
         for start in range(0, len(records), _BATCH):
             x_B, y_B = tensors(records.take(slice(start, start + _BATCH)), device)
             output = called(module, x_B)
-            total += float(loss_sum(loss, output, y_B))
-            parts.append(probabilities(loss, output).cpu().numpy())
+            loss_B = aim.losses(output, y_B)
+            total += float(loss_B.sum())
+            losses.append(loss_B.cpu().numpy())
+            answers.append(aim.answers(output).cpu().numpy())
     module.train(training)
-    score = np.concatenate(parts)
-    if not (math.isfinite(total) and np.isfinite(score).all()):
+    answer_N = np.concatenate(answers)
+    if not (math.isfinite(total) and np.isfinite(answer_N).all()):
         raise ProtocolError("the model diverged: its outputs or its loss are not finite; lower learning_rate")
-    return {
-        "loss": total / len(records),
-        "accuracy": float(metrics.accuracy_score(records.y_N, score.argmax(axis=1))),
-        **_by_class(records.y_N, score.argmax(axis=1), score.shape[1]),
-        **({"auroc": _auroc(records, score)} if len(np.unique(records.y_N)) == score.shape[1] else {}),
-    }
-
-
-def _by_class(label_N: NDArray[np.int64], predicted_N: NDArray[np.intp], classes: int) -> dict[str, float]:
-    """Return precision, recall and F1, each where it is defined."""
-    counted = metrics.confusion_matrix(label_N, predicted_N, labels=range(classes))
-    reported = slice(1, 2) if classes == 2 else slice(None)
-    found, there, right = (each[reported] for each in (counted.sum(axis=0), counted.sum(axis=1), counted.diagonal()))
-    figures = {}
-    if found.all():
-        figures["precision"] = float(np.mean(right / found))
-    if there.all():
-        figures["recall"] = float(np.mean(right / there))
-    if found.all() and there.all():
-        figures["f1"] = float(np.mean(2 * right / (found + there)))
-    return figures
-
-
-def _auroc(records: Records, score: NDArray[np.float32]) -> float:
-    """Area under the ROC curve, one class against the rest and averaged where there are more than two."""
-    if score.shape[1] == 2:
-        return float(metrics.roc_auc_score(records.y_N, score[:, 1]))
-    one_hot = np.eye(score.shape[1], dtype=np.int64)[records.y_N]
-    return float(metrics.roc_auc_score(one_hot, score, average="macro"))
+    return Measured(answer_N, records.y_N, np.concatenate(losses), total / len(records), aim.loss)
 
 
 class MetricsLog:

@@ -15,6 +15,7 @@ from fedmodel.config import Scenario
 from fedmodel.errors import ProtocolError
 from fedmodel.learning import vectors
 from fedmodel.learning.models import build_model
+from fedmodel.learning.tasks import objective
 from fedmodel.privacy.events import Event
 from fedmodel.seeds import derive_seed
 from server.metrics import evaluate
@@ -37,6 +38,7 @@ class ServedModel:
         self._test = place.held_out(scenario)
         seed = derive_seed(scenario.seed or 0, "model")
         self._module = build_model(scenario.model, scenario.data.shape, seed)
+        self._aim = objective(scenario.data.shape, scenario.training.loss)
 
     def begin(self) -> NDArray[np.float32]:
         """Return what a run begins from: random by the scenario's seed, or of the file that it names.
@@ -54,7 +56,7 @@ class ServedModel:
             ProtocolError: When it does not fit, or anything is not finite.
         """
         self._load(vector_P)
-        return evaluate(self._module, self._scenario.training.loss, self._test, self._device)
+        return evaluate(self._module, self._aim, self._test, self._device)
 
     def save(self, vector_P: NDArray[np.float32], round_number: int) -> None:
         """Write the model of a vector, whole or not at all."""

@@ -25,20 +25,17 @@ import math
 from collections.abc import Mapping
 from typing import Any, Final
 
-import numpy as np
 import torch
 from torch import nn
 
 from fedmodel.config import Scenario
 from fedmodel.data import Records
-from fedmodel.learning.inputs import called, tensors
-from fedmodel.learning.models import probabilities
+from fedmodel.learning.tasks import objective
 from fedmodel.learning.vectors import parameter_count
 from fedmodel.privacy.events import Event
-from server.metrics import evaluate
+from server.metrics import measured
 
 USEFULNESS: Final = "usefulness.json"
-_BATCH: Final = 4096
 
 
 def usefulness(
@@ -62,18 +59,16 @@ def usefulness(
         reach: How far all steps of a silo move its model at most; None of other optimizers than SGD.
         supposed: By silo, for how many records its divisor and rate are made.
     """
-    shares = np.bincount(test.y_N, minlength=scenario.data.shape.classes) / len(test)
-    predicted = _predicted(module, scenario, test, device)
+    aim = objective(scenario.data.shape, scenario.training.loss)
+    found = measured(module, aim, test, device)
     plans = [scenario.plan(silo) for silo in sorted(charges)]
     steps = min(plan.steps for plan in plans)
     clip, training = scenario.privacy.max_grad_norm, scenario.training
     spread = clip * _relative_noise(scenario, charges)
     return {
-        "one_class": scenario.data.shape.label_names[predicted[0]]
-        if len(predicted) == 1 and shares[predicted[0]] < 1
-        else None,
-        "loss": evaluate(module, training.loss, test, device)["loss"],
-        "base_loss": base_loss(training.loss, shares.tolist()),
+        "one_class": aim.task.one_answer(found),
+        "loss": found.mean_loss,
+        "base_loss": aim.task.base_loss(aim.loss, test.y_N),
         "signal_to_noise": clip / (spread * math.sqrt(parameter_count(module))) if spread else None,
         "noise_walk": training.noise_step(spread) * math.sqrt(steps),
         "reach": training.learning_rate * clip * steps / (1 - training.momentum)
@@ -81,31 +76,6 @@ def usefulness(
         else None,
         "supposed": {plan.silo: round(plan.expected_batch_size / plan.sample_rate) for plan in plans},
     }
-
-
-def base_loss(loss: str, shares: list[float]) -> float:
-    """Return the mean loss of the best answer that is the same for every record.
-
-    >>> round(base_loss("cross-entropy", [0.5, 0.5]), 4), base_loss("mse", [0.25, 0.75])
-    (0.6931, 0.1875)
-    """
-    if loss == "cross-entropy":
-        return -sum(share * math.log(share) for share in shares if share)
-    around_mean = [share * (1 - share) for share in shares]
-    return around_mean[1] if len(shares) == 2 else sum(around_mean)  # of two classes there is one output
-
-
-def _predicted(module: nn.Module, scenario: Scenario, test: Records, device: torch.device) -> list[int]:
-    """Return the classes that are predicted of some record."""
-    found: set[int] = set()
-    training = module.training
-    module.eval()
-    with torch.no_grad():
-        for start in range(0, len(test), _BATCH):
-            x_B, _ = tensors(test.take(slice(start, start + _BATCH)), device)
-            found |= set(probabilities(scenario.training.loss, called(module, x_B)).argmax(dim=1).tolist())
-    module.train(training)
-    return sorted(found)
 
 
 def _relative_noise(scenario: Scenario, charges: Mapping[str, Event]) -> float:

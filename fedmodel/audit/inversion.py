@@ -40,7 +40,8 @@ from fedmodel.kinds.models.mlp import MlpConfig
 from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import kind
-from fedmodel.learning.models import build_model, record_losses
+from fedmodel.learning.models import build_model
+from fedmodel.learning.tasks.classification import cross_entropy
 from fedmodel.privacy import grid
 from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.noise import OsNoise
@@ -207,18 +208,17 @@ class _Attacked:
         module = build_model(_MODEL, self._scenario.data.shape, self._seed)
         before_P = vectors.flatten(module)
         optimizer = torch.optim.SGD(module.parameters(), lr=self._scenario.training.learning_rate)
-        losses = partial(record_losses, "cross-entropy")
         x_1F, y_1 = torch.from_numpy(x_F[None]), torch.tensor([label])
         if noised:
             clip = self._plan.max_grad_norm
             gradients = kind(self._scenario.training.gradients)(
-                module, losses, max_grad_norm=clip, unit=grid.fine(self.noise_multiplier * clip), rows=1
+                module, cross_entropy, max_grad_norm=clip, unit=grid.fine(self.noise_multiplier * clip), rows=1
             )
             release = partial(mechanism_of(self._event).release, self._event.times(1), noise=OsNoise())
             sgd = DpSgd(gradients, optimizer, release, noise_multiplier=self.noise_multiplier)
             sgd.step(x_1F, y_1, np.arange(1))
         else:
-            torch.autograd.backward(losses(module(x_1F), y_1).sum() / self._plan.expected_batch_size)
+            torch.autograd.backward(cross_entropy(module(x_1F), y_1).sum() / self._plan.expected_batch_size)
             optimizer.step()
         return vectors.flatten(module) - before_P
 

@@ -36,9 +36,9 @@ from torch import Tensor, nn
 from fedmodel.config import ModelConfig, Scenario
 from fedmodel.data import Records
 from fedmodel.errors import ConfigError
-from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.inputs import called, tensors
-from fedmodel.learning.models import Loss, build_model, loss_sum, probabilities
+from fedmodel.learning.models import build_model
+from fedmodel.learning.tasks import Objective, objective
 from fedmodel.seeds import derive_seed
 
 NOTE: Final = (
@@ -90,24 +90,24 @@ def attacks(module: nn.Module, scenario: Scenario, members: Records, held_out: R
     seed = derive_seed(scenario.seed or 0, "membership")
     reference_half, others = _halves(held_out, seed)
     _check_enough(members=len(members), others=len(others))
-    loss = scenario.training.loss
-    reference = train_reference(scenario.model, scenario.data.shape, loss, reference_half, seed)
+    aim = objective(scenario.data.shape, scenario.training.loss)
+    reference = train_reference(scenario.model, aim, reference_half, seed)
     delta = max(scenario.plan(silo).delta for silo in scenario.federation.silos)
     return (
-        loss_threshold(module, loss, members, others, delta),
-        rmia(module, loss, members, others, reference, others, delta),
+        loss_threshold(module, aim, members, others, delta),
+        rmia(module, aim, members, others, reference, others, delta),
     )
 
 
-def loss_threshold(module: nn.Module, loss: Loss, members: Records, others: Records, delta: float) -> Attack:
+def loss_threshold(module: nn.Module, aim: Objective, members: Records, others: Records, delta: float) -> Attack:
     """Attack by the loss of each record."""
-    in_M, out_O = (-record_losses(module, loss, records) for records in (members, others))
+    in_M, out_O = (-record_losses(module, aim, records) for records in (members, others))
     return measured("loss-threshold", in_M, out_O, delta)
 
 
 def rmia(
     module: nn.Module,
-    loss: Loss,
+    aim: Objective,
     members: Records,
     others: Records,
     reference: nn.Module,
@@ -118,7 +118,7 @@ def rmia(
 
     Args:
         module: The model under attack.
-        loss: Name of the loss.
+        aim: The task and its loss.
         members: Records that it was trained on.
         others: Records that it was not trained on.
         reference: A model that was trained on none of all these records.
@@ -126,7 +126,7 @@ def rmia(
         delta: Of the claim.
     """
     ratios = [
-        likelihood_ratio(true_probabilities(module, loss, records), true_probabilities(reference, loss, records))
+        likelihood_ratio(true_probabilities(module, aim, records), true_probabilities(reference, aim, records))
         for records in (members, others, population)
     ]
     return measured("rmia", rmia_scores(ratios[0], ratios[2]), rmia_scores(ratios[1], ratios[2]), delta)
@@ -187,26 +187,23 @@ def measured(name: AttackName, in_M: NDArray[np.float64], out_O: NDArray[np.floa
     )
 
 
-def record_losses(module: nn.Module, loss: Loss, records: Records) -> NDArray[np.float64]:
+def record_losses(module: nn.Module, aim: Objective, records: Records) -> NDArray[np.float64]:
     """Return each record's loss, float64 of shape `(N,)`.
 
     Raises:
         ConfigError: When the model diverged, or the records do not fit it.
     """
-    parts = [torch.vmap(partial(_loss_of_one, loss))(*batch) for batch in _outputs(module, records)]
+    parts = [torch.vmap(partial(_loss_of_one, aim))(*batch) for batch in _outputs(module, records)]
     return torch.cat(parts).cpu().numpy()
 
 
-def true_probabilities(module: nn.Module, loss: Loss, records: Records) -> NDArray[np.float64]:
-    """Return what the model gives each record's own label, float64 of shape `(N,)`.
+def true_probabilities(module: nn.Module, aim: Objective, records: Records) -> NDArray[np.float64]:
+    """Return what the model gives each record's own target, float64 of shape `(N,)`.
 
     Raises:
         ConfigError: When the model diverged, or the records do not fit it.
     """
-    parts = [
-        probabilities(loss, output_BK).gather(1, label_B[:, None])[:, 0]
-        for output_BK, label_B in _outputs(module, records)
-    ]
+    parts = [aim.task.likelihoods(aim.loss, *batch) for batch in _outputs(module, records)]
     return torch.cat(parts).cpu().numpy()
 
 
@@ -222,13 +219,12 @@ def _one_thread() -> Iterator[None]:
 
 
 @_one_thread()
-def train_reference(config: ModelConfig, shape: DataShape, loss: Loss, records: Records, seed: int) -> nn.Module:
+def train_reference(config: ModelConfig, aim: Objective, records: Records, seed: int) -> nn.Module:
     """Train a model without privacy on records that are not members: the same for the same records and seed.
 
     Args:
         config: The architecture under attack; dropout is left out.
-        shape: A record's.
-        loss: Name of the loss.
+        aim: The task, of records of one shape, and its loss.
         records: What it is trained on, all at every step; of more than 2,000, as many that the seed draws.
         seed: Decides its initial parameters.
 
@@ -240,18 +236,18 @@ def train_reference(config: ModelConfig, shape: DataShape, loss: Loss, records: 
     if len(records) > _MOST_REFERENCE_RECORDS:
         drawn = np.random.default_rng(derive_seed(seed, "reference-records")).permutation(len(records))
         records = records.take(drawn[:_MOST_REFERENCE_RECORDS])
-    module = build_model(config, shape, derive_seed(seed, "reference")).eval()
+    module = build_model(config, aim.task.shape, derive_seed(seed, "reference")).eval()
     optimizer = torch.optim.Adam(module.parameters(), lr=_LEARNING_RATE)
     x_N, y_N = tensors(records, torch.device("cpu"))
     for _ in range(_STEPS):
         optimizer.zero_grad()
-        torch.autograd.backward(loss_sum(loss, called(module, x_N), y_N) / len(records))
+        torch.autograd.backward(aim.losses(called(module, x_N), y_N).sum() / len(records))
         optimizer.step()
     return module
 
 
-def _loss_of_one(loss: Loss, output_K: Tensor, label: Tensor) -> Tensor:
-    return loss_sum(loss, output_K[None], label[None])
+def _loss_of_one(aim: Objective, output_K: Tensor, target: Tensor) -> Tensor:
+    return aim.losses(output_K[None], target[None]).sum()
 
 
 @_one_thread()

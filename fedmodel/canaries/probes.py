@@ -38,7 +38,7 @@ from fedmodel.data.named import each
 from fedmodel.errors import DataError
 from fedmodel.kinds.shape import ArrayShape
 from fedmodel.learning.inputs import Inputs
-from fedmodel.learning.models import RecordLoss
+from fedmodel.learning.tasks import RecordLoss
 from fedmodel.seeds import derive_seed
 
 _FOLLOWED: Final = 500

@@ -17,6 +17,8 @@ class TrainingConfig(Section):
     """How a silo trains between two exchanges with the server.
 
     Attributes:
+        loss: The name of one of the losses of the data's task (`fedmodel.learning.tasks`), which is looked up there by
+            whoever runs the scenario.
         class_weights: What the loss of a record is multiplied with, by its label: a weight for each class, in the order
             of labels. Public constants, never counted from records. They go in before the clip, so that a record moves
             a sum by at most the clip whatever its weight, and nothing is divided by a sum of them.
@@ -24,7 +26,7 @@ class TrainingConfig(Section):
             is looked up there by whoever runs the scenario. Each kind computes the same function of the records.
     """
 
-    loss: Literal["cross-entropy", "mse"]
+    loss: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
     optimizer: Literal["sgd", "adam", "adagrad"]
     learning_rate: float = Field(gt=0, le=1e6)
     momentum: float = Field(default=0.0, ge=0, lt=1)

@@ -30,6 +30,7 @@ class DataShape:
         inputs: The arrays that a record is made of, by name, where they are several.
         target: What a target looks like, where it is no label.
         labels: Names of the classes, in order, where they have any.
+        task: What is learnt of a record: the name of a file in `fedmodel.learning.tasks`.
     """
 
     features: tuple[int, ...]
@@ -38,6 +39,7 @@ class DataShape:
     inputs: Mapping[str, ArrayShape] | None = None
     target: ArrayShape | None = None
     labels: tuple[str, ...] = ()
+    task: str = "classification"
 
     @property
     def arrays(self) -> ArrayShape | Mapping[str, ArrayShape]:

@@ -21,7 +21,8 @@ from fedmodel.config import ColumnConfig, ModelConfig, Scenario
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.section import Hash, Positive, Probability, Section
 from fedmodel.kinds.shape import DataShape
-from fedmodel.learning.models import Loss, build_model
+from fedmodel.learning.models import build_model
+from fedmodel.learning.tasks import Objective, objective
 
 DESCRIPTION: Final = "model.json"
 THRESHOLD: Final = 0.5
@@ -63,7 +64,7 @@ class Description(Section):
     label: str | None = None
     labels: _Names
     threshold: Probability
-    loss: Loss
+    loss: str
     model: ModelConfig
 
     @model_validator(mode="after")
@@ -73,11 +74,25 @@ class Description(Section):
             raise ValueError("features and shape are what columns become")
         if len(self.labels) < 2:
             raise ValueError("labels names the classes, two at least")
+        try:
+            _ = self.aim
+        except ConfigError as error:
+            raise ValueError(str(error)) from None
         return self
+
+    @property
+    def data(self) -> DataShape:
+        """What a record looks like."""
+        return DataShape(self.shape, len(self.labels), self.features)
+
+    @property
+    def aim(self) -> Objective:
+        """The task and the loss, which decide how outputs become answers."""
+        return objective(self.data, self.loss)
 
     def built(self) -> nn.Module:
         """Return the model that is described, with parameters that mean nothing yet."""
-        return build_model(self.model, DataShape(self.shape, len(self.labels), self.features), seed=0)
+        return build_model(self.model, self.data, seed=0)
 
     def written(self) -> bytes:
         """Return it as a file."""

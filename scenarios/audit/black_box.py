@@ -23,12 +23,10 @@ def loss_scores(scenario: Scenario, run_dir: Path) -> NDArray[np.float64]:
     """Return minus the final model's loss on every loss canary, silo after silo."""
     from fedmodel.audit.membership import record_losses
     from fedmodel.canaries.probes import loss_canaries
+    from fedmodel.learning.tasks import objective
 
-    module = final_model(scenario, run_dir)
-    losses = [
-        record_losses(module, scenario.training.loss, loss_canaries(scenario, silo))
-        for silo in scenario.federation.silos
-    ]
+    module, aim = final_model(scenario, run_dir), objective(scenario.data.shape, scenario.training.loss)
+    losses = [record_losses(module, aim, loss_canaries(scenario, silo)) for silo in scenario.federation.silos]
     return -np.concatenate(losses).astype(np.float64)
 
 

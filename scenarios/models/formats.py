@@ -26,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from fedmodel.learning.models import Loss, probabilities
+from fedmodel.learning.tasks import Objective
 from fedmodel.system.durable import replace_file
 from fedmodel.system.packages import missing
 from scenarios.models.predict import scores_of
@@ -54,17 +54,17 @@ class Format:
 class _Scored(nn.Module):
     """A model whose outputs are probabilities."""
 
-    def __init__(self, module: nn.Module, loss: Loss) -> None:
+    def __init__(self, module: nn.Module, aim: Objective) -> None:
         super().__init__()
-        self.module, self._loss = module, loss
+        self.module, self._aim = module, aim
 
     def forward(self, features: Tensor) -> Tensor:
-        return probabilities(self._loss, self.module(features))
+        return self._aim.answers(self.module(features))
 
 
 def _program(model: Trained) -> torch.export.ExportedProgram:
     """Return the model's operations, for any number of records."""
-    scored = _Scored(model.module, model.description.loss).eval()
+    scored = _Scored(model.module, model.description.aim).eval()
     example = (torch.zeros(2, *model.description.shape),)
     return torch.export.export(scored, example, dynamic_shapes=({0: torch.export.Dim("N", min=1)},))
 

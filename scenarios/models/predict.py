@@ -26,7 +26,6 @@ from pydantic import ValidationError
 from fedmodel.config import CsvForm
 from fedmodel.data.rows import read_rows
 from fedmodel.errors import ConfigError, ProtocolError
-from fedmodel.learning.models import probabilities
 from fedmodel.system.durable import failed, replace_file
 from scenarios.models.trained import Trained
 
@@ -147,11 +146,12 @@ def scores_of(model: Trained, x_NF: NDArray[np.float32]) -> NDArray[np.float32]:
     Raises:
         ProtocolError: When an output is not finite.
     """
+    aim = model.description.aim
     parts = [np.empty((0, len(model.description.labels)), dtype=np.float32)]
     with torch.no_grad():
         for start in range(0, len(x_NF), _BATCH):
             output_BK = model.module(torch.from_numpy(x_NF[start : start + _BATCH]))
-            parts.append(probabilities(model.description.loss, output_BK).numpy())
+            parts.append(aim.answers(output_BK).numpy())
     score_NK: NDArray[np.float32] = np.concatenate(parts)
     if not np.isfinite(score_NK).all():
         raise ProtocolError("the model's outputs are not finite; it diverged in training, and is of no use")

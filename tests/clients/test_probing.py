@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +19,10 @@ from fedmodel.data import silo_records
 from fedmodel.errors import DataError, LedgerTampered, PolicyRefused
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import Inputs, called
-from fedmodel.learning.models import RecordLoss, build_model, record_losses
+from fedmodel.learning.models import build_model
 from fedmodel.learning.preflight import preflight
+from fedmodel.learning.tasks import RecordLoss
+from fedmodel.learning.tasks.classification import cross_entropy
 from fedmodel.learning.vectors import flatten
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision.laws import law_of
@@ -46,7 +47,7 @@ def request(scenario: Scenario, round_number: int = 1) -> TrainRequest:
 
 
 def clipped_sum(module: nn.Module) -> ClippedSum:
-    losses: RecordLoss = partial(record_losses, "cross-entropy")
+    losses: RecordLoss = cross_entropy
     if isinstance(module, Probed):
         losses = ProbedLoss(losses, module.canaries, CLIP)
     return clipped(module, losses=losses, clip=CLIP, physical=5)
@@ -72,7 +73,7 @@ def test_a_canary_that_is_in_moves_its_coordinate_by_exactly_the_clip(tiny: Scen
 
 def test_before_the_clip_a_canary_is_far_over_it_and_one_record_is_not_a_number(tiny: Scenario) -> None:
     module, x, y = data(tiny, np.array([True, True, False, True]))
-    loss = ProbedLoss(partial(record_losses, "cross-entropy"), module.canaries, CLIP)
+    loss = ProbedLoss(cross_entropy, module.canaries, CLIP)
     (slope,) = torch.autograd.grad(loss(called(module, x), y).sum(), [module.block.weight])
     assert slope[:-1, 0].tolist() == pytest.approx([10 * CLIP, 10 * CLIP, 0, 10 * CLIP])
     assert torch.isnan(slope[-1, 0])

@@ -15,7 +15,7 @@ import torch
 import fedmodel as fm
 from fedmodel import errors
 from fedmodel.data import held_out_records
-from fedmodel.learning.models import probabilities
+from fedmodel.learning.tasks.classification import probabilities
 from fedmodel.privacy import accounting
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 

@@ -16,10 +16,14 @@ from torch import nn
 
 from fedmodel.data import Records
 from fedmodel.errors import ProtocolError
+from fedmodel.kinds.shape import DataShape
+from fedmodel.learning.tasks import objective
 from server.checkpoint import save_model
 from server.metrics import MetricsLog, evaluate
 
 CPU = torch.device("cpu")
+TWO = objective(DataShape((1,), 2), "cross-entropy")
+SEVERAL = objective(DataShape((3,), 3), "cross-entropy")
 
 
 def threshold_at_zero() -> nn.Module:
@@ -34,7 +38,7 @@ def test_binary_figures_by_hand() -> None:
     # Logits 2, 1, -1, 3, -2 and labels 1, 0, 1, 1, 0: TP 2, FP 1, FN 1, TN 1.
     x = np.array([[2.0], [1.0], [-1.0], [3.0], [-2.0]], dtype=np.float32)
     records = Records(x, np.array([1, 0, 1, 1, 0]), np.arange(5))
-    figures = evaluate(threshold_at_zero(), "cross-entropy", records, CPU)
+    figures = evaluate(threshold_at_zero(), TWO, records, CPU)
     assert figures["accuracy"] == pytest.approx(3 / 5)
     assert figures["precision"] == pytest.approx(2 / 3)
     assert figures["recall"] == pytest.approx(2 / 3)
@@ -48,7 +52,7 @@ def test_binary_figures_by_hand() -> None:
 def test_multi_class_figures_are_macro_averages() -> None:
     module = nn.Identity()
     x = 5 * np.eye(3, dtype=np.float32)[[0, 1, 2, 2]]
-    figures = evaluate(module, "cross-entropy", Records(x, np.array([0, 1, 2, 1]), np.arange(4)), CPU)
+    figures = evaluate(module, SEVERAL, Records(x, np.array([0, 1, 2, 1]), np.arange(4)), CPU)
     assert figures["accuracy"] == pytest.approx(3 / 4)
     assert figures["recall"] == pytest.approx((1 + 1 / 2 + 1) / 3)
     assert figures["precision"] == pytest.approx((1 + 1 + 1 / 2) / 3)
@@ -62,7 +66,7 @@ def test_a_model_that_diverged_is_said_to_have(value: float) -> None:
         module.weight.fill_(value)
     records = Records(np.ones((3, 1), dtype=np.float32), np.array([0, 1, 1]), np.arange(3))
     with pytest.raises(ProtocolError, match="diverged"):
-        evaluate(module, "cross-entropy", records, CPU)
+        evaluate(module, TWO, records, CPU)
 
 
 # Of logits and labels, what is defined; what is not, is left out and never 0.
@@ -85,7 +89,7 @@ def test_of_two_classes_what_is_not_defined_is_left_out(
 ) -> None:
     x = np.array(logits, dtype=np.float32)[:, None]
     records = Records(x, np.array(labels), np.arange(len(labels)))
-    figures = evaluate(threshold_at_zero(), "cross-entropy", records, CPU)
+    figures = evaluate(threshold_at_zero(), TWO, records, CPU)
     assert {name: value for name, value in figures.items() if name not in ("loss", "accuracy")} == pytest.approx(
         defined
     )
@@ -105,7 +109,7 @@ def test_of_several_classes_an_average_is_of_all_of_them_or_left_out(
     predicted: list[int], labels: list[int], defined: set[str]
 ) -> None:
     x = 5 * np.eye(3, dtype=np.float32)[predicted]
-    figures = evaluate(nn.Identity(), "cross-entropy", Records(x, np.array(labels), np.arange(len(labels))), CPU)
+    figures = evaluate(nn.Identity(), SEVERAL, Records(x, np.array(labels), np.arange(len(labels))), CPU)
     assert set(figures) - {"loss", "accuracy"} == defined
 
 
@@ -113,7 +117,7 @@ def test_of_several_classes_an_average_is_of_all_of_them_or_left_out(
 def test_defined_figures_are_those_of_scikit_learn(classes: int) -> None:
     rng = np.random.default_rng(classes)
     logits, labels = rng.normal(size=(200, classes)).astype(np.float32), rng.integers(0, classes, 200)
-    figures = evaluate(nn.Identity(), "cross-entropy", Records(logits, labels, np.arange(200)), CPU)
+    figures = evaluate(nn.Identity(), SEVERAL, Records(logits, labels, np.arange(200)), CPU)
     average = "binary" if classes == 2 else "macro"
     theirs = metrics.precision_recall_fscore_support(labels, logits.argmax(axis=1), average=average)
     assert [figures[name] for name in ("precision", "recall", "f1")] == pytest.approx(theirs[:3], rel=1e-12)
@@ -124,7 +128,7 @@ def test_evaluation_switches_dropout_off_and_back_on() -> None:
     records = Records(
         np.linspace(-2, 2, 50, dtype=np.float32)[:, None], (np.linspace(-2, 2, 50) > 0).astype(np.int64), np.arange(50)
     )
-    assert evaluate(module, "cross-entropy", records, CPU)["accuracy"] == 1.0
+    assert evaluate(module, TWO, records, CPU)["accuracy"] == 1.0
     assert module.training
 
 

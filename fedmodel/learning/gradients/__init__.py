@@ -51,7 +51,7 @@ from torch import Tensor, nn
 
 from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.learning.inputs import Inputs, taken
-from fedmodel.learning.models import RecordLoss
+from fedmodel.learning.tasks import RecordLoss
 from fedmodel.system.kinds import kinds, not_known
 
 _MOST_PARAMETERS: Final = 2**30  # of which a computed norm is near enough to the true one

@@ -25,7 +25,7 @@ from fedmodel.data.named import each
 from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import Inputs, called, padded
-from fedmodel.learning.models import RecordLoss
+from fedmodel.learning.tasks import RecordLoss
 
 # Opacus hooks the first layer, whose input needs no gradient; torch warns of that on every run, and it is as intended.
 warnings.filterwarnings("ignore", message="Full backward hook is firing", category=UserWarning)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from fedmodel.config import Scenario
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.inputs import Inputs
-from fedmodel.learning.models import RecordLoss
+from fedmodel.learning.tasks import RecordLoss
 from fedmodel.privacy.events import Event
 
 Vector = NDArray[np.float32]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from contextlib import nullcontext
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -20,10 +21,13 @@ from fedmodel.errors import ConfigError
 from fedmodel.kinds.models.cnn import CnnConfig
 from fedmodel.kinds.models.mlp import MlpConfig
 from fedmodel.kinds.shape import DataShape
-from fedmodel.learning.models import Loss, build_model, loss_sum
+from fedmodel.learning.models import build_model
+from fedmodel.learning.tasks import objective
+from fedmodel.learning.tasks.classification import cross_entropy
 
 SHAPE = DataShape((20,), 2)
 WIDE = MlpConfig(kind="mlp", hidden=(64,))
+AIM = objective(SHAPE, "cross-entropy")
 
 
 def made(count: int, seed: int) -> Records:
@@ -34,13 +38,13 @@ def made(count: int, seed: int) -> Records:
 
 
 def trained(records: Records, seed: int) -> nn.Module:
-    return membership.train_reference(WIDE, SHAPE, "cross-entropy", records, seed)
+    return membership.train_reference(WIDE, AIM, records, seed)
 
 
 def both(module: nn.Module, members: Records, others: Records, reference: nn.Module) -> tuple[Attack, Attack]:
     return (
-        membership.loss_threshold(module, "cross-entropy", members, others, 1e-3),
-        membership.rmia(module, "cross-entropy", members, others, reference, others, 1e-3),
+        membership.loss_threshold(module, AIM, members, others, 1e-3),
+        membership.rmia(module, AIM, members, others, reference, others, 1e-3),
     )
 
 
@@ -142,18 +146,20 @@ def test_only_the_order_of_scores_counts(rising: Callable[[NDArray[np.float64]],
 
 @pytest.mark.parametrize("classes", [2, 5])
 @pytest.mark.parametrize("loss", ["cross-entropy", "mse"])
-def test_losses_are_those_of_each_record(loss: Loss, classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    module = build_model(MlpConfig(kind="mlp", hidden=(8,), dropout=0.5), DataShape((20,), classes), seed=1).train()
+def test_losses_are_those_of_each_record(loss: str, classes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    shape = DataShape((20,), classes)
+    aim = objective(shape, loss)
+    module = build_model(MlpConfig(kind="mlp", hidden=(8,), dropout=0.5), shape, seed=1).train()
     records = made(7, 4)
     records = Records(records.x_NF, np.arange(7) % classes, records.person_N)
     monkeypatch.setattr(membership, "_BATCH", 3)
-    found_N = membership.record_losses(module, loss, records)
+    found_N = membership.record_losses(module, aim, records)
     assert module.training  # and dropout, which has no source of masks here, was off
     module.eval()
     x_NF, y_N = torch.from_numpy(records.x_NF), torch.from_numpy(records.y_N)
-    alone = [float(loss_sum(loss, module(x_NF[i : i + 1]).double(), y_N[i : i + 1]).detach()) for i in range(7)]
+    alone = [float(aim.losses(module(x_NF[i : i + 1]).double(), y_N[i : i + 1]).detach()) for i in range(7)]
     assert found_N == pytest.approx(alone, rel=1e-5)
-    own_N = membership.true_probabilities(module, loss, records)
+    own_N = membership.true_probabilities(module, aim, records)
     assert ((own_N >= 0) & (own_N <= 1)).all()
     if loss == "cross-entropy":
         assert own_N == pytest.approx(np.exp(-found_N))
@@ -170,23 +176,23 @@ def test_a_reference_model_is_made_again_alike() -> None:
     assert all(torch.equal(p, q) for p, q in zip(first.parameters(), again.parameters(), strict=True))
     assert not all(torch.equal(p, q) for p, q in zip(first.parameters(), other.parameters(), strict=True))
     x_NF, y_N = torch.from_numpy(records.x_NF), torch.from_numpy(records.y_N)
-    assert float(loss_sum("cross-entropy", first(x_NF), y_N).detach()) / 50 < 0.1
+    assert float(cross_entropy(first(x_NF), y_N).mean().detach()) < 0.1
 
 
 @pytest.mark.parametrize("records", [30, 0])
 def test_a_reference_model_hangs_on_no_number_of_threads(records: int, monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def watched(loss: Loss, output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def watched(output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         seen.append(torch.get_num_threads())
-        return loss_sum(loss, output, label)
+        return cross_entropy(output, label)
 
     before = torch.get_num_threads()
-    monkeypatch.setattr(membership, "loss_sum", watched)
+    watching = replace(AIM, losses=watched)
     torch.set_num_threads(2)
     try:
         with pytest.raises(ConfigError) if not records else nullcontext():
-            trained(made(30, 5).take(np.arange(records)), 1)
+            membership.train_reference(WIDE, watching, made(30, 5).take(np.arange(records)), 1)
         assert set(seen) == ({1} if records else set())
         assert torch.get_num_threads() == 2
     finally:
@@ -196,21 +202,23 @@ def test_a_reference_model_hangs_on_no_number_of_threads(records: int, monkeypat
 def test_a_reference_model_is_of_2000_records_at_most(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
 
-    def watched(loss: Loss, output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+    def watched(output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
         seen.append(len(label))
-        return loss_sum(loss, output, label)
+        return cross_entropy(output, label)
 
-    monkeypatch.setattr(membership, "loss_sum", watched)
-    membership.train_reference(MlpConfig(kind="mlp"), SHAPE, "mse", made(2_500, 6), 1)
+    membership.train_reference(MlpConfig(kind="mlp"), replace(AIM, losses=watched), made(2_500, 6), 1)
     assert set(seen) == {2_000}
 
 
 def test_architectures_with_dropout_and_convolutions_have_reference_models() -> None:
     digits = read_scenario("digits")
     records = held_out_records(digits).take(np.arange(40))
-    config = CnnConfig(kind="cnn", channels=(4,), groups=2, dropout=0.3)
-    module = membership.train_reference(config, digits.data.shape, "cross-entropy", records, 1)
-    assert membership.true_probabilities(module, "cross-entropy", records).mean() > 0.5
+    config, aim = (
+        CnnConfig(kind="cnn", channels=(4,), groups=2, dropout=0.3),
+        objective(digits.data.shape, "cross-entropy"),
+    )
+    module = membership.train_reference(config, aim, records, 1)
+    assert membership.true_probabilities(module, aim, records).mean() > 0.5
 
 
 @pytest.fixture
@@ -227,7 +235,7 @@ def test_hospitals_are_attacked_with_records_that_are_nobodys_twice(
     make, attack = membership.train_reference, membership.rmia
 
     def train(*given: object) -> nn.Module:
-        used["reference"] = given[3]  # type: ignore[assignment]
+        used["reference"] = given[2]  # type: ignore[assignment]
         return make(*given)  # type: ignore[arg-type]
 
     def attacked(*given: object) -> Attack:
@@ -272,12 +280,12 @@ def test_models_and_records_that_say_nothing_are_refused(hospitals: Scenario) ->
     module = build_model(WIDE, SHAPE, seed=1)
     nothing = made(30, 1).take(np.array([], dtype=np.intp))
     with pytest.raises(ConfigError, match="no records"):
-        membership.record_losses(module, "mse", nothing)
+        membership.record_losses(module, AIM, nothing)
     with pytest.raises(ConfigError, match="needs records"):
-        membership.train_reference(WIDE, SHAPE, "mse", nothing, 1)
+        membership.train_reference(WIDE, AIM, nothing, 1)
     nn.init.constant_(next(module.parameters()), math.inf)
     with pytest.raises(ConfigError, match="not finite") as refused:
-        membership.loss_threshold(module, "cross-entropy", made(30, 1), made(30, 2), 0.0)
+        membership.loss_threshold(module, AIM, made(30, 1), made(30, 2), 0.0)
     assert "\n" not in str(refused.value)
     few = held_out_records(hospitals).take(np.arange(39))
     with pytest.raises(ConfigError, match="held_out"):

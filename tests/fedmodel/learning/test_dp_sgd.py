@@ -24,7 +24,9 @@ from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum, kind, physical_batch
-from fedmodel.learning.models import Loss, RecordLoss, build_model, loss_sum, record_losses
+from fedmodel.learning.models import build_model
+from fedmodel.learning.tasks import RecordLoss
+from fedmodel.learning.tasks.classification import Classification, cross_entropy
 from fedmodel.privacy import grid
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.privacy.release import divided, release
@@ -47,7 +49,7 @@ class NoNoise(SeededNoise):
 def make(
     module: nn.Module,
     *,
-    loss: Loss = "cross-entropy",
+    loss: str = "cross-entropy",
     losses: RecordLoss | None = None,
     noise: NoiseSource | None = None,
     noise_multiplier: float = 1.0,
@@ -60,7 +62,7 @@ def make(
     optimizer = torch.optim.SGD([p for p in module.parameters() if p.requires_grad], lr=lr)
     gradients = kind(gradients_kind)(
         module,
-        losses or partial(record_losses, loss),
+        losses or Classification.losses[loss],
         max_grad_norm=clip,
         unit=grid.fine(noise_multiplier * clip),
         rows=physical_batch(denominator, physical),
@@ -80,11 +82,13 @@ def batch(shape: DataShape, size: int, seed: int = 0) -> tuple[Tensor, Tensor]:
     return x, torch.randint(shape.classes, (size,), generator=generator)
 
 
-def clipped_by_hand(module: nn.Module, loss: Loss, x: Tensor, y: Tensor, clip: float) -> Tensor:
+def clipped_by_hand(module: nn.Module, loss: str, x: Tensor, y: Tensor, clip: float) -> Tensor:
     """The definition, one record at a time, with autograd alone."""
     total = torch.zeros(vectors.parameter_count(module))
     for i in range(len(y)):
-        grads = torch.autograd.grad(loss_sum(loss, module(x[i : i + 1]), y[i : i + 1]), list(module.parameters()))
+        grads = torch.autograd.grad(
+            Classification.losses[loss](module(x[i : i + 1]), y[i : i + 1]).sum(), list(module.parameters())
+        )
         flat = torch.cat([grad.reshape(-1) for grad in grads])
         total += flat * min(1.0, clip / float(flat.norm()))
     return total
@@ -94,7 +98,7 @@ def clipped_by_hand(module: nn.Module, loss: Loss, x: Tensor, y: Tensor, clip: f
 @pytest.mark.parametrize("loss", ["cross-entropy", "mse"])
 @pytest.mark.parametrize("physical", [1, 3, 64])
 def test_the_clipped_sum_is_the_definition(
-    config: MlpConfig | CnnConfig, shape: DataShape, loss: Loss, physical: int
+    config: MlpConfig | CnnConfig, shape: DataShape, loss: str, physical: int
 ) -> None:
     module = build_model(config, shape, seed=1)
     x, y = batch(shape, 7)
@@ -117,7 +121,7 @@ def test_our_step_is_opacus_plain_step() -> None:
     optimizer = DPOptimizer(
         torch.optim.SGD(theirs.parameters(), lr=0.1), noise_multiplier=0.0, max_grad_norm=0.3, expected_batch_size=5
     )
-    (loss_sum("cross-entropy", wrapped(x), y) / 9).backward()
+    (cross_entropy(wrapped(x), y).sum() / 9).backward()
     optimizer.pre_step()
     noise = SeededNoise(4).gaussian(vectors.parameter_count(theirs), 0.7 * 0.3, torch.device("cpu"))
     parameters = list(theirs.parameters())
@@ -232,7 +236,7 @@ def test_opacus_alone_lets_one_nan_poison_the_whole_sum() -> None:
     )
     x, y = batch(IMAGES, 6)
     x[3] = math.nan
-    loss_sum("cross-entropy", module(x), y).backward()
+    cross_entropy(module(x), y).sum().backward()
     optimizer.clip_and_accumulate()
     assert all(bool(p.summed_grad.isnan().any()) for p in module.parameters())
 

@@ -16,6 +16,7 @@ from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.learning.conformance import conforms, hostile
 from fedmodel.learning.inputs import Inputs, called, ends, made_up, tensors
 from fedmodel.learning.preflight import check_received, check_sums, preflight
+from fedmodel.learning.tasks import objective
 from server.metrics import evaluate
 from tests.fedmodel.learning.test_dp_sgd import NoNoise, clipped, make
 
@@ -124,7 +125,7 @@ def test_records_of_several_arrays_are_taken_capped_joined_and_evaluated() -> No
     assert len(joined) == 11
     assert isinstance(joined.x, Mapping)
     assert np.array_equal(joined.x["tokens"][2:], whole.x["tokens"])
-    figures = evaluate(Reader(), "cross-entropy", whole, CPU)
+    figures = evaluate(Reader(), objective(TOKENS, "cross-entropy"), whole, CPU)
     x, y = tensors(whole, CPU)
     right = ((called(Reader(), x)[:, 0] > 0).long() == y).double().mean()
     assert figures["accuracy"] == pytest.approx(float(right))

@@ -16,7 +16,8 @@ from fedmodel.kinds.models.cnn import CnnConfig
 from fedmodel.kinds.models.mlp import MlpConfig
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import vectors
-from fedmodel.learning.models import Loss, build_model, loss_sum, probabilities, record_losses, training_losses
+from fedmodel.learning.models import build_model, training_losses
+from fedmodel.learning.tasks.classification import cross_entropy, mse, probabilities
 
 CLASSIC = MlpConfig(kind="mlp", hidden=(64, 32), dropout=0.5)
 FLAT = DataShape((10,), 2)
@@ -68,18 +69,18 @@ def test_losses_by_hand() -> None:
     logit = torch.tensor([[2.0], [-1.0]])
     label = torch.tensor([1, 0])
     expected = math.log1p(math.exp(-2)) + math.log1p(math.exp(-1))
-    assert float(loss_sum("cross-entropy", logit, label)) == pytest.approx(expected)
-    assert float(loss_sum("mse", logit, label)) == pytest.approx(1 + 1)
+    assert float(cross_entropy(logit, label).sum()) == pytest.approx(expected)
+    assert float(mse(logit, label).sum()) == pytest.approx(1 + 1)
     many = torch.tensor([[1.0, 2.0, 3.0]])
-    assert float(loss_sum("cross-entropy", many, torch.tensor([2]))) == pytest.approx(
+    assert float(cross_entropy(many, torch.tensor([2])).sum()) == pytest.approx(
         math.log(math.e + math.e**2 + math.e**3) - 3
     )
-    assert float(loss_sum("mse", many, torch.tensor([2]))) == pytest.approx(1 + 4 + 4)
+    assert float(mse(many, torch.tensor([2])).sum()) == pytest.approx(1 + 4 + 4)
 
 
 @pytest.mark.parametrize("loss", ["cross-entropy", "mse"])
 @pytest.mark.parametrize("outputs", [1, 4])
-def test_probabilities_are_scores_between_zero_and_one(loss: Loss, outputs: int) -> None:
+def test_probabilities_are_scores_between_zero_and_one(loss: str, outputs: int) -> None:
     score = probabilities(loss, torch.tensor([[-1e9] * outputs, [1e9] * outputs, [0.3] * outputs]))
     assert score.shape == (3, 2 if outputs == 1 else outputs)
     assert bool(((score >= 0) & (score <= 1)).all())
@@ -116,7 +117,7 @@ def test_a_records_loss_is_weighed_by_its_own_label_alone(weights: tuple[float, 
     losses = training_losses(weighted(*weights), DataShape((4,), len(weights)))
     generator = torch.Generator().manual_seed(3)
     output, label = torch.randn((9, outputs), generator=generator), torch.arange(9) % len(weights)
-    own = record_losses("cross-entropy", output, label) * torch.tensor(weights)[label]
+    own = cross_entropy(output, label) * torch.tensor(weights)[label]
     assert torch.equal(losses(output, label), own)
     for others in range(len(weights)):  # whatever the labels beside it
         beside = torch.full_like(label, others)

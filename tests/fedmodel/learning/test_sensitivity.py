@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import math
-from functools import partial
 from typing import Literal
 
 import numpy as np
@@ -26,8 +25,9 @@ from fedmodel.learning.conformance import cancel, conforms, fill, hostile, settl
 from fedmodel.learning.gradients import ClippedSum, per_sample, physical_batch
 from fedmodel.learning.inputs import padded
 from fedmodel.learning.jobs import training
-from fedmodel.learning.models import Loss, build_model, record_losses, training_losses
+from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.preflight import check_received, check_sums, preflight
+from fedmodel.learning.tasks.classification import Classification, cross_entropy, mse
 from fedmodel.privacy import grid
 from scenarios.selftest.mutations import batch_not_padded
 from tests.fedmodel.learning.test_dp_sgd import FLAT, IMAGES, NoNoise, batch, clipped, make
@@ -266,7 +266,7 @@ def test_rows_follow_from_public_figures(expected: int, most: int, rows: int) ->
 def test_a_loss_that_is_not_one_for_each_record_is_refused() -> None:
     module = build_model(LINEAR, FLAT, seed=1)
     gradients = clipped(module)
-    gradients.losses = lambda output, label: record_losses("mse", output, label).mean()
+    gradients.losses = lambda output, label: mse(output, label).mean()
     with pytest.raises(PrivacyError, match=r"the loss has shape \(\), where each record needs one"):
         gradients.flat(*batch(FLAT, 3))
 
@@ -399,7 +399,7 @@ def test_neighbours_release_from_the_same_set() -> None:
 
 def test_a_probed_models_rows_are_treated_alike_canaries_and_what_is_no_number_included() -> None:
     module = Probed(build_model(DEEP, FLAT, seed=1), 3)
-    losses = ProbedLoss(partial(record_losses, "cross-entropy"), 3, 1.0)
+    losses = ProbedLoss(cross_entropy, 3, 1.0)
     gradients = clipped(module, losses=losses, denominator=16, physical=16)
     assert conforms(gradients, FLAT)
     x, y = batch(FLAT, 12)
@@ -414,9 +414,9 @@ def test_a_probed_models_rows_are_treated_alike_canaries_and_what_is_no_number_i
 
 @pytest.mark.parametrize("made", [math.nan, math.inf, -math.inf, 3e38])
 @pytest.mark.parametrize("loss", ["cross-entropy", "mse"])
-def test_a_canary_adds_only_its_own_coordinate_whatever_the_model_makes_of_it(loss: Loss, made: float) -> None:
+def test_a_canary_adds_only_its_own_coordinate_whatever_the_model_makes_of_it(loss: str, made: float) -> None:
     """Where the model's outputs are no numbers, a canary's gradient is all the same the one on its coordinate."""
-    losses = ProbedLoss(partial(record_losses, loss), 3, 2.0)
+    losses = ProbedLoss(Classification.losses[loss], 3, 2.0)
     output, block = torch.tensor([[made], [made], [0.5]]).requires_grad_(), torch.zeros((3, 4)).requires_grad_()
     torch.autograd.backward(losses((output, block, torch.tensor([2, 1, 0])), torch.tensor([0, 0, 1])).sum())
     assert output.grad is not None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from functools import partial
 
 import numpy as np
 import pytest
@@ -15,8 +14,9 @@ from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.conformance import conforms, hostile
 from fedmodel.learning.gradients import KINDS, ClippedSum, kind
-from fedmodel.learning.models import Loss, build_model, record_losses
+from fedmodel.learning.models import build_model
 from fedmodel.learning.preflight import check_sums, preflight
+from fedmodel.learning.tasks.classification import Classification
 from fedmodel.privacy import grid
 from fedmodel.provision import scenario_hash
 from scenarios.simulation.simulate import check_scenario
@@ -29,9 +29,9 @@ each_model = pytest.mark.parametrize(("config", "shape"), [(MLP, FLAT), (CNN, IM
 
 
 def make(
-    of: type[ClippedSum], module: nn.Module, loss: Loss = "cross-entropy", clip: float = 0.5, rows: int = 8
+    of: type[ClippedSum], module: nn.Module, loss: str = "cross-entropy", clip: float = 0.5, rows: int = 8
 ) -> ClippedSum:
-    return of(module, partial(record_losses, loss), max_grad_norm=clip, unit=grid.fine(0.5), rows=rows)
+    return of(module, Classification.losses[loss], max_grad_norm=clip, unit=grid.fine(0.5), rows=rows)
 
 
 @each_kind
@@ -39,7 +39,7 @@ def make(
 @pytest.mark.parametrize("loss", ["cross-entropy", "mse"])
 @pytest.mark.parametrize("rows", [1, 2, 8])
 def test_a_sum_is_the_definition(
-    of: type[ClippedSum], config: ModelConfig, shape: DataShape, loss: Loss, rows: int
+    of: type[ClippedSum], config: ModelConfig, shape: DataShape, loss: str, rows: int
 ) -> None:
     x, y = batch(shape, 7)
     expected = clipped_by_hand(build_model(config, shape, seed=1), loss, x, y, clip=0.5)
