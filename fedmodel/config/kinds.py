@@ -31,7 +31,7 @@ if TYPE_CHECKING:  # what a kind is asked; which there are is found when this is
     DataConfig: TypeAlias = Source
 else:
     ModelConfig = Annotated[reduce(or_, MODELS.values()), Field(discriminator="kind"), _own_by_use("kind")]
-    DataConfig = Annotated[reduce(or_, SOURCES.values()), Field(discriminator="source")]
+    DataConfig = Annotated[reduce(or_, SOURCES.values()), Field(discriminator="source"), _own_by_use("source")]
 
 _DATA: Final[TypeAdapter[Source]] = TypeAdapter(DataConfig)
 

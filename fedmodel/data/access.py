@@ -3,6 +3,8 @@
 | Source   | A simulated silo                  | A deployed silo                  | The server                     |
 |----------|-----------------------------------|----------------------------------|--------------------------------|
 | on board | its part of the deal              | its part of the deal             | the held-out part of the deal  |
+| `own`    | its part of what a function gave  | refused                          | the test part, or a held-out   |
+|          |                                   |                                  | share                          |
 | `table`  | `FOLDER/<silo>.csv` or `.parquet` | `[tables.NAME]` of its silo.toml | `FOLDER/held-out.csv`, or      |
 |          |                                   |                                  | `[tables.NAME]` of server.toml |
 
@@ -20,6 +22,7 @@ from fedmodel.config import Scenario, SiloFile, TableSource
 from fedmodel.data.cache import Cache
 from fedmodel.data.handed_out import Handed, check_holds_out
 from fedmodel.data.headers import check_columns
+from fedmodel.data.own import own_dealt
 from fedmodel.data.records import Records, dealt
 from fedmodel.data.same_source import check_sources
 from fedmodel.data.sources import identity
@@ -27,6 +30,7 @@ from fedmodel.data.tables import declared, names_of, person_column, table_record
 from fedmodel.data.withdrawn import Withdrawals
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.source import Source
+from fedmodel.kinds.sources.own import OwnConfig
 from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
 
 
@@ -39,7 +43,7 @@ def silo_records(scenario: Scenario, silo: str) -> Records:
     """
     _check_silo(scenario, silo)
     if scenario.data.is_dealt:
-        return _capped(scenario, silo, dealt(scenario)[1][scenario.federation.silos.index(silo)])
+        return _capped(scenario, silo, _dealt(scenario)[1][scenario.federation.silos.index(silo)])
     return _capped(scenario, silo, _simulated(declared(scenario.data), silo))
 
 
@@ -50,7 +54,7 @@ def held_out_records(scenario: Scenario) -> Records:
         DataError: When there is none, or a table is not as declared.
     """
     if scenario.data.is_dealt:
-        return dealt(scenario)[0]
+        return _dealt(scenario)[0]
     table = declared(scenario.data)
     return _to_evaluate_on(table, _simulated(table, HELD_OUT), f"{table.folder}/{HELD_OUT}")
 
@@ -80,6 +84,7 @@ def deployed_records(
         PolicyRefused: When the table, as it was read, is what another budget counts.
     """
     _check_silo(scenario, law.name)
+    check_read_by_silos(scenario.data)
     if scenario.data.is_dealt:
         return silo_records(scenario, law.name)
     table = declared(scenario.data)
@@ -112,6 +117,7 @@ def check_deployed(scenario: Scenario, law: SiloFile, home: Path) -> None:
         PolicyRefused: When the table is what another budget counts.
     """
     _check_silo(scenario, law.name)
+    check_read_by_silos(scenario.data)
     if scenario.data.is_dealt:
         return
     table = declared(scenario.data)
@@ -120,6 +126,16 @@ def check_deployed(scenario: Scenario, law: SiloFile, home: Path) -> None:
     person_column(table, source)
     check_columns(table, source, names_of(table))
     check_sources(law, home)
+
+
+def check_read_by_silos(config: Source) -> None:
+    """Refuse a source that no deployed silo reads.
+
+    Raises:
+        ConfigError: With the reason.
+    """
+    if (reason := config.why_not_deployed()) is not None:
+        raise ConfigError(reason)
 
 
 def held_out_table(config: Source, source: TableSource, cache: Cache | None = None) -> Records:
@@ -145,6 +161,11 @@ def table_source(config: Source, tables: Mapping[str, TableSource], home: Path, 
             " parquet, folder, or url and query"
         )
     return tables[config.data_set].under(home)
+
+
+def _dealt(scenario: Scenario) -> tuple[Records, tuple[Records, ...]]:
+    """Return what is held out and every silo's part: of what is on board, or of a user's own."""
+    return own_dealt(scenario) if isinstance(scenario.data, OwnConfig) else dealt(scenario)
 
 
 def _to_evaluate_on(config: Source, records: Records, where: str) -> Records:

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping
@@ -47,6 +48,7 @@ UseName = Annotated[str, Field(max_length=200), AfterValidator(_names_code)]
 """How a scenario names code: a module, a colon, and a function or a class in it."""
 
 _SAID: Final = 200
+_MOST_DEEP: Final = 8
 
 
 @dataclass(frozen=True)
@@ -167,17 +169,21 @@ def call(use: str, key: str, arguments: Mapping[str, Any], offered: Mapping[str,
             record may be involved, since what an exception says of it is repeated.
     """
     function = resolve(use, key)
-    given = _fitting(function, use, key, arguments, offered)
+    given = fitting(function, use, key, arguments, offered)
     try:
         return function(**given)
     except Exception as error:
         raise ConfigError(f"{key} = {use!r} raised {_told(error)}") from error
 
 
-def _fitting(
+def fitting(
     function: Callable[..., Any], use: str, key: str, arguments: Mapping[str, Any], offered: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Return the arguments to call it with, or refuse what does not fit its signature."""
+    """Return what `call` would give a function that was found.
+
+    Raises:
+        ConfigError: When it takes other arguments.
+    """
     try:
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # a class of C says none; what is wrong then is said by the call
@@ -203,6 +209,22 @@ def _fitting(
             f" [{section}], or give them defaults"
         ) from None
     return given
+
+
+def check_plain(key: str, value: object, deep: int = 0) -> None:
+    """Refuse an argument that TOML and JSON do not both write the same way.
+
+    Raises:
+        ValueError: Which it is, and of which type.
+    """
+    if isinstance(value, dict) and deep < _MOST_DEEP:
+        for name, inner in value.items():
+            check_plain(f"{key}.{name}", inner, deep + 1)
+    elif isinstance(value, list) and deep < _MOST_DEEP:
+        for inner in value:
+            check_plain(key, inner, deep + 1)
+    elif not isinstance(value, bool | int | str) and not (isinstance(value, float) and math.isfinite(value)):
+        raise ValueError(f"{key} is a {type(value).__name__}; arguments are text, numbers, truths, lists and tables")
 
 
 def _imported(module: str, folder: Path | None, key: str, use: str) -> ModuleType:

@@ -31,6 +31,7 @@ class DataShape:
         target: What a target looks like, where it is no label.
         labels: Names of the classes, in order, where they have any.
         task: What is learnt of a record: the name of a file in `fedmodel.learning.tasks`.
+        below: Values of records that are one array are whole numbers from 0 up to this; real numbers where None.
     """
 
     features: tuple[int, ...]
@@ -40,11 +41,12 @@ class DataShape:
     target: ArrayShape | None = None
     labels: tuple[str, ...] = ()
     task: str = "classification"
+    below: int | None = None
 
     @property
     def arrays(self) -> ArrayShape | Mapping[str, ArrayShape]:
         """The one array of records, or several by name."""
-        return ArrayShape(self.features) if self.inputs is None else self.inputs
+        return ArrayShape(self.features, self.below) if self.inputs is None else self.inputs
 
     @property
     def targets(self) -> ArrayShape:

@@ -64,6 +64,10 @@ class Source(Section, ABC):
         """Return why `privacy.unit = "person"` cannot be, None of a kind that says whose each record is (`persons`)."""
         return f"source = {self.source!r} does not say whose a record is; take another unit"
 
+    def why_not_deployed(self) -> str | None:
+        """Return why no deployed silo reads it, None where one does."""
+        return None
+
     def check_silos(self, silos: tuple[str, ...]) -> None:
         """Refuse what does not go with the names of a federation's silos.
 

@@ -43,9 +43,12 @@ _log = logging.getLogger(__name__)
 def placed(scenario: Scenario) -> Scenario:
     """Return a scenario whose folder of tables, if it has one, is said from the root: engines work in other folders.
 
-    Where it begins from a file, that is settled here (`scenarios.simulation.starting.settled`).
+    Where it begins from a file, that is settled here (`scenarios.simulation.starting.settled`), and so is what a
+    record of a user's own is (`fedmodel.data.own`).
     """
-    scenario = settled(scenario)
+    from fedmodel.data import settled as settled_data
+
+    scenario = settled_data(settled(scenario))
     return scenario.model_copy(update={"data": scenario.data.under(Path.cwd())})
 
 
@@ -67,13 +70,15 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
             fit, or its cost cannot be charged on.
         DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
     """
-    from fedmodel.data import held_out_records, silo_records
+    from fedmodel.data import check_read_by_silos, held_out_records, silo_records
     from fedmodel.learning.gradients import kind
     from fedmodel.learning.job_names import check_jobs
     from fedmodel.learning.models import parameters_of, training_losses
     from fedmodel.learning.own_models import check_own_model
     from server.strategies import strategy_of
 
+    if deployed:
+        check_read_by_silos(scenario.data)
     strategy_of(scenario)
     check_jobs(scenario.besides)
     shape = scenario.data.shape

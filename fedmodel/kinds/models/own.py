@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import ConfigDict, model_validator
@@ -10,13 +9,11 @@ from pydantic import ConfigDict, model_validator
 from fedmodel.errors import ConfigError
 from fedmodel.kinds import own_code
 from fedmodel.kinds.model import Model
-from fedmodel.kinds.own_code import UseName
+from fedmodel.kinds.own_code import UseName, check_plain
 from fedmodel.kinds.shape import DataShape
 
 if TYPE_CHECKING:
     from torch import nn
-
-_MOST_DEEP = 8
 
 
 class OwnConfig(Model):
@@ -35,7 +32,7 @@ class OwnConfig(Model):
     @model_validator(mode="after")
     def _plain(self) -> OwnConfig:
         for key, value in self.arguments.items():
-            _check_plain(key, value)
+            check_plain(key, value)
         return self
 
     @property
@@ -60,15 +57,3 @@ class OwnConfig(Model):
             found = f"the class {made.__name__} itself" if isinstance(made, type) else type(made).__name__
             raise ConfigError(f"model.use = {self.use!r} returned {found}, where a torch.nn.Module is needed")
         return made
-
-
-def _check_plain(key: str, value: object, deep: int = 0) -> None:
-    """Refuse what TOML and JSON do not both write the same way."""
-    if isinstance(value, dict) and deep < _MOST_DEEP:
-        for name, inner in value.items():
-            _check_plain(f"{key}.{name}", inner, deep + 1)
-    elif isinstance(value, list) and deep < _MOST_DEEP:
-        for inner in value:
-            _check_plain(key, inner, deep + 1)
-    elif not isinstance(value, bool | int | str) and not (isinstance(value, float) and math.isfinite(value)):
-        raise ValueError(f"{key} is a {type(value).__name__}; arguments are text, numbers, truths, lists and tables")

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+from datetime import date
 from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from fedmodel.config import data_from_json, read_scenario
+from fedmodel.config.kinds import DataConfig
 from fedmodel.data.named import arrays, each
-from fedmodel.kinds.shape import DataShape
-from fedmodel.kinds.source import Dealt
+from fedmodel.errors import ConfigError
+from fedmodel.kinds.shape import ArrayShape, DataShape
+from fedmodel.kinds.source import Dealt, Source
 from fedmodel.kinds.sources import SOURCES
 from fedmodel.kinds.sources.digits import DigitsConfig
+from fedmodel.kinds.sources.own import OwnConfig
 from fedmodel.kinds.sources.table import TableConfig
 
+DATA: TypeAdapter[Source] = TypeAdapter(DataConfig)
 # Written before each source had keys of its own.
 DIGITS = (
     '{"source":"digits","held_out":0.25,"reference_range":[0.0,16.0],"reference_ranges":{},"feature_bound":3.0,'
@@ -59,7 +64,7 @@ def test_relative_paths_of_a_source_begin_where_it_is_told() -> None:
 def test_what_is_dealt_out_has_the_records_that_its_section_promises() -> None:
     held_out = {"held_out": 0.25, "reference_range": (0.0, 1.0)}
     for name, kind in SOURCES.items():
-        assert kind.is_dealt == issubclass(kind, Dealt)
+        assert kind.is_dealt == issubclass(kind, Dealt | OwnConfig)
         if issubclass(kind, Dealt):
             source = kind.model_validate({"source": name, **held_out})
             x, y_N = source.load(7)
@@ -86,3 +91,52 @@ def test_a_claim_for_persons_is_refused_of_a_kind_that_does_not_say_whose_record
 
 def test_the_digits_of_the_shipped_scenario_are_of_this_kind() -> None:
     assert isinstance(read_scenario("digits").data, DigitsConfig)
+
+
+OWN = {"use": "data:load", "held_out": 0.2, "path": "x", "depth": 3, "scales": [1.0, 2.0], "more": {"a": True}}
+
+
+def test_a_section_that_names_a_function_is_of_a_users_own_and_gives_it_its_other_keys() -> None:
+    found = DATA.validate_python(OWN)
+    assert isinstance(found, OwnConfig)
+    assert found.arguments == {"path": "x", "depth": 3, "scales": [1.0, 2.0], "more": {"a": True}}
+    assert data_from_json(found.model_dump_json()) == found
+    assert data_from_json(found.model_dump_json(exclude_none=True)) == found
+    with pytest.raises(ConfigError, match=r"data\.features or data\.inputs, and data.classes, say what is public"):
+        _ = found.shape
+    assert found.why_not_deployed() is not None
+    assert all(kind.why_not_deployed is Source.why_not_deployed for name, kind in SOURCES.items() if name != "own")
+
+
+@pytest.mark.parametrize(
+    ("said", "shape"),
+    [
+        ({"features": [3], "classes": 4}, DataShape((3,), 4)),
+        ({"features": [8], "below": 9, "classes": 2}, DataShape((8,), 2, below=9)),
+        (
+            {"inputs": {"tokens": {"size": [8], "below": 9}, "age": {"size": []}}, "labels": ["a", "b", "c"]},
+            DataShape(
+                (), 3, inputs={"tokens": ArrayShape((8,), 9), "age": ArrayShape(())}, labels=("a", "b", "c")
+            ),
+        ),
+    ],
+)  # fmt: skip
+def test_the_shape_of_a_users_own_records_is_what_is_declared(said: dict[str, Any], shape: DataShape) -> None:
+    assert DATA.validate_python(OWN | said).shape == shape
+
+
+@pytest.mark.parametrize(
+    ("said", "why"),
+    [
+        ({"features": [3], "inputs": {"x": {"size": [3]}}}, "features, of one array, or inputs"),
+        ({"below": 3, "inputs": {"x": {"size": [3]}}}, "below is of records that are one array"),
+        ({"inputs": {"pixel values": {"size": [3]}}}, "'pixel values', by which no model can be called"),
+        ({"labels": ["a", "b"], "classes": 3}, "labels names 2 classes, and classes = 3"),
+        ({"use": "no colon"}, "names no code"),
+        ({"day": date(2020, 1, 1)}, "day is a date; arguments are text"),
+        ({"held_out": 1.0}, "less than 1"),
+    ],
+)
+def test_a_section_of_a_users_own_that_could_be_read_two_ways_is_refused(said: dict[str, Any], why: str) -> None:
+    with pytest.raises(ValidationError, match=why):
+        DATA.validate_python(OWN | said)

@@ -1,0 +1,207 @@
+"""Every form of a user's data set gives the same records, and what breaks a rule is one line without a value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import polars as pl
+import pyarrow as pa
+import pytest
+import torch
+from datasets import Dataset as HuggingFace
+from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
+
+from fedmodel.data.named import arrays
+from fedmodel.data.taking import Keys, take
+from fedmodel.errors import DataError
+
+X = np.random.default_rng(0).normal(size=(10, 3))
+Y = np.array([0, 1, 1, 0, 1, 0, 0, 1, 1, 0])
+WHERE = 'data.use = "data:load", silo north'
+FRAME = pd.DataFrame(X, columns=["a", "b", "c"]).assign(label=Y)
+
+
+class Pairs(Dataset[Any]):
+    """A map-style data set, with one thing wrong at one place where a test asks for it."""
+
+    def __init__(self, at: int | None = None, wrong: Any = None, length: int = 10) -> None:
+        self.at, self.wrong, self.length = at, wrong, length
+
+    def __len__(self) -> int:
+        return self.length
+
+    def __getitem__(self, place: int) -> Any:
+        if place == self.at:
+            if isinstance(self.wrong, Exception):
+                raise self.wrong
+            return self.wrong
+        return torch.tensor(X[place]), int(Y[place])
+
+
+class Named(Pairs):
+    def __getitem__(self, place: int) -> Any:
+        return {"x": X[place], "label": Y[place]}
+
+
+class Restless(Pairs):
+    def __getitem__(self, place: int) -> Any:
+        return torch.rand(3), 0
+
+
+class Growing(Pairs):
+    def __len__(self) -> int:
+        self.length -= 1
+        return self.length
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Iterator[Any]:
+        yield X[0], 0
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        (X, Y),
+        (torch.tensor(X), torch.tensor(Y)),
+        (torch.tensor(X), torch.tensor(Y).float()[:, None]),  # as binary losses of torch take labels
+        (X, Y.astype(bool)),
+        (FRAME[["a", "b", "c"]], FRAME["label"]),
+        TensorDataset(torch.tensor(X), torch.tensor(Y)),
+        Pairs(),
+        FRAME,
+        pl.DataFrame({"a": X[:, 0], "b": X[:, 1], "c": X[:, 2], "label": Y}),
+        pa.table({"a": X[:, 0], "b": X[:, 1], "c": X[:, 2], "label": Y}),
+    ],
+    ids=lambda thing: type(thing).__module__ + "." + type(thing).__name__,
+)
+def test_every_form_of_one_array_gives_the_same_records(thing: object) -> None:
+    found = take(thing, WHERE, Keys())
+    assert isinstance(found.x, np.ndarray)
+    assert (found.x.dtype, found.y_N.dtype) == (np.float32, np.int64)
+    assert np.array_equal(found.x, X.astype(np.float32))
+    assert np.array_equal(found.y_N, Y)
+    assert np.array_equal(found.person_N, np.arange(10))
+
+
+@pytest.mark.parametrize(
+    "thing",
+    [
+        ({"x": X}, Y),
+        {"x": X, "label": Y},
+        Named(),
+        HuggingFace.from_dict({"x": X.tolist(), "label": Y.tolist()}),
+        HuggingFace.from_dict({"x": X.tolist(), "label": Y.tolist()}).with_format("torch"),
+    ],
+)
+def test_every_form_of_named_arrays_gives_the_same_records(thing: object) -> None:
+    found = take(thing, WHERE, Keys())
+    assert isinstance(found.x, dict)
+    assert list(found.x) == ["x"]
+    assert np.array_equal(found.x["x"], X.astype(np.float32))
+    assert np.array_equal(found.y_N, Y)
+
+
+def test_whole_numbers_stay_whole_but_in_a_frame() -> None:
+    tokens = np.arange(30, dtype=np.uint8).reshape(10, 3)
+    found = take(({"tokens": tokens, "there": tokens > 3}, Y), WHERE, Keys())
+    assert {one.dtype for one in arrays(found.x)} == {np.dtype(np.int64)}
+    frame = take(pd.DataFrame({"a": [1, 2], "b": [True, False], "label": [0, 1]}), WHERE, Keys())
+    assert isinstance(frame.x, np.ndarray)
+    assert frame.x.tolist() == [[1.0, 1.0], [2.0, 0.0]]
+
+
+def test_text_labels_are_places_among_the_named_classes() -> None:
+    text = FRAME.assign(outcome=np.where(Y, "ward", "home")).drop(columns="label")
+    assert np.array_equal(take(text, WHERE, Keys("outcome", labels=("home", "ward"))).y_N, Y)
+    with pytest.raises(DataError, match=r"record 1: its label is none of data\.labels: home, bed$"):
+        take(text, WHERE, Keys("outcome", labels=("home", "bed")))
+
+
+def test_persons_are_numbered_as_they_come() -> None:
+    who = ["u", "b", "u", "z", "b", "a", "a", "a", "a", "u"]
+    for thing in (FRAME.assign(who=who), {"x": X, "label": Y, "who": who}):
+        found = take(thing, WHERE, Keys(person="who"))
+        assert found.person_N.tolist() == [0, 1, 0, 2, 1, 3, 3, 3, 3, 0]
+
+
+def test_real_targets_are_taken_where_they_are_asked_for() -> None:
+    found = take((X, X[:, 0]), WHERE, Keys(real=True))
+    assert found.y_N.dtype == np.float32
+    assert np.array_equal(found.y_N, X[:, 0].astype(np.float32))
+
+
+WORD = "hidden-word"
+NAN = X.copy()
+NAN[6, 1] = np.nan
+
+
+@pytest.mark.parametrize(
+    ("thing", "said"),
+    [
+        (WORD, "is a str, which is no data set"),
+        (None, "is a NoneType, which is no data set"),
+        (X, "is one array, without targets"),
+        (Stream(), "is a Stream, which can only be gone through"),
+        (iter([1]), "can only be gone through"),
+        (DataLoader(Pairs()), "is a DataLoader, which hands out lots; give the data set"),
+        ((X, Y[:5]), "several lengths"),
+        ((X[:0], Y[:0]), "holds no record"),
+        (Pairs(length=0), "holds no record"),
+        (Pairs(length=12), "record 10 is not there, and its length says that there are more"),
+        (Growing(length=10), "its length is another one each time"),
+        (Restless(), "record 0 is another one each time"),
+        ((NAN, Y), "record 6: a value of x is NaN, infinite or beyond float32"),
+        ((X * 1e300, Y), "record 0: a value of x is NaN, infinite or beyond float32"),
+        ((X, Y + 0.5), "record 0: its label is not a whole number"),
+        ((X, np.array([WORD] * 10)), "its label holds text, which no model takes; .* as data.labels"),
+        ((np.array([WORD] * 10), Y), "x holds text"),
+        ((np.array([[1], [1, 2]], dtype=object), Y[:2]), r"x has rows of several shapes, such as \[1\] and \[2\]"),
+        ((np.array(["2020-01-01"] * 10, dtype="datetime64[D]"), Y), "x is of type datetime64"),
+        ((np.array(7.0), Y), "x is one number"),
+        ((np.full((10, 1), 2**63, dtype=np.uint64), Y), "64 bits with a sign"),
+        (Pairs(5, RuntimeError(WORD)), "record 5: __getitem__ raised RuntimeError; run it alone"),
+        (Pairs(5, IndexError(WORD)), "record 5 is not there, and its length says that there are more"),
+        (Pairs(5, (X[5][:2], 1)), r"record 5: x has shape \[2\], and record 0's \[3\]"),
+        (Pairs(5, (np.array([1, 2, 3]), 1)), "record 5: x is of whole numbers, and record 0's of real numbers"),
+        (Pairs(5, (X[5], 0.5)), "record 5: its label is of real numbers, and record 0's of whole numbers"),
+        (Pairs(5, (WORD, 1)), "record 5: x holds text"),
+        (Pairs(5, (X[5], WORD)), "record 5: its label holds text"),
+        (Pairs(5, (X[5], 1, 2)), "record 5: is a tuple, which is no sample"),
+        (Pairs(5, {"x": X[5], "label": 1, "more": 1}), "record 5 has other parts than record 0"),
+        (Pairs(5, {"x": X[5], "outcome": 1}), "record 5: data.label is not said, and there is no such column among x"),
+        (FRAME.drop(columns="label"), "data.label is not said, and there is no such column among a, b, c"),
+        (FRAME[["label"]], "has no column besides the label"),
+        ({"label": Y}, "has nothing besides the label"),
+        (pd.concat([FRAME, FRAME], axis=1), "two columns of one name"),
+        (FRAME.assign(note=WORD), "column 'note' holds text"),
+        (FRAME.assign(note=[None] * 10), "column 'note' lacks a value"),
+        (FRAME.assign(day=pd.Timestamp("2020-01-01")), "column 'day' is of type datetime64"),
+        (pl.DataFrame({"a": [1, None], "label": [0, 1]}), "record 1: a value of column 'a' is NaN"),
+        (HuggingFace.from_dict({"text": [WORD] * 3, "label": [0, 1, 1]}), "'text' holds text"),
+        (HuggingFace.from_dict({"t": [[1], [1, 2]], "label": [0, 1]}), "'t' has rows of several shapes"),
+    ],
+)
+def test_what_breaks_a_rule_is_one_line_without_a_value(thing: object, said: str) -> None:
+    with pytest.raises(DataError, match=said) as refused:
+        take(thing, WHERE, Keys())
+    text = str(refused.value)
+    assert text.startswith(f"{WHERE}: ")
+    assert "\n" not in text
+    assert WORD not in text
+    assert refused.value.__cause__ is None
+    assert refused.value.__suppress_context__ or refused.value.__context__ is None
+
+
+def test_a_key_that_is_not_there_is_named() -> None:
+    with pytest.raises(DataError, match=r"data\.label = 'outcome', and there is no such column among a, b, c, label"):
+        take(FRAME, WHERE, Keys("outcome"))
+    with pytest.raises(DataError, match=r"data\.person = 'who' is no column of a, b, c, label"):
+        take(FRAME, WHERE, Keys(person="who"))
+
+
+def test_a_data_set_does_not_show_in_a_repr() -> None:
+    assert repr(take((X, Y), WHERE, Keys())) == "Taken(...)"

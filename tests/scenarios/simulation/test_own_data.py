@@ -1,0 +1,76 @@
+"""A simulation of records of the user's own, as the page on data shows it: run, read again, refused."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from fedmodel.config import read_scenario
+from fedmodel.data import held_out_records
+from fedmodel.errors import ConfigError, DataError
+from fedmodel.kinds import own_code
+from scenarios.cli.main import app
+from scenarios.simulation.prepared import prepare
+from tests.conftest import TINY
+
+DOCS = Path(__file__).parents[3] / "docs" / "data.md"
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Iterator[None]:
+    yield
+    own_code.close()
+
+
+def lay(folder: Path, data: str, module: str) -> Path:
+    """Write a scenario and the module that it names into a folder."""
+    (folder / "mine.py").write_text(module, encoding="utf-8")
+    (folder / "s.toml").write_text(TINY.partition("[data]")[0] + data, encoding="utf-8")
+    return folder / "s.toml"
+
+
+def test_the_pages_example_is_run_and_its_shape_stands_in_the_runs_folder(tmp_path: Path) -> None:
+    page = DOCS.read_text(encoding="utf-8")
+    (module,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    data = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0]
+    prepared = prepare(lay(tmp_path, data, module), (), "in-process", "cpu", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    with prepared.held() as folder:
+        summary = prepared.run(folder, nullcontext())
+    resolved = read_scenario(str(folder / "scenario.toml"))
+    assert resolved == prepared.scenario
+    assert resolved.data.shape.features == (4,)
+    assert resolved.data.shape.classes == 2
+    assert len(held_out_records(resolved)) == 120  # a fifth of the 600 that the scenario asks for
+    assert summary["metrics"]["accuracy"] > 0.5
+    assert json.loads((folder / "model.json").read_text())["shape"] == [4]
+
+
+@pytest.mark.parametrize(
+    ("module", "why"),
+    [
+        ("def load(): raise RuntimeError('hidden-word')", "data.use = 'mine:load': raised RuntimeError"),
+        ("def load(): return [[], [], []]", "data.use = 'mine:load', silo north: holds no record"),
+        ("import numpy\ndef load(): return numpy.full((60, 2), numpy.nan), numpy.arange(60) % 2", "record 0: a value"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_leaves_no_folder(module: str, why: str, tmp_path: Path) -> None:
+    scenario = lay(tmp_path, '[data]\nuse = "mine:load"\nheld_out = 0.2\n', module)
+    with pytest.raises((ConfigError, DataError), match=re.escape(why)) as refused:
+        prepare(scenario, (), "in-process", "cpu", tmp_path / "run")
+    assert "hidden-word" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_rehearsal_refuses_before_anything_is_written(tmp_path: Path) -> None:
+    scenario = lay(tmp_path, '[data]\nuse = "mine:load"\nheld_out = 0.2\n', "def load(): raise SystemExit(1)")
+    ended = CliRunner().invoke(app, ["deploy-local", str(scenario), "--out", str(tmp_path / "out")])
+    assert isinstance(ended.exception, ConfigError)
+    assert "no program sees what a function reads" in str(ended.exception)
+    assert not (tmp_path / "out").exists()
