@@ -89,7 +89,11 @@ class Scenario(Section):
     @property
     def own_code(self) -> dict[str, str]:
         """What of the scenario is code of the user's own, by the key that names it."""
-        found = {"model.use": getattr(self.model, "use", None), "data.use": getattr(self.data, "use", None)}
+        found = {
+            "model.use": getattr(self.model, "use", None),
+            "data.use": getattr(self.data, "use", None),
+            "data.partition.use": getattr(getattr(self.data, "partition", None), "use", None),
+        }
         return {key: use for key, use in found.items() if use is not None}
 
     def begun(self, start: StartConfig) -> Scenario:

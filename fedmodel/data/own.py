@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.config import Scenario
+from fedmodel.data import records
 from fedmodel.data.named import each
 from fedmodel.data.records import Records, deal_out
 from fedmodel.data.taking import Keys, Taken, by_record, take
@@ -102,6 +103,12 @@ def own_dealt(scenario: Scenario) -> tuple[Records, tuple[Records, ...]]:
         raise ConfigError("the scenario has no data.use, or no seed; read it as a simulation does")
     found = _Same(resolve(config.use, _KEY))
     return _dealt_once(found, config.model_dump_json(), scenario.federation.silos, scenario.seed)
+
+
+def forget_deals() -> None:
+    """Forget what this process dealt, where code that a scenario names may be another by now."""
+    records.forget_deals()
+    _dealt_once.cache_clear()
 
 
 class _Same:

@@ -191,6 +191,11 @@ def _deal(config_json: str, silos: tuple[str, ...], seed: int) -> tuple[Records,
     return deal_out(Records(x, y_N, person_N), config.held_out, config.partition, silos, seed, column)
 
 
+def forget_deals() -> None:
+    """Forget what this process dealt, where code that a scenario names may be another by now."""
+    _deal.cache_clear()
+
+
 def deal_out(
     everything: Records,
     held_out: float | None,

@@ -5,12 +5,12 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pydantic import Field, field_validator, model_validator
 
 from fedmodel.kinds.columns import RISING, ColumnConfig, Range, rises
-from fedmodel.kinds.partitions import PartitionConfig
+from fedmodel.kinds.partitions import OWN, PartitionConfig
 from fedmodel.kinds.partitions.dirichlet import Dirichlet
 from fedmodel.kinds.section import Positive, Section
 from fedmodel.kinds.shape import DataShape
@@ -18,6 +18,11 @@ from fedmodel.kinds.shape import DataShape
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+_NOT_DEALT: Final = (
+    "data.partition.use deals out a simulation's data; a deployed silo runs no code for it, so deal by another kind of"
+    " partition, or give each silo a table of its own"
+)
 
 
 class Source(Section, ABC):
@@ -107,6 +112,10 @@ class Dealt(Source):
             if not rises(pair):
                 raise ValueError(f"a reference range must {RISING}, found {list(pair)}")
         return value
+
+    def why_not_deployed(self) -> str | None:
+        """Return that no silo deals by a user's own code, where the partition names any."""
+        return _NOT_DEALT if self.partition.kind == OWN else None
 
     @model_validator(mode="after")
     def _one_kind_of_range(self) -> Dealt:

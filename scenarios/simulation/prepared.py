@@ -94,10 +94,12 @@ def open_own_code(resolved: Scenario, named: str | Path | Scenario) -> None:
     """
     if not resolved.own_code:
         return
+    from fedmodel.data.own import forget_deals
     from fedmodel.learning.jobs.training import forget_pipelines
 
     own_code.open_to_all(None if isinstance(named, Scenario) else folder_of(str(named)))
     forget_pipelines()
+    forget_deals()
 
 
 @contextmanager

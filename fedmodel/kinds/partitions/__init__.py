@@ -17,13 +17,16 @@ from fedmodel.system.kinds import kinds
 
 PARTITIONS: Final = sections(kinds(__name__), Partition, "kind")  # type: ignore[type-abstract]  # it is never called
 FIRST: Final = "dirichlet"
+OWN: Final = "own"
 
 
 def kind_of(value: Any) -> str:
     """Return which kind a section is of, as it was written or is."""
     if isinstance(value, Partition):
         return value.kind
-    return str(value.get("kind", FIRST)) if isinstance(value, dict) else FIRST
+    if not isinstance(value, dict):
+        return FIRST
+    return str(value.get("kind", OWN if "use" in value else FIRST))
 
 
 if TYPE_CHECKING:
