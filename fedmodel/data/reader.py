@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fedmodel.config import ColumnConfig, CsvForm
 from fedmodel.data.records import onto_unit
+from fedmodel.data.tokens import encoded
 from fedmodel.data.values import NOT_FINITE, places, typed
 from fedmodel.errors import DataError
 
@@ -56,12 +57,15 @@ class ColumnReader:
         """Return what the column becomes within a bound, and mark in `keep_N` which records are dropped for it."""
         from pyarrow import compute
 
-        values = self._typed(values, column.type)
+        values = self._typed(values, column.read_as)
         if values.null_count and column.missing == "refuse":
             raise DataError('a value is missing; declare missing = "drop" or "fill", or leave such records out')
         given_N: NDArray[np.bool_] = values.is_valid().to_numpy()
         if column.missing == "drop":
             keep_N &= given_N
+        if column.length is not None:
+            texts = values if column.fill is None else compute.fill_null(values, column.fill)
+            return encoded(texts.to_pylist(), column.length).astype(np.float32)  # which holds every token as it is
         if column.type == "category":
             filled = values if column.fill is None else compute.fill_null(values, column.fill)
             place_N = self._places(filled, column.categories, "categories", column.unknown, keep_N)

@@ -102,7 +102,7 @@ def _texts(values: pa.ChunkedArray) -> tuple[str, ...]:
 
 def _column(column: ColumnConfig, values: pa.ChunkedArray, bound: float, form: CsvForm) -> Rows:
     """Read a column, and say which rows break its rules."""
-    typed(values.slice(0, 0), column.type, form.decimal)  # of another type it is refused whole, whatever is in it
+    typed(values.slice(0, 0), column.read_as, form.decimal)  # of another type it is refused whole, whatever is in it
     reader, dropped = ColumnReader(column.name, form), dict[int, str]()
     x_NC = np.zeros((len(values), len(column.features)), dtype=np.float32)
 

@@ -10,6 +10,8 @@ adds or removes one, at most, and changes no other.
 | `integer`  | whole numbers, 64.0 too; text of them      | likewise                                            |
 | `boolean`  | true, false; 0 and 1, 0.0 and 1.0; text    | -1 or 1                                             |
 | `category` | text; whole numbers, true and false        | a feature for each category, in order, of 0 or 1    |
+| `text`     | as a category                              | arrays `tokens` and `mask`, beside which the others |
+|            |                                            | are `features` (`fedmodel.data.tokens`)             |
 | label      | as a category                              | its place among `labels`                            |
 | person     | text, bytes, whole numbers                 | a number that stands for that person here alone, by |
 |            |                                            | the normal form of her id (`fedmodel.data.persons`) |
@@ -31,7 +33,7 @@ cannot be, not for what is rare.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
 from typing import TYPE_CHECKING, Any
@@ -39,13 +41,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fedmodel.config import PersonColumn, TableSource
+from fedmodel.config import ColumnConfig, PersonColumn, TableSource
 from fedmodel.data.cache import Cache
 from fedmodel.data.holding_out import held_out_rows
 from fedmodel.data.persons import normal_ids
 from fedmodel.data.reader import ColumnReader
 from fedmodel.data.records import Records
 from fedmodel.data.sources import database_of, identity, tables
+from fedmodel.data.tokens import mask_of
 from fedmodel.data.withdrawn import Withdrawn
 from fedmodel.errors import ConfigError, DataError, FedmodelError
 from fedmodel.kinds.source import Source
@@ -95,9 +98,10 @@ def table_records(
     try:
         key = _key(config, source, run, withdrawn)
         if cache is not None:
-            kept = cache.get(config.data_set, key, config.shape.features)
+            # Columns are kept side by side.
+            kept = cache.get(config.data_set, key, (len(config.shape.names),))
             if kept is not None:
-                return kept
+                return _arranged(config, kept)
         records = _read(config, source, withdrawn)
         # What changed while it was read may be half of one state and half of another.
         if _key(config, source, run, withdrawn) != key:
@@ -112,7 +116,7 @@ def table_records(
         raise DataError(f"table {config.data_set!r}: cannot be read ({type(error).__name__})") from None
     if cache is not None:
         cache.put(config.data_set, key, records)
-    return records
+    return _arranged(config, records)
 
 
 def _key(config: TableConfig, source: TableSource, run: str, withdrawn: Withdrawn | None) -> bytes:
@@ -170,8 +174,32 @@ def _read(config: TableConfig, source: TableSource, withdrawn: Withdrawn | None)
         parts.append(Records(x_NF[keep_N], y_N[keep_N], np.arange(int(keep_N.sum()))))
     x_NF, y_N = (np.concatenate([getattr(part, key) for part in parts]) for key in ("x_NF", "y_N"))
     person_N = np.arange(len(y_N)) if person is None else _numbered(ids)
-    order_N = slice(None) if source.url is None else _by_content(x_NF, y_N)
-    return Records(x_NF.reshape(len(x_NF), *config.shape.features), y_N, person_N).take(order_N)
+    records = Records(x_NF, y_N, person_N)
+    return records if source.url is None else _by_content(records)
+
+
+def _arranged(config: TableConfig, flat: Records) -> Records:
+    """Return records whose columns stand side by side as a model takes them."""
+    return Records(arranged(config.columns, config.features, flat.x_NF), flat.y_N, flat.person_N)
+
+
+def arranged(
+    columns: Sequence[ColumnConfig], features: tuple[int, ...], x_NF: NDArray[np.float32]
+) -> NDArray[np.float32] | dict[str, NDArray[Any]]:
+    """Return what columns became, side by side, as a model takes it: in the shape of the features, or by name.
+
+    Args:
+        columns: As they are declared.
+        features: Shape of what all of them but a text become.
+        x_NF: As they were read, shape `(N, features of all columns)`.
+    """
+    is_text_F = np.array([column.length is not None for column in columns for _ in column.features])
+    rest = x_NF[:, ~is_text_F].reshape(len(x_NF), *features)
+    if not is_text_F.any():
+        return rest
+    token_NT = x_NF[:, is_text_F].astype(np.int64)
+    text = {"tokens": token_NT, "mask": mask_of(token_NT)}
+    return text if is_text_F.all() else text | {"features": rest}
 
 
 def held_out_part(config: TableConfig, source: TableSource, withdrawn: Withdrawn | None) -> pa.Table:
@@ -276,7 +304,7 @@ def _numbered(ids: list[pa.ChunkedArray]) -> NDArray[np.int64]:
     return np.asarray(person_N, dtype=np.int64)
 
 
-def _by_content(x_NF: NDArray[np.float32], y_N: NDArray[np.int64]) -> NDArray[np.intp]:
-    """Return the one order that labels and features have; equal records are alike in any order."""
-    keys: list[NDArray[Any]] = [x_NF[:, feature] for feature in reversed(range(x_NF.shape[1]))]
-    return np.lexsort([*keys, y_N])
+def _by_content(records: Records) -> Records:
+    """Put records into the one order that their labels and features have; equal ones are alike in any order."""
+    keys: list[NDArray[Any]] = [records.x_NF[:, feature] for feature in reversed(range(records.x_NF.shape[1]))]
+    return records.take(np.lexsort([*keys, records.y_N]))

@@ -10,11 +10,14 @@ from typing import Annotated, Final, Literal
 from pydantic import BeforeValidator, Field, model_serializer, model_validator
 
 from fedmodel.kinds.section import Section
+from fedmodel.kinds.shape import ArrayShape
 from fedmodel.kinds.spelling import Later, choice_form
 
 Range = Annotated[tuple[float, float], Field(strict=False)]
 RISING: Final = "rise from low to high, by 1e-100 at least and within plus and minus 1e100"
 _FARTHEST: Final = 1e100
+TOKENS: Final = 257
+"""How many tokens there are in text that is read byte by byte: one for each byte, and one where it has ended."""
 PersonForm = Literal["text", "caseless", "digits"]
 # Of any alphabet, but on one line: names stand in errors and in documents.
 ColumnName = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
@@ -45,12 +48,13 @@ class ColumnConfig(Section, Later):
         unknown: Of a category, a value that is none of them refuses the table, drops its record, or counts as `other`.
             Each looks at one record alone, so that neighbours still differ by one record at most.
         other: The category, one of those declared, that stands for all that are not.
+        length: Of text, how many bytes of its UTF-8 are read (`fedmodel.data.tokens`).
     """
 
-    LATER = ("unknown", "other")
+    LATER = ("unknown", "other", "length")
 
     name: ColumnName
-    type: Literal["float", "integer", "boolean", "category"]
+    type: Literal["float", "integer", "boolean", "category", "text"]
     range: Range | None = None
     limits: Range | None = None
     categories: Choices = ()
@@ -58,6 +62,7 @@ class ColumnConfig(Section, Later):
     fill: bool | int | float | str | None = None
     unknown: Literal["refuse", "drop", "other"] = "refuse"
     other: ColumnName | None = None
+    length: int | None = Field(default=None, ge=1, le=65_536)
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> ColumnConfig:
@@ -75,6 +80,8 @@ class ColumnConfig(Section, Later):
             raise ValueError(f"column {self.name!r}: range must {RISING}, found {list(self.range)}")
         if (self.type == "category") != bool(self.categories):
             raise ValueError(f"column {self.name!r}: categories are given with a category, and only then")
+        if (self.type == "text") != (self.length is not None):
+            raise ValueError(f"column {self.name!r}: length, of how many bytes, is given with a text, and only then")
         _choices_differ(self.categories, f"column {self.name!r}: category")
         self._fill_is_said()
         self._unknown_is_said()
@@ -103,6 +110,7 @@ class ColumnConfig(Section, Later):
             "integer": number and isinstance(self.fill, int),
             "boolean": isinstance(self.fill, bool),
             "category": self.fill in self.categories,
+            "text": isinstance(self.fill, str),
         }[self.type]
         if not fits:
             raise ValueError(f"column {self.name!r}: fill = {self.fill!r} is no {self.type} of it")
@@ -112,7 +120,14 @@ class ColumnConfig(Section, Later):
     @property
     def features(self) -> tuple[str, ...]:
         """Names of the features that it becomes."""
+        if self.length is not None:
+            return tuple(f"{self.name}[{place}]" for place in range(self.length))
         return tuple(f"{self.name}={choice}" for choice in self.categories) or (self.name,)
+
+    @property
+    def read_as(self) -> str:
+        """As what its values are read: text as the codes of a category are, whole numbers and truths too."""
+        return "category" if self.type == "text" else self.type
 
 
 class PersonColumn(Section):
@@ -155,6 +170,20 @@ def _choices_differ(choices: tuple[str, ...], what: str) -> None:
     for choice in choices:
         if (other := forms.setdefault(choice_form(choice), choice)) != choice:
             raise ValueError(f"{what} {choice!r} and {other!r} are read as one; take names that differ more")
+
+
+def inputs_of(columns: tuple[ColumnConfig, ...], features: tuple[int, ...]) -> dict[str, ArrayShape] | None:
+    """Return the arrays of a table's record that has a text, None of one that has none and so is one array.
+
+    Args:
+        columns: As they are declared.
+        features: Shape of what all of them but the text become.
+    """
+    length = next((column.length for column in columns if column.length), None)
+    if length is None:
+        return None
+    text = {"tokens": ArrayShape((length,), TOKENS), "mask": ArrayShape((length,), 2)}
+    return text if len(columns) == 1 else text | {"features": ArrayShape(features)}
 
 
 def check_table(

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, ClassVar, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
+from fedmodel.errors import ConfigError
 from fedmodel.kinds.section import Hash, Section, SiloName
 from fedmodel.kinds.shape import DataShape
 
@@ -71,6 +72,20 @@ Init = Annotated[
     Discriminator(_kind_of_start),
     BeforeValidator(_path_alone),
 ]
+
+
+def one_array(shape: DataShape, kind: str) -> None:
+    """Refuse records that are no one array of real numbers, for a kind of model that takes nothing else.
+
+    Raises:
+        ConfigError: What they are.
+    """
+    if shape.inputs is not None or shape.below is not None:
+        found = f"several arrays, {', '.join(shape.inputs)}" if shape.inputs else "whole numbers, such as tokens"
+        raise ConfigError(
+            f"model.kind = {kind!r} takes records that are one array of real numbers, and these are {found}; name a"
+            " model of your own by model.use"
+        )
 
 
 class Model(Section, ABC):

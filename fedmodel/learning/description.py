@@ -19,6 +19,7 @@ from torch import nn
 
 from fedmodel.config import ColumnConfig, ModelConfig, Scenario
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.columns import inputs_of
 from fedmodel.kinds.section import Hash, Positive, Probability, Section
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.models import build_model
@@ -70,7 +71,8 @@ class Description(Section):
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Description:
         names = tuple(name for column in self.columns for name in column.features)
-        if self.columns and (names != self.features or math.prod(self.shape) != len(names)):
+        places = sum(len(column.features) for column in self.columns if not column.length)
+        if self.columns and (names != self.features or math.prod(self.shape) != places):
             raise ValueError("features and shape are what columns become")
         if len(self.labels) < 2:
             raise ValueError("labels names the classes, two at least")
@@ -83,7 +85,7 @@ class Description(Section):
     @property
     def data(self) -> DataShape:
         """What a record looks like."""
-        return DataShape(self.shape, len(self.labels), self.features)
+        return DataShape(self.shape, len(self.labels), self.features, inputs_of(self.columns, self.shape))
 
     @property
     def aim(self) -> Objective:

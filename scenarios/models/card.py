@@ -116,8 +116,11 @@ def _data(scenario: Scenario, model: Trained) -> Iterator[str]:
     if description.columns:
         yield from ("| Column | Type | Range or choices, as declared |", "|---|---|---|")
         for column in description.columns:
-            told = ", ".join(map(_code, column.categories)) or (
-                "true, false" if column.range is None else f"{column.range[0]:.12g} to {column.range[1]:.12g}"
+            first = f"its first {column.length} bytes" if column.length else ""
+            told = (
+                first
+                or ", ".join(map(_code, column.categories))
+                or ("true, false" if column.range is None else f"{column.range[0]:.12g} to {column.range[1]:.12g}")
             )
             yield f"| {_code(column.name)} | {column.type} | {told} |"
         yield ""

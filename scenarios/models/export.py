@@ -23,11 +23,12 @@ from fedmodel.config import CsvForm, Scenario, read_scenario
 from fedmodel.data import held_out_records
 from fedmodel.data.rows import read_rows
 from fedmodel.errors import ConfigError, DataError, FedmodelError
+from fedmodel.kinds.columns import inputs_of
 from fedmodel.learning.description import DESCRIPTION
 from fedmodel.system.durable import erase_folder, failed, replace_file, sync_folder
 from scenarios.models.card import CARD, card
 from scenarios.models.formats import FORMATS
-from scenarios.models.predict import scores_of, shaped
+from scenarios.models.predict import scores_of
 from scenarios.models.trained import Trained, read_model
 from scenarios.runs.files import read_summary
 
@@ -73,6 +74,11 @@ def export(
     if folder.exists() or folder.is_symlink():
         raise ConfigError(f"--out {folder}: is there already, and nothing is written over; name a new folder")
     model, how = read_model(run_dir, identity), FORMATS[kind]
+    if (inputs := inputs_of(model.description.columns, model.description.shape)) is not None:
+        raise ConfigError(
+            f"this model takes several arrays, {', '.join(inputs)}, and exports are of one; use it from Python, as"
+            " docs/model.md shows, or score files with `fedmodel predict`"
+        )
     scenario, summary = _read(run_dir)
     x_NF = _compared_on(scenario, model, held_out, form)
     beside = folder.with_name(folder.name + ".partial")
@@ -122,7 +128,7 @@ def _compared_on(scenario: Scenario, model: Trained, held_out: Path | None, form
         raise DataError(f"{held_out}: row {row + 1}: {rule}; a row to compare on is one that is read")
     if not len(rows.x_NF):
         raise DataError(f"{held_out}: has no row, and a model is compared on some")
-    return shaped(model, rows.x_NF)
+    return rows.x_NF.reshape(len(rows.x_NF), *model.description.shape)
 
 
 def _difference(found_NK: NDArray[np.float32], right_NK: NDArray[np.float32]) -> float:

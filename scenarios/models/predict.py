@@ -13,10 +13,10 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -24,8 +24,11 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from fedmodel.config import CsvForm
+from fedmodel.data.named import arrays, each
 from fedmodel.data.rows import read_rows
+from fedmodel.data.tables import arranged
 from fedmodel.errors import ConfigError, ProtocolError
+from fedmodel.learning.inputs import called
 from fedmodel.system.durable import failed, replace_file
 from scenarios.models.trained import Trained
 
@@ -135,12 +138,12 @@ def predict(
     return Scores(description.labels, scored_NK, chosen(scored_NK, over), rows.refused, rows.ids)
 
 
-def shaped(model: Trained, x_NF: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return rows of features as the model takes them, such as images of which each pixel is a column."""
-    return x_NF.reshape(len(x_NF), *model.description.shape)
+def shaped(model: Trained, x_NF: NDArray[np.float32]) -> NDArray[np.float32] | dict[str, NDArray[Any]]:
+    """Return rows of features as the model takes them: images of which each pixel is a column, or a text's tokens."""
+    return arranged(model.description.columns, model.description.shape, x_NF)
 
 
-def scores_of(model: Trained, x_NF: NDArray[np.float32]) -> NDArray[np.float32]:
+def scores_of(model: Trained, x_N: NDArray[np.float32] | Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
     """Return the probability of each class for scaled records, shape `(N, classes)`.
 
     Raises:
@@ -148,9 +151,11 @@ def scores_of(model: Trained, x_NF: NDArray[np.float32]) -> NDArray[np.float32]:
     """
     aim = model.description.aim
     parts = [np.empty((0, len(model.description.labels)), dtype=np.float32)]
+    count = len(next(iter(arrays(x_N))))
     with torch.no_grad():
-        for start in range(0, len(x_NF), _BATCH):
-            output_BK = model.module(torch.from_numpy(x_NF[start : start + _BATCH]))
+        for start in range(0, count, _BATCH):
+            lot = slice(start, start + _BATCH)
+            output_BK = called(model.module, each(x_N, lambda one: torch.from_numpy(one[lot])))  # noqa: B023 - at once
             parts.append(aim.answers(output_BK).numpy())
     score_NK: NDArray[np.float32] = np.concatenate(parts)
     if not np.isfinite(score_NK).all():

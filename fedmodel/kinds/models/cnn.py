@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from fedmodel.errors import ConfigError
-from fedmodel.kinds.model import Model, Widths
+from fedmodel.kinds.model import Model, Widths, one_array
 from fedmodel.kinds.shape import DataShape
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class CnnConfig(Model):
 
     def _image(self, shape: DataShape) -> tuple[int, int, int]:
         """Return channels, height and width, or refuse what is no image or too small to be pooled."""
+        one_array(shape, self.kind)
         if len(shape.features) != 3:
             raise ConfigError(f'model.kind = "cnn" needs images; this source has records of shape {shape.features}')
         channels, height, width = shape.features

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
-from fedmodel.kinds.model import Model, Widths
+from fedmodel.kinds.model import Model, Widths, one_array
 from fedmodel.kinds.shape import DataShape
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class MlpConfig(Model):
 
         from fedmodel.kinds.layers import Dropout, activation
 
+        one_array(shape, self.kind)
         widths = (math.prod(shape.features), *self.hidden)
         layers: list[nn.Module] = [nn.Flatten()]
         for before, after in itertools.pairwise(widths):

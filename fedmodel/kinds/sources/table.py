@@ -8,10 +8,10 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from fedmodel.kinds.columns import ColumnConfig, ColumnName, Person, check_table
+from fedmodel.kinds.columns import ColumnConfig, ColumnName, Person, check_table, inputs_of
 from fedmodel.kinds.first_sources import FirstSource
 from fedmodel.kinds.section import DataName, SiloName, known_silos
-from fedmodel.kinds.shape import DataShape
+from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.kinds.source import Source
 from fedmodel.kinds.spelling import CsvForm
 
@@ -61,7 +61,10 @@ class TableConfig(FirstSource, Source):
                 f" none of {', '.join(SOURCES)}"
             )
         check_table(self.columns, self.label, self.labels, self.person)
-        count = sum(len(column.features) for column in self.columns)
+        texts = [column.name for column in self.columns if column.length]
+        if len(texts) > 1:
+            raise ValueError(f"columns {texts[0]!r} and {texts[1]!r} are text; a table has one column of text at most")
+        count = sum(len(column.features) for column in self.columns if not column.length)
         if self.feature_shape is not None and math.prod(self.feature_shape) != count:
             raise ValueError(
                 f"feature_shape = {list(self.feature_shape)} has {math.prod(self.feature_shape)} places, and the"
@@ -78,7 +81,17 @@ class TableConfig(FirstSource, Source):
     def shape(self) -> DataShape:
         """The features that its columns become."""
         names = tuple(name for column in self.columns for name in column.features)
-        return DataShape(self.feature_shape or (len(names),), len(self.labels), names, labels=self.labels)
+        return DataShape(self.features, len(self.labels), names, inputs=self.inputs, labels=self.labels)
+
+    @property
+    def features(self) -> tuple[int, ...]:
+        """Shape of what all columns but a text become."""
+        return self.feature_shape or (sum(len(column.features) for column in self.columns if not column.length),)
+
+    @property
+    def inputs(self) -> dict[str, ArrayShape] | None:
+        """The arrays of a record with a text: its tokens, which of them stand, and what other columns become."""
+        return inputs_of(self.columns, self.features)
 
     @property
     def predicted(self) -> str | None:

@@ -37,7 +37,7 @@ def lay(folder: Path, data: str, module: str) -> Path:
 
 def test_the_pages_example_is_run_and_its_shape_stands_in_the_runs_folder(tmp_path: Path) -> None:
     page = DOCS.read_text(encoding="utf-8")
-    (module,) = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    module = re.findall(r"```python\n(.*?)```", page, re.DOTALL)[0]
     data = re.findall(r"```toml\n(.*?)```", page, re.DOTALL)[0]
     prepared = prepare(lay(tmp_path, data, module), (), "in-process", "cpu", tmp_path / "run")
     assert not (tmp_path / "run").exists()
