@@ -56,8 +56,10 @@ def audit_plan(
 ) -> None:
     """Say what an audit would test, and what it could find; run nothing."""
     _, plan = _planned(scenario, settings, canaries, kind, significance)
+    from scenarios.audit.carrying import check_power
+
     answer({**plan.document(), "hash": plan.hash, "epsilon": plan.epsilon, "mu": plan.mu}, _told(plan), as_json)
-    _check_power(plan)
+    check_power(plan)
 
 
 @audit_app.command("run")
@@ -77,28 +79,21 @@ def audit_run(
     """Run a scenario with canaries among its records, and try to refute its claim."""
     resolved, plan = _planned(scenario, settings, canaries, kind, significance)
     with err.status("loading") if err.is_terminal else nullcontext():
-        from scenarios.audit import evaluate
+        from scenarios.audit.carrying import carried, check_power
         from scenarios.cli.tables import report_on, show_run
-        from scenarios.runs import audit_entries
         from scenarios.runs.progress import rounds_progress
-        from scenarios.simulation.simulate import check_scenario, resolve_device, run_folder, simulate
+        from scenarios.simulation.simulate import check_scenario, resolve_device, run_folder
 
         where = resolve_device(device)
         parameters = check_scenario(resolved)
     if not as_json:
         out.print(_told(plan), highlight=False)
-    _check_power(plan)
+    check_power(plan)
     with run_folder(resolved, folder) as run_dir:
         watching = rounds_progress(err, run_dir / "metrics.jsonl", resolved.rounds)
+        attacking = err.status("attacking") if err.is_terminal else nullcontext()
         try:
-            summary = simulate(
-                resolved, parameters, "in-process", where, run_dir, watching,
-                lambda: audit_entries.enter_plan(plan, run_dir),
-            )  # fmt: skip
-            with err.status("attacking") if err.is_terminal else nullcontext():
-                audit_entries.enter_seen(run_dir)
-                found = evaluate.evaluate(resolved, run_dir)
-                audit_entries.sign_off(run_dir, found)
+            summary, found = carried(resolved, parameters, plan, where, run_dir, watching, attacking)
         except KeyboardInterrupt:
             err.print(f"interrupted; what was spent stands in {run_dir / 'ledgers'}", soft_wrap=True, markup=False)
             raise typer.Exit(INTERRUPTED) from None
@@ -210,16 +205,6 @@ def _told(plan: Plan) -> str:
         f" {plan.significance:g}. Were the noise {plan.less_noise:g} of the claimed, that would happen with"
         f" probability {down(plan.power, 3)} ({plan.runs} simulated runs)."
     )
-
-
-def _check_power(plan: Plan) -> None:
-    """End as inconclusive where the audit could find too little, before anything is run."""
-    if plan.power < plan.least_power:
-        raise Inconclusive(
-            f"an audit with {plan.canaries} canaries would find half the noise with probability"
-            f" {down(plan.power, 3)}, under the {plan.least_power:g} that is asked for, so its pass would mean nothing;"
-            " raise --canaries"
-        )
 
 
 VERBS: Final = (Verb(60, "audit", audit_app),)
