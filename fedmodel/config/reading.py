@@ -9,6 +9,7 @@ import json
 import secrets
 import tomllib
 from collections.abc import Iterable, Mapping
+from copy import deepcopy
 from difflib import get_close_matches
 from importlib.resources import files
 from pathlib import Path
@@ -23,9 +24,11 @@ from fedmodel.config.law import SiloFile
 from fedmodel.config.scenario import Scenario
 from fedmodel.config.toml_forms import why_no_toml
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.own_code import OF_A_SCRIPT
 from fedmodel.kinds.partitions import PARTITIONS
 from fedmodel.system.kinds import not_known
 
+_SCRIPT_ALONE = "# It names objects of a script, {}: only a process that has them can run it again.\n"
 _File = TypeVar("_File", bound=BaseModel)
 _PRIVACY_KEYS = "unit, max_grad_norm, delta, sample_rate, expected_batch_size and one of epsilon or noise_multiplier"
 _DEALT: Final = ["data", "partition"]
@@ -87,7 +90,25 @@ def scenario_from_json(text: str) -> Scenario:
 
 def scenario_to_toml(scenario: Scenario) -> str:
     """Return the scenario as resolved, defaults and seed included, in TOML that `read_scenario` takes back."""
-    return to_toml(scenario)
+    objects = sorted({use for use in scenario.own_code.values() if use.startswith(f"{OF_A_SCRIPT}:")})
+    return (_SCRIPT_ALONE.format(", ".join(objects)) if objects else "") + to_toml(scenario)
+
+
+def scenario_from(document: Mapping[str, Any], settings: Iterable[str] = (), source: str = "the scenario") -> Scenario:
+    """Return the scenario that a document says, as a file of it would be read.
+
+    Args:
+        document: Keys and values as TOML has them.
+        settings: `a.b=value` overrides, as of `read_scenario`.
+        source: What a message calls the document.
+
+    Raises:
+        ConfigError: With one line, when the document or an override is not acceptable.
+    """
+    said = deepcopy(dict(document))
+    for setting in settings:
+        _apply(said, setting)
+    return _validate(said, source)
 
 
 def read_silo_file(path: Path) -> SiloFile:

@@ -47,6 +47,8 @@ def _names_code(value: str) -> str:
 UseName = Annotated[str, Field(max_length=200), AfterValidator(_names_code)]
 """How a scenario names code: a module, a colon, and a function or a class in it."""
 
+OF_A_SCRIPT: Final = "script"
+"""In place of a module: the name of an object that a process handed over, and that no other can import."""
 _SAID: Final = 200
 _MOST_DEEP: Final = 8
 
@@ -122,7 +124,9 @@ def source_hash(uses: Mapping[str, str]) -> str:
     loaded = {name: one for name, one in list(sys.modules.items()) if name.partition(".")[0] in tops}
     loaded |= {name: sys.modules[name] for name in _of_the_folder if name in sys.modules}
     parts = [
-        (name, Path(file).read_bytes()) for name, one in loaded.items() if (file := getattr(one, "__file__", None))
+        (name, Path(file).read_bytes())
+        for name, one in loaded.items()
+        if (file := getattr(one, "__file__", None)) and Path(file).is_file()  # torch has one of no file's name
     ]
     parts += [(use, _text(_handed[use]).encode()) for use in uses.values() if use in _handed]
     for name, content in sorted(parts):

@@ -79,7 +79,7 @@ def prepare(
         raise ConfigError("a scenario with [audit] is for `fedmodel audit run`, which writes that section itself")
     open_own_code(resolved, scenario)
     refuse_objects(resolved, engine)
-    with _own_logging():
+    with own_logging():
         where, resolved = resolve_device(device), placed(resolved)
         parameters = check_scenario(resolved)
     return Prepared(resolved, parameters, engine, where, out or default_folder(resolved.name))
@@ -95,7 +95,9 @@ def open_own_code(resolved: Scenario, named: str | Path | Scenario) -> None:
     if not resolved.own_code:
         return
     from fedmodel.data.own import forget_deals
-    from fedmodel.learning.jobs.training import forget_pipelines
+
+    with own_logging():
+        from fedmodel.learning.jobs.training import forget_pipelines  # imports Opacus
 
     own_code.open_to_all(None if isinstance(named, Scenario) else folder_of(str(named)))
     forget_pipelines()
@@ -103,7 +105,7 @@ def open_own_code(resolved: Scenario, named: str | Path | Scenario) -> None:
 
 
 @contextmanager
-def _own_logging() -> Iterator[None]:
+def own_logging() -> Iterator[None]:
     """Leave a process's logging as it was: Opacus, as it is imported, has everything printed where nobody set it up."""
     root = logging.getLogger()
     if root.handlers or logging.lastResort is None:

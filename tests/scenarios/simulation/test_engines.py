@@ -86,7 +86,8 @@ def test_to_list_engines_imports_neither_flower_nor_torch() -> None:
 
 def test_a_script_prints_nothing_that_it_did_not_ask_for(tmp_path: Path) -> None:
     """Opacus sets up everybody's logging as it is imported, where nobody else did."""
-    words = "import fedmodel, logging; fedmodel.simulate('quickstart', ['rounds=1'], out='r')"
+    own = 'model={kind="own", use="torch.nn:Linear", in_features=10, out_features=1}'
+    words = f"import fedmodel, logging; fedmodel.simulate('quickstart', ['rounds=1', {own!r}], out='r')"
     told = "print(logging.getLogger().handlers)"
     done = subprocess.run(
         [sys.executable, "-c", f"{words}; {told}"], cwd=tmp_path, capture_output=True, text=True, check=True
