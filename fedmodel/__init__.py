@@ -4,17 +4,16 @@
 >>> fm.epsilon(noise_multiplier=1.0, sample_rate=0.0128, steps=1560, delta=1e-5) < 3.0
 True
 
-`fedmodel.simulate` trains a scenario's model over simulated silos and returns a `Run`. These names are the whole face;
-what lies in the folders beneath may change. Each is imported when it is first asked for, so that `import fedmodel` is
-quick and reads no environment variable. `simulate` and `Run` are of `scenarios`, above this package: this is the one
-place that looks up, and only by name.
+`fedmodel.simulate` trains a scenario's model, or your own, over simulated silos and returns a `Run`. These names are
+the whole face; what lies in the folders beneath may change. Each is imported when it is first asked for, so that
+`import fedmodel` is quick and reads no environment variable. Some are of `scenarios`, above this package: this is the
+one place that looks up, and only by name.
 """
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from fedmodel.config import Scenario as Scenario
     from fedmodel.config import read_scenario as read_scenario
     from fedmodel.errors import ConfigError as ConfigError
     from fedmodel.errors import DataError as DataError
@@ -29,10 +28,14 @@ if TYPE_CHECKING:
     from fedmodel.kinds.partitions.sizes import Sizes as Sizes
     from fedmodel.privacy.plan_figures import epsilon as epsilon
     from fedmodel.privacy.plan_figures import noise_multiplier as noise_multiplier
-    from scenarios.face import Run as Run
-    from scenarios.face import simulate as simulate
+    from scenarios.face.auditing import Audit as Audit
+    from scenarios.face.auditing import audit as audit
+    from scenarios.face.run import Run as Run
+    from scenarios.face.scenario import Scenario as Scenario
+    from scenarios.face.simulating import simulate as simulate
 
 _FROM = {
+    "Audit": "scenarios.face.auditing",
     "ByColumn": "fedmodel.kinds.partitions.column",
     "ConfigError": "fedmodel.errors",
     "DataError": "fedmodel.errors",
@@ -42,14 +45,15 @@ _FROM = {
     "LedgerError": "fedmodel.errors",
     "PrivacyBudgetExceeded": "fedmodel.errors",
     "PrivacyError": "fedmodel.errors",
-    "Run": "scenarios.face",
-    "Scenario": "fedmodel.config",
+    "Run": "scenarios.face.run",
+    "Scenario": "scenarios.face.scenario",
     "Shards": "fedmodel.kinds.partitions.shards",
     "Sizes": "fedmodel.kinds.partitions.sizes",
+    "audit": "fedmodel.audit",
     "epsilon": "fedmodel.privacy.plan_figures",
     "noise_multiplier": "fedmodel.privacy.plan_figures",
     "read_scenario": "fedmodel.config",
-    "simulate": "scenarios.face",
+    "simulate": "scenarios.face.simulating",
 }
 __all__ = sorted(_FROM)
 
@@ -58,6 +62,8 @@ def __getattr__(name: str) -> Any:
     """Import a name of the face when it is first asked for."""
     if name not in _FROM:
         raise AttributeError(f"module 'fedmodel' has no attribute {name!r}; it offers {', '.join(_FROM)}")
+    if name == "audit":  # the package of that name, which can be called
+        return import_module("fedmodel.audit")
     found = globals()[name] = getattr(import_module(_FROM[name]), name)
     return found
 

@@ -43,7 +43,13 @@ LAW = (
 )
 ROOT = Path(__file__).parents[1]
 DECISIONS = ROOT / "docs" / "decisions"
-_IMPORTED_AS = {"sklearn": "scikit_learn", "yaml": "pyyaml", "pydantic_core": "pydantic", "markupsafe": "jinja2"}
+_IMPORTED_AS = {
+    "sklearn": "scikit_learn",
+    "yaml": "pyyaml",
+    "pydantic_core": "pydantic",
+    "markupsafe": "jinja2",
+    "IPython": "ipython",
+}
 
 
 def kinds_in(annotation: object) -> set[type[BaseModel]]:

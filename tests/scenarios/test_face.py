@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-import math
 import re
 import subprocess
 import sys
 from pathlib import Path
 
-import numpy as np
 import pytest
-import torch
 
 import fedmodel as fm
 from fedmodel import errors
-from fedmodel.data import held_out_records
-from fedmodel.learning.tasks.classification import probabilities
 from fedmodel.privacy import accounting
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 
@@ -24,9 +19,31 @@ ROOT = Path(__file__).parents[2]
 
 def test_every_name_of_the_face_is_there_and_is_what_it_is_called() -> None:
     for name in fm.__all__:
-        assert getattr(fm, name).__name__ == name
+        assert getattr(fm, name).__name__ == ("fedmodel.audit" if name == "audit" else name)
     assert set(fm.__all__) <= set(dir(fm))
     assert fm.ConfigError is errors.ConfigError
+
+
+CALLED_TWICE = """
+import fedmodel as fm
+def call():
+    try:
+        fm.audit("no-such")
+    except fm.ConfigError as error:
+        print(error)
+call()
+import fedmodel.audit.plan
+call()
+print(fedmodel.audit.plan.__name__)
+"""
+
+
+def test_the_audit_can_be_called_whatever_was_imported_before_and_stays_a_package() -> None:
+    done = subprocess.run([sys.executable, "-c", CALLED_TWICE], capture_output=True, text=True, check=True)
+    first, second, name = done.stdout.splitlines()
+    assert first == second
+    assert first.startswith("no-such: no such file")
+    assert name == "fedmodel.audit.plan"
 
 
 def test_a_name_that_is_not_there_is_answered_with_those_that_are() -> None:
@@ -58,38 +75,6 @@ def test_a_figure_out_of_range_is_one_line(changed: dict[str, float], said: str)
     plan = {"noise_multiplier": 1.0, "sample_rate": 0.1, "steps": 100, "delta": 1e-5}
     with pytest.raises(fm.ConfigError, match=said):
         fm.epsilon(**{**plan, **changed})  # type: ignore[arg-type]
-
-
-def test_a_run_from_python_is_a_run_of_the_command(tiny_file: Path, tmp_path: Path) -> None:
-    run = fm.simulate(tiny_file, ["rounds=1"], out=tmp_path / "run")
-    assert run.folder == (tmp_path / "run").resolve()
-    assert set(run.epsilon) == {"north", "south", "west"}
-    plan = run.scenario.plan("north")
-    bound = fm.epsilon(noise_multiplier=2.0, sample_rate=plan.sample_rate, steps=plan.steps, delta=plan.delta)
-    assert 0 < run.epsilon["north"] <= bound
-    held_out = held_out_records(run.scenario)
-    with torch.no_grad():
-        chance_BK = probabilities(run.scenario.training.loss, run.model()(torch.from_numpy(held_out.x_NF)))
-    told_B = chance_BK.argmax(dim=1).numpy()
-    assert float(np.mean(told_B == held_out.y_N)) == pytest.approx(run.metrics["accuracy"])
-    again = fm.Run.read(run.folder)
-    assert (again.summary, again.epsilon) == (run.summary, run.epsilon)
-    with pytest.raises(fm.ConfigError, match="has ended"):
-        fm.simulate(tiny_file, ["rounds=1"], out=run.folder)
-
-
-def test_a_scenario_that_was_read_runs_as_it_is(tiny_file: Path, tmp_path: Path) -> None:
-    scenario = fm.read_scenario(str(tiny_file), ["rounds=1", "privacy.baseline=no-noise"])
-    with pytest.raises(fm.ConfigError, match="already says its own"):
-        fm.simulate(scenario, ["rounds=2"], out=tmp_path / "run")
-    assert not (tmp_path / "run").exists()
-    run = fm.simulate(scenario, out=tmp_path / "run")
-    assert set(run.epsilon.values()) == {math.inf}
-
-
-def test_a_folder_without_a_run_is_said(tmp_path: Path) -> None:
-    with pytest.raises(fm.ConfigError, match="no run has ended here"):
-        fm.Run.read(tmp_path)
 
 
 def test_the_readmes_snippet_runs_and_prints_what_it_says(tmp_path: Path) -> None:

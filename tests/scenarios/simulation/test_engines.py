@@ -12,9 +12,9 @@ from types import ModuleType
 import pytest
 from typer.testing import CliRunner
 
+import fedmodel as fm
 from fedmodel.config import Scenario
 from fedmodel.errors import ConfigError
-from scenarios import face
 from scenarios.cli.main import app
 from scenarios.simulation import engines
 from scenarios.simulation.engines import KINDS, Simulation, engine_of
@@ -60,7 +60,7 @@ def test_an_engine_is_given_the_run_as_a_whole(tiny: Scenario, tmp_path: Path, e
 def test_an_engine_that_is_not_known_is_refused_before_anything_is_written(tiny: Scenario, tmp_path: Path) -> None:
     for ask in (
         lambda: prepare(tiny, (), "in-proces", "cpu", tmp_path / "r"),
-        lambda: face.simulate(tiny, engine="in-proces", out=tmp_path / "r"),
+        lambda: fm.simulate(tiny, engine="in-proces", out=tmp_path / "r"),
         lambda: simulate(tiny, 1, "in-proces", "cpu", tmp_path / "r", nullcontext()),
     ):
         with pytest.raises(ConfigError, match=r"^--engine: unknown engine 'in-proces'; did you mean 'in-process'\?$"):

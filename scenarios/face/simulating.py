@@ -1,0 +1,142 @@
+"""`fedmodel.simulate`: a scenario, or a script's own model and data, over simulated silos on this machine."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any, Literal, Unpack, overload
+
+from fedmodel import config
+from fedmodel.errors import ConfigError
+from scenarios.face.objects import Objects
+from scenarios.face.run import Run
+from scenarios.face.scenario import Scenario
+from scenarios.face.watching import goes_on, watching
+
+Device = Literal["auto", "cpu", "cuda"]
+
+
+@overload
+def simulate(
+    scenario: str | Path | config.Scenario,
+    settings: Iterable[str] = (),
+    *,
+    engine: str = "in-process",
+    device: Device = "auto",
+    out: str | Path | None = None,
+    progress: bool = True,
+) -> Run: ...
+
+
+@overload
+def simulate(
+    scenario: None = None,
+    settings: Iterable[str] = (),
+    *,
+    engine: str = "in-process",
+    device: Device = "auto",
+    out: str | Path | None = None,
+    progress: bool = True,
+    **objects: Unpack[Objects],
+) -> Run: ...
+
+
+def simulate(
+    scenario: str | Path | config.Scenario | None = None,
+    settings: Iterable[str] = (),
+    *,
+    engine: str = "in-process",
+    device: Device = "auto",
+    out: str | Path | None = None,
+    progress: bool = True,
+    **objects: Any,
+) -> Run:
+    """Train a model over simulated silos on this machine: that of a scenario, or your own on your own records.
+
+    Every figure of privacy is said: `epsilon` or `noise_multiplier`, `delta`, `max_grad_norm` and `sample_rate`. One
+    that is missing is refused in a line that says what it decides. What else is left out is written into the scenario.
+
+    Args:
+        scenario: A TOML file, the name of a built-in scenario, or a `Scenario`. Leave it out to give objects.
+        settings: `a.b=value` overrides, each value in TOML, or a bare word for a string.
+        engine: What carries the run: "in-process", or "flower" for Flower's own runtime, which takes no objects that
+            live in this process alone.
+        device: Where silos train.
+        out: The run's folder: new, empty, or of a run that was cut short, which goes on then. Default: under `runs/`.
+        progress: Whether a bar over rounds is shown, at a terminal or in a notebook.
+        objects: Instead of a scenario:
+
+            model: A class or a function that makes a `torch.nn.Module`; its first parameters are drawn from the
+                scenario's seed. Or a module: a copy of it is trained, and its parameters are the start. Handing a
+                module over says that no private record is in them, and the run's report says that you said so.
+            model_args: Arguments of that class or function, plain values.
+            train: Records: a map-style `Dataset`, a pair of tensors or arrays `(x, y)`, a pandas or Polars frame with
+                `label`, a Hugging Face `Dataset`; or a list with one of them for each silo.
+            test: Records on which the server evaluates, of which no silo has any.
+            held_out: Where there is no test, the share of train that becomes it. Default: 0.2.
+            label: The column or key to predict.
+            labels: Names of the classes, in order.
+            person: The column or key that says whose a record is.
+            loss: Each record's own loss, by name or as a function of outputs and targets. Default: "cross-entropy".
+            metrics: Figures besides, by name or as functions.
+            silos: How many, or their names; a list of `train` says it.
+            partition: How records are dealt, such as `fedmodel.Dirichlet(0.3)`.
+            cohort: How many silos are asked each round. Default: all.
+            rounds: How many.
+            epsilon: What a silo's records may lose in the whole run, each of them. Or `noise_multiplier`.
+            unit, max_records: Whom the claim protects. Default: "record". A "person" has at most so many records.
+            delta: With what probability that may fail; under one over a silo's records.
+            max_grad_norm: The clip: how far one record moves a step's sum.
+            sample_rate: Each record's chance to be in a step's lot.
+            expected_batch_size: By what sums are divided, a public number. Default: the sample rate of an even share
+                of the records. How many these are is then public.
+            optimizer, learning_rate, momentum: Default: plain SGD at 0.1.
+            local_steps, local_epochs: How long a silo trains each round. Default: one epoch, 1 / sample_rate steps.
+            strategy: What the server does with the mean of updates. Default: "fedavg".
+            seed: Of the partition, cohorts and first parameters; never of noise. Default: drawn, and kept in the run.
+            name: Of the scenario. Default: that of the model.
+
+            Updates are not masked; settings say so: ["encryption.secure_aggregation=on", "encryption.bound=1.0"].
+
+    Returns:
+        The run, with its model, figures and folder.
+
+    Raises:
+        ConfigError: When something is missing or not acceptable; nothing was written then.
+        DataError: When records are not what they should be; nothing was written then.
+        FedmodelError: When the run fails; what was written until then stays.
+        KeyboardInterrupt: When it was interrupted. `Run.read` reads what there is, and the same call goes on.
+    """
+    from scenarios.simulation.prepared import prepare
+
+    place = None if out is None else Path(out)
+    asked = _asked(scenario, settings, place, objects)
+    made = asked if isinstance(asked, Scenario) else None
+    if made is not None:
+        made.hand_over()
+    prepared = prepare(asked, settings if made is None else (), engine, device, place)
+    with prepared.held() as run_dir, goes_on(run_dir):
+        bar = watching(run_dir / "metrics.jsonl", prepared.scenario.rounds, progress=progress)
+        summary = prepared.run(run_dir, bar)
+    return Run(run_dir, Scenario.of_section(prepared.scenario, {} if made is None else made.objects), summary)
+
+
+def _asked(
+    scenario: str | Path | config.Scenario | None, settings: Iterable[str], out: Path | None, objects: dict[str, Any]
+) -> str | Path | Scenario:
+    """Return what is asked for: a file, or a scenario with a seed, that of the run that began in the folder if any."""
+    from scenarios.simulation.resuming import begun_in
+
+    if scenario is None and not objects:
+        raise ConfigError("nothing is asked for: give a scenario, or your own model, train and the rest")
+    if scenario is not None and objects:
+        raise ConfigError(f"a scenario says its own {', '.join(objects)}; change it by settings, or by scenario.with_")
+    if isinstance(scenario, str | Path):
+        return scenario
+    begun = begun_in(out)
+    seed = None if begun is None else begun.seed
+    if scenario is None:
+        return Scenario.of(settings=settings, **objects).seeded(seed)
+    if tuple(settings):
+        raise ConfigError("settings override keys of a file; a Scenario that was made already says its own")
+    return Scenario.of_section(scenario).seeded(seed)

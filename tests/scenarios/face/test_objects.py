@@ -1,0 +1,200 @@
+"""A script's own model and data: what becomes of them in a scenario, and that it runs as any other."""
+
+from __future__ import annotations
+
+import copy
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+import fedmodel as fm
+from fedmodel.data import held_out_records
+from fedmodel.kinds import own_code
+from scenarios.face.objects import Objects, document_of
+from scenarios.face.simulating import simulate
+from tests.scenarios.face.test_run import interrupted
+
+FIGURES: dict[str, Any] = {"epsilon": 8.0, "delta": 1e-4, "max_grad_norm": 1.0, "sample_rate": 0.5}
+
+
+class Net(nn.Module):
+    """A linear model over three features."""
+
+    def __init__(self, classes: int = 3) -> None:
+        super().__init__()
+        self.layer = nn.Linear(3, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class Flowers(Dataset[tuple[Tensor, int]]):
+    """Made-up records, of which the largest feature is the class."""
+
+    def __init__(self, records: int, seed: int = 0) -> None:
+        self.x = np.random.default_rng(seed).normal(size=(records, 3)).astype(np.float32)
+        self.y = self.x.argmax(axis=1)
+
+    def __len__(self) -> int:
+        return len(self.y)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return torch.from_numpy(self.x[index]), int(self.y[index])
+
+
+@pytest.fixture(autouse=True)
+def _closed() -> Any:
+    yield
+    own_code.close()
+
+
+def said(**more: Any) -> dict[str, Any]:
+    return {"model": Net, "train": Flowers(120), "silos": 3, "rounds": 1, **FIGURES, **more}
+
+
+@pytest.mark.parametrize("missing", ["epsilon", "delta", "max_grad_norm", "sample_rate"])
+def test_no_figure_of_privacy_is_guessed(missing: str, tmp_path: Path) -> None:
+    given = {key: value for key, value in said().items() if key != missing}
+    with pytest.raises(fm.ConfigError, match=missing) as caught:
+        simulate(out=tmp_path / "run", **given)
+    assert "nothing is guessed" in str(caught.value)
+    assert "\n" not in str(caught.value)
+    assert not (tmp_path / "run").exists()
+
+
+def test_all_that_is_missing_is_said_at_once_with_what_it_decides() -> None:
+    with pytest.raises(fm.ConfigError) as caught:
+        document_of({"model": Net, "train": Flowers(9), "rounds": 1})
+    for words in ("epsilon or noise_multiplier (how much", "delta (", "max_grad_norm (how far", "sample_rate ("):
+        assert words in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("more", "error", "words"),
+    [
+        ({"noise_multiplier": 1.0}, fm.ConfigError, "one of epsilon and noise_multiplier"),
+        ({"epslion": 1.0}, TypeError, "did you mean 'epsilon'"),
+        ({"rounds": None}, fm.ConfigError, "rounds is missing"),
+        ({"silos": None}, fm.ConfigError, "silos is missing"),
+        ({"silos": 0}, fm.ConfigError, "silos = 0"),
+        ({"train": [Flowers(60), Flowers(60)]}, fm.ConfigError, "silos says 3, and train is a list of 2"),
+        ({"train": [Flowers(60)] * 3, "partition": fm.Dirichlet(0.3)}, fm.ConfigError, "leave it out"),
+        ({"partition": 0.3}, fm.ConfigError, r"give one such as fm.Dirichlet"),
+        ({"test": Flowers(9), "held_out": 0.1}, fm.ConfigError, "give test, or held_out"),
+        ({"model": 7}, fm.ConfigError, "model is a int"),
+        ({"model": Net(), "model_args": {"classes": 3}}, fm.ConfigError, "model_args are of a class"),
+        ({"train": iter([])}, fm.ConfigError, "say expected_batch_size"),
+    ],
+)
+def test_what_does_not_go_together_is_one_line(more: dict[str, Any], error: type[Exception], words: str) -> None:
+    with pytest.raises(error, match=words) as caught:
+        document_of(said(**more))
+    assert "\n" not in str(caught.value)
+
+
+def test_each_argument_of_the_docstring_is_one_and_each_one_is_in_the_docstring() -> None:
+    told = simulate.__doc__ or ""
+    listed = re.findall(r"^            ([a-z_, ]+): ", told.split("Instead of a scenario:")[1], flags=re.MULTILINE)
+    names = {name for line in listed for name in line.split(", ")} | {"epsilon", "noise_multiplier"}
+    assert names == set(Objects.__annotations__)
+
+
+def test_what_was_not_said_stands_in_the_scenario() -> None:
+    scenario = fm.Scenario.of(**said())
+    assert scenario.federation.silos == ("silo-1", "silo-2", "silo-3")
+    assert scenario.privacy.unit == "record"
+    assert scenario.privacy.expected_batch_size == 16  # half of a third of the 96 that are not held out
+    assert (scenario.training.optimizer, scenario.training.learning_rate) == ("sgd", 0.1)
+    assert scenario.plan("silo-1").steps_per_round == 2
+    assert scenario.name == "net"
+    with_test = fm.Scenario.of(**said(test=Flowers(30), settings=["training.momentum=0.5"]))
+    assert with_test.privacy.expected_batch_size == 20
+    assert with_test.training.momentum == 0.5
+
+
+def test_the_same_objects_are_the_same_scenario_so_that_a_run_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        interrupted(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            fm.simulate(out=tmp_path / "run", **said(rounds=2))
+    assert not fm.Run.read(tmp_path / "run").ended
+    run = fm.simulate(out=tmp_path / "run", **said(rounds=2))
+    assert run.ended
+    assert list(run.metrics.index) == [1, 2]
+
+
+def test_a_runs_folder_says_that_its_scenario_names_objects_of_a_script(tmp_path: Path) -> None:
+    class Hidden(Net):
+        """Which no other process can import."""
+
+    run = fm.simulate(out=tmp_path / "run", **said(model=Hidden, test=Flowers(30), seed=1))
+    text = (run.folder / "scenario.toml").read_text(encoding="utf-8")
+    assert text.startswith("# It names objects of a script")
+    assert 'use = "script:Hidden"' in text
+    assert fm.Run.read(run.folder).scenario.hash == run.scenario.hash
+    assert isinstance(run.model, Hidden)
+    own_code.close()
+    read = fm.Run.read(run.folder)
+    with pytest.raises(fm.ConfigError, match="script:Hidden"):
+        read.model  # noqa: B018
+    found = fm.Run.read(run.folder, model=Hidden).model
+    assert torch.equal(found.state_dict()["layer.weight"], run.model.state_dict()["layer.weight"])
+
+
+def test_a_module_is_copied_and_its_parameters_are_the_start(tmp_path: Path) -> None:
+    module = Net()
+    with torch.no_grad():
+        module.layer.weight.fill_(0.25)
+    before = copy.deepcopy(module.state_dict())
+    scenario = fm.Scenario.of(**said(model=module))
+    assert scenario.start is not None
+    assert scenario.start.trained_on == "public"
+    run = fm.simulate(scenario, out=tmp_path / "run")
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    began = load((run.folder / "start.safetensors").read_bytes())
+    assert all(torch.equal(began[name], value) for name, value in before.items())
+    assert not torch.equal(run.model.state_dict()["layer.weight"], before["layer.weight"])
+    assert run.summary["start"]["trained_on"] == "public"
+
+
+def test_two_scenarios_of_one_name_keep_their_own_data(tmp_path: Path) -> None:
+    many, few = (fm.Scenario.of(**said(train=Flowers(count), test=Flowers(count // 2), seed=1, expected_batch_size=5))
+                 for count in (120, 60))  # fmt: skip
+    runs = [fm.simulate(one, out=tmp_path / name) for one, name in ((few, "few"), (many, "many"))]
+    found = []
+    for run in runs:
+        run.scenario.hand_over()
+        found.append(len(held_out_records(run.scenario)))
+    assert found == [30, 60]
+
+
+@pytest.mark.parametrize("form", ["frame", "arrays", "list"])
+def test_each_form_of_data_is_taken(form: str) -> None:
+    whole = Flowers(120)
+    frame = pd.DataFrame(whole.x, columns=["a", "b", "c"]).assign(kind=whole.y)
+    given: dict[str, Any] = {
+        "frame": {"train": frame, "label": "kind"},
+        "arrays": {"train": (torch.from_numpy(whole.x), torch.from_numpy(whole.y))},
+        "list": {"train": [Flowers(40, seed) for seed in range(3)], "silos": None},
+    }[form]
+    scenario = fm.Scenario.of(**said(**given))
+    assert scenario.privacy.expected_batch_size == 16
+    assert len(scenario.federation.silos) == 3
+
+
+def test_the_issues_own_call_runs(tmp_path: Path) -> None:
+    run = fm.simulate(model=Net, train=Flowers(400), test=Flowers(50), loss="cross-entropy", silos=5,
+                      partition=fm.Dirichlet(3.0), rounds=1, epsilon=8, delta=1e-5, max_grad_norm=1.0,
+                      sample_rate=0.25, out=tmp_path / "run", settings=["data.partition.min_records=20"])  # fmt: skip
+    assert run.epsilon <= 8.0
+    assert run.figures["accuracy"] > 0
