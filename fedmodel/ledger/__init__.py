@@ -8,8 +8,9 @@ not as it was written.
 
 from fedmodel.ledger.book import Charge, Ledger, Reservation
 from fedmodel.ledger.entries import Entry, origin_of
+from fedmodel.ledger.runs import Run
 from fedmodel.ledger.scope import MICRO, Scope
-from fedmodel.ledger.standing import Run, Standing
+from fedmodel.ledger.standing import Standing
 from fedmodel.ledger.verifying import Verified, ledger_image, read_ledger, verify_ledger
 
 __all__ = [

@@ -58,8 +58,9 @@ from fedmodel.ledger.entries import (
 )
 from fedmodel.ledger.head_file import HeadFile
 from fedmodel.ledger.heads import Head, Proven, open_head, sign_head
+from fedmodel.ledger.runs import Run, share
 from fedmodel.ledger.scope import Scope
-from fedmodel.ledger.standing import Run, Standing, share
+from fedmodel.ledger.standing import Standing
 from fedmodel.ledger.tables import APPLICATION, COLUMNS, PAGE_SIZE, insert, prepare, sqlite_errors
 from fedmodel.privacy.events import MOST_EPSILON, Event
 from fedmodel.secagg.progress import Progress

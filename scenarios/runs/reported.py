@@ -23,7 +23,7 @@ from fedmodel.config import Scenario
 from fedmodel.errors import FedmodelError, LedgerError, LedgerTampered
 from fedmodel.ledger import Run, Standing, origin_of
 from fedmodel.ledger.heads import open_head
-from fedmodel.ledger.standing import Charged
+from fedmodel.ledger.runs import Charged
 from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import scenario_hash

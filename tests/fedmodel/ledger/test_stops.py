@@ -15,7 +15,7 @@ import pytest
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, LedgerTampered, PrivacyBudgetExceeded
 from fedmodel.ledger import Ledger, Run, Scope, Standing, read_ledger
-from fedmodel.ledger.standing import Charged
+from fedmodel.ledger.runs import Charged
 from fedmodel.privacy import accounting
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from scenarios.runs.claims import claim_of
