@@ -45,7 +45,7 @@ from fedmodel.learning.gradients.per_sample import PerSample
 from fedmodel.learning.inputs import Inputs, called, taken
 from fedmodel.learning.jobs import Carried, Question, training
 from fedmodel.learning.jobs.training import Answering
-from fedmodel.ledger import Charge, Ledger, Run, standing
+from fedmodel.ledger import Charge, Ledger, Run, admission, standing
 from fedmodel.privacy import release
 from fedmodel.privacy.accounting import composition, pld
 from fedmodel.privacy.events import Event, bounded, protects
@@ -474,7 +474,7 @@ def one_step_more() -> Planted:
 
 def without_second_accountant() -> Planted:
     """Admit to a budget what a second accountant contradicts."""
-    return replaced(standing, "_check_not_contradicted", lambda *_: None)
+    return replaced(admission, "_check_not_contradicted", lambda *_: None)
 
 
 def rate_halved_in_accounting() -> Planted:

@@ -15,8 +15,8 @@ new one's has no ledger here: that run's own report counts it.
 A budget that goes on keeps unit, delta and order. Its cap is what the new scenario says under `[budgets]`, which says
 what the earlier one said there unless it says more; without either, it is the least that pays for both runs, since
 whoever simulates has set no cap. A higher cap is entered as an override, by name. So where no cap was said, the claim
-is of two runs that were decided on in turn by one who may have looked; `fedmodel.ledger.standing` says what an override
-makes of a cap.
+is of two runs that were decided on in turn by one who may have looked; `fedmodel.ledger.admission` says what an
+override makes of a cap.
 
 Does NOT stop anybody from beginning two runs from one: each has a copy of the ledgers, and neither knows the other.
 """

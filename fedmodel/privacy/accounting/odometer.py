@@ -32,7 +32,7 @@ Checkpoints are T, half of it, a quarter and so on, five of them, with a fifth o
 epsilon at each, and saves what the steps from there to T would have cost.
 
 Does NOT cover plans that are chosen one after the other: a later run of the same records has a plan of its own, and
-what all runs come to is the cap of a budget's filter (`fedmodel.ledger.standing`).
+what all runs come to is the cap of a budget's filter (`fedmodel.ledger.admission`).
 """
 
 from __future__ import annotations
