@@ -24,7 +24,7 @@ from fedmodel.config.same_source import same_by_text
 from fedmodel.crypto import digest
 from fedmodel.data import access, check_sources, marks, tables
 from fedmodel.errors import ConfigError, DataError, PolicyRefused, PrivacyBudgetExceeded, ProtocolError
-from fedmodel.ledger import Scope, Standing, book
+from fedmodel.ledger import Scope, Standing, clock
 from fedmodel.ledger.entries import told_time
 from fedmodel.privacy import accounting
 from fedmodel.provision import scenario_hash
@@ -297,7 +297,7 @@ def ward(tmp_path: Path) -> Ward:
 def hour(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     """The silo's clock, which goes only when this is called: on by as long as a reservation is held."""
     now = [datetime.now(UTC)]
-    monkeypatch.setattr(book, "_now", lambda: now[0])
+    monkeypatch.setattr(clock, "now", lambda: now[0])
 
     def passes() -> None:
         now[0] += HELD + timedelta(seconds=1)
@@ -336,7 +336,7 @@ def test_a_deployed_silo_is_ready_by_its_tables_header_and_holds_what_it_reserve
         assert ledger.standing().size == size
     (ward.kit / "y.csv").unlink()
     now = datetime.now(UTC)
-    monkeypatch.setattr(book, "_now", lambda: now)
+    monkeypatch.setattr(clock, "now", lambda: now)
     ward.join("ward", 1)
     (run,) = ward.standing().runs.values()
     assert run.until == told_time(now + HELD)

@@ -30,7 +30,7 @@ from fedmodel import wire
 from fedmodel.config import Scenario, SiloFile, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.errors import DataError, FedmodelError, LedgerError, PolicyRefused
 from fedmodel.ledger import Entry, Ledger, read_ledger, verify_ledger
-from fedmodel.ledger import book as book_module
+from fedmodel.ledger import clock as clock_module
 from fedmodel.ledger.head_file import HeadFile
 from fedmodel.provision import provision, read_kit, read_roster
 from scenarios.runs import inspection
@@ -256,7 +256,7 @@ def machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine
     """Silos that hold what they reserve for an hour, as deployed ones do."""
     found = Machine(tmp_path / "run", monkeypatch)
     found.folder.mkdir()
-    monkeypatch.setattr(book_module, "_now", found.clock)
+    monkeypatch.setattr(clock_module, "now", found.clock)
     monkeypatch.setattr(Silo, "held", HELD)
     yield found
     found.mend()

@@ -26,7 +26,8 @@ from hypothesis import strategies as st
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import FedmodelError, LedgerError, LedgerTampered, PrivacyBudgetExceeded
 from fedmodel.ledger import MICRO, Charge, Ledger, Reservation, Scope, Standing, origin_of, read_ledger, verify_ledger
-from fedmodel.ledger import book as book_module
+from fedmodel.ledger import clock as clock_module
+from fedmodel.ledger import file as file_module
 from fedmodel.ledger.head_file import HeadFile
 from fedmodel.ledger.heads import open_head
 from fedmodel.ledger.tables import COLUMNS, INSERT_ENTRY
@@ -933,10 +934,10 @@ def test_a_failure_leaves_all_of_an_entry_or_nothing(
             insert(*arguments)
         raise KeyboardInterrupt
 
-    insert = book_module.insert
+    insert = file_module.insert
     with opened(charged) as ledger:
         with monkeypatch.context() as patched:
-            patched.setattr(book_module if where == "insert" else HeadFile, where, fails)
+            patched.setattr(file_module if where == "insert" else HeadFile, where, fails)
             with pytest.raises(KeyboardInterrupt):
                 ledger.charge("r1", 2, 1, "k2")
         if where == "insert":
@@ -950,7 +951,7 @@ def test_a_failure_leaves_all_of_an_entry_or_nothing(
 
 def test_no_two_ledgers_of_one_silo_are_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Or a head of one would be extended by the other, made at the same moment."""
-    now = book_module._now()
-    monkeypatch.setattr(book_module, "_now", lambda: now)
+    now = clock_module.now()
+    monkeypatch.setattr(clock_module, "now", lambda: now)
     with opened(tmp_path, "a") as one, opened(tmp_path, "b") as other:
         assert one.head() != other.head()

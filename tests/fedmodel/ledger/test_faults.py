@@ -25,7 +25,8 @@ import pytest
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, LedgerTampered, ProtocolError
 from fedmodel.ledger import Entry, Ledger, Scope, head_file, merkle, origin_of, read_ledger, verify_ledger
-from fedmodel.ledger import book as book_module
+from fedmodel.ledger import clock as clock_module
+from fedmodel.ledger import file as file_module
 from fedmodel.ledger.entries import void_body
 from fedmodel.ledger.heads import Head, follow, open_head, sign_head
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
@@ -369,7 +370,7 @@ def test_a_head_that_is_a_folder_is_a_clear_error(charged: Path) -> None:
 
 
 def now_is(monkeypatch: pytest.MonkeyPatch, shift: timedelta) -> None:
-    monkeypatch.setattr(book_module, "_now", lambda: datetime.now(UTC) + shift)
+    monkeypatch.setattr(clock_module, "now", lambda: datetime.now(UTC) + shift)
 
 
 def test_a_clock_set_back_is_refused_and_the_newest_entrys_time_named(
@@ -412,10 +413,10 @@ def test_a_clock_corrected_by_a_moment_is_tolerated(
     charged: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, is_taken: bool
 ) -> None:
     moment = datetime.now(UTC)
-    monkeypatch.setattr(book_module, "_now", lambda: moment)
+    monkeypatch.setattr(clock_module, "now", lambda: moment)
     with opened(charged) as ledger:
         charge(ledger, 4)
-        monkeypatch.setattr(book_module, "_now", lambda: moment - timedelta(seconds=seconds))
+        monkeypatch.setattr(clock_module, "now", lambda: moment - timedelta(seconds=seconds))
         if is_taken:
             charge(ledger, 5, 6)
         else:
@@ -428,7 +429,7 @@ def test_a_clock_corrected_by_a_moment_is_tolerated(
 
 
 def test_a_file_locked_for_too_long_is_a_clear_error(charged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(book_module, "_LOCK_S", 0.2)
+    monkeypatch.setattr(file_module, "_LOCK_S", 0.2)
     with opened(charged) as ledger:
         other = sqlite3.connect(charged / "north.sqlite", isolation_level=None)
         other.execute("BEGIN IMMEDIATE")
@@ -669,7 +670,7 @@ def test_a_release_that_is_hidden_from_its_run_does_not_open_it_again(charged: P
 def test_a_row_that_nobody_signed_is_not_built_upon(charged: Path, verb: str) -> None:
     """Appended behind the head that is kept, with its place in chain and tree: a void that gives a step back."""
     connection = sqlite3.connect(charged / "north.sqlite", isolation_level=None)
-    columns = ", ".join(book_module.COLUMNS)
+    columns = ", ".join(file_module.COLUMNS)
     row = connection.execute(f"SELECT {columns} FROM entries ORDER BY sequence DESC").fetchone()  # noqa: S608
     last = Entry(*row)
     body = void_body(6, "forged", 2)
@@ -680,7 +681,7 @@ def test_a_row_that_nobody_signed_is_not_built_upon(charged: Path, verb: str) ->
         found = connection.execute("SELECT hash FROM nodes WHERE level = ? AND position = ?", (level, place))
         return bytes(found.fetchone()[0])
 
-    book_module.insert(connection, forged, node)
+    file_module.insert(connection, forged, node)
     connection.close()
     with refused("entry 7: its signature is not the silo's", LedgerTampered), opened(charged) as ledger:
         VERBS[verb](ledger)

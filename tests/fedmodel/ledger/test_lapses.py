@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, LedgerTampered, PrivacyBudgetExceeded
 from fedmodel.ledger import Ledger, Scope, Standing, read_ledger, verify_ledger
-from fedmodel.ledger import book as book_module
+from fedmodel.ledger import clock as clock_module
+from fedmodel.ledger.entries import canonical, reserve_body
+from fedmodel.ledger.file import Draft
 from fedmodel.ledger.head_file import HeadFile
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import read_kit
@@ -46,7 +48,7 @@ class Clock:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     found = Clock()
-    monkeypatch.setattr(book_module, "_now", lambda: found.now)
+    monkeypatch.setattr(clock_module, "now", lambda: found.now)
     return found
 
 
@@ -195,9 +197,9 @@ def test_a_run_is_reserved_again_for_its_scenario_alone_and_never_once_a_person_
     clock.passes(HELD)
     with pytest.raises(LedgerError, match="gave it back; a plan is made once"):
         reserve(ledger, "2", PLAN)
-    body = book_module.reserve_body(PLAN, "ab", "filter", 125_000)  # nor does a reader take it
+    body = reserve_body(PLAN, "ab", "filter", 125_000)  # nor does a reader take it
     with pytest.raises(LedgerError, match="a run is reserved once, or again"), ledger._appending():
-        ledger._append(book_module.Draft("reserve", body, NAME, "2"), ledger.standing())
+        ledger._append(Draft("reserve", body, NAME, "2"), ledger.standing())
     reserve(ledger, "3", PLAN)  # what a person gave back does not lapse besides
     assert kinds(ledger)[-2:] == [("void", "2"), ("reserve", "3")]
 
@@ -348,15 +350,15 @@ def test_an_entry_that_gives_back_says_what_and_since_when(
     found = ledger.standing()
     body = {"of": 3, "taken": 0, "until": found.runs["1"].until, **wrong}
     with pytest.raises(LedgerError, match=words), ledger._appending():
-        ledger._append(book_module.Draft("void", book_module.canonical(body), NAME, "1"), found)
+        ledger._append(Draft("void", canonical(body), NAME, "1"), found)
 
 
 @pytest.mark.parametrize("until", ["2029-12-31T00:00:00.000+00:00", "2030-01-01T05:00:00+00:00", "soon", 5, ""])
 def test_a_reservation_says_a_time_after_its_own(until: object, ledger: Ledger) -> None:
-    body = book_module.reserve_body(PLAN, "ab", "filter", 125_000)
-    told = book_module.canonical({**json.loads(body), "until": until})
+    body = reserve_body(PLAN, "ab", "filter", 125_000)
+    told = canonical({**json.loads(body), "until": until})
     with pytest.raises(LedgerError, match="nothing was entered"), ledger._appending():
-        ledger._append(book_module.Draft("reserve", told, NAME, "1"), ledger.standing())
+        ledger._append(Draft("reserve", told, NAME, "1"), ledger.standing())
 
 
 def test_a_lapse_that_is_hidden_does_not_let_its_run_be_charged(ledger: Ledger, clock: Clock) -> None:
@@ -412,7 +414,7 @@ def test_whatever_happens_in_whichever_order_nothing_charged_is_given_back_and_n
     held: dict[str, datetime] = {}
     touched: set[str] = set()
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(book_module, "_now", lambda: clock.now)
+        patch.setattr(clock_module, "now", lambda: clock.now)
         with opened(Path(folder)) as ledger:
             ledger.open_scope(SCOPE)
             for number, (act, run) in enumerate(acts):
