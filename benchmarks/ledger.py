@@ -19,7 +19,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from fedmodel.crypto import SigningKey
-from fedmodel.ledger import Ledger, Scope, verify_ledger
+from fedmodel.ledger import Asked, Ledger, Scope, verify_ledger
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 
 _SIZES = (100, 1_000, 5_000)
@@ -49,8 +49,7 @@ def measure(size: int) -> dict[str, float]:
                 ledger.charge("run", round_number + number + 1, 1, f"{round_number + number:064d}")
 
         with Ledger(path, "silo", identity, head) as ledger:
-            ledger.open_scope(_SCOPE)
-            ledger.reserve(_SCOPE.name, "run", _PLAN, 1)
+            ledger.reserve(Asked(_SCOPE, "run", _PLAN, 1))
             for number in range(size):
                 ledger.charge("run", number + 1, 1, f"{number:064d}")
             inside = milliseconds(lambda number: ledger.charge("run", 1, 1, f"{size + number:064d}"), _REPEATS)

@@ -29,7 +29,7 @@ from fedmodel.config import SiloFile, TableSource
 from fedmodel.crypto import SigningKey
 from fedmodel.data import table_records, tables
 from fedmodel.kinds.sources.table import TableConfig
-from fedmodel.ledger import Ledger, Scope
+from fedmodel.ledger import Asked, Ledger, Scope
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 
 _RECORDS, _PERSONS, _REPEATS = 200_000, 100_000, 5
@@ -98,8 +98,7 @@ def checking(folder: Path, files: int) -> dict[str, float]:
     })  # fmt: skip
     source = Source(law, folder, "one", scope, key)
     with Ledger(folder / "north.sqlite", "north", key, folder / "ledger.head") as ledger:
-        ledger.open_scope(scope)
-        ledger.reserve(scope.name, "run", DpSgdEvent(50.0, 1.0, 0.01, 100_000, 64), 1)
+        ledger.reserve(Asked(scope, "run", DpSgdEvent(50.0, 1.0, 0.01, 100_000, 64), 1))
         source.remember(ledger, "run")
         rounds = iter(range(1, 1_000))
 

@@ -43,7 +43,7 @@ from fedmodel.data import (
 )
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
 from fedmodel.kinds import own_code
-from fedmodel.ledger import Ledger, Scope, Standing
+from fedmodel.ledger import Asked, Ledger, Scope, Standing
 from fedmodel.privacy.events import Event
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import SIMULATED, Kit, is_kit, is_sealed, read_kit, read_law, scenario_hash, unlocked
@@ -256,20 +256,8 @@ class Silo:
             PolicyRefused: When the records are another budget's too. What lapsed is given back before, so that only
                 what was charged, or can yet be, is in the way.
         """
-        scope = self._scope(ledger)
-        source = self._source(scope)
-        reserved = ledger.reserve(
-            scope,
-            self.run,
-            event,
-            self.plan.steps_per_round,
-            scenario=scenario_hash(self.scenario).hex(),
-            partial=self._in_part,
-            held=self.held,
-            name=name,
-            besides=besides,
-            check=self._counted_once(ledger, source),
-        )
+        source = self._source(self._scope(ledger))
+        reserved = ledger.reserve(self._asked(ledger, source, event, besides, name))
         if source is not None:
             source.remember(ledger, self.run)
         return reserved
@@ -281,17 +269,23 @@ class Silo:
             PrivacyBudgetExceeded: When nothing of the plan is paid for.
             PolicyRefused: When the records are another budget's too.
         """
-        scope = self._scope(ledger)
-        ledger.check_reserves(
-            scope,
+        ledger.check_reserves(self._asked(ledger, self._source(self._scope(ledger)), event, besides))
+
+    def _asked(
+        self, ledger: Ledger, source: Source | None, event: Event, besides: Sequence[Event], name: str = ""
+    ) -> Asked:
+        """Return what this silo asks of its ledger for the run."""
+        return Asked(
+            self._scope(ledger),
             self.run,
             event,
             self.plan.steps_per_round,
             scenario=scenario_hash(self.scenario).hex(),
             partial=self._in_part,
+            besides=tuple(besides),
             held=self.held,
-            besides=besides,
-            check=self._counted_once(ledger, self._source(scope)),
+            name=name,
+            check=self._counted_once(ledger, source),
         )
 
     def _counted_once(self, ledger: Ledger, source: Source | None) -> Callable[[Standing], None]:

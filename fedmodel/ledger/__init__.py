@@ -9,6 +9,7 @@ uses. `verifying` reads a file that may have been changed, and names the first e
 
 from fedmodel.ledger.book import Charge, Ledger
 from fedmodel.ledger.entries import Entry, origin_of
+from fedmodel.ledger.reserving import Asked
 from fedmodel.ledger.rows import Reservation
 from fedmodel.ledger.runs import Run
 from fedmodel.ledger.scope import MICRO, Scope
@@ -17,6 +18,7 @@ from fedmodel.ledger.verifying import Verified, ledger_image, read_ledger, verif
 
 __all__ = [
     "MICRO",
+    "Asked",
     "Charge",
     "Entry",
     "Ledger",

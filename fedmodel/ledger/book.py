@@ -8,9 +8,7 @@ Does NOT know what was released for a charge: whoever takes one back answers for
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from datetime import timedelta
 from pathlib import Path
 from typing import Final
 
@@ -67,84 +65,29 @@ class Ledger(LedgerRows):
             raise LedgerError(f"{self.path}: has no budget for data set {scope.data!r}")
         raise LedgerError(_differs(self.path, known, scope))
 
-    def open_scope(self, scope: Scope) -> None:
-        """Create a scope where its data set has none yet.
-
-        Raises:
-            LedgerError: When the data set has another: a budget is made once, and changed by an override.
-        """
-        if self.scope(scope.name) == scope:
-            return
-        with self._appending():
-            self._enter_scope(scope, self.standing())
-
-    def reserve(
-        self,
-        scope: str | Scope,
-        run: str,
-        plan: Event,
-        steps_per_round: int,
-        *,
-        scenario: str = "",
-        partial: bool = False,
-        besides: Sequence[Event] = (),
-        held: timedelta | None = None,
-        name: str = "",
-        check: Callable[[Standing], None] | None = None,
-    ) -> Event:
+    def reserve(self, asked: Asked) -> Event:
         """Reserve all that a run may do, once; and give back what other runs reserved, and lapsed.
 
         A run whose own reservation lapsed reserves again, as any other run does.
-
-        Args:
-            scope: The scope's name; or the scope, which is created in the same step where its data set has none yet.
-            run: The run.
-            plan: All of its steps.
-            steps_per_round: Of which a round takes so many.
-            scenario: Hash of the scenario that the plan is of.
-            partial: Reserve the first rounds of the plan where the budget does not pay all of them.
-            besides: What else the run may release, in order; each in full, or nothing is reserved.
-            held: For how long it is held while nothing is charged for the run; None for ever.
-            name: What the run's server calls it; asked again, the first one stays.
-            check: Refuses by where the ledger stands once what lapsed is given back, in the same step.
 
         Returns:
             What was reserved, the plan or its first rounds; asked again, the same.
 
         Raises:
-            LedgerError: When the run reserved another plan, or a person gave its rest back.
+            LedgerError: When the run reserved another plan, or a person gave its rest back; or the data set has another
+                budget, which is made once, and changed by an override.
             PrivacyBudgetExceeded: When it does not fit. Nothing is entered.
         """
-        asked = Asked(run, plan, steps_per_round, scenario, partial, tuple(besides), held, name, check)
         with self._appending():
-            standing = self.standing()
-            if isinstance(scope, Scope):
-                self._enter_scope(scope, standing)
-                scope = scope.name
-            return self._enter_reservation(scope, asked, standing)
+            return self._enter_asked(asked)
 
-    def check_reserves(
-        self,
-        scope: Scope,
-        run: str,
-        plan: Event,
-        steps_per_round: int,
-        *,
-        scenario: str = "",
-        partial: bool = False,
-        besides: Sequence[Event] = (),
-        held: timedelta | None = None,
-        check: Callable[[Standing], None] | None = None,
-    ) -> Event:
+    def check_reserves(self, asked: Asked) -> Event:
         """Refuse what `reserve` would refuse now, and return what it would reserve.
 
         It is tried, and undone. Guarantee: nothing is entered, whatever comes of it.
         """
-        asked = Asked(run, plan, steps_per_round, scenario, partial, tuple(besides), held, check=check)
         with self._transaction(undone=True):
-            standing = self.standing()
-            self._enter_scope(scope, standing)
-            return self._enter_reservation(scope.name, asked, standing)
+            return self._enter_asked(asked)
 
     def charge(self, run: str, round_number: int, steps: int, key: str, part: int = 0) -> Charge:
         """Enter what a round is about to do. Call it before the records are read for training.
@@ -329,6 +272,12 @@ class Ledger(LedgerRows):
 
     # Below: what is entered under the lock
 
+    def _enter_asked(self, asked: Asked) -> Event:
+        """Create the scope where there is none, reserve in it, and return what is reserved."""
+        standing = self.standing()
+        self._enter_scope(asked.scope, standing)
+        return self._enter_reservation(asked, standing)
+
     def _enter_scope(self, scope: Scope, standing: Standing) -> None:
         """Create a scope where its data set has none yet."""
         scope.check()
@@ -338,7 +287,7 @@ class Ledger(LedgerRows):
         elif known != scope:
             raise LedgerError(_differs(self.path, known, scope))
 
-    def _enter_reservation(self, scope: str, asked: Asked, standing: Standing) -> Event:
+    def _enter_reservation(self, asked: Asked, standing: Standing) -> Event:
         """Reserve what is asked, unless it is reserved, and return what is."""
         if not 1 <= asked.steps_per_round <= asked.plan.steps:
             raise LedgerError(f"a round of {asked.steps_per_round} steps is none of a plan of {asked.plan.steps}")
@@ -349,18 +298,15 @@ class Ledger(LedgerRows):
         if asked.check is not None:
             asked.check(standing)
         if known is not None:
-            return as_known(known, scope, asked)
-        found = standing.scopes.get(scope)
-        if found is None:
-            raise LedgerError(f"{self.path}: has no scope {scope}")
-        plan, steps, besides = asked.plan, asked.steps_per_round, asked.besides
-        rounds = standing.rounds_fitting(found, plan, steps, besides) if asked.partial else 0
+            return as_known(known, asked)
+        scope, plan, steps, besides = asked.scope, asked.plan, asked.steps_per_round, asked.besides
+        rounds = standing.rounds_fitting(scope, plan, steps, besides) if asked.partial else 0
         fitting = plan.times(rounds * steps) if rounds else plan
-        costs = [found.cost(part) for part in (fitting, *besides)]
-        admitted = standing.admit(found, (fitting, *besides), sum(costs))
+        costs = [scope.cost(part) for part in (fitting, *besides)]
+        admitted = standing.admit(scope, (fitting, *besides), sum(costs))
         until = "" if asked.held is None else told_time(clock.now() + asked.held)
         body = reserve_body(fitting, asked.scenario, admitted, by_part(costs), besides, until, asked.name)
-        self._append(Draft("reserve", body, scope, asked.run), standing)
+        self._append(Draft("reserve", body, scope.name, asked.run), standing)
         return fitting
 
     def _enter_lapses(self, standing: Standing) -> None:

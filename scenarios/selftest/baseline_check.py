@@ -15,7 +15,7 @@ from fedmodel import plans
 from fedmodel.config import Scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import PolicyRefused
-from fedmodel.ledger import Ledger, Scope, verify_ledger
+from fedmodel.ledger import Asked, Ledger, Scope, verify_ledger
 from fedmodel.privacy import accounting
 from fedmodel.provision import law_of
 
@@ -58,8 +58,7 @@ def bounded(folder: Path, scenario: Scenario) -> str | None:
             return f"epsilon {found:.4g} is told of {what}"
     path = folder / "ledger.sqlite"
     with Ledger(path, silo, key, folder / "head") as ledger:
-        ledger.open_scope(_ROOM)
-        ledger.reserve(_ROOM.name, "1", bare, bare.steps)
+        ledger.reserve(Asked(_ROOM, "1", bare, bare.steps))
         ledger.charge("1", 1, bare.steps, "baseline")
     found = verify_ledger(path, key.public, [(folder / "head").read_bytes()]).standing.bound(_ROOM.name)
     return None if found == math.inf else f"a ledger that holds it bounds it by epsilon {found:.4g}"

@@ -15,7 +15,7 @@ from fedmodel import plans
 from fedmodel.config import Scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import FedmodelError
-from fedmodel.ledger import MICRO, Ledger, Scope, clock, read_ledger
+from fedmodel.ledger import MICRO, Asked, Ledger, Scope, clock, read_ledger
 from scenarios.selftest.planting import replaced
 
 _HELD: Final = timedelta(hours=1)
@@ -37,12 +37,11 @@ def given_back(folder: Path, scenario: Scenario) -> str | None:
     room = replace(wide, epsilon=wide.epsilon - (wide.cap - 1.5 * wide.cost(plan)) / MICRO)
     path = folder / "ledger.sqlite"
     with Ledger(path, silo, key, folder / "head") as ledger:
-        ledger.open_scope(room)
-        ledger.reserve(room.name, "1", plan, 1, held=_HELD)
+        ledger.reserve(Asked(room, "1", plan, 1, held=_HELD))
         ledger.charge("1", 1, 1, "of the first round")
         later = datetime.now(UTC) + _HELD
         with replaced(clock, "now", lambda: later), suppress(FedmodelError):  # as it has to be: the budget is taken
-            ledger.reserve(room.name, "2", plan, 1, held=_HELD)
+            ledger.reserve(Asked(room, "2", plan, 1, held=_HELD))
     runs = read_ledger(path).runs
     if runs.keys() == {"1"} and not runs["1"].closed:
         return None

@@ -17,13 +17,14 @@ from fedmodel import wire
 from fedmodel.config import Scenario, SiloFile, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
-from fedmodel.ledger import read_ledger, verify_ledger
+from fedmodel.ledger import Asked, read_ledger, verify_ledger
 from fedmodel.provision import law_of, provision, read_identity, scenario_hash
 from fedmodel.secagg import Window
 from scenarios.cli import main
 from scenarios.runs.inspection import LedgerFiles
 from server.lineages import Lineages
 from tests.fakes import FaultyGrid, run_config
+from tests.ledgers import budget_of
 
 LEDGER = Path("ledgers") / "north.sqlite"
 
@@ -253,7 +254,7 @@ def test_a_run_that_is_called_by_anothers_number_is_not_taken_for_it(
             "protocol-violated"
         )
         found.override(reserved.scope, 50.0, "room for another", "Ada")
-        found.reserve(reserved.scope, "5", plan, 1, name=number)
+        found.reserve(Asked(budget_of(found, reserved.scope), "5", plan, 1, name=number))
     assert fedmodel(monkeypatch, "ledger", "void", ledger, number, "--reason", "no") == 2
     told = " ".join(capsys.readouterr().err.split())
     assert "called tiny-20300101-120000-ab12, and what a server calls another: 5; say the first by its name" in told

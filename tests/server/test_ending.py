@@ -18,7 +18,7 @@ from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, LedgerTampered
-from fedmodel.ledger import Ledger, Standing, read_ledger, verify_ledger
+from fedmodel.ledger import Asked, Ledger, Standing, read_ledger, verify_ledger
 from fedmodel.ledger.entries import COUNTERSIGNED, countersigned_body
 from fedmodel.ledger.heads import sign_head
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
@@ -33,6 +33,7 @@ from server.server_app import run_federation
 from tests.clients.test_client_app import ask, joined, model
 from tests.fakes import FaultyGrid
 from tests.federations import Federation, pristine
+from tests.ledgers import budget_of, make_budget
 from tests.runs import MASKED, SILOS, copied, masked, simulated
 from tests.scenarios.cli.test_main import Run
 from tests.scenarios.report.test_build import told
@@ -115,8 +116,8 @@ def ledger(tmp_path: Path) -> Ledger:
     from fedmodel.ledger import Scope
 
     found = Ledger(tmp_path / "l.sqlite", "north", SigningKey.generate(), tmp_path / "head")
-    found.open_scope(Scope("data", "record", 1, 1e-3, 8.0, 8))
-    found.reserve("data/record", "7", DpSgdEvent(8.0, 1.0, 0.5, 4, 10), 2, scenario="ab" * 32)
+    make_budget(found, Scope("data", "record", 1, 1e-3, 8.0, 8))
+    found.reserve(Asked(budget_of(found, "data/record"), "7", DpSgdEvent(8.0, 1.0, 0.5, 4, 10), 2, scenario="ab" * 32))
     found.charge("7", 1, 2, "k" * 64)
     return found
 
@@ -339,7 +340,8 @@ def test_a_run_that_nobody_was_charged_for_claims_no_model(run: Run) -> None:
         head = folder / "server" / "heads" / silo
         with Ledger(folder / "ledgers" / f"{silo}.sqlite", silo, read_kit(whole / "silos" / silo).identity, head) as it:
             plan = next(iter(it.standing().runs.values())).plan
-            it.reserve("synthetic/record", "77", plan, scenario.rounds, scenario=scenario_hash(scenario).hex())
+            scope, said = budget_of(it, "synthetic/record"), scenario_hash(scenario).hex()
+            it.reserve(Asked(scope, "77", plan, scenario.rounds, scenario=said))
             with pytest.raises(LedgerError):
                 it.countersign("77", scenario_hash(scenario).hex(), file_hash(folder / "model.safetensors"), "22" * 32)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]

@@ -9,9 +9,10 @@ import pytest
 
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerTampered, PrivacyBudgetExceeded
-from fedmodel.ledger import Ledger, Scope, Standing, read_ledger
+from fedmodel.ledger import Asked, Ledger, Scope, Standing, read_ledger
 from fedmodel.privacy import accounting
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
+from tests.ledgers import make_budget
 
 KEY = SigningKey(bytes([7]) * 32)
 
@@ -67,8 +68,8 @@ def test_a_ledger_kept_by_an_accountant_that_read_too_little_is_refused_on_readi
         patch.setattr(accounting, "epsilon", lambda *_: 6.977)
         patch.setattr(accounting, "least_epsilon", lambda *_: 0.0)
         with Ledger(path, "north", KEY, tmp_path / "north.head") as ledger:
-            ledger.open_scope(scope)
-            ledger.reserve(scope.name, "run-1", event(0.9, 900.0, 10**6), 1)
+            make_budget(ledger, scope)
+            ledger.reserve(Asked(scope, "run-1", event(0.9, 900.0, 10**6), 1))
     with pytest.raises(LedgerTampered, match="does not fit into the budget"):
         read_ledger(path)
 
@@ -83,8 +84,8 @@ def test_a_ledger_kept_by_an_accountant_that_differs_in_the_sixth_digit_is_read(
     with monkeypatch.context() as patch:
         patch.setattr(accounting, "epsilon", lambda *_: scope.epsilon)
         with Ledger(path, "north", KEY, tmp_path / "north.head") as ledger:
-            ledger.open_scope(scope)
-            ledger.reserve(scope.name, "run-1", plan, 1)
+            make_budget(ledger, scope)
+            ledger.reserve(Asked(scope, "run-1", plan, 1))
     if by < 1 + 1e-5:
         read_ledger(path)
         return

@@ -15,6 +15,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -25,7 +26,18 @@ from hypothesis import strategies as st
 
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import FedmodelError, LedgerError, LedgerTampered, PrivacyBudgetExceeded
-from fedmodel.ledger import MICRO, Charge, Ledger, Reservation, Scope, Standing, origin_of, read_ledger, verify_ledger
+from fedmodel.ledger import (
+    MICRO,
+    Asked,
+    Charge,
+    Ledger,
+    Reservation,
+    Scope,
+    Standing,
+    origin_of,
+    read_ledger,
+    verify_ledger,
+)
 from fedmodel.ledger import clock as clock_module
 from fedmodel.ledger import file as file_module
 from fedmodel.ledger.head_file import HeadFile
@@ -34,6 +46,7 @@ from fedmodel.ledger.tables import COLUMNS, INSERT_ENTRY
 from fedmodel.privacy import accounting
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.secagg.progress import Progress
+from tests.ledgers import budget_of, make_budget
 
 SILO, KEY = "north", SigningKey(bytes([7]) * 32)
 SCOPE = Scope("hearts", "record", 1, 1e-3, 3.0, 5)
@@ -54,7 +67,7 @@ def opened(folder: Path, name: str = "north") -> Ledger:
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with opened(tmp_path) as ledger:
-        ledger.open_scope(SCOPE)
+        make_budget(ledger, SCOPE)
         yield ledger
 
 
@@ -79,7 +92,7 @@ import os, sys
 from pathlib import Path
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, PrivacyBudgetExceeded
-from fedmodel.ledger import Ledger, Scope
+from fedmodel.ledger import Asked, Ledger, Scope
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 KEY = SigningKey(bytes([7]) * 32)
 SCOPE = Scope("hearts", "record", 1, 1e-3, 3.0, 5)
@@ -112,21 +125,21 @@ def test_the_name_of_a_scope_says_data_unit_and_records() -> None:
 
 def test_a_run_is_reserved_once_and_asked_again_gets_the_same(ledger: Ledger) -> None:
     assert ledger.reservation("r1") is None
-    assert ledger.reserve(NAME, "r1", PLAN, 1) == PLAN
+    assert ledger.reserve(Asked(SCOPE, "r1", PLAN, 1)) == PLAN
     size = ledger.standing().size
-    assert ledger.reserve(NAME, "r1", PLAN, 1) == PLAN
-    assert ledger.reserve(NAME, "r1", PLAN, 1, partial=True) == PLAN
+    assert ledger.reserve(Asked(SCOPE, "r1", PLAN, 1)) == PLAN
+    assert ledger.reserve(Asked(SCOPE, "r1", PLAN, 1, partial=True)) == PLAN
     assert ledger.reservation("r1") == Reservation((PLAN,), NAME, "")
     assert ledger.standing().size == size
     assert ledger.standing().totals(NAME) == (SCOPE.cap, 125_000, 0)
 
 
 def test_a_run_is_of_one_scenario(tmp_path: Path, ledger: Ledger) -> None:
-    ledger.reserve(NAME, "r1", PLAN, 1, scenario="ab")
-    assert ledger.reserve(NAME, "r1", PLAN, 1, scenario="ab") == PLAN
+    ledger.reserve(Asked(SCOPE, "r1", PLAN, 1, scenario="ab"))
+    assert ledger.reserve(Asked(SCOPE, "r1", PLAN, 1, scenario="ab")) == PLAN
     for other in ("", "abc"):
         with refused(ledger, "run r1 reserved another plan"):
-            ledger.reserve(NAME, "r1", PLAN, 1, scenario=other)
+            ledger.reserve(Asked(SCOPE, "r1", PLAN, 1, scenario=other))
     with opened(tmp_path) as again:
         assert again.reservation("r1") == Reservation((PLAN,), NAME, "ab")
         assert again.standing().runs["r1"].scenario == "ab"
@@ -147,39 +160,37 @@ def test_a_run_is_of_one_scenario(tmp_path: Path, ledger: Ledger) -> None:
     ids=["noise", "clip", "rate", "denominator", "source", "records", "fewer steps", "more steps"],
 )
 def test_another_plan_for_the_same_run_is_refused(ledger: Ledger, other: DpSgdEvent) -> None:
-    ledger.reserve(NAME, "r1", PLAN, 1)
+    ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
     with refused(ledger, "run r1 reserved another plan"):
-        ledger.reserve(NAME, "r1", other, 1)
+        ledger.reserve(Asked(SCOPE, "r1", other, 1))
     assert ledger.reservation("r1") == Reservation((PLAN,), NAME, "")
 
 
-def test_a_run_is_of_one_scope_and_of_one_that_exists(ledger: Ledger) -> None:
+def test_a_run_is_of_one_scope(ledger: Ledger) -> None:
     other = replace(SCOPE, data="lungs")
-    ledger.open_scope(other)
-    ledger.reserve(NAME, "r1", PLAN, 1)
+    make_budget(ledger, other)
+    ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
     with refused(ledger, "reserved another plan"):
-        ledger.reserve(other.name, "r1", PLAN, 1)
-    with refused(ledger, "has no scope livers/record"):
-        ledger.reserve("livers/record", "r2", PLAN, 1)
+        ledger.reserve(Asked(other, "r1", PLAN, 1))
 
 
 def test_a_plan_of_another_unit_is_refused(ledger: Ledger) -> None:
     with refused(ledger, "units of 3 records cannot be charged to hearts/record", PrivacyBudgetExceeded):
-        ledger.reserve(NAME, "r1", replace(PLAN, max_records=3), 1)
+        ledger.reserve(Asked(SCOPE, "r1", replace(PLAN, max_records=3), 1))
     persons = Scope("lungs", "person", 3, 1e-3, 3.0, 5)
-    ledger.open_scope(persons)
+    make_budget(ledger, persons)
     with refused(ledger, "units of 1 records cannot be charged to lungs/person-3", PrivacyBudgetExceeded):
-        ledger.reserve(persons.name, "r1", PLAN, 1, partial=True)
+        ledger.reserve(Asked(persons, "r1", PLAN, 1, partial=True))
 
 
 @pytest.mark.parametrize("before", [[], [20, 20, 7]], ids=["first, by its own epsilon", "after others, by the filter"])
 def test_a_partial_reservation_takes_the_most_whole_rounds_that_fit(ledger: Ledger, before: list[int]) -> None:
     for number, steps in enumerate(before):
-        ledger.reserve(NAME, f"b{number}", replace(PLAN, steps=steps), 1)
+        ledger.reserve(Asked(SCOPE, f"b{number}", replace(PLAN, steps=steps), 1))
     long = replace(WHOLE, steps=60)
     with refused(ledger, "a plan of 60 steps does not fit", PrivacyBudgetExceeded):
-        ledger.reserve(NAME, "r1", long, 3)
-    taken = ledger.reserve(NAME, "r1", long, 3, partial=True)
+        ledger.reserve(Asked(SCOPE, "r1", long, 3))
+    taken = ledger.reserve(Asked(SCOPE, "r1", long, 3, partial=True))
     assert taken == replace(long, steps=taken.steps)
     assert taken.steps % 3 == 0
     if before:
@@ -191,22 +202,22 @@ def test_a_partial_reservation_takes_the_most_whole_rounds_that_fit(ledger: Ledg
             accounting.epsilon([taken], 1e-3) <= 3.0 < accounting.epsilon([replace(long, steps=taken.steps + 3)], 1e-3)
         )
         assert ledger.standing().runs["r1"].admitted == "plan"
-    assert ledger.reserve(NAME, "r1", long, 3, partial=True) == taken
+    assert ledger.reserve(Asked(SCOPE, "r1", long, 3, partial=True)) == taken
     assert ledger.reservation("r1") == Reservation((taken,), NAME, "")
 
 
 def test_a_partial_reservation_of_what_fits_is_whole_and_of_nothing_is_refused(ledger: Ledger) -> None:
-    assert ledger.reserve(NAME, "r1", PLAN, 4, partial=True) == PLAN
+    assert ledger.reserve(Asked(SCOPE, "r1", PLAN, 4, partial=True)) == PLAN
     heavy = replace(PLAN, noise_multiplier=0.3)
     with refused(ledger, "does not fit", PrivacyBudgetExceeded):
-        ledger.reserve(NAME, "r2", heavy, 4, partial=True)
+        ledger.reserve(Asked(SCOPE, "r2", heavy, 4, partial=True))
 
 
 def test_a_round_of_more_steps_than_the_plan_has_is_refused_clearly(ledger: Ledger) -> None:
     with pytest.raises(FedmodelError, match="round"):
-        ledger.reserve(NAME, "r1", PLAN, PLAN.steps + 1, partial=True)
+        ledger.reserve(Asked(SCOPE, "r1", PLAN, PLAN.steps + 1, partial=True))
     with pytest.raises(FedmodelError, match="round"):
-        ledger.reserve(NAME, "r1", PLAN, 0, partial=True)
+        ledger.reserve(Asked(SCOPE, "r1", PLAN, 0, partial=True))
 
 
 # The two ways of admission
@@ -216,95 +227,96 @@ def test_equal_runs_fill_the_budget_and_not_one_more(ledger: Ledger) -> None:
     assert ledger.standing().runs_fitting(SCOPE, PLAN) == FITTING == SCOPE.cap // SCOPE.cost(PLAN)
     for number in range(FITTING):
         assert ledger.standing().runs_fitting(SCOPE, PLAN) == FITTING - number
-        ledger.reserve(NAME, f"r{number}", PLAN, 1)
+        ledger.reserve(Asked(SCOPE, f"r{number}", PLAN, 1))
     assert ledger.standing().runs_fitting(SCOPE, PLAN) == 0
     with refused(ledger, "needs 0.125000 of Rényi divergence of order 5, and 0.023564 is left", PrivacyBudgetExceeded):
-        ledger.reserve(NAME, "more", PLAN, 1)
+        ledger.reserve(Asked(SCOPE, "more", PLAN, 1))
     assert {run.admitted for run in ledger.standing().runs.values()} == {"filter"}
 
 
 def test_a_first_plan_that_only_its_own_epsilon_admits_takes_the_whole_budget(ledger: Ledger) -> None:
     assert SCOPE.cost(WHOLE) > SCOPE.cap
     assert accounting.epsilon([WHOLE], 1e-3) <= 3.0
-    ledger.reserve(NAME, "r1", WHOLE, 1)
+    ledger.reserve(Asked(SCOPE, "r1", WHOLE, 1))
     assert ledger.standing().runs["r1"].admitted == "plan"
     assert ledger.standing().totals(NAME) == (SCOPE.cap, SCOPE.cap, 0)
     ledger.charge("r1", 1, 1, "k1")
     least = replace(PLAN, noise_multiplier=1e6, steps=1)
     for plan in (least, PLAN, WHOLE):
         with refused(ledger, "was taken whole by one plan of 40 steps", PrivacyBudgetExceeded):
-            ledger.reserve(NAME, "r2", plan, 1)
+            ledger.reserve(Asked(SCOPE, "r2", plan, 1))
         with refused(ledger, "was taken whole", PrivacyBudgetExceeded):
-            ledger.reserve(NAME, "r2", plan, 1, partial=True)
+            ledger.reserve(Asked(SCOPE, "r2", plan, 1, partial=True))
     with refused(
         ledger, "admitted as the one plan of hearts/record, and took the whole budget"
     ):  # it ended early; what follows it would be adaptive
         ledger.release("r1", "the run ended")
     ledger.override(NAME, 3.4, "more, and less than its divergence needs", "somebody")
     with refused(ledger, "was taken whole", PrivacyBudgetExceeded):
-        ledger.reserve(NAME, "r2", least, 1)
+        ledger.reserve(Asked(budget_of(ledger, NAME), "r2", least, 1))
     ledger.override(NAME, 3.0, "as before", "somebody")
     ledger.void_charge("r1", 1, "nothing left")
     with refused(ledger, "was taken whole", PrivacyBudgetExceeded):
-        ledger.reserve(NAME, "r2", least, 1)
+        ledger.reserve(Asked(SCOPE, "r2", least, 1))
     ledger.release("r1", "nothing of it was ever released")
-    ledger.reserve(NAME, "r2", WHOLE, 1)
+    ledger.reserve(Asked(SCOPE, "r2", WHOLE, 1))
     assert ledger.standing().runs["r2"].admitted == "plan"
 
 
 def test_beside_a_whole_plan_only_an_override_makes_room_and_then_by_the_filter_alone(ledger: Ledger) -> None:
     """Its divergence counts in full, so that all of them together stay within the raised cap, however chosen."""
-    ledger.reserve(NAME, "r1", WHOLE, 1)
+    ledger.reserve(Asked(SCOPE, "r1", WHOLE, 1))
     ledger.charge("r1", 1, 1, "k1")
     ledger.override(NAME, 3.6, "more", "somebody")
-    room = replace(SCOPE, epsilon=3.6).cap - SCOPE.cost(WHOLE)
+    raised = replace(SCOPE, epsilon=3.6)
+    room = raised.cap - SCOPE.cost(WHOLE)
     assert 150_000 < room < 250_000
     with refused(ledger, "was taken whole", PrivacyBudgetExceeded):
-        ledger.reserve(NAME, "r2", replace(PLAN, steps=40), 1)
-    ledger.reserve(NAME, "r3", PLAN, 1)
+        ledger.reserve(Asked(raised, "r2", replace(PLAN, steps=40), 1))
+    ledger.reserve(Asked(raised, "r3", PLAN, 1))
     assert ledger.standing().runs["r3"].admitted == "filter"
     with refused(ledger, "was taken whole", PrivacyBudgetExceeded):
-        ledger.reserve(NAME, "r4", PLAN, 1)
+        ledger.reserve(Asked(raised, "r4", PLAN, 1))
 
 
 @pytest.mark.parametrize("noise", [6.55, 6.58])
 def test_a_plan_of_a_larger_epsilon_than_the_cap_is_in_neither_way(ledger: Ledger, noise: float) -> None:
     plan = replace(WHOLE, noise_multiplier=noise)
     if accounting.epsilon([plan], 1e-3) <= 3.0:
-        ledger.reserve(NAME, "r1", plan, 1)
+        ledger.reserve(Asked(SCOPE, "r1", plan, 1))
     else:
         with refused(ledger, "does not fit into the budget of hearts/record", PrivacyBudgetExceeded):
-            ledger.reserve(NAME, "r1", plan, 1)
+            ledger.reserve(Asked(SCOPE, "r1", plan, 1))
     assert ("r1" in ledger.standing().runs) == (noise == 6.58)
 
 
 def test_a_plan_admitted_by_its_own_epsilon_is_only_ever_the_first(ledger: Ledger) -> None:
     """Even beside the least of runs; but a run of which nothing was, or can be, released leaves it untouched."""
-    ledger.reserve(NAME, "r1", replace(PLAN, noise_multiplier=1e6, steps=1), 1)
+    ledger.reserve(Asked(SCOPE, "r1", replace(PLAN, noise_multiplier=1e6, steps=1), 1))
     with refused(ledger, "does not fit", PrivacyBudgetExceeded):
-        ledger.reserve(NAME, "r2", WHOLE, 1)
+        ledger.reserve(Asked(SCOPE, "r2", WHOLE, 1))
     ledger.charge("r1", 1, 1, "k1")
     ledger.release("r1", "ended")
     with refused(ledger, "does not fit", PrivacyBudgetExceeded):
-        ledger.reserve(NAME, "r2", WHOLE, 1)
+        ledger.reserve(Asked(SCOPE, "r2", WHOLE, 1))
     ledger.void_charge("r1", 1, "nothing left")
-    ledger.reserve(NAME, "r2", WHOLE, 1)
+    ledger.reserve(Asked(SCOPE, "r2", WHOLE, 1))
     assert ledger.standing().runs["r2"].admitted == "plan"
 
 
 @pytest.mark.parametrize(("steps", "fits"), [(17, True), (18, False)])
 def test_a_second_plan_is_admitted_if_and_only_if_the_sum_of_costs_fits(ledger: Ledger, steps: int, fits: bool) -> None:
     """The first takes 0.875 of 1.898564; a step of noise 6.5 costs 0.059172."""
-    ledger.reserve(NAME, "r1", replace(PLAN, steps=140), 1)
+    ledger.reserve(Asked(SCOPE, "r1", replace(PLAN, steps=140), 1))
     plan = replace(PLAN, noise_multiplier=6.5, steps=steps)
     assert (875_000 + SCOPE.cost(plan) <= SCOPE.cap) == fits
     if fits:
-        ledger.reserve(NAME, "r2", plan, 1)
+        ledger.reserve(Asked(SCOPE, "r2", plan, 1))
         assert ledger.standing().totals(NAME) == (SCOPE.cap, 875_000 + SCOPE.cost(plan), 0)
     else:
         assert accounting.epsilon([plan], 1e-3) < 3.0
         with refused(ledger, "does not fit", PrivacyBudgetExceeded):
-            ledger.reserve(NAME, "r2", plan, 1)
+            ledger.reserve(Asked(SCOPE, "r2", plan, 1))
 
 
 Choice = tuple[float, float, int, int]  # noise, rate, steps reserved, steps charged at most
@@ -325,12 +337,12 @@ CHOICES = st.lists(
 def test_however_plans_are_chosen_what_is_charged_stays_within_the_cap(choices: list[Choice]) -> None:
     """Adaptively admitted runs, some of which end early: their composition is never over the epsilon of the cap."""
     with TemporaryDirectory() as folder, opened(Path(folder)) as ledger:
-        ledger.open_scope(SCOPE)
-        ledger.reserve(NAME, "first", replace(PLAN, steps=1), 1)
+        make_budget(ledger, SCOPE)
+        ledger.reserve(Asked(SCOPE, "first", replace(PLAN, steps=1), 1))
         for number, (noise, rate, steps, taken) in enumerate(choices):
             plan = DpSgdEvent(noise, 1.0, rate, steps, denominator=60)
             try:
-                kept = ledger.reserve(NAME, f"r{number}", plan, 1, partial=True)
+                kept = ledger.reserve(Asked(SCOPE, f"r{number}", plan, 1, partial=True))
             except PrivacyBudgetExceeded:
                 continue
             ledger.charge(f"r{number}", 1, min(taken, kept.steps), f"k{number}")
@@ -349,7 +361,7 @@ def test_however_plans_are_chosen_what_is_charged_stays_within_the_cap(choices: 
 
 
 def test_charges_are_kept_in_order_and_never_exceed_the_reservation(tmp_path: Path, ledger: Ledger) -> None:
-    ledger.reserve(NAME, "r1", PLAN, 1)
+    ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
     assert ledger.charge("r1", 1, 19, "k1") == Charge(replace(PLAN, steps=19), 4)
     with refused(ledger, "asks for 2 steps; run r1 has taken 19 of the 20", PrivacyBudgetExceeded):
         ledger.charge("r1", 2, 2, "k2")
@@ -363,22 +375,22 @@ def test_charges_are_kept_in_order_and_never_exceed_the_reservation(tmp_path: Pa
 
 @pytest.mark.parametrize("steps", [0, -1, -20])
 def test_a_charge_is_of_at_least_one_step(ledger: Ledger, steps: int) -> None:
-    ledger.reserve(NAME, "r1", PLAN, 1)
+    ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
     ledger.charge("r1", 1, 20, "k1")
     with refused(ledger, "steps must be a whole number from 1"):
         ledger.charge("r1", 2, steps, "k2")
 
 
 def test_a_charge_needs_a_reservation_of_its_own(ledger: Ledger) -> None:
-    ledger.reserve(NAME, "r1", PLAN, 1)
+    ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
     with refused(ledger, "run r2 has no reservation; a silo joins a run before it trains"):
         ledger.charge("r2", 1, 1, "k1")
 
 
 def test_every_call_is_a_charge_and_its_key_says_how_often(tmp_path: Path, ledger: Ledger) -> None:
     """What is released twice is paid for twice, whoever asks and under whatever key."""
-    ledger.reserve(NAME, "r1", PLAN, 1)
-    ledger.reserve(NAME, "r2", PLAN, 1)
+    ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
+    ledger.reserve(Asked(SCOPE, "r2", PLAN, 1))
     assert not ledger.is_charged("k")
     for run, number, steps in (("r1", 1, 3), ("r1", 1, 3), ("r1", 2, 4), ("r2", 1, 5)):
         with opened(tmp_path) as again:
@@ -400,8 +412,8 @@ def test_every_call_is_a_charge_and_its_key_says_how_often(tmp_path: Path, ledge
 def test_the_newest_charge_is_that_of_a_key_while_no_other_came_and_it_is_not_void(
     tmp_path: Path, ledger: Ledger
 ) -> None:
-    ledger.reserve(NAME, "r1", PLAN, 1)
-    ledger.reserve(NAME, "r2", PLAN, 1)
+    ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
+    ledger.reserve(Asked(SCOPE, "r2", PLAN, 1))
     assert ledger.newest_charge("k") is None
     first = ledger.charge("r1", 1, 1, "k").sequence
     assert (ledger.newest_charge("k"), ledger.newest_charge("k.2"), ledger.newest_charge("")) == (first, None, None)
@@ -422,7 +434,7 @@ def test_the_newest_charge_is_that_of_a_key_while_no_other_came_and_it_is_not_vo
 
 
 def test_a_voided_charge_is_paid_for_again(ledger: Ledger) -> None:
-    ledger.reserve(NAME, "r1", PLAN, 1)
+    ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
     ledger.charge("r1", 1, 20, "k1")
     ledger.void_charge("r1", 1, "nothing left")
     assert ledger.standing().totals(NAME) == (SCOPE.cap, 125_000, 0)
@@ -449,7 +461,7 @@ MASKED_1 = Progress(1, 1, masked=True)
 def test_what_was_masked_for_a_charge_is_not_voided_whatever_was_done_since(
     later: list[Progress], ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger.reserve(NAME, "r1", PLAN, 1)
+    ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
     ledger.charge("r1", 1, 1, "k1")
     for progress in (MASKED_1, *later):
         ledger.advance("r1", progress)
@@ -466,7 +478,7 @@ def test_what_was_masked_for_a_charge_is_not_voided_whatever_was_done_since(
 def test_a_charge_of_a_later_attempt_is_voided_where_an_earlier_ones_update_was_masked(ledger: Ledger) -> None:
     """Nor does another run's update keep it, nor that of another round."""
     for run in ("r1", "r2"):
-        ledger.reserve(NAME, run, PLAN, 1)
+        ledger.reserve(Asked(SCOPE, run, PLAN, 1))
     ledger.charge("r1", 1, 1, "k1")
     ledger.advance("r1", MASKED_1)
     ledger.advance("r1", Progress(1, 2, dealt="ab" * 32))
@@ -480,8 +492,8 @@ def test_a_charge_of_a_later_attempt_is_voided_where_an_earlier_ones_update_was_
 
 
 def test_only_the_newest_charge_of_the_ledger_is_voided(ledger: Ledger) -> None:
-    ledger.reserve(NAME, "r1", PLAN, 1)
-    ledger.reserve(NAME, "r2", PLAN, 1)
+    ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
+    ledger.reserve(Asked(SCOPE, "r2", PLAN, 1))
     words = "the newest charge of the ledger is not of round {} of run {}, and no other is voided"
     with refused(ledger, words.format(1, "r1")):
         ledger.void_charge("r1", 1, "nothing left")
@@ -513,17 +525,17 @@ def test_only_the_newest_charge_of_the_ledger_is_voided(ledger: Ledger) -> None:
 
 def test_what_a_run_did_not_take_is_given_back(ledger: Ledger) -> None:
     for number in range(FITTING):
-        ledger.reserve(NAME, f"r{number}", PLAN, 1)
+        ledger.reserve(Asked(SCOPE, f"r{number}", PLAN, 1))
     ledger.charge("r0", 1, 3, "k1")
     ledger.release("r0", "the run ended")
     assert ledger.standing().totals(NAME) == (SCOPE.cap, 14 * 125_000 + 18_750, 18_750)
     with refused(ledger, "does not fit", PrivacyBudgetExceeded):
-        ledger.reserve(NAME, "more", replace(PLAN, steps=21), 1)  # 131,250, where 129,814 are left
-    ledger.reserve(NAME, "more", PLAN, 1)
+        ledger.reserve(Asked(SCOPE, "more", replace(PLAN, steps=21), 1))  # 131,250, where 129,814 are left
+    ledger.reserve(Asked(SCOPE, "more", PLAN, 1))
 
 
 def test_a_released_run_is_over(ledger: Ledger) -> None:
-    ledger.reserve(NAME, "r1", PLAN, 1)
+    ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
     ledger.charge("r1", 1, 1, "k1")
     ledger.release("r1", "the run ended")
     assert ledger.reservation("r1") is None
@@ -533,7 +545,7 @@ def test_a_released_run_is_over(ledger: Ledger) -> None:
     with refused(ledger, "run r1 holds no reservation"):
         ledger.release("r1", "again")
     with refused(ledger, "or gave it back; a plan is made once"):
-        ledger.reserve(NAME, "r1", PLAN, 1)
+        ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
     with refused(ledger, "run r2 holds no reservation"):
         ledger.release("r2", "never was")
 
@@ -545,8 +557,8 @@ def test_a_scope_is_created_once(ledger: Ledger) -> None:
     assert ledger.scope(NAME) == SCOPE
     assert ledger.scope("lungs/record") is None
     size = ledger.standing().size
-    ledger.open_scope(SCOPE)
-    ledger.open_scope(Scope("hearts", "record", 1, 1e-3, 3.0, 5))
+    make_budget(ledger, SCOPE)
+    make_budget(ledger, Scope("hearts", "record", 1, 1e-3, 3.0, 5))
     assert ledger.standing().size == size
 
 
@@ -562,7 +574,7 @@ def test_a_scope_is_created_once(ledger: Ledger) -> None:
     ],
 )
 def test_a_data_set_has_one_scope_with_one_set_of_figures(ledger: Ledger, other: Scope, words: str) -> None:
-    for verb in (ledger.open_scope, ledger.check_scope):
+    for verb in (partial(make_budget, ledger), ledger.check_scope):
         with refused(ledger, f"budget of hearts was made with .*{words}.*`fedmodel ledger override` changes its cap"):
             verb(other)
     ledger.check_scope(SCOPE)
@@ -585,13 +597,13 @@ def test_a_data_set_has_one_scope_with_one_set_of_figures(ledger: Ledger, other:
 def test_a_scope_that_no_claim_could_be_made_of_is_refused(ledger: Ledger, scope: Scope) -> None:
     size = ledger.standing().size
     with pytest.raises(FedmodelError):
-        ledger.open_scope(scope)
+        make_budget(ledger, scope)
     assert ledger.standing().size == size
 
 
 def test_an_override_raises_the_cap(ledger: Ledger) -> None:
     for number in range(FITTING):
-        ledger.reserve(NAME, f"r{number}", PLAN, 1)
+        ledger.reserve(Asked(SCOPE, f"r{number}", PLAN, 1))
     ledger.charge("r0", 1, 20, "k")
     ledger.override(NAME, 3.5, "the board agreed", "A. Officer")
     raised = replace(SCOPE, epsilon=3.5)
@@ -599,25 +611,25 @@ def test_an_override_raises_the_cap(ledger: Ledger) -> None:
     assert ledger.standing().totals(NAME) == (raised.cap, FITTING * 125_000, 125_000)
     assert raised.cap == SCOPE.cap + 500_000
     for number in range(4):
-        ledger.reserve(NAME, f"more{number}", PLAN, 1)
+        ledger.reserve(Asked(raised, f"more{number}", PLAN, 1))
     with refused(ledger, r"epsilon 3.5 at delta 0.001.*does not fit|does not fit.*epsilon 3.5", PrivacyBudgetExceeded):
-        ledger.reserve(NAME, "over", PLAN, 1)
+        ledger.reserve(Asked(raised, "over", PLAN, 1))
     ledger.charge("more0", 1, 20, "k2")
     assert ledger.standing().totals(NAME)[2] == 250_000
-    ledger.open_scope(raised)
+    make_budget(ledger, raised)
     with refused(ledger, "epsilon 3.5 where 3.0 is asked"):
-        ledger.open_scope(SCOPE)
+        make_budget(ledger, SCOPE)
 
 
 def test_an_override_lowers_the_cap_but_not_under_what_is_held(ledger: Ledger) -> None:
     for number in range(8):
-        ledger.reserve(NAME, f"r{number}", PLAN, 1)  # 1,000,000
+        ledger.reserve(Asked(SCOPE, f"r{number}", PLAN, 1))  # 1,000,000
     least = 3.0 - (SCOPE.cap - 1_000_000) / MICRO
     with refused(ledger, "under what runs hold already; void their reservations first"):
         ledger.override(NAME, least - 1e-5, "less", "A. Officer")
     ledger.override(NAME, least + 1e-5, "less", "A. Officer")
     with refused(ledger, "does not fit", PrivacyBudgetExceeded):
-        ledger.reserve(NAME, "more", replace(PLAN, steps=1), 1)
+        ledger.reserve(Asked(budget_of(ledger, NAME), "more", replace(PLAN, steps=1), 1))
     ledger.charge("r0", 1, 20, "k1")
     for number in range(8):
         ledger.release(f"r{number}", "ended")
@@ -627,7 +639,7 @@ def test_an_override_lowers_the_cap_but_not_under_what_is_held(ledger: Ledger) -
 
 
 def test_an_override_of_a_budget_taken_whole_is_not_under_its_epsilon(ledger: Ledger) -> None:
-    ledger.reserve(NAME, "r1", WHOLE, 1)
+    ledger.reserve(Asked(SCOPE, "r1", WHOLE, 1))
     spent = accounting.epsilon([WHOLE], 1e-3)
     with refused(ledger, "under what runs hold already"):
         ledger.override(NAME, spent - 1e-6, "less", "A. Officer")
@@ -657,7 +669,7 @@ def test_an_override_is_of_a_scope_that_exists(ledger: Ledger) -> None:
 
 
 def test_a_checkpoint_is_of_all_entries_before_it_and_is_entered(ledger: Ledger) -> None:
-    ledger.reserve(NAME, "r1", PLAN, 1)
+    ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
     note = ledger.checkpoint("the auditor")
     head = open_head(note, origin_of(SILO), KEY.public)
     last = ledger.standing().last
@@ -687,13 +699,15 @@ def test_the_totals_of_every_entry_are_what_follows(tmp_path: Path) -> None:
     with opened(tmp_path) as ledger:
         rng = random.Random(5)  # noqa: S311 - it chooses what is tried
         for scope in (SCOPE, other):
-            ledger.open_scope(scope)
+            make_budget(ledger, scope)
         for number in range(120):
             scope, run, steps = rng.choice((SCOPE, other)), f"r{rng.randrange(12)}", rng.randrange(1, 9)
             try:
                 match rng.randrange(9):
                     case 0 | 1 | 2:
-                        ledger.reserve(scope.name, run, replace(PLAN, steps=7, noise_multiplier=11.3), 1)
+                        ledger.reserve(
+                            Asked(budget_of(ledger, scope.name), run, replace(PLAN, steps=7, noise_multiplier=11.3), 1)
+                        )
                     case 3 | 4 | 5:
                         ledger.charge(run, number, steps, f"k{number}")
                     case 6:
@@ -727,11 +741,10 @@ def test_eight_processes_fill_a_budget_exactly(tmp_path: Path) -> None:
             os.read(read, 1)  # returns when the parent closes its end: all at once
             done = 0
             with opened() as ledger:
-                ledger.open_scope(SCOPE)
                 for number in range(100):
                     run = f"w{worker}-{number}"
                     try:
-                        ledger.reserve(SCOPE.name, run, DpSgdEvent(20.0, 1.0, 1.0, 10, 60), 5)
+                        ledger.reserve(Asked(SCOPE, run, DpSgdEvent(20.0, 1.0, 1.0, 10, 60), 5))
                     except PrivacyBudgetExceeded:
                         break
                     ledger.charge(run, 1, 5, run + "-1")
@@ -769,8 +782,8 @@ def test_a_ledger_that_another_process_makes_meanwhile_is_opened(
         seen.append(asked)
         if len(seen) == looks + 1:
             with opened(tmp_path) as other:
-                other.open_scope(SCOPE)
-                other.reserve(NAME, "r1", PLAN, 1)
+                make_budget(other, SCOPE)
+                other.reserve(Asked(SCOPE, "r1", PLAN, 1))
         return real(self, *asked)
 
     monkeypatch.setattr(Ledger, "_query", late)
@@ -800,8 +813,8 @@ def values(folder: Path, **changed: object) -> list[object]:
 @pytest.fixture
 def charged(tmp_path: Path) -> Path:
     with opened(tmp_path) as ledger:
-        ledger.open_scope(SCOPE)
-        ledger.reserve(NAME, "r1", PLAN, 1)
+        make_budget(ledger, SCOPE)
+        ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
         ledger.charge("r1", 1, 1, "k1")
     return tmp_path
 
@@ -884,7 +897,7 @@ def test_every_entry_is_synced_to_a_write_ahead_log(ledger: Ledger) -> None:
     """A kill keeps the kernel's cache, so no kill can show this; the settings can (2 is FULL)."""
     assert ledger._connection.execute("PRAGMA synchronous").fetchone() == (2,)
     assert ledger._connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-    ledger.reserve(NAME, "r1", PLAN, 1)
+    ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
     assert ledger._connection.execute("PRAGMA synchronous").fetchone() == (2,)
 
 
@@ -892,7 +905,7 @@ def test_its_owner_alone_can_read_it(tmp_path: Path) -> None:
     before = os.umask(0)
     try:
         with opened(tmp_path) as ledger:
-            ledger.open_scope(SCOPE)
+            make_budget(ledger, SCOPE)
             modes = {path.name: stat.S_IMODE(path.stat().st_mode) for path in tmp_path.iterdir()}
     finally:
         os.umask(before)
@@ -904,8 +917,7 @@ def test_a_charge_survives_a_kill(tmp_path: Path) -> None:
     """A real process, killed by a real signal, right after `charge` has returned: again and again, in the same file."""
     program = """
     ledger = opened()
-    ledger.open_scope(SCOPE)
-    ledger.reserve(SCOPE.name, "r1", DpSgdEvent(20.0, 1.0, 1.0, 20, 60), 1)
+    ledger.reserve(Asked(SCOPE, "r1", DpSgdEvent(20.0, 1.0, 1.0, 20, 60), 1))
     for line in sys.stdin:
         ledger.charge("r1", int(line), 1, "k" + line.strip())
         os.kill(os.getpid(), 9) if int(line) % 3 == 0 else print(line, end="", flush=True)

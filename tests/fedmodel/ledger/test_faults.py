@@ -24,13 +24,14 @@ import pytest
 
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, LedgerTampered, ProtocolError
-from fedmodel.ledger import Entry, Ledger, Scope, head_file, merkle, origin_of, read_ledger, verify_ledger
+from fedmodel.ledger import Asked, Entry, Ledger, Scope, head_file, merkle, origin_of, read_ledger, verify_ledger
 from fedmodel.ledger import clock as clock_module
 from fedmodel.ledger import file as file_module
 from fedmodel.ledger.entries import void_body
 from fedmodel.ledger.heads import Head, follow, open_head, sign_head
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.system import durable
+from tests.ledgers import make_budget
 
 SILO, KEY, OTHER = "north", SigningKey(bytes([7]) * 32), SigningKey(bytes([8]) * 32)
 SCOPE = Scope("hearts", "record", 1, 1e-3, 3.0, 5)
@@ -64,8 +65,8 @@ def folder(tmp_path: Path) -> Path:
 def charged(folder: Path) -> Path:
     """A ledger of 6 entries."""
     with opened(folder) as ledger:
-        ledger.open_scope(SCOPE)
-        ledger.reserve(NAME, "r1", PLAN, 1)
+        make_budget(ledger, SCOPE)
+        ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
         for number in (1, 2, 3):
             ledger.charge("r1", number, 1, f"k{number}")
     return folder
@@ -124,7 +125,7 @@ def test_a_full_disk_makes_no_half_a_ledger(folder: Path) -> None:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert not (folder / "kit" / "ledger.head").exists()
     with opened(folder) as ledger:
-        ledger.open_scope(SCOPE)
+        make_budget(ledger, SCOPE)
     assert checked(folder) == 2
 
 
@@ -164,7 +165,7 @@ try:
 
 def test_a_file_that_cannot_be_written_is_refused_and_can_be_read(readable: Path) -> None:
     with opened(readable) as ledger:
-        ledger.open_scope(SCOPE)
+        make_budget(ledger, SCOPE)
     (readable / "north.sqlite").chmod(0o444)
     (readable / "kit" / "ledger.head").chmod(0o444)
     readable.chmod(0o555)
@@ -185,7 +186,7 @@ def test_a_file_that_cannot_be_written_is_refused_and_can_be_read(readable: Path
 
 def test_a_folder_that_cannot_be_entered_is_a_clear_error(readable: Path) -> None:
     with opened(readable) as ledger:
-        ledger.open_scope(SCOPE)
+        make_budget(ledger, SCOPE)
     for path in (readable / "kit" / "ledger.head", readable / "north.sqlite"):
         path.chmod(0o666)
     (readable / "kit").chmod(0)
@@ -263,7 +264,7 @@ def test_an_empty_file_is_made_a_ledger_only_where_no_head_is_kept(folder: Path)
         with refused("nothing was ever entered into it, so it is no ledger yet"):
             read(path)
     with opened(folder) as ledger:
-        ledger.open_scope(SCOPE)
+        make_budget(ledger, SCOPE)
     assert checked(folder) == 2
     path.write_bytes(b"")
     with refused(f"north.sqlite: is gone, and its head of 2 entries is kept; {WAY_OUT}", LedgerTampered):
@@ -326,7 +327,7 @@ def test_a_head_in_a_folder_that_is_not_there_is_a_clear_error(folder: Path) -> 
         opened(folder)
     (folder / "kit").mkdir()
     with opened(folder) as ledger:
-        ledger.open_scope(SCOPE)
+        make_budget(ledger, SCOPE)
     assert checked(folder) == 2
 
 
@@ -383,12 +384,12 @@ def test_a_clock_set_back_is_refused_and_the_newest_entrys_time_named(
         words = f"the clock says .*, before the newest entry's {newest.time.replace('+', '.')}; set the clock right"
         for deed in (
             lambda: ledger.charge("r1", 4, 1, "k4"),
-            lambda: ledger.reserve(NAME, "r2", PLAN, 1),
+            lambda: ledger.reserve(Asked(SCOPE, "r2", PLAN, 1)),
             lambda: ledger.release("r1", "ended"),
             lambda: ledger.void_charge("r1", 3, "nothing left"),
             lambda: ledger.audit({"subject": "x"}),
             lambda: ledger.checkpoint("x"),
-            lambda: ledger.open_scope(Scope("lungs", "record", 1, 1e-3, 3.0, 5)),
+            lambda: make_budget(ledger, Scope("lungs", "record", 1, 1e-3, 3.0, 5)),
         ):
             with refused(words):
                 deed()
@@ -458,7 +459,7 @@ def test_who_makes_a_ledger_waits_for_another_who_does(folder: Path) -> None:
     thread.start()
     locked.wait()
     with opened(folder) as ledger:
-        ledger.open_scope(SCOPE)
+        make_budget(ledger, SCOPE)
     thread.join()
     assert checked(folder) == 2
 
@@ -509,7 +510,7 @@ def test_a_damaged_byte_met_while_writing_is_an_error_of_the_ledger(charged: Pat
         try:
             with opened(charged) as ledger:
                 ledger.charge("r1", 4, 1, "k4")
-                ledger.reserve(NAME, "r2", PLAN, 1)
+                ledger.reserve(Asked(SCOPE, "r2", PLAN, 1))
                 ledger.proven(2)
         except LedgerError:
             pass
@@ -519,7 +520,7 @@ def test_a_damaged_page_is_an_error_of_the_ledger(charged: Path) -> None:
     """In whichever table it lies, and whatever is asked."""
     path, old = charged / "north.sqlite", kept(charged)
     with opened(charged) as ledger:
-        ledger.reserve(NAME, "r2", replace(PLAN, steps=400, noise_multiplier=200.0), 1)
+        ledger.reserve(Asked(SCOPE, "r2", replace(PLAN, steps=400, noise_multiplier=200.0), 1))
         for number in range(150):
             ledger.charge("r2", number, 1, f"{number:064x}")
     content, note = path.read_bytes(), kept(charged)
@@ -577,7 +578,7 @@ def sql(folder: Path, statement: str) -> None:
 
 VERBS: dict[str, Callable[[Ledger], object]] = {
     "charge": lambda ledger: ledger.charge("r1", 4, 97, "k4"),
-    "reserve": lambda ledger: ledger.reserve(NAME, "r2", PLAN, 1),
+    "reserve": lambda ledger: ledger.reserve(Asked(SCOPE, "r2", PLAN, 1)),
     "void": lambda ledger: ledger.void_charge("r1", 3, "nothing left"),
     "release": lambda ledger: ledger.release("r1", "ended"),
     "override": lambda ledger: ledger.override(NAME, 9.0, "why", "A. Officer"),
@@ -631,7 +632,7 @@ def test_a_charge_that_is_hidden_from_its_run_is_not_spent_again(charged: Path, 
     with opened(charged) as ledger:
         charge(ledger, *range(4, 101))
         ledger.void_charge("r1", 100, "nothing left")  # 99 of 100 are taken, and it is the newest entry of the run
-        ledger.reserve(NAME, "r2", PLAN, 1)
+        ledger.reserve(Asked(SCOPE, "r2", PLAN, 1))
         ledger.charge("r2", 1, 1, "q1")
     sql(charged, statement.replace("(5, 6)", "(SELECT sequence FROM entries WHERE run = 'r1' AND sequence > 50)"))
     with refused("entr|north", LedgerTampered), opened(charged) as ledger:
@@ -648,18 +649,18 @@ def test_a_charge_that_is_hidden_from_its_run_and_its_scope_is_found_by_the_next
         if newest == "an audit":
             ledger.audit({"subject": "x"})
         else:
-            ledger.open_scope(Scope("lungs", "record", 1, 1e-3, 3.0, 5))
+            make_budget(ledger, Scope("lungs", "record", 1, 1e-3, 3.0, 5))
     sql(charged, "UPDATE entries SET run = NULL, scope = NULL WHERE run = 'r1' AND sequence > 6")
     with pytest.raises(LedgerTampered):
         verify_ledger(charged / "north.sqlite", KEY.public, unused=False)
     with opened(charged) as ledger, pytest.raises(LedgerTampered):
-        ledger.reserve(NAME, "r2", PLAN, 1)
+        ledger.reserve(Asked(SCOPE, "r2", PLAN, 1))
 
 
 def test_a_release_that_is_hidden_from_its_run_does_not_open_it_again(charged: Path) -> None:
     with opened(charged) as ledger:
         ledger.release("r1", "ended")
-        ledger.reserve(NAME, "r2", PLAN, 1)
+        ledger.reserve(Asked(SCOPE, "r2", PLAN, 1))
         ledger.charge("r2", 1, 1, "q1")
     sql(charged, "UPDATE entries SET run = 'r9' WHERE kind = 'void'")
     with refused("entr|north", LedgerTampered), opened(charged) as ledger:
@@ -787,8 +788,8 @@ def test_a_deleted_ledger_is_refused_as_long_as_any_head_is_kept(charged: Path) 
         words = f"has 1 entries where the head that the server keeps has 6: newer ones are gone; {WAY_OUT}"
         with refused(words, LedgerTampered):
             ledger.check_extends(note, "the server")
-        ledger.open_scope(SCOPE)
-        ledger.reserve(NAME, "r1", PLAN, 1)
+        make_budget(ledger, SCOPE)
+        ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
         charge(ledger, 1, 2, 3)
         with refused(
             "is not what the head that the server keeps is of: its first 6 entries are others", LedgerTampered
@@ -846,13 +847,12 @@ def killed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 import os, sys
 from pathlib import Path
 from fedmodel.crypto import SigningKey
-from fedmodel.ledger import Ledger, Scope
+from fedmodel.ledger import Asked, Ledger, Scope
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 folder, key = Path(sys.argv[1]), SigningKey(bytes([7]) * 32)
 scope = Scope("hearts", "record", 1, 1e-3, 3.0, 5)
 with Ledger(folder / "north.sqlite", "north", key, folder / "kit" / "ledger.head") as ledger:
-    ledger.open_scope(scope)
-    ledger.reserve(scope.name, "r1", DpSgdEvent(40.0, 1.0, 1.0, 100, 60), 1)
+    ledger.reserve(Asked(scope, "r1", DpSgdEvent(40.0, 1.0, 1.0, 100, 60), 1))
     ledger.charge("r1", 1, 1, "k1")
 ledger = Ledger(folder / "north.sqlite", "north", key, folder / "kit" / "ledger.head")
 for number in range(2, 14):

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, LedgerTampered, PrivacyBudgetExceeded
-from fedmodel.ledger import Ledger, Scope, Standing, read_ledger, verify_ledger
+from fedmodel.ledger import Asked, Ledger, Scope, Standing, read_ledger, verify_ledger
 from fedmodel.ledger import clock as clock_module
 from fedmodel.ledger.entries import canonical, reserve_body
 from fedmodel.ledger.file import Draft
@@ -25,6 +25,7 @@ from fedmodel.ledger.head_file import HeadFile
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import read_kit
 from fedmodel.secagg.progress import Progress
+from tests.ledgers import make_budget
 
 KEY = SigningKey(bytes([7]) * 32)
 SCOPE = Scope("hearts", "record", 1, 1e-3, 3.0, 5)
@@ -59,12 +60,12 @@ def opened(folder: Path) -> Ledger:
 @pytest.fixture
 def ledger(tmp_path: Path, clock: Clock) -> Iterator[Ledger]:
     with opened(tmp_path) as found:
-        found.open_scope(SCOPE)
+        make_budget(found, SCOPE)
         yield found
 
 
 def reserve(ledger: Ledger, run: str, plan: DpSgdEvent = WHOLE, **more: object) -> None:
-    ledger.reserve(NAME, run, plan, 1, **{"held": HELD, "scenario": "ab", **more})  # type: ignore[arg-type]
+    ledger.reserve(Asked(SCOPE, run, plan, 1, **{"held": HELD, "scenario": "ab", **more}))  # type: ignore[arg-type]
 
 
 def kinds(ledger: Ledger) -> list[tuple[str, str | None]]:
@@ -270,11 +271,11 @@ def test_what_is_tried_enters_nothing(pending: bool, ledger: Ledger, clock: Cloc
         clock.passes(HELD)
     before, head = kinds(ledger), ledger.path.with_suffix(".head").read_bytes()
     for scope in (SCOPE, other):
-        assert ledger.check_reserves(scope, "2", WHOLE, 1, scenario="ab", held=HELD) == WHOLE
+        assert ledger.check_reserves(Asked(scope, "2", WHOLE, 1, scenario="ab", held=HELD)) == WHOLE
     with pytest.raises(PrivacyBudgetExceeded):
-        ledger.check_reserves(SCOPE, "2", replace(WHOLE, steps=80), 1)
+        ledger.check_reserves(Asked(SCOPE, "2", replace(WHOLE, steps=80), 1))
     with pytest.raises(LedgerError, match="a budget is made once"):
-        ledger.check_reserves(replace(SCOPE, epsilon=9.0), "2", PLAN, 1)
+        ledger.check_reserves(Asked(replace(SCOPE, epsilon=9.0), "2", PLAN, 1))
     assert kinds(ledger) == before
     assert ledger.path.with_suffix(".head").read_bytes() == head
     assert ledger.scope(other.name) is None
@@ -315,7 +316,7 @@ def test_giving_back_and_reserving_are_one_step_whenever_the_process_dies(
     owner: type, name: str, at: int, entered: bool, after: bool, tmp_path: Path, clock: Clock
 ) -> None:
     with opened(tmp_path) as ledger:
-        ledger.open_scope(SCOPE)
+        make_budget(ledger, SCOPE)
         reserve(ledger, "1")
     clock.passes(HELD)
     with pytest.MonkeyPatch.context() as patch, opened(tmp_path) as ledger:
@@ -379,9 +380,9 @@ def test_a_ledger_of_version_1_takes_reservations_that_lapse(tmp_path: Path, clo
     with Ledger(run / "ledgers" / "north.sqlite", "north", read_kit(kit).identity, kit / "ledger.head") as ledger:
         before = [name for name, one in ledger.standing().runs.items() if not one.closed]
         scope = Scope("synthetic", "record", 1, 1e-5, 4.0, 8)
-        ledger.reserve(scope.name, "301", replace(PLAN, noise_multiplier=90.0), 1, held=HELD)
+        ledger.reserve(Asked(scope, "301", replace(PLAN, noise_multiplier=90.0), 1, held=HELD))
         clock.passes(1000 * HELD)
-        ledger.reserve(scope.name, "302", replace(PLAN, noise_multiplier=90.0), 1, held=HELD)
+        ledger.reserve(Asked(scope, "302", replace(PLAN, noise_multiplier=90.0), 1, held=HELD))
         assert [name for name, one in ledger.standing().runs.items() if not one.closed] == [*before, "302"]
         with pytest.raises(LedgerError, match="run 301 has no reservation"):
             ledger.charge("301", 1, 1, "k")
@@ -416,7 +417,7 @@ def test_whatever_happens_in_whichever_order_nothing_charged_is_given_back_and_n
     with TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
         patch.setattr(clock_module, "now", lambda: clock.now)
         with opened(Path(folder)) as ledger:
-            ledger.open_scope(SCOPE)
+            make_budget(ledger, SCOPE)
             for number, (act, run) in enumerate(acts):
                 clock.passes({"an hour": HELD, "a minute": timedelta(minutes=1)}.get(act, timedelta()))
                 before = dict(held)

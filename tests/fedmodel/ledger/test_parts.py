@@ -12,13 +12,14 @@ import pytest
 
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, LedgerTampered, PrivacyBudgetExceeded
-from fedmodel.ledger import Entry, Ledger, Scope, Standing, verify_ledger
+from fedmodel.ledger import Asked, Entry, Ledger, Scope, Standing, verify_ledger
 from fedmodel.ledger.entries import canonical, charge_body, figures_of, reserved_parts
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import event_to_json
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.mechanisms.none_unsafe import UnprotectedEvent
 from scenarios.runs.claims import claim_of
+from tests.ledgers import make_budget
 
 SCOPE = Scope("d", "record", 1, 1e-3, 3.0, 5)
 PLAN, STATISTIC, EVALUATION = (
@@ -30,12 +31,12 @@ PARTS = (PLAN, STATISTIC, EVALUATION)
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger(tmp_path / "a.sqlite", "a", SigningKey.generate(), tmp_path / "head") as found:
-        found.open_scope(SCOPE)
+        make_budget(found, SCOPE)
         yield found
 
 
 def reserved(ledger: Ledger, **more: Any) -> None:
-    ledger.reserve(SCOPE.name, "r1", PLAN, 2, besides=(STATISTIC, EVALUATION), **more)
+    ledger.reserve(Asked(SCOPE, "r1", PLAN, 2, besides=(STATISTIC, EVALUATION), **more))
 
 
 def entries(ledger: Ledger) -> tuple[Entry, ...]:
@@ -87,7 +88,7 @@ def test_each_part_is_charged_up_to_its_own_steps_and_no_other_is_lent_from(ledg
 
 
 def test_a_run_of_one_part_has_no_other(ledger: Ledger) -> None:
-    ledger.reserve(SCOPE.name, "r1", PLAN, 2)
+    ledger.reserve(Asked(SCOPE, "r1", PLAN, 2))
     with pytest.raises(LedgerError, match="reserved 1 parts"):
         ledger.charge("r1", 1, 1, "a", part=1)
 
@@ -98,41 +99,41 @@ def test_all_parts_are_admitted_together_or_nothing_is(ledger: Ledger) -> None:
     assert SCOPE.cost(part) < SCOPE.cap < 3 * SCOPE.cost(part)
     assert accounting.epsilon([part] * 3, SCOPE.delta) > SCOPE.epsilon
     with pytest.raises(PrivacyBudgetExceeded, match="a plan of 3 steps does not fit"):
-        ledger.reserve(SCOPE.name, "r1", part, 1, besides=(part, part))
+        ledger.reserve(Asked(SCOPE, "r1", part, 1, besides=(part, part)))
     assert not ledger.knows("r1")
 
 
 def test_parts_that_the_filter_does_not_admit_are_admitted_as_one_plan_by_the_epsilon_of_all(ledger: Ledger) -> None:
     whole = (DpSgdEvent(6.58, 1.0, 1.0, 20, 60), DpSgdEvent(6.58, 1.0, 1.0, 20, 1))
     assert sum(map(SCOPE.cost, whole)) > SCOPE.cap
-    ledger.reserve(SCOPE.name, "r1", whole[0], 20, besides=whole[1:])
+    ledger.reserve(Asked(SCOPE, "r1", whole[0], 20, besides=whole[1:]))
     ledger.charge("r1", 1, 20, "a", part=1)
     standing = ledger.standing()
     assert standing.runs["r1"].admitted == "plan"
     assert standing.bound(SCOPE.name) == accounting.epsilon(whole, SCOPE.delta) <= SCOPE.epsilon
     with pytest.raises(PrivacyBudgetExceeded, match="taken whole by one plan of 40 steps"):
-        ledger.reserve(SCOPE.name, "r2", PLAN, 2)
+        ledger.reserve(Asked(SCOPE, "r2", PLAN, 2))
 
 
 def test_a_part_without_noise_makes_the_whole_run_one_that_protects_nobody(ledger: Ledger) -> None:
     bare = UnprotectedEvent(1.0, 1.0, 1, 10)
-    ledger.reserve(SCOPE.name, "r1", PLAN, 2, besides=(bare,))
+    ledger.reserve(Asked(SCOPE, "r1", PLAN, 2, besides=(bare,)))
     ledger.charge("r1", 1, 2, "a")
     standing = ledger.standing()
     assert standing.runs["r1"].admitted == "none"
     assert standing.bound(SCOPE.name) == standing.cap_of(standing.runs["r1"]) == float("inf")
     with pytest.raises(PrivacyBudgetExceeded, match="a run without noise"):
-        ledger.reserve(SCOPE.name, "r2", PLAN, 2)
+        ledger.reserve(Asked(SCOPE, "r2", PLAN, 2))
 
 
 def test_a_part_of_another_unit_is_not_reserved(ledger: Ledger) -> None:
     with pytest.raises(PrivacyBudgetExceeded, match="for units of 2 records"):
-        ledger.reserve(SCOPE.name, "r1", PLAN, 2, besides=(replace(STATISTIC, max_records=2),))
+        ledger.reserve(Asked(SCOPE, "r1", PLAN, 2, besides=(replace(STATISTIC, max_records=2),)))
 
 
 def test_where_a_budget_pays_for_a_part_of_the_plan_all_else_is_reserved_in_full(ledger: Ledger) -> None:
     long, large = PLAN.times(4000), DpSgdEvent(4.0, 1.0, 1.0, 5, 1)
-    found = ledger.reserve(SCOPE.name, "r1", long, 2, partial=True, besides=(large,))
+    found = ledger.reserve(Asked(SCOPE, "r1", long, 2, partial=True, besides=(large,)))
     assert 0 < found.steps < 4000
     assert ledger.standing().runs["r1"].parts == (found, large)
     assert Standing().rounds_fitting(SCOPE, long, 2) > found.steps // 2
@@ -143,7 +144,7 @@ def test_asked_again_the_same_is_reserved_and_other_parts_are_refused(ledger: Le
     reserved(ledger)
     for besides in ((), (STATISTIC,), (EVALUATION, STATISTIC), (STATISTIC, EVALUATION.times(3))):
         with pytest.raises(LedgerError, match="reserved another plan"):
-            ledger.reserve(SCOPE.name, "r1", PLAN, 2, besides=besides)
+            ledger.reserve(Asked(SCOPE, "r1", PLAN, 2, besides=besides))
 
 
 def test_a_voided_charge_gives_its_own_part_back_and_a_released_run_what_no_part_took(ledger: Ledger) -> None:

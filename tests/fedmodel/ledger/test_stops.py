@@ -14,11 +14,12 @@ import pytest
 
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, LedgerTampered, PrivacyBudgetExceeded
-from fedmodel.ledger import Ledger, Run, Scope, Standing, read_ledger
+from fedmodel.ledger import Asked, Ledger, Run, Scope, Standing, read_ledger
 from fedmodel.ledger.runs import Charged
 from fedmodel.privacy import accounting
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from scenarios.runs.claims import claim_of
+from tests.ledgers import budget_of, make_budget
 from tests.stopping import Values, at_the_start, before, stopped
 
 SCOPE = Scope("hearts", "record", 1, 1e-3, 3.0, 5)
@@ -30,7 +31,7 @@ WHOLE = DpSgdEvent(6.58, 1.0, 1.0, 40, denominator=60)  # over the cap by the fi
 @pytest.fixture
 def ledger(tmp_path: Path) -> Iterator[Ledger]:
     with Ledger(tmp_path / "north.sqlite", "north", SigningKey(bytes([7]) * 32), tmp_path / "north.head") as ledger:
-        ledger.open_scope(SCOPE)
+        make_budget(ledger, SCOPE)
         yield ledger
 
 
@@ -40,7 +41,7 @@ def bound(ledger: Ledger) -> float:
 
 @pytest.mark.parametrize("plan", [SMALL, WHOLE], ids=["filter", "plan"])
 def test_a_run_is_claimed_by_its_whole_plan_from_its_first_charge_on(ledger: Ledger, plan: DpSgdEvent) -> None:
-    ledger.reserve(NAME, "r1", plan, 1)
+    ledger.reserve(Asked(SCOPE, "r1", plan, 1))
     assert ledger.standing().runs["r1"].claimed == []
     ledger.charge("r1", 1, 3, "k1")
     run = ledger.standing().runs["r1"]
@@ -55,14 +56,14 @@ def test_a_run_is_claimed_by_its_whole_plan_from_its_first_charge_on(ledger: Led
 
 
 def test_a_run_past_its_plan_has_no_claim(ledger: Ledger) -> None:
-    ledger.reserve(NAME, "r1", SMALL, 1)
+    ledger.reserve(Asked(SCOPE, "r1", SMALL, 1))
     ledger.charge("r1", 1, 20, "k1")
     with pytest.raises(LedgerTampered, match="21 steps of a plan of 20"):
         _ = replace(ledger.standing().runs["r1"], drawn=[21]).claimed
 
 
 def test_the_one_plan_bounds_everything_wherever_it_ends(ledger: Ledger) -> None:
-    ledger.reserve(NAME, "r1", WHOLE, 1)
+    ledger.reserve(Asked(SCOPE, "r1", WHOLE, 1))
     assert bound(ledger) == 0.0
     ledger.charge("r1", 1, 1, "k1")
     assert bound(ledger) == accounting.epsilon([WHOLE], SCOPE.delta)
@@ -72,7 +73,7 @@ def test_the_one_plan_bounds_everything_wherever_it_ends(ledger: Ledger) -> None
 def test_plans_chosen_by_looking_are_bounded_by_the_cap_however_little_they_took(ledger: Ledger) -> None:
     """Neither what one run took, nor what its plan was: another may follow, chosen by what this one released."""
     for number in range(3):
-        ledger.reserve(NAME, f"r{number}", SMALL, 1)
+        ledger.reserve(Asked(SCOPE, f"r{number}", SMALL, 1))
         ledger.charge(f"r{number}", 1, 1, f"k{number}")
         ledger.release(f"r{number}", "the attacker has seen enough")
         assert bound(ledger) == SCOPE.epsilon
@@ -85,7 +86,7 @@ def test_who_stops_early_gets_back_the_divergence_of_the_steps_that_were_not_tak
     taken = 0
     while taken <= 100:
         try:
-            ledger.reserve(NAME, f"r{taken}", plan, 1, partial=True)
+            ledger.reserve(Asked(SCOPE, f"r{taken}", plan, 1, partial=True))
         except PrivacyBudgetExceeded:
             break
         ledger.charge(f"r{taken}", 1, 1, f"k{taken}")
@@ -128,7 +129,7 @@ def test_the_best_adversary_who_plans_anew_by_looking_attains_no_more_than_delta
 @pytest.mark.parametrize("charged", [False, True])
 def test_a_cap_that_was_lowered_after_a_look_is_no_claim(ledger: Ledger, charged: bool) -> None:
     """Who lowers it chooses the figure by what was released; before the first release there is nothing to look at."""
-    ledger.reserve(NAME, "r1", SMALL, 1)
+    ledger.reserve(Asked(SCOPE, "r1", SMALL, 1))
     if charged:
         ledger.charge("r1", 1, 1, "k1")
     ledger.override(NAME, 2.0, "less is enough", "somebody")
@@ -138,7 +139,7 @@ def test_a_cap_that_was_lowered_after_a_look_is_no_claim(ledger: Ledger, charged
 
 
 def test_a_cap_that_was_raised_is_the_claim_from_then_on(ledger: Ledger) -> None:
-    ledger.reserve(NAME, "r1", SMALL, 1)
+    ledger.reserve(Asked(SCOPE, "r1", SMALL, 1))
     ledger.charge("r1", 1, 1, "k1")
     ledger.override(NAME, 5.0, "more", "somebody")
     ledger.override(NAME, 4.0, "not so much", "somebody")
@@ -149,7 +150,7 @@ def test_a_cap_that_was_raised_is_the_claim_from_then_on(ledger: Ledger) -> None
 
 def test_a_run_is_within_the_cap_that_all_of_its_budget_is_within(ledger: Ledger) -> None:
     """Whatever an accountant tells of its plan alone; nothing is known of a run that released nothing."""
-    ledger.reserve(NAME, "r1", SMALL, 1)
+    ledger.reserve(Asked(SCOPE, "r1", SMALL, 1))
     assert ledger.standing().cap_of(ledger.standing().runs["r1"]) == math.inf
     ledger.charge("r1", 1, 1, "k1")
     cap = ledger.standing().cap_of(ledger.standing().runs["r1"])
@@ -162,17 +163,17 @@ def test_a_run_is_within_the_cap_that_all_of_its_budget_is_within(ledger: Ledger
 
 def test_a_raise_makes_room_beside_the_one_plan_and_then_the_cap_is_the_claim(ledger: Ledger) -> None:
     """Raised before anything was charged, or after, or by less than makes any room."""
-    ledger.reserve(NAME, "r1", WHOLE, 1)
+    ledger.reserve(Asked(SCOPE, "r1", WHOLE, 1))
     ledger.override(NAME, 3.6, "more", "somebody")
     ledger.charge("r1", 1, 1, "k1")
     assert bound(ledger) == 3.6
-    ledger.reserve(NAME, "r2", SMALL, 1)
+    ledger.reserve(Asked(budget_of(ledger, NAME), "r2", SMALL, 1))
     ledger.charge("r2", 1, 1, "k2")
     assert bound(ledger) == 3.6
 
 
 def test_a_raise_that_makes_no_room_leaves_the_one_plan_as_the_claim(ledger: Ledger) -> None:
-    ledger.reserve(NAME, "r1", WHOLE, 1)
+    ledger.reserve(Asked(SCOPE, "r1", WHOLE, 1))
     ledger.charge("r1", 1, 1, "k1")
     ledger.override(NAME, 3.3, "more, and less than its divergence needs", "somebody")
     assert bound(ledger) == accounting.epsilon([WHOLE], SCOPE.delta)
@@ -180,9 +181,9 @@ def test_a_raise_that_makes_no_room_leaves_the_one_plan_as_the_claim(ledger: Led
 
 def beside_the_plan(ledger: Ledger, charged: str) -> None:
     """Reserve the one plan, and beside it, under a higher cap, a run that the filter admits."""
-    ledger.reserve(NAME, "plan", WHOLE, 1)
+    ledger.reserve(Asked(SCOPE, "plan", WHOLE, 1))
     ledger.override(NAME, 8.0, "more", "somebody")
-    ledger.reserve(NAME, "filter", replace(WHOLE, steps=30), 1)
+    ledger.reserve(Asked(budget_of(ledger, NAME), "filter", replace(WHOLE, steps=30), 1))
     found = ledger.standing().runs
     assert [found[run].admitted for run in ("plan", "filter")] == ["plan", "filter"]
     for number, run in enumerate(charged.split()):
@@ -230,9 +231,9 @@ def test_a_cap_that_was_lowered_so_by_another_program_is_refused_by_every_reader
 def test_in_whatever_order_caps_change_and_runs_come_and_go_the_figure_bounds_all_plans(tmp_path: Path) -> None:
     """Every plan of which a step was charged, as if each had been fixed in advance: never more than what is told."""
     steps: dict[str, Callable[[Ledger], object]] = {
-        "plan": lambda ledger: ledger.reserve(NAME, "plan", WHOLE, 1),
+        "plan": lambda ledger: ledger.reserve(Asked(budget_of(ledger, NAME), "plan", WHOLE, 1)),
         "raise": lambda ledger: ledger.override(NAME, 8.0, "more", "somebody"),
-        "filter": lambda ledger: ledger.reserve(NAME, "filter", replace(WHOLE, steps=30), 1),
+        "filter": lambda ledger: ledger.reserve(Asked(budget_of(ledger, NAME), "filter", replace(WHOLE, steps=30), 1)),
         "lower": lambda ledger: ledger.override(NAME, 3.0, "as before", "somebody"),
         "charge plan": lambda ledger: ledger.charge("plan", 1, 1, "k1"),
         "charge filter": lambda ledger: ledger.charge("filter", 1, 1, "k2"),
@@ -245,7 +246,7 @@ def test_in_whatever_order_caps_change_and_runs_come_and_go_the_figure_bounds_al
         with Ledger(
             tmp_path / f"{number}.sqlite", "north", SigningKey(bytes([7]) * 32), tmp_path / f"{number}.head"
         ) as ledger:
-            ledger.open_scope(SCOPE)
+            make_budget(ledger, SCOPE)
             for step in order:
                 with suppress(LedgerError, PrivacyBudgetExceeded):
                     steps[step](ledger)
@@ -261,7 +262,7 @@ def test_a_cap_that_was_lowered_to_the_very_plan_is_read_by_an_accountant_of_oth
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a plan that was admitted is; and whoever lowers a cap is not let under the figure that it has itself."""
-    ledger.reserve(NAME, "plan", WHOLE, 1)
+    ledger.reserve(Asked(SCOPE, "plan", WHOLE, 1))
     exact, figure = accounting.epsilon, accounting.epsilon([WHOLE], SCOPE.delta)
     with pytest.raises(LedgerError, match="under what runs hold already"):
         ledger.override(NAME, figure * (1 - 1e-9), "a hair under it", "somebody")
@@ -273,7 +274,7 @@ def test_a_cap_that_was_lowered_to_the_very_plan_is_read_by_an_accountant_of_oth
 def test_a_cap_that_was_lowered_under_the_plan_by_more_than_last_digits_is_refused(
     ledger: Ledger, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ledger.reserve(NAME, "plan", WHOLE, 1)
+    ledger.reserve(Asked(SCOPE, "plan", WHOLE, 1))
     exact = accounting.epsilon
     ledger.override(NAME, exact([WHOLE], SCOPE.delta), "no more than the plan", "somebody")
     monkeypatch.setattr(accounting, "epsilon", lambda events, delta: (1 + 1e-4) * exact(events, delta))

@@ -21,12 +21,24 @@ from fedmodel import crypto
 from fedmodel.config import Scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import FedmodelError, LedgerError, LedgerTampered
-from fedmodel.ledger import Entry, Ledger, Scope, Standing, entries, merkle, origin_of, read_ledger, verify_ledger
+from fedmodel.ledger import (
+    Asked,
+    Entry,
+    Ledger,
+    Scope,
+    Standing,
+    entries,
+    merkle,
+    origin_of,
+    read_ledger,
+    verify_ledger,
+)
 from fedmodel.ledger.entries import canonical, charge_body, genesis, reserve_body, scope_body, void_body
 from fedmodel.ledger.heads import Head, sign_head
 from fedmodel.ledger.tables import COLUMNS, PAGE_SIZE, SCHEMA, insert, prepare
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import provision, read_kit
+from tests.ledgers import make_budget
 from tests.scenarios.cli.test_main import Run
 
 SILO, KEY, OTHER = "north", SigningKey(bytes([7]) * 32), SigningKey(bytes([8]) * 32)
@@ -66,14 +78,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         return Ledger(path, SILO, KEY, folder / "ledger.head")
 
     with opened() as ledger:
-        ledger.open_scope(SCOPE)
-        ledger.reserve(NAME, "r1", PLAN, 1)
+        make_budget(ledger, SCOPE)
+        ledger.reserve(Asked(SCOPE, "r1", PLAN, 1))
         for number in (1, 2, 3, 4):
             ledger.charge("r1", number, 1 + number % 2, f"{number:064x}")
         notes.append(ledger.head())
     with opened() as ledger:
         ledger.void_charge("r1", 4, "nothing left the silo")
-        ledger.open_scope(LUNGS)
+        make_budget(ledger, LUNGS)
         for number in range(5, 15):
             ledger.charge("r1", number, 1, f"{number:064x}")
         notes.append(ledger.checkpoint("the auditor"))
@@ -81,7 +93,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
         for failing in ("r1", "unknown"):  # what is refused leaves no trace in the file
             with pytest.raises(FedmodelError):
                 ledger.charge(failing, 99, 99, "never")
-        ledger.reserve(LUNGS.name, "q1", replace(PLAN, noise_multiplier=90.0, max_records=3), 4, partial=True)
+        ledger.reserve(Asked(LUNGS, "q1", replace(PLAN, noise_multiplier=90.0, max_records=3), 4, partial=True))
         ledger.override(LUNGS.name, 4.0, "the board agreed", "A. Officer")
         ledger.audit({"subject": "silo.toml", "by": "A. Officer"})
     for number in range(1, 6):
@@ -89,7 +101,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Written:
             ledger.charge("q1", number, 2, f"{100 + number:064x}")
             ledger.charge("r1", 20 + number, 1, f"{200 + number:064x}")
     with opened() as ledger:
-        ledger.reserve(NAME, "r2", PLAN, 1)
+        ledger.reserve(Asked(SCOPE, "r2", PLAN, 1))
         ledger.charge("r2", 1, 20, "f" * 64)
         ledger.release("q1", "the run ended")
         ledger.release("r1", "the run ended")
@@ -199,8 +211,8 @@ def test_a_ledger_of_hundreds_of_entries_and_large_bodies_is_whole(tmp_path: Pat
     path = tmp_path / "north.sqlite"
     for part in range(3):
         with Ledger(path, SILO, KEY, tmp_path / "head") as ledger:
-            ledger.open_scope(SCOPE)
-            ledger.reserve(NAME, "r", replace(PLAN, steps=300), 1)
+            make_budget(ledger, SCOPE)
+            ledger.reserve(Asked(SCOPE, "r", replace(PLAN, steps=300), 1))
             for number in range(100):
                 ledger.charge("r", 100 * part + number, 1, f"{part}-{number}")
             ledger.audit({"subject": "x" * 10_000, "part": str(part)})
@@ -568,7 +580,7 @@ def test_a_ledger_that_names_another_key_than_it_is_signed_with_is_refused(writt
 def test_another_ledger_in_its_place_is_refused(written: Written, tmp_path: Path) -> None:
     path, south = tmp_path / "north.sqlite", SigningKey(bytes([9]) * 32)
     with Ledger(path, "south", south, tmp_path / "south.head") as ledger:
-        ledger.open_scope(SCOPE)
+        make_budget(ledger, SCOPE)
     with refused("entry 1: its signature is not the silo's", 1):
         verify_ledger(path, KEY.public)
     assert verify_ledger(path, south.public).standing.silo == "south"
@@ -927,8 +939,8 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
     plan = DpSgdEvent(60.0, 1.0, 0.5, 4, denominator=10)
     path = tmp_path / "r" / "ledgers" / "north.sqlite"
     with Ledger(path, "north", kit.identity, tmp_path / "r" / "silos" / "north" / "ledger.head") as ledger:
-        ledger.open_scope(scope)
-        ledger.reserve(scope.name, "7", plan, 1)
+        make_budget(ledger, scope)
+        ledger.reserve(Asked(scope, "7", plan, 1))
         for number in (1, 2, 3):
             ledger.charge("7", number, 1, f"{number:064x}")
     return Run(monkeypatch, capsys, tmp_path)

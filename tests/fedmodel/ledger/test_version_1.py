@@ -16,12 +16,13 @@ import pytest
 from fedmodel.config import read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import LedgerError, PrivacyBudgetExceeded
-from fedmodel.ledger import Entry, Ledger, Scope, verify_ledger
+from fedmodel.ledger import Asked, Entry, Ledger, Scope, verify_ledger
 from fedmodel.privacy.events import event_to_json
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.mechanisms.none_unsafe import UnprotectedEvent
 from fedmodel.provision import read_kit, scenario_hash
 from fedmodel.secagg.progress import Progress
+from tests.ledgers import budget_of, make_budget
 
 FROZEN = Path(__file__).parents[2] / "vectors" / "version_1"
 EXPECTED: dict[str, Any] = json.loads((FROZEN / "expected.json").read_text())
@@ -50,27 +51,29 @@ def written(path: Path, key: SigningKey) -> None:
     """Append what the frozen ledger holds, by the calls that it was made with."""
     scenario = EXPECTED["scenario"]
     with Ledger(path, "north", key, path.with_suffix(".head")) as ledger:
-        ledger.open_scope(RECORDS)
-        ledger.reserve(RECORDS.name, "101", PLAN, 4, scenario=scenario)
+        make_budget(ledger, RECORDS)
+        ledger.reserve(Asked(RECORDS, "101", PLAN, 4, scenario=scenario))
         ledger.charge("101", 1, 4, "k1")
         ledger.charge("101", 2, 4, "k2")
         ledger.charge("101", 2, 4, "k2")
         ledger.void_charge("101", 2, "nothing of it left")
         ledger.checkpoint("server")
         ledger.audit({"subject": "silo.toml", "digest": "ab" * 32, "by": "a person"})
-        ledger.reserve(RECORDS.name, "102", DpSgdEvent(20.0, 1.0, 1.0, 10, 10, "seeded-unsafe"), 5, scenario=scenario)
+        ledger.reserve(Asked(RECORDS, "102", DpSgdEvent(20.0, 1.0, 1.0, 10, 10, "seeded-unsafe"), 5, scenario=scenario))
         ledger.charge("102", 1, 5, "k3")
         ledger.release("102", "ended")
         ledger.override(RECORDS.name, 4.0, "a study more", "a person")
-        ledger.reserve(RECORDS.name, "103", DpSgdEvent(30.0, 0.5, 0.125, 8, 10), 2, scenario=scenario)
+        ledger.reserve(
+            Asked(budget_of(ledger, RECORDS.name), "103", DpSgdEvent(30.0, 0.5, 0.125, 8, 10), 2, scenario=scenario)
+        )
         ledger.charge("103", 1, 2, "k4")
         ledger.countersign("103", scenario, "cd" * 32, "ef" * 32)
-        ledger.open_scope(LETTERS)
+        make_budget(ledger, LETTERS)
         whole = DpSgdEvent(20.0, 1.0, 1.0, 80, 10, max_records=3)
-        ledger.reserve(LETTERS.name, "104", whole, 4, scenario=scenario, partial=True)
+        ledger.reserve(Asked(LETTERS, "104", whole, 4, scenario=scenario, partial=True))
         ledger.charge("104", 1, 4, "k5")
-        ledger.open_scope(BARE)
-        ledger.reserve(BARE.name, "105", UnprotectedEvent(1.0, 0.5, 4, 10), 2, scenario=scenario)
+        make_budget(ledger, BARE)
+        ledger.reserve(Asked(BARE, "105", UnprotectedEvent(1.0, 0.5, 4, 10), 2, scenario=scenario))
         ledger.charge("105", 1, 2, "k6")
         ledger.advance("101", Progress(2, 1, masked=True))
 
@@ -116,10 +119,10 @@ def test_a_ledger_of_version_1_goes_on(run: Path) -> None:
         with pytest.raises(LedgerError, match="has ended"):
             ledger.charge("103", 2, 2, "k10")
         with pytest.raises(PrivacyBudgetExceeded, match="a run without noise"):
-            ledger.reserve(BARE.name, "201", PLAN, 4)
+            ledger.reserve(Asked(BARE, "201", PLAN, 4))
         with pytest.raises(PrivacyBudgetExceeded, match="was taken whole"):
-            ledger.reserve(LETTERS.name, "202", DpSgdEvent(500.0, 1.0, 1.0, 1, 10, max_records=3), 1)
-        ledger.reserve(RECORDS.name, "203", PLAN, 4)
+            ledger.reserve(Asked(LETTERS, "202", DpSgdEvent(500.0, 1.0, 1.0, 1, 10, max_records=3), 1))
+        ledger.reserve(Asked(budget_of(ledger, RECORDS.name), "203", PLAN, 4))
     charge = entries(run)[EXPECTED["size"]]
     event = event_to_json(DpSgdEvent(8.0, 1.0, 0.25, 4, 10))
     assert charge.body == f'{{"event":{event},"taken":12}}'

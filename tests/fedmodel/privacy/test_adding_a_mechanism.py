@@ -21,7 +21,7 @@ from fedmodel.config import Scenario, read_scenario, scenario_to_toml
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, PolicyRefused, PrivacyError
 from fedmodel.learning.jobs import training
-from fedmodel.ledger import Ledger, verify_ledger
+from fedmodel.ledger import Asked, Ledger, verify_ledger
 from fedmodel.privacy import accounting
 from fedmodel.privacy.conformance import check_release
 from fedmodel.privacy.events import Event, event_to_json
@@ -29,6 +29,7 @@ from fedmodel.privacy.mechanisms import MECHANISMS, event_from_json, mechanism_o
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import law_of, scenario_hash
 from scenarios.runs.claims import claim_of
+from tests.ledgers import make_budget
 from tests.test_how_to_add import added
 
 PATH = "fedmodel/privacy/mechanisms/two_draws.py"
@@ -116,8 +117,8 @@ def test_it_is_charged_and_what_is_claimed_is_what_its_parts_cost(
     plan, key = scenario.plan("left"), SigningKey.generate()
     scope = policy.budget_scope(law_of(scenario, "left", bytes(32)), plan.data)
     with Ledger(tmp_path / "a.sqlite", "left", key, tmp_path / "head") as ledger:
-        ledger.open_scope(scope)
-        ledger.reserve(scope.name, "1", event, plan.steps_per_round)
+        make_budget(ledger, scope)
+        ledger.reserve(Asked(scope, "1", event, plan.steps_per_round))
         charged = ledger.charge("1", 1, plan.steps_per_round, "k").event
     standing = verify_ledger(tmp_path / "a.sqlite", key.public).standing
     assert charged == event.times(plan.steps_per_round)

@@ -13,7 +13,7 @@ import pytest
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, LedgerError
-from fedmodel.ledger import Ledger, Scope
+from fedmodel.ledger import Asked, Ledger, Scope
 from fedmodel.plans import planned_event
 from fedmodel.privacy.accounting import advantage, epsilon, gdp_mu, odometer
 from fedmodel.privacy.events import event_to_json
@@ -25,6 +25,7 @@ from scenarios.runs import inspection
 from scenarios.runs.claims import early
 from scenarios.runs.summary import row_of, rows_reported
 from server.run_files import CHARGES
+from tests.ledgers import budget_of, make_budget
 from tests.runs import MASKED, simulated
 from tests.scenarios.cli.test_main import Run
 from tests.scenarios.report.test_build import forge, told
@@ -173,9 +174,9 @@ def test_a_run_that_was_closed_still_costs_its_whole_plan(tmp_path: Path) -> Non
     """Ctrl-C, and a person who gives back what it will not take."""
     key = SigningKey(bytes([7]) * 32)
     with Ledger(tmp_path / "north.sqlite", "north", key, tmp_path / "north.head") as ledger:
-        ledger.open_scope(Scope("hearts", "record", 1, DELTA, 30.0, 2))
-        ledger.reserve("hearts/record", "r1", PLAN, 2)
-        ledger.reserve("hearts/record", "r2", PLAN, 2)
+        make_budget(ledger, Scope("hearts", "record", 1, DELTA, 30.0, 2))
+        ledger.reserve(Asked(budget_of(ledger, "hearts/record"), "r1", PLAN, 2))
+        ledger.reserve(Asked(budget_of(ledger, "hearts/record"), "r2", PLAN, 2))
         ledger.charge("r1", 1, TAKEN, "k1")
         ledger.release("r1", "interrupted")
         ledger.release("r2", "never begun")

@@ -10,12 +10,13 @@ from clients.policy import budget_scope
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError
-from fedmodel.ledger import Ledger
+from fedmodel.ledger import Asked, Ledger
 from fedmodel.plans import planned_parts
 from fedmodel.privacy import accounting
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import joint_law, law_of, scenario_hash
 from scenarios.simulation.simulate import check_scenario
+from tests.ledgers import make_budget
 
 SERVER = SigningKey(bytes(32)).public
 ON = ["encryption.secure_aggregation=on", "encryption.bound=2.0", "encryption.colluding=0"]
@@ -99,13 +100,13 @@ def test_the_sum_of_budgets_pays_for_a_run_of_each_in_either_order(
     law = joint_law(scenarios, "north", SERVER)
     scope = budget_scope(law, "synthetic")
     with Ledger(tmp_path / "north.sqlite", "north", SigningKey(bytes(32)), tmp_path / "head") as ledger:
-        ledger.open_scope(scope)
+        make_budget(ledger, scope)
         for number in order:
             plan = scenarios[number].plan("north")
             event = DpSgdEvent(
                 plan.noise_multiplier or 0.0, plan.max_grad_norm, plan.sample_rate, plan.steps, plan.expected_batch_size
             )
-            assert ledger.reserve(scope.name, str(number + 1), event, plan.steps_per_round).steps == plan.steps
+            assert ledger.reserve(Asked(scope, str(number + 1), event, plan.steps_per_round)).steps == plan.steps
 
 
 @pytest.mark.parametrize("setting", ["privacy.noise_multiplier=1e6", "privacy.sample_rate=1e-9"])

@@ -26,7 +26,7 @@ from fedmodel.errors import ConfigError, LedgerError, PolicyRefused, PrivacyBudg
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import kind
 from fedmodel.learning.models import parameters_of
-from fedmodel.ledger import Ledger, Scope, verify_ledger
+from fedmodel.ledger import Asked, Ledger, Scope, verify_ledger
 from fedmodel.privacy import accounting, grid
 from fedmodel.privacy.events import Baseline, event_to_json
 from fedmodel.privacy.mechanisms import event_from_json, mechanism_of
@@ -40,6 +40,7 @@ from scenarios.cli.main import app
 from scenarios.report import build
 from scenarios.runs.summary import row_of
 from tests.fakes import trained
+from tests.ledgers import make_budget
 
 PRIVATE = DpSgdEvent(1.0, 1.0, 0.5, 4, 10)
 BARE = UnprotectedEvent(1.0, 0.5, 4, 10)
@@ -67,12 +68,12 @@ def test_the_event_reads_back_and_is_never_the_other() -> None:
 def test_a_ledger_with_one_admits_nothing_more_and_bounds_nothing(tmp_path: Path) -> None:
     key = SigningKey.generate()
     with Ledger(tmp_path / "a.sqlite", "a", key, tmp_path / "head") as ledger:
-        ledger.open_scope(SCOPE)
-        ledger.reserve(SCOPE.name, "1", BARE, 1)
+        make_budget(ledger, SCOPE)
+        ledger.reserve(Asked(SCOPE, "1", BARE, 1))
         ledger.charge("1", 1, 1, "k")
         for more in (PRIVATE, BARE):
             with pytest.raises(PrivacyBudgetExceeded, match="without noise"):
-                ledger.reserve(SCOPE.name, "2", more, 1)
+                ledger.reserve(Asked(SCOPE, "2", more, 1))
     found = verify_ledger(tmp_path / "a.sqlite", key.public, [(tmp_path / "head").read_bytes()]).standing
     assert found.bound(SCOPE.name) == found.cap_of(found.runs["1"]) == math.inf
     assert found.totals(SCOPE.name) == (SCOPE.cap, SCOPE.cap, SCOPE.cap)
@@ -80,10 +81,10 @@ def test_a_ledger_with_one_admits_nothing_more_and_bounds_nothing(tmp_path: Path
 
 def test_a_ledger_with_a_private_run_takes_none(tmp_path: Path) -> None:
     with Ledger(tmp_path / "a.sqlite", "a", SigningKey.generate(), tmp_path / "head") as ledger:
-        ledger.open_scope(SCOPE)
-        ledger.reserve(SCOPE.name, "1", PRIVATE, 1)
+        make_budget(ledger, SCOPE)
+        ledger.reserve(Asked(SCOPE, "1", PRIVATE, 1))
         with pytest.raises(PrivacyBudgetExceeded, match="protected"):
-            ledger.reserve(SCOPE.name, "2", BARE, 1)
+            ledger.reserve(Asked(SCOPE, "2", BARE, 1))
 
 
 @pytest.mark.parametrize("baseline", ["no-noise", "no-noise-no-clip"])

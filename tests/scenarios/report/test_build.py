@@ -20,7 +20,7 @@ from pydantic import ValidationError
 from fedmodel.audit.plan import plan_hash
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerError, LedgerTampered
-from fedmodel.ledger import Ledger, Standing
+from fedmodel.ledger import Asked, Ledger, Standing
 from fedmodel.privacy.accounting import epsilon
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.rounding import up
@@ -40,6 +40,7 @@ from scenarios.report.page.told import Told
 from scenarios.report.verifier import renyi
 from scenarios.runs import inspection
 from scenarios.runs.audit_entries import PLAN_SUBJECT, RESULT_SUBJECT, result_hash
+from tests.ledgers import budget_of
 from tests.runs import MASKED, SILOS, copied, masked, roomy, simulated, stated
 
 __all__ = ["masked", "roomy", "stated"]
@@ -564,7 +565,9 @@ def test_a_prior_run_is_in_the_scope_and_in_what_was_spent_in_all(roomy: Path, t
         run / "ledgers" / "north.sqlite", "north", read_kit(run / "silos" / "north").identity,
         run / "silos" / "north" / "ledger.head",
     ) as ledger:  # fmt: skip
-        ledger.reserve("synthetic/record", "77", DpSgdEvent(8.0, 1.0, 0.5, 2, 10), 1, scenario="ab" * 32)
+        ledger.reserve(
+            Asked(budget_of(ledger, "synthetic/record"), "77", DpSgdEvent(8.0, 1.0, 0.5, 2, 10), 1, scenario="ab" * 32)
+        )
         ledger.charge("77", 1, 2, "earlier")
     report = sections.scope(read_run(run))
     north = next(budget for budget in report.budgets if budget.silo == "north")
@@ -587,7 +590,9 @@ def test_a_run_of_several_parts_has_a_row_for_each_and_an_epsilon_that_is_of_all
         run / "ledgers" / "north.sqlite", "north", read_kit(run / "silos" / "north").identity,
         run / "silos" / "north" / "ledger.head",
     ) as ledger:  # fmt: skip
-        ledger.reserve("synthetic/record", "77", plan, 1, besides=(statistic,), scenario="ab" * 32)
+        ledger.reserve(
+            Asked(budget_of(ledger, "synthetic/record"), "77", plan, 1, besides=(statistic,), scenario="ab" * 32)
+        )
         ledger.charge("77", 1, 1, "statistic", part=1)
     gathered = read_run(run)
     (north, *_) = sections.scope(gathered).budgets
@@ -671,7 +676,13 @@ def test_an_earlier_run_of_seeded_noise_leaves_no_cumulative_figure(roomy: Path,
         run / "silos" / "north" / "ledger.head",
     ) as ledger:  # fmt: skip
         ledger.reserve(
-            "synthetic/record", "77", DpSgdEvent(8.0, 1.0, 0.5, 2, 10, "seeded-unsafe"), 1, scenario="ab" * 32
+            Asked(
+                budget_of(ledger, "synthetic/record"),
+                "77",
+                DpSgdEvent(8.0, 1.0, 0.5, 2, 10, "seeded-unsafe"),
+                1,
+                scenario="ab" * 32,
+            )
         )
         ledger.charge("77", 1, 2, "earlier")
     report = build.gather(run)

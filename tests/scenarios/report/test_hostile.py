@@ -15,7 +15,7 @@ import pytest
 from fedmodel.config import read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, LedgerError
-from fedmodel.ledger import Ledger, verify_ledger
+from fedmodel.ledger import Asked, Ledger, verify_ledger
 from fedmodel.ledger.tables import PAGE_SIZE, insert, prepare
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import read_kit
@@ -25,6 +25,7 @@ from scenarios.report import build
 from scenarios.report.page.passive import BEGINNING
 from scenarios.report.page.render import render
 from scenarios.runs.summary import rows_from_ledgers
+from tests.ledgers import budget_of
 from tests.runs import SILOS, copied, masked, roomy
 from tests.scenarios.cli.test_main import Run
 from tests.scenarios.report.test_build import forge, told
@@ -213,7 +214,7 @@ def test_what_may_be_handed_on_verifies_under_the_key_that_is_given(run: Run) ->
 def charge_before(folder: Path, event: DpSgdEvent) -> None:
     kit = folder / "silos" / "north"
     with Ledger(folder / "ledgers" / "north.sqlite", "north", read_kit(kit).identity, kit / "ledger.head") as ledger:
-        ledger.reserve("synthetic/record", "77", event, 1, scenario="ab" * 32)
+        ledger.reserve(Asked(budget_of(ledger, "synthetic/record"), "77", event, 1, scenario="ab" * 32))
         ledger.charge("77", 1, event.steps, "earlier")
 
 
