@@ -1,8 +1,8 @@
 """By which word a silo held persons out when it handed their rows to the server's operator: sealed in its kit.
 
-One file, `handed-out.age`, sealed to the silo's own age recipient, replaced whole, and padded as a cache is. By table
-it keeps the column and form of ids and the largest share that was handed out, and by what the source is known again
-(`fedmodel.data.same_source.marks`). Who was handed out follows from these (`fedmodel.data.holding_out`); no id is kept.
+One sealed file, `handed-out.age` (`fedmodel.data.sealed_list`). By table it keeps the column and form of ids and the
+largest share that was handed out, and by what the source is known again (`fedmodel.data.same_source.marks`). Who was
+handed out follows from these (`fedmodel.data.holding_out`); no id is kept.
 
 Guarantee: a table of which rows were handed out, or one whose source is known as its source under any name, is read
 only by the same column and form, and with the same or a larger share held out. So whoever was handed out, while their
@@ -15,22 +15,26 @@ id. Does not protect against whoever can write the silo's files.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fedmodel.config import PersonColumn, TableSource
-from fedmodel.data.cache import padded
 from fedmodel.data.same_source import marks
-from fedmodel.errors import ConfigError, CryptoError, DataError
+from fedmodel.data.sealed_list import SealedList
+from fedmodel.errors import ConfigError
 
 if TYPE_CHECKING:
     from fedmodel.crypto.sealed import Opener
 
 HANDED_OUT: Final = "handed-out.age"
-_VERSION: Final = 1
+_LIST: Final = SealedList(
+    HANDED_OUT,
+    (1,),
+    "`silo hold-out` writes it, so that nobody can tell who was handed out; restore it, or remove it and hand out"
+    " again, and have the server's old file replaced",
+)
 
 
 @dataclass(frozen=True)
@@ -58,23 +62,8 @@ def read_handed_out(kit: Path, opener: Opener) -> dict[str, Handed]:
     Raises:
         DataError: When it cannot be read, does not open, or is not as it was written.
     """
-    from fedmodel.crypto.sealed import read_sealed  # who reads rows for a model has no such file and needs none
-
-    path = kit / HANDED_OUT
-    try:
-        document = json.loads(read_sealed(path, opener))
-        if document["version"] != _VERSION:
-            raise DataError(f"{path}: is of another version of fedmodel; use that one")
-        return {str(table): _read(said) for table, said in document["tables"].items()}
-    except FileNotFoundError:
-        return {}
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except (CryptoError, ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(
-            f"{path}: does not open, or is not as `silo hold-out` writes it, so that nobody can tell who was handed"
-            " out; restore it, or remove it and hand out again, and have the server's old file replaced"
-        ) from None
+    found = _LIST.read(kit, opener, lambda said: {str(table): _read(one) for table, one in said["tables"].items()})
+    return {} if found is None else found
 
 
 def check_holds_out(handed: Mapping[str, Handed], table: str, source: TableSource) -> None:
@@ -116,8 +105,6 @@ def add_handed_out(kit: Path, opener: Opener, recipient: str, table: str, source
         DataError: As `read_handed_out` does.
         OSError: When it cannot be written; the file that was there stays.
     """
-    from fedmodel.crypto.sealed import write_sealed
-
     found = read_handed_out(kit, opener)
     check_holds_out(found, table, source)
     if source.person is None or source.held_out is None:
@@ -128,8 +115,7 @@ def add_handed_out(kit: Path, opener: Opener, recipient: str, table: str, source
         name: {"column": one.person.column, "form": one.person.form, "share": one.share, "marks": sorted(one.marks)}
         for name, one in sorted(found.items())
     }
-    plain = json.dumps({"version": _VERSION, "tables": tables}).encode()
-    write_sealed(kit / HANDED_OUT, plain.ljust(padded(len(plain))), (recipient,))
+    _LIST.write(kit, recipient, {"tables": tables})
 
 
 def _marks(source: TableSource) -> frozenset[str]:

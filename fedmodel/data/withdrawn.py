@@ -1,9 +1,9 @@
 """Persons who withdrew: a silo's own list of ids, sealed in its kit, whose records are read no more.
 
-One file, `withdrawn.age`, sealed to the silo's own age recipient, replaced whole, and padded as a cache is: every list
-under 64 KiB has one length. By table it holds ids as a person gave them, and by which column and in which form
-(`fedmodel.data.persons`) they are compared. The list goes on by that word of its own, whatever `silo.toml` says later.
-Besides, it names the silo's tables that a person left out when persons withdrew from others alone.
+One sealed file, `withdrawn.age` (`fedmodel.data.sealed_list`). By table it holds ids as a person gave them, and by
+which column and in which form (`fedmodel.data.persons`) they are compared. The list goes on by that word of its own,
+whatever `silo.toml` says later. Besides, it names the silo's tables that a person left out when persons withdrew from
+others alone.
 
 Guarantee: a row of a listed person is dropped once its id is read, and before any other value of it is looked at. So a
 table reads as if the row were not in it (`fedmodel.data.tables`), whatever stands in that row, and of other persons
@@ -26,16 +26,20 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from fedmodel.config import PersonColumn
-from fedmodel.data.cache import padded
 from fedmodel.data.persons import normal_id
-from fedmodel.errors import CryptoError, DataError
+from fedmodel.data.sealed_list import SealedList
+from fedmodel.errors import DataError
 
 if TYPE_CHECKING:
     from fedmodel.crypto.sealed import Opener
 
 WITHDRAWN: Final = "withdrawn.age"
-_VERSION: Final = 2
-_VERSIONS: Final = (1, 2)  # the first named no tables that were left out
+_LIST: Final = SealedList(
+    WITHDRAWN,
+    (1, 2),  # the first named no tables that were left out
+    "`silo withdraw` writes it, so that nobody can tell whose records may be read; restore it, or remove it and hand in"
+    " all ids again",
+)
 
 
 @dataclass(frozen=True)
@@ -134,24 +138,7 @@ def read_withdrawn(kit: Path, opener: Opener) -> Withdrawals:
         DataError: When it cannot be read, does not open, or is not as it was written. It has no code of its own: what
             leaves a silo does not tell that there is a list.
     """
-    from fedmodel.crypto.sealed import read_sealed  # who reads rows for a model has no list and needs none
-
-    path = kit / WITHDRAWN
-    try:
-        document = json.loads(read_sealed(path, opener))
-        if document["version"] not in _VERSIONS:
-            raise DataError(f"{path}: is of another version of fedmodel; use that one")
-        tables = {str(table): _read(said) for table, said in document["tables"].items()}
-        return Withdrawals(tables, frozenset(map(str, document["apart"] if document["version"] > 1 else ())))
-    except FileNotFoundError:
-        return Withdrawals()
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    except (CryptoError, ValueError, KeyError, TypeError, AttributeError):
-        raise DataError(
-            f"{path}: does not open, or is not as `silo withdraw` writes it, so that nobody can tell whose records may"
-            " be read; restore it, or remove it and hand in all ids again"
-        ) from None
+    return _LIST.read(kit, opener, _listed) or Withdrawals()
 
 
 def add_withdrawn(
@@ -177,8 +164,6 @@ def add_withdrawn(
             are not admitted by the form of these.
         OSError: When it cannot be written; the list that was there stays.
     """
-    from fedmodel.crypto.sealed import write_sealed
-
     found = read_withdrawn(kit, opener)
     tables, apart = dict(found.tables), set(found.apart)
     for table, person in (left_out or {}).items():
@@ -206,8 +191,13 @@ def add_withdrawn(
         table: {"column": one.person.column, "form": one.person.form, "ids": sorted(one.ids)}
         for table, one in sorted(tables.items())
     }
-    plain = json.dumps({"version": _VERSION, "tables": said, "apart": sorted(apart - tables.keys())}).encode()
-    write_sealed(kit / WITHDRAWN, plain.ljust(padded(len(plain))), (recipient,))
+    _LIST.write(kit, recipient, {"tables": said, "apart": sorted(apart - tables.keys())})
+
+
+def _listed(said: Mapping[str, Any]) -> Withdrawals:
+    """Return what was written."""
+    tables = {str(table): _read(one) for table, one in said["tables"].items()}
+    return Withdrawals(tables, frozenset(map(str, said["apart"] if said["version"] > 1 else ())))
 
 
 def _read(said: Any) -> Withdrawn:
