@@ -2,7 +2,8 @@
 
     runs/NAME/scenario.toml   what is to be done
     runs/NAME/start.safetensors.age   what it begins from, where that is a file; sealed to the server
-    runs/NAME/run.json        {"run": decimal, "submitted": time}; written last, so a folder without it is not looked at
+    runs/NAME/run.json        {"name": NAME, "run": decimal, "submitted": time}, and {"network": kind} of a rehearsal;
+                              written last, so a folder without it is not looked at
     runs/NAME/outcome.json    {"completed": true}, or {"completed": false, "error": line, "code": code}; ends it
 
 Whoever may write into the server's kit may hand in a run, and nobody else: there is no port for it.
@@ -28,6 +29,7 @@ from fedmodel.system.durable import MISSING, erase_folder, replace_file
 SCENARIO: Final = "scenario.toml"
 RUN: Final = "run.json"
 OUTCOME: Final = "outcome.json"
+NETWORK: Final = "network"
 _RUNS: Final = "runs"
 
 
@@ -48,13 +50,14 @@ class Outcome:
     code: str = ""
 
 
-def submit(home: Path, scenario: Scenario, start: bytes | None = None) -> Submitted:
+def submit(home: Path, scenario: Scenario, start: bytes | None = None, rehearsed: str | None = None) -> Submitted:
     """Hand in a run, and return where it is.
 
     Args:
         home: The server's kit.
         scenario: What is to be done.
         start: The file that it begins from, opened.
+        rehearsed: On what network one machine plays all parties; None where each is its own.
 
     Raises:
         ConfigError: When its silos are not the roster's, or the kit cannot be written to.
@@ -69,7 +72,8 @@ def submit(home: Path, scenario: Scenario, start: bytes | None = None) -> Submit
         replace_file(folder / SCENARIO, scenario_to_toml(scenario).encode())
         if start is not None:
             write_sealed(folder / f"{START}.age", start, [read_federation_roster(home).server.age])
-        told = {"run": str(number), "submitted": now.isoformat(timespec="milliseconds")}
+        told = {"name": folder.name, "run": str(number), "submitted": now.isoformat(timespec="milliseconds")}
+        told |= {} if rehearsed is None else {NETWORK: rehearsed}
         replace_file(folder / RUN, json.dumps(told, sort_keys=True).encode())
     except OSError as error:
         with suppress(OSError):  # whoever was told that it failed hands it in again, and must not be charged twice
@@ -89,6 +93,15 @@ def number_of(folder: Path) -> str | None:
     except (*MISSING, ValueError, KeyError, TypeError):
         return None
     return str(said)
+
+
+def network_of(folder: Path) -> str | None:
+    """Return on what network one machine played all parties of a run; None where it was no rehearsal."""
+    try:
+        said = json.loads((folder / RUN).read_text(encoding="utf-8")).get(NETWORK)
+    except (*MISSING, ValueError, AttributeError):
+        return None
+    return None if said is None else str(said)
 
 
 def waiting(home: Path) -> Submitted | None:

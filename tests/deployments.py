@@ -67,7 +67,8 @@ def _deployed(folder: Path) -> None:
     write_sealed(place / SEALED_MODEL, (run / "model.safetensors").read_bytes(), [parties["server"].recipient])
     (place / "scenario.toml").write_text(scenario_to_toml(scenario), encoding="utf-8")
     (place / "charges.json").write_text(json.dumps(charges, sort_keys=True) + "\n", encoding="utf-8")
-    (place / "run.json").write_text(json.dumps({"run": number, "submitted": "2026-03-01T12:00:00Z"}), encoding="utf-8")
+    said = {"name": RUN, "run": number, "submitted": "2026-03-01T12:00:00Z"}
+    (place / "run.json").write_text(json.dumps(said), encoding="utf-8")
     (place / "outcome.json").write_text('{"completed": true}', encoding="utf-8")
 
 

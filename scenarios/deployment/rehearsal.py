@@ -92,7 +92,7 @@ def rehearse(
         kits = folder / "kits"
         issue(_federation(scenario, network), [scenario], kits)
         lay_tables(scenario, tables, kits)
-        run, _ = runs.submit(kits / SERVER, scenario)
+        run, _ = runs.submit(kits / SERVER, scenario, network.kind)
         with _running(_parties(scenario, folder), network) as check_alive:
             runs.follow(run, watching(run.folder / "metrics.jsonl"), check_alive)
     _gather(scenario, folder, run.folder)

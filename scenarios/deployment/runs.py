@@ -28,18 +28,24 @@ _POLL_S: Final = 0.2
 _PATIENCE: Final = 2  # heartbeats that Flower lets a node miss
 
 
-def submit(home: Path, scenario: Scenario) -> tuple[runs.Submitted, int]:
+def submit(home: Path, scenario: Scenario, rehearsed: str | None = None) -> tuple[runs.Submitted, int]:
     """Check a scenario and hand it in; returns the run, and the number of the model's parameters.
 
     What it begins from, if that is a file, is resolved (`fedmodel.learning.starts`), and handed in with it, sealed to
     the server.
+
+    Args:
+        home: The server's kit.
+        scenario: What is to be done.
+        rehearsed: On what network one machine plays all parties; None where each is its own.
 
     Raises:
         ConfigError: When the scenario could not run, or names other silos than the roster.
     """
     check_deployable(scenario)
     parameters = check_scenario(scenario, deployed=True)
-    return runs.submit(home, scenario, None if scenario.start is None else read_start(scenario.start)), parameters
+    start = None if scenario.start is None else read_start(scenario.start)
+    return runs.submit(home, scenario, start, rehearsed), parameters
 
 
 def follow(run: runs.Submitted, watching: AbstractContextManager[object], alive: Callable[[], None]) -> None:

@@ -44,13 +44,14 @@ def compute(gathered: Gathered, stored: Report | None, given: bytes | None) -> R
         raise ConfigError(f"{gathered.run_dir}: holds no silo's law, which would name the server's key")
     check_summary(gathered)
     told = sections.told_of(gathered)
+    named = stored is None or _names_runs(stored)
     mechanism, counted = sections.mechanism(gathered, told), sections.counted(gathered)
     return Report(
         built=_built() if stored is None else stored.built,
-        run=sections.run_facts(gathered),
+        run=sections.run_facts(gathered, named=named),
         purpose=sections.purpose(gathered, None if stored is None else stored.purpose),
         claim=sections.claim(gathered, mechanism, counted),
-        scope=sections.scope(gathered),
+        scope=sections.scope(gathered, named=named),
         trust=sections.trust(gathered, told, None if stored is None else stored.trust),
         mechanism=mechanism,
         accounting=counted,
@@ -60,6 +61,12 @@ def compute(gathered: Gathered, stored: Report | None, given: bytes | None) -> R
         integrity=sections.integrity(gathered, signer, _dependencies(stored), _files(gathered, stored)),
         limits=sections.limits(gathered),
     )
+
+
+def _names_runs(stored: Report) -> bool:
+    """Return whether a report says what servers call runs: one from before did not, and verifies as it was."""
+    names = [run.name for budget in stored.scope.budgets for run in budget.runs]
+    return any(name is not None for name in (stored.run.name, *names))
 
 
 def changed_integrity(

@@ -120,7 +120,10 @@ def _sum_up(home: Path, folder: Path, scenario: Scenario) -> None:
         seconds = sum(float(line["seconds"]) for line in read_metrics(folder / METRICS))
         parameters = parameters_of(scenario.model, scenario.data.shape)
         reported = rows_reported(scenario, folder)
-        sum_up(scenario, folder, seconds, reported, engine="deployment", device="silos' own", parameters=parameters)
+        network = runs.network_of(folder)
+        about = {} if network is None else {runs.NETWORK: network}
+        device = "silos' own"
+        sum_up(scenario, folder, seconds, reported, engine="deployment", device=device, parameters=parameters, **about)
     summary, model = json.loads(path.read_bytes()), RunFiles(folder, home, sealed=True).model_hash()
     if model is not None:
         told = json.dumps({**summary, TOLD_MODEL: model.hex()}, indent=2, allow_nan=False)

@@ -35,7 +35,7 @@ from scenarios.report.page_check import PICTURES
 from scenarios.runs.audit_entries import AUDIT_FILE, PLAN_FILE
 from scenarios.runs.files import read_besides, read_object, read_rounds, read_summary
 from scenarios.runs.ledgers import SiloLedger, read_ledgers
-from scenarios.runs.reported import number_of, read_reported
+from scenarios.runs.reported import name_of, number_of, read_reported
 from scenarios.runs.summary import COPY_FOR, OTHERS, TOLD_MODEL
 from scenarios.runs.usefulness import told_of
 from scenarios.simulation.starting import check_carried
@@ -106,6 +106,14 @@ class Gathered:
     def rehearsed(self) -> bool:
         """Whether a deployment was rehearsed: its parties were processes of one account on one machine."""
         return "network" in self.summary
+
+    @property
+    def name(self) -> str | None:
+        """What the run's server calls it: as the ledgers have it, or by the server's word where none is here."""
+        if self.reported:
+            return name_of(self.run_dir)
+        names = [ledger.own.name for ledger in self.ledgers.values() if ledger.own is not None]
+        return next(filter(None, names), None)
 
     def files(self) -> dict[str, str]:
         """Return the SHA-256 of the folder's files, by name."""

@@ -58,14 +58,20 @@ _METHODS: Final = (
 )
 
 
-def run_facts(gathered: Gathered) -> document.RunFacts:
-    """Return which run it is."""
+def run_facts(gathered: Gathered, *, named: bool = True) -> document.RunFacts:
+    """Return which run it is.
+
+    Args:
+        gathered: What the folder says.
+        named: Whether to say what the server calls it.
+    """
     times = sorted(time for ledger in gathered.ledgers.values() if ledger.own for time in ledger.times(ledger.own))
     runs = [ledger.run for ledger in gathered.ledgers.values() if ledger.run is not None]
     return document.RunFacts(
         scenario=gathered.scenario.name,
         summary=gathered.scenario.summary,
         run=runs[0] if runs else None,
+        name=gathered.name if named else None,
         engine=gathered.summary["engine"],
         device=gathered.summary["device"],
         parameters=gathered.summary["parameters"],
@@ -193,11 +199,18 @@ def _besides(events: tuple[Event, ...], delta: float) -> tuple[float | None, flo
     return figures["mu"], figures["advantage"]
 
 
-def scope(gathered: Gathered) -> document.Scope:
-    """Return what the claim is about, and all that was spent on it."""
+def scope(gathered: Gathered, *, named: bool = True) -> document.Scope:
+    """Return what the claim is about, and all that was spent on it.
+
+    Args:
+        gathered: What the folder says.
+        named: Whether to say what servers call runs.
+    """
     data = gathered.scenario.data
     budgets = tuple(
-        _budget(ledger, found) for ledger in gathered.ledgers.values() for found in ledger.standing.scopes.values()
+        _budget(ledger, found, named=named)
+        for ledger in gathered.ledgers.values()
+        for found in ledger.standing.scopes.values()
     )
     own = [one for one in budgets if one.is_of({data.data_set})]
     bounds = [budget.bound for budget in own]
@@ -212,7 +225,7 @@ def scope(gathered: Gathered) -> document.Scope:
     )
 
 
-def _budget(ledger: SiloLedger, found: Scope) -> document.SiloBudget:
+def _budget(ledger: SiloLedger, found: Scope, *, named: bool) -> document.SiloBudget:
     standing, runs = ledger.standing, ledger.standing.of(found.name)
     events = standing.events(found.name)
     return document.SiloBudget(
@@ -230,17 +243,20 @@ def _budget(ledger: SiloLedger, found: Scope) -> document.SiloBudget:
         order=found.order,
         taken_whole=any(run.admitted == "plan" and run.matters for run in runs),
         runs=tuple(
-            _ledger_run(ledger, name, run, found) for name, run in standing.runs.items() if run.scope == found.name
+            _ledger_run(ledger, number, run, found, named=named)
+            for number, run in standing.runs.items()
+            if run.scope == found.name
         ),
     )
 
 
-def _ledger_run(ledger: SiloLedger, name: str, run: Run, found: Scope) -> document.LedgerRun:
+def _ledger_run(ledger: SiloLedger, number: str, run: Run, found: Scope, *, named: bool) -> document.LedgerRun:
     times = ledger.times(run)
     told = claim_of(run.claimed, run.drawn, found.delta, ledger.standing.cap_of(run))
     return document.LedgerRun(
-        run=name,
-        this=name == ledger.run,
+        run=number,
+        name=(run.name or None) if named else None,
+        this=number == ledger.run,
         scenario=run.scenario,
         rounds=len({one.round for one in run.charges.values() if one.part == 0}),
         steps=run.taken,

@@ -22,6 +22,7 @@ from fedmodel import plans
 from fedmodel.config import Scenario
 from fedmodel.errors import FedmodelError, LedgerError, LedgerTampered
 from fedmodel.ledger import Run, Standing, origin_of
+from fedmodel.ledger.entries import RUN_NAME
 from fedmodel.ledger.heads import open_head
 from fedmodel.ledger.runs import Charged
 from fedmodel.privacy.mechanisms import event_from_json
@@ -70,6 +71,18 @@ def number_of(run_dir: Path) -> str:
     if not isinstance(run, str) or not run.isdecimal():
         raise LedgerError(f"{run_dir / RUN}: does not say the run's number")
     return run
+
+
+def name_of(run_dir: Path) -> str | None:
+    """Return what its server calls a deployed run; None of one from before servers said so.
+
+    Raises:
+        LedgerError: When it is no name.
+    """
+    name = read_object(run_dir / RUN).get("name")
+    if name is not None and not (isinstance(name, str) and RUN_NAME.fullmatch(name)):
+        raise LedgerError(f"{run_dir / RUN}: does not say the run's name in small letters, figures and hyphens")
+    return name
 
 
 def _run(path: Path, plan: SiloPlan, said: Any, scenario: str) -> Run:

@@ -52,6 +52,7 @@ class RunFacts(Part):
         scenario: Its name.
         summary: In a line.
         run: Its number in the ledgers; null where no silo entered one.
+        name: What its server calls it; left out where it has no name.
         engine: What carried messages: "in-process", "flower" or "deployment".
         device: Where silos trained.
         parameters: Of the model.
@@ -78,6 +79,7 @@ class RunFacts(Part):
     last_charge: Moment | None
     seconds: float
     # Left out of what is signed where they say nothing: a report from before them verifies as it was.
+    name: str | None = Field(default=None, exclude_if=lambda name: name is None)
     reported: bool = Field(default=False, exclude_if=lambda reported: not reported)
     copy_for: str | None = Field(default=None, exclude_if=lambda silo: silo is None)
     rehearsal: bool = Field(default=False, exclude_if=lambda rehearsal: not rehearsal)

@@ -58,6 +58,7 @@ class LedgerRun(Part):
 
     Attributes:
         run: Its number.
+        name: What its server calls it; left out where it has no name.
         this: Whether it is the run of this report.
         scenario: The hash of its scenario.
         rounds: Rounds that were charged.
@@ -92,6 +93,7 @@ class LedgerRun(Part):
     first_charge: Moment | None
     last_charge: Moment | None
     parts: tuple[RunPart, ...] = Field(default=(), exclude_if=lambda parts: not parts)
+    name: str | None = Field(default=None, exclude_if=lambda name: name is None)
 
 
 class SiloBudget(Part):

@@ -220,8 +220,10 @@ def of_the_plan(claim: SiloClaim, said: Catalogue, told: Told) -> str:
 
 
 def this_run(run: LedgerRun, said: Catalogue) -> Markup:
-    """Return a run's number, marked where it is the report's own."""
+    """Return a run's number and its name, marked where it is the report's own."""
     shown = Markup('<code class="hash">{}</code>').format(run.run)
+    if run.name is not None:
+        shown += Markup(" <code>{}</code>").format(run.name)
     return shown + Markup(" <strong>{}</strong>").format(said.say("scope.this_run")) if run.this else shown
 
 

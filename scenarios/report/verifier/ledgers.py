@@ -76,6 +76,20 @@ def check_newest(report: Mapping[str, Any], ledgers: Mapping[str, Held]) -> None
         raise ClaimRefuted(f"run.run: {number} stands, and the newest run of this scenario in the ledgers is {last}")
 
 
+def check_names(report: Mapping[str, Any], ledgers: Mapping[str, Held]) -> None:
+    """Refuse a report that calls a run otherwise than the ledgers do; one from before calls none by a name.
+
+    Raises:
+        ClaimRefuted: When it does.
+    """
+    rows = [(one["silo"], run) for one in report["scope"]["budgets"] for run in one["runs"]]
+    rows += [(silo, report["run"]) for silo, held in ledgers.items() if report["run"]["run"] in held.standing.runs]
+    for silo, row in rows:
+        known = ledgers[silo].standing.runs.get(row["run"]) if silo in ledgers else None
+        if row.get("name") is not None and (known is None or row["name"] != known.name):
+            raise ClaimRefuted(f"name: run {row['run']} has another in the ledger of {silo!r}")
+
+
 def _head_places(silo: str) -> tuple[str, ...]:
     own = (f"silos/{silo}", f"kits/silos/{silo}")
     return (*(f"{place}/heads/{silo}" for place in ("server", "kits/server")), *(f"{one}/ledger.head" for one in own))

@@ -35,7 +35,7 @@ from scenarios.report.verifier import figures, planned, signed
 from scenarios.report.verifier.figures import Held
 from scenarios.report.verifier.holding import Found, hold, hold_rows
 from scenarios.report.verifier.keys import Keys, keys_of
-from scenarios.report.verifier.ledgers import check_newest, ledgers_of
+from scenarios.report.verifier.ledgers import check_names, check_newest, ledgers_of
 from scenarios.report.verifier.signers import check_models, check_signer
 from scenarios.runs import words
 
@@ -104,6 +104,7 @@ def _check(
             ledgers[held.silo] = held
             found.items.append((f"ledger {held.silo}", told))
         check_newest(report, ledgers)
+        check_names(report, ledgers)
         _check_figures(report, ledgers, scenario)
         check_models(folder, report, ledgers, model, found)
         _check_rounds([*lines, *_lines(folder / signed.BESIDES)], {one.silo: one.own for one in ledgers.values()})
@@ -158,8 +159,11 @@ def _check_reported(
     Where a run does more than training, what that is charged as follows from the scenario, and no figure is compared.
     """
     charges = json.loads((folder / "charges.json").read_bytes())
-    if report["run"]["run"] != json.loads((folder / "run.json").read_bytes())["run"]:
+    run = json.loads((folder / "run.json").read_bytes())
+    if report["run"]["run"] != run["run"]:
         raise ClaimRefuted("run.run: is not the number in run.json")
+    if report["run"].get("name") not in (None, run.get("name")):
+        raise ClaimRefuted("run.name: is not the name in run.json")
     if scenario.get("besides"):
         found.claim = "NOT computed again"
         for row in report["claim"]["silos"]:

@@ -35,7 +35,7 @@ from scenarios.report.gather import read_run
 from scenarios.report.page import accountants, registry, schema, signing
 from scenarios.report.page.catalogue import Catalogue, catalogue
 from scenarios.report.page.passive import BEGINNING, beginning
-from scenarios.report.page.render import render
+from scenarios.report.page.render import render, this_run
 from scenarios.report.page.told import Told
 from scenarios.report.verifier import renyi
 from scenarios.runs import inspection
@@ -565,14 +565,19 @@ def test_a_prior_run_is_in_the_scope_and_in_what_was_spent_in_all(roomy: Path, t
         run / "ledgers" / "north.sqlite", "north", read_kit(run / "silos" / "north").identity,
         run / "silos" / "north" / "ledger.head",
     ) as ledger:  # fmt: skip
+        earlier = DpSgdEvent(8.0, 1.0, 0.5, 2, 10)
         ledger.reserve(
-            Asked(budget_of(ledger, "synthetic/record"), "77", DpSgdEvent(8.0, 1.0, 0.5, 2, 10), 1, scenario="ab" * 32)
+            Asked(budget_of(ledger, "synthetic/record"), "77", earlier, 1, scenario="ab" * 32, name="wards-1")
         )
         ledger.charge("77", 1, 2, "earlier")
     report = sections.scope(read_run(run))
     north = next(budget for budget in report.budgets if budget.silo == "north")
     assert report.prior_runs == 1
     assert [(one.run == "77", one.this, one.steps) for one in north.runs] == [(False, True, 4), (True, False, 2)]
+    assert [one.name for one in north.runs] == [None, "wards-1"]
+    assert "wards-1</code>" in this_run(north.runs[1], catalogue())
+    assert "</code> <code>" not in this_run(north.runs[0], catalogue())
+    assert [one.name for one in sections.scope(read_run(run), named=False).budgets[0].runs] == [None, None]
     assert north.spent == epsilon([event_of(4), DpSgdEvent(8.0, 1.0, 0.5, 2, 10)], 1e-3)
     # Another may yet be chosen by what these two released: the cap is what holds.
     assert north.bound == 9.0 == report.largest_bound

@@ -13,7 +13,7 @@ from fedmodel.config import read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerError, LedgerTampered, PolicyRefused
 from fedmodel.ledger import Ledger
-from fedmodel.provision import authority_fingerprint, read_authority, read_federation_roster
+from fedmodel.provision import authority_fingerprint, read_authority, read_federation_roster, read_identity
 from scenarios.report import build, copies, deployed
 from scenarios.report.anchors import Anchors
 from scenarios.report.document import Report
@@ -101,6 +101,42 @@ def test_a_servers_report_is_of_what_silos_reported_and_says_so(reported: Federa
     assert {row.silo: row.entries for row in report.integrity.ledgers}.keys() == set(SILOS)
     assert (checked.whole, checked.not_countersigned) == (False, SILOS)  # only silos' own reports can be whole
     assert all("NOT here" in found for item, found in checked.items if item.startswith("ledger"))
+
+
+def test_a_run_is_called_by_its_servers_name_beside_its_number(kits: Federation) -> None:
+    """In the server's report, and in copies of it; a report of before, which had no name, verifies as it was."""
+    kits.unlock("server")
+    key, folder = read_identity(kits.kit("server")), run_of(kits)
+    for place in (folder, copy_of(kits, "north")):
+        assert build.read_report(place).report.run.name == RUN
+        assert build.verify(place, render=page).report.run.name == RUN
+        verifier.verify(place)
+    report = build.read_report(folder).report
+    sign_again(folder, report.model_copy(update={"run": report.run.model_copy(update={"name": None})}), key)
+    assert "name" not in json.loads((folder / "report.json").read_bytes())["report"]["run"]
+    assert build.verify(folder, render=page).report.run.name is None
+    verifier.verify(folder)
+    sign_again(folder, report.model_copy(update={"run": report.run.model_copy(update={"name": "another"})}), key)
+    with pytest.raises(ClaimRefuted, match="name"):
+        build.verify(folder, render=page)
+    with pytest.raises(ClaimRefuted, match=r"run\.name: is not the name in run\.json"):
+        verifier.verify(folder)
+
+
+def test_the_kit_that_a_rehearsal_left_reports_a_rehearsal(kits: Federation) -> None:
+    """The server's, its copies, and a silo's own: one account on one machine owned all tables."""
+    kits.unlock("server")
+    folder = run_of(kits)
+    assert build.read_report(folder).report.run.setting == "deployed"
+    told = json.loads((folder / "run.json").read_bytes())
+    (folder / "run.json").write_text(json.dumps({**told, "network": "loopback"}), encoding="utf-8")
+    (folder / "summary.json").unlink()
+    deployed.server_report(kits.kit("server"), RUN, page)
+    north_again(kits)
+    for place in (folder, copy_of(kits, "north"), own_of(kits, "north")):
+        report = build.read_report(place).report
+        assert report.run.setting == "rehearsed"
+        assert any("this was a rehearsal" in one for one in report.not_protected.statements)
 
 
 def test_its_figures_are_those_of_the_ledgers_it_never_saw(reported: Federation) -> None:
