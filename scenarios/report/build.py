@@ -25,12 +25,13 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
 from pydantic import ValidationError
 
+from fedmodel.config import SiloFile
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, ConfigError, LedgerError, LedgerTampered
 from fedmodel.provision import read_identity
@@ -83,7 +84,9 @@ class Checked:
         return vouched and self.rendered and self.evaluated is not False
 
 
-def gather(run_dir: Path, stored: Report | None = None, signer: bytes | None = None) -> Report:
+def gather(
+    run_dir: Path, stored: Report | None = None, signer: bytes | None = None, law: SiloFile | None = None
+) -> Report:
     """Compute a report from a run's folder.
 
     Args:
@@ -91,6 +94,7 @@ def gather(run_dir: Path, stored: Report | None = None, signer: bytes | None = N
         stored: The report that is verified: it says up to which entry ledgers are read, and what a machine said of
             itself. None for a new one, which has neither page nor registry entry among its files yet.
         signer: The key that signs, where the silos' laws are not at hand.
+        law: The law of the silo whose own report it is: it states who answers for its records.
 
     Raises:
         ConfigError: When it is no run's folder, or nothing says whose key signs.
@@ -99,13 +103,19 @@ def gather(run_dir: Path, stored: Report | None = None, signer: bytes | None = N
         LedgerTampered: When a ledger, an audit or a server's report for a silo is not as it was written.
     """
     gathered = read_run(run_dir, stored)
+    if law is not None:
+        gathered = replace(gathered, laws={**gathered.laws, law.name: law})
     if gathered.by_silo:
         check_server_report(run_dir, gathered, None)
     return compute(gathered, stored, signer)
 
 
 def build(
-    run_dir: Path, render: Render, key: SigningKey | None = None, pictures: Mapping[str, str] | None = None
+    run_dir: Path,
+    render: Render,
+    key: SigningKey | None = None,
+    pictures: Mapping[str, str] | None = None,
+    law: SiloFile | None = None,
 ) -> Path:
     """Write a run's report, and return where the page lies.
 
@@ -114,6 +124,7 @@ def build(
         render: Makes the page; what it is given lacks the hashes of page and registry entry alone.
         key: The run's server's; by default that of its kit in the folder.
         pictures: That the page shows, SVG by caption; by default those that an earlier page showed.
+        law: The law of the silo whose own report it is, which states who answers for its records.
 
     Raises:
         ConfigError: When it is no run's folder, cannot be written, or the key is not the one that the silos' laws name.
@@ -122,7 +133,7 @@ def build(
     """
     identity = read_identity(server_kit(run_dir)) if key is None else key
     with _in_a_line(run_dir):
-        report = gather(run_dir, signer=identity.public)
+        report = gather(run_dir, signer=identity.public, law=law)
         if report.integrity.signer != identity.public.hex():
             named = "its ledger is of another silo" if report.run.copy_for else "the silos' laws name another server"
             raise ConfigError(f"{run_dir}: {named} than whose key is to sign; its kit signs")

@@ -167,7 +167,9 @@ def silo_report(kit: Path, copy: Path, render: Render) -> Path:
     try:
         erase_folder(partial)
         _lay_out(kit, law.name, copy, handed.data, partial)
-        build.build(partial, render, read_identity(kit))  # which holds the server's to the ledger before it signs
+        build.build(
+            partial, render, read_identity(kit), law=law
+        )  # which holds the server's to the ledger before it signs
         erase_folder(folder)
         partial.rename(folder)
         sync_folder(folder.parent)

@@ -336,7 +336,8 @@ def _findings(report: Report, catalogue: Catalogue) -> Iterator[str]:
         what = [catalogue.plain(f"decision.not_stated_{names.get(key, key)}") for key in missing]
         yield catalogue.say("decision.not_stated", what=catalogue.listed(what))
     if unanswered := _unanswered(report):
-        yield catalogue.say("decision.answers", silos=catalogue.few(unanswered))
+        key = "decision.answers_reported" if report.run.reported else "decision.answers"
+        yield catalogue.say(key, silos=catalogue.few(unanswered))
     if audit is None:
         yield catalogue.say("decision.not_audited")
     elif audit.verdict != "not-refuted":

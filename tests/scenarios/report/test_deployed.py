@@ -123,6 +123,24 @@ def test_a_run_is_called_by_its_servers_name_beside_its_number(kits: Federation)
         verifier.verify(folder)
 
 
+def test_a_silos_own_report_says_by_its_law_who_answers_for_its_records(kits: Federation) -> None:
+    """The server has no silo's law, and its report says nothing of it; whoever verifies has the silo's word for it."""
+    with (kits.kit("north") / "silo.toml").open("a", encoding="utf-8") as law:
+        law.write('\n[controller]\nname = "North Trust"\ncontact = "officer@north.example"\n')
+    north_again(kits)
+    own = own_of(kits, "north")
+    purpose = build.read_report(own).report.purpose
+    assert purpose is not None
+    assert [(one.silo, one.name, one.contact, one.retention) for one in purpose.silos] == [
+        ("north", "North Trust", "officer@north.example", None)
+    ]
+    assert "silo.toml" not in {path.name for path in own.rglob("*")}  # the rest of a law is no one else's
+    checked = build.verify(own, render=page, anchors=anchors(kits))
+    assert checked.report.purpose == purpose
+    verifier.verify(own)
+    assert build.read_report(copy_of(kits, "north")).report.purpose is None
+
+
 def test_the_kit_that_a_rehearsal_left_reports_a_rehearsal(kits: Federation) -> None:
     """The server's, its copies, and a silo's own: one account on one machine owned all tables."""
     kits.unlock("server")
