@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 
 from fedmodel.audit.gauges import OF_ALL, OF_SILOS
 from fedmodel.system.inert import inert, inert_lines
-from scenarios.report.document import Report
+from scenarios.report.document import Answerable, Purpose, Report
 from scenarios.report.page import plots
 from scenarios.report.page.catalogue import catalogue
 from scenarios.report.page.pictures import framed
@@ -246,6 +246,25 @@ def test_it_prints_on_more_than_one_page_and_fewer_than_fifteen(browser: Chromiu
     assert 1 < len(re.findall(rb"/Type /Page\b", pdf)) < 15
     sizes = {(round(float(w)), round(float(h))) for w, h in re.findall(rb"/MediaBox \[0 0 ([\d.]+) ([\d.]+)\]", pdf)}
     assert sizes == {(595, 842)}  # A4
+
+
+@pytest.mark.parametrize("verdict", ["not-refuted", None])
+def test_the_longest_words_of_people_leave_the_first_printed_page_one_page(
+    browser: Chromium, tmp_path: Path, verdict: str | None
+) -> None:
+    """They are cut there, and stand in full in the annex."""
+    words = ("Whatever a person may have to say of this, in one line. " * 8)[:400]
+    silos = tuple(Answerable(silo=one, name=words, contact=words, retention=words) for one in reports.SILOS)
+    keys = ("statement", "controller", "contact", "legal_basis", "retention", "decision")
+    purpose = Purpose(**dict.fromkeys(keys, words), silos=silos)
+    report = reports.report(reports.audit(verdict) if verdict else None).model_copy(update={"purpose": purpose})
+    path = tmp_path / "report.html"
+    path.write_text(render(report), encoding="utf-8")
+    with browser.page(path) as page:
+        assert page.evaluate("document.querySelector('#purpose').textContent").count(words) == 6 + 3 * len(silos)
+        page.evaluate("document.querySelectorAll('main, footer').forEach(one => { one.remove() })")
+        assert "Whatever a person" in page.evaluate("document.body.textContent")
+        assert len(re.findall(rb"/Type /Page\b", page.pdf())) == 1
 
 
 def test_the_driver_sees_what_a_page_must_not_do(browser: Chromium, tmp_path: Path) -> None:
