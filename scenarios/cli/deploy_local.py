@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Any, Final
@@ -65,9 +66,24 @@ def deploy_local(
             else:
                 show_run(summary, run_dir)
             _tell(run_dir, report=report, as_json=as_json)
+            if not as_json:
+                folder = None if tables is None else tables.absolute()
+                err.print(
+                    f"attack the same, simulated: {audit_of(scenario, settings, folder)}", soft_wrap=True, markup=False
+                )
         except KeyboardInterrupt:
             err.print(f"interrupted; all that was started has ended, and left {run_dir}", soft_wrap=True, markup=False)
             raise typer.Exit(INTERRUPTED) from None
+
+
+def audit_of(scenario: str, settings: list[str] | None, tables: Path | None) -> str:
+    """Return the command that audits what was rehearsed: in a simulation, since no canary enters a silo's table.
+
+    >>> audit_of("hospitals", ["rounds=3"], Path("/data/own tables"))
+    "fedmodel audit run hospitals --set rounds=3 --set 'data.folder=/data/own tables'"
+    """
+    more = [*(settings or ()), *(() if tables is None else (f"data.folder={tables}",))]
+    return shlex.join(["fedmodel", "audit", "run", scenario, *(word for one in more for word in ("--set", one))])
 
 
 def _tell(run_dir: Path, *, report: bool, as_json: bool) -> None:
