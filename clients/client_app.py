@@ -83,6 +83,7 @@ def _check(message: Message, silo: Silo) -> bytes:
     policy.check_code(law)
     policy.check_baseline(silo.scenario, simulated=silo.simulated)
     policy.check_admitted(law, silo.scenario)
+    policy.check_own_code(law, silo.scenario, simulated=silo.simulated)
     return asked
 
 
@@ -272,10 +273,12 @@ def _countersign(message: Message, context: Context, silo: Silo, asked: bytes) -
     Nothing else is signed: run and scenario are those that the request is bound to and the ledger knows. No round of
     the run is charged after that; the same question again enters nothing more, and another model is refused.
     """
-    request = wire.read_countersign_request(message)
+    request, law = wire.read_countersign_request(message), silo.kit.law
     with silo.ledger() as ledger:
         since = ledger.check_extends(request.known, "the server") if request.known else 0
-        ledger.countersign(silo.run, scenario_hash(silo.scenario).hex(), request.model.hex(), policy.own_code())
+        ledger.countersign(
+            silo.run, scenario_hash(silo.scenario).hex(), request.model.hex(), policy.own_code(law.packages)
+        )
         return wire.countersign_reply(ledger.proven(since).to_bytes())
 
 

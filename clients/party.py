@@ -49,6 +49,7 @@ def take_part(kit: Path, opener: Opener) -> int:
         if own.name == "server":
             raise ConfigError(f"{kit}: is the server's kit; start it with `fedmodel server start`")
         law = read_kit(kit).law
+        policy.own_code(law.packages)  # as it is now, for as long as this silo is up; what is not so is said here
         check_sources(law, kit)
         if law.connection is None:
             raise ConfigError(f"{kit / 'silo.toml'}: names no server; add [connection] with its address")

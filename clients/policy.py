@@ -6,6 +6,7 @@ reason stays in the silo's log, the code `policy-refused` goes to the server.
     who asks        its signature is by a key that `silo.toml` names        every message
     what is asked   the scenario and everything in it that the law limits   every message
     with what code  the packages installed here are ones that it names      every message
+    whose code      what a scenario names is of a package that it lists     every message
     when            within its hours                                        joining and training
     how noisy       what will be charged is no looser than the law          joining and training
     noise at all    a run without it is a simulation's alone                every message
@@ -19,9 +20,10 @@ It tells an installation from another, not an honest one from a lying one.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from datetime import datetime
 from functools import lru_cache
+from types import MappingProxyType
 from typing import Final
 
 from fedmodel.config import BudgetConfig, HoursConfig, Scenario, SiloFile, TableSource
@@ -31,7 +33,7 @@ from fedmodel.privacy import accounting
 from fedmodel.privacy.events import Event, protects
 from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.rounding import down, small, up
-from fedmodel.provision import check_even, check_levels, policy_of, scenario_hash, unevenness
+from fedmodel.provision import check_even, check_levels, check_listed, policy_of, scenario_hash, unevenness
 from fedmodel.secagg import Policy
 from fedmodel.secagg.topology import COMPLETE_UP_TO
 from fedmodel.system.packages import code_hash
@@ -162,12 +164,31 @@ def check_code(law: SiloFile) -> None:
     Raises:
         PolicyRefused: When the packages installed here are others.
     """
-    found = own_code()
+    try:
+        found = own_code(law.packages)
+    except ConfigError as error:
+        raise PolicyRefused(str(error)) from error
     if found not in law.code:
         raise PolicyRefused(
             f"the code installed here has hash {found[:16]}..., which silo.toml does not name; `fedmodel silo policy"
             " KIT --code` lists its files, and a person who approves of it enters the hash under `code`"
         )
+
+
+def check_own_code(law: SiloFile, scenario: Scenario, *, simulated: bool) -> None:
+    """Refuse a scenario that names code of a package that the law does not list.
+
+    A simulation's silo has no law of its own making, and its process is the user's.
+
+    Raises:
+        PolicyRefused: Which key names it.
+    """
+    if simulated:
+        return
+    try:
+        check_listed(scenario, law.packages)
+    except ConfigError as error:
+        raise PolicyRefused(str(error)) from error
 
 
 def check_hours(law: SiloFile, now: datetime) -> None:
@@ -268,6 +289,7 @@ def sentences(law: SiloFile) -> list[str]:
         _listed("It answers servers that sign with", law.servers, "It answers no server: none is named."),
         _listed("It takes part in the scenarios with hash", law.scenarios, "It takes part in no scenario."),
         _listed("It trains with the code with hash", law.code, "It trains with no code: none is named."),
+        *_packages(law),
         *(_budget(law, name) for name in law.budgets),
         "No other data set is trained on.",
         *(
@@ -312,6 +334,17 @@ def _figures(law: SiloFile) -> str:
             " error."
         )
     return "No metric leaves: no loss, no count of records, no text of an error."
+
+
+def _packages(law: SiloFile) -> list[str]:
+    """Say whose code it runs besides its own."""
+    if not law.packages:
+        return []
+    listed = " and ".join(f"{name} {version}" for name, version in law.packages.items())
+    return [
+        f"A scenario may name code of {listed}, as installed here: it runs with all the rights of this silo, and what"
+        " is claimed of a run holds for code that is not written to cheat. Every file of it is in the hash of the code."
+    ]
 
 
 def _noise(law: SiloFile) -> str:
@@ -414,7 +447,18 @@ def _within(hours: HoursConfig, now: datetime) -> bool:
     return (today in hours.days and clock >= hours.start) or (yesterday in hours.days and clock < hours.end)
 
 
-@lru_cache(maxsize=1)
-def own_code() -> str:
-    """Return the hash of a silo's code as it was installed here when this process first asked."""
-    return code_hash()
+def own_code(packages: Mapping[str, str] = MappingProxyType({})) -> str:
+    """Return the hash of a silo's code as it was installed here when this process first asked.
+
+    Args:
+        packages: Those that its law lists, whose files are in it.
+
+    Raises:
+        ConfigError: When one of them cannot be had as it is listed.
+    """
+    return _hashed(tuple(sorted(packages.items())))
+
+
+@lru_cache(maxsize=8)
+def _hashed(packages: tuple[tuple[str, str], ...]) -> str:
+    return code_hash(dict(packages))

@@ -104,13 +104,15 @@ class Silo:
         return cls(names[number], scenario, run, str(device), folder, folder / "silos" / names[number])
 
     def open_own_code(self, folder: str) -> None:
-        """Open this process to code of a user's own: a simulation's to all of it; a deployed silo's stays closed.
+        """Open this process to code of a user's own: a simulation's to all of it, a silo's to what its law lists.
 
         Args:
             folder: Where the simulation's scenario lies, by the run's configuration; a deployed silo does not look.
         """
         if self.simulated:
             own_code.keep_open(Path(folder) if folder else None)
+        else:
+            own_code.open_to(self.kit.law.packages, policy.own_code(self.kit.law.packages))
 
     @property
     def simulated(self) -> bool:

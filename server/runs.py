@@ -127,6 +127,11 @@ def folders(home: Path) -> list[Path]:
     return [folder for folder in sorted((home / _RUNS).glob("*/")) if (folder / RUN).exists()]
 
 
+def home_of(folder: Path) -> Path:
+    """Return the server's kit that a run's folder lies in."""
+    return folder.parent.parent
+
+
 def end(folder: Path, error: FedmodelError | None) -> None:
     """Write down how a run ended; it is not taken up again."""
     told: dict[str, object] = {"completed": error is None}

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from fedmodel.config.own_packages import Packages
 from fedmodel.config.tables import TableSource
 from fedmodel.kinds.section import Address, AgeRecipient, DataName, Device, Section, SiloName
 
@@ -84,6 +85,8 @@ class FederationFile(Section):
         seal: What opens a kit's keys: a key file for each party, or a passphrase for each.
         scenarios: Files, beside this one, or names of built-in ones: what the silos' laws admit, and nothing more.
         escrow: Recipients of age that can open models, besides the server; no party's keys, and nothing of a silo's.
+        packages: Installed packages of others, by name and version, whose code its scenarios may name. `provision`
+            writes them into every party's file, with the hash of their files.
         server: Where the server is.
         silos: Who takes part.
     """
@@ -94,6 +97,7 @@ class FederationFile(Section):
     seal: Literal["key-file", "passphrase"] = "key-file"
     scenarios: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     escrow: Recipients = ()
+    packages: Packages = Field(default={}, exclude_if=lambda listed: not listed)
     server: ServerPlace
     silos: Annotated[tuple[SiloEntry, ...], Field(strict=False, min_length=1, max_length=10_000)]
 
@@ -116,6 +120,7 @@ class ServerFile(Section):
         device: Where it evaluates.
         escrow: Recipients of age that can open what it keeps at rest, besides itself.
         tables: Where its own held-out records lie, by the names that scenarios call the data sets.
+        packages: Those whose files are in the hash of the silos' code; they are installed here too.
     """
 
     federation: FederationName
@@ -124,6 +129,7 @@ class ServerFile(Section):
     device: Device = "auto"
     escrow: Recipients = ()
     tables: dict[DataName, TableSource] = Field(default={})
+    packages: Packages = Field(default={}, exclude_if=lambda listed: not listed)
 
     @field_validator("tables")
     @classmethod

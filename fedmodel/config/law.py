@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fedmodel.config.encryption import AggregationMode, EncryptionConfig
 from fedmodel.config.figures import Delta, Epsilon, MechanismName, NoiseMultiplier, records_are_said
+from fedmodel.config.own_packages import Packages
 from fedmodel.config.purpose import ControllerConfig
 from fedmodel.config.same_source import same_by_text, two_budgets
 from fedmodel.config.silos import LEAST_EFFECTIVE
@@ -112,6 +113,8 @@ class SiloFile(Section):
         connection: Where its server is; a simulated silo has none.
         device: Where it trains.
         controller: Who answers for its records; a report repeats it.
+        packages: Installed packages of others, by name and version, whose code a scenario may name. Their files are in
+            the hash of the code, and run with all the rights of this silo.
     """
 
     name: SiloName
@@ -136,6 +139,7 @@ class SiloFile(Section):
     connection: ConnectionConfig | None = None
     device: Device = "auto"
     controller: ControllerConfig | None = Field(default=None, exclude_if=lambda said: said is None)
+    packages: Packages = Field(default={}, exclude_if=lambda listed: not listed)
 
     @model_validator(mode="after")
     def _tables_have_names_of_their_own(self) -> SiloFile:

@@ -7,7 +7,12 @@ until it was opened, and then what it was opened to and nothing else:
 |----------------|-----------------------------------------------|--------------------------------------------------|
 | nobody         | a process that only reads, such as a report's | nothing                                          |
 | `open_to_all`  | a simulation, and a server's own machine      | anything importable, the scenario's folder first |
+| `open_to`      | a deployed silo                               | installed packages that its `silo.toml` lists    |
 | `hand_over`    | a script that simulates in its own process    | the very object, whatever can be imported        |
+
+Guarantee: in a process that `open_to` opened, `resolve` returns what lies in a module of a listed package, in the
+version listed. The hash of the silo's code, these packages' files in it, was the one that the process was opened with
+before the module was imported and after. What a module imports later, as its functions run, is not looked at again.
 
 Does NOT confine that code in any way: it can do all that the process can. A claim covers code that the silo approved
 and that is not written to cheat.
@@ -20,11 +25,13 @@ import inspect
 import math
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
 from importlib import import_module, invalidate_caches
 from importlib.machinery import PathFinder
+from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
 from typing import Annotated, Any, Final
@@ -32,7 +39,9 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field
 
 from fedmodel.errors import ConfigError
+from fedmodel.system.distributions import owner
 from fedmodel.system.inert import inert
+from fedmodel.system.packages import code_hash
 
 _WORDS: Final = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
 
@@ -54,6 +63,14 @@ _MOST_DEEP: Final = 8
 
 
 @dataclass(frozen=True)
+class _Listed:
+    """Packages by name and version, and the hash of a silo's code with their files in it."""
+
+    packages: Mapping[str, str]
+    code: str
+
+
+@dataclass(frozen=True)
 class _All:
     """Anything importable: what lies in the folder comes first."""
 
@@ -63,7 +80,7 @@ class _All:
 _handed: Final[dict[str, Any]] = {}
 _found: Final[dict[str, Callable[..., Any]]] = {}
 _of_the_folder: Final[set[str]] = set()
-_opened: _All | None = None
+_opened: _All | _Listed | None = None
 
 
 def open_to_all(folder: Path | None = None) -> None:
@@ -80,6 +97,20 @@ def keep_open(folder: Path | None = None) -> None:
     """Let anything importable in, where that was not done in this process: it may be one of several of a simulation."""
     if not isinstance(_opened, _All):
         open_to_all(folder)
+
+
+def open_to(packages: Mapping[str, str], code: str) -> None:
+    """Let in what a silo's law lists, and nothing else.
+
+    Args:
+        packages: By name and version; none is possible.
+        code: The hash of the silo's code with the files of all of them, as its law names it.
+    """
+    global _opened
+    wanted = _Listed(dict(packages), code)
+    if _opened != wanted:
+        _forget()
+        _opened = wanted
 
 
 def close() -> None:
@@ -155,7 +186,9 @@ def resolve(use: str, key: str) -> Callable[..., Any]:
                 " the folder that it lies in with --own-code FOLDER"
             )
         module, _, name = use.partition(":")
-        _found[use] = _called(_attribute(_imported(module, _opened.folder, key, use), name, key, use), use, key)
+        with _as_listed(module, _opened, key, use) if isinstance(_opened, _Listed) else nullcontext():
+            imported = _imported(module, folder(), key, use)
+        _found[use] = _called(_attribute(imported, name, key, use), use, key)
     return _found[use]
 
 
@@ -231,6 +264,29 @@ def check_plain(key: str, value: object, deep: int = 0) -> None:
         raise ValueError(f"{key} is a {type(value).__name__}; arguments are text, numbers, truths, lists and tables")
 
 
+@contextmanager
+def _as_listed(module: str, opened: _Listed, key: str, use: str) -> Iterator[None]:
+    """Import a module of a listed package in here: of the files that the law's hash is of, or not at all."""
+    package = owner(module, opened.packages)
+    if package is None:
+        raise ConfigError(f"{key} = {use!r} is code of no package that silo.toml lists under [packages]")
+    found = find_spec(module.partition(".")[0])
+    files = {path.resolve() for path in package.files.values()}
+    if found is None or Path(found.origin or "").resolve() not in files:
+        raise ConfigError(
+            f"{key} = {use!r}: {module.partition('.')[0]} is found in {found and found.origin}, which is no file of"
+            f" package {package.name}; take what hides it out of Python's path"
+        )
+    for moment in ("before", "after"):
+        if code_hash(opened.packages) != opened.code:
+            raise ConfigError(
+                f"{key} = {use!r}: the code on this machine was changed since the silo was started (seen {moment} it"
+                " was imported); start the silo again once that is done"
+            )
+        if moment == "before":
+            yield
+
+
 def _imported(module: str, folder: Path | None, key: str, use: str) -> ModuleType:
     """Import a module, of the scenario's folder where it has one of that name."""
     top = module.partition(".")[0]
@@ -282,8 +338,8 @@ def _forget() -> None:
         sys.modules.pop(name, None)
     _of_the_folder.clear()
     _found.clear()
-    if _opened is not None and _opened.folder is not None and str(_opened.folder) in sys.path:
-        sys.path.remove(str(_opened.folder))
+    if (last := folder()) is not None and str(last) in sys.path:
+        sys.path.remove(str(last))
 
 
 def _attribute(module: ModuleType, name: str, key: str, use: str) -> object:

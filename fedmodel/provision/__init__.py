@@ -36,7 +36,15 @@ from fedmodel.provision.kits import (
     unlock,
     unlocked,
 )
-from fedmodel.provision.laws import check_deployable, joint_law, law_of, least_silos, scenario_hash, scenario_policy
+from fedmodel.provision.laws import (
+    check_deployable,
+    check_listed,
+    joint_law,
+    law_of,
+    least_silos,
+    scenario_hash,
+    scenario_policy,
+)
 from fedmodel.provision.roster import FederationRoster, Party, Revocation, open_roster
 from fedmodel.provision.simulated import provision
 
@@ -54,6 +62,7 @@ __all__ = [
     "check_deployable",
     "check_even",
     "check_levels",
+    "check_listed",
     "check_private",
     "expiring",
     "fingerprints",

@@ -144,7 +144,7 @@ def issue(
         write_server_law(authority_folder.kit(SERVER), federation)
         for silo in federation.silos:
             members.append(authority_folder.make_kit(silo.name, passphrases))
-            law = joint_law(scenarios, silo.name, bytes.fromhex(members[0].identity))
+            law = joint_law(scenarios, silo.name, bytes.fromhex(members[0].identity), federation.packages)
             write_silo_law(authority_folder.kit(silo.name), law, federation, members[0], scenarios)
         for scenario in scenarios:
             authority_folder.keep_scenario(scenario)
@@ -196,7 +196,8 @@ def add(
         naming = [scenario for scenario in known.values() if name in scenario.federation.silos]
         gone = [one.name for one in authority_folder.roster.revoked]
         _check_silos([silo.name for silo in federation.silos], naming, gone)
-        law = joint_law(list(known.values()), name, bytes.fromhex(authority_folder.roster.server.identity))
+        server_key = bytes.fromhex(authority_folder.roster.server.identity)
+        law = joint_law(list(known.values()), name, server_key, federation.packages)
         authority_folder.enter_revoked(name, authority_folder.certificates(name), "of a kit that was never handed over")
         party = authority_folder.make_kit(name, _passphrases(authority_folder, passphrases))
         server = authority_folder.roster.server
@@ -391,7 +392,8 @@ def _law_without_budgets(authority_folder: AuthorityFolder, name: str) -> SiloFi
     if (kit / LAW).is_file():
         law = read_law(kit)
     else:
-        law = joint_law(authority_folder.scenarios(), name, bytes.fromhex(authority_folder.roster.server.identity))
+        server_key = bytes.fromhex(authority_folder.roster.server.identity)
+        law = joint_law(authority_folder.scenarios(), name, server_key, authority_folder.federation.packages)
     return law.model_copy(update={"budgets": {}})
 
 

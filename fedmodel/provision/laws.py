@@ -7,7 +7,7 @@ for one run, or for what the scenario states under `[budgets]`. A deployed silo 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from fedmodel import plans
@@ -28,6 +28,7 @@ from fedmodel.provision.influence import check_even, check_levels
 from fedmodel.provision.kits import policy_of
 from fedmodel.secagg import Policy
 from fedmodel.secagg.topology import LEAST_SILOS
+from fedmodel.system.distributions import owner
 from fedmodel.system.packages import code_hash
 
 # A budget is above zero, even if delta alone covers what a run spends: with much noise, or with hardly any record
@@ -148,7 +149,24 @@ def _budget(scenario: Scenario, plan: SiloPlan) -> BudgetConfig:
     )
 
 
-def joint_law(scenarios: Sequence[Scenario], silo: str, server: bytes) -> SiloFile:
+def check_listed(scenario: Scenario, packages: Mapping[str, str]) -> None:
+    """Refuse a scenario that names code of no package that is listed: a silo would not import it.
+
+    Raises:
+        ConfigError: Which key names it; or when a package that is listed cannot be had as it is listed.
+    """
+    for key, use in scenario.own_code.items():
+        if owner(use.partition(":")[0], packages) is None:
+            raise ConfigError(
+                f"{scenario.name}: {key} = {use!r} is code of no package that is listed under [packages]"
+                f" ({', '.join(packages) or 'none is'}): a silo imports that of installed packages alone, which a"
+                " person lists with their version"
+            )
+
+
+def joint_law(
+    scenarios: Sequence[Scenario], silo: str, server: bytes, packages: Mapping[str, str] | None = None
+) -> SiloFile:
     """Return the law of a silo that takes part in several scenarios: each figure is the loosest that one of them needs.
 
     The law admits each of these scenarios by its hash, and no other. The figures beside the hashes admit a little more
@@ -158,10 +176,12 @@ def joint_law(scenarios: Sequence[Scenario], silo: str, server: bytes) -> SiloFi
         scenarios: The federation's; those that do not name the silo are ignored.
         silo: Its name.
         server: The public key of the server that it answers.
+        packages: Those of others that scenarios may name code of, by name and version, installed here too.
 
     Raises:
-        ConfigError: When no scenario names it, one leaves noise out, two ask for other encryption, or two count one
-            data set's budget in different units or deltas: figures that cannot be added.
+        ConfigError: When no scenario names it, one leaves noise out or names code of no package that is listed, two ask
+            for other encryption, or two count one data set's budget in different units or deltas: figures that cannot
+            be added.
     """
     named = [scenario for scenario in scenarios if silo in scenario.federation.silos]
     if not named:
@@ -169,14 +189,18 @@ def joint_law(scenarios: Sequence[Scenario], silo: str, server: bytes) -> SiloFi
             f"silo {silo!r} is in none of the scenarios ({', '.join(one.name for one in scenarios)}); name it under"
             " federation.silos of one, or take it out of the federation"
         )
+    listed = dict(packages or {})
     for scenario in named:
         check_deployable(scenario)
+        check_listed(scenario, listed)
     laws = [law_of(scenario, silo, server) for scenario in named]
     for scenario, law in zip(named[1:], laws[1:], strict=True):
         _check_alike(named[0], laws[0], scenario, law)
     return laws[0].model_copy(
         update={
             "scenarios": tuple(law.scenarios[0] for law in laws),
+            "code": (code_hash(listed),),
+            "packages": listed,
             "mechanisms": tuple(sorted({name for law in laws for name in law.mechanisms})),
             "noise_sources": tuple(sorted({source for law in laws for source in law.noise_sources})),
             "least_noise_multiplier": min(law.least_noise_multiplier for law in laws),

@@ -123,6 +123,7 @@ def write_server_law(folder: Path, federation: FederationFile) -> None:
         listen=joined(place.listen, place.port),
         hosts=place.hosts,
         escrow=federation.escrow,
+        packages=federation.packages,
     )
     write_document(folder / SERVER_LAW, law)
 

@@ -1,12 +1,13 @@
 """The installed packages: where they lie, what an app of them holds, and a hash that says which code a silo runs.
 
 A silo's program is `clients.start`. Its code is every file by whose name Python could find a module that the program
-could import (`fedmodel.system.reach`): sources, compiled files, extension modules (`_RUNS`). An extension module beside
+could import (`fedmodel.system.reach`): sources, compiled files, extension modules. An extension module beside
 a source of its name is what Python imports in its place, so it counts. Reports, the command line, the server and
 simulations are no part of it.
 
     code_hash        of a silo's code as installed here: what a law names, what a silo countersigns, what a run's
-                     summary and report say
+                     summary and report say. Where a law lists packages whose modules a scenario may name, their files
+                     (`fedmodel.system.distributions`) are in it too
     bundle_hash      of a silo's code in a bundle that came from elsewhere. It is equal to `code_hash()` here for the
                      same files, and for no others
     installed_hash   of all that is installed: a simulation is taken up again by the very code that began it
@@ -27,11 +28,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from types import MappingProxyType
 from typing import Final
 
 import tomli_w
 
 from fedmodel.errors import ConfigError
+from fedmodel.system.distributions import installed, runs
 from fedmodel.system.reach import Reach, reach
 
 PACKAGES: Final = ("fedmodel", "clients", "server", "scenarios")
@@ -43,9 +46,10 @@ RUN_KEYS: Final = {"scenario": "", "run": "", "run-dir": "", "device": "cpu", "o
 
 _LARGEST_BUNDLE_BYTES: Final = 64 * 2**20  # unpacked; Flower carries none over 10 MB packed
 _MOST_FILES: Final = 10_000
+_NO_PACKAGES: Final[Mapping[str, str]] = MappingProxyType({})
 _ALL: Final = b"fedmodel/v1/code"
 _SILOS: Final = b"fedmodel/v2/code"
-_RUNS: Final = (".py", ".pyw", ".pyc", ".pyo", ".pyd", ".so", ".pth")
+_WITH_PACKAGES: Final = b"fedmodel/v3/code"
 
 
 def package_folder(package: str) -> Path:
@@ -65,22 +69,31 @@ def missing(package: str, purpose: str, extra: str) -> ConfigError:
     return ConfigError(f"{package} is not installed here, and {purpose} needs it: pip install 'fedmodel[{extra}]'")
 
 
-def code_hash() -> str:
+def code_hash(packages: Mapping[str, str] = _NO_PACKAGES) -> str:
     """Return the SHA-256 over a silo's code as installed here, names and contents, in order of names.
 
+    Args:
+        packages: Those of others that a law lists, by name and version; their files are hashed with it.
+
     Raises:
-        ConfigError: When a package is not installed, a folder of it is a link to elsewhere, or a source is not Python.
+        ConfigError: When a package is not installed, a folder of it is a link to elsewhere, or a source is not Python;
+            or when one that is listed cannot be had as it is listed.
     """
-    return _hash(_SILOS, _silos_files().items())
+    if not packages:
+        return _hash(_SILOS, _silos_files().items())
+    return _hash(_WITH_PACKAGES, [*_silos_files().items(), *_listed_files(packages)])
 
 
-def code_files() -> dict[str, str]:
+def code_files(packages: Mapping[str, str] = _NO_PACKAGES) -> dict[str, str]:
     """Return the SHA-256 of each file of a silo's code as installed here, by name, in order of names.
+
+    Files of packages that are listed follow, as "nets==1.2/nets/layers.py".
 
     Raises:
         ConfigError: As `code_hash` does.
     """
-    return {name: hashlib.sha256(content).hexdigest() for name, content in sorted(_silos_files().items())}
+    files = [*sorted(_silos_files().items()), *_listed_files(packages)]
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files}
 
 
 def installed_hash() -> str:
@@ -111,7 +124,7 @@ def bundle_hash(bundle: bytes) -> str:
         with zipfile.ZipFile(io.BytesIO(bundle)) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
             _check_entries(entries)
-            names = [entry for entry in entries if _runs(entry.filename) and _counts(entry.filename, silos)]
+            names = [entry for entry in entries if runs(entry.filename) and _counts(entry.filename, silos)]
             files = [(one.filename, _unpacked(archive, one)) for one in names]
     except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError, ValueError, OSError) as error:
         raise ConfigError(f"an app bundle cannot be read as a ZIP file ({type(error).__name__})") from error
@@ -138,7 +151,7 @@ def _installed() -> Iterator[tuple[str, Path]]:
 
 def _runnable() -> dict[str, bytes]:
     """Return the installed files that Python could run."""
-    return {name: path.read_bytes() for name, path in _installed() if _runs(name)}
+    return {name: path.read_bytes() for name, path in _installed() if runs(name)}
 
 
 def _silos_files() -> dict[str, bytes]:
@@ -146,6 +159,13 @@ def _silos_files() -> dict[str, bytes]:
     found = _runnable()
     silos = _silos_reach(found)
     return {name: content for name, content in found.items() if silos.has(name)}
+
+
+def _listed_files(packages: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
+    """Go through the files of packages that a law lists."""
+    for name, version_ in sorted(packages.items()):
+        for inside, path in installed(name, version_).files.items():
+            yield f"{name}=={version_}/{inside}", path.read_bytes()
 
 
 def _silos_reach(files: Mapping[str, bytes]) -> Reach:
@@ -157,11 +177,6 @@ def _counts(name: str, silos: Reach) -> bool:
     """Return whether a file of a bundle is one of a silo's code, or lies outside the packages."""
     package, slash, _ = name.partition("/")
     return not slash or package not in PACKAGES or silos.has(name)
-
-
-def _runs(name: str) -> bool:
-    """Return whether Python could run a file of this name."""
-    return name.lower().endswith(_RUNS)
 
 
 def _unpacked(archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> bytes:

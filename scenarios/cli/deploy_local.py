@@ -45,13 +45,16 @@ def deploy_local(
     with err.status("loading") if err.is_terminal else nullcontext():
         from fedmodel.provision import check_deployable
         from scenarios.deployment.own_tables import own_tables
-        from scenarios.deployment.rehearsal import rehearse
+        from scenarios.deployment.rehearsal import packages_of, rehearse
         from scenarios.runs.progress import rounds_progress
+        from scenarios.simulation.prepared import open_own_code
         from scenarios.simulation.simulate import check_scenario, run_folder
         from scenarios.simulation.starting import refuse_rehearsal
 
         refuse_rehearsal(resolved)
         check_deployable(resolved)
+        packages = packages_of(resolved)
+        open_own_code(resolved, resolved)
         with_tables, places = own_tables(resolved, tables)
         parameters = check_scenario(with_tables)
     with run_folder(resolved, out) as run_dir:
@@ -60,7 +63,7 @@ def deploy_local(
             return rounds_progress(err, metrics, resolved.rounds)
 
         try:
-            summary = rehearse(resolved, parameters, run_dir, watching, places, apart=apart)
+            summary = rehearse(resolved, parameters, run_dir, watching, places, apart=apart, packages=packages)
             if as_json:
                 answer({**summary, "usefulness": told_of(run_dir)}, "", as_json)
             else:

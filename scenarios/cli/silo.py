@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
@@ -56,7 +56,7 @@ def silo_policy(
         document["sentences"] = sentences
     listed: list[str] = []
     if code:
-        document["code"] = installed = _code(law.code)
+        document["code"] = installed = _code(law.code, law.packages)
         listed = [*(f"{digest}  {name}" for name, digest in installed["files"].items()), installed["sentence"]]
     if as_json:
         answer(document, "", as_json)
@@ -67,11 +67,11 @@ def silo_policy(
         out.print(line, highlight=False, soft_wrap=True)
 
 
-def _code(named: Collection[str]) -> dict[str, Any]:
+def _code(named: Collection[str], packages: Mapping[str, str]) -> dict[str, Any]:
     """Return which files a silo could run here, their hash, and whether the law names it."""
     from fedmodel.system.packages import code_files, code_hash
 
-    found, files = code_hash(), code_files()
+    found, files = code_hash(packages), code_files(packages)
     law = "names" if found in named else "does NOT name, so that nothing is answered with it"
     sentence = f"The code that it would run here is {len(files)} files with hash {found}, which silo.toml {law}."
     return {"hash": found, "named": found in named, "files": files, "sentence": sentence}

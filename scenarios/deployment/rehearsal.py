@@ -29,9 +29,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedmodel.config import FederationFile, Scenario, TableSource
-from fedmodel.errors import FedmodelError
+from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.learning.description import DESCRIPTION
 from fedmodel.provision.authority import issue
+from fedmodel.system.distributions import providing
 from fedmodel.system.supervision import end_with_parent
 from scenarios.deployment import runs
 from scenarios.deployment.networks import Networks, loopback, namespaces
@@ -73,6 +74,7 @@ def rehearse(
     tables: Mapping[str, TableSource],
     *,
     apart: bool | None = None,
+    packages: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """Deploy a scenario on this machine, run it, end everything, and return the summary.
 
@@ -83,6 +85,7 @@ def rehearse(
         watching: Given the path of `metrics.jsonl`, what is open while the run goes on.
         tables: Where each party's own lies (`scenarios.deployment.own_tables.own_tables`).
         apart: Whether each party gets a network namespace; None where the machine may say.
+        packages: Installed ones whose code the scenario names, by name and version (`packages_of`).
 
     Raises:
         FedmodelError: When a process ends too early, or the run fails; what was written until then stays.
@@ -90,7 +93,7 @@ def rehearse(
     started = time.monotonic()
     with _network([SERVER, *scenario.federation.silos], apart) as network:
         kits = folder / "kits"
-        issue(_federation(scenario, network), [scenario], kits)
+        issue(_federation(scenario, network, packages or {}), [scenario], kits)
         lay_tables(scenario, tables, kits)
         run, _ = runs.submit(kits / SERVER, scenario, network.kind)
         with _running(_parties(scenario, folder), network) as check_alive:
@@ -109,16 +112,36 @@ def rehearse(
         device="cpu",
         parameters=parameters,
         network=network.kind,
+        packages=packages,
     )
 
 
-def _federation(scenario: Scenario, network: Networks) -> FederationFile:
+def packages_of(scenario: Scenario) -> dict[str, str]:
+    """Return the installed packages whose code a scenario names, as a federation's file would list them.
+
+    Raises:
+        ConfigError: When it names code of none.
+    """
+    found = {}
+    for key, use in scenario.own_code.items():
+        provided = providing(use.partition(":")[0])
+        if provided is None:
+            raise ConfigError(
+                f"{key} = {use!r} is code of no installed package, and a deployed silo imports nothing else: make a"
+                " package of it and install that, or take `fedmodel simulate`, which imports it from beside the file"
+            )
+        found[provided[0]] = provided[1]
+    return found
+
+
+def _federation(scenario: Scenario, network: Networks, packages: Mapping[str, str]) -> FederationFile:
     """Return what a rehearsal's federation is made from; its law admits the scenario and nothing more."""
     return FederationFile.model_validate(
         {
             "name": scenario.name,
             "post_quantum": scenario.encryption.post_quantum,
             "scenarios": [scenario.name],
+            "packages": dict(packages),
             "server": {"hosts": [network.host], "port": network.port, "listen": network.host},
             "silos": [{"name": silo} for silo in scenario.federation.silos],
         }

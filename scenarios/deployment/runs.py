@@ -15,10 +15,19 @@ from typing import Any, Final
 
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, error_kind
+from fedmodel.kinds import own_code
 from fedmodel.learning.starts import read_start
 from fedmodel.ledger import origin_of
 from fedmodel.ledger.heads import open_head
-from fedmodel.provision import check_deployable, expiring, party_fingerprint, read_federation_roster, read_server_law
+from fedmodel.provision import (
+    check_deployable,
+    check_listed,
+    expiring,
+    party_fingerprint,
+    read_federation_roster,
+    read_server_law,
+)
+from fedmodel.system.packages import code_hash
 from scenarios.runs.summary import read_metrics, rows_reported, sum_up
 from scenarios.runs.usefulness import told_of
 from scenarios.simulation.simulate import check_scenario
@@ -43,6 +52,11 @@ def submit(home: Path, scenario: Scenario, rehearsed: str | None = None) -> tupl
         ConfigError: When the scenario could not run, or names other silos than the roster.
     """
     check_deployable(scenario)
+    packages = read_server_law(home).packages
+    check_listed(scenario, packages)
+    code_hash(packages)  # which says where one of them cannot be had here as it is listed
+    if scenario.own_code:
+        own_code.open_to_all()
     parameters = check_scenario(scenario, deployed=True)
     start = None if scenario.start is None else read_start(scenario.start)
     return runs.submit(home, scenario, start, rehearsed), parameters
@@ -71,7 +85,14 @@ def summary_of(run: runs.Submitted, scenario: Scenario, parameters: int, seconds
     """Sum up a run at the server, which has no ledger of a silo: privacy is what silos reported."""
     privacy = rows_reported(scenario, run.folder)
     return sum_up(
-        scenario, run.folder, seconds, privacy, engine="deployment", device="silos' own", parameters=parameters
+        scenario,
+        run.folder,
+        seconds,
+        privacy,
+        engine="deployment",
+        device="silos' own",
+        parameters=parameters,
+        packages=read_server_law(runs.home_of(run.folder)).packages,
     )
 
 

@@ -24,6 +24,7 @@ from typing import Final
 
 from fedmodel.config import Scenario, SiloFile, read_scenario
 from fedmodel.errors import ConfigError, PolicyRefused
+from fedmodel.kinds import own_code
 from fedmodel.learning.models import parameters_of
 from fedmodel.ledger import ledger_image
 from fedmodel.provision import is_sealed, read_identity, read_law, read_server_law
@@ -118,12 +119,23 @@ def _sum_up(home: Path, folder: Path, scenario: Scenario) -> None:
     path = folder / SUMMARY
     if not path.exists():
         seconds = sum(float(line["seconds"]) for line in read_metrics(folder / METRICS))
+        if scenario.own_code:
+            own_code.open_to_all()  # the server's own machine, which trained with it
         parameters = parameters_of(scenario.model, scenario.data.shape)
         reported = rows_reported(scenario, folder)
         network = runs.network_of(folder)
         about = {} if network is None else {runs.NETWORK: network}
-        device = "silos' own"
-        sum_up(scenario, folder, seconds, reported, engine="deployment", device=device, parameters=parameters, **about)
+        sum_up(
+            scenario,
+            folder,
+            seconds,
+            reported,
+            engine="deployment",
+            device="silos' own",
+            parameters=parameters,
+            packages=read_server_law(home).packages,
+            **about,
+        )
     summary, model = json.loads(path.read_bytes()), RunFiles(folder, home, sealed=True).model_hash()
     if model is not None:
         told = json.dumps({**summary, TOLD_MODEL: model.hex()}, indent=2, allow_nan=False)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
+from fedmodel.errors import ConfigError
 from fedmodel.learning.description import DESCRIPTION
 from fedmodel.system.packages import code_hash
 from scenarios.report import sentences
@@ -76,7 +77,7 @@ def items(
     unread = [one.silo for one in (stored.purpose.silos if stored.purpose else ()) if one.silo not in gathered.laws]
     if unread:
         yield "who answers", f"NOT compared for {', '.join(unread)}: no law is here, and it is the signer's word"
-    here = code_hash() == stored.integrity.code_hash
+    here = _code_here(gathered.summary.get("packages", {})) == stored.integrity.code_hash
     yield "code", f"{stored.integrity.code_hash[:16]}..., {'as' if here else 'NOT what is'} installed here"
     whose = (
         "the key that --key gives"
@@ -91,6 +92,14 @@ def items(
         whose = f"silo {gathered.copy_for}'s key, which its ledger is signed with; it covers {SERVER_REPORT} too"
     yield "signature", f"of {stored.integrity.signer}, {whose}"
     yield "not compared", "; ".join(_left_out(gathered, stored)) or "nothing else lies here"
+
+
+def _code_here(packages: Mapping[str, str]) -> str | None:
+    """Return the hash of a silo's code as installed here; None where a package that was listed is not."""
+    try:
+        return code_hash(packages)
+    except ConfigError:
+        return None
 
 
 def _reported(head: LedgerHead | None) -> str:

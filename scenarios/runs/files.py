@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from fedmodel.config import Scenario
+from fedmodel.config.own_packages import Packages
 from fedmodel.errors import LedgerError
 from scenarios.runs.parts import Hash
 from scenarios.runs.summary import read_metrics
@@ -87,6 +88,7 @@ class _Summary(_Said):
     timing: _Timing
     code_hash: Hash
     model_sha256: Hash | None = None
+    packages: Packages = {}
     copy_for: str | None = None
 
 

@@ -56,7 +56,13 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
 
 
 def sum_up(
-    scenario: Scenario, run_dir: Path, seconds: float, privacy: list[dict[str, Any]], **about: object
+    scenario: Scenario,
+    run_dir: Path,
+    seconds: float,
+    privacy: list[dict[str, Any]],
+    *,
+    packages: Mapping[str, str] | None = None,
+    **about: object,
 ) -> dict[str, Any]:
     """Sum up a run, write `summary.json` into its folder, and return what stands in it.
 
@@ -65,6 +71,7 @@ def sum_up(
         run_dir: The run's folder.
         seconds: How long it took in all.
         privacy: A row a silo, of `row_from_ledger` or `rows_reported`.
+        packages: Those of others whose files are in the hash of the silos' code, by name and version.
         about: What the folder does not say: `engine`, `device`, `parameters`.
 
     Raises:
@@ -75,7 +82,8 @@ def sum_up(
         **about,
         **({} if scenario.start is None else {"start": scenario.start.model_dump(mode="json", exclude_none=True)}),
         **outcome(scenario, run_dir, seconds, privacy),
-        "code_hash": code_hash(),
+        "code_hash": code_hash(packages or {}),
+        **({"packages": dict(packages)} if packages else {}),
         "seed": scenario.seed,
     }
     replace_file(run_dir / "summary.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())

@@ -16,12 +16,14 @@ from fedmodel import plans, wire
 from fedmodel.config import HoursConfig, Scenario, SiloFile, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, PolicyRefused, ProtocolError
+from fedmodel.kinds.models.own import OwnConfig
 from fedmodel.ledger import Reservation
 from fedmodel.privacy.events import Event
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.mechanisms.none_unsafe import UnprotectedEvent
 from fedmodel.provision import law_of, provision, scenario_hash
 from fedmodel.system.packages import code_hash
+from tests import packaged
 from tests.fakes import FaultyGrid
 
 SERVER = SigningKey(bytes(range(32)))
@@ -51,6 +53,35 @@ def test_the_law_of_a_simulated_silo_admits_its_scenario(hidden: Scenario, law: 
     policy.check_admitted(law, hidden)
     policy.check_code(law)
     policy.check_event(law, DpSgdEvent(2.0, 1.0, 0.5, 4, 10))
+
+
+def test_code_of_ones_own_is_of_a_package_that_the_law_lists_as_it_was_hashed(
+    hidden: Scenario, law: SiloFile, tmp_path: Path
+) -> None:
+    model = OwnConfig.model_validate({"kind": "own", "use": packaged.USE})
+    scenario = hidden.model_copy(update={"model": model})
+    with pytest.raises(PolicyRefused, match=r"model\.use = 'ownpackage\.nets:net' is code of no package"):
+        policy.check_own_code(law, scenario, simulated=False)
+    policy.check_own_code(law, scenario, simulated=True)
+    policy.check_own_code(law, hidden, simulated=False)
+    listed = {"own-package": "1.2"}
+    packaged.install(tmp_path)
+    with packaged.on_the_path(tmp_path):
+        named = changed(law, packages=listed, code=(code_hash(listed),))
+        policy.check_code(named)
+        policy.check_own_code(named, scenario, simulated=False)
+        with pytest.raises(PolicyRefused, match=r"which silo\.toml does not name"):
+            policy.check_code(changed(law, packages=listed))  # the hash without the package
+        for other, reason in (("1.3", "listed in version 1.3, and 1.2 is installed"),):
+            with pytest.raises(PolicyRefused, match=reason):
+                policy.check_code(changed(named, packages={"own-package": other}))
+        policy._hashed.cache_clear()  # as in a process that is started anew
+        (tmp_path / "ownpackage" / "layers.py").write_text(packaged.LAYERS + "\n")
+        with pytest.raises(PolicyRefused, match=r"which silo\.toml does not name"):
+            policy.check_code(named)
+    policy._hashed.cache_clear()
+    with pytest.raises(PolicyRefused, match=r"own-package 1\.2 is listed, and not installed here"):
+        policy.check_code(named)
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from safetensors.numpy import load, load_file
 
 from fedmodel.crypto.sealed import opener_from_key_file, opener_from_secret, read_sealed
 from fedmodel.provision import unlock
-from tests import tools
+from tests import packaged, tools
 from tests.conftest import TINY
 from tests.fedmodel.system.test_environment import COMMAND, HOSTILE, ODD
 from tests.tracing import in_no_hash, traced, tracer
@@ -145,6 +145,34 @@ def test_a_rehearsal_of_ones_own_tables_ends_as_their_simulation(tmp_path: Path)
     simulated = fedmodel("simulate", *words, "simulated", "--set", "data.folder=own", folder=tmp_path)
     assert json.loads(deployed.stdout)["metrics"] == json.loads(simulated.stdout)["metrics"]
     assert "folder" not in (tmp_path / "deployed" / "scenario.toml").read_text()
+
+
+@pytest.mark.slow
+def test_a_package_of_ones_own_trains_where_it_is_as_the_law_says_and_a_byte_more_is_refused(tmp_path: Path) -> None:
+    """Silo west has the package with one byte more, by what its Python runs as it starts."""
+    site, other = tmp_path / "site", tmp_path / "other"
+    packaged.install(site)
+    packaged.install(other, files=packaged.FILES | {"ownpackage/layers.py": packaged.LAYERS + "\n"})
+    west = f"import sys\nif 'silos/west' in ' '.join(sys.orig_argv):\n    sys.path.insert(0, {str(other)!r})\n"
+    (site / "sitecustomize.py").write_text(west)
+    (tmp_path / "s.toml").write_text(TINY.replace('kind = "mlp"', f'use = "{packaged.USE}"'))
+    words = ["deploy-local", "s.toml", "--set", "rounds=1", "--loopback", "--out", "r", "--json"]
+    done = fedmodel(*words, folder=tmp_path, PYTHONPATH=str(site))
+    assert done.returncode == 0, done.stderr
+    summary = json.loads(done.stdout)
+    assert summary["packages"] == {"own-package": "1.2"}
+    assert [(one["silo"], one["code"]) for one in summary["dropouts"]] == [("west", "policy-refused")]
+    assert [row["silo"] for row in summary["privacy"] if row["steps"]] == ["north", "south"]
+    report = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))["report"]
+    countersigned = {one["silo"]: one["countersigned"] for one in report["integrity"]["ledgers"]}
+    assert {countersigned[silo]["code"] for silo in ("north", "south")} == {summary["code_hash"]}
+    assert not (tmp_path / "r" / "ledgers" / "west.sqlite").exists()  # nothing was charged, or begun
+    log = (tmp_path / "r" / "kits" / "silos" / "west" / "logs").glob("*.log")
+    assert any("which silo.toml does not name" in path.read_text(encoding="utf-8") for path in log)
+    told = fedmodel("report", "verify", "r", folder=tmp_path, PYTHONPATH=str(site), COLUMNS="300").stdout
+    assert f"{summary['code_hash'][:16]}..., as installed here" in told
+    told = fedmodel("report", "verify", "r", folder=tmp_path, COLUMNS="300").stdout  # which never imports it
+    assert f"{summary['code_hash'][:16]}..., NOT what is installed here" in told
 
 
 def test_nothing_of_a_rehearsal_is_left_running(rehearsed: tuple[Path, dict[str, Any], dict[str, Any]]) -> None:

@@ -13,6 +13,11 @@ from pydantic import TypeAdapter, ValidationError
 from fedmodel.errors import ConfigError
 from fedmodel.kinds import own_code
 from fedmodel.kinds.own_code import UseName, call, close, hand_over, open_to_all, resolve
+from fedmodel.system.packages import code_hash
+from tests.packaged import LAYERS, USE, install, on_the_path
+from tests.packaged import NETS as PACKAGED
+
+LISTED = {"own-package": "1.2"}
 
 NETS = """
 import ownlayers
@@ -179,3 +184,50 @@ def test_a_name_is_a_module_and_something_in_it(name: str) -> None:
     assert adapter.validate_python("a.b_1:C.d") == "a.b_1:C.d"
     with pytest.raises(ValidationError, match="names no code; write"):
         adapter.validate_python(name)
+
+
+@pytest.fixture
+def packaged(tmp_path: Path) -> Iterator[Path]:
+    """An installed package, and a module beside it that no list has."""
+    install(tmp_path)
+    (tmp_path / "beside.py").write_text("def net():\n    pass\n")
+    with on_the_path(tmp_path):
+        yield tmp_path
+
+
+def test_a_silos_process_finds_code_of_listed_packages_alone(packaged: Path) -> None:
+    own_code.open_to(LISTED, code_hash(LISTED))
+    assert resolve(USE, "model.use").__name__ == "net"
+    for use in ("beside:net", "numpy.linalg:norm", "fedmodel.seeds:derive_seed"):
+        with pytest.raises(ConfigError, match=r"is code of no package that silo\.toml lists"):
+            resolve(use, "model.use")
+    assert "beside" not in sys.modules
+    own_code.open_to({}, code_hash())
+    with pytest.raises(ConfigError, match=r"is code of no package that silo\.toml lists"):
+        resolve(USE, "model.use")
+
+
+def test_a_package_that_was_changed_since_its_hash_was_taken_is_not_run(packaged: Path) -> None:
+    own_code.open_to(LISTED, code_hash(LISTED))
+    (packaged / "ownpackage" / "layers.py").write_text(LAYERS + "\n")
+    with pytest.raises(ConfigError, match=r"was changed since the silo was started \(seen before it was imported\)"):
+        resolve(USE, "model.use")
+    assert "ownpackage" not in sys.modules
+
+
+def test_a_package_that_is_changed_while_it_is_imported_is_noticed(packaged: Path) -> None:
+    changes = "from pathlib import Path\nPath(__file__).with_name('layers.py').write_text('head = None\\n')\n"
+    (packaged / "ownpackage" / "nets.py").write_text(PACKAGED + changes)
+    own_code.open_to(LISTED, code_hash(LISTED))
+    with pytest.raises(ConfigError, match=r"was changed since the silo was started \(seen after it was imported\)"):
+        resolve(USE, "model.use")
+
+
+def test_a_module_that_hides_a_listed_package_is_not_run(packaged: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    hiding = packaged / "before"
+    hiding.mkdir()
+    (hiding / "ownpackage.py").write_text("raise SystemExit\n")
+    monkeypatch.syspath_prepend(str(hiding))
+    own_code.open_to(LISTED, code_hash(LISTED))
+    with pytest.raises(ConfigError, match=r"found in .*before.*, which is no file of package own-package"):
+        resolve(USE, "model.use")

@@ -16,9 +16,10 @@ import typer
 from clients.policy import check_code
 from fedmodel.crypto import openers
 from fedmodel.errors import PolicyRefused
-from fedmodel.provision import read_law
+from fedmodel.provision import read_law, read_server_law
 from fedmodel.system import packages
 from scenarios.cli import provision, unlocking
+from tests import packaged
 from tests.conftest import TINY
 from tests.federations import MASKED, Federation, federation, federation_toml, issued, pristine
 from tests.scenarios.cli.test_main import Run, run
@@ -82,6 +83,32 @@ def test_a_silos_code_is_told_file_by_file_and_whether_its_law_names_it(
     assert not run.json("silo", "policy", str(kit), "--code")["code"]["named"]
     with pytest.raises(PolicyRefused, match=rf"has hash {told['hash'][:16]}.*fedmodel silo policy KIT --code"):
         check_code(read_law(kit))
+
+
+def test_packages_of_ones_own_are_in_the_laws_that_are_written_and_in_what_a_silo_says(
+    run: Run, written: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    tiny = run.folder / "tiny.toml"
+    tiny.write_text(tiny.read_text().replace('kind = "mlp"', f'use = "{packaged.USE}"'))
+    assert run("provision", str(written), "--out", "kits") == 2
+    assert "tiny: model.use = 'ownpackage.nets:net' is code of no package that is listed under [packages]" in run.err
+    written.write_text(written.read_text() + '\n[packages]\nown-package = "1.2"\n')
+    assert run("provision", str(written), "--out", "kits") == 2
+    assert "package own-package 1.2 is listed, and not installed here" in run.err
+    site = run.folder / "site"
+    packaged.install(site)
+    with packaged.on_the_path(site):
+        assert run("provision", str(written), "--out", "kits") == 0, run.err
+        assert "ownpackage" not in sys.modules  # its files are hashed, and none is run
+        kit = run.folder / "kits" / "silos" / "north"
+        law = read_law(kit)
+        assert law.packages == read_server_law(run.folder / "kits" / "server").packages == {"own-package": "1.2"}
+        assert law.code == (packages.code_hash({"own-package": "1.2"}),)
+        assert run("silo", "policy", str(kit), "--code") == 0
+        assert "A scenario may name code of own-package 1.2, as installed here: it runs with all the rights" in run.out
+        assert "  own-package==1.2/ownpackage/layers.py" in run.out
+        assert f"with hash {law.code[0]}, which silo.toml names." in run.out
 
 
 @pytest.mark.parametrize(
