@@ -113,11 +113,11 @@ def test_every_sentence_of_the_catalogue_is_said_somewhere() -> None:
 
 
 def test_what_is_filled_in_is_escaped_and_what_is_missing_is_refused() -> None:
-    said = catalogue().say("about.reached", said="<b>&")
-    assert said == "Contact: &lt;b&gt;&amp;"
-    assert catalogue().plain("about.reached", said="<b>&") == "Contact: <b>&"
+    said = catalogue().say("decision.not_stated", what="<b>&")
+    assert said == "Not stated: &lt;b&gt;&amp;."
+    assert catalogue().plain("decision.not_stated", what="<b>&") == "Not stated: <b>&."
     with pytest.raises(KeyError):
-        catalogue().say("about.reached")
+        catalogue().say("decision.not_stated")
     with pytest.raises(KeyError):
         catalogue().say("about.nothing")
     with pytest.raises(ValueError, match="no catalogue of language 'xx'; there are en"):
