@@ -49,6 +49,7 @@ _IMPORTED_AS = {
     "pydantic_core": "pydantic",
     "markupsafe": "jinja2",
     "IPython": "ipython",
+    "PIL": "pillow",
 }
 
 

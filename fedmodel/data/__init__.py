@@ -3,8 +3,8 @@
 `records` has what they are, and how a data set is dealt out; `tables` a declared table, from `sources` (files) and
 `databases` (queries), kept by `cache`; `persons` says whose a record is, and `lookalikes` whose else it may be;
 `same_source` whether two tables are one; `headers` whether one has its columns; `withdrawn` whose records are read no
-more, and `handed_out` who must stay held out; `own` calls a user's own function and `taking` takes what it returns;
-`access` says who gets which.
+more, and `handed_out` who must stay held out; `folders` reads `images`, `idx` and `json_lines`; `own` calls a user's
+own function, and `taking` takes what it returns; `access` says who gets which.
 """
 
 from fedmodel.data.access import (

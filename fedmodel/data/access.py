@@ -5,6 +5,8 @@
 | on board | its part of the deal              | its part of the deal             | the held-out part of the deal  |
 | `own`    | its part of what a function gave  | refused                          | the test part, or a held-out   |
 |          |                                   |                                  | share                          |
+| files    | `FOLDER/<silo>/`, or its part of  | refused                          | `FOLDER/held-out/`, or a       |
+|          | the deal                          |                                  | held-out share                 |
 | `table`  | `FOLDER/<silo>.csv` or `.parquet` | `[tables.NAME]` of its silo.toml | `FOLDER/held-out.csv`, or      |
 |          |                                   |                                  | `[tables.NAME]` of server.toml |
 
@@ -20,6 +22,7 @@ from pathlib import Path
 
 from fedmodel.config import Scenario, SiloFile, TableSource
 from fedmodel.data.cache import Cache
+from fedmodel.data.folders import folder_dealt
 from fedmodel.data.handed_out import Handed, check_holds_out
 from fedmodel.data.headers import check_columns
 from fedmodel.data.own import own_dealt
@@ -29,6 +32,7 @@ from fedmodel.data.sources import identity
 from fedmodel.data.tables import declared, names_of, person_column, table_records
 from fedmodel.data.withdrawn import Withdrawals
 from fedmodel.errors import ConfigError, DataError
+from fedmodel.kinds.files import Files
 from fedmodel.kinds.source import Source
 from fedmodel.kinds.sources.own import OwnConfig
 from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
@@ -164,7 +168,9 @@ def table_source(config: Source, tables: Mapping[str, TableSource], home: Path, 
 
 
 def _dealt(scenario: Scenario) -> tuple[Records, tuple[Records, ...]]:
-    """Return what is held out and every silo's part: of what is on board, or of a user's own."""
+    """Return what is held out and every silo's part: of what is on board, of files, or of a user's own."""
+    if isinstance(scenario.data, Files):
+        return folder_dealt(scenario)
     return own_dealt(scenario) if isinstance(scenario.data, OwnConfig) else dealt(scenario)
 
 

@@ -18,7 +18,6 @@ is taken up again would go on with those. A seed is an argument to give it.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -27,37 +26,15 @@ from numpy.typing import NDArray
 
 from fedmodel.config import Scenario
 from fedmodel.data import records
-from fedmodel.data.named import each
-from fedmodel.data.records import Records, deal_out
-from fedmodel.data.taking import Keys, Taken, by_record, take
+from fedmodel.data.parts import Parts
+from fedmodel.data.records import Records
+from fedmodel.data.taking import Keys, by_record, take
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.own_code import fitting, resolve
-from fedmodel.kinds.partitions.iid import IID
 from fedmodel.kinds.shape import ArrayShape
-from fedmodel.kinds.sources.own import PERSON, ArrayConfig, OwnConfig
+from fedmodel.kinds.sources.own import ArrayConfig, OwnConfig
 
 _KEY = "data.use"
-
-
-@dataclass(frozen=True)
-class _Parts:
-    """What a function returned, taken. Sensitive.
-
-    Attributes:
-        silos: One for each silo, or one alone that is dealt.
-        are_dealt: Whether it is the latter.
-        test: The server's, where there is one.
-    """
-
-    silos: tuple[Taken, ...]
-    are_dealt: bool
-    test: Taken | None
-
-    def __iter__(self) -> Any:
-        return iter(self.silos if self.test is None else (*self.silos, self.test))
-
-    def __repr__(self) -> str:
-        return "_Parts(...)"  # a repr ends up in logs
 
 
 def settled(scenario: Scenario) -> Scenario:
@@ -132,7 +109,7 @@ def _dealt_once(
     config = _read_back(config_json)
     parts = _taken_once(found, _reading(config), silos)
     _check(config, parts)
-    return _dealt(config, parts, silos, seed)
+    return parts.dealt_out(config.held_out, config.partition, config.feature_bound, silos, seed)
 
 
 def _read_back(config_json: str) -> OwnConfig:
@@ -145,13 +122,13 @@ def _reading(config: OwnConfig) -> str:
     return config.model_copy(update=unsettled).model_dump_json()
 
 
-def _parts(config: OwnConfig, silos: tuple[str, ...]) -> _Parts:
+def _parts(config: OwnConfig, silos: tuple[str, ...]) -> Parts:
     """Call the function, and take what it returns, once a process."""
     return _taken_once(_Same(resolve(config.use, _KEY)), _reading(config), silos)
 
 
 @lru_cache(maxsize=1)
-def _taken_once(found: _Same, config_json: str, silos: tuple[str, ...]) -> _Parts:
+def _taken_once(found: _Same, config_json: str, silos: tuple[str, ...]) -> Parts:
     """Call the function, and take what it returns."""
     config = _read_back(config_json)
     given, test = _called(found.thing, config), None
@@ -169,14 +146,14 @@ def _taken_once(found: _Same, config_json: str, silos: tuple[str, ...]) -> _Part
     keys = Keys(config.label, config.person, config.labels, group=config.group)
     taken_test = None if test is None else take(test, f"{where}, test", keys)
     if not isinstance(given, list):
-        return _Parts((take(given, where, keys),), True, taken_test)
+        return Parts((take(given, where, keys),), True, taken_test)
     if len(given) != len(silos):
         raise DataError(
             f"{where}: returned a list of {len(given)}, and there are {len(silos)} silos; a list has one data set for"
             " each silo, in the order of federation.silos"
         )
     named = [take(one, f"{where}, silo {silo}", keys) for silo, one in zip(silos, given, strict=True)]
-    return _Parts(tuple(named), False, taken_test)
+    return Parts(tuple(named), False, taken_test)
 
 
 def _called(factory: Any, config: OwnConfig) -> Any:
@@ -189,7 +166,7 @@ def _called(factory: Any, config: OwnConfig) -> Any:
         raise DataError(f"{_KEY} = {config.use!r}: raised {type(error).__name__}; call it alone to see why") from None
 
 
-def _array_of(name: str | None, parts: _Parts) -> ArrayConfig:
+def _array_of(name: str | None, parts: Parts) -> ArrayConfig:
     """Return what is public about an array of all parts, by what they hold."""
     found = [_by_name(part.x).get(name) for part in parts]
     first: NDArray[Any] = _by_name(parts.silos[0].x)[name]
@@ -199,7 +176,7 @@ def _array_of(name: str | None, parts: _Parts) -> ArrayConfig:
     return ArrayConfig(size=first.shape[1:], below=max(1, 1 + max(most, default=0)))
 
 
-def _check(config: OwnConfig, parts: _Parts) -> None:
+def _check(config: OwnConfig, parts: Parts) -> None:
     """Refuse records of another shape or type than the scenario says, and labels that are none of its classes."""
     shape = config.shape
     wanted = _by_name(shape.arrays)
@@ -246,34 +223,3 @@ def _check_array(where: str, called: str, found: NDArray[Any], wanted: ArrayShap
                 f"{where}record {int(np.argmax(outside_N))}: a value of {called} is no whole number from 0 to"
                 f" {wanted.below - 1}; if it is a measure and no code, give it as a float"
             )
-
-
-def _dealt(config: OwnConfig, parts: _Parts, silos: tuple[str, ...], seed: int) -> tuple[Records, tuple[Records, ...]]:
-    """Hold out, and deal what is one."""
-    bound = config.feature_bound
-    test = None if parts.test is None else _records(parts.test, bound)
-    if parts.are_dealt:
-        (whole,) = parts.silos
-        apart, dealt = deal_out(
-            _records(whole, bound), config.held_out, config.partition, silos, seed, lambda name: _column(whole, name)
-        )
-        return (apart if test is None else test), dealt
-    each_one = [_records(part, bound) for part in parts.silos]
-    if test is not None:
-        return test, tuple(each_one)
-    split = [
-        deal_out(one, config.held_out, IID(), (silo,), seed, lambda _: None)
-        for silo, one in zip(silos, each_one, strict=True)
-    ]
-    return Records.joined([apart for apart, _ in split]), tuple(dealt[0] for _, dealt in split)
-
-
-def _column(whole: Taken, name: str) -> NDArray[Any] | None:
-    """Return what each record says in the column that records are dealt by."""
-    return whole.person_N if name == PERSON else whole.group_N
-
-
-def _records(part: Taken, bound: float) -> Records:
-    """Return a part as records, real numbers of it bounded."""
-    x = each(part.x, lambda one: np.clip(one, -bound, bound) if one.dtype.kind == "f" else one)
-    return Records(x, part.y_N, part.person_N)

@@ -115,7 +115,7 @@ def take(thing: object, where: str, keys: Keys) -> Taken:
         raise DataError(f"{where}: holds no record")
     group = more.get("group")
     group_N = None if group is None else np.asarray(group).astype(str)
-    return Taken(checked, y_N, _persons(more.get("person"), len(y_N)), where, group_N)
+    return Taken(checked, y_N, numbered(more.get("person"), len(y_N)), where, group_N)
 
 
 def _columns(thing: object, where: str, keys: Keys) -> tuple[Any, Any, dict[str, Any]]:
@@ -381,8 +381,8 @@ def _targets(given: Any, where: str, keys: Keys) -> NDArray[Any]:
     return taken.astype(np.int64)
 
 
-def _persons(given: Any, count: int) -> NDArray[np.int64]:
-    """Return numbers that are alike where persons are, in the order in which each comes first."""
+def numbered(given: Any, count: int) -> NDArray[np.int64]:
+    """Return numbers that are alike where ids are, in the order in which each comes first; all differ where None."""
     if given is None:
         return np.arange(count)
     _, first_P, code_N = np.unique(np.asarray(given).astype(str), return_index=True, return_inverse=True)

@@ -43,6 +43,7 @@ def deploy_local(
 
     resolved = starts.resolved(read_scenario(scenario, settings or ()))
     with err.status("loading") if err.is_terminal else nullcontext():
+        from fedmodel.data.access import check_read_by_silos
         from fedmodel.provision import check_deployable
         from scenarios.deployment.own_tables import own_tables
         from scenarios.deployment.rehearsal import packages_of, rehearse
@@ -52,6 +53,7 @@ def deploy_local(
         from scenarios.simulation.starting import refuse_rehearsal
 
         refuse_rehearsal(resolved)
+        check_read_by_silos(resolved.data)
         check_deployable(resolved)
         packages = packages_of(resolved)
         open_own_code(resolved, resolved)

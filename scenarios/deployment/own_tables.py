@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final
 
 from fedmodel.config import Scenario, TableSource, read_server_file, read_silo_file, to_toml
-from fedmodel.data.access import check_read_by_silos, simulated_source
+from fedmodel.data.access import simulated_source
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
 from fedmodel.system.durable import replace_file
@@ -30,12 +30,10 @@ def own_tables(scenario: Scenario, folder: Path | None) -> tuple[Scenario, dict[
         folder: Of the tables; None for the scenario's own, or where its records are on board.
 
     Raises:
-        ConfigError: When no deployed silo reads such records, the scenario has no tables and a folder is given, or has
-            some and there is no folder.
+        ConfigError: When the scenario has no tables and a folder is given, or has some and there is no folder.
         DataError: When a party's table does not lie there.
     """
     data = scenario.data
-    check_read_by_silos(data)
     if not isinstance(data, TableConfig):
         if folder is not None:
             raise ConfigError(

@@ -14,6 +14,7 @@ from fedmodel.config import data_from_json, read_scenario
 from fedmodel.config.kinds import DataConfig
 from fedmodel.data.named import arrays, each
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.files import Files
 from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.kinds.source import Dealt, Source
 from fedmodel.kinds.sources import SOURCES
@@ -64,7 +65,7 @@ def test_relative_paths_of_a_source_begin_where_it_is_told() -> None:
 def test_what_is_dealt_out_has_the_records_that_its_section_promises() -> None:
     held_out = {"held_out": 0.25, "reference_range": (0.0, 1.0)}
     for name, kind in SOURCES.items():
-        assert kind.is_dealt == issubclass(kind, Dealt | OwnConfig)
+        assert kind.is_dealt == issubclass(kind, Dealt | OwnConfig | Files)
         if issubclass(kind, Dealt):
             source = kind.model_validate({"source": name, **held_out})
             x, y_N = source.load(7)
@@ -105,7 +106,7 @@ def test_a_section_that_names_a_function_is_of_a_users_own_and_gives_it_its_othe
     with pytest.raises(ConfigError, match=r"data\.features or data\.inputs, and data.classes, say what is public"):
         _ = found.shape
     assert found.why_not_deployed() is not None
-    others = [kind for name, kind in SOURCES.items() if name != "own"]
+    others = [kind for name, kind in SOURCES.items() if name != "own" and not issubclass(kind, Files)]
     assert all(kind.why_not_deployed in (Source.why_not_deployed, Dealt.why_not_deployed) for kind in others)
 
 

@@ -1,0 +1,124 @@
+"""Images from files: PNG, JPEG, BMP or TIFF of one size, each a record of grey or colour from -1 to 1.
+
+What is looked at before a file is opened further is its head: which format it is, how large, of which depth, and
+whether it is one picture. So a file that would fill the memory is refused by its head.
+"""
+
+from __future__ import annotations
+
+import csv
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmodel.data.records import onto_unit
+from fedmodel.data.taking import Taken, numbered
+from fedmodel.errors import DataError
+from fedmodel.kinds.sources.images import ImagesConfig
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+_FORMATS: Final = ("PNG", "JPEG", "BMP", "TIFF")
+_ENDINGS: Final = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff")
+_MODES: Final = ("1", "L", "LA", "P", "RGB", "RGBA")
+_MOST_PIXELS: Final = 50_000_000
+_MOST_BYTES: Final = 100_000_000
+
+
+def read_images(config: ImagesConfig, folder: Path) -> Taken:
+    """Return the images of a folder, by its listing or by a folder for each label. Sensitive.
+
+    Raises:
+        DataError: Which file breaks which rule.
+    """
+    found = list(_by_folder(config, folder) if config.listing is None else _listed(config, folder, config.listing))
+    channels, height, width = config.shape.features
+    x_N = np.empty((len(found), channels, height, width), dtype=np.float32)
+    for place, (path, _, _) in enumerate(found):
+        x_N[place] = onto_unit(_pixels(config, path), 0.0, 255.0, config.feature_bound)
+    y_N = np.array([config.labels.index(label) for _, label, _ in found], dtype=np.int64)
+    persons = [person for _, _, person in found] if config.person is not None else None
+    return Taken(x_N, y_N, numbered(persons, len(found)), str(folder))
+
+
+def _by_folder(config: ImagesConfig, folder: Path) -> Iterator[tuple[Path, str, str]]:
+    """Yield the files of each label's folder, in the order of labels and of names."""
+    inside = sorted(path for path in folder.iterdir() if path.is_dir())
+    for path in inside:
+        if path.name not in config.labels:
+            raise DataError(f"{path}: its name is none of data.labels: {', '.join(config.labels)}")
+    for label in config.labels:
+        for path in sorted((folder / label).iterdir()) if (folder / label).is_dir() else []:
+            if path.name.startswith("."):
+                continue
+            if path.suffix.lower() not in _ENDINGS or not path.is_file():
+                raise DataError(f"{path}: is no image file; known endings are {', '.join(_ENDINGS)}")
+            yield path, label, ""
+
+
+def _listed(config: ImagesConfig, folder: Path, listing: str) -> Iterator[tuple[Path, str, str]]:
+    """Yield the files that a listing names, in its order."""
+    path = folder / listing
+    wanted = ["file", "label", *([] if config.person is None else [config.person])]
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        lines = csv.DictReader(file)
+        for name in wanted:
+            if name not in (lines.fieldnames or ()):
+                raise DataError(f"{path}: has no column {name!r}; it needs {', '.join(wanted)}")
+        for number, line in enumerate(lines, start=1):
+            at = f"{path}: row {number}"
+            if any(not line[name] for name in wanted):
+                raise DataError(f"{at}: a value is missing")
+            if line["label"] not in config.labels:
+                raise DataError(f"{at}: its label is none of data.labels: {', '.join(config.labels)}")
+            image = folder / line["file"]
+            if not image.resolve().is_relative_to(folder.resolve()) or not image.is_file():
+                raise DataError(f"{at}: its file is not there; names begin at the listing's folder and stay in it")
+            yield image, line["label"], line[config.person] if config.person is not None else ""
+
+
+def _pixels(config: ImagesConfig, path: Path) -> NDArray[np.float64]:
+    """Return an image's pixels from 0 to 255, shape `(channels, height, width)`."""
+    from PIL import Image
+
+    if path.stat().st_size > _MOST_BYTES:
+        raise DataError(f"{path}: is a file of more than {_MOST_BYTES} bytes; no image of such a size is read")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # what they are of is looked at below
+            with Image.open(path, formats=_FORMATS) as image:
+                _check_head(config, path, image)
+                image.load()
+                grey = image.convert("L" if config.color == "grey" else "RGB")
+    except DataError:
+        raise
+    except Image.DecompressionBombError:
+        raise DataError(f"{path}: has more than {_MOST_PIXELS} pixels, and is not opened") from None
+    except Exception as error:  # of a damaged file, decoders raise what they like
+        raise DataError(f"{path}: is no whole image that is read ({type(error).__name__})") from None
+    height, width = config.size
+    if grey.size != (width, height):
+        grey = grey.resize((width, height), Image.Resampling.BILINEAR)
+    pixels = np.asarray(grey, dtype=np.float64).reshape(height, width, -1)
+    return np.moveaxis(pixels, 2, 0)
+
+
+def _check_head(config: ImagesConfig, path: Path, image: Image) -> None:
+    """Refuse an image by what its head says."""
+    width, height = image.size
+    if width * height > _MOST_PIXELS:
+        raise DataError(f"{path}: has more than {_MOST_PIXELS} pixels, and is not opened")
+    if image.mode not in _MODES:
+        raise DataError(f"{path}: is of mode {image.mode}, and images of 8 bits a channel are read; convert it")
+    if getattr(image, "n_frames", 1) > 1:
+        raise DataError(f"{path}: holds several pictures; a record is one")
+    if config.other_sizes == "refuse" and (height, width) != config.size:
+        raise DataError(
+            f"{path}: is {height}x{width}, and data.size = {list(config.size)} is declared; resize it, or declare"
+            ' other_sizes = "resize"'
+        )

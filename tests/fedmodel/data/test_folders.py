@@ -1,0 +1,310 @@
+"""Files in a folder: each kind read, each layout dealt, and what breaks a rule named by its file."""
+
+from __future__ import annotations
+
+import gzip
+import json
+import struct
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fedmodel.config import Scenario
+from fedmodel.data import check_deployed, held_out_records, silo_records
+from fedmodel.data.tokens import decoded
+from fedmodel.errors import ConfigError, DataError
+from scenarios.simulation.simulate import check_scenario
+
+SILOS = ("north", "south", "west")
+RNG = np.random.default_rng(4)
+WORD = "hidden-word"
+
+
+def scenario_of(tiny: Scenario, source: str, folder: Path, **said: Any) -> Scenario:
+    document = tiny.model_dump(mode="json", exclude_none=True)
+    data = {"source": source, "name": "files", "folder": str(folder), "labels": ["clear", "suspect"], **said}
+    document["data"] = {key: value for key, value in data.items() if value is not None}
+    return Scenario.model_validate(document)
+
+
+def images(folder: Path, count: int = 8, size: tuple[int, int] = (6, 4), mode: str = "L") -> list[bytes]:
+    """Write images of two labels, and return their pixels in the order in which they are read."""
+    told = []
+    for label in ("clear", "suspect"):
+        (folder / label).mkdir(parents=True)
+        for place in range(count // 2):
+            pixels = RNG.integers(0, 256, (*size, 3) if mode == "RGB" else size, dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{place}.png")
+            told.append(pixels.tobytes())
+    return told
+
+
+def back(x: np.ndarray[Any, Any]) -> bytes:
+    """Return the bytes that an image had."""
+    return np.moveaxis(np.round((x + 1) * 127.5).astype(np.uint8), 0, 2).tobytes()
+
+
+def test_images_by_label_folder_are_each_silos_own(tiny: Scenario, tmp_path: Path) -> None:
+    told = {party: images(tmp_path / party) for party in (*SILOS, "held-out")}
+    scenario = scenario_of(tiny, "images", tmp_path, size=[6, 4])
+    assert scenario.data.shape.features == (1, 6, 4)
+    for party in (*SILOS, "held-out"):
+        found = held_out_records(scenario) if party == "held-out" else silo_records(scenario, party)
+        assert [back(one) for one in found.x_NF] == told[party]
+        assert found.y_N.tolist() == [0] * 4 + [1] * 4
+        assert np.abs(found.x_NF).max() <= 1.0
+    (tmp_path / "north" / "clear" / "0.png").unlink()
+    assert len(silo_records(scenario, "north")) == 7  # what is read follows the folder
+
+
+@pytest.mark.parametrize("apart", [True, False])
+def test_images_of_one_folder_are_dealt(apart: bool, tiny: Scenario, tmp_path: Path) -> None:
+    train = tmp_path / "train" if apart else tmp_path
+    told = images(train, 40, mode="RGB")
+    held = images(tmp_path / "held-out", 8, mode="RGB") if apart else []
+    more = {} if apart else {"held_out": 0.25}
+    scenario = scenario_of(tiny, "images", tmp_path, size=[6, 4], color="rgb", **more)
+    silos = [back(one) for silo in SILOS for one in silo_records(scenario, silo).x_NF]
+    apart_ones = [back(one) for one in held_out_records(scenario).x_NF]
+    assert sorted(silos + apart_ones) == sorted(told + held)
+    assert len(apart_ones) == (8 if apart else 10)
+
+
+def test_a_listing_names_files_labels_and_whose_they_are(tiny: Scenario, tmp_path: Path) -> None:
+    told = images(tmp_path, 40)
+    names = [f"{label}/{place}.png" for label in ("clear", "suspect") for place in range(20)]
+    lines = [f"{name},{label},p{place % 20}" for place, (name, label) in enumerate(
+        zip(names, ["suspect"] * 20 + ["clear"] * 20, strict=True))]  # fmt: skip
+    (tmp_path / "list.csv").write_text("\n".join(["file,label,patient", *lines, ""]))
+    scenario = scenario_of(tiny, "images", tmp_path, size=[6, 4], listing="list.csv", person="patient", held_out=0.2)
+    assert scenario.data.why_no_persons() is None
+    parts = [held_out_records(scenario), *(silo_records(scenario, silo) for silo in SILOS)]
+    persons = [set(part.person_N.tolist()) for part in parts]
+    assert sum(map(len, persons)) == len(set.union(*persons)) == 20
+    by_pixels = dict(zip(told, [1] * 20 + [0] * 20, strict=True))
+    assert all(by_pixels[back(x)] == y for part in parts for x, y in zip(part.x_NF, part.y_N, strict=True))
+
+
+def test_other_sizes_are_refused_or_resized_each_by_itself(tiny: Scenario, tmp_path: Path) -> None:
+    for party in (*SILOS, "held-out"):
+        images(tmp_path / party)
+    Image.new("L", (8, 12), 255).save(tmp_path / "south" / "clear" / "0.png")
+    with pytest.raises(DataError, match=r"south/clear/0\.png: is 12x8, and data\.size = \[6, 4\] is declared"):
+        silo_records(scenario_of(tiny, "images", tmp_path, size=[6, 4]), "south")
+    resized = silo_records(scenario_of(tiny, "images", tmp_path, size=[6, 4], other_sizes="resize"), "south")
+    assert np.array_equal(resized.x_NF[0], np.ones((1, 6, 4), dtype=np.float32))
+
+
+def tiff_of_two(path: Path) -> None:
+    page = Image.new("L", (4, 6))
+    page.save(path, save_all=True, append_images=[page])
+
+
+def huge(path: Path) -> None:
+    """Write a PNG whose head says that it is far too large."""
+    Image.new("L", (4, 6)).save(path)
+    data = bytearray(path.read_bytes())
+    data[16:24] = struct.pack(">II", 8_000, 8_000)
+    import zlib
+
+    data[29:33] = struct.pack(">I", zlib.crc32(bytes(data[12:29])))
+    path.write_bytes(bytes(data))
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "why"),
+    [
+        ("a.png", lambda path: path.write_bytes(WORD.encode()), "is no whole image that is read"),
+        ("a.png", lambda path: path.write_bytes(b""), "is no whole image that is read"),
+        ("a.tif", tiff_of_two, "holds several pictures"),
+        ("a.png", lambda path: Image.new("I;16", (4, 6)).save(path), "is of mode I;16, and images of 8 bits"),
+        ("a.png", huge, "has more than 50000000 pixels, and is not opened"),
+        ("a.gif", lambda path: Image.new("L", (4, 6)).save(path), "is no image file; known endings are"),
+        ("a.png", lambda path: Image.new("L", (4, 6)).save(path, "GIF"), "is no whole image that is read"),
+        ("a.png", lambda path: path.mkdir(), "is no image file"),
+        ("a.png", lambda path: (Image.new("L", (400, 600)).save(path), path.write_bytes(path.read_bytes()[:200])),
+         "is no whole image that is read"),
+    ],
+)  # fmt: skip
+def test_a_file_that_is_no_image_of_a_record_is_named(
+    name: str, harm: Any, why: str, tiny: Scenario, tmp_path: Path
+) -> None:
+    for party in (*SILOS, "held-out"):
+        images(tmp_path / party)
+    harm(tmp_path / "south" / "clear" / name)
+    with pytest.raises(DataError, match=why) as refused:
+        silo_records(scenario_of(tiny, "images", tmp_path, size=[6, 4], other_sizes="resize"), "south")
+    assert str(tmp_path / "south" / "clear" / name) in str(refused.value)
+    assert WORD not in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize(
+    ("lines", "why"),
+    [
+        ("file,finding\n", "list.csv: has no column 'label'; it needs file, label"),
+        ("file,label\nclear/0.png,\n", "list.csv: row 1: a value is missing"),
+        (f"file,label\nclear/0.png,clear\nclear/1.png,{WORD}\n", "row 2: its label is none of data.labels"),
+        (f"file,label\n{WORD}.png,clear\n", "row 1: its file is not there"),
+        ("file,label\n../south/clear/0.png,clear\n", "row 1: its file is not there; .* and stay in it"),
+    ],
+)
+def test_a_listing_that_breaks_a_rule_is_named_by_its_row(lines: str, why: str, tiny: Scenario, tmp_path: Path) -> None:
+    for party in (*SILOS, "held-out"):
+        images(tmp_path / party)
+        (tmp_path / party / "list.csv").write_text("file,label\nclear/0.png,clear\nsuspect/0.png,suspect\n")
+    (tmp_path / "north" / "list.csv").write_text(lines)
+    with pytest.raises(DataError, match=why) as refused:
+        silo_records(scenario_of(tiny, "images", tmp_path, size=[6, 4], listing="list.csv"), "north")
+    assert WORD not in str(refused.value)
+
+
+def idx(folder: Path, prefix: str, count: int, *, zipped: bool = False) -> tuple[Any, Any]:
+    """Write a pair of IDX files."""
+    folder.mkdir(exist_ok=True)
+    x, y = RNG.integers(0, 256, (count, 6, 4), dtype=np.uint8), np.arange(count, dtype=np.uint8) % 2
+    for name, data in (("images-idx3", x), ("labels-idx1", y)):
+        head = bytes([0, 0, 8, data.ndim]) + struct.pack(f">{data.ndim}I", *data.shape)
+        plain = head + data.tobytes()
+        path = folder / f"{prefix}-{name}-ubyte{'.gz' if zipped else ''}"
+        path.write_bytes(gzip.compress(plain) if zipped else plain)
+    return x, y
+
+
+def test_files_in_the_form_of_mnist_are_dealt_and_its_test_files_are_the_servers(
+    tiny: Scenario, tmp_path: Path
+) -> None:
+    x, y = idx(tmp_path, "train", 60, zipped=True)
+    x_test, y_test = idx(tmp_path, "t10k", 10)
+    scenario = scenario_of(tiny, "idx", tmp_path, size=[6, 4])
+    parts = [silo_records(scenario, silo) for silo in SILOS]
+    found = {back(one): label for part in parts for one, label in zip(part.x_NF, part.y_N, strict=True)}
+    assert found == {one.tobytes(): label for one, label in zip(x, y, strict=True)}
+    held = held_out_records(scenario)
+    assert [back(one) for one in held.x_NF] == [one.tobytes() for one in x_test]
+    assert held.y_N.tolist() == y_test.tolist()
+
+
+def test_each_silo_may_have_a_pair_of_idx_files(tiny: Scenario, tmp_path: Path) -> None:
+    told = {party: idx(tmp_path / party, "own", 12) for party in SILOS}
+    scenario = scenario_of(tiny, "idx", tmp_path, size=[6, 4], held_out=0.25)
+    for silo in SILOS:
+        part = silo_records(scenario, silo)
+        assert len(part) == 9
+        assert {back(one) for one in part.x_NF} <= {one.tobytes() for one in told[silo][0]}
+
+
+@pytest.mark.parametrize(
+    ("name", "harm", "why"),
+    [
+        ("own-images-idx3-ubyte", lambda data: b"\0\0\x0d" + data[3:], "does not begin as an IDX file"),
+        ("own-images-idx3-ubyte", lambda data: data[:-1], "is shorter than its head declares"),
+        ("own-images-idx3-ubyte", lambda data: data + b"x", "is longer than its head declares"),
+        ("own-images-idx3-ubyte", lambda data: data[:4] + b"\xff" * 12, "declares more than"),
+        ("own-labels-idx1-ubyte", lambda data: data[:8] + bytes([2]) + data[9:], "record 0: its label is none from 0"),
+        (
+            "own-labels-idx1-ubyte",
+            lambda data: data[:4] + struct.pack(">I", 11) + data[8:-1],
+            "another number of images",
+        ),
+    ],
+)
+def test_an_idx_file_that_breaks_a_rule_is_named(
+    name: str, harm: Any, why: str, tiny: Scenario, tmp_path: Path
+) -> None:
+    for party in SILOS:
+        idx(tmp_path / party, "own", 12)
+    path = tmp_path / "south" / name
+    path.write_bytes(harm(path.read_bytes()))
+    with pytest.raises(DataError, match=why) as refused:
+        silo_records(scenario_of(tiny, "idx", tmp_path, size=[6, 4], held_out=0.25), "south")
+    assert str(tmp_path / "south") in str(refused.value)
+    path.rename(path.with_name("x"))
+    with pytest.raises(DataError, match=r"neither of|has no file named PREFIX"):
+        silo_records(scenario_of(tiny, "idx", tmp_path, size=[6, 4], held_out=0.25), "south")
+
+
+def test_a_cut_gzip_file_and_another_size_are_refused(tiny: Scenario, tmp_path: Path) -> None:
+    idx(tmp_path, "train", 60, zipped=True)
+    with pytest.raises(DataError, match=r"its images are 6x4, and data\.size = \[4, 6\]"):
+        silo_records(scenario_of(tiny, "idx", tmp_path, size=[4, 6], held_out=0.25), "south")
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    path.write_bytes(path.read_bytes()[:-20])
+    with pytest.raises(DataError, match="is cut short, or damaged"):
+        silo_records(scenario_of(tiny, "idx", tmp_path, size=[6, 4], held_out=0.25), "south")
+
+
+def lines(folder: Path, count: int, first: int = 0) -> None:
+    folder.mkdir(exist_ok=True)
+    told = [{"text": f"note {first + place}", "label": ("clear", "suspect")[place % 2], "who": place // 2, "more": []}
+            for place in range(count)]  # fmt: skip
+    (folder / "a.jsonl").write_text("\n".join(map(json.dumps, told)) + "\n\n")
+
+
+def test_json_lines_become_tokens_and_a_mask(tiny: Scenario, tmp_path: Path) -> None:
+    lines(tmp_path, 60)
+    scenario = scenario_of(tiny, "json-lines", tmp_path, length=8, person="who", held_out=0.2)
+    parts = [held_out_records(scenario), *(silo_records(scenario, silo) for silo in SILOS)]
+    texts = [decoded(one) for part in parts if isinstance(part.x, dict) for one in part.x["tokens"]]
+    assert sorted(texts) == sorted(f"note {place}" for place in range(60))
+    persons = [set(part.person_N.tolist()) for part in parts]
+    assert sum(map(len, persons)) == len(set.union(*persons)) == 30
+    assert scenario.data.shape.inputs == {
+        name: one for name, one in (scenario.data.shape.inputs or {}).items() if one.size == (8,)
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (WORD, "line 3: is no JSON"),
+        ('"text"', "line 3: is a str, and an object is needed"),
+        ('{"label": "clear"}', "line 3: has no field 'text'"),
+        ('{"text": 3, "label": "clear"}', "line 3: 'text' is a int, and text is needed"),
+        (f'{{"text": "x", "label": "{WORD}"}}', "line 3: 'label' is none of data.labels: clear, suspect"),
+        ('{"text": "x", "label": true}', "line 3: 'label' is a bool, and text is needed"),
+        ('{"text": "\\ud800", "label": "clear"}', "line 3: 'text' holds half a character"),
+    ],
+)
+def test_a_line_that_breaks_a_rule_is_named_by_its_number(line: str, why: str, tiny: Scenario, tmp_path: Path) -> None:
+    lines(tmp_path, 60)
+    path = tmp_path / "a.jsonl"
+    told = path.read_text().splitlines()
+    path.write_text("\n".join([*told[:2], line, *told[2:]]))
+    with pytest.raises(DataError, match=why) as refused:
+        silo_records(scenario_of(tiny, "json-lines", tmp_path, length=8, held_out=0.2), "north")
+    assert WORD not in str(refused.value)
+    assert str(path) in str(refused.value)
+
+
+def test_a_folder_that_is_laid_out_in_no_way_is_refused(tiny: Scenario, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="is not a folder"):
+        silo_records(scenario_of(tiny, "json-lines", tmp_path / "none", length=8, held_out=0.2), "north")
+    lines(tmp_path / "north", 20)
+    with pytest.raises(DataError, match="has a folder for silo 'north' and none for 'south'"):
+        silo_records(scenario_of(tiny, "json-lines", tmp_path, length=8, held_out=0.2), "north")
+    lines(tmp_path / "south", 20)
+    lines(tmp_path / "west", 20)
+    with pytest.raises(ConfigError, match=r"has no part for the server; give held-out/ or data\.held_out"):
+        silo_records(scenario_of(tiny, "json-lines", tmp_path, length=8), "north")
+    lines(tmp_path / "held-out", 20)
+    with pytest.raises(ConfigError, match=r"has a part for the server, and data\.held_out says a share"):
+        silo_records(scenario_of(tiny, "json-lines", tmp_path, length=8, held_out=0.2), "north")
+    (tmp_path / "west" / "a.jsonl").unlink()
+    with pytest.raises(DataError, match="west: holds no record"):
+        silo_records(scenario_of(tiny, "json-lines", tmp_path, length=8), "north")
+
+
+def test_no_deployed_silo_reads_files_and_no_silo_is_called_as_a_part(tiny: Scenario, tmp_path: Path) -> None:
+    scenario = scenario_of(tiny, "idx", tmp_path, size=[6, 4])
+    law: Any = type("Law", (), {"name": "north", "tables": {}})
+    for refused in (lambda: check_deployed(scenario, law, tmp_path), lambda: check_scenario(scenario, deployed=True)):
+        with pytest.raises(ConfigError, match="a silo's own file can name tables alone"):
+            refused()
+    document = scenario.model_dump(mode="json", exclude_none=True)
+    document["federation"]["silos"] = ["train", "south", "west"]
+    with pytest.raises(ValueError, match="a silo cannot be called 'train'"):
+        Scenario.model_validate(document)
