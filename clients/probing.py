@@ -39,7 +39,7 @@ from fedmodel.data.named import together
 from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.inputs import Inputs, tensors
-from fedmodel.learning.optimizers import build_optimizer
+from fedmodel.learning.optimizers import build_optimizer, hold_near
 from fedmodel.privacy import grid
 from fedmodel.privacy.events import Event, clip_of
 from fedmodel.secagg import FRESH
@@ -113,6 +113,7 @@ class Probing:
         allowed = [state_digest(again)] if named == FRESH else known_states(self._silo.folder, named)
         self._is_known = state_digest(optimizer) in allowed
         again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+        hold_near(again, self._silo.scenario.training.proximal)
         self._ended = partial(state_digest, again)
         followed_S = torch.from_numpy(chosen_coordinates(self._silo.scenario, sum(self._sizes) - self._block))
 

@@ -24,6 +24,8 @@ class TrainingConfig(Section):
             a sum by at most the clip whatever its weight, and nothing is divided by a sum of them.
         gradients: How the clipped sum of a lot is computed: the name of a kind in `fedmodel.learning.gradients`, which
             is looked up there by whoever runs the scenario. Each kind computes the same function of the records.
+        proximal: FedProx's mu (Li et al. 2020): each step adds mu times the difference from the model received to the
+            noised gradient (`fedmodel.learning.optimizers.hold_near`). It costs no privacy; 0 adds nothing.
     """
 
     loss: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
@@ -42,6 +44,7 @@ class TrainingConfig(Section):
     gradients: str = Field(
         default=_PER_SAMPLE, pattern=r"^[a-z0-9-]{1,40}$", exclude_if=lambda name: name == _PER_SAMPLE
     )
+    proximal: float = Field(default=0.0, ge=0, le=1e6, exclude_if=lambda mu: mu == 0)
 
     @field_validator("class_weights")
     @classmethod
@@ -62,7 +65,22 @@ class TrainingConfig(Section):
             raise ValueError("give exactly one of local_steps and local_epochs")
         if self.momentum and self.optimizer != "sgd":
             raise ValueError(f'momentum belongs to optimizer = "sgd", found {self.optimizer!r}')
+        if self.pull >= (most := 2 * (1 + self.momentum)):
+            raise ValueError(
+                f"proximal times learning_rate is {self.pull:g}: from {most:g} on, each step overshoots the model that"
+                " it pulls back to by more than the last; lower one of them"
+            )
+        if self.proximal and self.keep_optimizer_state:
+            raise ValueError(
+                "keep_optimizer_state keeps what pulled towards the model of an earlier round, and proximal pulls"
+                " towards this round's; leave one of the two out"
+            )
         return self
+
+    @property
+    def pull(self) -> float:
+        """What share of the way to the model received the proximal term alone goes in one step of SGD; 0 of others."""
+        return self.learning_rate * self.proximal if self.optimizer == "sgd" else 0.0
 
     def noise_step(self, noise: float) -> float:
         """Return how far noise moves a coordinate in one step, at least.

@@ -3,6 +3,20 @@
 By default every round starts with a fresh optimiser. State that is kept is made of noised gradients alone, so keeping
 it costs no privacy; a silo says when a round may begin from it.
 
+FedProx (Li et al. 2020, equation 2) adds mu/2 times the squared distance from the model received to a silo's objective.
+Its gradient, mu times the difference, is no record's: it follows from the model received, which is public, and from
+where earlier noised gradients brought the parameters. So it is added after the noise (`hold_near`), not to the losses.
+
+Guarantee: what is released of a lot is, to the bit, what would have been released at the same parameters without it,
+and is charged the same; all else of a step is post-processing of what was released before (Dwork and Roth 2014,
+proposition 2.1). Added to the losses instead, it would be clipped with every record's gradient, and pull less the more
+records' gradients the clip shortens.
+
+Order: noised gradient, then the proximal term, then the optimiser. So momentum, Adam's and Adagrad's averages hold the
+term as they hold weight decay in torch's `SGD(weight_decay=...)` and `Adam`: a velocity carries pulls of earlier steps
+on, and Adam and Adagrad divide the term by the size of what they have seen. Only plain SGD pulls by exactly
+`learning_rate mu` of the way.
+
 Shapes: P parameters.
 """
 
@@ -30,6 +44,27 @@ def build_optimizer(config: TrainingConfig, module: nn.Module) -> Optimizer:
             return torch.optim.Adam(parameters, lr=config.learning_rate)
         case "adagrad":
             return torch.optim.Adagrad(parameters, lr=config.learning_rate)
+
+
+def hold_near(optimizer: Optimizer, proximal: float) -> None:
+    """Have each step from here on pull every parameter back to where it is now; with 0, nothing is done.
+
+    Hooks on the optimiser that were there before, such as an audit's, see the gradient without it: what was released.
+
+    Args:
+        optimizer: Of a model that holds what it received.
+        proximal: FedProx's mu.
+    """
+    if proximal == 0:
+        return
+    received = [(one, one.detach().clone()) for group in optimizer.param_groups for one in group["params"]]
+
+    def pull(*_: Any) -> None:
+        for parameter, received_P in received:
+            if parameter.grad is not None:
+                parameter.grad = parameter.grad + proximal * (parameter.detach() - received_P)
+
+    optimizer.register_step_pre_hook(pull)
 
 
 def keep_state(optimizer: Optimizer, carried: dict[str, dict[str, NDArray[Any]]]) -> None:

@@ -14,8 +14,8 @@ Guarantee, for every list of survivors for which `unevenness` returns None:
   equal ones, or the law's number if that is smaller: of two silos, neither then has more than 3.7 times the other's
   weight. This holds for three figures separately: the weights; noise, which moves a weighted update by independent
   steps of one size; and signal, clipped gradients of one direction and size at every step of a round. With plain SGD,
-  noise and signal are exact, momentum included. If momentum is kept between rounds, signal is the most that any history
-  allows. With Adam and Adagrad they count steps of equal length.
+  noise and signal are exact, momentum and a proximal term included. If momentum is kept between rounds, signal is the
+  most that any history allows. With Adam and Adagrad they count steps of equal length.
 
 And no silo quantises its update to nothing, if `levels_of_noise` is at least 1: then the weighted noise of one step is
 at least one level of the quantiser.
@@ -128,7 +128,7 @@ def _moves(scenario: Scenario, silo: str) -> tuple[float, float]:
     """
     plan, training = scenario.plan(silo), scenario.training
     divisor = plan.expected_batch_size if training.optimizer == "sgd" else 1
-    noise, signal = _momentum_sums(plan.steps_per_round, training.momentum)
+    noise, signal = _momentum_sums(plan.steps_per_round, training.momentum, training.pull)
     if training.keep_optimizer_state:
         signal = plan.steps_per_round / (
             1 - training.momentum
@@ -137,25 +137,28 @@ def _moves(scenario: Scenario, silo: str) -> tuple[float, float]:
 
 
 @lru_cache(maxsize=4096)
-def _momentum_sums(steps: int, momentum: float) -> tuple[float, float]:
+def _momentum_sums(steps: int, momentum: float, pull: float) -> tuple[float, float]:
     """Return how far `steps` steps of SGD move by independent gradients (one standard deviation), and by equal ones.
 
-    The gradient of the i-th step from the end moves the model by r = 1 + m + ... + m^(i - 1) in all. The rows of the
-    matrix carry the sum of r^2, r^2, r, the sum of r, and 1 to the next step. Nothing in it is negative, so nothing
-    cancels.
+    A gradient has moved the model by r, i steps after it, at a velocity v: both are 1 after its own step. Each step
+    makes the velocity m v - p r, and adds it to r, where a proximal term pulls back by the share p. Without it r is
+    1 + m + ... + m^(i - 1), and nothing in the matrices is negative; with it, figures stay bounded, since p is less
+    than 2 (1 + m). The rows of the matrices carry r and v, the sum of r, and r^2, r v, v^2 and the sum of r^2 on.
     """
-    m = momentum
-    step = np.array(
+    m, p = momentum, pull
+    a = 1 - p
+    moved = np.array([[a, m, 0], [-p, m, 0], [a, m, 1]])
+    squared = np.array(
         [
-            [1, m * m, 2 * m, 0, 1],
-            [0, m * m, 2 * m, 0, 1],
-            [0, 0, m, 0, 1],
-            [0, 0, m, 1, 1],
-            [0, 0, 0, 0, 1],
+            [a * a, 2 * a * m, m * m, 0],
+            [-a * p, (a - p) * m, m * m, 0],
+            [p * p, -2 * p * m, m * m, 0],
+            [a * a, 2 * a * m, m * m, 1],
         ]
     )
-    squares, _, _, total, _ = np.linalg.matrix_power(step, steps)[:, -1]
-    return math.sqrt(squares), float(total)
+    total = np.linalg.matrix_power(moved, steps - 1)[2].sum()
+    squares = np.linalg.matrix_power(squared, steps - 1)[3].sum()
+    return math.sqrt(squares), abs(float(total))
 
 
 def _products(weights: Sequence[float], factors: Sequence[float]) -> list[float]:

@@ -191,6 +191,23 @@ def test_what_is_kept_is_what_was_released(tiny: Scenario, tmp_path: Path) -> No
     assert 0 < seen.off_grid_R.max() <= 1 / 16
 
 
+@pytest.mark.parametrize("optimizer", ["sgd", "adam"])
+def test_what_is_seen_is_the_release_and_not_what_pulls_back_to_the_model(
+    optimizer: str, tiny_file: Path, tmp_path: Path
+) -> None:
+    """A pull a hundred times the noise is no noise, and explains the update with it."""
+    rate = {"sgd": 0.01, "adam": 0.5}[optimizer]
+    settings = [f"training.optimizer={optimizer}", f"training.learning_rate={rate}", "training.proximal=100.0"]
+    scenario = audited(read_scenario(str(tiny_file), settings), count=200)
+    observations.toss(tmp_path, 200)
+    trained(Silo("north", scenario, "1", "cpu", tmp_path, tmp_path), EVENT, request(scenario))
+    seen = observations.read_observations(tmp_path, "north")
+    outside, std = seen.sums_TK[:, ~seen.coins_K], EVENT.noise_multiplier * CLIP
+    assert abs(outside.std() - std) < 5 * std / np.sqrt(2 * outside.size)
+    assert seen.off_grid_R.max() <= 1 / 16
+    assert seen.unexplained_R.tolist() == [0.0]
+
+
 def test_what_was_seen_before_there_was_a_grid_is_read_and_says_nothing_of_it(tiny: Scenario, tmp_path: Path) -> None:
     observations.toss(tmp_path, COUNT)
     trained(Silo("north", audited(tiny), "1", "cpu", tmp_path, tmp_path), EVENT, request(audited(tiny)))

@@ -4,7 +4,7 @@ Guarantee: what `Answering.answer` returns depends on the silo's records only th
 mechanism that `event` describes, at the figures it names, and the event's parts cover what these release. That holds of
 a mechanism whose noise is Gaussian, which is measured and not proved (`fedmodel.privacy.conformance`). The number of
 steps comes from the event, never from the data; no loss, norm or count is returned. Post-processing (the inner
-optimiser, the difference from the global model) costs nothing.
+optimiser, a proximal term, the difference from the global model) costs nothing.
 
 Dropout: a record's gradient is random through its mask. Masks are drawn from the same source as the noise,
 independently for every record and step, and nobody sees them. For any fixed masks of the others, adding a record moves
@@ -49,7 +49,7 @@ from fedmodel.learning.gradients import ClippedSum, kind, physical_batch
 from fedmodel.learning.inputs import tensors
 from fedmodel.learning.jobs import Carried, Observer, Question, Serving, Site, State, Vector, Wrapper
 from fedmodel.learning.models import build_model, training_losses
-from fedmodel.learning.optimizers import build_optimizer, keep_state, recall_state
+from fedmodel.learning.optimizers import build_optimizer, hold_near, keep_state, recall_state
 from fedmodel.learning.preflight import check_received, preflight
 from fedmodel.privacy import grid
 from fedmodel.privacy.conformance import check_parts, check_release
@@ -162,6 +162,7 @@ class Answering:
             x_N, y_N = observer.add(x_N, y_N)
         for observer in self._observers:
             observer.watch(sgd)
+        hold_near(optimizer, scenario.training.proximal)  # behind observers, which see what is released
 
         for _ in range(event.steps):
             lot = noise.lot(len(y_N), event.sample_rate)

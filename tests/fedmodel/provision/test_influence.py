@@ -19,6 +19,7 @@ from fedmodel import wire
 from fedmodel.config import Scenario, SiloFile, builtin_scenarios, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ConfigError, DropoutError, PolicyRefused
+from fedmodel.learning.optimizers import hold_near
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.provision import joint_law, law_of, scenario_hash, scenario_policy
 from fedmodel.provision.influence import BEYOND_COLLUDERS, _momentum_sums, levels_of_noise, unevenness
@@ -33,6 +34,10 @@ from tests.server.aggregation.test_masked import CPU, NODE, ON, lines, lost
 SERVER = SigningKey(bytes(range(32)))
 SILOS = tuple(NODE)
 C1 = ["encryption.colluding=1", "federation.min_silos=3"]
+HUNDRED = [
+    "training.local_steps=", "training.local_epochs=1", "training.learning_rate=0.5", "privacy.sample_rate=0.01",
+    "privacy.expected_batch_size=20", "privacy.silo.north.sample_rate=1.0", "privacy.silo.north.expected_batch_size=1",
+]  # fmt: skip
 EPOCHS = ["training.local_steps=", "training.local_epochs=1", "privacy.sample_rate=1.0"]
 
 
@@ -96,6 +101,9 @@ def test_no_weights_are_worth_nothing() -> None:
          "of one direction"),
         ([*EPOCHS, "privacy.silo.north.sample_rate=0.25", "training.momentum=0.9", "federation.weights={north=2.0}",
           "training.keep_optimizer_state=true"], None),
+        # A hundred steps beside one, made up for by a divisor; a pull that forgets all but the last undoes that.
+        (HUNDRED, None),
+        ([*HUNDRED, "training.proximal=2.0"], "their moves by noise are worth"),
         ([*C1, *EPOCHS, "privacy.silo.north.sample_rate=0.111"], "direction, less any 1 of them that work with the"),
         # Some cohort of three has the heavy one in it.
         (["federation.cohort=3", "federation.weights={north=8.0}"], "their weights are worth 1.51"),
@@ -122,21 +130,27 @@ def test_a_scenario_that_could_leave_one_update_alone_is_refused_before_it_runs(
         policy.check_admitted(naming, scenario)
 
 
-@pytest.mark.parametrize("steps", [1, 2, 13, 200])
-@pytest.mark.parametrize("momentum", [0.0, 0.5, 0.9, 0.999999999])
-def test_momentum_moves_as_far_as_the_optimiser_itself_does(steps: int, momentum: float) -> None:
+@pytest.mark.parametrize(
+    ("steps", "momentum", "pull"),
+    [
+        *itertools.product([1, 2, 13, 200], [0.0, 0.5, 0.9, 0.999999999], [0.0]),
+        *itertools.product([1, 2, 13], [0.0, 0.5, 0.9], [1e-6, 0.1, 1.0, 1.9]),
+    ],
+)
+def test_momentum_moves_as_far_as_the_optimiser_itself_does(steps: int, momentum: float, pull: float) -> None:
     """A unit gradient at one step moves by what torch's SGD makes of it; alone, and with all others."""
     moved = []
     for at in range(steps):
         place = torch.zeros(1, dtype=torch.float64, requires_grad=True)
         optimizer = torch.optim.SGD([place], lr=1.0, momentum=momentum)
+        hold_near(optimizer, pull)
         for step in range(steps):
             place.grad = torch.full_like(place, float(step == at))
             optimizer.step()
         moved.append(-place.item())
-    noise, signal = _momentum_sums(steps, momentum)
+    noise, signal = _momentum_sums(steps, momentum, pull)
     assert noise == pytest.approx(math.sqrt(sum(one**2 for one in moved)), rel=1e-12)
-    assert signal == pytest.approx(sum(moved), rel=1e-12)
+    assert signal == pytest.approx(abs(sum(moved)), rel=1e-12, abs=1e-9 if pull else 0)
 
 
 @pytest.mark.parametrize("name", sorted(builtin_scenarios()))
