@@ -19,7 +19,7 @@ from server.joining import GIVEN_BACK, NOTHING_RESERVED, Joined, JoinedSilo, fin
 from server.journal import Checkpoint, Dealt
 from server.known_heads import KnownHeads
 from server.lineages import Lineages
-from server.strategies import Strategy
+from server.strategies import Combining, Strategy
 
 LOOK_S: Final = 0.5
 """Before a round, for silos that had not come back when the run was taken up again."""
@@ -78,7 +78,8 @@ def _taking(
     def cohort(number: int) -> list[str]:
         return strategy.choose(joined.left, kind.cohort_round(scenario, number))
 
-    return Taking(post, scenario, roster, known_heads, joined, cohort, lineages)
+    combine = strategy.combine if isinstance(strategy, Combining) else None
+    return Taking(post, scenario, roster, known_heads, joined, cohort, lineages, combine)
 
 
 def check_can_begin(scenario: Scenario, roster: Roster, joined: Joined, then: str) -> None:

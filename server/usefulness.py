@@ -55,8 +55,9 @@ def usefulness(
         loss: Of the model.
         base_loss: Of the best answer that is one for all records: the shares of the classes.
         signal_to_noise: Of a step, at best; None where no noise is added.
-        noise_walk: How far noise alone moves a coordinate in all steps, one standard deviation.
-        reach: How far all steps of a silo move its model at most; None of other optimizers than SGD.
+        noise_walk: How far noise alone moves a coordinate in all steps, one standard deviation; None where another
+            strategy than federated averaging makes a step of its own of the mean.
+        reach: How far all steps of a silo move its model at most; None there too, and of other optimizers than SGD.
         supposed: By silo, for how many records its divisor and rate are made.
     """
     aim = objective(scenario.data.shape, scenario.training.loss)
@@ -65,14 +66,15 @@ def usefulness(
     steps = min(plan.steps for plan in plans)
     clip, training = scenario.privacy.max_grad_norm, scenario.training
     spread = clip * _relative_noise(scenario, charges)
+    adds = scenario.federation.strategy == "fedavg"
     return {
         "one_class": aim.task.one_answer(found),
         "loss": found.mean_loss,
         "base_loss": aim.task.base_loss(aim.loss, test.y_N),
         "signal_to_noise": clip / (spread * math.sqrt(parameter_count(module))) if spread else None,
-        "noise_walk": training.noise_step(spread) * math.sqrt(steps),
+        "noise_walk": training.noise_step(spread) * math.sqrt(steps) if adds else None,
         "reach": training.learning_rate * clip * steps / (1 - training.momentum)
-        if training.optimizer == "sgd"
+        if adds and training.optimizer == "sgd"
         else None,
         "supposed": {plan.silo: round(plan.expected_batch_size / plan.sample_rate) for plan in plans},
     }

@@ -16,6 +16,7 @@ from fedmodel.config.privacy import PrivacyConfig
 from fedmodel.config.purpose import ControllerConfig, PurposeConfig
 from fedmodel.config.reading import (
     builtin_scenarios,
+    explained,
     folder_of,
     read_federation_file,
     read_scenario,
@@ -67,6 +68,7 @@ __all__ = [
     "TrainingConfig",
     "builtin_scenarios",
     "data_from_json",
+    "explained",
     "folder_of",
     "read_federation_file",
     "read_scenario",

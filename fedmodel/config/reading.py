@@ -153,7 +153,7 @@ def _read(path: Path, kind: type[_File], why: str) -> _File:
     try:
         return kind.model_validate(_document(path, why))
     except ValidationError as error:
-        raise ConfigError(f"{path.name}: {_explain(_telling(error.errors()), kind)}") from error
+        raise ConfigError(f"{path.name}: {explained(error, kind)}") from error
 
 
 def _document(path: Path, why: str) -> dict[str, Any]:
@@ -229,6 +229,11 @@ def _validate(document: Mapping[str, Any], source: str) -> Scenario:
         problems = error.errors()
         more = f" ({len(problems) - 1} more like this)" if len(problems) > 1 else ""
         raise ConfigError(f"{source}: {_explain(_telling(problems))}{more}") from error
+
+
+def explained(error: ValidationError, kind: type[BaseModel]) -> str:
+    """Return what is wrong with a document that a model does not take: the key, what was found, and the rule."""
+    return _explain(_telling(error.errors()), kind)
 
 
 def _telling(problems: list[ErrorDetails]) -> ErrorDetails:

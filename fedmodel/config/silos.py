@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any, Final
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from fedmodel.kinds.section import Positive, Section, SiloName, known_silos
+from fedmodel.kinds.section import Positive, Section, SiloName, is_inert, known_silos
 from fedmodel.kinds.spelling import Later
 
 # Of a class. At a noise multiplier of 1 the clip is 2^30 steps of the fine grid (`fedmodel.privacy.grid`) or more: at
@@ -16,14 +16,19 @@ LEAST_WEIGHT = 2.0**-20
 MOST_WEIGHT = 2.0**20
 LEAST_EFFECTIVE = 2.0
 
+OptionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
+OptionValue = bool | int | float | Annotated[str, Field(max_length=100), AfterValidator(is_inert)]
+_MOST_OPTIONS: Final = 20
+
 
 class FederationConfig(Section, Later):
     """Who takes part. Weights are public and never the number of records.
 
-    `strategy` names a file of `server/strategies`, which is above this: the server looks it up before it asks anybody.
+    `strategy` names a file of `server/strategies`, which is above this: the server looks it up before it asks anybody,
+    and holds `strategy_options` to what that file declares.
     """
 
-    LATER = ("strategy",)
+    LATER = ("strategy", "strategy_options")
 
     silos: Annotated[tuple[SiloName, ...], Field(strict=False, min_length=1, max_length=10_000)]
     cohort: int | None = Field(default=None, ge=1)
@@ -32,6 +37,17 @@ class FederationConfig(Section, Later):
     round_timeout_s: float = Field(default=600.0, gt=0, le=86_400)
     tolerated_failures: int = Field(default=0, ge=0)
     strategy: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")] = "fedavg"
+    strategy_options: Annotated[dict[OptionName, OptionValue], Field(max_length=_MOST_OPTIONS)] = {}
+
+    @field_validator("strategy_options", mode="before")
+    @classmethod
+    def _options_are_plain(cls, value: Any) -> Any:
+        if isinstance(value, dict):
+            for name, one in value.items():
+                if not isinstance(one, bool | int | float | str):
+                    told = f"{name} is a {type(one).__name__}; an option is a number, true, false or a text"
+                    raise ValueError(told)  # noqa: TRY004 - pydantic tells of a ValueError
+        return value
 
     @model_validator(mode="after")
     def _names_and_counts(self) -> FederationConfig:

@@ -12,6 +12,7 @@ from typing import Final, Literal, get_args
 from fedmodel.config import Scenario
 from fedmodel.system.kinds import described
 from scenarios.runs.parts import Part
+from server.strategies import options_of
 
 What = Literal["model", "gradients", "strategy"]
 _ROOMS: Final[dict[What, str]] = {
@@ -28,7 +29,7 @@ class Used(Part):
         what: Of what it is a kind.
         name: As the scenario calls it.
         says: What it is.
-        settings: What the scenario set of it, as it would be written there; empty where it has none.
+        settings: What was set of it, said or by default, as the scenario would say it; empty where it has none.
     """
 
     what: What
@@ -46,14 +47,14 @@ def used_names(scenario: Scenario) -> dict[What, str]:
 def used_kinds(scenario: Scenario) -> tuple[Used, ...]:
     """Return the kinds that a scenario names, each with what its file says of it."""
     names = used_names(scenario)
-    set_of_it = scenario.model.model_dump(mode="json", exclude={"kind", "init", "init_value"}, exclude_none=True)
-    settings = ", ".join(f"{key} = {json.dumps(value)}" for key, value in set_of_it.items())
+    model = scenario.model.model_dump(mode="json", exclude={"kind", "init", "init_value"}, exclude_none=True)
+    settings: dict[What, dict[str, object]] = {"model": model, "strategy": options_of(scenario).model_dump(mode="json")}
     return tuple(
         Used(
             what=what,
             name=names[what],
             says=described(_ROOMS[what], names[what]),
-            settings=settings if what == "model" else "",
+            settings=", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.get(what, {}).items()),
         )
         for what in get_args(What)
     )

@@ -46,7 +46,7 @@ def _causes(found: dict[str, Any]) -> list[str]:
     causes = []
     if reach is not None and reach < 1:
         causes.append(f"a learning rate too small, with which all steps together reach {words.number(reach)} at most")
-    if walk > 1:
+    if walk is not None and walk > 1:
         causes.append(
             f"a learning rate too large, with which noise alone moves a parameter by {words.number(walk)} in all"
         )

@@ -37,6 +37,7 @@ from server.known_heads import KnownHeads
 from server.lineages import Lineages
 
 Answer = TypeVar("Answer", wire.TrainReply, wire.MaskedReply)
+Combine = Callable[[Mapping[str, NDArray[np.float32]]], NDArray[np.float32]]
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ class Taking:
         joined: Who takes part; silos leave it, and come back under other nodes.
         cohort_of: Who trains in a round.
         lineages: What silos hold between rounds.
+        combine: What a round of training makes of single updates in place of their weighted mean, where the strategy
+            says so; the kind of aggregation that sees them asks it, and no strategy says so under any other.
     """
 
     post: Post
@@ -60,6 +63,7 @@ class Taking:
     joined: Joined
     cohort_of: Callable[[int], list[str]]
     lineages: Lineages
+    combine: Combine | None = None
 
     def ask(self, kind: str, number: int, contents: Mapping[str, RecordDict]) -> Iterator[tuple[str, Message | None]]:
         """Ask silos, wherever they are now."""
@@ -85,7 +89,7 @@ class Mean:
     """What a kind makes of a round's answers.
 
     Attributes:
-        mean_P: The weighted mean, float32 of shape `(P,)`.
+        mean_P: The weighted mean, or what the strategy made of single updates, float32 of shape `(P,)`.
         survivors: Whose answers are in it.
         threshold: Shares that brought each secret back, None without secure aggregation.
     """

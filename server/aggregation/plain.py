@@ -1,4 +1,4 @@
-"""Rounds in which the server sees every update, and averages them.
+"""Rounds in which the server sees every update, and averages them or has the strategy combine them.
 
 Shapes: P parameters.
 """
@@ -13,7 +13,7 @@ from flwr.app import Message
 from numpy.typing import NDArray
 
 from fedmodel import wire
-from fedmodel.config import FederationConfig
+from fedmodel.config import TRAINING, FederationConfig
 from fedmodel.errors import ProtocolError
 from server.aggregation._loop import Aggregation, Asked, Mean, Taking
 from server.aggregation._sums import check_enough
@@ -27,9 +27,10 @@ class Rounds(Aggregation[wire.TrainReply]):
     def __init__(self, taking: Taking) -> None:
         super().__init__(taking)
         self._updates: dict[str, NDArray[np.float32]] = {}
+        self._number = 0
 
-    def _open(self, _number: int, cohort: list[str]) -> Asked:
-        self._updates = {}
+    def _open(self, number: int, cohort: list[str]) -> Asked:
+        self._updates, self._number = {}, number
         return Asked(dict.fromkeys(cohort, ()))
 
     def _read(self, reply: Message) -> wire.TrainReply:
@@ -42,6 +43,10 @@ class Rounds(Aggregation[wire.TrainReply]):
         federation = self._counting
         updates, self._updates = self._updates, {}
         check_enough(len(updates), federation.min_silos)
+        combine = self.taking.combine
+        # A job besides training asks for the sum over all silos, whatever the strategy.
+        if combine is not None and self.taking.scenario.job_of(self._number) == TRAINING:
+            return Mean(combine(updates), tuple(updates))
         return Mean(average_updates(updates, federation), tuple(updates))
 
 

@@ -1,30 +1,54 @@
 """Strategies: who trains in a round, and what the mean of their updates does to the model; a file each.
 
-A kind is one file here, whose `make(scenario)` returns a `Strategy`. `federation.strategy` names it, as its file is
-named, with a hyphen for each underscore.
+A kind is one file here, whose `make(scenario, options)` returns a `Strategy`. `federation.strategy` names it, as its
+file is named, with a hyphen for each underscore. A file that has a section `Options` says with it what
+`federation.strategy_options` may hold; one without takes none.
 
 Guarantee: a strategy costs no privacy. `apply` is given means that are differentially private already, each charged at
 every silo that is in it, and what it computes from them, over however many rounds, is post-processing (Dwork and Roth
 2014, proposition 2.1). `choose` is given the names of silos and the number of the round, and never a record or anything
 made of one. No privacy amplification is claimed for who was chosen: each silo's ledger is charged as if everyone knew.
 
-Does NOT protect the model from silos that lie: a strategy sees one mean and no single update. What is released is the
-model after every round, so that a strategy hides nothing that its state holds.
+A strategy that has a method `combine` makes the mean itself, of the single updates. It runs only where
+`encryption.secure_aggregation = "off"` lets the server see them, and is refused otherwise. Each update is
+differentially private by itself, at the epsilon of its own silo's ledger and for the unit that is charged there, since
+all of its noise was added at the silo before it left (`fedmodel.learning.jobs.training`): what is made of several
+updates is post-processing of each.
+
+Does NOT protect the model from silos that lie: most strategies see one mean and no single update, and what those that
+do see them promise is in `server.strategies._robust`. What is released is the model after every round, so that a
+strategy hides nothing that its state holds.
 
 Shapes: P parameters.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Mapping, Sequence
+from typing import Final, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
+from pydantic import ValidationError
 
-from fedmodel.config import Scenario
+from fedmodel.config import Scenario, explained
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.section import Section
 from fedmodel.system.kinds import kinds, not_known
+
+# What Flower's people look for here, and where it is: options of Flower's strategies, and names of some of them.
+_OPTIONS_ELSEWHERE: Final = {
+    "eta_l": "training.learning_rate",
+    "proximal_mu": "training.proximal",
+    "fraction_train": "federation.cohort",
+    "min_train_nodes": "federation.min_silos",
+}
+_NAMES_ELSEWHERE: Final = {
+    "fedprox": "FedProx is what silos do, under any strategy: leave the strategy as it is, such as 'fedavg', and set"
+    " training.proximal to its mu",
+    "fedmedian": "it is 'median' here",
+    "fedtrimmedavg": "it is 'trimmed-mean' here",
+}
 
 
 class Strategy(Protocol):
@@ -53,8 +77,24 @@ class Strategy(Protocol):
 
         Args:
             model_P: The model that was trained from, float32 of shape `(P,)`; not changed.
-            mean_P: The weighted mean of the updates, float32 of shape `(P,)`; not changed.
+            mean_P: The weighted mean of the updates, or what `combine` made of them, float32 of shape `(P,)`; not
+                changed.
             state: What the last call returned; empty at first.
+        """
+
+
+@runtime_checkable
+class Combining(Strategy, Protocol):
+    """A strategy that makes the mean itself, where single updates are visible."""
+
+    def combine(self, updates: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return what is given to `apply` for the mean of a round's updates.
+
+        Args:
+            updates: By silo, `federation.min_silos` of them or more, each float32 of shape `(P,)`; not changed.
+
+        Returns:
+            A vector float32 of shape `(P,)`, the same for the same updates in any order.
         """
 
 
@@ -63,13 +103,43 @@ KINDS = kinds(__name__)
 
 
 def strategy_of(scenario: Scenario) -> Strategy:
-    """Return the strategy that a scenario names.
+    """Return the strategy that a scenario names, with the options that it says.
 
     Raises:
-        ConfigError: When there is none of that name.
+        ConfigError: When there is none of that name, it does not take such options, they do not fit the federation, or
+            it needs single updates where secure aggregation hides them.
     """
-    name = scenario.federation.strategy
-    if name not in KINDS:
-        raise ConfigError(f"federation.strategy: {not_known('strategy', name, KINDS)}")
-    strategy: Strategy = KINDS[name].make(scenario)
+    options = options_of(scenario)
+    strategy: Strategy = KINDS[scenario.federation.strategy].make(scenario, options)
+    mode = scenario.encryption.secure_aggregation
+    if mode != "off" and isinstance(strategy, Combining):
+        what = "leaves the server their sum alone" if mode == "on" else "computes what masks would leave, their sum"
+        raise ConfigError(
+            f"federation.strategy = {scenario.federation.strategy!r} looks at each silo's own update, and"
+            f' encryption.secure_aggregation = "{mode}" {what}; take a strategy of means, such as "fedavg", or'
+            ' secure_aggregation = "off", with which the server sees every update'
+        )
     return strategy
+
+
+def options_of(scenario: Scenario) -> Section:
+    """Return the options of the strategy that a scenario names, those that it does not say by their defaults.
+
+    Raises:
+        ConfigError: When there is no strategy of that name, or it does not take such options.
+    """
+    name, said = scenario.federation.strategy, scenario.federation.strategy_options
+    if name not in KINDS:
+        if name in _NAMES_ELSEWHERE:
+            raise ConfigError(f"federation.strategy = {name!r}: {_NAMES_ELSEWHERE[name]}")
+        raise ConfigError(f"federation.strategy: {not_known('strategy', name, KINDS)}")
+    declared: type[Section] = getattr(KINDS[name], "Options", Section)
+    for option in said:
+        if option in _OPTIONS_ELSEWHERE and option not in declared.model_fields:
+            raise ConfigError(f"federation.strategy_options.{option}: that is {_OPTIONS_ELSEWHERE[option]} here")
+    if said and not declared.model_fields:
+        raise ConfigError(f"strategy {name!r} takes no options; leave federation.strategy_options out")
+    try:
+        return declared.model_validate(said)
+    except ValidationError as error:
+        raise ConfigError(f"federation.strategy_options.{explained(error, declared)}") from error

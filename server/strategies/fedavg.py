@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.config import Scenario
+from fedmodel.kinds.section import Section
 from server.strategies._cohorts import choose_cohort
 
 
@@ -19,9 +20,10 @@ class FedAvg:
 
     Args:
         scenario: Its seed draws cohorts, of the size that it says.
+        _options: There are none.
     """
 
-    def __init__(self, scenario: Scenario) -> None:
+    def __init__(self, scenario: Scenario, _options: Section | None = None) -> None:
         self._seed, self._size = scenario.seed or 0, scenario.federation.cohort_size
 
     def choose(self, silos: Sequence[str], number: int) -> list[str]:

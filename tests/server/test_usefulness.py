@@ -129,6 +129,18 @@ def test_the_reach_is_how_far_steps_of_one_direction_go(tmp_path: Path) -> None:
     assert 0.75 * found["reach"] < place <= found["reach"] == 0.5 * 4 / (1 - 0.5)
 
 
+def test_no_rate_is_blamed_where_the_server_makes_a_step_of_its_own(tmp_path: Path) -> None:
+    path = tmp_path / "tiny.toml"
+    path.write_text(TINY, encoding="utf-8")
+    module, test = linear(1.0, -50.0), records([0, 1, 0])
+    for strategy, told in (("fedavg", True), ("fedadam", False)):
+        tiny = read_scenario(str(path), [f"federation.strategy={strategy}", "training.learning_rate=1e-6"])
+        found = usefulness(module, tiny, test, CHARGES, CPU)
+        assert (found["noise_walk"] is not None) == (found["reach"] is not None) == told
+        assert ("a learning rate too small" in str(useless(found))) == told
+        assert ("rate too large" in str(useless({**found, "noise_walk": found["noise_walk"] and 2.0}))) == told
+
+
 def test_a_useful_model_has_no_line_and_each_cause_is_told_where_it_holds() -> None:
     assert useless(FOUND) is None
     bad = {**FOUND, "loss": 0.69}

@@ -113,9 +113,12 @@ def numbered(scenario: Scenario, folder: Path) -> FaultyGrid:
     return grid
 
 
+@pytest.mark.parametrize("name", ["momentum", "fedadam"])
 def test_a_server_that_is_killed_goes_on_with_the_state_of_its_strategy(
-    momentum: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    name: str, momentum: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    federation = momentum.federation.model_copy(update={"strategy": name})
+    momentum = momentum.model_copy(update={"federation": federation})
     for name in ("whole", "killed"):
         (tmp_path / name).mkdir()
     run_federation(numbered(momentum, tmp_path / "whole"), momentum, tmp_path / "whole", CPU, run=RUN)
