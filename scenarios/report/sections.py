@@ -434,6 +434,7 @@ def training(gathered: Gathered, told: Mapping[str, Any], *, named: bool) -> doc
     return document.Training(
         used=used_kinds(gathered.scenario) if named else None,
         class_weights=gathered.scenario.training.class_weights,
+        proximal=gathered.scenario.training.proximal or None,
         usefulness=gathered.usefulness,
         figures={name: float(value) for name, value in told["metrics"].items()},
         rounds=tuple(

@@ -67,6 +67,7 @@ class Training(Part):
         nist: The questions of NIST SP 800-226 that it answers.
         used: Which model, kind of gradients and strategy; left out of a report from before it was said.
         class_weights: What the loss of each class was multiplied with in training; left out where there were none.
+        proximal: How strongly each step pulled back to the model received, FedProx's mu; left out where it did not.
         usefulness: In a line, that the model is of no use, and what to look at first; left out where it is of some.
         figures: Of the last whole round, those that are defined there; the loss is not weighed by class.
         rounds: A row each.
@@ -77,6 +78,7 @@ class Training(Part):
     # These are left out of what is signed where there is none: a report from before them verifies as it was.
     used: tuple[Used, ...] | None = Field(default=None, exclude_if=lambda used: used is None)
     class_weights: tuple[float, ...] | None = Field(default=None, exclude_if=lambda weights: weights is None)
+    proximal: float | None = Field(default=None, exclude_if=lambda mu: mu is None)
     usefulness: str | None = Field(default=None, exclude_if=lambda line: line is None)
     figures: dict[str, float]
     rounds: tuple[RoundFigures, ...]

@@ -638,19 +638,55 @@ def test_the_kinds_that_were_used_are_named_in_the_words_of_their_own_files(
     shown = render(report)
     for said in ("Fully connected layers.", "gradient of each record", "Federated averaging: the weighted mean"):
         assert said in shown
+    assert "FedProx" not in shown
+
+
+def test_a_report_names_a_strategys_options_and_fedprox(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    gathered = read_run(built)
+    federation = {"strategy": "fedadam", "strategy_options": {"eta": 0.25}}
+    scenario = gathered.scenario.model_copy(
+        update={
+            "federation": gathered.scenario.federation.model_copy(update=federation),
+            "training": gathered.scenario.training.model_copy(update={"proximal": 0.01}),
+        }
+    )
+    found = sections.training(replace(gathered, scenario=scenario), sections.told_of(gathered), named=True)
+    assert found.proximal == 0.01
+    monkeypatch.setattr("scenarios.report.page.render.figures", lambda report, said: {})
+    shown = render(build.read_report(built).report.model_copy(update={"training": found}))
+    for said in ("eta = 0.25, tau = 0.001, beta_1 = 0.9, beta_2 = 0.99", "FedProx with mu = 0.01", "fedadam"):
+        assert said in shown
+
+
+STRATEGIES = {
+    "fedavg": "Federated averaging: the weighted mean of the silos' updates is added to the model.",
+    "fedavgm": "Federated averaging with momentum at the server: the model moves by a running sum of the means, older"
+    " ones less.",
+    "fedadam": "FedAdam: the model moves by an average of recent means, each coordinate over the root of an average of"
+    " its squares.",
+    "fedyogi": "FedYogi: as FedAdam, with an average of squares that grows and shrinks by shares of the new square"
+    " alone.",
+    "fedadagrad": "FedAdagrad: the model moves by the mean, each coordinate over the root of the sum of its squares so"
+    " far.",
+    "median": "The median of the silos' updates, coordinate by coordinate, is added to the model; no weights are"
+    " counted.",
+    "trimmed-mean": "The mean of the silos' updates less the largest and the smallest of each coordinate is added; no"
+    " weights are counted.",
+    "krum": "Krum: the one update that is nearest to most of the others is added to the model, and all others are left"
+    " out.",
+}
 
 
 def test_what_kinds_say_of_themselves_is_as_reports_have_it() -> None:
     """A report is compared with what the code says now: with other words here, none of before would verify."""
     assert {name: described(room, name) for room, name in (
         ("fedmodel.kinds.models", "mlp"), ("fedmodel.kinds.models", "cnn"),
-        ("fedmodel.learning.gradients", "per-sample"), ("server.strategies", "fedavg"),
-    )} == {
+        ("fedmodel.learning.gradients", "per-sample"), *(("server.strategies", name) for name in STRATEGIES),
+    )} == STRATEGIES | {
         "mlp": "Fully connected layers.",
         "cnn": "A small convolutional network for images.",
         "per-sample": "The gradient of each record in memory, from Opacus's GradSampleModule; the clip, the cut and the"
         " sum are our own.",
-        "fedavg": "Federated averaging: the weighted mean of the silos' updates is added to the model.",
     }  # fmt: skip
 
 
