@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fedmodel.config.silos import LEAST_WEIGHT, MOST_WEIGHT
+from fedmodel.kinds.own_code import names_own_or_one_on_board
 from fedmodel.kinds.section import Section
 from fedmodel.privacy.events import MOST_STEPS
 
@@ -18,7 +19,7 @@ class TrainingConfig(Section):
 
     Attributes:
         loss: The name of one of the losses of the data's task (`fedmodel.learning.tasks`), which is looked up there by
-            whoever runs the scenario.
+            whoever runs the scenario; or a function of the user's own, as "package.module:function".
         class_weights: What the loss of a record is multiplied with, by its label: a weight for each class, in the order
             of labels. Public constants, never counted from records. They go in before the clip, so that a record moves
             a sum by at most the clip whatever its weight, and nothing is divided by a sum of them.
@@ -28,7 +29,7 @@ class TrainingConfig(Section):
             noised gradient (`fedmodel.learning.optimizers.hold_near`). It costs no privacy; 0 adds nothing.
     """
 
-    loss: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
+    loss: Annotated[str, AfterValidator(names_own_or_one_on_board)]
     optimizer: Literal["sgd", "adam", "adagrad"]
     learning_rate: float = Field(gt=0, le=1e6)
     momentum: float = Field(default=0.0, ge=0, lt=1)

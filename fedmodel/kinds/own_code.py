@@ -53,6 +53,15 @@ def _names_code(value: str) -> str:
     return value
 
 
+def names_own_or_one_on_board(value: str) -> str:
+    """Refuse what names neither code, as "package.module:function", nor anything on board, as "cross-entropy"."""
+    if ":" in value:
+        return _names_code(value)
+    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", value):
+        raise ValueError(f'{value!r} is no name of what is on board, nor of code, as "package.module:function"')
+    return value
+
+
 UseName = Annotated[str, Field(max_length=200), AfterValidator(_names_code)]
 """How a scenario names code: a module, a colon, and a function or a class in it."""
 

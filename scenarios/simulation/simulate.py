@@ -20,6 +20,7 @@ from fedmodel import plans
 from fedmodel.config import Scenario, scenario_to_toml
 from fedmodel.data.sizes import far_from_divisor, over_delta, under_a_lot
 from fedmodel.errors import ConfigError, DataError
+from fedmodel.kinds import own_code
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import LEAST_NOISE
 from fedmodel.privacy.plan import SiloPlan
@@ -81,6 +82,8 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
         check_read_by_silos(scenario.data)
     strategy_of(scenario)
     check_jobs(scenario.besides)
+    for key, use in scenario.own_code.items():
+        own_code.resolve(use, key)
     shape = scenario.data.shape
     check_own_model(scenario.model, shape)
     parameters = parameters_of(scenario.model, shape)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.shape import DataShape
+from fedmodel.learning.tasks._own import is_own, own_loss
 from fedmodel.system.kinds import not_known
 
 RecordLoss = Callable[[Any, Tensor], Tensor]
@@ -66,11 +67,13 @@ class Task(ABC):
         self.shape = shape
 
     def loss(self, name: str) -> RecordLoss:
-        """Return the loss of a name.
+        """Return the loss of a name, one of the task's or, as "package.module:function", one of the user's own.
 
         Raises:
             ConfigError: When the task has none of it.
         """
+        if is_own(name):
+            return own_loss(name)
         if name not in self.losses:
             raise ConfigError(f"training.loss: {not_known('loss', name, self.losses)} (the task is {self.name})")
         return self.losses[name]

@@ -9,13 +9,15 @@ from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
+import torch
 from torch import nn
 from typer.testing import CliRunner
 
 from fedmodel.config import Scenario, read_scenario, scenario_to_toml
-from fedmodel.errors import ConfigError
+from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.kinds import own_code
 from fedmodel.kinds.shape import DataShape
+from fedmodel.learning.tasks import objective
 from scenarios.cli.main import app
 from scenarios.report import build
 from scenarios.simulation import engines
@@ -216,3 +218,68 @@ def test_an_engine_of_other_processes_is_told_where_the_code_lies(own: Path, tmp
     prepared = prepare(own, (), "in-process", "cpu", tmp_path / "r")
     simulation = engines.Simulation(prepared.scenario, tmp_path, "cpu", "1")
     assert simulation.run_config["own-code"] == str(own.parent)
+
+
+LOSSES = """
+import torch
+from torch.nn import functional
+
+
+def squared(output, target):
+    return (output[:, 0] - target).square()
+
+
+def mean(output, target):
+    return squared(output, target).mean()
+
+
+def column(output, target):
+    return squared(output, target)[:, None]
+
+
+def number(output, target):
+    return 0.5
+
+
+def fails(output, target):
+    raise ValueError(f"target is {target[0]}")
+"""
+
+
+def test_a_loss_of_ones_own_is_trained_on_and_measured(own: Path, tmp_path: Path) -> None:
+    (own.parent / "ownlosses.py").write_text(LOSSES)
+    settings = ["model.use=", "model.bias=", "model.kind=mlp", "rounds=1", "privacy.noise=seeded-unsafe"]
+    found = []
+    for number, loss in enumerate(("ownlosses:squared", "mse")):
+        prepared = prepare(own, [*settings, f"training.loss={loss}"], "in-process", "cpu", tmp_path / str(number))
+        assert prepared.scenario.own_code == ({"training.loss": loss} if ":" in loss else {})
+        with prepared.held() as run_dir:
+            found.append(prepared.run(run_dir, nullcontext())["metrics"]["loss"])
+    assert found[0] == found[1]  # of one model: the same losses, gradients and noise
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [
+        ("mean", r"returned what is of shape \(\) for 3 records, where each needs a loss of its own, shape \(3,\)"),
+        ("column", r"returned what is of shape \(3, 1\) for 3 records"),
+        ("number", r"returned what is a float for 3 records"),
+        ("fails", r"raised ValueError in line 23 of ownlosses\.py$"),
+    ],
+)
+def test_what_is_no_loss_of_each_record_is_refused_without_a_word_of_a_record(own: Path, name: str, rule: str) -> None:
+    (own.parent / "ownlosses.py").write_text(LOSSES)
+    own_code.open_to_all(own.parent)
+    losses = objective(DataShape((4,), 2), f"ownlosses:{name}").losses
+    with pytest.raises(PrivacyError, match=rf"^training\.loss = 'ownlosses:{name}' {rule}") as caught:
+        losses(torch.zeros(3, 1), torch.tensor([1, 0, 1]))
+    assert caught.value.__suppress_context__ or caught.value.__context__ is None
+    assert "target is" not in str(caught.value)
+
+
+@pytest.mark.parametrize("loss", ["ownlosses:nosuch", "nosuch:loss", "model:", "Cross entropy"])
+def test_a_loss_that_is_not_there_is_refused_before_anything_is_written(own: Path, tmp_path: Path, loss: str) -> None:
+    (own.parent / "ownlosses.py").write_text(LOSSES)
+    with pytest.raises(ConfigError, match=r"training\.loss"):
+        prepare(own, [f'training.loss="{loss}"'], "in-process", "cpu", tmp_path / "r")
+    assert not (tmp_path / "r").exists()

@@ -1,0 +1,56 @@
+"""A loss of the user's own, by its name in a scenario: held to one loss for each record, and quiet about records.
+
+That a record's loss hangs on no other record is measured before training, as of every loss.
+
+Shapes: B batch.
+"""
+
+from __future__ import annotations
+
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from fedmodel.errors import PrivacyError
+from fedmodel.kinds.own_code import resolve
+
+KEY = "training.loss"
+
+
+def is_own(name: str) -> bool:
+    """Return whether a name is of code, and not of what is on board."""
+    return ":" in name
+
+
+def own_loss(use: str) -> Callable[[Any, Tensor], Tensor]:
+    """Return the loss of a name, which is found when it is first called: whoever only reads a model needs none.
+
+    Guarantee: what it returns is one number for each record, `(B,)`, or PrivacyError is raised. Nothing of what the
+    function says as it fails is repeated, since it is given records and could name one: where it failed is.
+    """
+
+    def losses(output: Any, target_B: Tensor) -> Tensor:
+        function = resolve(use, KEY)
+        try:
+            found = function(output, target_B)
+        except Exception as error:
+            raise PrivacyError(f"{KEY} = {use!r} raised {type(error).__name__}{_where(error)}") from None
+        rows = len(target_B)
+        if not isinstance(found, Tensor) or tuple(found.shape) != (rows,):
+            shape = f"of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+            raise PrivacyError(
+                f"{KEY} = {use!r} returned what is {shape} for {rows} records, where each needs a loss of its own,"
+                f" shape ({rows},): leave out the mean or the sum over records (reduction='none')"
+            )
+        return found
+
+    return losses
+
+
+def _where(error: BaseException) -> str:
+    """Return in which line of which file it failed."""
+    last = traceback.extract_tb(error.__traceback__)[-1:]
+    return "".join(f" in line {one.lineno} of {Path(one.filename).name}" for one in last)
