@@ -76,7 +76,7 @@ def measured(module: nn.Module, aim: Objective, records: Records, device: torch.
     answer_N = np.concatenate(answers)
     if not (math.isfinite(total) and np.isfinite(answer_N).all()):
         raise ProtocolError("the model diverged: its outputs or its loss are not finite; lower learning_rate")
-    return Measured(answer_N, records.y_N, np.concatenate(losses), total / len(records), aim.loss)
+    return Measured(answer_N, aim.task.targets(records.y_N), np.concatenate(losses), total / len(records), aim.loss)
 
 
 class MetricsLog:

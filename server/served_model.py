@@ -56,7 +56,7 @@ class ServedModel:
             ProtocolError: When it does not fit, or anything is not finite.
         """
         self._load(vector_P)
-        return evaluate(self._module, self._aim, self._test, self._device)
+        return evaluate(self._module, self._aim, self._test, self._device, self._scenario.metrics)
 
     def save(self, vector_P: NDArray[np.float32], round_number: int) -> None:
         """Write the model of a vector, whole or not at all."""

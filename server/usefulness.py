@@ -53,7 +53,8 @@ def usefulness(
     Returns:
         one_class: The label that alone is predicted, where records of another are there; None where there are two.
         loss: Of the model.
-        base_loss: Of the best answer that is one for all records: the shares of the classes.
+        base_loss: Of the best answer that is one for all records: the shares of the classes, or what `knows_nothing`
+            says; None of a loss of which it is not known.
         signal_to_noise: Of a step, at best; None where no noise is added.
         noise_walk: How far noise alone moves a coordinate in all steps, one standard deviation; None where another
             strategy than federated averaging makes a step of its own of the mean.
@@ -68,6 +69,7 @@ def usefulness(
     spread = clip * _relative_noise(scenario, charges)
     adds = scenario.federation.strategy == "fedavg"
     return {
+        **({} if aim.task.reads_labels else {"knows_nothing": aim.task.knows_nothing}),
         "one_class": aim.task.one_answer(found),
         "loss": found.mean_loss,
         "base_loss": aim.task.base_loss(aim.loss, test.y_N),

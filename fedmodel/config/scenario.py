@@ -32,8 +32,18 @@ TRAINING: Final = "training"
 _MECHANISM: Final = "gaussian"
 
 
+Metrics = Annotated[
+    tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.@-]{0,39}$")], ...], Field(strict=False, max_length=50)
+]
+
+
 class Scenario(Section):
-    """One federation, from data to claim."""
+    """One federation, from data to claim.
+
+    Attributes:
+        metrics: The figures that the server measures on its held-out records, besides the loss: names of the data's
+            task (`fedmodel.learning.tasks`), which are looked up there by whoever runs the scenario.
+    """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
     summary: Annotated[str, Field(min_length=1, max_length=100), AfterValidator(is_inert)]
@@ -52,6 +62,7 @@ class Scenario(Section):
     # Left out of a document, and so of a scenario's hash, where nothing is said.
     besides: Besides = Field(default={}, exclude_if=lambda jobs: not jobs)
     purpose: PurposeConfig | None = Field(default=None, exclude_if=lambda said: said is None)
+    metrics: Metrics = Field(default=(), exclude_if=lambda names: not names)
 
     @model_validator(mode="after")
     def _parts_fit(self) -> Scenario:

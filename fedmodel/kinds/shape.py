@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
+
+IGNORED: Final = -100
+"""What stands at a position of a target that does not count, as torch has it."""
 
 
 @dataclass(frozen=True)
@@ -13,10 +18,12 @@ class ArrayShape:
     Attributes:
         size: Shape of one record's part of it.
         below: Values are whole numbers from 0 up to this; real numbers where None.
+        ignores: Whether a position may be `IGNORED` instead.
     """
 
     size: tuple[int, ...]
     below: int | None = None
+    ignores: bool = False
 
 
 @dataclass(frozen=True)
@@ -25,13 +32,16 @@ class DataShape:
 
     Attributes:
         features: Shape of one record's features, `(F,)` or `(channels, height, width)`, where records are one array.
-        classes: Number of labels. With two, label 1 is the positive class.
+        classes: Number of labels. With two, label 1 is the positive class. Of several labels at once, how many they
+            are; of sequences, how many tokens or labels a position may be; 0 of numbers.
         names: Names of the features where they have any.
         inputs: The arrays that a record is made of, by name, where they are several.
         target: What a target looks like, where it is no label.
         labels: Names of the classes, in order, where they have any.
         task: What is learnt of a record: the name of a file in `fedmodel.learning.tasks`.
         below: Values of records that are one array are whole numbers from 0 up to this; real numbers where None.
+        target_range: Of a number that is learnt: the public range in its own units that was mapped onto [-1, 1], to
+            which targets are bounded.
     """
 
     features: tuple[int, ...]
@@ -42,6 +52,7 @@ class DataShape:
     labels: tuple[str, ...] = ()
     task: str = "classification"
     below: int | None = None
+    target_range: tuple[float, float] | None = None
 
     @property
     def arrays(self) -> ArrayShape | Mapping[str, ArrayShape]:
@@ -55,8 +66,14 @@ class DataShape:
 
     @property
     def outputs(self) -> int:
-        """How many outputs a classifier has: of two classes one logit, of more a logit each."""
-        return 1 if self.classes == 2 else self.classes
+        """How many outputs a model has, of a sequence for each position.
+
+        A classifier of two classes has one logit, of more a logit each; of several labels at once, one for each; of
+        numbers, one for each.
+        """
+        if self.task == "classification":
+            return 1 if self.classes == 2 else self.classes
+        return math.prod(self.targets.size) if self.targets.below is None else self.classes
 
     @property
     def label_names(self) -> tuple[str, ...]:

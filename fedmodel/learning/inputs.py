@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from fedmodel.data import Records
 from fedmodel.data.named import each
-from fedmodel.kinds.shape import ArrayShape, DataShape
+from fedmodel.kinds.shape import IGNORED, ArrayShape, DataShape
 
 Inputs = Tensor | Mapping[str, Tensor]
 """What a model is given of records: tensors of one first dimension."""
@@ -42,7 +42,10 @@ def padded(values_R: Tensor, size: int) -> Tensor:
 
 
 def made_up(shape: DataShape, count: int, generator: torch.Generator) -> tuple[Inputs, Tensor]:
-    """Return records that nobody has, and targets: normal where numbers are real, uniform where they are whole."""
+    """Return records that nobody has, and targets: normal where numbers are real, uniform where they are whole.
+
+    Of a target that may ignore positions, some are ignored.
+    """
     return scaled(shape, count, generator, 1.0), _drawn(shape.targets, count, generator)
 
 
@@ -51,15 +54,24 @@ def scaled(shape: DataShape, count: int, generator: torch.Generator, scale: floa
     return each(shape.arrays, lambda one: _drawn(one, count, generator) * (1 if one.below else scale))
 
 
-def ends(shape: DataShape, scale: float) -> tuple[Tensor, Tensor]:
-    """Return the least and the greatest target of one record; of real numbers, minus and plus the scale."""
+def ends(shape: DataShape, scale: float) -> tuple[Tensor, ...]:
+    """Return the least and the greatest target of one record, and one of which nothing counts, where there may be one.
+
+    Of real numbers they are minus and plus the scale.
+    """
     size, below = (1, *shape.targets.size), shape.targets.below
     low, high = (-scale, scale) if below is None else (0, below - 1)
-    return torch.full(size, low), torch.full(size, high)
+    nothing = [torch.full(size, IGNORED)] if shape.targets.ignores else []
+    return (torch.full(size, low), torch.full(size, high), *nothing)
 
 
 def _drawn(shape: ArrayShape, count: int, generator: torch.Generator) -> Tensor:
     size = (count, *shape.size)
-    if shape.below:
-        return torch.randint(shape.below, size, generator=generator)
-    return torch.randn(size, generator=generator)
+    if not shape.below:
+        return torch.randn(size, generator=generator)
+    drawn = torch.randint(shape.below, size, generator=generator)
+    if not shape.ignores:
+        return drawn
+    # From records of which all counts to such of which hardly anything does.
+    share = torch.rand((count, *[1] * len(shape.size)), generator=generator)
+    return torch.where(torch.rand(size, generator=generator) < share, IGNORED, drawn)

@@ -19,7 +19,7 @@ from typing import Any, Final, Literal
 from fedmodel import plans
 from fedmodel.config import Scenario, scenario_to_toml
 from fedmodel.data.sizes import far_from_divisor, over_delta, under_a_lot
-from fedmodel.errors import ConfigError, DataError
+from fedmodel.errors import ConfigError, DataError, ProtocolError
 from fedmodel.kinds import own_code
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import LEAST_NOISE
@@ -65,17 +65,19 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
         The number of the model's trainable parameters.
 
     Raises:
-        ConfigError: When the strategy, a job or the kind of gradients is not known, the model or the class weights do
-            not fit the data, a model of the user's own cannot be had, delta is too large for a silo, or secure
-            aggregation could hide nothing, or nothing but one update; or when the file that it begins from does not
-            fit, or its cost cannot be charged on.
+        ConfigError: When the strategy, a job, the loss, a figure or the kind of gradients is not known; the model, a
+            job or the class weights do not fit the data; a model of the user's own cannot be had; delta is too large
+            for a silo; secure aggregation could hide nothing, or nothing but one update; or when the file that it
+            begins from does not fit, or its cost cannot be charged on.
         DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
     """
     from fedmodel.data import check_read_by_silos, held_out_records, silo_records
     from fedmodel.learning.gradients import kind
     from fedmodel.learning.job_names import check_jobs
+    from fedmodel.learning.jobs import words_asked
     from fedmodel.learning.models import parameters_of, training_losses
     from fedmodel.learning.own_models import check_own_model
+    from fedmodel.learning.tasks import task_of
     from server.strategies import strategy_of
 
     if deployed:
@@ -88,6 +90,13 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
     check_own_model(scenario.model, shape)
     parameters = parameters_of(scenario.model, shape)
     training_losses(scenario.training, shape)
+    for name in scenario.metrics:
+        task_of(shape).figure(name)
+    for job in scenario.besides:
+        try:
+            words_asked(scenario, job)
+        except ProtocolError as error:
+            raise ConfigError(f"besides.{job}: {error} (the task is {shape.task}); leave it out") from None
     kind(scenario.training.gradients)
     if parameters > _MOST_PARAMETERS:
         raise ConfigError(

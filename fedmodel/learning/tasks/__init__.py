@@ -16,12 +16,13 @@ from typing import Any, Final
 
 from torch import Tensor
 
+from fedmodel.config import Scenario
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.tasks._task import Measured, RecordLoss, Task
 from fedmodel.system.kinds import kinds, not_known
 
-__all__ = ["TASKS", "Measured", "Objective", "RecordLoss", "Task", "objective", "task_of"]
+__all__ = ["TASKS", "Measured", "Objective", "RecordLoss", "Task", "figures_of", "objective", "task_of"]
 
 TASKS: Final[dict[str, Callable[[DataShape], Task]]] = {name: module.TASK for name, module in kinds(__name__).items()}
 
@@ -54,6 +55,11 @@ def task_of(shape: DataShape) -> Task:
     if shape.task not in TASKS:
         raise ConfigError(f"data.task: {not_known('task', shape.task, TASKS)}")
     return TASKS[shape.task](shape)
+
+
+def figures_of(scenario: Scenario) -> tuple[str, ...]:
+    """Return the figures that a scenario asks for besides the loss: those that it names, or the task's own."""
+    return scenario.metrics or task_of(scenario.data.shape).default
 
 
 def objective(shape: DataShape, loss: str) -> Objective:

@@ -1,14 +1,20 @@
-"""Figures of a classifier, by scikit-learn.
+"""Figures of a classifier, by scikit-learn where it has them.
 
-For two classes, precision, recall and F1 are those of the positive class, label 1. For more they are macro averages
-over all classes, and AUROC is one against the rest.
+For two classes, precision, recall, F1 and average precision are those of the positive class, label 1. For more they are
+macro averages over all classes, and AUROC and average precision are one against the rest.
 
-| A figure  | Is left out where                                                       |
-|-----------|-------------------------------------------------------------------------|
-| precision | the positive class, or of several any, was predicted of no record       |
-| recall    | the positive class, or of several any, has no record                    |
-| F1        | precision or recall is: it is their harmonic mean, and 0 where both are |
-| AUROC     | a class has no record                                                   |
+| A figure                | Is left out where                                                       |
+|-------------------------|-------------------------------------------------------------------------|
+| precision               | the positive class, or of several any, was predicted of no record       |
+| recall                  | the positive class, or of several any, has no record                    |
+| F1                      | precision or recall is: it is their harmonic mean, and 0 where both are |
+| AUROC, balanced         | a class has no record                                                   |
+| accuracy, average       |                                                                         |
+| precision               |                                                                         |
+| recall at a share of    | the positive class has no record, or the share is of less than one      |
+| alerts                  | record                                                                  |
+| Brier score,            | there are more than two classes and the loss is "mse", whose scores are |
+| calibration error       | no probabilities                                                        |
 
 A figure of a class that is there is kept, however bad: of a model that predicts the negative class alone, recall is 0.
 
@@ -18,12 +24,15 @@ Shapes: N records.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 from sklearn import metrics
 
 from fedmodel.learning.tasks._task import Figure, Measured
+
+_BINS: Final = 15
 
 
 def _accuracy(found: Measured) -> float:
@@ -49,12 +58,86 @@ def _by_class(found: Measured) -> dict[str, float]:
 def _auroc(found: Measured) -> float | None:
     """Area under the ROC curve, one class against the rest and averaged where there are more than two."""
     score = found.answer_N
-    if len(np.unique(found.target_N)) < score.shape[1]:
+    if not _all_there(found):
         return None
     if score.shape[1] == 2:
         return float(metrics.roc_auc_score(found.target_N, score[:, 1]))
-    one_hot = np.eye(score.shape[1], dtype=np.int64)[found.target_N]
-    return float(metrics.roc_auc_score(one_hot, score, average="macro"))
+    return float(metrics.roc_auc_score(_one_hot(found), score, average="macro"))
+
+
+def _one_hot(found: Measured) -> NDArray[np.int64]:
+    return np.asarray(np.eye(found.answer_N.shape[1], dtype=np.int64)[found.target_N])
+
+
+def _all_there(found: Measured) -> bool:
+    """Return whether every class has a record."""
+    return len(np.unique(found.target_N)) == int(found.answer_N.shape[1])
+
+
+def _balanced_accuracy(found: Measured) -> float | None:
+    if not _all_there(found):
+        return None
+    return float(metrics.balanced_accuracy_score(found.target_N, found.answer_N.argmax(axis=1)))
+
+
+def _average_precision(found: Measured) -> float | None:
+    if not _all_there(found):
+        return None
+    if found.answer_N.shape[1] == 2:
+        return float(metrics.average_precision_score(found.target_N, found.answer_N[:, 1]))
+    return float(metrics.average_precision_score(_one_hot(found), found.answer_N, average="macro"))
+
+
+def recall_at(share: float, found: Measured) -> float | None:
+    """Return which share of the positive records is among the alerts: the records of the highest scores.
+
+    Of records with one score of which some are alerts and some are not, each counts with that share: as on average over
+    all orders.
+
+    Args:
+        share: Of the records that are alerts, rounded down to whole records.
+        found: Scores of two classes.
+    """
+    score_N, is_positive_N = found.answer_N[:, 1], found.target_N == 1
+    alerts = int(share * len(score_N) + 1e-9)  # 0.05 of 100 is 5
+    if not alerts or not is_positive_N.any():
+        return None
+    last = np.sort(score_N)[-alerts]
+    above_N, at_N = score_N > last, score_N == last
+    caught = is_positive_N[above_N].sum() + is_positive_N[at_N].sum() * (alerts - above_N.sum()) / at_N.sum()
+    return float(caught / is_positive_N.sum())
+
+
+def _are_probabilities(found: Measured) -> bool:
+    return found.answer_N.shape[1] == 2 or found.loss != "mse"
+
+
+def _brier(found: Measured) -> float | None:
+    """Return the mean squared distance from the truth: of two classes of the positive one, of more over all of them."""
+    if found.answer_N.shape[1] == 2:
+        return float(metrics.mean_squared_error(found.target_N == 1, found.answer_N[:, 1]))
+    if not _are_probabilities(found):
+        return None
+    return float(np.square(found.answer_N - _one_hot(found)).sum(axis=1).mean())
+
+
+def calibration_error(sure_N: NDArray[np.floating[Any]], is_right_N: NDArray[np.bool_]) -> float:
+    """Return the expected calibration error in 15 bins of one width (Guo et al. 2017, section 2).
+
+    Args:
+        sure_N: How probable each answer is said to be, in [0, 1]; a bin holds its upper end.
+        is_right_N: Whether it is right.
+    """
+    bin_N = np.clip(np.ceil(sure_N.astype(np.float64) * _BINS).astype(np.intp) - 1, 0, _BINS - 1)
+    off_K = np.bincount(bin_N, weights=is_right_N - sure_N.astype(np.float64), minlength=_BINS)
+    return float(np.abs(off_K).sum() / len(sure_N))
+
+
+def _calibration_error(found: Measured) -> float | None:
+    """Return that of the class that is predicted."""
+    if not _are_probabilities(found):
+        return None
+    return calibration_error(found.answer_N.max(axis=1), found.answer_N.argmax(axis=1) == found.target_N)
 
 
 FIGURES: Final[Mapping[str, Figure]] = {
@@ -63,4 +146,8 @@ FIGURES: Final[Mapping[str, Figure]] = {
     "recall": lambda found: _by_class(found).get("recall"),
     "f1": lambda found: _by_class(found).get("f1"),
     "auroc": _auroc,
+    "balanced-accuracy": _balanced_accuracy,
+    "average-precision": _average_precision,
+    "brier": _brier,
+    "calibration-error": _calibration_error,
 }

@@ -31,7 +31,7 @@ class Measured:
 
     Attributes:
         answer_N: What the model answers, `Task.answers`, a row for each record.
-        target_N: The records' targets.
+        target_N: The records' targets, told as answers are (`Task.targets`).
         loss_N: Each record's loss, in the model's own precision.
         mean_loss: Their mean.
         loss: The name of the loss.
@@ -56,12 +56,14 @@ class Task(ABC):
         losses: By the name that `training.loss` says; each gives a record the loss of its own row.
         default: The figures of a scenario that names none, in order.
         reads_labels: Whether a target is one of several classes, by which a loss may be weighed.
+        knows_nothing: What the best answer is that is one for all records, in words.
     """
 
     name: ClassVar[str]
     losses: ClassVar[Mapping[str, RecordLoss]]
     default: ClassVar[tuple[str, ...]]
     reads_labels: ClassVar[bool] = False
+    knows_nothing: ClassVar[str] = "the shares of the classes"
 
     def __init__(self, shape: DataShape) -> None:
         self.shape = shape
@@ -87,9 +89,24 @@ class Task(ABC):
             output: What the model returns.
         """
 
+    def targets(self, target_N: NDArray[Any]) -> NDArray[Any]:
+        """Return targets as answers are told."""
+        return target_N
+
     @abstractmethod
-    def figure(self, name: str) -> Figure | None:
-        """Return the figure of a name, None where the task has none of it."""
+    def known(self) -> Mapping[str, Figure]:
+        """Return the figures that there are, by name; whoever only trains does not ask."""
+
+    def figure(self, name: str) -> Figure:
+        """Return the figure of a name.
+
+        Raises:
+            ConfigError: When the task has none of it.
+        """
+        known = self.known()
+        if name not in known:
+            raise ConfigError(f"metrics: {not_known('figure', name, known)} (the task is {self.name})")
+        return known[name]
 
     @abstractmethod
     def base_loss(self, loss: str, target_N: NDArray[Any]) -> float | None:
@@ -109,11 +126,5 @@ class Task(ABC):
         Raises:
             ConfigError: When the task has none of a name.
         """
-        of = {name: self._figure(name)(found) for name in names}
+        of = {name: self.figure(name)(found) for name in names}
         return {name: float(value) for name, value in of.items() if value is not None}
-
-    def _figure(self, name: str) -> Figure:
-        found = self.figure(name)
-        if found is None:
-            raise ConfigError(f"the task {self.name} has no figure {name!r}")
-        return found

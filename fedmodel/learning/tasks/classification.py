@@ -9,7 +9,9 @@ Shapes: B batch, K outputs.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, ClassVar, Final
 
 import numpy as np
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from fedmodel.errors import ConfigError
 from fedmodel.learning.tasks._task import Figure, Measured, RecordLoss, Task
 
 
@@ -65,7 +68,7 @@ class Classification(Task):
 
     name = "classification"
     losses: ClassVar[Mapping[str, RecordLoss]] = {"cross-entropy": cross_entropy, "mse": mse}
-    default = ("accuracy", "precision", "recall", "f1", "auroc")
+    default = ("accuracy", "recall", "precision", "f1", "auroc")
     reads_labels = True
 
     def answers(self, loss: str, output: Any) -> Tensor:
@@ -80,11 +83,28 @@ class Classification(Task):
         """Return the loss of answering with the shares of the classes."""
         return base_loss(loss, (np.bincount(target_N, minlength=self.shape.classes) / len(target_N)).tolist())
 
-    def figure(self, name: str) -> Figure | None:
-        """Return the figure of a name."""
+    def known(self) -> Mapping[str, Figure]:
+        """Return the figures that there are."""
         from fedmodel.learning.tasks._class_figures import FIGURES  # a silo trains without scikit-learn
 
-        return FIGURES.get(name)
+        return FIGURES
+
+    def figure(self, name: str) -> Figure:
+        """Return the figure of a name, of two classes "recall@" with a share of alerts too.
+
+        Raises:
+            ConfigError: When there is none of it.
+        """
+        if not name.startswith("recall@"):
+            return super().figure(name)
+        from fedmodel.learning.tasks._class_figures import recall_at
+
+        if self.shape.classes != 2:
+            raise ConfigError(f"metrics: {name!r} is of two classes, and the data has {self.shape.classes}")
+        found = re.fullmatch(r"recall@(0\.[0-9]{1,6})", name)
+        if found is None or not float(found[1]):
+            raise ConfigError(f"metrics: {name!r} is no recall at a share of alerts; write it as recall@0.05")
+        return partial(recall_at, float(found[1]))
 
     def one_answer(self, found: Measured) -> str | None:
         """Return the name of the class that alone is predicted, where records of another are there."""
