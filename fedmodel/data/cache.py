@@ -23,6 +23,7 @@ import numpy as np
 
 from fedmodel.data.records import Records
 from fedmodel.errors import CryptoError, DataError
+from fedmodel.kinds.shape import ArrayShape
 
 if TYPE_CHECKING:
     from fedmodel.crypto.sealed import Opener
@@ -48,7 +49,7 @@ class Cache:
     opener: Opener = field(repr=False)
     run: str
 
-    def get(self, name: str, key: bytes, features: tuple[int, ...]) -> Records | None:
+    def get(self, name: str, key: bytes, features: tuple[int, ...], target: ArrayShape) -> Records | None:
         """Return what was kept under a key of 32 bytes, None where there is nothing that could be it."""
         from fedmodel.crypto.sealed import read_sealed  # who reads rows for a model has no cache and needs none
 
@@ -56,7 +57,7 @@ class Cache:
             plain = read_sealed(self._path(name), self.opener)
         except (CryptoError, OSError):
             return None
-        return _unpacked(plain, key, features)
+        return _unpacked(plain, key, features, target)
 
     def put(self, name: str, key: bytes, records: Records) -> None:
         """Keep records under a key, in place of any before.
@@ -78,25 +79,27 @@ class Cache:
 
 def _packed(key: bytes, records: Records) -> bytes:
     """Return a head, the three arrays as little-endian words, and padding."""
-    arrays = (records.x_NF.astype("<f4"), records.y_N.astype("<i8"), records.person_N.astype("<i8"))
+    targets = records.y_N.astype("<i8" if records.y_N.dtype.kind in "iu" else "<f4")
+    arrays = (records.x_NF.astype("<f4"), targets, records.person_N.astype("<i8"))
     body = b"".join([_HEAD.pack(_MAGIC, key, len(records)), *(array.tobytes() for array in arrays)])
     return body.ljust(padded(len(body)), b"\0")
 
 
-def _unpacked(plain: bytes, key: bytes, features: tuple[int, ...]) -> Records | None:
+def _unpacked(plain: bytes, key: bytes, features: tuple[int, ...], target: ArrayShape) -> Records | None:
     """Return the records, None where the bytes are anything else."""
     if len(plain) < _HEAD.size:
         return None
     magic, found, records = _HEAD.unpack_from(plain)
-    size = _HEAD.size + records * (4 * math.prod(features) + 16)
-    if magic != _MAGIC or found != key or len(plain) != padded(size):
+    word, kind = ("<f4", np.float32) if target.below is None else ("<i8", np.int64)
+    values, told = records * math.prod(features), records * math.prod(target.size)
+    x_end = _HEAD.size + 4 * values
+    y_end = x_end + np.dtype(word).itemsize * told
+    if magic != _MAGIC or found != key or len(plain) != padded(y_end + 8 * records):
         return None
-    count = records * math.prod(features)
-    x_end = _HEAD.size + 4 * count
-    x_NF = np.frombuffer(plain, "<f4", count, _HEAD.size).reshape(records, *features)
-    y_N = np.frombuffer(plain, "<i8", records, x_end)
-    person_N = np.frombuffer(plain, "<i8", records, x_end + 8 * records)
-    return Records(x_NF.astype(np.float32), y_N.astype(np.int64), person_N.astype(np.int64))
+    x_NF = np.frombuffer(plain, "<f4", values, _HEAD.size).reshape(records, *features)
+    y_N = np.frombuffer(plain, word, told, x_end).reshape(records, *target.size)
+    person_N = np.frombuffer(plain, "<i8", records, y_end)
+    return Records(x_NF.astype(np.float32), y_N.astype(kind), person_N.astype(np.int64))
 
 
 def padded(size_bytes: int) -> int:

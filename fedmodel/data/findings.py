@@ -31,7 +31,7 @@ from fedmodel.data.reader import ColumnReader
 from fedmodel.data.seen import kind_seen
 from fedmodel.data.settling import looks_like, settled_by
 from fedmodel.data.sources import THE_QUERY, check_left_out, check_names, chosen, database_of, files_of
-from fedmodel.data.tables import names_of, person_column, table_records
+from fedmodel.data.tables import names_of, person_column, table_records, target
 from fedmodel.errors import DataError
 from fedmodel.kinds.sources.table import TableConfig
 
@@ -252,9 +252,12 @@ def _reading(config: TableConfig, part: TableSource, person: PersonColumn | None
     reader = ColumnReader(name, part)
     if person is not None and name == person.column:
         return _Reading("id", lambda some, _: _ids(some, person.form))
-    if name == config.label:
+    if name in config.label_columns:
         return _Reading(
-            "label", lambda some, keep: reader.labels(config.labels, config.unknown_label, some, keep), config.labels
+            "label",
+            lambda some, keep: target(config, reader, some, keep, config.feature_bound),
+            config.labels,
+            config.label_range is not None,
         )
     column = next(one for one in config.columns if one.name == name)
     return _Reading(

@@ -92,6 +92,23 @@ class ColumnReader:
             raise DataError("a value is missing; leave such records out")
         return self._places(values, labels, "labels", unknown, keep_N)
 
+    def numbers(self, range_: tuple[float, float], values: pa.ChunkedArray, bound: float) -> NDArray[np.float32]:
+        """Return numbers with their public range mapped onto [-1, 1], and bounded; none may be missing."""
+        values = self._typed(values, "float")
+        if values.null_count:
+            raise DataError("a value is missing; leave such records out")
+        raw_N: NDArray[np.float64] = values.to_numpy().astype(np.float64)
+        if not np.isfinite(raw_N).all():
+            raise DataError(NOT_FINITE)
+        return onto_unit(raw_N, *range_, bound)
+
+    def truths(self, values: pa.ChunkedArray) -> NDArray[np.int64]:
+        """Return 1 where a value is true and 0 where it is false; none may be missing."""
+        values = self._typed(values, "boolean")
+        if values.null_count:
+            raise DataError("a value is missing; leave such records out")
+        return np.asarray(values.to_numpy(), dtype=np.int64)
+
     def _places(
         self, values: pa.ChunkedArray, choices: tuple[str, ...], what: str, unknown: str, keep_N: NDArray[np.bool_]
     ) -> NDArray[np.int64]:

@@ -13,6 +13,8 @@ adds or removes one, at most, and changes no other.
 | `text`     | as a category                              | arrays `tokens` and `mask`, beside which the others |
 |            |                                            | are `features` (`fedmodel.data.tokens`)             |
 | label      | as a category                              | its place among `labels`                            |
+|            | of `label_range`: as a float               | the range mapped onto [-1, 1], bounded to that      |
+|            | of several: as booleans                    | 0 or 1 for each of them                             |
 | person     | text, bytes, whole numbers                 | a number that stands for that person here alone, by |
 |            |                                            | the normal form of her id (`fedmodel.data.persons`) |
 
@@ -99,7 +101,7 @@ def table_records(
         key = _key(config, source, run, withdrawn)
         if cache is not None:
             # Columns are kept side by side.
-            kept = cache.get(config.data_set, key, (len(config.shape.names),))
+            kept = cache.get(config.data_set, key, (len(config.shape.names),), config.shape.targets)
             if kept is not None:
                 return _arranged(config, kept)
         records = _read(config, source, withdrawn)
@@ -129,7 +131,7 @@ def _key(config: TableConfig, source: TableSource, run: str, withdrawn: Withdraw
 def names_of(config: TableConfig) -> tuple[str, ...]:
     """Return the columns that the source must have."""
     person = [config.person.column] if config.person else []
-    return (*(column.name for column in config.columns), str(config.label), *person)
+    return (*(column.name for column in config.columns), *config.label_columns, *person)
 
 
 def person_column(config: TableConfig, source: TableSource) -> PersonColumn | None:
@@ -166,9 +168,11 @@ def _read(config: TableConfig, source: TableSource, withdrawn: Withdrawn | None)
                     column, table[column.name], keep_N, config.feature_bound
                 )
             at += width
-        label = str(config.label)
-        with _named(config, label, place):
-            y_N = ColumnReader(label, source).labels(config.labels, config.unknown_label, table[label], keep_N)
+        targets = []
+        for label in config.label_columns:
+            with _named(config, label, place):
+                targets.append(target(config, ColumnReader(label, source), table[label], keep_N))
+        y_N = targets[0] if len(targets) == 1 else np.stack(targets, axis=1)
         if normal is not None:
             ids.append(normal.filter(pa.array(keep_N)))
         parts.append(Records(x_NF[keep_N], y_N[keep_N], np.arange(int(keep_N.sum()))))
@@ -200,6 +204,25 @@ def arranged(
     token_NT = x_NF[:, is_text_F].astype(np.int64)
     text = {"tokens": token_NT, "mask": mask_of(token_NT)}
     return text if is_text_F.all() else text | {"features": rest}
+
+
+def target(
+    config: TableConfig, reader: ColumnReader, values: pa.ChunkedArray, keep_N: NDArray[np.bool_], bound: float = 1.0
+) -> NDArray[Any]:
+    """Return what a label's column becomes, and mark in `keep_N` which records are dropped for it.
+
+    Args:
+        config: Says whether it is of classes, of numbers, or one of several that are true or false.
+        reader: Of the column.
+        values: What stands in it.
+        keep_N: Which records are kept.
+        bound: What a number is bounded to once its range is mapped onto [-1, 1].
+    """
+    if config.label_range is not None:
+        return reader.numbers(config.label_range, values, bound)
+    if len(config.label_columns) > 1:
+        return reader.truths(values)
+    return reader.labels(config.labels, config.unknown_label, values, keep_N)
 
 
 def held_out_part(config: TableConfig, source: TableSource, withdrawn: Withdrawn | None) -> pa.Table:
@@ -307,4 +330,4 @@ def _numbered(ids: list[pa.ChunkedArray]) -> NDArray[np.int64]:
 def _by_content(records: Records) -> Records:
     """Put records into the one order that their labels and features have; equal ones are alike in any order."""
     keys: list[NDArray[Any]] = [records.x_NF[:, feature] for feature in reversed(range(records.x_NF.shape[1]))]
-    return records.take(np.lexsort([*keys, records.y_N]))
+    return records.take(np.lexsort([*keys, *records.y_N.reshape(len(records), -1).T]))

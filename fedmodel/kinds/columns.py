@@ -187,17 +187,40 @@ def inputs_of(columns: tuple[ColumnConfig, ...], features: tuple[int, ...]) -> d
 
 
 def check_table(
-    columns: tuple[ColumnConfig, ...], label: str | None, labels: tuple[str, ...], person: PersonColumn | None
+    columns: tuple[ColumnConfig, ...],
+    label: str | tuple[str, ...] | None,
+    labels: tuple[str, ...],
+    label_range: tuple[float, float] | None,
+    person: PersonColumn | None,
 ) -> None:
     """Refuse a table that could not be read one way only.
 
     Raises:
         ValueError: Which rule it breaks.
     """
-    if label is None or len(labels) < 2 or not columns:
+    several = isinstance(label, tuple)
+    if label is None or not columns or not (several or len(labels) > 1 or label_range is not None):
         raise ValueError(
-            'source = "table" needs label, the column to predict, labels, its classes in order and at least two, and'
-            " at least one [[data.columns]]"
+            'source = "table" needs label, the column to predict; labels, its classes in order and at least two, or'
+            " label_range, the public range of a number; and at least one [[data.columns]]"
+        )
+    if bool(labels) + (label_range is not None) + several > 1:
+        raise ValueError(
+            "labels are of one column of classes, label_range is of one column of numbers, and a list of labels is of"
+            " columns that are true or false; leave the others out"
+        )
+    if label_range is not None and not rises(label_range):
+        raise ValueError(f"label_range must {RISING}, found {list(label_range)}")
+    predicted = label if isinstance(label, tuple) else (label,)
+    if several and len(predicted) < 2:
+        raise ValueError(
+            'label = [...] names two columns at least; of one that is true or false, say labels = ["false", "true"]'
         )
     _choices_differ(labels, "label")
-    _differ((*(column.name for column in columns), label, *([] if person is None else [person.column])), "column")
+    for column in columns:
+        if column.name in predicted:
+            raise ValueError(
+                f"column {column.name!r} is the label, and a feature too, so that a model would be given what it is to"
+                " predict; take it out of [[data.columns]]"
+            )
+    _differ((*(column.name for column in columns), *predicted, *([] if person is None else [person.column])), "column")

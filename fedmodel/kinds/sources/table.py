@@ -8,7 +8,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
-from fedmodel.kinds.columns import ColumnConfig, ColumnName, Person, check_table, inputs_of
+from fedmodel.kinds.columns import ColumnConfig, ColumnName, Person, Range, check_table, inputs_of
 from fedmodel.kinds.first_sources import FirstSource
 from fedmodel.kinds.section import DataName, SiloName, known_silos
 from fedmodel.kinds.shape import ArrayShape, DataShape
@@ -16,6 +16,7 @@ from fedmodel.kinds.source import Source
 from fedmodel.kinds.spelling import CsvForm
 
 HELD_OUT: Final = "held-out"
+Labels = Annotated[tuple[ColumnName, ...], Field(strict=False, max_length=1_000)]
 FeatureShape = Annotated[
     tuple[Annotated[int, Field(ge=1, le=10_000)], ...], Field(strict=False, min_length=1, max_length=4)
 ]
@@ -26,8 +27,9 @@ class TableConfig(FirstSource, Source):
 
     Attributes:
         name: What the data set is called, in a silo's file and in ledgers.
-        label: The column to predict.
-        labels: Its classes, in order.
+        label: The column to predict; or several, each true or false.
+        labels: Of one column, its classes, in order.
+        label_range: Of one column of numbers instead: its public range, to which a record's number is bounded.
         columns: The features, in order.
         person: The column that says whose a record is.
         folder: Holds every simulated silo's table, and the server's.
@@ -40,8 +42,8 @@ class TableConfig(FirstSource, Source):
 
     source: Literal["table"]
     name: DataName | None = None
-    label: ColumnName | None = None
-    labels: Annotated[tuple[ColumnName, ...], Field(strict=False, max_length=1_000)] = ()
+    label: ColumnName | Labels | None = None
+    labels: Labels = ()
     columns: Annotated[tuple[ColumnConfig, ...], Field(strict=False, max_length=10_000)] = ()
     person: Person | None = None
     folder: str | None = Field(default=None, min_length=1)
@@ -49,6 +51,7 @@ class TableConfig(FirstSource, Source):
     unknown_label: Literal["refuse", "drop"] = Field(default="refuse", exclude_if=lambda value: value == "refuse")
     other_columns: Literal["refuse", "ignore"] = Field(default="refuse", exclude_if=lambda value: value == "refuse")
     csv: dict[SiloName, CsvForm] = Field(default={}, exclude_if=lambda value: value == {})
+    label_range: Range | None = Field(default=None, exclude_if=lambda value: value is None)
     feature_shape: FeatureShape | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
@@ -60,7 +63,9 @@ class TableConfig(FirstSource, Source):
                 'source = "table" needs name, by which silo.toml calls the data set under [budgets] and [tables], and'
                 f" none of {', '.join(SOURCES)}"
             )
-        check_table(self.columns, self.label, self.labels, self.person)
+        check_table(self.columns, self.label, self.labels, self.label_range, self.person)
+        if self.unknown_label != "refuse" and not self.labels:
+            raise ValueError("unknown_label is given with labels, and only then; a record without a label is refused")
         texts = [column.name for column in self.columns if column.length]
         if len(texts) > 1:
             raise ValueError(f"columns {texts[0]!r} and {texts[1]!r} are text; a table has one column of text at most")
@@ -81,6 +86,12 @@ class TableConfig(FirstSource, Source):
     def shape(self) -> DataShape:
         """The features that its columns become."""
         names = tuple(name for column in self.columns for name in column.features)
+        if self.label_range is not None:
+            number, range_ = ArrayShape(()), self.label_range
+            return DataShape(self.features, 0, names, self.inputs, number, task="regression", target_range=range_)
+        if isinstance(self.label, tuple):
+            target = ArrayShape((len(self.label),), 2)
+            return DataShape(self.features, len(self.label), names, self.inputs, target, self.label, task="multi-label")
         return DataShape(self.features, len(self.labels), names, inputs=self.inputs, labels=self.labels)
 
     @property
@@ -94,9 +105,14 @@ class TableConfig(FirstSource, Source):
         return inputs_of(self.columns, self.features)
 
     @property
+    def label_columns(self) -> tuple[str, ...]:
+        """The columns that are predicted: mostly one."""
+        return self.label if isinstance(self.label, tuple) else (str(self.label),)
+
+    @property
     def predicted(self) -> str | None:
-        """The label's column."""
-        return self.label
+        """The label's column, where it is one."""
+        return None if isinstance(self.label, tuple) else self.label
 
     def read_by(self) -> tuple[ColumnConfig, ...]:
         """The declared columns."""

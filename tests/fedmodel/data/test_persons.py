@@ -329,7 +329,7 @@ def test_what_was_kept_before_ids_had_a_form_is_not_used(tmp_path: Path) -> None
     old = hashlib.sha256(b"fedmodel/v1/table-key" + declared + identity(source, "7")).digest()
     split = Records(np.zeros((2, 1), np.float32), np.zeros(2, np.int64), np.arange(2))
     cache.put("ward", old, split)
-    assert cache.get("ward", old, 1) is not None
+    assert cache.get("ward", old, (1,), config.shape.targets) is not None
     assert persons(table_records(config, source, cache)) == [0, 0]
 
 

@@ -636,7 +636,7 @@ def test_hospitals_from_files_are_the_hospitals_on_board(
         ({"labels": ["a", "a"]}, "label 'a' is named twice"),
         ({"columns": []}, r"at least one \[\[data.columns\]\]"),
         ({"columns": [COLUMNS[0], COLUMNS[0]]}, "column 'age' is named twice"),
-        ({"label": "age"}, "column 'age' is named twice"),
+        ({"label": "age"}, "column 'age' is the label, and a feature too"),
         ({"person": "age"}, "column 'age' is named twice"),
         ({"columns": changed("age", range=None)}, "range, a public reference range, is given"),
         ({"columns": changed("stage", range=[0.0, 1.0])}, "range, a public reference range, is given"),
