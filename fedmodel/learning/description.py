@@ -19,9 +19,9 @@ from torch import nn
 
 from fedmodel.config import ColumnConfig, ModelConfig, Scenario
 from fedmodel.errors import ConfigError
-from fedmodel.kinds.columns import inputs_of
+from fedmodel.kinds.columns import Range, inputs_of, rises
 from fedmodel.kinds.section import Hash, Positive, Probability, Section
-from fedmodel.kinds.shape import DataShape
+from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.learning.models import build_model
 from fedmodel.learning.tasks import Objective, objective
 
@@ -31,6 +31,14 @@ THRESHOLD: Final = 0.5
 
 _MOST_BYTES: Final = 100_000_000
 _Names = Annotated[tuple[str, ...], Field(strict=False)]
+
+
+class Target(Section):
+    """What a target looks like (`fedmodel.kinds.shape.ArrayShape`)."""
+
+    size: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(strict=False)] = ()
+    below: Annotated[int, Field(ge=2)] | None = None
+    ignores: bool = False
 
 
 class Description(Section):
@@ -47,10 +55,14 @@ class Description(Section):
         features: Names of what the columns become, in order.
         feature_bound: What a scaled feature is bounded by, plus and minus.
         label: The column that is predicted, where it has a name.
-        labels: Names of the classes, in order.
-        threshold: Of two classes, the probability over which the second is predicted.
+        labels: Names of the classes, or of several labels at once, in order; none of numbers or of tokens.
+        threshold: Of two classes, the probability over which the second is predicted; of several labels at once, over
+            which each is said to be there.
         loss: What it was trained on; decides how outputs become probabilities.
         model: Its kind and shape.
+        task: What is learnt of a record.
+        label_range: Of a number that is predicted: the public range in its own units that outputs from -1 to 1 are.
+        target: What a target looks like, where it is no label.
     """
 
     format: Literal["fedmodel/v1/model"] = "fedmodel/v1/model"
@@ -64,9 +76,13 @@ class Description(Section):
     feature_bound: Positive
     label: str | None = None
     labels: _Names
-    threshold: Probability
+    threshold: Probability | None = None
     loss: str
     model: ModelConfig
+    # Left out of a classifier's, whose description is as before there were others.
+    task: str = Field(default="classification", exclude_if=lambda task: task == "classification")
+    label_range: Range | None = Field(default=None, exclude_if=lambda value: value is None)
+    target: Target | None = Field(default=None, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Description:
@@ -74,8 +90,11 @@ class Description(Section):
         places = sum(len(column.features) for column in self.columns if not column.length)
         if self.columns and (names != self.features or math.prod(self.shape) != places):
             raise ValueError("features and shape are what columns become")
-        if len(self.labels) < 2:
+        if len(self.labels) < 2 and self.task == "classification":
             raise ValueError("labels names the classes, two at least")
+        plain = self.task == "classification"
+        if plain != (self.target is None) or (self.label_range is not None and (plain or not rises(self.label_range))):
+            raise ValueError("task, target and label_range do not go together")
         try:
             _ = self.aim
         except ConfigError as error:
@@ -85,7 +104,19 @@ class Description(Section):
     @property
     def data(self) -> DataShape:
         """What a record looks like."""
-        return DataShape(self.shape, len(self.labels), self.features, inputs_of(self.columns, self.shape))
+        inputs = inputs_of(self.columns, self.shape)
+        if self.target is None:
+            return DataShape(self.shape, len(self.labels), self.features, inputs)
+        return DataShape(
+            self.shape,
+            len(self.labels) or self.target.below or 0,
+            self.features,
+            inputs,
+            ArrayShape(self.target.size, self.target.below, self.target.ignores),
+            self.labels,
+            self.task,
+            target_range=self.label_range,
+        )
 
     @property
     def aim(self) -> Objective:
@@ -120,9 +151,14 @@ def describe(scenario: Scenario, scenario_hash: bytes) -> Description:
         features=shape.names,
         feature_bound=scenario.data.feature_bound,
         label=scenario.data.predicted,
-        labels=shape.label_names,
-        threshold=THRESHOLD,
+        labels=shape.label_names if shape.task in ("classification", "multi-label") else shape.labels,
+        threshold=THRESHOLD if shape.task in ("classification", "multi-label") else None,
         loss=scenario.training.loss,
+        task=shape.task,
+        label_range=shape.target_range,
+        target=None
+        if shape.target is None
+        else Target(size=shape.target.size, below=shape.target.below, ignores=shape.target.ignores),
         # Where it began from is no matter of whoever uses it.
         model=scenario.model.model_copy(update={"init": "random", "init_value": None}),
     )

@@ -44,9 +44,14 @@ def export(
     folder = run / "export" / kind if out is None else out
     let_own_code_in(own_code)
     done = exported(run, kind, folder, identity, held_out, csv_form(separator, decimal, encoding))
+    differs = (
+        f"no value differs by more than {done.differs:.1g} of half its range"
+        if done.answers == "values"
+        else f"no probability differs by more than {done.differs:.1g}"
+    )
     told = (
-        f"{done.folder / done.file}: opened again, and compared on {done.records} held-out records: no probability"
-        f" differs by more than {done.differs:.1g}. Beside it: model.json and README.md, the card."
+        f"{done.folder / done.file}: opened again, and compared on {done.records} held-out records: {differs}. Beside"
+        " it: model.json and README.md, the card."
     )
     found = {"folder": str(done.folder), "file": done.file, "records": done.records, "differs": done.differs}
     answer(found, told, as_json)

@@ -114,9 +114,9 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
     figures = Table(title="On the server's held-out records", title_justify="left")
     for name in metrics:
         figures.add_column(name, justify="right")
-    figures.add_row(*(f"{value:.4f}" for value in metrics.values()))
+    figures.add_row(*(words.metric(value) for value in metrics.values()))
     out.print(figures)
-    for reason in words.undefined(metrics):
+    for reason in words.undefined(metrics, summary.get("left_out")):
         out.print(reason, highlight=False)
     if (useless := told_of(run_dir)) is not None:
         out.print(useless, style="yellow", highlight=False)

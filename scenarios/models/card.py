@@ -16,7 +16,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedmodel.config import Scenario
+from fedmodel.learning.description import Description
 from fedmodel.privacy.rounding import NO_BOUND, noise, small, up
+from scenarios.models.formats import answered
 from scenarios.models.trained import Trained
 from scenarios.runs import words
 from scenarios.runs.claims import NO_NOISE, early
@@ -55,7 +57,7 @@ _LIMITS: Final = """\
 - The figures above are of the server's held-out records. No figure was measured for one group of persons by itself,
   or at one silo by itself; a model trained with noise is often worse for small groups. Measure before you rely on it.
 - Records of other places, years or devices may differ from those that it was trained on, and nothing here notices.
-- Probabilities were not calibrated.
+- {answers} were not calibrated.
 - What a run's figures leave out, such as side channels and silos that work together, stands in its report.
 """
 
@@ -75,14 +77,15 @@ def card(scenario: Scenario, summary: Mapping[str, Any], model: Trained, run_dir
         f"# {scenario.name}", "",
         f"{_plain(scenario.summary[0].upper() + scenario.summary[1:])}.", "",
         *_data(scenario, model), *_use(model, file), *_figures(summary, run_dir),
-        *_privacy(scenario, summary["privacy"]), *_made(scenario, summary, model),
+        *_privacy(scenario, summary["privacy"], answered(model).capitalize()), *_made(scenario, summary, model),
     ])  # fmt: skip
 
 
 def _front(scenario: Scenario, summary: Mapping[str, Any], model: Trained) -> Iterator[str]:
     """Yield the front matter, in YAML whose values are JSON."""
     tabular = bool(model.description.columns)
-    task = "tabular-classification" if tabular else "other"
+    of_table = "tabular-regression" if model.description.task == "regression" else "tabular-classification"
+    task = of_table if tabular else "other"
     tags = ["federated-learning", *(["differential-privacy"] if _protects(summary["privacy"]) else []), "fedmodel"]
     results = [
         {
@@ -110,8 +113,7 @@ def _data(scenario: Scenario, model: Trained) -> Iterator[str]:
         if not scenario.privacy.baseline
         else f"It was trained on {_code(description.source)}, held by {words.counted(len(silos), 'silo')}."
     )
-    named = f"{_code(description.label)}, " if description.label else ""
-    yield f"It predicts {named}one of {words.listed([_code(label) for label in description.labels])}."
+    yield f"It predicts {_predicted(description)}."
     yield ""
     if description.columns:
         yield from ("| Column | Type | Range or choices, as declared |", "|---|---|---|")
@@ -132,18 +134,36 @@ def _data(scenario: Scenario, model: Trained) -> Iterator[str]:
     yield ""
 
 
+def _predicted(description: Description) -> str:
+    """Say what is predicted."""
+    named = f"{_code(description.label)}, " if description.label else ""
+    labels = words.listed([_code(label) for label in description.labels])
+    match description.task:
+        case "regression":
+            what = "a number" if description.data.outputs == 1 else f"{description.data.outputs} numbers"
+            if description.label_range is None:
+                return f"{named}{what}"
+            low, high = description.label_range
+            return (
+                f"{named}{what} from {low:.12g} to {high:.12g}, a range that is declared as a public reference; what"
+                " lies outside of it was learnt, and is counted in the figures below, as its end"
+            )
+        case "multi-label":
+            return f"{named}which of {labels} there are"
+        case "classification":
+            return f"{named}one of {labels}"
+        case _:
+            return f"{named}one of {description.data.classes} tokens or labels at each position"
+
+
 def _use(model: Trained, file: str) -> Iterator[str]:
     """Yield how it is used."""
     yield from ("## Use", "")
-    yield (
-        "`model.json` beside this card says how a record is read and scaled, and what the classes are called. Of two"
-        f" classes the second is predicted where its probability is over {model.description.threshold:g}; another"
-        " threshold trades one kind of mistake for the other, and is for a person to choose."
-        if len(model.description.labels) == 2
-        else "`model.json` beside this card says how a record is read and scaled, and what the classes are called. The"
-        " class of the highest probability is predicted."
-    )
-    yield from ("", "```python", _OPENED[file].rstrip(), "```", "")
+    if model.description.task != "classification":
+        yield "`model.json` beside this card says how a record is read and scaled, and what is answered."
+    else:
+        yield _by_threshold(model)
+    yield from ("", "```python", _opened(model, file), "```", "")
     yield (
         "Nobody examined it as a medical device, and nobody has shown that decisions made with it are good ones. Use it"
         " to support a person who answers for the decision, and not to decide alone."
@@ -151,19 +171,37 @@ def _use(model: Trained, file: str) -> Iterator[str]:
     yield ""
 
 
+def _opened(model: Trained, file: str) -> str:
+    """Return how the file is opened, in Python."""
+    text = _OPENED[file].rstrip()
+    return text.replace("probabilities", answered(model))
+
+
+def _by_threshold(model: Trained) -> str:
+    """Say which class is predicted."""
+    return (
+        "`model.json` beside this card says how a record is read and scaled, and what the classes are called. Of two"
+        f" classes the second is predicted where its probability is over {model.description.threshold:g}; another"
+        " threshold trades one kind of mistake for the other, and is for a person to choose."
+        if len(model.description.labels) == 2
+        else "`model.json` beside this card says how a record is read and scaled, and what the classes are called. The"
+        " class of the highest probability is predicted."
+    )
+
+
 def _figures(summary: Mapping[str, Any], run_dir: Path) -> Iterator[str]:
     """Yield how good it is."""
     yield from ("## Figures", "", "On the server's own held-out records:", "")
     metrics = summary["metrics"]
     yield from (f"| {' | '.join(metrics)} |", f"|{'---|' * len(metrics)}")
-    yield from (f"| {' | '.join(f'{value:.4f}' for value in metrics.values())} |", "")
-    for reason in words.undefined(metrics):
+    yield from (f"| {' | '.join(map(words.metric, metrics.values()))} |", "")
+    for reason in words.undefined(metrics, summary.get("left_out")):
         yield from (reason, "")
     if (useless := told_of(run_dir)) is not None:
         yield from (f"**{useless}**", "")
 
 
-def _privacy(scenario: Scenario, rows: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+def _privacy(scenario: Scenario, rows: Sequence[Mapping[str, Any]], answers: str) -> Iterator[str]:
     """Yield the claim, and its limits."""
     yield from ("## Privacy", "")
     if not _protects(rows):
@@ -192,7 +230,7 @@ def _privacy(scenario: Scenario, rows: Sequence[Mapping[str, Any]]) -> Iterator[
             "",
         )
     yield from ("### Limits", "")
-    yield _LIMITS.format(unit=unit).rstrip()
+    yield _LIMITS.format(unit=unit, answers=answers).rstrip()
 
 
 def _made(scenario: Scenario, summary: Mapping[str, Any], model: Trained) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """A trained model in another format, with its description and a card, for whoever is to use it.
 
 Guarantee: the folder that is named appears whole or not at all, and only once the file in it was opened again, as its
-users open it, and gave the probabilities that fedmodel gives, to `TOLERANCE`, for every held-out record.
+users open it, and gave the answers that fedmodel gives, to `TOLERANCE`, for every held-out record.
 
 Those records are the ones that the run itself was measured on, where this machine can tell them: of a data set that is
 dealt out, or of the folder of a simulation. A deployed server's table is named by whoever exports.
@@ -27,7 +27,7 @@ from fedmodel.kinds.columns import inputs_of
 from fedmodel.learning.description import DESCRIPTION
 from fedmodel.system.durable import erase_folder, failed, replace_file, sync_folder
 from scenarios.models.card import CARD, card
-from scenarios.models.formats import FORMATS
+from scenarios.models.formats import FORMATS, answered
 from scenarios.models.predict import scores_of
 from scenarios.models.trained import Trained, read_model
 from scenarios.runs.files import read_summary
@@ -44,13 +44,15 @@ class Exported:
         folder: Where.
         file: The model's file in it.
         records: Held-out records that it was compared on.
-        differs: Most that a probability differed by.
+        differs: Most that a probability differed by; or a value, in halves of its public range.
+        answers: What they are.
     """
 
     folder: Path
     file: str
     records: int
     differs: float
+    answers: str
 
 
 def export(
@@ -87,11 +89,12 @@ def export(
         beside.mkdir(parents=True)
         replace_file(beside / DESCRIPTION, model.description.written())
         how.write(model, beside / how.file)
-        differs = _difference(how.open(beside / how.file)(x_NF), scores_of(model, x_NF))
+        low, high = model.description.label_range or (-1.0, 1.0)
+        differs = _difference(how.open(beside / how.file)(x_NF), scores_of(model, x_NF)) / ((high - low) / 2)
         if differs > TOLERANCE:
             raise FedmodelError(
-                f"{how.file}: opened again, it gives probabilities that differ by {differs:.2g} from the model's, more"
-                f" than {TOLERANCE:g}; nothing was written"
+                f"{how.file}: opened again, it gives {answered(model)} that differ by {differs:.2g} from the model's,"
+                f" more than {TOLERANCE:g}; nothing was written"
             )
         replace_file(beside / CARD, card(scenario, summary, model, run_dir, how.file).encode())
         beside.rename(folder)
@@ -100,7 +103,7 @@ def export(
         raise ConfigError(f"--out {folder}: cannot be written: {failed(error)}") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return Exported(folder, how.file, len(x_NF), differs)
+    return Exported(folder, how.file, len(x_NF), differs, answered(model))
 
 
 def _read(run_dir: Path) -> tuple[Scenario, dict[str, object]]:
@@ -132,7 +135,7 @@ def _compared_on(scenario: Scenario, model: Trained, held_out: Path | None, form
 
 
 def _difference(found_NK: NDArray[np.float32], right_NK: NDArray[np.float32]) -> float:
-    """Return the most that two tables of probabilities differ by, infinity where one is no such table."""
+    """Return the most that two tables of answers differ by, infinity where one is no such table."""
     if found_NK.shape != right_NK.shape or not np.isfinite(found_NK).all():
         return float("inf")
     return float(np.abs(found_NK.astype(np.float64) - right_NK).max())

@@ -7,7 +7,8 @@
 | `onnx`        | `model.onnx`        | any ONNX runtime                                                           |
 
 A file of the last two takes `features`, scaled as `model.json` says, float32 of shape `(N, *shape)` for any N from 1,
-and returns `probabilities`, float32 of shape `(N, classes)`: the sigmoid or softmax is in it.
+and returns `probabilities`, float32 of shape `(N, classes)`: the sigmoid or softmax is in it. Of a model of numbers it
+returns `values`, float32 in the label's own units, of shape `(N,)`.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ from scenarios.models.predict import scores_of
 from scenarios.models.trained import Trained, read_model
 
 Scorer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
-"""From scaled records to the probability of each class."""
+"""From scaled records to the probability of each class, or to a number."""
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,7 @@ class Format:
 
 
 class _Scored(nn.Module):
-    """A model whose outputs are probabilities."""
+    """A model whose outputs are its answers: probabilities, or numbers."""
 
     def __init__(self, module: nn.Module, aim: Objective) -> None:
         super().__init__()
@@ -67,6 +68,11 @@ def _program(model: Trained) -> torch.export.ExportedProgram:
     scored = _Scored(model.module, model.description.aim).eval()
     example = (torch.zeros(2, *model.description.shape),)
     return torch.export.export(scored, example, dynamic_shapes=({0: torch.export.Dim("N", min=1)},))
+
+
+def answered(model: Trained) -> str:
+    """Return what a model's answers are called."""
+    return "values" if model.description.task == "regression" else "probabilities"
 
 
 def _write_safetensors(model: Trained, path: Path) -> None:
@@ -105,7 +111,7 @@ def _write_onnx(model: Trained, path: Path) -> None:
         raise missing("onnx or onnxscript", "writing ONNX", "export") from None
     with _quiet():
         program = torch.onnx.export(
-            _program(model), dynamo=True, verbose=False, input_names=["features"], output_names=["probabilities"]
+            _program(model), dynamo=True, verbose=False, input_names=["features"], output_names=[answered(model)]
         )
         if program is None:
             raise RuntimeError("torch.onnx.export returned no program")
@@ -119,9 +125,10 @@ def _open_onnx(path: Path) -> Scorer:
     read = onnx.load_from_string(path.read_bytes())
     onnx.checker.check_model(read, full_check=True)
     evaluator = ReferenceEvaluator(read)
+    names = [one.name for one in read.graph.output]
 
     def score(x_NF: NDArray[np.float32]) -> NDArray[np.float32]:
-        (found,) = evaluator.run(["probabilities"], {"features": x_NF})
+        (found,) = evaluator.run(names, {"features": x_NF})
         return np.asarray(found, dtype=np.float32)
 
     return score

@@ -1,4 +1,4 @@
-"""Scores for the rows of a file: a probability of each class, and the class that is predicted.
+"""Scores for the rows of a file: a probability of each class, and the class that is predicted; or a number.
 
 Guarantee: one line of scores for each row of the file, in the file's order; a row that cannot be read has no scores but
 the rule that it breaks, and changes nothing about another's. On records that a silo would read, what is predicted is
@@ -28,6 +28,7 @@ from fedmodel.data.named import arrays, each
 from fedmodel.data.rows import read_rows
 from fedmodel.data.tables import arranged
 from fedmodel.errors import ConfigError, ProtocolError
+from fedmodel.learning.description import THRESHOLD
 from fedmodel.learning.inputs import called
 from fedmodel.system.durable import failed, replace_file
 from scenarios.models.trained import Trained
@@ -37,6 +38,7 @@ NOT_PROTECTED: Final = (
     " each score tells of its row: treat the scores as you treat the rows."
 )
 _BATCH: Final = 4096
+_SCORED: Final = ("classification", "multi-label", "regression")
 
 
 @dataclass(frozen=True)
@@ -44,21 +46,38 @@ class Scores:
     """What a model says of a file's rows. Sensitive.
 
     Attributes:
-        labels: Names of the classes, in order.
-        probability_NK: Of each class, shape `(N, classes)`; of refused rows it means nothing.
-        predicted_N: The class that is predicted, as a place among the labels.
+        labels: Names of the classes, or of several labels at once, in order; none of numbers.
+        probability_NK: Of each of them, shape `(N, K)`; of refused rows it means nothing.
+        predicted_N: What is predicted: a class, as a place among the labels; of several labels at once, whether each is
+            said to be there, shape `(N, K)`; or a number in the label's own units.
         refused: By place from 0, the rule that a row breaks.
         ids: What stands in the rows' column of ids, where one was asked for.
     """
 
     labels: tuple[str, ...]
     probability_NK: NDArray[np.float32]
-    predicted_N: NDArray[np.intp]
+    predicted_N: NDArray[Any]
     refused: dict[int, str]
     ids: tuple[str, ...] | None = None
 
     def __repr__(self) -> str:
         return "Scores(...)"  # a repr ends up in logs
+
+    def predicted(self, row: int) -> str | float | list[str]:
+        """Return what is predicted of a row, from 0: a class, the labels that are there, or a number."""
+        found = self.predicted_N[row]
+        if not self.labels:
+            return float(found)
+        if self.predicted_N.ndim == 1:
+            return self.labels[int(found)]
+        return [label for label, is_there in zip(self.labels, found.tolist(), strict=True) if is_there]
+
+    def _in_a_field(self, row: int) -> str:
+        """Return what is predicted of a row as one field of a table."""
+        found = self.predicted(row)
+        if isinstance(found, list):
+            return "; ".join(found)
+        return found if isinstance(found, str) else f"{found:.9g}"
 
     def lines(self) -> Iterator[list[str]]:
         """Yield a table's lines, its header first: row, id, predicted label, probability by label, why refused."""
@@ -70,13 +89,13 @@ class Scores:
             *(f"probability of {label}" for label in self.labels),
             "refused",
         ]
-        for row, (probability_K, predicted) in enumerate(zip(self.probability_NK, self.predicted_N, strict=True)):
+        for row, probability_K in enumerate(self.probability_NK):
             named = [str(row + 1), *([] if ids is None else [next(ids)])]
             if row in self.refused:
                 yield [*named, *[""] * (1 + len(self.labels)), self.refused[row]]
             else:
                 told = [f"{value:.9g}" for value in probability_K.tolist()]  # nine digits tell every float32 apart
-                yield [*named, self.labels[predicted], *told, ""]
+                yield [*named, self._in_a_field(row), *told, ""]
 
     def as_csv(self) -> str:
         """Return them as CSV."""
@@ -127,15 +146,24 @@ def predict(
             f"a record of {description.source!r} is {shape} numbers without names, so no column of a table is known to"
             " be one of them; use the model from Python, as docs/model.md shows"
         )
-    if threshold is not None and len(description.labels) != 2:
+    if description.task not in _SCORED:
+        raise ConfigError(
+            f"the rows of a table are scored by a {', '.join(_SCORED)} model, and this one is {description.task}"
+        )
+    if threshold is not None and description.task == "regression":
+        raise ConfigError("--threshold belongs to a model of classes, and this one predicts a number; leave it out")
+    if threshold is not None and description.task == "classification" and len(description.labels) != 2:
         raise ConfigError(
             f"--threshold belongs to a model of two classes, and this one has {len(description.labels)}: the class of"
             " the highest probability is predicted"
         )
     rows = read_rows(path, description.columns, description.feature_bound, form, id_column)
     scored_NK = scores_of(model, shaped(model, rows.x_NF))
-    over = description.threshold if threshold is None else threshold
-    return Scores(description.labels, scored_NK, chosen(scored_NK, over), rows.refused, rows.ids)
+    if description.task == "regression":
+        return Scores((), np.empty((len(scored_NK), 0), dtype=np.float32), scored_NK, rows.refused, rows.ids)
+    over = (description.threshold or THRESHOLD) if threshold is None else threshold
+    found_N = chosen(scored_NK, over) if description.task == "classification" else scored_NK > over
+    return Scores(description.labels, scored_NK, found_N, rows.refused, rows.ids)
 
 
 def shaped(model: Trained, x_NF: NDArray[np.float32]) -> NDArray[np.float32] | dict[str, NDArray[Any]]:
@@ -144,13 +172,14 @@ def shaped(model: Trained, x_NF: NDArray[np.float32]) -> NDArray[np.float32] | d
 
 
 def scores_of(model: Trained, x_N: NDArray[np.float32] | Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """Return the probability of each class for scaled records, shape `(N, classes)`.
+    """Return what a model answers of scaled records: a probability of each class or label, `(N, K)`, or a number.
 
     Raises:
         ProtocolError: When an output is not finite.
     """
     aim = model.description.aim
-    parts = [np.empty((0, len(model.description.labels)), dtype=np.float32)]
+    labels = model.description.labels
+    parts = [np.empty((0, *([len(labels)] if labels else aim.task.shape.targets.size)), dtype=np.float32)]
     count = len(next(iter(arrays(x_N))))
     with torch.no_grad():
         for start in range(0, count, _BATCH):
@@ -192,14 +221,21 @@ def write_scores(scores: Scores, path: Path) -> None:
 def as_rows(scores: Scores) -> list[dict[str, object]]:
     """Return scores as an object a row."""
     ids = [{}] * len(scores.predicted_N) if scores.ids is None else [{"id": one} for one in scores.ids]
+
+    def told(row: int) -> dict[str, object]:
+        if not scores.labels:
+            return {}
+        by_label = dict(zip(scores.labels, scores.probability_NK[row].tolist(), strict=True))
+        return {"probabilities": None if row in scores.refused else by_label}
+
     return [
-        {"row": row + 1, **ids[row], "predicted": None, "probabilities": None, "refused": scores.refused[row]}
+        {"row": row + 1, **ids[row], "predicted": None, **told(row), "refused": scores.refused[row]}
         if row in scores.refused
         else {
             "row": row + 1,
             **ids[row],
-            "predicted": scores.labels[scores.predicted_N[row]],
-            "probabilities": dict(zip(scores.labels, scores.probability_NK[row].tolist(), strict=True)),
+            "predicted": scores.predicted(row),
+            **told(row),
             "refused": None,
         }
         for row in range(len(scores.predicted_N))

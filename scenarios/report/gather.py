@@ -27,6 +27,7 @@ from fedmodel.config import Scenario, SiloFile, read_scenario
 from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerError, LedgerTampered
 from fedmodel.learning.description import DESCRIPTION, describe, read_description
 from fedmodel.learning.starts import START
+from fedmodel.learning.tasks import figures_of
 from fedmodel.provision import FederationRoster, is_kit, read_federation_roster, read_law, scenario_hash
 from fedmodel.provision.kits import ROSTER_FILE
 from scenarios.report.countersigned import MODEL, check_models
@@ -142,7 +143,7 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
             raise ConfigError(f"{run_dir}: holds no {name}, so it is not the folder of a run that has ended")
     scenario = _read_scenario(run_dir / SCENARIO)
     reported = _is_reported(run_dir, stored)
-    summary, lines = read_summary(run_dir / SUMMARY), read_rounds(run_dir / METRICS)
+    summary, lines = read_summary(run_dir / SUMMARY), read_rounds(run_dir / METRICS, figures_of(scenario))
     copy_for = _copy_for(run_dir, scenario, summary, lines)
     silos = scenario.federation.silos if copy_for is None else (copy_for,)
     number = None if copy_for is None else number_of(run_dir)

@@ -15,6 +15,7 @@ from fedmodel import plans
 from fedmodel.config import PurposeConfig, SiloFile
 from fedmodel.errors import LedgerError
 from fedmodel.learning.jobs import words_asked
+from fedmodel.learning.tasks import figures_of
 from fedmodel.ledger import Run, Scope, Standing, origin_of
 from fedmodel.ledger.heads import verifier_key
 from fedmodel.privacy import accounting, grid
@@ -30,7 +31,7 @@ from scenarios.runs import inspection
 from scenarios.runs.claims import claim_of, early
 from scenarios.runs.ledgers import SiloLedger, head_of
 from scenarios.runs.parts import Countersigned, LedgerHead
-from scenarios.runs.summary import OTHERS, outcome
+from scenarios.runs.summary import LEFT_OUT, OTHERS, outcome
 from scenarios.runs.used import used_kinds
 
 _CURVE_POINTS: Final = 41
@@ -430,13 +431,14 @@ def training(gathered: Gathered, told: Mapping[str, Any], *, named: bool) -> doc
         told: How the run went.
         named: Whether to say which kinds were used, which a report from before does not.
     """
-    names = ("loss", "accuracy", "recall", "precision", "f1", "auroc")
+    names = ("loss", *figures_of(gathered.scenario))
     return document.Training(
         used=used_kinds(gathered.scenario) if named else None,
         class_weights=gathered.scenario.training.class_weights,
         proximal=gathered.scenario.training.proximal or None,
         usefulness=gathered.usefulness,
         figures={name: float(value) for name, value in told["metrics"].items()},
+        left_out=tuple(told[LEFT_OUT]) if LEFT_OUT in told else None,
         rounds=tuple(
             document.RoundFigures(
                 round=line["round"],

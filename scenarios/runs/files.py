@@ -10,6 +10,8 @@ rounds to the charges.
 from __future__ import annotations
 
 import json
+import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -103,8 +105,12 @@ def read_summary(path: Path) -> dict[str, Any]:
     return document
 
 
-def read_rounds(path: Path) -> list[dict[str, Any]]:
+def read_rounds(path: Path, figures: Sequence[str] = ()) -> list[dict[str, Any]]:
     """Return the lines of a `metrics.jsonl`, of which one at least is a whole round.
+
+    Args:
+        path: Of the file.
+        figures: Which a line may have, each a number.
 
     Raises:
         LedgerError: When one is no line of a round, or none is whole.
@@ -112,6 +118,10 @@ def read_rounds(path: Path) -> list[dict[str, Any]]:
     lines = _lines(path)
     for number, line in enumerate(lines, start=1):
         _check(_Round, line, f"{path}: line {number}")
+        for name in figures:
+            value = line.get(name, 0.0)
+            if type(value) not in (int, float) or not math.isfinite(value):
+                raise LedgerError(f"{path}: line {number}: {name}: is no number")
     numbers = [line["round"] for line in lines]
     if numbers != sorted(set(numbers)) or (numbers and numbers[0] < 1):
         raise LedgerError(f"{path}: its rounds do not rise")

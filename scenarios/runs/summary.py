@@ -19,6 +19,7 @@ from typing import Any
 from fedmodel import plans
 from fedmodel.config import Scenario
 from fedmodel.errors import LedgerError, ProtocolError
+from fedmodel.learning.tasks import figures_of
 from fedmodel.ledger import Standing
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import Event
@@ -44,7 +45,8 @@ TOLD_MODEL = "model_sha256"
 _OF_A_ROUND = frozenset(
     ("round", "job", "charged", "noise", "cohort", "summed", "dropouts", "withdrawn", "threshold", "seconds")
 )
-_FIGURES = ("accuracy", "recall", "precision", "f1", "auroc", "loss")
+LEFT_OUT = "left_out"
+"""In the summary of a run of another task than classification, or of named figures: those that are not defined."""
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
@@ -106,7 +108,8 @@ def outcome(scenario: Scenario, run_dir: Path, seconds: float, privacy: list[dic
         "rounds_completed": len(whole),
         "rounds_failed": len(lines) - len(whole),
         "clients": len(scenario.federation.silos),
-        "metrics": {key: whole[-1][key] for key in _FIGURES if key in whole[-1]},
+        "metrics": {key: whole[-1][key] for key in (*figures_of(scenario), "loss") if key in whole[-1]},
+        **_left_out(scenario, whole[-1]),
         "used": used_names(scenario),
         "class_weights": scenario.training.class_weights,
         "privacy": privacy,
@@ -122,6 +125,13 @@ def outcome(scenario: Scenario, run_dir: Path, seconds: float, privacy: list[dic
             "seconds_per_round": round(sum(line["seconds"] for line in lines) / len(lines), 4),
         },
     }
+
+
+def _left_out(scenario: Scenario, line: Mapping[str, Any]) -> dict[str, list[str]]:
+    """Return which figures are asked for and not defined; nothing where a classifier's own are, which explain it."""
+    if not scenario.metrics and scenario.data.shape.task == "classification":
+        return {}
+    return {LEFT_OUT: [name for name in figures_of(scenario) if name not in line]}
 
 
 def _besides(run_dir: Path) -> dict[str, dict[str, Any]]:

@@ -28,12 +28,12 @@ def useless(found: dict[str, Any]) -> str | None:
     "The model predicts 'benign' of every held-out record, and is"
     """
     label = found["one_class"]
-    if label is None and found["loss"] < found["base_loss"]:
+    if label is None and (found["base_loss"] is None or found["loss"] < found["base_loss"]):
         return None
     if label is None:
         begins = (
             f"The model's loss, {words.number(found['loss'])}, is no better than {words.number(found['base_loss'])},"
-            " that of answering every record with the shares of the classes"
+            f" that of answering every record with {found.get('knows_nothing', 'the shares of the classes')}"
         )
     else:
         begins = f"The model predicts {label!r} of every held-out record, and is of no use"

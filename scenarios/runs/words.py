@@ -19,13 +19,28 @@ _UNDEFINED = {
 }
 
 
-def undefined(figures: Collection[str]) -> list[str]:
-    """Return a sentence on each figure of a classifier that is not among those measured; none where nothing was.
+def undefined(figures: Collection[str], left_out: Collection[str] | None = None) -> list[str]:
+    """Return a sentence on each figure that is not among those measured; none where nothing was.
+
+    Args:
+        figures: Those measured.
+        left_out: Those that are not defined; of a classifier whose figures nobody named, None.
 
     >>> undefined(["accuracy", "recall", "loss", "auroc"])[1]
     'F1 is left out, as it is made of precision and recall.'
     """
+    if left_out is not None:
+        return [f"{name} is left out, as it is not defined on these records." for name in left_out]
     return [reason for name, reason in _UNDEFINED.items() if "accuracy" in figures and name not in figures]
+
+
+def metric(figure: float) -> str:
+    """Return what a model was measured at.
+
+    >>> metric(0.5), metric(12.34567), metric(0.0000123)
+    ('0.5000', '12.3457', '1.23e-05')
+    """
+    return f"{figure:.4f}" if figure == 0 or abs(figure) >= 0.0005 else f"{figure:.3g}"
 
 
 def weights(found: Sequence[float]) -> str:

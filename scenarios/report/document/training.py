@@ -69,6 +69,7 @@ class Training(Part):
         class_weights: What the loss of each class was multiplied with in training; left out where there were none.
         proximal: How strongly each step pulled back to the model received, FedProx's mu; left out where it did not.
         usefulness: In a line, that the model is of no use, and what to look at first; left out where it is of some.
+        left_out: Figures that were asked for and are not defined; not said of a classifier whose figures nobody named.
         figures: Of the last whole round, those that are defined there; the loss is not weighed by class.
         rounds: A row each.
         budgets: A line each.
@@ -80,6 +81,7 @@ class Training(Part):
     class_weights: tuple[float, ...] | None = Field(default=None, exclude_if=lambda weights: weights is None)
     proximal: float | None = Field(default=None, exclude_if=lambda mu: mu is None)
     usefulness: str | None = Field(default=None, exclude_if=lambda line: line is None)
+    left_out: tuple[str, ...] | None = Field(default=None, exclude_if=lambda names: names is None)
     figures: dict[str, float]
     rounds: tuple[RoundFigures, ...]
     budgets: tuple[BudgetLine, ...]

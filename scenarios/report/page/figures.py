@@ -16,7 +16,8 @@ from scenarios.report.page.catalogue import Catalogue
 from scenarios.report.page.told import Told
 from scenarios.runs import words
 
-_LEARNED = ("loss", "accuracy", "auroc", "recall")  # at most two of them are drawn, the first that were measured
+# At most two of them are drawn, the first that were measured.
+_LEARNED = ("loss", "accuracy", "auroc", "recall", "rmse", "perplexity", "label-accuracy", "token-accuracy")
 
 
 @dataclass(frozen=True)

@@ -118,7 +118,8 @@ def _of_claim(report: Report, said: Catalogue) -> dict[str, Any]:
     """Return what the parts on the claim, the purpose and the model's use show."""
     measured, purpose = report.training.figures, report.purpose
     prior = report.scope.prior_runs
-    undefined = [key for key in _UNDEFINED if "accuracy" in measured and key not in measured]
+    undefined = [f"usefulness.{key}" for key in _UNDEFINED if "accuracy" in measured and key not in measured]
+    left_out = report.training.left_out
     return {
         "one_unit": said.plain(f"unit.one_{report.claim.unit}"),
         "others": said.counted(prior, "run") if prior else said.plain("claim.no_other"),
@@ -128,7 +129,9 @@ def _of_claim(report: Report, said: Catalogue) -> dict[str, Any]:
             (key, getattr(purpose, key))
             for key in ("statement", "controller", "contact", "legal_basis", "retention", "decision")
         ] if purpose else [],
-        "undefined": [said.say(f"usefulness.{key}") for key in undefined],
+        "undefined": [said.say(key) for key in undefined] if left_out is None else [
+            said.say("usefulness.left_out", figure=name(one, said)) for one in left_out
+        ],
         "libraries": Markup('<code>{}</code>').format(
             ", ".join(f"{library} {version}" for library, version in report.built.libraries.items())
         ),

@@ -10,7 +10,7 @@
 | a sample rate | six | up |
 | a share that bounds from above | a tenth of a percent | up |
 | a share that holds at least | a tenth of a percent | down |
-| a model's accuracy and the like | three | down; a loss up |
+| a model's accuracy and the like | three; of a small RMSE or MAE, three that count | down; a loss or an error up |
 | a measurement of an audit | four that count | to the nearest |
 
 Does NOT bound where a figure is no bound: measurements are for reading.
@@ -28,6 +28,8 @@ from scenarios.runs import words
 
 _LARGEST_WRITTEN: Final = 13.8  # e to this is about a million; past it a power of ten is easier to read
 _FEW_DIGITS: Final = 0.1
+_IN_UNITS: Final = ("rmse", "mae")  # of the label, which may be of any size
+_ERRORS: Final = (*_IN_UNITS, "perplexity", "brier", "calibration-error")  # the smaller, the better
 
 
 def factor(epsilon: float) -> str:
@@ -85,8 +87,10 @@ class Told:
         return percent_down(figure)
 
     def metric(self, name: str, figure: float) -> str:
-        """What a model was measured at, three digits behind the point."""
-        return up(figure, 3) if "loss" in name else down(figure, 3)
+        """What a model was measured at, three digits behind the point, or of a small error in any unit three digits."""
+        if name in _IN_UNITS and 0 < figure < 1:
+            return up(figure, 2 - math.floor(math.log10(figure)))
+        return up(figure, 3) if "loss" in name or name in _ERRORS else down(figure, 3)
 
     def measured(self, figure: float | None) -> str:
         """A measurement, or a figure of the protocol, for reading."""
