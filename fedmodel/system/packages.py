@@ -161,6 +161,15 @@ def _silos_files() -> dict[str, bytes]:
     return {name: content for name, content in found.items() if silos.has(name)}
 
 
+def package_hash(name: str, version: str) -> str:
+    """Return the SHA-256 over the files of one package of others that Python could run.
+
+    Raises:
+        ConfigError: When it cannot be had in this version, so that a hash covers it.
+    """
+    return _hash(_WITH_PACKAGES, _listed_files({name: version}))
+
+
 def _listed_files(packages: Mapping[str, str]) -> Iterator[tuple[str, bytes]]:
     """Go through the files of packages that a law lists."""
     for name, version_ in sorted(packages.items()):

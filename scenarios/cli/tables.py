@@ -13,6 +13,7 @@ from rich.text import Text
 from fedmodel.privacy.rounding import noise, small, up
 from fedmodel.system.inert import inert
 from scenarios.cli.printing import answer, err, out
+from scenarios.runs.own_code import sentence
 
 
 def _seen_by_server(encryption: dict[str, Any], noised: str) -> str:
@@ -111,6 +112,8 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
     out.print(Text.assemble((summary["scenario"], "bold"), about))
     used = ", ".join(f"{what} {name}" for what, name in summary["used"].items())
     out.print(f"Used: {used}", highlight=False)
+    for row in summary.get("own_code", ()):
+        out.print(f"Code of the user's own: {sentence(row)}", highlight=False, markup=False)
     figures = Table(title="On the server's held-out records", title_justify="left")
     for name in metrics:
         figures.add_column(name, justify="right")

@@ -16,6 +16,7 @@ from scenarios.report.page import odds
 from scenarios.report.page.told import factor
 from scenarios.runs import words
 from scenarios.runs.audit_entries import PLAN_SUBJECT
+from scenarios.runs.own_code import sentence
 from scenarios.simulation.engines import Engine, engine_of
 
 _FALSE_ALARM: Final = 0.01
@@ -371,7 +372,24 @@ def limits(gathered: Gathered) -> tuple[str, ...]:
          "What the model would be without the audit's canaries: it was trained on them too."),
         (True, "That the protocol and this code are right: nobody but their authors has reviewed them."),
     ]  # fmt: skip
-    return (*start(gathered), *(text for applies, text in found if applies))
+    return (*start(gathered), *own_code(gathered), *(text for applies, text in found if applies))
+
+
+def own_code(gathered: Gathered) -> tuple[str, ...]:
+    """Return what is to be said of code of the user's own that the scenario names; nothing where it names none."""
+    rows = gathered.summary.get("own_code", ())
+    if not rows:
+        return ()
+    approved = (
+        "Its files are in the hash of the code that each silo's law names, by which the silo approved it."
+        if all(row.get("package") for row in rows)
+        else "It ran in a simulation, whose silos approve nothing."
+    )
+    named = "; ".join(map(sentence, rows))
+    return (
+        "That code of the user's own does what it is taken for. The run was made with such code, and what is claimed"
+        f" holds for code that is not written to cheat: {named}. {approved}",
+    )
 
 
 def seeded(gathered: Gathered) -> bool:

@@ -51,6 +51,9 @@ def check_summary(gathered: Gathered) -> tuple[str, ...]:
     used = used_names(gathered.scenario)
     if gathered.summary.get("used", used) != used:  # a summary from before has none
         raise ClaimRefuted(f"{SUMMARY}: used: {gathered.summary['used']} stands, and the scenario names {used}")
+    named = {row["key"]: row["use"] for row in gathered.summary.get("own_code", ())}
+    if named != gathered.scenario.own_code:
+        raise ClaimRefuted(f"{SUMMARY}: own_code: {named} stands, and the scenario names {gathered.scenario.own_code}")
     return tuple(fewer)
 
 

@@ -18,8 +18,9 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
 from fedmodel.config import Scenario
-from fedmodel.config.own_packages import Packages
+from fedmodel.config.own_packages import PackageName, Packages, PackageVersion
 from fedmodel.errors import LedgerError
+from fedmodel.kinds.own_code import UseName
 from scenarios.runs.parts import Hash
 from scenarios.runs.summary import read_metrics
 
@@ -80,6 +81,14 @@ class _Row(_Said):
     epsilon: float | None
 
 
+class _Named(_Said):
+    key: str
+    use: UseName
+    sha256: Hash
+    package: PackageName | None = None
+    version: PackageVersion | None = None
+
+
 class _Summary(_Said):
     """What of `summary.json` a report is made from."""
 
@@ -91,6 +100,7 @@ class _Summary(_Said):
     code_hash: Hash
     model_sha256: Hash | None = None
     packages: Packages = {}
+    own_code: list[_Named] = []
     copy_for: str | None = None
 
 

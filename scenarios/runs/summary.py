@@ -32,6 +32,7 @@ from fedmodel.system.packages import code_hash
 from scenarios.runs import inspection
 from scenarios.runs.claims import claim_in, claim_of
 from scenarios.runs.ledgers import newest_run
+from scenarios.runs.own_code import named_code
 from scenarios.runs.used import used_names
 from server.metrics import BESIDES
 from server.run_files import CHARGES
@@ -86,6 +87,7 @@ def sum_up(
         **outcome(scenario, run_dir, seconds, privacy),
         "code_hash": code_hash(packages or {}),
         **({"packages": dict(packages)} if packages else {}),
+        **({"own_code": named_code(scenario, packages or {})} if scenario.own_code else {}),
         "seed": scenario.seed,
     }
     replace_file(run_dir / "summary.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())

@@ -161,6 +161,8 @@ def test_a_package_of_ones_own_trains_where_it_is_as_the_law_says_and_a_byte_mor
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
     assert summary["packages"] == {"own-package": "1.2"}
+    (row,) = summary["own_code"]
+    assert (row["use"], row["package"], row["version"]) == (packaged.USE, "own-package", "1.2")
     assert [(one["silo"], one["code"]) for one in summary["dropouts"]] == [("west", "policy-refused")]
     assert [row["silo"] for row in summary["privacy"] if row["steps"]] == ["north", "south"]
     report = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))["report"]

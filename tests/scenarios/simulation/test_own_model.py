@@ -14,12 +14,15 @@ from torch import nn
 from typer.testing import CliRunner
 
 from fedmodel.config import Scenario, read_scenario, scenario_to_toml
-from fedmodel.errors import ConfigError, PrivacyError
+from fedmodel.errors import ClaimRefuted, ConfigError, PrivacyError
 from fedmodel.kinds import own_code
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.tasks import objective
 from scenarios.cli.main import app
 from scenarios.report import build
+from scenarios.report.build import read_report
+from scenarios.report.gather import read_run
+from scenarios.report.summary_check import check_summary
 from scenarios.simulation import engines
 from scenarios.simulation.prepared import prepare
 from tests.conftest import TINY
@@ -123,6 +126,14 @@ def test_a_model_beside_its_scenario_is_trained_and_read_where_that_is_asked_for
     build.build(tmp_path / "r", page)
     build.verify(tmp_path / "r", render=page)
     assert "ownmodel" not in sys.modules
+    (row,) = summary["own_code"]
+    assert (row["key"], row["use"], len(row["sha256"])) == ("model.use", "ownmodel:net", 64)
+    (said,) = [one for one in read_report(tmp_path / "r").report.limits.statements if "not written to cheat" in one]
+    assert f"model.use = 'ownmodel:net', of whoever simulated, SHA-256 {row['sha256']}" in said
+    for told in ([], [row | {"use": "ownmodel:another"}]):
+        (tmp_path / "r" / "summary.json").write_text(json.dumps(summary | {"own_code": told}))
+        with pytest.raises(ClaimRefuted, match=r"own_code: .* stands, and the scenario names"):
+            check_summary(read_run(tmp_path / "r"))
 
 
 def test_a_scenario_that_names_no_code_has_the_text_that_it_had(tiny: Scenario) -> None:
