@@ -36,6 +36,7 @@ _SHOWN: Final = {
     "noise_multiplier": _shown(noise),
 }
 _FIRST: Final = ("silo", "unit", "epsilon", "delta", "noise_multiplier", "steps", "steps_reserved")
+_BOUNDS: Final = ("epsilon", "epsilon_of_steps_taken")
 _NOT_OF_A_ROW: Final = frozenset(("parts", "mu_floor"))
 
 
@@ -58,7 +59,7 @@ class Figures(pd.DataFrame):  # type: ignore[misc] # pandas ships no types
 
 
 def metrics(lines: Iterable[Mapping[str, Any]]) -> Figures:
-    """Return a row for each round, by its number: figures of the model, the largest epsilon of all silos, and how many.
+    """Return a row for each round, by its number: figures of the model, and how many silos were summed.
 
     A figure that was not defined in a round is NaN there, and so are all of a round that failed closed.
 
@@ -69,7 +70,6 @@ def metrics(lines: Iterable[Mapping[str, Any]]) -> Figures:
         {
             "round": line["round"],
             **figures_of(line),
-            "epsilon": largest(line["epsilon"].values()),
             "silos": line["summed"],
             "dropouts": len(line["dropouts"]),
             "failed": "failed" in line,
@@ -77,18 +77,20 @@ def metrics(lines: Iterable[Mapping[str, Any]]) -> Figures:
         }
         for line in lines
     ]
-    found: Figures = Figures(rows, columns=None if rows else ["round", "loss", "epsilon"]).set_index("round")
+    found: Figures = Figures(rows, columns=None if rows else ["round", "loss"]).set_index("round")
     return found
 
 
 def privacy(rows: Iterable[Mapping[str, Any]]) -> Figures:
-    """Return a row for each silo, by its name: what `summary.json` says of its privacy."""
+    """Return a row for each silo, by its name: what `summary.json` says of its privacy.
+
+    An epsilon that has no bound is infinite, and never left out.
+    """
     found = []
     for row in rows:
-        told = row["odometer"]
         plain = {key: value for key, value in row.items() if key not in _NOT_OF_A_ROW}
-        found.append(
-            {key: row[key] for key in _FIRST} | plain | {"odometer": None if told is None else told["epsilon"]}
-        )
+        plain["odometer"] = None if row["odometer"] is None else row["odometer"]["epsilon"]
+        plain |= {key: largest([row[key]]) for key in _BOUNDS if key in row}
+        found.append({key: plain[key] for key in _FIRST} | plain)
     frame: Figures = Figures(found).set_index("silo")
     return frame

@@ -78,10 +78,7 @@ class Run:
 
     @property
     def metrics(self) -> Figures:
-        """A row for each round, by its number: figures on the server's held-out records, and what the run costs.
-
-        Epsilon is the largest of all silos, and from the first round on that of the whole plan: it holds wherever the
-        run ends.
+        """A row for each round, by its number: figures on the server's held-out records. `privacy` says what it cost.
 
         Raises:
             ConfigError: When pandas is not installed.
