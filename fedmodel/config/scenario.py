@@ -23,6 +23,7 @@ from fedmodel.config.purpose import PurposeConfig
 from fedmodel.config.silos import FederationConfig
 from fedmodel.config.training import TrainingConfig
 from fedmodel.kinds.model import StartConfig
+from fedmodel.kinds.own_code import names_own_or_one_on_board
 from fedmodel.kinds.section import Positive, Section, is_inert, known_silos
 from fedmodel.privacy.events import MOST_STEPS
 from fedmodel.privacy.plan import SiloPlan
@@ -33,7 +34,7 @@ _MECHANISM: Final = "gaussian"
 
 
 Metrics = Annotated[
-    tuple[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.@-]{0,39}$")], ...], Field(strict=False, max_length=50)
+    tuple[Annotated[str, AfterValidator(names_own_or_one_on_board)], ...], Field(strict=False, max_length=50)
 ]
 
 
@@ -42,7 +43,8 @@ class Scenario(Section):
 
     Attributes:
         metrics: The figures that the server measures on its held-out records, besides the loss: names of the data's
-            task (`fedmodel.learning.tasks`), which are looked up there by whoever runs the scenario.
+            task (`fedmodel.learning.tasks`), which are looked up there by whoever runs the scenario; or functions of
+            the user's own, as "package.module:function", which no silo imports.
     """
 
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,39}$")]
@@ -106,7 +108,13 @@ class Scenario(Section):
             "data.use": getattr(self.data, "use", None),
             "data.partition.use": getattr(getattr(self.data, "partition", None), "use", None),
         }
-        return {key: use for key, use in found.items() if use is not None}
+        figures = {f"metrics[{place}]": name for place, name in enumerate(self.metrics) if ":" in name}
+        return {key: use for key, use in found.items() if use is not None} | figures
+
+    @property
+    def silos_code(self) -> dict[str, str]:
+        """What of it a silo imports: all but figures, which the server alone measures."""
+        return {key: use for key, use in self.own_code.items() if not key.startswith("metrics[")}
 
     def begun(self, start: StartConfig) -> Scenario:
         """Return the scenario with another start."""

@@ -57,7 +57,7 @@ def names_own_or_one_on_board(value: str) -> str:
     """Refuse what names neither code, as "package.module:function", nor anything on board, as "cross-entropy"."""
     if ":" in value:
         return _names_code(value)
-    if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,39}", value):
+    if not re.fullmatch(r"[a-z0-9][a-z0-9.@-]{0,39}", value):
         raise ValueError(f'{value!r} is no name of what is on board, nor of code, as "package.module:function"')
     return value
 

@@ -155,7 +155,7 @@ def check_listed(scenario: Scenario, packages: Mapping[str, str]) -> None:
     Raises:
         ConfigError: Which key names it; or when a package that is listed cannot be had as it is listed.
     """
-    for key, use in scenario.own_code.items():
+    for key, use in scenario.silos_code.items():
         if owner(use.partition(":")[0], packages) is None:
             raise ConfigError(
                 f"{scenario.name}: {key} = {use!r} is code of no package that is listed under [packages]"

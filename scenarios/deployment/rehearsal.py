@@ -123,7 +123,7 @@ def packages_of(scenario: Scenario) -> dict[str, str]:
         ConfigError: When it names code of none.
     """
     found = {}
-    for key, use in scenario.own_code.items():
+    for key, use in scenario.silos_code.items():
         provided = providing(use.partition(":")[0])
         if provided is None:
             raise ConfigError(

@@ -120,7 +120,9 @@ def _sum_up(home: Path, folder: Path, scenario: Scenario) -> None:
     if not path.exists():
         seconds = sum(float(line["seconds"]) for line in read_metrics(folder / METRICS))
         if scenario.own_code:
-            own_code.open_to_all()  # the server's own machine, which trained with it
+            own_code.open_to_all()  # the server's own machine, which measured with it
+            for key, use in scenario.own_code.items():
+                own_code.resolve(use, key)
         parameters = parameters_of(scenario.model, scenario.data.shape)
         reported = rows_reported(scenario, folder)
         network = runs.network_of(folder)

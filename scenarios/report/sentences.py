@@ -381,9 +381,10 @@ def own_code(gathered: Gathered) -> tuple[str, ...]:
     if not rows:
         return ()
     approved = (
-        "Its files are in the hash of the code that each silo's law names, by which the silo approved it."
-        if all(row.get("package") for row in rows)
-        else "It ran in a simulation, whose silos approve nothing."
+        "It ran in a simulation, whose silos approve nothing."
+        if gathered.simulated
+        else "Files of packages are in the hash of the code that each silo's law names, by which it approved of them."
+        " What is of no package ran at the server alone."
     )
     named = "; ".join(map(sentence, rows))
     return (

@@ -3,7 +3,7 @@
 | A name leads to                                          | What stands in the summary                            |
 |----------------------------------------------------------|-------------------------------------------------------|
 | a package that the silos' laws list                      | its name and version, and a hash of its files         |
-| a module of whoever simulated, installed or not          | a hash of the files that were imported for it         |
+| a module of whoever simulated, or of the server's        | a hash of the files that were imported for it         |
 | an object of a script                                    | a hash of its text where Python finds that            |
 
 Does NOT show that this code ran: that is the word of whoever wrote the summary, as the hash of the code is. Where a
@@ -41,5 +41,5 @@ def named_code(scenario: Scenario, packages: Mapping[str, str]) -> list[dict[str
 
 def sentence(row: Mapping[str, Any]) -> str:
     """Return what is to be said of a row, as a part of a sentence."""
-    of = f"package {row['package']} {row['version']}" if row.get("package") else "whoever simulated"
+    of = f"package {row['package']} {row['version']}" if row.get("package") else "whoever ran it"
     return f"{row['key']} = {row['use']!r}, of {of}, SHA-256 {row['sha256']}"

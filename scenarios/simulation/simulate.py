@@ -91,7 +91,8 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
     parameters = parameters_of(scenario.model, shape)
     training_losses(scenario.training, shape)
     for name in scenario.metrics:
-        task_of(shape).figure(name)
+        if name not in scenario.own_code.values():
+            task_of(shape).figure(name)
     for job in scenario.besides:
         try:
             words_asked(scenario, job)

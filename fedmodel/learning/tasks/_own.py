@@ -1,20 +1,24 @@
-"""A loss of the user's own, by its name in a scenario: held to one loss for each record, and quiet about records.
+"""A loss or a figure of the user's own, by its name in a scenario: held to what is asked of one, quiet about records.
 
-That a record's loss hangs on no other record is measured before training, as of every loss.
+That a record's loss hangs on no other record is measured before training, as of every loss. A figure is of the server's
+own held-out records; a silo computes none, whoever's it is.
 
 Shapes: B batch.
 """
 
 from __future__ import annotations
 
+import math
 import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch import Tensor
 
-from fedmodel.errors import PrivacyError
+from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.kinds.own_code import resolve
 
 KEY = "training.loss"
@@ -48,6 +52,27 @@ def own_loss(use: str) -> Callable[[Any, Tensor], Tensor]:
         return found
 
     return losses
+
+
+def own_figure(use: str) -> Callable[[NDArray[Any], NDArray[Any]], float | None]:
+    """Return the figure of a name: a function of all answers and all targets.
+
+    It is left out, None, where it is None or no finite number. What the function says as it fails is not repeated.
+    """
+
+    def figure(answer_N: NDArray[Any], target_N: NDArray[Any]) -> float | None:
+        function = resolve(use, "metrics")
+        try:
+            found = function(answer_N, target_N)
+        except Exception as error:
+            raise ConfigError(f"metrics: {use!r} raised {type(error).__name__}{_where(error)}") from None
+        if found is None:
+            return None
+        if isinstance(found, bool) or not isinstance(found, int | float | np.number | np.ndarray) or np.ndim(found):
+            raise ConfigError(f"metrics: {use!r} returned what is a {type(found).__name__}, where a number is needed")
+        return float(found) if math.isfinite(float(found)) else None
+
+    return figure
 
 
 def _where(error: BaseException) -> str:

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.shape import DataShape
-from fedmodel.learning.tasks._own import is_own, own_loss
+from fedmodel.learning.tasks._own import is_own, own_figure, own_loss
 from fedmodel.system.kinds import not_known
 
 RecordLoss = Callable[[Any, Tensor], Tensor]
@@ -126,5 +126,8 @@ class Task(ABC):
         Raises:
             ConfigError: When the task has none of a name.
         """
-        of = {name: self.figure(name)(found) for name in names}
+        of = {
+            name: own_figure(name)(found.answer_N, found.target_N) if is_own(name) else self.figure(name)(found)
+            for name in names
+        }
         return {name: float(value) for name, value in of.items() if value is not None}

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -17,7 +18,8 @@ from fedmodel.config import Scenario, read_scenario, scenario_to_toml
 from fedmodel.errors import ClaimRefuted, ConfigError, PrivacyError
 from fedmodel.kinds import own_code
 from fedmodel.kinds.shape import DataShape
-from fedmodel.learning.tasks import objective
+from fedmodel.learning.tasks import Measured, objective, task_of
+from fedmodel.provision import check_listed
 from scenarios.cli.main import app
 from scenarios.report import build
 from scenarios.report.build import read_report
@@ -129,7 +131,7 @@ def test_a_model_beside_its_scenario_is_trained_and_read_where_that_is_asked_for
     (row,) = summary["own_code"]
     assert (row["key"], row["use"], len(row["sha256"])) == ("model.use", "ownmodel:net", 64)
     (said,) = [one for one in read_report(tmp_path / "r").report.limits.statements if "not written to cheat" in one]
-    assert f"model.use = 'ownmodel:net', of whoever simulated, SHA-256 {row['sha256']}" in said
+    assert f"model.use = 'ownmodel:net', of whoever ran it, SHA-256 {row['sha256']}" in said
     for told in ([], [row | {"use": "ownmodel:another"}]):
         (tmp_path / "r" / "summary.json").write_text(json.dumps(summary | {"own_code": told}))
         with pytest.raises(ClaimRefuted, match=r"own_code: .* stands, and the scenario names"):
@@ -254,19 +256,54 @@ def number(output, target):
 
 def fails(output, target):
     raise ValueError(f"target is {target[0]}")
+
+
+def share(answers, targets):
+    assert answers.shape == (len(targets), 2)
+    return targets.mean()
+
+
+def undefined(answers, targets):
+    return None if len(targets) else 1.0
 """
 
 
 def test_a_loss_of_ones_own_is_trained_on_and_measured(own: Path, tmp_path: Path) -> None:
     (own.parent / "ownlosses.py").write_text(LOSSES)
     settings = ["model.use=", "model.bias=", "model.kind=mlp", "rounds=1", "privacy.noise=seeded-unsafe"]
+    settings.append('metrics=["accuracy", "ownlosses:share", "ownlosses:undefined"]')
     found = []
     for number, loss in enumerate(("ownlosses:squared", "mse")):
         prepared = prepare(own, [*settings, f"training.loss={loss}"], "in-process", "cpu", tmp_path / str(number))
-        assert prepared.scenario.own_code == ({"training.loss": loss} if ":" in loss else {})
+        assert prepared.scenario.silos_code == ({"training.loss": loss} if ":" in loss else {})
         with prepared.held() as run_dir:
-            found.append(prepared.run(run_dir, nullcontext())["metrics"]["loss"])
-    assert found[0] == found[1]  # of one model: the same losses, gradients and noise
+            found.append(prepared.run(run_dir, nullcontext()))
+    # Of one model: the same losses, gradients and noise. Answers of "mse" are no probabilities.
+    assert found[0]["metrics"]["loss"] == found[1]["metrics"]["loss"]
+    assert list(found[0]["metrics"]) == ["accuracy", "ownlosses:share", "loss"]
+    assert 0 < found[0]["metrics"]["ownlosses:share"] < 1
+    assert [row["key"] for row in found[0]["own_code"]] == ["training.loss", "metrics[1]", "metrics[2]"]
+    build.build(tmp_path / "0", page)
+    build.verify(tmp_path / "0", render=page)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [("fails", r"raised ValueError in line 23 of ownlosses\.py$"), ("squared", r"returned what is a ndarray, where a")],
+)
+def test_what_is_no_figure_is_refused_without_a_word_of_a_record(own: Path, name: str, rule: str) -> None:
+    (own.parent / "ownlosses.py").write_text(LOSSES.replace(".square()", ""))
+    own_code.open_to_all(own.parent)
+    found = Measured(np.array([[0.5, 0.5]]), np.array([1]), np.array([0.5]), 0.5, "cross-entropy")
+    with pytest.raises(ConfigError, match=rf"^metrics: 'ownlosses:{name}' {rule}") as caught:
+        task_of(DataShape((4,), 2)).figures((f"ownlosses:{name}",), found)
+    assert "target is" not in str(caught.value)
+
+
+def test_no_silo_needs_the_code_of_a_figure(own: Path) -> None:
+    scenario = read_scenario(str(own), ["model.use=", "model.bias=", "model.kind=mlp", 'metrics=["ownlosses:share"]'])
+    check_listed(scenario, {})
+    assert scenario.own_code == {"metrics[0]": "ownlosses:share"}
 
 
 @pytest.mark.parametrize(
