@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from pydantic import Field, field_validator, model_validator
 
+from fedmodel.kinds.augment import AugmentConfig
 from fedmodel.kinds.columns import RISING, ColumnConfig, Range, rises
 from fedmodel.kinds.partitions import OWN, PartitionConfig
 from fedmodel.kinds.partitions.dirichlet import Dirichlet
@@ -34,12 +35,15 @@ class Source(Section, ABC):
         is_dealt: Whether one data set is dealt out to silos.
         source: The kind.
         feature_bound: What scaled features are bounded to, plus and minus.
+        augment: How copies of records that are trained on may differ from them.
     """
 
     is_dealt: ClassVar[bool] = False
 
     source: str
     feature_bound: Positive = 3.0
+    # Left out of what is hashed where it is not said: scenarios from before it keep the hash that silos admit.
+    augment: AugmentConfig | None = Field(default=None, exclude_if=lambda said: said is None)
 
     @property
     def data_set(self) -> str:

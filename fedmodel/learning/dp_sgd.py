@@ -45,6 +45,7 @@ class DpSgd:
         release: From a clipped sum to what the optimiser may see of it, a tensor for each of the sum's.
         noise_multiplier: Standard deviation of the release's noise over the clip, from which the grid follows that the
             sum has to lie on; a baseline's is that of the private run that it is compared with.
+        augment: Makes the copies of a lot's records that are trained on; None for the records themselves.
 
     Attributes:
         sums: The clipped sum, a tensor for each parameter, while the optimiser steps on what was made of it; empty
@@ -62,8 +63,10 @@ class DpSgd:
         release: Callable[[list[Tensor]], list[Tensor]],
         *,
         noise_multiplier: float,
+        augment: Callable[[Inputs], Inputs] | None = None,
     ) -> None:
         self.gradients = gradients
+        self.augment = augment
         self.optimizer = optimizer
         self.release = release
         self.noise_multiplier = noise_multiplier
@@ -89,7 +92,7 @@ class DpSgd:
             PrivacyError: When the pipeline is none of per-record losses and gradients.
         """
         grid.check_records(len(y_N), self.noise_multiplier)
-        self._release(self.gradients.of(x_N, y_N, lot))
+        self._release(self.gradients.of(x_N, y_N, lot, self.augment))
 
     def _release(self, sums_L: list[Tensor]) -> None:
         """Let the optimiser step on what is released of a sum, and forget both."""

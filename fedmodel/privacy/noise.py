@@ -1,7 +1,7 @@
-"""The only place where privacy's randomness comes from: which records enter a lot, dropout masks, noise on a sum.
+"""The only place where privacy's randomness comes from: lots, dropout masks, how copies differ, noise on a sum.
 
 All are secrets. Whoever can predict the noise subtracts it; whoever knows the lot voids amplification by sampling;
-whoever knows the masks can tell from them how many records came before.
+whoever knows the masks, or how copies of records differ, can tell from them how many records came before.
 
 `OsNoise` draws every bit from the operating system's CSPRNG. Gaussians are Box-Muller in float64 on 53-bit uniforms,
 and each value is half the sum of four, so that recovering the uniforms behind a value by enumeration is infeasible
@@ -53,6 +53,10 @@ class NoiseSource(Protocol):
         """Return `size` booleans, each true independently with probability `rate` (to 2^-32): a dropout mask."""
         ...
 
+    def uniform(self, size: int, device: torch.device) -> Tensor:
+        """Return float64 of shape `(size,)`, each independently uniform on [0, 1): how copies of records differ."""
+        ...
+
 
 class OsNoise:
     """Lots and noise from the operating system's CSPRNG.
@@ -90,6 +94,10 @@ class OsNoise:
         drawn = np.frombuffer(os.urandom(4 * size), dtype=np.uint32)
         return torch.from_numpy(drawn < rate * 2.0**32).to(device)
 
+    def uniform(self, size: int, device: torch.device) -> Tensor:
+        """Return 53 bits of the operating system for each, over 2^53."""
+        return _words(size, device).double() * 2.0**-53
+
 
 def _words(size: int, device: torch.device) -> Tensor:
     """Return int64 of shape `(size,)`, uniform on [0, 2^53), from the operating system."""
@@ -107,6 +115,7 @@ class SeededNoise:
         self._masks = np.random.default_rng(derive_seed(seed, "masks"))
         self._lots = np.random.default_rng(derive_seed(seed, "lots"))
         self._noise = np.random.default_rng(derive_seed(seed, "noise"))
+        self._copies = np.random.default_rng(derive_seed(seed, "copies"))
 
     def lot(self, records: int, sample_rate: float) -> NDArray[np.intp]:
         """Return the indices of a Poisson lot, ascending."""
@@ -119,3 +128,7 @@ class SeededNoise:
     def keep(self, size: int, rate: float, device: torch.device) -> Tensor:
         """Return a mask of shape `(size,)`, the same on every device."""
         return torch.from_numpy(self._masks.random(size) < rate).to(device)
+
+    def uniform(self, size: int, device: torch.device) -> Tensor:
+        """Return float64 of shape `(size,)`, the same on every device."""
+        return torch.from_numpy(self._copies.random(size)).to(device)

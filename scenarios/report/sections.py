@@ -215,8 +215,9 @@ def scope(gathered: Gathered, *, named: bool = True) -> document.Scope:
     )
     own = [one for one in budgets if one.is_of({data.data_set})]
     bounds = [budget.bound for budget in own]
+    kind = data.described if data.augment is None else f"{data.described}; {data.augment.described}"
     return document.Scope(
-        data_sets=(document.DataSet(name=data.data_set, source=data.source, kind=data.described),),
+        data_sets=(document.DataSet(name=data.data_set, source=data.source, kind=kind),),
         budgets=budgets,
         prior_runs=sum(1 for budget in budgets for run in budget.runs if not run.this),
         protects=all(budget.protects for budget in own),

@@ -98,6 +98,8 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
             words_asked(scenario, job)
         except ProtocolError as error:
             raise ConfigError(f"besides.{job}: {error} (the task is {shape.task}); leave it out") from None
+    if scenario.data.augment is not None:
+        scenario.data.augment.of(shape)
     kind(scenario.training.gradients)
     if parameters > _MOST_PARAMETERS:
         raise ConfigError(

@@ -41,7 +41,7 @@ Shapes: B rows of a physical batch, R of them records, P parameters, N records, 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import numpy as np
@@ -120,17 +120,22 @@ class ClippedSum(ABC):
             multipliers_P: int64, odd, shape `(P,)`.
         """
 
-    def of(self, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp]) -> list[Tensor]:
+    def of(
+        self, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp], augment: Callable[[Inputs], Inputs] | None = None
+    ) -> list[Tensor]:
         """Return the clipped sum of a lot, as `take` does, with nothing older in it.
 
         Args:
             x_N: All the silo's records, on the model's device: one tensor, or several by name. Sensitive.
             y_N: Their targets, likewise. Sensitive.
             lot: Indices of the records drawn. Sensitive, its length included.
+            augment: Makes the copies of records that are trained on, each of its own record and of draws of its own
+                (`fedmodel.learning.augmenting`); None for the records themselves.
         """
         self.forget()
         for chunk in _chunks(torch.from_numpy(lot).to(y_N.device), self.rows):
-            self.add(taken(x_N, chunk), y_N[chunk])
+            x_R = taken(x_N, chunk)
+            self.add(x_R if augment is None else augment(x_R), y_N[chunk])
         return self.take()
 
     def flat(self, x_N: Inputs, y_N: Tensor) -> Tensor:

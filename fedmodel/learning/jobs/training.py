@@ -14,6 +14,8 @@ independent, so that each record's own mask may be thought of as going with it w
 could predict would void this: moving every later record to another mask by adding one would change all their gradients.
 Only "seeded-unsafe" runs, which claim nothing, repeat them.
 
+Augmentation (`data.augment`) rests on the same argument, with draws in place of masks (`fedmodel.learning.augmenting`).
+
 A baseline (`privacy.baseline`) is the same code, measured as for the private run, and then given a release without
 noise and perhaps an infinite clip. It promises nothing, and a silo that is not a simulation's own never runs it:
 `answer` refuses, whatever was asked, charged or checked before.
@@ -44,6 +46,7 @@ from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
 from fedmodel.kinds.layers import Dropout
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import vectors
+from fedmodel.learning.augmenting import augmenting
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum, kind, physical_batch
 from fedmodel.learning.inputs import tensors
@@ -100,6 +103,7 @@ class Answering:
         """Refuse a question that could not be trained on, before anything is charged for it. Reads no record.
 
         Raises:
+            ConfigError: When records cannot be augmented as is declared.
             PrivacyError: When the preflight, or a measurement at the model received, finds that one record could move
                 more than the clip, or the plan's mechanism charges for less than its release was measured to cost.
             ProtocolError: When the model received does not fit, or would swallow a step.
@@ -111,6 +115,8 @@ class Answering:
         pipeline = plans.pipeline_event(scenario.plan(self.site.silo), plan)
         _check_charged(pipeline)
         _check_magnitude(scenario, pipeline, question.vector_P)
+        if scenario.data.augment is not None:
+            scenario.data.augment.of(scenario.data.shape)
         _rows(*_key(scenario, pipeline), device, question.vector_P, self._wrappers)
 
     def answer(self, question: Question, records: Callable[[], Records], event: Event, carried: Carried) -> Vector:
@@ -151,7 +157,8 @@ class Answering:
         vectors.load(module, question.vector_P)
         optimizer = build_optimizer(scenario.training, module)
         release = partial(mechanism_of(event).release, event.times(1), noise=noise)  # of one step, as was measured
-        sgd = DpSgd(gradients, optimizer, release, noise_multiplier=pipeline.noise_multiplier)
+        augment = augmenting(scenario.data.augment, scenario.data.shape, noise)
+        sgd = DpSgd(gradients, optimizer, release, noise_multiplier=pipeline.noise_multiplier, augment=augment)
         if scenario.training.keep_optimizer_state:
             recall_state(optimizer, carried)
 

@@ -41,6 +41,24 @@ def test_coordinates_and_draws_are_uncorrelated(source: NoiseSource) -> None:
     assert abs(np.corrcoef(first[:half] ** 2, first[half:] ** 2)[0, 1]) < 5 / math.sqrt(half)
 
 
+@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded"])
+def test_uniform_numbers_are_uniform_and_never_repeated(source: NoiseSource) -> None:
+    first, second = (source.uniform(100_000, CPU).numpy() for _ in range(2))
+    assert first.dtype == np.float64
+    assert 0 <= first.min() < first.max() < 1
+    assert stats.kstest(first, "uniform").pvalue > 1e-9
+    assert abs(np.corrcoef(first, second)[0, 1]) < 5 / math.sqrt(100_000)
+    assert abs(np.corrcoef(first[:-1], first[1:])[0, 1]) < 5 / math.sqrt(100_000)
+
+
+def test_uniform_numbers_leave_a_seeded_runs_other_draws_as_they_were() -> None:
+    plain, other = SeededNoise(5), SeededNoise(5)
+    other.uniform(100, CPU)
+    assert np.array_equal(plain.lot(50, 0.5), other.lot(50, 0.5))
+    assert torch.equal(plain.gaussian(50, 1.0, CPU), other.gaussian(50, 1.0, CPU))
+    assert torch.equal(plain.keep(50, 0.5, CPU), other.keep(50, 0.5, CPU))
+
+
 @pytest.mark.parametrize("size", [1, 2, 3, 31])
 def test_any_size_of_noise(size: int) -> None:
     assert OsNoise().gaussian(size, 1.0, CPU).shape == (size,)
