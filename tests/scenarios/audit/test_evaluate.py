@@ -297,12 +297,13 @@ def test_a_verdict_of_too_little_power_is_never_a_pass(run: tuple[Scenario, Plan
     ("settings", "canaries", "refusal"),
     [
         (["privacy.noise=seeded-unsafe"], 600, "claims nothing that could be refuted"),
+        (["federation.strategy=fedadam"], 600, "audit with 'fedavg' and without strategy_options"),
         (["audit.count=9"], 600, "has an \\[audit\\] section, which says"),
         ([], 59, "where 20 to 10,000 are possible"),
         ([], 12, "where 20 to 10,000 are possible"),
         ([], 300_000, "where 20 to 10,000 are possible"),
     ],
-    ids=["seeded", "has one", "too few each", "too few", "too many"],
+    ids=["seeded", "moves otherwise", "has one", "too few each", "too few", "too many"],
 )
 def test_what_cannot_be_audited_is_refused(settings: list[str], canaries: int, refusal: str, tiny_path: Path) -> None:
     with pytest.raises(ConfigError, match=refusal):
