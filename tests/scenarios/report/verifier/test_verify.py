@@ -14,7 +14,9 @@ import pytest
 from fedmodel.config import scenario_from_json, scenario_to_toml
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerTampered
-from fedmodel.provision import read_identity
+from fedmodel.ledger import Asked, Ledger
+from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
+from fedmodel.provision import read_identity, read_kit
 from scenarios.report import build, deployed
 from scenarios.report.page import signing
 from scenarios.report.page_check import PAGE
@@ -23,12 +25,13 @@ from scenarios.report.verifier.holding import Found
 from tests.deployments import RUN, SILOS
 from tests.deployments import deployed as deployment
 from tests.federations import Federation
-from tests.runs import MASKED, copied, masked, simulated
+from tests.ledgers import budget_of
+from tests.runs import MASKED, copied, masked, roomy, simulated
 from tests.scenarios.report.test_build import changed, forge, leaves, page, told
 from tests.scenarios.report.test_deployed import anchors, copy_of, own_of, run_of, sign_again
 from tests.scenarios.report.test_deployed import page as any_page
 
-__all__ = ["masked"]
+__all__ = ["masked", "roomy"]
 
 
 @pytest.fixture(scope="module")
@@ -328,3 +331,26 @@ def test_a_folder_of_nonsense_is_one_line(run: Path, capsys: pytest.CaptureFixtu
     (run / "report.json").write_text(json.dumps({"report": report}), encoding="utf-8")
     assert program.main([str(run)]) == 4
     assert len(capsys.readouterr().err.splitlines()) == 2
+
+
+# ---------------------------------------------------------------- what servers call runs
+
+
+@pytest.mark.parametrize("place", ["of the run", "of one before"])
+def test_a_run_that_is_called_otherwise_than_by_its_ledger_is_refused(roomy: Path, tmp_path: Path, place: str) -> None:
+    """The run itself has no name, as a simulation's; one before it has, as a deployment's."""
+    run = copied(roomy, tmp_path / "run")
+    kit = run / "silos" / "north"
+    with Ledger(run / "ledgers" / "north.sqlite", "north", read_kit(kit).identity, kit / "ledger.head") as ledger:
+        earlier = DpSgdEvent(8.0, 1.0, 0.5, 2, 10)
+        scope = budget_of(ledger, "synthetic/record")
+        ledger.reserve(Asked(scope, "77", earlier, 1, scenario="ab" * 32, name="wards-1"))
+    build.build(run, page)
+    verify.verify(run)
+    report = told(run)["report"]
+    (row,) = [one for budget in report["scope"]["budgets"] for one in budget["runs"] if one["run"] == "77"]
+    assert row["name"] == "wards-1"
+    (row if place == "of one before" else report["run"])["name"] = "wards-2"
+    forge(run, report)
+    with pytest.raises(ClaimRefuted, match="has another in the ledger"):
+        verify.verify(run)
