@@ -73,9 +73,8 @@ def deploy_local(
             _tell(run_dir, report=report, as_json=as_json)
             if not as_json:
                 folder = None if tables is None else tables.absolute()
-                err.print(
-                    f"attack the same, simulated: {audit_of(scenario, settings, folder)}", soft_wrap=True, markup=False
-                )
+                told = f"Audit the same in a simulation: {audit_of(scenario, settings, folder)}"
+                err.print(told, soft_wrap=True, highlight=False, markup=False)
         except KeyboardInterrupt:
             err.print(f"interrupted; all that was started has ended, and left {run_dir}", soft_wrap=True, markup=False)
             raise typer.Exit(INTERRUPTED) from None
