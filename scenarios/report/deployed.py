@@ -181,9 +181,8 @@ def silo_report(kit: Path, copy: Path, render: Render) -> Path:
     try:
         erase_folder(partial)
         _lay_out(kit, law.name, copy, handed.data, partial)
-        build.build(
-            partial, render, read_identity(kit), law=law
-        )  # which holds the server's to the ledger before it signs
+        # It holds the server's to the ledger before it signs.
+        build.build(partial, render, read_identity(kit), law=law)
         erase_folder(folder)
         partial.rename(folder)
         sync_folder(folder.parent)
