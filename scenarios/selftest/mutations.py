@@ -325,7 +325,9 @@ def ghost_clipping() -> Planted:
         wrapped: nn.Module = GradSampleModuleFastGradientClipping(module, **how)
         return wrapped
 
-    def summed(self: PerSample, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp]) -> list[Tensor]:
+    def summed(
+        self: PerSample, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp], _augment: object = None
+    ) -> list[Tensor]:
         self.forget()
         chosen = torch.from_numpy(lot).to(y_N.device)
         outputs, labels = called(self._per_record, taken(x_N, chosen)), y_N[chosen]
