@@ -27,12 +27,12 @@ from numpy.typing import NDArray
 from fedmodel.config import Scenario
 from fedmodel.data import records
 from fedmodel.data.parts import Parts
-from fedmodel.data.records import Records
-from fedmodel.data.taking import Keys, by_record, take
+from fedmodel.data.records import Records, onto_unit
+from fedmodel.data.taking import Keys, Taken, by_record, take
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.own_code import fitting, resolve
-from fedmodel.kinds.shape import ArrayShape
-from fedmodel.kinds.sources.own import ArrayConfig, OwnConfig
+from fedmodel.kinds.shape import IGNORED, ArrayShape, DataShape
+from fedmodel.kinds.sources.own import CLASSIFICATION, MULTI_LABEL, REGRESSION, ArrayConfig, OwnConfig
 
 _KEY = "data.use"
 
@@ -61,8 +61,7 @@ def settled(scenario: Scenario) -> Scenario:
         one = _array_of(None, parts)
         shape = {"features": one.size if config.features is None else config.features}
         shape["below"] = one.below if config.below is None else config.below
-    if not config.labels and config.classes is None:
-        shape["classes"] = max(2, 1 + max(int(part.y_N.max()) for part in parts))
+    shape |= _targets_of(config, parts)
     found_config = config.model_copy(update=shape)
     _check(found_config, parts)
     return scenario.model_copy(update={"data": found_config})
@@ -109,7 +108,16 @@ def _dealt_once(
     config = _read_back(config_json)
     parts = _taken_once(found, _reading(config), silos)
     _check(config, parts)
-    return parts.dealt_out(config.held_out, config.partition, config.feature_bound, silos, seed)
+    held_out, dealt = parts.dealt_out(config.held_out, config.partition, config.feature_bound, silos, seed)
+    return _in_range(held_out, config), tuple(_in_range(part, config) for part in dealt)
+
+
+def _in_range(part: Records, config: OwnConfig) -> Records:
+    """Return records whose numbers are mapped onto [-1, 1] and bounded to it, where the scenario says their range."""
+    if config.target_range is None:
+        return part
+    low, high = config.target_range
+    return Records(part.x, onto_unit(part.y_N.astype(np.float64), low, high, 1.0), part.person_N)
 
 
 def _read_back(config_json: str) -> OwnConfig:
@@ -143,7 +151,7 @@ def _taken_once(found: _Same, config_json: str, silos: tuple[str, ...]) -> Parts
             f'{where}: {said}; the server evaluates on {{"train": ..., "test": ...}} of the function or on'
             " data.held_out, a share: give one of the two"
         )
-    keys = Keys(config.label, config.person, config.labels, group=config.group)
+    keys = Keys(config.label, config.person, config.labels, config.task == REGRESSION, config.group)
     taken_test = None if test is None else take(test, f"{where}, test", keys)
     if not isinstance(given, list):
         return Parts((take(given, where, keys),), True, taken_test)
@@ -176,6 +184,39 @@ def _array_of(name: str | None, parts: Parts) -> ArrayConfig:
     return ArrayConfig(size=first.shape[1:], below=max(1, 1 + max(most, default=0)))
 
 
+def _targets_of(config: OwnConfig, parts: Parts) -> dict[str, Any]:
+    """Return what is public about targets and was not said, by what they hold."""
+    target_N = parts.silos[0].y_N
+    found: dict[str, Any] = {}
+    if config.task not in (CLASSIFICATION, MULTI_LABEL):
+        found["target"] = config.target or target_N.shape[1:]
+    if config.labels or config.classes is not None or config.task == REGRESSION:
+        return found
+    several = config.task == MULTI_LABEL and target_N.ndim > 1
+    most = target_N.shape[1] if several else 1 + max(int(part.y_N.max()) for part in parts)
+    return found | {"classes": max(2, most)}
+
+
+def _check_targets(part: Taken, shape: DataShape) -> None:
+    """Refuse targets of another shape than the task's, and whole ones that are none of its classes."""
+    wanted = shape.targets
+    if part.y_N.shape[1:] != tuple(wanted.size):
+        one = "one number, a class" if shape.task == CLASSIFICATION else f"of shape {list(wanted.size)}"
+        raise DataError(
+            f"{part.where}: a label has shape {list(part.y_N.shape[1:])}; for task {shape.task!r} it is {one}"
+        )
+    if wanted.below is None:
+        return
+    ignored_N = (part.y_N == IGNORED) if wanted.ignores else np.zeros_like(part.y_N, dtype=np.bool_)
+    wrong_N = by_record(((part.y_N < 0) | (part.y_N >= wanted.below)) & ~ignored_N).any(axis=1)
+    if wrong_N.any():
+        but = f", nor {IGNORED}, which counts for nothing" if wanted.ignores else ""
+        raise DataError(
+            f"{part.where}: record {int(np.argmax(wrong_N))}: its label is no class from 0 to {wanted.below - 1}{but};"
+            " number classes from 0, or say data.classes"
+        )
+
+
 def _check(config: OwnConfig, parts: Parts) -> None:
     """Refuse records of another shape or type than the scenario says, and labels that are none of its classes."""
     shape = config.shape
@@ -186,14 +227,7 @@ def _check(config: OwnConfig, parts: Parts) -> None:
             raise DataError(f"{part.where}: gives {_listed(found)}, where {_listed(wanted)} is declared or came first")
         for name, one in wanted.items():
             _check_array(f"{part.where}: ", "x" if name is None else repr(name), found[name], one)
-        if part.y_N.ndim != 1:
-            raise DataError(f"{part.where}: a label has shape {list(part.y_N.shape[1:])}; it is one number, a class")
-        wrong_N = (part.y_N < 0) | (part.y_N >= shape.classes)
-        if wrong_N.any():
-            raise DataError(
-                f"{part.where}: record {int(np.argmax(wrong_N))}: its label is no class from 0 to {shape.classes - 1};"
-                " number classes from 0, or say data.classes"
-            )
+        _check_targets(part, shape)
 
 
 def _by_name(x: Any) -> dict[str | None, Any]:

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Final, Literal
 from pydantic import ConfigDict, Field, field_validator, model_validator
 
 from fedmodel.errors import ConfigError
-from fedmodel.kinds.columns import ColumnName
+from fedmodel.kinds.columns import RISING, ColumnName, Range, rises
 from fedmodel.kinds.own_code import UseName, check_plain
 from fedmodel.kinds.partitions import PartitionConfig
 from fedmodel.kinds.partitions.column import ByColumn
@@ -30,6 +30,12 @@ _NOT_DEPLOYED: Final = (
 
 PERSON: Final = "person"
 """By which a partition calls the column of persons, whatever that is called."""
+
+
+CLASSIFICATION: Final = "classification"
+REGRESSION: Final = "regression"
+MULTI_LABEL: Final = "multi-label"
+TaskName = Literal["classification", "multi-label", "regression", "next-token", "sequence-labels"]
 
 
 def _is_empty(value: object) -> bool:
@@ -66,7 +72,11 @@ class OwnConfig(Source):
         features: Shape of a record that is one array.
         below: Values of that array are whole numbers from 0 up to this.
         inputs: Arrays of a record that is several, by name.
-        classes: Number of labels.
+        classes: Number of labels; of several labels at once, how many there are; of sequences, of tokens or labels.
+        task: What is learnt: the name of a file in `fedmodel.learning.tasks`.
+        target_range: Of a number: its public range, mapped onto [-1, 1], to which a record's is bounded. Without it
+            numbers are taken as they are.
+        target: Shape of a target that is more than one number.
         labels: Names of the classes, in order.
         feature_bound: Real numbers are bounded to it, plus and minus, and are not scaled. What is not said bounds
             nothing that a float32 of scaled data holds.
@@ -87,6 +97,9 @@ class OwnConfig(Source):
     below: int | None = Field(default=None, ge=1)
     inputs: dict[ColumnName, ArrayConfig] = Field(default={}, exclude_if=_is_empty)
     classes: int | None = Field(default=None, ge=2, le=1_000_000)
+    task: TaskName = Field(default=CLASSIFICATION, exclude_if=lambda value: value == CLASSIFICATION)
+    target_range: Range | None = Field(default=None, exclude_if=lambda value: value is None)
+    target: Size = Field(default=(), exclude_if=_is_empty)
     labels: Annotated[tuple[ColumnName, ...], Field(strict=False, max_length=1_000, exclude_if=_is_empty)] = ()
     feature_bound: Positive = 1e9
 
@@ -106,6 +119,10 @@ class OwnConfig(Source):
             raise ValueError("below is of records that are one array; each of inputs has its own")
         if self.labels and self.classes not in (None, len(self.labels)):
             raise ValueError(f"labels names {len(self.labels)} classes, and classes = {self.classes}; leave one out")
+        if self.target_range is not None and (self.task != REGRESSION or not rises(self.target_range)):
+            raise ValueError(f'target_range is given with task = "{REGRESSION}", and only then, and must {RISING}')
+        if self.task != CLASSIFICATION and self.labels:
+            raise ValueError(f'labels name classes, which task = "{self.task}" has not; leave labels out')
         for key, value in self.arguments.items():
             check_plain(key, value)
         return self
@@ -129,14 +146,28 @@ class OwnConfig(Source):
     @property
     def shape(self) -> DataShape:
         """As declared, or as it was settled when a simulation was prepared."""
-        classes = len(self.labels) or self.classes
+        classes = len(self.labels) or self.classes or (0 if self.task == REGRESSION else None)
         if (self.features is None and not self.inputs) or classes is None:
             raise ConfigError(
                 "data.features or data.inputs, and data.classes, say what is public about a record of data.use; only a"
                 " simulation settles them from the records"
             )
         inputs = {name: one.shape for name, one in self.inputs.items()} or None
-        return DataShape(self.features or (), classes, inputs=inputs, labels=self.labels, below=self.below)
+        targets = {
+            CLASSIFICATION: None,
+            REGRESSION: ArrayShape(self.target),
+            MULTI_LABEL: ArrayShape((classes,), 2),
+        }.get(self.task, ArrayShape(self.target, classes, ignores=True))
+        return DataShape(
+            self.features or (),
+            classes,
+            inputs=inputs,
+            target=targets,
+            labels=self.labels,
+            task=self.task,
+            below=self.below,
+            target_range=self.target_range,
+        )
 
     @property
     def predicted(self) -> str | None:

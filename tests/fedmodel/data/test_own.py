@@ -14,7 +14,7 @@ from fedmodel.data import check_deployed, deployed_records, held_out_records, se
 from fedmodel.data.records import Records
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds import own_code
-from fedmodel.kinds.shape import ArrayShape
+from fedmodel.kinds.shape import IGNORED, ArrayShape, DataShape
 from scenarios.simulation.simulate import check_scenario, placed
 
 RNG = np.random.default_rng(3)
@@ -87,7 +87,7 @@ def test_persons_are_held_out_and_dealt_whole(tiny: Scenario) -> None:
 
 
 def test_records_are_dealt_by_a_column_that_is_no_feature(tiny: Scenario) -> None:
-    ward = np.array(SILOS)[RNG.integers(0, 3, 120)]
+    ward = np.array(SILOS)[np.arange(120) % 3]
     columns = {"x": X, "label": Y, "ward": ward}
     by = {"kind": "column", "column": "ward"}
     scenario = settled(own(tiny, lambda: columns, held_out=0.25, partition=by))
@@ -150,6 +150,65 @@ def test_a_function_is_called_once_and_again_where_it_is_another_one(tiny: Scena
     assert not set(rows(silo_records(scenario, "north"))) & set(map(bytes, X.astype(np.float32)))
 
 
+NUMBERS = 50 + 10 * X[:, 0]
+SEVERAL = RNG.integers(0, 2, (120, 5))
+TOKENS = RNG.integers(0, 9, (120, 6))
+NEXT = np.where(TOKENS == 0, IGNORED, np.roll(TOKENS, -1, axis=1))
+
+
+@pytest.mark.parametrize(
+    ("said", "y", "shape"),
+    [
+        ({"task": "regression"}, NUMBERS, DataShape((4,), 0, target=ArrayShape(()), task="regression")),
+        ({"task": "regression"}, SEVERAL, DataShape((4,), 0, target=ArrayShape((5,)), task="regression")),
+        (
+            {"task": "regression", "target_range": [40.0, 60.0]},
+            NUMBERS,
+            DataShape((4,), 0, target=ArrayShape(()), task="regression", target_range=(40.0, 60.0)),
+        ),
+        ({"task": "multi-label"}, SEVERAL, DataShape((4,), 5, target=ArrayShape((5,), 2), task="multi-label")),
+        (
+            {"task": "next-token"},
+            NEXT,
+            DataShape((4,), 9, target=ArrayShape((6,), 9, ignores=True), task="next-token"),
+        ),
+        (
+            {"task": "sequence-labels", "classes": 12},
+            NEXT,
+            DataShape((4,), 12, target=ArrayShape((6,), 12, ignores=True), task="sequence-labels"),
+        ),
+    ],
+)
+def test_targets_are_what_the_task_has(tiny: Scenario, said: dict[str, Any], y: Any, shape: DataShape) -> None:
+    scenario = settled(own(tiny, lambda: (X, y), held_out=0.25, partition={"kind": "iid", "min_records": 20}, **said))
+    assert scenario.data.shape == shape
+    assert settled(Scenario.model_validate_json(scenario.model_dump_json())) == scenario
+    parts = [held_out_records(scenario), *(silo_records(scenario, silo) for silo in SILOS)]
+    found = {bytes(x): t for part in parts for x, t in zip(part.x_NF, part.y_N, strict=True)}
+    for x, target in zip(X.astype(np.float32), y, strict=True):
+        wanted = np.clip((target - 50) / 10, -1, 1) if shape.target_range else target
+        assert np.allclose(found[bytes(x)], wanted, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("said", "y", "why"),
+    [
+        ({"task": "multi-label"}, SEVERAL + 1, "record 0: its label is no class from 0 to 1;"),
+        (
+            {"task": "multi-label", "classes": 4},
+            SEVERAL,
+            r"shape \[5\]; for task 'multi-label' it is of shape \[4\]",
+        ),
+        ({"task": "next-token", "classes": 5}, NEXT, "record 0: its label is no class from 0 to 4, nor -100, which"),
+        ({"task": "regression"}, np.where(NUMBERS > 50, NUMBERS, np.nan), "a value of its label is NaN, infinite or"),
+        ({"task": "next-token"}, TOKENS + 0.5, "record 0: its label is not a whole number"),
+    ],
+)
+def test_targets_that_the_task_has_not_are_named(tiny: Scenario, said: dict[str, Any], y: Any, why: str) -> None:
+    with pytest.raises(DataError, match=why):
+        settled(own(tiny, lambda: (X, y), held_out=0.25, partition={"kind": "iid"}, **said))
+
+
 def raises() -> Any:
     raise RuntimeError("hidden-word")
 
@@ -175,7 +234,11 @@ def raises() -> Any:
         (lambda: ({"a": X}, Y), {"held_out": 0.2, "inputs": {"b": {"size": [4]}}}, "gives arrays a, where arrays a, b"),
         (lambda: (np.arange(120)[:, None] - 5, Y), {"held_out": 0.2}, "record 0: a value of x is no whole number from"),
         (lambda: (X, X), {"held_out": 0.2}, "record 0: its label is not a whole number"),
-        (lambda: (X, np.zeros((120, 2))), {"held_out": 0.2}, r"a label has shape \[2\]; it is one number, a class"),
+        (
+            lambda: (X, np.zeros((120, 2))),
+            {"held_out": 0.2},
+            r"a label has shape \[2\]; for task 'classification' it",
+        ),
         (lambda: (X[:40], Y[:40]), {"held_out": 0.2}, "32 records cannot give 3 silos 20 each"),
     ],
 )

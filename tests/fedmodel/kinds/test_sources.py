@@ -137,6 +137,10 @@ def test_the_shape_of_a_users_own_records_is_what_is_declared(said: dict[str, An
         ({"use": "no colon"}, "names no code"),
         ({"day": date(2020, 1, 1)}, "day is a date; arguments are text"),
         ({"held_out": 1.0}, "less than 1"),
+        ({"target_range": [0.0, 1.0]}, 'target_range is given with task = "regression", and only then'),
+        ({"task": "regression", "target_range": [1.0, 0.0]}, "and must rise"),
+        ({"task": "regression", "labels": ["a", "b"]}, 'labels name classes, which task = "regression" has not'),
+        ({"task": "ranking"}, "Input should be 'classification', 'multi-label'"),
     ],
 )
 def test_a_section_of_a_users_own_that_could_be_read_two_ways_is_refused(said: dict[str, Any], why: str) -> None:

@@ -52,6 +52,51 @@ def test_the_pages_example_is_run_and_its_shape_stands_in_the_runs_folder(tmp_pa
     assert json.loads((folder / "model.json").read_text())["shape"] == [4]
 
 
+TASKS = """
+import numpy as np
+from torch import nn
+
+RNG = np.random.default_rng(1)
+X = RNG.normal(size=(240, 3)).astype(np.float32)
+TOKENS = RNG.integers(0, 9, (240, 1)) + np.arange(7) * 2
+
+
+def numbers():
+    return X, 50 + 10 * X[:, 0]
+
+
+def tokens():
+    found = TOKENS % 9
+    return found[:, :-1], found[:, 1:]
+
+
+def speaker():
+    return nn.Sequential(nn.Embedding(9, 8), nn.Linear(8, 9))
+"""
+
+
+@pytest.mark.parametrize(
+    ("data", "model", "loss", "figures"),
+    [
+        ('use = "mine:numbers"\ntask = "regression"\ntarget_range = [20.0, 80.0]\nheld_out = 0.2',
+         'kind = "mlp"', "mse", {"loss", "rmse", "mae", "r2"}),
+        ('use = "mine:tokens"\ntask = "next-token"\nheld_out = 0.2\npartition = {kind = "iid"}',
+         'use = "mine:speaker"', "cross-entropy", {"loss", "perplexity", "token-accuracy"}),
+    ],
+)  # fmt: skip
+def test_a_task_of_a_users_own_records_is_trained_and_measured(
+    data: str, model: str, loss: str, figures: set[str], tmp_path: Path
+) -> None:
+    scenario = lay(tmp_path, f"[data]\n{data}\n", TASKS)
+    text = scenario.read_text().replace('kind = "mlp"', model).replace('"cross-entropy"', f'"{loss}"')
+    scenario.write_text(text)
+    prepared = prepare(scenario, (), "in-process", "cpu", tmp_path / "run")
+    with prepared.held() as folder:
+        summary = prepared.run(folder, nullcontext())
+    assert set(summary["metrics"]) == figures
+    assert read_scenario(str(folder / "scenario.toml")) == prepared.scenario
+
+
 @pytest.mark.parametrize(
     ("module", "why"),
     [
