@@ -181,7 +181,7 @@ def _array_of(name: str | None, parts: Parts) -> ArrayConfig:
     if first.dtype.kind == "f":
         return ArrayConfig(size=first.shape[1:])
     most = [int(one.max()) for one in found if one is not None and one.dtype.kind == "i" and one.size]
-    return ArrayConfig(size=first.shape[1:], below=max(1, 1 + max(most, default=0)))
+    return ArrayConfig(size=first.shape[1:], below=max(2, 1 + max(most, default=0)))
 
 
 def _targets_of(config: OwnConfig, parts: Parts) -> dict[str, Any]:

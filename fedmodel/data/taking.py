@@ -39,6 +39,7 @@ _FORMS: Final = (
     ' list with one of them for each silo, or {"train": ..., "test": ...}'
 )
 _SAID_AS: Final = {"person": "person", "group": "partition.column"}
+_MOST_AXES: Final = 9
 _KINDS: Final = {"b": "whole numbers", "i": "whole numbers", "u": "whole numbers", "f": "real numbers"}
 
 
@@ -328,6 +329,8 @@ def _values(given: Any, where: str, name: str) -> NDArray[Any]:
         raise DataError(f"{where}: {name} {_is_no_number(found)}")
     if not found.ndim:
         raise DataError(f"{where}: {name} is one number; give a row for each record")
+    if 0 in found.shape[1:] or found.ndim > _MOST_AXES:
+        raise DataError(f"{where}: {name} of a record has shape {list(found.shape[1:])}, which no model takes")
     if found.dtype.kind == "u" and found.itemsize == 8 and found.size and int(found.max()) > np.iinfo(np.int64).max:
         raise DataError(f"{where}: {name} holds whole numbers that 64 bits with a sign do not")
     with np.errstate(over="ignore"):

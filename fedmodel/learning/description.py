@@ -83,6 +83,8 @@ class Description(Section):
     task: str = Field(default="classification", exclude_if=lambda task: task == "classification")
     label_range: Range | None = Field(default=None, exclude_if=lambda value: value is None)
     target: Target | None = Field(default=None, exclude_if=lambda value: value is None)
+    inputs: dict[str, Target] | None = Field(default=None, exclude_if=lambda value: value is None)
+    below: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Description:
@@ -104,9 +106,10 @@ class Description(Section):
     @property
     def data(self) -> DataShape:
         """What a record looks like."""
-        inputs = inputs_of(self.columns, self.shape)
+        stated = {name: ArrayShape(one.size, one.below) for name, one in (self.inputs or {}).items()}
+        inputs = stated or inputs_of(self.columns, self.shape)
         if self.target is None:
-            return DataShape(self.shape, len(self.labels), self.features, inputs)
+            return DataShape(self.shape, len(self.labels), self.features, inputs, below=self.below)
         return DataShape(
             self.shape,
             len(self.labels) or self.target.below or 0,
@@ -115,8 +118,17 @@ class Description(Section):
             ArrayShape(self.target.size, self.target.below, self.target.ignores),
             self.labels,
             self.task,
+            self.below,
             target_range=self.label_range,
         )
+
+    @property
+    def record(self) -> str:
+        """What a record is, in a few words."""
+        if self.data.inputs is not None:
+            return f"several arrays, {', '.join(self.data.inputs)}"
+        numbers = "numbers" if self.below is None else "whole numbers"
+        return f"{'x'.join(map(str, self.shape)) or 'single'} {numbers}"
 
     @property
     def aim(self) -> Objective:
@@ -156,6 +168,10 @@ def describe(scenario: Scenario, scenario_hash: bytes) -> Description:
         loss=scenario.training.loss,
         task=shape.task,
         label_range=shape.target_range,
+        inputs=None
+        if shape.inputs is None or scenario.data.read_by()
+        else {name: Target(size=one.size, below=one.below) for name, one in shape.inputs.items()},
+        below=shape.below,
         target=None
         if shape.target is None
         else Target(size=shape.target.size, below=shape.target.below, ignores=shape.target.ignores),

@@ -130,7 +130,7 @@ def _data(scenario: Scenario, model: Trained) -> Iterator[str]:
             yield f"In this order, the features are a record of shape {'x'.join(map(str, description.shape))}."
         yield "Ranges are declared as public references; that none was read off the records is the author's word."
     else:
-        yield f"A record is {'x'.join(map(str, description.shape))} numbers."
+        yield f"A record is {description.record}."
     yield ""
 
 

@@ -23,7 +23,6 @@ from fedmodel.config import CsvForm, Scenario, read_scenario
 from fedmodel.data import held_out_records
 from fedmodel.data.rows import read_rows
 from fedmodel.errors import ConfigError, DataError, FedmodelError
-from fedmodel.kinds.columns import inputs_of
 from fedmodel.learning.description import DESCRIPTION
 from fedmodel.system.durable import erase_folder, failed, replace_file, sync_folder
 from scenarios.models.card import CARD, card
@@ -76,10 +75,10 @@ def export(
     if folder.exists() or folder.is_symlink():
         raise ConfigError(f"--out {folder}: is there already, and nothing is written over; name a new folder")
     model, how = read_model(run_dir, identity), FORMATS[kind]
-    if (inputs := inputs_of(model.description.columns, model.description.shape)) is not None:
+    if (data := model.description.data).inputs is not None or data.below is not None:
         raise ConfigError(
-            f"this model takes several arrays, {', '.join(inputs)}, and exports are of one; use it from Python, as"
-            " docs/model.md shows, or score files with `fedmodel predict`"
+            f"this model takes {model.description.record}, and exports are of one array of real numbers; use it from"
+            " Python, as docs/model.md shows"
         )
     scenario, summary = _read(run_dir)
     x_NF = _compared_on(scenario, model, held_out, form)

@@ -141,10 +141,9 @@ def predict(
     """
     description = model.description
     if not description.columns:
-        shape = "x".join(map(str, description.shape))
         raise ConfigError(
-            f"a record of {description.source!r} is {shape} numbers without names, so no column of a table is known to"
-            " be one of them; use the model from Python, as docs/model.md shows"
+            f"a record of {description.source!r} is {description.record} without names, so no column of a table is"
+            " known to be one of them; use the model from Python, as docs/model.md shows"
         )
     if description.task not in _SCORED:
         raise ConfigError(

@@ -20,7 +20,7 @@ from fedmodel.kinds.section import DataName, Positive, Section
 from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.kinds.source import Source
 
-Size = Annotated[tuple[Annotated[int, Field(ge=0, le=1_000_000)], ...], Field(strict=False, max_length=8)]
+Size = Annotated[tuple[Annotated[int, Field(ge=1, le=100_000_000)], ...], Field(strict=False, max_length=8)]
 _NOT_DEPLOYED: Final = (
     "data.use names a function, and no program sees what a function reads: a deployed silo could not tell whether two"
     " budgets count one source, nor leave out who withdrew or was held out; simulate it, or give the silos tables or"
@@ -51,7 +51,7 @@ class ArrayConfig(Section):
     """
 
     size: Size
-    below: int | None = Field(default=None, ge=1)
+    below: int | None = Field(default=None, ge=2)
 
     @property
     def shape(self) -> ArrayShape:
@@ -94,7 +94,7 @@ class OwnConfig(Source):
     held_out: float | None = Field(default=None, gt=0, lt=1)
     partition: PartitionConfig = Dirichlet()
     features: Size | None = None
-    below: int | None = Field(default=None, ge=1)
+    below: int | None = Field(default=None, ge=2)
     inputs: dict[ColumnName, ArrayConfig] = Field(default={}, exclude_if=_is_empty)
     classes: int | None = Field(default=None, ge=2, le=1_000_000)
     task: TaskName = Field(default=CLASSIFICATION, exclude_if=lambda value: value == CLASSIFICATION)

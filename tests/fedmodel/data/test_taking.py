@@ -162,6 +162,7 @@ NAN[6, 1] = np.nan
         ((np.array([[1], [1, 2]], dtype=object), Y[:2]), r"x has rows of several shapes, such as \[1\] and \[2\]"),
         ((np.array(["2020-01-01"] * 10, dtype="datetime64[D]"), Y), "x is of type datetime64"),
         ((np.array(7.0), Y), "x is one number"),
+        ((X[:, :0], Y), r"x of a record has shape \[0\], which no model takes"),
         ((np.full((10, 1), 2**63, dtype=np.uint64), Y), "64 bits with a sign"),
         (Pairs(5, RuntimeError(WORD)), "record 5: __getitem__ raised RuntimeError; run it alone"),
         (Pairs(5, IndexError(WORD)), "record 5 is not there, and its length says that there are more"),

@@ -11,11 +11,13 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from fedmodel.config import read_scenario
+from fedmodel.config import CsvForm, read_scenario
 from fedmodel.data import held_out_records
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds import own_code
 from scenarios.cli.main import app
+from scenarios.models.predict import predict
+from scenarios.models.trained import read_model
 from scenarios.simulation.prepared import prepare
 from tests.conftest import TINY
 
@@ -94,6 +96,10 @@ def test_a_task_of_a_users_own_records_is_trained_and_measured(
     with prepared.held() as folder:
         summary = prepared.run(folder, nullcontext())
     assert set(summary["metrics"]) == figures
+    described = read_model(folder).description
+    assert described.data == prepared.scenario.data.shape
+    with pytest.raises(ConfigError, match=f"a record of 'own' is {described.record} without names"):
+        predict(read_model(folder), tmp_path / "none.csv", CsvForm())
     assert read_scenario(str(folder / "scenario.toml")) == prepared.scenario
 
 
