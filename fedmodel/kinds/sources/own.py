@@ -113,6 +113,10 @@ class OwnConfig(Source):
 
     @model_validator(mode="after")
     def _is_said_once(self) -> OwnConfig:
+        from fedmodel.kinds.sources import names_taken  # which has this file among them
+
+        if self.name in names_taken():
+            raise ValueError(f"name = {self.name!r} is what a data set on board is called; take another")
         if self.features is not None and self.inputs:
             raise ValueError("give features, of one array, or inputs, of several, not both")
         if self.below is not None and self.inputs:

@@ -56,12 +56,12 @@ class TableConfig(FirstSource, Source):
 
     @model_validator(mode="after")
     def _is_declared(self) -> TableConfig:
-        from fedmodel.kinds.sources import SOURCES  # which has this file among them
+        from fedmodel.kinds.sources import names_taken  # which has this file among them
 
-        if self.name is None or self.name in SOURCES:
+        if self.name is None or self.name in names_taken():
             raise ValueError(
                 'source = "table" needs name, by which silo.toml calls the data set under [budgets] and [tables], and'
-                f" none of {', '.join(SOURCES)}"
+                f" none of {', '.join(sorted(names_taken()))}"
             )
         check_table(self.columns, self.label, self.labels, self.label_range, self.person)
         if self.unknown_label != "refuse" and not self.labels:

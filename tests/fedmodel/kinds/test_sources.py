@@ -54,6 +54,13 @@ def test_the_key_of_another_source_is_read_only_where_it_says_nothing() -> None:
             data_from_json(DIGITS.replace('"records":100', said))
 
 
+def test_a_table_may_be_called_as_a_kind_that_has_names_of_its_own() -> None:
+    for name in ("own", "images", "idx"):
+        assert data_from_json(TABLE.replace('"admissions"', f'"{name}"')).data_set == name
+    with pytest.raises(ValidationError, match="none of breast-cancer, digits, synthetic, table"):
+        data_from_json(TABLE.replace('"admissions"', '"digits"'))
+
+
 def test_relative_paths_of_a_source_begin_where_it_is_told() -> None:
     table, digits = (data_from_json(text) for text in (TABLE, DIGITS))
     assert isinstance(table, TableConfig)
@@ -137,6 +144,7 @@ def test_the_shape_of_a_users_own_records_is_what_is_declared(said: dict[str, An
         ({"use": "no colon"}, "names no code"),
         ({"day": date(2020, 1, 1)}, "day is a date; arguments are text"),
         ({"held_out": 1.0}, "less than 1"),
+        ({"name": "digits"}, "name = 'digits' is what a data set on board is called"),
         ({"target_range": [0.0, 1.0]}, 'target_range is given with task = "regression", and only then'),
         ({"task": "regression", "target_range": [1.0, 0.0]}, "and must rise"),
         ({"task": "regression", "labels": ["a", "b"]}, 'labels name classes, which task = "regression" has not'),
