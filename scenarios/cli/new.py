@@ -27,7 +27,9 @@ def new(
     table: Annotated[Path, typer.Option("--from", metavar="CSV", help="One's own table: a CSV or Parquet file.")],
     out: Annotated[Path, typer.Option(help="A new folder; its name is the scenario's and the data set's.")],
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to predict.")] = None,
-    labels: Annotated[str | None, typer.Option(metavar="A,B", help="Its classes, in order.")] = None,
+    labels: Annotated[
+        str | None, typer.Option(metavar="A,B", help="Its classes, in order; LOW:HIGH of a number.")
+    ] = None,
     person: Annotated[
         str | None, typer.Option(metavar="COLUMN", help='Whose a record is; "record" where each person has one.')
     ] = None,

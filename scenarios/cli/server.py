@@ -118,11 +118,16 @@ def _show_status(found: dict[str, Any]) -> None:
         silos.add_row(silo["silo"], silo["state"], seen, "-" if entries is None else str(entries))
     out.print(silos)
     if found["runs"]:
+        from scenarios.runs import words
+
         table = Table(title="Runs", title_justify="left")
         for heading in ("run", "state", "rounds", "accuracy"):
             table.add_column(heading, justify="right" if heading in ("rounds", "accuracy") else "left", overflow="fold")
         for run in found["runs"]:
             accuracy = "-" if run["accuracy"] is None else f"{run['accuracy']:.4f}"
+            if run["accuracy"] is None and run["metrics"]:  # of another task, or of named figures: the first, by name
+                name, value = next(iter(run["metrics"].items()))
+                accuracy = f"{name} {words.metric(value)}"
             table.add_row(run["run"], run["state"], f"{run['rounds']}/{run['rounds_planned']}", accuracy)
         out.print(table)
     for run in found["runs"]:

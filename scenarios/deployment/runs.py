@@ -17,6 +17,7 @@ from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, error_kind
 from fedmodel.kinds import own_code
 from fedmodel.learning.starts import read_start
+from fedmodel.learning.tasks import figures_of
 from fedmodel.ledger import origin_of
 from fedmodel.ledger.heads import open_head
 from fedmodel.provision import (
@@ -162,12 +163,15 @@ def _run(folder: Path) -> dict[str, Any]:
     """Return how a run stands."""
     ended, lines = runs.outcome_of(folder), read_metrics(folder / "metrics.jsonl")
     state = "waiting or running" if ended is None else "completed" if ended.completed else f"failed: {ended.code}"
+    scenario = read_scenario(str(folder / runs.SCENARIO))
+    whole: dict[str, Any] = next((line for line in reversed(lines) if "failed" not in line), {})
     return {
         "run": folder.name,
         "state": state,
         "rounds": len(lines),
-        "rounds_planned": read_scenario(str(folder / runs.SCENARIO)).rounds,
+        "rounds_planned": scenario.rounds,
         "accuracy": next((line["accuracy"] for line in reversed(lines) if "accuracy" in line), None),
+        "metrics": {name: whole[name] for name in (*figures_of(scenario), "loss") if name in whole},
         "usefulness": told_of(folder),
         "error": "" if ended is None else ended.error,
     }

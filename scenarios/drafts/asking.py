@@ -45,7 +45,7 @@ class Answers:
 
     Attributes:
         label: The column to predict.
-        labels: Its classes, in order.
+        labels: Its classes, in order; or, of a number, its range.
         person: The column that says whose a record is; None where each record is its person's only one.
         max_records: Most records of one person.
         columns: For each feature its range, its categories, or None where it is true or false, as its owner said.
@@ -56,7 +56,7 @@ class Answers:
     """
 
     label: str
-    labels: tuple[str, ...]
+    labels: _Declared
     person: str | None
     max_records: int | None
     columns: Mapping[str, tuple[float, float] | tuple[str, ...] | None]
@@ -104,7 +104,8 @@ def gather(looked: Looked, left_out: tuple[str, ...], given: Mapping[str, str], 
     names = [column.name for column in looked.columns]
     label = ask("--label", f"Which column is to be predicted? ({', '.join(names)})", _one_of(names))
     seen = {column.name: column for column in looked.columns}
-    labels = ask("--labels", f"Its classes, in order, separated by commas{_shown(seen.get(label or ''))}", _choices)
+    shown = _shown(seen.get(label or ""))
+    labels = ask("--labels", f"Its classes, in order, separated by commas; of a number LOW:HIGH{shown}", _label)
     said = "Which column says whose a record is? Or: record, where each is its person's only one"
     person = ask("--person", said, _one_of([*names, "record"]))
     most = None
@@ -190,6 +191,11 @@ def _any_kind(text: str) -> _Declared:
     if ":" not in text:
         raise ValueError(f"{text!r}: say a range LOW:HIGH, categories A,B, or: {BOOLEAN}")
     return _range(text)
+
+
+def _label(text: str) -> _Declared:
+    """Read what a label may be: classes, or the range of a number."""
+    return _range(text) if ":" in text and "," not in text else _choices(text)
 
 
 def _numbers(text: str) -> tuple[int, int]:

@@ -13,6 +13,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from typing import TypeGuard
 
 import numpy as np
 
@@ -61,7 +62,7 @@ hidden = []          # linear: at a small epsilon, noise grows with the number o
 init = "zero"
 
 [training]
-loss = "cross-entropy"
+loss = "{"mse" if _is_range(answers.labels) else "cross-entropy"}"
 optimizer = "sgd"
 learning_rate = 1.0
 local_steps = 1
@@ -78,13 +79,25 @@ expected_batch_size = {max(1, int(rate * low))}   # the public divisor of sums: 
 source = "table"
 name = {_said(name)}
 label = {_said(answers.label)}
-labels = {_said(answers.labels)}      # in order; the second of two is the positive one
+{_labels(answers.labels)}
 {person}other_columns = "ignore"     # columns that are not declared below are not looked at
 folder = {_said(str(folder))}      # a simulation's: SILO.csv and held-out.csv, made-up ones
 
 # A record with a missing value is left out (missing = "drop"). A column that is often missing had better be filled in
 # by a public constant: missing = "fill", fill = 75.0. limits = [low, high] refuse what cannot be at all.
 {"".join(_column(column, declared) for column, declared in answers.columns.items())}"""
+
+
+def _is_range(declared: tuple[float, float] | tuple[str, ...]) -> TypeGuard[tuple[float, float]]:
+    """Return whether a column is of numbers."""
+    return not isinstance(declared[0], str)
+
+
+def _labels(declared: tuple[float, float] | tuple[str, ...]) -> str:
+    """Return what is said of the label."""
+    if _is_range(declared):
+        return f"label_range = [{declared[0]!r}, {declared[1]!r}]     # public; a number outside is learnt as its end"
+    return f"labels = {_said(declared)}      # in order; the second of two is the positive one"
 
 
 def _column(name: str, declared: tuple[float, float] | tuple[str, ...] | None) -> str:
@@ -128,13 +141,21 @@ def made_up(answers: Answers, seed: int) -> str:
     lines = csv.writer(text, lineterminator="\n")
     person = [] if answers.person is None else [answers.person]
     lines.writerow([*person, *answers.columns, answers.label])
-    classes = len(answers.labels)
     for row in range(answers.records[0]):
-        place = int(draw.integers(classes))
-        lean = 2 * place / (classes - 1) - 1  # from -1 of the first class to 1 of the last
+        lean, label = _labelled(answers.labels, draw)
         values = [_value(declared, lean, draw) for declared in answers.columns.values()]
-        lines.writerow([*[f"made-up-{row}"] * len(person), *values, answers.labels[place]])
+        lines.writerow([*[f"made-up-{row}"] * len(person), *values, label])
     return text.getvalue()
+
+
+def _labelled(declared: tuple[float, float] | tuple[str, ...], draw: np.random.Generator) -> tuple[float, str]:
+    """Return a label, and where it stands between the first, -1, and the last, 1."""
+    if _is_range(declared):
+        low, high = declared
+        lean = float(draw.uniform(-1, 1))
+        return lean, f"{low + (lean + 1) / 2 * (high - low):.6g}"
+    place = int(draw.integers(len(declared)))
+    return 2 * place / (len(declared) - 1) - 1, str(declared[place])
 
 
 def _value(declared: tuple[float, float] | tuple[str, ...] | None, lean: float, draw: np.random.Generator) -> str:

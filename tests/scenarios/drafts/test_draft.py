@@ -256,3 +256,18 @@ def test_parquet_is_looked_at_and_what_is_no_table_is_refused(tmp_path: Path) ->
         (tmp_path / "b.csv").write_text(text)
         with pytest.raises(DataError, match=rule):
             look(tmp_path / "b.csv")
+
+
+def test_a_draft_of_a_number_has_its_range_and_made_up_records_of_it(run: Run, tmp_path: Path) -> None:
+    said = ("--label=age", "--labels=18:90.5", "--person=record", "--boolean=diabetic", "--categories=triage=green,red",
+            "--silos=aurora,borealis,cascade", "--records=40:90", "--epsilon=8",
+            *(f"--leave-out={name}" for name in ("patient id", "admitted", "a=b", "note", "outcome")))  # fmt: skip
+    assert run("new", "--from", "ward.csv", "--out", "study", *said) == 0, run.err
+    scenario = read_scenario(str(tmp_path / "study" / "study.toml"))
+    assert (scenario.training.loss, scenario.data.shape.task) == ("mse", "regression")
+    assert scenario.data.shape.target_range == (18.0, 90.5)
+    assert check_scenario(scenario) == 4
+    made = silo_records(scenario, "aurora").y_N
+    assert -1 <= made.min() < -0.5 < 0.5 < made.max() <= 1
+    assert run("new", "--from", "ward.csv", "--out", "other", *said[:1], "--labels=90:18", *said[2:]) == 2
+    assert "--labels: '90:18': a range rises from low to high" in run.err
