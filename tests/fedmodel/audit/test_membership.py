@@ -20,7 +20,7 @@ from fedmodel.data import Records, held_out_records, silo_records
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.models.cnn import CnnConfig
 from fedmodel.kinds.models.mlp import MlpConfig
-from fedmodel.kinds.shape import DataShape
+from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.learning.models import build_model
 from fedmodel.learning.tasks import objective
 from fedmodel.learning.tasks.classification import cross_entropy
@@ -292,3 +292,26 @@ def test_models_and_records_that_say_nothing_are_refused(hospitals: Scenario) ->
         membership.attacks(module, hospitals, silo_records(hospitals, "aurora"), few.take(np.arange(38)))
     linear = build_model(hospitals.model, hospitals.data.shape, seed=1)
     assert len(membership.attacks(linear, hospitals, silo_records(hospitals, "aurora"), few)) == 2
+
+
+@pytest.mark.parametrize("loss", ["mse", "mae", "huber"])
+def test_a_model_of_numbers_is_attacked_by_how_far_off_it_is(loss: str) -> None:
+    """Targets say nothing about records, so that whatever a model knows of one, it has learned by heart."""
+    shape = DataShape((20,), 0, target=ArrayShape(()), task="regression", target_range=(0.0, 1.0))
+    aim = objective(shape, loss)
+
+    def drawn(seed: int) -> Records:
+        rng = np.random.default_rng(seed)
+        x_NF, y_N = rng.normal(size=(60, 20)), rng.uniform(-1, 1, 60)
+        return Records(x_NF.astype(np.float32), y_N.astype(np.float32), np.arange(60))
+
+    members, others = drawn(1), drawn(2)
+    module, reference = (membership.train_reference(WIDE, aim, records, 1) for records in (members, drawn(3)))
+    for attack in (
+        membership.loss_threshold(module, aim, members, others, 1e-3),
+        membership.rmia(module, aim, members, others, reference, others, 1e-3),
+    ):
+        assert attack.auc > 0.75
+    likely_N = membership.true_probabilities(module, aim, others)
+    assert ((likely_N > 0) & (likely_N <= 1)).all()
+    assert likely_N == pytest.approx(np.exp(-membership.record_losses(module, aim, others)), rel=1e-5)
