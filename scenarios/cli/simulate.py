@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Annotated, Final, Literal
@@ -27,12 +28,19 @@ def simulate(
         Path | None,
         typer.Option(help="The run's folder: new, empty, or of a run that was cut short. Default: under runs/."),
     ] = None,
+    show_partition: Annotated[
+        bool,
+        typer.Option("--show-partition", help="Run nothing: show what each silo would get; --out names a PNG file."),
+    ] = False,
     report: Annotated[bool, typer.Option(help="Write the run's report.")] = True,
     as_json: Json = False,
 ) -> None:
     """Train a scenario's model over simulated silos on this machine."""
     from scenarios.cli.cut_short import command_of, told_what_stands
 
+    if show_partition:
+        _show_partition(scenario, settings or (), out, as_json)
+        return
     with err.status("loading") if err.is_terminal else nullcontext():
         from scenarios.cli.tables import report_on, show_run
         from scenarios.runs.progress import rounds_progress
@@ -52,6 +60,19 @@ def simulate(
             show_run(summary, run_dir)
         if report:
             report_on(run_dir, as_json)
+
+
+def _show_partition(scenario: str, settings: Sequence[str], picture: Path | None, as_json: bool) -> None:
+    """Show what each silo would get of a scenario's data."""
+    with err.status("dealing") if err.is_terminal else nullcontext():
+        from scenarios.cli.shares import show_shares
+        from scenarios.simulation.prepared import open_own_code, resolve
+        from scenarios.simulation.simulate import placed
+
+        resolved = resolve(scenario, settings)
+        open_own_code(resolved, scenario)
+        resolved = placed(resolved)
+    show_shares(resolved, picture, as_json)
 
 
 VERBS: Final = (Verb(10, "simulate", simulate),)

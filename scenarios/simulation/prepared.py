@@ -69,12 +69,7 @@ def prepare(
     """
     engine_of(engine)
     begun = begun_in(out)
-    if isinstance(scenario, Scenario):
-        if tuple(settings):
-            raise ConfigError("settings override keys of a file; a Scenario that was made already says its own")
-        resolved = scenario
-    else:
-        resolved = read_scenario(str(scenario), settings, None if begun is None else begun.seed)
+    resolved = resolve(scenario, settings, None if begun is None else begun.seed)
     if resolved.audit is not None:
         raise ConfigError("a scenario with [audit] is for `fedmodel audit run`, which writes that section itself")
     open_own_code(resolved, scenario)
@@ -102,6 +97,24 @@ def open_own_code(resolved: Scenario, named: str | Path | Scenario) -> None:
     own_code.open_to_all(None if isinstance(named, Scenario) else folder_of(str(named)))
     forget_pipelines()
     forget_deals()
+
+
+def resolve(scenario: str | Path | Scenario, settings: Iterable[str], seed: int | None = None) -> Scenario:
+    """Return the scenario that is asked for, as it is read and not checked.
+
+    Args:
+        scenario: A TOML file, the name of a built-in scenario, or one that was read or made before.
+        settings: `a.b=value` overrides of a file.
+        seed: What a scenario without a seed gets; None for a new one.
+
+    Raises:
+        ConfigError: When it cannot be read.
+    """
+    if not isinstance(scenario, Scenario):
+        return read_scenario(str(scenario), settings, seed)
+    if tuple(settings):
+        raise ConfigError("settings override keys of a file; a Scenario that was made already says its own")
+    return scenario
 
 
 @contextmanager
