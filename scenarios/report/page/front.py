@@ -160,13 +160,14 @@ def _about(report: Report, catalogue: Catalogue, told: Told) -> Iterator[Row]:
     run, purpose = report.run, report.purpose
     rounds = catalogue.counted(report.mechanism.rounds_completed, "round")
     silos = catalogue.counted(len(run.silos), "silo")
-    figure = next((name for name in _FIGURES if name in report.training.figures), None)
+    others = [name for name in report.training.figures if name != "loss"]
+    figure = next((name for name in (*_FIGURES, *others) if name in report.training.figures), None)
     useful = (
         catalogue.say("about.no_figure")
         if figure is None
         else catalogue.say(
             "about.useful",
-            figure=catalogue.plain(f"names.{figure}"),
+            figure=catalogue.plain(f"names.{figure}") if catalogue.has(f"names.{figure}") else figure,
             value=told.metric(figure, report.training.figures[figure]),
         )
     )

@@ -337,6 +337,26 @@ def test_what_a_run_told_besides_training_stands_in_what_was_done(quickly: None)
     assert "answers" not in done(reports.report())
 
 
+@pytest.mark.parametrize(
+    ("figures", "said"),
+    [
+        ({"loss": 0.5, "rmse": 9.1234, "r2": 0.25}, "R² of the model: 0.250,"),
+        ({"loss": 0.5, "rmse": 0.00098765, "mae": 1.0}, "Root of the mean squared error of the model: 0.000988,"),
+        ({"loss": 0.5, "recall@0.05": 0.1, "brier": 0.2}, "recall@0.05 of the model: 0.100,"),
+        ({"loss": 0.5}, "How good the model is was not measured."),
+    ],
+)
+def test_a_figure_that_was_measured_stands_for_the_models_use(
+    figures: dict[str, float], said: str, quickly: None
+) -> None:
+    report = changed("training", figures=figures)
+    assert said in " ".join(map(bare, of(report).about[0].said))
+    left_out = changed("training", figures=figures, left_out=("f1",))
+    assert "F1 is left out, as it is not defined on the held-out records." in " ".join(
+        blocks(render(left_out), "#usefulness")
+    )
+
+
 def test_known_releases_stand_beside_the_run_with_unit_delta_and_source(quickly: None) -> None:
     report, text = reports.report(), told(reports.report())
     assert "Epsilons of different units do not compare." in text
