@@ -30,6 +30,10 @@ class ByColumn(Partition):
     kind: Literal["column"] = "column"
     column: str = Field(min_length=1, max_length=100)
 
+    if TYPE_CHECKING:  # for whoever checks a script's types, since a key may be said without its name
+
+        def __init__(self, column: str, *, min_records: int = ...) -> None: ...
+
     def deal(self, units: Units, silos: tuple[str, ...], rng: np.random.Generator) -> list[NDArray[np.intp]]:
         """Return the units of each silo's values."""
         import numpy as np

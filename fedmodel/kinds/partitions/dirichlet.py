@@ -32,6 +32,12 @@ class Dirichlet(Partition):
     size_concentration: Positive = 10.0
     label_concentration: Positive = 10.0
 
+    if TYPE_CHECKING:  # for whoever checks a script's types, since a key may be said without its name
+
+        def __init__(
+            self, label_concentration: float = ..., *, size_concentration: float = ..., min_records: int = ...
+        ) -> None: ...
+
     def deal(self, units: Units, silos: tuple[str, ...], rng: np.random.Generator) -> list[NDArray[np.intp]]:
         """Return a partition whose smallest part is large enough."""
         import numpy as np

@@ -29,6 +29,10 @@ class Shards(Partition):
     kind: Literal["shards"] = "shards"
     classes: int = Field(default=2, ge=1, le=10_000)
 
+    if TYPE_CHECKING:  # for whoever checks a script's types, since a key may be said without its name
+
+        def __init__(self, classes: int = ..., *, min_records: int = ...) -> None: ...
+
     def deal(self, units: Units, silos: tuple[str, ...], rng: np.random.Generator) -> list[NDArray[np.intp]]:
         """Return the shards that each silo draws."""
         import numpy as np

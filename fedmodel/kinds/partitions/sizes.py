@@ -11,6 +11,8 @@ from fedmodel.kinds.partition import Partition, Units
 from fedmodel.kinds.section import Positive
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
 
@@ -28,6 +30,12 @@ class Sizes(Partition):
     kind: Literal["sizes"] = "sizes"
     shares: Annotated[tuple[Positive, ...], Field(strict=False, max_length=10_000)] | None = None
     power: float | None = Field(default=None, ge=0, le=10)
+
+    if TYPE_CHECKING:  # for whoever checks a script's types, since a key may be said without its name
+
+        def __init__(
+            self, shares: Sequence[float] | None = ..., *, power: float | None = ..., min_records: int = ...
+        ) -> None: ...
 
     @model_validator(mode="after")
     def _one_of_the_two(self) -> Sizes:
