@@ -9,7 +9,7 @@ from typing import Final
 
 ROOT: Final = Path(__file__).parents[1]
 PAGE: Final = ROOT / "docs" / "from-a-script.md"
-EXAMPLES: Final = ("images", "text")
+EXAMPLES: Final = ("images", "text", "table")
 _BEGIN, _END = "<!-- diff of {} -->", "<!-- end of diff -->"
 
 

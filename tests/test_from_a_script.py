@@ -44,7 +44,7 @@ def test_a_private_script_is_a_plain_one_with_some_ten_lines_more(name: str) -> 
     changed = [line for line in difference(name).splitlines() if re.match(r"[+-](?![+-]{2} )", line)]
     more = sum(line.startswith("+") for line in changed)
     assert more - sum(line.startswith("-") for line in changed) <= 12
-    assert more <= 22
+    assert more <= 26
     assert not any(line[1:].lstrip().startswith(("class ", "def ")) for line in changed)
 
 
@@ -55,16 +55,16 @@ def test_a_script_runs_for_a_round(
     simulate = fm.simulate
     monkeypatch.setattr(fm, "simulate", lambda **said: simulate(**{**said, "rounds": 1}))
     run(name, kind, re.sub(r"^EPOCHS = \d+$", "EPOCHS = 1", text_of(name, kind), flags=re.MULTILINE))
-    assert re.search(r"^accuracy \d", capsys.readouterr().out, flags=re.MULTILINE)
+    assert re.search(r"^(accuracy|R2) -?\d", capsys.readouterr().out, flags=re.MULTILINE)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "kind"), SCRIPTS)
 def test_a_script_learns_as_it_stands(name: str, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Chance is a tenth of the images and half of the texts; noise of a run at epsilon 8 leaves far more than that."""
+    """Chance is a tenth of the images, half of the texts and an R2 of 0; noise at epsilon 8 leaves far more."""
     names = run(name, kind, text_of(name, kind))
-    found = re.search(r"^accuracy (\d\.\d+)$", capsys.readouterr().out, flags=re.MULTILINE)
+    found = re.search(r"^(?:accuracy|R2) (\d\.\d+)$", capsys.readouterr().out, flags=re.MULTILINE)
     assert found is not None
-    assert float(found[1]) > {"images": 0.5, "text": 0.7}[name]
+    assert float(found[1]) > {"images": 0.5, "text": 0.7, "table": 0.1}[name]
     if kind == "private":
         assert names["run"].epsilon <= 8.0

@@ -38,6 +38,8 @@ class Objects(TypedDict, total=False):
     label: str
     labels: Sequence[str]
     person: str
+    task: str
+    target_range: tuple[float, float]
     held_out: float
     loss: str | Callable[..., Any]
     metrics: Sequence[str | Callable[..., Any]]
@@ -233,8 +235,8 @@ def _kept_start(module: nn.Module) -> Path:
 
 def _data(said: Mapping[str, Any], batch: int) -> dict[str, Any]:
     """Return the section `data`; where nothing is said of a partition, each silo is dealt a lot's worth at least."""
-    found: dict[str, Any] = {"source": "own", "use": _DATA, **_chosen(said, "label", "person")}
-    found |= {"labels": list(said["labels"])} if said.get("labels") else {}
+    found: dict[str, Any] = {"source": "own", "use": _DATA, **_chosen(said, "label", "person", "task")}
+    found |= {key: list(said[key]) for key in ("labels", "target_range") if said.get(key) is not None}
     if said.get("test") is None:
         found["held_out"] = said.get("held_out", HELD_OUT)
     elif said.get("held_out") is not None:

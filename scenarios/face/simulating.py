@@ -72,6 +72,9 @@ def simulate(
             model_args: Arguments of that class or function, plain values.
             train: Records: a map-style `Dataset`, a pair of tensors or arrays `(x, y)`, a pandas or Polars frame with
                 `label`, a Hugging Face `Dataset`; or a list with one of them for each silo.
+            task: What is learnt: "classification", "multi-label", "regression", "next-token" or "sequence-labels"
+                (docs/data.md). Default: "classification".
+            target_range: Of a regression: the public range of what is predicted, to which it is bounded.
             test: Records on which the server evaluates, of which no silo has any.
             held_out: Where there is no test, the share of train that becomes it. Default: 0.2.
             label: The column or key to predict.
