@@ -88,7 +88,7 @@ class _All:
 
 _handed: Final[dict[str, Any]] = {}
 _found: Final[dict[str, Callable[..., Any]]] = {}
-_of_the_folder: Final[set[str]] = set()
+_loaded_before: Final[set[str]] = set()
 _opened: _All | _Listed | None = None
 
 
@@ -99,6 +99,7 @@ def open_to_all(folder: Path | None = None) -> None:
     """
     global _opened
     _forget()
+    _loaded_before.update(sys.modules)
     _opened = _All(None if folder is None else folder.absolute())
 
 
@@ -162,7 +163,7 @@ def source_hash(uses: Mapping[str, str]) -> str:
     digest = hashlib.sha256(b"fedmodel/v1/own-code")
     tops = {use.partition(":")[0].partition(".")[0] for use in uses.values() if use not in _handed}
     loaded = {name: one for name, one in list(sys.modules.items()) if name.partition(".")[0] in tops}
-    loaded |= {name: sys.modules[name] for name in _of_the_folder if name in sys.modules}
+    loaded |= {name: sys.modules[name] for name in _of_the_folder()}
     parts = [
         (name, Path(file).read_bytes())
         for name, one in loaded.items()
@@ -303,7 +304,6 @@ def _imported(module: str, folder: Path | None, key: str, use: str) -> ModuleTyp
         raise ConfigError(f"{key} = {use!r}: {top} is a module of Python's own, and no code of yours; name another")
     if folder is not None:
         _put_first(folder, top, key, use)
-    before = set(sys.modules)
     try:
         return import_module(module)
     except ModuleNotFoundError as error:
@@ -313,8 +313,6 @@ def _imported(module: str, folder: Path | None, key: str, use: str) -> ModuleTyp
         raise ConfigError(f"{key} = {use!r}: there is no module {error.name!r} {where}") from None
     except (Exception, SystemExit) as error:
         raise ConfigError(f"{key} = {use!r}: importing {module} raised {_told(error)}") from error
-    finally:
-        _of_the_folder.update(name for name in set(sys.modules) - before if _lies_in(sys.modules.get(name), folder))
 
 
 def _put_first(folder: Path, top: str, key: str, use: str) -> None:
@@ -332,6 +330,12 @@ def _put_first(folder: Path, top: str, key: str, use: str) -> None:
         sys.path.insert(0, str(folder))
 
 
+def _of_the_folder() -> list[str]:
+    """Return the modules of the folder that is open which were loaded since it is, as functions run too."""
+    last = folder()
+    return [name for name, one in list(sys.modules.items()) if name not in _loaded_before and _lies_in(one, last)]
+
+
 def _lies_in(module: ModuleType | None, folder: Path | None) -> bool:
     """Return whether a module is one of a folder's own: a file in it, or of a package that lies in it."""
     file = getattr(module, "__file__", None)
@@ -343,9 +347,9 @@ def _lies_in(module: ModuleType | None, folder: Path | None) -> bool:
 
 def _forget() -> None:
     """Forget the modules of the folder that was open, so that a file that was changed is read again."""
-    for name in _of_the_folder:
-        sys.modules.pop(name, None)
-    _of_the_folder.clear()
+    for name in _of_the_folder():
+        del sys.modules[name]
+    _loaded_before.clear()
     _found.clear()
     if (last := folder()) is not None and str(last) in sys.path:
         sys.path.remove(str(last))

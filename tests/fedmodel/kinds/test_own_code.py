@@ -75,6 +75,17 @@ def test_the_scenarios_folder_is_looked_in_first_and_read_anew_when_it_is_opened
     assert resolve("ownnets:net", "model.use")(2)[-1] == "another word"
 
 
+def test_what_a_function_imports_as_it_runs_is_hashed_and_read_anew_too(folder: Path) -> None:
+    (folder / "ownlate.py").write_text("def net():\n    import ownlayers\n    return ownlayers.KIND\n")
+    found = []
+    for text in ("'first'", "'another word'"):
+        (folder / "ownlayers.py").write_text(f"KIND = {text}\n")
+        open_to_all(folder)
+        found.append((resolve("ownlate:net", "model.use")(), own_code.source_hash({"model.use": "ownlate:net"})))
+    assert [word for word, _ in found] == ["first", "another word"]
+    assert found[0][1] != found[1][1]
+
+
 def test_two_folders_with_a_module_of_one_name_do_not_mix(
     folder: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
