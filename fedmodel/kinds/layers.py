@@ -5,8 +5,11 @@ Shapes: B batch, F features of a record.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from fedmodel.errors import PrivacyError
@@ -39,8 +42,65 @@ class Dropout(nn.Module):
             return x_BF
         if self.source is None:
             raise PrivacyError("dropout was asked for masks without a source of them")
-        kept = self.source.keep(x_BF.numel(), 1 - self.rate, x_BF.device).view(x_BF.shape)
+        kept: Tensor = _Masks.apply(x_BF.detach(), self.mask)  # type: ignore[no-untyped-call]
         return x_BF * kept / (1 - self.rate)
+
+    def mask(self, like_BF: Tensor) -> Tensor:
+        """Return a mask as large as a batch of activations."""
+        assert self.source is not None  # noqa: S101 - `forward` has looked
+        return self.source.keep(like_BF.numel(), 1 - self.rate, like_BF.device).view(like_BF.shape)
+
+
+class ChannelDropout(Dropout):
+    """Dropout of whole channels of a record, as torch's `Dropout2d` does.
+
+    Args:
+        rate: Share of channels dropped.
+    """
+
+    def mask(self, like_BF: Tensor) -> Tensor:
+        """Return a mask that has one value for each channel of each record, `(B, C, 1, ...)`."""
+        return (
+            super()
+            .mask(like_BF.reshape(*like_BF.shape[:2], -1)[:, :, 0])
+            .view(*like_BF.shape[:2], *[1] * (like_BF.dim() - 2))
+        )
+
+
+class _Masks(torch.autograd.Function):
+    """Draws a mask of a batch; where torch runs records side by side (`torch.func.vmap`), one for each all the same."""
+
+    @staticmethod
+    def forward(like_BF: Tensor, mask: Callable[[Tensor], Tensor]) -> Tensor:
+        return mask(like_BF)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:  # noqa: ARG004 - as torch calls it
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None]:  # noqa: ARG004 - as torch calls it
+        return None, None
+
+    @staticmethod
+    def vmap(_: Any, in_dims: tuple[int, None], like: Tensor, mask: Callable[[Tensor], Tensor]) -> tuple[Tensor, int]:
+        """Return masks of all records, which lie along the first dimension."""
+        rows = like.movedim(in_dims[0], 0)
+        drawn = mask(rows.flatten(0, 1))
+        return drawn.view(*rows.shape[:2], *drawn.shape[1:]), 0
+
+
+@contextmanager
+def without_dropout(module: nn.Module) -> Iterator[None]:
+    """Switch dropout layers of our own off, and back to what they were."""
+    layers = [layer for layer in module.modules() if isinstance(layer, Dropout) and layer.training]
+    for layer in layers:
+        layer.eval()
+    try:
+        yield
+    finally:
+        for layer in layers:
+            layer.train()
 
 
 def activation(name: Literal["relu", "tanh"]) -> nn.Module:
