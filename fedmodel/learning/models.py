@@ -1,7 +1,7 @@
 """A model with its first parameters (`fedmodel.kinds.models` has the kinds), and the losses that silos train on.
 
-Every model treats each record of a batch by itself: no batch normalisation, no buffers. That is what makes a per-record
-clip mean anything, and `fedmodel.learning.preflight` measures it before training rather than trusting this sentence.
+Every model treats each record of a batch by itself, and keeps nothing of one. That is what makes a per-record clip mean
+anything, and `fedmodel.learning.refusals` and `.preflight` measure it before training and trust no sentence.
 
 Which losses there are, and what outputs mean, is a task's to say (`fedmodel.learning.tasks`).
 
@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, nullcontext
 
 import torch
 from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
 
 from fedmodel.config import ModelConfig, TrainingConfig
 from fedmodel.errors import ConfigError
@@ -31,11 +32,14 @@ def build_model(config: ModelConfig, shape: DataShape, seed: int) -> nn.Module:
         seed: Decides random initial parameters, whatever the state of torch's global generator.
 
     Raises:
-        ConfigError: When the architecture does not fit the records.
+        ConfigError: When the architecture does not fit the records, or waits for records to say sizes.
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         module = config.build(shape)
+    lazy = [name for name, one in [*module.named_parameters(), *module.named_buffers()] if is_lazy(one)]
+    if lazy:
+        raise ConfigError(f"the model's {lazy[0]!r} has no shape before the first records; say its layer's sizes")
     if config.init in ("zero", "constant"):
         value = config.init_value if config.init_value is not None else 0.0
         for parameter in module.parameters():

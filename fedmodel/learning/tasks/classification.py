@@ -37,7 +37,8 @@ def mse(output_BK: Tensor, label_B: Tensor) -> Tensor:
     if output_BK.shape[1] == 1:
         target_BK = label_B.to(output_BK.dtype)[:, None]
     else:
-        target_BK = functional.one_hot(label_B, output_BK.shape[1]).to(output_BK.dtype)
+        classes_K = torch.arange(output_BK.shape[1], device=label_B.device)
+        target_BK = (label_B[:, None] == classes_K).to(output_BK.dtype)  # one_hot looks at values, as vmap does not
     return functional.mse_loss(output_BK, target_BK, reduction="none").sum(dim=1)
 
 
