@@ -112,9 +112,9 @@ class Model(Section, ABC):
     def build(self, shape: DataShape) -> nn.Module:
         """Return a network with random parameters, drawn from torch's global generator; torch is imported in here.
 
-        What is promised of it is measured before it trains (`fedmodel.learning.preflight`): each record of a batch is
-        treated by itself. There is no batch normalisation, there are no buffers, and dropout is
-        `fedmodel.kinds.layers.Dropout`, whose masks are as secret as the noise.
+        What is promised of it is measured before it trains (`fedmodel.learning.refusals`, `.preflight`): each record of
+        a batch is treated by itself. There is no batch normalisation, buffers and frozen parameters are the same
+        whatever the seed, and dropout is `fedmodel.kinds.layers.Dropout`, whose masks are as secret as the noise.
 
         Args:
             shape: Of a record, and how many classes there are; the network has `shape.outputs` outputs.

@@ -31,7 +31,7 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from fedmodel.data.named import each, together
 from fedmodel.errors import PrivacyError
-from fedmodel.kinds.layers import Dropout
+from fedmodel.kinds.layers import without_dropout
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.conformance import hostile, of_one_shape, settle
 from fedmodel.learning.gradients import ClippedSum
@@ -59,20 +59,15 @@ def preflight(gradients: ClippedSum, shape: DataShape, max_grad_norm: float) -> 
         Rows of every physical batch.
 
     Raises:
-        PrivacyError: When the bound is broken, or the model keeps statistics of records in buffers.
+        PrivacyError: When the bound is broken, or the model changes a buffer as records pass.
     """
-    buffers = [name for name, _ in gradients.module.named_buffers()]
-    if buffers:
+    if any(isinstance(layer, _DropoutNd) and layer.p > 0 for layer in gradients.module.modules()):
         raise PrivacyError(
-            f"the model keeps {buffers[0]!r} outside its parameters, where no noise is added;"
-            " use GroupNorm or LayerNorm"
+            "the model takes dropout masks from torch's generator, which can be guessed; use kinds.layers.Dropout"
         )
-    if any(isinstance(layer, _DropoutNd) for layer in gradients.module.modules()):
-        raise PrivacyError(
-            "the model takes dropout masks from torch's generator, which can be guessed; use models.Dropout"
-        )
+    buffers = {name: value.clone() for name, value in gradients.module.named_buffers()}
     device = gradients.parameters[0].device
-    with _without_dropout(gradients.module), _restored(gradients.parameters) as own:
+    with without_dropout(gradients.module), _restored(gradients.parameters) as own:
         # At ordinary parameters, where coupling is told from rounding.
         for outliers, _ in zip((_OUTLIERS, _FEW_OUTLIERS), _tried(gradients, own), strict=False):
             check_sensitivity(gradients.flat, shape, max_grad_norm, device, outliers=outliers, tolerance=_COUPLED)
@@ -80,6 +75,11 @@ def preflight(gradients: ClippedSum, shape: DataShape, max_grad_norm: float) -> 
         for number, _ in enumerate(_tried(gradients, own)):
             lots = (size - 1,) if number else sorted({1, 2, 7, 8, size - 1, size, size + 1, 2 * size + 3})
             check_sums(gradients, shape, max_grad_norm, _FEW_OUTLIERS, lots)
+    for name, value in gradients.module.named_buffers():
+        if not torch.equal(value, buffers[name]):
+            raise PrivacyError(
+                f"the model changes {name!r} as records pass, where no noise is added; keep nothing there"
+            )
     return gradients.rows
 
 
@@ -97,7 +97,7 @@ def check_received(gradients: ClippedSum, shape: DataShape, max_grad_norm: float
     Raises:
         PrivacyError: When the bound is broken.
     """
-    with _without_dropout(gradients.module):
+    with without_dropout(gradients.module):
         settle(gradients, shape, lambda: iter([None]))
         check_sums(gradients, shape, max_grad_norm, _FEW_OUTLIERS[:1], (gradients.rows,))
     return gradients.rows
@@ -205,19 +205,6 @@ def _tried(gradients: ClippedSum, own: Sequence[Tensor]) -> Iterator[None]:
     yield
     for _ in hostile(gradients.parameters, seed=1):
         yield
-
-
-@contextmanager
-def _without_dropout(module: nn.Module) -> Iterator[None]:
-    """Switch dropout layers off, and back to what they were."""
-    layers = [layer for layer in module.modules() if isinstance(layer, Dropout) and layer.training]
-    for layer in layers:
-        layer.eval()
-    try:
-        yield
-    finally:
-        for layer in layers:
-            layer.train()
 
 
 @contextmanager

@@ -70,13 +70,17 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
             for a silo; secure aggregation could hide nothing, or nothing but one update; or when the file that it
             begins from does not fit, or its cost cannot be charged on.
         DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
+        PrivacyError: When the model or its loss cannot be private, or cannot be trained on records of such a shape.
     """
+    import torch
+
     from fedmodel.data import check_read_by_silos, held_out_records, silo_records
     from fedmodel.learning.gradients import kind
     from fedmodel.learning.job_names import check_jobs
     from fedmodel.learning.jobs import words_asked
     from fedmodel.learning.models import parameters_of, training_losses
     from fedmodel.learning.own_models import check_own_model
+    from fedmodel.learning.refusals import check_model
     from fedmodel.learning.tasks import task_of
     from server.strategies import strategy_of
 
@@ -106,6 +110,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
             f"the model would have {parameters:,} parameters, more than the {_MOST_PARAMETERS:,} that fit into one"
             " message; use fewer or narrower layers"
         )
+    check_model(scenario, torch.device("cpu"))
     if scenario.encryption.secure_aggregation != "off":
         quantizer = scenario_policy(scenario).quantizer
         for silo in scenario.federation.silos:

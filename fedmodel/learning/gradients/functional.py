@@ -25,7 +25,7 @@ from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.gradients.per_sample import PerSample
 from fedmodel.learning.inputs import Inputs, called, padded
-from fedmodel.learning.models import RecordLoss
+from fedmodel.learning.tasks import RecordLoss
 
 
 class Functional(PerSample):

@@ -41,8 +41,13 @@ class PerSample(ClippedSum):
         super().__init__(module, losses, max_grad_norm=max_grad_norm, unit=unit, rows=rows)
         try:
             self._per_record = GradSampleModule(module, loss_reduction="sum", strict=True)
-        except NotImplementedError as error:  # what Opacus raises for a layer that it does not know
-            raise PrivacyError(f"the model has a layer without per-record gradients: {error}") from error
+        except NotImplementedError:  # what Opacus raises of a layer that it does not know
+            own = {name: layer for name, layer in module.named_modules() if [*layer.parameters(recurse=False)]}
+            found = next((name for name, layer in own.items() if [*layer.buffers()]), "")
+            where = f"the layer {found!r}" if found else "the model"
+            raise PrivacyError(
+                f'{where} has parameters of its own and a buffer in it, of which "per-sample" computes no gradients'
+            ) from None
         self._sums: list[Tensor] = []
 
     def add(self, x_R: Inputs, y_R: Tensor) -> None:

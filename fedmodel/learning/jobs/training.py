@@ -54,6 +54,7 @@ from fedmodel.learning.jobs import Carried, Observer, Question, Serving, Site, S
 from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.optimizers import build_optimizer, hold_near, keep_state, recall_state
 from fedmodel.learning.preflight import check_received, preflight
+from fedmodel.learning.refusals import check_model
 from fedmodel.privacy import grid
 from fedmodel.privacy.conformance import check_parts, check_release
 from fedmodel.privacy.events import Event, clip_of, protects
@@ -249,6 +250,7 @@ def _measured(
 @lru_cache(maxsize=64)
 def _preflight_once(scenario_json: str, event: Event, device: torch.device, wrappers: tuple[Wrapper, ...] = ()) -> int:
     """Measure the pipeline's sensitivity, once a process: neither round nor records change it."""
+    check_model(scenario_from_json(scenario_json), device)
     _gradients.cache_clear()  # measured at the parameters that it is built with, and not at those of a round
     gradients = _gradients(scenario_json, event, device, clip_of(event), wrappers)
     return preflight(gradients, _shape(scenario_json), clip_of(event))

@@ -50,9 +50,24 @@ def test_batch_norm_without_parameters_passes_opacus_and_not_us() -> None:
         preflight(clipped(module), FLAT, 1.0)
 
 
-def test_running_statistics_are_refused_by_name() -> None:
-    module = nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8, affine=False), nn.Linear(8, 1))
-    with pytest.raises(PrivacyError, match=r"keeps '1.running_mean' outside its parameters"):
+class Counting(nn.Module):
+    """Counts records in a buffer, and makes nothing of it."""
+
+    seen: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("seen", torch.zeros(1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.seen += len(x)
+        return x
+
+
+def test_a_buffer_that_records_change_is_refused_by_name() -> None:
+    """Running statistics of a norm too, though they have no part in what a record adds in training."""
+    module = nn.Sequential(nn.Linear(6, 8), Counting(), nn.Linear(8, 1))
+    with pytest.raises(PrivacyError, match=r"changes '1.seen' as records pass, where no noise is added"):
         preflight(clipped(module), FLAT, 1.0)
 
 

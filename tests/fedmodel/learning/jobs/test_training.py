@@ -130,6 +130,18 @@ def test_a_request_is_checked_by_the_preflight(tiny: Scenario, tmp_path: Path, m
             checked(silo(tiny, tmp_path), EVENT, request(tiny))
 
 
+def test_a_model_is_refused_by_its_layers_name_before_a_silo_charges(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(*_: object) -> None:
+        raise PrivacyError("the layer '1' (BatchNorm1d) couples records")
+
+    with fresh():
+        monkeypatch.setattr(training, "check_model", refuses)
+        with pytest.raises(PrivacyError, match="couples records"):
+            checked(silo(tiny, tmp_path), EVENT, request(tiny))
+
+
 def test_the_pipeline_is_measured_at_every_model_received_and_trains_at_the_rows_that_were_found(
     tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

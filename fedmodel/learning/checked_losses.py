@@ -1,0 +1,113 @@
+"""Losses and gradients on made-up records, before a model trains: one for each record, of that record alone, and whole.
+
+`fedmodel.learning.refusals` says what is asked of a model and why.
+
+Shapes: B batch, P parameters.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from fedmodel.data.named import each
+from fedmodel.errors import FedmodelError, PrivacyError
+from fedmodel.kinds.layers import without_dropout
+from fedmodel.learning.advice import FUNCTIONAL, out_of_place, said, told
+from fedmodel.learning.gradients import KINDS, ClippedSum
+from fedmodel.learning.inputs import Inputs, called
+from fedmodel.learning.tasks import RecordLoss
+from fedmodel.learning.tracing import NEAR, ROW, ROWS, Traced, accompanied, differ, tensors_in
+
+_UNIT: Final = 2.0**-60  # of a grid so fine that sums on it are gradients
+_ROUNDED: Final = 1e-5  # of the largest gradient: what is left of one that cancels out, as of a bias under a norm
+
+
+def check_losses(
+    losses: RecordLoss, output: object, other: object, y_B: Tensor, others_B: Tensor, named: str = "training.loss"
+) -> None:
+    """Refuse losses that are not one for each record, or that hang on other records; they are called as `named`."""
+    loss_B = _lost(losses, output, y_B)
+    if not isinstance(loss_B, Tensor) or tuple(loss_B.shape) != (ROWS,):
+        found = f"shape {tuple(loss_B.shape)}" if isinstance(loss_B, Tensor) else f"type {type(loss_B).__name__}"
+        raise PrivacyError(
+            f"{named} gave a loss of {found} for {ROWS} records, where each needs one of its own, ({ROWS},);"
+            " leave out the mean or the sum over records (reduction='none')"
+        )
+    if isinstance(output, Tensor) and isinstance(other, Tensor):
+        beside_B = _lost(losses, accompanied([output, other]), accompanied([y_B, others_B]))
+        if differ(loss_B, beside_B, ROW):
+            raise PrivacyError(
+                f"{named} couples records: the loss of a record hangs on the others in the batch; compute it of the"
+                " record's own output and target"
+            )
+
+
+def _lost(losses: RecordLoss, output: object, y_B: Tensor) -> Tensor:
+    with torch.no_grad():
+        try:
+            return losses(output, y_B)
+        except FedmodelError:  # a loss of the user's own is named by then
+            raise
+        except Exception as error:
+            shapes = ", ".join(str(tuple(one.shape)) for one in tensors_in(output))
+            raise PrivacyError(
+                f"training.loss failed on outputs of shape {shapes} and targets of shape {tuple(y_B.shape)}:"
+                f" {told(error)}"
+            ) from None
+
+
+def check_gradients(
+    gradients: type[ClippedSum], module: nn.Module, losses: RecordLoss, passed: Traced, x_B: Inputs, y_B: Tensor
+) -> None:
+    """Refuse a model whose parameters get no gradient, or whose records' gradients are not computed or do not add up.
+
+    Operations in place are harmless in many places, and refused where they are in the way of gradients.
+    """
+    named = {name: one for name, one in module.named_parameters() if one.requires_grad}
+    whole = _batch_gradients(module, losses, x_B, y_B, list(named.values()))
+    wanted = {name: one for name, one in zip(named, whole, strict=True) if one is not None}
+    unused = [name for name in named if name not in wanted]
+    if unused:
+        more = f" and {len(unused) - 1} more" if len(unused) > 1 else ""
+        raise PrivacyError(
+            f"the parameter {unused[0]!r}{more} gets no gradient from the loss; take it out of the model, or freeze it"
+            " (requires_grad = False)"
+        )
+    instead = "" if gradients is KINDS["functional"] else f"; {FUNCTIONAL}"
+    try:
+        summed = gradients(module, losses, max_grad_norm=math.inf, unit=_UNIT, rows=ROWS)
+        with without_dropout(module):
+            sums_P = summed.flat(x_B, y_B)
+    except PrivacyError as error:
+        raise PrivacyError(f"{error}{instead}") from None
+    except Exception as error:
+        if (name := passed.changed_in_place) is not None:
+            raise PrivacyError(
+                f"{said(module, name)} changes in place what another layer made, which its gradients need;"
+                f" {out_of_place(module.get_submodule(name))}"
+            ) from None
+        raise PrivacyError(f"records' gradients of the model cannot be computed ({told(error)}){instead}") from None
+    offset, largest = 0, max(float(one.abs().max()) for one in wanted.values())
+    for name, one in wanted.items():
+        apart = float((sums_P[offset : offset + one.numel()] - one.flatten()).abs().max())
+        if not apart <= NEAR * float(one.abs().max()) + _ROUNDED * largest:
+            raise PrivacyError(
+                f"records' gradients of the parameter {name!r} do not add up to the batch's: it is used outside its"
+                f" own layer, where they are not seen; use it by calling its layer{instead}"
+            )
+        offset += one.numel()
+
+
+def _batch_gradients(
+    module: nn.Module, losses: RecordLoss, x_B: Inputs, y_B: Tensor, parameters: list[nn.Parameter]
+) -> tuple[Tensor | None, ...]:
+    """Return the gradients of a batch's losses, added up, as torch has them; None of what is not in the loss."""
+    try:
+        loss = losses(called(module, each(x_B, torch.clone)), y_B).sum()
+        return torch.autograd.grad(loss, parameters, allow_unused=True)
+    except Exception as error:
+        raise PrivacyError(f"torch cannot differentiate the model's loss: {told(error)}") from None

@@ -1,0 +1,262 @@
+"""What of a model cannot be private or cannot be trained, said by the layer's name and with what to put in its place.
+
+A user's own model comes with whatever they had: batch normalisation, operations in place, torch's dropout, weights that
+get no gradient. `check_model` runs it on made-up records and refuses what it finds, in one line, before anything is
+written or charged. `fedmodel.fix(model)` (`fedmodel.learning.fixing`) mends much of it.
+
+What holds of a model that passes, on the records tried and in the mode that it trains in:
+
+| What is asked                                      | Why                                                             |
+|----------------------------------------------------|-----------------------------------------------------------------|
+| it takes records of the data's shape               | nothing could train                                             |
+| an output for a record does not hang on companions | a clip of each record's gradient would bound nothing            |
+| two passes on the same records give the same       | what one record left behind would reach the others' gradients   |
+| nothing is drawn from torch's generator            | masks that can be guessed couple records                        |
+| buffers and frozen parameters never change, and    | they are constants of the code, the same at every party, so     |
+| are the same whatever the seed of a build          | that no record and no other party's choice is in them           |
+| every trainable parameter gets a gradient          | it would be released without noise, or never move               |
+| records' gradients add up to the batch's           | a parameter used outside its own layer is trained by half       |
+| dropout is of what each record has for itself      | one mask of all records would change with the place of each     |
+| a loss for each record, of that record alone       | as for outputs                                                  |
+
+Shared parameters are taken: a record's gradient is the sum over all uses, and is clipped once.
+
+Does NOT bound what a record can do: `fedmodel.learning.preflight` measures that, of every pipeline, and would refuse
+most of this too, without the name of a layer. A model that was built to recognise made-up records would pass both.
+
+Shapes: B batch, P parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
+
+from fedmodel.config import Scenario
+from fedmodel.data.named import each, together
+from fedmodel.errors import PrivacyError
+from fedmodel.kinds.layers import Dropout, without_dropout
+from fedmodel.kinds.models.own import OwnConfig
+from fedmodel.kinds.shape import DataShape
+from fedmodel.learning.advice import advice, said, told
+from fedmodel.learning.checked_losses import check_gradients, check_losses
+from fedmodel.learning.gradients import ClippedSum, kind
+from fedmodel.learning.inputs import Inputs, made_up
+from fedmodel.learning.models import build_model, training_losses
+from fedmodel.learning.tasks import RecordLoss, task_of
+from fedmodel.learning.tasks._own import KEY, is_own
+from fedmodel.learning.tasks._positions import Positions
+from fedmodel.learning.tracing import ROW, ROWS, Traced, accompanied, differ, parted, tensors_in, trace
+
+_AWAY: Final = 0.1  # of a parameter's size: far enough from zeros that would hide what comes behind them
+
+
+def check_model(scenario: Scenario, device: torch.device) -> None:
+    """Refuse a scenario's model that cannot be private or cannot be trained. Made-up records are all that it is given.
+
+    Args:
+        scenario: Says the model, the losses, the data's shape and the kind of gradients.
+        device: Where the model will train.
+
+    Raises:
+        PrivacyError: With the layer or the parameter by name, and what to put in its place.
+    """
+    shape = scenario.data.shape
+
+    def build(seed: int) -> nn.Module:
+        return build_model(scenario.model, shape, seed).to(device)
+
+    losses = training_losses(scenario.training, shape, device)
+    loss = scenario.training.loss if is_own(scenario.training.loss) else None
+    try:
+        check_module(build, losses, shape, kind(scenario.training.gradients), loss)
+    except PrivacyError as error:
+        if not isinstance(scenario.model, OwnConfig) or str(error).startswith(KEY):
+            raise
+        raise PrivacyError(f"model.use = {scenario.model.use!r}: {error}") from None
+
+
+def check_module(
+    build: Callable[[int], nn.Module],
+    losses: RecordLoss,
+    shape: DataShape,
+    gradients: type[ClippedSum],
+    own_loss: str | None = None,
+) -> None:
+    """Refuse a model that cannot be private or cannot be trained.
+
+    Args:
+        build: Makes the model anew, from a seed.
+        losses: Of each record.
+        shape: What records look like.
+        gradients: The kind by which it will train.
+        own_loss: The name of the losses where they are the user's own, which may want outputs of any shape.
+
+    Raises:
+        PrivacyError: As `check_model`.
+    """
+    module = build(0).train()
+    _check_parameters(module)
+    constants = {name: value.detach().clone() for name, value in _constants(module)}
+    _move_away(module)
+    generator, device = torch.Generator().manual_seed(0), next(module.parameters()).device
+    (x_B, y_B), (others_B, theirs_B) = [
+        (each(x, lambda one: one.to(device)), y.to(device))
+        for x, y in (made_up(shape, ROWS, generator), made_up(shape, ROWS, generator))
+    ]
+    with without_dropout(module):
+        passed = _check_passes(module, x_B, others_B)
+        _check_masks(module, passed, shape)
+        if constants:
+            _check_constants(constants, build(1))
+        _check_output(passed.output, None if own_loss else shape)
+        named = f"{KEY} = {own_loss!r}" if own_loss else KEY
+        check_losses(losses, passed.output, _passed(module, others_B).output, y_B, theirs_B, named)
+        check_gradients(gradients, module, losses, passed, x_B, y_B)
+    for name, value in _constants(module):
+        _check_kept(module, name, constants[name], value)
+
+
+def _check_parameters(module: nn.Module) -> None:
+    """Refuse parameters that cannot be trained: none, or of another type; and torch's dropout."""
+    named = dict(module.named_parameters())
+    for name, parameter in named.items():
+        if parameter.requires_grad and parameter.dtype != torch.float32:
+            found = str(parameter.dtype).removeprefix("torch.")
+            raise PrivacyError(
+                f"the parameter {name!r} is {found}, and the bound of a gradient's norm is for float32;"
+                " call .float() on the model"
+            )
+    if not any(parameter.requires_grad for parameter in named.values()):
+        raise PrivacyError("no parameter of the model is trainable, so that there is nothing to learn")
+    for name, layer in module.named_modules():
+        if isinstance(layer, _DropoutNd) and layer.p > 0:
+            raise PrivacyError(
+                f"{said(module, name)} takes its masks from torch's generator, which can be guessed"
+                f"{advice(module, name, 'leave it out')}"
+            )
+
+
+def _constants(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    """Yield what is in a model beside its trainable parameters: buffers, and parameters that are frozen."""
+    yield from module.named_buffers()
+    yield from ((name, one) for name, one in module.named_parameters() if not one.requires_grad)
+
+
+def _check_constants(constants: dict[str, Tensor], again: nn.Module) -> None:
+    """Refuse buffers and frozen parameters that are random: each party would have others."""
+    for name, value in _constants(again):
+        if name not in constants or not torch.equal(value, constants[name]):
+            what = "buffer" if name in dict(again.named_buffers()) else "frozen parameter"
+            raise PrivacyError(
+                f"the {what} {name!r} hangs on the seed that the model is built with, and parties use different ones;"
+                " give it the same values at every build, or let it train"
+            )
+
+
+def _move_away(module: nn.Module) -> None:
+    """Move trainable parameters a little, all at random: initial zeros would hide what comes behind them."""
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for parameter in module.parameters():
+            if parameter.requires_grad:
+                size = float(parameter.abs().mean()) or 1.0
+                moved = _AWAY * size * torch.randn(parameter.shape, generator=generator)
+                parameter.add_(moved.to(parameter.device))
+
+
+def _check_kept(module: nn.Module, name: str, before: Tensor, after: Tensor) -> None:
+    """Refuse a buffer or a frozen parameter that a pass changed."""
+    if not torch.equal(before, after):
+        layer = name.rpartition(".")[0]
+        raise PrivacyError(
+            f"{said(module, layer)} keeps {name!r} outside the trained parameters and changes it as records pass,"
+            f" where no noise is added{advice(module, layer, 'keep nothing there that records change')}"
+        )
+
+
+def _check_passes(module: nn.Module, x_B: Inputs, others_B: Inputs) -> Traced:
+    """Refuse a model that fails on records, keeps something of them, is random, or couples them; return a pass."""
+    before = {name: value.detach().clone() for name, value in module.named_buffers()}
+    first = _passed(module, x_B)
+    for name, value in module.named_buffers():
+        _check_kept(module, name, before[name], value)
+    if (kept := _parted(first, _passed(module, x_B))) is not None:
+        raise PrivacyError(
+            f"{said(module, kept)} keeps something from one pass to the next: the same records gave another output"
+            " when they were asked again; compute it anew from each record"
+        )
+    if (drawn := _parted(first, _passed(module, x_B, seed=1))) is not None:
+        other = "take dropout from fedmodel.kinds.layers.Dropout, and draw nothing else"
+        raise PrivacyError(
+            f"{said(module, drawn)} draws from torch's generator, which can be guessed{advice(module, drawn, other)}"
+        )
+    beside_B = together([x_B, others_B], accompanied)
+    if (coupled := _parted(first, _passed(module, beside_B), ROW)) is not None:
+        raise PrivacyError(
+            f"{said(module, coupled)} couples records: what it makes of a record hangs on the others in the batch"
+            f"{advice(module, coupled, 'compute each record by itself')}"
+        )
+    return first
+
+
+def _check_masks(module: nn.Module, passed: Traced, shape: DataShape) -> None:
+    """Refuse dropout of what records share, such as a table of positions: one mask would be that of many records."""
+    layers = {name for name, layer in module.named_modules() if isinstance(layer, Dropout) and layer.rate > 0}
+    if not layers:
+        return
+    more_B, _ = made_up(shape, 2 * ROWS, torch.Generator().manual_seed(0))
+    wider = _passed(module, each(more_B, lambda one: one.to(next(module.parameters()).device)))
+    for few, many in zip(passed.passed, wider.passed, strict=False):
+        if few.layer in layers and [2 * one.numel() for one in few.values] != [one.numel() for one in many.values]:
+            raise PrivacyError(
+                f"{said(module, few.layer)} drops parts of what records share, so that one mask is that of all in the"
+                " batch; drop them from what each record has, after the two are added"
+            )
+
+
+def _passed(module: nn.Module, x_B: Inputs, seed: int = 0) -> Traced:
+    """Run a model once, and refuse one that fails."""
+    traced = trace(module, x_B, seed)
+    if traced.failed is not None:
+        shapes = each(x_B, lambda one: tuple(one.shape))
+        raise PrivacyError(
+            f"{said(module, traced.failed_in)} failed on {ROWS} made-up records of the data's shape, {shapes}:"
+            f" {told(traced.failed)}"
+        )
+    return traced
+
+
+def _parted(one: Traced, other: Traced, row: int | None = None) -> str | None:
+    """Return the layer in which two passes part, or a record's part of them; None where they end in the same."""
+    firsts, seconds = list(tensors_in(one.output)), list(tensors_in(other.output))
+    if len(firsts) == len(seconds) and not any(differ(a, b, row) for a, b in zip(firsts, seconds, strict=True)):
+        return None
+    return parted(one, other, row)
+
+
+def _check_output(output: object, shape: DataShape | None) -> None:
+    """Refuse outputs that are no row for each record, or not as many as the task asks for, where it is known."""
+    if not isinstance(output, Tensor):
+        return
+    found = tuple(output.shape)
+    if not found or found[0] != ROWS:
+        wanted = f"({ROWS}, ...), a row for each record"
+    elif shape is None or found == (sizes := (ROWS, *_positions(shape), shape.outputs)):
+        return
+    elif shape.task == "classification" and shape.classes == 2:
+        if found == (ROWS, 2):
+            return
+        wanted = f"{sizes}, one logit, of the second class, or one for each"
+    else:
+        wanted = f"{sizes}, as {shape.task} asks for"
+    raise PrivacyError(f"the model returned outputs of shape {found} for {ROWS} records; wanted is {wanted}")
+
+
+def _positions(shape: DataShape) -> tuple[int, ...]:
+    """Return how many positions a record has outputs for, where its task is on sequences."""
+    return shape.targets.size if isinstance(task_of(shape), Positions) else ()
