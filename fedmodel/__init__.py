@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from fedmodel.kinds.partitions.iid import IID as IID
     from fedmodel.kinds.partitions.shards import Shards as Shards
     from fedmodel.kinds.partitions.sizes import Sizes as Sizes
+    from fedmodel.learning.fixing import fix as fix
     from fedmodel.privacy.plan_figures import epsilon as epsilon
     from fedmodel.privacy.plan_figures import noise_multiplier as noise_multiplier
     from scenarios.face.auditing import Audit as Audit
@@ -51,6 +52,7 @@ _FROM = {
     "Sizes": "fedmodel.kinds.partitions.sizes",
     "audit": "fedmodel.audit",
     "epsilon": "fedmodel.privacy.plan_figures",
+    "fix": "fedmodel.learning.fixing",
     "noise_multiplier": "fedmodel.privacy.plan_figures",
     "read_scenario": "fedmodel.config",
     "simulate": "scenarios.face.simulating",
