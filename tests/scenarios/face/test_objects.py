@@ -198,3 +198,13 @@ def test_the_issues_own_call_runs(tmp_path: Path) -> None:
                       sample_rate=0.25, out=tmp_path / "run", settings=["data.partition.min_records=20"])  # fmt: skip
     assert run.epsilon <= 8.0
     assert run.figures["accuracy"] > 0
+
+
+def test_a_loss_and_a_figure_of_a_scripts_own_are_named_and_used(tmp_path: Path) -> None:
+    def softened(output: Tensor, target: Tensor) -> Tensor:
+        return 0.5 * nn.functional.cross_entropy(output, target, reduction="none")
+
+    run = fm.simulate(out=tmp_path / "run", **said(test=Flowers(30), loss=softened, metrics=["balanced-accuracy"]))
+    assert run.scenario.training.loss == "script:softened"
+    assert "balanced-accuracy" in run.metrics.columns
+    assert run.figures["loss"] < 1.5 * 0.5 * np.log(3)
