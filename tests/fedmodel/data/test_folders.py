@@ -16,6 +16,7 @@ from fedmodel.config import Scenario
 from fedmodel.data import check_deployed, held_out_records, silo_records
 from fedmodel.data.tokens import decoded
 from fedmodel.errors import ConfigError, DataError
+from fedmodel.kinds.shape import ArrayShape
 from scenarios.simulation.simulate import check_scenario
 
 SILOS = ("north", "south", "west")
@@ -252,9 +253,10 @@ def test_json_lines_become_tokens_and_a_mask(tiny: Scenario, tmp_path: Path) -> 
     assert sorted(texts) == sorted(f"note {place}" for place in range(60))
     persons = [set(part.person_N.tolist()) for part in parts]
     assert sum(map(len, persons)) == len(set.union(*persons)) == 30
-    assert scenario.data.shape.inputs == {
-        name: one for name, one in (scenario.data.shape.inputs or {}).items() if one.size == (8,)
-    }
+    assert scenario.data.shape.inputs == {"tokens": ArrayShape((8,), 257), "mask": ArrayShape((8,), 2)}
+    for part in parts:
+        assert isinstance(part.x, dict)
+        assert part.x["mask"].sum(axis=1).tolist() == [len(decoded(one)) for one in part.x["tokens"]]
 
 
 @pytest.mark.parametrize(

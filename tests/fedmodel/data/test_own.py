@@ -131,7 +131,6 @@ def test_records_are_bounded_only_where_that_is_said(tiny: Scenario) -> None:
     bound = settled(own(tiny, lambda: (far, Y), held_out=0.25, feature_bound=2.0))
     assert np.abs(silo_records(free, "north").x_NF).max() > 1000
     assert np.abs(silo_records(bound, "north").x_NF).max() == 2.0
-    assert rows(held_out_records(free)) == rows(held_out_records(free))
 
 
 def test_a_function_is_called_once_and_again_where_it_is_another_one(tiny: Scenario) -> None:
