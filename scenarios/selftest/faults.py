@@ -93,6 +93,7 @@ FAULTS: Final = (
     Fault("no-clip, no preflight", "canary_mean", "full", _unmeasured(mutations.clip_missing)),
     Fault("clip-of-the-sum", PREFLIGHT, "full", mutations.clip_of_the_sum),
     Fault("class-weights-after-the-clip", PREFLIGHT, "sampled", mutations.weights_after_the_clip),
+    Fault("loss-couples-records", PREFLIGHT, "full", mutations.loss_couples_records),
     Fault("clip-misses-the-canaries", "canary_mean", "full", partial(mutations.clip_misses, -1)),
     Fault("clip-misses-a-layer", PREFLIGHT, "full", partial(mutations.clip_misses, 0)),
     Fault("ghost-clipping-bypassed", PREFLIGHT, "full", mutations.ghost_clipping),

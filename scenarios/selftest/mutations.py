@@ -35,16 +35,18 @@ from clients import carried, hiding, policy
 from clients.outbox import Outbox, Release
 from clients.probing import Probing
 from clients.silo import Silo
-from fedmodel.config import FederationConfig, PersonForm, Scenario
+from fedmodel.config import FederationConfig, PersonForm, Scenario, TrainingConfig
 from fedmodel.data import Records, persons, tables
 from fedmodel.errors import LedgerError
-from fedmodel.learning import models, optimizers
+from fedmodel.kinds.shape import DataShape
+from fedmodel.learning import models, optimizers, refusals
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum, per_sample
 from fedmodel.learning.gradients.per_sample import PerSample
 from fedmodel.learning.inputs import Inputs, called, taken
 from fedmodel.learning.jobs import Carried, Question, training
 from fedmodel.learning.jobs.training import Answering
+from fedmodel.learning.tasks import RecordLoss
 from fedmodel.ledger import Charge, Ledger, Run, admission, standing
 from fedmodel.privacy import release
 from fedmodel.privacy.accounting import composition, pld
@@ -68,9 +70,28 @@ def without_preflight() -> Planted:
         return gradients.rows
 
     return together(
+        partial(replaced, training, "check_model", lambda *_: None),
         partial(replaced, training, "preflight", unlooked),
         partial(replaced, training, "check_received", unlooked),
         partial(replaced, training, "check_release", lambda *_: None),
+    )
+
+
+def loss_couples_records() -> Planted:
+    """Take from each record's loss a part of the mean of all, as a loss of one's own may that scales by the batch."""
+    honest = models.training_losses
+
+    def coupled(config: TrainingConfig, shape: DataShape, device: torch.device | None = None) -> RecordLoss:
+        losses = honest(config, shape, device)
+
+        def less_the_mean(output: Any, target_B: Tensor) -> Tensor:
+            loss_B = losses(output, target_B)
+            return loss_B - 0.5 * loss_B.mean()
+
+        return less_the_mean
+
+    return together(
+        partial(replaced, refusals, "training_losses", coupled), partial(replaced, training, "training_losses", coupled)
     )
 
 
