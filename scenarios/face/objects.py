@@ -60,7 +60,10 @@ class Objects(TypedDict, total=False):
     momentum: float
     local_steps: int
     local_epochs: int
+    proximal: float
     strategy: str
+    strategy_options: Mapping[str, bool | int | float | str]
+    min_silos: int
     seed: int
     name: str
 
@@ -152,7 +155,7 @@ def document_of(said: Mapping[str, Any]) -> dict[str, Any]:
         "summary": f"{called[:40]} over {len(silos)} silos, simulated by a script",
         "rounds": said["rounds"],
         "data": _data(said, batch),
-        "federation": {"silos": silos, "min_silos": min(2, len(silos)), **_chosen(said, "cohort", "strategy")},
+        "federation": {"silos": silos, "min_silos": min(2, len(silos)), **_federation(said)},
         "model": model,
         "training": _training(said),
         "privacy": {
@@ -254,13 +257,19 @@ def _data(said: Mapping[str, Any], batch: int) -> dict[str, Any]:
     return found
 
 
+def _federation(said: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is said of the section `federation`."""
+    found = _chosen(said, "cohort", "min_silos", "strategy", "strategy_options")
+    return {key: dict(value) if key == "strategy_options" else value for key, value in found.items()}
+
+
 def _training(said: Mapping[str, Any]) -> dict[str, Any]:
     """Return the section `training`: plain SGD, and an epoch a round, where nothing else is said."""
     found = {
         "loss": _by_name(said.get("loss", "cross-entropy")),
         "optimizer": said.get("optimizer", "sgd"),
         "learning_rate": float(said.get("learning_rate", LEARNING_RATE)),
-        **_chosen(said, "momentum", "local_steps", "local_epochs"),
+        **_chosen(said, "momentum", "local_steps", "local_epochs", "proximal"),
     }
     return found if "local_steps" in found or "local_epochs" in found else {**found, "local_epochs": 1}
 

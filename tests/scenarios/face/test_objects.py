@@ -120,6 +120,16 @@ def test_what_was_not_said_stands_in_the_scenario() -> None:
     assert with_test.training.momentum == 0.5
 
 
+def test_a_strategy_is_said_with_its_options() -> None:
+    more = {"strategy": "trimmed-mean", "strategy_options": {"beta": 0.4}, "min_silos": 3, "proximal": 0.1}
+    scenario = fm.Scenario.of(**said(**more))
+    found = scenario.federation
+    assert (found.strategy, found.strategy_options, found.min_silos) == ("trimmed-mean", {"beta": 0.4}, 3)
+    assert scenario.training.proximal == 0.1
+    plain = fm.Scenario.of(**said()).federation
+    assert (plain.strategy, plain.strategy_options, plain.min_silos) == ("fedavg", {}, 2)
+
+
 def test_the_same_objects_are_the_same_scenario_so_that_a_run_goes_on(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
