@@ -81,7 +81,7 @@ torch.manual_seed(1)
 train, test = random_split(Images(FOLDER), [0.8, 0.2])
 
 model = ResNet()
-optimizer = torch.optim.SGD(model.parameters(), lr=0.1, momentum=0.9)
+optimizer = torch.optim.SGD(model.parameters(), lr=0.02, momentum=0.9)
 for _ in range(EPOCHS):
     for x, y in DataLoader(train, batch_size=64, shuffle=True):
         optimizer.zero_grad()
