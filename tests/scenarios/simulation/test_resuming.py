@@ -15,8 +15,8 @@ import shutil
 import sqlite3
 import sys
 import traceback
-from collections.abc import Callable
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -61,6 +61,16 @@ class Doom:
         if self.steps == self.at:
             os._exit(KILLED)
 
+    @contextmanager
+    def counting(self) -> Iterator[None]:
+        """Count every durable step that is taken meanwhile."""
+        with (
+            mock.patch("os.fsync", self.around(os.fsync)),
+            mock.patch("os.replace", self.around(os.replace)),
+            mock.patch("sqlite3.connect", self.connect(sqlite3.connect)),
+        ):
+            yield
+
     def around(self, real: Callable[..., Any]) -> Callable[..., Any]:
         """Return the call with a step before it and one after."""
 
@@ -84,6 +94,19 @@ class Doom:
         return lambda *arguments, **named: real(*arguments, factory=Doomed, **named)
 
 
+class Halts(Doom):
+    """Halts at every durable step until it is told to go on, so that others see what a kill would leave there."""
+
+    def __init__(self, halted: int, go_on: int) -> None:
+        super().__init__(0)
+        self._halted, self._go_on = halted, go_on
+
+    def step(self) -> None:
+        self.steps += 1
+        os.write(self._halted, b".")
+        os.read(self._go_on, 1)
+
+
 def run(scenario: Scenario, folder: Path, engine: str = "in-process") -> dict[str, Any]:
     """Do what the command does once a scenario was checked."""
     with held_folder(scenario, folder, engine, "cpu") as run_dir:
@@ -98,11 +121,7 @@ def run_in_a_child(scenario: Scenario, folder: Path, at: int = 0) -> tuple[int, 
         with suppress(BaseException):
             try:
                 doom = Doom(at)
-                with (
-                    mock.patch("os.fsync", doom.around(os.fsync)),
-                    mock.patch("os.replace", doom.around(os.replace)),
-                    mock.patch("sqlite3.connect", doom.connect(sqlite3.connect)),
-                ):
+                with doom.counting():
                     run(scenario, folder)
                 os.write(write, str(doom.steps).encode())
                 os._exit(0)
@@ -113,6 +132,37 @@ def run_in_a_child(scenario: Scenario, folder: Path, at: int = 0) -> tuple[int, 
     _, status = os.waitpid(child, 0)
     with os.fdopen(read) as told:
         return os.waitstatus_to_exitcode(status), int(told.read() or 0)
+
+
+def halted_at_each_step(scenario: Scenario, folder: Path) -> Iterator[int]:
+    """Run the command in a process of its own, and yield the number of each durable step while it halts there.
+
+    What lies in the folder then is what a kill leaves: a process that dies takes nothing of its disk along.
+    """
+    (halted, halts), (goes_on, go_on) = os.pipe(), os.pipe()
+    child = os.fork()
+    if child == 0:
+        with suppress(BaseException):
+            os.close(halted)
+            try:
+                with Halts(halts, goes_on).counting():
+                    run(scenario, folder)
+                os._exit(0)
+            except BaseException:
+                traceback.print_exc(file=sys.__stderr__)
+        os._exit(1)
+    os.close(halts)
+    at = 0
+    try:
+        while os.read(halted, 1):
+            at += 1
+            yield at
+            os.write(go_on, b".")
+    finally:
+        for one in (halted, goes_on, go_on):
+            os.close(one)
+        _, status = os.waitpid(child, 0)
+    assert os.waitstatus_to_exitcode(status) == 0
 
 
 def left(folder: Path) -> dict[str, Any]:
@@ -150,7 +200,7 @@ def cut_short(scenario: Scenario, whole: Path, folder: Path, moments: list[int])
     """Kill the command at these steps, one life after the other, let it end, and hold what it left to what it should.
 
     Returns:
-        Whether some silo was charged for what it had not finished.
+        As `ended` does.
     """
     for at in moments:
         status, _ = run_in_a_child(scenario, folder, at)
@@ -159,6 +209,15 @@ def cut_short(scenario: Scenario, whole: Path, folder: Path, moments: list[int])
         assert status == KILLED
     else:
         assert run_in_a_child(scenario, folder)[0] == 0
+    return ended(scenario, whole, folder, len(moments))
+
+
+def ended(scenario: Scenario, whole: Path, folder: Path, kills: int) -> bool:
+    """Hold what a run left that was killed so many times, and ended, to what it should.
+
+    Returns:
+        Whether some silo was charged for what it had not finished.
+    """
     expected, found = left(whole), left(folder)
     assert [line["round"] for line in found["lines"]] == [1, 2, 3]
     for one in found["summary"]["privacy"]:
@@ -174,7 +233,7 @@ def cut_short(scenario: Scenario, whole: Path, folder: Path, moments: list[int])
         assert paid == rounds_paid(scenario, whole)
         return False
     # Charged for what it had not finished, and its budget pays for three rounds: it may be asked no more in the third.
-    assert sum(twice.values()) + len(late) <= len(moments)
+    assert sum(twice.values()) + len(late) <= kills
     assert all(paid[silo] == [1, 2, 3] for silo in late)
     assert found["lines"][:2] == expected["lines"][:2]
     withdrawn = found["lines"][2]["withdrawn"]
@@ -200,12 +259,20 @@ def test_a_simulation_killed_at_a_durable_step_ends_as_if_it_never_was(
 def test_a_simulation_killed_at_every_single_durable_step_ends_as_if_it_never_was(
     whole: tuple[Scenario, Path, int], tmp_path: Path
 ) -> None:
+    """A run halts at every step, and what it has on disk there is taken up again in another place."""
     scenario, folder, steps = whole
-    paid = 0
-    for at in range(1, steps + 1):
-        paid += cut_short(scenario, folder, tmp_path / str(at), [at])
-        shutil.rmtree(tmp_path / str(at))
-    assert 0 < paid < steps / 4  # only between a charge and its update
+    paid: list[int] = []
+    for at in halted_at_each_step(scenario, tmp_path / "run"):
+        place = tmp_path / str(at)
+        if (tmp_path / "run").exists():
+            shutil.copytree(tmp_path / "run", place)
+        if not (place / "summary.json").exists():
+            assert run_in_a_child(scenario, place)[0] == 0
+        if ended(scenario, folder, place, 1):
+            paid.append(at)
+        shutil.rmtree(place)
+    assert at == steps
+    assert 0 < len(paid) < steps  # only between a charge and its update
 
 
 def test_a_simulation_killed_again_and_again_ends_as_if_it_never_was(
