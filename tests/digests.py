@@ -1,12 +1,12 @@
 """What a run with seeded noise is, in a few hashes: to show that a change of the code's shape changed no bit of it.
 
 `python -m tests.digests record` runs every shipped scenario with `privacy.noise = "seeded-unsafe"` and writes what came
-of it to `tests/vectors/digests.json`; `python -m tests.digests` runs them again and tells what differs. A hash is of
-one part: the final model byte for byte, `metrics.jsonl`, `summary.json`, the report as a document and as a page, the
-registry's entry, and the entries of every ledger. Left out is what no two runs have in common: times, keys, signatures,
-hashes over them, the hash of the code, and the packages that are installed. Figures are compared to nine decimals:
-which way numpy adds up in accounting hangs on where an array lies in memory, and noise is calibrated by that. The model
-is compared to the bit.
+of it to `tests/vectors/digests.json`; `python -m tests.digests [SCENARIO]...` runs them, or all, again and tells what
+differs. A hash is of one part: the final model byte for byte, `metrics.jsonl`, `summary.json`, the report as a document
+and as a page, the registry's entry, and the entries of every ledger. Left out is what no two runs have in common:
+times, keys, signatures, hashes over them, the hash of the code, and the packages that are installed. Figures are
+compared to nine decimals: which way numpy adds up in accounting hangs on where an array lies in memory, and noise is
+calibrated by that. The model is compared to the bit.
 
 Sums in floating point hang on the machine's vector units and on the version of torch, so that the digests are of one
 machine; `made_on` says of which. Not covered: what a run that a person may trust draws, since that is drawn anew.
@@ -14,6 +14,7 @@ machine; `made_on` says of which. Not covered: what a run that a person may trus
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import re
@@ -106,13 +107,18 @@ def differences(name: str, out: Path) -> list[str]:
 
 
 def main() -> int:
-    """Record, or compare."""
+    """Record, or compare those that are named, all where none is."""
+    parser = argparse.ArgumentParser(prog="python -m tests.digests", description=__doc__.partition("\n")[0])
+    parser.add_argument("named", nargs="*", metavar="record | SCENARIO", help=f"of {', '.join(SCENARIOS)}; all if none")
+    named = parser.parse_args().named
+    if named != ["record"] and not set(named) <= set(SCENARIOS):
+        parser.error(f"found {' '.join(named)}; name scenarios of {', '.join(SCENARIOS)}, or record alone")
     with tempfile.TemporaryDirectory() as folder:
-        if sys.argv[1:] == ["record"]:
+        if named == ["record"]:
             told = {name: hashes_of(run(name, Path(folder) / name)) for name in SCENARIOS}
             RECORDED.write_text(json.dumps({"made_on": made_on(), "scenarios": told}, indent=1) + "\n")
             return 0
-        found = {name: differences(name, Path(folder) / name) for name in SCENARIOS}
+        found = {name: differences(name, Path(folder) / name) for name in named or SCENARIOS}
     for name, parts in found.items():
         sys.stdout.write(f"{name}: {'the same' if not parts else 'differs in ' + ', '.join(parts)}\n")
     return 1 if any(found.values()) else 0
