@@ -14,6 +14,7 @@ FUNCTIONAL: Final = 'set training.gradients = "functional"'
 _ADVICE: Final[tuple[tuple[tuple[type[nn.Module], ...], str], ...]] = (
     ((nn.modules.batchnorm._BatchNorm,), f"put GroupNorm in its place{_FIX}"),  # noqa: SLF001
     ((nn.modules.instancenorm._InstanceNorm,), f"set track_running_stats = False{_FIX}"),  # noqa: SLF001
+    ((nn.AlphaDropout, nn.FeatureAlphaDropout), "put fedmodel.kinds.layers.Dropout in its place, or take it out"),
     ((_DropoutNd,), f"put fedmodel.kinds.layers.Dropout in its place{_FIX}"),
     ((nn.RNNBase, nn.MultiheadAttention), f"set its dropout to 0{_FIX}"),
     ((nn.utils.parametrizations._SpectralNorm,), f"take spectral norm out{_FIX}"),  # noqa: SLF001

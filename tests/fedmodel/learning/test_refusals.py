@@ -201,6 +201,10 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
         r"the layer '1' \(Dropout\) takes its masks from torch's .*; put fedmodel.kinds.layers.Dropout in its place",
     ),
     (
+        lambda: Sequential(Linear(6, 8), nn.AlphaDropout(0.5), Linear(8, 1)),
+        r"the layer '1' \(AlphaDropout\) takes .*; put fedmodel.kinds.layers.Dropout in its place, or take it out$",
+    ),
+    (
         lambda: Sequential(Linear(6, 8), nn.ReLU(inplace=True), Linear(8, 1)),
         r"the layer '1' \(ReLU\) changes in place what another layer made, .*; set inplace = False; fedmodel.fix",
     ),
