@@ -177,6 +177,7 @@ TRIALS = {
     "budget epsilon": _of("budget epsilon --noise-multiplier 2 --sample-rate 1 --steps 2 --delta 1e-3"),
     "budget calibrate": _of("budget calibrate --epsilon 2 --sample-rate 1 --steps 2 --delta 1e-3"),
     "scenarios": _of("scenarios"),
+    "scenarios show": _of("scenarios show digits"),
     "graph": _of("graph --silos 9 --colluding 2 --dropping 1"),
     "silo schema": _of("silo schema"),
     "report schema": _of("report schema"),
@@ -523,6 +524,8 @@ def verbs() -> set[str]:
         if not isinstance(command, click.Group):
             found.add(" ".join(words))
             return
+        if command.invoke_without_command:  # a noun that is a verb by itself
+            found.add(" ".join(words))
         for name, below in command.commands.items():
             walk(below, (*words, name))
 

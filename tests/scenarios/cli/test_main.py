@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from scipy.stats import norm
 
-from fedmodel.config import read_scenario
+from fedmodel.config import builtin_scenarios, read_scenario
 from fedmodel.ledger import read_ledger
 from scenarios.cli import main
 from scenarios.runs.usefulness import told_of
@@ -339,6 +339,29 @@ def test_scenarios_are_listed_and_each_passes_its_checks(run: Run) -> None:
     for name, summary in listed.items():
         assert name in run.out
         assert summary in run.out  # a line each, unbroken at 80 columns
+
+
+def test_a_built_in_scenario_is_shown_as_it_is_and_a_copy_of_it_is_the_same(run: Run) -> None:
+    for name, path in builtin_scenarios().items():
+        assert run("scenarios", "show", name) == 0
+        assert run.out == path.read_text(encoding="utf-8")
+    (run.folder / "mine.toml").write_text(run.json("scenarios", "show", "digits")["toml"], encoding="utf-8")
+    assert read_scenario(str(run.folder / "mine.toml")) == read_scenario("digits")
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["show", "digit"], "digit: is no built-in scenario; they are"),
+        (["show", "../digits"], "../digits: is no built-in scenario; they are"),
+        (["--json", "show", "digits"], "--json goes to the end: fedmodel scenarios show NAME --json"),
+        (["show"], "Missing argument 'NAME'"),
+    ],
+)
+def test_what_is_no_built_in_scenario_is_not_shown(words: list[str], said: str, run: Run) -> None:
+    assert run("scenarios", *words) == 2
+    assert run.out == ""
+    assert said in run.err
 
 
 def test_budget_epsilon_and_calibrate(run: Run) -> None:

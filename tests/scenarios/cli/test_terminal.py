@@ -114,6 +114,8 @@ def test_help_imports_nothing_that_takes_seconds() -> None:
     [
         ("fedmodel sim", {"simulate"}),
         ("fedmodel simulate ho", {"hospitals"}),
+        ("fedmodel scenarios sh", {"show"}),
+        ("fedmodel scenarios show di", {"digits"}),
         ("fedmodel budget ", {"epsilon", "calibrate", "show", "forecast"}),
         ("fedmodel simulate x --eng", {"--engine"}),
         ("fedmodel simulate x --engine ", {"in-process", "flower"}),
