@@ -114,6 +114,8 @@ class _Shell:
     def __exit__(self, *_: object) -> None:
         self._say("kill $(jobs -p) 2>/dev/null; wait; exit")
         self._process.wait(120)
+        for pipe in (self._input, self._output):
+            pipe.close()
         shutil.rmtree(self._scratch, ignore_errors=True)
 
     def run(self, command: str, port: str) -> Played:

@@ -64,7 +64,7 @@ def test_the_hour_goes_as_its_page_says(folder: Path) -> None:
     wrong = [one for one in played if not one.as_said]
     assert not wrong, "\n".join(f"{one.status}  $ {one.command}\n{one.output}" for one in wrong)
     scored = list(csv.DictReader(io.StringIO((folder / "scores.csv").read_text(encoding="utf-8"))))
-    patients = list(csv.DictReader((folder / "held-out.csv").open(encoding="utf-8")))
+    patients = list(csv.DictReader(io.StringIO((folder / "held-out.csv").read_text(encoding="utf-8"))))
     assert [row["id"] for row in scored] == [row["patient_id"] for row in patients]
     (run,) = (folder / "kits" / "server" / "runs").iterdir()
     summary = json.loads((run / "summary.json").read_text(encoding="utf-8"))
