@@ -1,4 +1,7 @@
-"""The verb `new`: a scenario drafted from a table's header. Thin: `scenarios.drafts` does the work."""
+"""The verb `new`: a scenario drafted from a few answers, or from a table's header.
+
+Thin: `scenarios.drafts` does the work.
+"""
 
 from __future__ import annotations
 
@@ -20,12 +23,19 @@ if TYPE_CHECKING:
     from scenarios.drafts.asking import Options
 
 T = TypeVar("T")
+_CHOICES: Final = {"--data": "breast-cancer|digits|own", "--task": "classification|regression"}
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 
 def new(
-    table: Annotated[Path, typer.Option("--from", metavar="CSV", help="One's own table: a CSV or Parquet file.")],
     out: Annotated[Path, typer.Option(help="A new folder; its name is the scenario's and the data set's.")],
+    table: Annotated[
+        Path | None, typer.Option("--from", metavar="CSV", help="One's own table: a CSV or Parquet file.")
+    ] = None,
+    data: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Without a table: breast-cancer, digits, or own code.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(metavar="NAME", help="Of own code: classification or regression.")] = None,
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to predict.")] = None,
     labels: Annotated[
         str | None, typer.Option(metavar="A,B", help="Its classes, in order; LOW:HIGH of a number.")
@@ -49,9 +59,10 @@ def new(
     epsilon: Annotated[str | None, typer.Option(help="Of each silo, for the whole run.")] = None,
     as_json: Json = False,
 ) -> None:
-    """Draft a scenario from the header of one's own table, with made-up tables on which it runs as it is.
+    """Draft a scenario that runs as it is: of a data set on board, of one's own code, or of one's own table.
 
-    At a terminal it asks for what no option says; elsewhere it refuses, and names what is missing. What each column is,
+    `--from` takes the header of a table, and makes up tables like it; `--data own` writes data.py and model.py. At a
+    terminal it asks for what no option says; elsewhere it refuses, and names what is missing. What each column is,
     ranges, categories and labels are public knowledge and never read off the data.
     """
     from fedmodel.data.looking import look
@@ -62,12 +73,22 @@ def new(
         raise ConfigError(f"--out {out}: its name becomes the scenario's; use lower-case letters, digits and hyphens")
     if out.exists():
         raise ConfigError(f"--out {out}: is there already; name a new folder")
-    looked = look(table)
-    names = [column.name for column in looked.columns]
-    left_out = tuple(_named(name, names, "--leave-out") for name in leave_out or ())
     plain = {"--label": label, "--labels": labels, "--person": person, "--silos": silos, "--records": records,
              "--epsilon": epsilon, "--max-records": None if max_records is None else str(max_records)}  # fmt: skip
     given = {option: said for option, said in plain.items() if said is not None}
+    if table is None:
+        begun = {"--data": data, "--task": task}
+        given |= {option: said for option, said in begun.items() if said is not None}
+        of_columns = {"--range": ranges, "--categories": categories, "--boolean": boolean, "--leave-out": leave_out}
+        table = _begun(out, given, [option for option, said in of_columns.items() if said], as_json)
+        if table is None:
+            return
+        given = {option: said for option, said in given.items() if option not in begun}
+    elif data is not None or task is not None:
+        raise ConfigError("--from names a table, whose columns say what is learnt; leave --data and --task out")
+    looked = look(table)
+    names = [column.name for column in looked.columns]
+    left_out = tuple(_named(name, names, "--leave-out") for name in leave_out or ())
     given |= _of_columns("--range", ranges or (), names) | _of_columns("--categories", categories or (), names)
     given |= {f"--boolean {_named(name, names, '--boolean')}": BOOLEAN for name in boolean or ()}
     options = Options(given)
@@ -91,6 +112,35 @@ def new(
     ]
     document = {"scenario": str(scenario), "table": str(out / TABLE), "left_out": answers.left_out, "next": commands}
     answer(document, "\n".join(lines), as_json)
+
+
+def _begun(out: Path, given: dict[str, str], of_columns: Sequence[str], as_json: bool) -> Path | None:
+    """Draft a scenario without a table; or return the table that a person means."""
+    from scenarios.drafts import starts
+    from scenarios.drafts.asking import Options
+
+    options = Options(given)
+    ask = _Asking(options) if _asks() else options
+    data = starts.ask_for_data(ask)
+    if data == starts.TABLE:
+        table = ask("--from", "Which file is it? A CSV or Parquet file", Path)
+        if table is None:
+            raise ConfigError("--data table: say --from FILE, and its columns are drafted")
+        return table
+    start = starts.gather_start(data or starts.DATA[0], ask)
+    if options.missing or start is None:
+        wanted = " ".join(map(_wanted, options.missing))
+        raise ConfigError(f"not said, and nobody is at a terminal to be asked: {wanted}; or --from CSV, a table's")
+    used = {"--data", "--silos", "--epsilon"} | ({"--task", "--records"} if data == starts.OWN else set())
+    if unused := [option for option in (*given, *of_columns) if option not in used]:
+        raise ConfigError(f"{', '.join(unused)}: not of --data {data}; leave it out, or give a table, --from CSV")
+    scenario, *code = starts.write_start(out, out.name, start)
+    run = f"fedmodel simulate {out / scenario}"
+    lines = [f"{out / scenario}: a draft. Read it, above all [privacy]."]
+    lines += [f"{out / file}: works as it is, on made-up records. Put your own in." for file in code]
+    document = {"scenario": str(out / scenario), "code": [str(out / file) for file in code], "next": [run]}
+    answer(document, "\n".join([*lines, f"Next: {run}"]), as_json)
+    return None
 
 
 def _asks() -> bool:
@@ -123,7 +173,7 @@ def _wanted(option: str) -> str:
     """
     kind, _, column = option.partition(" ")
     if not column:
-        return f"{option} ..."
+        return f"{option} {_CHOICES.get(option, '...')}"
     if kind == "--leave-out":
         return f"{kind} {shlex.quote(column)}"
     if kind == "--boolean":

@@ -1,1 +1,1 @@
-"""Scenarios drafted from the header of a table and from what its owner says, with made-up tables to try them on."""
+"""Scenarios drafted from what a person says, and from the header of a table, with made-up records to try them on."""

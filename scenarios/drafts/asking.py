@@ -102,12 +102,12 @@ def gather(looked: Looked, left_out: tuple[str, ...], given: Mapping[str, str], 
         The answers; None where some are missing.
     """
     names = [column.name for column in looked.columns]
-    label = ask("--label", f"Which column is to be predicted? ({', '.join(names)})", _one_of(names))
+    label = ask("--label", f"Which column is to be predicted? ({', '.join(names)})", one_of(names))
     seen = {column.name: column for column in looked.columns}
     shown = _shown(seen.get(label or ""))
     labels = ask("--labels", f"Its classes, in order, separated by commas; of a number LOW:HIGH{shown}", _label)
     said = "Which column says whose a record is? Or: record, where each is its person's only one"
-    person = ask("--person", said, _one_of([*names, "record"]))
+    person = ask("--person", said, one_of([*names, "record"]))
     most = None
     if person is not None and person != "record":
         most = ask("--max-records", "At most how many records of one person are used?", _count)
@@ -121,9 +121,11 @@ def gather(looked: Looked, left_out: tuple[str, ...], given: Mapping[str, str], 
             dropped.append(column.name)
         else:
             columns[column.name] = None if answer == _BOOLEAN else answer
-    silos = ask("--silos", "Names of the silos, three at least, separated by commas", _silos)
-    records = ask("--records", "Between which numbers do each silo's records lie, LOW:HIGH? Not the counts", _numbers)
-    epsilon = ask("--epsilon", "Epsilon of each silo for the whole run", _positive)
+    silos = ask("--silos", "Names of the silos, three at least, separated by commas", read_silos)
+    records = ask(
+        "--records", "Between which numbers do each silo's records lie, LOW:HIGH? Not the counts", read_numbers
+    )
+    epsilon = ask("--epsilon", "Epsilon of each silo for the whole run", read_positive)
     if label is None or labels is None or person is None or silos is None or records is None or epsilon is None:
         return None
     whose = None if person == "record" else person
@@ -154,7 +156,9 @@ def _truths(text: str) -> tuple[str, ...]:
     return _BOOLEAN
 
 
-def _one_of(names: list[str]) -> Callable[[str], str]:
+def one_of(names: list[str]) -> Callable[[str], str]:
+    """Return what reads one of some names."""
+
     def read(text: str) -> str:
         if text not in names:
             raise ValueError(f"{text!r} is none of {', '.join(names)}")
@@ -198,7 +202,8 @@ def _label(text: str) -> _Declared:
     return _range(text) if ":" in text and "," not in text else _choices(text)
 
 
-def _numbers(text: str) -> tuple[int, int]:
+def read_numbers(text: str) -> tuple[int, int]:
+    """Read between which numbers each silo's records lie."""
     low, high = _range(text)
     if low < 1 or low != int(low) or high != int(high):
         raise ValueError(f"{text!r}: numbers of records are whole, from 1")
@@ -211,7 +216,8 @@ def _count(text: str) -> int:
     return int(text)
 
 
-def _positive(text: str) -> float:
+def read_positive(text: str) -> float:
+    """Read an epsilon."""
     try:
         number = float(text)
     except ValueError:
@@ -221,7 +227,8 @@ def _positive(text: str) -> float:
     return number
 
 
-def _silos(text: str) -> tuple[str, ...]:
+def read_silos(text: str) -> tuple[str, ...]:
+    """Read the names of silos."""
     found = _choices(text)
     if len(found) < 3 or not all(_SILO.fullmatch(name) for name in found):
         raise ValueError(f"{text!r}: give three names or more, in lower-case letters, digits and hyphens")
