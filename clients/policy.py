@@ -343,7 +343,8 @@ def _packages(law: SiloFile) -> list[str]:
     listed = " and ".join(f"{name} {version}" for name, version in law.packages.items())
     return [
         f"A scenario may name code of {listed}, as installed here: it runs with all the rights of this silo, and what"
-        " is claimed of a run holds for code that is not written to cheat. Every file of it is in the hash of the code."
+        " is claimed of a run holds for code that is not written to cheat. Every file of it is in the hash of the"
+        " code, but for its installer's notes and scripts."
     ]
 
 

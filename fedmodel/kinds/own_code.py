@@ -10,9 +10,12 @@ until it was opened, and then what it was opened to and nothing else:
 | `open_to`      | a deployed silo                               | installed packages that its `silo.toml` lists    |
 | `hand_over`    | a script that simulates in its own process    | the very object, whatever can be imported        |
 
-Guarantee: in a process that `open_to` opened, `resolve` returns what lies in a module of a listed package, in the
-version listed. The hash of the silo's code, these packages' files in it, was the one that the process was opened with
-before the module was imported and after. What a module imports later, as its functions run, is not looked at again.
+Guarantee: in a process that `open_to` opened, `resolve` returns a function or a class that a module of the listed
+package itself defines, in the version listed: nothing that the module imported of others, no attribute of a function,
+no method that is bound to an object. The hash of the silo's code, these packages' files in it, was the one that the
+process was opened with before the module was imported and after. By then every module of the package that was loaded
+came from a file that is in this hash, and from its text: Python keeps and reads no compiled copy (`__pycache__`) in
+such a process. What a module imports later, as its functions run, is not looked at again.
 
 Does NOT confine that code in any way: it can do all that the process can. A claim covers code that the silo approved
 and that is not written to cheat.
@@ -23,6 +26,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import math
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -39,7 +43,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field
 
 from fedmodel.errors import ConfigError
-from fedmodel.system.distributions import owner
+from fedmodel.system.distributions import Installed, owner
 from fedmodel.system.inert import inert
 from fedmodel.system.packages import code_hash
 
@@ -90,6 +94,7 @@ _handed: Final[dict[str, Any]] = {}
 _found: Final[dict[str, Callable[..., Any]]] = {}
 _loaded_before: Final[set[str]] = set()
 _opened: _All | _Listed | None = None
+_cache_before: str | None = sys.pycache_prefix
 
 
 def open_to_all(folder: Path | None = None) -> None:
@@ -121,6 +126,8 @@ def open_to(packages: Mapping[str, str], code: str) -> None:
     if _opened != wanted:
         _forget()
         _opened = wanted
+        if packages:
+            sys.pycache_prefix = os.devnull  # no folder: what lies compiled beside a source is in no hash, and not read
 
 
 def close() -> None:
@@ -196,9 +203,14 @@ def resolve(use: str, key: str) -> Callable[..., Any]:
                 " the folder that it lies in with --own-code FOLDER"
             )
         module, _, name = use.partition(":")
-        with _as_listed(module, _opened, key, use) if isinstance(_opened, _Listed) else nullcontext():
+        with _as_listed(module, _opened, key, use) if isinstance(_opened, _Listed) else nullcontext() as package:
+            if package is not None:
+                _import_outer(module, package, key, use)
             imported = _imported(module, folder(), key, use)
-        _found[use] = _called(_attribute(imported, name, key, use), use, key)
+        found = _called(_attribute(imported, name, key, use), use, key)
+        if package is not None:
+            _check_its_own(found, package, key, use)
+        _found[use] = found
     return _found[use]
 
 
@@ -275,18 +287,11 @@ def check_plain(key: str, value: object, deep: int = 0) -> None:
 
 
 @contextmanager
-def _as_listed(module: str, opened: _Listed, key: str, use: str) -> Iterator[None]:
+def _as_listed(module: str, opened: _Listed, key: str, use: str) -> Iterator[Installed]:
     """Import a module of a listed package in here: of the files that the law's hash is of, or not at all."""
     package = owner(module, opened.packages)
     if package is None:
         raise ConfigError(f"{key} = {use!r} is code of no package that silo.toml lists under [packages]")
-    found = find_spec(module.partition(".")[0])
-    files = {path.resolve() for path in package.files.values()}
-    if found is None or Path(found.origin or "").resolve() not in files:
-        raise ConfigError(
-            f"{key} = {use!r}: {module.partition('.')[0]} is found in {found and found.origin}, which is no file of"
-            f" package {package.name}; take what hides it out of Python's path"
-        )
     for moment in ("before", "after"):
         if code_hash(opened.packages) != opened.code:
             raise ConfigError(
@@ -294,7 +299,62 @@ def _as_listed(module: str, opened: _Listed, key: str, use: str) -> Iterator[Non
                 " was imported); start the silo again once that is done"
             )
         if moment == "before":
-            yield
+            yield package
+            _check_loaded(package, key, use)
+
+
+def _import_outer(module: str, package: Installed, key: str, use: str) -> None:
+    """Import the packages that a module lies in, one by one, each where the next is found in a file of the hash."""
+    parts = module.split(".")
+    for deep in range(1, len(parts)):
+        outer = ".".join(parts[:deep])
+        _check_spec(outer, package, key, use)
+        _imported(outer, None, key, use)
+    _check_spec(module, package, key, use)
+
+
+def _check_spec(module: str, package: Installed, key: str, use: str) -> None:
+    """Refuse a module that Python would find in no file of the package, before it is imported."""
+    try:
+        found = find_spec(module)
+    except (ModuleNotFoundError, ValueError):  # it lies in none: what imports it says so
+        return
+    if found is not None and found.origin is not None and not package.has(found.origin):
+        raise ConfigError(
+            f"{key} = {use!r}: {module} is found in {found.origin}, which is no file of package {package.name}; take"
+            " what hides it out of Python's path"
+        )
+
+
+def _check_loaded(package: Installed, key: str, use: str) -> None:
+    """Refuse a package that has loaded a module of its name from elsewhere, or compiled, or could do so later."""
+    for name, one in list(sys.modules.items()):
+        if name.partition(".")[0] not in package.tops or one is None:
+            continue
+        file, spec = getattr(one, "__file__", None), getattr(one, "__spec__", None)
+        if file is not None and not package.has(file):
+            raise ConfigError(f"{key} = {use!r}: {name} was loaded from {file}, which is no file of {package.name}")
+        compiled = getattr(spec, "cached", None)
+        if compiled is not None and not Path(compiled).is_relative_to(os.devnull) and not package.has(compiled):
+            raise ConfigError(
+                f"{key} = {use!r}: {name} was loaded before this process was opened to {package.name}, perhaps from"
+                f" {compiled}, which is in no hash; start the silo by its own program"
+            )
+        places = [str(place) for place in getattr(one, "__path__", ())]
+        if places and places != [str(package.root.joinpath(*name.split(".")))]:
+            raise ConfigError(
+                f"{key} = {use!r}: {name} looks for modules in {', '.join(places)}, and {package.name} has one folder"
+                " of that name: its code may not change __path__"
+            )
+
+
+def _check_its_own(found: Callable[..., Any], package: Installed, key: str, use: str) -> None:
+    """Refuse what a listed package only imported: a scenario would choose among all that is installed."""
+    module = sys.modules.get(str(found.__module__)) if inspect.isfunction(found) or inspect.isclass(found) else None
+    if module is None or not package.has(getattr(module, "__file__", None)):
+        raise ConfigError(
+            f"{key} = {use!r} is no function and no class that {package.name} itself defines; name one that it does"
+        )
 
 
 def _imported(module: str, folder: Path | None, key: str, use: str) -> ModuleType:
@@ -351,13 +411,20 @@ def _forget() -> None:
         del sys.modules[name]
     _loaded_before.clear()
     _found.clear()
+    sys.pycache_prefix = _cache_before
     if (last := folder()) is not None and str(last) in sys.path:
         sys.path.remove(str(last))
 
 
 def _attribute(module: ModuleType, name: str, key: str, use: str) -> object:
+    """Return what lies under a name in a module, or in a class there: never in a module that it imported."""
     found: Any = module
     for part in name.split("."):
+        if part.startswith("__") or (found is not module and not inspect.isclass(found)):
+            raise ConfigError(
+                f"{key} = {use!r}: a name leads to what a module defines, or a class in it: not to {part!r} of a"
+                f" {type(found).__name__}; name the module itself before the colon"
+            )
         if not hasattr(found, part):
             near = get_close_matches(part, [one for one in dir(found) if not one.startswith("_")], n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""

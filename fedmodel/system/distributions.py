@@ -1,8 +1,9 @@
-"""Installed packages of others whose modules a scenario may name: what Python could run of one, file by file.
+"""Installed packages of others whose modules a scenario may name: all that is theirs, file by file.
 
 A package is known by its name and version, as `pip` installs it, and found by the list of files (`RECORD`) that its
-installation left. Everything by whose name Python could find a module counts, in every folder that the package put
-modules into, whoever wrote it there; so does an extension module beside a source.
+installation left. Every file counts, data and weights too, that the list names, and every other in a folder that the
+package put modules into, whoever wrote it there. `__pycache__` does not, and a silo's process does not read it
+(`fedmodel.kinds.own_code`); nor do the installation's own notes (`.dist-info`) and what lies outside, as scripts do.
 
 Refused, since code of it would be in no hash: an installation in place of which a folder elsewhere is imported
 (editable), one that left no list, a folder of modules without `__init__.py` (a namespace, which other folders may add
@@ -19,6 +20,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from importlib.metadata import Distribution, PackageNotFoundError, distribution, packages_distributions
 from pathlib import Path, PurePosixPath
 from typing import Final
@@ -36,14 +38,24 @@ class Installed:
     Attributes:
         name: As a person lists it.
         version: As its installation says.
+        root: The folder that it is installed in.
         tops: Names of its modules and packages that lie in no other.
-        files: What Python could run of it, by name as "nets/layers.py".
+        files: All of it, by name as "nets/layers.py".
     """
 
     name: str
     version: str
+    root: Path
     tops: frozenset[str]
     files: Mapping[str, Path]
+
+    def has(self, file: str | None) -> bool:
+        """Return whether a file, by its path, is one of this package's."""
+        return file is not None and Path(file).resolve() in self._places
+
+    @cached_property
+    def _places(self) -> frozenset[Path]:
+        return frozenset(path.resolve() for path in self.files.values())
 
 
 def runs(name: str) -> bool:
@@ -76,14 +88,15 @@ def installed(name: str, version: str) -> Installed:
             " that is listed, or have a person who looked at the other list that"
         )
     root = Path(str(found.locate_file("")))
-    tops = {PurePosixPath(one).parts[0] for one in _recorded(found, name)}
-    files: dict[str, Path] = {}
+    recorded = list(_recorded(found, name))
+    tops = {PurePosixPath(one).parts[0] for one in recorded if runs(one)}
+    files = {one: root / one for one in recorded if (root / one).is_file()}
     for top in sorted(tops):
         files |= dict(_files(root, top, name))
     names = frozenset(top.partition(".")[0] for top in tops)
     for taken in sorted(names & (sys.stdlib_module_names | {"fedmodel", "clients", "server", "scenarios"})):
         raise ConfigError(f"package {name} has a module {taken!r}, which is not its own name to give; leave it out")
-    return Installed(name, version, names, files)
+    return Installed(name, version, root, names, files)
 
 
 def owner(module: str, packages: Mapping[str, str]) -> Installed | None:
@@ -103,7 +116,7 @@ def providing(module: str) -> tuple[str, str] | None:
 
 
 def _recorded(found: Distribution, name: str) -> Iterator[str]:
-    """Go through the files of modules in the list that an installation left."""
+    """Go through the files in the list that an installation left, but for its own notes and what lies elsewhere."""
     direct = json.loads(found.read_text("direct_url.json") or "{}")
     if direct.get("dir_info", {}).get("editable"):
         raise ConfigError(
@@ -115,14 +128,15 @@ def _recorded(found: Distribution, name: str) -> Iterator[str]:
     listed = [str(one) for one in found.files or ()]
     for one in listed:
         parts = PurePosixPath(one).parts
-        if runs(one) and ".." not in parts and "__pycache__" not in parts:
+        elsewhere = ".." in parts or PurePosixPath(one).is_absolute()
+        if not elsewhere and "__pycache__" not in parts and not parts[0].endswith(".dist-info"):
             if one.lower().endswith(".pth"):
                 raise ConfigError(f"package {name} has {one}, which Python runs as it starts, named or not: not taken")
             yield one
 
 
 def _files(root: Path, top: str, name: str) -> Iterator[tuple[str, Path]]:
-    """Go through what Python could run of a module or a package."""
+    """Go through the files of a module or a package."""
     place = root / top
     if not place.is_dir():
         yield top, place
@@ -138,7 +152,7 @@ def _files(root: Path, top: str, name: str) -> Iterator[tuple[str, Path]]:
         inside = path.relative_to(root)
         if path.is_symlink() and path.is_dir():
             raise ConfigError(f"{path}: is a link to a folder, whose code no hash would cover; install {name} as files")
-        if path.is_file() and runs(path.name) and "__pycache__" not in inside.parts:
+        if path.is_file() and "__pycache__" not in inside.parts:
             yield inside.as_posix(), path
 
 

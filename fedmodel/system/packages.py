@@ -162,7 +162,7 @@ def _silos_files() -> dict[str, bytes]:
 
 
 def package_hash(name: str, version: str) -> str:
-    """Return the SHA-256 over the files of one package of others that Python could run.
+    """Return the SHA-256 over the files of one package of others, data and weights too.
 
     Raises:
         ConfigError: When it cannot be had in this version, so that a hash covers it.

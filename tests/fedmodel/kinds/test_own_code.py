@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import py_compile
 import re
 import sys
 from collections.abc import Iterator
@@ -242,3 +244,110 @@ def test_a_module_that_hides_a_listed_package_is_not_run(packaged: Path, monkeyp
     own_code.open_to(LISTED, code_hash(LISTED))
     with pytest.raises(ConfigError, match=r"found in .*before.*, which is no file of package own-package"):
         resolve(USE, "model.use")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "os.system",
+        "import_module",
+        "system",
+        "nn.Linear",
+        "Linear",
+        "Made.load_state_dict",
+        "Made.made",
+        "MADE.__call__",
+        "BOUND",
+        "part",
+        "__loader__.exec_module",
+        "own.__globals__",
+        "own.__class__",
+        "Made.__init__",
+    ],
+)
+def test_a_name_leads_to_what_a_listed_package_defines_and_to_nothing_that_it_imported(
+    packaged: Path, name: str
+) -> None:
+    names = """
+import os
+from functools import partial
+from importlib import import_module
+from os import system
+from torch import nn
+from torch.nn import Linear
+def own():
+    pass
+class Made(nn.Module):
+    class Inner:
+        pass
+    @classmethod
+    def made(cls):
+        return cls()
+MADE = Made()
+BOUND = MADE.forward
+part = partial(system, "true")
+"""
+    (packaged / "ownpackage" / "names.py").write_text(names)
+    own_code.open_to(LISTED, code_hash(LISTED))
+    with pytest.raises(ConfigError, match=r"no class that own-package itself|leads to what a module defines") as found:
+        resolve(f"ownpackage.names:{name}", "model.use")
+    assert "\n" not in str(found.value)
+    assert resolve("ownpackage.names:own", "model.use").__name__ == "own"
+    assert resolve("ownpackage.names:Made.Inner", "model.use").__name__ == "Inner"
+
+
+def test_a_name_never_walks_into_a_module_in_a_simulation_either(folder: Path) -> None:
+    (folder / "ownbroken.py").write_text("import os\n")
+    open_to_all(folder)
+    for name, part in (("os.system", "'system' of a module"), ("__loader__.get_data", "'__loader__' of a module")):
+        with pytest.raises(ConfigError, match=f"not to {part}"):
+            resolve(f"ownbroken:{name}", "model.use")
+
+
+def test_what_python_kept_compiled_beside_a_listed_package_is_not_run(packaged: Path) -> None:
+    source, other = packaged / "ownpackage" / "layers.py", packaged / "other.py"
+    other.write_text("head = 'of no hash'\n")
+    kept = Path(importlib.util.cache_from_source(str(source)))
+    mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
+    py_compile.compile(str(other), cfile=str(kept), invalidation_mode=mode, doraise=True)
+    before = kept.read_bytes()
+    own_code.open_to(LISTED, code_hash(LISTED))
+    resolve(USE, "model.use")
+    assert callable(sys.modules["ownpackage.layers"].head)
+    assert kept.read_bytes() == before
+    close()
+    assert importlib.util.cache_from_source(str(source)) == str(kept)  # other processes' imports are as they were
+
+
+def test_a_listed_package_that_was_loaded_before_is_not_run(packaged: Path) -> None:
+    importlib.import_module("ownpackage.layers")
+    own_code.open_to(LISTED, code_hash(LISTED))
+    with pytest.raises(ConfigError, match=r"was loaded before this process was opened to own-package"):
+        resolve(USE, "model.use")
+
+
+@pytest.mark.parametrize(
+    ("init", "rule"),
+    [
+        ("__path__ = __import__('pkgutil').extend_path(__path__, __name__)\n", r"its code may not change __path__"),
+        ("__path__ = [{elsewhere!r}]\n", r"ownpackage\.nets is found in .*more.*, which is no file of package own-"),
+        (
+            "own = list(__path__)\n__path__[:] = [{elsewhere!r}]\nimport ownpackage.more\n__path__[:] = own\n",
+            r"ownpackage\.more was loaded from .*more.*, which is no file of own-package",
+        ),
+    ],
+)
+def test_a_listed_package_that_looks_for_modules_elsewhere_is_not_run(packaged: Path, init: str, rule: str) -> None:
+    elsewhere = packaged / "more" / "ownpackage"
+    elsewhere.mkdir(parents=True)
+    (elsewhere / "__init__.py").write_text("")
+    (elsewhere / "nets.py").write_text("raise AssertionError('run')\n")
+    (elsewhere / "more.py").write_text("")
+    sys.path.append(str(packaged / "more"))
+    try:
+        (packaged / "ownpackage" / "__init__.py").write_text(init.format(elsewhere=str(elsewhere)))
+        own_code.open_to(LISTED, code_hash(LISTED))
+        with pytest.raises(ConfigError, match=rule):
+            resolve(USE, "model.use")
+    finally:
+        sys.path.remove(str(packaged / "more"))

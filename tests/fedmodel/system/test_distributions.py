@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Iterator[Path]:
         yield tmp_path
 
 
-def test_all_that_python_could_run_of_a_package_counts(folder: Path) -> None:
+def test_all_files_of_a_package_count_but_what_python_kept_compiled(folder: Path) -> None:
     (folder / "ownpackage" / "late.so").write_bytes(b"x")  # by whoever, and whenever
     (folder / "ownpackage" / "__pycache__").mkdir()
     (folder / "ownpackage" / "__pycache__" / "nets.cpython-311.pyc").write_bytes(b"x")
@@ -31,7 +31,7 @@ def test_all_that_python_could_run_of_a_package_counts(folder: Path) -> None:
     (folder / "other.py").write_text("x = 1\n")
     found = installed("own-package", "1.2")
     assert found.tops == {"ownpackage"}
-    assert set(found.files) == {*FILES, "ownpackage/late.so"}
+    assert set(found.files) == {*FILES, "ownpackage/late.so", "ownpackage/data.txt"}
     assert owner("ownpackage.nets", LISTED) == found
     assert owner("numpy.linalg", LISTED) is None
     assert providing("ownpackage.nets") == ("own-package", "1.2")
@@ -52,16 +52,22 @@ def test_the_code_hash_changes_with_each_byte_of_a_package_and_is_what_it_was_wi
     (folder / "ownpackage" / "more.py").write_text("")
     assert packages.code_hash(LISTED) != with_it
     assert packages.code_hash() == bare
+    (folder / "ownpackage" / "weights.bin").write_bytes(b"first")
+    weighed = packages.code_hash(LISTED)
+    (folder / "ownpackage" / "weights.bin").write_bytes(b"other")
+    assert packages.code_hash(LISTED) != weighed
+    (folder / "ownpackage" / "weights.bin").unlink()
     assert set(packages.code_files(LISTED)) - set(packages.code_files()) == {
         *(f"own-package==1.2/{name}" for name in FILES),
         "own-package==1.2/ownpackage/more.py",
     }
 
 
-def test_a_package_of_one_file_is_that_file(tmp_path: Path) -> None:
-    install(tmp_path, "one-file", "0.1", {"onefile.py": "x = 1\n"})
+def test_a_package_of_one_file_is_that_file_and_the_data_that_its_list_names(tmp_path: Path) -> None:
+    install(tmp_path, "one-file", "0.1", {"onefile.py": "x = 1\n", "onedata/table.csv": "1"})
+    (tmp_path / "onedata" / "of_others.csv").write_text("2")
     with on_the_path(tmp_path):
-        assert set(installed("one-file", "0.1").files) == {"onefile.py"}
+        assert set(installed("one-file", "0.1").files) == {"onefile.py", "onedata/table.csv"}
 
 
 @pytest.mark.parametrize(
