@@ -382,7 +382,17 @@ class Silo:
                     outbox.begin()
 
     def log(self, action: str, error: Exception) -> None:
-        """Write what went wrong into this silo's own log."""
+        """Write what went wrong into this silo's own log.
+
+        Guarantee: where the scenario names own code, nothing of the text of an exception that is no refusal is written,
+        nor a trace: that code is given records, and what it raises could hold one. Its type and the place are.
+        """
+        uses = self.scenario.silos_code.values()
+        if uses and not isinstance(error, FedmodelError):
+            self.note(
+                action, f"{own_code.failed(error, uses)}; what it says is not written, since it could name a record"
+            )
+            return
         self.note(action, f"{type(error).__name__}: {error}")
         # A refusal's message says it all; anything else needs its trace.
         if not isinstance(error, FedmodelError):

@@ -29,7 +29,8 @@ import math
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -212,6 +213,22 @@ def resolve(use: str, key: str) -> Callable[..., Any]:
             _check_its_own(found, package, key, use)
         _found[use] = found
     return _found[use]
+
+
+def failed(error: BaseException, uses: Iterable[str]) -> str:
+    """Return an exception's type and the last line of own code that it passed through, or of any where it passed none.
+
+    Guarantee: nothing of its text, nor of those it came of, is in that: code that was given records could name one.
+
+    Args:
+        error: As it was caught.
+        uses: Names of own code, as the scenario has them.
+    """
+    tops = {use.partition(":")[0].partition(".")[0] for use in uses} | {"__main__"}
+    frames = list(traceback.walk_tb(error.__traceback__))
+    own = [one for one in frames if str(one[0].f_globals.get("__name__")).partition(".")[0] in tops]
+    places = [f" in line {line} of {Path(frame.f_code.co_filename).name}" for frame, line in (own or frames)[-1:]]
+    return "".join([type(error).__name__, *places])
 
 
 def call(use: str, key: str, arguments: Mapping[str, Any], offered: Mapping[str, Any]) -> Any:

@@ -15,6 +15,8 @@ from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import Records, silo_records
 from fedmodel.errors import DataError
+from fedmodel.kinds import own_code
+from fedmodel.kinds.models.own import OwnConfig
 from fedmodel.learning.jobs import training
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
@@ -116,6 +118,26 @@ def test_a_patients_name_in_an_exception_stays_at_the_silo(
     assert "row 17" not in everything
     assert "Traceback" not in everything
     assert PATIENT in (tmp_path / "logs" / "north.log").read_text(encoding="utf-8")
+
+
+def test_where_own_code_is_given_records_no_word_of_an_exception_is_in_the_silos_log(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails(_: Silo) -> Records:
+        try:
+            raise ValueError(PATIENT)
+        except ValueError as error:
+            raise KeyError(PATIENT) from error
+
+    monkeypatch.setattr(Silo, "records", fails)
+    own = OwnConfig.model_validate({"kind": "own", "use": "mine:net"})
+    reply = ask(FaultyGrid(tiny.model_copy(update={"model": own}), tmp_path), wire.join_request(), wire.JOIN)
+    own_code.close()
+    assert wire.refusal_code(reply.error) == "internal"
+    log = (tmp_path / "logs" / "north.log").read_text(encoding="utf-8")
+    assert "KeyError in line" in log
+    assert "Lovelace" not in log
+    assert "Traceback" not in log
 
 
 def test_the_log_is_the_silos_own(tiny: Scenario, tmp_path: Path) -> None:

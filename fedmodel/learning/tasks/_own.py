@@ -9,9 +9,7 @@ Shapes: B batch.
 from __future__ import annotations
 
 import math
-import traceback
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,7 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from fedmodel.errors import ConfigError, PrivacyError
-from fedmodel.kinds.own_code import resolve
+from fedmodel.kinds.own_code import failed, resolve
 
 KEY = "training.loss"
 
@@ -41,7 +39,7 @@ def own_loss(use: str) -> Callable[[Any, Tensor], Tensor]:
         try:
             found = function(output, target_B)
         except Exception as error:
-            raise PrivacyError(f"{KEY} = {use!r} raised {type(error).__name__}{_where(error)}") from None
+            raise PrivacyError(f"{KEY} = {use!r} raised {failed(error, [use])}") from None
         rows = len(target_B)
         if not isinstance(found, Tensor) or tuple(found.shape) != (rows,):
             shape = f"of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
@@ -65,7 +63,7 @@ def own_figure(use: str) -> Callable[[NDArray[Any], NDArray[Any]], float | None]
         try:
             found = function(answer_N, target_N)
         except Exception as error:
-            raise ConfigError(f"metrics: {use!r} raised {type(error).__name__}{_where(error)}") from None
+            raise ConfigError(f"metrics: {use!r} raised {failed(error, [use])}") from None
         if found is None:
             return None
         if isinstance(found, bool) or not isinstance(found, int | float | np.number | np.ndarray) or np.ndim(found):
@@ -73,9 +71,3 @@ def own_figure(use: str) -> Callable[[NDArray[Any], NDArray[Any]], float | None]
         return float(found) if math.isfinite(float(found)) else None
 
     return figure
-
-
-def _where(error: BaseException) -> str:
-    """Return in which line of which file it failed."""
-    last = traceback.extract_tb(error.__traceback__)[-1:]
-    return "".join(f" in line {one.lineno} of {Path(one.filename).name}" for one in last)

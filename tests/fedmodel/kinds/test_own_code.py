@@ -351,3 +351,23 @@ def test_a_listed_package_that_looks_for_modules_elsewhere_is_not_run(packaged: 
             resolve(USE, "model.use")
     finally:
         sys.path.remove(str(packaged / "more"))
+
+
+def test_of_a_failure_on_records_its_type_and_the_line_of_own_code_are_told_and_no_word(folder: Path) -> None:
+    text = """
+import torch
+def net(x):
+    try:
+        raise KeyError("Anna")
+    except KeyError:
+        torch.zeros(2) @ torch.zeros(x)
+"""
+    (folder / "ownbroken.py").write_text(text)
+    open_to_all(folder)
+    with pytest.raises(RuntimeError) as caught:
+        resolve("ownbroken:net", "model.use")(3)
+    assert own_code.failed(caught.value, ["ownbroken:net"]) == "RuntimeError in line 7 of ownbroken.py"
+    with pytest.raises(ZeroDivisionError) as elsewhere:
+        _ = 1 / 0
+    assert own_code.failed(elsewhere.value, ["ownbroken:net"]).endswith(" of test_own_code.py")
+    assert own_code.failed(ValueError("Anna"), ["ownbroken:net"]) == "ValueError"
