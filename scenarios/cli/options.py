@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from fedmodel.errors import ConfigError
-from fedmodel.kinds import own_code
 from fedmodel.system.inert import inert
 
 ScenarioName = Annotated[str, typer.Argument(help="A TOML file, or the name of a built-in scenario.")]
@@ -44,6 +43,8 @@ def let_own_code_in(folder: Path | None) -> None:
     A model's description is a stranger's word as long as nobody looked at it: what it names is not run unasked.
     """
     if folder is not None:
+        from fedmodel.kinds import own_code
+
         own_code.open_to_all(folder)
 
 

@@ -12,11 +12,10 @@ from rich.text import Text
 
 from fedmodel.errors import ConfigError
 from scenarios.cli.printing import answer, out
-from scenarios.report.page.shares import shares_png
-from scenarios.simulation.shares import Shares, shares
 
 if TYPE_CHECKING:
     from fedmodel.config import Scenario
+    from scenarios.simulation.shares import Shares
 
 _WIDTH, _NAME, _MOST_SILOS = 80, 24, 100
 _SIGNS: Final = digits + ascii_lowercase
@@ -35,6 +34,8 @@ def show_shares(scenario: Scenario, picture: Path | None, as_json: bool) -> None
         ConfigError: When the file is no PNG by its name, or cannot be written.
         DataError: When the data cannot be dealt.
     """
+    from scenarios.simulation.shares import shares
+
     if picture is not None and picture.suffix.lower() != ".png":
         raise ConfigError(f"--out {picture}: with --show-partition it is a picture's file; name it, as partition.png")
     found = shares(scenario)
@@ -104,6 +105,7 @@ def _sign(label: int) -> str:
 def _draw(scenario: Scenario, found: Shares, picture: Path) -> None:
     """Write the picture, whole."""
     from fedmodel.system.durable import replace_file
+    from scenarios.report.page.shares import shares_png
 
     title = f"{scenario.name}: what each silo would get (seed {found.seed})"
     try:

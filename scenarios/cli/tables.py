@@ -13,7 +13,6 @@ from rich.text import Text
 from fedmodel.privacy.rounding import noise, small, up
 from fedmodel.system.inert import inert
 from scenarios.cli.printing import answer, err, out
-from scenarios.runs.own_code import sentence
 
 
 def _seen_by_server(encryption: dict[str, Any], noised: str) -> str:
@@ -102,6 +101,7 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
     """Print a run's outcome for a person."""
     from scenarios.runs import words
     from scenarios.runs.claims import NO_NOISE, early
+    from scenarios.runs.own_code import sentence
     from scenarios.runs.usefulness import told_of
 
     timing, metrics = summary["timing"], summary["metrics"]

@@ -18,7 +18,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 from fedmodel.errors import ConfigError
-from fedmodel.kinds import own_code
 from fedmodel.system.kinds import kinds, not_known
 
 if TYPE_CHECKING:
@@ -44,6 +43,8 @@ class Simulation:
     @property
     def run_config(self) -> dict[str, bool | float | int | str]:
         """What Flower's two apps are told, for an engine that carries messages between them."""
+        from fedmodel.kinds import own_code
+
         told: dict[str, bool | float | int | str] = {
             "scenario": self.scenario.model_dump_json(exclude_none=True),
             "run-dir": str(self.run_dir),
@@ -83,6 +84,8 @@ def refuse_objects(scenario: Scenario, engine: str) -> None:
     Raises:
         ConfigError: When the scenario names such an object.
     """
+    from fedmodel.kinds import own_code
+
     for key, use in scenario.own_code.items():
         if own_code.is_handed_over(use) and not engine_of(engine).one_process:
             raise ConfigError(
