@@ -18,7 +18,10 @@ from fedmodel.system.durable import replace_file
 
 
 def save_model(module: nn.Module, path: Path, about: dict[str, str], recipients: Sequence[str] = ()) -> None:
-    """Write the model's tensors in safetensors form.
+    """Write the model's tensors in safetensors form, each under every name that it has.
+
+    The format refuses tensors that share memory, as tied parameters do and a buffer that is a part of another: each is
+    written as a copy of its own, and they are one again in the model that the file is read into.
 
     Args:
         module: What to save.
@@ -26,7 +29,7 @@ def save_model(module: nn.Module, path: Path, about: dict[str, str], recipients:
         about: Public words to store with it, such as the scenario's name and the round.
         recipients: Who opens the file, age recipients; nobody has to where there are none.
     """
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in module.state_dict().items()}
+    tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in module.state_dict().items()}
     # One entry: safetensors writes several in random order, and equal models should be equal files.
     data = safetensors.torch.save(tensors, metadata={"fedmodel": json.dumps(about, sort_keys=True)})
     if recipients:

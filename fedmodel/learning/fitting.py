@@ -36,6 +36,7 @@ def fit(module: nn.Module, data: bytes, name: str) -> None:
     """
     wanted = module.state_dict()
     tensors = tensors_of(data, {key: tuple(value.shape) for key, value in wanted.items()}, name)
+    _check_shared(wanted, tensors, name)
     module.load_state_dict(tensors)
 
 
@@ -47,7 +48,7 @@ def check_fits(config: ModelConfig, shape: DataShape, data: bytes, name: str) ->
     """
     with outlined(config):
         wanted = build_model(config, shape, seed=0).state_dict()
-    tensors_of(data, {key: tuple(value.shape) for key, value in wanted.items()}, name)
+    _check_shared(wanted, tensors_of(data, {key: tuple(value.shape) for key, value in wanted.items()}, name), name)
 
 
 def tensors_of(data: bytes, wanted: dict[str, tuple[int, ...]], name: str) -> dict[str, Tensor]:
@@ -81,6 +82,15 @@ def tensors_of(data: bytes, wanted: dict[str, tuple[int, ...]], name: str) -> di
         told = "".join(_listed("", unfit)).strip()
         raise ConfigError(f"{name}: holds NaN, infinity, or what is too large for float32, in {told}; no run begins so")
     return tensors
+
+
+def _check_shared(wanted: dict[str, Tensor], tensors: dict[str, Tensor], name: str) -> None:
+    """Refuse two values of what is one tensor of the model by two names, as tied parameters are."""
+    first: dict[object, str] = {}
+    for key, value in wanted.items():
+        place = key if value.is_meta else (value.data_ptr(), value.shape, value.stride(), value.dtype)
+        if not torch.equal(tensors[key], tensors[same := first.setdefault(place, key)]):
+            raise ConfigError(f"{name}: {key} and {same} differ, and in the scenario's model they are one tensor")
 
 
 def _listed(what: str, names: list[str]) -> Iterable[str]:

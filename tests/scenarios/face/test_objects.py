@@ -19,6 +19,7 @@ import fedmodel as fm
 from fedmodel.data import held_out_records
 from fedmodel.kinds import own_code
 from scenarios.face.objects import Objects, document_of
+from scenarios.face.run import Run
 from scenarios.face.simulating import simulate
 from tests.scenarios.face.test_run import interrupted
 
@@ -34,6 +35,23 @@ class Net(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.layer(x)
+
+
+class Tied(nn.Module):
+    """One layer in two places, and a buffer that is a part of another."""
+
+    scales: Tensor
+    first: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into = nn.Linear(3, 3)
+        self.again = self.into
+        self.register_buffer("scales", torch.tensor([1.0, 2.0, 3.0]))
+        self.register_buffer("first", self.scales[:1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.again(torch.tanh(self.into(x * self.first))) * self.scales
 
 
 class Flowers(Dataset[tuple[Tensor, int]]):
@@ -218,3 +236,21 @@ def test_a_loss_and_a_figure_of_a_scripts_own_are_named_and_used(tmp_path: Path)
     assert run.scenario.training.loss == "script:softened"
     assert "balanced-accuracy" in run.metrics.columns
     assert run.figures["loss"] < 1.5 * 0.5 * np.log(3)
+
+
+@pytest.mark.parametrize("model", [Tied, Tied()], ids=["class", "module"])
+def test_parameters_that_are_shared_are_trained_kept_and_read_as_one(model: Any, tmp_path: Path) -> None:
+    run = simulate(out=tmp_path / "run", **said(model=model))
+    stored = load((tmp_path / "run" / "model.safetensors").read_bytes())
+    assert set(stored) == {
+        "scales",
+        "first",
+        *(f"{layer}.{part}" for layer in ("into", "again") for part in ("weight", "bias")),
+    }
+    assert torch.equal(stored["into.weight"], stored["again.weight"])
+    trained = Run.read(tmp_path / "run", model=model).model
+    assert isinstance(trained, Tied)
+    assert trained.again is trained.into
+    assert torch.equal(trained.into.weight, stored["into.weight"])
+    assert trained.first.data_ptr() == trained.scales.data_ptr()
+    assert run.summary["parameters"] == 12

@@ -621,3 +621,14 @@ def test_a_deployed_server_takes_the_file_in_sealed_and_reads_no_path(
     (submitted.folder / f"{START}.age").unlink()
     with pytest.raises(ConfigError, match="the run begins from it, and it cannot be read"):
         RunFiles(submitted.folder, home, sealed=True).begin(module, kept)
+
+
+def test_a_file_with_two_values_of_one_tensor_is_refused() -> None:
+    layer = torch.nn.Linear(2, 2)
+    module = torch.nn.Sequential(layer, layer)
+    found = {name: value.clone() for name, value in module.state_dict().items()}
+    fit(module, safetensors.torch.save(found), "x")
+    found["1.bias"] += 1
+    with pytest.raises(ConfigError, match=r"^x: 1.bias and 0.bias differ, and in the scenario's model they are one"):
+        fit(module, safetensors.torch.save(found), "x")
+    assert torch.equal(layer.bias, found["0.bias"])
