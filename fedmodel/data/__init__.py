@@ -4,7 +4,7 @@
 `databases` (queries), kept by `cache`; `persons` says whose a record is, and `lookalikes` whose else it may be;
 `same_source` whether two tables are one; `headers` whether one has its columns; `withdrawn` whose records are read no
 more, and `handed_out` who must stay held out; `folders` reads `images`, `idx` and `json_lines`; `own` calls a user's
-own function, and `taking` takes what it returns; `access` says who gets which.
+own function, `taking` takes what it returns, and `own_hash` tells it from others; `access` says who gets which.
 """
 
 from fedmodel.data.access import (

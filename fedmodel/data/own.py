@@ -11,8 +11,10 @@ whole numbers from 0 up to `classes`, real numbers are finite.
 The shape is settled from a simulation's own records only. Nothing here runs at a deployed silo
 (`OwnConfig.why_not_deployed`).
 
-Does NOT notice a function that returns other records in another process, as one does that draws them anew: a run that
-is taken up again would go on with those. A seed is an argument to give it.
+A run that is taken up again refuses a function that returns other records by then, as one does that draws them anew
+(`scenarios.simulation.resuming`). A seed is an argument to give it.
+
+Does NOT notice that in the processes of one run, under an engine that has several.
 """
 
 from __future__ import annotations

@@ -44,6 +44,7 @@ from typing import Annotated, Any, Final
 from pydantic import AfterValidator, Field
 
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.own_objects import told_apart
 from fedmodel.system.distributions import Installed, owner
 from fedmodel.system.inert import inert
 from fedmodel.system.packages import code_hash
@@ -163,7 +164,7 @@ def source_hash(uses: Mapping[str, str]) -> str:
     """Return the SHA-256 of the files that names lead to, all of which this process has found.
 
     It is of every module that was loaded of the folder that is open, and of the packages that the names begin with; of
-    an object that was handed over, of its text, where Python finds that.
+    an object that was handed over, of what tells it from others (`fedmodel.kinds.own_objects`).
 
     Args:
         uses: Names, by the key that says them.
@@ -177,7 +178,7 @@ def source_hash(uses: Mapping[str, str]) -> str:
         for name, one in loaded.items()
         if (file := getattr(one, "__file__", None)) and Path(file).is_file()  # torch has one of no file's name
     ]
-    parts += [(use, _text(_handed[use]).encode()) for use in uses.values() if use in _handed]
+    parts += [(use, told_apart(_handed[use])) for use in uses.values() if use in _handed]
     for name, content in sorted(parts):
         for part in (name.encode(), content):
             digest.update(len(part).to_bytes(8, "big") + part)
@@ -455,14 +456,6 @@ def _called(found: object, use: str, key: str) -> Callable[..., Any]:
     if not callable(found) or (hasattr(found, "parameters") and not isinstance(found, type)):
         raise ConfigError(f"{key} = {use!r} is a {type(found).__name__}; name a function or a class, which makes one")
     return found
-
-
-def _text(thing: object) -> str:
-    """Return the text of a script's object, nothing where Python does not find it."""
-    try:
-        return inspect.getsource(thing)  # type: ignore[arg-type]  # what is none of those raises
-    except (OSError, TypeError):
-        return ""
 
 
 def _told(error: BaseException) -> str:

@@ -15,6 +15,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
+from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -131,7 +132,7 @@ def maker_of(model: Callable[..., nn.Module] | nn.Module) -> Callable[..., nn.Mo
     """Return what makes a model, the same each time it is called: of a module, copies."""
     if isinstance(model, type) or not _is_module(model):
         return cast("Callable[..., nn.Module]", model)
-    return lambda: cast("nn.Module", copy.deepcopy(model))
+    return partial(copy.deepcopy, cast("nn.Module", model))
 
 
 def document_of(said: Mapping[str, Any]) -> dict[str, Any]:

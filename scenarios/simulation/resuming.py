@@ -16,11 +16,16 @@ uninterrupted run to the last bit, as long as the same silos take part.
 | new, or empty                                      | a run begins                                                  |
 | a run that began, and has no summary               | it goes on; kits that were not all made are made anew         |
 | the same, of another scenario, engine, device, code| refused, and what differs is said                             |
+| the same, of other objects or records of a script  | refused, and which differ is said                             |
 | a run that is being run                            | refused                                                       |
 | a run that has ended                               | refused                                                       |
 | anything else                                      | refused; a run never writes over another                      |
 
 Where it is refused, nothing in the folder was changed. The kernel lets go of a lock when its process dies.
+
+`run.json` holds a hash of the records of `[data] use`, of all silos and of the test part. It lies in the run's own
+folder, on the machine of whoever has the records, and goes into no report: who has it can tell whether it is of given
+records.
 
 Does NOT notice that a table was changed meanwhile: its rows then are what the rounds that are left train on.
 """
@@ -32,7 +37,7 @@ import json
 import secrets
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -48,6 +53,9 @@ from server.runs import RUN, SCENARIO
 LOCK: Final = "run.lock"
 SUMMARY: Final = "summary.json"
 _BEFORE: Final = frozenset({LOCK, f"{RUN}.partial"})  # what a command that was killed at once leaves
+_CALLED: Final = {
+    "model.use": "the model", "training.loss": "the loss", "data.use": "the data", "data.partition.use": "the partition"
+}  # fmt: skip
 _WAY_OUT: Final = "a run never writes over another; name a new folder"
 
 
@@ -62,6 +70,8 @@ class Begun:
         engine: What carries messages.
         device: Where silos train.
         code: The hash of the code, with that of a user's own which the scenario names.
+        objects: Hashes of what a script handed over, by the key that names it. Runs from before have none.
+        records: The hash of a user's own records, empty where there are none. So it is of runs from before.
     """
 
     run: str
@@ -70,6 +80,8 @@ class Begun:
     engine: str
     device: str
     code: str
+    objects: dict[str, str] = field(default_factory=dict)
+    records: str = ""
 
 
 def begun_in(folder: Path | None) -> Begun | None:
@@ -103,8 +115,10 @@ def held_folder(scenario: Scenario, folder: Path, engine: str, device: str) -> I
         ConfigError: When the folder is of another run, of one that has ended or is being run, of none, or cannot be
             written to. Nothing in it was changed then.
     """
+    from fedmodel.data.own_hash import own_records_hash
+
     now = Begun(str(1 + secrets.randbelow(2**63 - 1)), scenario.seed or 0, scenario_hash(scenario).hex(), engine,
-                device, code_of(scenario))  # fmt: skip
+                device, code_of(scenario), _objects_of(scenario), own_records_hash(scenario))  # fmt: skip
     check_same(folder, now, scenario)
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -127,6 +141,12 @@ def code_of(scenario: Scenario) -> str:
     if not scenario.own_code:
         return installed_hash()
     return hashlib.sha256(f"{installed_hash()} {own_code.source_hash(scenario.own_code)}".encode()).hexdigest()
+
+
+def _objects_of(scenario: Scenario) -> dict[str, str]:
+    """Return a hash of each object of a script that the scenario names, by the key that names it."""
+    named = {key: use for key, use in scenario.own_code.items() if own_code.is_handed_over(use)}
+    return {key: own_code.source_hash({key: use}) for key, use in named.items()}
 
 
 def check_same(folder: Path, now: Begun, scenario: Scenario) -> None:
@@ -153,6 +173,12 @@ def _difference(folder: Path, begun: Begun, now: Begun, scenario: Scenario) -> s
             return f"--{name} {there}, where this is {here}"
     if begun.scenario != now.scenario:
         return _key_that_differs(folder / SCENARIO, scenario)
+    for key, there in begun.objects.items():
+        if there != now.objects.get(key):
+            called = _CALLED.get(key, "the metric")
+            return f"other code: {called}'s code differs ({key} = {scenario.own_code.get(key)!r})"
+    if begun.records and begun.records != now.records:
+        return "other records: train or test differs (data.use), or is drawn anew each time, without a seed"
     if begun.code != now.code:
         return f"code {begun.code[:16]}..., where {now.code[:16]}... is installed now"
     return ""

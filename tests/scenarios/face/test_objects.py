@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from fedmodel.kinds import own_code
 from scenarios.face.objects import Objects, document_of
 from scenarios.face.run import Run
 from scenarios.face.simulating import simulate
+from scenarios.simulation.prepared import prepare
 from tests.scenarios.face.test_run import interrupted
 
 FIGURES: dict[str, Any] = {"epsilon": 8.0, "delta": 1e-4, "max_grad_norm": 1.0, "sample_rate": 0.5}
@@ -159,6 +161,77 @@ def test_the_same_objects_are_the_same_scenario_so_that_a_run_goes_on(
     run = fm.simulate(out=tmp_path / "run", **said(rounds=2))
     assert run.ended
     assert list(run.metrics.index) == [1, 2]
+
+
+def _cell(layer: str, more: str = "") -> Any:
+    """Run a notebook's cell that defines a class, of which Python finds no text, and return the class."""
+    names: dict[str, Any] = {"__name__": "__main__", "nn": nn}
+    text = f"""
+def rectified(x):
+    return x.relu(){more}
+class Net(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(3, 3)
+    def forward(self, x):
+        return {layer}(self.layer(x))
+"""
+    exec(compile(text, "<cell>", "exec"), names)  # noqa: S102 - as a notebook does
+    return names["Net"]
+
+
+def _begin(folder: Path, **more: Any) -> None:
+    """Begin a run, or go on with one, and stop before its first round."""
+    scenario = fm.Scenario.of(**said(**{"seed": 5, "expected_batch_size": 9, **more}))
+    scenario.hand_over()
+    with prepare(scenario, (), "in-process", "cpu", folder).held():
+        pass
+
+
+def _with_parameters(module: nn.Module) -> nn.Module:
+    for value in module.parameters():
+        nn.init.constant_(value, 0.25)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("first", "other", "differs"),
+    [
+        ({"model": _cell("nn.ReLU()")}, {"model": _cell("nn.Tanh()")}, "the model's code differs (model.use"),
+        ({"model": _cell("rectified")}, {"model": _cell("rectified", " * 2")}, "the model's code differs"),
+        (
+            {"model": _with_parameters(nn.Sequential(nn.Linear(3, 3), nn.ReLU()))},
+            {"model": _with_parameters(nn.Sequential(nn.Linear(3, 3), nn.Tanh()))},
+            "the model's code differs",
+        ),
+        (
+            {"loss": lambda o, t: nn.functional.cross_entropy(o, t, reduction="none")},
+            {"loss": lambda o, t: 2 * nn.functional.cross_entropy(o, t, reduction="none")},
+            "the loss's code differs (training.loss",
+        ),
+        ({"train": Flowers(120)}, {"train": Flowers(120, seed=1)}, "train or test differs (data.use)"),
+        ({"test": Flowers(30)}, {"test": Flowers(30, seed=1)}, "train or test differs (data.use)"),
+    ],
+)
+def test_the_same_call_with_another_object_does_not_go_on(
+    first: dict[str, Any], other: dict[str, Any], differs: str, tmp_path: Path
+) -> None:
+    _begin(tmp_path / "run", **first)
+    before = {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()}
+    with pytest.raises(fm.ConfigError, match="name a new folder") as refused:
+        _begin(tmp_path / "run", **other)
+    assert differs in str(refused.value)
+    assert "\n" not in str(refused.value)
+    assert {path: path.read_bytes() for path in (tmp_path / "run").rglob("*") if path.is_file()} == before
+    _begin(tmp_path / "run", **first)
+
+
+def test_a_run_from_before_that_kept_no_hash_of_objects_goes_on(tmp_path: Path) -> None:
+    _begin(tmp_path / "run")
+    told = json.loads((tmp_path / "run" / "run.json").read_text(encoding="utf-8"))
+    del told["objects"], told["records"]
+    (tmp_path / "run" / "run.json").write_text(json.dumps(told), encoding="utf-8")
+    _begin(tmp_path / "run", train=Flowers(120, seed=1))
 
 
 def test_a_runs_folder_says_that_its_scenario_names_objects_of_a_script(tmp_path: Path) -> None:
