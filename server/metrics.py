@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from fedmodel.data import Records
+from fedmodel.data.named import each
 from fedmodel.errors import ProtocolError
 from fedmodel.learning.inputs import called, tensors
 from fedmodel.learning.tasks import Measured, Objective
@@ -67,7 +68,7 @@ def measured(module: nn.Module, aim: Objective, records: Records, device: torch.
     with torch.no_grad():
         for start in range(0, len(records), _BATCH):
             x_B, y_B = tensors(records.take(slice(start, start + _BATCH)), device)
-            output = called(module, x_B)
+            output = called(module, each(x_B, torch.clone))  # a model's own code could write into the records
             loss_B = aim.losses(output, y_B)
             total += float(loss_B.sum())
             losses.append(loss_B.cpu().numpy())

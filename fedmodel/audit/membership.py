@@ -35,6 +35,7 @@ from torch import Tensor, nn
 
 from fedmodel.config import ModelConfig, Scenario
 from fedmodel.data import Records
+from fedmodel.data.named import each
 from fedmodel.errors import ConfigError
 from fedmodel.learning.inputs import called, tensors
 from fedmodel.learning.models import build_model
@@ -241,7 +242,7 @@ def train_reference(config: ModelConfig, aim: Objective, records: Records, seed:
     x_N, y_N = tensors(records, torch.device("cpu"))
     for _ in range(_STEPS):
         optimizer.zero_grad()
-        torch.autograd.backward(aim.losses(called(module, x_N), y_N).sum() / len(records))
+        torch.autograd.backward(aim.losses(called(module, each(x_N, torch.clone)), y_N).sum() / len(records))
         optimizer.step()
     return module
 
@@ -262,7 +263,7 @@ def _outputs(module: nn.Module, records: Records) -> list[tuple[Tensor, Tensor]]
     with torch.no_grad():
         for start in range(0, len(records), _BATCH):
             x_B, label_B = tensors(records.take(slice(start, start + _BATCH)), device)
-            found.append((called(module, x_B).double(), label_B))
+            found.append((called(module, each(x_B, torch.clone)).double(), label_B))
     module.train(training)
     if not all(bool(torch.isfinite(output_BK).all()) for output_BK, _ in found):
         raise ConfigError("a model of membership inference has outputs that are not finite; no estimate is made")

@@ -11,6 +11,7 @@ What holds of a model that passes, on the records tried and in the mode that it 
 | it takes records of the data's shape               | nothing could train                                             |
 | an output for a record does not hang on companions | a clip of each record's gradient would bound nothing            |
 | two passes on the same records give the same       | what one record left behind would reach the others' gradients   |
+| records are as they were after a pass              | the server's own would be other ones in each round              |
 | nothing is drawn from torch's generator            | masks that can be guessed couple records                        |
 | buffers and frozen parameters never change, and    | they are constants of the code, the same at every party, so     |
 | are the same whatever the seed of a build          | that no record and no other party's choice is in them           |
@@ -42,7 +43,7 @@ from fedmodel.errors import PrivacyError
 from fedmodel.kinds.layers import Dropout, without_dropout
 from fedmodel.kinds.models.own import OwnConfig
 from fedmodel.kinds.shape import DataShape
-from fedmodel.learning.advice import advice, said, told
+from fedmodel.learning.advice import advice, out_of_place, said, told
 from fedmodel.learning.checked_losses import check_gradients, check_losses
 from fedmodel.learning.gradients import ClippedSum, kind
 from fedmodel.learning.inputs import Inputs, made_up
@@ -185,6 +186,11 @@ def _check_passes(module: nn.Module, x_B: Inputs, others_B: Inputs) -> Traced:
     first = _passed(module, x_B)
     for name, value in module.named_buffers():
         _check_kept(module, name, before[name], value)
+    if (changing := first.input_changed_in) is not None:
+        raise PrivacyError(
+            f"{said(module, changing)} changes the records that the model is given in place, so that whoever uses them"
+            f" again has other ones; {out_of_place(module.get_submodule(changing))}"
+        )
     if (kept := _parted(first, _passed(module, x_B))) is not None:
         raise PrivacyError(
             f"{said(module, kept)} keeps something from one pass to the next: the same records gave another output"

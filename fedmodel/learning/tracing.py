@@ -48,6 +48,7 @@ class Traced:
         output: What the model returned, None where it failed.
         passed: What went into layers and came out of them, in order.
         changed_in_place: The layer in whose own code a tensor was changed that another layer had made or was given.
+        input_changed_in: The layer in whose own code the records themselves were changed, None where they were not.
         failed: What was raised.
         failed_in: The layer in whose own code it was raised.
     """
@@ -55,6 +56,7 @@ class Traced:
     output: Any = None
     passed: list[Passed] = field(default_factory=list)
     changed_in_place: str | None = None
+    input_changed_in: str | None = None
     failed: Exception | None = None
     failed_in: str = ""
 
@@ -67,14 +69,18 @@ def trace(module: nn.Module, x_B: Inputs, seed: int = 0) -> Traced:
         x_B: Made-up records: they are kept, and errors are told word for word.
         seed: Of torch's global generator meanwhile.
     """
-    traced = Traced()
+    traced, given = Traced(), each(x_B, torch.clone)
     devices = [torch.cuda.current_device()] if any(one.is_cuda for one in module.parameters()) else []
     with torch.random.fork_rng(devices=devices), torch.no_grad(), _watched(module, traced) as stack:
         torch.manual_seed(seed)
         try:
-            traced.output = called(module, each(x_B, torch.clone))
+            traced.output = called(module, given)
         except Exception as error:
             traced.failed, traced.failed_in = error, stack[-1]
+    if all(torch.equal(one, own) for one, own in zip(tensors_in(given), tensors_in(x_B), strict=True)):
+        traced.input_changed_in = None
+    elif traced.input_changed_in is None:
+        traced.input_changed_in = ""  # by a way that torch does not count
     return traced
 
 
@@ -143,8 +149,11 @@ def _watched(module: nn.Module, traced: Traced) -> Iterator[list[str]]:
     made: list[tuple[Tensor, int]] = []  # with the version that torch counts up at a change in place
 
     def note(layer: str, value: object) -> None:
-        if traced.changed_in_place is None and any(one._version != version for one, version in made):  # noqa: SLF001
+        changed = [place for place, (one, version) in enumerate(made) if one._version != version]  # noqa: SLF001
+        if traced.changed_in_place is None and changed:
             traced.changed_in_place = stack[-1]
+        if traced.input_changed_in is None and changed and changed[0] < len(traced.passed[0].values):
+            traced.input_changed_in = stack[-1]  # the records are what went into the model first
         found = list(tensors_in(value))
         made.extend((one, one._version) for one in found)  # noqa: SLF001
         traced.passed.append(Passed(stack[-1], layer, tuple(one.clone() for one in found)))

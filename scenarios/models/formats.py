@@ -97,7 +97,7 @@ def _open_torch(path: Path) -> Scorer:
 
     def score(x_NF: NDArray[np.float32]) -> NDArray[np.float32]:
         with torch.no_grad():
-            found: NDArray[np.float32] = module(torch.from_numpy(x_NF)).numpy()
+            found: NDArray[np.float32] = module(torch.tensor(x_NF)).numpy()
         return found
 
     return score

@@ -183,7 +183,7 @@ def scores_of(model: Trained, x_N: NDArray[np.float32] | Mapping[str, NDArray[An
     with torch.no_grad():
         for start in range(0, count, _BATCH):
             lot = slice(start, start + _BATCH)
-            output_BK = called(model.module, each(x_N, lambda one: torch.from_numpy(one[lot])))  # noqa: B023 - at once
+            output_BK = called(model.module, each(x_N, lambda one: torch.tensor(one[lot])))  # noqa: B023 - at once
             parts.append(aim.answers(output_BK).numpy())
     score_NK: NDArray[np.float32] = np.concatenate(parts)
     if not np.isfinite(score_NK).all():

@@ -49,6 +49,19 @@ def test_binary_figures_by_hand() -> None:
     assert figures["loss"] == pytest.approx(sum(softplus) / 5, rel=1e-5)
 
 
+class Adding(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x += 1
+        return x
+
+
+def test_a_model_that_writes_into_what_it_is_given_leaves_the_records_as_they_are() -> None:
+    records = Records(np.zeros((3, 1), dtype=np.float32), np.array([0, 1, 1]), np.arange(3))
+    found = [evaluate(Adding(), TWO, records, CPU) for _ in range(2)]
+    assert found[0] == found[1]
+    assert not np.asarray(records.x).any()
+
+
 def test_multi_class_figures_are_macro_averages() -> None:
     module = nn.Identity()
     x = 5 * np.eye(3, dtype=np.float32)[[0, 1, 2, 2]]

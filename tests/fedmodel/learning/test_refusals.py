@@ -97,6 +97,18 @@ class Adding(Own):
         return self.out(h)  # type: ignore[no-any-return]
 
 
+class AddingToRecords(Own):
+    def forward(self, x: Tensor) -> Tensor:
+        x += 1
+        return self.out(self.into(x))  # type: ignore[no-any-return]
+
+
+class WritingBehindTorch(Own):
+    def forward(self, x: Tensor) -> Tensor:
+        x.numpy()[:] = 0
+        return self.out(self.into(x))  # type: ignore[no-any-return]
+
+
 class Unused(Own):
     def __init__(self) -> None:
         super().__init__()
@@ -209,6 +221,12 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
         r"the layer '1' \(ReLU\) changes in place what another layer made, .*; set inplace = False; fedmodel.fix",
     ),
     (Adding, r"the model's own code \(Adding\) changes in place .*; write x = x \+ y for x \+= y"),
+    (AddingToRecords, r"own code \(AddingToRecords\) changes the records that .* in place, .*; write x = x \+ y for x"),
+    (WritingBehindTorch, r"own code \(WritingBehindTorch\) changes the records that the model is given in place"),
+    (
+        lambda: Sequential(nn.Flatten(), nn.ReLU(inplace=True), Linear(6, 1)),  # of which a view is changed
+        r"the layer '1' \(ReLU\) changes the records .*; set inplace = False; fedmodel.fix",
+    ),
     (Unused, r"the parameter 'left.weight' and 1 more gets no gradient from the loss; take it out .* or freeze it"),
     (Failing, r"\(Failing\) failed on 5 made-up records of the data's shape, \(5, 6\): KeyError: 'no such.*thing'$"),
     (lambda: Sequential(Linear(7, 8), Linear(8, 1)), r"the layer '0' \(Linear\) failed on .*, \(5, 6\): RuntimeError"),
@@ -255,7 +273,6 @@ TAKEN: list[Callable[[], nn.Module]] = [
     lambda: Positions(torch.ones(8)),
     partial(Scaled, False),
     lambda: Sequential(Linear(6, 8), Dropout(0.5), Linear(8, 1)),
-    lambda: Sequential(nn.Flatten(), nn.ReLU(inplace=True), Linear(6, 1)),  # of its own records alone
 ]
 
 
