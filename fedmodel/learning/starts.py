@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import os
 import stat
 from hashlib import sha256
@@ -119,6 +120,19 @@ def about(data: bytes) -> dict[str, str] | None:
 def noise_of(data: bytes) -> str:
     """Return where the run that wrote a file drew its noise from, as the file says; "os" of other files."""
     return (about(data) or {}).get("noise", "os")
+
+
+def numbers_in(data: bytes, name: str) -> int:
+    """Return how many numbers the tensors of a safetensors file have in all, by its header.
+
+    Raises:
+        ConfigError: When it is none.
+    """
+    check_whole(data, name)
+    try:
+        return sum(math.prod(value["shape"]) for key, value in _header(data).items() if key != "__metadata__")
+    except (TypeError, KeyError):
+        raise ConfigError(f"{name}: does not say the shapes of its tensors") from None
 
 
 def check_whole(data: bytes, name: str) -> None:

@@ -18,7 +18,8 @@ from __future__ import annotations
 
 import json
 import re
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -119,29 +120,40 @@ def _sum_up(home: Path, folder: Path, scenario: Scenario) -> None:
     path = folder / SUMMARY
     if not path.exists():
         seconds = sum(float(line["seconds"]) for line in read_metrics(folder / METRICS))
-        if scenario.own_code:
-            own_code.open_to_all()  # the server's own machine, which measured with it
-            for key, use in scenario.own_code.items():
-                own_code.resolve(use, key)
-        parameters = parameters_of(scenario.model, scenario.data.shape)
         reported = rows_reported(scenario, folder)
         network = runs.network_of(folder)
         about = {} if network is None else {runs.NETWORK: network}
-        sum_up(
-            scenario,
-            folder,
-            seconds,
-            reported,
-            engine="deployment",
-            device="silos' own",
-            parameters=parameters,
-            packages=read_server_law(home).packages,
-            **about,
-        )
+        with _own_code(scenario):
+            sum_up(
+                scenario,
+                folder,
+                seconds,
+                reported,
+                engine="deployment",
+                device="silos' own",
+                parameters=parameters_of(scenario.model, scenario.data.shape),
+                packages=read_server_law(home).packages,
+                **about,
+            )
     summary, model = json.loads(path.read_bytes()), RunFiles(folder, home, sealed=True).model_hash()
     if model is not None:
         told = json.dumps({**summary, TOLD_MODEL: model.hex()}, indent=2, allow_nan=False)
         replace_file(path, f"{told}\n".encode())
+
+
+@contextmanager
+def _own_code(scenario: Scenario) -> Iterator[None]:
+    """Have the code that a scenario names in here, on the server's own machine, which measured with it."""
+    if not scenario.own_code:
+        yield
+        return
+    own_code.open_to_all()
+    try:
+        for key, use in scenario.own_code.items():
+            own_code.resolve(use, key)
+        yield
+    finally:
+        own_code.close()
 
 
 def silo_report(kit: Path, copy: Path, render: Render) -> Path:

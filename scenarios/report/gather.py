@@ -3,6 +3,8 @@
 Guarantee: every whole round of `metrics.jsonl` is a sum of the scenario's least number of silos or more, each of which
 its ledger says was charged for that round: so some silos were charged for whatever has a claim. No silo countersigned
 the run's end for another model than the one that lies here, and the model has the parameters that the scenario says.
+Of a model of the user's own, which is not run to read this, it has no more than its file has numbers, where that lies
+here open; how many of these were trained is the summary's word, and a report says so.
 What describes the model to others, where it lies here, is what follows from the scenario.
 
 A deployed server has no ledger. Its folder says what silos reported (`scenarios.runs.reported`), and a report of that
@@ -26,7 +28,7 @@ from typing import Any, Final
 from fedmodel.config import Scenario, SiloFile, read_scenario
 from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerError, LedgerTampered
 from fedmodel.learning.description import DESCRIPTION, describe, read_description
-from fedmodel.learning.starts import START
+from fedmodel.learning.starts import START, numbers_in
 from fedmodel.learning.tasks import figures_of
 from fedmodel.provision import FederationRoster, is_kit, read_federation_roster, read_law, scenario_hash
 from fedmodel.provision.kits import ROSTER_FILE
@@ -76,6 +78,7 @@ class Gathered:
         reported: Whether no ledger is here, and `ledgers` is what silos reported.
         usefulness: In a line, that the model is of no use; None where it is of some.
         later: Of the files that no earlier report is of, those that this one is.
+        numbers: How many numbers the file of a model of the user's own has; None of others, and where none lies here.
     """
 
     run_dir: Path
@@ -92,6 +95,7 @@ class Gathered:
     reported: bool
     usefulness: str | None
     later: tuple[str, ...]
+    numbers: int | None
 
     @property
     def by_silo(self) -> bool:
@@ -155,7 +159,7 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
     if not reported:
         check_carried(scenario, {silo: ledger.standing for silo, ledger in ledgers.items()})
     _check_start(scenario, run_dir, simulated=summary["engine"] != "deployment")
-    _check_parameters(scenario, summary["parameters"])
+    numbers = _check_parameters(scenario, summary["parameters"], run_dir / MODEL)
     _check_description(scenario, run_dir / DESCRIPTION)
     model = file_hash(run_dir / MODEL) if (run_dir / MODEL).is_file() else None
     check_models(run_dir, ledgers, model or summary.get(TOLD_MODEL))
@@ -178,6 +182,7 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
         reported=reported,
         usefulness=_usefulness(run_dir) if USEFULNESS in later else None,
         later=later,
+        numbers=numbers,
     )
 
 
@@ -307,15 +312,28 @@ def _check_start(scenario: Scenario, run_dir: Path, *, simulated: bool) -> None:
         raise LedgerTampered(f"{path}: is not what the run began from, by the hash that {SCENARIO} has")
 
 
-def _check_parameters(scenario: Scenario, told: int) -> None:
-    """Refuse a summary of another model than the scenario's: how many draws of noise there were hangs on it."""
-    if "model.use" in scenario.own_code:  # which is never run to read a report: the number is the summary's word
-        return
+def _check_parameters(scenario: Scenario, told: int, model: Path) -> int | None:
+    """Refuse a summary of another model than the scenario's: how many draws of noise there were hangs on it.
+
+    Returns:
+        How many numbers the file of a model of the user's own has, which is never run to read a report.
+    """
+    if "model.use" in scenario.own_code:
+        if not model.is_file():
+            return None
+        try:
+            numbers = numbers_in(model.read_bytes(), str(model))
+        except ConfigError as error:
+            raise LedgerTampered(str(error)) from None
+        if told > numbers:
+            raise ClaimRefuted(f"{SUMMARY}: parameters: {told} stands, and {model} has {numbers} numbers in all")
+        return numbers
     from fedmodel.learning.models import parameters_of
 
     follows = parameters_of(scenario.model, scenario.data.shape)
     if told != follows:
         raise ClaimRefuted(f"{SUMMARY}: parameters: {told} stands, {follows} follows from {SCENARIO}")
+    return None
 
 
 def _check_description(scenario: Scenario, path: Path) -> None:

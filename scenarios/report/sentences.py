@@ -390,7 +390,22 @@ def own_code(gathered: Gathered) -> tuple[str, ...]:
     return (
         "That code of the user's own does what it is taken for. The run was made with such code, and what is claimed"
         f" holds for code that is not written to cheat: {named}. {approved}",
+        *_number_of_parameters(gathered),
     )
+
+
+def _number_of_parameters(gathered: Gathered) -> tuple[str, ...]:
+    """Return on whose word the number of parameters of a user's own model is, where its file does not show it."""
+    told, numbers = gathered.summary["parameters"], gathered.numbers
+    if "model.use" not in gathered.scenario.own_code or numbers == told:
+        return ()
+    whose = "the word of whoever ran it" if gathered.simulated else "the server's word"
+    if numbers is None:
+        return (
+            f"That the model has {told:,} parameters: it is of the user's own and does not lie here open, and the"
+            f" number is {whose}.",
+        )
+    return (f"That only {told:,} of the {numbers:,} numbers in the model's file were trained: that is {whose}.",)
 
 
 def seeded(gathered: Gathered) -> bool:

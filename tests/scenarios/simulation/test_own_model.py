@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from pathlib import Path
 
 import numpy as np
@@ -15,13 +15,13 @@ from torch import nn
 from typer.testing import CliRunner
 
 from fedmodel.config import Scenario, read_scenario, scenario_to_toml
-from fedmodel.errors import ClaimRefuted, ConfigError, PrivacyError
+from fedmodel.errors import ClaimRefuted, ConfigError, LedgerTampered, PrivacyError
 from fedmodel.kinds import own_code
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.tasks import Measured, objective, task_of
 from fedmodel.provision import check_listed
 from scenarios.cli.main import app
-from scenarios.report import build
+from scenarios.report import build, deployed, sentences
 from scenarios.report.build import read_report
 from scenarios.report.gather import read_run
 from scenarios.report.summary_check import check_summary
@@ -132,6 +132,25 @@ def test_a_model_beside_its_scenario_is_trained_and_read_where_that_is_asked_for
     assert (row["key"], row["use"], len(row["sha256"])) == ("model.use", "ownmodel:net", 64)
     (said,) = [one for one in read_report(tmp_path / "r").report.limits.statements if "not written to cheat" in one]
     assert f"model.use = 'ownmodel:net', of whoever ran it, SHA-256 {row['sha256']}" in said
+    whole = (tmp_path / "r" / "summary.json").read_text()
+    assert not [one for one in sentences.own_code(read_run(tmp_path / "r")) if "numbers" in one or "parameters" in one]
+    for wrong, rule in ((5, r"parameters: 5 stands, and .* has 4 numbers"), (3, None)):
+        (tmp_path / "r" / "summary.json").write_text(json.dumps(summary | {"parameters": wrong}))
+        if rule is not None:
+            with pytest.raises(ClaimRefuted, match=rule):
+                read_run(tmp_path / "r")
+            continue
+        (told,) = sentences.own_code(read_run(tmp_path / "r"))[1:]
+        assert told.startswith("That only 3 of the 4 numbers in the model's file were trained: that is the word of")
+    (tmp_path / "r" / "summary.json").write_text(whole)
+    (tmp_path / "r" / "model.safetensors").rename(tmp_path / "kept")
+    (told,) = sentences.own_code(read_run(tmp_path / "r"))[1:]
+    assert told.startswith("That the model has 4 parameters: it is of the user's own and does not lie here open")
+    (tmp_path / "r" / "model.safetensors").write_bytes((tmp_path / "kept").read_bytes()[:-1])
+    with pytest.raises(LedgerTampered, match="is cut short"):
+        read_run(tmp_path / "r")
+    (tmp_path / "kept").rename(tmp_path / "r" / "model.safetensors")
+    assert "ownmodel" not in sys.modules
     for told in ([], [row | {"use": "ownmodel:another"}]):
         (tmp_path / "r" / "summary.json").write_text(json.dumps(summary | {"own_code": told}))
         with pytest.raises(ClaimRefuted, match=r"own_code: .* stands, and the scenario names"):
@@ -331,3 +350,15 @@ def test_a_loss_that_is_not_there_is_refused_before_anything_is_written(own: Pat
     with pytest.raises(ConfigError, match=r"training\.loss"):
         prepare(own, [f'training.loss="{loss}"'], "in-process", "cpu", tmp_path / "r")
     assert not (tmp_path / "r").exists()
+
+
+def test_a_server_that_makes_a_report_lets_own_code_in_while_it_sums_up_and_no_longer(
+    own: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(str(own.parent))
+    scenario = read_scenario(str(own))
+    with suppress(ClaimRefuted), deployed._own_code(scenario):
+        assert callable(own_code.resolve("ownmodel:net", "model.use"))
+        raise ClaimRefuted("as it sums up")
+    with pytest.raises(ConfigError, match="which nothing here was told to run"):
+        own_code.resolve("ownmodel:net", "model.use")
