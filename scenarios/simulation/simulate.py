@@ -67,8 +67,9 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
     Raises:
         ConfigError: When the strategy, a job, the loss, a figure or the kind of gradients is not known; the model, a
             job or the class weights do not fit the data; a model of the user's own cannot be had; delta is too large
-            for a silo; secure aggregation could hide nothing, or nothing but one update; or when the file that it
-            begins from does not fit, or its cost cannot be charged on.
+            for a silo; secure aggregation could hide nothing, or nothing but one update; when the file that it
+            begins from does not fit, or its cost cannot be charged on; or when steps would be
+            rounded away on the first weights.
         DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
         PrivacyError: When the model or its loss cannot be private, or cannot be trained on records of such a shape.
     """
@@ -82,6 +83,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
     from fedmodel.learning.own_models import check_own_model
     from fedmodel.learning.refusals import check_model
     from fedmodel.learning.tasks import task_of
+    from scenarios.simulation.first_step import check_first_step
     from server.strategies import strategy_of
 
     if deployed:
@@ -119,6 +121,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
     if not is_elsewhere:
         held_out_records(scenario)
     check_start(scenario, deployed=deployed)
+    check_first_step(scenario)
     for silo in scenario.federation.silos:
         plan = scenario.plan(silo)
         if not is_elsewhere:

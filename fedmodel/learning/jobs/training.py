@@ -33,16 +33,15 @@ import os
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
 from fedmodel import plans
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import Records
-from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
+from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.kinds.layers import Dropout
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import vectors
@@ -51,6 +50,7 @@ from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum, kind, physical_batch
 from fedmodel.learning.inputs import tensors
 from fedmodel.learning.jobs import Carried, Observer, Question, Serving, Site, State, Vector, Wrapper
+from fedmodel.learning.magnitude import check_magnitude
 from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.optimizers import build_optimizer, hold_near, keep_state, recall_state
 from fedmodel.learning.preflight import check_received, preflight
@@ -61,8 +61,6 @@ from fedmodel.privacy.events import Event, clip_of, protects
 from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.seeds import derive_seed
-
-_STEPS_OF_A_STEP: Final = 256  # how finely a step's noise must be resolved at the largest weight
 
 
 class Asking:
@@ -115,7 +113,7 @@ class Answering:
         device = _use_device(self.site.device)
         pipeline = plans.pipeline_event(scenario.plan(self.site.silo), plan)
         _check_charged(pipeline)
-        _check_magnitude(scenario, pipeline, question.vector_P)
+        check_magnitude(scenario, pipeline, question.vector_P)
         if scenario.data.augment is not None:
             scenario.data.augment.of(scenario.data.shape)
         _rows(*_key(scenario, pipeline), device, question.vector_P, self._wrappers)
@@ -205,21 +203,6 @@ def _check_charged(event: Event) -> None:
 def _check_release_once(event: Event) -> None:
     """Measure a mechanism's release, once a process: neither steps nor records change it."""
     check_release(mechanism_of(event), event)
-
-
-def _check_magnitude(scenario: Scenario, plan: Event, model_P: NDArray[np.float32]) -> None:
-    """Refuse a model on whose coordinates a step would be rounded away.
-
-    Float32 has no room for a small step beside a large weight. On a model made of such weights the updates of most
-    silos are zero, noise and all, and a sum of many is the update of the one that moved.
-    """
-    step = scenario.training.noise_step(plan.noise_multiplier * clip_of(plan) / plan.denominator)
-    spacing = float(np.spacing(np.abs(model_P).max(initial=0.0)))
-    if spacing > step / _STEPS_OF_A_STEP:
-        raise ProtocolError(
-            f"the model received has weights so large that float32 moves them by {spacing:.1e} at least, where a step"
-            f" is {step:.1e}; updates would be rounded away"
-        )
 
 
 def _rows(

@@ -330,3 +330,18 @@ def test_parameters_that_are_shared_are_trained_kept_and_read_as_one(model: Any,
     assert torch.equal(trained.into.weight, stored["into.weight"])
     assert trained.first.data_ptr() == trained.scales.data_ptr()
     assert run.summary["parameters"] == 12
+
+
+def test_a_learning_rate_whose_steps_are_rounded_away_is_refused_with_the_least_that_goes(tmp_path: Path) -> None:
+    def refused(**more: Any) -> str:
+        with pytest.raises(fm.ConfigError, match=r"^training\.learning_rate = 1e-05 is too small") as caught:
+            simulate(out=tmp_path / "run", **said(seed=5, learning_rate=1e-5, **more))
+        assert "\n" not in str(caught.value)
+        assert not (tmp_path / "run").exists()
+        return str(caught.value)
+
+    assert "safetensors" in refused(model=_with_parameters(Net()))
+    least = float(re.findall(r"at least ([0-9.e-]+), or", refused())[0])
+    assert simulate(out=tmp_path / "run", **said(seed=5, learning_rate=least)).ended
+    with pytest.raises(fm.ConfigError, match="rounded away"):
+        simulate(out=tmp_path / "other", **said(seed=5, learning_rate=least * 0.8))

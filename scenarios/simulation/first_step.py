@@ -1,0 +1,58 @@
+"""Whether steps move the model that a run begins from: refused before anything is written, as each silo would refuse.
+
+Shapes: P parameters.
+"""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmodel import plans
+from fedmodel.config import Scenario
+from fedmodel.errors import ConfigError
+from fedmodel.learning import vectors
+from fedmodel.learning.fitting import fit
+from fedmodel.learning.magnitude import STEPS_OF_A_STEP, spacing_of, step_of
+from fedmodel.learning.models import build_model
+from fedmodel.learning.starts import file_of, read_start
+from fedmodel.seeds import derive_seed
+
+
+def check_first_step(scenario: Scenario) -> None:
+    """Refuse a learning rate at which a step of some silo would be rounded away on the model that a run begins from.
+
+    Raises:
+        ConfigError: With the least that goes with this noise and these weights.
+    """
+    rate, spacing = scenario.training.learning_rate, spacing_of(_first(scenario))
+    events = (plans.private_event(scenario.plan(silo)) for silo in scenario.federation.silos)
+    step = min(step_of(scenario, event) for event in events)
+    if spacing > step / STEPS_OF_A_STEP:
+        least = _two_figures_up(spacing * STEPS_OF_A_STEP * rate / step)
+        weights = "the first weights" if scenario.start is None else f"the weights of {file_of(scenario.start)}"
+        raise ConfigError(
+            f"training.learning_rate = {rate:g} is too small for this noise and {weights}: a step is {step:.1e}, and"
+            f" float32 moves the largest weight by {spacing:.1e} at least, so that updates would be rounded away; take"
+            f" at least {least:g}, or begin from smaller weights"
+        )
+
+
+def _first(scenario: Scenario) -> NDArray[np.float32]:
+    """Return what a run begins from, as its server makes it."""
+    module = build_model(scenario.model, scenario.data.shape, derive_seed(scenario.seed or 0, "model"))
+    if scenario.start is not None:
+        fit(module, read_start(scenario.start), str(file_of(scenario.start)))
+    return vectors.flatten(module)
+
+
+def _two_figures_up(value: float) -> float:
+    """Return a number of two figures that is no smaller.
+
+    >>> _two_figures_up(0.001234)
+    0.0013
+    """
+    places = 1 - math.floor(math.log10(value))
+    return round(math.ceil(value * 10.0**places) / 10.0**places, places)
