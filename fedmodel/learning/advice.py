@@ -34,6 +34,8 @@ def said(module: nn.Module, name: str) -> str:
 def advice(module: nn.Module, name: str, otherwise: str) -> str:
     """Return what to put in a layer's place, after a semicolon."""
     layer = module.get_submodule(name)
+    if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.max_norm is not None:
+        return f"; set max_norm = None{_FIX}"
     return f"; {next((words for types, words in _ADVICE if isinstance(layer, types)), otherwise)}"
 
 

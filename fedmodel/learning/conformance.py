@@ -33,6 +33,7 @@ from fedmodel.errors import PrivacyError
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import Inputs, made_up, taken
+from fedmodel.learning.keeping import undone
 
 _FILLERS: Final = (math.nan, 0.0, 1e30, math.inf)
 _MAGNITUDES: Final = (1.0, 64.0, 4096.0)
@@ -89,7 +90,7 @@ def conforms(gradients: ClippedSum, shape: DataShape, *, thorough: bool = True, 
         seed: Decides the records.
 
     Raises:
-        PrivacyError: When a batch of another shape reaches the model.
+        PrivacyError: When a batch of another shape reaches the model, or a pass writes into it.
     """
     size, device = gradients.rows, gradients.parameters[0].device
     generator = torch.Generator().manual_seed(seed)
@@ -98,7 +99,7 @@ def conforms(gradients: ClippedSum, shape: DataShape, *, thorough: bool = True, 
     odd_P = (torch.randint(-(2**62), 2**62, (parameters,), generator=generator) * 2 + 1).to(device)
 
     def prints(x: Inputs, y: Tensor) -> Tensor:
-        with of_one_shape(gradients.module, size):
+        with of_one_shape(gradients.module, size), undone(gradients.module, refuse=True):
             return gradients.prints(each(x, lambda one: one.to(device)), y.to(device), odd_P).cpu()
 
     own_B = prints(x_B, y_B)

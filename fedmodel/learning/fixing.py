@@ -10,6 +10,7 @@
 | `Dropout1d`, `2d`, `3d`                      | `fedmodel.kinds.layers.ChannelDropout`, of the same rate              |
 | `MultiheadAttention`, `LSTM`, `GRU`, `RNN`   | their own dropout, which is inside of torch, is switched off          |
 | anything with spectral norm                  | without it, and with the weights as they are                          |
+| `Embedding`, `EmbeddingBag` with `max_norm`  | without it, and with the weights as they are                          |
 | anything with `inplace = True`               | `inplace = False`                                                     |
 
 Factors and shifts of a norm are kept, and whether they are trained; running statistics are dropped. A norm in another
@@ -109,6 +110,7 @@ def _fixed(layer: nn.Module) -> tuple[nn.Module, list[str]]:
         *_without_statistics(layer),
         *_without_dropout(layer),
         *_without_spectral_norm(layer),
+        *_without_max_norm(layer),
         *_not_in_place(layer),
     ]
 
@@ -157,6 +159,14 @@ def _without_spectral_norm(layer: nn.Module) -> list[str]:
             remove_spectral_norm(layer, hook.name)
             done.append(f"spectral norm of {hook.name!r} was taken out")
     return done
+
+
+def _without_max_norm(layer: nn.Module) -> list[str]:
+    """Have an embedding leave its weights as they are when records look them up."""
+    if not isinstance(layer, nn.Embedding | nn.EmbeddingBag) or layer.max_norm is None:
+        return []
+    longest, layer.max_norm = layer.max_norm, None
+    return [f"{type(layer).__name__} no longer shortens its weights to {longest:g} as records pass"]
 
 
 def _not_in_place(layer: nn.Module) -> list[str]:

@@ -12,6 +12,7 @@ What holds of a model that passes, on the records tried and in the mode that it 
 | an output for a record does not hang on companions | a clip of each record's gradient would bound nothing            |
 | two passes on the same records give the same       | what one record left behind would reach the others' gradients   |
 | records are as they were after a pass              | the server's own would be other ones in each round              |
+| no pass writes into a trainable parameter          | what it writes would be released without noise                  |
 | nothing is drawn from torch's generator            | masks that can be guessed couple records                        |
 | buffers and frozen parameters never change, and    | they are constants of the code, the same at every party, so     |
 | are the same whatever the seed of a build          | that no record and no other party's choice is in them           |
@@ -47,6 +48,7 @@ from fedmodel.learning.advice import advice, out_of_place, said, told
 from fedmodel.learning.checked_losses import check_gradients, check_losses
 from fedmodel.learning.gradients import ClippedSum, kind
 from fedmodel.learning.inputs import Inputs, made_up
+from fedmodel.learning.keeping import Kept
 from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.tasks import RecordLoss, task_of
 from fedmodel.learning.tasks._own import KEY, is_own
@@ -171,21 +173,28 @@ def _move_away(module: nn.Module) -> None:
 
 
 def _check_kept(module: nn.Module, name: str, before: Tensor, after: Tensor) -> None:
-    """Refuse a buffer or a frozen parameter that a pass changed."""
+    """Refuse a buffer or a frozen parameter that passes changed."""
     if not torch.equal(before, after):
-        layer = name.rpartition(".")[0]
-        raise PrivacyError(
-            f"{said(module, layer)} keeps {name!r} outside the trained parameters and changes it as records pass,"
-            f" where no noise is added{advice(module, layer, 'keep nothing there that records change')}"
-        )
+        _refuse_change(module, name)
+
+
+def _refuse_change(module: nn.Module, name: str) -> None:
+    """Refuse a model of which a pass changed this parameter or buffer."""
+    layer = name.rpartition(".")[0]
+    trained = name in {trained for trained, one in module.named_parameters() if one.requires_grad}
+    if trained:
+        how, instead = f"writes into the parameter {name!r}", "compute what is wanted there without changing it"
+    else:
+        how = f"keeps {name!r} outside the trained parameters and changes it"
+        instead = "keep nothing there that records change"
+    raise PrivacyError(
+        f"{said(module, layer)} {how} as records pass, where no noise is added{advice(module, layer, instead)}"
+    )
 
 
 def _check_passes(module: nn.Module, x_B: Inputs, others_B: Inputs) -> Traced:
     """Refuse a model that fails on records, keeps something of them, is random, or couples them; return a pass."""
-    before = {name: value.detach().clone() for name, value in module.named_buffers()}
     first = _passed(module, x_B)
-    for name, value in module.named_buffers():
-        _check_kept(module, name, before[name], value)
     if (changing := first.input_changed_in) is not None:
         raise PrivacyError(
             f"{said(module, changing)} changes the records that the model is given in place, so that whoever uses them"
@@ -226,7 +235,8 @@ def _check_masks(module: nn.Module, passed: Traced, shape: DataShape) -> None:
 
 
 def _passed(module: nn.Module, x_B: Inputs, seed: int = 0) -> Traced:
-    """Run a model once, and refuse one that fails."""
+    """Run a model once, and refuse one that fails, or that writes into its parameters or buffers."""
+    kept = Kept(module)
     traced = trace(module, x_B, seed)
     if traced.failed is not None:
         shapes = each(x_B, lambda one: tuple(one.shape))
@@ -234,6 +244,8 @@ def _passed(module: nn.Module, x_B: Inputs, seed: int = 0) -> Traced:
             f"{said(module, traced.failed_in)} failed on {ROWS} made-up records of the data's shape, {shapes}:"
             f" {told(traced.failed)}"
         )
+    if (changed := kept.changed()) is not None:
+        _refuse_change(module, changed)
     return traced
 
 

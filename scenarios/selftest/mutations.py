@@ -347,7 +347,7 @@ def ghost_clipping() -> Planted:
         return wrapped
 
     def summed(
-        self: PerSample, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp], _augment: object = None
+        self: PerSample, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp], _augment: object = None, **_refuse: bool
     ) -> list[Tensor]:
         self.forget()
         chosen = torch.from_numpy(lot).to(y_N.device)

@@ -29,6 +29,14 @@ biases no coordinate of S by more than 10^-5 of them.
 | a trainable parameter gets no gradient      | `PrivacyError`: part of the model would be released without noise    |
 | the loss is not one for each record         | `PrivacyError`: a mean or a sum over records could couple them       |
 | the clip is infinite, as in a baseline      | each factor is 1: nothing is clipped, and nothing is promised        |
+| a pass writes into the model                | made-up records: `PrivacyError`; in training it is put back, see below |
+
+*A model is the same after a physical batch as before it.* What a pass wrote into a parameter would be released without
+noise, and what it kept would reach other records' gradients. `flat`, which measures, refuses that by name. `of`, which
+trains, puts all back that `fedmodel.learning.keeping` lists, after each physical batch, and says nothing: whether
+records reached a branch that writes must not be told. So a record's gradient is a function of it, of its companions in
+one physical batch, which the preflight measures, and of the model as the round began. What a pass keeps in places that
+`keeping` does not look into is not covered.
 
 A new kind is one file in this folder with a class derived from `ClippedSum`, which the file names `KIND`.
 
@@ -51,6 +59,7 @@ from torch import Tensor, nn
 
 from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.learning.inputs import Inputs, taken
+from fedmodel.learning.keeping import undone
 from fedmodel.learning.tasks import RecordLoss
 from fedmodel.system.kinds import kinds, not_known
 
@@ -121,7 +130,13 @@ class ClippedSum(ABC):
         """
 
     def of(
-        self, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp], augment: Callable[[Inputs], Inputs] | None = None
+        self,
+        x_N: Inputs,
+        y_N: Tensor,
+        lot: NDArray[np.intp],
+        augment: Callable[[Inputs], Inputs] | None = None,
+        *,
+        refuse: bool = False,
     ) -> list[Tensor]:
         """Return the clipped sum of a lot, as `take` does, with nothing older in it.
 
@@ -131,19 +146,26 @@ class ClippedSum(ABC):
             lot: Indices of the records drawn. Sensitive, its length included.
             augment: Makes the copies of records that are trained on, each of its own record and of draws of its own
                 (`fedmodel.learning.augmenting`); None for the records themselves.
+            refuse: Whether a model that writes into its parameters or buffers is refused, and not only put back to what
+                it was after each physical batch: of made-up records alone.
         """
         self.forget()
         for chunk in _chunks(torch.from_numpy(lot).to(y_N.device), self.rows):
             x_R = taken(x_N, chunk)
-            self.add(x_R if augment is None else augment(x_R), y_N[chunk])
+            with undone(self.module, refuse=refuse):
+                self.add(x_R if augment is None else augment(x_R), y_N[chunk])
         return self.take()
 
     def flat(self, x_N: Inputs, y_N: Tensor) -> Tensor:
         """Return the clipped sum of all the records, float64 of shape `(P,)`, WITHOUT noise.
 
         Sensitive: for measuring sensitivity on made-up records, never for release.
+
+        Raises:
+            PrivacyError: Where the model writes into its parameters or buffers as records pass.
         """
-        return torch.cat([part.reshape(-1) for part in self.of(x_N, y_N, np.arange(len(y_N)))])
+        sums = self.of(x_N, y_N, np.arange(len(y_N)), refuse=True)
+        return torch.cat([part.reshape(-1) for part in sums])
 
 
 def physical_batch(expected: int, most: int) -> int:

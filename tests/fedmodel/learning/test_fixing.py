@@ -96,6 +96,11 @@ FIXED: list[tuple[Callable[[], nn.Module], DataShape, list[str]]] = [
         ["the model: spectral norm of 'weight' was taken out"],
     ),
     (lambda: rows(spectral_norm(Linear(8, 8))), FLAT, ["1: spectral norm of 'weight' was taken out"]),
+    (
+        lambda: Sequential(nn.Embedding(9, 4, max_norm=1.0), nn.Flatten(), Linear(24, 1)),
+        DataShape((6,), 2, below=9),
+        ["0: Embedding no longer shortens its weights to 1 as records pass"],
+    ),
     (lambda: rows(nn.Tanh()), FLAT, []),
 ]  # fmt: skip
 FUNCTIONAL: list[tuple[Callable[[], nn.Module], list[str]]] = [
@@ -135,6 +140,12 @@ def test_a_fixed_model_of_recurrent_cells_or_attention_is_taken(
     check(lambda: fix(make()).model, gradients="functional")
     with pytest.raises(PrivacyError, match=r"fedmodel.fix\(model\) does it"):
         check(make, gradients="functional")
+
+
+def test_a_bag_of_embeddings_no_longer_shortens_its_weights() -> None:
+    fixed = fix(nn.EmbeddingBag(9, 4, max_norm=0.5))
+    assert str(fixed) == "the model: EmbeddingBag no longer shortens its weights to 0.5 as records pass"
+    assert fixed.model.max_norm is None
 
 
 def test_the_model_that_is_given_stays_as_it_is() -> None:

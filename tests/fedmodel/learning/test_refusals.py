@@ -73,6 +73,14 @@ class Counting(Own):
         return h * self.passes
 
 
+class ClampingItsWeights(Own):
+    def hidden(self, h: Tensor) -> Tensor:
+        self.into.weight.data.clamp_(-9.0, 9.0)  # where all are already: seen by what torch counts, and by values
+        with torch.no_grad():
+            self.into.weight.clamp_(-9.0, 9.0)
+        return h
+
+
 class CountingInABuffer(Own):
     seen: Tensor
 
@@ -206,6 +214,7 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
     ),
     (Counting, r"own code \(Counting\) keeps something from one pass to the next"),
     (CountingInABuffer, r"keeps 'seen' outside the trained parameters and changes it as records pass"),
+    (ClampingItsWeights, r"'into' \(Linear\) writes into the parameter 'into.weight' as records pass, .*; compute"),
     (Dropping, r"own code \(Dropping\) draws from torch's generator, which can be guessed; take dropout from"),
     (partial(Recurrent, 0.5), r"'cells' \(LSTM\) draws from torch's generator.*; set its dropout to 0; fedmodel.fix"),
     (

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from itertools import count
 from typing import Literal
 
 import numpy as np
@@ -206,11 +207,10 @@ class Restless(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.linear, self.calls = nn.Linear(6, 1), 0
+        self.linear, self.calls = nn.Linear(6, 1), count(1)  # of which a model is not put back to what it was
 
     def forward(self, x_BF: Tensor) -> Tensor:
-        self.calls += 1
-        return self.linear(x_BF * (1 + self.calls * 2.0**-20))  # type: ignore[no-any-return]
+        return self.linear(x_BF * (1 + next(self.calls) * 2.0**-20))  # type: ignore[no-any-return]
 
 
 def test_a_layer_that_does_not_repeat_itself_is_refused() -> None:

@@ -1,0 +1,158 @@
+"""What a model holds, as it was before a pass: put back afterwards, or compared, to refuse a model that writes there.
+
+A forward pass is any code. One that writes into a trainable parameter, as `nn.Embedding(max_norm=...)` does, would
+release what it wrote without noise; one that keeps something in a buffer would let a record move the gradients of
+others, later on. Both are refused on made-up records. Since other records may reach other branches, in training all is
+put back after every physical batch too, silently: a refusal there would tell of the records.
+
+Guarantee: after `undone`, all that is listed here is bit for bit what it was before, so that a physical batch leaves
+nothing behind in it and every one begins with the same:
+
+- parameters and buffers, trained and frozen, under their names too: what was put in their place, added or removed;
+- every attribute of every module, among them numbers, flags and tensors in plain attributes;
+- what lies in lists, dicts, sets, tuples and deques there, at any depth, and in numpy arrays.
+
+Does NOT put back what is kept elsewhere: in other objects of Python that a module holds, in globals, in a class or a
+closure, in an attribute of a tensor, or in a generator's state. What passes keep there is found if it shows in the
+preflight, and not otherwise.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedmodel.errors import PrivacyError
+
+_Many = dict[Any, Any] | list[Any] | set[Any] | deque[Any]
+_HOLDERS: Final = (dict, list, set, deque)
+_LOOKED_INTO: Final = (*_HOLDERS, tuple, Tensor, np.ndarray, nn.Module)
+
+
+class Kept:
+    """A copy of what a model holds.
+
+    Args:
+        module: The model, no pass of it under way.
+    """
+
+    def __init__(self, module: nn.Module) -> None:
+        self._module = module
+        self._tensors: dict[int, tuple[Tensor, Tensor]] = {}
+        self._arrays: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        self._holders: list[tuple[_Many, _Many]] = []
+        self._seen: dict[int, object] = {}  # which keeps them alive, so that no other gets one's number
+        self._named = {name: (one, _version(one)) for name, one in _named(module)}
+        self._copy(module)
+
+    def changed(self) -> str | None:
+        """Return the name of a parameter or a buffer that is not what it was, None where all are.
+
+        A trained parameter that was written into counts as changed, whatever was written. What stands newly under a
+        name is none of them.
+        """
+        now = dict(_named(self._module))
+        for name, (one, version) in self._named.items():
+            after, value = now.get(name), self._tensors[id(one)][1]
+            if after is None or not _same(after, value) or not _same(one, value) or _version(one) != version:
+                return name
+        return None
+
+    def put_back(self) -> None:
+        """Make the model what it was."""
+        for holder, values in self._holders:
+            if _numbers(holder) != _numbers(values):
+                holder.clear()
+                holder.extend(values) if isinstance(holder, list | deque) else holder.update(values)
+        for one, value in self._tensors.values():
+            if one.shape != value.shape:
+                one.data = value.clone()
+            elif not _overlaps(one):  # which torch refuses to write into, for anybody
+                one.data.copy_(value)
+        for array, was in self._arrays:
+            if array.flags.writeable:
+                array[...] = was
+
+    def _copy(self, value: Any) -> None:
+        """Copy what a value holds, in whatever it is."""
+        if id(value) in self._seen:
+            return
+        if isinstance(value, Tensor):
+            self._tensors[id(value)] = (value, value.detach().clone())
+        elif isinstance(value, np.ndarray):
+            self._arrays.append((value, value.copy()))
+        elif isinstance(value, _HOLDERS):
+            plain = dict if isinstance(value, dict) else set if isinstance(value, set) else list
+            self._holders.append((value, plain(value)))
+        self._seen[id(value)] = value
+        for one in _within(value):
+            if isinstance(one, _LOOKED_INTO):
+                self._copy(one)
+
+
+@contextmanager
+def undone(module: nn.Module, *, refuse: bool = False) -> Iterator[None]:
+    """Put a model back to what it was, whatever happens meanwhile.
+
+    Args:
+        module: The model.
+        refuse: Whether to refuse a change of a parameter or a buffer, or any writing into a trained parameter. On
+            made-up records alone: on a silo's own, a refusal would tell of them.
+
+    Raises:
+        PrivacyError: With the name of what was changed.
+    """
+    kept = Kept(module)
+    try:
+        yield
+        if refuse and (name := kept.changed()) is not None:
+            raise PrivacyError(
+                f"the model changes {name!r} as records pass, where no noise is added; keep nothing there"
+            )
+    finally:
+        kept.put_back()
+
+
+def _named(module: nn.Module) -> Iterator[tuple[str, Tensor]]:
+    yield from module.named_parameters()
+    yield from module.named_buffers()
+
+
+def _version(one: Tensor) -> int | None:
+    """Return how often a trained parameter was written into in place, as torch counts; None of what is not trained."""
+    return one._version if one.requires_grad else None  # noqa: SLF001
+
+
+def _numbers(holder: _Many) -> list[int]:
+    """Return which objects a holder has, in its order."""
+    return [*map(id, holder), *(map(id, holder.values()) if isinstance(holder, dict) else ())]
+
+
+def _overlaps(one: Tensor) -> bool:
+    return any(size > 1 and stride == 0 for size, stride in zip(one.shape, one.stride(), strict=True))
+
+
+def _within(value: Any) -> list[Any]:
+    """Return what lies in a holder or in a module."""
+    if isinstance(value, nn.Module):
+        return [vars(value)]
+    if isinstance(value, Tensor | np.ndarray):
+        return []
+    return list(value.values() if isinstance(value, dict) else value)
+
+
+def _same(one: Tensor, other: Tensor) -> bool:
+    """Tell whether two tensors have the same values; NaN is as NaN."""
+    return torch.equal(one, other) or (
+        one.shape == other.shape
+        and one.dtype == other.dtype
+        and one.is_floating_point()
+        and torch.allclose(one, other, rtol=0.0, atol=0.0, equal_nan=True)
+    )

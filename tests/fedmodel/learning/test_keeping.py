@@ -1,0 +1,186 @@
+"""A model is the same after a physical batch as before it, whatever branch its records reached."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fedmodel.errors import PrivacyError
+from fedmodel.kinds.shape import DataShape
+from fedmodel.learning import vectors
+from fedmodel.learning.gradients import KINDS, ClippedSum
+from fedmodel.learning.keeping import Kept, undone
+from fedmodel.learning.preflight import check_received, preflight
+from tests.fedmodel.learning.test_dp_sgd import FLAT, clipped, make
+
+RARE = 1e3  # of a feature: no made-up record that is not an outlier has it
+
+
+class Hiding(nn.Module):
+    """Holds something wherever a model can, and changes all of it at once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(6, 1)
+        self.frozen = nn.Parameter(torch.ones(2), requires_grad=False)
+        self.register_buffer("buffer", torch.ones(2))
+        self.plain, self.array, self.count = torch.ones(2), np.ones(2), 0
+        self.listed: list[Any] = [torch.ones(2), {"deep": (torch.ones(2), deque([1]), {1})}]
+        self.hidden = [nn.Linear(1, 1)]
+
+    def change(self) -> None:
+        inner: Any = self.listed[1]["deep"]
+        with torch.no_grad():
+            for one in (self.layer.weight, self.frozen, self.plain, self.listed[0], inner[0], self.hidden[0].weight):
+                one.mul_(3.0)
+        self.layer.bias = nn.Parameter(torch.full((1,), 7.0))
+        self.buffer, self.new = torch.zeros(2), torch.zeros(2)
+        self.array *= 3
+        self.count += 1
+        self.listed.append(1)
+        inner[1].append(2)
+        inner[2].add(2)
+
+
+def held(module: Hiding) -> list[object]:
+    inner: Any = module.listed[1]["deep"]
+    found = [*module.parameters(), module.buffer, module.plain, module.listed[0], inner[0], module.hidden[0].weight]
+    return [
+        *(one.tolist() for one in found),
+        module.array.tolist(),
+        (module.count, len(module.listed), list(inner[1]), inner[2]),
+        sorted(vars(module)),
+    ]
+
+
+def test_all_that_a_model_holds_is_put_back_the_same_parameter_in_its_place() -> None:
+    module = Hiding()
+    before, bias = held(module), module.layer.bias
+    with undone(module):
+        module.change()
+        assert not [one for one, was in zip(held(module), before, strict=True) if one == was]
+    assert held(module) == before
+    assert module.layer.bias is bias
+
+
+def test_a_model_is_put_back_after_an_exception() -> None:
+    module = Hiding()
+    before = held(module)
+    with pytest.raises(ZeroDivisionError), undone(module):  # noqa: PT012 - the change is what is undone
+        module.change()
+        raise ZeroDivisionError
+    assert held(module) == before
+
+
+def _scaled(module: Hiding) -> None:
+    module.layer.weight.data *= 2.0
+
+
+def _written(module: Hiding) -> None:
+    with torch.no_grad():
+        module.layer.weight.mul_(1.0)
+
+
+def _replaced(module: Hiding) -> None:
+    module.layer.weight = nn.Parameter(torch.zeros(1, 6))
+
+
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        (_scaled, "layer.weight"),
+        (_written, "layer.weight"),  # to what it was: other records, other values
+        (_replaced, "layer.weight"),
+        (lambda module: module.frozen.data.add_(1.0), "frozen"),
+        (lambda module: module.buffer.add_(1.0), "buffer"),
+        (lambda module: setattr(module, "buffer", torch.zeros(2)), "buffer"),
+        (lambda module: module.layer(torch.ones(3, 6)), None),
+    ],
+)
+def test_what_was_changed_is_named(change: Callable[[Hiding], object], name: str | None) -> None:
+    module = Hiding()
+    kept = Kept(module)
+    change(module)
+    assert kept.changed() == name
+    kept.put_back()
+    assert kept.changed() == (name if change is _written else None)
+
+
+class Rarely(nn.Module):
+    """Writes where a record is far out, which no made-up one is that is not an outlier."""
+
+    centre: Tensor
+
+    def __init__(self, where: str, least: float = RARE) -> None:
+        super().__init__()
+        self.where, self.least = where, least
+        self.layer = nn.Linear(6, 1)
+        self.plain = torch.zeros(6)
+        self.register_buffer("centre", torch.zeros(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        seen = x.detach().abs().max()
+        if bool(seen > self.least) and bool(seen < 2 * self.least):
+            if self.where == "parameter":
+                self.layer.weight.data.clamp_(-1e-3, 1e-3)
+            elif self.where == "buffer":
+                self.centre += x.detach()[0]
+            else:
+                self.plain = x.detach()[0]
+        return self.layer(x - self.centre - self.plain)  # type: ignore[no-any-return]
+
+
+def sums(gradients: ClippedSum, x: Tensor) -> Tensor:
+    lot = np.arange(len(x))
+    return torch.cat([one.flatten() for one in gradients.of(x, torch.ones(len(x), dtype=torch.int64), lot)])
+
+
+@pytest.mark.parametrize("where", ["parameter", "buffer", "plain"])
+def test_a_branch_that_only_real_records_reach_leaves_nothing_and_says_nothing(where: str) -> None:
+    """The update is the released steps alone, and what one batch left moves no record of another."""
+    torch.manual_seed(0)
+    model = Rarely(where)
+    sgd = make(model, physical=8, lr=0.0)
+    gradients = sgd.gradients
+    preflight(gradients, FLAT, 1.0)
+    others = torch.randn(8, 6)
+    expected, before = sums(gradients, others), vectors.flatten(model)
+    rare = torch.cat([torch.full((1, 6), 1.5 * RARE), torch.randn(7, 6)])
+    alone = sums(gradients, rare)
+    assert torch.equal(sums(gradients, torch.cat([rare, others])), alone + expected)
+    sgd.step(rare, torch.ones(8, dtype=torch.int64), np.arange(8))
+    assert (vectors.flatten(model) == before).all()
+    assert not model.centre.any()
+    assert not model.plain.any()
+    assert torch.equal(sums(gradients, others), expected)
+
+
+@pytest.mark.parametrize("of", KINDS)
+def test_a_pass_that_writes_into_a_trained_parameter_is_refused_wherever_it_is_measured(of: str) -> None:
+    class Clamped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(6, 1)
+
+        def forward(self, x: Tensor) -> Tensor:
+            self.layer.weight.data.clamp_(-1.0, 1.0)
+            return self.layer(x)  # type: ignore[no-any-return]
+
+    gradients = clipped(Clamped(), gradients_kind=of)
+    for measure in (preflight, check_received):
+        for parameter in gradients.parameters:
+            parameter.data.fill_(2.0)
+        with pytest.raises(PrivacyError, match=r"changes '(model.)?layer.weight' as records pass"):
+            measure(gradients, FLAT, 1.0)
+
+
+def test_an_embedding_that_shortens_its_weights_is_refused_even_where_none_is_too_long() -> None:
+    model = nn.Sequential(nn.Embedding(50, 2, max_norm=1e9), nn.Flatten(), nn.Linear(8, 1))
+    with pytest.raises(PrivacyError, match=r"changes '0.weight' as records pass"):
+        preflight(clipped(model), DataShape((4,), 2, below=50), 1.0)
