@@ -68,11 +68,12 @@ def measured(module: nn.Module, aim: Objective, records: Records, device: torch.
     with torch.no_grad():
         for start in range(0, len(records), _BATCH):
             x_B, y_B = tensors(records.take(slice(start, start + _BATCH)), device)
-            output = called(module, each(x_B, torch.clone))  # a model's own code could write into the records
-            loss_B = aim.losses(output, y_B)
+            # Copies: a user's own model or loss could write into records, targets and outputs.
+            output = called(module, each(x_B, torch.clone))
+            answers.append(aim.answers(output).clone().cpu().numpy())
+            loss_B = aim.losses(output, y_B.clone())
             total += float(loss_B.sum())
             losses.append(loss_B.cpu().numpy())
-            answers.append(aim.answers(output).cpu().numpy())
     module.train(training)
     answer_N = np.concatenate(answers)
     if not (math.isfinite(total) and np.isfinite(answer_N).all()):

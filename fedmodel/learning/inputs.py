@@ -46,7 +46,12 @@ def made_up(shape: DataShape, count: int, generator: torch.Generator) -> tuple[I
 
     Of a target that may ignore positions, some are ignored.
     """
-    return scaled(shape, count, generator, 1.0), _drawn(shape.targets, count, generator)
+    return scaled(shape, count, generator, 1.0), made_up_targets(shape, count, generator)
+
+
+def made_up_targets(shape: DataShape, count: int, generator: torch.Generator) -> Tensor:
+    """Return targets of records that nobody has."""
+    return _drawn(shape.targets, count, generator)
 
 
 def scaled(shape: DataShape, count: int, generator: torch.Generator, scale: float) -> Inputs:

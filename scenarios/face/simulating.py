@@ -81,7 +81,8 @@ def simulate(
             labels: Names of the classes, in order.
             person: The column or key that says whose a record is.
             loss: Each record's own loss, by name or as a function of outputs and targets. Default: "cross-entropy".
-            metrics: Figures besides, by name or as functions.
+            metrics: Figures besides, by name or as functions. A function is given the model's answers of the server's
+                records, a row for each, and their targets, both as NumPy arrays, and returns a number.
             silos: How many, or their names; a list of `train` says it.
             partition: How records are dealt, such as `fedmodel.Dirichlet(0.3)`.
             cohort: How many silos are asked each round. Default: all.

@@ -65,17 +65,18 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
         The number of the model's trainable parameters.
 
     Raises:
-        ConfigError: When the strategy, a job, the loss, a figure or the kind of gradients is not known; the model, a
-            job or the class weights do not fit the data; a model of the user's own cannot be had; delta is too large
-            for a silo; secure aggregation could hide nothing, or nothing but one update; when the file that it
-            begins from does not fit, or its cost cannot be charged on; or when steps would be
-            rounded away on the first weights.
+        ConfigError: When the strategy, a job, the loss, a figure or the kind of gradients is not known; a figure fails;
+            the model, a job or the class weights do not fit the data; a model of the user's own cannot be had; delta is
+            too large for a silo; secure aggregation could hide nothing, or nothing but one update; when the file that
+            it begins from does not fit, or its cost cannot be charged on; or when steps would be rounded away on the
+            first weights.
         DataError: When a silo holds fewer records than an expected lot, or data cannot be loaded and dealt.
         PrivacyError: When the model or its loss cannot be private, or cannot be trained on records of such a shape.
     """
     import torch
 
     from fedmodel.data import check_read_by_silos, held_out_records, silo_records
+    from fedmodel.learning.checked_figures import check_figures
     from fedmodel.learning.gradients import kind
     from fedmodel.learning.job_names import check_jobs
     from fedmodel.learning.jobs import words_asked
@@ -113,6 +114,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
             " message; use fewer or narrower layers"
         )
     check_model(scenario, torch.device("cpu"))
+    check_figures(scenario)
     if scenario.encryption.secure_aggregation != "off":
         quantizer = scenario_policy(scenario).quantizer
         for silo in scenario.federation.silos:

@@ -38,7 +38,7 @@ def own_loss(use: str) -> Callable[[Any, Tensor], Tensor]:
         function = resolve(use, KEY)
         try:
             found = function(output, target_B)
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise PrivacyError(f"{KEY} = {use!r} raised {failed(error, [use])}") from None
         rows = len(target_B)
         if not isinstance(found, Tensor) or tuple(found.shape) != (rows,):
@@ -55,14 +55,15 @@ def own_loss(use: str) -> Callable[[Any, Tensor], Tensor]:
 def own_figure(use: str) -> Callable[[NDArray[Any], NDArray[Any]], float | None]:
     """Return the figure of a name: a function of all answers and all targets.
 
-    It is left out, None, where it is None or no finite number. What the function says as it fails is not repeated.
+    It is left out, None, where it is None or no finite number. What the function says as it fails is not repeated. It
+    is given copies, and may write into them.
     """
 
     def figure(answer_N: NDArray[Any], target_N: NDArray[Any]) -> float | None:
         function = resolve(use, "metrics")
         try:
-            found = function(answer_N, target_N)
-        except Exception as error:
+            found = function(answer_N.copy(), target_N.copy())
+        except (Exception, SystemExit) as error:
             raise ConfigError(f"metrics: {use!r} raised {failed(error, [use])}") from None
         if found is None:
             return None

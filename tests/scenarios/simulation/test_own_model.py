@@ -15,6 +15,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from fedmodel.config import Scenario, read_scenario, scenario_to_toml
+from fedmodel.data import Records
 from fedmodel.errors import ClaimRefuted, ConfigError, LedgerTampered, PrivacyError
 from fedmodel.kinds import own_code
 from fedmodel.kinds.shape import DataShape
@@ -27,6 +28,7 @@ from scenarios.report.gather import read_run
 from scenarios.report.summary_check import check_summary
 from scenarios.simulation import engines
 from scenarios.simulation.prepared import prepare
+from server.metrics import evaluate
 from tests.conftest import TINY
 from tests.scenarios.report.test_build import page
 
@@ -317,6 +319,36 @@ def test_what_is_no_figure_is_refused_without_a_word_of_a_record(own: Path, name
     with pytest.raises(ConfigError, match=rf"^metrics: 'ownlosses:{name}' {rule}") as caught:
         task_of(DataShape((4,), 2)).figures((f"ownlosses:{name}",), found)
     assert "target is" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "rule"), [("tensors", "raised AttributeError in line 3"), ("row", "a ndarray, where")]
+)
+def test_a_figure_that_fails_is_found_before_anything_is_written(own: Path, name: str, rule: str) -> None:
+    (own.parent / "ownfigures.py").write_text(
+        "def tensors(answers, targets):\n    targets[:] = 3\n    return (answers.argmax(1) == targets).float().mean()\n"
+        "def row(answers, targets):\n    assert sorted(set(targets)) == [0, 1]\n    return answers[0]\n"
+    )
+    given = r"it was given made-up answers of shape \(258, 2\) and targets of shape \(258,\), NumPy arrays both$"
+    settings = [f'metrics=["ownfigures:{name}"]', "model.use=", "model.bias=", "model.kind=mlp"]
+    with pytest.raises(ConfigError, match=rf"^metrics: 'ownfigures:{name}' .*{rule}.*; {given}"):
+        prepare(own, settings, "in-process", "cpu", own.parent / "r")
+    assert not (own.parent / "r").exists()
+
+
+def test_figures_and_losses_that_write_into_what_they_are_given_change_nothing_else(own: Path) -> None:
+    (own.parent / "ownwriting.py").write_text(
+        "def figure(answers, targets):\n    answers[:], targets[:] = 0, 0\n    return 1.0\n"
+        "def loss(output, target):\n    target -= target\n    return output.mul_(0).sum(dim=1)\n"
+    )
+    own_code.open_to_all(own.parent)
+    records = Records(np.eye(2, dtype=np.float32), np.array([0, 1]), np.arange(2))
+    found = evaluate(
+        nn.Identity(), objective(DataShape((2,), 2), "ownwriting:loss"), records, torch.device("cpu"),
+        ("ownwriting:figure", "accuracy"),
+    )  # fmt: skip
+    assert found == {"loss": 0.0, "ownwriting:figure": 1.0, "accuracy": 1.0}
+    assert records.y_N.tolist() == [0, 1]
 
 
 def test_no_silo_needs_the_code_of_a_figure(own: Path) -> None:
