@@ -225,7 +225,8 @@ def failed(error: BaseException, uses: Iterable[str]) -> str:
         error: As it was caught.
         uses: Names of own code, as the scenario has them.
     """
-    tops = {use.partition(":")[0].partition(".")[0] for use in uses} | {"__main__"}
+    modules = [str(getattr(_handed.get(use), "__module__", use.partition(":")[0])) for use in uses]
+    tops = {module.partition(".")[0] for module in modules}
     frames = list(traceback.walk_tb(error.__traceback__))
     own = [one for one in frames if str(one[0].f_globals.get("__name__")).partition(".")[0] in tops]
     places = [f" in line {line} of {Path(frame.f_code.co_filename).name}" for frame, line in (own or frames)[-1:]]

@@ -371,3 +371,5 @@ def net(x):
         _ = 1 / 0
     assert own_code.failed(elsewhere.value, ["ownbroken:net"]).endswith(" of test_own_code.py")
     assert own_code.failed(ValueError("Anna"), ["ownbroken:net"]) == "ValueError"
+    hand_over("script:net", resolve("ownbroken:net", "model.use"))
+    assert own_code.failed(caught.value, ["script:net"]) == "RuntimeError in line 7 of ownbroken.py"
