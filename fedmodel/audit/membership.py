@@ -40,6 +40,7 @@ from fedmodel.errors import ConfigError
 from fedmodel.learning.inputs import called, tensors
 from fedmodel.learning.models import build_model
 from fedmodel.learning.tasks import Objective, objective
+from fedmodel.learning.tasks._own import is_own
 from fedmodel.seeds import derive_seed
 
 NOTE: Final = (
@@ -191,10 +192,21 @@ def measured(name: AttackName, in_M: NDArray[np.float64], out_O: NDArray[np.floa
 def record_losses(module: nn.Module, aim: Objective, records: Records) -> NDArray[np.float64]:
     """Return each record's loss, float64 of shape `(N,)`.
 
+    Losses of the user's own are called as training calls them, on a batch and on outputs of the model's own type: what
+    was measured of them before the run is all that is asked of them here.
+
     Raises:
         ConfigError: When the model diverged, or the records do not fit it.
     """
-    parts = [torch.vmap(partial(_loss_of_one, aim))(*batch) for batch in _outputs(module, records)]
+    dtype = next(module.parameters()).dtype
+    own = is_own(aim.loss)
+    with torch.no_grad():
+        parts = [
+            aim.losses(output_B.to(dtype), target_B).double()
+            if own
+            else torch.vmap(partial(_loss_of_one, aim))(output_B, target_B)
+            for output_B, target_B in _outputs(module, records)
+        ]
     return torch.cat(parts).cpu().numpy()
 
 

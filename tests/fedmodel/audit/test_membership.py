@@ -12,12 +12,14 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from torch import nn
+from torch.nn import functional
 
 from fedmodel.audit import membership
 from fedmodel.audit.membership import Attack, measured, rmia_scores
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import Records, held_out_records, silo_records
 from fedmodel.errors import ConfigError
+from fedmodel.kinds import own_code
 from fedmodel.kinds.models.cnn import CnnConfig
 from fedmodel.kinds.models.mlp import MlpConfig
 from fedmodel.kinds.shape import ArrayShape, DataShape
@@ -163,6 +165,23 @@ def test_losses_are_those_of_each_record(loss: str, classes: int, monkeypatch: p
     assert ((own_N >= 0) & (own_N <= 1)).all()
     if loss == "cross-entropy":
         assert own_N == pytest.approx(np.exp(-found_N))
+
+
+def test_a_loss_of_ones_own_is_attacked_by_whatever_training_takes_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that looks at values and computes in the model's own type, as `torch.vmap` and float64 forbid."""
+
+    def losses(output_BK: torch.Tensor, label_B: torch.Tensor) -> torch.Tensor:
+        weight = torch.ones(1, dtype=output_BK.dtype) * (label_B[0].item() >= 0)
+        assert output_BK.dtype == torch.float32
+        return weight * functional.binary_cross_entropy_with_logits(output_BK[:, 0], label_B.float(), reduction="none")
+
+    own_code.hand_over("script:losses", losses)
+    monkeypatch.setattr(membership, "_BATCH", 3)
+    records, module = made(7, 4), build_model(MlpConfig(kind="mlp", hidden=(8,)), SHAPE, seed=1)
+    found_N = membership.record_losses(module, objective(SHAPE, "script:losses"), records)
+    own_code.close()
+    assert found_N.dtype == np.float64
+    assert found_N == pytest.approx(membership.record_losses(module, AIM, records), rel=1e-5)
 
 
 def test_a_reference_model_is_made_again_alike() -> None:
