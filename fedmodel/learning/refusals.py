@@ -260,7 +260,7 @@ def _parted(one: Traced, other: Traced, row: int | None = None) -> str | None:
 def _check_output(output: object, shape: DataShape | None) -> None:
     """Refuse outputs that are no row for each record, or not as many as the task asks for, where it is known."""
     if not isinstance(output, Tensor):
-        return
+        raise PrivacyError(f"the model returned a {type(output).__name__}; return one tensor, a row for each record")
     found = tuple(output.shape)
     if not found or found[0] != ROWS:
         wanted = f"({ROWS}, ...), a row for each record"
