@@ -7,7 +7,7 @@ Text alone does not do: of a cell's or a function's own class Python finds none,
 | a function            | text, code, constants, names, defaults, what it closes over, functions and classes it names |
 | a class               | text, each of its methods, plain values, classes that it is derived from                     |
 | a `functools.partial` | the function and its arguments                                                             |
-| a module of a network | how it shows itself, and the classes of all modules in it                                  |
+| a module of torch's   | how it shows itself, the classes of all modules in it, their plain values and its buffers  |
 | plain values          | themselves                                                                                 |
 
 Code that is installed, Python's own too, is told by its name.
@@ -25,6 +25,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, MethodType
 from typing import Any
 
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), type(...))
 _OF_A_CLASS = frozenset({"__dict__", "__weakref__", "__doc__", "__module__", "__firstlineno__", "__annotations__"})
 
 
@@ -54,6 +55,9 @@ def _of(thing: Any, seen: set[int]) -> Iterator[str]:
         yield repr(thing)
         for module in thing.modules():
             yield from _of(type(module), seen)
+            yield from (f"{name} {value!r}" for name, value in sorted(vars(module).items()) if type(value) in _PLAIN)
+        for name, buffer in thing.named_buffers():
+            yield f"{name} {buffer.tolist()}"
     else:
         yield from _of_value(thing, seen)
 
@@ -91,7 +95,7 @@ def _of_value(value: Any, seen: set[int]) -> Iterator[str]:
     """Yield a plain value, or the kind of what is none: how another shows itself may be another each time."""
     kind = type(value)
     yield kind.__name__
-    if kind in (bool, int, float, complex, str, bytes, type(None), type(...)):
+    if kind in _PLAIN:
         yield repr(value)
     elif kind in (tuple, list, dict) and id(value) not in seen:
         seen.add(id(value))  # for as long as this takes: it may hold itself, and another may lie there afterwards

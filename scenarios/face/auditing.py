@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from difflib import get_close_matches
+from inspect import signature
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, Never
 
 from fedmodel import config
 from fedmodel.errors import ConfigError
 from scenarios.face.run import Run
-from scenarios.face.scenario import Scenario
+from scenarios.face.scenario import Scenario, listed
 from scenarios.face.simulating import Device
 from scenarios.face.watching import watching
 
@@ -58,6 +60,7 @@ def audit(
     device: Device = "auto",
     out: str | Path | None = None,
     progress: bool = True,
+    **unknown: Never,
 ) -> Audit:
     """Run a scenario with canaries among its records, and try to refute its claim (docs/audit.md).
 
@@ -72,13 +75,26 @@ def audit(
         device: Where silos train.
         out: The run's folder; new or empty. Default: under `runs/`.
         progress: Whether a bar over rounds is shown.
+        unknown: None; what it takes is said where one is given.
 
     Raises:
+        TypeError: When an argument has a name that is not known.
         ConfigError: When the scenario is not acceptable; nothing was written then.
         Inconclusive: When the audit could find too little; nothing was run then.
         FedmodelError: When the run fails.
     """
-    asked = _asked(scenario, settings)
+    if unknown:
+        name, known = next(iter(unknown)), [one for one in signature(audit).parameters if one != "unknown"]
+        near = get_close_matches(name, known, n=1)
+        raise TypeError(
+            f"{name!r} is no argument of an audit; "
+            + (
+                f"did you mean {near[0]!r}?"
+                if near
+                else f"it takes {', '.join(known)}; of objects, audit Scenario.of(...)"
+            )
+        )
+    asked = _asked(scenario, listed(settings))
     from scenarios.simulation.prepared import open_own_code, own_logging
 
     asked.hand_over()
@@ -97,10 +113,10 @@ def audit(
     return Audit(Run(run_dir, Scenario.of_section(resolved, asked.objects), summary), found)
 
 
-def _asked(scenario: str | Path | config.Scenario, settings: Iterable[str]) -> Scenario:
+def _asked(scenario: str | Path | config.Scenario, settings: tuple[str, ...]) -> Scenario:
     """Return the scenario that is asked for, with a seed."""
     if not isinstance(scenario, config.Scenario):
         return Scenario.read(scenario, settings)
-    if tuple(settings):
+    if settings:
         raise ConfigError("settings override keys of a file; a Scenario that was made already says its own")
     return Scenario.of_section(scenario).seeded()

@@ -11,15 +11,19 @@ where that is not said. The number is public from then on. Whoever may not tell 
 from __future__ import annotations
 
 import copy
+import math
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import partial
 from hashlib import sha256
+from numbers import Integral, Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final, Required, TypedDict, cast
+
+import numpy as np
 
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.own_code import OF_A_SCRIPT
@@ -76,8 +80,17 @@ WHY: Final = {
     "sample_rate": "each record's chance to be in a step's lot",
 }
 """What has no default, and what it decides."""
+_LISTED: Final = (list, tuple, np.ndarray)
+_KINDS: Final[dict[str, tuple[tuple[type, ...], str]]] = {
+    **dict.fromkeys(("sample_rate", "held_out", "learning_rate"), ((Real,), "a number, such as 0.1")),
+    **dict.fromkeys(("model_args", "strategy_options"), ((Mapping,), 'a dictionary, such as {"name": 1}')),
+    **dict.fromkeys(("labels", "target_range"), (_LISTED, "a list")),
+    "silos": ((Integral, *_LISTED), "how many, or a list of names"),
+}
+"""What is computed with here; of the rest the scenario's own sections say what is wanted."""
 HELD_OUT: Final = 0.2
 LEARNING_RATE: Final = 0.1
+_ROUNDED: Final = 1e-9  # so that a product which is a whole number stays one
 _DATA: Final = f"{OF_A_SCRIPT}:data"
 _starts: Final[list[TemporaryDirectory[str]]] = []
 
@@ -95,6 +108,10 @@ def check_said(said: Mapping[str, Any]) -> None:
             near = get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else f"it takes {', '.join(known)}"
             raise TypeError(f"{name!r} is no argument of a simulation of your own objects; {hint}")
+    for name, (kinds, wanted) in _KINDS.items():
+        found = said.get(name)
+        if found is not None and (not isinstance(found, kinds) or isinstance(found, bool)):
+            raise ConfigError(f"{name} is a {type(found).__name__}; give {wanted}")
     for name in ("model", "train", "rounds"):
         if said.get(name) is None:
             raise ConfigError(f"{name} is missing; a simulation of your own objects needs model, train and rounds")
@@ -122,9 +139,12 @@ def named_objects(said: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
         found[name_of(type(model), "model", alone=True)] = maker_of(model)
     elif callable(model):
         found[name_of(model, "model")] = model
-    for one in (said.get("loss"), *said.get("metrics", ())):
+    for one in (said.get("loss"), *_metrics(said)):
         if one is not None and not isinstance(one, str):
-            found[name_of(one, "function")] = one
+            name, function = _by_name(one), _as_function(one)
+            if found.get(name, one) is not one and getattr(found[name], "func", None) is not one:
+                raise ConfigError(f"two functions would be called {name!r}; write each with def, by a name of its own")
+            found[name] = function
     return found
 
 
@@ -167,8 +187,8 @@ def document_of(said: Mapping[str, Any]) -> dict[str, Any]:
             "expected_batch_size": batch,
         },
     }
-    if said.get("metrics"):
-        document["metrics"] = [_by_name(one) for one in said["metrics"]]
+    if metrics := _metrics(said):
+        document["metrics"] = [_by_name(one) for one in metrics]
     return document | _chosen(said, "seed")
 
 
@@ -198,12 +218,12 @@ def _silos(said: Mapping[str, Any]) -> list[str]:
         raise ConfigError(
             "silos is missing: say among how many the records are dealt, or give train as a list, one each"
         )
-    count = parts if silos is None else silos if isinstance(silos, int) else len(silos)
+    count = parts if silos is None else int(silos) if isinstance(silos, Integral) else len(silos)
     if parts is not None and count != parts:
         raise ConfigError(f"silos says {count}, and train is a list of {parts}, one for each silo; leave silos out")
     if count is None or count < 1:
         raise ConfigError(f"silos = {count} is none; say how many there are")
-    if silos is not None and not isinstance(silos, int):
+    if silos is not None and not isinstance(silos, Integral):
         return [str(name) for name in silos]
     return [f"silo-{number:0{len(str(count))}}" for number in range(1, count + 1)]
 
@@ -276,17 +296,17 @@ def _training(said: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _batch(said: Mapping[str, Any], silos: int) -> int:
-    """Return how large a lot is expected to be: the sample rate of an even share of the records."""
-    records = _records(said["train"])
-    if said.get("test") is None:
-        records *= 1 - float(said.get("held_out", HELD_OUT))
-    return max(1, round(float(said["sample_rate"]) * records / silos))
+    """Return how large a lot is expected to be: the sample rate of an even share, or of the smallest of a list."""
+    train = said["train"]
+    held_out = 0.0 if said.get("test") is not None else float(said.get("held_out", HELD_OUT))
+    parts = [_records(part) for part in train] if isinstance(train, list) else [_records(train)]
+    left = [count - math.ceil(held_out * count) for count in parts]  # as many as are held out
+    share = min(left) if isinstance(train, list) else left[0] / silos
+    return max(1, math.floor(float(said["sample_rate"]) * share + _ROUNDED))
 
 
-def _records(train: Any) -> float:
+def _records(train: Any) -> int:
     """Return how many records there are."""
-    if isinstance(train, list):
-        return sum(map(_records, train))
     try:
         return len(train[-1]) if isinstance(train, tuple) else len(train)
     except TypeError:
@@ -295,8 +315,37 @@ def _records(train: Any) -> float:
         ) from None
 
 
+def _metrics(said: Mapping[str, Any]) -> tuple[str | Callable[..., Any], ...]:
+    """Return the figures that are asked for; one alone is one."""
+    metrics = said.get("metrics") or ()
+    return (metrics,) if isinstance(metrics, str) or callable(metrics) else tuple(metrics)
+
+
 def _by_name(function: str | Callable[..., Any]) -> str:
-    return function if isinstance(function, str) else name_of(function, "function")
+    if isinstance(function, str):
+        return function
+    if _is_module(function):
+        return name_of(type(function), "function", alone=True)
+    return name_of(function, "function")
+
+
+def _as_function(function: Any) -> Callable[..., Any]:
+    """Return what computes a loss or a figure: of a module of torch's, such as `CrossEntropyLoss`, a call of it.
+
+    Raises:
+        ConfigError: When it learns something itself, or gives one loss for all records.
+    """
+    if not _is_module(function):
+        return cast("Callable[..., Any]", function)
+    called = type(function).__name__
+    if next(iter(function.parameters()), None) is not None:
+        raise ConfigError(f"{called} has parameters of its own, which no silo trains; put them into the model")
+    if getattr(function, "reduction", "none") != "none":
+        raise ConfigError(
+            f"{called} with reduction {function.reduction!r} gives one number for all records, where each needs its"
+            f' own; make it with reduction="none", or give lambda output, target: ... that returns one a record'
+        )
+    return partial(function)
 
 
 def _is_module(model: Any) -> bool:

@@ -39,7 +39,7 @@ class Scenario(config.Scenario):
         Raises:
             ConfigError: With one line, when the file or an override is not acceptable.
         """
-        return cls.of_section(config.read_scenario(str(scenario), settings))
+        return cls.of_section(config.read_scenario(str(scenario), listed(settings)))
 
     @classmethod
     def of(cls, *, settings: Iterable[str] = (), **objects: Unpack[Objects]) -> Scenario:
@@ -55,7 +55,7 @@ class Scenario(config.Scenario):
             ConfigError: When something is missing or not acceptable.
             TypeError: When an argument has a name that is not known.
         """
-        made = config.scenario_from(document_of(objects), settings, "what is simulated")
+        made = config.scenario_from(document_of(objects), listed(settings), "what is simulated")
         return cls.of_section(made, named_objects(objects))
 
     @classmethod
@@ -161,6 +161,17 @@ class Scenario(config.Scenario):
         from scenarios.face.shown import scenario_html
 
         return scenario_html(self, self.toml(), self.hash)
+
+
+def listed(settings: Iterable[str]) -> tuple[str, ...]:
+    """Return settings, which are several.
+
+    Raises:
+        ConfigError: When they are one text.
+    """
+    if isinstance(settings, str):
+        raise ConfigError(f"settings are a list of settings; give [{settings!r}]")
+    return tuple(settings)
 
 
 def _lay(document: dict[str, Any], key: str, value: object) -> None:

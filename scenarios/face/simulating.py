@@ -10,7 +10,7 @@ from fedmodel import config
 from fedmodel.errors import ConfigError
 from scenarios.face.objects import Objects
 from scenarios.face.run import Run
-from scenarios.face.scenario import Scenario
+from scenarios.face.scenario import Scenario, listed
 from scenarios.face.watching import goes_on, watching
 
 Device = Literal["auto", "cpu", "cuda"]
@@ -80,9 +80,11 @@ def simulate(
             label: The column or key to predict.
             labels: Names of the classes, in order.
             person: The column or key that says whose a record is.
-            loss: Each record's own loss, by name or as a function of outputs and targets. Default: "cross-entropy".
-            metrics: Figures besides, by name or as functions. A function is given the model's answers of the server's
-                records, a row for each, and their targets, both as NumPy arrays, and returns a number.
+            loss: Each record's own loss, by name, as a function of outputs and targets, or as a module of torch's with
+                `reduction="none"`. Default: "cross-entropy".
+            metrics: Figures besides, by name or as functions; one alone needs no list. A function is given the model's
+                answers of the server's records, a row for each, and their targets, both as NumPy arrays, and returns a
+                number.
             silos: How many, or their names; a list of `train` says it.
             partition: How records are dealt, such as `fedmodel.Dirichlet(0.3)`.
             cohort: How many silos are asked each round. Default: all.
@@ -93,7 +95,7 @@ def simulate(
             max_grad_norm: The clip: how far one record moves a step's sum.
             sample_rate: Each record's chance to be in a step's lot.
             expected_batch_size: By what sums are divided, a public number. Default: the sample rate of an even share
-                of the records. How many these are is then public.
+                of the records, or of the smallest data set of a list, rounded down. How many these are is then public.
             optimizer, learning_rate, momentum: Default: plain SGD at 0.1.
             local_steps, local_epochs: How long a silo trains each round. Default: one epoch, 1 / sample_rate steps.
             proximal: FedProx's mu, by which each step is pulled back to the model that its silo was given. Default: 0.
@@ -115,7 +117,7 @@ def simulate(
     """
     from scenarios.simulation.prepared import prepare
 
-    place = None if out is None else Path(out)
+    place, settings = None if out is None else Path(out), listed(settings)
     asked = _asked(scenario, settings, place, objects)
     made = asked if isinstance(asked, Scenario) else None
     if made is not None:
@@ -128,7 +130,7 @@ def simulate(
 
 
 def _asked(
-    scenario: str | Path | config.Scenario | None, settings: Iterable[str], out: Path | None, objects: dict[str, Any]
+    scenario: str | Path | config.Scenario | None, settings: tuple[str, ...], out: Path | None, objects: dict[str, Any]
 ) -> str | Path | Scenario:
     """Return what is asked for: a file, or a scenario with a seed, that of the run that began in the folder if any."""
     from scenarios.simulation.resuming import begun_in
@@ -143,6 +145,6 @@ def _asked(
     seed = None if begun is None else begun.seed
     if scenario is None:
         return Scenario.of(settings=settings, **objects).seeded(seed)
-    if tuple(settings):
+    if settings:
         raise ConfigError("settings override keys of a file; a Scenario that was made already says its own")
     return Scenario.of_section(scenario).seeded(seed)

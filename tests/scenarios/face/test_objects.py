@@ -112,6 +112,13 @@ def test_all_that_is_missing_is_said_at_once_with_what_it_decides() -> None:
         ({"model": 7}, fm.ConfigError, "model is a int"),
         ({"model": Net(), "model_args": {"classes": 3}}, fm.ConfigError, "model_args are of a class"),
         ({"train": iter([])}, fm.ConfigError, "say expected_batch_size"),
+        ({"learning_rate": "fast"}, fm.ConfigError, "learning_rate is a str; give a number"),
+        ({"sample_rate": "half"}, fm.ConfigError, "sample_rate is a str; give a number"),
+        ({"held_out": [0.2]}, fm.ConfigError, "held_out is a list; give a number"),
+        ({"silos": 2.5}, fm.ConfigError, "silos is a float; give how many"),
+        ({"labels": "abc"}, fm.ConfigError, "labels is a str; give a list"),
+        ({"model_args": [1]}, fm.ConfigError, "model_args is a list; give a dictionary"),
+        ({"strategy_options": [1]}, fm.ConfigError, "strategy_options is a list; give a dictionary"),
     ],
 )
 def test_what_does_not_go_together_is_one_line(more: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -345,3 +352,66 @@ def test_a_learning_rate_whose_steps_are_rounded_away_is_refused_with_the_least_
     assert simulate(out=tmp_path / "run", **said(seed=5, learning_rate=least)).ended
     with pytest.raises(fm.ConfigError, match="rounded away"):
         simulate(out=tmp_path / "other", **said(seed=5, learning_rate=least * 0.8))
+
+
+@pytest.mark.parametrize(
+    ("more", "lot"),
+    [
+        ({"train": Flowers(200), "sample_rate": 1.0}, 53),  # of 160 among three
+        ({"train": Flowers(200), "sample_rate": 1.0, "test": Flowers(9)}, 66),
+        ({"train": [Flowers(100), Flowers(90), Flowers(80)], "sample_rate": 1.0}, 64),
+        ({"train": Flowers(100), "sample_rate": 0.29, "silos": 1, "test": Flowers(9)}, 29),
+        ({"train": Flowers(5), "sample_rate": 0.1}, 1),
+    ],
+)
+def test_a_lot_is_no_larger_than_what_each_silo_has(more: dict[str, Any], lot: int) -> None:
+    given = {key: value for key, value in said(**more).items() if key != "silos" or not isinstance(more["train"], list)}
+    assert document_of(given)["privacy"]["expected_batch_size"] == lot
+
+
+def test_all_records_of_alike_silos_are_a_lot(tmp_path: Path) -> None:
+    more = {"train": Flowers(200), "sample_rate": 1.0, "partition": fm.IID(), "metrics": "accuracy"}
+    run = simulate(out=tmp_path / "run", **said(**more))
+    assert run.scenario.privacy.expected_batch_size == 53
+    assert run.scenario.metrics == ("accuracy",)
+
+
+def test_a_loss_of_torchs_own_is_called_and_one_of_all_records_is_refused(tmp_path: Path) -> None:
+    made = nn.CrossEntropyLoss(torch.tensor([1.0, 2.0, 1.0]), reduction="none")
+    run = simulate(out=tmp_path / "run", **said(loss=made, seed=1))
+    assert run.scenario.training.loss == "script:CrossEntropyLoss"
+    with pytest.raises(
+        fm.ConfigError, match=r"CrossEntropyLoss with reduction 'mean' .* reduction=\"none\""
+    ) as refused:
+        simulate(out=tmp_path / "other", **said(loss=nn.CrossEntropyLoss()))
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "other").exists()
+
+
+def test_two_functions_of_one_name_are_refused() -> None:
+    with pytest.raises(fm.ConfigError, match="two functions would be called 'script:function'"):
+        fm.Scenario.of(**said(metrics=[lambda a, t: 1.0, lambda a, t: 2.0]))
+
+
+@pytest.mark.parametrize("call", [fm.simulate, fm.audit, fm.Scenario.read])
+def test_settings_are_a_list(call: Any) -> None:
+    with pytest.raises(fm.ConfigError, match=r"a list of settings; give \['rounds=2'\]"):
+        call("quickstart", "rounds=2")
+
+
+def test_an_argument_of_an_audit_that_is_not_known_is_said() -> None:
+    with pytest.raises(TypeError, match="'canary' is no argument of an audit; did you mean 'canaries'"):
+        fm.audit("quickstart", canary=3)  # type: ignore[arg-type]  # which is what is tested
+
+
+def test_a_model_that_returns_several_is_named(tmp_path: Path) -> None:
+    class Two(Net):
+        """Which returns its outputs, and something beside them."""
+
+        def forward(self, x: Tensor) -> Any:
+            return super().forward(x), x
+
+    with pytest.raises(fm.PrivacyError, match=r"^model\.use = 'script:Two': the model returned a tuple") as refused:
+        simulate(out=tmp_path / "run", **said(model=Two))
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
