@@ -171,7 +171,7 @@ def _called(factory: Any, config: OwnConfig) -> Any:
     given = fitting(factory, config.use, _KEY, config.arguments, {})
     try:
         return factory(**given)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         # Its words could hold a value.
         raise DataError(f"{_KEY} = {config.use!r}: raised {type(error).__name__}; call it alone to see why") from None
 

@@ -400,5 +400,5 @@ def _own_code(doing: str) -> Iterator[None]:
         yield
     except DataError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise DataError(f"{doing} raised {type(error).__name__}; run it alone to see its own words") from None

@@ -250,7 +250,7 @@ def call(use: str, key: str, arguments: Mapping[str, Any], offered: Mapping[str,
     given = fitting(function, use, key, arguments, offered)
     try:
         return function(**given)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         raise ConfigError(f"{key} = {use!r} raised {_told(error)}") from error
 
 

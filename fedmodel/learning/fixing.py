@@ -67,8 +67,12 @@ def fix(model: _Module) -> Fixed[_Module]:
         The copy in `model`, and what was done in `changes`. Printed, it says the changes.
 
     Raises:
-        ConfigError: When the model cannot be copied.
+        ConfigError: When it is no model, or cannot be copied.
     """
+    given: object = model  # whatever a script hands over
+    if not isinstance(given, nn.Module):
+        found = f"the class {given.__name__}" if isinstance(given, type) else f"a {type(given).__name__}"
+        raise ConfigError(f"fix takes a torch.nn.Module that is made already, and was given {found}")
     try:
         changed = copy.deepcopy(model)
     except (RuntimeError, TypeError, NotImplementedError) as error:

@@ -24,8 +24,15 @@ def tensors(records: Records, device: torch.device) -> tuple[Inputs, Tensor]:
 
 
 def called(module: nn.Module, x_B: Inputs) -> Tensor:
-    """Return what a model makes of a batch: called with the one tensor that there is, or with several by name."""
-    output: Tensor = module(**x_B) if isinstance(x_B, Mapping) else module(x_B)
+    """Return what a model makes of a batch: called with the one tensor that there is, or with several by name.
+
+    Raises:
+        RuntimeError: When the model's own code asks the process to end, which is not a model's to do.
+    """
+    try:
+        output: Tensor = module(**x_B) if isinstance(x_B, Mapping) else module(x_B)
+    except SystemExit:
+        raise RuntimeError("its code asked the process to end") from None
     return output
 
 

@@ -106,7 +106,7 @@ class OwnPartition(Partition):
         """Return what it deals; of what it raises, the kind alone, since a text may hold what records say."""
         try:
             return deal()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise DataError(f"{_KEY} = {self.use!r} raised {type(error).__name__} as it dealt the records") from error
 
     def _places(self, parts: list[Any]) -> list[NDArray[np.intp]]:

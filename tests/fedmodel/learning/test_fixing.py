@@ -209,3 +209,11 @@ def test_the_docs_show_what_it_says(capsys: pytest.CaptureFixture[str]) -> None:
 def test_it_is_on_the_face() -> None:
     assert fedmodel.fix is fix
     assert isinstance(fix(nn.Dropout3d(0.5)).model, ChannelDropout)
+
+
+@pytest.mark.parametrize(
+    ("given", "words"), [(3, "given a int"), (Linear, "given the class Linear"), (None, "NoneType")]
+)
+def test_what_is_no_model_is_refused_in_one_line(given: object, words: str) -> None:
+    with pytest.raises(ConfigError, match=rf"^fix takes a torch.nn.Module that is made already, .*{words}$"):
+        fix(given)  # type: ignore[type-var]

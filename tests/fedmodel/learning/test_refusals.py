@@ -128,6 +128,11 @@ class Failing(Own):
         raise KeyError("no such\nthing")
 
 
+class Ending(Own):
+    def hidden(self, h: Tensor) -> Tensor:
+        raise SystemExit(0)
+
+
 class Outside(Own):
     """Uses the first layer's weights by themselves too."""
 
@@ -238,6 +243,7 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
     ),
     (Unused, r"the parameter 'left.weight' and 1 more gets no gradient from the loss; take it out .* or freeze it"),
     (Failing, r"\(Failing\) failed on 5 made-up records of the data's shape, \(5, 6\): KeyError: 'no such.*thing'$"),
+    (Ending, r"\(Ending\) failed on 5 made-up records .*: RuntimeError: its code asked the process to end$"),
     (lambda: Sequential(Linear(7, 8), Linear(8, 1)), r"the layer '0' \(Linear\) failed on .*, \(5, 6\): RuntimeError"),
     (lambda: Sequential(Linear(6, 3)), r"returned outputs of shape \(5, 3\) for 5 records; wanted is \(5, 1\), one"),
     (lambda: Sequential(Linear(6, 1), nn.Flatten(0)), r"outputs of shape \(5,\) for 5 records; wanted is \(5, 1\)"),

@@ -107,6 +107,12 @@ def test_a_task_of_a_users_own_records_is_trained_and_measured(
     ("module", "why"),
     [
         ("def load(): raise RuntimeError('hidden-word')", "data.use = 'mine:load': raised RuntimeError"),
+        ("def load(): raise SystemExit(0)", "data.use = 'mine:load': raised SystemExit"),
+        (
+            "class Leaving:\n    def __len__(self): return 60\n    def __getitem__(self, place): raise SystemExit(0)\n"
+            "load = Leaving",
+            "raised SystemExit; run it alone",
+        ),
         ("def load(): return [[], [], []]", "data.use = 'mine:load', silo north: holds no record"),
         ("import numpy\ndef load(): return numpy.full((60, 2), numpy.nan), numpy.arange(60) % 2", "record 0: a value"),
     ],

@@ -81,6 +81,10 @@ def of_half_the_precision():
     return NEXT.pop()
 
 
+def ends():
+    raise SystemExit(0)
+
+
 def frozen():
     return nn.Linear(4, 1).requires_grad_(False)
 
@@ -174,6 +178,7 @@ def test_a_scenario_that_names_no_code_has_the_text_that_it_had(tiny: Scenario) 
         ("of_other_values", "makes another network each time: weight has other values by the same seed"),
         ("of_other_names", "makes another network each time: it differs in layer-[0-9]+.weight"),
         ("of_half_the_precision", "weight is 1x4 of float32, and then 1x4 of float16"),
+        ("ends", "raised SystemExit: 0"),
         ("frozen", "made a Linear that has no parameter to train"),
         ("without_parameters", "made a Flatten that has no parameter to train"),
         ("KEPT", "is a Linear; name a function or a class, which makes one"),
