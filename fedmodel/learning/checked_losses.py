@@ -22,6 +22,7 @@ from fedmodel.learning.inputs import Inputs, called
 from fedmodel.learning.tasks import RecordLoss
 from fedmodel.learning.tracing import NEAR, ROW, ROWS, Traced, accompanied, differ, tensors_in
 
+BOUNDED: Final = "bound what is divided by, and what a logarithm or a root is taken of"
 _UNIT: Final = 2.0**-60  # of a grid so fine that sums on it are gradients
 _ROUNDED: Final = 1e-5  # of the largest gradient: what is left of one that cancels out, as of a bias under a norm
 
@@ -37,6 +38,8 @@ def check_losses(
             f"{named} gave a loss of {found} for {ROWS} records, where each needs one of its own, ({ROWS},);"
             " leave out the mean or the sum over records (reduction='none')"
         )
+    if bool(loss_B.isnan().any()):
+        raise PrivacyError(f"{named} is NaN for a model's outputs of made-up records as any may be; {BOUNDED}")
     if isinstance(output, Tensor) and isinstance(other, Tensor):
         beside_B = _lost(losses, accompanied([output, other]), accompanied([y_B, others_B]))
         if differ(loss_B, beside_B, ROW):
@@ -77,6 +80,12 @@ def check_gradients(
             f"the parameter {unused[0]!r}{more} gets no gradient from the loss; take it out of the model, or freeze it"
             " (requires_grad = False)"
         )
+    for name, one in wanted.items():
+        if not bool(torch.isfinite(one).all()):
+            raise PrivacyError(
+                f"the gradient of the parameter {name!r} is NaN or infinite for made-up records as any may be; in the"
+                f" model or its loss {BOUNDED}"
+            )
     instead = "" if gradients is KINDS["functional"] else f"; {FUNCTIONAL}"
     try:
         summed = gradients(module, losses, max_grad_norm=math.inf, unit=_UNIT, rows=ROWS)

@@ -45,7 +45,7 @@ from fedmodel.kinds.layers import Dropout, without_dropout
 from fedmodel.kinds.models.own import OwnConfig
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.advice import advice, out_of_place, said, told
-from fedmodel.learning.checked_losses import check_gradients, check_losses
+from fedmodel.learning.checked_losses import BOUNDED, check_gradients, check_losses
 from fedmodel.learning.gradients import ClippedSum, kind
 from fedmodel.learning.inputs import Inputs, made_up
 from fedmodel.learning.keeping import Kept
@@ -117,6 +117,7 @@ def check_module(
         if constants:
             _check_constants(constants, build(1))
         _check_output(passed.output, None if own_loss else shape)
+        _check_numbers(module, passed)
         named = f"{KEY} = {own_loss!r}" if own_loss else KEY
         check_losses(losses, passed.output, _passed(module, others_B).output, y_B, theirs_B, named)
         check_gradients(gradients, module, losses, passed, x_B, y_B)
@@ -273,6 +274,16 @@ def _check_output(output: object, shape: DataShape | None) -> None:
     else:
         wanted = f"{sizes}, as {shape.task} asks for"
     raise PrivacyError(f"the model returned outputs of shape {found} for {ROWS} records; wanted is {wanted}")
+
+
+def _check_numbers(module: nn.Module, passed: Traced) -> None:
+    """Refuse outputs that are no numbers: every check after them would say something else of it."""
+    if any(bool(one.isnan().any()) for one in tensors_in(passed.output)):
+        first = next(one.by for one in passed.passed if any(bool(value.isnan().any()) for value in one.values))
+        raise PrivacyError(
+            f"{said(module, first)} makes NaN of made-up records as any may be, normal of mean 0 and deviation 1 where"
+            f" they are real numbers; {BOUNDED}"
+        )
 
 
 def _positions(shape: DataShape) -> tuple[int, ...]:

@@ -117,6 +117,11 @@ class WritingBehindTorch(Own):
         return self.out(self.into(x))  # type: ignore[no-any-return]
 
 
+class LogOf(nn.Module):
+    def forward(self, h: Tensor) -> Tensor:
+        return h.log()
+
+
 class Unused(Own):
     def __init__(self) -> None:
         super().__init__()
@@ -126,6 +131,11 @@ class Unused(Own):
 class Failing(Own):
     def hidden(self, h: Tensor) -> Tensor:
         raise KeyError("no such\nthing")
+
+
+class MakingNan(Own):
+    def hidden(self, h: Tensor) -> Tensor:
+        return h * float("nan")
 
 
 class Ending(Own):
@@ -243,6 +253,8 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
     ),
     (Unused, r"the parameter 'left.weight' and 1 more gets no gradient from the loss; take it out .* or freeze it"),
     (Failing, r"\(Failing\) failed on 5 made-up records of the data's shape, \(5, 6\): KeyError: 'no such.*thing'$"),
+    (MakingNan, r"own code \(MakingNan\) makes NaN of made-up records as any may be, .*; bound what is divided by"),
+    (lambda: Sequential(Linear(6, 6), LogOf(), Linear(6, 1)), r"the layer '1' \(LogOf\) makes NaN of made-up records"),
     (Ending, r"\(Ending\) failed on 5 made-up records .*: RuntimeError: its code asked the process to end$"),
     (lambda: Sequential(Linear(7, 8), Linear(8, 1)), r"the layer '0' \(Linear\) failed on .*, \(5, 6\): RuntimeError"),
     (lambda: Sequential(Linear(6, 3)), r"returned outputs of shape \(5, 3\) for 5 records; wanted is \(5, 1\), one"),
@@ -342,6 +354,8 @@ def test_a_record_counts_once_with_the_sum_over_all_uses_of_a_shared_parameter(g
         (lambda o, y: CROSS_ENTROPY(o, y).roll(1), "training.loss couples records"),
         (lambda o, y: CROSS_ENTROPY(o, y).mean(), r"gave a loss of shape \(\) for 5 records, where each .* \(5,\);"),
         (lambda o, y: CROSS_ENTROPY(o, y)[:, None], r"gave a loss of shape \(5, 1\) for 5 records"),
+        (lambda o, y: CROSS_ENTROPY(o, y) * float("nan"), "training.loss is NaN for a model's outputs of"),
+        (lambda o, y: CROSS_ENTROPY(o, y) / 0, "gradient of the parameter '0.weight' is NaN or infinite"),
         (lambda o, y: [1.0], "gave a loss of type list for 5 records"),
         (lambda o, y: functional.cross_entropy(o, y.float()), r"failed on outputs of shape \(5, 1\) and targets of"),
         (lambda o, y: CROSS_ENTROPY(o.detach(), y), "torch cannot differentiate the model's loss"),
