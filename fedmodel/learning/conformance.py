@@ -6,10 +6,10 @@ their gradients by many clips. So what DP-SGD promises of one record rests on ke
 they do at the shape at hand is measured before anything is charged.
 
 Guarantee: of a pipeline that conforms, every record tried added the same, bit for bit, when asked again, at other
-places, in another order, and beside other companions: other records, zeros, huge values, none that are numbers, fewer;
-and the sum of a lot was the sum of its parts. What a record adds is told by the hash that its kind of gradients gives.
-It is a test and not a proof. Which kernel runs follows from shapes, and what it rounds in which order from the kernel,
-so that made-up records stand for others; a kernel that looked at values would not be found out.
+places, in another order, and beside other companions: other records, longer ones, zeros, huge values, none that are
+numbers, fewer; and the sum of a lot was the sum of its parts. What a record adds is told by the hash that its kind of
+gradients gives. It is a test and not a proof. Which kernel runs follows from shapes, and what it rounds in which order
+from the kernel, so that made-up records stand for others; a kernel that looked at values would not be found out.
 
 Does NOT look at how large what a record adds is: `fedmodel.learning.preflight` does.
 
@@ -32,7 +32,7 @@ from fedmodel.data.named import each
 from fedmodel.errors import PrivacyError
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.gradients import ClippedSum
-from fedmodel.learning.inputs import Inputs, made_up, taken
+from fedmodel.learning.inputs import Inputs, made_up_short, taken
 from fedmodel.learning.keeping import undone
 
 _FILLERS: Final = (math.nan, 0.0, 1e30, math.inf)
@@ -94,7 +94,7 @@ def conforms(gradients: ClippedSum, shape: DataShape, *, thorough: bool = True, 
     """
     size, device = gradients.rows, gradients.parameters[0].device
     generator = torch.Generator().manual_seed(seed)
-    x_B, y_B = made_up(shape, size, generator)
+    x_B, y_B, short_B = made_up_short(shape, size, generator)
     parameters = sum(parameter.numel() for parameter in gradients.parameters)
     odd_P = (torch.randint(-(2**62), 2**62, (parameters,), generator=generator) * 2 + 1).to(device)
 
@@ -108,7 +108,7 @@ def conforms(gradients: ClippedSum, shape: DataShape, *, thorough: bool = True, 
     if size == 1:
         return True
     arranged = _arranged(x_B, y_B, generator, thorough=thorough)
-    accompanied = _accompanied(x_B, size, generator, thorough=thorough)
+    accompanied = _accompanied(x_B, short_B, thorough=thorough)
     return all(torch.equal(own_B[of], prints(x, y)) for x, y, of in arranged) and all(
         torch.equal(own_B[kept_B], prints(x, y_B)[kept_B]) for x, kept_B in accompanied
     )
@@ -137,19 +137,19 @@ def _arranged(
     yield from ((taken(x_B, order), y_B[order], order) for order in orders)
 
 
-def _accompanied(
-    x_B: Inputs, size: int, generator: torch.Generator, *, thorough: bool
-) -> Iterator[tuple[Inputs, Tensor]]:
-    """Yield some of the records at their places, companions replaced, with which are left. Whole numbers become 0."""
-    for filler in _FILLERS if thorough else _FILLERS[:1]:
-        kept_B = torch.rand(size, generator=generator) < 0.5
+def _accompanied(x_B: Inputs, short_B: Tensor, *, thorough: bool) -> Iterator[tuple[Inputs, Tensor]]:
+    """Yield records at their places, their companions replaced, with which are left. Whole numbers become 0.
 
-        def beside(own: Tensor, filler: float = filler, kept_B: Tensor = kept_B) -> Tensor:
+    Those that end early, a random half, are left, and lose all the companions that are longer.
+    """
+    for filler in _FILLERS if thorough else _FILLERS[:1]:
+
+        def beside(own: Tensor, filler: float = filler) -> Tensor:
             other = torch.full_like(own, filler if own.is_floating_point() else 0)
-            other[kept_B] = own[kept_B]
+            other[short_B] = own[short_B]
             return other
 
-        yield each(x_B, beside), kept_B
+        yield each(x_B, beside), short_B
 
 
 @contextmanager

@@ -1,5 +1,9 @@
 """Records as tensors: one, or several by name; put on a device, made up from what is public, padded, given to a model.
 
+Half of several made-up records end early, as texts and series do that were padded: from a random place in their first
+half on they are zeros, along their first axis or their last, in all of a record's arrays alike. A model that crops a
+batch to its longest record couples records, which would not show among records of one length.
+
 Shapes: B rows of a physical batch, R of them records, N records.
 """
 
@@ -51,14 +55,44 @@ def padded(values_R: Tensor, size: int) -> Tensor:
 def made_up(shape: DataShape, count: int, generator: torch.Generator) -> tuple[Inputs, Tensor]:
     """Return records that nobody has, and targets: normal where numbers are real, uniform where they are whole.
 
-    Of a target that may ignore positions, some are ignored.
+    Half of the records end early. Of a target that may ignore positions, some are ignored.
     """
-    return scaled(shape, count, generator, 1.0), made_up_targets(shape, count, generator)
+    x_B, y_B, _ = made_up_short(shape, count, generator)
+    return x_B, y_B
 
 
 def made_up_targets(shape: DataShape, count: int, generator: torch.Generator) -> Tensor:
     """Return targets of records that nobody has."""
     return _drawn(shape.targets, count, generator)
+
+
+def made_up_short(shape: DataShape, count: int, generator: torch.Generator) -> tuple[Inputs, Tensor, Tensor]:
+    """Return records and targets as `made_up` does, and which of the records end early: half of them, at random."""
+    x_B, y_B = scaled(shape, count, generator, 1.0), made_up_targets(shape, count, generator)
+    short_B = torch.zeros(count, dtype=torch.bool)
+    short_B[torch.randperm(count, generator=generator)[: count // 2]] = True
+    return ended(x_B, short_B, generator), y_B, short_B
+
+
+def ended(x_B: Inputs, short_B: Tensor, generator: torch.Generator) -> Inputs:
+    """Return made-up records of which those chosen end early: in zeros, and of whole numbers with none before."""
+    end_B = torch.rand(len(short_B), generator=generator) / 2
+    last_B = torch.rand(len(short_B), generator=generator) < 0.5
+
+    def cut(own_B: Tensor) -> Tensor:
+        for axis, chosen_B in ((1, ~last_B), (own_B.dim() - 1, last_B)):
+            if own_B.dim() == 1 or own_B.shape[axis] == 1:
+                continue
+            width, sizes = own_B.shape[axis], [1] * own_B.dim()
+            sizes[0], sizes[axis] = own_B.shape[0], own_B.shape[axis]
+            begun_BK = torch.arange(width) < (1 + (end_B * width).floor())[:, None]
+            cut_B = (short_B & chosen_B).view(-1, *[1] * (own_B.dim() - 1))
+            least = 1 if not own_B.is_floating_point() and bool(own_B.any()) else None
+            whole_B = own_B if least is None else own_B.clamp(min=least)
+            own_B = torch.where(cut_B, torch.where(begun_BK.view(sizes), whole_B, 0), own_B)
+        return own_B
+
+    return each(x_B, cut)
 
 
 def scaled(shape: DataShape, count: int, generator: torch.Generator, scale: float) -> Inputs:

@@ -35,7 +35,7 @@ from fedmodel.kinds.layers import without_dropout
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.conformance import hostile, of_one_shape, settle
 from fedmodel.learning.gradients import ClippedSum
-from fedmodel.learning.inputs import Inputs, ends, made_up, scaled
+from fedmodel.learning.inputs import Inputs, ended, ends, made_up, scaled
 
 _COUPLED: Final = 1e-3  # of the clip: rounding between shapes is far under it at ordinary parameters, coupling over it
 # Far outside, beyond what float32 can square, and not a number at all.
@@ -172,8 +172,10 @@ def check_sensitivity(
     def to_device(one: Tensor) -> Tensor:
         return one.to(device)
 
-    for others in companions:
+    for number, others in enumerate(companions):
         x_B, y_B = made_up(shape, others, generator)
+        if number % 2:  # all end early, and the outlier is the one that does not
+            x_B = ended(x_B, torch.ones(others, dtype=torch.bool), generator)
         without_P = clipped_sum(each(x_B, to_device), y_B.to(device)).double()
         for scale in outliers:
             x_1 = scaled(shape, 1, generator, scale)

@@ -47,7 +47,7 @@ from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.advice import advice, out_of_place, said, told
 from fedmodel.learning.checked_losses import BOUNDED, check_gradients, check_losses
 from fedmodel.learning.gradients import ClippedSum, kind
-from fedmodel.learning.inputs import Inputs, made_up
+from fedmodel.learning.inputs import Inputs, ended, made_up
 from fedmodel.learning.keeping import Kept
 from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.tasks import RecordLoss, task_of
@@ -113,6 +113,9 @@ def check_module(
     ]
     with without_dropout(module):
         passed = _check_passes(module, x_B, others_B)
+        all_B = torch.ones(ROWS, dtype=torch.bool)
+        short_B = each(ended(each(x_B, Tensor.cpu), all_B, generator), lambda one: one.to(device))
+        _check_apart(module, _passed(module, short_B), short_B, others_B)
         _check_masks(module, passed, shape)
         if constants:
             _check_constants(constants, build(1))
@@ -211,13 +214,18 @@ def _check_passes(module: nn.Module, x_B: Inputs, others_B: Inputs) -> Traced:
         raise PrivacyError(
             f"{said(module, drawn)} draws from torch's generator, which can be guessed{advice(module, drawn, other)}"
         )
+    _check_apart(module, first, x_B, others_B)
+    return first
+
+
+def _check_apart(module: nn.Module, first: Traced, x_B: Inputs, others_B: Inputs) -> None:
+    """Refuse a model of which the output for a record, in a pass, is another where others are beside it."""
     beside_B = together([x_B, others_B], accompanied)
     if (coupled := _parted(first, _passed(module, beside_B), ROW)) is not None:
         raise PrivacyError(
             f"{said(module, coupled)} couples records: what it makes of a record hangs on the others in the batch"
             f"{advice(module, coupled, 'compute each record by itself')}"
         )
-    return first
 
 
 def _check_masks(module: nn.Module, passed: Traced, shape: DataShape) -> None:

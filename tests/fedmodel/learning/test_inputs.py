@@ -14,8 +14,10 @@ from fedmodel.data import Records
 from fedmodel.errors import DataError, PrivacyError
 from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.learning.conformance import conforms, hostile
-from fedmodel.learning.inputs import Inputs, called, ends, made_up, tensors
+from fedmodel.learning.gradients import kind
+from fedmodel.learning.inputs import Inputs, called, ends, made_up, made_up_short, tensors
 from fedmodel.learning.preflight import check_received, check_sums, preflight
+from fedmodel.learning.refusals import check_module
 from fedmodel.learning.tasks import objective
 from server.metrics import evaluate
 from tests.fedmodel.learning.test_dp_sgd import NoNoise, clipped, make
@@ -158,3 +160,79 @@ def test_a_batch_whose_inputs_are_of_two_lengths_never_conforms() -> None:
 
 def _shorten(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> tuple[tuple[Tensor, ...], Inputs]:
     return inputs, {**named, "mask": named["mask"][:1]}
+
+
+def test_half_of_what_is_made_up_ends_early_in_all_its_arrays_alike() -> None:
+    shape = DataShape((), 2, inputs={"tokens": ArrayShape((8,), 9), "mask": ArrayShape((8,), 2), "age": ArrayShape(())})
+    x, _, short = made_up_short(shape, 400, torch.Generator().manual_seed(0))
+    assert isinstance(x, Mapping)
+    assert int(short.sum()) == 200
+    assert torch.equal((x["tokens"] != 0)[short], x["mask"].bool()[short])
+    lengths = x["mask"][short].sum(dim=1)
+    assert set(lengths.tolist()) == {1, 2, 3, 4}
+    assert torch.equal(x["mask"][short], (torch.arange(8) < lengths[:, None]).long())
+    assert (x["tokens"][~short][:, 4:].any(dim=1)).float().mean() > 0.99
+    assert bool(x["age"].all())
+
+
+@pytest.mark.parametrize(("features", "axes"), [((6,), {1}), ((3, 4), {1, 2}), ((2, 4, 4), {1, 3})])
+def test_real_numbers_end_along_the_first_axis_or_the_last(features: tuple[int, ...], axes: set[int]) -> None:
+    x, _, short = made_up_short(DataShape(features, 2), 200, torch.Generator().manual_seed(0))
+    assert isinstance(x, Tensor)
+    found = {
+        axis: x[short].movedim(axis, 1).flatten(2)[:, -1].eq(0).all(dim=1) if x.dim() > 2 else x[short][:, -1].eq(0)
+        for axis in range(1, x.dim())
+    }
+    assert {axis for axis, ended in found.items() if bool(ended.any())} == axes
+    assert bool(torch.stack([*found.values()]).any(dim=0).all())
+    assert bool(x[~short].all())
+    assert bool(x[short].flatten(1).any(dim=1).all())
+    alone, _, short = made_up_short(DataShape((1,), 2), 9, torch.Generator().manual_seed(0))
+    assert isinstance(alone, Tensor)
+    assert bool(alone.all()), "what has no length does not end"
+
+
+class Cropping(nn.Module):
+    """Crops a batch to what any of its records fills."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__()
+        self.by, self.words = by, nn.Embedding(257, 8)
+        self.step, self.out = nn.Linear(1, 8), nn.Linear(8, 1)
+
+    def forward(self, x: Tensor | None = None, tokens: Tensor | None = None, mask: Tensor | None = None) -> Tensor:
+        filled = mask if self.by == "mask" else x if x is not None else tokens
+        length = max(1, int((filled != 0).any(dim=0).sum()))  # type: ignore[union-attr]
+        if self.by == "steps":
+            return self.out(torch.tanh(self.step(x[:, :length, None])).mean(dim=1))  # type: ignore[no-any-return, index]
+        read = x if tokens is None else tokens
+        return self.out(self.words(read[:, :length]).mean(dim=1))  # type: ignore[no-any-return, index]
+
+
+CROPPED = {
+    "steps": DataShape((16,), 2),
+    "tokens": DataShape((16,), 2, below=257),
+    "mask": DataShape((), 2, inputs={"tokens": ArrayShape((16,), 257), "mask": ArrayShape((16,), 2)}),
+}
+
+
+@pytest.mark.parametrize("by", CROPPED)
+def test_a_model_that_crops_a_batch_to_its_longest_record_is_refused(by: str) -> None:
+    def build(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return Cropping(by)
+
+    losses = objective(CROPPED[by], "cross-entropy").losses
+    with torch.random.fork_rng(), pytest.raises(PrivacyError, match=r"own code \(Cropping\) couples records"):
+        check_module(build, losses, CROPPED[by], kind("per-sample"))
+
+
+@pytest.mark.parametrize("by", CROPPED)
+@pytest.mark.parametrize("rows", [2, 4, 64])
+def test_a_model_that_crops_conforms_in_batches_of_one_record_alone(by: str, rows: int) -> None:
+    torch.manual_seed(0)
+    model = Cropping(by)
+    (model.words if by == "steps" else model.step).requires_grad_(False)
+    gradients = clipped(model, denominator=rows)
+    for gradients.rows in (rows, 1):
+        assert conforms(gradients, CROPPED[by]) == (gradients.rows == 1)
