@@ -80,10 +80,10 @@ def check_gradients(
             f"the parameter {unused[0]!r}{more} gets no gradient from the loss; take it out of the model, or freeze it"
             " (requires_grad = False)"
         )
-    for name, one in wanted.items():
+    for own, one in wanted.items():
         if not bool(torch.isfinite(one).all()):
             raise PrivacyError(
-                f"the gradient of the parameter {name!r} is NaN or infinite for made-up records as any may be; in the"
+                f"the gradient of the parameter {own!r} is NaN or infinite for made-up records as any may be; in the"
                 f" model or its loss {BOUNDED}"
             )
     instead = "" if gradients is KINDS["functional"] else f"; {FUNCTIONAL}"
