@@ -359,11 +359,11 @@ def _check_loaded(package: Installed, key: str, use: str) -> None:
                 f"{key} = {use!r}: {name} was loaded before this process was opened to {package.name}, perhaps from"
                 f" {compiled}, which is in no hash; start the silo by its own program"
             )
-        places = [str(place) for place in getattr(one, "__path__", ())]
-        if places and places != [str(package.root.joinpath(*name.split(".")))]:
+        places = [Path(place).resolve() for place in getattr(one, "__path__", ())]
+        if places and places != [package.root.joinpath(*name.split(".")).resolve()]:
             raise ConfigError(
-                f"{key} = {use!r}: {name} looks for modules in {', '.join(places)}, and {package.name} has one folder"
-                " of that name: its code may not change __path__"
+                f"{key} = {use!r}: {name} looks for modules in {', '.join(map(str, places))}, and {package.name} has"
+                " one folder of that name: its code may not change __path__"
             )
 
 

@@ -319,6 +319,16 @@ def test_what_python_kept_compiled_beside_a_listed_package_is_not_run(packaged: 
     assert importlib.util.cache_from_source(str(source)) == str(kept)  # other processes' imports are as they were
 
 
+def test_a_listed_package_is_found_by_a_relative_path_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    install(tmp_path / "site")
+    monkeypatch.chdir(tmp_path)
+    with on_the_path(Path("site")):
+        own_code.open_to(LISTED, code_hash(LISTED))
+        assert resolve(USE, "model.use").__name__ == "net"
+        for name in [one for one in sys.modules if one.partition(".")[0] == "ownpackage"]:
+            del sys.modules[name]
+
+
 def test_a_listed_package_that_was_loaded_before_is_not_run(packaged: Path) -> None:
     importlib.import_module("ownpackage.layers")
     own_code.open_to(LISTED, code_hash(LISTED))
