@@ -63,10 +63,26 @@ def test_what_is_no_want_of_silos_is_told_as_it_is(tmp_path: Path) -> None:
         fail(tmp_path, PolicyRefused("refused"), north=[f"{TIME} train: {FULL}"])
 
 
-@pytest.mark.parametrize("line", ["RuntimeError: patient Ada", "OSError: patient Ada", "DataError: patient Ada"])
-def test_what_could_tell_of_a_record_stays_in_the_log(tmp_path: Path, line: str) -> None:
-    with pytest.raises(DropoutError, match=r"^too few$"):
-        fail(tmp_path, DropoutError("too few"), north=[f"{TIME} train: {line}"])
+@pytest.mark.parametrize("kind", ["RuntimeError", "OSError", "DataError"])
+def test_what_could_tell_of_a_record_stays_in_the_log_whose_path_is_told(tmp_path: Path, kind: str) -> None:
+    with pytest.raises(DropoutError) as failed:
+        fail(tmp_path, DropoutError("too few"), north=[f"{TIME} train: {kind}: patient Ada", "  ValueError: Ada"])
+    assert str(failed.value) == f"too few. north: train: {kind} (its log is {tmp_path / 'north.log'})"
+
+
+def test_the_first_silos_own_refusal_is_told_with_the_path_of_its_log(tmp_path: Path) -> None:
+    refusals = {silo: [f"{TIME} train: PrivacyError: {silo}'s model couples records"] for silo in ("south", "west")}
+    with pytest.raises(DropoutError) as failed:
+        fail(tmp_path, DropoutError("too few"), north=[f"{TIME} joined"], **refusals)
+    said = "south: train: PrivacyError: south's model couples records"
+    assert str(failed.value) == f"too few. {said} (its log is {tmp_path / 'south.log'})"
+
+
+def test_a_disks_word_is_told_before_a_refusal(tmp_path: Path) -> None:
+    north, south = [f"{TIME} train: PrivacyError: couples records"], [f"{TIME} train: {FULL}"]
+    with pytest.raises(DropoutError) as failed:
+        fail(tmp_path, DropoutError("too few"), north=north, south=south)
+    assert str(failed.value) == f"too few. south: train: {FULL}"
 
 
 def test_an_error_of_the_system_is_told_with_its_path(tmp_path: Path) -> None:
