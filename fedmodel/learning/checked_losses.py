@@ -30,7 +30,11 @@ _ROUNDED: Final = 1e-5  # of the largest gradient: what is left of one that canc
 def check_losses(
     losses: RecordLoss, output: object, other: object, y_B: Tensor, others_B: Tensor, named: str = "training.loss"
 ) -> None:
-    """Refuse losses that are not one for each record, or that hang on other records; they are called as `named`."""
+    """Refuse losses that are not one for each record, or that hang on other records; they are called as `named`.
+
+    Does NOT look at whether they couple records where a model's outputs are not one tensor: how those of a record could
+    be put beside others' is not known then. The preflight measures that, without the loss's name.
+    """
     loss_B = _lost(losses, output, y_B)
     if not isinstance(loss_B, Tensor) or tuple(loss_B.shape) != (ROWS,):
         found = f"shape {tuple(loss_B.shape)}" if isinstance(loss_B, Tensor) else f"type {type(loss_B).__name__}"

@@ -273,6 +273,7 @@ def _gradients(
     losses = training_losses(scenario.training, shape, device)
     for wrapper in wrappers:
         losses = wrapper.losses(losses, clip_of(event))
+    _use_device(str(device))  # again: code of the user's own may set torch up as it is imported or called
     return kind(scenario.training.gradients)(
         module,
         losses,

@@ -52,6 +52,33 @@ def test_the_update_is_a_difference_from_the_model_received(tiny: Scenario, tmp_
     assert np.abs(update).max() < 1e-6
 
 
+def test_it_is_measured_under_the_settings_of_torch_that_it_trains_under(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever code of the user's own sets as it makes the model."""
+    seen: list[tuple[str, int, bool]] = []
+
+    def building(*given: Any, seed: int) -> nn.Module:
+        torch.set_num_threads(2)
+        torch.backends.cuda.matmul.allow_tf32 = True
+        return build_model(*given, seed=seed)
+
+    def noting(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
+        def noted(*given: Any) -> Any:
+            seen.append((name, torch.get_num_threads(), torch.backends.cuda.matmul.allow_tf32))
+            return real(*given)
+
+        return noted
+
+    monkeypatch.setattr(training, "build_model", building)
+    monkeypatch.setattr(training, "preflight", noting("preflight", training.preflight))
+    monkeypatch.setattr(training, "check_received", noting("received", training.check_received))
+    monkeypatch.setattr(DpSgd, "step", noting("step", DpSgd.step))
+    with fresh():
+        trained(silo(tiny, tmp_path), EVENT, request(tiny))
+    assert set(seen) == {(name, 1, False) for name in ("preflight", "received", "step")}
+
+
 def test_exactly_the_charged_steps_are_taken_at_the_charged_figures(
     tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
