@@ -14,13 +14,15 @@ from torch.nn import functional
 
 from fedmodel.canaries.probes import Probed, ProbedLoss, with_probes
 from fedmodel.config import TrainingConfig
-from fedmodel.errors import ConfigError
+from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.kinds.models.mlp import MlpConfig
 from fedmodel.kinds.shape import IGNORED, ArrayShape, DataShape
 from fedmodel.learning.conformance import conforms, hostile
+from fedmodel.learning.gradients import kind
 from fedmodel.learning.inputs import ends, made_up
 from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.preflight import check_sums, preflight
+from fedmodel.learning.refusals import check_module
 from fedmodel.learning.tasks import objective, task_of
 from tests.fedmodel.learning.test_dp_sgd import clipped
 
@@ -173,8 +175,10 @@ def per_lot(output: Any, target: Tensor) -> Tensor:
     return mean.expand(len(target))
 
 
-def test_a_loss_that_is_divided_by_the_lots_positions_trains_on_one_record_at_a_time() -> None:
-    """Where it is its own; `check_module` refuses it by name before."""
+def test_a_loss_that_is_divided_by_the_lots_positions_is_refused_and_else_on_one_record_at_a_time() -> None:
+    """By its name, before the preflight, which leaves each record alone with it."""
+    with pytest.raises(PrivacyError, match=r"training\.loss couples records"):
+        check_module(lambda _seed: Attention(), per_lot, TOKENS, kind("per-sample"))
     assert preflight(clipped(Attention(), losses=per_lot, denominator=8), TOKENS, 1.0) == 1
 
 
