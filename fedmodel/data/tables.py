@@ -35,6 +35,7 @@ cannot be, not for what is rare.
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
@@ -330,4 +331,5 @@ def _numbered(ids: list[pa.ChunkedArray]) -> NDArray[np.int64]:
 def _by_content(records: Records) -> Records:
     """Put records into the one order that their labels and features have; equal ones are alike in any order."""
     keys: list[NDArray[Any]] = [records.x_NF[:, feature] for feature in reversed(range(records.x_NF.shape[1]))]
-    return records.take(np.lexsort([*keys, *records.y_N.reshape(len(records), -1).T]))
+    targets_NK = records.y_N.reshape(len(records), math.prod(records.y_N.shape[1:]))
+    return records.take(np.lexsort([*keys, *targets_NK.T]))

@@ -18,6 +18,7 @@ from fedmodel.learning.fitting import fit
 from fedmodel.learning.magnitude import STEPS_OF_A_STEP, spacing_of, step_of
 from fedmodel.learning.models import build_model
 from fedmodel.learning.starts import file_of, read_start
+from fedmodel.privacy.rounding import raised
 from fedmodel.seeds import derive_seed
 
 
@@ -31,7 +32,8 @@ def check_first_step(scenario: Scenario) -> None:
     events = (plans.private_event(scenario.plan(silo)) for silo in scenario.federation.silos)
     step = min(step_of(scenario, event) for event in events)
     if spacing > step / STEPS_OF_A_STEP:
-        least = _two_figures_up(spacing * STEPS_OF_A_STEP * rate / step)
+        least = spacing * STEPS_OF_A_STEP * rate / step
+        least = raised(least, digits=1 - math.floor(math.log10(least)))  # two figures
         weights = "the first weights" if scenario.start is None else f"the weights of {file_of(scenario.start)}"
         raise ConfigError(
             f"training.learning_rate = {rate:g} is too small for this noise and {weights}: a step is {step:.1e}, and"
@@ -46,13 +48,3 @@ def _first(scenario: Scenario) -> NDArray[np.float32]:
     if scenario.start is not None:
         fit(module, read_start(scenario.start), str(file_of(scenario.start)))
     return vectors.flatten(module)
-
-
-def _two_figures_up(value: float) -> float:
-    """Return a number of two figures that is no smaller.
-
-    >>> _two_figures_up(0.001234)
-    0.0013
-    """
-    places = 1 - math.floor(math.log10(value))
-    return round(math.ceil(value * 10.0**places) / 10.0**places, places)
