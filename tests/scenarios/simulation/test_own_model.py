@@ -103,6 +103,7 @@ def own(tmp_path: Path) -> Iterator[Path]:
     (tmp_path / "s.toml").write_text(text)
     yield tmp_path / "s.toml"
     own_code.close()
+    sys.modules.pop("ownmodel", None)  # where it was imported from the path, it is not own_code's to forget
 
 
 def run(own: Path, out: Path) -> dict[str, object]:
