@@ -18,6 +18,9 @@ release: the same request asked again gets the bytes in the outbox, or those tha
 not come there; where there are none, it is charged again, unless its round was masked. A stage of secure aggregation is
 done once; the very same question again gets the very same bytes (`clients.aggregation_state`).
 
+What a handler made is looked at once more before it leaves: an answer holds what answers of its kind hold, and nothing
+besides (`fedmodel.wire.leaving`).
+
 Flower sends a ClientApp's exception to the server word for word. A message of an exception can carry a record, so every
 handler runs inside `_walled`: the server gets a code, the silo's own log the rest. That a silo fails is visible; why is
 not, where it could hang on records.
@@ -62,10 +65,13 @@ def _walled(handler: Handler) -> Callable[[Message, Context], Message]:
             try:
                 asked = _check(message, silo)
                 silo.open_own_code(str(context.run_config.get("own-code") or ""))
-                return Message(handler(message, context, silo, asked), reply_to=message)
+                answer = Message(handler(message, context, silo, asked), reply_to=message)
+                wire.check_leaves(message, answer)
             except Exception as error:  # whatever it is, its text must not leave the silo
                 code = error.code if isinstance(error, FedmodelError) else code
                 silo.log(message.metadata.message_type, error)
+            else:
+                return answer
         except ConfigError as error:
             code = error.code
         except Exception:  # noqa: S110 - the silo's own log failed, and no other place is the silo's own

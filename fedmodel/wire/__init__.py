@@ -1,8 +1,9 @@
-"""What crosses between server and silo: `messages` says what lies in each, `signing` who asked.
+"""What crosses between server and silo: `messages` says what lies in each, `signing` who asked, `leaving` what may go.
 
 Nothing else in this package speaks Flower.
 """
 
+from fedmodel.wire.leaving import check_leaves
 from fedmodel.wire.messages import (
     ADVERT,
     COMMIT,
@@ -74,6 +75,7 @@ __all__ = [
     "TrainReply",
     "TrainRequest",
     "advert_request",
+    "check_leaves",
     "check_signature",
     "countersign_reply",
     "countersign_request",

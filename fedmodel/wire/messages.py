@@ -39,9 +39,10 @@ its law names, and whoever carries messages can neither make one nor change one,
 
 Every answer is public by construction: names, planned and charged events (figures of the scenario, never counts of
 records), and an update that is differentially private, and masked where secure aggregation is on. There is no field for
-a training metric. A model and an update are one flat array of raw little-endian words each: float32, or the unsigned
-words of a ring. Bytes from the other side are checked here: type, length, range, version. What is wrong with them is
-said in fixed words, since words of the other side's could be anything.
+a training metric: an answer with a field, a record or an array more is not read, and does not leave its silo
+(`fedmodel.wire.leaving`). A model and an update are one flat array of raw little-endian words each: float32, or the
+unsigned words of a ring. Bytes from the other side are checked here: type, length, range, version. What is wrong with
+them is said in fixed words, since words of the other side's could be anything.
 """
 
 from __future__ import annotations
@@ -247,6 +248,7 @@ def join_reply(reply: JoinReply) -> RecordDict:
 
 def read_join_reply(message: Message) -> JoinReply:
     """Decode a silo's answer to a request to join."""
+    _check_holds(message, _HEAD, _MESSAGES)
     head = _head(message, {"silo": str, "plan": str})
     blobs = _read_blobs(message, "advert", "head")
     return JoinReply(str(head["silo"]), event_from_json(str(head["plan"])), blobs["advert"], blobs["head"])
@@ -284,6 +286,7 @@ def protocol_reply(messages: Sequence[bytes]) -> RecordDict:
 
 def read_protocol_reply(message: Message) -> list[bytes]:
     """Decode a silo's ADVERT, SHAREs or COMMIT."""
+    _check_holds(message, _MESSAGES)
     return split_messages(_read_blobs(message, "messages")["messages"])
 
 
@@ -324,6 +327,7 @@ def train_reply(reply: TrainReply) -> RecordDict:
 
 def read_train_reply(message: Message) -> TrainReply:
     """Decode a silo's update."""
+    _check_holds(message, _HEAD, _ARRAYS, _MESSAGES)
     head = _head(message, {"round": int, "charged": str})
     ledger = _read_blobs(message, "head")["head"]
     return TrainReply(_round(head), event_from_json(str(head["charged"])), _real_vector(message), ledger)
@@ -338,6 +342,7 @@ def masked_reply(reply: MaskedReply) -> RecordDict:
 
 def read_masked_reply(message: Message, ring_bits: RingBits) -> MaskedReply:
     """Decode a silo's update in words of a ring."""
+    _check_holds(message, _HEAD, _ARRAYS, _MESSAGES)
     head = _head(message, {"round": int, "charged": str})
     blobs = _read_blobs(message, "mask", "head")
     words_P: Words = np.frombuffer(_raw_vector(message, f"uint{ring_bits}"), dtype=f"<u{ring_bits // 8}")
@@ -407,6 +412,7 @@ def reveal_reply(reply: RevealReply) -> RecordDict:
 
 def read_reveal_reply(message: Message) -> RevealReply:
     """Decode a silo's REVEAL."""
+    _check_holds(message, _MESSAGES)
     blobs = _read_blobs(message, "reveal", "advert")
     return RevealReply(blobs["reveal"], blobs["advert"])
 
@@ -433,6 +439,7 @@ def countersign_reply(head: bytes) -> RecordDict:
 
 def read_countersign_reply(message: Message) -> bytes:
     """Decode the head of a ledger in which a run has ended."""
+    _check_holds(message, _MESSAGES)
     return _read_blobs(message, "head")["head"]
 
 
@@ -452,6 +459,12 @@ def refusal_code(error: Error) -> str:
     if error.code == _REFUSED and error.reason in error_codes():
         return error.reason
     return "lost"
+
+
+def _check_holds(message: Message, *records: str) -> None:
+    """Refuse an answer that holds another record than these, whatever is in it: an answer has no room for more."""
+    if message.has_content() and not set(message.content) <= set(records):
+        raise ProtocolError("an answer carries a record that answers of its kind do not have")
 
 
 def _head(message: Message, expected: dict[str, type]) -> ConfigRecord:
@@ -537,6 +550,18 @@ def _array(vector_P: NDArray[np.float32] | Words) -> ArrayRecord:
     return ArrayRecord({"vector": Array(words.dtype.name, words.shape, _RAW[words.dtype.name], words.tobytes())})
 
 
+def the_array(message: Message) -> Array:
+    """Return the one array of a message, as it came.
+
+    Raises:
+        ProtocolError: When there is none, or more than one.
+    """
+    record = message.content.get(_ARRAYS) if message.has_content() else None
+    if not isinstance(record, ArrayRecord) or set(record) != {"vector"}:
+        raise ProtocolError("a message must hold one array, named 'vector'")
+    return record["vector"]
+
+
 def _real_vector(message: Message) -> NDArray[np.float32]:
     """Return the one flat, finite float32 array of a message."""
     vector_P = np.frombuffer(_raw_vector(message, "float32"), dtype="<f4").astype(np.float32)
@@ -547,10 +572,7 @@ def _real_vector(message: Message) -> NDArray[np.float32]:
 
 def _raw_vector(message: Message, name: str) -> bytes:
     """Return the words of the one flat array of a message. Nothing is parsed: words are words."""
-    record = message.content.get(_ARRAYS) if message.has_content() else None
-    if not isinstance(record, ArrayRecord) or set(record) != {"vector"}:
-        raise ProtocolError("a message must hold one array, named 'vector'")
-    array = record["vector"]
+    array = the_array(message)
     count, rest = divmod(len(array.data), np.dtype(name).itemsize)
     if array.stype != _RAW[name] or array.dtype != name or rest or tuple(array.shape) != (count,):
         raise ProtocolError(f"a vector must be flat {name} in whole raw little-endian words")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from flwr.app import Message, RecordDict
+from flwr.app import Message, MetricRecord, RecordDict
 
 from clients.client_app import app
 from clients.silo import Silo
@@ -207,6 +207,26 @@ def test_a_model_that_does_not_fit_is_refused(tiny: Scenario, tmp_path: Path) ->
     reply = ask(grid, wire.train_request(wire.TrainRequest(1, np.zeros(3, dtype=np.float32))), wire.TRAIN)
     assert wire.refusal_code(reply.error) == "protocol-violated"
     assert charged(tmp_path / "ledgers" / "north.sqlite") == []  # what could not be trained costs nothing
+
+
+def test_a_figure_of_training_data_in_an_answer_does_not_leave(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whoever adds one finds no record for it: the silo's door refuses the whole answer, which stays charged."""
+    grid = joined(tiny, tmp_path)
+    encode = wire.train_reply
+
+    def telling(reply: wire.TrainReply) -> RecordDict:
+        content = encode(reply)
+        content["training"] = MetricRecord({"loss": 0.25})
+        return content
+
+    monkeypatch.setattr(wire, "train_reply", telling)
+    reply = ask(grid, wire.train_request(wire.TrainRequest(1, model(tiny))), wire.TRAIN)
+    assert wire.refusal_code(reply.error) == "protocol-violated"
+    log = (tmp_path / "logs" / "north.log").read_text(encoding="utf-8")
+    assert "train: ProtocolError: what was to be answered did not leave, it is no answer to train" in log
+    assert [event.steps for event in charged(tmp_path / "ledgers" / "north.sqlite")] == [2]
 
 
 def test_no_answer_hangs_on_how_many_records_there_are(tiny: Scenario, tmp_path: Path) -> None:
