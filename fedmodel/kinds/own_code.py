@@ -116,6 +116,20 @@ def keep_open(folder: Path | None = None) -> None:
         open_to_all(folder)
 
 
+@contextmanager
+def open_meanwhile() -> Iterator[None]:
+    """Let anything importable in while a block runs, where that was not done in this process, and as before after."""
+    global _opened
+    before = _opened
+    keep_open(None)
+    try:
+        yield
+    finally:
+        if not isinstance(before, _All):
+            _forget()
+            _opened = before
+
+
 def open_to(packages: Mapping[str, str], code: str) -> None:
     """Let in what a silo's law lists, and nothing else.
 

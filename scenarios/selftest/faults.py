@@ -4,6 +4,7 @@
     sampled    a quarter of all records in a lot, ten steps a round, classes    lots, divisors, rates, weights
                that weigh differently
     dropouts   secure aggregation, and silos whose answers are lost             what the sum is made of
+    own        as full, with a model, records, a loss and a figure of a user's  what that code does, what leaves
     stopped    as full, ended by its loss after the first of its rounds         what an early end is said to cost
     page       a report, with a hostile picture on its page                     what a reader is shown
     goes-on    two runs, the second of which begins from the first one's model  whether both are charged
@@ -13,10 +14,11 @@
 
 A check is a gauge's name, or one of a few that are none: `preflight`, by which silos refuse before anything is trained
 or charged, `lower_bound`, by which so many guesses about canaries are right that the claim is refuted,
-`page_markup`, by which a picture has brought elements of its own onto the page, `records_of_a_person`, by which more or
-fewer records are left of a person than the unit has, `earlier_run`, by which a ledger does not hold the run that a
-run began from, `deployed_baseline`, by which a deployed silo lets a run without noise in, `unbounded_release`, by
-which a figure is told of what such a run released, and `charge_kept`, by which a silo gives back what was charged.
+`page_markup`, by which a picture has brought elements of its own onto the page, `wire`, by which every silo lets no
+answer of its own leave, since it holds more than an answer does, `records_of_a_person`, by which more or fewer records
+are left of a person than the unit has, `earlier_run`, by which a ledger does not hold the run that a run began from,
+`deployed_baseline`, by which a deployed silo lets a run without noise in, `unbounded_release`, by which a figure is
+told of what such a run released, and `charge_kept`, by which a silo gives back what was charged.
 """
 
 from __future__ import annotations
@@ -26,13 +28,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Final, Literal
 
-from scenarios.selftest import mutations
+from scenarios.selftest import mutations, own_mutations
 from scenarios.selftest.planting import Planted, together
 
-Setting = Literal["full", "sampled", "dropouts", "stopped", "page", "goes-on", "baseline", "lapsing", "tables"]
+Setting = Literal["full", "sampled", "dropouts", "own", "stopped", "page", "goes-on", "baseline", "lapsing", "tables"]
 
 PREFLIGHT: Final = "preflight"
 LOWER_BOUND: Final = "lower_bound"
+WIRE: Final = "wire"
 PAGE_MARKUP: Final = "page_markup"
 RECORDS_OF_A_PERSON: Final = "records_of_a_person"
 EARLIER_RUN: Final = "earlier_run"
@@ -113,6 +116,14 @@ FAULTS: Final = (
     Fault("charge-missing", "charged_steps", "full", mutations.trained_twice),
     Fault("charge-never", "charged_before_release", "full", mutations.never_charged),
     Fault("steps-uncharged", "charged_steps", "sampled", mutations.one_step_more),
+    Fault("own-loss-couples-records", PREFLIGHT, "own", own_mutations.own_loss_couples),
+    Fault("own-model-couples-records", PREFLIGHT, "own", own_mutations.own_model_couples),
+    Fault("own-model-keeps-a-figure", PREFLIGHT, "own", own_mutations.own_model_keeps_a_figure),
+    Fault("own-model-keeps-a-figure, no preflight", "update_explained", "own",
+          partial(together, own_mutations.nothing_put_back, _unmeasured(own_mutations.own_model_keeps_a_figure))),
+    Fault("figure-in-a-record", WIRE, "own", own_mutations.figure_in_a_record),
+    Fault("figure-in-a-word", WIRE, "own", own_mutations.figure_in_a_word),
+    Fault("figure-in-the-update", "noise_shares", "own", own_mutations.figure_in_the_update),
     Fault("picture-with-markup", PAGE_MARKUP, "page", mutations.picture_as_markup),
     Fault("start-forgets-its-cost", EARLIER_RUN, "goes-on", mutations.start_forgets),
     Fault("baseline-at-a-deployed-silo", DEPLOYED_BASELINE, "baseline", mutations.baseline_let_in),

@@ -27,9 +27,11 @@ from tempfile import TemporaryDirectory
 from typing import Any, Final
 
 from fedmodel.config import Scenario
-from fedmodel.errors import FedmodelError, PrivacyError
+from fedmodel.errors import FedmodelError, PrivacyError, ProtocolError
+from fedmodel.kinds import own_code
 from scenarios.audit import evaluate, planning
 from scenarios.runs import audit_entries, inspection
+from scenarios.selftest import brought
 from scenarios.selftest.baseline_check import bounded, let_in
 from scenarios.selftest.faults import (
     CHARGE_KEPT,
@@ -40,6 +42,7 @@ from scenarios.selftest.faults import (
     PREFLIGHT,
     RECORDS_OF_A_PERSON,
     UNBOUNDED_RELEASE,
+    WIRE,
     Fault,
     Setting,
 )
@@ -48,7 +51,7 @@ from scenarios.selftest.page_check import brought_by_a_picture
 from scenarios.selftest.persons_check import misgrouped
 from scenarios.selftest.planting import Planted, fresh
 from scenarios.selftest.start_check import forgotten
-from scenarios.simulation.simulate import check_scenario, run_folder, simulate
+from scenarios.simulation.simulate import check_scenario, placed, run_folder, simulate
 
 _SCENARIO: Final = """
 name = "selftest"
@@ -100,6 +103,19 @@ count = 600
 """
 _DIFFERENT: Final[Mapping[Setting, Mapping[str, Mapping[str, Any]]]] = {
     "full": {},
+    "own": {
+        "": {"metrics": [f"{brought.__name__}:farthest"]},
+        "model": {"use": f"{brought.__name__}:Net"},
+        "training": {"loss": f"{brought.__name__}:loss"},
+        "data": {
+            "use": f"{brought.__name__}:records",
+            "task": "regression",
+            "target_range": [-2.0, 2.0],
+            "held_out": 0.2,
+            "partition": {"kind": "iid"},
+        },
+        "audit": {"count": 200},
+    },
     "stopped": {"": {"stop_below_loss": 1e9}, "audit": {"count": 200}},
     "sampled": {
         "training": {"local_steps": 10, "class_weights": [1.0, 9.0]},
@@ -203,7 +219,10 @@ def scenario(setting: Setting) -> Scenario:
     """Return the scenario of a small run."""
     document = tomllib.loads(_SCENARIO)
     for section, values in _DIFFERENT[setting].items():
-        (document.setdefault(section, {}) if section else document).update(values)
+        chosen = document.setdefault(section, {}) if section else document
+        if "use" in values:  # a user's own stands in place of what is on board
+            chosen.clear()
+        chosen.update(values)
     return Scenario.model_validate(document)
 
 
@@ -286,13 +305,20 @@ class Trial:
     """A small run, checked and planned once, to be run and audited any number of times."""
 
     def __init__(self, setting: Setting) -> None:
-        self._scenario, self._shows_a_page = scenario(setting), setting == "page"
-        self._parameters = check_scenario(self._scenario)
+        self._shows_a_page = setting == "page"
+        with own_code.open_meanwhile():
+            self._scenario = placed(scenario(setting))
+            self._parameters = check_scenario(self._scenario)
         self._plan = planning.plan_audit(self._scenario)
 
     def audited(self, plant: Callable[[], Planted]) -> Audited:
         """Run it with something planted, and audit it. Whatever was planted is gone when this returns or raises."""
-        with TemporaryDirectory(prefix="fedmodel-selftest-") as folder, fresh(), plant():
+        with (
+            TemporaryDirectory(prefix="fedmodel-selftest-") as folder,
+            own_code.open_meanwhile(),
+            fresh(),
+            plant(),
+        ):
             try:
                 with run_folder(self._scenario, Path(folder) / "run") as run_dir:
                     return self._audited(run_dir)
@@ -305,7 +331,7 @@ class Trial:
             simulate(self._scenario, self._parameters, "in-process", "cpu", run_dir, nullcontext(), entered)
         except FedmodelError:
             # A fault may leave no round whole; what silos released until then is audited all the same.
-            refused = _refusal(self._scenario, run_dir)
+            refused = _preflight(self._scenario, run_dir)
             if refused is not None:
                 return Audited({PREFLIGHT: refused}, 0)
             if not any(run_dir.glob("silos/*/audit/release-*.npz")):
@@ -315,22 +341,39 @@ class Trial:
         if self._shows_a_page and (brought := brought_by_a_picture(run_dir)):
             told = f"{brought} elements stand on the report's page that a picture brought, where a picture is an image"
             return replace(found, fired={**found.fired, PAGE_MARKUP: Fired(brought, told)})
+        if kept := _kept_in(self._scenario, run_dir):
+            found = replace(found, fired={**found.fired, WIRE: kept})
         return found
 
 
-def _refusal(scenario: Scenario, run_dir: Path) -> Fired | None:
+def _preflight(scenario: Scenario, run_dir: Path) -> Fired | None:
     """Return why every silo refused to train, with nothing charged to any; None where one did not."""
+    reasons = _reasons(scenario, run_dir, PrivacyError)
+    for silo in scenario.federation.silos:
+        ledger = inspection.verify(inspection.LedgerFiles.of(run_dir / "ledgers" / f"{silo}.sqlite"), [], None)
+        if ledger.standing.charged:
+            return None
+    if not all(reasons):
+        return None
+    moved = re.search(r"by ([0-9.e+-]+|nan|inf) times the clip", reasons[0])
+    return Fired(None if moved is None else _finite(float(moved[1])), reasons[0])
+
+
+def _kept_in(scenario: Scenario, run_dir: Path) -> Fired | None:
+    """Return why every silo let no answer of its own leave once it had trained; None where one did."""
+    reasons = [told for told in _reasons(scenario, run_dir, ProtocolError) if "did not leave" in told]
+    return Fired(None, reasons[0]) if len(reasons) == len(scenario.federation.silos) else None
+
+
+def _reasons(scenario: Scenario, run_dir: Path, kind: type[FedmodelError]) -> list[str]:
+    """Return why each silo, by its own log, first refused to train with an error of a kind; empty where it did not."""
     reasons = []
     for silo in scenario.federation.silos:
         log = run_dir / "logs" / f"{silo}.log"
         text = log.read_text(encoding="utf-8") if log.exists() else ""
-        found = re.search(rf"train: {PrivacyError.__name__}: (.+)", text)
-        ledger = inspection.verify(inspection.LedgerFiles.of(run_dir / "ledgers" / f"{silo}.sqlite"), [], None)
-        if found is None or ledger.standing.charged:
-            return None
-        reasons.append(found[1])
-    moved = re.search(r"by ([0-9.e+-]+|nan|inf) times the clip", reasons[0])
-    return Fired(None if moved is None else _finite(float(moved[1])), reasons[0])
+        found = re.search(rf"train: {kind.__name__}: (.+)", text)
+        reasons.append("" if found is None else found[1])
+    return reasons
 
 
 def _read(found: Mapping[str, Any]) -> Audited:

@@ -24,6 +24,7 @@ from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import per_sample
 from fedmodel.learning.gradients.per_sample import PerSample
 from fedmodel.learning.jobs import training
+from fedmodel.learning.keeping import Kept
 from fedmodel.ledger import Ledger, Run, Standing
 from fedmodel.privacy import release
 from fedmodel.privacy.accounting import composition, pld
@@ -32,7 +33,7 @@ from fedmodel.privacy.noise import OsNoise
 from fedmodel.provision import influence
 from scenarios.cli import main
 from scenarios.report.page import render
-from scenarios.selftest import faults, mutations, selftest
+from scenarios.selftest import brought, faults, mutations, selftest
 from scenarios.selftest.faults import FAULTS, Fault, Setting
 from scenarios.selftest.planting import fresh, replaced
 from scenarios.simulation import simulate
@@ -54,12 +55,16 @@ ASKED = (
     "charge-after-release",
     "epsilon-from-looser-q",
     "ghost-clipping-bypassed",
+    "own-loss-couples-records",
+    "figure-in-a-record",
 )
 QUICK = (
     "noise-x0.9",
     "no-clip",
     "nan-through-clip, no preflight",
     "charge-after-release",
+    "own-loss-couples-records",
+    "figure-in-a-record",
     "start-forgets-its-cost",
     "charge-given-back",
 )
@@ -90,6 +95,10 @@ TOUCHED = (
     torch.Tensor,
     torch.linalg,
     simulate,
+    wire,
+    Kept,
+    brought,
+    brought.Net,
 )
 
 
@@ -131,7 +140,7 @@ def test_the_list_has_what_was_asked_for_and_every_check_is_known() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
     others = {faults.PREFLIGHT, faults.LOWER_BOUND, faults.PAGE_MARKUP, faults.RECORDS_OF_A_PERSON, "accountants"}
     others |= {"accountants_at_extremes", "effective_silos", faults.EARLIER_RUN}
-    others |= {faults.DEPLOYED_BASELINE, faults.UNBOUNDED_RELEASE, faults.CHARGE_KEPT}
+    others |= {faults.DEPLOYED_BASELINE, faults.UNBOUNDED_RELEASE, faults.CHARGE_KEPT, faults.WIRE}
     assert {fault.check for fault in FAULTS} <= {*OF_SILOS, *OF_ALL, *others}
 
 
@@ -139,8 +148,10 @@ def test_faults_are_caught_by_their_named_checks(quick: tuple[dict[str, Any], li
     found, said = quick
     check_suite(found, named(*QUICK))
     assert found["correct"]["gauges"] > 40
-    assert said == ["correct code, full", "correct code, goes-on", "correct code, lapsing", *QUICK]
+    assert said == [*(f"correct code, {one}" for one in ("full", "own", "goes-on", "lapsing")), *QUICK]
     rows = {row["fault"]: row for row in found["faults"]}
+    assert "scenarios.selftest.brought:loss' couples records" in rows["own-loss-couples-records"]["explanation"]
+    assert "carries a record that answers of its kind do not have" in rows["figure-in-a-record"]["explanation"]
     assert 0.86 < rows["noise-x0.9"]["figure"] < 0.94
     assert rows["no-clip"]["figure"] > 1
     assert "moves the clipped sum" in rows["no-clip"]["explanation"]
