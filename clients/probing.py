@@ -34,7 +34,15 @@ from torch.optim import Optimizer
 from clients.hiding import lineage_left
 from clients.silo import Silo
 from fedmodel.canaries.observations import Release, coins, keep, keep_state, known_states
-from fedmodel.canaries.probes import Probed, block_of, chosen_coordinates, loss_canaries, with_probes
+from fedmodel.canaries.probes import (
+    Probed,
+    block_of,
+    chosen_coordinates,
+    loss_canaries,
+    on_canaries,
+    on_model,
+    with_probes,
+)
 from fedmodel.data.named import together
 from fedmodel.learning import vectors
 from fedmodel.learning.dp_sgd import DpSgd
@@ -140,10 +148,9 @@ class Probing:
 
     def end(self, update_P: NDArray[np.float32]) -> None:
         """Write down what was seen of the round."""
-        block, model_P = self._block, self._request.model_P
+        scenario, model_P = self._silo.scenario, self._request.model_P
         sums = np.stack(self._sums) if self._sums else np.empty((len(self._lots), 1), dtype=np.float32)
-        canaries = max(block - 1, 0)
-        chosen_S = chosen_coordinates(self._silo.scenario, len(update_P) - block)
+        canaries, update_S = max(self._block - 1, 0), on_model(scenario, update_P)
         expected_P = vectors.flatten(self._again) - model_P
         keep(
             self._silo.folder,
@@ -151,16 +158,16 @@ class Probing:
                 round_number=self._request.round_number,
                 started=self._started,
                 sums_TK=sums[:, :canaries],
-                poison_T=sums[:, -1] if block else np.empty(0, dtype=np.float32),
+                poison_T=sums[:, -1] if self._block else np.empty(0, dtype=np.float32),
                 lots_T=np.array([len(lot) for lot in self._lots], dtype=np.int64),
                 drawn_N=np.bincount(np.concatenate(self._lots), minlength=self._records).astype(np.int64),
-                update_K=_block_of(update_P, block),
-                model_K=_block_of(model_P, block),
+                update_K=on_canaries(scenario, update_P),
+                model_K=on_canaries(scenario, model_P),
                 noise_TL=np.array(self._noise).reshape(len(self._noise), len(self._sizes)),
                 sizes_L=np.array(self._sizes, dtype=np.int64),
-                update_S=update_P[chosen_S],
-                model_S=model_P[chosen_S],
-                followed_TS=np.stack(self._followed) if self._followed else np.empty((0, len(chosen_S)), np.float32),
+                update_S=update_S,
+                model_S=on_model(scenario, model_P),
+                followed_TS=np.stack(self._followed) if self._followed else np.empty((0, len(update_S)), np.float32),
                 unexplained=_relative(update_P, expected_P) if self._is_known else math.inf,
                 off_grid=self._off_grid,
             ),
@@ -196,8 +203,3 @@ def _relative(update_P: NDArray[np.float32], expected_P: NDArray[np.float32]) ->
     """Return the largest difference over the largest entry of what was expected; NaN where one is not a number."""
     difference = float(np.abs(update_P.astype(np.float64) - expected_P).max(initial=0.0))
     return difference / max(float(np.abs(expected_P).max(initial=0.0)), 1e-30) if difference else 0.0
-
-
-def _block_of(vector_P: NDArray[np.float32], block: int) -> NDArray[np.float32]:
-    """Return a vector on the canaries' coordinates: the block is last, and the last of it is no canary's."""
-    return vector_P[len(vector_P) - block : len(vector_P) - 1] if block else np.empty(0, dtype=np.float32)

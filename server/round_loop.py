@@ -2,6 +2,8 @@
 
     [ choose -> ask -> mean -> fold -> measure -> write ] per round
 
+Of an audited run, each mean is written down before anything is made of it, where the audit looks.
+
 What a round asks, and what its mean does and says, is its job's (`fedmodel.learning.jobs`), by the scenario; who is in
 it, the strategy's; how answers become a mean, the aggregation's. What a run has come to is a vector; a module is made
 of it to be measured and to be saved, and by nothing here.
@@ -33,6 +35,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel import plans
+from fedmodel.canaries.means import keep_mean
+from fedmodel.canaries.probes import watched
 from fedmodel.config import TRAINING
 from fedmodel.errors import DropoutError
 from fedmodel.learning.jobs import Asking, State
@@ -167,6 +171,8 @@ class RoundLoop:
                 raise DropoutError(result.failure)
             line["failed"] = True
         else:
+            if scenario.audit is not None:
+                keep_mean(self._place.home, number, watched(scenario, result.mean_P))
             state = job.fold(state, result.mean_P)
             line |= {**job.tell(state, result.summed), "threshold": result.threshold}
             ended |= scenario.stop_below_loss is not None and line["loss"] < scenario.stop_below_loss

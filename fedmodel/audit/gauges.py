@@ -4,7 +4,8 @@ A lower bound on epsilon sees a fault only where it shows in how well canaries a
 ten, a seed used twice or a shuffle in place of Poisson lots need not. A gauge measures one thing that the claimed
 mechanism fixes, against its distribution under correct code. It is two-sided: noise over what is claimed fails too,
 since the claim is then of another mechanism. Each NAME gives a false alarm with a probability of at most `FALSE_ALARM`
-in a run, over all its silos; those of `release_gauges` give none.
+in a run, over all its silos; those of `release_gauges` and
+`sum_gauges` give none.
 
 What cannot be measured is left out, never passed: `unmeasured` tells what that is, and the caller must look.
 
@@ -15,7 +16,11 @@ gauge says what it is blind to.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
 
 from fedmodel.audit.canary_gauges import canary_gauges
 from fedmodel.audit.lot_gauges import lot_gauges
@@ -26,9 +31,9 @@ from fedmodel.audit.release_gauges import (
     charged_steps,
     finite,
     noise_grid,
-    noise_shares,
     update_explained,
 )
+from fedmodel.audit.sum_gauges import Apply, model_moves, noise_shares
 from fedmodel.canaries.observations import Observations
 from fedmodel.errors import DataError
 from fedmodel.privacy.events import Event
@@ -64,6 +69,7 @@ OF_ALL: Final = (
     "noise_repeat",
     "noise_between_silos",
     "noise_shares",
+    "model_moves",
     "model_noise_repeat",
     "model_noise_between_silos",
 )
@@ -77,6 +83,8 @@ def gauges(
     weights: Mapping[str, float],
     charges: Mapping[str, Sequence[tuple[str, int]]],
     quantizer: Quantizer | None = None,
+    opened: Mapping[int, NDArray[np.float32]] = MappingProxyType({}),
+    apply: Apply = lambda model_W, mean_W, state: (model_W + mean_W, state),
     false_alarm: float = FALSE_ALARM,
 ) -> list[Gauge]:
     """Return every gauge that can be measured.
@@ -89,6 +97,9 @@ def gauges(
         weights: Every silo's public weight.
         charges: The ledger's charges of the run, by silo and in order: time as ISO 8601, and steps.
         quantizer: What updates were rounded with, None where they were not.
+        opened: By round, the mean that it came to where the audit looks; nothing of a run that kept none, whose model
+            then has to have moved by the means themselves.
+        apply: What the strategy makes of such means, coordinate by coordinate; federated averaging, unless said.
         false_alarm: The probability with which a gauge of one name may fail under correct code, in (0, 1).
 
     Raises:
@@ -96,6 +107,9 @@ def gauges(
     """
     for of in seen:
         _check(of)
+        looked = of.model_RK.shape[1] + of.model_RS.shape[1]
+        if any(mean_W.shape != (looked,) for mean_W in opened.values()):
+            raise DataError("what was opened does not fit to where the audit looks")
         if of.silo not in event_by_silo or of.silo not in weights or of.silo not in charges:
             raise DataError(f"silo {of.silo} was seen, but its event, weight or charges are not given")
     if len({of.silo for of in seen}) < len(seen) or len({of.sums_TK.shape[1] for of in seen}) > 1:
@@ -106,7 +120,7 @@ def gauges(
     found += [*noise_gauges(told, false_alarm), *canary_gauges(told, false_alarm)]
     found += lot_gauges([Seen(of, event_by_silo[of.silo]) for of in seen], false_alarm)
     if len(sound) == len(seen):
-        found += noise_shares(seen, weights, quantizer)
+        found += [*noise_shares(seen, weights, quantizer, opened), *model_moves(seen, opened, apply)]
     for of in seen:
         found += [charged_before_release(of, charges[of.silo]), charged_steps(of, charges[of.silo])]
         found += [*update_explained(of), *noise_grid(of)]
@@ -118,15 +132,20 @@ def failed(found: Iterable[Gauge]) -> list[Gauge]:
     return [one for one in found if not one.passed]
 
 
-def unmeasured(found: Iterable[Gauge], silos: Sequence[str]) -> list[tuple[str, str | None]]:
+def unmeasured(found: Iterable[Gauge], silos: Sequence[str], *, opened: bool = False) -> list[tuple[str, str | None]]:
     """Return the name and the silo of each gauge that could not be measured, None for the silo of one of all together.
 
     `denominator` has no measure where lots do not vary, at q = 1, and `noise_between_silos` none where there is one
     silo; they are named all the same.
+
+    Args:
+        found: What was measured.
+        silos: That were seen.
+        opened: Whether the means that rounds came to are known; where they are not, `model_moves` is not due.
     """
     there = {(one.name, one.silo) for one in found}
     due: list[tuple[str, str | None]] = [(name, silo) for name in OF_SILOS for silo in silos]
-    due += [(name, None) for name in OF_ALL]
+    due += [(name, None) for name in OF_ALL if opened or name != "model_moves"]
     return [one for one in due if one not in there]
 
 

@@ -1,26 +1,19 @@
-"""Gauges of what leaves a silo: values that are numbers, charged before they were made, and summed with their noise.
+"""Gauges of what leaves a silo: values that are numbers, charged before they were made, made of noised gradients.
 
 They are exact: under correct code they cannot fail, whatever the noise.
 
-Shapes: T steps, R releases, K canaries, S silos that trained in a round.
+Shapes: T steps, R releases, K canaries.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedmodel.audit.measured import Gauge, gauge
 from fedmodel.canaries.observations import Observations
-from fedmodel.secagg.quantize import Quantizer
-
-_TOLERANCE: Final = 1e-3  # of a share; float32 leaves 1e-5
-_COARSEST: Final = 0.25  # of a share: beyond, a silo that is left out would pass for rounding
-_FLOAT32: Final = float(np.finfo(np.float32).eps)
 
 
 def finite(of: Observations) -> Gauge:
@@ -73,97 +66,6 @@ def charged_steps(of: Observations, charges: Sequence[tuple[str, int]]) -> Gauge
         (0, 0),
         f"silo {of.silo} took {len(of.lots_T)} steps and was charged {sum(steps for _, steps in charges)}; at the worst"
         f" release {max(0, excess)} more were taken than charged",
-    )
-
-
-def noise_shares(
-    seen: Sequence[Observations], weights: Mapping[str, float], quantizer: Quantizer | None
-) -> Iterator[Gauge]:
-    """How far a silo's share in a round's sum is from its weight over the survivors', or a sum from its silos' updates.
-
-    The change of the global model over a round, on the canaries' coordinates and some of the model's own, is regressed
-    on the updates of the silos that trained in it, without intercept. A silo is lost where its coefficient is under
-    half of the least share that it could have; every other's must be its weight over their sum, a lost one's 0, and the
-    sum of updates with these shares must be the change. Measured is the largest of all these distances in parts of a
-    share, or of the change; a thousandth is left open, and what quantisation and float32 can make of it at worst.
-
-    A round is left out where no model after it is known, where it failed closed, where there are no more than twice as
-    many coordinates as silos or their updates are not independent, and where rounding could make up a quarter of a
-    share; so is the gauge where every round is. Blind to such rounds, and to a share that is wrong by less than a
-    thousandth.
-    """
-    found = [miss for miss in (_miss(*one, weights, quantizer) for one in _rounds(seen)) if miss is not None]
-    if found:
-        miss, allowed, told = max(found, key=lambda one: one[0] / one[1])
-        yield gauge(
-            "noise_shares",
-            None,
-            miss,
-            0.0,
-            (0.0, allowed),
-            f"of {len(found)} rounds the worst is {told}; {miss:.2e} of it is not as its survivors' weights have it,"
-            f" and rounding leaves {allowed:.2e}",
-        )
-
-
-def _rounds(
-    seen: Sequence[Observations],
-) -> Iterator[tuple[int, dict[str, NDArray[np.float64]], NDArray[np.float32], NDArray[np.float32]]]:
-    """Yield each round whose following model is known: its number, updates by silo, and the models before and after."""
-    models: dict[int, NDArray[np.float32]] = {}
-    updates: dict[int, dict[str, NDArray[np.float64]]] = {}
-    for of in seen:
-        for at, number in enumerate(int(number) for number in of.round_R):
-            model, update = of.model_RK[at], of.update_RK[at]
-            if of.update_RS.size:
-                model, update = np.concatenate([model, of.model_RS[at]]), np.concatenate([update, of.update_RS[at]])
-            models.setdefault(number, model)
-            updates.setdefault(number, {})[of.silo] = update.astype(np.float64)
-    for number in sorted(updates):
-        if number + 1 in models:
-            yield number, updates[number], models[number], models[number + 1]
-
-
-def _miss(
-    number: int,
-    updates: Mapping[str, NDArray[np.float64]],
-    before_K: NDArray[np.float32],
-    after_K: NDArray[np.float32],
-    weights: Mapping[str, float],
-    quantizer: Quantizer | None,
-) -> tuple[float, float, str] | None:
-    """Return how far a round is from what it must be, how far it may be, and what it is; None if not measurable."""
-    silos, most = sorted(updates), max(weights.values())
-    weight_S = np.array([weights[silo] / most for silo in silos])
-    update_KS = np.stack([updates[silo] for silo in silos], axis=1)
-    if quantizer is not None:
-        update_KS = np.clip(update_KS * weight_S, -quantizer.bound, quantizer.bound) / weight_S
-    change_K = after_K.astype(np.float64) - before_K.astype(np.float64)
-    size = float(np.linalg.norm(change_K))
-    # A round that failed closed leaves the model as it was.
-    if size == 0 or len(change_K) <= 2 * len(silos) or np.linalg.matrix_rank(update_KS) < len(silos):
-        return None
-    inverse_SK = np.linalg.pinv(update_KS)
-    share_S = inverse_SK @ change_K
-    survives_S = share_S > weight_S / weight_S.sum() / 2
-    expected_S = np.where(survives_S, weight_S, 0.0) / max(float(weight_S[survives_S].sum()), 1e-300)
-    # At worst, a coordinate: one level a survivor, and the rounding of the model before and after.
-    rounding = _FLOAT32 * float(np.abs([before_K, after_K]).max())
-    if quantizer is not None and survives_S.any():
-        rounding += survives_S.sum() / quantizer.scale / float(weight_S[survives_S].sum())
-    error = rounding * len(change_K) ** 0.5
-    part_S = weight_S / weight_S.sum()
-    off_S = np.abs(share_S - expected_S) / part_S
-    open_S = _TOLERANCE + error * np.linalg.norm(inverse_SK, axis=1) / part_S
-    rest = float(np.linalg.norm(change_K - update_KS @ expected_S)) / size
-    worst = int((off_S / open_S).argmax())
-    of_silo = f"silo {silos[worst]} has a share of {share_S[worst]:.4f} where {expected_S[worst]:.4f} is its due"
-    if open_S.max() > _COARSEST:
-        return None
-    return max(
-        (float(off_S[worst]), float(open_S[worst]), f"round {number}, in which {of_silo}"),
-        (rest, _TOLERANCE + error / size, f"round {number}, the sum of {int(survives_S.sum())} silos' updates"),
-        key=lambda one: one[0] / one[1],
     )
 
 

@@ -196,6 +196,26 @@ def loss_canaries(scenario: Scenario, silo: str) -> Records:
     return Records(x_K, drawn(shape.targets), -1 - np.arange(count))
 
 
+def on_canaries(scenario: Scenario, vector_P: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a model or an update on the canaries' coordinates, `(K,)`: their block is last, and its last no canary's.
+
+    Empty where canaries have no coordinates.
+    """
+    block = block_of(scenario)
+    return vector_P[len(vector_P) - block.parameters : -1] if block else np.empty(0, dtype=np.float32)
+
+
+def on_model(scenario: Scenario, vector_P: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a model or an update, with the canaries' block, on the coordinates of the model that an audit follows."""
+    block = block_of(scenario)
+    return vector_P[chosen_coordinates(scenario, len(vector_P) - (block.parameters if block else 0))]
+
+
+def watched(scenario: Scenario, vector_P: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return a model or an update wherever an audit looks: on the canaries' coordinates, and then on the model's."""
+    return np.concatenate([on_canaries(scenario, vector_P), on_model(scenario, vector_P)])
+
+
 def chosen_coordinates(scenario: Scenario, parameters: int) -> NDArray[np.intp]:
     """Return which coordinates of the model itself an audit follows into the sum: the same at every silo, ascending.
 

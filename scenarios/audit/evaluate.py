@@ -35,6 +35,7 @@ from fedmodel.audit.gauges import Gauge, gauges, unmeasured
 from fedmodel.audit.guesses import guess
 from fedmodel.audit.measured import gauge
 from fedmodel.audit.plan import LEAST_POWER, Plan, power_of, score
+from fedmodel.canaries.means import read_means
 from fedmodel.canaries.observations import Observations, read_observations
 from fedmodel.config import LEAST_EFFECTIVE, Scenario
 from fedmodel.errors import ConfigError
@@ -50,6 +51,7 @@ from scenarios.runs import inspection
 from scenarios.runs.audit_entries import check_entered, read_plan, run_of
 from scenarios.runs.claims import claim_in
 from scenarios.runs.summary import read_metrics, sums_worth
+from server.strategies import strategy_of
 
 _ESSENTIAL: Final = (
     "noise_everywhere", "lot_rate", "finite", "charged_before_release", "charged_steps", "update_explained",
@@ -79,8 +81,9 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
     scores_M, coins_M = _scores(scenario, plan, seen, run_dir)
     made = guess(scores_M, coins_M, plan.guesses)
     runs = {silo: run_of(plan, ledger) for silo, ledger in ledgers.items()}
-    measured = _gauges(scenario, seen, ledgers, runs) + _accounted(scenario, ledgers) + _even(scenario, run_dir)
-    missing = unmeasured(measured, [one.silo for one in seen if len(one.round_R)])
+    opened = read_means(run_dir / "server")
+    measured = _gauges(scenario, seen, opened, ledgers, runs) + _accounted(scenario, ledgers) + _even(scenario, run_dir)
+    missing = unmeasured(measured, [one.silo for one in seen if len(one.round_R)], opened=bool(opened))
     power = _power(plan, seen)
     failed = [one.explanation for one in measured if not one.passed]
     verdict, reasons = verdict_of(
@@ -109,7 +112,11 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
 
 
 def _gauges(
-    scenario: Scenario, seen: Sequence[Observations], ledgers: Mapping[str, Verified], runs: Mapping[str, str | None]
+    scenario: Scenario,
+    seen: Sequence[Observations],
+    opened: Mapping[int, NDArray[np.float32]],
+    ledgers: Mapping[str, Verified],
+    runs: Mapping[str, str | None],
 ) -> list[Gauge]:
     """Return every gauge that can be measured of the silos that released something."""
     return gauges(
@@ -118,6 +125,8 @@ def _gauges(
         weights={silo: scenario.federation.weight(silo) for silo in scenario.federation.silos},
         charges={silo: _charges(ledger, runs[silo]) for silo, ledger in ledgers.items()},
         quantizer=None if scenario.encryption.secure_aggregation == "off" else scenario_policy(scenario).quantizer,
+        opened=opened,
+        apply=strategy_of(scenario).apply,
     )
 
 

@@ -40,7 +40,7 @@ from fedmodel.seeds import derive_seed
 from scenarios.audit.black_box import loss_scores
 from scenarios.runs import inspection
 from server.aggregation import kind_of
-from server.strategies import strategy_of
+from server.strategies import strategy_of, why_not_followed
 
 CANARIES: Final = (1_000, 2_000, 4_000)
 """Of all silos together: the first that gives power enough, or else the first."""
@@ -48,7 +48,6 @@ CANARIES: Final = (1_000, 2_000, 4_000)
 _LEAST_EACH: Final = 20  # fewer coins of a silo could all fall alike
 _TRIALS: Final = 5  # trained at less noise, to find what loss canaries could find
 _RELATIVE: Final = 1e-6  # of figures that another machine computes
-_ADDS_THE_MEAN: Final = "fedavg"
 _LUCK: Final = 0.05  # of a simulated power, on a machine that rounds otherwise
 
 Kind = Literal["probe", "loss"]
@@ -75,8 +74,8 @@ def plan_audit(scenario: Scenario, significance: float = SIGNIFICANCE) -> Plan:
     """Fix what will be tested in a run of a scenario with canaries.
 
     Raises:
-        ConfigError: When noise is seeded, so that there is no claim to test, no noise meets the target, or the model
-            does not move by the mean of updates, from which an audit tells whether each is in it with its noise.
+        ConfigError: When noise is seeded, so that there is no claim to test, no noise meets the target, or the strategy
+            is none of means, or does not move each coordinate by itself: the audit could not follow it.
     """
     if scenario.audit is None:
         raise ConfigError("the scenario has no canaries; `fedmodel audit plan` puts them in")
@@ -90,11 +89,10 @@ def plan_audit(scenario: Scenario, significance: float = SIGNIFICANCE) -> Plan:
             "privacy.noise = 'seeded-unsafe' claims nothing that could be refuted; audit a run whose noise is the"
             " operating system's"
         )
-    if scenario.federation.strategy != _ADDS_THE_MEAN:
+    if (reason := why_not_followed(strategy_of(scenario))) is not None:
         raise ConfigError(
-            f"federation.strategy = {scenario.federation.strategy!r} moves the model by something else than the mean of"
-            f" updates, from which an audit tells whether each is in it; audit with {_ADDS_THE_MEAN!r} and"
-            " without strategy_options: silos release, and are charged, as under any strategy"
+            f"federation.strategy = {scenario.federation.strategy!r} {reason}; audit with 'fedavg' and without"
+            " strategy_options: silos release, and are charged, as under any strategy"
         )
     silos = [_canaries(scenario, silo, scenario.audit.count) for silo in scenario.federation.silos]
     plan = make_plan(scenario_hash(scenario).hex(), scenario.audit.canaries, silos, significance)

@@ -4,7 +4,8 @@ Of each silo, in this order, each once:
 
     audit    "audit-plan": the plan's hash, and the commitment to the silo's coins       before the first charge
     charge   ...
-    audit    "audit-seen": the hash of everything that the silo's audit saw              before anybody evaluates it
+    audit    "audit-seen": the hash of everything that the silo's audit saw, and of      before anybody evaluates it
+             the means that the server opened
     audit    "audit-result": the hash of `audit.json`                                    when it was evaluated
 
 Guarantee: plan, coins and observations that `check_entered` passes are those that the ledger was told of at these
@@ -22,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedmodel.audit.plan import Plan, SiloCanaries, plan_hash
-from fedmodel.canaries import observations
+from fedmodel.canaries import means, observations
 from fedmodel.crypto import digest
 from fedmodel.errors import ConfigError, LedgerError, LedgerTampered
 from fedmodel.ledger import Entry, Ledger, Verified, verify_ledger
@@ -36,6 +37,7 @@ SEEN_SUBJECT: Final = "audit-seen"
 RESULT_SUBJECT: Final = "audit-result"
 
 _RESULT: Final = b"fedmodel/v1/audit-result"
+_SEEN: Final = b"fedmodel/v1/audit-seen"
 
 
 def enter_plan(plan: Plan, run_dir: Path) -> None:
@@ -50,10 +52,9 @@ def enter_plan(plan: Plan, run_dir: Path) -> None:
 
 
 def enter_seen(run_dir: Path) -> None:
-    """Enter the hash of everything that each silo's audit saw. It is called when the run ends, before an evaluation."""
+    """Enter the hash of all that a silo's audit, and the server's, saw. It is called when the run ends, and once."""
     for canaries in read_plan(run_dir).silos:
-        seen = observations.observations_digest(_folder(run_dir, canaries.silo))
-        _enter(run_dir, canaries.silo, {"subject": SEEN_SUBJECT, "observations": seen})
+        _enter(run_dir, canaries.silo, {"subject": SEEN_SUBJECT, "observations": _seen(run_dir, canaries.silo)})
 
 
 def sign_off(run_dir: Path, found: Mapping[str, Any]) -> None:
@@ -117,8 +118,10 @@ def check_entered(run_dir: Path, silo: str, plan: Plan, ledger: Verified) -> Non
     seen = _only(ledger, SEEN_SUBJECT)
     if seen is None or (charges and seen.sequence < charges[-1]):
         raise LedgerTampered(f"silo {silo}: its ledger was not told once, after the run, of what its audit saw")
-    if seen.content["observations"] != observations.observations_digest(_folder(run_dir, silo)):
-        raise LedgerTampered(f"silo {silo}: what its audit saw is not what its ledger was told of")
+    if seen.content["observations"] != _seen(run_dir, silo):
+        raise LedgerTampered(
+            f"silo {silo}: what its audit saw, or what the server opened, is not what its ledger was told of"
+        )
 
 
 def run_of(plan: Plan, ledger: Verified) -> str | None:
@@ -131,6 +134,15 @@ def _only(ledger: Verified, subject: str) -> Entry | None:
     """Return the one entry of a subject, None where there is none or are several."""
     found = [entry for entry in ledger.entries if entry.kind == "audit" and entry.content["subject"] == subject]
     return found[0] if len(found) == 1 else None
+
+
+def _seen(run_dir: Path, silo: str) -> str:
+    """Return the hash of what a silo's audit saw and of what the server opened, in hexadecimal.
+
+    Of a run that kept nothing of the latter, which one from before it was kept did not, it is the silo's alone.
+    """
+    own, opened = observations.observations_digest(_folder(run_dir, silo)), means.means_digest(run_dir / "server")
+    return own if opened is None else digest(_SEEN, bytes.fromhex(own), opened).hex()
 
 
 def _folder(run_dir: Path, silo: str) -> Path:

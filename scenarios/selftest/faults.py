@@ -4,6 +4,7 @@
     sampled    a quarter of all records in a lot, ten steps a round, classes    lots, divisors, rates, weights
                that weigh differently
     dropouts   secure aggregation, and silos whose answers are lost             what the sum is made of
+    adam       as full, under FedAdam, whose step hides the mean that it is of  the sum, and what the model does
     own        as full, with a model, records, a loss and a figure of a user's  what that code does, what leaves
     stopped    as full, ended by its loss after the first of its rounds         what an early end is said to cost
     page       a report, with a hostile picture on its page                     what a reader is shown
@@ -31,7 +32,9 @@ from typing import Final, Literal
 from scenarios.selftest import mutations, own_mutations
 from scenarios.selftest.planting import Planted, together
 
-Setting = Literal["full", "sampled", "dropouts", "own", "stopped", "page", "goes-on", "baseline", "lapsing", "tables"]
+Setting = Literal[
+    "full", "sampled", "dropouts", "adam", "own", "stopped", "page", "goes-on", "baseline", "lapsing", "tables"
+]
 
 PREFLIGHT: Final = "preflight"
 LOWER_BOUND: Final = "lower_bound"
@@ -112,6 +115,10 @@ FAULTS: Final = (
     Fault("noise-share-dropped", "noise_shares", "dropouts", mutations.noise_share_dropped),
     Fault("update-left-out", "noise_shares", "dropouts", mutations.update_left_out),
     Fault("weights-leave-one-silo-alone", "effective_silos", "dropouts", mutations.weights_lopsided),
+    Fault("noise-x0.5, fedadam", "noise_std", "adam", partial(mutations.noise_times, 0.5)),
+    Fault("noise-share-dropped, fedadam", "noise_shares", "adam", mutations.noise_share_dropped),
+    Fault("update-left-out, fedadam", "noise_shares", "adam", mutations.update_left_out),
+    Fault("strategy-forgets-its-state", "model_moves", "adam", mutations.strategy_forgets),
     Fault("charge-after-release", "charged_before_release", "full", mutations.charged_late),
     Fault("charge-missing", "charged_steps", "full", mutations.trained_twice),
     Fault("charge-never", "charged_before_release", "full", mutations.never_charged),

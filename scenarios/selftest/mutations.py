@@ -44,8 +44,8 @@ from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum, per_sample
 from fedmodel.learning.gradients.per_sample import PerSample
 from fedmodel.learning.inputs import Inputs, called, taken
-from fedmodel.learning.jobs import Carried, Question, training
-from fedmodel.learning.jobs.training import Answering
+from fedmodel.learning.jobs import Carried, Question, State, training
+from fedmodel.learning.jobs.training import Answering, Asking
 from fedmodel.learning.tasks import RecordLoss
 from fedmodel.ledger import Charge, Ledger, Run, admission, standing
 from fedmodel.privacy import release
@@ -431,6 +431,15 @@ def update_left_out() -> Planted:
         return quantise(silo, event, number, np.zeros_like(update_P) if is_first else update_P)
 
     return replaced(hiding, "_quantised", zeros)
+
+
+def strategy_forgets() -> Planted:
+    """Give a strategy its mean without what it kept of those before."""
+
+    def fold(self: Asking, state: State, mean_P: NDArray[np.float32]) -> State:
+        return State(*self._apply(state.vector_P, mean_P, b""))
+
+    return replaced(Asking, "fold", fold)
 
 
 def weights_lopsided() -> Planted:

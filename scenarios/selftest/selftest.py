@@ -103,6 +103,10 @@ count = 600
 """
 _DIFFERENT: Final[Mapping[Setting, Mapping[str, Mapping[str, Any]]]] = {
     "full": {},
+    "adam": {
+        "federation": {"strategy": "fedadam", "strategy_options": {"eta": 0.05}},
+        "audit": {"count": 200},
+    },
     "own": {
         "": {"metrics": [f"{brought.__name__}:farthest"]},
         "model": {"use": f"{brought.__name__}:Net"},

@@ -15,6 +15,10 @@ differentially private by itself, at the epsilon of its own silo's ledger and fo
 all of its noise was added at the silo before it left (`fedmodel.learning.jobs.training`): what is made of several
 updates is post-processing of each.
 
+A strategy whose `BY_COORDINATE` is true says that a coordinate of the model after, and of what is kept, follows from
+that coordinate of the model, of the means and of what was kept, and that `apply` takes vectors of any length. Such a
+one an audit follows (`fedmodel.audit.sum_gauges`); all on board that are of means say so.
+
 Does NOT protect the model from silos that lie: most strategies see one mean and no single update, and what those that
 do see them promise is in `server.strategies._robust`. What is released is the model after every round, so that a
 strategy hides nothing that its state holds.
@@ -120,6 +124,18 @@ def strategy_of(scenario: Scenario) -> Strategy:
             ' secure_aggregation = "off", with which the server sees every update'
         )
     return strategy
+
+
+def why_not_followed(strategy: Strategy) -> str | None:
+    """Return why an audit cannot tell whether each update is in what a strategy makes of a round; None where it can.
+
+    It knows means and models at some coordinates, and takes the strategy's steps again there.
+    """
+    if isinstance(strategy, Combining):
+        return "makes of updates something else than their mean, in which an audit tells whether each is with its noise"
+    if not getattr(strategy, "BY_COORDINATE", False):
+        return "may move a coordinate of the model by others, and an audit follows some coordinates alone"
+    return None
 
 
 def options_of(scenario: Scenario) -> Section:

@@ -6,6 +6,7 @@ After McMahan et al. 2017, algorithm 1, where each silo sends its difference fro
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +22,12 @@ class FedAvg:
     Args:
         scenario: Its seed draws cohorts, of the size that it says.
         _options: There are none.
+
+    Attributes:
+        BY_COORDINATE: As those based on it that are of means: an audit can follow them.
     """
+
+    BY_COORDINATE: ClassVar[bool] = True
 
     def __init__(self, scenario: Scenario, _options: Section | None = None) -> None:
         self._seed, self._size = scenario.seed or 0, scenario.federation.cohort_size

@@ -20,6 +20,7 @@ from scipy.stats import binom
 from fedmodel.audit.gauges import FALSE_ALARM, OF_ALL, OF_SILOS, Gauge, failed, gauges, unmeasured
 from fedmodel.audit.intervals import dispersion, dispersion_interval, thinned_interval
 from fedmodel.audit.noise_gauges import _slope_limit
+from fedmodel.audit.sum_gauges import Apply
 from fedmodel.canaries.observations import Observations
 from fedmodel.errors import DataError
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
@@ -215,6 +216,10 @@ class Run:
         return [replace(one["of"], model_RK=np.stack(model_RK)) for one in made]
 
 
+def added(model_W: NDArray[np.float32], mean_W: NDArray[np.float32], state: bytes) -> tuple[NDArray[np.float32], bytes]:
+    return model_W + mean_W, state
+
+
 def measure(
     seen: list[Observations],
     events: dict[str, DpSgdEvent],
@@ -222,6 +227,8 @@ def measure(
     level: float = FALSE_ALARM,
     charges: dict[str, list[tuple[str, int]]] | None = None,
     weight: dict[str, float] | None = None,
+    opened: dict[int, NDArray[np.float32]] | None = None,
+    apply: Apply = added,
 ) -> list[Gauge]:
     return gauges(
         seen,
@@ -230,7 +237,17 @@ def measure(
         charges=charges or {of.silo: charged(of, events[of.silo]) for of in seen},
         quantizer=quantizer,
         false_alarm=level,
+        opened=opened or {},
+        apply=apply,
     )
+
+
+def opened_in(seen: list[Observations]) -> dict[int, NDArray[np.float32]]:
+    """Return the means that moved the model from round to round."""
+    of = seen[0]
+    models_RW = np.concatenate([of.model_RK, of.model_RS], axis=1) if of.model_RS.size else of.model_RK
+    moved_RW = np.diff(models_RW, axis=0)
+    return {int(number): moved_W for number, moved_W in zip(of.round_R, moved_RW, strict=False)}
 
 
 def weights(silos: int) -> dict[str, float]:
@@ -270,9 +287,13 @@ def test_correct_runs_pass_and_alarm_no_more_often_than_said(run: Run) -> None:
 
 def test_every_gauge_is_measured() -> None:
     silos = [f"silo-{number}" for number in range(3)]
-    found = Run(rounds=10, records=100, canaries=250).measure()
-    assert unmeasured(found, silos) == []
+    seen, events = Run(rounds=10, records=100, canaries=250).simulate()
+    found = measure(seen, events, opened=opened_in(seen))
+    assert unmeasured(found, silos, opened=True) == []
     assert names(found) == {*OF_SILOS, *OF_ALL}
+    without = measure(seen, events)
+    assert unmeasured(without, silos) == []
+    assert unmeasured(without, silos, opened=True) == [("model_moves", None)]
     assert unmeasured(FULL.measure(), silos) == [("denominator", silo) for silo in silos]
     for one in found:
         assert one.low <= one.measured <= one.high

@@ -24,12 +24,15 @@ from scenarios.audit import evaluate, planning
 from scenarios.cli import audit, main
 from scenarios.runs import audit_entries
 from scenarios.simulation import simulate
+from server.strategies import why_not_followed
+from server.strategies.fedavg import FedAvg
 from tests.conftest import TINY
 from tests.drawing import same_bytes
 
 # Three silos, full lots, eight steps.
 SETTINGS = ["rounds=4", "privacy.sample_rate=1.0", "privacy.expected_batch_size=20", "privacy.noise_multiplier=3.0"]
 SILOS = ("north", "south", "west")
+ROBUST = ("encryption.secure_aggregation=off", "federation.min_silos=3")
 
 pytestmark = pytest.mark.usefixtures("same_bytes")
 
@@ -157,8 +160,20 @@ def edit(path: Path, change: Any) -> None:
             ),
             "is not what its ledger was told of",
         ),
+        (lambda run: shutil.rmtree(run / "server/audit"), "is not what its ledger was told of"),
+        (
+            lambda run: shutil.copy(run / "server/audit/mean-00001.npy", run / "server/audit/mean-00002.npy"),
+            "what the server opened, is not what its ledger was told of",
+        ),
+        (
+            lambda run: shutil.copy(run / "server/audit/mean-00004.npy", run / "server/audit/mean-00005.npy"),
+            "is not what its ledger was told of",
+        ),
     ],
-    ids=["needed", "guesses", "a key more", "silos", "no JSON", "NaN", "coins", "a release lost", "a release swapped"],
+    ids=[
+        *("needed", "guesses", "a key more", "silos", "no JSON", "NaN", "coins", "a release lost", "a release swapped"),
+        *("means lost", "a mean swapped", "a mean more"),
+    ],
 )
 def test_what_was_changed_after_the_run_is_noticed(harm: Any, refusal: str, copied: tuple[Scenario, Path]) -> None:
     scenario, out = copied
@@ -199,6 +214,13 @@ def test_what_was_seen_is_told_once_and_after_the_run(when: str, tiny_path: Path
         audit_entries.enter_seen(out)
     with pytest.raises(LedgerTampered, match="was not told once, after the run, of what its audit saw"):
         evaluate.evaluate(scenario, out)
+
+
+def test_a_strategy_that_says_nothing_of_coordinates_is_not_followed() -> None:
+    class Norm(FedAvg):
+        BY_COORDINATE = False
+
+    assert "may move a coordinate of the model by others" in str(why_not_followed(Norm.__new__(Norm)))
 
 
 def test_a_run_without_a_plan_was_not_audited(copied: tuple[Scenario, Path]) -> None:
@@ -297,13 +319,14 @@ def test_a_verdict_of_too_little_power_is_never_a_pass(run: tuple[Scenario, Plan
     ("settings", "canaries", "refusal"),
     [
         (["privacy.noise=seeded-unsafe"], 600, "claims nothing that could be refuted"),
-        (["federation.strategy=fedadam"], 600, "audit with 'fedavg' and without strategy_options"),
+        ([*ROBUST, "federation.strategy=median"], 600, "'median' makes of updates something else than their mean"),
+        ([*ROBUST, "federation.strategy=krum"], 600, "audit with 'fedavg' and without strategy_options"),
         (["audit.count=9"], 600, "has an \\[audit\\] section, which says"),
         ([], 59, "where 20 to 10,000 are possible"),
         ([], 12, "where 20 to 10,000 are possible"),
         ([], 300_000, "where 20 to 10,000 are possible"),
     ],
-    ids=["seeded", "moves otherwise", "has one", "too few each", "too few", "too many"],
+    ids=["seeded", "median", "krum", "has one", "too few each", "too few", "too many"],
 )
 def test_what_cannot_be_audited_is_refused(settings: list[str], canaries: int, refusal: str, tiny_path: Path) -> None:
     with pytest.raises(ConfigError, match=refusal):

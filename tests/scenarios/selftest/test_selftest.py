@@ -62,6 +62,7 @@ QUICK = (
     "noise-x0.9",
     "no-clip",
     "nan-through-clip, no preflight",
+    "noise-share-dropped, fedadam",
     "charge-after-release",
     "own-loss-couples-records",
     "figure-in-a-record",
@@ -84,6 +85,7 @@ TOUCHED = (
     tables,
     training,
     training.Answering,
+    training.Asking,
     composition,
     pld,
     per_sample,
@@ -148,7 +150,7 @@ def test_faults_are_caught_by_their_named_checks(quick: tuple[dict[str, Any], li
     found, said = quick
     check_suite(found, named(*QUICK))
     assert found["correct"]["gauges"] > 40
-    assert said == [*(f"correct code, {one}" for one in ("full", "own", "goes-on", "lapsing")), *QUICK]
+    assert said == [*(f"correct code, {one}" for one in ("full", "adam", "own", "goes-on", "lapsing")), *QUICK]
     rows = {row["fault"]: row for row in found["faults"]}
     assert "scenarios.selftest.brought:loss' couples records" in rows["own-loss-couples-records"]["explanation"]
     assert "carries a record that answers of its kind do not have" in rows["figure-in-a-record"]["explanation"]
