@@ -107,14 +107,15 @@ class Scenario(Section):
             "training.loss": self.training.loss if ":" in self.training.loss else None,
             "data.use": getattr(self.data, "use", None),
             "data.partition.use": getattr(getattr(self.data, "partition", None), "use", None),
+            "federation.strategy": self.federation.strategy if ":" in self.federation.strategy else None,
         }
         figures = {f"metrics[{place}]": name for place, name in enumerate(self.metrics) if ":" in name}
         return {key: use for key, use in found.items() if use is not None} | figures
 
     @property
     def silos_code(self) -> dict[str, str]:
-        """What of it a silo imports: all but figures, which the server alone measures."""
-        return {key: use for key, use in self.own_code.items() if not key.startswith("metrics[")}
+        """What of it a silo imports: all but figures and the strategy, which are the server's alone."""
+        return {key: use for key, use in self.own_code.items() if not key.startswith(("metrics[", "federation."))}
 
     def begun(self, start: StartConfig) -> Scenario:
         """Return the scenario with another start."""

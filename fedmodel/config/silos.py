@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from fedmodel.kinds.own_code import names_own_or_one_on_board
 from fedmodel.kinds.section import Positive, Section, SiloName, is_inert, known_silos
 from fedmodel.kinds.spelling import Later
 
@@ -21,11 +23,21 @@ OptionValue = bool | int | float | Annotated[str, Field(max_length=100), AfterVa
 _MOST_OPTIONS: Final = 20
 
 
+def _names_a_strategy(value: str) -> str:
+    """Refuse what names neither a strategy on board, as its file is named, nor code, as "package.module:function"."""
+    if ":" in value:
+        return names_own_or_one_on_board(value)
+    if not re.fullmatch(r"[a-z][a-z0-9-]{0,39}", value):
+        told = f'{value!r} is no name of a strategy, such as "fedavg", nor of code, as "package.module:function"'
+        raise ValueError(told)
+    return value
+
+
 class FederationConfig(Section, Later):
     """Who takes part. Weights are public and never the number of records.
 
     `strategy` names a file of `server/strategies`, which is above this: the server looks it up before it asks anybody,
-    and holds `strategy_options` to what that file declares.
+    and holds `strategy_options` to what that file declares. Or it names code of the user's own, at the server alone.
     """
 
     LATER = ("strategy", "strategy_options")
@@ -36,7 +48,7 @@ class FederationConfig(Section, Later):
     weights: dict[str, Positive] = {}
     round_timeout_s: float = Field(default=600.0, gt=0, le=86_400)
     tolerated_failures: int = Field(default=0, ge=0)
-    strategy: Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]{0,39}$")] = "fedavg"
+    strategy: Annotated[str, Field(max_length=200), AfterValidator(_names_a_strategy)] = "fedavg"
     strategy_options: Annotated[dict[OptionName, OptionValue], Field(max_length=_MOST_OPTIONS)] = {}
 
     @field_validator("strategy_options", mode="before")

@@ -66,7 +66,7 @@ class Objects(TypedDict, total=False):
     local_steps: int
     local_epochs: int
     proximal: float
-    strategy: str
+    strategy: str | Callable[..., Any]
     strategy_options: Mapping[str, bool | int | float | str]
     min_silos: int
     seed: int
@@ -86,6 +86,7 @@ _KINDS: Final[dict[str, tuple[tuple[type, ...], str]]] = {
     **dict.fromkeys(("model_args", "strategy_options"), ((Mapping,), 'a dictionary, such as {"name": 1}')),
     **dict.fromkeys(("labels", "target_range"), (_LISTED, "a list")),
     "silos": ((Integral, *_LISTED), "how many, or a list of names"),
+    "strategy": ((str, Callable), "a name, or a class or a function that makes one"),
 }
 """What is computed with here; of the rest the scenario's own sections say what is wanted."""
 HELD_OUT: Final = 0.2
@@ -139,6 +140,8 @@ def named_objects(said: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
         found[name_of(type(model), "model", alone=True)] = maker_of(model)
     elif callable(model):
         found[name_of(model, "model")] = model
+    if callable(strategy := said.get("strategy")):
+        found[_strategy_name(strategy)] = strategy
     for one in (said.get("loss"), *_metrics(said)):
         if one is not None and not isinstance(one, str):
             name, function = _by_name(one), _as_function(one)
@@ -281,7 +284,8 @@ def _data(said: Mapping[str, Any], batch: int) -> dict[str, Any]:
 def _federation(said: Mapping[str, Any]) -> dict[str, Any]:
     """Return what is said of the section `federation`."""
     found = _chosen(said, "cohort", "min_silos", "strategy", "strategy_options")
-    return {key: dict(value) if key == "strategy_options" else value for key, value in found.items()}
+    made: dict[str, Callable[[Any], Any]] = {"strategy_options": dict, "strategy": _strategy_name}
+    return {key: made[key](value) if key in made else value for key, value in found.items()}
 
 
 def _training(said: Mapping[str, Any]) -> dict[str, Any]:
@@ -327,6 +331,10 @@ def _by_name(function: str | Callable[..., Any]) -> str:
     if _is_module(function):
         return name_of(type(function), "function", alone=True)
     return name_of(function, "function")
+
+
+def _strategy_name(strategy: str | Callable[..., Any]) -> str:
+    return strategy if isinstance(strategy, str) else name_of(strategy, "strategy")
 
 
 def _as_function(function: Any) -> Callable[..., Any]:

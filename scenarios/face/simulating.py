@@ -99,7 +99,8 @@ def simulate(
             optimizer, learning_rate, momentum: Default: plain SGD at 0.1.
             local_steps, local_epochs: How long a silo trains each round. Default: one epoch, 1 / sample_rate steps.
             proximal: FedProx's mu, by which each step is pulled back to the model that its silo was given. Default: 0.
-            strategy, strategy_options: What the server does with updates (docs/strategies.md). Default: "fedavg".
+            strategy, strategy_options: What the server does with updates (docs/strategies.md), by name, or a class or
+                a function that makes it. Default: "fedavg".
             min_silos: With how few updates a round counts. Default: 2.
             seed: Of the partition, cohorts and first parameters; never of noise. Default: drawn, and kept in the run.
             name: Of the scenario. Default: that of the model.

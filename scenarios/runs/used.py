@@ -12,7 +12,7 @@ from typing import Final, Literal, get_args
 from fedmodel.config import Scenario
 from fedmodel.system.kinds import described
 from scenarios.runs.parts import Part
-from server.strategies import options_of
+from server.strategies import settings_of
 
 What = Literal["model", "gradients", "strategy"]
 _ROOMS: Final[dict[What, str]] = {
@@ -20,6 +20,9 @@ _ROOMS: Final[dict[What, str]] = {
     "gradients": "fedmodel.learning.gradients",
     "strategy": "server.strategies",
 }
+
+
+_OWN: Final = "Code of the user's own, at the server alone."
 
 
 class Used(Part):
@@ -48,12 +51,12 @@ def used_kinds(scenario: Scenario) -> tuple[Used, ...]:
     """Return the kinds that a scenario names, each with what its file says of it."""
     names = used_names(scenario)
     model = scenario.model.model_dump(mode="json", exclude={"kind", "init", "init_value"}, exclude_none=True)
-    settings: dict[What, dict[str, object]] = {"model": model, "strategy": options_of(scenario).model_dump(mode="json")}
+    settings: dict[What, dict[str, object]] = {"model": model, "strategy": settings_of(scenario)}
     return tuple(
         Used(
             what=what,
             name=names[what],
-            says=described(_ROOMS[what], names[what]),
+            says=_OWN if ":" in names[what] else described(_ROOMS[what], names[what]),
             settings=", ".join(f"{key} = {json.dumps(value)}" for key, value in settings.get(what, {}).items()),
         )
         for what in get_args(What)

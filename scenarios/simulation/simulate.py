@@ -85,7 +85,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
     from fedmodel.learning.refusals import check_model
     from fedmodel.learning.tasks import task_of
     from scenarios.simulation.first_step import check_first_step
-    from server.strategies import strategy_of
+    from server.strategies import check_strategy, strategy_of
 
     if deployed:
         check_read_by_silos(scenario.data)
@@ -96,6 +96,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
     shape = scenario.data.shape
     check_own_model(scenario.model, shape)
     parameters = parameters_of(scenario.model, shape)
+    check_strategy(scenario, parameters)
     training_losses(scenario.training, shape)
     for name in scenario.metrics:
         if name not in scenario.own_code.values():

@@ -15,6 +15,9 @@ differentially private by itself, at the epsilon of its own silo's ledger and fo
 all of its noise was added at the silo before it left (`fedmodel.learning.jobs.training`): what is made of several
 updates is post-processing of each.
 
+One of the user's own is no file here: `federation.strategy` names it as `package.module:function`, and what that makes
+is held to this door (`server.strategies._own`).
+
 A strategy whose `BY_COORDINATE` is true says that a coordinate of the model after, and of what is kept, follows from
 that coordinate of the model, of the means and of what was kept, and that `apply` takes vectors of any length. Such a
 one an audit follows (`fedmodel.audit.sum_gauges`); all on board that are of means say so.
@@ -113,17 +116,51 @@ def strategy_of(scenario: Scenario) -> Strategy:
         ConfigError: When there is none of that name, it does not take such options, they do not fit the federation, or
             it needs single updates where secure aggregation hides them.
     """
-    options = options_of(scenario)
-    strategy: Strategy = KINDS[scenario.federation.strategy].make(scenario, options)
+    name, strategy = scenario.federation.strategy, None
+    if ":" in name:
+        from server.strategies._own import own_strategy  # which is based on one of these kinds
+
+        strategy = own_strategy(scenario)
+    else:
+        options = options_of(scenario)
+        strategy = KINDS[name].make(scenario, options)
     mode = scenario.encryption.secure_aggregation
     if mode != "off" and isinstance(strategy, Combining):
         what = "leaves the server their sum alone" if mode == "on" else "computes what masks would leave, their sum"
         raise ConfigError(
-            f"federation.strategy = {scenario.federation.strategy!r} looks at each silo's own update, and"
+            f"federation.strategy = {name!r} looks at each silo's own update, and"
             f' encryption.secure_aggregation = "{mode}" {what}; take a strategy of means, such as "fedavg", or'
             ' secure_aggregation = "off", with which the server sees every update'
         )
     return strategy
+
+
+def check_strategy(scenario: Scenario, parameters: int) -> None:
+    """Refuse what is wrong with a strategy before a run has a folder; one of the user's own is tried on made-up means.
+
+    Args:
+        scenario: Names it.
+        parameters: Of its model.
+
+    Raises:
+        ConfigError: As `strategy_of`; or when it does not do what is asked of one.
+    """
+    strategy_of(scenario)
+    if ":" in scenario.federation.strategy:
+        from server.strategies._own import check_own
+
+        check_own(scenario, parameters)
+
+
+def settings_of(scenario: Scenario) -> dict[str, object]:
+    """Return what is set of the strategy that a scenario names, said or by default; code of one's own is not imported.
+
+    Raises:
+        ConfigError: As `options_of`.
+    """
+    if ":" in scenario.federation.strategy:
+        return dict(scenario.federation.strategy_options)
+    return options_of(scenario).model_dump(mode="json")
 
 
 def why_not_followed(strategy: Strategy) -> str | None:

@@ -18,6 +18,7 @@ from torch.utils.data import Dataset
 
 import fedmodel as fm
 from fedmodel.data import held_out_records
+from fedmodel.errors import ConfigError
 from fedmodel.kinds import own_code
 from scenarios.face.objects import Objects, document_of
 from scenarios.face.run import Run
@@ -414,4 +415,28 @@ def test_a_model_that_returns_several_is_named(tmp_path: Path) -> None:
     with pytest.raises(fm.PrivacyError, match=r"^model\.use = 'script:Two': the model returned a tuple") as refused:
         simulate(out=tmp_path / "run", **said(model=Two))
     assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
+
+
+class Halved:
+    """Half of the mean, of a script."""
+
+    def __init__(self, part: float = 0.5) -> None:
+        self.part = part
+
+    def apply(self, model: Any, mean: Any, state: bytes) -> tuple[Any, bytes]:
+        return model + np.float32(self.part) * mean, state
+
+
+@pytest.mark.parametrize("strategy", [Halved, lambda part: Halved(part)], ids=["a class", "a function"])
+def test_a_strategy_of_a_script_moves_its_model(strategy: Any, tmp_path: Path) -> None:
+    run = fm.simulate(**said(strategy=strategy, strategy_options={"part": 0.25}, out=tmp_path / "run", seed=1))
+    assert run.summary["rounds_completed"] == 1
+    assert set(run.scenario.own_code) == {"model.use", "data.use", "federation.strategy"}
+
+
+@pytest.mark.parametrize("strategy", [3, Halved(), ["fedavg"]])
+def test_what_makes_no_strategy_is_refused(strategy: Any, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"strategy is a .*; give a name, or a class or a function that makes one"):
+        fm.simulate(**said(strategy=strategy, out=tmp_path / "run"))
     assert not (tmp_path / "run").exists()

@@ -1,0 +1,174 @@
+"""A strategy of the user's own, which `federation.strategy` names as `package.module:function`.
+
+What the function returns has the door of this folder: `apply`, and where it wants them `choose` and `combine`.
+`federation.strategy_options` are the function's arguments. It is the server's code alone: no silo imports it, and no
+law has to list it.
+
+Guarantee: it costs no privacy, whatever it computes. It is given what a strategy on board is given: names of silos,
+numbers of rounds, means that are differentially private already, and single updates where the server sees them anyway.
+So all that it makes of them is post-processing. What it returns is held to what the door asks, each time: silos among
+those that can be asked, a model of the same length that is finite, and bytes.
+
+`check_own` tries it on made-up means before a run has a folder: twice, to find one that keeps something in itself. What
+it keeps there would be gone in a run that is taken up again; what it returns as state is in the run's checkpoint.
+
+Does NOT confine that code: it runs with all the rights of the server, which holds every model, and the updates too
+where nothing masks them. Does NOT find what it keeps elsewhere if that shows from the third mean on.
+
+Shapes: P parameters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fedmodel.config import Scenario
+from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
+from fedmodel.kinds import own_code
+from server.strategies.fedavg import FedAvg
+
+KEY: Final = "federation.strategy"
+_TRIED: Final = 2  # means, one after the other
+_STEP: Final = 0.01  # of a coordinate of one
+
+
+class Own(FedAvg):
+    """What a user's function made, held to the door; cohorts are drawn by the seed where it does not choose.
+
+    Args:
+        scenario: Its seed draws cohorts.
+        made: What the function returned.
+    """
+
+    def __init__(self, scenario: Scenario, made: Any) -> None:
+        super().__init__(scenario)
+        self.use, self.made = scenario.federation.strategy, made
+        # On the instance: another one's may say otherwise.
+        vars(self)["BY_COORDINATE"] = getattr(made, "BY_COORDINATE", False) is True
+
+    def choose(self, silos: Sequence[str], number: int) -> list[str]:
+        """Return who trains, as the user's own code says where it does.
+
+        Raises:
+            ProtocolError: When these are not silos that can be asked, each once.
+        """
+        if not hasattr(self.made, "choose"):
+            return super().choose(silos, number)
+        found = self._called(lambda: list(self.made.choose(sorted(silos), number)), "choose")
+        if not found or not all(isinstance(one, str) for one in found) or len(set(found)) != len(found):
+            raise self._wrong("choose", f"returned {len(found)} names, where it returns silos, each once")
+        if strange := sorted(set(found) - set(silos)):
+            raise self._wrong("choose", f"returned {strange[0]!r}, which is none of the silos that can be asked")
+        return sorted(found)
+
+    def apply(
+        self, model_P: NDArray[np.float32], mean_P: NDArray[np.float32], state: bytes
+    ) -> tuple[NDArray[np.float32], bytes]:
+        """Return the model after a round and the state for the next, as the user's own code makes them.
+
+        Raises:
+            ProtocolError: When that is no model of the same length, finite, with bytes.
+        """
+        found = self._called(lambda: self.made.apply(model_P.copy(), mean_P.copy(), state), "apply")
+        if not isinstance(found, tuple) or len(found) != 2:
+            raise self._wrong("apply", f"returned a {type(found).__name__}, where it returns a model and a state")
+        after_P, kept = found
+        if not isinstance(kept, bytes):
+            raise self._wrong("apply", f"returned a {type(kept).__name__} for the state, where it returns bytes")
+        return self._vector(after_P, len(model_P), "apply"), kept
+
+    def _vector(self, found: object, length: int, door: str) -> NDArray[np.float32]:
+        """Return what was made as float32, or refuse what is none of this length, or not finite."""
+        if not isinstance(found, np.ndarray) or found.dtype.kind != "f" or found.shape != (length,):
+            told = f"{found.dtype} of shape {found.shape}" if isinstance(found, np.ndarray) else type(found).__name__
+            raise self._wrong(door, f"returned {told}, where a vector of {length} real numbers is needed")
+        with np.errstate(over="ignore"):  # which is refused below
+            vector_P = found.astype(np.float32)
+        if not np.isfinite(vector_P).all():
+            raise self._wrong(door, "returned values that are not finite in float32; take smaller steps")
+        return vector_P
+
+    def _called(self, do: Callable[[], Any], door: str) -> Any:
+        """Call the user's own code; of what it raises, the kind and the line are told."""
+        try:
+            return do()
+        except (Exception, SystemExit) as error:
+            raise self._wrong(door, f"raised {own_code.failed(error, [self.use])}") from error
+
+    def _wrong(self, door: str, what: str) -> ProtocolError:
+        return ProtocolError(f"{KEY} = {self.use!r}: {door} {what}")
+
+
+class OwnCombining(Own):
+    """One that makes the mean itself, of single updates."""
+
+    def combine(self, updates: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float32]:
+        """Return what the user's own code makes of single updates.
+
+        Raises:
+            ProtocolError: When it is no finite vector of their length.
+        """
+        given = {silo: updates[silo].copy() for silo in sorted(updates)}
+        length = len(next(iter(given.values())))
+        return self._vector(self._called(lambda: self.made.combine(given), "combine"), length, "combine")
+
+
+def own_strategy(scenario: Scenario) -> Own:
+    """Return the strategy that the user's function makes.
+
+    Raises:
+        ConfigError: When it cannot be found or called with the options, or what it makes cannot `apply`.
+    """
+    use = scenario.federation.strategy
+    made = own_code.call(use, KEY, scenario.federation.strategy_options, {"scenario": scenario})
+    if isinstance(made, type) or not callable(getattr(made, "apply", None)):
+        found = f"the class {made.__name__} itself" if isinstance(made, type) else f"a {type(made).__name__}"
+        raise ConfigError(
+            f"{KEY} = {use!r} returned {found}, where an object with a method apply(model, mean, state) is needed"
+        )
+    return OwnCombining(scenario, made) if hasattr(made, "combine") else Own(scenario, made)
+
+
+def check_own(scenario: Scenario, parameters: int) -> None:
+    """Try a strategy of the user's own on made-up means, twice from the start, before anything is written.
+
+    Args:
+        scenario: Names it.
+        parameters: Of its model.
+
+    Raises:
+        ConfigError: When it refuses what every run does, or makes something else of the same means in another process.
+    """
+    try:
+        once, again = (_tried(own_strategy(scenario), scenario, parameters) for _ in range(2))
+        same = own_strategy(scenario)
+        _tried(same, scenario, parameters)
+        within = _tried(same, scenario, parameters)
+    except ConfigError:
+        raise
+    except FedmodelError as error:
+        raise ConfigError(str(error)) from error
+    if once != again or once != within:
+        raise ConfigError(
+            f"{KEY} = {scenario.federation.strategy!r} makes something else of the same silos and means when asked"
+            " again; it may draw from nothing but a seed of its own, and keep nothing but the state that it returns"
+        )
+
+
+def _tried(strategy: Own, scenario: Scenario, parameters: int) -> list[object]:
+    """Return all that a strategy says in a few made-up rounds."""
+    rng = np.random.default_rng(1)
+    model_P, state, found = np.zeros(parameters, dtype=np.float32), b"", list[object]()
+    silos = scenario.federation.silos
+    for number in range(1, _TRIED + 1):
+        cohort = strategy.choose(silos, number)
+        mean_P = rng.normal(0.0, _STEP, parameters).astype(np.float32)
+        if isinstance(strategy, OwnCombining):
+            mean_P = strategy.combine({silo: np.roll(mean_P, place) for place, silo in enumerate(cohort)})
+        model_P, state = strategy.apply(model_P, mean_P, state)
+        found += [cohort, mean_P.tobytes(), model_P.tobytes(), state]
+    return found
