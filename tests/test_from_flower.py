@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ from flwr.app import ArrayRecord, ConfigRecord, Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import ServerApp, strategy
 from flwr.supercore.task_identity import TaskIdentity
+from typer.testing import CliRunner
 
 from fedmodel.config import Scenario
 from fedmodel.kinds import own_code
 from fedmodel.system.environment import SWITCHES
+from scenarios.cli.main import app as entry
+from scenarios.drafts.flower import project_text
 from scenarios.face.objects import Objects
 
 PAGE = (Path(__file__).parents[1] / "docs" / "from-flower.md").read_text(encoding="utf-8")
@@ -77,8 +81,21 @@ def test_flowers_script_runs_under_flower(tmp_path: Path) -> None:
     assert float(figures[-1]) > 0.5
 
 
+def test_the_page_says_every_key_that_flowers_command_is_given(tmp_path: Path) -> None:
+    part = PAGE.partition("## By Flower's own command")[2].partition("\n## ")[0]
+    keys = re.findall(r"^\| `(\w+)` \|", part, flags=re.MULTILINE)
+    app = tomllib.loads(project_text("study", tmp_path, Path("study/study.toml")))["tool"]["flwr"]["app"]
+    assert keys == list(app["config"])
+    assert all(f"`{name}={value}`" in part for name, value in SWITCHES.items())
+    line = re.search(r"^fedmodel (new .*)$", part, flags=re.MULTILINE)
+    assert line is not None
+    written = CliRunner().invoke(entry, line[1].replace("study", str(tmp_path / "study")).split())
+    assert written.exit_code == 0, written.output
+    assert (tmp_path / "study" / "pyproject.toml").is_file()
+
+
 def test_the_table_has_names_of_flower_and_names_of_ours() -> None:
-    part = PAGE.partition("## What carries over")[2].partition("## A ClientApp")[0]
+    part = PAGE.partition("## What carries over")[2].partition("## By Flower")[0]
     rows = [[re.findall(r"`([^`]+)`", cell) for cell in line.split("|")[1:3]] for line in part.splitlines()]
     rows = [row for row in rows if len(row) == 2 and row[0]]
     theirs = set(strategy.__all__)

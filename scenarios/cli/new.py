@@ -57,6 +57,9 @@ def new(
         str | None, typer.Option(metavar="LOW:HIGH", help="Public numbers between which each silo's records lie.")
     ] = None,
     epsilon: Annotated[str | None, typer.Option(help="Of each silo, for the whole run.")] = None,
+    flower: Annotated[
+        bool, typer.Option("--flower", help="Write a pyproject.toml besides, by which `flwr run` runs it.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Draft a scenario that runs as it is: of a data set on board, of one's own code, or of one's own table.
@@ -80,7 +83,8 @@ def new(
         begun = {"--data": data, "--task": task}
         given |= {option: said for option, said in begun.items() if said is not None}
         of_columns = {"--range": ranges, "--categories": categories, "--boolean": boolean, "--leave-out": leave_out}
-        table = _begun(out, given, [option for option, said in of_columns.items() if said], as_json)
+        unused = [option for option, said in of_columns.items() if said]
+        table = _begun(out, given, unused, as_json, flower=flower)
         if table is None:
             return
         given = {option: said for option, said in given.items() if option not in begun}
@@ -98,23 +102,25 @@ def new(
     if options.missing or answers is None:
         wanted = " ".join(map(_wanted, options.missing))
         raise ConfigError(f"not said, and nobody is at a terminal to be asked: {wanted}. {WHY}")
-    write_draft(out, out.name, looked, answers)
+    write_draft(out, out.name, looked, answers, flower=flower)
     scenario = out / SCENARIO
     whose = table.stem if table.stem in answers.silos else out.name  # a silo's lots are checked as the silo's
     check = f"fedmodel data check {scenario} --table {shlex.quote(f'{whose}={table}')} --fix"
-    commands = [f"fedmodel simulate {scenario}", check]
+    by_flower = _by_flower(out) if flower else []
+    commands = [f"fedmodel simulate {scenario}", check, *by_flower]
     unused = f"Not used: {', '.join(answers.left_out)}." if answers.left_out else "Every column is used."
     lines = [
         f"{scenario}: a draft. Read it, above all [privacy]. {unused}",
         f"{out / TABLE}: for the silo's own silo.toml, and for nobody else.",
         f"On made-up records:    {commands[0]}",
         f"On your own table:     {commands[1]}",
+        *[f"By Flower's command:   {one}" for one in by_flower],
     ]
     document = {"scenario": str(scenario), "table": str(out / TABLE), "left_out": answers.left_out, "next": commands}
     answer(document, "\n".join(lines), as_json)
 
 
-def _begun(out: Path, given: dict[str, str], of_columns: Sequence[str], as_json: bool) -> Path | None:
+def _begun(out: Path, given: dict[str, str], of_columns: Sequence[str], as_json: bool, *, flower: bool) -> Path | None:
     """Draft a scenario without a table; or return the table that a person means."""
     from scenarios.drafts import starts
     from scenarios.drafts.asking import Options
@@ -134,13 +140,21 @@ def _begun(out: Path, given: dict[str, str], of_columns: Sequence[str], as_json:
     used = {"--data", "--silos", "--epsilon"} | ({"--task", "--records"} if data == starts.OWN else set())
     if unused := [option for option in (*given, *of_columns) if option not in used]:
         raise ConfigError(f"{', '.join(unused)}: not of --data {data}; leave it out, or give a table, --from CSV")
-    scenario, *code = starts.write_start(out, out.name, start)
-    run = f"fedmodel simulate {out / scenario}"
+    scenario, *others = starts.write_start(out, out.name, start, flower=flower)
+    code = [out / file for file in others if file.endswith(".py")]
+    commands = [f"fedmodel simulate {out / scenario}", *(_by_flower(out) if flower else [])]
     lines = [f"{out / scenario}: a draft. Read it, above all [privacy]."]
-    lines += [f"{out / file}: works as it is, on made-up records. Put your own in." for file in code]
-    document = {"scenario": str(out / scenario), "code": [str(out / file) for file in code], "next": [run]}
-    answer(document, "\n".join([*lines, f"Next: {run}"]), as_json)
+    lines += [f"{file}: works as it is, on made-up records. Put your own in." for file in code]
+    document = {"scenario": str(out / scenario), "code": list(map(str, code)), "next": commands}
+    answer(document, "\n".join([*lines, f"Next: {'   or: '.join(commands)}"]), as_json)
     return None
+
+
+def _by_flower(out: Path) -> list[str]:
+    """Return how Flower's own command runs a draft."""
+    from scenarios.drafts.flower import RUN
+
+    return [RUN.format(shlex.quote(str(out)))]
 
 
 def _asks() -> bool:

@@ -13,6 +13,7 @@ from fedmodel.errors import ConfigError
 from fedmodel.kinds.sources.table import HELD_OUT
 from fedmodel.system.durable import failed, replace_file
 from scenarios.drafts.asking import Answers
+from scenarios.drafts.flower import PROJECT, project_text
 from scenarios.drafts.text import made_up, scenario_text, table_text
 
 SCENARIO = "study.toml"
@@ -20,7 +21,7 @@ TABLE = "silo-table.toml"
 MADE_UP = "made-up"
 
 
-def write_draft(out: Path, name: str, looked: Looked, answers: Answers) -> None:
+def write_draft(out: Path, name: str, looked: Looked, answers: Answers, *, flower: bool = False) -> None:
     """Write a draft.
 
     Args:
@@ -28,6 +29,7 @@ def write_draft(out: Path, name: str, looked: Looked, answers: Answers) -> None:
         name: Of the scenario and of the data set.
         looked: The owner's file.
         answers: What its owner said.
+        flower: Whether `flwr run` is to run it too.
 
     Raises:
         ConfigError: When the folder is there, what was said makes no scenario, or it cannot be written.
@@ -43,6 +45,8 @@ def write_draft(out: Path, name: str, looked: Looked, answers: Answers) -> None:
     files = {TABLE: table_text(name, looked.source, answers.person)}
     parties = (*answers.silos, HELD_OUT)
     files |= {f"{MADE_UP}/{party}.csv": made_up(answers, seed + at) for at, party in enumerate(parties)}
+    if flower:
+        files[PROJECT] = project_text(name, Path.cwd(), out / SCENARIO)
     try:
         out.mkdir(mode=0o700, parents=True)
         (out / MADE_UP).mkdir(mode=0o700)

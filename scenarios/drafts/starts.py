@@ -18,6 +18,7 @@ from fedmodel.errors import ConfigError
 from fedmodel.system.durable import failed, replace_file
 from scenarios.drafts.asking import Ask, one_of, read_numbers, read_positive, read_silos
 from scenarios.drafts.draft import SCENARIO
+from scenarios.drafts.flower import PROJECT, project_text
 
 TABLE: Final = "table"
 OWN: Final = "own"
@@ -81,13 +82,14 @@ def gather_start(data: str, ask: Ask) -> Start | None:
     return Start(data, task, silos, records, epsilon)
 
 
-def write_start(out: Path, name: str, start: Start) -> tuple[str, ...]:
+def write_start(out: Path, name: str, start: Start, *, flower: bool = False) -> tuple[str, ...]:
     """Write a draft, and return the names of its files, the scenario first.
 
     Args:
         out: A folder that is not there yet.
         name: Of the scenario.
         start: What was said.
+        flower: Whether `flwr run` is to run it too.
 
     Raises:
         ConfigError: When what was said makes no scenario, or it cannot be written.
@@ -99,6 +101,8 @@ def write_start(out: Path, name: str, start: Start) -> tuple[str, ...]:
         raise ConfigError(f"what was said makes no scenario: {error}") from None
     if start.data == OWN:
         files |= {"data.py": _data_py(start), "model.py": _MODEL_PY}
+    if flower:
+        files[PROJECT] = project_text(name, Path.cwd(), out / SCENARIO)
     try:
         out.mkdir(mode=0o700, parents=True)
         for file, content in reversed(files.items()):  # where the scenario stands, all that it names does

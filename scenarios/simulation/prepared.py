@@ -12,7 +12,7 @@ from typing import Any
 from fedmodel.config import Scenario, folder_of, read_scenario
 from fedmodel.errors import ConfigError
 from fedmodel.kinds import own_code
-from scenarios.simulation.engines import engine_of, refuse_objects
+from scenarios.simulation.engines import Engine, engine_of, refuse_objects
 from scenarios.simulation.resuming import begun_in, held_folder
 from scenarios.simulation.simulate import Device, check_scenario, default_folder, placed, resolve_device, simulate
 
@@ -43,13 +43,20 @@ class Prepared:
         """
         return held_folder(self.scenario, self.folder, self.engine, self.device)
 
-    def run(self, run_dir: Path, watching: AbstractContextManager[object]) -> dict[str, Any]:
+    def run(
+        self, run_dir: Path, watching: AbstractContextManager[object], carrying: Engine | None = None
+    ) -> dict[str, Any]:
         """Run it in its folder, which is held, and return its summary, as `scenarios.simulation.simulate` does."""
-        return simulate(self.scenario, self.parameters, self.engine, self.device, run_dir, watching)
+        return simulate(self.scenario, self.parameters, self.engine, self.device, run_dir, watching, carrying=carrying)
 
 
 def prepare(
-    scenario: str | Path | Scenario, settings: Iterable[str], engine: str, device: Device, out: Path | None
+    scenario: str | Path | Scenario,
+    settings: Iterable[str],
+    engine: str,
+    device: Device,
+    out: Path | None,
+    base: Path | None = None,
 ) -> Prepared:
     """Read and check what is asked for; nothing is written.
 
@@ -62,6 +69,7 @@ def prepare(
         device: Where silos train.
         out: The run's folder. Default: a new one under `runs/`. One in which a run was cut short says the seed, where
             the scenario does not.
+        base: Where paths of data begin. Default: the folder that this process works in.
 
     Raises:
         ConfigError: When something of it is not acceptable.
@@ -75,7 +83,7 @@ def prepare(
     open_own_code(resolved, scenario)
     refuse_objects(resolved, engine)
     with own_logging():
-        where, resolved = resolve_device(device), placed(resolved)
+        where, resolved = resolve_device(device), placed(resolved, base)
         parameters = check_scenario(resolved)
     return Prepared(resolved, parameters, engine, where, out or default_folder(resolved.name))
 

@@ -29,7 +29,7 @@ from fedmodel.provision import SIMULATED, check_levels, provision, scenario_poli
 from fedmodel.system.durable import failed, replace_file
 from scenarios.runs.summary import read_metrics, rows_from_ledgers, sum_up
 from scenarios.simulation.causes import causes_told
-from scenarios.simulation.engines import Simulation, engine_of
+from scenarios.simulation.engines import Engine, Simulation, engine_of
 from scenarios.simulation.resuming import begun_in
 from scenarios.simulation.starting import carry, check_start, settled
 from server.journal import forget_all
@@ -41,16 +41,16 @@ Device = Literal["auto", "cpu", "cuda"]
 _log = logging.getLogger(__name__)
 
 
-def placed(scenario: Scenario) -> Scenario:
+def placed(scenario: Scenario, base: Path | None = None) -> Scenario:
     """Return a scenario whose folder of tables, if it has one, is said from the root: engines work in other folders.
 
-    Where it begins from a file, that is settled here (`scenarios.simulation.starting.settled`), and so is what a
-    record of a user's own is (`fedmodel.data.own`).
+    It begins at `base`, or in the folder that this process works in. Where the run begins from a file, that is settled
+    here (`scenarios.simulation.starting.settled`), and so is what a record of a user's own is (`fedmodel.data.own`).
     """
     from fedmodel.data import settled as settled_data
 
     scenario = settled_data(settled(scenario))
-    return scenario.model_copy(update={"data": scenario.data.under(Path.cwd())})
+    return scenario.model_copy(update={"data": scenario.data.under(base or Path.cwd())})
 
 
 def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
@@ -226,6 +226,7 @@ def simulate(
     run_dir: Path,
     watching: AbstractContextManager[object],
     kits_ready: Callable[[], None] = lambda: None,
+    carrying: Engine | None = None,
 ) -> dict[str, Any]:
     """Run a checked scenario in its folder, and return the summary that was written to it.
 
@@ -238,12 +239,13 @@ def simulate(
             round, and its seconds are those of the rounds that were whole before besides.
         watching: Open while the engine runs, such as a progress bar over the folder's `metrics.jsonl`.
         kits_ready: Called when every party's kit is made, and nothing was asked of any yet.
+        carrying: The engine of that name, where there is more to it than its name says.
 
     Raises:
         ConfigError: When no engine has that name; nothing was written then.
         FedmodelError: When the run fails; what was written until then stays.
     """
-    carrying = engine_of(engine)
+    carrying = carrying or engine_of(engine)
     started, before_s = time.monotonic(), sum(line["seconds"] for line in read_metrics(run_dir / "metrics.jsonl"))
     if not (run_dir / SIMULATED).exists():
         provision(scenario, run_dir, carry(scenario, run_dir))

@@ -1,0 +1,47 @@
+"""The file by which Flower's own command runs a draft: `flwr run .` in its folder (`scenarios.face.flower_app`)."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Final
+
+PROJECT: Final = "pyproject.toml"
+COMPONENTS: Final = {"serverapp": "scenarios.face.flower_app:server", "clientapp": "scenarios.face.flower_app:client"}
+RUN: Final = "flwr run {} --stream"
+_LONGEST: Final = 32  # letters of a name, by Flower's rule; it begins with a letter, too
+
+
+def project_text(name: str, folder: Path, scenario: Path) -> str:
+    """Return what the file says.
+
+    Args:
+        name: Of the scenario.
+        folder: Where paths of the scenario begin, said from the root.
+        scenario: Its file, from there.
+    """
+    plain = (name if name[0].isalpha() else f"study-{name}")[:_LONGEST].rstrip("-")
+    return f"""# Made by `fedmodel new --flower`: `flwr run .` simulates the scenario beside this file.
+# Its ledgers, model and report come into {os.fspath(scenario.parent / "runs")}. docs/from-flower.md has more.
+
+[project]
+name = {json.dumps(plain)}
+version = "0.1.0"
+description = "A federation that is simulated by fedmodel"
+dependencies = []    # fedmodel is installed already, beside flwr
+
+[tool.flwr.app]
+publisher = "local"
+fab-include = [{json.dumps("/" + scenario.name)}]    # what Flower copies: no record, and no table
+
+[tool.flwr.app.components]
+serverapp = {json.dumps(COMPONENTS["serverapp"])}
+clientapp = {json.dumps(COMPONENTS["clientapp"])}
+
+[tool.flwr.app.config]
+folder = {json.dumps(os.fspath(folder))}    # where paths in the scenario begin: say it anew when you move all of it
+scenario = {json.dumps(os.fspath(scenario))}
+set = ""             # as --set says: "rounds=3 privacy.epsilon=2.0"
+device = "cpu"       # or "cuda", with --federation-config 'client-resources-num-gpus=0.1'
+"""
