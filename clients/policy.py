@@ -383,6 +383,7 @@ def _table(name: str, source: TableSource) -> str:
         "csv": f"the CSV file {source.csv}",
         "parquet": f"the Parquet file {source.parquet}",
         "folder": f"the CSV and Parquet files in {source.folder}",
+        "files": f"the files in {source.files}, which are images, IDX files or JSON lines, as the scenario says",
         "url": f"a {source.database} database, by an account that can only read: {source.query}",
     }
     form = ""

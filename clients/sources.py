@@ -7,7 +7,9 @@ after its reservation lapsed is remembered again: by then it may read something 
 
 A ledger is handed to others, and whoever has a file must not find out by it whether that file was read. So what is kept
 is a pseudorandom function of each mark, HKDF under the silo's own key, cut. A reservation has one such entry, whatever
-became of the files meanwhile: a server sees how many entries a ledger has, and not that the data changed.
+became of the files meanwhile: a server sees how many entries a ledger has, and not that the data changed. Of a table
+an entry tells how many files it consists of. Of a folder of other files, where a file may be a record, each entry has
+as many marks, drawn at random where there are fewer: it tells nothing of how many there are.
 
 Does NOT know again what was changed and lies elsewhere, nor what was charged before ledgers kept marks. Nor a file that
 took another's place in the middle of a run: before each round it is compared with what is remembered, and what it
@@ -16,6 +18,7 @@ begins and ends with is not remembered itself.
 
 from __future__ import annotations
 
+import secrets
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -23,6 +26,7 @@ from typing import Final
 from fedmodel.config import SiloFile
 from fedmodel.crypto import SigningKey
 from fedmodel.data import check_sources, marks
+from fedmodel.data.same_source import MARKS_OF_FILES
 from fedmodel.errors import PolicyRefused
 from fedmodel.ledger import Ledger, Scope, Standing
 
@@ -92,8 +96,11 @@ class Source:
             return
         everything, _ = self._marks()
         known = {mark for entry in entries if entry["budget"] == self.scope.name for mark in entry["marks"].split()}
-        fresh = " ".join(sorted(everything - known))
-        ledger.audit({"subject": _SUBJECT, "budget": self.scope.name, "of": of, "marks": fresh})
+        fresh = everything - known
+        if self.law.tables[self.data].files is not None:
+            # A file is a record there: as many marks in every entry, so that a ledger tells nothing of how many.
+            fresh |= {secrets.token_hex(_SIZE) for _ in range(MARKS_OF_FILES - len(fresh))}
+        ledger.audit({"subject": _SUBJECT, "budget": self.scope.name, "of": of, "marks": " ".join(sorted(fresh))})
 
     def _marks(self) -> tuple[set[str], set[str]]:
         """Return all marks of the source as they are kept, and those that no other budget may have."""

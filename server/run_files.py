@@ -88,7 +88,7 @@ class RunFiles:
 
     def held_out(self, scenario: Scenario) -> Records:
         """Return the server's own test records."""
-        if not self.sealed or scenario.data.is_dealt:
+        if not self.sealed or not scenario.data.is_own:
             return held_out_records(scenario)
         source = table_source(scenario.data, read_server_law(self.home).tables, self.home, "server.toml")
         return held_out_table(scenario.data, source)

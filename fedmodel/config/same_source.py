@@ -34,11 +34,20 @@ def same_by_text(one: TableSource, other: TableSource) -> str | None:
     if len(paths) == 2:
         if paths[0] == paths[1]:
             return same_query(one, other) if one.database and other.database else "the same path"
+        if any(source.files and path.is_relative_to(folder) for source, path, folder in _either_way(one, other, paths)):
+            return "a folder and what lies in it"
         if any(path.parent == folder and path.suffix.lower() in _KINDS for path, folder in (paths, paths[::-1])):
             return "a file and the folder that it lies in" if bool(one.folder) != bool(other.folder) else None
     if one.database == other.database == POSTGRESQL and address_of(one) == address_of(other):
         return same_query(one, other)
     return None
+
+
+def _either_way(
+    one: TableSource, other: TableSource, paths: list[PurePath]
+) -> tuple[tuple[TableSource, PurePath, PurePath], ...]:
+    """Return each source with the other's path, and its own, which may be a folder that the other's lies in."""
+    return (one, paths[1], paths[0]), (other, paths[0], paths[1])
 
 
 def same_query(one: TableSource, other: TableSource) -> str | None:
@@ -65,7 +74,9 @@ def two_budgets(one: str, other: str, way: str) -> str:
 
 def path_of(source: TableSource) -> str | None:
     """Return the path of a file or a folder that a table lies in, None where it is elsewhere."""
-    return source.sqlite_path if source.database == SQLITE else source.csv or source.parquet or source.folder
+    if source.database == SQLITE:
+        return source.sqlite_path
+    return source.csv or source.parquet or source.folder or source.files
 
 
 def query_of(source: TableSource) -> str:

@@ -1,4 +1,4 @@
-"""Where a silo's own table lies, which its `silo.toml` alone says. What is in it, a scenario declares.
+"""Where a silo's own data set lies, which its `silo.toml` alone says. What is in it, a scenario declares.
 
 No password stands here, and no message of these models repeats a URL, which could hold one.
 """
@@ -25,13 +25,14 @@ _VERIFIED: Final = ("verify-ca", "verify-full")
 
 
 class TableSource(CsvForm):
-    """Where a table lies: exactly one of a file of CSV, a file of Parquet, a folder of both, and a query.
+    """Where a data set lies: a file of CSV, one of Parquet, a folder of both, a query, or a folder of other files.
 
     Attributes:
         csv: Path of a CSV file with a header; a relative one begins at this file's folder. In UTF-8, with
             commas, unless separator, decimal and encoding say otherwise.
         parquet: Path of a Parquet file, likewise.
         folder: Path of a folder, likewise: all `*.csv` and `*.parquet` in it, in the order of their names.
+        files: Path of a folder, likewise, of what is no table: images, IDX files or JSON lines, as a scenario declares.
         url: Of a database, `sqlite:///PATH` or `postgresql://USER@HOST/DATABASE`, without a password.
         query: The one SELECT that gives the table.
         password_file: Path of a file that holds the account's password, readable by its owner alone.
@@ -42,11 +43,12 @@ class TableSource(CsvForm):
         held_out: Share of the table's persons whose rows never train, and are handed to the server's operator.
     """
 
-    LATER = (*CsvForm.LATER, "leave_out", "held_out")
+    LATER = (*CsvForm.LATER, "leave_out", "held_out", "files")
 
     csv: str | None = Field(default=None, min_length=1)
     parquet: str | None = Field(default=None, min_length=1)
     folder: str | None = Field(default=None, min_length=1)
+    files: str | None = Field(default=None, min_length=1)
     url: str | None = Field(default=None, min_length=1)
     query: str | None = Field(default=None, min_length=1)
     password_file: str | None = Field(default=None, min_length=1)
@@ -57,11 +59,12 @@ class TableSource(CsvForm):
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> TableSource:
-        given = [key for key in ("csv", "parquet", "folder", "url") if getattr(self, key) is not None]
+        given = [key for key in ("csv", "parquet", "folder", "files", "url") if getattr(self, key) is not None]
         if len(given) != 1:
-            raise ValueError(
-                f"give exactly one of csv, parquet, folder and url, found {' and '.join(given) or 'none of them'}"
-            )
+            found = " and ".join(given) or "none of them"
+            raise ValueError(f"give exactly one of csv, parquet, folder, files and url, found {found}")
+        if self.files is not None and (self.leave_out or self.held_out is not None):
+            raise ValueError("leave_out and held_out are of tables, and not of files, which have no columns")
         if (self.url is None) != (self.query is None):
             raise ValueError("query is given with url, and only then")
         if self.query is not None:
@@ -82,7 +85,7 @@ class TableSource(CsvForm):
         """Return the same, with relative paths beginning at a folder."""
         paths = {
             key: str(folder / path)
-            for key in ("csv", "parquet", "folder", "password_file")
+            for key in ("csv", "parquet", "folder", "files", "password_file")
             if (path := getattr(self, key))
         }
         if self.database == SQLITE:

@@ -5,13 +5,14 @@
 | on board | its part of the deal              | its part of the deal             | the held-out part of the deal  |
 | `own`    | its part of what a function gave  | refused                          | the test part, or a held-out   |
 |          |                                   |                                  | share                          |
-| files    | `FOLDER/<silo>/`, or its part of  | refused                          | `FOLDER/held-out/`, or a       |
-|          | the deal                          |                                  | held-out share                 |
+| files    | `FOLDER/<silo>/`, or its part of  | the folder that `files` of       | `FOLDER/held-out/`, or a       |
+|          | the deal                          | `[tables.NAME]` names in its     | held-out share; deployed as a  |
+|          |                                   | silo.toml                        | silo, by its server.toml       |
 | `table`  | `FOLDER/<silo>.csv` or `.parquet` | `[tables.NAME]` of its silo.toml | `FOLDER/held-out.csv`, or      |
 |          |                                   |                                  | `[tables.NAME]` of server.toml |
 
 FOLDER is `folder` under `[data]`, and only a simulation reads it: a scenario comes from the server, and no server says
-which of a silo's files are read. A deployed silo asks `deployed_records`, and nothing else, for a table.
+which of a silo's files are read. A deployed silo asks `deployed_records`, and nothing else, for what is its own.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from pathlib import Path
 
 from fedmodel.config import Scenario, SiloFile, TableSource
 from fedmodel.data.cache import Cache
-from fedmodel.data.folders import folder_dealt
+from fedmodel.data.folders import check_files, files_records, folder_dealt
 from fedmodel.data.handed_out import Handed, check_holds_out
 from fedmodel.data.headers import check_columns
 from fedmodel.data.own import own_dealt
@@ -30,7 +31,7 @@ from fedmodel.data.records import Records, dealt
 from fedmodel.data.same_source import check_sources
 from fedmodel.data.sources import identity
 from fedmodel.data.tables import declared, names_of, person_column, table_records
-from fedmodel.data.withdrawn import Withdrawals
+from fedmodel.data.withdrawn import Withdrawals, Withdrawn
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.files import Files
 from fedmodel.kinds.source import Source
@@ -89,25 +90,27 @@ def deployed_records(
     """
     _check_silo(scenario, law.name)
     check_read_by_silos(scenario.data)
-    if scenario.data.is_dealt:
+    if not scenario.data.is_own:
         return silo_records(scenario, law.name)
-    table = declared(scenario.data)
-    source = table_source(table, law.tables, home, "silo.toml")
-    _check_form(table, source)
-    check_holds_out(handed or {}, table.data_set, source)
-    gone = None if withdrawn is None else withdrawn.of(table.data_set, source.person)
-    records = table_records(table, source, cache, gone)
+    name = scenario.data.data_set
+    source = table_source(scenario.data, law.tables, home, "silo.toml")
+    if isinstance(scenario.data, TableConfig):
+        _check_form(scenario.data, source)
+    check_holds_out(handed or {}, name, source)
+    gone = None if withdrawn is None else withdrawn.of(name, source.person)
+    records = own_records(scenario.data, source, cache, gone)
     # A file could be put in another's place between the charge and the reading of it.
     check_sources(law, home)
     return _capped(scenario, law.name, records)
 
 
 def check_deployed(scenario: Scenario, law: SiloFile, home: Path) -> None:
-    """Refuse a scenario whose table this silo could not open, or whose columns its table does not have.
+    """Refuse a scenario whose table or files this silo could not open, or whose columns they do not have.
 
-    Guarantee: the answer hangs on the scenario, on the law, on where the table lies and on the names of its columns
-    (`fedmodel.data.headers`), and on whether its source is one that another budget counts (`check_sources`). It hangs
-    on no value of a record beside that, nor on how many there are. A server may be told whether it is refused.
+    Guarantee: the answer hangs on the scenario, on the law, on where the table or the files lie, on the names of
+    columns (`fedmodel.data.headers`, `fedmodel.data.folders.check_files`), and on whether its source is one that
+    another budget counts (`check_sources`). It hangs on no value of a record beside that, nor on how many there are. A
+    server may be told whether it is refused.
 
     Args:
         scenario: What is to be done.
@@ -122,13 +125,16 @@ def check_deployed(scenario: Scenario, law: SiloFile, home: Path) -> None:
     """
     _check_silo(scenario, law.name)
     check_read_by_silos(scenario.data)
-    if scenario.data.is_dealt:
+    if not scenario.data.is_own:
         return
-    table = declared(scenario.data)
-    source = table_source(table, law.tables, home, "silo.toml")
-    _check_form(table, source)
-    person_column(table, source)
-    check_columns(table, source, names_of(table))
+    source = table_source(scenario.data, law.tables, home, "silo.toml")
+    if isinstance(scenario.data, Files):
+        check_files(scenario.data, source)
+    else:
+        table = declared(scenario.data)
+        _check_form(table, source)
+        person_column(table, source)
+        check_columns(table, source, names_of(table))
     check_sources(law, home)
 
 
@@ -149,22 +155,41 @@ def held_out_table(config: Source, source: TableSource, cache: Cache | None = No
         ConfigError: When an account could write.
         DataError: When the table is not as declared, or holds no record to evaluate on.
     """
-    where = source.csv or source.parquet or source.folder or "the query"
-    return _to_evaluate_on(config, table_records(declared(config), source, cache), where)
+    where = source.csv or source.parquet or source.folder or source.files or "the query"
+    return _to_evaluate_on(config, own_records(config, source, cache), where)
+
+
+def own_records(
+    config: Source, source: TableSource, cache: Cache | None = None, withdrawn: Withdrawn | None = None
+) -> Records:
+    """Return the records of a party's own table, or of its own files. Sensitive.
+
+    Raises:
+        FedmodelError: As `fedmodel.data.tables.table_records` and `fedmodel.data.folders.files_records` do.
+    """
+    if isinstance(config, Files):
+        return files_records(config, source, cache, withdrawn)
+    return table_records(declared(config), source, cache, withdrawn)
 
 
 def table_source(config: Source, tables: Mapping[str, TableSource], home: Path, file: str) -> TableSource:
     """Return where a scenario's table lies, by a party's own file, with paths that begin at that file's folder.
 
     Raises:
-        ConfigError: When the file does not say.
+        ConfigError: When the file does not say, or says it of a table where the scenario is of files, or the other
+            way about.
     """
-    if config.data_set not in tables:
+    name, is_of_files = config.data_set, isinstance(config, Files)
+    said = "files, a folder" if is_of_files else "csv, parquet, folder, or url and query"
+    if name not in tables:
+        what = "data set" if is_of_files else "table"
+        raise ConfigError(f"{file} does not say where {what} {name!r} lies; add [tables.{name}] with {said}")
+    if (tables[name].files is not None) != is_of_files:
         raise ConfigError(
-            f"{file} does not say where table {config.data_set!r} lies; add [tables.{config.data_set}] with csv,"
-            " parquet, folder, or url and query"
+            f"{file} says under [tables.{name}] that it is {'no table' if tables[name].files else 'a table'}, and the"
+            f' scenario says source = "{config.source}"; give {said}'
         )
-    return tables[config.data_set].under(home)
+    return tables[name].under(home)
 
 
 def _dealt(scenario: Scenario) -> tuple[Records, tuple[Records, ...]]:

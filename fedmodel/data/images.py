@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fedmodel.data.records import onto_unit
 from fedmodel.data.taking import Taken, numbered
+from fedmodel.data.whose import Whose
 from fedmodel.errors import DataError
 from fedmodel.kinds.sources.images import ImagesConfig
 
@@ -30,19 +31,26 @@ _MOST_PIXELS: Final = 50_000_000
 _MOST_BYTES: Final = 100_000_000
 
 
-def read_images(config: ImagesConfig, folder: Path) -> Taken:
+def read_images(config: ImagesConfig, folder: Path, whose: Whose | None) -> Taken:
     """Return the images of a folder, by its listing or by a folder for each label. Sensitive.
+
+    Args:
+        config: What they are.
+        folder: Where they lie.
+        whose: By which column of the listing it is known whose an image is; one that is not to be read is not opened.
 
     Raises:
         DataError: Which file breaks which rule.
     """
-    found = list(_by_folder(config, folder) if config.listing is None else _listed(config, folder, config.listing))
+    found = list(
+        _by_folder(config, folder) if config.listing is None else _listed(config, folder, config.listing, whose)
+    )
     channels, height, width = config.shape.features
     x_N = np.empty((len(found), channels, height, width), dtype=np.float32)
     for place, (path, _, _) in enumerate(found):
         x_N[place] = onto_unit(_pixels(config, path), 0.0, 255.0, config.feature_bound)
     y_N = np.array([config.labels.index(label) for _, label, _ in found], dtype=np.int64)
-    persons = [person for _, _, person in found] if config.person is not None else None
+    persons = None if whose is None else [person for _, _, person in found]
     return Taken(x_N, y_N, numbered(persons, len(found)), str(folder))
 
 
@@ -61,17 +69,38 @@ def _by_folder(config: ImagesConfig, folder: Path) -> Iterator[tuple[Path, str, 
             yield path, label, ""
 
 
-def _listed(config: ImagesConfig, folder: Path, listing: str) -> Iterator[tuple[Path, str, str]]:
+def check_listing(path: Path, whose: Whose | None) -> None:
+    """Refuse a listing without the columns that it needs, by its header alone.
+
+    Raises:
+        DataError: Which column is not there.
+    """
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        _check_header(path, csv.DictReader(file).fieldnames or (), whose)
+
+
+def _check_header(path: Path, found: Sequence[str], whose: Whose | None) -> list[str]:
+    """Return the columns that a listing needs, which it has."""
+    wanted = ["file", "label", *([] if whose is None else [whose.column])]
+    for name in wanted:
+        if name not in found:
+            raise DataError(f"{path}: has no column {name!r}; it needs {', '.join(wanted)}")
+    return wanted
+
+
+def _listed(config: ImagesConfig, folder: Path, listing: str, whose: Whose | None) -> Iterator[tuple[Path, str, str]]:
     """Yield the files that a listing names, in its order."""
     path = folder / listing
-    wanted = ["file", "label", *([] if config.person is None else [config.person])]
     with path.open(encoding="utf-8-sig", newline="") as file:
         lines = csv.DictReader(file)
-        for name in wanted:
-            if name not in (lines.fieldnames or ()):
-                raise DataError(f"{path}: has no column {name!r}; it needs {', '.join(wanted)}")
+        wanted = _check_header(path, lines.fieldnames or (), whose)
         for number, line in enumerate(lines, start=1):
             at = f"{path}: row {number}"
+            person: str | None = ""
+            if whose is not None and line[whose.column]:
+                person = whose.of(line[whose.column], at)
+                if person is None:
+                    continue
             if any(not line[name] for name in wanted):
                 raise DataError(f"{at}: a value is missing")
             if line["label"] not in config.labels:
@@ -79,7 +108,7 @@ def _listed(config: ImagesConfig, folder: Path, listing: str) -> Iterator[tuple[
             image = folder / line["file"]
             if not image.resolve().is_relative_to(folder.resolve()) or not image.is_file():
                 raise DataError(f"{at}: its file is not there; names begin at the listing's folder and stay in it")
-            yield image, line["label"], line[config.person] if config.person is not None else ""
+            yield image, line["label"], person
 
 
 def _pixels(config: ImagesConfig, path: Path) -> NDArray[np.float64]:

@@ -10,12 +10,18 @@ import numpy as np
 
 from fedmodel.data.taking import Taken, numbered
 from fedmodel.data.tokens import encoded, mask_of
+from fedmodel.data.whose import Whose
 from fedmodel.errors import DataError
 from fedmodel.kinds.sources.json_lines import JsonLinesConfig
 
 
-def read_json_lines(config: JsonLinesConfig, folder: Path) -> Taken:
+def read_json_lines(config: JsonLinesConfig, folder: Path, whose: Whose | None) -> Taken:
     """Return the texts of all `*.jsonl` of a folder, in the order of files and lines. Sensitive.
+
+    Args:
+        config: What a line is.
+        folder: Where they lie.
+        whose: By which field it is known whose a line is; a line that is not to be read is not looked at further.
 
     Raises:
         DataError: Which line of which file breaks which rule; never what stands there.
@@ -29,16 +35,19 @@ def read_json_lines(config: JsonLinesConfig, folder: Path) -> Taken:
                     continue
                 at = f"{path}: line {number}"
                 found = _object(line, at)
+                if whose is not None:
+                    person = whose.of(_text(found, whose.column, at), at)
+                    if person is None:
+                        continue
+                    persons.append(person)
                 texts.append(_text(found, config.text, at, numbers=False))
                 label = _text(found, config.label, at)
                 if label not in places:
                     raise DataError(f"{at}: {config.label!r} is none of data.labels: {', '.join(config.labels)}")
                 labels.append(places[label])
-                if config.person is not None:
-                    persons.append(_text(found, config.person, at))
     token_NT = encoded(texts, config.length)
     x = {"tokens": token_NT, "mask": mask_of(token_NT)}
-    person_N = numbered(None if config.person is None else persons, len(texts))
+    person_N = numbered(None if whose is None else persons, len(texts))
     return Taken(x, np.array(labels, dtype=np.int64), person_N, str(folder))
 
 

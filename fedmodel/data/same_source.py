@@ -7,6 +7,9 @@ of another meanwhile.
 
 `marks` says by what a source is known again later, under another name: `clients.sources` keeps that in the ledger.
 
+Of a folder with more than 256 files that are no tables, 256 are remembered. One that lies elsewhere later, under
+another name, is known again by those of them that it has: with a fiftieth of the files, by five or so.
+
 Does NOT see a copy of which one byte is another, or an export in another format. The silo's own people know these, and
 `docs/silo.md` says what to do.
 
@@ -33,10 +36,13 @@ from fedmodel.config.same_source import (
     two_budgets,
 )
 from fedmodel.config.tables import POSTGRESQL
-from fedmodel.data.sources import listed
+from fedmodel.data.sources import listed, walked
 from fedmodel.errors import DataError, PolicyRefused
 
 _END: Final = 65_536  # bytes at each end of a file
+_MOST_REMEMBERED: Final = 256  # of a folder of files that are no tables, of which there may be a hundred thousand
+MARKS_OF_FILES: Final = 1 + 2 * _MOST_REMEMBERED
+"""How many marks such a folder has at most: one of itself, and two of each file that is remembered."""
 
 
 @dataclass(frozen=True)
@@ -92,7 +98,7 @@ def marks(source: TableSource) -> tuple[list[bytes], list[bytes]]:
     found: list[tuple[str, ...]] = []
     if (place := path_of(source)) is not None:
         found.append(("path", str(Path(place).resolve())))
-        for file in _files("", source):
+        for file in _remembered(source):
             found.append(("path", str(file.path.resolve())))
             if file.size and _holds_records(file.path):
                 found.append(("content", str(file.size), _ends(file)))
@@ -101,6 +107,20 @@ def marks(source: TableSource) -> tuple[list[bytes], list[bytes]]:
     own = [("query", *found[0], query_of(source))] if source.database else []
     everything = [json.dumps(mark).encode() for mark in dict.fromkeys([*found, *own])]
     return everything, [json.dumps(mark).encode() for mark in own] if source.disjoint else everything
+
+
+def _remembered(source: TableSource) -> list[_File]:
+    """Return the files of a source that are remembered: all of a table's; of other files the first by a digest.
+
+    The digest is of name and size, so that two folders with some of their files in common choose these alike: of a
+    folder that has a share of another's files, about that share of these is chosen in both.
+    """
+    files = list(_files("", source))
+    if source.files is None or len(files) <= _MOST_REMEMBERED:
+        return files
+    return sorted(files, key=lambda one: hashlib.sha256(f"{one.size} {one.path.name}".encode()).digest())[
+        :_MOST_REMEMBERED
+    ]
 
 
 def _ends(file: _File) -> str:
@@ -120,13 +140,20 @@ def _files(name: str, source: TableSource) -> Iterator[_File]:
     if place is None:
         return
     try:
-        for path in listed(Path(place)) if source.folder else [Path(place)]:
+        for path in _paths(source, Path(place)):
             found = path.stat()
             yield _File(name, path, (found.st_dev, found.st_ino), found.st_size)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
         raise _unseen(Path(place), error) from None
+
+
+def _paths(source: TableSource, place: Path) -> list[Path]:
+    """Return the files of a table by their paths."""
+    if source.files is not None:
+        return walked(place) if place.exists() else []
+    return listed(place) if source.folder else [place]
 
 
 def _alike(files: list[_File]) -> Iterator[tuple[str, list[_File]]]:

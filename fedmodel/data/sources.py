@@ -1,4 +1,6 @@
-"""Where tables come from: a CSV or Parquet file, a folder of both, or a query (`fedmodel.data.databases`).
+"""Where records come from: a CSV or Parquet file, a folder of both, or a query (`fedmodel.data.databases`).
+
+Of a folder of other files this says which there are, and `fedmodel.data.folders` reads them.
 
 What comes out is columns as the source has them, in the source's order: of a file its own; of a folder that of the
 names of its files; of a query none that can be relied on, so `fedmodel.data.tables` puts its records into one.
@@ -14,11 +16,12 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import os
 import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from fedmodel.config import CsvForm, TableSource
 from fedmodel.config.same_source import address_of
@@ -130,6 +133,8 @@ def _stamp(path: Path) -> tuple[int, ...]:
 
 def files_of(source: TableSource) -> list[Path]:
     """Return the files to read, in order."""
+    if source.files is not None:
+        return walked(Path(source.files))
     if source.folder is None:
         return [Path(source.csv or source.parquet or "")]
     folder = Path(source.folder)
@@ -140,6 +145,28 @@ def files_of(source: TableSource) -> list[Path]:
     if not found:
         raise DataError(f"{folder}: has no file that ends in .csv or .parquet")
     return found
+
+
+def walked(folder: Path) -> list[Path]:
+    """Return every file of a folder and of the folders in it, in the order of their names.
+
+    Raises:
+        DataError: When it is no folder, cannot be read, or a folder in it is a link, behind which nobody would look.
+    """
+    if not folder.is_dir():
+        raise DataError(f"{folder}: is not a folder")
+    found: list[Path] = []
+    for place, folders, files in os.walk(folder, onerror=_unread):
+        for name in folders:
+            if Path(place, name).is_symlink():
+                raise DataError(f"{Path(place, name)}: is a link to a folder; lay the files themselves there")
+        found += [Path(place, name) for name in files]
+    return sorted(found)
+
+
+def _unread(error: OSError) -> NoReturn:
+    """Refuse a folder of which a part cannot be looked into: what lies there would be nobody's."""
+    raise DataError(f"{error.filename}: cannot be read: {error.strerror}") from None
 
 
 def listed(folder: Path) -> list[Path]:

@@ -47,13 +47,14 @@ from numpy.typing import NDArray
 from fedmodel.config import ColumnConfig, PersonColumn, TableSource
 from fedmodel.data.cache import Cache
 from fedmodel.data.holding_out import held_out_rows
+from fedmodel.data.kept import read_or_kept
 from fedmodel.data.persons import normal_ids
 from fedmodel.data.reader import ColumnReader
 from fedmodel.data.records import Records
 from fedmodel.data.sources import database_of, identity, tables
 from fedmodel.data.tokens import mask_of
 from fedmodel.data.withdrawn import Withdrawn
-from fedmodel.errors import ConfigError, DataError, FedmodelError
+from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.source import Source
 from fedmodel.kinds.sources.table import TableConfig
 
@@ -98,28 +99,16 @@ def table_records(
         DataError: When the table is not as declared: its name, a column and a rule, never a value.
     """
     run = "" if cache is None else cache.run
-    try:
-        key = _key(config, source, run, withdrawn)
-        if cache is not None:
-            # Columns are kept side by side.
-            kept = cache.get(config.data_set, key, (len(config.shape.names),), config.shape.targets)
-            if kept is not None:
-                return _arranged(config, kept)
-        records = _read(config, source, withdrawn)
-        # What changed while it was read may be half of one state and half of another.
-        if _key(config, source, run, withdrawn) != key:
-            raise DataError(f"table {config.data_set!r}: changed while it was read; rename whole files into place")
-    except FedmodelError:
-        raise
-    except MemoryError:
-        # Its own words say for how many records.
-        raise DataError(f"table {config.data_set!r}: does not fit into this machine's memory") from None
-    except Exception as error:
-        # Whatever it is, its words and its trace could quote a value.
-        raise DataError(f"table {config.data_set!r}: cannot be read ({type(error).__name__})") from None
-    if cache is not None:
-        cache.put(config.data_set, key, records)
-    return _arranged(config, records)
+    flat = read_or_kept(
+        f"table {config.data_set!r}",
+        config.data_set,
+        cache,
+        lambda: _key(config, source, run, withdrawn),
+        lambda: _read(config, source, withdrawn),
+        len(config.shape.names),  # columns are kept side by side
+        config.shape.targets,
+    )
+    return _arranged(config, flat)
 
 
 def _key(config: TableConfig, source: TableSource, run: str, withdrawn: Withdrawn | None) -> bytes:

@@ -1,6 +1,6 @@
-"""What kinds of source that are files in a folder have in common: a simulation's alone, each silo's or dealt out.
+"""What kinds of source that are files in a folder have in common: each silo's own, or in a simulation dealt out.
 
-No deployed silo reads one: its own file names tables, by whose columns it is known who withdrew and who is held out.
+A deployed silo's own file says where its folder lies, as `files` of `[tables.NAME]`; it never looks at `folder` here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Labels = Annotated[tuple[ColumnName, ...], Field(strict=False, min_length=2, max
 
 
 class Files(Source):
-    """A folder of files: FOLDER is laid out in one of these ways, the first that it is.
+    """A folder of files: in a simulation FOLDER is laid out in one of these ways, the first that it is.
 
     | In FOLDER                     | Whose they are       |
     |-------------------------------|----------------------|
@@ -33,17 +33,18 @@ class Files(Source):
     `held-out/` is the server's, beside the first two; where it is not there, `held_out` says a share.
 
     Attributes:
-        name: What the data set is called in budgets and ledgers.
-        folder: Where it lies; a relative path begins at the working folder.
+        name: What the data set is called in budgets, ledgers and `[tables]`.
+        folder: Where a simulation's lies; a relative path begins at the working folder.
         labels: The classes, in order, as the files call them.
         held_out: Share set aside for the server's evaluation.
         partition: How records are dealt, where they are.
     """
 
     is_dealt = True
+    is_own = True
 
     name: DataName
-    folder: str = Field(min_length=1)
+    folder: str | None = Field(default=None, min_length=1)
     labels: Labels
     held_out: float | None = Field(default=None, gt=0, lt=1)
     partition: PartitionConfig = Dirichlet()
@@ -66,14 +67,10 @@ class Files(Source):
             if name in silos:
                 raise ValueError(f"a silo cannot be called {name!r}: that is the name of a folder of the data set")
 
-    def why_not_deployed(self) -> str:
-        """Return that no word in a silo's own file names such a folder."""
-        return (
-            f"source = {self.source!r} is read from a simulation's folder, and a silo's own file can name tables alone,"
-            " by whose columns it is known who withdrew and who is held out; simulate it, or make tables of the files,"
-            " as docs/data.md shows"
-        )
+    def why_no_ids(self) -> str | None:
+        """Return why no record says whose it is, whatever a silo's own file says; None where one may."""
+        return None
 
     def under(self, folder: Path) -> Files:
         """Return the same, with the folder beginning at another."""
-        return self.model_copy(update={"folder": str(folder / self.folder)})
+        return self if self.folder is None else self.model_copy(update={"folder": str(folder / self.folder)})

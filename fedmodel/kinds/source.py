@@ -32,13 +32,15 @@ class Source(Section, ABC):
     A kind is dealt out (`Dealt`), or each silo has its own, which `fedmodel.data` reads where the silo says it lies.
 
     Attributes:
-        is_dealt: Whether one data set is dealt out to silos.
+        is_dealt: Whether one data set is dealt out to silos, as a simulation may do.
+        is_own: Whether each deployed silo has its own, where its own file says that it lies.
         source: The kind.
         feature_bound: What scaled features are bounded to, plus and minus.
         augment: How copies of records that are trained on may differ from them.
     """
 
     is_dealt: ClassVar[bool] = False
+    is_own: ClassVar[bool] = False
 
     source: str
     feature_bound: Positive = 3.0

@@ -109,7 +109,9 @@ def said_of(checked: Checked) -> Iterator[str]:
     """Yield what there is to say of a table, a line a column, a line a finding."""
     table = checked.table
     of = f" of {table.party}" if table.party else ""
-    yield f"Table {table.config.data_set}{of}: {checked.findings.rows} rows. Row 1 is the first behind the header."
+    is_table = table.source.files is None
+    begin = f"{'Table' if is_table else 'Data set'} {table.config.data_set}{of}: {checked.findings.rows}"
+    yield f"{begin} rows. Row 1 is the first behind the header." if is_table else f"{begin} records."
     where = None
     for line in checked.findings.lines:
         if line.where != where:
@@ -119,10 +121,11 @@ def said_of(checked: Checked) -> Iterator[str]:
     for finding in (*checked.findings.found, *checked.notes):
         yield from _finding(finding)
     if checked.refused:
-        yield "  A run REFUSES this table. Lots and delta are compared with the number of records once it is read."
+        kind = "table" if is_table else "data set"
+        yield f"  A run REFUSES this {kind}. Lots and delta are compared with the number of records once it is read."
         return
     persons = len(set(checked.findings.person_N.tolist()))
-    whose = f" of {persons} persons" if table.config.person is not None else ""
+    whose = f" of {persons} persons" if getattr(table.config, "person", None) is not None else ""
     yield f"  A run reads {checked.findings.records} records{whose} in it, and uses {checked.used}."
 
 

@@ -2,6 +2,7 @@
 
     DIR/NAME.csv or NAME.parquet             of silo NAME, which its silo.toml then says
     DIR/held-out.csv or held-out.parquet     of the server, which its server.toml then says
+    DIR/NAME/ and DIR/held-out/              the same, of files that are no tables
 
 A folder of a simulation (`folder` under `[data]`) is laid out so, and is taken where none is given. The scenario that
 is handed in is the one that was written: it names no place, as that of a deployment.
@@ -16,6 +17,7 @@ from typing import Final
 from fedmodel.config import Scenario, TableSource, read_server_file, read_silo_file, to_toml
 from fedmodel.data.access import simulated_source
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.files import Files
 from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
 from fedmodel.system.durable import replace_file
 
@@ -34,6 +36,8 @@ def own_tables(scenario: Scenario, folder: Path | None) -> tuple[Scenario, dict[
         DataError: When a party's table does not lie there.
     """
     data = scenario.data
+    if isinstance(data, Files):
+        return _own_files(scenario, data, folder)
     if not isinstance(data, TableConfig):
         if folder is not None:
             raise ConfigError(
@@ -52,6 +56,30 @@ def own_tables(scenario: Scenario, folder: Path | None) -> tuple[Scenario, dict[
     found = {name: simulated_source(data, party).model_copy(update={"person": data.person})
              for name, party in parties.items()}  # fmt: skip
     return scenario.model_copy(update={"data": data}), found
+
+
+def _own_files(scenario: Scenario, data: Files, folder: Path | None) -> tuple[Scenario, dict[str, TableSource]]:
+    """Return the same of files: each party has a folder of its own, in a rehearsal as in a deployment."""
+    said = folder or (None if data.folder is None else Path(data.folder))
+    if said is None:
+        raise ConfigError(
+            f"scenario {scenario.name!r} is of files; give --tables DIR with a folder NAME/ of each silo, and"
+            f" {HELD_OUT}/ of the server"
+        )
+    place = said.absolute()
+    parties = {silo: silo for silo in scenario.federation.silos} | {SERVER: HELD_OUT}
+    for party in parties.values():
+        if not (place / party).is_dir():
+            raise ConfigError(
+                f"{place}: has no folder {party}/; where silos are deployed each has its files in a folder of its own,"
+                f" and the server in {HELD_OUT}/"
+            )
+    asked = getattr(data, "person", None)
+    whose = {} if asked is None else {"person": asked}
+    found = {
+        name: TableSource.model_validate({"files": str(place / party), **whose}) for name, party in parties.items()
+    }
+    return scenario.model_copy(update={"data": data.model_copy(update={"folder": str(place)})}), found
 
 
 def lay_tables(scenario: Scenario, tables: Mapping[str, TableSource], kits: Path) -> None:

@@ -1,4 +1,4 @@
-"""A party's own table, looked at before a run, and sized against what the scenario asks of that party.
+"""A party's own table, or its own files, looked at before a run, and sized against what the scenario asks of it.
 
 What is found is for the screen of whoever owns the table. It is returned, and written nowhere.
 """
@@ -20,11 +20,14 @@ from fedmodel.config import Scenario, SiloFile, TableSource, read_scenario
 from fedmodel.data import check_deployed, sizes, table_source
 from fedmodel.data.access import simulated_source
 from fedmodel.data.findings import Finding, Findings, inspect
+from fedmodel.data.findings_of_files import inspect_files
 from fedmodel.data.fixing import proposed
 from fedmodel.data.lookalikes import table_lookalikes
 from fedmodel.data.sources import is_parquet
 from fedmodel.data.tables import declared, person_column
 from fedmodel.errors import ConfigError, FedmodelError
+from fedmodel.kinds.files import Files
+from fedmodel.kinds.source import Source
 from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
 from fedmodel.learning.job_names import check_jobs
 from fedmodel.privacy.plan import SiloPlan
@@ -43,7 +46,7 @@ class Table:
         plan: What the scenario asks of that silo; None of the server, or where it is not known.
     """
 
-    config: TableConfig
+    config: TableConfig | Files
     source: TableSource
     party: str | None
     plan: SiloPlan | None
@@ -85,7 +88,7 @@ def table_of_kit(scenario: Scenario, kit: Path) -> Table:
     law = read_law(kit)
     if law.name not in scenario.federation.silos:
         raise ConfigError(f"{kit}: is silo {law.name!r}'s, which the scenario does not name")
-    config = declared(scenario.data)
+    config = _own(scenario.data)
     return Table(
         config, table_source(config, law.tables, kit.resolve(), "silo.toml"), law.name, _plan(scenario, law.name)
     )
@@ -97,19 +100,14 @@ def table_at(scenario: Scenario, word: str) -> Table:
     Raises:
         ConfigError: When it is neither, or the path's name ends in nothing that is read.
     """
-    config = declared(scenario.data)
+    config = _own(scenario.data)
     name, equals, path = word.partition("=")
     parties = (*scenario.federation.silos, HELD_OUT)
     if not equals or not path or name not in (*parties, config.data_set):
         raise ConfigError(
             f"--table {word}: expected NAME=PATH, NAME being {config.data_set!r} or one of {', '.join(parties)}"
         )
-    place = Path(path).absolute()
-    kind = "folder" if place.is_dir() else "parquet" if is_parquet(place) else "csv"
-    said = config.csv.get(name)
-    form = {} if said is None or kind == "parquet" else said.model_dump()
-    person = {} if config.person is None else {"person": config.person.model_dump()}
-    source = TableSource.model_validate({kind: str(place), **form, **person})
+    source = _source_at(config, name, Path(path).absolute())
     if name not in parties:
         silos = [silo for silo in scenario.federation.silos if silo not in scenario.privacy.silo]
         return Table(config, source, None, _plan(scenario, silos[0]) if silos else None)
@@ -123,11 +121,33 @@ def tables_of_folder(scenario: Scenario) -> list[Table]:
         ConfigError: When the scenario names no folder.
         DataError: When a party's file is not there.
     """
+    if isinstance(scenario.data, Files):
+        raise ConfigError(
+            f"data.source = {scenario.data.source!r}: name a folder to look at, as in --table"
+            f" {scenario.data.data_set}=FOLDER, or a silo's kit"
+        )
     config = declared(scenario.data.under(Path.cwd()))
     return [
         Table(config, simulated_source(config, party), party, None if party == HELD_OUT else _plan(scenario, party))
         for party in (*scenario.federation.silos, HELD_OUT)
     ]
+
+
+def _own(data: Source) -> TableConfig | Files:
+    """Return what a scenario declares of a party's own."""
+    return data if isinstance(data, Files) else declared(data)
+
+
+def _source_at(config: TableConfig | Files, name: str, place: Path) -> TableSource:
+    """Return a path as a party's own file would name it, read as the scenario reads it."""
+    if isinstance(config, Files):
+        asked = getattr(config, "person", None)
+        return TableSource.model_validate({"files": str(place), **({} if asked is None else {"person": asked})})
+    kind = "folder" if place.is_dir() else "parquet" if is_parquet(place) else "csv"
+    said = config.csv.get(name)
+    form = {} if said is None or kind == "parquet" else said.model_dump()
+    person = {} if config.person is None else {"person": config.person.model_dump()}
+    return TableSource.model_validate({kind: str(place), **form, **person})
 
 
 def _plan(scenario: Scenario, silo: str) -> SiloPlan:
@@ -146,6 +166,10 @@ def check(table: Table, *, fix: bool = False) -> Checked:
             the scenario.
         DataError: When nothing can be proposed for a table that cannot be opened.
     """
+    if isinstance(table.config, Files):
+        found = inspect_files(table.config, table.source)
+        used = _used(table.plan, found.person_N)
+        return Checked(table, found, () if found.refused else tuple(_sizes(table.plan, used)), used, {})
     keys = proposed(table.config, table.source) if fix else {}
     source = TableSource.model_validate({**table.source.model_dump(exclude_none=True), **keys})
     findings = inspect(table.config, source)

@@ -401,13 +401,15 @@ def law_of(kit: Path) -> tuple[SiloFile, list[str]]:
 def lookalikes_of(kit: Path, law: SiloFile) -> dict[str, list[tuple[str, ...]]]:
     """Return where ids of a silo's tables look like one person's, by table; of those that say whose a record is.
 
+    Of files that are no tables nobody can tell without a scenario, which says where their ids stand.
+
     Raises:
         ConfigError: When a database's account could write.
         DataError: When a table cannot be read, or has an id that its form does not admit.
     """
     found = {}
     for name, source in law.tables.items():
-        if source.person is not None:
+        if source.person is not None and source.files is None:
             try:
                 found[name] = table_lookalikes(source.under(kit.resolve()), source.person)
             except DataError as error:

@@ -138,6 +138,9 @@ def _looked_for(kit: Path, persons: Mapping[str, PersonColumn], wanted: Mapping[
     """Say of which ids no record is there now: they may be mistyped, and nobody else would notice."""
     law, not_found, not_read = read_law(kit), {}, {}
     for name, person in persons.items():
+        if law.tables[name].files is not None:
+            not_read[name] = "whose its records are stands in files that a scenario describes, and none is at hand here"
+            continue
         try:
             found = column(law.tables[name].under(kit.resolve()), person.column)
             there = {one for where, values in found for one in normal_ids(values, person.form, where).to_pylist()}

@@ -120,7 +120,7 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
         quantizer = scenario_policy(scenario).quantizer
         for silo in scenario.federation.silos:
             check_levels(scenario, silo, plans.noise_multiplier(scenario.plan(silo)), quantizer)
-    is_elsewhere = deployed and not scenario.data.is_dealt
+    is_elsewhere = deployed and scenario.data.is_own
     if not is_elsewhere:
         held_out_records(scenario)
     check_start(scenario, deployed=deployed)

@@ -29,6 +29,10 @@ class IdxConfig(Files):
         """One channel, height and width."""
         return DataShape((1, *self.size), len(self.labels), labels=self.labels)
 
+    def why_no_ids(self) -> str:
+        """Return that these files have no place for it."""
+        return "IDX files do not say whose an image is"
+
     @property
     def described(self) -> str:
         """What they are."""

@@ -42,6 +42,10 @@ class ImagesConfig(Files):
         """What they are."""
         return f"images of {self.size[0]}x{self.size[1]} in a folder"
 
+    def why_no_ids(self) -> str | None:
+        """Return that files by themselves say of nobody whose they are."""
+        return "only a listing says whose an image is: data.listing" if self.listing is None else None
+
     def why_no_persons(self) -> str | None:
         """Return that nothing says whose an image is, where nothing does."""
         ready = self.listing is not None and self.person is not None

@@ -40,6 +40,8 @@ class TableConfig(FirstSource, Source):
             image whose pixels are columns. As it comes, a row, where nothing is said.
     """
 
+    is_own = True
+
     source: Literal["table"]
     name: DataName | None = None
     label: ColumnName | Labels | None = None

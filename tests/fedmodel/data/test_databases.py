@@ -185,7 +185,7 @@ def test_a_query_is_read_once_a_run(sqlite: Path, tmp_path: Path, monkeypatch: p
 @pytest.mark.parametrize(
     ("source", "rule"),
     [
-        ({}, "exactly one of csv, parquet, folder and url, found none"),
+        ({}, "exactly one of csv, parquet, folder, files and url, found none"),
         ({"csv": "a", "folder": "b"}, "found csv and folder"),
         ({"csv": "a", "query": "SELECT 1"}, "query is given with url"),
         ({"url": "sqlite:///a"}, "query is given with url"),

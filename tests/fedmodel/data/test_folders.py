@@ -300,12 +300,17 @@ def test_a_folder_that_is_laid_out_in_no_way_is_refused(tiny: Scenario, tmp_path
         silo_records(scenario_of(tiny, "json-lines", tmp_path, length=8), "north")
 
 
-def test_no_deployed_silo_reads_files_and_no_silo_is_called_as_a_part(tiny: Scenario, tmp_path: Path) -> None:
+def test_a_deployed_silo_says_where_its_files_lie_and_no_silo_is_called_as_a_part(
+    tiny: Scenario, tmp_path: Path
+) -> None:
     scenario = scenario_of(tiny, "idx", tmp_path, size=[6, 4])
     law: Any = type("Law", (), {"name": "north", "tables": {}})
-    for refused in (lambda: check_deployed(scenario, law, tmp_path), lambda: check_scenario(scenario, deployed=True)):
-        with pytest.raises(ConfigError, match="a silo's own file can name tables alone"):
-            refused()
+    with pytest.raises(ConfigError, match=r"data set 'files' lies; add \[tables\.files\] with files, a folder"):
+        check_deployed(scenario, law, tmp_path)
+    assert check_scenario(scenario, deployed=True) == 25  # nobody here looks into any folder
+    without = scenario.model_copy(update={"data": scenario.data.model_copy(update={"folder": None})})
+    with pytest.raises(ConfigError, match=r"data\.folder is missing: a simulation reads"):
+        silo_records(without, "north")
     document = scenario.model_dump(mode="json", exclude_none=True)
     document["federation"]["silos"] = ["train", "south", "west"]
     with pytest.raises(ValueError, match="a silo cannot be called 'train'"):

@@ -235,3 +235,30 @@ def test_what_a_run_does_besides_training_is_held_to_the_law_before_a_silo_is_ca
     assert "noise multiplier 0.5 is under this silo's minimum 1" in reason
     (reason,) = why_not("head-count", 4.0, both)
     assert "head-count" in reason
+
+
+def test_files_are_looked_at_as_a_run_would_read_them(run: Run, tmp_path: Path) -> None:
+    begin, _, _ = SCENARIO.partition("[data]")
+    data = '[data]\nsource = "json-lines"\nname = "admissions"\nlabels = ["benign", "malignant"]\nlength = 4\n'
+    (tmp_path / "s.toml").write_text(begin.replace('unit = "person"\n', 'unit = "record"\n') + data)
+    lines = [f'{{"text": "n{place}", "label": "{("benign", "malignant")[place % 3 > 0]}"}}' for place in range(60)]
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "a.jsonl").write_text("\n".join(lines))
+    (tmp_path / "kit" / "silo.toml").write_text(SILO.replace('csv = "ward.csv"', 'files = "../notes"'))
+    silo = read_scenario(str(tmp_path / "s.toml")).federation.silos[0]
+    for words, whose in (
+        (f"--table={silo}=notes", f" of {silo}"),
+        ("--table=admissions=notes", ""),
+        ("--silo=kit", " of north"),
+    ):
+        run("data", "check", "s.toml", words)
+        assert f"Data set admissions{whose}: 60 records." in run.out
+        assert "benign: a label; 20 records found" in run.out
+        assert "A run reads 60 records in it" in run.out
+    (tmp_path / "notes" / "a.jsonl").write_text('{"text": "hidden-word", "label": "unsure"}')
+    assert run("data", "check", "s.toml", "--table=admissions=notes") == 2
+    assert "line 1: 'label' is none of data.labels: benign, malignant" in run.out
+    assert "A run REFUSES this data set." in run.out
+    assert "unsure" not in run.out + run.err
+    assert run("data", "check", "s.toml") == 2
+    assert "name a folder to look at, as in --table admissions=FOLDER" in run.err

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -87,3 +88,31 @@ def test_a_table_that_is_missing_or_meant_for_nothing_is_refused(
     with pytest.raises(ConfigError, match="--tables: scenario 'tiny' has no tables"):
         own_tables(tiny, tmp_path / "own")
     assert own_tables(tiny, None) == (tiny, {})
+
+
+def test_files_lie_in_a_folder_of_each_party(scenario: Scenario, tmp_path: Path) -> None:
+    document = scenario.model_dump(mode="json", exclude_none=True)
+    document["data"] = {"source": "json-lines", "name": "notes", "labels": ["no", "yes"], "length": 4, "person": "who"}
+    files = Scenario.model_validate(document)
+    for at, party in enumerate((*scenario.federation.silos, "held-out")):
+        (tmp_path / "notes" / party).mkdir(parents=True)
+        line = f'{{"who": "{at}", "text": "{party}", "label": "{("no", "yes")[at % 2]}"}}\n'
+        (tmp_path / "notes" / party / "a.jsonl").write_text(line)
+    kits = tmp_path / "kits"
+    with_files = laid(files, tmp_path / "notes", kits)
+    for silo in files.federation.silos:
+        home = kits / "silos" / silo
+        ours = deployed_records(files, read_silo_file(home / "silo.toml"), home, None)
+        theirs = silo_records(with_files, silo)
+        assert ours.y_N.tolist() == theirs.y_N.tolist() == [files.federation.silos.index(silo) % 2]
+        assert isinstance(ours.x, dict)
+        assert isinstance(theirs.x, dict)
+        assert np.array_equal(ours.x["tokens"], theirs.x["tokens"])
+    law = read_server_file(kits / "server" / "server.toml")
+    source = table_source(files.data, law.tables, kits / "server", "server.toml")
+    assert held_out_table(files.data, source).y_N.tolist() == held_out_records(with_files).y_N.tolist()
+    shutil.rmtree(tmp_path / "notes" / "held-out")
+    with pytest.raises(ConfigError, match=r"has no folder held-out/; where silos are deployed"):
+        own_tables(files, tmp_path / "notes")
+    with pytest.raises(ConfigError, match=r"is of files; give --tables DIR with a folder NAME/"):
+        own_tables(files, None)
