@@ -6,7 +6,10 @@ It stops at the first file that breaks a rule, so that a second look is needed o
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
+from numpy.typing import NDArray
 
 from fedmodel.config import TableSource
 from fedmodel.data.findings import Finding, Findings, Line
@@ -28,9 +31,16 @@ def inspect_files(config: Files, source: TableSource) -> Findings:
         rule, _, way_out = str(error).partition("; ")
         return Findings((), (Finding(rule, way_out),), 0, np.arange(0))
     where = source.files or ""
-    counts = np.bincount(records.y_N, minlength=len(config.labels))
     lines = tuple(
         Line(where, label, "a label", f"{count} records", missing=0, outside=0, left_out=0, refused=0)
-        for label, count in zip(config.labels, counts.tolist(), strict=True)
+        for label, count in zip(config.labels, _counts(records.y_N, len(config.labels)), strict=True)
     )
     return Findings(lines, (), len(records), records.person_N)
+
+
+def _counts(y_N: NDArray[Any], labels: int) -> list[int]:
+    """Return how many records have each label; none of targets that are no labels."""
+    if not labels:
+        return []
+    found: list[int] = (np.bincount(y_N, minlength=labels) if y_N.ndim == 1 else y_N.sum(axis=0)).tolist()
+    return found

@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
+from fedmodel.data.records import onto_unit
 from fedmodel.data.taking import Taken, numbered
-from fedmodel.data.tokens import encoded, mask_of
+from fedmodel.data.tokens import encoded, mask_of, next_tokens
 from fedmodel.data.whose import Whose
 from fedmodel.errors import DataError
+from fedmodel.kinds.shape import MULTI_LABEL, NEXT, REGRESSION
 from fedmodel.kinds.sources.json_lines import JsonLinesConfig
 
 
@@ -26,8 +30,7 @@ def read_json_lines(config: JsonLinesConfig, folder: Path, whose: Whose | None) 
     Raises:
         DataError: Which line of which file breaks which rule; never what stands there.
     """
-    places = {label: place for place, label in enumerate(config.labels)}
-    texts, labels, persons = list[str](), list[int](), list[str]()
+    texts, targets, persons = list[str](), list[Any](), list[str]()
     for path in sorted(path for path in folder.iterdir() if path.suffix == ".jsonl" and path.is_file()):
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
@@ -41,14 +44,63 @@ def read_json_lines(config: JsonLinesConfig, folder: Path, whose: Whose | None) 
                         continue
                     persons.append(person)
                 texts.append(_text(found, config.text, at, numbers=False))
-                label = _text(found, config.label, at)
-                if label not in places:
-                    raise DataError(f"{at}: {config.label!r} is none of data.labels: {', '.join(config.labels)}")
-                labels.append(places[label])
+                if config.task != NEXT:
+                    targets.append(_target(config, found, at))
     token_NT = encoded(texts, config.length)
     x = {"tokens": token_NT, "mask": mask_of(token_NT)}
     person_N = numbered(None if whose is None else persons, len(texts))
-    return Taken(x, np.array(labels, dtype=np.int64), person_N, str(folder))
+    y_N = next_tokens(token_NT) if config.task == NEXT else _targets(config, targets)
+    return Taken(x, y_N, person_N, str(folder))
+
+
+def _target(config: JsonLinesConfig, found: dict[str, Any], at: str) -> Any:
+    """Return what a line is to be predicted as: a class, a 0 or 1 for each label, or a number."""
+    if config.task == REGRESSION:
+        return _number(found, config.label, at)
+    said = _words(found, config.label, at) if config.task == MULTI_LABEL else [_text(found, config.label, at)]
+    if any(label not in config.labels for label in said):
+        raise DataError(f"{at}: {config.label!r} is none of data.labels: {', '.join(config.labels)}")
+    return [int(label in said) for label in config.labels] if config.task == MULTI_LABEL else config.labels.index(*said)
+
+
+def _targets(config: JsonLinesConfig, targets: list[Any]) -> NDArray[Any]:
+    """Return targets as an array, numbers mapped onto [-1, 1] and bounded to it."""
+    if config.target_range is not None:
+        low, high = config.target_range
+        return onto_unit(np.array(targets, dtype=np.float64), low, high, 1.0)
+    return np.array(targets, dtype=np.int64).reshape(len(targets), *config.shape.targets.size)
+
+
+def _field(found: dict[str, Any], field: str, at: str) -> Any:
+    """Return what stands in a field."""
+    if field not in found:
+        raise DataError(f"{at}: has no field {field!r}")
+    return found[field]
+
+
+def _number(found: dict[str, Any], field: str, at: str) -> float:
+    """Return a field that is a number; no word of what stands there is repeated."""
+    value = _field(found, field, at)
+    if not isinstance(value, int | float) or isinstance(value, bool):
+        raise DataError(f"{at}: {field!r} is a {type(value).__name__}, and a number is needed")
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf
+    if not math.isfinite(number):  # Python reads NaN and Infinity, which no JSON has
+        raise DataError(f"{at}: {field!r} is no finite number")
+    return number
+
+
+def _words(found: dict[str, Any], field: str, at: str) -> list[str]:
+    """Return a field that is a list of labels, each once at most."""
+    value = _field(found, field, at)
+    if not isinstance(value, list):
+        raise DataError(f"{at}: {field!r} is a {type(value).__name__}, and a list of labels is needed, empty for none")
+    words = [_text({field: one}, field, at) for one in value]
+    if len(set(words)) < len(words):
+        raise DataError(f"{at}: {field!r} names a label twice")
+    return words
 
 
 def _object(line: bytes, at: str) -> dict[str, Any]:
@@ -64,9 +116,7 @@ def _object(line: bytes, at: str) -> dict[str, Any]:
 
 def _text(found: dict[str, Any], field: str, at: str, *, numbers: bool = True) -> str:
     """Return a field as text; a whole number too, where numbers are."""
-    if field not in found:
-        raise DataError(f"{at}: has no field {field!r}")
-    value = found[field]
+    value = _field(found, field, at)
     if isinstance(value, int) and not isinstance(value, bool) and numbers:
         return str(value)
     if not isinstance(value, str):

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.kinds.columns import TOKENS
+from fedmodel.kinds.shape import IGNORED
 
 PADDING: Final = 0
 
@@ -43,6 +44,17 @@ def mask_of(token_NT: NDArray[np.int64]) -> NDArray[np.int64]:
     """
     mask_NT: NDArray[np.int64] = (token_NT != PADDING).astype(np.int64)
     return mask_NT
+
+
+def next_tokens(token_NT: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return at each position the token that comes next, and `IGNORED` where the text has none.
+
+    >>> next_tokens(encoded(["ab", "abcd"], 3)).tolist()
+    [[99, -100, -100], [99, 100, -100]]
+    """
+    ahead_NT = np.full_like(token_NT, IGNORED)
+    ahead_NT[:, :-1] = np.where(token_NT[:, 1:] == PADDING, IGNORED, token_NT[:, 1:])
+    return ahead_NT
 
 
 def decoded(token_T: NDArray[np.int64]) -> str:

@@ -51,6 +51,7 @@ class Files(Source):
 
     @model_validator(mode="after")
     def _labels_differ(self) -> Files:
+        """Refuse a label that is named twice."""
         for label in self.labels:
             if self.labels.count(label) > 1:
                 raise ValueError(f"label {label!r} is named twice")

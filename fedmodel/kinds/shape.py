@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
+CLASSIFICATION: Final = "classification"
+MULTI_LABEL: Final = "multi-label"
+REGRESSION: Final = "regression"
+NEXT: Final = "next-token"
 IGNORED: Final = -100
 """What stands at a position of a target that does not count, as torch has it."""
 

@@ -21,9 +21,11 @@ from fedmodel.config import Scenario, SiloFile, read_scenario, read_silo_file, s
 from fedmodel.data import check_sources, deployed_records, marks, silo_records
 from fedmodel.data.folders import files_records
 from fedmodel.errors import ConfigError, DataError, PolicyRefused
+from fedmodel.kinds.sources.json_lines import JsonLinesConfig
 from scenarios.runs.withdrawing import withdraw
 from tests.conftest import TINY
 from tests.federations import Federation, issued
+from tests.fedmodel.data.test_json_lines import TASKS
 
 BASE = TINY[: TINY.index("[data]")]
 IMAGES = """
@@ -283,6 +285,23 @@ def test_errors_have_no_value(made: dict[str, Federation], tmp_path: Path) -> No
         with pytest.raises(DataError, match=why) as refused:
             ward.silo.records()
         assert WORD not in str(refused.value)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_is_kept_of_texts_is_what_was_read_whatever_is_learnt(
+    task: str, made: dict[str, Federation], tmp_path: Path
+) -> None:
+    ward = ward_of("json-lines", made, tmp_path)
+    told = {"multi-label": ["pain", "rash"], "regression": 2.5}
+    line = {"text": "abc", "patient": "7", **({"label": told[task]} if task in told else {})}
+    (ward.kit / "own" / "a.jsonl").write_text(json.dumps(line))
+    said = {"source": "json-lines", "name": "scans", "length": 6, "person": "patient", **TASKS[task]}
+    data = JsonLinesConfig.model_validate(said)
+    silo = Silo("north", ward.scenario.model_copy(update={"data": data}), "1", "cpu", ward.kit, ward.kit)
+    read, kept = silo.records(), silo.records()
+    assert read.y_N.shape == (1, *data.shape.targets.size)
+    assert read.y_N.dtype == kept.y_N.dtype
+    assert np.array_equal(read.y_N, kept.y_N)
 
 
 # One source, one budget.

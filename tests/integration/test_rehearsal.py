@@ -11,12 +11,14 @@ import os
 import signal
 import subprocess
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
+from PIL import Image
 from safetensors.numpy import load, load_file
 
 from fedmodel.crypto.sealed import opener_from_key_file, opener_from_secret, read_sealed
@@ -128,17 +130,40 @@ def test_a_rehearsals_report_is_written_as_a_simulations(
     assert "It was a rehearsal: one account on one machine" in (folder / "report.html").read_text(encoding="utf-8")
 
 
+def lay_table(folder: Path, at: int) -> None:
+    rows = [f"P-{i},{20 + i},{('no', 'yes')[(i + at) % 3 > 0]}" for i in range(60)]
+    folder.with_suffix(".csv").write_text("\n".join(["patient,age,ill", *rows, ""]))
+
+
+def lay_images(folder: Path, at: int) -> None:
+    draw = np.random.default_rng(at)
+    for place, label in enumerate(("no", "yes")):
+        (folder / label).mkdir(parents=True)
+        for number in range(20):
+            pixels = draw.integers(90 * place, 90 * place + 160, (6, 4), dtype=np.uint8)
+            Image.fromarray(pixels).save(folder / label / f"{number}.png")
+
+
 @pytest.mark.slow
-def test_a_rehearsal_of_ones_own_tables_ends_as_their_simulation(tmp_path: Path) -> None:
-    text = TINY.partition("[data]")[0] + (
-        '[data]\nsource = "table"\nname = "ward"\nlabel = "ill"\nlabels = ["no", "yes"]\nperson = "patient"\n'
-        'columns = [{ name = "age", type = "integer", range = [0, 120] }]\n'
-    )
+@pytest.mark.parametrize(
+    ("data", "lay"),
+    [
+        (
+            'source = "table"\nlabel = "ill"\nperson = "patient"\n'
+            'columns = [{ name = "age", type = "integer", range = [0, 120] }]\n',
+            lay_table,
+        ),
+        ('source = "images"\nsize = [6, 4]\n', lay_images),
+    ],
+)
+def test_a_rehearsal_of_ones_own_data_ends_as_their_simulation(
+    data: str, lay: Callable[[Path, int], None], tmp_path: Path
+) -> None:
+    text = TINY.partition("[data]")[0] + f'[data]\nname = "ward"\nlabels = ["no", "yes"]\n{data}'
     (tmp_path / "ward.toml").write_text(text)
     (tmp_path / "own").mkdir()
     for at, name in enumerate(("north", "south", "west", "held-out")):
-        rows = [f"P-{i},{20 + i},{('no', 'yes')[(i + at) % 3 > 0]}" for i in range(60)]
-        (tmp_path / "own" / f"{name}.csv").write_text("\n".join(["patient,age,ill", *rows, ""]))
+        lay(tmp_path / "own" / name, at)
     words = ["ward.toml", "--set", "privacy.noise=seeded-unsafe", "--no-report", "--json", "--out"]
     deployed = fedmodel("deploy-local", *words, "deployed", "--tables", "own", folder=tmp_path)
     assert deployed.returncode == 0, deployed.stderr

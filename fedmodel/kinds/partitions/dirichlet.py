@@ -22,7 +22,8 @@ class Dirichlet(Partition):
 
     Records of each label are dealt in proportions `~ Dir(label_concentration * silos * w)`, whose mean is `w` (after
     Hsu, Qi and Brown 2019, section 3, with uneven sizes). Smaller concentrations are less even (sizes) and less alike
-    (labels); 100 is nearly uniform. It is drawn anew until every silo has `min_records`.
+    (labels); 100 is nearly uniform. It is drawn anew until every silo has `min_records`. Targets that are several
+    numbers each have no label to deal by: then sizes alone are drawn, unless a label_concentration is said.
     """
 
     ALONE: ClassVar[str] = "label_concentration"
@@ -38,11 +39,18 @@ class Dirichlet(Partition):
             self, label_concentration: float = ..., *, size_concentration: float = ..., min_records: int = ...
         ) -> None: ...
 
+    def _labels(self, units: Units) -> NDArray[np.int64]:
+        """Return the labels: one for all where there are none, and nobody said how alike parts are to be in them."""
+        import numpy as np
+
+        unsaid = self.label_concentration == type(self).model_fields["label_concentration"].default
+        return np.zeros(units.count, np.int64) if units.label_U is None and unsaid else units.labels(self.kind)
+
     def deal(self, units: Units, silos: tuple[str, ...], rng: np.random.Generator) -> list[NDArray[np.intp]]:
         """Return a partition whose smallest part is large enough."""
         import numpy as np
 
-        label_U = units.labels(self.kind)
+        label_U = self._labels(units)
         for _ in range(_TRIES):
             size_S = rng.dirichlet(np.full(len(silos), self.size_concentration))
             parts: list[list[NDArray[np.intp]]] = [[] for _ in silos]

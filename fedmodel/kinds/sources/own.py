@@ -17,7 +17,7 @@ from fedmodel.kinds.partitions import PartitionConfig
 from fedmodel.kinds.partitions.column import ByColumn
 from fedmodel.kinds.partitions.dirichlet import Dirichlet
 from fedmodel.kinds.section import DataName, Positive, Section
-from fedmodel.kinds.shape import ArrayShape, DataShape
+from fedmodel.kinds.shape import CLASSIFICATION, MULTI_LABEL, REGRESSION, ArrayShape, DataShape
 from fedmodel.kinds.source import Source
 
 Size = Annotated[tuple[Annotated[int, Field(ge=1, le=100_000_000)], ...], Field(strict=False, max_length=8)]
@@ -32,9 +32,6 @@ PERSON: Final = "person"
 """By which a partition calls the column of persons, whatever that is called."""
 
 
-CLASSIFICATION: Final = "classification"
-REGRESSION: Final = "regression"
-MULTI_LABEL: Final = "multi-label"
 TaskName = Literal["classification", "multi-label", "regression", "next-token", "sequence-labels"]
 
 

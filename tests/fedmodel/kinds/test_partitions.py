@@ -173,11 +173,15 @@ def test_numbers_are_dealt_by_the_tenth_that_they_lie_in() -> None:
 
 
 def test_targets_without_a_label_are_dealt_by_what_looks_at_none() -> None:
-    for config in (Dirichlet(), Shards()):
+    for config in (Dirichlet(0.3), Shards()):
         with pytest.raises(DataError, match=r'targets are several numbers each; write partition = \{kind = "iid"\}'):
             config.parts(units(None, 60), names(3), np.random.default_rng(0))
     for other in (IID(), Sizes(power=1.0), ByColumn("ward")):
         other.parts(units(None, 60), names(3), np.random.default_rng(0))
+    # Nobody said how alike silos are in their labels: by their sizes alone, each record once.
+    sizes = Dirichlet().parts(units(None, 60), names(3), np.random.default_rng(0))
+    assert sorted(np.concatenate(sizes).tolist()) == list(range(60))
+    assert len({len(part) for part in sizes}) == 3
 
 
 def persons(values: NDArray[Any] | None, y_N: NDArray[Any]) -> tuple[Records, tuple[Records, ...]]:
