@@ -30,7 +30,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.optim import Optimizer
 
-from fedmodel.errors import PrivacyError
+from fedmodel.errors import DataError, PrivacyError
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import Inputs
 from fedmodel.privacy import grid
@@ -92,6 +92,10 @@ class DpSgd:
             PrivacyError: When the pipeline is none of per-record losses and gradients.
         """
         grid.check_records(len(y_N), self.noise_multiplier)
+        if len(y_N) > (most := self.gradients.most_records):
+            raise DataError(
+                f"the silo has more than {most} records, past which a sum is not near enough to the true one"
+            )
         self._release(self.gradients.of(x_N, y_N, lot, self.augment))
 
     def _release(self, sums_L: list[Tensor]) -> None:

@@ -41,8 +41,8 @@ from fedmodel.errors import LedgerError
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import models, optimizers, refusals
 from fedmodel.learning.dp_sgd import DpSgd
-from fedmodel.learning.gradients import ClippedSum, per_sample
-from fedmodel.learning.gradients.per_sample import PerSample
+from fedmodel.learning.gradients import ClippedSum, hooks
+from fedmodel.learning.gradients.hooks import PerSample
 from fedmodel.learning.inputs import Inputs, called, taken
 from fedmodel.learning.jobs import Carried, Question, State, training
 from fedmodel.learning.jobs.training import Answering, Asking
@@ -97,7 +97,7 @@ def loss_couples_records() -> Planted:
 
 def batch_not_padded() -> Planted:
     """Let a physical batch have as many rows as there are records left for it."""
-    return replaced(per_sample, "padded", lambda values, _: values)
+    return replaced(hooks, "padded", lambda values, _: values)
 
 
 def grid_left_out() -> Planted:
@@ -360,7 +360,7 @@ def ghost_clipping() -> Planted:
         self.forget()
         return sums_L
 
-    return together(partial(replaced, per_sample, "GradSampleModule", wrap), partial(replaced, PerSample, "of", summed))
+    return together(partial(replaced, hooks, "GradSampleModule", wrap), partial(replaced, PerSample, "of", summed))
 
 
 def lots_shuffled() -> Planted:

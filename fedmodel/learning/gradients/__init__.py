@@ -48,9 +48,10 @@ Shapes: B rows of a physical batch, R of them records, P parameters, N records, 
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
-from typing import Final
+from typing import ClassVar, Final
 
 import numpy as np
 import torch
@@ -80,11 +81,14 @@ class ClippedSum(ABC):
     Attributes:
         parameters: The parameters that are clipped, the module's trainable ones, in its order.
         rows: `fedmodel.learning.preflight` makes it smaller where kernels ask for it.
+        most_records: Of a silo, for which the guarantee holds.
 
     Raises:
         PrivacyError: When the kind cannot compute the model's gradients, or the model is too large or not of float32,
             as the bound of a norm asks for.
     """
+
+    most_records: ClassVar[float] = math.inf
 
     def __init__(self, module: nn.Module, losses: RecordLoss, *, max_grad_norm: float, unit: float, rows: int) -> None:
         self.module = module.train()
@@ -128,6 +132,15 @@ class ClippedSum(ABC):
             y_R: Their targets.
             multipliers_P: int64, odd, shape `(P,)`.
         """
+
+    @property
+    def clip(self) -> float:
+        """What each record's gradient is clipped to: C, or less by what a sum may be rounded by."""
+        return self.max_grad_norm
+
+    def rounding(self, records: int) -> float:  # noqa: ARG002 - of a kind whose sums are exact
+        """Return how far a sum of so many records may be from that of their clipped gradients, in L2."""
+        return 0.0
 
     def of(
         self,

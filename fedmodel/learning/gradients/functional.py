@@ -2,7 +2,7 @@
 
 The whole model is differentiated for one record at a time, and torch runs a batch of records side by side
 (`torch.func.vmap` of `torch.func.grad`). So it takes any model that torch can differentiate so, with parameters outside
-of layers, attention, or weights that are used in several ways, where "per-sample" knows layers by their types. For
+of layers, attention, or weights that are used in several ways, where "hooks" knows layers by their types. For
 plain layers that one is faster.
 
 A loss or a layer that mixes records has nothing to mix here: it is given one record. What draws from torch's generator
@@ -23,7 +23,7 @@ from torch.func import functional_call, grad, vmap
 from fedmodel.data.named import each
 from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients import ClippedSum
-from fedmodel.learning.gradients.per_sample import PerSample
+from fedmodel.learning.gradients.hooks import PerSample
 from fedmodel.learning.inputs import Inputs, called, padded
 from fedmodel.learning.tasks import RecordLoss
 

@@ -22,7 +22,7 @@ from fedmodel.kinds.augment import AugmentConfig
 from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.learning import augmenting as module
 from fedmodel.learning.augmenting import augmenting, copies
-from fedmodel.learning.gradients.per_sample import PerSample
+from fedmodel.learning.gradients.hooks import PerSample
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent

@@ -23,7 +23,7 @@ from fedmodel.kinds.models.mlp import MlpConfig
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import models, vectors
 from fedmodel.learning.conformance import cancel, conforms, fill, hostile, settle
-from fedmodel.learning.gradients import ClippedSum, per_sample, physical_batch
+from fedmodel.learning.gradients import ClippedSum, hooks, physical_batch
 from fedmodel.learning.inputs import padded
 from fedmodel.learning.jobs import training
 from fedmodel.learning.models import build_model, training_losses
@@ -130,7 +130,7 @@ def test_a_cut_goes_towards_zero_to_a_multiple_and_loses_less_than_one(seed: int
     unit = 2.0**exponent
     generator = torch.Generator().manual_seed(seed)
     grad = torch.randn((1, 40), generator=generator)
-    cut = per_sample._cut_sum(grad, torch.tensor([factor], dtype=torch.float64), unit)
+    cut = hooks._cut_sum(grad, torch.tensor([factor], dtype=torch.float64), unit)
     exact = grad[0].double() * factor
     assert torch.equal(cut / unit, torch.trunc(cut / unit))
     assert bool((cut.abs() <= exact.abs()).all())
@@ -140,7 +140,7 @@ def test_a_cut_goes_towards_zero_to_a_multiple_and_loses_less_than_one(seed: int
 def test_blocks_of_columns_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     x, y = batch(IMAGES, 13)
     whole = pipeline(CNN, IMAGES).flat(x, y)
-    monkeypatch.setattr(per_sample, "_BLOCK", 50)
+    monkeypatch.setattr(hooks, "_BLOCK", 50)
     assert torch.equal(whole, pipeline(CNN, IMAGES).flat(x, y))
 
 

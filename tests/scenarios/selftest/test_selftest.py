@@ -21,8 +21,8 @@ from fedmodel.audit.gauges import OF_ALL, OF_SILOS
 from fedmodel.config import FederationConfig
 from fedmodel.data import persons, tables
 from fedmodel.learning.dp_sgd import DpSgd
-from fedmodel.learning.gradients import per_sample
-from fedmodel.learning.gradients.per_sample import PerSample
+from fedmodel.learning.gradients import hooks
+from fedmodel.learning.gradients.hooks import PerSample
 from fedmodel.learning.jobs import training
 from fedmodel.learning.keeping import Kept
 from fedmodel.ledger import Ledger, Run, Standing
@@ -88,7 +88,7 @@ TOUCHED = (
     training.Asking,
     composition,
     pld,
-    per_sample,
+    hooks,
     release,
     carried,
     influence,

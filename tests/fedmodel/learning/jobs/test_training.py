@@ -18,7 +18,7 @@ from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum
-from fedmodel.learning.gradients.per_sample import PerSample
+from fedmodel.learning.gradients.hooks import PerSample
 from fedmodel.learning.jobs import Carried, Serving, State, training
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
