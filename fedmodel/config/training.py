@@ -11,7 +11,7 @@ from fedmodel.kinds.own_code import names_own_or_one_on_board
 from fedmodel.kinds.section import Section
 from fedmodel.privacy.events import MOST_STEPS
 
-_PER_SAMPLE: Final = "per-sample"
+_AUTO: Final = "auto"
 
 
 class TrainingConfig(Section):
@@ -42,9 +42,7 @@ class TrainingConfig(Section):
         default=None, exclude_if=lambda weights: weights is None
     )
 
-    gradients: str = Field(
-        default=_PER_SAMPLE, pattern=r"^[a-z0-9-]{1,40}$", exclude_if=lambda name: name == _PER_SAMPLE
-    )
+    gradients: str = Field(default=_AUTO, pattern=r"^[a-z0-9-]{1,40}$", exclude_if=lambda name: name == _AUTO)
     proximal: float = Field(default=0.0, ge=0, le=1e6, exclude_if=lambda mu: mu == 0)
 
     @field_validator("class_weights")

@@ -45,12 +45,46 @@ class Kept:
 
     def __init__(self, module: nn.Module) -> None:
         self._module = module
+        self._begin()
+
+    def _begin(self) -> None:
+        """Find all that the model holds, and copy it."""
         self._tensors: dict[int, tuple[Tensor, Tensor]] = {}
         self._arrays: list[tuple[NDArray[Any], NDArray[Any]]] = []
         self._holders: list[tuple[_Many, _Many]] = []
         self._seen: dict[int, object] = {}  # which keeps them alive, so that no other gets one's number
-        self._named = {name: (one, _version(one)) for name, one in _named(module)}
-        self._copy(module)
+        self._named = {name: (one, _version(one)) for name, one in _named(self._module)}
+        self._copy(self._module)
+        self._numbers = [(holder, values, _numbers(values)) for holder, values in self._holders if values]
+        self._empty = [holder for holder, values in self._holders if not values]
+        apart = [(one, value) for one, value in self._tensors.values() if not _overlaps(one)]
+        self._values = [value for _, value in apart]
+        self._owners = [one for one, _ in apart]
+        self._data = [one.data for one in self._owners]  # in which writing counts for no version
+        self._places = [one.data_ptr() for one in self._owners]
+
+    def again(self) -> Kept:
+        """Copy what the model holds by now, and return itself."""
+        if self._is_built_as_before() and not self._arrays and len(self._owners) == len(self._tensors):
+            self._named = {name: (one, _version(one)) for name, (one, _) in self._named.items()}
+            torch._foreach_copy_(self._values, self._data)
+        else:
+            self._begin()
+        return self
+
+    def _is_built_as_before(self) -> bool:
+        """Tell whether the same objects are in the same holders, and tensors where they were."""
+        return (
+            not any(self._empty)
+            and all(_numbers(holder) == numbers for holder, _, numbers in self._numbers)
+            and self._are_in_place()
+        )
+
+    def _are_in_place(self) -> bool:
+        """Tell whether no tensor was given another storage or shape."""
+        return [one.data_ptr() for one in self._owners] == self._places and all(
+            one.shape == value.shape for one, value in zip(self._owners, self._values, strict=True)
+        )
 
     def changed(self) -> str | None:
         """Return the name of a parameter or a buffer that is not what it was, None where all are.
@@ -67,15 +101,16 @@ class Kept:
 
     def put_back(self) -> None:
         """Make the model what it was."""
-        for holder, values in self._holders:
-            if _numbers(holder) != _numbers(values):
+        for holder in self._empty if any(self._empty) else ():
+            holder.clear()
+        for holder, values, numbers in self._numbers:
+            if _numbers(holder) != numbers:
                 holder.clear()
                 holder.extend(values) if isinstance(holder, list | deque) else holder.update(values)
-        for one, value in self._tensors.values():
-            if one.shape != value.shape:
-                one.data = value.clone()
-            elif not _overlaps(one):  # which torch refuses to write into, for anybody
-                one.data.copy_(value)
+        if not self._are_in_place():
+            for one, data in zip(self._owners, self._data, strict=True):
+                one.data = data
+        torch._foreach_copy_(self._data, self._values)
         for array, was in self._arrays:
             if array.flags.writeable:
                 array[...] = was
@@ -98,26 +133,27 @@ class Kept:
 
 
 @contextmanager
-def undone(module: nn.Module, *, refuse: bool = False) -> Iterator[None]:
+def undone(module: nn.Module, *, refuse: bool = False, kept: Kept | None = None) -> Iterator[None]:
     """Put a model back to what it was, whatever happens meanwhile.
 
     Args:
         module: The model.
         refuse: Whether to refuse a change of a parameter or a buffer, or any writing into a trained parameter. On
             made-up records alone: on a silo's own, a refusal would tell of them.
+        kept: What was kept of it before, whose places are used again; None for a new one.
 
     Raises:
         PrivacyError: With the name of what was changed.
     """
-    kept = Kept(module)
+    before = Kept(module) if kept is None else kept.again()
     try:
         yield
-        if refuse and (name := kept.changed()) is not None:
+        if refuse and (name := before.changed()) is not None:
             raise PrivacyError(
                 f"the model changes {name!r} as records pass, where no noise is added; keep nothing there"
             )
     finally:
-        kept.put_back()
+        before.put_back()
 
 
 def _named(module: nn.Module) -> Iterator[tuple[str, Tensor]]:

@@ -5,11 +5,12 @@ parameters, ghost clipping with losses of shape (B, 1), and adaptive clipping th
 with the real model and loss, is run on made-up records with and without one outlier, and the difference is measured.
 What breaks the bound on any of the probes is refused.
 
-Once a process, at the parameters that it was built with, at random and at hostile ones: that records are treated alike
-(`fedmodel.learning.conformance`, which makes the physical batch smaller where they are not), that every physical batch
-has its one shape, that sums lie on their grid, and that one record moves them by at most the clip, in lots of sizes
-around a physical batch's. Sums are exact, so the bound has no tolerance. Then, for every model that is received, at
-that model.
+Once a process, and first, that a kind whose sums are rounded clips to so much less that two of them still differ by at
+most the clip, as it says itself. Then at the parameters that it was built with, at random and at hostile ones: that
+records are treated alike (`fedmodel.learning.conformance`, which makes the physical batch smaller where they are not),
+that every physical batch has its one shape, that sums lie on their grid, and that one record moves them by at most the
+clip, in lots of sizes around a physical batch's. What a sum is rounded by is in the clip that a kind clips to, so that
+the bound has no tolerance. Then, for every model that is received, at that model.
 
 Guarantee: a pipeline that passes met the bound on every probe. It is a test, not a proof: a pipeline built to recognise
 the probes would pass. It reads no record of the silo and draws nothing from a secret source, so it costs no privacy.
@@ -36,6 +37,7 @@ from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.conformance import hostile, of_one_shape, settle
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import Inputs, ended, ends, made_up, scaled
+from fedmodel.privacy import grid
 
 _COUPLED: Final = 1e-3  # of the clip: rounding between shapes is far under it at ordinary parameters, coupling over it
 # Far outside, beyond what float32 can square, and not a number at all.
@@ -66,6 +68,7 @@ def preflight(gradients: ClippedSum, shape: DataShape, max_grad_norm: float) -> 
             "the model takes dropout masks from torch's generator, which can be guessed; use kinds.layers.Dropout"
         )
     device = gradients.parameters[0].device
+    check_room(gradients, max_grad_norm)
     with without_dropout(gradients.module), _restored(gradients.parameters) as own:
         # At ordinary parameters, where coupling is told from rounding.
         for outliers, _ in zip((_OUTLIERS, _FEW_OUTLIERS), _tried(gradients, own), strict=False):
@@ -75,6 +78,25 @@ def preflight(gradients: ClippedSum, shape: DataShape, max_grad_norm: float) -> 
             lots = (size - 1,) if number else sorted({1, 2, 7, 8, size - 1, size, size + 1, 2 * size + 3})
             check_sums(gradients, shape, max_grad_norm, _FEW_OUTLIERS, lots)
     return gradients.rows
+
+
+def check_room(gradients: ClippedSum, max_grad_norm: float) -> None:
+    """Refuse a pipeline that clips to so much that the rounding of two sums, which it says itself, passes the clip.
+
+    Args:
+        gradients: The pipeline.
+        max_grad_norm: The clip that is charged.
+
+    Raises:
+        PrivacyError: When they could differ by more than the clip, of as many records as are let in.
+    """
+    records = int(min(gradients.most_records, grid.MOST_STEPS * gradients.unit / max_grad_norm))
+    most = gradients.clip + 2 * gradients.rounding(records)
+    if not most <= max_grad_norm:
+        raise PrivacyError(
+            f"one record moves the clipped sum by up to {most / max_grad_norm} times the clip, with what sums of"
+            f" {records} records are rounded by, where at most 1 is allowed"
+        )
 
 
 def check_received(gradients: ClippedSum, shape: DataShape, max_grad_norm: float) -> int:

@@ -32,7 +32,6 @@ Shapes: B batch, P parameters.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -46,6 +45,7 @@ from fedmodel.kinds.models.own import OwnConfig
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.advice import advice, out_of_place, said, told
 from fedmodel.learning.checked_losses import BOUNDED, check_gradients, check_losses
+from fedmodel.learning.choosing import AUTO, chosen, move_away
 from fedmodel.learning.gradients import ClippedSum, kind
 from fedmodel.learning.inputs import Inputs, ended, made_up
 from fedmodel.learning.keeping import Kept
@@ -54,8 +54,6 @@ from fedmodel.learning.tasks import RecordLoss, task_of
 from fedmodel.learning.tasks._own import KEY, is_own
 from fedmodel.learning.tasks._positions import Positions
 from fedmodel.learning.tracing import ROW, ROWS, Traced, accompanied, differ, parted, tensors_in, trace
-
-_AWAY: Final = 0.1  # of a parameter's size: far enough from zeros that would hide what comes behind them
 
 
 def check_model(scenario: Scenario, device: torch.device) -> None:
@@ -76,7 +74,8 @@ def check_model(scenario: Scenario, device: torch.device) -> None:
     losses = training_losses(scenario.training, shape, device)
     loss = scenario.training.loss if is_own(scenario.training.loss) else None
     try:
-        check_module(build, losses, shape, kind(scenario.training.gradients), loss)
+        named = scenario.training.gradients
+        check_module(build, losses, shape, None if named == AUTO else kind(named), loss)
     except PrivacyError as error:
         if not isinstance(scenario.model, OwnConfig) or str(error).startswith(KEY):
             raise
@@ -87,7 +86,7 @@ def check_module(
     build: Callable[[int], nn.Module],
     losses: RecordLoss,
     shape: DataShape,
-    gradients: type[ClippedSum],
+    gradients: type[ClippedSum] | None,
     own_loss: str | None = None,
 ) -> None:
     """Refuse a model that cannot be private or cannot be trained.
@@ -96,7 +95,7 @@ def check_module(
         build: Makes the model anew, from a seed.
         losses: Of each record.
         shape: What records look like.
-        gradients: The kind by which it will train.
+        gradients: The kind by which it will train; None for the first that computes its gradients.
         own_loss: The name of the losses where they are the user's own, which may want outputs of any shape.
 
     Raises:
@@ -105,7 +104,7 @@ def check_module(
     module = build(0).train()
     _check_parameters(module)
     constants = {name: value.detach().clone() for name, value in _constants(module)}
-    _move_away(module)
+    move_away(module)
     generator, device = torch.Generator().manual_seed(0), next(module.parameters()).device
     (x_B, y_B), (others_B, theirs_B) = [
         (each(x, lambda one: one.to(device)), y.to(device))
@@ -123,7 +122,7 @@ def check_module(
         _check_numbers(module, passed)
         named = f"{KEY} = {own_loss!r}" if own_loss else KEY
         check_losses(losses, passed.output, _passed(module, others_B).output, y_B, theirs_B, named)
-        check_gradients(gradients, module, losses, passed, x_B, y_B)
+        check_gradients(gradients or chosen(build, losses, shape).of, module, losses, passed, x_B, y_B)
     for name, value in _constants(module):
         _check_kept(module, name, constants[name], value)
 
@@ -163,17 +162,6 @@ def _check_constants(constants: dict[str, Tensor], again: nn.Module) -> None:
                 f"the {what} {name!r} hangs on the seed that the model is built with, and parties use different ones;"
                 " give it the same values at every build, or let it train"
             )
-
-
-def _move_away(module: nn.Module) -> None:
-    """Move trainable parameters a little, all at random: initial zeros would hide what comes behind them."""
-    generator = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in module.parameters():
-            if parameter.requires_grad:
-                size = float(parameter.abs().mean()) or 1.0
-                moved = _AWAY * size * torch.randn(parameter.shape, generator=generator)
-                parameter.add_(moved.to(parameter.device))
 
 
 def _check_kept(module: nn.Module, name: str, before: Tensor, after: Tensor) -> None:

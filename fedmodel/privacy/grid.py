@@ -31,6 +31,9 @@ RELATIVE_ERROR: Final = 2.0**-26
 TAIL: Final = 2.0**-64
 """The probability of a draw, of one coordinate, for which nothing is said of that."""
 
+MOST_STEPS: Final = 2.0**52
+"""Of the fine grid, that a sum without noise may come to."""
+
 _COARSE_BITS: Final = 16
 _FINE_BITS: Final = 14
 _EXTREME: Final = 2.0**100  # where powers of two and float32 sums are still ordinary numbers

@@ -434,7 +434,7 @@ def training(gathered: Gathered, told: Mapping[str, Any], *, named: bool) -> doc
     """
     names = ("loss", *figures_of(gathered.scenario))
     return document.Training(
-        used=used_kinds(gathered.scenario) if named else None,
+        used=used_kinds(gathered.scenario, gathered.summary.get("used")) if named else None,
         class_weights=gathered.scenario.training.class_weights,
         proximal=gathered.scenario.training.proximal or None,
         usefulness=gathered.usefulness,

@@ -48,7 +48,7 @@ def check_summary(gathered: Gathered) -> tuple[str, ...]:
         told = {name: value for name, value in row.items() if name in follows and name not in _LATER}
         for difference in differences(told, {name: follows[name] for name in told}, f"privacy[{place}]"):
             raise ClaimRefuted(f"{SUMMARY}: {in_words(difference)} from the ledgers")
-    used = used_names(gathered.scenario)
+    used = used_names(gathered.scenario, gathered.summary.get("used"))
     if gathered.summary.get("used", used) != used:  # a summary from before has none
         raise ClaimRefuted(f"{SUMMARY}: used: {gathered.summary['used']} stands, and the scenario names {used}")
     named = {row["key"]: row["use"] for row in gathered.summary.get("own_code", ())}

@@ -14,6 +14,7 @@ from fedmodel.system.kinds import described
 from scenarios.runs.parts import Part
 from server.strategies import settings_of
 
+_BEFORE: Final = "per-sample"
 What = Literal["model", "gradients", "strategy"]
 _ROOMS: Final[dict[What, str]] = {
     "model": "fedmodel.kinds.models",
@@ -41,15 +42,23 @@ class Used(Part):
     settings: str
 
 
-def used_names(scenario: Scenario) -> dict[What, str]:
-    """Return the kinds that a scenario names, by what they are of."""
+def used_names(scenario: Scenario, before: object = None) -> dict[What, str]:
+    """Return the kinds that a scenario names, by what they are of.
+
+    Args:
+        scenario: The scenario.
+        before: What a summary says was used: where gradients are left to choice, runs from before name the default.
+    """
     kind = str(scenario.model.model_dump(include={"kind"})["kind"])
-    return {"model": kind, "gradients": scenario.training.gradients, "strategy": scenario.federation.strategy}
+    gradients = scenario.training.gradients
+    if gradients == "auto" and isinstance(before, dict) and before.get("gradients") == _BEFORE:
+        gradients = _BEFORE
+    return {"model": kind, "gradients": gradients, "strategy": scenario.federation.strategy}
 
 
-def used_kinds(scenario: Scenario) -> tuple[Used, ...]:
-    """Return the kinds that a scenario names, each with what its file says of it."""
-    names = used_names(scenario)
+def used_kinds(scenario: Scenario, before: object = None) -> tuple[Used, ...]:
+    """Return the kinds that a scenario names, as `used_names` does, each with what its file says of it."""
+    names = used_names(scenario, before)
     model = scenario.model.model_dump(mode="json", exclude={"kind", "init", "init_value"}, exclude_none=True)
     settings: dict[What, dict[str, object]] = {"model": model, "strategy": settings_of(scenario)}
     return tuple(

@@ -41,8 +41,10 @@ from fedmodel.errors import LedgerError
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import models, optimizers, refusals
 from fedmodel.learning.dp_sgd import DpSgd
-from fedmodel.learning.gradients import ClippedSum, hooks
-from fedmodel.learning.gradients.hooks import PerSample
+from fedmodel.learning.gradients import ClippedSum, book_keeping, hooks
+from fedmodel.learning.gradients.book_keeping import BookKeeping
+from fedmodel.learning.gradients.layers import recording
+from fedmodel.learning.gradients.layers.parts import Part
 from fedmodel.learning.inputs import Inputs, called, taken
 from fedmodel.learning.jobs import Carried, Question, State, training
 from fedmodel.learning.jobs.training import Answering, Asking
@@ -97,7 +99,7 @@ def loss_couples_records() -> Planted:
 
 def batch_not_padded() -> Planted:
     """Let a physical batch have as many rows as there are records left for it."""
-    return replaced(hooks, "padded", lambda values, _: values)
+    return together(*(partial(replaced, kind, "padded", lambda values, _: values) for kind in (book_keeping, hooks)))
 
 
 def grid_left_out() -> Planted:
@@ -172,53 +174,52 @@ def noise_seeded(seed_of: Callable[[str, int], int]) -> Planted:
 
 def clip_doubled() -> Planted:
     """Clip to twice what was charged, and add the noise that was charged."""
-    add = PerSample.add
+    add = BookKeeping.add
 
-    def doubled(self: PerSample, x_R: Inputs, y_R: Tensor) -> None:
+    def doubled(self: BookKeeping, x_R: Inputs, y_R: Tensor) -> None:
         with replaced(self, "max_grad_norm", 2 * self.max_grad_norm):
             add(self, x_R, y_R)
 
-    return replaced(PerSample, "add", doubled)
+    return replaced(BookKeeping, "add", doubled)
 
 
 def clip_missing() -> Planted:
     """Weigh every record's gradient with 1."""
-    add = PerSample.add
+    add = BookKeeping.add
 
-    def unclipped(self: PerSample, x_R: Inputs, y_R: Tensor) -> None:
+    def unclipped(self: BookKeeping, x_R: Inputs, y_R: Tensor) -> None:
         with replaced(self, "max_grad_norm", math.inf):
             add(self, x_R, y_R)
 
-    return replaced(PerSample, "add", unclipped)
+    return replaced(BookKeeping, "add", unclipped)
 
 
 def clip_of_the_sum() -> Planted:
     """Clip the sum of a batch, and not each record's gradient."""
-    add = PerSample.add
+    add = BookKeeping.add
 
-    def summed(self: PerSample, x_R: Inputs, y_R: Tensor) -> None:
+    def summed(self: BookKeeping, x_R: Inputs, y_R: Tensor) -> None:
         with replaced(self, "max_grad_norm", math.inf):
             add(self, x_R, y_R)
-        norm = torch.cat([sum_.flatten() for sum_ in self._sums]).norm()
-        for sum_ in self._sums:
-            sum_ *= (self.max_grad_norm / norm).clamp(max=1.0)
+        if self._pending_P is not None:
+            self._pending_P *= (self.max_grad_norm / self._pending_P.norm()).clamp(max=1.0)
 
-    return replaced(PerSample, "add", summed)
+    return replaced(BookKeeping, "add", summed)
 
 
 def weights_after_the_clip() -> Planted:
     """Weigh a record by its class when its gradient is clipped already, and not its loss."""
-    factors = PerSample._factors
+    factors = BookKeeping._factors
     noted: list[Tensor] = []
 
     def unweighed(loss_B: Tensor, weight_B: Tensor) -> Tensor:
         noted[:] = [weight_B.double()]
         return loss_B
 
-    def late(self: PerSample) -> Tensor:
-        return factors(self) * noted[0]
+    def late(self: BookKeeping, parts: list[Part], records: int) -> Tensor:
+        return factors(self, parts, records) * noted[0]
 
-    return together(partial(replaced, models, "weighed", unweighed), partial(replaced, PerSample, "_factors", late))
+    return together(partial(replaced, models, "weighed", unweighed), partial(replaced, BookKeeping, "_factors", late))
 
 
 def noise_repeats_on_the_model() -> Planted:
@@ -313,54 +314,81 @@ def noise_taken_off() -> Planted:
 
 def clip_misses(place: int) -> Planted:
     """Leave one tensor of parameters out of a gradient's norm: the canaries' block is number -1."""
-    factors, norm_of = PerSample._factors, torch.linalg.vector_norm
+    factors = BookKeeping._factors
 
-    def partly(self: PerSample) -> Tensor:
-        last = self.parameters[place].grad_sample.data_ptr()  # type: ignore[attr-defined]
+    def partly(self: BookKeeping, parts: list[Part], records: int) -> Tensor:
+        return factors(self, [part for part in parts if part is not parts[place]], records)
 
-        def norm(x: Tensor, **how: Any) -> Tensor:
-            found: Tensor = norm_of(x, **how)
-            return torch.zeros_like(found) if x.data_ptr() == last else found
+    return replaced(BookKeeping, "_factors", partly)
 
-        with replaced(torch.linalg, "vector_norm", norm):
-            return factors(self)
 
-    return replaced(PerSample, "_factors", partly)
+def factors_of_another_batch() -> Planted:
+    """Weigh a physical batch's gradients with the factors of the one before it."""
+    factors = BookKeeping._factors
+
+    def late(self: BookKeeping, parts: list[Part], records: int) -> Tensor:
+        own_B = factors(self, parts, records)
+        before_B: Tensor = vars(self).get("before", own_B)
+        vars(self)["before"] = own_B
+        return before_B
+
+    return replaced(BookKeeping, "_factors", late)
+
+
+def tied_weight_counted_twice() -> Planted:
+    """Sum what a record adds to a weight once for each of two uses, where its norm is that of one."""
+    joined = recording.joined
+
+    def counted(parameter: nn.Parameter, parts: list[Part]) -> list[Part]:
+        found = joined(parameter, parts)
+        for part in found:
+            vars(part)["summed"] = partial(_twice, part.summed)
+        return found
+
+    return replaced(recording, "joined", counted)
+
+
+def _twice(summed: Callable[[Tensor], Tensor], factor_B: Tensor) -> Tensor:
+    return 2 * summed(factor_B)
+
+
+def rounding_forgotten() -> Planted:
+    """Clip to the clip itself, with no room for what a sum is rounded by."""
+    return replaced(BookKeeping, "clip", ClippedSum.clip)
 
 
 def clip_lets_nan_through() -> Planted:
     """Make no number of what is none."""
-    add = PerSample.add
+    add = BookKeeping.add
 
-    def trusting(self: PerSample, x_R: Inputs, y_R: Tensor) -> None:
+    def trusting(self: BookKeeping, x_R: Inputs, y_R: Tensor) -> None:
         with replaced(Tensor, "nan_to_num_", lambda values, *_: values):
             add(self, x_R, y_R)
 
-    return replaced(PerSample, "add", trusting)
+    return replaced(BookKeeping, "add", trusting)
 
 
 def ghost_clipping() -> Planted:
     """Clip as Opacus 1.6's ghost clipping does losses of shape (B, 1): each weight times the sum of all of them."""
 
-    def wrap(module: nn.Module, **how: Any) -> nn.Module:
-        wrapped: nn.Module = GradSampleModuleFastGradientClipping(module, **how)
-        return wrapped
-
     def summed(
-        self: PerSample, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp], _augment: object = None, **_refuse: bool
+        self: BookKeeping, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp], _augment: object = None, **_refuse: bool
     ) -> list[Tensor]:
         self.forget()
         chosen = torch.from_numpy(lot).to(y_N.device)
-        outputs, labels = called(self._per_record, taken(x_N, chosen)), y_N[chosen]
+        wrapped = vars(self).get("wrapped") or GradSampleModuleFastGradientClipping(self.module, loss_reduction="sum")
+        vars(self)["wrapped"] = wrapped
+        outputs, labels = called(wrapped, taken(x_N, chosen)), y_N[chosen]
         losses_L1 = self.losses(outputs, labels)[:, None]
-        self._per_record.max_grad_norm = self.max_grad_norm
+        wrapped.max_grad_norm = self.max_grad_norm
         optimizer = torch.optim.SGD(self.parameters, lr=0.0)
-        DPTensorFastGradientClipping(self._per_record, optimizer, losses_L1, "sum").backward()
+        DPTensorFastGradientClipping(wrapped, optimizer, losses_L1, "sum").backward()
         sums_L = [parameter.grad.double() for parameter in self.parameters]  # type: ignore[union-attr]
-        self.forget()
+        for parameter in self.parameters:
+            parameter.grad = None
         return sums_L
 
-    return together(partial(replaced, hooks, "GradSampleModule", wrap), partial(replaced, PerSample, "of", summed))
+    return replaced(BookKeeping, "of", summed)
 
 
 def lots_shuffled() -> Planted:

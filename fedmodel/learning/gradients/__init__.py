@@ -60,7 +60,7 @@ from torch import Tensor, nn
 
 from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.learning.inputs import Inputs, taken
-from fedmodel.learning.keeping import undone
+from fedmodel.learning.keeping import Kept, undone
 from fedmodel.learning.tasks import RecordLoss
 from fedmodel.system.kinds import kinds, not_known
 
@@ -96,6 +96,7 @@ class ClippedSum(ABC):
         self.max_grad_norm = max_grad_norm
         self.unit = unit
         self.rows = rows
+        self._kept: Kept | None = None
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         count = sum(parameter.numel() for parameter in self.parameters)
         if count > _MOST_PARAMETERS:
@@ -163,9 +164,11 @@ class ClippedSum(ABC):
                 it was after each physical batch: of made-up records alone.
         """
         self.forget()
+        if self._kept is None:  # once hooks are where they stay
+            self._kept = Kept(self.module)
         for chunk in _chunks(torch.from_numpy(lot).to(y_N.device), self.rows):
             x_R = taken(x_N, chunk)
-            with undone(self.module, refuse=refuse):
+            with undone(self.module, refuse=refuse, kept=self._kept):
                 self.add(x_R if augment is None else augment(x_R), y_N[chunk])
         return self.take()
 

@@ -47,7 +47,6 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Iterator
 from typing import Final
 
 import torch
@@ -60,11 +59,12 @@ from fedmodel.learning.gradients.layers.parts import CHAIN, Part
 from fedmodel.learning.gradients.layers.recording import Recorder
 from fedmodel.learning.inputs import Inputs, called, padded
 from fedmodel.learning.tasks import RecordLoss
+from fedmodel.privacy import grid
 
 _KAPPA: Final = 2.0**8
 _SLACK: Final = 2.0**-20  # of a factor, for what is computed of norms and reaches, and of the factor itself
 _ERROR: Final = CHAIN * 2.0**-53 * _KAPPA * (1 + 2.0**-10)  # of a sum for each record in it, over C'
-_MOST_RECORDS: Final = 2**24
+_MOST_RECORDS: Final = 2**22
 _LARGEST_SHARE: Final = 2.0**-8  # of the clip that rounding may take
 
 log = logging.getLogger(__name__)
@@ -118,9 +118,8 @@ class BookKeeping(ClippedSum):
         parts = self._parts(x_R, y_R)
         factor_B = self._factors(parts, len(y_R))
         found_B = factor_B.view(torch.int64).clone()
-        for place, columns in enumerate(_columns(parts, len(multipliers_P))):
-            # Each block is hashed with other multipliers: those of the one before, times an odd number.
-            found_B += (columns * multipliers_P[: columns.shape[1]]).sum(dim=1) * (2 * place + 1)
+        for place, part in enumerate(parts):
+            found_B += part.hashed(multipliers_P) * (2 * place + 3)
         return torch.where(factor_B > 0, found_B, 0)[: len(y_R)]
 
     def rounding(self, records: int) -> float:
@@ -137,8 +136,8 @@ class BookKeeping(ClippedSum):
         clip = self.max_grad_norm
         if math.isinf(clip):
             return clip
-        records = min(_MOST_RECORDS, 2.0**52 * self.unit / clip)  # past which sums leave the grid
-        shrunk = (clip - math.sqrt(self._count) * self.unit) / (1 + 2 * records * _ERROR)
+        records = min(_MOST_RECORDS, grid.MOST_STEPS * self.unit / clip)  # past which sums leave the grid
+        shrunk = (clip - math.sqrt(self._count) * self.unit) / (1 + 2 * records * _ERROR) * (1 - 2.0**-50)
         if not shrunk >= clip * (1 - _LARGEST_SHARE):
             raise PrivacyError(
                 f"rounding would take more than 1/256 of the clip at {self._count} parameters and a grid of"
@@ -180,15 +179,6 @@ class BookKeeping(ClippedSum):
             if name in self._recorder.families:
                 said = {key: ways[id(one)] for key, one in layer.named_parameters(recurse=False) if id(one) in ways}
                 log.info("%s (%s): %s; %s", name, type(layer).__name__, said, self._recorder.families[name])
-
-
-def _columns(parts: list[Part], width: int) -> Iterator[Tensor]:
-    """Yield the bits of what was saved, as whole numbers, in blocks of columns, `(B, at most width)`."""
-    for part in parts:
-        for one in part.saved():
-            flat_BK = one.flatten(1)
-            bits_BK = (flat_BK + 0.0).view(torch.int32) if flat_BK.is_floating_point() else flat_BK
-            yield from (some.long() for some in bits_BK.split(width, dim=1))
 
 
 KIND: Final = BookKeeping

@@ -44,10 +44,10 @@ from fedmodel.data import Records
 from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.kinds.layers import Dropout
 from fedmodel.kinds.shape import DataShape
-from fedmodel.learning import vectors
+from fedmodel.learning import choosing, vectors
 from fedmodel.learning.augmenting import augmenting
 from fedmodel.learning.dp_sgd import DpSgd
-from fedmodel.learning.gradients import ClippedSum, kind, physical_batch
+from fedmodel.learning.gradients import ClippedSum, physical_batch
 from fedmodel.learning.inputs import tensors
 from fedmodel.learning.jobs import Carried, Observer, Question, Serving, Site, State, Vector, Wrapper
 from fedmodel.learning.magnitude import check_magnitude
@@ -243,6 +243,7 @@ def forget_pipelines() -> None:
     """Forget the models that this process built, where code that a scenario names may be another by now."""
     for remembered in (_measured, _preflight_once, _gradients):
         remembered.cache_clear()
+    choosing.forget()
 
 
 def _shape(scenario_json: str) -> DataShape:
@@ -274,7 +275,7 @@ def _gradients(
     for wrapper in wrappers:
         losses = wrapper.losses(losses, clip_of(event))
     _use_device(str(device))  # again: code of the user's own may set torch up as it is imported or called
-    return kind(scenario.training.gradients)(
+    return choosing.of_scenario(scenario, device)(
         module,
         losses,
         max_grad_norm=clip,

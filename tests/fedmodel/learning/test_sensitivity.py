@@ -102,7 +102,8 @@ def test_a_hidden_layer_that_cancels_makes_nothing_of_a_records_place(rows: int)
         put_cancelling(gradients, seed)
         moved = (gradients.flat(x, y) - gradients.flat(x[1:], y[1:])).norm() / plan.max_grad_norm
         own = gradients.flat(x[:1], y[:1]).norm() / plan.max_grad_norm
-        assert float(moved) == pytest.approx(float(own), rel=1e-12)
+        apart = (gradients.rounding(165) + gradients.rounding(164) + gradients.rounding(1)) / plan.max_grad_norm
+        assert abs(float(moved) - float(own)) <= apart < 1e-4
         assert float(moved) <= 1
 
 

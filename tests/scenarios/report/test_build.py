@@ -631,12 +631,16 @@ def test_the_kinds_that_were_used_are_named_in_the_words_of_their_own_files(
     report = build.read_report(built).report
     assert [(one.what, one.name, one.settings) for one in report.training.used or ()] == [
         ("model", "mlp", 'hidden = [], activation = "relu", dropout = 0.0'),
-        ("gradients", "per-sample", ""),
+        ("gradients", "auto", ""),
         ("strategy", "fedavg", ""),
     ]
     monkeypatch.setattr("scenarios.report.page.render.figures", lambda report, said: {})
     shown = render(report)
-    for said in ("Fully connected layers.", "gradient of each record", "Federated averaging: the weighted mean"):
+    for said in (
+        "Fully connected layers.",
+        "The first of book-keeping, hooks",
+        "Federated averaging: the weighted mean",
+    ):
         assert said in shown
     assert "FedProx" not in shown
 
@@ -700,7 +704,7 @@ def test_a_report_from_before_kinds_were_named_verifies_as_it_was(run: Path) -> 
 def test_a_summary_that_names_another_strategy_than_the_scenario_makes_no_report(run: Path) -> None:
     path = run / "summary.json"
     summary = json.loads(path.read_text())
-    assert summary["used"] == {"model": "mlp", "gradients": "per-sample", "strategy": "fedavg"}
+    assert summary["used"] == {"model": "mlp", "gradients": "auto", "strategy": "fedavg"}
     path.write_text(json.dumps({**summary, "used": {**summary["used"], "strategy": "median"}}))
     with pytest.raises(ClaimRefuted, match="the scenario names"):
         build.build(run, page)

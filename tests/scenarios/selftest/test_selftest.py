@@ -21,8 +21,9 @@ from fedmodel.audit.gauges import OF_ALL, OF_SILOS
 from fedmodel.config import FederationConfig
 from fedmodel.data import persons, tables
 from fedmodel.learning.dp_sgd import DpSgd
-from fedmodel.learning.gradients import hooks
-from fedmodel.learning.gradients.hooks import PerSample
+from fedmodel.learning.gradients import book_keeping, hooks
+from fedmodel.learning.gradients.book_keeping import BookKeeping
+from fedmodel.learning.gradients.layers import recording
 from fedmodel.learning.jobs import training
 from fedmodel.learning.keeping import Kept
 from fedmodel.ledger import Ledger, Run, Standing
@@ -72,7 +73,9 @@ QUICK = (
 TOUCHED = (
     OsNoise,
     DpSgd,
-    PerSample,
+    BookKeeping,
+    book_keeping,
+    recording,
     Ledger,
     Run,
     Standing,

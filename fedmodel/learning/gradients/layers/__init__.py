@@ -31,7 +31,8 @@ from torch import Tensor, nn
 
 from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients.layers import _convolution, _embedding, _linear, _norms, _other
-from fedmodel.learning.gradients.layers.parts import Kept, Looked, Outer, Part
+from fedmodel.learning.gradients.layers.parts import Kept, Part
+from fedmodel.learning.gradients.layers.products import Outer, beside
 
 Family = Callable[[nn.Module, Tensor, Tensor], list[Part]]
 """From a layer, what went in and the gradient at what came out, both with a row for each record, to its parts."""
@@ -83,12 +84,14 @@ def joined(parameter: nn.Parameter, parts: list[Part]) -> list[Part]:
 
 def _one(parts: list[Part]) -> Part:
     """Return the part that several of the same rows come to, in the cheaper way."""
+    if len(parts) == 1:
+        return parts[0].cheapest()
     outer = [part for part in parts if isinstance(part, Outer)]
-    looked = [part for part in parts if isinstance(part, Looked)]
-    if len(outer) == len(parts) and len({part.left_BGTp.shape[1] for part in outer}) == 1:
-        return (outer[0] if len(outer) == 1 else Outer.beside(outer)).cheapest()
+    looked = [part for part in parts if isinstance(part, _embedding.Looked)]
+    if len(outer) == len(parts) and len({part.groups for part in outer}) == 1:
+        return beside(outer).cheapest()
     if len(looked) == len(parts):
-        return (looked[0] if len(looked) == 1 else Looked.beside(looked)).cheapest()
+        return _embedding.beside(looked).cheapest()
     total_BP, *others = [part.kept().grad_BP for part in parts]
     for grad_BP in others:
         total_BP = total_BP + grad_BP

@@ -1,7 +1,7 @@
 """Convolutions in one, two and three dimensions: a linear layer at each place, of what its window sees.
 
-A place of the output is a position. Windows of a record are up to as many times the record as a kernel has entries, so
-that they are computed of a few records at once, and not saved.
+A place of the output is a position. Windows are up to as many times a record as a kernel has entries, so that they are
+made for Gram matrices and products alone, and gradients come from torch's own kernel, for one record after another.
 
 Shapes: B rows of a physical batch, C channels, G groups of them, T places of the output, p outputs and c inputs of a
 group, d = c times the kernel's size.
@@ -11,14 +11,18 @@ from __future__ import annotations
 
 from functools import partial
 from math import prod
-from typing import Final
+from typing import Any, Final
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
-from fedmodel.learning.gradients.layers.parts import Kept, Outer, Part
+from fedmodel.learning.gradients.layers.parts import Kept, Part
+from fedmodel.learning.gradients.layers.products import Factors, Outer
 
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
+_WEIGHTS: Final[tuple[Any, ...]] = (conv1d_weight, conv2d_weight, conv3d_weight)
 
 
 def parts(layer: nn.Module, given: Tensor, grad: Tensor) -> list[Part]:
@@ -28,29 +32,44 @@ def parts(layer: nn.Module, given: Tensor, grad: Tensor) -> list[Part]:
     found: list[Part] = []
     if layer.weight.requires_grad:
         left_BGTp = grad_BCT.unflatten(1, (layer.groups, -1)).mT
-        found.append(Outer(layer.weight, left_BGTp, partial(_windows, layer, given), [given]))
+        right, grads = partial(_windows, layer, given), partial(_gradients, layer, given, grad)
+        found.append(Outer(layer.weight, Factors(left_BGTp, right, grads, (given,), layer.weight[0].numel())))
     if layer.bias is not None and layer.bias.requires_grad:
         found.append(Kept(layer.bias, grad_BCT.sum(dim=2)))
     return found
 
 
+def _padded(layer: _Convolution, given: Tensor) -> Tensor:
+    """Return what a layer sees of its input, as torch pads it, whether sizes, "same" or a mode were asked for."""
+    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
+    return functional.pad(given, layer._reversed_padding_repeated_twice, mode=mode)  # noqa: SLF001
+
+
+def _gradients(layer: _Convolution, given: Tensor, grad: Tensor, some: slice) -> Tensor:
+    """Return the gradients of some records, `(B, P)`: each of a batch of its own."""
+    seen, grad = _padded(layer, given[some]), grad[some]
+    kernel = _WEIGHTS[len(layer.kernel_size) - 1]
+    how = {"stride": layer.stride, "padding": 0, "dilation": layer.dilation, "groups": layer.groups}
+    grads = [
+        kernel(seen[place : place + 1], layer.weight.shape, grad[place : place + 1], **how)
+        for place in range(len(grad))
+    ]
+    return torch.stack(grads).flatten(1)
+
+
 def _windows(layer: _Convolution, given: Tensor, some: slice) -> Tensor:
     """Return what the windows of some records see, `(B, G, T, d)`."""
-    dimensions = len(layer.kernel_size)
-    mode = "constant" if layer.padding_mode == "zeros" else layer.padding_mode
-    # What torch itself pads with, whether sizes or "same" were asked for.
-    seen = functional.pad(given[some], layer._reversed_padding_repeated_twice, mode=mode)  # noqa: SLF001
+    seen = _padded(layer, given[some])
     if prod(layer.kernel_size) == 1:
         strided = seen[(..., *(slice(None, None, step) for step in layer.stride))]
         return strided.flatten(2).unflatten(1, (layer.groups, -1)).mT
-    if dimensions < 3:
-        flat = seen if dimensions == 2 else seen[:, :, None]
-        one = (1,) * (2 - dimensions)
+    if (dimensions := len(layer.kernel_size)) < 3:
+        flat, one = (seen, ()) if dimensions == 2 else (seen[:, :, None], (1,))
         columns_BdT = functional.unfold(
             flat,
-            kernel_size=one + layer.kernel_size,
-            dilation=one + layer.dilation,
-            stride=one + layer.stride,
+            kernel_size=(*one, *layer.kernel_size),
+            dilation=(*one, *layer.dilation),
+            stride=(*one, *layer.stride),
         )
         return columns_BdT.unflatten(1, (layer.groups, -1)).mT
     for place, (size, step, apart) in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)):

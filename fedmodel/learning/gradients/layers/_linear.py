@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from typing import Final
 
+import torch
 from opacus.layers.dp_rnn import RNNLinear
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from fedmodel.learning.gradients.layers.parts import Kept, Outer, Part
+from fedmodel.learning.gradients.layers.parts import Kept, Part
+from fedmodel.learning.gradients.layers.products import Factors, Outer
 
 
 def parts(layer: nn.Module, given: Tensor, grad: Tensor) -> list[Part]:
     """Return what records add to weight and bias."""
-    weight, bias = layer.weight, layer.bias
-    assert isinstance(weight, nn.Parameter)  # noqa: S101 - as torch has it
-    return of_product(weight, bias if isinstance(bias, nn.Parameter) else None, given, grad)
+    assert isinstance(layer, nn.Linear)  # noqa: S101 - as `LAYERS` has it
+    return of_product(layer.weight, layer.bias, given, grad)
 
 
 def of_product(
@@ -36,8 +37,15 @@ def of_product(
     grad_BTp, given_BTd = (one.reshape(len(one), -1, one.shape[-1]) for one in (grad, given))
     found: list[Part] = []
     if weight.requires_grad:
-        given_BGTd = given_BTd[:, None]
-        found.append(Outer(weight, grad_BTp[:, None], given_BGTd.__getitem__, [given_BTd], rows))
+
+        def right(some: slice) -> Tensor:
+            return given_BTd[some, None]
+
+        def grads(some: slice) -> Tensor:
+            return torch.bmm(grad_BTp[some].mT, given_BTd[some]).flatten(1)
+
+        factors = Factors(grad_BTp[:, None], right, grads, (given_BTd,), given_BTd.shape[2])
+        found.append(Outer(weight, factors, rows))
     if bias is not None and bias.requires_grad:
         found.append(Kept(bias, grad_BTp[:, 0] if grad_BTp.shape[1] == 1 else grad_BTp.sum(dim=1), rows))
     return found

@@ -24,7 +24,8 @@ from tests.fedmodel.learning.test_dp_sgd import CNN, FLAT, IMAGES, MLP, batch, c
 
 pytestmark = pytest.mark.usefixtures("same_bytes")
 
-each_kind = pytest.mark.parametrize("of", KINDS.values(), ids=KINDS)
+OWN = {name: of for name, of in KINDS.items() if name not in ("auto", "per-sample")}  # which are others' by name
+each_kind = pytest.mark.parametrize("of", OWN.values(), ids=OWN)
 each_model = pytest.mark.parametrize(("config", "shape"), [(MLP, FLAT), (CNN, IMAGES)], ids=["mlp", "cnn"])
 
 
@@ -166,8 +167,12 @@ def test_a_kind_whose_hashes_hide_what_its_sums_do_takes_one_record_at_a_time(of
 def test_a_kind_is_named_by_a_scenario_and_by_none_of_before() -> None:
     plain = read_scenario("quickstart")
     assert "gradients" not in plain.model_dump_json()
-    said = read_scenario("quickstart", ["training.gradients=per-sample"])
+    said = read_scenario("quickstart", ["training.gradients=auto"])
     assert scenario_hash(said) == scenario_hash(plain)
+    assert kind("per-sample") is kind("hooks")  # as scenarios from before call it
+    names = ("book-keeping", "hooks", "functional", "per-sample")
+    others = [read_scenario("quickstart", [f"training.gradients={name}"]) for name in names]
+    assert len({scenario_hash(one) for one in (plain, *others)}) == 5
 
 
 def test_a_kind_that_is_not_known_is_refused_before_anything_is_spent() -> None:

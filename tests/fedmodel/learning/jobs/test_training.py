@@ -18,7 +18,7 @@ from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum
-from fedmodel.learning.gradients.hooks import PerSample
+from fedmodel.learning.gradients.book_keeping import BookKeeping
 from fedmodel.learning.jobs import Carried, Serving, State, training
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
@@ -238,7 +238,7 @@ def test_nothing_of_an_earlier_request_is_in_a_model_that_is_used_again(
             case "another silo":
                 trained(replace(silo(scenario, tmp_path), name="south"), EVENT, asked)
             case "a stop in mid-lot":
-                with replaced(PerSample, "take", _stopped), pytest.raises(KeyboardInterrupt):
+                with replaced(BookKeeping, "take", _stopped), pytest.raises(KeyboardInterrupt):
                     trained(silo(scenario, tmp_path), SEEDED, asked)
             case "a baseline":
                 plain = UnprotectedEvent(None, 0.5, 2, 10, "seeded-unsafe")
@@ -247,7 +247,7 @@ def test_nothing_of_an_earlier_request_is_in_a_model_that_is_used_again(
         assert np.array_equal(trained(silo(scenario, tmp_path), SEEDED, asked), expected)
 
 
-def _stopped(_: PerSample) -> None:
+def _stopped(_: BookKeeping) -> None:
     raise KeyboardInterrupt
 
 

@@ -1,0 +1,184 @@
+"""Gradients that are sums of outer products: of what went into a layer, and of the gradient of what came out.
+
+`fedmodel.learning.gradients.layers.parts` says what is promised, and why.
+
+Shapes: B rows of a physical batch, G groups of channels, T positions of a record, p outputs and d inputs of a group, P
+entries of a gradient, N = B G.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+
+from fedmodel.learning.gradients.layers.parts import CACHED, Kept, Part, hashed, norms, weighed
+
+_ROUNDING: Final = 2.0**-52  # twice that of float64
+_AGAIN: Final = 32  # products of float32 for each entry that cost as much as turning it into float64 and adding it up
+
+
+@dataclass(frozen=True)
+class Factors:
+    """What outer products are made of. Sensitive.
+
+    Attributes:
+        left_BGTp: The gradient of the loss at what came out, float32.
+        right: From rows of the batch to what went in there, float32 of shape `(B, G, T, d)`.
+        grads: From rows of the batch to records' gradients, float32 of shape `(B, P)`.
+        given: What went in, as it is to be compared.
+        inputs: d.
+    """
+
+    left_BGTp: Tensor
+    right: Callable[[slice], Tensor]
+    grads: Callable[[slice], Tensor]
+    given: tuple[Tensor, ...]
+    inputs: int
+
+
+class Outer(Part):
+    """Outer products, from which each record's gradient could be computed.
+
+    Args:
+        parameter: The parameter, or those of its rows that are meant, of G p rows of d entries each.
+        factors: What its gradient is made of.
+        rows: Which of the parameter's rows; all by default.
+    """
+
+    def __init__(self, parameter: nn.Parameter, factors: Factors, rows: slice = slice(None)) -> None:
+        super().__init__(parameter, rows)
+        self.factors = factors
+        self._batch, self._groups, self._positions, self._outputs = factors.left_BGTp.shape
+
+    @property
+    def groups(self) -> int:
+        """G."""
+        return self._groups
+
+    def cheapest(self) -> Part:
+        """Return the way that takes less, by shapes."""
+        positions, inputs, entries = self._positions, self.factors.inputs, self._outputs * self.factors.inputs
+        if positions == 1:
+            return self
+        if entries <= 2 * positions**2:
+            return self.kept()
+        if positions**2 * (self._outputs + inputs) > _AGAIN * entries:
+            return Again(self.parameter, self.factors, self.rows)
+        return self
+
+    def squares(self) -> tuple[Tensor, Tensor]:
+        """Return the squared norms from Gram matrices, and the squared reaches, group by group."""
+        found = [self._squares(some) for some in self._chunks(self._positions * (self._outputs + self.factors.inputs))]
+        if len(found) == 1:
+            return found[0]
+        squares, reaches = zip(*found, strict=True)
+        return torch.cat(squares), torch.cat(reaches)
+
+    def _squares(self, some: slice) -> tuple[Tensor, Tensor]:
+        """Return both of some records."""
+        left_NTp = self.factors.left_BGTp[some].flatten(0, 1).double()
+        right_NTd = self.factors.right(some).flatten(0, 1).double()
+        reach_NT = norms(left_NTp) * norms(right_NTd)
+        if self._positions == 1:
+            square_BG = reach_NT.view(-1, self._groups).square()
+            square_B = square_BG[:, 0] if self._groups == 1 else square_BG.sum(dim=1)
+            return square_B, square_B
+        gram_NTT = torch.bmm(left_NTp, left_NTp.mT).mul_(torch.bmm(right_NTd, right_NTd.mT))
+        return bounded(gram_NTT.sum(dim=(1, 2)), reach_NT, self._outputs + self.factors.inputs, self._groups)
+
+    def summed(self, factor_B: Tensor) -> Tensor:
+        """Return the weighted sum, of a group after the other."""
+        factor_K = factor_B.repeat_interleave(self._positions) if self._positions > 1 else factor_B
+        right_BGTd, left_BGTp = self.factors.right(slice(None)), self.factors.left_BGTp
+        sums = [
+            weighed(left_BGTp[:, group].flatten(0, 1), right_BGTd[:, group].flatten(0, 1), factor_K)
+            for group in range(self._groups)
+        ]
+        return (sums[0] if len(sums) == 1 else torch.cat(sums)).reshape(-1)
+
+    def kept(self) -> Kept:
+        """Return each record's gradient, in float32, which is then what is clipped and summed."""
+        grad_BP = self.factors.left_BGTp.new_empty((self._batch, self._groups * self._outputs * self.factors.inputs))
+        found = []
+        for some, grads in self._gradients():
+            grad_BP[some] = grads
+            found.append(norms(grads))  # while a core's cache has them
+        return Kept(self.parameter, grad_BP, self.rows, torch.cat(found).square())
+
+    def hashed(self, multipliers_P: Tensor) -> Tensor:
+        """Return a hash of both factors."""
+        found_B = hashed(self.factors.left_BGTp, multipliers_P)
+        for place, one in enumerate(self.factors.given):
+            found_B += hashed(one, multipliers_P) * (2 * place + 3)
+        return found_B
+
+    def _gradients(self) -> Iterator[tuple[slice, Tensor]]:
+        """Yield records' gradients, of a few at once."""
+        for some in self._chunks(self._outputs * self.factors.inputs):
+            yield some, self.factors.grads(some)
+
+    def _chunks(self, of_a_group: int) -> Iterator[slice]:
+        """Cut the batch into rows that stay in a cache, by what one has in each group."""
+        size = max(1, CACHED // max(1, self._groups * of_a_group))
+        yield from (slice(start, min(start + size, self._batch)) for start in range(0, self._batch, size))
+
+
+class Again(Outer):
+    """Outer products, from which each record's gradient is computed, for its norm and once more for the sum."""
+
+    def cheapest(self) -> Part:
+        """Return itself."""
+        return self
+
+    def squares(self) -> tuple[Tensor, Tensor]:
+        """Return each record's squared norm, twice."""
+        square_B = torch.cat([norms(grads) for _, grads in self._gradients()]).square()
+        return square_B, square_B
+
+    def summed(self, factor_B: Tensor) -> Tensor:
+        """Return the weighted sum, of a few records after the other."""
+        sums = (weighed(None, grads, factor_B[some]) for some, grads in self._gradients())
+        total_1P = next(sums)
+        for part_1P in sums:
+            total_1P += part_1P
+        return total_1P.reshape(-1)
+
+    def hashed(self, multipliers_P: Tensor) -> Tensor:
+        """Return a hash of the gradients, so that how they are computed is covered too."""
+        return torch.cat([hashed(grads, multipliers_P) for _, grads in self._gradients()])
+
+
+def beside(several: Sequence[Outer]) -> Outer:
+    """Return the positions of several uses of the same rows as those of one."""
+    factors = [one.factors for one in several]
+
+    def right(some: slice) -> Tensor:
+        return torch.cat([one.right(some) for one in factors], dim=2)
+
+    def grads(some: slice) -> Tensor:
+        return torch.stack([one.grads(some) for one in factors]).sum(dim=0)
+
+    left_BGTp = torch.cat([one.left_BGTp for one in factors], dim=2)
+    given = tuple(tensor for one in factors for tensor in one.given)
+    joined = replace(factors[0], left_BGTp=left_BGTp, right=right, grads=grads, given=given)
+    return Outer(several[0].parameter, joined, several[0].rows)
+
+
+def bounded(square_N: Tensor, reach_NT: Tensor, terms: int, groups: int = 1) -> tuple[Tensor, Tensor]:
+    """Return upper bounds of squared norms from Gram matrices, and squared reaches, over each record's groups.
+
+    Args:
+        square_N: As computed, a row for each group of each record.
+        reach_NT: Of each position.
+        terms: Products that the two Gram matrices add up for an entry, in all.
+        groups: Of a record.
+    """
+    reach_N = reach_NT.sum(dim=1).square()
+    rounding = (terms + reach_NT.shape[1] ** 2 + 8) * _ROUNDING
+    # No less than nothing: of positions that cancel, what is computed may be negative.
+    square_N = square_N.clamp(min=0.0) + rounding * reach_N
+    return square_N.view(-1, groups).sum(dim=1), reach_N.view(-1, groups).sum(dim=1)
