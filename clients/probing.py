@@ -115,13 +115,14 @@ class Probing:
         self._sizes = [parameter.numel() for parameter in parameters]
         self._again = nn.ParameterList([nn.Parameter(parameter.detach().clone()) for parameter in parameters])
         vectors.load(self._again, self._request.model_P)
-        again = build_optimizer(self._silo.scenario.training, self._again)
+        training, rounds = self._silo.scenario.training, self._silo.scenario.rounds
+        again = build_optimizer(training, self._again, training.rate(self._request.round_number, rounds))
         # What a silo kept of an earlier round may be what the audit's own copy ended that round with, and nothing else.
         named = self._request.lineage
         allowed = [state_digest(again)] if named == FRESH else known_states(self._silo.folder, named)
         self._is_known = state_digest(optimizer) in allowed
         again.load_state_dict(copy.deepcopy(optimizer.state_dict()))
-        hold_near(again, self._silo.scenario.training.proximal)
+        hold_near(again, training.proximal)
         self._ended = partial(state_digest, again)
         followed_S = torch.from_numpy(chosen_coordinates(self._silo.scenario, sum(self._sizes) - self._block))
 

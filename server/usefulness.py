@@ -13,8 +13,10 @@ The ratio of the two is an upper bound of a step's signal over its noise, for lo
 |---------------|----------------------------------------------------------------------------------------------|
 | noise         | that ratio is under 1: even at best the noise of a step is longer than its signal            |
 | too small     | all steps of a silo together are shorter than 1, by plain SGD: `rate C steps / (1 - momentum)`|
-| too large     | noise alone moves a coordinate by more than 1 over all steps: `noise_step sqrt(steps)`        |
+| too large     | noise alone moves a coordinate by more than 1 over all steps: `rate noise sqrt(steps)`        |
 | lots          | always: how many records a silo has is the silo's to know, so each compares for itself       |
+
+Under a schedule `rate` is the mean of all rounds' rates, and beside noise the root of the mean of their squares.
 
 Does NOT find out why: these are what to look at first. How large lots really were is not known here, on purpose.
 """
@@ -23,6 +25,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from statistics import fmean
 from typing import Any, Final
 
 import torch
@@ -66,6 +69,8 @@ def usefulness(
     plans = [scenario.plan(silo) for silo in sorted(charges)]
     steps = min(plan.steps for plan in plans)
     clip, training = scenario.privacy.max_grad_norm, scenario.training
+    rate, rounds = training.learning_rate, scenario.rounds
+    shares = [training.rate(number, rounds) / rate for number in range(1, rounds + 1)]
     spread = clip * _relative_noise(scenario, charges)
     adds = scenario.federation.strategy == "fedavg"
     return {
@@ -74,12 +79,18 @@ def usefulness(
         "loss": found.mean_loss,
         "base_loss": aim.task.base_loss(aim.loss, test.y_N),
         "signal_to_noise": clip / (spread * math.sqrt(parameter_count(module))) if spread else None,
-        "noise_walk": training.noise_step(spread) * math.sqrt(steps) if adds else None,
-        "reach": training.learning_rate * clip * steps / (1 - training.momentum)
+        "noise_walk": rate * training.noise_step(spread) * _root_mean_square(shares) * math.sqrt(steps)
+        if adds
+        else None,
+        "reach": rate * fmean(shares) * clip * steps / (1 - training.momentum)
         if adds and training.optimizer == "sgd"
         else None,
         "supposed": {plan.silo: round(plan.expected_batch_size / plan.sample_rate) for plan in plans},
     }
+
+
+def _root_mean_square(values: list[float]) -> float:
+    return math.sqrt(fmean(value**2 for value in values))
 
 
 def _relative_noise(scenario: Scenario, charges: Mapping[str, Event]) -> float:

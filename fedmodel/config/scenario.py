@@ -75,6 +75,12 @@ class Scenario(Section):
             raise ValueError(f'privacy.unit = "person": {reason}')
         if self.privacy.baseline is not None and self.audit is not None:
             raise ValueError("privacy.baseline claims nothing that an audit could refute; leave one of the two out")
+        schedule = self.training.schedule
+        if schedule is not None and schedule.warm_up_rounds >= self.rounds:
+            raise ValueError(
+                f"training.schedule.warm_up_rounds = {schedule.warm_up_rounds} leaves none of {self.rounds} rounds at"
+                " the whole learning rate; warm up in fewer"
+            )
         if TRAINING in self.besides:
             raise ValueError("besides names training, which every run does anyway; leave it out")
         if self.besides and (left := "audit" if self.audit is not None else self.privacy.baseline and "baseline"):

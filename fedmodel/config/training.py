@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from fedmodel.config.schedule import ScheduleConfig
 from fedmodel.config.silos import LEAST_WEIGHT, MOST_WEIGHT
 from fedmodel.kinds.own_code import names_own_or_one_on_board
 from fedmodel.kinds.section import Section
@@ -25,6 +26,7 @@ class TrainingConfig(Section):
             a sum by at most the clip whatever its weight, and nothing is divided by a sum of them.
         gradients: How the clipped sum of a lot is computed: the name of a kind in `fedmodel.learning.gradients`, which
             is looked up there by whoever runs the scenario. Each kind computes the same function of the records.
+        schedule: Which share of `learning_rate` each round has; None for all of it in every round.
         proximal: FedProx's mu (Li et al. 2020): each step adds mu times the difference from the model received to the
             noised gradient (`fedmodel.learning.optimizers.hold_near`). It costs no privacy; 0 adds nothing.
     """
@@ -44,6 +46,7 @@ class TrainingConfig(Section):
 
     gradients: str = Field(default=_AUTO, pattern=r"^[a-z0-9-]{1,40}$", exclude_if=lambda name: name == _AUTO)
     proximal: float = Field(default=0.0, ge=0, le=1e6, exclude_if=lambda mu: mu == 0)
+    schedule: ScheduleConfig | None = Field(default=None, exclude_if=lambda said: said is None)
 
     @field_validator("class_weights")
     @classmethod
@@ -74,20 +77,42 @@ class TrainingConfig(Section):
                 "keep_optimizer_state keeps what pulled towards the model of an earlier round, and proximal pulls"
                 " towards this round's; leave one of the two out"
             )
+        if self.proximal and self.schedule is not None and self.local_steps is None:
+            raise ValueError(
+                "proximal pulls by another share in each round of a schedule, so that silos that take different numbers"
+                " of steps would weigh otherwise in each; say local_steps in place of local_epochs, or leave one of"
+                " the two out"
+            )
         return self
 
     @property
     def pull(self) -> float:
-        """What share of the way to the model received the proximal term alone goes in one step of SGD; 0 of others."""
+        """What share of the way to the model received the proximal term alone goes in one step of SGD; 0 of others.
+
+        Of a schedule it is the most that any round has.
+        """
         return self.learning_rate * self.proximal if self.optimizer == "sgd" else 0.0
 
+    def rate(self, number: int, rounds: int) -> float:
+        """Return the learning rate of a round.
+
+        Args:
+            number: The round, from 1 to `rounds`.
+            rounds: Of the run.
+        """
+        return self.learning_rate * (1.0 if self.schedule is None else self.schedule.share(number, rounds))
+
+    def least_rate(self, rounds: int) -> float:
+        """Return the least learning rate of a run's rounds: the first's or the last's, since none between is less."""
+        return min(self.rate(1, rounds), self.rate(rounds, rounds))
+
     def noise_step(self, noise: float) -> float:
-        """Return how far noise moves a coordinate in one step, at least.
+        """Return how far noise moves a coordinate in one step at a learning rate of 1, at least.
 
         Args:
             noise: Of a noised gradient's coordinate, one standard deviation.
         """
-        return self.learning_rate * (noise if self.optimizer == "sgd" else min(1.0, noise))
+        return noise if self.optimizer == "sgd" else min(1.0, noise)
 
     def steps_per_round(self, sample_rate: float) -> int:
         """Return the DP-SGD steps of one round: the single source for the plan and for the loop.

@@ -36,8 +36,9 @@ def check_magnitude(scenario: Scenario, plan: Event, model_P: NDArray[np.float32
 
 
 def step_of(scenario: Scenario, plan: Event) -> float:
-    """Return how far noise moves a coordinate in one step, at least."""
-    return scenario.training.noise_step(plan.noise_multiplier * clip_of(plan) / plan.denominator)
+    """Return how far noise moves a coordinate in one step of any round, at least."""
+    noise = plan.noise_multiplier * clip_of(plan) / plan.denominator
+    return scenario.training.least_rate(scenario.rounds) * scenario.training.noise_step(noise)
 
 
 def spacing_of(model_P: NDArray[np.float32]) -> float:

@@ -34,16 +34,22 @@ from fedmodel.config import TrainingConfig
 _STATE: Final = "fedmodel.optimizer"
 
 
-def build_optimizer(config: TrainingConfig, module: nn.Module) -> Optimizer:
-    """Return a fresh optimiser over the module's trainable parameters."""
+def build_optimizer(config: TrainingConfig, module: nn.Module, rate: float) -> Optimizer:
+    """Return a fresh optimiser over the module's trainable parameters.
+
+    Args:
+        config: Which one, and its momentum.
+        module: Whose.
+        rate: The learning rate of the round (`TrainingConfig.rate`).
+    """
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     match config.optimizer:
         case "sgd":
-            return torch.optim.SGD(parameters, lr=config.learning_rate, momentum=config.momentum)
+            return torch.optim.SGD(parameters, lr=rate, momentum=config.momentum)
         case "adam":
-            return torch.optim.Adam(parameters, lr=config.learning_rate)
+            return torch.optim.Adam(parameters, lr=rate)
         case "adagrad":
-            return torch.optim.Adagrad(parameters, lr=config.learning_rate)
+            return torch.optim.Adagrad(parameters, lr=rate)
 
 
 def hold_near(optimizer: Optimizer, proximal: float) -> None:

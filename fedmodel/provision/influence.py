@@ -14,8 +14,9 @@ Guarantee, for every list of survivors for which `unevenness` returns None:
   equal ones, or the law's number if that is smaller: of two silos, neither then has more than 3.7 times the other's
   weight. This holds for three figures separately: the weights; noise, which moves a weighted update by independent
   steps of one size; and signal, clipped gradients of one direction and size at every step of a round. With plain SGD,
-  noise and signal are exact, momentum and a proximal term included. If momentum is kept between rounds, signal is the
-  most that any history allows. With Adam and Adagrad they count steps of equal length.
+  noise and signal are exact, momentum and a proximal term included, and so they are in each round of a schedule, which
+  scales all silos' steps alike; beside a proximal term it takes silos that take equally many steps. If momentum is kept
+  between rounds, signal is the most that any history allows. With Adam and Adagrad they count steps of equal length.
 
 And no silo quantises its update to nothing, if `levels_of_noise` is at least 1: then the weighted noise of one step is
 at least one level of the quantiser.
@@ -115,10 +116,11 @@ def check_levels(scenario: Scenario, silo: str, noise_multiplier: float, quantiz
 
 
 def levels_of_noise(scenario: Scenario, silo: str, noise_multiplier: float, quantizer: Quantizer) -> float:
-    """Return the standard deviation of one step's noise in a weighted update, in levels of the quantiser."""
+    """Return the least standard deviation of one step's noise in a weighted update, in levels of the quantiser."""
     plan = scenario.plan(silo)
     noise = noise_multiplier * plan.max_grad_norm / plan.expected_batch_size
-    return scenario.training.noise_step(noise) * scenario.federation.relative_weight(silo) * quantizer.scale
+    step = scenario.training.least_rate(scenario.rounds) * scenario.training.noise_step(noise)
+    return step * scenario.federation.relative_weight(silo) * quantizer.scale
 
 
 def _moves(scenario: Scenario, silo: str) -> tuple[float, float]:

@@ -34,11 +34,12 @@ def check_first_step(scenario: Scenario) -> None:
     if spacing > step / STEPS_OF_A_STEP:
         least = spacing * STEPS_OF_A_STEP * rate / step
         least = raised(least, digits=1 - math.floor(math.log10(least)))  # two figures
+        smallest = "a step" if scenario.training.schedule is None else "the smallest step of its schedule"
         weights = "the first weights" if scenario.start is None else f"the weights of {file_of(scenario.start)}"
         raise ConfigError(
-            f"training.learning_rate = {rate:g} is too small for this noise and {weights}: a step is {step:.1e}, and"
-            f" float32 moves the largest weight by {spacing:.1e} at least, so that updates would be rounded away; take"
-            f" at least {least:g}, or begin from smaller weights"
+            f"training.learning_rate = {rate:g} is too small for this noise and {weights}: {smallest} is {step:.1e},"
+            f" and float32 moves the largest weight by {spacing:.1e} at least, so that updates would be rounded away;"
+            f" take at least {least:g}, or begin from smaller weights"
         )
 
 

@@ -4,7 +4,7 @@ Guarantee: what `Answering.answer` returns depends on the silo's records only th
 mechanism that `event` describes, at the figures it names, and the event's parts cover what these release. That holds of
 a mechanism whose noise is Gaussian, which is measured and not proved (`fedmodel.privacy.conformance`). The number of
 steps comes from the event, never from the data; no loss, norm or count is returned. Post-processing (the inner
-optimiser, a proximal term, the difference from the global model) costs nothing.
+optimiser, its learning rate, a proximal term, the difference from the global model) costs nothing.
 
 Dropout: a record's gradient is random through its mask. Masks are drawn from the same source as the noise,
 independently for every record and step, and nobody sees them. For any fixed masks of the others, adding a record moves
@@ -154,7 +154,8 @@ class Answering:
             if isinstance(layer, Dropout):
                 layer.source = noise
         vectors.load(module, question.vector_P)
-        optimizer = build_optimizer(scenario.training, module)
+        rate = scenario.training.rate(question.number, scenario.rounds)
+        optimizer = build_optimizer(scenario.training, module, rate)
         release = partial(mechanism_of(event).release, event.times(1), noise=noise)  # of one step, as was measured
         augment = augmenting(scenario.data.augment, scenario.data.shape, noise)
         sgd = DpSgd(gradients, optimizer, release, noise_multiplier=pipeline.noise_multiplier, augment=augment)

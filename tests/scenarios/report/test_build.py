@@ -18,6 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from fedmodel.audit.plan import plan_hash
+from fedmodel.config.schedule import ScheduleConfig
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerError, LedgerTampered
 from fedmodel.ledger import Asked, Ledger, Standing
@@ -645,20 +646,27 @@ def test_the_kinds_that_were_used_are_named_in_the_words_of_their_own_files(
     assert "FedProx" not in shown
 
 
-def test_a_report_names_a_strategys_options_and_fedprox(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_report_names_options_fedprox_and_how_the_rate_went(built: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     gathered = read_run(built)
     federation = {"strategy": "fedadam", "strategy_options": {"eta": 0.25}}
     scenario = gathered.scenario.model_copy(
         update={
             "federation": gathered.scenario.federation.model_copy(update=federation),
-            "training": gathered.scenario.training.model_copy(update={"proximal": 0.01}),
+            "training": gathered.scenario.training.model_copy(
+                update={"proximal": 0.01, "schedule": ScheduleConfig(decay="cosine")}
+            ),
         }
     )
     found = sections.training(replace(gathered, scenario=scenario), sections.told_of(gathered), named=True)
     assert found.proximal == 0.01
     monkeypatch.setattr("scenarios.report.page.render.figures", lambda report, said: {})
     shown = render(build.read_report(built).report.model_copy(update={"training": found}))
-    for said in ("eta = 0.25, tau = 0.001, beta_1 = 0.9, beta_2 = 0.99", "FedProx with mu = 0.01", "fedadam"):
+    for said in (
+        "eta = 0.25, tau = 0.001, beta_1 = 0.9, beta_2 = 0.99",
+        "FedProx with mu = 0.01",
+        "fedadam",
+        "The learning rate fell on half a cosine&#39;s wave, to 0.1 of its height in the last round.",
+    ):
         assert said in shown
 
 
