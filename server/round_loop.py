@@ -12,9 +12,10 @@ A silo whose budget is spent leaves in good order: it is asked no more, and the 
 left than the next round needs, `min_silos`, or three where secrets are dealt for it, the run ends there, with the
 model of the last whole round.
 
-After every round its model is written, which says its own round, and then a line of `metrics.jsonl`: a round with a
-line is whole. Before both comes a checkpoint, where the run has a journal. A round that failed closed leaves what the
-run has come to as it was, and a line that says so; more of those than the scenario tolerates end the run.
+After every round the run's model is written, that of the round or the average of all so far
+(`fedmodel.learning.averaging`), which says its own round, and then a line of `metrics.jsonl`: a round with a line is
+whole. Before both comes a checkpoint, where the run has a journal. A round that failed closed leaves what the run has
+come to as it was, and a line that says so; more of those than the scenario tolerates end the run.
 
 The rounds of jobs besides training come last, one each, also where training ended early. They change nothing of the
 model; their lines are in `besides.jsonl`. One that fails closed, or has too few silos to begin, is not done again and
@@ -119,7 +120,7 @@ class RoundLoop:
             come_to = self._round(number, come_to)
             self.keep(come_to)
             if "failed" not in come_to.line:
-                self._model.save(come_to.state.vector_P, number)
+                self._model.save(come_to.state, number)
             self._place.report(self._taking.joined.charges, come_to.charged)
             self._logs.append(come_to.line)
             if "loss" in come_to.line:

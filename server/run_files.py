@@ -123,6 +123,8 @@ class RunFiles:
             "round": str(round_number),
             "noise": scenario.privacy.noise_name,
         }
+        if scenario.training.ema_decay is not None:
+            about["ema_decay"] = str(scenario.training.ema_decay)
         if not self.sealed:
             save_model(module, self._model, about)
             return

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from fedmodel.config import Scenario
 from fedmodel.errors import ProtocolError
 from fedmodel.learning import vectors
+from fedmodel.learning.averaging import outcome
+from fedmodel.learning.jobs import State
 from fedmodel.learning.models import build_model
 from fedmodel.learning.tasks import objective
 from fedmodel.privacy.events import Event
@@ -58,15 +60,18 @@ class ServedModel:
         self._load(vector_P)
         return evaluate(self._module, self._aim, self._test, self._device, self._scenario.metrics)
 
-    def save(self, vector_P: NDArray[np.float32], round_number: int) -> None:
-        """Write the model of a vector, whole or not at all."""
-        self._load(vector_P)
+    def save(self, state: State, round_number: int) -> None:
+        """Write the run's model after a round, whole or not at all."""
+        self._load(self._outcome(state))
         self._place.save(self._module, self._scenario, round_number)
 
-    def judge(self, vector_P: NDArray[np.float32], charges: Mapping[str, Event]) -> None:
-        """Write down at a run's end whether the model of a vector is of use; nothing where no round was whole."""
-        self._load(vector_P)
+    def judge(self, state: State, charges: Mapping[str, Event]) -> None:
+        """Write down at a run's end whether its model is of use; nothing where no round was whole."""
+        self._load(self._outcome(state))
         self._place.judge(usefulness(self._module, self._scenario, self._test, charges, self._device))
+
+    def _outcome(self, state: State) -> NDArray[np.float32]:
+        return outcome(state.vector_P, state.kept, self._scenario.training.ema_decay)
 
     def _load(self, vector_P: NDArray[np.float32]) -> None:
         if not np.isfinite(vector_P).all():

@@ -129,7 +129,7 @@ def run_federation(
         ):  # killed after its last round
             roster = read_roster(place.home)
             known_heads = KnownHeads(place.home / "heads", roster)
-            model.judge(kept.model_P, kept.charges)
+            model.judge(ComeTo.again(kept).state, kept.charges)
             return _end(post, scenario, place, known_heads, known_again(roster, kept))
 
     if kept is None:
@@ -145,7 +145,7 @@ def run_federation(
         rounds = take_up(post, scenario, strategy, place.home, kept, dealt)
         loop = RoundLoop(rounds, jobs, model, place, journal, logs)
     come_to = loop.run(come_to)
-    model.judge(come_to.state.vector_P, rounds.taking.joined.charges)
+    model.judge(come_to.state, rounds.taking.joined.charges)
     return _end(post, scenario, place, rounds.taking.known_heads, rounds.taking.joined.members)
 
 
@@ -165,7 +165,7 @@ def _bring_up_to(kept: Checkpoint, scenario: Scenario, model: ServedModel, place
     logger.info("taken up again after round %d of %d", kept.round_number, scenario.last_round)
     if kept.line:
         if not {"failed", "job"} & kept.line.keys():
-            model.save(kept.model_P, kept.round_number)
+            model.save(ComeTo.again(kept).state, kept.round_number)
         place.report(kept.charges, kept.charged)
         logs.mend(kept.line)
 

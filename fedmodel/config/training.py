@@ -27,6 +27,8 @@ class TrainingConfig(Section):
         gradients: How the clipped sum of a lot is computed: the name of a kind in `fedmodel.learning.gradients`, which
             is looked up there by whoever runs the scenario. Each kind computes the same function of the records.
         schedule: Which share of `learning_rate` each round has; None for all of it in every round.
+        ema_decay: The decay of an exponential moving average of the models after each round, which is then the run's
+            model (`fedmodel.learning.averaging`); None where that is the model after the last round.
         proximal: FedProx's mu (Li et al. 2020): each step adds mu times the difference from the model received to the
             noised gradient (`fedmodel.learning.optimizers.hold_near`). It costs no privacy; 0 adds nothing.
     """
@@ -46,6 +48,7 @@ class TrainingConfig(Section):
 
     gradients: str = Field(default=_AUTO, pattern=r"^[a-z0-9-]{1,40}$", exclude_if=lambda name: name == _AUTO)
     proximal: float = Field(default=0.0, ge=0, le=1e6, exclude_if=lambda mu: mu == 0)
+    ema_decay: float | None = Field(default=None, gt=0, lt=1, exclude_if=lambda decay: decay is None)
     schedule: ScheduleConfig | None = Field(default=None, exclude_if=lambda said: said is None)
 
     @field_validator("class_weights")

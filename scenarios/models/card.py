@@ -239,6 +239,11 @@ def _made(scenario: Scenario, summary: Mapping[str, Any], model: Trained) -> Ite
     yield f"- Scenario {_code(scenario.name)}, SHA-256 `{model.description.scenario_hash}`."
     yield f"- `model.safetensors` as the server wrote it, SHA-256 `{model.sha256}`: what silos countersign."
     yield f"- Code, SHA-256 `{summary['code_hash']}`."
+    if (decay := scenario.training.ema_decay) is not None:
+        yield (
+            f"- It is the exponential moving average of the models after all whole rounds, with a decay of"
+            f" {decay:.12g}, and the figures above are of it."
+        )
     yield (
         f"- {words.counted(summary['rounds_completed'], 'whole round')}, {summary['parameters']:,} parameters."
         " `fedmodel report verify RUN` computes the figures of privacy again from the silos' ledgers."

@@ -438,6 +438,7 @@ def training(gathered: Gathered, told: Mapping[str, Any], *, named: bool) -> doc
         class_weights=gathered.scenario.training.class_weights,
         proximal=gathered.scenario.training.proximal or None,
         schedule=None if (schedule := gathered.scenario.training.schedule) is None else schedule.described,
+        ema_decay=gathered.scenario.training.ema_decay,
         usefulness=gathered.usefulness,
         figures={name: float(value) for name, value in told["metrics"].items()},
         left_out=tuple(told[LEFT_OUT]) if LEFT_OUT in told else None,

@@ -114,6 +114,7 @@ def outcome(scenario: Scenario, run_dir: Path, seconds: float, privacy: list[dic
         **_left_out(scenario, whole[-1]),
         "used": used_names(scenario),
         "class_weights": scenario.training.class_weights,
+        **({} if (decay := scenario.training.ema_decay) is None else {"ema_decay": decay}),
         "privacy": privacy,
         "encryption": _encryption(scenario, whole),
         "dropouts": [

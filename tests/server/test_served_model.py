@@ -12,6 +12,7 @@ from safetensors.numpy import load
 from fedmodel.canaries.probes import block_of
 from fedmodel.config import AuditConfig, Scenario
 from fedmodel.errors import ProtocolError
+from fedmodel.learning.jobs import State
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
 from fedmodel.seeds import derive_seed
@@ -40,9 +41,9 @@ def test_what_stands_behind_the_model_is_measured_and_saved_with_nothing(tiny: S
     own = np.linspace(-1, 1, len(bare.begin()), dtype=np.float32)
     with_block = np.concatenate([own, np.full(3, 9.0, np.float32)])
     assert model.measure(with_block) == bare.measure(own)
-    bare.save(own, 4)
+    bare.save(State(own), 4)
     saved = (tmp_path / MODEL).read_bytes()
-    model.save(with_block, 4)
+    model.save(State(with_block), 4)
     assert (tmp_path / MODEL).read_bytes() == saved
     assert sum(tensor.size for tensor in load(saved).values()) == len(own)
 
@@ -56,5 +57,5 @@ def test_a_vector_that_is_not_finite_or_does_not_fit_is_not_used(place: int, tin
     with pytest.raises(ProtocolError, match="NaN or infinity"):
         model.measure(broken)
     with pytest.raises(ProtocolError, match="does not fit"):
-        model.save(begun[:-1], 1)
+        model.save(State(begun[:-1]), 1)
     assert not (tmp_path / MODEL).exists()

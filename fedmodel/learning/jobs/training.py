@@ -46,6 +46,7 @@ from fedmodel.kinds.layers import Dropout
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import choosing, vectors
 from fedmodel.learning.augmenting import augmenting
+from fedmodel.learning.averaging import Average, outcome
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum, physical_batch
 from fedmodel.learning.inputs import tensors
@@ -72,18 +73,24 @@ class Asking:
 
     def __init__(self, serving: Serving) -> None:
         self._apply, self._measure = serving.apply, serving.measure
+        self._decay = serving.scenario.training.ema_decay
 
     def question(self, _number: int, state: State) -> Vector:
         """Return the model."""
         return state.vector_P
 
     def fold(self, state: State, mean_P: Vector) -> State:
-        """Return the model moved by the mean of the updates."""
-        return State(*self._apply(state.vector_P, mean_P, state.kept))
+        """Return the model moved by the mean of the updates, and the average of models, if there is one, with it."""
+        if self._decay is None:
+            return State(*self._apply(state.vector_P, mean_P, state.kept))
+        kept, average = Average.behind(state.kept, len(state.vector_P))
+        model_P, kept = self._apply(state.vector_P, mean_P, kept)
+        return State(model_P, kept + average.after(model_P, self._decay).to_bytes())
 
     def tell(self, state: State, _answers: int) -> Mapping[str, Any]:
-        """Return the figures of the model on the server's own records."""
-        return self._measure(state.vector_P)
+        """Return the figures of the run's model on the server's own records, and whether that is the average."""
+        figures = self._measure(outcome(state.vector_P, state.kept, self._decay))
+        return figures if self._decay is None else {**figures, "model": "average"}
 
 
 class Answering:

@@ -69,6 +69,7 @@ class Training(Part):
         class_weights: What the loss of each class was multiplied with in training; left out where there were none.
         proximal: How strongly each step pulled back to the model received, FedProx's mu; left out where it did not.
         schedule: How the learning rate went over the rounds, in a few words; left out where it was one.
+        ema_decay: Of the average of all rounds' models that the model is; left out where it is the last round's.
         usefulness: In a line, that the model is of no use, and what to look at first; left out where it is of some.
         left_out: Figures that were asked for and are not defined; not said of a classifier whose figures nobody named.
         figures: Of the last whole round, those that are defined there; the loss is not weighed by class.
@@ -82,6 +83,7 @@ class Training(Part):
     class_weights: tuple[float, ...] | None = Field(default=None, exclude_if=lambda weights: weights is None)
     proximal: float | None = Field(default=None, exclude_if=lambda mu: mu is None)
     schedule: str | None = Field(default=None, exclude_if=lambda said: said is None)
+    ema_decay: float | None = Field(default=None, exclude_if=lambda decay: decay is None)
     usefulness: str | None = Field(default=None, exclude_if=lambda line: line is None)
     left_out: tuple[str, ...] | None = Field(default=None, exclude_if=lambda names: names is None)
     figures: dict[str, float]

@@ -147,6 +147,7 @@ def test_a_card_says_what_the_summary_says_rounded_outwards(tabled: Path, tmp_pa
                   "one of `benign` and `malignant`", "are not protected"):  # fmt: skip
         assert words in body, words
     assert "protects nobody" not in text
+    assert "moving average" not in text
 
 
 @pytest.mark.parametrize("setting", ['privacy.baseline="no-noise"', "privacy.noise=seeded-unsafe"])
@@ -160,11 +161,13 @@ def test_the_card_of_a_run_that_protects_nobody_says_so_and_has_no_epsilon(setti
     assert "differential-privacy" not in yaml.safe_load(text.split("---\n")[1])["tags"]
 
 
-def test_a_card_tells_that_a_model_is_of_no_use_and_a_scenarios_words_do_nothing_in_it(tmp_path: Path) -> None:
+def test_a_card_tells_of_no_use_and_of_an_average_and_a_scenarios_words_do_nothing_in_it(tmp_path: Path) -> None:
     text = TINY.replace("three silos, two rounds, a linear model", BAD)
-    folder = simulated(tmp_path, text, "rounds=1", "training.learning_rate=1e-9", 'model.init="zero"')
+    settings = ["rounds=1", "training.learning_rate=1e-9", 'model.init="zero"', "training.ema_decay=0.75"]
+    folder = simulated(tmp_path, text, *settings)
     told = (written(folder, "safetensors", tmp_path / "made") / CARD).read_text()
     assert "**The model predicts '0' of every held-out record, and is of no use." in told
+    assert "- It is the exponential moving average of the models after all whole rounds, with a decay of 0.75," in told
     assert BAD not in told
     assert r"Tiny \[x\]\(http://a\) \<b\>" in told
 

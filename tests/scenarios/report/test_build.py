@@ -653,7 +653,7 @@ def test_a_report_names_options_fedprox_and_how_the_rate_went(built: Path, monke
         update={
             "federation": gathered.scenario.federation.model_copy(update=federation),
             "training": gathered.scenario.training.model_copy(
-                update={"proximal": 0.01, "schedule": ScheduleConfig(decay="cosine")}
+                update={"proximal": 0.01, "schedule": ScheduleConfig(decay="cosine"), "ema_decay": 0.875}
             ),
         }
     )
@@ -665,6 +665,7 @@ def test_a_report_names_options_fedprox_and_how_the_rate_went(built: Path, monke
         "eta = 0.25, tau = 0.001, beta_1 = 0.9, beta_2 = 0.99",
         "FedProx with mu = 0.01",
         "fedadam",
+        "with a decay of 0.875 for each",
         "The learning rate fell on half a cosine&#39;s wave, to 0.1 of its height in the last round.",
     ):
         assert said in shown

@@ -42,9 +42,10 @@ BASE = ["privacy.noise=seeded-unsafe", "rounds=3"]
 CARRYING = ["training.momentum=0.9", "training.keep_optimizer_state=true"]
 FOUR = ['federation.silos=["north","south","west","east"]', "data.partition.min_records=10"]
 HIDDEN = ["encryption.bound=50.0", "encryption.colluding=0"]
+AVERAGED = ["federation.strategy=fedadam", "training.ema_decay=0.5"]  # behind what a strategy keeps
 MODES = {
-    "off": [*BASE, *FOUR, *CARRYING, "federation.cohort=3"],
-    "simulated": [*BASE, *HIDDEN, "encryption.secure_aggregation=simulated"],
+    "off": [*BASE, *FOUR, *CARRYING, "federation.cohort=3", "training.ema_decay=0.5"],
+    "simulated": [*BASE, *HIDDEN, *AVERAGED, "encryption.secure_aggregation=simulated"],
     "on": [*BASE, *FOUR, *HIDDEN, *CARRYING, "encryption.secure_aggregation=on", "encryption.window=2"],
 }
 KILLED = 9
