@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(strict=False)]
 
+# Left out of a document, and so of a scenario's hash, where it is not said.
+WeightStandardization = Annotated[bool, Field(exclude_if=lambda said: not said)]
+
 
 class StartConfig(Section):
     """A file of parameters that a run begins from.

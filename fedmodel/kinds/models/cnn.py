@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field, model_validator
 
 from fedmodel.errors import ConfigError
-from fedmodel.kinds.model import Model, Widths, one_array
+from fedmodel.kinds.model import Model, WeightStandardization, Widths, one_array
 from fedmodel.kinds.shape import DataShape
 
 if TYPE_CHECKING:
@@ -16,13 +16,17 @@ if TYPE_CHECKING:
 
 
 class CnnConfig(Model):
-    """Convolutions of 3x3 with GroupNorm, each followed by 2x2 max pooling, then one linear layer."""
+    """Convolutions of 3x3 with GroupNorm, each followed by 2x2 max pooling, then one linear layer.
+
+    With `weight_standardization`, weights of all but the last layer are standardised (`fedmodel.kinds.standardised`).
+    """
 
     kind: Literal["cnn"]
     channels: Widths = (16, 32)
     groups: int = Field(default=4, ge=1)
     activation: Literal["relu", "tanh"] = "relu"
     dropout: float = Field(default=0.0, ge=0, lt=1)
+    weight_standardization: WeightStandardization = False
 
     @model_validator(mode="after")
     def _groups_divide(self) -> CnnConfig:
@@ -38,12 +42,15 @@ class CnnConfig(Model):
         from torch import nn
 
         from fedmodel.kinds.layers import Dropout, activation
+        from fedmodel.kinds.standardised import StandardisedConv2d
 
         channels, height, width = self._image(shape)
         layers: list[nn.Module] = []
         for before, after in itertools.pairwise((channels, *self.channels)):
             layers += [
-                nn.Conv2d(before, after, kernel_size=3, padding=1),
+                StandardisedConv2d(before, after, kernel_size=3)
+                if self.weight_standardization
+                else nn.Conv2d(before, after, kernel_size=3, padding=1),
                 nn.GroupNorm(self.groups, after),
                 activation(self.activation),
                 nn.MaxPool2d(2),

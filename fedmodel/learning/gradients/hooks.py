@@ -23,7 +23,10 @@ from torch import Tensor, nn
 
 from fedmodel.data.named import each
 from fedmodel.errors import PrivacyError
-from fedmodel.learning.gradients import ClippedSum
+from fedmodel.learning.gradients import (
+    ClippedSum,
+    _standardised,  # noqa: F401 - teaches Opacus layers of our own
+)
 from fedmodel.learning.inputs import Inputs, called, padded
 from fedmodel.learning.tasks import RecordLoss
 

@@ -67,7 +67,7 @@ def test_a_torch_program_is_run_by_torch_and_numpy_alone(tabled: Path, tmp_path:
     "model",
     [
         'kind = "mlp"\nhidden = [5]\nactivation = "tanh"\ndropout = 0.5',
-        'kind = "cnn"\nchannels = [4]\ngroups = 2',
+        'kind = "cnn"\nchannels = [4]\ngroups = 2\nweight_standardization = true',
     ],
 )
 def test_every_kind_of_layer_is_exported_for_any_number_of_records(model: str, tmp_path: Path) -> None:

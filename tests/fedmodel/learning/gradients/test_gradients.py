@@ -26,7 +26,13 @@ pytestmark = pytest.mark.usefixtures("same_bytes")
 
 OWN = {name: of for name, of in KINDS.items() if name not in ("auto", "per-sample")}  # which are others' by name
 each_kind = pytest.mark.parametrize("of", OWN.values(), ids=OWN)
-each_model = pytest.mark.parametrize(("config", "shape"), [(MLP, FLAT), (CNN, IMAGES)], ids=["mlp", "cnn"])
+MODELS: dict[str, tuple[ModelConfig, DataShape]] = {
+    "mlp": (MLP, FLAT),
+    "cnn": (CNN, IMAGES),
+    "mlp-standardised": (MLP.model_copy(update={"weight_standardization": True}), FLAT),
+    "cnn-standardised": (CNN.model_copy(update={"weight_standardization": True}), IMAGES),
+}
+each_model = pytest.mark.parametrize(("config", "shape"), MODELS.values(), ids=MODELS)
 
 
 def make(
