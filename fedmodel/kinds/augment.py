@@ -31,6 +31,7 @@ class AugmentConfig(Section):
         rotate: Most degrees by which an image is turned, either way.
         shift: Most steps by which a series is moved, either way.
         noise: Standard deviation of what is added to each number, after scaling.
+        views: How many copies of a record are trained on in a lot that it was drawn for, as one record.
     """
 
     array: str | None = Field(default=None, min_length=1, max_length=100)
@@ -39,6 +40,8 @@ class AugmentConfig(Section):
     rotate: float = Field(default=0.0, ge=0, le=180)
     shift: int = Field(default=0, ge=0, le=1_000_000)
     noise: float = Field(default=0.0, ge=0, le=1_000)
+    # Left out of what is hashed where it is not said: scenarios from before it keep the hash that silos admit.
+    views: int = Field(default=1, ge=1, le=256, exclude_if=lambda views: views == 1)
 
     @model_validator(mode="after")
     def _says_something(self) -> AugmentConfig:
@@ -50,7 +53,8 @@ class AugmentConfig(Section):
     def described(self) -> str:
         """What it does, in a few words for a report."""
         said = ", ".join(f"{way} = {getattr(self, way)}" for way in _WAYS if getattr(self, way))
-        return f"trained on as copies of which each differs by chance from its record ({said})"
+        kept = f", {self.views} of a record at a time, which count as one" if self.views > 1 else ""
+        return f"trained on as copies of which each differs by chance from its record ({said}){kept}"
 
     def of(self, shape: DataShape) -> ArrayShape:
         """Return the array that it changes.

@@ -1,9 +1,11 @@
-"""Augmentation: each record of a lot is trained on as a copy of it that differs by chance, as `data.augment` declares.
+"""Augmentation: each record of a lot is trained on as copies of it that differ by chance, as `data.augment` declares.
 
-Guarantee: the copy of a record is a function of that record and of draws of its own, bit for bit. No copy hangs on
-another record, on its place in the lot or on how many there are. One record stays one record: it has one copy in a lot
-that it was drawn for, of the same shape, with the same target. So the gradient of a record's copy is clipped as the
-record's own would be, and for any fixed draws one record moves the clipped sum by at most C.
+Guarantee: the copies of a record are a function of that record and of draws of its own, bit for bit. None hangs on
+another record, on its place in the lot or on how many there are. One record stays one record: it has `views` copies in
+a lot that it was drawn for, side by side, of the same shape, with the same target, and one gradient, which is the mean
+of theirs. That mean is clipped as the record's own gradient would be (`fedmodel.learning.gradients`), so that for any
+fixed draws one record moves the clipped sum by at most C, however many copies it has. Copies that were clipped each by
+itself would let it move the sum by as many clips.
 
 That this is enough, as for dropout (`fedmodel.learning.jobs.training`): draws come from the silo's `NoiseSource`, as
 secret as the noise, anew for each record of each lot, independent of one another, all of one distribution. Adding a
@@ -20,12 +22,13 @@ for fixed draws, and that holds for whatever a copy is. Only `DpSgd.step` is giv
 | the lot is empty                       | nothing is drawn                                       |
 | several records of one person          | each is changed by itself; the unit is as it was       |
 | a canary of an audit                   | is changed as any record is; what tells it apart stays |
+| an array that is not changed           | is the same in all copies of a record                  |
 | a value goes over `feature_bound`      | it stays so: the bound is of what is read, not a claim |
 
 Does NOT hide how long it takes. Does NOT change targets: what a flip would make of one that says left or right is for
 whoever declares it.
 
-Shapes: R records of a physical batch, C channels, H height, W width, T steps.
+Shapes: R records of a physical batch, V copies of them, C channels, H height, W width, T steps.
 """
 
 from __future__ import annotations
@@ -37,6 +40,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
+from fedmodel.data.named import each
 from fedmodel.kinds.augment import AugmentConfig
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.inputs import Inputs
@@ -48,7 +52,7 @@ Augment = Callable[[Inputs], Inputs]
 
 
 def augmenting(config: AugmentConfig | None, shape: DataShape, noise: NoiseSource) -> Augment | None:
-    """Return what makes copies of a lot's records, None where nothing is declared.
+    """Return what makes copies of a lot's records, those of one side by side; None where nothing is declared.
 
     Args:
         config: What is declared.
@@ -64,9 +68,10 @@ def augmenting(config: AugmentConfig | None, shape: DataShape, noise: NoiseSourc
     name = config.array or _ALONE
 
     def augment(x_R: Inputs) -> Inputs:
-        if isinstance(x_R, Mapping):
-            return {**x_R, name: copies(config, x_R[name], noise)}
-        return copies(config, x_R, noise)
+        x_V = x_R if config.views == 1 else each(x_R, lambda one: one.repeat_interleave(config.views, dim=0))
+        if isinstance(x_V, Mapping):
+            return {**x_V, name: copies(config, x_V[name], noise)}
+        return copies(config, x_V, noise)
 
     return augment
 

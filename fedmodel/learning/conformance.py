@@ -99,8 +99,9 @@ def conforms(gradients: ClippedSum, shape: DataShape, *, thorough: bool = True, 
     odd_P = (torch.randint(-(2**62), 2**62, (parameters,), generator=generator) * 2 + 1).to(device)
 
     def prints(x: Inputs, y: Tensor) -> Tensor:
-        with of_one_shape(gradients.module, size), undone(gradients.module, refuse=True):
-            return gradients.prints(each(x, lambda one: one.to(device)), y.to(device), odd_P).cpu()
+        x_V = gradients.made_up_views(each(x, lambda one: one.to(device)))
+        with of_one_shape(gradients), undone(gradients.module, refuse=True):
+            return gradients.prints(x_V, y.to(device), odd_P).cpu()
 
     own_B = prints(x_B, y_B)
     if not torch.equal(own_B, prints(x_B, y_B)) or (thorough and not _adds_up(gradients, x_B, y_B)):
@@ -122,7 +123,7 @@ def _adds_up(gradients: ClippedSum, x_B: Inputs, y_B: Tensor) -> bool:
         return gradients.flat(each(taken(x_B, index), lambda one: one.to(device)), y_B[index].to(device))
 
     parts = [part for part in (whole, *whole.tensor_split(3)) if len(part)]
-    with of_one_shape(gradients.module, gradients.rows):
+    with of_one_shape(gradients):
         sum_P, *others = [sum_of(part) for part in parts]
     apart = float((sum_P - torch.stack(others).sum(dim=0)).norm())
     return apart <= sum(gradients.rounding(len(part)) for part in parts)
@@ -156,8 +157,9 @@ def _accompanied(x_B: Inputs, short_B: Tensor, *, thorough: bool) -> Iterator[tu
 
 
 @contextmanager
-def of_one_shape(module: nn.Module, size: int) -> Iterator[None]:
-    """Refuse a batch of another number of rows than `size` that reaches the model meanwhile."""
+def of_one_shape(gradients: ClippedSum) -> Iterator[None]:
+    """Refuse a batch of another number of rows than a physical batch has that reaches the model meanwhile."""
+    size = gradients.rows * gradients.views
 
     def look(_: nn.Module, inputs: tuple[Tensor, ...], named: dict[str, Tensor]) -> None:
         rows = {len(one) for one in (*inputs, *named.values())}
@@ -168,7 +170,7 @@ def of_one_shape(module: nn.Module, size: int) -> Iterator[None]:
                 " another shape"
             )
 
-    watching = module.register_forward_pre_hook(look, with_kwargs=True)
+    watching = gradients.module.register_forward_pre_hook(look, with_kwargs=True)
     try:
         yield
     finally:

@@ -10,6 +10,7 @@ Shapes: B rows of a physical batch, R of them records, N records.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +18,8 @@ from torch import Tensor, nn
 from fedmodel.data import Records
 from fedmodel.data.named import each
 from fedmodel.kinds.shape import IGNORED, ArrayShape, DataShape
+
+_UNLIKE: Final = (1.0, -4.0, 0.25, 64.0, -1.0)
 
 Inputs = Tensor | Mapping[str, Tensor]
 """What a model is given of records: tensors of one first dimension."""
@@ -98,6 +101,25 @@ def ended(x_B: Inputs, short_B: Tensor, generator: torch.Generator) -> Inputs:
 def scaled(shape: DataShape, count: int, generator: torch.Generator, scale: float) -> Inputs:
     """Return records that nobody has, without targets, real numbers of them multiplied with a scale."""
     return each(shape.arrays, lambda one: _drawn(one, count, generator) * (1 if one.below else scale))
+
+
+def unlike(x_R: Inputs, views: int) -> Inputs:
+    """Return so many views of each made-up record, side by side: larger, smaller and opposite ones, each of it alone.
+
+    Whole numbers stay as they are, since no augmentation changes them.
+
+    >>> unlike(torch.tensor([[1.0], [3.0]]), 2).tolist()
+    [[1.0], [-4.0], [3.0], [-12.0]]
+    """
+
+    def viewed(one_R: Tensor) -> Tensor:
+        one_V = one_R.repeat_interleave(views, dim=0)
+        if not one_R.is_floating_point():
+            return one_V
+        factor_K = one_R.new_tensor([_UNLIKE[place % len(_UNLIKE)] for place in range(views)])
+        return one_V * factor_K.repeat(len(one_R)).view(-1, *[1] * (one_R.dim() - 1))
+
+    return each(x_R, viewed)
 
 
 def ends(shape: DataShape, scale: float) -> tuple[Tensor, ...]:

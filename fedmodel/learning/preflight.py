@@ -153,7 +153,7 @@ def check_sums(
         return sum_P
 
     device = gradients.parameters[0].device
-    with of_one_shape(gradients.module, gradients.rows):
+    with of_one_shape(gradients):
         return check_sensitivity(
             on_grid, shape, max_grad_norm, device, companions=companions, outliers=outliers, seed=seed
         )

@@ -17,6 +17,8 @@ from fedmodel.canaries.probes import Block, Probed, ProbedLoss, bare, block_of, 
 from fedmodel.config import AuditConfig, ConnectionConfig, Scenario, read_scenario
 from fedmodel.data import silo_records
 from fedmodel.errors import DataError, LedgerTampered, PolicyRefused
+from fedmodel.kinds.augment import AugmentConfig
+from fedmodel.learning.augmenting import augmenting
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import Inputs, called
 from fedmodel.learning.models import build_model
@@ -25,6 +27,7 @@ from fedmodel.learning.tasks import RecordLoss
 from fedmodel.learning.tasks.classification import cross_entropy
 from fedmodel.learning.vectors import flatten
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
+from fedmodel.privacy.noise import SeededNoise
 from fedmodel.provision.laws import law_of
 from fedmodel.wire import TrainRequest
 from tests.fakes import checked, trained
@@ -69,6 +72,16 @@ def test_a_canary_that_is_in_moves_its_coordinate_by_exactly_the_clip(tiny: Scen
     assert block[:-1] == pytest.approx(copies * CLIP * coins, rel=1e-6)
     # The record that is not a number adds nothing, and spoils nothing.
     assert block[-1] == 0.0
+
+
+def test_a_canary_of_several_views_moves_its_coordinate_by_one_clip(tiny: Scenario) -> None:
+    coins = np.array([True, False, True])
+    module, x, y = data(tiny, coins)
+    gradients = clipped_sum(module)
+    gradients.views = 3
+    augment = augmenting(AugmentConfig(noise=0.1, views=3), tiny.data.shape, SeededNoise(1))
+    sums = gradients.of(x, y, np.arange(len(y)), augment)
+    assert sums[-1][:-1, 0].numpy() == pytest.approx(CLIP * coins, rel=1e-6)
 
 
 def test_before_the_clip_a_canary_is_far_over_it_and_one_record_is_not_a_number(tiny: Scenario) -> None:

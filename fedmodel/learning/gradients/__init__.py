@@ -28,6 +28,8 @@ biases no coordinate of S by more than 10^-5 of them.
 | an exception, or a stop, in mid-lot         | the pending sum is discarded before the next lot begins              |
 | a trainable parameter gets no gradient      | `PrivacyError`: part of the model would be released without noise    |
 | the loss is not one for each record         | `PrivacyError`: a mean or a sum over records could couple them       |
+| one of a record's views is not finite        | the record contributes zero; no other record is touched              |
+| a record has another number of views than K | `PrivacyError`: rows of two records would be taken for one           |
 | the clip is infinite, as in a baseline      | each factor is 1: nothing is clipped, and nothing is promised        |
 | a pass writes into the model                | made-up records: `PrivacyError`; in training it is put back, see below |
 
@@ -38,12 +40,26 @@ records reached a branch that writes must not be told. So a record's gradient is
 one physical batch, which the preflight measures, and of the model as the round began. What a pass keeps in places that
 `keeping` does not look into is not covered.
 
+*Several views of a record are one record.* With `views` = K, a record is trained on as K copies of it (augmentation
+multiplicity, De et al. 2022, section 3.2), and
+
+    g_i = mean over k of the gradient of the loss of view k of record i
+
+which is clipped and cut as one. For any fixed draws, g_i is a function of record i, of its own draws and of the model,
+so that all of the above holds of it as of any gradient: whatever K is and whatever the views are, adding or removing
+one record moves S by at most C. A view that is NaN or infinite takes its record's other views with it, and no other
+record. The model is given `rows` K rows, the views of one record side by side; loss and gradient are a record's own
+from `losses_of` on. A kind adds up a record's K rows before it takes a norm: of gradients in memory by `folded`; of
+factors whose product over positions is a gradient, the views are so many more positions. The preflight measures with
+made-up views that are unlike each other (`fedmodel.learning.inputs.unlike`).
+
 A new kind is one file in this folder with a class derived from `ClippedSum`, which the file names `KIND`.
 
 Does NOT add noise: what is returned is sensitive. Does NOT hide how long a lot takes, which hangs on how many physical
 batches it fills.
 
-Shapes: B rows of a physical batch, R of them records, P parameters, N records, L parameter tensors.
+Shapes: B rows of a physical batch, R of them records, K views of a record, V = R K rows or B K, P parameters, N
+records, L parameter tensors.
 """
 
 from __future__ import annotations
@@ -58,8 +74,10 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from fedmodel.data.named import arrays
 from fedmodel.errors import ConfigError, PrivacyError
-from fedmodel.learning.inputs import Inputs, taken
+from fedmodel.learning.gradients import _standardised  # noqa: F401 - teaches Opacus layers of our own
+from fedmodel.learning.inputs import Inputs, taken, unlike
 from fedmodel.learning.keeping import Kept, undone
 from fedmodel.learning.tasks import RecordLoss
 from fedmodel.system.kinds import kinds, not_known
@@ -80,7 +98,9 @@ class ClippedSum(ABC):
 
     Attributes:
         parameters: The parameters that are clipped, the module's trainable ones, in its order.
-        rows: `fedmodel.learning.preflight` makes it smaller where kernels ask for it.
+        rows: Records that a physical batch has room for; `fedmodel.learning.preflight` makes it smaller where kernels
+            ask for it.
+        views: K, how many views of each record there are; whoever builds the sum sets it, before anything is measured.
         most_records: Of a silo, for which the guarantee holds.
 
     Raises:
@@ -97,6 +117,7 @@ class ClippedSum(ABC):
         self.unit = unit
         self.rows = rows
         self._kept: Kept | None = None
+        self.views = 1
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         count = sum(parameter.numel() for parameter in self.parameters)
         if count > _MOST_PARAMETERS:
@@ -105,8 +126,12 @@ class ClippedSum(ABC):
             raise PrivacyError("the model has parameters that are not float32, which the bound of a norm is for")
 
     @abstractmethod
-    def add(self, x_R: Inputs, y_R: Tensor) -> None:
+    def add(self, x_V: Inputs, y_R: Tensor) -> None:
         """Add the clipped gradients of one physical batch to the sum: at most `rows` records.
+
+        Args:
+            x_V: The views of the records, those of one side by side.
+            y_R: The records' targets.
 
         Raises:
             PrivacyError: When the losses or the gradients are not per record.
@@ -121,7 +146,7 @@ class ClippedSum(ABC):
         """Forget sums, gradients and activations, so that nothing of one lot reaches the next."""
 
     @abstractmethod
-    def prints(self, x_R: Inputs, y_R: Tensor, multipliers_P: Tensor) -> Tensor:
+    def prints(self, x_V: Inputs, y_R: Tensor, multipliers_P: Tensor) -> Tensor:
         """Return a hash of what each record of one physical batch adds to a sum, int64 of shape `(R,)`. Sensitive.
 
         Equal contributions have equal hashes: every bit that decides what a record adds goes in, also those that
@@ -129,8 +154,8 @@ class ClippedSum(ABC):
         adds nothing has the hash 0. Whatever sum is pending is forgotten.
 
         Args:
-            x_R: At most `rows` records.
-            y_R: Their targets.
+            x_V: The views of at most `rows` records, those of one side by side.
+            y_R: The records' targets.
             multipliers_P: int64, odd, shape `(P,)`.
         """
 
@@ -158,7 +183,7 @@ class ClippedSum(ABC):
             x_N: All the silo's records, on the model's device: one tensor, or several by name. Sensitive.
             y_N: Their targets, likewise. Sensitive.
             lot: Indices of the records drawn. Sensitive, its length included.
-            augment: Makes the copies of records that are trained on, each of its own record and of draws of its own
+            augment: Makes the views of records that are trained on, each of its own record and of draws of its own
                 (`fedmodel.learning.augmenting`); None for the records themselves.
             refuse: Whether a model that writes into its parameters or buffers is refused, and not only put back to what
                 it was after each physical batch: of made-up records alone.
@@ -168,19 +193,45 @@ class ClippedSum(ABC):
             self._kept = Kept(self.module)
         for chunk in _chunks(torch.from_numpy(lot).to(y_N.device), self.rows):
             x_R = taken(x_N, chunk)
+            x_V = x_R if augment is None else augment(x_R)
+            if any(len(one) != len(chunk) * self.views for one in arrays(x_V)):
+                raise PrivacyError(f"records came without {self.views} views each, and rows of two would be one's")
             with undone(self.module, refuse=refuse, kept=self._kept):
-                self.add(x_R if augment is None else augment(x_R), y_N[chunk])
+                self.add(x_V, y_N[chunk])
         return self.take()
 
+    def made_up_views(self, x_R: Inputs) -> Inputs:
+        """Return views of made-up records, as they are measured with: the records themselves where each has one."""
+        return x_R if self.views == 1 else unlike(x_R, self.views)
+
+    def losses_of(self, output_V: Tensor, y_B: Tensor) -> Tensor:
+        """Return the loss of each record, `(B,)`: the mean of its views' losses, from what the model makes of views.
+
+        Raises:
+            PrivacyError: When the losses are not one for each view.
+        """
+        views = self.views
+        loss_V = self.losses(output_V, y_B if views == 1 else y_B.repeat_interleave(views, dim=0))
+        if loss_V.shape != (len(y_B) * views,):
+            raise PrivacyError(f"the loss has shape {tuple(loss_V.shape)}, where each record needs one of its own")
+        return loss_V if views == 1 else loss_V.view(-1, views).mean(dim=1)
+
+    def folded(self, grad_V: Tensor) -> Tensor:
+        """Return the gradient of each record, from those of its views: their sum, added up one after the other."""
+        first_B, *others = grad_V.unflatten(0, (-1, self.views)).unbind(dim=1)
+        for other_B in others:
+            first_B = first_B + other_B
+        return first_B
+
     def flat(self, x_N: Inputs, y_N: Tensor) -> Tensor:
-        """Return the clipped sum of all the records, float64 of shape `(P,)`, WITHOUT noise.
+        """Return the clipped sum of all the records, by made-up views of them, float64 of shape `(P,)`, WITHOUT noise.
 
         Sensitive: for measuring sensitivity on made-up records, never for release.
 
         Raises:
             PrivacyError: Where the model writes into its parameters or buffers as records pass.
         """
-        sums = self.of(x_N, y_N, np.arange(len(y_N)), refuse=True)
+        sums = self.of(x_N, y_N, np.arange(len(y_N)), self.made_up_views, refuse=True)
         return torch.cat([part.reshape(-1) for part in sums])
 
 

@@ -40,7 +40,7 @@ All else is as `fedmodel.learning.gradients` has it, and layers as `fedmodel.lea
 Does NOT rest on how a kernel orders a sum, but on IEEE 754's products and sums in float64: a device that computes them
 from parts, as some emulate float64, is not covered.
 
-Shapes: B rows of a physical batch, R of them records, P parameters.
+Shapes: B rows of a physical batch, R of them records, V rows of their views, P parameters.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ class BookKeeping(ClippedSum):
         self._rounded_P: Tensor | None = None
         self._pending_P: Tensor | None = None
 
-    def add(self, x_R: Inputs, y_R: Tensor) -> None:
+    def add(self, x_V: Inputs, y_R: Tensor) -> None:
         """Pass a physical batch through the model and back, and add its weighted sum."""
-        parts = self._parts(x_R, y_R)
+        parts = self._parts(x_V, y_R)
         factor_B = self._factors(parts, len(y_R))
         sums = []
         while parts:
@@ -112,10 +112,10 @@ class BookKeeping(ClippedSum):
         """Forget sums and what was saved."""
         self._rounded_P = self._pending_P = None
 
-    def prints(self, x_R: Inputs, y_R: Tensor, multipliers_P: Tensor) -> Tensor:
+    def prints(self, x_V: Inputs, y_R: Tensor, multipliers_P: Tensor) -> Tensor:
         """Return a hash of what was saved of each record and of its factor, with the two zeros taken as one."""
         self.forget()
-        parts = self._parts(x_R, y_R)
+        parts = self._parts(x_V, y_R)
         factor_B = self._factors(parts, len(y_R))
         found_B = factor_B.view(torch.int64).clone()
         for place, part in enumerate(parts):
@@ -145,11 +145,11 @@ class BookKeeping(ClippedSum):
             )
         return shrunk
 
-    def _parts(self, x_R: Inputs, y_R: Tensor) -> list[Part]:
+    def _parts(self, x_V: Inputs, y_R: Tensor) -> list[Part]:
         """Return what records, and what fills the batch up, add to each parameter, in order."""
-        rows = self.rows
-        x_B, y_B = each(x_R, lambda one: padded(one, rows)), padded(y_R, rows)
-        parts = self._recorder.parts(rows, lambda: self.losses(called(self.module, x_B), y_B))
+        whole_V = each(x_V, lambda one: padded(one, self.rows * self.views))
+        y_B = padded(y_R, self.rows)
+        parts = self._recorder.parts(self.rows, self.views, lambda: self.losses_of(called(self.module, whole_V), y_B))
         if not self._told:
             self._told = True
             self._tell(parts)

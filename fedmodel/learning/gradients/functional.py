@@ -8,7 +8,7 @@ plain layers that one is faster.
 A loss or a layer that mixes records has nothing to mix here: it is given one record. What draws from torch's generator
 fails, since records would draw together; masks of our own dropout are drawn for each record.
 
-Shapes: B rows of a physical batch, R of them records.
+Shapes: B rows of a physical batch, R of them records, K views of each, V rows of them.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
 from fedmodel.data.named import each
-from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.gradients.hooks import PerSample
 from fedmodel.learning.inputs import Inputs, called, padded
@@ -36,27 +35,25 @@ class Functional(PerSample):
         self._model = module
         self._sums = []
 
-    def _differentiate(self, x_R: Inputs, y_R: Tensor) -> None:
+    def _differentiate(self, x_V: Inputs, y_R: Tensor) -> None:
         """Leave the gradient of each record, and of what fills the batch up, in each parameter's `grad_sample`."""
-        x_B: Any = called(self.module, each(x_R, lambda one: padded(one, self.rows)))
+        views = (self.rows, self.views)
+        whole_V: Any = called(self.module, each(x_V, lambda one: padded(one, self.rows * self.views)))
+        x_BK = each(whole_V, lambda one: one.unflatten(0, views))
         trained = {name: one for name, one in self._model.named_parameters() if one.requires_grad}
         values = {name: one.detach() for name, one in trained.items()}
         of_each = vmap(grad(self._loss), in_dims=(None, 0, 0), randomness="error")
         with warnings.catch_warnings():
             # Where torch has no batched kernel it takes one record after another: slower, and as right.
             warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
-            grads = of_each(values, x_B, padded(y_R, self.rows))
+            grads = of_each(values, x_BK, padded(y_R, self.rows))
         for name, parameter in trained.items():
             parameter.grad_sample = grads[name].detach()  # type: ignore[attr-defined]
 
-    def _loss(self, values: dict[str, Tensor], x: Inputs, y: Tensor) -> Tensor:
+    def _loss(self, values: dict[str, Tensor], x_K: Inputs, y: Tensor) -> Tensor:
         """Return the loss of one record."""
-        batch = each(x, lambda one: one[None])
-        given: tuple[Any, ...] = ((), dict(batch)) if isinstance(batch, Mapping) else ((batch,), {})
-        loss_1 = self.losses(functional_call(self._model, values, *given), y[None])
-        if loss_1.shape != (1,):
-            raise PrivacyError(f"the loss has shape {tuple(loss_1.shape)}, where each record needs one of its own")
-        return loss_1[0]
+        given: tuple[Any, ...] = ((), dict(x_K)) if isinstance(x_K, Mapping) else ((x_K,), {})
+        return self.losses_of(functional_call(self._model, values, *given), y[None])[0]
 
 
 class _Rows(nn.Module):

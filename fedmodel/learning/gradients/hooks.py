@@ -8,7 +8,7 @@ Opacus's own optimiser is not used: one NaN spoils its sum, and its float32 sums
 adaptive clipping: in Opacus 1.6 ghost clipping bounds nothing for losses of shape (B, 1), and adaptive ghost clipping
 does not clip at all.
 
-Shapes: B rows of a physical batch, R of them records, P parameters, L parameter tensors.
+Shapes: B rows of a physical batch, R of them records, V rows of their views, P parameters, L parameter tensors.
 """
 
 from __future__ import annotations
@@ -23,10 +23,7 @@ from torch import Tensor, nn
 
 from fedmodel.data.named import each
 from fedmodel.errors import PrivacyError
-from fedmodel.learning.gradients import (
-    ClippedSum,
-    _standardised,  # noqa: F401 - teaches Opacus layers of our own
-)
+from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import Inputs, called, padded
 from fedmodel.learning.tasks import RecordLoss
 
@@ -53,9 +50,9 @@ class PerSample(ClippedSum):
             ) from None
         self._sums: list[Tensor] = []
 
-    def add(self, x_R: Inputs, y_R: Tensor) -> None:
+    def add(self, x_V: Inputs, y_R: Tensor) -> None:
         """Differentiate, clip and cut a physical batch, and add it to the sum."""
-        self._differentiate(x_R, y_R)
+        self._differentiate(x_V, y_R)
         factor_R = self._factors()[: len(y_R)]
         parts = [
             _cut_sum(_gradients(parameter)[: len(y_R)].flatten(1), factor_R, self.unit).view(parameter.shape)
@@ -82,10 +79,10 @@ class PerSample(ClippedSum):
                 if hasattr(module, attribute):
                     delattr(module, attribute)
 
-    def prints(self, x_R: Inputs, y_R: Tensor, multipliers_P: Tensor) -> Tensor:
+    def prints(self, x_V: Inputs, y_R: Tensor, multipliers_P: Tensor) -> Tensor:
         """Return a hash of each record's gradient and of its factor, with the two zeros taken as one."""
         self.forget()
-        self._differentiate(x_R, y_R)
+        self._differentiate(x_V, y_R)
         factor_B = self._factors()
         found_B = factor_B.view(torch.int64).clone()
         offset = 0
@@ -98,14 +95,13 @@ class PerSample(ClippedSum):
         self.forget()
         return torch.where(factor_B > 0, found_B, 0)[: len(y_R)]
 
-    def _differentiate(self, x_R: Inputs, y_R: Tensor) -> None:
+    def _differentiate(self, x_V: Inputs, y_R: Tensor) -> None:
         """Leave the gradient of each record, and of what fills the batch up, in each parameter's `grad_sample`."""
-        target_B = padded(y_R, self.rows)
-        output_B = called(self._per_record, each(x_R, lambda one: padded(one, self.rows)))
-        loss_B = self.losses(output_B, target_B)
-        if loss_B.shape != (len(target_B),):
-            raise PrivacyError(f"the loss has shape {tuple(loss_B.shape)}, where each record needs one of its own")
-        torch.autograd.backward(loss_B.sum())
+        output_V = called(self._per_record, each(x_V, lambda one: padded(one, self.rows * self.views)))
+        torch.autograd.backward(self.losses_of(output_V, padded(y_R, self.rows)).sum())
+        if self.views > 1:
+            for parameter in self.parameters:
+                parameter.grad_sample = self.folded(_gradients(parameter))  # type: ignore[attr-defined]
 
     def _factors(self) -> Tensor:
         """Return what each row's gradient is multiplied with, float64 of shape `(B,)`: zero where it is no number.

@@ -283,13 +283,16 @@ def _gradients(
     for wrapper in wrappers:
         losses = wrapper.losses(losses, clip_of(event))
     _use_device(str(device))  # again: code of the user's own may set torch up as it is imported or called
-    return choosing.of_scenario(scenario, device)(
+    views = 1 if scenario.data.augment is None else scenario.data.augment.views
+    gradients = choosing.of_scenario(scenario, device)(
         module,
         losses,
         max_grad_norm=clip,
         unit=grid.fine(event.noise_multiplier * clip_of(event)),
-        rows=physical_batch(event.denominator, scenario.training.max_physical_batch),
+        rows=physical_batch(event.denominator, max(1, scenario.training.max_physical_batch // views)),
     )
+    gradients.views = views
+    return gradients
 
 
 def _noise(scenario: Scenario, silo: str, round_number: int, event: Event) -> NoiseSource:

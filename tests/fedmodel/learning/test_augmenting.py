@@ -23,6 +23,7 @@ from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.learning import augmenting as module
 from fedmodel.learning.augmenting import augmenting, copies
 from fedmodel.learning.gradients.hooks import PerSample
+from fedmodel.learning.jobs.training import _gradients, _key
 from fedmodel.learning.models import build_model
 from fedmodel.learning.vectors import flatten
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
@@ -171,27 +172,36 @@ def gradients() -> PerSample:
     return PerSample(network, losses, max_grad_norm=0.5, unit=2.0**-30, rows=4)
 
 
-@given(count=st.integers(1, 12), scale=st.sampled_from([1.0, 100.0, 1e20]), seed=st.integers(0, 1000))
+@given(
+    count=st.integers(1, 12),
+    scale=st.sampled_from([1.0, 100.0, 1e20]),
+    views=st.sampled_from([1, 4]),
+    seed=st.integers(0, 1000),
+)
 def test_a_record_moves_the_clipped_sum_by_the_clip_at_most_for_fixed_draws_of_the_others(
-    count: int, scale: float, seed: int
+    count: int, scale: float, views: int, seed: int
 ) -> None:
     """With all ways at once; lots of several physical batches, an outlier, and draws for each place of each batch."""
     found = gradients()
+    found.views = views
+    config = EACH["all"].model_copy(update={"views": views})
     x_N, y_N = images(count, seed), torch.from_numpy(np.random.default_rng(seed).integers(0, 3, count))
     x_N[-1] *= scale
 
     def sum_of(lot: range) -> Tensor:
-        augment = augmenting(EACH["all"], IMAGES, ByRow())
+        augment = augmenting(config, IMAGES, ByRow())
         return torch.cat([one.reshape(-1) for one in found.of(x_N, y_N, np.arange(len(lot)), augment)])
 
     with_it, without = sum_of(range(count)), sum_of(range(count - 1))
     assert float((with_it - without).norm()) <= 0.5
 
 
+@pytest.mark.parametrize("views", [1, 3])
 def test_training_augments_each_lot_and_neither_what_measures_nor_what_is_without_it_does(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    views: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    settings = ["seed=3", 'model={kind="mlp"}', "data.augment={crop=1, rotate=10.0, noise=0.1}"]
+    declared = f"data.augment={{crop=1, rotate=10.0, noise=0.1, views={views}}}"
+    settings = ["seed=3", 'model={kind="mlp"}', declared]
     scenario = read_scenario("digits", settings)
     augmented: list[int] = []
     lots: list[int] = []
@@ -222,11 +232,34 @@ def test_training_augments_each_lot_and_neither_what_measures_nor_what_is_withou
         return found
 
     with_it = update(scenario)
-    assert sum(augmented) == sum(lots) > 0
+    assert sum(augmented) == views * sum(lots) > 0
     without = update(scenario.model_copy(update={"data": scenario.data.model_copy(update={"augment": None})}))
-    assert sum(augmented) == sum(lots[: len(lots) // 2])
+    assert sum(augmented) == views * sum(lots[: len(lots) // 2])
     assert lots[: len(lots) // 2] == lots[len(lots) // 2 :]  # drawn as without it
     assert not np.array_equal(with_it, without)
+
+
+def test_views_lie_side_by_side_and_each_has_draws_of_its_own() -> None:
+    shape = DataShape((), 2, inputs={"image": ArrayShape((1, 4, 4)), "tokens": ArrayShape((3,), 9)})
+    augment = augmenting(AugmentConfig(array="image", noise=0.01, views=3), shape, SeededNoise(1))
+    assert augment is not None
+    tokens = torch.arange(6).view(2, 3)
+    found = augment({"image": torch.arange(2.0).view(2, 1, 1, 1).expand(2, 1, 4, 4), "tokens": tokens})
+    assert isinstance(found, dict)
+    assert found["image"].mean(dim=(1, 2, 3)).round().tolist() == [0, 0, 0, 1, 1, 1]
+    assert len(torch.unique(found["image"].flatten(1), dim=0)) == 6
+    assert torch.equal(found["tokens"], tokens.repeat_interleave(3, dim=0))
+
+
+def test_views_share_the_room_of_a_physical_batch() -> None:
+    rows = []
+    for views in (1, 3, 16):
+        settings = ["seed=3", f"data.augment={{crop=1, views={views}}}", "training.max_physical_batch=64"]
+        scenario = read_scenario("digits", settings)
+        event = DpSgdEvent(1.0, 1.0, 0.3, 3, denominator=60)
+        made = _gradients(*_key(scenario, event), CPU, 1.0)
+        rows.append((made.rows, made.views))
+    assert rows == [(64, 1), (16, 3), (4, 16)]
 
 
 def test_the_array_that_is_named_is_changed_and_what_tells_canaries_is_not() -> None:
@@ -286,3 +319,10 @@ def test_a_scenario_is_refused_before_it_runs_and_says_nothing_where_nothing_is_
     assert said.data.augment is not None
     assert said.data.augment.described.endswith("differs by chance from its record (flip = both, crop = 1)")
     assert isinstance(silo_records(said, "c0"), Records)
+    assert "views" not in said.model_dump_json()
+    several = read_scenario("digits", ["data.augment={crop=1, views=4}", "seed=1"])
+    assert several.data.augment is not None
+    assert several.data.augment.described.endswith("(crop = 1), 4 of a record at a time, which count as one")
+    for settings, refused in (("views=4", "says none of flip"), ("crop=1, views=0", "views = 0 is not accepted")):
+        with pytest.raises(ConfigError, match=refused):
+            read_scenario("digits", [f"data.augment={{{settings}}}"])

@@ -6,7 +6,7 @@ output begins the graph. So the backward pass costs what it costs to reach the l
 What came out is named by its place in the graph and not by its tensor, which may be changed in place afterwards without
 changing what the gradient at that place is.
 
-Shapes: B rows of a physical batch.
+Shapes: B records of a physical batch.
 """
 
 from __future__ import annotations
@@ -85,17 +85,18 @@ class Recorder:
                 family, self.families[name] = family_of(name, layer)
                 layer.register_forward_hook(partial(self._note, name, family), with_kwargs=True)
 
-    def parts(self, rows: int, losses: Callable[[], Tensor]) -> list[Part]:
+    def parts(self, rows: int, views: int, losses: Callable[[], Tensor]) -> list[Part]:
         """Return what records add to each trained parameter, in the order of parameters and of their rows.
 
         Args:
-            rows: Of the physical batch.
-            losses: Passes it through the model, and returns each row's loss, `(B,)`.
+            rows: Records that the physical batch has room for.
+            views: Rows of each record in what is passed through the model, side by side.
+            losses: Passes it through the model, and returns each record's loss, `(B,)`.
 
         Raises:
             PrivacyError: When a parameter gets no gradient, or losses are not one for each row.
         """
-        with self._recording(rows) as calls:
+        with self._recording(rows * views) as calls:
             loss_B = losses()
         if loss_B.shape != (rows,):
             raise PrivacyError(f"the loss has shape {tuple(loss_B.shape)}, where each record needs one of its own")
@@ -104,7 +105,7 @@ class Recorder:
         found: dict[int, list[Part]] = {}
         for call, grad in zip(calls, grads, strict=bool(grads)):
             for part in call.parts(grad) if grad is not None else ():
-                found.setdefault(id(part.parameter), []).append(part)
+                found.setdefault(id(part.parameter), []).append(part if views == 1 else part.folded(views))
         return [part for parameter in self._parameters for part in _whole(parameter, found.get(id(parameter), []))]
 
     @contextmanager

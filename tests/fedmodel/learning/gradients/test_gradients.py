@@ -14,6 +14,7 @@ from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.conformance import conforms, hostile
 from fedmodel.learning.gradients import KINDS, ClippedSum, kind
+from fedmodel.learning.inputs import Inputs, unlike
 from fedmodel.learning.models import build_model
 from fedmodel.learning.preflight import check_sums, preflight
 from fedmodel.learning.tasks.classification import Classification
@@ -36,9 +37,16 @@ each_model = pytest.mark.parametrize(("config", "shape"), MODELS.values(), ids=M
 
 
 def make(
-    of: type[ClippedSum], module: nn.Module, loss: str = "cross-entropy", clip: float = 0.5, rows: int = 8
+    of: type[ClippedSum],
+    module: nn.Module,
+    loss: str = "cross-entropy",
+    clip: float = 0.5,
+    rows: int = 8,
+    views: int = 1,
 ) -> ClippedSum:
-    return of(module, Classification.losses[loss], max_grad_norm=clip, unit=grid.fine(0.5), rows=rows)
+    made = of(module, Classification.losses[loss], max_grad_norm=clip, unit=grid.fine(0.5), rows=rows)
+    made.views = views
+    return made
 
 
 @each_kind
@@ -53,6 +61,76 @@ def test_a_sum_is_the_definition(
     expected = clipped_by_hand(build_model(config, shape, seed=1), loss, x, y, gradients.clip)
     assert torch.allclose(gradients.flat(x, y).float(), expected, atol=2e-5)
     assert 0.5 * (1 - 2**-8) <= gradients.clip <= 0.5
+
+
+@each_kind
+@each_model
+@pytest.mark.parametrize(("rows", "clip"), [(2, 0.5), (8, 0.5), (8, 50.0)])
+def test_a_sum_of_several_views_is_of_each_records_mean_gradient(
+    of: type[ClippedSum], config: ModelConfig, shape: DataShape, rows: int, clip: float
+) -> None:
+    """By hand: a record's views are a batch of their own, whose mean loss is differentiated, and clipped once."""
+    x, y = batch(shape, 5)
+    module = build_model(config, shape, seed=1)
+    expected = torch.zeros(sum(parameter.numel() for parameter in module.parameters()), dtype=torch.float64)
+    for place in range(5):
+        x_K = unlike(x[place : place + 1], 3)
+        loss = Classification.losses["cross-entropy"](module(x_K), y[place].expand(3)).mean()
+        grad_P = torch.cat([one.reshape(-1) for one in torch.autograd.grad(loss, [*module.parameters()])]).double()
+        expected += grad_P * min(1.0, clip / float(grad_P.norm()))
+    gradients = make(of, build_model(config, shape, seed=1), clip=clip, rows=rows, views=3)
+    found = gradients.flat(x, y)
+    assert torch.allclose(found, expected, atol=2e-5 * max(1.0, float(expected.abs().max())))
+    plain = make(of, build_model(config, shape, seed=1), clip=clip, rows=rows)
+    assert not torch.allclose(found, plain.flat(x, y), atol=1e-3)
+
+
+@each_kind
+def test_one_record_of_many_views_moves_a_sum_by_one_clip(of: type[ClippedSum]) -> None:
+    gradients = make(of, build_model(MLP, FLAT, seed=1), views=5)
+    assert preflight(gradients, FLAT, 0.5) == gradients.rows > 0
+    for name in hostile(gradients.parameters, seed=3):
+        assert conforms(gradients, FLAT, thorough=False), name
+        assert check_sums(gradients, FLAT, 0.5, (1.0, 1e4), (1, 7)) <= 1
+
+
+def test_views_that_are_clipped_each_by_itself_are_refused() -> None:
+    class EachAlone(KINDS["per-sample"]):  # type: ignore[misc]
+        def add(self, x_V: Inputs, y_R: Tensor) -> None:
+            views, rows = self.views, self.rows
+            self.views, self.rows = 1, rows * views
+            super().add(x_V, y_R.repeat_interleave(views))
+            self.views, self.rows = views, rows
+
+    gradients = make(EachAlone, build_model(MLP, FLAT, seed=1), views=3)
+    with pytest.raises(PrivacyError, match=r"one record of scale .* moves the clipped sum by [12]\.\d+ times the clip"):
+        preflight(gradients, FLAT, 0.5)
+
+
+@each_kind
+@pytest.mark.parametrize("spoilt", [math.nan, math.inf])
+def test_a_view_that_is_no_number_takes_its_own_record_out_and_no_other(of: type[ClippedSum], spoilt: float) -> None:
+    gradients = make(of, build_model(MLP, FLAT, seed=1), views=3)
+    x, y = batch(FLAT, 6)
+
+    def views(x_R: Inputs) -> Inputs:
+        x_V = unlike(x_R, 3)
+        assert isinstance(x_V, Tensor)
+        x_V[3 * 2 + 1] = spoilt
+        return x_V
+
+    found = gradients.of(x, y, np.arange(6), views)
+    others = gradients.of(x, y, np.array([0, 1, 3, 4, 5]), gradients.made_up_views)
+    assert all(torch.allclose(one, other, atol=1e-6) for one, other in zip(found, others, strict=True))
+
+
+@each_kind
+def test_records_without_their_views_are_refused(of: type[ClippedSum]) -> None:
+    gradients = make(of, build_model(MLP, FLAT, seed=1), views=3)
+    x, y = batch(FLAT, 6)
+    for augment in (None, lambda x_R: unlike(x_R, 2)):
+        with pytest.raises(PrivacyError, match="records came without 3 views each"):
+            gradients.of(x, y, np.arange(6), augment)
 
 
 @each_kind
