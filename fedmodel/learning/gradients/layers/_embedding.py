@@ -66,6 +66,11 @@ class Looked(Part):
         """Return a hash of both factors."""
         return hashed(self.right_BTd, multipliers_P) + 3 * hashed(self.index_BT, multipliers_P)
 
+    def folded(self, views: int) -> Looked:
+        """Return the positions of all of a record's rows as its own."""
+        index_BT, right_BTd = (one.unflatten(0, (-1, views)).flatten(1, 2) for one in (self.index_BT, self.right_BTd))
+        return Looked(self.parameter, index_BT, right_BTd)
+
 
 def beside(several: Sequence[Looked]) -> Looked:
     """Return the positions of several uses of a table as those of one."""

@@ -82,6 +82,10 @@ class Part(ABC):
     def hashed(self, multipliers_P: Tensor) -> Tensor:
         """Return a hash of all that a record's gradient is computed from here, int64 of shape `(B,)`."""
 
+    @abstractmethod
+    def folded(self, views: int) -> Part:
+        """Return the part of records of which each has so many rows here, side by side: their sum for each record."""
+
     def cheapest(self) -> Part:
         """Return the way that takes less, by shapes."""
         return self
@@ -123,6 +127,18 @@ class Kept(Part):
     def hashed(self, multipliers_P: Tensor) -> Tensor:
         """Return a hash of the gradients, so that how they were computed is covered too."""
         return hashed(self.grad_BP, multipliers_P)
+
+    def folded(self, views: int) -> Kept:
+        """Return each record's gradient."""
+        return Kept(self.parameter, added_up(self.grad_BP, views), self.rows)
+
+
+def added_up(grad_VP: Tensor, views: int) -> Tensor:
+    """Return the sum of each record's rows, added one after the other."""
+    total_BP, *others = grad_VP.unflatten(0, (-1, views)).unbind(dim=1)
+    for other_BP in others:
+        total_BP = total_BP + other_BP
+    return total_BP
 
 
 def norms(values_NK: Tensor) -> Tensor:

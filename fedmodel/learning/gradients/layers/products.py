@@ -15,7 +15,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from fedmodel.learning.gradients.layers.parts import CACHED, Kept, Part, hashed, norms, weighed
+from fedmodel.learning.gradients.layers.parts import CACHED, Kept, Part, added_up, hashed, norms, weighed
 
 _ROUNDING: Final = 2.0**-52  # twice that of float64
 _AGAIN: Final = 32  # products of float32 for each entry that cost as much as turning it into float64 and adding it up
@@ -115,6 +115,26 @@ class Outer(Part):
         for place, one in enumerate(self.factors.given):
             found_B += hashed(one, multipliers_P) * (2 * place + 3)
         return found_B
+
+    def folded(self, views: int) -> Outer:
+        """Return the positions of all of a record's rows as its own."""
+        factors = self.factors
+
+        def rows(some: slice) -> slice:
+            start, stop, _ = some.indices(self._batch // views)
+            return slice(start * views, stop * views)
+
+        def positions(one_VGT: Tensor) -> Tensor:
+            return one_VGT.unflatten(0, (-1, views)).transpose(1, 2).flatten(2, 3)
+
+        folded = replace(
+            factors,
+            left_BGTp=positions(factors.left_BGTp),
+            right=lambda some: positions(factors.right(rows(some))),
+            grads=lambda some: added_up(factors.grads(rows(some)), views),
+            given=tuple(one.unflatten(0, (-1, views)) for one in factors.given),
+        )
+        return Outer(self.parameter, folded, self.rows)
 
     def _gradients(self) -> Iterator[tuple[slice, Tensor]]:
         """Yield records' gradients, of a few at once."""

@@ -71,14 +71,14 @@ def test_a_sum_of_several_views_is_of_each_records_mean_gradient(
 ) -> None:
     """By hand: a record's views are a batch of their own, whose mean loss is differentiated, and clipped once."""
     x, y = batch(shape, 5)
+    gradients = make(of, build_model(config, shape, seed=1), clip=clip, rows=rows, views=3)
     module = build_model(config, shape, seed=1)
     expected = torch.zeros(sum(parameter.numel() for parameter in module.parameters()), dtype=torch.float64)
     for place in range(5):
         x_K = unlike(x[place : place + 1], 3)
         loss = Classification.losses["cross-entropy"](module(x_K), y[place].expand(3)).mean()
         grad_P = torch.cat([one.reshape(-1) for one in torch.autograd.grad(loss, [*module.parameters()])]).double()
-        expected += grad_P * min(1.0, clip / float(grad_P.norm()))
-    gradients = make(of, build_model(config, shape, seed=1), clip=clip, rows=rows, views=3)
+        expected += grad_P * min(1.0, gradients.clip / float(grad_P.norm()))
     found = gradients.flat(x, y)
     assert torch.allclose(found, expected, atol=2e-5 * max(1.0, float(expected.abs().max())))
     plain = make(of, build_model(config, shape, seed=1), clip=clip, rows=rows)
