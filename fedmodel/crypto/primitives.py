@@ -17,6 +17,7 @@ except where the caller can do something about it.
 | `AgreementKey` | X25519; points of small order are refused        | RFC 7748, section 6.1        |
 | `SealingKey`   | HPKE base mode: X25519, or X25519 with ML-KEM-768 | RFC 9180; FIPS 203; X-Wing  |
 | `Keystream`    | AES-256 in counter mode from a zero counter      | SP 800-38A, section 6.5      |
+| `SecretStream` | ChaCha20's keystream from a zero counter         | RFC 8439, section 2.4        |
 
 Does NOT erase secrets from memory, because Python may copy bytes at any time. Does NOT authenticate the sender of a
 sealed message; the protocol's own signatures do that.
@@ -72,6 +73,7 @@ _SMALL_ORDER_U: Final = frozenset(
 # that the time goes into the cipher and not into Python's call.
 BLOCK_SIZE: Final = 256 * 1024
 _ZEROS: Final = memoryview(bytes(BLOCK_SIZE))
+_MOST_STREAMED: Final = 64 << 32  # 2^32 blocks of 64 bytes: then a counter of 32 bits would begin again
 
 
 class Suite(Enum):
@@ -88,11 +90,9 @@ def random_bytes(size: int) -> bytes:
 
 def random_stream(size: int) -> bytes:
     """Return many unpredictable bytes: a keystream under a fresh key of the CSPRNG, which is faster than the CSPRNG."""
-    stream, buffer = Keystream(random_bytes(KEY_SIZE)), bytearray(size + 15)
-    for start in range(0, size, BLOCK_SIZE):
-        length = min(BLOCK_SIZE, size - start)
-        stream.fill(memoryview(buffer)[start:], length)
-    return bytes(memoryview(buffer)[:size])
+    buffer = bytearray(size)
+    SecretStream(random_bytes(KEY_SIZE)).fill(buffer)
+    return bytes(buffer)
 
 
 def digest(label: bytes, *parts: bytes) -> bytes:
@@ -334,6 +334,43 @@ class Keystream:
             size: From 0 to `BLOCK_SIZE`. In each call for a stream except the last, a multiple of 16.
         """
         self._update_into(_ZEROS[:size], buffer)
+
+
+class SecretStream:
+    """Unpredictable bytes for one owner's own use, in order, as many as are asked for: nobody else makes them again.
+
+    Guarantee: whoever tells them from uniform bytes, without the key, tells ChaCha20 from a random function, which is
+    believed to take 2^256 work. A block cipher in counter mode would fall short of uniform bytes by itself, since no
+    two of its blocks are the same: by n^2 / 2^129 after n blocks. ChaCha20 is no permutation, and lacks nothing.
+
+    Nonce and counter start at zero, which is safe because a key is used for one stream and never again.
+
+    Args:
+        key: 32 bytes, uniform and secret. Drawn for one purpose, such as one vector of noise, and dropped with it: a
+            stream that is kept would go on alike in both processes after a fork.
+    """
+
+    def __init__(self, key: bytes) -> None:
+        cipher = Cipher(algorithms.ChaCha20(sized(key, KEY_SIZE, "a secret stream's key"), bytes(16)), mode=None)
+        self._update_into = cipher.encryptor().update_into
+        self._left = _MOST_STREAMED
+
+    def fill(self, buffer: bytearray | memoryview) -> None:
+        """Write the next bytes of the stream over a whole buffer.
+
+        Args:
+            buffer: Of bytes (format "B"), contiguous, of any length.
+
+        Raises:
+            CryptoError: When the stream would be longer than its counter counts.
+        """
+        view = memoryview(buffer)
+        if len(view) > self._left:
+            raise CryptoError(f"a secret stream has at most {_MOST_STREAMED} bytes; draw another key for more")
+        self._left -= len(view)
+        for start in range(0, len(view), BLOCK_SIZE):
+            part = view[start : start + BLOCK_SIZE]
+            self._update_into(_ZEROS[: len(part)], part)
 
 
 def _hpke(suite: Suite) -> hpke.Suite:

@@ -298,6 +298,52 @@ def test_a_keystream_from_a_later_byte_is_the_rest_of_it(start: int) -> None:
         crypto.Keystream(key, start + 1)
 
 
+def test_the_cipher_beneath_secret_streams_is_chacha20() -> None:
+    count = 0
+    for record in vectors("ciphers/ChaCha20/rfc7539.txt"):
+        start = int(record["initial_block_counter"]).to_bytes(4, "little") + bytes.fromhex(record["nonce"])
+        encryptor = Cipher(algorithms.ChaCha20(bytes.fromhex(record["key"]), start), mode=None).encryptor()
+        assert encryptor.update(bytes.fromhex(record["plaintext"])).hex() == record["ciphertext"].lower()
+        count += 1
+    assert count == 3
+
+
+def secret_stream(key: bytes, *sizes: int) -> bytes:
+    source, pieces = crypto.SecretStream(key), [bytearray(size) for size in sizes]
+    for piece in pieces:
+        source.fill(piece)
+    return b"".join(pieces)
+
+
+def test_a_secret_stream_begins_as_the_standard_says() -> None:
+    """RFC 8439, appendix A.1: the blocks of counters 0 and 1, under a key and a nonce of zeros."""
+    assert secret_stream(bytes(32), 128).hex() == (
+        "76b8e0ada0f13d90405d6ae55386bd28bdd219b8a08ded1aa836efcc8b770dc7"
+        "da41597c5157488d7724e03fb8d84a376a43b8f41518a11cc387b669b2ee6586"
+        "9f07e7be5551387a98ba977c732d080dcb0f29a048e3656912c6533e32ee7aed"
+        "29b721769ce64e43d57133b074d839d531ed1f28510afb45ace10a1f4b794d6f"
+    )
+
+
+@pytest.mark.parametrize("sizes", [(0,), (1, 2, 61), (64, 5), (256 * 1024, 1), (256 * 1024 + 1, 77), (700_000, 3)])
+def test_a_secret_stream_goes_on_where_it_was(sizes: tuple[int, ...]) -> None:
+    key = bytes(range(32))
+    expected = Cipher(algorithms.ChaCha20(key, bytes(16)), mode=None).encryptor().update(bytes(sum(sizes)))
+    assert secret_stream(key, *sizes) == expected
+
+
+def test_a_secret_stream_ends_before_its_counter_begins_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(primitives, "_MOST_STREAMED", 100)
+    assert len(secret_stream(bytes(32), 60, 40)) == 100
+    source, buffer = crypto.SecretStream(bytes(32)), bytearray(41)
+    source.fill(bytearray(60))
+    with pytest.raises(CryptoError, match="at most 100 bytes; draw another key"):
+        source.fill(buffer)
+    assert buffer == bytes(41)
+    with pytest.raises(CryptoError, match="32 are needed"):
+        crypto.SecretStream(bytes(31))
+
+
 def test_random_streams_are_never_the_same_and_have_their_length() -> None:
     for size in (0, 1, 16, 300_001):
         assert len(crypto.random_stream(size)) == size
