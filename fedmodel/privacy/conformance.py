@@ -7,8 +7,9 @@ Guarantee: of a mechanism that passes,
 
 - the parts hold, for each step, a sampled Gaussian of no less cost than one of the event's own figures (`check_parts`);
 - the noise that it added to every sum tried was drawn from the source that it was given, and nowhere else, and as often
-  as it says; its size and shape were such as Gaussian noise of the event's standard deviation has, of each coordinate,
-  of each tensor and of all together, within the bounds below;
+  as it says, and one of its draws alone has the noise that is charged for; its size and shape were such as Gaussian
+  noise of the event's standard deviation has, of each coordinate, of each tensor and of all together, within the bounds
+  below;
 - that noise was drawn anew: no two coordinates had the same of it over all calls, nor one the other's with its sign
   changed; and differences of one call and the next, of the two ends of a call, and of coordinates that are 1, 2, 3, 8
   and 32 apart were on the whole as large as of independent noise;
@@ -48,6 +49,7 @@ _CALLS: Final = 32
 _LAGS: Final = (1, 2, 3, 8, 32)  # neighbours in a row, and in a column
 _REACH: Final = 4.0  # of a sum tried, in standard deviations: float32 then keeps where on the grid a value lies
 _OFF_GRID: Final = 1 / 8  # of a step: over what float32 rounds so near to zero, and under what a value off it may be
+_FLOAT: Final = 1e-12  # how two ways to compute one standard deviation may differ
 _RARE: Final = 64 * math.log(2)
 _SEED: Final = 1
 
@@ -148,6 +150,11 @@ def _measured(mechanism: Mechanism, event: Event) -> Tensor:
     often = noise.drawn / found_TP.numel()
     if often != mechanism.draws:
         raise _refused(event, f"{often:.3g} draws of noise for each coordinate, and says {mechanism.draws}")
+    charged = min((part.noise for part, _ in bounded([event]) or ()), default=math.inf) * clip_of(event)
+    if charged > noise.largest * (1 + _FLOAT):
+        raise _refused(
+            event, f"noise of {charged / noise.largest:.3g} times its largest draw as if it were one: each is rounded"
+        )
     return found_TP
 
 
@@ -176,13 +183,14 @@ def _added(mechanism: Mechanism, event: Event, sums_L: list[Tensor], noise: Seed
 
 
 class _Counted(SeededNoise):
-    """Seeded noise that counts its draws."""
+    """Seeded noise that counts its draws, and notes the standard deviation of the largest."""
 
-    drawn = 0
+    drawn, largest = 0, 0.0
 
     def gaussian(self, size: int, std: float, device: torch.device) -> Tensor:
         """Return noise, and count it."""
         self.drawn += size
+        self.largest = max(self.largest, std)
         return super().gaussian(size, std, device)
 
 

@@ -3,37 +3,40 @@
 All are secrets. Whoever can predict the noise subtracts it; whoever knows the lot voids amplification by sampling;
 whoever knows the masks, or how copies of records differ, can tell from them how many records came before.
 
-`OsNoise` draws every bit from the operating system's CSPRNG. Gaussians are Box-Muller in float64 on 53-bit uniforms,
-and each value is half the sum of four, so that recovering the uniforms behind a value by enumeration is infeasible
-(Holohan and Braghin 2021, section 5.1, n = 2). A radius that is large, where 53 bits are coarse, is drawn with 53 more,
-so that tails go on to 12 standard deviations of each of the four. What leaves is none of these bits:
-`fedmodel.privacy.release` rounds the noised sum to an absolute grid, and `fedmodel.privacy.grid` says, as a number, how
-far that is from a true Gaussian.
+`OsNoise` makes every draw from a keystream of its own: ChaCha20 under 32 bytes that the operating system's CSPRNG gave
+for that draw, and that are forgotten after it. Nothing is kept between draws, so that nothing is there to be repeated
+by a process that was forked, to be pickled or to be logged. Noise is what nearest multiples of the fine grid are to
+true Gaussians, exactly (`fedmodel.privacy.normals`): with uniform bits nothing is lacking, at any number of parameters
+and steps, and no bit of a value tells how it was made. That the keystream's bits pass for uniform is a computational
+assumption, on ChaCha20 and on the operating system, and is all that stands between.
 
 `SeededNoise` repeats itself. It exists so that two runs can be compared bit by bit, is marked "seeded-unsafe" wherever
 it is used, and protects nobody who shares the seed.
 
 Does NOT defend against timing of the sampler, nor against someone who reads this process's memory.
 
-Shapes: P parameters, N records.
+Shapes: P parameters, N records, W pairs of words, from each of which come two values of noise.
 """
 
 from __future__ import annotations
 
 import math
 import os
-from typing import Protocol
+from typing import Final, Protocol
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
+from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
+from fedmodel.crypto import KEY_SIZE, SecretStream
+from fedmodel.privacy import grid
 from fedmodel.privacy.events import NoiseSourceName
+from fedmodel.privacy.normals import check_device, nearest
 from fedmodel.seeds import derive_seed
 
-_SUMMANDS = 4  # 2n of Holohan and Braghin with n = 2; half the sum of four unit normals is a unit normal
-_COARSE_BELOW = 1 << 40  # of 2^53: a uniform under 2^-13, whose last bit moves a radius too far, gets 53 bits more
+_PAIRS: Final = 1 << 14  # at once, so that words and all that is made of them stay in a core's second-level cache
+_PAIRS_ON_A_CARD: Final = 1 << 21  # whose cost is a kernel's start
 
 
 class NoiseSource(Protocol):
@@ -59,10 +62,11 @@ class NoiseSource(Protocol):
 
 
 class OsNoise:
-    """Lots and noise from the operating system's CSPRNG.
+    """Lots and noise from the operating system's CSPRNG, drawn out by a keystream.
 
-    Guarantee: a record enters a lot with probability floor(q * 2^64) / 2^64, never above q; draws are independent of
-    one another and of anything an adversary sees.
+    Guarantee, for uniform bits: a record enters a lot with probability floor(q * 2^64) / 2^64, never above q; noise is
+    distributed as true Gaussians rounded to the fine grid; draws are independent of one another and of anything an
+    adversary sees. An adversary of bounded means cannot tell the bits from uniform ones (`fedmodel.crypto`).
     """
 
     name: NoiseSourceName = "os"
@@ -71,39 +75,46 @@ class OsNoise:
         """Return the indices of a Poisson lot, ascending, shape `(L,)` with 0 <= L <= records."""
         if sample_rate >= 1:
             return np.arange(records, dtype=np.intp)
-        drawn_N = np.frombuffer(os.urandom(8 * records), dtype=np.uint64)
-        return np.flatnonzero(drawn_N < np.uint64(int(math.ldexp(sample_rate, 64))))
+        return np.flatnonzero(_drawn(records, np.uint64) < np.uint64(int(math.ldexp(sample_rate, 64))))
 
     def gaussian(self, size: int, std: float, device: torch.device) -> Tensor:
-        """Return float64 noise of shape `(size,)`; bits come from the host, the transform runs on the device."""
-        pairs = _SUMMANDS * size // 2
-        uniform = _words(2 * pairs, device).view(2, pairs)
-        # (k + 1) / 2^53 lies in (0, 1], so the logarithm is finite.
-        share = (uniform[0] + 1).double() * 2.0**-53
-        small = torch.nonzero(uniform[0] < _COARSE_BELOW)[:, 0]
-        if len(small):
-            more = (_words(len(small), device) + 1).double() * 2.0**-53
-            share[small] = (uniform[0][small].double() + more) * 2.0**-53
-        radius = torch.sqrt(-2.0 * torch.log(share))
-        angle = uniform[1].double() * (2.0**-53 * 2.0 * math.pi)
-        normals = torch.cat([radius * torch.cos(angle), radius * torch.sin(angle)])
-        return normals.view(_SUMMANDS, size).sum(dim=0) * (std / 2.0)
+        """Return the multiples of `grid.fine(std)` nearest to noise N(0, std^2), float64 of shape `(size,)`.
+
+        The bits come from the host, and all else happens on the device.
+
+        Raises:
+            PrivacyError: When there is no grid for such noise, or the device's functions are not exact enough for it.
+        """
+        check_device(device)
+        fine, noise_P = grid.fine(std), torch.empty(size, dtype=torch.float64, device=device)
+        pairs = min(_PAIRS if device.type == "cpu" else _PAIRS_ON_A_CARD, -(-size // 2))
+        stream, words_2W = SecretStream(os.urandom(KEY_SIZE)), np.empty((2, pairs), dtype=np.int64)
+        for part_P in torch.split(noise_P, 2 * pairs) if size else ():
+            stream.fill(_bytes(words_2W))
+            # The ratio is exact, since a grid's step is a power of two; so is the product.
+            steps_2W = nearest(torch.from_numpy(words_2W).to(device), std / fine)
+            torch.mul(steps_2W.view(-1)[: len(part_P)], fine, out=part_P)
+        return noise_P
 
     def keep(self, size: int, rate: float, device: torch.device) -> Tensor:
-        """Return a mask of shape `(size,)` from as many words of the operating system."""
-        drawn = np.frombuffer(os.urandom(4 * size), dtype=np.uint32)
-        return torch.from_numpy(drawn < rate * 2.0**32).to(device)
+        """Return a mask of shape `(size,)` from as many words of 32 bits."""
+        return torch.from_numpy(_drawn(size, np.uint32) < rate * 2.0**32).to(device)
 
     def uniform(self, size: int, device: torch.device) -> Tensor:
-        """Return 53 bits of the operating system for each, over 2^53."""
-        return _words(size, device).double() * 2.0**-53
+        """Return 53 bits for each, over 2^53."""
+        return torch.from_numpy((_drawn(size, np.uint64) >> np.uint64(11)) * 2.0**-53).to(device)
 
 
-def _words(size: int, device: torch.device) -> Tensor:
-    """Return int64 of shape `(size,)`, uniform on [0, 2^53), from the operating system."""
-    bits = np.frombuffer(bytearray(os.urandom(8 * size)), dtype=np.int64)
-    # Arithmetic shift of a signed word, then the low 53 bits.
-    return (torch.from_numpy(bits).to(device) >> 11) & ((1 << 53) - 1)
+def _drawn(size: int, kind: DTypeLike) -> NDArray[np.unsignedinteger]:
+    """Return uniform words of shape `(size,)`, under a key of their own."""
+    words = np.empty(size, dtype=kind)
+    SecretStream(os.urandom(KEY_SIZE)).fill(_bytes(words))
+    return words
+
+
+def _bytes(words: NDArray[np.integer]) -> memoryview:
+    """Return the memory of an array."""
+    return words.reshape(-1).view(np.uint8).data
 
 
 class SeededNoise:

@@ -1,8 +1,8 @@
 """A clipped sum made a release: noise, the grid, the public denominator.
 
-Guarantee: `release` is a function of S + round_fine(Z), Z = N(0, std^2 I), rounded to the coarse grid
-(`fedmodel.privacy.grid`), where S is the sum that is given, on the fine grid. Division, float32 and all that follows
-are of a value on that grid. What the noise lacks to a true Gaussian, `grid.added` says.
+Guarantee: `release` is a function of S + Z, Z = N(0, std^2 I), rounded to the coarse grid (`fedmodel.privacy.grid`),
+where S is the sum that is given, on the fine grid. Division, float32 and all that follows are of a value on that grid.
+Noise of `OsNoise` is a true Gaussian's, rounded exactly.
 
 Does NOT bound what one record does to S: `fedmodel.learning.gradients` does.
 

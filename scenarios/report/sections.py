@@ -14,11 +14,10 @@ from typing import Any, Final
 from fedmodel import plans
 from fedmodel.config import PurposeConfig, SiloFile
 from fedmodel.errors import LedgerError
-from fedmodel.learning.jobs import words_asked
 from fedmodel.learning.tasks import figures_of
 from fedmodel.ledger import Run, Scope, Standing, origin_of
 from fedmodel.ledger.heads import verifier_key
-from fedmodel.privacy import accounting, grid
+from fedmodel.privacy import accounting
 from fedmodel.privacy.events import Event
 from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.provision import scenario_hash
@@ -335,7 +334,7 @@ def mechanism(gathered: Gathered, told: Mapping[str, Any]) -> document.Mechanism
         description=facts.description,
         sensitivity=facts.sensitivity,
         sampling=facts.sampling,
-        side_channels=_side_channels(gathered),
+        side_channels=sentences.side_channels(gathered.scenario.privacy.baseline),
         silos=tuple(_silo_mechanism(gathered, silo) for silo in gathered.silos),
         rounds_planned=scenario.rounds,
         rounds_completed=told["rounds_completed"],
@@ -344,27 +343,6 @@ def mechanism(gathered: Gathered, told: Mapping[str, Any]) -> document.Mechanism
         dropouts=tuple(document.Dropout(**row) for row in told["dropouts"]),
         withdrawn=tuple(document.Withdrawal(**row) for row in told["withdrawn"]),
     )
-
-
-def _side_channels(gathered: Gathered) -> str:
-    """Say what floating point adds, at the silo where it adds most, to what is charged and to what was planned."""
-    claims = gathered.silos if _protects(gathered) else []
-    block = 0 if gathered.scenario.audit is None else gathered.scenario.audit.count + 1
-    words = sum(words_asked(gathered.scenario, job) for job in gathered.scenario.besides)
-    draws, more = 0, None
-    for silo in claims:
-        plan, delta, ledger = gathered.scenario.plan(silo), _delta(gathered, silo), gathered.ledgers.get(silo)
-        events = [] if ledger is None else ledger.events  # of what it began from too
-        bounds = [_bound(events, delta), _bound(plans.planned_parts(gathered.scenario, silo), delta)]
-        own = None if ledger is None else ledger.own
-        besides = 0 if own is None else sum(one.steps for one in own.charges.values() if one.part)
-        steps = max(plan.steps, sum(event.steps for event in events) - besides)
-        coordinates = steps * (gathered.summary["parameters"] + block) + words
-        each = max(mechanism_of(event).draws for event in (plans.planned_event(plan), *events))
-        epsilon = max((one for one in bounds if one is not None), default=0.0)
-        draws, found = max(draws, each * coordinates), grid.added(coordinates, epsilon, delta, draws=each)
-        more = found if more is None else (max(more[0], found[0]), max(more[1], found[1]))
-    return sentences.side_channels(draws, more, gathered.scenario.privacy.baseline)
 
 
 def _silo_mechanism(gathered: Gathered, silo: str) -> document.SiloMechanism:

@@ -45,6 +45,7 @@ from fedmodel.privacy.conformance import check_parts, check_release
 from fedmodel.privacy.events import Event, clip_of
 from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
+from fedmodel.privacy.normals import check_device
 from fedmodel.seeds import derive_seed
 
 _MOST_WORDS: Final = 4_096
@@ -127,6 +128,7 @@ class Answering:
             raise ProtocolError(f"job {self._name!r} is asked with {words} zeros, and by nothing else")
         _check_covered(self._name, plan)
         check_release(mechanism_of(plan), plan)
+        check_device(torch.device("cpu"))
         self._check_apart()
 
     def _check_apart(self) -> None:

@@ -61,6 +61,7 @@ from fedmodel.privacy.conformance import check_parts, check_release
 from fedmodel.privacy.events import Event, clip_of, protects
 from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
+from fedmodel.privacy.normals import check_device
 from fedmodel.seeds import derive_seed
 
 
@@ -111,7 +112,8 @@ class Answering:
         Raises:
             ConfigError: When records cannot be augmented as is declared.
             PrivacyError: When the preflight, or a measurement at the model received, finds that one record could move
-                more than the clip, or the plan's mechanism charges for less than its release was measured to cost.
+                more than the clip, or the plan's mechanism charges for less than its release was measured to cost, or
+                noise cannot be computed exactly enough on the silo's device.
             ProtocolError: When the model received does not fit, or would swallow a step.
         """
         scenario = self.site.scenario
@@ -241,6 +243,7 @@ def _measured(
 @lru_cache(maxsize=64)
 def _preflight_once(scenario_json: str, event: Event, device: torch.device, wrappers: tuple[Wrapper, ...] = ()) -> int:
     """Measure the pipeline's sensitivity, once a process: neither round nor records change it."""
+    check_device(device)
     check_model(scenario_from_json(scenario_json), device)
     _gradients.cache_clear()  # measured at the parameters that it is built with, and not at those of a round
     gradients = _gradients(scenario_json, event, device, clip_of(event), wrappers)

@@ -54,7 +54,11 @@ class Mechanism(Protocol):
 
     @property
     def draws(self) -> int:
-        """How often `release` draws noise for a coordinate: what computed noise lacks hangs on it (`grid.added`)."""
+        """How often `release` draws noise for a coordinate; 0 where none is added.
+
+        Each draw is rounded to a grid, and a sum of rounded draws is no rounded sum. So of several, the event charges
+        for no more noise than one of them has: given the others, what is released is a rounding of that one's.
+        """
 
     @property
     def protects(self) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import pytest
@@ -17,6 +18,7 @@ from fedmodel.privacy.conformance import check_release
 from fedmodel.privacy.events import Event
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgd, DpSgdEvent
 from fedmodel.privacy.noise import NoiseSource
+from fedmodel.privacy.primitives import Parts
 from fedmodel.privacy.release import divided, release, rounded
 
 CLIP, NOISE = 0.8, 1.7
@@ -30,10 +32,10 @@ class Other(DpSgd):
     """DP-SGD, but for its release."""
 
     def __init__(self, released: Callable[[list[Tensor], NoiseSource], list[Tensor]], draws: int = 1) -> None:
-        self.released, self.draws = released, draws
+        self.released, self.draws, self.of = released, draws, EVENT
 
     def release(self, event: Event, sums_L: list[Tensor], noise: NoiseSource) -> list[Tensor]:
-        assert event == EVENT
+        assert event == self.of
         return self.released(sums_L, noise)
 
 
@@ -217,8 +219,24 @@ def test_a_release_of_another_form_is_refused(
         check_release(Other(released), EVENT)
 
 
-def test_noise_of_two_draws_is_let_pass_where_the_mechanism_says_so() -> None:
-    check_release(Other(twice, draws=2), EVENT)
+@dataclass(frozen=True)
+class Halved(DpSgdEvent):
+    """Charged for the noise of one of two draws."""
+
+    mechanism: str = "halved"
+
+    def parts(self) -> Parts:
+        ((part, steps),) = super().parts()
+        return ((part._replace(noise=math.sqrt(0.5) * part.noise), steps),)
+
+
+def test_noise_of_two_draws_is_let_pass_where_one_of_them_is_charged_for() -> None:
+    """A sum of two rounded draws is no rounded Gaussian of all their noise; given one, it is one of the other's."""
+    other = Other(twice, draws=2)
+    with pytest.raises(PrivacyError, match=r"noise of 1\.41 times its largest draw as if it were one"):
+        check_release(other, EVENT)
+    other.of = Halved(NOISE, CLIP, 0.5, 1, 37)
+    check_release(other, other.of)
 
 
 @pytest.mark.parametrize("draws", [32, 96, 45_152])

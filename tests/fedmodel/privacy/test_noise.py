@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import math
 import os
 
-import mpmath
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
+from fedmodel.crypto import KEY_SIZE
+from fedmodel.errors import PrivacyError
+from fedmodel.privacy import grid
+from fedmodel.privacy import noise as noise_module
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
 
 CPU = torch.device("cpu")
+of_the_system = os.urandom
 pytestmark = pytest.mark.usefixtures("same_bytes")
 SOURCES = [OsNoise(), SeededNoise(3)]
+DRAWS = {
+    "gaussian": lambda source, size: source.gaussian(size, 1.0, CPU).numpy(),
+    "lot": lambda source, size: np.isin(np.arange(size), source.lot(size, 0.5)),
+    "keep": lambda source, size: source.keep(size, 0.5, CPU).numpy(),
+    "uniform": lambda source, size: source.uniform(size, CPU).numpy(),
+}
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded"])
@@ -59,9 +70,10 @@ def test_uniform_numbers_leave_a_seeded_runs_other_draws_as_they_were() -> None:
     assert torch.equal(plain.keep(50, 0.5, CPU), other.keep(50, 0.5, CPU))
 
 
-@pytest.mark.parametrize("size", [1, 2, 3, 31])
-def test_any_size_of_noise(size: int) -> None:
-    assert OsNoise().gaussian(size, 1.0, CPU).shape == (size,)
+@pytest.mark.parametrize("name", DRAWS)
+@pytest.mark.parametrize("size", [0, 1, 2, 3, 31])
+def test_any_size_of_a_draw(size: int, name: str) -> None:
+    assert DRAWS[name](OsNoise(), size).shape == (size,)
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded"])
@@ -87,59 +99,82 @@ def test_a_full_lot_holds_everyone_and_a_tiny_rate_hardly_anyone(source: NoiseSo
     assert source.lot(0, 0.5).tolist() == []
 
 
-def test_os_noise_asks_the_operating_system_for_every_draw(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("name", DRAWS)
+def test_each_draw_has_a_key_of_its_own_and_nothing_is_kept(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A draw of more than one block has one key too; what is asked is 32 bytes, of the operating system."""
     asked: list[int] = []
-    words = np.random.default_rng(1)  # by seed, so that no radius asks for more bits: one in 8,192 does
+    given = np.random.default_rng(1)
 
     def counted(size: int) -> bytes:
         asked.append(size)
-        return words.bytes(size)
+        return given.bytes(size)
 
     monkeypatch.setattr(os, "urandom", counted)
+    source = OsNoise()
     torch.manual_seed(0)
-    first = OsNoise().gaussian(10, 1.0, CPU)
+    first = DRAWS[name](source, 70_000)
     torch.manual_seed(0)
-    assert not torch.equal(first, OsNoise().gaussian(10, 1.0, CPU))
-    OsNoise().lot(10, 0.5)
-    # Four normals a coordinate, a word each; one word a record.
-    assert asked == [320, 320, 80]
+    second = DRAWS[name](source, 70_000)
+    assert asked == [KEY_SIZE, KEY_SIZE]
+    assert not np.array_equal(first, second)
+    assert vars(source) == {}
+    given = np.random.default_rng(1)
+    assert np.array_equal(DRAWS[name](OsNoise(), 70_000), first)  # and so all of a draw hangs on its key
 
 
-def drawn(monkeypatch: pytest.MonkeyPatch, *words: list[int]) -> float:
-    """Return one draw of unit noise from 53-bit words: two radii and two angles, and then what more is asked for."""
-    given = iter(np.array(one, dtype=np.int64) << 11 for one in words)
-    monkeypatch.setattr(os, "urandom", lambda size: next(given).tobytes()[:size])
-    return float(OsNoise().gaussian(1, 1.0, CPU)[0])
+@pytest.mark.parametrize("name", DRAWS)
+def test_no_block_of_a_draw_repeats_another(name: str) -> None:
+    """Blocks of 32,768 values: in any two of them as much is alike as by chance."""
+    parts = np.split(DRAWS[name](OsNoise(), 3 * 32_768), 3)
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert np.mean(parts[one] == parts[other]) < 0.55
 
 
-def test_a_large_radius_is_drawn_with_53_bits_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The second pair is silent: its radius is 0. A quarter turn leaves the sine alone."""
-    with monkeypatch.context() as patch:
-        ordinary = 1 << 40
-        assert drawn(patch, [ordinary, 2**53 - 1, 2**51, 0]) == pytest.approx(
-            math.sqrt(-2 * math.log((ordinary + 1) * 2.0**-53)) / 2
-        )
-    for first, more in ((0, 0), (0, 2**53 - 1), (5, 2**52), ((1 << 40) - 1, 12345)):
-        with monkeypatch.context() as patch:
-            share = (first + (more + 1) * 2.0**-53) * 2.0**-53
-            value = drawn(patch, [first, 2**53 - 1, 2**51, 0], [more])
-            assert value == pytest.approx(math.sqrt(-2 * math.log(share)) / 2, rel=1e-14)
+def test_a_fork_draws_otherwise_than_the_process_it_was_forked_from(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever was drawn before: a stream that is kept would go on alike in both, as the tests' own bytes do."""
+    monkeypatch.setattr(os, "urandom", of_the_system)
+    source = OsNoise()
+
+    def drawn() -> list[str]:
+        return [draw(source, 200).tobytes().hex() for draw in DRAWS.values()]
+
+    drawn()
+    reading, writing = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.write(writing, json.dumps(drawn()).encode())
+        os._exit(0)
+    os.close(writing)
+    with os.fdopen(reading) as answer:
+        forked = json.load(answer)
+    assert os.waitpid(child, 0) == (child, 0)
+    assert [one == other for one, other in zip(forked, drawn(), strict=True)] == [False] * len(DRAWS)
 
 
-def test_logarithm_sine_and_cosine_are_as_exact_as_the_distance_from_a_gaussian_supposes() -> None:
-    """Two units in the last place, of 20,000 arguments each."""
-    rng = np.random.default_rng(3)
-    shares, angles = 2.0 ** rng.uniform(-106, 0, 20_000), rng.uniform(0, 2 * math.pi, 20_000)
-    shares = np.concatenate([shares, 1 - 2.0 ** rng.uniform(-53, -1, 2_000)])
-    for real, exact, at in (
-        (torch.log, mpmath.log, shares),
-        (torch.sin, mpmath.sin, angles),
-        (torch.cos, mpmath.cos, angles),
-    ):
-        found = real(torch.from_numpy(at)).tolist()
-        with mpmath.workdps(40):
-            off = [abs(exact(mpmath.mpf(x)) - value) / math.ulp(value) for x, value in zip(at, found, strict=True)]
-        assert max(off) <= 2
+@pytest.mark.parametrize("size", [1, 2, 33, 32_769])
+@pytest.mark.parametrize("std", [1.0, 0.3, 7.7e-9, 5e8])
+def test_noise_lies_on_the_fine_grid_already(std: float, size: int) -> None:
+    noise_P = OsNoise().gaussian(size, std, CPU)
+    steps_P = noise_P / grid.fine(std)
+    assert torch.equal(steps_P, steps_P.round())
+    assert noise_P.dtype == torch.float64
+    assert bool((noise_P.abs() < 12 * std).all())
+    assert noise_P.shape == (size,)
+
+
+@pytest.mark.parametrize("std", [0.0, -1.0, math.nan])
+def test_noise_without_a_grid_is_refused(std: float) -> None:
+    with pytest.raises(PrivacyError, match="has no grid"):
+        OsNoise().gaussian(3, std, CPU)
+
+
+def test_no_noise_comes_of_a_device_that_is_not_exact_enough(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(device: torch.device) -> None:
+        raise PrivacyError(f"not exact enough on {device}")
+
+    monkeypatch.setattr(noise_module, "check_device", refused)
+    with pytest.raises(PrivacyError, match="not exact enough on cpu"):
+        OsNoise().gaussian(3, 1.0, CPU)
 
 
 def test_seeded_noise_repeats_and_says_so() -> None:

@@ -11,10 +11,8 @@ from typing import Any
 import pytest
 
 from fedmodel.config.besides import BesidesConfig
-from fedmodel.privacy import grid
 from fedmodel.privacy.accounting import deltas
 from fedmodel.privacy.mechanisms.dp_sgd import MECHANISM, DpSgdEvent
-from fedmodel.privacy.rounding import small
 from scenarios.report import build, sections, sentences, verification
 from scenarios.report.anchors import Held
 from scenarios.report.document import Report
@@ -132,15 +130,11 @@ def test_what_floating_point_takes_from_the_accountant_is_counted(report: Report
     assert "no rounding counted" in next(one.means for one in report.accounting.methods if one.name == "prv")
 
 
-def test_what_the_noise_lacks_to_a_gaussian_is_a_number_of_this_run(gathered: Gathered, report: Report) -> None:
-    plan = gathered.scenario.plan(gathered.scenario.federation.silos[0])
-    draws = plan.steps * gathered.summary["parameters"]
+def test_floating_point_adds_nothing_and_what_is_assumed_of_the_keystream_is_said(report: Report) -> None:
     said = report.mechanism.side_channels
-    assert f"the {draws:,} draws of noise are not quite Gaussian" in said
-    more_epsilon, more_delta = grid.added(draws, report.claim.epsilon or 0.0, report.claim.delta)
-    assert 0 < more_epsilon < 1e-5
-    assert f"at most {small(more_epsilon)} to epsilon and {small(more_delta)} to delta and is not in" in said
-    assert "Gaussian, which" not in sentences.side_channels(draws, None)
+    assert "a true Gaussian rounded to a grid, exactly, so that floating point adds nothing to epsilon" in said
+    assert "that nobody tells them from uniform ones is assumed, and not in the figures" in said
+    assert "Gaussian" not in sentences.side_channels("no-noise")
 
 
 def test_an_audit_tells_lots_and_may_not_be_the_only_one(gathered: Gathered) -> None:

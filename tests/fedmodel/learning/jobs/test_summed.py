@@ -19,7 +19,7 @@ from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import Records
 from fedmodel.errors import PrivacyError, ProtocolError
 from fedmodel.kinds.shape import ArrayShape
-from fedmodel.learning.jobs import Question, Serving, Site, State, label_counts
+from fedmodel.learning.jobs import Question, Serving, Site, State, _summed, label_counts
 from fedmodel.learning.jobs._summed import Answering, clipped
 from fedmodel.plans import events_besides
 from fedmodel.privacy import grid
@@ -168,6 +168,17 @@ def test_a_mechanism_that_adds_less_noise_than_its_event_says_is_refused(
     halved = lambda self, event, *asked: real(self, replace(event, noise_multiplier=event.noise_multiplier / 2), *asked)  # noqa: E731
     monkeypatch.setattr(Gaussian, "release", halved)
     with pytest.raises(PrivacyError, match="mechanism 'gaussian' releases"):
+        job(counting).check(ASKED, event(counting))
+
+
+def test_a_machine_on_which_noise_is_not_exact_is_refused_before_the_charge(
+    counting: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuses(device: torch.device) -> None:
+        raise PrivacyError(f"noise computed on {device} is 9 times as far from a Gaussian")
+
+    monkeypatch.setattr(_summed, "check_device", refuses)
+    with pytest.raises(PrivacyError, match="computed on cpu is 9 times as far"):
         job(counting).check(ASKED, event(counting))
 
 

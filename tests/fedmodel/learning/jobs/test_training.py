@@ -157,6 +157,22 @@ def test_a_request_is_checked_by_the_preflight(tiny: Scenario, tmp_path: Path, m
             checked(silo(tiny, tmp_path), EVENT, request(tiny))
 
 
+def test_a_device_on_which_noise_is_not_exact_is_refused_before_a_silo_charges(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+
+    def refuses(device: torch.device) -> None:
+        asked.append(str(device))
+        raise PrivacyError("noise computed on cpu is 9 times as far from a Gaussian")
+
+    with fresh():
+        monkeypatch.setattr(training, "check_device", refuses)
+        with pytest.raises(PrivacyError, match="9 times as far"):
+            checked(silo(tiny, tmp_path), EVENT, request(tiny))
+    assert asked == ["cpu"]
+
+
 def test_a_model_is_refused_by_its_layers_name_before_a_silo_charges(
     tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
