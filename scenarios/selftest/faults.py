@@ -80,6 +80,7 @@ FAULTS: Final = (
     Fault("release-noises-less", PREFLIGHT, "full", partial(mutations.release_noises_less, 0.9)),
     Fault("release-noises-less, no preflight", "noise_std", "full",
           _unmeasured(partial(mutations.release_noises_less, 0.9))),
+    Fault("noise-once-for-two-layers", PREFLIGHT, "full", mutations.noise_once_for_two_layers),
     Fault("noise-once-a-round", "noise_std", "sampled", mutations.noise_once_a_round),
     Fault("noise-misses-the-canaries", "noise_std", "full", partial(mutations.noise_misses, block=True)),
     Fault("noise-misses-the-model", "noise_everywhere", "full", partial(mutations.noise_misses, block=False)),

@@ -129,6 +129,25 @@ def release_noises_less(factor: float) -> Planted:
     return replaced(release, "release", less)
 
 
+def noise_once_for_two_layers() -> Planted:
+    """Give the second tensor of parameters the noise of the first, of as many coordinates as both have."""
+    noised = release.release
+
+    def shared(sums_L: list[Tensor], noise: NoiseSource, std: float, denominator: int) -> list[Tensor]:
+        gaussian, (first, second) = noise.gaussian, (sum_.numel() for sum_ in sums_L[:2])
+
+        def drawn(size: int, std: float, device: torch.device) -> Tensor:
+            noise_P = gaussian(size, std, device)
+            both = min(first, second)
+            noise_P[first : first + both] = noise_P[:both]
+            return noise_P
+
+        with replaced(noise, "gaussian", drawn):
+            return noised(sums_L, noise, std, denominator)
+
+    return replaced(release, "release", shared)
+
+
 def noise_once_a_round() -> Planted:
     """Add noise to the first step of a round alone."""
     gaussian = OsNoise.gaussian
