@@ -1,0 +1,80 @@
+"""What the benchmark of a step compares is one and the same step, however it is taken."""
+
+import importlib
+import json
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+import torch
+
+from fedmodel.learning.gradients import KINDS
+
+_FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(str(_FOLDER))
+    return importlib.import_module("dp_sgd")
+
+
+def test_every_way_but_the_plain_one_takes_the_same_step_without_noise(benchmark: ModuleType) -> None:
+    trial = benchmark.TRIALS["mlp"]
+    moved = {}
+    torch.manual_seed(1)
+    x_B, y_B = trial.records(64)
+    x_B *= 30  # of which most gradients are clipped, and some are not
+    for way, stepping in benchmark.ways().items():
+        if way == "fastDP":
+            continue
+        torch.manual_seed(2)
+        module = trial.build()
+        before_P = torch.nn.utils.parameters_to_vector(module.parameters()).detach()
+        stepping(module, 0.0)(x_B, y_B)
+        moved[way] = torch.nn.utils.parameters_to_vector(module.parameters()).detach() - before_P
+    first = moved["opacus hooks"]
+    assert {f"fedmodel {kind}" for kind in KINDS} <= moved.keys()
+    assert (moved["plain"] - first).norm() > 0.1 * first.norm()
+    for way, own in moved.items():
+        assert way == "plain" or (own - first).norm() <= 1e-5 * first.norm(), way
+
+
+def test_noise_moves_a_step_only_where_it_is_asked_for(benchmark: ModuleType) -> None:
+    trial = benchmark.TRIALS["mlp"]
+    x_B, y_B = trial.records(64)
+    for way in ("fedmodel functional", "opacus hooks"):
+        for noise in (0.0, 1.0):
+            moved = []
+            for _ in range(2):
+                torch.manual_seed(2)
+                module = trial.build()
+                step = benchmark.ways()[way](module, noise)
+                torch.manual_seed(torch.seed())
+                step(x_B, y_B)
+                moved.append(torch.cat([one.detach().reshape(-1) for one in module.parameters()]))
+            assert torch.equal(*moved) == (noise == 0), (way, noise)
+
+
+def test_memory_counts_what_was_held_at_once(benchmark: ModuleType) -> None:
+    found: dict[str, int] = {}
+    with benchmark.peak_of(torch.device("cpu"), found):
+        for _ in range(3):  # one after the other
+            one = torch.zeros(1_000_000)
+            del one
+        two = [torch.zeros(1_000_000), torch.zeros(500_000)]
+    assert 6e6 <= found["bytes"] < 6.1e6
+    del two
+
+
+def test_a_way_that_takes_no_such_model_says_why(
+    benchmark: ModuleType, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refusing(*_: object) -> None:
+        raise ValueError("no such layer\nand more")
+
+    monkeypatch.setattr(benchmark, "ways", lambda: {"plain": refusing})
+    benchmark.child("plain", "mlp", torch.device("cpu"))
+    told = json.loads(capsys.readouterr().out)
+    assert told == {"refused": "ValueError: no such layer"}
+    assert "| plain | ValueError: no such layer | | | | |" in list(benchmark.table("mlp", {"plain": told}))
