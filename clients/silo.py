@@ -295,16 +295,17 @@ class Silo:
         telling = set() if source is None else source.look()
 
         def check(standing: Standing) -> None:
-            self._check_nothing_is_forgotten(standing)
+            self._check_nothing_is_forgotten(lambda: standing)
             if source is not None:
                 source.check_marks(telling, ledger, standing)
 
         return check
 
-    def _check_nothing_is_forgotten(self, standing: Standing) -> None:
+    def _check_nothing_is_forgotten(self, standing: Callable[[], Standing]) -> None:
+        """Read the whole ledger, which grows with every round, only where the law asks what it says."""
         law = self.kit.law
         if law.budgets[policy.budget_scope(law, self.plan.data).data].covers is not None:
-            policy.check_nothing_is_forgotten(law, standing)
+            policy.check_nothing_is_forgotten(law, standing())
 
     @property
     def _in_part(self) -> bool:
@@ -337,7 +338,7 @@ class Silo:
             raise ProtocolError("this silo has not joined the run; a silo joins before it trains")
         if (found.scope, found.scenario) != (scope.name, scenario_hash(self.scenario).hex()):
             raise ProtocolError("this silo joined the run for another scenario than the one that is sent now")
-        self._check_nothing_is_forgotten(ledger.standing())
+        self._check_nothing_is_forgotten(ledger.standing)
         ledger.check_scope(scope)
         if (source := self._source(scope)) is not None:
             source.check(ledger)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
-from fedmodel.learning.jobs.training import _check_release_once, _gradients, _measured, _preflight_once
+from fedmodel.learning.jobs.training import _check_release_once, forget_pipelines
 from fedmodel.privacy.accounting import calibrate
 
 Planted = AbstractContextManager[None]
@@ -42,10 +42,8 @@ def fresh() -> Iterator[None]:
 
 
 def _forget() -> None:
-    _gradients.cache_clear()
-    _preflight_once.cache_clear()
+    forget_pipelines()
     _check_release_once.cache_clear()
-    _measured.cache_clear()
     calibrate.cache_clear()
 
 

@@ -245,29 +245,35 @@ def _preflight_once(scenario_json: str, event: Event, device: torch.device, wrap
     """Measure the pipeline's sensitivity, once a process: neither round nor records change it."""
     check_device(device)
     check_model(scenario_from_json(scenario_json), device)
-    _gradients.cache_clear()  # measured at the parameters that it is built with, and not at those of a round
+    _KEPT.clear()  # measured at the parameters that it is built with, and not at those of a round
     gradients = _gradients(scenario_json, event, device, clip_of(event), wrappers)
     return preflight(gradients, _shape(scenario_json), clip_of(event))
 
 
 def forget_pipelines() -> None:
     """Forget the models that this process built, where code that a scenario names may be another by now."""
-    for remembered in (_measured, _preflight_once, _gradients):
+    for remembered in (_measured, _preflight_once):
         remembered.cache_clear()
     choosing.forget()
+    _KEPT.clear()
 
 
 def _shape(scenario_json: str) -> DataShape:
     return scenario_from_json(scenario_json).data.shape
 
 
-@lru_cache(maxsize=1)  # one model, which the measurements and the training of a request share
+_KEPT: dict[tuple[str, torch.device, float, tuple[Wrapper, ...]], ClippedSum] = {}
+"""The one model of this process with all that hangs on it, which all requests of a scenario share; or none."""
+
+
 def _gradients(
     scenario_json: str, event: Event, device: torch.device, clip: float, wrappers: tuple[Wrapper, ...] = ()
 ) -> ClippedSum:
-    """Build the model and the clipped sum over it, every privacy figure from the event.
+    """Return the clipped sum over this process's model of a scenario, every privacy figure of it from the event.
 
-    Whoever takes it puts in the parameters, the rows and the source of dropout's masks: it may have trained before.
+    The model is built once, whatever silos, rounds and events ask for it, and a baseline as the private run. Whoever
+    takes it puts in the parameters and the source of dropout's masks, and the rows that were measured: it may have
+    trained before.
 
     Args:
         scenario_json: Whose model, losses and kind of gradients.
@@ -276,6 +282,30 @@ def _gradients(
         clip: The event's, or infinity for a baseline that clips nothing.
         wrappers: What the model is wrapped in.
     """
+    key = (scenario_json, device, clip_of(event), wrappers)
+    if key not in _KEPT:
+        _KEPT.clear()  # before another is built, so that two are never in memory
+        _KEPT[key] = _built(scenario_json, event, device, clip, wrappers)
+    gradients, figures = _KEPT[key], _figures(scenario_from_json(scenario_json), event, clip)
+    gradients.max_grad_norm, gradients.unit, gradients.rows = figures
+    return gradients
+
+
+def _figures(scenario: Scenario, event: Event, clip: float) -> tuple[float, float, int]:
+    """Return what of a clipped sum hangs on the event: the clip, the grid and the rows of a physical batch."""
+    rows = physical_batch(event.denominator, max(1, scenario.training.max_physical_batch // _views(scenario)))
+    return clip, grid.fine(event.noise_multiplier * clip_of(event)), rows
+
+
+def _views(scenario: Scenario) -> int:
+    """Return how many views of each record there are."""
+    return 1 if scenario.data.augment is None else scenario.data.augment.views
+
+
+def _built(
+    scenario_json: str, event: Event, device: torch.device, clip: float, wrappers: tuple[Wrapper, ...]
+) -> ClippedSum:
+    """Build the model and the clipped sum over it."""
     scenario = scenario_from_json(scenario_json)
     shape = scenario.data.shape
     module = build_model(scenario.model, shape, seed=0)
@@ -286,15 +316,9 @@ def _gradients(
     for wrapper in wrappers:
         losses = wrapper.losses(losses, clip_of(event))
     _use_device(str(device))  # again: code of the user's own may set torch up as it is imported or called
-    views = 1 if scenario.data.augment is None else scenario.data.augment.views
-    gradients = choosing.of_scenario(scenario, device)(
-        module,
-        losses,
-        max_grad_norm=clip,
-        unit=grid.fine(event.noise_multiplier * clip_of(event)),
-        rows=physical_batch(event.denominator, max(1, scenario.training.max_physical_batch // views)),
-    )
-    gradients.views = views
+    clip, unit, rows = _figures(scenario, event, clip)
+    gradients = choosing.of_scenario(scenario, device)(module, losses, max_grad_norm=clip, unit=unit, rows=rows)
+    gradients.views = _views(scenario)
     return gradients
 
 

@@ -95,7 +95,7 @@ def test_a_hidden_layer_that_cancels_makes_nothing_of_a_records_place(rows: int)
     scenario = read_scenario("hospitals", wanted)
     plan = plans.planned_event(scenario.plan("dune"))
     json, clip = scenario.model_dump_json(), plan.max_grad_norm
-    gradients = training._gradients.__wrapped__(json, plan, torch.device("cpu"), clip)  # one of its own
+    gradients = training._built(json, plan, torch.device("cpu"), clip, ())  # one of its own
     assert gradients.rows == {7: 4, 30: 16, 50: 32}[rows]
     x, y = batch(scenario.data.shape, 165, seed=2)
     for seed in range(5):

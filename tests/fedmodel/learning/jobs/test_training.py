@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -236,7 +238,82 @@ def test_a_model_is_built_once_for_all_that_a_request_is_asked_and_measured_for(
             checked(silo(tiny, tmp_path), replace(event, steps=9), request(tiny, seed=number))
             for name in ("north", "south"):
                 trained(replace(silo(tiny, tmp_path), name=name), event, request(tiny, seed=number))
-    assert len(built) == 3  # the second request is of the same figures, and the fourth comes after others
+    assert len(built) == 2  # once for each preflight, and for nothing else
+
+
+def test_a_baseline_trains_on_the_model_that_its_private_figures_were_measured_on(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever clip it had last, each request has its own."""
+    built, clips = [], []
+    real = DpSgd.step
+
+    def counted(*arguments: Any, **how: Any) -> nn.Module:
+        built.append(1)
+        return build_model(*arguments, **how)
+
+    def noted(self: DpSgd, *arguments: object) -> None:
+        clips.append((self.gradients.max_grad_norm, self.gradients.unit))
+        real(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "build_model", counted)
+    monkeypatch.setattr(DpSgd, "step", noted)
+    monkeypatch.setattr(training, "_check_simulated", lambda _: None)
+    plain = UnprotectedEvent(None, 0.5, 1, 10, "os")
+    with fresh():
+        for event in (replace(EVENT, steps=1), plain, replace(EVENT, steps=1), plain):
+            trained(silo(tiny, tmp_path), event, request(tiny))
+    (private, unit), (baseline, fine) = clips[:2]
+    assert clips == [(private, unit), (baseline, fine)] * 2
+    assert (private, math.isinf(baseline)) == (1.0, True)
+    assert len(built) <= 2
+
+
+def test_a_round_builds_no_model_and_does_no_work_twice(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Work is counted, not time: modules and optimisers made, passes over the model, and noise drawn."""
+    counts: Counter[str] = Counter()
+    acting, asked = silo(tiny, tmp_path), [request(tiny, number, seed=number) for number in range(1, 4)]
+    event, parameters = replace(EVENT, steps=3), len(asked[0].model_P)
+    lots: list[int] = []
+    real_lot = OsNoise.lot
+
+    def lot(self: OsNoise, *given: Any) -> np.ndarray:
+        drawn = real_lot(self, *given)
+        lots.append(len(drawn))
+        return drawn
+
+    def counting(owner: type, name: str, what: str, size: Callable[..., int] = lambda *_: 1) -> None:
+        real = getattr(owner, name)
+
+        def counted(*given: Any, **named: Any) -> Any:
+            counts[what] += size(*given)
+            return real(*given, **named)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    monkeypatch.setattr(OsNoise, "lot", lot)
+    counting(nn.Module, "__init__", "modules")
+    counting(torch.optim.Optimizer, "__init__", "optimisers")
+    counting(nn.Linear, "forward", "passes")
+    counting(OsNoise, "gaussian", "noise", lambda _, size, *__: size)
+    with fresh():
+        for one in asked:
+            checked(acting, event, one)
+            measured, counts["passes"] = counts["passes"], 0
+            trained(acting, event, one)
+            rows = next(iter(training._KEPT.values())).rows
+            assert counts["passes"] == sum(-(-drawn // rows) for drawn in lots)
+            assert counts["noise"] == event.steps * parameters
+            assert counts["optimisers"] == 1
+            if one is not asked[0]:  # whose preflight is the process's
+                assert counts["modules"] == 0
+                assert measured <= 10
+            counts.clear()
+            lots.clear()
+        trained(replace(acting, name="south"), event, asked[-1])  # nothing that was measured is measured again
+        assert counts["passes"] == sum(-(-drawn // rows) for drawn in lots)
 
 
 @pytest.mark.parametrize("before", ["a round", "another silo", "a stop in mid-lot", "a baseline"])
