@@ -23,6 +23,7 @@ from fedmodel import plans
 from fedmodel.config import builtin_scenarios, read_scenario
 from fedmodel.kinds.layers import Dropout
 from fedmodel.learning.conformance import cancel, conforms, fill
+from fedmodel.learning.devices import use_device
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.jobs import training
@@ -78,7 +79,7 @@ def main() -> None:
     parser.add_argument("--models", type=int, default=1_000)
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    device = training._use_device("cpu")
+    device = use_device("cpu")
     hidden = ["model.hidden=[50]", "model.init=random"]
     runs: list[tuple[str, list[str]]] = [(name, []) for name in sorted(builtin_scenarios())]
     runs += [("hospitals", [*hidden, f"training.max_physical_batch={rows}"]) for rows in _LIMITS]

@@ -66,7 +66,7 @@ class Silo:
         name: The silo's name in the scenario.
         scenario: What is to be done.
         run: The run's identifier, as the ledger keeps it.
-        device: "cpu", "cuda", or "auto".
+        device: "cpu", "cuda", "cuda:N" or "auto".
         home: The folder under which the silo's ledger and log lie.
         folder: Where its law, its keys and its state are: `home` itself, or a simulated silo's part of it.
     """
@@ -94,7 +94,7 @@ class Silo:
         if not home and not (Path(str(run_dir)) / SIMULATED).is_file():
             raise ConfigError("this node's configuration names no home; start it with home=FOLDER, its own")
         run_dir = home or run_dir
-        if not run_dir or device not in ("cpu", "cuda"):
+        if not run_dir or device in (None, "", "auto"):
             raise ConfigError("the run's configuration names no run-dir and device; start it with `fedmodel simulate`")
         names = scenario.federation.silos
         number = context.node_config.get("partition-id")

@@ -75,7 +75,7 @@ class Desk:
         home: The server's kit, unlocked.
         nodes: Reads the public keys, in PEM, of the silos' nodes by silo, from the roster as it is when it is called.
         app: The server's app, as installed.
-        device: Where models are measured: "auto", "cpu" or "cuda".
+        device: Where models are measured: "auto", "cpu", "cuda" or "cuda:N".
         socket: The SuperLink's.
         secret: What whoever runs tasks shares with it. Sensitive.
     """
@@ -289,9 +289,9 @@ def _stop_leftovers(control: SocketControl) -> None:
 
 
 def _device(said: str) -> str:
-    """Return "cpu" or "cuda"; "auto" is the GPU where there is one."""
-    if said != "auto":
+    """Return "cpu", "cuda" or "cuda:N"; "auto" is the GPU where there is one."""
+    if said == "cpu":
         return said
-    import torch
+    from fedmodel.learning.devices import resolved  # imports torch
 
-    return "cuda" if torch.cuda.is_available() else "cpu"
+    return resolved(said)

@@ -29,6 +29,9 @@ class TrainingConfig(Section):
         schedule: Which share of `learning_rate` each round has; None for all of it in every round.
         ema_decay: The decay of an exponential moving average of the models after each round, which is then the run's
             model (`fedmodel.learning.averaging`); None where that is the model after the last round.
+        threads: How many threads of a processor a silo trains with, at most one for each core; "auto" for all cores, or
+            a silo's share of them where several train at once. It costs no privacy: what is measured before training is
+            measured with as many.
         proximal: FedProx's mu (Li et al. 2020): each step adds mu times the difference from the model received to the
             noised gradient (`fedmodel.learning.optimizers.hold_near`). It costs no privacy; 0 adds nothing.
     """
@@ -47,6 +50,9 @@ class TrainingConfig(Section):
     )
 
     gradients: str = Field(default=_AUTO, pattern=r"^[a-z0-9-]{1,40}$", exclude_if=lambda name: name == _AUTO)
+    threads: Annotated[int, Field(ge=1, le=1_024)] | Literal["auto"] = Field(
+        default=1, exclude_if=lambda number: number == 1
+    )
     proximal: float = Field(default=0.0, ge=0, le=1e6, exclude_if=lambda mu: mu == 0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1, exclude_if=lambda decay: decay is None)
     schedule: ScheduleConfig | None = Field(default=None, exclude_if=lambda said: said is None)

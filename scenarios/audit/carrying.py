@@ -44,7 +44,7 @@ def carried(
         scenario: With canaries; checked by `scenarios.simulation.simulate.check_scenario`.
         parameters: What that returned.
         plan: Of `scenarios.audit.planning.planned`.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "cuda:N".
         run_dir: New, with the scenario in it.
         watching: Open while it trains.
         attacking: Open while it is attacked.

@@ -69,7 +69,7 @@ def audit_run(
     canaries: Canaries = None,
     kind: Kind = "probe",
     significance: Significance = 0.05,
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where silos train.")] = "auto",
+    device: Annotated[str, typer.Option(help="Where silos train: auto, cpu, cuda or cuda:N.")] = "auto",
     folder: Annotated[
         Path | None, typer.Option("--out", help="The run's folder; new or empty. Default: under runs/.")
     ] = None,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Final
 
 import click
 import typer
@@ -23,7 +23,7 @@ def simulate(
         str,
         typer.Option(click_type=click.Choice(list(KINDS)), help="What carries the run: this process, or Flower's."),
     ] = "in-process",
-    device: Annotated[Literal["auto", "cpu", "cuda"], typer.Option(help="Where silos train.")] = "auto",
+    device: Annotated[str, typer.Option(help="Where silos train: auto, cpu, cuda or cuda:N.")] = "auto",
     out: Annotated[
         Path | None,
         typer.Option(help="The run's folder: new, empty, or of a run that was cut short. Default: under runs/."),

@@ -96,7 +96,7 @@ def rehearse(
         issue(_federation(scenario, network, packages or {}), [scenario], kits)
         lay_tables(scenario, tables, kits)
         run, _ = runs.submit(kits / SERVER, scenario, network.kind)
-        with _running(_parties(scenario, folder), network) as check_alive:
+        with _running(_parties(scenario, folder), network, _environment(scenario)) as check_alive:
             runs.follow(run, watching(run.folder / "metrics.jsonl"), check_alive)
     _gather(scenario, folder, run.folder)
     ledgers = {silo: folder / "ledgers" / f"{silo}.sqlite" for silo in scenario.federation.silos}
@@ -164,7 +164,7 @@ def _network(names: list[str], apart: bool | None) -> Iterator[Networks]:
 
 
 @contextmanager
-def _running(parties: list[_Party], network: Networks) -> Iterator[Callable[[], None]]:
+def _running(parties: list[_Party], network: Networks, environment: Mapping[str, str]) -> Iterator[Callable[[], None]]:
     """Run every party's process; the block gets what raises as soon as one has ended. At its end all end, at once."""
     processes: dict[str, subprocess.Popen[bytes]] = {}
 
@@ -177,7 +177,7 @@ def _running(parties: list[_Party], network: Networks) -> Iterator[Callable[[], 
 
     try:
         for party in parties:
-            processes[party.name] = _start(party, network)
+            processes[party.name] = _start(party, network, environment)
         yield check_alive
     finally:
         for process in processes.values():
@@ -191,7 +191,7 @@ def _running(parties: list[_Party], network: Networks) -> Iterator[Callable[[], 
                 process.wait()
 
 
-def _start(party: _Party, network: Networks) -> subprocess.Popen[bytes]:
+def _start(party: _Party, network: Networks, environment: Mapping[str, str]) -> subprocess.Popen[bytes]:
     """Start one party's command, in a session of its own: a terminal's Ctrl-C reaches the rehearsal alone."""
     command = [*network.inside(party.name), *party.command]
     with party.log.open("wb") as output:
@@ -200,14 +200,18 @@ def _start(party: _Party, network: Networks) -> subprocess.Popen[bytes]:
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env=_environment(),
+            env=environment,
             start_new_session=True,
             preexec_fn=end_with_parent,  # nothing that was rehearsed trains on when this command is killed
         )
 
 
-def _environment() -> Mapping[str, str]:
-    return {**os.environ, "PYTHONUNBUFFERED": "1"}
+def _environment(scenario: Scenario) -> Mapping[str, str]:
+    """Return what parties are started with; silos that take what they can get of the cores share them out."""
+    found = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    if scenario.training.threads == "auto":
+        found.setdefault("OMP_NUM_THREADS", str(max(1, (os.cpu_count() or 1) // len(scenario.federation.silos))))
+    return found
 
 
 def _gather(scenario: Scenario, folder: Path, run: Path) -> None:

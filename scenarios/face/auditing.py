@@ -14,7 +14,6 @@ from fedmodel import config
 from fedmodel.errors import ConfigError
 from scenarios.face.run import Run
 from scenarios.face.scenario import Scenario, listed
-from scenarios.face.simulating import Device
 from scenarios.face.watching import watching
 
 
@@ -57,7 +56,7 @@ def audit(
     canaries: int | None = None,
     kind: Literal["probe", "loss"] = "probe",
     significance: float = 0.05,
-    device: Device = "auto",
+    device: str = "auto",
     out: str | Path | None = None,
     progress: bool = True,
     **unknown: Never,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Literal, Unpack, overload
+from typing import Any, Unpack, overload
 
 from fedmodel import config
 from fedmodel.errors import ConfigError
@@ -13,8 +13,6 @@ from scenarios.face.run import Run
 from scenarios.face.scenario import Scenario, listed
 from scenarios.face.watching import goes_on, watching
 
-Device = Literal["auto", "cpu", "cuda"]
-
 
 @overload
 def simulate(
@@ -22,7 +20,7 @@ def simulate(
     settings: Iterable[str] = (),
     *,
     engine: str = "in-process",
-    device: Device = "auto",
+    device: str = "auto",
     out: str | Path | None = None,
     progress: bool = True,
 ) -> Run: ...
@@ -34,7 +32,7 @@ def simulate(
     settings: Iterable[str] = (),
     *,
     engine: str = "in-process",
-    device: Device = "auto",
+    device: str = "auto",
     out: str | Path | None = None,
     progress: bool = True,
     **objects: Unpack[Objects],
@@ -46,7 +44,7 @@ def simulate(
     settings: Iterable[str] = (),
     *,
     engine: str = "in-process",
-    device: Device = "auto",
+    device: str = "auto",
     out: str | Path | None = None,
     progress: bool = True,
     **objects: Any,
@@ -61,7 +59,7 @@ def simulate(
         settings: `a.b=value` overrides, each value in TOML, or a bare word for a string.
         engine: What carries the run: "in-process", or "flower" for Flower's own runtime, which takes no objects that
             live in this process alone.
-        device: Where silos train.
+        device: Where silos train: "auto", "cpu", "cuda", or "cuda:N" for one of several cards.
         out: The run's folder: new, empty, or of a run that was cut short, which goes on then. Default: under `runs/`.
         progress: Whether a bar over rounds is shown, at a terminal or in a notebook.
         objects: Instead of a scenario:

@@ -14,7 +14,7 @@ from fedmodel.errors import ConfigError
 from fedmodel.kinds import own_code
 from scenarios.simulation.engines import Engine, engine_of, refuse_objects
 from scenarios.simulation.resuming import begun_in, held_folder
-from scenarios.simulation.simulate import Device, check_scenario, default_folder, placed, resolve_device, simulate
+from scenarios.simulation.simulate import check_scenario, default_folder, placed, resolve_device, simulate
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Prepared:
         scenario: As resolved.
         parameters: Of its model.
         engine: What carries it, by name.
-        device: Where silos train, "cpu" or "cuda".
+        device: Where silos train, "cpu", "cuda" or "cuda:N".
         folder: The run's, which may be there or not.
     """
 
@@ -54,7 +54,7 @@ def prepare(
     scenario: str | Path | Scenario,
     settings: Iterable[str],
     engine: str,
-    device: Device,
+    device: str,
     out: Path | None,
     base: Path | None = None,
 ) -> Prepared:

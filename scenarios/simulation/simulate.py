@@ -9,12 +9,13 @@ from __future__ import annotations
 import logging
 import math
 import os
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 from fedmodel import plans
 from fedmodel.config import Scenario, scenario_to_toml
@@ -36,7 +37,6 @@ from server.journal import forget_all
 
 # Four bytes each stay under the 2 GB that a message of Flower's protocol buffers can hold.
 _MOST_PARAMETERS: Final = 500_000_000
-Device = Literal["auto", "cpu", "cuda"]
 
 _log = logging.getLogger(__name__)
 
@@ -167,19 +167,17 @@ def _planned_epsilon(scenario: Scenario, plan: SiloPlan) -> float:
     return accounting.epsilon(plans.private_parts(scenario, plan.silo), plan.delta, accounting.COARSE_GRID)
 
 
-def resolve_device(device: Device) -> str:
-    """Return "cpu" or "cuda".
+def resolve_device(device: str) -> str:
+    """Return "cpu", "cuda" or "cuda:N".
 
     Raises:
-        ConfigError: When CUDA is asked for and absent.
+        ConfigError: When it is none of a device's names, or the card is not there.
     """
-    import torch
+    from fedmodel.learning.devices import resolved
 
-    if device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("--device cuda: no CUDA device is available here; use --device cpu or auto")
-    if device == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    return device
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", device):
+        raise ConfigError(f"--device {device}: is no device; use auto, cpu, cuda, or cuda:N for one of several cards")
+    return resolved(device)
 
 
 @contextmanager
@@ -234,7 +232,7 @@ def simulate(
         scenario: Checked by `check_scenario`.
         parameters: What that returned.
         engine: Which one carries it, by name.
-        device: "cpu" or "cuda".
+        device: "cpu", "cuda" or "cuda:N".
         run_dir: Made by `run_folder`, or by `held_folder`: then a run that was cut short goes on after its last whole
             round, and its seconds are those of the rounds that were whole before besides.
         watching: Open while the engine runs, such as a progress bar over the folder's `metrics.jsonl`.

@@ -186,7 +186,7 @@ def test_a_failure_under_flower_is_one_line_with_the_servers_reason(tmp_path: Pa
     }
     provision(scenario, tmp_path / "r")
     with pytest.raises(flower.FedmodelError, match="2 silos are too few to begin"):
-        flower.run_under_flower(3, config, tmp_path / "r")
+        flower.run_under_flower(config, tmp_path / "r", flower.shared_out(3, 1, 2, 0))
 
 
 def entered(path: Path) -> list[DpSgdEvent]:

@@ -30,7 +30,7 @@ class Site:
     Attributes:
         silo: Its name.
         scenario: What it is asked to do.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" or "cuda:N" (`fedmodel.learning.devices`).
         simulated: Whether it is a simulation's own, at which noise may be left out.
     """
 

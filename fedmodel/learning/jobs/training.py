@@ -29,11 +29,9 @@ Shapes: N records, P parameters.
 from __future__ import annotations
 
 import math
-import os
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -47,6 +45,7 @@ from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import choosing, vectors
 from fedmodel.learning.augmenting import augmenting
 from fedmodel.learning.averaging import Average, outcome
+from fedmodel.learning.devices import use_device
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum, physical_batch
 from fedmodel.learning.inputs import tensors
@@ -63,6 +62,8 @@ from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.privacy.normals import check_device
 from fedmodel.seeds import derive_seed
+
+_CARDS: Final = 16  # on each of which silos of a simulation train in turn
 
 
 class Asking:
@@ -119,7 +120,7 @@ class Answering:
         scenario = self.site.scenario
         for observer in self._observers:
             observer.ready()
-        device = _use_device(self.site.device)
+        device = self._device()
         pipeline = plans.pipeline_event(scenario.plan(self.site.silo), plan)
         _check_charged(pipeline)
         check_magnitude(scenario, pipeline, question.vector_P)
@@ -145,7 +146,7 @@ class Answering:
             ProtocolError: When the model received does not fit.
         """
         scenario = self.site.scenario
-        device = _use_device(self.site.device)
+        device = self._device()
         noise = _noise(scenario, self.site.silo, question.number, event)
         if noise.name != event.drawn_from:
             raise PrivacyError(f"noise would come from {noise.name!r} where {event.drawn_from!r} was charged")
@@ -193,6 +194,11 @@ class Answering:
             observer.end(update_P)
         return update_P
 
+    def _device(self) -> torch.device:
+        """Return where this silo trains; simulated ones share this machine's cards."""
+        place = self.site.scenario.federation.silos.index(self.site.silo) if self.site.simulated else 0
+        return use_device(self.site.device, self.site.scenario.training.threads, place)
+
 
 asking, answering = Asking, Answering
 
@@ -228,7 +234,7 @@ def _key(scenario: Scenario, event: Event) -> tuple[str, Event]:
     return scenario.model_dump_json(), event.times(1)
 
 
-@lru_cache(maxsize=1)  # which holds one model: the check before the charge, the training after it, and silos alike
+@lru_cache(maxsize=_CARDS)  # the check before the charge, the training after it, and silos alike ask of one model
 def _measured(
     scenario_json: str, event: Event, device: torch.device, model: bytes, wrappers: tuple[Wrapper, ...]
 ) -> int:
@@ -245,7 +251,7 @@ def _preflight_once(scenario_json: str, event: Event, device: torch.device, wrap
     """Measure the pipeline's sensitivity, once a process: neither round nor records change it."""
     check_device(device)
     check_model(scenario_from_json(scenario_json), device)
-    _KEPT.clear()  # measured at the parameters that it is built with, and not at those of a round
+    _KEPT.pop(device, None)  # measured at the parameters that it is built with, and not at those of a round
     gradients = _gradients(scenario_json, event, device, clip_of(event), wrappers)
     return preflight(gradients, _shape(scenario_json), clip_of(event))
 
@@ -262,8 +268,8 @@ def _shape(scenario_json: str) -> DataShape:
     return scenario_from_json(scenario_json).data.shape
 
 
-_KEPT: dict[tuple[str, torch.device, float, tuple[Wrapper, ...]], ClippedSum] = {}
-"""The one model of this process with all that hangs on it, which all requests of a scenario share; or none."""
+_KEPT: dict[torch.device, tuple[tuple[str, float, tuple[Wrapper, ...]], ClippedSum]] = {}
+"""By device, the one model that this process has there with all that hangs on it, which a scenario's requests share."""
 
 
 def _gradients(
@@ -282,11 +288,11 @@ def _gradients(
         clip: The event's, or infinity for a baseline that clips nothing.
         wrappers: What the model is wrapped in.
     """
-    key = (scenario_json, device, clip_of(event), wrappers)
-    if key not in _KEPT:
-        _KEPT.clear()  # before another is built, so that two are never in memory
-        _KEPT[key] = _built(scenario_json, event, device, clip, wrappers)
-    gradients, figures = _KEPT[key], _figures(scenario_from_json(scenario_json), event, clip)
+    key = (scenario_json, clip_of(event), wrappers)
+    if device not in _KEPT or _KEPT[device][0] != key:
+        _KEPT.pop(device, None)  # before another is built, so that two are never in memory
+        _KEPT[device] = key, _built(scenario_json, event, device, clip, wrappers)
+    gradients, figures = _KEPT[device][1], _figures(scenario_from_json(scenario_json), event, clip)
     gradients.max_grad_norm, gradients.unit, gradients.rows = figures
     return gradients
 
@@ -315,7 +321,9 @@ def _built(
     losses = training_losses(scenario.training, shape, device)
     for wrapper in wrappers:
         losses = wrapper.losses(losses, clip_of(event))
-    _use_device(str(device))  # again: code of the user's own may set torch up as it is imported or called
+    use_device(
+        str(device), scenario.training.threads
+    )  # again: code of the user's own may set torch up as it is imported or called
     clip, unit, rows = _figures(scenario, event, clip)
     gradients = choosing.of_scenario(scenario, device)(module, losses, max_grad_norm=clip, unit=unit, rows=rows)
     gradients.views = _views(scenario)
@@ -333,23 +341,3 @@ def _seed(scenario: Scenario) -> int:
     if scenario.seed is None:
         raise ConfigError("a scenario that runs has a seed; read it with read_scenario")
     return scenario.seed
-
-
-def _use_device(name: str) -> torch.device:
-    """Return the device, set up so that a record's gradient hangs neither on its place nor on how many cores there are.
-
-    What a device does all the same is measured by the preflight.
-    """
-    torch.set_num_threads(1)
-    # TF32 would round the companions of a record differently with and without it.
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.benchmark = False  # it would choose kernels by what was fastest just now
-    torch.backends.cudnn.deterministic = True
-    device = torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
-    if device.type == "cuda":
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts; it asks for it
-        # A layer that has no deterministic kernel is left to the measurement, which is of bits and not of names.
-        warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
-        torch.use_deterministic_algorithms(True, warn_only=True)
-    return device

@@ -31,7 +31,7 @@ class Simulation:
     Attributes:
         scenario: What is done; checked.
         run_dir: The run's folder, with each party's kit. A run that was cut short goes on from what lies there.
-        device: Where silos train, "cpu" or "cuda".
+        device: Where silos train, "cpu", "cuda" or "cuda:N".
         run: The run's number; empty where it gets one as it begins.
     """
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import socket
 import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,19 +58,57 @@ class Flower:
 
     def carry(self, simulation: Simulation) -> None:
         """Return when the run has ended."""
-        run_under_flower(len(simulation.scenario.federation.silos), simulation.run_config, simulation.run_dir)
+        from fedmodel.learning.devices import cores  # imports torch
+
+        scenario, device = simulation.scenario, simulation.device
+        nodes, threads, cards = len(scenario.federation.silos), scenario.training.threads, _cards(device)
+        told = {**simulation.run_config, "device": device.partition(":")[0]}
+        federation = shared_out(nodes, 1 if threads == "auto" else threads, cores(), len(cards))
+        run_under_flower(told, simulation.run_dir, federation, cards)
 
 
 ENGINE: Final = Flower()
 
 
-def run_under_flower(nodes: int, run_config: UserConfig, run_dir: Path) -> None:
-    """Run the installed apps under Flower's simulation runtime, to the run's end.
+def shared_out(nodes: int, threads: int, cores: int, cards: int) -> str:
+    """Return how Flower shares a machine out: how many silos there are, and what each one's turn takes of it.
 
     Args:
         nodes: How many simulated SuperNodes.
+        threads: How many cores each trains with; more than there are would never be free.
+        cores: Of the machine.
+        cards: GPUs that silos train on, which all silos whose turn it is fit on at once; 0 where none is used.
+
+    >>> shared_out(10, 1, 8, 0)
+    'num-supernodes=10 client-resources-num-cpus=1 client-resources-num-gpus=0.0'
+    >>> shared_out(10, 2, 8, 1)
+    'num-supernodes=10 client-resources-num-cpus=2 client-resources-num-gpus=0.25'
+    """
+    each = min(threads, cores)
+    at_once = max(1, min(nodes, cores // each))
+    share = math.floor(1000 * min(1.0, cards / at_once)) / 1000
+    return f"num-supernodes={nodes} client-resources-num-cpus={each} client-resources-num-gpus={share}"
+
+
+def _cards(device: str) -> list[str]:
+    """Return the GPUs that a device stands for, as processes are told which they see; none of the cpu."""
+    if not device.startswith("cuda"):
+        return []
+    import torch
+
+    seen = os.environ.get("CUDA_VISIBLE_DEVICES") or ",".join(map(str, range(torch.cuda.device_count())))
+    cards, number = seen.split(","), device.partition(":")[2]
+    return [cards[int(number)]] if number else cards
+
+
+def run_under_flower(run_config: UserConfig, run_dir: Path, federation: str, cards: Sequence[str] = ()) -> None:
+    """Run the installed apps under Flower's simulation runtime, to the run's end.
+
+    Args:
         run_config: The run's configuration.
         run_dir: Where Flower's own log goes, as `flower.log`.
+        federation: How many simulated SuperNodes, and what each takes of the machine, by `shared_out`.
+        cards: The GPUs that its processes see, each worker as many as its share; all of them where none is named.
 
     Raises:
         FedmodelError: When Flower does not start, or the run does not end as completed.
@@ -81,11 +120,9 @@ def run_under_flower(nodes: int, run_config: UserConfig, run_dir: Path) -> None:
         empty.mkdir()
         port = free_port()
         environment = flower_environment(work / "flower-home", port)
+        environment |= {"CUDA_VISIBLE_DEVICES": ",".join(cards)} if cards else {}
         (work / "run.toml").write_text(tomli_w.dumps(run_config), encoding="utf-8")
         with _superlink(port, empty, environment, run_dir / "flower.log"):
-            federation = f"num-supernodes={nodes} client-resources-num-cpus=1 client-resources-num-gpus=0.0"
-            if run_config.get("device") == "cuda":
-                federation = f"num-supernodes={nodes} client-resources-num-cpus=1 client-resources-num-gpus=0.1"
             started = flwr_json(
                 [
                     "run",

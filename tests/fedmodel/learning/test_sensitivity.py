@@ -23,6 +23,7 @@ from fedmodel.kinds.models.mlp import MlpConfig
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import models, vectors
 from fedmodel.learning.conformance import cancel, conforms, fill, hostile, settle
+from fedmodel.learning.devices import use_device
 from fedmodel.learning.gradients import ClippedSum, hooks, physical_batch
 from fedmodel.learning.inputs import padded
 from fedmodel.learning.jobs import training
@@ -327,7 +328,7 @@ def test_a_model_of_another_precision_is_refused() -> None:
 @pytest.mark.gpu
 @each_model
 def test_a_gpu_treats_records_alike_or_takes_smaller_batches(config: ModelConfig, shape: DataShape) -> None:
-    device = training._use_device("cuda")
+    device = use_device("cuda")
     gradients = clipped(build_model(config, shape, seed=1).to(device), denominator=64)
     assert 1 <= preflight(gradients, shape, 1.0) <= 64
     for name in hostile(gradients.parameters, seed=5):

@@ -17,7 +17,7 @@ from fedmodel.config import Scenario
 from fedmodel.errors import ConfigError
 from scenarios.cli.main import app
 from scenarios.simulation import engines
-from scenarios.simulation.engines import KINDS, Simulation, engine_of
+from scenarios.simulation.engines import KINDS, Simulation, engine_of, flower
 from scenarios.simulation.prepared import prepare
 from scenarios.simulation.simulate import simulate
 
@@ -99,3 +99,45 @@ def test_logging_that_a_script_set_up_is_left_alone(tiny: Scenario, tmp_path: Pa
     before = list(logging.getLogger().handlers)
     prepare(tiny, (), "in-process", "cpu", tmp_path / "r")
     assert logging.getLogger().handlers == before
+
+
+@pytest.mark.parametrize(
+    ("nodes", "threads", "cores", "cards", "cpus", "gpus"),
+    [
+        (10, 1, 8, 0, 1, 0.0),
+        (10, 1, 8, 1, 1, 0.125),
+        (3, 1, 8, 1, 1, 0.333),
+        (10, 4, 8, 2, 4, 1.0),
+        (10, 64, 8, 1, 8, 1.0),
+        (2, 1, 8, 4, 1, 1.0),
+    ],
+)
+def test_flower_gives_all_silos_whose_turn_it_is_room(
+    nodes: int, threads: int, cores: int, cards: int, cpus: int, gpus: float
+) -> None:
+    """No silo asks for more than there is, and cards do not keep one waiting that a core is free for."""
+    told = flower.shared_out(nodes, threads, cores, cards)
+    assert told == f"num-supernodes={nodes} client-resources-num-cpus={cpus} client-resources-num-gpus={gpus}"
+    assert gpus * min(nodes, cores // cpus) <= cards
+
+
+@pytest.mark.parametrize(
+    ("device", "visible", "cards", "told"),
+    [
+        ("cpu", "", [], "cpu"),
+        ("cuda", "", ["0", "1"], "cuda"),
+        ("cuda:1", "", ["1"], "cuda"),
+        ("cuda:1", "GPU-a,GPU-b", ["GPU-b"], "cuda"),
+    ],
+)
+def test_flowers_workers_see_the_cards_that_were_asked_for(
+    device: str, visible: str, cards: list[str], told: str, tiny: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[object, ...]] = []
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    monkeypatch.setattr(flower, "run_under_flower", lambda *words: given.append(words))
+    engine_of("flower").carry(Simulation(tiny, Path("r"), device, ""))
+    ((config, _, federation, seen),) = given
+    assert (config["device"], seen) == (told, cards)  # type: ignore[index]
+    assert ("num-gpus=0.0" in str(federation)) == (not cards)

@@ -18,6 +18,7 @@ from clients.answering import job_at
 from clients.silo import Silo
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
+from fedmodel.learning import devices
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.gradients.book_keeping import BookKeeping
@@ -54,14 +55,18 @@ def test_the_update_is_a_difference_from_the_model_received(tiny: Scenario, tmp_
     assert np.abs(update).max() < 1e-6
 
 
+@pytest.mark.parametrize("threads", [1, 2, "auto"])
 def test_it_is_measured_under_the_settings_of_torch_that_it_trains_under(
-    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    threads: int | str, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whatever code of the user's own sets as it makes the model."""
     seen: list[tuple[str, int, bool]] = []
+    tiny = read_scenario(str(tiny_file), [f"training.threads={threads}"])
+    monkeypatch.setattr(devices, "cores", lambda: 3)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
     def building(*given: Any, seed: int) -> nn.Module:
-        torch.set_num_threads(2)
+        torch.set_num_threads(4)
         torch.backends.cuda.matmul.allow_tf32 = True
         return build_model(*given, seed=seed)
 
@@ -76,9 +81,15 @@ def test_it_is_measured_under_the_settings_of_torch_that_it_trains_under(
     monkeypatch.setattr(training, "preflight", noting("preflight", training.preflight))
     monkeypatch.setattr(training, "check_received", noting("received", training.check_received))
     monkeypatch.setattr(DpSgd, "step", noting("step", DpSgd.step))
-    with fresh():
-        trained(silo(tiny, tmp_path), EVENT, request(tiny))
-    assert set(seen) == {(name, 1, False) for name in ("preflight", "received", "step")}
+    try:
+        with fresh():
+            for seed in (1, 2):  # the second time nothing is built that would set torch up
+                trained(silo(tiny, tmp_path), EVENT, request(tiny, seed=seed))
+                torch.set_num_threads(4)
+    finally:
+        torch.set_num_threads(1)
+    expected = 3 if threads == "auto" else threads
+    assert set(seen) == {(name, expected, False) for name in ("preflight", "received", "step")}
 
 
 def test_exactly_the_charged_steps_are_taken_at_the_charged_figures(
@@ -303,7 +314,8 @@ def test_a_round_builds_no_model_and_does_no_work_twice(
             checked(acting, event, one)
             measured, counts["passes"] = counts["passes"], 0
             trained(acting, event, one)
-            rows = next(iter(training._KEPT.values())).rows
+            ((_, gradients),) = training._KEPT.values()
+            rows = gradients.rows
             assert counts["passes"] == sum(-(-drawn // rows) for drawn in lots)
             assert counts["noise"] == event.steps * parameters
             assert counts["optimisers"] == 1
@@ -342,20 +354,6 @@ def test_nothing_of_an_earlier_request_is_in_a_model_that_is_used_again(
 
 def _stopped(_: BookKeeping) -> None:
     raise KeyboardInterrupt
-
-
-def test_a_device_is_set_up_for_kernels_that_repeat_themselves() -> None:
-    """Each of these would let a record's gradient hang on a clock, on a core or on fewer bits."""
-    for owner, name, unwanted in (
-        (torch.backends.cudnn, "allow_tf32", True),
-        (torch.backends.cuda.matmul, "allow_tf32", True),
-        (torch.backends.cudnn, "benchmark", True),
-        (torch.backends.cudnn, "deterministic", False),
-    ):
-        setattr(owner, name, unwanted)  # what comes next puts it right
-        training._use_device("cpu")
-        assert getattr(owner, name) is not unwanted
-    assert torch.get_num_threads() == 1
 
 
 def test_training_leaves_torchs_global_generator_alone(tiny: Scenario, tmp_path: Path) -> None:

@@ -1,0 +1,102 @@
+"""Which device trains and with how many threads, set up so that a record's gradient hangs on no clock.
+
+    cpu       the processor
+    cuda      the cards of this machine: simulated silos in turn over all of them, a deployed silo on the first
+    cuda:N    one card
+    auto      "cuda" where there is a card, else "cpu"
+
+What a device and a number of threads do to a record's gradient all the same is measured, and not read from names:
+`fedmodel.learning.preflight` runs on the device and with the threads that train.
+
+Does NOT make a run repeat itself on another machine: kernels differ, and so does `threads = "auto"`.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import warnings
+from typing import Literal
+
+import torch
+
+from fedmodel.errors import ConfigError
+
+log = logging.getLogger(__name__)
+
+
+def resolved(said: str) -> str:
+    """Return "cpu", "cuda" or "cuda:N", where "auto" is what there is, which is logged.
+
+    Raises:
+        ConfigError: When the card that is said is not there.
+    """
+    cards = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if said == "auto":
+        said = "cuda" if cards else "cpu"
+        names = ", ".join(torch.cuda.get_device_name(card) for card in range(cards))
+        log.info("device auto: %s", f"cuda, on {names}" if cards else "cpu, since there is no CUDA device")
+    if said.startswith("cuda") and not cards:
+        raise ConfigError(f"device {said}: no CUDA device is available here; use cpu or auto")
+    number = said.partition(":")[2]
+    if number and int(number) >= cards:
+        raise ConfigError(f"device {said}: this machine has CUDA devices cuda:0 to cuda:{cards - 1}")
+    return said
+
+
+def card_of(said: str, place: int, cards: int) -> str:
+    """Return the card that one of several silos trains on.
+
+    Args:
+        said: "cpu", "cuda" or "cuda:N".
+        place: The silo's number among those that share this machine.
+        cards: How many there are; at least one where a card is said.
+
+    >>> [card_of("cuda", place, 2) for place in range(3)], card_of("cuda:1", 0, 2), card_of("cpu", 5, 2)
+    (['cuda:0', 'cuda:1', 'cuda:0'], 'cuda:1', 'cpu')
+    """
+    return f"cuda:{place % cards}" if said == "cuda" else said
+
+
+def cores() -> int:
+    """Return how many cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def threads_of(said: int | Literal["auto"]) -> int:
+    """Return how many threads train: at most one for each core.
+
+    "auto" is what `OMP_NUM_THREADS` says, by which whoever starts several silos on one machine shares its cores out,
+    and all cores where it says nothing.
+    """
+    if said == "auto":
+        told = os.environ.get("OMP_NUM_THREADS", "")
+        said = int(told) if told.isdecimal() and int(told) else cores()
+    return max(1, min(said, cores()))
+
+
+def use_device(said: str, threads: int | Literal["auto"] = 1, place: int = 0) -> torch.device:
+    """Return the device, set up so that a record's gradient does not hang on what was fastest just now.
+
+    Args:
+        said: "auto", "cpu", "cuda" or "cuda:N".
+        threads: How many train on a processor.
+        place: The silo's number among those that share this machine.
+
+    Raises:
+        ConfigError: When the device is not there.
+    """
+    torch.set_num_threads(threads_of(threads))
+    # TF32 would round the companions of a record differently with and without it.
+    torch.backends.cudnn.allow_tf32 = False
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.benchmark = False  # it would choose kernels by what was fastest just now
+    torch.backends.cudnn.deterministic = True
+    said = "cpu" if said == "cpu" else resolved(said)
+    device = torch.device(card_of(said, place, torch.cuda.device_count()) if said != "cpu" else said)
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when cuBLAS starts; it asks for it
+        # A layer that has no deterministic kernel is left to the measurement, which is of bits and not of names.
+        warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
+        torch.use_deterministic_algorithms(True, warn_only=True)
+    return device

@@ -1,0 +1,23 @@
+"""How many threads train is a number or "auto", and a scenario that does not say is what it was."""
+
+from pathlib import Path
+
+import pytest
+
+from fedmodel.config import read_scenario
+from fedmodel.errors import ConfigError
+from fedmodel.provision import scenario_hash
+
+
+def test_a_scenario_that_says_one_thread_has_the_hash_of_one_that_says_nothing(tiny_file: Path) -> None:
+    silent = read_scenario(str(tiny_file), [])
+    assert scenario_hash(read_scenario(str(tiny_file), ["training.threads=1"])) == scenario_hash(silent)
+    assert "threads" not in silent.model_dump_json()
+    for said in ("2", "auto"):
+        assert scenario_hash(read_scenario(str(tiny_file), [f"training.threads={said}"])) != scenario_hash(silent)
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "1025", "2.0", "all", "true"])
+def test_other_threads_are_refused(said: str, tiny_file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.threads"):
+        read_scenario(str(tiny_file), [f"training.threads={said}"])
