@@ -28,7 +28,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,10 +36,10 @@ import numpy as np
 import torch
 from step_models import TRIALS, losses
 from torch import Tensor, nn
-from torch.profiler import ProfilerActivity, profile
 
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import KINDS
+from fedmodel.learning.memory import held_at_most
 from fedmodel.privacy import grid
 from fedmodel.privacy.noise import OsNoise
 from fedmodel.privacy.release import release
@@ -136,25 +136,6 @@ def ways() -> dict[str, Callable[[nn.Module, float], Step]]:
     return found | {"fastDP": fastdp}
 
 
-@contextmanager
-def peak_of(device: torch.device, found: dict[str, int]) -> Iterator[None]:
-    """Count the bytes that torch's allocator holds at most meanwhile, over what it held before."""
-    if device.type == "cuda":
-        before = torch.cuda.memory_allocated(device)
-        torch.cuda.reset_peak_memory_stats(device)
-        yield
-        found["bytes"] = torch.cuda.max_memory_allocated(device) - before
-        return
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as seen:
-        yield
-    held = most = 0
-    told = [one for one in seen.profiler.kineto_results.events() if one.name() == "[memory]"]
-    for event in sorted(told, key=lambda one: one.start_ns()):
-        held += event.nbytes()
-        most = max(most, held)
-    found["bytes"] = most
-
-
 def seconds(device: torch.device, act: Callable[[], None], times: int) -> float:
     """Return the time of a call."""
     if device.type == "cuda":
@@ -177,22 +158,25 @@ def child(way: str, model: str, device: torch.device) -> None:
     trial = TRIALS[model]
     torch.manual_seed(0)
     x_B, y_B = (one.to(device) for one in trial.records(_BATCH))
-    held: dict[str, int] = {}
+    taken: list[Step] = []
+
+    def first() -> None:
+        taken.append(ways()[way](trial.build().to(device), _NOISE))
+        taken[0](x_B, y_B)
+
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
-        with peak_of(device, held):
-            step = ways()[way](trial.build().to(device), _NOISE)
-            step(x_B, y_B)
+        held = held_at_most(device, first)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
         quiet = ways()[way](trial.build().to(device), 0.0)
         quiet(x_B, y_B)
     except Exception as error:  # whatever a library raises of a model that it does not take
         print(json.dumps({"refused": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}))
         return
-    print(json.dumps({"memory": held["bytes"], "resident": grown}), flush=True)
+    print(json.dumps({"memory": held, "resident": grown}), flush=True)
     for _ in sys.stdin:
         turn = {
-            "step": seconds(device, lambda: step(x_B, y_B), trial.steps),
+            "step": seconds(device, lambda: taken[0](x_B, y_B), trial.steps),
             "without noise": seconds(device, lambda: quiet(x_B, y_B), trial.steps),
         }
         print(json.dumps(turn), flush=True)

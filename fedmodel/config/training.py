@@ -26,6 +26,8 @@ class TrainingConfig(Section):
             a sum by at most the clip whatever its weight, and nothing is divided by a sum of them.
         gradients: How the clipped sum of a lot is computed: the name of a kind in `fedmodel.learning.gradients`, which
             is looked up there by whoever runs the scenario. Each kind computes the same function of the records.
+        max_physical_batch: Most records in memory at once; "auto" for as many as fit, by a probe on made-up records
+            (`fedmodel.learning.memory`).
         schedule: Which share of `learning_rate` each round has; None for all of it in every round.
         ema_decay: The decay of an exponential moving average of the models after each round, which is then the run's
             model (`fedmodel.learning.averaging`); None where that is the model after the last round.
@@ -43,7 +45,7 @@ class TrainingConfig(Section):
     local_steps: int | None = Field(default=None, ge=1, le=MOST_STEPS)
     local_epochs: int | None = Field(default=None, ge=1, le=10_000)
     keep_optimizer_state: bool = False
-    max_physical_batch: int = Field(default=512, ge=1, le=1_000_000)
+    max_physical_batch: Annotated[int, Field(ge=1, le=1_000_000)] | Literal["auto"] = 512
     # Left out of what is hashed where it is not said: scenarios from before it keep the hash that silos admit.
     class_weights: Annotated[tuple[float, ...], Field(strict=False, max_length=1_000)] | None = Field(
         default=None, exclude_if=lambda weights: weights is None

@@ -39,7 +39,7 @@ import torch
 from fedmodel import plans
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import Records
-from fedmodel.errors import ConfigError, PrivacyError
+from fedmodel.errors import ConfigError, DataError, PrivacyError
 from fedmodel.kinds.layers import Dropout
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import choosing, vectors
@@ -51,6 +51,7 @@ from fedmodel.learning.gradients import ClippedSum, physical_batch
 from fedmodel.learning.inputs import tensors
 from fedmodel.learning.jobs import Carried, Observer, Question, Serving, Site, State, Vector, Wrapper
 from fedmodel.learning.magnitude import check_magnitude
+from fedmodel.learning.memory import most_rows, said_if_it_runs_out
 from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.optimizers import build_optimizer, hold_near, keep_state, recall_state
 from fedmodel.learning.preflight import check_received, preflight
@@ -126,7 +127,8 @@ class Answering:
         check_magnitude(scenario, pipeline, question.vector_P)
         if scenario.data.augment is not None:
             scenario.data.augment.of(scenario.data.shape)
-        _rows(*_key(scenario, pipeline), device, question.vector_P, self._wrappers)
+        with said_if_it_runs_out(scenario.training.max_physical_batch, ConfigError):
+            _rows(*_key(scenario, pipeline), device, question.vector_P, self._wrappers)
 
     def answer(self, question: Question, records: Callable[[], Records], event: Event, carried: Carried) -> Vector:
         """Train on the silo's records as charged, and return the difference from the model received.
@@ -141,10 +143,16 @@ class Answering:
             The update, float32 of shape `(P,)`, differentially private; of an event that leaves noise out it is not.
 
         Raises:
+            DataError: When memory runs out, which may hang on how many records a silo has.
             PrivacyError: When lots and noise would not come from the source that the event names, the pipeline does not
                 hold to the clip at the model received, or noise is to be left out at a silo that is not simulated.
             ProtocolError: When the model received does not fit.
         """
+        with said_if_it_runs_out(self.site.scenario.training.max_physical_batch, DataError):
+            return self._trained(question, records, event, carried)
+
+    def _trained(self, question: Question, records: Callable[[], Records], event: Event, carried: Carried) -> Vector:
+        """Return the update; the loop of DP-SGD, top to bottom."""
         scenario = self.site.scenario
         device = self._device()
         noise = _noise(scenario, self.site.silo, question.number, event)
@@ -262,6 +270,7 @@ def forget_pipelines() -> None:
         remembered.cache_clear()
     choosing.forget()
     _KEPT.clear()
+    _FITTING.clear()
 
 
 def _shape(scenario_json: str) -> DataShape:
@@ -270,6 +279,9 @@ def _shape(scenario_json: str) -> DataShape:
 
 _KEPT: dict[torch.device, tuple[tuple[str, float, tuple[Wrapper, ...]], ClippedSum]] = {}
 """By device, the one model that this process has there with all that hangs on it, which a scenario's requests share."""
+
+_FITTING: dict[tuple[str, torch.device, tuple[Wrapper, ...]], int] = {}
+"""How many rows fit in memory, as it was found once, before this process read a record."""
 
 
 def _gradients(
@@ -292,15 +304,21 @@ def _gradients(
     if device not in _KEPT or _KEPT[device][0] != key:
         _KEPT.pop(device, None)  # before another is built, so that two are never in memory
         _KEPT[device] = key, _built(scenario_json, event, device, clip, wrappers)
-    gradients, figures = _KEPT[device][1], _figures(scenario_from_json(scenario_json), event, clip)
-    gradients.max_grad_norm, gradients.unit, gradients.rows = figures
+    scenario, gradients = scenario_from_json(scenario_json), _KEPT[device][1]
+    if (most := scenario.training.max_physical_batch) == "auto":
+        probed = (scenario_json, device, wrappers)
+        if probed not in _FITTING:
+            _FITTING[probed] = most_rows(gradients, scenario.data.shape)
+        most = _FITTING[probed]  # of records with all their views
+    else:
+        most = max(1, most // _views(scenario))
+    gradients.max_grad_norm, gradients.unit, gradients.rows = _figures(event, clip, most)
     return gradients
 
 
-def _figures(scenario: Scenario, event: Event, clip: float) -> tuple[float, float, int]:
+def _figures(event: Event, clip: float, most: int) -> tuple[float, float, int]:
     """Return what of a clipped sum hangs on the event: the clip, the grid and the rows of a physical batch."""
-    rows = physical_batch(event.denominator, max(1, scenario.training.max_physical_batch // _views(scenario)))
-    return clip, grid.fine(event.noise_multiplier * clip_of(event)), rows
+    return clip, grid.fine(event.noise_multiplier * clip_of(event)), physical_batch(event.denominator, most)
 
 
 def _views(scenario: Scenario) -> int:
@@ -324,7 +342,8 @@ def _built(
     use_device(
         str(device), scenario.training.threads
     )  # again: code of the user's own may set torch up as it is imported or called
-    clip, unit, rows = _figures(scenario, event, clip)
+    most = scenario.training.max_physical_batch
+    clip, unit, rows = _figures(event, clip, 1 if most == "auto" else most)
     gradients = choosing.of_scenario(scenario, device)(module, losses, max_grad_norm=clip, unit=unit, rows=rows)
     gradients.views = _views(scenario)
     return gradients

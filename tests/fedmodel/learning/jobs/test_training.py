@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from clients.answering import job_at
 from clients.silo import Silo
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.errors import ConfigError, PrivacyError, ProtocolError
+from fedmodel.errors import ConfigError, DataError, PrivacyError, ProtocolError
 from fedmodel.learning import devices
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum
@@ -223,6 +223,55 @@ def test_the_pipeline_is_measured_at_every_model_received_and_trains_at_the_rows
     received = [request(tiny, seed=seed).model_P for seed in (1, 2, 1)]
     assert all(np.array_equal(one, model_P) for one, model_P in zip(looked, received, strict=True))
     assert rows == [4, 4, 4]
+
+
+def test_how_many_records_fit_is_found_once_and_before_any_is_read(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = read_scenario(str(tiny_file), ["training.max_physical_batch=auto"])
+    happened: list[str] = []
+    rows: set[int] = set()
+    real, real_records = DpSgd.step, Silo.records
+
+    def found(*_: object) -> int:
+        happened.append("found")
+        return 5
+
+    def read(self: Silo) -> Any:
+        happened.append("read")
+        return real_records(self)
+
+    def noted(self: DpSgd, *arguments: object) -> None:
+        rows.add(self.gradients.rows)
+        real(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(training, "most_rows", found)
+    monkeypatch.setattr(Silo, "records", read)
+    monkeypatch.setattr(DpSgd, "step", noted)
+    with fresh():
+        for seed, event in ((1, EVENT), (2, EVENT), (2, replace(EVENT, denominator=12))):
+            checked(silo(scenario, tmp_path), event, request(scenario, seed=seed))
+            trained(silo(scenario, tmp_path), event, request(scenario, seed=seed))
+    assert happened == ["found", "read", "read", "read"]
+    assert max(rows) == 4
+
+
+def test_where_memory_runs_out_before_the_charge_and_after_it(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After it, what leaves is the code of any failure: how many records a silo has may be why."""
+
+    def runs_out(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    with fresh(), monkeypatch.context() as patch:
+        patch.setattr(training, "preflight", runs_out)
+        with pytest.raises(ConfigError, match=r'set training\.max_physical_batch to less than 512, or "auto"'):
+            checked(silo(tiny, tmp_path), EVENT, request(tiny))
+    monkeypatch.setattr(DpSgd, "step", runs_out)
+    with pytest.raises(DataError, match=r"memory ran out; set training\.max_physical_batch") as caught:
+        trained(silo(tiny, tmp_path), EVENT, request(tiny))
+    assert caught.value.code == "internal"
 
 
 def test_gradients_of_a_kind_that_is_not_known_are_refused_before_a_charge(tiny_file: Path, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""How many threads train is a number or "auto", and a scenario that does not say is what it was."""
+"""Threads and rows in memory are a number or "auto", and a scenario that does not say is what it was."""
 
 from pathlib import Path
 
@@ -21,3 +21,15 @@ def test_a_scenario_that_says_one_thread_has_the_hash_of_one_that_says_nothing(t
 def test_other_threads_are_refused(said: str, tiny_file: Path) -> None:
     with pytest.raises(ConfigError, match=r"training\.threads"):
         read_scenario(str(tiny_file), [f"training.threads={said}"])
+
+
+@pytest.mark.parametrize("said", ["0", "-1", "1000001", "8.0", "all"])
+def test_other_batches_are_refused(said: str, tiny_file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.max_physical_batch"):
+        read_scenario(str(tiny_file), [f"training.max_physical_batch={said}"])
+
+
+def test_a_batch_of_as_many_as_fit_is_read_back(tiny_file: Path) -> None:
+    scenario = read_scenario(str(tiny_file), ["training.max_physical_batch=auto"])
+    assert scenario.training.max_physical_batch == "auto"
+    assert '"max_physical_batch":512' in read_scenario(str(tiny_file), []).model_dump_json()
