@@ -1,13 +1,14 @@
 """The tensors of a file put into a model, each by its name, or all that does not fit said at once.
 
 Guarantee: after `fit` every parameter of the model holds what the file has under its name, in float32, and is finite;
-or ConfigError is raised and the model is as it was. float32 is taken bit for bit; float16 and bfloat16 are widened
+or ConfigError is raised and the model is as it was. A buffer of whole numbers or truths holds what the file has, which
+has to be of that very type. float32 is taken bit for bit; float16 and bfloat16 are widened
 exactly; float64 is rounded to the nearest float32, and refused where that is infinite.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 import torch
@@ -20,6 +21,9 @@ from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.models import build_model, outlined
 
 _TYPES: Final = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
+_WHOLE: Final = {
+    "I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8, "U8": torch.uint8, "BOOL": torch.bool
+}  # fmt: skip
 _MOST_NAMED: Final = 6
 
 
@@ -35,7 +39,7 @@ def fit(module: nn.Module, data: bytes, name: str) -> None:
         ConfigError: With every kind of misfit: names, shapes, types, and values that are no finite float32.
     """
     wanted = module.state_dict()
-    tensors = tensors_of(data, {key: tuple(value.shape) for key, value in wanted.items()}, name)
+    tensors = tensors_of(data, wanted, name)
     _check_shared(wanted, tensors, name)
     module.load_state_dict(tensors)
 
@@ -48,11 +52,17 @@ def check_fits(config: ModelConfig, shape: DataShape, data: bytes, name: str) ->
     """
     with outlined(config):
         wanted = build_model(config, shape, seed=0).state_dict()
-    _check_shared(wanted, tensors_of(data, {key: tuple(value.shape) for key, value in wanted.items()}, name), name)
+    _check_shared(wanted, tensors_of(data, wanted, name), name)
 
 
-def tensors_of(data: bytes, wanted: dict[str, tuple[int, ...]], name: str) -> dict[str, Tensor]:
-    """Return a file's tensors in float32, which are those that are wanted and no others."""
+def tensors_of(data: bytes, wanted: Mapping[str, Tensor], name: str) -> dict[str, Tensor]:
+    """Return a file's tensors, which are of those that are wanted and no others: real numbers in float32.
+
+    Args:
+        data: A whole safetensors file.
+        wanted: Tensors of the model, which may be without memory: their shapes and types are looked at.
+        name: What to call the file in a message.
+    """
     try:
         found: dict[str, dict[str, Any]] = dict(deserialize(data))  # type: ignore[no-untyped-call]
     except (SafetensorError, ValueError) as error:
@@ -63,18 +73,23 @@ def tensors_of(data: bytes, wanted: dict[str, tuple[int, ...]], name: str) -> di
     ]
     both = sorted(wanted.keys() & found.keys())
     wrong += _listed("of another shape:", [
-        f"{key} is {_shown(found[key]['shape'])} and {_shown(wanted[key])} is needed"
-        for key in both if tuple(found[key]["shape"]) != wanted[key]
+        f"{key} is {_shown(found[key]['shape'])} and {_shown(wanted[key].shape)} is needed"
+        for key in both if tuple(found[key]["shape"]) != tuple(wanted[key].shape)
     ])  # fmt: skip
+    whole = {key for key in both if not (wanted[key].is_floating_point() or wanted[key].is_complex())}
     wrong += _listed("of a type that is no float of 16, 32 or 64 bits:", [
-        f"{key} is {found[key]['dtype']}" for key in both if found[key]["dtype"] not in _TYPES
+        f"{key} is {found[key]['dtype']}" for key in both if key not in whole and found[key]["dtype"] not in _TYPES
+    ])  # fmt: skip
+    wrong += _listed("of another type:", [
+        f"{key} is {found[key]['dtype']} and {str(wanted[key].dtype).removeprefix('torch.')} is needed"
+        for key in sorted(whole) if _WHOLE.get(found[key]["dtype"]) != wanted[key].dtype
     ])  # fmt: skip
     if wrong:
         raise ConfigError(f"{name}: does not fit the scenario's model: {'; '.join(wrong)}")
     tensors = {
-        key: torch.frombuffer(bytearray(found[key]["data"]), dtype=_TYPES[found[key]["dtype"]])
-        .to(torch.float32)
-        .reshape(wanted[key])
+        key: torch.frombuffer(bytearray(found[key]["data"]), dtype=(_TYPES | _WHOLE)[found[key]["dtype"]])
+        .to(wanted[key].dtype if key in whole else torch.float32)
+        .reshape(wanted[key].shape)
         for key in wanted
     }
     unfit = [key for key in both if not bool(torch.isfinite(tensors[key]).all())]

@@ -55,6 +55,8 @@ from fedmodel.learning.tasks._own import KEY, is_own
 from fedmodel.learning.tasks._positions import Positions
 from fedmodel.learning.tracing import ROW, ROWS, Traced, accompanied, differ, parted, tensors_in, trace
 
+_OF_REAL: Final = (nn.Linear, nn.Bilinear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # layers that multiply what they are given
+
 
 def check_model(scenario: Scenario, device: torch.device) -> None:
     """Refuse a scenario's model that cannot be private or cannot be trained. Made-up records are all that it is given.
@@ -237,6 +239,11 @@ def _passed(module: nn.Module, x_B: Inputs, seed: int = 0) -> Traced:
     traced = trace(module, x_B, seed)
     if traced.failed is not None:
         shapes = each(x_B, lambda one: tuple(one.shape))
+        if isinstance(module.get_submodule(traced.failed_in), _OF_REAL) and (whole := _whole(x_B)) is not None:
+            raise PrivacyError(
+                f"{said(module, traced.failed_in)} takes real numbers, and {whole} of whole numbers; put nn.Embedding"
+                " before it where they stand for words or codes, or .float() where they are amounts"
+            )
         raise PrivacyError(
             f"{said(module, traced.failed_in)} failed on {ROWS} made-up records of the data's shape, {shapes}:"
             f" {told(traced.failed)}"
@@ -244,6 +251,14 @@ def _passed(module: nn.Module, x_B: Inputs, seed: int = 0) -> Traced:
     if (changed := kept.changed()) is not None:
         _refuse_change(module, changed)
     return traced
+
+
+def _whole(x_B: Inputs) -> str | None:
+    """Say which arrays of records are of whole numbers, as the begin of a sentence; None where none is."""
+    if isinstance(x_B, Tensor):
+        return None if x_B.is_floating_point() else "records are"
+    names = [name for name, one in x_B.items() if not one.is_floating_point()]
+    return f"{' and '.join(names)} of a record {'is' if len(names) == 1 else 'are'}" if names else None
 
 
 def _parted(one: Traced, other: Traced, row: int | None = None) -> str | None:
@@ -269,6 +284,11 @@ def _check_output(output: object, shape: DataShape | None) -> None:
         wanted = f"{sizes}, one logit, of the second class, or one for each"
     else:
         wanted = f"{sizes}, as {shape.task} asks for"
+        if shape.task == "classification" and not shape.labels:
+            wanted = (
+                f"{sizes}, as {shape.classes} classes ask for. So many data.classes says or, where it does not, the"
+                " largest label of the records; if the model is right, some label is out of place"
+            )
     raise PrivacyError(f"the model returned outputs of shape {found} for {ROWS} records; wanted is {wanted}")
 
 

@@ -33,6 +33,7 @@ from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.learning.description import DESCRIPTION
 from fedmodel.provision.authority import issue
 from fedmodel.system.distributions import providing
+from fedmodel.system.durable import erase_folder
 from fedmodel.system.supervision import end_with_parent
 from scenarios.deployment import runs
 from scenarios.deployment.networks import Networks, loopback, namespaces
@@ -93,9 +94,10 @@ def rehearse(
     started = time.monotonic()
     with _network([SERVER, *scenario.federation.silos], apart) as network:
         kits = folder / "kits"
-        issue(_federation(scenario, network, packages or {}), [scenario], kits)
-        lay_tables(scenario, tables, kits)
-        run, _ = runs.submit(kits / SERVER, scenario, network.kind)
+        with _undone(kits):
+            issue(_federation(scenario, network, packages or {}), [scenario], kits)
+            lay_tables(scenario, tables, kits)
+            run, _ = runs.submit(kits / SERVER, scenario, network.kind)
         with _running(_parties(scenario, folder), network, _environment(scenario)) as check_alive:
             runs.follow(run, watching(run.folder / "metrics.jsonl"), check_alive)
     _gather(scenario, folder, run.folder)
@@ -114,6 +116,16 @@ def rehearse(
         network=network.kind,
         packages=packages,
     )
+
+
+@contextmanager
+def _undone(kits: Path) -> Iterator[None]:
+    """Take kits away again where a run is refused before any party was started: nobody has used their keys."""
+    try:
+        yield
+    except FedmodelError:
+        erase_folder(kits)
+        raise
 
 
 def packages_of(scenario: Scenario) -> dict[str, str]:

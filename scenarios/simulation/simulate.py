@@ -12,7 +12,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
@@ -20,7 +20,7 @@ from typing import Any, Final
 from fedmodel import plans
 from fedmodel.config import Scenario, scenario_to_toml
 from fedmodel.data.sizes import far_from_divisor, over_delta, under_a_lot
-from fedmodel.errors import ConfigError, DataError, ProtocolError
+from fedmodel.errors import ConfigError, DataError, FedmodelError, ProtocolError
 from fedmodel.kinds import own_code
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import LEAST_NOISE
@@ -184,15 +184,27 @@ def resolve_device(device: str) -> str:
 def run_folder(scenario: Scenario, out: Path | None) -> Iterator[Path]:
     """Make the run's folder and write the scenario as resolved into it.
 
+    A run that is refused before anything else lies there leaves no folder of it.
+
     Raises:
         ConfigError: When the folder cannot be made, or holds something already.
     """
-    folder = new_folder(out or default_folder(scenario.name))
+    place = out or default_folder(scenario.name)
+    made = [one for one in (place, *place.parents) if not one.exists()]
+    folder = new_folder(place)
     try:
         replace_file(folder / "scenario.toml", scenario_to_toml(scenario).encode())
     except OSError as error:
         raise ConfigError(f"--out {folder}: cannot be written: {error.strerror}") from error
-    yield folder.resolve()
+    try:
+        yield folder.resolve()
+    except FedmodelError:
+        if [one.name for one in folder.iterdir()] == ["scenario.toml"]:
+            (folder / "scenario.toml").unlink()
+            with suppress(OSError):  # another may have put something there meanwhile
+                for one in made:
+                    one.rmdir()
+        raise
 
 
 def default_folder(name: str) -> Path:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.kinds.own_code import failed, resolve
@@ -36,6 +36,11 @@ def own_loss(use: str) -> Callable[[Any, Tensor], Tensor]:
 
     def losses(output: Any, target_B: Tensor) -> Tensor:
         function = resolve(use, KEY)
+        if isinstance(function, type) and issubclass(function, nn.Module):
+            raise PrivacyError(
+                f"{KEY} = {use!r} is the class {function.__name__}, and no loss that was made of it: in a script give"
+                f' {function.__name__}(reduction="none"), and in a scenario a function of outputs and targets'
+            )
         try:
             found = function(output, target_B)
         except (Exception, SystemExit) as error:

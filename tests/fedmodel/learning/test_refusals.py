@@ -443,3 +443,49 @@ def test_a_scenario_is_refused_before_anything_is_written(monkeypatch: pytest.Mo
 @pytest.mark.parametrize("name", sorted(builtin_scenarios()))
 def test_shipped_scenarios_pass(name: str) -> None:
     check_model(read_scenario(name), torch.device("cpu"))
+
+
+class Reading(nn.Module):
+    """Takes words by their numbers as if they were amounts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = Linear(4, 1)
+
+    def forward(self, tokens: Tensor, mask: Tensor) -> Tensor:
+        return self.out(tokens)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "words"),
+    [
+        (
+            Reading,
+            DataShape((), 2, inputs={"tokens": ArrayShape((4,), 11), "mask": ArrayShape((4,), 2)}),
+            "tokens and mask of a record are of whole numbers",
+        ),
+        (lambda: Sequential(Linear(4, 1)), DataShape((4,), 2, below=11), "and records are of whole numbers"),
+        (
+            lambda: Sequential(nn.Unflatten(1, (1, 4)), nn.Conv1d(1, 2, 3), nn.Flatten(), Linear(4, 1)),
+            DataShape((4,), 2, below=11),
+            r"the layer '1' \(Conv1d\) takes real numbers, and records are",
+        ),
+    ],
+)
+def test_whole_numbers_in_a_layer_of_real_ones_are_said_to_be(
+    make: Callable[[], nn.Module], shape: DataShape, words: str
+) -> None:
+    with pytest.raises(PrivacyError, match=words) as caught:
+        check(make, shape=shape)
+    assert "put nn.Embedding before it where they stand for words or codes, or .float()" in str(caught.value)
+    assert "dtype" not in str(caught.value)
+
+
+def test_a_stray_label_is_thought_of_before_the_model_is_blamed() -> None:
+    words = r"as 8 classes ask for\..*the largest label of the records; if the model is right"
+    with pytest.raises(PrivacyError, match=words) as one:
+        check(lambda: Sequential(Linear(6, 3)), shape=DataShape((6,), 8))
+    assert "\n" not in str(one.value)
+    named = DataShape((6,), 8, labels=tuple("abcdefgh"))
+    with pytest.raises(PrivacyError, match=r"as classification asks for$"):  # who names classes has counted them
+        check(lambda: Sequential(Linear(6, 3)), shape=named)

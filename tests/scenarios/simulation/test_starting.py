@@ -632,3 +632,39 @@ def test_a_file_with_two_values_of_one_tensor_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"^x: 1.bias and 0.bias differ, and in the scenario's model they are one"):
         fit(module, safetensors.torch.save(found), "x")
     assert torch.equal(layer.bias, found["0.bias"])
+
+
+class Counted(nn.Module):
+    """Has a table of whole numbers, and of which places count."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.out = nn.Linear(4, 1)
+        self.register_buffer("order", torch.tensor([3, 1, 2, 0]))
+        self.register_buffer("counts", torch.tensor([True, False, True, True]))
+
+
+def test_a_buffer_of_whole_numbers_or_truths_is_read_back_as_it_was() -> None:
+    written = Counted()
+    written.order += 2**53 + 1  # which no float holds
+    data = safetensors.torch.save(written.state_dict())
+    module = Counted()
+    fit(module, data, "x")
+    for name, value in written.state_dict().items():
+        assert module.state_dict()[name].dtype == value.dtype
+        assert torch.equal(module.state_dict()[name], value)
+
+
+@pytest.mark.parametrize("other", [torch.float32, torch.int32, torch.bool])
+def test_a_buffer_of_another_type_is_refused_and_nothing_is_read(other: torch.dtype) -> None:
+    given = Counted().state_dict()
+    given["order"] = given["order"].to(other)
+    module = Counted()
+    before = {name: value.clone() for name, value in module.state_dict().items()}
+    with pytest.raises(ConfigError, match=r"of another type: order is [A-Z0-9]+ and int64 is needed"):
+        fit(module, safetensors.torch.save(given), "x")
+    assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
+    given = Counted().state_dict()
+    given["out.weight"] = given["out.weight"].to(torch.int64)
+    with pytest.raises(ConfigError, match=r"no float of 16, 32 or 64 bits: out\.weight is I64"):
+        fit(module, safetensors.torch.save(given), "x")
