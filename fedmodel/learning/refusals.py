@@ -32,6 +32,7 @@ Shapes: B batch, P parameters.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Final
 
 import torch
 from torch import Tensor, nn

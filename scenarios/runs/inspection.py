@@ -18,8 +18,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-from clients import policy
 from clients.outbox import Outbox, outbox
+from clients.sentences import sentences
 from fedmodel import plans
 from fedmodel.config import Scenario, SiloFile
 from fedmodel.crypto import check_verification_key, digest
@@ -381,7 +381,7 @@ def law_of(kit: Path) -> tuple[SiloFile, list[str]]:
     """
     law = read_law(kit) if is_sealed(kit) else read_kit(kit).law
     check_sources(law, kit.resolve())
-    said = policy.sentences(law)
+    said = sentences(law)
     if is_sealed(kit):
         said.append(
             f"It reaches its server at {law.connection.address}." if law.connection else "It reaches no server."

@@ -17,6 +17,7 @@ import pytest
 
 from clients import policy
 from clients.party import take_part
+from clients.sentences import sentences
 from clients.silo import HELD, Silo
 from fedmodel import plans
 from fedmodel.config import Scenario, SiloFile, TableSource, read_scenario, read_silo_file, silo_file_to_toml
@@ -128,7 +129,7 @@ def test_other_sources_have_budgets_of_their_own(one: dict[str, Any], other: dic
 def test_disjoint_is_said_of_queries() -> None:
     with pytest.raises(ValueError, match="disjoint is given with url and query"):
         TableSource(csv="a.csv", disjoint=True)
-    said = " ".join(policy.sentences(law_of({"ward": pg(disjoint=True), "lab": pg(query="SELECT 1", disjoint=True)})))
+    said = " ".join(sentences(law_of({"ward": pg(disjoint=True), "lab": pg(query="SELECT 1", disjoint=True)})))
     assert "That the queries of ward, lab give nobody's record whom another" in said
     assert "is this silo's own word: no program checks it" in said
 

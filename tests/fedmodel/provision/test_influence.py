@@ -15,6 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clients import policy
+from clients.sentences import sentences
 from fedmodel import wire
 from fedmodel.config import Scenario, SiloFile, builtin_scenarios, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.crypto import SigningKey
@@ -229,7 +230,7 @@ def test_a_law_that_asks_for_no_number_of_silos_is_refused(least: str, tiny_file
 
 def test_the_law_says_it_and_a_joint_law_takes_the_loosest(tiny_file: Path) -> None:
     law = law_of(scenario_of(tiny_file), "north", SERVER.public)
-    (sentence,) = [one for one in policy.sentences(law) if "equal silos" in one]
+    (sentence,) = [one for one in sentences(law) if "equal silos" in one]
     assert "No sum is opened whose weights are worth fewer than 2 equal silos" in sentence
     first = scenario_of(tiny_file)
     assert joint_law([first, scenario_of(tiny_file, "name=other")], "north", SERVER.public).least_effective_silos == 2

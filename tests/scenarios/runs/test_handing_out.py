@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pyarrow import parquet
 
-from clients import policy
+from clients.sentences import sentences
 from fedmodel.config import ServerFile, TableSource, read_silo_file, scenario_to_toml
 from fedmodel.data import held_out_table
 from fedmodel.data.handed_out import HANDED_OUT
@@ -117,7 +117,7 @@ def test_who_withdrew_is_not_handed_out(ward: Ward, tmp_path: Path) -> None:
 
 def test_the_law_says_so_in_a_sentence(ward: Ward) -> None:
     def told() -> list[str]:
-        return [line for line in policy.sentences(read_silo_file(ward.kit / "silo.toml")) if "HELD OUT" in line]
+        return [line for line in sentences(read_silo_file(ward.kit / "silo.toml")) if "HELD OUT" in line]
 
     lay(ward, IDS)
     assert told() == []

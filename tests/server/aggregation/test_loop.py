@@ -12,7 +12,7 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.supercore.task_identity import TaskIdentity
 
-from clients.policy import sentences
+from clients.sentences import sentences
 from fedmodel import wire
 from fedmodel.config import AggregationMode, EncryptionConfig, Scenario, SiloEncryptionConfig
 from fedmodel.errors import AggregationRefused, DropoutError, LedgerTampered, Rule
