@@ -187,6 +187,8 @@ def test_what_the_page_adds_trains_is_charged_and_is_reported(copy: Path) -> Non
     # 240 records are dealt; the noise of two silos' answers has a deviation of some 2.8.
     assert summary["besides"]["head-count"]["records"] == pytest.approx(240, abs=30)
     assert summary["engine"] == "polite"
+    assert summary["metrics"].keys() == {"share-right", "loss"}
+    assert 0.0 <= summary["metrics"]["share-right"] <= 1.0
     assert {row["mechanism"] for row in summary["privacy"]} == {"two-draws"}
     (event,) = {json.dumps(entry["body"]["event"]) for entry in entries if entry["kind"] == "reserve"}
     ((counted,),) = [entry["body"]["besides"] for entry in entries if entry["kind"] == "reserve"]
@@ -244,6 +246,7 @@ def test_none_of_it_is_known_before(tmp_path: Path) -> None:
         ("unknown mechanism 'two-draws'", ["privacy.mechanism="]),
         ("unknown strategy 'heavy-ball'", ["federation.strategy="]),
         ("unknown job 'head-count'", ["besides="]),
+        ("unknown loss 'hinge'", ["training.loss=cross-entropy"]),
         ("unknown kind of gradients 'one-by-one'", ["training.gradients="]),
     ):
         with pytest.raises(ConfigError, match=refused):

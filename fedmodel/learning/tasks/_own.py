@@ -36,11 +36,7 @@ def own_loss(use: str) -> Callable[[Any, Tensor], Tensor]:
 
     def losses(output: Any, target_B: Tensor) -> Tensor:
         function = resolve(use, KEY)
-        if isinstance(function, type) and issubclass(function, nn.Module):
-            raise PrivacyError(
-                f"{KEY} = {use!r} is the class {function.__name__}, and no loss that was made of it: in a script give"
-                f' {function.__name__}(reduction="none"), and in a scenario a function of outputs and targets'
-            )
+        _check_is_made(function, use)
         try:
             found = function(output, target_B)
         except (Exception, SystemExit) as error:
@@ -55,6 +51,15 @@ def own_loss(use: str) -> Callable[[Any, Tensor], Tensor]:
         return found
 
     return losses
+
+
+def _check_is_made(found: object, use: str) -> None:
+    """Refuse a class of losses in place of a loss: a call would make one of outputs and targets."""
+    if isinstance(found, type) and issubclass(found, nn.Module):
+        raise PrivacyError(
+            f"{KEY} = {use!r} is the class {found.__name__}, and no loss that was made of it: in a script give"
+            f' {found.__name__}(reduction="none"), and in a scenario a function of outputs and targets'
+        )
 
 
 def own_figure(use: str) -> Callable[[NDArray[Any], NDArray[Any]], float | None]:
