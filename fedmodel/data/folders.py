@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,7 @@ from fedmodel.kinds.sources.idx import IdxConfig
 from fedmodel.kinds.sources.images import ImagesConfig
 from fedmodel.kinds.sources.json_lines import JsonLinesConfig
 
+T = TypeVar("T")
 _READERS: Final[dict[type[Files], Callable[[Any, Path, Whose | None], Taken]]] = {
     ImagesConfig: images.read_images,
     IdxConfig: lambda config, folder, _: idx.read_idx(config, folder),
@@ -123,7 +124,7 @@ def _read(config: Files, folder: Path) -> Taken:
     return found
 
 
-def _guarded(folder: Path, read: Callable[[], Taken]) -> Taken:
+def _guarded(folder: Path, read: Callable[[], T]) -> T:
     """Say of what goes wrong a rule, and nothing that is in a file."""
     try:
         return read()

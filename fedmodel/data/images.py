@@ -96,11 +96,12 @@ def _listed(config: ImagesConfig, folder: Path, listing: str, whose: Whose | Non
         wanted = _check_header(path, lines.fieldnames or (), whose)
         for number, line in enumerate(lines, start=1):
             at = f"{path}: row {number}"
-            person: str | None = ""
+            person = ""
             if whose is not None and line[whose.column]:
-                person = whose.of(line[whose.column], at)
-                if person is None:
+                normal = whose.of(line[whose.column], at)
+                if normal is None:
                     continue
+                person = normal
             if any(not line[name] for name in wanted):
                 raise DataError(f"{at}: a value is missing")
             if line["label"] not in config.labels:

@@ -60,7 +60,9 @@ def _target(config: JsonLinesConfig, found: dict[str, Any], at: str) -> Any:
     said = _words(found, config.label, at) if config.task == MULTI_LABEL else [_text(found, config.label, at)]
     if any(label not in config.labels for label in said):
         raise DataError(f"{at}: {config.label!r} is none of data.labels: {', '.join(config.labels)}")
-    return [int(label in said) for label in config.labels] if config.task == MULTI_LABEL else config.labels.index(*said)
+    return (
+        [int(label in said) for label in config.labels] if config.task == MULTI_LABEL else config.labels.index(said[0])
+    )
 
 
 def _targets(config: JsonLinesConfig, targets: list[Any]) -> NDArray[Any]:

@@ -33,8 +33,8 @@ from fedmodel.data.records import Records, onto_unit
 from fedmodel.data.taking import Keys, Taken, by_record, take
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.own_code import fitting, resolve
-from fedmodel.kinds.shape import IGNORED, ArrayShape, DataShape
-from fedmodel.kinds.sources.own import CLASSIFICATION, MULTI_LABEL, REGRESSION, ArrayConfig, OwnConfig
+from fedmodel.kinds.shape import CLASSIFICATION, IGNORED, MULTI_LABEL, REGRESSION, ArrayShape, DataShape
+from fedmodel.kinds.sources.own import ArrayConfig, OwnConfig
 
 _KEY = "data.use"
 

@@ -83,8 +83,8 @@ def new(
         begun = {"--data": data, "--task": task}
         given |= {option: said for option, said in begun.items() if said is not None}
         of_columns = {"--range": ranges, "--categories": categories, "--boolean": boolean, "--leave-out": leave_out}
-        unused = [option for option, said in of_columns.items() if said]
-        table = _begun(out, given, unused, as_json, flower=flower)
+        said_of_columns = [option for option, said in of_columns.items() if said]
+        table = _begun(out, given, said_of_columns, as_json, flower=flower)
         if table is None:
             return
         given = {option: said for option, said in given.items() if option not in begun}
