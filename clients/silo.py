@@ -43,6 +43,7 @@ from fedmodel.data import (
 )
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
 from fedmodel.kinds import own_code
+from fedmodel.kinds.own_calls import failed
 from fedmodel.ledger import Asked, Ledger, Scope, Standing
 from fedmodel.privacy.events import Event
 from fedmodel.privacy.plan import SiloPlan
@@ -390,9 +391,7 @@ class Silo:
         """
         uses = self.scenario.silos_code.values()
         if uses and not isinstance(error, FedmodelError):
-            self.note(
-                action, f"{own_code.failed(error, uses)}; what it says is not written, since it could name a record"
-            )
+            self.note(action, f"{failed(error, uses)}; what it says is not written, since it could name a record")
             return
         self.note(action, f"{type(error).__name__}: {error}")
         # A refusal's message says it all; anything else needs its trace.

@@ -23,7 +23,7 @@ from fedmodel.config.purpose import PurposeConfig
 from fedmodel.config.silos import FederationConfig
 from fedmodel.config.training import TrainingConfig
 from fedmodel.kinds.model import StartConfig
-from fedmodel.kinds.own_code import names_own_or_one_on_board
+from fedmodel.kinds.own_names import names_own_or_one_on_board
 from fedmodel.kinds.section import Positive, Section, is_inert, known_silos
 from fedmodel.privacy.events import MOST_STEPS
 from fedmodel.privacy.plan import SiloPlan

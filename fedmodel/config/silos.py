@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from fedmodel.kinds.own_code import names_own_or_one_on_board
+from fedmodel.kinds.own_names import names_own_or_one_on_board
 from fedmodel.kinds.section import Positive, Section, SiloName, is_inert, known_silos
 from fedmodel.kinds.spelling import Later
 

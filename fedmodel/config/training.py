@@ -8,7 +8,7 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 
 from fedmodel.config.schedule import ScheduleConfig
 from fedmodel.config.silos import LEAST_WEIGHT, MOST_WEIGHT
-from fedmodel.kinds.own_code import names_own_or_one_on_board
+from fedmodel.kinds.own_names import names_own_or_one_on_board
 from fedmodel.kinds.section import Section
 from fedmodel.privacy.events import MOST_STEPS
 

@@ -32,7 +32,8 @@ from fedmodel.data.parts import Parts
 from fedmodel.data.records import Records, onto_unit
 from fedmodel.data.taking import Keys, Taken, by_record, take
 from fedmodel.errors import ConfigError, DataError
-from fedmodel.kinds.own_code import fitting, resolve
+from fedmodel.kinds.own_calls import fitting
+from fedmodel.kinds.own_code import resolve
 from fedmodel.kinds.shape import CLASSIFICATION, IGNORED, MULTI_LABEL, REGRESSION, ArrayShape, DataShape
 from fedmodel.kinds.sources.own import ArrayConfig, OwnConfig
 

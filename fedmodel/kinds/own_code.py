@@ -24,57 +24,22 @@ and that is not written to cheat.
 from __future__ import annotations
 
 import hashlib
-import inspect
-import math
 import os
-import re
 import sys
-import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
-from difflib import get_close_matches
-from importlib import import_module, invalidate_caches
-from importlib.machinery import PathFinder
-from importlib.util import find_spec
 from pathlib import Path
 from types import ModuleType
-from typing import Annotated, Any, Final
-
-from pydantic import AfterValidator, Field
+from typing import Any, Final
 
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.own_imports import as_listed, attribute, called, check_its_own, import_outer, imported
 from fedmodel.kinds.own_objects import told_apart
-from fedmodel.system.distributions import Installed, owner
-from fedmodel.system.inert import inert
-from fedmodel.system.packages import code_hash
-
-_WORDS: Final = r"[A-Za-z_][A-Za-z0-9_]*(\.[A-Za-z_][A-Za-z0-9_]*)*"
-
-
-def _names_code(value: str) -> str:
-    """Refuse what does not name a module and something in it."""
-    if not re.fullmatch(f"{_WORDS}:{_WORDS}", value, re.ASCII):
-        raise ValueError(f'{value!r} names no code; write "package.module:function", as in "model:net" of model.py')
-    return value
-
-
-def names_own_or_one_on_board(value: str) -> str:
-    """Refuse what names neither code, as "package.module:function", nor anything on board, as "cross-entropy"."""
-    if ":" in value:
-        return _names_code(value)
-    if not re.fullmatch(r"[a-z0-9][a-z0-9.@-]{0,39}", value):
-        raise ValueError(f'{value!r} is no name of what is on board, nor of code, as "package.module:function"')
-    return value
-
-
-UseName = Annotated[str, Field(max_length=200), AfterValidator(_names_code)]
-"""How a scenario names code: a module, a colon, and a function or a class in it."""
+from fedmodel.system.distributions import Installed
 
 OF_A_SCRIPT: Final = "script"
 """In place of a module: the name of an object that a process handed over, and that no other can import."""
-_SAID: Final = 200
-_MOST_DEEP: Final = 8
 
 
 @dataclass(frozen=True)
@@ -174,6 +139,11 @@ def is_handed_over(use: str) -> bool:
     return use in _handed
 
 
+def module_of(use: str) -> str:
+    """Return the module in which the function or class of a name stands, which was found before where it is a name."""
+    return str(getattr(_handed.get(use), "__module__", use.partition(":")[0]))
+
+
 def source_hash(uses: Mapping[str, str]) -> str:
     """Return the SHA-256 of the files that names lead to, all of which this process has found.
 
@@ -211,7 +181,7 @@ def resolve(use: str, key: str) -> Callable[..., Any]:
             can be called.
     """
     if use in _handed:
-        return _called(_handed[use], use, key)
+        return called(_handed[use], use, key)
     if use not in _found:
         if _opened is None:
             raise ConfigError(
@@ -219,208 +189,18 @@ def resolve(use: str, key: str) -> Callable[..., Any]:
                 " the folder that it lies in with --own-code FOLDER"
             )
         module, _, name = use.partition(":")
-        with _as_listed(module, _opened, key, use) if isinstance(_opened, _Listed) else nullcontext() as package:
+        listed: AbstractContextManager[Installed | None] = nullcontext()
+        if isinstance(_opened, _Listed):
+            listed = as_listed(module, _opened.packages, _opened.code, key, use)
+        with listed as package:
             if package is not None:
-                _import_outer(module, package, key, use)
-            imported = _imported(module, folder(), key, use)
-        found = _called(_attribute(imported, name, key, use), use, key)
+                import_outer(module, package, key, use)
+            loaded = imported(module, folder(), key, use)
+        found = called(attribute(loaded, name, key, use), use, key)
         if package is not None:
-            _check_its_own(found, package, key, use)
+            check_its_own(found, package, key, use)
         _found[use] = found
     return _found[use]
-
-
-def failed(error: BaseException, uses: Iterable[str]) -> str:
-    """Return an exception's type and the last line of own code that it passed through, or of any where it passed none.
-
-    Guarantee: nothing of its text, nor of those it came of, is in that: code that was given records could name one.
-
-    Args:
-        error: As it was caught.
-        uses: Names of own code, as the scenario has them.
-    """
-    modules = [str(getattr(_handed.get(use), "__module__", use.partition(":")[0])) for use in uses]
-    tops = {module.partition(".")[0] for module in modules}
-    frames = list(traceback.walk_tb(error.__traceback__))
-    own = [one for one in frames if str(one[0].f_globals.get("__name__")).partition(".")[0] in tops]
-    places = [f" in line {line} of {Path(frame.f_code.co_filename).name}" for frame, line in (own or frames)[-1:]]
-    return "".join([type(error).__name__, *places])
-
-
-def call(use: str, key: str, arguments: Mapping[str, Any], offered: Mapping[str, Any]) -> Any:
-    """Call the function of a name with a section's other keys, and return what it returns.
-
-    Args:
-        use: As the scenario has it.
-        key: Where it stands there, for messages.
-        arguments: The section's other keys: each has to be one of its arguments, and each that it needs one of them.
-        offered: What it is given besides where it has an argument of that name that the section does not say.
-
-    Raises:
-        ConfigError: In one line that names the function, when it cannot be found, takes other arguments, or raises. No
-            record may be involved, since what an exception says of it is repeated.
-    """
-    function = resolve(use, key)
-    given = fitting(function, use, key, arguments, offered)
-    try:
-        return function(**given)
-    except (Exception, SystemExit) as error:
-        raise ConfigError(f"{key} = {use!r} raised {_told(error)}") from error
-
-
-def fitting(
-    function: Callable[..., Any], use: str, key: str, arguments: Mapping[str, Any], offered: Mapping[str, Any]
-) -> dict[str, Any]:
-    """Return what `call` would give a function that was found.
-
-    Raises:
-        ConfigError: When it takes other arguments.
-    """
-    try:
-        signature = inspect.signature(function)
-    except (TypeError, ValueError):  # a class of C says none; what is wrong then is said by the call
-        return dict(arguments)
-    named = [
-        name
-        for name, one in signature.parameters.items()
-        if one.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    ]
-    given = {**{name: value for name, value in offered.items() if name in named}, **arguments}
-    takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.parameters.values())
-    section = key.rpartition(".")[0]
-    for name in () if takes_any else arguments:
-        if name not in named:
-            near = get_close_matches(name, named, n=1)
-            takes = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(named) or 'none'}"
-            raise ConfigError(f"{section}.{name} is no argument of {key} = {use!r}; {takes}")
-    try:
-        signature.bind(**given)
-    except TypeError as error:
-        raise ConfigError(
-            f"{key} = {use!r} needs arguments that the section does not give: {inert(str(error))}; add them as keys of"
-            f" [{section}], or give them defaults"
-        ) from None
-    return given
-
-
-def check_plain(key: str, value: object, deep: int = 0) -> None:
-    """Refuse an argument that TOML and JSON do not both write the same way.
-
-    Raises:
-        ValueError: Which it is, and of which type.
-    """
-    if isinstance(value, dict) and deep < _MOST_DEEP:
-        for name, inner in value.items():
-            check_plain(f"{key}.{name}", inner, deep + 1)
-    elif isinstance(value, list) and deep < _MOST_DEEP:
-        for inner in value:
-            check_plain(key, inner, deep + 1)
-    elif not isinstance(value, bool | int | str) and not (isinstance(value, float) and math.isfinite(value)):
-        raise ValueError(f"{key} is a {type(value).__name__}; arguments are text, numbers, truths, lists and tables")
-
-
-@contextmanager
-def _as_listed(module: str, opened: _Listed, key: str, use: str) -> Iterator[Installed]:
-    """Import a module of a listed package in here: of the files that the law's hash is of, or not at all."""
-    package = owner(module, opened.packages)
-    if package is None:
-        raise ConfigError(f"{key} = {use!r} is code of no package that silo.toml lists under [packages]")
-    for moment in ("before", "after"):
-        if code_hash(opened.packages) != opened.code:
-            raise ConfigError(
-                f"{key} = {use!r}: the code on this machine was changed since the silo was started (seen {moment} it"
-                " was imported); start the silo again once that is done"
-            )
-        if moment == "before":
-            yield package
-            _check_loaded(package, key, use)
-
-
-def _import_outer(module: str, package: Installed, key: str, use: str) -> None:
-    """Import the packages that a module lies in, one by one, each where the next is found in a file of the hash."""
-    parts = module.split(".")
-    for deep in range(1, len(parts)):
-        outer = ".".join(parts[:deep])
-        _check_spec(outer, package, key, use)
-        _imported(outer, None, key, use)
-    _check_spec(module, package, key, use)
-
-
-def _check_spec(module: str, package: Installed, key: str, use: str) -> None:
-    """Refuse a module that Python would find in no file of the package, before it is imported."""
-    try:
-        found = find_spec(module)
-    except (ModuleNotFoundError, ValueError):  # it lies in none: what imports it says so
-        return
-    if found is not None and found.origin is not None and not package.has(found.origin):
-        raise ConfigError(
-            f"{key} = {use!r}: {module} is found in {found.origin}, which is no file of package {package.name}; take"
-            " what hides it out of Python's path"
-        )
-
-
-def _check_loaded(package: Installed, key: str, use: str) -> None:
-    """Refuse a package that has loaded a module of its name from elsewhere, or compiled, or could do so later."""
-    for name, one in list(sys.modules.items()):
-        if name.partition(".")[0] not in package.tops or one is None:
-            continue
-        file, spec = getattr(one, "__file__", None), getattr(one, "__spec__", None)
-        if file is not None and not package.has(file):
-            raise ConfigError(f"{key} = {use!r}: {name} was loaded from {file}, which is no file of {package.name}")
-        compiled = getattr(spec, "cached", None)
-        if compiled is not None and not Path(compiled).is_relative_to(os.devnull) and not package.has(compiled):
-            raise ConfigError(
-                f"{key} = {use!r}: {name} was loaded before this process was opened to {package.name}, perhaps from"
-                f" {compiled}, which is in no hash; start the silo by its own program"
-            )
-        places = [Path(place).resolve() for place in getattr(one, "__path__", ())]
-        if places and places != [package.root.joinpath(*name.split(".")).resolve()]:
-            raise ConfigError(
-                f"{key} = {use!r}: {name} looks for modules in {', '.join(map(str, places))}, and {package.name} has"
-                " one folder of that name: its code may not change __path__"
-            )
-
-
-def _check_its_own(found: Callable[..., Any], package: Installed, key: str, use: str) -> None:
-    """Refuse what a listed package only imported: a scenario would choose among all that is installed."""
-    module = sys.modules.get(str(found.__module__)) if inspect.isfunction(found) or inspect.isclass(found) else None
-    if module is None or not package.has(getattr(module, "__file__", None)):
-        raise ConfigError(
-            f"{key} = {use!r} is no function and no class that {package.name} itself defines; name one that it does"
-        )
-
-
-def _imported(module: str, folder: Path | None, key: str, use: str) -> ModuleType:
-    """Import a module, of the scenario's folder where it has one of that name."""
-    top = module.partition(".")[0]
-    if top in sys.stdlib_module_names:
-        raise ConfigError(f"{key} = {use!r}: {top} is a module of Python's own, and no code of yours; name another")
-    if folder is not None:
-        _put_first(folder, top, key, use)
-    try:
-        return import_module(module)
-    except ModuleNotFoundError as error:
-        if error.name is None or not f"{module}.".startswith(f"{error.name}."):
-            raise ConfigError(f"{key} = {use!r}: importing {module} raised {_told(error)}; install it") from error
-        where = "installed here" if folder is None else f"in {folder} or installed here"
-        raise ConfigError(f"{key} = {use!r}: there is no module {error.name!r} {where}") from None
-    except (Exception, SystemExit) as error:
-        raise ConfigError(f"{key} = {use!r}: importing {module} raised {_told(error)}") from error
-
-
-def _put_first(folder: Path, top: str, key: str, use: str) -> None:
-    """Have a folder's modules found before others; refuse one whose name another module has taken."""
-    invalidate_caches()
-    spec = PathFinder.find_spec(top, [str(folder)])
-    if spec is None:
-        return
-    loaded = sys.modules.get(top)
-    if loaded is not None and getattr(loaded, "__file__", None) != spec.origin:
-        raise ConfigError(
-            f"{key} = {use!r}: {spec.origin} has the name of a module that is loaded already; rename the file"
-        )
-    if str(folder) not in sys.path:
-        sys.path.insert(0, str(folder))
 
 
 def _of_the_folder() -> list[str]:
@@ -447,33 +227,3 @@ def _forget() -> None:
     sys.pycache_prefix = _cache_before
     if (last := folder()) is not None and str(last) in sys.path:
         sys.path.remove(str(last))
-
-
-def _attribute(module: ModuleType, name: str, key: str, use: str) -> object:
-    """Return what lies under a name in a module, or in a class there: never in a module that it imported."""
-    found: Any = module
-    for part in name.split("."):
-        if part.startswith("__") or (found is not module and not inspect.isclass(found)):
-            raise ConfigError(
-                f"{key} = {use!r}: a name leads to what a module defines, or a class in it: not to {part!r} of a"
-                f" {type(found).__name__}; name the module itself before the colon"
-            )
-        if not hasattr(found, part):
-            near = get_close_matches(part, [one for one in dir(found) if not one.startswith("_")], n=1)
-            hint = f"; did you mean {near[0]!r}?" if near else ""
-            raise ConfigError(f"{key} = {use!r}: {module.__name__} has no {name!r}{hint}")
-        found = getattr(found, part)
-    return found
-
-
-def _called(found: object, use: str, key: str) -> Callable[..., Any]:
-    """Refuse what is no function and no class; a module with parameters can be called, and makes none."""
-    if not callable(found) or (hasattr(found, "parameters") and not isinstance(found, type)):
-        raise ConfigError(f"{key} = {use!r} is a {type(found).__name__}; name a function or a class, which makes one")
-    return found
-
-
-def _told(error: BaseException) -> str:
-    """Return an exception's kind and the first line of its text."""
-    text = inert(" ".join(str(error).splitlines()[:1]))[:_SAID]
-    return f"{type(error).__name__}: {text}" if text else type(error).__name__

@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 from fedmodel.config import Scenario
 from fedmodel.config.own_packages import PackageName, Packages, PackageVersion
 from fedmodel.errors import LedgerError
-from fedmodel.kinds.own_code import UseName
+from fedmodel.kinds.own_names import UseName
 from scenarios.runs.parts import Hash
 from scenarios.runs.summary import read_metrics
 

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 
 from fedmodel.config import Scenario
 from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
-from fedmodel.kinds import own_code
+from fedmodel.kinds import own_calls
 from server.strategies.fedavg import FedAvg
 
 KEY: Final = "federation.strategy"
@@ -97,7 +97,7 @@ class Own(FedAvg):
         try:
             return do()
         except (Exception, SystemExit) as error:
-            raise self._wrong(door, f"raised {own_code.failed(error, [self.use])}") from error
+            raise self._wrong(door, f"raised {own_calls.failed(error, [self.use])}") from error
 
     def _wrong(self, door: str, what: str) -> ProtocolError:
         return ProtocolError(f"{KEY} = {self.use!r}: {door} {what}")
@@ -124,7 +124,7 @@ def own_strategy(scenario: Scenario) -> Own:
         ConfigError: When it cannot be found or called with the options, or what it makes cannot `apply`.
     """
     use = scenario.federation.strategy
-    made = own_code.call(use, KEY, scenario.federation.strategy_options, {"scenario": scenario})
+    made = own_calls.call(use, KEY, scenario.federation.strategy_options, {"scenario": scenario})
     if isinstance(made, type) or not callable(getattr(made, "apply", None)):
         found = f"the class {made.__name__} itself" if isinstance(made, type) else f"a {type(made).__name__}"
         raise ConfigError(

@@ -2,43 +2,31 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar, Literal
-
-from pydantic import ConfigDict, model_validator
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from fedmodel.errors import ConfigError
 from fedmodel.kinds import own_code
 from fedmodel.kinds.model import Model
-from fedmodel.kinds.own_code import UseName, check_plain
+from fedmodel.kinds.own_calls import call
+from fedmodel.kinds.own_names import UseName
+from fedmodel.kinds.own_section import Arguments
 from fedmodel.kinds.shape import DataShape
 
 if TYPE_CHECKING:
     from torch import nn
 
 
-class OwnConfig(Model):
+class OwnConfig(Model, Arguments):
     """A function or a class in `package.module:function`; the section's other keys are its arguments.
 
     Attributes:
         use: Where it is found (`fedmodel.kinds.own_code`).
     """
 
-    model_config = ConfigDict(extra="allow")
     without_memory: ClassVar[bool] = False
 
     kind: Literal["own"]
     use: UseName
-
-    @model_validator(mode="after")
-    def _plain(self) -> OwnConfig:
-        for key, value in self.arguments.items():
-            check_plain(key, value)
-        return self
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What the function is called with, by name."""
-        return dict(self.model_extra or {})
 
     def build(self, shape: DataShape) -> nn.Module:
         """Return what the function makes; where it has an argument `shape`, it is given the records' public shape.
@@ -52,7 +40,7 @@ class OwnConfig(Model):
         state = torch.random.get_rng_state()
         own_code.resolve(self.use, "model.use")  # a module that draws as it is imported does so once
         torch.random.set_rng_state(state)
-        made = own_code.call(self.use, "model.use", self.arguments, {"shape": shape})
+        made = call(self.use, "model.use", self.arguments, {"shape": shape})
         if not isinstance(made, nn.Module):
             found = f"the class {made.__name__} itself" if isinstance(made, type) else type(made).__name__
             raise ConfigError(f"model.use = {self.use!r} returned {found}, where a torch.nn.Module is needed")

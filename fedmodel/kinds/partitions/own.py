@@ -10,11 +10,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal
 
-from pydantic import ConfigDict, model_validator
-
 from fedmodel.errors import ConfigError, DataError
-from fedmodel.kinds import own_code
-from fedmodel.kinds.own_code import UseName, check_plain
+from fedmodel.kinds.own_calls import call, fitting
+from fedmodel.kinds.own_code import resolve
+from fedmodel.kinds.own_names import UseName
+from fedmodel.kinds.own_section import Arguments
 from fedmodel.kinds.partition import Partition, Units
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ _KEY: Final = "data.partition.use"
 _LABEL, _PLACE = "label", "place"  # columns of what a partitioner is given
 
 
-class OwnPartition(Partition):
+class OwnPartition(Partition, Arguments):
     """The section's other keys are arguments of the function, or of the class of partitioner.
 
     A function is given `labels`, an array of int64, `silos`, how many there are, and `seed`, where it has arguments of
@@ -37,28 +37,16 @@ class OwnPartition(Partition):
         use: Where it is found (`fedmodel.kinds.own_code`).
     """
 
-    model_config = ConfigDict(extra="allow")
     ALONE: ClassVar[str] = "use"
 
     kind: Literal["own"] = "own"
     use: UseName
 
-    @model_validator(mode="after")
-    def _plain(self) -> OwnPartition:
-        for key, value in self.arguments.items():
-            check_plain(key, value)
-        return self
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What the function is called with, by name."""
-        return dict(self.model_extra or {})
-
     def deal(self, units: Units, silos: tuple[str, ...], rng: np.random.Generator) -> list[NDArray[np.intp]]:
         """Return what the function, or the partitioner, makes of the labels."""
         import numpy as np
 
-        found, seed = own_code.resolve(self.use, _KEY), int(rng.integers(2**31))
+        found, seed = resolve(self.use, _KEY), int(rng.integers(2**31))
         deal = self._by_partitioner if hasattr(found, "load_partition") else self._by_function
         one, again = (deal(units, len(silos), seed) for _ in range(2))
         if len(one) != len(again) or not all(map(np.array_equal, one, again)):
@@ -71,8 +59,8 @@ class OwnPartition(Partition):
     def _by_function(self, units: Units, silos: int, seed: int) -> list[NDArray[np.intp]]:
         """Return what a function says."""
         offered = {"labels": units.label_U, "silos": silos, "seed": seed}
-        function = own_code.resolve(self.use, _KEY)
-        given = own_code.fitting(function, self.use, _KEY, self.arguments, offered)
+        function = resolve(self.use, _KEY)
+        given = fitting(function, self.use, _KEY, self.arguments, offered)
         if "labels" in given:
             given["labels"] = units.labels(self.kind).copy()
         return self._places(self._told(lambda: list(function(**given))))
@@ -89,7 +77,7 @@ class OwnPartition(Partition):
 
         offered = {"num_partitions": silos, "partition_by": _LABEL, "seed": seed}
         by = self.arguments.get("partition_by", _LABEL)
-        partitioner = own_code.call(self.use, _KEY, self.arguments, offered)
+        partitioner = call(self.use, _KEY, self.arguments, offered)
         columns: dict[str, Any] = {_PLACE: np.arange(units.count)}
         if by != _LABEL:
             columns[by] = units.column(by)

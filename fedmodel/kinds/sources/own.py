@@ -6,13 +6,14 @@ and who withdrew or was held out stays so; no program sees what a function reads
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import ConfigDict, Field, field_validator, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.columns import RISING, ColumnName, Range, rises
-from fedmodel.kinds.own_code import UseName, check_plain
+from fedmodel.kinds.own_names import UseName
+from fedmodel.kinds.own_section import Arguments
 from fedmodel.kinds.partitions import PartitionConfig
 from fedmodel.kinds.partitions.column import ByColumn
 from fedmodel.kinds.partitions.dirichlet import Dirichlet
@@ -56,7 +57,7 @@ class ArrayConfig(Section):
         return ArrayShape(self.size, self.below)
 
 
-class OwnConfig(Source):
+class OwnConfig(Source, Arguments):
     """What a function returns. Keys that are none of these are its arguments.
 
     Attributes:
@@ -78,8 +79,6 @@ class OwnConfig(Source):
         feature_bound: Real numbers are bounded to it, plus and minus, and are not scaled. What is not said bounds
             nothing that a float32 of scaled data holds.
     """
-
-    model_config = ConfigDict(extra="allow")
 
     is_dealt = True
 
@@ -124,14 +123,7 @@ class OwnConfig(Source):
             raise ValueError(f'target_range is given with task = "{REGRESSION}", and only then, and must {RISING}')
         if self.task != CLASSIFICATION and self.labels:
             raise ValueError(f'labels name classes, which task = "{self.task}" has not; leave labels out')
-        for key, value in self.arguments.items():
-            check_plain(key, value)
         return self
-
-    @property
-    def arguments(self) -> dict[str, Any]:
-        """What the function is called with, by name."""
-        return dict(self.model_extra or {})
 
     @property
     def group(self) -> str | None:

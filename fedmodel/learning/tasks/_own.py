@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from fedmodel.errors import ConfigError, PrivacyError
-from fedmodel.kinds.own_code import failed, resolve
+from fedmodel.kinds.own_calls import failed
+from fedmodel.kinds.own_code import resolve
 
 KEY = "training.loss"
 

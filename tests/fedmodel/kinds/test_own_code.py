@@ -14,7 +14,9 @@ from pydantic import TypeAdapter, ValidationError
 
 from fedmodel.errors import ConfigError
 from fedmodel.kinds import own_code
-from fedmodel.kinds.own_code import UseName, call, close, hand_over, open_to_all, resolve
+from fedmodel.kinds.own_calls import call, failed
+from fedmodel.kinds.own_code import close, hand_over, open_to_all, resolve
+from fedmodel.kinds.own_names import UseName
 from fedmodel.system.packages import code_hash
 from tests.packaged import LAYERS, USE, install, on_the_path
 from tests.packaged import NETS as PACKAGED
@@ -376,10 +378,10 @@ def net(x):
     open_to_all(folder)
     with pytest.raises(RuntimeError) as caught:
         resolve("ownbroken:net", "model.use")(3)
-    assert own_code.failed(caught.value, ["ownbroken:net"]) == "RuntimeError in line 7 of ownbroken.py"
+    assert failed(caught.value, ["ownbroken:net"]) == "RuntimeError in line 7 of ownbroken.py"
     with pytest.raises(ZeroDivisionError) as elsewhere:
         _ = 1 / 0
-    assert own_code.failed(elsewhere.value, ["ownbroken:net"]).endswith(" of test_own_code.py")
-    assert own_code.failed(ValueError("Anna"), ["ownbroken:net"]) == "ValueError"
+    assert failed(elsewhere.value, ["ownbroken:net"]).endswith(" of test_own_code.py")
+    assert failed(ValueError("Anna"), ["ownbroken:net"]) == "ValueError"
     hand_over("script:net", resolve("ownbroken:net", "model.use"))
-    assert own_code.failed(caught.value, ["script:net"]) == "RuntimeError in line 7 of ownbroken.py"
+    assert failed(caught.value, ["script:net"]) == "RuntimeError in line 7 of ownbroken.py"
