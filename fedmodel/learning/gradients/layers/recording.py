@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
 
 from fedmodel.errors import PrivacyError
-from fedmodel.learning.gradients.layers import Family, family_of, joined
+from fedmodel.learning.gradients.layers import Family, _attention, family_of, joined
 from fedmodel.learning.gradients.layers.parts import Part
 
 log = logging.getLogger(__name__)
@@ -80,8 +80,12 @@ class Recorder:
         self._calls: list[Call] | None = None
         self._rows = 0
         self.families: dict[str, str] = {}
+        self._attentions: list[tuple[str, nn.MultiheadAttention]] = []
         for name, layer in module.named_modules():
-            if any(one.requires_grad for one in layer.parameters(recurse=False)):
+            if isinstance(layer, nn.MultiheadAttention) and _attention.is_taken_apart(layer):
+                self._attentions.append((name, layer))
+                self.families[name] = "its projections, as linear layers"
+            elif any(one.requires_grad for one in layer.parameters(recurse=False)):
                 family, self.families[name] = family_of(name, layer)
                 layer.register_forward_hook(partial(self._note, name, family), with_kwargs=True)
 
@@ -115,9 +119,13 @@ class Recorder:
         try:
             for parameter in self._parameters:
                 parameter.requires_grad = False
+            for name, layer in self._attentions:
+                layer.forward = partial(_attention.attend, layer, partial(self._add, name, layer))  # type: ignore[method-assign]
             yield self._calls
         finally:
             self._calls = None
+            for _, layer in self._attentions:
+                vars(layer).pop("forward", None)
             for parameter in self._parameters:
                 parameter.requires_grad = True
 
@@ -133,14 +141,20 @@ class Recorder:
                 f"the layer {name!r} ({type(layer).__name__}) has not one tensor in and one out, which book-keeping"
                 " asks for"
             )
-        if {len(given[0]) if given[0].dim() else 0, len(output) if output.dim() else 0} != {self._rows}:
+        self._add(name, layer, family, given[0], output)
+
+    def _add(self, name: str, layer: nn.Module, family: Family, given: Tensor, output: Tensor) -> None:
+        """Note what went in and the place of what came out, where both have a row for each record."""
+        rows = {len(one) if one.dim() else 0 for one in (given, output)}
+        if rows != {self._rows}:
             raise PrivacyError(
-                f"the layer {name!r} ({type(layer).__name__}) was given {tuple(given[0].shape)} of {self._rows}"
-                " records, so that which row is of which record is not known"
+                f"the layer {name!r} ({type(layer).__name__}) was given {tuple(given.shape)} of {self._rows} records,"
+                " so that which row is of which record is not known"
             )
         if not output.requires_grad:
             output.requires_grad_()
-        self._calls.append(Call(layer, family, given[0], given[0]._version, get_gradient_edge(output)))  # noqa: SLF001
+        if self._calls is not None:
+            self._calls.append(Call(layer, family, given, given._version, get_gradient_edge(output)))  # noqa: SLF001
 
 
 def _whole(parameter: nn.Parameter, parts: list[Part]) -> list[Part]:
