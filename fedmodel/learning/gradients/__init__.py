@@ -2,7 +2,7 @@
 
 Guarantee of every kind that passes `fedmodel.learning.preflight`, for the sum S that `ClippedSum.of` returns for a lot:
 
-    S = sum over records of cut(clip(g_i, C))
+    S = sum over records of cut(clip(g_i, C)), or, of "book-keeping", clip(g_i, C') summed with bounded rounding
 
 where adding or removing one record moves S by at most C in L2, exactly:
 
@@ -15,6 +15,10 @@ where adding or removing one record moves S by at most C in L2, exactly:
 - *The sum is exact.* Multiples of the fine grid add up without rounding while the sum stays under 2^53 steps of it, for
   `grid.most_records` of them; `fedmodel.learning.dp_sgd` refuses a silo with more. So S does not hang on the order of
   records or on how they were cut into physical batches, and no noise is needed for an error of the sum.
+
+A kind may round its sums instead, as "book-keeping" does: it then says by how much at most (`rounding`) and clips to so
+much less than C (`clip`) that two sums which a record moves apart still differ by at most C, as they are computed. The
+preflight holds it to both. S lies on the fine grid all the same.
 
 Cutting takes less than 2^-30 standard deviations of the noise from each coordinate of a record: of a lot of 10,000 it
 biases no coordinate of S by more than 10^-5 of them.

@@ -34,6 +34,15 @@ class Hiding(nn.Module):
         self.listed: list[Any] = [torch.ones(2), {"deep": (torch.ones(2), deque([1]), {1})}]
         self.hidden = [nn.Linear(1, 1)]
 
+    def change_all(self) -> None:
+        with torch.no_grad():
+            for one in (self.layer.weight, self.frozen, self.plain, self.listed[0]):
+                one.mul_(3.0)
+        self.layer.bias.data = torch.zeros(1)
+        self.buffer, self.new = torch.zeros(2), torch.zeros(2)
+        self.count += 1
+        self.listed.append(1)
+
     def change(self) -> None:
         inner: Any = self.listed[1]["deep"]
         with torch.no_grad():
@@ -67,6 +76,39 @@ def test_all_that_a_model_holds_is_put_back_the_same_parameter_in_its_place() ->
         assert not [one for one, was in zip(held(module), before, strict=True) if one == was]
     assert held(module) == before
     assert module.layer.bias is bias
+
+
+def test_what_is_kept_again_is_what_the_model_holds_by_then() -> None:
+    """Whatever changed in between, its values or what it is built of; and a model is put back each time."""
+    module = Hiding()
+    module.array = 0  # type: ignore[assignment]  # of which all is copied anew each time
+    kept = Kept(module)
+
+    def steps() -> None:
+        module.layer.weight.data.add_(1.0)
+
+    def built() -> None:
+        module.more, module.listed = torch.ones(3), [*module.listed, torch.zeros(1)]
+
+    def stored() -> None:
+        module.layer.weight.data = torch.full((1, 6), 5.0)
+
+    for between in (steps, built, stored, steps):
+        between()
+        module.plain[0] += 1
+        before = held_by(module)
+        with undone(module, kept=kept):
+            module.change_all()
+            assert held_by(module) != before
+        assert held_by(module) == before
+        with pytest.raises(PrivacyError, match=r"changes 'layer.weight'"), undone(module, refuse=True, kept=kept):
+            _written(module)
+        assert held_by(module) == before
+
+
+def held_by(module: Hiding) -> list[object]:
+    found = [*module.parameters(), module.buffer, module.plain, module.listed[0]]
+    return [[one.tolist() for one in found], module.count, len(module.listed), sorted(vars(module))]
 
 
 def test_a_model_is_put_back_after_an_exception() -> None:

@@ -229,7 +229,7 @@ def broken(of: type[ClippedSum], how: str) -> ClippedSum:
 @pytest.mark.parametrize(
     ("how", "named"),
     [
-        ("does not clip", "times the clip, where at most 1 is allowed"),
+        ("does not clip", "by up to inf times the clip, with what sums of"),
         ("couples records", "times the clip, where at most 1 is allowed; the model couples records"),
         ("hangs on when it is asked", "does not add the same each time"),
         ("does not repeat itself", "does not add the same each time"),

@@ -1,0 +1,56 @@
+"""The kind of gradients that a scenario leaves to choice: the first that is right, and why not those before it."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from functools import partial
+
+import pytest
+import torch
+from torch import nn
+
+from fedmodel.config import read_scenario
+from fedmodel.learning import choosing
+from fedmodel.learning.gradients import kind
+from fedmodel.learning.jobs import training
+from fedmodel.learning.tasks.classification import cross_entropy
+from tests.fedmodel.learning.test_dp_sgd import FLAT
+from tests.fedmodel.learning.test_refusals import Outside, Recurrent, Scaled, plain, shared
+
+
+@pytest.mark.parametrize(
+    ("make", "name", "why"),
+    [
+        (plain, "book-keeping", []),
+        (shared, "book-keeping", []),
+        (partial(Scaled, False), "hooks", ["beside those of the layers that it holds"]),
+        (Recurrent, "functional", ["has parameters|has not one tensor in and one out", "cannot be computed"]),
+        (Outside, "functional", ["do not add up to the batch's", "do not add up to the batch's"]),
+    ],
+)
+def test_the_first_kind_whose_gradients_are_right_is_taken(
+    make: Callable[[], nn.Module], name: str, why: list[str]
+) -> None:
+    def build(seed: int) -> nn.Module:
+        torch.manual_seed(seed)
+        return make()
+
+    with torch.random.fork_rng():
+        found = choosing.chosen(build, cross_entropy, FLAT)
+    assert (found.name, found.of) == (name, kind(name))
+    assert [reason.split(":")[0] for reason in found.why] == ["book-keeping", "hooks"][: len(why)]
+    for words, reason in zip(why, found.why, strict=True):
+        assert any(one in reason for one in words.split("|"))
+
+
+def test_a_choice_is_said_and_made_once(caplog: pytest.LogCaptureFixture) -> None:
+    training.forget_pipelines()
+    scenario = read_scenario("quickstart")
+    with caplog.at_level(logging.INFO):
+        first, second = (choosing.of_scenario(scenario, torch.device("cpu")) for _ in range(2))
+    assert first is second is kind("book-keeping")
+    assert [line for line in caplog.messages if "auto" in line] == ['gradients = "auto" is book-keeping']
+    assert choosing.of_scenario(
+        read_scenario("quickstart", ["training.gradients=functional"]), torch.device("cpu")
+    ) is (kind("functional"))
