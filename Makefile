@@ -11,7 +11,7 @@ export FLWR_TELEMETRY_ENABLED := 0
 export FLWR_DISABLE_UPDATE_CHECK := 1
 export FLWR_DISABLE_RUNTIME_DEPENDENCY_INSTALLATION := 1
 
-.PHONY: help install demo check test test-quick test-random test-slow test-chaos lint format clean
+.PHONY: help install demo check test test-quick test-random test-slow test-chaos test-gpu lint format clean
 
 help:
 	@echo "make demo   install into .venv, then train the four-hospital federation, attack it, report on it"
@@ -21,6 +21,7 @@ help:
 	@echo "make test-random   the tests that start no deployment, in an order drawn from a seed, which is printed"
 	@echo "make test-slow   what takes minutes: real servers and silos, faults of a disk, a million mutated messages"
 	@echo "make test-chaos  kills servers and silos by the dozen, at every stage"
+	@echo "make test-gpu  all that needs a GPU, in under eight minutes: tests, conformance, two scenarios, the benchmark"
 	@echo "make proofs  searches a model of secure aggregation for attacks, with every rule and with each taken out"
 	@echo "make lint   ruff, mypy and import-linter"
 	@echo "make clean  remove .venv and caches; runs/ stays"
@@ -60,6 +61,11 @@ test-slow: install
 
 test-chaos: install
 	$(BIN)/python -m pytest -m chaos
+
+# What it finds is one JSON object, in the file OUT.
+OUT ?= gpu.json
+test-gpu: install
+	$(BIN)/python -m tests.gpu --out $(OUT)
 
 proofs: install
 	$(BIN)/python -m docs.proofs
