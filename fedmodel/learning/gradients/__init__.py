@@ -222,7 +222,7 @@ class ClippedSum(ABC):
 
     def folded(self, grad_V: Tensor) -> Tensor:
         """Return the gradient of each record, from those of its views: their sum, added up one after the other."""
-        first_B, *others = grad_V.unflatten(0, (-1, self.views)).unbind(dim=1)
+        first_B, *others = grad_V.reshape(-1, self.views, *grad_V.shape[1:]).unbind(dim=1)
         for other_B in others:
             first_B = first_B + other_B
         return first_B

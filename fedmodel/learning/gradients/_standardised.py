@@ -17,7 +17,7 @@ from torch.nn import functional
 from fedmodel.kinds.standardised import StandardisedConv2d, StandardisedLinear
 
 
-@register_grad_sampler(StandardisedLinear)  # type: ignore[no-untyped-call, untyped-decorator]
+@register_grad_sampler(StandardisedLinear)  # type: ignore[untyped-decorator]
 def linear(layer: StandardisedLinear, activations: list[Tensor], backprops_BTO: Tensor) -> dict[nn.Parameter, Tensor]:
     """Return the gradient of each record by weight and bias."""
     x_BTI = activations[0].to(backprops_BTO.dtype)
@@ -25,7 +25,7 @@ def linear(layer: StandardisedLinear, activations: list[Tensor], backprops_BTO: 
     return {layer.weight: layer.pulled_back(grad_BOI), layer.bias: torch.einsum("n...k->nk", backprops_BTO)}
 
 
-@register_grad_sampler(StandardisedConv2d)  # type: ignore[no-untyped-call, untyped-decorator]
+@register_grad_sampler(StandardisedConv2d)  # type: ignore[untyped-decorator]
 def conv2d(layer: StandardisedConv2d, activations: list[Tensor], backprops: Tensor) -> dict[nn.Parameter, Tensor]:
     """Return the gradient of each record by weight and bias."""
     backprops_BOL = backprops.flatten(2)

@@ -37,9 +37,8 @@ class Functional(PerSample):
 
     def _differentiate(self, x_V: Inputs, y_R: Tensor) -> None:
         """Leave the gradient of each record, and of what fills the batch up, in each parameter's `grad_sample`."""
-        views = (self.rows, self.views)
         whole_V: Any = called(self.module, each(x_V, lambda one: padded(one, self.rows * self.views)))
-        x_BK = each(whole_V, lambda one: one.unflatten(0, views))
+        x_BK = each(whole_V, lambda one: one.view(self.rows, self.views, *one.shape[1:]))
         trained = {name: one for name, one in self._model.named_parameters() if one.requires_grad}
         values = {name: one.detach() for name, one in trained.items()}
         of_each = vmap(grad(self._loss), in_dims=(None, 0, 0), randomness="error")
