@@ -17,9 +17,18 @@ SiloName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$
 DataName = Annotated[str, Field(pattern=r"^[a-z0-9](?:[a-z0-9-]{0,38}[a-z0-9])?$")]
 Hash = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 AgeRecipient = Annotated[str, Field(pattern=r"^age1[02-9ac-hj-np-z]{58}$")]
-Device = Annotated[str, Field(pattern=r"^(auto|cpu|cuda(:[0-9]{1,3})?)$")]
 Probability = Annotated[float, Field(ge=0, lt=1)]
 Positive = Annotated[float, Field(gt=0, le=1e9)]
+
+
+def names_device(value: str) -> str:
+    """Refuse what is no name of a device."""
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]{1,3})?", value):
+        raise ValueError(f"{value!r} is not known; say auto, cpu, cuda, or cuda:N for one of several cards")
+    return value
+
+
+Device = Annotated[str, AfterValidator(names_device)]
 
 
 def is_inert(value: str) -> str:

@@ -415,7 +415,7 @@ def test_a_federations_file_is_refused_in_one_line(old: str, new: str, words: st
         (SILO.replace(":9443", ":0"), "has no port from 1 to 65535 behind the colon"),
         (SILO.replace(":9443", ":70000"), "has no port from 1 to 65535 behind the colon"),
         (SILO.replace("fl.example.org", "::1"), "is no address"),
-        (f'device = "gpu"\n{SILO}', "device = 'gpu' is not known"),
+        (f'device = "gpu"\n{SILO}', "device: 'gpu' is not known"),
         (f'post_quantum_servers = ["ab"]\n{SILO}', "post_quantum_servers.0 = 'ab' is not accepted"),
     ],
 )
