@@ -28,10 +28,11 @@ Shapes: N records, P parameters.
 
 from __future__ import annotations
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
-from typing import Any, Final
+from typing import Any
 
 import numpy as np
 import torch
@@ -63,8 +64,6 @@ from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.privacy.normals import check_device
 from fedmodel.seeds import derive_seed
-
-_CARDS: Final = 16  # on each of which silos of a simulation train in turn
 
 
 class Asking:
@@ -234,7 +233,10 @@ def _rows(
 ) -> int:
     """Return the rows of a physical batch at which the pipeline was measured to hold to the clip at this model."""
     vector_P = np.ascontiguousarray(model_P, dtype=np.float32)
-    return _measured(scenario_json, event, device, vector_P.tobytes(), wrappers)
+    key = (scenario_json, event, wrappers, hashlib.sha256(vector_P).digest())
+    if device not in _MEASURED or _MEASURED[device][0] != key:
+        _MEASURED[device] = key, _measured(scenario_json, event, device, vector_P, wrappers)
+    return _MEASURED[device][1]
 
 
 def _key(scenario: Scenario, event: Event) -> tuple[str, Event]:
@@ -242,15 +244,14 @@ def _key(scenario: Scenario, event: Event) -> tuple[str, Event]:
     return scenario.model_dump_json(), event.times(1)
 
 
-@lru_cache(maxsize=_CARDS)  # the check before the charge, the training after it, and silos alike ask of one model
 def _measured(
-    scenario_json: str, event: Event, device: torch.device, model: bytes, wrappers: tuple[Wrapper, ...]
+    scenario_json: str, event: Event, device: torch.device, vector_P: Vector, wrappers: tuple[Wrapper, ...]
 ) -> int:
     """Measure the pipeline at a model received."""
     rows = _preflight_once(scenario_json, event, device, wrappers)
     gradients = _gradients(scenario_json, event, device, clip_of(event), wrappers)
     gradients.rows = rows
-    vectors.load(gradients.module, np.frombuffer(model, dtype=np.float32))
+    vectors.load(gradients.module, vector_P)
     return check_received(gradients, _shape(scenario_json), clip_of(event))
 
 
@@ -266,8 +267,8 @@ def _preflight_once(scenario_json: str, event: Event, device: torch.device, wrap
 
 def forget_pipelines() -> None:
     """Forget the models that this process built, where code that a scenario names may be another by now."""
-    for remembered in (_measured, _preflight_once):
-        remembered.cache_clear()
+    _preflight_once.cache_clear()
+    _MEASURED.clear()
     choosing.forget()
     _KEPT.clear()
     _FITTING.clear()
@@ -279,6 +280,10 @@ def _shape(scenario_json: str) -> DataShape:
 
 _KEPT: dict[torch.device, tuple[tuple[str, float, tuple[Wrapper, ...]], ClippedSum]] = {}
 """By device, the one model that this process has there with all that hangs on it, which a scenario's requests share."""
+
+_MEASURED: dict[torch.device, tuple[tuple[str, Event, tuple[Wrapper, ...], bytes], int]] = {}
+"""By device, the last model that was measured there, by its hash, and the rows at which it held to the clip: the check
+before the charge, the training after it, and silos alike ask of one model."""
 
 _FITTING: dict[tuple[str, torch.device, tuple[Wrapper, ...]], int] = {}
 """How many rows fit in memory, as it was found once, before this process read a record."""
