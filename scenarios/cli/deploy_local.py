@@ -20,8 +20,8 @@ def deploy_local(
     tables: Annotated[
         Path | None,
         typer.Option(
-            help="The parties' tables: NAME.csv or .parquet of each silo, held-out.csv or .parquet of the server."
-            " Default: data.folder."
+            help="The parties' tables: NAME.csv or .parquet of each silo, held-out.csv or .parquet of the server; of"
+            " images, IDX files or JSON lines a folder NAME of each, and held-out. Default: data.folder."
         ),
     ] = None,
     out: Annotated[Path | None, typer.Option(help="The run's folder; new or empty. Default: under runs/.")] = None,

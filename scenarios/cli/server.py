@@ -103,6 +103,14 @@ def server_status(kit: PartyKit, as_json: Json = False) -> None:
     _show_status(found)
 
 
+def _figure(run: dict[str, Any]) -> str:
+    """Return what a run came to so far, by the figure's name: tasks differ in which they have."""
+    from scenarios.runs import words
+
+    said = {"accuracy": run["accuracy"]} if run["accuracy"] is not None else run["metrics"] or {}
+    return next((f"{name} {words.metric(value)}" for name, value in said.items()), "-")
+
+
 def _show_status(found: dict[str, Any]) -> None:
     """Print how a server stands for a person."""
     up = "runs" if found["running"] else "does NOT run"
@@ -118,17 +126,11 @@ def _show_status(found: dict[str, Any]) -> None:
         silos.add_row(silo["silo"], silo["state"], seen, "-" if entries is None else str(entries))
     out.print(silos)
     if found["runs"]:
-        from scenarios.runs import words
-
         table = Table(title="Runs", title_justify="left")
-        for heading in ("run", "state", "rounds", "accuracy"):
-            table.add_column(heading, justify="right" if heading in ("rounds", "accuracy") else "left", overflow="fold")
+        for heading in ("run", "state", "rounds", "figure"):
+            table.add_column(heading, justify="right" if heading in ("rounds", "figure") else "left", overflow="fold")
         for run in found["runs"]:
-            accuracy = "-" if run["accuracy"] is None else f"{run['accuracy']:.4f}"
-            if run["accuracy"] is None and run["metrics"]:  # of another task, or of named figures: the first, by name
-                name, value = next(iter(run["metrics"].items()))
-                accuracy = f"{name} {words.metric(value)}"
-            table.add_row(run["run"], run["state"], f"{run['rounds']}/{run['rounds_planned']}", accuracy)
+            table.add_row(run["run"], run["state"], f"{run['rounds']}/{run['rounds_planned']}", _figure(run))
         out.print(table)
     for run in found["runs"]:
         if run["usefulness"] is not None:
