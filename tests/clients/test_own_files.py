@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clients import policy
+from clients import sentences
 from clients.silo import Silo
 from fedmodel import plans
 from fedmodel.config import Scenario, SiloFile, read_scenario, read_silo_file, silo_file_to_toml
@@ -385,7 +385,7 @@ def test_a_law_says_which_folder_is_read_and_files_are_neither_held_out_nor_left
     made: dict[str, Federation], tmp_path: Path
 ) -> None:
     ward = ward_of("images", made, tmp_path)
-    said = " ".join(policy.sentences(read_silo_file(ward.kit / "silo.toml")))
+    said = " ".join(sentences.sentences(read_silo_file(ward.kit / "silo.toml")))
     assert (
         "scans is read from the files in own, which are images, IDX files or JSON lines, as the scenario says." in said
     )

@@ -382,7 +382,7 @@ def test_a_loss_that_is_none_of_each_record_alone_is_refused_as_the_loss(losses:
 @pytest.mark.parametrize(
     ("shape", "outputs", "words"),
     [
-        (DataShape((6,), 3), 2, r"wanted is \(5, 3\), as classification"),
+        (DataShape((6,), 3), 2, r"wanted is \(5, 3\), as 3 classes ask for"),
         (DataShape((6,), 0, target=ArrayShape(()), task="regression"), 2, r"wanted is \(5, 1\), as regression"),
         (DataShape((6,), 4, target=ArrayShape((4,), 2), task="multi-label"), 2, r"wanted is \(5, 4\), as multi-label"),
         (DataShape((6,), 9, target=ArrayShape((7,), 9), task="next-token"), 9, r"wanted is \(5, 7, 9\), as next-token"),
