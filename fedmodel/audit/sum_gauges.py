@@ -13,7 +13,7 @@ Shapes: W coordinates where an audit looks, S silos that trained in a round.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -24,6 +24,14 @@ from fedmodel.secagg.quantize import Quantizer
 
 Apply = Callable[[NDArray[np.float32], NDArray[np.float32], bytes], tuple[NDArray[np.float32], bytes]]
 """What a strategy makes of a model, a mean and what it kept: the model after, and what it keeps."""
+
+
+class _Come(NamedTuple):
+    """What a round's updates came to, where an audit looks, and the largest value that float32 rounded in it."""
+
+    mean_W: NDArray[np.float32] | NDArray[np.float64]
+    largest: float
+
 
 _TOLERANCE: Final = 1e-3  # of a share; float32 leaves 1e-5
 _COARSEST: Final = 0.25  # of a share: beyond, a silo that is left out would pass for rounding
@@ -52,12 +60,10 @@ def noise_shares(
     is the gauge where every round is. Blind to such rounds, and to a share that is wrong by less than a thousandth.
     """
     updates, models = _by_round(seen)
-    means = {number: (mean_W, _largest(mean_W)) for number, mean_W in opened.items()} or _changes(models)
-    found = [
-        miss
-        for number in sorted(updates.keys() & means.keys())
-        if (miss := _miss(number, updates[number], *means[number], weights, quantizer)) is not None
-    ]
+    means = {number: _Come(mean_W, _largest(mean_W)) for number, mean_W in opened.items()} or _changes(models)
+    rounds = sorted(updates.keys() & means.keys())
+    misses = [_miss(number, updates[number], means[number], weights, quantizer) for number in rounds]
+    found = [one for one in misses if one is not None]
     if found:
         miss, allowed, told = max(found, key=lambda one: one[0] / one[1])
         yield gauge(
@@ -122,14 +128,14 @@ def _by_round(
     return updates, models
 
 
-def _changes(models: Mapping[int, NDArray[np.float32]]) -> dict[int, tuple[NDArray[np.float64], float]]:
-    """Return how the model changed over each round whose following model is known, and how large it was."""
+def _changes(models: Mapping[int, NDArray[np.float32]]) -> dict[int, _Come]:
+    """Return how the model changed over each round whose following model is known."""
     found = {}
     for number, before_W in models.items():
         after_W = models.get(number + 1, before_W)
         if not np.array_equal(before_W, after_W):  # as they are where a round failed closed
             change_W = after_W.astype(np.float64) - before_W
-            found[number] = change_W, max(_largest(before_W), _largest(after_W))
+            found[number] = _Come(change_W, max(_largest(before_W), _largest(after_W)))
     return found
 
 
@@ -140,8 +146,7 @@ def _largest(vector_W: NDArray[np.float32]) -> float:
 def _miss(
     number: int,
     updates: Mapping[str, NDArray[np.float64]],
-    mean_W: NDArray[np.floating],
-    largest: float,
+    come: _Come,
     weights: Mapping[str, float],
     quantizer: Quantizer | None,
 ) -> tuple[float, float, str] | None:
@@ -150,8 +155,7 @@ def _miss(
     Args:
         number: The round.
         updates: Its silos' updates.
-        mean_W: What they came to.
-        largest: Of what that was computed in float32 with.
+        come: What they came to.
         weights: By silo.
         quantizer: Of updates.
     """
@@ -160,6 +164,7 @@ def _miss(
     update_WS = np.stack([updates[silo] for silo in silos], axis=1)
     if quantizer is not None:
         update_WS = np.clip(update_WS * weight_S, -quantizer.bound, quantizer.bound) / weight_S
+    mean_W = come.mean_W
     size = float(np.linalg.norm(mean_W))
     if len(mean_W) <= 2 * len(silos) or np.linalg.matrix_rank(update_WS) < len(silos):
         return None
@@ -168,7 +173,7 @@ def _miss(
     survives_S = share_S > weight_S / weight_S.sum() / 2
     expected_S = np.where(survives_S, weight_S, 0.0) / max(float(weight_S[survives_S].sum()), 1e-300)
     # At worst, a coordinate: one level a survivor, and the rounding of what was computed.
-    rounding = _FLOAT32 * largest
+    rounding = _FLOAT32 * come.largest
     if quantizer is not None and survives_S.any():
         rounding += survives_S.sum() / quantizer.scale / float(weight_S[survives_S].sum())
     error = rounding * len(mean_W) ** 0.5

@@ -86,7 +86,6 @@ _KINDS: Final[dict[str, tuple[tuple[type, ...], str]]] = {
     **dict.fromkeys(("model_args", "strategy_options"), ((Mapping,), 'a dictionary, such as {"name": 1}')),
     **dict.fromkeys(("labels", "target_range"), (_LISTED, "a list")),
     "silos": ((Integral, *_LISTED), "how many, or a list of names"),
-    "strategy": ((str, Callable), "a name, or a class or a function that makes one"),
 }
 """What is computed with here; of the rest the scenario's own sections say what is wanted."""
 HELD_OUT: Final = 0.2
@@ -113,6 +112,10 @@ def check_said(said: Mapping[str, Any]) -> None:
         found = said.get(name)
         if found is not None and (not isinstance(found, kinds) or isinstance(found, bool)):
             raise ConfigError(f"{name} is a {type(found).__name__}; give {wanted}")
+    if not isinstance(strategy := said.get("strategy") or "", str) and not callable(strategy):
+        raise ConfigError(
+            f"strategy is a {type(strategy).__name__}; give a name, or a class or a function that makes one"
+        )
     for name in ("model", "train", "rounds"):
         if said.get(name) is None:
             raise ConfigError(f"{name} is missing; a simulation of your own objects needs model, train and rounds")

@@ -110,7 +110,7 @@ _DIFFERENT: Final[Mapping[Setting, Mapping[str, Mapping[str, Any]]]] = {
     "own": {
         "": {"metrics": [f"{brought.__name__}:farthest"]},
         "model": {"use": f"{brought.__name__}:Net"},
-        "training": {"loss": f"{brought.__name__}:loss"},
+        "training": {"loss": f"{brought.__name__}:loss", "gradients": "book-keeping"},
         "data": {
             "use": f"{brought.__name__}:records",
             "task": "regression",
