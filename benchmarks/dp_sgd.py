@@ -131,7 +131,8 @@ def fastdp(module: nn.Module, noise: float) -> Step:
 def ways() -> dict[str, Callable[[nn.Module, float], Step]]:
     """Return the ways to take a step, the plain one first."""
     found: dict[str, Callable[[nn.Module, float], Step]] = {"plain": plain}
-    found |= {f"fedmodel {kind}": lambda module, noise, kind=kind: ours(kind, module, noise) for kind in KINDS}
+    own = [name for name, kind in KINDS.items() if kind.__module__.endswith(f".{name.replace('-', '_')}")]  # no aliases
+    found |= {f"fedmodel {kind}": lambda module, noise, kind=kind: ours(kind, module, noise) for kind in own}
     found |= {f"opacus {mode}": lambda module, noise, mode=mode: opacus(mode, module, noise) for mode in _OPACUS}
     return found | {"fastDP": fastdp}
 

@@ -344,9 +344,8 @@ def _built(
     losses = training_losses(scenario.training, shape, device)
     for wrapper in wrappers:
         losses = wrapper.losses(losses, clip_of(event))
-    use_device(
-        str(device), scenario.training.threads
-    )  # again: code of the user's own may set torch up as it is imported or called
+    # Again: code of the user's own may set torch up as it is imported or called.
+    use_device(str(device), scenario.training.threads)
     most = scenario.training.max_physical_batch
     clip, unit, rows = _figures(event, clip, 1 if most == "auto" else most)
     gradients = choosing.of_scenario(scenario, device)(module, losses, max_grad_norm=clip, unit=unit, rows=rows)
