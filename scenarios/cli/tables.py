@@ -119,6 +119,8 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
         figures.add_column(name, justify="right")
     figures.add_row(*(words.metric(value) for value in metrics.values()))
     out.print(figures)
+    if "ema_decay" in summary:
+        out.print("These figures, and the model, are of the moving average of all rounds' models.", highlight=False)
     for reason in words.undefined(metrics, summary.get("left_out")):
         out.print(reason, highlight=False)
     if (useless := told_of(run_dir)) is not None:

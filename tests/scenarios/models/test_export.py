@@ -16,6 +16,7 @@ from fedmodel.data import held_out_records
 from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.learning.description import DESCRIPTION
 from fedmodel.privacy.rounding import small, up
+from scenarios.cli.tables import show_run
 from scenarios.models import formats
 from scenarios.models.card import CARD
 from scenarios.models.export import TOLERANCE, export
@@ -161,13 +162,17 @@ def test_the_card_of_a_run_that_protects_nobody_says_so_and_has_no_epsilon(setti
     assert "differential-privacy" not in yaml.safe_load(text.split("---\n")[1])["tags"]
 
 
-def test_a_card_tells_of_no_use_and_of_an_average_and_a_scenarios_words_do_nothing_in_it(tmp_path: Path) -> None:
+def test_a_card_tells_of_no_use_and_of_an_average_and_a_scenarios_words_do_nothing_in_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     text = TINY.replace("three silos, two rounds, a linear model", BAD)
     settings = ["rounds=1", "training.learning_rate=1e-9", 'model.init="zero"', "training.ema_decay=0.75"]
     folder = simulated(tmp_path, text, *settings)
     told = (written(folder, "safetensors", tmp_path / "made") / CARD).read_text()
     assert "**The model predicts '0' of every held-out record, and is of no use." in told
     assert "- It is the exponential moving average of the models after all whole rounds, with a decay of 0.75," in told
+    show_run(json.loads((folder / "summary.json").read_text()), folder)
+    assert "These figures, and the model, are of the moving average of all" in capsys.readouterr().out
     assert BAD not in told
     assert r"Tiny \[x\]\(http://a\) \<b\>" in told
 
