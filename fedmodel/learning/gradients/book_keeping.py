@@ -47,6 +47,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from typing import Final
 
 import torch
@@ -157,10 +158,7 @@ class BookKeeping(ClippedSum):
 
     def _factors(self, parts: list[Part], records: int) -> Tensor:
         """Return what each row's gradient is multiplied with, float64 of shape `(B,)`: zero of what fills up."""
-        squares, reaches = zip(*(part.squares() for part in parts), strict=True)
-        largest_B = torch.maximum(torch.stack(squares).sum(dim=0), torch.stack(reaches).sum(dim=0).div_(_KAPPA**2))
-        factor_B = (self.clip * (1 - _SLACK) / largest_B.sqrt()).clamp_(max=1.0)
-        factor_B = torch.where(largest_B.isfinite(), factor_B, 0.0)
+        factor_B = clip_factors(parts, self.clip)
         factor_B[records:] = 0.0
         return factor_B
 
@@ -179,6 +177,22 @@ class BookKeeping(ClippedSum):
             if name in self._recorder.families:
                 said = {key: ways[id(one)] for key, one in layer.named_parameters(recurse=False) if id(one) in ways}
                 log.info("%s (%s): %s; %s", name, type(layer).__name__, said, self._recorder.families[name])
+
+
+def clip_factors(parts: Sequence[Part], clip: float) -> Tensor:
+    """Return what each row's gradient is multiplied with so that it is no longer than a clip: float64, `(B,)`.
+
+    It is 0 where what is saved of a row is not finite, and less than the clip asks for where positions cancel by more
+    than kappa.
+
+    Args:
+        parts: Of each trained parameter.
+        clip: C'.
+    """
+    squares, reaches = zip(*(part.squares() for part in parts), strict=True)
+    largest_B = torch.maximum(torch.stack(squares).sum(dim=0), torch.stack(reaches).sum(dim=0).div_(_KAPPA**2))
+    factor_B = (clip * (1 - _SLACK) / largest_B.sqrt()).clamp_(max=1.0)
+    return torch.where(largest_B.isfinite(), factor_B, 0.0)
 
 
 KIND: Final = BookKeeping

@@ -37,7 +37,7 @@ from fedmodel.learning.gradients.layers.products import Outer, beside
 Family = Callable[[nn.Module, Tensor, Tensor], list[Part]]
 """From a layer, what went in and the gradient at what came out, both with a row for each record, to its parts."""
 
-_FAMILIES: Final[dict[type[nn.Module], Family]] = {
+FAMILIES: Final[dict[type[nn.Module], Family]] = {
     **_linear.LAYERS,
     **_convolution.LAYERS,
     **_embedding.LAYERS,
@@ -53,8 +53,8 @@ def family_of(name: str, layer: nn.Module) -> tuple[Family, str]:
         PrivacyError: When they cannot be.
     """
     own = {key for key, one in layer.named_parameters(recurse=False) if one.requires_grad}
-    if type(layer) in _FAMILIES and own <= _KNOWN and isinstance(layer.weight, nn.Parameter | None):
-        return _FAMILIES[type(layer)], "book-keeping knows it"
+    if type(layer) in FAMILIES and own <= _KNOWN and isinstance(layer.weight, nn.Parameter | None):
+        return FAMILIES[type(layer)], "book-keeping knows it"
     beside = [key for key, _ in layer.named_parameters() if key not in own]
     if beside:
         raise PrivacyError(

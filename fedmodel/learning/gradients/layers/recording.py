@@ -21,6 +21,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.utils.hooks import RemovableHandle
 
 from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients.layers import Family, _attention, family_of, joined
@@ -80,6 +81,7 @@ class Recorder:
         self._calls: list[Call] | None = None
         self._rows = 0
         self.families: dict[str, str] = {}
+        self._hooks: list[RemovableHandle] = []
         self._attentions: list[tuple[str, nn.MultiheadAttention]] = []
         for name, layer in module.named_modules():
             if isinstance(layer, nn.MultiheadAttention) and _attention.is_taken_apart(layer):
@@ -87,7 +89,13 @@ class Recorder:
                 self.families[name] = "its projections, as linear layers"
             elif any(one.requires_grad for one in layer.parameters(recurse=False)):
                 family, self.families[name] = family_of(name, layer)
-                layer.register_forward_hook(partial(self._note, name, family), with_kwargs=True)
+                hook = partial(self._note, name, family)
+                self._hooks.append(layer.register_forward_hook(hook, with_kwargs=True))
+
+    def remove(self) -> None:
+        """Take the hooks off the model."""
+        while self._hooks:
+            self._hooks.pop().remove()
 
     def parts(self, rows: int, views: int, losses: Callable[[], Tensor]) -> list[Part]:
         """Return what records add to each trained parameter, in the order of parameters and of their rows.
@@ -100,8 +108,22 @@ class Recorder:
         Raises:
             PrivacyError: When a parameter gets no gradient, or losses are not one for each row.
         """
-        with self._recording(rows * views) as calls:
+        with self.recording(rows * views) as calls:
             loss_B = losses()
+        return self.found(calls, loss_B, rows, views)
+
+    def found(self, calls: list[Call], loss_B: Tensor, rows: int, views: int = 1) -> list[Part]:
+        """Return what records add to each trained parameter, from calls that were noted and the losses after them.
+
+        Args:
+            calls: Of one pass.
+            loss_B: Each record's loss.
+            rows: Records that the physical batch has room for.
+            views: Rows of each record in what was passed, side by side.
+
+        Raises:
+            PrivacyError: As `parts`.
+        """
         if loss_B.shape != (rows,):
             raise PrivacyError(f"the loss has shape {tuple(loss_B.shape)}, where each record needs one of its own")
         edges = [call.edge for call in calls]
@@ -113,7 +135,7 @@ class Recorder:
         return [part for parameter in self._parameters for part in _whole(parameter, found.get(id(parameter), []))]
 
     @contextmanager
-    def _recording(self, rows: int) -> Iterator[list[Call]]:
+    def recording(self, rows: int) -> Iterator[list[Call]]:
         """Note calls meanwhile, in which parameters ask for no gradient."""
         self._rows, self._calls = rows, []
         try:
