@@ -8,7 +8,8 @@ arXiv 2205.10683, section 3). Where a gradient is the sum over positions t of ou
 | `Kept`    | its gradient, float32                | p d <= 2 T^2, T > 1, or it | of its entries                      |
 |           |                                      | is no outer product        |                                     |
 | `Again`   | L and R; its gradient is computed    | else, where                | of its entries                      |
-|           | for the norm, and again for the sum  | T^2 (p + d) > 32 p d       |                                     |
+|           | for the norm, and again for the sum  | T^2 (p + d) > 32 p d; kept |                                     |
+|           |                                      | where B P is under 2^23    |                                     |
 | `Outer`   | L and R                              | otherwise                  | sum over s, t of (L_s.L_t)(R_s.R_t) |
 | `Looked`  | as `Outer`, L_t the unit vector of   | tables, unless they are    | likewise, L_s.L_t = 1 of equal ones |
 |           | an index                             | kept                       |                                     |

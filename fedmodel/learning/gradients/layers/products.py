@@ -20,6 +20,8 @@ from fedmodel.learning.gradients.layers.parts import CACHED, Kept, Part, added_u
 _ROUNDING: Final = 2.0**-52  # twice that of float64
 _AGAIN: Final = 32  # products of float32 for each entry that cost as much as turning it into float64 and adding it up
 
+_SMALL: Final = 1 << 23  # values, 32 MB, that are kept of a parameter rather than computed again
+
 
 @dataclass(frozen=True)
 class Factors:
@@ -66,9 +68,11 @@ class Outer(Part):
             return self
         if entries <= 2 * positions**2:
             return self.kept()
-        if positions**2 * (self._outputs + inputs) > _AGAIN * entries:
-            return Again(self.parameter, self.factors, self.rows)
-        return self
+        if positions**2 * (self._outputs + inputs) <= _AGAIN * entries:
+            return self
+        if self._batch * self._groups * entries <= _SMALL:
+            return self.kept()
+        return Again(self.parameter, self.factors, self.rows)
 
     def squares(self) -> tuple[Tensor, Tensor]:
         """Return the squared norms from Gram matrices, and the squared reaches, group by group."""

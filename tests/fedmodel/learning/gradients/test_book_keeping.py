@@ -247,10 +247,20 @@ def exact(x_Td: Tensor, y_Tp: Tensor, some: int = 4) -> list[Fraction]:
 
 
 @pytest.mark.parametrize(
-    ("positions", "inputs", "outputs", "way"),
-    [(64, 3, 4, Kept), (32, 50, 50, Again), (16, 40, 40, Outer), (2, 3, 4, Outer), (1, 3, 4, Outer)],
+    ("positions", "inputs", "outputs", "most", "way"),
+    [
+        (64, 3, 4, 0, Kept),
+        (32, 50, 50, ROWS * 2_500, Kept),
+        (32, 50, 50, ROWS * 2_500 - 1, Again),
+        (16, 40, 40, 10**6, Outer),
+        (2, 3, 4, 10**6, Outer),
+        (1, 3, 4, 10**6, Outer),
+    ],
 )
-def test_the_way_follows_from_shapes(positions: int, inputs: int, outputs: int, way: type[Part]) -> None:
+def test_the_way_follows_from_shapes(
+    positions: int, inputs: int, outputs: int, most: int, way: type[Part], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(products, "_SMALL", most)
     gradients = BookKeeping(Products(inputs, outputs), slopes, max_grad_norm=1.0, unit=2.0**-31, rows=ROWS)
     (part,) = parts_of(gradients, torch.zeros(3, positions, inputs), torch.zeros(3, positions, outputs))
     assert type(part) is way
