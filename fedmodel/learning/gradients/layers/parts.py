@@ -29,7 +29,8 @@ matrices, their product and its sum are off by at most (p + d + T^2 + 8) 2^-53 t
 off by at most K 2^-53 times the sum of their absolute values, whose matrix is in L2 at most the sum of f A; at most
 `BLOCK` positions are added up by one product, and so many blocks by hand that it comes to `CHAIN`. A gradient that is
 kept or computed again is clipped and summed as float32 has it, whatever was rounded on the way: it is then a function
-of the record's own bits, which `hashed` covers, and what is bounded is its own norm.
+of the record's own bits, which `hashed` covers, and what is bounded is its own norm. That a kernel gives the same bits
+when it is asked again is measured with that, by `fedmodel.learning.conformance`.
 
 Shapes: B rows of a physical batch, G groups of channels, T positions of a record, K = B T, p outputs and d inputs of a
 group, P entries of a gradient.
@@ -166,12 +167,21 @@ def blocks(positions: int) -> Iterator[slice]:
     Raises:
         PrivacyError: When there are so many that sums of their sums are not near enough.
     """
-    if positions > BLOCK * (most := CHAIN - BLOCK - _SPARE):
-        raise PrivacyError(
-            f"a physical batch has {positions} positions in one layer, and sums are near enough for {BLOCK * most};"
-            " lower training.max_physical_batch"
-        )
+    check_blocks(-(-positions // BLOCK))
     yield from (slice(start, start + BLOCK) for start in range(0, positions, BLOCK))
+
+
+def check_blocks(count: int) -> None:
+    """Refuse more blocks than are added up one by one within `CHAIN`.
+
+    Raises:
+        PrivacyError: When there are.
+    """
+    if count > (most := CHAIN - BLOCK - _SPARE):
+        raise PrivacyError(
+            f"the sum of one layer's gradients over a physical batch would be added up from {count} pieces, and is near"
+            f" enough for {most}; lower training.max_physical_batch"
+        )
 
 
 def hashed(values_BK: Tensor, multipliers_P: Tensor) -> Tensor:

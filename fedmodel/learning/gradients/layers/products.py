@@ -15,7 +15,7 @@ from typing import Final
 import torch
 from torch import Tensor, nn
 
-from fedmodel.learning.gradients.layers.parts import CACHED, Kept, Part, added_up, hashed, norms, weighed
+from fedmodel.learning.gradients.layers.parts import CACHED, Kept, Part, added_up, check_blocks, hashed, norms, weighed
 
 _ROUNDING: Final = 2.0**-52  # twice that of float64
 _AGAIN: Final = 32  # products of float32 for each entry that cost as much as turning it into float64 and adding it up
@@ -165,6 +165,7 @@ class Again(Outer):
 
     def summed(self, factor_B: Tensor) -> Tensor:
         """Return the weighted sum, of a few records after the other."""
+        check_blocks(self._batch)  # of which each holds one record at least
         sums = (weighed(None, grads, factor_B[some]) for some, grads in self._gradients())
         total_1P = next(sums)
         for part_1P in sums:

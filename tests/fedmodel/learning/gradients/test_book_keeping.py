@@ -484,6 +484,10 @@ def test_too_many_positions_are_refused() -> None:
     with pytest.raises(PrivacyError, match=r"lower training\.max_physical_batch"):
         next(iter(parts.blocks(parts.BLOCK * parts.CHAIN)))
     assert len(list(parts.blocks(3_000_000))) < parts.CHAIN - parts.BLOCK
+    many = 3_100
+    again = Again(nn.Parameter(torch.zeros(1, 1)), factors_of(torch.zeros(many, 2, 1), torch.zeros(many, 2, 1)))
+    with pytest.raises(PrivacyError, match=r"lower training\.max_physical_batch"):
+        again.summed(torch.ones(many, dtype=torch.float64))
 
 
 def test_a_clip_that_rounding_takes_too_much_of_is_refused() -> None:
