@@ -27,7 +27,8 @@ from torch import Tensor, nn
 
 from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients.book_keeping import clip_factors
-from fedmodel.learning.gradients.layers import FAMILIES, Family
+from fedmodel.learning.gradients.layers import FAMILIES
+from fedmodel.learning.gradients.layers.parts import Family
 from fedmodel.learning.gradients.layers.recording import Call, Recorder
 
 _REDUCTIONS: Final = ("mean", "sum")
@@ -39,7 +40,7 @@ def register() -> None:
         register_norm_sampler(layer)(partial(_norms, family))
 
 
-def _norms(family: Family, layer: nn.Module, given: list[Tensor], grad: Tensor) -> dict[nn.Parameter, Tensor]:
+def _norms(family: Family, layer: nn.Module, given: list[Tensor], grad: Tensor) -> dict[Tensor, Tensor]:
     """Return each record's norm of a layer's parameters, as Opacus asks for it."""
     found = (part.cheapest() for part in family(layer, given[0], grad))
     return {part.parameter: part.squares()[0].sqrt().to(grad.dtype) for part in found}

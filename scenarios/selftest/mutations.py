@@ -356,15 +356,15 @@ def factors_of_another_batch() -> Planted:
 
 def tied_weight_counted_twice() -> Planted:
     """Sum what a record adds to a weight once for each of two uses, where its norm is that of one."""
-    joined = recording.joined
+    whole = recording._whole
 
     def counted(parameter: nn.Parameter, parts: list[Part]) -> list[Part]:
-        found = joined(parameter, parts)
+        found = whole(parameter, parts)
         for part in found:
             vars(part)["summed"] = partial(_twice, part.summed)
         return found
 
-    return replaced(recording, "joined", counted)
+    return replaced(recording, "_whole", counted)
 
 
 def _twice(summed: Callable[[Tensor], Tensor], factor_B: Tensor) -> Tensor:

@@ -99,15 +99,13 @@ class BookKeeping(ClippedSum):
 
     def take(self) -> list[Tensor]:
         """Return the sum, zeros where nothing was added, and forget it."""
-        if self._pending_P is None:
-            sum_P = self.parameters[0].new_zeros(self._count, dtype=torch.float64)
-        else:
+        if self._pending_P is not None:
             self._carried()
-            sum_P = self._rounded_P
+        nothing_P = self.parameters[0].new_zeros(self._count, dtype=torch.float64)
+        sum_P = nothing_P if self._rounded_P is None else self._rounded_P
         self.forget()
-        assert sum_P is not None  # noqa: S101 - `_carried` has set it
         sizes = [parameter.numel() for parameter in self.parameters]
-        return [part.view(one.shape) for part, one in zip(sum_P.split(sizes), self.parameters, strict=True)]
+        return [part.view(one.shape) for part, one in zip(torch.split(sum_P, sizes), self.parameters, strict=True)]
 
     def forget(self) -> None:
         """Forget sums and what was saved."""

@@ -24,18 +24,14 @@ by one layer or by several, are joined into one before any norm is taken, so tha
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Final
 
-from torch import Tensor, nn
+from torch import nn
 
 from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients.layers import _convolution, _embedding, _linear, _norms, _other
-from fedmodel.learning.gradients.layers.parts import Kept, Part
+from fedmodel.learning.gradients.layers.parts import Family, Kept, Part
 from fedmodel.learning.gradients.layers.products import Outer, beside
-
-Family = Callable[[nn.Module, Tensor, Tensor], list[Part]]
-"""From a layer, what went in and the gradient at what came out, both with a row for each record, to its parts."""
 
 FAMILIES: Final[dict[type[nn.Module], Family]] = {
     **_linear.LAYERS,

@@ -52,7 +52,7 @@ def attend(
         raise PrivacyError("attention was given one record without a dimension for records")
     heads = layer.num_heads
     projected = _projected(layer, note, _records_first(layer, query, key, value))
-    query_BHTE, key_BHSE, value_BHSE = [one.unflatten(2, (heads, -1)).transpose(1, 2) for one in projected]
+    query_BHTE, key_BHSE, value_BHSE = [torch.unflatten(one, 2, (heads, -1)).transpose(1, 2) for one in projected]
     padding = None if key_padding_mask is None else key_padding_mask[:, None, None]
     masks = [_mask(attn_mask, heads), _mask(padding, heads)]
     given = [one.to(query.dtype) for one in masks if one is not None]
@@ -97,9 +97,9 @@ def _projected(layer: nn.MultiheadAttention, note: Note, given: list[Tensor]) ->
 
 
 def _parts(
-    weight: nn.Parameter,
+    weight: Tensor,
     of_weight: slice,
-    bias: nn.Parameter | None,
+    bias: Tensor | None,
     of_bias: slice,
     _: nn.Module,
     given: Tensor,
@@ -118,4 +118,4 @@ def _mask(mask: Tensor | None, heads: int) -> Tensor | None:
         return None
     if mask.dtype == torch.bool:
         mask = torch.zeros(mask.shape, device=mask.device).masked_fill(mask, -torch.inf)
-    return mask.unflatten(0, (-1, heads)) if mask.dim() == 3 else mask
+    return torch.unflatten(mask, 0, (-1, heads)) if mask.dim() == 3 else mask

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
-from fedmodel.learning.gradients.layers.parts import Kept, Part
+from fedmodel.learning.gradients.layers.parts import Family, Kept, Part
 from fedmodel.learning.gradients.layers.products import Factors, Outer
 
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
@@ -31,7 +31,7 @@ def parts(layer: nn.Module, given: Tensor, grad: Tensor) -> list[Part]:
     grad_BCT = grad.flatten(2)
     found: list[Part] = []
     if layer.weight.requires_grad:
-        left_BGTp = grad_BCT.unflatten(1, (layer.groups, -1)).mT
+        left_BGTp = torch.unflatten(grad_BCT, 1, (layer.groups, -1)).mT
         right, grads = partial(_windows, layer, given), partial(_gradients, layer, given, grad)
         found.append(Outer(layer.weight, Factors(left_BGTp, right, grads, (given,), layer.weight[0].numel())))
     if layer.bias is not None and layer.bias.requires_grad:
@@ -61,8 +61,10 @@ def _windows(layer: _Convolution, given: Tensor, some: slice) -> Tensor:
     """Return what the windows of some records see, `(B, G, T, d)`."""
     seen = _padded(layer, given[some])
     if prod(layer.kernel_size) == 1:
-        strided = seen[(..., *(slice(None, None, step) for step in layer.stride))]
-        return strided.flatten(2).unflatten(1, (layer.groups, -1)).mT
+        strided = seen
+        for place, step in enumerate(layer.stride):
+            strided = strided[(slice(None),) * (2 + place) + (slice(None, None, step),)]
+        return torch.unflatten(strided.flatten(2), 1, (layer.groups, -1)).mT
     if (dimensions := len(layer.kernel_size)) < 3:
         flat, one = (seen, ()) if dimensions == 2 else (seen[:, :, None], (1,))
         columns_BdT = functional.unfold(
@@ -71,11 +73,11 @@ def _windows(layer: _Convolution, given: Tensor, some: slice) -> Tensor:
             dilation=(*one, *layer.dilation),
             stride=(*one, *layer.stride),
         )
-        return columns_BdT.unflatten(1, (layer.groups, -1)).mT
+        return torch.unflatten(columns_BdT, 1, (layer.groups, -1)).mT
     for place, (size, step, apart) in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)):
         seen = seen.unfold(2 + place, (size - 1) * apart + 1, step)[..., ::apart]
     seen_BCTk = seen.flatten(2, 1 + dimensions).flatten(3)
-    return seen_BCTk.unflatten(1, (layer.groups, -1)).transpose(2, 3).flatten(3)
+    return torch.unflatten(seen_BCTk, 1, (layer.groups, -1)).transpose(2, 3).flatten(3)
 
 
-LAYERS: Final = dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), parts)
+LAYERS: Final[dict[type[nn.Module], Family]] = dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), parts)

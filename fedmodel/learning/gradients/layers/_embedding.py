@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedmodel.errors import PrivacyError
-from fedmodel.learning.gradients.layers.parts import Kept, Part, blocks, hashed, norms
+from fedmodel.learning.gradients.layers.parts import Family, Kept, Part, blocks, hashed, norms
 from fedmodel.learning.gradients.layers.products import bounded
 
 
@@ -27,7 +27,7 @@ class Looked(Part):
         right_BTd: The gradient of the loss at each, float32; zeros where a position counts nothing.
     """
 
-    def __init__(self, parameter: nn.Parameter, index_BT: Tensor, right_BTd: Tensor) -> None:
+    def __init__(self, parameter: Tensor, index_BT: Tensor, right_BTd: Tensor) -> None:
         super().__init__(parameter)
         self.index_BT, self.right_BTd = index_BT, right_BTd
 
@@ -68,7 +68,9 @@ class Looked(Part):
 
     def folded(self, views: int) -> Looked:
         """Return the positions of all of a record's rows as its own."""
-        index_BT, right_BTd = (one.unflatten(0, (-1, views)).flatten(1, 2) for one in (self.index_BT, self.right_BTd))
+        index_BT, right_BTd = (
+            torch.unflatten(one, 0, (-1, views)).flatten(1, 2) for one in (self.index_BT, self.right_BTd)
+        )
         return Looked(self.parameter, index_BT, right_BTd)
 
 
@@ -89,4 +91,4 @@ def parts(layer: nn.Module, given: Tensor, grad: Tensor) -> list[Part]:
     return [Looked(layer.weight, index_BT, grad_BTd)]
 
 
-LAYERS: Final = {nn.Embedding: parts}
+LAYERS: Final[dict[type[nn.Module], Family]] = {nn.Embedding: parts}

@@ -12,7 +12,7 @@ from opacus.layers.dp_rnn import RNNLinear
 from torch import Tensor, nn
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
-from fedmodel.learning.gradients.layers.parts import Kept, Part
+from fedmodel.learning.gradients.layers.parts import Family, Kept, Part
 from fedmodel.learning.gradients.layers.products import Factors, Outer
 
 
@@ -23,7 +23,7 @@ def parts(layer: nn.Module, given: Tensor, grad: Tensor) -> list[Part]:
 
 
 def of_product(
-    weight: nn.Parameter, bias: nn.Parameter | None, given: Tensor, grad: Tensor, rows: slice = slice(None)
+    weight: Tensor, bias: Tensor | None, given: Tensor, grad: Tensor, rows: slice = slice(None)
 ) -> list[Part]:
     """Return what records add to a weight and a bias, or to some rows of them.
 
@@ -51,4 +51,6 @@ def of_product(
     return found
 
 
-LAYERS: Final = dict.fromkeys((nn.Linear, NonDynamicallyQuantizableLinear, RNNLinear), parts)
+LAYERS: Final[dict[type[nn.Module], Family]] = dict.fromkeys(
+    (nn.Linear, NonDynamicallyQuantizableLinear, RNNLinear), parts
+)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedmodel.errors import PrivacyError
-from fedmodel.learning.gradients.layers.parts import Kept, Part
+from fedmodel.learning.gradients.layers.parts import Family, Kept, Part
 
 _Instance = nn.InstanceNorm1d | nn.InstanceNorm2d | nn.InstanceNorm3d
 
@@ -52,7 +52,7 @@ def of_channels(layer: nn.Module, given: Tensor, grad: Tensor) -> list[Part]:
     return found
 
 
-LAYERS: Final = {
+LAYERS: Final[dict[type[nn.Module], Family]] = {
     **dict.fromkeys((nn.LayerNorm, nn.RMSNorm), of_features),
     **dict.fromkeys((nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d, nn.InstanceNorm3d), of_channels),
 }

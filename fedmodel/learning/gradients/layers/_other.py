@@ -33,7 +33,7 @@ def by_transforms(layer: nn.Module, given: Tensor, grad: Tensor) -> list[Part]:
     values = {name: one.detach() for name, one in trained.items()}
 
     def of_one(record: Tensor, slope: Tensor) -> dict[str, Tensor]:
-        _, pulled = vjp(lambda some: functional_call(layer, some, (record[None],)), values)
+        pulled = vjp(lambda some: functional_call(layer, some, (record[None],)), values)[1]
         (grads,) = pulled(slope[None])
         return dict(grads)
 

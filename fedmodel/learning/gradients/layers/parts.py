@@ -39,13 +39,16 @@ group, P entries of a gradient.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
 from fedmodel.errors import PrivacyError
+
+Family = Callable[[nn.Module, Tensor, Tensor], "list[Part]"]
+"""From a layer, what went in and the gradient at what came out, both with a row for each record, to its parts."""
 
 BLOCK: Final = 1024
 """Positions that one product adds up."""
@@ -65,7 +68,7 @@ class Part(ABC):
         rows: Which of its rows; all by default.
     """
 
-    def __init__(self, parameter: nn.Parameter, rows: slice = slice(None)) -> None:
+    def __init__(self, parameter: Tensor, rows: slice = slice(None)) -> None:
         self.parameter, self.rows = parameter, rows
 
     @abstractmethod
@@ -104,7 +107,7 @@ class Kept(Part):
     """
 
     def __init__(
-        self, parameter: nn.Parameter, grad_BP: Tensor, rows: slice = slice(None), square_B: Tensor | None = None
+        self, parameter: Tensor, grad_BP: Tensor, rows: slice = slice(None), square_B: Tensor | None = None
     ) -> None:
         super().__init__(parameter, rows)
         self.grad_BP, self._square_B = grad_BP.flatten(1), square_B
@@ -137,7 +140,7 @@ class Kept(Part):
 
 def added_up(grad_VP: Tensor, views: int) -> Tensor:
     """Return the sum of each record's rows, added one after the other."""
-    total_BP, *others = grad_VP.unflatten(0, (-1, views)).unbind(dim=1)
+    total_BP, *others = torch.unflatten(grad_VP, 0, (-1, views)).unbind(dim=1)
     for other_BP in others:
         total_BP = total_BP + other_BP
     return total_BP
@@ -192,7 +195,7 @@ def hashed(values_BK: Tensor, multipliers_P: Tensor) -> Tensor:
         multipliers_P: Odd. Columns past the last take the same again, times another odd number for each time.
     """
     found_B = multipliers_P.new_zeros(len(values_BK))
-    for place, some_BP in enumerate(values_BK.flatten(1).split(len(multipliers_P), dim=1)):
+    for place, some_BP in enumerate(torch.split(values_BK.flatten(1), len(multipliers_P), dim=1)):
         bits_BP = (some_BP + 0.0).view(torch.int32) if some_BP.is_floating_point() else some_BP
         found_B += (bits_BP.long() * multipliers_P[: some_BP.shape[1]]).sum(dim=1) * (2 * place + 1)
     return found_B

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from fedmodel.learning.gradients.layers.parts import CACHED, Kept, Part, added_up, check_blocks, hashed, norms, weighed
 
@@ -51,7 +51,7 @@ class Outer(Part):
         rows: Which of the parameter's rows; all by default.
     """
 
-    def __init__(self, parameter: nn.Parameter, factors: Factors, rows: slice = slice(None)) -> None:
+    def __init__(self, parameter: Tensor, factors: Factors, rows: slice = slice(None)) -> None:
         super().__init__(parameter, rows)
         self.factors = factors
         self._batch, self._groups, self._positions, self._outputs = factors.left_BGTp.shape
@@ -129,14 +129,14 @@ class Outer(Part):
             return slice(start * views, stop * views)
 
         def positions(one_VGT: Tensor) -> Tensor:
-            return one_VGT.unflatten(0, (-1, views)).transpose(1, 2).flatten(2, 3)
+            return torch.unflatten(one_VGT, 0, (-1, views)).transpose(1, 2).flatten(2, 3)
 
         folded = replace(
             factors,
             left_BGTp=positions(factors.left_BGTp),
             right=lambda some: positions(factors.right(rows(some))),
             grads=lambda some: added_up(factors.grads(rows(some)), views),
-            given=tuple(one.unflatten(0, (-1, views)) for one in factors.given),
+            given=tuple(torch.unflatten(one, 0, (-1, views)) for one in factors.given),
         )
         return Outer(self.parameter, folded, self.rows)
 

@@ -24,8 +24,8 @@ from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from fedmodel.errors import PrivacyError
-from fedmodel.learning.gradients.layers import Family, _attention, family_of, joined
-from fedmodel.learning.gradients.layers.parts import Part
+from fedmodel.learning.gradients.layers import _attention, family_of, joined
+from fedmodel.learning.gradients.layers.parts import Family, Part
 
 log = logging.getLogger(__name__)
 
