@@ -187,18 +187,17 @@ def compared(model: str, device: str, rounds: int, chosen: list[str]) -> dict[st
     """Return the figures of each way that takes a model, and the reason of each that does not."""
     found: dict[str, dict[str, Any]] = {}
     with ExitStack() as stack:
-        processes: dict[str, subprocess.Popen[str]] = {}
-        for way in chosen:
+        started: dict[str, subprocess.Popen[str]] = {}
+        for way in chosen:  # all at once, since importing is most of it, and nothing is timed yet
             words = [sys.executable, __file__, "--child", way, "--model", model, "--device", device]
-            process = stack.enter_context(
+            started[way] = stack.enter_context(
                 subprocess.Popen(  # noqa: S603 - this program again
                     words, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
                     env=os.environ | {"PYTHONWARNINGS": "ignore"},
                 )
             )  # fmt: skip
-            found[way] = _line(process)
-            if "refused" not in found[way]:
-                processes[way] = process
+        found |= {way: _line(process) for way, process in started.items()}
+        processes = {way: process for way, process in started.items() if "refused" not in found[way]}
         turns: dict[str, list[dict[str, float]]] = {way: [] for way in processes}
         for _ in range(rounds):
             for way, process in processes.items():
