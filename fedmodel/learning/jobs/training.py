@@ -310,13 +310,14 @@ def _gradients(
         _KEPT.pop(device, None)  # before another is built, so that two are never in memory
         _KEPT[device] = key, _built(scenario_json, event, device, clip, wrappers)
     scenario, gradients = scenario_from_json(scenario_json), _KEPT[device][1]
-    if (most := scenario.training.max_physical_batch) == "auto":
+    said = scenario.training.max_physical_batch
+    if said == "auto":
         probed = (scenario_json, device, wrappers)
         if probed not in _FITTING:
             _FITTING[probed] = most_rows(gradients, scenario.data.shape)
         most = _FITTING[probed]  # of records with all their views
     else:
-        most = max(1, most // _views(scenario))
+        most = max(1, said // _views(scenario))
     gradients.max_grad_norm, gradients.unit, gradients.rows = _figures(event, clip, most)
     return gradients
 
