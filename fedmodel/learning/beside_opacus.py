@@ -46,7 +46,7 @@ def _norms(family: Family, layer: nn.Module, given: list[Tensor], grad: Tensor) 
     return {part.parameter: part.squares()[0].sqrt().to(grad.dtype) for part in found}
 
 
-class BookKeepingModule(AbstractGradSampleModule):  # type: ignore[misc] - Opacus has no types
+class BookKeepingModule(AbstractGradSampleModule):  # type: ignore[misc]  # Opacus has no types
     """A model whose clipped sums come from one backward pass.
 
     Args:

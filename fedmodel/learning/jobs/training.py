@@ -233,7 +233,7 @@ def _rows(
 ) -> int:
     """Return the rows of a physical batch at which the pipeline was measured to hold to the clip at this model."""
     vector_P = np.ascontiguousarray(model_P, dtype=np.float32)
-    key = (scenario_json, event, wrappers, hashlib.sha256(vector_P).digest())
+    key = (scenario_json, event, wrappers, hashlib.sha256(vector_P.data).digest())
     if device not in _MEASURED or _MEASURED[device][0] != key:
         _MEASURED[device] = key, _measured(scenario_json, event, device, vector_P, wrappers)
     return _MEASURED[device][1]

@@ -148,7 +148,8 @@ def added_up(grad_VP: Tensor, views: int) -> Tensor:
 
 def norms(values_NK: Tensor) -> Tensor:
     """Return the norm of each row, float64: over ten million equal entries a float32 norm is a hundredth too small."""
-    return torch.linalg.vector_norm(values_NK.double(), dim=-1)
+    norm_N: Tensor = torch.linalg.vector_norm(values_NK.double(), dim=-1)
+    return norm_N
 
 
 def weighed(left_Kp: Tensor | None, right_Kd: Tensor, factor_K: Tensor) -> Tensor:
