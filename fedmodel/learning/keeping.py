@@ -12,13 +12,17 @@ nothing behind in it and every one begins with the same:
 - every attribute of every module, among them numbers, flags and tensors in plain attributes;
 - what lies in lists, dicts, sets, tuples and deques there, at any depth, and in numpy arrays.
 
-Does NOT put back what is kept elsewhere: in other objects of Python that a module holds, in globals, in a class or a
-closure, in an attribute of a tensor, or in a generator's state. What passes keep there is found if it shows in the
-preflight, and not otherwise.
+Of a tensor and of an array that is its values, and how they lie in memory: shape, strides, type and storage, and
+whether an array may be written into. A transpose in place leaves the memory as it was, and is another matrix.
+
+Does NOT put back what is kept elsewhere: in the loss, if that is an object with a state of its own, in other objects of
+Python that a module holds, in a module's `__slots__`, in globals, in a class or a closure, in an attribute of a tensor,
+or in a generator's state. What passes keep there is found if it shows in the preflight, and not otherwise.
 """
 
 from __future__ import annotations
 
+import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -50,23 +54,27 @@ class Kept:
     def _begin(self) -> None:
         """Find all that the model holds, and copy it."""
         self._tensors: dict[int, tuple[Tensor, Tensor]] = {}
-        self._arrays: list[tuple[NDArray[Any], NDArray[Any]]] = []
+        self._arrays: list[tuple[NDArray[Any], NDArray[Any], tuple[int, ...], bool]] = []
         self._holders: list[tuple[_Many, _Many]] = []
         self._seen: dict[int, object] = {}  # which keeps them alive, so that no other gets one's number
-        self._named = {name: (one, _version(one)) for name, one in _named(self._module)}
+        self._named = {name: (one, _version(one), _layout(one)) for name, one in _named(self._module)}
         self._copy(self._module)
         self._numbers = [(holder, values, _numbers(values)) for holder, values in self._holders if values]
         self._empty = [holder for holder, values in self._holders if not values]
-        apart = [(one, value) for one, value in self._tensors.values() if not _overlaps(one)]
-        self._values = [value for _, value in apart]
-        self._owners = [one for one, _ in apart]
+        self._owners = [one for one, _ in self._tensors.values()]
         self._data = [one.data for one in self._owners]  # in which writing counts for no version
-        self._places = [one.data_ptr() for one in self._owners]
+        self._places = [_place(one) for one in self._owners]
+        self._overlap = any(map(_overlaps, self._owners))
+        self._memory = [_memory(one) if _overlaps(one) else one for one in self._data]
+        self._values = [
+            memory.clone() if _overlaps(one) else value
+            for memory, (one, value) in zip(self._memory, self._tensors.values(), strict=True)
+        ]
 
     def again(self) -> Kept:
         """Copy what the model holds by now, and return itself."""
-        if self._is_built_as_before() and not self._arrays and len(self._owners) == len(self._tensors):
-            self._named = {name: (one, _version(one)) for name, (one, _) in self._named.items()}
+        if self._is_built_as_before() and not self._arrays and not self._overlap:
+            self._named = {name: (one, _version(one), layout) for name, (one, _, layout) in self._named.items()}
             torch._foreach_copy_(self._values, self._data)
         else:
             self._begin()
@@ -81,21 +89,21 @@ class Kept:
         )
 
     def _are_in_place(self) -> bool:
-        """Tell whether no tensor was given another storage or shape."""
-        return [one.data_ptr() for one in self._owners] == self._places and all(
-            one.shape == value.shape for one, value in zip(self._owners, self._values, strict=True)
-        )
+        """Tell whether no tensor was given another storage, shape, type or order in memory."""
+        return [_place(one) for one in self._owners] == self._places
 
     def changed(self) -> str | None:
         """Return the name of a parameter or a buffer that is not what it was, None where all are.
 
-        A trained parameter that was written into counts as changed, whatever was written. What stands newly under a
-        name is none of them.
+        A trained parameter that was written into counts as changed, whatever was written, and so does one that lies in
+        memory in another order, or a buffer. What stands newly under a name is none of them.
         """
         now = dict(_named(self._module))
-        for name, (one, version) in self._named.items():
+        for name, (one, version, layout) in self._named.items():
             after, value = now.get(name), self._tensors[id(one)][1]
-            if after is None or not _same(after, value) or not _same(one, value) or _version(one) != version:
+            if after is None or not all(_same(each, value) and _layout(each) == layout for each in (after, one)):
+                return name
+            if _version(one) != version:
                 return name
         return None
 
@@ -108,12 +116,24 @@ class Kept:
                 holder.clear()
                 holder.extend(values) if isinstance(holder, list | deque) else holder.update(values)
         if not self._are_in_place():
-            for one, data in zip(self._owners, self._data, strict=True):
+            for one, data, place in zip(self._owners, self._data, self._places, strict=True):
+                if data.untyped_storage().nbytes() < place[-1]:
+                    data.untyped_storage().resize_(place[-1])
                 one.data = data
-        torch._foreach_copy_(self._data, self._values)
-        for array, was in self._arrays:
-            if array.flags.writeable:
+        torch._foreach_copy_(self._memory, self._values)
+        self._put_arrays_back()
+
+    def _put_arrays_back(self) -> None:
+        """Make the arrays what they were."""
+        # An array after what it is a view of, without which it cannot be made writeable.
+        writeable = [_opened(array) for array, *_ in reversed(self._arrays)][::-1]
+        for (array, was, strides, _), is_writeable in zip(self._arrays, writeable, strict=True):
+            _lay(array, was, strides)
+            if is_writeable:  # of others nothing was ever written
                 array[...] = was
+        for array, _, _, was_writeable in self._arrays:
+            if array.flags.writeable != was_writeable:
+                array.flags.writeable = was_writeable
 
     def _copy(self, value: Any) -> None:
         """Copy what a value holds, in whatever it is."""
@@ -122,7 +142,7 @@ class Kept:
         if isinstance(value, Tensor):
             self._tensors[id(value)] = (value, value.detach().clone())
         elif isinstance(value, np.ndarray):
-            self._arrays.append((value, value.copy()))
+            self._arrays.append((value, value.copy(), value.strides, value.flags.writeable))
         elif isinstance(value, _HOLDERS):
             plain = dict if isinstance(value, dict) else set if isinstance(value, set) else list
             self._holders.append((value, plain(value)))
@@ -171,16 +191,58 @@ def _numbers(holder: _Many) -> list[int]:
     return [*map(id, holder), *(map(id, holder.values()) if isinstance(holder, dict) else ())]
 
 
+def _layout(one: Tensor) -> tuple[torch.Size, tuple[int, ...], torch.dtype]:
+    """Return how what a tensor's memory has is read."""
+    return one.shape, one.stride(), one.dtype
+
+
+def _place(one: Tensor) -> tuple[Any, ...]:
+    """Return where and how a tensor lies in memory; last how many bytes its storage has."""
+    return one.data_ptr(), *_layout(one), one.untyped_storage().nbytes()
+
+
 def _overlaps(one: Tensor) -> bool:
-    return any(size > 1 and stride == 0 for size, stride in zip(one.shape, one.stride(), strict=True))
+    """Tell whether two places of a tensor may be one of its memory, as of an expanded one."""
+    return torch._debug_has_internal_overlap(one) != 0  # type: ignore[no-any-return]  # noqa: SLF001
+
+
+def _memory(one: Tensor) -> Tensor:
+    """Return all of the memory that a tensor lies in, from its first place to its last, in a row."""
+    extent = 1 + sum((size - 1) * stride for size, stride in zip(one.shape, one.stride(), strict=True))
+    return one.as_strided((extent,), (1,))
+
+
+def _opened(array: NDArray[Any]) -> bool:
+    """Make an array writeable, and tell whether it could be."""
+    try:
+        array.flags.writeable = True
+    except ValueError:  # memory that Python never writes into
+        return False
+    return True
+
+
+def _lay(array: NDArray[Any], was: NDArray[Any], strides: tuple[int, ...]) -> None:
+    """Give an array the type, size, shape and strides back that it had."""
+    if (array.dtype, array.shape, array.strides) == (was.dtype, was.shape, strides):
+        return
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)  # there is no other way to do it in place
+        if array.dtype != was.dtype:
+            array.dtype = was.dtype
+        if array.size != was.size:
+            array.resize(was.shape, refcheck=False)
+        array.shape = was.shape
+        array.strides = strides
 
 
 def _within(value: Any) -> list[Any]:
     """Return what lies in a holder or in a module."""
     if isinstance(value, nn.Module):
         return [vars(value)]
-    if isinstance(value, Tensor | np.ndarray):
+    if isinstance(value, Tensor):
         return []
+    if isinstance(value, np.ndarray):
+        return [value.base, *(value.ravel().tolist() if value.dtype.hasobject else ())]
     return list(value.values() if isinstance(value, dict) else value)
 
 

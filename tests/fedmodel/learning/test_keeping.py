@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -133,6 +135,122 @@ def _replaced(module: Hiding) -> None:
     module.layer.weight = nn.Parameter(torch.zeros(1, 6))
 
 
+class Laid(nn.Module):
+    """Holds what can be changed without a value of its memory being another."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.square = nn.Linear(3, 3)
+        self.register_buffer("mix", torch.arange(9.0).view(3, 3))
+        self.register_buffer("zeros", torch.zeros(3, 3))
+        self.register_buffer("wide", torch.ones(1).expand(4))
+        self.plain, self.half = torch.arange(6.0).view(2, 3), torch.arange(6.0).view(2, 3)
+        self.array = np.arange(6.0).reshape(2, 3)
+        self.row = self.array[0]
+        self.other = np.arange(6.0).reshape(3, 2).T
+        self.objects = np.array([[1.0], None], dtype=object)
+
+
+def _transposed(module: Laid) -> None:
+    with torch.no_grad():
+        for one in (module.square.weight, module.mix, module.zeros, module.plain):
+            one.t_()
+
+
+def _read_otherwise(module: Laid) -> None:
+    module.square.weight.data = module.square.weight.data.view(9)
+    module.mix.data = module.mix.data.view(torch.int32)
+    module.half.data = module.half.data[:, :2]
+
+
+def _freed(module: Laid) -> None:
+    module.plain.untyped_storage().resize_(0)
+    module.plain = torch.zeros(1)
+
+
+def _of_overlapping_places(module: Laid) -> None:
+    module.wide[0] = 5.0
+    module.plain.data = module.plain.data[:1].expand(2, 3)
+
+
+def _closed(module: Laid) -> None:
+    module.array *= 3
+    module.other[...] = 0
+    for one in (module.row, module.array, module.other):
+        one.flags.writeable = False
+
+
+def _laid_otherwise(module: Laid) -> None:
+    module.array.shape = (3, 2)
+    module.array[0] = 7.0
+    module.other.dtype = np.int64
+    module.objects.resize((1,), refcheck=False)
+
+
+def _strided_otherwise(module: Laid) -> None:
+    with pytest.deprecated_call() if np.lib.NumpyVersion(np.__version__) >= "2.4.0" else nullcontext():
+        module.array.strides = (8, 8)
+
+
+def _within_objects(module: Laid) -> None:
+    module.objects[0].append(2.0)
+    module.objects[1] = 1
+
+
+def laid(module: Laid) -> list[object]:
+    tensors = [module.square.weight, module.mix, module.zeros, module.wide, module.plain, module.half]
+    arrays = [module.array, module.row, module.other, module.objects]
+    return [(one.tolist(), one.stride(), one.dtype) for one in tensors] + [
+        (one.tolist(), one.strides, one.dtype, one.flags.writeable) for one in arrays
+    ]
+
+
+@pytest.mark.filterwarnings("ignore:Setting the (shape|dtype):DeprecationWarning")  # of a numpy to come
+@pytest.mark.parametrize(
+    "change",
+    [
+        _transposed,
+        _read_otherwise,
+        _freed,
+        _of_overlapping_places,
+        _closed,
+        _laid_otherwise,
+        _strided_otherwise,
+        _within_objects,
+    ],
+)
+def test_how_values_lie_in_memory_is_put_back_too(change: Callable[[Laid], None]) -> None:
+    module = Laid()
+    before, kept = deepcopy(laid(module)), Kept(module)
+    views = module.row
+    for _ in range(2):
+        with undone(module, kept=kept):
+            change(module)
+            assert laid(module) != before
+        assert laid(module) == before
+    module.array[0, 0] = 9.0
+    assert module.row is views
+    assert views[0] == 9.0
+
+
+def test_an_array_that_was_only_read_is_put_back_and_can_still_only_be_read() -> None:
+    module = Laid()
+    module.array.flags.writeable = False
+    module.const = np.frombuffer(bytes(8))  # type: ignore[assignment]
+    before = laid(module)
+    with undone(module):
+        module.array.flags.writeable = True
+        module.array += 1
+    assert laid(module) == before
+
+
+@pytest.mark.parametrize("name", ["square.weight", "mix", "zeros"])
+def test_a_transpose_in_place_is_named_whatever_the_values(name: str) -> None:
+    module = Laid()
+    with torch.no_grad(), pytest.raises(PrivacyError, match=rf"changes '{name}'"), undone(module, refuse=True):
+        dict([*module.named_parameters(), *module.named_buffers()])[name].t_()
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [
@@ -158,6 +276,7 @@ class Rarely(nn.Module):
     """Writes where a record is far out, which no made-up one is that is not an outlier."""
 
     centre: Tensor
+    mix: Tensor
 
     def __init__(self, where: str, least: float = RARE) -> None:
         super().__init__()
@@ -165,6 +284,7 @@ class Rarely(nn.Module):
         self.layer = nn.Linear(6, 1)
         self.plain = torch.zeros(6)
         self.register_buffer("centre", torch.zeros(6))
+        self.register_buffer("mix", torch.eye(6) + torch.arange(36.0).view(6, 6) / 36)
 
     def forward(self, x: Tensor) -> Tensor:
         seen = x.detach().abs().max()
@@ -173,9 +293,11 @@ class Rarely(nn.Module):
                 self.layer.weight.data.clamp_(-1e-3, 1e-3)
             elif self.where == "buffer":
                 self.centre += x.detach()[0]
+            elif self.where == "order":
+                self.mix.t_()
             else:
                 self.plain = x.detach()[0]
-        return self.layer(x - self.centre - self.plain)  # type: ignore[no-any-return]
+        return self.layer(x @ self.mix - self.centre - self.plain)  # type: ignore[no-any-return]
 
 
 def sums(gradients: ClippedSum, x: Tensor) -> Tensor:
@@ -183,7 +305,7 @@ def sums(gradients: ClippedSum, x: Tensor) -> Tensor:
     return torch.cat([one.flatten() for one in gradients.of(x, torch.ones(len(x), dtype=torch.int64), lot)])
 
 
-@pytest.mark.parametrize("where", ["parameter", "buffer", "plain"])
+@pytest.mark.parametrize("where", ["parameter", "buffer", "order", "plain"])
 def test_a_branch_that_only_real_records_reach_leaves_nothing_and_says_nothing(where: str) -> None:
     """The update is the released steps alone, and what one batch left moves no record of another."""
     torch.manual_seed(0)
