@@ -248,6 +248,7 @@ def _measured(
     scenario_json: str, event: Event, device: torch.device, vector_P: Vector, wrappers: tuple[Wrapper, ...]
 ) -> int:
     """Measure the pipeline at a model received."""
+    _set_up_again(scenario_from_json(scenario_json), device)
     rows = _preflight_once(scenario_json, event, device, wrappers)
     gradients = _gradients(scenario_json, event, device, clip_of(event), wrappers)
     gradients.rows = rows
@@ -259,10 +260,12 @@ def _measured(
 def _preflight_once(scenario_json: str, event: Event, device: torch.device, wrappers: tuple[Wrapper, ...] = ()) -> int:
     """Measure the pipeline's sensitivity, once a process: neither round nor records change it."""
     check_device(device)
-    check_model(scenario_from_json(scenario_json), device)
+    scenario = scenario_from_json(scenario_json)
+    check_model(scenario, device)
+    _set_up_again(scenario, device)
     _KEPT.pop(device, None)  # measured at the parameters that it is built with, and not at those of a round
     gradients = _gradients(scenario_json, event, device, clip_of(event), wrappers)
-    return preflight(gradients, _shape(scenario_json), clip_of(event))
+    return preflight(gradients, scenario.data.shape, clip_of(event))
 
 
 def forget_pipelines() -> None:
@@ -345,13 +348,17 @@ def _built(
     losses = training_losses(scenario.training, shape, device)
     for wrapper in wrappers:
         losses = wrapper.losses(losses, clip_of(event))
-    # Again: code of the user's own may set torch up as it is imported or called.
-    use_device(str(device), scenario.training.threads)
     most = scenario.training.max_physical_batch
     clip, unit, rows = _figures(event, clip, 1 if most == "auto" else most)
     gradients = choosing.of_scenario(scenario, device)(module, losses, max_grad_norm=clip, unit=unit, rows=rows)
     gradients.views = _views(scenario)
+    _set_up_again(scenario, device)
     return gradients
+
+
+def _set_up_again(scenario: Scenario, device: torch.device) -> None:
+    """Set torch up anew, which code of the user's own may have done otherwise as it made or ran a model."""
+    use_device(str(device), scenario.training.threads)
 
 
 def _noise(scenario: Scenario, silo: str, round_number: int, event: Event) -> NoiseSource:

@@ -18,7 +18,7 @@ from clients.answering import job_at
 from clients.silo import Silo
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, DataError, PrivacyError, ProtocolError
-from fedmodel.learning import devices
+from fedmodel.learning import choosing, devices, refusals
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.gradients.book_keeping import BookKeeping
@@ -61,14 +61,14 @@ def test_it_is_measured_under_the_settings_of_torch_that_it_trains_under(
 ) -> None:
     """Whatever code of the user's own sets as it makes the model."""
     seen: list[tuple[str, int, bool]] = []
-    tiny = read_scenario(str(tiny_file), [f"training.threads={threads}"])
+    tiny = read_scenario(str(tiny_file), [f"training.threads={threads}", "training.max_physical_batch=auto"])
     monkeypatch.setattr(devices, "cores", lambda: 3)
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
 
-    def building(*given: Any, seed: int) -> nn.Module:
+    def building(*given: Any, **named: Any) -> nn.Module:
         torch.set_num_threads(4)
         torch.backends.cuda.matmul.allow_tf32 = True
-        return build_model(*given, seed=seed)
+        return build_model(*given, **named)
 
     def noting(name: str, real: Callable[..., Any]) -> Callable[..., Any]:
         def noted(*given: Any) -> Any:
@@ -77,7 +77,10 @@ def test_it_is_measured_under_the_settings_of_torch_that_it_trains_under(
 
         return noted
 
-    monkeypatch.setattr(training, "build_model", building)
+    for builder in (training, choosing, refusals):
+        monkeypatch.setattr(builder, "build_model", building)
+    monkeypatch.setattr(training, "check_device", noting("device", training.check_device))
+    monkeypatch.setattr(training, "most_rows", noting("memory", lambda *_: 5))
     monkeypatch.setattr(training, "preflight", noting("preflight", training.preflight))
     monkeypatch.setattr(training, "check_received", noting("received", training.check_received))
     monkeypatch.setattr(DpSgd, "step", noting("step", DpSgd.step))
@@ -89,7 +92,7 @@ def test_it_is_measured_under_the_settings_of_torch_that_it_trains_under(
     finally:
         torch.set_num_threads(1)
     expected = 3 if threads == "auto" else threads
-    assert set(seen) == {(name, expected, False) for name in ("preflight", "received", "step")}
+    assert set(seen) == {(name, expected, False) for name in ("device", "memory", "preflight", "received", "step")}
 
 
 def test_exactly_the_charged_steps_are_taken_at_the_charged_figures(
