@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final
 
-from fedmodel.privacy.grid import most_records
+from fedmodel.privacy.grid import most_records, too_many
 from fedmodel.privacy.plan import SiloPlan
 
 _FAR: Final = 4.0  # times the divisor, either way, past which a lot's size is most likely a mistake
@@ -50,10 +50,6 @@ def over_delta(plan: SiloPlan, records: int) -> str | None:
 
 def over_the_grid(noise_multiplier: float, records: int) -> str | None:
     """Return that there are more records than sums are exact for; None where there are not."""
-    most = most_records(noise_multiplier)
-    if records <= most:
+    if records <= most_records(noise_multiplier):
         return None
-    return (
-        f"there are more than {most} records, past which a sum would be rounded as it is added up at a noise multiplier"
-        f" of {noise_multiplier:g}; take part with fewer, or with more noise"
-    )
+    return f"there are {too_many(noise_multiplier)}"

@@ -28,6 +28,9 @@ from fedmodel.errors import DataError, PrivacyError
 MOST_STEPS: Final = 2.0**52
 """Of the fine grid, that a sum without noise may come to."""
 
+MOST_RECORDS: Final = 2**22
+"""Of a silo, whatever the noise: for so many, kinds of gradients that round a sum themselves bound what that does."""
+
 _COARSE_BITS: Final = 16
 _FINE_BITS: Final = 14
 _EXTREME: Final = 2.0**100  # where powers of two and float32 sums are still ordinary numbers
@@ -59,16 +62,27 @@ def fine(std: float) -> float:
 
 
 def most_records(noise_multiplier: float) -> int:
-    """Return for how many records a sum on the fine grid is exact, at any clip.
+    """Return for how many records a sum on the fine grid is exact at any clip: never more than `MOST_RECORDS`.
 
-    One record is at most C = std / noise_multiplier, under 2^31 / noise_multiplier units. So many records come to at
-    most 2^52 units, and with noise of up to 2^21 standard deviations, which nobody will see, to at most 2^53, up to
-    which every whole number is a float64.
+    One record is at most C = std / noise_multiplier, under 2^31 / noise_multiplier units. So noise_multiplier 2^21
+    records come to at most 2^52 units, and with noise of up to 2^21 standard deviations, which nobody will see, to at
+    most 2^53, up to which every whole number is a float64. Fewer records come to less. `MOST_RECORDS` is asked for here
+    and not only where a kind of gradients is known, so that a silo is refused as it joins, and nothing is charged.
 
-    >>> most_records(1.0), most_records(0.2)
-    (2097152, 419430)
+    >>> most_records(1.0), most_records(0.2), most_records(9.0)
+    (2097152, 419430, 4194304)
     """
-    return math.floor(noise_multiplier * 2.0**21)
+    return min(math.floor(noise_multiplier * 2.0**21), MOST_RECORDS)
+
+
+def too_many(noise_multiplier: float) -> str:
+    """Return what is wrong with more records than `most_records`, and what to do."""
+    most = most_records(noise_multiplier)
+    more = ", or with more noise" if most < MOST_RECORDS else ""
+    return (
+        f"more than {most} records, past which a sum would be rounded too far as it is added up at a noise multiplier"
+        f" of {noise_multiplier:g}; take part with fewer{more}"
+    )
 
 
 def check_records(records: int, noise_multiplier: float) -> None:
@@ -78,7 +92,4 @@ def check_records(records: int, noise_multiplier: float) -> None:
         DataError: Whose code is that of any failure, since the answer hangs on a count.
     """
     if records > most_records(noise_multiplier):
-        raise DataError(
-            f"the silo has more than {most_records(noise_multiplier)} records, past which a sum would be rounded as it"
-            f" is added up at a noise multiplier of {noise_multiplier:g}; take part with fewer, or with more noise"
-        )
+        raise DataError(f"the silo has {too_many(noise_multiplier)}")

@@ -61,7 +61,7 @@ def test_a_silo_of_more_records_than_sums_are_exact_for_does_not_join_and_does_n
     reply = ask(FaultyGrid(tiny, tmp_path), wire.join_request(), wire.JOIN)
     assert wire.refusal_code(reply.error) == "internal"
     assert charged(tmp_path / "ledgers" / "north.sqlite") == []
-    assert "past which a sum would be rounded" in (tmp_path / "logs" / "north.log").read_text()
+    assert "past which a sum would be rounded too far" in (tmp_path / "logs" / "north.log").read_text()
 
 
 def test_training_charges_the_ledger_before_it_reads_records(

@@ -32,7 +32,7 @@ of record i, in real numbers, and A_i for its reach, the L2 norm over parameters
 | what is saved of a record is not finite     | its factor is 0, and what is not finite is taken for 0              |
 | a physical batch of more than 3 million     | `PrivacyError`: its sum would be rounded too often                   |
 | positions in one layer                      |                                                                     |
-| more than `most_records` records at a silo  | `DataError`, of all that it holds: no lot decides                   |
+| more than `most_records` records at a silo  | `DataError` as it joins, of all that it holds: no lot decides       |
 | the clip leaves no room for the rounding    | `PrivacyError`                                                      |
 
 All else is as `fedmodel.learning.gradients` has it, and layers as `fedmodel.learning.gradients.layers` does.
@@ -65,7 +65,6 @@ from fedmodel.privacy import grid
 _KAPPA: Final = 2.0**8
 _SLACK: Final = 2.0**-20  # of a factor, for what is computed of norms and reaches, and of the factor itself
 _ERROR: Final = CHAIN * 2.0**-53 * _KAPPA * (1 + 2.0**-10)  # of a sum for each record in it, over C'
-_MOST_RECORDS: Final = 2**22
 _LARGEST_SHARE: Final = 2.0**-8  # of the clip that rounding may take
 
 log = logging.getLogger(__name__)
@@ -74,7 +73,7 @@ log = logging.getLogger(__name__)
 class BookKeeping(ClippedSum):
     """Clipped sums from what went into layers and the gradients of what came out."""
 
-    most_records = _MOST_RECORDS
+    most_records = grid.MOST_RECORDS
 
     def __init__(self, module: nn.Module, losses: RecordLoss, *, max_grad_norm: float, unit: float, rows: int) -> None:
         super().__init__(module, losses, max_grad_norm=max_grad_norm, unit=unit, rows=rows)
@@ -135,7 +134,7 @@ class BookKeeping(ClippedSum):
         clip = self.max_grad_norm
         if math.isinf(clip):
             return clip
-        records = min(_MOST_RECORDS, grid.MOST_STEPS * self.unit / clip)  # past which sums leave the grid
+        records = min(grid.MOST_RECORDS, grid.MOST_STEPS * self.unit / clip)  # past which sums leave the grid
         shrunk = (clip - math.sqrt(self._count) * self.unit) / (1 + 2 * records * _ERROR) * (1 - 2.0**-50)
         if not shrunk >= clip * (1 - _LARGEST_SHARE):
             raise PrivacyError(
