@@ -3,8 +3,9 @@
 Guarantee: what `Answering.answer` returns depends on the silo's records only through `event.steps` releases of the
 mechanism that `event` describes, at the figures it names, and the event's parts cover what these release. That holds of
 a mechanism whose noise is Gaussian, which is measured and not proved (`fedmodel.privacy.conformance`). The number of
-steps comes from the event, never from the data; no loss, norm or count is returned. Post-processing (the inner
-optimiser, its learning rate, a proximal term, the difference from the global model) costs nothing.
+steps comes from the event, never from the data; no loss, norm or count is returned. A refusal once records are read has
+the code of any failure, so that which rule a record broke is not told; that a round failed is. Post-processing (the
+inner optimiser, its learning rate, a proximal term, the difference from the global model) costs nothing.
 
 Dropout: a record's gradient is random through its mask. Masks are drawn from the same source as the noise,
 independently for every record and step, and nobody sees them. For any fixed masks of the others, adding a record moves
@@ -30,7 +31,8 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import lru_cache, partial
 from typing import Any
 
@@ -40,7 +42,7 @@ import torch
 from fedmodel import plans
 from fedmodel.config import Scenario, scenario_from_json
 from fedmodel.data import Records
-from fedmodel.errors import ConfigError, DataError, PrivacyError
+from fedmodel.errors import ConfigError, DataError, FedmodelError, PrivacyError
 from fedmodel.kinds.layers import Dropout
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import choosing, vectors
@@ -142,9 +144,11 @@ class Answering:
             The update, float32 of shape `(P,)`, differentially private; of an event that leaves noise out it is not.
 
         Raises:
-            DataError: When memory runs out, which may hang on how many records a silo has.
-            PrivacyError: When lots and noise would not come from the source that the event names, the pipeline does not
-                hold to the clip at the model received, or noise is to be left out at a silo that is not simulated.
+            DataError: When memory runs out, which may hang on how many records a silo has; and whatever else is refused
+                once they are read: its code is that of any failure, and its message is the refusal's own.
+            PrivacyError: Before a record is read: when lots and noise would not come from the source that the event
+                names, the pipeline does not hold to the clip at the model received, or noise is to be left out at a
+                silo that is not simulated.
             ProtocolError: When the model received does not fit.
         """
         with said_if_it_runs_out(self.site.scenario.training.max_physical_batch, DataError):
@@ -182,17 +186,18 @@ class Answering:
         for observer in self._observers:
             observer.begin(pipeline)
         x_N, y_N = tensors(records(), device)
-        for observer in self._observers:
-            x_N, y_N = observer.add(x_N, y_N)
-        for observer in self._observers:
-            observer.watch(sgd)
-        hold_near(optimizer, scenario.training.proximal)  # behind observers, which see what is released
-
-        for _ in range(event.steps):
-            lot = noise.lot(len(y_N), event.sample_rate)
+        with _as_any_failure():
             for observer in self._observers:
-                observer.drew(lot)
-            sgd.step(x_N, y_N, lot)
+                x_N, y_N = observer.add(x_N, y_N)
+            for observer in self._observers:
+                observer.watch(sgd)
+            hold_near(optimizer, scenario.training.proximal)  # behind observers, which see what is released
+
+            for _ in range(event.steps):
+                lot = noise.lot(len(y_N), event.sample_rate)
+                for observer in self._observers:
+                    observer.drew(lot)
+                sgd.step(x_N, y_N, lot)
 
         if scenario.training.keep_optimizer_state:
             keep_state(optimizer, carried)
@@ -208,6 +213,17 @@ class Answering:
 
 
 asking, answering = Asking, Answering
+
+
+@contextmanager
+def _as_any_failure() -> Iterator[None]:
+    """Give a refusal the code of any failure, where a silo's own records may be why; its message stays at the silo."""
+    try:
+        yield
+    except FedmodelError as error:
+        if error.code == FedmodelError.code:
+            raise
+        raise DataError(str(error)) from error
 
 
 def _check_simulated(site: Site) -> None:
@@ -289,7 +305,7 @@ _MEASURED: dict[torch.device, tuple[tuple[str, Event, tuple[Wrapper, ...], bytes
 before the charge, the training after it, and silos alike ask of one model."""
 
 _FITTING: dict[tuple[str, torch.device, tuple[Wrapper, ...]], int] = {}
-"""How many rows fit in memory, as it was found once, before this process read a record."""
+"""How many rows fit in memory, as it was found once, before anything was charged for the scenario here."""
 
 
 def _gradients(

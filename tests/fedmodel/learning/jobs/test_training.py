@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from clients.answering import job_at
 from clients.silo import Silo
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.errors import ConfigError, DataError, PrivacyError, ProtocolError
+from fedmodel.errors import ConfigError, DataError, FedmodelError, PrivacyError, ProtocolError
 from fedmodel.learning import choosing, devices, refusals
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum
@@ -275,6 +275,65 @@ def test_where_memory_runs_out_before_the_charge_and_after_it(
     with pytest.raises(DataError, match=r"memory ran out; set training\.max_physical_batch") as caught:
         trained(silo(tiny, tmp_path), EVENT, request(tiny))
     assert caught.value.code == "internal"
+
+
+@pytest.mark.parametrize(
+    ("raised", "said"),
+    [
+        (PrivacyError("a trainable parameter got no per-record gradient"), "got no per-record gradient"),
+        (ConfigError("no such key"), "no such key"),
+        (ProtocolError("out of order"), "out of order"),
+        (DataError("too many"), "too many"),
+    ],
+)
+def test_what_is_refused_of_a_silos_own_records_has_the_code_of_any_failure(
+    raised: FedmodelError, said: str, tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another code would tell that a record reached a branch, or which rule it broke."""
+
+    def refuses(*_: object) -> None:
+        raise raised
+
+    monkeypatch.setattr(DpSgd, "step", refuses)
+    with pytest.raises(DataError, match=said) as caught:
+        trained(silo(tiny, tmp_path), EVENT, request(tiny))
+    assert caught.value.code == FedmodelError.code
+
+
+@pytest.mark.parametrize("kind", ["book-keeping", "hooks"])
+def test_a_layer_that_only_a_silos_own_records_skip_is_no_refusal_of_the_preflights(
+    kind: str, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = read_scenario(str(tiny_file), [f"training.gradients={kind}"])
+    skips: list[bool] = []
+
+    class Skipping(nn.Module):
+        def __init__(self, inner: nn.Module) -> None:
+            super().__init__()
+            self.inner, self.beside = inner, nn.Linear(1, 1, bias=False)
+
+        def forward(self, x: Tensor) -> Tensor:
+            out = self.inner(x)
+            return out if skips else out + self.beside(out[:, :1])
+
+    def building(*given: Any, **named: Any) -> nn.Module:
+        return Skipping(build_model(*given, **named))
+
+    def read(self: Silo) -> Any:
+        skips.append(True)
+        return real(self)
+
+    real = Silo.records
+    monkeypatch.setattr(Silo, "records", read)
+    for builder in (training, choosing, refusals):
+        monkeypatch.setattr(builder, "build_model", building)
+    asked = TrainRequest(1, flatten(building(scenario.model, scenario.data.shape, 1)))
+    with fresh():
+        checked(silo(scenario, tmp_path), EVENT, asked)
+        assert not skips
+        with pytest.raises(DataError, match="gradient") as caught:
+            trained(silo(scenario, tmp_path), EVENT, asked)
+    assert caught.value.code == FedmodelError.code
 
 
 def test_gradients_of_a_kind_that_is_not_known_are_refused_before_a_charge(tiny_file: Path, tmp_path: Path) -> None:
