@@ -3,11 +3,15 @@
 The number is computed from one probe at two sizes, on made-up records: what a batch holds at most grows by so much for
 each row. Half of what is free may be taken, since others use a machine too, and kernels take memory of their own.
 
-Guarantee: it is a function of the model, of public figures and of how much memory was free before this process read a
-record. `fedmodel.learning.jobs.training` asks before anything is charged, once a process. Sums do not hang on it
-(`fedmodel.learning.gradients`), and no message tells of it.
+Guarantee: it is a function of the model, of public figures and of how much memory was free when it was asked for.
+`fedmodel.learning.jobs.training` asks once a process for each scenario, before anything is charged for that. Of a
+process's first scenario that is before a record was read. Of a later one, a baseline after its private run for
+instance, what is free may hang on records that the process read before, their number above all. That moves no bound:
+however a lot is cut into physical batches, one record moves its sum by at most the clip, as
+`fedmodel.learning.gradients` has it. Exact sums are the same at any number, and of a kind that rounds its sums only the
+rounding is another, within what it is bounded by. No message tells of the number.
 
-Does NOT know what other programs take later.
+Does NOT know what other programs take later. Does NOT hide the time that a step takes, which hangs on the number.
 """
 
 from __future__ import annotations
