@@ -27,9 +27,11 @@ SIDE_CHANNELS: Final = (
     "Noise is drawn from the operating system's generator unless it says otherwise. Each value of such noise is a true"
     " Gaussian rounded to a grid, exactly, so that floating point adds nothing to epsilon and delta, at any number of"
     " parameters and steps. Its bits come from a ChaCha20 keystream under a fresh key for each draw; that nobody tells"
-    " them from uniform ones is assumed, and not in the figures. Clipped gradients are added up exactly, on a grid, and"
-    " a noised sum is rounded to an absolute grid of at most 2^-16 of the noise's standard deviation before anything"
-    " else is done with it. A value that is not a number contributes nothing. Timing of the sampler is not hidden."
+    " them from uniform ones is assumed, and not in the figures. One record moves a sum of clipped gradients by at most"
+    " the clip, as it is computed: of the kinds hooks and functional the sum is exact, on a grid; of book-keeping its"
+    " rounding is bounded, and the clip is shrunk by that. A noised sum is rounded to an absolute grid of at most 2^-16"
+    " of the noise's standard deviation before anything else is done with it. A value that is not a number contributes"
+    " nothing. Timing of the sampler is not hidden."
 )
 _SIDE_CHANNELS_WITHOUT_NOISE: Final = (
     "Records can be read out of what is released, which bears no noise: no side channel tells more than that. A value"

@@ -1,6 +1,7 @@
-"""The first of book-keeping, hooks and functional that computes the gradients of the model at hand, which is measured.
+"""The first of book-keeping, hooks and functional that is found to compute the model's gradients; the log names it.
 
-Whoever trains asks `fedmodel.learning.choosing` which one that is; where nobody asks, it is the first.
+Model, loss and the shape of records decide, so that whoever has these finds the same one. Whoever trains asks
+`fedmodel.learning.choosing` which one that is; where nobody asks, it is the first.
 """
 
 from __future__ import annotations
