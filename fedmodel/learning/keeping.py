@@ -9,15 +9,15 @@ Guarantee: after `undone`, all that is listed here is bit for bit what it was be
 nothing behind in it and every one begins with the same:
 
 - parameters and buffers, trained and frozen, under their names too: what was put in their place, added or removed;
-- every attribute of every module, among them numbers, flags and tensors in plain attributes;
+- every attribute of every module, its `__slots__` too: numbers, flags and tensors in plain attributes among them;
 - what lies in lists, dicts, sets, tuples and deques there, at any depth, and in numpy arrays.
 
 Of a tensor and of an array that is its values, and how they lie in memory: shape, strides, type and storage, and
 whether an array may be written into. A transpose in place leaves the memory as it was, and is another matrix.
 
 Does NOT put back what is kept elsewhere: in the loss, if that is an object with a state of its own, in other objects of
-Python that a module holds, in a module's `__slots__`, in globals, in a class or a closure, in an attribute of a tensor,
-or in a generator's state. What passes keep there is found if it shows in the preflight, and not otherwise.
+Python that a module holds, in globals, in a class or a closure, in an attribute of a tensor, or in a generator's state.
+What passes keep there is found if it shows in the preflight, and not otherwise.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from types import MemberDescriptorType
 from typing import Any, Final
 
 import numpy as np
@@ -37,6 +38,7 @@ from fedmodel.errors import PrivacyError
 
 _Many = dict[Any, Any] | list[Any] | set[Any] | deque[Any]
 _HOLDERS: Final = (dict, list, set, deque)
+_ABSENT: Final = object()
 _LOOKED_INTO: Final = (*_HOLDERS, tuple, Tensor, np.ndarray, nn.Module)
 
 
@@ -56,6 +58,7 @@ class Kept:
         self._tensors: dict[int, tuple[Tensor, Tensor]] = {}
         self._arrays: list[tuple[NDArray[Any], NDArray[Any], tuple[int, ...], bool]] = []
         self._holders: list[tuple[_Many, _Many]] = []
+        self._slots: list[tuple[nn.Module, MemberDescriptorType, object]] = []
         self._seen: dict[int, object] = {}  # which keeps them alive, so that no other gets one's number
         self._named = {name: (one, _version(one), _layout(one)) for name, one in _named(self._module)}
         self._copy(self._module)
@@ -73,7 +76,7 @@ class Kept:
 
     def again(self) -> Kept:
         """Copy what the model holds by now, and return itself."""
-        if self._is_built_as_before() and not self._arrays and not self._overlap:
+        if self._is_built_as_before() and not self._arrays and not self._slots and not self._overlap:
             self._named = {name: (one, _version(one), layout) for name, (one, _, layout) in self._named.items()}
             torch._foreach_copy_(self._values, self._data)
         else:
@@ -115,6 +118,11 @@ class Kept:
             if _numbers(holder) != numbers:
                 holder.clear()
                 holder.extend(values) if isinstance(holder, list | deque) else holder.update(values)
+        for module, slot, was in self._slots:
+            if was is not _ABSENT:
+                slot.__set__(module, was)
+            elif _held(module, slot) is not _ABSENT:
+                slot.__delete__(module)
         if not self._are_in_place():
             for one, data, place in zip(self._owners, self._data, self._places, strict=True):
                 if data.untyped_storage().nbytes() < place[-1]:
@@ -146,6 +154,8 @@ class Kept:
         elif isinstance(value, _HOLDERS):
             plain = dict if isinstance(value, dict) else set if isinstance(value, set) else list
             self._holders.append((value, plain(value)))
+        elif isinstance(value, nn.Module):
+            self._slots += [(value, slot, _held(value, slot)) for slot in _slots_of(value)]
         self._seen[id(value)] = value
         for one in _within(value):
             if isinstance(one, _LOOKED_INTO):
@@ -203,7 +213,7 @@ def _place(one: Tensor) -> tuple[Any, ...]:
 
 def _overlaps(one: Tensor) -> bool:
     """Tell whether two places of a tensor may be one of its memory, as of an expanded one."""
-    return torch._debug_has_internal_overlap(one) != 0  # type: ignore[no-any-return]  # noqa: SLF001
+    return torch._debug_has_internal_overlap(one) != 0  # noqa: SLF001
 
 
 def _memory(one: Tensor) -> Tensor:
@@ -228,17 +238,31 @@ def _lay(array: NDArray[Any], was: NDArray[Any], strides: tuple[int, ...]) -> No
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)  # there is no other way to do it in place
         if array.dtype != was.dtype:
-            array.dtype = was.dtype
+            array.dtype = was.dtype  # type: ignore[misc]  # which numpy lets be set, and its types do not say
         if array.size != was.size:
             array.resize(was.shape, refcheck=False)
         array.shape = was.shape
         array.strides = strides
 
 
+def _slots_of(module: nn.Module) -> list[MemberDescriptorType]:
+    """Return where a module keeps attributes that are not in its dict."""
+    places = [one for kind in type(module).__mro__ for one in vars(kind).values()]
+    return [one for one in places if isinstance(one, MemberDescriptorType)]
+
+
+def _held(module: nn.Module, slot: MemberDescriptorType) -> object:
+    """Return what lies in a slot."""
+    try:
+        return slot.__get__(module, type(module))
+    except AttributeError:
+        return _ABSENT
+
+
 def _within(value: Any) -> list[Any]:
     """Return what lies in a holder or in a module."""
     if isinstance(value, nn.Module):
-        return [vars(value)]
+        return [vars(value), *(_held(value, slot) for slot in _slots_of(value))]
     if isinstance(value, Tensor):
         return []
     if isinstance(value, np.ndarray):

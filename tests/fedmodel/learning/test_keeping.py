@@ -233,6 +233,31 @@ def test_how_values_lie_in_memory_is_put_back_too(change: Callable[[Laid], None]
     assert views[0] == 9.0
 
 
+class Slotted(nn.Linear):
+    __slots__ = ("_own", "deep", "late", "sign")
+
+    def __init__(self) -> None:
+        super().__init__(1, 1)
+        self.sign, self.deep, self._own = 1.0, [torch.ones(1)], True
+
+
+def test_what_a_module_holds_in_slots_is_put_back() -> None:
+    module = nn.Sequential(Slotted())
+    (layer,), kept = module, Kept(module)
+    for _ in range(2):
+        with undone(module, kept=kept):
+            layer.sign = layer.late = -1.0
+            layer.deep[0] *= 3
+            layer.deep.append(1)
+            del layer._own
+        assert (layer.sign, layer.deep, layer._own, hasattr(layer, "late")) == (1.0, [torch.ones(1)], True, False)
+        layer.late = 2.0
+        with undone(module, kept=kept):
+            layer.late = 3.0
+        assert layer.late == 2.0
+        del layer.late
+
+
 def test_an_array_that_was_only_read_is_put_back_and_can_still_only_be_read() -> None:
     module = Laid()
     module.array.flags.writeable = False
