@@ -56,7 +56,7 @@ from torch import Tensor, nn
 from fedmodel.data.named import each
 from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients import ClippedSum
-from fedmodel.learning.gradients.layers.parts import CHAIN, Part
+from fedmodel.learning.gradients.layers.parts import CHAIN, Part, put_together
 from fedmodel.learning.gradients.layers.recording import Recorder
 from fedmodel.learning.inputs import Inputs, called, padded
 from fedmodel.learning.tasks import RecordLoss
@@ -115,9 +115,7 @@ class BookKeeping(ClippedSum):
         self.forget()
         parts = self._parts(x_V, y_R)
         factor_B = self._factors(parts, len(y_R))
-        found_B = factor_B.view(torch.int64).clone()
-        for place, part in enumerate(parts):
-            found_B += part.hashed(multipliers_P) * (2 * place + 3)
+        found_B = put_together([factor_B.view(torch.int64), *(part.hashed(multipliers_P) for part in parts)])
         return torch.where(factor_B > 0, found_B, 0)[: len(y_R)]
 
     def rounding(self, records: int) -> float:

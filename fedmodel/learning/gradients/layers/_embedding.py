@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from fedmodel.errors import PrivacyError
-from fedmodel.learning.gradients.layers.parts import Family, Kept, Part, blocks, hashed, norms
+from fedmodel.learning.gradients.layers.parts import Family, Kept, Part, blocks, hashed, norms, put_together
 from fedmodel.learning.gradients.layers.products import bounded
 
 
@@ -64,7 +64,7 @@ class Looked(Part):
 
     def hashed(self, multipliers_P: Tensor) -> Tensor:
         """Return a hash of both factors."""
-        return hashed(self.right_BTd, multipliers_P) + 3 * hashed(self.index_BT, multipliers_P)
+        return put_together(hashed(one, multipliers_P) for one in (self.right_BTd, self.index_BT))
 
     def folded(self, views: int) -> Looked:
         """Return the positions of all of a record's rows as its own."""

@@ -39,7 +39,7 @@ group, P entries of a gradient.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 import torch
@@ -57,6 +57,8 @@ CHAIN: Final = 4096
 CACHED: Final = 1 << 18
 """Values at once, which a core's cache holds in float64."""
 
+_GOLDEN: Final = 0x9E3779B97F4A7C15
+_MIXES: Final = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _SPARE: Final = 4  # of a chain, for the factor's product and for what is added to a sum from outside
 
 
@@ -193,13 +195,37 @@ def hashed(values_BK: Tensor, multipliers_P: Tensor) -> Tensor:
 
     Args:
         values_BK: Float32, or whole numbers.
-        multipliers_P: Odd. Columns past the last take the same again, times another odd number for each time.
+        multipliers_P: Odd, at random. Columns past the last take the same again; their hashes are put together.
     """
-    found_B = multipliers_P.new_zeros(len(values_BK))
-    for place, some_BP in enumerate(torch.split(values_BK.flatten(1), len(multipliers_P), dim=1)):
+    found = []
+    for some_BP in torch.split(values_BK.flatten(1), len(multipliers_P), dim=1):
         bits_BP = (some_BP + 0.0).view(torch.int32) if some_BP.is_floating_point() else some_BP
-        found_B += (bits_BP.long() * multipliers_P[: some_BP.shape[1]]).sum(dim=1) * (2 * place + 1)
-    return found_B
+        found.append((bits_BP.long() * multipliers_P[: some_BP.shape[1]]).sum(dim=1))
+    return put_together(found)
+
+
+def put_together(hashes: Iterable[Tensor]) -> Tensor:
+    """Return one hash of several that were taken with the same multipliers, in their order: int64 of shape `(B,)`.
+
+    A hash that is a sum of products is linear: what one tensor has more and another has less in one column cancels in
+    a weighted sum of their hashes, whatever the multipliers are. So each goes through a permutation that is not linear
+    first, of its own for each place: that of SplitMix64 (Steele et al. 2014, figure 16).
+    """
+    found: Tensor | None = None
+    for place, hash_B in enumerate(hashes, start=1):
+        mixed_B = hash_B + _signed(place * _GOLDEN)
+        for shift, odd in _MIXES:
+            # The shift of a signed number repeats its sign, which is no part of the permutation.
+            mixed_B = (mixed_B ^ ((mixed_B >> shift) & ((1 << 64 - shift) - 1))) * _signed(odd)
+        mixed_B = mixed_B ^ ((mixed_B >> 31) & ((1 << 33) - 1))
+        found = mixed_B if found is None else found + mixed_B
+    assert found is not None  # noqa: S101 - whoever calls has one at least
+    return found
+
+
+def _signed(number: int) -> int:
+    """Return the int64 of the same lowest 64 bits."""
+    return (number + 2**63) % 2**64 - 2**63
 
 
 def _columns(grad_BP: Tensor) -> Iterator[slice]:

@@ -15,7 +15,7 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from fedmodel.learning.gradients.layers.parts import CACHED, Kept, Part, added_up, check_blocks, hashed, norms, weighed
+from fedmodel.learning.gradients.layers.parts import CACHED, Kept, Part, added_up, hashed, norms, put_together, weighed
 
 _ROUNDING: Final = 2.0**-52  # twice that of float64
 _AGAIN: Final = 32  # products of float32 for each entry that cost as much as turning it into float64 and adding it up
@@ -115,10 +115,7 @@ class Outer(Part):
 
     def hashed(self, multipliers_P: Tensor) -> Tensor:
         """Return a hash of both factors."""
-        found_B = hashed(self.factors.left_BGTp, multipliers_P)
-        for place, one in enumerate(self.factors.given):
-            found_B += hashed(one, multipliers_P) * (2 * place + 3)
-        return found_B
+        return put_together(hashed(one, multipliers_P) for one in (self.factors.left_BGTp, *self.factors.given))
 
     def folded(self, views: int) -> Outer:
         """Return the positions of all of a record's rows as its own."""

@@ -24,6 +24,7 @@ from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.gradients import kind
 from fedmodel.learning.gradients.book_keeping import BookKeeping
 from fedmodel.learning.gradients.layers import parts, products
+from fedmodel.learning.gradients.layers._embedding import Looked
 from fedmodel.learning.gradients.layers.parts import Kept, Part
 from fedmodel.learning.gradients.layers.products import Again, Factors, Outer
 from fedmodel.learning.preflight import preflight
@@ -503,3 +504,64 @@ def test_more_records_than_rounding_is_bounded_for_are_refused_whatever_the_lot(
     with pytest.raises(DataError, match="more than 9 records"):
         sgd.step(torch.zeros(10, 6), torch.zeros(10).long(), np.array([0]))
     sgd.step(torch.zeros(9, 6), torch.zeros(9).long(), np.array([0]))
+
+
+MULTIPLIERS = torch.randint(-(2**62), 2**62, (12,), generator=torch.Generator().manual_seed(7)) * 2 + 1
+
+
+def moved_by(values: Tensor, last_places: int) -> Tensor:
+    """Values, of which the first is so many last places another."""
+    found = values.clone()
+    found.view(torch.int32 if values.is_floating_point() else values.dtype).view(-1)[0] += last_places
+    return found
+
+
+def hash_of_factors(left: Tensor, right: Tensor) -> Tensor:
+    outer = Outer(nn.Parameter(torch.zeros(3, 4)), Factors(left[:, None], lambda _: right, bmm, (right,), 4))
+    return outer.hashed(MULTIPLIERS)
+
+
+def hash_of_a_table(right: Tensor, index: Tensor) -> Tensor:
+    return Looked(nn.Parameter(torch.zeros(5, 4)), index, right).hashed(MULTIPLIERS)
+
+
+def hash_of_columns(first: Tensor, second: Tensor) -> Tensor:
+    return parts.hashed(torch.cat([first, second], dim=1), MULTIPLIERS)
+
+
+def hash_of_parameters(first: Tensor, second: Tensor) -> Tensor:
+    gradients = BookKeeping(nn.Linear(12, 1), cross_entropy, max_grad_norm=1e9, unit=2.0**-8, rows=1)
+    weight, bias = gradients.parameters
+    gradients._parts = lambda *_: [Kept(weight, first), Kept(bias, second)]  # type: ignore[method-assign,assignment]
+    return gradients.prints(torch.zeros(1, 12), torch.zeros(1), MULTIPLIERS)
+
+
+@pytest.mark.parametrize(
+    ("of", "sizes"),
+    [
+        (hash_of_factors, ((1, 2, 3), (1, 2, 4))),
+        (hash_of_a_table, ((1, 2, 4), (1, 2))),
+        (hash_of_columns, ((1, 12), (1, 12))),
+        (hash_of_parameters, ((1, 12), (1, 12))),
+    ],
+)
+def test_differences_of_two_tensors_do_not_cancel_in_a_hash(
+    of: Callable[[Tensor, Tensor], Tensor], sizes: tuple[tuple[int, ...], tuple[int, ...]]
+) -> None:
+    """A linear hash that takes both with the same multipliers has a ratio at which they do, whatever those are."""
+    generator = torch.Generator().manual_seed(3)
+    one, other = (torch.rand(size, generator=generator) + 1 for size in sizes)
+    if of is hash_of_a_table:
+        other = torch.full(other.shape, 20)
+    apart = [(a, b) for a in range(-9, 10) for b in range(-9, 10)]
+    hashes = [int(of(moved_by(one, a), moved_by(other, b))) for a, b in apart]
+    assert len(set(hashes)) == len(apart)
+    assert hashes[0] == int(of(moved_by(one, -9), moved_by(other, -9)))
+
+
+def test_hashes_are_put_together_as_splitmix64_has_it() -> None:
+    """The first two numbers of SplitMix64 from the state 1234567, as its reference implementation prints them."""
+    none, state = torch.tensor([0]), torch.tensor([1234567])
+    first = int(parts.put_together([state]))
+    second = int(parts.put_together([none, state]) - parts.put_together([none]))
+    assert [first % 2**64, second % 2**64] == [6457827717110365317, 3203168211198807973]
