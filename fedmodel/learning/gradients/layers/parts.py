@@ -173,21 +173,13 @@ def blocks(positions: int) -> Iterator[slice]:
     Raises:
         PrivacyError: When there are so many that sums of their sums are not near enough.
     """
-    check_blocks(-(-positions // BLOCK))
-    yield from (slice(start, start + BLOCK) for start in range(0, positions, BLOCK))
-
-
-def check_blocks(count: int) -> None:
-    """Refuse more blocks than are added up one by one within `CHAIN`.
-
-    Raises:
-        PrivacyError: When there are.
-    """
-    if count > (most := CHAIN - BLOCK - _SPARE):
+    count, most = -(-positions // BLOCK), CHAIN - BLOCK - _SPARE
+    if count > most:
         raise PrivacyError(
             f"the sum of one layer's gradients over a physical batch would be added up from {count} pieces, and is near"
             f" enough for {most}; lower training.max_physical_batch"
         )
+    yield from (slice(start, start + BLOCK) for start in range(0, positions, BLOCK))
 
 
 def hashed(values_BK: Tensor, multipliers_P: Tensor) -> Tensor:

@@ -15,7 +15,18 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from fedmodel.learning.gradients.layers.parts import CACHED, Kept, Part, added_up, hashed, norms, put_together, weighed
+from fedmodel.learning.gradients.layers.parts import (
+    BLOCK,
+    CACHED,
+    Kept,
+    Part,
+    added_up,
+    blocks,
+    hashed,
+    norms,
+    put_together,
+    weighed,
+)
 
 _ROUNDING: Final = 2.0**-52  # twice that of float64
 _AGAIN: Final = 32  # products of float32 for each entry that cost as much as turning it into float64 and adding it up
@@ -137,19 +148,25 @@ class Outer(Part):
         )
         return Outer(self.parameter, folded, self.rows)
 
-    def _gradients(self) -> Iterator[tuple[slice, Tensor]]:
+    def _gradients(self, block: slice = slice(None)) -> Iterator[tuple[slice, Tensor]]:
         """Yield records' gradients, of a few at once."""
-        for some in self._chunks(self._outputs * self.factors.inputs):
+        for some in self._chunks(self._outputs * self.factors.inputs, block):
             yield some, self.factors.grads(some)
 
-    def _chunks(self, of_a_group: int) -> Iterator[slice]:
-        """Cut the batch into rows that stay in a cache, by what one has in each group."""
-        size = max(1, CACHED // max(1, self._groups * of_a_group))
-        yield from (slice(start, min(start + size, self._batch)) for start in range(0, self._batch, size))
+    def _chunks(self, of_a_group: int, block: slice = slice(None)) -> Iterator[slice]:
+        """Cut the batch, or a block, into rows that stay in a cache, by what one has in each group."""
+        fitting = min(BLOCK, max(1, CACHED // max(1, self._groups * of_a_group)))
+        size = 1 << (fitting.bit_length() - 1)  # which divides a block, so that both are cut at the same places
+        start, stop, _ = block.indices(self._batch)
+        yield from (slice(at, min(at + size, stop)) for at in range(start, stop, size))
 
 
 class Again(Outer):
-    """Outer products, from which each record's gradient is computed, for its norm and once more for the sum."""
+    """Outer products, from which each record's gradient is computed, for its norm and once more for the sum.
+
+    That the norm bounds what is summed rests on both computations giving the same bits, which the conformance test
+    measures: it hashes what is computed, twice. They are asked of the same kernels at the same shapes.
+    """
 
     def cheapest(self) -> Part:
         """Return itself."""
@@ -161,17 +178,24 @@ class Again(Outer):
         return square_B, square_B
 
     def summed(self, factor_B: Tensor) -> Tensor:
-        """Return the weighted sum, of a few records after the other."""
-        check_blocks(self._batch)  # of which each holds one record at least
-        sums = (weighed(None, grads, factor_B[some]) for some, grads in self._gradients())
-        total_1P = next(sums)
-        for part_1P in sums:
-            total_1P += part_1P
-        return total_1P.reshape(-1)
+        """Return the weighted sum, of a few records after the other, and of a block after the other."""
+
+        def sum_of(block: slice) -> Tensor:
+            return _total(weighed(None, grads, factor_B[some]) for some, grads in self._gradients(block))
+
+        return _total(sum_of(block) for block in blocks(self._batch)).reshape(-1)
 
     def hashed(self, multipliers_P: Tensor) -> Tensor:
         """Return a hash of the gradients, so that how they are computed is covered too."""
         return torch.cat([hashed(grads, multipliers_P) for _, grads in self._gradients()])
+
+
+def _total(sums: Iterator[Tensor]) -> Tensor:
+    """Return the sum of tensors of one's own, added to the first, one after the other."""
+    total = next(sums)
+    for one in sums:
+        total += one
+    return total
 
 
 def beside(several: Sequence[Outer]) -> Outer:

@@ -485,10 +485,6 @@ def test_too_many_positions_are_refused() -> None:
     with pytest.raises(PrivacyError, match=r"lower training\.max_physical_batch"):
         next(iter(parts.blocks(parts.BLOCK * parts.CHAIN)))
     assert len(list(parts.blocks(3_000_000))) < parts.CHAIN - parts.BLOCK
-    many = 3_100
-    again = Again(nn.Parameter(torch.zeros(1, 1)), factors_of(torch.zeros(many, 2, 1), torch.zeros(many, 2, 1)))
-    with pytest.raises(PrivacyError, match=r"lower training\.max_physical_batch"):
-        again.summed(torch.ones(many, dtype=torch.float64))
 
 
 def test_a_clip_that_rounding_takes_too_much_of_is_refused() -> None:
@@ -565,3 +561,34 @@ def test_hashes_are_put_together_as_splitmix64_has_it() -> None:
     first = int(parts.put_together([state]))
     second = int(parts.put_together([none, state]) - parts.put_together([none]))
     assert [first % 2**64, second % 2**64] == [6457827717110365317, 3203168211198807973]
+
+
+def test_a_sum_of_many_records_is_within_its_bound_where_each_is_computed_again(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One after the other, 8,191 halves of a last place would all be lost."""
+    monkeypatch.setattr(products, "CACHED", 1)
+    grad_BP = torch.full((8192, 1), 2.0**-53)
+    grad_BP[0] = 1.0
+    factors = Factors(grad_BP[:, None, None], lambda _: grad_BP, lambda some: grad_BP[some], (), 1)
+    found = float(Again(nn.Parameter(torch.zeros(1, 1)), factors).summed(torch.ones(8192, dtype=torch.float64)))
+    assert abs(Fraction(found) - 1 - Fraction(8191, 2**53)) <= parts.CHAIN * Fraction(1, 2**53)
+
+
+@pytest.mark.parametrize("cached", [1, 300, 2999, 1 << 18])
+def test_a_gradient_is_computed_again_among_the_same_records(cached: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A norm would bound nothing, had a kernel another shape for the sum."""
+    monkeypatch.setattr(products, "CACHED", cached)
+    grad_BP, asked = torch.randn(1500, 3), []
+
+    def grads(some: slice) -> Tensor:
+        asked.append(some)
+        return grad_BP[some]
+
+    again = Again(nn.Parameter(torch.zeros(1, 3)), Factors(grad_BP[:, None, None, :1], grads, grads, (), 3))
+    uses = again.squares, partial(again.summed, torch.ones(1500).double()), partial(again.hashed, MULTIPLIERS)
+    for use in uses:
+        use()
+    each = len(asked) // len(uses)
+    assert asked[:each] == asked[each : 2 * each] == asked[2 * each :]
+    assert [one.start for one in asked[1:each]] == [one.stop for one in asked[: each - 1]]
