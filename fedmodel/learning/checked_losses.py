@@ -19,6 +19,7 @@ from fedmodel.kinds.layers import without_dropout
 from fedmodel.learning.advice import FUNCTIONAL, out_of_place, said, told
 from fedmodel.learning.gradients import KINDS, ClippedSum
 from fedmodel.learning.inputs import Inputs, called
+from fedmodel.learning.memory import ran_out
 from fedmodel.learning.tasks import RecordLoss
 from fedmodel.learning.tracing import NEAR, ROW, ROWS, Traced, accompanied, differ, tensors_in
 
@@ -98,6 +99,8 @@ def check_gradients(
     except PrivacyError as error:
         raise PrivacyError(f"{error}{instead}") from None
     except Exception as error:
+        if ran_out(error):  # which says nothing of the model
+            raise
         if (name := passed.changed_in_place) is not None:
             raise PrivacyError(
                 f"{said(module, name)} changes in place what another layer made, which its gradients need;"
@@ -123,4 +126,6 @@ def _batch_gradients(
         loss = losses(called(module, each(x_B, torch.clone)), y_B).sum()
         return torch.autograd.grad(loss, parameters, allow_unused=True)
     except Exception as error:
+        if ran_out(error):
+            raise
         raise PrivacyError(f"torch cannot differentiate the model's loss: {told(error)}") from None

@@ -104,10 +104,17 @@ def said_if_it_runs_out(most: int | str, kind: type[FedmodelError]) -> Iterator[
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
-        if not isinstance(error, torch.OutOfMemoryError | MemoryError) and "can't allocate memory" not in str(error):
+        if not ran_out(error):
             raise
         lower = "a number, as 64: what was free is not any more" if most == "auto" else f'less than {most}, or "auto"'
         raise kind(f"memory ran out; set training.max_physical_batch to {lower}, or train on another device") from None
+
+
+def ran_out(error: Exception) -> bool:
+    """Tell whether an error says that memory ran out, of a device or of the machine."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
+        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    )
 
 
 def _pass(gradients: ClippedSum, shape: DataShape, rows: int) -> Callable[[], object]:

@@ -10,10 +10,11 @@ of record i, in real numbers, and A_i for its reach, the L2 norm over parameters
 
 1. What is saved of a record is its own, bit for bit, and so is its factor: `prints` hashes both, and
    `fedmodel.learning.conformance` measures it.
-2. Its factor is f_i = min(1, C' / n_i, kappa C' / A_i) (1 - 2^-20), and 0 where n_i or A_i is no number. n_i is a
-   norm's upper bound, and what is computed is within 2^-21 of it. So |f_i g_i| <= C' and f_i A_i <= kappa C'. The last
-   cap makes rounding public: a record whose positions cancel by more than kappa = 2^8 is clipped harder, whatever they
-   are, and no other way is taken for it. Of a model's 64 positions at random the ratio is 8, of 1,024 it is 32.
+2. Its factor is f_i = min(1, C'' / n_i, kappa C'' / A_i) with C'' = C' (1 - 2^-20), and 0 where n_i or A_i is no
+   number. n_i is a norm's upper bound, and what is computed is within 2^-21 of it, so that a factor of 1 is given to
+   what is no longer than C' alone. So |f_i g_i| <= C' and f_i A_i <= kappa C'. The last cap makes rounding public: a
+   record whose positions cancel by more than kappa = 2^8 is clipped harder, whatever they are, and no other way is
+   taken for it. Of a model's 64 positions at random the ratio is 8, of 1,024 it is 32.
 3. The sum of a physical batch is computed in float64, within CHAIN 2^-53 times the sum of f_i A_i. It is rounded to the
    grid once a lot: what rounding leaves over is carried to the next batch, and at the end less than half a step of each
    coordinate is dropped. So the S of N records is within N e + sqrt(P) unit / 2 of the sum of f_i g_i, where

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from functools import partial
+from typing import Never
 
 import pytest
 import torch
@@ -16,7 +17,7 @@ from fedmodel.learning.gradients import kind
 from fedmodel.learning.jobs import training
 from fedmodel.learning.tasks.classification import cross_entropy
 from tests.fedmodel.learning.test_dp_sgd import FLAT
-from tests.fedmodel.learning.test_refusals import Outside, Recurrent, Scaled, plain, shared
+from tests.fedmodel.learning.test_refusals import HalfBlind, Outside, Recurrent, Scaled, plain, shared
 
 
 @pytest.mark.parametrize(
@@ -24,6 +25,7 @@ from tests.fedmodel.learning.test_refusals import Outside, Recurrent, Scaled, pl
     [
         (plain, "book-keeping", []),
         (shared, "book-keeping", []),
+        (HalfBlind, "book-keeping", []),
         (partial(Scaled, False), "hooks", ["beside those of the layers that it holds"]),
         (Recurrent, "functional", ["has parameters|has not one tensor in and one out", "cannot be computed"]),
         (Outside, "functional", ["do not add up to the batch's", "do not add up to the batch's"]),
@@ -42,6 +44,28 @@ def test_the_first_kind_whose_gradients_are_right_is_taken(
     assert [reason.split(":")[0] for reason in found.why] == ["book-keeping", "hooks"][: len(why)]
     for words, reason in zip(why, found.why, strict=True):
         assert any(one in reason for one in words.split("|"))
+
+
+@pytest.mark.parametrize("where", ["records'", "the batch's"])
+@pytest.mark.parametrize(
+    "error",
+    [torch.OutOfMemoryError("CUDA out of memory"), MemoryError(), RuntimeError("can't allocate memory: 9 bytes")],
+)
+def test_memory_that_runs_out_says_nothing_of_a_kind(
+    error: Exception, where: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another kind would be chosen at one party than at the others."""
+
+    def run_out(*_: object, **__: object) -> Never:
+        raise error
+
+    if where == "records'":
+        monkeypatch.setattr(kind("book-keeping"), "flat", run_out)
+    else:
+        monkeypatch.setattr(torch.autograd, "grad", run_out)
+    with torch.random.fork_rng(), pytest.raises(type(error)) as caught:
+        choosing.chosen(lambda _: plain(), cross_entropy, FLAT)
+    assert caught.value is error
 
 
 def test_a_choice_is_said_and_made_once(caplog: pytest.LogCaptureFixture) -> None:

@@ -150,6 +150,15 @@ class Outside(Own):
         return functional.linear(functional.linear(h, self.into.weight.T), self.into.weight)
 
 
+class HalfBlind(Own):
+    """Calls the first layer where torch sees it, and where it does not."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            unseen = self.into(x)
+        return self.out(torch.relu(self.into(x) + unseen))  # type: ignore[no-any-return]
+
+
 class Positions(Own):
     """Adds a table of its own."""
 
@@ -295,6 +304,7 @@ def shared() -> nn.Module:
 TAKEN: list[Callable[[], nn.Module]] = [
     plain,
     shared,
+    HalfBlind,
     lambda: Linear(6, 2),  # a logit for each of two classes
     partial(Frozen, 0.1),
     lambda: Positions(torch.ones(8)),

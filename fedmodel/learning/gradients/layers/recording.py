@@ -154,8 +154,8 @@ class Recorder:
     def _note(
         self, name: str, family: Family, layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: object
     ) -> None:
-        """Note a call."""
-        if self._calls is None:
+        """Note a call, but not under torch.no_grad, where it has no gradient."""
+        if self._calls is None or not torch.is_grad_enabled():
             return
         given = [*args, *named.values()]
         if len(given) != 1 or not isinstance(given[0], Tensor) or not isinstance(output, Tensor):
@@ -173,6 +173,8 @@ class Recorder:
                 f"the layer {name!r} ({type(layer).__name__}) was given {tuple(given.shape)} of {self._rows} records,"
                 " so that which row is of which record is not known"
             )
+        if not torch.is_grad_enabled():  # as of attention, which notes its projections itself
+            return
         if not output.requires_grad:
             output.requires_grad_()
         if self._calls is not None:
