@@ -7,9 +7,13 @@ they do at the shape at hand is measured before anything is charged.
 
 Guarantee: of a pipeline that conforms, every record tried added the same, bit for bit, when asked again, at other
 places, in another order, and beside other companions: other records, longer ones, zeros, huge values, none that are
-numbers, fewer; and the sum of a lot was the sum of its parts. What a record adds is told by the hash that its kind of
-gradients gives. It is a test and not a proof. Which kernel runs follows from shapes, and what it rounds in which order
-from the kernel, so that made-up records stand for others; a kernel that looked at values would not be found out.
+numbers, values of either sign spread over 2 to 10,000, fewer; of whole numbers the least, the greatest, and others
+spread between them; and the sum of a lot was the sum of its parts. What a record adds is told by the hash that its kind
+of gradients gives. It is a test and not a proof. Which kernel runs follows from shapes, and what it rounds in which
+order from the kernel, so that made-up records stand for others. A model whose own code looks at its companions' values
+is found out where a value that was tried is one that it looks for. Of those that are spread there are as many as
+records of half a batch have entries, anew for each set of records: a model that looks for a range narrower than these
+are apart, or for a pattern of several values, passes.
 
 Does NOT look at how large what a record adds is: `fedmodel.learning.preflight` does.
 
@@ -22,20 +26,22 @@ import logging
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import pairwise
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from fedmodel.data.named import each
+from fedmodel.data.named import each, together
 from fedmodel.errors import PrivacyError
-from fedmodel.kinds.shape import DataShape
+from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import Inputs, made_up_short, taken
 from fedmodel.learning.keeping import undone
 
 _FILLERS: Final = (math.nan, 0.0, 1e30, math.inf)
+_SPREAD: Final = (2.0, 1e4)  # past what is ordinary of a standardised value
 _MAGNITUDES: Final = (1.0, 64.0, 4096.0)
 _SETS: Final = 4
 
@@ -86,7 +92,7 @@ def conforms(gradients: ClippedSum, shape: DataShape, *, thorough: bool = True, 
     Args:
         gradients: The pipeline at the parameters that it holds, dropout switched off.
         shape: What records look like.
-        thorough: Whether to try everything, in a dozen physical batches, or what finds most, in five.
+        thorough: Whether to try everything, in over a dozen physical batches, or what finds most, in five.
         seed: Decides the records.
 
     Raises:
@@ -109,7 +115,7 @@ def conforms(gradients: ClippedSum, shape: DataShape, *, thorough: bool = True, 
     if size == 1:
         return True
     arranged = _arranged(x_B, y_B, generator, thorough=thorough)
-    accompanied = _accompanied(x_B, short_B, thorough=thorough)
+    accompanied = _accompanied(shape, x_B, short_B, generator, thorough=thorough)
     return all(torch.equal(own_B[of], prints(x, y)) for x, y, of in arranged) and all(
         torch.equal(own_B[kept_B], prints(x, y_B)[kept_B]) for x, kept_B in accompanied
     )
@@ -141,19 +147,39 @@ def _arranged(
     yield from ((taken(x_B, order), y_B[order], order) for order in orders)
 
 
-def _accompanied(x_B: Inputs, short_B: Tensor, *, thorough: bool) -> Iterator[tuple[Inputs, Tensor]]:
-    """Yield records at their places, their companions replaced, with which are left. Whole numbers become 0.
+def _accompanied(
+    shape: DataShape, x_B: Inputs, short_B: Tensor, generator: torch.Generator, *, thorough: bool
+) -> Iterator[tuple[Inputs, Tensor]]:
+    """Yield records at their places, their companions replaced, with which are left.
 
     Those that end early, a random half, are left, and lose all the companions that are longer.
     """
-    for filler in _FILLERS if thorough else _FILLERS[:1]:
+    ways = [partial(_filled, filler=filler, greatest=number % 2 > 0) for number, filler in enumerate(_FILLERS)]
+    spread = partial(_spread, generator=generator)
+    ways += [partial(spread, sign=1.0), partial(spread, sign=-1.0), partial(spread, sign=1.0, alike=True)]
 
-        def beside(own: Tensor, filler: float = filler) -> Tensor:
-            other = torch.full_like(own, filler if own.is_floating_point() else 0)
-            other[short_B] = own[short_B]
-            return other
+    def beside(parts: list[Tensor]) -> Tensor:
+        own_B, other_B = parts
+        return torch.where(short_B.view(-1, *[1] * (own_B.dim() - 1)), own_B, other_B)
 
-        yield each(x_B, beside), short_B
+    for way in ways if thorough else ways[:1]:
+        yield together([x_B, each(shape.arrays, partial(way, count=len(short_B)))], beside), short_B
+
+
+def _filled(shape: ArrayShape, *, count: int, filler: float, greatest: bool) -> Tensor:
+    """Return records of one real number, or of the least whole number or the greatest."""
+    size = (count, *shape.size)
+    return torch.full(size, filler) if shape.below is None else torch.full(size, greatest * (shape.below - 1))
+
+
+def _spread(shape: ArrayShape, *, count: int, generator: torch.Generator, sign: float, alike: bool = False) -> Tensor:
+    """Return records whose values are spread, real ones over `_SPREAD` by their size; a record's may be alike."""
+    size = (count, *(1 if alike else length for length in shape.size))
+    entries = math.prod(size)
+    place = (torch.randperm(entries, generator=generator) + torch.rand(entries, generator=generator)) / entries
+    low, high = _SPREAD
+    values = sign * low * (high / low) ** place if shape.below is None else (place * shape.below).long()
+    return values.view(size).expand(count, *shape.size)
 
 
 @contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Callable
 from itertools import count
 from typing import Literal
 
@@ -20,9 +21,9 @@ from fedmodel.config import ModelConfig, TrainingConfig, read_scenario
 from fedmodel.errors import DataError, PrivacyError
 from fedmodel.kinds.models.cnn import CnnConfig
 from fedmodel.kinds.models.mlp import MlpConfig
-from fedmodel.kinds.shape import DataShape
+from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.learning import models, vectors
-from fedmodel.learning.conformance import cancel, conforms, fill, hostile, settle
+from fedmodel.learning.conformance import _spread, cancel, conforms, fill, hostile, settle
 from fedmodel.learning.devices import use_device
 from fedmodel.learning.gradients import ClippedSum, hooks, physical_batch
 from fedmodel.learning.inputs import padded
@@ -426,3 +427,51 @@ def test_a_canary_adds_only_its_own_coordinate_whatever_the_model_makes_of_it(lo
     assert output.grad[:2].tolist() == [[0], [0]]
     assert output.grad[2, 0] != 0
     assert block.grad.tolist() == [[0, 20, 0, 0], [20, 0, 0, 0], [0, 0, 0, 0]]
+
+
+class Watching(nn.Module):
+    """Turns a whole batch about where a record in it has what a test looks for."""
+
+    def __init__(self, sought: Callable[[Tensor], Tensor], scale: float = 1.0) -> None:
+        super().__init__()
+        self.sought, self.scale, self.out = sought, scale, nn.Linear(6, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = x.float() * self.scale
+        return self.out(-h if bool(self.sought(x).any()) else h)  # type: ignore[no-any-return]
+
+
+REALS, WORDS = DataShape((6,), 3), DataShape((6,), 3, below=100_000)
+
+
+@pytest.mark.parametrize(
+    ("sought", "shape"),
+    [
+        (lambda x: (x > 20) & (x < 25), REALS),
+        (lambda x: (x > -25) & (x < -20), REALS),
+        (lambda x: (x > 4000) & (x < 5000), REALS),
+        (lambda x: ((x > 10) & (x < 30)).all(dim=1), REALS),  # and no record of values that are far apart
+        (lambda x: x == 99_999, WORDS),
+    ],
+)
+@pytest.mark.parametrize("rows", [16, 64])
+def test_a_model_that_looks_for_values_of_companions_is_found_out(
+    sought: Callable[[Tensor], Tensor], shape: DataShape, rows: int
+) -> None:
+    module = Watching(sought, 1e-5 if shape.below else 1.0)
+    torch.manual_seed(2)
+    gradients = make(module, losses=cross_entropy, denominator=rows, physical=rows).gradients
+    assert not all(conforms(gradients, shape, seed=seed) for seed in range(4))
+
+
+def test_values_of_companions_are_spread_over_their_whole_range() -> None:
+    generator = torch.Generator().manual_seed(1)
+    real = _spread(ArrayShape((6,)), count=16, generator=generator, sign=-1.0).flatten().sort(descending=True).values
+    assert float(real[0]) <= -2.0
+    assert float(real[-1]) >= -1e4
+    assert float((real[1:] / real[:-1]).max()) <= (1e4 / 2) ** (2 / 96)
+    whole = _spread(ArrayShape((2, 3), below=7), count=16, generator=generator, sign=1.0)
+    assert whole.unique().tolist() == list(range(7))
+    alike = _spread(ArrayShape((2, 3)), count=16, generator=generator, sign=1.0, alike=True)
+    assert torch.equal(alike, alike[:, :1, :1].expand(16, 2, 3))
+    assert len(alike.unique()) == 16
