@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -69,32 +69,45 @@ def _by_folder(config: ImagesConfig, folder: Path) -> Iterator[tuple[Path, str, 
             yield path, label, ""
 
 
-def check_listing(path: Path, whose: Whose | None) -> None:
-    """Refuse a listing without the columns that it needs, by its header alone.
+def check_listing(path: Path, whose: Whose | None) -> list[str]:
+    """Return the names of a listing's columns, of which it has each that it needs once, by its first line alone.
+
+    Guarantee: what this says is a function of the first line's bytes and of which columns are needed. What cannot be
+    decoded behind that line, or a quotation mark that is not closed there, is not seen.
 
     Raises:
-        DataError: Which column is not there.
+        DataError: Which rule the line breaks.
+        OSError: When the file cannot be read.
     """
-    with path.open(encoding="utf-8-sig", newline="") as file:
-        _check_header(path, csv.DictReader(file).fieldnames or (), whose)
-
-
-def _check_header(path: Path, found: Sequence[str], whose: Whose | None) -> list[str]:
-    """Return the columns that a listing needs, which it has."""
-    wanted = ["file", "label", *([] if whose is None else [whose.column])]
+    with path.open(encoding="utf-8-sig", errors="replace", newline="") as file:
+        line = file.readline()
+    if "\ufffd" in line:
+        raise DataError(f"{path}: has a header that is not text in UTF-8; save it in that encoding")
+    try:
+        found = next(csv.reader([line], strict=True), [])
+    except csv.Error:  # strict, since a field that is not closed would go on in the lines behind
+        raise DataError(f"{path}: has a header that is no line of CSV; close its quotation marks on it") from None
+    wanted = _wanted(whose)
     for name in wanted:
         if name not in found:
             raise DataError(f"{path}: has no column {name!r}; it needs {', '.join(wanted)}")
-    return wanted
+        if found.count(name) > 1:
+            raise DataError(f"{path}: column {name!r} is there twice; leave one of them out")
+    return found
+
+
+def _wanted(whose: Whose | None) -> list[str]:
+    """Return the columns that a listing needs."""
+    return ["file", "label", *([] if whose is None else [whose.column])]
 
 
 def _listed(config: ImagesConfig, folder: Path, listing: str, whose: Whose | None) -> Iterator[tuple[Path, str, str]]:
     """Yield the files that a listing names, in its order."""
-    path = folder / listing
+    path, wanted = folder / listing, _wanted(whose)
+    names = check_listing(path, whose)
     with path.open(encoding="utf-8-sig", newline="") as file:
-        lines = csv.DictReader(file)
-        wanted = _check_header(path, lines.fieldnames or (), whose)
-        for number, line in enumerate(lines, start=1):
+        file.readline()
+        for number, line in enumerate(csv.DictReader(file, names), start=1):
             at = f"{path}: row {number}"
             person = ""
             if whose is not None and line[whose.column]:

@@ -106,13 +106,23 @@ def _words(found: dict[str, Any], field: str, at: str) -> list[str]:
 
 
 def _object(line: bytes, at: str) -> dict[str, Any]:
-    """Return what a line holds."""
+    """Return what a line holds; of a key that is there twice nobody knows which one is meant."""
     try:
-        found = json.loads(line)
+        found = json.loads(line, object_pairs_hook=_once)
+    except DataError as error:
+        raise DataError(f"{at}: {error}") from None
     except (ValueError, RecursionError):  # their words quote the line
         raise DataError(f"{at}: is no JSON in UTF-8") from None
     if not isinstance(found, dict):
         raise DataError(f"{at}: is a {type(found).__name__}, and an object is needed")
+    return found
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return an object of which every key is there once."""
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise DataError("has an object with one key twice; leave one of them out")
     return found
 
 

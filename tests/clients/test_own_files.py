@@ -262,6 +262,49 @@ def test_what_a_server_is_told_hangs_on_no_record(made: dict[str, Federation], t
             look()
 
 
+@pytest.mark.parametrize("kind", ["images", "json-lines"])
+def test_whose_a_record_is_is_said_once_or_nothing_is_read(
+    kind: str, made: dict[str, Federation], tmp_path: Path
+) -> None:
+    """A second word on it would have a record read under it, though its person withdrew by the first."""
+    ward = ward_of(kind, made, tmp_path)
+    (tmp_path / "ids").write_text("8\n")
+    withdraw(ward.kit, tmp_path / "ids", None)
+    if kind == "images":
+        (ward.kit / "own" / "list.csv").write_text("file,label,patient,patient\n2.png,clear,8,9\n")
+        with pytest.raises(DataError, match=r"list\.csv: column 'patient' is there twice"):
+            ward.silo.check_data()
+    else:
+        line = '{"text": "a", "label": "clear", "patient": "8", "p\\u0061tient": "9"}'
+        (ward.kit / "own" / "a.jsonl").write_text(line)
+    with pytest.raises(DataError, match=r"is there twice|line 1: has an object with one key twice"):
+        ward.silo.records()
+
+
+@pytest.mark.parametrize(
+    "row", ["x\u00e9.png,clear,7\n".encode("latin-1"), b'"' + b"x" * 140_000 + b"\n", b'x.png,clear,7,8,"\n', b"\0\n"]
+)
+def test_whether_a_listing_is_ready_hangs_on_its_first_line_alone(
+    row: bytes, made: dict[str, Federation], tmp_path: Path
+) -> None:
+    ward = ward_of("images", made, tmp_path)
+    listing = ward.kit / "own" / "list.csv"
+    listing.write_bytes(b"\xef\xbb\xbffile,label,patient\n" + row)
+    ward.silo.check_data()
+    with pytest.raises(DataError):
+        ward.silo.records()
+    for header, why in (
+        (b"file,label,patient,\xe9\n", "header that is not text in UTF-8"),
+        (b'file,label,patient,x"y,"z\n', "header that is no line of CSV"),
+        (b'file,"label\n", patient\n', "header that is no line of CSV"),
+        (b"file,label,\n", "has no column 'patient'"),
+        (b"", "has no column 'file'"),
+    ):
+        listing.write_bytes(header + row)
+        with pytest.raises(DataError, match=why if header else "has no column 'file'|not text in|no line of CSV"):
+            ward.silo.check_data()
+
+
 def test_a_folder_without_a_record_is_one_of_none(made: dict[str, Federation], tmp_path: Path) -> None:
     """As of a table: no answer of a silo hangs on how many records there are."""
     for kind in ("images", "json-lines"):
