@@ -108,9 +108,9 @@ def check_deployed(scenario: Scenario, law: SiloFile, home: Path) -> None:
     """Refuse a scenario whose table or files this silo could not open, or whose columns they do not have.
 
     Guarantee: the answer hangs on the scenario, on the law, on where the table or the files lie, on the names of
-    columns (`fedmodel.data.headers`, `fedmodel.data.folders.check_files`), and on whether its source is one that
-    another budget counts (`check_sources`). It hangs on no value of a record beside that, nor on how many there are. A
-    server may be told whether it is refused.
+    columns (`fedmodel.data.headers`, `fedmodel.data.folders.check_files`), on whether its files can be looked at, and
+    on whether its source is one that another budget counts (`check_sources`). It hangs on no value of a record beside
+    that, nor on how many there are. A server may be told whether it is refused.
 
     Args:
         scenario: What is to be done.

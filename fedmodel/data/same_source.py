@@ -3,17 +3,19 @@
 Guarantee: `check_sources` passes only where no file that one budget's tables are read from is, at that moment, a file
 that another budget's are: by whatever path, through symbolic or hard links, alone or in a folder, or as a copy of the
 same bytes. It is called before anything is charged and again once a table was read, since a file can be put in place
-of another meanwhile.
+of another meanwhile. Where a folder lists a file that cannot be looked at, nothing passes.
 
 `marks` says by what a source is known again later, under another name: `clients.sources` keeps that in the ledger.
 
-Of a folder with more than 256 files that are no tables, 256 are remembered. One that lies elsewhere later, under
-another name, is known again by those of them that it has: with a fiftieth of the files, by five or so.
+Of a folder with more than 256 files that are no tables, 256 are remembered, chosen by what they hold. One that lies
+elsewhere later is known again by those of them that it has, whatever it and they are called: with a fiftieth of the
+files, by five or so.
 
-Does NOT see a copy of which one byte is another, or an export in another format. The silo's own people know these, and
-`docs/silo.md` says what to do.
+Does NOT see a copy of which one byte is another, or an export in another format; of a folder of other files, each file
+by itself is such a copy. The silo's own people know these, and `docs/silo.md` says what to do.
 
-Cost: a look at each file of the silo's tables; the content is read of files alone that are of exactly one size.
+Cost: a look at each file of the silo's tables; the content is read of files alone that are of exactly one size. What is
+to be remembered of a folder with more than 256 files is chosen by a look at the beginning of each.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import operator
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,12 +43,13 @@ from fedmodel.data.sources import listed, walked
 from fedmodel.errors import DataError, PolicyRefused
 
 _END: Final = 65_536  # bytes at each end of a file
+_BEGIN: Final = 4_096  # bytes of each file of a large folder, by which those that are remembered are chosen
 _MOST_REMEMBERED: Final = 256  # of a folder of files that are no tables, of which there may be a hundred thousand
 MARKS_OF_FILES: Final = 1 + 2 * _MOST_REMEMBERED
 """How many marks such a folder has at most: one of itself, and two of each file that is remembered."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class _File:
     """A file of a table, and which it is for the file system."""
 
@@ -112,41 +116,62 @@ def marks(source: TableSource) -> tuple[list[bytes], list[bytes]]:
 def _remembered(source: TableSource) -> list[_File]:
     """Return the files of a source that are remembered: all of a table's; of other files the first by a digest.
 
-    The digest is of name and size, so that two folders with some of their files in common choose these alike: of a
-    folder that has a share of another's files, about that share of these is chosen in both.
+    The digest is of what files hold, and of no name, so that two folders with some files in common choose these alike:
+    of a folder that has a share of another's files, about that share of these is chosen in both. Those that begin
+    alike are told apart by their ends, and of copies one is chosen.
     """
     files = list(_files("", source))
     if source.files is None or len(files) <= _MOST_REMEMBERED:
         return files
-    return sorted(files, key=lambda one: hashlib.sha256(f"{one.size} {one.path.name}".encode()).digest())[
-        :_MOST_REMEMBERED
-    ]
+    found: dict[tuple[int, str], _File] = {}
+    for _, alike in itertools.groupby(sorted((_begins(one), one) for one in files), operator.itemgetter(0)):
+        for key, file in sorted(((one.size, _ends(one)), one) for _, one in alike):
+            found.setdefault(key, file)
+        if len(found) >= _MOST_REMEMBERED:
+            break
+    return list(found.values())[:_MOST_REMEMBERED]
+
+
+def _begins(file: _File) -> bytes:
+    """Return a digest of a file's size and of what it begins with."""
+    return hashlib.sha256(b"%d " % file.size + _read(file.path, 0, _BEGIN)).digest()
 
 
 def _ends(file: _File) -> str:
     """Return a digest of a file's beginning and end: two files that agree in them and in size are copies."""
+    begin, end = (_read(file.path, at, _END) for at in (0, max(0, file.size - _END)))
+    return hashlib.sha256(begin + end).hexdigest()
+
+
+def _read(path: Path, at: int, size: int) -> bytes:
+    """Return a part of a file."""
     try:
-        with file.path.open("rb") as opened:
-            begin = opened.read(_END)
-            opened.seek(max(0, file.size - _END))
-            return hashlib.sha256(begin + opened.read(_END)).hexdigest()
+        with path.open("rb") as opened:
+            opened.seek(at)
+            return opened.read(size)
     except OSError as error:
-        raise _unseen(file.path, error) from None
+        raise _unseen(path, error) from None
 
 
 def _files(name: str, source: TableSource) -> Iterator[_File]:
     """Yield the files that a table would be read from now; none where there are none yet."""
-    place = path_of(source)
-    if place is None:
+    if (said := path_of(source)) is None:
         return
+    place = Path(said)
     try:
-        for path in _paths(source, Path(place)):
-            found = path.stat()
-            yield _File(name, path, (found.st_dev, found.st_ino), found.st_size)
+        paths = _paths(source, place)
     except (FileNotFoundError, NotADirectoryError):
         return
     except OSError as error:
-        raise _unseen(Path(place), error) from None
+        raise _unseen(place, error) from None
+    for path in paths:
+        try:
+            found = path.stat()
+        except OSError as error:
+            if path == place and isinstance(error, FileNotFoundError | NotADirectoryError):
+                return
+            raise _unseen(path, error) from None  # a folder listed it, so that it is something
+        yield _File(name, path, (found.st_dev, found.st_ino), found.st_size)
 
 
 def _paths(source: TableSource, place: Path) -> list[Path]:

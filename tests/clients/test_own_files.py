@@ -17,7 +17,7 @@ from PIL import Image
 from clients import sentences
 from clients.silo import Silo
 from fedmodel import plans
-from fedmodel.config import Scenario, SiloFile, read_scenario, read_silo_file, silo_file_to_toml
+from fedmodel.config import Scenario, SiloFile, TableSource, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.data import check_sources, deployed_records, marks, silo_records
 from fedmodel.data.folders import files_records
 from fedmodel.errors import ConfigError, DataError, PolicyRefused
@@ -408,17 +408,52 @@ def test_a_ledger_tells_nothing_of_how_many_files_there_are(made: dict[str, Fede
     assert len({mark for marks_ in told for mark in marks_}) == 3 * (1 + 2 * 256)
 
 
-def test_of_many_files_as_many_are_remembered_as_two_folders_choose_alike(tmp_path: Path) -> None:
-    from fedmodel.config import TableSource
+def contents(folder: Path) -> set[bytes]:
+    """Return by what the files of a folder are remembered, wherever they lie."""
+    return {mark for mark in marks(TableSource(files=str(folder)))[0] if mark.startswith(b'["content"')}
 
+
+def test_of_many_files_as_many_are_remembered_as_two_folders_choose_alike(tmp_path: Path) -> None:
+    """By what they hold, whatever they are called."""
     for place in range(600):
-        for name in ("a", "b") if place % 10 == 0 else ("a",):
+        for name in ("all", "again", "tenth") if place % 10 == 0 else ("all", "again"):
             (tmp_path / name).mkdir(exist_ok=True)
-            (tmp_path / name / f"{place}.png").write_bytes(place.to_bytes(4) * (place + 1))
-    one, other = (set(marks(TableSource(files=str(tmp_path / name)))[0]) for name in "ab")
-    assert len(one) == 1 + 2 * 256
-    content = {mark for mark in one & other if mark.startswith(b'["content"')}
-    assert 10 <= len(content) <= 60
+            said = place if name == "all" else f"scan-{997 * place % 600}"
+            (tmp_path / name / f"{said}.png").write_bytes(place.to_bytes(4) * (place % 7 + 1))
+    chosen = contents(tmp_path / "all")
+    assert len(chosen) == 256
+    assert contents(tmp_path / "again") == chosen
+    assert 10 <= len(contents(tmp_path / "tenth") & chosen) <= 60
+
+
+def test_files_that_begin_alike_are_chosen_by_what_follows_and_copies_of_one_once(tmp_path: Path) -> None:
+    """As pictures that begin with a dark border do, and blank ones."""
+    for place in range(300):
+        for name, said in (("all", place), ("again", f"scan-{997 * place % 300}")):
+            (tmp_path / name).mkdir(exist_ok=True)
+            (tmp_path / name / f"{said}.bmp").write_bytes(bytes(5_000) + place.to_bytes(4))
+            (tmp_path / name / f"blank-{said}.bmp").write_bytes(bytes(5_004))
+    chosen = contents(tmp_path / "all")
+    assert len(chosen) == 256
+    assert contents(tmp_path / "again") == chosen
+
+
+def test_a_file_that_is_listed_and_cannot_be_looked_at_lets_nothing_pass(
+    made: dict[str, Federation], tmp_path: Path
+) -> None:
+    """Nor does it hide the files behind it."""
+    ward = ward_of("json-lines", made, tmp_path)
+    (ward.kit / "other").mkdir()
+    law = two(ward, {"files": "other"})
+    check_sources(law, ward.kit)
+    (ward.kit / "other" / "0.jsonl").symlink_to(tmp_path / "nowhere")
+    shutil.copyfile(ward.kit / "own" / "a.jsonl", ward.kit / "other" / "b.jsonl")
+    with pytest.raises(DataError, match=r"0\.jsonl: cannot be read \(No such file"):
+        check_sources(law, ward.kit)
+    (ward.kit / "other" / "0.jsonl").unlink()
+    with pytest.raises(PolicyRefused, match="are copies of one file"):
+        check_sources(law, ward.kit)
+    check_sources(two(ward, {"csv": "none.csv"}), ward.kit)  # where nothing lies yet, nothing is the same
 
 
 # What a person is told.
