@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Final, TypeVar
@@ -46,6 +46,11 @@ _READERS: Final[dict[type[Files], Callable[[Any, Path, Whose | None], Taken]]] =
     ImagesConfig: images.read_images,
     IdxConfig: lambda config, folder, _: idx.read_idx(config, folder),
     JsonLinesConfig: json_lines.read_json_lines,
+}
+_FILES: Final[dict[type[Files], Callable[[Any, Path], Sequence[Path]]]] = {
+    ImagesConfig: images.image_files,
+    IdxConfig: lambda _, folder: idx.pair_of(folder),
+    JsonLinesConfig: lambda _, folder: json_lines.line_files(folder),
 }
 _LABEL: Final = b"fedmodel/v1/files-key"
 _State = tuple[tuple[str, int, int], ...]
@@ -167,6 +172,20 @@ def files_records(
         shape.targets,
     )
     return Records(_apart(flat.x_NF, shape.arrays), flat.y_N, flat.person_N)
+
+
+def files_read(config: Files, folder: Path) -> Sequence[Path]:
+    """Return the files that records are read from, of a folder that can be read.
+
+    Raises:
+        DataError: As `files_records` does.
+    """
+    return _guarded(folder, lambda: _FILES[type(config)](config, folder))
+
+
+def may_hold_records(path: Path) -> bool:
+    """Return whether a reader here would take a file for one of records, by its name: no other is ever read as one."""
+    return images.is_image(path) or idx.is_idx(path) or json_lines.is_lines(path)
 
 
 def check_files(config: Files, source: TableSource) -> None:

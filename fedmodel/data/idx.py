@@ -44,13 +44,7 @@ def read_idx(config: IdxConfig, folder: Path, *, test: bool = False) -> Taken:
     Raises:
         DataError: Which file breaks which rule.
     """
-    prefixes = _prefixes(folder)
-    if has_test(folder):
-        prefixes = [prefix for prefix in prefixes if (prefix in _TEST) == test]
-    if len(prefixes) != 1:
-        found = f"has files of {', '.join(prefixes)}" if prefixes else f"has no file named PREFIX{_IMAGES}"
-        raise DataError(f"{folder}: {found}; one pair of PREFIX{_IMAGES} and PREFIX{_LABELS}, or .gz of them, is read")
-    images, labels = (_file(folder, prefixes[0] + end) for end in (_IMAGES, _LABELS))
+    images, labels = pair_of(folder, test=test)
     x_NHW, y_N = _read(images, 3), _read(labels, 1).astype(np.int64)
     if x_NHW.shape[1:] != config.size:
         raise DataError(
@@ -69,9 +63,29 @@ def read_idx(config: IdxConfig, folder: Path, *, test: bool = False) -> Taken:
     return Taken(x_N, y_N, numbered(None, len(y_N)), str(folder))
 
 
+def pair_of(folder: Path, *, test: bool = False) -> tuple[Path, Path]:
+    """Return the two files that `read_idx` reads.
+
+    Raises:
+        DataError: When there are none, or several pairs.
+    """
+    prefixes = _prefixes(folder)
+    if has_test(folder):
+        prefixes = [prefix for prefix in prefixes if (prefix in _TEST) == test]
+    if len(prefixes) != 1:
+        found = f"has files of {', '.join(prefixes)}" if prefixes else f"has no file named PREFIX{_IMAGES}"
+        raise DataError(f"{folder}: {found}; one pair of PREFIX{_IMAGES} and PREFIX{_LABELS}, or .gz of them, is read")
+    return _file(folder, prefixes[0] + _IMAGES), _file(folder, prefixes[0] + _LABELS)
+
+
+def is_idx(path: Path) -> bool:
+    """Return whether a file is one of IDX by its name."""
+    return path.name.removesuffix(".gz").endswith((_IMAGES, _LABELS)) and not path.name.startswith(".")
+
+
 def _prefixes(folder: Path) -> list[str]:
     """Return what the names of image files in a folder begin with, each once."""
-    names = sorted(path.name.removesuffix(".gz") for path in folder.iterdir() if path.is_file())
+    names = sorted(path.name.removesuffix(".gz") for path in folder.iterdir() if is_idx(path) and path.is_file())
     return list(dict.fromkeys(name.removesuffix(_IMAGES) for name in names if name.endswith(_IMAGES)))
 
 

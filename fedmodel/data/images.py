@@ -42,9 +42,7 @@ def read_images(config: ImagesConfig, folder: Path, whose: Whose | None) -> Take
     Raises:
         DataError: Which file breaks which rule.
     """
-    found = list(
-        _by_folder(config, folder) if config.listing is None else _listed(config, folder, config.listing, whose)
-    )
+    found = list(_found(config, folder, whose))
     channels, height, width = config.shape.features
     x_N = np.empty((len(found), channels, height, width), dtype=np.float32)
     for place, (path, _, _) in enumerate(found):
@@ -52,6 +50,28 @@ def read_images(config: ImagesConfig, folder: Path, whose: Whose | None) -> Take
     y_N = np.array([config.labels.index(label) for _, label, _ in found], dtype=np.int64)
     persons = None if whose is None else [person for _, _, person in found]
     return Taken(x_N, y_N, numbered(persons, len(found)), str(folder))
+
+
+def image_files(config: ImagesConfig, folder: Path) -> list[Path]:
+    """Return the files that `read_images` reads, and the listing where there is one.
+
+    Raises:
+        DataError: As `read_images` does.
+    """
+    images = [path for path, _, _ in _found(config, folder, None)]
+    return images if config.listing is None else [folder / config.listing, *images]
+
+
+def is_image(path: Path) -> bool:
+    """Return whether a file is an image by its name."""
+    return path.suffix.lower() in _ENDINGS and not path.name.startswith(".")
+
+
+def _found(config: ImagesConfig, folder: Path, whose: Whose | None) -> Iterator[tuple[Path, str, str]]:
+    """Return the files that are read, each with its label and whose it is."""
+    if config.listing is None:
+        return _by_folder(config, folder)
+    return _listed(config, folder, config.listing, whose)
 
 
 def _by_folder(config: ImagesConfig, folder: Path) -> Iterator[tuple[Path, str, str]]:
@@ -64,7 +84,7 @@ def _by_folder(config: ImagesConfig, folder: Path) -> Iterator[tuple[Path, str, 
         for path in sorted((folder / label).iterdir()) if (folder / label).is_dir() else []:
             if path.name.startswith("."):
                 continue
-            if path.suffix.lower() not in _ENDINGS or not path.is_file():
+            if not is_image(path) or not path.is_file():
                 raise DataError(f"{path}: is no image file; known endings are {', '.join(_ENDINGS)}")
             yield path, label, ""
 
@@ -122,6 +142,8 @@ def _listed(config: ImagesConfig, folder: Path, listing: str, whose: Whose | Non
             image = folder / line["file"]
             if not image.resolve().is_relative_to(folder.resolve()) or not image.is_file():
                 raise DataError(f"{at}: its file is not there; names begin at the listing's folder and stay in it")
+            if not is_image(image):  # what is not one by its name is not compared with other budgets' files
+                raise DataError(f"{at}: its file is no image by its name; known endings are {', '.join(_ENDINGS)}")
             yield image, line["label"], person
 
 

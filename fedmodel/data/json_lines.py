@@ -31,7 +31,7 @@ def read_json_lines(config: JsonLinesConfig, folder: Path, whose: Whose | None) 
         DataError: Which line of which file breaks which rule; never what stands there.
     """
     texts, targets, persons = list[str](), list[Any](), list[str]()
-    for path in sorted(path for path in folder.iterdir() if path.suffix == ".jsonl" and path.is_file()):
+    for path in line_files(folder):
         with path.open("rb") as file:
             for number, line in enumerate(file, start=1):
                 if not line.strip():
@@ -51,6 +51,16 @@ def read_json_lines(config: JsonLinesConfig, folder: Path, whose: Whose | None) 
     person_N = numbered(None if whose is None else persons, len(texts))
     y_N = next_tokens(token_NT) if config.task == NEXT else _targets(config, targets)
     return Taken(x, y_N, person_N, str(folder))
+
+
+def line_files(folder: Path) -> list[Path]:
+    """Return the files that `read_json_lines` reads, in order: none of a folder in this one."""
+    return sorted(path for path in folder.iterdir() if is_lines(path) and path.is_file())
+
+
+def is_lines(path: Path) -> bool:
+    """Return whether a file is one of JSON lines by its name."""
+    return path.suffix.lower() == ".jsonl" and not path.name.startswith(".")
 
 
 def _target(config: JsonLinesConfig, found: dict[str, Any], at: str) -> Any:

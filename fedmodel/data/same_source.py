@@ -3,7 +3,9 @@
 Guarantee: `check_sources` passes only where no file that one budget's tables are read from is, at that moment, a file
 that another budget's are: by whatever path, through symbolic or hard links, alone or in a folder, or as a copy of the
 same bytes. It is called before anything is charged and again once a table was read, since a file can be put in place
-of another meanwhile. Where a folder lists a file that cannot be looked at, nothing passes.
+of another meanwhile. Of a folder of images, IDX files or JSON lines those files count that can be read as such by their
+names, in whatever folder in it, and listings that end in .csv. Where a folder lists such a file and it cannot be looked
+at, nothing passes.
 
 `marks` says by what a source is known again later, under another name: `clients.sources` keeps that in the ledger.
 
@@ -39,7 +41,8 @@ from fedmodel.config.same_source import (
     two_budgets,
 )
 from fedmodel.config.tables import POSTGRESQL
-from fedmodel.data.sources import listed, walked
+from fedmodel.data.folders import may_hold_records
+from fedmodel.data.sources import is_table, listed, walked
 from fedmodel.errors import DataError, PolicyRefused
 
 _END: Final = 65_536  # bytes at each end of a file
@@ -175,9 +178,10 @@ def _files(name: str, source: TableSource) -> Iterator[_File]:
 
 
 def _paths(source: TableSource, place: Path) -> list[Path]:
-    """Return the files of a table by their paths."""
+    """Return the files of a table by their paths; of a folder of others those that a reader takes, and listings."""
     if source.files is not None:
-        return walked(place) if place.exists() else []
+        found = walked(place) if place.exists() else []
+        return [one for one in found if may_hold_records(one) or (is_table(one) and not one.name.startswith("."))]
     return listed(place) if source.folder else [place]
 
 

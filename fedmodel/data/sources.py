@@ -171,7 +171,12 @@ def _unread(error: OSError) -> NoReturn:
 
 def listed(folder: Path) -> list[Path]:
     """Return the files of a folder that are read, in order."""
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in _KINDS and path.is_file())
+    return sorted(path for path in folder.iterdir() if is_table(path) and path.is_file())
+
+
+def is_table(path: Path) -> bool:
+    """Return whether a file is one of a table by its name."""
+    return path.suffix.lower() in _KINDS
 
 
 def _file(path: Path, columns: tuple[str, ...], form: CsvForm) -> pa.Table:

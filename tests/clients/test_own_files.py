@@ -456,6 +456,35 @@ def test_a_file_that_is_listed_and_cannot_be_looked_at_lets_nothing_pass(
     check_sources(two(ward, {"csv": "none.csv"}), ward.kit)  # where nothing lies yet, nothing is the same
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_no_reader_takes_is_no_source_and_what_one_takes_is(
+    kind: str, made: dict[str, Federation], tmp_path: Path
+) -> None:
+    ward = ward_of(kind, made, tmp_path)
+    law = two(ward, {"files": "other"})
+    (ward.kit / "other").mkdir()
+    taken = sorted(path.name for path in (ward.kit / "own").iterdir())
+    for name in (".DS_Store", "README", f"._{taken[0]}"):
+        for folder in ("own", "other"):
+            (ward.kit / folder / name).write_text("as it lies everywhere")
+    check_sources(law, ward.kit)
+    assert len(ward.silo.records()) == 4
+    for name in taken:
+        shutil.copyfile(ward.kit / "own" / name, ward.kit / "other" / name)
+        with pytest.raises(PolicyRefused, match="are copies of one file"):
+            check_sources(law, ward.kit)
+        (ward.kit / "other" / name).unlink()
+
+
+def test_a_listing_names_no_file_that_no_budget_would_see(made: dict[str, Federation], tmp_path: Path) -> None:
+    ward = ward_of("images", made, tmp_path)
+    for name in (".0.png", "0.data"):
+        shutil.copyfile(ward.kit / "own" / "0.png", ward.kit / "own" / name)
+        (ward.kit / "own" / "list.csv").write_text(f"file,label,patient\n{name},clear,7\n")
+        with pytest.raises(DataError, match="row 1: its file is no image by its name; known endings are"):
+            ward.silo.records()
+
+
 # What a person is told.
 
 
