@@ -124,7 +124,7 @@ def _wanted(whose: Whose | None) -> list[str]:
 def _listed(config: ImagesConfig, folder: Path, listing: str, whose: Whose | None) -> Iterator[tuple[Path, str, str]]:
     """Yield the files that a listing names, in its order."""
     path, wanted = folder / listing, _wanted(whose)
-    names = check_listing(path, whose)
+    names, named = check_listing(path, whose), dict[tuple[int, int], int]()
     with path.open(encoding="utf-8-sig", newline="") as file:
         file.readline()
         for number, line in enumerate(csv.DictReader(file, names), start=1):
@@ -144,6 +144,10 @@ def _listed(config: ImagesConfig, folder: Path, listing: str, whose: Whose | Non
                 raise DataError(f"{at}: its file is not there; names begin at the listing's folder and stay in it")
             if not is_image(image):  # what is not one by its name is not compared with other budgets' files
                 raise DataError(f"{at}: its file is no image by its name; known endings are {', '.join(_ENDINGS)}")
+            seen = image.stat()  # of links to one file as of the file itself
+            before = named.setdefault((seen.st_dev, seen.st_ino), number)
+            if before != number:
+                raise DataError(f"{at}: its file was named in row {before}; name each once")
             yield image, line["label"], person
 
 

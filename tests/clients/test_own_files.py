@@ -485,6 +485,21 @@ def test_a_listing_names_no_file_that_no_budget_would_see(made: dict[str, Federa
             ward.silo.records()
 
 
+@pytest.mark.parametrize("lay", [None, os.symlink, os.link])
+def test_an_image_that_a_listing_names_twice_is_refused(lay: Any, made: dict[str, Federation], tmp_path: Path) -> None:
+    """It would be two records, or two persons', and be charged as each one's alone."""
+    ward = ward_of("images", made, tmp_path)
+    name = "../own/0.png" if lay is None else "z.png"
+    if lay is not None:
+        lay(ward.kit / "own" / "0.png", ward.kit / "own" / name)
+    (ward.kit / "own" / "list.csv").write_text(f"file,label,patient\n0.png,clear,7\n1.png,clear,9\n{name},clear,8\n")
+    with pytest.raises(DataError, match=r"row 3: its file was named in row 1; name each once"):
+        ward.silo.records()
+    (tmp_path / "ids").write_text("8\n")
+    withdraw(ward.kit, tmp_path / "ids", None)
+    assert len(ward.silo.records()) == 2  # a row that is not read names nothing
+
+
 # What a person is told.
 
 
