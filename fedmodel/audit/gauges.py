@@ -39,7 +39,7 @@ from fedmodel.errors import DataError
 from fedmodel.privacy.events import Event
 from fedmodel.secagg.quantize import Quantizer
 
-__all__ = ["FALSE_ALARM", "OF_ALL", "OF_SILOS", "Gauge", "failed", "gauges", "unmeasured"]
+__all__ = ["FALSE_ALARM", "OF_ALL", "OF_SERVER", "OF_SILOS", "Gauge", "failed", "gauges", "unmeasured"]
 
 FALSE_ALARM: Final = 1e-6
 OF_SILOS: Final = (
@@ -74,6 +74,10 @@ OF_ALL: Final = (
     "model_noise_between_silos",
 )
 """Gauges of all silos together, whose `silo` is None."""
+OF_SERVER: Final = ("model_moves",)
+"""Those among them of what the server makes of means alone. Each mean is private as it is opened, and what is made of
+it is post-processing, so that no epsilon hangs on them: one that fails says that the run is not the declared one, and
+refutes no claim."""
 
 
 def gauges(

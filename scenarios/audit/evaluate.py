@@ -12,6 +12,10 @@ every run can give were measured, and the test would have refuted half the noise
 for, in the steps that were really taken. It is no proof: it says that an attack as strong as the mechanism allows found
 no more than was claimed.
 
+A gauge that fails refutes the claim, but for those of the server's own step (`OF_SERVER`): no epsilon hangs on what is
+made of a mean that is private already. A run whose model did not move as its strategy says is none that was declared,
+so its verdict is "inconclusive", with that gauge as the reason.
+
 The claim that is attacked is the run's: epsilon of the whole plan that each silo reserved, which holds wherever the run
 ended. The plan's test is of the steps that the scenario gives each silo, never more, so it refutes no claim that is
 true of a run that ended early; what it could find is told for the steps that were really taken.
@@ -31,7 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.audit.estimators import lower_bounds
-from fedmodel.audit.gauges import Gauge, gauges, unmeasured
+from fedmodel.audit.gauges import OF_SERVER, Gauge, gauges, unmeasured
 from fedmodel.audit.guesses import guess
 from fedmodel.audit.measured import gauge
 from fedmodel.audit.plan import LEAST_POWER, Plan, power_of, score
@@ -85,10 +89,9 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
     measured = _gauges(scenario, seen, opened, ledgers, runs) + _accounted(scenario, ledgers) + _even(scenario, run_dir)
     missing = unmeasured(measured, [one.silo for one in seen if len(one.round_R)], opened=bool(opened))
     power = _power(plan, seen)
-    failed = [one.explanation for one in measured if not one.passed]
-    verdict, reasons = verdict_of(
-        plan, made.correct, failed, power=power, unfit=_unfit(plan, seen, missing), void=_void(plan, seen)
-    )
+    failed = [one.explanation for one in measured if not one.passed and one.name not in OF_SERVER]
+    unfit = [*_strayed(measured), *_unfit(plan, seen, missing)]
+    verdict, reasons = verdict_of(plan, made.correct, failed, power=power, unfit=unfit, void=_void(plan, seen))
     return {
         "plan": plan.document(),
         "plan_hash": plan.hash,
@@ -162,6 +165,16 @@ def _void(plan: Plan, seen: Sequence[Observations]) -> str:
                 f"silo {one.silo} took {len(one.lots_T)} steps, where the plan that was to be tested has {silo.steps}"
             )
     return ""
+
+
+def _strayed(measured: Sequence[Gauge]) -> list[str]:
+    """Say where the server's step is not the declared one, which refutes nothing and is never a pass."""
+    return [
+        "the server's step is not that of the declared strategy, on which no epsilon hangs, but which was to be"
+        f" audited: {one.explanation}"
+        for one in measured
+        if one.name in OF_SERVER and not one.passed
+    ]
 
 
 def _unfit(plan: Plan, seen: Sequence[Observations], missing: Sequence[tuple[str, str | None]]) -> list[str]:
@@ -248,7 +261,7 @@ def verdict_of(
     Args:
         plan: Of the audit.
         correct: Guesses that were right.
-        failed: What each gauge that failed says.
+        failed: What each gauge that failed says, of those that an epsilon hangs on.
         power: Of the test, for the steps that were really taken.
         unfit: Why nothing may be passed in this run.
         void: Why its guesses test nothing, empty where they do.

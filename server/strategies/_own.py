@@ -10,12 +10,15 @@ So all that it makes of them is post-processing. What it returns is held to what
 those that can be asked, a model of the same length that is finite, and bytes.
 
 `check_own` tries it on made-up means before a run has a folder: twice, to find one that keeps something in itself. What
-it keeps there would be gone in a run that is taken up again; what it returns as state is in the run's checkpoint.
+it keeps there would be gone in a run that is taken up again; what it returns as state is in the run's checkpoint. One
+that says `BY_COORDINATE = True` is tried on some coordinates alone besides, which have to come to what they come to
+among all: an audit takes its steps again where it looks, and nowhere else.
 
 Does NOT confine that code: it runs with all the rights of the server, which holds every model, and the updates too
-where nothing masks them. Does NOT find what it keeps elsewhere if that shows from the third mean on.
+where nothing masks them. Does NOT find what it keeps elsewhere if that shows from the third mean on, nor a step
+that looks at other coordinates only from there on, or only where means are larger than those made up.
 
-Shapes: P parameters.
+Shapes: P parameters, W of them, T rounds.
 """
 
 from __future__ import annotations
@@ -34,6 +37,10 @@ from server.strategies.fedavg import FedAvg
 KEY: Final = "federation.strategy"
 _TRIED: Final = 2  # means, one after the other
 _STEP: Final = 0.01  # of a coordinate of one
+_STEPS: Final = (_STEP, 1.0)  # for one that goes by coordinates: a bound on a whole step may show in large ones alone
+_SOME: Final = slice(1, None, 3)  # coordinates: neither the first, nor their places' parity, is kept
+_LEAST_TRIED: Final = 20  # coordinates, so that some are left out whatever the model
+_SAME: Final = 1e-6  # of the largest coordinate, as an audit leaves open
 
 
 class Own(FedAvg):
@@ -141,7 +148,8 @@ def check_own(scenario: Scenario, parameters: int) -> None:
         parameters: Of its model.
 
     Raises:
-        ConfigError: When it refuses what every run does, or makes something else of the same means in another process.
+        ConfigError: When it refuses what every run does, makes something else of the same means in another process, or
+            says `BY_COORDINATE = True` and makes something else of some coordinates alone.
     """
     try:
         once, again = (_tried(own_strategy(scenario), scenario, parameters) for _ in range(2))
@@ -157,6 +165,34 @@ def check_own(scenario: Scenario, parameters: int) -> None:
             f"{KEY} = {scenario.federation.strategy!r} makes something else of the same silos and means when asked"
             " again; it may draw from nothing but a seed of its own, and keep nothing but the state that it returns"
         )
+    if same.BY_COORDINATE and not isinstance(same, OwnCombining):
+        _check_by_coordinate(scenario, max(parameters, _LEAST_TRIED))
+
+
+def _check_by_coordinate(scenario: Scenario, parameters: int) -> None:
+    """Refuse one that says that it goes by coordinates, and makes something else of some alone than among all."""
+    rng, strategy = np.random.default_rng(1), own_strategy(scenario)
+    for size in _STEPS:
+        mean_TP = rng.normal(0.0, size, (_TRIED, parameters)).astype(np.float32)
+        try:
+            all_W = _moved(strategy, mean_TP)[_SOME].astype(np.float64)
+            apart = np.abs(all_W - _moved(strategy, mean_TP[:, _SOME])).max()
+            told = "" if apart <= _SAME * np.abs(all_W).max() else "they come to something else than among all"
+        except ProtocolError as error:
+            told = str(error).removeprefix(f"{KEY} = {strategy.use!r}: ")
+        if told:
+            raise ConfigError(
+                f"{KEY} = {strategy.use!r} says BY_COORDINATE = True, and of some coordinates alone {told}; leave it"
+                " out: the strategy runs all the same, and an audit, which follows some coordinates, says why it cannot"
+            )
+
+
+def _moved(strategy: Own, mean_TP: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return the model that means come to, one after the other, from zero."""
+    model_P, state = np.zeros(mean_TP.shape[1], dtype=np.float32), b""
+    for mean_P in mean_TP:
+        model_P, state = strategy.apply(model_P, mean_P, state)
+    return model_P
 
 
 def _tried(strategy: Own, scenario: Scenario, parameters: int) -> list[object]:

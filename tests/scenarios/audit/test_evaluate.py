@@ -293,6 +293,19 @@ def test_too_little_power_is_inconclusive_and_nothing_is_run(
     assert not out.exists()
 
 
+def test_a_step_of_the_servers_that_is_not_the_declared_one_refutes_no_epsilon_and_is_no_pass(
+    run: tuple[Scenario, Plan, Path, dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario, _, out, _ = run
+    apply = FedAvg.apply
+    monkeypatch.setattr(FedAvg, "apply", lambda self, model_P, mean_P, state: apply(self, model_P, mean_P / 2, state))
+    found = evaluate.evaluate(scenario, out)
+    assert [gauge["name"] for gauge in found["gauges"] if not gauge["passed"]] == ["model_moves"]
+    (reason,) = found["reasons"]
+    assert found["verdict"] == "inconclusive"
+    assert reason.startswith("the server's step is not that of the declared strategy, on which no epsilon hangs")
+
+
 def test_a_verdict_of_too_little_power_is_never_a_pass(run: tuple[Scenario, Plan, Path, dict[str, Any]]) -> None:
     plan = run[1]
 

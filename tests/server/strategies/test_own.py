@@ -70,6 +70,32 @@ class Draws(Momentum):
         return model + mean * np.float32(np.random.default_rng().random()), state
 
 
+class Bounded(Momentum):
+    # What its step is bounded to hangs on all coordinates.
+    def __init__(self, most):
+        self.most = most
+
+    def apply(self, model, mean, state):
+        return model + mean * np.float32(min(1.0, self.most / np.linalg.norm(mean))), state
+
+
+class Odd(Momentum):
+    def apply(self, model, mean, state):
+        return model + mean * (np.arange(len(mean)) % 2 == 0), state
+
+
+class Later(Momentum):
+    def apply(self, model, mean, state):
+        return model + mean * np.float32(1.0 if not state else model.std()), b"second"
+
+
+class OfOneLength(Momentum):
+    def apply(self, model, mean, state):
+        if len(model) not in (5, 20):
+            raise ValueError("hidden-word")
+        return model + mean, state
+
+
 class Bare:
     pass
 
@@ -214,6 +240,11 @@ def test_a_server_that_is_killed_goes_on_with_its_state(
         ("mine:Bare", "", "returned a Bare, where an object with a method apply"),
         ("mine:Keeps", "", "makes something else of the same silos and means when asked again"),
         ("mine:Draws", "", "makes something else of the same silos and means when asked again"),
+        ("mine:Bounded", "most = 0.01", "says BY_COORDINATE = True, and of some coordinates alone they come to"),
+        ("mine:Bounded", "most = 1.0", "says BY_COORDINATE = True, and of some coordinates alone they come to"),
+        ("mine:Odd", "", "says BY_COORDINATE = True, and of some coordinates alone they come to something else"),
+        ("mine:Later", "", "says BY_COORDINATE = True, and of some coordinates alone they come to something else"),
+        ("mine:OfOneLength", "", "BY_COORDINATE = True, and of some coordinates alone apply raised ValueError in line"),
         *(
             ("mine:Bad", f'what = "{what}"', why)
             for what, why in {
@@ -242,6 +273,20 @@ def test_what_is_wrong_is_one_line_before_anything_is_written(name: str, options
     assert "\n" not in str(refused.value)
     assert "hidden-word" not in str(refused.value)
     assert name.partition(":")[0] in str(refused.value)
+
+
+@pytest.mark.parametrize("name", ["fedavg", "fedavgm", "fedadam", "fedyogi", "fedadagrad"])
+def test_every_step_on_board_that_goes_by_coordinates_passes_for_one_of_a_users_own(name: str, file: Path) -> None:
+    (file.parent / "mine.py").write_text(
+        f"from server.strategies import KINDS, options_of\n\n\ndef made(scenario):\n"
+        f"    federation = scenario.federation.model_copy(update={{'strategy': {name!r}}})\n"
+        f"    scenario = scenario.model_copy(update={{'federation': federation}})\n"
+        f"    return KINDS[{name!r}].make(scenario, options_of(scenario))\n",
+        encoding="utf-8",
+    )
+    scenario = opened(file, "mine:made")
+    assert strategy_of(scenario).BY_COORDINATE  # type: ignore[attr-defined]
+    check_scenario(scenario)
 
 
 def test_what_goes_wrong_later_ends_the_run_by_its_name(file: Path, tmp_path: Path) -> None:
