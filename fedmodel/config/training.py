@@ -51,6 +51,8 @@ class TrainingConfig(Section):
         default=None, exclude_if=lambda weights: weights is None
     )
 
+    # What a file says is in its hash but for the default, of which files from before it say nothing: "per-sample", the
+    # default once, says something else than they do now, and is another computation.
     gradients: str = Field(default=_AUTO, pattern=r"^[a-z0-9-]{1,40}$", exclude_if=lambda name: name == _AUTO)
     threads: Annotated[int, Field(ge=1, le=1_024)] | Literal["auto"] = Field(
         default=1, exclude_if=lambda number: number == 1

@@ -1,10 +1,10 @@
-"""Threads and rows in memory are a number or "auto", and a scenario that does not say is what it was."""
+"""Kinds of gradients, threads and rows in memory: a scenario that does not say is what it was."""
 
 from pathlib import Path
 
 import pytest
 
-from fedmodel.config import read_scenario
+from fedmodel.config import read_scenario, scenario_from_json
 from fedmodel.errors import ConfigError
 from fedmodel.provision import scenario_hash
 
@@ -33,3 +33,13 @@ def test_a_batch_of_as_many_as_fit_is_read_back(tiny_file: Path) -> None:
     scenario = read_scenario(str(tiny_file), ["training.max_physical_batch=auto"])
     assert scenario.training.max_physical_batch == "auto"
     assert '"max_physical_batch":512' in read_scenario(str(tiny_file), []).model_dump_json()
+
+
+def test_the_hash_tells_kinds_of_gradients_from_the_default_and_the_default_from_nothing(tiny_file: Path) -> None:
+    silent = scenario_hash(read_scenario(str(tiny_file)))
+    assert scenario_hash(read_scenario(str(tiny_file), ["training.gradients=auto"])) == silent
+    said = [read_scenario(str(tiny_file), [f"training.gradients={name}"]) for name in ("per-sample", "hooks")]
+    assert [one.training.gradients for one in said] == ["per-sample", "hooks"]
+    for one in said:
+        assert scenario_hash(one) != silent
+        assert scenario_hash(scenario_from_json(one.model_dump_json(exclude_none=True))) == scenario_hash(one)
