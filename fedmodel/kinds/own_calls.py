@@ -37,21 +37,22 @@ def failed(error: BaseException, uses: Iterable[str]) -> str:
     return "".join([type(error).__name__, *places])
 
 
-def call(use: str, key: str, arguments: Mapping[str, Any], offered: Mapping[str, Any]) -> Any:
-    """Call the function of a name with a section's other keys, and return what it returns.
+def call(use: str, key: str, arguments: Mapping[str, Any], offered: Mapping[str, Any], *, table: str = "") -> Any:
+    """Call the function of a name with the keys of a table, and return what it returns.
 
     Args:
         use: As the scenario has it.
         key: Where it stands there, for messages.
-        arguments: The section's other keys: each has to be one of its arguments, and each that it needs one of them.
-        offered: What it is given besides where it has an argument of that name that the section does not say.
+        arguments: The table's keys: each has to be one of its arguments, and each that it needs one of them.
+        offered: What it is given besides where it has an argument of that name that the table does not say.
+        table: Which the arguments are keys of; the section that the name itself is a key of, unless said.
 
     Raises:
         ConfigError: In one line that names the function, when it cannot be found, takes other arguments, or raises. No
             record may be involved, since what an exception says of it is repeated.
     """
     function = resolve(use, key)
-    given = fitting(function, use, key, arguments, offered)
+    given = fitting(function, use, key, arguments, offered, table=table)
     try:
         return function(**given)
     except (Exception, SystemExit) as error:
@@ -59,7 +60,13 @@ def call(use: str, key: str, arguments: Mapping[str, Any], offered: Mapping[str,
 
 
 def fitting(
-    function: Callable[..., Any], use: str, key: str, arguments: Mapping[str, Any], offered: Mapping[str, Any]
+    function: Callable[..., Any],
+    use: str,
+    key: str,
+    arguments: Mapping[str, Any],
+    offered: Mapping[str, Any],
+    *,
+    table: str = "",
 ) -> dict[str, Any]:
     """Return what `call` would give a function that was found.
 
@@ -77,18 +84,18 @@ def fitting(
     ]
     given = {**{name: value for name, value in offered.items() if name in named}, **arguments}
     takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.parameters.values())
-    section = key.rpartition(".")[0]
+    table = table or key.rpartition(".")[0]
     for name in () if takes_any else arguments:
         if name not in named:
             near = get_close_matches(name, named, n=1)
             takes = f"did you mean {near[0]!r}?" if near else f"it takes: {', '.join(named) or 'none'}"
-            raise ConfigError(f"{section}.{name} is no argument of {key} = {use!r}; {takes}")
+            raise ConfigError(f"{table}.{name} is no argument of {key} = {use!r}; {takes}")
     try:
         signature.bind(**given)
     except TypeError as error:
         raise ConfigError(
             f"{key} = {use!r} needs arguments that the section does not give: {inert(str(error))}; add them as keys of"
-            f" [{section}], or give them defaults"
+            f" [{table}], or give them defaults"
         ) from None
     return given
 

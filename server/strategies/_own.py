@@ -131,7 +131,8 @@ def own_strategy(scenario: Scenario) -> Own:
         ConfigError: When it cannot be found or called with the options, or what it makes cannot `apply`.
     """
     use = scenario.federation.strategy
-    made = own_calls.call(use, KEY, scenario.federation.strategy_options, {"scenario": scenario})
+    options = scenario.federation.strategy_options
+    made = own_calls.call(use, KEY, options, {"scenario": scenario}, table=f"{KEY}_options")
     if isinstance(made, type) or not callable(getattr(made, "apply", None)):
         found = f"the class {made.__name__} itself" if isinstance(made, type) else f"a {type(made).__name__}"
         raise ConfigError(

@@ -232,8 +232,8 @@ def test_a_server_that_is_killed_goes_on_with_its_state(
     [
         ("mine:Momentun", "", "mine has no 'Momentun'; did you mean 'Momentum'?"),
         ("nowhere:Momentum", "", "there is no module 'nowhere'"),
-        ("mine:Momentum", "momentun = 0.5", "is no argument of federation.strategy = 'mine:Momentum'; did you mean"),
-        ("mine:Bad", "", "needs arguments that the section does not give"),
+        ("mine:Momentum", "momentun = 0.5", r"^federation\.strategy_options\.momentun is no .*; did you mean"),
+        ("mine:Bad", "", r"needs arguments .*; add them as keys of \[federation\.strategy_options\], or give them"),
         ("mine:thing", "", "is a int; name a function or a class"),
         ("mine:nothing", "", r"returned a NoneType, where an object with a method apply\(model, mean, state\)"),
         ("mine:a_class", "", "returned the class Momentum itself"),
