@@ -7,7 +7,7 @@ law has to list it.
 Guarantee: it costs no privacy, whatever it computes. It is given what a strategy on board is given: names of silos,
 numbers of rounds, means that are differentially private already, and single updates where the server sees them anyway.
 So all that it makes of them is post-processing. What it returns is held to what the door asks, each time: silos among
-those that can be asked, a model of the same length that is finite, and bytes.
+those that can be asked and enough of them, a model of the same length that is finite, and bytes.
 
 `check_own` tries it on made-up means before a run has a folder: twice, to find one that keeps something in itself. What
 it keeps there would be gone in a run that is taken up again; what it returns as state is in the run's checkpoint. One
@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 from fedmodel.config import Scenario
 from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
 from fedmodel.kinds import own_calls
+from fedmodel.provision import least_silos
 from server.strategies.fedavg import FedAvg
 
 KEY: Final = "federation.strategy"
@@ -54,6 +55,7 @@ class Own(FedAvg):
     def __init__(self, scenario: Scenario, made: Any) -> None:
         super().__init__(scenario)
         self.use, self.made = scenario.federation.strategy, made
+        self._least = least_silos(scenario)
         # On the instance: another one's may say otherwise.
         vars(self)["BY_COORDINATE"] = getattr(made, "BY_COORDINATE", False) is True
 
@@ -61,7 +63,8 @@ class Own(FedAvg):
         """Return who trains, as the user's own code says where it does.
 
         Raises:
-            ProtocolError: When these are not silos that can be asked, each once.
+            ProtocolError: When these are not silos that can be asked, each once, or fewer than begin a round where so
+                many can be asked: such a round would come to no mean.
         """
         if not hasattr(self.made, "choose"):
             return super().choose(silos, number)
@@ -70,6 +73,9 @@ class Own(FedAvg):
             raise self._wrong("choose", f"returned {len(found)} names, where it returns silos, each once")
         if strange := sorted(set(found) - set(silos)):
             raise self._wrong("choose", f"returned {strange[0]!r}, which is none of the silos that can be asked")
+        if len(found) < self._least <= len(silos):
+            told = f"{len(found)} of {len(silos)} silos that can be asked"
+            raise self._wrong("choose", f"returned {told}, where a round begins with {self._least} or more")
         return sorted(found)
 
     def apply(

@@ -105,7 +105,8 @@ class Bad(Momentum):
         self.what = what
 
     def choose(self, silos, number):
-        return {"none": [], "twice": silos[:1] * 2, "strange": ["east"], "no list": 3}.get(self.what, silos)
+        few = {"none": [], "twice": silos[:1] * 2, "strange": ["east"], "few": silos[:1], "no list": 3}
+        return few.get(self.what, silos)
 
     def apply(self, model, mean, state):
         if self.what == "raises":
@@ -250,6 +251,7 @@ def test_a_server_that_is_killed_goes_on_with_its_state(
             for what, why in {
                 "none": "choose returned 0 names, where it returns silos, each once",
                 "twice": "choose returned 2 names",
+                "few": r"choose returned 1 of 3 silos that can be asked, where a round begins with 2 or more",
                 "strange": "choose returned 'east', which is none of the silos that can be asked",
                 "no list": "choose raised TypeError in line",
                 "raises": "apply raised RuntimeError in line .* of mine.py",
