@@ -70,3 +70,12 @@ def log_dropouts(round_number: int, dropouts: Mapping[str, str]) -> None:
 def reasons(dropouts: Mapping[str, str]) -> str:
     """Return each silo that dropped out, with its code."""
     return ", ".join(f"{silo} ({code})" for silo, code in sorted(dropouts.items()))
+
+
+def too_few(found: int) -> str:
+    """Return the beginning of a sentence on so many silos.
+
+    >>> too_few(1), too_few(2)
+    ('1 silo is too few', '2 silos are too few')
+    """
+    return f"{found} silo{' is' if found == 1 else 's are'} too few"

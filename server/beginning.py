@@ -13,7 +13,7 @@ from fedmodel.errors import DropoutError
 from fedmodel.provision import read_roster
 from fedmodel.secagg import Roster
 from server.aggregation import Aggregation, Taking, kind_of
-from server.answers import reasons
+from server.answers import reasons, too_few
 from server.exchange import NOWHERE, Post
 from server.joining import GIVEN_BACK, NOTHING_RESERVED, Joined, JoinedSilo, find_again, find_ready, join
 from server.journal import Checkpoint, Dealt
@@ -102,7 +102,7 @@ def check_can_begin(scenario: Scenario, roster: Roster, joined: Joined, then: st
     obstacle = kind_of(scenario).obstacle(scenario, roster, list(joined.members))
     if obstacle:
         gone = f"; did not join: {reasons(joined.absent)}. Each silo's own log says why" if joined.absent else ""
-        raise DropoutError(f"{len(joined.members)} silos are too few to begin: {obstacle}{gone}. {then}")
+        raise DropoutError(f"{too_few(len(joined.members))} to begin: {obstacle}{gone}. {then}")
 
 
 def known_again(roster: Roster, kept: Checkpoint) -> dict[str, JoinedSilo]:

@@ -23,7 +23,7 @@ from fedmodel.errors import DropoutError, PrivacyBudgetExceeded, ProtocolError
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import Event
 from fedmodel.secagg import Window
-from server.answers import answered, excused, reasons
+from server.answers import answered, excused, reasons, too_few
 from server.exchange import NOWHERE, Post
 from server.known_heads import KnownHeads
 
@@ -155,7 +155,7 @@ def _check_enough(scenario: Scenario, members: Mapping[str, JoinedSilo], dropout
     least = scenario.federation.min_silos
     if len(members) < least:
         raise DropoutError(
-            f"{len(members)} silos are too few to begin, where federation.min_silos = {least}; dropped out:"
+            f"{too_few(len(members))} to begin, where federation.min_silos = {least}; dropped out:"
             f" {reasons(dropouts)}. Each silo's own log says why. {then}"
         )
 

@@ -15,6 +15,7 @@ from fedmodel.errors import DropoutError
 from fedmodel.provision import scenario_policy, unevenness
 from fedmodel.secagg.masking import Words
 from fedmodel.secagg.quantize import Quantizer
+from server.answers import too_few
 
 
 def check_enough(found: int, needed: int) -> None:
@@ -24,7 +25,7 @@ def check_enough(found: int, needed: int) -> None:
         DropoutError: When they are.
     """
     if found < needed:
-        raise DropoutError(f"{found} silos are too few for a mean, where federation.min_silos = {needed}")
+        raise DropoutError(f"{too_few(found)} for a mean, where federation.min_silos = {needed}")
 
 
 def check_even_sum(scenario: Scenario, silos: Collection[str]) -> None:
