@@ -133,7 +133,7 @@ class BookKeeping(ClippedSum):
         clip = self.max_grad_norm
         if math.isinf(clip):
             return clip
-        records = min(grid.MOST_RECORDS, grid.MOST_STEPS * self.unit / clip)  # past which sums leave the grid
+        records = min(self.most_records, grid.MOST_STEPS * self.unit / clip)  # past which sums leave the grid
         shrunk = (clip - math.sqrt(self._count) * self.unit) / (1 + 2 * records * _ERROR) * (1 - 2.0**-50)
         if not shrunk >= clip * (1 - _LARGEST_SHARE):
             raise PrivacyError(

@@ -620,3 +620,22 @@ def test_the_server_asks_about_the_model_and_folds_means_by_what_it_is_given(tin
         state = job.fold(state, np.array([0.5, 0.0], np.float32))
     assert (state.vector_P.tolist(), state.kept) == ([3.0, 2.0], b"++")
     assert job.tell(state, 3) == {"loss": 3.0}
+
+
+def test_a_model_is_trained_alike_by_hooks_and_by_book_keeping(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Same seeds, several rounds: but for rounding, once no clip is set aside for the rounding of huge silos."""
+    monkeypatch.setattr(BookKeeping, "most_records", 64)
+    models: list[np.ndarray] = []
+    for name in ("hooks", "book-keeping"):
+        scenario = read_scenario(str(tiny_file), [f"training.gradients={name}", "privacy.noise=seeded-unsafe"])
+        model_P = request(scenario).model_P
+        with fresh():
+            for number in (1, 2, 3):
+                model_P = model_P + trained(
+                    silo(scenario, tmp_path), replace(SEEDED, steps=5), TrainRequest(number, model_P)
+                )
+        models.append(model_P)
+    assert np.abs(models[0] - request(scenario).model_P).max() > 0.1
+    assert np.allclose(*models, rtol=1e-5, atol=1e-6)
