@@ -4,8 +4,9 @@ Floating point is not the real line: the values that float64 noise can take diff
 last bits of a noised sum can rule a neighbouring data set out for certain (Mironov 2012). Two grids, both powers of two
 that follow from public figures alone, close that:
 
-    fine    every record's clipped gradient is cut to it, towards zero, and the noise is rounded to it; sums on it are
-            exact, whatever their order, while they stay under 2^53 of its units: hence `most_records`
+    fine    every record's clipped gradient is cut to it, towards zero, or sums of them are rounded to it, as a kind of
+            gradients has it, and the noise is rounded to it; sums on it are exact, whatever their order, while they
+            stay under 2^53 of its units: hence `most_records`
     coarse  the noised sum is rounded to it, before it is divided, made float32 or used: all that leaves lies on it
 
 With s the standard deviation of the noise, coarse is over s 2^-17 and at most s 2^-16; fine is 2^-14 of coarse.

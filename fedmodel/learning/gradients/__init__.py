@@ -2,9 +2,9 @@
 
 Guarantee of every kind that passes `fedmodel.learning.preflight`, for the sum S that `ClippedSum.of` returns for a lot:
 
-    S = sum over records of cut(clip(g_i, C)), or, of "book-keeping", clip(g_i, C') summed with bounded rounding
+    Adding or removing one record moves S by at most C in L2, exactly, and S lies on the fine grid.
 
-where adding or removing one record moves S by at most C in L2, exactly:
+"hooks" and "functional" have it so, with S = sum over records of cut(clip(g_i, C)):
 
 - *A record's gradient is its own.* Every physical batch has the same number of rows, filled up with zeros that count
   nothing. g_i is then a function of record i and the model alone, bit for bit, whatever its place and its companions,
@@ -18,7 +18,8 @@ where adding or removing one record moves S by at most C in L2, exactly:
 
 A kind may round its sums instead, as "book-keeping" does: it then says by how much at most (`rounding`) and clips to so
 much less than C (`clip`) that two sums which a record moves apart still differ by at most C, as they are computed. The
-preflight holds it to both. S lies on the fine grid all the same.
+preflight holds it to both. The last bits of such a sum hang on the order of records and on how they were cut into
+physical batches.
 
 Cutting takes less than 2^-30 standard deviations of the noise from each coordinate of a record: of a lot of 10,000 it
 biases no coordinate of S by more than 10^-5 of them.
@@ -97,7 +98,7 @@ class ClippedSum(ABC):
         module: The model, of float32; it is put into training mode.
         losses: The loss of each record, `(B,)`.
         max_grad_norm: The clip C in L2; infinite in a baseline that clips nothing.
-        unit: The step of the fine grid, a power of two, which each record's clipped gradient is cut to.
+        unit: The step of the fine grid, a power of two, which clipped gradients are cut to, or their sum is rounded to.
         rows: Rows of every physical batch.
 
     Attributes:
