@@ -19,8 +19,10 @@ from clients.silo import Silo
 from fedmodel import plans
 from fedmodel.config import Scenario, SiloFile, TableSource, read_scenario, read_silo_file, silo_file_to_toml
 from fedmodel.data import check_sources, deployed_records, marks, silo_records
+from fedmodel.data.findings_of_files import inspect_files
 from fedmodel.data.folders import files_records
 from fedmodel.errors import ConfigError, DataError, PolicyRefused
+from fedmodel.kinds.sources.images import ImagesConfig
 from fedmodel.kinds.sources.json_lines import JsonLinesConfig
 from scenarios.runs.withdrawing import withdraw
 from tests.conftest import TINY
@@ -483,6 +485,45 @@ def test_a_listing_names_no_file_that_no_budget_would_see(made: dict[str, Federa
         (ward.kit / "own" / "list.csv").write_text(f"file,label,patient\n{name},clear,7\n")
         with pytest.raises(DataError, match="row 1: its file is no image by its name; known endings are"):
             ward.silo.records()
+
+
+@pytest.mark.parametrize(
+    ("kind", "names"),
+    [
+        ("images", ["z.png", "deep/y.png", "README"]),
+        ("json-lines", ["z.json", "deep/y.jsonl", "README"]),
+        ("idx", ["t10k-images-idx3-ubyte", "deep/x-images-idx3-ubyte", "README"]),
+    ],
+)
+def test_every_file_of_a_folder_is_read_or_said_not_to_be(
+    kind: str, names: list[str], made: dict[str, Federation], tmp_path: Path
+) -> None:
+    ward = ward_of(kind, made, tmp_path)
+    law = read_silo_file(ward.kit / "silo.toml").tables["scans"].under(ward.kit)
+    config: Any = ward.scenario.data
+    assert inspect_files(config, law).found == ()
+    (ward.kit / "own" / "deep").mkdir()
+    for name in names:
+        (ward.kit / "own" / name).write_bytes(b"of nobody")
+    found = inspect_files(config, law)
+    assert not found.refused
+    assert sorted(value for one in found.found for value in one.values) == sorted(names)
+    (ward.kit / "own" / "door").symlink_to(tmp_path, target_is_directory=True)
+    assert inspect_files(config, law).refused  # as by a run, which asks which files there are
+    with pytest.raises(DataError, match="door: is a link to a folder"):
+        ward.silo.records()
+
+
+def test_images_beside_the_folders_of_labels_are_said_not_to_be_read(tmp_path: Path) -> None:
+    config = ImagesConfig.model_validate(
+        {"source": "images", "name": "scans", "labels": ["clear", "suspect"], "size": [4, 3]}
+    )
+    lay_images(tmp_path)
+    (tmp_path / "clear").mkdir()
+    (tmp_path / "0.png").rename(tmp_path / "clear" / "0.png")
+    found = inspect_files(config, TableSource(files=str(tmp_path)))
+    assert [one.values for one in found.found] == [("list.csv",), ("1.png", "2.png", "3.png")]
+    assert found.records == 1
 
 
 @pytest.mark.parametrize("lay", [None, os.symlink, os.link])

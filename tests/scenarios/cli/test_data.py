@@ -262,3 +262,30 @@ def test_files_are_looked_at_as_a_run_would_read_them(run: Run, tmp_path: Path) 
     assert "unsure" not in run.out + run.err
     assert run("data", "check", "s.toml") == 2
     assert "name a folder to look at, as in --table admissions=FOLDER" in run.err
+
+
+def test_files_that_no_run_reads_are_said_to_their_owner(run: Run, tmp_path: Path) -> None:
+    begin, _, _ = SCENARIO.partition("[data]")
+    data = '[data]\nsource = "json-lines"\nname = "admissions"\nlabels = ["benign", "malignant"]\nlength = 4\n'
+    (tmp_path / "s.toml").write_text(begin.replace('unit = "person"\n', 'unit = "record"\n') + data)
+    notes = tmp_path / "notes"
+    (notes / "more").mkdir(parents=True)
+    line = '{"text": "n", "label": "benign"}\n'
+    (notes / "more" / "b.jsonl").write_text(line * 60)
+    run("data", "check", "s.toml", "--table=admissions=notes")
+    assert "Data set admissions: 0 records." in run.out
+    assert "notes: holds no record" in run.out
+    (notes / "A.JSONL").write_text(line * 60)
+    for name in ("x.json", "y.json", "README", "._A.JSONL"):
+        (notes / name).write_text("no line of any")
+    assert run("data", "check", "s.toml", "--table=admissions=notes") == 0
+    assert "Data set admissions: 60 records." in run.out
+    for kind, names in (
+        ("that end in .jsonl, which are not read: 1", "'more/b.jsonl'"),
+        ("that end in .json, which are not read: 2", "'x.json', 'y.json'"),
+        ("without an ending, which are not read: 1", "'README'"),
+        ("whose names begin with a dot, which are not read: 1", "'._A.JSONL'"),
+    ):
+        assert f"to know: {notes}: files {kind}; found: {names}\n" in run.out
+    assert run.out.count("settled by: files that end in .jsonl, in the folder itself, are read") == 4
+    assert "holds no record" not in run.out
