@@ -7,7 +7,8 @@ law has to list it.
 Guarantee: it costs no privacy, whatever it computes. It is given what a strategy on board is given: names of silos,
 numbers of rounds, means that are differentially private already, and single updates where the server sees them anyway.
 So all that it makes of them is post-processing. What it returns is held to what the door asks, each time: silos among
-those that can be asked and enough of them, a model of the same length that is finite, and bytes.
+those that can be asked and enough of them, a model of the same length that is finite, and bytes
+of which there is a most.
 
 `check_own` tries it on made-up means before a run has a folder: twice, to find one that keeps something in itself. What
 it keeps there would be gone in a run that is taken up again; what it returns as state is in the run's checkpoint. One
@@ -41,6 +42,9 @@ _STEP: Final = 0.01  # of a coordinate of one
 _STEPS: Final = (_STEP, 1.0)  # for one that goes by coordinates: a bound on a whole step may show in large ones alone
 _SOME: Final = slice(1, None, 3)  # coordinates: neither the first, nor their places' parity, is kept
 _LEAST_TRIED: Final = 20  # coordinates, so that some are left out whatever the model
+# Bytes of state: eight averages of a model in float64, and what does not grow with it. Each checkpoint holds it.
+_STATE_PARAMETER: Final = 64
+_STATE_BESIDES: Final = 1_000_000
 _SAME: Final = 1e-6  # of the largest coordinate, as an audit leaves open
 
 
@@ -84,7 +88,7 @@ class Own(FedAvg):
         """Return the model after a round and the state for the next, as the user's own code makes them.
 
         Raises:
-            ProtocolError: When that is no model of the same length, finite, with bytes.
+            ProtocolError: When that is no model of the same length, finite, with bytes, or with too many of them.
         """
         found = self._called(lambda: self.made.apply(model_P.copy(), mean_P.copy(), state), "apply")
         if not isinstance(found, tuple) or len(found) != 2:
@@ -92,6 +96,12 @@ class Own(FedAvg):
         after_P, kept = found
         if not isinstance(kept, bytes):
             raise self._wrong("apply", f"returned a {type(kept).__name__} for the state, where it returns bytes")
+        if len(kept) > _STATE_PARAMETER * len(model_P) + _STATE_BESIDES:
+            raise self._wrong(
+                "apply",
+                f"returned {len(kept):,} bytes of state, where {_STATE_PARAMETER} for each of {len(model_P)} parameters"
+                " and a million besides are the most; keep less, such as averages in place of what they are of",
+            )
         return self._vector(after_P, len(model_P), "apply"), kept
 
     def _vector(self, found: object, length: int, door: str) -> NDArray[np.float32]:

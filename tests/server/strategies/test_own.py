@@ -116,6 +116,9 @@ class Bad(Momentum):
         return {
             "model alone": model,
             "no bytes": (model, "state"),
+            "as much as may be": (model, bytes(1_000_000 + 64 * len(model))),
+            "too much": (model, bytes(1_000_001 + 64 * len(model))),
+            "more and more": (model, state + bytes(700_000)),
             "longer": (np.append(model, 0.0), state),
             "whole numbers": (np.zeros(len(model), np.int64), state),
             "a list": (list(model), state),
@@ -258,6 +261,8 @@ def test_a_server_that_is_killed_goes_on_with_its_state(
                 "leaves": "apply raised SystemExit in line",
                 "model alone": "apply returned a ndarray, where it returns a model and a state",
                 "no bytes": "apply returned a str for the state, where it returns bytes",
+                "too much": "apply returned 1,000,321 bytes of state, where 64 for each of 5 parameters and a million",
+                "more and more": "apply returned 1,400,000 bytes of state, where 64",
                 "longer": r"returned float64 of shape \(6,\), where a vector of 5 real numbers is needed",
                 "whole numbers": "apply returned int64 of shape",
                 "a list": "apply returned list, where a vector of 5 real numbers",
@@ -289,6 +294,10 @@ def test_every_step_on_board_that_goes_by_coordinates_passes_for_one_of_a_users_
     scenario = opened(file, "mine:made")
     assert strategy_of(scenario).BY_COORDINATE  # type: ignore[attr-defined]
     check_scenario(scenario)
+
+
+def test_a_state_may_be_as_large_as_some_averages_of_a_model_and_a_million_bytes_more(file: Path) -> None:
+    check_scenario(opened(file, "mine:Bad", 'what = "as much as may be"'))
 
 
 def test_what_goes_wrong_later_ends_the_run_by_its_name(file: Path, tmp_path: Path) -> None:
