@@ -213,7 +213,8 @@ def _samples(thing: Any, where: str, keys: Keys) -> tuple[Any, Any, dict[str, An
         raise DataError(f"{where}: holds no record")
     first = _sample(thing, 0, where, keys)
     found = {
-        name: np.empty((count, *one.shape), dtype=one.dtype if one.dtype.kind not in "biuf" else _type(one))
+        # Text as objects: an array of text has room for what is as long as the first one's, and cuts the others.
+        name: np.empty((count, *one.shape), dtype=_type(one) if one.dtype.kind in "biuf" else object)
         for name, one in first.items()
     }
     for place in range(count):
@@ -388,9 +389,19 @@ def numbered(given: Any, count: int) -> NDArray[np.int64]:
     """Return numbers that are alike where ids are, in the order in which each comes first; all differ where None."""
     if given is None:
         return np.arange(count)
-    _, first_P, code_N = np.unique(np.asarray(given).astype(str), return_index=True, return_inverse=True)
-    order_P = np.argsort(np.argsort(first_P))
-    return np.asarray(order_P[code_N.reshape(-1)], dtype=np.int64)
+    numbers: dict[str, int] = {}
+    return np.array([numbers.setdefault(one, len(numbers)) for one in _texts(given)], dtype=np.int64)
+
+
+def _texts(ids: Any) -> list[str]:
+    """Return ids as text each by itself: an array of text would have as much room for each as the longest needs."""
+    if isinstance(ids, list) and any(isinstance(one, str) for one in ids):
+        return [str(one) for one in ids]
+    found = np.asarray(ids).reshape(-1)
+    if found.dtype.kind == "O":
+        return [str(one) for one in found]
+    texts: list[str] = found.astype(str).tolist()
+    return texts
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from collections.abc import Iterator
 from typing import Any
 
@@ -15,7 +16,7 @@ from datasets import Dataset as HuggingFace
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
 from fedmodel.data.named import arrays
-from fedmodel.data.taking import Keys, take
+from fedmodel.data.taking import Keys, numbered, take
 from fedmodel.errors import DataError
 
 X = np.random.default_rng(0).normal(size=(10, 3))
@@ -126,6 +127,44 @@ def test_persons_are_numbered_as_they_come() -> None:
     for thing in (FRAME.assign(who=who), {"x": X, "label": Y, "who": who}):
         found = take(thing, WHERE, Keys(person="who"))
         assert found.person_N.tolist() == [0, 1, 0, 2, 1, 3, 3, 3, 3, 0]
+
+
+class Told(Pairs):
+    """Samples whose person and label are text of any length, the first one's being the shortest."""
+
+    def __init__(self, who: list[str]) -> None:
+        super().__init__()
+        self.who = who
+
+    def __getitem__(self, place: int) -> Any:
+        return {"x": X[place], "label": ("a", "bed")[Y[place]], "who": self.who[place]}
+
+
+def test_text_of_a_sample_is_taken_whole_however_long_the_first_ones_is() -> None:
+    """Ids that were cut to one length would be one person's."""
+    found = take(Told(["1", "10", "11", "1", "2", "10", "2", "3", "3", "1"]), WHERE, Keys("label", "who", ("a", "bed")))
+    assert found.person_N.tolist() == [0, 1, 2, 0, 3, 1, 3, 4, 4, 0]
+    assert np.array_equal(found.y_N, Y)
+
+
+@pytest.mark.parametrize("form", [list, lambda who: np.array(who, dtype=object), pd.Series])
+def test_one_long_id_asks_for_no_more_memory_than_itself(form: Any) -> None:
+    who = ["x" * 1_000_000, *map(str, range(200)), "7"]
+    given = form(who)
+    tracemalloc.start()
+    try:
+        found = numbered(given, len(who))
+        assert tracemalloc.get_traced_memory()[1] < 10_000_000  # as an array of one width: 800 million
+    finally:
+        tracemalloc.stop()
+    assert found.tolist() == [*range(201), 8]
+
+
+@pytest.mark.parametrize(
+    "who", [[3, 3.0, 1, 3], np.array([3, 3, 1, 3]), ["3", 3, 1, "3"], np.array([b"3", b"3", b"1", b"3"])]
+)
+def test_persons_are_alike_where_their_ids_are_as_text(who: Any) -> None:
+    assert numbered(who, 4).tolist() == [0, 0, 1, 0]
 
 
 def test_real_targets_are_taken_where_they_are_asked_for() -> None:
