@@ -36,7 +36,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel import plans
-from fedmodel.canaries.means import keep_mean
+from fedmodel.canaries.means import drop_mean, keep_mean
 from fedmodel.canaries.probes import watched
 from fedmodel.config import TRAINING
 from fedmodel.errors import DropoutError
@@ -165,6 +165,8 @@ class RoundLoop:
         too_few = len(joined.left) < self._rounds.needed
         ended, state, failures = too_few, before.state, before.failures
         if result.mean_P is None:
+            if scenario.audit is not None:
+                drop_mean(self._place.home, number)
             failures += 0 if left else 1  # whose budget ends, and when, nobody could plan for
             logger.warning("%s", result.failure)
             if failures > scenario.federation.tolerated_failures and not too_few:

@@ -3,7 +3,9 @@
     server/audit/mean-00001.npy    round 1: the mean on the canaries' coordinates, then on those of the model itself
 
 It is what the strategy was given, before it made a step of it, so that what a silo's update has come to can be told
-under every strategy of means. A round that failed closed has none. A round that is taken up again writes its file anew.
+under every strategy of means. A round that is taken up again writes its file anew. One that failed closed has none:
+what a server wrote of it that was killed before its checkpoint is erased (`drop_mean`) before the checkpoint that says
+that it failed.
 
 Does NOT belong anywhere but in a simulated run's folder, and says nothing of what the model became.
 
@@ -22,7 +24,7 @@ from numpy.typing import NDArray
 
 from fedmodel.crypto import digest
 from fedmodel.errors import LedgerError, LedgerTampered
-from fedmodel.system.durable import MISSING, naming, replace_file
+from fedmodel.system.durable import MISSING, naming, replace_file, sync_folder
 
 _FOLDER: Final = "audit"
 _NAME: Final = re.compile(r"mean-([0-9]{5,})\.npy")
@@ -35,7 +37,15 @@ def keep_mean(home: Path, number: int, mean_W: NDArray[np.float32]) -> None:
     with naming(folder):
         folder.mkdir(mode=0o700, exist_ok=True)
     np.save(packed, mean_W)
-    replace_file(folder / f"mean-{number:05}.npy", packed.getvalue())
+    replace_file(folder / _named(number), packed.getvalue())
+
+
+def drop_mean(home: Path, number: int) -> None:
+    """Erase what was written of a round that failed closed when it was done again, if anything was."""
+    path = home / _FOLDER / _named(number)
+    if path.exists():
+        path.unlink()
+        sync_folder(path.parent)
 
 
 def read_means(home: Path) -> dict[int, NDArray[np.float32]]:
@@ -61,6 +71,10 @@ def means_digest(home: Path) -> bytes | None:
     files = _files(home)
     parts = [part for number, path in files.items() for part in (number.to_bytes(4, "big"), _read(path))]
     return digest(_LABEL, *parts) if parts else None
+
+
+def _named(number: int) -> str:
+    return f"mean-{number:05}.npy"
 
 
 def _files(home: Path) -> dict[int, Path]:

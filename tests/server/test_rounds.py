@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,7 +14,8 @@ import torch
 from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 
 from fedmodel import wire
-from fedmodel.config import Scenario, read_scenario
+from fedmodel.canaries.means import keep_mean, read_means
+from fedmodel.config import AuditConfig, Scenario, read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import DropoutError, LedgerTampered, ProtocolError
 from fedmodel.ledger import origin_of
@@ -70,6 +72,20 @@ def test_a_late_silo_is_left_behind_at_the_deadline(tiny: Scenario, tmp_path: Pa
     assert [line["dropouts"] for line in lines(tmp_path)] == [{"south": "late"}] * 2
     # What it released cannot be taken back: it stays charged.
     assert sum(event.steps for event in charged(tmp_path / "ledgers" / "south.sqlite")) == 4
+
+
+@pytest.mark.parametrize("tolerated", [0, 2])
+def test_a_round_that_fails_closed_leaves_no_mean_of_one_that_was_killed_before_its_checkpoint(
+    tolerated: int, tiny: Scenario, tmp_path: Path
+) -> None:
+    federation = quick(tiny).federation.model_copy(update={"tolerated_failures": tolerated})
+    audited = tiny.model_copy(update={"federation": federation, "audit": AuditConfig(canaries="probe", count=8)})
+    grid = FaultyGrid(audited, tmp_path, without("south", "west"))
+    for number in (1, 2):
+        keep_mean(tmp_path / "server", number, np.ones(9, dtype=np.float32))
+    with pytest.raises(DropoutError) if tolerated == 0 else nullcontext():
+        run_federation(grid, audited, tmp_path, CPU)
+    assert list(read_means(tmp_path / "server")) == ([] if tolerated else [2])  # the second was not begun
 
 
 def test_too_few_answers_fail_the_round_and_leave_no_model(tiny: Scenario, tmp_path: Path) -> None:

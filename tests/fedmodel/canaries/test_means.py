@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fedmodel.canaries.means import keep_mean, means_digest, read_means
+from fedmodel.canaries.means import drop_mean, keep_mean, means_digest, read_means
 from fedmodel.errors import LedgerTampered
 
 MEANS = {1: np.arange(3, dtype=np.float32), 100_000: np.ones(3, np.float32), 12: np.zeros(3, np.float32)}
@@ -29,6 +29,15 @@ def test_means_come_back_by_round_and_a_round_done_again_replaces_its_own(home: 
     assert sorted(path.name for path in (home / "audit").iterdir()) == [
         *("mean-00001.npy", "mean-00012.npy", "mean-100000.npy")
     ]
+
+
+def test_a_round_that_failed_when_it_was_done_again_has_none(home: Path, tmp_path: Path) -> None:
+    before = means_digest(home)
+    drop_mean(home, 13)
+    drop_mean(tmp_path / "another", 1)  # which kept none
+    assert means_digest(home) == before
+    drop_mean(home, 100_000)
+    assert list(read_means(home)) == [1, 12]
 
 
 def test_a_run_that_kept_none_has_none_and_no_hash(tmp_path: Path) -> None:
