@@ -7,13 +7,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from fedmodel.errors import PrivacyError
-from fedmodel.privacy.noise import NoiseSource
+
+if TYPE_CHECKING:
+    from fedmodel.privacy.noise import NoiseSource  # whose keystream a model that is only used does without
 
 
 class Dropout(nn.Module):

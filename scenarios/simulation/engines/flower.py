@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import os
 import socket
 import subprocess
@@ -86,7 +85,7 @@ def shared_out(nodes: int, threads: int, cores: int, cards: int) -> str:
     """
     each = min(threads, cores)
     at_once = max(1, min(nodes, cores // each))
-    share = math.floor(1000 * min(1.0, cards / at_once)) / 1000
+    share = int(1000 * min(1.0, cards / at_once)) / 1000  # no more than what is there
     return f"num-supernodes={nodes} client-resources-num-cpus={each} client-resources-num-gpus={share}"
 
 

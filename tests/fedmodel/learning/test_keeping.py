@@ -21,7 +21,7 @@ from fedmodel.learning.keeping import Kept, undone
 from fedmodel.learning.preflight import check_received, preflight
 from tests.fedmodel.learning.test_dp_sgd import FLAT, clipped, make
 
-RARE = 1e3  # of a feature: no made-up record that is not an outlier has it
+RARE = 2.0**40  # of a feature: no made-up record has it, as it is between the sizes that are tried
 
 
 class Hiding(nn.Module):
