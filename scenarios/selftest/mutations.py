@@ -155,7 +155,7 @@ def noise_once_a_round() -> Planted:
     def once(self: OsNoise, size: int, std: float, device: torch.device) -> Tensor:
         factor = 0.0 if vars(self).setdefault("drawn", False) else 1.0
         vars(self)["drawn"] = True
-        return gaussian(self, size, factor * std, device)
+        return gaussian(self, size, std, device) * factor
 
     return replaced(OsNoise, "gaussian", once)
 

@@ -76,6 +76,7 @@ loss = "cross-entropy"
 optimizer = "sgd"
 learning_rate = 0.5
 local_steps = 1
+gradients = "book-keeping"    # what "auto" takes here; unnamed, a fault in it would be stepped round
 
 [privacy]
 unit = "record"
