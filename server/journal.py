@@ -293,6 +293,11 @@ def forget(folder: Path) -> None:
         (folder / name).unlink(missing_ok=True)
 
 
+def is_kept(folder: Path) -> bool:
+    """Tell whether there is something in a simulated run's folder that it would go on from."""
+    return any((folder / name).exists() for name in (_CHECKPOINT, _WINDOW, _ANSWERS))
+
+
 def forget_all(folder: Path) -> None:
     """Erase what a simulated run went on from, once its summary is on disk: it is never taken up again."""
     forget(folder)

@@ -18,10 +18,10 @@ uninterrupted run to the last bit, as long as the same silos take part.
 | the same, of another scenario, engine, device, code| refused, and what differs is said                             |
 | the same, of other objects or records of a script  | refused, and which differ is said                             |
 | a run that is being run                            | refused                                                       |
-| a run that has ended                               | refused                                                       |
+| a run that has ended                               | refused; what a kill left that it would go on from is erased  |
 | anything else                                      | refused; a run never writes over another                      |
 
-Where it is refused, nothing in the folder was changed. The kernel lets go of a lock when its process dies.
+Where it is refused, nothing else in the folder was changed. The kernel lets go of a lock when its process dies.
 
 `run.json` holds a hash of the records of `[data] use`, of all silos and of the test part. It lies in the run's own
 folder, on the machine of whoever has the records, and goes into no report: who has it can tell whether it is of given
@@ -47,6 +47,7 @@ from fedmodel.kinds import own_code
 from fedmodel.provision import SIMULATED, scenario_hash
 from fedmodel.system.durable import erase_folder, failed, held, replace_file
 from fedmodel.system.packages import installed_hash
+from server.journal import forget_all, is_kept
 from server.run_files import BEING_RUN, SERVING
 from server.runs import RUN, SCENARIO
 
@@ -113,14 +114,15 @@ def held_folder(scenario: Scenario, folder: Path, engine: str, device: str) -> I
 
     Raises:
         ConfigError: When the folder is of another run, of one that has ended or is being run, of none, or cannot be
-            written to. Nothing in it was changed then.
+            written to. Nothing in it was changed then, but that what an ended run would have gone on from is erased.
     """
     from fedmodel.data.own_hash import own_records_hash
 
     now = Begun(str(1 + secrets.randbelow(2**63 - 1)), scenario.seed or 0, scenario_hash(scenario).hex(), engine,
                 device, code_of(scenario), _objects_of(scenario), own_records_hash(scenario))  # fmt: skip
-    check_same(folder, now, scenario)
     try:
+        _end(folder)
+        check_same(folder, now, scenario)
         folder.mkdir(parents=True, exist_ok=True)
         with ExitStack() as stack:
             stack.enter_context(held(folder / LOCK, BEING_RUN.format(folder)))
@@ -134,6 +136,13 @@ def held_folder(scenario: Scenario, folder: Path, engine: str, device: str) -> I
         raise ConfigError(f"--out {folder}: cannot be written: {failed(error)}") from error
     with locks:
         yield folder.resolve()
+
+
+def _end(folder: Path) -> None:
+    """Erase what a run would have gone on from that was killed between its summary and that."""
+    if (folder / SUMMARY).exists() and begun_in(folder) is not None and is_kept(folder):
+        with held(folder / LOCK, BEING_RUN.format(folder)):
+            forget_all(folder)
 
 
 def code_of(scenario: Scenario) -> str:

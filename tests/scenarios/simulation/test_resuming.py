@@ -27,6 +27,7 @@ from clients import hiding
 from clients.silo import Silo
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, DropoutError
+from fedmodel.learning.jobs.training import forget_pipelines
 from fedmodel.ledger import verify_ledger
 from fedmodel.provision import provision, read_kit
 from fedmodel.system.durable import held
@@ -115,12 +116,16 @@ def run(scenario: Scenario, folder: Path, engine: str = "in-process") -> dict[st
 
 
 def run_in_a_child(scenario: Scenario, folder: Path, at: int = 0) -> tuple[int, int]:
-    """Run the command in a process of its own, which ends at a step; return its status, and how many steps it took."""
+    """Run the command in a process of its own, which ends at a step; return its status, and how many steps it took.
+
+    It has what this process imported, so that a kill costs a run and no start of Python, and nothing that it measured.
+    """
     read, write = os.pipe()
     child = os.fork()
     if child == 0:
         with suppress(BaseException):
             try:
+                forget_pipelines()
                 doom = Doom(at)
                 with doom.counting():
                     run(scenario, folder)
@@ -145,7 +150,9 @@ def halted_at_each_step(scenario: Scenario, folder: Path) -> Iterator[int]:
     if child == 0:
         with suppress(BaseException):
             os.close(halted)
+            os.close(go_on)  # so that its next read ends once the test has, whichever way
             try:
+                forget_pipelines()
                 with Halts(halts, goes_on).counting():
                     run(scenario, folder)
                 os._exit(0)
@@ -188,13 +195,14 @@ def rounds_paid(scenario: Scenario, folder: Path) -> dict[str, list[int]]:
 
 @pytest.fixture(scope="module", params=MODES)
 def whole(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Scenario, Path, int]:
-    """A run that was never cut short, and how many durable steps it took."""
+    """A run that was never cut short, in this process, and how many durable steps it took."""
     folder = tmp_path_factory.mktemp(request.param)
     (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
     scenario = read_scenario(str(folder / "tiny.toml"), MODES[request.param])
-    status, steps = run_in_a_child(scenario, folder / "run")
-    assert status == 0
-    return scenario, folder / "run", steps
+    doom = Doom(0)
+    with doom.counting():
+        run(scenario, folder / "run")
+    return scenario, folder / "run", doom.steps
 
 
 def cut_short(scenario: Scenario, whole: Path, folder: Path, moments: list[int]) -> bool:
@@ -206,11 +214,18 @@ def cut_short(scenario: Scenario, whole: Path, folder: Path, moments: list[int])
     for at in moments:
         status, _ = run_in_a_child(scenario, folder, at)
         if (folder / "summary.json").exists():
+            has_ended(scenario, folder)
             break
         assert status == KILLED
     else:
         assert run_in_a_child(scenario, folder)[0] == 0
     return ended(scenario, whole, folder, len(moments))
+
+
+def has_ended(scenario: Scenario, folder: Path) -> None:
+    """Give the same command again, which has nothing left to do but to erase what a kill left."""
+    with pytest.raises(ConfigError, match="holds a run that has ended"):
+        run(scenario, folder)
 
 
 def ended(scenario: Scenario, whole: Path, folder: Path, kills: int) -> bool:
@@ -267,7 +282,9 @@ def test_a_simulation_killed_at_every_single_durable_step_ends_as_if_it_never_wa
         place = tmp_path / str(at)
         if (tmp_path / "run").exists():
             shutil.copytree(tmp_path / "run", place)
-        if not (place / "summary.json").exists():
+        if (place / "summary.json").exists():
+            has_ended(scenario, place)
+        else:
             assert run_in_a_child(scenario, place)[0] == 0
         if ended(scenario, folder, place, 1):
             paid.append(at)
@@ -520,3 +537,20 @@ def test_ctrl_c_ends_with_the_command_that_goes_on(
     assert ended.value.code == 2
     assert "holds a run that has ended" in capsys.readouterr().err
     assert len(list((tmp_path / "runs").iterdir())) == 1
+
+
+def test_what_an_ended_run_would_have_gone_on_from_is_erased_by_the_same_command(
+    tiny: Scenario, tmp_path: Path
+) -> None:
+    """Killed between its summary and that: it holds the model of the last round, and answers of single silos."""
+    killed = mock.patch("scenarios.simulation.simulate.forget_all", side_effect=KeyboardInterrupt)
+    with killed, pytest.raises(KeyboardInterrupt):
+        run(tiny, tmp_path / "r")
+    assert (tmp_path / "r" / "checkpoint").exists()
+    before = contents(tmp_path / "r")
+    with held(tmp_path / "r" / "run.lock", "elsewhere"), pytest.raises(ConfigError, match="is being run by another"):
+        run(tiny, tmp_path / "r")
+    assert contents(tmp_path / "r") == before
+    has_ended(tiny, tmp_path / "r")
+    assert contents(tmp_path / "r") == {name: one for name, one in before.items() if name != "checkpoint"}
+    has_ended(tiny, tmp_path / "r")
