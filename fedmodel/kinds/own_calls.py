@@ -17,6 +17,7 @@ from fedmodel.errors import ConfigError
 from fedmodel.kinds.own_code import module_of, resolve
 from fedmodel.kinds.own_imports import told
 from fedmodel.system.inert import inert
+from fedmodel.system.memory import ran_out
 
 _MOST_DEEP: Final = 8
 
@@ -56,6 +57,8 @@ def call(use: str, key: str, arguments: Mapping[str, Any], offered: Mapping[str,
     try:
         return function(**given)
     except (Exception, SystemExit) as error:
+        if ran_out(error):
+            raise ConfigError(f"{key} = {use!r} needs more memory than there is here: {told(error)}") from error
         raise ConfigError(f"{key} = {use!r} raised {told(error)}") from error
 
 

@@ -47,7 +47,7 @@ def _of(thing: Any, seen: set[int]) -> Iterator[str]:
             yield from _of(accessor, seen)
     elif isinstance(thing, FunctionType | type):
         yield f"{thing.__module__}:{thing.__qualname__}"
-        if id(thing) not in seen and not _is_installed(thing):
+        if id(thing) not in seen and not is_installed(thing):
             seen.add(id(thing))
             yield _text(thing)
             yield from _of_function(thing, seen) if isinstance(thing, FunctionType) else _of_class(thing, seen)
@@ -71,7 +71,7 @@ def _of_function(function: FunctionType, seen: set[int]) -> Iterator[str]:
             yield from _of(cell.cell_contents, seen)
         except ValueError:  # it is not filled yet
             yield "empty"
-    for name in sorted(_names(function.__code__)):
+    for name in sorted(names_in(function.__code__)):
         if isinstance(named := function.__globals__.get(name), FunctionType | type):
             yield from _of(named, seen)
 
@@ -106,16 +106,16 @@ def _of_value(value: Any, seen: set[int]) -> Iterator[str]:
         yield from sorted("\n".join(_of(part, seen)) for part in value)
 
 
-def _names(code: CodeType) -> set[str]:
+def names_in(code: CodeType) -> set[str]:
     """Return the names that code looks up, with those of the functions in it."""
     found = set(code.co_names)
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
-            found |= _names(constant)
+            found |= names_in(constant)
     return found
 
 
-def _is_installed(thing: FunctionType | type) -> bool:
+def is_installed(thing: FunctionType | type) -> bool:
     """Return whether a function or class is of an installed package or of Python itself."""
     module = sys.modules.get(thing.__module__)
     if module is None or thing.__module__ == "__main__":

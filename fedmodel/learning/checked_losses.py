@@ -19,9 +19,9 @@ from fedmodel.kinds.layers import without_dropout
 from fedmodel.learning.advice import FUNCTIONAL, out_of_place, said, told
 from fedmodel.learning.gradients import KINDS, ClippedSum
 from fedmodel.learning.inputs import Inputs, called
-from fedmodel.learning.memory import ran_out
 from fedmodel.learning.tasks import RecordLoss
 from fedmodel.learning.tracing import NEAR, ROW, ROWS, Traced, accompanied, differ, tensors_in
+from fedmodel.system.memory import ran_out
 
 BOUNDED: Final = "bound what is divided by, and what a logarithm or a root is taken of"
 _UNIT: Final = 2.0**-60  # of a grid so fine that sums on it are gradients
@@ -31,12 +31,14 @@ _ROUNDED: Final = 1e-5  # of the largest gradient: what is left of one that canc
 def check_losses(
     losses: RecordLoss, output: object, other: object, y_B: Tensor, others_B: Tensor, named: str = "training.loss"
 ) -> None:
-    """Refuse losses that are not one for each record, or that hang on other records; they are called as `named`.
+    """Refuse losses that are not one for each record, or hang on other records or on when they are asked.
+
+    They are called as `named`.
 
     Does NOT look at whether they couple records where a model's outputs are not one tensor: how those of a record could
     be put beside others' is not known then. The preflight measures that, without the loss's name.
     """
-    loss_B = _lost(losses, output, y_B)
+    loss_B, again_B = (_lost(losses, output, y_B) for _ in range(2))
     if not isinstance(loss_B, Tensor) or tuple(loss_B.shape) != (ROWS,):
         found = f"shape {tuple(loss_B.shape)}" if isinstance(loss_B, Tensor) else f"type {type(loss_B).__name__}"
         raise PrivacyError(
@@ -45,6 +47,11 @@ def check_losses(
         )
     if bool(loss_B.isnan().any()):
         raise PrivacyError(f"{named} is NaN for a model's outputs of made-up records as any may be; {BOUNDED}")
+    if differ(again_B, loss_B):
+        raise PrivacyError(
+            f"{named} gave other losses of the same records when it was asked again, so that it draws at random or"
+            " keeps something from one call to the next; compute them of outputs and targets alone"
+        )
     if isinstance(output, Tensor) and isinstance(other, Tensor):
         beside_B = _lost(losses, accompanied([output, other]), accompanied([y_B, others_B]))
         if differ(loss_B, beside_B, ROW):
@@ -61,6 +68,8 @@ def _lost(losses: RecordLoss, output: object, y_B: Tensor) -> Tensor:
         except FedmodelError:  # a loss of the user's own is named by then
             raise
         except Exception as error:
+            if ran_out(error):  # which says nothing of the loss
+                raise
             shapes = ", ".join(str(tuple(one.shape)) for one in tensors_in(output))
             raise PrivacyError(
                 f"training.loss failed on outputs of shape {shapes} and targets of shape {tuple(y_B.shape)}:"

@@ -15,9 +15,10 @@ nothing behind in it and every one begins with the same:
 Of a tensor and of an array that is its values, and how they lie in memory: shape, strides, type and storage, and
 whether an array may be written into. A transpose in place leaves the memory as it was, and is another matrix.
 
-Does NOT put back what is kept elsewhere: in the loss, if that is an object with a state of its own, in other objects of
-Python that a module holds, in globals, in a class or a closure, in an attribute of a tensor, or in a generator's state.
-What passes keep there is found if it shows in the preflight, and not otherwise.
+Does NOT put back what is kept elsewhere: in other objects of Python that a module holds, in globals, in a class or a
+closure, in an attribute of a tensor, or in a generator's state. What passes keep there is found if it shows in the
+preflight, and not otherwise. Nor what a loss of the user's own keeps: one that made-up records change is refused
+(`fedmodel.learning.states`).
 """
 
 from __future__ import annotations

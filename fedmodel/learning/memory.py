@@ -30,7 +30,7 @@ from fedmodel.kinds.layers import without_dropout
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import made_up
-from fedmodel.system.memory import available
+from fedmodel.system.memory import available, ran_out
 
 _PROBES: Final = (8, 16)
 _SHARE: Final = 0.5  # of what is free
@@ -108,13 +108,6 @@ def said_if_it_runs_out(most: int | str, kind: type[FedmodelError]) -> Iterator[
             raise
         lower = "a number, as 64: what was free is not any more" if most == "auto" else f'less than {most}, or "auto"'
         raise kind(f"memory ran out; set training.max_physical_batch to {lower}, or train on another device") from None
-
-
-def ran_out(error: Exception) -> bool:
-    """Tell whether an error says that memory ran out, of a device or of the machine."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or (
-        isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
-    )
 
 
 def _pass(gradients: ClippedSum, shape: DataShape, rows: int) -> Callable[[], object]:

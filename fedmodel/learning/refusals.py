@@ -20,6 +20,7 @@ What holds of a model that passes, on the records tried and in the mode that it 
 | records' gradients add up to the batch's           | a parameter used outside its own layer is trained by half       |
 | dropout is of what each record has for itself      | one mask of all records would change with the place of each     |
 | a loss for each record, of that record alone       | as for outputs                                                  |
+| a loss of the user's own is as it was after a call | what one record left there would reach the others' gradients    |
 
 Shared parameters are taken: a record's gradient is the sum over all uses, and is clipped once.
 
@@ -32,6 +33,7 @@ Shapes: B batch, P parameters.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import torch
@@ -40,9 +42,10 @@ from torch.nn.modules.dropout import _DropoutNd
 
 from fedmodel.config import Scenario
 from fedmodel.data.named import each, together
-from fedmodel.errors import PrivacyError
+from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.kinds.layers import Dropout, without_dropout
 from fedmodel.kinds.models.own import OwnConfig
+from fedmodel.kinds.own_code import resolve
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.advice import advice, out_of_place, said, told
 from fedmodel.learning.checked_losses import BOUNDED, check_gradients, check_losses
@@ -51,10 +54,12 @@ from fedmodel.learning.gradients import ClippedSum, kind
 from fedmodel.learning.inputs import Inputs, ended, made_up
 from fedmodel.learning.keeping import Kept
 from fedmodel.learning.models import build_model, training_losses
+from fedmodel.learning.states import State, changed, state_of
 from fedmodel.learning.tasks import RecordLoss, task_of
 from fedmodel.learning.tasks._own import KEY, is_own
 from fedmodel.learning.tasks._positions import Positions
 from fedmodel.learning.tracing import ROW, ROWS, Traced, accompanied, differ, parted, tensors_in, trace
+from fedmodel.system.memory import ran_out
 
 _OF_REAL: Final = (nn.Linear, nn.Bilinear, nn.Conv1d, nn.Conv2d, nn.Conv3d)  # layers that multiply what they are given
 
@@ -67,6 +72,7 @@ def check_model(scenario: Scenario, device: torch.device) -> None:
         device: Where the model will train.
 
     Raises:
+        ConfigError: When memory runs out.
         PrivacyError: With the layer or the parameter by name, and what to put in its place.
     """
     shape = scenario.data.shape
@@ -83,6 +89,13 @@ def check_model(scenario: Scenario, device: torch.device) -> None:
         if not isinstance(scenario.model, OwnConfig) or str(error).startswith(KEY):
             raise
         raise PrivacyError(f"model.use = {scenario.model.use!r}: {error}") from None
+    except (MemoryError, RuntimeError) as error:
+        if not ran_out(error):
+            raise
+        raise ConfigError(
+            f"memory ran out on {device} at {ROWS} made-up records, which no training.max_physical_batch makes fewer;"
+            " take a smaller model, end other programs, or train on another device"
+        ) from None
 
 
 def check_module(
@@ -124,10 +137,36 @@ def check_module(
         _check_output(passed.output, None if own_loss else shape)
         _check_numbers(module, passed)
         named = f"{KEY} = {own_loss!r}" if own_loss else KEY
-        check_losses(losses, passed.output, _passed(module, others_B).output, y_B, theirs_B, named)
-        check_gradients(gradients or chosen(build, losses, shape).of, module, losses, passed, x_B, y_B)
+        with _as_it_was(own_loss):
+            check_losses(losses, passed.output, _passed(module, others_B).output, y_B, theirs_B, named)
+            check_gradients(gradients or chosen(build, losses, shape).of, module, losses, passed, x_B, y_B)
     for name, value in _constants(module):
         _check_kept(module, name, constants[name], value)
+
+
+@contextmanager
+def _as_it_was(own_loss: str | None) -> Iterator[None]:
+    """Refuse a loss of the user's own that made-up records change: it is not put back between records, as a model is.
+
+    What else is refused meanwhile came of that, in words that do not say so.
+    """
+    thing = None if own_loss is None else resolve(own_loss, KEY)
+    before = state_of(thing)
+    try:
+        yield
+    except PrivacyError:
+        _check_same(own_loss, before, thing)
+        raise
+    _check_same(own_loss, before, thing)
+
+
+def _check_same(own_loss: str | None, before: State, thing: object) -> None:
+    """Refuse a loss of the user's own that holds something else by now."""
+    if (place := changed(before, state_of(thing))) is not None:
+        raise PrivacyError(
+            f"{KEY} = {own_loss!r} keeps {place!r} and changes it as it is called, so that one record would reach the"
+            " losses of others; compute each loss of outputs and targets alone, and keep what stays the same"
+        ) from None
 
 
 def _check_parameters(module: nn.Module) -> None:
@@ -239,6 +278,8 @@ def _passed(module: nn.Module, x_B: Inputs, seed: int = 0) -> Traced:
     kept = Kept(module)
     traced = trace(module, x_B, seed)
     if traced.failed is not None:
+        if ran_out(traced.failed):  # which says nothing of the model
+            raise traced.failed
         shapes = each(x_B, lambda one: tuple(one.shape))
         if isinstance(module.get_submodule(traced.failed_in), _OF_REAL) and (whole := _whole(x_B)) is not None:
             raise PrivacyError(

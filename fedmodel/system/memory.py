@@ -1,4 +1,7 @@
-"""How much memory this process could yet get of the machine's main memory, under the limit of its control group."""
+"""How much memory this process could yet get of the machine's main memory, under the limit of its control group.
+
+And whether an error says that memory ran out, whoever raised it: torch, NumPy or Python. Torch is not imported for it.
+"""
 
 from __future__ import annotations
 
@@ -24,3 +27,16 @@ def available(group: Path = _GROUP) -> int:
     if not (limit.isdecimal() and used.isdecimal()):  # "max" is none
         return free
     return max(0, min(free, int(limit) - int(used)))
+
+
+def ran_out(error: BaseException) -> bool:
+    """Tell whether an error says that memory ran out, of a device or of the machine.
+
+    >>> ran_out(MemoryError()), ran_out(RuntimeError("sizes do not match"))
+    (True, False)
+    """
+    if isinstance(error, MemoryError):
+        return True
+    # Torch's own error of a card is a RuntimeError, and of main memory it raises that one itself.
+    of_torch = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    return isinstance(error, RuntimeError) and (of_torch or "can't allocate memory" in str(error))

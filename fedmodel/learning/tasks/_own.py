@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.kinds.own_calls import failed
 from fedmodel.kinds.own_code import resolve
+from fedmodel.system.memory import ran_out
 
 KEY = "training.loss"
 
@@ -41,6 +42,8 @@ def own_loss(use: str) -> Callable[[Any, Tensor], Tensor]:
         try:
             found = function(output, target_B)
         except (Exception, SystemExit) as error:
+            if ran_out(error):  # which says nothing of the loss; whoever asked for so much at once says what to lower
+                raise
             raise PrivacyError(f"{KEY} = {use!r} raised {failed(error, [use])}") from None
         rows = len(target_B)
         if not isinstance(found, Tensor) or tuple(found.shape) != (rows,):

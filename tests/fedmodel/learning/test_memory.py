@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from fedmodel import plans
+from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, DataError
+from fedmodel.kinds import own_code
+from fedmodel.kinds.models.own import OwnConfig
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import memory
 from fedmodel.learning.gradients import ClippedSum, kind, physical_batch
+from fedmodel.learning.jobs import Question, Site, training
 from fedmodel.learning.memory import held_at_most, most_rows, said_if_it_runs_out
+from fedmodel.learning.refusals import check_model
 from fedmodel.learning.tasks import objective
 
 SHAPE = DataShape((60,), 10)
@@ -115,3 +124,83 @@ def test_a_lot_goes_through_on_a_card_whose_memory_is_nearly_taken(monkeypatch: 
     monkeypatch.setattr(memory, "free", lambda _: room)
     gradients.rows = physical_batch(4_096, most_rows(gradients, SHAPE))
     assert held_at_most(card, lambda: gradients.of(x_N, y_N, np.arange(4_096))) < room
+
+
+ERRORS = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 MiB"),
+    RuntimeError("[enforce fail at alloc_cpu.cpp:117] . DefaultCPUAllocator: can't allocate memory: you tried 9 bytes"),
+    MemoryError(),
+]
+
+
+class Asks(nn.Module):
+    """A network, or a loss, that asks for more than there is where more than so many records come."""
+
+    def __init__(self, error: Exception, above: int) -> None:
+        super().__init__()
+        self.layer, self.error, self.above = nn.Linear(10, 1), error, above
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        if len(x) > self.above:
+            raise self.error
+        return self.layer(x)  # type: ignore[no-any-return]
+
+    def loss(self, output: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        return (self(torch.zeros(len(output), 10))[:, 0].detach() * 0 + output[:, 0] - target) ** 2
+
+
+@pytest.fixture
+def scenario() -> Iterator[Callable[..., Scenario]]:
+    """A scenario whose model, or loss, asks for too much."""
+
+    def made(error: Exception, part: str, above: int) -> Scenario:
+        own_code.hand_over("script:net", partial(copy.deepcopy, Asks(error, above)))
+        own_code.hand_over("script:loss", Asks(error, above).loss)
+        found = read_scenario("quickstart", ["training.loss=script:loss"] if part == "loss" else ())
+        model = OwnConfig(kind="own", use="script:net")
+        return found if part == "loss" else found.model_copy(update={"model": model})
+
+    yield made
+    own_code.close()
+    training.forget_pipelines()
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("part", ["loss", "model"])
+def test_a_model_that_does_not_fit_at_all_is_said_not_to_and_is_not_called_wrong(
+    error: Exception, part: str, scenario: Callable[..., Scenario]
+) -> None:
+    with pytest.raises(ConfigError) as refused:
+        check_model(scenario(error, part, above=2), CPU)
+    assert str(refused.value) == (
+        "memory ran out on cpu at 5 made-up records, which no training.max_physical_batch makes fewer; take a smaller"
+        " model, end other programs, or train on another device"
+    )
+
+
+@pytest.mark.parametrize("error", ERRORS, ids=lambda one: type(one).__name__)
+@pytest.mark.parametrize("part", ["loss", "model"])
+def test_memory_that_runs_out_in_a_step_is_one_line_before_and_after_the_charge(
+    error: Exception, part: str, scenario: Callable[..., Scenario]
+) -> None:
+    found = scenario(error, part, above=20)
+    silo = found.federation.silos[0]
+    event = plans.planned_event(found.plan(silo))
+    answering = training.Answering(Site(silo, found, "cpu", simulated=True))
+    question = Question(1, np.zeros(11, np.float32))
+    line = 'memory ran out; set training.max_physical_batch to less than 512, or "auto", or train on another device'
+    with pytest.raises(ConfigError) as before:
+        answering.check(question, event)
+    with pytest.raises(DataError) as after:
+        answering.answer(question, lambda: pytest.fail("records were read"), event, {})
+    assert str(before.value) == str(after.value) == line
+
+
+def test_a_factory_that_asks_for_too_much_is_said_to() -> None:
+    def net() -> nn.Module:
+        raise MemoryError
+
+    own_code.hand_over("script:net", net)
+    with pytest.raises(ConfigError, match=r"^model.use = 'script:net' needs more memory than there is here: Mem"):
+        OwnConfig(kind="own", use="script:net").build(SHAPE)
+    own_code.close()
