@@ -9,7 +9,8 @@ Once a process, and first, that a kind whose sums are rounded clips to so much l
 most the clip, as it says itself. Then at the parameters that it was built with, at random and at hostile ones: that
 records are treated alike (`fedmodel.learning.conformance`, which makes the physical batch smaller where they are not),
 that every physical batch has its one shape, that sums lie on their grid, and that one record moves them by at most the
-clip, in lots of sizes around a physical batch's. What a sum is rounded by is in the clip that a kind clips to, so that
+clip, in lots of sizes around a physical batch's, records whose positions cancel and factors of 1e20 and 1e-20 among
+them (`fedmodel.learning.cancelling`). What a sum is rounded by is in the clip that a kind clips to, so that
 the bound has no tolerance. Then, for every model that is received, at that model.
 
 Guarantee: a pipeline that passes met the bound on every probe. It is a test, not a proof: a pipeline built to recognise
@@ -21,8 +22,9 @@ Shapes: B batch, P parameters.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
 from typing import Final
 
@@ -34,6 +36,7 @@ from fedmodel.data.named import each, together
 from fedmodel.errors import PrivacyError
 from fedmodel.kinds.layers import without_dropout
 from fedmodel.kinds.shape import DataShape
+from fedmodel.learning.cancelling import Hostile, hostile_to_positions, opposed
 from fedmodel.learning.conformance import hostile, of_one_shape, settle
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import Inputs, ended, ends, made_up, scaled
@@ -43,6 +46,24 @@ _COUPLED: Final = 1e-3  # of the clip: rounding between shapes is far under it a
 # Far outside, beyond what float32 can square, and not a number at all.
 _OUTLIERS: Final = (1.0, 1e4, 1e25, math.inf, math.nan)
 _FEW_OUTLIERS: Final = (1.0, math.nan)
+
+
+@dataclass(frozen=True)
+class Odd:
+    """A made-up record that could move a sum far.
+
+    Attributes:
+        called: What it is, in a refusal.
+        x_1: The record.
+        y_1: Its target.
+    """
+
+    called: str
+    x_1: Inputs
+    y_1: Tensor
+
+
+OddOnes = Callable[[torch.Generator], Iterable[Odd]]
 
 
 def preflight(gradients: ClippedSum, shape: DataShape, max_grad_norm: float) -> int:
@@ -77,7 +98,40 @@ def preflight(gradients: ClippedSum, shape: DataShape, max_grad_norm: float) -> 
         for number, _ in enumerate(_tried(gradients, own)):
             lots = (size - 1,) if number else sorted({1, 2, 7, 8, size - 1, size, size + 1, 2 * size + 3})
             check_sums(gradients, shape, max_grad_norm, _FEW_OUTLIERS, lots)
+        check_positions(gradients, shape, max_grad_norm)
     return gradients.rows
+
+
+def check_positions(gradients: ClippedSum, shape: DataShape, max_grad_norm: float, seed: int = 1) -> float:
+    """Refuse a pipeline that a record moves by over the clip whose positions cancel, with factors of 1e20 and 1e-20.
+
+    Parameters are left as the last set of hostile ones has them.
+
+    Args:
+        gradients: The pipeline, dropout switched off.
+        shape: What records look like.
+        max_grad_norm: The clip C.
+        seed: Decides parameters and records.
+
+    Returns:
+        The largest movement seen over C, at most 1.
+
+    Raises:
+        PrivacyError: As `check_sums`.
+    """
+
+    def odd_ones(hostile_to: Hostile, generator: torch.Generator) -> Iterator[Odd]:
+        called = f"whose positions cancel, of scale {hostile_to.scale:g},"
+        for x_1 in opposed(shape, generator, hostile_to):
+            # Where units are on, a loss may have no slope at one of its ends.
+            for y_1 in ends(shape, 1.0)[: 2 if hostile_to.bias else 1]:
+                yield Odd(called, x_1, y_1)
+
+    companions = (max(1, gradients.rows - 1),)
+    return max(
+        _check(gradients, shape, max_grad_norm, companions, partial(odd_ones, hostile_to), seed + number)
+        for number, hostile_to in enumerate(hostile_to_positions(gradients.parameters, shape, seed))
+    )
 
 
 def check_room(gradients: ClippedSum, max_grad_norm: float) -> None:
@@ -143,6 +197,18 @@ def check_sums(
     Raises:
         PrivacyError: When one of the three is found.
     """
+    return _check(gradients, shape, max_grad_norm, companions, partial(_outliers, shape, outliers), seed)
+
+
+def _check(
+    gradients: ClippedSum,
+    shape: DataShape,
+    max_grad_norm: float,
+    companions: Sequence[int],
+    odd_ones: OddOnes,
+    seed: int,
+) -> float:
+    """Refuse as `check_sums`, of any odd ones."""
 
     def on_grid(x_B: Inputs, y_B: Tensor) -> Tensor:
         sum_P = gradients.flat(x_B, y_B)
@@ -154,9 +220,7 @@ def check_sums(
 
     device = gradients.parameters[0].device
     with of_one_shape(gradients):
-        return check_sensitivity(
-            on_grid, shape, max_grad_norm, device, companions=companions, outliers=outliers, seed=seed
-        )
+        return _largest_movement(on_grid, shape, max_grad_norm, device, companions, odd_ones, 0.0, seed)
 
 
 def check_sensitivity(
@@ -188,6 +252,28 @@ def check_sensitivity(
     Raises:
         PrivacyError: When some movement exceeds that or is not finite.
     """
+    odd_ones = partial(_outliers, shape, outliers)
+    return _largest_movement(clipped_sum, shape, max_grad_norm, device, companions, odd_ones, tolerance, seed)
+
+
+def _outliers(shape: DataShape, scales: Sequence[float], generator: torch.Generator) -> Iterator[Odd]:
+    """Yield records of each scale, with each target that is an end."""
+    for scale in scales:
+        x_1 = scaled(shape, 1, generator, scale)
+        yield from (Odd(f"of scale {scale:g}", x_1, y_1) for y_1 in ends(shape, scale))
+
+
+def _largest_movement(
+    clipped_sum: Callable[[Inputs, Tensor], Tensor],
+    shape: DataShape,
+    max_grad_norm: float,
+    device: torch.device,
+    companions: Sequence[int],
+    odd_ones: OddOnes,
+    tolerance: float,
+    seed: int,
+) -> float:
+    """Return how far an odd record moves the sum at most, and refuse more than the clip."""
     generator = torch.Generator().manual_seed(seed)
     largest = 0.0
 
@@ -199,21 +285,24 @@ def check_sensitivity(
         if number % 2:  # all end early, and the outlier is the one that does not
             x_B = ended(x_B, torch.ones(others, dtype=torch.bool), generator)
         without_P = clipped_sum(each(x_B, to_device), y_B.to(device)).double()
-        for scale in outliers:
-            x_1 = scaled(shape, 1, generator, scale)
-            for y_1 in ends(shape, scale):
-                # First, so that it shares a physical batch with companions whatever the size of one.
-                with_x = together([x_1, x_B], lambda parts: torch.cat(parts).to(device))
-                with_y = torch.cat([y_1, y_B]).to(device)
-                moved = float((clipped_sum(with_x, with_y).double() - without_P).norm()) / max_grad_norm
-                if not moved <= 1 + tolerance:  # a NaN is not at most anything
-                    raise PrivacyError(
-                        f"one record of scale {scale:g} moves the clipped sum by {moved:.3g} times the clip,"
-                        " where at most 1 is allowed; the model couples records (batch normalisation?)"
-                        " or its gradients are not clipped"
-                    )
-                largest = max(largest, moved)
+        for odd in odd_ones(generator):
+            # First, so that it shares a physical batch with companions whatever the size of one.
+            with_x = together([odd.x_1, x_B], lambda parts: torch.cat(parts).to(device))
+            with_y = torch.cat([odd.y_1, y_B]).to(device)
+            moved = float((clipped_sum(with_x, with_y).double() - without_P).norm()) / max_grad_norm
+            if not moved <= 1 + tolerance:  # a NaN is not at most anything
+                raise PrivacyError(
+                    f"one record {odd.called} moves the clipped sum by {_times(moved)} times the clip,"
+                    " where at most 1 is allowed; the model couples records (batch normalisation?)"
+                    " or its gradients are not clipped"
+                )
+            largest = max(largest, moved)
     return largest
+
+
+def _times(moved: float) -> str:
+    """Return a movement in clips, with so many figures that one over 1 does not look like 1."""
+    return f"{moved:.3g}" if moved >= 1.01 else f"{moved:.9g}"
 
 
 def _tried(gradients: ClippedSum, own: Sequence[Tensor]) -> Iterator[None]:
