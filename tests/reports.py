@@ -356,6 +356,21 @@ def audit(verdict: str = "not-refuted") -> Audit:
     )  # fmt: skip
 
 
+def strayed() -> Audit:
+    """An audit of a run whose server moved the model otherwise than its declared strategy does."""
+    found = audit("inconclusive")
+    moved = Gauge(name="model_moves", silo=None, measured=0.01, expected=0.0, low=0.0, high=0.001, passed=False,
+                  explanation="of 3 models the one of round 2 is farthest from what the strategy made of the means"
+                              " before it.")  # fmt: skip
+    return found.model_copy(
+        update={
+            "gauges": (*found.gauges, moved),
+            "power": found.power.model_copy(update={"power": 0.95}),
+            "reasons": (f"the server's step is not that of the declared strategy: {moved.explanation}",),
+        }
+    )
+
+
 def unmeasured(name: str, silo: str | None) -> Unmeasured:
     return Unmeasured(name=name, silo=silo)
 

@@ -5,6 +5,8 @@
                that weigh differently
     dropouts   secure aggregation, and silos whose answers are lost             what the sum is made of
     adam       as full, under FedAdam, whose step hides the mean that it is of  the sum, and what the model does
+    avgm, yogi, adagrad   as adam, under these                                  what the model does
+    views      as full, of each record four views, which count as one           what is clipped
     own        as full, with a model, records, a loss and a figure of a user's  what that code does, what leaves
     stopped    as full, ended by its loss after the first of its rounds         what an early end is said to cost
     page       a report, with a hostile picture on its page                     what a reader is shown
@@ -33,7 +35,21 @@ from scenarios.selftest import mutations, own_mutations
 from scenarios.selftest.planting import Planted, together
 
 Setting = Literal[
-    "full", "sampled", "dropouts", "adam", "own", "stopped", "page", "goes-on", "baseline", "lapsing", "tables"
+    "full",
+    "sampled",
+    "dropouts",
+    "adam",
+    "avgm",
+    "yogi",
+    "adagrad",
+    "views",
+    "own",
+    "stopped",
+    "page",
+    "goes-on",
+    "baseline",
+    "lapsing",
+    "tables",
 ]
 
 PREFLIGHT: Final = "preflight"
@@ -62,6 +78,16 @@ class Fault:
     check: str
     setting: Setting
     plant: Callable[[], Planted]
+
+
+STRATEGIES: Final[dict[str, Setting]] = {
+    "fedavg": "full",
+    "fedavgm": "avgm",
+    "fedadam": "adam",
+    "fedyogi": "yogi",
+    "fedadagrad": "adagrad",
+}
+"""By the name of each strategy that an audit follows, the setting that has it."""
 
 
 def _unmeasured(plant: Callable[[], Planted]) -> Callable[[], Planted]:
@@ -123,6 +149,13 @@ FAULTS: Final = (
     Fault("noise-share-dropped, fedadam", "noise_shares", "adam", mutations.noise_share_dropped),
     Fault("update-left-out, fedadam", "noise_shares", "adam", mutations.update_left_out),
     Fault("strategy-forgets-its-state", "model_moves", "adam", mutations.strategy_forgets),
+    *(Fault(f"model-moves-otherwise, {name}", "model_moves", setting, mutations.model_moves_otherwise)
+      for name, setting in STRATEGIES.items()),
+    Fault("views-clipped-apart", PREFLIGHT, "views", mutations.clip_of_each_view),
+    Fault("views-clipped-apart, no preflight", "canary_mean", "views", _unmeasured(mutations.clip_of_each_view)),
+    Fault("views-counted-as-records", PREFLIGHT, "views", mutations.views_counted_as_records),
+    Fault("views-counted-as-records, no preflight", "canary_mean", "views",
+          _unmeasured(mutations.views_counted_as_records)),
     Fault("charge-after-release", "charged_before_release", "full", mutations.charged_late),
     Fault("charge-missing", "charged_steps", "full", mutations.trained_twice),
     Fault("charge-never", "charged_before_release", "full", mutations.never_charged),

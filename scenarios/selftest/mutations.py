@@ -489,6 +489,42 @@ def strategy_forgets() -> Planted:
     return replaced(Asking, "fold", fold)
 
 
+def model_moves_otherwise() -> Planted:
+    """Move the model by a hundredth less than the strategy does, as if by a rate of one's own."""
+
+    def fold(self: Asking, state: State, mean_P: NDArray[np.float32]) -> State:
+        after_P, kept = self._apply(state.vector_P, mean_P, state.kept)
+        return State(state.vector_P + np.float32(0.99) * (after_P - state.vector_P), kept)
+
+    return replaced(Asking, "fold", fold)
+
+
+def clip_of_each_view() -> Planted:
+    """Clip what each view adds to its record's gradient, and not their mean: a record has as many clips as views."""
+    return _views_apart(lambda losses, views: lambda output, target_B: losses(output, target_B) / views)
+
+
+def views_counted_as_records() -> Planted:
+    """Take each view for a record of its own."""
+    return _views_apart(lambda losses, _: losses)
+
+
+def _views_apart(of_each: Callable[[RecordLoss, int], RecordLoss]) -> Planted:
+    """Pass a physical batch as so many more records of one view each, with losses that are made of those of a view."""
+    add = BookKeeping.add
+
+    def apart(self: BookKeeping, x_V: Inputs, y_R: Tensor) -> None:
+        views = self.views
+        with (
+            replaced(self, "rows", self.rows * views),
+            replaced(self, "losses", of_each(self.losses, views)),
+            replaced(self, "views", 1),
+        ):
+            add(self, x_V, y_R.repeat_interleave(views, dim=0))
+
+    return replaced(BookKeeping, "add", apart)
+
+
 def weights_lopsided() -> Planted:
     """Weigh one silo a thousand times as much as the others, and ask nobody whether that is a sum of enough."""
 

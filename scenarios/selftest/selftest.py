@@ -108,6 +108,10 @@ _DIFFERENT: Final[Mapping[Setting, Mapping[str, Mapping[str, Any]]]] = {
         "federation": {"strategy": "fedadam", "strategy_options": {"eta": 0.05}},
         "audit": {"count": 200},
     },
+    "avgm": {"federation": {"strategy": "fedavgm"}, "audit": {"count": 200}},
+    "yogi": {"federation": {"strategy": "fedyogi", "strategy_options": {"eta": 0.05}}, "audit": {"count": 200}},
+    "adagrad": {"federation": {"strategy": "fedadagrad", "strategy_options": {"eta": 0.05}}, "audit": {"count": 200}},
+    "views": {"data": {"augment": {"noise": 0.1, "views": 4}}, "audit": {"count": 200}},
     "own": {
         "": {"metrics": [f"{brought.__name__}:farthest"]},
         "model": {"use": f"{brought.__name__}:Net"},

@@ -18,7 +18,7 @@ from scenarios.report.document import Purpose, Report, SiloBudget
 from scenarios.report.page.catalogue import Catalogue
 from scenarios.report.page.odds import right_at_most
 from scenarios.report.page.releases import KNOWN, place
-from scenarios.report.page.standing import excepted, fixed_in_advance, headless, least_power, seeded
+from scenarios.report.page.standing import excepted, fixed_in_advance, headless, least_power, seeded, strayed
 from scenarios.report.page.told import Told, factor
 
 _FALSE_ALARM = 0.01
@@ -250,7 +250,7 @@ def _attacked(report: Report, catalogue: Catalogue, told: Told) -> Iterator[Mark
         yield catalogue.say("attacked.none")
         yield catalogue.say("attacked.none_rests")
         return
-    yield catalogue.say(f"attacked.{audit.verdict.replace('-', '_')}")
+    yield catalogue.say("attacked.strayed" if strayed(audit) else f"attacked.{audit.verdict.replace('-', '_')}")
     guesses = audit.guesses
     yield catalogue.say(
         "attacked.guesses",
@@ -343,7 +343,7 @@ def _findings(report: Report, catalogue: Catalogue) -> Iterator[str]:
     if audit is None:
         yield catalogue.say("decision.not_audited")
     elif audit.verdict != "not-refuted":
-        yield catalogue.say(f"decision.{audit.verdict}")
+        yield catalogue.say("decision.strayed" if strayed(audit) else f"decision.{audit.verdict}")
     if report.training.usefulness:
         yield catalogue.say("decision.useless")
     if report.run.reported:

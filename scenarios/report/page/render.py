@@ -38,7 +38,7 @@ from scenarios.report.page.odds import right_at_most
 from scenarios.report.page.passive import beginning
 from scenarios.report.page.pictures import framed
 from scenarios.report.page.releases import KNOWN
-from scenarios.report.page.standing import headless, late, least_power, seeded, unpromised
+from scenarios.report.page.standing import headless, late, least_power, seeded, strayed, unpromised
 from scenarios.report.page.told import Told
 from scenarios.runs import words
 
@@ -153,6 +153,7 @@ def _of_audit(audit: Audit | None, said: Catalogue) -> dict[str, Any]:
         "late": late(audit),
         "least_power": power,
         "simulated": simulated,
+        "strayed": strayed(audit),
         "significance": significance if isinstance(significance, float) else None,
         "unmeasured": _unmeasured(audit, said),
         "plan": [(key, show(key, value)) for key, value in sorted(plan.items()) if not _rows(value)],

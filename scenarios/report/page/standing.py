@@ -9,6 +9,7 @@ from collections.abc import Sequence
 
 from scipy.stats import beta
 
+from fedmodel.audit.gauges import OF_SERVER
 from scenarios.report.document import Audit, Power, Report
 
 
@@ -70,3 +71,9 @@ def least_power(audit: Audit) -> tuple[float, bool]:
     """Return the power that may be told, and whether it is a lower limit from simulated runs."""
     simulated = audit.plan.get("kind") != "loss"
     return (at_least(audit.power) if simulated else audit.power.power), simulated
+
+
+def strayed(audit: Audit) -> bool:
+    """Return whether an audit passes nothing because the server's step was not that of the declared strategy."""
+    failed = {one.name for one in audit.gauges if not one.passed}
+    return audit.verdict == "inconclusive" and not failed.isdisjoint(OF_SERVER)

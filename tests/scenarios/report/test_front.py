@@ -134,6 +134,7 @@ REPORTS: dict[str, Callable[[], Report]] = {
         f"audit {verdict}": lambda verdict=verdict: reports.report(reports.audit(verdict))  # type: ignore[misc]
         for verdict in ("not-refuted", "refuted", "inconclusive")
     },
+    "audit strayed": lambda: reports.report(reports.strayed()),
     "not audited": reports.report,
     "without noise": without_noise,
     "seeded": seeded,
@@ -207,6 +208,18 @@ def test_where_nothing_is_claimed_the_first_page_promises_nothing(name: str) -> 
     for promised in ("people like you", "within this promise"):
         assert promised not in " ".join(found.opens)
     assert "within this promise" in " ".join(of(reports.report()).opens)
+
+
+def test_a_model_that_moved_otherwise_is_not_called_an_audit_that_saw_too_little(quickly: None) -> None:
+    """It saw all that there was, and what it saw was another run than the declared one."""
+    page = render(REPORTS["audit strayed"]())
+    found = of(REPORTS["audit strayed"]())
+    assert "The server did not move the model as its declared strategy does." in found.findings
+    assert page.count("the server did not move the model as its declared strategy does") == 2
+    for words in ("saw too little", "That it found nothing says nothing", "refuted this promise"):
+        assert words not in page
+    for verdict in ("inconclusive", "refuted"):
+        assert "did not move the model" not in render(REPORTS[f"audit {verdict}"]())
 
 
 def test_a_promise_that_the_audit_refuted_says_so_first() -> None:

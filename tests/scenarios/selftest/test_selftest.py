@@ -18,8 +18,10 @@ from clients.outbox import Outbox
 from clients.probing import Probing
 from fedmodel import wire
 from fedmodel.audit.gauges import OF_ALL, OF_SILOS
-from fedmodel.config import FederationConfig
+from fedmodel.config import FederationConfig, Scenario
 from fedmodel.data import persons, tables
+from fedmodel.errors import ConfigError
+from fedmodel.kinds.section import Section
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import book_keeping, hooks
 from fedmodel.learning.gradients.book_keeping import BookKeeping
@@ -32,6 +34,7 @@ from fedmodel.privacy.accounting import composition, pld
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.noise import OsNoise
 from fedmodel.provision import influence
+from scenarios.audit import planning
 from scenarios.cli import main
 from scenarios.report.page import render
 from scenarios.selftest import brought, faults, mutations, selftest
@@ -39,6 +42,7 @@ from scenarios.selftest.faults import FAULTS, Fault, Setting
 from scenarios.selftest.planting import fresh, replaced
 from scenarios.simulation import simulate
 from server.exchange import Faults
+from server.strategies import KINDS, options_of
 from tests.drawing import same_bytes
 
 pytestmark = pytest.mark.usefixtures("same_bytes")
@@ -65,6 +69,9 @@ QUICK = (
     "nan-through-clip, no preflight",
     "noise-share-dropped, fedadam",
     "charge-after-release",
+    "model-moves-otherwise, fedavg",
+    "model-moves-otherwise, fedadam",
+    "views-clipped-apart",
     "own-loss-couples-records",
     "figure-in-a-record",
     "start-forgets-its-cost",
@@ -153,7 +160,7 @@ def test_faults_are_caught_by_their_named_checks(quick: tuple[dict[str, Any], li
     found, said = quick
     check_suite(found, named(*QUICK))
     assert found["correct"]["gauges"] > 40
-    assert said == [*(f"correct code, {one}" for one in ("full", "adam", "own", "goes-on", "lapsing")), *QUICK]
+    assert said == [*(f"correct code, {one}" for one in ("full", "adam", "views", "own", "goes-on", "lapsing")), *QUICK]
     rows = {row["fault"]: row for row in found["faults"]}
     assert "scenarios.selftest.brought:loss' couples records" in rows["own-loss-couples-records"]["explanation"]
     assert "carries a record that answers of its kind do not have" in rows["figure-in-a-record"]["explanation"]
@@ -187,6 +194,25 @@ def test_some_silos_train_and_their_answers_are_lost() -> None:
     assert halves.count("reply") == 2
     assert halves.count("request") == 1
     assert scenario.encryption.secure_aggregation == "on"
+
+
+def test_each_strategy_of_means_has_a_fault_of_its_model_and_each_other_one_is_refused() -> None:
+    followed = {name for name, of in KINDS.items() if not hasattr(of.make(*_made(name)), "combine")}
+    assert set(faults.STRATEGIES) == followed
+    assert {f"model-moves-otherwise, {name}" for name in followed} <= {fault.name for fault in FAULTS}
+    for name in KINDS.keys() - followed:
+        with pytest.raises(ConfigError, match=f"{name}' makes of updates something else than their mean, in which an"):
+            planning.plan_audit(_made(name)[0])
+
+
+def _made(name: str) -> tuple[Scenario, Section]:
+    """Return a scenario with a strategy, audited and unmasked, with its options."""
+    scenario = selftest.scenario("full")
+    silos = tuple(f"s{number}" for number in range(1, 6))
+    federation = scenario.federation.model_copy(update={"strategy": name, "silos": silos, "min_silos": 5})
+    encryption = scenario.encryption.model_copy(update={"secure_aggregation": "off"})
+    scenario = scenario.model_copy(update={"federation": federation, "encryption": encryption})
+    return scenario, options_of(scenario)
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
