@@ -8,8 +8,10 @@
 
 It is `fedmodel simulate --engine flower` with the run begun by Flower: the same checks before anything is written, the
 same ledgers, the same summary and report. All of it lies in `runs/`, beside the scenario, in a folder whose name is the
-number that `flwr run` prints. The app bundle that Flower carries has the scenario alone; code and records are read from
-where they lie, so that nothing of a record is ever copied to Flower's own folder.
+number that `flwr run` prints. Where a run of the same scenario, settings, code and records was cut short there, the
+command takes it up instead, in its folder and by its number in the ledgers, after its last whole round. The app bundle
+that Flower carries has the scenario alone; code and records are read from where they lie, so that nothing of a record
+is ever copied to Flower's own folder.
 
 Does NOT switch off what Flower's own command does before this app begins, such as its telemetry: docs/from-flower.md
 says how. `flwr run` itself exits 0 for a run that fails, and `flwr ls` says how it ended.
@@ -21,7 +23,7 @@ import logging
 import shlex
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from flwr.app import Context
 from flwr.serverapp import Grid, ServerApp
@@ -30,7 +32,11 @@ from fedmodel.errors import ConfigError
 from fedmodel.system.environment import check_packages
 from scenarios.simulation.hosting import Hosted, HostedClient
 
+if TYPE_CHECKING:
+    from scenarios.simulation.prepared import Prepared
+
 _NAMED: Final = "the folder's pyproject.toml, under [tool.flwr.app.config]"
+_ENGINE: Final = "flower"
 _flowers_log: Final = logging.getLogger("flwr")  # what `flwr log` shows
 
 server = ServerApp()
@@ -47,7 +53,6 @@ def main(grid: Grid, context: Context) -> None:
     """
     from scenarios.face.run import Run
     from scenarios.report.illustrated import write_report
-    from scenarios.simulation.prepared import prepare
 
     check_packages()
     folder, scenario = _placed(*(str(context.run_config.get(key) or "") for key in ("folder", "scenario")))
@@ -55,12 +60,29 @@ def main(grid: Grid, context: Context) -> None:
     if device not in ("cpu", "cuda"):
         raise ConfigError(f'device = {device!r} in {_NAMED}: say "cpu" or "cuda"')
     settings = _settings(str(context.run_config.get("set") or ""))
-    out = scenario.parent / "runs" / str(context.run_id)
-    prepared = prepare(str(scenario), settings, "flower", "cuda" if device == "cuda" else "cpu", out, folder)
+    prepared = _prepared(scenario, settings, device, folder, str(context.run_id))
     with prepared.held() as run_dir:
         prepared.run(run_dir, nullcontext(), Hosted(grid=grid, node_id=context.node_id))
         _flowers_log.info("%s", Run.read(run_dir))
         _flowers_log.info("Report: %s", write_report(run_dir))
+
+
+def _prepared(scenario: Path, settings: list[str], device: str, folder: Path, number: str) -> Prepared:
+    """Return the run that was cut short here, if it is the one that is asked for, or else a new one of this number.
+
+    What is asked for hangs on the seed of the run that began, where the scenario says none. So it is prepared for each
+    run that was left, the newest first, and at last for a new one.
+    """
+    from scenarios.simulation.prepared import prepare
+    from scenarios.simulation.resuming import goes_on_in, left_in
+
+    runs = scenario.parent / "runs"
+    for left, _ in left_in(runs, _ENGINE, device):
+        prepared = prepare(str(scenario), settings, _ENGINE, device, left, folder)
+        if goes_on_in(left, prepared.scenario, _ENGINE, prepared.device):
+            _flowers_log.info("Goes on with the run that was cut short in %s; move that folder to begin anew", left)
+            return prepared
+    return prepare(str(scenario), settings, _ENGINE, device, runs / number, folder)
 
 
 def _placed(folder: str, scenario: str) -> tuple[Path, Path]:

@@ -36,7 +36,7 @@ import hashlib
 import json
 import secrets
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -116,10 +116,7 @@ def held_folder(scenario: Scenario, folder: Path, engine: str, device: str) -> I
         ConfigError: When the folder is of another run, of one that has ended or is being run, of none, or cannot be
             written to. Nothing in it was changed then, but that what an ended run would have gone on from is erased.
     """
-    from fedmodel.data.own_hash import own_records_hash
-
-    now = Begun(str(1 + secrets.randbelow(2**63 - 1)), scenario.seed or 0, scenario_hash(scenario).hex(), engine,
-                device, code_of(scenario), _objects_of(scenario), own_records_hash(scenario))  # fmt: skip
+    now = _asked(scenario, engine, device)
     try:
         _end(folder)
         check_same(folder, now, scenario)
@@ -140,9 +137,45 @@ def held_folder(scenario: Scenario, folder: Path, engine: str, device: str) -> I
 
 def _end(folder: Path) -> None:
     """Erase what a run would have gone on from that was killed between its summary and that."""
-    if (folder / SUMMARY).exists() and begun_in(folder) is not None and is_kept(folder):
+    if _has_ended(folder) and begun_in(folder) is not None and is_kept(folder):
         with held(folder / LOCK, BEING_RUN.format(folder)):
             forget_all(folder)
+
+
+def left_in(runs: Path, engine: str, device: str) -> list[tuple[Path, Begun]]:
+    """Return the runs that were cut short in folders of a folder, by this engine on this device, the newest first.
+
+    One whose `run.json` is none of ours is left out.
+    """
+    found = []
+    for path in runs.glob(f"*/{RUN}"):
+        with suppress(ConfigError, OSError):
+            begun = begun_in(path.parent)
+            if begun is not None and (begun.engine, begun.device) == (engine, device) and not _has_ended(path.parent):
+                found.append((path.stat().st_mtime_ns, path.parent, begun))
+    return [(folder, begun) for _, folder, begun in sorted(found, key=lambda one: one[0], reverse=True)]
+
+
+def goes_on_in(folder: Path, scenario: Scenario, engine: str, device: str) -> bool:
+    """Tell whether the run that was cut short in a folder is the one that is asked for, and nobody runs it now."""
+    try:
+        check_same(folder, _asked(scenario, engine, device), scenario)
+        with held(folder / LOCK, ""):
+            return True
+    except (ConfigError, OSError):
+        return False
+
+
+def _asked(scenario: Scenario, engine: str, device: str) -> Begun:
+    """Return what would begin now, with a number of its own."""
+    from fedmodel.data.own_hash import own_records_hash
+
+    return Begun(str(1 + secrets.randbelow(2**63 - 1)), scenario.seed or 0, scenario_hash(scenario).hex(), engine,
+                 device, code_of(scenario), _objects_of(scenario), own_records_hash(scenario))  # fmt: skip
+
+
+def _has_ended(folder: Path) -> bool:
+    return (folder / SUMMARY).exists()
 
 
 def code_of(scenario: Scenario) -> str:
@@ -165,7 +198,7 @@ def check_same(folder: Path, now: Begun, scenario: Scenario) -> None:
         if folder.exists() and (not folder.is_dir() or any(one.name not in _BEFORE for one in folder.iterdir())):
             raise ConfigError(f"--out {folder}: is not an empty folder; {_WAY_OUT}")
         return
-    if (folder / SUMMARY).exists():
+    if _has_ended(folder):
         raise ConfigError(f"--out {folder}: holds a run that has ended, and there is nothing to take up; {_WAY_OUT}")
     if differs := _difference(folder, begun, now, scenario):
         raise ConfigError(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import logging
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,12 @@ from flwr.supercore.object_ref import load_app
 
 from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.kinds import own_code
+from fedmodel.system.durable import held
 from scenarios.face.flower_app import client, server
 from scenarios.simulation.grid import InProcessGrid
+from scenarios.simulation.resuming import LOCK
 from tests.scenarios.cli.test_main import Run
+from tests.scenarios.face.test_run import interrupted
 
 OWN = ("--data=own", "--task=regression", "--records=40:90", "--silos=a,b,c", "--epsilon=8", "--flower")
 
@@ -56,6 +61,50 @@ def test_the_run_lies_beside_the_scenario_under_flowers_number(
     assert list((tmp_path / "elsewhere").iterdir()) == []
     with pytest.raises(ConfigError, match="holds a run that has ended"):
         carried({**told, "set": "rounds=1 privacy.epsilon=2.0"})
+
+
+def lines(run_dir: Path) -> list[int]:
+    return [json.loads(line)["round"] for line in (run_dir / "metrics.jsonl").read_text().splitlines()]
+
+
+def test_a_run_that_was_stopped_goes_on_by_the_same_command(
+    told: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """In the folder that it began in, with the seed that it drew, under another number of Flower's."""
+    runs, said = tmp_path / "9-study" / "runs", {**told, "set": "rounds=2 seed="}
+    for number, words in ((71, said), (72, {**told, "set": "rounds=2 seed= privacy.epsilon=4.0"})):
+        with monkeypatch.context() as patch:
+            interrupted(patch, 1)
+            with pytest.raises(KeyboardInterrupt):
+                carried(words, number)
+    (runs / "odd").mkdir()
+    (runs / "odd" / "run.json").write_text("{}", encoding="utf-8")
+    begun = (runs / "71" / "run.json").read_bytes()
+    with caplog.at_level(logging.INFO, logger="flwr"):
+        carried(said, 73)
+    assert f"Goes on with the run that was cut short in {runs / '71'}" in caplog.text
+    assert (runs / "71" / "run.json").read_bytes() == begun
+    assert lines(runs / "71") == [1, 2]
+    summary = json.loads((runs / "71" / "summary.json").read_text(encoding="utf-8"))
+    assert {row["steps"] for row in summary["privacy"]} == {row["steps_reserved"] for row in summary["privacy"]}
+    assert lines(runs / "72") == [1]
+    assert sorted(path.name for path in runs.iterdir()) == ["71", "72", "odd"]
+    carried(said, 74)  # which has ended, so that a new one begins
+    assert lines(runs / "74") == [1, 2]
+
+
+def test_a_run_that_another_command_runs_now_is_left_to_it(
+    told: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs, said = tmp_path / "9-study" / "runs", {**told, "set": "rounds=1 seed=3"}
+    with monkeypatch.context() as patch:
+        interrupted(patch, 1)
+        with pytest.raises(KeyboardInterrupt):
+            carried(said, 71)
+    with held(runs / "71" / LOCK, "held"):
+        carried(said, 72)
+    assert not (runs / "71" / "summary.json").exists()
+    assert (runs / "72" / "summary.json").exists()
 
 
 def test_made_up_tables_are_read_where_the_scenarios_paths_begin(
