@@ -20,6 +20,7 @@ from fedmodel.system.inert import inert
 from fedmodel.system.memory import ran_out
 
 _MOST_DEEP: Final = 8
+_NAMED: Final = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
 
 
 def failed(error: BaseException, uses: Iterable[str]) -> str:
@@ -80,11 +81,7 @@ def fitting(
         signature = inspect.signature(function)
     except (TypeError, ValueError):  # a class of C says none; what is wrong then is said by the call
         return dict(arguments)
-    named = [
-        name
-        for name, one in signature.parameters.items()
-        if one.kind in (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-    ]
+    named = [name for name, one in signature.parameters.items() if one.kind in _NAMED]
     given = {**{name: value for name, value in offered.items() if name in named}, **arguments}
     takes_any = any(one.kind is inspect.Parameter.VAR_KEYWORD for one in signature.parameters.values())
     table = table or key.rpartition(".")[0]
@@ -101,6 +98,19 @@ def fitting(
             f" [{table}], or give them defaults"
         ) from None
     return given
+
+
+def takes(function: Callable[..., Any], name: str) -> bool:
+    """Tell whether a function has an argument of a name, by which `call` gives it what is offered.
+
+    >>> takes(lambda width, *, deep=1: None, "deep"), takes(lambda width, **more: None, "deep")
+    (True, False)
+    """
+    try:
+        found = inspect.signature(function).parameters.get(name)
+    except (TypeError, ValueError):
+        return False
+    return found is not None and found.kind in _NAMED
 
 
 def check_plain(key: str, value: object, deep: int = 0) -> None:

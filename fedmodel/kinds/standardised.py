@@ -33,12 +33,15 @@ class Standardised(nn.Module):
 
     Args:
         size: Of the weight; outputs come first.
+        bias: Whether there is one.
 
     Raises:
         ConfigError: Where an output has one input, whose weight would be 0 for ever.
     """
 
-    def __init__(self, *size: int) -> None:
+    bias: nn.Parameter | None
+
+    def __init__(self, *size: int, bias: bool = True) -> None:
         super().__init__()
         fan_in = math.prod(size[1:])
         if fan_in < 2:
@@ -47,9 +50,10 @@ class Standardised(nn.Module):
                 " input would be 0; leave it out, or give the first layer more inputs"
             )
         self.weight = nn.Parameter(torch.empty(size))
-        self.bias = nn.Parameter(torch.empty(size[0]))
+        self.bias = nn.Parameter(torch.empty(size[0])) if bias else None
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
-        nn.init.uniform_(self.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
+        if self.bias is not None:
+            nn.init.uniform_(self.bias, -1 / math.sqrt(fan_in), 1 / math.sqrt(fan_in))
 
     def standardised(self) -> Tensor:
         """Return the weight as it is used, of the weight's shape."""
@@ -75,8 +79,8 @@ class Standardised(nn.Module):
 class StandardisedLinear(Standardised):
     """A fully connected layer."""
 
-    def __init__(self, inputs: int, outputs: int) -> None:
-        super().__init__(outputs, inputs)
+    def __init__(self, inputs: int, outputs: int, *, bias: bool = True) -> None:
+        super().__init__(outputs, inputs, bias=bias)
 
     def forward(self, x_BI: Tensor) -> Tensor:
         """Return the outputs, of shape `(B, ..., O)`."""
@@ -84,21 +88,88 @@ class StandardisedLinear(Standardised):
 
 
 class StandardisedConv2d(Standardised):
-    """A convolution of step 1 that leaves height and width as they are.
+    """A convolution; by default one of step 1 that leaves height and width as they are.
 
     Args:
         inputs: Channels.
         outputs: Channels.
-        kernel_size: Height and width of the kernel, odd.
+        kernel_size: Height and width of the kernel; odd, where no padding is said.
+        stride: Of steps.
+        padding: Zeros at each edge; half of the kernel by default.
+        bias: Whether there is one.
     """
 
-    def __init__(self, inputs: int, outputs: int, kernel_size: int) -> None:
-        super().__init__(outputs, inputs, kernel_size, kernel_size)
-        self.kernel_size, self.padding = kernel_size, kernel_size // 2
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        kernel_size: int | tuple[int, int],
+        *,
+        stride: int | tuple[int, int] = 1,
+        padding: int | tuple[int, int] | None = None,
+        bias: bool = True,
+    ) -> None:
+        height, width = (kernel_size, kernel_size) if isinstance(kernel_size, int) else kernel_size
+        super().__init__(outputs, inputs, height, width, bias=bias)
+        self.kernel_size, self.stride = (height, width), stride
+        self.padding = (height // 2, width // 2) if padding is None else padding
 
     def forward(self, x_BIHW: Tensor) -> Tensor:
         """Return the outputs, of shape `(B, O, H, W)`."""
-        return functional.conv2d(x_BIHW, self.standardised(), self.bias, padding=self.padding)
+        return functional.conv2d(x_BIHW, self.standardised(), self.bias, stride=self.stride, padding=self.padding)
+
+
+def standardised(model: nn.Module) -> nn.Module:
+    """Return a model with the weights of all its plain linear layers and 2-D convolutions but the last standardised.
+
+    Parameters keep their names and values. The last one is that which the model names last, from which its outputs are
+    taken to come. Layers of other types, subclasses of these two too, are left as they are.
+
+    Args:
+        model: It is changed.
+
+    Raises:
+        ConfigError: When it has no such layer but the last, or a convolution in groups, of steps between the places of
+            its kernel, or with other values than zeros beside an image.
+    """
+    plain = {name: layer for name, layer in model.named_modules() if type(layer) in (nn.Linear, nn.Conv2d)}
+    hidden = list(plain.items())[:-1]
+    if not hidden:
+        raise ConfigError(
+            "model.weight_standardization is of plain linear layers and 2-D convolutions before the last one, and the"
+            " model has none; leave it out"
+        )
+    instead = {layer: _in_place_of(name, layer) for name, layer in hidden}
+    for parent in list(model.modules()):
+        for place, child in list(parent._modules.items()):  # noqa: SLF001 - named_children leaves second names out
+            if child in instead:
+                parent.register_module(place, instead[child])
+    return model
+
+
+def _in_place_of(name: str, layer: nn.Module) -> Standardised:
+    """Return a layer with the same parameters, whose weights are standardised."""
+    new: Standardised
+    if isinstance(layer, nn.Conv2d):
+        zeros = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
+        if layer.groups != 1 or any(step != 1 for step in layer.dilation) or not zeros:
+            raise ConfigError(
+                f"model.weight_standardization does not take the layer {name!r}, a convolution in groups, with dilation"
+                " or with padding that is no number of zeros; leave it out, or write that layer otherwise"
+            )
+        new = StandardisedConv2d(
+            layer.in_channels,
+            layer.out_channels,
+            (layer.kernel_size[0], layer.kernel_size[1]),
+            stride=(layer.stride[0], layer.stride[1]),
+            padding=(layer.padding[0], layer.padding[1]),  # type: ignore[arg-type]  # numbers, as was looked at
+            bias=layer.bias is not None,
+        )
+    else:
+        assert isinstance(layer, nn.Linear)  # noqa: S101 - the one other type that is looked for
+        new = StandardisedLinear(layer.in_features, layer.out_features, bias=layer.bias is not None)
+    new.weight, new.bias = layer.weight, layer.bias
+    return new.train(layer.training)
 
 
 def _standardised(weight_OW: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,7 +21,7 @@ from hashlib import sha256
 from numbers import Integral, Real
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, Final, Required, TypedDict, cast
+from typing import TYPE_CHECKING, Any, Final, Literal, Required, TypedDict, cast
 
 import numpy as np
 
@@ -38,6 +38,7 @@ class Objects(TypedDict, total=False):
 
     model: Required[Callable[..., nn.Module] | nn.Module]
     model_args: Mapping[str, Any]
+    weight_standardization: bool
     train: Required[Any]
     test: Any
     label: str
@@ -50,6 +51,7 @@ class Objects(TypedDict, total=False):
     metrics: Sequence[str | Callable[..., Any]]
     silos: int | Sequence[str]
     partition: Section
+    augment: Mapping[str, Any]
     cohort: int
     rounds: Required[int]
     epsilon: float
@@ -66,6 +68,11 @@ class Objects(TypedDict, total=False):
     local_steps: int
     local_epochs: int
     proximal: float
+    schedule: Mapping[str, Any]
+    ema_decay: float
+    gradients: str
+    max_physical_batch: int | Literal["auto"]
+    threads: int | Literal["auto"]
     strategy: str | Callable[..., Any]
     strategy_options: Mapping[str, bool | int | float | str]
     min_silos: int
@@ -84,12 +91,15 @@ _LISTED: Final = (list, tuple, np.ndarray)
 _KINDS: Final[dict[str, tuple[tuple[type, ...], str]]] = {
     **dict.fromkeys(("sample_rate", "held_out", "learning_rate"), ((Real,), "a number, such as 0.1")),
     **dict.fromkeys(("model_args", "strategy_options"), ((Mapping,), 'a dictionary, such as {"name": 1}')),
+    "schedule": ((Mapping,), 'a dictionary, such as {"decay": "cosine"}'),
+    "augment": ((Mapping,), 'a dictionary, such as {"flip": "horizontal", "views": 4}'),
     **dict.fromkeys(("labels", "target_range"), (_LISTED, "a list")),
     "silos": ((Integral, *_LISTED), "how many, or a list of names"),
 }
 """What is computed with here; of the rest the scenario's own sections say what is wanted."""
 HELD_OUT: Final = 0.2
 LEARNING_RATE: Final = 0.1
+_STEPS: Final = ("ema_decay", "gradients", "max_physical_batch", "threads")  # as the section `training` calls them
 _ROUNDED: Final = 1e-9  # so that a product which is a whole number stays one
 _DATA: Final = f"{OF_A_SCRIPT}:data"
 _starts: Final[list[TemporaryDirectory[str]]] = []
@@ -237,17 +247,20 @@ def _silos(said: Mapping[str, Any]) -> list[str]:
 def _model(said: Mapping[str, Any]) -> dict[str, Any]:
     """Return the section `model`: a function or a class by its name, or a module, whose parameters are the start."""
     model = said["model"]
-    arguments = dict(said.get("model_args") or {})
+    arguments, standardised = dict(said.get("model_args") or {}), _chosen(said, "weight_standardization")
+    if standardised.keys() & arguments.keys():
+        raise ConfigError("model_args and weight_standardization both say whether weights are; say it once")
     if not _is_module(model):
         if not callable(model):
             raise ConfigError(
                 f"model is a {type(model).__name__}; give a class, a function that makes one, or a module"
             )
-        return {"kind": "own", "use": name_of(model, "model"), **arguments}
+        return {"kind": "own", "use": name_of(model, "model"), **arguments, **standardised}
     if arguments:
         raise ConfigError("model_args are of a class or a function, and model is a module that is made already")
     use = name_of(type(model), "model", alone=True)
-    return {"kind": "own", "use": use, "init": {"file": str(_kept_start(model)), "trained_on": "public"}}
+    start = {"file": str(_kept_start(model)), "trained_on": "public"}
+    return {"kind": "own", "use": use, "init": start, **standardised}
 
 
 def _kept_start(module: nn.Module) -> Path:
@@ -267,6 +280,7 @@ def _data(said: Mapping[str, Any], batch: int) -> dict[str, Any]:
     """Return the section `data`; where nothing is said of a partition, each silo is dealt a lot's worth at least."""
     found: dict[str, Any] = {"source": "own", "use": _DATA, **_chosen(said, "label", "person", "task")}
     found |= {key: list(said[key]) for key in ("labels", "target_range") if said.get(key) is not None}
+    found |= {key: dict(said[key]) for key in ("augment",) if said.get(key) is not None}
     if said.get("test") is None:
         found["held_out"] = said.get("held_out", HELD_OUT)
     elif said.get("held_out") is not None:
@@ -297,7 +311,8 @@ def _training(said: Mapping[str, Any]) -> dict[str, Any]:
         "loss": _by_name(said.get("loss", "cross-entropy")),
         "optimizer": said.get("optimizer", "sgd"),
         "learning_rate": float(said.get("learning_rate", LEARNING_RATE)),
-        **_chosen(said, "momentum", "local_steps", "local_epochs", "proximal"),
+        **_chosen(said, "momentum", "local_steps", "local_epochs", "proximal", *_STEPS),
+        **({} if said.get("schedule") is None else {"schedule": dict(said["schedule"])}),
     }
     return found if "local_steps" in found or "local_epochs" in found else {**found, "local_epochs": 1}
 

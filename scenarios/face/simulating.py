@@ -68,6 +68,8 @@ def simulate(
                 scenario's seed. Or a module: a copy of it is trained, and its parameters are the start. Handing a
                 module over says that no private record is in them, and the run's report says that you said so.
             model_args: Arguments of that class or function, plain values.
+            weight_standardization: Whether weights of its plain linear layers and 2-D convolutions but the last are
+                brought to one size before they are used. Default: False.
             train: Records: a map-style `Dataset`, a pair of tensors or arrays `(x, y)`, a pandas or Polars frame with
                 `label`, a Hugging Face `Dataset`; or a list with one of them for each silo.
             task: What is learnt: "classification", "multi-label", "regression", "next-token" or "sequence-labels"
@@ -85,6 +87,8 @@ def simulate(
                 number.
             silos: How many, or their names; a list of `train` says it.
             partition: How records are dealt, such as `fedmodel.Dirichlet(0.3)`.
+            augment: How copies of a record differ by chance, such as {"flip": "horizontal", "views": 4}, of which all
+                views of one record count as one (docs/scenarios.md).
             cohort: How many silos are asked each round. Default: all.
             rounds: How many.
             epsilon: What a silo's records may lose in the whole run, each of them. Or `noise_multiplier`.
@@ -97,6 +101,11 @@ def simulate(
             optimizer, learning_rate, momentum: Default: plain SGD at 0.1.
             local_steps, local_epochs: How long a silo trains each round. Default: one epoch, 1 / sample_rate steps.
             proximal: FedProx's mu, by which each step is pulled back to the model that its silo was given. Default: 0.
+            schedule: Which share of the learning rate rounds have, such as {"decay": "cosine", "warm_up_rounds": 2}.
+            ema_decay: Of a moving average of the rounds' models, which is then the run's model. Default: none.
+            gradients: How clipped sums are computed: "auto", "book-keeping", "hooks" or "functional". Default: "auto".
+            max_physical_batch: Most records in memory at once, or "auto" for as many as fit. Default: 512.
+            threads: Threads that a silo trains with, or "auto" for all cores. Default: 1.
             strategy, strategy_options: What the server does with updates (docs/strategies.md), by name, or a class or
                 a function that makes it. Default: "fedavg".
             min_silos: With how few updates a round counts. Default: 2.

@@ -22,13 +22,16 @@ def linear(layer: StandardisedLinear, activations: list[Tensor], backprops_BTO: 
     """Return the gradient of each record by weight and bias."""
     x_BTI = activations[0].to(backprops_BTO.dtype)
     grad_BOI = torch.einsum("n...i,n...j->nij", backprops_BTO, x_BTI)
-    return {layer.weight: layer.pulled_back(grad_BOI), layer.bias: torch.einsum("n...k->nk", backprops_BTO)}
+    found = {layer.weight: layer.pulled_back(grad_BOI)}
+    return found if layer.bias is None else {**found, layer.bias: torch.einsum("n...k->nk", backprops_BTO)}
 
 
 @register_grad_sampler(StandardisedConv2d)  # type: ignore[untyped-decorator]
 def conv2d(layer: StandardisedConv2d, activations: list[Tensor], backprops: Tensor) -> dict[nn.Parameter, Tensor]:
     """Return the gradient of each record by weight and bias."""
     backprops_BOL = backprops.flatten(2)
-    x_BWL = functional.unfold(activations[0].to(backprops.dtype), layer.kernel_size, padding=layer.padding)
+    x_BIHW = activations[0].to(backprops.dtype)
+    x_BWL = functional.unfold(x_BIHW, layer.kernel_size, padding=layer.padding, stride=layer.stride)
     grad_BOW = layer.pulled_back(torch.einsum("nol,nwl->now", backprops_BOL, x_BWL))
-    return {layer.weight: grad_BOW.view(-1, *layer.weight.shape), layer.bias: backprops_BOL.sum(dim=2)}
+    found = {layer.weight: grad_BOW.view(-1, *layer.weight.shape)}
+    return found if layer.bias is None else {**found, layer.bias: backprops_BOL.sum(dim=2)}

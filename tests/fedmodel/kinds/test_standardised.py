@@ -14,8 +14,10 @@ from torch.func import functional_call, grad, vmap
 
 from fedmodel.config import read_scenario
 from fedmodel.errors import ConfigError
+from fedmodel.kinds import own_code
+from fedmodel.kinds.models.own import OwnConfig
 from fedmodel.kinds.shape import DataShape
-from fedmodel.kinds.standardised import Standardised, StandardisedConv2d, StandardisedLinear
+from fedmodel.kinds.standardised import Standardised, StandardisedConv2d, StandardisedLinear, standardised
 from fedmodel.learning.gradients import KINDS
 from fedmodel.learning.models import build_model
 
@@ -24,6 +26,8 @@ LAYERS: dict[str, tuple[Callable[[], Standardised], tuple[int, ...]]] = {
     "linear of positions": (lambda: StandardisedLinear(7, 4), (5, 7)),
     "convolution": (lambda: StandardisedConv2d(2, 6, 3), (2, 5, 4)),
     "wide convolution": (lambda: StandardisedConv2d(3, 2, 5), (3, 6, 6)),
+    "steps, without bias": (lambda: StandardisedConv2d(2, 4, (3, 2), stride=2, padding=(1, 0), bias=False), (2, 6, 5)),
+    "linear without bias": (lambda: StandardisedLinear(7, 4, bias=False), (7,)),
 }
 each_layer = pytest.mark.parametrize(("made", "size"), LAYERS.values(), ids=LAYERS)
 
@@ -93,6 +97,67 @@ def test_all_layers_but_the_last_are_standardised(model: str) -> None:
     layers = [*build_model(config, DataShape((1, 8, 8), 10), seed=1).modules()]
     assert sum(isinstance(layer, Standardised) for layer in layers) == 2
     assert sum(isinstance(layer, nn.Linear | nn.Conv2d) for layer in layers) == 1
+
+
+class Residual(nn.Module):
+    """A shortcut of steps, one layer in two places, and one of another type."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into = nn.Conv2d(1, 4, 3, stride=2, padding=1, bias=False)
+        self.short = nn.Conv2d(1, 4, 1, stride=2)
+        self.again = self.mixed = nn.Linear(16, 16)
+        self.attention = nn.MultiheadAttention(16, 2)
+        self.out = nn.Linear(16, 3)
+
+
+def test_a_model_of_ones_own_keeps_its_parameters_and_has_other_layers_in_their_place() -> None:
+    plain = Residual()
+    before = {name: value.clone() for name, value in plain.state_dict().items()}
+    plain.short.weight = nn.Parameter(torch.ones(4, 2, 1, 1))  # of one input, its weight would be 0
+    plain.short.in_channels = 2
+    module = standardised(plain)
+    assert module.again is module.mixed
+    types = [type(one).__name__ for one in (module.into, module.short, module.mixed, module.attention, module.out)]
+    assert types == ["StandardisedConv2d", "StandardisedConv2d", "StandardisedLinear", "MultiheadAttention", "Linear"]
+    after = module.state_dict()
+    assert after.keys() == before.keys()
+    assert all(torch.equal(after[name], value) for name, value in before.items() if not name.startswith("short"))
+    x = torch.randn(2, 1, 8, 8)
+    conv = nn.functional.conv2d(x, module.into.standardised(), stride=2, padding=1)
+    assert torch.equal(module.into(x), conv)
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (nn.Conv2d(2, 4, 3, groups=2), "the layer '0', a convolution in groups"),
+        (nn.Conv2d(2, 4, 3, dilation=2), "the layer '0'"),
+        (nn.Conv2d(2, 4, 3, padding="same"), "the layer '0'"),
+        (nn.Conv2d(2, 4, 3, padding_mode="reflect", padding=1), "the layer '0'"),
+        (nn.Linear(1, 4), "one input would be 0"),
+        (nn.Conv1d(2, 4, 3), "and the model has none"),
+    ],
+)
+def test_what_is_not_standardised_is_said(layer: nn.Module, words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as refused:
+        standardised(nn.Sequential(layer, nn.Linear(4, 2)))
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("own", [True, False])
+def test_a_function_with_an_argument_of_that_name_is_given_it_and_does_so_itself(own: bool) -> None:
+    def asks(weight_standardization: bool) -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 2), nn.Linear(2, 1 + weight_standardization))
+
+    def plain() -> nn.Module:
+        return nn.Sequential(nn.Linear(2, 4), nn.Linear(4, 2))
+
+    own_code.hand_over("script:net", asks if own else plain)
+    made = OwnConfig(kind="own", use="script:net", weight_standardization=True).build(DataShape((2,), 2))
+    own_code.close()
+    assert [type(one).__name__ for one in made] == (["Linear"] * 3 if own else ["StandardisedLinear", "Linear"])
+    assert not own or made[-1].out_features == 2
 
 
 def test_a_scenario_that_does_not_ask_for_it_keeps_its_text(tiny_file: Path) -> None:

@@ -40,6 +40,13 @@ class Net(nn.Module):
         return self.layer(x)
 
 
+class Deep(nn.Sequential):
+    """Two layers."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Linear(3, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
 class Tied(nn.Module):
     """One layer in two places, and a buffer that is a part of another."""
 
@@ -120,6 +127,13 @@ def test_all_that_is_missing_is_said_at_once_with_what_it_decides() -> None:
         ({"labels": "abc"}, fm.ConfigError, "labels is a str; give a list"),
         ({"model_args": [1]}, fm.ConfigError, "model_args is a list; give a dictionary"),
         ({"strategy_options": [1]}, fm.ConfigError, "strategy_options is a list; give a dictionary"),
+        ({"schedule": "cosine"}, fm.ConfigError, "schedule is a str; give a dictionary, such as"),
+        ({"augment": 4}, fm.ConfigError, "augment is a int; give a dictionary, such as"),
+        (
+            {"weight_standardization": True, "model_args": {"weight_standardization": True}},
+            fm.ConfigError,
+            "model_args and weight_standardization both say",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_one_line(more: dict[str, Any], error: type[Exception], words: str) -> None:
@@ -156,6 +170,57 @@ def test_a_strategy_is_said_with_its_options() -> None:
     assert scenario.training.proximal == 0.1
     plain = fm.Scenario.of(**said()).federation
     assert (plain.strategy, plain.strategy_options, plain.min_silos) == ("fedavg", {}, 2)
+
+
+STEPS: dict[str, Any] = {
+    "schedule": {"decay": "cosine", "warm_up_rounds": 1},
+    "ema_decay": 0.5,
+    "gradients": "hooks",
+    "max_physical_batch": "auto",
+    "threads": "auto",
+}
+
+
+def test_what_makes_a_step_better_or_cheaper_is_an_argument_and_a_key_of_that_name(tmp_path: Path) -> None:
+    more = {**STEPS, "augment": {"noise": 0.1, "views": 2}, "weight_standardization": True, "rounds": 2}
+    run = simulate(out=tmp_path / "run", **said(model=Deep, **more))
+    training = run.scenario.training.model_dump(mode="json", exclude_defaults=True)
+    assert {name: training[name] for name in STEPS} == STEPS
+    assert run.scenario.data.augment is not None
+    assert (run.scenario.data.augment.noise, run.scenario.data.augment.views) == (0.1, 2)
+    layers = [type(layer).__name__ for layer in run.model.children()]
+    assert layers == ["StandardisedLinear", "Tanh", "Linear"]
+    assert "weight_standardization = true" in (tmp_path / "run" / "scenario.toml").read_text()
+    plain = fm.Scenario.of(**said(model=Deep))
+    assert plain.training.model_dump(exclude_defaults=True).keys().isdisjoint(STEPS)
+    assert plain.data.augment is None
+    assert "weight_standardization" not in plain.toml()
+
+
+@pytest.mark.parametrize(
+    ("more", "words"),
+    [
+        ({"schedule": {"decay": "steep"}}, "training.schedule.decay"),
+        ({"schedule": {"decay": "cosine", "warm_ups": 1}}, "warm_ups.*warm_up_rounds"),
+        ({"schedule": {}}, "says neither a decay nor warm_up_rounds"),
+        ({"ema_decay": 1.0}, "training.ema_decay"),
+        ({"gradients": "hoooks"}, "training.gradients: .*hooks"),
+        ({"max_physical_batch": 0}, "training.max_physical_batch"),
+        ({"max_physical_batch": "most"}, "training.max_physical_batch"),
+        ({"threads": "all"}, "training.threads"),
+        ({"threads": 0}, "training.threads"),
+        ({"augment": {"views": 4}}, "says none of flip, crop, rotate, shift, noise"),
+        ({"augment": {"noise": 0.1, "view": 4}}, "view.*views"),
+        ({"augment": {"flip": "horizontal"}}, r"data.augment.flip is of images"),
+        ({"weight_standardization": "yes"}, "model.weight_standardization"),
+        ({"weight_standardization": True}, "is of plain linear layers .* and the model has none"),
+    ],
+)  # fmt: skip
+def test_a_value_that_such_a_key_does_not_take_is_one_line(more: dict[str, Any], words: str, tmp_path: Path) -> None:
+    with pytest.raises(fm.ConfigError, match=words) as refused:
+        simulate(out=tmp_path / "run", **said(**more))
+    assert "\n" not in str(refused.value)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_same_objects_are_the_same_scenario_so_that_a_run_goes_on(
