@@ -29,7 +29,7 @@ from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients.book_keeping import clip_factors
 from fedmodel.learning.gradients.layers import FAMILIES
 from fedmodel.learning.gradients.layers.parts import Family
-from fedmodel.learning.gradients.layers.recording import Call, Recorder
+from fedmodel.learning.gradients.layers.recording import Pass, Recorder
 
 _REDUCTIONS: Final = ("mean", "sum")
 
@@ -68,14 +68,14 @@ class BookKeepingModule(AbstractGradSampleModule):  # type: ignore[misc]  # Opac
         self.max_grad_norm = max_grad_norm
         self._trained = [parameter for parameter in m.parameters() if parameter.requires_grad]
         self._recorder = Recorder(m, self._trained)
-        self._calls: list[Call] = []
+        self._pass: Pass | None = None
 
     def forward(self, *args: Any, **named: Any) -> Any:
         """Return the model's outputs; in training, note what passes its layers."""
         if not (self.training and torch.is_grad_enabled()):
             return self._module(*args, **named)
         rows = len(args[0] if args else next(iter(named.values())))
-        with self._recorder.recording(rows) as self._calls:
+        with self._recorder.recording(rows) as self._pass:
             return self._module(*args, **named)
 
     def clipped_backward(self, loss_B: Tensor) -> None:
@@ -87,8 +87,8 @@ class BookKeepingModule(AbstractGradSampleModule):  # type: ignore[misc]  # Opac
         Raises:
             PrivacyError: When losses or gradients are not one for each record.
         """
-        calls, self._calls = self._calls, []
-        parts = self._recorder.found(calls, loss_B, len(loss_B))
+        passed, self._pass = self._pass or Pass(loss_B.numel(), 1, set()), None
+        parts = self._recorder.found(passed, loss_B)
         factor_B = clip_factors(parts, self.max_grad_norm)
         sums: dict[int, list[Tensor]] = {}
         while parts:

@@ -3,8 +3,12 @@
 No gradient of a parameter is computed: while records pass, parameters ask for none, and the first trained layer's
 output begins the graph. So the backward pass costs what it costs to reach the layers, half of a plain one.
 
-What came out is named by its place in the graph and not by its tensor, which may be changed in place afterwards without
-changing what the gradient at that place is.
+What came out of a layer is named by its place in the graph and not by its tensor, which may be changed in place
+afterwards without changing what the gradient at that place is. Where a layer was called once and shares no parameter,
+its parts are computed as soon as that gradient is there, and what they do not need is let go: what went in and what
+came out of a layer whose gradients are kept is in memory no longer than in a plain backward pass.
+
+A tensor that asks for a gradient and is no parameter of the model gets one in its `grad`, as of any backward pass.
 
 Shapes: B records of a physical batch.
 """
@@ -12,15 +16,15 @@ Shapes: B records of a physical batch.
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
 from torch.utils.hooks import RemovableHandle
 
 from fedmodel.errors import PrivacyError
@@ -30,36 +34,72 @@ from fedmodel.learning.gradients.layers.parts import Family, Part
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
 class Call:
     """One call of a trained layer. Sensitive.
 
-    Attributes:
+    Args:
         layer: What was called.
         family: How its parts are computed.
         given: What went in.
-        version: How often that was written into by then, as torch counts.
-        edge: The place of what came out.
     """
 
-    layer: nn.Module
-    family: Family
-    given: Tensor
-    version: int
-    edge: GradientEdge
+    def __init__(self, layer: nn.Module, family: Family, given: Tensor) -> None:
+        self.layer = layer
+        self._family, self._given, self._version = family, given.detach(), given._version  # noqa: SLF001
+        self._grad: Tensor | None = None
+        self._parts: list[Part] | None = None
 
-    def parts(self, grad: Tensor) -> list[Part]:
-        """Return what records add to the layer's parameters.
+    def came(self, passed: Pass, grad: Tensor) -> None:
+        """Note the gradient at what came out, and compute the parts at once where nothing else adds to them."""
+        self._grad = grad
+        if passed.is_alone(self.layer):
+            self._parts = [part.cheapest() for part in self._computed(passed.views)]
+            del self._grad, self._given
+
+    def parts(self, views: int) -> list[Part]:
+        """Return what records add to the layer's parameters; nothing where no gradient came."""
+        return self._computed(views) if self._parts is None else self._parts
+
+    def _computed(self, views: int) -> list[Part]:
+        """Return the parts of records, of which each has so many rows.
 
         Raises:
             PrivacyError: When what went in was changed since.
         """
-        if self.given._version != self.version:  # noqa: SLF001
+        if self._grad is None:
+            return []
+        if self._given._version != self._version:  # noqa: SLF001
             raise PrivacyError(
                 f"what went into a layer ({type(self.layer).__name__}) was changed in place, which its gradient needs;"
                 " set inplace = False, or write x = x + y for x += y"
             )
-        return self.family(self.layer, self.given.detach(), grad)
+        parts = self._family(self.layer, self._given, self._grad)
+        return parts if views == 1 else [part.folded(views) for part in parts]
+
+
+class Pass:
+    """What was noted as a physical batch passed. Sensitive.
+
+    Args:
+        records: That the physical batch has room for.
+        views: Rows of each record in what is passed, side by side.
+        shared: Layers that have a parameter in common with another.
+    """
+
+    def __init__(self, records: int, views: int, shared: set[nn.Module]) -> None:
+        self.records, self.views, self._shared = records, views, shared
+        self.calls: list[Call] = []
+        self._times: Counter[nn.Module] = Counter()
+
+    def add(self, layer: nn.Module, family: Family, given: Tensor, output: Tensor) -> None:
+        """Note a call."""
+        self._times[layer] += 1
+        self.calls.append(call := Call(layer, family, given))
+        output.register_hook(partial(call.came, self))
+
+    def is_alone(self, layer: nn.Module) -> bool:
+        """Tell whether one call is all that adds to a layer's parameters."""
+        return self._times[layer] == 1 and layer not in self._shared
 
 
 class Recorder:
@@ -78,8 +118,7 @@ class Recorder:
 
     def __init__(self, module: nn.Module, parameters: list[nn.Parameter]) -> None:
         self._parameters = parameters
-        self._calls: list[Call] | None = None
-        self._rows = 0
+        self._pass: Pass | None = None
         self.families: dict[str, str] = {}
         self._hooks: list[RemovableHandle] = []
         self._attentions: list[tuple[str, nn.MultiheadAttention]] = []
@@ -91,61 +130,63 @@ class Recorder:
                 family, self.families[name] = family_of(name, layer)
                 hook = partial(self._note, name, family)
                 self._hooks.append(layer.register_forward_hook(hook, with_kwargs=True))
+        owners = Counter(chain.from_iterable(layer.parameters(recurse=False) for layer in module.modules()))
+        self._shared = {
+            layer for layer in module.modules() if any(owners[one] > 1 for one in layer.parameters(recurse=False))
+        }
 
     def remove(self) -> None:
         """Take the hooks off the model."""
         while self._hooks:
             self._hooks.pop().remove()
 
-    def parts(self, rows: int, views: int, losses: Callable[[], Tensor]) -> list[Part]:
+    def parts(self, records: int, views: int, losses: Callable[[], Tensor]) -> list[Part]:
         """Return what records add to each trained parameter, in the order of parameters and of their rows.
 
         Args:
-            rows: Records that the physical batch has room for.
+            records: That the physical batch has room for.
             views: Rows of each record in what is passed through the model, side by side.
             losses: Passes it through the model, and returns each record's loss, `(B,)`.
 
         Raises:
-            PrivacyError: When a parameter gets no gradient, or losses are not one for each row.
+            PrivacyError: When a parameter gets no gradient, or losses are not one for each record.
         """
-        with self.recording(rows * views) as calls:
+        with self.recording(records, views) as passed:
             loss_B = losses()
-        return self.found(calls, loss_B, rows, views)
+        return self.found(passed, loss_B)
 
-    def found(self, calls: list[Call], loss_B: Tensor, rows: int, views: int = 1) -> list[Part]:
-        """Return what records add to each trained parameter, from calls that were noted and the losses after them.
+    def found(self, passed: Pass, loss_B: Tensor) -> list[Part]:
+        """Return what records add to each trained parameter, from what was noted and the losses after it.
 
         Args:
-            calls: Of one pass.
+            passed: One pass.
             loss_B: Each record's loss.
-            rows: Records that the physical batch has room for.
-            views: Rows of each record in what was passed, side by side.
 
         Raises:
             PrivacyError: As `parts`.
         """
-        if loss_B.shape != (rows,):
+        if loss_B.shape != (passed.records,):
             raise PrivacyError(f"the loss has shape {tuple(loss_B.shape)}, where each record needs one of its own")
-        edges = [call.edge for call in calls]
-        grads = torch.autograd.grad(loss_B.sum(), edges, allow_unused=True) if loss_B.requires_grad else ()
+        if loss_B.requires_grad:
+            torch.autograd.backward(loss_B.sum())
         found: dict[int, list[Part]] = {}
-        for call, grad in zip(calls, grads, strict=bool(grads)):
-            for part in call.parts(grad) if grad is not None else ():
-                found.setdefault(id(part.parameter), []).append(part if views == 1 else part.folded(views))
+        for call in passed.calls:
+            for part in call.parts(passed.views):
+                found.setdefault(id(part.parameter), []).append(part)
         return [part for parameter in self._parameters for part in _whole(parameter, found.get(id(parameter), []))]
 
     @contextmanager
-    def recording(self, rows: int) -> Iterator[list[Call]]:
+    def recording(self, records: int, views: int = 1) -> Iterator[Pass]:
         """Note calls meanwhile, in which parameters ask for no gradient."""
-        self._rows, self._calls = rows, []
+        self._pass = passed = Pass(records, views, self._shared)
         try:
             for parameter in self._parameters:
                 parameter.requires_grad = False
             for name, layer in self._attentions:
                 layer.forward = partial(_attention.attend, layer, partial(self._add, name, layer))  # type: ignore[method-assign]
-            yield self._calls
+            yield passed
         finally:
-            self._calls = None
+            self._pass = None
             for _, layer in self._attentions:
                 vars(layer).pop("forward", None)
             for parameter in self._parameters:
@@ -155,7 +196,7 @@ class Recorder:
         self, name: str, family: Family, layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: object
     ) -> None:
         """Note a call, but not under torch.no_grad, where it has no gradient."""
-        if self._calls is None or not torch.is_grad_enabled():
+        if self._pass is None or not torch.is_grad_enabled():
             return
         given = [*args, *named.values()]
         if len(given) != 1 or not isinstance(given[0], Tensor) or not isinstance(output, Tensor):
@@ -167,18 +208,19 @@ class Recorder:
 
     def _add(self, name: str, layer: nn.Module, family: Family, given: Tensor, output: Tensor) -> None:
         """Note what went in and the place of what came out, where both have a row for each record."""
-        rows = {len(one) if one.dim() else 0 for one in (given, output)}
-        if rows != {self._rows}:
+        if (passed := self._pass) is None:
+            return
+        rows = passed.records * passed.views
+        if not given.dim() or not output.dim() or given.shape[0] != rows or output.shape[0] != rows:
             raise PrivacyError(
-                f"the layer {name!r} ({type(layer).__name__}) was given {tuple(given.shape)} of {self._rows} records,"
+                f"the layer {name!r} ({type(layer).__name__}) was given {tuple(given.shape)} of {rows} records,"
                 " so that which row is of which record is not known"
             )
         if not torch.is_grad_enabled():  # as of attention, which notes its projections itself
             return
         if not output.requires_grad:
             output.requires_grad_()
-        if self._calls is not None:
-            self._calls.append(Call(layer, family, given, given._version, get_gradient_edge(output)))  # noqa: SLF001
+        passed.add(layer, family, given, output)
 
 
 def _whole(parameter: nn.Parameter, parts: list[Part]) -> list[Part]:

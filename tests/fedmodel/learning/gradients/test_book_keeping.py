@@ -27,6 +27,7 @@ from fedmodel.learning.gradients.layers import parts, products
 from fedmodel.learning.gradients.layers._embedding import Looked
 from fedmodel.learning.gradients.layers.parts import Kept, Part
 from fedmodel.learning.gradients.layers.products import Again, Factors, Outer
+from fedmodel.learning.memory import held_at_most
 from fedmodel.learning.preflight import preflight
 from fedmodel.learning.tasks import RecordLoss
 from scenarios.selftest import mutations
@@ -460,6 +461,21 @@ def test_a_layer_whose_records_are_not_known_is_refused(build: Callable[[], nn.M
     with pytest.raises(PrivacyError, match=words):
         gradients.flat(torch.randn(3, 6), torch.zeros(3).long())
     assert all(parameter.requires_grad for parameter in module.parameters())
+
+
+def test_what_a_kept_layer_needed_is_let_go_as_the_backward_pass_goes_by() -> None:
+    """A layer more costs what went into it, as in a plain step, and not what came back beside it."""
+
+    def held(layers: int) -> int:
+        norms = [nn.GroupNorm(2, 4) for _ in range(layers)]
+        module = nn.Sequential(*norms, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(4, CLASSES))
+        ours = BookKeeping(module, cross_entropy, max_grad_norm=1.0, unit=UNIT, rows=ROWS)
+        return held_at_most(
+            torch.device("cpu"), lambda: ours.add(torch.zeros(ROWS, 4, 8_192), torch.zeros(ROWS).long())
+        )
+
+    of_a_layer = ROWS * 4 * 8_192 * 4
+    assert held(9) - held(3) <= 6 * 1.1 * of_a_layer
 
 
 def test_a_layer_that_no_family_knows_is_computed_by_torchs_transforms_and_said(
