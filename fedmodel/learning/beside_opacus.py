@@ -27,7 +27,7 @@ from torch import Tensor, nn
 
 from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients.book_keeping import clip_factors
-from fedmodel.learning.gradients.layers import FAMILIES
+from fedmodel.learning.gradients.layers import FAMILIES, packing
 from fedmodel.learning.gradients.layers.parts import Family
 from fedmodel.learning.gradients.layers.recording import Pass, Recorder
 
@@ -90,12 +90,9 @@ class BookKeepingModule(AbstractGradSampleModule):  # type: ignore[misc]  # Opac
         passed, self._pass = self._pass or Pass(loss_B.numel(), 1, set()), None
         parts = self._recorder.found(passed, loss_B)
         factor_B = clip_factors(parts, self.max_grad_norm)
-        sums: dict[int, list[Tensor]] = {}
-        while parts:
-            part = parts.pop(0)
-            sums.setdefault(id(part.parameter), []).append(part.summed(factor_B))
-        for parameter in self._trained:
-            parameter.grad = torch.cat(sums[id(parameter)]).view(parameter.shape).to(parameter.dtype)
+        sums = torch.split(packing.summed(parts, factor_B), [parameter.numel() for parameter in self._trained])
+        for parameter, own in zip(self._trained, sums, strict=True):
+            parameter.grad = own.view(parameter.shape).to(parameter.dtype)
 
     def remove_hooks(self) -> None:
         """Take the hooks off the model."""

@@ -33,13 +33,12 @@ def release(sums_L: list[Tensor], noise: NoiseSource, std: float, denominator: i
     """
     fine, coarse = grid.fine(std), grid.coarse(std)
     sizes = [sum_.numel() for sum_ in sums_L]
-    noise_P = noise.gaussian(sum(sizes), std, sums_L[0].device)
+    # All tensors in one, since calls cost more than numbers where a model is small.
+    noised_P = rounded(noise.gaussian(sum(sizes), std, sums_L[0].device), fine)
     # Exact: both are multiples of the fine grid, and under 2^53 of its steps.
-    noised = [
-        sum_ + rounded(part, fine).view_as(sum_)
-        for sum_, part in zip(sums_L, torch.split(noise_P, sizes), strict=True)
-    ]  # fmt: skip
-    return [divided(rounded(one, coarse), denominator) for one in noised]
+    noised_P += torch.cat([sum_.reshape(-1) for sum_ in sums_L])
+    mean_P = divided(rounded(noised_P, coarse), denominator)
+    return [part.view(sum_.shape) for part, sum_ in zip(mean_P.split_with_sizes(sizes), sums_L, strict=True)]
 
 
 def divided(sum_: Tensor, denominator: int) -> Tensor:
@@ -49,4 +48,4 @@ def divided(sum_: Tensor, denominator: int) -> Tensor:
 
 def rounded(values: Tensor, step: float) -> Tensor:
     """Return float64 values at the nearest multiples of a power of two, ties to even."""
-    return torch.round(values / step) * step
+    return values.div(step).round_().mul_(step)

@@ -28,7 +28,7 @@ from markupsafe import Markup
 from numpy.typing import NDArray
 from opacus.grad_sample import GradSampleModuleFastGradientClipping
 from opacus.utils.fast_gradient_clipping_utils import DPTensorFastGradientClipping
-from torch import Tensor, nn
+from torch import Tensor
 from torch.optim import Optimizer
 
 from clients import carried, hiding, policy
@@ -43,7 +43,7 @@ from fedmodel.learning import models, optimizers, refusals
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum, book_keeping, hooks
 from fedmodel.learning.gradients.book_keeping import BookKeeping
-from fedmodel.learning.gradients.layers import recording
+from fedmodel.learning.gradients.layers import packing
 from fedmodel.learning.gradients.layers.parts import Part
 from fedmodel.learning.inputs import Inputs, called, taken
 from fedmodel.learning.jobs import Carried, Question, State, training
@@ -356,19 +356,8 @@ def factors_of_another_batch() -> Planted:
 
 def tied_weight_counted_twice() -> Planted:
     """Sum what a record adds to a weight once for each of two uses, where its norm is that of one."""
-    whole = recording._whole
-
-    def counted(parameter: nn.Parameter, parts: list[Part]) -> list[Part]:
-        found = whole(parameter, parts)
-        for part in found:
-            vars(part)["summed"] = partial(_twice, part.summed)
-        return found
-
-    return replaced(recording, "_whole", counted)
-
-
-def _twice(summed: Callable[[Tensor], Tensor], factor_B: Tensor) -> Tensor:
-    return 2 * summed(factor_B)
+    summed = packing.summed
+    return replaced(packing, "summed", lambda parts, factor_B: 2 * summed(parts, factor_B))
 
 
 def rounding_forgotten() -> Planted:

@@ -82,6 +82,7 @@ from torch import Tensor, nn
 from fedmodel.data.named import arrays
 from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.learning.gradients import _standardised  # noqa: F401 - teaches Opacus layers of our own
+from fedmodel.learning.gradients.layers.parts import added_up
 from fedmodel.learning.inputs import Inputs, taken, unlike
 from fedmodel.learning.keeping import Kept, undone
 from fedmodel.learning.tasks import RecordLoss
@@ -223,10 +224,7 @@ class ClippedSum(ABC):
 
     def folded(self, grad_V: Tensor) -> Tensor:
         """Return the gradient of each record, from those of its views: their sum, added up one after the other."""
-        first_B, *others = grad_V.reshape(-1, self.views, *grad_V.shape[1:]).unbind(dim=1)
-        for other_B in others:
-            first_B = first_B + other_B
-        return first_B
+        return added_up(grad_V, self.views)
 
     def flat(self, x_N: Inputs, y_N: Tensor) -> Tensor:
         """Return the clipped sum of all the records, by made-up views of them, float64 of shape `(P,)`, WITHOUT noise.

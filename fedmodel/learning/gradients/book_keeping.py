@@ -57,6 +57,7 @@ from torch import Tensor, nn
 from fedmodel.data.named import each
 from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients import ClippedSum
+from fedmodel.learning.gradients.layers import packing
 from fedmodel.learning.gradients.layers.parts import CHAIN, Part, put_together
 from fedmodel.learning.gradients.layers.recording import Recorder
 from fedmodel.learning.inputs import Inputs, called, padded
@@ -89,10 +90,7 @@ class BookKeeping(ClippedSum):
         """Pass a physical batch through the model and back, and add its weighted sum."""
         parts = self._parts(x_V, y_R)
         factor_B = self._factors(parts, len(y_R))
-        sums = []
-        while parts:
-            sums.append(parts.pop(0).summed(factor_B))  # what a layer's sum needs is let go as soon as it is there
-        added_P = torch.cat(sums)
+        added_P = packing.summed(parts, factor_B)
         if self._pending_P is not None:
             added_P += self._carried()
         self._pending_P = added_P
@@ -185,8 +183,8 @@ def clip_factors(parts: Sequence[Part], clip: float) -> Tensor:
         parts: Of each trained parameter.
         clip: C'.
     """
-    squares, reaches = zip(*(part.squares() for part in parts), strict=True)
-    largest_B = torch.maximum(torch.stack(squares).sum(dim=0), torch.stack(reaches).sum(dim=0).div_(_KAPPA**2))
+    square_B, reach_B = packing.squares(parts)
+    largest_B = torch.maximum(square_B, reach_B / _KAPPA**2)
     factor_B = (clip * (1 - _SLACK) / largest_B.sqrt()).clamp_(max=1.0)
     return torch.where(largest_B.isfinite(), factor_B, 0.0)
 

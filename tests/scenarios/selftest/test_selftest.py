@@ -25,7 +25,7 @@ from fedmodel.kinds.section import Section
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import book_keeping, hooks
 from fedmodel.learning.gradients.book_keeping import BookKeeping
-from fedmodel.learning.gradients.layers import recording
+from fedmodel.learning.gradients.layers import packing
 from fedmodel.learning.jobs import training
 from fedmodel.learning.keeping import Kept
 from fedmodel.ledger import Ledger, Run, Standing
@@ -82,7 +82,7 @@ TOUCHED = (
     DpSgd,
     BookKeeping,
     book_keeping,
-    recording,
+    packing,
     Ledger,
     Run,
     Standing,

@@ -114,6 +114,11 @@ class Kept(Part):
         super().__init__(parameter, rows)
         self.grad_BP, self._square_B = grad_BP.flatten(1), square_B
 
+    @property
+    def is_bare(self) -> bool:
+        """Whether the squared norms are yet to be computed."""
+        return self._square_B is None
+
     def squares(self) -> tuple[Tensor, Tensor]:
         """Return each record's squared norm, twice."""
         if self._square_B is None:
@@ -157,7 +162,7 @@ def norms(values_NK: Tensor) -> Tensor:
 def weighed(left_Kp: Tensor | None, right_Kd: Tensor, factor_K: Tensor) -> Tensor:
     """Return the sum over positions of factor times outer product, float64 `(p, d)`; of ones where left is None."""
     total_pd: Tensor | None = None
-    for some in blocks(len(factor_K)):
+    for some in blocks(factor_K.shape[0]):
         factor_K1 = factor_K[some, None]
         # Zero times infinity is NaN: what is not finite of a record that counts nothing is zeroed on both sides.
         left = factor_K1 if left_Kp is None else (left_Kp[some] * factor_K1).nan_to_num_(0.0, 0.0, 0.0)
@@ -173,6 +178,9 @@ def blocks(positions: int) -> Iterator[slice]:
     Raises:
         PrivacyError: When there are so many that sums of their sums are not near enough.
     """
+    if positions <= BLOCK:
+        yield slice(0, BLOCK)
+        return
     count, most = -(-positions // BLOCK), CHAIN - BLOCK - _SPARE
     if count > most:
         raise PrivacyError(
@@ -222,5 +230,5 @@ def _signed(number: int) -> int:
 
 def _columns(grad_BP: Tensor) -> Iterator[slice]:
     """Cut the columns into blocks that stay in a cache once they are float64."""
-    width = max(1, CACHED // max(1, len(grad_BP)))
+    width = max(1, CACHED // max(1, grad_BP.shape[0]))
     yield from (slice(start, start + width) for start in range(0, grad_BP.shape[1], width))

@@ -65,7 +65,12 @@ class Outer(Part):
     def __init__(self, parameter: Tensor, factors: Factors, rows: slice = slice(None)) -> None:
         super().__init__(parameter, rows)
         self.factors = factors
-        self._batch, self._groups, self._positions, self._outputs = factors.left_BGTp.shape
+        self.batch, self._groups, self._positions, self.outputs = factors.left_BGTp.shape
+
+    @property
+    def is_of_one_position(self) -> bool:
+        """Whether there is one position and one group: a record's gradient is one outer product."""
+        return self._positions == self._groups == 1
 
     @property
     def groups(self) -> int:
@@ -74,20 +79,20 @@ class Outer(Part):
 
     def cheapest(self) -> Part:
         """Return the way that takes less, by shapes."""
-        positions, inputs, entries = self._positions, self.factors.inputs, self._outputs * self.factors.inputs
+        positions, inputs, entries = self._positions, self.factors.inputs, self.outputs * self.factors.inputs
         if positions == 1:
             return self
         if entries <= 2 * positions**2:
             return self.kept()
-        if positions**2 * (self._outputs + inputs) <= _AGAIN * entries:
+        if positions**2 * (self.outputs + inputs) <= _AGAIN * entries:
             return self
-        if self._batch * self._groups * entries <= _SMALL:
+        if self.batch * self._groups * entries <= _SMALL:
             return self.kept()
         return Again(self.parameter, self.factors, self.rows)
 
     def squares(self) -> tuple[Tensor, Tensor]:
         """Return the squared norms from Gram matrices, and the squared reaches, group by group."""
-        found = [self._squares(some) for some in self._chunks(self._positions * (self._outputs + self.factors.inputs))]
+        found = [self._squares(some) for some in self._chunks(self._positions * (self.outputs + self.factors.inputs))]
         if len(found) == 1:
             return found[0]
         squares, reaches = zip(*found, strict=True)
@@ -103,7 +108,7 @@ class Outer(Part):
             square_B = square_BG[:, 0] if self._groups == 1 else square_BG.sum(dim=1)
             return square_B, square_B
         gram_NTT = torch.bmm(left_NTp, left_NTp.mT).mul_(torch.bmm(right_NTd, right_NTd.mT))
-        return bounded(gram_NTT.sum(dim=(1, 2)), reach_NT, self._outputs + self.factors.inputs, self._groups)
+        return bounded(gram_NTT.sum(dim=(1, 2)), reach_NT, self.outputs + self.factors.inputs, self._groups)
 
     def summed(self, factor_B: Tensor) -> Tensor:
         """Return the weighted sum, of a group after the other."""
@@ -117,7 +122,7 @@ class Outer(Part):
 
     def kept(self) -> Kept:
         """Return each record's gradient, in float32, which is then what is clipped and summed."""
-        grad_BP = self.factors.left_BGTp.new_empty((self._batch, self._groups * self._outputs * self.factors.inputs))
+        grad_BP = self.factors.left_BGTp.new_empty((self.batch, self._groups * self.outputs * self.factors.inputs))
         found = []
         for some, grads in self._gradients():
             grad_BP[some] = grads
@@ -133,7 +138,7 @@ class Outer(Part):
         factors = self.factors
 
         def rows(some: slice) -> slice:
-            start, stop, _ = some.indices(self._batch // views)
+            start, stop, _ = some.indices(self.batch // views)
             return slice(start * views, stop * views)
 
         def positions(one_VGT: Tensor) -> Tensor:
@@ -150,14 +155,14 @@ class Outer(Part):
 
     def _gradients(self, block: slice = slice(None)) -> Iterator[tuple[slice, Tensor]]:
         """Yield records' gradients, of a few at once."""
-        for some in self._chunks(self._outputs * self.factors.inputs, block):
+        for some in self._chunks(self.outputs * self.factors.inputs, block):
             yield some, self.factors.grads(some)
 
     def _chunks(self, of_a_group: int, block: slice = slice(None)) -> Iterator[slice]:
         """Cut the batch, or a block, into rows that stay in a cache, by what one has in each group."""
         fitting = min(BLOCK, max(1, CACHED // max(1, self._groups * of_a_group)))
         size = 1 << (fitting.bit_length() - 1)  # which divides a block, so that both are cut at the same places
-        start, stop, _ = block.indices(self._batch)
+        start, stop, _ = block.indices(self.batch)
         yield from (slice(at, min(at + size, stop)) for at in range(start, stop, size))
 
 
@@ -183,7 +188,7 @@ class Again(Outer):
         def sum_of(block: slice) -> Tensor:
             return _total(weighed(None, grads, factor_B[some]) for some, grads in self._gradients(block))
 
-        return _total(sum_of(block) for block in blocks(self._batch)).reshape(-1)
+        return _total(sum_of(block) for block in blocks(self.batch)).reshape(-1)
 
     def hashed(self, multipliers_P: Tensor) -> Tensor:
         """Return a hash of the gradients, so that how they are computed is covered too."""

@@ -23,7 +23,7 @@ from fedmodel.errors import DataError, PrivacyError
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.gradients import kind
 from fedmodel.learning.gradients.book_keeping import BookKeeping
-from fedmodel.learning.gradients.layers import parts, products
+from fedmodel.learning.gradients.layers import packing, parts, products
 from fedmodel.learning.gradients.layers._embedding import Looked
 from fedmodel.learning.gradients.layers.parts import Kept, Part
 from fedmodel.learning.gradients.layers.products import Again, Factors, Outer
@@ -333,6 +333,34 @@ def test_a_record_that_cancels_by_more_than_kappa_is_clipped_harder() -> None:
     assert float((reach_1 / square_1).sqrt()) > 2.0**8
     factor_1 = gradients._factors([outer], 1)
     assert float(factor_1 * reach_1.sqrt()) == pytest.approx(2.0**8 * gradients.clip, rel=1e-5)
+
+
+@pytest.mark.parametrize("bad", [1.0, math.nan, math.inf])
+def test_parts_side_by_side_are_what_they_are_one_by_one(bad: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept gradients and products at one position, small and large, in the order of parts; of hostile sizes too."""
+    torch.manual_seed(3)
+    some: list[Part] = []
+    for place, (p, d, scale) in enumerate([(3, 4, 1.0), (5, 2, 1e20), (2, 6, 1e-20)]):
+        left, right = torch.randn(ROWS, 1, 1, p) / scale, torch.randn(ROWS, 1, 1, d) * scale
+        right[place, 0, 0, 1] *= bad
+        given = Factors(left, partial(taken_from, right), partial(bmm, right[:, 0], left[:, 0]), (right,), d)
+        some += [Outer(nn.Parameter(torch.zeros(p, d)), given), Kept(nn.Parameter(torch.zeros(p)), left[:, 0, 0])]
+        some.append(Outer(nn.Parameter(torch.zeros(p, d)), given).kept())
+    factor = torch.rand(ROWS, dtype=torch.float64)
+    factor[:3] *= math.isfinite(bad)
+    squares, reaches = packing.squares(some)
+    expected = torch.cat([part.summed(factor) for part in some])
+    alone = torch.stack([torch.stack(part.squares()) for part in some]).sum(dim=0)
+    assert torch.allclose(torch.stack([squares, reaches]), alone, rtol=1e-13, atol=0.0, equal_nan=True)
+    found = packing.summed(given := [*some], factor)
+    assert not given
+    assert torch.allclose(found, expected, rtol=1e-13, atol=1e-14 * float(expected.abs().max()))
+    monkeypatch.setattr(packing, "_SMALL", 0)
+    assert torch.equal(packing.summed([*some], factor), expected)
+
+
+def taken_from(right: Tensor, some: slice) -> Tensor:
+    return right[some]
 
 
 @pytest.mark.parametrize("left_over", [2, 3, 7])
