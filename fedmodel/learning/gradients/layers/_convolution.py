@@ -54,7 +54,7 @@ def _gradients(layer: _Convolution, given: Tensor, grad: Tensor, some: slice) ->
         kernel(seen[place : place + 1], layer.weight.shape, grad[place : place + 1], **how)
         for place in range(len(grad))
     ]
-    return torch.stack(grads).flatten(1)
+    return (grads[0][None] if len(grads) == 1 else torch.stack(grads)).flatten(1)
 
 
 def _windows(layer: _Convolution, given: Tensor, some: slice) -> Tensor:

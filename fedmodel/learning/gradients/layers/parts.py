@@ -10,6 +10,8 @@ arXiv 2205.10683, section 3). Where a gradient is the sum over positions t of ou
 | `Again`   | L and R; its gradient is computed    | else, where                | of its entries                      |
 |           | for the norm, and again for the sum  | T^2 (p + d) > 32 p d; kept |                                     |
 |           |                                      | where B P is under 2^23    |                                     |
+| `Anew`    | L and R; its gradient is computed    | otherwise, where T >= 32   | sum over s, t of (L_s.L_t)(R_s.R_t) |
+|           | for the sum                          | on a processor             | and what float32 rounds             |
 | `Outer`   | L and R                              | otherwise                  | sum over s, t of (L_s.L_t)(R_s.R_t) |
 | `Looked`  | as `Outer`, L_t the unit vector of   | tables, unless they are    | likewise, L_s.L_t = 1 of equal ones |
 |           | an index                             | kept                       |                                     |
@@ -30,7 +32,11 @@ off by at most K 2^-53 times the sum of their absolute values, whose matrix is i
 `BLOCK` positions are added up by one product, and so many blocks by hand that it comes to `CHAIN`. A gradient that is
 kept or computed again is clipped and summed as float32 has it, whatever was rounded on the way: it is then a function
 of the record's own bits, which `hashed` covers, and what is bounded is its own norm. That a kernel gives the same bits
-when it is asked again is measured with that, by `fedmodel.learning.conformance`.
+when it is asked again is measured with that, by `fedmodel.learning.conformance`. Of `Anew` what is summed is such a
+gradient too, and its norm is bounded by that of the true one: T products in float32, and their sum in any order, are
+off by at most (T + 4) 2^-24 / (1 - (T + 4) 2^-24) times the sum of their absolute values (Higham 2002, section 3.1),
+which is in L2 at most the reach, and by T 2^-125 an entry where they are too small for float32. That products are of
+float32 is measured (`products.is_of_ieee`); elsewhere than on a processor another way is taken.
 
 Shapes: B rows of a physical batch, G groups of channels, T positions of a record, K = B T, p outputs and d inputs of a
 group, P entries of a gradient.

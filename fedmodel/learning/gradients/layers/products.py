@@ -8,12 +8,15 @@ entries of a gradient, N = B G.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from typing import Final
 
 import torch
 from torch import Tensor
+from torch.nn.grad import conv1d_weight
 
 from fedmodel.learning.gradients.layers.parts import (
     BLOCK,
@@ -31,6 +34,10 @@ from fedmodel.learning.gradients.layers.parts import (
 _ROUNDING: Final = 2.0**-52  # twice that of float64
 _AGAIN: Final = 32  # products of float32 for each entry that cost as much as turning it into float64 and adding it up
 
+_MANY: Final = 32
+"""Positions of a record from which on its gradient in float32 costs less than its part of a product in float64."""
+_SINGLE: Final = 2.0**-24  # half of the last place of float32
+_TINY: Final = 2.0**-125  # what a product of float32 and its sum lose at most where they are too small for it
 _SMALL: Final = 1 << 23  # values, 32 MB, that are kept of a parameter rather than computed again
 
 
@@ -85,10 +92,15 @@ class Outer(Part):
         if entries <= 2 * positions**2:
             return self.kept()
         if positions**2 * (self.outputs + inputs) <= _AGAIN * entries:
-            return self
+            return Anew(self.parameter, self.factors, self.rows) if self._is_cheaper_anew() else self
         if self.batch * self._groups * entries <= _SMALL:
             return self.kept()
         return Again(self.parameter, self.factors, self.rows)
+
+    def _is_cheaper_anew(self) -> bool:
+        """Tell whether gradients in float32 cost less than a product in float64, and are rounded as `Anew` has it."""
+        of_processor = self.factors.left_BGTp.device.type == "cpu"
+        return self._positions >= _MANY and of_processor and is_of_ieee(torch.get_float32_matmul_precision())
 
     def squares(self) -> tuple[Tensor, Tensor]:
         """Return the squared norms from Gram matrices, and the squared reaches, group by group."""
@@ -193,6 +205,40 @@ class Again(Outer):
     def hashed(self, multipliers_P: Tensor) -> Tensor:
         """Return a hash of the gradients, so that how they are computed is covered too."""
         return torch.cat([hashed(grads, multipliers_P) for _, grads in self._gradients()])
+
+
+class Anew(Again):
+    """Outer products with a norm from Gram matrices, and each record's gradient computed in float32 for the sum.
+
+    What is summed is that gradient as float32 has it, whatever was rounded on the way; its norm is at most that of the
+    true one and what is rounded: (T + 4) 2^-24 of the reach for T products and as many sums of them in any order, of
+    several views and uses too, and what an entry loses where products are too small for float32.
+    """
+
+    def squares(self) -> tuple[Tensor, Tensor]:
+        """Return an upper bound of the squared norm of what is summed, twice."""
+        square_B, reach_B = Outer.squares(self)
+        rounding = (self._positions + 4) * _SINGLE
+        tiny = math.sqrt(self._groups * self.outputs * self.factors.inputs) * self._positions * _TINY
+        bound_B = (square_B.sqrt() + reach_B.sqrt() * (rounding / (1 - rounding)) + tiny).square_()
+        return bound_B, bound_B
+
+
+@lru_cache
+def is_of_ieee(asked: str) -> bool:
+    """Tell whether products of float32 on the processor are rounded as IEEE 754 has it, and not as numbers of 16 bits.
+
+    Measured once a process for what is asked of torch, since a variable of the environment may ask it of a library.
+    """
+    left_Tp, right_Td = torch.randn(2, _MANY, 64, generator=torch.Generator().manual_seed(0)).unbind()
+    exact_pd = left_Tp.double().mT @ right_Td.double()
+    allowed_pd = left_Tp.double().norm(dim=0)[:, None] * right_Td.double().norm(dim=0) * (_MANY * _SINGLE)
+    found = (
+        left_Tp.mT @ right_Td,
+        torch.bmm(left_Tp[None].mT, right_Td[None])[0],
+        conv1d_weight(right_Td[None].mT, (64, 64, 1), left_Tp[None].mT)[:, :, 0],
+    )
+    return asked == "highest" and all(bool(((one - exact_pd).abs() <= allowed_pd).all()) for one in found)
 
 
 def _total(sums: Iterator[Tensor]) -> Tensor:

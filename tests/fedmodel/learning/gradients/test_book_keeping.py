@@ -26,7 +26,7 @@ from fedmodel.learning.gradients.book_keeping import BookKeeping
 from fedmodel.learning.gradients.layers import packing, parts, products
 from fedmodel.learning.gradients.layers._embedding import Looked
 from fedmodel.learning.gradients.layers.parts import Kept, Part
-from fedmodel.learning.gradients.layers.products import Again, Factors, Outer
+from fedmodel.learning.gradients.layers.products import Again, Anew, Factors, Outer, is_of_ieee
 from fedmodel.learning.memory import held_at_most
 from fedmodel.learning.preflight import preflight
 from fedmodel.learning.tasks import RecordLoss
@@ -219,7 +219,7 @@ def hostile_factors(positions: int, inputs: int, outputs: int, seed: int, scale:
     return x_Td[None] * scale, y_Tp[None] / scale
 
 
-@pytest.fixture(params=[Kept, Again, Outer])
+@pytest.fixture(params=[Kept, Again, Anew, Outer])
 def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[Part]:
     """Each way of outer products, whatever the shapes say."""
 
@@ -254,6 +254,7 @@ def exact(x_Td: Tensor, y_Tp: Tensor, some: int = 4) -> list[Fraction]:
         (64, 3, 4, 0, Kept),
         (32, 50, 50, ROWS * 2_500, Kept),
         (32, 50, 50, ROWS * 2_500 - 1, Again),
+        (32, 400, 400, 0, Anew),
         (16, 40, 40, 10**6, Outer),
         (2, 3, 4, 10**6, Outer),
         (1, 3, 4, 10**6, Outer),
@@ -281,6 +282,62 @@ def test_norms_are_upper_bounds_where_positions_cancel(scale: float) -> None:
         own = sum((Fraction(one) ** 2 for one in kept.grad_BP[0].tolist()), Fraction(0))  # as float32 has it
         for found_1, _ in (kept.squares(), Again(outer.parameter, outer.factors).squares()):
             assert abs(Fraction(float(found_1)) - own) <= own / 2**22
+
+
+@each_scale
+@pytest.mark.parametrize("views", [1, 4])
+def test_a_norm_bounds_a_gradient_as_float32_rounds_it(scale: float, views: int) -> None:
+    """One large product, and 63 that are a little more than half of its last place: each sum is rounded up."""
+    x = torch.ones(1, 64, 4) * scale
+    y = torch.full((1, 64, 3), 1.01 * 2.0**-24) / scale
+    y[:, :: 64 // views] = 1 / scale
+    outer = Outer(nn.Parameter(torch.zeros(3, 4)), factors_of(x.view(views, -1, 4), y.view(views, -1, 3)))
+    outer = outer.folded(views)
+    (bound_1, reach_1), true_1 = Anew(outer.parameter, outer.factors).squares(), outer.squares()[0]
+    own = sum((Fraction(one) ** 2 for one in outer.kept().grad_BP[0].tolist()), Fraction(0))
+    assert torch.equal(bound_1, reach_1)
+    assert Fraction(float(true_1)) * (1 + Fraction(1, 2**22)) < own <= Fraction(float(bound_1))
+
+
+@each_scale
+def test_a_norm_bounds_a_gradient_of_which_rounding_is_all_there_is(scale: float) -> None:
+    for seed in range(20):
+        x, y = hostile_factors(64, 4, 3, seed, scale)
+        anew = Anew(nn.Parameter(torch.zeros(3, 4)), factors_of(x, y))
+        own = sum((Fraction(one) ** 2 for one in anew.kept().grad_BP[0].tolist()), Fraction(0))
+        assert own <= Fraction(float(anew.squares()[0]))
+
+
+def test_gradients_too_small_or_too_large_for_float32_are_bounded_all_the_same() -> None:
+    """What is lost is counted; an entry past the largest number counts nothing, as of any record that is not finite."""
+    for exponents in ((-80, -60), (-140, 100), (100, 100)):
+        x, y = (torch.randn(1, 32, size) * 2.0**power for size, power in zip((4, 3), exponents, strict=True))
+        anew = Anew(nn.Parameter(torch.zeros(3, 4)), factors_of(x, y))
+        bound = float(anew.squares()[0])
+        summed = anew.summed(torch.ones(1, dtype=torch.float64))
+        assert summed.isfinite().all()
+        assert float(summed.norm()) ** 2 <= bound < math.inf
+
+
+@pytest.mark.parametrize(("asked", "is_so"), [("highest", True), ("high", False), ("medium", False)])
+def test_products_are_of_float32_only_where_nothing_else_was_asked_for(
+    asked: str, is_so: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: asked)
+    gradients = BookKeeping(Products(400, 400), slopes, max_grad_norm=1.0, unit=2.0**-31, rows=ROWS)
+    (part,) = parts_of(gradients, torch.zeros(3, 32, 400), torch.zeros(3, 32, 400))
+    assert type(part) is (Anew if is_so else Outer)
+
+
+def test_a_kernel_that_rounds_to_16_bits_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    own = products.conv1d_weight
+
+    def rounded(x: Tensor, size: tuple[int, ...], y: Tensor) -> Tensor:
+        return own(x.bfloat16().float(), size, y.bfloat16().float())
+
+    assert is_of_ieee.__wrapped__("highest")
+    monkeypatch.setattr(products, "conv1d_weight", rounded)
+    assert not is_of_ieee.__wrapped__("highest")
 
 
 def bmm(x: Tensor, y: Tensor, some: slice) -> Tensor:
@@ -312,7 +369,8 @@ def test_a_sum_is_within_its_bound_of_rounding() -> None:
     outer = Outer(gradients.parameters[0], factors_of(x, y))
     kept = outer.kept()
     own = [[Fraction(value) for value in row] for row in kept.grad_BP.tolist()]
-    truly = {outer: [exact(x[i], y[i]) for i in range(30)], kept: own, Again(outer.parameter, outer.factors): own}
+    again, anew = (way(outer.parameter, outer.factors) for way in (Again, Anew))
+    truly = {outer: [exact(x[i], y[i]) for i in range(30)], kept: own, again: own, anew: own}
     for part, of_each in truly.items():
         factor_B = gradients._factors([part], 30)
         rows = [[Fraction(f) * g for g in row] for f, row in zip(factor_B.tolist(), of_each, strict=True)]
