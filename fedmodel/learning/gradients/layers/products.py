@@ -236,7 +236,7 @@ def is_of_ieee(asked: str) -> bool:
     found = (
         left_Tp.mT @ right_Td,
         torch.bmm(left_Tp[None].mT, right_Td[None])[0],
-        conv1d_weight(right_Td[None].mT, (64, 64, 1), left_Tp[None].mT)[:, :, 0],
+        conv1d_weight(right_Td[None].mT, (64, 64, 1), left_Tp[None].mT)[:, :, 0],  # type: ignore[no-untyped-call]
     )
     return asked == "highest" and all(bool(((one - exact_pd).abs() <= allowed_pd).all()) for one in found)
 

@@ -95,7 +95,7 @@ class Pass:
         """Note a call."""
         self._times[layer] += 1
         self.calls.append(call := Call(layer, family, given))
-        output.register_hook(partial(call.came, self))
+        output.register_hook(partial(call.came, self))  # type: ignore[no-untyped-call]
 
     def is_alone(self, layer: nn.Module) -> bool:
         """Tell whether one call is all that adds to a layer's parameters."""
