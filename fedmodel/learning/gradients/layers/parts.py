@@ -103,6 +103,10 @@ class Part(ABC):
         """Return the way that takes less, by shapes."""
         return self
 
+    def freed(self) -> Part:
+        """Return the same in the way that takes less, where that holds less than this, and else itself."""
+        return self
+
 
 class Kept(Part):
     """The gradient of each record.

@@ -97,6 +97,11 @@ class Outer(Part):
             return self.kept()
         return Again(self.parameter, self.factors, self.rows)
 
+    def freed(self) -> Part:
+        """Return kept gradients at once only where they are fewer numbers than the factors that they are made of."""
+        held = self.factors.left_BGTp.numel() + sum(one.numel() for one in self.factors.given)
+        return self.cheapest() if self.batch * self._groups * self.outputs * self.factors.inputs <= held else self
+
     def _is_cheaper_anew(self) -> bool:
         """Tell whether gradients in float32 cost less than a product in float64, and are rounded as `Anew` has it."""
         of_processor = self.factors.left_BGTp.device.type == "cpu"

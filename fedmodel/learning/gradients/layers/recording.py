@@ -50,10 +50,10 @@ class Call:
         self._parts: list[Part] | None = None
 
     def came(self, passed: Pass, grad: Tensor) -> None:
-        """Note the gradient at what came out, and compute the parts at once where nothing else adds to them."""
+        """Note the gradient at what came out, and take the parts at once where nothing else adds to them."""
         self._grad = grad
         if passed.is_alone(self.layer):
-            self._parts = [part.cheapest() for part in self._computed(passed.views)]
+            self._parts = [part.freed() for part in self._computed(passed.views)]
             del self._grad, self._given
 
     def parts(self, views: int) -> list[Part]:
