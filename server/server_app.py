@@ -30,7 +30,7 @@ from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.kinds import own_code
 from fedmodel.learning.jobs import Serving, State, job_named
 from fedmodel.privacy.events import LEFT_OUT
-from fedmodel.provision import check_deployable, read_roster
+from fedmodel.provision import check_deployable, read_roster, read_server_law
 from fedmodel.system.durable import failed, held
 from fedmodel.system.inert import InertFormatter
 from server.aggregation import kind_of
@@ -44,7 +44,7 @@ from server.metrics import Logs
 from server.round_loop import ComeTo, RoundLoop
 from server.run_files import BEING_RUN, SERVING, RunFiles
 from server.served_model import ServedModel
-from server.strategies import strategy_of
+from server.strategies import check_listed_strategy, strategy_of
 
 logger = logging.getLogger(__name__)
 
@@ -100,10 +100,11 @@ def run_federation(
 
     Raises:
         ConfigError: When a deployed server is to run what is a simulation's alone, or the scenario's strategy is not
-            known; nothing was asked of any silo.
+            known, or none of the code that the server's file approved of; nothing was asked of any silo.
     """
     if home is not None:
         check_deployable(scenario)
+        check_listed_strategy(scenario, read_server_law(home).strategy_packages)
     if scenario.seed is None:
         raise ConfigError("a scenario that runs has a seed; read it with read_scenario")
     torch.set_num_threads(1)

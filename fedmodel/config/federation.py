@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
-from fedmodel.config.own_packages import Packages
+from fedmodel.config.own_packages import PackageName, Packages, StrategyPackage
 from fedmodel.config.tables import TableSource
 from fedmodel.kinds.section import Address, AgeRecipient, DataName, Device, Section, SiloName
 
@@ -87,6 +87,8 @@ class FederationFile(Section):
         escrow: Recipients of age that can open models, besides the server; no party's keys, and nothing of a silo's.
         packages: Installed packages of others, by name and version, whose code its scenarios may name. `provision`
             writes them into every party's file, with the hash of their files.
+        strategy_packages: Those of which a strategy may be, at the server alone; `provision` writes them into its file,
+            with the hash of the files of each.
         server: Where the server is.
         silos: Who takes part.
     """
@@ -98,6 +100,7 @@ class FederationFile(Section):
     scenarios: Annotated[tuple[str, ...], Field(strict=False, min_length=1)]
     escrow: Recipients = ()
     packages: Packages = Field(default={}, exclude_if=lambda listed: not listed)
+    strategy_packages: Packages = Field(default={}, exclude_if=lambda listed: not listed)
     server: ServerPlace
     silos: Annotated[tuple[SiloEntry, ...], Field(strict=False, min_length=1, max_length=10_000)]
 
@@ -121,6 +124,7 @@ class ServerFile(Section):
         escrow: Recipients of age that can open what it keeps at rest, besides itself.
         tables: Where its own held-out records lie, by the names that scenarios call the data sets.
         packages: Those whose files are in the hash of the silos' code; they are installed here too.
+        strategy_packages: Those of which a strategy of a user's own may be, each by the hash of its files.
     """
 
     federation: FederationName
@@ -130,6 +134,7 @@ class ServerFile(Section):
     escrow: Recipients = ()
     tables: dict[DataName, TableSource] = Field(default={})
     packages: Packages = Field(default={}, exclude_if=lambda listed: not listed)
+    strategy_packages: dict[PackageName, StrategyPackage] = Field(default={}, exclude_if=lambda listed: not listed)
 
     @field_validator("tables")
     @classmethod

@@ -21,6 +21,7 @@ from pydantic import BaseModel
 from fedmodel.config import FederationFile, Scenario, ServerFile, SiloFile, to_toml
 from fedmodel.config.federation import joined
 from fedmodel.config.law import ConnectionConfig
+from fedmodel.config.own_packages import StrategyPackage
 from fedmodel.crypto import SigningKey, random_bytes
 from fedmodel.crypto.certificates import Authority, Purpose, fingerprint, make_node_key
 from fedmodel.crypto.postquantum import PostQuantumKey, post_quantum_hash
@@ -32,6 +33,7 @@ from fedmodel.provision.kits import CERTIFICATE, LAW, NODE_KEY, SCENARIOS, SERVE
 from fedmodel.provision.roster import Party
 from fedmodel.provision.units import Installation, readme_text, unit_text
 from fedmodel.system.durable import erase_folder, failed, replace_file, sync_folder
+from fedmodel.system.packages import package_hash
 
 _SEED_SIZE: Final = 32
 SERVER: Final = "server"
@@ -116,14 +118,23 @@ def make_keys(
 
 
 def write_server_law(folder: Path, federation: FederationFile) -> None:
-    """Put `server.toml` into the server's kit."""
+    """Put `server.toml` into the server's kit.
+
+    Raises:
+        ConfigError: When a package of a strategy cannot be had here as it is listed.
+    """
     place = federation.server
+    strategies = {
+        name: StrategyPackage(version=version, sha256=package_hash(name, version))
+        for name, version in federation.strategy_packages.items()
+    }
     law = ServerFile(
         federation=federation.name,
         listen=joined(place.listen, place.port),
         hosts=place.hosts,
         escrow=federation.escrow,
         packages=federation.packages,
+        strategy_packages=strategies,
     )
     write_document(folder / SERVER_LAW, law)
 

@@ -43,6 +43,7 @@ from server.metrics import BESIDES, METRICS
 from server.usefulness import USEFULNESS
 
 _STOP_S: Final = 15.0
+_STRATEGY: Final = "federation.strategy"
 
 
 @dataclass(frozen=True)
@@ -134,12 +135,22 @@ def packages_of(scenario: Scenario) -> dict[str, str]:
     Raises:
         ConfigError: When it names code of none.
     """
+    return _provided(scenario.silos_code, "silo")
+
+
+def _strategy_packages_of(scenario: Scenario) -> dict[str, str]:
+    """Return the installed package that a scenario's strategy is of, where that is the user's own."""
+    return _provided({key: use for key, use in scenario.own_code.items() if key == _STRATEGY}, "server")
+
+
+def _provided(named: Mapping[str, str], party: str) -> dict[str, str]:
+    """Return the installed packages that names of code are of, by name and version."""
     found = {}
-    for key, use in scenario.silos_code.items():
+    for key, use in named.items():
         provided = providing(use.partition(":")[0])
         if provided is None:
             raise ConfigError(
-                f"{key} = {use!r} is code of no installed package, and a deployed silo imports nothing else: make a"
+                f"{key} = {use!r} is code of no installed package, and a deployed {party} imports nothing else: make a"
                 " package of it and install that, or take `fedmodel simulate`, which imports it from beside the file"
             )
         found[provided[0]] = provided[1]
@@ -154,6 +165,7 @@ def _federation(scenario: Scenario, network: Networks, packages: Mapping[str, st
             "post_quantum": scenario.encryption.post_quantum,
             "scenarios": [scenario.name],
             "packages": dict(packages),
+            "strategy_packages": _strategy_packages_of(scenario),
             "server": {"hosts": [network.host], "port": network.port, "listen": network.host},
             "silos": [{"name": silo} for silo in scenario.federation.silos],
         }

@@ -33,6 +33,7 @@ from scenarios.runs.summary import read_metrics, rows_reported, sum_up
 from scenarios.runs.usefulness import told_of
 from scenarios.simulation.simulate import check_scenario
 from server import runs
+from server.strategies import check_listed_strategy
 
 _POLL_S: Final = 0.2
 _PATIENCE: Final = 2  # heartbeats that Flower lets a node miss
@@ -50,14 +51,16 @@ def submit(home: Path, scenario: Scenario, rehearsed: str | None = None) -> tupl
         rehearsed: On what network one machine plays all parties; None where each is its own.
 
     Raises:
-        ConfigError: When the scenario could not run, or names other silos than the roster.
+        ConfigError: When the scenario could not run, names other silos than the roster, or a strategy that is not code
+            that the server's file approved of.
     """
     check_deployable(scenario)
-    packages = read_server_law(home).packages
-    check_listed(scenario, packages)
-    code_hash(packages)  # which says where one of them cannot be had here as it is listed
+    law = read_server_law(home)
+    check_listed(scenario, law.packages)
+    code_hash(law.packages)  # which says where one of them cannot be had here as it is listed
     if scenario.own_code:
         own_code.open_to_all()
+    check_listed_strategy(scenario, law.strategy_packages)
     parameters = check_scenario(scenario, deployed=True)
     start = None if scenario.start is None else read_start(scenario.start)
     return runs.submit(home, scenario, start, rehearsed), parameters

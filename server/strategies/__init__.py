@@ -39,6 +39,7 @@ from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from fedmodel.config import Scenario, explained
+from fedmodel.config.own_packages import StrategyPackage
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.section import Section
 from fedmodel.system.kinds import kinds, not_known
@@ -150,6 +151,22 @@ def check_strategy(scenario: Scenario, parameters: int) -> None:
         from server.strategies._own import check_own
 
         check_own(scenario, parameters)
+
+
+def check_listed_strategy(scenario: Scenario, packages: Mapping[str, StrategyPackage]) -> None:
+    """Refuse a strategy of the user's own that is not the code that a deployed server's file approved of.
+
+    Args:
+        scenario: Names it.
+        packages: Of `server.toml`, by name.
+
+    Raises:
+        ConfigError: As `server.strategies._listed` says.
+    """
+    if ":" in scenario.federation.strategy:
+        from server.strategies import _listed
+
+        _listed.check_listed_strategy(scenario, packages)
 
 
 def settings_of(scenario: Scenario) -> dict[str, object]:

@@ -2,7 +2,7 @@
 
 What the function returns has the door of this folder: `apply`, and where it wants them `choose` and `combine`.
 `federation.strategy_options` are the function's arguments. It is the server's code alone: no silo imports it, and no
-law has to list it.
+law has to list it. A deployed server imports what its own file lists (`server.strategies._listed`).
 
 Guarantee: it costs no privacy, whatever it computes. It is given what a strategy on board is given: names of silos,
 numbers of rounds, means that are differentially private already, and single updates where the server sees them anyway.

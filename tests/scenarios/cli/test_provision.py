@@ -14,11 +14,14 @@ import pytest
 import typer
 
 from clients.policy import check_code
+from fedmodel.config import read_scenario
 from fedmodel.crypto import openers
-from fedmodel.errors import PolicyRefused
+from fedmodel.errors import ConfigError, PolicyRefused
+from fedmodel.kinds import own_code
 from fedmodel.provision import read_law, read_server_law
 from fedmodel.system import packages
 from scenarios.cli import provision, unlocking
+from scenarios.deployment import runs
 from tests import packaged
 from tests.conftest import TINY
 from tests.federations import MASKED, Federation, federation, federation_toml, issued, pristine
@@ -109,6 +112,30 @@ def test_packages_of_ones_own_are_in_the_laws_that_are_written_and_in_what_a_sil
         assert "A scenario may name code of own-package 1.2, as installed here: it runs with all the rights" in run.out
         assert "  own-package==1.2/ownpackage/layers.py" in run.out
         assert f"with hash {law.code[0]}, which silo.toml names." in run.out
+
+
+def test_packages_of_strategies_are_in_the_servers_file_alone_by_their_hash(run: Run, written: Path) -> None:
+    site = run.folder / "site"
+    steps = "class Steps:\n    def apply(self, model, mean, state):\n        return model + mean, state\n"
+    packaged.install(site, "own-steps", "0.3", {"ownsteps.py": steps})
+    tiny = run.folder / "tiny.toml"
+    tiny.write_text(tiny.read_text().replace("[federation]\n", '[federation]\nstrategy = "ownsteps:Steps"\n'))
+    written.write_text(written.read_text() + '\n[strategy_packages]\nown-steps = "0.3"\n')
+    assert run("provision", str(written), "--out", "kits") == 2
+    assert "package own-steps 0.3 is listed, and not installed here" in run.err
+    assert not (run.folder / "kits").exists()
+    with packaged.on_the_path(site):
+        assert run("provision", str(written), "--out", "kits") == 0, run.err
+        home = run.folder / "kits" / "server"
+        law = read_server_law(home)
+        assert law.strategy_packages["own-steps"].sha256 == packages.package_hash("own-steps", "0.3")
+        assert law.packages == read_law(run.folder / "kits" / "silos" / "north").packages == {}
+        with (site / "ownsteps.py").open("a") as changed:
+            changed.write("#")
+        with pytest.raises(ConfigError, match=r"the files of package own-steps 0\.3 on this machine have hash"):
+            runs.submit(home, read_scenario(str(tiny)))
+        assert not (home / "runs").exists()
+    own_code.close()
 
 
 @pytest.mark.parametrize(
