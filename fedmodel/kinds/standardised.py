@@ -150,6 +150,7 @@ def standardised(model: nn.Module) -> nn.Module:
 def _in_place_of(name: str, layer: nn.Module) -> Standardised:
     """Return a layer with the same parameters, whose weights are standardised."""
     new: Standardised
+    assert isinstance(layer, nn.Linear | nn.Conv2d)  # noqa: S101 - the types that are looked for
     if isinstance(layer, nn.Conv2d):
         zeros = layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
         if layer.groups != 1 or any(step != 1 for step in layer.dilation) or not zeros:
@@ -166,9 +167,9 @@ def _in_place_of(name: str, layer: nn.Module) -> Standardised:
             bias=layer.bias is not None,
         )
     else:
-        assert isinstance(layer, nn.Linear)  # noqa: S101 - the one other type that is looked for
         new = StandardisedLinear(layer.in_features, layer.out_features, bias=layer.bias is not None)
-    new.weight, new.bias = layer.weight, layer.bias
+    for own, parameter in layer.named_parameters(recurse=False):
+        new.register_parameter(own, parameter)
     return new.train(layer.training)
 
 

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import torch
@@ -117,10 +118,10 @@ def opposed(shape: DataShape, generator: torch.Generator, one: Hostile) -> Itera
     wide = {sum(length > 1 for length in array.size) > 1 for array in arrays(shape.arrays)}
     for first in (True, False) if True in wide else (True,):
         for _ in range(one.draws):
-            yield each(shape.arrays, lambda array, first=first: _opposed(array, generator, one, first=first))
+            yield each(shape.arrays, partial(_opposed, generator=generator, one=one, first=first))
 
 
-def _opposed(array: ArrayShape, generator: torch.Generator, one: Hostile, *, first: bool) -> Tensor:
+def _opposed(array: ArrayShape, *, generator: torch.Generator, one: Hostile, first: bool) -> Tensor:
     """Return a record's part in one array, `(1, ...)`, in pairs along its first axis or its last."""
     size = (list(array.size) if first else list(reversed(array.size))) or [1]
     while len(size) > 1 and size[0] == 1:  # an axis of one has no pairs
