@@ -31,7 +31,7 @@ from fedmodel.data.named import arrays, each
 from fedmodel.data.parts import Parts
 from fedmodel.data.records import Records
 from fedmodel.data.sources import identity
-from fedmodel.data.taking import Taken, by_record
+from fedmodel.data.taken import Taken, by_record
 from fedmodel.data.whose import Whose
 from fedmodel.data.withdrawn import Withdrawn
 from fedmodel.errors import ConfigError, DataError, FedmodelError

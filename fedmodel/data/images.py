@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.data.records import onto_unit
-from fedmodel.data.taking import Taken, numbered
+from fedmodel.data.taken import Taken, numbered
 from fedmodel.data.whose import Whose
 from fedmodel.errors import DataError
 from fedmodel.kinds.sources.images import ImagesConfig

@@ -28,9 +28,11 @@ from numpy.typing import NDArray
 
 from fedmodel.config import Scenario
 from fedmodel.data import records
+from fedmodel.data.keys import Keys
 from fedmodel.data.parts import Parts
 from fedmodel.data.records import Records, onto_unit
-from fedmodel.data.taking import Keys, Taken, by_record, take
+from fedmodel.data.taken import Taken, by_record
+from fedmodel.data.taking import take
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.own_calls import fitting
 from fedmodel.kinds.own_code import resolve

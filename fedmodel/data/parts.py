@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedmodel.data.named import each
 from fedmodel.data.records import Records, deal_out
-from fedmodel.data.taking import Taken
+from fedmodel.data.taken import Taken
 from fedmodel.kinds.partition import Partition
 from fedmodel.kinds.partitions.iid import IID
 from fedmodel.kinds.sources.own import PERSON

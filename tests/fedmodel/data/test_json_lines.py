@@ -14,7 +14,7 @@ import fedmodel as fm
 from fedmodel.config import Scenario, data_from_json
 from fedmodel.data import silo_records
 from fedmodel.data.json_lines import read_json_lines
-from fedmodel.data.taking import Taken
+from fedmodel.data.taken import Taken
 from fedmodel.errors import DataError
 from fedmodel.kinds import own_code
 from fedmodel.kinds.shape import IGNORED, ArrayShape

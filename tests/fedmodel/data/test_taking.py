@@ -15,8 +15,10 @@ import torch
 from datasets import Dataset as HuggingFace
 from torch.utils.data import DataLoader, Dataset, IterableDataset, TensorDataset
 
+from fedmodel.data.keys import Keys
 from fedmodel.data.named import arrays
-from fedmodel.data.taking import Keys, numbered, take
+from fedmodel.data.taken import numbered
+from fedmodel.data.taking import take
 from fedmodel.errors import DataError
 
 X = np.random.default_rng(0).normal(size=(10, 3))
