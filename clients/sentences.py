@@ -128,7 +128,8 @@ def _table(name: str, source: TableSource) -> str:
         "csv": f"the CSV file {source.csv}",
         "parquet": f"the Parquet file {source.parquet}",
         "folder": f"the CSV and Parquet files in {source.folder}",
-        "files": f"the files in {source.files}, which are images, IDX files or JSON lines, as the scenario says",
+        "files": f"the files in {source.files}, which are images, IDX files, JSON lines or a saved data set, as the"
+        " scenario says",
         "url": f"a {source.database} database, by an account that can only read: {source.query}",
     }
     form = ""
@@ -136,6 +137,8 @@ def _table(name: str, source: TableSource) -> str:
         form = f", as CSV separated by {source.separator!r}, with decimal {source.decimal!r}, in {source.encoding}"
         if source.missing_values:
             form += f", where {', '.join(map(repr, source.missing_values))} stands for a missing value"
+    if source.tokenizer is not None:
+        form += f", its text by the tokenizer in {source.tokenizer}, of which a scenario says each byte by its hash"
     return f"{name} is read from {next(where[key] for key in where if getattr(source, key) is not None)}{form}."
 
 
@@ -154,6 +157,14 @@ def _held_out(name: str, source: TableSource) -> list[str]:
     """Say what becomes of the persons whom the silo holds out."""
     if source.held_out is None:
         return []
+    if source.person is None:
+        return [
+            f"Of {name}, a share of {source.held_out:.10g} of its pictures is HELD OUT, chosen by what each of them"
+            " holds and not by whose it is: one person may have some there and others that train. They do not train,"
+            " and are handed to the server's operator as they are. Figures measured on them leave without noise, and no"
+            f" epsilon covers them. Once they are handed over, {name} is read with no smaller share, and by no column"
+            " of ids."
+        ]
     return [
         f"Of {name}, a share of {source.held_out:.10g} of its persons is HELD OUT: their records do not train, and are"
         " handed to the server's operator as they are. Figures measured on them leave without noise, and no epsilon"

@@ -107,8 +107,8 @@ def test_the_examples_of_a_table_are_ones_that_are_read(tmp_path: Path) -> None:
     assert len(table_records(config, TableSource(csv=str(tmp_path / "admissions.csv")))) == 3
     places = re.findall(r"```toml\n(\[tables.*?)```", silo, flags=re.DOTALL)
     sources = [TableSource.model_validate(tomllib.loads(place)["tables"][config.data_set]) for place in places]
-    assert [source.database for source in sources] == [None, "postgresql", None, None, None]
-    assert sum(source.files is not None for source in sources) == 1
+    assert [source.database for source in sources] == [None, "postgresql", None, None, None, None]
+    assert sum(source.files is not None for source in sources) == 2
 
 
 def test_every_package_is_in_the_wheel() -> None:

@@ -32,7 +32,8 @@ class TableSource(CsvForm):
             commas, unless separator, decimal and encoding say otherwise.
         parquet: Path of a Parquet file, likewise.
         folder: Path of a folder, likewise: all `*.csv` and `*.parquet` in it, in the order of their names.
-        files: Path of a folder, likewise, of what is no table: images, IDX files or JSON lines, as a scenario declares.
+        files: Path of a folder, likewise, of what is no table: images, IDX files, JSON lines or a saved data set, as a
+            scenario declares.
         url: Of a database, `sqlite:///PATH` or `postgresql://USER@HOST/DATABASE`, without a password.
         query: The one SELECT that gives the table.
         password_file: Path of a file that holds the account's password, readable by its owner alone.
@@ -40,10 +41,12 @@ class TableSource(CsvForm):
         disjoint: The operator's word that the query gives nobody's record whom another table of the same database gives
             too; no program can see that.
         leave_out: Columns of the source that are not read, as if they were not there.
-        held_out: Share of the table's persons whose rows never train, and are handed to the server's operator.
+        held_out: Share of the table's persons whose rows never train, and are handed to the server's operator; of
+            pictures in files that nobody says whose they are, share of the pictures.
+        tokenizer: Path of the tokenizer's file that a scenario asks for, likewise: this party's own copy.
     """
 
-    LATER = (*CsvForm.LATER, "leave_out", "held_out", "files")
+    LATER = (*CsvForm.LATER, "leave_out", "held_out", "files", "tokenizer")
 
     csv: str | None = Field(default=None, min_length=1)
     parquet: str | None = Field(default=None, min_length=1)
@@ -56,6 +59,7 @@ class TableSource(CsvForm):
     disjoint: bool = False
     leave_out: Annotated[tuple[ColumnName, ...], Field(strict=False, max_length=10_000)] = ()
     held_out: float | None = Field(default=None, gt=0.0, lt=1.0)
+    tokenizer: str | None = Field(default=None, min_length=1)
 
     @model_validator(mode="after")
     def _is_one_thing(self) -> TableSource:
@@ -63,8 +67,8 @@ class TableSource(CsvForm):
         if len(given) != 1:
             found = " and ".join(given) or "none of them"
             raise ValueError(f"give exactly one of csv, parquet, folder, files and url, found {found}")
-        if self.files is not None and (self.leave_out or self.held_out is not None):
-            raise ValueError("leave_out and held_out are of tables, and not of files, which have no columns")
+        if self.files is not None and self.leave_out:
+            raise ValueError("leave_out is of tables, and not of files, which have no columns")
         if (self.url is None) != (self.query is None):
             raise ValueError("query is given with url, and only then")
         if self.query is not None:
@@ -75,7 +79,7 @@ class TableSource(CsvForm):
             raise ValueError("password_file is given with the url of a PostgreSQL database, and only then")
         if not self.is_plain and not (self.csv or self.folder):
             raise ValueError(f"{', '.join(FORM)} are given with csv or folder, and only then")
-        if self.held_out is not None and self.person is None:
+        if self.held_out is not None and self.person is None and self.files is None:
             raise ValueError("held_out needs person, by which it is known whose rows go together")
         if self.disjoint and self.url is None:
             raise ValueError("disjoint is given with url and query, and only then: of files it can be seen")
@@ -85,7 +89,7 @@ class TableSource(CsvForm):
         """Return the same, with relative paths beginning at a folder."""
         paths = {
             key: str(folder / path)
-            for key in ("csv", "parquet", "folder", "files", "password_file")
+            for key in ("csv", "parquet", "folder", "files", "password_file", "tokenizer")
             if (path := getattr(self, key))
         }
         if self.database == SQLITE:

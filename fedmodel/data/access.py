@@ -23,16 +23,18 @@ from pathlib import Path
 
 from fedmodel.config import Scenario, SiloFile, TableSource
 from fedmodel.data.cache import Cache
-from fedmodel.data.folders import check_files, files_records, folder_dealt
+from fedmodel.data.files import check_files, files_records
+from fedmodel.data.folders import folder_dealt
 from fedmodel.data.handed_out import Handed, check_holds_out
 from fedmodel.data.headers import check_columns
 from fedmodel.data.own import own_dealt
 from fedmodel.data.records import Records, dealt
 from fedmodel.data.same_source import check_sources
 from fedmodel.data.sources import identity
-from fedmodel.data.tables import declared, names_of, person_column, table_records
+from fedmodel.data.tables import check_text, declared, names_of, person_column, table_records
 from fedmodel.data.withdrawn import Withdrawals, Withdrawn
 from fedmodel.errors import ConfigError, DataError
+from fedmodel.kinds.columns import text_column
 from fedmodel.kinds.files import Files
 from fedmodel.kinds.source import Source
 from fedmodel.kinds.sources.own import OwnConfig
@@ -108,7 +110,7 @@ def check_deployed(scenario: Scenario, law: SiloFile, home: Path) -> None:
     """Refuse a scenario whose table or files this silo could not open, or whose columns they do not have.
 
     Guarantee: the answer hangs on the scenario, on the law, on where the table or the files lie, on the names of
-    columns (`fedmodel.data.headers`, `fedmodel.data.folders.check_files`), on whether its files can be looked at, and
+    columns (`fedmodel.data.headers`, `fedmodel.data.files.check_files`), on whether its files can be looked at, and
     on whether its source is one that another budget counts (`check_sources`). It hangs on no value of a record beside
     that, nor on how many there are. A server may be told whether it is refused.
 
@@ -135,6 +137,7 @@ def check_deployed(scenario: Scenario, law: SiloFile, home: Path) -> None:
         _check_form(table, source)
         person_column(table, source)
         check_columns(table, source, names_of(table))
+        check_text(table, source)
     check_sources(law, home)
 
 
@@ -165,7 +168,7 @@ def own_records(
     """Return the records of a party's own table, or of its own files. Sensitive.
 
     Raises:
-        FedmodelError: As `fedmodel.data.tables.table_records` and `fedmodel.data.folders.files_records` do.
+        FedmodelError: As `fedmodel.data.tables.table_records` and `fedmodel.data.files.files_records` do.
     """
     if isinstance(config, Files):
         return files_records(config, source, cache, withdrawn)
@@ -237,7 +240,7 @@ def _simulated(config: TableConfig, party: str) -> Records:
 
 
 def simulated_source(config: TableConfig, party: str) -> TableSource:
-    """Return where a party's table lies in a simulation's folder, and how it is written.
+    """Return where a party's table and its tokenizer lie in a simulation's folder, and how it is written.
 
     Raises:
         ConfigError: When the scenario names no folder.
@@ -258,7 +261,9 @@ def simulated_source(config: TableConfig, party: str) -> TableSource:
     form = config.csv[party].model_dump() if party in config.csv else {}
     if kind == "parquet":
         form = {key: form[key] for key in ("yes", "no") if key in form}
-    return TableSource.model_validate({kind: str(found[0]), **form})
+    text = text_column(config.columns)
+    beside = {} if text is None or text.tokenizer is None else {"tokenizer": str(folder / text.tokenizer.file)}
+    return TableSource.model_validate({kind: str(found[0]), **beside, **form})
 
 
 @lru_cache(maxsize=256)

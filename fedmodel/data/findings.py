@@ -31,7 +31,7 @@ from fedmodel.data.reader import ColumnReader
 from fedmodel.data.seen import kind_seen
 from fedmodel.data.settling import looks_like, settled_by
 from fedmodel.data.sources import THE_QUERY, check_left_out, check_names, chosen, database_of, files_of
-from fedmodel.data.tables import names_of, person_column, table_records, target
+from fedmodel.data.tables import check_text, names_of, person_column, table_records, target
 from fedmodel.errors import DataError
 from fedmodel.kinds.sources.table import TableConfig
 
@@ -141,6 +141,7 @@ def inspect(config: TableConfig, source: TableSource) -> Findings:
     """
     person = person_column(config, source)
     check_left_out(source, names_of(config))
+    check_text(config, source)
     found: list[Finding] = []
     lines: list[Line] = []
     ids: list[str] = []
@@ -249,7 +250,7 @@ class _Reading:
 
 def _reading(config: TableConfig, part: TableSource, person: PersonColumn | None, name: str) -> _Reading:
     """Return how a column is read: as a run reads it."""
-    reader = ColumnReader(name, part)
+    reader = ColumnReader(name, part, part.tokenizer)
     if person is not None and name == person.column:
         return _Reading("id", lambda some, _: _ids(some, person.form))
     if name in config.label_columns:

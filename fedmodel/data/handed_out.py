@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 HANDED_OUT: Final = "handed-out.age"
 _LIST: Final = SealedList(
     HANDED_OUT,
-    (1,),
+    (1, 2),  # the first knew no pictures that nobody says whose they are
     "`silo hold-out` writes it, so that nobody can tell who was handed out; restore it, or remove it and hand out"
     " again, and have the server's old file replaced",
 )
@@ -42,12 +42,13 @@ class Handed:
     """What was handed out of one table.
 
     Attributes:
-        person: By which column and in which form a row was known as a person's.
+        person: By which column and in which form a row was known as a person's; None where pictures were held out by
+            what each holds.
         share: The largest share that was held out.
         marks: By what the source is known again. Sensitive.
     """
 
-    person: PersonColumn
+    person: PersonColumn | None
     share: float
     marks: frozenset[str] = field(repr=False)
 
@@ -83,10 +84,14 @@ def check_holds_out(handed: Mapping[str, Handed], table: str, source: TableSourc
             continue
         if name != table and not one.marks & _marks(source):
             continue
+        if one.person is None:
+            by, who = "by what each picture holds", "pictures"
+        else:
+            by, who = f'by column {one.person.column!r} in form = "{one.person.form}"', "persons"
         raise ConfigError(
-            f"table {table!r}: held_out = {one.share!r} of {name!r} was handed out, by column {one.person.column!r} in"
-            f' form = "{one.person.form}", and by silo.toml now persons of that file would train; say this again, or a'
-            f" larger held_out, or remove {HANDED_OUT} from the kit once the server's operator has the file no more"
+            f"table {table!r}: held_out = {one.share!r} of {name!r} was handed out, {by}, and by silo.toml now {who} of"
+            f" that file would train; say this again, or a larger held_out, or remove {HANDED_OUT} from the kit once"
+            " the server's operator has the file no more"
         )
 
 
@@ -107,12 +112,12 @@ def add_handed_out(kit: Path, opener: Opener, recipient: str, table: str, source
     """
     found = read_handed_out(kit, opener)
     check_holds_out(found, table, source)
-    if source.person is None or source.held_out is None:
+    if source.held_out is None:
         raise ConfigError(f"[tables.{table}] of silo.toml does not say held_out, so no row may be handed out")
     known = found[table].marks if table in found else frozenset[str]()
     found[table] = Handed(source.person, source.held_out, known | _marks(source))
     tables = {
-        name: {"column": one.person.column, "form": one.person.form, "share": one.share, "marks": sorted(one.marks)}
+        name: {**_said(one.person), "share": one.share, "marks": sorted(one.marks)}
         for name, one in sorted(found.items())
     }
     _LIST.write(kit, recipient, {"tables": tables})
@@ -123,9 +128,15 @@ def _marks(source: TableSource) -> frozenset[str]:
     return frozenset(mark.decode() for mark in marks(source)[1])
 
 
+def _said(person: PersonColumn | None) -> dict[str, str | None]:
+    """Return by which word rows were held out, as it is written."""
+    return {"column": person and person.column, "form": person and person.form}
+
+
 def _read(said: Any) -> Handed:
     """Return what was written of one table."""
-    person = PersonColumn.model_validate({"column": said["column"], "form": said["form"]})
+    is_of_pictures = said["column"] is None and said["form"] is None
+    person = None if is_of_pictures else PersonColumn.model_validate({key: said[key] for key in ("column", "form")})
     share = said["share"]
     if not isinstance(share, float) or not 0.0 < share < 1.0:
         raise ValueError("is no share")

@@ -15,6 +15,9 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from fedmodel.data.pictures import digest_of
+from fedmodel.data.places import At
+from fedmodel.data.reading import Reading
 from fedmodel.data.records import onto_unit
 from fedmodel.data.taken import Taken, numbered
 from fedmodel.errors import DataError
@@ -22,8 +25,8 @@ from fedmodel.kinds.sources.idx import IdxConfig
 
 _BYTES: Final = 0x08
 _TEST: Final = ("t10k", "test")
-_IMAGES: Final = "-images-idx3-ubyte"
-_LABELS: Final = "-labels-idx1-ubyte"
+IMAGES: Final = "-images-idx3-ubyte"
+LABELS: Final = "-labels-idx1-ubyte"
 _MOST_BYTES: Final = 8_000_000_000
 
 
@@ -33,34 +36,45 @@ def has_test(folder: Path) -> bool:
     return any(prefix in _TEST for prefix in prefixes) and any(prefix not in _TEST for prefix in prefixes)
 
 
-def read_idx(config: IdxConfig, folder: Path, *, test: bool = False) -> Taken:
+def read_idx(config: IdxConfig, folder: Path, reading: Reading, *, test: bool = False) -> Taken:
     """Return the images of a folder, with their labels. Sensitive.
 
     Args:
         config: What they are.
         folder: Holds one pair of files, or one to train on and the server's.
+        reading: Which of them are read, by what each picture holds.
         test: Whether the server's is asked for, of two.
 
     Raises:
         DataError: Which file breaks which rule.
     """
-    images, labels = pair_of(folder, test=test)
-    x_NHW, y_N = _read(images, 3), _read(labels, 1).astype(np.int64)
-    if x_NHW.shape[1:] != config.size:
-        raise DataError(
-            f"{images}: its images are {x_NHW.shape[1]}x{x_NHW.shape[2]}, and data.size = {list(config.size)} is"
-            " declared"
-        )
-    if len(x_NHW) != len(y_N):
-        raise DataError(f"{images}: holds another number of images than {labels.name} of labels")
-    wrong_N = y_N >= len(config.labels)
-    if wrong_N.any():
-        raise DataError(
-            f"{labels}: record {int(np.argmax(wrong_N))}: its label is none from 0 to {len(config.labels) - 1}, and"
-            " data.labels names so many"
-        )
-    x_N = onto_unit(x_NHW[:, None].astype(np.float32), 0.0, 255.0, config.feature_bound)
+    pixels_NHW, y_N = labelled_pixels(config, folder, reading, test=test)
+    x_N = onto_unit(pixels_NHW[:, None].astype(np.float32), 0.0, 255.0, config.feature_bound)
     return Taken(x_N, y_N, numbered(None, len(y_N)), str(folder))
+
+
+def labelled_pixels(
+    config: IdxConfig, folder: Path, reading: Reading, *, test: bool = False
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    """Return the pictures that are read, shape `(N, height, width)`, and their labels; as of `read_idx`. Sensitive."""
+    images, labels = pair_of(folder, test=test)
+    pixels_NHW, y_N = _read(images, 3), _read(labels, 1).astype(np.int64)
+    if pixels_NHW.shape[1:] != config.size:
+        raise DataError(
+            f"{images}: its images are {pixels_NHW.shape[1]}x{pixels_NHW.shape[2]}, and data.size ="
+            f" {list(config.size)} is declared"
+        )
+    if len(pixels_NHW) != len(y_N):
+        raise DataError(f"{images}: holds another number of images than {labels.name} of labels")
+    is_read_N = np.ones(len(y_N), dtype=np.bool_)
+    if reading.whose.looks_at_pictures:
+        is_read_N = np.array([reading.whose.has_picture(digest_of(one)) for one in pixels_NHW], dtype=np.bool_)
+    for place in np.flatnonzero(is_read_N & (y_N >= len(config.labels))).tolist():
+        with reading.record():
+            raise At(labels, place, "record").refused(
+                f"its label is none from 0 to {len(config.labels) - 1}, and data.labels names so many"
+            )
+    return pixels_NHW[is_read_N], y_N[is_read_N]
 
 
 def pair_of(folder: Path, *, test: bool = False) -> tuple[Path, Path]:
@@ -73,20 +87,20 @@ def pair_of(folder: Path, *, test: bool = False) -> tuple[Path, Path]:
     if has_test(folder):
         prefixes = [prefix for prefix in prefixes if (prefix in _TEST) == test]
     if len(prefixes) != 1:
-        found = f"has files of {', '.join(prefixes)}" if prefixes else f"has no file named PREFIX{_IMAGES}"
-        raise DataError(f"{folder}: {found}; one pair of PREFIX{_IMAGES} and PREFIX{_LABELS}, or .gz of them, is read")
-    return _file(folder, prefixes[0] + _IMAGES), _file(folder, prefixes[0] + _LABELS)
+        found = f"has files of {', '.join(prefixes)}" if prefixes else f"has no file named PREFIX{IMAGES}"
+        raise DataError(f"{folder}: {found}; one pair of PREFIX{IMAGES} and PREFIX{LABELS}, or .gz of them, is read")
+    return _file(folder, prefixes[0] + IMAGES), _file(folder, prefixes[0] + LABELS)
 
 
 def is_idx(path: Path) -> bool:
     """Return whether a file is one of IDX by its name."""
-    return path.name.removesuffix(".gz").endswith((_IMAGES, _LABELS)) and not path.name.startswith(".")
+    return path.name.removesuffix(".gz").endswith((IMAGES, LABELS)) and not path.name.startswith(".")
 
 
 def _prefixes(folder: Path) -> list[str]:
     """Return what the names of image files in a folder begin with, each once."""
     names = sorted(path.name.removesuffix(".gz") for path in folder.iterdir() if is_idx(path) and path.is_file())
-    return list(dict.fromkeys(name.removesuffix(_IMAGES) for name in names if name.endswith(_IMAGES)))
+    return list(dict.fromkeys(name.removesuffix(IMAGES) for name in names if name.endswith(IMAGES)))
 
 
 def _file(folder: Path, name: str) -> Path:
@@ -95,6 +109,12 @@ def _file(folder: Path, name: str) -> Path:
     if len(there) != 1:
         raise DataError(f"{folder}: {'both' if there else 'neither'} of {name} and {name}.gz there; one is read")
     return there[0]
+
+
+def written(values: NDArray[np.uint8]) -> bytes:
+    """Return bytes of any number of axes as an IDX file."""
+    head = bytes([0, 0, _BYTES, values.ndim]) + struct.pack(f">{values.ndim}I", *values.shape)
+    return head + np.ascontiguousarray(values).tobytes()
 
 
 def _read(path: Path, axes: int) -> NDArray[np.uint8]:

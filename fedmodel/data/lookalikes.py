@@ -14,22 +14,21 @@ import unicodedata
 from collections.abc import Iterable
 
 from fedmodel.config import PersonColumn, TableSource
-from fedmodel.data.persons import normal_id, normal_ids
-from fedmodel.data.sources import column
+from fedmodel.data.ids import ids_in
+from fedmodel.data.persons import normal_id
 from fedmodel.errors import DataError
 
 
 def table_lookalikes(source: TableSource, person: PersonColumn) -> list[tuple[str, ...]]:
-    """Return where ids of a table look alike: for each group, where each of its ids stands first.
+    """Return where ids of a table, or of files, look alike: for each group, where each of its ids stands first.
 
     Raises:
         ConfigError: When a package is missing, or a database's account could write.
         DataError: When the source cannot be read, has no such column, or an id that its form does not admit.
     """
     first: dict[str, str] = {}
-    for where, values in column(source, person.column):
-        for row, normal in enumerate(normal_ids(values, person.form, where).to_pylist(), start=1):
-            first.setdefault(normal, f"row {row} of {where}")
+    for normal, where in ids_in(source, person):
+        first.setdefault(normal, where)
     return [tuple(first[normal] for normal in group) for group in lookalikes(first)]
 
 

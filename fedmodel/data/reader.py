@@ -8,6 +8,7 @@ Errors say a rule and never a value: they end in logs. Whoever reads says of whi
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 
 from fedmodel.config import ColumnConfig, CsvForm
 from fedmodel.data.records import onto_unit
-from fedmodel.data.tokens import encoded
+from fedmodel.data.tokens import coded
 from fedmodel.data.values import NOT_FINITE, places, typed
 from fedmodel.errors import DataError
 
@@ -29,10 +30,12 @@ class ColumnReader:
     Args:
         name: Of the column.
         form: How its text is written: the sign before a fraction, and the words for true and false.
+        tokenizer: Where a tokenizer's file lies, of a text that is declared to need one.
     """
 
-    def __init__(self, name: str, form: CsvForm) -> None:
+    def __init__(self, name: str, form: CsvForm, tokenizer: str | None = None) -> None:
         self._name, self._decimal, self._truths = name, form.decimal, form.truths
+        self._tokenizer = None if tokenizer is None else Path(tokenizer)
 
     def _typed(self, values: pa.ChunkedArray, kind: str) -> pa.ChunkedArray:
         """Return a column in the one form that its type has, whatever the source keeps it as."""
@@ -65,7 +68,8 @@ class ColumnReader:
             keep_N &= given_N
         if column.length is not None:
             texts = values if column.fill is None else compute.fill_null(values, column.fill)
-            return encoded(texts.to_pylist(), column.length).astype(np.float32)  # which holds every token as it is
+            codes_NT = coded(texts.to_pylist(), column.length, column.tokenizer, self._tokenizer)
+            return codes_NT.astype(np.float32)  # which holds every code as it is
         if column.type == "category":
             filled = values if column.fill is None else compute.fill_null(values, column.fill)
             place_N = self._places(filled, column.categories, "categories", column.unknown, keep_N)

@@ -28,7 +28,7 @@ from fedmodel.data.halving import refused_places
 from fedmodel.data.reader import ColumnReader
 from fedmodel.data.sources import chosen
 from fedmodel.data.values import typed
-from fedmodel.errors import DataError
+from fedmodel.errors import DataError, FedmodelError
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -56,7 +56,12 @@ class Rows:
 
 
 def read_rows(
-    path: Path, columns: Sequence[ColumnConfig], bound: float, form: CsvForm, id_column: str | None = None
+    path: Path,
+    columns: Sequence[ColumnConfig],
+    bound: float,
+    form: CsvForm,
+    id_column: str | None = None,
+    tokenizer: str | None = None,
 ) -> Rows:
     """Read the rows of a CSV or Parquet file.
 
@@ -66,8 +71,10 @@ def read_rows(
         bound: What scaled features are bounded by, plus and minus.
         form: How a CSV is written.
         id_column: The column by which a row is known again, kept as it is written; no row is refused for it.
+        tokenizer: Where a tokenizer's file lies, of a text that is declared to need one.
 
     Raises:
+        ConfigError: When the tokenizer is not there, or is another.
         DataError: When the file is refused whole.
     """
     try:
@@ -78,14 +85,14 @@ def read_rows(
         at = 0
         for column in columns:
             try:
-                found = _column(column, table[column.name], bound, form)
+                found = _column(column, table[column.name], bound, form, tokenizer)
             except DataError as error:
                 raise DataError(f"{path}: column {column.name!r}: {error}") from None
             width = len(column.features)
             x_NF[:, at : at + width] = found.x_NF
             at += width
             refused = {row: f"column {column.name!r}: {rule}" for row, rule in found.refused.items()} | refused
-    except DataError:
+    except FedmodelError:
         raise
     except MemoryError:
         raise DataError(f"{path}: does not fit into this machine's memory") from None
@@ -100,10 +107,10 @@ def _texts(values: pa.ChunkedArray) -> tuple[str, ...]:
     return tuple("" if value is None else str(value) for value in values.to_pylist())
 
 
-def _column(column: ColumnConfig, values: pa.ChunkedArray, bound: float, form: CsvForm) -> Rows:
+def _column(column: ColumnConfig, values: pa.ChunkedArray, bound: float, form: CsvForm, tokenizer: str | None) -> Rows:
     """Read a column, and say which rows break its rules."""
     typed(values.slice(0, 0), column.read_as, form.decimal)  # of another type it is refused whole, whatever is in it
-    reader, dropped = ColumnReader(column.name, form), dict[int, str]()
+    reader, dropped = ColumnReader(column.name, form, tokenizer), dict[int, str]()
     x_NC = np.zeros((len(values), len(column.features)), dtype=np.float32)
 
     def read(start: int, end: int) -> None:

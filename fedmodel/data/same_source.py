@@ -41,7 +41,7 @@ from fedmodel.config.same_source import (
     two_budgets,
 )
 from fedmodel.config.tables import POSTGRESQL
-from fedmodel.data.folders import may_hold_records
+from fedmodel.data.files import may_hold_records
 from fedmodel.data.sources import is_table, listed, walked
 from fedmodel.errors import DataError, PolicyRefused
 

@@ -1,6 +1,6 @@
 """Where records come from: a CSV or Parquet file, a folder of both, or a query (`fedmodel.data.databases`).
 
-Of a folder of other files this says which there are, and `fedmodel.data.folders` reads them.
+Of a folder of other files this says which there are, and `fedmodel.data.files` reads them.
 
 What comes out is columns as the source has them, in the source's order: of a file its own; of a folder that of the
 names of its files; of a query none that can be relied on, so `fedmodel.data.tables` puts its records into one.

@@ -39,6 +39,7 @@ import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import reduce
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,9 +53,11 @@ from fedmodel.data.persons import normal_ids
 from fedmodel.data.reader import ColumnReader
 from fedmodel.data.records import Records
 from fedmodel.data.sources import database_of, identity, tables
-from fedmodel.data.tokens import mask_of
+from fedmodel.data.tokenizer import check_tokenizer
+from fedmodel.data.tokens import inputs_of
 from fedmodel.data.withdrawn import Withdrawn
 from fedmodel.errors import ConfigError, DataError
+from fedmodel.kinds.columns import text_column
 from fedmodel.kinds.source import Source
 from fedmodel.kinds.sources.table import TableConfig
 
@@ -113,9 +116,29 @@ def table_records(
 
 def _key(config: TableConfig, source: TableSource, run: str, withdrawn: Withdrawn | None) -> bytes:
     """Return a digest of what is declared, of what the source is now, and of who withdrew."""
+    check_text(config, source)
     declared = config.model_dump_json(exclude={"folder", "csv"}).encode()
     gone = bytes(32) if withdrawn is None else withdrawn.digest()
     return hashlib.sha256(_LABEL_FORM + hashlib.sha256(declared).digest() + identity(source, run) + gone).digest()
+
+
+def check_text(config: TableConfig, source: TableSource) -> None:
+    """Refuse the file of a tokenizer that the table's text is declared to need, where it is not there, or is another.
+
+    Guarantee: the answer hangs on that file and on what is declared, and on no record: it may be told to a server.
+
+    Raises:
+        ConfigError: What is not there, or differs.
+    """
+    text = text_column(config.columns)
+    if text is None or text.tokenizer is None or text.length is None:
+        return
+    if source.tokenizer is None:
+        raise ConfigError(
+            f"table {config.data_set!r}: the scenario reads column {text.name!r} by a tokenizer, and"
+            f" [tables.{config.data_set}] does not say where its file lies; add tokenizer = PATH"
+        )
+    check_tokenizer(text.tokenizer, Path(source.tokenizer), text.length)
 
 
 def names_of(config: TableConfig) -> tuple[str, ...]:
@@ -154,7 +177,7 @@ def _read(config: TableConfig, source: TableSource, withdrawn: Withdrawn | None)
         for column in config.columns:
             width = len(column.features)
             with _named(config, column.name, place):
-                x_NF[:, at : at + width] = ColumnReader(column.name, source).features(
+                x_NF[:, at : at + width] = ColumnReader(column.name, source, source.tokenizer).features(
                     column, table[column.name], keep_N, config.feature_bound
                 )
             at += width
@@ -191,8 +214,8 @@ def arranged(
     rest = x_NF[:, ~is_text_F].reshape(len(x_NF), *features)
     if not is_text_F.any():
         return rest
-    token_NT = x_NF[:, is_text_F].astype(np.int64)
-    text = {"tokens": token_NT, "mask": mask_of(token_NT)}
+    said = text_column(columns)
+    text = inputs_of(x_NF[:, is_text_F].astype(np.int64), None if said is None else said.tokenizer)
     return text if is_text_F.all() else text | {"features": rest}
 
 

@@ -5,6 +5,7 @@ A column has its public range, its plausible limits, and a rule for a missing va
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Annotated, Final, Literal
 
 from pydantic import BeforeValidator, Field, model_serializer, model_validator
@@ -12,12 +13,11 @@ from pydantic import BeforeValidator, Field, model_serializer, model_validator
 from fedmodel.kinds.section import Section
 from fedmodel.kinds.shape import ArrayShape
 from fedmodel.kinds.spelling import Later, choice_form
+from fedmodel.kinds.tokens import Length, TokenizerConfig, text_inputs
 
 Range = Annotated[tuple[float, float], Field(strict=False)]
 RISING: Final = "rise from low to high, by 1e-100 at least and within plus and minus 1e100"
 _FARTHEST: Final = 1e100
-TOKENS: Final = 257
-"""How many tokens there are in text that is read byte by byte: one for each byte, and one where it has ended."""
 PersonForm = Literal["text", "caseless", "digits"]
 # Of any alphabet, but on one line: names stand in errors and in documents.
 ColumnName = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,100}$")]
@@ -48,10 +48,11 @@ class ColumnConfig(Section, Later):
         unknown: Of a category, a value that is none of them refuses the table, drops its record, or counts as `other`.
             Each looks at one record alone, so that neighbours still differ by one record at most.
         other: The category, one of those declared, that stands for all that are not.
-        length: Of text, how many bytes of its UTF-8 are read (`fedmodel.data.tokens`).
+        length: Of text, how many tokens are read: bytes of its UTF-8 (`fedmodel.data.tokens`) without a tokenizer.
+        tokenizer: Of text, whose tokens it becomes.
     """
 
-    LATER = ("unknown", "other", "length")
+    LATER = ("unknown", "other", "length", "tokenizer")
 
     name: ColumnName
     type: Literal["float", "integer", "boolean", "category", "text"]
@@ -62,7 +63,8 @@ class ColumnConfig(Section, Later):
     fill: bool | int | float | str | None = None
     unknown: Literal["refuse", "drop", "other"] = "refuse"
     other: ColumnName | None = None
-    length: int | None = Field(default=None, ge=1, le=65_536)
+    length: Length | None = None
+    tokenizer: TokenizerConfig | None = None
 
     @model_validator(mode="after")
     def _fits_its_type(self) -> ColumnConfig:
@@ -81,7 +83,9 @@ class ColumnConfig(Section, Later):
         if (self.type == "category") != bool(self.categories):
             raise ValueError(f"column {self.name!r}: categories are given with a category, and only then")
         if (self.type == "text") != (self.length is not None):
-            raise ValueError(f"column {self.name!r}: length, of how many bytes, is given with a text, and only then")
+            raise ValueError(f"column {self.name!r}: length, of how many tokens, is given with a text, and only then")
+        if self.tokenizer is not None and self.type != "text":
+            raise ValueError(f"column {self.name!r}: tokenizer is given with a text, and only then")
         _choices_differ(self.categories, f"column {self.name!r}: category")
         self._fill_is_said()
         self._unknown_is_said()
@@ -172,6 +176,11 @@ def _choices_differ(choices: tuple[str, ...], what: str) -> None:
             raise ValueError(f"{what} {choice!r} and {other!r} are read as one; take names that differ more")
 
 
+def text_column(columns: Iterable[ColumnConfig]) -> ColumnConfig | None:
+    """Return the column of text, of which there is one at most."""
+    return next((column for column in columns if column.length), None)
+
+
 def inputs_of(columns: tuple[ColumnConfig, ...], features: tuple[int, ...]) -> dict[str, ArrayShape] | None:
     """Return the arrays of a table's record that has a text, None of one that has none and so is one array.
 
@@ -179,10 +188,10 @@ def inputs_of(columns: tuple[ColumnConfig, ...], features: tuple[int, ...]) -> d
         columns: As they are declared.
         features: Shape of what all of them but the text become.
     """
-    length = next((column.length for column in columns if column.length), None)
-    if length is None:
+    said = text_column(columns)
+    if said is None or said.length is None:
         return None
-    text = {"tokens": ArrayShape((length,), TOKENS), "mask": ArrayShape((length,), 2)}
+    text = text_inputs(said.length, said.tokenizer)
     return text if len(columns) == 1 else text | {"features": ArrayShape(features)}
 
 

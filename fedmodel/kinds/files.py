@@ -6,7 +6,7 @@ A deployed silo's own file says where its folder lies, as `files` of `[tables.NA
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Final
+from typing import Annotated, ClassVar, Final
 
 from pydantic import Field, model_validator
 
@@ -33,6 +33,7 @@ class Files(Source):
     `held-out/` is the server's, beside the first two; where it is not there, `held_out` says a share.
 
     Attributes:
+        are_pictures: Whether each record is a picture, which tells it from others where no id does.
         name: What the data set is called in budgets, ledgers and `[tables]`.
         folder: Where a simulation's lies; a relative path begins at the working folder.
         labels: The classes, in order, as the files call them.
@@ -42,6 +43,7 @@ class Files(Source):
 
     is_dealt = True
     is_own = True
+    are_pictures: ClassVar[bool] = False
 
     name: DataName
     folder: str | None = Field(default=None, min_length=1)

@@ -11,6 +11,7 @@ CLASSIFICATION: Final = "classification"
 MULTI_LABEL: Final = "multi-label"
 REGRESSION: Final = "regression"
 NEXT: Final = "next-token"
+SEQUENCE: Final = "sequence-labels"
 IGNORED: Final = -100
 """What stands at a position of a target that does not count, as torch has it."""
 

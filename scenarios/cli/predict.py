@@ -29,6 +29,9 @@ def predict(
     id_column: Annotated[
         str | None, typer.Option("--id", metavar="COLUMN", help="Keep what stands in this column, as a person's id.")
     ] = None,
+    tokenizer: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The tokenizer.json by which a text is read, where one is.")
+    ] = None,
     identity: Identity = None,
     own_code: OwnCode = None,
     separator: Separator = ",",
@@ -49,7 +52,7 @@ def predict(
 
     form = csv_form(separator, decimal, encoding, yes or (), no or ())
     let_own_code_in(own_code)
-    scores = scored(read_model(model, identity), data, form, threshold, id_column)
+    scores = scored(read_model(model, identity), data, form, threshold, id_column, tokenizer)
     if out is not None:
         write_scores(scores, out)
     told = f"{len(scores.predicted_N) - len(scores.refused)} of {len(scores.predicted_N)} rows are scored"

@@ -165,13 +165,13 @@ def silo_withdraw(
 def silo_hold_out(
     kit: Annotated[Path, typer.Argument(help="A silo's kit, a folder of its own.")],
     scenario: ScenarioName,
-    file: Annotated[Path, typer.Argument(help="What is written, a new .csv or .parquet; for its owner alone.")],
+    file: Annotated[Path, typer.Argument(help="What is written: a new .csv or .parquet, or a new folder.")],
     settings: Settings = None,
     key_file: KeyFile = None,
     passphrase_file: PassphraseFile = None,
     as_json: Json = False,
 ) -> None:
-    """Write the rows that silo.toml holds out, for the server's operator to measure on. They never train.
+    """Write the rows or files that silo.toml holds out, for the server's operator to measure on. They never train.
 
     They are not protected in any way: whoever has the file reads them.
     """
@@ -184,8 +184,7 @@ def silo_hold_out(
     check_hands_out(kit, read)
     unlock(kit, ask_opener(key_file, passphrase_file, lambda: typed("the silo's kit")))
     done = hand_out(kit, read, file)
-    kind = file.suffix[1:]
-    said = section(f"tables.{done.table}", {kind: file.name, **done.keys})
+    said = section(f"tables.{done.table}", {done.kind: file.name, **done.keys})
     line = f"Written: {inert(str(file))}. Whoever has it reads these persons' records. In server.toml:\n{said.rstrip()}"
     answer({"file": str(done.file), "table": done.table, "keys": done.keys}, line, as_json)
 

@@ -3,6 +3,7 @@
     DIR/NAME.csv or NAME.parquet             of silo NAME, which its silo.toml then says
     DIR/held-out.csv or held-out.parquet     of the server, which its server.toml then says
     DIR/NAME/ and DIR/held-out/              the same, of files that are no tables
+    DIR/tokenizer.json                       where texts are read by one; each party's own file says this place
 
 A folder of a simulation (`folder` under `[data]`) is laid out so, and is taken where none is given. The scenario that
 is handed in is the one that was written: it names no place, as that of a deployment.
@@ -19,6 +20,7 @@ from fedmodel.data.access import simulated_source
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.files import Files
 from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
+from fedmodel.kinds.texts import Texts
 from fedmodel.system.durable import replace_file
 
 SERVER: Final = "server"
@@ -76,9 +78,9 @@ def _own_files(scenario: Scenario, data: Files, folder: Path | None) -> tuple[Sc
             )
     asked = getattr(data, "person", None)
     whose = {} if asked is None else {"person": asked}
-    found = {
-        name: TableSource.model_validate({"files": str(place / party), **whose}) for name, party in parties.items()
-    }
+    tokenizer = data.tokenizer if isinstance(data, Texts) else None
+    more = whose | ({} if tokenizer is None else {"tokenizer": str(place / tokenizer.file)})
+    found = {name: TableSource.model_validate({"files": str(place / party), **more}) for name, party in parties.items()}
     return scenario.model_copy(update={"data": data.model_copy(update={"folder": str(place)})}), found
 
 

@@ -26,9 +26,12 @@ from fedmodel.data.lookalikes import table_lookalikes
 from fedmodel.data.sources import is_parquet
 from fedmodel.data.tables import declared, person_column
 from fedmodel.errors import ConfigError, FedmodelError
+from fedmodel.kinds.columns import text_column
 from fedmodel.kinds.files import Files
 from fedmodel.kinds.source import Source
 from fedmodel.kinds.sources.table import HELD_OUT, TableConfig
+from fedmodel.kinds.texts import Texts
+from fedmodel.kinds.tokens import TokenizerConfig
 from fedmodel.learning.job_names import check_jobs
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import is_sealed, read_law, scenario_hash
@@ -142,12 +145,24 @@ def _source_at(config: TableConfig | Files, name: str, place: Path) -> TableSour
     """Return a path as a party's own file would name it, read as the scenario reads it."""
     if isinstance(config, Files):
         asked = getattr(config, "person", None)
-        return TableSource.model_validate({"files": str(place), **({} if asked is None else {"person": asked})})
+        tokenizer = config.tokenizer if isinstance(config, Texts) else None
+        beside = {} if tokenizer is None else {"tokenizer": str(_tokenizer_at(tokenizer, config.folder, place))}
+        return TableSource.model_validate(
+            {"files": str(place), **beside, **({} if asked is None else {"person": asked})}
+        )
     kind = "folder" if place.is_dir() else "parquet" if is_parquet(place) else "csv"
     said = config.csv.get(name)
     form = {} if said is None or kind == "parquet" else said.model_dump()
     person = {} if config.person is None else {"person": config.person.model_dump()}
-    return TableSource.model_validate({kind: str(place), **form, **person})
+    text = text_column(config.columns)
+    tokenizer = None if text is None else text.tokenizer
+    beside = {} if tokenizer is None else {"tokenizer": str(_tokenizer_at(tokenizer, config.folder, place))}
+    return TableSource.model_validate({kind: str(place), **beside, **form, **person})
+
+
+def _tokenizer_at(tokenizer: TokenizerConfig, folder: str | None, place: Path) -> Path:
+    """Return where a tokenizer's file lies that the scenario asks for: in the data's folder, or beside the data."""
+    return (place.parent if folder is None else Path(folder).absolute()) / tokenizer.file
 
 
 def _plan(scenario: Scenario, silo: str) -> SiloPlan:

@@ -119,6 +119,8 @@ def _data(scenario: Scenario, model: Trained) -> Iterator[str]:
         yield from ("| Column | Type | Range or choices, as declared |", "|---|---|---|")
         for column in description.columns:
             first = f"its first {column.length} bytes" if column.length else ""
+            if column.tokenizer is not None:
+                first = f"its first {column.length} tokens, by the tokenizer with sha256 {column.tokenizer.sha256}"
             told = (
                 first
                 or ", ".join(map(_code, column.categories))

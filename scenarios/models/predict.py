@@ -28,6 +28,7 @@ from fedmodel.data.named import arrays, each
 from fedmodel.data.rows import read_rows
 from fedmodel.data.tables import arranged
 from fedmodel.errors import ConfigError, ProtocolError
+from fedmodel.kinds.columns import text_column
 from fedmodel.learning.description import THRESHOLD
 from fedmodel.learning.inputs import called
 from fedmodel.system.durable import failed, replace_file
@@ -123,7 +124,12 @@ def csv_form(separator: str, decimal: str, encoding: str, yes: Sequence[str] = (
 
 
 def predict(
-    model: Trained, path: Path, form: CsvForm, threshold: float | None = None, id_column: str | None = None
+    model: Trained,
+    path: Path,
+    form: CsvForm,
+    threshold: float | None = None,
+    id_column: str | None = None,
+    tokenizer: Path | None = None,
 ) -> Scores:
     """Score the rows of a CSV or Parquet file.
 
@@ -133,9 +139,11 @@ def predict(
         form: How a CSV is written.
         threshold: Of two classes, over which probability the second is predicted; the description's by default.
         id_column: The column by which a row is known again; the scores keep what stands in it.
+        tokenizer: The file by which the model's text is read, where it is by one.
 
     Raises:
-        ConfigError: When the model is of records that are no rows of a table, or a threshold says nothing.
+        ConfigError: When the model is of records that are no rows of a table, a threshold says nothing, or the
+            tokenizer is not said, or is another.
         DataError: When the file is refused whole (`fedmodel.data.rows`).
         ProtocolError: When an output is not finite.
     """
@@ -156,7 +164,14 @@ def predict(
             f"--threshold belongs to a model of two classes, and this one has {len(description.labels)}: the class of"
             " the highest probability is predicted"
         )
-    rows = read_rows(path, description.columns, description.feature_bound, form, id_column)
+    text = text_column(description.columns)
+    if text is not None and text.tokenizer is not None and tokenizer is None:
+        raise ConfigError(
+            f"column {text.name!r} is read by a tokenizer; give its file as --tokenizer FILE, whose sha256 is"
+            f" {text.tokenizer.sha256}"
+        )
+    place = None if tokenizer is None else str(tokenizer)
+    rows = read_rows(path, description.columns, description.feature_bound, form, id_column, place)
     scored_NK = scores_of(model, shaped(model, rows.x_NF))
     if description.task == "regression":
         return Scores((), np.empty((len(scored_NK), 0), dtype=np.float32), scored_NK, rows.refused, rows.ids)

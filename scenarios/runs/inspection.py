@@ -399,9 +399,7 @@ def law_of(kit: Path) -> tuple[SiloFile, list[str]]:
 
 
 def lookalikes_of(kit: Path, law: SiloFile) -> dict[str, list[tuple[str, ...]]]:
-    """Return where ids of a silo's tables look like one person's, by table; of those that say whose a record is.
-
-    Of files that are no tables nobody can tell without a scenario, which says where their ids stand.
+    """Return where ids of a silo's tables and files look like one person's, of those that say whose a record is.
 
     Raises:
         ConfigError: When a database's account could write.
@@ -409,7 +407,7 @@ def lookalikes_of(kit: Path, law: SiloFile) -> dict[str, list[tuple[str, ...]]]:
     """
     found = {}
     for name, source in law.tables.items():
-        if source.person is not None and source.files is None:
+        if source.person is not None:
             try:
                 found[name] = table_lookalikes(source.under(kit.resolve()), source.person)
             except DataError as error:

@@ -19,8 +19,8 @@ from clients.outbox import outbox
 from fedmodel.config import PersonColumn
 from fedmodel.crypto.sealed import opener_from_secret
 from fedmodel.data import Withdrawn, add_withdrawn, read_handed_out
-from fedmodel.data.persons import normal_id, normal_ids
-from fedmodel.data.sources import column
+from fedmodel.data.ids import ids_in
+from fedmodel.data.persons import normal_id
 from fedmodel.errors import ConfigError, DataError, FedmodelError
 from fedmodel.provision import is_sealed, read_kit, read_law, unlocked
 from fedmodel.system.durable import sync_folder
@@ -138,12 +138,8 @@ def _looked_for(kit: Path, persons: Mapping[str, PersonColumn], wanted: Mapping[
     """Say of which ids no record is there now: they may be mistyped, and nobody else would notice."""
     law, not_found, not_read = read_law(kit), {}, {}
     for name, person in persons.items():
-        if law.tables[name].files is not None:
-            not_read[name] = "whose its records are stands in files that a scenario describes, and none is at hand here"
-            continue
         try:
-            found = column(law.tables[name].under(kit.resolve()), person.column)
-            there = {one for where, values in found for one in normal_ids(values, person.form, where).to_pylist()}
+            there = {normal for normal, _ in ids_in(law.tables[name].under(kit.resolve()), person)}
         except FedmodelError as error:
             not_read[name] = str(error)
         else:

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from PIL import Image
 
@@ -18,9 +19,10 @@ from clients import sentences
 from clients.silo import Silo
 from fedmodel import plans
 from fedmodel.config import Scenario, SiloFile, TableSource, read_scenario, read_silo_file, silo_file_to_toml
-from fedmodel.data import check_sources, deployed_records, marks, silo_records
+from fedmodel.data import check_sources, deployed_records, marks, saved, silo_records
+from fedmodel.data.files import files_records
 from fedmodel.data.findings_of_files import inspect_files
-from fedmodel.data.folders import files_records
+from fedmodel.data.pictures import as_png
 from fedmodel.errors import ConfigError, DataError, PolicyRefused
 from fedmodel.kinds.sources.images import ImagesConfig
 from fedmodel.kinds.sources.json_lines import JsonLinesConfig
@@ -47,6 +49,8 @@ labels = ["clear", "suspect"]
 length = 6
 person = "patient"
 """
+SAVED_TEXTS = LINES.replace("json-lines", "saved-texts")
+SAVED_IMAGES = IMAGES.replace('"images"', '"saved-images"').replace('listing = "list.csv"\n', "")
 IDX = """
 [data]
 source = "idx"
@@ -82,7 +86,29 @@ def lay_idx(folder: Path, seed: int = 1) -> None:
     (folder / "x-labels-idx1-ubyte").write_bytes(struct.pack(">BBBBI", 0, 0, 8, 1, 4) + bytes([0, 1, 0, 1]))
 
 
-KINDS = {"images": (IMAGES, lay_images), "json-lines": (LINES, lay_lines), "idx": (IDX, lay_idx)}
+def lay_saved(folder: Path, columns: dict[str, list[Any]]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    columns |= {"label": [label for _, label in ROWS], "patient": [person for person, _ in ROWS]}
+    for name, data in saved.written(columns).items():
+        (folder / name).write_bytes(data)
+
+
+def lay_saved_texts(folder: Path, seed: int = 1) -> None:
+    lay_saved(folder, {"text": [f"{WORD[place : place + 4]}{seed}{WORD}" for place in range(len(ROWS))]})
+
+
+def lay_saved_images(folder: Path, seed: int = 1) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (len(ROWS), 1, 4, 3), dtype=np.uint8)
+    lay_saved(folder, {"image": [{"bytes": as_png(one), "path": None} for one in pixels]})
+
+
+KINDS = {
+    "images": (IMAGES, lay_images),
+    "json-lines": (LINES, lay_lines),
+    "idx": (IDX, lay_idx),
+    "saved-texts": (SAVED_TEXTS, lay_saved_texts),
+    "saved-images": (SAVED_IMAGES, lay_saved_images),
+}
 
 
 @dataclass
@@ -139,7 +165,7 @@ def test_a_silo_reads_its_folder_and_keeps_it_sealed(kind: str, made: dict[str, 
     assert WORD.encode() not in kept
     again = ward.silo.records()
     assert np.array_equal(again.y_N, records.y_N)
-    if kind == "json-lines":
+    if kind in ("json-lines", "saved-texts"):
         assert isinstance(records.x, dict)
         assert isinstance(again.x, dict)
         assert bytes((records.x["tokens"][0] - 1).astype(np.uint8)).decode() == f"{WORD[:4]}1{WORD[0]}"
@@ -173,7 +199,7 @@ def test_a_server_says_of_no_folder_which_is_read(made: dict[str, Federation], t
     assert np.array_equal(silo.records().x_NF, ours.x_NF)
 
 
-@pytest.mark.parametrize("kind", ["images", "json-lines"])
+@pytest.mark.parametrize("kind", ["images", "json-lines", "saved-images", "saved-texts"])
 def test_who_withdrew_is_not_read_whatever_stands_there(kind: str, made: dict[str, Federation], tmp_path: Path) -> None:
     ward = ward_of(kind, made, tmp_path)
     whole = ward.silo.records()
@@ -183,9 +209,16 @@ def test_who_withdrew_is_not_read_whatever_stands_there(kind: str, made: dict[st
     assert done.tables == ("scans",)
     (ward.kit / "cache" / "scans.age").write_bytes(kept)  # as one that was written at that very moment
     assert ward.silo.records().y_N.tolist() == [0, 1]
-    assert "none is at hand here" in done.not_read["scans"]
+    assert (done.not_read, done.not_found) == ({}, {})
     if kind == "images":
         (ward.kit / "own" / "2.png").write_bytes(b"no image")
+    elif kind.startswith("saved"):
+        column, gone = ("image", {"bytes": b"no image", "path": None}) if kind == "saved-images" else ("text", WORD)
+        path = ward.kit / "own" / "data-00000-of-00001.arrow"
+        with pa.OSFile(str(path)) as file:
+            told = pa.ipc.open_stream(file).read_all().to_pydict()
+        told[column][2], told["label"][2], told["patient"][2] = gone, "no label", "08"
+        path.write_bytes(saved.written(told)[path.name])
     else:
         lines = (ward.kit / "own" / "a.jsonl").read_text().splitlines()
         lines[2] = json.dumps({"patient": "08", "text": 5, "label": "no label"})
@@ -337,8 +370,9 @@ def test_what_is_kept_of_texts_is_what_was_read_whatever_is_learnt(
     task: str, made: dict[str, Federation], tmp_path: Path
 ) -> None:
     ward = ward_of("json-lines", made, tmp_path)
-    told = {"multi-label": ["pain", "rash"], "regression": 2.5}
-    line = {"text": "abc", "patient": "7", **({"label": told[task]} if task in told else {})}
+    told = {"multi-label": ["pain", "rash"], "regression": 2.5, "sequence-labels": ["name", "other"]}
+    text = ["a", "bc"] if task == "sequence-labels" else "abc"
+    line = {"text": text, "patient": "7", **({"label": told[task]} if task in told else {})}
     (ward.kit / "own" / "a.jsonl").write_text(json.dumps(line))
     said = {"source": "json-lines", "name": "scans", "length": 6, "person": "patient", **TASKS[task]}
     data = JsonLinesConfig.model_validate(said)
@@ -465,7 +499,7 @@ def test_what_no_reader_takes_is_no_source_and_what_one_takes_is(
     ward = ward_of(kind, made, tmp_path)
     law = two(ward, {"files": "other"})
     (ward.kit / "other").mkdir()
-    taken = sorted(path.name for path in (ward.kit / "own").iterdir())
+    taken = sorted(path.name for path in (ward.kit / "own").iterdir() if path.suffix != ".json")
     for name in (".DS_Store", "README", f"._{taken[0]}"):
         for folder in ("own", "other"):
             (ward.kit / folder / name).write_text("as it lies everywhere")
@@ -493,6 +527,7 @@ def test_a_listing_names_no_file_that_no_budget_would_see(made: dict[str, Federa
         ("images", ["z.png", "deep/y.png", "README"]),
         ("json-lines", ["z.json", "deep/y.jsonl", "README"]),
         ("idx", ["t10k-images-idx3-ubyte", "deep/x-images-idx3-ubyte", "README"]),
+        ("saved-texts", ["data-00001-of-00002.arrow", "deep/state.json", "README"]),
     ],
 )
 def test_every_file_of_a_folder_is_read_or_said_not_to_be(
@@ -544,17 +579,17 @@ def test_an_image_that_a_listing_names_twice_is_refused(lay: Any, made: dict[str
 # What a person is told.
 
 
-def test_a_law_says_which_folder_is_read_and_files_are_neither_held_out_nor_left_out(
+def test_a_law_says_which_folder_is_read_and_no_columns_of_files_are_left_out(
     made: dict[str, Federation], tmp_path: Path
 ) -> None:
     ward = ward_of("images", made, tmp_path)
     said = " ".join(sentences.sentences(read_silo_file(ward.kit / "silo.toml")))
     assert (
-        "scans is read from the files in own, which are images, IDX files or JSON lines, as the scenario says." in said
+        "scans is read from the files in own, which are images, IDX files, JSON lines or a saved data set, as the"
+        " scenario says." in said
     )
-    for key, value in (("held_out", 0.2), ("leave_out", ["ward"])):
-        with pytest.raises(ValueError, match="leave_out and held_out are of tables"):
-            ward.law({"scans": {"files": "own", "person": PERSON, key: value}})
+    with pytest.raises(ValueError, match="leave_out is of tables"):
+        ward.law({"scans": {"files": "own", "person": PERSON, "leave_out": ["ward"]}})
 
 
 def test_a_simulation_and_a_silo_read_one_folder_alike(made: dict[str, Federation], tmp_path: Path) -> None:

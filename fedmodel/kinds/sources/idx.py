@@ -7,9 +7,8 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fedmodel.kinds.files import Files
+from fedmodel.kinds.pictures import Side
 from fedmodel.kinds.shape import DataShape
-
-Side = Annotated[int, Field(ge=1, le=10_000)]
 
 
 class IdxConfig(Files):
@@ -20,6 +19,8 @@ class IdxConfig(Files):
     Attributes:
         size: Height and width.
     """
+
+    are_pictures = True
 
     source: Literal["idx"]
     size: Annotated[tuple[Side, Side], Field(strict=False)]

@@ -2,40 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from pathlib import PurePath
+from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedmodel.kinds.columns import ColumnName
-from fedmodel.kinds.files import Files
-from fedmodel.kinds.shape import DataShape
-
-Side = Annotated[int, Field(ge=1, le=10_000)]
+from fedmodel.kinds.pictures import Pictures
 
 
-class ImagesConfig(Files):
-    """PNG, JPEG, BMP or TIFF of eight bits a pixel, whose 0 to 255 become -1 to 1.
+class ImagesConfig(Pictures):
+    """The image files of a folder.
 
     Attributes:
-        size: Height and width.
-        color: "grey" makes one channel of any image, "rgb" three.
-        other_sizes: An image of another size is refused, or resized by itself.
         listing: A CSV in each folder with the columns `file` and `label`; without it, files lie in a folder for each
             label.
         person: A column of the listing that says whose an image is.
     """
 
     source: Literal["images"]
-    size: Annotated[tuple[Side, Side], Field(strict=False)]
-    color: Literal["grey", "rgb"] = "grey"
-    other_sizes: Literal["refuse", "resize"] = "refuse"
     listing: str | None = Field(default=None, pattern=r"^[^/\\\x00-\x1f]{1,100}$")
     person: ColumnName | None = None
 
-    @property
-    def shape(self) -> DataShape:
-        """Channels, height and width."""
-        return DataShape((3 if self.color == "rgb" else 1, *self.size), len(self.labels), labels=self.labels)
+    @model_validator(mode="after")
+    def _labels_are_folders(self) -> ImagesConfig:
+        """Refuse a label that would lead out of the folder: no scenario says which of a silo's files are read."""
+        for label in self.labels if self.listing is None else ():
+            if label == ".." or PurePath(label).name != label:
+                raise ValueError(f"label {label!r} is the name of no folder; without a listing, each label names one")
+        return self
 
     @property
     def described(self) -> str:
@@ -47,6 +42,6 @@ class ImagesConfig(Files):
         return "only a listing says whose an image is: data.listing" if self.listing is None else None
 
     def why_no_persons(self) -> str | None:
-        """Return that nothing says whose an image is, where nothing does."""
+        """Return why nothing says whose an image is, where nothing does."""
         ready = self.listing is not None and self.person is not None
         return None if ready else "it needs data.listing, and data.person, its column that says whose an image is"

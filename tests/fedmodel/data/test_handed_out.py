@@ -97,6 +97,6 @@ def test_a_file_that_does_not_open_is_not_taken_for_none(tmp_path: Path, key: tu
         else:
             said = b'{"column": "patient", "form": "text", "share": 0, "marks": []}'
             plain = {"not ours": b"[]", "no share": b'{"version": 1, "tables": {"ward": %s}}' % said}
-            write_sealed(path, plain.get(how, b'{"version": 2, "tables": {}}'), (key[1],))
+            write_sealed(path, plain.get(how, b'{"version": 3, "tables": {}}'), (key[1],))
     with pytest.raises(DataError, match=r"handed-out\.age: "):
         read_handed_out(tmp_path, opener)

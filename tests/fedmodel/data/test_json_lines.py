@@ -14,6 +14,7 @@ import fedmodel as fm
 from fedmodel.config import Scenario, data_from_json
 from fedmodel.data import silo_records
 from fedmodel.data.json_lines import read_json_lines
+from fedmodel.data.reading import Reading
 from fedmodel.data.taken import Taken
 from fedmodel.errors import DataError
 from fedmodel.kinds import own_code
@@ -37,6 +38,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "multi-label": {"task": "multi-label", "labels": ["pain", "fever", "rash"]},
     "regression": {"task": "regression", "target_range": [0.0, 10.0]},
     "next-token": {"task": "next-token"},
+    "sequence-labels": {"task": "sequence-labels", "labels": ["other", "name"]},
 }
 
 
@@ -47,7 +49,7 @@ def config(**said: Any) -> JsonLinesConfig:
 def read(folder: Path, told: list[Any], **said: Any) -> Taken:
     folder.mkdir(exist_ok=True)
     (folder / "a.jsonl").write_text("\n".join(map(json.dumps, told)))
-    return read_json_lines(config(**said), folder, None)
+    return read_json_lines(config(**said), folder, Reading())
 
 
 def test_several_labels_are_a_list_of_some_of_them(tmp_path: Path) -> None:
@@ -118,7 +120,8 @@ def test_a_label_that_the_task_does_not_have_is_named_by_its_line(
         ({"labels": ["a", "b"], "target_range": [0.0, 1.0]}, "target_range, a public one, is given with"),
         ({"task": "next-token", "label": "next"}, "predicts the text itself; leave label out"),
         ({"task": "next-token", "length": 1}, "needs a length of two"),
-        ({"task": "sequence-labels"}, "Input should be 'classification', 'multi-label', 'regression' or 'next-token'"),
+        ({"task": "sequence-labels"}, 'task = "sequence-labels" needs labels, two at least'),
+        ({"task": "sequences"}, "Input should be 'classification', 'multi-label', 'regression', 'next-token' or"),
         ({"labels": ["a", "a"]}, "label 'a' is named twice"),
     ],
 )

@@ -17,7 +17,7 @@ from fedmodel.config import CsvForm, Scenario, TableSource, read_scenario
 from fedmodel.crypto.sealed import new_age_key, opener_from_secret
 from fedmodel.data import Cache, Records, table_records
 from fedmodel.data.findings import inspect
-from fedmodel.data.tokens import decoded, encoded
+from fedmodel.data.tokens import coded, decoded
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds import own_code
 from fedmodel.kinds.shape import ArrayShape
@@ -65,7 +65,7 @@ def test_text_is_its_first_bytes_and_a_mask_beside_what_other_columns_become(tmp
         ("mask", (6,), "int64"),
         ("features", (1,), "float32"),
     ]
-    assert found["tokens"].tolist() == encoded(["naïve é!", "42", ""], 6).tolist()
+    assert found["tokens"].tolist() == coded(["naïve é!", "42", ""], 6).tolist()
     assert [decoded(one) for one in found["tokens"]] == ["naïve", "42", ""]
     assert found["mask"].sum(axis=1).tolist() == [6, 2, 0]
     assert found["features"][:, 0].tolist() == [0.0, 1.0, -1.0]
@@ -108,8 +108,8 @@ def test_data_check_reads_a_text_as_a_run_does(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("columns", "why"),
     [
-        ([{"name": "note", "type": "text"}], "length, of how many bytes, is given with a text, and only then"),
-        ([{**AGE, "length": 3}], "length, of how many bytes, is given with a text, and only then"),
+        ([{"name": "note", "type": "text"}], "length, of how many tokens, is given with a text, and only then"),
+        ([{**AGE, "length": 3}], "length, of how many tokens, is given with a text, and only then"),
         ([NOTE, {**NOTE, "name": "more"}], "columns 'note' and 'more' are text; a table has one column of text"),
         ([{**NOTE, "categories": ["a", "b"]}], "categories are given with a category"),
         ([{**NOTE, "missing": "fill", "fill": 3}], "fill = 3 is no text of it"),
