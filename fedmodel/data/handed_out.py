@@ -130,7 +130,9 @@ def _marks(source: TableSource) -> frozenset[str]:
 
 def _said(person: PersonColumn | None) -> dict[str, str | None]:
     """Return by which word rows were held out, as it is written."""
-    return {"column": person and person.column, "form": person and person.form}
+    if person is None:
+        return {"column": None, "form": None}
+    return {"column": person.column, "form": person.form}
 
 
 def _read(said: Any) -> Handed:

@@ -101,10 +101,10 @@ def rows_told(columns: Sequence[str], folder: Path, reading: Reading) -> Iterato
     for path in saved_files(folder):
         table = _table(path)
         _has(path, table.column_names, [*columns, *([] if column is None else [column])])
-        persons: list[str] | None = None
+        persons = list[str]()
         with reading.record():
             persons = [""] * len(table) if column is None else _ids(table, column, reading.whose.form, path)
-        if persons is None:
+        if len(persons) < len(table):  # an id was noted that is not admitted
             continue
         kept = [column is None or reading.whose.has(one) for one in persons]
         at, names = iter(itertools.compress(enumerate(persons, start=1), kept)), _names_of(table.schema, columns)
@@ -240,7 +240,7 @@ def written(columns: Mapping[str, Sequence[Any]]) -> dict[str, bytes]:
     table, sink, name = pa.table(dict(columns)), pa.BufferOutputStream(), f"data-00000-of-00001{_ENDING}"
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    state = {
+    state: dict[str, Any] = {
         "_data_files": [{"filename": name}],
         "_fingerprint": "0",
         "_format_columns": None,

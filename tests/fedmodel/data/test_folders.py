@@ -315,3 +315,11 @@ def test_a_deployed_silo_says_where_its_files_lie_and_no_silo_is_called_as_a_par
     document["federation"]["silos"] = ["train", "south", "west"]
     with pytest.raises(ValueError, match="a silo cannot be called 'train'"):
         Scenario.model_validate(document)
+
+
+@pytest.mark.parametrize("label", ["..", "../other", "/etc", "a/b", "."])
+def test_a_label_leads_out_of_no_folder(label: str, tiny: Scenario, tmp_path: Path) -> None:
+    """A scenario comes from the server, and does not say which of a silo's files are read."""
+    with pytest.raises(ValueError, match="is the name of no folder; without a listing, each label names one"):
+        scenario_of(tiny, "images", tmp_path, size=[6, 4], labels=["clear", label])
+    scenario_of(tiny, "images", tmp_path, size=[6, 4], labels=["clear", label], listing="list.csv")
