@@ -257,7 +257,7 @@ def test_files_are_looked_at_as_a_run_would_read_them(run: Run, tmp_path: Path) 
         assert "A run reads 60 records in it" in run.out
     (tmp_path / "notes" / "a.jsonl").write_text('{"text": "hidden-word", "label": "unsure"}')
     assert run("data", "check", "s.toml", "--table=admissions=notes") == 2
-    assert "line 1: 'label' is none of data.labels: benign, malignant" in run.out
+    assert "a.jsonl: column 'label': 'label' is none of data.labels: benign, malignant; rows: 1 (1)" in run.out
     assert "A run REFUSES this data set." in run.out
     assert "unsure" not in run.out + run.err
     assert run("data", "check", "s.toml") == 2

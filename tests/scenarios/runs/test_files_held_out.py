@@ -33,7 +33,7 @@ SHARE, COUNT = 0.4, 20
 WORD = "hidden-word"
 LABELS = ["no", "yes"]
 PIXELS = np.random.default_rng(5).integers(0, 256, (COUNT, 4, 3), dtype=np.uint8)
-IDS = [str(100 + place) for place in range(COUNT)]
+IDS = [str(987_654_100 + place) for place in range(COUNT)]
 BY_ID = {place for place, one in enumerate(IDS) if is_held_out(one, SHARE)}
 BY_PICTURE = {place for place in range(COUNT) if is_held_out(f"picture {digest_of(PIXELS[place])}", SHARE)}
 
@@ -161,8 +161,8 @@ def test_what_is_held_out_never_trains_and_all_of_it_alone_is_handed_out(files: 
     handed = files.handed(tmp_path / "handed")
     assert places(handed) == sorted(held_of(files))
     assert sorted(handed.y_N.tolist()) == sorted(place % 2 for place in held_of(files))
-    everything = b"".join(path.read_bytes() + str(path).encode() for path in sorted((tmp_path / "handed").rglob("*"))
-                          if path.is_file())  # fmt: skip
+    written = [path for path in sorted((tmp_path / "handed").rglob("*")) if path.is_file()]
+    everything = b"".join(path.read_bytes() + str(path.relative_to(tmp_path)).encode() for path in written)
     assert WORD.encode() not in everything
     assert not any(one.encode() in everything for one in IDS) or files.kind in PICTURES
     assert stat.S_IMODE((tmp_path / "handed").stat().st_mode) == 0o700
