@@ -27,7 +27,7 @@ from fedmodel.crypto import digest
 from fedmodel.ledger import Charge, Ledger
 from fedmodel.privacy.events import Event
 from fedmodel.provision import scenario_hash
-from fedmodel.secagg import Participant, configuration, lineage_after, model_digest
+from fedmodel.secagg import Participant, configuration, lineage_after
 from fedmodel.secagg.masking import Words
 from fedmodel.secagg.quantize import Quantizer
 from fedmodel.seeds import derive_seed
@@ -59,13 +59,13 @@ def request_key(silo: Silo, request: TrainRequest) -> str:
     The job follows from the scenario and the round. Not the shares: they are left out when a request is made again.
     """
     place = (silo.run.encode(), request.round_number.to_bytes(4, "big"))
-    parts = (scenario_hash(silo.scenario), model_digest(request.model_P), request.lineage)
+    parts = (scenario_hash(silo.scenario), request.model_hash, request.lineage)
     return digest(b"fedmodel/v1/round-key", *place, *parts).hex()
 
 
 def lineage_left(silo: Silo, request: TrainRequest) -> bytes:
     """Return the lineage of the state that a round leaves at the silo."""
-    model, scenario = model_digest(request.model_P), scenario_hash(silo.scenario)
+    model, scenario = request.model_hash, scenario_hash(silo.scenario)
     return lineage_after(request.lineage, silo.run_number, request.round_number, model, scenario)
 
 
@@ -81,11 +81,11 @@ def hide(
         update_P: The noised difference from the global model, shape `(P,)`.
         state: What the round ended with besides it. It is noised too, so it is kept only with what was charged.
     """
+    key = request_key(silo, request)
     number, event, mode = request.round_number, charged.event, silo.kit.law.encryption.secure_aggregation
 
     def released(reply: wire.TrainReply | wire.MaskedReply) -> Release:
-        left = carried.leave(state, lineage_left(silo, request))
-        key = request_key(silo, request)
+        left = carried.leave(state, lineage_left(silo, request)) if state else b""
         return Release(key, charged.sequence, wire.pack_update(reply), silo.run_number, left)
 
     if mode == "off":
@@ -96,10 +96,10 @@ def hide(
 
     def masked(protocol: Participant) -> bytes:
         done = configuration(scenario_hash(silo.scenario), request.lineage)
-        mask = protocol.mask(number, words_P, model_digest(request.model_P), done)
+        mask = protocol.mask(number, words_P, request.model_hash, done)
         return released(wire.MaskedReply(number, event, words_P, mask)).to_bytes()
 
-    asked = _asked_for(request_key(silo, request), charged.sequence)
+    asked = _asked_for(key, charged.sequence)
     return Release.from_bytes(silo.answer(asked, masked))
 
 

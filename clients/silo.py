@@ -44,7 +44,7 @@ from fedmodel.data import (
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
 from fedmodel.kinds import own_code
 from fedmodel.kinds.own_calls import failed
-from fedmodel.ledger import Asked, Ledger, Scope, Standing
+from fedmodel.ledger import Asked, Ledger, Scope, Standing, opened
 from fedmodel.privacy.events import Event
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import SIMULATED, Kit, is_kit, is_sealed, read_kit, read_law, scenario_hash, unlocked
@@ -239,11 +239,11 @@ class Silo:
         if is_sealed(self.folder):
             check_deployed(self.scenario, self.kit.law, self.folder)
 
-    def ledger(self) -> Ledger:
+    def ledger(self) -> AbstractContextManager[Ledger]:
         """Open this silo's ledger."""
         path = ledger_path(self.home, self.name)
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        return Ledger(path, self.name, self.kit.identity, self.folder / "ledger.head")
+        return opened(path, self.name, self.kit.identity, self.folder / "ledger.head")
 
     def reserve(self, ledger: Ledger, event: Event, name: str = "", besides: Sequence[Event] = ()) -> Event:
         """Reserve the run's plan under this silo's budget, all of it or, where its law says so, what is paid for.

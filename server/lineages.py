@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from fedmodel.config import Scenario
 from fedmodel.provision import scenario_hash
-from fedmodel.secagg import FRESH, lineage_after, model_digest
+from fedmodel.secagg import FRESH, lineage_after
 from fedmodel.wire import TrainRequest
 
 
@@ -43,6 +43,6 @@ class Lineages:
     def answered(self, request: TrainRequest, silos: Iterable[str]) -> None:
         """Note who trained as was asked, and so holds what the round leaves."""
         if self._carries:
-            model = model_digest(request.model_P)
+            model = request.model_hash
             left = lineage_after(request.lineage, self._run, request.round_number, model, self._scenario)
             self._held.update(dict.fromkeys(silos, left))

@@ -123,6 +123,7 @@ WRITES(copy_file_range, (int from, off64_t *at, int fd, off64_t *to, size_t size
   char path[PATH_MAX]; REAL(name); \
   return counted_ && hit(kind, path_of_fd(fd, path)) == FAIL ? -1 : real passed; }
 ON_FD(fsync, SYNC, (int fd), (fd))
+ON_FD(syncfs, SYNC, (int fd), (fd))
 ON_FD(fdatasync, SYNC, (int fd), (fd))
 ON_FD(ftruncate, TRUNCATE, (int fd, off_t size), (fd, size))
 ON_FD(ftruncate64, TRUNCATE, (int fd, off64_t size), (fd, size))

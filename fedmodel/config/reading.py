@@ -11,6 +11,7 @@ import tomllib
 from collections.abc import Iterable, Mapping
 from copy import deepcopy
 from difflib import get_close_matches
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Final, TypeVar, get_args
@@ -75,8 +76,9 @@ def folder_of(name_or_path: str) -> Path | None:
     return None if path in builtin_scenarios().values() else path.absolute().parent
 
 
+@lru_cache(maxsize=16)
 def scenario_from_json(text: str) -> Scenario:
-    """Read back what `Scenario.model_dump_json` wrote.
+    """Read back what `Scenario.model_dump_json` wrote; of one text, the one scenario that this process made of it.
 
     Raises:
         ConfigError: When the text is not a scenario.
@@ -150,24 +152,40 @@ def silo_file_to_toml(silo_file: SiloFile) -> str:
 
 def _read(path: Path, kind: type[_File], why: str) -> _File:
     """Return a file as one of the models, or say in one line what is wrong with it."""
+    found: _File = _parsed(path.name, _content(path, why), kind)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _parsed(name: str, content: bytes, kind: type[Any]) -> Any:
+    """Return a file's content as one of the models; the same content again is not parsed again."""
     try:
-        return kind.model_validate(_document(path, why))
+        return kind.model_validate(_toml(name, content))
     except ValidationError as error:
-        raise ConfigError(f"{path.name}: {explained(error, kind)}") from error
+        raise ConfigError(f"{name}: {explained(error, kind)}") from error
 
 
 def _document(path: Path, why: str) -> dict[str, Any]:
     """Return what a TOML file holds, a byte order mark or none before it, or say in one line why it cannot be read."""
+    return _toml(path.name, _content(path, why))
+
+
+def _content(path: Path, why: str) -> bytes:
     try:
-        text = path.read_bytes().decode("utf-8-sig")
+        return path.read_bytes()
     except OSError as error:
         raise ConfigError(f"{path}: {why}: {error.strerror}") from error
+
+
+def _toml(name: str, content: bytes) -> dict[str, Any]:
+    try:
+        text = content.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        raise ConfigError(f"{path.name}: is not UTF-8 from byte {error.start + 1} on; save it as UTF-8") from error
+        raise ConfigError(f"{name}: is not UTF-8 from byte {error.start + 1} on; save it as UTF-8") from error
     try:
         return tomllib.loads(text)
     except (ValueError, RecursionError) as error:  # not TOML, or a number of ten thousand digits
-        raise ConfigError(f"{path.name}: not valid TOML: {error}{why_no_toml(text, error)}") from error
+        raise ConfigError(f"{name}: not valid TOML: {error}{why_no_toml(text, error)}") from error
 
 
 def _find(name_or_path: str) -> Path:

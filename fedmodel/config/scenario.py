@@ -7,6 +7,7 @@ counted.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import replace
 from typing import Annotated, Final
 
@@ -31,6 +32,8 @@ from fedmodel.privacy.plan import SiloPlan
 TRAINING: Final = "training"
 """The name of the job that every run is for."""
 _MECHANISM: Final = "gaussian"
+_SAID: Final[deque[tuple[Scenario, str]]] = deque(maxlen=16)
+"""Scenarios that were written last, with their JSON. A copy is another object, so it never gets another's text."""
 
 
 Metrics = Annotated[
@@ -94,6 +97,16 @@ class Scenario(Section):
                     f"silo {silo!r} would take {plan.steps} steps in {self.rounds} rounds, more than {MOST_STEPS}"
                 )
         return self
+
+    @property
+    def json_text(self) -> str:
+        """The scenario as JSON, written once for each object."""
+        for known, text in tuple(_SAID):
+            if known is self:
+                return text
+        text = self.model_dump_json()
+        _SAID.appendleft((self, text))
+        return text
 
     @property
     def start(self) -> StartConfig | None:

@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import secrets
 from enum import Enum
+from functools import lru_cache
 from typing import Final, Self
 
 from cryptography.exceptions import InvalidSignature, InvalidTag
@@ -373,6 +374,7 @@ class SecretStream:
             self._update_into(_ZEROS[: len(part)], part)
 
 
+@lru_cache(maxsize=2)
 def _hpke(suite: Suite) -> hpke.Suite:
     kem = hpke.KEM.X25519 if suite is Suite.CLASSIC else hpke.KEM.MLKEM768_X25519
     return hpke.Suite(kem, hpke.KDF.HKDF_SHA256, hpke.AEAD.CHACHA20_POLY1305)

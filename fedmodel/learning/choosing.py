@@ -61,7 +61,7 @@ def of_scenario(scenario: Scenario, device: torch.device) -> type[ClippedSum]:
         ConfigError: When it names one that there is not.
     """
     name = scenario.training.gradients
-    return kind(name) if name != AUTO else _of_scenario(scenario.model_dump_json(), device).of
+    return kind(name) if name != AUTO else _of_scenario(scenario.json_text, device).of
 
 
 def forget() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Final
 
 from fedmodel.errors import ConfigError
@@ -17,7 +18,13 @@ def check_jobs(names: Iterable[str]) -> None:
     Raises:
         ConfigError: When there is no file of that name among the installed ones.
     """
-    known = kind_names(_PACKAGE)
+    known = _installed()
     for name in names:
         if name not in known:
             raise ConfigError(not_known("job", name, known))
+
+
+@lru_cache(maxsize=1)
+def _installed() -> tuple[str, ...]:
+    """Return the names of the jobs, as this process first found them."""
+    return tuple(kind_names(_PACKAGE))

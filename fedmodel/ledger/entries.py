@@ -23,7 +23,7 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any, Final, Literal, Self, get_args
 
 from fedmodel.crypto import SigningKey, digest, verify
@@ -148,9 +148,21 @@ class Entry:
             LedgerTampered: When it is one.
         """
         try:
-            verify(public, _LABEL, self.hash, self.signature)
+            _verify_once(public, self.hash, self.signature)
         except CryptoError:
             raise LedgerTampered("its signature is not the silo's", self.sequence) from None
+
+
+@lru_cache(maxsize=1 << 15)
+def _verify_once(public: bytes, hashed: bytes, signature: bytes) -> None:
+    """Check a signature; one that was found right is not checked again by this process, and a wrong one is."""
+    verify(public, _LABEL, hashed, signature)
+
+
+@lru_cache(maxsize=1 << 12)
+def entry_of(row: tuple[Any, ...]) -> Entry:
+    """Return the entry of a row, with what was computed of it before; nothing of it is checked yet."""
+    return Entry(*row)
 
 
 def canonical(document: Mapping[str, object]) -> str:

@@ -1,7 +1,8 @@
 """The file: entries in SQLite, appended under one lock, synced before anything is told, with a signed head kept apart.
 
 Guarantee: when what appends returns, its entry is on disk (write-ahead log, `synchronous=FULL`), so that a crash
-afterwards can lose a release but never the record of one. Whichever processes append at once, each entry follows
+afterwards can lose a release but never the record of one; inside `fedmodel.system.durable.synced_together`, when that
+block ends. Whichever processes append at once, each entry follows
 the one before (`BEGIN IMMEDIATE`), and a scope's totals stay within its cap: `fedmodel.ledger.standing` decides, and
 CHECKs and triggers of the file refuse what a fault in that would let pass. Nothing is ever updated or deleted.
 
@@ -29,11 +30,12 @@ from typing import Any, Final, Self
 from fedmodel.crypto import SigningKey, random_bytes
 from fedmodel.errors import LedgerError, LedgerTampered, ProtocolError
 from fedmodel.ledger import clock, merkle
-from fedmodel.ledger.entries import NOTHING_BEFORE, Entry, Kind, genesis, origin_of
+from fedmodel.ledger.entries import NOTHING_BEFORE, Entry, Kind, entry_of, genesis, origin_of
 from fedmodel.ledger.head_file import HeadFile
 from fedmodel.ledger.heads import Head, Proven, open_head, sign_head
 from fedmodel.ledger.standing import Standing
 from fedmodel.ledger.tables import APPLICATION, COLUMNS, PAGE_SIZE, insert, prepare, sqlite_errors
+from fedmodel.system.durable import is_put_off, put_off
 
 _SELECT: Final = f"SELECT {', '.join(COLUMNS)} FROM entries"  # noqa: S608 - of constants
 _LOCK_S: Final = 30
@@ -107,6 +109,10 @@ class LedgerFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file; what its log holds goes into it."""
         self._connection.close()
 
     def standing(self) -> Standing:
@@ -160,7 +166,8 @@ class LedgerFile:
             raise LedgerError(f"{self.path}: is a database of something else, not a ledger")
         self._query(f"PRAGMA page_size = {PAGE_SIZE}")
         self._keep_a_log()
-        self._query("PRAGMA synchronous = FULL")
+        # Put off, a commit is synced with all else at the end: in the log it is whole, whatever is lost before.
+        self._query(f"PRAGMA synchronous = {'NORMAL' if is_put_off() else 'FULL'}")
         if not application:
             with self._appending():
                 if not self._is_made():  # by another process, meanwhile
@@ -211,6 +218,7 @@ class LedgerFile:
             try:
                 yield
                 self._connection.execute("ROLLBACK" if undone else "COMMIT")
+                put_off(self.path)
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")
@@ -271,7 +279,7 @@ class LedgerFile:
 
     def _entries(self, where: str, *values: str) -> Iterator[Entry]:
         for row in self._query(f"{_SELECT} {where}", *values):
-            entry = Entry(*row)
+            entry = entry_of(row)
             entry.check_types()
             if merkle.leaf_hash(entry.document) != self._node(0, entry.sequence - 1):
                 raise LedgerTampered(f"{self.path}: it is not what the Merkle tree has in its place", entry.sequence)

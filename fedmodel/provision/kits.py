@@ -29,6 +29,7 @@ import os
 import stat
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -105,6 +106,18 @@ def policy_of(encryption: EncryptionConfig, min_silos: int, largest_roster: int)
     )
 
 
+@lru_cache(maxsize=4096)
+def _key(secret: bytes) -> SigningKey:
+    """Return the key of a simulated party, made once a process. Sensitive."""
+    return SigningKey(secret)
+
+
+@lru_cache(maxsize=8)
+def _roster(signed: bytes, administrator: bytes) -> Roster:
+    """Open a simulation's roster, of which every party has the same."""
+    return Roster.open(signed, administrator)
+
+
 def is_kit(folder: Path) -> bool:
     """Return whether a folder is a silo's kit."""
     return (folder / LAW).is_file()
@@ -161,7 +174,7 @@ def read_identity(folder: Path) -> SigningKey:
     if is_sealed(folder):
         return unlocked(folder).identity
     try:
-        return SigningKey(bytes.fromhex((folder / IDENTITY).read_text(encoding="ascii").strip()))
+        return _key(bytes.fromhex((folder / IDENTITY).read_text(encoding="ascii").strip()))
     except (*MISSING, ValueError) as error:
         raise ConfigError(f"{folder}: holds no {IDENTITY} of 32 bytes in hexadecimal") from error
 
@@ -177,7 +190,7 @@ def read_roster(folder: Path) -> Roster:
         return read_federation_roster(folder).aggregation()
     try:
         administrator = bytes.fromhex((folder / ADMINISTRATOR).read_text(encoding="ascii").strip())
-        return Roster.open((folder / ROSTER).read_bytes(), administrator)
+        return _roster((folder / ROSTER).read_bytes(), administrator)
     except (*MISSING, ValueError) as error:
         raise ConfigError(f"{folder}: holds no roster with the administrator's key beside it") from error
 

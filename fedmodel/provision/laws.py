@@ -77,7 +77,7 @@ def scenario_hash(scenario: Scenario) -> bytes:
     """
     if scenario.start is not None and scenario.start.sha256 is None:
         raise ConfigError(f"scenario {scenario.name!r} begins from a file that was not read; write its sha256 into it")
-    return digest(b"fedmodel/v1/scenario", scenario.model_dump_json().encode())
+    return digest(b"fedmodel/v1/scenario", scenario.json_text.encode())
 
 
 def check_deployable(scenario: Scenario) -> None:
@@ -93,13 +93,14 @@ def check_deployable(scenario: Scenario) -> None:
         )
 
 
-def law_of(scenario: Scenario, silo: str, server: bytes) -> SiloFile:
+def law_of(scenario: Scenario, silo: str, server: bytes, code: str | None = None) -> SiloFile:
     """Return the law of a simulated silo: what the scenario asks of it, and nothing more.
 
     Args:
         scenario: The one that it takes part in.
         silo: Its name.
         server: The public key of the server that it answers.
+        code: The hash of a silo's code; by default as it is installed here now.
 
     Raises:
         ConfigError: When no noise meets the scenario's target, or nothing could be hidden.
@@ -118,7 +119,7 @@ def law_of(scenario: Scenario, silo: str, server: bytes) -> SiloFile:
         name=silo,
         servers=(server.hex(),),
         scenarios=(scenario_hash(scenario).hex(),),
-        code=(code_hash(),),
+        code=(code_hash() if code is None else code,),
         mechanisms=tuple(dict.fromkeys(part.mechanism for part in parts)),
         noise_sources=(plan.noise,),
         least_noise_multiplier=min(part.noise_multiplier for part in parts),
@@ -193,7 +194,8 @@ def joint_law(
     for scenario in named:
         check_deployable(scenario)
         check_listed(scenario, listed)
-    laws = [law_of(scenario, silo, server) for scenario in named]
+    code = code_hash()
+    laws = [law_of(scenario, silo, server, code) for scenario in named]
     for scenario, law in zip(named[1:], laws[1:], strict=True):
         _check_alike(named[0], laws[0], scenario, law)
     return laws[0].model_copy(

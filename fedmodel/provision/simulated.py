@@ -21,6 +21,7 @@ from fedmodel.provision.kits import ADMINISTRATOR, IDENTITY, LAW, ROSTER, SIMULA
 from fedmodel.provision.laws import law_of
 from fedmodel.secagg import Member, Roster
 from fedmodel.system.durable import replace_file
+from fedmodel.system.packages import code_hash
 
 
 @dataclass(frozen=True)
@@ -49,16 +50,18 @@ def provision(scenario: Scenario, folder: Path, going_on: Mapping[str, GoesOn] |
     federation, kept = scenario.federation, going_on or {}
     administrator = SigningKey.generate()
     server = os.urandom(32)
+    public = SigningKey(server).public
     secrets = {silo: kept[silo].secret if silo in kept else os.urandom(32) for silo in federation.silos}
     members = tuple(Member(silo, SigningKey(secret).public) for silo, secret in secrets.items())
     roster = Roster(scenario.name, members).sign(administrator)
+    code = code_hash()
     for part, silo in [("server", None), *((f"silos/{silo}", silo) for silo in federation.silos)]:
         kit = folder / part
         kit.mkdir(parents=True, exist_ok=True)
         replace_file(kit / ROSTER, roster)
         replace_file(kit / ADMINISTRATOR, f"{administrator.public.hex()}\n".encode("ascii"))
         if silo is not None:
-            law = law_of(scenario, silo, SigningKey(server).public)
+            law = law_of(scenario, silo, public, code)
             if silo in kept:
                 law = law.model_copy(update={"budgets": {scenario.data.data_set: kept[silo].budget}})
             replace_file(kit / LAW, silo_file_to_toml(law).encode())

@@ -50,6 +50,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Final
 
 import numpy as np
@@ -61,7 +62,16 @@ from fedmodel.errors import ProtocolError, error_codes
 from fedmodel.ledger.entries import RUN_NAME
 from fedmodel.privacy.events import Event, event_to_json
 from fedmodel.privacy.mechanisms import event_from_json
-from fedmodel.secagg import FRESH, LINEAGE_SIZE, Window, join_messages, pack_numbers, read_numbers, split_messages
+from fedmodel.secagg import (
+    FRESH,
+    LINEAGE_SIZE,
+    Window,
+    join_messages,
+    model_digest,
+    pack_numbers,
+    read_numbers,
+    split_messages,
+)
 from fedmodel.secagg.masking import RingBits, Words
 
 VERSION: Final = 6
@@ -131,6 +141,11 @@ class TrainRequest:
     known: bytes = b""
     lineage: bytes = FRESH
     job: str = TRAINING
+
+    @cached_property
+    def model_hash(self) -> bytes:
+        """The hash of what the job is asked about, which is not to be changed any more."""
+        return model_digest(self.model_P)
 
 
 @dataclass(frozen=True)

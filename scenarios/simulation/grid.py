@@ -23,6 +23,9 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.supercore.run import Run
 from flwr.supercore.task_identity import TaskIdentity
 
+from fedmodel.ledger import kept_open
+from fedmodel.system.durable import synced_together
+
 _SERVER_NODE = 1
 _CLIENT_CRASHED = 8  # Flower's ErrorCode.CLIENT_APP_CRASHED
 
@@ -76,12 +79,17 @@ class InProcessGrid(Grid):
         return list(self._contexts)
 
     def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Run each message through its node at once, and keep the reply for `pull_messages`."""
+        """Run each message through its node at once, and keep the reply for `pull_messages`.
+
+        Guarantee: before any of the replies can be pulled, all that nodes wrote for them is on disk, as if each had
+        seen to it by itself; they share one sync.
+        """
         message_ids = []
-        for message in messages:
-            delivered = _delivered(message, str(next(self._message_ids)))
-            self._replies[delivered.metadata.message_id] = self._answer(delivered)
-            message_ids.append(delivered.metadata.message_id)
+        with synced_together():
+            for message in messages:
+                delivered = _delivered(message, str(next(self._message_ids)))
+                self._replies[delivered.metadata.message_id] = self._answer(delivered)
+                message_ids.append(delivered.metadata.message_id)
         return message_ids
 
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
@@ -110,7 +118,8 @@ def run_in_process(server_app: ServerApp, client_app: ClientApp, nodes: int, run
     context = Context(
         run_id=grid.run.run_id, node_id=_SERVER_NODE, node_config={}, state=RecordDict(), run_config=run_config
     )
-    server_app(grid, context)
+    with kept_open():
+        server_app(grid, context)
 
 
 def _delivered(message: Message, message_id: str) -> Message:

@@ -257,7 +257,7 @@ def _rows(
 
 def _key(scenario: Scenario, event: Event) -> tuple[str, Event]:
     """Return what a pipeline hangs on: what was planned and what is charged, which differ in their steps, share one."""
-    return scenario.model_dump_json(), event.times(1)
+    return scenario.json_text, event.times(1)
 
 
 def _measured(
