@@ -2,6 +2,8 @@
 
 A place of the output is a position. Windows are up to as many times a record as a kernel has entries, so that they are
 made for Gram matrices and products alone, and gradients come from torch's own kernel, for one record after another.
+Where a record's windows are few, starting a kernel for each record costs more than they do: then gradients are products
+of windows, of all records at once.
 
 Shapes: B rows of a physical batch, C channels, G groups of them, T places of the output, p outputs and c inputs of a
 group, d = c times the kernel's size.
@@ -23,6 +25,7 @@ from fedmodel.learning.gradients.layers.products import Factors, Outer
 
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _WEIGHTS: Final[tuple[Any, ...]] = (conv1d_weight, conv2d_weight, conv3d_weight)
+_FEW: Final = 1 << 14  # values that a record's windows see, 64 KB in float32
 
 
 def parts(layer: nn.Module, given: Tensor, grad: Tensor) -> list[Part]:
@@ -46,7 +49,10 @@ def _padded(layer: _Convolution, given: Tensor) -> Tensor:
 
 
 def _gradients(layer: _Convolution, given: Tensor, grad: Tensor, some: slice) -> Tensor:
-    """Return the gradients of some records, `(B, P)`: each of a batch of its own."""
+    """Return the gradients of some records, `(B, P)`: each a product, or of a batch, of its own."""
+    if grad[0, 0].numel() * layer.groups * layer.weight[0].numel() <= _FEW:
+        left_BGTp = torch.unflatten(grad[some].flatten(2), 1, (layer.groups, -1)).mT
+        return torch.matmul(left_BGTp.mT, _windows(layer, given, some)).flatten(1)
     seen, grad = _padded(layer, given[some]), grad[some]
     kernel = _WEIGHTS[len(layer.kernel_size) - 1]
     how = {"stride": layer.stride, "padding": 0, "dilation": layer.dilation, "groups": layer.groups}
