@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -21,6 +22,7 @@ LEAST_EFFECTIVE = 2.0
 OptionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 OptionValue = bool | int | float | Annotated[str, Field(max_length=100), AfterValidator(is_inert)]
 _MOST_OPTIONS: Final = 20
+_MOST_SILOS: Final = 10_000
 
 
 def _names_a_strategy(value: str) -> str:
@@ -42,7 +44,7 @@ class FederationConfig(Section, Later):
 
     LATER = ("strategy", "strategy_options")
 
-    silos: Annotated[tuple[SiloName, ...], Field(strict=False, min_length=1, max_length=10_000)]
+    silos: Annotated[tuple[SiloName, ...], Field(strict=False, min_length=1, max_length=_MOST_SILOS)]
     cohort: int | None = Field(default=None, ge=1)
     min_silos: int = Field(default=2, ge=1)
     weights: dict[str, Positive] = {}
@@ -50,6 +52,16 @@ class FederationConfig(Section, Later):
     tolerated_failures: int = Field(default=0, ge=0)
     strategy: Annotated[str, Field(max_length=200), AfterValidator(_names_a_strategy)] = "fedavg"
     strategy_options: Annotated[dict[OptionName, OptionValue], Field(max_length=_MOST_OPTIONS)] = {}
+
+    @field_validator("silos", mode="before")
+    @classmethod
+    def _named_by_number(cls, value: Any) -> Any:
+        """Name as many silos as a number says; what is then read, written and hashed are the names."""
+        if type(value) is not int:
+            return value
+        if not 1 <= value <= _MOST_SILOS:
+            raise ValueError(f"{value} is no number of silos; name them, or say how many there are, 1 to {_MOST_SILOS}")
+        return tuple(f"silo-{number:04d}" for number in range(value))
 
     @field_validator("strategy_options", mode="before")
     @classmethod
@@ -63,7 +75,7 @@ class FederationConfig(Section, Later):
 
     @model_validator(mode="after")
     def _names_and_counts(self) -> FederationConfig:
-        repeated = sorted({name for name in self.silos if self.silos.count(name) > 1})
+        repeated = sorted(name for name, times in Counter(self.silos).items() if times > 1)
         if repeated:
             raise ValueError(f"silo {repeated[0]!r} is named twice; every silo needs its own name")
         if self.cohort_size > len(self.silos):
@@ -86,4 +98,4 @@ class FederationConfig(Section, Later):
 
     def relative_weight(self, silo: str) -> float:
         """Return the silo's weight over the largest, so that a bound on updates bounds weighted ones too."""
-        return self.weight(silo) / max(self.weight(other) for other in self.silos)
+        return self.weight(silo) / max(map(self.weight, self.silos)) if self.weights else 1.0

@@ -33,6 +33,9 @@ def simulate(
         typer.Option("--show-partition", help="Run nothing: show what each silo would get; --out names a PNG file."),
     ] = False,
     report: Annotated[bool, typer.Option(help="Write the run's report.")] = True,
+    every: Annotated[
+        bool, typer.Option("--all", help="Print a row for each silo; by default, of many, equal rows are one.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """Train a scenario's model over simulated silos on this machine."""
@@ -57,7 +60,7 @@ def simulate(
         if as_json:
             answer({**summary, "usefulness": told_of(run_dir)}, "", as_json)
         else:
-            show_run(summary, run_dir)
+            show_run(summary, run_dir, every=every)
         if report:
             report_on(run_dir, as_json)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import json
+import math
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from rich.table import Table
 from rich.text import Text
@@ -13,6 +15,9 @@ from rich.text import Text
 from fedmodel.privacy.rounding import noise, small, up
 from fedmodel.system.inert import inert
 from scenarios.cli.printing import answer, err, out
+
+_MOST_ROWS: Final = 20  # that a person reads one after the other
+_EXTREMES: Final = 5  # rows at each end of more
 
 
 def _seen_by_server(encryption: dict[str, Any], noised: str) -> str:
@@ -61,22 +66,61 @@ def _besides(name: str, found: Mapping[str, Any]) -> str:
     )
 
 
-def _spent(rows: list[dict[str, Any]]) -> Table:
-    """Return what each silo spent: a row for each, and for each part where it reserved several together."""
+def _spent(rows: list[dict[str, Any]], *, every: bool = False) -> Table:
+    """Return what each silo spent: a row for each, and for each part where it reserved several together.
+
+    Of many silos those with equal figures are one row, the largest epsilon first; of many such rows, the extremes.
+
+    Args:
+        rows: A row a silo.
+        every: Whether each silo gets a row, however many there are.
+    """
+    told = [(row["silo"], row) for row in rows] if every or len(rows) <= _MOST_ROWS else _summed_up(rows)
     unit = rows[0]["unit"] + ("" if rows[0]["unit"] == "record" else f" of at most {rows[0]['max_records']} records")
     table = Table(title=f"Spent by each silo, per {unit}", title_justify="left")
     for heading in ("silo", "epsilon", "delta", "noise", "sample rate", "steps", "of"):
         table.add_column(heading, justify="left" if heading == "silo" else "right")
-    for row in rows:
+    for silo, row in told:
+        if row is None:
+            table.add_row(silo, *6 * ["..."])
+            continue
         parts = row.get("parts", [])
         epsilon = "none: no noise" if _is_bare(row) else up(row["epsilon"])
         if parts:  # whose figures stand below: what they cost together is no one's
-            table.add_row(row["silo"], f"{epsilon}, composed", small(row["delta"]), *4 * ["by part"])
+            table.add_row(silo, f"{epsilon}, composed", small(row["delta"]), *4 * ["by part"])
             for number, part in enumerate(parts, start=1):
                 table.add_row(f"  part {number}", "", "", *_figures_of(part))
         else:
-            table.add_row(row["silo"], epsilon, small(row["delta"]), *_figures_of(row))
+            table.add_row(silo, epsilon, small(row["delta"]), *_figures_of(row))
     return table
+
+
+def _summed_up(rows: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, Any] | None]]:
+    """Return rows of equal figures as one, each with whose it is, those of the largest epsilon first.
+
+    Of more rows than are shown, those at both ends, and how many silos lie between.
+    """
+    alike: dict[str, list[dict[str, Any]]] = {}
+    for row in rows:
+        key = json.dumps({name: value for name, value in row.items() if name not in ("silo", "budget")}, sort_keys=True)
+        alike.setdefault(key, []).append(row)
+    groups = sorted(alike.values(), key=lambda group: -_bound(group[0]))
+    found: list[tuple[str, dict[str, Any] | None]] = [(_whose(group), group[0]) for group in groups]
+    if len(groups) <= _MOST_ROWS:
+        return found
+    between = sum(map(len, groups[_EXTREMES:-_EXTREMES]))
+    return [*found[:_EXTREMES], (f"{between} silos between", None), *found[-_EXTREMES:]]
+
+
+def _whose(group: Sequence[dict[str, Any]]) -> str:
+    """Say whose row of equal figures it is."""
+    others = len(group) - 1
+    return group[0]["silo"] + (f" and {others} other{'s' if others > 1 else ''}" if others else "")
+
+
+def _bound(row: Mapping[str, Any]) -> float:
+    """Return a row's epsilon, infinity where nothing bounds it."""
+    return math.inf if row["epsilon"] is None else float(row["epsilon"])
 
 
 def _figures_of(row: Mapping[str, Any]) -> list[str]:
@@ -97,8 +141,8 @@ def _is_bare(row: dict[str, Any]) -> bool:
     return row["mechanism"] is not None and not MECHANISMS[row["mechanism"]].protects
 
 
-def show_run(summary: dict[str, Any], run_dir: Path) -> None:
-    """Print a run's outcome for a person."""
+def show_run(summary: dict[str, Any], run_dir: Path, *, every: bool = False) -> None:
+    """Print a run's outcome for a person; of many silos equal rows as one, or every silo's."""
     from scenarios.runs import words
     from scenarios.runs.claims import NO_NOISE, early
     from scenarios.runs.own_code import sentence
@@ -129,7 +173,7 @@ def show_run(summary: dict[str, Any], run_dir: Path) -> None:
         out.print(f"Class weights in training: {words.weights(summary['class_weights'])}; the loss above is without.")
 
     rows = summary["privacy"]
-    out.print(_spent(rows))
+    out.print(_spent(rows, every=every))
     if (start := summary.get("start")) is not None:
         out.print(_began_from(start, rows), highlight=False)
     for name, found in summary.get("besides", {}).items():

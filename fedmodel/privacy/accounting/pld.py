@@ -126,7 +126,7 @@ def deltas(events: Iterable[Event], epsilons: Sequence[float], grid: float = FIN
     if _is_far_out(plan):
         return [1.0] * len(epsilons)
     # Past 700 e^epsilon overflows, and delta does not rise.
-    return [float(value) for value in _deltas(plan, np.minimum(np.array(epsilons, dtype=np.float64), 700.0), grid)]
+    return list(_deltas(plan, tuple(min(float(value), 700.0) for value in epsilons), grid))
 
 
 def advantage(events: Iterable[Event], grid: float = FINE_GRID) -> float:
@@ -159,13 +159,19 @@ def gdp_mu(events: Iterable[Event], floor: float, grid: float = FINE_GRID) -> fl
     """
     if not LEAST_DELTA <= floor < 1:
         raise ConfigError(f"floor = {floor} is out of range; it lies between {LEAST_DELTA:g} and 1")
-    events = list(events)
-    last = epsilon(events, floor, grid)
+    parts = bounded(events)
+    return math.inf if parts is None else _gdp_mu(_plan(parts), floor, grid)
+
+
+@lru_cache(maxsize=4096)
+def _gdp_mu(plan: _Plan, floor: float, grid: float) -> float:
+    """Find mu; cached, since silos that run alike ask alike."""
+    last = _epsilon(plan, floor, grid)
     if last == math.inf:
         return math.inf
     # Closer where epsilon is small and delta changes most; and one cell past the end, for the end itself.
     nodes = max(last, grid) * (np.arange(_CELLS + 2) / _CELLS) ** 2
-    curve = np.array(deltas(events, [float(node) for node in nodes[:-1]], grid))
+    curve = _deltas_at(plan, np.minimum(nodes[:-1], 700.0), grid) if plan else np.zeros(_CELLS + 1)
     matters = curve >= floor
     if not matters.any():
         return 0.0
@@ -189,8 +195,8 @@ def gdp_mu(events: Iterable[Event], floor: float, grid: float = FINE_GRID) -> fl
 
 def forget() -> None:
     """Forget what was computed; for who changes the code underneath, to see it noticed."""
-    _epsilon.cache_clear()
-    _composed.cache_clear()
+    for cached in (_epsilon, _deltas, _gdp_mu, _composed):
+        cached.cache_clear()
 
 
 def _check_delta(delta: float) -> None:
@@ -235,7 +241,13 @@ def _read(plan: _Plan, grid: float, direction: _Direction, delta: float) -> floa
     return found
 
 
-def _deltas(plan: _Plan, epsilons: Floats, grid: float) -> Floats:
+@lru_cache(maxsize=256)
+def _deltas(plan: _Plan, epsilons: tuple[float, ...], grid: float) -> tuple[float, ...]:
+    """Return the curve of delta at some epsilons; cached, since silos that run alike ask alike."""
+    return tuple(_deltas_at(plan, np.array(epsilons, dtype=np.float64), grid).tolist())
+
+
+def _deltas_at(plan: _Plan, epsilons: Floats, grid: float) -> Floats:
     """Read the curve of delta off compositions around as many places as it needs, each of them a bound everywhere."""
     if all(step.rate == 1 for step, _ in plan):
         return gaussian.delta(_mu(plan), epsilons)

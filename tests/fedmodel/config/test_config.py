@@ -54,6 +54,10 @@ from tests.conftest import TINY
         ("privacy.unit=household", "privacy.unit = 'household' is not known; known: record, person, client"),
         ("privacy.epsilon=3", "exactly one of epsilon and noise_multiplier, found both"),
         ("federation.silos=['a','a']", "silo 'a' is named twice"),
+        ("federation.silos=0", "federation.silos: 0 is no number of silos; name them, or say how many"),
+        ("federation.silos=10001", "federation.silos: 10001 is no number of silos"),
+        ("federation.silos=2.5", "federation.silos = 2.5 is not accepted"),
+        ("federation.silos=true", "federation.silos = True is not accepted"),
         ("federation.silos=['../a']", "federation.silos.0 = '../a' is not accepted"),
         ("federation.cohort=4", "cohort = 4 is more than the 3 silos"),
         ("federation.min_silos=4", "min_silos = 4 is more than the cohort of 3"),
@@ -475,3 +479,12 @@ def test_a_law_says_who_answers_and_one_that_does_not_is_the_text_of_before(tmp_
     assert said.controller is not None
     assert said.controller.name == "North Trust"
     assert silo_file_to_toml(said) == silo_file_to_toml(law) + '\n[controller]\nname = "North Trust"\n'
+
+
+def test_a_number_of_silos_names_them_and_is_the_scenario_that_names_them(tiny_file: Path) -> None:
+    counted = read_scenario(str(tiny_file), ["federation.silos=12"])
+    names = [f"silo-{number:04d}" for number in range(12)]
+    assert list(counted.federation.silos) == names
+    named = read_scenario(str(tiny_file), [f"federation.silos={names}"])
+    assert (counted, counted.model_dump_json()) == (named, named.model_dump_json())
+    assert len(read_scenario(str(tiny_file), ["federation.silos=10000"]).federation.silos) == 10_000

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from rich.console import Console
 
@@ -38,6 +39,41 @@ def test_a_part_has_its_own_figures_and_the_epsilon_of_all_is_named_as_composed(
         ["part", "1", "8.0000", "0.5", "10", "20"],
         ["part", "2", "12.0000", "1", "1", "1"],
     ]
+
+
+def printed(rows: list[dict[str, Any]], **how: bool) -> list[list[str]]:
+    """Return the lines of the table, in words, those of its frame left out."""
+    console = Console(width=120)
+    with console.capture() as captured:
+        console.print(tables._spent(rows, **how))
+    found = [line.strip("│ ").replace("│", " ").split() for line in captured.get().splitlines()]
+    return [words for words in found[4:] if words and words[0][0] != "└"]
+
+
+def test_rows_of_many_silos_with_equal_figures_are_one_and_all_are_shown_where_asked() -> None:
+    plan = replace(read_scenario("quickstart").plan("left"), unit="record", max_records=1)
+    row, more = row_of(plan, 1e-3, [PLAN], [20]), row_of(plan, 1e-3, [PLAN.times(40)], [40])
+    rows = [{**row, "silo": f"silo-{number:04d}"} for number in range(30)]
+    rows[7], rows[9] = {**more, "silo": "silo-0007"}, {**row, "silo": "silo-0009", "steps": 19}
+    lines = printed(rows)
+    assert [" ".join(words).partition("  ")[0].split(up(row["epsilon"]) or "")[0].strip() for words in lines[1:]] == [
+        "silo-0000 and 27 others",
+        "silo-0009",
+    ]
+    assert lines[0][:2] == ["silo-0007", up(more["epsilon"])]  # the largest epsilon first, by name
+    assert [words[0] for words in printed(rows, every=True)] == [one["silo"] for one in rows]
+    assert len(printed(rows[:20])) == 20
+    assert printed(rows[:20])[0][0] == "silo-0000"
+
+
+def test_of_many_rows_that_differ_the_extremes_are_named_and_the_rest_is_counted() -> None:
+    plan = replace(read_scenario("quickstart").plan("left"), unit="record", max_records=1)
+    row = row_of(plan, 1e-3, [PLAN], [20])
+    rows = [{**row, "silo": f"silo-{number:04d}", "epsilon": 1.0 + number} for number in range(50)]
+    names = [words[0] for words in printed(rows)]
+    assert names == [*(f"silo-{n:04d}" for n in range(49, 44, -1)), "40", *(f"silo-{n:04d}" for n in range(4, -1, -1))]
+    rows[3] = {**rows[3], "epsilon": None}  # nothing bounds it, which is over every figure
+    assert printed(rows)[0][0] == "silo-0003"
 
 
 def test_a_person_is_told_what_a_job_besides_training_came_to() -> None:
