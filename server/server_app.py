@@ -64,7 +64,7 @@ def main(grid: Grid, context: Context) -> None:
     run_dir = Path(str(named))
     if not named or not run_dir.is_dir():
         raise ConfigError("the run's configuration names no run-dir; start it with `fedmodel simulate`")
-    with _log_to(run_dir / "server.log"):
+    with log_to(run_dir / "server.log"):
         scenario = scenario_from_json(str(context.run_config.get("scenario")))
         folder = context.run_config.get("own-code")
         own_code.keep_open(Path(str(folder)) if folder else None)
@@ -124,7 +124,7 @@ def run_federation(
     name = run_dir.name if place.sealed else ""
     post = Post(grid, scenario, *place.keys(), run, journal if keeps_answers else None, name)
     if kept is not None:
-        _bring_up_to(kept, scenario, model, place, logs)
+        bring_up_to(kept, scenario, model, place, logs)
         if kept.round_number == scenario.last_round or (
             kept.ended and not scenario.besides
         ):  # killed after its last round
@@ -161,7 +161,7 @@ def _end(
     place.clear_up()
 
 
-def _bring_up_to(kept: Checkpoint, scenario: Scenario, model: ServedModel, place: RunFiles, logs: Logs) -> None:
+def bring_up_to(kept: Checkpoint, scenario: Scenario, model: ServedModel, place: RunFiles, logs: Logs) -> None:
     """Bring the files that follow a checkpoint up to it: a kill may have come between."""
     logger.info("taken up again after round %d of %d", kept.round_number, scenario.last_round)
     if kept.line:
@@ -184,7 +184,7 @@ def _log_beginning(joined: Joined, scenario: Scenario) -> None:
 
 
 @contextmanager
-def _log_to(path: Path) -> Iterator[None]:
+def log_to(path: Path) -> Iterator[None]:
     """Keep what the coordinator logs, and last of all why it failed: under Flower nothing else of it comes back."""
     log = logging.getLogger("server")
     handler = logging.FileHandler(path, encoding="utf-8")

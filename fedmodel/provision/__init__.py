@@ -46,7 +46,7 @@ from fedmodel.provision.laws import (
     scenario_policy,
 )
 from fedmodel.provision.roster import FederationRoster, Party, Revocation, open_roster
-from fedmodel.provision.simulated import provision
+from fedmodel.provision.simulated import provision, provision_server
 
 __all__ = [
     "SIMULATED",
@@ -75,6 +75,7 @@ __all__ = [
     "party_fingerprint",
     "policy_of",
     "provision",
+    "provision_server",
     "read_authority",
     "read_federation_roster",
     "read_identity",

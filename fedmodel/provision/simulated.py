@@ -37,6 +37,20 @@ class GoesOn:
     budget: BudgetConfig
 
 
+def provision_server(folder: Path) -> None:
+    """Make the kit of a simulation without silos of their own: the key that signs its report, and the mark.
+
+    Args:
+        folder: The run's.
+    """
+    kit = folder / "server"
+    kit.mkdir(parents=True, exist_ok=True)
+    replace_file(kit / IDENTITY, f"{os.urandom(32).hex()}\n".encode("ascii"))
+    mark = folder / SIMULATED
+    mark.parent.mkdir(exist_ok=True)
+    replace_file(mark, b"")
+
+
 def provision(scenario: Scenario, folder: Path, going_on: Mapping[str, GoesOn] | None = None) -> None:
     """Make every party's kit for a simulated federation, keys and all, under a run's folder, and mark it as such.
 

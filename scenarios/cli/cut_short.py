@@ -69,7 +69,9 @@ def _told(run_dir: Path, again: str, *, report: bool) -> str:
 
 
 def _spent(run_dir: Path) -> str:
-    return f"what was spent stands in {run_dir / 'ledgers'}"
+    from scenarios.runs.event_book import BOOK, is_booked
+
+    return f"what was spent stands in {run_dir / (BOOK if is_booked(run_dir) else 'ledgers')}"
 
 
 def _has_ended(run_dir: Path, *, report: bool) -> str:

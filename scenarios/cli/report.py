@@ -148,6 +148,9 @@ def _signed_alone(checked: Checked) -> list[str]:
 
 def _standing(checked: Checked) -> str:
     """Say in a line what of a folder is vouched for from outside it."""
+    if checked.report.run.booked:
+        none = "Simulated, and no ledger was kept: nothing outside this folder vouches for any charge in it"
+        return "; ".join([none, *_signed_alone(checked)])
     if not checked.anchored:
         nobody = (
             "NOT checked against anything outside this folder: whoever makes up a folder makes up its keys too. Give"

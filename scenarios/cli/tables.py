@@ -178,6 +178,8 @@ def show_run(summary: dict[str, Any], run_dir: Path, *, every: bool = False) -> 
         out.print(_began_from(start, rows), highlight=False)
     for name, found in summary.get("besides", {}).items():
         out.print(_besides(name, found), highlight=False)
+    if any(row["source"] == words.BOOK for row in rows):
+        out.print(words.NO_LEDGER, highlight=False)
     is_seeded = any(row["noise_source"] == "seeded-unsafe" for row in rows)
     is_baseline = any(_is_bare(row) for row in rows)
     told = None if is_seeded or is_baseline else early(rows)  # of noise that somebody can subtract nothing holds

@@ -226,6 +226,8 @@ def _privacy(scenario: Scenario, rows: Sequence[Mapping[str, Any]], answers: str
         yield from (shorter, "")
     if any(row["epsilon"] is None for row in rows):
         yield from (f'"{NO_BOUND}" means that nothing is claimed for that silo.', "")
+    if any(row["source"] == words.BOOK for row in rows):
+        yield from (words.NO_LEDGER, "")
     if any(row["source"] == "reported" for row in rows):
         yield from (
             "The figures are what silos reported to the server. Their own ledgers have the last word.",

@@ -29,6 +29,7 @@ from fedmodel.errors import ConfigError, CryptoError, FedmodelError, LedgerTampe
 from fedmodel.provision import authority_fingerprint, read_authority, read_federation_roster, read_roster
 from fedmodel.provision.kits import ADMINISTRATOR, ROSTER, ROSTER_FILE
 from fedmodel.system.durable import MISSING
+from scenarios.runs.event_book import is_booked, signer_of
 from scenarios.runs.ledgers import SiloLedger
 
 _DIGITS = 60  # of a fingerprint
@@ -106,6 +107,8 @@ def verify_command(run_dir: Path) -> str:
 
     Whoever is handed the folder has to get the anchor another way: this one came with it.
     """
+    if is_booked(run_dir):
+        return f"fedmodel report verify {shlex.quote(str(run_dir))} --key {signer_of(run_dir).hex()}"
     folders, authority = (run_dir / "kits" / "server", run_dir / "server"), ""
     folder = next((one for one in folders if (one / ROSTER_FILE).is_file()), None)
     if folder is not None:

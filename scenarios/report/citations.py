@@ -15,6 +15,7 @@ from fedmodel.ledger import Entry
 from fedmodel.provision.kits import LAW
 from scenarios.report.gather import SCENARIO, Gathered, kits_of
 from scenarios.report.page.catalogue import Catalogue
+from scenarios.runs.event_book import BOOK
 from scenarios.runs.ledgers import SiloLedger
 from server.run_files import CHARGES
 
@@ -37,8 +38,8 @@ class Citations:
             entry = next((entry for entry in ledger.entries if which(ledger, entry)), None)
             if entry is not None:
                 found.setdefault((entry.sequence, entry.kind), []).append(silo)
-        if self._gathered.reported:  # no ledger is here, and figures are what silos reported
-            return self.file(CHARGES)
+        if self._gathered.without_ledgers:
+            return self.file(BOOK if self._gathered.booked else CHARGES)
         return [self._entry(silos, number, kind) for (number, kind), silos in found.items()]
 
     def reserved(self) -> list[str]:

@@ -21,6 +21,7 @@ from scenarios.report.gather import METRICS, SCENARIO, SUMMARY, Gathered, file_h
 from scenarios.report.page import registry, signing
 from scenarios.report.page_check import PAGE, page_hash
 from scenarios.report.summary_check import check_summary
+from scenarios.runs.event_book import BOOK
 
 MADE: Final = (registry.NAME, PAGE)
 _LIBRARIES: Final = ("dp-accounting", "jinja2", "kiwisolver", "matplotlib", "numpy", "opacus", "scipy", "torch")
@@ -131,6 +132,8 @@ def source_of(path: str, stored: Report) -> str:
             break
         if isinstance(part, dict) and "silo" in part:
             silo = part["silo"]
+    if stored.run.booked:
+        return f"from {BOOK}, {SCENARIO} and {SUMMARY}"
     if silo is not None:
         return f"from the ledger of {silo!r}"
     return f"from the ledgers, {SCENARIO} and {SUMMARY}"

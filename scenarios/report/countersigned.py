@@ -63,6 +63,12 @@ def check_models(run_dir: Path, ledgers: Mapping[str, SiloLedger], model: str | 
 def rests_on(silos: Iterable[str], ledgers: Mapping[str, SiloLedger]) -> str:
     """Say on whose word it rests that the ledgers are whole, and are of this run and this model."""
     silos = list(silos)
+    if any(ledger.booked for ledger in ledgers.values()):
+        return (
+            "Simulated: no ledger was kept. These figures follow from the book in which the one process that simulated"
+            " all silos entered what it charged each of them. That the book is whole, and is of this run and this"
+            " model, is the word of whoever ran it: no silo signed anything."
+        )
     if any(ledger.reported for ledger in ledgers.values()):
         return (
             "No ledger was at hand: these figures follow from what silos reported to the server, which signs them."

@@ -221,8 +221,8 @@ class _Draft:
         """Say what all runs of the ledgers compose to."""
         scope = self.report.scope
         prior = scope.prior_runs
-        if self.report.run.reported:
-            return self.said.plain("scope.not_known")
+        if self.report.run.without_ledgers:
+            return self.said.plain("scope.not_known_booked" if self.report.run.booked else "scope.not_known")
         others = self.said.counted(prior, "run") if prior else self.said.plain("claim.no_other")
         if not scope.protects:
             return self.say("runs_nothing", others=others)
@@ -257,7 +257,7 @@ class _Draft:
                      when=self.said.moment(one.time), reason=text(one.reason))
             for one in self.report.integrity.overrides
         ]  # fmt: skip
-        return found or ([] if self.report.run.reported else [self.say("no_override")])
+        return found or ([] if self.report.run.without_ledgers else [self.say("no_override")])
 
     def _shown(self) -> list[str]:
         """Return how the run can be checked."""

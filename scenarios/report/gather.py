@@ -7,6 +7,8 @@ Of a model of the user's own, which is not run to read this, it has no more than
 here open; how many of these were trained is the summary's word, and a report says so.
 What describes the model to others, where it lies here, is what follows from the scenario.
 
+A simulation whose engine kept no ledgers has a book (`scenarios.runs.event_book`), from which the same follows.
+
 A deployed server has no ledger. Its folder says what silos reported (`scenarios.runs.reported`), and a report of that
 says so: there a round's silos have to have reported as many charges as there are sums that they are in. A silo's copy
 (`scenarios.report.copies`) has the lines of rounds without other silos' names.
@@ -36,6 +38,7 @@ from scenarios.report.countersigned import MODEL, check_models
 from scenarios.report.document import Report
 from scenarios.report.page_check import PICTURES
 from scenarios.runs.audit_entries import AUDIT_FILE, PLAN_FILE
+from scenarios.runs.event_book import BOOK, is_booked, read_booked, signer_of
 from scenarios.runs.files import read_besides, read_object, read_rounds, read_summary
 from scenarios.runs.ledgers import SiloLedger, read_ledgers
 from scenarios.runs.reported import name_of, number_of, read_reported
@@ -53,7 +56,7 @@ METRICS: Final = "metrics.jsonl"
 SERVER_REPORT: Final = "server-report.json"
 """In a silo's folder, the report that the server signed for it."""
 _MODELS: Final = (MODEL, f"{MODEL}.age")
-_FILES: Final = (SCENARIO, SUMMARY, METRICS, BESIDES, START, *_MODELS, CHARGES, PLAN_FILE, AUDIT_FILE)
+_FILES: Final = (SCENARIO, SUMMARY, METRICS, BESIDES, START, *_MODELS, CHARGES, BOOK, PLAN_FILE, AUDIT_FILE)
 _LATER: Final = (USEFULNESS, RUN, SERVER_REPORT)
 """Files of which no earlier report is, though they may lie in its folder."""
 
@@ -76,6 +79,7 @@ class Gathered:
         silos: Those that the report is of: the scenario's, or the one whose copy it is.
         copy_for: The silo whose copy it is; None where it is no copy.
         reported: Whether no ledger is here, and `ledgers` is what silos reported.
+        booked: Whether the run kept no ledger, and `ledgers` is what its book says.
         usefulness: In a line, that the model is of no use; None where it is of some.
         later: Of the files that no earlier report is of, those that this one is.
         numbers: How many numbers the file of a model of the user's own has; None of others, and where none lies here.
@@ -93,9 +97,15 @@ class Gathered:
     silos: tuple[str, ...]
     copy_for: str | None
     reported: bool
+    booked: bool
     usefulness: str | None
     later: tuple[str, ...]
     numbers: int | None
+
+    @property
+    def without_ledgers(self) -> bool:
+        """Whether no silo's ledger is here."""
+        return self.reported or self.booked
 
     @property
     def by_silo(self) -> bool:
@@ -146,17 +156,21 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
         if not (run_dir / name).is_file():
             raise ConfigError(f"{run_dir}: holds no {name}, so it is not the folder of a run that has ended")
     scenario = _read_scenario(run_dir / SCENARIO)
-    reported = _is_reported(run_dir, stored)
+    booked = is_booked(run_dir) if stored is None else stored.run.booked
+    reported = not booked and _is_reported(run_dir, stored)
     summary, lines = read_summary(run_dir / SUMMARY), read_rounds(run_dir / METRICS, figures_of(scenario))
     copy_for = _copy_for(run_dir, scenario, summary, lines)
     silos = scenario.federation.silos if copy_for is None else (copy_for,)
     number = None if copy_for is None else number_of(run_dir)
-    ledgers = _ledgers(run_dir, scenario, silos, stored, number, reported=reported)
+    if booked:
+        ledgers = read_booked(run_dir, scenario)
+    else:
+        ledgers = _ledgers(run_dir, scenario, silos, stored, number, reported=reported)
     if lines[-1]["round"] > scenario.rounds:
         raise LedgerError(f"{run_dir / METRICS}: has round {lines[-1]['round']}, and the scenario {scenario.rounds}")
     _check_charged(scenario, METRICS, lines, ledgers, copy=copy_for is not None)
     _check_charged(scenario, BESIDES, read_besides(run_dir / BESIDES, scenario), ledgers, copy=copy_for is not None)
-    if not reported:
+    if not (reported or booked):
         check_carried(scenario, {silo: ledger.standing for silo, ledger in ledgers.items()})
     _check_start(scenario, run_dir, simulated=summary["engine"] != "deployment")
     numbers = _check_parameters(scenario, summary["parameters"], run_dir / MODEL)
@@ -174,12 +188,15 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
         audit=read_object(run_dir / AUDIT_FILE) if (run_dir / AUDIT_FILE).exists() else None,
         signer=ledgers[copy_for].standing.key
         if copy_for in ledgers and not reported
+        else signer_of(run_dir)
+        if booked
         else _signer(run_dir, laws, summary["code_hash"]),
         laws=laws,
         model=model,
         silos=silos,
         copy_for=copy_for,
         reported=reported,
+        booked=booked,
         usefulness=_usefulness(run_dir) if USEFULNESS in later else None,
         later=later,
         numbers=numbers,
@@ -278,7 +295,8 @@ def _check_charged(
             sums[silo] += 1
             if not ledgers[silo].reported and number not in ledgers[silo].rounds:
                 raise LedgerTampered(
-                    f"silo {silo}: its update is in round {number} of {file}, and its ledger has no charge for that"
+                    f"silo {silo}: its update is in round {number} of {file}, and its ledger, or the book of a run"
+                    " without ledgers, has no charge for that"
                 )
         summed = line["summed"]
         if summed is None or (summed < len(answered) if copy else summed != len(answered)):

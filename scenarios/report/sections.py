@@ -81,6 +81,7 @@ def run_facts(gathered: Gathered, *, named: bool = True) -> document.RunFacts:
         last_charge=times[-1] if times else None,
         seconds=gathered.summary["timing"]["seconds_total"],
         reported=gathered.reported,
+        booked=gathered.booked,
         copy_for=gathered.copy_for,
         rehearsal=gathered.rehearsed,
         besides=tuple(gathered.scenario.besides),
@@ -165,7 +166,7 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
 
 def _of_budget(ledger: SiloLedger | None) -> float | None:
     """Return the epsilon of everything that is charged to the run's budget; None where no ledger is here."""
-    if ledger is not None and ledger.reported:
+    if ledger is not None and ledger.is_absent:
         return None
     return 0.0 if ledger is None or ledger.scope is None else _of_all_runs(ledger, ledger.scope.name)
 
@@ -221,7 +222,7 @@ def scope(gathered: Gathered, *, named: bool = True) -> document.Scope:
         prior_runs=sum(1 for budget in budgets for run in budget.runs if not run.this),
         protects=all(budget.protects for budget in own),
         largest_bound=None
-        if None in bounds or gathered.reported
+        if None in bounds or gathered.without_ledgers
         else max((one for one in bounds if one is not None), default=0.0),
     )
 

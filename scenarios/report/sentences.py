@@ -66,7 +66,7 @@ def composition(gathered: Gathered) -> str:
     """Return how steps, plans and runs are composed into the claim."""
     if gathered.scenario.privacy.baseline is not None:
         return _NOTHING_COMPOSED
-    return COMPOSITION + (_COMPOSED if gathered.scenario.goes_on and not gathered.reported else "")
+    return COMPOSITION + (_COMPOSED if gathered.scenario.goes_on and not gathered.without_ledgers else "")
 
 
 def start(gathered: Gathered) -> tuple[str, ...]:
@@ -132,10 +132,11 @@ def claim(gathered: Gathered, epsilon: float | None, delta: float, unit: str, ro
         return f"No bound is computed for {name}: its noise is too little for its steps, and nothing is claimed."
     both = (
         ", together with what the silos' budgets hold of the run that it began from and of others,"
-        if gathered.scenario.goes_on and not gathered.reported
+        if gathered.scenario.goes_on and not gathered.without_ledgers
         else ","
     )
     told = "By what silos reported to the server, all" if gathered.reported else "All"
+    told = "Simulated, and no ledger was kept: all" if gathered.booked else told
     whose = "every silo" if gathered.copy_for is None else f"silo {gathered.copy_for}"
     answers = noised_answers(gathered)
     where = words.counted(rounds, "round") + (f" and in {answers}" if answers else "")
@@ -345,6 +346,8 @@ def limits(gathered: Gathered) -> tuple[str, ...]:
     found = [
         (gathered.reported, "What the silos' ledgers say, of this run and of others: none was at hand. Each silo's own"
                             " copy of this report has what its ledger says."),
+        (gathered.booked, "What any silo did, by its own word: all silos were simulated in one process, which kept no"
+                          " ledger of any, and what was released of the same records before is not known."),
         (gathered.copy_for is not None, f"Anything of other silos' records: this is the copy of silo"
                                         f" {gathered.copy_for}, and has no figures of theirs."),
         (claimed, "Whether this epsilon is small enough: that is for people to judge."),

@@ -13,6 +13,7 @@ from fedmodel.errors import ClaimRefuted
 from fedmodel.ledger import Standing
 from scenarios.report.diff import differences, in_words
 from scenarios.report.gather import SUMMARY, Gathered
+from scenarios.runs.event_book import BOOK, row_from_book
 from scenarios.runs.summary import row_from_ledger, row_reported
 from scenarios.runs.used import used_names
 
@@ -35,6 +36,7 @@ def check_summary(gathered: Gathered) -> tuple[str, ...]:
     Raises:
         ClaimRefuted: When a figure does not follow; the first that does not is named.
     """
+    source = BOOK if gathered.booked else "the ledgers"
     rows, silos, fewer = gathered.summary["privacy"], gathered.silos, []
     if len(rows) != len(silos):
         raise ClaimRefuted(f"{SUMMARY}: privacy: {len(rows)} rows stand, and it is of {len(silos)} silos")
@@ -47,7 +49,7 @@ def check_summary(gathered: Gathered) -> tuple[str, ...]:
             follows = {name: follows[name] for name in kept}
         told = {name: value for name, value in row.items() if name in follows and name not in _LATER}
         for difference in differences(told, {name: follows[name] for name in told}, f"privacy[{place}]"):
-            raise ClaimRefuted(f"{SUMMARY}: {in_words(difference)} from the ledgers")
+            raise ClaimRefuted(f"{SUMMARY}: {in_words(difference)} from {source}")
     used = used_names(gathered.scenario, gathered.summary.get("used"))
     if gathered.summary.get("used", used) != used:  # a summary from before has none
         raise ClaimRefuted(f"{SUMMARY}: used: {gathered.summary['used']} stands, and the scenario names {used}")
@@ -60,6 +62,8 @@ def check_summary(gathered: Gathered) -> tuple[str, ...]:
 def _follows(gathered: Gathered, silo: str, row: dict[str, Any]) -> dict[str, Any]:
     """Return the row that follows from a silo's ledger, as the run's own, or what it should have reported."""
     plan, ledger = gathered.scenario.plan(silo), gathered.ledgers.get(silo)
+    if gathered.booked:
+        return row_from_book(plan, None if ledger is None else ledger.own)
     if row["source"] == "reported" and not gathered.simulated:
         own = None if ledger is None else ledger.own
         charged = own is not None and bool(own.charges)

@@ -15,6 +15,7 @@ from scenarios.report.gather import SERVER_REPORT, Gathered
 from scenarios.report.page import registry, signing
 from scenarios.report.page_check import PAGE
 from scenarios.runs import words
+from scenarios.runs.event_book import BOOK
 from scenarios.runs.ledgers import SiloLedger
 from scenarios.runs.parts import LedgerHead
 from server.run_files import CHARGES
@@ -24,6 +25,12 @@ _PLACES: Final = (
     *("ledgers", "copies", "server", "silos", "kits", "logs", "server.log", "run.json", "run.lock", "serving.lock"),
     *(signing.NAME, registry.NAME, PAGE, DESCRIPTION),
 )
+
+_NO_LEDGER: Final = (
+    f"NONE: the run was simulated in one process, which kept a book of its charges, {BOOK}. That the book tells what"
+    " happened was NOT checked: nothing in it is signed, and entries that were changed or taken away are not noticed"
+)
+_NOBODY_SIGNED: Final = "NOT countersigned by any silo, none of which has a key: that this model came of it is a word"
 
 
 def items(
@@ -50,21 +57,27 @@ def items(
         fewer: Silos that had charged more than they had reported.
     """
     heads = {head.silo: head for head in stored.integrity.ledgers}
+    if gathered.booked:
+        yield "ledgers", _NO_LEDGER
     for silo, ledger in gathered.ledgers.items():
+        if ledger.booked:
+            continue
         if ledger.reported:
             yield f"ledger {silo}", _reported(heads.get(silo))
         else:
             yield f"ledger {silo}", "; ".join(_ledger(ledger, heads[silo], anchored=silo in held.silos))
-    yield "run's end", _countersigned(stored, compared=compared)
+    yield "run's end", _NOBODY_SIGNED if gathered.booked else _countersigned(stored, compared=compared)
     told = "its silo reported" if gathered.reported else "its silo's ledger has"
+    told = f"{BOOK} has" if gathered.booked else told
     yield "rounds", f"of every update in a sum, {told} the charge"
     source = "of which they reported rounds" if gathered.reported else "that their ledgers reserved"
+    source = f"that {BOOK} has" if gathered.booked else source
     whose = f"{words.counted(len(stored.accounting.silos), 'silo')} follow from the plans {source}"
     if not stored.claim.protects:
         yield "claim", stored.claim.sentence
     yield "epsilon", f"PLD, PRV, RDP and the curve of {whose}"
     less = f"; {', '.join(fewer)} had charged more than the server was told" if fewer else ""
-    source = CHARGES if gathered.reported else "the ledgers"
+    source = CHARGES if gathered.reported else BOOK if gathered.booked else "the ledgers"
     yield "summary.json", f"its figures of privacy follow from {source}{less}"
     yield "files", ", ".join(file.name for file in stored.integrity.files)
     yield "page", page
@@ -84,6 +97,9 @@ def items(
         if given
         else "the key of the server in the authority's roster"
         if held.server is not None
+        else f"which {BOOK} names; NOT checked against anything outside this folder: compare that key with that of"
+        " whoever ran it, or give it with --key"
+        if gathered.booked
         else "whom the silos' laws or the roster in this folder name as the run's server; NOT checked against anything"
         " outside this folder: compare that key with the server's, or give it with --key"
     )

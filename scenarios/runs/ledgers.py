@@ -49,6 +49,8 @@ class SiloLedger:
         data: The data set of the report's scenario.
         goes_on: Whether the report's run began from a run's model: then its claim is of all that its budget holds.
         reported: Whether no ledger is here, and this is what the silo told the server (`scenarios.runs.reported`).
+        booked: Whether none is, since a simulation kept none, and this is what its book says of the silo
+            (`scenarios.runs.event_book`).
     """
 
     silo: str
@@ -65,6 +67,12 @@ class SiloLedger:
     data: str = ""
     goes_on: bool = False
     reported: bool = False
+    booked: bool = False
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether no ledger of the silo is here."""
+        return self.reported or self.booked
 
     @property
     def own(self) -> Run | None:
@@ -74,7 +82,7 @@ class SiloLedger:
     @property
     def scope(self) -> Scope | None:
         """The budget that the report's run is charged to; the one of its data where it began from a run alone."""
-        if self.reported:  # of a silo's budgets a server knows nothing
+        if self.is_absent:  # of a silo's budgets nothing is known
             return None
         if self.own is not None:
             return self.standing.scopes[self.own.scope]
@@ -122,7 +130,7 @@ class SiloLedger:
     @property
     def size(self) -> int | None:
         """How many entries it has; of one that is not here, what its newest known head says, None without one."""
-        return head_of(self) if self.reported else len(self.entries)
+        return head_of(self) if self.is_absent else len(self.entries)
 
     @property
     def rounds(self) -> set[int]:
@@ -131,7 +139,7 @@ class SiloLedger:
 
     def times(self, run: Run) -> list[str]:
         """Return when each charge of a run was entered, oldest first."""
-        return [] if self.reported else [self.entries[sequence - 1].time for sequence in run.charges]
+        return [] if self.is_absent else [self.entries[sequence - 1].time for sequence in run.charges]
 
     def audits(self, subject: str | None = None) -> Iterator[Entry]:
         """Go through what people and audits entered, of one subject where one is given."""

@@ -9,6 +9,10 @@ import math
 from collections.abc import Collection, Sequence
 from datetime import UTC, datetime
 
+BOOK = "book"
+"""What the row of a silo says its figures are from, in the summary of a run that kept no ledgers."""
+NO_LEDGER = "Simulated: no ledger was kept, and the figures follow from the book of whoever ran it."
+
 # Why a figure of `server.metrics` may be left out, by what has to have happened.
 _UNDEFINED = {
     "precision": "Precision is left out, as it is not defined: a class, the positive one of two, was predicted of no"

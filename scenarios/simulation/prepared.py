@@ -84,6 +84,7 @@ def prepare(
     refuse_objects(resolved, engine)
     with own_logging():
         where, resolved = resolve_device(device), placed(resolved, base)
+        engine_of(engine).check(resolved)
         parameters = check_scenario(resolved)
     return Prepared(resolved, parameters, engine, where, out or default_folder(resolved.name))
 

@@ -1,7 +1,8 @@
 """One simulated run: check everything, make the run's folder, run an engine, and sum up from what it left on disk.
 
 Nothing is written before every check has passed. The summary is derived from the folder (metrics, ledgers), the same
-way for every engine; each silo's epsilon is replayed from its own ledger, not from what it told the server.
+way for every engine; each silo's epsilon is replayed from its own ledger, not from what it told the server, or from the
+book of a run that kept no ledgers.
 """
 
 from __future__ import annotations
@@ -26,8 +27,10 @@ from fedmodel.privacy import accounting
 from fedmodel.privacy.events import LEAST_NOISE
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.privacy.rounding import up
-from fedmodel.provision import SIMULATED, check_levels, provision, scenario_policy
+from fedmodel.provision import SIMULATED, check_levels, provision, provision_server, scenario_policy
 from fedmodel.system.durable import failed, replace_file
+from scenarios.runs.event_book import rows_from_book
+from scenarios.runs.ledgers import ledger_in_run
 from scenarios.runs.summary import read_metrics, rows_from_ledgers, sum_up
 from scenarios.simulation.causes import causes_told
 from scenarios.simulation.engines import Engine, Simulation, engine_of
@@ -256,16 +259,20 @@ def simulate(
         FedmodelError: When the run fails; what was written until then stays.
     """
     carrying = carrying or engine_of(engine)
+    carrying.check(scenario)
     started, before_s = time.monotonic(), sum(line["seconds"] for line in read_metrics(run_dir / "metrics.jsonl"))
     if not (run_dir / SIMULATED).exists():
-        provision(scenario, run_dir, carry(scenario, run_dir))
+        going_on = carry(scenario, run_dir)
+        if carrying.keeps_ledgers:
+            provision(scenario, run_dir, going_on)
+        else:
+            provision_server(run_dir)
     kits_ready()
     begun = begun_in(run_dir)
     simulation = Simulation(scenario, run_dir, device, "" if begun is None else begun.run)
     with watching, causes_told(run_dir / "logs", scenario.federation.silos):
         carrying.carry(simulation)
-    ledgers = {silo: run_dir / "ledgers" / f"{silo}.sqlite" for silo in scenario.federation.silos}
-    privacy = rows_from_ledgers(scenario, ledgers)
+    privacy = _rows(scenario, run_dir) if carrying.keeps_ledgers else rows_from_book(scenario, run_dir)
     seconds = before_s + time.monotonic() - started
     summary = sum_up(scenario, run_dir, seconds, privacy, engine=engine, device=device, parameters=parameters)
     try:
@@ -273,3 +280,8 @@ def simulate(
     except OSError as error:
         _log.warning("%s; the run has ended, and what it would have gone on from is left there", failed(error))
     return summary
+
+
+def _rows(scenario: Scenario, run_dir: Path) -> list[dict[str, Any]]:
+    """Return a row of privacy a silo, from its ledger."""
+    return rows_from_ledgers(scenario, {silo: ledger_in_run(run_dir, silo) for silo in scenario.federation.silos})

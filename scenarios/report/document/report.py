@@ -53,7 +53,7 @@ class RunFacts(Part):
         summary: In a line.
         run: Its number in the ledgers; null where no silo entered one.
         name: What its server calls it; left out where it has no name.
-        engine: What carried messages: "in-process", "flower" or "deployment".
+        engine: What carried the run: "in-process", "flower", "vectorised" or "deployment".
         device: Where silos trained.
         parameters: Of the model.
         silos: Their names, in the scenario's order.
@@ -62,6 +62,7 @@ class RunFacts(Part):
         last_charge: When the last one was.
         seconds: It took in all.
         reported: Whether no ledger was at hand, so that figures are what silos reported to the server, which signs.
+        booked: Whether a simulation kept no ledger, so that figures follow from the book of whoever ran it, who signs.
         copy_for: The silo whose copy this is: no other silo's figures are in it; null where it is no copy.
         rehearsal: Whether a deployment was rehearsed on one machine, where one account owned all tables.
         besides: Jobs that silos were asked to answer besides training, by name.
@@ -81,9 +82,15 @@ class RunFacts(Part):
     # Left out of what is signed where they say nothing: a report from before them verifies as it was.
     name: str | None = Field(default=None, exclude_if=lambda name: name is None)
     reported: bool = Field(default=False, exclude_if=lambda reported: not reported)
+    booked: bool = Field(default=False, exclude_if=lambda booked: not booked)
     copy_for: str | None = Field(default=None, exclude_if=lambda silo: silo is None)
     rehearsal: bool = Field(default=False, exclude_if=lambda rehearsal: not rehearsal)
     besides: tuple[str, ...] = Field(default=(), exclude_if=lambda jobs: not jobs)
+
+    @property
+    def without_ledgers(self) -> str:
+        """Which words say that no ledger was at hand, and whose the figures are; empty where ledgers were."""
+        return "booked" if self.booked else "reported" if self.reported else ""
 
     @property
     def setting(self) -> Literal["simulated", "rehearsed", "deployed"]:

@@ -146,8 +146,8 @@ def _promise(report: Report, catalogue: Catalogue, told: Told) -> Iterator[Marku
     right = right_at_most(_FALSE_ALARM, claim.silos, report.accounting.silos)
     yield catalogue.say("promise.guess", right=told.share(right))
     yield catalogue.say("promise.whatever")
-    if report.run.reported:
-        yield catalogue.say("promise.reported")
+    if report.run.without_ledgers:
+        yield catalogue.say(f"promise.{report.run.without_ledgers}")
     if any(silo.steps < silo.steps_reserved for silo in claim.silos):
         yield catalogue.say("promise.early")
     yield catalogue.say(
@@ -288,8 +288,8 @@ def _opens(report: Report, catalogue: Catalogue) -> Iterator[Markup]:
 
 def _left(report: Report, catalogue: Catalogue, told: Told) -> Iterator[Markup]:
     """Go through what is left of the budgets on the run's data."""
-    if report.run.reported:
-        yield catalogue.say("left.not_known")
+    if report.run.without_ledgers:
+        yield catalogue.say("left.not_kept" if report.run.booked else "left.not_known")
         return
     data = {one.name for one in report.scope.data_sets}
     own = [one for one in report.scope.budgets if one.is_of(data)]
@@ -346,9 +346,9 @@ def _findings(report: Report, catalogue: Catalogue) -> Iterator[str]:
         yield catalogue.say("decision.strayed" if strayed(audit) else f"decision.{audit.verdict}")
     if report.training.usefulness:
         yield catalogue.say("decision.useless")
-    if report.run.reported:
-        yield catalogue.say("decision.reported")
-    if report.integrity.not_countersigned:
+    if report.run.without_ledgers:
+        yield catalogue.say(f"decision.{report.run.without_ledgers}")
+    if report.integrity.not_countersigned and not report.run.booked:
         yield catalogue.say("decision.not_countersigned", silos=catalogue.few(report.integrity.not_countersigned))
     if silos := headless(report):
         yield catalogue.say("decision.headless", silos=catalogue.few(silos))

@@ -101,6 +101,8 @@ def _privacy_loss(report: Report) -> dict[str, Any]:
 def _in_all(report: Report) -> str:
     """Say what all runs that the ledgers hold compose to."""
     scope = report.scope
+    if report.run.booked:
+        return "What else was released of the same records is not known: the run was simulated, and no ledger was kept."
     if report.run.reported:
         return "What other runs the silos' ledgers hold is not known here: no ledger was at hand."
     if not scope.protects:

@@ -20,6 +20,7 @@ REPORT: Final = "report.json"
 SERVER_REPORT: Final = "server-report.json"
 PAGE: Final = "report.html"
 BESIDES: Final = "besides.jsonl"
+BOOK: Final = "book.jsonl"
 LABEL: Final = b"fedmodel/v1/report"
 FORMAT: Final = "fedmodel-report/3"
 _LARGEST_BYTES: Final = 64 * 2**20
@@ -76,6 +77,7 @@ def check_files(folder: Path, report: dict[str, Any]) -> list[str]:
     """
     run = report["run"]
     needed = {PAGE, *_NEEDED, *(_OF_REPORTED if run.get("reported") else ())}
+    needed |= {BOOK} if run.get("booked") else set()
     needed |= {BESIDES} if (folder / BESIDES).is_file() else set()
     needed |= {SERVER_REPORT} if run.get("copy_for") and not run.get("reported") else set()
     if missing := needed - {file["name"] for file in report["integrity"]["files"]}:

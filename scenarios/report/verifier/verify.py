@@ -4,7 +4,8 @@
     2. every file that it is of is the one that was signed; a page of another hash is a changed page
     3. each ledger verifies entry by entry, under the key that is known, against every head in the folder; it is the one
        that the report is of; a countersignature is for the model that lies here
-    4. of every whole round, each silo in the sum has a charge in its ledger, or reported one
+    4. of every whole round, each silo in the sum has a charge in its ledger, or reported one; of a run that kept no
+       ledger, the book has one, and none of what 5 says is computed again
     5. what a report says of each ledger follows from it: claim, budgets, runs, overrides, PLD, RDP and the curve. Unit
        and records of a unit, and where no ledger is here delta and the plan's steps, are those of scenario.toml
     6. `summary.json` says the same epsilon and steps
@@ -97,7 +98,9 @@ def _check(
     if not any("failed" not in line for line in lines):
         raise LedgerTampered("metrics.jsonl: has no whole round")
     ledgers: dict[str, Held] = {}
-    if run.get("reported", False):
+    if run.get("booked", False):
+        _check_booked(folder, report, lines, found)
+    elif run.get("reported", False):
         _check_reported(folder, report, lines, keys, found, scenario)
     else:
         for held, told in ledgers_of(folder, report, keys):
@@ -189,6 +192,18 @@ def _check_reported(
             (f"ledger {silo}", f"NOT here: what the silo reported; the server kept its head of {at.size}")
         )
     found.gaps.append("no ledger is here: the figures are what silos reported to the server")
+
+
+def _check_booked(folder: Path, report: Mapping[str, Any], lines: Sequence[Mapping[str, Any]], found: Found) -> None:
+    """Refuse a report of a run without ledgers of which an update in a sum was not entered in its book."""
+    first, *entered = _lines(folder / signed.BOOK)
+    if first["run"] != report["run"]["run"] or first["signer"] != report["integrity"]["signer"]:
+        raise LedgerTampered(f"{signed.BOOK}: is of another run or key than the report")
+    charged = Counter(silo for line in entered for silo in line["charged"])
+    _check_rounds(lines, dict(charged))
+    found.claim = "NOT computed again"
+    found.items.append(("ledgers", f"NONE was kept: {signed.BOOK} has a charge for each update in a sum"))
+    found.gaps.append("simulated, and no ledger was kept: NO figure was computed again, and no silo signed anything")
 
 
 def _check_reported_figures(report: Mapping[str, Any], charges: Mapping[str, Any], scenario: Mapping[str, Any]) -> None:

@@ -4,9 +4,10 @@ A kind is one file here, whose `ENGINE` is an `Engine`. `--engine` names it, as 
 each underscore. An engine is given the run as a whole, above Flower's Grid and messages: one that needs neither can
 stand beside those that do. What it has to leave is the run's folder: ledgers, metrics and the model.
 
-Guarantee: an engine is no part of a claim. Each silo's law, ledger and noise are the silo's own, and a run's figures of
-privacy are computed from the ledgers in its folder, whatever carried it. The report says where noise was added and
-records were read in the engine's own words.
+Guarantee: an engine is no part of a claim. Of one that keeps ledgers, each silo's law, ledger and noise are the silo's
+own, and a run's figures of privacy are computed from the ledgers in its folder, whatever carried it. One that keeps
+none has all silos' charges in one book (`scenarios.runs.event_book`), from which the figures are computed, and what is
+said of its runs says so. The report says where noise was added and records were read in the engine's own words.
 
 Each file is imported for its name alone, with the command line: what is heavy is imported when a run is carried.
 """
@@ -63,12 +64,23 @@ class Engine(Protocol):
         """Whether all of a run is carried in this process, where a script's own objects can be found."""
 
     @property
+    def keeps_ledgers(self) -> bool:
+        """Whether each silo has a kit and a ledger; else the run has one book of all silos' charges."""
+
+    @property
     def noise_added(self) -> str:
         """Where a silo adds its noise, as a part of a sentence."""
 
     @property
     def records_read(self) -> str:
         """Who could have read silos' records, in a sentence."""
+
+    def check(self, scenario: Scenario) -> None:
+        """Refuse by name what of a scenario it does not carry, before anything is written.
+
+        Raises:
+            ConfigError: With the key, and what to do.
+        """
 
     def carry(self, simulation: Simulation) -> None:
         """Return when the run has ended.

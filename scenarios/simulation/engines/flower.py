@@ -36,6 +36,7 @@ from fedmodel.system.packages import app_files
 if TYPE_CHECKING:
     from flwr.app.user_config import UserConfig
 
+    from fedmodel.config import Scenario
     from scenarios.simulation.engines import Simulation
 
 _START_S: Final = 60.0
@@ -49,11 +50,15 @@ class Flower:
     """Carries a run under Flower's simulation runtime."""
 
     one_process: bool = False
+    keeps_ledgers: bool = True
     noise_added: str = "in a worker process of the simulation, which silos took turns in"
     records_read: str = (
         "Records of all silos were read in worker processes of one simulation, by one user on one machine: its code,"
         " and nothing else, kept them apart."
     )
+
+    def check(self, scenario: Scenario) -> None:
+        """Refuse nothing: it carries messages to the very apps that are deployed."""
 
     def carry(self, simulation: Simulation) -> None:
         """Return when the run has ended."""

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
+    from fedmodel.config import Scenario
     from scenarios.simulation.engines import Simulation
 
 
@@ -17,11 +18,15 @@ class InProcess:
     """Carries a run in this process, one message after the other."""
 
     one_process: bool = True
+    keeps_ledgers: bool = True
     noise_added: str = "in the one process that all silos and the server shared"
     records_read: str = (
         "Records of all silos were read in the one process that they and the server shared: its code, and nothing else,"
         " kept them apart."
     )
+
+    def check(self, scenario: Scenario) -> None:
+        """Refuse nothing: it carries messages to the very apps that are deployed."""
 
     def carry(self, simulation: Simulation) -> None:
         """Return when the run has ended."""

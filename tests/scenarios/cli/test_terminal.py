@@ -118,7 +118,7 @@ def test_help_imports_nothing_that_takes_seconds() -> None:
         ("fedmodel scenarios show di", {"digits"}),
         ("fedmodel budget ", {"epsilon", "calibrate", "show", "forecast"}),
         ("fedmodel simulate x --eng", {"--engine"}),
-        ("fedmodel simulate x --engine ", {"in-process", "flower"}),
+        ("fedmodel simulate x --engine ", {"in-process", "flower", "vectorised"}),
     ],
 )
 def test_each_shell_gets_the_words_that_could_follow(typed: str, following: set[str]) -> None:

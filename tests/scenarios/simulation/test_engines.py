@@ -26,11 +26,15 @@ class Elsewhere:
     """An engine without a message: it hands the run to another one, and notes what it was given."""
 
     one_process = True
+    keeps_ledgers = True
     noise_added = "elsewhere"
     records_read = "Records were read elsewhere."
 
     def __init__(self) -> None:
         self.given: list[Simulation] = []
+
+    def check(self, scenario: Scenario) -> None:
+        """Refuse nothing."""
 
     def carry(self, simulation: Simulation) -> None:
         self.given.append(simulation)

@@ -1,0 +1,58 @@
+"""The `vectorised` engine: all silos train together in this process, without messages, kits or ledgers.
+
+What is charged is in one book of the run (`scenarios.runs.event_book`), and reports say that no ledger was kept.
+
+Does NOT isolate silos from each other, nor rehearse what a deployment does: it is for many silos, and for experiments.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from fedmodel.errors import ConfigError
+
+if TYPE_CHECKING:
+    from fedmodel.config import Scenario
+    from scenarios.simulation.engines import Simulation
+
+
+@dataclass(frozen=True)
+class Vectorised:
+    """Carries a run in this process, all silos of a round at once."""
+
+    one_process: bool = True
+    keeps_ledgers: bool = False
+    noise_added: str = "in the one process that simulated all silos together, and kept no ledger of any"
+    records_read: str = (
+        "Records of all silos were read in the one process that simulated them together: nothing kept them apart."
+    )
+
+    def check(self, scenario: Scenario) -> None:
+        """Refuse what only silos with ledgers, laws or messages can do.
+
+        Raises:
+            ConfigError: With the key, and what to do.
+        """
+        mode = scenario.encryption.secure_aggregation
+        found = (
+            (mode != "off", f'encryption.secure_aggregation = "{mode}"', "no update is sent that could be hidden"),
+            (bool(scenario.budgets), "budgets", "they are caps of ledgers, and none is kept"),
+            (scenario.goes_on, "model.init of a run", "its cost is in ledgers that would go on, and none is kept"),
+            (bool(scenario.besides), "besides", "it trains, and asks silos for nothing else"),
+        )
+        for applies, key, why in found:
+            if applies:
+                raise ConfigError(
+                    f"{key}: --engine vectorised does not take it: {why}; leave it out, or take --engine in-process"
+                )
+
+    def carry(self, simulation: Simulation) -> None:
+        """Return when the run has ended."""
+        from scenarios.simulation.one_process import run_booked
+        from scenarios.simulation.trainers import OneByOne
+
+        run_booked(simulation.scenario, simulation.run_dir, simulation.device, simulation.run, OneByOne)
+
+
+ENGINE: Final = Vectorised()
