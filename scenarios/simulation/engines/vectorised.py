@@ -50,9 +50,9 @@ class Vectorised:
     def carry(self, simulation: Simulation) -> None:
         """Return when the run has ended."""
         from scenarios.simulation.one_process import run_booked
-        from scenarios.simulation.trainers import OneByOne
+        from scenarios.simulation.stacked_trainer import trainer_of
 
-        run_booked(simulation.scenario, simulation.run_dir, simulation.device, simulation.run, OneByOne)
+        run_booked(simulation.scenario, simulation.run_dir, simulation.device, simulation.run, trainer_of)
 
 
 ENGINE: Final = Vectorised()

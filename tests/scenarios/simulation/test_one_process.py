@@ -13,7 +13,7 @@ import pytest
 from typer.testing import CliRunner
 
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.errors import ClaimRefuted, ConfigError, LedgerError, LedgerTampered
+from fedmodel.errors import ClaimRefuted, ConfigError, DataError, LedgerError, LedgerTampered
 from scenarios.cli.main import app
 from scenarios.report import build
 from scenarios.report.page.render import render
@@ -22,11 +22,13 @@ from scenarios.runs.summary import read_metrics
 from scenarios.simulation.prepared import prepare
 from scenarios.simulation.resuming import held_folder
 from scenarios.simulation.simulate import simulate
+from scenarios.simulation.stacked_trainer import Stacked
 from scenarios.simulation.trainers import OneByOne
 from tests.conftest import TINY
 from tests.scenarios.simulation.test_resuming import KILLED, Doom
 
 SEEDED = ["privacy.noise=seeded-unsafe"]
+DROPPING = ['model={kind="mlp",hidden=[3],dropout=0.5}']  # which is trained one by one
 FOUR = ['federation.silos=["north","south","west","east"]', "data.partition.min_records=10"]
 LOST = ["faults.train=0.4", "federation.tolerated_failures=9", "federation.min_silos=1", "rounds=4"]
 CARRIED = ["training.keep_optimizer_state=true", "training.optimizer=adam", "training.learning_rate=0.05"]
@@ -61,14 +63,14 @@ def told(run_dir: Path) -> list[dict[str, Any]]:
             "privacy.noise_multiplier=4.0",
             "data.partition.min_records=5",
         ],
-        ["privacy.baseline=no-noise-no-clip", 'model={kind="mlp",hidden=[3],dropout=0.5}'],
+        ["privacy.baseline=no-noise-no-clip"],
     ],
     ids=["lost and carried", "median", "fedadam", "persons", "baseline"],
 )
-def test_a_run_of_seeded_noise_is_that_of_the_apps_with_ledgers_to_the_last_bit(
+def test_a_run_whose_silos_train_one_by_one_is_that_of_the_apps_with_ledgers_to_the_last_bit(
     settings: Sequence[str], tmp_path: Path
 ) -> None:
-    both = {name: run(name, tmp_path / name, *SEEDED, *settings) for name in ("in-process", "vectorised")}
+    both = {name: run(name, tmp_path / name, *SEEDED, *DROPPING, *settings) for name in ("in-process", "vectorised")}
     one, other = both["in-process"], both["vectorised"]
     assert told(tmp_path / "vectorised") == told(tmp_path / "in-process")
     models = [(tmp_path / name / "model.safetensors").read_bytes() for name in both]
@@ -85,16 +87,34 @@ def test_a_run_of_seeded_noise_is_that_of_the_apps_with_ledgers_to_the_last_bit(
 
 
 def test_what_was_charged_is_in_the_book_before_anybody_trains(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    real, seen = OneByOne.round, []
+    real, seen = Stacked.round, []
 
-    def look(self: OneByOne, number: int, silos: Sequence[str], *rest: Any) -> Any:
+    def look(self: Stacked, number: int, silos: Sequence[str], *rest: Any) -> Any:
         seen.append((number, read_book(tmp_path / "r" / BOOK).rounds[-1]))
         assert seen[-1][1] == (number, tuple(sorted(silos)))
         return real(self, number, silos, *rest)
 
-    monkeypatch.setattr(OneByOne, "round", look)
+    monkeypatch.setattr(Stacked, "round", look)
     run("vectorised", tmp_path / "r", "model.hidden=[3]")
     assert [number for number, _ in seen] == [1, 2]
+
+
+def test_a_silo_whose_training_fails_costs_its_own_part_and_stays_charged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = OneByOne._update
+
+    def update(self: OneByOne, silo: str, *rest: Any) -> Any:
+        if silo == "north":
+            raise DataError("it has a record that is no number")
+        return real(self, silo, *rest)
+
+    monkeypatch.setattr(OneByOne, "_update", update)
+    summary = run("vectorised", tmp_path / "r", *DROPPING)
+    assert summary["dropouts"] == [{"silo": "north", "code": DataError.code, "rounds": 2}]
+    assert [line["summed"] for line in told(tmp_path / "r")] == [2, 2]
+    assert {row["silo"]: row["steps"] for row in summary["privacy"]} == dict.fromkeys(("north", "south", "west"), 4)
+    assert "it has a record that is no number" in (tmp_path / "r" / "server.log").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,271 @@
+"""Many models of one architecture side by side: the clipped sum of each one's own records, by a few large products.
+
+For models of fully connected layers, whose parameters are stacked: one batched product passes the records of S silos
+through S models, and another one back. The gradient of record i in a layer is an outer product of b_i, the gradient of
+the loss at what came out, and a_i, what went in with a one for the bias. So its squared norm is |b_i|^2 |a_i|^2, and
+the clipped sum of a silo is one product of matrices, of which no record's gradient is computed.
+
+It is book-keeping (`fedmodel.learning.gradients.book_keeping`), with each record at one position, and the proof there
+holds as it stands: what is saved of a record is its own, which the same conformance test measures here, at the shape of
+a stack; its norm is a norm of products in float64; factors are no larger; the sum is computed in float64, of fewer than
+`CHAIN` pieces, and rounded to the grid once a lot. So one record of a silo moves that silo's sum by at most C, and
+another silo's sum not at all.
+
+| Edge case                                   | What happens                                                        |
+|---------------------------------------------|---------------------------------------------------------------------|
+| a silo's lot is empty                       | its sum is zero                                                      |
+| lots are of unequal sizes                   | rows that fill a batch up have a factor of 0                         |
+| a lot is larger than a physical batch       | all silos pass as many batches as the largest lot asks for           |
+| a record's gradient is NaN or infinite      | it adds zero; no other record, and no other silo, is touched         |
+| the clip is infinite, as in a baseline      | each factor is 1, sums are in the model's own precision              |
+
+Does NOT hide how large lots were: how many batches pass hangs on the largest.
+
+Shapes: S silos, B rows of a physical batch of each, R of them records, d inputs and p outputs of a layer, K outputs of
+the model, P parameters, N records of all silos.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Final
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from fedmodel.data.named import each
+from fedmodel.errors import PrivacyError
+from fedmodel.learning.gradients.book_keeping import BookKeeping
+from fedmodel.learning.gradients.layers.parts import CHAIN, hashed, put_together
+from fedmodel.learning.inputs import Inputs, padded
+from fedmodel.learning.tasks import RecordLoss
+
+_SLACK: Final = 2.0**-20  # of a factor, for what is computed of norms and of the factor itself
+_BETWEEN: Final = (nn.Flatten, nn.ReLU, nn.Tanh)
+
+
+def why_not_stacked(module: nn.Module) -> str:
+    """Return why a model's silos are not trained side by side, empty where they are."""
+    if type(module) is not nn.Sequential:
+        return f"the model is {type(module).__name__}, and layers in a row are stacked"
+    for place, layer in enumerate(module):
+        if type(layer) is nn.Linear:
+            if layer.bias is None or not all(one.requires_grad for one in layer.parameters()):
+                return "a layer has no bias, or is not trained"
+        elif type(layer) not in _BETWEEN or (type(layer) is nn.Flatten) != (place == 0):
+            return f"the model has {type(layer).__name__} in it, and fully connected layers are stacked"
+    return ""
+
+
+class Stack(nn.Module):
+    """S models of the architecture of one.
+
+    Args:
+        module: The one, of which `why_not_stacked` says nothing.
+        silos: S.
+        dtype: Of its parameters; float64 is for comparing.
+    """
+
+    def __init__(self, module: nn.Module, silos: int, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        assert isinstance(module, nn.Sequential)  # noqa: S101 - `why_not_stacked` has looked
+        self._layers = list(module)
+        self.stacked = nn.ParameterList(
+            nn.Parameter(one.detach().to(dtype).expand(silos, *one.shape).clone()) for one in module.parameters()
+        )
+
+    def load(self, model_P: Tensor) -> None:
+        """Give every silo the same parameters."""
+        offset = 0
+        with torch.no_grad():
+            for parameter in self.stacked:
+                size = parameter[0].numel()
+                parameter.copy_(model_P[offset : offset + size].view(parameter.shape[1:]))
+                offset += size
+
+    def flat(self) -> Tensor:
+        """Return every silo's parameters, `(S, P)`."""
+        return torch.cat([one.detach().flatten(1) for one in self.stacked], dim=1)
+
+    def factors(self, x_SB: Tensor, y_SB: Tensor, losses: RecordLoss) -> list[tuple[Tensor, Tensor]]:
+        """Return of each layer the gradient of each record's loss at what came out, and what went in.
+
+        Args:
+            x_SB: Records of each silo, `(S, B, ...)`. Sensitive.
+            y_SB: Their targets. Sensitive.
+            losses: Of each record.
+
+        Returns:
+            `(S, B, p)` and `(S, B, d + 1)` for each layer, in order: what went in has a one behind it.
+        """
+        inputs, outputs = [], []
+        values = iter(self.stacked)
+        hidden = x_SB.to(self.stacked[0].dtype).flatten(2)
+        for layer in self._layers:
+            if type(layer) is nn.Linear:
+                weight_Spd, bias_Sp = next(values).detach(), next(values).detach()
+                inputs.append(hidden.detach())
+                hidden = torch.baddbmm(bias_Sp[:, None], hidden, weight_Spd.mT).requires_grad_()
+                outputs.append(hidden)
+            elif type(layer) is not nn.Flatten:
+                hidden = layer(hidden)
+        loss_N = losses(hidden.flatten(0, 1), y_SB.flatten(0, 1))
+        if loss_N.shape != (x_SB.shape[0] * x_SB.shape[1],):
+            raise PrivacyError(f"the loss has shape {tuple(loss_N.shape)}, where each record needs one of its own")
+        grads = torch.autograd.grad(loss_N.sum(), outputs)
+        return [(grad, nn.functional.pad(one, (0, 1), value=1.0)) for grad, one in zip(grads, inputs, strict=True)]
+
+
+def clip_factors(layers: Sequence[tuple[Tensor, Tensor]], clip: float, counts_SB: Tensor) -> Tensor:
+    """Return what each record's gradient is multiplied with, float64 of shape `(S, B)`: zero of what fills up.
+
+    Args:
+        layers: Of `Stack.factors`.
+        clip: C', to which a record is clipped.
+        counts_SB: Which rows are records.
+    """
+    square_SB = torch.zeros(counts_SB.shape, dtype=torch.float64, device=counts_SB.device)
+    for left_SBp, right_SBd in layers:
+        # In float64: squares of float32 values are exact there, and none is too small or too large for it.
+        left_SB = torch.linalg.vector_norm(left_SBp, dim=2, dtype=torch.float64)
+        right_SB = torch.linalg.vector_norm(right_SBd, dim=2, dtype=torch.float64)
+        square_SB.addcmul_(left_SB.mul_(right_SB), left_SB)
+    factor_SB = (clip * (1 - _SLACK) / square_SB.sqrt()).clamp_(max=1.0)
+    return torch.where(square_SB.isfinite() & counts_SB, factor_SB, 0.0)
+
+
+def weighed(layers: Sequence[tuple[Tensor, Tensor]], factor_SB: Tensor) -> list[Tensor]:
+    """Return each silo's sum of records' gradients times their factors, float64, a tensor for each of the parameters.
+
+    Args:
+        layers: Of `Stack.factors`.
+        factor_SB: Of `clip_factors`.
+    """
+    sums = []
+    none_SB1 = (factor_SB == 0)[..., None]  # zero times infinity is NaN, so both sides of such a record are zeroed
+    for left_SBp, right_SBd in layers:
+        left = (left_SBp * factor_SB[..., None]).masked_fill_(none_SB1, 0.0)
+        sum_Spd = left.mT @ right_SBd.double().masked_fill_(none_SB1, 0.0)
+        sums += [sum_Spd[..., :-1], sum_Spd[..., -1]]
+    return sums
+
+
+def unclipped(layers: Sequence[tuple[Tensor, Tensor]], counts_SB: Tensor) -> list[Tensor]:
+    """Return each silo's sum of gradients that nothing bounds, in their own precision: of a baseline alone."""
+    sums = []
+    for left_SBp, right_SBd in layers:
+        sum_Spd = (left_SBp * counts_SB[..., None]).mT @ right_SBd
+        sums += [sum_Spd[..., :-1], sum_Spd[..., -1]]
+    if all(bool(one.isfinite().all()) for one in sums):
+        return sums
+    return weighed(layers, clip_factors(layers, math.inf, counts_SB))  # without the records that are not finite
+
+
+def sums_of(
+    stack: Stack, batches: Iterator[tuple[Tensor, Tensor, Tensor]], losses: RecordLoss, clip: float, unit: float
+) -> list[Tensor]:
+    """Return each silo's clipped sum, a tensor `(S, ...)` for each parameter; zeros where nothing passes.
+
+    Args:
+        stack: The models.
+        batches: Records, targets, and which rows are records, `(S, B, ...)` each. Sensitive.
+        losses: Of each record.
+        clip: C'; infinite in a baseline that clips nothing.
+        unit: What the sums are rounded to multiples of.
+
+    Raises:
+        PrivacyError: When a sum would be added up from too many pieces.
+    """
+    totals: list[Tensor] = []
+    pieces = 0
+    for x_SB, y_SB, counts_SB in batches:
+        layers = stack.factors(x_SB, y_SB, losses)
+        pieces += x_SB.shape[1] + 1
+        if pieces > CHAIN:
+            raise PrivacyError(f"a lot would be added up from over {CHAIN} pieces; train its silo by itself")
+        if math.isinf(clip):
+            sums = unclipped(layers, counts_SB)
+        else:
+            sums = weighed(layers, clip_factors(layers, clip, counts_SB))
+        totals = [one.add_(other) for one, other in zip(totals, sums, strict=True)] if totals else sums
+    if not totals:
+        return [torch.zeros_like(one, dtype=torch.float64) for one in stack.stacked]
+    return totals if math.isinf(clip) else [one.div_(unit).round_().mul_(unit) for one in totals]
+
+
+class OfOneSilo(BookKeeping):
+    """The clipped sum of one silo in a stack, others beside it: what the preflight measures of a stack.
+
+    As any kind of gradients it has the model's own parameters, which the stack is given at each pass.
+
+    Attributes:
+        silos: S, as it trains: which kernels run follows from it.
+    """
+
+    silos = 1
+    _passes = 0
+
+    def add(self, x_V: Inputs, y_R: Tensor) -> None:
+        """Pass a physical batch through the stack, and add the silo's weighted sum."""
+        layers, factor_SB = self._passed(x_V, y_R)
+        added_P = torch.cat([one[self._place].reshape(-1) for one in weighed(layers, factor_SB)])
+        if self._pending_P is not None:
+            added_P += self._carried()
+        self._pending_P = added_P
+
+    def prints(self, x_V: Inputs, y_R: Tensor, multipliers_P: Tensor) -> Tensor:
+        """Return a hash of what was saved of each record of the silo, and of its factor."""
+        self.forget()
+        layers, factor_SB = self._passed(x_V, y_R)
+        factor_B = factor_SB[self._place]
+        saved = [hashed(one[self._place], multipliers_P) for layer in layers for one in layer]
+        found_B = put_together([factor_B.view(torch.int64), *saved])
+        return torch.where(factor_B > 0, found_B, 0)[: len(y_R)]
+
+    def _passed(self, x_V: Inputs, y_R: Tensor) -> tuple[list[tuple[Tensor, Tensor]], Tensor]:
+        """Pass the silo's records with others' beside them."""
+        x_B, y_B = each(x_V, lambda one: padded(one, self.rows)), padded(y_R, self.rows)
+        if not isinstance(x_B, Tensor) or self.views != 1:
+            raise PrivacyError("a stack takes records of one array, one view each")
+        stack = Stack(self.module, self.silos)
+        # Others have other records in each pass, which nothing of the silo may hang on.
+        self._passes += 1
+        generator = torch.Generator().manual_seed(self._passes)
+        x_SB = torch.randn((self.silos, *x_B.shape), generator=generator).mul_(4.0 ** (self._passes % 5)).to(x_B)
+        y_SB = torch.stack([y_B.roll(place + self._passes, 0) for place in range(self.silos)])
+        x_SB[self._place], y_SB[self._place] = x_B, y_B
+        counts_SB = torch.arange(self.rows, device=x_B.device).expand(self.silos, -1) < len(y_R)
+        layers = stack.factors(x_SB, y_SB, self.losses)
+        return layers, clip_factors(layers, self.clip, counts_SB)
+
+    @property
+    def _place(self) -> int:
+        """Which of the silos it is."""
+        return self.silos // 2
+
+
+def batches_of(
+    lot_L: NDArray[np.intp], owner_L: NDArray[np.intp], silos: int, rows: int
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Cut lots of several silos into physical batches.
+
+    Args:
+        lot_L: Indices of the records drawn, a silo's after another's. Sensitive.
+        owner_L: Whose each is, from 0. Sensitive.
+        silos: S.
+        rows: B.
+
+    Yields:
+        Indices, `(S, B)`, and which of them are records.
+    """
+    count_S = np.bincount(owner_L, minlength=silos)
+    place_L = np.arange(len(lot_L)) - (np.cumsum(count_S) - count_S)[owner_L]
+    for start in range(0, int(count_S.max(initial=0)), rows):
+        here_L = (place_L >= start) & (place_L < start + rows)
+        index_SB, counts_SB = np.zeros((silos, rows), dtype=np.intp), np.zeros((silos, rows), dtype=bool)
+        index_SB[owner_L[here_L], place_L[here_L] - start] = lot_L[here_L]
+        counts_SB[owner_L[here_L], place_L[here_L] - start] = True
+        yield torch.from_numpy(index_SB), torch.from_numpy(counts_SB)
