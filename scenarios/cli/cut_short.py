@@ -52,11 +52,18 @@ def told_what_stands(run_dir: Path, again: str, *, report: bool) -> Iterator[Non
 
 
 def command_of(
-    scenario: str, settings: Sequence[str], engine: str, device: str, folder: Path, *, report: bool, as_json: bool
+    scenario: str,
+    settings: Sequence[str],
+    engine: str | None,
+    device: str,
+    folder: Path,
+    *,
+    report: bool,
+    as_json: bool,
 ) -> str:
     """Return the command that takes a simulation up again, as it is typed into a shell."""
     words = ["fedmodel", "simulate", scenario, *(word for setting in settings for word in ("--set", setting))]
-    words += [] if engine == "in-process" else ["--engine", engine]
+    words += [] if engine is None else ["--engine", engine]
     words += [] if device == "auto" else ["--device", device]
     words += ["--out", str(folder), *([] if report else ["--no-report"]), *(["--json"] if as_json else [])]
     return shlex.join(words)

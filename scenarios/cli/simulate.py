@@ -13,16 +13,19 @@ import typer
 from scenarios.cli.options import ScenarioName, Settings
 from scenarios.cli.printing import Json, answer, err
 from scenarios.cli.verbs import Verb
-from scenarios.simulation.engines import KINDS
+from scenarios.simulation.engines import KINDS, MANY
 
 
 def simulate(
     scenario: ScenarioName,
     settings: Settings = None,
     engine: Annotated[
-        str,
-        typer.Option(click_type=click.Choice(list(KINDS)), help="What carries the run: this process, or Flower's."),
-    ] = "in-process",
+        str | None,
+        typer.Option(
+            click_type=click.Choice(list(KINDS)),
+            help=f"What carries the run. Default: in-process; from {MANY} silos on vectorised, which keeps no ledgers.",
+        ),
+    ] = None,
     device: Annotated[str, typer.Option(help="Where silos train: auto, cpu, cuda or cuda:N.")] = "auto",
     out: Annotated[
         Path | None,

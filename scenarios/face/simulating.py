@@ -19,7 +19,7 @@ def simulate(
     scenario: str | Path | config.Scenario,
     settings: Iterable[str] = (),
     *,
-    engine: str = "in-process",
+    engine: str | None = None,
     device: str = "auto",
     out: str | Path | None = None,
     progress: bool = True,
@@ -31,7 +31,7 @@ def simulate(
     scenario: None = None,
     settings: Iterable[str] = (),
     *,
-    engine: str = "in-process",
+    engine: str | None = None,
     device: str = "auto",
     out: str | Path | None = None,
     progress: bool = True,
@@ -43,7 +43,7 @@ def simulate(
     scenario: str | Path | config.Scenario | None = None,
     settings: Iterable[str] = (),
     *,
-    engine: str = "in-process",
+    engine: str | None = None,
     device: str = "auto",
     out: str | Path | None = None,
     progress: bool = True,
@@ -57,8 +57,9 @@ def simulate(
     Args:
         scenario: A TOML file, the name of a built-in scenario, or a `Scenario`. Leave it out to give objects.
         settings: `a.b=value` overrides, each value in TOML, or a bare word for a string.
-        engine: What carries the run: "in-process", or "flower" for Flower's own runtime, which takes no objects that
-            live in this process alone.
+        engine: What carries the run: "in-process"; "vectorised", which trains many silos together and keeps no ledger
+            of any; or "flower" for Flower's own runtime, which takes no objects that live in this process alone.
+            Default: "in-process", and from 200 silos on "vectorised", where that takes the scenario.
         device: Where silos train: "auto", "cpu", "cuda", or "cuda:N" for one of several cards.
         out: The run's folder: new, empty, or of a run that was cut short, which goes on then. Default: under `runs/`.
         progress: Whether a bar over rounds is shown, at a terminal or in a notebook.

@@ -12,9 +12,11 @@ from typing import Any
 from fedmodel.config import Scenario, folder_of, read_scenario
 from fedmodel.errors import ConfigError
 from fedmodel.kinds import own_code
-from scenarios.simulation.engines import Engine, engine_of, refuse_objects
+from scenarios.simulation.engines import Engine, chosen, engine_of, refuse_objects
 from scenarios.simulation.resuming import begun_in, held_folder
 from scenarios.simulation.simulate import check_scenario, default_folder, placed, resolve_device, simulate
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Prepared:
 def prepare(
     scenario: str | Path | Scenario,
     settings: Iterable[str],
-    engine: str,
+    engine: str | None,
     device: str,
     out: Path | None,
     base: Path | None = None,
@@ -65,7 +67,7 @@ def prepare(
     Args:
         scenario: A TOML file, the name of a built-in scenario, or one that was read or made before.
         settings: `a.b=value` overrides of a file.
-        engine: What carries the run, by name.
+        engine: What carries the run, by name; None for the one that the number of silos chooses, which is said.
         device: Where silos train.
         out: The run's folder. Default: a new one under `runs/`. One in which a run was cut short says the seed, where
             the scenario does not.
@@ -75,18 +77,31 @@ def prepare(
         ConfigError: When something of it is not acceptable.
         DataError: When data cannot be loaded and dealt.
     """
-    engine_of(engine)
+    if engine is not None:
+        engine_of(engine)
     begun = begun_in(out)
     resolved = resolve(scenario, settings, None if begun is None else begun.seed)
     if resolved.audit is not None:
         raise ConfigError("a scenario with [audit] is for `fedmodel audit run`, which writes that section itself")
     open_own_code(resolved, scenario)
-    refuse_objects(resolved, engine)
     with own_logging():
         where, resolved = resolve_device(device), placed(resolved, base)
+        engine = _named(resolved) if engine is None else engine
+        refuse_objects(resolved, engine)
         engine_of(engine).check(resolved)
         parameters = check_scenario(resolved)
     return Prepared(resolved, parameters, engine, where, out or default_folder(resolved.name))
+
+
+def _named(scenario: Scenario) -> str:
+    """Return the engine of a run that names none, and say so where it is the one that keeps no ledgers."""
+    name = chosen(scenario)
+    if not engine_of(name).keeps_ledgers:
+        _log.warning(
+            "%d silos train together, by --engine %s, and no ledger is kept; --engine in-process keeps one for each",
+            *(len(scenario.federation.silos), name),
+        )
+    return name
 
 
 def open_own_code(resolved: Scenario, named: str | Path | Scenario) -> None:

@@ -110,6 +110,22 @@ KINDS: Final = kinds(__name__)
 """By name, the modules of the engines."""
 
 
+MANY: Final = 200
+"""From so many silos on, a run that names no engine is the vectorised one's, where that takes it."""
+_FEW_SILOS, _MANY_SILOS = "in-process", "vectorised"
+
+
+def chosen(scenario: Scenario) -> str:
+    """Return the engine of a run that names none: with ledgers, or from `MANY` silos on the one that keeps a book."""
+    if len(scenario.federation.silos) < MANY:
+        return _FEW_SILOS
+    try:
+        engine_of(_MANY_SILOS).check(scenario)
+    except ConfigError:
+        return _FEW_SILOS
+    return _MANY_SILOS
+
+
 def engine_of(name: str) -> Engine:
     """Return an engine by its name.
 

@@ -145,3 +145,16 @@ def test_flowers_workers_see_the_cards_that_were_asked_for(
     ((config, _, federation, seen),) = given
     assert (config["device"], seen) == (told, cards)  # type: ignore[index]
     assert ("num-gpus=0.0" in str(federation)) == (not cards)
+
+
+def test_a_run_that_names_no_engine_is_with_ledgers_or_of_many_silos_without_and_that_is_said(
+    tiny_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert prepare(tiny_file, (), None, "cpu", tmp_path / "r").engine == "in-process"
+    monkeypatch.setattr(engines, "MANY", 3)
+    assert caplog.text == ""
+    assert prepare(tiny_file, (), None, "cpu", tmp_path / "r").engine == "vectorised"
+    assert "3 silos train together, by --engine vectorised, and no ledger is kept" in caplog.text
+    assert prepare(tiny_file, (), "in-process", "cpu", tmp_path / "r").engine == "in-process"
+    budget = ["budgets.north=9.0"]  # of which the one without ledgers knows nothing
+    assert prepare(tiny_file, budget, None, "cpu", tmp_path / "r").engine == "in-process"
