@@ -99,7 +99,7 @@ class Stack(nn.Module):
             losses: Of each record.
 
         Returns:
-            `(S, B, p)` and `(S, B, d + 1)` for each layer, in order: what went in has a one behind it.
+            `(S, B, p)` and `(S, B, d)` for each layer, in order; for the bias, a one stands behind what went in.
         """
         inputs, outputs = [], []
         values = iter(self.stacked)
@@ -116,7 +116,7 @@ class Stack(nn.Module):
         if loss_N.shape != (x_SB.shape[0] * x_SB.shape[1],):
             raise PrivacyError(f"the loss has shape {tuple(loss_N.shape)}, where each record needs one of its own")
         grads = torch.autograd.grad(loss_N.sum(), outputs)
-        return [(grad, nn.functional.pad(one, (0, 1), value=1.0)) for grad, one in zip(grads, inputs, strict=True)]
+        return list(zip(grads, inputs, strict=True))
 
 
 def clip_factors(layers: Sequence[tuple[Tensor, Tensor]], clip: float, counts_SB: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ def clip_factors(layers: Sequence[tuple[Tensor, Tensor]], clip: float, counts_SB
         # In float64: squares of float32 values are exact there, and none is too small or too large for it.
         left_SB = torch.linalg.vector_norm(left_SBp, dim=2, dtype=torch.float64)
         right_SB = torch.linalg.vector_norm(right_SBd, dim=2, dtype=torch.float64)
-        square_SB.addcmul_(left_SB.mul_(right_SB), left_SB)
+        square_SB.addcmul_(left_SB.square_(), right_SB.square_().add_(1.0))
     factor_SB = (clip * (1 - _SLACK) / square_SB.sqrt()).clamp_(max=1.0)
     return torch.where(square_SB.isfinite() & counts_SB, factor_SB, 0.0)
 
@@ -148,8 +148,7 @@ def weighed(layers: Sequence[tuple[Tensor, Tensor]], factor_SB: Tensor) -> list[
     none_SB1 = (factor_SB == 0)[..., None]  # zero times infinity is NaN, so both sides of such a record are zeroed
     for left_SBp, right_SBd in layers:
         left = (left_SBp * factor_SB[..., None]).masked_fill_(none_SB1, 0.0)
-        sum_Spd = left.mT @ right_SBd.double().masked_fill_(none_SB1, 0.0)
-        sums += [sum_Spd[..., :-1], sum_Spd[..., -1]]
+        sums += [left.mT @ right_SBd.double().masked_fill_(none_SB1, 0.0), left.sum(dim=1)]
     return sums
 
 
@@ -157,8 +156,8 @@ def unclipped(layers: Sequence[tuple[Tensor, Tensor]], counts_SB: Tensor) -> lis
     """Return each silo's sum of gradients that nothing bounds, in their own precision: of a baseline alone."""
     sums = []
     for left_SBp, right_SBd in layers:
-        sum_Spd = (left_SBp * counts_SB[..., None]).mT @ right_SBd
-        sums += [sum_Spd[..., :-1], sum_Spd[..., -1]]
+        left = left_SBp * counts_SB[..., None]
+        sums += [left.mT @ right_SBd, left.sum(dim=1)]
     if all(bool(one.isfinite().all()) for one in sums):
         return sums
     return weighed(layers, clip_factors(layers, math.inf, counts_SB))  # without the records that are not finite
