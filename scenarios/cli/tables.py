@@ -114,8 +114,8 @@ def _summed_up(rows: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, Any]
 
 def _whose(group: Sequence[dict[str, Any]]) -> str:
     """Say whose row of equal figures it is."""
-    others = len(group) - 1
-    return group[0]["silo"] + (f" and {others} other{'s' if others > 1 else ''}" if others else "")
+    first, others = str(group[0]["silo"]), len(group) - 1
+    return first + (f" and {others} other{'s' if others > 1 else ''}" if others else "")
 
 
 def _bound(row: Mapping[str, Any]) -> float:
