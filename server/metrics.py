@@ -12,6 +12,7 @@ import json
 import math
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
@@ -104,10 +105,15 @@ class MetricsLog:
         text = json.dumps(dict(line), sort_keys=True, allow_nan=False) + "\n"
         with naming(self._path):
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+            before = os.fstat(descriptor).st_size
             try:
                 if os.write(descriptor, text.encode()) != len(text.encode()):
-                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))  # half a line; `mend` cuts it off
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
                 os.fsync(descriptor)
+            except OSError:
+                with suppress(OSError):  # else `mend` cuts half a line off
+                    os.ftruncate(descriptor, before)
+                raise
             finally:
                 os.close(descriptor)
 

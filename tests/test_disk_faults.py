@@ -364,7 +364,9 @@ _REASONS = re.compile(
     r"|unable to open|cannot be"
 )
 _ACCUSES = re.compile(r"is changed|was changed|cannot be read as a ledger|put back|is gone|are gone")
-_PATH = re.compile(r"\b(run|cut|named|kits|tabled|deployed|handed|made|tmp|\w+\.toml|\w+\.csv|made\.pyz)\b|/place:")
+_PATH = re.compile(
+    r"\b(run|cut|named|kits|tabled|deployed|handed|made|tmp|ward|\w+\.toml|\w+\.csv|made\.pyz|copied\.sqlite)\b|/place:"
+)
 
 
 def wrong_words(outcome: Outcome, whole: int) -> list[str]:
@@ -452,6 +454,7 @@ READERS: dict[str, Callable[[bytes], object]] = {
     ".png": _holds(b"IEND"),
     ".csv": _rows,
     ".safetensors": safetensors.torch.load,
+    ".npy": lambda data: np.load(io.BytesIO(data)),
     ".npz": lambda data: np.load(io.BytesIO(data)).files,
     ".pem": _holds(b"-----END"),
     ".age": _holds(b"age-encryption.org/v1"),

@@ -19,15 +19,18 @@ recorded traffic may be read one day.
 from __future__ import annotations
 
 import logging
+import os
 import socket
 import ssl
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
 from fedmodel.crypto.certificates import check_issued, check_revocations
 from fedmodel.errors import ConfigError, CryptoError, FedmodelError
+from fedmodel.system.durable import naming
 
 # OpenSSL's numbers for why a certificate fails (x509_vfy.h), when a client checks the server's.
 _VERIFIED: Final = {
@@ -106,12 +109,21 @@ def server_context(
             check_revocations(revoked, _read(authority))
         except (ConfigError, CryptoError) as error:
             raise type(error)(f"revoked.pem: {error}") from None
-        with tempfile.NamedTemporaryFile() as copy:  # as bytes, ssl takes only certificates
-            copy.write(revoked)
-            copy.flush()
-            context.load_verify_locations(cafile=copy.name)
+        _take_list(context, revoked)
         context.verify_flags |= ssl.VERIFY_CRL_CHECK_LEAF
     return context
+
+
+def _take_list(context: ssl.SSLContext, revoked: bytes) -> None:
+    """Load a list of revocations, by a file that passes: as bytes, ssl takes only certificates."""
+    descriptor, name = tempfile.mkstemp()
+    try:
+        with naming(Path(name)), os.fdopen(descriptor, "wb") as copy:
+            copy.write(revoked)
+        context.load_verify_locations(cafile=name)
+    finally:
+        with suppress(OSError):  # what cannot be erased any more is public
+            Path(name).unlink()
 
 
 def client_context(certificate: Path, key: Path, password: str, authority: Path) -> ssl.SSLContext:

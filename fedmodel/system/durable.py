@@ -29,7 +29,10 @@ _put_off: ContextVar[set[Path] | None] = ContextVar("_put_off", default=None)
 def failed(error: OSError) -> str:
     """Return one line that says what the system could not do, and with which file."""
     what = error.strerror or type(error).__name__
-    return what if error.filename is None else f"{error.filename}: {what}"
+    if error.filename is None:
+        return what
+    name = str(error.filename)
+    return f"{name if name.strip('.') else Path(name).resolve()}: {what}"  # "." names no place to a reader
 
 
 @contextmanager
