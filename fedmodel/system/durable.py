@@ -11,7 +11,7 @@ import ctypes
 import fcntl
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
@@ -23,7 +23,7 @@ MISSING: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 """The errors that say that a file is not there; no other error of the system says whether there is one."""
 
 
-_put_off: ContextVar[set[Path] | None] = ContextVar("_put_off", default=None)
+_put_off: ContextVar[dict[Path, None] | None] = ContextVar("_put_off", default=None)
 
 
 def failed(error: OSError) -> str:
@@ -58,7 +58,7 @@ def synced_together() -> Iterator[None]:
     if is_put_off():
         yield
         return
-    written: set[Path] = set()
+    written: dict[Path, None] = {}  # in their order, so that the same run syncs the same way
     token = _put_off.set(written)
     try:
         yield
@@ -77,14 +77,14 @@ def put_off(path: Path) -> bool:
     written = _put_off.get()
     if written is None:
         return False
-    written.add(path)
+    written[path] = None
     return True
 
 
-def _sync_all(written: set[Path]) -> None:
+def _sync_all(written: Iterable[Path]) -> None:
     """Sync files and folders: each file system once where the system can, each of them elsewhere."""
     sync_file_system = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
-    by_device = {path.stat().st_dev: path for path in written if path.exists()}
+    by_device = {path.stat().st_dev: path for path in written if path.exists()}  # the last of each
     for path in written if sync_file_system is None else by_device.values():
         with suppress(FileNotFoundError):  # it was replaced, or erased, since
             _synced(path, sync_file_system)
