@@ -104,7 +104,8 @@ def run_federation(
     """
     if home is not None:
         check_deployable(scenario)
-        check_listed_strategy(scenario, read_server_law(home).strategy_packages)
+        if ":" in scenario.federation.strategy:
+            check_listed_strategy(scenario, read_server_law(home).strategy_packages)
     if scenario.seed is None:
         raise ConfigError("a scenario that runs has a seed; read it with read_scenario")
     torch.set_num_threads(1)

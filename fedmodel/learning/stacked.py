@@ -7,9 +7,9 @@ the clipped sum of a silo is one product of matrices, of which no record's gradi
 
 It is book-keeping (`fedmodel.learning.gradients.book_keeping`), with each record at one position, and the proof there
 holds as it stands: what is saved of a record is its own, which the same conformance test measures here, at the shape of
-a stack; its norm is a norm of products in float64; factors are no larger; the sum is computed in float64, of fewer than
-`CHAIN` pieces, and rounded to the grid once a lot. So one record of a silo moves that silo's sum by at most C, and
-another silo's sum not at all.
+a stack; its norm is a norm of products in float64; factors are no larger; the sum of a physical batch is computed in
+float64, of fewer than `CHAIN` pieces, and rounded to the grid once a lot, by what is carried from batch to batch. So a
+record of a silo moves that silo's sum by at most C, and another silo's sum not at all. No lot is refused.
 
 | Edge case                                   | What happens                                                        |
 |---------------------------------------------|---------------------------------------------------------------------|
@@ -43,6 +43,7 @@ from fedmodel.learning.gradients.layers.parts import CHAIN, hashed, put_together
 from fedmodel.learning.inputs import Inputs, padded
 from fedmodel.learning.tasks import RecordLoss
 
+MOST_ROWS: Final = CHAIN - 2  # of a physical batch, with what is carried into its sum
 _SLACK: Final = 2.0**-20  # of a factor, for what is computed of norms and of the factor itself
 _BETWEEN: Final = (nn.Flatten, nn.ReLU, nn.Tanh)
 
@@ -176,23 +177,34 @@ def sums_of(
         unit: What the sums are rounded to multiples of.
 
     Raises:
-        PrivacyError: When a sum would be added up from too many pieces.
+        PrivacyError: When a physical batch has `MOST_ROWS` rows or more, whatever is in them.
     """
-    totals: list[Tensor] = []
-    pieces = 0
+    pending: list[Tensor] = []
+    rounded = [torch.zeros_like(one, dtype=torch.float64) for one in stack.stacked]
     for x_SB, y_SB, counts_SB in batches:
+        if x_SB.shape[1] > MOST_ROWS:
+            raise PrivacyError(
+                f"a physical batch has {x_SB.shape[1]} rows, and {MOST_ROWS} are added up exactly enough"
+            )
         layers = stack.factors(x_SB, y_SB, losses)
-        pieces += x_SB.shape[1] + 1
-        if pieces > CHAIN:
-            raise PrivacyError(f"a lot would be added up from over {CHAIN} pieces; train its silo by itself")
         if math.isinf(clip):
             sums = unclipped(layers, counts_SB)
         else:
             sums = weighed(layers, clip_factors(layers, clip, counts_SB))
-        totals = [one.add_(other) for one, other in zip(totals, sums, strict=True)] if totals else sums
-    if not totals:
-        return [torch.zeros_like(one, dtype=torch.float64) for one in stack.stacked]
-    return totals if math.isinf(clip) else [one.div_(unit).round_().mul_(unit) for one in totals]
+            _carry(pending, rounded, unit)
+        pending = [one.add_(left) for one, left in zip(sums, pending, strict=True)] if pending else sums
+    if math.isinf(clip):
+        return pending or rounded
+    _carry(pending, rounded, unit)
+    return rounded
+
+
+def _carry(pending: list[Tensor], rounded: list[Tensor], unit: float) -> None:
+    """Round what is pending to the grid and add it to the sums; what that leaves over stays pending."""
+    for left, sum_ in zip(pending, rounded, strict=False):  # nothing is pending before the first batch
+        steps = (left / unit).round_().mul_(unit)
+        left.sub_(steps)
+        sum_.add_(steps)
 
 
 class OfOneSilo(BookKeeping):

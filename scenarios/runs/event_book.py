@@ -7,12 +7,14 @@ One process simulated all silos, so that no silo has a key, a law or a ledger of
 replayed from its whole plan, and from how often it was charged, exactly as from a ledger (`scenarios.runs.claims`).
 
 Guarantee: a line is on disk before a record is used in its round, and a silo is charged at most once for a round, so
-for no more steps than its plan has. A round that is begun again, as the run is taken up, was paid for: whatever was
-drawn for it was in the memory of a process that is gone, since a round's checkpoint comes before all else that is
-written of it. `read_booked` passes a book of one run of one scenario, whose plans are those of that scenario.
+for no more steps than its plan has. A round that is begun again after a kill was paid for: whatever was drawn for it
+was in the memory of a process that is gone, since a round's checkpoint comes before all else that is written of it.
+`read_booked` passes a book of one run of one scenario, whose plans are those of that scenario.
 
 Does NOT show what happened. Nobody but whoever ran the simulation wrote the book: nothing in it is signed, chained or
-countersigned, an entry that was changed or taken away is not noticed, and no budget besides this run is known.
+countersigned, an entry that was changed or taken away is not noticed, and no budget besides this run is known. A round
+that failed, and is begun again by the same command, is charged once: that it failed is told, and may have hung on what
+was drawn for it where a loss of the user's own raises at some records. A silo's ledger charges it again.
 """
 
 from __future__ import annotations

@@ -38,11 +38,12 @@ from fedmodel.errors import DataError, FedmodelError
 from fedmodel.learning import vectors
 from fedmodel.learning.devices import cores, use_device
 from fedmodel.learning.gradients import physical_batch
+from fedmodel.learning.jobs.training import as_any_failure
 from fedmodel.learning.magnitude import check_magnitude
 from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.optimizers import build_optimizer, hold_near
 from fedmodel.learning.preflight import check_received, preflight
-from fedmodel.learning.stacked import OfOneSilo, Stack, batches_of, sums_of, why_not_stacked
+from fedmodel.learning.stacked import MOST_ROWS, OfOneSilo, Stack, batches_of, sums_of, why_not_stacked
 from fedmodel.privacy import grid
 from fedmodel.privacy.conformance import check_parts, check_release
 from fedmodel.privacy.events import Event, clip_of, protects
@@ -164,7 +165,7 @@ class Stacked:
                 raise DataError(f"silo {name} has {grid.too_many(pipeline.noise_multiplier)}")
         lot = event.denominator + _SPREAD * math.isqrt(event.denominator)
         said = scenario.training.max_physical_batch
-        rows = physical_batch(lot, _MOST_ROWS if said == "auto" else said)
+        rows = min(physical_batch(lot, _MOST_ROWS if said == "auto" else said), MOST_ROWS)
         most = max(1, _CACHED[self._device.type] // vectors.parameter_count(self._module))
         silos = -(-counted // -(-counted // most))  # stacks of one size, none of them nearly empty
         clip, unit = clip_of(pipeline), grid.fine(pipeline.noise_multiplier * clip_of(pipeline))
@@ -226,13 +227,14 @@ class Stacked:
         noise = cast("NoiseSource", draws)  # of which a release asks for Gaussians alone
         release = mechanism_of(group.event).release
         parameters = list(stack.parameters())
-        for _ in range(group.steps):
-            lot_L, owner_L = draws.lots(group.event.sample_rate)
-            batches = self._batches(lot_L, owner_L, group.silos, rows)
-            sums = sums_of(stack, batches, self._losses, group.clip, group.unit)
-            for parameter, mean in zip(parameters, release(group.event, sums, noise), strict=True):
-                parameter.grad = mean.to(self._dtype)
-            optimizer.step()
+        with as_any_failure():
+            for _ in range(group.steps):
+                lot_L, owner_L = draws.lots(group.event.sample_rate)
+                batches = self._batches(lot_L, owner_L, group.silos, rows)
+                sums = sums_of(stack, batches, self._losses, group.clip, group.unit)
+                for parameter, mean in zip(parameters, release(group.event, sums, noise), strict=True):
+                    parameter.grad = mean.to(self._dtype)
+                optimizer.step()
         if training.keep_optimizer_state:
             self._keep(optimizer, silos)
         update_SP = (stack.flat() - received_P.to(self._dtype)).to(torch.float32).cpu().numpy()

@@ -186,7 +186,7 @@ class Answering:
         for observer in self._observers:
             observer.begin(pipeline)
         x_N, y_N = tensors(records(), device)
-        with _as_any_failure():
+        with as_any_failure():
             for observer in self._observers:
                 x_N, y_N = observer.add(x_N, y_N)
             for observer in self._observers:
@@ -216,7 +216,7 @@ asking, answering = Asking, Answering
 
 
 @contextmanager
-def _as_any_failure() -> Iterator[None]:
+def as_any_failure() -> Iterator[None]:
     """Give a refusal the code of any failure, where a silo's own records may be why; its message stays at the silo."""
     try:
         yield

@@ -193,9 +193,21 @@ def test_a_loss_that_is_not_a_records_own_is_refused(hidden: Scenario) -> None:
         stack.factors(torch.zeros(5, 2, 4), torch.zeros(5, 2, dtype=torch.long), lambda output, _: output.mean(dim=0))
 
 
-def test_a_sum_of_too_many_pieces_is_refused(hidden: Scenario) -> None:
+def test_no_lot_is_refused_and_of_many_batches_what_rounding_leaves_is_carried(hidden: Scenario) -> None:
+    """Twenty batches of 512, whose sum is rounded once: each by itself is off by up to half a step."""
     _, stack = models(hidden, torch.float32)
-    batch = torch.zeros(5, 512, 4), torch.zeros(5, 512, dtype=torch.long), torch.ones(5, 512, dtype=torch.bool)
-    many = (batch for _ in range(9))
-    with pytest.raises(PrivacyError, match="over 4096 pieces"):
-        sums_of(stack, many, losses_of(hidden), CLIP, UNIT)
+    x_SB = torch.randn(5, 512, 4, generator=torch.Generator().manual_seed(3))
+    batch = x_SB, torch.zeros(5, 512, dtype=torch.long), torch.ones(5, 512, dtype=torch.bool)
+    coarse = 0.25
+    once = sums_of(stack, iter([batch]), losses_of(hidden), CLIP, 2.0**-40)
+    many = sums_of(stack, (batch for _ in range(20)), losses_of(hidden), CLIP, coarse)
+    for one, sum_ in zip(once, many, strict=True):
+        assert (sum_ - 20 * one).abs().max() <= coarse / 2 + 1e-6
+        assert torch.equal(sum_, (sum_ / coarse).round() * coarse)
+
+
+def test_a_physical_batch_of_too_many_rows_is_refused_whatever_is_in_it(hidden: Scenario) -> None:
+    _, stack = models(hidden, torch.float32)
+    batch = torch.zeros(5, 4095, 4), torch.zeros(5, 4095, dtype=torch.long), torch.zeros(5, 4095, dtype=torch.bool)
+    with pytest.raises(PrivacyError, match="4095 rows, and 4094 are added up"):
+        sums_of(stack, iter([batch]), losses_of(hidden), CLIP, UNIT)

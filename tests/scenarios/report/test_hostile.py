@@ -119,7 +119,7 @@ def test_ledgers_cut_short_do_not_make_a_run_that_spent_nothing(run: Run) -> Non
     assert {row["epsilon"] for row in json.loads((folder / "summary.json").read_text())["privacy"]} == {0.0}
     refused(run, "build", 4, "ledger.head: is gone")
     shutil.rmtree(folder / "silos")
-    refused(run, "build", 4, "silo north: its update is in round 1 of metrics.jsonl, and its ledger has no charge")
+    refused(run, "build", 4, "silo north: its update is in round 1 of metrics.jsonl, and its ledger, or the book")
 
 
 def test_a_ledger_that_is_gone_does_not_make_a_silo_that_spent_nothing(run: Run) -> None:
