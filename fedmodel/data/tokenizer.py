@@ -132,11 +132,14 @@ def _check(file: Path, said: dict[str, Any], read: tokenizers.Tokenizer, config:
         )
     if model.get("dropout"):
         raise ConfigError(f"{file}: its model has dropout, so that a text has other tokens each time; set it to null")
+    if model.get("type") is None:
+        raise ConfigError(f"{file}: does not say the type of its model; write it anew with its library")
     unknown = model.get("unk_token")
     needs_one = model.get("type") in ("WordLevel", "WordPiece")
     if (needs_one or unknown is not None) and unknown not in read.get_vocab(with_added_tokens=False):
         raise ConfigError(f"{file}: needs a token of its own for what it does not know (unk_token); name one in it")
-    if model.get("type") == "Unigram" and model.get("unk_id") is None and not model.get("byte_fallback"):
+    by_bytes = model.get("byte_fallback") and all(f"<0x{byte:02X}>" in vocabulary for byte in range(256))
+    if model.get("type") == "Unigram" and model.get("unk_id") is None and not by_bytes:
         raise ConfigError(f"{file}: needs a token of its own for what it does not know (unk_id); name one in it")
 
 

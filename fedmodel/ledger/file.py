@@ -219,6 +219,7 @@ class LedgerFile:
                 yield
                 self._connection.execute("ROLLBACK" if undone else "COMMIT")
                 put_off(self.path)
+                put_off(self.path.with_name(f"{self.path.name}-wal"))  # where a commit lies first
             except BaseException:
                 if self._connection.in_transaction:
                     self._connection.execute("ROLLBACK")

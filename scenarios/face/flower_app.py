@@ -6,12 +6,12 @@
     set         what `--set` would say, with blanks between: "rounds=3 privacy.epsilon=2.0"
     device      "cpu", or "cuda"
 
-It is `fedmodel simulate --engine flower` with the run begun by Flower: the same checks before anything is written, the
-same ledgers, the same summary and report. All of it lies in `runs/`, beside the scenario, in a folder whose name is the
-number that `flwr run` prints. Where a run of the same scenario, settings, code and records was cut short there, the
-command takes it up instead, in its folder and by its number in the ledgers, after its last whole round. The app bundle
-that Flower carries has the scenario alone; code and records are read from where they lie, so that nothing of a record
-is ever copied to Flower's own folder.
+It is `fedmodel simulate --engine flower` with the run begun by Flower: the same checks before anything is written,
+the same ledgers, the same summary and report. All of it lies in `runs/`, beside the scenario, in a folder whose name
+is the number that `flwr run` prints. Where a run of the same scenario, settings and code was cut short there, and of
+the same records where `[data] use` names them, the command takes it up instead, in its folder and by its number in
+the ledgers, after its last whole round. The app bundle that Flower carries has the scenario alone; code and records
+are read from where they lie, so that nothing of a record is ever copied to Flower's own folder.
 
 Does NOT switch off what Flower's own command does before this app begins, such as its telemetry: docs/from-flower.md
 says how. `flwr run` itself exits 0 for a run that fails, and `flwr ls` says how it ended.

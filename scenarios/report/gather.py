@@ -157,6 +157,8 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
             raise ConfigError(f"{run_dir}: holds no {name}, so it is not the folder of a run that has ended")
     scenario = _read_scenario(run_dir / SCENARIO)
     booked = is_booked(run_dir) if stored is None else stored.run.booked
+    if booked and stored is None and (run_dir / "ledgers").exists():
+        raise LedgerTampered(f"{run_dir}: holds ledgers, and a book that stands for silos without any; take one away")
     reported = not booked and _is_reported(run_dir, stored)
     summary, lines = read_summary(run_dir / SUMMARY), read_rounds(run_dir / METRICS, figures_of(scenario))
     copy_for = _copy_for(run_dir, scenario, summary, lines)

@@ -5,9 +5,10 @@ each id; or a folder of files of the same kind as the silo's (`fedmodel.data.fil
 silo's people carry it to the server's operator, who reads it.
 
 Guarantee: a row that is handed out trains at this silo by no answer that is made from then on, by any scenario. By
-which word it was held out is kept in the kit before the file is written, and a table that `silo.toml` would read by
-another word is refused (`fedmodel.data.handed_out` says how a table is known again). Nothing is handed out of a table
-whose `held_out` is not said, nor of a person who withdrew.
+which word it was held out is kept in the kit before the file, or the folder, has its name, and a table that `silo.toml`
+would read by another word is refused (`fedmodel.data.handed_out` says how a table is known again). A folder is written
+as NAME.partial until then: what a kill leaves under that name is no part that was handed out. Nothing is handed out of
+a table whose `held_out` is not said, nor of a person who withdrew.
 """
 
 from __future__ import annotations

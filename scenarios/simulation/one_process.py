@@ -25,13 +25,13 @@ import torch
 
 from fedmodel import plans, wire
 from fedmodel.config import TRAINING, Scenario
-from fedmodel.errors import ConfigError, ProtocolError
+from fedmodel.errors import ConfigError, LedgerTampered, ProtocolError
 from fedmodel.learning.jobs import Serving, State, job_named
 from fedmodel.provision import read_identity
 from fedmodel.secagg import Member, Roster
 from fedmodel.system.durable import held
 from fedmodel.wire import TrainRequest
-from scenarios.runs.event_book import EventBook
+from scenarios.runs.event_book import EventBook, is_booked
 from scenarios.simulation.trainers import Trainer
 from server.aggregation import RoundResult, Taking
 from server.aggregation.plain import Rounds
@@ -134,6 +134,8 @@ def _run(scenario: Scenario, run_dir: Path, device: torch.device, run: str, make
     number = int(run) if run else 1 + secrets.randbelow(2**63 - 1)
     journal = place.journal(int(run) if run else None, scenario)
     kept = _kept(journal, scenario)
+    if kept is not None and not is_booked(run_dir):
+        raise LedgerTampered(f"{run_dir}: a round was whole, and the book of who was charged for it is gone")
     strategy, model, logs = strategy_of(scenario), ServedModel(scenario, place, device), Logs(run_dir)
     jobs = {TRAINING: job_named(TRAINING).asking(Serving(scenario, strategy.apply, model.measure))}
     book = EventBook(run_dir, scenario, str(number), read_identity(place.home).public)

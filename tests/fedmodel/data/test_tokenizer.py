@@ -37,6 +37,8 @@ def laid(path: Path, found: tokenizers.Tokenizer | None = None, **said: Any) -> 
     """Write a tokenizer's file, with some keys changed, and return what a scenario says of it."""
     document = json.loads((found or wordpiece()).to_str())
     document["model"] |= said.pop("model", {})
+    if document["model"]["type"] is None:
+        del document["model"]["type"]
     data = json.dumps(document).encode()
     path.write_bytes(data)
     return TokenizerConfig.model_validate({"sha256": hashlib.sha256(data).hexdigest(), "vocabulary": 10, **said})
@@ -133,6 +135,12 @@ def test_a_huge_file_is_not_read(tmp_path: Path) -> None:
             {},
             r"needs a token of its own for what it does not know \(unk_id\)",
         ),
+        (
+            tokenizers.Tokenizer(models.Unigram([("a", -1.0)])),
+            {"byte_fallback": True},
+            r"needs a token of its own for what it does not know \(unk_id\)",
+        ),
+        (tokenizers.Tokenizer(models.Unigram([("a", -1.0)], 0)), {"type": None}, "does not say the type of its model"),
         (tokenizers.Tokenizer(models.BPE({"a": 0, "b": 1}, [])), {"dropout": 0.1}, "its model has dropout"),
         (tokenizers.Tokenizer(models.BPE({"a": 0}, [], **UNKNOWN)), {}, r"\(unk_token\)"),
         (tokenizers.Tokenizer(models.BPE({"a": 0, "b": 10}, [])), {}, "has token 10, and tokenizer.vocabulary = 10"),

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
 import resource
 import sqlite3
 from contextlib import AbstractContextManager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -91,3 +94,22 @@ def test_no_more_are_open_than_the_system_lets_be(
             with ledger(tmp_path, name):
                 pass
     assert opening == [*KEYS, "north"]
+
+
+def test_where_files_are_synced_one_by_one_what_a_commit_lies_in_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An entry is in the write-ahead log, and the file itself may have none of it yet."""
+    synced: list[str] = []
+    real = os.fsync
+
+    def fsync(descriptor: int) -> None:
+        synced.append(Path(f"/proc/self/fd/{descriptor}").resolve().name)
+        real(descriptor)
+
+    monkeypatch.setattr(ctypes, "CDLL", lambda *_, **__: SimpleNamespace())
+    monkeypatch.setattr(os, "fsync", fsync)
+    with kept_open():
+        with synced_together(), ledger(tmp_path) as found:
+            found.audit({"subject": "looked"})
+        assert {"north.sqlite", "north.sqlite-wal"} <= set(synced)

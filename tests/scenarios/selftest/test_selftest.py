@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import pytest
 import torch
+from torch._inductor.runtime import cache_dir_utils
 
 from clients import carried, hiding, policy
 from clients.outbox import Outbox
@@ -257,6 +258,7 @@ def test_a_fault_that_does_nothing_is_not_caught(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    cache_dir_utils.cache_dir()  # torch's own, which it makes once a process
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "temporary"))
     (tmp_path / "temporary").mkdir()
     nothing = Fault("nothing", "noise_std", "sampled", nullcontext)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext, suppress
 from pathlib import Path
@@ -16,6 +17,7 @@ from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ClaimRefuted, ConfigError, DataError, LedgerError, LedgerTampered
 from scenarios.cli.main import app
 from scenarios.report import build
+from scenarios.report.gather import read_run
 from scenarios.report.page.render import render
 from scenarios.runs.event_book import BOOK, EventBook, read_book
 from scenarios.runs.summary import read_metrics
@@ -263,6 +265,28 @@ def test_a_run_that_was_killed_goes_on_as_if_it_never_was(tiny_file: Path, tmp_p
         at += 11
     assert statuses.count(KILLED) > 5
     assert statuses[-1] == 0
+
+
+def test_a_run_whose_book_is_gone_is_not_taken_up(tiny_file: Path, tmp_path: Path) -> None:
+    """A new one would have none of the rounds that were whole."""
+    scenario = read_scenario(str(tiny_file), [*SEEDED, "rounds=3"])
+    at = 30
+    while killed(scenario, tmp_path / str(at), at) == KILLED:
+        if read_metrics(tmp_path / str(at) / "metrics.jsonl"):
+            (tmp_path / str(at) / "book.jsonl").unlink()
+            with pytest.raises(LedgerTampered, match="the book of who was charged for it is gone"):
+                begun(scenario, tmp_path / str(at))
+            assert not (tmp_path / str(at) / "book.jsonl").exists()
+            return
+        at += 7
+    pytest.fail("no run was killed after a round")
+
+
+def test_a_book_does_not_hide_ledgers(ended: Path, tmp_path: Path) -> None:
+    shutil.copytree(ended, tmp_path / "run")
+    (tmp_path / "run" / "ledgers").mkdir()
+    with pytest.raises(LedgerTampered, match="holds ledgers, and a book"):
+        read_run(tmp_path / "run")
 
 
 def test_a_run_whose_optimisers_state_is_gone_is_not_taken_up(tiny_file: Path, tmp_path: Path) -> None:

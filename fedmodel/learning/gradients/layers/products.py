@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Final
+from typing import Any, Final
 
 import torch
 from torch import Tensor
@@ -105,7 +105,7 @@ class Outer(Part):
     def _is_cheaper_anew(self) -> bool:
         """Tell whether gradients in float32 cost less than a product in float64, and are rounded as `Anew` has it."""
         of_processor = self.factors.left_BGTp.device.type == "cpu"
-        return self._positions >= _MANY and of_processor and is_of_ieee(torch.get_float32_matmul_precision())
+        return self._positions >= _MANY and of_processor and is_of_ieee(_asked())
 
     def squares(self) -> tuple[Tensor, Tensor]:
         """Return the squared norms from Gram matrices, and the squared reaches, group by group."""
@@ -227,6 +227,13 @@ class Anew(Again):
         tiny = math.sqrt(self._groups * self.outputs * self.factors.inputs) * self._positions * _TINY
         bound_B = (square_B.sqrt() + reach_B.sqrt() * (rounding / (1 - rounding)) + tiny).square_()
         return bound_B, bound_B
+
+
+def _asked() -> str:
+    """Return what is asked of torch for products of float32: "highest", or by which settings something else."""
+    library: Any = torch.backends.mkldnn
+    others = {str(one.fp32_precision) for one in (library, library.conv, library.matmul)}
+    return " ".join([torch.get_float32_matmul_precision(), *sorted(others - {"none", "ieee"})])
 
 
 @lru_cache

@@ -8,7 +8,8 @@ afterwards without changing what the gradient at that place is. Where a layer wa
 its parts are computed as soon as that gradient is there, and what they do not need is let go: what went in and what
 came out of a layer whose gradients are kept is in memory no longer than in a plain backward pass.
 
-A tensor that asks for a gradient and is no parameter of the model gets one in its `grad`, as of any backward pass.
+A tensor that asks for a gradient and is no trained parameter, such as a loss's own, has after the pass the `grad` that
+it had before: a sum over records that nothing clips would else lie there for the next pass to read.
 
 Shapes: B records of a physical batch.
 """
@@ -168,7 +169,7 @@ class Recorder:
         if loss_B.shape != (passed.records,):
             raise PrivacyError(f"the loss has shape {tuple(loss_B.shape)}, where each record needs one of its own")
         if loss_B.requires_grad:
-            torch.autograd.backward(loss_B.sum())
+            _backward(loss_B.sum())
         found: dict[int, list[Part]] = {}
         for call in passed.calls:
             for part in call.parts(passed.views):
@@ -221,6 +222,32 @@ class Recorder:
         if not output.requires_grad:
             output.requires_grad_()
         passed.add(layer, family, given, output)
+
+
+def _backward(loss: Tensor) -> None:
+    """Pass gradients back, of which no tensor keeps any."""
+    kept = [(leaf, leaf.grad) for leaf in _leaves(loss)]
+    try:
+        for leaf, _ in kept:
+            leaf.grad = None
+        torch.autograd.backward(loss)
+    finally:
+        for leaf, grad in kept:
+            leaf.grad = grad
+
+
+def _leaves(loss: Tensor) -> list[Tensor]:
+    """Return the tensors at which a graph ends, and which a backward pass would give a gradient to."""
+    found, seen, todo = [], set(), [loss.grad_fn]
+    while todo:
+        node = todo.pop()
+        if node is None or node in seen:
+            continue
+        seen.add(node)
+        if isinstance(leaf := getattr(node, "variable", None), Tensor):
+            found.append(leaf)
+        todo += [one for one, _ in node.next_functions]
+    return found
 
 
 def _whole(parameter: nn.Parameter, parts: list[Part]) -> list[Part]:

@@ -329,6 +329,20 @@ def test_products_are_of_float32_only_where_nothing_else_was_asked_for(
     assert type(part) is (Anew if is_so else Outer)
 
 
+@pytest.mark.parametrize("before", [None, 7.0])
+def test_no_tensor_keeps_a_gradient_that_nothing_clips(before: float | None) -> None:
+    """Of a loss's own, which the next pass could read."""
+    weight = torch.ones(3, requires_grad=True)
+    weight.grad = None if before is None else torch.full((3,), before)
+    gradients = BookKeeping(
+        nn.Linear(4, 3), lambda out, _: (out * weight).sum(dim=1), max_grad_norm=1.0, unit=2.0**-31, rows=ROWS
+    )
+    gradients.add(torch.randn(2, 4), torch.zeros(2))
+    gradients.add(torch.randn(2, 4), torch.zeros(2))
+    assert any(bool(one.any()) for one in gradients.take())
+    assert (None if weight.grad is None else weight.grad.tolist()) == (None if before is None else [before] * 3)
+
+
 def test_a_kernel_that_rounds_to_16_bits_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     own = products.conv1d_weight
 
