@@ -65,6 +65,7 @@ def _walled(handler: Handler) -> Callable[[Message, Context], Message]:
             try:
                 asked = _check(message, silo)
                 silo.open_own_code(str(context.run_config.get("own-code") or ""))
+                silo.know_bases(str(context.run_config.get("base") or ""))
                 answer = Message(handler(message, context, silo, asked), reply_to=message)
                 wire.check_leaves(message, answer)
             except Exception as error:  # whatever it is, its text must not leave the silo
@@ -90,6 +91,7 @@ def _check(message: Message, silo: Silo) -> bytes:
     policy.check_baseline(silo.scenario, simulated=silo.simulated)
     policy.check_admitted(law, silo.scenario)
     policy.check_own_code(law, silo.scenario, simulated=silo.simulated)
+    policy.check_base(law, silo.scenario)
     return asked
 
 
@@ -102,6 +104,7 @@ def _join(message: Message, context: Context, silo: Silo, asked: bytes) -> Recor
         # What could fail comes first: a run that the silo cannot take part in reserves nothing.
         least = min(one.noise_multiplier for one in (plans.pipeline_event(silo.plan, event), *besides))
         grid.check_records(len(silo.records()), least)
+        silo.check_base()
         advert = b""
         if request.window is not None:
             silo.check_reserves(ledger, event, besides)  # new keys give up those of another run
@@ -121,6 +124,7 @@ def _ready(message: Message, context: Context, silo: Silo, asked: bytes) -> Reco
     with silo.ledger() as ledger:
         verify_ledger(ledger.path, silo.kit.identity.public, unused=False)
         silo.check_data()
+        silo.check_base()
         silo.check_aggregates()
         silo.check_reserves(ledger, event, besides)
         head = ledger.head()

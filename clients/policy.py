@@ -7,6 +7,7 @@ reason stays in the silo's log, the code `policy-refused` goes to the server.
     what is asked   the scenario and everything in it that the law limits   every message
     with what code  the packages installed here are ones that it names      every message
     whose code      what a scenario names is of a package that it lists     every message
+    on which base   the one that a model is built on is one that it names   every message
     when            within its hours                                        joining and training
     how noisy       what will be charged is no looser than the law          joining and training
     noise at all    a run without it is a simulation's alone                every message
@@ -34,7 +35,7 @@ from fedmodel.ledger import Scope, Standing
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import Event, protects
 from fedmodel.privacy.mechanisms import mechanism_of
-from fedmodel.provision import check_even, check_levels, check_listed, policy_of, scenario_hash, unevenness
+from fedmodel.provision import check_based, check_even, check_levels, check_listed, policy_of, scenario_hash, unevenness
 from fedmodel.secagg import Policy
 from fedmodel.system.packages import code_hash
 
@@ -181,6 +182,18 @@ def check_own_code(law: SiloFile, scenario: Scenario, *, simulated: bool) -> Non
         return
     try:
         check_listed(scenario, law.packages)
+    except ConfigError as error:
+        raise PolicyRefused(str(error)) from error
+
+
+def check_base(law: SiloFile, scenario: Scenario) -> None:
+    """Refuse a scenario that is built on a base which the law does not name.
+
+    Raises:
+        PolicyRefused: Which one it is.
+    """
+    try:
+        check_based(scenario, law.bases)
     except ConfigError as error:
         raise PolicyRefused(str(error)) from error
 

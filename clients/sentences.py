@@ -35,6 +35,7 @@ def sentences(law: SiloFile) -> list[str]:
         _listed("It takes part in the scenarios with hash", law.scenarios, "It takes part in no scenario."),
         _listed("It trains with the code with hash", law.code, "It trains with no code: none is named."),
         *_packages(law),
+        *_bases(law),
         *(_budget(law, name) for name in law.budgets),
         "No other data set is trained on.",
         *(
@@ -90,6 +91,16 @@ def _packages(law: SiloFile) -> list[str]:
         f"A scenario may name code of {listed}, as installed here: it runs with all the rights of this silo, and what"
         " is claimed of a run holds for code that is not written to cheat. Every file of it is in the hash of the"
         " code, but for its installer's notes and scripts."
+    ]
+
+
+def _bases(law: SiloFile) -> list[str]:
+    """Say on which models, trained before, it trains, and where they lie."""
+    return [
+        f"It trains on the base with hash {sha256}, from the folder {folder} of this machine: of it all files that are"
+        " read have to be those of that hash. The base never leaves, and what it was trained on before is no part of"
+        " any claim."
+        for sha256, folder in law.bases.items()
     ]
 
 

@@ -42,12 +42,12 @@ from fedmodel.data import (
     silo_records,
 )
 from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused, ProtocolError
-from fedmodel.kinds import own_code
+from fedmodel.kinds import bases, own_code
 from fedmodel.kinds.own_calls import failed
 from fedmodel.ledger import Asked, Ledger, Scope, Standing, opened
 from fedmodel.privacy.events import Event
 from fedmodel.privacy.plan import SiloPlan
-from fedmodel.provision import SIMULATED, Kit, is_kit, is_sealed, read_kit, read_law, scenario_hash, unlocked
+from fedmodel.provision import SIMULATED, Kit, bases_of, is_kit, is_sealed, read_kit, read_law, scenario_hash, unlocked
 from fedmodel.secagg import Participant as Protocol
 from fedmodel.system.inert import indented, inert
 
@@ -114,6 +114,26 @@ class Silo:
             own_code.keep_open(Path(folder) if folder else None)
         else:
             own_code.open_to(self.kit.law.packages, policy.own_code(self.kit.law.packages))
+
+    def know_bases(self, folder: str) -> None:
+        """Have this process know where bases lie: a simulation's by its run, a silo's by what its law says.
+
+        Args:
+            folder: Where the base lies that a simulation's scenario is built on; a deployed silo does not look.
+        """
+        if not self.simulated:
+            bases.lie_at(self.kit.law.bases, self.folder)
+        elif folder:
+            bases.lie_at(dict.fromkeys(bases_of(self.scenario), folder), self.home)
+
+    def check_base(self) -> None:
+        """Refuse to take part where the base that the scenario is built on is not here to the byte.
+
+        Raises:
+            ConfigError: What is there instead.
+        """
+        for sha256 in bases_of(self.scenario):
+            bases.base_of(sha256)
 
     @property
     def simulated(self) -> bool:

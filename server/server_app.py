@@ -27,10 +27,10 @@ from flwr.serverapp import Grid, ServerApp
 from fedmodel.canaries.probes import block_of
 from fedmodel.config import TRAINING, Scenario, scenario_from_json
 from fedmodel.errors import ConfigError, FedmodelError
-from fedmodel.kinds import own_code
+from fedmodel.kinds import bases, own_code
 from fedmodel.learning.jobs import Serving, State, job_named
 from fedmodel.privacy.events import LEFT_OUT
-from fedmodel.provision import check_deployable, read_roster, read_server_law
+from fedmodel.provision import bases_of, check_deployable, read_roster, read_server_law
 from fedmodel.system.durable import failed, held
 from fedmodel.system.inert import InertFormatter
 from server.aggregation import kind_of
@@ -68,6 +68,8 @@ def main(grid: Grid, context: Context) -> None:
         scenario = scenario_from_json(str(context.run_config.get("scenario")))
         folder = context.run_config.get("own-code")
         own_code.keep_open(Path(str(folder)) if folder else None)
+        if base := context.run_config.get("base"):
+            bases.lie_at(dict.fromkeys(bases_of(scenario), str(base)), run_dir)
         run = context.run_config.get("run")
         with nullcontext() if home or not run else held(run_dir / SERVING, BEING_RUN.format(run_dir)):
             run_federation(
@@ -106,6 +108,8 @@ def run_federation(
         check_deployable(scenario)
         if ":" in scenario.federation.strategy:
             check_listed_strategy(scenario, read_server_law(home).strategy_packages)
+        if bases_of(scenario):
+            bases.lie_at(read_server_law(home).bases, home)
     if scenario.seed is None:
         raise ConfigError("a scenario that runs has a seed; read it with read_scenario")
     torch.set_num_threads(1)

@@ -12,6 +12,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from fedmodel.config.own_bases import Bases
 from fedmodel.config.own_packages import PackageName, Packages, StrategyPackage
 from fedmodel.config.tables import TableSource
 from fedmodel.kinds.section import Address, AgeRecipient, DataName, Device, Section, SiloName
@@ -125,6 +126,7 @@ class ServerFile(Section):
         tables: Where its own held-out records lie, by the names that scenarios call the data sets.
         packages: Those whose files are in the hash of the silos' code; they are installed here too.
         strategy_packages: Those of which a strategy of a user's own may be, each by the hash of its files.
+        bases: Models that scenarios are built on: by the hash of each, its folder here.
     """
 
     federation: FederationName
@@ -135,6 +137,7 @@ class ServerFile(Section):
     tables: dict[DataName, TableSource] = Field(default={})
     packages: Packages = Field(default={}, exclude_if=lambda listed: not listed)
     strategy_packages: dict[PackageName, StrategyPackage] = Field(default={}, exclude_if=lambda listed: not listed)
+    bases: Bases = Field(default={}, exclude_if=lambda listed: not listed)
 
     @field_validator("tables")
     @classmethod

@@ -10,18 +10,23 @@ from pydantic import BeforeValidator, Field, TypeAdapter
 
 from fedmodel.kinds.model import Model
 from fedmodel.kinds.models import MODELS
+from fedmodel.kinds.models.hf import PREFIX
 from fedmodel.kinds.source import Source
 from fedmodel.kinds.sources import SOURCES
 
 OWN: Final = "own"
 """The kind that a section is of which names code by `use`."""
+HF: Final = "hf"
+"""The kind that a model is of which names a folder by `use = "hf:FOLDER"`."""
 
 
 def _own_by_use(key: str) -> BeforeValidator:
     """Return what takes a section that says `use`, and not of which kind it is, for one of the user's own."""
 
     def named(section: Any) -> Any:
-        return {key: OWN, **section} if isinstance(section, dict) and "use" in section else section
+        if not isinstance(section, dict) or "use" not in section:
+            return section
+        return {key: HF if str(section["use"]).startswith(PREFIX) else OWN, **section}
 
     return BeforeValidator(named)
 

@@ -9,6 +9,7 @@ from pydantic import Field, field_validator, model_validator
 
 from fedmodel.config.encryption import AggregationMode, EncryptionConfig
 from fedmodel.config.figures import Delta, Epsilon, MechanismName, NoiseMultiplier, records_are_said
+from fedmodel.config.own_bases import Bases
 from fedmodel.config.own_packages import Packages
 from fedmodel.config.purpose import ControllerConfig
 from fedmodel.config.same_source import same_by_text, two_budgets
@@ -115,6 +116,7 @@ class SiloFile(Section):
         controller: Who answers for its records; a report repeats it.
         packages: Installed packages of others, by name and version, whose code a scenario may name. Their files are in
             the hash of the code, and run with all the rights of this silo.
+        bases: Models that were trained before, which a scenario may be built on: by the hash of each, its folder.
     """
 
     name: SiloName
@@ -140,6 +142,7 @@ class SiloFile(Section):
     device: Device = "auto"
     controller: ControllerConfig | None = Field(default=None, exclude_if=lambda said: said is None)
     packages: Packages = Field(default={}, exclude_if=lambda listed: not listed)
+    bases: Bases = Field(default={}, exclude_if=lambda listed: not listed)
 
     @model_validator(mode="after")
     def _tables_have_names_of_their_own(self) -> SiloFile:

@@ -25,6 +25,7 @@ from fedmodel.config.law import SiloFile
 from fedmodel.config.scenario import Scenario
 from fedmodel.config.toml_forms import why_no_toml
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.models.hf import HfConfig
 from fedmodel.kinds.own_code import OF_A_SCRIPT
 from fedmodel.kinds.partitions import PARTITIONS
 from fedmodel.system.kinds import not_known
@@ -225,11 +226,14 @@ def _apply(document: dict[str, Any], setting: str) -> None:
 
 
 def _with_places(scenario: Scenario, folder: Path, settings: Iterable[str]) -> Scenario:
-    """Return a scenario that says from the root where the file lies that it begins from."""
+    """Return a scenario that says from the root where its base lies, and the file that it begins from."""
+    said = {setting.partition("=")[0].replace(" ", "") for setting in settings}
+    if isinstance(scenario.model, HfConfig):
+        beside = Path.cwd() if said & {"model", "model.use"} else folder
+        scenario = scenario.model_copy(update={"model": scenario.model.placed(beside)})
     start = scenario.start
     if start is None:
         return scenario
-    said = {setting.partition("=")[0].replace(" ", "") for setting in settings}
 
     def placed(key: str, path: str) -> str:
         here = said & {"model", "model.init", f"model.init.{key}"}

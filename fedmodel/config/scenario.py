@@ -122,7 +122,7 @@ class Scenario(Section):
     def own_code(self) -> dict[str, str]:
         """What of the scenario is code of the user's own, by the key that names it."""
         found = {
-            "model.use": getattr(self.model, "use", None),
+            "model.use": self.model.code,
             "training.loss": self.training.loss if ":" in self.training.loss else None,
             "data.use": getattr(self.data, "use", None),
             "data.partition.use": getattr(getattr(self.data, "partition", None), "use", None),

@@ -111,6 +111,11 @@ class Model(Section, ABC):
             raise ValueError('init_value is given with init = "constant", and only then')
         return self
 
+    @property
+    def code(self) -> str | None:
+        """What of it is code of the user's own, by its name; None where nothing is."""
+        return None
+
     @abstractmethod
     def build(self, shape: DataShape) -> nn.Module:
         """Return a network with random parameters, drawn from torch's global generator; torch is imported in here.

@@ -38,7 +38,7 @@ from fedmodel.errors import PrivacyError
 from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import Inputs, made_up_short, taken
-from fedmodel.learning.keeping import undone
+from fedmodel.learning.keeping import Kept, undone
 
 _FILLERS: Final = (math.nan, 0.0, 1e30, math.inf)
 _SPREAD: Final = (2.0, 1e4)  # past what is ordinary of a standardised value
@@ -106,31 +106,37 @@ def conforms(gradients: ClippedSum, shape: DataShape, *, thorough: bool = True, 
 
     def prints(x: Inputs, y: Tensor) -> Tensor:
         x_V = gradients.made_up_views(each(x, lambda one: one.to(device)))
-        with of_one_shape(gradients), undone(gradients.module, refuse=True):
+        with undone(gradients.module, refuse=True, kept=kept):
             return gradients.prints(x_V, y.to(device), odd_P).cpu()
 
-    own_B = prints(x_B, y_B)
-    if not torch.equal(own_B, prints(x_B, y_B)) or (thorough and not _adds_up(gradients, x_B, y_B)):
-        return False
-    if size == 1:
-        return True
-    arranged = _arranged(x_B, y_B, generator, thorough=thorough)
-    accompanied = _accompanied(shape, x_B, short_B, generator, thorough=thorough)
-    return all(torch.equal(own_B[of], prints(x, y)) for x, y, of in arranged) and all(
-        torch.equal(own_B[kept_B], prints(x, y_B)[kept_B]) for x, kept_B in accompanied
-    )
+    with of_one_shape(gradients):
+        kept = Kept(
+            gradients.module
+        )  # once: to find all that a model of hundreds of layers holds takes as long as a pass
+        own_B = prints(x_B, y_B)
+        if not torch.equal(own_B, prints(x_B, y_B)) or (thorough and not _adds_up(gradients, x_B, y_B)):
+            return False
+        if size == 1:
+            return True
+        arranged = _arranged(x_B, y_B, generator, thorough=thorough)
+        accompanied = _accompanied(shape, x_B, short_B, generator, thorough=thorough)
+        return all(torch.equal(own_B[of], prints(x, y)) for x, y, of in arranged) and all(
+            torch.equal(own_B[alike_B], prints(x, y_B)[alike_B]) for x, alike_B in accompanied
+        )
 
 
 def _adds_up(gradients: ClippedSum, x_B: Inputs, y_B: Tensor) -> bool:
-    """Tell whether the sum of a lot is that of its parts, bit for bit or within the kind's own bound of rounding."""
+    """Tell whether the sum of a lot is that of its parts, bit for bit or within the kind's own bound of rounding.
+
+    Physical batches of another shape are looked for by whoever calls.
+    """
     device, whole = gradients.parameters[0].device, torch.arange(len(y_B))
 
     def sum_of(index: Tensor) -> Tensor:
         return gradients.flat(each(taken(x_B, index), lambda one: one.to(device)), y_B[index].to(device))
 
     parts = [part for part in (whole, *whole.tensor_split(3)) if len(part)]
-    with of_one_shape(gradients):
-        sum_P, *others = [sum_of(part) for part in parts]
+    sum_P, *others = [sum_of(part) for part in parts]
     apart = float((sum_P - torch.stack(others).sum(dim=0)).norm())
     return apart <= sum(gradients.rounding(len(part)) for part in parts)
 

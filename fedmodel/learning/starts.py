@@ -33,6 +33,7 @@ from typing import Any, Final
 
 from fedmodel.config import Scenario, StartConfig
 from fedmodel.errors import ConfigError, CryptoError
+from fedmodel.kinds.models.hf import HfConfig
 
 MODEL: Final = "model.safetensors"
 START: Final = "start.safetensors"
@@ -47,11 +48,14 @@ _MOST_HEADER: Final = 100_000_000  # as safetensors has it
 
 
 def resolved(scenario: Scenario) -> Scenario:
-    """Return a scenario that says which file it begins from, by hash, and whether a run made it.
+    """Return a scenario that says by hash on which base it is built, which file it begins from, and whether a run's.
 
     Raises:
-        ConfigError: When the file cannot be read or taken, as the table above says.
+        ConfigError: When the file cannot be read or taken, as the table above says; or a base cannot, as
+            `fedmodel.kinds.bases` says.
     """
+    if isinstance(scenario.model, HfConfig):
+        scenario = scenario.model_copy(update={"model": scenario.model.settled()})
     start = scenario.start
     if start is None:
         return scenario

@@ -37,6 +37,8 @@ from fedmodel.provision.kits import (
     unlocked,
 )
 from fedmodel.provision.laws import (
+    bases_of,
+    check_based,
     check_deployable,
     check_listed,
     joint_law,
@@ -59,6 +61,8 @@ __all__ = [
     "accept_revocations",
     "accept_roster",
     "authority_fingerprint",
+    "bases_of",
+    "check_based",
     "check_deployable",
     "check_even",
     "check_levels",

@@ -141,7 +141,7 @@ def issue(
     with made_whole(out) as root:
         authority_folder = found(root, federation, passphrases, now)
         members = [authority_folder.make_kit(SERVER, passphrases)]
-        write_server_law(authority_folder.kit(SERVER), federation)
+        write_server_law(authority_folder.kit(SERVER), federation, scenarios)
         for silo in federation.silos:
             members.append(authority_folder.make_kit(silo.name, passphrases))
             law = joint_law(scenarios, silo.name, bytes.fromhex(members[0].identity), federation.packages)
@@ -234,7 +234,7 @@ def rotate(
             authority_folder.new_kit(name),
         )
         if law is None:
-            write_server_law(kit, authority_folder.federation)
+            write_server_law(kit, authority_folder.federation, authority_folder.scenarios())
         else:
             server, scenarios = authority_folder.roster.server, authority_folder.scenarios()
             write_silo_law(kit, law, authority_folder.federation, server, scenarios)

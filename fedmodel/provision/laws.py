@@ -20,6 +20,7 @@ from fedmodel.config import (
 )
 from fedmodel.crypto import digest
 from fedmodel.errors import AggregationRefused, ConfigError
+from fedmodel.kinds.models.hf import HfConfig
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import MOST_EPSILON
 from fedmodel.privacy.plan import SiloPlan
@@ -73,8 +74,11 @@ def scenario_hash(scenario: Scenario) -> bytes:
     """Return the hash by which silos know a scenario: over all its keys, defaults included.
 
     Raises:
-        ConfigError: When it begins from a file without stating its hash (`fedmodel.learning.starts.resolved`).
+        ConfigError: When it begins from a file, or is built on a base, without stating its hash
+            (`fedmodel.learning.starts.resolved`).
     """
+    if isinstance(scenario.model, HfConfig) and scenario.model.sha256 is None:
+        raise ConfigError(f"scenario {scenario.name!r} is built on a base that was not read; write its sha256 into it")
     if scenario.start is not None and scenario.start.sha256 is None:
         raise ConfigError(f"scenario {scenario.name!r} begins from a file that was not read; write its sha256 into it")
     return digest(b"fedmodel/v1/scenario", scenario.json_text.encode())
@@ -129,6 +133,7 @@ def law_of(scenario: Scenario, silo: str, server: bytes, code: str | None = None
         min_silos=federation.min_silos,
         largest_roster=len(federation.silos),
         budgets={plan.data: _budget(scenario, plan)},
+        bases=bases_of(scenario),
         encryption=SiloEncryptionConfig(**scenario.encryption.model_dump()),
     )
 
@@ -148,6 +153,28 @@ def _budget(scenario: Scenario, plan: SiloPlan) -> BudgetConfig:
         epsilon=epsilon,
         partial_runs=plan.silo in scenario.budgets,
     )
+
+
+def bases_of(scenario: Scenario) -> dict[str, str]:
+    """Return the base that a scenario is built on by its hash, and the folder of a kit that it is put into."""
+    model = scenario.model
+    if not isinstance(model, HfConfig) or model.sha256 is None:
+        return {}
+    return {model.sha256: f"bases/{model.sha256[:16]}"}
+
+
+def check_based(scenario: Scenario, bases: Mapping[str, str]) -> None:
+    """Refuse a scenario that is built on a base which a party's own file does not name.
+
+    Raises:
+        ConfigError: Which base it is, and what to write.
+    """
+    for sha256 in bases_of(scenario):
+        if sha256 not in bases:
+            raise ConfigError(
+                f"{scenario.name}: the model is built on the base of SHA-256 {sha256[:16]}..., which is none of those"
+                f' under [bases]; a person who approves of it enters "{sha256}" = "FOLDER" there, or not'
+            )
 
 
 def check_listed(scenario: Scenario, packages: Mapping[str, str]) -> None:
@@ -203,6 +230,7 @@ def joint_law(
             "scenarios": tuple(law.scenarios[0] for law in laws),
             "code": (code_hash(listed),),
             "packages": listed,
+            "bases": {sha256: folder for law in laws for sha256, folder in law.bases.items()},
             "mechanisms": tuple(sorted({name for law in laws for name in law.mechanisms})),
             "noise_sources": tuple(sorted({source for law in laws for source in law.noise_sources})),
             "least_noise_multiplier": min(law.least_noise_multiplier for law in laws),

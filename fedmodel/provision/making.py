@@ -30,6 +30,7 @@ from fedmodel.crypto.sealed import new_age_key, seal_bytes, seal_bytes_under
 from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.provision.identity import SEALED_IDENTITY, identity_text, pem_password
 from fedmodel.provision.kits import CERTIFICATE, LAW, NODE_KEY, SCENARIOS, SERVER_LAW, TLS_KEY
+from fedmodel.provision.laws import bases_of
 from fedmodel.provision.roster import Party
 from fedmodel.provision.units import Installation, readme_text, unit_text
 from fedmodel.system.durable import erase_folder, failed, replace_file, sync_folder
@@ -117,8 +118,8 @@ def make_keys(
     )
 
 
-def write_server_law(folder: Path, federation: FederationFile) -> None:
-    """Put `server.toml` into the server's kit.
+def write_server_law(folder: Path, federation: FederationFile, scenarios: Iterable[Scenario]) -> None:
+    """Put `server.toml` into the server's kit, with the bases that its scenarios are built on.
 
     Raises:
         ConfigError: When a package of a strategy cannot be had here as it is listed.
@@ -135,6 +136,7 @@ def write_server_law(folder: Path, federation: FederationFile) -> None:
         escrow=federation.escrow,
         packages=federation.packages,
         strategy_packages=strategies,
+        bases={sha256: place for scenario in scenarios for sha256, place in bases_of(scenario).items()},
     )
     write_document(folder / SERVER_LAW, law)
 

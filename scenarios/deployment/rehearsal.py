@@ -30,7 +30,9 @@ from typing import Any, Final
 
 from fedmodel.config import FederationFile, Scenario, TableSource
 from fedmodel.errors import ConfigError, FedmodelError
+from fedmodel.kinds.bases import copy_base, folder_of_base
 from fedmodel.learning.description import DESCRIPTION
+from fedmodel.provision import bases_of
 from fedmodel.provision.authority import issue
 from fedmodel.system.distributions import providing
 from fedmodel.system.durable import erase_folder
@@ -98,6 +100,7 @@ def rehearse(
         with _undone(kits):
             issue(_federation(scenario, network, packages or {}), [scenario], kits)
             lay_tables(scenario, tables, kits)
+            _lay_bases(scenario, kits)
             run, _ = runs.submit(kits / SERVER, scenario, network.kind)
         with _running(_parties(scenario, folder), network, _environment(scenario)) as check_alive:
             runs.follow(run, watching(run.folder / "metrics.jsonl"), check_alive)
@@ -117,6 +120,15 @@ def rehearse(
         network=network.kind,
         packages=packages,
     )
+
+
+def _lay_bases(scenario: Scenario, kits: Path) -> None:
+    """Give each party its own copy of the base that a scenario is built on, where its file says that it lies."""
+    for sha256, place in bases_of(scenario).items():
+        found = folder_of_base(sha256)
+        for kit in (kits / SERVER, *(kits / "silos" / silo for silo in scenario.federation.silos)):
+            if found is not None:
+                copy_base(found, kit / place)
 
 
 @contextmanager

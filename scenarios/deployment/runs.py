@@ -15,12 +15,13 @@ from typing import Any, Final
 
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, error_kind
-from fedmodel.kinds import own_code
+from fedmodel.kinds import bases, own_code
 from fedmodel.learning.starts import read_start
 from fedmodel.learning.tasks import figures_of
 from fedmodel.ledger import origin_of
 from fedmodel.ledger.heads import open_head
 from fedmodel.provision import (
+    check_based,
     check_deployable,
     check_listed,
     expiring,
@@ -56,8 +57,11 @@ def submit(home: Path, scenario: Scenario, rehearsed: str | None = None) -> tupl
     """
     check_deployable(scenario)
     law = read_server_law(home)
-    check_listed(scenario, law.packages)
-    code_hash(law.packages)  # which says where one of them cannot be had here as it is listed
+    packages = law.packages
+    check_listed(scenario, packages)
+    check_based(scenario, law.bases)
+    bases.lie_at(law.bases, home)
+    code_hash(packages)  # which says where one of them cannot be had here as it is listed
     if scenario.own_code:
         own_code.open_to_all()
     check_listed_strategy(scenario, law.strategy_packages)

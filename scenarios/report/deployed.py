@@ -25,7 +25,7 @@ from typing import Final
 
 from fedmodel.config import Scenario, SiloFile, read_scenario
 from fedmodel.errors import ConfigError, PolicyRefused
-from fedmodel.kinds import own_code
+from fedmodel.kinds import bases, own_code
 from fedmodel.learning.models import parameters_of
 from fedmodel.ledger import ledger_image
 from fedmodel.provision import is_sealed, read_identity, read_law, read_server_law
@@ -123,6 +123,7 @@ def _sum_up(home: Path, folder: Path, scenario: Scenario) -> None:
         reported = rows_reported(scenario, folder)
         network = runs.network_of(folder)
         about = {} if network is None else {runs.NETWORK: network}
+        bases.lie_at(read_server_law(home).bases, home)
         with _own_code(scenario):
             sum_up(
                 scenario,

@@ -32,7 +32,7 @@ from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerErro
 from fedmodel.learning.description import DESCRIPTION, describe, read_description
 from fedmodel.learning.starts import START, numbers_in
 from fedmodel.learning.tasks import figures_of
-from fedmodel.provision import FederationRoster, is_kit, read_federation_roster, read_law, scenario_hash
+from fedmodel.provision import FederationRoster, bases_of, is_kit, read_federation_roster, read_law, scenario_hash
 from fedmodel.provision.kits import ROSTER_FILE
 from scenarios.report.countersigned import MODEL, check_models
 from scenarios.report.document import Report
@@ -336,9 +336,10 @@ def _check_parameters(scenario: Scenario, told: int, model: Path) -> int | None:
     """Refuse a summary of another model than the scenario's: how many draws of noise there were hangs on it.
 
     Returns:
-        How many numbers the file of a model of the user's own has, which is never run to read a report.
+        How many numbers the file of a model of the user's own has, which is never run to read a report, or of one that
+        is built on a base, which whoever reads a report need not have.
     """
-    if "model.use" in scenario.own_code:
+    if "model.use" in scenario.own_code or bases_of(scenario):
         if not model.is_file():
             return None
         try:

@@ -10,6 +10,7 @@ from typing import Final
 
 from fedmodel.privacy.events import LEFT_OUT, Baseline
 from fedmodel.privacy.rounding import down, percent_up, small, up
+from fedmodel.provision import bases_of
 from scenarios.report.document import SecureAggregation, Seen, SiloAccounting, SiloClaim
 from scenarios.report.gather import Gathered
 from scenarios.report.page import odds
@@ -368,7 +369,18 @@ def limits(gathered: Gathered) -> tuple[str, ...]:
          "What the model would be without the audit's canaries: it was trained on them too."),
         (True, "That the protocol and this code are right: nobody but their authors has reviewed them."),
     ]  # fmt: skip
-    return (*start(gathered), *own_code(gathered), *(text for applies, text in found if applies))
+    return (*start(gathered), *base(gathered), *own_code(gathered), *(text for applies, text in found if applies))
+
+
+def base(gathered: Gathered) -> tuple[str, ...]:
+    """Return what is to be said of the base that the model is built on; nothing where there is none."""
+    told = tuple(
+        f"What the base tells that the model is built on (SHA-256 {sha256}): it was trained before, by others, on what"
+        " its publisher says. Only what was trained here is in the model's file and in any claim: whatever stood in"
+        " the base stands in the model, and if a silo's record was in it, this run's noise does not hide that."
+        for sha256 in bases_of(gathered.scenario)
+    )
+    return (*told, *_number_of_parameters(gathered)) if told else ()
 
 
 def own_code(gathered: Gathered) -> tuple[str, ...]:
@@ -391,14 +403,15 @@ def own_code(gathered: Gathered) -> tuple[str, ...]:
 
 
 def _number_of_parameters(gathered: Gathered) -> tuple[str, ...]:
-    """Return on whose word the number of parameters of a user's own model is, where its file does not show it."""
+    """Return on whose word the number of parameters of a model is that is not built here, unless its file shows it."""
     told, numbers = gathered.summary["parameters"], gathered.numbers
-    if "model.use" not in gathered.scenario.own_code or numbers == told:
+    if numbers == told or ("model.use" not in gathered.scenario.own_code and not bases_of(gathered.scenario)):
         return ()
     whose = "the word of whoever ran it" if gathered.simulated else "the server's word"
+    made = "built on a base" if bases_of(gathered.scenario) else "of the user's own"
     if numbers is None:
         return (
-            f"That the model has {told:,} parameters: it is of the user's own and does not lie here open, and the"
+            f"That the model has {told:,} parameters: it is {made} and does not lie here open, and the"
             f" number is {whose}.",
         )
     return (f"That only {told:,} of the {numbers:,} numbers in the model's file were trained: that is {whose}.",)

@@ -35,6 +35,11 @@ class OwnConfig(Model, Arguments):
     use: UseName
     weight_standardization: WeightStandardization = False
 
+    @property
+    def code(self) -> str:
+        """The name."""
+        return self.use
+
     def build(self, shape: DataShape) -> nn.Module:
         """Return what the function makes; where it has an argument `shape`, it is given the records' public shape.
 

@@ -44,7 +44,8 @@ class Simulation:
     @property
     def run_config(self) -> dict[str, bool | float | int | str]:
         """What Flower's two apps are told, for an engine that carries messages between them."""
-        from fedmodel.kinds import own_code
+        from fedmodel.kinds import bases, own_code
+        from fedmodel.provision import bases_of
 
         told: dict[str, bool | float | int | str] = {
             "scenario": self.scenario.model_dump_json(exclude_none=True),
@@ -53,6 +54,8 @@ class Simulation:
         }
         if self.scenario.own_code and (folder := own_code.folder()) is not None:
             told["own-code"] = str(folder)
+        for sha256 in bases_of(self.scenario):
+            told["base"] = str(bases.folder_of_base(sha256) or "")
         return told | ({"run": self.run} if self.run else {})
 
 

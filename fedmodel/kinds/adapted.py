@@ -1,0 +1,172 @@
+"""A base with what trains of it, as one module that records are given to.
+
+Guarantee, of what `adapted` returns:
+
+- *What trains is an adapter, or what the base lacks for its task, and nothing else.* `state_dict` is of that alone, so
+  that it is all of the model that is ever sent, clipped, noised, charged or saved.
+- *Each record is treated by itself.* The mask of attention is made here, of a record's own mask, in the same form
+  whatever its companions are: left alone, `transformers` leaves a mask out where no record of a batch is padded, and a
+  record's bits would hang on the others. The first position is always attended to, so that a record of nothing has
+  finite outputs. `fedmodel.learning.preflight` measures all of it, of every model.
+
+Does NOT make a base forget: what it was trained on before is no part of any claim.
+
+Shapes: B records, T positions, H hidden, K outputs.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Final
+
+import torch
+from torch import Tensor, nn
+
+from fedmodel.errors import ConfigError
+from fedmodel.kinds.adapters import IN_NAMES, Lora, with_lora
+from fedmodel.kinds.pretrained import FEATURES, as_model
+from fedmodel.kinds.shape import DataShape
+
+_TOKENS: Final = ("tokens", "input_ids")
+_MASKS: Final = ("mask", "attention_mask")
+
+
+@dataclass(frozen=True)
+class Adaptation:
+    """What is made of a base.
+
+    Attributes:
+        sha256: Of the base.
+        task: What stands on it.
+        lora: Its adapters, None where it has none.
+        biases: Whether all biases train.
+    """
+
+    sha256: str
+    task: str
+    lora: Lora | None = None
+    biases: bool = False
+
+
+class Adapted(nn.Module):
+    """A base, what is trained of it, and how records are given to it.
+
+    Args:
+        base: The model, adapters and all.
+        answer: What is put on the mean of a text's hidden states; None where the base has outputs of its own.
+        tokens: The array of a record that is its tokens.
+        mask: The array that says where one stands; None where all do.
+        outputs: K, to which a language model's are cut: a vocabulary may have fewer than the base has rows for.
+        causal: Whether a position attends to those before it alone.
+    """
+
+    def __init__(
+        self, base: nn.Module, answer: nn.Linear | None, tokens: str, mask: str | None, outputs: int, *, causal: bool
+    ) -> None:
+        super().__init__()
+        self.base, self.answer = base, answer
+        self._tokens, self._mask, self._outputs, self._causal = tokens, mask, outputs, causal
+        self.register_state_dict_post_hook(_of_what_trains)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_post_hook(_lacks_no_base)  # type: ignore[no-untyped-call]
+
+    def forward(self, **arrays: Tensor) -> Tensor:
+        """Return logits, `(B, K)`, or `(B, T, K)` where each position has an answer."""
+        token_BT = arrays[self._tokens]
+        mask_BT = torch.ones_like(token_BT) if self._mask is None else arrays[self._mask]
+        given: dict[str, Any] = {"input_ids": token_BT, "attention_mask": self._attended(mask_BT)}
+        found = self.base(**given, return_dict=True, **self._without_cache())
+        if self.answer is None:
+            logits: Tensor = found.logits[..., : self._outputs]
+            return logits
+        weight_BT1 = mask_BT[:, :, None].to(found.last_hidden_state.dtype)
+        mean_BH = (found.last_hidden_state * weight_BT1).sum(dim=1) / weight_BT1.sum(dim=1).clamp(min=1.0)
+        answer_BK: Tensor = self.answer(mean_BH)
+        return answer_BK
+
+    def _attended(self, mask_BT: Tensor) -> Tensor:
+        """Return which positions attend to which, `(B, 1, T, T)`: true where one does."""
+        length = mask_BT.shape[1]
+        place_T = torch.arange(length, device=mask_BT.device)
+        stands_BT = (mask_BT != 0) | (place_T == 0)
+        before_TT = (
+            place_T[:, None] >= place_T if self._causal else place_T.new_ones((length, length), dtype=torch.bool)
+        )
+        return stands_BT[:, None, None, :] & before_TT
+
+    def _without_cache(self) -> dict[str, bool]:
+        return {"use_cache": False} if self._causal else {}
+
+
+def adapted(config: Adaptation, shape: DataShape) -> nn.Module:
+    """Return a base with its adapters, whose new parameters are drawn from torch's global generator.
+
+    Args:
+        config: Which base, for what, and what trains; its hash is said.
+        shape: What records look like.
+
+    Raises:
+        ConfigError: When `transformers` or `peft` is not installed, the base cannot be had, is of another architecture
+            than the task's, its weights are not that architecture's, or records do not fit it.
+    """
+    tokens, mask = _arrays(shape)
+    base, lacking = as_model(config.sha256, config.task, shape.outputs, (shape.inputs or {})[tokens])
+    answer = nn.Linear(_width(base), shape.outputs) if config.task == FEATURES else None
+    if config.lora is not None:
+        base = with_lora(base, config.lora)
+    causal = config.task == "causal-lm" or any(getattr(one, "is_causal", False) for one in base.modules())
+    model = Adapted(base, answer, tokens, mask, shape.outputs, causal=causal)
+    _train_alone(model, config, {f"base.{name}" for name in lacking})
+    return model
+
+
+def _arrays(shape: DataShape) -> tuple[str, str | None]:
+    """Return the names of a record's tokens and of their mask; refuse records that are no texts."""
+    inputs = shape.inputs or {}
+    tokens = next((name for name in _TOKENS if name in inputs), None)
+    mask = next((name for name in _MASKS if name in inputs), None)
+    others = [name for name in inputs if name not in (tokens, mask)]
+    if tokens is None or inputs[tokens].below is None or len(inputs[tokens].size) != 1 or others:
+        found = f"arrays {', '.join(inputs)}" if inputs else f"one array of shape {shape.features}"
+        raise ConfigError(
+            'model.use = "hf:..." takes texts, arrays "tokens" and "mask" (or "input_ids" and "attention_mask"), and'
+            f' these records are {found}; take data.source = "json-lines", or a data set of your own of such arrays'
+        )
+    return tokens, mask
+
+
+def _train_alone(model: nn.Module, config: Adaptation, lacking: set[str]) -> None:
+    """Freeze all but adapters and what the base lacks; what trains has memory of its own.
+
+    Raises:
+        ConfigError: When nothing is left to train.
+    """
+    for name, one in model.named_parameters():
+        adapter = IN_NAMES in name if config.lora is not None else config.biases and name.endswith("bias")
+        one.requires_grad_(adapter or name in lacking or name.startswith("answer."))
+        if one.requires_grad:
+            one.data = one.data.clone()  # the frozen rest is memory that all models of one base share
+    if not any(one.requires_grad for one in model.parameters()):
+        raise ConfigError(
+            f'adapt = "head" leaves nothing to train: the base lacks no head for task = "{config.task}"; take'
+            ' adapt = "lora"'
+        )
+
+
+def _width(base: nn.Module) -> int:
+    """Return H."""
+    return int(base.config.hidden_size)  # type: ignore[union-attr, arg-type]  # of any model of transformers
+
+
+def _of_what_trains(module: nn.Module, state: dict[str, Tensor], prefix: str, _: Any) -> None:
+    """Leave in a model's state what trains, and nothing of the base."""
+    named = module.named_parameters(remove_duplicate=False)  # a parameter that is tied has several names
+    trained = {f"{prefix}{name}" for name, one in named if one.requires_grad}
+    for name in [name for name in state if name.startswith(prefix) and name not in trained]:
+        del state[name]
+
+
+def _lacks_no_base(module: nn.Module, incompatible: Any) -> None:
+    """Take a base's own tensors for there where a state is put in: they are not in any."""
+    frozen = {name for name, one in module.named_parameters(remove_duplicate=False) if not one.requires_grad}
+    frozen |= {name for name, _ in module.named_buffers()}
+    incompatible.missing_keys[:] = [name for name in incompatible.missing_keys if name not in frozen]
