@@ -33,7 +33,11 @@ from typing import Any, Final
 
 from fedmodel.config import Scenario, StartConfig
 from fedmodel.errors import ConfigError, CryptoError
+from fedmodel.kinds.bases import base_of
+from fedmodel.kinds.columns import text_column
 from fedmodel.kinds.models.hf import HfConfig
+from fedmodel.kinds.sources.table import TableConfig
+from fedmodel.kinds.texts import Texts
 
 MODEL: Final = "model.safetensors"
 START: Final = "start.safetensors"
@@ -47,6 +51,22 @@ _SIZE: Final = 8  # of the header's length, little-endian
 _MOST_HEADER: Final = 100_000_000  # as safetensors has it
 
 
+def _check_tokens(scenario: Scenario) -> None:
+    """Refuse texts whose tokens are numbered otherwise than those that the base was trained on."""
+    data = scenario.data
+    said = data.tokenizer if isinstance(data, Texts) else None
+    if isinstance(data, TableConfig) and (column := text_column(data.columns)) is not None:
+        said = column.tokenizer
+    if said is None or not isinstance(scenario.model, HfConfig) or scenario.model.sha256 is None:
+        return
+    own = sha256(base_of(scenario.model.sha256).tokenizer).hexdigest()
+    if said.sha256 != own:
+        raise ConfigError(
+            f"data: its tokenizer has SHA-256 {said.sha256[:16]}..., and tokenizer.json of the base {own[:16]}...:"
+            " it would be given other tokens than it was trained on; name the base's"
+        )
+
+
 def resolved(scenario: Scenario) -> Scenario:
     """Return a scenario that says by hash on which base it is built, which file it begins from, and whether a run's.
 
@@ -56,6 +76,7 @@ def resolved(scenario: Scenario) -> Scenario:
     """
     if isinstance(scenario.model, HfConfig):
         scenario = scenario.model_copy(update={"model": scenario.model.settled()})
+        _check_tokens(scenario)
     start = scenario.start
     if start is None:
         return scenario

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -78,6 +80,21 @@ def test_a_run_sends_and_saves_adapters_alone_and_its_report_says_what_the_base_
     assert "every figure of its report follows from the folder" in verified.output
     page = (tmp_path / "run" / "report.html").read_text()
     assert f"(SHA-256 {tomllib.loads(resolved)['model']['sha256']})" in page
+
+
+def test_texts_are_read_by_the_bases_own_tokenizer_and_by_no_other(written: Path, tmp_path: Path) -> None:
+    own = tmp_path / "base" / "tokenizer.json"
+    shutil.copy(own, tmp_path / "texts" / "tokenizer.json")
+    vocabulary = json.loads((tmp_path / "base" / "config.json").read_text())["vocab_size"]
+    document = tomllib.loads(written.read_text())
+    document["data"]["tokenizer"] = {"sha256": hashlib.sha256(own.read_bytes()).hexdigest(), "vocabulary": vocabulary}
+    written.write_text(tomli_w.dumps(document))
+    run = _RUNNER.invoke(app, ["simulate", str(written), "--out", str(tmp_path / "run"), "--no-report"])
+    assert run.exit_code == 0, run.output
+    document["data"]["tokenizer"]["sha256"] = "ab" * 32
+    written.write_text(tomli_w.dumps(document))
+    with pytest.raises(ConfigError, match=r"tokenizer has SHA-256 abab.*it would be given other tokens"):
+        on_a_base(written)
 
 
 def test_the_scenarios_hash_hangs_on_the_base_and_not_on_where_it_lies(written: Path, tmp_path: Path) -> None:
