@@ -14,6 +14,9 @@ from fedmodel.privacy.events import MOST_STEPS
 
 _AUTO: Final = "auto"
 
+Precision = Literal["float32", "bf16"]
+"""In which a model computes as it trains."""
+
 
 class TrainingConfig(Section):
     """How a silo trains between two exchanges with the server.
@@ -31,6 +34,9 @@ class TrainingConfig(Section):
         schedule: Which share of `learning_rate` each round has; None for all of it in every round.
         ema_decay: The decay of an exponential moving average of the models after each round, which is then the run's
             model (`fedmodel.learning.averaging`); None where that is the model after the last round.
+        precision: In which a model computes as it trains (`fedmodel.learning.precision`): "bf16" is mixed precision,
+            whose norms, sums and noise are float32 and above. It costs no privacy: what is measured before training is
+            measured in it.
         threads: How many threads of a processor a silo trains with, at most one for each core; "auto" for all cores, or
             a silo's share of them where several train at once. It costs no privacy: what is measured before training is
             measured with as many.
@@ -57,6 +63,7 @@ class TrainingConfig(Section):
     threads: Annotated[int, Field(ge=1, le=1_024)] | Literal["auto"] = Field(
         default=1, exclude_if=lambda number: number == 1
     )
+    precision: Precision = Field(default="float32", exclude_if=lambda name: name == "float32")
     proximal: float = Field(default=0.0, ge=0, le=1e6, exclude_if=lambda mu: mu == 0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1, exclude_if=lambda decay: decay is None)
     schedule: ScheduleConfig | None = Field(default=None, exclude_if=lambda said: said is None)

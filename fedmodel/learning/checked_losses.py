@@ -19,6 +19,7 @@ from fedmodel.kinds.layers import without_dropout
 from fedmodel.learning.advice import FUNCTIONAL, out_of_place, said, told
 from fedmodel.learning.gradients import KINDS, ClippedSum
 from fedmodel.learning.inputs import Inputs, called
+from fedmodel.learning.precision import is_rounded
 from fedmodel.learning.tasks import RecordLoss
 from fedmodel.learning.tracing import NEAR, ROW, ROWS, Traced, accompanied, differ, tensors_in
 from fedmodel.system.memory import ran_out
@@ -26,6 +27,7 @@ from fedmodel.system.memory import ran_out
 BOUNDED: Final = "bound what is divided by, and what a logarithm or a root is taken of"
 _UNIT: Final = 2.0**-60  # of a grid so fine that sums on it are gradients
 _ROUNDED: Final = 1e-5  # of the largest gradient: what is left of one that cancels out, as of a bias under a norm
+_BF16: Final = 2.0**-5  # in place of both, of values of eight bits
 
 
 def check_losses(
@@ -116,10 +118,11 @@ def check_gradients(
                 f" {out_of_place(module.get_submodule(name))}"
             ) from None
         raise PrivacyError(f"records' gradients of the model cannot be computed ({told(error)}){instead}") from None
+    near, rounded = (_BF16, _BF16) if is_rounded(module) else (NEAR, _ROUNDED)
     offset, largest = 0, max(float(one.abs().max()) for one in wanted.values())
     for name, one in wanted.items():
         apart = float((sums_P[offset : offset + one.numel()] - one.flatten()).abs().max())
-        if not apart <= NEAR * float(one.abs().max()) + _ROUNDED * largest:
+        if not apart <= near * float(one.abs().max()) + rounded * largest:
             raise PrivacyError(
                 f"records' gradients of the parameter {name!r} do not add up to the batch's: it is used outside its"
                 f" own layer, where they are not seen; use it by calling its layer{instead}"

@@ -20,6 +20,7 @@ import torch
 from torch import nn
 
 from fedmodel.config import Scenario, scenario_from_json
+from fedmodel.config.training import Precision
 from fedmodel.data.named import each
 from fedmodel.errors import PrivacyError
 from fedmodel.kinds.layers import without_dropout
@@ -29,6 +30,7 @@ from fedmodel.learning.gradients import ClippedSum, kind
 from fedmodel.learning.gradients.auto import ORDER
 from fedmodel.learning.inputs import made_up
 from fedmodel.learning.models import build_model, training_losses
+from fedmodel.learning.precision import in_precision
 from fedmodel.learning.tasks import RecordLoss
 from fedmodel.learning.tracing import ROWS, trace
 
@@ -78,23 +80,28 @@ def _of_scenario(scenario_json: str, device: torch.device) -> Chosen:
     def build(seed: int) -> nn.Module:
         return build_model(scenario.model, shape, seed).to(device)
 
-    found = chosen(build, training_losses(scenario.training, shape, device), shape)
-    log.info('gradients = "auto" is %s%s', found.name, "".join(f"; not {reason}" for reason in found.why))
+    precision = scenario.training.precision
+    found = chosen(build, training_losses(scenario.training, shape, device), shape, precision)
+    said = "" if precision == "float32" else f", in {precision}"
+    log.info('gradients = "auto" is %s%s%s', found.name, said, "".join(f"; not {reason}" for reason in found.why))
     return found
 
 
-def chosen(build: Callable[[int], nn.Module], losses: RecordLoss, shape: DataShape) -> Chosen:
+def chosen(
+    build: Callable[[int], nn.Module], losses: RecordLoss, shape: DataShape, precision: Precision = "float32"
+) -> Chosen:
     """Return the first kind that computes a model's gradients, or the last one where none does.
 
     Args:
         build: Makes the model anew, from a seed.
         losses: Of each record.
         shape: What records look like.
+        precision: In which it trains; in float32 they have to be right all the same, where that is told more finely.
     """
     why: list[str] = []
     for name in ORDER:
         try:
-            _try(kind(name), build(0), losses, shape)  # anew for each, since kinds leave hooks at a model
+            check_kind(kind(name), build, losses, shape, precision)
         except PrivacyError as error:
             why.append(f"{name}: {error}")
         else:
@@ -102,8 +109,29 @@ def chosen(build: Callable[[int], nn.Module], losses: RecordLoss, shape: DataSha
     return Chosen(ORDER[-1], kind(ORDER[-1]), tuple(why))
 
 
+def check_kind(
+    gradients: type[ClippedSum],
+    build: Callable[[int], nn.Module],
+    losses: RecordLoss,
+    shape: DataShape,
+    precision: Precision,
+) -> None:
+    """Refuse a kind of gradients that does not compute a model's, in float32 and in the precision in which it trains.
+
+    Raises:
+        PrivacyError: With what is wrong, and in which precision where that is not float32.
+    """
+    _try(gradients, build(0), losses, shape)
+    if precision != "float32":
+        try:
+            # Built anew, since kinds leave hooks at a model.
+            _try(gradients, in_precision(build(0), precision), losses, shape)
+        except PrivacyError as error:
+            raise PrivacyError(f'training.precision = "{precision}": {error}; or set it to "float32"') from None
+
+
 def _try(gradients: type[ClippedSum], module: nn.Module, losses: RecordLoss, shape: DataShape) -> None:
-    """Refuse a kind of gradients that does not compute a model's."""
+    """Refuse a kind of gradients that does not compute a model's, as it is."""
     move_away(module.train())
     device = next(module.parameters()).device
     x_B, y_B = made_up(shape, ROWS, torch.Generator().manual_seed(0))

@@ -51,7 +51,7 @@ def most_rows(gradients: ClippedSum, shape: DataShape) -> int:
     """
     device, rows = gradients.parameters[0].device, gradients.rows
     try:
-        few, more = (held_at_most(device, _pass(gradients, shape, size)) for size in _PROBES)
+        few, more = (held_at_most(device, one_pass(gradients, shape, size)) for size in _PROBES)
     finally:
         gradients.rows = rows
         gradients.forget()
@@ -110,7 +110,7 @@ def said_if_it_runs_out(most: int | str, kind: type[FedmodelError]) -> Iterator[
         raise kind(f"memory ran out; set training.max_physical_batch to {lower}, or train on another device") from None
 
 
-def _pass(gradients: ClippedSum, shape: DataShape, rows: int) -> Callable[[], object]:
+def one_pass(gradients: ClippedSum, shape: DataShape, rows: int) -> Callable[[], object]:
     """Return what passes one physical batch of so many made-up records through, and takes its sum."""
     device = gradients.parameters[0].device
     x_B, y_B = made_up(shape, rows, torch.Generator().manual_seed(0))

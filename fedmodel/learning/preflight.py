@@ -40,9 +40,11 @@ from fedmodel.learning.cancelling import Hostile, hostile_to_positions, opposed
 from fedmodel.learning.conformance import hostile, of_one_shape, settle
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import Inputs, ended, ends, made_up, scaled
+from fedmodel.learning.precision import is_rounded
 from fedmodel.privacy import grid
 
 _COUPLED: Final = 1e-3  # of the clip: rounding between shapes is far under it at ordinary parameters, coupling over it
+_COUPLED_BF16: Final = 2.0**-3  # likewise, where it is of values of eight bits
 # Far outside, beyond what float32 can square, and not a number at all.
 _OUTLIERS: Final = (1.0, 1e4, 1e25, math.inf, math.nan)
 _FEW_OUTLIERS: Final = (1.0, math.nan)
@@ -90,10 +92,11 @@ def preflight(gradients: ClippedSum, shape: DataShape, max_grad_norm: float) -> 
         )
     device = gradients.parameters[0].device
     check_room(gradients, max_grad_norm)
+    tolerance = _COUPLED_BF16 if is_rounded(gradients.module) else _COUPLED
     with without_dropout(gradients.module), _restored(gradients.parameters) as own:
         # At ordinary parameters, where coupling is told from rounding.
         for outliers, _ in zip((_OUTLIERS, _FEW_OUTLIERS), _tried(gradients, own), strict=False):
-            check_sensitivity(gradients.flat, shape, max_grad_norm, device, outliers=outliers, tolerance=_COUPLED)
+            check_sensitivity(gradients.flat, shape, max_grad_norm, device, outliers=outliers, tolerance=tolerance)
         size = settle(gradients, shape, partial(_tried, gradients, own), thorough=2)
         for number, _ in enumerate(_tried(gradients, own)):
             lots = (size - 1,) if number else sorted({1, 2, 7, 8, size - 1, size, size + 1, 2 * size + 3})

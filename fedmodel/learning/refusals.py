@@ -21,6 +21,8 @@ What holds of a model that passes, on the records tried and in the mode that it 
 | dropout is of what each record has for itself      | one mask of all records would change with the place of each     |
 | a loss for each record, of that record alone       | as for outputs                                                  |
 | a loss of the user's own is as it was after a call | what one record left there would reach the others' gradients    |
+| it trains in bf16 where that is asked for, and its | nothing could train, or not as is told                          |
+| records' gradients add up in it                    |                                                                 |
 
 Shared parameters are taken: a record's gradient is the sum over all uses, and is clipped once.
 
@@ -49,7 +51,7 @@ from fedmodel.kinds.own_code import resolve
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.advice import advice, out_of_place, said, told
 from fedmodel.learning.checked_losses import BOUNDED, check_gradients, check_losses
-from fedmodel.learning.choosing import AUTO, chosen, move_away
+from fedmodel.learning.choosing import AUTO, check_kind, chosen, move_away
 from fedmodel.learning.gradients import ClippedSum, kind
 from fedmodel.learning.inputs import Inputs, ended, made_up
 from fedmodel.learning.keeping import Kept
@@ -84,7 +86,11 @@ def check_model(scenario: Scenario, device: torch.device) -> None:
     loss = scenario.training.loss if is_own(scenario.training.loss) else None
     try:
         named = scenario.training.gradients
-        check_module(build, losses, shape, None if named == AUTO else kind(named), loss)
+        gradients = None if named == AUTO else kind(named)
+        check_module(build, losses, shape, gradients, loss)
+        if (precision := scenario.training.precision) != "float32":
+            found = gradients or chosen(build, losses, shape, precision).of
+            check_kind(found, build, losses, shape, precision)
     except PrivacyError as error:
         if not isinstance(scenario.model, OwnConfig) or str(error).startswith(KEY):
             raise

@@ -73,6 +73,7 @@ class Objects(TypedDict, total=False):
     gradients: str
     max_physical_batch: int | Literal["auto"]
     threads: int | Literal["auto"]
+    precision: str
     strategy: str | Callable[..., Any]
     strategy_options: Mapping[str, bool | int | float | str]
     min_silos: int
@@ -311,7 +312,7 @@ def _training(said: Mapping[str, Any]) -> dict[str, Any]:
         "loss": _by_name(said.get("loss", "cross-entropy")),
         "optimizer": said.get("optimizer", "sgd"),
         "learning_rate": float(said.get("learning_rate", LEARNING_RATE)),
-        **_chosen(said, "momentum", "local_steps", "local_epochs", "proximal", *_STEPS),
+        **_chosen(said, "momentum", "local_steps", "local_epochs", "proximal", "precision", *_STEPS),
         **({} if said.get("schedule") is None else {"schedule": dict(said["schedule"])}),
     }
     return found if "local_steps" in found or "local_epochs" in found else {**found, "local_epochs": 1}

@@ -107,6 +107,7 @@ def simulate(
             gradients: How clipped sums are computed: "auto", "book-keeping", "hooks" or "functional". Default: "auto".
             max_physical_batch: Most records in memory at once, or "auto" for as many as fit. Default: 512.
             threads: Threads that a silo trains with, or "auto" for all cores. Default: 1.
+            precision: In which silos compute: "float32", or "bf16" for mixed precision. Default: "float32".
             strategy, strategy_options: What the server does with updates (docs/strategies.md), by name, or a class or
                 a function that makes it. Default: "fedavg".
             min_silos: With how few updates a round counts. Default: 2.

@@ -48,6 +48,7 @@ from fedmodel.learning.gradients.layers.parts import Part
 from fedmodel.learning.inputs import Inputs, called, taken
 from fedmodel.learning.jobs import Carried, Question, State, training
 from fedmodel.learning.jobs.training import Answering, Asking
+from fedmodel.learning.precision import in_float32
 from fedmodel.learning.tasks import RecordLoss
 from fedmodel.ledger import Charge, Ledger, Run, admission, standing
 from fedmodel.privacy import release
@@ -358,6 +359,19 @@ def tied_weight_counted_twice() -> Planted:
     """Sum what a record adds to a weight once for each of two uses, where its norm is that of one."""
     summed = packing.summed
     return replaced(packing, "summed", lambda parts, factor_B: 2 * summed(parts, factor_B))
+
+
+def norms_in_float32() -> Planted:
+    """Take the factors of gradients in bf16 from those that another pass has in float32, as if they were the same."""
+    add = BookKeeping.add
+
+    def apart(self: BookKeeping, x_R: Inputs, y_R: Tensor) -> None:
+        with in_float32(self.module):
+            own_B = self._factors(self._parts(x_R, y_R), len(y_R))
+        with replaced(self, "_factors", lambda *_: own_B):
+            add(self, x_R, y_R)
+
+    return replaced(BookKeeping, "add", apart)
 
 
 def rounding_forgotten() -> Planted:

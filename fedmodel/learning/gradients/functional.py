@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any, Final
 
 from torch import Tensor, nn
@@ -24,6 +25,7 @@ from fedmodel.data.named import each
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.gradients.hooks import PerSample
 from fedmodel.learning.inputs import Inputs, called, padded
+from fedmodel.learning.precision import NormsInFloat32, is_rounded
 from fedmodel.learning.tasks import RecordLoss
 
 
@@ -52,7 +54,9 @@ class Functional(PerSample):
     def _loss(self, values: dict[str, Tensor], x_K: Inputs, y: Tensor) -> Tensor:
         """Return the loss of one record."""
         given: tuple[Any, ...] = ((), dict(x_K)) if isinstance(x_K, Mapping) else ((x_K,), {})
-        return self.losses_of(functional_call(self._model, values, *given), y[None])[0]
+        with NormsInFloat32() if is_rounded(self._model) else nullcontext():
+            output = functional_call(self._model, values, *given)
+        return self.losses_of(output, y[None])[0]
 
 
 class _Rows(nn.Module):

@@ -54,9 +54,10 @@ from fedmodel.learning.gradients import ClippedSum, physical_batch
 from fedmodel.learning.inputs import tensors
 from fedmodel.learning.jobs import Carried, Observer, Question, Serving, Site, State, Vector, Wrapper
 from fedmodel.learning.magnitude import check_magnitude
-from fedmodel.learning.memory import most_rows, said_if_it_runs_out
+from fedmodel.learning.memory import most_rows, one_pass, said_if_it_runs_out
 from fedmodel.learning.models import build_model, training_losses
 from fedmodel.learning.optimizers import build_optimizer, hold_near, keep_state, recall_state
+from fedmodel.learning.precision import check_precision, in_precision, tell_if_no_faster
 from fedmodel.learning.preflight import check_received, preflight
 from fedmodel.learning.refusals import check_model
 from fedmodel.privacy import grid
@@ -277,11 +278,14 @@ def _preflight_once(scenario_json: str, event: Event, device: torch.device, wrap
     """Measure the pipeline's sensitivity, once a process: neither round nor records change it."""
     check_device(device)
     scenario = scenario_from_json(scenario_json)
+    check_precision(scenario.training.precision, device)
     check_model(scenario, device)
     _set_up_again(scenario, device)
     _KEPT.pop(device, None)  # measured at the parameters that it is built with, and not at those of a round
     gradients = _gradients(scenario_json, event, device, clip_of(event), wrappers)
-    return preflight(gradients, scenario.data.shape, clip_of(event))
+    rows = preflight(gradients, scenario.data.shape, clip_of(event))
+    tell_if_no_faster(gradients.module, one_pass(gradients, scenario.data.shape, rows))
+    return rows
 
 
 def forget_pipelines() -> None:
@@ -357,7 +361,7 @@ def _built(
     """Build the model and the clipped sum over it."""
     scenario = scenario_from_json(scenario_json)
     shape = scenario.data.shape
-    module = build_model(scenario.model, shape, seed=0)
+    module = in_precision(build_model(scenario.model, shape, seed=0), scenario.training.precision)
     for wrapper in wrappers:
         module = wrapper.module(module)
     module = module.to(device)

@@ -23,6 +23,21 @@ def test_other_threads_are_refused(said: str, tiny_file: Path) -> None:
         read_scenario(str(tiny_file), [f"training.threads={said}"])
 
 
+def test_the_hash_tells_bf16_from_float32_and_float32_from_nothing(tiny_file: Path) -> None:
+    silent = read_scenario(str(tiny_file), [])
+    assert scenario_hash(read_scenario(str(tiny_file), ["training.precision=float32"])) == scenario_hash(silent)
+    assert "precision" not in silent.model_dump_json()
+    rounded = read_scenario(str(tiny_file), ["training.precision=bf16"])
+    assert scenario_hash(rounded) != scenario_hash(silent)
+    assert scenario_from_json(rounded.model_dump_json()).training.precision == "bf16"
+
+
+@pytest.mark.parametrize("said", ["float16", "bfloat16", "BF16", "16", "true"])
+def test_other_precisions_are_refused(said: str, tiny_file: Path) -> None:
+    with pytest.raises(ConfigError, match=r"training\.precision"):
+        read_scenario(str(tiny_file), [f"training.precision={said}"])
+
+
 @pytest.mark.parametrize("said", ["0", "-1", "1000001", "8.0", "all"])
 def test_other_batches_are_refused(said: str, tiny_file: Path) -> None:
     with pytest.raises(ConfigError, match=r"training\.max_physical_batch"):

@@ -29,6 +29,7 @@ from fedmodel.learning.gradients import ClippedSum, hooks, physical_batch
 from fedmodel.learning.inputs import padded
 from fedmodel.learning.jobs import training
 from fedmodel.learning.models import build_model, training_losses
+from fedmodel.learning.precision import Precision, in_precision
 from fedmodel.learning.preflight import check_received, check_sums, preflight
 from fedmodel.learning.tasks.classification import Classification, cross_entropy, mse
 from fedmodel.privacy import grid
@@ -163,13 +164,13 @@ def test_a_clipped_gradient_is_never_longer_than_the_clip(scale: float) -> None:
 class AtPlaces(nn.Module):
     """A linear layer whose gradient is rounded otherwise past a place, as kernels do with the last rows."""
 
-    def __init__(self, alike: int) -> None:
+    def __init__(self, alike: int, by: float = 2.0**-20) -> None:
         super().__init__()
-        self.linear, self.alike = nn.Linear(6, 1), alike
+        self.linear, self.alike, self.by = nn.Linear(6, 1), alike, by
 
     def forward(self, x_BF: Tensor) -> Tensor:
         place_B1 = torch.arange(len(x_BF))[:, None]
-        return self.linear(x_BF * torch.where(place_B1 >= self.alike, 1 + 2.0**-20, 1.0))  # type: ignore[no-any-return]
+        return self.linear(x_BF * torch.where(place_B1 >= self.alike, 1 + self.by, 1.0))  # type: ignore[no-any-return]
 
 
 def test_a_physical_batch_whose_places_round_otherwise_is_made_smaller(caplog: pytest.LogCaptureFixture) -> None:
@@ -328,9 +329,14 @@ def test_a_model_of_another_precision_is_refused() -> None:
 
 @pytest.mark.gpu
 @each_model
-def test_a_gpu_treats_records_alike_or_takes_smaller_batches(config: ModelConfig, shape: DataShape) -> None:
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize("kind", ["book-keeping", "hooks"])
+def test_a_gpu_treats_records_alike_or_takes_smaller_batches(
+    config: ModelConfig, shape: DataShape, precision: Precision, kind: str
+) -> None:
     device = use_device("cuda")
-    gradients = clipped(build_model(config, shape, seed=1).to(device), denominator=64)
+    module = in_precision(build_model(config, shape, seed=1), precision).to(device)
+    gradients = clipped(module, denominator=64, gradients_kind=kind)
     assert 1 <= preflight(gradients, shape, 1.0) <= 64
     for name in hostile(gradients.parameters, seed=5):
         assert conforms(gradients, shape, seed=5), name

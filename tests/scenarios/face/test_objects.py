@@ -163,11 +163,17 @@ def test_what_was_not_said_stands_in_the_scenario() -> None:
 
 
 def test_a_strategy_is_said_with_its_options() -> None:
-    more = {"strategy": "trimmed-mean", "strategy_options": {"beta": 0.4}, "min_silos": 3, "proximal": 0.1}
+    more = {
+        "strategy": "trimmed-mean",
+        "strategy_options": {"beta": 0.4},
+        "min_silos": 3,
+        "proximal": 0.1,
+        "precision": "bf16",
+    }
     scenario = fm.Scenario.of(**said(**more))
     found = scenario.federation
     assert (found.strategy, found.strategy_options, found.min_silos) == ("trimmed-mean", {"beta": 0.4}, 3)
-    assert scenario.training.proximal == 0.1
+    assert (scenario.training.proximal, scenario.training.precision) == (0.1, "bf16")
     plain = fm.Scenario.of(**said()).federation
     assert (plain.strategy, plain.strategy_options, plain.min_silos) == ("fedavg", {}, 2)
 

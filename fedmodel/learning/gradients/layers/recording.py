@@ -29,6 +29,7 @@ from torch import Tensor, nn
 from torch.utils.hooks import RemovableHandle
 
 from fedmodel.errors import PrivacyError
+from fedmodel.learning.gradients._widened import widened
 from fedmodel.learning.gradients.layers import _attention, family_of, joined
 from fedmodel.learning.gradients.layers.parts import Family, Part
 
@@ -74,7 +75,7 @@ class Call:
                 f"what went into a layer ({type(self.layer).__name__}) was changed in place, which its gradient needs;"
                 " set inplace = False, or write x = x + y for x += y"
             )
-        parts = self._family(self.layer, self._given, self._grad)
+        parts = self._family(self.layer, *widened(self._given, self._grad))
         return parts if views == 1 else [part.folded(views) for part in parts]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 from collections import Counter
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from torch import Tensor, nn
 
 from clients.answering import job_at
 from clients.silo import Silo
+from fedmodel import plans
+from fedmodel.canaries.probes import Block, Probed, bare
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, DataError, FedmodelError, PrivacyError, ProtocolError
 from fedmodel.learning import choosing, devices, refusals
@@ -24,6 +27,7 @@ from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.gradients.book_keeping import BookKeeping
 from fedmodel.learning.jobs import Carried, Serving, State, training
 from fedmodel.learning.models import build_model
+from fedmodel.learning.precision import Rounded
 from fedmodel.learning.vectors import flatten
 from fedmodel.privacy import release
 from fedmodel.privacy.events import Event
@@ -544,11 +548,34 @@ def test_kept_state_is_as_if_never_interrupted(optimizer: str, tiny_file: Path, 
 
 
 @pytest.mark.gpu
-def test_a_gpu_trains_to_the_same_update(tiny: Scenario, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("precision", "apart"), [("float32", 1e-5), ("bf16", 1e-2)])
+def test_a_gpu_trains_to_the_same_update(precision: str, apart: float, tiny_file: Path, tmp_path: Path) -> None:
     event = replace(EVENT, noise_source="seeded-unsafe")
+    tiny = read_scenario(str(tiny_file), [f"training.precision={precision}"])
     on_cpu = trained(silo(tiny, tmp_path), event, request(tiny))
     on_gpu = trained(replace(silo(tiny, tmp_path), device="cuda"), event, request(tiny))
-    assert np.allclose(on_cpu, on_gpu, atol=1e-5)
+    assert np.allclose(on_cpu, on_gpu, atol=apart)
+
+
+@pytest.mark.parametrize("probed", [False, True])
+def test_a_silo_trains_in_bf16_where_the_scenario_says_so(
+    probed: bool, tiny_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An update is float32 and nearly the same, canaries' block stays float32 whatever the model does."""
+    event = replace(EVENT, noise_source="seeded-unsafe")
+    found = {}
+    with fresh(), caplog.at_level(logging.INFO):
+        for said in ("float32", "bf16"):
+            scenario = read_scenario(str(tiny_file), [f"training.precision={said}"])
+            found[said] = trained(silo(scenario, tmp_path), event, request(scenario))
+        assert 'gradients = "auto" is book-keeping, in bf16' in caplog.messages
+        pipeline = plans.pipeline_event(scenario.plan("north"), event)
+        wrappers = (Block(3),) if probed else ()
+        module = training._built(scenario.model_dump_json(), pipeline, torch.device("cpu"), 1.0, wrappers).module
+    assert found["bf16"].dtype == np.float32
+    assert 0 < np.abs(found["bf16"] - found["float32"]).max() < 2.0**-6
+    assert isinstance(bare(module), Rounded)
+    assert isinstance(module, Probed) is probed
 
 
 @pytest.mark.parametrize(("weight", "refused"), [(1.0, False), (1000.0, False), (1e5, True), (1e9, True), (3e38, True)])
