@@ -8,6 +8,7 @@
     avgm, yogi, adagrad   as adam, under these                                  what the model does
     views      as full, of each record four views, which count as one           what is clipped
     own        as full, with a model, records, a loss and a figure of a user's  what that code does, what leaves
+    bf16       as full, computed in bf16                                        whose norms are clipped by
     stopped    as full, ended by its loss after the first of its rounds         what an early end is said to cost
     page       a report, with a hostile picture on its page                     what a reader is shown
     goes-on    two runs, the second of which begins from the first one's model  whether both are charged
@@ -44,6 +45,7 @@ Setting = Literal[
     "adagrad",
     "views",
     "own",
+    "bf16",
     "stopped",
     "page",
     "goes-on",
@@ -131,6 +133,7 @@ FAULTS: Final = (
     Fault("clip-misses-a-layer", PREFLIGHT, "full", partial(mutations.clip_misses, 0)),
     Fault("factors-of-another-batch", PREFLIGHT, "full", mutations.factors_of_another_batch),
     Fault("tied-weight-counted-twice", PREFLIGHT, "full", mutations.tied_weight_counted_twice),
+    Fault("norms-of-another-precision", PREFLIGHT, "bf16", mutations.norms_in_float32),
     Fault("clip-forgets-the-rounding", PREFLIGHT, "full", mutations.rounding_forgotten),
     Fault("ghost-clipping-bypassed", PREFLIGHT, "full", mutations.ghost_clipping),
     Fault("ghost-clipping-bypassed, no preflight", "finite", "full", _unmeasured(mutations.ghost_clipping)),

@@ -125,6 +125,7 @@ _DIFFERENT: Final[Mapping[Setting, Mapping[str, Mapping[str, Any]]]] = {
         },
         "audit": {"count": 200},
     },
+    "bf16": {"training": {"precision": "bf16"}, "audit": {"count": 60}},
     "stopped": {"": {"stop_below_loss": 1e9}, "audit": {"count": 200}},
     "sampled": {
         "training": {"local_steps": 10, "class_weights": [1.0, 9.0]},
