@@ -8,7 +8,22 @@
 What a device and a number of threads do to a record's gradient all the same is measured, and not read from names:
 `fedmodel.learning.preflight` runs on the device and with the threads that train.
 
-Does NOT make a run repeat itself on another machine: kernels differ, and so does `threads = "auto"`.
+Guarantee: once `use_device` returns, torch is set up so, whatever was set before, by code of the user's own too:
+
+| What is set                                  | Why                                                                |
+|----------------------------------------------|--------------------------------------------------------------------|
+| float32 is multiplied and convolved as such, | TF32 or bf16 inside of a float32 product would round companions    |
+| on processors and cards                      | of a record, and the gradients of all, by what nobody asked for    |
+| products of bf16 and float16 are added up in | a sum that is cut in pieces would be rounded where they meet, and  |
+| float32 on cards                             | where that is hangs on the kernel                                  |
+| cuDNN takes deterministic kernels, and none  | which one is faster just now hangs on a clock                      |
+| by trial                                     |                                                                    |
+| on cards, deterministic algorithms where     | a sum in the order of whoever comes first is another each time;    |
+| torch has them                               | book-keeping computes some gradients twice and needs the same bits |
+
+Does NOT refuse an algorithm that has no deterministic form: the measurement decides, which is of bits, and refuses a
+model that does not repeat itself. Does NOT make a run repeat itself on another machine: kernels differ, and so does
+`threads = "auto"`.
 """
 
 from __future__ import annotations
@@ -16,13 +31,26 @@ from __future__ import annotations
 import logging
 import os
 import warnings
-from typing import Literal
+from typing import Any, Final, Literal
 
 import torch
 
 from fedmodel.errors import ConfigError
 
 log = logging.getLogger(__name__)
+
+_BACKENDS: Final[Any] = torch.backends  # whose types lack some of these names
+_FLOAT32: Final[tuple[Any, ...]] = (
+    _BACKENDS,
+    _BACKENDS.mkldnn.matmul,
+    _BACKENDS.mkldnn.conv,
+    _BACKENDS.mkldnn.rnn,
+    _BACKENDS.cuda.matmul,
+    _BACKENDS.cudnn,
+    _BACKENDS.cudnn.conv,
+    _BACKENDS.cudnn.rnn,
+)
+"""Where torch is told what float32 may be rounded to within a product."""
 
 
 def resolved(said: str) -> str:
@@ -87,10 +115,8 @@ def use_device(said: str, threads: int | Literal["auto"] = 1, place: int = 0) ->
         ConfigError: When the device is not there.
     """
     torch.set_num_threads(threads_of(threads))
-    # TF32 would round the companions of a record differently with and without it.
-    torch.backends.cudnn.allow_tf32 = False
-    torch.backends.cuda.matmul.allow_tf32 = False
-    torch.backends.cudnn.benchmark = False  # it would choose kernels by what was fastest just now
+    _keep_whole()
+    torch.backends.cudnn.benchmark = False
     torch.backends.cudnn.deterministic = True
     said = "cpu" if said == "cpu" else resolved(said)
     device = torch.device(card_of(said, place, torch.cuda.device_count()) if said != "cpu" else said)
@@ -100,3 +126,15 @@ def use_device(said: str, threads: int | Literal["auto"] = 1, place: int = 0) ->
         warnings.filterwarnings("ignore", message=".*does not have a deterministic implementation")
         torch.use_deterministic_algorithms(True, warn_only=True)
     return device
+
+
+def _keep_whole() -> None:
+    """Have float32 be float32 within products, and products of fewer bits be added up in float32."""
+    # By the names of before first, and by both: torch refuses to read a setting on which the two disagree.
+    torch.backends.cuda.matmul.allow_tf32 = False
+    torch.backends.cudnn.allow_tf32 = False
+    for backend in _FLOAT32:
+        backend.fp32_precision = "ieee"
+    torch.backends.cuda.matmul.allow_bf16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_reduced_precision_reduction = False
+    torch.backends.cuda.matmul.allow_fp16_accumulation = False

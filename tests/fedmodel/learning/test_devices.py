@@ -1,6 +1,7 @@
 """Devices are what was said, there or refused; threads are at most the cores that there are."""
 
 import logging
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -29,11 +30,46 @@ def test_a_device_is_set_up_for_kernels_that_repeat_themselves() -> None:
         (torch.backends.cuda.matmul, "allow_tf32", True),
         (torch.backends.cudnn, "benchmark", True),
         (torch.backends.cudnn, "deterministic", False),
+        (torch.backends.cuda.matmul, "allow_bf16_reduced_precision_reduction", True),
+        (torch.backends.cuda.matmul, "allow_fp16_reduced_precision_reduction", True),
+        (torch.backends.cuda.matmul, "allow_fp16_accumulation", True),
     ):
         setattr(owner, name, unwanted)  # what comes next puts it right
         devices.use_device("cpu")
         assert getattr(owner, name) is not unwanted
     assert torch.get_num_threads() == 1
+
+
+@pytest.mark.parametrize("way", ["one by one", "all at once", "by their old name"])
+def test_float32_is_float32_whatever_code_of_the_users_own_has_set(way: str) -> None:
+    """A processor with the instructions may multiply in bf16 as well."""
+    if way == "one by one":
+        for backend in devices._FLOAT32[1:]:
+            backend.fp32_precision = "tf32"
+    elif way == "all at once":
+        torch.backends.fp32_precision = "tf32"
+    else:
+        torch.set_float32_matmul_precision("medium")
+    devices.use_device("cpu")
+    assert [backend.fp32_precision for backend in devices._FLOAT32] == ["ieee"] * len(devices._FLOAT32)
+    assert torch.get_float32_matmul_precision() == "highest"
+    assert not torch.backends.cuda.matmul.allow_tf32
+    assert not torch.backends.cudnn.allow_tf32
+
+
+def test_a_card_takes_deterministic_algorithms_and_what_has_none_is_left_to_be_measured(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    cards(monkeypatch, "H1")
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")
+    del os.environ["CUBLAS_WORKSPACE_CONFIG"]  # and back to what it was afterwards
+    try:
+        assert devices.use_device("cuda") == torch.device("cuda:0")
+        assert torch.are_deterministic_algorithms_enabled()
+        assert torch.is_deterministic_algorithms_warn_only_enabled()
+        assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"  # without which cuBLAS is not
+    finally:
+        torch.use_deterministic_algorithms(False)
 
 
 @pytest.mark.parametrize(
