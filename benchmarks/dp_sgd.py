@@ -1,11 +1,13 @@
 """What privacy costs one training step: time and memory over the same step without privacy, in one interleaved run.
 
-    python benchmarks/dp_sgd.py [--json] [--device cpu|cuda] [--model NAME]... [--way NAME]... [--rounds N]
+    python benchmarks/dp_sgd.py [--json] [--device cpu|cuda] [--precision float32|bf16]... [--model NAME]...
+        [--way NAME]... [--rounds N]
 
 For each of four models at a batch of 64: this project's step by each of its kinds of gradients, Opacus's in each of its
-modes, and fastDP's where that is installed. Every way has a process of its own, so that memory is its own, and the
-processes take turns, so that other work on the machine slows all of them alike. A figure of time is the median, over
-the turns, of a way's time over that of the plain step in the same turn.
+modes, and fastDP's where that is installed. With `--precision bf16` the plain step and this project's are taken in bf16
+too; figures are over the plain one in float32 all the same. Every way has a process of its own, so that memory is its
+own, and the processes take turns, so that other work on the machine slows all of them alike. A figure of time is the
+median, over the turns, of a way's time over that of the plain step in the same turn.
 
 On a CPU time is the processor's, of all threads; on a CUDA device it is between two events on the device's stream.
 "memory" is what torch's allocator held at most in one step, the model included; "resident" is by how much the process
@@ -27,19 +29,22 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import numpy as np
 import torch
 from step_models import TRIALS, losses
 from torch import Tensor, nn
 
+from fedmodel.config.training import Precision
 from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import KINDS
 from fedmodel.learning.memory import held_at_most
+from fedmodel.learning.precision import in_precision
 from fedmodel.privacy import grid
 from fedmodel.privacy.noise import OsNoise
 from fedmodel.privacy.release import release
@@ -50,6 +55,9 @@ _OPACUS: Final = ("hooks", "functorch", "ew", "ghost")
 _PACKAGES: Final = ("torch", "opacus", "numpy", "fastDP")
 
 Step = Callable[[Tensor, Tensor], None]
+Way = Callable[[nn.Module, float], Step]
+"""From a model and a noise multiplier, or 0, to its step."""
+ALL: Final[tuple[Precision, ...]] = get_args(Precision)
 
 
 def plain(module: nn.Module, _noise: float) -> Step:
@@ -128,9 +136,25 @@ def fastdp(module: nn.Module, noise: float) -> Step:
     return step
 
 
-def ways() -> dict[str, Callable[[nn.Module, float], Step]]:
-    """Return the ways to take a step, the plain one first."""
-    found: dict[str, Callable[[nn.Module, float], Step]] = {"plain": plain}
+def ways(precisions: Sequence[Precision] = ("float32",)) -> dict[str, Way]:
+    """Return the ways to take a step, the plain one in float32 first; of other libraries in that alone."""
+    found = _ways()
+    own = {name: way for name, way in found.items() if name.startswith(("plain", "fedmodel"))}
+    if "float32" not in precisions:
+        found = {"plain": found["plain"]}
+    if "bf16" in precisions:
+        found |= {f"{name} bf16": partial(_rounded, way) for name, way in own.items()}
+    return found
+
+
+def _rounded(way: Way, module: nn.Module, noise: float) -> Step:
+    """Return a way's step, the model in bf16."""
+    return way(in_precision(module, "bf16"), noise)
+
+
+def _ways() -> dict[str, Way]:
+    """Return the ways in float32."""
+    found: dict[str, Way] = {"plain": plain}
     own = [name for name, kind in KINDS.items() if kind.__module__.endswith(f".{name.replace('-', '_')}")]  # no aliases
     found |= {f"fedmodel {kind}": lambda module, noise, kind=kind: ours(kind, module, noise) for kind in own}
     found |= {f"opacus {mode}": lambda module, noise, mode=mode: opacus(mode, module, noise) for mode in _OPACUS}
@@ -162,14 +186,14 @@ def child(way: str, model: str, device: torch.device) -> None:
     taken: list[Step] = []
 
     def first() -> None:
-        taken.append(ways()[way](trial.build().to(device), _NOISE))
+        taken.append(ways(ALL)[way](trial.build().to(device), _NOISE))
         taken[0](x_B, y_B)
 
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         held = held_at_most(device, first)
         grown = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024
-        quiet = ways()[way](trial.build().to(device), 0.0)
+        quiet = ways(ALL)[way](trial.build().to(device), 0.0)
         quiet(x_B, y_B)
     except Exception as error:  # whatever a library raises of a model that it does not take
         print(json.dumps({"refused": f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"}))
@@ -258,7 +282,8 @@ def main() -> None:
     parser.add_argument("--json", action="store_true")
     parser.add_argument("--device", default="cpu", help='"cpu", "cuda" or "cuda:N"')
     parser.add_argument("--model", action="append", choices=TRIALS)
-    parser.add_argument("--way", action="append", choices=ways())
+    parser.add_argument("--precision", action="append", choices=ALL, help="in which models compute; both if said twice")
+    parser.add_argument("--way", action="append", choices=ways(ALL))
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--child", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -268,7 +293,8 @@ def main() -> None:
         warnings.simplefilter("ignore")
         child(asked.child, asked.model[0], torch.device(asked.device))
         return
-    chosen = [way for way in ways() if asked.way is None or way == "plain" or way in asked.way]
+    there = ways(asked.precision or ALL[:1])
+    chosen = [way for way in there if asked.way is None or way == "plain" or way in asked.way]
     found = {"device": asked.device, "batch": _BATCH, **surroundings(asked.device), "models": {}}
     for model in asked.model or TRIALS:
         found["models"][model] = compared(model, asked.device, asked.rounds, chosen)

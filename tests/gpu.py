@@ -2,8 +2,8 @@
 
     conformance   is a record's gradient its own on the card, and does one record move a sum by at most the clip
     tests         every other test marked `gpu`
-    hospitals, digits    simulated with `--device cuda`
-    benchmark     a step by every way, on the card: time and memory over the step without privacy
+    hospitals, digits    simulated with `--device cuda`, digits in bf16 too
+    benchmark     a step by every way and in both precisions, on the card: time and memory over the step without privacy
 
 One JSON object is written: what each found, how long it took, the card and the versions. The exit status is 0 where all
 went well. A machine without a GPU is told so in one line, with status 1.
@@ -34,7 +34,30 @@ STEPS: Final[Mapping[str, Sequence[str]]] = {
     "tests": (*_PYTEST, "tests", "--ignore", _LEARNING, "--deselect", "tests/scenarios/cli/test_main.py"),
     "hospitals": (*_FEDMODEL, "hospitals", "--device", "cuda", "--no-report", "--json", "--out", "{out}/hospitals"),
     "digits": (*_FEDMODEL, "digits", "--device", "cuda", "--no-report", "--json", "--out", "{out}/digits"),
-    "benchmark": ("benchmarks/dp_sgd.py", "--device", "cuda", "--json", "--rounds", "5"),
+    "digits in bf16": (
+        *_FEDMODEL,
+        "digits",
+        "--set",
+        "training.precision=bf16",
+        "--device",
+        "cuda",
+        "--no-report",
+        "--json",
+        "--out",
+        "{out}/rounded",
+    ),
+    "benchmark": (
+        "benchmarks/dp_sgd.py",
+        "--device",
+        "cuda",
+        "--precision",
+        "float32",
+        "--precision",
+        "bf16",
+        "--json",
+        "--rounds",
+        "5",
+    ),
 }
 """By name, what Python is started with, in this order."""
 

@@ -13,6 +13,8 @@ import numpy as np
 import pytest
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -20,6 +22,7 @@ from fedmodel.kinds.layers import Dropout
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.gradients import KINDS
 from fedmodel.learning.models import build_model
+from fedmodel.learning.precision import in_precision
 from fedmodel.privacy.noise import SeededNoise
 from tests.fedmodel.learning.test_dp_sgd import CNN, FLAT, IMAGES, MLP, make
 
@@ -89,6 +92,36 @@ def test_a_step_stays_on_the_models_device_and_reads_nothing_back(
     assert seen.moved == {"cpu to meta": 2 + masks}
     assert set(seen.made) == {"aten::lift_fresh"}  # of arrays that are about to be moved
     assert seen.made.total() == 2 + masks
+
+
+class Casting(TorchFunctionMode):
+    """Rounds for linear layers and convolutions, as autocast does, which knows no device that has no values."""
+
+    def __init__(self, *_: object, **__: object) -> None:
+        super().__init__()
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in (functional.linear, functional.conv2d):
+            args = [one.to(torch.bfloat16) if isinstance(one, Tensor) else one for one in args]
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["book-keeping", "hooks", "functional"])
+@pytest.mark.parametrize(("config", "shape"), [(MLP, FLAT), (CNN, IMAGES)], ids=["mlp", "cnn"])
+def test_a_step_in_bf16_stays_on_the_models_device_too(
+    config: Any, shape: DataShape, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch, "autocast", Casting)
+    rounded = in_precision(build_model(config, shape, seed=1), "bf16")
+    outputs: set[torch.dtype] = set()
+    for layer in rounded.modules():
+        if isinstance(layer, nn.Linear):
+            layer.register_forward_hook(lambda *given: outputs.add(given[2].dtype))
+    seen = trained(rounded, shape, name, torch.optim.SGD)
+    assert outputs == {torch.bfloat16}
+    assert seen.read == {}
+    assert seen.moved == {"cpu to meta": 2}
+    assert set(seen.made) == {"aten::lift_fresh"}
 
 
 def test_what_goes_to_the_host_is_seen() -> None:
