@@ -14,10 +14,10 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from fedmodel.config import ModelConfig
+from fedmodel.config import ModelConfig, read_scenario
 from fedmodel.errors import ConfigError, PrivacyError
 from fedmodel.kinds.shape import DataShape
-from fedmodel.learning import precision
+from fedmodel.learning import precision, refusals
 from fedmodel.learning.choosing import check_kind, chosen
 from fedmodel.learning.conformance import conforms, hostile
 from fedmodel.learning.gradients import KINDS, ClippedSum
@@ -204,9 +204,9 @@ def test_a_batch_in_which_bf16_minds_the_place_is_made_smaller_and_one_that_coup
 class Mixing(nn.Module):
     """A model whose own code asks for two tensors of one type."""
 
-    def __init__(self) -> None:
+    def __init__(self, features: int = 6) -> None:
         super().__init__()
-        self.linear, self.towards = nn.Linear(6, 1), nn.Linear(1, 1)
+        self.linear, self.towards = nn.Linear(features, 1), nn.Linear(1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
         return torch.lerp(self.towards(self.linear(x)), x[:, :1], 0.5)
@@ -221,6 +221,18 @@ def test_a_model_that_fails_in_bf16_is_refused_by_the_key_and_none_is_chosen_for
     found = chosen(lambda _: Mixing(), cross_entropy, FLAT, "bf16")
     assert len(found.why) == len(OWN_KINDS)
     assert all('training.precision = "bf16"' in one for one in found.why)
+
+
+@pytest.mark.parametrize("gradients", ["auto", "hooks"])
+def test_a_scenarios_model_is_held_to_its_precision_before_a_run(
+    gradients: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scenario = read_scenario("quickstart", [f"training.gradients={gradients}"])
+    monkeypatch.setattr(refusals, "build_model", lambda _, shape, __: Mixing(shape.features[0]))
+    refusals.check_model(scenario, torch.device("cpu"))
+    scenario = read_scenario("quickstart", [f"training.gradients={gradients}", "training.precision=bf16"])
+    with pytest.raises(PrivacyError, match=r'^training.precision = "bf16": '):
+        refusals.check_model(scenario, torch.device("cpu"))
 
 
 @pytest.mark.parametrize(

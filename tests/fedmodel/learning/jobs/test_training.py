@@ -559,11 +559,13 @@ def test_a_gpu_trains_to_the_same_update(precision: str, apart: float, tiny_file
 
 @pytest.mark.parametrize("probed", [False, True])
 def test_a_silo_trains_in_bf16_where_the_scenario_says_so(
-    probed: bool, tiny_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    probed: bool, tiny_file: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """An update is float32 and nearly the same, canaries' block stays float32 whatever the model does."""
     event = replace(EVENT, noise_source="seeded-unsafe")
-    found = {}
+    found, looked = {}, []
+    monkeypatch.setattr(training, "check_precision", lambda said, _: looked.append(said))
+    monkeypatch.setattr(training, "tell_if_no_faster", lambda module, _: looked.append(type(module)))
     with fresh(), caplog.at_level(logging.INFO):
         for said in ("float32", "bf16"):
             scenario = read_scenario(str(tiny_file), [f"training.precision={said}"])
@@ -572,6 +574,7 @@ def test_a_silo_trains_in_bf16_where_the_scenario_says_so(
         pipeline = plans.pipeline_event(scenario.plan("north"), event)
         wrappers = (Block(3),) if probed else ()
         module = training._built(scenario.model_dump_json(), pipeline, torch.device("cpu"), 1.0, wrappers).module
+    assert looked[2:] == ["bf16", Rounded]  # once each, after what the run in float32 asked
     assert found["bf16"].dtype == np.float32
     assert 0 < np.abs(found["bf16"] - found["float32"]).max() < 2.0**-6
     assert isinstance(bare(module), Rounded)
