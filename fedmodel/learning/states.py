@@ -12,14 +12,16 @@ is looked at before and after it was given made-up records, and refused by name 
 | a method, a `functools.partial`      | its object; its function and its arguments                                   |
 | a module of torch's                  | parameters, buffers, attributes, and those of all modules in it              |
 | a class, any other object            | its own attributes, in a dict or in slots                                    |
-| lists, dicts, sets, tuples, queues   | what is in them, in order                                                    |
-| tensors, arrays, plain values        | their values, type and shape                                                 |
+| lists, dicts, tuples, queues         | what is in them, in order                                                    |
+| sets                                 | how many are in them; which, of plain values and tuples of these             |
+| tensors, arrays, bytes, plain values | their values, type and shape                                                 |
 | generators of Python, NumPy, torch   | their state                                                                  |
 
 Code that is installed is not gone into, but for objects of its classes.
 
-Does NOT find what is kept in memory that Python does not show, such as an iterator's place, in a file, or in a
-variable of another module that no name leads to; nor what only some records make a loss keep.
+Does NOT find what is kept in memory that Python does not show, such as an iterator's place or what `lru_cache` keeps,
+in a file, in an object that is a member of a set, or in a variable of another module, installed ones among them; nor
+what only some records make a loss keep.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import random
+from array import array
 from collections import deque
 from collections.abc import Iterator
 from logging import Logger
@@ -108,6 +111,8 @@ def _value(thing: Any) -> str | None:
         return f"state {_digest(thing.get_state())}"
     if isinstance(thing, torch.dtype | torch.device):
         return repr(thing)
+    if isinstance(thing, array | bytearray | memoryview):
+        return hashlib.sha256(bytes(thing)).hexdigest()
     return "" if isinstance(thing, _OPAQUE) else None
 
 
@@ -136,12 +141,17 @@ def _parts(thing: Any) -> Iterator[tuple[str, Any]]:
         yield "its length", len(thing)
         yield from ((str(place), one) for place, one in enumerate(thing))
     elif isinstance(thing, set | frozenset):
-        yield "its members", " ".join(sorted(repr(one) for one in thing if type(one) in _PLAIN))
+        yield "its members", " ".join(sorted(repr(one) for one in thing if _is_plain(one)))
         yield "its length", len(thing)
     elif isinstance(thing, np.ndarray):
         yield "", thing.ravel().tolist()
     else:
         yield from _attributes(thing)
+
+
+def _is_plain(thing: Any) -> bool:
+    """Tell whether what is shown of a thing is all of it."""
+    return type(thing) in _PLAIN or (type(thing) is tuple and all(map(_is_plain, thing)))
 
 
 def _of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import random
+from array import array
 from collections.abc import Callable, Iterator
 from functools import partial
 from itertools import count
@@ -198,6 +199,9 @@ def test_it_is_refused_from_a_script_before_a_folder_is_there(tmp_path: Path) ->
         lambda held: held.update(a=2),
         lambda held: held["list"].append(1),
         lambda held: held["set"].add("b"),
+        lambda held: (held["pairs"].remove((1, ("a",))), held["pairs"].add((2, ("a",)))),
+        lambda held: held["bytes"].__setitem__(0, 1),
+        lambda held: held["numbers"].__setitem__(0, 1.0),
         lambda held: held["tensor"].mul_(2),
         lambda held: held.update(tensor=torch.ones(1, 2)),
         lambda held: held["strided"].t_(),
@@ -214,6 +218,9 @@ def test_whatever_is_changed_is_found(change: Callable[[dict[str, Any]], object]
         "a": 1,
         "list": [],
         "set": {"a"},
+        "pairs": {(1, ("a",))},
+        "bytes": bytearray(3),
+        "numbers": array("d", [0.0]),
         "tensor": torch.ones(2),
         "strided": torch.arange(4.0).view(2, 2),
         "array": np.zeros(3),
