@@ -42,7 +42,7 @@ COMPONENTS: Final = {"serverapp": "server.server_app:app", "clientapp": "clients
 PROGRAM: Final = "clients.start"
 """What a silo runs."""
 # What a run tells both apps. Flower lets a run override only keys that stand here.
-RUN_KEYS: Final = {"scenario": "", "run": "", "run-dir": "", "device": "cpu", "own-code": ""}
+RUN_KEYS: Final = {"scenario": "", "run": "", "run-dir": "", "device": "cpu", "own-code": "", "base": ""}
 
 _LARGEST_BUNDLE_BYTES: Final = 64 * 2**20  # unpacked; Flower carries none over 10 MB packed
 _MOST_FILES: Final = 10_000
