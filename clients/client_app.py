@@ -46,7 +46,7 @@ from fedmodel.ledger import verify_ledger
 from fedmodel.privacy import grid
 from fedmodel.privacy.events import Event
 from fedmodel.provision import scenario_hash
-from fedmodel.secagg import FRESH, MOST_ATTEMPTS, Window, join_messages, split_messages
+from fedmodel.secagg import MOST_ATTEMPTS, Window, join_messages, split_messages
 from fedmodel.secagg import Participant as Protocol
 
 Handler = Callable[[Message, Context, Silo, bytes], RecordDict]
@@ -239,8 +239,7 @@ def _train(message: Message, context: Context, silo: Silo, asked: bytes) -> Reco
             release = masked_before(silo, ledger, key)
             if release is None:
                 prepare(silo, request)
-                left = outbox.state(silo.run_number) if request.lineage != FRESH else b""
-                state = carried.begin(left, request.lineage)
+                state = carried.begin(outbox.state(silo.run_number), request.lineage)
                 job, question = job_at(silo, request)
                 job.check(question, plan)
                 steps = silo.plan.steps_per_round if part == 0 else plan.steps

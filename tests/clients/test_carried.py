@@ -12,7 +12,7 @@ import safetensors.numpy
 from flwr.app import Array, ArrayRecord, Message, RecordDict
 from flwr.common.serde import recorddict_to_proto
 
-from clients import carried, client_app, hiding
+from clients import carried, hiding
 from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.data import silo_records
@@ -337,7 +337,6 @@ def test_without_lineage_the_same_server_gets_a_sum_that_is_one_update(
 ) -> None:
     """What the rule is for: silos that use whatever they keep, and mask with whoever has the same model."""
     monkeypatch.setattr(carried, "begin", lambda kept, _: {} if not kept else _opened(kept))
-    monkeypatch.setattr(client_app, "FRESH", b"none")  # what it keeps is read whatever is named
     monkeypatch.setattr(hiding, "configuration", lambda scenario, _: scenario)
     spy, dropouts = attacked(lambda *_: FRESH, tiny_file, tmp_path, monkeypatch)
     assert dropouts == {}
