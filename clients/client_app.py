@@ -40,6 +40,7 @@ from flwr.clientapp import ClientApp
 from clients import policy
 from clients.silo import Silo
 from fedmodel import plans, wire
+from fedmodel.config.scenario import TRAINING
 from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
 from fedmodel.learning.job_names import check_jobs
 from fedmodel.ledger import verify_ledger
@@ -132,7 +133,7 @@ def _ready(message: Message, context: Context, silo: Silo, asked: bytes) -> Reco
 
 
 def _admitted(silo: Silo) -> tuple[Event, tuple[Event, ...]]:
-    """Hold a run that begins to the law, and return what the silo plans to do in it, and what besides."""
+    """Hold a run that begins to the law, and return the first part that the silo reserves for it, and the others."""
     law = silo.kit.law
     policy.check_hours(law, datetime.now().astimezone())
     check_jobs(silo.scenario.besides)
@@ -242,7 +243,8 @@ def _train(message: Message, context: Context, silo: Silo, asked: bytes) -> Reco
                 state = carried.begin(outbox.state(silo.run_number), request.lineage)
                 job, question = job_at(silo, request)
                 job.check(question, plan)
-                steps = silo.plan.steps_per_round if part == 0 else plan.steps
+                trains = request.job == TRAINING
+                steps = silo.scenario.plan(silo.name, part).steps_per_round if trains else plan.steps
                 charged = ledger.charge(silo.run, request.round_number, steps, key, part)
                 update_P = job.answer(question, silo.records, charged.event, state)
                 release = hide(silo, charged, request, update_P, state)

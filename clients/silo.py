@@ -233,7 +233,7 @@ class Silo:
 
     @property
     def plan(self) -> SiloPlan:
-        """What this silo is asked to do."""
+        """What this silo is asked to do, in the first phase of training where lots grow."""
         return self.scenario.plan(self.name)
 
     def records(self) -> Records:
@@ -304,7 +304,8 @@ class Silo:
             event,
             self.plan.steps_per_round,
             scenario=scenario_hash(self.scenario).hex(),
-            partial=self._in_part,
+            # Of lots that grow the first rounds alone would be another schedule than the scenario's.
+            partial=self._in_part and not self.scenario.training.lots,
             besides=tuple(besides),
             held=self.held,
             name=name,
@@ -344,7 +345,7 @@ class Silo:
 
         Args:
             ledger: The silo's, open.
-            part: 0 is the plan; then come the jobs besides training, in the scenario's order.
+            part: Training's phases come first, from 0, and then the jobs besides it, in the scenario's order.
 
         Raises:
             ProtocolError: When the silo did not join the run, joined it for another scenario, or did not reserve that
@@ -366,11 +367,11 @@ class Silo:
             source.remember(ledger, self.run)
         for one in found.parts:
             policy.check_event(self.kit.law, one, simulated=self.simulated)
-        besides = plans.events_besides(self.scenario, self.name)
-        if found.parts[1:] != besides:
+        beside = plans.parts_beginning(self.scenario, self.name, found.plan)[1:]
+        if found.parts[1:] != beside:
             raise ProtocolError(
-                f"the run reserved {len(found.parts) - 1} parts besides training, and not the {len(besides)} that the"
-                " scenario asks for; what was not reserved is not answered"
+                f"the run reserved {len(found.parts) - 1} parts beside the first, and not the {len(beside)} that the"
+                " scenario asks for, each at its own rate; what was not reserved is not answered"
             )
         pipeline = plans.pipeline_event(self.plan, found.plan)
         policy.check_noise_levels(self.kit.law, self.scenario, pipeline)

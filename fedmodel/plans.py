@@ -24,13 +24,47 @@ def events_besides(scenario: Scenario, silo: str) -> tuple[Event, ...]:
 
 
 def planned_parts(scenario: Scenario, silo: str) -> tuple[Event, ...]:
-    """Return all that a run asks of a silo, as the parts of its reservation: the plan, then what comes besides."""
-    return (planned_event(scenario.plan(silo)), *events_besides(scenario, silo))
+    """Return all that a run asks of a silo, as the parts of its reservation.
+
+    They are training's phases, each at its own rate, and one where lots do not grow; then what comes besides. Which
+    part a round is charged to, `Scenario.part_of` says.
+    """
+    return (*map(planned_event, scenario.plans(silo)), *events_besides(scenario, silo))
 
 
 def private_parts(scenario: Scenario, silo: str) -> tuple[Event, ...]:
     """Return all that a run asks of a silo where nothing is left out."""
-    return (private_event(scenario.plan(silo)), *events_besides(scenario, silo))
+    return (*map(private_event, scenario.plans(silo)), *events_besides(scenario, silo))
+
+
+def parts_beginning(scenario: Scenario, silo: str, first: Event) -> tuple[Event, ...]:
+    """Return all parts of a run whose first is as a silo says it is: training's later phases have that one's noise.
+
+    Args:
+        scenario: Of which all else is.
+        silo: Whose.
+        first: What it charges in the first phase, of however many steps; its noise may be more than a target needs.
+    """
+    plan, *later = scenario.plans(silo)
+    if protects(first):
+        later = [replace(one, epsilon=None, noise_multiplier=first.noise_multiplier) for one in later]
+    phases = map(planned_event, later)
+    return (first.times(plan.steps), *phases, *events_besides(scenario, silo))
+
+
+def event_of_round(scenario: Scenario, silo: str, first: Event, number: int) -> Event:
+    """Return what a silo charges for a round of training, at the rate of that round's phase.
+
+    Args:
+        scenario: What is run.
+        silo: Whose.
+        first: What it charges for a round of the first phase.
+        number: The round.
+    """
+    part = scenario.phase_of(number)
+    if part == 0:
+        return first
+    return parts_beginning(scenario, silo, first)[part].times(scenario.plan(silo, part).steps_per_round)
 
 
 def private_event(plan: SiloPlan) -> Event:

@@ -70,7 +70,7 @@ class Joined:
 
     @property
     def charges(self) -> dict[str, Event]:
-        """What each member charges for a round."""
+        """What each member charges for a round; of the first phase, where lots grow."""
         return {silo: member.charge for silo, member in self.members.items()}
 
     @property
@@ -237,7 +237,8 @@ def _claims(
 def _check_plan(answer: wire.JoinReply, scenario: Scenario) -> None:
     """Refuse a silo that is not of the federation, or that plans other than the scenario asks of it.
 
-    Where a target is given, its noise may be any that meets it: a silo may always add more than it needs.
+    Where a target is given, its noise may be any that meets it: a silo may always add more than it needs. It says what
+    it plans in the first phase of training; where lots grow, the later phases have that noise, or are not answered.
     """
     if answer.silo not in scenario.federation.silos:
         raise ProtocolError("a node joined under a name that is not in this federation")
@@ -247,6 +248,6 @@ def _check_plan(answer: wire.JoinReply, scenario: Scenario) -> None:
         plan = replace(plan, epsilon=None, noise_multiplier=answer.plan.noise_multiplier)
     if answer.plan != plans.planned_event(plan):
         raise ProtocolError("a silo plans other than the scenario asks")
-    parts = [answer.plan, *plans.events_besides(scenario, answer.silo)]
+    parts = plans.parts_beginning(scenario, answer.silo, answer.plan)
     if target is not None and accounting.epsilon(parts, plan.delta) > target:
         raise ProtocolError("a silo plans less noise than its target epsilon needs")

@@ -43,6 +43,7 @@ from numpy.typing import NDArray
 from fedmodel.crypto import digest
 from fedmodel.crypto.sealed import Opener, open_bytes, seal_bytes
 from fedmodel.errors import CryptoError, ProtocolError
+from fedmodel.ledger.entries import ByPart
 from fedmodel.privacy.events import Event, event_to_json
 from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.secagg import join_messages, split_messages
@@ -68,8 +69,8 @@ class Checkpoint:
     Attributes:
         round_number: The round; 0 after joining.
         model_P: The model after it, float32 of shape `(P,)`.
-        charges: By silo that takes part, what it charges for a round.
-        charged: By silo, for how many rounds it said that it charged.
+        charges: By silo that takes part, what it charges for a round; of the first phase, where lots grow.
+        charged: By silo, for how many rounds it said that it charged; of each phase, where lots grow.
         absent: Codes of the silos that did not join.
         withdrawn: Silos that are asked no more, and since when.
         failures: Rounds that failed closed.
@@ -83,7 +84,7 @@ class Checkpoint:
     round_number: int
     model_P: NDArray[np.float32]
     charges: Mapping[str, Event]
-    charged: Mapping[str, int]
+    charged: Mapping[str, ByPart]
     absent: Mapping[str, str]
     withdrawn: Mapping[str, dict[str, str | int]]
     failures: int = 0

@@ -27,8 +27,7 @@ from __future__ import annotations
 import logging
 import math
 import time
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -41,6 +40,7 @@ from fedmodel.canaries.probes import watched
 from fedmodel.config import TRAINING
 from fedmodel.errors import DropoutError
 from fedmodel.learning.jobs import Asking, State
+from fedmodel.ledger.entries import ByPart, by_part, figures_of
 from fedmodel.privacy import accounting
 from fedmodel.wire import TrainRequest
 from server.aggregation import Aggregation, RoundResult
@@ -61,7 +61,7 @@ class ComeTo:
     Attributes:
         number: The round; 0 after joining.
         state: Training's.
-        charged: By silo, for how many rounds of training it said that it charged.
+        charged: By silo, for how many rounds of training it said that it charged; of each phase, where lots grow.
         failures: Rounds of training that failed closed.
         ended: Whether no round of training follows, whatever the scenario says.
         line: The round's line of metrics, empty after joining.
@@ -69,7 +69,7 @@ class ComeTo:
 
     number: int
     state: State
-    charged: Counter[str] = field(default_factory=Counter)
+    charged: Mapping[str, ByPart] = field(default_factory=dict)
     failures: int = 0
     ended: bool = False
     line: Mapping[str, Any] = field(default_factory=dict)
@@ -78,7 +78,7 @@ class ComeTo:
     def again(cls, kept: Checkpoint) -> ComeTo:
         """Return what a run had come to when its checkpoint was written."""
         state = State(kept.model_P, kept.strategy)
-        return cls(kept.round_number, state, Counter(kept.charged), kept.failures, kept.ended, kept.line)
+        return cls(kept.round_number, state, kept.charged, kept.failures, kept.ended, kept.line)
 
 
 class RoundLoop:
@@ -160,7 +160,7 @@ class RoundLoop:
         taking, joined, scenario, job = self._taking, self._taking.joined, self._scenario, self._jobs[TRAINING]
         cohort, result = self._ask(number, job.question(number, before.state))
         left = [silo for silo, code in result.dropouts.items() if joined.let_go(silo, code, number)]
-        charged = before.charged + Counter(result.charged.keys())
+        charged = _counted(before.charged, result.charged, scenario.phase_of(number), len(scenario.phases))
         line = {"epsilon": self._epsilons(charged), **self._line(number, cohort, result)}
         too_few = len(joined.left) < self._rounds.needed
         ended, state, failures = too_few, before.state, before.failures
@@ -223,7 +223,7 @@ class RoundLoop:
             "withdrawn": joined.withdrawn,
         }
 
-    def _epsilons(self, charged: Counter[str]) -> dict[str, float | None]:
+    def _epsilons(self, charged: Collection[str]) -> dict[str, float | None]:
         """Return the epsilon of each silo that says it charged something; the ledgers have the last word.
 
         It is of the whole plan from the first round on: what a run costs does not hang on where somebody who watches it
@@ -232,10 +232,7 @@ class RoundLoop:
         scenario, joined = self._scenario, self._taking.joined
         found = {
             silo: accounting.epsilon(
-                [
-                    replace(joined.members[silo].charge, steps=scenario.plan(silo).steps),
-                    *plans.events_besides(scenario, silo),
-                ],
+                plans.parts_beginning(scenario, silo, joined.members[silo].charge),
                 scenario.plan(silo).delta,
                 accounting.COARSE_GRID,
             )
@@ -254,3 +251,11 @@ class RoundLoop:
             len(self._taking.joined.left),
             self._rounds.needed,
         )
+
+
+def _counted(before: Mapping[str, ByPart], silos: Collection[str], part: int, phases: int) -> dict[str, ByPart]:
+    """Count a round of a phase for each of some silos."""
+    rounds = {silo: list(figures_of(said, phases)) for silo, said in before.items()}
+    for silo in silos:
+        rounds.setdefault(silo, [0] * phases)[part] += 1
+    return {silo: by_part(figures) for silo, figures in rounds.items()}

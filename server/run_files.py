@@ -29,6 +29,7 @@ from fedmodel.errors import ConfigError
 from fedmodel.learning.description import DESCRIPTION, describe
 from fedmodel.learning.fitting import fit
 from fedmodel.learning.starts import START
+from fedmodel.ledger.entries import ByPart
 from fedmodel.privacy.events import Event, event_to_json
 from fedmodel.provision import read_identity, read_server_law, scenario_hash, unlocked
 from fedmodel.system.durable import replace_file
@@ -155,8 +156,13 @@ class RunFiles:
         """Erase what a run that has ended does not need."""
         forget(self.run_dir)
 
-    def report(self, charges: Mapping[str, Event], charged: Mapping[str, int]) -> None:
-        """Write down what silos say they charged: a deployed server has no ledger of theirs to sum up from."""
+    def report(self, charges: Mapping[str, Event], charged: Mapping[str, ByPart]) -> None:
+        """Write down what silos say they charged: a deployed server has no ledger of theirs to sum up from.
+
+        Args:
+            charges: By silo, for a round; of the first phase, where lots grow, from which the others follow.
+            charged: By silo, in how many rounds; of each phase, where lots grow.
+        """
         if self.sealed:
             said = {
                 silo: {"rounds": charged.get(silo, 0), "event": event_to_json(event)} for silo, event in charges.items()

@@ -16,7 +16,8 @@ The ratio of the two is an upper bound of a step's signal over its noise, for lo
 | too large     | noise alone moves a coordinate by more than 1 over all steps: `rate noise sqrt(steps)`        |
 | lots          | always: how many records a silo has is the silo's to know, so each compares for itself       |
 
-Under a schedule `rate` is the mean of all rounds' rates, and beside noise the root of the mean of their squares.
+Under a schedule `rate` is the mean of all rounds' rates, and beside noise the root of the mean of their squares. Where
+lots grow the ratio is that of the largest, and each round adds its own steps and noise.
 
 Does NOT find out why: these are what to look at first. How large lots really were is not known here, on purpose.
 """
@@ -25,7 +26,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from statistics import fmean
 from typing import Any, Final
 
 import torch
@@ -35,6 +35,7 @@ from fedmodel.config import Scenario
 from fedmodel.data import Records
 from fedmodel.learning.tasks import objective
 from fedmodel.learning.vectors import parameter_count
+from fedmodel.plans import event_of_round
 from fedmodel.privacy.events import Event
 from server.metrics import measured
 
@@ -50,7 +51,7 @@ def usefulness(
         module: The model, on the device.
         scenario: What was done.
         test: The server's held-out records.
-        charges: By silo, what it charges for a round.
+        charges: By silo, what it charges for a round; of the first phase, where lots grow.
         device: Where the model is.
 
     Returns:
@@ -66,40 +67,40 @@ def usefulness(
     """
     aim = objective(scenario.data.shape, scenario.training.loss)
     found = measured(module, aim, test, device)
-    plans = [scenario.plan(silo) for silo in sorted(charges)]
-    steps = min(plan.steps for plan in plans)
-    clip, training = scenario.privacy.max_grad_norm, scenario.training
-    rate, rounds = training.learning_rate, scenario.rounds
-    shares = [training.rate(number, rounds) / rate for number in range(1, rounds + 1)]
-    spread = clip * _relative_noise(scenario, charges)
+    silos, training, clip = sorted(charges), scenario.training, scenario.privacy.max_grad_norm
+    rate, rounds = training.learning_rate, range(1, scenario.rounds + 1)
+    spreads = [clip * _relative_noise(scenario, charges, phase.first) for phase in scenario.phases]
+    steps = [min(scenario.plan(silo, part).steps_per_round for silo in silos) for part in range(len(spreads))]
+    # Of each round: how many steps, their share of the rate, and how far one step's noise moves a coordinate.
+    each = [
+        (steps[part], training.rate(number, scenario.rounds) / rate, training.noise_step(spreads[part]))
+        for number, part in ((number, scenario.phase_of(number)) for number in rounds)
+    ]
     adds = scenario.federation.strategy == "fedavg"
+    walk = rate * math.sqrt(math.fsum(taken * (share * moved) ** 2 for taken, share, moved in each))
+    reach = rate * clip * math.fsum(taken * share for taken, share, _ in each) / (1 - training.momentum)
     return {
         **({} if aim.task.reads_labels else {"knows_nothing": aim.task.knows_nothing}),
         "one_class": aim.task.one_answer(found),
         "loss": found.mean_loss,
         "base_loss": aim.task.base_loss(aim.loss, test.y_N),
-        "signal_to_noise": clip / (spread * math.sqrt(parameter_count(module))) if spread else None,
-        "noise_walk": rate * training.noise_step(spread) * _root_mean_square(shares) * math.sqrt(steps)
-        if adds
-        else None,
-        "reach": rate * fmean(shares) * clip * steps / (1 - training.momentum)
-        if adds and training.optimizer == "sgd"
-        else None,
-        "supposed": {plan.silo: round(plan.expected_batch_size / plan.sample_rate) for plan in plans},
+        "signal_to_noise": clip / (spreads[-1] * math.sqrt(parameter_count(module))) if spreads[-1] else None,
+        "noise_walk": walk if adds else None,
+        "reach": reach if adds and training.optimizer == "sgd" else None,
+        "supposed": {
+            plan.silo: round(plan.expected_batch_size / plan.sample_rate) for plan in map(scenario.plan, silos)
+        },
     }
 
 
-def _root_mean_square(values: list[float]) -> float:
-    return math.sqrt(fmean(value**2 for value in values))
-
-
-def _relative_noise(scenario: Scenario, charges: Mapping[str, Event]) -> float:
-    """Return the noise of the average of a cohort's steps, over the clip: one standard deviation of a coordinate."""
+def _relative_noise(scenario: Scenario, charges: Mapping[str, Event], number: int) -> float:
+    """Return the noise of the average of a cohort's steps in a round, over the clip: one standard deviation."""
     federation = scenario.federation
+    events = {silo: event_of_round(scenario, silo, event, number) for silo, event in charges.items()}
     whole = sum(federation.weight(silo) for silo in charges)
     of_all = sum(
         (federation.weight(silo) / whole * event.noise_multiplier / event.denominator) ** 2
-        for silo, event in charges.items()
+        for silo, event in events.items()
     )
     # A smaller cohort averages less away.
     return math.sqrt(of_all * len(charges) / min(federation.cohort_size, len(charges)))

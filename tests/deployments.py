@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from fedmodel.config import read_scenario, scenario_to_toml, silo_file_to_toml
 from fedmodel.crypto import SigningKey
 from fedmodel.crypto.sealed import write_sealed
 from fedmodel.ledger import read_ledger
+from fedmodel.ledger.entries import by_part
 from fedmodel.privacy.events import event_to_json
 from fedmodel.provision.laws import law_of
 from fedmodel.secagg import Member, Roster
@@ -29,8 +31,10 @@ SILOS = ("north", "south", "west")
 TEXT = MASKED.replace("min_silos = 2", "min_silos = 3")
 
 
-def _deployed(folder: Path) -> None:
-    federation = issued(folder, scenario=TEXT)
+def _deployed(folder: Path, settings: Sequence[str]) -> None:
+    (folder / "said.toml").write_text(TEXT, encoding="utf-8")
+    text = scenario_to_toml(read_scenario(str(folder / "said.toml"), settings)) if settings else TEXT
+    federation = issued(folder, scenario=text)
     parties = {name: federation.unlock(name) for name in ("server", *SILOS)}
     scenario = read_scenario(str(folder / "tiny.toml"))
 
@@ -48,7 +52,7 @@ def _deployed(folder: Path) -> None:
                 (kit / "silo.toml").write_text(silo_file_to_toml(law), encoding="utf-8")
 
     (folder / "simulation").mkdir()
-    run = simulated(folder / "simulation", TEXT, kits_ready=take_keys)
+    run = simulated(folder / "simulation", text, kits_ready=take_keys)
     home, place = federation.kit("server"), federation.kit("server") / "runs" / RUN
     (home / "heads").mkdir(exist_ok=True)
     place.mkdir(parents=True, mode=0o700)
@@ -61,7 +65,8 @@ def _deployed(folder: Path) -> None:
         shutil.copy2(run / "server" / "heads" / silo, home / "heads" / silo)
         ((number, held),) = read_ledger(ledger).runs.items()
         charged = list(held.charges.values())
-        charges[silo] = {"event": event_to_json(held.plan.times(charged[0].steps)), "rounds": len(charged)}
+        rounds = by_part([sum(one.part == part for one in charged) for part in range(held.phases)])
+        charges[silo] = {"event": event_to_json(held.plan.times(charged[0].steps)), "rounds": rounds}
     for name in ("metrics.jsonl", "model.json", "usefulness.json"):
         shutil.copy2(run / name, place / name)
     write_sealed(place / SEALED_MODEL, (run / "model.safetensors").read_bytes(), [parties["server"].recipient])
@@ -72,7 +77,8 @@ def _deployed(folder: Path) -> None:
     (place / "outcome.json").write_text('{"completed": true}', encoding="utf-8")
 
 
-def deployed(factory: pytest.TempPathFactory) -> Federation:
-    """Return a federation with a run, that nobody changes."""
-    folder = once(factory, "deployed", _deployed)
+def deployed(factory: pytest.TempPathFactory, settings: Sequence[str] = ()) -> Federation:
+    """Return a federation with a run, that nobody changes; of another scenario, where overrides are given."""
+    name = "-".join(["deployed", *(f"{sum(one.encode())}" for one in settings)])
+    folder = once(factory, name, lambda place: _deployed(place, settings))
     return Federation(folder / "out", None)  # type: ignore[arg-type]  # how it was issued is of no interest

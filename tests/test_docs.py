@@ -68,7 +68,7 @@ def test_every_key_of_a_scenario_is_documented_and_no_other() -> None:
     # What `person = {column, form}` has is said in the row of `person`.
     known = {field for kind in kinds_in(Scenario) - {PersonColumn} for field in kind.model_fields}
     containers = {"data", "partition", "federation", "model", "training", "privacy", "encryption", "faults"}
-    containers |= {"columns", "audit", "besides", "purpose", "augment", "schedule"}
+    containers |= {"columns", "audit", "besides", "purpose", "augment", "schedule", "lots"}
     assert documented == known - containers
 
 

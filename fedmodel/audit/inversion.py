@@ -111,7 +111,12 @@ class Inversion:
         plan = self.plan
         is_calibrated = plan.epsilon is not None
         target = f", that of epsilon {up(plan.epsilon)} at delta {small(plan.delta)}" if is_calibrated else ""
-        return f"noise multiplier {self.noise_multiplier:.2f}{target} over {plan.steps} steps"
+        return f"noise multiplier {self.noise_multiplier:.2f}{target} over {self.steps} steps"
+
+    @property
+    def steps(self) -> int:
+        """All steps that the noise is for."""
+        return sum(one.steps for one in self.plan.trained)
 
 
 def inversion(scenario: Scenario, digit: int | None = None, seed: int = 1, others: int = OTHERS) -> Inversion:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import replace
+from itertools import pairwise
 from typing import Annotated, Final
 
 from pydantic import AfterValidator, Field, model_validator
@@ -19,6 +20,7 @@ from fedmodel.config.encryption import EncryptionConfig
 from fedmodel.config.faults import FaultsConfig
 from fedmodel.config.figures import Epsilon
 from fedmodel.config.kinds import DataConfig, ModelConfig
+from fedmodel.config.lots import Phase, phases_of
 from fedmodel.config.privacy import PrivacyConfig, SiloPrivacyConfig
 from fedmodel.config.purpose import PurposeConfig
 from fedmodel.config.silos import FederationConfig
@@ -27,7 +29,7 @@ from fedmodel.kinds.model import StartConfig
 from fedmodel.kinds.own_names import names_own_or_one_on_board
 from fedmodel.kinds.section import Positive, Section, is_inert, known_silos
 from fedmodel.privacy.events import MOST_STEPS
-from fedmodel.privacy.plan import SiloPlan
+from fedmodel.privacy.plan import Lots, SiloPlan
 
 TRAINING: Final = "training"
 """The name of the job that every run is for."""
@@ -84,6 +86,7 @@ class Scenario(Section):
                 f"training.schedule.warm_up_rounds = {schedule.warm_up_rounds} leaves none of {self.rounds} rounds at"
                 " the whole learning rate; warm up in fewer"
             )
+        self._check_lots()
         if TRAINING in self.besides:
             raise ValueError("besides names training, which every run does anyway; leave it out")
         if self.besides and (left := "audit" if self.audit is not None else self.privacy.baseline and "baseline"):
@@ -91,12 +94,39 @@ class Scenario(Section):
         if self.privacy.noise == "seeded-unsafe" and self.seed is None:
             raise ValueError('privacy.noise = "seeded-unsafe" needs a seed')
         for silo in self.federation.silos:
-            plan = self.plan(silo)
-            if plan.steps > MOST_STEPS:
+            steps = sum(plan.steps for plan in self.plans(silo))
+            if steps > MOST_STEPS:
                 raise ValueError(
-                    f"silo {silo!r} would take {plan.steps} steps in {self.rounds} rounds, more than {MOST_STEPS}"
+                    f"silo {silo!r} would take {steps} steps in {self.rounds} rounds, more than {MOST_STEPS}"
                 )
         return self
+
+    def _check_lots(self) -> None:
+        """Refuse lots that grow past a run, past all records, or in what measures one rate."""
+        grown = self.training.lots
+        if not grown:
+            return
+        if grown[-1].from_round > self.rounds:
+            raise ValueError(
+                f"training.lots: from_round = {grown[-1].from_round} is past the {self.rounds} rounds of the run;"
+                " leave it out"
+            )
+        if self.audit is not None:
+            raise ValueError(
+                "training.lots grows lots, and an audit's canaries are planned for one rate; leave one of the two out"
+            )
+        for silo in self.federation.silos:
+            rates, divisors = zip(*self._lots(silo), strict=True)
+            if rates[-1] > 1:
+                raise ValueError(
+                    f"training.lots: {grown[-1].times:g} times the sample rate {rates[0]:g} of silo {silo!r} is"
+                    f" {rates[-1]}, and no record is more than once in a lot; grow them less, or begin smaller"
+                )
+            if any(after <= before for before, after in pairwise(divisors)):
+                raise ValueError(
+                    f"training.lots: expected_batch_size = {divisors[0]} of silo {silo!r} is too small to grow so"
+                    f" little: divisors would be {', '.join(map(str, divisors))}; grow lots by more at once"
+                )
 
     @property
     def json_text(self) -> str:
@@ -146,17 +176,26 @@ class Scenario(Section):
         return self.training.keep_optimizer_state
 
     @property
+    def phases(self) -> tuple[Phase, ...]:
+        """The run's rounds of training by how large lots are: one phase where they do not grow."""
+        return phases_of(self.training.lots, self.rounds)
+
+    @property
     def last_round(self) -> int:
         """The number of the last round: those of training come first, then one for each job besides, in their order."""
         return self.rounds + len(self.besides)
 
     def job_of(self, number: int) -> str:
         """Return the job that a round, from 1 to the last, is of."""
-        return (TRAINING, *self.besides)[self.part_of(number)]
+        return (TRAINING, *self.besides)[max(0, number - self.rounds)]
 
     def part_of(self, number: int) -> int:
-        """Return the part of a run's reservation that a round is charged to: 0 is training's."""
-        return max(0, number - self.rounds)
+        """Return the part of a run's reservation that a round is charged to: training's phases come first, from 0."""
+        return self.phase_of(number) + max(0, number - self.rounds)
+
+    def phase_of(self, number: int) -> int:
+        """Return the phase of training that a round belongs to, from 0; the last one's for whatever comes after it."""
+        return sum(phase.first <= number for phase in self.phases) - 1
 
     def federation_of(self, job: str) -> FederationConfig:
         """Return the federation as a job counts its silos: by their weights in training, and else each once."""
@@ -178,15 +217,34 @@ class Scenario(Section):
             rounds=1,
             mechanism=_MECHANISM,
             besides=(),
+            lots=(),
         )
 
-    def plan(self, silo: str) -> SiloPlan:
-        """Return what the silo is asked to train, its own declarations laid over the shared ones."""
+    def plans(self, silo: str) -> tuple[SiloPlan, ...]:
+        """Return what the silo is asked to train in each phase, in order."""
+        return tuple(self.plan(silo, part) for part in range(len(self.phases)))
+
+    def _lots(self, silo: str) -> list[tuple[float, int]]:
+        """Return at which rate a silo's lots are drawn in each phase, and what their sums are divided by."""
+        shared, own = self.privacy, self.privacy.silo.get(silo, SiloPrivacyConfig())
+        sample_rate = shared.sample_rate if own.sample_rate is None else own.sample_rate
+        batch = shared.expected_batch_size if own.expected_batch_size is None else own.expected_batch_size
+        return [(sample_rate * phase.times, phase.divisor(batch)) for phase in self.phases]
+
+    def plan(self, silo: str, part: int = 0) -> SiloPlan:
+        """Return what the silo is asked to train, its own declarations laid over the shared ones.
+
+        Args:
+            silo: Its name.
+            part: Which phase of training, from 0, where lots grow. Unit, clip, delta, noise and where it comes from are
+                all phases'; rate, divisor, steps and rounds are this one's.
+        """
         shared = self.privacy
         own = shared.silo.get(silo, SiloPrivacyConfig())
         target_is_own = own.epsilon is not None or own.noise_multiplier is not None
-        sample_rate = shared.sample_rate if own.sample_rate is None else own.sample_rate
-        batch = shared.expected_batch_size if own.expected_batch_size is None else own.expected_batch_size
+        phases, lots = self.phases, self._lots(silo)
+        steps = [self.training.steps_per_round(rate) for rate, _ in lots]
+        sample_rate, batch = lots[part]
         return SiloPlan(
             silo=silo,
             data=self.data.data_set,
@@ -198,10 +256,15 @@ class Scenario(Section):
             max_grad_norm=shared.max_grad_norm,
             sample_rate=sample_rate,
             expected_batch_size=batch,
-            steps_per_round=self.training.steps_per_round(sample_rate),
-            rounds=self.rounds,
+            steps_per_round=steps[part],
+            rounds=phases[part].rounds,
             noise=shared.noise,
             baseline=shared.baseline,
             mechanism=shared.mechanism,
             besides=tuple(job.noise_multiplier for job in self.besides.values()),
+            lots=tuple(
+                Lots(rate, each * phase.rounds, divisor)
+                for (rate, divisor), each, phase in zip(lots, steps, phases, strict=True)
+                if len(lots) > 1
+            ),
         )

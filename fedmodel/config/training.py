@@ -6,6 +6,7 @@ from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from fedmodel.config.lots import Lots, check_growth
 from fedmodel.config.schedule import ScheduleConfig
 from fedmodel.config.silos import LEAST_WEIGHT, MOST_WEIGHT
 from fedmodel.kinds.own_names import names_own_or_one_on_board
@@ -32,6 +33,8 @@ class TrainingConfig(Section):
         max_physical_batch: Most records in memory at once; "auto" for as many as fit, by a probe on made-up records
             (`fedmodel.learning.memory`).
         schedule: Which share of `learning_rate` each round has; None for all of it in every round.
+        lots: From which rounds on lots are how many times as large as in the first; none where they do not grow. Each
+            step is charged at its own rate, and a target is of all of them (`fedmodel.plans`).
         ema_decay: The decay of an exponential moving average of the models after each round, which is then the run's
             model (`fedmodel.learning.averaging`); None where that is the model after the last round.
         precision: In which a model computes as it trains (`fedmodel.learning.precision`): "bf16" is mixed precision,
@@ -67,6 +70,7 @@ class TrainingConfig(Section):
     proximal: float = Field(default=0.0, ge=0, le=1e6, exclude_if=lambda mu: mu == 0)
     ema_decay: float | None = Field(default=None, gt=0, lt=1, exclude_if=lambda decay: decay is None)
     schedule: ScheduleConfig | None = Field(default=None, exclude_if=lambda said: said is None)
+    lots: Lots = Field(default=(), exclude_if=lambda grown: not grown)
 
     @field_validator("class_weights")
     @classmethod
@@ -81,6 +85,7 @@ class TrainingConfig(Section):
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> TrainingConfig:
+        check_growth(self.lots)
         if self.class_weights is not None and self.loss != "cross-entropy":
             raise ValueError(f'class_weights belongs to loss = "cross-entropy", found {self.loss!r}; leave it out')
         if (self.local_steps is None) == (self.local_epochs is None):

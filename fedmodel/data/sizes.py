@@ -15,12 +15,14 @@ _FAR: Final = 4.0  # times the divisor, either way, past which a lot's size is m
 
 
 def under_a_lot(plan: SiloPlan, records: int) -> str | None:
-    """Return that there are fewer records than an expected lot, and what to do; None where there are not."""
-    if records >= plan.expected_batch_size:
+    """Return that there are fewer records than the largest expected lot, and what to do; None where there are not."""
+    if records >= plan.largest_lot:
         return None
+    grown = f", and by training.lots they grow to {plan.largest_lot}" if plan.lots else ""
     return (
-        f"silo {plan.silo!r} holds fewer records than a lot: privacy.expected_batch_size = {plan.expected_batch_size};"
-        f" declare a smaller lot for it, privacy.silo.{plan.silo}.expected_batch_size"
+        f"silo {plan.silo!r} holds fewer records than a lot: privacy.expected_batch_size ="
+        f" {plan.expected_batch_size}{grown}; declare a smaller lot for it,"
+        f" privacy.silo.{plan.silo}.expected_batch_size"
     )
 
 

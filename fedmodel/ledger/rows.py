@@ -38,7 +38,7 @@ class Reservation:
 
     @property
     def plan(self) -> Event:
-        """The first part: what the run is for."""
+        """The first part: what the run is for, or the first phase of that, where lots grow."""
         return self.parts[0]
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
 from typing import NamedTuple
 
 from fedmodel.errors import LedgerTampered
@@ -68,13 +69,31 @@ class Run:
 
     @property
     def plan(self) -> Event:
-        """The first part: what the run is for."""
+        """The first part: what the run is for, or the first phase of that, where lots grow."""
         return self.parts[0]
 
     @property
+    def phases(self) -> int:
+        """How many parts, from the first on, are phases of what the run is for: its steps, with ever larger lots.
+
+        What a run releases besides has a divisor of 1, so that it is none.
+        """
+        return phases_in(self.parts)
+
+    @property
+    def steps(self) -> int:
+        """Steps reserved of what the run is for, in all phases."""
+        return sum(part.steps for part in self.parts[: self.phases])
+
+    @property
     def taken(self) -> int:
-        """Steps charged of the plan."""
-        return self.drawn[0]
+        """Steps charged of what the run is for, in all phases."""
+        return sum(self.drawn[: self.phases])
+
+    @property
+    def rounds(self) -> int:
+        """Rounds of what the run is for that a charge stands of."""
+        return len({one.round for one in self.charges.values() if one.part < self.phases})
 
     @property
     def cost(self) -> int:
@@ -115,6 +134,29 @@ class Run:
     def matters(self) -> bool:
         """Whether anything of it was, or can yet be, released."""
         return not self.closed or bool(self.charges)
+
+
+def phases_in(parts: Sequence[Event]) -> int:
+    """Return how many of a run's parts, from the first on, are its steps with ever larger lots; 0 of no parts.
+
+    >>> from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
+    >>> small, large = DpSgdEvent(1.0, 1.0, 0.1, 5, 10), DpSgdEvent(1.0, 1.0, 0.2, 5, 20)
+    >>> phases_in([small, large, large])
+    2
+    """
+    found = len(parts[:1])
+    while found < len(parts) and _grown(parts[found - 1], parts[found]):
+        found += 1
+    return found
+
+
+def _grown(before: Event, after: Event) -> bool:
+    """Return whether an event is another's steps with larger lots, and nothing else."""
+    if type(before) is not type(after) or after.denominator <= before.denominator:
+        return False
+    lots = ("sample_rate", "realised_sample_rate", "denominator", "steps")
+    same = all(getattr(before, one.name) == getattr(after, one.name) for one in fields(before) if one.name not in lots)
+    return same and after.sample_rate > before.sample_rate
 
 
 def share(cost: int, taken: int, steps: int) -> int:

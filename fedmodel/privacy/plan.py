@@ -3,13 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from fedmodel.privacy.events import Baseline, NoiseSourceName, UnitName
+
+
+class Lots(NamedTuple):
+    """Steps whose lots are drawn at one rate.
+
+    Attributes:
+        sample_rate: The Poisson rate, public.
+        steps: How many.
+        divisor: Of their sums, public. It changes nothing of what they cost, and whoever asks for that leaves it out.
+    """
+
+    sample_rate: float
+    steps: int
+    divisor: int = 1
 
 
 @dataclass(frozen=True)
 class SiloPlan:
     """What one silo is asked to do over a whole run: the figures its claim is calibrated from.
+
+    Of a run whose lots grow it is one phase: its sample rate, divisor, steps and rounds are that phase's, and a target
+    is of all that `lots` says.
 
     Attributes:
         silo: The silo's name.
@@ -28,6 +46,8 @@ class SiloPlan:
         baseline: What is left out of the run, which then protects nobody; None where nothing is.
         mechanism: What the silo releases by, where nothing is left out.
         besides: Noise multipliers of what the run releases besides, a sum over all records each; a target is of all.
+        lots: Every phase's rate, steps and divisor, in order, this one's too, where lots grow; else nothing, and the
+            plan is all that is trained.
     """
 
     silo: str
@@ -46,6 +66,7 @@ class SiloPlan:
     baseline: Baseline | None = None
     mechanism: str = "dp-sgd"
     besides: tuple[float, ...] = ()
+    lots: tuple[Lots, ...] = ()
 
     @property
     def target_epsilon(self) -> float | None:
@@ -54,5 +75,15 @@ class SiloPlan:
 
     @property
     def steps(self) -> int:
-        """Steps of the whole run."""
+        """Steps of the whole run; of its phase, where lots grow."""
         return self.steps_per_round * self.rounds
+
+    @property
+    def largest_lot(self) -> int:
+        """Records that the largest lot is expected to have: the divisor, or what it grows to."""
+        return self.lots[-1].divisor if self.lots else self.expected_batch_size
+
+    @property
+    def trained(self) -> tuple[Lots, ...]:
+        """All that the run trains, by rate: this plan's own steps, or every phase's."""
+        return self.lots or (Lots(self.sample_rate, self.steps),)

@@ -17,6 +17,8 @@ Guarantee, for every list of survivors for which `unevenness` returns None:
   noise and signal are exact, momentum and a proximal term included, and so they are in each round of a schedule, which
   scales all silos' steps alike; beside a proximal term it takes silos that take equally many steps. If momentum is kept
   between rounds, signal is the most that any history allows. With Adam and Adagrad they count steps of equal length.
+  Where lots grow it holds in every phase, whose steps and divisors are its own; the history is then that of rounds of
+  the same phase.
 
 And no silo quantises its update to nothing, if `levels_of_noise` is at least 1: then the weighted noise of one step is
 at least one level of the quantiser.
@@ -36,7 +38,9 @@ from typing import Final
 import numpy as np
 
 from fedmodel.config import Scenario
+from fedmodel.config.training import TrainingConfig
 from fedmodel.errors import ConfigError
+from fedmodel.privacy.plan import SiloPlan
 from fedmodel.privacy.rounding import down
 from fedmodel.secagg import least_effective
 from fedmodel.secagg.quantize import Quantizer
@@ -63,14 +67,15 @@ def unevenness(
     found = least_effective(weights, leaving)
     if found < least:
         return f"their weights are worth {down(found, 2)} equal silos, where {least:g} are needed"
-    noise, signal = zip(*(_moves(scenario, silo) for silo in members), strict=True)
-    figures = {
-        "weights": weights,
-        "moves by noise": _products(weights, noise),
-        "moves by gradients of one direction": _products(weights, signal),
-    }
+    figures = [("weights", weights)]
+    for part in range(len(scenario.phases)):
+        noise, signal = zip(*(_moves(scenario.plan(silo, part), scenario.training) for silo in members), strict=True)
+        figures += [
+            ("moves by noise", _products(weights, noise)),
+            ("moves by gradients of one direction", _products(weights, signal)),
+        ]
     needed = min(least, BEYOND_COLLUDERS)
-    for what, values in figures.items():
+    for what, values in figures:
         found = least_effective(values, leaving + colluding)
         if found < needed:
             less = f", less any {colluding} of them that work with the server," if colluding else ""
@@ -116,19 +121,21 @@ def check_levels(scenario: Scenario, silo: str, noise_multiplier: float, quantiz
 
 
 def levels_of_noise(scenario: Scenario, silo: str, noise_multiplier: float, quantizer: Quantizer) -> float:
-    """Return the least standard deviation of one step's noise in a weighted update, in levels of the quantiser."""
-    plan = scenario.plan(silo)
+    """Return the least standard deviation of one step's noise in a weighted update, in levels of the quantiser.
+
+    Where lots grow that is of the largest lots, at the least of all rounds' learning rates.
+    """
+    plan = scenario.plans(silo)[-1]
     noise = noise_multiplier * plan.max_grad_norm / plan.expected_batch_size
     step = scenario.training.least_rate(scenario.rounds) * scenario.training.noise_step(noise)
     return step * scenario.federation.relative_weight(silo) * quantizer.scale
 
 
-def _moves(scenario: Scenario, silo: str) -> tuple[float, float]:
-    """Return how far noise, and clipped gradients of one direction, move a silo's update in a round.
+def _moves(plan: SiloPlan, training: TrainingConfig) -> tuple[float, float]:
+    """Return how far noise, and clipped gradients of one direction, move a silo's update in a round of a phase.
 
     Each figure lacks a factor that all silos have in common, and the silo's weight.
     """
-    plan, training = scenario.plan(silo), scenario.training
     divisor = plan.expected_batch_size if training.optimizer == "sgd" else 1
     noise, signal = _momentum_sums(plan.steps_per_round, training.momentum, training.pull)
     if training.keep_optimizer_state:

@@ -113,7 +113,8 @@ class JoinRequest:
 class JoinReply:
     """A silo's name, what it plans to spend on the whole run, its ADVERT if asked for, and its ledger's signed head.
 
-    A silo that is ready to join says the same, without an ADVERT.
+    A silo that is ready to join says the same, without an ADVERT. Where lots grow it says its plan for the first phase,
+    whose noise all phases have (`fedmodel.plans.parts_beginning`).
     """
 
     silo: str

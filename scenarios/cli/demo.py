@@ -81,7 +81,7 @@ def _document(found: Inversion, file: Path) -> dict[str, Any]:
         "max_grad_norm": found.plan.max_grad_norm,
         "epsilon": found.plan.epsilon,
         "delta": found.plan.delta,
-        "steps": found.plan.steps,
+        "steps": found.steps,
         "digits": found.digits,
         "pictures": [
             {

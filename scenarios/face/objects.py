@@ -69,6 +69,7 @@ class Objects(TypedDict, total=False):
     local_epochs: int
     proximal: float
     schedule: Mapping[str, Any]
+    lots: Sequence[Mapping[str, Any]]
     ema_decay: float
     gradients: str
     max_physical_batch: int | Literal["auto"]
@@ -93,6 +94,7 @@ _KINDS: Final[dict[str, tuple[tuple[type, ...], str]]] = {
     **dict.fromkeys(("sample_rate", "held_out", "learning_rate"), ((Real,), "a number, such as 0.1")),
     **dict.fromkeys(("model_args", "strategy_options"), ((Mapping,), 'a dictionary, such as {"name": 1}')),
     "schedule": ((Mapping,), 'a dictionary, such as {"decay": "cosine"}'),
+    "lots": ((list, tuple), 'a list, such as [{"from_round": 6, "times": 2}]'),
     "augment": ((Mapping,), 'a dictionary, such as {"flip": "horizontal", "views": 4}'),
     **dict.fromkeys(("labels", "target_range"), (_LISTED, "a list")),
     "silos": ((Integral, *_LISTED), "how many, or a list of names"),
@@ -278,7 +280,7 @@ def _kept_start(module: nn.Module) -> Path:
 
 
 def _data(said: Mapping[str, Any], batch: int) -> dict[str, Any]:
-    """Return the section `data`; where nothing is said of a partition, each silo is dealt a lot's worth at least."""
+    """Return the section `data`; where nothing is said of a partition, each silo is dealt its largest lot at least."""
     found: dict[str, Any] = {"source": "own", "use": _DATA, **_chosen(said, "label", "person", "task")}
     found |= {key: list(said[key]) for key in ("labels", "target_range") if said.get(key) is not None}
     found |= {key: dict(said[key]) for key in ("augment",) if said.get(key) is not None}
@@ -287,7 +289,7 @@ def _data(said: Mapping[str, Any], batch: int) -> dict[str, Any]:
     elif said.get("held_out") is not None:
         raise ConfigError("give test, or held_out, the share of train that becomes it, not both")
     if said.get("partition") is None:
-        found |= {} if isinstance(said["train"], list) else {"partition": {"min_records": batch}}
+        found |= {} if isinstance(said["train"], list) else {"partition": {"min_records": _largest_lot(said, batch)}}
     else:
         if isinstance(said["train"], list):
             raise ConfigError(
@@ -314,6 +316,7 @@ def _training(said: Mapping[str, Any]) -> dict[str, Any]:
         "learning_rate": float(said.get("learning_rate", LEARNING_RATE)),
         **_chosen(said, "momentum", "local_steps", "local_epochs", "proximal", "precision", *_STEPS),
         **({} if said.get("schedule") is None else {"schedule": dict(said["schedule"])}),
+        **({} if said.get("lots") is None else {"lots": list(said["lots"])}),
     }
     return found if "local_steps" in found or "local_epochs" in found else {**found, "local_epochs": 1}
 
@@ -326,6 +329,14 @@ def _batch(said: Mapping[str, Any], silos: int) -> int:
     left = [count - math.ceil(held_out * count) for count in parts]  # as many as are held out
     share = min(left) if isinstance(train, list) else left[0] / silos
     return max(1, math.floor(float(said["sample_rate"]) * share + _ROUNDED))
+
+
+def _largest_lot(said: Mapping[str, Any], batch: int) -> int:
+    """Return how large lots grow; what is wrongly said of that is the scenario's to refuse."""
+    try:
+        return max([batch, *(round(batch * float(one["times"])) for one in said.get("lots") or ())])
+    except (TypeError, KeyError, ValueError, OverflowError):
+        return batch
 
 
 def _records(train: Any) -> int:

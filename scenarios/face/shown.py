@@ -53,15 +53,16 @@ def scenario_html(scenario: Scenario, text: str, hash_: str) -> str:
         if privacy.epsilon is not None
         else f"noise multiplier {noise(privacy.noise_multiplier or 0.0)}"
     )
-    steps = scenario.plan(silos[0]).steps_per_round
+    steps = [plan.steps_per_round for plan in scenario.plans(silos[0])]
+    rates = [f"{privacy.sample_rate * phase.times:g} from round {phase.first} on" for phase in scenario.phases[1:]]
     rows = {
         "silos": f"{len(silos)}: {_listed(silos)}",
-        "rounds": f"{scenario.rounds}, each of {steps} {'step' if steps == 1 else 'steps'}",
+        "rounds": f"{scenario.rounds}, each of {_span(steps)} {'step' if max(steps) == 1 else 'steps'}",
         "data": scenario.data.described,
         "model": _model_of(scenario),
         "training": f"{training.loss}, {training.optimizer} at {training.learning_rate:g}",
         "privacy": f"{asked} per {privacy.unit} at delta {small(privacy.delta)}, clip {privacy.max_grad_norm:g},"
-        f" sample rate {privacy.sample_rate:g}",
+        f" sample rate {', '.join((f'{privacy.sample_rate:g}', *rates))}",
         "updates": _updates(scenario.encryption.secure_aggregation),
         "hash": hash_[:16],
     }
@@ -71,6 +72,16 @@ def scenario_html(scenario: Scenario, text: str, hash_: str) -> str:
         _pairs(rows),
         f'<details><summary style="cursor:pointer">its text</summary><pre>{_text(text)}</pre></details>',
     )
+
+
+def _span(numbers: Sequence[int]) -> str:
+    """Return one number, or the least and the largest of several.
+
+    >>> _span([2, 2]), _span([4, 1])
+    ('2', '1 to 4')
+    """
+    low, high = min(numbers), max(numbers)
+    return f"{low}" if low == high else f"{low} to {high}"
 
 
 def run_html(run: Told) -> str:

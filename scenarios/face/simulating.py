@@ -103,6 +103,7 @@ def simulate(
             local_steps, local_epochs: How long a silo trains each round. Default: one epoch, 1 / sample_rate steps.
             proximal: FedProx's mu, by which each step is pulled back to the model that its silo was given. Default: 0.
             schedule: Which share of the learning rate rounds have, such as {"decay": "cosine", "warm_up_rounds": 2}.
+            lots: From which rounds on lots are larger, such as [{"from_round": 6, "times": 2}]. Default: none.
             ema_decay: Of a moving average of the rounds' models, which is then the run's model. Default: none.
             gradients: How clipped sums are computed: "auto", "book-keeping", "hooks" or "functional". Default: "auto".
             max_physical_batch: Most records in memory at once, or "auto" for as many as fit. Default: 512.

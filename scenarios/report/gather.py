@@ -282,9 +282,10 @@ def _check_charged(
     """Refuse whole rounds that are no sum of enough silos, each of which was charged for it.
 
     A ledger whose newest entries were taken away is well signed still, and one of a run that took no round has no
-    charge: the silos are in the sums of the rounds all the same, or there were none. What a silo reported has no
-    numbers of rounds: there it is charged for no fewer than it is in sums of. In a silo's copy, others in a sum are a
-    number.
+    charge: the silos are in the sums of the rounds all the same, or there were none. A round is charged to its own part
+    of the reservation, so that one whose lots had grown is not charged at the rate of smaller ones. What a silo
+    reported has no numbers of rounds: there it is charged for no fewer than it is in sums of. In a silo's copy, others
+    in a sum are a number.
     """
     sums = Counter[str]()
     for line in lines:
@@ -295,7 +296,7 @@ def _check_charged(
             if silo not in ledgers:
                 raise LedgerTampered(f"silo {silo}: its update is in round {number} of {file}, and no ledger is here")
             sums[silo] += 1
-            if not ledgers[silo].reported and number not in ledgers[silo].rounds:
+            if not ledgers[silo].reported and (number, scenario.part_of(number)) not in ledgers[silo].charged:
                 raise LedgerTampered(
                     f"silo {silo}: its update is in round {number} of {file}, and its ledger, or the book of a run"
                     " without ledgers, has no charge for that"

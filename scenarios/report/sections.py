@@ -12,7 +12,7 @@ from hashlib import sha256
 from typing import Any, Final
 
 from fedmodel import plans
-from fedmodel.config import PurposeConfig, SiloFile
+from fedmodel.config import PurposeConfig, Scenario, SiloFile
 from fedmodel.errors import LedgerError
 from fedmodel.learning.tasks import figures_of
 from fedmodel.ledger import Run, Scope, Standing, origin_of
@@ -20,6 +20,7 @@ from fedmodel.ledger.heads import verifier_key
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import Event
 from fedmodel.privacy.mechanisms import mechanism_of
+from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import scenario_hash
 from scenarios.report import document, sentences
 from scenarios.report.countersigned import rests_on, without
@@ -159,7 +160,7 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
         mu_floor=inspection.MU_FLOOR,
         advantage=advantage,
         steps=taken,
-        steps_reserved=0 if ledger is None or ledger.own is None else sum(one.steps for one in ledger.own.claimed[:1]),
+        steps_reserved=0 if ledger is None or ledger.own is None or not ledger.own.claimed else ledger.own.steps,
         parts=1 if ledger is None or ledger.own is None else len(ledger.own.parts),
     )
 
@@ -260,9 +261,9 @@ def _ledger_run(ledger: SiloLedger, number: str, run: Run, found: Scope, *, name
         name=(run.name or None) if named else None,
         this=number == ledger.run,
         scenario=run.scenario,
-        rounds=len({one.round for one in run.charges.values() if one.part == 0}),
+        rounds=run.rounds,
         steps=run.taken,
-        reserved_steps=run.plan.steps,
+        reserved_steps=run.steps,
         mechanism=run.plan.mechanism,
         noise_multiplier=run.plan.noise_multiplier,
         sample_rate=run.plan.sample_rate,
@@ -327,14 +328,14 @@ def mechanism(gathered: Gathered, told: Mapping[str, Any]) -> document.Mechanism
     scenario = gathered.scenario
     most = scenario.privacy.max_records or 1
     unit = sentences.unit_of(scenario.privacy.unit, most)
-    # Silos differ in their rates alone; the least one says whether anything is gained by sampling.
+    # Silos and phases differ in their lots alone; the least rate says whether anything is gained by sampling.
     least = min((scenario.plan(silo) for silo in scenario.federation.silos), key=lambda plan: plan.sample_rate)
     event = plans.planned_event(least)
     facts = mechanism_of(event).describe(event, unit)
     return document.Mechanism(
         description=facts.description,
         sensitivity=facts.sensitivity,
-        sampling=facts.sampling,
+        sampling=" ".join((facts.sampling, *sentences.growth(scenario))),
         side_channels=sentences.side_channels(gathered.scenario.privacy.baseline),
         silos=tuple(_silo_mechanism(gathered, silo) for silo in gathered.silos),
         rounds_planned=scenario.rounds,
@@ -347,9 +348,11 @@ def mechanism(gathered: Gathered, told: Mapping[str, Any]) -> document.Mechanism
 
 
 def _silo_mechanism(gathered: Gathered, silo: str) -> document.SiloMechanism:
-    plan, ledger = gathered.scenario.plan(silo), gathered.ledgers.get(silo)
+    scenario, ledger = gathered.scenario, gathered.ledgers.get(silo)
+    plan = scenario.plan(silo)
     run = None if ledger is None else ledger.own
     event = run.plan if run is not None and run.taken else None
+    phases = scenario.plans(silo)
     planned = plans.planned_event(plan)
     return document.SiloMechanism(
         silo=silo,
@@ -360,15 +363,32 @@ def _silo_mechanism(gathered: Gathered, silo: str) -> document.SiloMechanism:
         max_grad_norm=None if event is None else event.max_grad_norm,
         sample_rate_planned=plan.sample_rate,
         sample_rate_realised=None if event is None else event.realised_sample_rate,
-        steps_planned=plan.steps,
+        steps_planned=sum(one.steps for one in phases),
         steps_charged=0 if run is None else run.taken,
-        rounds_charged=0 if run is None else len({one.round for one in run.charges.values() if not one.part}),
+        rounds_charged=0 if run is None else run.rounds,
         denominator_planned=plan.expected_batch_size,
         denominator=None if event is None else event.denominator,
         sampler=None if event is None else event.sampler,
         noise_source=None if event is None else event.noise_source,
-        weight=gathered.scenario.federation.weight(silo),
+        weight=scenario.federation.weight(silo),
+        phases=tuple(_phases(scenario, phases, run)) if len(phases) > 1 else (),
     )
+
+
+def _phases(scenario: Scenario, asked: Sequence[SiloPlan], run: Run | None) -> Iterator[document.PhaseMechanism]:
+    """Yield a row for each phase of a silo's training, as planned and as charged."""
+    for part, (phase, plan) in enumerate(zip(scenario.phases, asked, strict=True)):
+        taken = 0 if run is None else run.drawn[part]
+        event = run.parts[part] if run is not None and taken else None
+        yield document.PhaseMechanism(
+            from_round=phase.first,
+            sample_rate_planned=plan.sample_rate,
+            sample_rate_realised=None if event is None else event.realised_sample_rate,
+            steps_planned=plan.steps,
+            steps_charged=taken,
+            denominator_planned=plan.expected_batch_size,
+            denominator=None if event is None else event.denominator,
+        )
 
 
 def counted(gathered: Gathered) -> document.Accounting:

@@ -5,9 +5,10 @@ Each follows from a run's scenario and figures, so that `report verify` writes i
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Final
 
+from fedmodel.config import Scenario
 from fedmodel.privacy.events import LEFT_OUT, Baseline
 from fedmodel.privacy.rounding import down, percent_up, small, up
 from fedmodel.provision import bases_of
@@ -213,6 +214,17 @@ def noise_added_by(gathered: Gathered) -> str:
         f"Each silo adds Gaussian noise to its own clipped sums, {where}, before an update is masked or leaves; nobody"
         " else's noise is counted."
     )
+
+
+def growth(scenario: Scenario) -> Iterator[str]:
+    """Say how lots grew, and how that is accounted for; nothing where they did not."""
+    phases = scenario.phases[1:]
+    if phases:
+        grown = words.listed([f"{phase.times:g} times from round {phase.first} on" for phase in phases])
+        yield (
+            f"Lots grow by the scenario's schedule, which is public: they are expected to be {grown} as large as in the"
+            " first round. Each step is charged at the rate of its own round, and the phases are composed."
+        )
 
 
 def noised_answers(gathered: Gathered) -> str:

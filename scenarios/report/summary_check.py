@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from fedmodel import plans
 from fedmodel.errors import ClaimRefuted
 from fedmodel.ledger import Standing
 from scenarios.report.diff import differences, in_words
@@ -66,10 +67,10 @@ def _follows(gathered: Gathered, silo: str, row: dict[str, Any]) -> dict[str, An
         return row_from_book(plan, None if ledger is None else ledger.own)
     if row["source"] == "reported" and not gathered.simulated:
         own = None if ledger is None else ledger.own
-        charged = own is not None and bool(own.charges)
-        besides = () if own is None else own.parts[1:]
-        event, taken = (own.plan, own.taken) if own is not None and charged else (None, 0)
-        return row_reported(plan, event, taken, besides)
+        if own is None or not own.charges:
+            return row_reported(plan, (), ())
+        parts = plans.parts_beginning(gathered.scenario, silo, own.plan)
+        return row_reported(plan, parts, own.drawn[: len(gathered.scenario.phases)])
     standing, run = (Standing(), None) if ledger is None else (ledger.standing, ledger.run)
     return row_from_ledger(plan, standing, run, goes_on=gathered.scenario.goes_on)
 

@@ -75,10 +75,11 @@ class EventBook:
         signer: The key that will sign the run's report.
 
     Raises:
-        LedgerError: When a book lies there that is of another run or is no book.
+        LedgerError: When a book lies there that is of another run or is no book; or when lots grow.
     """
 
     def __init__(self, run_dir: Path, scenario: Scenario, run: str, signer: bytes) -> None:
+        _check_one_rate(run_dir / BOOK, scenario)
         self._path = run_dir / BOOK
         self._log = MetricsLog(self._path)
         if not self._path.exists():
@@ -122,6 +123,12 @@ def _first_line(run: str, scenario: Scenario, signer: bytes, planned: Mapping[st
     return (json.dumps(told, sort_keys=True, allow_nan=False) + "\n").encode()
 
 
+def _check_one_rate(path: Path, scenario: Scenario) -> None:
+    """Refuse a scenario whose lots grow: a book has one event for a silo, and would charge all steps at one rate."""
+    if scenario.training.lots:
+        raise LedgerError(f"{path}: training.lots grows lots, and a book charges all of a silo's steps at one rate")
+
+
 def _cut_off_half_a_line(path: Path) -> None:
     """Take away what a kill left half written: nobody trained for it."""
     data = path.read_bytes()
@@ -159,9 +166,10 @@ def read_booked(run_dir: Path, scenario: Scenario) -> dict[str, SiloLedger]:
         scenario: What was done.
 
     Raises:
-        LedgerError: When the book is none, is of another scenario, or holds what no plan of it has.
+        LedgerError: When the book is none, is of another scenario, or holds what no plan of it has; or when lots grow.
     """
     path = run_dir / BOOK
+    _check_one_rate(path, scenario)
     found = read_book(path)
     if found.scenario != scenario_hash(scenario).hex():
         raise LedgerTampered(f"{path}: is of scenario {found.scenario[:16]}..., and scenario.toml is another")

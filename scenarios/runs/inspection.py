@@ -262,12 +262,15 @@ def forecast(ledger: Path, scenario: Scenario, silo: str | None) -> dict[str, An
             f" budget is {scope.name} at delta {scope.delta}; a silo refuses it"
         )
     runs = standing.runs_fitting(scope, event, besides)
+    # Of lots that grow a silo reserves all rounds, or nothing.
+    whole = scenario.rounds if runs else 0
+    grown = bool(scenario.training.lots)
     return {
         "silo": name,
         "scope": scope.name,
         "runs": runs,
-        "rounds": standing.rounds_fitting(scope, event, plan.steps_per_round, besides),
-        "rounds_of_a_run": plan.rounds,
+        "rounds": whole if grown else standing.rounds_fitting(scope, event, plan.steps_per_round, besides),
+        "rounds_of_a_run": scenario.rounds,
         "noise_multiplier": event.noise_multiplier,
         "epsilon_of_a_run": accounting.epsilon([event, *besides], plan.delta),
     }
@@ -455,8 +458,8 @@ def _run(standing: Standing, name: str, run: Run, scope: Scope) -> dict[str, Any
         "name": run.name,
         "rounds": len({one.round for one in run.charges.values()}),
         "steps": run.taken,
-        "reserved_steps": run.plan.steps,
-        "held_steps": 0 if run.closed else run.plan.steps - run.taken,
+        "reserved_steps": run.steps,
+        "held_steps": 0 if run.closed else run.steps - run.taken,
         "held_until": "" if run.closed or run.touched else run.until,
         "noise_multiplier": run.plan.noise_multiplier,
         "sample_rate": run.plan.sample_rate,

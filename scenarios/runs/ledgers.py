@@ -135,7 +135,15 @@ class SiloLedger:
     @property
     def rounds(self) -> set[int]:
         """Which rounds of the report's run were charged."""
-        return set() if self.own is None else {one.round for one in self.own.charges.values()}
+        return {number for number, _ in self.charged}
+
+    @property
+    def charged(self) -> set[tuple[int, int]]:
+        """Which rounds of the report's run were charged, each with the part of the reservation that it was charged to.
+
+        What a silo reported says how many rounds of a part, and not which.
+        """
+        return set() if self.own is None else {(one.round, one.part) for one in self.own.charges.values()}
 
     def times(self, run: Run) -> list[str]:
         """Return when each charge of a run was entered, oldest first."""

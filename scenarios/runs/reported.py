@@ -1,6 +1,7 @@
 """What a deployed server knows of its silos' ledgers, in the place of ledgers: what each reported that it charged.
 
-    charges.json         by silo: the event of one round, and for how many rounds it said that it charged it
+    charges.json         by silo: the event of one round, and for how many rounds it said that it charged it; where
+                         lots grow, of the first phase, and for how many of each
     besides.jsonl        which silos said that they charged a job besides training
     run.json             the run's number
     server/heads/NAME    the newest signed head of the silo's ledger, by which it says how long that is, and no more
@@ -22,11 +23,10 @@ from fedmodel import plans
 from fedmodel.config import Scenario
 from fedmodel.errors import FedmodelError, LedgerError, LedgerTampered
 from fedmodel.ledger import Run, Standing, origin_of
-from fedmodel.ledger.entries import RUN_NAME
+from fedmodel.ledger.entries import RUN_NAME, figures_of
 from fedmodel.ledger.heads import open_head
 from fedmodel.ledger.runs import Charged
 from fedmodel.privacy.mechanisms import event_from_json
-from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import scenario_hash
 from scenarios.runs.files import read_besides, read_object
 from scenarios.runs.ledgers import SiloLedger, key_of, ledger_in_run
@@ -54,8 +54,7 @@ def read_reported(run_dir: Path, scenario: Scenario, silos: Sequence[str]) -> di
     found = {}
     for silo in silos:
         if silo in told:
-            plan = scenario.plan(silo)
-            held = _run(run_dir / CHARGES, plan, told[silo], scenario_hash(scenario).hex())
+            held = _run(run_dir / CHARGES, scenario, silo, told[silo])
             _add_besides(held, scenario, silo, besides)
             found[silo] = _in_a_ledgers_place(run_dir, scenario, silo, run, held)
     return found
@@ -85,28 +84,31 @@ def name_of(run_dir: Path) -> str | None:
     return name
 
 
-def _run(path: Path, plan: SiloPlan, said: Any, scenario: str) -> Run:
-    """Return what a silo reported as what its ledger holds of the run: its whole plan, and so many rounds charged."""
+def _run(path: Path, scenario: Scenario, silo: str, said: Any) -> Run:
+    """Return what a silo reported as what its ledger holds of the run: all its parts, and so many rounds charged."""
+    phases = scenario.phases
     try:
-        event, rounds = event_from_json(said["event"]), said["rounds"]
-        if type(rounds) is not int or rounds < 0:
+        event, rounds = event_from_json(said["event"]), figures_of(said["rounds"], len(phases))
+        if min(rounds) < 0:
             raise ValueError("rounds")
     except (KeyError, TypeError, ValueError, FedmodelError) as error:
         raise LedgerError(
-            f"{path}: does not say what silo {plan.silo} charged for a round, and in how many ({type(error).__name__})"
+            f"{path}: does not say what silo {silo} charged for a round, and in how many ({type(error).__name__})"
         ) from None
-    if rounds * event.steps > plan.steps:
-        raise LedgerError(f"{path}: silo {plan.silo} reported {rounds * event.steps} steps, more than its plan has")
-    charges = {number: Charged(number, event.steps, "", 0) for number in range(1, rounds + 1)}
-    drawn = [rounds * event.steps]
-    return Run("", (event.times(plan.steps),), (0,), "filter", scenario, 0, drawn, charges)
+    parts = plans.parts_beginning(scenario, silo, event)
+    drawn, charges = [part.steps for part in parts], dict[int, Charged]()
+    for place, (phase, times) in enumerate(zip(phases, rounds, strict=True)):
+        steps = plans.event_of_round(scenario, silo, event, phase.first).steps
+        drawn[place] = times * steps
+        if drawn[place] > parts[place].steps:
+            raise LedgerError(f"{path}: silo {silo} reported {drawn[place]} steps, more than its plan has")
+        numbers = range(phase.first, phase.first + times)
+        charges |= {number: Charged(number, steps, "", place) for number in numbers}
+    return Run("", parts, tuple(0 for _ in parts), "filter", scenario_hash(scenario).hex(), 0, drawn, charges)
 
 
 def _add_besides(held: Run, scenario: Scenario, silo: str, lines: Sequence[Mapping[str, Any]]) -> None:
-    """Add the parts beside a plan: each that the silo said it charged, and all of them as drawn on, as its row is."""
-    events = plans.events_besides(scenario, silo)
-    held.parts, held.costs = (*held.parts, *events), (*held.costs, *(0 for _ in events))
-    held.drawn += [event.steps for event in events]
+    """Add a charge of each job besides training that the silo said it charged; all count as drawn on, as in its row."""
     for line in lines:
         if silo in line["charged"]:
             part = scenario.part_of(line["round"])

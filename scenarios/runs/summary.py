@@ -20,7 +20,8 @@ from fedmodel import plans
 from fedmodel.config import Scenario
 from fedmodel.errors import LedgerError, ProtocolError
 from fedmodel.learning.tasks import figures_of
-from fedmodel.ledger import Standing
+from fedmodel.ledger import Standing, entries
+from fedmodel.ledger.runs import phases_in
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import Event
 from fedmodel.privacy.mechanisms import event_from_json
@@ -240,26 +241,32 @@ def rows_reported(scenario: Scenario, run_dir: Path) -> list[dict[str, Any]]:
     released = {silo for line in read_metrics(run_dir / BESIDES) for silo in line["charged"]}
     rows = []
     for silo in scenario.federation.silos:
-        plan = scenario.plan(silo)
+        plan, phases = scenario.plan(silo), scenario.phases
         said = reported.get(silo)  # a silo that did not join reported nothing
-        times = int(said["rounds"]) if said else 0
-        event = event_from_json(said["event"]) if said and times else None
-        taken = 0 if event is None else event.steps * times
-        if silo in released and event is None:  # it trained in no round, and answered another job
-            event = plans.planned_event(plan)
-        besides = plans.events_besides(scenario, silo)
-        rows.append({**row_reported(plan, event, taken, besides), "budget": None})
+        rounds = entries.figures_of(said["rounds"], len(phases)) if said else ()
+        parts, taken = tuple[Event, ...](), list[int]()
+        if said and any(rounds):
+            event = event_from_json(said["event"])
+            charged = (plans.event_of_round(scenario, silo, event, phase.first) for phase in phases)
+            taken = [times * one.steps for one, times in zip(charged, rounds, strict=True)]
+            parts = plans.parts_beginning(scenario, silo, event)
+        elif silo in released:  # it trained in no round, and answered another job
+            parts, taken = plans.planned_parts(scenario, silo), [0 for _ in phases]
+        rows.append({**row_reported(plan, parts, taken), "budget": None})
     return rows
 
 
-def row_reported(plan: SiloPlan, event: Event | None, taken: int, besides: Sequence[Event] = ()) -> dict[str, Any]:
-    """Return the row of a silo that reported to have charged such an event, so many steps of it in all.
+def row_reported(plan: SiloPlan, parts: Sequence[Event], trained: Sequence[int]) -> dict[str, Any]:
+    """Return the row of a silo by what it reported to have charged.
 
-    What the run releases besides counts as released, whether or not it was by then.
+    Args:
+        plan: Of the scenario.
+        parts: All that the run has of the silo; nothing where it reported nothing. What it releases besides training
+            counts as released, whether or not it was by then.
+        trained: Steps of each phase of training that it reported.
     """
-    claimed = [] if event is None else [event.times(plan.steps), *besides]
-    drawn = [taken, *(one.steps for one in besides)]
-    return {**row_of(plan, plan.delta, claimed, drawn if claimed else [taken]), "source": "reported"}
+    drawn = [*trained, *(one.steps for one in parts[len(trained) :])]
+    return {**row_of(plan, plan.delta, parts, drawn if parts else [0]), "source": "reported"}
 
 
 def row_of(
@@ -268,20 +275,22 @@ def row_of(
     """Return what a run cost; figures are None for a silo that released nothing, or of which nothing is bounded.
 
     `protects` is False where noise was seeded or left out. Where several parts were reserved, `epsilon` is of all of
-    them composed, the other figures are the plan's, and `parts` has a row for each.
+    them composed, steps are training's, in whatever phase, the other figures are the first part's, and `parts` has a
+    row for each.
 
     Args:
         plan: Of the scenario.
         delta: Of the claim.
         claimed: All parts that were reserved; nothing where nothing was charged.
-        drawn: Steps that were charged of each part, of the plan first.
+        drawn: Steps that were charged of each part, of training first.
         cap: What the budget bounds it by besides.
 
     Raises:
         LedgerError: When more steps were charged than reserved: of such a run nothing is claimed.
     """
-    reserved, taken = claimed[0] if claimed else None, drawn[0]
-    if taken > (0 if reserved is None else reserved.steps):
+    reserved, phases = claimed[0] if claimed else None, phases_in(claimed)
+    taken, steps = sum(drawn[: max(1, phases)]), sum(part.steps for part in claimed[:phases])
+    if any(had > part.steps for part, had in zip(claimed, drawn, strict=False)) or taken > steps:
         raise LedgerError(f"silo {plan.silo}: {taken} steps were charged, more than its plan has; nothing is claimed")
     # The coarse grid's are upper bounds too, and hardly higher.
     figures = inspection.figures(claimed, delta, accounting.COARSE_GRID)
@@ -303,7 +312,7 @@ def row_of(
         "sample_rate": None if reserved is None else reserved.sample_rate,
         "noise_source": None if reserved is None else reserved.noise_source,
         "steps": taken,
-        "steps_reserved": 0 if reserved is None else reserved.steps,
+        "steps_reserved": steps,
         **({"parts": [_row_of_part(*part) for part in zip(claimed, drawn, strict=True)]} if len(claimed) > 1 else {}),
     }
 

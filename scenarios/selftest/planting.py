@@ -7,7 +7,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager
 from typing import Any
 
 from fedmodel.learning.jobs.training import _check_release_once, forget_pipelines
-from fedmodel.privacy.accounting import calibrate
+from fedmodel.privacy.accounting import calibrate_lots
 
 Planted = AbstractContextManager[None]
 
@@ -44,7 +44,7 @@ def fresh() -> Iterator[None]:
 def _forget() -> None:
     forget_pipelines()
     _check_release_once.cache_clear()
-    calibrate.cache_clear()
+    calibrate_lots.cache_clear()
 
 
 @contextmanager

@@ -29,7 +29,8 @@ def check_first_step(scenario: Scenario) -> None:
         ConfigError: With the least that goes with this noise and these weights.
     """
     rate, spacing = scenario.training.learning_rate, spacing_of(_first(scenario))
-    events = (plans.private_event(scenario.plan(silo)) for silo in scenario.federation.silos)
+    asked = (plan for silo in scenario.federation.silos for plan in scenario.plans(silo))
+    events = map(plans.private_event, asked)
     step = min(step_of(scenario, event) for event in events)
     if spacing > step / STEPS_OF_A_STEP:
         least = spacing * STEPS_OF_A_STEP * rate / step

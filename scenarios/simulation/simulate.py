@@ -135,8 +135,8 @@ def check_scenario(scenario: Scenario, *, deployed: bool = False) -> int:
         _check_floor(scenario, plan)
         if plan.noise_multiplier is not None and not math.isfinite(_planned_epsilon(scenario, plan)):
             raise ConfigError(
-                f"privacy.noise_multiplier = {plan.noise_multiplier:g} over {plan.steps} steps is too little for silo"
-                f" {silo!r}: no epsilon is computed for it; raise it, or take fewer steps"
+                f"privacy.noise_multiplier = {plan.noise_multiplier:g} over {_steps(scenario, silo)} steps is too"
+                f" little for silo {silo!r}: no epsilon is computed for it; raise it, or take fewer steps"
             )
     return parameters
 
@@ -163,6 +163,11 @@ def _check_floor(scenario: Scenario, plan: SiloPlan) -> None:
             " epsilon %s, not %g; privacy.baseline runs without noise, and protects nobody",
             *(plan.epsilon, plan.silo, LEAST_NOISE, up(_planned_epsilon(scenario, plan)), plan.epsilon),
         )
+
+
+def _steps(scenario: Scenario, silo: str) -> int:
+    """Return all steps that a silo is to train, whatever their lots are."""
+    return sum(plan.steps for plan in scenario.plans(silo))
 
 
 def _planned_epsilon(scenario: Scenario, plan: SiloPlan) -> float:

@@ -239,7 +239,8 @@ class Aggregation(ABC, Generic[Answer]):
         """Return what a silo is to charge for a round: as it said on joining, or by the scenario's own figures."""
         scenario = self.taking.scenario
         if request.job == TRAINING:
-            return self.taking.joined.members[silo].charge
+            first = self.taking.joined.members[silo].charge
+            return plans.event_of_round(scenario, silo, first, request.round_number)
         return plans.planned_event(scenario.plan_besides(silo, request.job))
 
     @abstractmethod

@@ -66,6 +66,7 @@ from fedmodel.privacy.events import Event, clip_of, protects
 from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.privacy.normals import check_device
+from fedmodel.privacy.plan import SiloPlan
 from fedmodel.seeds import derive_seed
 
 
@@ -117,14 +118,15 @@ class Answering:
             ConfigError: When records cannot be augmented as is declared.
             PrivacyError: When the preflight, or a measurement at the model received, finds that one record could move
                 more than the clip, or the plan's mechanism charges for less than its release was measured to cost, or
-                noise cannot be computed exactly enough on the silo's device.
+                noise cannot be computed exactly enough on the silo's device; or when the round would be charged at
+                another rate than the scenario has for it.
             ProtocolError: When the model received does not fit, or would swallow a step.
         """
         scenario = self.site.scenario
         for observer in self._observers:
             observer.ready()
         device = self._device()
-        pipeline = plans.pipeline_event(scenario.plan(self.site.silo), plan)
+        pipeline = plans.pipeline_event(_plan_of_round(self.site, question.number, plan), plan)
         _check_charged(pipeline)
         check_magnitude(scenario, pipeline, question.vector_P)
         if scenario.data.augment is not None:
@@ -148,8 +150,8 @@ class Answering:
             DataError: When memory runs out, which may hang on how many records a silo has; and whatever else is refused
                 once they are read: its code is that of any failure, and its message is the refusal's own.
             PrivacyError: Before a record is read: when lots and noise would not come from the source that the event
-                names, the pipeline does not hold to the clip at the model received, or noise is to be left out at a
-                silo that is not simulated.
+                names, the round was charged at another rate than the scenario has for it, the pipeline does not hold to
+                the clip at the model received, or noise is to be left out at a silo that is not simulated.
             ProtocolError: When the model received does not fit.
         """
         with said_if_it_runs_out(self.site.scenario.training.max_physical_batch, DataError):
@@ -162,7 +164,7 @@ class Answering:
         noise = _noise(scenario, self.site.silo, question.number, event)
         if noise.name != event.drawn_from:
             raise PrivacyError(f"noise would come from {noise.name!r} where {event.drawn_from!r} was charged")
-        pipeline = plans.pipeline_event(scenario.plan(self.site.silo), event)
+        pipeline = plans.pipeline_event(_plan_of_round(self.site, question.number, event), event)
         _check_charged(pipeline)
         if not protects(event):
             _check_simulated(self.site)
@@ -225,6 +227,17 @@ def as_any_failure() -> Iterator[None]:
         if error.code == FedmodelError.code:
             raise
         raise DataError(str(error)) from error
+
+
+def _plan_of_round(site: Site, number: int, event: Event) -> SiloPlan:
+    """Return what a silo is asked to do in a round's phase, and refuse an event of another phase's lots."""
+    plan = site.scenario.plan(site.silo, site.scenario.phase_of(number))
+    if plan.lots and (event.sample_rate, event.denominator) != (plan.sample_rate, plan.expected_batch_size):
+        raise PrivacyError(
+            f"round {number} has lots at rate {plan.sample_rate:g} and divisor {plan.expected_batch_size} by the"
+            f" scenario, and is charged as {event.sample_rate:g} and {event.denominator}; nothing was trained"
+        )
+    return plan
 
 
 def _check_simulated(site: Site) -> None:

@@ -11,13 +11,13 @@ from scipy.optimize import brentq
 from fedmodel.errors import ConfigError
 from fedmodel.privacy.accounting.pld import COARSE_GRID, FINE_GRID, epsilon_of
 from fedmodel.privacy.events import LEAST_NOISE, LEAST_RATE, MOST_NOISE, MOST_RECORDS, MOST_STEPS, realised_rate
+from fedmodel.privacy.plan import Lots
 from fedmodel.privacy.primitives import SampledGaussian
 from fedmodel.privacy.rounding import up
 
 _TOLERANCE = 1e-4  # of the noise multiplier, relative
 
 
-@lru_cache(maxsize=256)
 def calibrate(
     target_epsilon: float,
     delta: float,
@@ -42,8 +42,31 @@ def calibrate(
     Raises:
         ConfigError: When an argument is out of range, or no multiplier up to 10^6 meets the target.
     """
-    _check_ranges(target_epsilon, sample_rate, steps, max_records)
-    rate = realised_rate(sample_rate, "os")
+    return calibrate_lots(target_epsilon, delta, (Lots(sample_rate, steps),), max_records, besides)
+
+
+@lru_cache(maxsize=256)
+def calibrate_lots(
+    target_epsilon: float, delta: float, lots: tuple[Lots, ...], max_records: int, besides: tuple[float, ...]
+) -> float:
+    """Return the least noise multiplier of steps at several rates, alike at all of them; as `calibrate` does of one.
+
+    Each rate's steps are composed at that rate, and none is counted at another's. The multiplier is one for all steps,
+    so that epsilon falls as it rises whatever the rates are.
+
+    Args:
+        target_epsilon: Above 0.
+        delta: In (0, 1).
+        lots: Steps by the rate that their lots are really drawn with.
+        max_records: Most records of one privacy unit, at least 1.
+        besides: Noise multipliers of sums over all records that are released besides the steps, one each.
+
+    Raises:
+        ConfigError: When an argument is out of range, or no multiplier up to 10^6 meets the target.
+    """
+    steps = sum(one.steps for one in lots)
+    for one in lots:
+        _check_ranges(target_epsilon, one.sample_rate, steps, max_records)
     others = [(SampledGaussian(1.0, noise, max_records), 1) for noise in besides]
     alone = epsilon_of(others, delta, FINE_GRID) if others else 0.0
     if alone >= target_epsilon:
@@ -51,8 +74,11 @@ def calibrate(
             f"what is released besides training comes to epsilon {up(alone)} by itself, at delta {delta}, where"
             f" {target_epsilon} is asked for all of it; add noise to it, under [besides], or ask for a larger epsilon"
         )
+    rates = [(realised_rate(one.sample_rate, "os"), one.steps) for one in lots]
     found = calibrate_parts(
-        target_epsilon, delta, lambda noise: [(SampledGaussian(rate, noise, max_records), steps), *others]
+        target_epsilon,
+        delta,
+        lambda noise: [*((SampledGaussian(rate, noise, max_records), taken) for rate, taken in rates), *others],
     )
     if found is None:
         raise ConfigError(

@@ -21,7 +21,7 @@ from fedmodel.privacy.events import (
 )
 from fedmodel.privacy.mechanisms._mechanism import Facts, Limits
 from fedmodel.privacy.mechanisms._sentences import clipped, sampled
-from fedmodel.privacy.plan import SiloPlan
+from fedmodel.privacy.plan import Lots, SiloPlan
 from fedmodel.privacy.primitives import Parts, SampledGaussian
 
 if TYPE_CHECKING:
@@ -105,7 +105,10 @@ class DpSgd:
     draws = 1
 
     def plan(self, plan: SiloPlan) -> DpSgdEvent:
-        """Return a whole plan's event, with the noise that is declared, or calibrated to the target over all steps."""
+        """Return a plan's event, with the noise that is declared, or calibrated to the target over all of a run.
+
+        A phase of a run whose lots grow is planned at the noise of all phases, which is one.
+        """
         return self.event(
             noise_multiplier=_noise_multiplier(plan),
             max_grad_norm=plan.max_grad_norm,
@@ -146,8 +149,8 @@ def _noise_multiplier(plan: SiloPlan) -> float:
         return plan.noise_multiplier
     if plan.epsilon is None:
         raise ConfigError(f"silo {plan.silo!r} has neither a noise multiplier nor a target epsilon")
-    from fedmodel.privacy.accounting import calibrate  # it loads scipy, which whoever reads a name does not need
+    from fedmodel.privacy.accounting import calibrate_lots  # it loads scipy, which whoever reads a name does not need
 
     # What a silo draws with, be it a little above the plan. The least rate is rounded down out of range.
-    rate = max(realised_rate(plan.sample_rate, plan.noise), LEAST_RATE)
-    return calibrate(plan.epsilon, plan.delta, rate, plan.steps, plan.max_records, plan.besides)
+    lots = tuple(Lots(max(realised_rate(one.sample_rate, plan.noise), LEAST_RATE), one.steps) for one in plan.trained)
+    return calibrate_lots(plan.epsilon, plan.delta, lots, plan.max_records, plan.besides)

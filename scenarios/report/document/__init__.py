@@ -27,7 +27,7 @@ from scenarios.report.document.audit import (
 from scenarios.report.document.claim import Claim, Odometer, SiloClaim
 from scenarios.report.document.forms import Epsilon
 from scenarios.report.document.integrity import FileHash, Integrity, Override
-from scenarios.report.document.mechanism import Dropout, Mechanism, SiloMechanism, Withdrawal
+from scenarios.report.document.mechanism import Dropout, Mechanism, PhaseMechanism, SiloMechanism, Withdrawal
 from scenarios.report.document.purpose import Answerable, Purpose
 from scenarios.report.document.report import FORMAT, SCHEMA_ID, Approval, Built, Limits, NotProtected, Report, RunFacts
 from scenarios.report.document.scope import DataSet, LedgerRun, RunPart, Scope, SiloBudget
@@ -63,6 +63,7 @@ __all__ = [
     "NotProtected",
     "Odometer",
     "Override",
+    "PhaseMechanism",
     "PlanEntry",
     "Power",
     "Purpose",

@@ -2,14 +2,40 @@
 
 from __future__ import annotations
 
+from pydantic import Field
+
 from fedmodel.privacy.events import NoiseSourceName
 from fedmodel.privacy.mechanisms import MECHANISMS
 from scenarios.report.document.forms import MechanismName, Questions
 from scenarios.runs.parts import Part
 
 
+class PhaseMechanism(Part):
+    """One phase of a silo's training, where lots grew; what was charged is null where nothing of it was.
+
+    Attributes:
+        from_round: The first round that belongs to it.
+        sample_rate_planned: Each record's chance to be in a lot.
+        sample_rate_realised: With what the sampler really drew.
+        steps_planned: Of the whole phase.
+        steps_charged: Noised sums, empty lots included.
+        denominator_planned: The public divisor of the plan.
+        denominator: As charged.
+    """
+
+    from_round: int
+    sample_rate_planned: float
+    sample_rate_realised: float | None
+    steps_planned: int
+    steps_charged: int
+    denominator_planned: int
+    denominator: int | None
+
+
 class SiloMechanism(Part):
     """One silo's mechanism, as planned and as charged; what was charged is null where it released nothing.
+
+    Where lots grew, its rates and divisors are those of the first phase, and `phases` has all of them.
 
     Attributes:
         silo: Its name.
@@ -28,6 +54,7 @@ class SiloMechanism(Part):
         sampler: How lots were drawn.
         noise_source: Where noise was drawn from.
         weight: Of the silo in the average, public.
+        phases: A row for each, where lots grew; left out where they did not.
     """
 
     silo: str
@@ -46,6 +73,7 @@ class SiloMechanism(Part):
     sampler: str | None
     noise_source: NoiseSourceName | None
     weight: float
+    phases: tuple[PhaseMechanism, ...] = Field(default=(), exclude_if=lambda phases: not phases)
 
 
 class Dropout(Part):

@@ -89,15 +89,14 @@ def claim(held: Held, planned_delta: float) -> dict[str, Any]:
         "epsilon_all_runs": 0.0 if scope is None else bound,
         "delta": delta,
         "steps": 0 if run is None else run.taken,
-        "steps_reserved": 0 if run is None else sum(one.steps for one in run.claimed[:1]),
+        "steps_reserved": run.steps if run is not None and run.claimed else 0,
     }
 
 
-def claim_reported(event: Event, rounds: int, reserved: int, delta: float) -> dict[str, Any]:
-    """Return what is claimed of a silo by what it reported: so many rounds of an event, of a plan of so many steps."""
-    claimed = [event.times(reserved)] if rounds else []
-    told = claim_of(claimed, [rounds * event.steps], delta)
-    steps = {"steps": rounds * event.steps, "steps_reserved": reserved if rounds else 0}
+def claim_reported(claimed: Sequence[Event], drawn: Sequence[int], delta: float) -> dict[str, Any]:
+    """Return what is claimed of a silo by what it reported: so many steps of each phase; of nothing where of none."""
+    told = claim_of(claimed, drawn, delta)
+    steps = {"steps": sum(drawn), "steps_reserved": sum(one.steps for one in claimed)}
     return {**_figures(claimed, told, delta, chosen=False), "epsilon_all_runs": None, "delta": delta, **steps}
 
 
@@ -176,9 +175,9 @@ def _run(held: Held, number: str, run: Run, delta: float) -> dict[str, Any]:
         "run": number,
         "this": number == held.run,
         "scenario": run.scenario,
-        "rounds": len({one.round for one in run.charges.values() if one.part == 0}),
+        "rounds": run.rounds,
         "steps": run.taken,
-        "reserved_steps": run.plan.steps,
+        "reserved_steps": run.steps,
         "mechanism": run.plan.mechanism,
         "noise_multiplier": run.plan.noise_multiplier,
         "sample_rate": run.plan.sample_rate,

@@ -2,7 +2,7 @@
 
 Read as plain TOML, since reading all of a scenario takes pydantic; `fedmodel.config` has no part in it.
 
-Guarantee: `steps_per_round`, `steps`, `delta` and `whose` return what `Scenario.plan` says of the silo.
+Guarantee: `phases`, `delta` and `whose` return what `Scenario.plans` says of the silo.
 
 Does NOT say what noise was planned, nor that the scenario is the one that silos were asked for.
 """
@@ -10,23 +10,66 @@ Does NOT say what noise was planned, nor that the scenario is the one that silos
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from typing import Any, NamedTuple
 
 from fedmodel.errors import ClaimRefuted
 from fedmodel.privacy.events import Event
 
 
-def steps_per_round(scenario: Mapping[str, Any], silo: str) -> int:
-    """Return the steps of one round of a silo: as declared, or of so many passes at its own sample rate."""
-    training = scenario["training"]
-    if (steps := training.get("local_steps")) is not None:
-        return int(steps)
-    return max(1, round(int(training["local_epochs"]) / float(_own(scenario, silo, "sample_rate"))))
+class Phase(NamedTuple):
+    """Rounds whose lots are drawn alike at a silo.
+
+    Attributes:
+        first: The first of them.
+        rounds: How many.
+        sample_rate: Each record's chance to be in a lot.
+        divisor: Of every sum.
+        steps: Of one round.
+    """
+
+    first: int
+    rounds: int
+    sample_rate: float
+    divisor: int
+    steps: int
 
 
-def steps(scenario: Mapping[str, Any], silo: str) -> int:
-    """Return the steps of a silo's whole plan."""
-    return int(scenario["rounds"]) * steps_per_round(scenario, silo)
+def phases(scenario: Mapping[str, Any], silo: str) -> list[Phase]:
+    """Return a silo's phases: one, or as many more as its lots grow."""
+    training, last = scenario["training"], int(scenario["rounds"])
+    rate, batch = float(_own(scenario, silo, "sample_rate")), int(_own(scenario, silo, "expected_batch_size"))
+    grown = [(1, 1.0), *((int(one["from_round"]), float(one["times"])) for one in training.get("lots", ()))]
+    found = []
+    for (first, times), after in zip(grown, [*(first for first, _ in grown[1:]), last + 1], strict=True):
+        steps = training.get("local_steps")
+        if steps is None:
+            steps = max(1, round(int(training["local_epochs"]) / (rate * times)))
+        divisor = batch if times == 1 else round(batch * times)
+        found.append(Phase(first, after - first, rate * times, divisor, int(steps)))
+    return found
+
+
+def parts(scenario: Mapping[str, Any], silo: str, event: Event) -> list[Event]:
+    """Return all that a silo trains, whose first round is charged as an event: a whole event for each phase."""
+    first, *later = phases(scenario, silo)
+    grown = (
+        replace(event, sample_rate=one.sample_rate, realised_sample_rate=-1.0, denominator=one.divisor,
+                steps=one.rounds * one.steps)
+        for one in later
+    )  # fmt: skip
+    return [event.times(first.rounds * first.steps), *grown]
+
+
+def firsts(scenario: Mapping[str, Any]) -> list[int]:
+    """Return the first round of each part of a run: of each phase, and of each job besides training, one round each."""
+    begun = [1, *(int(one["from_round"]) for one in scenario["training"].get("lots", ()))]
+    return [*begun, *(int(scenario["rounds"]) + place for place, _ in enumerate(scenario.get("besides", {}), start=1))]
+
+
+def rounds_of(said: Mapping[str, Any]) -> list[int]:
+    """Return in how many rounds of each phase a silo reported a charge."""
+    return list(said["rounds"]) if isinstance(said["rounds"], list) else [int(said["rounds"])]
 
 
 def delta(scenario: Mapping[str, Any], silo: str) -> float:
@@ -47,7 +90,7 @@ def check_event(scenario: Mapping[str, Any], silo: str, event: Event) -> None:
         ClaimRefuted: Which of the two.
     """
     for name, found, planned in (
-        ("steps", event.steps, steps_per_round(scenario, silo)),
+        ("steps", event.steps, phases(scenario, silo)[0].steps),
         ("max_records", event.max_records, whose(scenario)["max_records"]),
     ):
         if found != planned:

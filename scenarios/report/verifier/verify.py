@@ -4,8 +4,9 @@
     2. every file that it is of is the one that was signed; a page of another hash is a changed page
     3. each ledger verifies entry by entry, under the key that is known, against every head in the folder; it is the one
        that the report is of; a countersignature is for the model that lies here
-    4. of every whole round, each silo in the sum has a charge in its ledger, or reported one; of a run that kept no
-       ledger, the book has one, and none of what 5 says is computed again
+    4. of every whole round, each silo in the sum has a charge in its ledger, to the round's own part of what it
+       reserved, or reported one; of a run that kept no ledger, the book has one, and none of what 5 says is computed
+       again
     5. what a report says of each ledger follows from it: claim, budgets, runs, overrides, PLD, RDP and the curve. Unit
        and records of a unit, and where no ledger is here delta and the plan's steps, are those of scenario.toml
     6. `summary.json` says the same epsilon and steps
@@ -110,7 +111,8 @@ def _check(
         check_names(report, ledgers)
         _check_figures(report, ledgers, scenario)
         check_models(folder, report, ledgers, model, found)
-        _check_rounds([*lines, *_lines(folder / signed.BESIDES)], {one.silo: one.own for one in ledgers.values()})
+        numbered = [*lines, *_lines(folder / signed.BESIDES)]
+        _check_rounds(numbered, {one.silo: one.own for one in ledgers.values()}, planned.firsts(scenario))
         found.items.append(("figures", f"of {words.counted(len(silos), 'silo')} follow: {_FIGURES}"))
     _check_claim(report, ledgers, scenario)
     _check_summary(folder, report)
@@ -179,7 +181,9 @@ def _check_reported(
         found.items.append(("figures", f"of {counted} follow from what they reported: {_FIGURES}"))
     if report["scope"]["budgets"] or report["scope"]["largest_bound"] is not None:
         raise ClaimRefuted("scope: says what no report without a ledger can")
-    _check_rounds(lines, {silo: int(said["rounds"]) for silo, said in charges.items()})
+    for place, phase in enumerate(planned.phases(scenario, scenario["federation"]["silos"][0])):
+        own = [line for line in lines if phase.first <= line["round"] < phase.first + phase.rounds]
+        _check_rounds(own, {silo: planned.rounds_of(said)[place] for silo, said in charges.items()})
     for head in report["integrity"]["ledgers"]:
         silo, public = head["silo"], keys.silos.get(head["silo"], b"")
         note = (folder / "server" / "heads" / silo).read_bytes()
@@ -218,31 +222,36 @@ def _check_reported_figures(report: Mapping[str, Any], charges: Mapping[str, Any
             row = figures.claim(Held(silo, (), Standing(), None, "", goes_on=False), delta)
             row, events = {**row, "epsilon_all_runs": claimed["epsilon_all_runs"]}, []
         else:
-            event, rounds = event_from_json(said["event"]), int(said["rounds"])
+            event, rounds = event_from_json(said["event"]), planned.rounds_of(said)
             planned.check_event(scenario, silo, event)
-            reserved = planned.steps(scenario, silo)
-            row = figures.claim_reported(event, rounds, reserved, delta)
-            events = [event.times(reserved)] if rounds else []
+            each = zip(planned.phases(scenario, silo), rounds, strict=True)
+            drawn = [times * phase.steps for phase, times in each]
+            events = planned.parts(scenario, silo, event) if any(rounds) else []
+            row = figures.claim_reported(events, drawn, delta)
         hold(f"claim.silos[{silo}]", claimed, row, silo)
         follows = figures.accounting_row(events, delta, chosen=False)
         hold(f"accounting.silos[{silo}]", counted, {"silo": silo, **follows}, silo)
 
 
-def _check_rounds(lines: Sequence[Mapping[str, Any]], charged: Mapping[str, Run | int | None]) -> None:
-    """Refuse whole rounds with an update in the sum that was not charged for.
+def _check_rounds(
+    lines: Sequence[Mapping[str, Any]], charged: Mapping[str, Run | int | None], firsts: Sequence[int] = ()
+) -> None:
+    """Refuse whole rounds with an update in the sum that was not charged for, or not to the round's own part.
 
     Args:
         lines: Of the rounds.
         charged: By silo, what its ledger holds of the run; or in how many rounds it reported a charge.
+        firsts: The first round of each part of the ledgers' reservations.
     """
     sums = Counter[str]()
     for line in lines:
         for silo in () if "failed" in line else set(line["cohort"]) - line["dropouts"].keys():
             sums[silo] += 1
             said = charged.get(silo)
-            held = {one.round for one in said.charges.values()} if isinstance(said, Run) else set()
-            if line["round"] not in held and (not isinstance(said, int) or sums[silo] > said):
-                number = line["round"]
+            held = {(one.round, one.part) for one in said.charges.values()} if isinstance(said, Run) else set()
+            number = line["round"]
+            part = sum(first <= number for first in firsts) - 1
+            if (number, part) not in held and (not isinstance(said, int) or sums[silo] > said):
                 raise LedgerTampered(f"silo {silo}: its update is in round {number}, and no charge for it is here")
 
 

@@ -40,6 +40,7 @@ class Vectorised:
             (bool(scenario.budgets), "budgets", "they are caps of ledgers, and none is kept"),
             (scenario.goes_on, "model.init of a run", "its cost is in ledgers that would go on, and none is kept"),
             (bool(scenario.besides), "besides", "it trains, and asks silos for nothing else"),
+            (bool(scenario.training.lots), "training.lots", "its book has one event for a silo, of one rate"),
         )
         for applies, key, why in found:
             if applies:

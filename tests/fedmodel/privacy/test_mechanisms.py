@@ -183,7 +183,9 @@ def test_no_event_is_trained_by_that_charges_for_less_than_a_step_releases(
     with pytest.raises(PrivacyError, match="of them; nothing was trained"):
         training._check_charged(EVENT)
     federation, settings = SimpleNamespace(silos=("north",)), SimpleNamespace(threads=1, max_physical_batch=8)
-    scenario: Any = SimpleNamespace(plan=lambda _: PLAN, federation=federation, training=settings)
+    scenario: Any = SimpleNamespace(
+        plan=lambda *_: PLAN, phase_of=lambda _: 0, federation=federation, training=settings
+    )
     job = training.Answering(Site("north", scenario, "cpu", simulated=True))
     question = Question(1, np.zeros(1, dtype=np.float32))
     with pytest.raises(PrivacyError, match="nothing was trained"):
@@ -195,7 +197,9 @@ def test_no_event_is_trained_by_that_charges_for_less_than_a_step_releases(
 def test_no_mechanism_is_trained_by_that_releases_less_noise_than_its_event_says() -> None:
     """At the silo, before the charge and before a record is read: the figures are right, and the release is not."""
     federation, settings = SimpleNamespace(silos=("north",)), SimpleNamespace(threads=1, max_physical_batch=8)
-    scenario: Any = SimpleNamespace(plan=lambda _: PLAN, federation=federation, training=settings)
+    scenario: Any = SimpleNamespace(
+        plan=lambda *_: PLAN, phase_of=lambda _: 0, federation=federation, training=settings
+    )
     job = training.Answering(Site("north", scenario, "cpu", simulated=True))
     question = Question(1, np.zeros(1, dtype=np.float32))
     with fresh(), mutations.release_noises_less(0.9):

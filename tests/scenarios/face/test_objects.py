@@ -180,6 +180,7 @@ def test_a_strategy_is_said_with_its_options() -> None:
 
 STEPS: dict[str, Any] = {
     "schedule": {"decay": "cosine", "warm_up_rounds": 1},
+    "lots": [{"from_round": 2, "times": 2.0}],
     "ema_decay": 0.5,
     "gradients": "hooks",
     "max_physical_batch": "auto",
@@ -188,7 +189,13 @@ STEPS: dict[str, Any] = {
 
 
 def test_what_makes_a_step_better_or_cheaper_is_an_argument_and_a_key_of_that_name(tmp_path: Path) -> None:
-    more = {**STEPS, "augment": {"noise": 0.1, "views": 2}, "weight_standardization": True, "rounds": 2}
+    more = {
+        **STEPS,
+        "augment": {"noise": 0.1, "views": 2},
+        "weight_standardization": True,
+        "rounds": 2,
+        "expected_batch_size": 8,
+    }
     run = simulate(out=tmp_path / "run", **said(model=Deep, **more))
     training = run.scenario.training.model_dump(mode="json", exclude_defaults=True)
     assert {name: training[name] for name in STEPS} == STEPS
@@ -197,6 +204,8 @@ def test_what_makes_a_step_better_or_cheaper_is_an_argument_and_a_key_of_that_na
     layers = [type(layer).__name__ for layer in run.model.children()]
     assert layers == ["StandardisedLinear", "Tanh", "Linear"]
     assert "weight_standardization = true" in (tmp_path / "run" / "scenario.toml").read_text()
+    assert [plan.expected_batch_size for plan in run.scenario.plans("silo-1")] == [8, 16]
+    assert document_of(said(model=Deep, **more))["data"]["partition"] == {"min_records": 16}
     plain = fm.Scenario.of(**said(model=Deep))
     assert plain.training.model_dump(exclude_defaults=True).keys().isdisjoint(STEPS)
     assert plain.data.augment is None
@@ -209,6 +218,9 @@ def test_what_makes_a_step_better_or_cheaper_is_an_argument_and_a_key_of_that_na
         ({"schedule": {"decay": "steep"}}, "training.schedule.decay"),
         ({"schedule": {"decay": "cosine", "warm_ups": 1}}, "warm_ups.*warm_up_rounds"),
         ({"schedule": {}}, "says neither a decay nor warm_up_rounds"),
+        ({"lots": {"from_round": 2, "times": 2}}, "lots is a dict; give a list, such as"),
+        ({"lots": ["larger"]}, r"training.lots"),
+        ({"lots": [{"from_round": 2, "time": 2}]}, "time.*times"),
         ({"ema_decay": 1.0}, "training.ema_decay"),
         ({"gradients": "hoooks"}, "training.gradients: .*hooks"),
         ({"max_physical_batch": 0}, "training.max_physical_batch"),

@@ -19,7 +19,7 @@ from scenarios.cli.main import app
 from scenarios.report import build
 from scenarios.report.gather import read_run
 from scenarios.report.page.render import render
-from scenarios.runs.event_book import BOOK, EventBook, read_book
+from scenarios.runs.event_book import BOOK, EventBook, read_book, read_booked
 from scenarios.runs.summary import read_metrics
 from scenarios.simulation.prepared import prepare
 from scenarios.simulation.resuming import held_folder
@@ -126,6 +126,7 @@ def test_a_silo_whose_training_fails_costs_its_own_part_and_stays_charged(
         (["encryption.secure_aggregation=simulated", "encryption.bound=4.0"], "encryption.secure_aggregation"),
         (["budgets.north=9.0"], "budgets"),
         (["besides.label-counts={noise_multiplier=5.0,bound=9.0}"], "besides"),
+        (["training.lots=[{from_round=2,times=2}]"], "training.lots"),
     ],
 )
 def test_what_it_does_not_take_is_refused_by_name_before_anything_is_written(
@@ -134,6 +135,14 @@ def test_what_it_does_not_take_is_refused_by_name_before_anything_is_written(
     with pytest.raises(ConfigError, match=rf"^{key}.*: --engine vectorised does not take it: .*--engine in-process$"):
         prepare(tiny_file, ["federation.min_silos=3", *settings], "vectorised", "cpu", tmp_path / "r")
     assert not (tmp_path / "r").exists()
+
+
+def test_no_book_is_written_or_read_of_lots_that_grow(tiny_file: Path, tmp_path: Path) -> None:
+    grown = read_scenario(str(tiny_file), ["training.lots=[{from_round=2,times=2}]"])
+    for refused in (lambda: EventBook(tmp_path, grown, "7", bytes(32)), lambda: read_booked(tmp_path, grown)):
+        with pytest.raises(LedgerError, match="a book charges all of a silo's steps at one rate"):
+            refused()
+    assert not (tmp_path / BOOK).exists()
 
 
 @pytest.fixture(scope="module")

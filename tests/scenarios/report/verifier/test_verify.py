@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from fedmodel import plans
 from fedmodel.config import scenario_from_json, scenario_to_toml
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerTampered
@@ -278,23 +279,30 @@ def test_a_servers_report_of_another_plan_than_the_scenarios_is_found(plan: str,
 @pytest.mark.parametrize(
     ("more", "steps"),
     [
-        ("[training]\nlocal_steps = 4", 4),
-        ("[training]\nlocal_epochs = 3", 6),
-        ("[training]\nlocal_epochs = 3\n[privacy.silo.south]\nsample_rate = 0.02", 150),
+        ("[training]\nlocal_steps = 4", [4]),
+        ("[training]\nlocal_epochs = 3", [6]),
+        ("[training]\nlocal_epochs = 3\n[privacy.silo.south]\nsample_rate = 0.02", [150]),
+        ("rounds = 7\n[training]\nlocal_epochs = 1\nlots = [{from_round = 3, times = 1.3}, {from_round = 6, times = 2}]"
+         "\n[privacy.silo.south]\nsample_rate = 0.1\nexpected_batch_size = 7", [10, 8, 5]),
     ],
-)
-def test_a_plan_is_read_as_the_scenario_reads_it(more: str, steps: int) -> None:
-    text = tomllib.loads(MASKED)
-    added = tomllib.loads(more)
+)  # fmt: skip
+def test_a_plan_is_read_as_the_scenario_reads_it(more: str, steps: list[int]) -> None:
+    text, added = tomllib.loads(MASKED), tomllib.loads(more)
     del text["training"]["local_steps"]
     text["training"] |= added["training"]
     text["privacy"] |= added.get("privacy", {})
-    scenario = scenario_from_json(json.dumps(text))
+    scenario = scenario_from_json(json.dumps(text | {"rounds": added.get("rounds", text["rounds"])}))
     plain = tomllib.loads(scenario_to_toml(scenario))
-    plan = scenario.plan("south")
-    assert planned.steps_per_round(plain, "south") == plan.steps_per_round == steps
-    assert (planned.steps(plain, "south"), planned.delta(plain, "south")) == (plan.steps, plan.delta)
-    assert planned.whose(plain) == {"unit": plan.unit, "max_records": plan.max_records}
+    asked, found = scenario.plans("south"), planned.phases(plain, "south")
+    assert [one.steps for one in found] == [plan.steps_per_round for plan in asked] == steps
+    assert [(one.first, one.rounds) for one in found] == [phase[:2] for phase in scenario.phases]
+    assert [(one.sample_rate, one.divisor) for one in found] == [
+        (plan.sample_rate, plan.expected_batch_size) for plan in asked
+    ]
+    first, *_ = whole = plans.planned_parts(scenario, "south")
+    assert planned.parts(plain, "south", first.times(steps[0])) == list(whole)
+    assert planned.delta(plain, "south") == scenario.plan("south").delta
+    assert planned.whose(plain) == {"unit": asked[0].unit, "max_records": asked[0].max_records}
 
 
 # What it says
