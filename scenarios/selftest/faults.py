@@ -14,6 +14,7 @@
     goes-on    two runs, the second of which begins from the first one's model  whether both are charged
     baseline   no run: what policy and ledger say of a run without noise        who lets it in, what bounds it
     lapsing    no run: a ledger whose reservation is past its time             what another run is given
+    growing    a run without an audit, whose lots grow to all records           the rate that a round is charged at
     tables     no run: tables in which persons' ids are spelled in many ways    whose record it is
 
 A check is a gauge's name, or one of a few that are none: `preflight`, by which silos refuse before anything is trained
@@ -22,7 +23,8 @@ or charged, `lower_bound`, by which so many guesses about canaries are right tha
 answer of its own leave, since it holds more than an answer does, `records_of_a_person`, by which more or fewer records
 are left of a person than the unit has, `earlier_run`, by which a ledger does not hold the run that a run began from,
 `deployed_baseline`, by which a deployed silo lets a run without noise in, `unbounded_release`, by which a figure is
-told of what such a run released, and `charge_kept`, by which a silo gives back what was charged.
+told of what such a run released, `charge_kept`, by which a silo gives back what was charged, and `charged_rate`, by
+which a round is charged at another rate than its lots were drawn with.
 """
 
 from __future__ import annotations
@@ -51,6 +53,7 @@ Setting = Literal[
     "goes-on",
     "baseline",
     "lapsing",
+    "growing",
     "tables",
 ]
 
@@ -63,6 +66,7 @@ EARLIER_RUN: Final = "earlier_run"
 DEPLOYED_BASELINE: Final = "deployed_baseline"
 UNBOUNDED_RELEASE: Final = "unbounded_release"
 CHARGE_KEPT: Final = "charge_kept"
+CHARGED_RATE: Final = "charged_rate"
 
 
 @dataclass(frozen=True)
@@ -176,6 +180,7 @@ FAULTS: Final = (
     Fault("baseline-at-a-deployed-silo", DEPLOYED_BASELINE, "baseline", mutations.baseline_let_in),
     Fault("baseline-counted-as-nothing", UNBOUNDED_RELEASE, "baseline", mutations.unprotected_left_out),
     Fault("charge-given-back", CHARGE_KEPT, "lapsing", mutations.charged_lapses),
+    Fault("grown-lots-charged-as-the-first", CHARGED_RATE, "growing", mutations.charged_as_the_first),
     Fault("ids-as-spelled", RECORDS_OF_A_PERSON, "tables", mutations.ids_as_spelled),
     Fault("ids-by-column", RECORDS_OF_A_PERSON, "tables", mutations.ids_by_column),
     Fault("epsilon-from-looser-q", "accountants", "sampled",

@@ -644,6 +644,28 @@ def charged_lapses() -> Planted:
     return replaced(standing.Standing, "_may_lapse", lapses)
 
 
+def charged_as_the_first() -> Planted:
+    """Plan, reserve and charge lots that grow at the rate of the first ones, and draw them as the scenario has them."""
+    lots, answer, draw, factor = Scenario._lots, Answering.answer, OsNoise.lot, [1.0]
+
+    def flat(self: Scenario, silo: str) -> list[tuple[float, int]]:
+        return [(lots(self, silo)[0][0], divisor) for _, divisor in lots(self, silo)]
+
+    def answered(self: Answering, question: Question, *asked: Any) -> NDArray[np.float32]:
+        scenario = self.site.scenario
+        factor[0] = scenario.phases[scenario.phase_of(question.number)].times
+        return answer(self, question, *asked)
+
+    def drawn(self: OsNoise, records: int, sample_rate: float) -> NDArray[np.intp]:
+        return draw(self, records, factor[0] * sample_rate)
+
+    return together(
+        partial(replaced, Scenario, "_lots", flat),
+        partial(replaced, Answering, "answer", answered),
+        partial(replaced, OsNoise, "lot", drawn),
+    )
+
+
 def start_forgets() -> Planted:
     """Begin from a run's model with new ledgers, which know nothing of that run."""
 

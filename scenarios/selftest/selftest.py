@@ -35,6 +35,7 @@ from scenarios.selftest import brought
 from scenarios.selftest.baseline_check import bounded, let_in
 from scenarios.selftest.faults import (
     CHARGE_KEPT,
+    CHARGED_RATE,
     DEPLOYED_BASELINE,
     EARLIER_RUN,
     LOWER_BOUND,
@@ -47,6 +48,7 @@ from scenarios.selftest.faults import (
     Setting,
 )
 from scenarios.selftest.lapse_check import given_back
+from scenarios.selftest.lots_check import charged_less
 from scenarios.selftest.page_check import brought_by_a_picture
 from scenarios.selftest.persons_check import misgrouped
 from scenarios.selftest.planting import Planted, fresh
@@ -102,7 +104,7 @@ min_records = 25
 canaries = "probe"
 count = 600
 """
-_DIFFERENT: Final[Mapping[Setting, Mapping[str, Mapping[str, Any]]]] = {
+_DIFFERENT: Final[Mapping[Setting, Mapping[str, Mapping[str, Any] | None]]] = {
     "full": {},
     "adam": {
         "federation": {"strategy": "fedadam", "strategy_options": {"eta": 0.05}},
@@ -144,6 +146,12 @@ _DIFFERENT: Final[Mapping[Setting, Mapping[str, Mapping[str, Any]]]] = {
     "goes-on": {"": {"rounds": 1}},
     "baseline": {},
     "lapsing": {},
+    "growing": {
+        "": {"rounds": 2},
+        "training": {"local_steps": 2, "lots": [{"from_round": 2, "times": 4.0}]},
+        "privacy": {"sample_rate": 0.25, "expected_batch_size": 5},
+        "audit": None,
+    },
     "tables": {},
 }
 
@@ -229,6 +237,9 @@ def scenario(setting: Setting) -> Scenario:
     """Return the scenario of a small run."""
     document = tomllib.loads(_SCENARIO)
     for section, values in _DIFFERENT[setting].items():
+        if values is None:
+            del document[section]
+            continue
         chosen = document.setdefault(section, {}) if section else document
         if "use" in values:  # a user's own stands in place of what is on board
             chosen.clear()
@@ -236,7 +247,7 @@ def scenario(setting: Setting) -> Scenario:
     return Scenario.model_validate(document)
 
 
-def trial_of(setting: Setting) -> Trial | Reading | GoingOn | LeavingOut | Lapsing:
+def trial_of(setting: Setting) -> Trial | Reading | GoingOn | LeavingOut | Lapsing | Growing:
     """Return what faults of a setting are tried in."""
     if setting == "goes-on":
         return GoingOn(scenario(setting).model_copy(update={"audit": None}))
@@ -244,6 +255,8 @@ def trial_of(setting: Setting) -> Trial | Reading | GoingOn | LeavingOut | Lapsi
         return LeavingOut(scenario(setting))
     if setting == "lapsing":
         return Lapsing(scenario(setting))
+    if setting == "growing":
+        return Growing(scenario(setting))
     return Reading() if setting == "tables" else Trial(setting)
 
 
@@ -293,6 +306,22 @@ class Lapsing:
         with TemporaryDirectory(prefix="fedmodel-selftest-") as folder, fresh(), plant():
             told = given_back(Path(folder), self.scenario)
         return Audited({} if told is None else {CHARGE_KEPT: Fired(None, told)}, 1)
+
+
+@dataclass(frozen=True)
+class Growing:
+    """A run whose lots grow, run any number of times."""
+
+    scenario: Scenario
+
+    def audited(self, plant: Callable[[], Planted]) -> Audited:
+        """Run it with something planted. Whatever was planted is gone when this returns or raises."""
+        with TemporaryDirectory(prefix="fedmodel-selftest-") as folder, fresh(), plant():
+            try:
+                told = charged_less(Path(folder), self.scenario)
+            except FedmodelError as error:
+                return Audited({}, 0, f"there was nothing to audit: {error}")
+        return Audited({} if told is None else {CHARGED_RATE: Fired(None, told)}, 1)
 
 
 class Reading:

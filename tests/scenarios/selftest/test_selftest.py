@@ -77,6 +77,7 @@ QUICK = (
     "figure-in-a-record",
     "start-forgets-its-cost",
     "charge-given-back",
+    "grown-lots-charged-as-the-first",
 )
 TOUCHED = (
     OsNoise,
@@ -105,6 +106,7 @@ TOUCHED = (
     influence,
     policy,
     FederationConfig,
+    Scenario,
     torch.Tensor,
     torch.linalg,
     simulate,
@@ -153,7 +155,7 @@ def test_the_list_has_what_was_asked_for_and_every_check_is_known() -> None:
     assert len({fault.name for fault in FAULTS}) == len(FAULTS)
     others = {faults.PREFLIGHT, faults.LOWER_BOUND, faults.PAGE_MARKUP, faults.RECORDS_OF_A_PERSON, "accountants"}
     others |= {"accountants_at_extremes", "effective_silos", faults.EARLIER_RUN}
-    others |= {faults.DEPLOYED_BASELINE, faults.UNBOUNDED_RELEASE, faults.CHARGE_KEPT, faults.WIRE}
+    others |= {faults.DEPLOYED_BASELINE, faults.UNBOUNDED_RELEASE, faults.CHARGE_KEPT, faults.WIRE, faults.CHARGED_RATE}
     assert {fault.check for fault in FAULTS} <= {*OF_SILOS, *OF_ALL, *others}
 
 
@@ -161,7 +163,8 @@ def test_faults_are_caught_by_their_named_checks(quick: tuple[dict[str, Any], li
     found, said = quick
     check_suite(found, named(*QUICK))
     assert found["correct"]["gauges"] > 40
-    assert said == [*(f"correct code, {one}" for one in ("full", "adam", "views", "own", "goes-on", "lapsing")), *QUICK]
+    settings = ("full", "adam", "views", "own", "goes-on", "lapsing", "growing")
+    assert said == [*(f"correct code, {one}" for one in settings), *QUICK]
     rows = {row["fault"]: row for row in found["faults"]}
     assert "scenarios.selftest.brought:loss' couples records" in rows["own-loss-couples-records"]["explanation"]
     assert "carries a record that answers of its kind do not have" in rows["figure-in-a-record"]["explanation"]
