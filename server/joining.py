@@ -86,6 +86,20 @@ class Joined:
         logger.warning("silo %s left in round %d: %s", silo, round_number, code)
         return True
 
+    def take_back(self, since: int) -> None:
+        """Ask those again that left after the run began, and before the first round of a phase: it is paid for apart.
+
+        Args:
+            since: The first round of the phase at hand; 1 where lots do not grow, and then nobody comes back.
+        """
+        for silo in [silo for silo in self.members if 0 < self.left_in(silo) < since]:
+            del self.withdrawn[silo]
+            logger.info("silo %s is asked again: lots grow, and the rounds of larger ones are paid for apart", silo)
+
+    def left_in(self, silo: str) -> int:
+        """Return the round that a silo left in; 0 where it did not, or was never there."""
+        return int(self.withdrawn.get(silo, {"round": 0})["round"])
+
 
 def find_ready(post: Post, scenario: Scenario, known_heads: KnownHeads) -> Joined:
     """Wait for the federation's nodes, and ask each who it is and whether it could take part.

@@ -158,16 +158,19 @@ class RoundLoop:
         """Bring one round to what the run has come to after it."""
         started = time.monotonic()
         taking, joined, scenario, job = self._taking, self._taking.joined, self._scenario, self._jobs[TRAINING]
+        part = scenario.phase_of(number)
+        joined.take_back(scenario.phases[part].first)
         cohort, result = self._ask(number, job.question(number, before.state))
         left = [silo for silo, code in result.dropouts.items() if joined.let_go(silo, code, number)]
-        charged = _counted(before.charged, result.charged, scenario.phase_of(number), len(scenario.phases))
+        charged = _counted(before.charged, result.charged, part, len(scenario.phases))
         line = {"epsilon": self._epsilons(charged), **self._line(number, cohort, result)}
-        too_few = len(joined.left) < self._rounds.needed
+        waits = self._waits(part)
+        too_few = len(joined.left) < self._rounds.needed and not waits
         ended, state, failures = too_few, before.state, before.failures
         if result.mean_P is None:
             if scenario.audit is not None:
                 drop_mean(self._place.home, number)
-            failures += 0 if left else 1  # whose budget ends, and when, nobody could plan for
+            failures += 0 if left or waits else 1  # whose budget ends, and when, nobody could plan for
             logger.warning("%s", result.failure)
             if failures > scenario.federation.tolerated_failures and not too_few:
                 taking.post.ask_again()
@@ -182,15 +185,17 @@ class RoundLoop:
         line["seconds"] = round(time.monotonic() - started, 3)
         return ComeTo(number, state, charged, failures, ended, line)
 
+    def _waits(self, part: int) -> bool:
+        """Return whether silos have no round of a phase left, and are asked again in the next: lots grow then."""
+        phases, joined = self._scenario.phases, self._taking.joined
+        return part + 1 < len(phases) and any(joined.left_in(silo) >= phases[part].first for silo in joined.members)
+
     def _besides(self, number: int) -> dict[str, Any]:
         """Bring the round of a job besides training to its line."""
         started, joined = time.monotonic(), self._taking.joined
         name = self._scenario.job_of(number)
         job, begun = self._jobs[name], State(np.zeros(0, dtype=np.float32))
-        cohort: list[str] = []
-        result = RoundResult(None, failure=f"round {number} ({name}): too few silos are left to be asked")
-        if len(joined.left) >= self._rounds.needed:  # else whoever is asked would be charged for nothing
-            cohort, result = self._ask(number, job.question(number, begun))
+        cohort, result = self._ask(number, job.question(number, begun))
         for silo, code in result.dropouts.items():
             joined.let_go(silo, code, number)
         line = {"job": name, "charged": sorted(result.charged), **self._line(number, cohort, result)}
@@ -203,13 +208,18 @@ class RoundLoop:
         return line
 
     def _ask(self, number: int, vector_P: NDArray[np.float32]) -> tuple[list[str], RoundResult]:
-        """Ask a round's cohort, once its silos are there, and return who it is and what came of it."""
-        taking = self._taking
+        """Ask a round's cohort, once its silos are there, and return who it is and what came of it.
+
+        Nobody is asked where too few are left: who answered would be charged for nothing.
+        """
+        taking, job = self._taking, self._scenario.job_of(number)
+        if len(taking.joined.left) < self._rounds.needed:
+            return [], RoundResult(None, failure=f"round {number} ({job}): too few silos are left to be asked")
         taking.post.begin(number)
         find_again(taking.post, self._scenario, taking.known_heads, taking.joined.members, LOOK_S)
         wait_for_nodes(taking)
         cohort = taking.cohort_of(number)
-        return cohort, self._rounds.round(cohort, TrainRequest(number, vector_P, job=self._scenario.job_of(number)))
+        return cohort, self._rounds.round(cohort, TrainRequest(number, vector_P, job=job))
 
     def _line(self, number: int, cohort: list[str], result: RoundResult) -> dict[str, Any]:
         """Return what a line says of any round."""
