@@ -2,7 +2,8 @@
 
     runs/NAME/scenario.toml   what is to be done
     runs/NAME/start.safetensors.age   what it begins from, where that is a file; sealed to the server
-    runs/NAME/run.json        {"name": NAME, "run": decimal, "submitted": time}, and {"network": kind} of a rehearsal;
+    runs/NAME/run.json        {"name": NAME, "run": decimal, "submitted": time}, {"network": kind} of a rehearsal, and
+                              {"checked": what it was checked with} where the scenario names code of the user's own;
                               written last, so a folder without it is not looked at
     runs/NAME/outcome.json    {"completed": true}, or {"completed": false, "error": line, "code": code}; ends it
 
@@ -13,11 +14,12 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fedmodel.config import Scenario, scenario_to_toml
 from fedmodel.crypto.sealed import write_sealed
@@ -30,6 +32,7 @@ SCENARIO: Final = "scenario.toml"
 RUN: Final = "run.json"
 OUTCOME: Final = "outcome.json"
 NETWORK: Final = "network"
+CHECKED: Final = "checked"
 _RUNS: Final = "runs"
 
 
@@ -50,7 +53,13 @@ class Outcome:
     code: str = ""
 
 
-def submit(home: Path, scenario: Scenario, start: bytes | None = None, rehearsed: str | None = None) -> Submitted:
+def submit(
+    home: Path,
+    scenario: Scenario,
+    start: bytes | None = None,
+    rehearsed: str | None = None,
+    checked: Mapping[str, object] | None = None,
+) -> Submitted:
     """Hand in a run, and return where it is.
 
     Args:
@@ -58,6 +67,7 @@ def submit(home: Path, scenario: Scenario, start: bytes | None = None, rehearsed
         scenario: What is to be done.
         start: The file that it begins from, opened.
         rehearsed: On what network one machine plays all parties; None where each is its own.
+        checked: What code of the user's own it was checked with, and what followed of that; None where it names none.
 
     Raises:
         ConfigError: When its silos are not the roster's, or the kit cannot be written to.
@@ -72,8 +82,13 @@ def submit(home: Path, scenario: Scenario, start: bytes | None = None, rehearsed
         replace_file(folder / SCENARIO, scenario_to_toml(scenario).encode())
         if start is not None:
             write_sealed(folder / f"{START}.age", start, [read_federation_roster(home).server.age])
-        told = {"name": folder.name, "run": str(number), "submitted": now.isoformat(timespec="milliseconds")}
+        told: dict[str, object] = {
+            "name": folder.name,
+            "run": str(number),
+            "submitted": now.isoformat(timespec="milliseconds"),
+        }
         told |= {} if rehearsed is None else {NETWORK: rehearsed}
+        told |= {} if checked is None else {CHECKED: dict(checked)}
         replace_file(folder / RUN, json.dumps(told, sort_keys=True).encode())
     except OSError as error:
         with suppress(OSError):  # whoever was told that it failed hands it in again, and must not be charged twice
@@ -102,6 +117,15 @@ def network_of(folder: Path) -> str | None:
     except (*MISSING, ValueError, AttributeError):
         return None
     return None if said is None else str(said)
+
+
+def checked_of(folder: Path) -> dict[str, Any] | None:
+    """Return what code of the user's own a run was checked with as it was handed in, None where nothing says so."""
+    try:
+        said = json.loads((folder / RUN).read_text(encoding="utf-8")).get(CHECKED)
+    except (*MISSING, ValueError, AttributeError):
+        return None
+    return said if isinstance(said, dict) else None
 
 
 def waiting(home: Path) -> Submitted | None:

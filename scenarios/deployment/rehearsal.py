@@ -119,6 +119,7 @@ def rehearse(
         parameters=parameters,
         network=network.kind,
         packages=packages,
+        code=runs.named_of(run.folder),
     )
 
 

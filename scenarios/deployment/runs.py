@@ -30,6 +30,7 @@ from fedmodel.provision import (
     read_server_law,
 )
 from fedmodel.system.packages import code_hash
+from scenarios.runs.own_code import named_code
 from scenarios.runs.summary import read_metrics, rows_reported, sum_up
 from scenarios.runs.usefulness import told_of
 from scenarios.simulation.simulate import check_scenario
@@ -67,7 +68,11 @@ def submit(home: Path, scenario: Scenario, rehearsed: str | None = None) -> tupl
     check_listed_strategy(scenario, law.strategy_packages)
     parameters = check_scenario(scenario, deployed=True)
     start = None if scenario.start is None else read_start(scenario.start)
-    return runs.submit(home, scenario, start, rehearsed), parameters
+    checked = None
+    if scenario.own_code:
+        strategies = {name: listed.version for name, listed in law.strategy_packages.items()}
+        checked = {"parameters": parameters, "own_code": named_code(scenario, packages, strategies)}
+    return runs.submit(home, scenario, start, rehearsed, checked), parameters
 
 
 def follow(run: runs.Submitted, watching: AbstractContextManager[object], alive: Callable[[], None]) -> None:
@@ -101,7 +106,13 @@ def summary_of(run: runs.Submitted, scenario: Scenario, parameters: int, seconds
         device="silos' own",
         parameters=parameters,
         packages=read_server_law(runs.home_of(run.folder)).packages,
+        code=named_of(run.folder),
     )
+
+
+def named_of(folder: Path) -> list[dict[str, Any]]:
+    """Return the rows of code of the user's own that were noted as a run was handed in; none where it names none."""
+    return list((runs.checked_of(folder) or {}).get("own_code", ()))
 
 
 def status_of(home: Path) -> dict[str, Any]:

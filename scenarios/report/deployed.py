@@ -8,8 +8,9 @@ A silo holds the copy to the roster of its own kit, to its law and to its ledger
 same run, with what its ledger says, this run and all others of its budgets. It signs that with its key, over the
 server's report too.
 
-Guarantee: `silo_report` signs nothing of which a figure of the server's contradicts the silo's ledger, and nothing of a
-server that the silo's law does not name.
+Guarantee: neither imports code of the user's own, whatever lies under its names by now: what it was was noted when the
+run was handed in. `silo_report` signs nothing of which a figure of the server's contradicts the silo's ledger, and
+nothing of a server that the silo's law does not name.
 
 Does NOT show a server what a silo's report says: a silo hands it to whom it likes.
 """
@@ -18,14 +19,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from fedmodel.config import Scenario, SiloFile, read_scenario
 from fedmodel.errors import ConfigError, PolicyRefused
-from fedmodel.kinds import bases, own_code
+from fedmodel.kinds import bases
 from fedmodel.learning.models import parameters_of
 from fedmodel.ledger import ledger_image
 from fedmodel.provision import is_sealed, read_identity, read_law, read_server_law
@@ -124,37 +124,40 @@ def _sum_up(home: Path, folder: Path, scenario: Scenario) -> None:
         network = runs.network_of(folder)
         about = {} if network is None else {runs.NETWORK: network}
         bases.lie_at(read_server_law(home).bases, home)
-        with _own_code(scenario):
-            sum_up(
-                scenario,
-                folder,
-                seconds,
-                reported,
-                engine="deployment",
-                device="silos' own",
-                parameters=parameters_of(scenario.model, scenario.data.shape),
-                packages=read_server_law(home).packages,
-                **about,
-            )
+        parameters, code = _checked(scenario, folder)
+        sum_up(
+            scenario,
+            folder,
+            seconds,
+            reported,
+            engine="deployment",
+            device="silos' own",
+            parameters=parameters,
+            packages=read_server_law(home).packages,
+            code=code,
+            **about,
+        )
     summary, model = json.loads(path.read_bytes()), RunFiles(folder, home, sealed=True).model_hash()
     if model is not None:
         told = json.dumps({**summary, TOLD_MODEL: model.hex()}, indent=2, allow_nan=False)
         replace_file(path, f"{told}\n".encode())
 
 
-@contextmanager
-def _own_code(scenario: Scenario) -> Iterator[None]:
-    """Have the code that a scenario names in here, on the server's own machine, which measured with it."""
+def _checked(scenario: Scenario, folder: Path) -> tuple[int, list[dict[str, Any]]]:
+    """Return the model's parameters and the code of the user's own, as noted when the run was handed in.
+
+    By now other code may lie under its names, and whoever makes a report runs none of it.
+    """
     if not scenario.own_code:
-        yield
-        return
-    own_code.open_to_all()
+        return parameters_of(scenario.model, scenario.data.shape), []
+    noted = runs.checked_of(folder) or {}
     try:
-        for key, use in scenario.own_code.items():
-            own_code.resolve(use, key)
-        yield
-    finally:
-        own_code.close()
+        return int(noted["parameters"]), list(noted["own_code"])
+    except (KeyError, TypeError, ValueError):
+        raise ConfigError(
+            f"{folder / runs.RUN}: does not say what code {next(iter(scenario.own_code.values()))!r} was when the run"
+            " was handed in, and a report imports none to find out; put back the file that `server submit` wrote"
+        ) from None
 
 
 def silo_report(kit: Path, copy: Path, render: Render) -> Path:

@@ -18,7 +18,7 @@ from scenarios.report.page import odds
 from scenarios.report.page.told import factor
 from scenarios.runs import words
 from scenarios.runs.audit_entries import PLAN_SUBJECT
-from scenarios.runs.own_code import sentence
+from scenarios.runs.own_code import STRATEGY, sentence
 from scenarios.simulation.engines import Engine, engine_of
 
 _FALSE_ALARM: Final = 0.01
@@ -400,11 +400,14 @@ def own_code(gathered: Gathered) -> tuple[str, ...]:
     rows = gathered.summary.get("own_code", ())
     if not rows:
         return ()
+    but = ""
+    if any(row["key"] == STRATEGY for row in rows):
+        but = ", but for those of a strategy, which ran at the server alone, by its own file"
     approved = (
         "It ran in a simulation, whose silos approve nothing."
         if gathered.simulated
-        else "Files of packages are in the hash of the code that each silo's law names, by which it approved of them."
-        " What is of no package ran at the server alone."
+        else "Files of packages are in the hash of the code that each silo's law names, by which it approved of them"
+        f"{but}. What is of no package ran at the server alone."
     )
     named = "; ".join(map(sentence, rows))
     return (

@@ -66,6 +66,7 @@ def sum_up(
     privacy: list[dict[str, Any]],
     *,
     packages: Mapping[str, str] | None = None,
+    code: Sequence[Mapping[str, Any]] | None = None,
     **about: object,
 ) -> dict[str, Any]:
     """Sum up a run, write `summary.json` into its folder, and return what stands in it.
@@ -76,6 +77,7 @@ def sum_up(
         seconds: How long it took in all.
         privacy: A row a silo, of `row_from_ledger` or `rows_reported`.
         packages: Those of others whose files are in the hash of the silos' code, by name and version.
+        code: A row for each name of code of the user's own, as noted when it was imported; None where it was here.
         about: What the folder does not say: `engine`, `device`, `parameters`.
 
     Raises:
@@ -88,7 +90,7 @@ def sum_up(
         **outcome(scenario, run_dir, seconds, privacy),
         "code_hash": code_hash(packages or {}),
         **({"packages": dict(packages)} if packages else {}),
-        **({"own_code": named_code(scenario, packages or {})} if scenario.own_code else {}),
+        **({"own_code": named_code(scenario) if code is None else list(code)} if scenario.own_code else {}),
         "seed": scenario.seed,
     }
     replace_file(run_dir / "summary.json", (json.dumps(summary, indent=2, allow_nan=False) + "\n").encode())

@@ -4,16 +4,24 @@ from __future__ import annotations
 
 import json
 import shutil
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
 
-from fedmodel.config import read_scenario
+from fedmodel.config import read_scenario, scenario_to_toml
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerError, LedgerTampered, PolicyRefused
+from fedmodel.learning.description import describe
 from fedmodel.ledger import Ledger
-from fedmodel.provision import authority_fingerprint, read_authority, read_federation_roster, read_identity
+from fedmodel.provision import (
+    authority_fingerprint,
+    read_authority,
+    read_federation_roster,
+    read_identity,
+    scenario_hash,
+)
 from scenarios.report import build, copies, deployed
 from scenarios.report.anchors import Anchors
 from scenarios.report.document import Report
@@ -172,6 +180,51 @@ def test_a_report_needs_a_run_that_has_ended(kits: Federation) -> None:
         deployed.server_report(kits.kit("server"), RUN, page)
     with pytest.raises(ConfigError, match=f"has no run 'other'; known: {RUN}"):
         deployed.server_report(kits.kit("server"), "other", page)
+
+
+def own_code_in(made: Federation, noted: object) -> Path:
+    """Have the run be one of a strategy of the user's own, with what was noted of it; return the run's folder."""
+    folder = run_of(made)
+    scenario = read_scenario(str(folder / "scenario.toml"), ["federation.strategy=ownsteps.steps:Half"])
+    (folder / "scenario.toml").write_text(scenario_to_toml(scenario), encoding="utf-8")
+    (folder / "model.json").write_bytes(describe(scenario, scenario_hash(scenario)).written())
+    told = json.loads((folder / "run.json").read_bytes())
+    (folder / "run.json").write_text(json.dumps(told | {"checked": noted}), encoding="utf-8")
+    (folder / "summary.json").unlink()
+    return folder
+
+
+def test_a_report_names_code_as_it_was_handed_in_and_imports_none(
+    kits: Federation, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By now other code lies under the strategy's name, which nobody listed."""
+    (tmp_path / "ownsteps").mkdir()
+    (tmp_path / "ownsteps" / "__init__.py").write_text("raise SystemExit('imported')")
+    monkeypatch.syspath_prepend(tmp_path)
+    parameters = json.loads((run_of(kits) / "summary.json").read_bytes())["parameters"]
+    row = {"key": "federation.strategy", "use": "ownsteps.steps:Half", "package": "own-steps", "version": "0.3"}
+    noted = {"parameters": parameters, "own_code": [row | {"sha256": "ab" * 32}]}
+    folder = own_code_in(kits, noted)
+    kits.unlock("server")
+    deployed.server_report(kits.kit("server"), RUN, page)
+    assert json.loads((folder / "summary.json").read_bytes())["own_code"] == noted["own_code"]
+    checked = build.verify(folder, render=page)
+    (said,) = (one for one in checked.report.limits.statements if "ownsteps.steps:Half" in one)
+    assert f"of package own-steps 0.3, SHA-256 {'ab' * 32}" in said
+    assert "but for those of a strategy, which ran at the server alone, by its own file" in said
+    assert "ownsteps" not in sys.modules
+
+
+@pytest.mark.parametrize("noted", [None, {"parameters": 5}, {"own_code": []}, {"parameters": "many", "own_code": []}])
+def test_code_of_which_nothing_was_noted_is_one_line(noted: object, kits: Federation) -> None:
+    folder = own_code_in(kits, noted)
+    kits.unlock("server")
+    with pytest.raises(
+        ConfigError, match=r"run\.json: does not say what code 'ownsteps.steps:Half' was when"
+    ) as refused:
+        deployed.server_report(kits.kit("server"), RUN, page)
+    assert "\n" not in str(refused.value)
+    assert not (folder / "summary.json").exists()
 
 
 def test_it_is_found_by_its_number_and_made_again(kits: Federation) -> None:
