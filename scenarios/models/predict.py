@@ -170,6 +170,10 @@ def predict(
             f"column {text.name!r} is read by a tokenizer; give its file as --tokenizer FILE, whose sha256 is"
             f" {text.tokenizer.sha256}"
         )
+    if tokenizer is not None and (text is None or text.tokenizer is None):
+        raise ConfigError(
+            "--tokenizer belongs to a model whose text is read by one, and this one has none; leave it out"
+        )
     place = None if tokenizer is None else str(tokenizer)
     rows = read_rows(path, description.columns, description.feature_bound, form, id_column, place)
     scored_NK = scores_of(model, shaped(model, rows.x_NF))

@@ -116,6 +116,11 @@ def test_scores_are_written_over_nothing(run: Run, tabled: Path, tmp_path: Path)
     assert table.read_bytes() == before
 
 
+def test_a_tokenizer_that_no_column_is_read_by_is_refused(tabled: Path) -> None:
+    with pytest.raises(ConfigError, match="--tokenizer belongs to a model whose text is read by one"):
+        predict(read_model(tabled), tabled.parent / "held-out.csv", PLAIN, tokenizer=tabled.parent / "held-out.csv")
+
+
 def test_a_threshold_moves_the_label_and_no_probability(tabled: Path) -> None:
     model, table = read_model(tabled), tabled.parent / "held-out.csv"
     plain, sharp = (predict(model, table, PLAIN, threshold) for threshold in (None, 0.2))
