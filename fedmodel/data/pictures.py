@@ -46,18 +46,17 @@ def pixels_of(config: Pictures, data: Path | bytes, at: At, whose: Whose) -> NDA
         whose: Which pictures are read, where a picture decides that by itself.
 
     Raises:
-        DataError: Which rule it breaks.
-        OSError: When its file cannot be looked at.
+        DataError: Which rule it breaks, or why its file cannot be read.
     """
     from PIL import Image
 
-    size = len(data) if isinstance(data, bytes) else data.stat().st_size
-    if size > _MOST_BYTES:
+    held = data if isinstance(data, bytes) else _read(data, at)
+    if len(held) > _MOST_BYTES:
         raise at.refused(f"is a file of more than {_MOST_BYTES} bytes; no image of such a size is read")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what they are of is looked at below
-            with Image.open(io.BytesIO(data) if isinstance(data, bytes) else data, formats=_FORMATS) as image:
+            with Image.open(io.BytesIO(held), formats=_FORMATS) as image:
                 _check_head(config, image, at)
                 image.load()
                 if whose.looks_at_pictures and not whose.has_picture(digest_of(np.asarray(image.convert("RGB")))):
@@ -73,6 +72,15 @@ def pixels_of(config: Pictures, data: Path | bytes, at: At, whose: Whose) -> NDA
     if found.size != (width, height):
         found = found.resize((width, height), Image.Resampling.BILINEAR)
     return np.moveaxis(np.asarray(found, dtype=np.uint8).reshape(height, width, -1), 2, 0)
+
+
+def _read(path: Path, at: At) -> bytes:
+    """Return what a file holds, or more than any image may: what the system refuses says nothing of the picture."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_MOST_BYTES + 1)
+    except OSError as error:
+        raise at.refused(f"cannot be read: {error.strerror}") from None
 
 
 def digest_of(pixels_HWC: NDArray[np.uint8]) -> str:

@@ -13,6 +13,7 @@ a table whose `held_out` is not said, nor of a person who withdrew.
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -121,7 +122,8 @@ def _hand_out_files(
         _keep_word(kit, config.data_set, source)
         beside.rename(folder.absolute())
     except BaseException:
-        erase_folder(beside)
+        with suppress(OSError):  # why it ended is what a person has to know; the next hand-out erases it
+            erase_folder(beside)
         raise
     sync_folder(folder.absolute().parent)
     return HandedOut(folder, config.data_set, "files", {})

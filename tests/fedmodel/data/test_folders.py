@@ -126,6 +126,7 @@ def huge(path: Path) -> None:
         ("a.gif", lambda path: Image.new("L", (4, 6)).save(path), "is no image file; known endings are"),
         ("a.png", lambda path: Image.new("L", (4, 6)).save(path, "GIF"), "is no whole image that is read"),
         ("a.png", lambda path: path.mkdir(), "is no image file"),
+        ("a.png", lambda path: path.symlink_to("/proc/self/mem"), "a.png: cannot be read: Input/output error"),
         ("a.png", lambda path: (Image.new("L", (400, 600)).save(path), path.write_bytes(path.read_bytes()[:200])),
          "is no whole image that is read"),
     ],
