@@ -15,6 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import datasets
 import numpy as np
 import psutil
 import pytest
@@ -22,10 +23,13 @@ from PIL import Image
 from safetensors.numpy import load, load_file
 
 from fedmodel.crypto.sealed import opener_from_key_file, opener_from_secret, read_sealed
-from fedmodel.provision import unlock
+from fedmodel.provision import read_server_law, unlock
 from tests import packaged, tools
 from tests.conftest import TINY
+from tests.fedmodel.data.test_tokenizer import laid
 from tests.fedmodel.system.test_environment import COMMAND, HOSTILE, ODD
+from tests.server.strategies.test_listed import FILES as STRATEGY
+from tests.server.strategies.test_listed import USE as STEP
 from tests.tracing import in_no_hash, traced, tracer
 
 SEEDED = ["hospitals", "--set", "rounds=2", "--set", "privacy.noise=seeded-unsafe", "--json"]
@@ -172,34 +176,79 @@ def test_a_rehearsal_of_ones_own_data_ends_as_their_simulation(
     assert "folder" not in (tmp_path / "deployed" / "scenario.toml").read_text()
 
 
+READER = """
+from torch import nn
+
+
+class Reader(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.embed, self.out = nn.Embedding(10, 8), nn.Linear(8, 1)
+
+    def forward(self, tokens, mask):
+        weight = mask[:, :, None].float()
+        return self.out((self.embed(tokens) * weight).sum(1) / weight.sum(1).clamp(min=1))
+"""
+
+
+def lay_texts(folder: Path) -> str:
+    """Save a set of texts for each party as Hugging Face's library does, with a tokenizer; return the section."""
+    known = laid(folder / "tokenizer.json").sha256
+    names = datasets.ClassLabel(names=["no", "yes"])
+    for at, party in enumerate(("north", "south", "west", "held-out")):
+        texts = [("the left arm", "pain in the arm", "pains")[(place + at) % 3] for place in range(60)]
+        columns = {"text": texts, "label": [int(text.startswith("pain")) for text in texts]}
+        datasets.Dataset.from_dict(columns).cast_column("label", names).save_to_disk(folder / party)
+    return (
+        '[data]\nsource = "saved-texts"\nname = "notes"\nlabels = ["no", "yes"]\nlength = 6\n'
+        f'tokenizer = {{ sha256 = "{known}", vocabulary = 10 }}\n'
+    )
+
+
 @pytest.mark.slow
-def test_a_package_of_ones_own_trains_where_it_is_as_the_law_says_and_a_byte_more_is_refused(tmp_path: Path) -> None:
-    """Silo west has the package with one byte more, by what its Python runs as it starts."""
+def test_packages_of_ones_own_train_and_step_where_they_are_as_each_file_says_and_a_byte_more_is_refused(
+    tmp_path: Path,
+) -> None:
+    """Saved texts by a tokenizer, too; silo west has the package with one byte more, by what its Python runs first."""
     site, other = tmp_path / "site", tmp_path / "other"
-    packaged.install(site)
-    packaged.install(other, files=packaged.FILES | {"ownpackage/layers.py": packaged.LAYERS + "\n"})
+    files = packaged.FILES | {"ownpackage/reader.py": READER}
+    packaged.install(site, files=files)
+    packaged.install(site, "own-steps", "0.3", STRATEGY)
+    packaged.install(other, files=files | {"ownpackage/layers.py": packaged.LAYERS + "\n"})
     west = f"import sys\nif 'silos/west' in ' '.join(sys.orig_argv):\n    sys.path.insert(0, {str(other)!r})\n"
     (site / "sitecustomize.py").write_text(west)
-    (tmp_path / "s.toml").write_text(TINY.replace('kind = "mlp"', f'use = "{packaged.USE}"'))
-    words = ["deploy-local", "s.toml", "--set", "rounds=1", "--loopback", "--out", "r", "--json"]
-    done = fedmodel(*words, folder=tmp_path, PYTHONPATH=str(site))
+    (tmp_path / "own").mkdir()
+    own = TINY.partition("[data]")[0].replace('kind = "mlp"', 'use = "ownpackage.reader:Reader"')
+    (tmp_path / "s.toml").write_text(own + lay_texts(tmp_path / "own"))
+    words = ["s.toml", "--json", "--set", f"federation.strategy={STEP}", "--set", "privacy.noise=seeded-unsafe"]
+    rehearsal = ["deploy-local", *words, "--set", "rounds=1", "--loopback", "--tables", "own", "--out", "r"]
+    done = fedmodel(*rehearsal, folder=tmp_path, PYTHONPATH=str(site))
     assert done.returncode == 0, done.stderr
     summary = json.loads(done.stdout)
-    assert summary["packages"] == {"own-package": "1.2"}
-    (row,) = summary["own_code"]
-    assert (row["use"], row["package"], row["version"]) == (packaged.USE, "own-package", "1.2")
+    assert summary["packages"] == {"own-package": "1.2"}  # whose files are in the hash that silos' laws name
+    assert [(row["key"], row["package"], row["version"]) for row in summary["own_code"]] == [
+        ("model.use", "own-package", "1.2"), ("federation.strategy", "own-steps", "0.3"),
+    ]  # fmt: skip
+    kits = tmp_path / "r" / "kits"
+    (step,) = read_server_law(kits / "server").strategy_packages.values()
+    assert step.sha256 == summary["own_code"][1]["sha256"]
     assert [(one["silo"], one["code"]) for one in summary["dropouts"]] == [("west", "policy-refused")]
     assert [row["silo"] for row in summary["privacy"] if row["steps"]] == ["north", "south"]
     report = json.loads((tmp_path / "r" / "report.json").read_text(encoding="utf-8"))["report"]
     countersigned = {one["silo"]: one["countersigned"] for one in report["integrity"]["ledgers"]}
     assert {countersigned[silo]["code"] for silo in ("north", "south")} == {summary["code_hash"]}
     assert not (tmp_path / "r" / "ledgers" / "west.sqlite").exists()  # nothing was charged, or begun
-    log = (tmp_path / "r" / "kits" / "silos" / "west" / "logs").glob("*.log")
+    log = (kits / "silos" / "west" / "logs").glob("*.log")
     assert any("which silo.toml does not name" in path.read_text(encoding="utf-8") for path in log)
     told = fedmodel("report", "verify", "r", folder=tmp_path, PYTHONPATH=str(site), COLUMNS="300").stdout
     assert f"{summary['code_hash'][:16]}..., as installed here" in told
     told = fedmodel("report", "verify", "r", folder=tmp_path, COLUMNS="300").stdout  # which never imports it
     assert f"{summary['code_hash'][:16]}..., NOT what is installed here" in told
+    simulated = ["simulate", *words, "--set", "rounds=1", "--set", "data.folder=own", "--no-report", "--out", "s"]
+    without = ["--set", 'federation.silos=["north", "south"]']
+    beside = fedmodel(*simulated, *without, folder=tmp_path, PYTHONPATH=str(site))
+    assert beside.returncode == 0, beside.stderr
+    assert summary["metrics"] == json.loads(beside.stdout)["metrics"]
 
 
 def test_nothing_of_a_rehearsal_is_left_running(rehearsed: tuple[Path, dict[str, Any], dict[str, Any]]) -> None:
