@@ -41,7 +41,6 @@ from functools import cache
 from typing import Final
 
 import numpy as np
-from scipy.stats import hypergeom
 
 from fedmodel.crypto import digest
 from fedmodel.errors import ConfigError
@@ -189,4 +188,6 @@ def _plan_ring(silos: int, colluding: int, dropping: int, secrecy_bits: int) -> 
 
 def _log2_tail(silos: int, marked: int, drawn: int, least: int) -> float:
     """Return log2 of the chance that at least `least` of a silo's `drawn` neighbours are among the `marked`."""
+    from scipy.stats import hypergeom  # a quarter of what every process would import
+
     return float(hypergeom.logsf(least - 1, silos - 1, marked, drawn)) / math.log(2)

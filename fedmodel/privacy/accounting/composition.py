@@ -28,8 +28,8 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 from scipy import fft
+from scipy.linalg.blas import dtbsv
 from scipy.optimize import minimize_scalar
-from scipy.signal import lfilter
 
 from fedmodel.privacy.accounting.cells import LEAST_MASS, Measure
 from fedmodel.privacy.accounting.mixture import UNIT, Floats
@@ -79,7 +79,7 @@ class Composition:
         # Off with the tilt: masses in the window, and the excess over each point of it, by sums of positive terms.
         losses = _losses(self._low, length, grid)
         masses = np.exp(np.minimum(self._log_scale - self.tilt * losses, 700.0)) * g
-        beyond = lfilter([1.0], [1.0, -math.exp(-grid)], masses[::-1])
+        beyond = _discounted(masses[::-1], math.exp(-grid))
         self._excess = np.append(-math.expm1(-grid) * np.cumsum(beyond)[::-1][1:], 0.0)
 
     @property
@@ -137,6 +137,21 @@ class Composition:
         if theta > 0:
             bounds += [1 / -math.expm1(-2 * theta * width), 1 / (4 * width * theta**3) + 0.14 / theta**2]
         return math.sqrt(min(bounds))
+
+
+def _discounted(masses: Floats, factor: float) -> Floats:
+    """Return sums over the masses up to each place, every one times the factor for each place that it lies behind.
+
+    They solve (1 - factor shift) sums = masses by forward substitution, as `scipy.signal.lfilter` does, whose import
+    would be a quarter of what every process imports.
+
+    >>> _discounted(np.array([1.0, 0.0, 4.0]), 0.5)
+    array([1.  , 0.5 , 4.25])
+    """
+    band = np.empty((2, len(masses)), order="F")
+    band[0], band[1] = 1.0, -factor
+    sums: Floats = dtbsv(1, band, masses, lower=1, diag=1)
+    return sums
 
 
 class _Tilted(NamedTuple):

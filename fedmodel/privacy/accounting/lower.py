@@ -23,7 +23,6 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import minimize_scalar
 from scipy.special import log_ndtr, ndtr
-from scipy.stats import binom
 
 from fedmodel.privacy.events import Event, bounded
 
@@ -107,6 +106,8 @@ def _drawn(trials: int, rate: float) -> tuple[NDArray[np.float64], NDArray[np.fl
     """Return how many records may be drawn, and how probable each number is; what is left out lowers a bound."""
     if rate >= 1:
         return np.array([float(trials)]), np.ones(1)
+    from scipy.stats import binom  # a quarter of what every process would import
+
     ends = binom.ppf(_TAIL, trials, rate), binom.isf(_TAIL, trials, rate)
     counts = np.arange(max(ends[0], 0.0), min(ends[1], trials) + 1)
     return counts, binom.pmf(counts, trials, rate)
