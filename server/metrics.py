@@ -23,13 +23,12 @@ from torch import nn
 from fedmodel.data import Records
 from fedmodel.data.named import each
 from fedmodel.errors import ProtocolError
-from fedmodel.learning.inputs import called, tensors
+from fedmodel.learning.inputs import called, rows_at_once, tensors
 from fedmodel.learning.tasks import Measured, Objective
 from fedmodel.system.durable import naming
 
 METRICS: Final = "metrics.jsonl"
 BESIDES: Final = "besides.jsonl"
-_BATCH = 4096
 
 
 def evaluate(
@@ -64,11 +63,11 @@ def measured(module: nn.Module, aim: Objective, records: Records, device: torch.
     """
     total = 0.0
     answers, losses = [], []
-    training = module.training
+    training, rows = module.training, rows_at_once(aim.task.shape)
     module.eval()
     with torch.no_grad():
-        for start in range(0, len(records), _BATCH):
-            x_B, y_B = tensors(records.take(slice(start, start + _BATCH)), device)
+        for start in range(0, len(records), rows):
+            x_B, y_B = tensors(records.take(slice(start, start + rows)), device)
             # Copies: a user's own model or loss could write into records, targets and outputs.
             output = called(module, each(x_B, torch.clone))
             answers.append(aim.answers(output).clone().cpu().numpy())

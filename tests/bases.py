@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import tomllib
 from functools import lru_cache
 from pathlib import Path
 from tempfile import mkdtemp
 from typing import Any
 
+import tomli_w
+
 from fedmodel.config.kinds import ModelConfig
 from fedmodel.kinds.models.hf import HfConfig
 from fedmodel.kinds.shape import NEXT, ArrayShape, DataShape
+from tests.conftest import TINY
 
+OF_PEFT = "ignore:`is_gradient_checkpointing` is deprecated:FutureWarning"
+"""What peft asks transformers."""
 LENGTH = 12
 TOKENS = 257
 WORDS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "good", "bad", "fine", "poor", "day", "night")
@@ -75,3 +82,27 @@ def config_of(folder: Path, task: str, **said: Any) -> HfConfig:
     found = TypeAdapter(ModelConfig).validate_python({"use": f"hf:{folder}", "task": task, **said})
     assert isinstance(found, HfConfig)
     return found.settled()
+
+
+def scenario_on(folder: Path, kind: str = "encoder", **said: Any) -> Path:
+    """Write a scenario of three silos on a base beside it, with texts in JSON lines, and return its file."""
+    make_base(folder / "base", kind)
+    (folder / "texts").mkdir()
+    lines = [{"text": f"{word} {number}", "label": word} for number in range(24) for word in ("good", "bad")]
+    (folder / "texts" / "all.jsonl").write_text("\n".join(map(json.dumps, lines)))
+    document = tomllib.loads(TINY)
+    document["rounds"] = 1
+    document["model"] = {
+        "use": "hf:base", "task": "sequence-classification", "adapt": "lora", "targets": ["query"], "rank": 2,
+    }  # fmt: skip
+    document["data"] = {
+        "source": "json-lines", "name": "notes", "folder": str(folder / "texts"), "labels": ["good", "bad"],
+        "length": 8, "held_out": 0.25,
+    }  # fmt: skip
+    document["privacy"] |= {"expected_batch_size": 4, "sample_rate": 0.5, "delta": 0.01}
+    document["training"] |= {"local_steps": 1, "max_physical_batch": 4}
+    for section, keys in said.items():
+        document[section] = {key: one for key, one in {**document[section], **keys}.items() if one is not None}
+    path = folder / "based.toml"
+    path.write_text(tomli_w.dumps(document))
+    return path

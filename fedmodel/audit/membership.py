@@ -37,7 +37,7 @@ from fedmodel.config import ModelConfig, Scenario
 from fedmodel.data import Records
 from fedmodel.data.named import each
 from fedmodel.errors import ConfigError
-from fedmodel.learning.inputs import called, tensors
+from fedmodel.learning.inputs import called, rows_at_once, tensors
 from fedmodel.learning.models import build_model
 from fedmodel.learning.tasks import Objective, objective
 from fedmodel.learning.tasks._own import is_own
@@ -53,7 +53,6 @@ LEAST_RECORDS: Final = 20  # of members and of others: below, no rate here means
 AttackName = Literal["loss-threshold", "rmia"]
 
 _OFFLINE_A: Final = 0.3
-_BATCH: Final = 4096
 _STEPS: Final = 200
 _MOST_REFERENCE_RECORDS: Final = 2_000  # with the steps, what keeps a reference model a matter of seconds
 _LEARNING_RATE: Final = 0.02
@@ -205,7 +204,7 @@ def record_losses(module: nn.Module, aim: Objective, records: Records) -> NDArra
             aim.losses(output_B.to(dtype), target_B).double()
             if own
             else torch.vmap(partial(_loss_of_one, aim))(output_B, target_B)
-            for output_B, target_B in _outputs(module, records)
+            for output_B, target_B in _outputs(module, aim, records)
         ]
     return torch.cat(parts).cpu().numpy()
 
@@ -216,7 +215,7 @@ def true_probabilities(module: nn.Module, aim: Objective, records: Records) -> N
     Raises:
         ConfigError: When the model diverged, or the records do not fit it.
     """
-    parts = [aim.task.likelihoods(aim.loss, *batch) for batch in _outputs(module, records)]
+    parts = [aim.task.likelihoods(aim.loss, *batch) for batch in _outputs(module, aim, records)]
     return torch.cat(parts).cpu().numpy()
 
 
@@ -264,17 +263,17 @@ def _loss_of_one(aim: Objective, output_K: Tensor, target: Tensor) -> Tensor:
 
 
 @_one_thread()
-def _outputs(module: nn.Module, records: Records) -> list[tuple[Tensor, Tensor]]:
+def _outputs(module: nn.Module, aim: Objective, records: Records) -> list[tuple[Tensor, Tensor]]:
     """Return outputs in float64 and labels, batch by batch."""
     if not len(records):
         raise ConfigError("membership inference was given no records")
     device = next(module.parameters()).device
-    training = module.training
+    training, rows = module.training, rows_at_once(aim.task.shape)
     module.eval()
     found = []
     with torch.no_grad():
-        for start in range(0, len(records), _BATCH):
-            x_B, label_B = tensors(records.take(slice(start, start + _BATCH)), device)
+        for start in range(0, len(records), rows):
+            x_B, label_B = tensors(records.take(slice(start, start + rows)), device)
             found.append((called(module, each(x_B, torch.clone)).double(), label_B))
     module.train(training)
     if not all(bool(torch.isfinite(output_BK).all()) for output_BK, _ in found):

@@ -7,7 +7,8 @@ read or is one row. Columns that no feature comes from, such as a label or an id
 | Refused whole                                   | Refused by row                                        |
 |-------------------------------------------------|-------------------------------------------------------|
 | a column is missing, twice, or of another type  | a value that its column's rules refuse                |
-| what is no CSV or Parquet, or cut short         | a value whose record a silo would leave out           |
+| what is no CSV, Parquet or JSON lines, or cut   | a value whose record a silo would leave out           |
+| short                                           |                                                       |
 | more than `MOST_REFUSED` rows of one column     |                                                       |
 
 Rows are counted from 1, the header not counted. What is said of one never holds a value.
@@ -25,6 +26,8 @@ from numpy.typing import NDArray
 
 from fedmodel.config import ColumnConfig, CsvForm
 from fedmodel.data.halving import refused_places
+from fedmodel.data.json_lines import is_lines
+from fedmodel.data.line_columns import columns_of_lines
 from fedmodel.data.reader import ColumnReader
 from fedmodel.data.sources import chosen
 from fedmodel.data.values import typed
@@ -63,7 +66,7 @@ def read_rows(
     id_column: str | None = None,
     tokenizer: str | None = None,
 ) -> Rows:
-    """Read the rows of a CSV or Parquet file.
+    """Read the rows of a CSV, Parquet or JSON lines file.
 
     Args:
         path: Of the file.
@@ -79,7 +82,8 @@ def read_rows(
     """
     try:
         names = [*(column.name for column in columns), *([] if id_column is None else [id_column])]
-        table = chosen(path, tuple(dict.fromkeys(names)), form)
+        asked = tuple(dict.fromkeys(names))
+        table = columns_of_lines(path, asked) if is_lines(path) else chosen(path, asked, form)
         x_NF = np.empty((len(table), sum(len(column.features) for column in columns)), dtype=np.float32)
         refused: dict[int, str] = {}
         at = 0

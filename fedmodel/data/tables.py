@@ -211,12 +211,14 @@ def arranged(
         x_NF: As they were read, shape `(N, features of all columns)`.
     """
     is_text_F = np.array([column.length is not None for column in columns for _ in column.features])
+    text: dict[str, NDArray[Any]] = {}
+    if is_text_F.any():
+        said = text_column(columns)
+        text = inputs_of(x_NF[:, is_text_F].astype(np.int64), None if said is None else said.tokenizer)
+        if is_text_F.all():
+            return text
     rest = x_NF[:, ~is_text_F].reshape(len(x_NF), *features)
-    if not is_text_F.any():
-        return rest
-    said = text_column(columns)
-    text = inputs_of(x_NF[:, is_text_F].astype(np.int64), None if said is None else said.tokenizer)
-    return text if is_text_F.all() else text | {"features": rest}
+    return text | {"features": rest} if text else rest
 
 
 def target(

@@ -78,9 +78,7 @@ class Adapted(nn.Module):
         if self.answer is None:
             logits: Tensor = found.logits[..., : self._outputs]
             return logits
-        weight_BT1 = mask_BT[:, :, None].to(found.last_hidden_state.dtype)
-        mean_BH = (found.last_hidden_state * weight_BT1).sum(dim=1) / weight_BT1.sum(dim=1).clamp(min=1.0)
-        answer_BK: Tensor = self.answer(mean_BH)
+        answer_BK: Tensor = self.answer(mean_of_text(found.last_hidden_state, mask_BT))
         return answer_BK
 
     def _attended(self, mask_BT: Tensor) -> Tensor:
@@ -97,6 +95,12 @@ class Adapted(nn.Module):
         return {"use_cache": False} if self._causal else {}
 
 
+def mean_of_text(hidden_BTH: Tensor, mask_BT: Tensor) -> Tensor:
+    """Return the mean of what a base makes of a text's tokens that stand, `(B, H)`; zeros where none does."""
+    weight_BT1 = mask_BT[:, :, None].to(hidden_BTH.dtype)
+    return (hidden_BTH * weight_BT1).sum(dim=1) / weight_BT1.sum(dim=1).clamp(min=1.0)
+
+
 def adapted(config: Adaptation, shape: DataShape) -> nn.Module:
     """Return a base with its adapters, whose new parameters are drawn from torch's global generator.
 
@@ -108,19 +112,23 @@ def adapted(config: Adaptation, shape: DataShape) -> nn.Module:
         ConfigError: When `transformers` or `peft` is not installed, the base cannot be had, is of another architecture
             than the task's, its weights are not that architecture's, or records do not fit it.
     """
-    tokens, mask = _arrays(shape)
+    tokens, mask = text_arrays(shape)
     base, lacking = as_model(config.sha256, config.task, shape.outputs, (shape.inputs or {})[tokens])
     answer = nn.Linear(_width(base), shape.outputs) if config.task == FEATURES else None
     if config.lora is not None:
-        base = with_lora(base, config.lora)
+        base = with_lora(base, config.lora, lacking)
     causal = config.task == "causal-lm" or any(getattr(one, "is_causal", False) for one in base.modules())
     model = Adapted(base, answer, tokens, mask, shape.outputs, causal=causal)
     _train_alone(model, config, {f"base.{name}" for name in lacking})
     return model
 
 
-def _arrays(shape: DataShape) -> tuple[str, str | None]:
-    """Return the names of a record's tokens and of their mask; refuse records that are no texts."""
+def text_arrays(shape: DataShape) -> tuple[str, str | None]:
+    """Return the names of a record's tokens and of their mask.
+
+    Raises:
+        ConfigError: When records are no texts.
+    """
     inputs = shape.inputs or {}
     tokens = next((name for name in _TOKENS if name in inputs), None)
     mask = next((name for name in _MASKS if name in inputs), None)

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from fedmodel.kinds.columns import RISING, ColumnName, Range, rises
+from fedmodel.kinds.columns import RISING, ColumnConfig, ColumnName, Range, rises
 from fedmodel.kinds.files import Files
 from fedmodel.kinds.shape import (
     CLASSIFICATION,
@@ -85,6 +85,12 @@ class Texts(Files):
     def predicted(self) -> str | None:
         """The label's field; the text's where that is learnt itself."""
         return self.text if self.task == NEXT else self.label
+
+    def read_by(self) -> tuple[ColumnConfig, ...]:
+        """Return the text's own column, where a text has one answer; none where each of its tokens has."""
+        if self.task in (NEXT, SEQUENCE):
+            return ()
+        return (ColumnConfig(name=self.text, type="text", length=self.length, tokenizer=self.tokenizer),)
 
     def why_no_persons(self) -> str | None:
         """Return that no field says whose a record is, where none does."""

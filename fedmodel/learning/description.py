@@ -90,7 +90,8 @@ class Description(Section):
     def _agrees_with_itself(self) -> Description:
         names = tuple(name for column in self.columns for name in column.features)
         places = sum(len(column.features) for column in self.columns if not column.length)
-        if self.columns and (names != self.features or math.prod(self.shape) != places):
+        there = math.prod(self.shape) if self.shape else 0  # of a text alone, which is no row of features
+        if self.columns and (names != self.features or there != places):
             raise ValueError("features and shape are what columns become")
         if len(self.labels) < 2 and self.task == "classification":
             raise ValueError("labels names the classes, two at least")
@@ -152,15 +153,15 @@ def describe(scenario: Scenario, scenario_hash: bytes) -> Description:
         scenario: What was done.
         scenario_hash: Its hash, 32 bytes (`fedmodel.provision.scenario_hash`).
     """
-    shape = scenario.data.shape
+    shape, columns = scenario.data.shape, scenario.data.read_by()
     return Description(
         scenario=scenario.name,
         summary=scenario.summary,
         scenario_hash=scenario_hash.hex(),
         source=scenario.data.data_set,
         shape=shape.features,
-        columns=scenario.data.read_by(),
-        features=shape.names,
+        columns=columns,
+        features=tuple(name for column in columns for name in column.features) or shape.names,
         feature_bound=scenario.data.feature_bound,
         label=scenario.data.predicted,
         labels=shape.label_names if shape.task in ("classification", "multi-label") else shape.labels,
@@ -169,7 +170,7 @@ def describe(scenario: Scenario, scenario_hash: bytes) -> Description:
         task=shape.task,
         label_range=shape.target_range,
         inputs=None
-        if shape.inputs is None or scenario.data.read_by()
+        if shape.inputs is None or columns
         else {name: Target(size=one.size, below=one.below) for name, one in shape.inputs.items()},
         below=shape.below,
         target=None

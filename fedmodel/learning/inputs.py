@@ -9,6 +9,7 @@ Shapes: B rows of a physical batch, R of them records, N records.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Final
 
@@ -16,10 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from fedmodel.data import Records
-from fedmodel.data.named import each
+from fedmodel.data.named import arrays, each
 from fedmodel.kinds.shape import IGNORED, ArrayShape, DataShape
 
 _UNLIKE: Final = (1.0, -4.0, 0.25, 64.0, -1.0)
+_MOST_ROWS: Final = 4_096
+_MOST_NUMBERS: Final = 2**26  # that a layer holds of a batch of texts: 256 MB in float32
+_WIDEST: Final = 4_096  # numbers that a layer has for a token, as is supposed of any model
 
 Inputs = Tensor | Mapping[str, Tensor]
 """What a model is given of records: tensors of one first dimension."""
@@ -28,6 +32,18 @@ Inputs = Tensor | Mapping[str, Tensor]
 def tensors(records: Records, device: torch.device) -> tuple[Inputs, Tensor]:
     """Return records and their targets on a device. Sensitive."""
     return each(records.x, lambda one: torch.from_numpy(one).to(device)), torch.from_numpy(records.y_N).to(device)
+
+
+def rows_at_once(shape: DataShape) -> int:
+    """Return how many records a model that learns nothing of them is given at once: fewer of long texts.
+
+    >>> from fedmodel.kinds.shape import ArrayShape
+    >>> rows_at_once(DataShape((10,), 2)), rows_at_once(DataShape((512,), 2, below=30_000))
+    (4096, 32)
+    """
+    length = max((math.prod(one.size) for one in arrays(shape.arrays) if one.below is not None), default=0)
+    of_each = shape.outputs if shape.targets.size else 0
+    return max(1, min(_MOST_ROWS, _MOST_NUMBERS // max(1, length * max(_WIDEST, of_each))))
 
 
 def called(module: nn.Module, x_B: Inputs) -> Tensor:

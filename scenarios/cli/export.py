@@ -7,19 +7,20 @@ from typing import Annotated, Final
 
 import typer
 
-from scenarios.cli.options import Decimal, Encoding, Identity, OwnCode, Separator, let_own_code_in
+from scenarios.cli.options import BaseFolder, Decimal, Encoding, Identity, OwnCode, Separator, let_own_code_in
 from scenarios.cli.printing import Json, answer
 from scenarios.cli.verbs import Verb
 
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    kind: Annotated[str, typer.Option("--format", help="safetensors, torch or onnx.")],
+    kind: Annotated[str, typer.Option("--format", help="safetensors, torch, onnx or peft.")],
     out: Annotated[
         Path | None, typer.Option(help="The folder to write, a new one. Default: export/FORMAT in the run's folder.")
     ] = None,
     identity: Identity = None,
     own_code: OwnCode = None,
+    base: BaseFolder = None,
     held_out: Annotated[
         Path | None,
         typer.Option(help="Records to compare on, a CSV or Parquet file. Default: the run's own held-out records."),
@@ -43,7 +44,7 @@ def export(
         raise ConfigError(f"--format: {not_known('format', kind, FORMATS)}")
     folder = run / "export" / kind if out is None else out
     let_own_code_in(own_code)
-    done = exported(run, kind, folder, identity, held_out, csv_form(separator, decimal, encoding))
+    done = exported(run, kind, folder, identity, held_out, csv_form(separator, decimal, encoding), base)
     differs = (
         f"no value differs by more than {done.differs:.1g} of half its range"
         if done.answers == "values"

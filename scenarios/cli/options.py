@@ -26,6 +26,10 @@ OwnCode = Annotated[
         help="Run the code that makes a model of one's own: the folder it lies in, or any, where it is installed.",
     ),
 ]
+BaseFolder = Annotated[
+    Path | None,
+    typer.Option("--base", metavar="FOLDER", help="The base that the model was trained on, where it was on one."),
+]
 Separator = Annotated[str, typer.Option(help="Between the fields of a CSV: , ; | or \\t.")]
 Decimal = Annotated[str, typer.Option(help="Before the fraction of a number in a CSV.")]
 Encoding = Annotated[str, typer.Option(help="Of a CSV.")]

@@ -7,7 +7,18 @@ from typing import Annotated, Final
 
 import typer
 
-from scenarios.cli.options import Decimal, Encoding, Identity, ModelPlace, No, OwnCode, Separator, Yes, let_own_code_in
+from scenarios.cli.options import (
+    BaseFolder,
+    Decimal,
+    Encoding,
+    Identity,
+    ModelPlace,
+    No,
+    OwnCode,
+    Separator,
+    Yes,
+    let_own_code_in,
+)
 from scenarios.cli.printing import Json, answer, err
 from scenarios.cli.verbs import Verb
 
@@ -18,7 +29,7 @@ _MOST_NAMED: Final = 10
 
 def predict(
     model: ModelPlace,
-    data: Annotated[Path, typer.Argument(metavar="DATA", help="The rows to score: a CSV or Parquet file.")],
+    data: Annotated[Path, typer.Argument(metavar="DATA", help="The rows to score: a CSV, Parquet or JSON lines file.")],
     out: Annotated[
         Path | None, typer.Option(help="Where the scores go, a new CSV file. Default: standard output.")
     ] = None,
@@ -34,6 +45,7 @@ def predict(
     ] = None,
     identity: Identity = None,
     own_code: OwnCode = None,
+    base: BaseFolder = None,
     separator: Separator = ",",
     decimal: Decimal = ".",
     encoding: Encoding = "utf-8",
@@ -52,7 +64,8 @@ def predict(
 
     form = csv_form(separator, decimal, encoding, yes or (), no or ())
     let_own_code_in(own_code)
-    scores = scored(read_model(model, identity), data, form, threshold, id_column, tokenizer)
+    from_file = base / "tokenizer.json" if tokenizer is None and base is not None else tokenizer
+    scores = scored(read_model(model, identity, base), data, form, threshold, id_column, from_file)
     if out is not None:
         write_scores(scores, out)
     told = f"{len(scores.predicted_N) - len(scores.refused)} of {len(scores.predicted_N)} rows are scored"

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedmodel.config import Scenario
+from fedmodel.kinds.models.hf import HfConfig
 from fedmodel.learning.description import Description
 from fedmodel.privacy.rounding import NO_BOUND, noise, small, up
 from scenarios.models.formats import answered
@@ -46,6 +47,10 @@ probabilities = score(features)  # float32, scaled as model.json says, one row p
 
 session = onnxruntime.InferenceSession("model.onnx")
 (probabilities,) = session.run(None, {"features": features})  # float32, scaled as model.json says
+""",
+    "adapter_model.safetensors": """from peft import PeftModel
+
+module = PeftModel.from_pretrained(base, ".")  # base: the model of transformers that is named below, for its task
 """,
 }
 _LIMITS: Final = """\
@@ -176,6 +181,8 @@ def _use(model: Trained, file: str) -> Iterator[str]:
 def _opened(model: Trained, file: str) -> str:
     """Return how the file is opened, in Python."""
     text = _OPENED[file].rstrip()
+    if isinstance(model.description.model, HfConfig):
+        text = text.replace('Path("model.safetensors"))', 'Path("model.safetensors"), base=Path("BASE"))')
     return text.replace("probabilities", answered(model))
 
 
@@ -243,6 +250,11 @@ def _made(scenario: Scenario, summary: Mapping[str, Any], model: Trained) -> Ite
     yield f"- Scenario {_code(scenario.name)}, SHA-256 `{model.description.scenario_hash}`."
     yield f"- `model.safetensors` as the server wrote it, SHA-256 `{model.sha256}`: what silos countersign."
     yield f"- Code, SHA-256 `{summary['code_hash']}`."
+    if isinstance(config := model.description.model, HfConfig):
+        yield (
+            f"- Trained on a base, SHA-256 `{config.sha256}`, for task `{config.task}`; nothing of the base is in the"
+            " file, and what stands in the base is no part of the figures of privacy."
+        )
     if (decay := scenario.training.ema_decay) is not None:
         yield (
             f"- It is the exponential moving average of the models after all whole rounds, with a decay of"

@@ -12,22 +12,26 @@ Does NOT export what would read a table: `model.json` says how columns become fe
 from __future__ import annotations
 
 import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.config import CsvForm, Scenario, read_scenario
 from fedmodel.data import held_out_records
+from fedmodel.data.named import arrays, each
 from fedmodel.data.rows import read_rows
 from fedmodel.errors import ConfigError, DataError, FedmodelError
+from fedmodel.kinds.bases import TOKENIZER
 from fedmodel.learning.description import DESCRIPTION
+from fedmodel.learning.inputs import rows_at_once
 from fedmodel.system.durable import erase_folder, failed, replace_file, sync_folder
 from scenarios.models.card import CARD, card
 from scenarios.models.formats import FORMATS, answered
-from scenarios.models.predict import scores_of
+from scenarios.models.predict import shaped
 from scenarios.models.trained import Trained, read_model
 from scenarios.runs.files import read_summary
 
@@ -55,7 +59,13 @@ class Exported:
 
 
 def export(
-    run_dir: Path, kind: str, folder: Path, identity: Path | None, held_out: Path | None, form: CsvForm
+    run_dir: Path,
+    kind: str,
+    folder: Path,
+    identity: Path | None,
+    held_out: Path | None,
+    form: CsvForm,
+    base: Path | None = None,
 ) -> Exported:
     """Write a run's model in a format, with what its users need.
 
@@ -66,6 +76,7 @@ def export(
         identity: The age key file that opens a sealed model.
         held_out: Records to compare on, a CSV or Parquet file; the run's own by default.
         form: How that CSV is written.
+        base: The folder of the base that it was trained on, where it was on one.
 
     Raises:
         ConfigError: When a package is missing, something is there already, or no records can be told to compare on.
@@ -74,14 +85,15 @@ def export(
     """
     if folder.exists() or folder.is_symlink():
         raise ConfigError(f"--out {folder}: is there already, and nothing is written over; name a new folder")
-    model, how = read_model(run_dir, identity), FORMATS[kind]
-    if (data := model.description.data).inputs is not None or data.below is not None:
+    model, how = read_model(run_dir, identity, base), FORMATS[kind]
+    if ((data := model.description.data).inputs is not None or data.below is not None) and not how.takes_texts:
         raise ConfigError(
-            f"this model takes {model.description.record}, and exports are of one array of real numbers; use it from"
-            " Python, as docs/model.md shows"
+            f"this model takes {model.description.record}, and {kind} is of one array of real numbers; take"
+            " safetensors, or use it from Python, as docs/model.md shows"
         )
     scenario, summary = _read(run_dir)
-    x_NF = _compared_on(scenario, model, held_out, form)
+    x_N = _compared_on(scenario, model, held_out, form, base)
+    count = len(next(iter(arrays(x_N))))
     beside = folder.with_name(folder.name + ".partial")
     try:
         erase_folder(beside)
@@ -89,7 +101,7 @@ def export(
         replace_file(beside / DESCRIPTION, model.description.written())
         how.write(model, beside / how.file)
         low, high = model.description.label_range or (-1.0, 1.0)
-        differs = _difference(how.open(beside / how.file)(x_NF), scores_of(model, x_NF)) / ((high - low) / 2)
+        differs = _difference(how.open(beside / how.file)(x_N), how.right(model, x_N)) / ((high - low) / 2)
         if differs > TOLERANCE:
             raise FedmodelError(
                 f"{how.file}: opened again, it gives {answered(model)} that differ by {differs:.2g} from the model's,"
@@ -102,7 +114,7 @@ def export(
         raise ConfigError(f"--out {folder}: cannot be written: {failed(error)}") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return Exported(folder, how.file, len(x_NF), differs, answered(model))
+    return Exported(folder, how.file, count, differs, answered(model))
 
 
 def _read(run_dir: Path) -> tuple[Scenario, dict[str, object]]:
@@ -113,24 +125,38 @@ def _read(run_dir: Path) -> tuple[Scenario, dict[str, object]]:
     return read_scenario(str(run_dir / "scenario.toml")), read_summary(run_dir / "summary.json")
 
 
-def _compared_on(scenario: Scenario, model: Trained, held_out: Path | None, form: CsvForm) -> NDArray[np.float32]:
-    """Return held-out records, scaled."""
+def _compared_on(
+    scenario: Scenario, model: Trained, held_out: Path | None, form: CsvForm, base: Path | None
+) -> NDArray[np.float32] | Mapping[str, NDArray[Any]]:
+    """Return held-out records, scaled; of a model that answers each token, as many as are looked at together."""
+    found = _held_out(scenario, model, held_out, form, base)
+    shape = model.description.data
+    most = rows_at_once(shape) if shape.targets.size and shape.inputs else None
+    return each(found, lambda one: one[:most])
+
+
+def _held_out(
+    scenario: Scenario, model: Trained, held_out: Path | None, form: CsvForm, base: Path | None
+) -> NDArray[np.float32] | Mapping[str, NDArray[Any]]:
+    """Return the run's held-out records, or those of the file that is named."""
     if held_out is None:
         try:
-            return held_out_records(scenario).x_NF
+            return held_out_records(scenario).x
         except (ConfigError, DataError) as error:
             raise ConfigError(
                 f"the run's held-out records are not at hand ({error}); name some with --held-out FILE, to compare on"
             ) from None
     if not model.description.columns:
         raise ConfigError("--held-out: this model's records are no rows of a table; leave it out")
-    rows = read_rows(held_out, model.description.columns, model.description.feature_bound, form)
+    tokenizer = None if base is None else str(base / TOKENIZER)
+    columns, bound = model.description.columns, model.description.feature_bound
+    rows = read_rows(held_out, columns, bound, form, tokenizer=tokenizer)
     if rows.refused:
         row, rule = next(iter(rows.refused.items()))
         raise DataError(f"{held_out}: row {row + 1}: {rule}; a row to compare on is one that is read")
     if not len(rows.x_NF):
         raise DataError(f"{held_out}: has no row, and a model is compared on some")
-    return rows.x_NF.reshape(len(rows.x_NF), *model.description.shape)
+    return shaped(model, rows.x_NF)
 
 
 def _difference(found_NK: NDArray[np.float32], right_NK: NDArray[np.float32]) -> float:

@@ -5,10 +5,11 @@
 | `safetensors` | `model.safetensors` | fedmodel; the very bytes that silos countersigned, and tensors to others   |
 | `torch`       | `model.pt2`         | `torch.export.load`, with torch alone; it holds operations and no pickle   |
 | `onnx`        | `model.onnx`        | any ONNX runtime                                                           |
+| `peft`        | `adapter_model...`  | peft, on the base (`scenarios.models.peft_form`)                           |
 
-A file of the last two takes `features`, scaled as `model.json` says, float32 of shape `(N, *shape)` for any N from 1,
-and returns `probabilities`, float32 of shape `(N, classes)`: the sigmoid or softmax is in it. Of a model of numbers it
-returns `values`, float32 in the label's own units, of shape `(N,)`.
+A file of `torch` or `onnx` takes `features`, scaled as `model.json` says, float32 of shape `(N, *shape)` for any N from
+1, and returns `probabilities`, float32 of shape `(N, classes)`: the sigmoid or softmax is in it. Of a model of numbers
+it returns `values`, float32 in the label's own units, of shape `(N,)`.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -30,10 +31,11 @@ from torch import Tensor, nn
 from fedmodel.learning.tasks import Objective
 from fedmodel.system.durable import replace_file
 from fedmodel.system.packages import missing
+from scenarios.models import peft_form
 from scenarios.models.predict import scores_of
 from scenarios.models.trained import Trained, read_model
 
-Scorer = Callable[[NDArray[np.float32]], NDArray[np.float32]]
+Scorer = Callable[[Any], NDArray[np.float32]]
 """From scaled records to the probability of each class, or to a number."""
 
 
@@ -45,11 +47,15 @@ class Format:
         file: What the file is called.
         write: Writes a model at a path.
         open: Opens that again, as whoever gets it does.
+        right: What that has to answer, of the model and records.
+        takes_texts: Whether it is of models of several arrays or of tokens, and not of one array of real numbers alone.
     """
 
     file: str
     write: Callable[[Trained, Path], None]
     open: Callable[[Path], Scorer]
+    right: Callable[[Trained, Any], NDArray[np.float32]] = scores_of
+    takes_texts: bool = False
 
 
 class _Scored(nn.Module):
@@ -149,7 +155,8 @@ def _quiet() -> Iterator[None]:
 
 
 FORMATS: Final[Mapping[str, Format]] = {
-    "safetensors": Format("model.safetensors", _write_safetensors, _open_safetensors),
+    "safetensors": Format("model.safetensors", _write_safetensors, _open_safetensors, takes_texts=True),
     "torch": Format("model.pt2", _write_torch, _open_torch),
     "onnx": Format("model.onnx", _write_onnx, _open_onnx),
+    "peft": Format(peft_form.ADAPTERS, peft_form.write, peft_form.opened, peft_form.answers, takes_texts=True),
 }

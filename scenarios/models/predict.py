@@ -30,7 +30,7 @@ from fedmodel.data.tables import arranged
 from fedmodel.errors import ConfigError, ProtocolError
 from fedmodel.kinds.columns import text_column
 from fedmodel.learning.description import THRESHOLD
-from fedmodel.learning.inputs import called
+from fedmodel.learning.inputs import called, rows_at_once
 from fedmodel.system.durable import failed, replace_file
 from scenarios.models.trained import Trained
 
@@ -38,7 +38,6 @@ NOT_PROTECTED: Final = (
     "These rows are not protected by differential privacy, or by anything else here. They were read in the open, and"
     " each score tells of its row: treat the scores as you treat the rows."
 )
-_BATCH: Final = 4096
 _SCORED: Final = ("classification", "multi-label", "regression")
 
 
@@ -131,7 +130,7 @@ def predict(
     id_column: str | None = None,
     tokenizer: Path | None = None,
 ) -> Scores:
-    """Score the rows of a CSV or Parquet file.
+    """Score the rows of a CSV, Parquet or JSON lines file.
 
     Args:
         model: The model.
@@ -196,12 +195,12 @@ def scores_of(model: Trained, x_N: NDArray[np.float32] | Mapping[str, NDArray[An
         ProtocolError: When an output is not finite.
     """
     aim = model.description.aim
-    labels = model.description.labels
+    labels, rows = model.description.labels, rows_at_once(model.description.data)
     parts = [np.empty((0, *([len(labels)] if labels else aim.task.shape.targets.size)), dtype=np.float32)]
     count = len(next(iter(arrays(x_N))))
     with torch.no_grad():
-        for start in range(0, count, _BATCH):
-            lot = slice(start, start + _BATCH)
+        for start in range(0, count, rows):
+            lot = slice(start, start + rows)
             output_BK = called(model.module, each(x_N, lambda one: torch.tensor(one[lot])))  # noqa: B023 - at once
             parts.append(aim.answers(output_BK).numpy())
     score_NK: NDArray[np.float32] = np.concatenate(parts)

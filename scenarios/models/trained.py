@@ -7,6 +7,7 @@
 | no `model.json` beside it            | described by the run's `scenario.toml`; refused where that is gone too  |
 | a description of another scenario    | refused: the model's own file names the scenario that it is of, by hash |
 | sealed                               | opened by an age key file; refused without                              |
+| what was trained on a base           | put on that base, whose folder is named; refused without, or by another |
 
 Neither Flower nor Opacus, nor what runs at a server or a silo, is imported for it.
 
@@ -24,6 +25,8 @@ from torch import nn
 
 from fedmodel.config import StartConfig
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.bases import folder_of_base, place
+from fedmodel.kinds.models.hf import HfConfig
 from fedmodel.learning.description import DESCRIPTION, Description, describe, read_description
 from fedmodel.learning.fitting import fit
 from fedmodel.learning.starts import about, file_of, read_start
@@ -51,15 +54,17 @@ class Trained:
         return sha256(self.data).hexdigest()
 
 
-def read_model(path: Path, identity: Path | None = None) -> Trained:
+def read_model(path: Path, identity: Path | None = None, base: Path | None = None) -> Trained:
     """Read a trained model and its description.
 
     Args:
         path: A folder, or the model's file.
         identity: The age key file that opens it, where it is sealed.
+        base: The folder of the base that it was trained on, where it was on one.
 
     Raises:
-        ConfigError: When it cannot be read, is of no run, or is described by nothing, or by what is of another model.
+        ConfigError: When it cannot be read, is of no run, or is described by nothing, or by what is of another model;
+            or its base is not said, or is another.
     """
     named = StartConfig(file=str(path), identity=None if identity is None else str(identity))
     file = file_of(named)
@@ -75,9 +80,33 @@ def read_model(path: Path, identity: Path | None = None) -> Trained:
             f"{file.parent / DESCRIPTION}: describes a model of scenario {description.scenario_hash[:16]}..., and"
             f" {file.name} is of {told.get('scenario_hash', 'none')[:16]}...; put the two of one run beside each other"
         )
+    _find_base(description, base, file)
     module = description.built()
     fit(module, data, str(file))
     return Trained(description, module.eval(), data)
+
+
+def _find_base(description: Description, folder: Path | None, file: Path) -> None:
+    """Know where the base lies that a model was trained on, and that it is this one to the byte."""
+    model = description.model
+    if not isinstance(model, HfConfig):
+        if folder is not None:
+            raise ConfigError(f"--base: {file.name} was trained on no base; leave it out")
+        return
+    if model.sha256 is None:
+        raise ConfigError(f"{file.parent / DESCRIPTION}: does not say by sha256 on which base the model was trained")
+    if folder is None:
+        if folder_of_base(model.sha256) is None:
+            raise ConfigError(
+                f"{file}: holds what was trained on the base of SHA-256 {model.sha256[:16]}..., and nothing of that;"
+                " name the folder of a copy: --base FOLDER"
+            )
+        return
+    if (found := place(folder).sha256) != model.sha256:
+        raise ConfigError(
+            f"--base {folder}: is the base of SHA-256 {found[:16]}..., and the model was trained on"
+            f" {model.sha256[:16]}...; name the folder of that one, with the very same config.json and tokenizer.json"
+        )
 
 
 def _described(file: Path) -> Description:

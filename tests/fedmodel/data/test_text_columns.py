@@ -158,10 +158,10 @@ def test_a_model_of_ones_own_is_trained_on_text_and_scores_files_of_it(tmp_path:
     truth = np.arange(40) % 2
     assert (scores.predicted_N == truth).mean() == pytest.approx(summary["metrics"]["accuracy"])
     assert json.loads((folder / "model.json").read_text())["columns"][0]["length"] == 6
-    with pytest.raises(
-        ConfigError, match="takes several arrays, tokens, mask, features, and exports are of one array of"
-    ):
-        export(folder, "safetensors", tmp_path / "out", None, None, CsvForm())
+    with pytest.raises(ConfigError, match="takes several arrays, tokens, mask, features, and torch is of one array of"):
+        export(folder, "torch", tmp_path / "out", None, None, CsvForm())
+    made = export(folder, "safetensors", tmp_path / "made", None, tmp_path / "held-out.csv", CsvForm())
+    assert (made.records, made.differs) == (40, 0)
     on_board = Scenario.model_validate(prepared.scenario.model_dump() | {"model": {"kind": "mlp"}})
     with pytest.raises(ConfigError, match="these are several arrays, tokens, mask, features; name a model of your own"):
         on_board.model.build(on_board.data.shape)

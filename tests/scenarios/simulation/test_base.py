@@ -22,9 +22,8 @@ from fedmodel.provision import joint_law, law_of, scenario_hash
 from scenarios.cli.main import app
 from scenarios.report.sentences import base as told_of_base
 from scenarios.simulation.simulate import placed
-from tests.bases import make_base
+from tests.bases import scenario_on
 from tests.clients.test_client_app import ask
-from tests.conftest import TINY
 from tests.fakes import FaultyGrid, charged
 
 _RUNNER = CliRunner()
@@ -33,24 +32,7 @@ _RUNNER = CliRunner()
 @pytest.fixture
 def written(tmp_path: Path) -> Path:
     """A scenario of three silos on a base beside it, with texts in JSON lines."""
-    make_base(tmp_path / "base", "encoder")
-    (tmp_path / "texts").mkdir()
-    lines = [{"text": f"{word} {number}", "label": word} for number in range(24) for word in ("good", "bad")]
-    (tmp_path / "texts" / "all.jsonl").write_text("\n".join(map(json.dumps, lines)))
-    document = tomllib.loads(TINY)
-    document["rounds"] = 1
-    document["model"] = {
-        "use": "hf:base", "task": "sequence-classification", "adapt": "lora", "targets": ["query"], "rank": 2,
-    }  # fmt: skip
-    document["data"] = {
-        "source": "json-lines", "name": "notes", "folder": str(tmp_path / "texts"), "labels": ["good", "bad"],
-        "length": 8, "held_out": 0.25,
-    }  # fmt: skip
-    document["privacy"] |= {"expected_batch_size": 4, "sample_rate": 0.5, "delta": 0.01}
-    document["training"] |= {"local_steps": 1, "max_physical_batch": 4}
-    path = tmp_path / "based.toml"
-    path.write_text(tomli_w.dumps(document))
-    return path
+    return scenario_on(tmp_path)
 
 
 def on_a_base(path: Path) -> Scenario:
