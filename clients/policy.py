@@ -33,7 +33,7 @@ from fedmodel.config import BudgetConfig, HoursConfig, Scenario, SiloFile
 from fedmodel.errors import AggregationRefused, ConfigError, PolicyRefused
 from fedmodel.ledger import Scope, Standing
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import Event, protects
+from fedmodel.privacy.events import EXPERIMENT, Event, protects
 from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.provision import check_based, check_even, check_levels, check_listed, policy_of, scenario_hash, unevenness
 from fedmodel.secagg import Policy
@@ -213,7 +213,7 @@ def check_hours(law: SiloFile, now: datetime) -> None:
 
 
 def check_baseline(scenario: Scenario, *, simulated: bool) -> None:
-    """Refuse a run without noise at any silo but a simulated one.
+    """Refuse a run without noise, or with an experiment's, at any silo but a simulated one.
 
     Guarantee: a deployed silo refuses it whatever its law says. It is no rule of the law, and no key of `silo.toml` can
     allow it.
@@ -223,8 +223,13 @@ def check_baseline(scenario: Scenario, *, simulated: bool) -> None:
         simulated: Whether the silo is a simulation's own: its keys lie open in a run's folder that is marked as one.
 
     Raises:
-        PolicyRefused: When it is not, and something is left out.
+        PolicyRefused: When it is not, and something is left out or an experiment's.
     """
+    if scenario.privacy.noise == EXPERIMENT and not simulated:
+        raise PolicyRefused(
+            'privacy.noise = "experiment" protects nobody, and runs in a simulation alone: this silo is deployed, and'
+            " no key of silo.toml allows it"
+        )
     if scenario.privacy.baseline is not None and not simulated:
         raise PolicyRefused(
             f"privacy.baseline = {scenario.privacy.baseline!r} protects nobody, and runs in a simulation alone: this"
@@ -236,11 +241,13 @@ def check_event(law: SiloFile, event: Event, *, simulated: bool = False) -> None
     """Refuse a mechanism that the law does not name, an event that is looser than its limits, and one without noise.
 
     Each mechanism holds its own event to the law's limits (`fedmodel.privacy.mechanisms`). One without noise is let
-    in at a simulation's own silos alone, whatever the law says.
+    in at a simulation's own silos alone, whatever the law says, and so is one with an experiment's noise.
 
     Raises:
         PolicyRefused: Which rule it breaks.
     """
+    if EXPERIMENT in (event.drawn_from, event.noise_source) and not simulated:
+        raise PolicyRefused("noise of an experiment protects nobody: this silo is deployed, and draws none")
     if not protects(event):
         if not simulated:
             raise PolicyRefused("a release without noise protects nobody: this silo is deployed, and makes none")

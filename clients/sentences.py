@@ -11,6 +11,7 @@ from typing import Final
 
 from clients.policy import aggregation_of, hours_told, scope_of
 from fedmodel.config import SiloFile, TableSource
+from fedmodel.privacy.events import EXPERIMENT
 from fedmodel.privacy.rounding import down, small, up
 from fedmodel.secagg.topology import COMPLETE_UP_TO
 
@@ -108,6 +109,8 @@ def _noise(law: SiloFile) -> str:
     """Say where noise comes from."""
     if "seeded-unsafe" in law.noise_sources:
         return "Noise may be SEEDED: whoever knows the seed can remove it, and no epsilon protects anybody."
+    if EXPERIMENT in law.noise_sources:
+        return "Noise may be an EXPERIMENT's, from a seed: this silo is simulated, and no epsilon protects anybody."
     if law.noise_sources:
         return "Noise is drawn from the operating system."
     return "It trains nothing: no source of noise is named."

@@ -29,7 +29,7 @@ from fedmodel.config import TRAINING, Scenario, scenario_from_json
 from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.kinds import bases, own_code
 from fedmodel.learning.jobs import Serving, State, job_named
-from fedmodel.privacy.events import LEFT_OUT
+from fedmodel.privacy.events import EXPERIMENT, IF_HIDDEN, LEFT_OUT
 from fedmodel.provision import bases_of, check_deployable, read_roster, read_server_law
 from fedmodel.system.durable import failed, held
 from fedmodel.system.inert import InertFormatter
@@ -180,6 +180,8 @@ def _log_beginning(joined: Joined, scenario: Scenario) -> None:
     """Say what a reader of the log should know from the start."""
     if scenario.privacy.baseline is not None:
         logger.info("%s: this run protects nobody", LEFT_OUT[scenario.privacy.baseline])
+    elif scenario.privacy.noise == EXPERIMENT:
+        logger.info("noise is an experiment's, from a seed: this run protects nobody; its epsilon is %s", IF_HIDDEN)
     elif scenario.privacy.noise == "seeded-unsafe":
         logger.info(
             "noise is seeded-unsafe: whoever knows the seed can remove it; no epsilon of this run protects anybody"

@@ -17,7 +17,7 @@ from fedmodel.config.silos import LEAST_EFFECTIVE
 from fedmodel.config.tables import TableSource
 from fedmodel.kinds.section import Address, DataName, Device, Hash, Positive, Section, SiloName
 from fedmodel.kinds.sources import SOURCES
-from fedmodel.privacy.events import MOST_RECORDS, NoiseSourceName, UnitName
+from fedmodel.privacy.events import EXPERIMENT, MOST_RECORDS, NoiseSourceName, UnitName
 
 Clock = Annotated[str, Field(pattern=r"^([01][0-9]|2[0-3]):[0-5][0-9]$")]
 Day = Literal["mon", "tue", "wed", "thu", "fri", "sat", "sun"]
@@ -143,6 +143,15 @@ class SiloFile(Section):
     controller: ControllerConfig | None = Field(default=None, exclude_if=lambda said: said is None)
     packages: Packages = Field(default={}, exclude_if=lambda listed: not listed)
     bases: Bases = Field(default={}, exclude_if=lambda listed: not listed)
+
+    @model_validator(mode="after")
+    def _noise_of_experiments_is_simulated(self) -> SiloFile:
+        if EXPERIMENT in self.noise_sources and self.connection is not None:
+            raise ValueError(
+                'noise_sources names "experiment", which protects nobody and is a simulation\'s alone: this silo has a'
+                " [connection]; take it out"
+            )
+        return self
 
     @model_validator(mode="after")
     def _tables_have_names_of_their_own(self) -> SiloFile:

@@ -28,7 +28,7 @@ from fedmodel.config.training import TrainingConfig
 from fedmodel.kinds.model import StartConfig
 from fedmodel.kinds.own_names import names_own_or_one_on_board
 from fedmodel.kinds.section import Positive, Section, is_inert, known_silos
-from fedmodel.privacy.events import MOST_STEPS
+from fedmodel.privacy.events import EXPERIMENT, MOST_STEPS, is_secret
 from fedmodel.privacy.plan import Lots, SiloPlan
 
 TRAINING: Final = "training"
@@ -91,8 +91,10 @@ class Scenario(Section):
             raise ValueError("besides names training, which every run does anyway; leave it out")
         if self.besides and (left := "audit" if self.audit is not None else self.privacy.baseline and "baseline"):
             raise ValueError(f"besides is released beside what {left} measures, which is training alone; leave it out")
-        if self.privacy.noise == "seeded-unsafe" and self.seed is None:
-            raise ValueError('privacy.noise = "seeded-unsafe" needs a seed')
+        if not is_secret(self.privacy.noise) and self.seed is None:
+            raise ValueError(f'privacy.noise = "{self.privacy.noise}" needs a seed')
+        if self.audit is not None and self.privacy.noise == EXPERIMENT:
+            raise ValueError('privacy.noise = "experiment" claims nothing that an audit could refute; leave one out')
         for silo in self.federation.silos:
             steps = sum(plan.steps for plan in self.plans(silo))
             if steps > MOST_STEPS:

@@ -15,12 +15,18 @@ import json
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict
-from typing import Any, ClassVar, Final, Literal, Protocol, Self
+from typing import Any, ClassVar, Final, Literal, Protocol, Self, get_args
 
 from fedmodel.errors import LedgerError, PrivacyError
 from fedmodel.privacy.primitives import Parts, SampledGaussian
 
-NoiseSourceName = Literal["os", "seeded-unsafe"]
+NoiseSourceName = Literal["os", "seeded-unsafe", "experiment"]
+EXPERIMENT: Final = "experiment"
+"""Noise for experiments on data that need no protection, from a seed: it protects nobody."""
+IF_HIDDEN: Final = "if the noise were secret"
+"""Under which label it is told what a run with an experiment's noise would cost, and nowhere without it."""
+EPSILON_IF_HIDDEN: Final = "epsilon_if_noise_were_secret"
+"""That cost in files, where every other run has an epsilon; its own is null."""
 UnitName = Literal["record", "person", "client"]
 Baseline = Literal["no-noise", "no-noise-no-clip"]
 """What a run leaves out that is compared with a private one; it protects nobody."""
@@ -40,7 +46,7 @@ MOST_EPSILON: Final = 1_000
 MOST_RECORDS: Final = 1_000  # of one unit; more could not be hidden anyway
 
 _LARGEST: Final = 1e12
-_SOURCES: Final = ("os", "seeded-unsafe")
+_SOURCES: Final = get_args(NoiseSourceName)
 
 
 class Event(Protocol):
@@ -133,6 +139,24 @@ def protects(event: Event) -> bool:
     return bounded([event]) is not None
 
 
+def is_secret(noise_source: str | None) -> bool:
+    """Return whether nobody can subtract noise from such a source: that of the operating system alone.
+
+    >>> [is_secret(source) for source in ("os", "seeded-unsafe", "experiment", None)]
+    [True, False, False, False]
+    """
+    return noise_source == "os"
+
+
+def if_secret(events: Iterable[Event]) -> bool:
+    """Return whether events have figures that would hold if the noise were secret: it is an experiment's, in some.
+
+    Of noise that was "seeded-unsafe" no such figure is told, and of what was released without noise there is none.
+    """
+    sources = {event.noise_source for event in events}
+    return EXPERIMENT in sources and sources <= {EXPERIMENT, "os"}
+
+
 def clip_of(event: Event) -> float:
     """Return an event's clip.
 
@@ -179,7 +203,7 @@ def check_source(name: object, field: str) -> None:
     Raises:
         LedgerError: When it is none.
     """
-    require(name in _SOURCES, field, '"os" or "seeded-unsafe"')
+    require(name in _SOURCES, field, '"os", "seeded-unsafe" or "experiment"')
 
 
 def realised_rate(sample_rate: float, noise_source: NoiseSourceName) -> float:

@@ -13,6 +13,9 @@ assumption, on ChaCha20 and on the operating system, and is all that stands betw
 `SeededNoise` repeats itself. It exists so that two runs can be compared bit by bit, is marked "seeded-unsafe" wherever
 it is used, and protects nobody who shares the seed.
 
+`ExperimentNoise` is from a seed too, and is there to be fast: for experiments on data that need no protection. It is
+marked "experiment" wherever it is used, and protects nobody either.
+
 Does NOT defend against timing of the sampler, nor against someone who reads this process's memory.
 
 Shapes: P parameters, N records, W pairs of words, from each of which come two values of noise.
@@ -31,7 +34,7 @@ from torch import Tensor
 
 from fedmodel.crypto import KEY_SIZE, SecretStream
 from fedmodel.privacy import grid
-from fedmodel.privacy.events import NoiseSourceName
+from fedmodel.privacy.events import EXPERIMENT, NoiseSourceName
 from fedmodel.privacy.normals import check_device, nearest
 from fedmodel.seeds import derive_seed
 
@@ -143,3 +146,62 @@ class SeededNoise:
     def uniform(self, size: int, device: torch.device) -> Tensor:
         """Return float64 of shape `(size,)`, the same on every device."""
         return torch.from_numpy(self._copies.random(size)).to(device)
+
+
+class ExperimentNoise:
+    """Lots and noise for experiments, from a seed. UNSAFE: whoever knows the seed can subtract all of it.
+
+    Guarantee, statistical alone: lots are Poisson at the rate asked for, noise is Gaussian to float32's 24 bits, and
+    draws are independent as torch's and numpy's generators are. No value is over 6 standard deviations, where one of
+    five hundred million would be. It repeats itself on one kind of device, and on another is other noise.
+
+    Args:
+        seed: Of all that is drawn.
+    """
+
+    name: NoiseSourceName = EXPERIMENT
+
+    def __init__(self, seed: int) -> None:
+        self._seed = seed
+        self._lots = np.random.Generator(np.random.SFC64(derive_seed(seed, "lots")))
+        self._on: dict[torch.device, torch.Generator] = {}
+
+    def lot(self, records: int, sample_rate: float) -> NDArray[np.intp]:
+        """Return the indices of a Poisson lot, ascending."""
+        return np.flatnonzero(self._lots.random(records) < sample_rate)
+
+    def gaussian(self, size: int, std: float, device: torch.device) -> Tensor:
+        """Return float64 noise of shape `(size,)`, drawn in float32 on the device."""
+        drawn = torch.empty(size, dtype=torch.float32, device=device).normal_(generator=self._generator(device))
+        return drawn.to(torch.float64).mul_(std)
+
+    def keep(self, size: int, rate: float, device: torch.device) -> Tensor:
+        """Return a mask of shape `(size,)`."""
+        return self.uniform(size, device) < rate
+
+    def uniform(self, size: int, device: torch.device) -> Tensor:
+        """Return float64 of shape `(size,)`."""
+        return torch.rand(size, dtype=torch.float64, device=device, generator=self._generator(device))
+
+    def _generator(self, device: torch.device) -> torch.Generator:
+        """Return what draws on a device, which begins there from the seed."""
+        if device not in self._on:
+            self._on[device] = torch.Generator(device).manual_seed(derive_seed(self._seed, "noise"))
+        return self._on[device]
+
+
+def source_of(name: NoiseSourceName, seed: int, *whose: str | int) -> NoiseSource:
+    """Return where one silo's lots and noise of one round come from, as an event names it.
+
+    Args:
+        name: What was charged.
+        seed: The scenario's, of which the operating system's noise takes no notice.
+        whose: The silo and the round, so that no two have the same.
+    """
+    match name:
+        case "os":
+            return OsNoise()
+        case "seeded-unsafe":
+            return SeededNoise(derive_seed(seed, "unsafe-noise", *whose))
+        case "experiment":
+            return ExperimentNoise(derive_seed(seed, "experiment-noise", *whose))

@@ -22,7 +22,7 @@ from fedmodel.crypto import digest
 from fedmodel.errors import AggregationRefused, ConfigError
 from fedmodel.kinds.models.hf import HfConfig
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import MOST_EPSILON
+from fedmodel.privacy.events import EXPERIMENT, MOST_EPSILON
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.privacy.rounding import raised
 from fedmodel.provision.influence import check_even, check_levels
@@ -88,8 +88,13 @@ def check_deployable(scenario: Scenario) -> None:
     """Refuse to deploy a scenario that is for simulations only.
 
     Raises:
-        ConfigError: When the scenario leaves noise out.
+        ConfigError: When the scenario leaves noise out, or its noise is an experiment's.
     """
+    if scenario.privacy.noise == EXPERIMENT:
+        raise ConfigError(
+            f'{scenario.name}: privacy.noise = "experiment" protects nobody, and no deployed silo takes part in it;'
+            " leave it out, or use `fedmodel simulate`"
+        )
     if scenario.privacy.baseline is not None:
         raise ConfigError(
             f"{scenario.name}: privacy.baseline = {scenario.privacy.baseline!r} protects nobody, and no deployed silo"

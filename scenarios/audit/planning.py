@@ -34,7 +34,7 @@ from fedmodel.canaries import observations
 from fedmodel.config import AuditConfig, Scenario
 from fedmodel.errors import ConfigError, LedgerTampered
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import LEAST_NOISE, Event
+from fedmodel.privacy.events import LEAST_NOISE, Event, is_secret
 from fedmodel.provision import scenario_hash
 from fedmodel.seeds import derive_seed
 from scenarios.audit.black_box import loss_scores
@@ -84,10 +84,10 @@ def plan_audit(scenario: Scenario, significance: float = SIGNIFICANCE) -> Plan:
             f"privacy.baseline = {scenario.privacy.baseline!r} claims nothing that could be refuted; audit a run that"
             " adds noise"
         )
-    if scenario.privacy.noise == "seeded-unsafe":
+    if not is_secret(scenario.privacy.noise):
         raise ConfigError(
-            "privacy.noise = 'seeded-unsafe' claims nothing that could be refuted; audit a run whose noise is the"
-            " operating system's"
+            f"privacy.noise = {scenario.privacy.noise!r} claims nothing that could be refuted; audit a run whose noise"
+            " is the operating system's"
         )
     if (reason := why_not_followed(strategy_of(scenario))) is not None:
         raise ConfigError(

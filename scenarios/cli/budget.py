@@ -18,6 +18,9 @@ from scenarios.cli.options import Ledger, ScenarioName, Settings
 from scenarios.cli.printing import Json, answer, out
 from scenarios.cli.verbs import Verb
 
+_KNOWN_NOISE: Final = {"seeded-unsafe": "seeded", "experiment": "an experiment's"}
+"""Sources of noise that whoever knows a seed can subtract."""
+
 budget_app = typer.Typer(
     help="What a plan costs, what noise a target needs, what is spent and left.", no_args_is_help=True
 )
@@ -157,10 +160,12 @@ def _show_scope(silo: str, scope: dict[str, Any]) -> None:
             f" {up(scope['mu'])}-GDP wherever delta is over {small(scope['mu_floor'])}; delta at epsilon {points}.",
             highlight=False,
         )
-    if "seeded-unsafe" in scope["noise_sources"]:
-        out.print(
-            "Noise was seeded: whoever knows the seed can remove it. No figure here protects anybody.", style="bold red"
-        )
+    for source, said in _KNOWN_NOISE.items():
+        if source in scope["noise_sources"]:
+            out.print(
+                f"Noise was {said}: whoever knows the seed can remove it. No figure here protects anybody.",
+                style="bold red",
+            )
 
 
 def _finite(document: Any) -> Any:

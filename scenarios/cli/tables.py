@@ -12,6 +12,7 @@ from typing import Any, Final
 from rich.table import Table
 from rich.text import Text
 
+from fedmodel.privacy.events import EPSILON_IF_HIDDEN, IF_HIDDEN
 from fedmodel.privacy.rounding import noise, small, up
 from fedmodel.system.inert import inert
 from scenarios.cli.printing import answer, err, out
@@ -85,7 +86,7 @@ def _spent(rows: list[dict[str, Any]], *, every: bool = False) -> Table:
             table.add_row(silo, *6 * ["..."])
             continue
         parts = row.get("parts", [])
-        epsilon = "none: no noise" if _is_bare(row) else up(row["epsilon"])
+        epsilon = _epsilon_of(row)
         if parts:  # whose figures stand below: what they cost together is no one's
             table.add_row(silo, f"{epsilon}, composed", small(row["delta"]), *4 * ["by part"])
             for number, part in enumerate(parts, start=1):
@@ -93,6 +94,13 @@ def _spent(rows: list[dict[str, Any]], *, every: bool = False) -> Table:
         else:
             table.add_row(silo, epsilon, small(row["delta"]), *_figures_of(row))
     return table
+
+
+def _epsilon_of(row: Mapping[str, Any]) -> str:
+    """Return a row's epsilon, or what stands in its place and says so."""
+    if _is_bare(row):
+        return "none: no noise"
+    return up(row["epsilon"]) if EPSILON_IF_HIDDEN not in row else f"{up(row[EPSILON_IF_HIDDEN])} {IF_HIDDEN}"
 
 
 def _summed_up(rows: Sequence[dict[str, Any]]) -> list[tuple[str, dict[str, Any] | None]]:
@@ -119,8 +127,9 @@ def _whose(group: Sequence[dict[str, Any]]) -> str:
 
 
 def _bound(row: Mapping[str, Any]) -> float:
-    """Return a row's epsilon, infinity where nothing bounds it."""
-    return math.inf if row["epsilon"] is None else float(row["epsilon"])
+    """Return a row's epsilon, be it of an experiment's noise; infinity where nothing bounds it."""
+    bound = row.get(EPSILON_IF_HIDDEN, row["epsilon"])
+    return math.inf if bound is None else float(bound)
 
 
 def _figures_of(row: Mapping[str, Any]) -> list[str]:
@@ -134,7 +143,7 @@ def _figures_of(row: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _is_bare(row: dict[str, Any]) -> bool:
+def _is_bare(row: Mapping[str, Any]) -> bool:
     """Return whether a silo released by a mechanism that protects nobody."""
     from fedmodel.privacy.mechanisms import MECHANISMS
 
@@ -144,7 +153,7 @@ def _is_bare(row: dict[str, Any]) -> bool:
 def show_run(summary: dict[str, Any], run_dir: Path, *, every: bool = False) -> None:
     """Print a run's outcome for a person; of many silos equal rows as one, or every silo's."""
     from scenarios.runs import words
-    from scenarios.runs.claims import NO_NOISE, early
+    from scenarios.runs.claims import NO_NOISE, OF_EXPERIMENT, early
     from scenarios.runs.own_code import sentence
     from scenarios.runs.usefulness import told_of
 
@@ -182,11 +191,15 @@ def show_run(summary: dict[str, Any], run_dir: Path, *, every: bool = False) -> 
         out.print(words.NO_LEDGER, highlight=False)
     is_seeded = any(row["noise_source"] == "seeded-unsafe" for row in rows)
     is_baseline = any(_is_bare(row) for row in rows)
-    told = None if is_seeded or is_baseline else early(rows)  # of noise that somebody can subtract nothing holds
+    is_experiment = any(EPSILON_IF_HIDDEN in row for row in rows)
+    # Of noise that somebody can subtract nothing holds.
+    told = None if is_seeded or is_experiment or is_baseline else early(rows)
     if told is not None:
         out.print(told, highlight=False)
     if is_baseline:
         out.print(NO_NOISE, style="bold red", highlight=False)
+    elif is_experiment:
+        out.print(OF_EXPERIMENT, style="bold red", highlight=False)
     elif is_seeded:
         out.print(
             "Noise was seeded: whoever knows the seed can remove it. These epsilons protect nobody.", style="bold red"

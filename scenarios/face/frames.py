@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final
 
 from fedmodel.errors import ConfigError
+from fedmodel.privacy.events import EPSILON_IF_HIDDEN
 from fedmodel.privacy.rounding import noise, small, up
 from scenarios.face.figures import figures_of, largest
 
@@ -22,7 +23,16 @@ except ImportError as error:
         "a frame of figures needs pandas, which is not installed; install it by: pip install 'fedmodel[notebook]'"
     ) from error
 
-_UP: Final = ("epsilon", "epsilon_of_steps_taken", "odometer", "target_epsilon", "budget", "mu", "advantage")
+_UP: Final = (
+    "epsilon",
+    "epsilon_of_steps_taken",
+    "odometer",
+    "target_epsilon",
+    "budget",
+    "mu",
+    "advantage",
+    EPSILON_IF_HIDDEN,
+)
 
 
 def _shown(rounded: Callable[[float], str]) -> Callable[[float | None], str]:

@@ -97,9 +97,16 @@ class Run:
         """The largest epsilon of all silos: what the run cost each of them at most. `privacy` has a row for each.
 
         It is of the whole plan that a silo's ledger reserved, and holds wherever the run ended. Infinite for a
-        baseline, which protects nobody.
+        baseline and for noise of an experiment, which protect nobody.
         """
         return largest(row["epsilon"] for row in self.summary["privacy"])
+
+    @property
+    def epsilon_if_noise_were_secret(self) -> float:
+        """What `epsilon` would be if an experiment's noise (`noise = "experiment"`) were secret; else `epsilon`."""
+        from fedmodel.privacy.events import EPSILON_IF_HIDDEN
+
+        return largest(row.get(EPSILON_IF_HIDDEN, row["epsilon"]) for row in self.summary["privacy"])
 
     @property
     def privacy(self) -> Figures:

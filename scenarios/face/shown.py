@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
+from fedmodel.privacy.events import EPSILON_IF_HIDDEN, EXPERIMENT, IF_HIDDEN
 from fedmodel.privacy.rounding import down, noise, small, up
 from fedmodel.system.inert import inert_lines
 from scenarios.face.figures import largest
@@ -109,9 +110,12 @@ def run_in_a_line(run: Told) -> str:
 def cost_in_words(run: Told) -> str:
     """Say what a run cost each silo at most, per what, and who says so."""
     privacy, rows = run.scenario.privacy, run.summary["privacy"]
+    delta = max(row["delta"] for row in rows)
+    if privacy.noise_name == EXPERIMENT:
+        would = up(largest(row.get(EPSILON_IF_HIDDEN, row["epsilon"]) for row in rows))
+        return f"Nothing is claimed of this run: epsilon would be {would} at delta {small(delta)} {IF_HIDDEN}."
     if privacy.noise_name != "os":
         return "Nothing is claimed of this run."
-    delta = max(row["delta"] for row in rows)
     return (
         f"Epsilon is at most {up(largest(row['epsilon'] for row in rows))} at delta {small(delta)}, per {privacy.unit},"
         " at each silo: of the whole plan, by the silos' own ledgers."
@@ -161,6 +165,8 @@ def _no_claim(noise_name: str) -> str | None:
             return None
         case "seeded-unsafe":
             return "Noise is seeded: whoever knows the seed can remove it. It protects nobody."
+        case "experiment":
+            return "Noise is an experiment's, from a seed: whoever knows it can remove it. It protects nobody."
         case _:
             return "No noise is added: this protects nobody."
 
@@ -173,12 +179,12 @@ def _useless(run: Told) -> str | None:
 
 def _spent(rows: Sequence[Mapping[str, Any]]) -> str:
     """Return a row for each silo; of many those that spent most, and how many others there are."""
-    most = sorted(rows, key=lambda row: -largest([row["epsilon"]]))[:_MOST_SILOS]
+    most = sorted(rows, key=lambda row: -largest([row.get(EPSILON_IF_HIDDEN, row["epsilon"])]))[:_MOST_SILOS]
     shown = rows if len(rows) <= _MOST_SILOS else most
     cells = [
         [
             row["silo"],
-            up(row["epsilon"]),
+            up(row["epsilon"]) if EPSILON_IF_HIDDEN not in row else f"{up(row[EPSILON_IF_HIDDEN])} {IF_HIDDEN}",
             small(row["delta"]),
             "-" if row["noise_multiplier"] is None else noise(row["noise_multiplier"]),
             f"{row['steps']} of {row['steps_reserved']}",

@@ -2,7 +2,8 @@
 
 Guarantee: every figure of privacy is the one of the run's summary, rounded outwards as the report rounds it, with its
 unit, its delta and the silo; a run without noise or with seeded noise has no such figure here, and the card says that
-it protects nobody. What the card says of use and of limits is the same for every run, but for what follows from it.
+it protects nobody. So it does of an experiment's noise, of which figures are labelled as what they would be if it were
+secret. What the card says of use and of limits is the same for every run, but for what follows from it.
 
 Does NOT check anything: `report verify` computes the figures again from the silos' ledgers, and the card says so. Says
 nothing of who may use the model: its license is whoever hands it out to say.
@@ -18,11 +19,12 @@ from typing import Any, Final
 from fedmodel.config import Scenario
 from fedmodel.kinds.models.hf import HfConfig
 from fedmodel.learning.description import Description
+from fedmodel.privacy.events import EPSILON_IF_HIDDEN, EXPERIMENT, IF_HIDDEN
 from fedmodel.privacy.rounding import NO_BOUND, noise, small, up
 from scenarios.models.formats import answered
 from scenarios.models.trained import Trained
 from scenarios.runs import words
-from scenarios.runs.claims import NO_NOISE, early
+from scenarios.runs.claims import NO_NOISE, OF_EXPERIMENT, early
 from scenarios.runs.usefulness import told_of
 
 CARD: Final = "README.md"
@@ -214,8 +216,13 @@ def _privacy(scenario: Scenario, rows: Sequence[Mapping[str, Any]], answers: str
     """Yield the claim, and its limits."""
     yield from ("## Privacy", "")
     if not _protects(rows):
-        yield from (f"**{_SEEDED if scenario.privacy.baseline is None else NO_NOISE}**", "")
+        yield from (f"**{_protecting_nobody(scenario)}**", "")
         yield "Hand it to nobody who may not read the records themselves."
+        if any(EPSILON_IF_HIDDEN in row for row in rows):
+            yield from ("", f"| Silo | Epsilon {IF_HIDDEN} | Delta |", "|---|---|---|")
+            for row in rows:
+                would = up(row.get(EPSILON_IF_HIDDEN, row["epsilon"]))
+                yield f"| {row['silo']} | {would} {IF_HIDDEN} | {small(row['delta'])} |"
         return
     unit = rows[0]["unit"]
     each = unit if unit == "record" else f"{unit} with at most {words.counted(rows[0]['max_records'], 'record')}"
@@ -242,6 +249,13 @@ def _privacy(scenario: Scenario, rows: Sequence[Mapping[str, Any]], answers: str
         )
     yield from ("### Limits", "")
     yield _LIMITS.format(unit=unit, answers=answers).rstrip()
+
+
+def _protecting_nobody(scenario: Scenario) -> str:
+    """Say why a run protects nobody."""
+    if scenario.privacy.baseline is not None:
+        return NO_NOISE
+    return OF_EXPERIMENT if scenario.privacy.noise == EXPERIMENT else _SEEDED
 
 
 def _made(scenario: Scenario, summary: Mapping[str, Any], model: Trained) -> Iterator[str]:

@@ -18,7 +18,7 @@ from fedmodel.learning.tasks import figures_of
 from fedmodel.ledger import Run, Scope, Standing, origin_of
 from fedmodel.ledger.heads import verifier_key
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import Event
+from fedmodel.privacy.events import Event, if_secret, is_secret
 from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import scenario_hash
@@ -36,7 +36,6 @@ from scenarios.runs.used import used_kinds
 
 _CURVE_POINTS: Final = 41
 _MOST_POINTS: Final = 200  # of a budget over time
-_SEEDED: Final = "seeded-unsafe"
 _ACCOUNTANT: Final = "fedmodel.accounting"  # what older reports call it too, which are verified by computing them again
 _METHODS: Final = (
     document.Method(
@@ -123,8 +122,11 @@ def claim(gathered: Gathered, mechanism: document.Mechanism, counted: document.A
     delta, most = max(silo.delta for silo in silos), privacy.max_records or 1
     unit = sentences.unit_of(privacy.unit, most)
     protects = _protects(gathered)
+    would = max((one.epsilon_if_noise_were_secret or 0.0 for one in silos), default=0.0) or None
     return document.Claim(
-        sentence=sentences.claim(gathered, largest, delta, unit, mechanism.rounds_completed + mechanism.rounds_failed),
+        sentence=sentences.claim(
+            gathered, largest, would, delta, unit, mechanism.rounds_completed + mechanism.rounds_failed
+        ),
         meaning=sentences.meaning(silos, counted.silos, protects),
         early=early([one.model_dump() for one in silos]) if protects else None,
         protects=protects,
@@ -135,6 +137,7 @@ def claim(gathered: Gathered, mechanism: document.Mechanism, counted: document.A
         delta=delta,
         silos=silos,
         rests_on=rests_on(gathered.silos, gathered.ledgers),
+        epsilon_if_noise_were_secret=would,
     )
 
 
@@ -162,6 +165,7 @@ def _silo_claim(gathered: Gathered, silo: str) -> document.SiloClaim:
         steps=taken,
         steps_reserved=0 if ledger is None or ledger.own is None or not ledger.own.claimed else ledger.own.steps,
         parts=1 if ledger is None or ledger.own is None else len(ledger.own.parts),
+        epsilon_if_noise_were_secret=_finite(told["epsilon"]) if if_secret(claimed) else None,
     )
 
 
@@ -186,7 +190,7 @@ def _protects(gathered: Gathered) -> bool:
     """Return whether anything is claimed: every silo's charges have a bound, and noise was added and not seeded."""
     return (
         gathered.scenario.privacy.baseline is None
-        and not sentences.seeded(gathered)
+        and sentences.known_noise(gathered) is None
         and all(
             math.isfinite(min(_cap(ledger), accounting.epsilon(ledger.claimed, _delta(gathered, silo))))
             for silo, ledger in gathered.ledgers.items()
@@ -601,5 +605,5 @@ def _told(events: Sequence[Event], epsilon: float) -> float | None:
 
 
 def _unprotected(events: Sequence[Event]) -> bool:
-    """Return whether noise of any of them was seeded, or none was added."""
-    return any(event.noise_source in (_SEEDED, None) for event in events)
+    """Return whether noise of any of them was seeded or an experiment's, or none was added."""
+    return not all(is_secret(event.noise_source) for event in events)

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from typing import Final
 
 from fedmodel.config import Scenario
-from fedmodel.privacy.events import LEFT_OUT, Baseline
+from fedmodel.privacy.events import EXPERIMENT, IF_HIDDEN, LEFT_OUT, Baseline
 from fedmodel.privacy.rounding import down, percent_up, small, up
 from fedmodel.provision import bases_of
 from scenarios.report.document import SecureAggregation, Seen, SiloAccounting, SiloClaim
@@ -22,6 +22,7 @@ from scenarios.runs.own_code import STRATEGY, sentence
 from scenarios.simulation.engines import Engine, engine_of
 
 _FALSE_ALARM: Final = 0.01
+_KNOWN_NOISE: Final = {"seeded-unsafe": "seeded", EXPERIMENT: "an experiment's, from a seed"}
 
 SIGNATURE_LINES: Final = ("Privacy officer", "Responsible for the data", "Responsible for the model")
 
@@ -122,14 +123,15 @@ def unit_of(unit: str, max_records: int) -> str:
     return unit if unit == "record" else f"{unit} with at most {max_records} records"
 
 
-def claim(gathered: Gathered, epsilon: float | None, delta: float, unit: str, rounds: int) -> str:
-    """Return the claim in a sentence."""
+def claim(gathered: Gathered, epsilon: float | None, would: float | None, delta: float, unit: str, rounds: int) -> str:
+    """Return the claim in a sentence; of an experiment's noise, what epsilon would be if that were secret."""
     name = gathered.scenario.name
     baseline = gathered.scenario.privacy.baseline
     if baseline is not None:
         return f"Nothing is claimed for {name}: {LEFT_OUT[baseline]}. It protects nobody, and no epsilon is finite."
-    if seeded(gathered):
-        return f"Nothing is claimed for {name}: its noise was seeded, and whoever knows the seed can remove it."
+    if (known := known_noise(gathered)) is not None:
+        costs = "" if would is None else f" Epsilon would be {up(would)} at delta {small(delta)} {IF_HIDDEN}."
+        return f"Nothing is claimed for {name}: its noise was {known}, and whoever knows the seed can remove it.{costs}"
     if epsilon is None:
         return f"No bound is computed for {name}: its noise is too little for its steps, and nothing is claimed."
     both = (
@@ -316,10 +318,11 @@ def not_protected(gathered: Gathered) -> tuple[str, ...]:
     """Return what the claim does not cover in this run."""
     scenario, encryption = gathered.scenario, gathered.scenario.encryption
     masked = encryption.secure_aggregation == "on"
-    noised = scenario.privacy.baseline is None
+    noised, known = scenario.privacy.baseline is None, known_noise(gathered)
     found = [
         (not noised, "Anybody: no noise was added. Records can be read out of the model and of every sum."),
-        (seeded(gathered), "Noise was seeded: whoever knows the seed subtracts it. No figure here protects anybody."),
+        (known is not None, f"Noise was {known}: whoever knows the seed subtracts it. No figure here protects"
+                            " anybody."),
         (True, "The server's own held-out records: their exact figures are published each round."),
         (True, "A poisoned update: nothing bounds what a hostile silo adds."
                + (" Under masks nobody can inspect it." if masked else "")),
@@ -336,7 +339,7 @@ def not_protected(gathered: Gathered) -> tuple[str, ...]:
                              " in the run's folder."),
         (not gathered.simulated, "A silo from its own operator, or from root on any machine."),
         (gathered.rehearsed, "Parties from one another: this was a rehearsal, and all shared one machine."),
-        (scenario.privacy.unit == "record" and noised and not seeded(gathered),
+        (scenario.privacy.unit == "record" and noised and known is None,
          "A person with several records, as a person: each record is protected, and what they tell together is not"
          " bounded by these figures."),
         (scenario.privacy.unit == "person", "A person with records at several silos, as one person: each silo's claim"
@@ -432,7 +435,10 @@ def _number_of_parameters(gathered: Gathered) -> tuple[str, ...]:
     return (f"That only {told:,} of the {numbers:,} numbers in the model's file were trained: that is {whose}.",)
 
 
-def seeded(gathered: Gathered) -> bool:
-    """Return whether noise of this run was seeded, by its scenario or by what was charged."""
-    sources = {event.noise_source for ledger in gathered.ledgers.values() for event in ledger.events}
-    return gathered.scenario.privacy.baseline is None and "seeded-unsafe" in {gathered.scenario.privacy.noise, *sources}
+def known_noise(gathered: Gathered) -> str | None:
+    """Say what this run's noise was where a seed gives it, by its scenario or by what was charged; else None."""
+    if gathered.scenario.privacy.baseline is not None:
+        return None
+    found = {event.noise_source for ledger in gathered.ledgers.values() for event in ledger.events}
+    sources = {gathered.scenario.privacy.noise, *found}
+    return next((said for source, said in _KNOWN_NOISE.items() if source in sources), None)

@@ -8,7 +8,8 @@
 
 Guarantee: whatever tells one of them tells it under these names, and `epsilon` is never of fewer steps than were
 reserved before the run's first release. A run that released nothing cost nothing. Of a run without noise, and of any
-figure that has no bound, it is null: JSON has no infinity, and no number would be true.
+figure that has no bound, it is null: JSON has no infinity, and no number would be true. So are all three of a run
+whose noise was an experiment's; what it would have cost has a name of its own then (`labelled`).
 
 A run that began from a run's model tells of both. Its `epsilon` is then of all that its budget holds
 (`Standing.bound`), at a silo that released nothing in it too; that of the steps taken is composed of all steps of the
@@ -23,13 +24,17 @@ from typing import Any, Final
 
 from fedmodel.ledger import Run, Standing
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import Event, bounded
+from fedmodel.privacy.events import EPSILON_IF_HIDDEN, EXPERIMENT, IF_HIDDEN, Event, bounded
 from fedmodel.privacy.rounding import small, up
 from scenarios.runs import words
 
 NO_NOISE: Final = (
     "This run protects nobody: no noise was added. No epsilon holds for it, and no budget bounds it; its records can be"
     " read out of what it released."
+)
+OF_EXPERIMENT: Final = (
+    "This run protects nobody: its noise was an experiment's, and whoever knows the seed can remove it. Epsilon is told"
+    f" {IF_HIDDEN}, and no promise to anyone."
 )
 STEPS_ALONE: Final = "had the length been fixed in advance"
 
@@ -63,6 +68,18 @@ def claim_of(claimed: Sequence[Event], drawn: Sequence[int], delta: float, cap: 
         "epsilon_of_steps_taken": min(accounting.epsilon(taken, delta), epsilon),
         "odometer": told,
     }
+
+
+def labelled(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a silo's row; where noise was an experiment's, with no figure that reads as a promise.
+
+    Args:
+        row: With `noise_source` and what `claim_of` returns.
+    """
+    if row["noise_source"] != EXPERIMENT:
+        return dict(row)
+    none = dict.fromkeys(("epsilon", "epsilon_of_steps_taken", "odometer", "mu", "advantage"))
+    return {**row, **none, EPSILON_IF_HIDDEN: row["epsilon"]}
 
 
 def claim_in(standing: Standing, scope: str | None, run: Run | None, delta: float, *, goes_on: bool) -> dict[str, Any]:

@@ -29,7 +29,7 @@ from fedmodel.errors import ConfigError, CryptoError, DataError, FedmodelError, 
 from fedmodel.ledger import MICRO, Ledger, Run, Scope, Standing, Verified, ledger_image, read_ledger, verify_ledger
 from fedmodel.ledger.heads import verifier_key
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import MOST_EPSILON, Event
+from fedmodel.privacy.events import MOST_EPSILON, Event, is_secret
 from fedmodel.provision import (
     SIMULATED,
     Kit,
@@ -445,7 +445,7 @@ def _scope(standing: Standing, scope: Scope) -> dict[str, Any]:
                        "spent": math.inf if bare and used else used / MICRO, "left": (cap - reserved) / MICRO},
         "taken_whole": whole,
         "noise_sources": sorted({one.noise_source for run in runs for one in run.parts if one.noise_source}),
-        "protects": not bare and all(one.noise_source == "os" for run in runs for one in run.claimed),
+        "protects": not bare and all(is_secret(one.noise_source) for run in runs for one in run.claimed),
         "without_noise": bare,
         "runs": [_run(standing, name, run, scope) for name, run in standing.runs.items() if run.scope == scope.name],
     }  # fmt: skip

@@ -15,13 +15,14 @@ from typing import Any, Final
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from fedmodel.privacy.events import EXPERIMENT, IF_HIDDEN
 from fedmodel.privacy.rounding import up
 from scenarios.runs.summary import read_metrics
 
 BEFORE: Final = "silos join and calibrate"
 """What a bar says before the first round is whole."""
 _PERIOD_S = 0.2
-_UNSAFE = {"seeded-unsafe": "  SEEDED", "none-unsafe": "  NO NOISE: protects nobody"}
+_UNSAFE = {EXPERIMENT: f" {IF_HIDDEN}", "seeded-unsafe": "  SEEDED", "none-unsafe": "  NO NOISE: protects nobody"}
 _FIGURES: Final = ("loss", "accuracy", "rmse", "perplexity")
 """Those that a bar has room for, where a round's line has them."""
 

@@ -23,7 +23,7 @@ from fedmodel.learning.tasks import figures_of
 from fedmodel.ledger import Standing, entries
 from fedmodel.ledger.runs import phases_in
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import Event
+from fedmodel.privacy.events import Event, is_secret
 from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import least_silos, scenario_policy
@@ -31,7 +31,7 @@ from fedmodel.secagg import effective_silos
 from fedmodel.system.durable import replace_file
 from fedmodel.system.packages import code_hash
 from scenarios.runs import inspection
-from scenarios.runs.claims import claim_in, claim_of
+from scenarios.runs.claims import claim_in, claim_of, labelled
 from scenarios.runs.ledgers import newest_run
 from scenarios.runs.own_code import named_code
 from scenarios.runs.used import used_names
@@ -222,11 +222,11 @@ def row_from_ledger(plan: SiloPlan, standing: Standing, run: str | None, *, goes
     scope = standing.scopes[own.scope] if own is not None else next(iter(scopes), None)
     delta, budget = (plan.delta, None) if scope is None else (scope.delta, scope.epsilon)
     claimed, drawn, cap = ([], [0], math.inf) if own is None else (own.claimed, own.drawn, standing.cap_of(own))
-    row = {**row_of(plan, delta, claimed, drawn, cap), "budget": budget, "source": "ledger"}
+    row = {**_row_of(plan, delta, claimed, drawn, cap), "budget": budget, "source": "ledger"}
     told = claim_in(standing, None if scope is None else scope.name, own, delta, goes_on=goes_on)
     if told["epsilon"] != row["epsilon"]:  # of two runs: what is read off one plan's curve says nothing of both
         row |= {**told, "mu": None, "advantage": None}
-    return row
+    return labelled(row)
 
 
 def rows_reported(scenario: Scenario, run_dir: Path) -> list[dict[str, Any]]:
@@ -271,25 +271,27 @@ def row_reported(plan: SiloPlan, parts: Sequence[Event], trained: Sequence[int])
     return {**row_of(plan, plan.delta, parts, drawn if parts else [0]), "source": "reported"}
 
 
-def row_of(
-    plan: SiloPlan, delta: float, claimed: Sequence[Event], drawn: Sequence[int], cap: float = math.inf
-) -> dict[str, Any]:
+def row_of(plan: SiloPlan, delta: float, claimed: Sequence[Event], drawn: Sequence[int]) -> dict[str, Any]:
     """Return what a run cost; figures are None for a silo that released nothing, or of which nothing is bounded.
 
-    `protects` is False where noise was seeded or left out. Where several parts were reserved, `epsilon` is of all of
-    them composed, steps are training's, in whatever phase, the other figures are the first part's, and `parts` has a
-    row for each.
+    `protects` is False where noise was seeded, an experiment's or left out; of an experiment's, no figure is told but
+    under a name that says so (`labelled`). Where several parts were reserved, `epsilon` is of all of them composed,
+    steps are training's, in whatever phase, the other figures are the first part's, and `parts` has a row for each.
 
     Args:
         plan: Of the scenario.
         delta: Of the claim.
         claimed: All parts that were reserved; nothing where nothing was charged.
         drawn: Steps that were charged of each part, of training first.
-        cap: What the budget bounds it by besides.
 
     Raises:
         LedgerError: When more steps were charged than reserved: of such a run nothing is claimed.
     """
+    return labelled(_row_of(plan, delta, claimed, drawn, math.inf))
+
+
+def _row_of(plan: SiloPlan, delta: float, claimed: Sequence[Event], drawn: Sequence[int], cap: float) -> dict[str, Any]:
+    """Return a row whose figures are those of noise that nobody can subtract, whatever it was; a cap may bound it."""
     reserved, phases = claimed[0] if claimed else None, phases_in(claimed)
     taken, steps = sum(drawn[: max(1, phases)]), sum(part.steps for part in claimed[:phases])
     if any(had > part.steps for part, had in zip(claimed, drawn, strict=False)) or taken > steps:
@@ -300,7 +302,7 @@ def row_of(
         "silo": plan.silo,
         "unit": plan.unit,
         "max_records": plan.max_records,
-        "protects": plan.baseline is None and (reserved is None or reserved.noise_source == "os"),
+        "protects": plan.baseline is None and (reserved is None or is_secret(reserved.noise_source)),
         **claim_of(claimed, drawn, delta, cap),
         "delta": delta,
         "accountant": accounting.ACCOUNTANT,

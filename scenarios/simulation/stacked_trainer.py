@@ -2,9 +2,9 @@
 
 Silos whose events and steps are alike make a group, of which as many as a processor's cache holds are one stack
 (`fedmodel.learning.stacked`). A stack's release is the mechanism's own, of all its silos' sums at once: noise of the
-operating system is drawn for them together, and so are their lots, since each record and each coordinate is drawn
-independently of all others anyway. Seeded noise is drawn for each silo from its own seed and in its own order, so that
-a round is the one that silos train one by one, but for rounding.
+operating system, or of an experiment, is drawn for them together, and so are their lots, since each record and each
+coordinate is drawn independently of all others anyway. Seeded noise is drawn for each silo from its own seed and in its
+own order, so that a round is the one that silos train one by one, but for rounding.
 
 Guarantee: as `fedmodel.learning.jobs.training` gives it, of every silo. Before the first round the stack is measured by
 the preflight that measures any other pipeline, at the shape that trains; and in each round at the model that is trained
@@ -48,9 +48,8 @@ from fedmodel.privacy import grid
 from fedmodel.privacy.conformance import check_parts, check_release
 from fedmodel.privacy.events import Event, clip_of, protects
 from fedmodel.privacy.mechanisms import mechanism_of
-from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
+from fedmodel.privacy.noise import ExperimentNoise, NoiseSource, OsNoise, source_of
 from fedmodel.secagg import FRESH
-from fedmodel.seeds import derive_seed
 from scenarios.simulation.trainers import OneByOne, Trained, Trainer
 
 _CACHED: Final = {"cpu": 1 << 18, "cuda": 1 << 25}  # parameters of a stack, whose float64 sums a cache or a card holds
@@ -252,10 +251,11 @@ class Stacked:
         """Return where a stack's lots and noise come from, as charged."""
         begin_S = np.array([self._begin[silo] for silo in silos], dtype=np.intp)
         size_S = np.array([self._size[silo] for silo in silos], dtype=np.intp)
-        if group.event.drawn_from == "os":
-            return _Together(OsNoise(), begin_S, size_S)
-        seed = self._scenario.seed or 0
-        sources = [SeededNoise(derive_seed(seed, "unsafe-noise", silo, number)) for silo in silos]
+        seed, drawn_from = self._scenario.seed or 0, group.event.drawn_from
+        together = source_of(drawn_from, seed, silos[0], number)
+        if isinstance(together, OsNoise | ExperimentNoise):
+            return _Together(together, begin_S, size_S)
+        sources = [source_of(drawn_from, seed, silo, number) for silo in silos]
         sizes = [one.numel() for one in self._module.parameters()]
         return _Apart(sources, begin_S, size_S, sizes, group.silos)
 
@@ -278,15 +278,15 @@ class Stacked:
 
 
 class _Together:
-    """Lots and noise of all silos of a stack, from one source that keeps nothing between draws.
+    """Lots and noise of all silos of a stack, from one source.
 
     Args:
-        source: The operating system's.
+        source: The operating system's, which keeps nothing between draws, or an experiment's.
         begin_S: Where each silo's records begin.
         size_S: How many each has. Sensitive.
     """
 
-    def __init__(self, source: OsNoise, begin_S: NDArray[np.intp], size_S: NDArray[np.intp]) -> None:
+    def __init__(self, source: OsNoise | ExperimentNoise, begin_S: NDArray[np.intp], size_S: NDArray[np.intp]) -> None:
         self._source, self.name = source, source.name
         self._owner_N = np.repeat(np.arange(len(size_S)), size_S)
         self._record_N = np.arange(int(size_S.sum())) + np.repeat(begin_S - (np.cumsum(size_S) - size_S), size_S)

@@ -42,11 +42,10 @@ from fedmodel.learning.jobs._answering import Carried, Observer, Question, Site,
 from fedmodel.learning.jobs._asking import Serving, State
 from fedmodel.privacy import grid
 from fedmodel.privacy.conformance import check_parts, check_release
-from fedmodel.privacy.events import Event, clip_of
+from fedmodel.privacy.events import EXPERIMENT, Event, clip_of
 from fedmodel.privacy.mechanisms import mechanism_of
-from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
+from fedmodel.privacy.noise import NoiseSource, source_of
 from fedmodel.privacy.normals import check_device
-from fedmodel.seeds import derive_seed
 
 _MOST_WORDS: Final = 4_096
 _SLACK: Final = 2.0**-39
@@ -227,9 +226,9 @@ def _unit(scenario: Scenario, job: str) -> float:
 
 def _noise(site: Site, number: int, event: Event) -> NoiseSource:
     """Return where lot and noise come from, as charged."""
-    source: NoiseSource = OsNoise()
-    if event.drawn_from != source.name:
-        source = SeededNoise(derive_seed(site.scenario.seed or 0, "unsafe-noise", site.silo, number))
+    if event.drawn_from == EXPERIMENT and not site.simulated:
+        raise PrivacyError("noise is never an experiment's at a deployed silo; nothing was answered")
+    source = source_of(event.drawn_from, site.scenario.seed or 0, site.silo, number)
     if event.noise_source != source.name:
         raise PrivacyError(f"noise would come from {source.name!r} where {event.noise_source!r} was charged")
     return source

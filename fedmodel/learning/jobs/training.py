@@ -62,12 +62,11 @@ from fedmodel.learning.preflight import check_received, preflight
 from fedmodel.learning.refusals import check_model
 from fedmodel.privacy import grid
 from fedmodel.privacy.conformance import check_parts, check_release
-from fedmodel.privacy.events import Event, clip_of, protects
+from fedmodel.privacy.events import EXPERIMENT, Event, clip_of, protects
 from fedmodel.privacy.mechanisms import mechanism_of
-from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
+from fedmodel.privacy.noise import NoiseSource, source_of
 from fedmodel.privacy.normals import check_device
 from fedmodel.privacy.plan import SiloPlan
-from fedmodel.seeds import derive_seed
 
 
 class Asking:
@@ -166,7 +165,7 @@ class Answering:
             raise PrivacyError(f"noise would come from {noise.name!r} where {event.drawn_from!r} was charged")
         pipeline = plans.pipeline_event(_plan_of_round(self.site, question.number, event), event)
         _check_charged(pipeline)
-        if not protects(event):
+        if not protects(event) or EXPERIMENT in (event.drawn_from, event.noise_source):
             _check_simulated(self.site)
         key = _key(scenario, pipeline)
         rows = _rows(*key, device, question.vector_P, self._wrappers)
@@ -241,9 +240,9 @@ def _plan_of_round(site: Site, number: int, event: Event) -> SiloPlan:
 
 
 def _check_simulated(site: Site) -> None:
-    """Refuse to leave noise out at a silo that is not a simulation's own, whoever let it come this far."""
+    """Refuse no noise, or an experiment's, at a silo that is not a simulation's own, whoever let it come this far."""
     if not site.simulated:
-        raise PrivacyError("noise is never left out at a deployed silo; nothing was trained")
+        raise PrivacyError("noise is never left out, nor an experiment's, at a deployed silo; nothing was trained")
 
 
 def _check_charged(event: Event) -> None:
@@ -396,9 +395,7 @@ def _set_up_again(scenario: Scenario, device: torch.device) -> None:
 
 def _noise(scenario: Scenario, silo: str, round_number: int, event: Event) -> NoiseSource:
     """Return where lots and noise come from, as charged."""
-    if event.drawn_from == "os":
-        return OsNoise()
-    return SeededNoise(derive_seed(_seed(scenario), "unsafe-noise", silo, round_number))
+    return source_of(event.drawn_from, _seed(scenario), silo, round_number)
 
 
 def _seed(scenario: Scenario) -> int:

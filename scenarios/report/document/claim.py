@@ -49,6 +49,8 @@ class SiloClaim(Part):
         steps_reserved: Of the whole plan; 0 where nothing was charged.
         parts: How many parts the run reserved, all of which `epsilon` is of, composed; the steps are of the first, the
             plan. Left out where that is all.
+        epsilon_if_noise_were_secret: What `epsilon` would be, of noise of an experiment, which protects nobody; left
+            out of any other.
     """
 
     silo: str
@@ -64,6 +66,7 @@ class SiloClaim(Part):
     steps: int
     steps_reserved: int
     parts: int = Field(default=1, exclude_if=lambda parts: parts == 1)
+    epsilon_if_noise_were_secret: Epsilon = Field(default=None, exclude_if=lambda said: said is None)
 
 
 class Claim(Part):
@@ -82,6 +85,7 @@ class Claim(Part):
         delta: The largest of all silos'.
         silos: A row each.
         rests_on: On whose word it rests that the ledgers are whole, and are of this run and this model.
+        epsilon_if_noise_were_secret: The largest of all silos', of noise of an experiment; left out of any other.
     """
 
     nist: Questions = (
@@ -100,3 +104,4 @@ class Claim(Part):
     delta: float
     silos: tuple[SiloClaim, ...]
     rests_on: str
+    epsilon_if_noise_were_secret: Epsilon = Field(default=None, exclude_if=lambda said: said is None)

@@ -18,7 +18,15 @@ from scenarios.report.document import Purpose, Report, SiloBudget
 from scenarios.report.page.catalogue import Catalogue
 from scenarios.report.page.odds import right_at_most
 from scenarios.report.page.releases import KNOWN, place
-from scenarios.report.page.standing import excepted, fixed_in_advance, headless, least_power, seeded, strayed
+from scenarios.report.page.standing import (
+    excepted,
+    experiment,
+    fixed_in_advance,
+    headless,
+    least_power,
+    seeded,
+    strayed,
+)
 from scenarios.report.page.told import Told, factor
 
 _FALSE_ALARM = 0.01
@@ -101,7 +109,7 @@ def front(report: Report, catalogue: Catalogue) -> Front:
     """Return what the first page says of a report."""
     told = Told(catalogue)
     return Front(
-        banners=list(_banners(report, catalogue)),
+        banners=list(_banners(report, catalogue, told)),
         promise=list(_promise(report, catalogue, told)),
         about=list(_about(report, catalogue, told)),
         scale=list(_scale(report, catalogue, told)),
@@ -114,12 +122,15 @@ def front(report: Report, catalogue: Catalogue) -> Front:
     )
 
 
-def _banners(report: Report, catalogue: Catalogue) -> Iterator[Markup]:
+def _banners(report: Report, catalogue: Catalogue, told: Told) -> Iterator[Markup]:
     """Go through what has to be said first."""
     if report.mechanism.is_baseline:
         yield catalogue.say("banner.baseline")
     elif seeded(report):
         yield catalogue.say("banner.seeded")
+    elif experiment(report):
+        epsilon, delta = report.claim.epsilon_if_noise_were_secret, report.claim.delta
+        yield catalogue.say("banner.experiment", epsilon=told.epsilon(epsilon), delta=told.delta(delta))
     elif not report.claim.protects:
         yield catalogue.say("banner.nothing_claimed")
     elif not report.scope.protects:
@@ -328,6 +339,8 @@ def _findings(report: Report, catalogue: Catalogue) -> Iterator[str]:
         yield catalogue.say("decision.baseline")
     elif seeded(report):
         yield catalogue.say("decision.seeded")
+    elif experiment(report):
+        yield catalogue.say("decision.experiment")
     elif not claim.protects:
         yield catalogue.say("decision.unbounded")
     elif not scope.protects:

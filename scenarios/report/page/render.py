@@ -38,7 +38,7 @@ from scenarios.report.page.odds import right_at_most
 from scenarios.report.page.passive import beginning
 from scenarios.report.page.pictures import framed
 from scenarios.report.page.releases import KNOWN
-from scenarios.report.page.standing import headless, late, least_power, seeded, strayed, unpromised
+from scenarios.report.page.standing import experiment, headless, late, least_power, seeded, strayed, unpromised
 from scenarios.report.page.told import Told
 from scenarios.runs import words
 
@@ -48,6 +48,12 @@ CONTENTS = (
 )  # fmt: skip
 """Parts of the annex, in order; the catalogue names them."""
 _WRONG = (0.001, 0.01, 0.1)  # false alarms at which the claim is told as odds
+_NOISE_FROM = {
+    "os": "scope.noise_os",
+    "seeded-unsafe": "scope.noise_seeded",
+    "experiment": "scope.noise_experiment",
+    None: "scope.noise_none",
+}
 _UNDEFINED = ("precision", "recall", "f1", "auroc")
 
 
@@ -79,6 +85,7 @@ def render(report: Report, pictures: Mapping[str, str] | None = None, said: Cata
             known=[one.name for one in KNOWN],
             baseline=report.mechanism.is_baseline,
             seeded=seeded(report),
+            experiment=experiment(report),
             unpromised=unpromised(report),
             headless=headless(report),
             **_voice(said),
@@ -195,7 +202,7 @@ def hides(unit: UnitName, max_records: int, said: Catalogue) -> str:
 
 def noise_from(source: NoiseSourceName | None, said: Catalogue) -> str:
     """Say where noise was drawn from."""
-    return said.plain({"os": "scope.noise_os", "seeded-unsafe": "scope.noise_seeded", None: "scope.noise_none"}[source])
+    return said.plain(_NOISE_FROM[source])
 
 
 def spent_of(budget: SiloBudget, said: Catalogue, told: Told) -> Markup:

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from scipy.stats import beta
 
 from fedmodel.audit.gauges import OF_SERVER
+from fedmodel.privacy.events import EXPERIMENT
 from scenarios.report.document import Audit, Power, Report
 
 
@@ -19,12 +20,19 @@ def seeded(report: Report) -> bool:
     return "seeded-unsafe" in sources or (not report.claim.protects and report.claim.epsilon is not None)
 
 
+def experiment(report: Report) -> bool:
+    """Return whether noise of this run was an experiment's, from a seed, and of no silo seeded otherwise."""
+    return not seeded(report) and any(one.noise_source == EXPERIMENT for one in report.mechanism.silos)
+
+
 def excepted(report: Report) -> list[tuple[str, Sequence[str]]]:
     """Return for whom the claim does not hold, as keys of the catalogue's `open`, each with the silos that it names."""
     if report.mechanism.is_baseline:
         return [("anybody_baseline", [])]
     if seeded(report):
         return [("anybody_seeded", [])]
+    if experiment(report):
+        return [("anybody_experiment", [])]
     unbounded = [one.silo for one in report.claim.silos if one.epsilon is None]
     return [*([("unbounded", unbounded)] if unbounded else []), (report.claim.unit, [])]
 

@@ -17,13 +17,12 @@ from typing import Any, Final
 
 from fedmodel.ledger import Entry, Run, Standing
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import Event
+from fedmodel.privacy.events import EPSILON_IF_HIDDEN, Event, if_secret, is_secret
 from scenarios.report.verifier.renyi import rdp
 from scenarios.runs.claims import claim_in, claim_of
 
 MU_FLOOR: Final = 1e-9
 _CURVE_POINTS: Final = 41
-_SEEDED: Final = "seeded-unsafe"
 
 
 @dataclass(frozen=True)
@@ -109,6 +108,7 @@ def _figures(claimed: Sequence[Event], told: dict[str, Any], delta: float, *, ch
         "odometer": None if bare else told["odometer"],
         "mu": mu,
         "advantage": advantage,
+        **({EPSILON_IF_HIDDEN: _finite(told["epsilon"])} if if_secret(claimed) else {}),
     }
 
 
@@ -208,8 +208,8 @@ def overrides(held: Held) -> list[dict[str, Any]]:
 
 
 def unprotected(events: Sequence[Event]) -> bool:
-    """Return whether noise of any of them was seeded, or none was added."""
-    return any(event.noise_source in (_SEEDED, None) for event in events)
+    """Return whether noise of any of them was seeded or an experiment's, or none was added."""
+    return not all(is_secret(event.noise_source) for event in events)
 
 
 def _finite(epsilon: float | None) -> float | None:

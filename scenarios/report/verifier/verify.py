@@ -31,6 +31,7 @@ from typing import Any, Final
 from fedmodel.errors import ClaimRefuted, LedgerError, LedgerTampered
 from fedmodel.ledger import Run, Standing, origin_of
 from fedmodel.ledger.heads import open_head
+from fedmodel.privacy.events import EPSILON_IF_HIDDEN, IF_HIDDEN
 from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.privacy.rounding import small, up
 from scenarios.report.verifier import figures, planned, signed
@@ -135,7 +136,9 @@ def _check_figures(report: Mapping[str, Any], ledgers: Mapping[str, Held], scena
         silo = claimed["silo"]
         held = ledgers.get(silo, Held(silo, (), Standing(), None, "", goes_on=False))
         row = figures.claim(held, planned.delta(scenario, silo))
-        hold(f"claim.silos[{silo}]", claimed, row, silo)
+        # A label of an experiment's noise is that of such noise alone.
+        labels = {EPSILON_IF_HIDDEN: row.get(EPSILON_IF_HIDDEN)} if EPSILON_IF_HIDDEN in claimed else {}
+        hold(f"claim.silos[{silo}]", claimed, {**row, **labels}, silo)
         follows = figures.accounting_row(held.claimed, row["delta"], chosen=held.others)
         hold(f"accounting.silos[{silo}]", counted, {"silo": silo, **follows}, silo)
     budgets = [budget for held in ledgers.values() for budget in figures.budgets(held)]
@@ -263,6 +266,8 @@ def _check_claim(report: Mapping[str, Any], ledgers: Mapping[str, Held], scenari
         "epsilon": None if None in epsilons else max(epsilons),
         "delta": max(row["delta"] for row in claim["silos"]),
     }
+    if EPSILON_IF_HIDDEN in claim or any(EPSILON_IF_HIDDEN in row for row in claim["silos"]):
+        told[EPSILON_IF_HIDDEN] = max(row.get(EPSILON_IF_HIDDEN, 0.0) for row in claim["silos"]) or None
     hold("claim", claim, told, "the ledgers")
     hold("claim", claim, planned.whose(scenario), "scenario.toml")
     for silo, held in ledgers.items():
@@ -276,6 +281,9 @@ def _check_claim(report: Mapping[str, Any], ledgers: Mapping[str, Held], scenari
 def _claim_in_words(report: Mapping[str, Any]) -> str:
     """Say what is claimed, by figures that were found to follow."""
     claim = report["claim"]
+    if (would := claim.get(EPSILON_IF_HIDDEN)) is not None:
+        at = f"{up(would)} at delta {small(claim['delta'])} {IF_HIDDEN}"
+        return f"nothing: noise was an experiment's, from a seed; epsilon would be {at}"
     if not claim["protects"]:
         return "nothing: no noise was added, it was seeded, or there is no bound"
     whose = report["run"].get("copy_for") or f"each of {words.counted(len(claim['silos']), 'silo')}"
@@ -294,6 +302,6 @@ def _check_summary(folder: Path, report: Mapping[str, Any]) -> None:
             raise ClaimRefuted(
                 f"summary.json: {claimed['silo']}: {row['steps']} steps stand, {claimed['steps']} follow"
             )
-        if claimed["epsilon"] is not None and row["steps"] and row["source"] == "ledger":
-            told = {"epsilon": claimed["epsilon"]}
+        told = {name: claimed[name] for name in ("epsilon", EPSILON_IF_HIDDEN) if name in claimed}
+        if set(told.values()) != {None} and row["steps"] and row["source"] == "ledger":
             hold(f"privacy[{claimed['silo']}]", row, told, "the ledgers", "summary.json")

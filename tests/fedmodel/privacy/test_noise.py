@@ -15,12 +15,13 @@ from fedmodel.crypto import KEY_SIZE
 from fedmodel.errors import PrivacyError
 from fedmodel.privacy import grid
 from fedmodel.privacy import noise as noise_module
-from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
+from fedmodel.privacy.events import realised_rate
+from fedmodel.privacy.noise import ExperimentNoise, NoiseSource, OsNoise, SeededNoise, source_of
 
 CPU = torch.device("cpu")
 of_the_system = os.urandom
 pytestmark = pytest.mark.usefixtures("same_bytes")
-SOURCES = [OsNoise(), SeededNoise(3)]
+SOURCES = [OsNoise(), SeededNoise(3), ExperimentNoise(3)]
 DRAWS = {
     "gaussian": lambda source, size: source.gaussian(size, 1.0, CPU).numpy(),
     "lot": lambda source, size: np.isin(np.arange(size), source.lot(size, 0.5)),
@@ -29,7 +30,7 @@ DRAWS = {
 }
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded"])
+@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded", "experiment"])
 def test_gaussian_has_the_standard_deviation_asked_for(source: NoiseSource) -> None:
     size, std = 200_000, 3.5
     noise = source.gaussian(size, std, CPU).numpy()
@@ -41,7 +42,7 @@ def test_gaussian_has_the_standard_deviation_asked_for(source: NoiseSource) -> N
     assert stats.kstest(noise / std, "norm").pvalue > 1e-9
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded"])
+@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded", "experiment"])
 def test_coordinates_and_draws_are_uncorrelated(source: NoiseSource) -> None:
     size = 100_000
     first, second = (source.gaussian(size, 1.0, CPU).numpy() for _ in range(2))
@@ -52,7 +53,7 @@ def test_coordinates_and_draws_are_uncorrelated(source: NoiseSource) -> None:
     assert abs(np.corrcoef(first[:half] ** 2, first[half:] ** 2)[0, 1]) < 5 / math.sqrt(half)
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded"])
+@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded", "experiment"])
 def test_uniform_numbers_are_uniform_and_never_repeated(source: NoiseSource) -> None:
     first, second = (source.uniform(100_000, CPU).numpy() for _ in range(2))
     assert first.dtype == np.float64
@@ -76,7 +77,7 @@ def test_any_size_of_a_draw(size: int, name: str) -> None:
     assert DRAWS[name](OsNoise(), size).shape == (size,)
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded"])
+@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded", "experiment"])
 @pytest.mark.parametrize("rate", [0.05, 0.5, 0.9])
 def test_lots_are_poisson(source: NoiseSource, rate: float) -> None:
     records, lots = 50, 4_000
@@ -92,7 +93,7 @@ def test_lots_are_poisson(source: NoiseSource, rate: float) -> None:
     assert abs(np.var(sizes) / expected - 1) < 5 * math.sqrt(2 / lots) + 0.05
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded"])
+@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded", "experiment"])
 def test_a_full_lot_holds_everyone_and_a_tiny_rate_hardly_anyone(source: NoiseSource) -> None:
     assert source.lot(7, 1.0).tolist() == list(range(7))
     assert len(source.lot(1_000, 1e-12)) == 0
@@ -186,7 +187,7 @@ def test_seeded_noise_repeats_and_says_so() -> None:
     assert OsNoise().name == "os"
 
 
-@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded"])
+@pytest.mark.parametrize("source", SOURCES, ids=["os", "seeded", "experiment"])
 @pytest.mark.parametrize("rate", [0.1, 0.5])
 def test_masks_keep_each_place_independently_at_the_rate(source: NoiseSource, rate: float) -> None:
     size = 100_000
@@ -194,6 +195,28 @@ def test_masks_keep_each_place_independently_at_the_rate(source: NoiseSource, ra
     assert abs(kept.mean() - rate) < 5 * math.sqrt(rate * (1 - rate) / size)
     assert abs(np.corrcoef(kept[:-1], kept[1:])[0, 1]) < 5 / math.sqrt(size)
     assert not np.array_equal(kept, source.keep(size, rate, CPU).numpy())
+
+
+def test_noise_of_an_experiment_repeats_under_its_own_name_and_is_no_other_silos_or_rounds() -> None:
+    draws = {
+        whose: source_of("experiment", 5, *whose).gaussian(999, 2.0, CPU) for whose in (("a", 1), ("a", 2), ("b", 1))
+    }
+    for whose, drawn in draws.items():
+        again = source_of("experiment", 5, *whose)
+        assert again.name == "experiment"
+        assert torch.equal(again.gaussian(999, 2.0, CPU), drawn)
+    assert len({tuple(drawn.tolist()) for drawn in draws.values()}) == 3
+    assert not torch.equal(source_of("experiment", 6, "a", 1).gaussian(999, 2.0, CPU), draws["a", 1])
+    assert [source_of(name, 5, "a", 1).name for name in ("os", "seeded-unsafe")] == ["os", "seeded-unsafe"]
+
+
+def test_lots_of_an_experiment_are_drawn_at_the_rate_that_is_accounted_for() -> None:
+    rate = 1 / 3
+    found = realised_rate(rate, "experiment")
+    assert rate <= found < rate + 2.0**-52
+    # Floats of 53 bits: those under a rate are its ceiling on their grid.
+    uniform = np.random.Generator(np.random.SFC64(1)).random(1000)
+    assert np.array_equal(uniform * 2.0**53, np.floor(uniform * 2.0**53))
 
 
 def test_masks_repeat_only_when_seeded() -> None:
