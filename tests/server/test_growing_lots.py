@@ -11,11 +11,11 @@ import pytest
 
 from fedmodel import plans, wire
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.errors import LedgerError, ProtocolError
+from fedmodel.errors import LedgerError, PrivacyBudgetExceeded, ProtocolError
 from fedmodel.ledger.entries import ByPart
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from server.aggregation._loop import check_answer
-from server.joining import _check_plan
+from server.joining import Joined, JoinedSilo, _check_plan
 from server.journal import Checkpoint
 from server.round_loop import ComeTo, _counted
 from server.usefulness import usefulness
@@ -79,6 +79,17 @@ def test_rounds_are_counted_by_phase_and_as_ever_where_there_is_one() -> None:
 def test_a_checkpoint_keeps_what_was_charged_in_each_phase() -> None:
     kept = Checkpoint.from_bytes(checkpoint(charged={"north": [2, 1], "south": [2, 0]}).to_bytes())
     assert ComeTo.again(kept).charged == {"north": [2, 1], "south": [2, 0]}
+
+
+def test_who_left_comes_back_once_its_phase_is_over_and_only_who_was_there() -> None:
+    members = {silo: JoinedSilo(1, charge(2.0, 10)) for silo in ("north", "south")}
+    joined = Joined(members, {"west": PrivacyBudgetExceeded.code})
+    for silo, number in (("west", 0), ("north", 2), ("south", 5)):
+        assert joined.let_go(silo, PrivacyBudgetExceeded.code, number)
+    for since, left in ((1, []), (2, []), (5, ["north"]), (6, ["north", "south"])):
+        joined.take_back(since)
+        assert joined.left == left
+    assert joined.withdrawn == {"west": {"round": 0, "code": PrivacyBudgetExceeded.code}}
 
 
 def test_whether_a_model_is_of_use_counts_each_rounds_own_steps_and_noise(tiny_file: Path) -> None:

@@ -14,10 +14,8 @@ from fedmodel.ledger import verify_ledger
 from scenarios.runs.summary import read_metrics
 from tests.scenarios.simulation.test_resuming import FOUR, HIDDEN, rounds_paid, run
 
-MODES = {
-    "off": FOUR,
-    "on": [*FOUR, *HIDDEN, "encryption.secure_aggregation=on", "encryption.window=4"],
-}
+MASKED = [*FOUR, *HIDDEN, "encryption.secure_aggregation=on", "encryption.window=4"]
+"""One window has all rounds, and so both phases."""
 
 
 def killed_in_training(scenario: Scenario, folder: Path, number: int) -> None:
@@ -40,13 +38,10 @@ def parts_paid(scenario: Scenario, folder: Path, silo: str) -> list[tuple[int, i
     return [(one.round, one.part) for one in held.charges.values()]
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_a_silo_that_paid_for_a_round_twice_is_asked_again_in_the_next_phase(
-    mode: str, tiny_file: Path, tmp_path: Path
-) -> None:
+def test_a_silo_that_paid_for_a_round_twice_is_asked_again_in_the_next_phase(tiny_file: Path, tmp_path: Path) -> None:
     """It misses its phase's last round, and no more."""
     grown = ("rounds=4", "training.lots=[{from_round=3,times=2.0}]")
-    scenario, folder = read_scenario(str(tiny_file), [*MODES[mode], *grown]), tmp_path / "r"
+    scenario, folder = read_scenario(str(tiny_file), [*MASKED, *grown]), tmp_path / "r"
     killed_in_training(scenario, folder, 1)
     assert rounds_paid(scenario, folder)["north"] == [1]
     summary = run(scenario, folder)
@@ -73,12 +68,3 @@ def test_nobody_is_charged_while_too_few_are_left_in_a_phase_and_all_go_on_in_th
     assert ["failed" in line for line in lines] == [False, True, True, False, False]
     assert (lines[2]["cohort"], lines[2]["summed"]) == ([], 0)
     assert (summary["rounds_completed"], summary["rounds_failed"], summary["ended_early"]) == (3, 2, None)
-
-
-def test_in_the_last_phase_a_silo_leaves_for_good(tiny_file: Path, tmp_path: Path) -> None:
-    grown = (*FOUR, "rounds=4", "training.lots=[{from_round=2,times=2.0}]")
-    scenario, folder = read_scenario(str(tiny_file), grown), tmp_path / "r"
-    killed_in_training(scenario, folder, 2)
-    summary = run(scenario, folder)
-    assert parts_paid(scenario, folder, "north") == [(1, 0), (2, 1), (2, 1), (3, 1)]
-    assert summary["withdrawn"] == [{"silo": "north", "round": 4, "code": "budget-exceeded"}]
