@@ -66,6 +66,17 @@ class Base:
     tokenizer: bytes = field(repr=False)
     weights: tuple[bytes, ...] = field(repr=False)
 
+    def tensors(self) -> set[str]:
+        """Return the names of its tensors, as the files' headers have them.
+
+        Raises:
+            ConfigError: When a file is no safetensors.
+        """
+        try:
+            return {name for data in self.weights for name in json.loads(_header(data)) if name != "__metadata__"}
+        except (ValueError, RecursionError):
+            raise ConfigError(f"the base of SHA-256 {self.sha256[:16]}... has a file that is no safetensors") from None
+
 
 def read_base(folder: Path) -> Base:
     """Read a base.
@@ -144,6 +155,11 @@ def base_of(sha256: str) -> Base:
             " same files there, config.json and tokenizer.json too"
         )
     return base
+
+
+def _header(data: bytes) -> bytes:
+    """Return the JSON that a safetensors file begins with."""
+    return data[8 : 8 + int.from_bytes(data[:8], "little")]
 
 
 def _read_of(folder: Path) -> list[str]:

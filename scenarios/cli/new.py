@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from scenarios.drafts.asking import Options
 
 T = TypeVar("T")
-_CHOICES: Final = {"--data": "breast-cancer|digits|own", "--task": "classification|regression"}
+_CHOICES: Final = {"--data": "breast-cancer|digits|texts|own", "--task": "classification|regression"}
 _NAME: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,39}")
 
 
@@ -33,9 +33,12 @@ def new(
         Path | None, typer.Option("--from", metavar="CSV", help="One's own table: a CSV or Parquet file.")
     ] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="NAME", help="Without a table: breast-cancer, digits, or own code.")
+        str | None, typer.Option(metavar="NAME", help="Without a table: breast-cancer, digits, texts, or own code.")
     ] = None,
     task: Annotated[str | None, typer.Option(metavar="NAME", help="Of own code: classification or regression.")] = None,
+    base: Annotated[
+        str | None, typer.Option(metavar="FOLDER", help="Of texts: the base, a model that was trained before.")
+    ] = None,
     label: Annotated[str | None, typer.Option(metavar="COLUMN", help="The column to predict.")] = None,
     labels: Annotated[
         str | None, typer.Option(metavar="A,B", help="Its classes, in order; LOW:HIGH of a number.")
@@ -62,11 +65,12 @@ def new(
     ] = False,
     as_json: Json = False,
 ) -> None:
-    """Draft a scenario that runs as it is: of a data set on board, of one's own code, or of one's own table.
+    """Draft a scenario that runs as it is: of a data set on board, of texts, of one's own code, or of one's own table.
 
-    `--from` takes the header of a table, and makes up tables like it; `--data own` writes data.py and model.py. At a
-    terminal it asks for what no option says; elsewhere it refuses, and names what is missing. What each column is,
-    ranges, categories and labels are public knowledge and never read off the data.
+    `--from` takes the header of a table, and makes up tables like it; `--data own` writes data.py and model.py, and
+    `--data texts` made-up texts, to fine-tune a model on that was trained before, `--base`. At a terminal it asks for
+    what no option says; elsewhere it refuses, and names what is missing. What each column is, ranges, categories and
+    labels are public knowledge and never read off the data.
     """
     from fedmodel.data.looking import look
     from scenarios.drafts.asking import BOOLEAN, WHY, Options, gather
@@ -80,7 +84,7 @@ def new(
              "--epsilon": epsilon, "--max-records": None if max_records is None else str(max_records)}  # fmt: skip
     given = {option: said for option, said in plain.items() if said is not None}
     if table is None:
-        begun = {"--data": data, "--task": task}
+        begun = {"--data": data, "--task": task, "--base": base}
         given |= {option: said for option, said in begun.items() if said is not None}
         of_columns = {"--range": ranges, "--categories": categories, "--boolean": boolean, "--leave-out": leave_out}
         said_of_columns = [option for option, said in of_columns.items() if said]
@@ -88,8 +92,8 @@ def new(
         if table is None:
             return
         given = {option: said for option, said in given.items() if option not in begun}
-    elif data is not None or task is not None:
-        raise ConfigError("--from names a table, whose columns say what is learnt; leave --data and --task out")
+    elif not all(said is None for said in (data, task, base)):
+        raise ConfigError("--from names a table, whose columns say what is learnt; leave --data, --task and --base out")
     looked = look(table)
     names = [column.name for column in looked.columns]
     left_out = tuple(_named(name, names, "--leave-out") for name in leave_out or ())
@@ -137,14 +141,16 @@ def _begun(out: Path, given: dict[str, str], of_columns: Sequence[str], as_json:
     if options.missing or start is None:
         wanted = " ".join(map(_wanted, options.missing))
         raise ConfigError(f"not said, and nobody is at a terminal to be asked: {wanted}; or --from CSV, a table's")
-    used = {"--data", "--silos", "--epsilon"} | ({"--task", "--records"} if data == starts.OWN else set())
+    of_kind = {starts.OWN: {"--task", "--records"}, starts.TEXTS: {"--base", "--labels", "--records"}}
+    used = {"--data", "--silos", "--epsilon"} | of_kind.get(data or "", set())
     if unused := [option for option in (*given, *of_columns) if option not in used]:
         raise ConfigError(f"{', '.join(unused)}: not of --data {data}; leave it out, or give a table, --from CSV")
     scenario, *others = starts.write_start(out, out.name, start, flower=flower)
     code = [out / file for file in others if file.endswith(".py")]
+    made_up = [*code, *(out / file for file in others if file.endswith(".jsonl"))]
     commands = [f"fedmodel simulate {out / scenario}", *(_by_flower(out) if flower else [])]
     lines = [f"{out / scenario}: a draft. Read it, above all [privacy]."]
-    lines += [f"{file}: works as it is, on made-up records. Put your own in." for file in code]
+    lines += [f"{file}: works as it is, on made-up records. Put your own in." for file in made_up]
     document = {"scenario": str(out / scenario), "code": list(map(str, code)), "next": commands}
     answer(document, "\n".join([*lines, f"Next: {'   or: '.join(commands)}"]), as_json)
     return None

@@ -167,7 +167,8 @@ def one_of(names: list[str]) -> Callable[[str], str]:
     return read
 
 
-def _choices(text: str) -> tuple[str, ...]:
+def read_choices(text: str) -> tuple[str, ...]:
+    """Read categories or classes."""
     found = tuple(part.strip() for part in text.split(","))
     if len(found) < 2 or not all(found) or len(set(found)) < len(found):
         raise ValueError(f"{text!r}: give two or more different names, separated by commas")
@@ -191,7 +192,7 @@ def _any_kind(text: str) -> _Declared:
     if not text or text == BOOLEAN:
         return _BOOLEAN if text else ()
     if "," in text:
-        return _choices(text)
+        return read_choices(text)
     if ":" not in text:
         raise ValueError(f"{text!r}: say a range LOW:HIGH, categories A,B, or: {BOOLEAN}")
     return _range(text)
@@ -199,7 +200,7 @@ def _any_kind(text: str) -> _Declared:
 
 def _label(text: str) -> _Declared:
     """Read what a label may be: classes, or the range of a number."""
-    return _range(text) if ":" in text and "," not in text else _choices(text)
+    return _range(text) if ":" in text and "," not in text else read_choices(text)
 
 
 def read_numbers(text: str) -> tuple[int, int]:
@@ -229,7 +230,7 @@ def read_positive(text: str) -> float:
 
 def read_silos(text: str) -> tuple[str, ...]:
     """Read the names of silos."""
-    found = _choices(text)
+    found = read_choices(text)
     if len(found) < 3 or not all(_SILO.fullmatch(name) for name in found):
         raise ValueError(f"{text!r}: give three names or more, in lower-case letters, digits and hyphens")
     return found
@@ -237,7 +238,7 @@ def read_silos(text: str) -> tuple[str, ...]:
 
 _KINDS: Final[Mapping[str, Callable[[str], _Declared]]] = {
     "--range": _range,
-    "--categories": _choices,
+    "--categories": read_choices,
     "--boolean": _truths,
 }
 # Which option a refusal names first, by what the file seems to hold; nothing follows from it.

@@ -1,7 +1,7 @@
-"""A draft without a table: after a few answers, a scenario of what is on board, or one of its owner's own code.
+"""A draft without a table: after a few answers, a scenario of what is on board, of texts, or of its owner's own code.
 
-The second has `data.py` and `model.py` beside it, which work as they are: their records are made up, in the form that
-the owner's own will have. Nothing is read off any record.
+The last has `data.py` and `model.py` beside it, which work as they are: their records are made up, in the form that
+the owner's own will have. So are the texts of one on texts (`scenarios.drafts.texts`). Nothing is read off any record.
 """
 
 from __future__ import annotations
@@ -16,15 +16,17 @@ from typing import Final
 from fedmodel.config import builtin_scenarios, scenario_from_json
 from fedmodel.errors import ConfigError
 from fedmodel.system.durable import failed, replace_file
-from scenarios.drafts.asking import Ask, one_of, read_numbers, read_positive, read_silos
+from scenarios.drafts import texts
+from scenarios.drafts.asking import Ask, one_of, read_choices, read_numbers, read_positive, read_silos
 from scenarios.drafts.draft import SCENARIO
 from scenarios.drafts.flower import PROJECT, project_text
 
 TABLE: Final = "table"
 OWN: Final = "own"
+TEXTS: Final = "texts"
 _RECORDS: Final = {"breast-cancer": 569, "digits": 1797}
 """What is on board, with how many records there are, a public number."""
-DATA: Final = (*_RECORDS, TABLE, OWN)
+DATA: Final = (*_RECORDS, TABLE, TEXTS, OWN)
 TASKS: Final = ("classification", "regression")
 _HELD_OUT: Final = 0.2
 _FULL_LOTS: Final = 5_000  # records up to which each step takes all of them
@@ -47,6 +49,7 @@ class Start:
         silos: Their names.
         records: Between which numbers each silo's records lie.
         epsilon: The target of each silo.
+        on_base: Of texts: the base, and their classes.
     """
 
     data: str
@@ -54,6 +57,7 @@ class Start:
     silos: tuple[str, ...]
     records: tuple[int, int]
     epsilon: float
+    on_base: texts.OnBase | None = None
 
 
 def ask_for_data(ask: Ask) -> str | None:
@@ -63,13 +67,19 @@ def ask_for_data(ask: Ask) -> str | None:
 
 
 def gather_start(data: str, ask: Ask) -> Start | None:
-    """Ask for the rest; None where some of it is missing."""
+    """Ask for the rest; None where some of it is missing.
+
+    Raises:
+        ConfigError: When the base of texts is none.
+    """
     task: str | None = TASKS[0]
+    folder = ask("--base", "Which folder has the base that was trained before?", Path) if data == TEXTS else None
+    labels = ask("--labels", "Classes of a text, in order, separated by commas", read_choices) if data == TEXTS else ()
     if data == OWN:
         task = ask("--task", f"What is to be predicted? ({', '.join(TASKS)})", one_of(list(TASKS)))
     silos = ask("--silos", "Names of the silos, three at least, separated by commas", read_silos)
     records: tuple[int, int] | None = None
-    if data == OWN:
+    if data in (OWN, TEXTS):
         records = ask(
             "--records", "Between which numbers do each silo's records lie, LOW:HIGH? Not the counts", read_numbers
         )
@@ -77,9 +87,11 @@ def gather_start(data: str, ask: Ask) -> Start | None:
         each = int(_RECORDS[data] * (1 - _HELD_OUT) / len(silos))
         records = (max(1, each), _RECORDS[data])
     epsilon = ask("--epsilon", "Epsilon of each silo for the whole run", read_positive)
-    if task is None or silos is None or records is None or epsilon is None:
+    if task is None or silos is None or records is None or epsilon is None or labels is None:
         return None
-    return Start(data, task, silos, records, epsilon)
+    if data != TEXTS:
+        return Start(data, task, silos, records, epsilon)
+    return None if folder is None else Start(data, task, silos, records, epsilon, texts.on_base(folder, labels))
 
 
 def write_start(out: Path, name: str, start: Start, *, flower: bool = False) -> tuple[str, ...]:
@@ -94,19 +106,23 @@ def write_start(out: Path, name: str, start: Start, *, flower: bool = False) -> 
     Raises:
         ConfigError: When what was said makes no scenario, or it cannot be written.
     """
-    files = {SCENARIO: start_text(name, start, secrets.randbelow(2**31))}
+    text = start_text(name, start, secrets.randbelow(2**31), out)
     try:
-        scenario_from_json(json.dumps(tomllib.loads(files[SCENARIO])))
+        scenario_from_json(json.dumps(tomllib.loads(text)))
     except ConfigError as error:
         raise ConfigError(f"what was said makes no scenario: {error}") from None
+    files = {SCENARIO: text.encode()}
     if start.data == OWN:
-        files |= {"data.py": _data_py(start), "model.py": _MODEL_PY}
+        files |= {"data.py": _data_py(start).encode(), "model.py": _MODEL_PY.encode()}
+    if start.on_base is not None:
+        files |= texts.files(start.on_base, start.silos, start.records[0])
     if flower:
-        files[PROJECT] = project_text(name, Path.cwd(), out / SCENARIO)
+        files[PROJECT] = project_text(name, Path.cwd(), out / SCENARIO).encode()
     try:
         out.mkdir(mode=0o700, parents=True)
         for file, content in reversed(files.items()):  # where the scenario stands, all that it names does
-            replace_file(out / file, content.encode())
+            (out / file).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            replace_file(out / file, content)
     except FileExistsError:
         raise ConfigError(f"--out {out}: is there already; name a new folder") from None
     except OSError as error:
@@ -114,11 +130,12 @@ def write_start(out: Path, name: str, start: Start, *, flower: bool = False) -> 
     return tuple(files)
 
 
-def start_text(name: str, start: Start, seed: int) -> str:
-    """Return a commented scenario."""
+def start_text(name: str, start: Start, seed: int, out: Path) -> str:
+    """Return a commented scenario, which is to lie in a folder."""
     low, high = start.records
     rate = float(f"{min(1.0, _FULL_LOTS / low):.3g}")
     loss, learning_rate = ("mse", 0.2) if start.task == "regression" else ("cross-entropy", 0.5)
+    model = _MODELS.get(start.data) if start.on_base is None else texts.model_section(start.on_base, out)
     return f"""# A draft, made by `fedmodel new`. It is public: the server and every silo read it, and nothing in it may
 # be computed from private records. docs/scenarios.md says what each key means.
 
@@ -137,12 +154,11 @@ bound = 4.0          # clips a coordinate of an update
 colluding = 1        # one silo may work with the server
 
 [model]
-{_MODELS[start.data]}
+{model}
 
 [training]
 loss = "{loss}"
-optimizer = "sgd"
-learning_rate = {learning_rate}
+{_steps(start, learning_rate)}
 local_steps = 1
 
 [privacy]
@@ -154,10 +170,27 @@ sample_rate = {rate!r}    # each record's chance to be in a step
 expected_batch_size = {max(1, int(rate * low))}   # the public divisor of sums: a silo has {low} records at least
 
 [data]
-{_own_data(start) if start.data == OWN else _on_board(start)}
+{_data(start, name, out)}"""
+
+
+def _steps(start: Start, learning_rate: float) -> str:
+    """Return how steps are taken: of adapters, whose halves differ in size, by an optimiser that asks for neither."""
+    if start.on_base is None:
+        return f'optimizer = "sgd"\nlearning_rate = {learning_rate}'
+    return (
+        'optimizer = "adam"\nlearning_rate = 0.003\n'
+        "max_physical_batch = 16    # texts in memory at once; a lot is summed batch by batch"
+    )
+
+
+def _data(start: Start, name: str, out: Path) -> str:
+    """Return the section's lines but its heading."""
+    if start.on_base is not None:
+        return texts.data_section(start.on_base, name, out)
+    return f"""{_own_data(start) if start.data == OWN else _on_board(start)}
 [data.partition]     # of a simulation: how records are dealt to silos; docs/scenarios.md has more kinds
 kind = "iid"
-min_records = {low}
+min_records = {start.records[0]}
 {_ranges(start)}"""
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import pytest
 
+from fedmodel.errors import ConfigError
 from tests.bases import scenario_on
+from tests.fakes import charged
 from tests.integration.test_rehearsal import fedmodel
 
 _WEST = """
@@ -36,8 +38,8 @@ def test_silos_with_the_base_train_adapters_and_one_whose_copy_differs_by_a_byte
     assert done.returncode == 0, done.stderr
     summary, run = json.loads(done.stdout), tmp_path / "r"
     assert [row["silo"] for row in summary["privacy"] if row["steps"]] == ["north", "south"]
-    assert [(one["silo"], one["code"]) for one in summary["dropouts"]] == [("west", "config")]
-    assert not (run / "ledgers" / "west.sqlite").exists()  # nothing was charged, or begun
+    assert [(one["silo"], one["code"]) for one in summary["dropouts"]] == [("west", ConfigError.code)]
+    assert charged(run / "ledgers" / "west.sqlite") == []
     logs = "".join(one.read_text(encoding="utf-8") for one in (run / "kits" / "silos" / "west" / "logs").glob("*.log"))
     (refused, *_) = [line for line in logs.splitlines() if "put the very same files there" in line]
     (sha256,) = [one.name for one in (run / "kits" / "silos" / "north" / "bases").iterdir()]

@@ -71,7 +71,7 @@ def test_a_person_at_a_terminal_is_asked_and_again_where_it_is_not_read(
     monkeypatch.setattr(typer, "prompt", lambda *_, **__: next(answers))
     assert run("new", "--out", "study") == 0, run.err
     assert list(answers) == []
-    assert "'mnist' is none of breast-cancer, digits, table, own" in run.err
+    assert "'mnist' is none of breast-cancer, digits, table, texts, own" in run.err
     assert "give three names or more" in run.err
     assert read_scenario(str(tmp_path / "study" / "study.toml")).training.loss == "mse"
 
@@ -91,10 +91,10 @@ def test_a_person_who_has_a_table_is_asked_for_the_file_and_then_of_its_columns(
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ((), "--data breast-cancer|digits|own --silos ... --epsilon ...; or --from CSV, a table's"),
+        ((), "--data breast-cancer|digits|texts|own --silos ... --epsilon ...; or --from CSV, a table's"),
         (("--data=own",), "--task classification|regression --silos ... --records ... --epsilon ..."),
         (("--data=table",), "--data table: say --from FILE"),
-        (("--data=mnist", *SILOS), "--data: 'mnist' is none of breast-cancer, digits, table, own"),
+        (("--data=mnist", *SILOS), "--data: 'mnist' is none of breast-cancer, digits, table, texts, own"),
         (("--data=digits", "--label=x", "--range=a=1:2", *SILOS), "--label, --range: not of --data digits"),
         (("--data=digits", "--records=4:9", *SILOS), "--records: not of --data digits"),
         (("--data=digits", "--from=x.csv", *SILOS), "--from names a table"),
