@@ -3,7 +3,7 @@
     python benchmarks/dp_sgd.py [--json] [--device cpu|cuda] [--precision float32|bf16]... [--model NAME]...
         [--way NAME]... [--rounds N]
 
-For each of four models at a batch of 64: this project's step by each of its kinds of gradients, Opacus's in each of its
+For each of five models at a batch of 64: this project's step by each of its kinds of gradients, Opacus's in each of its
 modes, and fastDP's where that is installed. With `--precision bf16` the plain step and this project's are taken in bf16
 too; figures are over the plain one in float32 all the same. Every way has a process of its own, so that memory is its
 own, and the processes take turns, so that other work on the machine slows all of them alike. A figure of time is the

@@ -1,7 +1,8 @@
-"""The four models that `dp_sgd.py` takes steps of, each with a made-up lot. None has dropout or keeps anything.
+"""The models that `dp_sgd.py` takes steps of, each with a made-up lot. None has dropout or keeps anything.
 
 Plain layers of torch, so that every library differentiates the same model: attention is four linear layers around
-torch's own function, since `nn.MultiheadAttention` has weights that Opacus's hooks do not see.
+torch's own function, since `nn.MultiheadAttention` has weights that Opacus's hooks do not see. "adapters" is of the
+shape of a real base, with random weights: MiniLM's six layers, frozen, with adapters of rank 8 on query and value.
 
 Shapes: B batch, C channels, H heads, T tokens, D width.
 """
@@ -17,8 +18,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedmodel.kinds.adapted import Adapted
+from fedmodel.kinds.adapters import IN_NAMES, Lora, with_lora
+
 _CLASSES: Final = 10
 _TOKENS, _WORDS, _WIDTH, _HEADS, _LAYERS = 64, 3_000, 256, 4, 4
+_BASE_WORDS: Final = 30_522
 
 
 @dataclass(frozen=True)
@@ -110,6 +115,30 @@ class _Transformer(nn.Module):
         return self.head(self.last(x_BTD).mean(dim=1))
 
 
+class _Tokens(nn.Module):
+    """A model of texts that is given tokens alone, with a mask where all stand, as a run gives them."""
+
+    def __init__(self, inner: nn.Module) -> None:
+        super().__init__()
+        self.inner = inner
+
+    def forward(self, word_BT: Tensor) -> Tensor:
+        return self.inner(tokens=word_BT, mask=torch.ones_like(word_BT))
+
+
+def _adapters() -> nn.Module:
+    from transformers import BertConfig, BertForSequenceClassification
+
+    width = BertConfig(
+        vocab_size=_BASE_WORDS, hidden_size=384, num_hidden_layers=6, num_attention_heads=12, intermediate_size=1_536,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, num_labels=_CLASSES,
+    )  # fmt: skip
+    base = with_lora(BertForSequenceClassification(width), Lora(("query", "value"), 8, 16.0, 0.0))
+    for name, one in base.named_parameters():
+        one.requires_grad_(IN_NAMES in name or name.startswith("classifier."))
+    return _Tokens(Adapted(base, None, "tokens", "mask", _CLASSES, causal=False))
+
+
 def _numbers(*size: int, classes: int = _CLASSES) -> Callable[[int], tuple[Tensor, Tensor]]:
     return lambda count: (torch.randn(count, *size), torch.randint(classes, (count,)))
 
@@ -120,5 +149,8 @@ TRIALS: Final[dict[str, Trial]] = {
     "resnet": Trial(_resnet, _numbers(3, 32, 32), 1),
     "transformer": Trial(
         _Transformer, lambda count: (torch.randint(_WORDS, (count, _TOKENS)), torch.randint(_CLASSES, (count,))), 1
+    ),
+    "adapters": Trial(
+        _adapters, lambda count: (torch.randint(_BASE_WORDS, (count, _TOKENS)), torch.randint(_CLASSES, (count,))), 1
     ),
 }

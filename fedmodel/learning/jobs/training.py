@@ -269,8 +269,17 @@ def _rows(
 
 
 def _key(scenario: Scenario, event: Event) -> tuple[str, Event]:
-    """Return what a pipeline hangs on: what was planned and what is charged, which differ in their steps, share one."""
-    return scenario.json_text, event.times(1)
+    """Return what a pipeline hangs on: what was planned and what is charged, which differ in their steps, share one.
+
+    So do runs that differ in their seed alone, which decides neither the model that is measured nor made-up records.
+    """
+    return _unseeded(scenario.json_text), event.times(1)
+
+
+@lru_cache(maxsize=16)
+def _unseeded(scenario_json: str) -> str:
+    """Return a scenario without its seed."""
+    return scenario_from_json(scenario_json).model_copy(update={"seed": None}).json_text
 
 
 def _measured(

@@ -232,6 +232,23 @@ def test_the_pipeline_is_measured_at_every_model_received_and_trains_at_the_rows
     assert rows == [4, 4, 4]
 
 
+def test_runs_that_differ_in_their_seed_alone_are_measured_once(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not those that differ in what is trained or charged."""
+    measured: list[float] = []
+    real = training.preflight
+    monkeypatch.setattr(
+        training, "preflight", lambda *given: (measured.append(given[0].max_grad_norm), real(*given))[1]
+    )
+    with fresh():
+        for settings in (["seed=1"], ["seed=2"], ["seed=2", "training.loss=mse"]):
+            one = read_scenario(str(tiny_file), settings)
+            trained(silo(one, tmp_path), EVENT, request(one))
+        trained(silo(one, tmp_path), replace(EVENT, max_grad_norm=2.0), request(one))
+    assert measured == [1.0, 1.0, 2.0]
+
+
 def test_how_many_records_fit_is_found_once_and_before_any_is_read(
     tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
