@@ -1,9 +1,9 @@
 """Convolutions in one, two and three dimensions: a linear layer at each place, of what its window sees.
 
 A place of the output is a position. Windows are up to as many times a record as a kernel has entries, so that they are
-made for Gram matrices and products alone, and gradients come from torch's own kernel, for one record after another.
-Where a record's windows are few, starting a kernel for each record costs more than they do: then gradients are products
-of windows, of all records at once.
+made of a few records at once. A record's gradient is a product of its windows. Where places are many, and channels fill
+the blocks that torch's own kernel works in, that one costs less: a few records are given to it side by side, as groups
+of channels of one record, so that each has a gradient of its own.
 
 Shapes: B rows of a physical batch, C channels, G groups of them, T places of the output, p outputs and c inputs of a
 group, d = c times the kernel's size.
@@ -12,20 +12,18 @@ group, d = c times the kernel's size.
 from __future__ import annotations
 
 from functools import partial
-from math import prod
-from typing import Any, Final
+from typing import Final
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
-from torch.nn.grad import conv1d_weight, conv2d_weight, conv3d_weight
 
-from fedmodel.learning.gradients.layers.parts import Family, Kept, Part
+from fedmodel.learning.gradients.layers.parts import CACHED, Family, Kept, Part
 from fedmodel.learning.gradients.layers.products import Factors, Outer
 
 _Convolution = nn.Conv1d | nn.Conv2d | nn.Conv3d
-_WEIGHTS: Final[tuple[Any, ...]] = (conv1d_weight, conv2d_weight, conv3d_weight)
-_FEW: Final = 1 << 14  # values that a record's windows see, 64 KB in float32
+_MANY: Final = 1 << 8  # places
+_LANES: Final = 16  # channels of a block
 
 
 def parts(layer: nn.Module, given: Tensor, grad: Tensor) -> list[Part]:
@@ -49,41 +47,42 @@ def _padded(layer: _Convolution, given: Tensor) -> Tensor:
 
 
 def _gradients(layer: _Convolution, given: Tensor, grad: Tensor, some: slice) -> Tensor:
-    """Return the gradients of some records, `(B, P)`: each a product, or of a batch, of its own."""
-    if grad[0, 0].numel() * layer.groups * layer.weight[0].numel() <= _FEW:
-        left_BGTp = torch.unflatten(grad[some].flatten(2), 1, (layer.groups, -1)).mT
-        return torch.matmul(left_BGTp.mT, _windows(layer, given, some)).flatten(1)
+    """Return the gradients of some records, `(B, P)`: each a product, or groups of channels, of its own."""
+    if not _is_blocked(layer, grad):
+        groups, few = layer.groups, max(1, CACHED // (grad[0, 0].numel() * layer.groups * layer.weight[0].numel()))
+        start, stop, _ = some.indices(len(grad))
+        pieces = [slice(at, min(at + few, stop)) for at in range(start, stop, few)]
+        products = [
+            torch.bmm(grad[one].reshape((one.stop - one.start) * groups, -1, grad[0, 0].numel()), seen_NTd)
+            for one, seen_NTd in ((one, _windows(layer, given, one).flatten(0, 1)) for one in pieces)
+        ]
+        return (products[0] if len(products) == 1 else torch.cat(products)).view(stop - start, -1)
     seen, grad = _padded(layer, given[some]), grad[some]
-    kernel = _WEIGHTS[len(layer.kernel_size) - 1]
-    how = {"stride": layer.stride, "padding": 0, "dilation": layer.dilation, "groups": layer.groups}
-    grads = [
-        kernel(seen[place : place + 1], layer.weight.shape, grad[place : place + 1], **how)
-        for place in range(len(grad))
-    ]
-    return (grads[0][None] if len(grads) == 1 else torch.stack(grads)).flatten(1)
+    records, flat = len(seen), [0] * len(layer.kernel_size)
+    # Torch reads the weight's shape alone.
+    weight = layer.weight.detach().repeat(records, *[1] * (layer.weight.dim() - 1))
+    grads: Tensor = torch.ops.aten.convolution_backward(
+        *(one.reshape(1, -1, *one.shape[2:]) for one in (grad, seen)), weight, None, layer.stride, flat,
+        layer.dilation, False, flat, records * layer.groups, (False, True, False),
+    )[1]  # fmt: skip
+    return grads.reshape(records, -1)
+
+
+def _is_blocked(layer: _Convolution, grad: Tensor) -> bool:
+    """Tell whether torch's kernel takes one record after another in one call, for less than products cost."""
+    outputs, inputs = layer.weight.shape[0] // layer.groups, layer.weight.shape[1]
+    return grad[0, 0].numel() >= _MANY and outputs % _LANES == 0 and inputs % _LANES == 0
 
 
 def _windows(layer: _Convolution, given: Tensor, some: slice) -> Tensor:
     """Return what the windows of some records see, `(B, G, T, d)`."""
     seen = _padded(layer, given[some])
-    if prod(layer.kernel_size) == 1:
-        strided = seen
-        for place, step in enumerate(layer.stride):
-            strided = strided[(slice(None),) * (2 + place) + (slice(None, None, step),)]
-        return torch.unflatten(strided.flatten(2), 1, (layer.groups, -1)).mT
-    if (dimensions := len(layer.kernel_size)) < 3:
-        flat, one = (seen, ()) if dimensions == 2 else (seen[:, :, None], (1,))
-        columns_BdT = functional.unfold(
-            flat,
-            kernel_size=(*one, *layer.kernel_size),
-            dilation=(*one, *layer.dilation),
-            stride=(*one, *layer.stride),
-        )
-        return torch.unflatten(columns_BdT, 1, (layer.groups, -1)).mT
+    dimensions = len(layer.kernel_size)
     for place, (size, step, apart) in enumerate(zip(layer.kernel_size, layer.stride, layer.dilation, strict=True)):
         seen = seen.unfold(2 + place, (size - 1) * apart + 1, step)[..., ::apart]
-    seen_BCTk = seen.flatten(2, 1 + dimensions).flatten(3)
-    return torch.unflatten(seen_BCTk, 1, (layer.groups, -1)).transpose(2, 3).flatten(3)
+    # Places go last, where those beside each other are so in memory.
+    ordered = seen.permute(0, 1, *range(2 + dimensions, 2 + 2 * dimensions), *range(2, 2 + dimensions))
+    return ordered.reshape(len(seen), layer.groups, layer.weight[0].numel(), -1).mT
 
 
 LAYERS: Final[dict[type[nn.Module], Family]] = dict.fromkeys((nn.Conv1d, nn.Conv2d, nn.Conv3d), parts)

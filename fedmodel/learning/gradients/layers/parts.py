@@ -63,6 +63,8 @@ CHAIN: Final = 4096
 CACHED: Final = 1 << 18
 """Values at once, which a core's cache holds in float64."""
 
+_LONG: Final = 1 << 13  # entries of a gradient from which on it is added up by itself
+
 _GOLDEN: Final = 0x9E3779B97F4A7C15
 _MIXES: Final = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _SPARE: Final = 4  # of a chain, for the factor's product and for what is added to a sum from outside
@@ -138,9 +140,8 @@ class Kept(Part):
         return self._square_B, self._square_B
 
     def summed(self, factor_B: Tensor) -> Tensor:
-        """Return the weighted sum, a block of columns after the other."""
-        sums = [weighed(None, self.grad_BP[:, some], factor_B) for some in _columns(self.grad_BP)]
-        return (sums[0] if len(sums) == 1 else torch.cat(sums, dim=1)).reshape(-1)
+        """Return the weighted sum."""
+        return weighed_rows(lambda block: [(block, self.grad_BP[block])], factor_B)
 
     def kept(self) -> Kept:
         """Return itself."""
@@ -180,6 +181,51 @@ def weighed(left_Kp: Tensor | None, right_Kd: Tensor, factor_K: Tensor) -> Tenso
         total_pd = part_pd if total_pd is None else total_pd.add_(part_pd)
     assert total_pd is not None  # noqa: S101 - a physical batch has rows
     return total_pd
+
+
+def weighed_rows(rows: Callable[[slice], Iterable[tuple[slice, Tensor]]], factor_B: Tensor) -> Tensor:
+    """Return the sum of gradients times their factors, float64 `(P,)`, a block of records after the other.
+
+    Args:
+        rows: From a block of records to gradients of theirs, a few at once, with whose they are.
+        factor_B: Float64.
+    """
+
+    def sum_of(block: slice) -> Tensor:
+        pieces = iter(rows(block))
+        total_P = _of_few(*next(pieces), factor_B)
+        for some, grad_RP in pieces:
+            if _is_long(grad_RP):
+                _add_rows(total_P, grad_RP, factor_B[some])
+            else:
+                total_P += _of_few(some, grad_RP, factor_B)
+        return total_P
+
+    total_P, *others = [sum_of(block) for block in blocks(factor_B.shape[0])]
+    for one_P in others:
+        total_P += one_P
+    return total_P
+
+
+def _of_few(some: slice, grad_RP: Tensor, factor_B: Tensor) -> Tensor:
+    """Return the weighted sum of some records."""
+    if not _is_long(grad_RP):
+        return weighed(None, grad_RP, factor_B[some])[0]
+    _add_rows(total_P := grad_RP.new_zeros(grad_RP.shape[1], dtype=torch.float64), grad_RP, factor_B[some])
+    return total_P
+
+
+def _is_long(grad_RP: Tensor) -> bool:
+    """Tell whether rows are so long that a product with them costs more than they do one by one."""
+    return grad_RP.device.type == "cpu" and grad_RP.shape[1] >= _LONG
+
+
+def _add_rows(total_P: Tensor, grad_RP: Tensor, factor_R: Tensor) -> None:
+    """Add rows times their factors to a sum, one after the other, each product in float64."""
+    finite_P = torch.empty_like(grad_RP[0])
+    for grad_P, factor in zip(grad_RP, factor_R.tolist(), strict=True):
+        # Zero times infinity is NaN, and of a record that counts nothing no branch may tell.
+        total_P.add_(torch.nan_to_num(grad_P, 0.0, 0.0, 0.0, out=finite_P), alpha=factor)
 
 
 def blocks(positions: int) -> Iterator[slice]:

@@ -24,11 +24,11 @@ from fedmodel.learning.gradients.layers.parts import (
     Kept,
     Part,
     added_up,
-    blocks,
     hashed,
     norms,
     put_together,
     weighed,
+    weighed_rows,
 )
 
 _ROUNDING: Final = 2.0**-52  # twice that of float64
@@ -201,11 +201,7 @@ class Again(Outer):
 
     def summed(self, factor_B: Tensor) -> Tensor:
         """Return the weighted sum, of a few records after the other, and of a block after the other."""
-
-        def sum_of(block: slice) -> Tensor:
-            return _total(weighed(None, grads, factor_B[some]) for some, grads in self._gradients(block))
-
-        return _total(sum_of(block) for block in blocks(self.batch)).reshape(-1)
+        return weighed_rows(self._gradients, factor_B)
 
     def hashed(self, multipliers_P: Tensor) -> Tensor:
         """Return a hash of the gradients, so that how they are computed is covered too."""
@@ -251,14 +247,6 @@ def is_of_ieee(asked: str) -> bool:
         conv1d_weight(right_Td[None].mT, (64, 64, 1), left_Tp[None].mT)[:, :, 0],  # type: ignore[no-untyped-call]
     )
     return asked == "highest" and all(bool(((one - exact_pd).abs() <= allowed_pd).all()) for one in found)
-
-
-def _total(sums: Iterator[Tensor]) -> Tensor:
-    """Return the sum of tensors of one's own, added to the first, one after the other."""
-    total = next(sums)
-    for one in sums:
-        total += one
-    return total
 
 
 def beside(several: Sequence[Outer]) -> Outer:

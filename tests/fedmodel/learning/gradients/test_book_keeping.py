@@ -23,7 +23,7 @@ from fedmodel.errors import DataError, PrivacyError
 from fedmodel.kinds.shape import DataShape
 from fedmodel.learning.gradients import kind
 from fedmodel.learning.gradients.book_keeping import BookKeeping
-from fedmodel.learning.gradients.layers import packing, parts, products
+from fedmodel.learning.gradients.layers import _convolution, packing, parts, products
 from fedmodel.learning.gradients.layers._embedding import Looked
 from fedmodel.learning.gradients.layers.parts import Kept, Part
 from fedmodel.learning.gradients.layers.products import Again, Anew, Factors, Outer, is_of_ieee
@@ -141,6 +141,39 @@ def test_a_sum_is_that_of_opacus_hooks(
     assert float((ours.flat(x, y) - expected).norm()) <= 1e-5 * float(expected.norm()) + 1e-6 * count
 
 
+@pytest.mark.parametrize("lanes", [1, 10**9], ids=["torch's kernel", "products"])
+@pytest.mark.parametrize(
+    ("dimensions", "how"),
+    [
+        (1, {"stride": 2, "padding": 1}),
+        (1, {"dilation": 2, "padding": "same", "groups": 2}),
+        (2, {"padding": (2, 1), "padding_mode": "circular"}),
+        (2, {"stride": (1, 2), "dilation": (2, 1), "groups": 4}),
+        (2, {"padding": 1, "padding_mode": "reflect", "groups": 2}),
+        (3, {"stride": 2, "padding": 1, "groups": 2}),
+    ],
+)
+def test_a_convolutions_gradients_are_those_of_each_record(
+    lanes: int, dimensions: int, how: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of records that lie in memory as others do, and of some cut from others, a few of them at once."""
+    monkeypatch.setattr(_convolution, "_MANY", 1)
+    monkeypatch.setattr(_convolution, "_LANES", lanes)
+    monkeypatch.setattr(_convolution, "CACHED", 2_000)
+    torch.manual_seed(4)
+    layer = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dimensions - 1](4, 8, 3, **how)
+    for x in (torch.randn(5, 4, *[7] * dimensions), torch.randn(5, 5, *[7] * dimensions).transpose(1, -1)[:, :4]):
+        output = layer(x)
+        slope = torch.randn(output.shape)
+        (weight, _) = _convolution.parts(layer, x, slope)
+        assert isinstance(weight, Outer)
+        for some in (slice(0, 5), slice(1, 3)):
+            found = weight.factors.grads(some)
+            for own, one, of in zip(found, x[some], slope[some], strict=True):
+                (expected,) = torch.autograd.grad(layer(one[None]), layer.weight, of[None])
+                assert torch.allclose(own, expected.flatten(), rtol=1e-5, atol=1e-5)
+
+
 class Attending(nn.Module):
     """Torch's attention, of which hooks know nothing."""
 
@@ -219,8 +252,14 @@ def hostile_factors(positions: int, inputs: int, outputs: int, seed: int, scale:
     return x_Td[None] * scale, y_Tp[None] / scale
 
 
+@pytest.fixture(params=[False, True], ids=["short", "long"])
+def long(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gradients added up by products, and one by one, whatever their length."""
+    monkeypatch.setattr(parts, "_LONG", 1 if request.param else 10**9)
+
+
 @pytest.fixture(params=[Kept, Again, Anew, Outer])
-def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> type[Part]:
+def way(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch, long: None) -> type[Part]:
     """Each way of outer products, whatever the shapes say."""
 
     def forced(self: Outer) -> Part:
@@ -376,9 +415,11 @@ def test_one_record_moves_a_sum_by_at_most_the_clip_on_hostile_factors(positions
             assert sum(int(step) ** 2 for step in steps.tolist()) <= int(clip / unit) ** 2
 
 
+@pytest.mark.usefixtures("long")
 def test_a_sum_is_within_its_bound_of_rounding() -> None:
-    """Against rational numbers, of records whose positions cancel."""
+    """Against rational numbers, of records whose positions cancel, and of others as long as the clip."""
     x, y = (torch.cat(some) for some in zip(*(hostile_factors(64, 4, 3, seed, 1.0) for seed in range(30)), strict=True))
+    x[::2] = torch.randn(15, 64, 4, generator=torch.Generator().manual_seed(0))
     gradients = BookKeeping(Products(4, 3), slopes, max_grad_norm=1.0, unit=2.0**-45, rows=30)
     outer = Outer(gradients.parameters[0], factors_of(x, y))
     kept = outer.kept()
@@ -679,6 +720,7 @@ def test_hashes_are_put_together_as_splitmix64_has_it() -> None:
     assert [first % 2**64, second % 2**64] == [6457827717110365317, 3203168211198807973]
 
 
+@pytest.mark.usefixtures("long")
 def test_a_sum_of_many_records_is_within_its_bound_where_each_is_computed_again(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
