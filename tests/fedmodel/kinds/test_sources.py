@@ -57,7 +57,7 @@ def test_the_key_of_another_source_is_read_only_where_it_says_nothing() -> None:
 def test_a_table_may_be_called_as_a_kind_that_has_names_of_its_own() -> None:
     for name in ("own", "images", "idx"):
         assert data_from_json(TABLE.replace('"admissions"', f'"{name}"')).data_set == name
-    with pytest.raises(ValidationError, match="none of breast-cancer, digits, synthetic, table"):
+    with pytest.raises(ValidationError, match="none of breast-cancer, digits, synthetic, table, uci-heart"):
         data_from_json(TABLE.replace('"admissions"', '"digits"'))
 
 
