@@ -49,9 +49,9 @@ from fedmodel.privacy.mechanisms import event_from_json
 from fedmodel.secagg import join_messages, split_messages
 from fedmodel.system.durable import erase_folder, replace_file
 
-_VERSION: Final = 2
-_READ: Final = (1, 2)
-"""Version 1 had no state of a strategy, which is read as none."""
+_VERSION: Final = 3
+_READ: Final = (1, 2, 3)
+"""Version 1 had no state of a strategy, which is read as none; versions 1 and 2 said each silo's event by itself."""
 _LENGTH_SIZE: Final = 8
 _LABEL: Final = b"fedmodel/v1/journal"
 _CHECKPOINT: Final = "checkpoint"
@@ -97,7 +97,7 @@ class Checkpoint:
     def to_bytes(self) -> bytes:
         """Return it as bytes: a length, JSON of that length, the strategy's state, and the model's words."""
         told = {name: value for name, value in vars(self).items() if name != "model_P"}
-        told["charges"] = {silo: event_to_json(event) for silo, event in self.charges.items()}
+        told["charges"] = _together(self.charges)
         told["strategy"] = len(self.strategy)
         head = json.dumps({"version": _VERSION, **told}, sort_keys=True, allow_nan=False).encode()
         return len(head).to_bytes(_LENGTH_SIZE, "big") + head + self.strategy + self.model_P.astype("<f4").tobytes()
@@ -118,11 +118,29 @@ class Checkpoint:
                     f"a checkpoint of version {version}, where this is version {_VERSION}; begin a new run"
                 )
             end = begin + (told.pop("strategy") if version > 1 else 0)
-            told["charges"] = {silo: event_from_json(event) for silo, event in told["charges"].items()}
+            told["charges"] = _apart(told["charges"], version)
             model_P = np.frombuffer(data, dtype="<f4", offset=end).astype(np.float32)
             return cls(model_P=model_P, strategy=data[begin:end], **told)
         except (ValueError, KeyError, AttributeError, TypeError) as error:
             raise ProtocolError("a checkpoint is not one; its run cannot be taken up again") from error
+
+
+def _together(charges: Mapping[str, Event]) -> list[list[Any]]:
+    """Return charges as plain data: each event once, with the silos that charge it."""
+    # One event object is written once; equal ones may be written otherwise, as 1 and 1.0 are.
+    texts = {id(event): event_to_json(event) for event in {id(one): one for one in charges.values()}.values()}
+    silos: dict[str, list[str]] = {}
+    for silo, event in charges.items():
+        silos.setdefault(texts[id(event)], []).append(silo)
+    return [[text, whose] for text, whose in silos.items()]
+
+
+def _apart(charges: Any, version: int) -> dict[str, Event]:
+    """Read charges back."""
+    if version < 3:
+        charges = [[text, [silo]] for silo, text in charges.items()]
+    found = ((event_from_json(text), whose) for text, whose in charges)
+    return {silo: event for event, whose in found for silo in whose}
 
 
 @dataclass(frozen=True)

@@ -42,6 +42,7 @@ from fedmodel.errors import DropoutError
 from fedmodel.learning.jobs import Asking, State
 from fedmodel.ledger.entries import ByPart, by_part, figures_of
 from fedmodel.privacy import accounting
+from fedmodel.privacy.events import Event
 from fedmodel.wire import TrainRequest
 from server.aggregation import Aggregation, RoundResult
 from server.beginning import LOOK_S, wait_for_nodes
@@ -105,6 +106,7 @@ class RoundLoop:
         self._rounds, self._jobs, self._model = rounds, jobs, model
         self._place, self._journal, self._logs = place, journal, logs
         self._taking, self._scenario = rounds.taking, rounds.taking.scenario
+        self._costs: dict[str, tuple[Event, float | None]] = {}
 
     def run(self, come_to: ComeTo) -> ComeTo:
         """Bring the run to its last round, from the one after what it has come to, and return what it has come to then.
@@ -239,16 +241,15 @@ class RoundLoop:
         It is of the whole plan from the first round on: what a run costs does not hang on where somebody who watches it
         ends it. None where nothing bounds it, since JSON has no infinity.
         """
-        scenario, joined = self._scenario, self._taking.joined
-        found = {
-            silo: accounting.epsilon(
-                plans.parts_beginning(scenario, silo, joined.members[silo].charge),
-                scenario.plan(silo).delta,
-                accounting.COARSE_GRID,
-            )
-            for silo in sorted(charged)
-        }
-        return {silo: epsilon if math.isfinite(epsilon) else None for silo, epsilon in found.items()}
+        return {silo: self._cost(silo, self._taking.joined.members[silo].charge) for silo in sorted(charged)}
+
+    def _cost(self, silo: str, charge: Event) -> float | None:
+        """Return what a run costs a silo that charges so for a round; computed once for as long as it does."""
+        if silo not in self._costs or self._costs[silo][0] is not charge:
+            events = plans.parts_beginning(self._scenario, silo, charge)
+            epsilon = accounting.epsilon(events, self._scenario.plan(silo).delta, accounting.COARSE_GRID)
+            self._costs[silo] = charge, epsilon if math.isfinite(epsilon) else None
+        return self._costs[silo][1]
 
     def _log_end(self, line: Mapping[str, Any]) -> None:
         """Say why a run ends before its rounds are done."""

@@ -180,7 +180,7 @@ def sums_of(
         PrivacyError: When a physical batch has `MOST_ROWS` rows or more, whatever is in them.
     """
     pending: list[Tensor] = []
-    rounded = [torch.zeros_like(one, dtype=torch.float64) for one in stack.stacked]
+    rounded: list[Tensor] = []
     for x_SB, y_SB, counts_SB in batches:
         if x_SB.shape[1] > MOST_ROWS:
             raise PrivacyError(
@@ -191,20 +191,27 @@ def sums_of(
             sums = unclipped(layers, counts_SB)
         else:
             sums = weighed(layers, clip_factors(layers, clip, counts_SB))
-            _carry(pending, rounded, unit)
+            rounded = _carried(pending, rounded, unit)
         pending = [one.add_(left) for one, left in zip(sums, pending, strict=True)] if pending else sums
-    if math.isinf(clip):
-        return pending or rounded
-    _carry(pending, rounded, unit)
-    return rounded
+    if not pending:
+        return [torch.zeros_like(one, dtype=torch.float64) for one in stack.stacked]
+    return pending if math.isinf(clip) else _carried(pending, rounded, unit, last=True)
 
 
-def _carry(pending: list[Tensor], rounded: list[Tensor], unit: float) -> None:
-    """Round what is pending to the grid and add it to the sums; what that leaves over stays pending."""
-    for left, sum_ in zip(pending, rounded, strict=False):  # nothing is pending before the first batch
-        steps = (left / unit).round_().mul_(unit)
-        left.sub_(steps)
-        sum_.add_(steps)
+def _carried(pending: list[Tensor], rounded: list[Tensor], unit: float, *, last: bool = False) -> list[Tensor]:
+    """Return the sums with what is pending, rounded to the grid; what that leaves over stays pending, unless it ends.
+
+    Args:
+        pending: Nothing before the first batch. Changed in place.
+        rounded: The sums of before; nothing until something was pending. Changed in place.
+        unit: A power of two.
+        last: Whether this is the lot's end, where what is left over is rounded away.
+    """
+    steps = [(left if last else left.clone()).mul_(1 / unit).round_().mul_(unit) for left in pending]
+    if not last:
+        for left, step in zip(pending, steps, strict=True):
+            left.sub_(step)
+    return [sum_.add_(step) for sum_, step in zip(rounded, steps, strict=True)] if rounded else steps
 
 
 class OfOneSilo(BookKeeping):

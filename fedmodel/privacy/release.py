@@ -35,8 +35,8 @@ def release(sums_L: list[Tensor], noise: NoiseSource, std: float, denominator: i
     sizes = [sum_.numel() for sum_ in sums_L]
     # All tensors in one, since calls cost more than numbers where a model is small.
     noised_P = rounded(noise.gaussian(sum(sizes), std, sums_L[0].device), fine)
-    # Exact: both are multiples of the fine grid, and under 2^53 of its steps.
-    noised_P += torch.cat([sum_.reshape(-1) for sum_ in sums_L])
+    for part, sum_ in zip(noised_P.split_with_sizes(sizes), sums_L, strict=True):
+        part += sum_.reshape(-1)  # exact: both are multiples of the fine grid, and under 2^53 of its steps
     mean_P = divided(rounded(noised_P, coarse), denominator)
     return [part.view(sum_.shape) for part, sum_ in zip(mean_P.split_with_sizes(sizes), sums_L, strict=True)]
 
@@ -48,4 +48,4 @@ def divided(sum_: Tensor, denominator: int) -> Tensor:
 
 def rounded(values: Tensor, step: float) -> Tensor:
     """Return float64 values at the nearest multiples of a power of two, ties to even."""
-    return values.div(step).round_().mul_(step)
+    return values.mul(1 / step).round_().mul_(step)  # to divide by a power of two is to multiply, and slower

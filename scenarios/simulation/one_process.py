@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
@@ -27,6 +28,8 @@ from fedmodel import plans, wire
 from fedmodel.config import TRAINING, Scenario
 from fedmodel.errors import ConfigError, LedgerTampered, ProtocolError
 from fedmodel.learning.jobs import Serving, State, job_named
+from fedmodel.privacy.events import Event
+from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import read_identity
 from fedmodel.secagg import Member, Roster
 from fedmodel.system.durable import held
@@ -165,14 +168,25 @@ def _kept(journal: Journal | None, scenario: Scenario) -> Checkpoint | None:
     return loaded[0]
 
 
+def _charges(scenario: Scenario) -> dict[str, Event]:
+    """Return what each silo charges for a round: one event of all that plan alike, which is then read and written once.
+
+    Figures of a plan are the scenario's, each of one type, so that equal plans have one event to the last letter.
+    """
+    shared: dict[SiloPlan, Event] = {}
+    charges = {}
+    for plan in map(scenario.plan, scenario.federation.silos):
+        alike = replace(plan, silo="")
+        if alike not in shared:
+            shared[alike] = plans.planned_event(plan).times(plan.steps_per_round)
+        charges[plan.silo] = shared[alike]
+    return charges
+
+
 def _taking(scenario: Scenario, strategy: Strategy, run: int, home: Path, kept: Checkpoint | None) -> Taking:
     """Return what rounds have in common, where every silo has joined."""
     silos = scenario.federation.silos
-    charges = (
-        {plan.silo: plans.planned_event(plan).times(plan.steps_per_round) for plan in map(scenario.plan, silos)}
-        if kept is None
-        else kept.charges
-    )
+    charges = _charges(scenario) if kept is None else kept.charges
     members = {silo: JoinedSilo(node, charges[silo]) for node, silo in enumerate(silos, start=1)}
     joined = Joined(members, {}) if kept is None else Joined(members, {}, withdrawn=dict(kept.withdrawn))
     # Nobody's ledger is followed, and a roster has a member: the key that signs the report.

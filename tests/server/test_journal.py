@@ -300,8 +300,30 @@ def test_what_is_no_checkpoint_is_refused(data: bytes) -> None:
 
 
 def test_a_checkpoint_of_another_version_is_refused() -> None:
-    with pytest.raises(ProtocolError, match="version 3"):
-        Checkpoint.from_bytes(checkpoint().to_bytes().replace(b'"version": 2', b'"version": 3'))
+    with pytest.raises(ProtocolError, match="version 4"):
+        Checkpoint.from_bytes(checkpoint().to_bytes().replace(b'"version": 3', b'"version": 4'))
+
+
+def test_a_checkpoint_of_version_2_opens_with_each_silos_own_event() -> None:
+    told = json.loads((Path(__file__).parents[1] / "vectors" / "checkpoint.json").read_text(encoding="utf-8"))
+    back = Checkpoint.from_bytes(bytes.fromhex(told["version_2"]))
+    event = DpSgdEvent(2.0, 1.0, 0.5, 2, denominator=10)
+    other = DpSgdEvent(3.0, 1.0, 0.5, 2, denominator=10)
+    assert back.charges == {"north": event, "south": event, "west": other}
+    assert (back.round_number, back.strategy, back.model_P.tolist()) == (3, b"\0{state", [-0.5, -0.25, 0.0, 0.25, 0.5])
+    assert Checkpoint.from_bytes(back.to_bytes()).charges == back.charges
+
+
+def test_a_checkpoint_says_once_what_many_silos_charge_and_apart_what_is_written_otherwise() -> None:
+    one, whole = DpSgdEvent(2.0, 1.0, 0.5, 2, denominator=10), DpSgdEvent(2, 1.0, 0.5, 2, denominator=10)
+    assert one == whole
+    charges = {**{f"silo-{number:04d}": one for number in range(1000)}, "west": whole}
+    data = checkpoint(charges=charges).to_bytes()
+    assert data.count(b"dp-sgd") == 2
+    assert len(data) < 1000 * 14 + 2000
+    back = Checkpoint.from_bytes(data)
+    assert back.charges == charges
+    assert type(back.charges["west"].noise_multiplier) is int
 
 
 def test_another_servers_key_opens_no_checkpoint(tmp_path: Path) -> None:
