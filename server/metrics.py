@@ -11,10 +11,11 @@ import errno
 import json
 import math
 import os
+from collections import Counter
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -29,6 +30,7 @@ from fedmodel.system.durable import naming
 
 METRICS: Final = "metrics.jsonl"
 BESIDES: Final = "besides.jsonl"
+_NAMED: Final = 20  # silos whose epsilons a line says one by one
 
 
 def evaluate(
@@ -79,6 +81,25 @@ def measured(module: nn.Module, aim: Objective, records: Records, device: torch.
     if not (math.isfinite(total) and np.isfinite(answer_N).all()):
         raise ProtocolError("the model diverged: its outputs or its loss are not finite; lower learning_rate")
     return Measured(answer_N, aim.task.targets(records.y_N), np.concatenate(losses), total / len(records), aim.loss)
+
+
+def told_together(bounds: Mapping[str, float | None]) -> dict[str, float | None] | list[list[float | int | None]]:
+    """Return silos' epsilons as a round's line says them: of many silos each bound once, and of how many it is.
+
+    Whose they are stands in the run's summary, and follows from its ledgers or its book.
+
+    >>> told_together({"north": 1.5, "south": None}), told_together(dict.fromkeys(map(str, range(30)), 2.0))
+    ({'north': 1.5, 'south': None}, [[2.0, 30]])
+    """
+    if len(bounds) <= _NAMED:
+        return dict(bounds)
+    return [[bound, silos] for bound, silos in Counter(bounds.values()).items()]
+
+
+def epsilons_of(line: Mapping[str, Any]) -> list[float | None]:
+    """Return the bounds that a round's line says, however it says them."""
+    told = line["epsilon"]
+    return list(told.values()) if isinstance(told, Mapping) else [bound for bound, _ in told]
 
 
 class MetricsLog:

@@ -48,7 +48,7 @@ from server.aggregation import Aggregation, RoundResult
 from server.beginning import LOOK_S, wait_for_nodes
 from server.joining import find_again
 from server.journal import Checkpoint, Journal
-from server.metrics import Logs
+from server.metrics import Logs, told_together
 from server.run_files import RunFiles
 from server.served_model import ServedModel
 
@@ -165,7 +165,7 @@ class RoundLoop:
         cohort, result = self._ask(number, job.question(number, before.state))
         left = [silo for silo, code in result.dropouts.items() if joined.let_go(silo, code, number)]
         charged = _counted(before.charged, result.charged, part, len(scenario.phases))
-        line = {"epsilon": self._epsilons(charged), **self._line(number, cohort, result)}
+        line = {"epsilon": told_together(self._epsilons(charged)), **self._line(number, cohort, result)}
         waits = self._waits(part)
         too_few = len(joined.left) < self._rounds.needed and not waits
         ended, state, failures = too_few, before.state, before.failures

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from collections.abc import Mapping
+from functools import cached_property
+from types import MappingProxyType
 from typing import Annotated, Any, Final
 
 from pydantic import AfterValidator, Field, field_validator, model_validator
@@ -86,6 +89,11 @@ class FederationConfig(Section, Later):
             )
         known_silos(self.weights, self.silos, "federation.weights")
         return self
+
+    @cached_property
+    def places(self) -> Mapping[str, int]:
+        """Each silo's place among all: to look for one of thousands by name costs as many steps for each."""
+        return MappingProxyType({silo: place for place, silo in enumerate(self.silos)})
 
     @property
     def cohort_size(self) -> int:

@@ -50,7 +50,7 @@ def silo_records(scenario: Scenario, silo: str) -> Records:
     """
     _check_silo(scenario, silo)
     if scenario.data.is_dealt:
-        return _capped(scenario, silo, _dealt(scenario)[1][scenario.federation.silos.index(silo)])
+        return _capped(scenario, silo, _dealt(scenario)[1][scenario.federation.places[silo]])
     return _capped(scenario, silo, _simulated(declared(scenario.data), silo))
 
 
@@ -214,7 +214,7 @@ def _to_evaluate_on(config: Source, records: Records, where: str) -> Records:
 
 def _check_silo(scenario: Scenario, silo: str) -> None:
     """Refuse a silo that the scenario does not name."""
-    if silo not in scenario.federation.silos:
+    if silo not in scenario.federation.places:
         raise ConfigError(f"silo {silo!r} is none of {', '.join(scenario.federation.silos)}")
 
 

@@ -82,7 +82,9 @@ def _line_for(scenario: Scenario, line: Mapping[str, Any], silo: str) -> dict[st
     if "charged" in line:
         found["charged"] = [name for name in line["charged"] if name == silo]
     for name in ("dropouts", "withdrawn", "epsilon"):
-        if name in line:
+        if name == "epsilon" and isinstance(line.get(name), list):  # of many silos, and names none
+            found[name] = {}
+        elif name in line:
             found[name] = {one: said for one, said in line[name].items() if one == silo}
     return found
 

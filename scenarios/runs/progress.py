@@ -6,6 +6,7 @@ where standard error is no terminal. Whoever draws elsewhere, as in a notebook, 
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -18,10 +19,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from fedmodel.privacy.events import EXPERIMENT, IF_HIDDEN
 from fedmodel.privacy.rounding import up
 from scenarios.runs.summary import read_metrics
+from server.metrics import epsilons_of
 
 BEFORE: Final = "silos join and calibrate"
 """What a bar says before the first round is whole."""
 _PERIOD_S = 0.2
+_MANY: Final = 20  # silos, of whose number a bar says how fast they are trained
 _UNSAFE = {EXPERIMENT: f" {IF_HIDDEN}", "seeded-unsafe": "  SEEDED", "none-unsafe": "  NO NOISE: protects nobody"}
 _FIGURES: Final = ("loss", "accuracy", "rmse", "perplexity")
 """Those that a bar has room for, where a round's line has them."""
@@ -49,6 +52,30 @@ def rounds_progress(console: Console, metrics: Path, rounds: int) -> Iterator[No
             yield
 
 
+class Newest:
+    """The newest line of a run's metrics, read and parsed only where there is one more: it may name thousands of silos.
+
+    Args:
+        metrics: The run's `metrics.jsonl`, which need not be there yet.
+    """
+
+    def __init__(self, metrics: Path) -> None:
+        self._metrics, self._seen = metrics, 0
+
+    def look(self, *, again: bool = False) -> tuple[int, Mapping[str, Any]] | None:
+        """Return how many whole lines there are, and the last; None where there is none, or none that is new.
+
+        Args:
+            again: Whether the last is told once more.
+        """
+        size = self._metrics.stat().st_size if self._metrics.exists() else 0
+        if not again and size == self._seen:
+            return None
+        self._seen = size
+        lines = self._metrics.read_bytes().rpartition(b"\n")[0].splitlines() if size else []
+        return (len(lines), json.loads(lines[-1])) if lines else None
+
+
 @contextmanager
 def followed(metrics: Path, show: Callable[[int, str], object]) -> Iterator[None]:
     """Have a run's newest round shown until the block ends, and once more then.
@@ -57,11 +84,11 @@ def followed(metrics: Path, show: Callable[[int, str], object]) -> Iterator[None
         metrics: The run's `metrics.jsonl`, which need not be there yet.
         show: Called by another thread with how many rounds are done, and what to say of the last one.
     """
-    finished = threading.Event()
+    finished, newest = threading.Event(), Newest(metrics)
 
-    def look() -> None:
-        if lines := read_metrics(metrics):
-            show(len(lines), line_in_words(lines[-1]))
+    def look(*, again: bool = False) -> None:
+        if (found := newest.look(again=again)) is not None:
+            show(found[0], line_in_words(found[1]))
 
     def follow() -> None:
         while not finished.wait(_PERIOD_S):
@@ -74,21 +101,25 @@ def followed(metrics: Path, show: Callable[[int, str], object]) -> Iterator[None
     finally:
         finished.set()
         thread.join()
-        look()
+        look(again=True)
 
 
 def line_in_words(line: Mapping[str, Any]) -> str:
-    """Return what a bar says of a round: its first figures, and the largest epsilon, rounded up.
+    """Return what a bar says of a round: its first figures, the largest epsilon, rounded up; of many silos, how fast.
 
     >>> line_in_words({"loss": 0.25, "accuracy": 0.5, "epsilon": {"a": 1.001, "b": 0.2}, "noise": "os"})
     'loss 0.250  accuracy 0.500  ε 1.01'
+    >>> line_in_words({"loss": 0.25, "epsilon": [[1.001, 900]], "noise": "os", "summed": 900, "seconds": 0.5})
+    'loss 0.250  ε 1.01  1,800 silos/s'
     """
-    told = line["epsilon"].values()
+    told = epsilons_of(line)
     epsilon = None if None in told else max(told, default=0.0)
     spent = f"ε {up(epsilon, 2)}{_UNSAFE.get(line['noise'], '')}"
     if "failed" in line:
         return f"failed closed  {spent}"
-    return "  ".join([*(f"{name} {line[name]:.3f}" for name in _FIGURES if name in line), spent])
+    many = line.get("summed", 0) >= _MANY and line["seconds"] > 0
+    fast = [f"{line['summed'] / line['seconds']:,.0f} silos/s"] if many else []
+    return "  ".join([*(f"{name} {line[name]:.3f}" for name in _FIGURES if name in line), spent, *fast])
 
 
 @contextmanager

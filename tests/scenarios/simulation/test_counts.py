@@ -5,6 +5,7 @@ A count hangs on no clock and on no other process, so that one more of anything 
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 import tomllib
@@ -18,11 +19,18 @@ from unittest import mock
 import pytest
 
 from fedmodel.config import Scenario, read_scenario, reading
+from fedmodel.learning import vectors
 from fedmodel.learning.jobs import training
+from fedmodel.learning.stacked import Stack
+from fedmodel.privacy import accounting
 from fedmodel.system import durable
+from scenarios.runs import progress
+from scenarios.runs.progress import line_in_words
 from scenarios.simulation import grid
 from scenarios.simulation.resuming import held_folder
 from scenarios.simulation.simulate import simulate
+from server import journal, metrics
+from server.round_loop import RoundLoop
 from tests.conftest import TINY
 
 FEW = ["federation.silos=3", "data.partition.min_records=5"]
@@ -58,25 +66,37 @@ def counted(folder: Path) -> Iterator[Counter[str]]:
         mock.patch.object(training, "_built", counting("models built", training._built)),
         mock.patch.object(training, "_measured", counting("models measured", training._measured)),
         mock.patch.object(grid, "_delivered", counting("messages", grid._delivered)),
+        mock.patch.object(json, "loads", counting("JSON parsed", json.loads)),
+        mock.patch.object(vectors, "load", counting("models loaded", vectors.load)),
+        mock.patch.object(vectors, "flatten", counting("models copied", vectors.flatten)),
+        mock.patch.object(Stack, "load", counting("stacks loaded", Stack.load)),
+        mock.patch.object(journal, "event_to_json", counting("events written", journal.event_to_json)),
+        mock.patch.object(RoundLoop, "_cost", counting("costs asked for", RoundLoop._cost)),
+        mock.patch.object(accounting, "epsilon", counting("costs computed", accounting.epsilon)),
     ):
         yield found
 
 
-def of_a_run(folder: Path, rounds: int, settings: list[str]) -> Counter[str]:
+def of_a_run(folder: Path, rounds: int, settings: list[str], engine: str = "in-process") -> Counter[str]:
     """Return what a whole run took, in a process that has run one like it before."""
     folder.mkdir()
     (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
     scenario = read_scenario(str(folder / "tiny.toml"), [*settings, f"rounds={rounds}"])
     run_dir = (folder / "run").resolve()
-    with counted(run_dir) as found, held_folder(scenario, run_dir, "in-process", "cpu"):
-        simulate(scenario, 15, "in-process", "cpu", run_dir, nullcontext())
+    with counted(run_dir) as found, held_folder(scenario, run_dir, engine, "cpu"):
+        simulate(scenario, 15, engine, "cpu", run_dir, nullcontext())
+    files = [path for path in run_dir.rglob("*") if path.is_file()]
+    found["files"] += len(files)
+    found["bytes"] += sum(path.stat().st_size for path in files if path.suffix == ".jsonl")
     return found
 
 
-def of_a_round(folder: Path, settings: list[str]) -> dict[str, int]:
+def of_a_round(folder: Path, settings: list[str], engine: str = "in-process") -> dict[str, int]:
     """Return what each round took: what a run of four has over one of two, halved."""
     folder.mkdir()
-    two, four = (of_a_run(folder / str(rounds), rounds, settings) for rounds in (2, 4))
+    two, four = (of_a_run(folder / str(rounds), rounds, settings, engine) for rounds in (2, 4))
+    for each in (two, four):
+        del each["bytes"]  # of figures, which are of other lengths by chance
     assert all((four[name] - two[name]) % 2 == 0 for name in four), four - two
     return {name: (four[name] - two[name]) // 2 for name in four}
 
@@ -109,3 +129,63 @@ def test_a_round_measures_the_model_once_whatever_silos_there_are(
 
 def test_a_silo_gets_one_copy_of_one_message_in_a_round(rounds: tuple[dict[str, int], dict[str, int]]) -> None:
     assert [found["messages"] for found in rounds] == [3, 6]
+
+
+@pytest.fixture(scope="module")
+def booked(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, int], dict[str, int]]:
+    folder = tmp_path_factory.mktemp("booked")
+    return of_a_round(folder / "few", FEW, "vectorised"), of_a_round(folder / "more", MORE, "vectorised")
+
+
+def test_a_silo_costs_a_round_so_many_parses_copies_and_syncs_and_no_file(
+    rounds: tuple[dict[str, int], dict[str, int]],
+) -> None:
+    few, more = rounds
+    each = {"JSON parsed": 13, "a server's": 2, "models loaded": 1, "models copied": 1, "events written": 1}
+    assert {name: (more[name] - few[name]) / 3 for name in each} == each
+    assert few["files"] == more["files"] == 0
+
+
+def test_a_round_of_silos_side_by_side_costs_what_one_of_fewer_does(
+    booked: tuple[dict[str, int], dict[str, int]],
+) -> None:
+    few, more = booked
+    assert {**few, "costs asked for": 0} == {**more, "costs asked for": 0}
+    told = {"JSON parsed": 2, "a server's": 8, "stacks loaded": 1, "events written": 1, "models copied": 0, "files": 0}
+    assert {name: few[name] for name in told} == told
+
+
+def test_what_a_silo_costs_is_computed_once_a_run(
+    rounds: tuple[dict[str, int], dict[str, int]], booked: tuple[dict[str, int], dict[str, int]]
+) -> None:
+    for found in (*rounds, *booked):
+        assert found.get("costs computed", 0) == 0
+        assert found["costs asked for"] in (3, 6)
+
+
+def test_a_line_of_many_silos_says_equal_epsilons_once() -> None:
+    bounds: dict[str, float | None] = dict.fromkeys((f"silo-{number:04d}" for number in range(1000)), 2.0)
+    bounds["silo-0007"] = None
+    told = metrics.told_together(bounds)
+    assert len(json.dumps(told)) < 40
+    line = {"epsilon": told, "noise": "os", "loss": 0.5, "summed": 1000, "seconds": 0.5}
+    assert sorted(map(str, metrics.epsilons_of(line))) == ["2.0", "None"]
+    assert "2,000 silos/s" in line_in_words(line)
+    assert metrics.epsilons_of({"epsilon": metrics.told_together({"a": 1.0, "b": 1.0})}) == [1.0, 1.0]
+
+
+def test_a_bar_reads_nothing_again_while_nothing_was_written(tmp_path: Path) -> None:
+    """What follows a run looks several times a second, and a line may name thousands of silos."""
+    log, newest = metrics.MetricsLog(tmp_path / "metrics.jsonl"), progress.Newest(tmp_path / "metrics.jsonl")
+    assert newest.look() is None
+    line = {"epsilon": {"a": 1.0}, "noise": "os", "loss": 0.5, "seconds": 0.1}
+    for number in (1, 2):
+        log.append({"round": number, **line})
+    with mock.patch.object(json, "loads", side_effect=json.loads) as parsed:
+        assert newest.look() == (2, {"round": 2, **line})
+        assert [newest.look() for _ in range(5)] == [None] * 5
+        assert parsed.call_count == 1
+        log.append({"round": 3, **line})
+        assert newest.look() == (3, {"round": 3, **line})
+        assert newest.look(again=True) == (3, {"round": 3, **line})
+        assert parsed.call_count == 3
