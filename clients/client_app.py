@@ -45,7 +45,7 @@ from fedmodel.errors import ConfigError, FedmodelError, ProtocolError
 from fedmodel.learning.job_names import check_jobs
 from fedmodel.ledger import verify_ledger
 from fedmodel.privacy import grid
-from fedmodel.privacy.events import Event
+from fedmodel.privacy.events import Event, protects
 from fedmodel.provision import scenario_hash
 from fedmodel.secagg import MOST_ATTEMPTS, Window, join_messages, split_messages
 from fedmodel.secagg import Participant as Protocol
@@ -103,7 +103,9 @@ def _join(message: Message, context: Context, silo: Silo, asked: bytes) -> Recor
     with silo.ledger() as ledger:
         verify_ledger(ledger.path, silo.kit.identity.public, unused=False)  # once a run, all of it is read again
         # What could fail comes first: a run that the silo cannot take part in reserves nothing.
-        least = min(one.noise_multiplier for one in (plans.pipeline_event(silo.plan, event), *besides))
+        # A baseline's later phases have no noise, and the pipeline of the first.
+        parts = (plans.pipeline_event(silo.plan, event), *filter(protects, besides))
+        least = min(one.noise_multiplier for one in parts)
         grid.check_records(len(silo.records()), least)
         silo.check_base()
         advert = b""

@@ -80,6 +80,16 @@ def test_each_round_is_charged_to_its_phase_and_drawn_at_that_rate(
     assert ends[0] < accounting.epsilon(run.claimed, delta, accounting.COARSE_GRID) < ends[1]
 
 
+def test_a_baseline_trains_in_the_same_phases(tiny_file: Path, tmp_path: Path) -> None:
+    """Whether sums can be added up exactly is asked of the noise that it is compared with."""
+    bare = read_scenario(str(tiny_file), (*GROWN, "privacy.baseline=no-noise"))
+    grid = joined(bare, tmp_path)
+    for number, rate in ((1, 0.5), (3, 1.0)):
+        answer = asked(grid, bare, number)
+        assert isinstance(answer, wire.TrainReply)
+        assert (answer.charged.mechanism, answer.charged.sample_rate) == ("none-unsafe", rate)
+
+
 def test_a_phase_is_charged_for_no_more_steps_than_it_has(grown: Scenario, tmp_path: Path) -> None:
     """A round asked again with another model is charged again, and no other phase pays for it."""
     grid = joined(grown, tmp_path)
