@@ -11,6 +11,7 @@ _LONGEST: Final = 300  # characters of an error's words
 
 _FIX: Final = "; fedmodel.fix(model) does it"
 FUNCTIONAL: Final = 'set training.gradients = "functional"'
+ONE_BY_ONE: Final = 'set training.gradients = "one-by-one"'
 _ADVICE: Final[tuple[tuple[tuple[type[nn.Module], ...], str], ...]] = (
     ((nn.modules.batchnorm._BatchNorm,), f"put GroupNorm in its place{_FIX}"),  # noqa: SLF001
     ((nn.modules.instancenorm._InstanceNorm,), f"set track_running_stats = False{_FIX}"),  # noqa: SLF001

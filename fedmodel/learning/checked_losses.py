@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from fedmodel.data.named import each
 from fedmodel.errors import FedmodelError, PrivacyError
 from fedmodel.kinds.layers import without_dropout
-from fedmodel.learning.advice import FUNCTIONAL, out_of_place, said, told
+from fedmodel.learning.advice import FUNCTIONAL, ONE_BY_ONE, out_of_place, said, told
 from fedmodel.learning.gradients import KINDS, ClippedSum
 from fedmodel.learning.inputs import Inputs, called
 from fedmodel.learning.precision import is_rounded
@@ -102,7 +102,7 @@ def check_gradients(
                 f"the gradient of the parameter {own!r} is NaN or infinite for made-up records as any may be; in the"
                 f" model or its loss {BOUNDED}"
             )
-    instead = "" if gradients is KINDS["functional"] else f"; {FUNCTIONAL}"
+    instead = {KINDS["functional"]: f"; {ONE_BY_ONE}", KINDS["one-by-one"]: ""}.get(gradients, f"; {FUNCTIONAL}")
     try:
         summed = gradients(module, losses, max_grad_norm=math.inf, unit=_UNIT, rows=ROWS)
         with without_dropout(module):

@@ -105,7 +105,8 @@ def simulate(
             schedule: Which share of the learning rate rounds have, such as {"decay": "cosine", "warm_up_rounds": 2}.
             lots: From which rounds on lots are larger, such as [{"from_round": 6, "times": 2}]. Default: none.
             ema_decay: Of a moving average of the rounds' models, which is then the run's model. Default: none.
-            gradients: How clipped sums are computed: "auto", "book-keeping", "hooks" or "functional". Default: "auto".
+            gradients: How clipped sums are computed: "auto", "book-keeping", "hooks", "functional" or
+                "one-by-one". Default: "auto".
             max_physical_batch: Most records in memory at once, or "auto" for as many as fit. Default: 512.
             threads: Threads that a silo trains with, or "auto" for all cores. Default: 1.
             precision: In which silos compute: "float32", or "bf16" for mixed precision. Default: "float32".

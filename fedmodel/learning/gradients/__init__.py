@@ -4,7 +4,7 @@ Guarantee of every kind that passes `fedmodel.learning.preflight`, for the sum S
 
     Adding or removing one record moves S by at most C in L2, exactly, and S lies on the fine grid.
 
-"hooks" and "functional" have it so, with S = sum over records of cut(clip(g_i, C)):
+"hooks", "functional" and "one-by-one" have it so, with S = sum over records of cut(clip(g_i, C)):
 
 - *A record's gradient is its own.* Every physical batch has the same number of rows, filled up with zeros that count
   nothing. g_i is then a function of record i and the model alone, bit for bit, whatever its place and its companions,

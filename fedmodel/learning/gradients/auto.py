@@ -1,4 +1,4 @@
-"""The first of book-keeping, hooks and functional that is found to compute the model's gradients; the log names it.
+"""The first of book-keeping, hooks, functional and one-by-one that is found to compute the gradients; the log names it.
 
 Model, loss and the shape of records decide, so that whoever has these finds the same one. Whoever trains asks
 `fedmodel.learning.choosing` which one that is; where nobody asks, it is the first.
@@ -10,7 +10,7 @@ from typing import Final
 
 from fedmodel.learning.gradients import book_keeping
 
-ORDER: Final = ("book-keeping", "hooks", "functional")
-"""From the cheapest to the one that takes nearly every model."""
+ORDER: Final = ("book-keeping", "hooks", "functional", "one-by-one")
+"""From the cheapest to the one that takes every model."""
 
 KIND: Final = book_keeping.KIND

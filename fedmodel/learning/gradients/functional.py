@@ -43,13 +43,18 @@ class Functional(PerSample):
         x_BK = each(whole_V, lambda one: one.view(self.rows, self.views, *one.shape[1:]))
         trained = {name: one for name, one in self._model.named_parameters() if one.requires_grad}
         values = {name: one.detach() for name, one in trained.items()}
+        grads = self._of_each(values, x_BK, y_R)
+        for name, parameter in trained.items():
+            parameter.grad_sample = grads[name].detach()  # type: ignore[attr-defined]
+
+    def _of_each(self, values: dict[str, Tensor], x_BK: Inputs, y_R: Tensor) -> dict[str, Tensor]:
+        """Return the gradients of each record, and of what fills the batch up, `(B, *parameter)` each, by name."""
         of_each = vmap(grad(self._loss), in_dims=(None, 0, 0), randomness="error")
         with warnings.catch_warnings():
             # Where torch has no batched kernel it takes one record after another: slower, and as right.
             warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
-            grads = of_each(values, x_BK, padded(y_R, self.rows))
-        for name, parameter in trained.items():
-            parameter.grad_sample = grads[name].detach()  # type: ignore[attr-defined]
+            found: dict[str, Tensor] = of_each(values, x_BK, padded(y_R, self.rows))
+        return found
 
     def _loss(self, values: dict[str, Tensor], x_K: Inputs, y: Tensor) -> Tensor:
         """Return the loss of one record."""

@@ -16,6 +16,7 @@ from fedmodel.learning import choosing
 from fedmodel.learning.gradients import kind
 from fedmodel.learning.jobs import training
 from fedmodel.learning.tasks.classification import cross_entropy
+from tests.fedmodel.learning.gradients.test_one_by_one import Asking, Gated
 from tests.fedmodel.learning.test_dp_sgd import FLAT
 from tests.fedmodel.learning.test_refusals import HalfBlind, Outside, Recurrent, Scaled, plain, shared
 
@@ -28,6 +29,8 @@ from tests.fedmodel.learning.test_refusals import HalfBlind, Outside, Recurrent,
         (HalfBlind, "book-keeping", []),
         (partial(Scaled, False), "hooks", ["beside those of the layers that it holds"]),
         (Recurrent, "functional", ["has parameters|has not one tensor in and one out", "cannot be computed"]),
+        (Gated, "one-by-one", ["has parameters|has not one tensor in and one out", "cannot be", "cannot be computed"]),
+        (Asking, "one-by-one", ["", "", "cannot be computed"]),
         (Outside, "functional", ["do not add up to the batch's", "do not add up to the batch's"]),
     ],
 )
@@ -41,7 +44,7 @@ def test_the_first_kind_whose_gradients_are_right_is_taken(
     with torch.random.fork_rng():
         found = choosing.chosen(build, cross_entropy, FLAT)
     assert (found.name, found.of) == (name, kind(name))
-    assert [reason.split(":")[0] for reason in found.why] == ["book-keeping", "hooks"][: len(why)]
+    assert [reason.split(":")[0] for reason in found.why] == ["book-keeping", "hooks", "functional"][: len(why)]
     for words, reason in zip(why, found.why, strict=True):
         assert any(one in reason for one in words.split("|"))
 
