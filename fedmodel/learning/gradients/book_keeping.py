@@ -165,12 +165,15 @@ class BookKeeping(ClippedSum):
         return left_P
 
     def _tell(self, parts: list[Part]) -> None:
-        """Log once how the gradients of each layer are computed, and which way was the cheaper."""
-        ways = {id(part.parameter): type(part).__name__ for part in parts}
+        """Log once how the gradients of layers are computed, and which way was the cheaper: a line for those alike."""
+        ways, alike = {id(part.parameter): type(part).__name__ for part in parts}, dict[str, list[str]]()
         for name, layer in self.module.named_modules():
             if name in self._recorder.families:
                 said = {key: ways[id(one)] for key, one in layer.named_parameters(recurse=False) if id(one) in ways}
-                log.info("%s (%s): %s; %s", name, type(layer).__name__, said, self._recorder.families[name])
+                told = f"({type(layer).__name__}): {said}; {self._recorder.families[name]}"
+                alike.setdefault(told, []).append(name)
+        for told, (first, *others) in alike.items():
+            log.info("%s%s %s", first, f" and {len(others)} like it" if others else "", told)
 
 
 def clip_factors(parts: Sequence[Part], clip: float) -> Tensor:

@@ -633,7 +633,7 @@ def test_a_layer_that_no_family_knows_is_computed_by_torchs_transforms_and_said(
     theirs.max_grad_norm = ours.clip
     assert torch.allclose(found, theirs.flat(x, y), atol=1e-6)
     said = [record.message for record in caplog.records if "book_keeping" in record.name]
-    assert [line.split(":")[0] for line in said] == ["0 (Linear)", "1 (PReLU)", "2 (Linear)"]
+    assert [line.split(":")[0] for line in said] == ["0 and 1 like it (Linear)", "1 (PReLU)"]
     assert "torch's transforms of the layer alone" in said[1]
     assert "'weight': 'Outer'" in said[0]
 
