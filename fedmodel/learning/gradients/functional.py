@@ -6,7 +6,8 @@ of layers, attention, or weights that are used in several ways, where "hooks" kn
 plain layers that one is faster.
 
 A loss or a layer that mixes records has nothing to mix here: it is given one record. What draws from torch's generator
-fails, since records would draw together; masks of our own dropout are drawn for each record.
+fails, since records would draw together; masks of our own dropout are drawn for each record. Torch's recurrent layers
+are computed step by step, since its own code writes in place what its transforms cannot.
 
 Shapes: B rows of a physical batch, R of them records, K views of each, V rows of them.
 """
@@ -24,6 +25,7 @@ from torch.func import functional_call, grad, vmap
 from fedmodel.data.named import each
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.gradients.hooks import PerSample
+from fedmodel.learning.gradients.layers._recurrent import step_by_step
 from fedmodel.learning.inputs import Inputs, called, padded
 from fedmodel.learning.precision import NormsInFloat32, is_rounded
 from fedmodel.learning.tasks import RecordLoss
@@ -50,7 +52,7 @@ class Functional(PerSample):
     def _of_each(self, values: dict[str, Tensor], x_BK: Inputs, y_R: Tensor) -> dict[str, Tensor]:
         """Return the gradients of each record, and of what fills the batch up, `(B, *parameter)` each, by name."""
         of_each = vmap(grad(self._loss), in_dims=(None, 0, 0), randomness="error")
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), step_by_step(self._model):
             # Where torch has no batched kernel it takes one record after another: slower, and as right.
             warnings.filterwarnings("ignore", message="There is a performance drop", category=UserWarning)
             found: dict[str, Tensor] = of_each(values, x_BK, padded(y_R, self.rows))

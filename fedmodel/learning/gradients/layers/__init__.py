@@ -10,6 +10,8 @@ by one layer or by several, are joined into one before any norm is taken, so tha
 | a layer of a family, called once               | its parts, the cheaper way by shapes                             |
 | called several times, or its weight is tied    | positions of all uses are put side by side; of other kinds of    |
 |                                                | use, each record's gradients are kept and added up               |
+| `nn.MultiheadAttention`, `nn.RNN`, `nn.GRU`,    | computed from its parameters while records pass, its projections |
+| `nn.LSTM` and their cells                      | as linear layers; of packed sequences `PrivacyError`             |
 | its input has another first dimension than the | `PrivacyError`: which record a row is of is not known            |
 | batch                                          |                                                                  |
 | what went in was changed in place since        | `PrivacyError`: the gradient would be of something else          |

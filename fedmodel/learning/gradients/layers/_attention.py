@@ -11,7 +11,6 @@ Shapes: B rows of a physical batch, T queries and S keys of a record, E entries,
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -19,11 +18,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedmodel.errors import PrivacyError
-from fedmodel.learning.gradients.layers._linear import of_product
+from fedmodel.learning.gradients.layers._linear import Note, of_product
 from fedmodel.learning.gradients.layers.parts import Kept, Part
-
-Note = Callable[[Callable[[nn.Module, Tensor, Tensor], list[Part]], Tensor, Tensor], None]
-"""Notes what went into a projection and what came out, both with a row for each record, and how its parts follow."""
 
 
 def is_taken_apart(layer: nn.Module) -> bool:

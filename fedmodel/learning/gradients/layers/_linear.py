@@ -5,15 +5,21 @@ Shapes: B rows of a physical batch, T positions, d inputs, p outputs.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import torch
 from opacus.layers.dp_rnn import RNNLinear
 from torch import Tensor, nn
+from torch.nn import functional
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
 from fedmodel.learning.gradients.layers.parts import Family, Kept, Part
 from fedmodel.learning.gradients.layers.products import Factors, Outer
+
+Note = Callable[[Family, Tensor, Tensor], None]
+"""Notes what went into a projection and what came out, both with a row for each record, and how its parts follow."""
 
 
 def parts(layer: nn.Module, given: Tensor, grad: Tensor) -> list[Part]:
@@ -49,6 +55,18 @@ def of_product(
     if bias is not None and bias.requires_grad:
         found.append(Kept(bias, grad_BTp[:, 0] if grad_BTp.shape[1] == 1 else grad_BTp.sum(dim=1), rows))
     return found
+
+
+def noted(note: Note, weight: Tensor, bias: Tensor | None, given: Tensor) -> Tensor:
+    """Return what a weight and a bias make of what went in, and note how their parts follow."""
+    output = functional.linear(given, weight, bias)
+    note(partial(_of_noted, weight, bias), given, output)
+    return output
+
+
+def _of_noted(weight: Tensor, bias: Tensor | None, _: nn.Module, given: Tensor, grad: Tensor) -> list[Part]:
+    """Return what records add to a weight and a bias."""
+    return of_product(weight, bias, given, grad)
 
 
 LAYERS: Final[dict[type[nn.Module], Family]] = dict.fromkeys(

@@ -30,7 +30,7 @@ from torch.utils.hooks import RemovableHandle
 
 from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients._widened import widened
-from fedmodel.learning.gradients.layers import _attention, family_of, joined
+from fedmodel.learning.gradients.layers import _attention, _recurrent, family_of, joined
 from fedmodel.learning.gradients.layers.parts import Family, Part
 
 log = logging.getLogger(__name__)
@@ -123,10 +123,10 @@ class Recorder:
         self._pass: Pass | None = None
         self.families: dict[str, str] = {}
         self._hooks: list[RemovableHandle] = []
-        self._attentions: list[tuple[str, nn.MultiheadAttention]] = []
+        self._apart: list[tuple[nn.Module, Callable[..., Any]]] = []
         for name, layer in module.named_modules():
-            if isinstance(layer, nn.MultiheadAttention) and _attention.is_taken_apart(layer):
-                self._attentions.append((name, layer))
+            if (forward := _taken_apart(name, layer)) is not None:
+                self._apart.append((layer, partial(forward, partial(self._add, name, layer))))
                 self.families[name] = "its projections, as linear layers"
             elif any(one.requires_grad for one in layer.parameters(recurse=False)):
                 family, self.families[name] = family_of(name, layer)
@@ -184,12 +184,12 @@ class Recorder:
         try:
             for parameter in self._parameters:
                 parameter.requires_grad = False
-            for name, layer in self._attentions:
-                layer.forward = partial(_attention.attend, layer, partial(self._add, name, layer))  # type: ignore[method-assign]
+            for layer, forward in self._apart:
+                layer.forward = forward  # type: ignore[method-assign]
             yield passed
         finally:
             self._pass = None
-            for _, layer in self._attentions:
+            for layer, _ in self._apart:
                 vars(layer).pop("forward", None)
             for parameter in self._parameters:
                 parameter.requires_grad = True
@@ -223,6 +223,13 @@ class Recorder:
         if not output.requires_grad:
             output.requires_grad_()
         passed.add(layer, family, given, output)
+
+
+def _taken_apart(name: str, layer: nn.Module) -> Callable[..., Any] | None:
+    """Return what computes a layer while records pass, where torch computes all of it in one function."""
+    if _attention.is_taken_apart(layer):
+        return partial(_attention.attend, layer)
+    return partial(_recurrent.recur, name, layer) if _recurrent.is_taken_apart(layer) else None
 
 
 def _backward(loss: Tensor) -> None:
