@@ -45,7 +45,8 @@ from fedmodel.data import Records
 from fedmodel.errors import ConfigError, DataError, FedmodelError, PrivacyError
 from fedmodel.kinds.layers import Dropout
 from fedmodel.kinds.shape import DataShape
-from fedmodel.learning import choosing, vectors
+from fedmodel.learning import alike, choosing, vectors
+from fedmodel.learning.alike import stand_in
 from fedmodel.learning.augmenting import augmenting
 from fedmodel.learning.averaging import Average, outcome
 from fedmodel.learning.devices import use_device
@@ -271,15 +272,9 @@ def _rows(
 def _key(scenario: Scenario, event: Event) -> tuple[str, Event]:
     """Return what a pipeline hangs on: what was planned and what is charged, which differ in their steps, share one.
 
-    So do runs that differ in their seed alone, which decides neither the model that is measured nor made-up records.
+    So do runs that differ in nothing that decides of the model that is measured or of made-up records.
     """
-    return _unseeded(scenario.json_text), event.times(1)
-
-
-@lru_cache(maxsize=16)
-def _unseeded(scenario_json: str) -> str:
-    """Return a scenario without its seed."""
-    return scenario_from_json(scenario_json).model_copy(update={"seed": None}).json_text
+    return stand_in(scenario), event.times(1)
 
 
 def _measured(
@@ -313,6 +308,7 @@ def forget_pipelines() -> None:
     """Forget the models that this process built, where code that a scenario names may be another by now."""
     _preflight_once.cache_clear()
     _MEASURED.clear()
+    alike.forget()
     choosing.forget()
     _KEPT.clear()
     _FITTING.clear()

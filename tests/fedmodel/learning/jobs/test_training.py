@@ -384,6 +384,29 @@ def test_a_model_is_built_once_for_all_that_a_request_is_asked_and_measured_for(
     assert len(built) == 2  # once for each preflight, and for nothing else
 
 
+def test_what_hangs_on_the_pipeline_alone_is_measured_once_for_runs_that_differ_in_all_else(
+    tiny: Scenario, tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured: list[str] = []
+    real = training.preflight
+
+    def noted(*given: Any) -> int:
+        measured.append("once")
+        return real(*given)
+
+    monkeypatch.setattr(training, "preflight", noted)
+    with fresh():
+        for settings, times in (([], 1), (["rounds=3", "seed=6"], 1), (["training.max_physical_batch=8"], 2)):
+            other = read_scenario(str(tiny_file), settings)
+            checked(silo(other, tmp_path), EVENT, request(other))
+            assert len(measured) == times
+        checked(silo(tiny, tmp_path), replace(EVENT, noise_multiplier=3.0), request(tiny))
+        assert len(measured) == 3
+        training.forget_pipelines()
+        checked(silo(tiny, tmp_path), EVENT, request(tiny))
+        assert len(measured) == 4
+
+
 def test_a_baseline_trains_on_the_model_that_its_private_figures_were_measured_on(
     tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
