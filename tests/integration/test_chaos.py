@@ -215,7 +215,7 @@ def survived() -> Iterator[Survived]:
     ]
     with tempfile.TemporaryDirectory(prefix="fm-") as name, tempfile.TemporaryDirectory(prefix="fm-") as loot:
         folder, found = Path(name), {}
-        scenario = scenario_of(folder, rounds=30, timeout_s=60.0, table=True)
+        scenario = scenario_of(folder, rounds=12, timeout_s=60.0, table=True)
         with up(scenario, folder, lambda deployment: found.update(deal_tables(deployment))) as deployment:
             recorder = Recorder(deployment)
             recorder.start()

@@ -539,7 +539,7 @@ def test_a_scenario_that_could_hide_nothing_is_refused_before_it_runs(
         check_scenario(read_scenario(str(tiny_file), [*ON, *settings]))
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, *(pytest.param(seed, marks=pytest.mark.slow) for seed in (2, 3))])
 def test_hospitals_learn_as_well_under_masks_as_without(seed: int, tmp_path: Path) -> None:
     """With one noise in both, what differs is the quantisation: a millionth of a model's weight, no patient of 143."""
     accuracies, models = [], []
