@@ -34,7 +34,7 @@ from fedmodel.privacy.events import Event
 from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.privacy.mechanisms.none_unsafe import UnprotectedEvent
-from fedmodel.privacy.noise import NoiseSource, OsNoise
+from fedmodel.privacy.noise import NoiseSource, OsNoise, SeededNoise
 from fedmodel.wire import TrainRequest
 from scenarios.selftest.planting import fresh, replaced
 from tests.fakes import checked, trained
@@ -521,7 +521,7 @@ def test_training_leaves_torchs_global_generator_alone(tiny: Scenario, tmp_path:
 def test_noise_from_another_source_than_was_charged_is_refused(
     tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(training, "_noise", lambda *_: training.SeededNoise(0))
+    monkeypatch.setattr(training, "_noise", lambda *_: SeededNoise(0))
     with pytest.raises(PrivacyError, match="'seeded-unsafe' where 'os' was charged"):
         trained(silo(tiny, tmp_path), EVENT, request(tiny))
 
@@ -569,7 +569,7 @@ def test_kept_state_is_as_if_never_interrupted(optimizer: str, tiny_file: Path, 
     scenario = read_scenario(str(tiny_file), settings)
     acting, state = silo(scenario, tmp_path), {}
 
-    class Zero(training.SeededNoise):
+    class Zero(SeededNoise):
         name = "os"
 
         def lot(self, records: int, sample_rate: float) -> np.ndarray:
