@@ -113,9 +113,8 @@ def test_hospitals_meet_their_claim_on_patients_never_trained_on(tmp_path: Path)
     for seed in range(2, 6):
         again = [f"seed={seed}", "privacy.noise=seeded-unsafe"]
         summaries.append(dict(fm.simulate("hospitals", again, out=tmp_path / f"r{seed}", progress=False).summary))
-    accuracies = []
+    accuracies = [summary["metrics"]["accuracy"] for summary in summaries]
     for summary in summaries:
-        accuracies.append(summary["metrics"]["accuracy"])
         assert len(summary["privacy"]) == 4
         for row in summary["privacy"]:
             assert 2.9 < row["epsilon"] <= 3.0
@@ -251,7 +250,7 @@ def test_telemetry_is_off_in_every_process_started() -> None:
 
 
 def test_a_message_that_trains_nothing_imports_little() -> None:
-    """In a deployment each message starts a new process."""
+    """Every process that answers for a silo begins with it, a worker of Flower's too."""
     probe = "import sys, clients.client_app; print(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", probe], capture_output=True, text=True, check=True)
     assert {"torch", "opacus", "sklearn", "pandas", "scipy.signal", "scipy.stats"} & {*done.stdout.split()} == set()
