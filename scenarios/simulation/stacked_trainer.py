@@ -50,7 +50,8 @@ from fedmodel.privacy.events import Event, clip_of, protects
 from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.noise import ExperimentNoise, NoiseSource, OsNoise, source_of
 from fedmodel.secagg import FRESH
-from scenarios.simulation.trainers import OneByOne, Trained, Trainer
+from scenarios.simulation.over_cores import one_by_one
+from scenarios.simulation.trainers import Trained, Trainer
 
 _CACHED: Final = {"cpu": 1 << 18, "cuda": 1 << 25}  # parameters of a stack, whose float64 sums a cache or a card holds
 _MOST_ROWS: Final = 512
@@ -65,7 +66,7 @@ def trainer_of(scenario: Scenario, device: torch.device) -> Trainer:
     why = why_not(scenario)
     if why:
         logger.info("silos are trained one by one: %s", why)
-        return OneByOne(scenario, device)
+        return one_by_one(scenario, device)
     return Stacked(scenario, device)
 
 
