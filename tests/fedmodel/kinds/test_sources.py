@@ -57,7 +57,9 @@ def test_the_key_of_another_source_is_read_only_where_it_says_nothing() -> None:
 def test_a_table_may_be_called_as_a_kind_that_has_names_of_its_own() -> None:
     for name in ("own", "images", "idx"):
         assert data_from_json(TABLE.replace('"admissions"', f'"{name}"')).data_set == name
-    with pytest.raises(ValidationError, match="none of breast-cancer, digits, synthetic, table, uci-heart"):
+    with pytest.raises(
+        ValidationError, match="none of breast-cancer, digits, german-credit, synthetic, table, uci-heart"
+    ):
         data_from_json(TABLE.replace('"admissions"', '"digits"'))
 
 
@@ -78,7 +80,7 @@ def test_what_is_dealt_out_has_the_records_that_its_section_promises() -> None:
             x, y_N = source.load(7)
             assert {len(one) for one in arrays(x)} == {len(y_N)}
             assert each(x, lambda one: one.shape[1:]) == each(source.shape.arrays, lambda one: one.size)
-            assert set(y_N) == set(range(source.shape.classes))
+            assert set(y_N) == set(range(source.shape.targets.below or 0))
             again, _ = source.load(7)
             assert all(np.array_equal(one, other) for one, other in zip(arrays(x), arrays(again), strict=True))
             assert source.persons(len(y_N), 7).tolist() == list(range(len(y_N)))
