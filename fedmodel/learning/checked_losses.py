@@ -25,6 +25,7 @@ from fedmodel.learning.tracing import NEAR, ROW, ROWS, Traced, accompanied, diff
 from fedmodel.system.memory import ran_out
 
 BOUNDED: Final = "bound what is divided by, and what a logarithm or a root is taken of"
+_IN_PLACE: Final = "modified by an inplace operation"  # as torch says it
 _UNIT: Final = 2.0**-60  # of a grid so fine that sums on it are gradients
 _ROUNDED: Final = 1e-5  # of the largest gradient: what is left of one that cancels out, as of a bias under a norm
 _BF16: Final = 2.0**-5  # in place of both, of values of eight bits
@@ -87,7 +88,7 @@ def check_gradients(
     Operations in place are harmless in many places, and refused where they are in the way of gradients.
     """
     named = {name: one for name, one in module.named_parameters() if one.requires_grad}
-    whole = _batch_gradients(module, losses, x_B, y_B, list(named.values()))
+    whole = _batch_gradients(module, losses, passed, x_B, y_B, list(named.values()))
     wanted = {name: one for name, one in zip(named, whole, strict=True) if one is not None}
     unused = [name for name in named if name not in wanted]
     if unused:
@@ -113,10 +114,7 @@ def check_gradients(
         if ran_out(error):  # which says nothing of the model
             raise
         if (name := passed.changed_in_place) is not None:
-            raise PrivacyError(
-                f"{said(module, name)} changes in place what another layer made, which its gradients need;"
-                f" {out_of_place(module.get_submodule(name))}"
-            ) from None
+            raise _in_place(module, name) from None
         raise PrivacyError(f"records' gradients of the model cannot be computed ({told(error)}){instead}") from None
     near, rounded = (_BF16, _BF16) if is_rounded(module) else (NEAR, _ROUNDED)
     offset, largest = 0, max(float(one.abs().max()) for one in wanted.values())
@@ -131,7 +129,7 @@ def check_gradients(
 
 
 def _batch_gradients(
-    module: nn.Module, losses: RecordLoss, x_B: Inputs, y_B: Tensor, parameters: list[nn.Parameter]
+    module: nn.Module, losses: RecordLoss, passed: Traced, x_B: Inputs, y_B: Tensor, parameters: list[nn.Parameter]
 ) -> tuple[Tensor | None, ...]:
     """Return the gradients of a batch's losses, added up, as torch has them; None of what is not in the loss."""
     try:
@@ -140,4 +138,14 @@ def _batch_gradients(
     except Exception as error:
         if ran_out(error):
             raise
+        if _IN_PLACE in str(error):
+            raise _in_place(module, passed.changed_in_place or "") from None
         raise PrivacyError(f"torch cannot differentiate the model's loss: {told(error)}") from None
+
+
+def _in_place(module: nn.Module, name: str) -> PrivacyError:
+    """Return the refusal of a layer, or of the model's own code, that is in the way of gradients."""
+    return PrivacyError(
+        f"{said(module, name)} changes in place what another layer made, or it itself, which gradients need;"
+        f" {out_of_place(module.get_submodule(name))}"
+    )

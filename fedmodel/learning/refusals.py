@@ -10,7 +10,8 @@ What holds of a model that passes, on the records tried and in the mode that it 
 |----------------------------------------------------|-----------------------------------------------------------------|
 | it takes records of the data's shape               | nothing could train                                             |
 | an output for a record does not hang on companions | a clip of each record's gradient would bound nothing            |
-| two passes on the same records give the same       | what one record left behind would reach the others' gradients   |
+| two passes on the same records give the same, also | what one record left behind would reach the others' gradients   |
+| after others                                       |                                                                 |
 | records are as they were after a pass              | the server's own would be other ones in each round              |
 | no pass writes into a trainable parameter          | what it writes would be released without noise                  |
 | nothing is drawn from torch's generator            | masks that can be guessed couple records                        |
@@ -134,6 +135,7 @@ def check_module(
     ]
     with without_dropout(module):
         passed = _check_passes(module, x_B, others_B)
+        _check_history(build(0).train(), module, passed, x_B, others_B)
         all_B = torch.ones(ROWS, dtype=torch.bool)
         short_B = each(ended(each(x_B, Tensor.cpu), all_B, generator), lambda one: one.to(device))
         _check_apart(module, _passed(module, short_B), short_B, others_B)
@@ -252,6 +254,26 @@ def _check_passes(module: nn.Module, x_B: Inputs, others_B: Inputs) -> Traced:
         )
     _check_apart(module, first, x_B, others_B)
     return first
+
+
+def _check_history(again: nn.Module, module: nn.Module, first: Traced, x_B: Inputs, others_B: Inputs) -> None:
+    """Refuse a model of which the output hangs on what it was given before, whatever it keeps that in.
+
+    Args:
+        again: The model, built anew; it is given other records first.
+        module: The model.
+        first: Its first pass of all, on `x_B`.
+        x_B: Records.
+        others_B: Others.
+    """
+    again.load_state_dict(module.state_dict())
+    with without_dropout(again):
+        _passed(again, others_B)
+        if (kept := _parted(first, _passed(again, x_B))) is not None:
+            raise PrivacyError(
+                f"{said(module, kept)} keeps something from one pass to the next: the same records gave another output"
+                " after others had been there; compute it anew from each record"
+            )
 
 
 def _check_apart(module: nn.Module, first: Traced, x_B: Inputs, others_B: Inputs) -> None:

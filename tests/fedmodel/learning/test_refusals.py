@@ -81,6 +81,23 @@ class ClampingItsWeights(Own):
         return h
 
 
+class KeepingTheFirst(Own):
+    """Keeps what it was given first of all, so that the same records twice show nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: list[Tensor] = []
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.first.append(x.detach())
+        return super().forward(x) + self.first[0].sum()
+
+
+class AddingToItsOwn(Own):
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).exp().add_(1).log()
+
+
 class CountingInABuffer(Own):
     seen: Tensor
 
@@ -237,6 +254,8 @@ REFUSED: list[tuple[Callable[[], nn.Module], str]] = [
         r"the layer '1' \(LessTheMean\) couples records",
     ),
     (Counting, r"own code \(Counting\) keeps something from one pass to the next"),
+    (KeepingTheFirst, r"\(KeepingTheFirst\) keeps something .* gave another output after others had been there; comp"),
+    (AddingToItsOwn, r"own code \(AddingToItsOwn\) changes in place .*, or it itself, .*; write x = x \+ y for x"),
     (CountingInABuffer, r"keeps 'seen' outside the trained parameters and changes it as records pass"),
     (ClampingItsWeights, r"'into' \(Linear\) writes into the parameter 'into.weight' as records pass, .*; compute"),
     (Dropping, r"own code \(Dropping\) draws from torch's generator, which can be guessed; take dropout from"),
