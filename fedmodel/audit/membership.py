@@ -37,7 +37,7 @@ from fedmodel.config import ModelConfig, Scenario
 from fedmodel.data import Records
 from fedmodel.data.named import each
 from fedmodel.errors import ConfigError
-from fedmodel.learning.inputs import called, rows_at_once, tensors
+from fedmodel.learning.inputs import called, rows_at_once, taken, tensors, tokens_in
 from fedmodel.learning.models import build_model
 from fedmodel.learning.tasks import Objective, objective
 from fedmodel.learning.tasks._own import is_own
@@ -55,6 +55,7 @@ AttackName = Literal["loss-threshold", "rmia"]
 _OFFLINE_A: Final = 0.3
 _STEPS: Final = 200
 _MOST_REFERENCE_RECORDS: Final = 2_000  # with the steps, what keeps a reference model a matter of seconds
+_MOST_REFERENCE_TOKENS: Final = 2**18  # that it is shown in all its steps: what stands on a base takes long for each
 _LEARNING_RATE: Final = 0.02
 
 
@@ -237,7 +238,8 @@ def train_reference(config: ModelConfig, aim: Objective, records: Records, seed:
     Args:
         config: The architecture under attack; dropout is left out.
         aim: The task, of records of one shape, and its loss.
-        records: What it is trained on, all at every step; of more than 2,000, as many that the seed draws.
+        records: What it is trained on, all at every step; of more than 2,000, as many that the seed draws. Of texts
+            each step takes the next few, so that all steps together take no more than 2^18 tokens.
         seed: Decides its initial parameters.
 
     Raises:
@@ -251,9 +253,12 @@ def train_reference(config: ModelConfig, aim: Objective, records: Records, seed:
     module = build_model(config, aim.task.shape, derive_seed(seed, "reference")).eval()
     optimizer = torch.optim.Adam(module.parameters(), lr=_LEARNING_RATE)
     x_N, y_N = tensors(records, torch.device("cpu"))
-    for _ in range(_STEPS):
+    length = tokens_in(aim.task.shape)
+    rows = min(len(records), max(1, _MOST_REFERENCE_TOKENS // (_STEPS * length)) if length else len(records))
+    for step in range(_STEPS):
+        index_B = torch.arange(step * rows, (step + 1) * rows) % len(records)  # all, in order, where all are taken
         optimizer.zero_grad()
-        torch.autograd.backward(aim.losses(called(module, each(x_N, torch.clone)), y_N).sum() / len(records))
+        torch.autograd.backward(aim.losses(called(module, taken(x_N, index_B)), y_N[index_B]).sum() / rows)
         optimizer.step()
     return module
 

@@ -24,6 +24,7 @@ imported (`fedmodel.kinds.pretrained` builds by classes of the installed `transf
 | with a `config.json` that is no JSON object with model_type  | refused |
 | quantised by another library (`quantization_config`)         | refused |
 | of another hash than the scenario says                       | refused |
+| larger than half of the memory that is available             | refused |
 
 Does NOT know what a base was trained on: that no record of a silo is in it is its publisher's word.
 """
@@ -39,6 +40,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedmodel.errors import ConfigError
+from fedmodel.system.memory import available
 
 CONFIG: Final = "config.json"
 TOKENIZER: Final = "tokenizer.json"
@@ -46,6 +48,7 @@ _WEIGHTS: Final = ".safetensors"
 _PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _CODE: Final = (".py", ".pyc", ".so")
 _LABEL: Final = b"fedmodel/v1/base"
+_TIMES: Final = 2  # a base's size, as bytes and as tensors
 
 _places: Final[dict[str, Path]] = {}
 
@@ -86,6 +89,7 @@ def read_base(folder: Path) -> Base:
     """
     try:
         _check_names(folder, sorted(one.name for one in folder.iterdir() if one.is_file()))
+        _check_room(folder)
         read = {name: (folder / name).read_bytes() for name in _read_of(folder)}
     except OSError as error:
         raise ConfigError(f"{folder}: the base cannot be read: {error.strerror}") from error
@@ -182,6 +186,16 @@ def _check_names(folder: Path, names: list[str]) -> None:
             raise ConfigError(f"{folder}: the base has no {needed}, which {why}; copy it from where the base is from")
     if not any(name.endswith(_WEIGHTS) for name in names):
         raise ConfigError(f"{folder}: the base has no *.safetensors, and weights are read in no other form")
+
+
+def _check_room(folder: Path) -> None:
+    """Refuse a base that is read and then kept as tensors, where both do not fit in memory."""
+    size, free = sum((folder / name).stat().st_size for name in _read_of(folder)), available()
+    if _TIMES * size > free:
+        raise ConfigError(
+            f"{folder}: the base has {size / 1e6:,.0f} MB, and needs {_TIMES} times that to be read; {free / 1e6:,.0f}"
+            " MB of memory are available: end other programs, or take a smaller base"
+        )
 
 
 def _config(folder: Path, data: bytes) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 Guarantee: `transformers` is given the tensors of `fedmodel.kinds.bases` and one of its own architectures by name. It is
 given no path, and loads no code, no pickle, no kernel and nothing from a network. The base's own dropout is off, since
-its masks could be guessed.
+its masks could be guessed. Weights of 16 bits are computed with in float32, in which each of them is exact.
 
 Does NOT freeze anything, nor choose what trains: `fedmodel.kinds.adapted` does.
 """
@@ -139,16 +139,24 @@ def _check_whole(module: nn.Module, lacking: set[str], kind: str) -> None:
 
 @lru_cache(maxsize=1)
 def _loaded(sha256: str) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
-    """Return a base's configuration and its tensors, of which all models in this process share the memory."""
+    """Return a base's configuration and its tensors, of which all models in this process share the memory.
+
+    Numbers of 16 bits are widened to float32, exactly, and once: each model would else have a copy of its own.
+    """
     base, state = base_of(sha256), dict[str, Tensor]()
     for data in base.weights:
         try:
-            state.update(safetensors.torch.load(data))
+            state.update({name: _widened(one) for name, one in safetensors.torch.load(data).items()})
         except safetensors.SafetensorError as error:
             raise ConfigError(
                 f"the base of SHA-256 {sha256[:16]}... has a file that is no safetensors: {error}"
             ) from None
     return base.config, state
+
+
+def _widened(tensor: Tensor) -> Tensor:
+    """Return real numbers of 16 bits in float32, and whatever else as it is."""
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def _transformers() -> Any:

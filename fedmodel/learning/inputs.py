@@ -41,9 +41,17 @@ def rows_at_once(shape: DataShape) -> int:
     >>> rows_at_once(DataShape((10,), 2)), rows_at_once(DataShape((512,), 2, below=30_000))
     (4096, 32)
     """
-    length = max((math.prod(one.size) for one in arrays(shape.arrays) if one.below is not None), default=0)
     of_each = shape.outputs if shape.targets.size else 0
-    return max(1, min(_MOST_ROWS, _MOST_NUMBERS // max(1, length * max(_WIDEST, of_each))))
+    return max(1, min(_MOST_ROWS, _MOST_NUMBERS // max(1, tokens_in(shape) * max(_WIDEST, of_each))))
+
+
+def tokens_in(shape: DataShape) -> int:
+    """Return how many tokens, or other whole numbers, a record's longest array has; 0 where it has real numbers alone.
+
+    >>> tokens_in(DataShape((512,), 2, below=30_000)), tokens_in(DataShape((10,), 2))
+    (512, 0)
+    """
+    return max((math.prod(one.size) for one in arrays(shape.arrays) if one.below is not None), default=0)
 
 
 def called(module: nn.Module, x_B: Inputs) -> Tensor:

@@ -49,23 +49,33 @@ class Run:
     ended: bool = True
 
     @classmethod
-    def read(cls, folder: str | Path, *, model: Callable[..., nn.Module] | nn.Module | None = None) -> Run:
+    def read(
+        cls,
+        folder: str | Path,
+        *,
+        model: Callable[..., nn.Module] | nn.Module | None = None,
+        base: str | Path | None = None,
+    ) -> Run:
         """Read a run's folder.
 
         Args:
             folder: Of a run that has ended, or that was cut short.
             model: What made the run's model, where that was an object of a script that no other process can import.
+            base: The folder of the base that the run's model was trained on, where it was on one: for its `model`.
 
         Raises:
-            ConfigError: When no run began there.
+            ConfigError: When no run began there, or the base is another than the run's.
             LedgerError: When a run was cut short, and a ledger of it is not as it was written.
         """
+        from scenarios.models.trained import find_base
         from scenarios.simulation.resuming import SUMMARY
 
         path = Path(folder)
         if not (path / _SCENARIO).is_file():
             raise ConfigError(f"{path}: no run began here: it has no {_SCENARIO}")
         scenario = Scenario.read(path / _SCENARIO)
+        if base is not None:
+            find_base(scenario.model, Path(base), path / _SCENARIO, "base=")
         if model is not None:
             scenario = scenario.with_model(model)
         if not (path / SUMMARY).exists():

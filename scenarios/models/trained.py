@@ -23,7 +23,7 @@ from typing import Final
 
 from torch import nn
 
-from fedmodel.config import StartConfig
+from fedmodel.config import ModelConfig, StartConfig
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.bases import folder_of_base, place
 from fedmodel.kinds.models.hf import HfConfig
@@ -80,31 +80,40 @@ def read_model(path: Path, identity: Path | None = None, base: Path | None = Non
             f"{file.parent / DESCRIPTION}: describes a model of scenario {description.scenario_hash[:16]}..., and"
             f" {file.name} is of {told.get('scenario_hash', 'none')[:16]}...; put the two of one run beside each other"
         )
-    _find_base(description, base, file)
+    find_base(description.model, base, file)
     module = description.built()
     fit(module, data, str(file))
     return Trained(description, module.eval(), data)
 
 
-def _find_base(description: Description, folder: Path | None, file: Path) -> None:
-    """Know where the base lies that a model was trained on, and that it is this one to the byte."""
-    model = description.model
+def find_base(model: ModelConfig, folder: Path | None, file: Path, said: str = "--base ") -> None:
+    """Know where the base lies that a model was trained on, and that it is this one to the byte.
+
+    Args:
+        model: As a scenario or a description has it.
+        folder: Of the base; None where nobody says.
+        file: What holds the model, or names it.
+        said: What a person names the folder by.
+
+    Raises:
+        ConfigError: When it is not said, is another, or the model was trained on none.
+    """
     if not isinstance(model, HfConfig):
         if folder is not None:
-            raise ConfigError(f"--base: {file.name} was trained on no base; leave it out")
+            raise ConfigError(f"{said.strip()}: {file.name} is of a model that was trained on no base; leave it out")
         return
     if model.sha256 is None:
-        raise ConfigError(f"{file.parent / DESCRIPTION}: does not say by sha256 on which base the model was trained")
+        raise ConfigError(f"{file}: does not say by sha256 on which base the model was trained")
     if folder is None:
         if folder_of_base(model.sha256) is None:
             raise ConfigError(
                 f"{file}: holds what was trained on the base of SHA-256 {model.sha256[:16]}..., and nothing of that;"
-                " name the folder of a copy: --base FOLDER"
+                f" name the folder of a copy: {said}FOLDER"
             )
         return
     if (found := place(folder).sha256) != model.sha256:
         raise ConfigError(
-            f"--base {folder}: is the base of SHA-256 {found[:16]}..., and the model was trained on"
+            f"{said}{folder}: is the base of SHA-256 {found[:16]}..., and the model was trained on"
             f" {model.sha256[:16]}...; name the folder of that one, with the very same config.json and tokenizer.json"
         )
 

@@ -96,6 +96,24 @@ def test_models_of_one_base_share_what_is_frozen_and_nothing_that_trains(made: P
     assert not (again["base.bert.encoder.layer.0.output.dense.bias"] == 9.0).any()
 
 
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float16])
+def test_a_base_of_16_bits_is_widened_once_for_all_models_and_exactly(
+    made: Path, tmp_path: Path, kind: torch.dtype
+) -> None:
+    folder = make_base(tmp_path / "short", "encoder")
+    short = {
+        name: one.to(kind) for name, one in safetensors.torch.load((folder / "model.safetensors").read_bytes()).items()
+    }
+    (folder / "model.safetensors").write_bytes(safetensors.torch.save(short))
+    config = config_of(folder, "sequence-classification", **LORA)
+    one, other = (dict(build_model(config, CLASSES, 1).named_parameters()) for _ in range(2))
+    for name, parameter in one.items():
+        assert parameter.dtype == torch.float32
+        assert (parameter.data_ptr() == other[name].data_ptr()) != parameter.requires_grad, name
+    found = one["base.bert.encoder.layer.0.output.dense.weight"]
+    assert torch.equal(found, short["encoder.layer.0.output.dense.weight"].float())
+
+
 def test_a_file_of_a_model_holds_what_trains_alone_and_is_read_back(made: Path) -> None:
     module = built(made / "encoder", "sequence-classification", CLASSES, **LORA)
     load(module, torch.randn(parameter_count(module), generator=torch.Generator().manual_seed(1)).numpy())

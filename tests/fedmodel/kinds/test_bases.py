@@ -96,3 +96,16 @@ def test_a_folder_that_is_no_base_is_refused_in_one_line(folder: Path, what: str
         place(folder)
     assert "\n" not in str(refused.value)
     assert not bases._places
+
+
+def test_a_base_for_which_there_is_too_little_memory_is_refused_before_it_is_read(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = sum((folder / name).stat().st_size for name in ("config.json", "tokenizer.json", "model.safetensors"))
+    monkeypatch.setattr(bases, "available", lambda: 2 * size)
+    assert place(folder)
+    monkeypatch.setattr(bases, "available", lambda: 2 * size - 1)
+    monkeypatch.setattr(Path, "read_bytes", lambda _: pytest.fail("it was read"))
+    with pytest.raises(ConfigError, match="and needs 2 times that to be read; 0 MB of memory are available") as refused:
+        place(folder)
+    assert "\n" not in str(refused.value)

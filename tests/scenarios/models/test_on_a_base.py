@@ -15,10 +15,11 @@ import pytest
 import safetensors.torch
 import torch
 
+import fedmodel as fm
 from fedmodel.config import CsvForm, read_scenario
 from fedmodel.data import held_out_records
 from fedmodel.errors import ConfigError, FedmodelError
-from fedmodel.kinds import adapters, bases
+from fedmodel.kinds import adapters, bases, pretrained
 from fedmodel.learning.description import DESCRIPTION
 from scenarios.models import peft_form
 from scenarios.models.card import CARD
@@ -51,7 +52,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _nowhere() -> None:
+    """Know of no base, as a new process does."""
     bases.lie_at({}, Path())
+    pretrained._loaded.cache_clear()
 
 
 def given(made: Path, to: Path) -> Path:
@@ -104,7 +107,7 @@ def test_a_base_that_is_missing_or_another_is_one_line(made: Path, tmp_path: Pat
 
 def test_a_model_on_no_base_is_given_none(tabled: Path, made: Path, run: Run) -> None:
     assert run("predict", str(tabled), "new.csv", "--base", str(made / "base")) == 2
-    assert "--base: model.safetensors was trained on no base; leave it out" in run.err
+    assert "--base: model.safetensors is of a model that was trained on no base; leave it out" in run.err
 
 
 def test_a_model_on_a_base_is_used_without_flower_opacus_or_cryptography(made: Path, tmp_path: Path) -> None:
@@ -122,6 +125,17 @@ def test_a_model_on_a_base_is_used_without_flower_opacus_or_cryptography(made: P
     loaded = set(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split())
     assert {"torch", "transformers", "peft"} <= loaded
     assert not loaded & {"flwr", "opacus", "ray", "grpc", "server", "clients", "cryptography", "pyrage", "sqlalchemy"}
+
+
+def test_a_script_reads_a_runs_model_on_the_base_that_it_names(made: Path, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="and nobody said where that lies on this machine"):
+        _ = fm.Run.read(made / "run").model
+    other = make_base(tmp_path / "other", "masked")
+    with pytest.raises(ConfigError, match=r"base=.*other: is the base of SHA-256"):
+        fm.Run.read(made / "run", base=other)
+    module = fm.Run.read(made / "run", base=made / "base").model
+    expected = read_model(made / "run").module
+    assert all(torch.equal(one, other) for one, other in zip(module.parameters(), expected.parameters(), strict=True))
 
 
 @pytest.mark.filterwarnings(OF_PEFT)

@@ -28,6 +28,10 @@ WAYS: dict[str, tuple[str, str, DataShape, dict[str, Any], tuple[str, ...]]] = {
     "classes": ("encoder", "sequence-classification", CLASSES, LORA, ("book-keeping", "hooks", "functional")),
     "biases": ("encoder", "sequence-classification", CLASSES, {"adapt": "bitfit"}, ("book-keeping", "hooks")),
     "head": ("encoder", "sequence-classification", CLASSES, {"adapt": "head"}, ("book-keeping",)),
+    "a pooler of no base": ("masked", "sequence-classification", CLASSES, LORA, ("book-keeping",)),
+    "head of each token": ("encoder", "token-classification", LABELS, {"adapt": "head"}, ("book-keeping", "hooks")),
+    "head on features": ("encoder", "feature-extraction", CLASSES, {"adapt": "head"}, ("book-keeping",)),
+    "biases of hidden": ("masked", "masked-lm", NEXT_TOKEN, {"adapt": "bitfit"}, ("functional",)),
     "features": ("encoder", "feature-extraction", CLASSES, LORA, ("book-keeping",)),
     "each token": ("encoder", "token-classification", LABELS, LORA, ("book-keeping",)),
     "hidden": ("masked", "masked-lm", NEXT_TOKEN, LORA, ("book-keeping",)),
@@ -120,3 +124,51 @@ def test_masks_of_adapters_dropout_are_drawn_anew_and_make_another_sum(made: Pat
     gradients = kind("book-keeping")(module, losses_of(CLASSES), max_grad_norm=1.0, unit=grid.fine(1.0), rows=4)
     one, other = (torch.cat([part.reshape(-1) for part in gradients.of(x_N, y_N, np.arange(4))]) for _ in range(2))
     assert not torch.equal(one, other)
+
+
+class Replayed:
+    """Masks of adapters' dropout: drawn for a batch, and given again row by row, in the order of the layers.
+
+    It stands in for the source that `Dropout` asks.
+    """
+
+    def __init__(self, rows: int) -> None:
+        self._rows, self._generator = rows, torch.Generator().manual_seed(4)
+        self.kept: list[Tensor] = []
+        self.row: int | None = None
+        self._next = 0
+
+    def keep(self, count: int, share: float, device: torch.device) -> Tensor:
+        """Return which of so many activations are kept."""
+        if self.row is None:
+            drawn = (torch.rand(count, generator=self._generator) < share).float().to(device)
+            self.kept.append(drawn.view(self._rows, -1))
+            return drawn
+        mask_BF = self.kept[self._next % len(self.kept)]
+        self._next += 1
+        assert mask_BF[self.row].numel() == count
+        return mask_BF[self.row]
+
+
+def test_with_dropout_of_adapters_a_sum_is_that_of_records_under_their_own_masks(made: Path) -> None:
+    said = {**LORA, "dropout": 0.5}
+    config = config_of(made / "encoder", "sequence-classification", **said)
+    losses, (x_N, y_N) = losses_of(CLASSES), records(CLASSES)
+    module, source = prepared(build_model(config, CLASSES, seed=1)).train(), Replayed(8)
+    for layer in module.modules():
+        if hasattr(layer, "source"):
+            layer.source = source  # type: ignore[assignment]
+    gradients = kind("book-keeping")(module, losses, max_grad_norm=CLIP, unit=2.0**-40, rows=8)
+    sum_P = torch.cat([one.reshape(-1) for one in gradients.of(x_N, y_N, np.arange(len(y_N)))])
+    assert len(source.kept) == 2 * 5 + 1  # a mask for each layer with an adapter
+    trained, expected_P = [one for one in module.parameters() if one.requires_grad], torch.zeros(())
+    for place in range(len(y_N)):
+        source.row, row = place, slice(place, place + 1)
+        loss = losses(called(module, each(x_N, lambda one: one[row])), y_N[row]).sum()  # noqa: B023 - at once
+        grad_P = torch.cat([one.reshape(-1) for one in torch.autograd.grad(loss, trained)]).double()
+        expected_P = expected_P + grad_P * min(1.0, CLIP / float(grad_P.norm()))
+    assert float((sum_P - expected_P).abs().max()) < 1e-5
+    source.row = None
+    without = config_of(made / "encoder", "sequence-classification", **LORA)
+    other_P = one_at_a_time(prepared(build_model(without, CLASSES, seed=1)), losses, x_N, y_N, CLIP)
+    assert float((other_P - expected_P).abs().max()) > 1e-3  # and masks are of matter
