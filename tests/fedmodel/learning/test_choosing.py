@@ -9,7 +9,7 @@ from typing import Never
 
 import pytest
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from fedmodel.config import read_scenario
 from fedmodel.learning import choosing
@@ -21,15 +21,39 @@ from tests.fedmodel.learning.test_dp_sgd import FLAT
 from tests.fedmodel.learning.test_refusals import HalfBlind, Outside, Recurrent, Scaled, plain, shared
 
 
+class Squared(nn.Module):
+    """A parameter of the model's own, in a use that has no row for each record."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.out = nn.Parameter(torch.ones(6)), nn.Linear(6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(x * self.scale.square())  # type: ignore[no-any-return]
+
+
+class Paired(nn.Module):
+    """A layer of two tensors."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.pair = nn.Bilinear(6, 6, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.pair(x, x)  # type: ignore[no-any-return]
+
+
 @pytest.mark.parametrize(
     ("make", "name", "why"),
     [
         (plain, "book-keeping", []),
         (shared, "book-keeping", []),
         (HalfBlind, "book-keeping", []),
-        (partial(Scaled, False), "hooks", ["beside those of the layers that it holds"]),
-        (Recurrent, "functional", ["has parameters|has not one tensor in and one out", "cannot be computed"]),
-        (Gated, "one-by-one", ["has parameters|has not one tensor in and one out", "cannot be", "cannot be computed"]),
+        (partial(Scaled, False), "book-keeping", []),
+        (Recurrent, "book-keeping", []),
+        (Gated, "book-keeping", []),
+        (Squared, "hooks", ["is used outside of a layer by"]),
+        (Paired, "functional", ["has not one tensor in and one out", "cannot be computed"]),
         (Asking, "one-by-one", ["", "", "cannot be computed"]),
         (Outside, "functional", ["do not add up to the batch's", "do not add up to the batch's"]),
     ],

@@ -19,8 +19,9 @@ by one layer or by several, are joined into one before any norm is taken, so tha
 | one that reaches no loss                       | `PrivacyError`: it would be released without noise               |
 | no family knows the layer                      | Opacus's function for it, else torch's transforms of the layer   |
 |                                                | alone; each record's gradients are kept                          |
-| such a layer holds other layers with           | `PrivacyError`: take "functional"                                |
-| parameters, or has not one tensor in and out   |                                                                  |
+| such a layer has not one tensor in and out     | `PrivacyError`: take "functional"                                |
+| a model's or a layer's own parameters, beside  | each record has a copy of them where they meet records;          |
+| those of the layers that it holds              | otherwise `PrivacyError` (`_loose`)                              |
 | a parameter that is used outside its layer     | not seen here; `fedmodel.learning.checked_losses` refuses it     |
 """
 
@@ -44,21 +45,11 @@ FAMILIES: Final[dict[type[nn.Module], Family]] = {
 _KNOWN: Final = {"weight", "bias"}  # parameters that families look at
 
 
-def family_of(name: str, layer: nn.Module) -> tuple[Family, str]:
-    """Return how a layer's parts are computed, and why so, in words.
-
-    Raises:
-        PrivacyError: When they cannot be.
-    """
+def family_of(layer: nn.Module) -> tuple[Family, str]:
+    """Return how a layer's parts are computed, and why so, in words."""
     own = {key for key, one in layer.named_parameters(recurse=False) if one.requires_grad}
     if type(layer) in FAMILIES and own <= _KNOWN and isinstance(layer.weight, nn.Parameter | None):
         return FAMILIES[type(layer)], "book-keeping knows it"
-    beside = [key for key, _ in layer.named_parameters() if key not in own]
-    if beside:
-        raise PrivacyError(
-            f"{_said(name, layer)} has parameters of its own, {sorted(own)[0]!r} for one, beside those of the layers"
-            ' that it holds, of which "book-keeping" computes no gradients'
-        )
     if _other.is_known_to_opacus(layer):
         return _other.by_opacus, "Opacus's function for it"
     return _other.by_transforms, "torch's transforms of the layer alone"
@@ -94,7 +85,3 @@ def _one(parts: list[Part]) -> Part:
     for grad_BP in others:
         total_BP = total_BP + grad_BP
     return Kept(parts[0].parameter, total_BP, parts[0].rows)
-
-
-def _said(name: str, layer: nn.Module) -> str:
-    return f"the layer {name!r} ({type(layer).__name__})" if name else f"the model itself ({type(layer).__name__})"

@@ -19,7 +19,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
 from typing import Any
@@ -30,7 +30,7 @@ from torch.utils.hooks import RemovableHandle
 
 from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients._widened import widened
-from fedmodel.learning.gradients.layers import _attention, _recurrent, family_of, joined
+from fedmodel.learning.gradients.layers import _attention, _loose, _recurrent, family_of, joined
 from fedmodel.learning.gradients.layers.parts import Family, Part
 
 log = logging.getLogger(__name__)
@@ -113,9 +113,6 @@ class Recorder:
 
     Attributes:
         families: How the parts of each layer are computed, and why so, by the layer's name.
-
-    Raises:
-        PrivacyError: When a layer's gradients cannot be computed so, by its name.
     """
 
     def __init__(self, module: nn.Module, parameters: list[nn.Parameter]) -> None:
@@ -124,12 +121,16 @@ class Recorder:
         self.families: dict[str, str] = {}
         self._hooks: list[RemovableHandle] = []
         self._apart: list[tuple[nn.Module, Callable[..., Any]]] = []
+        self._owners: list[tuple[str, nn.Module]] = []
         for name, layer in module.named_modules():
             if (forward := _taken_apart(name, layer)) is not None:
                 self._apart.append((layer, partial(forward, partial(self._add, name, layer))))
                 self.families[name] = "its projections, as linear layers"
+            elif _loose.are_loose(layer):
+                self._owners.append((name, layer))
+                self.families[name] = "a copy of its own parameters for each record"
             elif any(one.requires_grad for one in layer.parameters(recurse=False)):
-                family, self.families[name] = family_of(name, layer)
+                family, self.families[name] = family_of(layer)
                 hook = partial(self._note, name, family)
                 self._hooks.append(layer.register_forward_hook(hook, with_kwargs=True))
         owners = Counter(chain.from_iterable(layer.parameters(recurse=False) for layer in module.modules()))
@@ -182,11 +183,15 @@ class Recorder:
         """Note calls meanwhile, in which parameters ask for no gradient."""
         self._pass = passed = Pass(records, views, self._shared)
         try:
-            for parameter in self._parameters:
-                parameter.requires_grad = False
-            for layer, forward in self._apart:
-                layer.forward = forward  # type: ignore[method-assign]
-            yield passed
+            with ExitStack() as stack:
+                for name, layer in self._owners:
+                    note = partial(self._add, name, layer)
+                    stack.enter_context(_loose.in_place_of(layer, name, records * views, note))
+                for parameter in self._parameters:
+                    parameter.requires_grad = False
+                for layer, forward in self._apart:
+                    layer.forward = forward  # type: ignore[method-assign]
+                yield passed
         finally:
             self._pass = None
             for layer, _ in self._apart:
