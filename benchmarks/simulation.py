@@ -1,13 +1,14 @@
 """What a round of a simulation costs, over the number of silos: a row for each engine, number of silos and masks.
 
-    python benchmarks/simulation.py [--silos 10 100 300] [--engine in-process] [--rounds 4] [--masks] [--json]
+    python benchmarks/simulation.py [--silos 10 100 300] [--engine vectorised] [--rounds 4] [--masks] [--json]
 
 A 10-64-32-1 network, 36 records a silo, one step of DP-SGD a round. Seconds a round by the clock and of this process's
 CPU, after the first round, in which models are built and measured; how often files were synced in a round; and the
 summary of the whole run. Where several numbers of silos are asked for, the slope between two of them says whether cost
 grows faster than their number: 1.0 is linear.
 
-An engine is one more entry of `ENGINES`: from a scenario and a folder to what it measured.
+An engine is one more entry of `ENGINES`: from a scenario and a folder to what it measured. Other simulators, on work
+without privacy, are in `benchmarks/simulation_peers.py`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 from unittest.mock import patch
@@ -97,8 +99,8 @@ def scenario_of(silos: int, rounds: int, *, masks: bool) -> Scenario:
     )
 
 
-def in_process(scenario: Scenario, folder: Path) -> Mapping[str, float]:
-    """Carry a run in this process; no silo may fail in it."""
+def carried(engine: str, scenario: Scenario, folder: Path) -> Mapping[str, float]:
+    """Carry a run by an engine that is one process; no silo may fail in it."""
     counted = {"syncs": 0}
     fsync, together = os.fsync, durable._sync_all  # noqa: SLF001 - what is counted has no other place
 
@@ -112,30 +114,32 @@ def in_process(scenario: Scenario, folder: Path) -> Mapping[str, float]:
 
     parameters = check_scenario(scenario)
     with run_folder(scenario, folder) as run_dir:
-        marks: list[float] = []
+        marks = [time.process_time(), 0.0]  # of an engine without kits, checks and all
         with patch.object(os, "fsync", one), patch.object(durable, "_sync_all", all_of):
             summary = simulate(
                 scenario,
                 parameters,
-                "in-process",
+                engine,
                 "cpu",
                 run_dir,
                 nullcontext(),
                 kits_ready=lambda: marks.extend((time.process_time(), float(counted["syncs"]))),
             )
-            cpu = time.process_time() - marks[0]
+            cpu = time.process_time() - marks[-2]
     assert not summary["dropouts"], summary["dropouts"]
     lines = [line["seconds"] for line in read_metrics(folder / "metrics.jsonl")]
     assert len(lines) == scenario.rounds
     return {
         "seconds": statistics.median(lines[1:]),
         "cpu_seconds": cpu / scenario.rounds,
-        "syncs": (counted["syncs"] - marks[1]) / scenario.rounds,
+        "syncs": (counted["syncs"] - marks[-1]) / scenario.rounds,
         "summary_seconds": summary["timing"]["seconds_total"] - sum(lines),
     }
 
 
-ENGINES: Final[Mapping[str, Callable[[Scenario, Path], Mapping[str, float]]]] = {"in-process": in_process}
+ENGINES: Final[Mapping[str, Callable[[Scenario, Path], Mapping[str, float]]]] = {
+    name: partial(carried, name) for name in ("in-process", "vectorised")
+}
 
 
 def measured(engine: str, silos: int, rounds: int, *, masks: bool) -> Row:
