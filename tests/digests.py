@@ -31,7 +31,7 @@ from scenarios.cli import main as program
 
 RECORDED = Path(__file__).parent / "vectors" / "digests.json"
 _COMMAND = (sys.executable, "-c", f"import {program.__name__} as command; command.main()")
-SCENARIOS = ("quickstart", "hospitals", "digits", "dropout", "budget-exhausted", "heart", "credit")
+SCENARIOS = ("quickstart", "hospitals", "digits", "dropout", "budget-exhausted", "heart", "credit", "survival")
 # Of the moment, of what is installed beside, or of keys made for one run. `head` and `verifier_key` are a ledger's
 # signature and its key.
 _OF_ONE_RUN = {"timing", "seconds", "head", "verifier_key", "dependencies", "dependencies_hash"}

@@ -12,6 +12,10 @@ MULTI_LABEL: Final = "multi-label"
 REGRESSION: Final = "regression"
 NEXT: Final = "next-token"
 SEQUENCE: Final = "sequence-labels"
+SURVIVAL: Final = "survival"
+"""Time until an event, in `classes` intervals. A target is 2 j + e: the event was seen in interval j (e = 1), or nobody
+looked any more in it (e = 0); j = `classes` is for who was without it when the last interval ended, with e = 0.
+"""
 IGNORED: Final = -100
 """What stands at a position of a target that does not count, as torch has it."""
 
@@ -38,7 +42,8 @@ class DataShape:
     Attributes:
         features: Shape of one record's features, `(F,)` or `(channels, height, width)`, where records are one array.
         classes: Number of labels. With two, label 1 is the positive class. Of several labels at once, how many they
-            are; of sequences, how many tokens or labels a position may be; 0 of numbers.
+            are; of sequences, how many tokens or labels a position may be; of survival, how many intervals there are; 0
+            of numbers.
         names: Names of the features where they have any.
         inputs: The arrays that a record is made of, by name, where they are several.
         target: What a target looks like, where it is no label.

@@ -161,6 +161,8 @@ def _predicted(description: Description) -> str:
             return f"{named}which of {labels} there are"
         case "classification":
             return f"{named}one of {labels}"
+        case "survival":
+            return f"the chance to be without the event at the end of each of {description.data.classes} intervals"
         case _:
             return f"{named}one of {description.data.classes} tokens or labels at each position"
 

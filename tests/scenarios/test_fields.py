@@ -13,6 +13,7 @@ SMALL: dict[str, tuple[list[str], str, float]] = {
     # By scenario: its small form, a figure, and what the answer of the majority, or of chance, has of it.
     "heart": (["rounds=10"], "accuracy", 130 / 252),
     "credit": (["rounds=10"], "average-precision", 0.3),
+    "survival": (["rounds=15"], "concordance", 0.5),
 }
 
 

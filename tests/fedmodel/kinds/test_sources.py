@@ -58,7 +58,7 @@ def test_a_table_may_be_called_as_a_kind_that_has_names_of_its_own() -> None:
     for name in ("own", "images", "idx"):
         assert data_from_json(TABLE.replace('"admissions"', f'"{name}"')).data_set == name
     with pytest.raises(
-        ValidationError, match="none of breast-cancer, digits, german-credit, synthetic, table, uci-heart"
+        ValidationError, match="none of breast-cancer, digits, german-credit, metabric, synthetic, table, uci-heart"
     ):
         data_from_json(TABLE.replace('"admissions"', '"digits"'))
 
