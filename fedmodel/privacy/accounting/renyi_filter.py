@@ -92,6 +92,7 @@ def renyi_room(epsilon: float, delta: float, order: int) -> float:
     return max(0.0, room)
 
 
+@lru_cache(maxsize=256)
 def filter_order(epsilon: float, delta: float) -> int:
     """Return the order from 2 to 256 at which a budget admits the most full-batch Gaussian steps.
 
