@@ -64,8 +64,7 @@ def predict(
 
     form = csv_form(separator, decimal, encoding, yes or (), no or ())
     let_own_code_in(own_code)
-    from_file = base / "tokenizer.json" if tokenizer is None and base is not None else tokenizer
-    scores = scored(read_model(model, identity, base), data, form, threshold, id_column, from_file)
+    scores = scored(read_model(model, identity, base), data, form, threshold, id_column, tokenizer)
     if out is not None:
         write_scores(scores, out)
     told = f"{len(scores.predicted_N) - len(scores.refused)} of {len(scores.predicted_N)} rows are scored"

@@ -28,7 +28,9 @@ from fedmodel.data.named import arrays, each
 from fedmodel.data.rows import read_rows
 from fedmodel.data.tables import arranged
 from fedmodel.errors import ConfigError, ProtocolError
+from fedmodel.kinds.bases import TOKENIZER, folder_of_base
 from fedmodel.kinds.columns import text_column
+from fedmodel.kinds.models.hf import HfConfig
 from fedmodel.learning.description import THRESHOLD
 from fedmodel.learning.inputs import called, rows_at_once
 from fedmodel.system.durable import failed, replace_file
@@ -138,7 +140,7 @@ def predict(
         form: How a CSV is written.
         threshold: Of two classes, over which probability the second is predicted; the description's by default.
         id_column: The column by which a row is known again; the scores keep what stands in it.
-        tokenizer: The file by which the model's text is read, where it is by one.
+        tokenizer: The file by which the model's text is read, where it is by one; that of its base by default.
 
     Raises:
         ConfigError: When the model is of records that are no rows of a table, a threshold says nothing, or the
@@ -165,6 +167,8 @@ def predict(
         )
     text = text_column(description.columns)
     if text is not None and text.tokenizer is not None and tokenizer is None:
+        tokenizer = _of_base(model)
+    if text is not None and text.tokenizer is not None and tokenizer is None:
         raise ConfigError(
             f"column {text.name!r} is read by a tokenizer; give its file as --tokenizer FILE, whose sha256 is"
             f" {text.tokenizer.sha256}"
@@ -181,6 +185,13 @@ def predict(
     over = (description.threshold or THRESHOLD) if threshold is None else threshold
     found_N = chosen(scored_NK, over) if description.task == "classification" else scored_NK > over
     return Scores(description.labels, scored_NK, found_N, rows.refused, rows.ids)
+
+
+def _of_base(model: Trained) -> Path | None:
+    """Return the tokenizer of the base that a model was put on, None of one on no base."""
+    config = model.description.model
+    folder = folder_of_base(config.sha256 or "") if isinstance(config, HfConfig) else None
+    return None if folder is None else folder / TOKENIZER
 
 
 def shaped(model: Trained, x_NF: NDArray[np.float32]) -> NDArray[np.float32] | dict[str, NDArray[Any]]:
