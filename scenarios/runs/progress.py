@@ -113,7 +113,8 @@ def line_in_words(line: Mapping[str, Any]) -> str:
     'loss 0.250  ε 1.01  1,800 silos/s'
     """
     told = epsilons_of(line)
-    epsilon = None if None in told else max(told, default=0.0)
+    bounds = [bound for bound in told if bound is not None]
+    epsilon = None if len(bounds) < len(told) else max(bounds, default=0.0)
     spent = f"ε {up(epsilon, 2)}{_UNSAFE.get(line['noise'], '')}"
     if "failed" in line:
         return f"failed closed  {spent}"
