@@ -320,6 +320,8 @@ def cell(runs: list[Scores], figure: str) -> str:
     '0.850 ± 0.071'
     """
     values = [run[figure] for run in runs]
+    if any(map(math.isnan, values)):
+        return "-"
     spread = f" ± {statistics.stdev(values):.3f}" if len(values) > 1 else ""
     return f"{math.fsum(values) / len(values):.3f}{spread}"
 
