@@ -34,6 +34,7 @@ _SCRIPT_ALONE = "# It names objects of a script, {}: only a process that has the
 _File = TypeVar("_File", bound=BaseModel)
 _PRIVACY_KEYS = "unit, max_grad_norm, delta, sample_rate, expected_batch_size and one of epsilon or noise_multiplier"
 _DEALT: Final = ["data", "partition"]
+_LONGEST: Final = 200  # characters of a value that is told back
 
 
 def builtin_scenarios() -> dict[str, Path]:
@@ -310,7 +311,9 @@ def _explain(problem: ErrorDetails, root: type[BaseModel] = Scenario) -> str:
             return f"{where}: {rule}" if where else rule
         case _:
             rule = problem["msg"][0].lower() + problem["msg"][1:]
-            return f"{where} = {found!r} is not accepted: {rule}"
+            said = repr(found)
+            said = said if len(said) <= _LONGEST else f"{said[:_LONGEST]}..."
+            return f"{where} = {said} is not accepted: {rule}"
 
 
 def _choices(annotation: Any) -> list[object]:

@@ -198,8 +198,24 @@ def _targets_of(config: OwnConfig, parts: Parts) -> dict[str, Any]:
     if config.labels or config.classes is not None or config.task == REGRESSION:
         return found
     several = config.task == MULTI_LABEL and target_N.ndim > 1
-    most = target_N.shape[1] if several else 1 + max(int(part.y_N.max()) for part in parts)
+    most = target_N.shape[1] if several else _most_classes(parts)
     return found | {"classes": max(2, most)}
+
+
+def _most_classes(parts: Parts) -> int:
+    """Return how many classes labels number; refuse more than there are labels, of which some would have none.
+
+    A label out of place would else be told as that of a model with too few outputs, in words that give its value.
+    """
+    last = max(parts, key=lambda part: int(part.y_N.max()))
+    most = 1 + int(last.y_N.max())
+    if most > sum(part.y_N.size for part in parts):
+        at = int(np.argmax(by_record(last.y_N == last.y_N.max()).any(axis=1)))
+        raise DataError(
+            f"{last.where}: record {at}: its label is larger than the number of labels that there are; number classes"
+            " from 0, or say data.classes"
+        )
+    return most
 
 
 def _check_targets(part: Taken, shape: DataShape) -> None:
@@ -216,10 +232,10 @@ def _check_targets(part: Taken, shape: DataShape) -> None:
     wrong_N = by_record(((part.y_N < 0) | (part.y_N >= wanted.below)) & ~ignored_N).any(axis=1)
     if wrong_N.any():
         but = f", nor {IGNORED}, which counts for nothing" if wanted.ignores else ""
-        raise DataError(
-            f"{part.where}: record {int(np.argmax(wrong_N))}: its label is no class from 0 to {wanted.below - 1}{but};"
-            " number classes from 0, or say data.classes"
-        )
+        rule = f"is no class from 0 to {wanted.below - 1}{but}; number classes from 0, or say data.classes"
+        if shape.task == MULTI_LABEL:
+            rule = "is no row of 0 and 1, which say of each label whether it is there"
+        raise DataError(f"{part.where}: record {int(np.argmax(wrong_N))}: its label {rule}")
 
 
 def _check(config: OwnConfig, parts: Parts) -> None:

@@ -345,7 +345,8 @@ def _records(train: Any) -> int:
         return len(train[-1]) if isinstance(train, tuple) else len(train)
     except TypeError:
         raise ConfigError(
-            f"train is a {type(train).__name__}, which does not say how many records it has; say expected_batch_size"
+            f"train is a {type(train).__name__}, which does not say how many records it has; give a map-style Dataset,"
+            " a pair (x, y) of arrays, a frame, or a list with one of them for each silo"
         ) from None
 
 

@@ -44,6 +44,10 @@ from tests.conftest import TINY
         ("training.optimizer=adan", "did you mean 'adam'?"),
         ("rounds='4'", "rounds = '4' is not accepted"),
         ("rounds=0", "rounds = 0 is not accepted"),
+        (
+            f"federation.silos={[f's-{n}' for n in range(10_001)]}",
+            "'s-25', '... is not accepted: tuple should have",
+        ),
         ("privacy.epsilon=true", "privacy.epsilon = True is not accepted"),
         ("privacy.delta=0.0", "privacy.delta = 0.0 is not accepted"),
         ("privacy.delta=1.0", "privacy.delta = 1.0 is not accepted"),

@@ -192,7 +192,7 @@ def test_targets_are_what_the_task_has(tiny: Scenario, said: dict[str, Any], y: 
 @pytest.mark.parametrize(
     ("said", "y", "why"),
     [
-        ({"task": "multi-label"}, SEVERAL + 1, "record 0: its label is no class from 0 to 1;"),
+        ({"task": "multi-label"}, SEVERAL + 1, "record 0: its label is no row of 0 and 1, which"),
         (
             {"task": "multi-label", "classes": 4},
             SEVERAL,
@@ -227,6 +227,11 @@ def raises() -> Any:
         (lambda: [pair(), ({"a": X}, Y), pair()], {"held_out": 0.2}, "silo south: gives arrays a, where one array is"),
         (lambda: {"train": pair(), "test": (X, Y - 1)}, {}, "test: record .*: its label is no class from 0 to 2"),
         (pair, {"held_out": 0.2, "classes": 2}, "record .*: its label is no class from 0 to 1"),
+        (
+            lambda: (X, np.where(np.arange(120) == 7, 98_765, Y)),
+            {"held_out": 0.2, "partition": {"kind": "iid"}},
+            "record 7: its label is larger than the number of labels that there are; number classes from 0",
+        ),
         (pair, {"held_out": 0.2, "features": [5]}, r"has shape \[4\], where \[5\] is declared"),
         (pair, {"held_out": 0.2, "inputs": {"a": {"size": [4]}}}, "data.inputs names arrays, and .* gives one without"),
         (lambda: ({"a": X}, Y), {"held_out": 0.2, "features": [4]}, "data.features is of one array, and .* gives a;"),

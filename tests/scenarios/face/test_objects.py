@@ -119,7 +119,7 @@ def test_all_that_is_missing_is_said_at_once_with_what_it_decides() -> None:
         ({"test": Flowers(9), "held_out": 0.1}, fm.ConfigError, "give test, or held_out"),
         ({"model": 7}, fm.ConfigError, "model is a int"),
         ({"model": Net(), "model_args": {"classes": 3}}, fm.ConfigError, "model_args are of a class"),
-        ({"train": iter([])}, fm.ConfigError, "say expected_batch_size"),
+        ({"train": iter([])}, fm.ConfigError, "train is a list_iterator, which .* give a map-style Dataset"),
         ({"learning_rate": "fast"}, fm.ConfigError, "learning_rate is a str; give a number"),
         ({"sample_rate": "half"}, fm.ConfigError, "sample_rate is a str; give a number"),
         ({"held_out": [0.2]}, fm.ConfigError, "held_out is a list; give a number"),
