@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,6 +27,8 @@ from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.learning.models import build_model
 from fedmodel.learning.tasks import objective
 from fedmodel.learning.tasks.classification import cross_entropy
+from fedmodel.seeds import derive_seed
+from tests.bases import CLASSES, LENGTH, config_of, make_base
 
 SHAPE = DataShape((20,), 2)
 WIDE = MlpConfig(kind="mlp", hidden=(64,))
@@ -227,6 +230,28 @@ def test_a_reference_model_is_of_2000_records_at_most(monkeypatch: pytest.Monkey
 
     membership.train_reference(MlpConfig(kind="mlp"), replace(AIM, losses=watched), made(2_500, 6), 1)
     assert set(seen) == {2_000}
+
+
+def test_a_reference_model_of_texts_takes_the_next_few_at_each_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[int] = []
+
+    def watched(output: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
+        seen.extend(label.tolist())
+        return cross_entropy(output, label)
+
+    monkeypatch.setattr(membership, "_STEPS", 3)
+    monkeypatch.setattr(membership, "_MOST_REFERENCE_TOKENS", 3 * LENGTH * 4 + LENGTH)  # of four texts at a step
+    texts = {name: np.ones((6, LENGTH), dtype=np.int64) for name in ("tokens", "mask")}
+    records = Records(texts, np.array([0, 1, 2, 0, 1, 1]), np.arange(6))
+    config = config_of(make_base(tmp_path / "base", "encoder"), "sequence-classification", targets=["query"])
+    aim = replace(objective(CLASSES, "cross-entropy"), losses=watched)
+    module = membership.train_reference(config, aim, records, 1)
+    assert seen == [0, 1, 2, 0, 1, 1, 0, 1, 2, 0, 1, 1]
+    untrained = dict(build_model(config, CLASSES, derive_seed(1, "reference")).named_parameters())
+    for name, one in module.named_parameters():  # adapters move, and nothing of the base does
+        assert torch.equal(one, untrained[name]) != ("lora_" in name or "classifier" in name), name
 
 
 def test_architectures_with_dropout_and_convolutions_have_reference_models() -> None:

@@ -79,6 +79,7 @@ def test_a_base_of_no_known_layers_trains_its_biases_and_one_of_no_texts_is_refu
     assert "its config.json says no vocab_size" in run.err
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings(OF_PEFT)
 def test_the_page_on_large_models_runs_as_it_stands(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """But for the rehearsal, which `tests/integration/test_base.py` is of."""
