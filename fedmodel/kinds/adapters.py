@@ -13,7 +13,7 @@ import warnings
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import safetensors.torch
 from torch import Tensor, nn
@@ -97,8 +97,9 @@ def as_peft_saves(module: nn.Module, state: Mapping[str, Tensor], task: str) -> 
         task: What the base is for, as a scenario says it.
     """
     wholes = _wholes(module, {name for name in state if IN_NAMES not in name})
+    left: Any = module.peft_config  # where peft leaves what adapters are
     config = replace(
-        module.peft_config["default"],  # type: ignore[arg-type, index]  # where peft leaves it
+        left["default"],
         task_type=_TASKS.get(task),
         modules_to_save=wholes or None,
         inference_mode=True,
@@ -117,7 +118,8 @@ def read_by_peft(module: nn.Module, folder: Path) -> nn.Module:
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # of what peft asks transformers
-        return PeftModel.from_pretrained(module, str(folder))  # type: ignore[arg-type]
+        found: nn.Module = PeftModel.from_pretrained(module, str(folder))
+    return found
 
 
 def _wholes(module: nn.Module, names: set[str]) -> list[str]:
