@@ -10,7 +10,7 @@ Partition, lots and noise differ between seeds. All rows but the last two have t
 in a step with probability .04, clip 1, delta 1e-4; so the noise multiplier of an epsilon is the same too, at a silo
 and centrally, and a central lot is as large as ten silos' together. The central rows are loops of torch and of Opacus
 over the same module, written here, in float32; the federated ones are this project's, in bf16. Adapters are of rank 8,
-on query and value of the last of the base's six layers, where a step costs half of what it costs on all, and fewer
+on query and value of the last of the base's six layers, so that gradients pass back through one layer and fewer
 parameters are noised; one row has them on all layers.
 
 A head alone is trained on what the frozen base makes of each message, which is computed once: a linear layer on the
@@ -270,6 +270,7 @@ def main() -> None:
             parser.error("--folder is needed: what mail.py wrote")
         torch.set_num_threads(1)
         logging.disable(logging.WARNING)
+        features(str(asked.folder.absolute()))  # once, so that it is in no row's time
         for seed in range(_FIRST_SEED, _FIRST_SEED + asked.seeds):
             for name, row in rows().items():
                 there = {(one["row"], one["seed"]) for one in done(asked.out)}
