@@ -160,7 +160,7 @@ def _beside(
     if isinstance(records, Loose) or not isinstance(records, Tensor) or any(isinstance(some, Loose) for some in more):
         raise _refused(own, name)
     if name not in _PRODUCTS:
-        shape = torch.broadcast_shapes(own.shape, records.shape)
+        shape = torch.broadcast_shapes(own.shape, records.shape)  # type: ignore[no-untyped-call]
         if not shape or records.dim() < len(shape) or records.shape[0] != own.source.rows:
             raise _refused(own, name)
         copies = _copies(own, len(shape), name)

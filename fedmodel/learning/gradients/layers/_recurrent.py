@@ -49,7 +49,7 @@ def step_by_step(module: nn.Module) -> Iterator[None]:
     layers = [(name, layer) for name, layer in module.named_modules() if is_recurrent(layer)]
     try:
         for name, layer in layers:
-            layer.forward = partial(recur, name, layer, lambda *_: None)  # type: ignore[method-assign]
+            layer.forward = partial(recur, name, layer, lambda *_: None)
         yield
     finally:
         for _, layer in layers:

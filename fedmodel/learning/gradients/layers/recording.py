@@ -190,7 +190,7 @@ class Recorder:
                 for parameter in self._parameters:
                     parameter.requires_grad = False
                 for layer, forward in self._apart:
-                    layer.forward = forward  # type: ignore[method-assign]
+                    layer.forward = forward
                 yield passed
         finally:
             self._pass = None
@@ -232,7 +232,7 @@ class Recorder:
 
 def _taken_apart(name: str, layer: nn.Module) -> Callable[..., Any] | None:
     """Return what computes a layer while records pass, where torch computes all of it in one function."""
-    if _attention.is_taken_apart(layer):
+    if isinstance(layer, nn.MultiheadAttention) and _attention.is_taken_apart(layer):
         return partial(_attention.attend, layer)
     return partial(_recurrent.recur, name, layer) if _recurrent.is_taken_apart(layer) else None
 
