@@ -160,7 +160,7 @@ def flower(silos: int, rounds: int) -> list[float]:
     @server.main()
     def main(grid: Grid, _: Context) -> None:
         ends.append(time.monotonic())
-        strategy = Clock(fraction_train=1.0, fraction_evaluate=0.0, min_available_nodes=silos)
+        strategy = Clock(fraction_train=1.0, fraction_evaluate=0.0, min_train_nodes=silos, min_available_nodes=silos)
         strategy.start(grid, ArrayRecord(Net().state_dict()), num_rounds=rounds, train_config=ConfigRecord())
 
     run_simulation(server, client, num_supernodes=silos, backend_config={"client_resources": {"num_cpus": 1}})
