@@ -22,7 +22,7 @@ from fedmodel.config import Scenario, read_scenario, reading
 from fedmodel.learning import vectors
 from fedmodel.learning.jobs import training
 from fedmodel.learning.stacked import Stack
-from fedmodel.privacy import accounting
+from fedmodel.privacy.events import Event
 from fedmodel.system import durable
 from scenarios.runs import progress
 from scenarios.runs.progress import line_in_words
@@ -55,7 +55,14 @@ def counted(folder: Path) -> Iterator[Counter[str]]:
         found["synced by itself, a silo's" if within[:1] in (("silos",), ("ledgers",)) else "a server's"] += 1
         fsync(descriptor)
 
-    fsync = os.fsync
+    def cost(self: RoundLoop, silo: str, charge: Event) -> float | None:
+        before = self._costs.get(silo)
+        told = asked(self, silo, charge)
+        found["costs asked for"] += 1
+        found["costs computed"] += self._costs[silo] is not before
+        return told
+
+    fsync, asked = os.fsync, RoundLoop._cost
     with (
         mock.patch("os.fsync", synced),
         mock.patch.object(durable, "_sync_all", counting("synced together", durable._sync_all)),
@@ -71,8 +78,7 @@ def counted(folder: Path) -> Iterator[Counter[str]]:
         mock.patch.object(vectors, "flatten", counting("models copied", vectors.flatten)),
         mock.patch.object(Stack, "load", counting("stacks loaded", Stack.load)),
         mock.patch.object(journal, "event_to_json", counting("events written", journal.event_to_json)),
-        mock.patch.object(RoundLoop, "_cost", counting("costs asked for", RoundLoop._cost)),
-        mock.patch.object(accounting, "epsilon", counting("costs computed", accounting.epsilon)),
+        mock.patch.object(RoundLoop, "_cost", cost),
     ):
         yield found
 
