@@ -114,7 +114,7 @@ def answers(model: Trained, x_N: Any) -> NDArray[np.float32]:
     return _in_lots(model.description, x_N, lambda x_B: called(model.module, x_B))
 
 
-def _in_lots(description: Description, x_N: Mapping[str, NDArray[Any]], outputs: Any) -> NDArray[np.float32]:
+def _in_lots(description: Description, x_N: Any, outputs: Any) -> NDArray[np.float32]:
     """Return answers, batch by batch."""
     aim, rows, found = description.aim, rows_at_once(description.data), list[NDArray[np.float32]]()
     _, mask = text_arrays(description.data)
