@@ -88,6 +88,8 @@ def test_a_step_stays_on_the_models_device_and_reads_nothing_back(
 ) -> None:
     """From the host come the lot, the noise and dropout's masks, each at once; nothing goes there."""
     seen = trained(build_model(config, shape, seed=1), shape, name, optimizer)
+    if name == "one-by-one" and masks:  # which has a pass for each record
+        masks = len(LOT)
     assert seen.read == {}
     assert seen.moved == {"cpu to meta": 2 + masks}
     assert set(seen.made) == {"aten::lift_fresh"}  # of arrays that are about to be moved
