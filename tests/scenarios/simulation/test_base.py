@@ -6,6 +6,7 @@ import hashlib
 import json
 import shutil
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 from clients import policy
 from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.errors import ConfigError, PolicyRefused
+from fedmodel.errors import ConfigError, FedmodelError, PolicyRefused
 from fedmodel.kinds import bases
 from fedmodel.provision import joint_law, law_of, scenario_hash
 from scenarios.cli.main import app
@@ -137,3 +138,25 @@ def test_a_report_says_nothing_of_a_base_where_there_is_none(tiny: Scenario) -> 
         scenario = tiny
 
     assert told_of_base(Gathered()) == ()  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("settings", "spoil", "told"), [
+    (["model.rank=0"], None, "model.rank"),
+    (['model.targets=["nowhere"]'], None, "the base has no linear layer 'nowhere'; it has"),
+    (["model.task=causal-lm"], None, "the model returned outputs of shape"),
+    ([], lambda at: (at / "tokenizer.json").unlink(), "the base has no tokenizer.json"),
+    ([], lambda at: (at / "model.safetensors").rename(at / "pytorch_model.bin"), "pytorch_model.bin, a pickle"),
+    ([], lambda at: (at / "mine.py").touch(), "mine.py, code"),
+    (["data.length=64"], None, "the base has positions for 32; set a smaller length"),
+])  # fmt: skip
+def test_what_cannot_be_is_one_line_and_nothing_is_written(
+    written: Path, tmp_path: Path, settings: list[str], spoil: Callable[[Path], object] | None, told: str
+) -> None:
+    if spoil is not None:
+        spoil(tmp_path / "base")
+    words = [word for one in settings for word in ("--set", one)]
+    found = _RUNNER.invoke(app, ["simulate", str(written), *words, "--out", str(tmp_path / "run")])
+    assert isinstance(found.exception, FedmodelError)
+    assert told in str(found.exception)
+    assert "\n" not in str(found.exception)
+    assert not (tmp_path / "run").exists()
