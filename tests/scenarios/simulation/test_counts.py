@@ -100,6 +100,7 @@ def of_a_run(folder: Path, rounds: int, settings: list[str], engine: str = "in-p
 def of_a_round(folder: Path, settings: list[str], engine: str = "in-process") -> dict[str, int]:
     """Return what each round took: what a run of four has over one of two, halved."""
     folder.mkdir()
+    of_a_run(folder / "before", 3, settings, engine)  # what a process does once, of another scenario
     two, four = (of_a_run(folder / str(rounds), rounds, settings, engine) for rounds in (2, 4))
     for each in (two, four):
         del each["bytes"]  # of figures, which are of other lengths by chance
