@@ -37,6 +37,8 @@ def advice(module: nn.Module, name: str, otherwise: str) -> str:
     layer = module.get_submodule(name)
     if isinstance(layer, nn.Embedding | nn.EmbeddingBag) and layer.max_norm is not None:
         return f"; set max_norm = None{_FIX}"
+    if isinstance(layer, nn.RNNBase) and not layer.dropout:
+        return "; its batch_first has to say which dimension of what it is given is that of records"
     return f"; {next((words for types, words in _ADVICE if isinstance(layer, types)), otherwise)}"
 
 

@@ -123,6 +123,7 @@ class ClippedSum(ABC):
         self.unit = unit
         self.rows = rows
         self._kept: Kept | None = None
+        self.refuses = False  # whether `of` was asked to refuse a model that changes
         self.views = 1
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
         count = sum(parameter.numel() for parameter in self.parameters)
@@ -195,6 +196,7 @@ class ClippedSum(ABC):
                 it was after each physical batch: of made-up records alone.
         """
         self.forget()
+        self.refuses = refuse
         if self._kept is None:  # once hooks are where they stay
             self._kept = Kept(self.module)
         for chunk in _chunks(torch.from_numpy(lot).to(y_N.device), self.rows):

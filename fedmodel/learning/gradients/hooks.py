@@ -65,7 +65,7 @@ class PerSample(ClippedSum):
         self._differentiate(x_V, y_R)
         factor_R = self._factors()[: len(y_R)]
         parts = [
-            _cut_sum(_gradients(parameter)[: len(y_R)].flatten(1), factor_R, self.unit).view(parameter.shape)
+            _cut_sum(_flat(_gradients(parameter)[: len(y_R)]), factor_R, self.unit).view(parameter.shape)
             for parameter in self.parameters
         ]
         self._sums = [sum_ + part for sum_, part in zip(self._sums, parts, strict=True)] if self._sums else parts
@@ -97,7 +97,7 @@ class PerSample(ClippedSum):
         found_B = factor_B.view(torch.int64).clone()
         offset = 0
         for parameter in self.parameters:
-            grad_BP = _gradients(parameter).flatten(1)
+            grad_BP = _flat(_gradients(parameter))
             for columns in _columns(grad_BP):
                 bits_BP = (grad_BP[:, columns] + 0.0).view(torch.int32).long()
                 found_B += (bits_BP * multipliers_P[offset : offset + grad_BP.shape[1]][columns]).sum(dim=1)
@@ -120,7 +120,7 @@ class PerSample(ClippedSum):
         """
         # Norms in float64: over ten million equal entries a float32 norm is a hundredth too small.
         norms_LB = [
-            torch.linalg.vector_norm(_gradients(parameter).flatten(1), dim=1, dtype=torch.float64)
+            torch.linalg.vector_norm(_flat(_gradients(parameter)), dim=1, dtype=torch.float64)
             for parameter in self.parameters
         ]
         norm_B = torch.linalg.vector_norm(torch.stack(norms_LB), dim=0)
@@ -140,6 +140,11 @@ def _gradients(parameter: nn.Parameter) -> Tensor:
     if not isinstance(found, Tensor):
         raise PrivacyError("a trainable parameter got no per-record gradient; it would be released without noise")
     return found
+
+
+def _flat(grad_B: Tensor) -> Tensor:
+    """Return gradients of records, `(B, *parameter)`, as rows, `(B, P)`; of a number, too."""
+    return grad_B.reshape(len(grad_B), -1)
 
 
 def _cut_sum(grad_RP: Tensor, factor_R: Tensor, unit: float) -> Tensor:

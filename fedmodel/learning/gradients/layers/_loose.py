@@ -31,6 +31,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedmodel.errors import PrivacyError
+from fedmodel.kinds.layers import Dropout
 from fedmodel.learning.gradients.layers._linear import Note
 from fedmodel.learning.gradients.layers.parts import Kept, Part
 
@@ -106,9 +107,16 @@ class Loose(Tensor):
 
 
 def are_loose(layer: nn.Module) -> bool:
-    """Tell whether a layer's own trained parameters are used by its own code, beside layers that it holds."""
+    """Tell whether a layer's own trained parameters are used by its own code, beside layers that it holds.
+
+    A layer that holds a dropout counts too: run a second time it would draw other masks than those that records had.
+    """
     own = dict(layer.named_parameters(recurse=False))
-    holds = isinstance(layer, nn.ParameterList | nn.ParameterDict) or len(own) < len(dict(layer.named_parameters()))
+    holds = (
+        isinstance(layer, nn.ParameterList | nn.ParameterDict)
+        or len(own) < len(dict(layer.named_parameters()))
+        or any(isinstance(one, Dropout) for one in layer.modules())
+    )
     return holds and any(one.requires_grad for one in own.values())
 
 
