@@ -17,14 +17,20 @@ from fedmodel.data.taken import by_record
 from fedmodel.errors import DataError
 
 _MOST_AXES: Final = 9
+_NARROW: Final = 2  # bytes of a real number
+_HALF: Final = "torch.float16"  # which numpy has
 
 
 def array_of(value: Any, where: str) -> NDArray[Any]:
-    """Return a tensor, an array, a column or numbers as an array of numpy's, of whatever type."""
+    """Return a tensor, an array, a column or numbers as an array of numpy's, of the type that they have.
+
+    Tensors of bfloat16 or fewer bits, which numpy does not have, become float32.
+    """
     with own_code(where):
         if hasattr(value, "detach"):
             value = value.detach().cpu()
-            value = value.float() if value.is_floating_point() else value
+            narrow = value.is_floating_point() and value.element_size() <= _NARROW and str(value.dtype) != _HALF
+            value = value.float() if narrow else value
         return np.asarray(value)
 
 

@@ -9,7 +9,8 @@
 | a mapping of columns                        | each array by name                   | the label's array          |
 
 None of these libraries is imported here: a form is known by what it can do. Values are taken as they are, floats as
-float32, whole numbers and truths as int64; a frame's columns as float32 all.
+float32, whole numbers and truths as int64; a frame's columns as float32 all. Of a data set that is asked for one sample
+after another, each has its parts in the type that they have in the first: one that changes is refused.
 
 Errors name where a data set is from, the place of a record and the rule, never a value; of what somebody's own code
 raised, its type alone, since its words may hold a value.
