@@ -11,12 +11,17 @@ from fedmodel.config import Scenario
 from fedmodel.errors import Inconclusive
 from fedmodel.privacy.rounding import down
 from scenarios.audit import evaluate
+from scenarios.audit.planning import CANARIES_OPTION
 from scenarios.runs import audit_entries
 from scenarios.simulation.simulate import simulate
 
 
-def check_power(plan: Plan) -> None:
+def check_power(plan: Plan, canaries: str = CANARIES_OPTION) -> None:
     """End as inconclusive where the audit could find too little, before anything is run.
+
+    Args:
+        plan: Of the audit.
+        canaries: What says their number, where the audit was asked for.
 
     Raises:
         Inconclusive: With its power, and what to do.
@@ -25,7 +30,7 @@ def check_power(plan: Plan) -> None:
         raise Inconclusive(
             f"an audit with {plan.canaries} canaries would find half the noise with probability"
             f" {down(plan.power, 3)}, under the {plan.least_power:g} that is asked for, so its pass would mean nothing;"
-            " raise --canaries"
+            f" raise {canaries}"
         )
 
 

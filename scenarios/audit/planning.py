@@ -45,6 +45,9 @@ from server.strategies import strategy_of, why_not_followed
 CANARIES: Final = (1_000, 2_000, 4_000)
 """Of all silos together: the first that gives power enough, or else the first."""
 
+CANARIES_OPTION: Final = "--canaries"
+"""What says their number at the command line."""
+
 _LEAST_EACH: Final = 20  # fewer coins of a silo could all fall alike
 _TRIALS: Final = 5  # trained at less noise, to find what loss canaries could find
 _RELATIVE: Final = 1e-6  # of figures that another machine computes
@@ -53,8 +56,8 @@ _LUCK: Final = 0.05  # of a simulated power, on a machine that rounds otherwise
 Kind = Literal["probe", "loss"]
 
 
-def with_canaries(scenario: Scenario, canaries: int, kind: Kind) -> Scenario:
-    """Return a scenario with so many canaries in all, as many at every silo.
+def with_canaries(scenario: Scenario, canaries: int, kind: Kind, said_by: str = CANARIES_OPTION) -> Scenario:
+    """Return a scenario with so many canaries in all, as many at every silo; `said_by` is what says their number.
 
     Raises:
         ConfigError: When it has canaries already, or these are too few for its silos.
@@ -64,7 +67,7 @@ def with_canaries(scenario: Scenario, canaries: int, kind: Kind) -> Scenario:
     each = canaries // len(scenario.federation.silos)
     if not _LEAST_EACH <= each <= 10_000:
         raise ConfigError(
-            f"--canaries {canaries} makes {each} for each of {len(scenario.federation.silos)} silos, where 20 to"
+            f"{said_by} {canaries} makes {each} for each of {len(scenario.federation.silos)} silos, where 20 to"
             " 10,000 are possible"
         )
     return scenario.model_copy(update={"audit": AuditConfig(canaries=kind, count=each)})
@@ -99,7 +102,9 @@ def plan_audit(scenario: Scenario, significance: float = SIGNIFICANCE) -> Plan:
     return _tried(scenario, plan) if plan.kind == "loss" else plan
 
 
-def planned(scenario: Scenario, canaries: int | None, kind: Kind, significance: float) -> tuple[Scenario, Plan]:
+def planned(
+    scenario: Scenario, canaries: int | None, kind: Kind, significance: float, said_by: str = CANARIES_OPTION
+) -> tuple[Scenario, Plan]:
     """Return a scenario with canaries, and the plan of its audit.
 
     Args:
@@ -108,13 +113,14 @@ def planned(scenario: Scenario, canaries: int | None, kind: Kind, significance: 
             Loss canaries are 1,000.
         kind: Of canaries.
         significance: Of the test.
+        said_by: What says the number of canaries, where the audit is asked for.
     """
     if scenario.audit is not None and canaries is None:
         return scenario, plan_audit(scenario, significance)
     numbers = (canaries,) if canaries is not None else CANARIES if kind == "probe" else CANARIES[:1]
     tried = []
     for number in numbers:
-        with_them = with_canaries(scenario, number, kind)
+        with_them = with_canaries(scenario, number, kind, said_by)
         tried.append((with_them, plan_audit(with_them, significance)))
         if tried[-1][1].power >= LEAST_POWER:
             return tried[-1]

@@ -8,13 +8,15 @@ from dataclasses import dataclass, field
 from difflib import get_close_matches
 from inspect import signature
 from pathlib import Path
-from typing import Any, Literal, Never
+from typing import Any, Final, Literal, Never
 
 from fedmodel import config
 from fedmodel.errors import ConfigError
 from scenarios.face.run import Run
 from scenarios.face.scenario import Scenario, listed
 from scenarios.face.watching import watching
+
+_CANARIES: Final = "canaries"  # as a script says their number
 
 
 @dataclass(frozen=True, repr=False)
@@ -103,8 +105,8 @@ def audit(
         from scenarios.audit.planning import planned
         from scenarios.simulation.simulate import check_scenario, placed, resolve_device, run_folder
 
-        resolved, plan = planned(placed(asked), canaries, kind, significance)
-        check_power(plan)
+        resolved, plan = planned(placed(asked), canaries, kind, significance, _CANARIES)
+        check_power(plan, _CANARIES)
         where, parameters = resolve_device(device), check_scenario(resolved)
     with run_folder(resolved, None if out is None else Path(out)) as run_dir:
         bar = watching(run_dir / "metrics.jsonl", resolved.rounds, progress=progress)

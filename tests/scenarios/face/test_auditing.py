@@ -53,8 +53,10 @@ def test_a_scripts_own_model_is_run_with_canaries_and_attacked(tmp_path: Path) -
 
 
 def test_too_little_power_ends_before_anything_is_run(tmp_path: Path) -> None:
-    with pytest.raises(Inconclusive, match="its pass would mean nothing"):
+    with pytest.raises(Inconclusive, match=r"its pass would mean nothing; raise canaries$"):
         fm.audit(scenario(), canaries=60, out=tmp_path / "run")
+    with pytest.raises(fm.ConfigError, match=r"^canaries 6 makes"):
+        fm.audit(scenario(), canaries=6, out=tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
