@@ -157,6 +157,14 @@ class Scenario(config.Scenario):
 
         return scenario_hash(self).hex()
 
+    def __str__(self) -> str:
+        return self.toml()
+
+    def __repr__(self) -> str:
+        from scenarios.face.shown import scenario_in_a_line
+
+        return scenario_in_a_line(self)
+
     def _repr_html_(self) -> str:
         from scenarios.face.shown import scenario_html
 

@@ -49,11 +49,6 @@ def scenario_html(scenario: Scenario, text: str, hash_: str) -> str:
     """Return what a scenario asks for, and its text to unfold."""
     privacy, training = scenario.privacy, scenario.training
     silos = scenario.federation.silos
-    asked = (
-        f"epsilon {up(privacy.epsilon)}"
-        if privacy.epsilon is not None
-        else f"noise multiplier {noise(privacy.noise_multiplier or 0.0)}"
-    )
     steps = [plan.steps_per_round for plan in scenario.plans(silos[0])]
     rates = [f"{privacy.sample_rate * phase.times:g} from round {phase.first} on" for phase in scenario.phases[1:]]
     rows = {
@@ -62,7 +57,8 @@ def scenario_html(scenario: Scenario, text: str, hash_: str) -> str:
         "data": scenario.data.described,
         "model": _model_of(scenario),
         "training": f"{training.loss}, {training.optimizer} at {training.learning_rate:g}",
-        "privacy": f"{asked} per {privacy.unit} at delta {small(privacy.delta)}, clip {privacy.max_grad_norm:g},"
+        "privacy": f"{_asked(scenario)} per {privacy.unit} at delta {small(privacy.delta)},"
+        f" clip {privacy.max_grad_norm:g},"
         f" sample rate {', '.join((f'{privacy.sample_rate:g}', *rates))}",
         "updates": _updates(scenario.encryption.secure_aggregation),
         "hash": hash_[:16],
@@ -73,6 +69,25 @@ def scenario_html(scenario: Scenario, text: str, hash_: str) -> str:
         _pairs(rows),
         f'<details><summary style="cursor:pointer">its text</summary><pre>{_text(text)}</pre></details>',
     )
+
+
+def scenario_in_a_line(scenario: Scenario) -> str:
+    """Return a scenario in a line, for a terminal."""
+    privacy, silos = scenario.privacy, len(scenario.federation.silos)
+    warning = _no_claim(privacy.noise_name)
+    return (
+        f"<Scenario {scenario.name}: {scenario.data.described}; {silos} {'silo' if silos == 1 else 'silos'},"
+        f" {scenario.rounds} {'round' if scenario.rounds == 1 else 'rounds'}; {_asked(scenario)} per {privacy.unit}"
+        f" at delta {small(privacy.delta)}{f'. {warning}' if warning else ''}>"
+    )
+
+
+def _asked(scenario: Scenario) -> str:
+    """Say by which figure a scenario asks for privacy."""
+    privacy = scenario.privacy
+    if privacy.epsilon is not None:
+        return f"epsilon {up(privacy.epsilon)}"
+    return f"noise multiplier {noise(privacy.noise_multiplier or 0.0)}"
 
 
 def _span(numbers: Sequence[int]) -> str:

@@ -77,3 +77,15 @@ def test_what_a_notebook_shows_of_it_says_the_claim_and_runs_nothing(tiny_file: 
     assert "It protects nobody" in shown
     assert "&lt;script&gt;" in shown
     assert "<script" not in shown
+
+
+def test_it_prints_as_its_text_and_shows_in_a_line(tiny_file: Path) -> None:
+    scenario = fm.Scenario.read(tiny_file, ["rounds=1"])
+    assert str(scenario) == f"{scenario}" == scenario.toml()
+    assert repr(scenario) == (
+        "<Scenario tiny: 120 made-up records of 4 features, dealt out to silos; 3 silos, 1 round;"
+        " noise multiplier 2.0000 per record at delta 0.001>"
+    )
+    asked = scenario.with_(privacy={"noise_multiplier": None, "epsilon": 2.0}, rounds=3)
+    assert "3 rounds; epsilon 2.0000 per record" in repr(asked)
+    assert "protects nobody" in repr(fm.Scenario.read(tiny_file, ["privacy.baseline=no-noise"]))
