@@ -15,6 +15,7 @@ from fedmodel.errors import PrivacyError
 from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.learning.cancelling import Hostile, hostile_to_positions, opposed
 from fedmodel.learning.gradients import ClippedSum, hooks
+from fedmodel.learning.gradients.auto import ORDER
 from fedmodel.learning.gradients.book_keeping import BookKeeping
 from fedmodel.learning.gradients.layers import products
 from fedmodel.learning.gradients.layers.parts import Part
@@ -24,7 +25,7 @@ from scenarios.selftest.planting import replaced
 from tests.fedmodel.learning.test_dp_sgd import FLAT, clipped
 
 pytestmark = pytest.mark.usefixtures("same_bytes")
-KINDS = ("book-keeping", "hooks", "functional")
+KINDS = ORDER
 
 
 class Series(nn.Module):

@@ -22,6 +22,7 @@ from fedmodel.learning.choosing import check_kind, chosen
 from fedmodel.learning.conformance import conforms, hostile
 from fedmodel.learning.gradients import KINDS, ClippedSum
 from fedmodel.learning.gradients._widened import widened
+from fedmodel.learning.gradients.auto import ORDER
 from fedmodel.learning.models import build_model
 from fedmodel.learning.precision import (
     Rounded,
@@ -37,7 +38,7 @@ from scenarios.selftest.mutations import norms_in_float32
 from tests.fedmodel.learning.test_dp_sgd import FLAT, IMAGES, batch, make
 from tests.fedmodel.learning.test_sensitivity import CNN, DEEP, AtPlaces
 
-OWN_KINDS = ("book-keeping", "hooks", "functional")
+OWN_KINDS = ORDER
 TOKENS = DataShape((9,), 2, below=20)
 
 
