@@ -105,7 +105,7 @@ def check_gradients(
             )
     instead = {KINDS["functional"]: f"; {ONE_BY_ONE}", KINDS["one-by-one"]: ""}.get(gradients, f"; {FUNCTIONAL}")
     try:
-        summed = gradients(module, losses, max_grad_norm=math.inf, unit=_UNIT, rows=ROWS)
+        summed = gradients(module, losses, max_grad_norm=math.inf, unit=_UNIT, rows=len(y_B))
         with without_dropout(module):
             sums_P = summed.flat(x_B, y_B)
     except PrivacyError as error:

@@ -36,6 +36,9 @@ from fedmodel.learning.tracing import ROWS, trace
 
 AUTO: Final = "auto"
 
+_NUMBERS_OF_ROWS: Final = (ROWS, ROWS + 2)
+"""Of batches that are tried: a sequence that goes first may be as long as one of them, and be taken for its rows."""
+
 _AWAY: Final = 0.1  # of a parameter's size: far enough from zeros that would hide what comes behind them
 
 log = logging.getLogger(__name__)
@@ -121,21 +124,25 @@ def check_kind(
     Raises:
         PrivacyError: With what is wrong, and in which precision where that is not float32.
     """
-    _try(gradients, build(0), losses, shape)
+    for rows in _NUMBERS_OF_ROWS:
+        _try(gradients, build(0), losses, shape, rows)  # built anew, since kinds leave hooks at a model
     if precision != "float32":
         try:
-            # Built anew, since kinds leave hooks at a model.
             _try(gradients, in_precision(build(0), precision), losses, shape)
         except PrivacyError as error:
             raise PrivacyError(f'training.precision = "{precision}": {error}; or set it to "float32"') from None
 
 
-def _try(gradients: type[ClippedSum], module: nn.Module, losses: RecordLoss, shape: DataShape) -> None:
-    """Refuse a kind of gradients that does not compute a model's, as it is."""
+def _try(
+    gradients: type[ClippedSum], module: nn.Module, losses: RecordLoss, shape: DataShape, rows: int = ROWS
+) -> None:
+    """Refuse a kind of gradients that does not compute a model's, as it is, of so many records."""
     move_away(module.train())
     device = next(module.parameters()).device
     x_B, y_B = made_up(shape, ROWS, torch.Generator().manual_seed(0))
-    x_B, y_B = each(x_B, lambda one: one.to(device)), y_B.to(device)
+    # The same records again where there are to be more, so that each way through a model that one takes is taken.
+    index = torch.arange(rows) % ROWS
+    x_B, y_B = each(x_B, lambda one: one[index].to(device)), y_B[index].to(device)
     with without_dropout(module):
         check_gradients(gradients, module, losses, trace(module, x_B), x_B, y_B)
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from fedmodel.config import read_scenario
+from fedmodel.kinds.shape import DataShape
 from fedmodel.learning import choosing
 from fedmodel.learning.gradients import kind
 from fedmodel.learning.jobs import training
@@ -30,6 +31,17 @@ class Squared(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.out(x * self.scale.square())  # type: ignore[no-any-return]
+
+
+class StepsFirst(nn.Module):
+    """A layer that is given the steps of sequences first, and records after them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.into, self.out = nn.Linear(1, 4), nn.Linear(4, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.out(self.into(x.T[:, :, None]).mean(dim=0))  # type: ignore[no-any-return]
 
 
 class Paired(nn.Module):
@@ -71,6 +83,14 @@ def test_the_first_kind_whose_gradients_are_right_is_taken(
     assert [reason.split(":")[0] for reason in found.why] == ["book-keeping", "hooks", "functional"][: len(why)]
     for words, reason in zip(why, found.why, strict=True):
         assert any(one in reason for one in words.split("|"))
+
+
+@pytest.mark.parametrize("steps", [4, 5, 6, 7, 8])
+def test_a_sequence_that_goes_first_is_not_taken_for_records_whatever_its_length(steps: int) -> None:
+    """Sums over as many steps as there are records are the batch's too."""
+    found = choosing.chosen(lambda _: StepsFirst(), cross_entropy, DataShape((steps,), 2))
+    assert found.name == "functional"
+    assert found.why[0].startswith(f"book-keeping: the layer 'into' (Linear) was given ({steps}, ")
 
 
 @pytest.mark.parametrize("where", ["records'", "the batch's"])
