@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from fedmodel.errors import PrivacyError
+from fedmodel.learning.advice import ONE_BY_ONE
 from fedmodel.learning.gradients.layers._linear import Note, noted
 
 _Cell = nn.RNNCell | nn.GRUCell | nn.LSTMCell
@@ -66,7 +67,8 @@ def recur(name: str, layer: nn.Module, note: Note, given: Tensor, hx: _State = N
         found = f"tensor of {given.dim()} dimensions" if isinstance(given, Tensor) else type(given).__name__
         raise PrivacyError(
             f"the layer {name!r} ({type(layer).__name__}) was given a {found}, of which no dimension is that of"
-            " records; give it padded sequences of all records, and take what came out at each one's last step"
+            " records; give it padded sequences of all records, and take what came out at each one's last step, or"
+            f" {ONE_BY_ONE}"
         )
     if isinstance(layer, _Cell):
         return _of_cell(layer, note, given, hx)
