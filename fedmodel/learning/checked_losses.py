@@ -68,7 +68,16 @@ def _lost(losses: RecordLoss, output: object, y_B: Tensor) -> Tensor:
     with torch.no_grad():
         try:
             return losses(output, y_B)
-        except FedmodelError:  # a loss of the user's own is named by then
+        except PrivacyError as error:  # of a loss of the user's own, which is named by then
+            given = " and ".join(
+                f"{what} of shape {tuple(one.shape)}, {str(one.dtype).removeprefix('torch.')},"
+                for what, one in [*(("outputs", one) for one in tensors_in(output)), ("targets", y_B)]
+            )
+            raise PrivacyError(
+                f"{error}; it was given {given} made up: where it takes others, give a function that brings them to"
+                " these first, such as lambda output, target: loss(output[:, 0], target.float())"
+            ) from None
+        except FedmodelError:
             raise
         except Exception as error:
             if ran_out(error):  # which says nothing of the loss

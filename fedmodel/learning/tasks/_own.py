@@ -50,17 +50,30 @@ def own_loss(use: str) -> Callable[[Any, Tensor], Tensor]:
             shape = f"of shape {tuple(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
             raise PrivacyError(
                 f"{KEY} = {use!r} returned what is {shape} for {rows} records, where each needs a loss of its own,"
-                f" shape ({rows},): leave out the mean or the sum over records (reduction='none')"
+                f" shape ({rows},): {_mended(found, rows)}"
             )
         return found
 
     return losses
 
 
+def _mended(found: object, rows: int) -> str:
+    """Say what makes one loss for each record of what a loss returned.
+
+    >>> _mended(Tensor(5, 3), 5)
+    "take the mean over each record's own (.flatten(1).mean(dim=1))"
+    """
+    if not isinstance(found, Tensor) or found.dim() < 2 or found.shape[0] != rows:
+        return "leave out the mean or the sum over records (reduction='none')"
+    if found.shape[1] == rows:
+        return "outputs and targets of two shapes were spread over each other; bring them to one"
+    return "take the mean over each record's own (.flatten(1).mean(dim=1))"
+
+
 def _check_is_made(found: object, use: str) -> None:
     """Refuse a class of losses in place of a loss: a call would make one of outputs and targets."""
     if isinstance(found, type) and issubclass(found, nn.Module):
-        raise PrivacyError(
+        raise ConfigError(
             f"{KEY} = {use!r} is the class {found.__name__}, and no loss that was made of it: in a script give"
             f' {found.__name__}(reduction="none"), and in a scenario a function of outputs and targets'
         )

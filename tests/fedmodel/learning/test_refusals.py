@@ -427,6 +427,22 @@ def test_a_loss_of_ones_own_that_couples_records_is_refused_by_its_name() -> Non
         check_scenario(scenario)
 
 
+def test_a_loss_that_takes_outputs_of_another_shape_is_told_what_it_was_given_and_what_to_do() -> None:
+    loss = nn.BCEWithLogitsLoss(reduction="none")
+    own_code.hand_over("script:bare", lambda output, target: loss(output, target))
+    own_code.hand_over("script:spread", lambda output, target: (output - target.float()) ** 2)
+    own_code.hand_over("script:brought", lambda output, target: loss(output[:, 0], target.float()))
+    given = (
+        r" it was given outputs of shape \(5, 1\), float32, and targets of shape \(5,\), int64, made up: where it takes"
+        r" others, give a function that .* such as lambda output, target: loss\(output\[:, 0\], target.float\(\)\)$"
+    )
+    for name, words in (("bare", r"raised ValueError in .*;"), ("spread", r"of shape \(5, 5\) .* bring them to one;")):
+        with pytest.raises(PrivacyError, match=rf"^training.loss = 'script:{name}' .*{words}{given}") as refused:
+            check_scenario(read_scenario("quickstart", [f"training.loss=script:{name}"]))
+        assert "\n" not in str(refused.value)
+    check_scenario(read_scenario("quickstart", ["training.loss=script:brought"]))
+
+
 def test_a_model_of_ones_own_is_refused_by_its_name_and_its_layers() -> None:
     def net(width: int) -> nn.Module:
         return Sequential(Linear(10, width), nn.BatchNorm1d(width), Linear(width, 1))

@@ -475,7 +475,7 @@ def test_a_loss_of_torchs_own_is_called_and_one_of_all_records_is_refused(tmp_pa
 def test_a_class_of_losses_is_no_loss(tmp_path: Path) -> None:
     """It would be made of outputs and targets, and fail in words of torch's."""
     with pytest.raises(
-        fm.PrivacyError, match=r"is the class CrossEntropyLoss, .*CrossEntropyLoss\(reduction=\"none\"\)"
+        fm.ConfigError, match=r"is the class CrossEntropyLoss, .*CrossEntropyLoss\(reduction=\"none\"\)"
     ):
         simulate(out=tmp_path / "run", **said(loss=nn.CrossEntropyLoss))
     assert not (tmp_path / "run").exists()
