@@ -78,6 +78,8 @@ class Scenario(Section):
         self.data.check_silos(self.federation.silos)
         if self.privacy.unit == "person" and (reason := self.data.why_no_persons()) is not None:
             raise ValueError(f'privacy.unit = "person": {reason}')
+        if (reason := self.model.why_not_on(self.data)) is not None:
+            raise ValueError(reason)
         if self.privacy.baseline is not None and self.audit is not None:
             raise ValueError("privacy.baseline claims nothing that an audit could refute; leave one of the two out")
         schedule = self.training.schedule

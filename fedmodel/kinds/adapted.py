@@ -17,7 +17,7 @@ Shapes: B records, T positions, H hidden, K outputs.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,9 +26,7 @@ from fedmodel.errors import ConfigError
 from fedmodel.kinds.adapters import IN_NAMES, Lora, with_lora
 from fedmodel.kinds.pretrained import FEATURES, as_model
 from fedmodel.kinds.shape import DataShape
-
-_TOKENS: Final = ("tokens", "input_ids")
-_MASKS: Final = ("mask", "attention_mask")
+from fedmodel.kinds.tokens import text_arrays
 
 
 @dataclass(frozen=True)
@@ -121,25 +119,6 @@ def adapted(config: Adaptation, shape: DataShape) -> nn.Module:
     model = Adapted(base, answer, tokens, mask, shape.outputs, causal=causal)
     _train_alone(model, config, {f"base.{name}" for name in lacking})
     return model
-
-
-def text_arrays(shape: DataShape) -> tuple[str, str | None]:
-    """Return the names of a record's tokens and of their mask.
-
-    Raises:
-        ConfigError: When records are no texts.
-    """
-    inputs = shape.inputs or {}
-    tokens = next((name for name in _TOKENS if name in inputs), None)
-    mask = next((name for name in _MASKS if name in inputs), None)
-    others = [name for name in inputs if name not in (tokens, mask)]
-    if tokens is None or inputs[tokens].below is None or len(inputs[tokens].size) != 1 or others:
-        found = f"arrays {', '.join(inputs)}" if inputs else f"one array of shape {shape.features}"
-        raise ConfigError(
-            'model.use = "hf:..." takes texts, arrays "tokens" and "mask" (or "input_ids" and "attention_mask"), and'
-            f' these records are {found}; take data.source = "json-lines", or a data set of your own of such arrays'
-        )
-    return tokens, mask
 
 
 def _train_alone(model: nn.Module, config: Adaptation, lacking: set[str]) -> None:

@@ -15,6 +15,8 @@ from fedmodel.kinds.shape import DataShape
 if TYPE_CHECKING:
     from torch import nn
 
+    from fedmodel.kinds.source import Source
+
 Widths = Annotated[tuple[Annotated[int, Field(ge=1, le=65_536)], ...], Field(strict=False)]
 
 # Left out of a document, and so of a scenario's hash, where it is not said.
@@ -114,6 +116,10 @@ class Model(Section, ABC):
     @property
     def code(self) -> str | None:
         """What of it is code of the user's own, by its name; None where nothing is."""
+        return None
+
+    def why_not_on(self, data: Source) -> str | None:  # noqa: ARG002 - most kinds need records to tell
+        """Return why it cannot learn of a source of records, by what both say; None where nothing speaks against it."""
         return None
 
     @abstractmethod

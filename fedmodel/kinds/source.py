@@ -58,6 +58,16 @@ class Source(Section, ABC):
         """What is public about a record."""
 
     @property
+    def learnt(self) -> str:
+        """What is learnt of a record, by the name of a task; it is known before a record is read."""
+        return self.shape.task
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether it says of itself what a record looks like."""
+        return True
+
+    @property
     @abstractmethod
     def described(self) -> str:
         """What the data set is, in a few words for a report."""

@@ -10,12 +10,15 @@ from typing import Annotated, Final
 
 from pydantic import Field, model_validator
 
+from fedmodel.errors import ConfigError
 from fedmodel.kinds.section import Hash, Section
-from fedmodel.kinds.shape import ArrayShape
+from fedmodel.kinds.shape import ArrayShape, DataShape
 
 TOKENS: Final = 257
 """How many tokens there are in text that is read byte by byte: one for each byte, and one where it has ended."""
 _MOST_TOKENS: Final = 2**24 - 1  # float32, in which records are kept, has every whole number up to one more
+_TOKENS: Final = ("tokens", "input_ids")
+_MASKS: Final = ("mask", "attention_mask")
 Length = Annotated[int, Field(ge=1, le=65_536)]
 
 
@@ -52,3 +55,22 @@ def tokens_of(tokenizer: TokenizerConfig | None) -> int:
 def text_inputs(length: int, tokenizer: TokenizerConfig | None) -> dict[str, ArrayShape]:
     """Return the arrays that a text becomes: its tokens, and which of them stand."""
     return {"tokens": ArrayShape((length,), tokens_of(tokenizer)), "mask": ArrayShape((length,), 2)}
+
+
+def text_arrays(shape: DataShape) -> tuple[str, str | None]:
+    """Return the names of a record's tokens and of their mask.
+
+    Raises:
+        ConfigError: When records are no texts.
+    """
+    inputs = shape.inputs or {}
+    tokens = next((name for name in _TOKENS if name in inputs), None)
+    mask = next((name for name in _MASKS if name in inputs), None)
+    others = [name for name in inputs if name not in (tokens, mask)]
+    if tokens is None or inputs[tokens].below is None or len(inputs[tokens].size) != 1 or others:
+        found = f"arrays {', '.join(inputs)}" if inputs else f"one array of shape {shape.features}"
+        raise ConfigError(
+            'model.use = "hf:..." takes texts, arrays "tokens" and "mask" (or "input_ids" and "attention_mask"), and'
+            f' these records are {found}; take data.source = "json-lines", or a data set of your own of such arrays'
+        )
+    return tokens, mask

@@ -26,10 +26,11 @@ from torch import Tensor, nn
 
 from fedmodel.data.named import arrays, each
 from fedmodel.errors import ConfigError
-from fedmodel.kinds.adapted import mean_of_text, text_arrays
+from fedmodel.kinds.adapted import mean_of_text
 from fedmodel.kinds.adapters import as_peft_saves, read_by_peft
 from fedmodel.kinds.models.hf import HfConfig
 from fedmodel.kinds.pretrained import FEATURES, as_model
+from fedmodel.kinds.tokens import text_arrays
 from fedmodel.learning.description import DESCRIPTION, Description, read_description
 from fedmodel.learning.inputs import Inputs, called, rows_at_once
 from fedmodel.system.durable import replace_file

@@ -11,15 +11,28 @@ from fedmodel.errors import ConfigError
 from fedmodel.kinds.bases import Base, base_of, place
 from fedmodel.kinds.model import Model
 from fedmodel.kinds.section import Hash, Positive
-from fedmodel.kinds.shape import DataShape
+from fedmodel.kinds.shape import CLASSIFICATION, MULTI_LABEL, NEXT, REGRESSION, SEQUENCE, DataShape
+from fedmodel.kinds.tokens import text_arrays
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from fedmodel.kinds.source import Source
 
 PREFIX: Final = "hf:"
 _OF_LORA: Final = ("targets", "rank", "alpha", "dropout")
 
 TaskName = Literal["sequence-classification", "token-classification", "causal-lm", "masked-lm", "feature-extraction"]
+
+_OF_A_TEXT: Final = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
+LEARNS: Final[dict[TaskName, tuple[str, ...]]] = {
+    "sequence-classification": _OF_A_TEXT,
+    "token-classification": (SEQUENCE,),
+    "causal-lm": (NEXT,),
+    "masked-lm": (NEXT,),
+    "feature-extraction": _OF_A_TEXT,
+}
+"""Which tasks of data each task of a base learns: one answer of a text, or one at each of its tokens."""
 
 
 def _names_folder(value: str) -> str:
@@ -74,6 +87,22 @@ class HfConfig(Model):
             if getattr(self, key) != fields[key].default:
                 raise ValueError(f'{key} is of adapt = "lora", and this is "{self.adapt}"; leave it out')
         return self
+
+    def why_not_on(self, data: Source) -> str | None:
+        """Return that data is of another task than what stands on the base, or no texts; None where it is."""
+        if data.learnt not in LEARNS[self.task]:
+            fitting = " or ".join(f'"{name}"' for name, learnt in LEARNS.items() if data.learnt in learnt)
+            return (
+                f'model.task = "{self.task}" learns {" or ".join(LEARNS[self.task])}, and data.source ='
+                f' "{data.source}" is of task "{data.learnt}"; '
+                + (f"take model.task = {fitting}, or other data" if fitting else "no base learns that")
+            )
+        try:
+            if data.is_settled:
+                text_arrays(data.shape)
+        except ConfigError as error:
+            return f'data.source = "{data.source}": {error}'
+        return None
 
     @property
     def folder(self) -> Path | None:

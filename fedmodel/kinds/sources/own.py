@@ -137,10 +137,25 @@ class OwnConfig(Source, Arguments):
         return self.name
 
     @property
+    def learnt(self) -> str:
+        """As declared."""
+        return self.task
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether its arrays and classes are declared, or were settled."""
+        return self._classes is not None and (self.features is not None or bool(self.inputs))
+
+    @property
+    def _classes(self) -> int | None:
+        """How many there are, None where nothing says."""
+        return len(self.labels) or self.classes or (0 if self.task == REGRESSION else None)
+
+    @property
     def shape(self) -> DataShape:
         """As declared, or as it was settled when a simulation was prepared."""
-        classes = len(self.labels) or self.classes or (0 if self.task == REGRESSION else None)
-        if (self.features is None and not self.inputs) or classes is None:
+        classes = self._classes
+        if not self.is_settled or classes is None:
             raise ConfigError(
                 "data.features or data.inputs, and data.classes, say what is public about a record of data.use; only a"
                 " simulation settles them from the records"

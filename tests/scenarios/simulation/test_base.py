@@ -143,7 +143,13 @@ def test_a_report_says_nothing_of_a_base_where_there_is_none(tiny: Scenario) -> 
 @pytest.mark.parametrize(("settings", "spoil", "told"), [
     (["model.rank=0"], None, "model.rank"),
     (['model.targets=["nowhere"]'], None, "the base has no linear layer 'nowhere'; it has"),
-    (["model.task=causal-lm"], None, "the model returned outputs of shape"),
+    (["model.task=causal-lm"], None, 'model.task = "causal-lm" learns next-token, and data.source = "json-lines" is of'
+        ' task "classification"; take model.task = "sequence-classification" or "feature-extraction"'),
+    (["model.task=token-classification"], lambda at: (at / "config.json").unlink(), "learns sequence-labels, and data"),
+    (["data.task=next-token", "data.labels="], None, 'take model.task = "causal-lm" or "masked-lm", or other data'),
+    (['data={source = "digits", held_out = 0.2}'], None, 'data.source = "digits": model.use = "hf:..." takes texts'),
+    (['data={source = "metabric", held_out = 0.2}'], None, 'is of task "survival"; no base learns that'),
+    (['data={use = "mine:load", task = "sequence-labels"}'], None, 'data.source = "own" is of task "sequence-labels"'),
     ([], lambda at: (at / "tokenizer.json").unlink(), "the base has no tokenizer.json"),
     ([], lambda at: (at / "model.safetensors").rename(at / "pytorch_model.bin"), "pytorch_model.bin, a pickle"),
     ([], lambda at: (at / "mine.py").touch(), "mine.py, code"),
