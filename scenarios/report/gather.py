@@ -284,10 +284,10 @@ def _check_charged(
     A ledger whose newest entries were taken away is well signed still, and one of a run that took no round has no
     charge: the silos are in the sums of the rounds all the same, or there were none. A round is charged to its own part
     of the reservation, so that one whose lots had grown is not charged at the rate of smaller ones. What a silo
-    reported has no numbers of rounds: there it is charged for no fewer than it is in sums of. In a silo's copy, others
-    in a sum are a number.
+    reported has no numbers of rounds: there it is charged, of each part, for no fewer than it is in sums of. In a
+    silo's copy, others in a sum are a number.
     """
-    sums = Counter[str]()
+    sums = Counter[tuple[str, int]]()
     for line in lines:
         if "failed" in line:
             continue
@@ -295,8 +295,9 @@ def _check_charged(
         for silo in answered:
             if silo not in ledgers:
                 raise LedgerTampered(f"silo {silo}: its update is in round {number} of {file}, and no ledger is here")
-            sums[silo] += 1
-            if not ledgers[silo].reported and (number, scenario.part_of(number)) not in ledgers[silo].charged:
+            part = scenario.part_of(number)
+            sums[silo, part] += 1
+            if not ledgers[silo].reported and (number, part) not in ledgers[silo].charged:
                 raise LedgerTampered(
                     f"silo {silo}: its update is in round {number} of {file}, and its ledger, or the book of a run"
                     " without ledgers, has no charge for that"
@@ -312,11 +313,12 @@ def _check_charged(
                 f"{file}: round {number} is whole with {summed} silos in its sum, and the scenario asks for"
                 f" {scenario.federation.min_silos}: a model that nobody was charged for has no claim"
             )
-    for silo, count in sums.items():
-        if count > len(ledgers[silo].rounds):
+    for (silo, part), count in sums.items():
+        reported = sum(one == part for _, one in ledgers[silo].charged)
+        if count > reported:
             raise LedgerTampered(
-                f"silo {silo}: its update is in {count} sums of {file}, and it reported {len(ledgers[silo].rounds)}"
-                " charges"
+                f"silo {silo}: its update is in {count} sums of {file} that are charged to part {part + 1} of what the"
+                f" run reserves, and it reported {reported} charges of that"
             )
 
 

@@ -14,11 +14,15 @@ from fedmodel.config import read_scenario
 from fedmodel.crypto import SigningKey
 from fedmodel.errors import ClaimRefuted, FedmodelError, LedgerTampered
 from fedmodel.ledger import Entry, Ledger, Run, Scope, Standing, read_ledger
+from fedmodel.plans import planned_event
 from fedmodel.privacy import accounting
-from scenarios.report import build, deployed
+from fedmodel.privacy.events import event_to_json
+from scenarios.report import build, deployed, gather
 from scenarios.report.page.render import render
 from scenarios.report.verifier import planned, verify
 from scenarios.runs import inspection
+from scenarios.runs import reported as of_server
+from scenarios.runs.ledgers import SiloLedger
 from tests.deployments import RUN
 from tests.deployments import deployed as deployed_run
 from tests.federations import Federation
@@ -198,3 +202,27 @@ def test_rounds_that_were_not_reported_as_they_were_summed_are_refused(
     sign_again(folder, build.read_report(folder).report, kits.unlock("server").identity)
     with pytest.raises(FedmodelError):
         verify.verify(folder)
+
+
+@pytest.mark.parametrize(("charged", "missing"), [([3, 2], 0), ([5, 2], 0), ([5, 0], 2), ([5, 1], 2), ([2, 5], 1)])
+def test_what_was_reported_of_one_phase_pays_for_no_round_of_another(
+    charged: list[int], missing: int, tmp_path: Path
+) -> None:
+    """Three sums of the first five rounds and two of the last five: as many charges of one phase are not enough."""
+    (tmp_path / "s.toml").write_text(MASKED, encoding="utf-8")
+    scenario = read_scenario(str(tmp_path / "s.toml"), ["rounds=10", "training.lots=[{from_round=6,times=2.0}]"])
+    silos, ledgers = list(scenario.federation.silos), {}
+    for silo in silos:
+        event = planned_event(scenario.plan(silo)).times(scenario.plan(silo).steps_per_round)
+        said = {"event": event_to_json(event), "rounds": charged if silo == "south" else [5, 5]}
+        held, standing = of_server._run(tmp_path, scenario, silo, said), Standing()
+        standing.runs = {"1": held}
+        ledgers[silo] = SiloLedger(silo, (), standing, b"", None, True, True, (), True, 0, run="1", reported=True)
+    lines = [
+        {"round": number, "cohort": silos, "dropouts": {}, "summed": len(silos)}
+        | ({} if number in (1, 2, 3, 6, 7) else {"failed": True})
+        for number in range(1, 11)
+    ]
+    refused = pytest.raises(LedgerTampered, match=rf"^silo south: .* part {missing} of what the run reserves")
+    with refused if missing else nullcontext():
+        gather._check_charged(scenario, gather.METRICS, lines, ledgers, copy=False)
