@@ -172,7 +172,8 @@ class RoundLoop:
         if result.mean_P is None:
             if scenario.audit is not None:
                 drop_mean(self._place.home, number)
-            failures += 0 if left or waits else 1  # whose budget ends, and when, nobody could plan for
+            # Whose budget ends, and when, nobody could plan for; nor what to ask of too few until the next phase.
+            failures += 0 if left or (waits and not cohort) else 1
             logger.warning("%s", result.failure)
             if failures > scenario.federation.tolerated_failures and not too_few:
                 taking.post.ask_again()

@@ -8,17 +8,22 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
+from flwr.app import Error, Message
 
 from fedmodel import plans, wire
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.errors import LedgerError, PrivacyBudgetExceeded, ProtocolError
+from fedmodel.errors import DropoutError, LedgerError, PrivacyBudgetExceeded, ProtocolError
 from fedmodel.ledger.entries import ByPart
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
+from scenarios.runs.summary import read_metrics
 from server.aggregation._loop import check_answer
 from server.joining import Joined, JoinedSilo, _check_plan
 from server.journal import Checkpoint
 from server.round_loop import ComeTo, _counted
+from server.server_app import run_federation
 from server.usefulness import usefulness
+from tests.fakes import FaultyGrid, charged
 from tests.server.test_journal import checkpoint
 from tests.server.test_usefulness import CPU, charge, linear, records
 
@@ -100,3 +105,26 @@ def test_whether_a_model_is_of_use_counts_each_rounds_own_steps_and_noise(tiny_f
     assert after["noise_walk"] == pytest.approx(before["noise_walk"] * ((1 + 1 / 4) / 2) ** 0.5)
     assert after["reach"] == pytest.approx(before["reach"])
     assert after["supposed"] == before["supposed"] == dict.fromkeys(charges, 20)
+
+
+@pytest.mark.parametrize("lots", [[], ["training.lots=[{from_round=6,times=2.0}]"]], ids=["plain", "lots grow"])
+def test_a_round_that_failed_counts_whoever_waits_for_the_next_phase(
+    lots: list[str], tiny_file: Path, tmp_path: Path
+) -> None:
+    """West left in round 2, and south's answers are lost from round 3 on: north would pay for each round that fails."""
+    scenario = read_scenario(str(tiny_file), ["rounds=6", "federation.tolerated_failures=1", *lots])
+
+    def fault(node: int, reply: Message) -> Message:
+        if not reply.has_error() and reply.metadata.message_type == wire.TRAIN:
+            number, silo = wire.read_train_reply(reply).round_number, scenario.federation.silos[node - 2]
+            if (silo == "west" and number == 2) or (silo == "south" and number >= 3):
+                gone = Error(8, "") if silo == "south" else wire.refusal(PrivacyBudgetExceeded.code)
+                reply.__dict__.update(_content=None, _error=gone)
+        return reply
+
+    with pytest.raises(DropoutError, match=r"round 4 failed closed: 1 silo is too few"):
+        run_federation(FaultyGrid(scenario, tmp_path, fault), scenario, tmp_path, torch.device("cpu"))
+    lines = read_metrics(tmp_path / "metrics.jsonl")
+    assert ["failed" in line for line in lines] == [False, False, True]
+    assert [sorted(line["withdrawn"]) for line in lines] == [[], ["west"], ["west"]]
+    assert sum(event.steps for event in charged(tmp_path / "ledgers" / "north.sqlite")) == 4 * 2
