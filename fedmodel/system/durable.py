@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import IO, BinaryIO, Final
 
 from fedmodel.errors import ConfigError
 
@@ -24,6 +24,7 @@ MISSING: Final = (FileNotFoundError, NotADirectoryError, IsADirectoryError)
 
 
 _put_off: ContextVar[dict[Path, None] | None] = ContextVar("_put_off", default=None)
+_locks: set[IO[bytes]] = set()  # that this process holds
 
 
 def failed(error: OSError) -> str:
@@ -153,6 +154,8 @@ def erase_folder(folder: Path) -> None:
 def held(path: Path, refusal: str) -> Iterator[None]:
     """Hold a lock file for the length of the block, without waiting; the kernel releases it when the process dies.
 
+    Guarantee: no process that is forked inside the block holds it too, however long that lives.
+
     Args:
         path: The file; it is made if it is missing, and stays.
         refusal: The error's text if another process holds the lock.
@@ -160,9 +163,27 @@ def held(path: Path, refusal: str) -> Iterator[None]:
     Raises:
         ConfigError: When another process holds it.
     """
-    with path.open("ab") as lock:
+    with path.open("ab", buffering=0) as lock:
+        _locks.add(lock)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            raise ConfigError(refusal) from error
-        yield
+            _take(lock, refusal)
+            yield
+        finally:
+            _locks.discard(lock)
+
+
+def _take(lock: IO[bytes], refusal: str) -> None:
+    """Take a lock, or refuse where another has it."""
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise ConfigError(refusal) from error
+
+
+def _let_go() -> None:
+    """Close what a fork inherited of its parent's locks, which are held for as long as anybody has them open."""
+    while _locks:
+        _locks.pop().close()
+
+
+os.register_at_fork(after_in_child=_let_go)

@@ -5,7 +5,7 @@
 All but charging and training is what a server does in any run (`server.round_loop`): strategies, cohorts, metrics,
 checkpoints, how a round fails and how a run ends. Silos train by a `Trainer`, in which a silo is its records, its noise
 and, where the scenario keeps it, its optimiser's state. `[faults]` loses the same silos in the same rounds as in any
-other simulation.
+other simulation. However a run ends, what trained for it has ended before.
 
 Guarantee: what leaves a silo is what its event in the book says, charged before its records are used
 (`scenarios.runs.event_book`). Nothing is encrypted, signed or kept apart: it is for simulation, and the report says so.
@@ -18,6 +18,7 @@ from __future__ import annotations
 import logging
 import secrets
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
@@ -143,14 +144,15 @@ def _run(scenario: Scenario, run_dir: Path, device: torch.device, run: str, make
     jobs = {TRAINING: job_named(TRAINING).asking(Serving(scenario, strategy.apply, model.measure))}
     book = EventBook(run_dir, scenario, str(number), read_identity(place.home).public)
     taking = _taking(scenario, strategy, number, place.home, kept)
-    loop = RoundLoop(BookedRounds(taking, book, make(scenario, device)), jobs, model, place, journal, logs)
-    if kept is not None:
-        bring_up_to(kept, scenario, model, place, logs)
-        come_to = ComeTo.again(kept)
-    else:
-        come_to = ComeTo(0, State(model.begin()))
-        loop.keep(come_to)
-    come_to = loop.run(come_to)
+    with closing(make(scenario, device)) as trainer:
+        loop = RoundLoop(BookedRounds(taking, book, trainer), jobs, model, place, journal, logs)
+        if kept is not None:
+            bring_up_to(kept, scenario, model, place, logs)
+            come_to = ComeTo.again(kept)
+        else:
+            come_to = ComeTo(0, State(model.begin()))
+            loop.keep(come_to)
+        come_to = loop.run(come_to)
     model.judge(come_to.state, taking.joined.charges)
     place.clear_up()
 

@@ -191,6 +191,10 @@ class Stacked:
                 failed |= dict.fromkeys(named, error.code)
         return Trained(updates, failed)
 
+    def close(self) -> None:
+        """End the threads, each after the stack that it is at."""
+        self._workers.shutdown(cancel_futures=True)
+
     def _train(
         self, group: _Group, number: int, silos: Sequence[str], model_P: NDArray[np.float32], lineage: bytes
     ) -> dict[str, NDArray[np.float32]]:

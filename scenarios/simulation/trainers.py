@@ -43,7 +43,7 @@ class Trained:
 
 
 class Trainer(Protocol):
-    """Trains silos that were charged."""
+    """Trains silos that were charged, until it is closed by whoever had it made."""
 
     def round(self, number: int, silos: Sequence[str], model_P: NDArray[np.float32], lineage: bytes) -> Trained:
         """Return the silos' updates.
@@ -54,6 +54,9 @@ class Trainer(Protocol):
             model_P: From which model.
             lineage: What optimisers' state they all begin from; `FRESH` where they begin anew.
         """
+
+    def close(self) -> None:
+        """End what trains besides this thread, also where a round was broken off; a second time, do nothing."""
 
 
 class OneByOne:
@@ -82,6 +85,9 @@ class OneByOne:
                 if self._scenario.carries_state:
                     self._carried[silo] = state
         return Trained(updates, failed)
+
+    def close(self) -> None:
+        """Do nothing: only this thread trains."""
 
     def _update(self, silo: str, question: Question, state: Carried) -> NDArray[np.float32]:
         """Return one silo's update; whatever its code raises costs it its part."""

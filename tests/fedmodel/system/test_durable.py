@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import ctypes
 import os
+import signal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from fedmodel.errors import ConfigError
 from fedmodel.system import durable
-from fedmodel.system.durable import is_put_off, replace_file, sync_folder, synced_together
+from fedmodel.system.durable import held, is_put_off, replace_file, sync_folder, synced_together
 
 
 class Disk:
@@ -112,3 +114,23 @@ def test_the_systems_own_call_takes_a_folder(tmp_path: Path, monkeypatch: pytest
     with synced_together():
         write(tmp_path)
     assert called
+
+
+def test_a_lock_is_held_for_its_block_and_not_by_what_was_forked_inside_it(tmp_path: Path) -> None:
+    with held(tmp_path / "one", "taken"), held(tmp_path / "two", "taken"):
+        child = os.fork()
+        if child == 0:
+            signal.pause()
+        with pytest.raises(ConfigError, match="taken"), held(tmp_path / "one", "taken"):
+            pass
+    try:
+        with held(tmp_path / "one", "taken"), held(tmp_path / "two", "taken"):
+            pass
+    finally:
+        os.kill(child, signal.SIGKILL)
+        os.waitpid(child, 0)
+
+
+def test_an_error_of_the_block_is_no_refusal_of_the_lock(tmp_path: Path) -> None:
+    with pytest.raises(BlockingIOError, match="why"), held(tmp_path / "one", "taken"):
+        raise BlockingIOError("why")

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import errno
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, nullcontext
+from multiprocessing.context import ForkProcess
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +20,25 @@ import pytest
 import torch
 
 from fedmodel.config import Scenario, read_scenario
-from fedmodel.errors import DataError, FedmodelError
+from fedmodel.errors import DataError, DropoutError, FedmodelError
 from fedmodel.learning.models import parameters_of
 from fedmodel.secagg import FRESH
+from fedmodel.system.durable import held
 from scenarios.simulation import over_cores
 from scenarios.simulation.over_cores import OverCores, one_by_one
-from scenarios.simulation.trainers import OneByOne
+from scenarios.simulation.prepared import prepare
+from scenarios.simulation.resuming import LOCK
+from scenarios.simulation.trainers import OneByOne, Trained
+from server.run_files import SERVING
 from tests.conftest import TINY
 
 CPU = torch.device("cpu")
 MANY = ["federation.silos=9", "data.records=400", "data.partition.min_records=10", "privacy.noise=seeded-unsafe",
         "training.optimizer=adam", "training.learning_rate=0.05", "training.keep_optimizer_state=true",
         'model={kind="mlp",hidden=[3],dropout=0.5}']  # fmt: skip
+
+GOING_ON = [*MANY[:3], *MANY[7:], "rounds=2"]  # with noise of the system, and nothing that would be in memory alone
+ROUND = OneByOne.round
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="processes are forks, of Linux alone")
 
@@ -39,10 +50,8 @@ def scenario(tiny_file: Path) -> Scenario:
 
 @pytest.fixture
 def both(scenario: Scenario) -> Iterator[tuple[OverCores, OneByOne]]:
-    over = OverCores(scenario, CPU, 2)
-    yield over, OneByOne(scenario, CPU)
-    for process in over._processes:
-        process.kill()
+    with closing(OverCores(scenario, CPU, 2)) as over:
+        yield over, OneByOne(scenario, CPU)
 
 
 def rounds(trainer: Any, scenario: Scenario, cohorts: Sequence[Sequence[str]]) -> list[dict[str, bytes]]:
@@ -77,21 +86,131 @@ def test_a_silo_whose_training_fails_costs_its_own_part_in_whichever_process(
         return real(self, silo, *rest)
 
     monkeypatch.setattr(OneByOne, "_update", update)
-    over = OverCores(scenario, CPU, 2)
     model_P = np.zeros(parameters_of(scenario.model, scenario.data.shape), dtype=np.float32)
-    found = over.round(1, scenario.federation.silos, model_P, FRESH)
+    with closing(OverCores(scenario, CPU, 2)) as over:
+        found = over.round(1, scenario.federation.silos, model_P, FRESH)
     assert found.failed == dict.fromkeys(("silo-0002", "silo-0005"), DataError.code)
     assert len(found.updates) == 7
-    for process in over._processes:
-        process.kill()
 
 
-def test_a_process_that_is_gone_fails_the_run_in_a_sentence(both: tuple[OverCores, OneByOne]) -> None:
-    over, _ = both
-    over._processes[1].kill()
-    over._processes[1].join()
-    with pytest.raises(FedmodelError, match=r"a process that trained silos ended.*goes on from its last whole round"):
-        over.round(1, ["silo-0000", "silo-0001"], np.zeros(23, dtype=np.float32), FRESH)
+@pytest.mark.parametrize(
+    ("number", "settings", "then"),
+    [
+        (1, [], "the run goes on from its last whole round by the command that began it"),
+        (2, [], "the state of silos' optimisers was in its memory, so that the run begins again in a new folder"),
+        (2, ["training.keep_optimizer_state=false"], "the run goes on from its last whole round by the command that"),
+    ],
+)
+def test_a_process_that_is_gone_fails_the_run_in_a_sentence_and_the_others_end_with_it(
+    number: int, settings: list[str], then: str, tiny_file: Path
+) -> None:
+    with closing(OverCores(read_scenario(str(tiny_file), [*MANY, *settings]), CPU, 2)) as over:
+        over._processes[1].kill()
+        over._processes[1].join()
+        with pytest.raises(FedmodelError, match=rf"^a process that trained silos ended, .*; {then}"):
+            over.round(number, ["silo-0000", "silo-0001"], np.zeros(23, dtype=np.float32), FRESH)
+        assert children() == []
+
+
+def test_what_began_ends_where_the_next_cannot(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+    real, seen = ForkProcess.start, []
+
+    def start(self: ForkProcess) -> None:
+        seen.append(children())
+        if len(seen) == 3:
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+        real(self)
+
+    monkeypatch.setattr(ForkProcess, "start", start)
+    with pytest.raises(FedmodelError, match=r"^a process that trains silos could not begin: Resource temporarily"):
+        OverCores(scenario, CPU, 3)
+    assert (list(map(len, seen)), children()) == ([0, 1, 2], [])
+
+
+def test_each_process_has_its_own_pipe_alone_and_ends_when_nobody_can_ask_it(scenario: Scenario) -> None:
+    with closing(OverCores(scenario, CPU, 2)) as over:
+        for end, process in zip(over._ends, over._processes, strict=True):
+            assert process.exitcode is None
+            end.close()
+            process.join(60)  # of which it takes some milliseconds
+            assert process.exitcode == 0
+
+
+def test_a_process_whose_parent_was_gone_before_it_could_be_said_ends_at_once() -> None:
+    here, there = multiprocessing.Pipe()
+    process = multiprocessing.get_context("fork").Process(
+        target=over_cores._train, args=(there, (), os.getppid(), None)
+    )
+    process.start()
+    process.join(60)
+    code = process.exitcode
+    process.kill()
+    assert (code, here.closed) == (0, False)
+
+
+def run(folder: Path) -> dict[str, Any]:
+    """Run a scenario whose silos are shared out over two processes, and return its summary."""
+    (folder / "tiny.toml").write_text(TINY, encoding="utf-8")
+    prepared = prepare(folder / "tiny.toml", GOING_ON, "vectorised", "cpu", folder / "r")
+    with prepared.held() as run_dir:
+        return prepared.run(run_dir, nullcontext())
+
+
+def assert_nothing_is_left(folder: Path) -> None:
+    """Assert that nobody trains any more, and nobody holds the run's folder."""
+    assert children() == []
+    for name in (LOCK, SERVING):
+        with held(folder / "r" / name, f"{name} is held"):
+            pass
+
+
+def killed(self: OneByOne, number: int, silos: Sequence[str], *rest: Any) -> Any:
+    """End this process in the second round, in the middle of it, as the system does."""
+    if number == 2 and "silo-0001" in silos:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return ROUND(self, number, silos, *rest)
+
+
+def interrupted(self: OneByOne, number: int, silos: Sequence[str], *rest: Any) -> Any:
+    """Press Ctrl-C in the second round, and train for ever."""
+    if number == 2:
+        if "silo-0001" in silos:
+            os.kill(os.getppid(), signal.SIGINT)
+        time.sleep(600)
+    return ROUND(self, number, silos, *rest)
+
+
+def useless(self: OneByOne, number: int, silos: Sequence[str], *rest: Any) -> Any:
+    """Make no update in the second round."""
+    found = ROUND(self, number, silos, *rest)
+    return found if number == 1 else Trained({}, dict.fromkeys(silos, DataError.code))
+
+
+@pytest.mark.parametrize(
+    ("story", "raised"),
+    [(None, None), (useless, DropoutError), (killed, FedmodelError), (interrupted, KeyboardInterrupt)],
+    ids=["to its end", "an error", "a killed process", "Ctrl-C"],
+)
+def test_however_a_run_ends_no_process_of_it_is_left_and_the_same_call_goes_on(
+    story: Callable[..., Any] | None,
+    raised: type[BaseException] | None,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(over_cores, "cores", lambda: 2)
+    began: list[int] = []
+    begin = OverCores._begin
+    monkeypatch.setattr(OverCores, "_begin", lambda *given: (begin(*given), began.append(len(children()))))
+    if story is not None and raised is not None:
+        with monkeypatch.context() as broken:
+            broken.setattr(OneByOne, "round", story)
+            with pytest.raises(raised):
+                run(tmp_path)
+        assert_nothing_is_left(tmp_path)
+    summary = run(tmp_path)
+    assert_nothing_is_left(tmp_path)
+    assert began == ([1, 2] if story is None else [1, 2, 1, 2])
+    assert (summary["rounds_completed"], summary["rounds_failed"]) == (2, 0)
 
 
 def test_no_process_outlives_a_run_that_was_killed(tmp_path: Path) -> None:
@@ -123,6 +242,11 @@ time.sleep(600)
     assert not left
 
 
+def children() -> list[int | None]:
+    """Return the processes that this one forked, and that are still there."""
+    return [one.pid for one in multiprocessing.active_children()]
+
+
 def runs(pid: int) -> bool:
     """Return whether a process is there, and does anything."""
     try:
@@ -140,8 +264,5 @@ def test_cores_are_used_where_that_pays_and_threads_of_a_silo_are_not_forked(
 ) -> None:
     monkeypatch.setattr(over_cores, "cores", lambda: 2)
     monkeypatch.setattr(over_cores, "threads_of", lambda said: 1 if said == "auto" else said)
-    made = one_by_one(read_scenario(str(tiny_file), [*MANY, *settings]), CPU)
-    assert type(made) is kind
-    for process in getattr(made, "_processes", ()):
-        process.kill()
-        process.join()
+    with closing(one_by_one(read_scenario(str(tiny_file), [*MANY, *settings]), CPU)) as made:
+        assert type(made) is kind
