@@ -31,12 +31,14 @@ if TYPE_CHECKING:
     from fedmodel.privacy.plan_figures import noise_multiplier as noise_multiplier
     from scenarios.face.auditing import Audit as Audit
     from scenarios.face.auditing import audit as audit
+    from scenarios.face.bases import Base as Base
     from scenarios.face.run import Run as Run
     from scenarios.face.scenario import Scenario as Scenario
     from scenarios.face.simulating import simulate as simulate
 
 _FROM = {
     "Audit": "scenarios.face.auditing",
+    "Base": "scenarios.face.bases",
     "ByColumn": "fedmodel.kinds.partitions.column",
     "ConfigError": "fedmodel.errors",
     "DataError": "fedmodel.errors",

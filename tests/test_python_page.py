@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from fedmodel.kinds import own_code
+from tests.bases import make_base
 
 ROOT = Path(__file__).parents[1]
 
@@ -17,7 +18,8 @@ def test_the_page_on_python_runs_as_it_stands(tmp_path: Path, monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     page = (ROOT / "docs" / "python.md").read_text(encoding="utf-8")
     blocks = re.findall(r"```python\n(.*?)```", page, flags=re.DOTALL)
-    assert len(blocks) == 5
+    assert len(blocks) == 6
+    make_base(tmp_path / "base", "encoder")
     names: dict[str, Any] = {"__name__": "__main__"}
     try:
         for block in blocks:
@@ -26,6 +28,7 @@ def test_the_page_on_python_runs_as_it_stands(tmp_path: Path, monkeypatch: pytes
         own_code.close()
     run, second = names["run"], names["second"]
     assert run.epsilon <= 8.0
+    assert names["based"].summary["parameters"] == 2 * 128 + 33  # two adapters, and a head
     assert run.figures["accuracy"] > 0.4
     assert (tmp_path / "kept" / "report.html").is_file()
     assert second.scenario.hash == names["changed"].hash

@@ -40,6 +40,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.tokens import TokenizerConfig
 from fedmodel.system.memory import available
 
 CONFIG: Final = "config.json"
@@ -161,6 +162,22 @@ def base_of(sha256: str) -> Base:
     return base
 
 
+def tokenizer_config(base: Base) -> TokenizerConfig:
+    """Return what a scenario declares of texts that are read by a base's own tokenizer.
+
+    Raises:
+        ConfigError: When the base does not say how many tokens it knows.
+    """
+    vocabulary, padding = base.config.get("vocab_size"), base.config.get("pad_token_id")
+    if not isinstance(vocabulary, int):
+        raise ConfigError(
+            f"the base of SHA-256 {base.sha256[:16]}...: its config.json says no vocab_size, so it takes no one text;"
+            " take another"
+        )
+    sha256 = hashlib.sha256(base.tokenizer).hexdigest()
+    return TokenizerConfig(sha256=sha256, vocabulary=vocabulary, padding=padding if isinstance(padding, int) else 0)
+
+
 def _header(data: bytes) -> bytes:
     """Return the JSON that a safetensors file begins with."""
     return data[8 : 8 + int.from_bytes(data[:8], "little")]
@@ -210,5 +227,8 @@ def _config(folder: Path, data: bytes) -> dict[str, Any]:
     if found.get("auto_map"):
         raise ConfigError(f"{path}: names code by auto_map, which is never run from a base; take another base")
     if found.get("quantization_config"):
-        raise ConfigError(f"{path}: is of quantised weights, which are not read; take the base in float32 or bfloat16")
+        raise ConfigError(
+            f"{path}: is of quantised weights, which are not read, since no record's gradient through kernels of 4 or 8"
+            " bits was held to autograd's here; take the base in float32 or bfloat16"
+        )
     return found

@@ -9,13 +9,12 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from os.path import relpath
 from pathlib import Path
 from typing import Final
 
 from fedmodel.errors import ConfigError
-from fedmodel.kinds.bases import TOKENIZER, Base, read_base
+from fedmodel.kinds.bases import TOKENIZER, Base, read_base, tokenizer_config
 
 FOLDER: Final = "texts"
 _HELD_OUT: Final = "held-out"
@@ -76,7 +75,7 @@ def data_section(on: OnBase, name: str, out: Path) -> str:
     positions = min(
         (on.base.config[key] for key in _POSITIONS if isinstance(on.base.config.get(key), int)), default=_LONGEST
     )
-    padding = on.base.config.get("pad_token_id")
+    tokenizer = tokenizer_config(on.base)
     return f"""source = "json-lines"
 name = {json.dumps(name)}
 folder = {json.dumps(str(out / FOLDER))}     # of a simulation: a folder for each silo, and the server's, {_HELD_OUT}
@@ -86,9 +85,9 @@ labels = {json.dumps(on.labels)}
 length = {min(_LONGEST, positions // 2 or 1)}         # tokens; what is longer is cut, and what is shorter costs as much
 
 [data.tokenizer]     # the base's own, of which each party has a copy
-sha256 = "{sha256(on.base.tokenizer).hexdigest()}"
-vocabulary = {on.base.config["vocab_size"]}
-padding = {padding if isinstance(padding, int) else 0}
+sha256 = "{tokenizer.sha256}"
+vocabulary = {tokenizer.vocabulary}
+padding = {tokenizer.padding}
 """
 
 

@@ -28,6 +28,7 @@ import numpy as np
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.own_code import OF_A_SCRIPT
 from fedmodel.kinds.section import Section
+from scenarios.face.bases import Base, texts_alone, texts_of
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 class Objects(TypedDict, total=False):
     """What a scenario is made from; `fedmodel.simulate` says what each is."""
 
-    model: Required[Callable[..., nn.Module] | nn.Module]
+    model: Required[Callable[..., nn.Module] | nn.Module | Base]
     model_args: Mapping[str, Any]
     weight_standardization: bool
     train: Required[Any]
@@ -146,13 +147,16 @@ def check_said(said: Mapping[str, Any]) -> None:
 
 def named_objects(said: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
     """Return, by the name that the scenario calls it, each object of the script that only this process has."""
-    model, train, test = said["model"], said["train"], said.get("test")
+    model = said["model"]
+    train, test = _records_of(said)
 
     def data() -> Any:
         return train if test is None else {"train": train, "test": test}
 
     found: dict[str, Callable[..., Any]] = {_DATA: data}
-    if _is_module(model):
+    if isinstance(model, Base):
+        pass  # which the scenario knows by its hash
+    elif _is_module(model):
         found[name_of(type(model), "model", alone=True)] = maker_of(model)
     elif callable(model):
         found[name_of(model, "model")] = model
@@ -165,6 +169,15 @@ def named_objects(said: Mapping[str, Any]) -> dict[str, Callable[..., Any]]:
                 raise ConfigError(f"two functions would be called {name!r}; write each with def, by a name of its own")
             found[name] = function
     return found
+
+
+def _records_of(said: Mapping[str, Any]) -> tuple[Any, Any]:
+    """Return train and test, whose texts are tokens of a base if they are given to one."""
+    train, test, texts = texts_alone(said["train"]), texts_alone(said.get("test")), texts_of(said)
+    if texts is None:
+        return train, test
+    read = [texts.read(one, f"train[{at}]") for at, one in enumerate(train)] if isinstance(train, list) else None
+    return read or texts.read(train, "train"), None if test is None else texts.read(test, "test")
 
 
 def maker_of(model: Callable[..., nn.Module] | nn.Module) -> Callable[..., nn.Module]:
@@ -185,11 +198,12 @@ def document_of(said: Mapping[str, Any]) -> dict[str, Any]:
         TypeError: When an argument has a name that is not known.
     """
     check_said(said)
+    said = {**said, "train": texts_alone(said["train"])}
     silos = _silos(said)
     model = _model(said)
     given = {key: said[key] for key in ("epsilon", "noise_multiplier") if said.get(key) is not None}
     batch = _batch(said, len(silos)) if said.get("expected_batch_size") is None else said["expected_batch_size"]
-    called = model["use"].rpartition(":")[2]
+    called = Path(model["use"].rpartition(":")[2]).name
     document: dict[str, Any] = {
         "name": said.get("name") or _slug(called),
         "summary": f"{called[:40]} over {len(silos)} silos, simulated by a script",
@@ -253,10 +267,14 @@ def _model(said: Mapping[str, Any]) -> dict[str, Any]:
     arguments, standardised = dict(said.get("model_args") or {}), _chosen(said, "weight_standardization")
     if standardised.keys() & arguments.keys():
         raise ConfigError("model_args and weight_standardization both say whether weights are; say it once")
+    if isinstance(model, Base):
+        if arguments or standardised:
+            raise ConfigError("model_args and weight_standardization are of a model of your own, and model is a base")
+        return model.section()
     if not _is_module(model):
         if not callable(model):
             raise ConfigError(
-                f"model is a {type(model).__name__}; give a class, a function that makes one, or a module"
+                f"model is a {type(model).__name__}; give a class, a function that makes one, a module, or fm.Base"
             )
         return {"kind": "own", "use": name_of(model, "model"), **arguments, **standardised}
     if arguments:
@@ -282,6 +300,9 @@ def _kept_start(module: nn.Module) -> Path:
 def _data(said: Mapping[str, Any], batch: int) -> dict[str, Any]:
     """Return the section `data`; where nothing is said of a partition, each silo is dealt its largest lot at least."""
     found: dict[str, Any] = {"source": "own", "use": _DATA, **_chosen(said, "label", "person", "task")}
+    if isinstance(base := said["model"], Base):
+        texts = texts_of(said)
+        found = {"task": base.learns, **found, **({} if texts is None else texts.declared())}
     found |= {key: list(said[key]) for key in ("labels", "target_range") if said.get(key) is not None}
     found |= {key: dict(said[key]) for key in ("augment",) if said.get(key) is not None}
     if said.get("test") is None:
@@ -342,7 +363,8 @@ def _largest_lot(said: Mapping[str, Any], batch: int) -> int:
 def _records(train: Any) -> int:
     """Return how many records there are."""
     try:
-        return len(train[-1]) if isinstance(train, tuple) else len(train)
+        columns = tuple(train.values()) if isinstance(train, Mapping) else train
+        return len(columns[-1]) if isinstance(columns, tuple) and columns else len(columns)
     except TypeError:
         raise ConfigError(
             f"train is a {type(train).__name__}, which does not say how many records it has; give a map-style Dataset,"

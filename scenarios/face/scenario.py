@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 from fedmodel import config
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.models.hf import HfConfig
 from fedmodel.system.durable import failed, replace_file
 from scenarios.face.objects import Objects, document_of, maker_of, named_objects
 
@@ -122,8 +123,10 @@ class Scenario(config.Scenario):
         return self.with_(seed=secrets.randbelow(2**31) if seed is None else seed)
 
     def document(self) -> dict[str, Any]:
-        """Return its keys and values, as TOML has them, and where the file lies that it begins from."""
+        """Return its keys and values, as TOML has them, and where the base or the file lies that it begins from."""
         found = self.model_dump(mode="json", exclude_none=True)
+        if isinstance(self.model, HfConfig) and self.model.use is not None:
+            found["model"]["use"] = self.model.use
         if self.start is not None:
             places = {"file": self.start.file, "identity": self.start.identity}
             found["model"]["init"] |= {key: place for key, place in places.items() if place is not None}

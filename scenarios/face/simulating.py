@@ -67,14 +67,16 @@ def simulate(
 
             model: A class or a function that makes a `torch.nn.Module`; its first parameters are drawn from the
                 scenario's seed. Or a module: a copy of it is trained, and its parameters are the start. Handing a
-                module over says that no private record is in them, and the run's report says that you said so.
+                module over says that no private record is in them, and the run's report says that you said so. Or
+                `fedmodel.Base`, a model that was trained before, whose adapters are trained.
             model_args: Arguments of that class or function, plain values.
             weight_standardization: Whether weights of its plain linear layers and 2-D convolutions but the last are
                 brought to one size before they are used. Default: False.
             train: Records: a map-style `Dataset`, a pair of tensors or arrays `(x, y)`, a pandas or Polars frame with
-                `label`, a Hugging Face `Dataset`; or a list with one of them for each silo.
+                `label`, a Hugging Face `Dataset`; or a list with one of them for each silo. Of a base, texts: a pair of
+                lists, a frame or a `Dataset` with a column of texts, or, for next tokens, a list of texts.
             task: What is learnt: "classification", "multi-label", "regression", "next-token" or "sequence-labels"
-                (docs/data.md). Default: "classification".
+                (docs/data.md). Default: "classification", and of a base what it learns.
             target_range: Of a regression: the public range of what is predicted, to which it is bounded.
             test: Records on which the server evaluates, of which no silo has any.
             held_out: Where there is no test, the share of train that becomes it. Default: 0.2.
