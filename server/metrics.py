@@ -26,6 +26,7 @@ from fedmodel.data.named import each
 from fedmodel.errors import ProtocolError
 from fedmodel.learning.inputs import called, rows_at_once, tensors
 from fedmodel.learning.tasks import Measured, Objective
+from fedmodel.privacy.events import EPSILON_IF_HIDDEN, EXPERIMENT
 from fedmodel.system.durable import naming
 
 METRICS: Final = "metrics.jsonl"
@@ -96,9 +97,24 @@ def told_together(bounds: Mapping[str, float | None]) -> dict[str, float | None]
     return [[bound, silos] for bound, silos in Counter(bounds.values()).items()]
 
 
+def labelled_together(noise: str, bounds: Mapping[str, float | None]) -> dict[str, Any]:
+    """Return what a round's line says of silos' epsilons: of an experiment's noise, nothing that reads as a promise.
+
+    Args:
+        noise: The name of the run's, as the line has it (`PrivacyConfig.noise_name`).
+        bounds: By silo, its epsilon if nobody could subtract that noise; None where nothing bounds it.
+
+    >>> labelled_together("os", {"north": 1.5}), labelled_together("experiment", {"north": 1.5})
+    ({'epsilon': {'north': 1.5}}, {'epsilon': {'north': None}, 'epsilon_if_noise_were_secret': {'north': 1.5}})
+    """
+    if noise != EXPERIMENT:
+        return {"epsilon": told_together(bounds)}
+    return {"epsilon": told_together(dict.fromkeys(bounds)), EPSILON_IF_HIDDEN: told_together(bounds)}
+
+
 def epsilons_of(line: Mapping[str, Any]) -> list[float | None]:
-    """Return the bounds that a round's line says, however it says them."""
-    told = line["epsilon"]
+    """Return the figures that a round's line says, however it says them; of an experiment's noise, under its label."""
+    told = line.get(EPSILON_IF_HIDDEN, line["epsilon"])
     return list(told.values()) if isinstance(told, Mapping) else [bound for bound, _ in told]
 
 

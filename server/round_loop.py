@@ -48,7 +48,7 @@ from server.aggregation import Aggregation, RoundResult
 from server.beginning import LOOK_S, wait_for_nodes
 from server.joining import find_again
 from server.journal import Checkpoint, Journal
-from server.metrics import Logs, told_together
+from server.metrics import Logs, labelled_together
 from server.run_files import RunFiles
 from server.served_model import ServedModel
 
@@ -165,7 +165,8 @@ class RoundLoop:
         cohort, result = self._ask(number, job.question(number, before.state))
         left = [silo for silo, code in result.dropouts.items() if joined.let_go(silo, code, number)]
         charged = _counted(before.charged, result.charged, part, len(scenario.phases))
-        line = {"epsilon": told_together(self._epsilons(charged)), **self._line(number, cohort, result)}
+        bounds = labelled_together(scenario.privacy.noise_name, self._epsilons(charged))
+        line = {**bounds, **self._line(number, cohort, result)}
         waits = self._waits(part)
         too_few = len(joined.left) < self._rounds.needed and not waits
         ended, state, failures = too_few, before.state, before.failures
@@ -237,7 +238,9 @@ class RoundLoop:
         }
 
     def _epsilons(self, charged: Collection[str]) -> dict[str, float | None]:
-        """Return the epsilon of each silo that says it charged something; the ledgers have the last word.
+        """Return the epsilon of each silo that says it charged something, if nobody can subtract its noise.
+
+        The ledgers have the last word.
 
         It is of the whole plan from the first round on: what a run costs does not hang on where somebody who watches it
         ends it. None where nothing bounds it, since JSON has no infinity.

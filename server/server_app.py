@@ -181,7 +181,10 @@ def _log_beginning(joined: Joined, scenario: Scenario) -> None:
     if scenario.privacy.baseline is not None:
         logger.info("%s: this run protects nobody", LEFT_OUT[scenario.privacy.baseline])
     elif scenario.privacy.noise == EXPERIMENT:
-        logger.info("noise is an experiment's, from a seed: this run protects nobody; its epsilon is %s", IF_HIDDEN)
+        logger.info(
+            "noise is an experiment's, from a seed: this run protects nobody; what is told as epsilon would hold %s",
+            IF_HIDDEN,
+        )
     elif scenario.privacy.noise == "seeded-unsafe":
         logger.info(
             "noise is seeded-unsafe: whoever knows the seed can remove it; no epsilon of this run protects anybody"

@@ -98,19 +98,27 @@ def budget_forecast(
 ) -> None:
     """Say how many more runs of a scenario, or rounds of one, a silo's budget admits."""
     from fedmodel.config import read_scenario
+    from fedmodel.privacy.events import EPSILON_IF_HIDDEN, IF_HIDDEN
     from scenarios.runs import inspection
 
     place = inspection.LedgerFiles.meant(ledger)
     found = inspection.forecast(place.ledger, read_scenario(scenario, settings or ()), silo)
     line = (
         f"{found['runs']} whole runs fit, or {found['rounds']} rounds of one (of {found['rounds_of_a_run']}), at noise"
-        f" {up(found['noise_multiplier'])}; a whole run alone costs epsilon {up(found['epsilon_of_a_run'])}"
+        f" {up(found['noise_multiplier'])}; a whole run alone "
     )
+    if found["protects"]:
+        line += f"costs epsilon {up(found['epsilon_of_a_run'])}"
+    else:
+        line += f"would cost epsilon {up(found[EPSILON_IF_HIDDEN])} {IF_HIDDEN}."
+        line = f"{line} {_protects_nobody(found['noise_source'])}"
     answer(_finite(found), line, as_json)
 
 
 def _show_scope(silo: str, scope: dict[str, Any]) -> None:
     """Print one budget for a person."""
+    from fedmodel.privacy.events import EPSILON_IF_HIDDEN, IF_HIDDEN
+
     divergence, whole = scope["divergence"], scope["taken_whole"]
     about = f", {scope['scope']}: budget epsilon {up(scope['budget'])} at delta {small(scope['delta'])}"
     out.print(Text.assemble((silo, "bold"), about), highlight=False)
@@ -118,9 +126,11 @@ def _show_scope(silo: str, scope: dict[str, Any]) -> None:
     for heading in ("run", "rounds", "steps", "held", "noise", "epsilon", "of steps taken", "admitted by"):
         table.add_column(heading, justify="left" if heading in ("run", "admitted by") else "right")
     for run in scope["runs"]:
+        would = run.get(EPSILON_IF_HIDDEN)
+        epsilon = up(run["epsilon"]) if would is None else f"{up(would)} {IF_HIDDEN}"
         table.add_row(
             run["name"] or run["run"], str(run["rounds"]), str(run["steps"]), str(run["held_steps"]),
-            noise(run["noise_multiplier"]), up(run["epsilon"]), up(run["epsilon_of_steps_taken"]), run["admitted"],
+            noise(run["noise_multiplier"]), epsilon, up(run["epsilon_of_steps_taken"]), run["admitted"],
         )  # fmt: skip
     out.print(table)
     for run in scope["runs"]:
@@ -144,6 +154,16 @@ def _show_scope(silo: str, scope: dict[str, Any]) -> None:
             f" {down(divergence['left'])}."
         )
     out.print(left, highlight=False)
+    if EPSILON_IF_HIDDEN in scope:
+        out.print(
+            f"Nothing bounds what all of it tells whoever knows a seed. Epsilon would be {up(scope[EPSILON_IF_HIDDEN])}"
+            f" {IF_HIDDEN}, and the budget is charged as if it were.",
+            highlight=False,
+        )
+        for source in _KNOWN_NOISE:
+            if source in scope["noise_sources"]:
+                out.print(_protects_nobody(source), style="bold red", highlight=False)
+        return
     out.print(
         f"However plans were chosen and wherever they ended, all of it is within epsilon {up(scope['epsilon'])}; of"
         f" each run the whole plan counts. Of the steps taken it would be {up(scope['epsilon_of_steps_taken'])}, had"
@@ -160,12 +180,11 @@ def _show_scope(silo: str, scope: dict[str, Any]) -> None:
             f" {up(scope['mu'])}-GDP wherever delta is over {small(scope['mu_floor'])}; delta at epsilon {points}.",
             highlight=False,
         )
-    for source, said in _KNOWN_NOISE.items():
-        if source in scope["noise_sources"]:
-            out.print(
-                f"Noise was {said}: whoever knows the seed can remove it. No figure here protects anybody.",
-                style="bold red",
-            )
+
+
+def _protects_nobody(source: str) -> str:
+    """Say what noise from a seed is worth."""
+    return f"Noise is {_KNOWN_NOISE[source]}: whoever knows the seed can remove it. No figure here protects anybody."
 
 
 def _finite(document: Any) -> Any:

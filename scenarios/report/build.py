@@ -311,7 +311,8 @@ def _check_made(run_dir: Path, stored: Report, render: Render | None) -> str:
         raise LedgerTampered(f"{signing.NAME}: is of no {min(missing)}, and a report is made with one")
     files = tuple(file for file in stored.integrity.files if file.name not in MADE)
     given = stored.model_copy(update={"integrity": stored.integrity.model_copy(update={"files": files})})
-    if (run_dir / registry.NAME).read_bytes() != registry.to_yaml(given).encode():
+    follow = [registry.to_yaml(given, before=before).encode() for before in (False, True)]
+    if (run_dir / registry.NAME).read_bytes() not in follow:
         raise ClaimRefuted(f"{registry.NAME}: is not the entry that follows from the report")
     return check_page(run_dir, given, render)
 

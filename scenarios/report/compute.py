@@ -46,7 +46,10 @@ def compute(gathered: Gathered, stored: Report | None, given: bytes | None) -> R
     check_summary(gathered)
     told = sections.told_of(gathered)
     named = stored is None or _names_runs(stored)
-    mechanism, counted = sections.mechanism(gathered, told), sections.counted(gathered)
+    mechanism, counted = (
+        sections.mechanism(gathered, told),
+        sections.counted(gathered, None if stored is None else stored.accounting),
+    )
     return Report(
         built=_built() if stored is None else stored.built,
         run=sections.run_facts(gathered, named=named),

@@ -25,6 +25,7 @@ from typing import Any, Final
 from fedmodel.config import Scenario
 from fedmodel.crypto.signed_roster import AUTHORITY, AUTHORITY_POST_QUANTUM
 from fedmodel.errors import ClaimRefuted, LedgerTampered
+from fedmodel.privacy.events import EPSILON_IF_HIDDEN
 from fedmodel.provision.kits import ROSTER_FILE
 from fedmodel.system.durable import replace_file
 from scenarios.report.compute import changed_integrity, compute
@@ -39,6 +40,7 @@ from server.usefulness import USEFULNESS
 
 ANCHORS: Final = (ROSTER_FILE, AUTHORITY, AUTHORITY_POST_QUANTUM)
 """The roster, and what it is verified under."""
+_BOUNDS: Final = ("epsilon", EPSILON_IF_HIDDEN)
 _WHOLE: Final = (SCENARIO, RUN, USEFULNESS)
 OF_A_COPY: Final = (*_WHOLE, SUMMARY, METRICS, BESIDES, CHARGES)
 """The files that the report of a copy is of."""
@@ -81,8 +83,8 @@ def _line_for(scenario: Scenario, line: Mapping[str, Any], silo: str) -> dict[st
     }
     if "charged" in line:
         found["charged"] = [name for name in line["charged"] if name == silo]
-    for name in ("dropouts", "withdrawn", "epsilon"):
-        if name == "epsilon" and isinstance(line.get(name), list):  # of many silos, and names none
+    for name in ("dropouts", "withdrawn", *_BOUNDS):
+        if name in _BOUNDS and isinstance(line.get(name), list):  # of many silos, and names none
             found[name] = {}
         elif name in line:
             found[name] = {one: said for one, said in line[name].items() if one == silo}

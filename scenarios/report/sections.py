@@ -18,7 +18,7 @@ from fedmodel.learning.tasks import figures_of
 from fedmodel.ledger import Run, Scope, Standing, origin_of
 from fedmodel.ledger.heads import verifier_key
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import Event, if_secret, is_secret
+from fedmodel.privacy.events import Event, bounded, if_secret, is_secret
 from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.provision import scenario_hash
@@ -395,12 +395,35 @@ def _phases(scenario: Scenario, asked: Sequence[SiloPlan], run: Run | None) -> I
         )
 
 
-def counted(gathered: Gathered) -> document.Accounting:
-    """Return the run's plan as three accountants read it, where anything of it was charged."""
+_SEEDED: Final = document.SiloAccounting(
+    silo="",
+    delta=0.0,
+    pld=None,
+    prv=None,
+    prv_reason="noise came from a seed",
+    rdp=None,
+    rdp_order=None,
+    curve=(),
+)
+"""What accountants say of noise that whoever knows a seed can subtract."""
+
+
+def counted(gathered: Gathered, stored: document.Accounting | None) -> document.Accounting:
+    """Return the run's plan as three accountants read it, where anything of it was charged.
+
+    Accountants know nothing of seeds: of noise that came from one, none has a figure here.
+
+    Args:
+        gathered: What the folder says.
+        stored: Of the report that is verified: one from before has figures of such noise, and verifies as it was.
+    """
+    before = set() if stored is None else {row.silo for row in stored.silos if row.rdp_order is not None}
     rows = []
     for silo in gathered.silos:
         ledger = gathered.ledgers.get(silo)
-        row = _counted(tuple(ledger.claimed) if ledger else (), _delta(gathered, silo))
+        events, delta = tuple(ledger.claimed) if ledger else (), _delta(gathered, silo)
+        seeded = _unprotected(events) and bounded(events) is not None
+        row = _SEEDED.model_copy(update={"delta": delta}) if seeded and silo not in before else _counted(events, delta)
         # Of plans that were chosen in turn the curve of their composition is no bound, and the claim is the one point.
         curve = () if ledger is not None and ledger.others else row.curve
         rows.append(row.model_copy(update={"silo": silo, "curve": curve}))

@@ -36,6 +36,13 @@ OF_EXPERIMENT: Final = (
     "This run protects nobody: its noise was an experiment's, and whoever knows the seed can remove it. Epsilon is told"
     f" {IF_HIDDEN}, and no promise to anyone."
 )
+_BOUNDS: Final = frozenset(
+    (
+        "epsilon", "epsilon_of_steps_taken", "epsilon_of_plans", "epsilon_of_a_run", "epsilon_reserved", "odometer",
+        "mu", "advantage", "curve",
+    )
+)  # fmt: skip
+"""What outputs call the figures that no seeded noise has."""
 STEPS_ALONE: Final = "had the length been fixed in advance"
 
 
@@ -76,10 +83,18 @@ def labelled(row: Mapping[str, Any]) -> dict[str, Any]:
     Args:
         row: With `noise_source` and what `claim_of` returns.
     """
-    if row["noise_source"] != EXPERIMENT:
-        return dict(row)
-    none = dict.fromkeys(("epsilon", "epsilon_of_steps_taken", "odometer", "mu", "advantage"))
-    return {**row, **none, EPSILON_IF_HIDDEN: row["epsilon"]}
+    return as_if_secret(row) if row["noise_source"] == EXPERIMENT else dict(row)
+
+
+def as_if_secret(row: Mapping[str, Any], figure: str = "epsilon") -> dict[str, Any]:
+    """Return figures of noise that whoever knows a seed can subtract: no bound of it, and one under its label.
+
+    Args:
+        row: What an output tells.
+        figure: Which of its figures is told as what would hold if the noise were secret.
+    """
+    none = {name: None for name in row if name in _BOUNDS}
+    return {**row, **none, EPSILON_IF_HIDDEN: row[figure]}
 
 
 def claim_in(standing: Standing, scope: str | None, run: Run | None, delta: float, *, goes_on: bool) -> dict[str, Any]:

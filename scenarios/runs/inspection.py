@@ -29,7 +29,7 @@ from fedmodel.errors import ConfigError, CryptoError, DataError, FedmodelError, 
 from fedmodel.ledger import MICRO, Ledger, Run, Scope, Standing, Verified, ledger_image, read_ledger, verify_ledger
 from fedmodel.ledger.heads import verifier_key
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import MOST_EPSILON, Event, is_secret
+from fedmodel.privacy.events import MOST_EPSILON, Event, bounded, is_secret
 from fedmodel.provision import (
     SIMULATED,
     Kit,
@@ -45,7 +45,7 @@ from fedmodel.provision import (
 )
 from fedmodel.secagg import Member
 from fedmodel.system.durable import MISSING, replace_file
-from scenarios.runs.claims import claim_of
+from scenarios.runs.claims import as_if_secret, claim_of
 
 _HEAD: Final = "ledger.head"
 _CURVE: Final = (0.25, 0.5, 1.0, 1.5, 2.0)  # of epsilon
@@ -239,6 +239,8 @@ def figures(events: Sequence[Event], delta: float, grid: float = accounting.FINE
 def forecast(ledger: Path, scenario: Scenario, silo: str | None) -> dict[str, Any]:
     """Return how many more rounds, or whole runs, of a scenario a ledger's budget admits.
 
+    Of noise that comes from a seed, what a run costs is told under its label alone (`as_if_secret`).
+
     Raises:
         ConfigError: When the scenario does not have the silo, or the ledger no budget that it could be charged to.
     """
@@ -265,15 +267,18 @@ def forecast(ledger: Path, scenario: Scenario, silo: str | None) -> dict[str, An
     # Of lots that grow a silo reserves all rounds, or nothing.
     whole = scenario.rounds if runs else 0
     grown = bool(scenario.training.lots)
-    return {
+    found = {
         "silo": name,
         "scope": scope.name,
         "runs": runs,
         "rounds": whole if grown else standing.rounds_fitting(scope, event, plan.steps_per_round, besides),
         "rounds_of_a_run": scenario.rounds,
         "noise_multiplier": event.noise_multiplier,
+        "noise_source": event.noise_source,
+        "protects": is_secret(event.noise_source),
         "epsilon_of_a_run": accounting.epsilon([event, *besides], plan.delta),
     }
+    return found if found["protects"] else as_if_secret(found, "epsilon_of_a_run")
 
 
 def _counted_by(ledger: Path, data: str) -> str:
@@ -421,14 +426,16 @@ def lookalikes_of(kit: Path, law: SiloFile) -> dict[str, list[tuple[str, ...]]]:
 def _scope(standing: Standing, scope: Scope) -> dict[str, Any]:
     """Return one budget's figures: `epsilon` holds however plans were chosen and wherever they ended.
 
-    The curve, mu and the advantage are of `epsilon_of_plans`: all plans in full, had each been fixed in advance.
+    The curve, mu and the advantage are of `epsilon_of_plans`: all plans in full, had each been fixed in advance. Where
+    noise of any run came from a seed, none of these stands, and `epsilon` has its label (`as_if_secret`).
     """
     claimed = standing.claimed(scope.name)
     cap, reserved, used = standing.totals(scope.name)
     runs = standing.of(scope.name)
     whole = any(run.admitted == "plan" and run.matters for run in runs)
     bare = standing.is_unprotected(scope.name)
-    return {
+    secret = all(is_secret(one.noise_source) for run in runs for one in run.claimed)
+    found = {
         "scope": scope.name,
         "unit": scope.unit,
         "max_records": scope.max_records,
@@ -445,15 +452,16 @@ def _scope(standing: Standing, scope: Scope) -> dict[str, Any]:
                        "spent": math.inf if bare and used else used / MICRO, "left": (cap - reserved) / MICRO},
         "taken_whole": whole,
         "noise_sources": sorted({one.noise_source for run in runs for one in run.parts if one.noise_source}),
-        "protects": not bare and all(is_secret(one.noise_source) for run in runs for one in run.claimed),
+        "protects": not bare and secret,
         "without_noise": bare,
         "runs": [_run(standing, name, run, scope) for name, run in standing.runs.items() if run.scope == scope.name],
     }  # fmt: skip
+    return found if secret or bare else as_if_secret(found)
 
 
 def _run(standing: Standing, name: str, run: Run, scope: Scope) -> dict[str, Any]:
     """Return one run's figures."""
-    return {
+    found = {
         "run": name,
         "name": run.name,
         "rounds": len({one.round for one in run.charges.values()}),
@@ -469,6 +477,9 @@ def _run(standing: Standing, name: str, run: Run, scope: Scope) -> dict[str, Any
         **claim_of(run.claimed, run.drawn, scope.delta, standing.cap_of(run)),
         "epsilon_reserved": accounting.epsilon(run.parts if run.matters else [], scope.delta),
     }
+    if bounded(run.parts) is None or all(is_secret(one.noise_source) for one in run.parts):
+        return found
+    return as_if_secret(found)
 
 
 def refused(error: FedmodelError) -> Mapping[str, Any]:

@@ -26,12 +26,12 @@ class SiloAccounting(Part):
     Attributes:
         silo: Its name.
         delta: At which all three are read.
-        pld: The claim.
+        pld: The claim; null where no noise was added, or where it came from a seed, of which accountants know nothing.
         prv: By another library; null with a reason.
         prv_reason: Why there is none; null where there is.
-        rdp: By Rényi divergences, always looser; null where no noise was added.
-        rdp_order: At which order; null where nothing was charged.
-        curve: delta(epsilon), by PLD.
+        rdp: By Rényi divergences, always looser; null where `pld` is for one of its reasons.
+        rdp_order: At which order; null where nothing was charged, or noise came from a seed.
+        curve: delta(epsilon), by PLD; empty where there is none.
     """
 
     silo: str

@@ -27,8 +27,13 @@ TO_COMPLETE: Final = (
 )  # fmt: skip
 
 
-def entry(report: Report) -> dict[str, Any]:
-    """Return the entry, as a registry has it."""
+def entry(report: Report, *, before: bool = False) -> dict[str, Any]:
+    """Return the entry, as a registry has it.
+
+    Args:
+        report: What it is made from.
+        before: Whether to speak of other runs where there are none, as entries from before do.
+    """
     return {
         "url_slug": f"{report.run.scenario}-fedmodel",
         "status": _STATUS,
@@ -36,7 +41,7 @@ def entry(report: Report) -> dict[str, Any]:
         "deployment": {
             "product": _product(report),
             "dp_flavor": _flavor(report),
-            "privacy_loss": _privacy_loss(report),
+            "privacy_loss": _privacy_loss(report, before=before),
             "model": _model(report),
             "accounting": {
                 "post_processing": "Averaging of updates and everything after it: post-processing costs nothing.",
@@ -52,9 +57,9 @@ def entry(report: Report) -> dict[str, Any]:
     }
 
 
-def to_yaml(report: Report) -> str:
-    """Return the entry as YAML, keys in their fixed order."""
-    return yaml.safe_dump(entry(report), sort_keys=False, allow_unicode=False, width=100)
+def to_yaml(report: Report, *, before: bool = False) -> str:
+    """Return the entry as YAML, keys in their fixed order; in the words of entries from before, if asked to."""
+    return yaml.safe_dump(entry(report, before=before), sort_keys=False, allow_unicode=False, width=100)
 
 
 def _product(report: Report) -> dict[str, Any]:
@@ -85,7 +90,7 @@ def _flavor(report: Report) -> dict[str, Any]:
     }
 
 
-def _privacy_loss(report: Report) -> dict[str, Any]:
+def _privacy_loss(report: Report, *, before: bool) -> dict[str, Any]:
     claim = report.claim
     parameters = (
         {"epsilon": claim.epsilon, "delta": claim.delta} if claim.protects else dict.fromkeys(("epsilon", "delta"))
@@ -94,11 +99,13 @@ def _privacy_loss(report: Report) -> dict[str, Any]:
         "privacy_unit": {"record": "record-level", "person": "person-level", "client": "client-level"}[claim.unit],
         "privacy_unit_description": f"one {_unit(report)} of one silo, added or removed",
         "privacy_parameters": parameters,
-        "privacy_parameters_description": " ".join(filter(None, (claim.sentence, claim.early, _in_all(report)))),
+        "privacy_parameters_description": " ".join(
+            filter(None, (claim.sentence, claim.early, _in_all(report, before=before)))
+        ),
     }
 
 
-def _in_all(report: Report) -> str:
+def _in_all(report: Report, *, before: bool) -> str:
     """Say what all runs that the ledgers hold compose to."""
     scope = report.scope
     if report.run.booked:
@@ -106,7 +113,8 @@ def _in_all(report: Report) -> str:
     if report.run.reported:
         return "What other runs the silos' ledgers hold is not known here: no ledger was at hand."
     if not scope.protects:
-        return "With the other runs that the ledgers hold, nothing is bounded: noise was seeded, or none was added."
+        why = "nothing is bounded: noise was seeded, or none was added."
+        return f"With the other runs that the ledgers hold, {why}" if scope.prior_runs or before else why.capitalize()
     if scope.largest_bound is None:
         return "With the other runs that the ledgers hold, no bound is computed."
     return (

@@ -10,14 +10,14 @@ writes under the same names, to the tolerances of `scenarios.report.diff`.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
 from fedmodel.ledger import Entry, Run, Standing
 from fedmodel.privacy import accounting
-from fedmodel.privacy.events import EPSILON_IF_HIDDEN, Event, if_secret, is_secret
+from fedmodel.privacy.events import EPSILON_IF_HIDDEN, Event, bounded, if_secret, is_secret
 from scenarios.report.verifier.renyi import rdp
 from scenarios.runs.claims import claim_in, claim_of
 
@@ -121,8 +121,19 @@ def _besides(events: tuple[Event, ...], delta: float) -> tuple[float | None, flo
     return accounting.gdp_mu(events, MU_FLOOR, grid), accounting.advantage(events, grid)
 
 
-def accounting_row(claimed: Sequence[Event], delta: float, *, chosen: bool) -> dict[str, Any]:
-    """Return a claim as two accountants read it; the third, PRV, is not asked here."""
+def accounting_row(
+    claimed: Sequence[Event], delta: float, *, chosen: bool, counted: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Return a claim as two accountants read it; the third, PRV, is not asked here.
+
+    Args:
+        claimed: What is claimed.
+        delta: At which it is read.
+        chosen: Whether it is of plans that were chosen in turn, which have no curve.
+        counted: What the report says: of noise from a seed reports from before have figures, and no others.
+    """
+    if unprotected(claimed) and bounded(claimed) is not None and counted["rdp_order"] is None:
+        return {"delta": delta, "pld": None, "rdp": None, "rdp_order": None, "curve": []}
     return {**_accounted(tuple(claimed), delta), **({"curve": []} if chosen else {})}
 
 

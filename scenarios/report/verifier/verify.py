@@ -139,7 +139,7 @@ def _check_figures(report: Mapping[str, Any], ledgers: Mapping[str, Held], scena
         # A label of an experiment's noise is that of such noise alone.
         labels = {EPSILON_IF_HIDDEN: row.get(EPSILON_IF_HIDDEN)} if EPSILON_IF_HIDDEN in claimed else {}
         hold(f"claim.silos[{silo}]", claimed, {**row, **labels}, silo)
-        follows = figures.accounting_row(held.claimed, row["delta"], chosen=held.others)
+        follows = figures.accounting_row(held.claimed, row["delta"], chosen=held.others, counted=counted)
         hold(f"accounting.silos[{silo}]", counted, {"silo": silo, **follows}, silo)
     budgets = [budget for held in ledgers.values() for budget in figures.budgets(held)]
     hold_rows("scope.budgets", report["scope"]["budgets"], budgets)
@@ -232,7 +232,7 @@ def _check_reported_figures(report: Mapping[str, Any], charges: Mapping[str, Any
             events = planned.parts(scenario, silo, event) if any(rounds) else []
             row = figures.claim_reported(events, drawn, delta)
         hold(f"claim.silos[{silo}]", claimed, row, silo)
-        follows = figures.accounting_row(events, delta, chosen=False)
+        follows = figures.accounting_row(events, delta, chosen=False, counted=counted)
         hold(f"accounting.silos[{silo}]", counted, {"silo": silo, **follows}, silo)
 
 

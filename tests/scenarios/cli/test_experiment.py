@@ -20,21 +20,31 @@ from fedmodel.learning.models import parameters_of
 from fedmodel.privacy import accounting
 from fedmodel.privacy.events import EPSILON_IF_HIDDEN, EXPERIMENT, IF_HIDDEN, if_secret
 from fedmodel.privacy.rounding import up
-from fedmodel.provision import SIMULATED, check_deployable, joint_law, law_of, provision, scenario_hash
+from fedmodel.provision import (
+    SIMULATED,
+    check_deployable,
+    joint_law,
+    law_of,
+    provision,
+    read_identity,
+    scenario_hash,
+)
 from fedmodel.wire import TrainRequest
 from scenarios.audit.planning import planned
 from scenarios.cli.main import app
 from scenarios.face.run import Run
 from scenarios.models.export import export
-from scenarios.report import build
+from scenarios.report import build, sections
 from scenarios.report.page.render import render
 from scenarios.report.verifier.verify import verify
 from scenarios.runs.progress import line_in_words
 from scenarios.runs.summary import row_of
 from scenarios.simulation.engines import chosen
+from server.metrics import epsilons_of
 from tests.conftest import TINY
 from tests.fakes import trained
-from tests.runs import copied
+from tests.runs import copied, simulated
+from tests.scenarios.report.test_deployed import sign_again
 
 ASKED = "privacy.noise=experiment"
 
@@ -157,6 +167,83 @@ def test_a_run_says_everywhere_that_it_protects_nobody_and_labels_its_epsilon(en
     assert repr(run).count(IF_HIDDEN) == 1
     assert IF_HIDDEN in run._repr_html_()
     assert "It protects nobody" in run._repr_html_()
+
+
+BOUNDS = ("pld", "prv", "rdp", "curve", "mu", "advantage", "odometer", "bound", "spent", "largest_bound")
+"""Keys, besides those that begin with "epsilon", whose figures read as a promise."""
+
+
+def bare(document: Any, path: str = "") -> list[str]:
+    """Return where in a document a figure stands that reads as a promise: a number over 0, or what holds one."""
+    if isinstance(document, list):
+        return [found for place, one in enumerate(document) for found in bare(one, f"{path}[{place}]")]
+    if not isinstance(document, dict):
+        return []
+    found = []
+    for key, value in document.items():
+        if key in BOUNDS or (key.startswith("epsilon") and key != EPSILON_IF_HIDDEN):
+            found += [f"{path}.{key}"] if figures_in(value) else []
+        elif key not in ("divergence", EPSILON_IF_HIDDEN):  # of Rényi's, by which a budget is charged
+            found += bare(value, f"{path}.{key}")
+    return found
+
+
+def figures_in(value: Any) -> bool:
+    """Return whether a value is a number over 0, or holds one."""
+    if isinstance(value, dict | list):
+        return any(map(figures_in, value.values() if isinstance(value, dict) else value))
+    return isinstance(value, int | float) and value > 0
+
+
+def test_no_figure_stands_bare_in_any_of_its_files(ended: tuple[Path, str]) -> None:
+    run_dir, _ = ended
+    assert bare([{"epsilon": {"north": 1.5}, "a": {"curve": [{"epsilon": 1}], "mu": None}}]) == [
+        "[0].epsilon", "[0].a.curve"
+    ]  # fmt: skip
+    report = json.loads((run_dir / "report.json").read_bytes())["report"]
+    lines = [json.loads(line) for line in (run_dir / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert bare(report) == bare(lines) == bare(json.loads((run_dir / "summary.json").read_bytes())) == []
+    would = max(row[EPSILON_IF_HIDDEN] for row in rows_of(run_dir))
+    assert all(figure == pytest.approx(would, rel=1e-2) for line in lines for figure in epsilons_of(line))
+    assert all(one["prv_reason"] == "noise came from a seed" for one in report["accounting"]["silos"])
+    log = (run_dir / "server.log").read_text(encoding="utf-8")
+    assert report["run"]["booked"] or f"what is told as epsilon would hold {IF_HIDDEN}" in log
+    assert "With the other runs" not in (run_dir / "registry.yaml").read_text(encoding="utf-8")
+    assert "none of them has a figure here" in (run_dir / "report.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("noise", [EXPERIMENT, "seeded-unsafe", "os"])
+def test_no_command_on_a_budget_tells_a_figure_of_seeded_noise_without_the_label(noise: str, tmp_path: Path) -> None:
+    run_dir = simulated(tmp_path, TINY, f"privacy.noise={noise}")
+    ledger, promised = str(run_dir / "ledgers" / "north.sqlite"), noise == "os"
+    for said in (["show", ledger], ["forecast", ledger, str(run_dir / "scenario.toml")]):
+        told = CliRunner().invoke(app, ["budget", *said], catch_exceptions=False).output
+        words = " ".join(told.split())
+        assert ("whoever knows the seed can remove it. No figure here protects anybody." in words) is not promised
+        assert (IF_HIDDEN in words) is not promised
+        assert any(one in words for one in ("is within epsilon", "costs epsilon", "no attack")) is promised
+        found = json.loads(CliRunner().invoke(app, ["budget", *said, "--json"], catch_exceptions=False).output)
+        assert bool(bare(found)) is promised
+        assert (EPSILON_IF_HIDDEN in json.dumps(found)) is not promised
+
+
+def test_a_report_from_before_has_figures_and_verifies_as_it_was(ended: tuple[Path, str], tmp_path: Path) -> None:
+    """Both verifiers take it, and the one that computes them again finds a figure that does not follow."""
+    run_dir = copied(ended[0], tmp_path / "run")
+    report, key = build.read_report(run_dir).report, read_identity(run_dir / "server")
+    rows = tuple(row.model_copy(update={"rdp_order": 2}) for row in report.accounting.silos)
+    stored = report.accounting.model_copy(update={"silos": rows})
+    before = sections.counted(build.read_run(run_dir, report), stored)
+    assert all(row.pld is not None and row.curve for row in before.silos)
+    built = report.built.model_copy(update={"page": "0" * 64})
+    sign_again(run_dir, report.model_copy(update={"built": built, "accounting": before}), key)
+    build.verify(run_dir)
+    verify(run_dir)
+    less = before.model_copy(update={"silos": (before.silos[0].model_copy(update={"pld": 0.5}), *before.silos[1:])})
+    sign_again(run_dir, report.model_copy(update={"built": built, "accounting": less}), key)
+    for check in (build.verify, *([] if report.run.booked else [verify])):
+        with pytest.raises(ClaimRefuted, match=r"accounting\.silos\[.*\]\.pld"):
+            check(run_dir)
 
 
 def test_the_card_of_its_model_has_no_figure_without_the_label(ended: tuple[Path, str], tmp_path: Path) -> None:
