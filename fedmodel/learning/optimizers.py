@@ -17,11 +17,15 @@ term as they hold weight decay in torch's `SGD(weight_decay=...)` and `Adam`: a 
 on, and Adam and Adagrad divide the term by the size of what they have seen. Only plain SGD pulls by exactly
 `learning_rate mu` of the way.
 
+Optimisers are torch's own, with their own arithmetic and hooks, without what surrounds it for `torch.compile`: a silo
+compiles no optimiser, and the first call of what surrounds it imports half a CPU second's worth of compiler.
+
 Shapes: P parameters.
 """
 
 from __future__ import annotations
 
+from inspect import unwrap
 from typing import Any, Final
 
 import torch
@@ -32,6 +36,27 @@ from torch.optim import Optimizer
 from fedmodel.config import TrainingConfig
 
 _STATE: Final = "fedmodel.optimizer"
+
+
+class _Eager(Optimizer):
+    """What every optimiser of torch's has, as it stands beneath the decorators that are there for `torch.compile`."""
+
+    add_param_group = unwrap(Optimizer.add_param_group)
+    load_state_dict = unwrap(Optimizer.load_state_dict)
+    state_dict = unwrap(Optimizer.state_dict)
+    zero_grad = unwrap(Optimizer.zero_grad)
+
+
+class _SGD(_Eager, torch.optim.SGD):
+    step = torch.no_grad()(unwrap(torch.optim.SGD.step))  # the decorators switch gradients off, too
+
+
+class _Adam(_Eager, torch.optim.Adam):
+    step = torch.no_grad()(unwrap(torch.optim.Adam.step))
+
+
+class _Adagrad(_Eager, torch.optim.Adagrad):
+    step = torch.no_grad()(unwrap(torch.optim.Adagrad.step))
 
 
 def build_optimizer(config: TrainingConfig, module: nn.Module, rate: float) -> Optimizer:
@@ -45,11 +70,11 @@ def build_optimizer(config: TrainingConfig, module: nn.Module, rate: float) -> O
     parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
     match config.optimizer:
         case "sgd":
-            return torch.optim.SGD(parameters, lr=rate, momentum=config.momentum)
+            return _SGD(parameters, lr=rate, momentum=config.momentum)
         case "adam":
-            return torch.optim.Adam(parameters, lr=rate)
+            return _Adam(parameters, lr=rate)
         case "adagrad":
-            return torch.optim.Adagrad(parameters, lr=rate)
+            return _Adagrad(parameters, lr=rate)
 
 
 def hold_near(optimizer: Optimizer, proximal: float) -> None:

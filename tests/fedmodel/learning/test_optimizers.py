@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +20,7 @@ from fedmodel.config import read_scenario
 from fedmodel.errors import ConfigError
 from fedmodel.learning import vectors
 from fedmodel.learning.models import build_model
-from fedmodel.learning.optimizers import hold_near
+from fedmodel.learning.optimizers import build_optimizer, hold_near
 from fedmodel.privacy.noise import SeededNoise
 from fedmodel.wire import TrainRequest
 from tests.fakes import trained
@@ -122,3 +125,65 @@ def test_a_pull_that_could_not_work_is_refused(settings: list[str], found: str, 
 
 def test_adam_divides_a_pull_and_so_takes_any(tiny_file: Path) -> None:
     read_scenario(str(tiny_file), ["training.proximal=1000.0", "training.optimizer=adam"])
+
+
+OPTIMIZERS = {
+    "sgd": (["training.momentum=0"], lambda places: torch.optim.SGD(places, lr=RATE, momentum=0.0)),
+    "momentum": (["training.momentum=0.9"], lambda places: torch.optim.SGD(places, lr=RATE, momentum=0.9)),
+    "adam": (["training.momentum=0"], lambda places: torch.optim.Adam(places, lr=RATE)),
+    "adagrad": (["training.momentum=0"], lambda places: torch.optim.Adagrad(places, lr=RATE)),
+}
+
+
+@pytest.mark.parametrize("name", OPTIMIZERS)
+def test_steps_hooks_and_state_are_those_of_torchs_optimiser_to_the_bit(name: str) -> None:
+    settings, theirs = OPTIMIZERS[name]
+    kind = "sgd" if name == "momentum" else name
+    config = read_scenario("digits", [f"training.optimizer={kind}", *settings]).training
+
+    def steps(build: Callable[[nn.Module], torch.optim.Optimizer]) -> tuple[list[bytes], list[str]]:
+        module, called = build_model(MLP, FLAT, seed=1), list[str]()
+        optimizer, generator = build(module), torch.Generator().manual_seed(1)
+        optimizer.register_step_pre_hook(lambda *_: called.append("before"))
+        optimizer.register_step_post_hook(lambda *_: called.append("after"))
+        for number in range(4):
+            if number == 2:  # what a round keeps, and the next one begins with
+                kept, optimizer = optimizer.state_dict(), build(module)
+                optimizer.load_state_dict(kept)
+            for parameter in module.parameters():
+                parameter.grad = torch.randn(parameter.shape, generator=generator)
+            optimizer.step()
+            optimizer.zero_grad()
+        state = optimizer.state_dict()
+        held = [value for each in state["state"].values() for value in each.values() if isinstance(value, Tensor)]
+        assert all(one.grad is None and one.is_leaf for one in module.parameters())
+        groups = str([{**group, "params": len(group["params"])} for group in state["param_groups"]])
+        return [one.detach().numpy().tobytes() for one in (*module.parameters(), *held)], [*called, groups]
+
+    assert steps(lambda module: build_optimizer(config, module, RATE)) == steps(lambda m: theirs([*m.parameters()]))
+
+
+STEPS = """
+import sys, torch
+from fedmodel.config import read_scenario
+from fedmodel.learning.optimizers import build_optimizer
+module = torch.nn.Linear(2, 2)
+for kind in ("sgd", "adam", "adagrad"):
+    config = read_scenario("digits", [f"training.optimizer={kind}", "training.momentum=0"]).training
+    optimizer = build_optimizer(config, module, 0.1)
+    for parameter in module.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    optimizer.step()
+    optimizer.zero_grad()
+    optimizer.load_state_dict(optimizer.state_dict())
+    print(kind)
+print("torch._dynamo" in sys.modules)
+torch.optim.SGD(module.parameters())
+print("torch._dynamo" in sys.modules)
+"""
+
+
+def test_optimisers_import_no_compiler() -> None:
+    """Which torch imports at an optimiser's first call: as much CPU time as a round of a small model takes."""
+    done = subprocess.run([sys.executable, "-c", STEPS], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["sgd", "adam", "adagrad", "False", "True"]
