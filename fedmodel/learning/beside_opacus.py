@@ -10,6 +10,8 @@ and leaves clipped sums where `opacus.optimizers.DPOptimizerFastGradientClipping
     model.clipped_backward(losses(model(x_B), y_B))
     optimizer.step()
 
+Importing this teaches Opacus the layers of `fedmodel.kinds.standardised`, too.
+
 Does NOT give what `fedmodel.learning.dp_sgd` does: sums are rounded to float32 and lie on no grid, noise is Opacus's,
 and nothing is measured before it trains.
 
@@ -26,8 +28,9 @@ from opacus.grad_sample import AbstractGradSampleModule, register_norm_sampler
 from torch import Tensor, nn
 
 from fedmodel.errors import PrivacyError
+from fedmodel.learning.gradients import _standardised  # noqa: F401 - teaches Opacus layers of our own
 from fedmodel.learning.gradients.book_keeping import clip_factors
-from fedmodel.learning.gradients.layers import FAMILIES, packing
+from fedmodel.learning.gradients.layers import families, packing
 from fedmodel.learning.gradients.layers.parts import Family
 from fedmodel.learning.gradients.layers.recording import Pass, Recorder
 
@@ -36,7 +39,7 @@ _REDUCTIONS: Final = ("mean", "sum")
 
 def register() -> None:
     """Take the place of Opacus's norm samplers for all layers that book-keeping knows."""
-    for layer, family in FAMILIES.items():
+    for layer, family in families().items():
         register_norm_sampler(layer)(partial(_norms, family))
 
 

@@ -81,7 +81,6 @@ from torch import Tensor, nn
 
 from fedmodel.data.named import arrays
 from fedmodel.errors import ConfigError, PrivacyError
-from fedmodel.learning.gradients import _standardised  # noqa: F401 - teaches Opacus layers of our own
 from fedmodel.learning.gradients.layers.parts import added_up
 from fedmodel.learning.inputs import Inputs, taken, unlike
 from fedmodel.learning.keeping import Kept, undone

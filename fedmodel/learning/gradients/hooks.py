@@ -15,16 +15,14 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Iterator
-from typing import Any, Final
+from typing import Final
 
 import torch
-from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 
 from fedmodel.data.named import each
 from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients import ClippedSum
-from fedmodel.learning.gradients._widened import widened
 from fedmodel.learning.inputs import Inputs, called, padded
 from fedmodel.learning.tasks import RecordLoss
 
@@ -35,22 +33,15 @@ _SLACK: Final = 2.0**-22  # of the clip, for the rounding of a norm; see the mod
 _BLOCK: Final = 1 << 18  # float64 values at once while gradients are cut: 2 MB, which a core's cache holds
 
 
-class _InFloat32(GradSampleModule):  # type: ignore[misc]  # Opacus has no types
-    """Opacus's own, whose function of each layer is given float32, whatever the layer computed in."""
-
-    def rearrange_grad_samples(self, **named: Any) -> tuple[list[Tensor], Tensor]:
-        """Return what went into a layer and the gradient of what came out, a row for each record."""
-        given, grad = super().rearrange_grad_samples(**named)
-        return [widened(one, grad)[0] for one in given], widened(grad, grad)[1]
-
-
 class PerSample(ClippedSum):
     """Per-record gradients of a whole physical batch at once, B times the model in memory."""
 
     def __init__(self, module: nn.Module, losses: RecordLoss, *, max_grad_norm: float, unit: float, rows: int) -> None:
+        from fedmodel.learning.gradients._hooked import InFloat32  # Opacus, which other kinds do without
+
         super().__init__(module, losses, max_grad_norm=max_grad_norm, unit=unit, rows=rows)
         try:
-            self._per_record = _InFloat32(module, loss_reduction="sum", strict=True)
+            self._per_record = InFloat32(module, loss_reduction="sum", strict=True)
         except NotImplementedError:  # what Opacus raises of a layer that it does not know
             own = {name: layer for name, layer in module.named_modules() if [*layer.parameters(recurse=False)]}
             found = next((name for name, layer in own.items() if [*layer.buffers()]), "")

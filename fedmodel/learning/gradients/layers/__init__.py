@@ -36,7 +36,7 @@ from fedmodel.learning.gradients.layers import _convolution, _embedding, _linear
 from fedmodel.learning.gradients.layers.parts import Family, Kept, Part
 from fedmodel.learning.gradients.layers.products import Outer, beside
 
-FAMILIES: Final[dict[type[nn.Module], Family]] = {
+_TORCHS: Final[dict[type[nn.Module], Family]] = {
     **_linear.LAYERS,
     **_convolution.LAYERS,
     **_embedding.LAYERS,
@@ -45,11 +45,17 @@ FAMILIES: Final[dict[type[nn.Module], Family]] = {
 _KNOWN: Final = {"weight", "bias"}  # parameters that families look at
 
 
+def families() -> dict[type[nn.Module], Family]:
+    """Return the family of each type of layer that book-keeping knows, Opacus's among them where it was imported."""
+    return _TORCHS | _linear.of_opacus()
+
+
 def family_of(layer: nn.Module) -> tuple[Family, str]:
     """Return how a layer's parts are computed, and why so, in words."""
     own = {key for key, one in layer.named_parameters(recurse=False) if one.requires_grad}
-    if type(layer) in FAMILIES and own <= _KNOWN and isinstance(layer.weight, nn.Parameter | None):
-        return FAMILIES[type(layer)], "book-keeping knows it"
+    family = families().get(type(layer))
+    if family is not None and own <= _KNOWN and isinstance(layer.weight, nn.Parameter | None):
+        return family, "book-keeping knows it"
     if _other.is_known_to_opacus(layer):
         return _other.by_opacus, "Opacus's function for it"
     return _other.by_transforms, "torch's transforms of the layer alone"

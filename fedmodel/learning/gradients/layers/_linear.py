@@ -5,12 +5,12 @@ Shapes: B rows of a physical batch, T positions, d inputs, p outputs.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Final
 
 import torch
-from opacus.layers.dp_rnn import RNNLinear
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
@@ -69,6 +69,10 @@ def _of_noted(weight: Tensor, bias: Tensor | None, _: nn.Module, given: Tensor, 
     return of_product(weight, bias, given, grad)
 
 
-LAYERS: Final[dict[type[nn.Module], Family]] = dict.fromkeys(
-    (nn.Linear, NonDynamicallyQuantizableLinear, RNNLinear), parts
-)
+LAYERS: Final[dict[type[nn.Module], Family]] = dict.fromkeys((nn.Linear, NonDynamicallyQuantizableLinear), parts)
+
+
+def of_opacus() -> dict[type[nn.Module], Family]:
+    """Return the linear layers of Opacus's recurrent ones; a model has one only where whoever made it imported them."""
+    found = getattr(sys.modules.get("opacus.layers.dp_rnn"), "RNNLinear", None)
+    return {} if found is None else {found: parts}

@@ -8,8 +8,9 @@ Shapes: B rows of a physical batch.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
-from opacus.grad_sample import GradSampleModule
 from torch import Tensor, nn
 from torch.func import functional_call, vjp, vmap
 
@@ -18,13 +19,23 @@ from fedmodel.learning.gradients.layers.parts import Kept, Part
 
 def is_known_to_opacus(layer: nn.Module) -> bool:
     """Tell whether Opacus has a function for a layer's gradients."""
-    return type(layer) in GradSampleModule.GRAD_SAMPLERS
+    return type(layer) in _samplers()
 
 
 def by_opacus(layer: nn.Module, given: Tensor, grad: Tensor) -> list[Part]:
     """Return what records add to a layer's parameters, as Opacus computes it."""
-    found = GradSampleModule.GRAD_SAMPLERS[type(layer)](layer, [given], grad)
+    found = _samplers()[type(layer)](layer, [given], grad)
     return [Kept(parameter, grads) for parameter, grads in found.items() if parameter.requires_grad]
+
+
+def _samplers() -> Mapping[type[nn.Module], Callable[..., dict[nn.Parameter, Tensor]]]:
+    """Return Opacus's functions of layers by type, those of our own layers that it is taught among them."""
+    from opacus.grad_sample import GradSampleModule  # which no model of known layers needs
+
+    from fedmodel.learning.gradients import _standardised  # noqa: F401 - teaches it
+
+    found: Mapping[type[nn.Module], Callable[..., dict[nn.Parameter, Tensor]]] = GradSampleModule.GRAD_SAMPLERS
+    return found
 
 
 def by_transforms(layer: nn.Module, given: Tensor, grad: Tensor) -> list[Part]:

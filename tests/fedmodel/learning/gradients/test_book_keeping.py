@@ -5,6 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import math
+import subprocess
+import sys
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from fractions import Fraction
@@ -750,3 +752,29 @@ def test_a_gradient_is_computed_again_among_the_same_records(cached: int, monkey
     each = len(asked) // len(uses)
     assert asked[:each] == asked[each : 2 * each] == asked[2 * each :]
     assert [one.start for one in asked[1:each]] == [one.stop for one in asked[: each - 1]]
+
+
+WITHOUT_OPACUS = """
+import sys, torch
+from torch import nn
+from fedmodel.kinds.standardised import StandardisedLinear
+from fedmodel.learning.gradients import KINDS
+from fedmodel.learning.gradients.layers import family_of
+
+def losses(output_B, y_B):
+    return nn.functional.cross_entropy(output_B, y_B, reduction="none")
+
+model = nn.Sequential(nn.Conv1d(1, 2, 3), nn.GroupNorm(1, 2), nn.Flatten(), nn.Linear(4, 2))
+sums = KINDS["book-keeping"](model, losses, max_grad_norm=1.0, unit=2.0**-40, rows=8)
+print(bool(sums.flat(torch.ones(8, 1, 4), torch.zeros(8, dtype=torch.long)).any()))
+print("opacus" in sys.modules)
+print(family_of(StandardisedLinear(2, 2))[1])
+from opacus.layers.dp_rnn import RNNLinear
+print(family_of(RNNLinear(2, 2))[1])
+"""
+
+
+def test_opacus_is_imported_where_a_layer_is_taken_from_it_and_only_there() -> None:
+    """Its import takes as much CPU time as a round of a small model; a layer that needs it is computed by it still."""
+    done = subprocess.run([sys.executable, "-c", WITHOUT_OPACUS], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines() == ["True", "False", "Opacus's function for it", "book-keeping knows it"]
