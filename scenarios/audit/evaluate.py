@@ -35,6 +35,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.audit.estimators import lower_bounds
+from fedmodel.audit.exposure import exposure
 from fedmodel.audit.gauges import OF_SERVER, Gauge, gauges, unmeasured
 from fedmodel.audit.guesses import guess
 from fedmodel.audit.measured import gauge
@@ -43,6 +44,7 @@ from fedmodel.canaries.means import read_means
 from fedmodel.canaries.observations import Observations, read_observations
 from fedmodel.config import LEAST_EFFECTIVE, Scenario
 from fedmodel.errors import ConfigError
+from fedmodel.kinds.shape import NEXT
 from fedmodel.ledger import Verified
 from fedmodel.ledger.entries import reserved_parts
 from fedmodel.privacy import accounting
@@ -104,6 +106,7 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
         "gauges": [_finite(asdict(one)) for one in measured],
         "unmeasured": [{"name": name, "silo": silo} for name, silo in missing],
         "membership": membership(scenario, run_dir),
+        **_exposed(scenario, plan, scores_M, coins_M),
         "scores": {
             "included": [round(float(one), 6) for one in scores_M[coins_M]],
             "excluded": [round(float(one), 6) for one in scores_M[~coins_M]],
@@ -312,6 +315,18 @@ def _bounds(plan: Plan, scores_M: NDArray[np.float64], coins_M: NDArray[np.bool_
     for row in rows.values():
         del row["name"]
     return rows
+
+
+def _exposed(
+    scenario: Scenario, plan: Plan, scores_M: NDArray[np.float64], coins_M: NDArray[np.bool_]
+) -> dict[str, dict[str, Any]]:
+    """Return how exposed canaries are that a model of next tokens was trained on as records; of others nothing."""
+    if plan.kind != "loss" or scenario.data.learnt != NEXT:
+        return {}
+    try:
+        return {"exposure": asdict(exposure(scores_M[coins_M], scores_M[~coins_M]))}
+    except ConfigError:
+        return {}
 
 
 def _finite(gauge: dict[str, Any]) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from pydantic import JsonValue
+from pydantic import Field, JsonValue
 
 from scenarios.report.document.forms import Questions
 from scenarios.runs.parts import Part
@@ -106,6 +106,26 @@ class Membership(Part):
     note: str
 
 
+class Exposure(Part):
+    """How exposed canaries are in the final model, in bits; an estimate, no bound.
+
+    Attributes:
+        mean: Of those that were trained on.
+        largest: Of the most exposed.
+        by_chance: What the mean is on average where the model knows nothing of them.
+        most: What one of smaller loss than all that were left out has.
+        canaries: How many were trained on.
+        among: Among how many others each is ranked.
+    """
+
+    mean: float
+    largest: float
+    by_chance: float
+    most: float
+    canaries: int
+    among: int
+
+
 class Scores(Part):
     """The attack's scores of canaries.
 
@@ -167,6 +187,7 @@ class Audit(Part):
         gauges: Invariants of the mechanism.
         unmeasured: Those that the run gave too little to measure.
         membership: Inference on the final model; null where none was done.
+        exposure: Of canaries that a model of next tokens was trained on as records; left out of any other audit.
         scores: Of canaries.
         guesses: That the verdict rests on.
         verdict: "inconclusive" is never a pass.
@@ -185,6 +206,7 @@ class Audit(Part):
     gauges: tuple[Gauge, ...]
     unmeasured: tuple[Unmeasured, ...] = ()
     membership: Membership | None
+    exposure: Exposure | None = Field(default=None, exclude_if=lambda said: said is None)
     scores: Scores
     guesses: AuditGuesses
     verdict: Literal["not-refuted", "refuted", "inconclusive"]

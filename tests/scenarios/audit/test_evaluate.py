@@ -7,6 +7,7 @@ import shutil
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, Literal
 
 import numpy as np
@@ -401,6 +402,21 @@ def test_loss_canaries_are_attacked_through_the_final_model_alone(tiny_path: Pat
     assert {gauge["name"] for gauge in found["gauges"]} >= {"lot_rate", "charged_before_release", "charged_steps"}
     assert {one["name"] for one in found["unmeasured"]} >= {"noise_std", "canary_mean"}
     assert len(found["scores"]["included"]) + len(found["scores"]["excluded"]) == 60
+    assert "exposure" not in found  # of a class of a row
+
+
+@pytest.mark.parametrize(("kind", "learnt", "told"), [
+    ("loss", "next-token", 2.0), ("probe", "next-token", None), ("loss", "classification", None),
+])  # fmt: skip
+def test_exposure_is_of_canaries_that_a_model_of_next_tokens_had_as_records(
+    kind: str, learnt: str, told: float | None
+) -> None:
+    scenario, plan = SimpleNamespace(data=SimpleNamespace(learnt=learnt)), SimpleNamespace(kind=kind)
+    scores_M, coins_M = np.array([9.0, 1.0, 2.0, 3.0]), np.array([True, False, False, False])
+    found = evaluate._exposed(scenario, plan, scores_M, coins_M)  # type: ignore[arg-type]
+    assert found.get("exposure", {}).get("largest") == told
+    none_in = evaluate._exposed(scenario, plan, scores_M, np.zeros(4, np.bool_))  # type: ignore[arg-type]
+    assert none_in == {}
 
 
 @pytest.mark.parametrize(

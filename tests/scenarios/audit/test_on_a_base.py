@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+import math
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 from typer.testing import CliRunner
 
+from fedmodel.config import read_scenario
+from scenarios.audit.evaluate import evaluate
+from scenarios.audit.planning import planned
 from scenarios.cli.main import app
+from scenarios.runs.audit_entries import enter_plan, enter_seen
+from scenarios.simulation.simulate import check_scenario, placed, run_folder, simulate
 from tests.bases import scenario_on
 from tests.drawing import same_bytes
 
@@ -50,3 +57,31 @@ def test_a_claim_of_adapters_is_not_refuted_and_every_gauge_is_measured(
     assert all(gauge["passed"] for gauge in found["gauges"])
     assert found["membership"].keys() == {"loss_threshold", "rmia", "note"}
     assert 0 < max(found["lower_bounds"][name]["epsilon"] for name in found["lower_bounds"]) < found["claimed_epsilon"]
+
+
+@pytest.mark.slow
+@pytest.mark.usefixtures("same_bytes")
+def test_an_audit_of_next_tokens_tells_the_exposure_that_its_scores_have(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = scenario_on(
+        tmp_path,
+        "decoder",
+        model={"task": "causal-lm", "targets": ["c_attn"]},
+        privacy={"noise_multiplier": 3.0, "epsilon": None, "sample_rate": 1.0, "expected_batch_size": 4},
+        data={"task": "next-token", "labels": None, "held_out": 0.5, "partition": {"kind": "iid", "min_records": 6}},
+    )
+    scenario, plan = planned(placed(read_scenario(str(path))), 60, "loss", 0.05)
+    with run_folder(scenario, tmp_path / "run") as run_dir:
+        parameters = check_scenario(scenario)
+        simulate(scenario, parameters, "in-process", "cpu", run_dir, nullcontext(), lambda: enter_plan(plan, run_dir))
+    enter_seen(tmp_path / "run")
+    found = evaluate(scenario, tmp_path / "run")
+    scores = found["scores"]
+    ranks = [1 + sum(other >= one for other in scores["excluded"]) for one in scores["included"]]
+    most = math.log2(len(scores["excluded"]) + 1)
+    told = found["exposure"]
+    assert (told["canaries"], told["among"]) == (len(scores["included"]), len(scores["excluded"]))
+    assert told["largest"] == pytest.approx(most - math.log2(min(ranks)))
+    assert told["mean"] == pytest.approx(most - sum(map(math.log2, ranks)) / len(ranks))

@@ -809,6 +809,7 @@ def conclude(run: Path, **says: Any) -> None:
         "unmeasured": [{"name": "lot_rate", "silo": "north"}],
         "membership": {"loss_threshold": {"auc": 0.5, "tpr_at_1pct_fpr": 0.01, "epsilon_estimate": 0.1}, "rmia": None,
                        "note": "by hand"},
+        "exposure": {"mean": 1.5, "largest": 6.25, "by_chance": 1.375, "most": 7.5, "canaries": 93, "among": 180},
         "scores": {"included": [1.0], "excluded": [0.5]},
         "guesses": {"canaries": 20, "made": 10, "correct": 5, "needed": 9}, "verdict": "not-refuted", "reasons": [],
         **says,
@@ -841,6 +842,8 @@ def test_an_audit_stands_in_the_report_with_its_place_in_every_ledger(
     assert [entry.silo for entry in audit.entered] == list(SILOS)
     assert all(one.plan_entry < (one.first_charge_entry or 0) < (one.result_entry or 0) for one in audit.entered)
     assert audit.power.power == 0.9
+    assert audit.exposure is not None
+    assert (audit.exposure.canaries, audit.exposure.largest) == (93, 6.25)
     assert "audit.json" in {file.name for file in checked.report.integrity.files}
     read_once(attacked)
     report = told(attacked)["report"]

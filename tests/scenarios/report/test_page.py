@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 
 from fedmodel.audit.gauges import OF_ALL, OF_SILOS
 from fedmodel.system.inert import inert, inert_lines
-from scenarios.report.document import Answerable, Purpose, Report
+from scenarios.report.document import Answerable, Exposure, Purpose, Report
 from scenarios.report.page import plots
 from scenarios.report.page.catalogue import catalogue
 from scenarios.report.page.pictures import framed
@@ -352,6 +352,22 @@ def test_a_plot_says_in_words_what_it_shows_and_takes_the_pages_colours(html: st
     assert not re.findall(r"#[0-9a-f]{6}\b", text)
     assert "var(--line1)" in text
     assert "<ns0:style" not in text
+
+
+def test_exposure_of_canaries_is_told_with_what_chance_has_where_it_was_measured(html: str) -> None:
+    exposed = Exposure(mean=1.52, largest=6.25, by_chance=1.41, most=7.5, canaries=93, among=180)
+    told = reports.report(audit=reports.audit().model_copy(update={"exposure": exposed}))
+    (text,) = re.findall(r"<h3>Exposure of canaries</h3>\s*<p>(.*?)</p>", render(told), re.DOTALL)
+    for part in (
+        "93 canaries",
+        "and 180 others",
+        "1.520 on average and 6.250 at most",
+        "where 1.410 on",
+        "and 7.500 is",
+    ):
+        assert part in text
+    assert "no bounds" in text
+    assert "Exposure of canaries" not in html
 
 
 def test_a_run_without_audit_says_so_and_how_to_audit() -> None:
