@@ -78,7 +78,8 @@ def data_section(on: OnBase, name: str, out: Path) -> str:
     tokenizer = tokenizer_config(on.base)
     return f"""source = "json-lines"
 name = {json.dumps(name)}
-folder = {json.dumps(str(out / FOLDER))}     # of a simulation: a folder for each silo, and the server's, {_HELD_OUT}
+folder = {json.dumps(str(out / FOLDER))}     # of a simulation, from the folder where a command runs and not
+                     # from this one: a folder for each silo, and the server's, {_HELD_OUT}
 text = "text"        # the fields of a line
 label = "label"
 labels = {json.dumps(on.labels)}

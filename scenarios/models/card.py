@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from fedmodel.config import Scenario
+from fedmodel.config import ColumnConfig, Scenario
 from fedmodel.kinds.models.hf import HfConfig
 from fedmodel.learning.description import Description
 from fedmodel.privacy.events import EPSILON_IF_HIDDEN, EXPERIMENT, IF_HIDDEN
@@ -90,9 +90,7 @@ def card(scenario: Scenario, summary: Mapping[str, Any], model: Trained, run_dir
 
 def _front(scenario: Scenario, summary: Mapping[str, Any], model: Trained) -> Iterator[str]:
     """Yield the front matter, in YAML whose values are JSON."""
-    tabular = bool(model.description.columns)
-    of_table = "tabular-regression" if model.description.task == "regression" else "tabular-classification"
-    task = of_table if tabular else "other"
+    task = _task(model.description)
     tags = ["federated-learning", *(["differential-privacy"] if _protects(summary["privacy"]) else []), "fedmodel"]
     results = [
         {
@@ -103,11 +101,25 @@ def _front(scenario: Scenario, summary: Mapping[str, Any], model: Trained) -> It
     ]
     for key, value in {
         "library_name": "fedmodel",
-        **({"pipeline_tag": task} if tabular else {}),
+        **({} if task == "other" else {"pipeline_tag": task}),
         "tags": tags,
         "model-index": [{"name": scenario.name, "results": results}],
     }.items():
         yield f"{key}: {json.dumps(value)}"
+
+
+def _task(description: Description) -> str:
+    """Return what registries call the task: of texts, of tables or, of anything else, "other"."""
+    if not description.columns:
+        return "other"
+    if not all(map(_is_text, description.columns)):
+        return "tabular-regression" if description.task == "regression" else "tabular-classification"
+    return "text-classification" if description.task in ("classification", "multi-label") else "other"
+
+
+def _is_text(column: ColumnConfig) -> bool:
+    """Return whether a column is a text, of which the beginning is read and no range is declared."""
+    return column.type == "text"
 
 
 def _data(scenario: Scenario, model: Trained) -> Iterator[str]:
@@ -137,7 +149,8 @@ def _data(scenario: Scenario, model: Trained) -> Iterator[str]:
         yield ""
         if len(description.shape) > 1:
             yield f"In this order, the features are a record of shape {'x'.join(map(str, description.shape))}."
-        yield "Ranges are declared as public references; that none was read off the records is the author's word."
+        if not all(map(_is_text, description.columns)):
+            yield "Ranges are declared as public references; that none was read off the records is the author's word."
     else:
         yield f"A record is {description.record}."
     yield ""

@@ -38,7 +38,9 @@ def test_adapters_are_put_where_the_base_attends(kind: str, targets: tuple[str, 
     assert scenario.model.targets == targets
     assert scenario.model.folder is not None
     assert scenario.model.folder.samefile(tmp_path / "base")
-    assert str(tmp_path) not in (tmp_path / "triage" / "study.toml").read_text()
+    text = (tmp_path / "triage" / "study.toml").read_text()
+    assert str(tmp_path) not in text
+    assert 'folder = "triage/texts"     # of a simulation, from the folder where a command runs and not\n' in text
     assert scenario.data.shape.labels == ("home", "ward")
 
 

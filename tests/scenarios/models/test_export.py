@@ -141,6 +141,7 @@ def test_a_card_says_what_the_summary_says_rounded_outwards(tabled: Path, tmp_pa
         name: round(value, 4) for name, value in summary["metrics"].items()
     }
     assert document["pipeline_tag"] == "tabular-classification"
+    assert "Ranges are declared as public references" in body
     assert "differential-privacy" in document["tags"]
     assert "license" not in document
     model = read_model(tabled)

@@ -148,7 +148,11 @@ def test_adapters_are_exported_as_peft_reads_them(made: Path, tmp_path: Path) ->
     names = {"adapter_config.json", "adapter_model.safetensors", DESCRIPTION, CARD}
     assert {path.name for path in done.folder.iterdir()} == names
     assert str(made) not in (done.folder / "adapter_config.json").read_text()
-    assert "PeftModel.from_pretrained" in (done.folder / CARD).read_text()
+    card = (done.folder / CARD).read_text()
+    assert "PeftModel.from_pretrained" in card
+    assert 'pipeline_tag: "text-classification"\n' in card
+    for of_a_table in ("tabular", "Ranges are declared"):
+        assert of_a_table not in card
     base = AutoModelForSequenceClassification.from_pretrained(made / "base", num_labels=1)
     theirs = PeftModel.from_pretrained(base, str(done.folder)).eval()
     x = held_out_records(read_scenario(str(made / "run" / "scenario.toml"))).x
