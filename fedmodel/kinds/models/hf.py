@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, ClassVar, Final, Literal
 
@@ -25,7 +26,7 @@ _OF_LORA: Final = ("targets", "rank", "alpha", "dropout")
 TaskName = Literal["sequence-classification", "token-classification", "causal-lm", "masked-lm", "feature-extraction"]
 
 _OF_A_TEXT: Final = (CLASSIFICATION, MULTI_LABEL, REGRESSION)
-LEARNS: Final[dict[TaskName, tuple[str, ...]]] = {
+LEARNS: Final[Mapping[str, tuple[str, ...]]] = {
     "sequence-classification": _OF_A_TEXT,
     "token-classification": (SEQUENCE,),
     "causal-lm": (NEXT,),

@@ -42,8 +42,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def classes_on(made: Path, **said: Any) -> fm.Base:
-    return fm.Base(made / "encoder", task="sequence-classification", **{"targets": ["query"], "length": LENGTH, **said})
+def classes_on(made: Path) -> fm.Base:
+    return fm.Base(made / "encoder", task="sequence-classification", targets=["query"], length=LENGTH)
 
 
 def next_on(made: Path) -> fm.Base:
@@ -167,12 +167,10 @@ def test_what_cannot_be_is_one_line_that_quotes_no_text_and_nothing_is_written(
     more = {key: one for key, one in CLASSES.items() if key != "silos" or not isinstance(said["train"], list)}
     if str(base.get("task", "")) in ("causal-lm", "masked-lm"):
         more = {**more, "silos": 2, "labels": None}
+    of_base: dict[str, Any] = {"folder": made / "encoder", "task": "sequence-classification", "targets": ["query"],
+                               "length": LENGTH, **base}  # fmt: skip
     with pytest.raises(fm.FedmodelError, match=told) as found:
-        fm.simulate(
-            model=fm.Base(**{"folder": made / "encoder", "task": "sequence-classification", "targets": ["query"],
-                             "length": LENGTH, **base}),
-            out=tmp_path / "run", **{**more, **said},
-        )  # fmt: skip
+        fm.simulate(model=fm.Base(**of_base), out=tmp_path / "run", **{**more, **said})
     assert "\n" not in str(found.value)
     assert "night" not in str(found.value)
     assert not (tmp_path / "run").exists()
