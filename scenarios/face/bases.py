@@ -210,4 +210,5 @@ def _names(thing: Any) -> list[Any]:
     """Return the names of a data set's columns, none where it has none."""
     if isinstance(thing, Mapping):
         return list(thing)
-    return list(getattr(thing, "column_names", None) or getattr(thing, "columns", ()))
+    names: Any = getattr(thing, "column_names", None)  # of a data set of Hugging Face's, and of a table of pyarrow's
+    return list(getattr(thing, "columns", ()) if names is None else names)
