@@ -106,7 +106,8 @@ def _dependencies(stored: Report | None) -> list[str]:
     """Return what is installed, or what was when a stored report was made."""
     if stored is not None:
         return list(stored.integrity.dependencies)
-    return sorted({f"{one.metadata['Name'].lower().replace('_', '-')}=={one.version}" for one in distributions()})
+    found = (one.metadata for one in distributions())  # each parsed anew wherever it is asked for
+    return sorted({f"{one['Name'].lower().replace('_', '-')}=={one['Version']}" for one in found})
 
 
 def _built() -> Built:
