@@ -545,7 +545,7 @@ def test_a_budget_of_seeded_noise_is_not_drawn_and_one_that_turned_so_says_where
     some = of(False, True, True, True)
     assert "aurora" not in "".join(svg_of(some, "plot-budget").itertext())
     assert "Where steps stop" not in some + html
-    assert "Where steps stop short of it, noise was seeded" in of(None, True, True, True)
+    assert "Where steps stop short of it, noise was drawn from a seed" in of(None, True, True, True)
 
 
 def test_what_was_spent_never_looks_over_a_cap_that_holds() -> None:
