@@ -35,6 +35,7 @@ from scenarios.cli.main import app
 from scenarios.face.run import Run
 from scenarios.models.export import export
 from scenarios.report import build, sections
+from scenarios.report.page import registry
 from scenarios.report.page.render import render
 from scenarios.report.verifier.verify import verify
 from scenarios.runs.progress import line_in_words
@@ -236,6 +237,7 @@ def test_a_report_from_before_has_figures_and_verifies_as_it_was(ended: tuple[Pa
     before = sections.counted(build.read_run(run_dir, report), stored)
     assert all(row.pld is not None and row.curve for row in before.silos)
     built = report.built.model_copy(update={"page": "0" * 64})
+    (run_dir / registry.NAME).write_text(registry.to_yaml(report, before=True), encoding="utf-8")
     sign_again(run_dir, report.model_copy(update={"built": built, "accounting": before}), key)
     build.verify(run_dir)
     verify(run_dir)
