@@ -59,7 +59,7 @@ def test_of_seeded_noise_no_figure_is_told_anywhere(seeded: Report) -> None:
     assert entry["dp_flavor"]["bound_on_output_distance"] is None
     assert entry["dp_flavor"]["name"] is None
     told = entry["privacy_loss"]["privacy_parameters_description"]
-    assert "nothing is bounded: noise was seeded, or none was added" in told
+    assert "Nothing is bounded: noise was seeded, or none was added" in told
     assert "None" not in told
 
 
@@ -76,15 +76,15 @@ def test_a_claim_has_its_figures_in_the_registry_and_against_the_parties(report:
 
 def test_noise_that_only_the_ledgers_call_seeded_is_seeded(gathered: Gathered) -> None:
     north = gathered.ledgers["north"]
-    assert not sentences.seeded(gathered)
+    assert sentences.known_noise(gathered) is None
     said: Any = SimpleNamespace(events=[DpSgdEvent(2.0, 1.0, 0.5, 4, 10, "seeded-unsafe")])
-    assert sentences.seeded(replace(gathered, ledgers={**gathered.ledgers, "north": said}))
+    assert sentences.known_noise(replace(gathered, ledgers={**gathered.ledgers, "north": said})) is not None
     assert {event.noise_source for event in north.events} == {"os"}
 
 
 @pytest.mark.parametrize(("epsilon", "times"), [(0.3283, "1.39"), (3.0, "20.1"), (8.0, "2,981"), (800.0, "10^348")])
 def test_the_claim_says_how_many_times_as_likely(gathered: Gathered, epsilon: float, times: str) -> None:
-    said = sentences.claim(gathered, epsilon, 1e-3, "record", 1)
+    said = sentences.claim(gathered, epsilon, None, 1e-3, "record", 1)
     assert f"at most {times} times (e^epsilon) as likely with that record as without, plus delta" in said
     assert "in 1 round, is" in said
     assert "nearly" not in said
@@ -169,7 +169,9 @@ def test_what_a_run_told_besides_training_is_said_wherever_it_says_what_left(
         assert "noised answers of label-counts" in sees["Whoever gets the model"]
         alone = sentences.parties(gathered, mode, protects=True)
         assert not [one for one in alone if "answers" in one.sees + one.holds]
-    assert "in 4 rounds and in noised answers of label-counts, is" in sentences.claim(counted, 1.0, 1e-3, "record", 4)
+    assert "in 4 rounds and in noised answers of label-counts, is" in sentences.claim(
+        counted, 1.0, None, 1e-3, "record", 4
+    )
     facts = sections.run_facts(counted)
     assert facts.besides == ("label-counts",)
     assert "besides" not in sections.run_facts(gathered).model_dump()
