@@ -266,7 +266,10 @@ def _check_history(again: nn.Module, module: nn.Module, first: Traced, x_B: Inpu
         x_B: Records.
         others_B: Others.
     """
-    again.load_state_dict(module.state_dict())
+    held = {**dict(module.named_parameters()), **dict(module.named_buffers())}
+    with torch.no_grad():
+        for name, one in (*again.named_parameters(), *again.named_buffers()):
+            one.copy_(held[name])
     with without_dropout(again):
         _passed(again, others_B)
         if (kept := _parted(first, _passed(again, x_B))) is not None:

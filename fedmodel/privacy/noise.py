@@ -33,6 +33,7 @@ from numpy.typing import DTypeLike, NDArray
 from torch import Tensor
 
 from fedmodel.crypto import KEY_SIZE, SecretStream
+from fedmodel.errors import PrivacyError
 from fedmodel.privacy import grid
 from fedmodel.privacy.events import EXPERIMENT, NoiseSourceName
 from fedmodel.privacy.normals import check_device, nearest
@@ -205,3 +206,4 @@ def source_of(name: NoiseSourceName, seed: int, *whose: str | int) -> NoiseSourc
             return SeededNoise(derive_seed(seed, "unsafe-noise", *whose))
         case "experiment":
             return ExperimentNoise(derive_seed(seed, "experiment-noise", *whose))
+    raise PrivacyError(f"noise would come from {name!r}, of which this version knows nothing; nothing was drawn")

@@ -260,6 +260,7 @@ def test_a_second_make_reinstalls_nothing(tmp_path: Path) -> None:
     """`make -n install` prints what it would do; with a fresh stamp that is nothing."""
     shutil.copy(ROOT / "Makefile", tmp_path)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    shutil.copy(ROOT / "datasets.txt", tmp_path)
     dry = ["make", "--no-print-directory", "-n", "install"]
     before = subprocess.run(dry, cwd=tmp_path, capture_output=True, text=True, check=True).stdout
     assert "pip install" in before

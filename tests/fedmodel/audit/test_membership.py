@@ -157,7 +157,7 @@ def test_losses_are_those_of_each_record(loss: str, classes: int, monkeypatch: p
     module = build_model(MlpConfig(kind="mlp", hidden=(8,), dropout=0.5), shape, seed=1).train()
     records = made(7, 4)
     records = Records(records.x_NF, np.arange(7) % classes, records.person_N)
-    monkeypatch.setattr(membership, "_BATCH", 3)
+    monkeypatch.setattr(membership, "rows_at_once", lambda _: 3)
     found_N = membership.record_losses(module, aim, records)
     assert module.training  # and dropout, which has no source of masks here, was off
     module.eval()
@@ -179,7 +179,7 @@ def test_a_loss_of_ones_own_is_attacked_by_whatever_training_takes_of_it(monkeyp
         return weight * functional.binary_cross_entropy_with_logits(output_BK[:, 0], label_B.float(), reduction="none")
 
     own_code.hand_over("script:losses", losses)
-    monkeypatch.setattr(membership, "_BATCH", 3)
+    monkeypatch.setattr(membership, "rows_at_once", lambda _: 3)
     records, module = made(7, 4), build_model(MlpConfig(kind="mlp", hidden=(8,)), SHAPE, seed=1)
     found_N = membership.record_losses(module, objective(SHAPE, "script:losses"), records)
     own_code.close()

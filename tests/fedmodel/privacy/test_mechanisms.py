@@ -184,7 +184,7 @@ def test_no_event_is_trained_by_that_charges_for_less_than_a_step_releases(
         training._check_charged(EVENT)
     federation, settings = SimpleNamespace(silos=("north",)), SimpleNamespace(threads=1, max_physical_batch=8)
     scenario: Any = SimpleNamespace(
-        plan=lambda *_: PLAN, phase_of=lambda _: 0, federation=federation, training=settings
+        plan=lambda *_: PLAN, phase_of=lambda _: 0, federation=federation, training=settings, seed=1
     )
     job = training.Answering(Site("north", scenario, "cpu", simulated=True))
     question = Question(1, np.zeros(1, dtype=np.float32))
@@ -198,7 +198,7 @@ def test_no_mechanism_is_trained_by_that_releases_less_noise_than_its_event_says
     """At the silo, before the charge and before a record is read: the figures are right, and the release is not."""
     federation, settings = SimpleNamespace(silos=("north",)), SimpleNamespace(threads=1, max_physical_batch=8)
     scenario: Any = SimpleNamespace(
-        plan=lambda *_: PLAN, phase_of=lambda _: 0, federation=federation, training=settings
+        plan=lambda *_: PLAN, phase_of=lambda _: 0, federation=federation, training=settings, seed=1
     )
     job = training.Answering(Site("north", scenario, "cpu", simulated=True))
     question = Question(1, np.zeros(1, dtype=np.float32))
