@@ -206,7 +206,7 @@ def test_what_the_page_adds_trains_is_charged_and_is_reported(copy: Path) -> Non
         (one["what"], one["name"], one["says"], one["settings"]) for one in report["report"]["training"]["used"]
     ] == [
         ("model", "low-rank", "A linear model whose weights are a product of two narrow matrices.", "rank = 3"),
-        ("gradients", "one-by-one", "One record in each physical batch: the least memory, and the most time.", ""),
+        ("gradients", "rows-of-one", "One record in each physical batch: the least memory, and the most time.", ""),
         ("strategy", "heavy-ball", "Federated averaging with momentum at the server.", ""),
     ]
     assert losses.keys() == {"1", "2"}
@@ -247,7 +247,7 @@ def test_none_of_it_is_known_before(tmp_path: Path) -> None:
         ("unknown strategy 'heavy-ball'", ["federation.strategy="]),
         ("unknown job 'head-count'", ["besides="]),
         ("unknown loss 'hinge'", ["training.loss=cross-entropy"]),
-        ("unknown kind of gradients 'one-by-one'", ["training.gradients="]),
+        ("unknown kind of gradients 'rows-of-one'", ["training.gradients="]),
     ):
         with pytest.raises(ConfigError, match=refused):
             check_scenario(read_scenario(str(scenario), instead))
