@@ -344,7 +344,7 @@ def _shortened(command: str) -> Iterator[None]:
     ]
     if command != "demo":
         instead += [
-            (fedmodel.audit.inversion, "inversion", lambda _: SimpleNamespace(pictures=())),
+            (fedmodel.audit.inversion, "inversion", lambda *_, **__: SimpleNamespace(pictures=())),
             (plots, "pictures_row", lambda *_: "<svg/>"),
         ]
     with ExitStack() as patched:
