@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Iterator
-from contextlib import nullcontext, suppress
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -390,13 +390,19 @@ def test_a_loss_that_is_not_there_is_refused_before_anything_is_written(own: Pat
     assert not (tmp_path / "r").exists()
 
 
-def test_a_server_that_makes_a_report_lets_own_code_in_while_it_sums_up_and_no_longer(
-    own: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_server_that_makes_a_report_lets_no_own_code_in_and_sums_up_what_was_noted(
+    own: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The model lies where it could be imported from, and its size is the one that the run was handed in with."""
     monkeypatch.syspath_prepend(str(own.parent))
     scenario = read_scenario(str(own))
-    with suppress(ClaimRefuted), deployed._own_code(scenario):
-        assert callable(own_code.resolve("ownmodel:net", "model.use"))
-        raise ClaimRefuted("as it sums up")
+    row = {"key": "model.use", "use": "ownmodel:net", "sha256": "ab" * 32}
+    (tmp_path / "run.json").write_text(json.dumps({"checked": {"parameters": 7, "own_code": [row]}}))
+    assert deployed._checked(scenario, tmp_path) == (7, [row])
+    assert "ownmodel" not in sys.modules
     with pytest.raises(ConfigError, match="which nothing here was told to run"):
         own_code.resolve("ownmodel:net", "model.use")
+    (tmp_path / "run.json").write_text("{}")
+    with pytest.raises(ConfigError, match="does not say what code 'ownmodel:net' was"):
+        deployed._checked(scenario, tmp_path)
+    assert "ownmodel" not in sys.modules
