@@ -226,6 +226,6 @@ def test_a_deployed_silo_trains_nothing_without_noise_whoever_let_it_come_this_f
     model_P = np.zeros(parameters_of(scenario.model, scenario.data.shape), np.float32)
     for home, refused in ((tmp_path, False), (kit, True)):
         silo = Silo("left", scenario, "1", "cpu", home, kit)
-        with pytest.raises(PrivacyError, match="never left out.* at a deployed silo") if refused else nullcontext():
+        with pytest.raises(PrivacyError, match=r"never left out.* at a deployed silo") if refused else nullcontext():
             update_P = trained(silo, event, TrainRequest(1, model_P))
     assert np.any(update_P)  # of the simulated one
