@@ -118,9 +118,12 @@ def test_the_systems_own_call_takes_a_folder(tmp_path: Path, monkeypatch: pytest
 
 def test_a_lock_is_held_for_its_block_and_not_by_what_was_forked_inside_it(tmp_path: Path) -> None:
     with held(tmp_path / "one", "taken"), held(tmp_path / "two", "taken"):
+        begun, begins = os.pipe()
         child = os.fork()
         if child == 0:
+            os.write(begins, b"1")
             signal.pause()
+        assert os.read(begun, 1) == b"1"
         with pytest.raises(ConfigError, match="taken"), held(tmp_path / "one", "taken"):
             pass
     try:
