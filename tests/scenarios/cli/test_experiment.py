@@ -208,7 +208,7 @@ def test_no_figure_stands_bare_in_any_of_its_files(ended: tuple[Path, str]) -> N
     assert all(figure == pytest.approx(would, rel=1e-2) for line in lines for figure in epsilons_of(line))
     assert all(one["prv_reason"] == "noise came from a seed" for one in report["accounting"]["silos"])
     log = (run_dir / "server.log").read_text(encoding="utf-8")
-    assert report["run"]["booked"] or "epsilon" not in log or f"what is told as epsilon would hold {IF_HIDDEN}" in log
+    assert report["run"].get("booked") or f"what is told as epsilon would hold {IF_HIDDEN}" in log
     assert "With the other runs" not in (run_dir / "registry.yaml").read_text(encoding="utf-8")
     assert "none of them has a figure here" in (run_dir / "report.html").read_text(encoding="utf-8")
 
