@@ -92,6 +92,23 @@ class _Masks(torch.autograd.Function):
         return drawn.view(*rows.shape[:2], *drawn.shape[1:]), 0
 
 
+class Residual(nn.Module):
+    """What comes out of a body, with what went in added, and a rectifier (He et al. 2016, figure 2).
+
+    Args:
+        body: The layers.
+        around: What goes around them; the identity, where they change no shape.
+    """
+
+    def __init__(self, body: nn.Module, around: nn.Module) -> None:
+        super().__init__()
+        self.body, self.around = body, around
+
+    def forward(self, x_BF: Tensor) -> Tensor:
+        """Return the sum, rectified."""
+        return torch.relu(self.body(x_BF) + self.around(x_BF))
+
+
 @contextmanager
 def without_dropout(module: nn.Module) -> Iterator[None]:
     """Switch dropout layers of our own off, and back to what they were."""
