@@ -18,6 +18,7 @@ import hashlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -25,12 +26,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.config import TableSource
-from fedmodel.data import idx, images, json_lines, pictures, saved
+from fedmodel.data import cifar, idx, images, json_lines, pictures, saved
 from fedmodel.data.cache import Cache
 from fedmodel.data.kept import read_or_kept
 from fedmodel.data.named import arrays, each
 from fedmodel.data.reading import Reading
 from fedmodel.data.records import Records
+from fedmodel.data.scattering import scattered
 from fedmodel.data.sources import identity
 from fedmodel.data.taken import Taken, by_record
 from fedmodel.data.tokenizer import check_tokenizer
@@ -38,7 +40,10 @@ from fedmodel.data.whose import Whose
 from fedmodel.data.withdrawn import Withdrawn
 from fedmodel.errors import ConfigError, DataError, FedmodelError
 from fedmodel.kinds.files import Files
+from fedmodel.kinds.pictures import Framed
+from fedmodel.kinds.scattering import VERSION
 from fedmodel.kinds.shape import ArrayShape
+from fedmodel.kinds.sources.cifar import CifarConfig
 from fedmodel.kinds.sources.idx import IdxConfig
 from fedmodel.kinds.sources.images import ImagesConfig
 from fedmodel.kinds.sources.json_lines import JsonLinesConfig
@@ -57,11 +62,15 @@ class _Kind:
         read: Returns its records.
         files: Returns the files that are read for it.
         told: What is read, in words for a person.
+        has_test: Returns whether a folder has records of the server's beside others, where a kind knows them by name.
+        test: Reads these.
     """
 
     read: Callable[[Any, Path, Reading], Taken]
     files: Callable[[Any, Path], Sequence[Path]]
     told: str
+    has_test: Callable[[Path], bool] = lambda _: False
+    test: Callable[[Any, Path, Reading], Taken] | None = None
 
 
 _SAVED: Final = "the Arrow files that state.json of a saved data set names are read"
@@ -82,6 +91,15 @@ _KINDS: Final[Mapping[type[Files], _Kind]] = {
         idx.read_idx,
         lambda _, folder: idx.pair_of(folder),
         "one pair of PREFIX-images-idx3-ubyte and PREFIX-labels-idx1-ubyte, or .gz of them, is read",
+        idx.has_test,
+        partial(idx.read_idx, test=True),
+    ),
+    CifarConfig: _Kind(
+        cifar.read_cifar,
+        lambda _, folder: cifar.cifar_files(folder),
+        "files that end in .bin, in the folder itself, are read",
+        cifar.has_test,
+        partial(cifar.read_cifar, test=True),
     ),
     JsonLinesConfig: _Kind(
         json_lines.read_json_lines,
@@ -101,6 +119,41 @@ def read_folder(config: Files, folder: Path, reading: Reading) -> Taken:
         DataError: Which file breaks which rule.
     """
     return guarded(folder, lambda: _KINDS[type(config)].read(config, folder, reading))
+
+
+def read_test(config: Files, folder: Path) -> Taken | None:
+    """Return the records of the server's that a folder has beside others; None where it has none. Sensitive.
+
+    Raises:
+        DataError: As `read_folder` does.
+    """
+    kind = _KINDS[type(config)]
+    read = kind.test
+    if read is None or not guarded(folder, lambda: kind.has_test(folder)):
+        return None
+    return guarded(folder, lambda: read(config, folder, Reading()))
+
+
+def featured(config: Files, x: NDArray[Any] | Mapping[str, NDArray[Any]]) -> NDArray[Any] | Mapping[str, NDArray[Any]]:
+    """Return records as a model is given them: features of each, where the scenario asks for some. Sensitive.
+
+    Guarantee: a record's features are a function of that record alone, and within `feature_bound`.
+
+    Args:
+        config: Declares the files.
+        x: Records as they are read. Sensitive.
+    """
+    if not _is_scattered(config) or isinstance(x, Mapping):
+        return x
+    return np.clip(scattered(x), -config.feature_bound, config.feature_bound)
+
+
+def _is_scattered(config: Files) -> bool:
+    return isinstance(config, Framed) and config.scattering_of is not None
+
+
+def _with_features(config: Files, taken: Taken) -> Taken:
+    return replace(taken, x=featured(config, taken.x))
 
 
 def guarded(folder: Path, read: Callable[[], T]) -> T:
@@ -141,7 +194,7 @@ def files_records(
         config.data_set,
         cache,
         lambda: _key(config, source, withdrawn),
-        lambda: _side_by_side(config, read_folder(config, Path(source.files or ""), reading)),
+        lambda: _side_by_side(config, _with_features(config, read_folder(config, Path(source.files or ""), reading))),
         sum(math.prod(one.size) for one in arrays(shape.arrays)),
         shape.targets,
     )
@@ -173,7 +226,7 @@ def what_is_read(config: Files) -> str:
 
 def may_hold_records(path: Path) -> bool:
     """Return whether a reader here would take a file for one of records, by its name: no other is ever read as one."""
-    known = (pictures.is_image, idx.is_idx, json_lines.is_lines, saved.is_saved)
+    known = (pictures.is_image, idx.is_idx, cifar.is_cifar, json_lines.is_lines, saved.is_saved)
     return any(is_known(path) for is_known in known)
 
 
@@ -263,7 +316,8 @@ def _key(config: Files, source: TableSource, withdrawn: Withdrawn | None) -> byt
     _check_tokenizer(config, source)
     declared = config.model_dump_json(exclude={"folder", "held_out", "partition"}).encode()
     gone = bytes(32) if withdrawn is None else withdrawn.digest()
-    return hashlib.sha256(_LABEL + hashlib.sha256(declared).digest() + identity(source) + gone).digest()
+    made = VERSION if _is_scattered(config) else b""
+    return hashlib.sha256(_LABEL + made + hashlib.sha256(declared).digest() + identity(source) + gone).digest()
 
 
 def _side_by_side(config: Files, taken: Taken) -> Records:

@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from fedmodel.config import TableSource
-from fedmodel.data import idx, images, json_lines, saved
+from fedmodel.data import cifar, idx, images, json_lines, saved
 from fedmodel.data.fields import Told
 from fedmodel.data.files import guarded, reading_of, whose_of
 from fedmodel.data.images import Labelled
@@ -27,6 +27,7 @@ from fedmodel.data.reading import Reading
 from fedmodel.data.withdrawn import Withdrawn
 from fedmodel.kinds.files import Files
 from fedmodel.kinds.shape import NEXT
+from fedmodel.kinds.sources.cifar import CifarConfig
 from fedmodel.kinds.sources.idx import IdxConfig
 from fedmodel.kinds.sources.images import ImagesConfig
 from fedmodel.kinds.sources.json_lines import JsonLinesConfig
@@ -88,6 +89,12 @@ def _idx(config: IdxConfig, folder: Path, reading: Reading) -> Iterator[tuple[st
     yield f"{_NAME}{idx.LABELS}", idx.written(y_N.astype(np.uint8))
 
 
+def _cifar(config: CifarConfig, folder: Path, reading: Reading) -> Iterator[tuple[str, bytes]]:
+    """Yield one file."""
+    pixels, y_N = cifar.labelled_pixels(config, folder, reading)
+    yield f"{_NAME}.bin", cifar.written(pixels, y_N, config.label_bytes)
+
+
 def _lines(config: JsonLinesConfig, folder: Path, reading: Reading) -> Iterator[tuple[str, bytes]]:
     """Yield one file of lines."""
     told = _declared(config, json_lines.lines_told(folder, reading))
@@ -126,6 +133,7 @@ def _declared(config: Texts, told: Iterator[Told]) -> Iterator[dict[str, Any]]:
 _WRITERS: Final[Mapping[type[Files], Callable[[Any, Path, Reading], Iterator[tuple[str, bytes]]]]] = {
     ImagesConfig: _images,
     IdxConfig: _idx,
+    CifarConfig: _cifar,
     JsonLinesConfig: _lines,
     SavedTextsConfig: _saved_texts,
     SavedImagesConfig: _saved_images,

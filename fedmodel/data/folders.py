@@ -6,12 +6,12 @@ whoever simulates owns the folder.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
 from fedmodel.config import Scenario, data_from_json
-from fedmodel.data import idx
-from fedmodel.data.files import guarded, read_folder
+from fedmodel.data.files import featured, read_folder, read_test
 from fedmodel.data.parts import Parts
 from fedmodel.data.reading import Reading
 from fedmodel.data.records import Records
@@ -19,7 +19,6 @@ from fedmodel.data.taken import Taken
 from fedmodel.data.whose import Whose
 from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.files import HELD_OUT, TRAIN, Files
-from fedmodel.kinds.sources.idx import IdxConfig
 from fedmodel.kinds.texts import Texts
 
 _State = tuple[tuple[str, int, int], ...]
@@ -46,7 +45,14 @@ def _dealt_once(config_json: str, silos: tuple[str, ...], seed: int, _: _State) 
     if not isinstance(config, Files):
         raise ConfigError(f"data.source = {config.source!r} is no folder of files")
     parts = _parts(config, silos)
-    return parts.dealt_out(config.held_out, config.partition, config.feature_bound, silos, seed)
+    test, own = parts.dealt_out(config.held_out, config.partition, config.feature_bound, silos, seed)
+    # Once they are dealt: features of all images at once would be held twice.
+    return _with_features(config, test), tuple(_with_features(config, one) for one in own)
+
+
+def _with_features(config: Files, records: Records) -> Records:
+    """Return records as a model is given them."""
+    return replace(records, x=featured(config, records.x))
 
 
 def _folder_of(config: Files) -> Path:
@@ -78,8 +84,8 @@ def _parts(config: Files, silos: tuple[str, ...]) -> Parts:
     apart = folder / HELD_OUT
     has_test = apart.is_dir() and (bool(there) or train != folder)
     test = _read(config, apart) if has_test else None
-    if test is None and isinstance(config, IdxConfig) and not there and idx.has_test(train):
-        test = guarded(train, lambda: idx.read_idx(config, train, Reading(), test=True))
+    if test is None and not there:
+        test = read_test(config, train)
     if (test is None) == (config.held_out is None):
         found = "has a part for the server, and data.held_out says a share" if test else "has no part for the server"
         raise ConfigError(f"{folder}: {found}; give {HELD_OUT}/ or data.held_out, and not both")

@@ -50,7 +50,7 @@ def read_images(config: ImagesConfig, folder: Path, reading: Reading) -> Taken:
 def taken_of(config: Pictures, labelled: Iterator[Labelled], reading: Reading, folder: Path) -> Taken:
     """Return pictures as records. Sensitive."""
     found = list(labelled)
-    x_N = np.empty((len(found), *config.shape.features), dtype=np.float32)
+    x_N = np.empty((len(found), *config.pixels), dtype=np.float32)
     for place, one in enumerate(found):
         x_N[place] = scaled(one.pixels, config.feature_bound)
     y_N = np.array([config.labels.index(one.label) for one in found], dtype=np.int64)

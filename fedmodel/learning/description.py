@@ -20,6 +20,8 @@ from torch import nn
 from fedmodel.config import ColumnConfig, ModelConfig, Scenario
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.columns import Range, inputs_of, rises
+from fedmodel.kinds.pictures import Framed
+from fedmodel.kinds.scattering import scattered_shape
 from fedmodel.kinds.section import Hash, Positive, Probability, Section
 from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.learning.models import build_model
@@ -63,6 +65,10 @@ class Description(Section):
         task: What is learnt of a record.
         label_range: Of a number that is predicted: the public range in its own units that outputs from -1 to 1 are.
         target: What a target looks like, where it is no label.
+        inputs: The arrays of a record, where they are several and no columns become them.
+        below: Values of records that are one array are whole numbers from 0 up to this; real numbers where None.
+        scattering_of: Channels, height and width of the picture, with pixels from -1 to 1, whose scattering features a
+            record is (`fedmodel.data.scattering`); None where it is none of these.
     """
 
     format: Literal["fedmodel/v1/model"] = "fedmodel/v1/model"
@@ -85,6 +91,9 @@ class Description(Section):
     target: Target | None = Field(default=None, exclude_if=lambda value: value is None)
     inputs: dict[str, Target] | None = Field(default=None, exclude_if=lambda value: value is None)
     below: int | None = Field(default=None, ge=1, exclude_if=lambda value: value is None)
+    scattering_of: Annotated[tuple[int, int, int], Field(strict=False)] | None = Field(
+        default=None, exclude_if=lambda value: value is None
+    )
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Description:
@@ -98,6 +107,8 @@ class Description(Section):
         plain = self.task == "classification"
         if plain != (self.target is None) or (self.label_range is not None and (plain or not rises(self.label_range))):
             raise ValueError("task, target and label_range do not go together")
+        if self.scattering_of is not None and self.shape != scattered_shape(self.scattering_of):
+            raise ValueError("shape is not that of the features of pictures of scattering_of")
         try:
             _ = self.aim
         except ConfigError as error:
@@ -129,6 +140,9 @@ class Description(Section):
         if self.data.inputs is not None:
             return f"several arrays, {', '.join(self.data.inputs)}"
         numbers = "numbers" if self.below is None else "whole numbers"
+        if self.scattering_of is not None:
+            pixels = "x".join(map(str, self.scattering_of))
+            numbers = f"scattering features of a picture of {pixels} pixels from -1 to 1, as `scattered` makes them"
         return f"{'x'.join(map(str, self.shape)) or 'single'} {numbers}"
 
     @property
@@ -173,6 +187,7 @@ def describe(scenario: Scenario, scenario_hash: bytes) -> Description:
         if shape.inputs is None or columns
         else {name: Target(size=one.size, below=one.below) for name, one in shape.inputs.items()},
         below=shape.below,
+        scattering_of=scenario.data.scattering_of if isinstance(scenario.data, Framed) else None,
         target=None
         if shape.target is None
         else Target(size=shape.target.size, below=shape.target.below, ignores=shape.target.ignores),

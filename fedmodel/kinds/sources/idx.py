@@ -2,33 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Literal
 
-from pydantic import Field
-
-from fedmodel.kinds.files import Files
-from fedmodel.kinds.pictures import Side
-from fedmodel.kinds.shape import DataShape
+from fedmodel.kinds.pictures import Framed
 
 
-class IdxConfig(Files):
-    """`PREFIX-images-idx3-ubyte` and `PREFIX-labels-idx1-ubyte`, or the same with `.gz`; 0 to 255 become -1 to 1.
+class IdxConfig(Framed):
+    """`PREFIX-images-idx3-ubyte` and `PREFIX-labels-idx1-ubyte`, or the same with `.gz`.
 
     Where a folder has files of a prefix `t10k` or `test` beside others, these are the server's.
-
-    Attributes:
-        size: Height and width.
     """
 
-    are_pictures = True
-
     source: Literal["idx"]
-    size: Annotated[tuple[Side, Side], Field(strict=False)]
 
     @property
-    def shape(self) -> DataShape:
-        """One channel, height and width."""
-        return DataShape((1, *self.size), len(self.labels), labels=self.labels)
+    def channels(self) -> int:
+        """They are grey."""
+        return 1
 
     def why_no_ids(self) -> str:
         """Return that these files have no place for it."""
@@ -37,4 +27,4 @@ class IdxConfig(Files):
     @property
     def described(self) -> str:
         """What they are."""
-        return f"images of {self.size[0]}x{self.size[1]} in IDX files"
+        return f"images of {self.size[0]}x{self.size[1]} in IDX files{self.of_features}"

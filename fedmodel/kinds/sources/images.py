@@ -35,7 +35,7 @@ class ImagesConfig(Pictures):
     @property
     def described(self) -> str:
         """What they are."""
-        return f"images of {self.size[0]}x{self.size[1]} in a folder"
+        return f"images of {self.size[0]}x{self.size[1]} in a folder{self.of_features}"
 
     def why_no_ids(self) -> str | None:
         """Return that files by themselves say of nobody whose they are."""

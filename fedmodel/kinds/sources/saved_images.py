@@ -30,7 +30,7 @@ class SavedImagesConfig(Pictures):
     @property
     def described(self) -> str:
         """What they are."""
-        return f"images of {self.size[0]}x{self.size[1]} in a saved data set"
+        return f"images of {self.size[0]}x{self.size[1]} in a saved data set{self.of_features}"
 
     def why_no_persons(self) -> str | None:
         """Return that no column says whose an image is, where none does."""

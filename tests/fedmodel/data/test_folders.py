@@ -11,11 +11,15 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from pydantic import ValidationError
 
-from fedmodel.config import Scenario
-from fedmodel.data import check_deployed, held_out_records, silo_records
+from fedmodel.config import Scenario, TableSource
+from fedmodel.data import check_deployed, files, held_out_records, silo_records
+from fedmodel.data.files import files_records
+from fedmodel.data.scattering import scattered
 from fedmodel.data.tokens import decoded
 from fedmodel.errors import ConfigError, DataError
+from fedmodel.kinds.pictures import Framed
 from fedmodel.kinds.shape import ArrayShape
 from scenarios.simulation.simulate import check_scenario
 
@@ -162,6 +166,49 @@ def test_a_listing_that_breaks_a_rule_is_named_by_its_row(lines: str, why: str, 
     with pytest.raises(DataError, match=why) as refused:
         silo_records(scenario_of(tiny, "images", tmp_path, size=[6, 4], listing="list.csv"), "north")
     assert WORD not in str(refused.value)
+
+
+def test_features_of_an_image_are_the_same_in_a_simulation_and_at_a_silo(tiny: Scenario, tmp_path: Path) -> None:
+    for party in (*SILOS, "held-out"):
+        images(tmp_path / party, size=(8, 12))
+    pixels = scenario_of(tiny, "images", tmp_path, size=[8, 12])
+    scenario = scenario_of(tiny, "images", tmp_path, size=[8, 12], features="scattering", feature_bound=2.0)
+    assert scenario.data.shape.features == (81, 2, 3)
+    assert "by scattering features of each image alone" in scenario.data.described
+    read = {"held-out": (held_out_records(scenario), held_out_records(pixels))}
+    read |= {silo: (silo_records(scenario, silo), silo_records(pixels, silo)) for silo in SILOS}
+    assert isinstance(scenario.data, Framed)
+    for party, (found, plain) in read.items():
+        features = scattered(plain.x_NF)
+        assert np.abs(features).max() > 2.0
+        assert np.array_equal(found.x_NF, np.clip(features, -2.0, 2.0))
+        own = files_records(scenario.data, TableSource(files=str(tmp_path / party)))
+        assert np.array_equal(own.x_NF, found.x_NF)
+        assert own.y_N.tolist() == found.y_N.tolist()
+
+
+def test_features_that_were_kept_are_used_while_they_are_what_they_were(
+    tiny: Scenario, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images(tmp_path / "own", size=(8, 8))
+    source, keys = TableSource(files=str(tmp_path / "own")), []
+    for version in (b"one", b"another"):
+        monkeypatch.setattr(files, "VERSION", version)
+        for said in ("pixels", "scattering"):
+            config = scenario_of(tiny, "images", tmp_path, size=[8, 8], features=said).data
+            keys.append(files._key(config, source, None))  # type: ignore[arg-type]
+    assert keys[0] == keys[2]
+    assert len({keys[0], keys[1], keys[3]}) == 3
+
+
+def test_a_scenario_that_says_nothing_of_features_is_written_as_it_was(tiny: Scenario, tmp_path: Path) -> None:
+    plain = scenario_of(tiny, "images", tmp_path, size=[8, 8]).data
+    assert "features" not in plain.model_dump_json()
+    assert plain == scenario_of(tiny, "images", tmp_path, size=[8, 8], features="pixels").data
+    with pytest.raises(ValidationError, match="needs a height and width that 4 divides, from 8 on; found 6x8"):
+        scenario_of(tiny, "images", tmp_path, size=[6, 8], features="scattering")
+    with pytest.raises(ValidationError, match='which of features = "scattering" is no image; leave one out'):
+        scenario_of(tiny, "images", tmp_path, size=[8, 8], features="scattering", augment={"flip": "horizontal"})
 
 
 def idx(folder: Path, prefix: str, count: int, *, zipped: bool = False) -> tuple[Any, Any]:
