@@ -171,6 +171,7 @@ TRIALS = {
     ),
     "data check": _of("data check tabled.toml --silo ward --fix", "tabled.toml", "ward"),
     "predict": _of("predict named rows.csv --out made.csv", "named", "rows.csv", done="is there already"),
+    "explain": _of("explain named --table rows.csv --out made", "named", "rows.csv", done="is there already"),
     "export": _of("export run --format safetensors --out made", "run"),
     "audit run": _of("audit run audited.toml --canaries 600 --out made", "audited.toml", dear=True, like="simulate"),
     "audit plan": _of("audit plan audited.toml --canaries 600", "audited.toml"),
@@ -186,6 +187,7 @@ TRIALS = {
 }
 # Verbs that write otherwise where the data are others, by a name of each.
 OTHERWISE = {
+    "explain, of a run": _of("explain named", "named", done="is there already"),
     "silo hold-out, of files": _of(
         "silo hold-out filed/silos/west pictures.toml made --key-file filed/keys/west.key",
         "filed",

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -135,3 +135,42 @@ def _left_out(column: ColumnConfig) -> str:
     """Say why a silo leaves a record out."""
     unknown = " or is none of its categories" if column.unknown == "drop" else ""
     return f"a value is missing{unknown}, and such records were left out of training"
+
+
+def read_targets(
+    path: Path,
+    label: str | None,
+    labels: tuple[str, ...],
+    label_range: tuple[float, float] | None,
+    form: CsvForm,
+) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+    """Read what a file's rows say of what a model predicts, as a silo's table is read.
+
+    Args:
+        path: Of the file.
+        label: The column that is predicted; None where each of `labels` is one, true or false.
+        labels: The classes, in order; none of a number.
+        label_range: Of a number: its public range.
+        form: How a CSV is written.
+
+    Returns:
+        The targets, and which rows have one: a label that is none of the classes is none.
+
+    Raises:
+        DataError: When a column is missing, or a value in it, or one is of another type.
+    """
+    names = labels if label is None else (label,)
+    table = columns_of_lines(path, names) if is_lines(path) else chosen(path, names, form)
+    keep_N, targets = np.ones(len(table), dtype=np.bool_), list[NDArray[Any]]()
+    for name in names:
+        reader = ColumnReader(name, form)
+        try:
+            if label is None:
+                targets.append(reader.truths(table[name]))
+            elif label_range is not None:
+                targets.append(reader.numbers(label_range, table[name], 1.0))
+            else:
+                targets.append(reader.labels(labels, "drop", table[name], keep_N))
+        except DataError as error:
+            raise DataError(f"{path}: column {name!r}: {error}") from None
+    return (targets[0] if label is not None else np.stack(targets, axis=1)), keep_N

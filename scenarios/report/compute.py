@@ -22,6 +22,7 @@ from scenarios.report.page import registry, signing
 from scenarios.report.page_check import PAGE, page_hash
 from scenarios.report.summary_check import check_summary
 from scenarios.runs.event_book import BOOK
+from scenarios.runs.explanation import EXPLANATION
 
 MADE: Final = (registry.NAME, PAGE)
 _LIBRARIES: Final = ("dp-accounting", "jinja2", "kiwisolver", "matplotlib", "numpy", "opacus", "scipy", "torch")
@@ -123,6 +124,8 @@ def _built() -> Built:
 def source_of(path: str, stored: Report) -> str:
     """Say from what a field follows."""
     section, _, rest = path.partition(".")
+    if path.startswith("training.explanation"):
+        return f"from {EXPLANATION}"
     if section == "training" and not rest.startswith("budgets"):
         return f"from {METRICS}"
     if section == "audit":

@@ -39,6 +39,7 @@ from scenarios.report.document import Report
 from scenarios.report.page_check import PICTURES
 from scenarios.runs.audit_entries import AUDIT_FILE, PLAN_FILE
 from scenarios.runs.event_book import BOOK, is_booked, read_booked, signer_of
+from scenarios.runs.explanation import EXPLANATION, Explanation, read_explanation
 from scenarios.runs.files import read_besides, read_object, read_rounds, read_summary
 from scenarios.runs.ledgers import SiloLedger, read_ledgers
 from scenarios.runs.reported import name_of, number_of, read_reported
@@ -57,7 +58,7 @@ SERVER_REPORT: Final = "server-report.json"
 """In a silo's folder, the report that the server signed for it."""
 _MODELS: Final = (MODEL, f"{MODEL}.age")
 _FILES: Final = (SCENARIO, SUMMARY, METRICS, BESIDES, START, *_MODELS, CHARGES, BOOK, PLAN_FILE, AUDIT_FILE)
-_LATER: Final = (USEFULNESS, RUN, SERVER_REPORT)
+_LATER: Final = (USEFULNESS, RUN, SERVER_REPORT, EXPLANATION)
 """Files of which no earlier report is, though they may lie in its folder."""
 
 
@@ -81,6 +82,7 @@ class Gathered:
         reported: Whether no ledger is here, and `ledgers` is what silos reported.
         booked: Whether the run kept no ledger, and `ledgers` is what its book says.
         usefulness: In a line, that the model is of no use; None where it is of some.
+        explanation: How the model answers, where somebody explained it by the server's held-out records.
         later: Of the files that no earlier report is of, those that this one is.
         numbers: How many numbers the file of a model of the user's own has; None of others, and where none lies here.
     """
@@ -99,6 +101,7 @@ class Gathered:
     reported: bool
     booked: bool
     usefulness: str | None
+    explanation: Explanation | None
     later: tuple[str, ...]
     numbers: int | None
 
@@ -200,6 +203,9 @@ def read_run(run_dir: Path, stored: Report | None = None) -> Gathered:
         reported=reported,
         booked=booked,
         usefulness=_usefulness(run_dir) if USEFULNESS in later else None,
+        explanation=_explanation(run_dir / EXPLANATION, model or summary.get(TOLD_MODEL))
+        if EXPLANATION in later
+        else None,
         later=later,
         numbers=numbers,
     )
@@ -256,7 +262,12 @@ def _later(run_dir: Path, stored: Report | None, *, reported: bool, copy: bool) 
     if stored is not None:
         named = {file.name for file in stored.integrity.files}
         return tuple(name for name in _LATER if name in named)
-    of = (USEFULNESS, *([RUN] if reported or copy else []), *([SERVER_REPORT] if copy and not reported else []))
+    of = (
+        USEFULNESS,
+        *([EXPLANATION] if not copy else []),
+        *([RUN] if reported or copy else []),
+        *([SERVER_REPORT] if copy and not reported else []),
+    )
     return tuple(name for name in of if (run_dir / name).is_file())
 
 
@@ -266,6 +277,19 @@ def _usefulness(run_dir: Path) -> str | None:
         return told_of(run_dir)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise LedgerError(f"{run_dir / USEFULNESS}: is not as a run writes it ({type(error).__name__})") from None
+
+
+def _explanation(path: Path, model: str | None) -> Explanation:
+    """Return how the model answers; refuse what a report may not tell, and what is of another model."""
+    found = read_explanation(path)
+    if found.records != "held-out":
+        raise ConfigError(
+            f"{path}: is of a party's own records, and a report tells of none; take it away, and explain the run on the"
+            " server's held-out records"
+        )
+    if model is not None and found.model != model:
+        raise LedgerTampered(f"{path}: is of another model than the one that lies here; explain this one")
+    return found
 
 
 def _read_scenario(path: Path) -> Scenario:

@@ -36,6 +36,7 @@ _DRAWN_BY: Final = ("jinja2", "kiwisolver", "matplotlib", "numpy", "scipy")
 _USED_BY_A_PAGE: Final = (
     ("fedmodel.privacy", "rounding.py"),
     ("fedmodel.system", "inert.py"),
+    ("scenarios.runs", "explanation.py"),
     ("scenarios.runs", "parts.py"),
     ("scenarios.runs", "words.py"),
 )

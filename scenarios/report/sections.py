@@ -468,6 +468,7 @@ def training(gathered: Gathered, told: Mapping[str, Any], *, named: bool) -> doc
         usefulness=gathered.usefulness,
         figures={name: float(value) for name, value in told["metrics"].items()},
         left_out=tuple(told[LEFT_OUT]) if LEFT_OUT in told else None,
+        explanation=gathered.explanation,
         rounds=tuple(
             document.RoundFigures(
                 round=line["round"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pydantic import Field
 
 from scenarios.report.document.forms import Epsilon, Questions
+from scenarios.runs.explanation import Explanation
 from scenarios.runs.parts import Moment, Part
 from scenarios.runs.used import Used
 
@@ -71,6 +72,7 @@ class Training(Part):
         schedule: How the learning rate went over the rounds, in a few words; left out where it was one.
         ema_decay: Of the average of all rounds' models that the model is; left out where it is the last round's.
         usefulness: In a line, that the model is of no use, and what to look at first; left out where it is of some.
+        explanation: How the model answers, where somebody explained it; left out where nobody did.
         left_out: Figures that were asked for and are not defined; not said of a classifier whose figures nobody named.
         figures: Of the last whole round, those that are defined there; the loss is not weighed by class.
         rounds: A row each.
@@ -86,6 +88,7 @@ class Training(Part):
     ema_decay: float | None = Field(default=None, exclude_if=lambda decay: decay is None)
     usefulness: str | None = Field(default=None, exclude_if=lambda line: line is None)
     left_out: tuple[str, ...] | None = Field(default=None, exclude_if=lambda names: names is None)
+    explanation: Explanation | None = Field(default=None, exclude_if=lambda found: found is None)
     figures: dict[str, float]
     rounds: tuple[RoundFigures, ...]
     budgets: tuple[BudgetLine, ...]

@@ -13,8 +13,10 @@ from fedmodel.system.inert import inert
 from scenarios.report.document import Audit, BudgetLine, Report
 from scenarios.report.page import plots
 from scenarios.report.page.catalogue import Catalogue
+from scenarios.report.page.explained import drawn
 from scenarios.report.page.told import Told
 from scenarios.runs import words
+from scenarios.runs.explanation import Explanation
 
 # At most two of them are drawn, the first that were measured.
 _LEARNED = ("loss", "accuracy", "auroc", "recall", "rmse", "perplexity", "label-accuracy", "token-accuracy")
@@ -42,6 +44,7 @@ def figures(report: Report, said: Catalogue) -> dict[str, Figure]:
         "plot-delta": _delta(report, said),
         "plot-learning": _learning(report, said),
         **({} if report.audit is None else _of_audit(report.audit, said)),
+        **({} if report.training.explanation is None else _of_explanation(report.training.explanation, said)),
     }
     return {name: figure for name, figure in found.items() if figure is not None}
 
@@ -124,6 +127,11 @@ def _learning(report: Report, said: Catalogue) -> Figure | None:
     numbers = [one.round for one in rounds]
     svg = plots.learning("plot-learning", numbers, curves, title, " ".join(description), said)
     return Figure(svg, title, " ".join(caption))
+
+
+def _of_explanation(explanation: Explanation, said: Catalogue) -> dict[str, Figure]:
+    """Return the plots of how the model answers."""
+    return {one.name: Figure(one.as_svg(), one.title, one.caption) for one in drawn(explanation, said)}
 
 
 def _of_audit(audit: Audit, said: Catalogue) -> dict[str, Figure | None]:

@@ -41,6 +41,7 @@ from scenarios.report.page.releases import KNOWN
 from scenarios.report.page.standing import experiment, headless, late, least_power, seeded, strayed, unpromised
 from scenarios.report.page.told import Told
 from scenarios.runs import words
+from scenarios.runs.explanation import Explanation
 
 CONTENTS = (
     "claim", "purpose", "scope", "trust", "mechanism", "accounting", "usefulness", "not-protected", "audit",
@@ -91,6 +92,7 @@ def render(report: Report, pictures: Mapping[str, str] | None = None, said: Cata
             **_voice(said),
             **_of_claim(report, said),
             **_of_audit(report.audit, said),
+            **_of_explanation(report.training.explanation, said),
         )
     )
     return inert_lines(re.sub(r"\n\s*\n+", "\n", page))
@@ -165,6 +167,19 @@ def _of_audit(audit: Audit | None, said: Catalogue) -> dict[str, Any]:
         "unmeasured": _unmeasured(audit, said),
         "plan": [(key, show(key, value)) for key, value in sorted(plan.items()) if not _rows(value)],
         "plan_tables": [_table(key, rows, show) for key, value in sorted(plan.items()) if (rows := _rows(value))],
+    }
+
+
+def _of_explanation(explanation: Explanation | None, said: Catalogue) -> dict[str, Any]:
+    """Return what is shown of how the model answers; nothing of one that was not explained."""
+    if explanation is None:
+        return {}
+    parts = [
+        said.plain("explained.left_out_of", n=number, column=column) for column, number in explanation.left_out.items()
+    ]
+    return {
+        "group_columns": [f"#{name(key, said)}" for key in explanation.figures],
+        "left_out_parts": said.listed(parts),
     }
 
 
