@@ -52,8 +52,8 @@ from fedmodel.secagg import (
     messages,
     parameters,
 )
-from fedmodel.secagg.masking import Words
 from fedmodel.secagg.messages import Commit, Mask, MessageScope, survivors_digest, words_digest
+from fedmodel.secagg.ring import Words, packed_size
 from fedmodel.secagg.topology import COMPLETE_UP_TO, plan_topology
 
 _RUN: Final = 1
@@ -233,7 +233,7 @@ def measure_client(rows: Sequence[Row], federation: Federation, size: int, repea
         setting = collection.setting
         beside = [one.do_round(setting, number, update_P, survivors) for number in setting.window.rounds]
         window_s, rounds_s = sum(client.seconds.values()), sum(one.seconds.values())
-        words_size = size * federation.policy.ring_bits // 8
+        words_size = packed_size(federation.policy.ring_bits, size)
         figures[row.name] = {
             "client_s": (rounds_s + window_s) / _WINDOW,
             "client_window_s": window_s,
@@ -269,7 +269,7 @@ class Population:
             for number, silo in silos.items():
                 assert not silo.receive(self.collection.shares_for(number))
         place = MessageScope(self.collection.setting, 1)
-        digests = [words_digest(words) for words in vectors] if stand_in else []
+        digests = [words_digest(32, words) for words in vectors] if stand_in else []
         for index, (number, silo) in enumerate(silos.items()):
             words_P = vectors[index % len(vectors)]
             data = silo.mask(1, np.zeros_like(words_P[:1]) if stand_in else words_P, _MODEL, _CONFIGURATION)
@@ -322,7 +322,7 @@ def measure_server(rows: Sequence[Row], federation: Federation, size: int, repea
         sent = population.messages(row.gone)
         cpu_s, wall_s, _ = timed(functools.partial(population.add_up, *sent), repeats)
         hash_s, _, _ = timed(
-            functools.partial(lambda sent: [words_digest(words) for _, words in sent], sent[0]), repeats
+            functools.partial(lambda sent: [words_digest(32, words) for _, words in sent], sent[0]), repeats
         )
         figures[row.name] = {"server_s": cpu_s, "server_wall_s": wall_s, "server_hash_s": hash_s}
     return figures

@@ -45,7 +45,7 @@ def lineage(parameters: int) -> None:
         model_digest(update_P)
         words_P = quantizer.encode(update_P)
         apply_masks(words_P, masks)
-        words_digest(words_P)
+        words_digest(32, words_P)
 
     def more() -> None:
         configuration(hashed, lineage_after(FRESH, 1, 1, model_digest(update_P), hashed))

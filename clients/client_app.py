@@ -68,7 +68,7 @@ def _walled(handler: Handler) -> Callable[[Message, Context], Message]:
                 silo.open_own_code(str(context.run_config.get("own-code") or ""))
                 silo.know_bases(str(context.run_config.get("base") or ""))
                 answer = Message(handler(message, context, silo, asked), reply_to=message)
-                wire.check_leaves(message, answer)
+                wire.check_leaves(message, answer, silo.scenario.federation.update_share)
             except Exception as error:  # whatever it is, its text must not leave the silo
                 code = error.code if isinstance(error, FedmodelError) else code
                 silo.log(message.metadata.message_type, error)

@@ -6,12 +6,13 @@ at all. What leaves, and the state that is carried into the next round, are on d
 round was masked (`clients.aggregation_state`): so whenever a process is killed, either the round was not masked, or the
 same bytes are there to be sent, for the charge that they were made for and no other, until the silo does a later stage
 or makes its first keys for another run that it joins. What it refuses changes nothing of it.
-The masks hang on the hash of the model as it was received, of the scenario as the silo reads it and of the rounds that
-made the state which the round began from, so that silos that had others do not mask together.
+The masks hang on the hash of the model as it was received, of the scenario as the silo reads it, of the rounds that
+made the state which the round began from and of which words of an update are sent, so that silos that had others do not
+mask together. Words that are not sent (`fedmodel.learning.pattern`) are dropped before anything else is done.
 
 Simulated, the same words leave unmasked: the same numerics, and no secrecy.
 
-Shapes: P parameters.
+Shapes: P parameters, K of them that are sent.
 """
 
 from __future__ import annotations
@@ -24,12 +25,13 @@ from clients.outbox import Release
 from clients.silo import Silo
 from fedmodel import wire
 from fedmodel.crypto import digest
+from fedmodel.learning.pattern import pattern_of
 from fedmodel.ledger import Charge, Ledger
 from fedmodel.privacy.events import Event
 from fedmodel.provision import scenario_hash
 from fedmodel.secagg import Participant, configuration, lineage_after
-from fedmodel.secagg.masking import Words
 from fedmodel.secagg.quantize import Quantizer
+from fedmodel.secagg.ring import Words
 from fedmodel.seeds import derive_seed
 from fedmodel.wire import TrainRequest
 
@@ -88,16 +90,19 @@ def hide(
         left = carried.leave(state, lineage_left(silo, request)) if state else b""
         return Release(key, charged.sequence, wire.pack_update(reply), silo.run_number, left)
 
+    pattern = pattern_of(silo.scenario, number, len(update_P))
+    update_K = update_P if pattern is None else pattern.take(update_P)
     if mode == "off":
-        return released(wire.TrainReply(number, event, update_P))
-    words_P = _quantised(silo, event, number, update_P)
+        return released(wire.TrainReply(number, event, update_K))
+    words_K, bits = _quantised(silo, event, number, update_K), silo.kit.policy.ring_bits
     if mode == "simulated":
-        return released(wire.MaskedReply(number, event, words_P))
+        return released(wire.MaskedReply(number, event, words_K, ring_bits=bits))
 
     def masked(protocol: Participant) -> bytes:
-        done = configuration(scenario_hash(silo.scenario), request.lineage)
-        mask = protocol.mask(number, words_P, request.model_hash, done)
-        return released(wire.MaskedReply(number, event, words_P, mask)).to_bytes()
+        sent = b"" if pattern is None else pattern.digest
+        done = configuration(scenario_hash(silo.scenario), request.lineage, sent)
+        mask = protocol.mask(number, words_K, request.model_hash, done)
+        return released(wire.MaskedReply(number, event, words_K, mask, ring_bits=bits)).to_bytes()
 
     asked = _asked_for(key, charged.sequence)
     return Release.from_bytes(silo.answer(asked, masked))
@@ -125,14 +130,14 @@ def _asked_for(key: str, charge: int) -> bytes:
     return digest(b"fedmodel/v1/masked-for", bytes.fromhex(key), charge.to_bytes(8, "big"))
 
 
-def _quantised(silo: Silo, charged: Event, round_number: int, update_P: NDArray[np.float32]) -> Words:
-    """Return the update, weighed by the silo's public weight in the round's job, in ring elements."""
+def _quantised(silo: Silo, charged: Event, round_number: int, update_K: NDArray[np.float32]) -> Words:
+    """Return what is sent of the update, weighed by the silo's public weight in the round's job, in ring elements."""
     scenario = silo.scenario
     weight = scenario.federation_of(scenario.job_of(round_number)).relative_weight(silo.name)
     quantizer: Quantizer = silo.kit.policy.quantizer
-    weighed_P = update_P * np.float32(weight)
+    weighed_K = update_K * np.float32(weight)
     if charged.drawn_from == "os":
-        return quantizer.encode(weighed_P)
+        return quantizer.encode(weighed_K)
     # A run that claims nothing repeats itself to the last bit.
     seed = derive_seed(silo.scenario.seed or 0, "unsafe-rounding", silo.name, round_number)
-    return quantizer.encode(weighed_P, np.random.default_rng(seed).bytes)
+    return quantizer.encode(weighed_K, np.random.default_rng(seed).bytes)

@@ -48,7 +48,7 @@ from fedmodel.privacy.noise import OsNoise
 from fedmodel.privacy.plan import SiloPlan
 from fedmodel.privacy.rounding import small, up
 from fedmodel.secagg import Collection, Member, Participant, Policy, Roster, Setting, Window
-from fedmodel.secagg.masking import Words
+from fedmodel.secagg.ring import Words
 from fedmodel.seeds import derive_seed
 
 NOTE: Final = (

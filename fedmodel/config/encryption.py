@@ -21,7 +21,7 @@ class EncryptionConfig(Section):
 
     secure_aggregation: AggregationMode = "off"
     bound: Positive | None = None
-    ring_bits: Literal[16, 32] = 32
+    ring_bits: Literal[8, 12, 16, 24, 32] = 32
     colluding: int | None = Field(default=None, ge=0)
     dropping: int | None = Field(default=None, ge=0)
     secrecy_bits: int = Field(default=80, ge=1, le=256)

@@ -21,6 +21,7 @@ from fedmodel.kinds.spelling import Later
 LEAST_WEIGHT = 2.0**-20
 MOST_WEIGHT = 2.0**20
 LEAST_EFFECTIVE = 2.0
+LEAST_SHARE = 1e-4  # of an update: what is put back is multiplied with one over it, noise included
 
 OptionName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]{0,39}$")]
 OptionValue = bool | int | float | Annotated[str, Field(max_length=100), AfterValidator(is_inert)]
@@ -39,13 +40,13 @@ def _names_a_strategy(value: str) -> str:
 
 
 class FederationConfig(Section, Later):
-    """Who takes part. Weights are public and never the number of records.
+    """Who takes part, and which share of an update is sent. Weights are public and never the number of records.
 
     `strategy` names a file of `server/strategies`, which is above this: the server looks it up before it asks anybody,
     and holds `strategy_options` to what that file declares. Or it names code of the user's own, at the server alone.
     """
 
-    LATER = ("strategy", "strategy_options")
+    LATER = ("strategy", "strategy_options", "update_share")
 
     silos: Annotated[tuple[SiloName, ...], Field(strict=False, min_length=1, max_length=_MOST_SILOS)]
     cohort: int | None = Field(default=None, ge=1)
@@ -55,6 +56,7 @@ class FederationConfig(Section, Later):
     tolerated_failures: int = Field(default=0, ge=0)
     strategy: Annotated[str, Field(max_length=200), AfterValidator(_names_a_strategy)] = "fedavg"
     strategy_options: Annotated[dict[OptionName, OptionValue], Field(max_length=_MOST_OPTIONS)] = {}
+    update_share: float = Field(default=1.0, ge=LEAST_SHARE, le=1)
 
     @field_validator("silos", mode="before")
     @classmethod

@@ -109,14 +109,14 @@ def check_levels(scenario: Scenario, silo: str, noise_multiplier: float, quantiz
     if levels < 1:
         raise ConfigError(
             f"noise of one step at silo {silo!r}, weighed, is {levels:.2g} of a level of the quantiser, so that its"
-            " update would be rounded to nothing; lower encryption.bound, take ring_bits = 32, or raise its weight"
+            " update would be rounded to nothing; lower encryption.bound, take more ring_bits, or raise its weight"
         )
     for job, asked in scenario.besides.items():
         levels = asked.noise_multiplier / asked.bound * quantizer.levels
         if levels < 1:
             raise ConfigError(
                 f"noise of job {job!r} is {levels:.2g} of a level of the quantiser, so that an answer would be rounded"
-                f" to nothing; lower besides.{job}.bound, or take ring_bits = 32"
+                f" to nothing; lower besides.{job}.bound, or take more ring_bits"
             )
 
 

@@ -36,9 +36,15 @@ def model_digest(model_P: NDArray[np.float32]) -> bytes:
     return digest_words(b"fedmodel/v1/sa-model", np.ascontiguousarray(model_P, dtype="<f4").data.cast("B"))
 
 
-def configuration(scenario: bytes, lineage: bytes) -> bytes:
-    """Return the hash of what is done with a model: of the scenario, and of the lineage that the round begins from."""
-    return digest(b"fedmodel/v1/sa-configuration", scenario, lineage)
+def configuration(scenario: bytes, lineage: bytes, pattern: bytes = b"") -> bytes:
+    """Return the hash of what is done with a model.
+
+    Args:
+        scenario: The scenario's hash.
+        lineage: The lineage that the round begins from.
+        pattern: The hash of which words of an update are sent; empty where all are.
+    """
+    return digest(b"fedmodel/v1/sa-configuration", scenario, lineage, *([pattern] if pattern else []))
 
 
 def lineage_after(lineage: bytes, run: int, round_number: int, model: bytes, scenario: bytes) -> bytes:

@@ -2,7 +2,9 @@
 
 Guarantee: if the key is uniform, secret and used for this one vector, a masked vector is indistinguishable from a
 uniform one (AES-256 in counter mode as a pseudorandom generator). Adding and then subtracting the same mask restores
-the vector exactly: the ring is Z_2^16 or Z_2^32, and its sums are those of unsigned words.
+the vector exactly: sums are those of unsigned words of 8, 16 or 32 bits. A ring of 12 or 24 bits lies in wider words
+(`fedmodel.secagg.ring`): a mask that is uniform in these is uniform in the ring too, and whoever sends takes the rest
+away.
 
 Does NOT check that a key is used once. The protocol derives every key from a context that never repeats.
 
@@ -15,17 +17,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import Literal
+from typing import Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fedmodel.crypto import BLOCK_SIZE, Keystream
 from fedmodel.errors import CryptoError
+from fedmodel.secagg.ring import WIDTHS, Words, carrier
 
-RingBits = Literal[16, 32]
-Words = NDArray[np.unsignedinteger]
 Sign = Literal[1, -1]
+_CARRIERS: Final = {carrier(bits) for bits in WIDTHS}
 
 
 def add_mask(vector_P: Words, key: bytes) -> None:
@@ -42,7 +43,7 @@ def apply_masks(vector_P: Words, masks: Sequence[tuple[bytes, Sign]], workers: i
     """Add masks, or subtract those whose sign is -1, in place.
 
     Args:
-        vector_P: Flat, contiguous, little-endian words of 16 or 32 bits.
+        vector_P: Flat, contiguous, little-endian words of 8, 16 or 32 bits.
         masks: Keys and signs.
         workers: Threads, each with a range of the vector; the cipher and numpy release the interpreter's lock.
 
@@ -50,8 +51,8 @@ def apply_masks(vector_P: Words, masks: Sequence[tuple[bytes, Sign]], workers: i
         CryptoError: When the vector is of another kind.
     """
     flat = vector_P.ndim == 1 and vector_P.flags.c_contiguous
-    if not flat or vector_P.dtype not in (np.dtype("<u2"), np.dtype("<u4")):
-        raise CryptoError("a masked vector is a flat, contiguous array of little-endian 16- or 32-bit words")
+    if not flat or vector_P.dtype not in _CARRIERS:
+        raise CryptoError("a masked vector is a flat, contiguous array of little-endian words of 8, 16 or 32 bits")
     # Each range is a number of whole blocks, except the last: a thread with less than one block gains nothing.
     blocks = -(-vector_P.nbytes // BLOCK_SIZE)
     size = -(-blocks // max(1, workers)) * BLOCK_SIZE

@@ -18,9 +18,10 @@ from typing import Final, Self
 
 from fedmodel.crypto import SIGNATURE_SIZE, SigningKey, check_sealing_key, digest, digest_words, verify
 from fedmodel.errors import AggregationRefused, CryptoError, Rule
+from fedmodel.secagg import ring
 from fedmodel.secagg.keys import MASK_KEY_SIZE, OFFER_SIZE
-from fedmodel.secagg.masking import Words
 from fedmodel.secagg.parameters import Setting
+from fedmodel.secagg.ring import RingBits, Words
 from fedmodel.secagg.shamir import PRIME, SHARE_SIZE
 
 VERSION: Final = 1
@@ -368,10 +369,15 @@ def graph_seed(setting: Setting, adverts: Sequence[Advert]) -> bytes:
     return digest(b"fedmodel/v1/sa-graph", setting.base, *(advert.nonce for advert in adverts))
 
 
-def words_digest(words_P: Words) -> bytes:
-    """Return the hash of a flat vector of little-endian words; their width is in the label."""
-    label = b"fedmodel/v1/sa-update-%d" % (8 * words_P.dtype.itemsize)
-    return digest_words(label, words_P.data.cast("B"))
+def words_digest(bits: RingBits, words_P: Words) -> bytes:
+    """Return the hash of a flat vector of a ring as it is sent; the ring's width is in the label.
+
+    Raises:
+        ProtocolError: When the words are not of this ring.
+    """
+    # What fills its words is hashed where it lies: a copy of a large update takes longer than the hash.
+    packed = words_P.data.cast("B") if 8 * words_P.dtype.itemsize == bits else ring.pack(bits, words_P)
+    return digest_words(b"fedmodel/v1/sa-update-%d" % bits, packed)
 
 
 class _Reader:

@@ -14,8 +14,8 @@ from typing import Final, Literal, Self
 
 from fedmodel.crypto import KEY_SIZE, SIGNATURE_SIZE, SigningKey, Suite, check_verification_key, digest, verify
 from fedmodel.errors import AggregationRefused, ConfigError, CryptoError, Rule
-from fedmodel.secagg.masking import RingBits
 from fedmodel.secagg.quantize import Quantizer
+from fedmodel.secagg.ring import RingBits
 from fedmodel.secagg.topology import COMPLETE_UP_TO, LEAST_SILOS, Topology, plan_topology
 
 Consistency = Literal["commit", "quorum"]
@@ -152,7 +152,7 @@ class Policy:
         colluding: c, silos that may work with the server, of the whole roster.
         dropping: d, silos that may vanish in a round. It does not change the threshold of a complete graph.
         secrecy_bits: -log2 of the failure probability on a ring, above 300 silos.
-        ring_bits: 16 or 32.
+        ring_bits: 8, 12, 16, 24 or 32: how wide a coordinate is as it is sent.
         bound: Largest magnitude of a coordinate; a larger one is clipped before masking.
         largest_roster: Most silos in a roster.
         window: Most rounds for which secrets are dealt at once.

@@ -29,10 +29,9 @@ from numpy.typing import NDArray
 
 from fedmodel.crypto import random_stream
 from fedmodel.errors import ConfigError, ProtocolError
-from fedmodel.secagg.masking import RingBits, Words
+from fedmodel.secagg import ring
+from fedmodel.secagg.ring import RingBits, Words
 
-_DTYPES: Final[dict[int, np.dtype[np.unsignedinteger]]] = {16: np.dtype("<u2"), 32: np.dtype("<u4")}
-_SIGNED: Final[dict[int, np.dtype[np.signedinteger]]] = {16: np.dtype("<i2"), 32: np.dtype("<i4")}
 _BLOCK: Final = 32 * 1024  # coordinates that stay in a core's cache as float64
 
 
@@ -42,7 +41,7 @@ class Quantizer:
 
     Attributes:
         bound: Largest magnitude of a coordinate, above 0.
-        ring_bits: 16 or 32.
+        ring_bits: 8, 12, 16, 24 or 32.
         cohort: The most vectors that will ever be added up.
 
     Raises:
@@ -56,8 +55,11 @@ class Quantizer:
     def __post_init__(self) -> None:
         if not 1e-30 <= self.bound <= 1e30:
             raise ConfigError(f"a quantisation bound of {self.bound} is not a positive number from 1e-30 to 1e30")
-        if self.ring_bits not in _DTYPES or self.cohort < 1 or self.levels < 1:
-            raise ConfigError(f"a ring of {self.ring_bits} bits has no room for the sum of {self.cohort} vectors")
+        if self.ring_bits not in ring.WIDTHS or self.cohort < 1 or self.levels < 1:
+            raise ConfigError(
+                f"a ring of {self.ring_bits} bits has no room for the sum of {self.cohort} silos' updates; take more"
+                " encryption.ring_bits"
+            )
 
     @property
     def levels(self) -> int:
@@ -81,8 +83,8 @@ class Quantizer:
         """
         if vector_P.ndim != 1 or not np.isfinite(vector_P).all():
             raise ProtocolError("what is quantised is a flat vector without a NaN or infinite coordinate")
-        words_P: Words = np.empty(len(vector_P), dtype=_DTYPES[self.ring_bits])
-        signed_P = words_P.view(_SIGNED[self.ring_bits])
+        words_P: Words = np.empty(len(vector_P), dtype=ring.carrier(self.ring_bits))
+        signed_P = words_P.view(f"<i{words_P.dtype.itemsize}")
         for start in range(0, len(vector_P), _BLOCK):
             block = slice(start, start + _BLOCK)
             scaled_B = np.clip(vector_P[block].astype(np.float64), -self.bound, self.bound) * self.scale
@@ -93,15 +95,18 @@ class Quantizer:
             np.clip(scaled_B, -self.levels, self.levels, out=scaled_B)
             # The two's complement of a negative integer is its ring element.
             signed_P[block] = scaled_B
+        ring.reduce(self.ring_bits, words_P)
         return words_P
 
     def decode(self, sum_P: Words) -> NDArray[np.float64]:
         """Return the real sum that a sum of encoded vectors stands for, in float64 so that nothing is rounded again.
 
+        Args:
+            sum_P: In words of the ring's carrier, reduced modulo 2^ring_bits or not yet.
+
         Raises:
             ProtocolError: When the words are not of this ring.
         """
-        if sum_P.dtype != _DTYPES[self.ring_bits]:
+        if sum_P.dtype != ring.carrier(self.ring_bits):
             raise ProtocolError(f"a sum of {sum_P.dtype} words is not of the ring of {self.ring_bits} bits")
-        signed_P = sum_P.view(_SIGNED[self.ring_bits]).astype(np.float64)
-        return signed_P / self.scale
+        return ring.signed(self.ring_bits, sum_P).astype(np.float64) / self.scale

@@ -44,9 +44,9 @@ from dataclasses import dataclass
 
 from fedmodel.crypto import SealingKey, SigningKey, Suite, random_bytes, seal
 from fedmodel.errors import AggregationRefused, CryptoError, Rule
-from fedmodel.secagg import shamir
+from fedmodel.secagg import ring, shamir
 from fedmodel.secagg.keys import MaskKey, commitment, envelope_context, pair_key, self_key
-from fedmodel.secagg.masking import Sign, Words, apply_masks
+from fedmodel.secagg.masking import Sign, apply_masks
 from fedmodel.secagg.messages import (
     Advert,
     Commit,
@@ -62,6 +62,7 @@ from fedmodel.secagg.messages import (
 )
 from fedmodel.secagg.parameters import Policy, Roster, Setting, Window
 from fedmodel.secagg.progress import Progress
+from fedmodel.secagg.ring import Words
 from fedmodel.secagg.state import RoundState, State, WindowState, read_state, to_bytes, to_hex, to_int
 from fedmodel.secagg.topology import neighbours_of
 
@@ -296,7 +297,7 @@ class Participant:
             AggregationRefused: As in `check_can_mask`, or when the words are not of the policy's ring.
         """
         self.check_can_mask(round_number)
-        if 8 * words_P.dtype.itemsize != self._policy.ring_bits:
+        if not ring.holds(self._policy.ring_bits, words_P):
             raise AggregationRefused(Rule.MALFORMED, f"words of {words_P.dtype} are not of the policy's ring")
         window, setting = self._window()
         state = self._at(round_number, window.attempt)
@@ -312,7 +313,9 @@ class Participant:
             key = pair_key(bytes.fromhex(pairs[str(peer)]), context, self.number, peer)
             masks.append((key, 1 if self.number < peer else -1))
         apply_masks(words_P, masks)
-        message = Mask(self.number, context, words_digest(words_P), tuple(held.masked_with))
+        ring.reduce(self._policy.ring_bits, words_P)
+        told = words_digest(self._policy.ring_bits, words_P)
+        message = Mask(self.number, context, told, tuple(held.masked_with))
         return message.sign(MessageScope(setting, round_number), self._identity)
 
     def commit(self, round_number: int, attempt: int, context: bytes, survivors: Sequence[int]) -> bytes:

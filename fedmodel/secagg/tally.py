@@ -26,10 +26,10 @@ from typing import Final
 import numpy as np
 
 from fedmodel.errors import AggregationRefused, CryptoError, DropoutError, Rule
-from fedmodel.secagg import shamir
+from fedmodel.secagg import ring, shamir
 from fedmodel.secagg.collection import Collection
 from fedmodel.secagg.keys import MaskKey, commitment, pair_key, self_key
-from fedmodel.secagg.masking import Sign, Words, apply_masks
+from fedmodel.secagg.masking import Sign, apply_masks
 from fedmodel.secagg.messages import (
     Commit,
     Mask,
@@ -39,6 +39,7 @@ from fedmodel.secagg.messages import (
     survivors_digest,
     words_digest,
 )
+from fedmodel.secagg.ring import Words
 
 # Sets of shares that are tried for one secret before it is given up, if more are false than can be decoded: all sets if
 # there are few, otherwise some at random.
@@ -95,9 +96,10 @@ class Tally:
         if not set(mask.masked_with) <= collection.dealt & set(collection.peers[mask.sender]):
             raise AggregationRefused(Rule.SHARES, f"silo {mask.sender} masked with silos that did not deal to it")
         fits = self._total_P is None or len(words_P) == len(self._total_P)
-        if 8 * words_P.dtype.itemsize != self._setting.policy.ring_bits or not fits:
+        bits = self._setting.policy.ring_bits
+        if not ring.holds(bits, words_P) or not fits:
             raise AggregationRefused(Rule.VECTOR, f"silo {mask.sender}'s words are of another ring or length")
-        if words_digest(words_P) != mask.words:
+        if words_digest(bits, words_P) != mask.words:
             raise AggregationRefused(Rule.VECTOR, f"silo {mask.sender}'s words are not those that it signed")
         if self._total_P is None:
             self._total_P = np.zeros_like(words_P)
@@ -220,6 +222,7 @@ class Tally:
         masks += self._left_over()
         total_P = self._total_P.copy()
         apply_masks(total_P, masks, os.cpu_count() or 1)
+        ring.reduce(self._setting.policy.ring_bits, total_P)
         return total_P
 
     def _at_odds(self, number: int, alive: set[int]) -> list[int]:

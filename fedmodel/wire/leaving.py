@@ -9,7 +9,8 @@ Guarantee, of an answer for which `check_leaves` returns:
 |-----------------------------|---------------------------------------------------------------------------|
 | records of the message      | those of answers of the question's kind, and no other                     |
 | fields of each              | exactly those that its kind has, each of its type                         |
-| the array of an update      | as many words as the question has, finite where they are float32          |
+| the array of an update      | as many words as the question has, or the share of them that a scenario   |
+|                             | says is sent in training; finite where they are float32                   |
 
 Does NOT look at values: a figure that is hidden in the words of an update, or in the bytes of a key, is of the right
 form. Which values an update has is for the audit (`update_explained`, `noise_shares`). Does NOT see when an answer
@@ -23,7 +24,9 @@ from typing import Final
 
 from flwr.app import Message
 
+from fedmodel.config import TRAINING
 from fedmodel.errors import ProtocolError
+from fedmodel.learning.pattern import words_sent
 from fedmodel.wire.messages import (
     ADVERT,
     COMMIT,
@@ -33,12 +36,14 @@ from fedmodel.wire.messages import (
     REVEAL,
     SHARE,
     TRAIN,
+    job_of,
     read_countersign_reply,
     read_join_reply,
     read_masked_reply,
     read_protocol_reply,
     read_reveal_reply,
     read_train_reply,
+    ring_of,
     the_array,
 )
 
@@ -53,12 +58,13 @@ _READ: Final[Mapping[str, Callable[[Message], object]]] = {
 }
 
 
-def check_leaves(question: Message, answer: Message) -> None:
+def check_leaves(question: Message, answer: Message, share: float = 1.0) -> None:
     """Refuse an answer that holds anything besides what an answer to its question holds.
 
     Args:
         question: As the silo got it, and read it.
         answer: What is to leave; no refusal.
+        share: Of an update, that is sent in a round of training.
 
     Raises:
         ProtocolError: What is wrong with it.
@@ -66,7 +72,7 @@ def check_leaves(question: Message, answer: Message) -> None:
     kind = question.metadata.message_type
     try:
         if kind == TRAIN:
-            _check_update(question, answer)
+            _check_update(question, answer, share)
         elif kind in _READ:
             _READ[kind](answer)
         else:
@@ -75,13 +81,12 @@ def check_leaves(question: Message, answer: Message) -> None:
         raise ProtocolError(f"what was to be answered did not leave, it is no answer to {kind}: {error}") from error
 
 
-def _check_update(question: Message, answer: Message) -> None:
-    """Refuse what is no update of as many words as the question has."""
-    array = the_array(answer)
-    if array.dtype == "float32":
-        words = len(read_train_reply(answer).update_P)
-    else:
-        words = len(read_masked_reply(answer, 32 if array.dtype == "uint32" else 16).words_P)
+def _check_update(question: Message, answer: Message, share: float) -> None:
+    """Refuse what is no update of as many words as the question has, or of that share of them."""
+    bits = ring_of(the_array(answer))
+    words = len(read_train_reply(answer).update_P if bits is None else read_masked_reply(answer, bits).words_P)
     (asked,) = the_array(question).shape
-    if words != asked:
-        raise ProtocolError(f"it has {words} words where {asked} were asked about")
+    due = words_sent(share, asked) if job_of(question) == TRAINING else asked
+    if words != due:
+        of = "" if due == asked else f", of which {due} are sent"
+        raise ProtocolError(f"it has {words} words where {asked} were asked about{of}")

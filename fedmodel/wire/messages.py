@@ -41,15 +41,16 @@ Every answer is public by construction: names, planned and charged events (figur
 records), and an update that is differentially private, and masked where secure aggregation is on. There is no field for
 a training metric: an answer with a field, a record or an array more is not read, and does not leave its silo
 (`fedmodel.wire.leaving`). A model and an update are one flat array of raw little-endian words each: float32, or the
-unsigned words of a ring. Bytes from the other side are checked here: type, length, range, version. What is wrong with
-them is said in fixed words, since words of the other side's could be anything.
+unsigned words of a ring, each as wide as the ring is; of an update perhaps a public part (`fedmodel.learning.pattern`).
+Bytes from the other side are checked here: type, length, range, version. What is wrong with them is said in fixed
+words, since words of the other side's could be anything.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
 
@@ -70,11 +71,12 @@ from fedmodel.secagg import (
     model_digest,
     pack_numbers,
     read_numbers,
+    ring,
     split_messages,
 )
-from fedmodel.secagg.masking import RingBits, Words
+from fedmodel.secagg.ring import RingBits, Words
 
-VERSION: Final = 6
+VERSION: Final = 7
 READY: Final = "query.ready"
 JOIN: Final = "query.join"
 ADVERT: Final = "query.advert"
@@ -90,7 +92,8 @@ _ARRAYS: Final = "fedmodel.arrays"
 _MESSAGES: Final = "fedmodel.messages"
 _WINDOW: Final = "fedmodel.window"
 # Not NumPy's format: its reader also opens archives and evaluates headers.
-_RAW: Final = {"float32": "fedmodel/v1/f32le", "uint32": "fedmodel/v1/u32le", "uint16": "fedmodel/v1/u16le"}
+_RAW: Final = {"float32": "fedmodel/v1/f32le", **{f"uint{bits}": f"fedmodel/v1/u{bits}le" for bits in ring.WIDTHS}}
+_BITS: Final[Mapping[str, RingBits]] = {f"uint{bits}": bits for bits in ring.WIDTHS}
 _MOST_SILOS: Final = 100_000
 _HASH_SIZE: Final = 32
 _JOB: Final = re.compile("[a-z][a-z0-9-]{0,39}")
@@ -151,7 +154,7 @@ class TrainRequest:
 
 @dataclass(frozen=True)
 class TrainReply:
-    """A noised difference from the global model, float32 of shape `(P,)`, and the event charged for it.
+    """A noised difference from the global model, float32 of shape `(P,)` or what is sent of it, and its charge's event.
 
     `head` is the signed head of the silo's ledger with that charge, and the proof that it extends the one known.
     """
@@ -169,13 +172,18 @@ class TrainReply:
 
 @dataclass(frozen=True)
 class MaskedReply:
-    """The same in words of a ring, of shape `(P,)`, and the MASK message that goes beside masked ones."""
+    """The same in words of a ring, of shape `(P,)`, and the MASK message that goes beside masked ones.
+
+    `ring_bits` says which ring: a word in memory may be wider than it (`fedmodel.secagg.ring`), and is not as it is
+    sent.
+    """
 
     round_number: int
     charged: Event
     words_P: Words
     mask: bytes = b""
     head: bytes = b""
+    ring_bits: RingBits = field(kw_only=True)
 
     @property
     def vector(self) -> Words:
@@ -334,6 +342,11 @@ def read_train_request(message: Message) -> TrainRequest:
     return TrainRequest(_round(head), vector_P, shares, blobs["known"], blobs["lineage"], job)
 
 
+def job_of(message: Message) -> str:
+    """Return the job that a request to train asks for, without its vector."""
+    return str(_head(message, {"version": int, "round": int, "job": str})["job"])
+
+
 def train_reply(reply: TrainReply) -> RecordDict:
     """Encode a silo's update."""
     content = _update(reply, _array(reply.update_P))
@@ -351,7 +364,8 @@ def read_train_reply(message: Message) -> TrainReply:
 
 def masked_reply(reply: MaskedReply) -> RecordDict:
     """Encode a silo's update in words of a ring."""
-    content = _update(reply, _array(reply.words_P))
+    packed = ring.pack(reply.ring_bits, reply.words_P)
+    content = _update(reply, _raw_array(f"uint{reply.ring_bits}", len(reply.words_P), packed))
     content.update(_blobs(mask=reply.mask, head=reply.head))
     return content
 
@@ -361,17 +375,19 @@ def read_masked_reply(message: Message, ring_bits: RingBits) -> MaskedReply:
     _check_holds(message, _HEAD, _ARRAYS, _MESSAGES)
     head = _head(message, {"round": int, "charged": str})
     blobs = _read_blobs(message, "mask", "head")
-    words_P: Words = np.frombuffer(_raw_vector(message, f"uint{ring_bits}"), dtype=f"<u{ring_bits // 8}")
-    return MaskedReply(_round(head), event_from_json(str(head["charged"])), words_P, blobs["mask"], blobs["head"])
+    words_P, charged = ring_vector(the_array(message), ring_bits), event_from_json(str(head["charged"]))
+    return MaskedReply(_round(head), charged, words_P, blobs["mask"], blobs["head"], ring_bits=ring_bits)
 
 
 def pack_update(reply: TrainReply | MaskedReply) -> bytes:
     """Return what of a reply is kept to be sent again: all but the ledger's head, which may have moved on."""
-    vector_P: NDArray[np.float32] | Words = reply.vector
-    words = vector_P.astype(vector_P.dtype.newbyteorder("<"), copy=False)
-    mask = b"" if isinstance(reply, TrainReply) else reply.mask
+    name, words, mask = b"float32", b"", b""
+    if isinstance(reply, TrainReply):
+        words = reply.update_P.astype("<f4", copy=False).tobytes()
+    else:
+        name, words, mask = b"uint%d" % reply.ring_bits, ring.pack(reply.ring_bits, reply.words_P), reply.mask
     number, charged = reply.round_number.to_bytes(4, "big"), event_to_json(reply.charged).encode()
-    parts = (number, charged, words.dtype.name.encode(), words.tobytes(), mask)
+    parts = (number, charged, name, words, mask)
     return b"".join(len(part).to_bytes(8, "big") + part for part in parts)
 
 
@@ -390,10 +406,10 @@ def unpack_update(packed: bytes) -> TrainReply | MaskedReply:
     if len(parts) != 5 or place != len(packed) or parts[2] not in {name.encode() for name in _RAW}:
         raise ProtocolError("what was kept is no update")
     number, charged = int.from_bytes(parts[0], "big"), event_from_json(parts[1].decode())
-    vector_P = np.frombuffer(parts[3], dtype=np.dtype(parts[2].decode()).newbyteorder("<"))
     if parts[2] == b"float32":
-        return TrainReply(number, charged, vector_P)
-    return MaskedReply(number, charged, vector_P, parts[4])
+        return TrainReply(number, charged, np.frombuffer(parts[3], dtype="<f4"))
+    bits = _BITS[parts[2].decode()]
+    return MaskedReply(number, charged, ring.unpack(bits, parts[3]), parts[4], ring_bits=bits)
 
 
 def survivors_request(request: SurvivorsRequest) -> RecordDict:
@@ -561,9 +577,12 @@ def _read_blobs(message: Message, *names: str) -> dict[str, bytes]:
     return {name: blob for name, blob in blobs.items() if isinstance(blob, bytes)}
 
 
-def _array(vector_P: NDArray[np.float32] | Words) -> ArrayRecord:
-    words = vector_P.astype(vector_P.dtype.newbyteorder("<"), copy=False)
-    return ArrayRecord({"vector": Array(words.dtype.name, words.shape, _RAW[words.dtype.name], words.tobytes())})
+def _array(vector_P: NDArray[np.float32]) -> ArrayRecord:
+    return _raw_array("float32", len(vector_P), vector_P.astype("<f4", copy=False).tobytes())
+
+
+def _raw_array(name: str, count: int, data: bytes) -> ArrayRecord:
+    return ArrayRecord({"vector": Array(name, (count,), _RAW[name], data)})
 
 
 def the_array(message: Message) -> Array:
@@ -578,18 +597,42 @@ def the_array(message: Message) -> Array:
     return record["vector"]
 
 
+def ring_of(array: Array) -> RingBits | None:
+    """Return which ring an array says that its words are of, None where it says float32.
+
+    Raises:
+        ProtocolError: When it says neither.
+    """
+    if array.dtype == "float32":
+        return None
+    if array.dtype not in _BITS:
+        raise ProtocolError("a vector is of float32, or of the words of a ring")
+    return _BITS[array.dtype]
+
+
+def ring_vector(array: Array, bits: RingBits) -> Words:
+    """Return the words of a ring that an array holds, each of them as wide as the ring.
+
+    Raises:
+        ProtocolError: When they are of another ring, or no whole words of it.
+    """
+    words_P = ring.unpack(bits, array.data) if array.dtype == f"uint{bits}" else np.empty(0, dtype=np.uint8)
+    _check_raw(array, f"uint{bits}", len(words_P))
+    return words_P
+
+
 def _real_vector(message: Message) -> NDArray[np.float32]:
     """Return the one flat, finite float32 array of a message."""
-    vector_P = np.frombuffer(_raw_vector(message, "float32"), dtype="<f4").astype(np.float32)
+    array = the_array(message)
+    count, rest = divmod(len(array.data), 4)
+    _check_raw(array, "float32", -1 if rest else count)
+    vector_P = np.frombuffer(array.data, dtype="<f4").astype(np.float32)
     if not np.isfinite(vector_P).all():
         raise ProtocolError("a vector must be finite")
     return vector_P
 
 
-def _raw_vector(message: Message, name: str) -> bytes:
-    """Return the words of the one flat array of a message. Nothing is parsed: words are words."""
-    array = the_array(message)
-    count, rest = divmod(len(array.data), np.dtype(name).itemsize)
-    if array.stype != _RAW[name] or array.dtype != name or rest or tuple(array.shape) != (count,):
+def _check_raw(array: Array, name: str, count: int) -> None:
+    """Refuse an array that is not so many raw words. Nothing is parsed: words are words."""
+    if array.stype != _RAW[name] or array.dtype != name or tuple(array.shape) != (count,):
         raise ProtocolError(f"a vector must be flat {name} in whole raw little-endian words")
-    return array.data

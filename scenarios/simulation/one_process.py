@@ -37,7 +37,7 @@ from fedmodel.system.durable import held
 from fedmodel.wire import TrainRequest
 from scenarios.runs.event_book import EventBook, is_booked
 from scenarios.simulation.trainers import Trainer
-from server.aggregation import RoundResult, Taking
+from server.aggregation import RoundResult, Taking, put_back
 from server.aggregation.plain import Rounds
 from server.answers import log_dropouts, reasons
 from server.exchange import Faults, Post
@@ -101,7 +101,12 @@ class BookedRounds(Rounds):
         self._book.charge(number, asked)
         trained = self._trainer.round(number, asked, request.model_P, request.lineage)
         dropouts |= trained.failed | {silo: _LATE for silo in asked if lost[silo] and silo not in trained.failed}
-        self._updates = {silo: one for silo, one in trained.updates.items() if silo not in dropouts}
+        pattern = self._pattern(request)
+        self._updates = {
+            silo: one if pattern is None else pattern.take(one)
+            for silo, one in trained.updates.items()
+            if silo not in dropouts
+        }
         charged = {silo: taking.joined.members[silo].charge for silo in asked if silo not in dropouts}
         taking.lineages.answered(request, self._updates)
         log_dropouts(number, dropouts)
@@ -111,7 +116,8 @@ class BookedRounds(Rounds):
         except ProtocolError as error:
             gone = f"; dropped out: {reasons(dropouts)}" if dropouts else ""
             return RoundResult(None, charged, dropouts, f"round {number} failed closed: {error}{gone}", asked=told)
-        return RoundResult(found.mean_P, charged, dropouts, asked=told, summed=len(found.survivors))
+        mean_P = put_back(found.mean_K, pattern)
+        return RoundResult(mean_P, charged, dropouts, asked=told, summed=len(found.survivors))
 
 
 def run_booked(scenario: Scenario, run_dir: Path, device: str, run: str, make: MakeTrainer) -> None:

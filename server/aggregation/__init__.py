@@ -12,9 +12,9 @@ from typing import Any
 
 from fedmodel.config import Scenario
 from fedmodel.system.kinds import kinds
-from server.aggregation._loop import Aggregation, RoundResult, Taking
+from server.aggregation._loop import Aggregation, RoundResult, Taking, put_back
 
-__all__ = ["KINDS", "Aggregation", "RoundResult", "Taking", "kind_of"]
+__all__ = ["KINDS", "Aggregation", "RoundResult", "Taking", "kind_of", "put_back"]
 
 KINDS = kinds(__name__)
 """By name, the modules of the kinds."""

@@ -9,7 +9,7 @@ as the silo's plan says for a round, and each with a head of its silo's ledger t
 wrong with one silo's answer costs that silo's part in the mean and nobody else's. Where the kind has no mean, the round
 fails closed: there is no vector in its result. What silos say that they charged is in the result all the same.
 
-Shapes: P words of the vector that is asked about.
+Shapes: P words of the vector that is asked about, K of them that are sent (`fedmodel.learning.pattern`).
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from fedmodel import plans, wire
 from fedmodel.config import TRAINING, Scenario
 from fedmodel.errors import AggregationRefused, ProtocolError
+from fedmodel.learning.pattern import Pattern, pattern_of
 from fedmodel.privacy.events import Event
 from fedmodel.provision import least_silos
 from fedmodel.secagg import Roster, Window
@@ -89,12 +90,12 @@ class Mean:
     """What a kind makes of a round's answers.
 
     Attributes:
-        mean_P: The weighted mean, or what the strategy made of single updates, float32 of shape `(P,)`.
+        mean_K: The weighted mean, or what the strategy made of single updates, float32 of shape `(K,)`.
         survivors: Whose answers are in it.
         threshold: Shares that brought each secret back, None without secure aggregation.
     """
 
-    mean_P: NDArray[np.float32]
+    mean_K: NDArray[np.float32]
     survivors: tuple[str, ...]
     threshold: int | None = None
 
@@ -104,7 +105,8 @@ class RoundResult:
     """One round's outcome.
 
     Attributes:
-        mean_P: The weighted mean of the answers, float32 of shape `(P,)`; None where the round failed closed.
+        mean_P: The weighted mean of the answers, float32 of shape `(P,)`, or an unbiased estimate of it where a part of
+            each is sent; None where the round failed closed.
         charged: What each silo that answered says it charged, whether or not its answer is in the mean.
         dropouts: Code by silo for those of the cohort whose answer is not in the mean.
         failure: Why the round failed, empty where it did not.
@@ -213,7 +215,8 @@ class Aggregation(ABC, Generic[Answer]):
             dropouts.setdefault(silo, AggregationRefused.code)
         log_dropouts(number, dropouts)
         summed = len(found.survivors)
-        return RoundResult(found.mean_P, charged, dropouts, threshold=found.threshold, asked=asked, summed=summed)
+        mean_P = put_back(found.mean_K, self._pattern(request))
+        return RoundResult(mean_P, charged, dropouts, threshold=found.threshold, asked=asked, summed=summed)
 
     def _gather(
         self, opened: Asked, request: wire.TrainRequest, charged: dict[str, Event], dropouts: dict[str, str]
@@ -221,6 +224,8 @@ class Aggregation(ABC, Generic[Answer]):
         """Ask, and hand every answer that holds to the kind; note what was charged, and why an answer is missing."""
         taking = self.taking
         request, took = taking.lineages.named(request, opened.silos), []
+        pattern = self._pattern(request)
+        words = len(request.model_P) if pattern is None else len(pattern.places_K)
         own = {
             silo: replace(request, shares=shares, known=taking.known_heads.known(silo))
             for silo, shares in opened.silos.items()
@@ -228,12 +233,16 @@ class Aggregation(ABC, Generic[Answer]):
         for silo, reply in taking.ask(wire.TRAIN, request.round_number, wire.train_requests(request, own)):
             with excused(dropouts, silo):
                 answer = self._read(answered(reply))
-                check_answer(answer, request, self._expected(silo, request))
+                check_answer(answer, request.round_number, words, self._expected(silo, request))
                 taking.known_heads.follow(silo, answer.head)
                 charged[silo] = answer.charged
                 self._add(silo, answer)
                 took.append(silo)
         taking.lineages.answered(request, took)
+
+    def _pattern(self, request: wire.TrainRequest) -> Pattern | None:
+        """Return which words of an answer are sent, None where all are."""
+        return pattern_of(self.taking.scenario, request.round_number, len(request.model_P))
 
     def _expected(self, silo: str, request: wire.TrainRequest) -> Event:
         """Return what a silo is to charge for a round: as it said on joining, or by the scenario's own figures."""
@@ -266,15 +275,20 @@ class Aggregation(ABC, Generic[Answer]):
         """Note that the round failed closed, and let go of what was taken in."""
 
 
-def check_answer(answer: wire.TrainReply | wire.MaskedReply, request: wire.TrainRequest, expected: Event) -> None:
+def put_back(mean_K: NDArray[np.float32], pattern: Pattern | None) -> NDArray[np.float32]:
+    """Return the whole mean, or an estimate of it where a part of each answer was sent."""
+    return mean_K if pattern is None else pattern.put(mean_K)
+
+
+def check_answer(answer: wire.TrainReply | wire.MaskedReply, round_number: int, words: int, expected: Event) -> None:
     """Refuse an answer to another round or another vector, or one charged otherwise than planned.
 
     Raises:
         ProtocolError: Which of them.
     """
-    if answer.round_number != request.round_number:
+    if answer.round_number != round_number:
         raise ProtocolError("an answer came for another round")
-    if answer.vector.shape != request.model_P.shape:
+    if answer.vector.shape != (words,):
         raise ProtocolError("an update came for another model")
     if answer.charged != expected:
         raise ProtocolError("an update was charged otherwise than planned")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from fedmodel.config import LEAST_EFFECTIVE, FederationConfig, Scenario
 from fedmodel.errors import DropoutError
 from fedmodel.provision import scenario_policy, unevenness
-from fedmodel.secagg.masking import Words
 from fedmodel.secagg.quantize import Quantizer
+from fedmodel.secagg.ring import Words
 from server.answers import too_few
 
 

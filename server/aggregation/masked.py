@@ -28,7 +28,7 @@ from fedmodel.config import Scenario
 from fedmodel.errors import AggregationRefused, DropoutError, PrivacyBudgetExceeded, ProtocolError
 from fedmodel.provision import least_silos, scenario_policy
 from fedmodel.secagg import Policy, Roster, Tally, Window
-from fedmodel.secagg.masking import Words
+from fedmodel.secagg.ring import Words
 from server.aggregation._loop import Aggregation, Asked, Mean, Taking
 from server.aggregation._sums import check_even_sum, mean_of_sum, uneven
 from server.aggregation._windows import Windows, cohort_round, is_advert_of, window_from

@@ -14,7 +14,7 @@ from fedmodel import wire
 from fedmodel.config import Scenario
 from fedmodel.provision import scenario_policy
 from fedmodel.secagg import Roster
-from fedmodel.secagg.masking import Words
+from fedmodel.secagg.ring import Words
 from server.aggregation._loop import Aggregation, Asked, Mean, Taking
 from server.aggregation._sums import check_enough, check_even_sum, mean_of_sum, uneven
 from server.aggregation._windows import cohort_round

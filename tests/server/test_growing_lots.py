@@ -46,13 +46,12 @@ def planned(scenario: Scenario, silo: str = "north") -> DpSgdEvent:
 def test_an_answer_is_charged_at_the_rate_of_its_round(number: int, grown: Scenario) -> None:
     first = planned(grown).times(2)
     expected = plans.event_of_round(grown, "north", first, number)
-    request = wire.TrainRequest(number, MODEL)
     answer = wire.TrainReply(number, expected, MODEL)
-    check_answer(answer, request, expected)
+    check_answer(answer, number, len(MODEL), expected)
     assert (expected.sample_rate, expected.denominator) == ((0.5, 10) if number < 3 else (1.0, 20))
     if number >= 3:
         with pytest.raises(ProtocolError, match="charged otherwise than planned"):
-            check_answer(replace(answer, charged=first), request, expected)
+            check_answer(replace(answer, charged=first), number, len(MODEL), expected)
 
 
 def test_a_silo_whose_noise_meets_the_target_in_the_first_phase_alone_is_left_out(tiny_file: Path) -> None:

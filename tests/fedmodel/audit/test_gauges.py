@@ -25,6 +25,7 @@ from fedmodel.canaries.observations import Observations
 from fedmodel.errors import DataError
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.secagg.quantize import Quantizer
+from fedmodel.secagg.ring import RingBits
 
 _OWN = 40  # parameters of the model itself
 _BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -447,8 +448,8 @@ def test_steps_after_the_last_release_count() -> None:
     assert names(failed(measure([fewer, *seen[1:]], events, charges=charges))) == {"charged_steps"}
 
 
-@pytest.mark.parametrize("bits", [16, 32])
-def test_quantised_sums_keep_their_shares_and_clipped_ones_too(bits: Literal[16, 32]) -> None:
+@pytest.mark.parametrize("bits", [16, 24, 32])
+def test_quantised_sums_keep_their_shares_and_clipped_ones_too(bits: RingBits) -> None:
     for bound in (0.05, 0.004):  # of updates of some 0.003; at the second some are clipped
         run = Run(quantizer=Quantizer(bound, bits, 3))
         assert not failed(run.measure())

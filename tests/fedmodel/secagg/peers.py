@@ -18,8 +18,9 @@ import numpy as np
 
 from fedmodel.crypto import SigningKey, Suite
 from fedmodel.errors import AggregationRefused, FedmodelError, Rule
-from fedmodel.secagg import Collection, Member, Participant, Policy, Progress, Roster, Setting, Tally, Window
+from fedmodel.secagg import Collection, Member, Participant, Policy, Progress, Roster, Setting, Tally, Window, ring
 from fedmodel.secagg.messages import Kind, Mask, MessageScope, Reveal, Secret
+from fedmodel.secagg.ring import RingBits
 
 RUN = 9
 MODEL, RULES = b"m" * 32, b"c" * 32
@@ -40,19 +41,17 @@ def vanishing(at: Mapping[int, Kind]) -> dict[Kind, set[int]]:
     return {stage: {number for number, first in at.items() if first.value <= stage.value} for stage in STAGES}
 
 
-def words_of(ring_bits: int, size: int, seed: int) -> np.ndarray:
+def words_of(ring_bits: RingBits, size: int, seed: int) -> np.ndarray:
     """Return a vector that fills the whole ring, so that sums wrap."""
     drawn = np.random.default_rng(seed).integers(0, 2**ring_bits, size, dtype=np.uint64)
-    return drawn.astype(f"<u{ring_bits // 8}")
+    return drawn.astype(ring.carrier(ring_bits))
 
 
-def summed(vectors: Iterable[np.ndarray]) -> np.ndarray:
-    """Return the sum in the ring."""
+def summed(vectors: Iterable[np.ndarray], ring_bits: int | None = None) -> np.ndarray:
+    """Return the sum in the ring, of as many bits as the words have unless said."""
     vectors = list(vectors)
-    total = np.zeros_like(vectors[0])
-    for vector in vectors:
-        total += vector
-    return total
+    total = np.sum(vectors, axis=0, dtype=np.uint64) % 2 ** (ring_bits or 8 * vectors[0].dtype.itemsize)
+    return total.astype(vectors[0].dtype)
 
 
 class Federation:

@@ -6,12 +6,13 @@ import struct
 from collections.abc import Callable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmodel.crypto import SigningKey, Suite
-from fedmodel.errors import AggregationRefused, Rule
+from fedmodel.errors import AggregationRefused, ProtocolError, Rule
 from fedmodel.secagg import Window, join_messages, pack_numbers, read_numbers, split_messages
 from fedmodel.secagg.keys import MASK_KEY_SIZE, OFFER_SIZE
 from fedmodel.secagg.messages import (
@@ -28,6 +29,7 @@ from fedmodel.secagg.messages import (
     survivors_digest,
     words_digest,
 )
+from fedmodel.secagg.ring import WIDTHS, carrier
 from fedmodel.secagg.shamir import PRIME
 from tests.fedmodel.secagg.peers import RUN, SUITES, Federation, refusal, words_of
 
@@ -334,8 +336,12 @@ def test_any_bytes_split_into_themselves_or_are_refused(blob: bytes) -> None:
 def test_hashes_tell_lists_rings_and_vectors_apart() -> None:
     assert survivors_digest([1, 2]) != survivors_digest([1, 2, 3])
     words = words_of(32, 8, 1)
-    assert words_digest(words) != words_digest(words.view("<u2"))
-    assert words_digest(words) != words_digest(words[:-1].copy())
+    assert words_digest(32, words) != words_digest(16, words.view("<u2"))
+    assert words_digest(32, words) != words_digest(32, words[:-1].copy())
+    some = words_of(8, 8, 1)
+    assert len({words_digest(bits, some.astype(carrier(bits))) for bits in WIDTHS}) == len(WIDTHS)
+    with pytest.raises(ProtocolError, match="not all of the ring of 12 bits"):
+        words_digest(12, np.array([4096], dtype="<u2"))
 
 
 # Mutations

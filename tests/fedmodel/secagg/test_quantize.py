@@ -10,10 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from fedmodel.errors import ConfigError, ProtocolError
-from fedmodel.secagg.masking import RingBits
+from fedmodel.secagg import ring
 from fedmodel.secagg.quantize import Quantizer
+from fedmodel.secagg.ring import WIDTHS, RingBits
 
-QUANTIZERS = [(16, 4), (16, 300), (32, 4), (32, 10_000)]
+QUANTIZERS: list[tuple[RingBits, int]] = [
+    (8, 4), (8, 127), (12, 4), (12, 300), (16, 4), (16, 300), (24, 4), (24, 10_000), (32, 4), (32, 10_000),
+]  # fmt: skip
 
 
 def total(parts: list[np.ndarray]) -> np.ndarray:
@@ -27,7 +30,9 @@ def test_a_sum_is_within_its_stated_error(bits: RingBits, cohort: int, bound: fl
     quantizer = Quantizer(bound, bits, cohort)
     rng = np.random.default_rng(seed)
     vectors = [rng.uniform(-bound, bound, 500).astype(np.float32) for _ in range(silos)]
-    decoded = quantizer.decode(total([quantizer.encode(vector) for vector in vectors]))
+    words = [quantizer.encode(vector) for vector in vectors]
+    assert all(ring.holds(bits, one) for one in words)
+    decoded = quantizer.decode(total(words))
     exact = np.sum(np.array(vectors, dtype=np.float64), axis=0)
     assert np.abs(decoded - exact).max() <= silos / quantizer.scale * (1 + 1e-6)
 
@@ -37,7 +42,7 @@ def test_a_sum_is_within_its_stated_error(bits: RingBits, cohort: int, bound: fl
 def test_the_largest_sum_of_the_largest_cohort_does_not_wrap(bits: RingBits, cohort: int, sign: int) -> None:
     quantizer = Quantizer(2.0, bits, cohort)
     extreme = quantizer.encode(np.full(3, sign * 2.0, dtype=np.float32))
-    summed = (extreme.astype(np.uint64) * cohort).astype(extreme.dtype)
+    summed = (extreme.astype(np.uint64) * cohort % 2**bits).astype(extreme.dtype)
     assert quantizer.decode(summed) == pytest.approx(np.full(3, sign * 2.0 * cohort), rel=1e-6)
     assert cohort * quantizer.levels < 2 ** (bits - 1) <= (cohort + 1) * (quantizer.levels + 1) + cohort
 
@@ -50,14 +55,16 @@ def test_one_more_than_the_largest_cohort_can_wrap() -> None:
 
 
 @pytest.mark.usefixtures("same_bytes")
-def test_rounding_is_unbiased_with_the_stated_deviation() -> None:
-    quantizer = Quantizer(1.0, 16, 100)
+@pytest.mark.parametrize("bits", WIDTHS)
+@pytest.mark.parametrize("whole", [2, -3])
+def test_rounding_is_unbiased_with_the_stated_deviation(bits: RingBits, whole: int) -> None:
+    quantizer = Quantizer(1.0, bits, 20)
     size = 200_000
     for fraction in (0.1, 0.5, 0.9):
-        value = np.float32((17 + fraction) / quantizer.scale)
+        value = np.float32((whole + fraction) / quantizer.scale)
         decoded = quantizer.decode(quantizer.encode(np.full(size, value)))
         spread = math.sqrt(fraction * (1 - fraction)) / quantizer.scale
-        assert abs(float(decoded.astype(np.float64).mean()) - float(value)) < 5 * spread / math.sqrt(size) + 1e-8
+        assert abs(float(decoded.mean()) - float(value)) < 5 * spread / math.sqrt(size) + 1e-6 / quantizer.scale
         assert float(decoded.std()) <= 0.5 / quantizer.scale * 1.01
 
 
@@ -89,6 +96,9 @@ def test_what_is_no_number_is_refused(value: float) -> None:
         (math.inf, 32, 3),
         (1e-300, 32, 3),
         (1.0, 2, 1),
+        (1.0, 10, 3),
+        (1.0, 8, 128),
+        (1.0, 12, 2_048),
         (1.0, 16, 32_768),
         (1.0, 32, 0),
     ],

@@ -15,9 +15,9 @@ import pytest
 from fedmodel.crypto import SigningKey, digest
 from fedmodel.errors import AggregationRefused
 from fedmodel.secagg import Participant, Roster, Setting, Window
-from fedmodel.secagg.masking import Words
 from fedmodel.secagg.messages import Mask, MessageScope, Share
 from fedmodel.secagg.parameters import Member, Policy
+from fedmodel.secagg.ring import Words
 
 NAMES = ("b", "c", "d", "e", "f")
 RUN, WINDOW, VICTIM = 7, Window(7, 1, 1, 2), 3

@@ -19,6 +19,7 @@ from fedmodel.errors import AggregationRefused, DropoutError, FedmodelError, Rul
 from fedmodel.secagg import Collection, Progress, Window, messages, shamir
 from fedmodel.secagg.keys import commitment, envelope_context
 from fedmodel.secagg.messages import Advert, Commit, Kind, Mask, MessageScope, Reveal, Secret, Share
+from fedmodel.secagg.ring import WIDTHS, RingBits, carrier, signed
 from tests.fedmodel.secagg.peers import (
     MODEL,
     RULES,
@@ -48,7 +49,8 @@ BOTH = pytest.mark.parametrize(
 def exact(held: Round, total: np.ndarray) -> bool:
     """Whether a sum is that of the survivors' updates, bit for bit."""
     updates = held.federation.updates()
-    return total.tobytes() == summed([updates[number] for number in held.tally.survivors]).tobytes()
+    expected = summed([updates[number] for number in held.tally.survivors], held.federation.policy.ring_bits)
+    return total.tobytes() == expected.tobytes()
 
 
 def threshold_of(silos: int, colluding: int) -> int:
@@ -247,7 +249,7 @@ def test_the_decoded_sum_is_that_of_the_quantised_vectors(data: st.DataObject) -
     """Any cohort, any dropouts that leave enough: the sum is that of the integers, bit for bit."""
     silos = data.draw(st.integers(3, 6))
     colluding = data.draw(st.integers(0, 1))
-    ring = data.draw(st.sampled_from((16, 32)))
+    ring = data.draw(st.sampled_from(WIDTHS))
     suite = data.draw(st.sampled_from(SUITES))
     federation = Federation(silos, n_min=colluding + 2, colluding=colluding, ring_bits=ring, suite=suite)
     spare = silos - max(federation.quorum(), threshold_of(silos, colluding), federation.policy.n_min)
@@ -258,17 +260,16 @@ def test_the_decoded_sum_is_that_of_the_quantised_vectors(data: st.DataObject) -
     updates = {number: quantizer.encode(vector) for number, vector in vectors.items()}
     gone = vanishing(at)
     held, total = run_round(open_window(federation, gone=gone), updates=updates, gone=gone)
-    signed = {number: words.view(f"<i{ring // 8}").astype(np.int64) for number, words in updates.items()}
-    integers = sum(signed[number] for number in held.tally.survivors)
-    assert total.view(f"<i{ring // 8}").tolist() == integers.tolist()
+    integers = sum(signed(ring, updates[number]).astype(np.int64) for number in held.tally.survivors)
+    assert signed(ring, total).tolist() == integers.tolist()
     decoded = quantizer.decode(total)
     assert (decoded == integers / quantizer.scale).all()
     clipped = sum(np.clip(vectors[number].astype(np.float64), -1, 1) for number in held.tally.survivors)
     assert np.abs(decoded - clipped).max() <= len(held.tally.survivors) / quantizer.scale
 
 
-@pytest.mark.parametrize("ring", [16, 32])
-def test_the_largest_sums_do_not_wrap(ring: int) -> None:
+@pytest.mark.parametrize("ring", WIDTHS)
+def test_the_largest_sums_do_not_wrap(ring: RingBits) -> None:
     federation = Federation(6, ring_bits=ring)
     quantizer = federation.policy.quantizer
     ends = np.array([1.0, -1.0], np.float32)
@@ -277,11 +278,11 @@ def test_the_largest_sums_do_not_wrap(ring: int) -> None:
     assert quantizer.decode(total).tolist() == [6 * quantizer.levels / quantizer.scale * sign for sign in (1, -1)]
 
 
-@pytest.mark.parametrize("ring", [16, 32])
-def test_sums_of_the_ring_wrap(ring: int) -> None:
+@pytest.mark.parametrize("ring", WIDTHS)
+def test_sums_of_the_ring_wrap(ring: RingBits) -> None:
     """What is added up are ring elements: at the ring's edge the sum goes on at zero, in masking and in unmasking."""
     federation = Federation(4, ring_bits=ring)
-    edge = np.array([2**ring - 1, 2 ** (ring - 1), 1, 0], f"<u{ring // 8}")
+    edge = np.array([2**ring - 1, 2 ** (ring - 1), 1, 0], carrier(ring))
     _, total = run_round(open_window(federation), updates=dict.fromkeys(federation.numbers, edge))
     assert total.tolist() == [2**ring - 4, 0, 4, 0]
 
@@ -757,7 +758,8 @@ def test_words_of_another_ring_or_length_are_refused() -> None:
     held = opened.round()
     held.mask_one(1, words_of(32, 16, 1))
     for words in (words_of(32, 15, 2), words_of(16, 32, 2), words_of(32, 0, 2)):
-        message = Mask(2, bytes(32), messages.words_digest(words), (1, 3, 4, 5))
+        bits = 8 * words.dtype.itemsize
+        message = Mask(2, bytes(32), messages.words_digest(bits, words), (1, 3, 4, 5))
         signed = message.sign(held.place, held.federation.identities[2])
         assert refusal(held.tally.add_masked, signed, words) is Rule.VECTOR
 
@@ -769,12 +771,12 @@ def test_a_masked_update_is_taken_once_and_only_of_who_dealt() -> None:
     assert refusal(held.tally.add_masked, held.masked[1], held.words[1]) is Rule.REPEATED
     identity = opened.federation.identities
     words = words_of(32, 16, 5)
-    outside = Mask(5, bytes(32), messages.words_digest(words), (1, 2, 3, 4)).sign(held.place, identity[5])
+    outside = Mask(5, bytes(32), messages.words_digest(32, words), (1, 2, 3, 4)).sign(held.place, identity[5])
     assert refusal(held.tally.add_masked, outside, words) is Rule.REPEATED
     fresh = opened.round()
     for whom in ((1, 3, 4, 5), (2, 3), (1, 6)):
         rule = Rule.MALFORMED if 6 in whom else Rule.SHARES
-        claimed = Mask(2, bytes(32), messages.words_digest(words), whom).sign(held.place, identity[2])
+        claimed = Mask(2, bytes(32), messages.words_digest(32, words), whom).sign(held.place, identity[2])
         assert refusal(fresh.tally.add_masked, claimed, words) is rule
     held.close()
     late = opened.round()

@@ -207,7 +207,7 @@ def test_adverts_under_another_policy_are_refused(changed: dict) -> None:
     assert refusal(lax.deal, [*adverts[:3], adverts[3]]) is Rule.REPLAYED
 
 
-@pytest.mark.parametrize("changed", [{"ring_bits": 16}, {"suite": Suite.POST_QUANTUM}])
+@pytest.mark.parametrize("changed", [{"ring_bits": 16}, {"ring_bits": 24}, {"suite": Suite.POST_QUANTUM}])
 def test_adverts_of_another_ring_or_suite_are_refused(changed: dict) -> None:
     federation, adverts = adverts_of(4)
     other = Participant(federation.identities[4], federation.roster, replace(federation.policy, **changed), RUN)

@@ -10,6 +10,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, Re
 
 from fedmodel import wire
 from fedmodel.errors import ProtocolError
+from fedmodel.secagg.ring import WIDTHS, RingBits, carrier
 from tests.fedmodel.wire.test_messages import EVENT, MESSAGE, VECTOR, WINDOW, message
 
 ASKED = {
@@ -45,8 +46,9 @@ def check(kind: str, content: RecordDict) -> None:
     wire.check_leaves(message(ASKED[kind], kind=kind), message(content, kind=kind))
 
 
-def masked(words: int, bits: int = 32) -> RecordDict:
-    return wire.masked_reply(wire.MaskedReply(1, EVENT, np.arange(words, dtype=f"<u{bits // 8}"), MESSAGE, b"a head"))
+def masked(words: int, bits: RingBits = 32) -> RecordDict:
+    words_P = np.arange(words, dtype=carrier(bits))
+    return wire.masked_reply(wire.MaskedReply(1, EVENT, words_P, MESSAGE, b"a head", ring_bits=bits))
 
 
 @pytest.mark.parametrize("kind", ANSWERS)
@@ -54,11 +56,23 @@ def test_what_a_silo_answers_leaves(kind: str) -> None:
     check(kind, ANSWERS[kind]())
 
 
-@pytest.mark.parametrize("bits", [16, 32])
-def test_masked_words_leave_as_many_as_were_asked_about(bits: int) -> None:
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_masked_words_leave_as_many_as_were_asked_about(bits: RingBits) -> None:
     check(wire.TRAIN, masked(len(VECTOR), bits))
     with pytest.raises(ProtocolError, match="it has 6 words where 5 were asked about"):
         check(wire.TRAIN, masked(len(VECTOR) + 1, bits))
+
+
+@pytest.mark.parametrize("words", [2, 3])
+@pytest.mark.parametrize("job", ["training", "statistics"])
+def test_of_a_share_of_an_update_that_many_words_leave_and_of_another_job_all(words: int, job: str) -> None:
+    asked = message(wire.train_request(wire.TrainRequest(1, VECTOR, job=job)), kind=wire.TRAIN)
+    for answer in (wire.train_reply(wire.TrainReply(1, EVENT, VECTOR[:words], b"a head")), masked(words, 12)):
+        if (words, job) == (2, "training"):
+            wire.check_leaves(asked, message(answer, kind=wire.TRAIN), 0.4)
+            continue
+        with pytest.raises(ProtocolError, match=f"it has {words} words where 5 were asked about"):
+            wire.check_leaves(asked, message(answer, kind=wire.TRAIN), 0.4)
 
 
 MORE = {

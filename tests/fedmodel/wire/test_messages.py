@@ -19,7 +19,8 @@ from fedmodel.crypto.postquantum import post_quantum_hash
 from fedmodel.errors import CryptoError, LedgerError, PolicyRefused, ProtocolError
 from fedmodel.privacy.mechanisms.dp_sgd import DpSgdEvent
 from fedmodel.secagg import Window
-from fedmodel.secagg.masking import RingBits
+from fedmodel.secagg.ring import WIDTHS, RingBits, carrier
+from fedmodel.wire.messages import the_array
 
 EVENT = DpSgdEvent(1.1, 0.5, 0.01, 3, denominator=64)
 VECTOR = np.arange(5, dtype=np.float32)
@@ -67,15 +68,17 @@ def test_messages_of_secure_aggregation_go_there_and_back() -> None:
     assert wire.read_reveal_reply(message(wire.reveal_reply(revealed))) == revealed
 
 
-@pytest.mark.parametrize(("bits", "dtype"), [(16, "<u2"), (32, "<u4")])
-def test_masked_words_go_there_and_back_and_not_as_another_ring(bits: RingBits, dtype: str) -> None:
-    words_P = np.array([0, 1, 2**bits - 1], dtype=dtype)
-    content = wire.masked_reply(wire.MaskedReply(3, EVENT, words_P, MESSAGE, b"a head"))
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_masked_words_go_there_and_back_as_wide_as_the_ring_and_not_as_another(bits: RingBits) -> None:
+    words_P = np.array([0, 1, 2**bits - 1], dtype=carrier(bits))
+    content = wire.masked_reply(wire.MaskedReply(3, EVENT, words_P, MESSAGE, b"a head", ring_bits=bits))
+    assert len(the_array(message(content)).data) == {8: 3, 12: 5, 16: 6, 24: 9, 32: 12}[bits]
     reply = wire.read_masked_reply(message(content), bits)
     assert (reply.words_P.tolist(), reply.words_P.dtype, reply.mask) == (words_P.tolist(), words_P.dtype, MESSAGE)
     assert reply.head == b"a head"
-    with pytest.raises(ProtocolError, match="whole raw little-endian"):
-        wire.read_masked_reply(message(content), 16 if bits == 32 else 32)
+    for other in set(WIDTHS) - {bits}:
+        with pytest.raises(ProtocolError, match="whole raw little-endian"):
+            wire.read_masked_reply(message(content), other)
     with pytest.raises(ProtocolError):
         wire.read_train_reply(message(content))
 
@@ -195,7 +198,7 @@ def test_a_request_names_its_job() -> None:
 
 def test_a_peer_of_another_version_is_refused_in_a_line_that_says_what_to_do() -> None:
     """Version 5 named no job; what it sent is the same but for that."""
-    with pytest.raises(ProtocolError, match="this is version 6: install the same fedmodel at the server and at every"):
+    with pytest.raises(ProtocolError, match="this is version 7: install the same fedmodel at the server and at every"):
         wire.read_train_request(_train({"version": 5, "round": 1}, words(VECTOR)))
 
 
@@ -497,10 +500,11 @@ _UPDATES = [
     wire.TrainReply(3, EVENT, VECTOR),
     wire.TrainReply(1_000_000, EVENT, np.array([np.nan, -0.0, np.inf], dtype=np.float32)),
     wire.TrainReply(1, EVENT, np.zeros(0, dtype=np.float32)),
-    wire.MaskedReply(3, EVENT, np.array([0, 1, 2**16 - 1], dtype="<u2"), MESSAGE),
-    wire.MaskedReply(3, EVENT, np.array([0, 1, 2**32 - 1], dtype="<u4"), MESSAGE),
-    wire.MaskedReply(3, EVENT, np.array([0, 1, 2**32 - 1], dtype=">u4"), MESSAGE),
-    wire.MaskedReply(3, EVENT, np.array([7], dtype="<u4")),
+    *(
+        wire.MaskedReply(3, EVENT, np.array([0, 1, 2**bits - 1], dtype=carrier(bits)), MESSAGE, ring_bits=bits)
+        for bits in WIDTHS
+    ),
+    wire.MaskedReply(3, EVENT, np.array([7], dtype="<u4"), ring_bits=32),
 ]
 _KEPT = pytest.mark.parametrize("update", _UPDATES, ids=lambda update: type(update).__name__)
 
@@ -537,7 +541,7 @@ def test_what_is_no_kept_update_is_refused(update: wire.TrainReply | wire.Masked
                 wire.unpack_update(packed + byte * size)
     with pytest.raises(ProtocolError, match="no update"):
         wire.unpack_update(packed + packed)
-    (name,) = (name for name in (b"float32", b"uint16", b"uint32") if name in packed)
+    (name,) = (name for name in (b"float32", *(b"uint%d" % bits for bits in WIDTHS)) if name in packed)
     with pytest.raises(ProtocolError, match="no update"):
         wire.unpack_update(packed.replace(name, b"f" * len(name)))
 

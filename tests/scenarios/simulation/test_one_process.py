@@ -57,7 +57,12 @@ def told(run_dir: Path) -> list[dict[str, Any]]:
     [
         [*FOUR, "federation.cohort=3", *LOST, *CARRIED],
         ["federation.strategy=median", "federation.min_silos=3", "training.proximal=0.1"],
-        ["federation.strategy=fedadam", "training.ema_decay=0.5", "federation.weights.north=3.0"],
+        [
+            "federation.strategy=fedadam",
+            "training.ema_decay=0.5",
+            "federation.weights.north=3.0",
+            "federation.update_share=0.5",
+        ],
         [
             "privacy.unit=person",
             "privacy.max_records=2",

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -19,12 +20,13 @@ from clients.silo import Silo as SiloOfApp
 from fedmodel import wire
 from fedmodel.config import Scenario, read_scenario
 from fedmodel.errors import ConfigError, DropoutError
+from fedmodel.learning.pattern import Pattern, pattern_of
 from fedmodel.provision import scenario_policy
 from fedmodel.secagg import Participant as Protocol
 from fedmodel.secagg import shamir
 from fedmodel.secagg.messages import MessageScope, Share
 from scenarios.simulation.simulate import check_scenario
-from server.aggregation import RoundResult
+from server.aggregation import RoundResult, put_back
 from server.aggregation._sums import mean_of_sum
 from server.aggregation.masked import Rounds
 from server.server_app import run_federation
@@ -106,12 +108,14 @@ class Spy:
             policy = scenario_policy(scenario)
             assert len(survivors) >= policy.n_min
             expected = mean_of_sum(total_P.astype(dtype), survivors, policy.quantizer, scenario.federation)
-            assert np.array_equal(result.mean_P, expected)
+            pattern = pattern_of(scenario, number, len(result.mean_P))
+            assert np.array_equal(result.mean_P, put_back(expected, pattern))
             # And that is the weighted mean, to a step of the quantiser for each silo.
             weights = [scenario.federation.weight(silo) for silo in survivors]
             mean_P = np.average([self.updates[number][silo] for silo in survivors], axis=0, weights=weights)
             step = max(weights) / sum(weights) * len(survivors) / policy.quantizer.scale
-            assert np.abs(result.mean_P - mean_P).max() <= step + 1e-6
+            times = len(result.mean_P) / len(mean_P)
+            assert np.abs(result.mean_P - put_back(mean_P, pattern)).max() <= times * (step + 1e-6)
             whole += 1
         return whole
 
@@ -120,6 +124,7 @@ VARIANTS = [
     [],
     ["encryption.post_quantum=true"],
     ["encryption.ring_bits=16"],
+    ["encryption.ring_bits=12", "federation.update_share=0.5"],
     ["encryption.consistency=quorum"],
     ["encryption.window=1"],
     ["federation.cohort=3"],
@@ -465,6 +470,29 @@ def test_a_model_sent_to_one_silo_alone_opens_nothing_of_it(
 
     spy = Spy(monkeypatch)
     run_federation(TwoModels(scenario, tmp_path), scenario, tmp_path, CPU)
+    assert lines(tmp_path)[0]["dropouts"] == {"west": "aggregation-refused"}
+    assert spy.check(scenario) == 1
+
+
+def test_a_silo_of_another_pattern_is_left_out_of_the_sum(
+    tiny_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its words would be added to words of other places; its masks hang on its pattern, so that they do not cancel."""
+    scenario = read_scenario(str(tiny_file), [*ON, "rounds=1", "federation.update_share=0.5"])
+    hide, whose = hiding.hide, [""]
+
+    def hidden(silo: SiloOfApp, *rest: Any) -> Any:
+        whose[0] = silo.name
+        return hide(silo, *rest)
+
+    def drawn(of: Scenario, number: int, size: int) -> Pattern | None:
+        seed = 99 if whose == ["west"] else of.seed
+        return pattern_of(of.model_copy(update={"seed": seed}), number, size)
+
+    monkeypatch.setattr(hiding, "hide", hidden)
+    monkeypatch.setattr(hiding, "pattern_of", drawn)
+    spy = Spy(monkeypatch)
+    run_federation(FaultyGrid(scenario, tmp_path), scenario, tmp_path, CPU)
     assert lines(tmp_path)[0]["dropouts"] == {"west": "aggregation-refused"}
     assert spy.check(scenario) == 1
 
