@@ -51,9 +51,9 @@ from fedmodel.privacy.mechanisms import mechanism_of
 from fedmodel.privacy.noise import ExperimentNoise, NoiseSource, OsNoise, source_of
 from fedmodel.secagg import FRESH
 from scenarios.simulation.over_cores import one_by_one
+from scenarios.simulation.stacks import Alike, Stacks
 from scenarios.simulation.trainers import Trained, Trainer
 
-_CACHED: Final = {"cpu": 1 << 18, "cuda": 1 << 25}  # parameters of a stack, whose float64 sums a cache or a card holds
 _MOST_ROWS: Final = 512
 _MECHANISMS: Final = ("dp-sgd", "none-unsafe")
 _SPREAD: Final = 3  # standard deviations of a lot's size that a physical batch has room for
@@ -133,14 +133,10 @@ class Stacked:
         shape = scenario.data.shape
         self._module = build_model(scenario.model, shape, seed=0).to(self._device)
         self._losses = training_losses(scenario.training, shape, self._device)
-        self._group_of: dict[str, tuple[Event, int]] = {}
-        for plan in map(scenario.plan, scenario.federation.silos):
-            self._group_of[plan.silo] = (plans.planned_event(plan).times(1), plan.steps_per_round)
+        self._stacks = Stacks(scenario, vectors.parameter_count(self._module), self._device.type)
         self._lay_out()
-        counts = defaultdict[tuple[Event, int], int](int)
-        for key in self._group_of.values():
-            counts[key] += 1
-        self._groups = {key: self._group(*key, counted) for key, counted in counts.items()}
+        self._groups = {key: self._group(*key, silos) for key, silos in self._stacks.most.items()}
+        self._passed: dict[Alike, tuple[NDArray[np.float32], int]] = {}
         self._kept: dict[str, _Kept] = {}
         self._workers = ThreadPoolExecutor(max_workers=cores() if self._device.type == "cpu" else 1)
 
@@ -148,26 +144,24 @@ class Stacked:
         """Put all silos' records in a row on the device, and note where each silo's begin."""
         found = [silo_records(self._scenario, silo) for silo in self._scenario.federation.silos]
         sizes = [len(one) for one in found]
-        self._begin = dict(zip(self._group_of, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
-        self._size = dict(zip(self._group_of, sizes, strict=True))
+        self._begin = dict(zip(self._stacks.alike, np.cumsum([0, *sizes[:-1]]).tolist(), strict=True))
+        self._size = dict(zip(self._stacks.alike, sizes, strict=True))
         self._x_N = torch.from_numpy(np.concatenate([one.x for one in found])).to(self._device)
         self._y_N = torch.from_numpy(np.concatenate([one.y_N for one in found])).to(self._device)
 
-    def _group(self, event: Event, steps: int, counted: int) -> _Group:
+    def _group(self, event: Event, steps: int, silos: int) -> _Group:
         """Measure what a group of silos is trained with."""
-        scenario = self._scenario
-        silo = next(name for name, key in self._group_of.items() if key == (event, steps))
+        scenario, alike = self._scenario, self._stacks.alike
+        silo = next(name for name, key in alike.items() if key == (event, steps))
         pipeline = plans.pipeline_event(scenario.plan(silo), event)
         check_parts(pipeline)
         check_release(mechanism_of(pipeline), pipeline)
         for name, size in self._size.items():
-            if self._group_of[name] == (event, steps) and size > grid.most_records(pipeline.noise_multiplier):
+            if alike[name] == (event, steps) and size > grid.most_records(pipeline.noise_multiplier):
                 raise DataError(f"silo {name} has {grid.too_many(pipeline.noise_multiplier)}")
         lot = event.denominator + _SPREAD * math.isqrt(event.denominator)
         said = scenario.training.max_physical_batch
         rows = min(physical_batch(lot, _MOST_ROWS if said == "auto" else said), MOST_ROWS)
-        most = max(1, _CACHED[self._device.type] // vectors.parameter_count(self._module))
-        silos = -(-counted // -(-counted // most))  # stacks of one size, none of them nearly empty
         clip, unit = clip_of(pipeline), grid.fine(pipeline.noise_multiplier * clip_of(pipeline))
         module = build_model(scenario.model, scenario.data.shape, seed=0).to(self._device)
         measured = OfOneSilo(module, self._losses, max_grad_norm=clip, unit=unit, rows=rows)
@@ -178,17 +172,17 @@ class Stacked:
 
     def round(self, number: int, silos: Sequence[str], model_P: NDArray[np.float32], lineage: bytes) -> Trained:
         """Return the silos' updates; where the model that is trained from is refused, none of a group has one."""
-        grouped = defaultdict[tuple[Event, int], list[str]](list)
-        for silo in silos:
-            grouped[self._group_of[silo]].append(silo)
+        grouped = defaultdict[Alike, list[list[str]]](list)
+        for key, stack in self._stacks.of(silos):
+            grouped[key].append(stack)
         updates: dict[str, NDArray[np.float32]] = {}
         failed: dict[str, str] = {}
-        for key, named in grouped.items():
+        for key, stacks in grouped.items():
             try:
-                updates |= self._train(self._groups[key], number, named, model_P, lineage)
+                updates |= self._train(key, number, stacks, model_P, lineage)
             except FedmodelError as error:
-                logger.warning("silos %s and others like it: %s", named[0], error)
-                failed |= dict.fromkeys(named, error.code)
+                logger.warning("silos %s and others like it: %s", stacks[0][0], error)
+                failed |= dict.fromkeys((silo for stack in stacks for silo in stack), error.code)
         return Trained(updates, failed)
 
     def close(self) -> None:
@@ -196,25 +190,37 @@ class Stacked:
         self._workers.shutdown(cancel_futures=True)
 
     def _train(
-        self, group: _Group, number: int, silos: Sequence[str], model_P: NDArray[np.float32], lineage: bytes
+        self, key: Alike, number: int, stacks: Sequence[Sequence[str]], model_P: NDArray[np.float32], lineage: bytes
     ) -> dict[str, NDArray[np.float32]]:
         """Return the updates of silos of one group, a stack after the other, or as many as there are cores at once."""
-        pipeline = plans.pipeline_event(self._scenario.plan(silos[0]), group.event)
+        group, rows = self._groups[key], self._rows(key, stacks[0][0], model_P)
+        received_P = torch.from_numpy(model_P.copy()).to(self._device)
+
+        def updates_of(silos: Sequence[str]) -> dict[str, NDArray[np.float32]]:
+            return self._stack(group, rows, number, silos, received_P, lineage)
+
+        found: dict[str, NDArray[np.float32]] = {}
+        for updates in self._workers.map(updates_of, stacks):
+            found |= updates
+        return found
+
+    def _rows(self, key: Alike, silo: str, model_P: NDArray[np.float32]) -> int:
+        """Hold a group to its bound at the model that is trained from, once for as long as that is the same.
+
+        Returns:
+            Rows of a physical batch of each silo.
+        """
+        group, passed = self._groups[key], self._passed.get(key)
+        if passed is not None and np.array_equal(passed[0], model_P):
+            return passed[1]
+        pipeline = plans.pipeline_event(self._scenario.plan(silo), group.event)
         check_magnitude(self._scenario, pipeline, model_P)
+        rows = group.rows
         if protects(group.event):
             vectors.load(group.measured.module, model_P)
             rows = check_received(group.measured, self._scenario.data.shape, clip_of(pipeline))
-        else:
-            rows = group.rows
-        received_P = torch.from_numpy(model_P.copy()).to(self._device)
-
-        def stack(start: int) -> dict[str, NDArray[np.float32]]:
-            return self._stack(group, rows, number, silos[start : start + group.silos], received_P, lineage)
-
-        found: dict[str, NDArray[np.float32]] = {}
-        for updates in self._workers.map(stack, range(0, len(silos), group.silos)):
-            found |= updates
-        return found
+        self._passed[key] = model_P.copy(), rows
+        return rows
 
     def _stack(
         self, group: _Group, rows: int, number: int, silos: Sequence[str], received_P: Tensor, lineage: bytes
