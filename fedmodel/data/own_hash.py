@@ -1,4 +1,4 @@
-"""A hash of a user's own records, by which the same call of a script is told from one with other records.
+"""Hashes of records, by which the same call of a script, or another machine, is told from one with other records.
 
 Sensitive: who has it can tell whether it is of given records. It stays where the records are.
 """
@@ -33,6 +33,20 @@ def own_records_hash(scenario: Scenario) -> str:
     digest = hashlib.sha256(b"fedmodel/v1/own-records")
     for part in (held_out, *silos):
         _add(digest, part)
+    return digest.hexdigest()
+
+
+def records_hash(scenario: Scenario) -> str:
+    """Return the SHA-256 of what every silo of a simulation trains on, as it is dealt here; in hexadecimal.
+
+    Raises:
+        ConfigError, DataError: As `fedmodel.data.access.silo_records` does.
+    """
+    from fedmodel.data import silo_records
+
+    digest = hashlib.sha256(b"fedmodel/v1/simulated-records")
+    for silo in scenario.federation.silos:
+        _add(digest, silo_records(scenario, silo))
     return digest.hexdigest()
 
 

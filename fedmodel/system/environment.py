@@ -43,7 +43,8 @@ _KEPT: Final = re.compile(
     r"|(OMP|MKL|OPENBLAS)_NUM_THREADS"
     # by what a silo shows a database who it is, and whom it believes
     r"|PGPASSWORD|PGPASSFILE|PGSSLCERT|PGSSLKEY|KRB5\w+|SSL_CERT_(FILE|DIR)"
-    # nothing reads these: marks by which whoever starts processes finds them again
+    # a Ray cluster that asks for a token; its address, and marks by which whoever starts processes finds them again
+    r"|RAY_AUTH_(MODE|TOKEN_PATH)"
     r"|FEDMODEL_\w+"
 )
 SWITCHES: Final = {

@@ -58,7 +58,8 @@ def simulate(
         scenario: A TOML file, the name of a built-in scenario, or a `Scenario`. Leave it out to give objects.
         settings: `a.b=value` overrides, each value in TOML, or a bare word for a string.
         engine: What carries the run: "in-process"; "vectorised", which trains many silos together and keeps no ledger
-            of any; or "flower" for Flower's own runtime, which takes no objects that live in this process alone.
+            of any; "ray", which does so on the nodes of a Ray cluster; or "flower" for Flower's own runtime. The last
+            two take no objects that live in this process alone.
             Default: "in-process", and from 200 silos on "vectorised", where that takes the scenario.
         device: Where silos train: "auto", "cpu", "cuda", or "cuda:N" for one of several cards.
         out: The run's folder: new, empty, or of a run that was cut short, which goes on then. Default: under `runs/`.

@@ -53,7 +53,7 @@ class RunFacts(Part):
         summary: In a line.
         run: Its number in the ledgers; null where no silo entered one.
         name: What its server calls it; left out where it has no name.
-        engine: What carried the run: "in-process", "flower", "vectorised" or "deployment".
+        engine: What carried the run: "in-process", "flower", "vectorised", "ray" or "deployment".
         device: Where silos trained.
         parameters: Of the model.
         silos: Their names, in the scenario's order.

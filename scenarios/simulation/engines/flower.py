@@ -165,7 +165,9 @@ def flower_environment(home: Path, port: int) -> dict[str, str]:
         tomli_w.dumps({"superlink": {"default": _CONNECTION, _CONNECTION: connection}}), encoding="utf-8"
     )
     return {
-        **kept(os.environ),
+        **{
+            name: value for name, value in kept(os.environ).items() if not name.startswith("RAY_")
+        },  # its Ray is its own
         "FLWR_HOME": str(home),
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONUTF8": "1",

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 class Vectorised:
     """Carries a run in this process, all silos of a round at once."""
 
+    name: str = "vectorised"
     one_process: bool = True
     keeps_ledgers: bool = False
     noise_added: str = "in the one process that simulated all silos together, and kept no ledger of any"
@@ -45,7 +46,7 @@ class Vectorised:
         for applies, key, why in found:
             if applies:
                 raise ConfigError(
-                    f"{key}: --engine vectorised does not take it: {why}; leave it out, or take --engine in-process"
+                    f"{key}: --engine {self.name} does not take it: {why}; leave it out, or take --engine in-process"
                 )
 
     def carry(self, simulation: Simulation) -> None:
