@@ -13,6 +13,7 @@ macro averages over all classes, and AUROC and average precision are one against
 | precision               |                                                                         |
 | recall at a share of    | the positive class has no record, or the share is of less than one      |
 | alerts                  | record                                                                  |
+| cost at a ratio         | never: of two classes alone, and there is a record                      |
 | Brier score,            | there are more than two classes and the loss is "mse", whose scores are |
 | calibration error       | no probabilities                                                        |
 
@@ -106,6 +107,21 @@ def recall_at(share: float, found: Measured) -> float | None:
     above_N, at_N = score_N > last, score_N == last
     caught = is_positive_N[above_N].sum() + is_positive_N[at_N].sum() * (alerts - above_N.sum()) / at_N.sum()
     return float(caught / is_positive_N.sum())
+
+
+def cost_at(ratio: float, found: Measured) -> float:
+    """Return what is paid, over what would be if every record were wrong (Drummond and Holte 2006, section 2).
+
+    A record is called positive where its score is over 1 / (1 + ratio). No other threshold costs less on average where
+    scores are true probabilities (Elkan 2001), so that a score which is not calibrated pays for it here.
+
+    Args:
+        ratio: How many false alarms a missed positive record costs as much as.
+        found: Scores of two classes.
+    """
+    is_called_N, is_positive_N = found.answer_N[:, 1] > 1 / (1 + ratio), found.target_N == 1
+    paid = ratio * (is_positive_N & ~is_called_N).sum() + (~is_positive_N & is_called_N).sum()
+    return float(paid / (ratio * is_positive_N.sum() + (~is_positive_N).sum()))
 
 
 def _are_probabilities(found: Measured) -> bool:

@@ -23,6 +23,12 @@ from torch.nn import functional
 from fedmodel.errors import ConfigError
 from fedmodel.learning.tasks._task import Figure, Measured, RecordLoss, Task
 
+# Figures of two classes that are named with a number: how it is written, what it is, and an example.
+_AT: Final[Mapping[str, tuple[str, str, str]]] = {
+    "recall": (r"0\.[0-9]{1,6}", "recall at a share of alerts", "recall@0.05"),
+    "cost": (r"(0|[1-9][0-9]{0,5})(\.[0-9]{1,6})?", "cost at a ratio of costs", "cost@5"),
+}
+
 
 def cross_entropy(output_BK: Tensor, label_B: Tensor) -> Tensor:
     """Return each record's cross-entropy, of one output binary, from its own row alone; shape `(B,)`."""
@@ -91,21 +97,23 @@ class Classification(Task):
         return FIGURES
 
     def figure(self, name: str) -> Figure:
-        """Return the figure of a name, of two classes "recall@" with a share of alerts too.
+        """Return the figure of a name, of two classes "recall@" with a share of alerts and "cost@" with a ratio too.
 
         Raises:
             ConfigError: When there is none of it.
         """
-        if not name.startswith("recall@"):
+        kind, at, number = name.partition("@")
+        if not at or kind not in _AT:
             return super().figure(name)
-        from fedmodel.learning.tasks._class_figures import recall_at
+        from fedmodel.learning.tasks import _class_figures
 
         if self.shape.classes != 2:
             raise ConfigError(f"metrics: {name!r} is of two classes, and the data has {self.shape.classes}")
-        found = re.fullmatch(r"recall@(0\.[0-9]{1,6})", name)
-        if found is None or not float(found[1]):
-            raise ConfigError(f"metrics: {name!r} is no recall at a share of alerts; write it as recall@0.05")
-        return partial(recall_at, float(found[1]))
+        pattern, what, example = _AT[kind]
+        if not re.fullmatch(pattern, number) or not float(number):
+            raise ConfigError(f"metrics: {name!r} is no {what}; write it as {example}")
+        figure = {"recall": _class_figures.recall_at, "cost": _class_figures.cost_at}[kind]
+        return partial(figure, float(number))
 
     def one_answer(self, found: Measured) -> str | None:
         """Return the name of the class that alone is predicted, where records of another are there."""

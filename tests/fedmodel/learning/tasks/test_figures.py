@@ -16,8 +16,8 @@ from torch.nn import functional
 from fedmodel.data import Records
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.shape import IGNORED, DataShape
-from fedmodel.learning.tasks import objective, task_of
-from fedmodel.learning.tasks._class_figures import calibration_error
+from fedmodel.learning.tasks import Measured, objective, task_of
+from fedmodel.learning.tasks._class_figures import calibration_error, cost_at
 from server.metrics import evaluate
 from tests.fedmodel.learning.tasks.test_losses import LABELS, NUMBER, NUMBERS, TAGS, TOKENS
 
@@ -75,6 +75,32 @@ def test_recall_at_a_share_of_alerts_is_the_mean_over_all_orders_of_equal_scores
         order = np.lexsort([rng.random(len(score)), -score])[:alerts]
         caught.append(target[order].sum() / target.sum())
     assert found[name] == pytest.approx(np.mean(caught), abs=5 * (np.std(caught) / math.sqrt(300) + 1e-9) + 1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.lists(st.tuples(st.floats(0.01, 0.99), st.booleans()), min_size=1, max_size=20))
+def test_the_area_under_the_cost_curve_is_the_brier_score(drawn: list[tuple[float, bool]]) -> None:
+    """Of costs t of a false alarm and 1 - t of a missed record, for t from 0 to 1 (Hernandez-Orallo et al. 2011)."""
+    score, target = np.array([one[0] for one in drawn]), np.array([one[1] for one in drawn], int)
+    found = Measured(np.stack([1 - score, score], axis=1), target, np.zeros(len(drawn)), 0.0, "cross-entropy")
+    area, steps, positive = 0.0, 1000, target.mean()
+    for step in range(steps):
+        t = (step + 0.5) / steps
+        ratio = (1 - t) / t
+        area += 2 * cost_at(ratio, found) * ((1 - t) * positive + t * (1 - positive)) / steps
+    assert area == pytest.approx(metrics.mean_squared_error(target, score), abs=4 / steps)
+
+
+def test_a_cost_is_of_what_is_missed_and_of_false_alarms_at_the_threshold_of_their_ratio() -> None:
+    # Over 1 / 6 are called positive: one of two positive records is missed, and one of three others is a false alarm.
+    chance, target = np.array([0.16, 0.9, 0.1, 0.17, 0.05]), np.array([1, 1, 0, 0, 0])
+    logits = np.log(chance / (1 - chance))[:, None]
+    found = figures(DataShape((1,), 2), logits, target, "cost@5", "cost@1", "cost@0.2")
+    assert found["cost@5"] == pytest.approx((5 * 1 + 1) / (5 * 2 + 3))
+    assert found["cost@1"] == pytest.approx(1 / 5)
+    assert found["cost@0.2"] == pytest.approx(0.2 / (0.2 * 2 + 3))
+    every = figures(DataShape((1,), 2), np.ones((4, 1)), np.zeros(4, int), "cost@5")
+    assert every["cost@5"] == 1.0  # all are false alarms
 
 
 def test_the_calibration_error_is_the_gap_of_each_bin_weighed_by_its_records() -> None:
@@ -171,6 +197,10 @@ def test_perplexity_counts_positions_and_the_loss_records() -> None:
         (DataShape((1,), 3), "recall@0.05", "'recall@0.05' is of two classes, and the data has 3"),
         (DataShape((1,), 2), "recall@5", "'recall@5' is no recall at a share of alerts; write it as recall@0.05"),
         (DataShape((1,), 2), "recall@0.0", "is no recall at a share of alerts"),
+        (DataShape((1,), 2), "cost@0", "'cost@0' is no cost at a ratio of costs; write it as cost@5"),
+        (DataShape((1,), 2), "cost@nan", "'cost@nan' is no cost at a ratio of costs"),
+        (DataShape((1,), 3), "cost@5", "'cost@5' is of two classes, and the data has 3"),
+        (DataShape((1,), 2), "brier@5", "unknown figure 'brier@5'; did you mean 'brier'"),
         (NUMBER, "accuracy", r"unknown figure 'accuracy'; known: rmse, mae, r2 \(the task is regression\)"),
         (LABELS, "accuracy", r"did you mean 'label-accuracy'\?"),
         (TOKENS, "perplexitty", r"did you mean 'perplexity'\?"),
