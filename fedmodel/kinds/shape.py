@@ -52,6 +52,8 @@ class DataShape:
         below: Values of records that are one array are whole numbers from 0 up to this; real numbers where None.
         target_range: Of a number that is learnt: the public range in its own units that was mapped onto [-1, 1], to
             which targets are bounded.
+        ends: Of survival: when each interval ends, in order.
+        time_unit: Of survival: what `ends` are counted in, as a word in the plural.
     """
 
     features: tuple[int, ...]
@@ -63,6 +65,8 @@ class DataShape:
     task: str = "classification"
     below: int | None = None
     target_range: tuple[float, float] | None = None
+    ends: tuple[float, ...] = ()
+    time_unit: str = ""
 
     @property
     def arrays(self) -> ArrayShape | Mapping[str, ArrayShape]:

@@ -23,7 +23,7 @@ from fedmodel.kinds.columns import Range, inputs_of, rises
 from fedmodel.kinds.pictures import Framed
 from fedmodel.kinds.scattering import scattered_shape
 from fedmodel.kinds.section import Hash, Positive, Probability, Section
-from fedmodel.kinds.shape import ArrayShape, DataShape
+from fedmodel.kinds.shape import SURVIVAL, ArrayShape, DataShape
 from fedmodel.learning.models import build_model
 from fedmodel.learning.tasks import Objective, objective
 
@@ -69,6 +69,8 @@ class Description(Section):
         below: Values of records that are one array are whole numbers from 0 up to this; real numbers where None.
         scattering_of: Channels, height and width of the picture, with pixels from -1 to 1, whose scattering features a
             record is (`fedmodel.data.scattering`); None where it is none of these.
+        ends: Of survival: when each interval ends, in order, which is what an answer is for.
+        time_unit: Of survival: what `ends` are counted in.
     """
 
     format: Literal["fedmodel/v1/model"] = "fedmodel/v1/model"
@@ -94,6 +96,8 @@ class Description(Section):
     scattering_of: Annotated[tuple[int, int, int], Field(strict=False)] | None = Field(
         default=None, exclude_if=lambda value: value is None
     )
+    ends: Annotated[tuple[float, ...], Field(strict=False)] = Field(default=(), exclude_if=lambda value: value == ())
+    time_unit: str = Field(default="", exclude_if=lambda value: value == "")
 
     @model_validator(mode="after")
     def _agrees_with_itself(self) -> Description:
@@ -109,11 +113,19 @@ class Description(Section):
             raise ValueError("task, target and label_range do not go together")
         if self.scattering_of is not None and self.shape != scattered_shape(self.scattering_of):
             raise ValueError("shape is not that of the features of pictures of scattering_of")
+        self._ends_are_the_targets()
         try:
             _ = self.aim
         except ConfigError as error:
             raise ValueError(str(error)) from None
         return self
+
+    def _ends_are_the_targets(self) -> None:
+        """Refuse survival without ends, or with others than its targets count; and ends of any other task."""
+        if (self.task == SURVIVAL) != bool(self.ends) or bool(self.ends) != bool(self.time_unit):
+            raise ValueError(f'ends and time_unit are given with task = "{SURVIVAL}", and only then')
+        if self.ends and (self.target is None or self.target.below != 2 * len(self.ends) + 1):
+            raise ValueError(f"target is of other intervals than the {len(self.ends)} that ends has")
 
     @property
     def data(self) -> DataShape:
@@ -124,14 +136,16 @@ class Description(Section):
             return DataShape(self.shape, len(self.labels), self.features, inputs, below=self.below)
         return DataShape(
             self.shape,
-            len(self.labels) or self.target.below or 0,
+            len(self.labels) or len(self.ends) or self.target.below or 0,
             self.features,
             inputs,
             ArrayShape(self.target.size, self.target.below, self.target.ignores),
             self.labels,
             self.task,
             self.below,
-            target_range=self.label_range,
+            self.label_range,
+            self.ends,
+            self.time_unit,
         )
 
     @property
@@ -191,6 +205,8 @@ def describe(scenario: Scenario, scenario_hash: bytes) -> Description:
         target=None
         if shape.target is None
         else Target(size=shape.target.size, below=shape.target.below, ignores=shape.target.ignores),
+        ends=shape.ends,
+        time_unit=shape.time_unit,
         # Where it began from is no matter of whoever uses it.
         model=scenario.model.model_copy(update={"init": "random", "init_value": None}),
     )

@@ -55,6 +55,8 @@ def predict(
 ) -> None:
     """Score the rows of a file with a trained model: a probability of each class, and the label that is predicted.
 
+    A model of survival answers the chance to be without the event at the end of each of its intervals.
+
     Rows are read as a silo reads its table. One that cannot be read is refused by its number, and the exit status is 2;
     the others are scored. The rows are not protected in any way.
     """
@@ -67,10 +69,10 @@ def predict(
     scores = scored(read_model(model, identity, base), data, form, threshold, id_column, tokenizer)
     if out is not None:
         write_scores(scores, out)
-    told = f"{len(scores.predicted_N) - len(scores.refused)} of {len(scores.predicted_N)} rows are scored"
+    told = f"{len(scores) - len(scores.refused)} of {len(scores)} rows are scored"
     if as_json:
         where = {"scores": as_rows(scores)} if out is None else {"scores": str(out)}
-        answer({"rows": len(scores.predicted_N), "refused": len(scores.refused), **where}, "", as_json)
+        answer({"rows": len(scores), "refused": len(scores.refused), **where}, "", as_json)
     elif out is None:
         answer({}, scores.as_csv().removesuffix("\n"), as_json)
     else:

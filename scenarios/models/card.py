@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from fedmodel.config import ColumnConfig, Scenario
 from fedmodel.kinds.models.hf import HfConfig
+from fedmodel.kinds.shape import SURVIVAL
 from fedmodel.learning.description import Description
 from fedmodel.privacy.events import EPSILON_IF_HIDDEN, EXPERIMENT, IF_HIDDEN
 from fedmodel.privacy.rounding import NO_BOUND, noise, small, up
@@ -110,7 +111,7 @@ def _front(scenario: Scenario, summary: Mapping[str, Any], model: Trained) -> It
 
 def _task(description: Description) -> str:
     """Return what registries call the task: of texts, of tables or, of anything else, "other"."""
-    if not description.columns:
+    if not description.columns or description.task == SURVIVAL:
         return "other"
     if not all(map(_is_text, description.columns)):
         return "tabular-regression" if description.task == "regression" else "tabular-classification"
@@ -175,7 +176,8 @@ def _predicted(description: Description) -> str:
         case "classification":
             return f"{named}one of {labels}"
         case "survival":
-            return f"the chance to be without the event at the end of each of {description.data.classes} intervals"
+            ends = words.listed([f"{end:.12g}" for end in description.ends])
+            return f"the chance to be without the event at {ends} {description.time_unit}"
         case _:
             return f"{named}one of {description.data.classes} tokens or labels at each position"
 

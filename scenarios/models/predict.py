@@ -1,4 +1,4 @@
-"""Scores for the rows of a file: a probability of each class, and the class that is predicted; or a number.
+"""Scores for the rows of a file: a probability of each class, and the class that is predicted; a number; or a curve.
 
 Guarantee: one line of scores for each row of the file, in the file's order; a row that cannot be read has no scores but
 the rule that it breaks, and changes nothing about another's. On records that a silo would read, what is predicted is
@@ -31,6 +31,7 @@ from fedmodel.errors import ConfigError, ProtocolError
 from fedmodel.kinds.bases import TOKENIZER, folder_of_base
 from fedmodel.kinds.columns import text_column
 from fedmodel.kinds.models.hf import HfConfig
+from fedmodel.kinds.shape import SURVIVAL
 from fedmodel.learning.description import THRESHOLD
 from fedmodel.learning.inputs import called, rows_at_once
 from fedmodel.system.durable import failed, replace_file
@@ -40,7 +41,7 @@ NOT_PROTECTED: Final = (
     "These rows are not protected by differential privacy, or by anything else here. They were read in the open, and"
     " each score tells of its row: treat the scores as you treat the rows."
 )
-_SCORED: Final = ("classification", "multi-label", "regression")
+_SCORED: Final = ("classification", "multi-label", "regression", SURVIVAL)
 
 
 @dataclass(frozen=True)
@@ -48,25 +49,33 @@ class Scores:
     """What a model says of a file's rows. Sensitive.
 
     Attributes:
-        labels: Names of the classes, or of several labels at once, in order; none of numbers.
-        probability_NK: Of each of them, shape `(N, K)`; of refused rows it means nothing.
+        labels: Names of the classes, or of several labels at once, in order; of survival when each interval ends, as
+            "24 months"; none of numbers.
+        probability_NK: Of each of them, shape `(N, K)`, of survival to be without the event then; of refused rows it
+            means nothing.
         predicted_N: What is predicted: a class, as a place among the labels; of several labels at once, whether each is
-            said to be there, shape `(N, K)`; or a number in the label's own units.
+            said to be there, shape `(N, K)`; or a number in the label's own units. None of survival, where the curve is
+            the answer.
         refused: By place from 0, the rule that a row breaks.
         ids: What stands in the rows' column of ids, where one was asked for.
     """
 
     labels: tuple[str, ...]
     probability_NK: NDArray[np.float32]
-    predicted_N: NDArray[Any]
+    predicted_N: NDArray[Any] | None
     refused: dict[int, str]
     ids: tuple[str, ...] | None = None
+
+    def __len__(self) -> int:
+        return len(self.probability_NK)
 
     def __repr__(self) -> str:
         return "Scores(...)"  # a repr ends up in logs
 
-    def predicted(self, row: int) -> str | float | list[str]:
-        """Return what is predicted of a row, from 0: a class, the labels that are there, or a number."""
+    def predicted(self, row: int) -> str | float | list[str] | None:
+        """Return what is predicted of a row, from 0: a class, the labels that are there, a number; None of a curve."""
+        if self.predicted_N is None:
+            return None
         found = self.predicted_N[row]
         if not self.labels:
             return float(found)
@@ -74,30 +83,26 @@ class Scores:
             return self.labels[int(found)]
         return [label for label, is_there in zip(self.labels, found.tolist(), strict=True) if is_there]
 
-    def _in_a_field(self, row: int) -> str:
-        """Return what is predicted of a row as one field of a table."""
+    def _in_fields(self, row: int) -> list[str]:
+        """Return what is predicted of a row as the fields of a table: one, or none of a curve."""
         found = self.predicted(row)
         if isinstance(found, list):
-            return "; ".join(found)
-        return found if isinstance(found, str) else f"{found:.9g}"
+            return ["; ".join(found)]
+        return [] if found is None else [found if isinstance(found, str) else f"{found:.9g}"]
 
     def lines(self) -> Iterator[list[str]]:
         """Yield a table's lines, its header first: row, id, predicted label, probability by label, why refused."""
         ids = None if self.ids is None else iter(self.ids)
-        yield [
-            "row",
-            *["id"] * (ids is not None),
-            "predicted",
-            *(f"probability of {label}" for label in self.labels),
-            "refused",
-        ]
+        predicted, each = ([], "survival at") if self.predicted_N is None else (["predicted"], "probability of")
+        answers = [*predicted, *(f"{each} {label}" for label in self.labels)]
+        yield ["row", *["id"] * (ids is not None), *answers, "refused"]
         for row, probability_K in enumerate(self.probability_NK):
             named = [str(row + 1), *([] if ids is None else [next(ids)])]
             if row in self.refused:
-                yield [*named, *[""] * (1 + len(self.labels)), self.refused[row]]
+                yield [*named, *[""] * len(answers), self.refused[row]]
             else:
                 told = [f"{value:.9g}" for value in probability_K.tolist()]  # nine digits tell every float32 apart
-                yield [*named, self._in_a_field(row), *told, ""]
+                yield [*named, *self._in_fields(row), *told, ""]
 
     def as_csv(self) -> str:
         """Return them as CSV."""
@@ -158,8 +163,9 @@ def predict(
         raise ConfigError(
             f"the rows of a table are scored by a {', '.join(_SCORED)} model, and this one is {description.task}"
         )
-    if threshold is not None and description.task == "regression":
-        raise ConfigError("--threshold belongs to a model of classes, and this one predicts a number; leave it out")
+    if threshold is not None and description.task in ("regression", SURVIVAL):
+        answer = "a survival curve" if description.task == SURVIVAL else "a number"
+        raise ConfigError(f"--threshold belongs to a model of classes, and this one predicts {answer}; leave it out")
     if threshold is not None and description.task == "classification" and len(description.labels) != 2:
         raise ConfigError(
             f"--threshold belongs to a model of two classes, and this one has {len(description.labels)}: the class of"
@@ -182,6 +188,9 @@ def predict(
     scored_NK = scores_of(model, shaped(model, rows.x_NF))
     if description.task == "regression":
         return Scores((), np.empty((len(scored_NK), 0), dtype=np.float32), scored_NK, rows.refused, rows.ids)
+    if description.task == SURVIVAL:
+        ends = tuple(f"{end:.12g} {description.time_unit}" for end in description.ends)
+        return Scores(ends, scored_NK, None, rows.refused, rows.ids)
     over = (description.threshold or THRESHOLD) if threshold is None else threshold
     found_N = chosen(scored_NK, over) if description.task == "classification" else scored_NK > over
     return Scores(description.labels, scored_NK, found_N, rows.refused, rows.ids)
@@ -200,14 +209,14 @@ def shaped(model: Trained, x_NF: NDArray[np.float32]) -> NDArray[np.float32] | d
 
 
 def scores_of(model: Trained, x_N: NDArray[np.float32] | Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
-    """Return what a model answers of scaled records: a probability of each class or label, `(N, K)`, or a number.
+    """Return what a model answers of scaled records: a probability of each class, label or end, `(N, K)`, or a number.
 
     Raises:
         ProtocolError: When an output is not finite.
     """
-    aim = model.description.aim
-    labels, rows = model.description.labels, rows_at_once(model.description.data)
-    parts = [np.empty((0, *([len(labels)] if labels else aim.task.shape.targets.size)), dtype=np.float32)]
+    aim, rows = model.description.aim, rows_at_once(model.description.data)
+    each_has = len(model.description.labels or model.description.ends)
+    parts = [np.empty((0, *([each_has] if each_has else aim.task.shape.targets.size)), dtype=np.float32)]
     count = len(next(iter(arrays(x_N))))
     with torch.no_grad():
         for start in range(0, count, rows):
@@ -248,23 +257,15 @@ def write_scores(scores: Scores, path: Path) -> None:
 
 def as_rows(scores: Scores) -> list[dict[str, object]]:
     """Return scores as an object a row."""
-    ids = [{}] * len(scores.predicted_N) if scores.ids is None else [{"id": one} for one in scores.ids]
+    ids = [{}] * len(scores) if scores.ids is None else [{"id": one} for one in scores.ids]
+    is_curve = scores.predicted_N is None
 
     def told(row: int) -> dict[str, object]:
-        if not scores.labels:
-            return {}
-        by_label = dict(zip(scores.labels, scores.probability_NK[row].tolist(), strict=True))
-        return {"probabilities": None if row in scores.refused else by_label}
+        is_refused = row in scores.refused
+        found: dict[str, object] = {} if is_curve else {"predicted": None if is_refused else scores.predicted(row)}
+        if scores.labels:
+            by_label = dict(zip(scores.labels, scores.probability_NK[row].tolist(), strict=True))
+            found["survival" if is_curve else "probabilities"] = None if is_refused else by_label
+        return found
 
-    return [
-        {"row": row + 1, **ids[row], "predicted": None, **told(row), "refused": scores.refused[row]}
-        if row in scores.refused
-        else {
-            "row": row + 1,
-            **ids[row],
-            "predicted": scores.predicted(row),
-            **told(row),
-            "refused": None,
-        }
-        for row in range(len(scores.predicted_N))
-    ]
+    return [{"row": row + 1, **ids[row], **told(row), "refused": scores.refused.get(row)} for row in range(len(scores))]

@@ -53,7 +53,8 @@ class Survival(Task):
 
     def answers(self, loss: str, output: Any) -> Tensor:  # noqa: ARG002 - outputs are logits by any loss
         """Return the chance to be without the event at each interval's end."""
-        return torch.cumprod(torch.sigmoid(-output), dim=1)
+        # By its logarithm, since formats for export know sums over a row and no products.
+        return torch.exp(torch.cumsum(functional.logsigmoid(-output), dim=1))
 
     def base_loss(self, loss: str, target_N: NDArray[Any]) -> float | None:
         """Return the loss of the hazards that all records have together, one for each interval."""
