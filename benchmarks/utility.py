@@ -1,10 +1,11 @@
 """What privacy costs, and what federation costs, on real data of several fields, beside published figures.
 
-    python benchmarks/utility.py [--field heart] [--seeds 5] [--json]
+    python benchmarks/utility.py [--field heart] [--seeds 5] [--rows central] [--json]
 
 Each field is a built-in scenario. Its rows are of one model: trained over the silos at each epsilon and without
-privacy; trained centrally, on all silos' records together, by plain Opacus at the same epsilon; and the answer that is
-the majority's. A seed is a split into training and held-out records, a partition and a first model; noise is the
+privacy; trained centrally, on all silos' records together, by plain Opacus at the same epsilon; the same with as much
+noise as all silos add together, which tells whether noise alone is what federation costs; and the answer that is the
+majority's. A seed is a split into training and held-out records, a partition and a first model; noise is the
 operating system's, and Opacus's own. What was chosen for a field (rates, rounds, clip) was chosen on other seeds, from
 101 on, and is not charged for: over data that are private it would cost a budget too.
 
@@ -24,6 +25,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Final
@@ -34,7 +36,6 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from opacus import PrivacyEngine
-from sklearn import metrics
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -49,10 +50,17 @@ from fedmodel.kinds.sources.own import OwnConfig
 from fedmodel.kinds.sources.uci_heart import HOSPITAL, UciHeartConfig
 from fedmodel.learning.models import build_model
 from fedmodel.learning.tasks import Measured, objective, task_of
+from fedmodel.learning.tasks._class_figures import cost_at
 from fedmodel.learning.tasks._survival_figures import concordance
 
 Scores = dict[str, float]
 _FIRST_SEED: Final = 11
+FEDERATED: Final = "federated"
+CENTRAL: Final = "central Opacus"
+CENTRAL_AS_NOISY: Final = "central Opacus with all silos' noise"
+RATIOS: Final = (1, 2, 5, 10, 20)
+"""How many false alarms a missed record costs, over the curve of costs."""
+_SAID: Final = (0.0, 0.1, 0.2, 0.3, 0.4, 0.6, 1.0)
 
 
 @dataclass(frozen=True)
@@ -102,8 +110,15 @@ def federated(field: Field, settings: list[str]) -> Scores:
         return field.score(scenario, held_out, outputs(run.model, held_out.x_NF))
 
 
-def central(field: Field, level: Level, settings: list[str]) -> Scores:
-    """Return the figures of the same model, trained on all silos' records together by plain Opacus, in full lots."""
+def central(field: Field, level: Level, settings: list[str], times_the_noise: float = 1.0) -> Scores:
+    """Return the figures of the same model, trained on all silos' records together by plain Opacus, in full lots.
+
+    Args:
+        field: Whose.
+        level: Of which epsilon.
+        settings: Overrides of the scenario.
+        times_the_noise: How much of the noise that this epsilon asks for is added.
+    """
     scenario = settled(read_scenario(field.scenario, settings))
     held_out, silos = _records(scenario)
     train = Records.joined(silos)
@@ -114,7 +129,7 @@ def central(field: Field, level: Level, settings: list[str]) -> Scores:
     data = TensorDataset(torch.from_numpy(train.x_NF), torch.from_numpy(train.y_N))
     lots: Any = DataLoader(data, batch_size=len(train), shuffle=True)
     if scenario.privacy.baseline is None:
-        noise = plans.noise_multiplier(scenario.plan(scenario.federation.silos[0]))
+        noise = times_the_noise * plans.noise_multiplier(scenario.plan(scenario.federation.silos[0]))
         module, optimizer, lots = PrivacyEngine().make_private(
             module=module, optimizer=optimizer, data_loader=lots, noise_multiplier=noise, max_grad_norm=clip
         )
@@ -218,25 +233,59 @@ def by_hospital(seed: int) -> dict[str, Any]:
     }
 
 
-def of_loans(_: Scenario, held_out: Records, output_NK: NDArray[Any]) -> Scores:
-    """Return figures of a score: of the ranking, of the tenth that is looked at, of the cost, and of calibration.
+def of_loans(scenario: Scenario, held_out: Records, output_NK: NDArray[Any]) -> Scores:
+    """Return figures of a score: of the ranking, of the tenth that is looked at, of what errors cost, of calibration.
 
-    The cost is that of the set's own documentation: five for a bad loan that is granted, one for a good one that is
-    refused, a loan; whoever is likelier than one in six to default is refused.
+    A figure's name is of a table where it has a colon. The set's own documentation says a ratio of costs of 5: a bad
+    loan that is granted costs as much as five good ones that are refused.
     """
-    bad_N, chance_N = held_out.y_N == 1, 1 / (1 + np.exp(-output_NK[:, 0].astype(np.float64)))
-    worst_N = np.argsort(-chance_N, kind="stable")[: len(bad_N) // 10]
-    refused_N = chance_N > 1 / 6
+    task = task_of(scenario.data.shape)
+    chance_NK = task.answers("cross-entropy", torch.from_numpy(output_NK)).numpy()
+    found = Measured(chance_NK, held_out.y_N, np.zeros(len(held_out)), 0.0, "cross-entropy")
+    told = task.figures(("average-precision", "recall@0.1", "auroc", "cost@5", "brier"), found)
+    bad = int((held_out.y_N == 1).sum())
     return {
-        "average precision": float(metrics.average_precision_score(bad_N, chance_N)),
-        "bad of the worst tenth": float(bad_N[worst_N].mean()),
-        "AUROC": float(metrics.roc_auc_score(bad_N, chance_N)),
-        "cost": float(5 * (bad_N & ~refused_N).mean() + (~bad_N & refused_N).mean()),
-        "Brier": float(metrics.brier_score_loss(bad_N, chance_N)),
+        "average precision": told["average-precision"],
+        "recall of the worst tenth": told["recall@0.1"],
+        "bad of the worst tenth": told["recall@0.1"] * bad / int(0.1 * len(held_out)),
+        "AUROC": told["auroc"],
+        "cost@5": told["cost@5"],
+        "Brier": told["brier"],
+        **{f"cost by ratio: {ratio}": cost_at(ratio, found) for ratio in RATIOS},
+        **{f"cost at the best threshold: {ratio}": lowest_cost(ratio, found) for ratio in RATIOS},
+        **{f"went bad, by what was said: {name}": share for name, share in calibration(found).items()},
     }
 
 
-_LOANS_PUBLISHED: Final = ".70 is the cost of refusing everybody"
+def lowest_cost(ratio: float, found: Measured) -> float:
+    """Return the least normalised expected cost of any threshold, which is known only when it is too late to choose.
+
+    Over all ratios it is the lower envelope of Drummond and Holte 2006, section 3: what a ranking is worth, without its
+    calibration.
+
+    >>> found = Measured(np.array([[0.9, 0.1], [0.8, 0.2]]), np.array([0, 1]), np.zeros(2), 0.0, "cross-entropy")
+    >>> lowest_cost(5, found), round(cost_at(5, found), 3)
+    (0.0, 0.0)
+    >>> lowest_cost(1, found), cost_at(1, found)
+    (0.0, 0.5)
+    """
+    score_N, is_positive_N = found.answer_N[:, 1], found.target_N == 1
+    called_TN = score_N > np.append(np.unique(score_N), -np.inf)[:, None]
+    missed_T, alarms_T = (~called_TN & is_positive_N).sum(axis=1), (called_TN & ~is_positive_N).sum(axis=1)
+    worst = ratio * is_positive_N.sum() + (~is_positive_N).sum()
+    return float((ratio * missed_T + alarms_T).min() / worst)
+
+
+def calibration(found: Measured) -> Scores:
+    """Return the share of positive records among those of which each range of chances was said; NaN where of none."""
+    said_N, is_positive_N, shares = found.answer_N[:, 1], found.target_N == 1, {}
+    for low, high in pairwise(_SAID):
+        within_N = (said_N >= low) & ((said_N < high) | (high == _SAID[-1]))
+        shares[f"{low:g} to {high:g}"] = float(is_positive_N[within_N].mean()) if within_N.any() else math.nan
+    return shares
+
+
+_LOANS_PUBLISHED: Final = "none with privacy"
 FIELDS: Final = {
     "heart": Field(
         "heart",
@@ -292,17 +341,27 @@ FIELDS: Final = {
 }  # fmt: skip
 
 
-def measured(name: str, seeds: int) -> list[dict[str, Any]]:
-    """Return every row of a field: its figures for each seed, and the CPU seconds of all."""
+def trained(who: str, field: Field, level: Level, settings: list[str]) -> Scores:
+    """Return the figures of one run of a row."""
+    if who == FEDERATED:
+        return federated(field, settings)
+    silos = len(read_scenario(field.scenario, settings).federation.silos)
+    return central(field, level, settings, math.sqrt(silos) if who == CENTRAL_AS_NOISY else 1.0)
+
+
+def measured(name: str, seeds: int, named: str = "") -> list[dict[str, Any]]:
+    """Return every row of a field whose name has some words: its figures for each seed, and the CPU seconds of all."""
     field, rows = FIELDS[name], []
     for way, level_name in ((way, level) for way in field.ways for level in field.levels):
         level = field.levels[level_name]
-        for who in ("federated", "central Opacus"):
+        for who in (FEDERATED, CENTRAL, CENTRAL_AS_NOISY):
+            if named not in f"{who}, {way}" or (who == CENTRAL_AS_NOISY and level_name == "no privacy"):
+                continue
             started, runs = time.process_time(), []
             for seed in range(_FIRST_SEED, _FIRST_SEED + seeds):
                 own = [one.replace("SEED", str(seed)) for one in field.ways[way]]
                 settings = [*level.settings, *own, f"seed={seed}", "encryption={}"]
-                runs.append(federated(field, settings) if who == "federated" else central(field, level, settings))
+                runs.append(trained(who, field, level, settings))
             spent = (time.process_time() - started) / seeds
             rows.append({"row": f"{who}, {way}", "level": level_name, "runs": runs, "cpu_seconds": spent})
     alone = [majority(field, [f"seed={seed}"]) for seed in range(_FIRST_SEED, _FIRST_SEED + seeds)]
@@ -331,23 +390,41 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--field", choices=list(FIELDS), nargs="*", default=list(FIELDS))
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--rows", default="", help="rows whose name has these words alone")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     sys.path.insert(0, str(Path(__file__).parent))
     torch.set_num_threads(1)
     logging.disable(logging.WARNING)
-    found = {name: measured(name, arguments.seeds) for name in arguments.field}
+    found = {name: measured(name, arguments.seeds, arguments.rows) for name in arguments.field}
     if arguments.json:
         print(json.dumps(found))
         return
     for name, rows in found.items():
-        figures = list(rows[0]["runs"][0])
-        print(f"\n| {name} | | {' | '.join(figures)} | published | CPU s |\n|---|---|{'---|' * (len(figures) + 2)}")
-        for row in rows:
-            level = FIELDS[name].levels.get(row["level"])
-            cells = [cell(row["runs"], figure) for figure in figures]
-            said = [row["row"], row["level"], *cells, level.published if level else "", f"{row['cpu_seconds']:.1f}"]
-            print(f"| {' | '.join(said)} |", flush=True)
+        for table in dict.fromkeys(_table(figure) for figure in rows[0]["runs"][0]):
+            show(name, table, rows)
+
+
+def _table(figure: str) -> str:
+    """Return which table a figure stands in.
+
+    >>> _table("AUROC"), _table("cost by ratio: 5")
+    ('', 'cost by ratio')
+    """
+    return figure.rpartition(": ")[0]
+
+
+def show(name: str, table: str, rows: list[dict[str, Any]]) -> None:
+    """Print one table of a field."""
+    figures = [figure for figure in rows[0]["runs"][0] if _table(figure) == table]
+    columns = [figure.rpartition(": ")[2] for figure in figures]
+    title = f"{name}: {table}" if table else name
+    print(f"\n| {title} | | {' | '.join(columns)} | published | CPU s |\n|---|---|{'---|' * (len(columns) + 2)}")
+    for row in rows:
+        level = FIELDS[name].levels.get(row["level"])
+        cells = [cell(row["runs"], figure) for figure in figures]
+        said = [row["row"], row["level"], *cells, level.published if level else "", f"{row['cpu_seconds']:.1f}"]
+        print(f"| {' | '.join(said)} |", flush=True)
 
 
 if __name__ == "__main__":
