@@ -32,6 +32,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, Final, get_args
 
@@ -51,6 +52,7 @@ from fedmodel.privacy.release import release
 
 _BATCH: Final = 64
 _CLIP, _NOISE, _RATE = 1.0, 1.0, 0.01
+_STEPS: Final = 10  # of a round, for which a silo says that there will be noise
 _OPACUS: Final = ("hooks", "functorch", "ew", "ghost")
 _PACKAGES: Final = ("torch", "opacus", "numpy", "fastDP")
 
@@ -77,11 +79,13 @@ def ours(kind: str, module: nn.Module, noise: float) -> Step:
     gradients = KINDS[kind](
         module, losses, max_grad_norm=_CLIP, unit=grid.fine(_NOISE * _CLIP), rows=_BATCH
     )  # fmt: skip
-    source = OsNoise()
+    steps, sources = count(), [OsNoise()]
 
     def released(sums_L: list[Tensor]) -> list[Tensor]:
         if noise:
-            return release(sums_L, source, noise * _CLIP, _BATCH)
+            if next(steps) % _STEPS == 0:
+                sources[:] = [OsNoise(_STEPS)]
+            return release(sums_L, sources[0], noise * _CLIP, _BATCH)
         return [(one / _BATCH).float() for one in sums_L]
 
     optimizer = torch.optim.SGD(gradients.parameters, lr=_RATE)

@@ -27,6 +27,7 @@ import warnings
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
+from operator import is_
 from types import MemberDescriptorType
 from typing import Any, Final
 
@@ -37,6 +38,8 @@ from torch import Tensor, nn
 
 from fedmodel.errors import PrivacyError
 
+_Layout = tuple[torch.Size, tuple[int, ...], torch.dtype]
+_Named = dict[str, tuple[Tensor, int | None, _Layout]]
 _Many = dict[Any, Any] | list[Any] | set[Any] | deque[Any]
 _HOLDERS: Final = (dict, list, set, deque)
 _ABSENT: Final = object()
@@ -61,9 +64,9 @@ class Kept:
         self._holders: list[tuple[_Many, _Many]] = []
         self._slots: list[tuple[nn.Module, MemberDescriptorType, object]] = []
         self._seen: dict[int, object] = {}  # which keeps them alive, so that no other gets one's number
-        self._named = {name: (one, _version(one), _layout(one)) for name, one in _named(self._module)}
+        self.name()
         self._copy(self._module)
-        self._numbers = [(holder, values, _numbers(values)) for holder, values in self._holders if values]
+        self._filled = [(holder, values) for holder, values in self._holders if values]
         self._empty = [holder for holder, values in self._holders if not values]
         self._owners = [one for one, _ in self._tensors.values()]
         self._data = [one.data for one in self._owners]  # in which writing counts for no version
@@ -76,19 +79,24 @@ class Kept:
         ]
 
     def again(self) -> Kept:
-        """Copy what the model holds by now, and return itself."""
+        """Copy what the model holds by now, and return itself; of `changed`, `name` has to be called after it."""
         if self._is_built_as_before() and not self._arrays and not self._slots and not self._overlap:
-            self._named = {name: (one, _version(one), layout) for name, (one, _, layout) in self._named.items()}
             torch._foreach_copy_(self._values, self._data)
         else:
             self._begin()
         return self
 
+    def name(self) -> None:
+        """Note anew which parameters and buffers there are, and how they lie, for `changed` alone."""
+        self._named: dict[str, tuple[Tensor, int | None, _Layout]] = {
+            name: (one, _version(one), _layout(one)) for name, one in _named(self._module)
+        }
+
     def _is_built_as_before(self) -> bool:
         """Tell whether the same objects are in the same holders, and tensors where they were."""
         return (
             not any(self._empty)
-            and all(_numbers(holder) == numbers for holder, _, numbers in self._numbers)
+            and all(_has_the_same(holder, values) for holder, values in self._filled)
             and self._are_in_place()
         )
 
@@ -115,8 +123,8 @@ class Kept:
         """Make the model what it was."""
         for holder in self._empty if any(self._empty) else ():
             holder.clear()
-        for holder, values, numbers in self._numbers:
-            if _numbers(holder) != numbers:
+        for holder, values in self._filled:
+            if not _has_the_same(holder, values):
                 holder.clear()
                 holder.extend(values) if isinstance(holder, list | deque) else holder.update(values)
         for module, slot, was in self._slots:
@@ -177,6 +185,8 @@ def undone(module: nn.Module, *, refuse: bool = False, kept: Kept | None = None)
         PrivacyError: With the name of what was changed.
     """
     before = Kept(module) if kept is None else kept.again()
+    if refuse:
+        before.name()
     try:
         yield
         if refuse and (name := before.changed()) is not None:
@@ -197,12 +207,16 @@ def _version(one: Tensor) -> int | None:
     return one._version if one.requires_grad else None  # noqa: SLF001
 
 
-def _numbers(holder: _Many) -> list[int]:
-    """Return which objects a holder has, in its order."""
-    return [*map(id, holder), *(map(id, holder.values()) if isinstance(holder, dict) else ())]
+def _has_the_same(holder: _Many, values: _Many) -> bool:
+    """Tell whether a holder has the very objects of another, in the same order."""
+    return (
+        len(holder) == len(values)
+        and all(map(is_, holder, values))
+        and (not isinstance(holder, dict) or all(map(is_, holder.values(), values.values())))  # type: ignore[union-attr]
+    )
 
 
-def _layout(one: Tensor) -> tuple[torch.Size, tuple[int, ...], torch.dtype]:
+def _layout(one: Tensor) -> _Layout:
     """Return how what a tensor's memory has is read."""
     return one.shape, one.stride(), one.dtype
 

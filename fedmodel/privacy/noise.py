@@ -4,8 +4,11 @@ All are secrets. Whoever can predict the noise subtracts it; whoever knows the l
 whoever knows the masks, or how copies of records differ, can tell from them how many records came before.
 
 `OsNoise` makes every draw from a keystream of its own: ChaCha20 under 32 bytes that the operating system's CSPRNG gave
-for that draw, and that are forgotten after it. Nothing is kept between draws, so that nothing is there to be repeated
-by a process that was forked, to be pickled or to be logged. Noise is what nearest multiples of the fine grid are to
+for that draw, and that are forgotten after it. No key is kept between draws. Neither is anything else, so that nothing
+is there to be repeated by a process that was forked, to be pickled or to be logged; unless whoever made the source said
+for how many sums there will be noise. Then noise of several small sums is one draw, and what is not yet handed out is
+kept for the sums that follow: it hangs on no record. Each value is handed out once and wiped here as it is; a process
+that was forked, and a copy, draw their own. Noise is what nearest multiples of the fine grid are to
 true Gaussians, exactly (`fedmodel.privacy.normals`): with uniform bits nothing is lacking, at any number of parameters
 and steps, and no bit of a value tells how it was made. That the keystream's bits pass for uniform is a computational
 assumption, on ChaCha20 and on the operating system, and is all that stands between.
@@ -41,6 +44,7 @@ from fedmodel.seeds import derive_seed
 
 _PAIRS: Final = 1 << 14  # at once, so that words and all that is made of them stay in a core's second-level cache
 _PAIRS_ON_A_CARD: Final = 1 << 21  # whose cost is a kernel's start
+_MOST_AHEAD: Final = 2 * _PAIRS  # values that are drawn at once for several sums
 
 
 class NoiseSource(Protocol):
@@ -71,9 +75,18 @@ class OsNoise:
     Guarantee, for uniform bits: a record enters a lot with probability floor(q * 2^64) / 2^64, never above q; noise is
     distributed as true Gaussians rounded to the fine grid; draws are independent of one another and of anything an
     adversary sees. An adversary of bounded means cannot tell the bits from uniform ones (`fedmodel.crypto`).
+
+    Args:
+        sums: For how many sums of one size and standard deviation noise will be asked for, as for the steps of a round.
+            Noise of several of them is then drawn at once, of no more than that many, and of few values.
     """
 
     name: NoiseSourceName = "os"
+    _ahead: _Ahead | None = None
+
+    def __init__(self, sums: int = 1) -> None:
+        if sums > 1:
+            self._ahead = _Ahead(sums)
 
     def lot(self, records: int, sample_rate: float) -> NDArray[np.intp]:
         """Return the indices of a Poisson lot, ascending, shape `(L,)` with 0 <= L <= records."""
@@ -89,16 +102,7 @@ class OsNoise:
         Raises:
             PrivacyError: When there is no grid for such noise, or the device's functions are not exact enough for it.
         """
-        check_device(device)
-        fine, noise_P = grid.fine(std), torch.empty(size, dtype=torch.float64, device=device)
-        pairs = min(_PAIRS if device.type == "cpu" else _PAIRS_ON_A_CARD, -(-size // 2))
-        stream, words_2W = SecretStream(os.urandom(KEY_SIZE)), np.empty((2, pairs), dtype=np.int64)
-        for part_P in torch.split(noise_P, 2 * pairs) if size else ():
-            stream.fill(_bytes(words_2W))
-            # The ratio is exact, since a grid's step is a power of two; so is the product.
-            steps_2W = nearest(torch.from_numpy(words_2W).to(device), std / fine)
-            torch.mul(steps_2W.view(-1)[: len(part_P)], fine, out=part_P)
-        return noise_P
+        return _gaussian(size, std, device) if self._ahead is None else self._ahead.next(size, std, device)
 
     def keep(self, size: int, rate: float, device: torch.device) -> Tensor:
         """Return a mask of shape `(size,)` from as many words of 32 bits."""
@@ -107,6 +111,51 @@ class OsNoise:
     def uniform(self, size: int, device: torch.device) -> Tensor:
         """Return 53 bits for each, over 2^53."""
         return torch.from_numpy((_drawn(size, np.uint64) >> np.uint64(11)) * 2.0**-53).to(device)
+
+
+class _Ahead:
+    """Noise of several sums, of which each is handed out once. Sensitive.
+
+    Args:
+        sums: How many there will be; noise of more is never drawn.
+    """
+
+    def __init__(self, sums: int) -> None:
+        self._sums = sums
+        self._of: tuple[int, float, torch.device, int] | None = None
+        self._noise: list[Tensor] = []
+
+    def __reduce__(self) -> tuple[type[_Ahead], tuple[int]]:
+        """Copy and pickle how many sums there will be, and none of their noise."""
+        return _Ahead, (self._sums,)
+
+    def next(self, size: int, std: float, device: torch.device) -> Tensor:
+        """Return the noise of the next sum, as `OsNoise.gaussian` has it."""
+        of = size, std, device, os.getpid()  # since a process that was forked has what was kept before
+        if self._of not in (None, of):
+            self._sums = 1  # other sums than were told of
+        if self._of != of or not self._noise:
+            count = max(1, min(self._sums, _MOST_AHEAD // max(1, size)))
+            self._of, self._noise = of, [*_gaussian(count * size, std, device).view(count, size)]
+        self._sums = max(1, self._sums - 1)
+        kept_P = self._noise.pop()
+        noise_P = kept_P.clone()
+        kept_P.zero_()
+        return noise_P
+
+
+def _gaussian(size: int, std: float, device: torch.device) -> Tensor:
+    """Return noise from one keystream, as `OsNoise.gaussian` has it."""
+    check_device(device)
+    fine, noise_P = grid.fine(std), torch.empty(size, dtype=torch.float64, device=device)
+    pairs = min(_PAIRS if device.type == "cpu" else _PAIRS_ON_A_CARD, -(-size // 2))
+    stream, words_2W = SecretStream(os.urandom(KEY_SIZE)), np.empty((2, pairs), dtype=np.int64)
+    for part_P in torch.split(noise_P, 2 * pairs) if size else ():
+        stream.fill(_bytes(words_2W))
+        # The ratio is exact, since a grid's step is a power of two; so is the product.
+        steps_2W = nearest(torch.from_numpy(words_2W).to(device), std / fine)
+        torch.mul(steps_2W.view(-1)[: len(part_P)], fine, out=part_P)
+    return noise_P
 
 
 def _drawn(size: int, kind: DTypeLike) -> NDArray[np.unsignedinteger]:
@@ -191,17 +240,18 @@ class ExperimentNoise:
         return self._on[device]
 
 
-def source_of(name: NoiseSourceName, seed: int, *whose: str | int) -> NoiseSource:
+def source_of(name: NoiseSourceName, seed: int, *whose: str | int, sums: int = 1) -> NoiseSource:
     """Return where one silo's lots and noise of one round come from, as an event names it.
 
     Args:
         name: What was charged.
         seed: The scenario's, of which the operating system's noise takes no notice.
         whose: The silo and the round, so that no two have the same.
+        sums: For how many sums of one size there will be noise.
     """
     match name:
         case "os":
-            return OsNoise()
+            return OsNoise(sums)
         case "seeded-unsafe":
             return SeededNoise(derive_seed(seed, "unsafe-noise", *whose))
         case "experiment":

@@ -35,8 +35,8 @@ def release(sums_L: list[Tensor], noise: NoiseSource, std: float, denominator: i
     sizes = [sum_.numel() for sum_ in sums_L]
     # All tensors in one, since calls cost more than numbers where a model is small.
     noised_P = rounded(noise.gaussian(sum(sizes), std, sums_L[0].device), fine)
-    for part, sum_ in zip(noised_P.split_with_sizes(sizes), sums_L, strict=True):
-        part += sum_.reshape(-1)  # exact: both are multiples of the fine grid, and under 2^53 of its steps
+    # Exact: both are multiples of the fine grid, and under 2^53 of its steps.
+    noised_P += torch.cat([sum_.reshape(-1) for sum_ in sums_L])
     mean_P = divided(rounded(noised_P, coarse), denominator)
     return [part.view(sum_.shape) for part, sum_ in zip(mean_P.split_with_sizes(sizes), sums_L, strict=True)]
 

@@ -44,7 +44,8 @@ from fedmodel.learning.dp_sgd import DpSgd
 from fedmodel.learning.gradients import ClippedSum, book_keeping, hooks
 from fedmodel.learning.gradients.book_keeping import BookKeeping
 from fedmodel.learning.gradients.layers import packing
-from fedmodel.learning.gradients.layers.parts import Part
+from fedmodel.learning.gradients.layers.parts import Share
+from fedmodel.learning.gradients.layers.rows import Rows
 from fedmodel.learning.inputs import Inputs, called, taken
 from fedmodel.learning.jobs import Carried, Question, State, training
 from fedmodel.learning.jobs.training import Answering, Asking
@@ -236,7 +237,7 @@ def weights_after_the_clip() -> Planted:
         noted[:] = [weight_B.double()]
         return loss_B
 
-    def late(self: BookKeeping, parts: list[Part], records: int) -> Tensor:
+    def late(self: BookKeeping, parts: list[Share], records: int) -> Tensor:
         return factors(self, parts, records) * noted[0]
 
     return together(partial(replaced, models, "weighed", unweighed), partial(replaced, BookKeeping, "_factors", late))
@@ -336,17 +337,35 @@ def clip_misses(place: int) -> Planted:
     """Leave one tensor of parameters out of a gradient's norm: the canaries' block is number -1."""
     factors = BookKeeping._factors
 
-    def partly(self: BookKeeping, parts: list[Part], records: int) -> Tensor:
+    def partly(self: BookKeeping, parts: list[Share], records: int) -> Tensor:
+        if isinstance(parts[0], Rows):
+            return factors(self, [_Missing(parts[0], place)], records)
         return factors(self, [part for part in parts if part is not parts[place]], records)
 
     return replaced(BookKeeping, "_factors", partly)
+
+
+class _Missing(Rows):
+    """What records add to linear layers, one tensor of whose parameters is left out of the norm."""
+
+    def __init__(self, whole: Rows, place: int) -> None:
+        super().__init__(whole.layers, whole.lefts, whole.rights)
+        missing = whole.layers.parameters[place]
+        layer = next(n for n, one in enumerate(whole.layers.of) if missing is one.weight or missing is one.bias)
+        own_B = whole.lefts[layer].double().norm(dim=1)
+        self._own_B = own_B * whole.rights[layer].double().norm(dim=1) if missing.dim() > 1 else own_B
+
+    def squares(self) -> tuple[Tensor, Tensor]:
+        """Return squared norms of the other tensors."""
+        square_B = (super().squares()[0] - self._own_B**2).clamp(min=0.0)
+        return square_B, square_B
 
 
 def factors_of_another_batch() -> Planted:
     """Weigh a physical batch's gradients with the factors of the one before it."""
     factors = BookKeeping._factors
 
-    def late(self: BookKeeping, parts: list[Part], records: int) -> Tensor:
+    def late(self: BookKeeping, parts: list[Share], records: int) -> Tensor:
         own_B = factors(self, parts, records)
         before_B: Tensor = vars(self).get("before", own_B)
         vars(self)["before"] = own_B

@@ -58,7 +58,7 @@ from fedmodel.data.named import each
 from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.gradients.layers import packing
-from fedmodel.learning.gradients.layers.parts import CHAIN, Part, put_together
+from fedmodel.learning.gradients.layers.parts import CHAIN, Share, put_together
 from fedmodel.learning.gradients.layers.recording import Recorder
 from fedmodel.learning.inputs import Inputs, called, padded
 from fedmodel.learning.tasks import RecordLoss
@@ -99,8 +99,9 @@ class BookKeeping(ClippedSum):
         """Return the sum, zeros where nothing was added, and forget it."""
         if self._pending_P is not None:
             self._carried()
-        nothing_P = self.parameters[0].new_zeros(self._count, dtype=torch.float64)
-        sum_P = nothing_P if self._rounded_P is None else self._rounded_P
+        sum_P = self._rounded_P
+        if sum_P is None:
+            sum_P = self.parameters[0].new_zeros(self._count, dtype=torch.float64)
         self.forget()
         sizes = [parameter.numel() for parameter in self.parameters]
         return [part.view(one.shape) for part, one in zip(torch.split(sum_P, sizes), self.parameters, strict=True)]
@@ -140,7 +141,7 @@ class BookKeeping(ClippedSum):
             )
         return shrunk
 
-    def _parts(self, x_V: Inputs, y_R: Tensor) -> list[Part]:
+    def _parts(self, x_V: Inputs, y_R: Tensor) -> list[Share]:
         """Return what records, and what fills the batch up, add to each parameter, in order."""
         whole_V = each(x_V, lambda one: padded(one, self.rows * self.views))
         y_B = padded(y_R, self.rows)
@@ -150,10 +151,11 @@ class BookKeeping(ClippedSum):
             self._tell(parts)
         return parts
 
-    def _factors(self, parts: list[Part], records: int) -> Tensor:
+    def _factors(self, parts: list[Share], records: int) -> Tensor:
         """Return what each row's gradient is multiplied with, float64 of shape `(B,)`: zero of what fills up."""
         factor_B = clip_factors(parts, self.clip)
-        factor_B[records:] = 0.0
+        if records < len(factor_B):
+            factor_B[records:] = 0.0
         return factor_B
 
     def _carried(self) -> Tensor:
@@ -164,9 +166,10 @@ class BookKeeping(ClippedSum):
         self._rounded_P = steps_P if self._rounded_P is None else self._rounded_P.add_(steps_P)
         return left_P
 
-    def _tell(self, parts: list[Part]) -> None:
+    def _tell(self, parts: list[Share]) -> None:
         """Log once how the gradients of layers are computed, and which way was the cheaper: a line for those alike."""
-        ways, alike = {id(part.parameter): type(part).__name__ for part in parts}, dict[str, list[str]]()
+        ways = {id(one): type(part).__name__ for part in parts for one in part.parameters}
+        alike = dict[str, list[str]]()
         for name, layer in self.module.named_modules():
             if name in self._recorder.families:
                 said = {key: ways[id(one)] for key, one in layer.named_parameters(recurse=False) if id(one) in ways}
@@ -176,7 +179,7 @@ class BookKeeping(ClippedSum):
             log.info("%s%s %s", first, f" and {len(others)} like it" if others else "", told)
 
 
-def clip_factors(parts: Sequence[Part], clip: float) -> Tensor:
+def clip_factors(parts: Sequence[Share], clip: float) -> Tensor:
     """Return what each row's gradient is multiplied with so that it is no longer than a clip: float64, `(B,)`.
 
     It is 0 where what is saved of a row is not finite, and less than the clip asks for where positions cancel by more
@@ -187,7 +190,7 @@ def clip_factors(parts: Sequence[Part], clip: float) -> Tensor:
         clip: C'.
     """
     square_B, reach_B = packing.squares(parts)
-    largest_B = torch.maximum(square_B, reach_B / _KAPPA**2)
+    largest_B = square_B if square_B is reach_B else torch.maximum(square_B, reach_B / _KAPPA**2)
     factor_B = (clip * (1 - _SLACK) / largest_B.sqrt()).clamp_(max=1.0)
     return torch.where(largest_B.isfinite(), factor_B, 0.0)
 

@@ -400,7 +400,7 @@ def _set_up_again(scenario: Scenario, device: torch.device) -> None:
 
 def _noise(scenario: Scenario, silo: str, round_number: int, event: Event) -> NoiseSource:
     """Return where lots and noise come from, as charged."""
-    return source_of(event.drawn_from, _seed(scenario), silo, round_number)
+    return source_of(event.drawn_from, _seed(scenario), silo, round_number, sums=event.steps)
 
 
 def _seed(scenario: Scenario) -> int:

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import os
+import pickle
+from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 import pytest
 import torch
 from scipy import stats
 
-from fedmodel.crypto import KEY_SIZE
+from fedmodel.crypto import KEY_SIZE, SecretStream
 from fedmodel.errors import PrivacyError
 from fedmodel.privacy import grid
 from fedmodel.privacy import noise as noise_module
@@ -134,10 +138,11 @@ def test_no_block_of_a_draw_repeats_another(name: str) -> None:
 def test_a_fork_draws_otherwise_than_the_process_it_was_forked_from(monkeypatch: pytest.MonkeyPatch) -> None:
     """Whatever was drawn before: a stream that is kept would go on alike in both, as the tests' own bytes do."""
     monkeypatch.setattr(os, "urandom", of_the_system)
-    source = OsNoise()
+    source, ahead = OsNoise(), OsNoise(9)
 
     def drawn() -> list[str]:
-        return [draw(source, 200).tobytes().hex() for draw in DRAWS.values()]
+        made = [draw(source, 200) for draw in DRAWS.values()]
+        return [one.tobytes().hex() for one in (*made, DRAWS["gaussian"](ahead, 200))]
 
     drawn()
     reading, writing = os.pipe()
@@ -149,7 +154,89 @@ def test_a_fork_draws_otherwise_than_the_process_it_was_forked_from(monkeypatch:
     with os.fdopen(reading) as answer:
         forked = json.load(answer)
     assert os.waitpid(child, 0) == (child, 0)
-    assert [one == other for one, other in zip(forked, drawn(), strict=True)] == [False] * len(DRAWS)
+    assert [one == other for one, other in zip(forked, drawn(), strict=True)] == [False] * (len(DRAWS) + 1)
+
+
+AHEAD = 7
+
+
+@pytest.mark.parametrize("size", [1, 31, 2_850, 20_000])
+def test_noise_of_several_sums_is_drawn_at_once_and_of_no_more_sums_than_there_are(
+    size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of as few keys as fit, and of no more bytes than draw by draw but for a pair; afterwards draws are their own."""
+    filled: list[int] = []
+    fill = SecretStream.fill
+
+    def counted(self: SecretStream, buffer: memoryview) -> None:
+        filled.append(len(buffer))
+        fill(self, buffer)
+
+    monkeypatch.setattr(SecretStream, "fill", counted)
+    source = OsNoise(AHEAD)
+    rows = [source.gaussian(size, 2.0, CPU) for _ in range(AHEAD)]
+    at_once = min(AHEAD, 32_768 // size)
+    draws = -(-AHEAD // at_once)
+    assert sum(filled) <= 8 * (AHEAD * size + draws)
+    assert len(filled) == draws
+    assert all(float((one == other).double().mean()) < 0.01 for one, other in combinations(rows, 2))
+    for _ in range(2):
+        filled.clear()
+        rows.append(source.gaussian(size, 2.0, CPU))
+        assert sum(filled) == 16 * -(-size // 2)
+    steps_P = torch.cat(rows) / grid.fine(2.0)
+    assert torch.equal(steps_P, steps_P.round())
+    assert all(row.shape == (size,) for row in rows)
+
+
+def test_noise_that_is_drawn_at_once_is_noise() -> None:
+    source, size = OsNoise(10), 3_000
+    noise_TP = torch.stack([source.gaussian(size, 3.5, CPU) for _ in range(10)]).numpy()
+    assert stats.kstest(noise_TP.ravel() / 3.5, "norm").pvalue > 1e-9
+    assert abs(noise_TP.std() / 3.5 - 1) < 5 / math.sqrt(2 * noise_TP.size)
+    # No sum's noise tells of another's: neither by its values nor by their sizes, which Box-Muller's halves share.
+    for values_TP in (noise_TP, noise_TP**2):
+        apart = np.corrcoef(values_TP) - np.eye(10)
+        assert np.abs(apart).max() < 5.5 / math.sqrt(size)
+
+
+def test_noise_that_was_handed_out_is_wiped_and_whoever_has_it_may_change_it() -> None:
+    source = OsNoise(3)
+    first = source.gaussian(9, 1.0, CPU)
+    assert source._ahead is not None
+    storage = source._ahead._noise[0]._base
+    assert storage is not None
+    assert bool(first.all())
+    assert [bool(row.any()) for row in storage.view(3, 9)] == [True, True, False]
+    first.zero_()
+    assert bool(source.gaussian(9, 1.0, CPU).all())
+
+
+@pytest.mark.parametrize("other", [(8, 1.0), (9, 2.0)])
+def test_noise_of_another_sum_than_was_told_of_is_drawn_for_it_alone(
+    other: tuple[int, float], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(os, "urandom", lambda size: asked.append(size) or of_the_system(size))
+    source = OsNoise(5)
+    source.gaussian(9, 1.0, CPU)
+    asked.clear()
+    drawn = [source.gaussian(*one, CPU) for one in (other, (9, 1.0), other)]
+    assert [len(one) for one in drawn] == [other[0], 9, other[0]]
+    assert asked == [KEY_SIZE] * 3
+
+
+def by_pickle(source: OsNoise) -> OsNoise:
+    return pickle.loads(pickle.dumps(source))  # type: ignore[no-any-return]  # noqa: S301 - our own
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, by_pickle, copy.copy])
+def test_a_copy_has_no_noise_that_its_original_has(copied: Callable[[OsNoise], OsNoise]) -> None:
+    source = OsNoise(6)
+    source.gaussian(50, 1.0, CPU)
+    other = copied(source)
+    rows = [one.gaussian(50, 1.0, CPU) for one in (source, other, source, other)]
+    assert len(torch.unique(torch.cat(rows))) == 200
 
 
 @pytest.mark.parametrize("size", [1, 2, 33, 32_769])

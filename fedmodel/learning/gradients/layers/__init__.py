@@ -8,6 +8,8 @@ by one layer or by several, are joined into one before any norm is taken, so tha
 | Case                                           | What happens                                                     |
 |------------------------------------------------|------------------------------------------------------------------|
 | a layer of a family, called once               | its parts, the cheaper way by shapes                             |
+| all that is trained is linear layers, each      | one part for all of them (`rows`)                                |
+| called once, on one row of a record            |                                                                  |
 | called several times, or its weight is tied    | positions of all uses are put side by side; of other kinds of    |
 |                                                | use, each record's gradients are kept and added up               |
 | `nn.MultiheadAttention`, `nn.RNN`, `nn.GRU`,    | computed from its parameters while records pass, its projections |

@@ -19,13 +19,13 @@ from typing import Final
 import torch
 from torch import Tensor
 
-from fedmodel.learning.gradients.layers.parts import BLOCK, Kept, Part, norms, weighed
+from fedmodel.learning.gradients.layers.parts import BLOCK, Kept, Share, norms, weighed
 from fedmodel.learning.gradients.layers.products import Outer
 
 _SMALL: Final = 1 << 15  # values of a part, which take less time than a call
 
 
-def squares(parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
+def squares(parts: Sequence[Share]) -> tuple[Tensor, Tensor]:
     """Return the squared norm of each record's gradient by all parts, bounded from above, and its squared reach.
 
     Args:
@@ -47,7 +47,7 @@ def squares(parts: Sequence[Part]) -> tuple[Tensor, Tensor]:
     return torch.stack(each_square).sum(dim=0), torch.stack(each_reach).sum(dim=0)
 
 
-def summed(parts: list[Part], factor_B: Tensor) -> Tensor:
+def summed(parts: list[Share], factor_B: Tensor) -> Tensor:
     """Return the sum of records' gradients times their factors, float64, in the order of parts.
 
     Args:
@@ -60,6 +60,8 @@ def summed(parts: list[Part], factor_B: Tensor) -> Tensor:
     while others:
         place, part = others.pop()
         sums[place] = part.summed(factor_B)
+    if len(sums) == 1 and sums[0] is not None:
+        return sums[0]
     if columns:
         of_all = weighed(None, torch.cat([part.grad_BP for _, part in columns], dim=1), factor_B)[0]
         for (place, _), some in zip(columns, _beside([part.grad_BP for _, part in columns]), strict=True):
@@ -75,10 +77,10 @@ def summed(parts: list[Part], factor_B: Tensor) -> Tensor:
     return torch.cat([one for one in sums if one is not None])
 
 
-_Placed = list[tuple[int, Part]]
+_Placed = list[tuple[int, Share]]
 
 
-def _sorted(parts: Sequence[Part]) -> tuple[list[tuple[int, Kept]], list[tuple[int, Outer]], _Placed]:
+def _sorted(parts: Sequence[Share]) -> tuple[list[tuple[int, Kept]], list[tuple[int, Outer]], _Placed]:
     """Return small gradients that are kept, small products at one position, and all others, each with its place."""
     columns: list[tuple[int, Kept]] = []
     products: list[tuple[int, Outer]] = []

@@ -15,6 +15,7 @@ arXiv 2205.10683, section 3). Where a gradient is the sum over positions t of ou
 | `Outer`   | L and R                              | otherwise                  | sum over s, t of (L_s.L_t)(R_s.R_t) |
 | `Looked`  | as `Outer`, L_t the unit vector of   | tables, unless they are    | likewise, L_s.L_t = 1 of equal ones |
 |           | an index                             | kept                       |                                     |
+| `Rows`    | L and R of all layers of a model     | all are linear, with T = 1 | sum over layers of |L|^2 (|R|^2+1)  |
 
 Guarantee, of the bits of what is saved or kept, for each record of which all is finite; the *reach* of a record is
 A = sum over t of |L_t| |R_t|, and of a gradient that is computed its norm:
@@ -45,7 +46,7 @@ group, P entries of a gradient.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Final
 
 import torch
@@ -70,16 +71,13 @@ _MIXES: Final = ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB))
 _SPARE: Final = 4  # of a chain, for the factor's product and for what is added to a sum from outside
 
 
-class Part(ABC):
-    """What records add to one parameter, or to some of its rows. Sensitive.
+class Share(ABC):
+    """What records add to some parameters. Sensitive."""
 
-    Args:
-        parameter: The parameter.
-        rows: Which of its rows; all by default.
-    """
-
-    def __init__(self, parameter: Tensor, rows: slice = slice(None)) -> None:
-        self.parameter, self.rows = parameter, rows
+    @property
+    @abstractmethod
+    def parameters(self) -> Sequence[Tensor]:
+        """Which they are."""
 
     @abstractmethod
     def squares(self) -> tuple[Tensor, Tensor]:
@@ -90,12 +88,29 @@ class Part(ABC):
         """Return the sum of records' gradients times their factors, float64, of P entries."""
 
     @abstractmethod
-    def kept(self) -> Kept:
-        """Return each record's gradient."""
-
-    @abstractmethod
     def hashed(self, multipliers_P: Tensor) -> Tensor:
         """Return a hash of all that a record's gradient is computed from here, int64 of shape `(B,)`."""
+
+
+class Part(Share):
+    """What records add to one parameter, or to some of its rows. Sensitive.
+
+    Args:
+        parameter: The parameter.
+        rows: Which of its rows; all by default.
+    """
+
+    def __init__(self, parameter: Tensor, rows: slice = slice(None)) -> None:
+        self.parameter, self.rows = parameter, rows
+
+    @property
+    def parameters(self) -> Sequence[Tensor]:
+        """The one."""
+        return (self.parameter,)
+
+    @abstractmethod
+    def kept(self) -> Kept:
+        """Return each record's gradient."""
 
     @abstractmethod
     def folded(self, views: int) -> Part:

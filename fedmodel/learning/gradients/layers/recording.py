@@ -6,7 +6,8 @@ output begins the graph. So the backward pass costs what it costs to reach the l
 What came out of a layer is named by its place in the graph and not by its tensor, which may be changed in place
 afterwards without changing what the gradient at that place is. Where a layer was called once and shares no parameter,
 its parts are computed as soon as that gradient is there, and what they do not need is let go: what went in and what
-came out of a layer whose gradients are kept is in memory no longer than in a plain backward pass.
+came out of a layer whose gradients are kept is in memory no longer than in a plain backward pass. Of a model of linear
+layers alone, each given one row of a record, all gradients are asked for at once (`rows`): that takes fewer calls.
 
 A tensor that asks for a gradient and is no trained parameter, such as a loss's own, has after the pass the `grad` that
 it had before: a sum over records that nothing clips would else lie there for the next pass to read.
@@ -18,7 +19,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from itertools import chain
@@ -26,12 +27,14 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.graph import GradientEdge
 from torch.utils.hooks import RemovableHandle
 
 from fedmodel.errors import PrivacyError
 from fedmodel.learning.gradients._widened import widened
 from fedmodel.learning.gradients.layers import _attention, _loose, _recurrent, family_of, joined
-from fedmodel.learning.gradients.layers.parts import Family, Part
+from fedmodel.learning.gradients.layers.parts import Family, Part, Share
+from fedmodel.learning.gradients.layers.rows import Layers, Rows, is_row, layers_of
 
 log = logging.getLogger(__name__)
 
@@ -50,6 +53,19 @@ class Call:
         self._family, self._given, self._version = family, given.detach(), given._version  # noqa: SLF001
         self._grad: Tensor | None = None
         self._parts: list[Part] | None = None
+
+    def given(self) -> Tensor:
+        """Return what went in.
+
+        Raises:
+            PrivacyError: When it was changed since.
+        """
+        if self._given._version != self._version:  # noqa: SLF001
+            raise PrivacyError(
+                f"what went into a layer ({type(self.layer).__name__}) was changed in place, which its gradient needs;"
+                " set inplace = False, or write x = x + y for x += y"
+            )
+        return self._given
 
     def came(self, passed: Pass, grad: Tensor) -> None:
         """Note the gradient at what came out, and take the parts at once where nothing else adds to them."""
@@ -70,12 +86,7 @@ class Call:
         """
         if self._grad is None:
             return []
-        if self._given._version != self._version:  # noqa: SLF001
-            raise PrivacyError(
-                f"what went into a layer ({type(self.layer).__name__}) was changed in place, which its gradient needs;"
-                " set inplace = False, or write x = x + y for x += y"
-            )
-        parts = self._family(self.layer, *widened(self._given, self._grad))
+        parts = self._family(self.layer, *widened(self.given(), self._grad))
         return parts if views == 1 else [part.folded(views) for part in parts]
 
 
@@ -86,18 +97,58 @@ class Pass:
         records: That the physical batch has room for.
         views: Rows of each record in what is passed, side by side.
         shared: Layers that have a parameter in common with another.
+        layers: All trained layers where they are linear, None where they are not.
+
+    Attributes:
+        calls: Of trained layers, in their order.
+        places: In the graph, what came out of each call; empty where hooks stand there.
     """
 
-    def __init__(self, records: int, views: int, shared: set[nn.Module]) -> None:
+    def __init__(self, records: int, views: int, shared: set[nn.Module], layers: Layers | None = None) -> None:
         self.records, self.views, self._shared = records, views, shared
         self.calls: list[Call] = []
+        self.places: list[Tensor | GradientEdge] = []
         self._times: Counter[nn.Module] = Counter()
+        self._layers = layers if views == 1 else None
 
     def add(self, layer: nn.Module, family: Family, given: Tensor, output: Tensor) -> None:
         """Note a call."""
         self._times[layer] += 1
+        if not self.calls and not is_row(given, self.records):
+            self._layers = None
         self.calls.append(call := Call(layer, family, given))
-        output.register_hook(partial(call.came, self))  # type: ignore[no-untyped-call]
+        if self._layers is None:
+            output.register_hook(partial(call.came, self))  # type: ignore[no-untyped-call]
+        else:
+            self.places.append(output if output.grad_fn is None else GradientEdge(output.grad_fn, output.output_nr))
+
+    def rows(self, loss: Tensor) -> Rows | None:
+        """Pass gradients back to all places, and return what records add to all layers, where that is rows alone.
+
+        Where it is not, the calls have their gradients afterwards.
+
+        Args:
+            loss: The sum of records' losses.
+        """
+        grads = torch.autograd.grad(loss, self.places, allow_unused=True)
+        if (found := self._found(grads)) is None:
+            for call, grad in zip(self.calls, grads, strict=True):
+                if grad is not None:
+                    call.came(self, grad)
+        return found
+
+    def _found(self, grads: Sequence[Tensor | None]) -> Rows | None:
+        """Return what records add to all layers if each was called once, on rows, and has a gradient of float32."""
+        assert self._layers is not None  # noqa: S101 - there are places
+        came = {
+            call.layer: (grad, call.given())
+            for call, grad in zip(self.calls, grads, strict=True)
+            if grad is not None and grad.dtype == torch.float32 and is_row(call.given(), self.records)
+        }
+        if not len(came) == len(self.calls) == len(self._layers.of):
+            return None
+        lefts, rights = zip(*(came[layer] for layer in self._layers.of), strict=True)
+        return Rows(self._layers, lefts, rights)
 
     def is_alone(self, layer: nn.Module) -> bool:
         """Tell whether one call is all that adds to a layer's parameters."""
@@ -122,6 +173,7 @@ class Recorder:
         self._hooks: list[RemovableHandle] = []
         self._apart: list[tuple[nn.Module, Callable[..., Any]]] = []
         self._owners: list[tuple[str, nn.Module]] = []
+        hooked: list[nn.Module] = []
         for name, layer in module.named_modules():
             if (forward := _taken_apart(name, layer)) is not None:
                 self._apart.append((layer, partial(forward, partial(self._add, name, layer))))
@@ -131,20 +183,22 @@ class Recorder:
                 self.families[name] = "a copy of its own parameters for each record"
             elif any(one.requires_grad for one in layer.parameters(recurse=False)):
                 family, self.families[name] = family_of(layer)
+                hooked.append(layer)
                 hook = partial(self._note, name, family)
                 self._hooks.append(layer.register_forward_hook(hook, with_kwargs=True))
         owners = Counter(chain.from_iterable(layer.parameters(recurse=False) for layer in module.modules()))
         self._shared = {
             layer for layer in module.modules() if any(owners[one] > 1 for one in layer.parameters(recurse=False))
         }
+        self._layers = None if self._apart or self._owners or self._shared else layers_of(hooked, parameters)
 
     def remove(self) -> None:
         """Take the hooks off the model."""
         while self._hooks:
             self._hooks.pop().remove()
 
-    def parts(self, records: int, views: int, losses: Callable[[], Tensor]) -> list[Part]:
-        """Return what records add to each trained parameter, in the order of parameters and of their rows.
+    def parts(self, records: int, views: int, losses: Callable[[], Tensor]) -> list[Share]:
+        """Return what records add to each trained parameter, or to all, in the order of parameters and of their rows.
 
         Args:
             records: That the physical batch has room for.
@@ -158,8 +212,8 @@ class Recorder:
             loss_B = losses()
         return self.found(passed, loss_B)
 
-    def found(self, passed: Pass, loss_B: Tensor) -> list[Part]:
-        """Return what records add to each trained parameter, from what was noted and the losses after it.
+    def found(self, passed: Pass, loss_B: Tensor) -> list[Share]:
+        """Return what records add to each trained parameter, or to all, from what was noted and the losses after it.
 
         Args:
             passed: One pass.
@@ -170,7 +224,10 @@ class Recorder:
         """
         if loss_B.shape != (passed.records,):
             raise PrivacyError(f"the loss has shape {tuple(loss_B.shape)}, where each record needs one of its own")
-        if loss_B.requires_grad:
+        if loss_B.requires_grad and passed.places:
+            if (rows := passed.rows(loss_B.sum())) is not None:
+                return [rows]
+        elif loss_B.requires_grad:
             _backward(loss_B.sum())
         found: dict[int, list[Part]] = {}
         for call in passed.calls:
@@ -181,7 +238,7 @@ class Recorder:
     @contextmanager
     def recording(self, records: int, views: int = 1) -> Iterator[Pass]:
         """Note calls meanwhile, in which parameters ask for no gradient."""
-        self._pass = passed = Pass(records, views, self._shared)
+        self._pass = passed = Pass(records, views, self._shared, self._layers)
         try:
             with ExitStack() as stack:
                 for name, layer in self._owners:
