@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
 from fedmodel.config import Scenario, data_from_json
 from fedmodel.data.files import featured, read_folder, read_test
@@ -21,6 +22,7 @@ from fedmodel.errors import ConfigError, DataError
 from fedmodel.kinds.files import HELD_OUT, TRAIN, Files
 from fedmodel.kinds.texts import Texts
 
+_OF_DEBIAN: Final = Path("/usr/share/datasets")
 _State = tuple[tuple[str, int, int], ...]
 
 
@@ -75,7 +77,7 @@ def _parts(config: Files, silos: tuple[str, ...]) -> Parts:
     """Return the parts of a folder, each read."""
     folder = _folder_of(config)
     if not folder.is_dir():
-        raise DataError(f"{folder}: is not a folder; data.folder names the one with the files")
+        raise DataError(f"{folder}: is not a folder; {_what_to_do(folder)}")
     there = [silo for silo in silos if (folder / silo).is_dir()]
     if there and len(there) < len(silos):
         lacking = next(silo for silo in silos if silo not in there)
@@ -92,6 +94,14 @@ def _parts(config: Files, silos: tuple[str, ...]) -> Parts:
     if there:
         return Parts(tuple(_read(config, folder / silo) for silo in silos), False, test)
     return Parts((_read(config, train),), True, test)
+
+
+def _what_to_do(folder: Path) -> str:
+    """Say how a folder that is missing comes to be there: data sets of Debian's lie by their names in one place."""
+    if folder.parent == _OF_DEBIAN:
+        install = f"apt install dataset-{folder.name}"
+        return f"Debian has it as a package, {install}, or data.folder names another one with the files"
+    return "data.folder names the one with the files"
 
 
 def _read(config: Files, folder: Path) -> Taken:
