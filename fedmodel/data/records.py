@@ -165,15 +165,18 @@ def dealt(scenario: Scenario) -> tuple[Records, tuple[Records, ...]]:
     return _deal(*_deal_key(scenario))
 
 
-def _deal_key(scenario: Scenario) -> tuple[str, tuple[str, ...], int]:
+def _deal_key(scenario: Scenario) -> tuple[str, tuple[str, ...], int, tuple[int, ...]]:
     """Return what a deal depends on, in a form that can be a cache's key."""
     if scenario.seed is None:
         raise ConfigError("the scenario has no seed; a partition cannot be repeated without one")
-    return scenario.data.model_dump_json(), scenario.federation.silos, scenario.seed
+    state = scenario.data.state() if isinstance(scenario.data, Dealt) else ()
+    return scenario.data.model_dump_json(), scenario.federation.silos, scenario.seed, state
 
 
 @lru_cache(maxsize=2)
-def _deal(config_json: str, silos: tuple[str, ...], seed: int) -> tuple[Records, tuple[Records, ...]]:
+def _deal(
+    config_json: str, silos: tuple[str, ...], seed: int, _: tuple[int, ...]
+) -> tuple[Records, tuple[Records, ...]]:
     """Load, hold out and deal, once a process: the held-out records, and every silo's."""
     config = data_from_json(config_json)
     if not isinstance(config, Dealt):

@@ -152,8 +152,13 @@ class Dealt(Source):
         int64, scaled by no statistic of the records but by what the section declares.
 
         Args:
-            seed: Decides records that are made up. What is returned hangs on this section and on the seed alone.
+            seed: Decides records that are made up. What is returned hangs on this section, on the seed and on `state`
+                alone.
         """
+
+    def state(self) -> tuple[int, ...]:
+        """Return what differs when records outside of this project do; nothing of what is on board."""
+        return ()
 
     def persons(self, records: int, seed: int) -> NDArray[np.int64]:  # noqa: ARG002 - of a source that draws them
         """Return whose each record is, as numbers that rise from 0 and skip none: everyone has one, unless said.

@@ -15,6 +15,7 @@ from fedmodel.config.kinds import DataConfig
 from fedmodel.data.named import arrays, each
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.files import Files
+from fedmodel.kinds.on_disk import OnDisk
 from fedmodel.kinds.shape import ArrayShape, DataShape
 from fedmodel.kinds.source import Dealt, Source
 from fedmodel.kinds.sources import SOURCES
@@ -58,7 +59,8 @@ def test_a_table_may_be_called_as_a_kind_that_has_names_of_its_own() -> None:
     for name in ("own", "images", "idx"):
         assert data_from_json(TABLE.replace('"admissions"', f'"{name}"')).data_set == name
     with pytest.raises(
-        ValidationError, match="none of breast-cancer, digits, german-credit, metabric, synthetic, table, uci-heart"
+        ValidationError,
+        match="none of breast-cancer, digits, german-credit, metabric, synthetic, table, uci-adult, uci-heart, ulb-fr",
     ):
         data_from_json(TABLE.replace('"admissions"', '"digits"'))
 
@@ -75,7 +77,7 @@ def test_what_is_dealt_out_has_the_records_that_its_section_promises() -> None:
     held_out = {"held_out": 0.25, "reference_range": (0.0, 1.0)}
     for name, kind in SOURCES.items():
         assert kind.is_dealt == issubclass(kind, Dealt | OwnConfig | Files)
-        if issubclass(kind, Dealt):
+        if issubclass(kind, Dealt) and not issubclass(kind, OnDisk):  # whose file nobody has here
             source = kind.model_validate({"source": name, **held_out})
             x, y_N = source.load(7)
             assert {len(one) for one in arrays(x)} == {len(y_N)}
@@ -116,7 +118,11 @@ def test_a_section_that_names_a_function_is_of_a_users_own_and_gives_it_its_othe
         _ = found.shape
     assert found.why_not_deployed() is not None
     others = [kind for name, kind in SOURCES.items() if name != "own" and not issubclass(kind, Files)]
-    assert all(kind.why_not_deployed in (Source.why_not_deployed, Dealt.why_not_deployed) for kind in others)
+    known = (Source.why_not_deployed, Dealt.why_not_deployed, OnDisk.why_not_deployed)
+    assert all(kind.why_not_deployed in known for kind in others)
+    fraud = SOURCES["ulb-fraud"].model_validate({"source": "ulb-fraud", "held_out": 0.3, "file": "x.csv"})
+    assert "give each silo a table of its own" in str(fraud.why_not_deployed())
+    assert fraud.under(Path("/srv")) == fraud.model_copy(update={"file": "/srv/x.csv"})
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,68 @@
+"""What kinds of source have in common that read a published file from a person's own disk, since no package ships it.
+
+Nothing is downloaded. Which version of the file somebody has is not known beforehand, so it is known by its form: its
+columns, and what may stand in each. Another file is refused.
+
+Does NOT tell whether the records are those that were published: a file of the same form passes.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import ClassVar, Final
+
+from pydantic import Field
+
+from fedmodel.errors import ConfigError, DataError
+from fedmodel.kinds.source import Dealt
+
+_NOT_DEPLOYED: Final = (
+    "data.source = {!r} deals out a file of whoever simulates, and a deployed silo reads none of another's; give each"
+    ' silo a table of its own (source = "table")'
+)
+
+
+class OnDisk(Dealt):
+    """A file that a person has, dealt out in a simulation.
+
+    Attributes:
+        what: What to get, in words: what the file is called, whose it is, and what it holds.
+        file: Where it lies; a relative path begins at the working folder.
+    """
+
+    what: ClassVar[str]
+
+    file: str | None = Field(default=None, min_length=1)
+
+    def why_not_deployed(self) -> str | None:
+        """Return that the file lies on one person's disk."""
+        return super().why_not_deployed() or _NOT_DEPLOYED.format(self.source)
+
+    def under(self, folder: Path) -> OnDisk:
+        """Return the same, with the file beginning at a folder."""
+        return self if self.file is None else self.model_copy(update={"file": str(folder / self.file)})
+
+    def state(self) -> tuple[int, ...]:
+        """Return when the file was last written, and its size."""
+        found = self.opened().stat()
+        return found.st_mtime_ns, found.st_size
+
+    def opened(self) -> Path:
+        """Return the file, which is there and can be read.
+
+        Raises:
+            ConfigError: When the scenario does not say where it lies.
+            DataError: When it is not there.
+        """
+        if self.file is None:
+            raise ConfigError(f"data.file is missing: data.source = {self.source!r} reads {self.what}; say where it is")
+        path = Path(self.file)
+        try:
+            with path.open("rb"):
+                return path
+        except OSError as error:
+            raise DataError(f"{path}: cannot be read: {error.strerror}; data.file is {self.what}") from None
+
+    def another(self, why: str) -> DataError:
+        """Return that the file is not the one that is needed, and why; never a value of it."""
+        return DataError(f"{self.file}: {why}; data.file is {self.what}")

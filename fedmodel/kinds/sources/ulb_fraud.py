@@ -1,0 +1,70 @@
+"""Card payments of two days in September 2013, some of them fraud (Dal Pozzolo et al. 2015), from a person's own disk.
+
+284,807 payments, 492 of which were fraud: .17%. The publisher, the machine-learning group of Universite libre de
+Bruxelles, gives the amount, when a payment was, and 28 principal components of everything else.
+
+The components are figures of all payments together, which their publisher released without noise; nothing here can add
+privacy to that. When a payment was is read by nothing, since a time beside an amount can tell whose it is.
+"""
+
+from __future__ import annotations
+
+import csv
+from typing import TYPE_CHECKING, Final, Literal
+
+from fedmodel.kinds.on_disk import OnDisk
+from fedmodel.kinds.shape import DataShape
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+_FEATURES: Final = (*(f"V{place}" for place in range(1, 29)), "Amount")
+_CLASS: Final = "Class"
+_HEADER: Final = ["Time", *_FEATURES, _CLASS]
+
+
+class UlbFraudConfig(OnDisk):
+    """Card payments, 28 components and the amount of each; fraud is the positive class."""
+
+    what = (
+        "creditcard.csv of the machine-learning group of Université libre de Bruxelles, 284,807 card payments of"
+        " September 2013, with the columns Time, V1 to V28, Amount and Class"
+    )
+
+    source: Literal["ulb-fraud"]
+
+    @property
+    def shape(self) -> DataShape:
+        """29 named features, and two classes."""
+        return DataShape((len(_FEATURES),), 2, _FEATURES, labels=("genuine", "fraud"))
+
+    @property
+    def described(self) -> str:
+        """Whose set it is."""
+        return "card payments of September 2013 that ULB published, dealt out to silos"
+
+    def why_no_persons(self) -> str:
+        """Return that nobody knows whose card it was."""
+        return "the payments of ulb-fraud do not say whose card it was; take another unit"
+
+    def load(self, seed: int) -> tuple[NDArray[np.float64], NDArray[np.int64]]:  # noqa: ARG002 - they are what they are
+        """Return the payments, in the file's order."""
+        import numpy as np
+        import pyarrow as pa
+        from pyarrow import csv as arrow
+
+        path = self.opened()
+        with path.open(encoding="utf-8", errors="replace", newline="") as file:
+            if next(csv.reader(file), []) != _HEADER:
+                raise self.another("its first line has other columns")
+        try:
+            types = arrow.ConvertOptions(column_types=dict.fromkeys(_HEADER, pa.float64()))
+            table = arrow.read_csv(path, convert_options=types)
+        except (pa.ArrowException, UnicodeError):
+            raise self.another("a line has another number of fields, or a field that is no number") from None
+        x_NF = np.stack([table[name].to_numpy() for name in _FEATURES], axis=1)
+        class_N = table[_CLASS].to_numpy()
+        if not len(table) or not np.isfinite(x_NF).all() or not np.isin(class_N, (0.0, 1.0)).all():
+            raise self.another("it has no line, a gap, or a class that is neither 0 nor 1")
+        return x_NF, class_N.astype(np.int64)
