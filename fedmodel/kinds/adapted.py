@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.adapters import IN_NAMES, Lora, with_lora
-from fedmodel.kinds.pretrained import FEATURES, as_model
+from fedmodel.kinds.pretrained import FEATURES, WHOLE, as_model, filled
 from fedmodel.kinds.shape import DataShape
 from fedmodel.kinds.tokens import text_arrays
 
@@ -38,12 +38,14 @@ class Adaptation:
         task: What stands on it.
         lora: Its adapters, None where it has none.
         biases: Whether all biases train.
+        precision: In which the base is held (`fedmodel.kinds.held`).
     """
 
     sha256: str
     task: str
     lora: Lora | None = None
     biases: bool = False
+    precision: str = WHOLE
 
 
 class Adapted(nn.Module):
@@ -111,10 +113,11 @@ def adapted(config: Adaptation, shape: DataShape) -> nn.Module:
             than the task's, its weights are not that architecture's, or records do not fit it.
     """
     tokens, mask = text_arrays(shape)
-    base, lacking = as_model(config.sha256, config.task, shape.outputs, (shape.inputs or {})[tokens])
+    base, lacking = as_model(config.sha256, config.task, shape.outputs, (shape.inputs or {})[tokens], config.precision)
     answer = nn.Linear(_width(base), shape.outputs) if config.task == FEATURES else None
     if config.lora is not None:
         base = with_lora(base, config.lora, lacking)
+    base = filled(base, config.sha256, config.task, config.precision)
     causal = config.task == "causal-lm" or any(getattr(one, "is_causal", False) for one in base.modules())
     model = Adapted(base, answer, tokens, mask, shape.outputs, causal=causal)
     _train_alone(model, config, {f"base.{name}" for name in lacking})

@@ -2,7 +2,9 @@
 
 Guarantee: `transformers` is given the tensors of `fedmodel.kinds.bases` and one of its own architectures by name. It is
 given no path, and loads no code, no pickle, no kernel and nothing from a network. The base's own dropout is off, since
-its masks could be guessed. Weights of 16 bits are computed with in float32, in which each of them is exact.
+its masks could be guessed. Weights of 16 bits are computed with in float32, in which each of them is exact. Where the
+base is to be held in fewer bits (`fedmodel.kinds.held`), no matrix of it is ever widened as a whole: a model is built
+around stand-ins of one number each, and what is held takes their place.
 
 Does NOT freeze anything, nor choose what trains: `fedmodel.kinds.adapted` does.
 """
@@ -12,6 +14,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import lru_cache
 from types import SimpleNamespace
 from typing import Any, Final
@@ -22,6 +25,7 @@ from torch import Tensor, nn
 
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.bases import base_of
+from fedmodel.kinds.held import Matrix, hold
 from fedmodel.kinds.shape import ArrayShape
 from fedmodel.system.packages import missing
 
@@ -37,24 +41,47 @@ _CLASSES: Final = {
 _LANGUAGE: Final = ("causal-lm", "masked-lm")
 
 
-def as_model(sha256: str, task: str, outputs: int, tokens: ArrayShape) -> tuple[nn.Module, set[str]]:
+WHOLE: Final = "float32"
+"""The precision in which a base is held as it is."""
+
+
+@dataclass(frozen=True)
+class _Loaded:
+    """A base in memory, which all models of it in this process share.
+
+    Attributes:
+        told: Its configuration.
+        state: Its tensors; for matrices that are held in fewer bits, stand-ins of their shapes.
+        held: These matrices, by where a stand-in lies in memory.
+    """
+
+    told: Mapping[str, Any]
+    state: dict[str, Tensor] = field(default_factory=dict)
+    held: dict[int, Matrix] = field(default_factory=dict)
+
+
+def as_model(
+    sha256: str, task: str, outputs: int, tokens: ArrayShape, precision: str = WHOLE
+) -> tuple[nn.Module, set[str]]:
     """Return a base as a task's model, and the names of what it lacks for that: parameters that are new.
 
-    New ones are drawn from torch's global generator. The others have memory that all models of the base share.
+    New ones are drawn from torch's global generator. The others have memory that all models of the base share. In
+    another precision than float32 the model has no matrices of the base before `filled` puts them in.
 
     Args:
         sha256: Of the base.
         task: Which of `transformers`' models.
         outputs: Of a task that gives each text or token one of several classes, how many outputs there are.
         tokens: What a record's tokens look like.
+        precision: In which the base is held.
 
     Raises:
         ConfigError: When `transformers` is not installed, the base cannot be had, is of another architecture than the
             task's, its weights are not that architecture's, or records do not fit it.
     """
     auto = _transformers()
-    told, state = _loaded(sha256)
-    kind = str(told["model_type"])
+    loaded = _loaded(sha256, precision, task)
+    told, kind = loaded.told, str(loaded.told["model_type"])
     known, mapping = auto.architectures, getattr(auto.models, _CLASSES[task])
     if kind not in known or known[kind] not in mapping:
         raise ConfigError(
@@ -72,7 +99,7 @@ def as_model(sha256: str, task: str, outputs: int, tokens: ArrayShape) -> tuple[
             module, about = chosen.from_pretrained(
                 None,
                 config=own,
-                state_dict=dict(state),
+                state_dict=dict(loaded.state),
                 dtype=torch.float32,
                 attn_implementation="sdpa" if getattr(chosen, "_supports_sdpa", False) else "eager",
                 output_loading_info=True,
@@ -90,7 +117,26 @@ def as_model(sha256: str, task: str, outputs: int, tokens: ArrayShape) -> tuple[
     there = dict(module.named_parameters(remove_duplicate=False))
     lacking = {*about["missing_keys"], *(one[0] for one in about["mismatched_keys"])} & there.keys()
     _check_whole(module, lacking, kind)
+    if precision != WHOLE:
+        _check_stood_in(loaded, there, lacking, kind)
     return module, lacking
+
+
+def filled(module: nn.Module, sha256: str, task: str, precision: str) -> nn.Module:
+    """Return a model of a base with the base's matrices in it, held in a precision; it is changed itself.
+
+    Args:
+        module: What `as_model` returned, of the same base, task and precision, with adapters or without.
+        sha256: Of the base.
+        task: Which of `transformers`' models.
+        precision: In which the base is held.
+
+    Raises:
+        ConfigError: When the base has layers that cannot be held so.
+    """
+    if precision != WHOLE:
+        hold(module, _loaded(sha256, precision, task).held, precision)
+    return module
 
 
 def _is_plain(key: str) -> bool:
@@ -137,21 +183,42 @@ def _check_whole(module: nn.Module, lacking: set[str], kind: str) -> None:
         )
 
 
+def _check_stood_in(loaded: _Loaded, there: Mapping[str, nn.Parameter], lacking: set[str], kind: str) -> None:
+    """Refuse an architecture whose parameters transformers makes of several of a file's: of stand-ins it makes none."""
+    own = {one.data_ptr() for one in loaded.state.values()}
+    names = sorted(
+        name for name, one in there.items() if one.dim() > 1 and name not in lacking and one.data_ptr() not in own
+    )
+    if names:
+        raise ConfigError(
+            f"the base is of architecture {kind!r}, whose {names[0]} is put together from several tensors of a file,"
+            ' and is not held in fewer bits; take model.base_precision = "float32"'
+        )
+
+
 @lru_cache(maxsize=1)
-def _loaded(sha256: str) -> tuple[Mapping[str, Any], Mapping[str, Tensor]]:
+def _loaded(sha256: str, precision: str, task: str) -> _Loaded:  # noqa: ARG001 - what a matrix is for is the task's
     """Return a base's configuration and its tensors, of which all models in this process share the memory.
 
-    Numbers of 16 bits are widened to float32, exactly, and once: each model would else have a copy of its own.
+    Numbers of 16 bits are widened to float32, exactly, and once: each model would else have a copy of its own. Matrices
+    that are to be held in fewer bits are left as they are read.
     """
-    base, state = base_of(sha256), dict[str, Tensor]()
+    base = base_of(sha256)
+    found = _Loaded(base.config)
     for data in base.weights:
         try:
-            state.update({name: _widened(one) for name, one in safetensors.torch.load(data).items()})
+            read = safetensors.torch.load(data)
         except safetensors.SafetensorError as error:
             raise ConfigError(
                 f"the base of SHA-256 {sha256[:16]}... has a file that is no safetensors: {error}"
             ) from None
-    return base.config, state
+        for name, one in read.items():
+            if precision == WHOLE or one.dim() != 2 or not one.is_floating_point():
+                found.state[name] = _widened(one)
+                continue
+            stand_in = torch.zeros(1).expand(one.shape)
+            found.state[name], found.held[stand_in.data_ptr()] = stand_in, Matrix(one)
+    return found
 
 
 def _widened(tensor: Tensor) -> Tensor:

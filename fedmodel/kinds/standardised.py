@@ -8,7 +8,7 @@ parameters are: w_hat = (w - mean(w)) / sqrt((var(w) + 1e-5) fan_in). Division b
 al. 2021 (section 2): without it, layers that no GroupNorm follows would blow activations up.
 
 They are no subclasses of torch's layers: what computes gradients by a layer's type must not take them for those, whose
-gradients are others. Opacus is taught theirs by `fedmodel.learning.gradients._standardised`, which every use of Opacus
+gradients are others. Opacus is taught theirs by `fedmodel.learning.gradients._taught`, which every use of Opacus
 here imports first, and so does `fedmodel.learning.beside_opacus`. Whoever imports this imports torch.
 
 Shapes: B batch, O outputs or channels, I inputs or channels, K height and width of a kernel, W fan-in.

@@ -28,7 +28,7 @@ from opacus.grad_sample import AbstractGradSampleModule, register_norm_sampler
 from torch import Tensor, nn
 
 from fedmodel.errors import PrivacyError
-from fedmodel.learning.gradients import _standardised  # noqa: F401 - teaches Opacus layers of our own
+from fedmodel.learning.gradients import _taught  # noqa: F401 - teaches Opacus layers of our own
 from fedmodel.learning.gradients.book_keeping import clip_factors
 from fedmodel.learning.gradients.layers import families, packing
 from fedmodel.learning.gradients.layers.parts import Family

@@ -29,7 +29,7 @@ from fedmodel.kinds.models.hf import LEARNS, PREFIX
 from fedmodel.kinds.shape import NEXT, SEQUENCE
 from fedmodel.kinds.tokens import TokenizerConfig, text_inputs
 
-_OF_LORA: Final = ("rank", "alpha", "dropout")
+_OPTIONAL: Final = ("rank", "alpha", "dropout", "base_precision")
 
 
 @dataclass(frozen=True)
@@ -44,6 +44,7 @@ class Base:
         adapt: What trains: "lora", "bitfit", all biases, or "head", nothing of the base.
         targets: Of "lora": which linear layers have an adapter, by the last part of their names.
         rank, alpha, dropout: Of "lora". Default: 8, 16 and 0.
+        base_precision: In which the frozen base is held in memory: "float32", the default, "bf16" or "nf4".
         length: How many tokens of a text are read; what is longer is cut, and what is shorter costs as much.
         text: The column that is the text.
     """
@@ -56,6 +57,7 @@ class Base:
     rank: int | None = None
     alpha: float | None = None
     dropout: float | None = None
+    base_precision: str | None = None
     length: int = 64
     text: str = "text"
 
@@ -80,14 +82,14 @@ class Base:
         Raises:
             ConfigError: When the folder is no base that is taken.
         """
-        lora = {key: getattr(self, key) for key in _OF_LORA if getattr(self, key) is not None}
+        said = {key: getattr(self, key) for key in _OPTIONAL if getattr(self, key) is not None}
         return {
             "kind": "hf",
             "use": f"{PREFIX}{self.place}",
             "task": self.task,
             "adapt": self.adapt,
             "targets": [self.targets] if isinstance(self.targets, str) else list(self.targets),
-            **lora,
+            **said,
             "sha256": self.known[0],
         }
 

@@ -29,7 +29,7 @@ from fedmodel.errors import ConfigError
 from fedmodel.kinds.adapted import mean_of_text
 from fedmodel.kinds.adapters import as_peft_saves, read_by_peft
 from fedmodel.kinds.models.hf import HfConfig
-from fedmodel.kinds.pretrained import FEATURES, as_model
+from fedmodel.kinds.pretrained import FEATURES, as_model, filled
 from fedmodel.kinds.tokens import text_arrays
 from fedmodel.learning.description import DESCRIPTION, Description, read_description
 from fedmodel.learning.inputs import Inputs, called, rows_at_once
@@ -70,12 +70,14 @@ def opened(path: Path) -> _Outside:
     if not isinstance(config, HfConfig) or config.sha256 is None:
         raise ConfigError(f"{path.with_name(DESCRIPTION)}: describes no model on a base")
     tokens, mask = text_arrays(shape)
-    module, _ = as_model(config.sha256, config.task, shape.outputs, (shape.inputs or {})[tokens])
+    held = config.base_precision
+    module, _ = as_model(config.sha256, config.task, shape.outputs, (shape.inputs or {})[tokens], held)
     answer = None
     if config.task == FEATURES:
         answer = nn.Linear(int(module.config.hidden_size), shape.outputs)  # type: ignore[union-attr, arg-type]
         answer.load_state_dict(safetensors.torch.load(path.with_name(f"{_ANSWER}.safetensors").read_bytes()))
-    return _Outside(description, read_by_peft(module, path.parent).eval(), answer, (tokens, mask))
+    whole = filled(read_by_peft(module, path.parent), config.sha256, config.task, held)
+    return _Outside(description, whole.eval(), answer, (tokens, mask))
 
 
 class _Outside:

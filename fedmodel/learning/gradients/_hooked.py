@@ -7,7 +7,7 @@ from typing import Any
 from opacus.grad_sample import GradSampleModule
 from torch import Tensor
 
-from fedmodel.learning.gradients import _standardised  # noqa: F401 - teaches Opacus layers of our own
+from fedmodel.learning.gradients import _taught  # noqa: F401 - teaches Opacus layers of our own
 from fedmodel.learning.gradients._widened import widened
 
 

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.linear import NonDynamicallyQuantizableLinear
 
+from fedmodel.kinds.held import HeldLinear
 from fedmodel.learning.gradients.layers.parts import Family, Kept, Part
 from fedmodel.learning.gradients.layers.products import Factors, Outer
 
@@ -24,7 +25,7 @@ Note = Callable[[Family, Tensor, Tensor], None]
 
 def parts(layer: nn.Module, given: Tensor, grad: Tensor) -> list[Part]:
     """Return what records add to weight and bias."""
-    assert isinstance(layer, nn.Linear)  # noqa: S101 - as `LAYERS` has it
+    assert isinstance(layer, nn.Linear | HeldLinear)  # noqa: S101 - as `LAYERS` has it
     return of_product(layer.weight, layer.bias, given, grad)
 
 
@@ -69,7 +70,9 @@ def _of_noted(weight: Tensor, bias: Tensor | None, _: nn.Module, given: Tensor, 
     return of_product(weight, bias, given, grad)
 
 
-LAYERS: Final[dict[type[nn.Module], Family]] = dict.fromkeys((nn.Linear, NonDynamicallyQuantizableLinear), parts)
+LAYERS: Final[dict[type[nn.Module], Family]] = dict.fromkeys(
+    (nn.Linear, NonDynamicallyQuantizableLinear, HeldLinear), parts
+)
 
 
 def of_opacus() -> dict[type[nn.Module], Family]:

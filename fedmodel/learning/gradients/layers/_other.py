@@ -32,7 +32,7 @@ def _samplers() -> Mapping[type[nn.Module], Callable[..., dict[nn.Parameter, Ten
     """Return Opacus's functions of layers by type, those of our own layers that it is taught among them."""
     from opacus.grad_sample import GradSampleModule  # which no model of known layers needs
 
-    from fedmodel.learning.gradients import _standardised  # noqa: F401 - teaches it
+    from fedmodel.learning.gradients import _taught  # noqa: F401 - teaches it
 
     found: Mapping[type[nn.Module], Callable[..., dict[nn.Parameter, Tensor]]] = GradSampleModule.GRAD_SAMPLERS
     return found

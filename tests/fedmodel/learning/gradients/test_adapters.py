@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from fedmodel.config import TrainingConfig
 from fedmodel.data.named import each
 from fedmodel.kinds.shape import IGNORED, DataShape
+from fedmodel.learning.conformance import conforms
 from fedmodel.learning.gradients import kind
 from fedmodel.learning.inputs import Inputs, called
 from fedmodel.learning.models import build_model, training_losses
@@ -37,6 +38,18 @@ WAYS: dict[str, tuple[str, str, DataShape, dict[str, Any], tuple[str, ...]]] = {
     "hidden": ("masked", "masked-lm", NEXT_TOKEN, LORA, ("book-keeping",)),
     "next token": (
         "decoder", "causal-lm", NEXT_TOKEN, {"targets": ["c_attn", "c_fc"], "rank": 3}, ("book-keeping", "functional")
+    ),
+    "a base in bf16": (
+        "encoder", "sequence-classification", CLASSES, {**LORA, "base_precision": "bf16"},
+        ("book-keeping", "hooks", "functional", "one-by-one"),
+    ),
+    "biases of a base in bf16": (
+        "encoder", "sequence-classification", CLASSES, {"adapt": "bitfit", "base_precision": "bf16"},
+        ("book-keeping", "hooks"),
+    ),
+    "a decoder in 4 bits": (
+        "decoder", "causal-lm", NEXT_TOKEN, {"targets": ["c_attn"], "rank": 3, "base_precision": "nf4"},
+        ("book-keeping", "functional"),
     ),
     "biases of a decoder": ("decoder", "causal-lm", NEXT_TOKEN, {"adapt": "bitfit"}, ("hooks",)),
 }  # fmt: skip
@@ -106,11 +119,15 @@ def test_clipped_sums_of_adapters_are_those_of_records_one_at_a_time(made: Path,
             assert not any(bool(one.any()) for one in empty)
 
 
-def test_one_record_moves_a_sum_of_adapters_by_no_more_than_the_clip(made: Path) -> None:
-    config = config_of(made / "encoder", "sequence-classification", **LORA)
+@pytest.mark.parametrize("held", ["float32", "bf16", "nf4"])
+def test_one_record_moves_a_sum_of_adapters_by_no_more_than_the_clip(made: Path, held: str) -> None:
+    config = config_of(made / "encoder", "sequence-classification", base_precision=held, **LORA)
     module = prepared(build_model(config, CLASSES, seed=1))
     gradients = kind("book-keeping")(module, losses_of(CLASSES), max_grad_norm=1.0, unit=grid.fine(1.0), rows=4)
     assert 0 < check_sums(gradients, CLASSES, 1.0, (1.0,), (3, 4)) <= 1.0
+    assert conforms(
+        gradients, CLASSES, thorough=False
+    )  # a record's own is its own to the bit, at any place and in any company
 
 
 def test_masks_of_adapters_dropout_are_drawn_anew_and_make_another_sum(made: Path) -> None:

@@ -1,8 +1,9 @@
-"""Gradients of each record for layers with standardised weights (`fedmodel.kinds.standardised`), as Opacus takes them.
+"""Gradients of each record for layers of our own, as Opacus takes them.
 
 Importing this registers them beside Opacus's own, so that every kind that looks a layer up there finds them by their
-type. Each record's gradient by the weight as it is used is Opacus's formula for the plain layer; the way back to the
-parameter is the same linear map for every record.
+type. They are layers with standardised weights (`fedmodel.kinds.standardised`), and linear layers whose frozen matrix
+is held in fewer bits (`fedmodel.kinds.held`). Of the first, each record's gradient by the weight as it is used is
+Opacus's formula for the plain layer; the way back to the parameter is the same linear map for every record.
 
 Shapes: B batch, I inputs, O outputs, W fan-in, L places of an image, T any further axes.
 """
@@ -14,6 +15,7 @@ from opacus.grad_sample import register_grad_sampler
 from torch import Tensor, nn
 from torch.nn import functional
 
+from fedmodel.kinds.held import HeldLinear
 from fedmodel.kinds.standardised import StandardisedConv2d, StandardisedLinear
 
 
@@ -35,3 +37,11 @@ def conv2d(layer: StandardisedConv2d, activations: list[Tensor], backprops: Tens
     grad_BOW = layer.pulled_back(torch.einsum("nol,nwl->now", backprops_BOL, x_BWL))
     found = {layer.weight: grad_BOW.view(-1, *layer.weight.shape)}
     return found if layer.bias is None else {**found, layer.bias: backprops_BOL.sum(dim=2)}
+
+
+@register_grad_sampler(HeldLinear)  # type: ignore[untyped-decorator]
+def held(layer: HeldLinear, _: list[Tensor], backprops_BTO: Tensor) -> dict[nn.Parameter, Tensor]:
+    """Return the gradient of each record by the bias, where that trains."""
+    if layer.bias is None or not layer.bias.requires_grad:
+        return {}
+    return {layer.bias: torch.einsum("n...k->nk", backprops_BTO)}
