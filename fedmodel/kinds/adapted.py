@@ -25,6 +25,7 @@ from torch import Tensor, nn
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.adapters import IN_NAMES, Lora, with_lora
 from fedmodel.kinds.pretrained import FEATURES, WHOLE, as_model, filled
+from fedmodel.kinds.recomputed import recompute
 from fedmodel.kinds.shape import DataShape
 from fedmodel.kinds.tokens import text_arrays
 
@@ -39,6 +40,7 @@ class Adaptation:
         lora: Its adapters, None where it has none.
         biases: Whether all biases train.
         precision: In which the base is held (`fedmodel.kinds.held`).
+        recomputes: Whether its blocks are computed again in the backward pass (`fedmodel.kinds.recomputed`).
     """
 
     sha256: str
@@ -46,6 +48,7 @@ class Adaptation:
     lora: Lora | None = None
     biases: bool = False
     precision: str = WHOLE
+    recomputes: bool = False
 
 
 class Adapted(nn.Module):
@@ -118,6 +121,8 @@ def adapted(config: Adaptation, shape: DataShape) -> nn.Module:
     if config.lora is not None:
         base = with_lora(base, config.lora, lacking)
     base = filled(base, config.sha256, config.task, config.precision)
+    if config.recomputes:
+        recompute(base)
     causal = config.task == "causal-lm" or any(getattr(one, "is_causal", False) for one in base.modules())
     model = Adapted(base, answer, tokens, mask, shape.outputs, causal=causal)
     _train_alone(model, config, {f"base.{name}" for name in lacking})

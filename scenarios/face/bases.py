@@ -29,7 +29,7 @@ from fedmodel.kinds.models.hf import LEARNS, PREFIX
 from fedmodel.kinds.shape import NEXT, SEQUENCE
 from fedmodel.kinds.tokens import TokenizerConfig, text_inputs
 
-_OPTIONAL: Final = ("rank", "alpha", "dropout", "base_precision")
+_OPTIONAL: Final = ("rank", "alpha", "dropout", "base_precision", "gradient_checkpointing")
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,7 @@ class Base:
         targets: Of "lora": which linear layers have an adapter, by the last part of their names.
         rank, alpha, dropout: Of "lora". Default: 8, 16 and 0.
         base_precision: In which the frozen base is held in memory: "float32", the default, "bf16" or "nf4".
+        gradient_checkpointing: Whether its blocks are computed again in the backward pass, to take less memory.
         length: How many tokens of a text are read; what is longer is cut, and what is shorter costs as much.
         text: The column that is the text.
     """
@@ -58,6 +59,7 @@ class Base:
     alpha: float | None = None
     dropout: float | None = None
     base_precision: str | None = None
+    gradient_checkpointing: bool | None = None
     length: int = 64
     text: str = "text"
 

@@ -61,6 +61,8 @@ class HfConfig(Model):
         dropout: Of "lora": of what goes into an adapter, by masks as secret as the noise. The base's own is off.
         base_precision: In which the base's matrices are held in memory (`fedmodel.kinds.held`); they are computed with
             in `training.precision`, and adapters are float32. Of "bf16" and "nf4" they are rounded, once.
+        gradient_checkpointing: Whether the base's blocks are computed again in the backward pass, and what is inside of
+            them is not kept (`fedmodel.kinds.recomputed`).
         sha256: Of the base's files, whatever it is held in; written when the folder is read.
     """
 
@@ -78,6 +80,7 @@ class HfConfig(Model):
     dropout: float = Field(default=0.0, ge=0, lt=1)
     # Left out of what is hashed where it is not said: scenarios from before it keep the hash that silos admit.
     base_precision: BasePrecision = Field(default="float32", exclude_if=lambda said: said == "float32")
+    gradient_checkpointing: bool = Field(default=False, exclude_if=lambda said: not said)
     sha256: Hash | None = None
 
     @model_validator(mode="after")
@@ -90,6 +93,8 @@ class HfConfig(Model):
                 if self.adapt == "lora"
                 else f'targets are of adapt = "lora", and this is "{self.adapt}"; leave them out'
             )
+        if self.gradient_checkpointing and self.adapt == "head":
+            raise ValueError('adapt = "head" passes no gradient back to a block; leave gradient_checkpointing out')
         fields = type(self).model_fields
         for key in _OF_LORA if self.adapt != "lora" else ():
             if getattr(self, key) != fields[key].default:
@@ -162,5 +167,6 @@ class HfConfig(Model):
             lora,
             biases=self.adapt == "bitfit",
             precision=self.base_precision,
+            recomputes=self.gradient_checkpointing,
         )
         return adapted(config, shape)

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from fedmodel.data.named import each
 from fedmodel.errors import PrivacyError
+from fedmodel.kinds.recomputed import is_recomputed
 from fedmodel.learning.gradients import ClippedSum
 from fedmodel.learning.inputs import Inputs, called, padded
 from fedmodel.learning.tasks import RecordLoss
@@ -40,6 +41,11 @@ class PerSample(ClippedSum):
         from fedmodel.learning.gradients._hooked import InFloat32  # Opacus, which other kinds do without
 
         super().__init__(module, losses, max_grad_norm=max_grad_norm, unit=unit, rows=rows)
+        if is_recomputed(module):
+            raise PrivacyError(
+                'model.gradient_checkpointing passes records through layers twice, which "hooks" would take for two'
+                ' uses; set training.gradients to "book-keeping"'
+            )
         try:
             self._per_record = InFloat32(module, loss_reduction="sum", strict=True)
         except NotImplementedError:  # what Opacus raises of a layer that it does not know

@@ -9,6 +9,9 @@ its parts are computed as soon as that gradient is there, and what they do not n
 came out of a layer whose gradients are kept is in memory no longer than in a plain backward pass. Of a model of linear
 layers alone, each given one row of a record, all gradients are asked for at once (`rows`): that takes fewer calls.
 
+A block that is computed again in the backward pass (`fedmodel.kinds.recomputed`) is no other call of its layers: what
+was noted of the first is all that counts.
+
 A tensor that asks for a gradient and is no trained parameter, such as a loss's own, has after the pass the `grad` that
 it had before: a sum over records that nothing clips would else lie there for the next pass to read.
 
@@ -31,6 +34,7 @@ from torch.autograd.graph import GradientEdge
 from torch.utils.hooks import RemovableHandle
 
 from fedmodel.errors import PrivacyError
+from fedmodel.kinds.recomputed import is_again
 from fedmodel.learning.gradients._widened import widened
 from fedmodel.learning.gradients.layers import _attention, _loose, _recurrent, family_of, joined
 from fedmodel.learning.gradients.layers.parts import Family, Part, Share
@@ -260,6 +264,10 @@ class Recorder:
         self, name: str, family: Family, layer: nn.Module, args: tuple[Any, ...], named: dict[str, Any], output: object
     ) -> None:
         """Note a call, but not under torch.no_grad, where it has no gradient."""
+        if is_again():
+            if isinstance(output, Tensor) and not output.requires_grad:
+                output.requires_grad_()  # so that the graph begins where it did
+            return
         if self._pass is None or not torch.is_grad_enabled():
             return
         given = [*args, *named.values()]
