@@ -15,7 +15,8 @@ parameters are noised; one row has them on all layers.
 
 A head alone is trained on what the frozen base makes of each message, which is computed once: a linear layer on the
 mean of its hidden states, as `adapt = "head"` with `task = "feature-extraction"` has it. It costs so little that it is
-trained with full lots too.
+trained with full lots too, and for senders: rows "of a sender" claim for all that one sender wrote, and train on the
+first so many messages of each.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ from typing import Any, Final
 os.environ["FLWR_TELEMETRY_ENABLED"] = "0"
 
 import numpy as np
+import pyarrow as pa
 import torch
 from sklearn.metrics import roc_auc_score
 from torch import Tensor, nn
@@ -59,6 +61,7 @@ _HEAD: Final = [
 ]  # fmt: skip
 _ALL_LAYERS: Final = ["model.targets=['query', 'value']"]
 _FULL_LOTS: Final = ["privacy.sample_rate=1.0", "privacy.expected_batch_size=500", "training.local_steps=20"]
+_OF_SENDERS: Final = ["privacy.unit=person", "privacy.sample_rate=1.0", "training.local_steps=20"]
 _KEEPS: Final = ("accuracy", "auroc")
 
 Row = Callable[[Path, int], Mapping[str, float]]
@@ -91,12 +94,30 @@ def head_alone(settings: list[str], folder: Path, seed: int) -> dict[str, float]
     return run(placed(read_scenario(str(_SCENARIO), [data, *_HEAD, *settings, f"seed={seed}"])))
 
 
+def head_of_senders(most: int, lot: int, epsilon: float, folder: Path, seed: int) -> dict[str, float]:
+    """Return the figures of a head that is trained in ten silos, of which a claim is for a sender's messages together.
+
+    Args:
+        most: How many messages of a sender are trained on, at most.
+        lot: The divisor of a sum: every silo has more messages than that.
+        epsilon: Of a sender.
+        folder: Of data and base.
+        seed: Of partition, lots and noise.
+    """
+    own_code.hand_over("adapters:features_by_sender", features_by_sender)
+    data = (
+        f"data={{use='adapters:features_by_sender', folder='{folder}', label='label', person='sender', features=[384],"
+        " classes=2, partition={kind='iid'}}"
+    )
+    said = [f"privacy.max_records={most}", f"privacy.expected_batch_size={lot}", f"privacy.epsilon={epsilon}"]
+    return run(placed(read_scenario(str(_SCENARIO), [data, *_HEAD, *_OF_SENDERS, *said, f"seed={seed}"])))
+
+
 def features(folder: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
     """Return what the base makes of messages, those that train and those that are held out: a scenario's data."""
     path = Path(folder) / "features.npz"
     if not path.exists():
-        scenario = scenario_of(Path(folder), ["model.task=feature-extraction", "federation.silos=['a', 'b']",
-                                              "federation.min_silos=2"], 1)  # fmt: skip
+        scenario = _in_two(folder)
         module = build_model(scenario.model, scenario.data.shape, seed=0)
         module.answer = nn.Identity()
         found = {}
@@ -108,6 +129,25 @@ def features(folder: str) -> dict[str, tuple[np.ndarray, np.ndarray]]:
         np.savez(path, **found)
     with np.load(path) as kept:
         return {name: (kept[f"{name}_x"], kept[f"{name}_y"]) for name in ("train", "test")}
+
+
+def features_by_sender(folder: str) -> dict[str, pa.Table]:
+    """Return the same as tables, which say who sent a message: a scenario's data."""
+    path, kept = Path(folder) / "senders.npy", features(folder)
+    if not path.exists():
+        np.save(path, _all(_in_two(folder)).person_N)
+    senders = {"train": np.load(path), "test": np.arange(len(kept["test"][1]))}  # nobody asks who sent what is held out
+    return {
+        part: pa.table({**{str(place): x_NF[:, place] for place in range(x_NF.shape[1])}, "label": y_N,
+                        "sender": [f"{part}-{one}" for one in senders[part]]})
+        for part, (x_NF, y_N) in kept.items()
+    }  # fmt: skip
+
+
+def _in_two(folder: str) -> Scenario:
+    """Return a scenario that deals all messages to two silos, the same each time."""
+    settings = ["model.task=feature-extraction", "federation.silos=['a', 'b']", "federation.min_silos=2"]
+    return scenario_of(Path(folder), settings, 1)
 
 
 def _all(scenario: Scenario) -> Records:
@@ -221,7 +261,11 @@ def rows() -> dict[str, Row]:
             f"head alone, full lots, ten silos, epsilon {epsilon:g}": partial(head_alone, [said, *_FULL_LOTS]),
             f"adapters, ten silos, epsilon {epsilon:g}": partial(federated, [said]),
             f"adapters, central by Opacus, epsilon {epsilon:g}": partial(central, [], epsilon),
+            f"head alone, full lots, ten silos, epsilon {epsilon:g} of a sender": partial(
+                head_of_senders, 1, 200, epsilon
+            ),
         }
+    found["head alone, full lots, ten silos, epsilon 8 of a sender, 4 messages"] = partial(head_of_senders, 4, 250, 8.0)
     return found
 
 
