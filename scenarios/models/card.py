@@ -286,6 +286,11 @@ def _made(scenario: Scenario, summary: Mapping[str, Any], model: Trained) -> Ite
             f"- Trained on a base, SHA-256 `{config.sha256}`, for task `{config.task}`; nothing of the base is in the"
             " file, and what stands in the base is no part of the figures of privacy."
         )
+        if config.base_precision != "float32":
+            yield (
+                f"- The base's matrices were held in `{config.base_precision}`, and answers are of these; on the base"
+                " in float32 the same adapters answer a little otherwise."
+            )
     if (decay := scenario.training.ema_decay) is not None:
         yield (
             f"- It is the exponential moving average of the models after all whole rounds, with a decay of"

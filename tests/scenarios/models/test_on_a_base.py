@@ -11,6 +11,7 @@ from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
@@ -20,8 +21,9 @@ from fedmodel.config import CsvForm, read_scenario
 from fedmodel.data import held_out_records
 from fedmodel.errors import ConfigError, FedmodelError
 from fedmodel.kinds import adapters, bases, pretrained
+from fedmodel.kinds.held import HeldLinear
 from fedmodel.learning.description import DESCRIPTION
-from scenarios.models import peft_form
+from scenarios.models import card, peft_form
 from scenarios.models.card import CARD
 from scenarios.models.export import export
 from scenarios.models.predict import predict, scores_of
@@ -164,6 +166,31 @@ def test_adapters_are_exported_as_peft_reads_them(made: Path, tmp_path: Path) ->
         other = untrained.eval()(input_ids=arrays["tokens"], attention_mask=arrays["mask"]).logits
     assert torch.allclose(found, expected, atol=1e-5)
     assert not torch.allclose(other, expected, atol=1e-3)
+
+
+@pytest.mark.filterwarnings(OF_PEFT)
+@pytest.mark.parametrize("held", ["bf16", "nf4"])
+def test_a_base_in_fewer_bits_is_opened_so_by_whoever_uses_the_model_and_by_peft(
+    made: Path, tmp_path: Path, held: str
+) -> None:
+    place = given(made, tmp_path / "given")
+    bases.place(made / "base")
+    x = held_out_records(read_scenario(str(made / "run" / "scenario.toml"))).x
+    whole = peft_form.answers(read_model(place), x)
+    described = json.loads((place / DESCRIPTION).read_text())
+    described["model"]["base_precision"] = held
+    (place / DESCRIPTION).write_text(json.dumps(described))
+    model = read_model(place)
+    assert any(isinstance(one, HeldLinear) for one in model.module.modules())
+    (tmp_path / "made").mkdir()
+    shutil.copy(place / DESCRIPTION, tmp_path / "made" / DESCRIPTION)
+    peft_form.write(model, tmp_path / "made" / peft_form.ADAPTERS)
+    found = peft_form.opened(tmp_path / "made" / peft_form.ADAPTERS)(x)
+    assert np.allclose(found, peft_form.answers(model, x), rtol=0, atol=1e-6)
+    assert np.allclose(found[:, 1], scores_of(model, x)[:, 1], rtol=0, atol=1e-6)
+    assert 1e-5 < np.abs(found - whole).max() < 0.1
+    scenario, summary = read_scenario(str(made / "run" / "scenario.toml")), (made / "run" / "summary.json").read_text()
+    assert f"matrices were held in `{held}`" in "".join(card._made(scenario, json.loads(summary), model))
 
 
 def test_an_export_that_peft_reads_as_another_model_is_not_written(
