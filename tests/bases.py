@@ -71,6 +71,8 @@ def _made(kind: str) -> Path:
     tokenizer = Tokenizer(WordLevel({word: place for place, word in enumerate(WORDS)}, unk_token="[UNK]"))  # noqa: S106
     tokenizer.pre_tokenizer = Whitespace()
     tokenizer.post_processor = TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=[("[CLS]", 2), ("[SEP]", 3)])
+    if kind == "masked":
+        tokenizer.add_special_tokens(["[MASK]"])
     tokenizer.save(str(folder / "tokenizer.json"))
     return folder
 

@@ -24,7 +24,8 @@ from torch import Tensor, nn
 
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.adapters import IN_NAMES, Lora, with_lora
-from fedmodel.kinds.pretrained import FEATURES, WHOLE, as_model, filled
+from fedmodel.kinds.hidden import Hider, foretold
+from fedmodel.kinds.pretrained import FEATURES, WHOLE, as_model, filled, mask_token_of
 from fedmodel.kinds.recomputed import recompute
 from fedmodel.kinds.shape import DataShape
 from fedmodel.kinds.tokens import text_arrays
@@ -61,13 +62,24 @@ class Adapted(nn.Module):
         mask: The array that says where one stands; None where all do.
         outputs: K, to which a language model's are cut: a vocabulary may have fewer than the base has rows for.
         causal: Whether a position attends to those before it alone.
+        mask_token: What stands for a token that is hidden (`fedmodel.kinds.hidden`); None where none is.
     """
 
     def __init__(
-        self, base: nn.Module, answer: nn.Linear | None, tokens: str, mask: str | None, outputs: int, *, causal: bool
+        self,
+        base: nn.Module,
+        answer: nn.Linear | None,
+        tokens: str,
+        mask: str | None,
+        outputs: int,
+        *,
+        causal: bool,
+        mask_token: int | None = None,
     ) -> None:
         super().__init__()
         self.base, self.answer = base, answer
+        self.hider = None if mask_token is None else Hider()
+        self._mask_token = mask_token
         self._tokens, self._mask, self._outputs, self._causal = tokens, mask, outputs, causal
         self.register_state_dict_post_hook(_of_what_trains)  # type: ignore[no-untyped-call]
         self.register_load_state_dict_post_hook(_lacks_no_base)  # type: ignore[no-untyped-call]
@@ -76,11 +88,19 @@ class Adapted(nn.Module):
         """Return logits, `(B, K)`, or `(B, T, K)` where each position has an answer."""
         token_BT = arrays[self._tokens]
         mask_BT = torch.ones_like(token_BT) if self._mask is None else arrays[self._mask]
-        given: dict[str, Any] = {"input_ids": token_BT, "attention_mask": self._attended(mask_BT)}
-        found = self.base(**given, return_dict=True, **self._without_cache())
+        given: dict[str, Any] = {"attention_mask": self._attended(mask_BT), "return_dict": True}
+        given |= self._without_cache()
+
+        def logits(input_BT: Tensor) -> Tensor:
+            found: Tensor = self.base(input_ids=input_BT, **given).logits[..., : self._outputs]
+            return found
+
+        if self.hider is not None and self._mask_token is not None:
+            places = self.hider.places(token_BT, trains=self.training)
+            return foretold(logits, token_BT, places, self._mask_token)
         if self.answer is None:
-            logits: Tensor = found.logits[..., : self._outputs]
-            return logits
+            return logits(token_BT)
+        found = self.base(input_ids=token_BT, **given)
         answer_BK: Tensor = self.answer(mean_of_text(found.last_hidden_state, mask_BT))
         return answer_BK
 
@@ -124,7 +144,8 @@ def adapted(config: Adaptation, shape: DataShape) -> nn.Module:
     if config.recomputes:
         recompute(base)
     causal = config.task == "causal-lm" or any(getattr(one, "is_causal", False) for one in base.modules())
-    model = Adapted(base, answer, tokens, mask, shape.outputs, causal=causal)
+    mask_token = mask_token_of(config.sha256, config.task, config.precision)
+    model = Adapted(base, answer, tokens, mask, shape.outputs, causal=causal, mask_token=mask_token)
     _train_alone(model, config, {f"base.{name}" for name in lacking})
     return model
 

@@ -49,6 +49,7 @@ _WEIGHTS: Final = ".safetensors"
 _PICKLES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 _CODE: Final = (".py", ".pyc", ".so")
 _LABEL: Final = b"fedmodel/v1/base"
+_MASK_TOKENS: Final = ("[MASK]", "<mask>")
 _TIMES: Final = 2  # a base's size, as bytes and as tensors
 
 _places: Final[dict[str, Path]] = {}
@@ -176,6 +177,26 @@ def tokenizer_config(base: Base) -> TokenizerConfig:
         )
     sha256 = hashlib.sha256(base.tokenizer).hexdigest()
     return TokenizerConfig(sha256=sha256, vocabulary=vocabulary, padding=padding if isinstance(padding, int) else 0)
+
+
+def mask_token(tokenizer: bytes, sha256: str) -> int:
+    """Return the token that stands for a hidden one.
+
+    Args:
+        tokenizer: Of a base, as `Base` has it.
+        sha256: Of the base.
+
+    Raises:
+        ConfigError: When the base's tokenizer has none.
+    """
+    try:
+        added = json.loads(tokenizer)["added_tokens"]
+        return next(int(one["id"]) for one in added if one["content"] in _MASK_TOKENS)
+    except (ValueError, RecursionError, LookupError, TypeError, StopIteration):
+        raise ConfigError(
+            f"the base of SHA-256 {sha256[:16]}... has no mask token, {' or '.join(_MASK_TOKENS)}, in its"
+            ' tokenizer.json, and task = "masked-lm" hides tokens by it; take a base that was trained so'
+        ) from None
 
 
 def _header(data: bytes) -> bytes:

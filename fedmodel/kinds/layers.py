@@ -40,12 +40,18 @@ class Dropout(nn.Module):
         Raises:
             PrivacyError: When a training pass has no source to draw from.
         """
-        if not self.training:
-            return x_BF
+        return x_BF * self.kept(x_BF) / (1 - self.rate) if self.training else x_BF
+
+    def kept(self, like_BF: Tensor) -> Tensor:
+        """Return a mask of activations, drawn for each record by itself.
+
+        Raises:
+            PrivacyError: When there is no source to draw from.
+        """
         if self.source is None:
             raise PrivacyError("dropout was asked for masks without a source of them")
-        kept: Tensor = _Masks.apply(x_BF.detach(), self.mask)  # type: ignore[no-untyped-call]
-        return x_BF * kept / (1 - self.rate)
+        found: Tensor = _Masks.apply(like_BF.detach(), self.mask)  # type: ignore[no-untyped-call]
+        return found
 
     def mask(self, like_BF: Tensor) -> Tensor:
         """Return a mask as large as a batch of activations."""

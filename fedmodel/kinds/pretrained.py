@@ -24,12 +24,13 @@ import torch
 from torch import Tensor, nn
 
 from fedmodel.errors import ConfigError
-from fedmodel.kinds.bases import base_of
+from fedmodel.kinds.bases import base_of, mask_token
 from fedmodel.kinds.held import Matrix, hold
 from fedmodel.kinds.shape import ArrayShape
 from fedmodel.system.packages import missing
 
 FEATURES: Final = "feature-extraction"
+MASKED: Final = "masked-lm"
 _OFFLINE: Final = ("HF_HUB_OFFLINE", "TRANSFORMERS_OFFLINE", "HF_HUB_DISABLE_TELEMETRY", "DO_NOT_TRACK")
 _CLASSES: Final = {
     "sequence-classification": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING",
@@ -51,11 +52,13 @@ class _Loaded:
 
     Attributes:
         told: Its configuration.
+        tokenizer: Its `tokenizer.json`.
         state: Its tensors; for matrices that are held in fewer bits, stand-ins of their shapes.
         held: These matrices, by where a stand-in lies in memory.
     """
 
     told: Mapping[str, Any]
+    tokenizer: bytes = field(repr=False)
     state: dict[str, Tensor] = field(default_factory=dict)
     held: dict[int, Matrix] = field(default_factory=dict)
 
@@ -120,6 +123,15 @@ def as_model(
     if precision != WHOLE:
         _check_stood_in(loaded, there, lacking, kind)
     return module, lacking
+
+
+def mask_token_of(sha256: str, task: str, precision: str) -> int | None:
+    """Return what stands for a hidden token in the texts of a base; None for a task that hides none.
+
+    Raises:
+        ConfigError: When the base cannot be had, or has no such token.
+    """
+    return mask_token(_loaded(sha256, precision, task).tokenizer, sha256) if task == MASKED else None
 
 
 def filled(module: nn.Module, sha256: str, task: str, precision: str) -> nn.Module:
@@ -204,7 +216,7 @@ def _loaded(sha256: str, precision: str, task: str) -> _Loaded:  # noqa: ARG001 
     that are to be held in fewer bits are left as they are read.
     """
     base = base_of(sha256)
-    found = _Loaded(base.config)
+    found = _Loaded(base.config, base.tokenizer)
     for data in base.weights:
         try:
             read = safetensors.torch.load(data)

@@ -28,8 +28,9 @@ from fedmodel.data.named import arrays, each
 from fedmodel.errors import ConfigError
 from fedmodel.kinds.adapted import mean_of_text
 from fedmodel.kinds.adapters import as_peft_saves, read_by_peft
+from fedmodel.kinds.hidden import in_turn
 from fedmodel.kinds.models.hf import HfConfig
-from fedmodel.kinds.pretrained import FEATURES, as_model, filled
+from fedmodel.kinds.pretrained import FEATURES, as_model, filled, mask_token_of
 from fedmodel.kinds.tokens import text_arrays
 from fedmodel.learning.description import DESCRIPTION, Description, read_description
 from fedmodel.learning.inputs import Inputs, called, rows_at_once
@@ -77,7 +78,8 @@ def opened(path: Path) -> _Outside:
         answer = nn.Linear(int(module.config.hidden_size), shape.outputs)  # type: ignore[union-attr, arg-type]
         answer.load_state_dict(safetensors.torch.load(path.with_name(f"{_ANSWER}.safetensors").read_bytes()))
     whole = filled(read_by_peft(module, path.parent), config.sha256, config.task, held)
-    return _Outside(description, whole.eval(), answer, (tokens, mask))
+    mask_token = mask_token_of(config.sha256, config.task, held)
+    return _Outside(description, whole.eval(), answer, (tokens, mask), mask_token)
 
 
 class _Outside:
@@ -88,12 +90,19 @@ class _Outside:
         module: peft's, on the base.
         answer: What stands on the mean of a text, where anything does.
         names: Of the arrays of tokens, and of which of them stand.
+        mask_token: What a token is hidden by, of a model that foretells hidden ones.
     """
 
     def __init__(
-        self, description: Description, module: nn.Module, answer: nn.Linear | None, names: tuple[str, str | None]
+        self,
+        description: Description,
+        module: nn.Module,
+        answer: nn.Linear | None,
+        names: tuple[str, str | None],
+        mask_token: int | None,
     ) -> None:
         self._description, self._module, self._answer, self._names = description, module, answer, names
+        self._mask_token = mask_token
 
     def __call__(self, x_N: Mapping[str, NDArray[Any]]) -> NDArray[np.float32]:
         """Return what records are answered, as `answers` does."""
@@ -104,12 +113,16 @@ class _Outside:
         tokens, mask = self._names
         token_BT = x_B[tokens]
         mask_BT = torch.ones_like(token_BT) if mask is None else x_B[mask]
-        found = self._module(input_ids=token_BT, attention_mask=mask_BT)
         if self._answer is not None:
+            found = self._module(input_ids=token_BT, attention_mask=mask_BT)
             answer_BK: Tensor = self._answer(mean_of_text(found.last_hidden_state, mask_BT))
             return answer_BK
-        logits: Tensor = found.logits[..., : self._description.data.outputs]
-        return logits
+
+        def logits(input_BT: Tensor) -> Tensor:
+            found: Tensor = self._module(input_ids=input_BT, attention_mask=mask_BT).logits
+            return found[..., : self._description.data.outputs]
+
+        return logits(token_BT) if self._mask_token is None else in_turn(logits, token_BT, self._mask_token)
 
 
 def answers(model: Trained, x_N: Any) -> NDArray[np.float32]:

@@ -51,8 +51,9 @@ class HfConfig(Model):
 
     Attributes:
         use: "hf:" and the folder, from that of the scenario's file; it is in no document, as a start's file is in none.
-        task: What stands on the base: a class of a text, a class of each token, the next or the hidden token, or the
-            mean of what the base makes of a text's tokens, with one linear layer on it.
+        task: What stands on the base: a class of a text, a class of each token, the next token, seen from before it or,
+            hidden (`fedmodel.kinds.hidden`), from both sides, or the mean of what the base makes of a text's tokens,
+            with one linear layer on it.
         adapt: What trains: low-rank adapters of linear layers (Hu et al. 2021), all biases (Ben Zaken et al. 2021), or
             nothing of the base. What the base lacks for the task, a head, trains whole with each.
         targets: Of "lora": which linear layers have an adapter, by the last part of their names.

@@ -68,7 +68,7 @@ def test_what_trains_is_an_adapter_or_what_the_base_lacks(made: Path, way: str) 
     named = dict(module.named_parameters(remove_duplicate=False))
     assert {id(named[name]) for name in module.state_dict()} == trained
     positions = (LENGTH,) if shape.target is not None else ()
-    assert module(**texts(2)).shape == (2, *positions, shape.outputs)
+    assert module.eval()(**texts(2)).shape == (2, *positions, shape.outputs)
 
 
 def test_the_base_is_the_same_whatever_the_seed_and_adapters_begin_as_nothing(made: Path) -> None:
@@ -166,10 +166,10 @@ def test_a_decoder_sees_no_token_that_comes_later(made: Path) -> None:
 
 
 def test_outputs_are_those_of_the_base_itself_as_transformers_runs_it(made: Path) -> None:
-    from transformers import AutoModelForMaskedLM
+    from transformers import AutoModelForCausalLM
 
-    theirs = AutoModelForMaskedLM.from_pretrained(made / "masked").eval()
-    ours = built(made / "masked", "masked-lm", NEXT_TOKEN, **LORA).eval()
+    theirs = AutoModelForCausalLM.from_pretrained(made / "decoder").eval()
+    ours = built(made / "decoder", "causal-lm", NEXT_TOKEN, **OF_GPT).eval()
     given = texts(3, length=7)
     expected = theirs(input_ids=given["tokens"], attention_mask=given["mask"]).logits
     assert torch.allclose(ours(**given)[:, :7], expected[:, :7], atol=1e-5)

@@ -242,7 +242,7 @@ def test_a_matrix_of_another_kind_of_layer_stays_float32_and_one_shared_with_it_
 
 def test_an_architecture_whose_matrices_are_put_together_is_refused_in_one_line() -> None:
     own = torch.zeros(1).expand(2, 2)
-    loaded = pretrained._Loaded({}, {"one": own}, {own.data_ptr(): Matrix(torch.ones(2, 2))})
+    loaded = pretrained._Loaded({}, b"", {"one": own}, {own.data_ptr(): Matrix(torch.ones(2, 2))})
     there = {"kept": nn.Parameter(own), "new": nn.Parameter(torch.ones(2, 2)), "norm": nn.Parameter(torch.ones(2))}
     pretrained._check_stood_in(loaded, there, {"new"}, "mixtral")
     with pytest.raises(ConfigError, match=r"whose new is put together .*; take model.base_precision") as found:
