@@ -5,8 +5,9 @@ arXiv 2205.10683, section 3). Where a gradient is the sum over positions t of ou
 
 | Way       | What is saved of a record            | Taken where                | Its squared norm                    |
 |-----------|--------------------------------------|----------------------------|-------------------------------------|
-| `Kept`    | its gradient, float32                | p d <= 2 T^2, T > 1, or it | of its entries                      |
-|           |                                      | is no outer product        |                                     |
+| `Kept`    | its gradient, float32                | p d <= 2 T^2, T > 1, or    | of its entries                      |
+|           |                                      | B P under 2^17, or it is   |                                     |
+|           |                                      | no outer product           |                                     |
 | `Again`   | L and R; its gradient is computed    | else, where                | of its entries                      |
 |           | for the norm, and again for the sum  | T^2 (p + d) > 32 p d; kept |                                     |
 |           |                                      | where B P is under 2^23    |                                     |

@@ -38,6 +38,7 @@ _MANY: Final = 32
 """Positions of a record from which on its gradient in float32 costs less than its part of a product in float64."""
 _SINGLE: Final = 2.0**-24  # half of the last place of float32
 _TINY: Final = 2.0**-125  # what a product of float32 and its sum lose at most where they are too small for it
+_FEW: Final = 1 << 17  # values of a physical batch's gradients that take less time than Gram matrices do
 _SMALL: Final = 1 << 23  # values, 32 MB, that are kept of a parameter rather than computed again
 
 
@@ -89,7 +90,7 @@ class Outer(Part):
         positions, inputs, entries = self._positions, self.factors.inputs, self.outputs * self.factors.inputs
         if positions == 1:
             return self
-        if entries <= 2 * positions**2:
+        if entries <= 2 * positions**2 or self.batch * self._groups * entries <= _FEW:
             return self.kept()
         if positions**2 * (self.outputs + inputs) <= _AGAIN * entries:
             return Anew(self.parameter, self.factors, self.rows) if self._is_cheaper_anew() else self

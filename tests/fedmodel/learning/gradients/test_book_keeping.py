@@ -290,20 +290,22 @@ def exact(x_Td: Tensor, y_Tp: Tensor, some: int = 4) -> list[Fraction]:
 
 
 @pytest.mark.parametrize(
-    ("positions", "inputs", "outputs", "most", "way"),
+    ("positions", "inputs", "outputs", "few", "most", "way"),
     [
-        (64, 3, 4, 0, Kept),
-        (32, 50, 50, ROWS * 2_500, Kept),
-        (32, 50, 50, ROWS * 2_500 - 1, Again),
-        (32, 400, 400, 0, Anew),
-        (16, 40, 40, 10**6, Outer),
-        (2, 3, 4, 10**6, Outer),
-        (1, 3, 4, 10**6, Outer),
+        (64, 3, 4, 0, 0, Kept),
+        (32, 50, 50, 0, ROWS * 2_500, Kept),
+        (32, 50, 50, 0, ROWS * 2_500 - 1, Again),
+        (32, 400, 400, 0, 0, Anew),
+        (16, 40, 40, ROWS * 1_600, 10**6, Kept),
+        (16, 40, 40, ROWS * 1_600 - 1, 10**6, Outer),
+        (2, 3, 4, 0, 10**6, Outer),
+        (1, 3, 4, 10**6, 10**6, Outer),
     ],
 )
 def test_the_way_follows_from_shapes(
-    positions: int, inputs: int, outputs: int, most: int, way: type[Part], monkeypatch: pytest.MonkeyPatch
+    positions: int, inputs: int, outputs: int, few: int, most: int, way: type[Part], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(products, "_FEW", few)
     monkeypatch.setattr(products, "_SMALL", most)
     gradients = BookKeeping(Products(inputs, outputs), slopes, max_grad_norm=1.0, unit=2.0**-31, rows=ROWS)
     (part,) = parts_of(gradients, torch.zeros(3, positions, inputs), torch.zeros(3, positions, outputs))
@@ -541,11 +543,18 @@ def first_squares(squares: Callable[..., Any]) -> Callable[..., Any]:
         (mutations.clip_lets_nan_through, "by nan times the clip"),
     ],
 )
+@pytest.mark.usefixtures("wide")
 def test_a_promise_that_is_broken_is_found(plant: Callable[[], Any], words: str) -> None:
     """With Gram matrices, as of wide layers: at few entries each record's gradient would be kept."""
     torch.manual_seed(4)
     with plant(), pytest.raises(PrivacyError, match=words):
         preflight(pipeline(Tied()), DataShape((6,), 2), 1.0)
+
+
+@pytest.fixture
+def wide(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As if layers had more entries than they have."""
+    monkeypatch.setattr(products, "_FEW", 0)
 
 
 def pipeline(module: nn.Module, losses: RecordLoss | None = None) -> BookKeeping:
@@ -554,6 +563,7 @@ def pipeline(module: nn.Module, losses: RecordLoss | None = None) -> BookKeeping
     return found
 
 
+@pytest.mark.usefixtures("wide")
 def test_the_same_pipeline_with_nothing_planted_is_taken() -> None:
     torch.manual_seed(4)
     gradients = pipeline(Tied())
