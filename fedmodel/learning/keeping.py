@@ -172,7 +172,9 @@ class Kept:
 
 
 @contextmanager
-def undone(module: nn.Module, *, refuse: bool = False, kept: Kept | None = None) -> Iterator[None]:
+def undone(
+    module: nn.Module, *, refuse: bool = False, kept: Kept | None = None, as_kept: bool = False
+) -> Iterator[None]:
     """Put a model back to what it was, whatever happens meanwhile.
 
     Args:
@@ -180,11 +182,12 @@ def undone(module: nn.Module, *, refuse: bool = False, kept: Kept | None = None)
         refuse: Whether to refuse a change of a parameter or a buffer, or any writing into a trained parameter. On
             made-up records alone: on a silo's own, a refusal would tell of them.
         kept: What was kept of it before, whose places are used again; None for a new one.
+        as_kept: Whether the model is just what was kept, as after a pass that was undone.
 
     Raises:
         PrivacyError: With the name of what was changed.
     """
-    before = Kept(module) if kept is None else kept.again()
+    before = Kept(module) if kept is None else kept if as_kept else kept.again()
     if refuse:
         before.name()
     try:

@@ -198,12 +198,13 @@ class ClippedSum(ABC):
         self.refuses = refuse
         if self._kept is None:  # once hooks are where they stay
             self._kept = Kept(self.module)
-        for chunk in _chunks(torch.from_numpy(lot).to(y_N.device), self.rows):
+        for number, chunk in enumerate(_chunks(torch.from_numpy(lot).to(y_N.device), self.rows)):
             x_R = taken(x_N, chunk)
             x_V = x_R if augment is None else augment(x_R)
             if any(len(one) != len(chunk) * self.views for one in arrays(x_V)):
                 raise PrivacyError(f"records came without {self.views} views each, and rows of two would be one's")
-            with undone(self.module, refuse=refuse, kept=self._kept):
+            # Between two physical batches nothing but augmentation runs, which the model is not given to.
+            with undone(self.module, refuse=refuse, kept=self._kept, as_kept=number > 0):
                 self.add(x_V, y_N[chunk])
         return self.take()
 

@@ -373,3 +373,36 @@ def test_an_embedding_that_shortens_its_weights_is_refused_even_where_none_is_to
     model = nn.Sequential(nn.Embedding(50, 2, max_norm=1e9), nn.Flatten(), nn.Linear(8, 1))
     with pytest.raises(PrivacyError, match=r"changes '0.weight' as records pass"):
         preflight(clipped(model), DataShape((4,), 2, below=50), 1.0)
+
+
+class Writing(nn.Module):
+    """Adds to its weights in every pass, and counts them where a plain attribute lies."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(1)
+        self.layer, self.passes = nn.Linear(6, 1), 0
+
+    def forward(self, x: Tensor) -> Tensor:
+        SEEN.append((float(self.layer.weight.detach()[0, 0]), self.passes))
+        self.passes += 1
+        self.layer.weight.data.add_(1.0)
+        return self.layer(x)  # type: ignore[no-any-return]
+
+
+SEEN: list[tuple[float, int]] = []
+
+
+def test_every_physical_batch_of_a_lot_begins_with_the_model_as_the_lot_found_it() -> None:
+    """Also the second and the third, and lots after a step that moved the parameters."""
+    module = Writing()
+    gradients = clipped(module, denominator=8, gradients_kind="book-keeping")
+    x, y = torch.ones(3 * gradients.rows, 6), torch.zeros(3 * gradients.rows).long()
+    for moved in (0.0, 0.25):
+        with torch.no_grad():
+            module.layer.weight.add_(moved)
+        before = float(module.layer.weight.detach()[0, 0])
+        SEEN.clear()
+        gradients.of(x, y, np.arange(len(y)))
+        assert [*SEEN] == [(before, 0)] * 3
+        assert (float(module.layer.weight.detach()[0, 0]), module.passes) == (before, 0)
