@@ -18,7 +18,8 @@ from scenarios.models.predict import scores_of
 from scenarios.models.trained import read_model
 
 _LABELS = 10
-_SMALL = ["encryption={}", "privacy.noise=seeded-unsafe", "rounds=6", "privacy.expected_batch_size=60"]
+_LOT = ["privacy.expected_batch_size=20", "data.partition.min_records=20"]
+_SMALL = ["encryption={}", "privacy.noise=seeded-unsafe", "rounds=12", *_LOT]
 
 
 def write(folder: Path, prefix: str, count: int) -> None:
@@ -64,7 +65,7 @@ def test_pictures_are_learnt_from_their_features_under_privacy_and_as_a_user_mak
 
 
 def test_silos_are_unalike_in_labels_and_nearly_alike_in_size(folder: Path) -> None:
-    scenario = read_scenario("fashion", [f"data.folder={folder}"])
+    scenario = read_scenario("fashion", [f"data.folder={folder}", *_LOT])
     parts = [silo_records(scenario, silo) for silo in scenario.federation.silos]
     assert sum(map(len, parts)) == 600
     shares = np.array([np.bincount(part.y_N, minlength=_LABELS) for part in parts]) / 60
