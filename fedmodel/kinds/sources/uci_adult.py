@@ -104,7 +104,7 @@ def _features(fields: list[str]) -> list[float]:
 
     >>> line = "39, Private, 77516, Bachelors, 13, Divorced, Sales, Not-in-family, White, Male, 2174, 0, 40, Cuba, >50K"
     >>> _features(line.split(", "))[:7], sum(_features(line.split(", "))[6:])
-    ([39.0, 13.0, 2174.0, 0.0, 40.0, 0.0, 0.0], 2.0)
+    ([39.0, 13.0, 2174.0, 0.0, 40.0, 0.0, 1.0], 2.0)
     """
     numbers = [float(int(fields[place])) for place in _NUMBERS.values()]
     work, occupation = _WORKS.index(fields[_WORK]), _OCCUPATIONS.index(fields[_OCCUPATION])
