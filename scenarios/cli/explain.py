@@ -70,6 +70,7 @@ def explain(
     from scenarios.models.explain import HELD_OUT, OWN, check_place, write
     from scenarios.models.explain import explain as explained
     from scenarios.models.predict import csv_form
+    from scenarios.models.scores import check_explained
     from scenarios.models.trained import read_model
 
     form = csv_form(separator, decimal, encoding, yes or (), no or ())
@@ -78,6 +79,7 @@ def explain(
     let_own_code_in(own_code)
     with err.status("explaining") if err.is_terminal else nullcontext():
         trained = read_model(model, identity, base)
+        check_explained(trained.description)  # before a record is read
         looked = _looked(trained, model, table, held_out, form)
         found = explained(trained, looked, by or (), least)
         from scenarios.report.page.explained import drawn
@@ -138,6 +140,8 @@ def _show(found: Explanation, looked: Looked, files: list[str]) -> None:
         out.print(line, highlight=False, soft_wrap=True)
     if found.no_groups is not None:
         out.print(f"No figures by group: {inert(found.no_groups)}.", highlight=False, soft_wrap=True)
+    if found.not_drawn:
+        out.print(f"{found.not_drawn} columns that count least have no curve.", highlight=False)
     for file in files:
         out.print(inert(file), soft_wrap=True, highlight=False)
 

@@ -170,7 +170,7 @@ def test_a_model_that_torch_does_not_differentiate_is_refused_in_a_line(
     answer: Callable[[Tensor], Tensor], refused: str, tmp_path: Path
 ) -> None:
     with pytest.raises(ConfigError, match=refused) as caught:
-        explain(trained(tmp_path, Of(answer)), Looked(patients(30), None, "own"))
+        explain(trained(tmp_path, Of(answer)), Looked(patients(6), None, "own"))
     assert "\n" not in str(caught.value)
 
 

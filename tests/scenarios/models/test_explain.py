@@ -12,13 +12,14 @@ from typing import Any
 
 import numpy as np
 import pytest
+from safetensors.torch import save
 
 from fedmodel.config import CsvForm, Scenario, read_scenario
 from fedmodel.data import held_out_records
 from fedmodel.errors import ClaimRefuted, ConfigError, FedmodelError, LedgerTampered
-from fedmodel.learning.description import DESCRIPTION, describe
+from fedmodel.learning.description import DESCRIPTION, describe, read_description
 from fedmodel.provision import scenario_hash
-from scenarios.models.explain import Looked, explain, held_out, of_file
+from scenarios.models.explain import Looked, explain, held_out, of_file, write
 from scenarios.models.trained import Trained, read_model
 from scenarios.report import build
 from scenarios.report.page.render import render
@@ -27,6 +28,7 @@ from tests.conftest import TINY
 from tests.runs import copied
 from tests.scenarios.cli.test_main import Run
 from tests.scenarios.models.tables import HEADER, rows, write_table
+from tests.scenarios.report.test_build import forge, page
 
 PLAIN = CsvForm()
 
@@ -44,7 +46,7 @@ def test_a_run_is_explained_by_its_held_out_records_and_its_report_says_so(
 ) -> None:
     mine = copied(tabled, tmp_path / "mine")
     before = {path: path.read_bytes() for path in mine.rglob("*") if path.is_file()}
-    build.build(mine, render)
+    build.build(mine, page)
     assert run("explain", "mine", "--by", "stage", "--by", "age") == 0
     assert "What answers rest on, over 60 records: exact, since the model is linear." in run.out
     assert "This uses none of the run's epsilon" in run.err
@@ -61,71 +63,75 @@ def test_a_run_is_explained_by_its_held_out_records_and_its_report_says_so(
         EXPLANATION, "explanation-effects-1.png", "explanation-dependence.png",
     }  # fmt: skip
     assert all(path.read_bytes() == data for path, data in before.items())
-    assert build.verify(mine, None, render).report.training.explanation is None  # the report of before holds
+    assert build.verify(mine).report.training.explanation is None  # the report of before holds
 
     build.build(mine, render)
     checked = build.verify(mine, None, render)
     assert checked.rendered
     assert checked.report.training.explanation == found
-    page = (mine / "report.html").read_text()
-    assert 'id="plot-effects-1"' in page
-    assert 'id="plot-dependence"' in page
-    assert "How the model answers" in page
+    html = (mine / "report.html").read_text()
+    assert all(name in html for name in ('id="plot-effects-1"', 'id="plot-dependence"', "How the model answers"))
     assert run("explain", "mine") == 2
     assert "explanation.json: is there already, and nothing is written over" in run.err
 
 
-@pytest.mark.parametrize("spoil", ["figure", "model", "own", "form"])
-def test_a_report_refuses_an_explanation_that_was_changed_or_is_not_its_own(
-    spoil: str, run: Run, tabled: Path, tmp_path: Path
-) -> None:
-    mine = copied(tabled, tmp_path / "mine")
-    assert run("explain", "mine") == 0
-    build.build(mine, render)
+@pytest.fixture(scope="module")
+def reported(tabled: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run that was explained, with its report, whose page is a stub; nobody changes it."""
+    mine = copied(tabled, tmp_path_factory.mktemp("reported") / "run")
+    write(explain(read_model(mine), held_out(mine)), {}, mine, is_new=False)
+    build.build(mine, page)
+    assert build.verify(mine).report.training.explanation == told(mine)
+    return mine
+
+
+def test_a_report_refuses_an_explanation_that_was_changed_or_is_not_its_own(reported: Path, tmp_path: Path) -> None:
+    mine = copied(reported, tmp_path / "mine")
     document: dict[str, Any] = json.loads((mine / EXPLANATION).read_text())
-    changes: dict[str, dict[str, Any]] = {
-        "figure": {"count": 61},
-        "model": {"model": "0" * 64},
-        "own": {"records": "own"},
-        "form": {"nose": 1},
-    }
-    (mine / EXPLANATION).write_text(json.dumps({**document, **changes[spoil]}))
-    with pytest.raises(LedgerTampered, match=r"files\.explanation\.json"):
-        build.verify(mine, None, render)
-    if spoil == "figure":
-        return
-    refused: dict[str, tuple[type[FedmodelError], str]] = {
-        "model": (LedgerTampered, "is of another model"),
-        "own": (ConfigError, "is of a party's own records, and a report tells of none"),
-        "form": (LedgerTampered, "is not as `fedmodel explain` writes it: nose"),
-    }
-    with pytest.raises(refused[spoil][0], match=refused[spoil][1]):
-        build.build(mine, render)
+    tried: list[tuple[dict[str, Any], type[FedmodelError], str]] = [
+        ({"model": "0" * 64}, LedgerTampered, "is of another model"),
+        ({"records": "own"}, ConfigError, "is of a party's own records, and a report tells of none"),
+        ({"nose": 1}, LedgerTampered, "is not as `fedmodel explain` writes it: nose"),
+        ({"gap": -1.0}, LedgerTampered, "is not as `fedmodel explain` writes it: gap"),
+    ]
+    for change, kind, refused in tried:
+        (mine / EXPLANATION).write_text(json.dumps({**document, **change}))
+        with pytest.raises(LedgerTampered, match=r"files\.explanation\.json"):
+            build.verify(mine)
+        with pytest.raises(kind, match=refused):
+            build.build(mine, page)
 
 
-def test_a_figure_of_an_explanation_that_is_changed_in_the_report_is_found(
-    run: Run, tabled: Path, tmp_path: Path
-) -> None:
-    from tests.scenarios.report.test_build import forge
-
-    mine = copied(tabled, tmp_path / "mine")
-    assert run("explain", "mine") == 0
-    build.build(mine, render)
+def test_a_figure_of_an_explanation_that_is_changed_in_the_report_is_found(reported: Path, tmp_path: Path) -> None:
+    mine = copied(reported, tmp_path / "mine")
     report = json.loads((mine / "report.json").read_text())["report"]
     report["training"]["explanation"]["explained"][0]["effects"][0]["toward"] *= 2
     forge(mine, report)
     with pytest.raises(ClaimRefuted, match=r"explained\[0\]\.effects\[0\]\.toward: .* from explanation\.json"):
-        build.verify(mine, None, render)
+        build.verify(mine)
 
 
-def test_at_a_silo_nothing_leaves_and_only_its_owner_reads_what_is_written(
-    run: Run, tabled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """No socket is so much as made: not to send, not to look a name up."""
-    given = tmp_path / "given"
+def given_model(tabled: Path, given: Path, *, bent: bool) -> Path:
+    """Return a folder as a silo is handed it: of a run's model, or of one that is not linear."""
     given.mkdir()
     for name in ("model.safetensors", DESCRIPTION):
         shutil.copy(tabled / name, given / name)
+    if bent:
+        described = read_description(given / DESCRIPTION)
+        layers = described.model.model_copy(update={"hidden": (5,)})
+        described = described.model_copy(update={"model": layers})
+        (given / DESCRIPTION).write_bytes(described.written())
+        about = {"fedmodel": json.dumps({"scenario_hash": described.scenario_hash})}
+        (given / "model.safetensors").write_bytes(save(described.built().state_dict(), metadata=about))
+    return given
+
+
+@pytest.mark.parametrize("bent", [False, True])
+def test_at_a_silo_nothing_leaves_and_only_its_owner_reads_what_is_written(
+    bent: bool, run: Run, tabled: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No socket is so much as made: not to send, not to look a name up. Captum neither makes one."""
+    given = given_model(tabled, tmp_path / "given", bent=bent)
     table = write_table(tmp_path / "own.csv", rows(80, seed=9))
     before = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
 
@@ -145,6 +151,7 @@ def test_at_a_silo_nothing_leaves_and_only_its_owner_reads_what_is_written(
     assert {path.parent for path in new} == {tmp_path / "mine" / "first"}
     found = told(tmp_path / "mine" / "first")
     assert (found.records, found.count) == ("own", 80)
+    assert found.method == ("integrated-gradients" if bent else "exact")
     looked = of_file(read_model(given), table, PLAIN, "own")
     assert found == explain(read_model(given), looked)
     assert "Looked(...)" in repr(looked)
