@@ -7,7 +7,8 @@
 | features without names              | likewise, called "feature 1" and so on                                       |
 
 The baseline that attributions begin at is public, and no figure of any records: the middle of each number's public
-range, neither of true and false, and all choices of a category alike. It is the same at the server and at each silo.
+range (0 of a scaled feature without one), neither of true and false, and all choices of a category alike. It is the
+same at the server and at each silo.
 
 Shapes: N records, F features in one row.
 """

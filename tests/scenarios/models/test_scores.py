@@ -66,7 +66,7 @@ def test_survival_is_explained_by_the_odds_of_the_event_and_its_curve() -> None:
     scenario = read_scenario("survival", ['model.init="random"'])
     description = describe(scenario, scenario_hash(scenario))
     model = Trained(description, description.built().eval(), b"a model")
-    x_NF = np.random.default_rng(1).uniform(-1, 1, (40, 9)).astype(np.float32)
+    x_NF = np.random.default_rng(1).uniform(-1, 1, (40, len(description.features))).astype(np.float32)
     found = explain(model, Looked(x_NF, None, "own"))
     assert [(one.name, one.scale) for one in found.explained] == [(EVENT, "hazard")]
     assert {effect.name for effect in found.explained[0].effects} == set(description.features)
