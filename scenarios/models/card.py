@@ -70,7 +70,14 @@ _LIMITS: Final = """\
 """
 
 
-def card(scenario: Scenario, summary: Mapping[str, Any], model: Trained, run_dir: Path, file: str) -> str:
+def card(
+    scenario: Scenario,
+    summary: Mapping[str, Any],
+    model: Trained,
+    run_dir: Path,
+    file: str,
+    smaller: Sequence[str] = (),
+) -> str:
     """Return a model's card.
 
     Args:
@@ -79,12 +86,13 @@ def card(scenario: Scenario, summary: Mapping[str, Any], model: Trained, run_dir
         model: The model.
         run_dir: The run's folder.
         file: What the model's file beside the card is called.
+        smaller: The section on what was done to make it smaller, where anything was.
     """
     return "\n".join([
         "---", *_front(scenario, summary, model), "---", "",
         f"# {scenario.name}", "",
         f"{_plain(scenario.summary[0].upper() + scenario.summary[1:])}.", "",
-        *_data(scenario, model), *_use(model, file), *_figures(summary, run_dir),
+        *_data(scenario, model), *_use(model, file), *_figures(summary, run_dir), *smaller,
         *_privacy(scenario, summary["privacy"], answered(model).capitalize()), *_made(scenario, summary, model),
     ])  # fmt: skip
 

@@ -6,6 +6,9 @@ users open it, and gave the answers that fedmodel gives, to `TOLERANCE`, for eve
 Those records are the ones that the run itself was measured on, where this machine can tell them: of a data set that is
 dealt out, or of the folder of a simulation. A deployed server's table is named by whoever exports.
 
+A model may be made smaller on the way (`scenarios.models.smaller`). Then these answers are the smaller model's, and the
+card says how much worse they are than the whole model's, and how many bytes were saved.
+
 Does NOT export what would read a table: `model.json` says how columns become features.
 """
 
@@ -13,7 +16,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fedmodel.config import CsvForm, Scenario, read_scenario
-from fedmodel.data import held_out_records
+from fedmodel.data import Records, held_out_records
 from fedmodel.data.named import arrays, each
 from fedmodel.data.rows import read_rows
 from fedmodel.errors import ConfigError, DataError, FedmodelError
@@ -30,8 +33,10 @@ from fedmodel.learning.description import DESCRIPTION
 from fedmodel.learning.inputs import rows_at_once
 from fedmodel.system.durable import erase_folder, failed, replace_file, sync_folder
 from scenarios.models.card import CARD, card
-from scenarios.models.formats import FORMATS, answered
+from scenarios.models.formats import FORMATS, Format, answered
+from scenarios.models.measured_again import Cost, cost_of
 from scenarios.models.predict import shaped
+from scenarios.models.smaller import WHOLE, Smaller
 from scenarios.models.trained import Trained, read_model
 from scenarios.runs.files import read_summary
 
@@ -49,6 +54,7 @@ class Exported:
         records: Held-out records that it was compared on.
         differs: Most that a probability differed by; or a value, in halves of its public range.
         answers: What they are.
+        cost: Of making the model smaller, None where it is whole.
     """
 
     folder: Path
@@ -56,6 +62,7 @@ class Exported:
     records: int
     differs: float
     answers: str
+    cost: Cost | None = None
 
 
 def export(
@@ -66,6 +73,7 @@ def export(
     held_out: Path | None,
     form: CsvForm,
     base: Path | None = None,
+    smaller: Smaller = WHOLE,
 ) -> Exported:
     """Write a run's model in a format, with what its users need.
 
@@ -77,9 +85,11 @@ def export(
         held_out: Records to compare on, a CSV or Parquet file; the run's own by default.
         form: How that CSV is written.
         base: The folder of the base that it was trained on, where it was on one.
+        smaller: What of it is left out, and how weights are written; all of it as it is by default.
 
     Raises:
-        ConfigError: When a package is missing, something is there already, or no records can be told to compare on.
+        ConfigError: When a package is missing, something is there already, no records can be told to compare on, or the
+            model cannot be made smaller as it is asked for.
         DataError: When these records cannot be read.
         FedmodelError: When what was written gives other probabilities.
     """
@@ -91,30 +101,52 @@ def export(
             f"this model takes {model.description.record}, and {kind} is of one array of real numbers; take"
             " safetensors, or use it from Python, as docs/model.md shows"
         )
+    if not smaller.is_nothing and not how.takes_smaller:
+        raise ConfigError(
+            f"--format {kind} is the model as the run ended with it; one that is made smaller is written as torch or"
+            " onnx"
+        )
     scenario, summary = _read(run_dir)
-    x_N = _compared_on(scenario, model, held_out, form, base)
+    x_N, labelled = _compared_on(scenario, model, held_out, form, base)
     count = len(next(iter(arrays(x_N))))
+    made = model if smaller.is_nothing else replace(model, module=smaller.of(model.module))
     beside = folder.with_name(folder.name + ".partial")
     try:
         erase_folder(beside)
         beside.mkdir(parents=True)
         replace_file(beside / DESCRIPTION, model.description.written())
-        how.write(model, beside / how.file)
+        how.write(made, beside / how.file)
         low, high = model.description.label_range or (-1.0, 1.0)
-        differs = _difference(how.open(beside / how.file)(x_N), how.right(model, x_N)) / ((high - low) / 2)
+        found_NK, right_NK = how.open(beside / how.file)(x_N), how.right(made, x_N)
+        differs = _difference(found_NK, right_NK) / ((high - low) / 2)
         if differs > TOLERANCE:
             raise FedmodelError(
                 f"{how.file}: opened again, it gives {answered(model)} that differ by {differs:.2g} from the model's,"
                 f" more than {TOLERANCE:g}; nothing was written"
             )
-        replace_file(beside / CARD, card(scenario, summary, model, run_dir, how.file).encode())
+        cost = None
+        if not smaller.is_nothing:
+            files = _whole_file(how, model, beside), (beside / how.file).read_bytes()
+            cost = cost_of(smaller, model, made, (how.right(model, x_N), right_NK), labelled, files)
+        lines = () if cost is None else tuple(cost.lines())
+        replace_file(beside / CARD, card(scenario, summary, model, run_dir, how.file, lines).encode())
         beside.rename(folder)
         sync_folder(folder.parent)
     except OSError as error:
         raise ConfigError(f"--out {folder}: cannot be written: {failed(error)}") from None
     finally:
         shutil.rmtree(beside, ignore_errors=True)
-    return Exported(folder, how.file, count, differs, answered(model))
+    return Exported(folder, how.file, count, differs, answered(model), cost)
+
+
+def _whole_file(how: Format, model: Trained, folder: Path) -> bytes:
+    """Return the file of a model as it is, which is not kept."""
+    path = folder / f"whole-{how.file}"
+    try:
+        how.write(model, path)
+        return path.read_bytes()
+    finally:
+        path.unlink(missing_ok=True)
 
 
 def _read(run_dir: Path) -> tuple[Scenario, dict[str, object]]:
@@ -127,25 +159,35 @@ def _read(run_dir: Path) -> tuple[Scenario, dict[str, object]]:
 
 def _compared_on(
     scenario: Scenario, model: Trained, held_out: Path | None, form: CsvForm, base: Path | None
-) -> NDArray[np.float32] | Mapping[str, NDArray[Any]]:
-    """Return held-out records, scaled; of a model that answers each token, as many as are looked at together."""
-    found = _held_out(scenario, model, held_out, form, base)
+) -> tuple[NDArray[np.float32] | Mapping[str, NDArray[Any]], Records | None]:
+    """Return held-out records, scaled; of a model that answers each token, as many as are looked at together.
+
+    Beside them they stand with their labels, where these are known.
+    """
+    if held_out is None:
+        labelled = _own_held_out(scenario)
+        found = labelled.x
+    else:
+        labelled, found = None, _read_held_out(model, held_out, form, base)
     shape = model.description.data
     most = rows_at_once(shape) if shape.targets.size and shape.inputs else None
-    return each(found, lambda one: one[:most])
+    return each(found, lambda one: one[:most]), labelled
 
 
-def _held_out(
-    scenario: Scenario, model: Trained, held_out: Path | None, form: CsvForm, base: Path | None
+def _own_held_out(scenario: Scenario) -> Records:
+    """Return the run's held-out records."""
+    try:
+        return held_out_records(scenario)
+    except (ConfigError, DataError) as error:
+        raise ConfigError(
+            f"the run's held-out records are not at hand ({error}); name some with --held-out FILE, to compare on"
+        ) from None
+
+
+def _read_held_out(
+    model: Trained, held_out: Path, form: CsvForm, base: Path | None
 ) -> NDArray[np.float32] | Mapping[str, NDArray[Any]]:
-    """Return the run's held-out records, or those of the file that is named."""
-    if held_out is None:
-        try:
-            return held_out_records(scenario).x
-        except (ConfigError, DataError) as error:
-            raise ConfigError(
-                f"the run's held-out records are not at hand ({error}); name some with --held-out FILE, to compare on"
-            ) from None
+    """Return the records of the file that is named; it needs no labels, and none is read."""
     if not model.description.columns:
         raise ConfigError("--held-out: this model's records are no rows of a table; leave it out")
     tokenizer = None if base is None else str(base / TOKENIZER)

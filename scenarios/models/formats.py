@@ -33,6 +33,7 @@ from fedmodel.system.durable import replace_file
 from fedmodel.system.packages import missing
 from scenarios.models import peft_form
 from scenarios.models.predict import scores_of
+from scenarios.models.smaller import Int8Linear
 from scenarios.models.trained import Trained, read_model
 
 Scorer = Callable[[Any], NDArray[np.float32]]
@@ -49,6 +50,7 @@ class Format:
         open: Opens that again, as whoever gets it does.
         right: What that has to answer, of the model and records.
         takes_texts: Whether it is of models of several arrays or of tokens, and not of one array of real numbers alone.
+        takes_smaller: Whether it is of a model that was made smaller: it holds operations, and not the run's bytes.
     """
 
     file: str
@@ -56,6 +58,7 @@ class Format:
     open: Callable[[Path], Scorer]
     right: Callable[[Trained, Any], NDArray[np.float32]] = scores_of
     takes_texts: bool = False
+    takes_smaller: bool = False
 
 
 class _Scored(nn.Module):
@@ -73,7 +76,10 @@ def _program(model: Trained) -> torch.export.ExportedProgram:
     """Return the model's operations, for any number of records."""
     scored = _Scored(model.module, model.description.aim).eval()
     example = (torch.zeros(2, *model.description.shape),)
-    return torch.export.export(scored, example, dynamic_shapes=({0: torch.export.Dim("N", min=1)},))
+    program = torch.export.export(scored, example, dynamic_shapes=({0: torch.export.Dim("N", min=1)},))
+    for node in program.graph.nodes:
+        node.meta.pop("stack_trace", None)  # which functions made it, and where they lie on this machine
+    return program
 
 
 def answered(model: Trained) -> str:
@@ -117,11 +123,20 @@ def _write_onnx(model: Trained, path: Path) -> None:
         raise missing("onnx or onnxscript", "writing ONNX", "export") from None
     with _quiet():
         program = torch.onnx.export(
-            _program(model), dynamo=True, verbose=False, input_names=["features"], output_names=[answered(model)]
+            _program(model),
+            dynamo=True,
+            verbose=False,
+            input_names=["features"],
+            output_names=[answered(model)],
+            # Its optimiser would compute float32 weights from integers, and write those.
+            optimize=not any(isinstance(layer, Int8Linear) for layer in model.module.modules()),
         )
         if program is None:
             raise RuntimeError("torch.onnx.export returned no program")
-        replace_file(path, program.model_proto.SerializeToString())
+        written = program.model_proto
+        for node in written.graph.node:  # by which layers it was made, which takes more than a small model does
+            del node.metadata_props[:]
+        replace_file(path, written.SerializeToString())
 
 
 def _open_onnx(path: Path) -> Scorer:
@@ -156,7 +171,7 @@ def _quiet() -> Iterator[None]:
 
 FORMATS: Final[Mapping[str, Format]] = {
     "safetensors": Format("model.safetensors", _write_safetensors, _open_safetensors, takes_texts=True),
-    "torch": Format("model.pt2", _write_torch, _open_torch),
-    "onnx": Format("model.onnx", _write_onnx, _open_onnx),
+    "torch": Format("model.pt2", _write_torch, _open_torch, takes_smaller=True),
+    "onnx": Format("model.onnx", _write_onnx, _open_onnx, takes_smaller=True),
     "peft": Format(peft_form.ADAPTERS, peft_form.write, peft_form.opened, peft_form.answers, takes_texts=True),
 }

@@ -1,0 +1,228 @@
+"""A trained model made smaller: weights set to zero, units taken out, weights as int8. All of it is post-processing.
+
+    without_units    units of fully connected layers are taken out, and the layers are as much narrower
+    pruned           the smallest weights of the model are set to zero
+    quantised        weights of fully connected layers are integers from -127 to 127, and a scale for each output
+
+They are done in this order, on a copy. Each looks at the model alone, which is released, so that none costs privacy.
+
+Guarantees:
+- `pruned` sets exactly the share of weights to zero that it was asked for, rounded to a whole number, and no weight
+  that it leaves is smaller than one that it took (magnitude pruning, Han et al. 2015, section 3);
+- `without_units` leaves the same computation without these units (Li et al. 2017, section 3.1, for units in place of
+  filters: those whose incoming weights are shortest are taken); at least one unit stays in each layer;
+- `quantised` gives integers and scales as torchao makes them, of weights alone: what goes into a layer stays float32.
+
+Does NOT train the model again, which would take records. How much worse it is, is measured by whoever exports.
+
+Shapes: O outputs of a layer, I inputs.
+"""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import dataclass
+from typing import Final
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from fedmodel.errors import ConfigError
+from fedmodel.kinds.layers import Dropout
+from fedmodel.kinds.standardised import Standardised
+from fedmodel.system.kinds import not_known
+from fedmodel.system.packages import missing
+
+WEIGHED: Final = (nn.Linear, nn.Conv1d, nn.Conv2d, nn.Conv3d)
+"""Layers whose weights are pruned; biases and norms are few, and stay."""
+
+_BETWEEN: Final = (nn.ReLU, nn.Tanh, nn.GELU, nn.Sigmoid, nn.Identity, nn.Dropout, Dropout)
+"""What acts on each unit by itself."""
+
+
+@dataclass(frozen=True)
+class Smaller:
+    """What is to be done with a model.
+
+    Attributes:
+        prune: The share of weights that are set to zero, None for none.
+        prune_units: The share of units of each hidden layer that are taken out, None for none.
+        quantise: What weights of fully connected layers become, "int8", None where they stay float32.
+
+    Raises:
+        ConfigError: When a share is not between 0 and 1.
+    """
+
+    prune: float | None = None
+    prune_units: float | None = None
+    quantise: str | None = None
+
+    def __post_init__(self) -> None:
+        for option, share in (("--prune", self.prune), ("--prune-units", self.prune_units)):
+            if share is not None and not 0 < share < 1:
+                raise ConfigError(f"{option} {share:g}: is a share of what there is, more than 0 and less than 1")
+        if self.quantise not in (None, "int8"):
+            raise ConfigError(f"--quantise: {not_known('kind of weights', self.quantise or '', ['int8'])}")
+
+    @property
+    def is_nothing(self) -> bool:
+        """Whether the model stays as it is."""
+        return self == WHOLE
+
+    def of(self, module: nn.Module) -> nn.Module:
+        """Return a smaller copy of a model, in evaluation.
+
+        Raises:
+            ConfigError: When the model has nothing that this could be done with, or torchao is missing.
+        """
+        made = copy.deepcopy(module).eval()
+        if not self.is_nothing and any(isinstance(layer, Standardised) for layer in made.modules()):
+            raise ConfigError(
+                "this model standardises its weights as they are used, and then no weight is zero or an integer; train"
+                " it without model.weight_standardization to make it smaller"
+            )
+        if self.prune_units is not None:
+            made = without_units(made, self.prune_units)
+        if self.prune is not None:
+            pruned(made, self.prune)
+        if self.quantise is not None:
+            made = quantised(made)
+        return made
+
+    def sentences(self) -> list[str]:
+        """Say what was done, for the model's card."""
+        told = []
+        if self.prune_units is not None:
+            told.append(
+                f"{self.prune_units:.3g} of the units of each hidden layer were taken out, those whose incoming weights"
+                " were shortest. `model.json` describes the network before that."
+            )
+        if self.prune is not None:
+            told.append(
+                f"{self.prune:.3g} of the weights, the smallest, were set to zero. The file has a place for each zero,"
+                " so that it is smaller only once it is compressed."
+            )
+        if self.quantise is not None:
+            told.append(
+                "Weights of fully connected layers were rounded to int8 by torchao, with a scale for each output;"
+                " all other numbers, and all arithmetic, are float32."
+            )
+        return told
+
+
+WHOLE: Final = Smaller()
+"""Nothing is done."""
+
+
+def pruned(module: nn.Module, share: float) -> None:
+    """Set the smallest weights of a model to zero, over all layers at once, in place.
+
+    Args:
+        module: The model.
+        share: Of its weights.
+
+    Raises:
+        ConfigError: When the model has no weights of a known layer.
+    """
+    weights = [layer.weight.data for layer in module.modules() if isinstance(layer, WEIGHED)]
+    if not weights:
+        raise ConfigError("--prune: this model has no plain linear or convolutional layer whose weights could be zero")
+    sizes = torch.cat([weight.abs().reshape(-1) for weight in weights])
+    keeps = torch.ones(len(sizes), dtype=torch.bool)
+    keeps[torch.argsort(sizes, stable=True)[: round(share * len(sizes))]] = False  # equal ones in the model's order
+    for weight, kept in zip(weights, keeps.split([weight.numel() for weight in weights]), strict=True):
+        weight *= kept.view_as(weight)
+
+
+def without_units(module: nn.Module, share: float) -> nn.Module:
+    """Return a chain of fully connected layers without the units whose incoming weights are shortest.
+
+    Args:
+        module: A chain: fully connected layers, and between them what acts on each unit by itself.
+        share: Of the units of each hidden layer.
+
+    Raises:
+        ConfigError: When the model is no such chain, or has no hidden layer.
+    """
+    layers = list(module) if isinstance(module, nn.Sequential) else []
+    flattens = 1 if layers and isinstance(layers[0], nn.Flatten) else 0
+    linear = [place for place, layer in enumerate(layers) if type(layer) is nn.Linear]
+    if len(linear) < 2 or not all(isinstance(layer, (nn.Linear, *_BETWEEN)) for layer in layers[flattens:]):
+        raise ConfigError(
+            "--prune-units: units are taken out of fully connected hidden layers, with nothing but activations between"
+            " them, and this model is no chain of these; --prune sets single weights of any model to zero"
+        )
+    kept_I: Tensor | None = None
+    for place in linear:
+        is_last = place == linear[-1]
+        layer = layers[place]
+        norm_O = layer.weight.detach().norm(dim=1)
+        count = len(norm_O) if is_last else max(1, round((1 - share) * len(norm_O)))
+        kept_O = torch.argsort(norm_O, descending=True, stable=True)[:count].sort().values
+        layers[place] = _narrowed(layer, torch.arange(len(norm_O)) if is_last else kept_O, kept_I)
+        kept_I = kept_O
+    return nn.Sequential(*layers)
+
+
+def _narrowed(layer: nn.Linear, kept_O: Tensor, kept_I: Tensor | None) -> nn.Linear:
+    """Return a layer with some of its outputs and inputs."""
+    weight_OI = layer.weight.detach()[kept_O]
+    if kept_I is not None:
+        weight_OI = weight_OI[:, kept_I]
+    made = nn.Linear(weight_OI.shape[1], weight_OI.shape[0], bias=layer.bias is not None)
+    with torch.no_grad():
+        made.weight.copy_(weight_OI)
+        if layer.bias is not None:
+            made.bias.copy_(layer.bias[kept_O])
+    return made
+
+
+class Int8Linear(nn.Module):
+    """A fully connected layer whose weights are integers, by operations that every runtime has.
+
+    torchao's own layer computes the same, with a tensor that only torchao reads from a file.
+
+    Args:
+        weight_OI: int8.
+        scale_O: float32, what an integer of each output stands for.
+        bias_O: float32, or None.
+    """
+
+    def __init__(self, weight_OI: Tensor, scale_O: Tensor, bias_O: Tensor | None) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight_OI)
+        self.register_buffer("scale", scale_O)
+        self.register_buffer("bias", bias_O)
+
+    def forward(self, x_BI: Tensor) -> Tensor:
+        """Return what the layer makes of its inputs."""
+        found_BO = functional.linear(x_BI, self.get_buffer("weight").to(x_BI.dtype)) * self.get_buffer("scale")
+        return found_BO if self.bias is None else found_BO + self.get_buffer("bias")
+
+
+def quantised(module: nn.Module) -> nn.Module:
+    """Give the fully connected layers of a model int8 weights, as torchao rounds them, in place where it can be.
+
+    Raises:
+        ConfigError: When there is none, or torchao is not installed.
+    """
+    try:
+        from torchao.quantization import Int8WeightOnlyConfig, quantize_
+    except ImportError:
+        raise missing("torchao", "int8 weights", "compress") from None
+    holder = nn.Sequential(module)  # so that a model that is one layer has somewhere to be replaced
+    names = [name for name, layer in holder.named_modules() if type(layer) is nn.Linear]
+    if not names:
+        raise ConfigError("--quantise: this model has no plain linear layer whose weights could be int8")
+    quantize_(holder, Int8WeightOnlyConfig())
+    for name in names:
+        layer = holder.get_submodule(name)
+        above, _, own = name.rpartition(".")
+        made = Int8Linear(
+            layer.weight.qdata.detach().clone(),
+            layer.weight.scale.detach().float().reshape(-1).clone(),
+            None if layer.bias is None else layer.bias.detach().clone(),
+        )
+        setattr(holder.get_submodule(above), own, made)
+    return holder[0]
