@@ -19,13 +19,13 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def loss_scores(scenario: Scenario, run_dir: Path) -> NDArray[np.float64]:
-    """Return minus the final model's loss on every loss canary, silo after silo."""
+def loss_scores(scenario: Scenario, module: nn.Module) -> NDArray[np.float64]:
+    """Return minus a model's loss on every loss canary, silo after silo."""
     from fedmodel.audit.membership import record_losses
     from fedmodel.canaries.probes import loss_canaries
     from fedmodel.learning.tasks import objective
 
-    module, aim = final_model(scenario, run_dir), objective(scenario.data.shape, scenario.training.loss)
+    aim = objective(scenario.data.shape, scenario.training.loss)
     losses = [record_losses(module, aim, loss_canaries(scenario, silo)) for silo in scenario.federation.silos]
     return -np.concatenate(losses).astype(np.float64)
 
@@ -46,6 +46,24 @@ def final_model(scenario: Scenario, run_dir: Path) -> nn.Module:
         raise ConfigError(f"{path}: there is no model to attack; a deployed server's is sealed")
     module = build_model(scenario.model, scenario.data.shape, seed=0)
     module.load_state_dict(safetensors.torch.load(path.read_bytes()))
+    return module.eval()
+
+
+def first_model(scenario: Scenario, run_dir: Path) -> nn.Module:
+    """Return the model that a simulated run began with: random by its seed, or of the file whose copy it has.
+
+    Raises:
+        ConfigError: When that copy is gone, or is not what the scenario names.
+    """
+    from fedmodel.learning.fitting import fit
+    from fedmodel.learning.models import build_model
+    from fedmodel.learning.starts import START, read_start
+    from fedmodel.seeds import derive_seed
+
+    module = build_model(scenario.model, scenario.data.shape, derive_seed(scenario.seed or 0, "model"))
+    if scenario.start is not None:
+        path = run_dir / START
+        fit(module, read_start(scenario.start.model_copy(update={"file": str(path), "identity": None})), str(path))
     return module.eval()
 
 

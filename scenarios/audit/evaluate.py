@@ -51,7 +51,7 @@ from fedmodel.privacy import accounting
 from fedmodel.privacy.events import Event, bounded
 from fedmodel.privacy.rounding import down
 from fedmodel.provision import scenario_policy
-from scenarios.audit.black_box import loss_scores, membership
+from scenarios.audit.black_box import final_model, first_model, loss_scores, membership
 from scenarios.audit.planning import check_plan
 from scenarios.runs import inspection
 from scenarios.runs.audit_entries import check_entered, read_plan, run_of
@@ -106,7 +106,7 @@ def evaluate(scenario: Scenario, run_dir: Path) -> dict[str, Any]:
         "gauges": [_finite(asdict(one)) for one in measured],
         "unmeasured": [{"name": name, "silo": silo} for name, silo in missing],
         "membership": membership(scenario, run_dir),
-        **_exposed(scenario, plan, scores_M, coins_M),
+        **_exposed(scenario, plan, scores_M, coins_M, run_dir),
         "scores": {
             "included": [round(float(one), 6) for one in scores_M[coins_M]],
             "excluded": [round(float(one), 6) for one in scores_M[~coins_M]],
@@ -293,7 +293,7 @@ def _scores(
     """Return all canaries' scores and coins, silo after silo, shape `(M,)`."""
     coins_M = np.concatenate([one.coins_K for one in seen])
     if plan.kind == "loss":
-        return loss_scores(scenario, run_dir), coins_M
+        return loss_scores(scenario, final_model(scenario, run_dir)), coins_M
     clip = scenario.privacy.max_grad_norm
     # A silo that released nothing tells nothing, and what is no number tells nothing here: the gauge `finite` fails.
     scores_M = np.concatenate(
@@ -318,15 +318,21 @@ def _bounds(plan: Plan, scores_M: NDArray[np.float64], coins_M: NDArray[np.bool_
 
 
 def _exposed(
-    scenario: Scenario, plan: Plan, scores_M: NDArray[np.float64], coins_M: NDArray[np.bool_]
+    scenario: Scenario, plan: Plan, scores_M: NDArray[np.float64], coins_M: NDArray[np.bool_], run_dir: Path
 ) -> dict[str, dict[str, Any]]:
-    """Return how exposed canaries are that a model of next tokens was trained on as records; of others nothing."""
+    """Return how exposed canaries are that a model of next tokens was trained on as records; of others nothing.
+
+    Beside it stands how exposed the very same ones were before the run, in the model that it began with.
+    """
     if plan.kind != "loss" or scenario.data.learnt != NEXT:
         return {}
     try:
-        return {"exposure": asdict(exposure(scores_M[coins_M], scores_M[~coins_M]))}
+        found = exposure(scores_M[coins_M], scores_M[~coins_M])
+        first_M = loss_scores(scenario, first_model(scenario, run_dir))
+        before = exposure(first_M[coins_M], first_M[~coins_M])
     except ConfigError:
         return {}
+    return {"exposure": {**asdict(found), "before": {"mean": before.mean, "largest": before.largest}}}
 
 
 def _finite(gauge: dict[str, Any]) -> dict[str, Any]:

@@ -37,7 +37,7 @@ from fedmodel.privacy import accounting
 from fedmodel.privacy.events import LEAST_NOISE, Event, is_secret
 from fedmodel.provision import scenario_hash
 from fedmodel.seeds import derive_seed
-from scenarios.audit.black_box import loss_scores
+from scenarios.audit.black_box import final_model, loss_scores
 from scenarios.runs import inspection
 from server.aggregation import kind_of
 from server.strategies import strategy_of, why_not_followed
@@ -213,7 +213,7 @@ def _tried(scenario: Scenario, plan: Plan) -> Plan:
             kits_ready = partial(_toss_all, tried, run_dir)
             simulate(tried, check_scenario(tried), "in-process", "cpu", run_dir, nullcontext(), kits_ready)
             coins_M = np.concatenate([observations.coins(run_dir / "silos" / one.silo) for one in plan.silos])
-            correct.append(guess(loss_scores(tried, run_dir), coins_M, plan.guesses).correct)
+            correct.append(guess(loss_scores(tried, final_model(tried, run_dir)), coins_M, plan.guesses).correct)
     return with_power(plan, correct)
 
 

@@ -31,6 +31,8 @@ ATTACKED_AGAIN: Final[Mapping[str, tuple[float, float]]] = {
     # A rank that is another by one: of the first of all it is a bit.
     "exposure.mean": (0.0, 0.1),
     "exposure.largest": (0.0, 1.0),
+    "exposure.before.mean": (0.0, 0.1),
+    "exposure.before.largest": (0.0, 1.0),
 }
 # What tells one row of a list from another, where two runs are compared.
 _NAMES: Final = ("silo", "name", "who", "run", "round", "scope")

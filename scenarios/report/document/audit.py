@@ -106,6 +106,18 @@ class Membership(Part):
     note: str
 
 
+class ExposureBefore(Part):
+    """How exposed the same canaries were in the model that the run began with, in bits.
+
+    Attributes:
+        mean: Of those that were trained on afterwards.
+        largest: Of the most exposed.
+    """
+
+    mean: float
+    largest: float
+
+
 class Exposure(Part):
     """How exposed canaries are in the final model, in bits; an estimate, no bound.
 
@@ -116,6 +128,7 @@ class Exposure(Part):
         most: What one of smaller loss than all that were left out has.
         canaries: How many were trained on.
         among: Among how many others each is ranked.
+        before: What they were before the run; left out where nobody looked.
     """
 
     mean: float
@@ -124,6 +137,7 @@ class Exposure(Part):
     most: float
     canaries: int
     among: int
+    before: ExposureBefore | None = Field(default=None, exclude_if=lambda said: said is None)
 
 
 class Scores(Part):

@@ -409,13 +409,18 @@ def test_loss_canaries_are_attacked_through_the_final_model_alone(tiny_path: Pat
     ("loss", "next-token", 2.0), ("probe", "next-token", None), ("loss", "classification", None),
 ])  # fmt: skip
 def test_exposure_is_of_canaries_that_a_model_of_next_tokens_had_as_records(
-    kind: str, learnt: str, told: float | None
+    kind: str, learnt: str, told: float | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """And beside it that of the same ones in the model that the run began with."""
     scenario, plan = SimpleNamespace(data=SimpleNamespace(learnt=learnt)), SimpleNamespace(kind=kind)
     scores_M, coins_M = np.array([9.0, 1.0, 2.0, 3.0]), np.array([True, False, False, False])
-    found = evaluate._exposed(scenario, plan, scores_M, coins_M)  # type: ignore[arg-type]
+    first = {"run": np.array([2.5, 1.0, 2.0, 3.0])}
+    monkeypatch.setattr(evaluate, "first_model", lambda _, run_dir: str(run_dir))
+    monkeypatch.setattr(evaluate, "loss_scores", lambda _, model: first[model])
+    found = evaluate._exposed(scenario, plan, scores_M, coins_M, Path("run"))  # type: ignore[arg-type]
     assert found.get("exposure", {}).get("largest") == told
-    none_in = evaluate._exposed(scenario, plan, scores_M, np.zeros(4, np.bool_))  # type: ignore[arg-type]
+    assert found.get("exposure", {}).get("before") == (told and {"mean": 1.0, "largest": 1.0})
+    none_in = evaluate._exposed(scenario, plan, scores_M, np.zeros(4, np.bool_), Path("run"))  # type: ignore[arg-type]
     assert none_in == {}
 
 

@@ -7,10 +7,13 @@ import math
 from contextlib import nullcontext
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
+from fedmodel.canaries.observations import read_observations
 from fedmodel.config import read_scenario
+from scenarios.audit.black_box import final_model, first_model, loss_scores
 from scenarios.audit.evaluate import evaluate
 from scenarios.audit.planning import planned
 from scenarios.cli.main import app
@@ -85,3 +88,12 @@ def test_an_audit_of_next_tokens_tells_the_exposure_that_its_scores_have(
     assert (told["canaries"], told["among"]) == (len(scores["included"]), len(scores["excluded"]))
     assert told["largest"] == pytest.approx(most - math.log2(min(ranks)))
     assert told["mean"] == pytest.approx(most - sum(map(math.log2, ranks)) / len(ranks))
+    first = loss_scores(scenario, first_model(scenario, tmp_path / "run"))
+    coins = np.concatenate(
+        [read_observations(tmp_path / "run" / "silos" / one.silo, one.silo).coins_K for one in plan.silos]
+    )
+    ranks = [1 + int((first[~coins] >= one).sum()) for one in first[coins]]
+    assert told["before"]["largest"] == pytest.approx(most - math.log2(min(ranks)))
+    assert told["before"]["mean"] == pytest.approx(most - sum(map(math.log2, ranks)) / len(ranks))
+    last = loss_scores(scenario, final_model(scenario, tmp_path / "run"))
+    assert not np.allclose(first, last)

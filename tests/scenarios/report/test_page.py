@@ -17,7 +17,7 @@ from matplotlib.axes import Axes
 
 from fedmodel.audit.gauges import OF_ALL, OF_SILOS
 from fedmodel.system.inert import inert, inert_lines
-from scenarios.report.document import Answerable, Exposure, Purpose, Report
+from scenarios.report.document import Answerable, Exposure, ExposureBefore, Purpose, Report
 from scenarios.report.page import plots
 from scenarios.report.page.catalogue import catalogue
 from scenarios.report.page.pictures import framed
@@ -368,6 +368,12 @@ def test_exposure_of_canaries_is_told_with_what_chance_has_where_it_was_measured
         assert part in text
     assert "no bounds" in text
     assert "Exposure of canaries" not in html
+    assert "Before the run" not in render(told)
+    before = exposed.model_copy(update={"before": ExposureBefore(mean=1.25, largest=5.5)})
+    after = render(reports.report(audit=reports.audit().model_copy(update={"exposure": before})))
+    assert "Before the run, by the model that it began with, the same canaries had 1.250 bits on average and 5.500" in (
+        after
+    )
 
 
 def test_a_run_without_audit_says_so_and_how_to_audit() -> None:
