@@ -16,6 +16,13 @@ import psutil
 from scenarios.simulation.engines.flower import free_port, stop_tree
 
 _BEGINS_S = 300.0
+# A machine that does much besides makes a node slow, and no node of it lost: that is what a test does.
+_PATIENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_raylet_start_wait_time_s": "300",
+    "RAY_worker_register_timeout_seconds": "600",
+    "RAY_health_check_timeout_ms": "120000",
+}
 _RAY = str(Path(sys.executable).parent / "ray")
 _WORDS = ["--node-ip-address=127.0.0.1", "--num-cpus=1", "--object-store-memory=100000000", "--disable-usage-stats",
           "--block"]  # fmt: skip
@@ -52,7 +59,7 @@ def node(folder: Path, address: str = "", environment: Mapping[str, str] | None 
         process = subprocess.Popen(
             [_RAY, "start", *joins, *_WORDS],
             cwd=folder,
-            env={**os.environ, "RAY_USAGE_STATS_ENABLED": "0", **(environment or {})},
+            env={**os.environ, **_PATIENT, **(environment or {})},
             stdout=output,
             stderr=output,
             start_new_session=True,
