@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 
@@ -52,3 +53,16 @@ def test_cox_ranks_better_than_any_single_feature_of_the_training_records(benchm
         benchmark.concordance(months_N, seen_N, sign * column_N) for column_N in held_out.x_NF.T for sign in (-1.0, 1.0)
     ]
     assert max(each) < found < 0.7
+
+
+@pytest.mark.filterwarnings("ignore:Secure RNG turned off", "ignore:Full backward hook", "ignore:Using a non-full")
+def test_a_central_lot_that_is_added_up_of_parts_is_the_same_lot(benchmark: ModuleType) -> None:
+    whole = benchmark.FIELDS["heart"]
+    seen: list[np.ndarray] = []
+    watched = replace(whole, score=lambda *told: seen.append(told[2]) or {})
+    level = replace(whole.levels["epsilon 1"], central=(0.3, 3, 2.0))
+    settings = ["seed=11", "encryption={}", *level.settings]
+    for at_once in (10_000, 50):
+        benchmark.central(replace(watched, at_once=at_once), level, settings, times_the_noise=0.0)
+    assert np.abs(seen[0]).max() > 0.1
+    assert seen[1] == pytest.approx(seen[0], abs=1e-5)
