@@ -226,13 +226,10 @@ class OfOneSilo(BookKeeping):
     silos = 1
     _passes = 0
 
-    def add(self, x_V: Inputs, y_R: Tensor) -> None:
-        """Pass a physical batch through the stack, and add the silo's weighted sum."""
+    def summed(self, x_V: Inputs, y_R: Tensor) -> Tensor:
+        """Pass a physical batch through the stack, and return the silo's weighted sum."""
         layers, factor_SB = self._passed(x_V, y_R)
-        added_P = torch.cat([one[self._place].reshape(-1) for one in weighed(layers, factor_SB)])
-        if self._pending_P is not None:
-            added_P += self._carried()
-        self._pending_P = added_P
+        return torch.cat([one[self._place].reshape(-1) for one in weighed(layers, factor_SB)])
 
     def prints(self, x_V: Inputs, y_R: Tensor, multipliers_P: Tensor) -> Tensor:
         """Return a hash of what was saved of each record of the silo, and of its factor."""

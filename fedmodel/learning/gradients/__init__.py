@@ -72,6 +72,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import ClassVar, Final
 
 import numpy as np
@@ -122,6 +123,7 @@ class ClippedSum(ABC):
         self.unit = unit
         self.rows = rows
         self._kept: Kept | None = None
+        self._as_kept = False  # whether the model holds what was kept of it
         self.refuses = False  # whether `of` was asked to refuse a model that changes
         self.views = 1
         self.parameters = [parameter for parameter in module.parameters() if parameter.requires_grad]
@@ -131,7 +133,6 @@ class ClippedSum(ABC):
         if any(parameter.dtype != torch.float32 for parameter in self.parameters):
             raise PrivacyError("the model has parameters that are not float32, which the bound of a norm is for")
 
-    @abstractmethod
     def add(self, x_V: Inputs, y_R: Tensor) -> None:
         """Add the clipped gradients of one physical batch to the sum: at most `rows` records.
 
@@ -141,6 +142,29 @@ class ClippedSum(ABC):
 
         Raises:
             PrivacyError: When the losses or the gradients are not per record.
+        """
+        self.put(self.summed(x_V, y_R))
+
+    @abstractmethod
+    def summed(self, x_V: Inputs, y_R: Tensor) -> Tensor:
+        """Return what `add` puts to the sum, float64 of shape `(P,)`: of these records and the model alone. Sensitive.
+
+        Whichever process computes it, of one device and one shape of batches, it has the same bits.
+
+        Args:
+            x_V: The views of the records, those of one side by side.
+            y_R: The records' targets.
+
+        Raises:
+            PrivacyError: When the losses or the gradients are not per record.
+        """
+
+    @abstractmethod
+    def put(self, sum_P: Tensor) -> None:
+        """Put to the sum what `summed` returned of one physical batch, here or elsewhere; the order is part of it.
+
+        Args:
+            sum_P: Float64 of shape `(P,)`; it is given away, and may be written into.
         """
 
     @abstractmethod
@@ -194,19 +218,53 @@ class ClippedSum(ABC):
             refuse: Whether a model that writes into its parameters or buffers is refused, and not only put back to what
                 it was after each physical batch: of made-up records alone.
         """
+        self.begin(refuse=refuse)
+        for x_V, y_R in self.batches(x_N, y_N, lot, augment):
+            with self._undone():
+                self.add(x_V, y_R)
+        return self.take()
+
+    def begin(self, *, refuse: bool = False) -> None:
+        """Begin a lot, as `of` does, with nothing older in it.
+
+        Args:
+            refuse: As `of` has it.
+        """
         self.forget()
-        self.refuses = refuse
+        self.refuses, self._as_kept = refuse, False
         if self._kept is None:  # once hooks are where they stay
             self._kept = Kept(self.module)
-        for number, chunk in enumerate(_chunks(torch.from_numpy(lot).to(y_N.device), self.rows)):
+
+    def batches(
+        self, x_N: Inputs, y_N: Tensor, lot: NDArray[np.intp], augment: Callable[[Inputs], Inputs] | None = None
+    ) -> Iterator[tuple[Inputs, Tensor]]:
+        """Yield a lot's physical batches in their order: views of records and targets. Sensitive.
+
+        Each record of the lot is in one of them, with all of its views.
+
+        Args:
+            x_N: All the silo's records, as `of` has them.
+            y_N: Their targets.
+            lot: Indices of the records drawn.
+            augment: Makes views of records.
+        """
+        for chunk in _chunks(torch.from_numpy(lot).to(y_N.device), self.rows):
             x_R = taken(x_N, chunk)
             x_V = x_R if augment is None else augment(x_R)
             if any(len(one) != len(chunk) * self.views for one in arrays(x_V)):
                 raise PrivacyError(f"records came without {self.views} views each, and rows of two would be one's")
-            # Between two physical batches nothing but augmentation runs, which the model is not given to.
-            with undone(self.module, refuse=refuse, kept=self._kept, as_kept=number > 0):
-                self.add(x_V, y_N[chunk])
-        return self.take()
+            yield x_V, y_N[chunk]
+
+    def summed_apart(self, x_V: Inputs, y_R: Tensor) -> Tensor:
+        """Return what `summed` does once a lot has begun; the model is after it as it was before. Sensitive."""
+        with self._undone():
+            return self.summed(x_V, y_R)
+
+    def _undone(self) -> AbstractContextManager[None]:
+        """Put the model back to what it was, after a physical batch."""
+        # Between two physical batches of a lot nothing but augmentation runs, which the model is not given to.
+        as_kept, self._as_kept = self._as_kept, True
+        return undone(self.module, refuse=self.refuses, kept=self._kept, as_kept=as_kept)
 
     def made_up_views(self, x_R: Inputs) -> Inputs:
         """Return views of made-up records, as they are measured with: the records themselves where each has one."""

@@ -86,14 +86,16 @@ class BookKeeping(ClippedSum):
         self._rounded_P: Tensor | None = None
         self._pending_P: Tensor | None = None
 
-    def add(self, x_V: Inputs, y_R: Tensor) -> None:
-        """Pass a physical batch through the model and back, and add its weighted sum."""
+    def summed(self, x_V: Inputs, y_R: Tensor) -> Tensor:
+        """Pass a physical batch through the model and back, and return its weighted sum."""
         parts = self._parts(x_V, y_R)
-        factor_B = self._factors(parts, len(y_R))
-        added_P = packing.summed(parts, factor_B)
+        return packing.summed(parts, self._factors(parts, len(y_R)))
+
+    def put(self, sum_P: Tensor) -> None:
+        """Add a batch's sum to what is left over of those before it, which are rounded to the grid."""
         if self._pending_P is not None:
-            added_P += self._carried()
-        self._pending_P = added_P
+            sum_P += self._carried()
+        self._pending_P = sum_P
 
     def take(self) -> list[Tensor]:
         """Return the sum, zeros where nothing was added, and forget it."""

@@ -37,7 +37,7 @@ class Functional(PerSample):
     def __init__(self, module: nn.Module, losses: RecordLoss, *, max_grad_norm: float, unit: float, rows: int) -> None:
         ClippedSum.__init__(self, _Rows(module), losses, max_grad_norm=max_grad_norm, unit=unit, rows=rows)
         self._model = module
-        self._sums = []
+        self._sum_P = None
 
     def _differentiate(self, x_V: Inputs, y_R: Tensor) -> None:
         """Leave the gradient of each record, and of what fills the batch up, in each parameter's `grad_sample`."""

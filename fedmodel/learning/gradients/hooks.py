@@ -55,28 +55,33 @@ class PerSample(ClippedSum):
             raise PrivacyError(
                 f'{where} has parameters of its own and a buffer in it, of which "hooks" computes no gradients'
             ) from None
-        self._sums: list[Tensor] = []
+        self._sum_P: Tensor | None = None
 
-    def add(self, x_V: Inputs, y_R: Tensor) -> None:
-        """Differentiate, clip and cut a physical batch, and add it to the sum."""
+    def summed(self, x_V: Inputs, y_R: Tensor) -> Tensor:
+        """Differentiate, clip and cut a physical batch, and return its sum."""
         self._differentiate(x_V, y_R)
         factor_R = self._factors()[: len(y_R)]
-        parts = [
-            _cut_sum(_flat(_gradients(parameter)[: len(y_R)]), factor_R, self.unit).view(parameter.shape)
-            for parameter in self.parameters
-        ]
-        self._sums = [sum_ + part for sum_, part in zip(self._sums, parts, strict=True)] if self._sums else parts
+        sum_P = torch.cat(
+            [_cut_sum(_flat(_gradients(parameter)[: len(y_R)]), factor_R, self.unit) for parameter in self.parameters]
+        )
         self._clear()
+        return sum_P
+
+    def put(self, sum_P: Tensor) -> None:
+        """Add a batch's sum, which is exact in whatever order."""
+        self._sum_P = sum_P if self._sum_P is None else self._sum_P.add_(sum_P)
 
     def take(self) -> list[Tensor]:
         """Return the sum, zeros where nothing was added, and forget it."""
-        sums = self._sums or [torch.zeros_like(parameter, dtype=torch.float64) for parameter in self.parameters]
+        sizes = [parameter.numel() for parameter in self.parameters]
+        nothing_P = self.parameters[0].new_zeros(sum(sizes), dtype=torch.float64)
+        sum_P = nothing_P if self._sum_P is None else self._sum_P
         self.forget()
-        return sums
+        return [part.view(one.shape) for part, one in zip(torch.split(sum_P, sizes), self.parameters, strict=True)]
 
     def forget(self) -> None:
         """Forget sums, gradients and activations."""
-        self._sums = []
+        self._sum_P = None
         self._clear()
         for parameter in self.parameters:
             # Opacus counts a parameter's open forward passes here.
